@@ -1,0 +1,1 @@
+//! What crosses crates: goldens from diffusers, the command line, the house rules.

@@ -1,0 +1,4 @@
+//! The binary `xdit-cli`.
+#![forbid(unsafe_code)]
+
+fn main() {}
