@@ -1,1 +1,16 @@
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod error;
+pub mod flux;
+mod model_index;
+pub mod schedulers;
+mod source;
+pub mod text;
+pub mod vae;
+
+pub use config::ConfigFile;
+pub use error::{Error, ErrorCategory, Result};
+pub use model_index::{ComponentClass, MODEL_INDEX, ModelIndex, PipelineClass};
+pub use source::ModelSource;

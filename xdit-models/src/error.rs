@@ -1,0 +1,246 @@
+//! What can go wrong, and into which [`ErrorCategory`] it falls.
+
+use std::path::PathBuf;
+
+/// A `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong while a model was loaded or run.
+///
+/// Each message names the file, tensor, field or argument, what was expected and what was found.
+/// [`Error::category`] groups the variants, for exit codes and for callers that only care about the kind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Neither a folder on disk nor a repository of the hub.
+    #[error("model not found: {model}: {reason}")]
+    ModelNotFound {
+        /// The path or hub id (with its revision) that was asked for.
+        model: String,
+        /// Where was looked, and what was there.
+        reason: String,
+    },
+
+    /// The hub wants a licence accepted, or a token.
+    #[error(
+        "{repo} is gated (HTTP {status}): open {page} in a browser, accept its licence, and pass a token of that \
+         account (HF_TOKEN)"
+    )]
+    Gated {
+        /// The hub id.
+        repo: String,
+        /// The status of the answer: 401 or 403.
+        status: u16,
+        /// The page where the licence is accepted.
+        page: String,
+    },
+
+    /// The hub could not be reached, or answered with something unexpected.
+    #[error("hub: {what}: {reason}")]
+    Hub {
+        /// What was asked of it.
+        what: String,
+        /// How it failed.
+        reason: String,
+    },
+
+    /// A pipeline lacks a file that it must have.
+    #[error("{file}: no such file in the pipeline{hint}")]
+    MissingFile {
+        /// The file, with the pipeline's path.
+        file: String,
+        /// Empty, or `; ` and what else was looked for.
+        hint: String,
+    },
+
+    /// A file that cannot be what its name says.
+    #[error("{file}: {reason}")]
+    BadFile {
+        /// The file, with the pipeline's path.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A field of a JSON configuration with an impossible value.
+    #[error("{file}: `{field}` must be {expected}, found {found}")]
+    BadConfig {
+        /// The file, with the pipeline's path.
+        file: String,
+        /// The field.
+        field: String,
+        /// Which values are allowed.
+        expected: String,
+        /// The value in the file.
+        found: String,
+    },
+
+    /// A class, or an option of one, that this version does not implement.
+    #[error("{file}: `{field}` {found} is not supported; supported: {supported}")]
+    Unsupported {
+        /// The file, with the pipeline's path.
+        file: String,
+        /// The field.
+        field: String,
+        /// The value in the file.
+        found: String,
+        /// Every value that is supported.
+        supported: String,
+    },
+
+    /// A tensor that is missing, or of the wrong shape, dtype or content.
+    #[error("{file}: tensor `{tensor}`: expected {expected}, found {found}")]
+    BadTensor {
+        /// The weights file, with the pipeline's path.
+        file: String,
+        /// The tensor's name in the file.
+        tensor: String,
+        /// What the model needs.
+        expected: String,
+        /// What the file holds.
+        found: String,
+    },
+
+    /// An argument of a call that the model cannot serve.
+    #[error("`{argument}` = {given}: must be {allowed}")]
+    InvalidRequest {
+        /// The argument, in diffusers' words.
+        argument: &'static str,
+        /// The value that was given (shortened when long).
+        given: String,
+        /// Which values are allowed.
+        allowed: String,
+    },
+
+    /// More memory was needed than there is.
+    #[error("out of memory: {what} needs {bytes} bytes")]
+    OutOfMemory {
+        /// What the memory was for.
+        what: String,
+        /// How much was asked for.
+        bytes: u64,
+    },
+
+    /// A callback ended the run.
+    #[error("stopped by the callback after step {step}")]
+    Stopped {
+        /// The last step that was finished, counted from 1.
+        step: usize,
+    },
+
+    /// The operating system refused to read or write.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// Its reason.
+        source: std::io::Error,
+    },
+}
+
+/// The kind of an [`Error`]; `xdit-cli` gives each an exit code of its own.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum ErrorCategory {
+    /// No such folder, hub repository or revision.
+    ModelNotFound,
+    /// The hub wants a licence accepted.
+    Gated,
+    /// The model's files are incomplete, damaged, or of a kind that is not supported.
+    BadModel,
+    /// An argument of the call is out of its range.
+    InvalidRequest,
+    /// More memory was needed than there is.
+    OutOfMemory,
+    /// A callback ended the run.
+    Stopped,
+    /// The operating system or the network failed.
+    Io,
+    /// A kernel was called wrongly: a fault of this library.
+    Internal,
+}
+
+impl Error {
+    /// The kind of this error.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_models::{Error, ErrorCategory};
+    /// let error = Error::Stopped { step: 3 };
+    /// assert_eq!(error.category(), ErrorCategory::Stopped);
+    /// ```
+    #[must_use]
+    pub fn category(&self) -> ErrorCategory {
+        match self {
+            Self::ModelNotFound { .. } => ErrorCategory::ModelNotFound,
+            Self::Gated { .. } => ErrorCategory::Gated,
+            Self::MissingFile { .. }
+            | Self::BadFile { .. }
+            | Self::BadConfig { .. }
+            | Self::Unsupported { .. }
+            | Self::BadTensor { .. } => ErrorCategory::BadModel,
+            Self::InvalidRequest { .. } => ErrorCategory::InvalidRequest,
+            Self::OutOfMemory { .. } => ErrorCategory::OutOfMemory,
+            Self::Stopped { .. } => ErrorCategory::Stopped,
+            Self::Io { .. } | Self::Hub { .. } => ErrorCategory::Io,
+        }
+    }
+
+    /// An [`Error::InvalidRequest`]; a long value is shortened.
+    pub fn invalid(
+        argument: &'static str,
+        given: impl ToString,
+        allowed: impl Into<String>,
+    ) -> Self {
+        Self::InvalidRequest {
+            argument,
+            given: shorten(&given.to_string()),
+            allowed: allowed.into(),
+        }
+    }
+
+    /// An [`Error::BadFile`].
+    pub fn bad_file(file: impl Into<String>, reason: impl ToString) -> Self {
+        Self::BadFile {
+            file: file.into(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// `text`, cut after 80 characters: a message stays one line whatever a file holds.
+pub(crate) fn shorten(text: &str) -> String {
+    const LONGEST: usize = 80;
+    let line: String = text
+        .chars()
+        .take(LONGEST)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if text.chars().nth(LONGEST).is_some() {
+        format!("{line}…")
+    } else {
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_one_short_line() {
+        let error = Error::invalid("prompt", "a\nb".repeat(1_000_000), "shorter");
+        let message = error.to_string();
+        assert!(
+            message.len() < 200 && !message.contains('\n'),
+            "long or broken message: {message}"
+        );
+        assert_eq!(error.category(), ErrorCategory::InvalidRequest);
+    }
+
+    #[test]
+    fn short_values_are_kept_whole() {
+        assert_eq!(shorten("1024"), "1024");
+        assert_eq!(shorten(&"x".repeat(80)), "x".repeat(80));
+    }
+}

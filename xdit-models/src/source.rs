@@ -1,0 +1,335 @@
+//! Where the files of a pipeline come from: a folder, the binary itself, or memory.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{ConfigFile, MAX_CONFIG_BYTES};
+use crate::error::{Error, Result};
+
+/// Deeper folders than this are not listed: a pipeline has two levels.
+const MAX_DEPTH: usize = 4;
+/// More files than this are not listed; FLUX.1-dev has 30.
+const MAX_FILES: usize = 10_000;
+
+/// The files of one pipeline, named by their path inside it with `/` between folders.
+///
+/// Cheap to clone; the bytes of an embedded or in-memory pipeline are shared.
+///
+/// # Examples
+/// ```
+/// use xdit_models::ModelSource;
+/// let source = ModelSource::memory([("vae/config.json", b"{}".to_vec())]);
+/// assert!(source.exists("vae/config.json"));
+/// assert_eq!(source.list()?, ["vae/config.json"]);
+/// assert!(source.read("vae/../secret", 100).is_err());
+/// # Ok::<(), xdit_models::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct ModelSource {
+    name: String,
+    files: Files,
+}
+
+#[derive(Clone)]
+enum Files {
+    Folder(PathBuf),
+    Embedded(&'static [(&'static str, &'static [u8])]),
+    Memory(Arc<BTreeMap<String, Vec<u8>>>),
+}
+
+impl ModelSource {
+    /// The pipeline in the folder `path`.
+    ///
+    /// # Errors
+    /// [`Error::ModelNotFound`] when there is no such folder.
+    pub fn folder(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let name = path.display().to_string();
+        if !path.is_dir() {
+            let reason = if path.exists() {
+                "is a file, not the folder of a pipeline"
+            } else {
+                "no such folder"
+            };
+            return Err(Error::ModelNotFound {
+                model: name,
+                reason: reason.into(),
+            });
+        }
+        Ok(Self {
+            name,
+            files: Files::Folder(path),
+        })
+    }
+
+    /// The pipeline called `name` whose files are part of the binary.
+    #[must_use]
+    pub fn embedded(
+        name: impl Into<String>,
+        files: &'static [(&'static str, &'static [u8])],
+    ) -> Self {
+        Self {
+            name: name.into(),
+            files: Files::Embedded(files),
+        }
+    }
+
+    /// A pipeline whose files are in memory.
+    pub fn memory<S: Into<String>>(files: impl IntoIterator<Item = (S, Vec<u8>)>) -> Self {
+        let files = files
+            .into_iter()
+            .map(|(path, bytes)| (path.into(), bytes))
+            .collect();
+        Self {
+            name: "memory".into(),
+            files: Files::Memory(Arc::new(files)),
+        }
+    }
+
+    /// The folder's path or the pipeline's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The folder on disk, when the pipeline lies in one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match &self.files {
+            Files::Folder(folder) => Some(folder),
+            _ => None,
+        }
+    }
+
+    /// How messages name the file `path` of this pipeline.
+    #[must_use]
+    pub fn shown(&self, path: &str) -> String {
+        match &self.files {
+            Files::Folder(folder) => folder.join(path).display().to_string(),
+            _ => format!("{}:{path}", self.name),
+        }
+    }
+
+    /// Whether there is a file `path`.
+    #[must_use]
+    pub fn exists(&self, path: &str) -> bool {
+        match &self.files {
+            Files::Folder(folder) => is_plain(path) && folder.join(path).is_file(),
+            Files::Embedded(files) => files.iter().any(|(name, _)| *name == path),
+            Files::Memory(files) => files.contains_key(path),
+        }
+    }
+
+    /// The paths of all files, sorted.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a folder cannot be read, [`Error::BadFile`] when it holds more than 10,000 files.
+    pub fn list(&self) -> Result<Vec<String>> {
+        let mut paths = match &self.files {
+            Files::Folder(folder) => {
+                let mut paths = Vec::new();
+                walk(folder, "", 0, &mut paths)?;
+                paths
+            }
+            Files::Embedded(files) => files.iter().map(|(path, _)| (*path).to_owned()).collect(),
+            Files::Memory(files) => files.keys().cloned().collect(),
+        };
+        paths.sort_unstable();
+        Ok(paths)
+    }
+
+    /// The bytes of the file `path`, at most `limit` of them.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] when there is none, [`Error::BadFile`] when it is longer than `limit` or its path leaves
+    /// the pipeline, [`Error::Io`] when it cannot be read.
+    pub fn read(&self, path: &str, limit: usize) -> Result<Cow<'_, [u8]>> {
+        let bytes = match &self.files {
+            Files::Folder(_) => Cow::Owned(read_at_most(&self.file_path(path)?, limit)?),
+            Files::Embedded(files) => match files.iter().find(|(name, _)| *name == path) {
+                Some((_, bytes)) => Cow::Borrowed(*bytes),
+                None => return Err(self.missing(path)),
+            },
+            Files::Memory(files) => Cow::Borrowed(
+                files
+                    .get(path)
+                    .ok_or_else(|| self.missing(path))?
+                    .as_slice(),
+            ),
+        };
+        if bytes.len() > limit {
+            return Err(Error::bad_file(
+                self.shown(path),
+                format!("longer than the {limit} bytes it may have"),
+            ));
+        }
+        Ok(bytes)
+    }
+
+    /// The JSON configuration in the file `path`.
+    ///
+    /// # Errors
+    /// As [`ModelSource::read`] and [`ConfigFile::parse`].
+    pub fn config(&self, path: &str) -> Result<ConfigFile> {
+        ConfigFile::parse(self.shown(path), &self.read(path, MAX_CONFIG_BYTES)?)
+    }
+
+    /// Where the file `path` lies on disk; only for folders.
+    fn file_path(&self, path: &str) -> Result<PathBuf> {
+        let Files::Folder(folder) = &self.files else {
+            return Err(self.missing(path));
+        };
+        if !is_plain(path) {
+            return Err(Error::bad_file(
+                self.shown(path),
+                "a path may not leave the pipeline's folder",
+            ));
+        }
+        let file = folder.join(path);
+        if file.is_file() {
+            Ok(file)
+        } else {
+            Err(self.missing(path))
+        }
+    }
+
+    fn missing(&self, path: &str) -> Error {
+        let hint = match path {
+            crate::model_index::MODEL_INDEX => "; every diffusers pipeline has one at its root",
+            _ => "",
+        };
+        Error::MissingFile {
+            file: self.shown(path),
+            hint: hint.into(),
+        }
+    }
+}
+
+impl fmt::Debug for ModelSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.files {
+            Files::Folder(_) => "folder",
+            Files::Embedded(_) => "embedded",
+            Files::Memory(_) => "memory",
+        };
+        f.debug_struct("ModelSource")
+            .field("name", &self.name)
+            .field("kind", &kind)
+            .finish()
+    }
+}
+
+/// Whether `path` only goes down: no root, no `..`.
+fn is_plain(path: &str) -> bool {
+    !path.is_empty()
+        && !path.contains('\0')
+        && Path::new(path)
+            .components()
+            .all(|c| matches!(c, Component::Normal(_)))
+}
+
+fn read_at_most(path: &Path, limit: usize) -> Result<Vec<u8>> {
+    let io = |source| Error::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(io)?;
+    // One byte more than allowed, so that a longer file is seen to be longer.
+    file.take(limit as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
+    Ok(bytes)
+}
+
+fn walk(folder: &Path, prefix: &str, depth: usize, paths: &mut Vec<String>) -> Result<()> {
+    let io = |source| Error::Io {
+        path: folder.to_owned(),
+        source,
+    };
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        let inner = format!("{prefix}{name}");
+        if path.is_dir() {
+            if depth < MAX_DEPTH {
+                walk(&path, &format!("{inner}/"), depth + 1, paths)?;
+            }
+        } else if path.is_file() {
+            paths.push(inner);
+        }
+        if paths.len() > MAX_FILES {
+            return Err(Error::bad_file(
+                folder.display().to_string(),
+                "too many files for a pipeline",
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folder_reads_and_lists() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("vae")).unwrap();
+        std::fs::write(folder.path().join("vae/config.json"), b"{}").unwrap();
+        std::fs::write(folder.path().join("model_index.json"), b"{}").unwrap();
+        let source = ModelSource::folder(folder.path()).unwrap();
+        assert_eq!(
+            source.list().unwrap(),
+            ["model_index.json", "vae/config.json"]
+        );
+        assert_eq!(&*source.read("vae/config.json", 2).unwrap(), b"{}");
+        assert!(
+            source
+                .read("vae/config.json", 1)
+                .unwrap_err()
+                .to_string()
+                .contains("longer than the 1 bytes")
+        );
+        assert!(matches!(
+            source.read("vae", 9),
+            Err(Error::MissingFile { .. })
+        ));
+        assert!(matches!(source.read("a\0b", 9), Err(Error::BadFile { .. })));
+        for path in ["../x", "/etc/passwd", "vae/../../x", ""] {
+            assert!(
+                matches!(source.read(path, 9), Err(Error::BadFile { .. })),
+                "{path}"
+            );
+            assert!(!source.exists(path));
+        }
+    }
+
+    #[test]
+    fn missing_folders_are_not_found() {
+        let error = ModelSource::folder("/no/such/folder").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "model not found: /no/such/folder: no such folder"
+        );
+    }
+
+    #[test]
+    fn embedded_files_are_borrowed() {
+        static FILES: &[(&str, &[u8])] = &[("a.json", b"[]")];
+        let source = ModelSource::embedded("demo", FILES);
+        assert!(matches!(
+            source.read("a.json", 9).unwrap(),
+            Cow::Borrowed(b"[]")
+        ));
+        let error = source.config("a.json").unwrap_err().to_string();
+        assert_eq!(error, "demo:a.json: expected a JSON object, found a list");
+        assert!(source.path().is_none());
+    }
+}

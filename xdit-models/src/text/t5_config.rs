@@ -1,0 +1,160 @@
+//! Configuration of transformers' `T5EncoderModel` (transformers `models/t5/configuration_t5.py`).
+
+use crate::config::{ACTIVATIONS, ActivationKind, ConfigFile};
+use crate::error::Result;
+
+/// The shape of a T5 encoder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct T5Config {
+    /// Rows of the token embedding.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Width of one attention head; heads × `d_kv` need not be `d_model`.
+    pub d_kv: usize,
+    /// Width of the feed-forward layers.
+    pub d_ff: usize,
+    /// Encoder layers.
+    pub num_layers: usize,
+    /// Attention heads.
+    pub num_heads: usize,
+    /// Rows of the table of relative position biases.
+    pub relative_attention_num_buckets: usize,
+    /// The distance from which on all positions share the last bucket.
+    pub relative_attention_max_distance: usize,
+    /// Added to the mean square in each RMSNorm.
+    pub layer_norm_epsilon: f32,
+    /// Activation of the feed-forward layers.
+    pub dense_act: ActivationKind,
+    /// Whether the feed-forward layers multiply the activation with a second projection (T5 v1.1).
+    pub is_gated_act: bool,
+}
+
+impl T5Config {
+    /// The configuration in `config`, with transformers' defaults for absent fields.
+    ///
+    /// As in transformers, activation and gating follow from `feed_forward_proj` alone (`dense_act_fn` and
+    /// `is_gated_act` are derived again when a file holds them), and `gated-gelu` means the tanh formula.
+    ///
+    /// # Errors
+    /// [`Error::BadConfig`](crate::Error::BadConfig) when a field is outside its range: 1–1024 heads and layers,
+    /// widths up to 65536 (`d_ff` up to 2²⁰), up to 2²⁴ tokens, an even number of buckets.
+    pub fn read(config: &ConfigFile) -> Result<Self> {
+        config.expect_class(&["T5EncoderModel", "T5ForConditionalGeneration", "T5Model"])?;
+        let width = |field, default| config.count(field, Some(default), 1..=65536);
+        let (dense_act, is_gated_act) =
+            config.choice("feed_forward_proj", "relu", &feed_forwards())?;
+        let parsed = Self {
+            vocab_size: config.count("vocab_size", Some(32128), 1..=1 << 24)?,
+            d_model: width("d_model", 512)?,
+            d_kv: config.count("d_kv", Some(64), 1..=1024)?,
+            d_ff: config.count("d_ff", Some(2048), 1..=1 << 20)?,
+            num_layers: config.count("num_layers", Some(6), 1..=1024)?,
+            num_heads: config.count("num_heads", Some(8), 1..=1024)?,
+            relative_attention_num_buckets: config.count(
+                "relative_attention_num_buckets",
+                Some(32),
+                4..=65536,
+            )?,
+            relative_attention_max_distance: config.count(
+                "relative_attention_max_distance",
+                Some(128),
+                2..=1 << 20,
+            )?,
+            layer_norm_epsilon: config.number("layer_norm_epsilon", 1e-6, 0.0..=1.0)? as f32,
+            dense_act,
+            is_gated_act,
+        };
+        if !parsed.relative_attention_num_buckets.is_multiple_of(2) {
+            return Err(config.bad(
+                "relative_attention_num_buckets",
+                "an even number: half for each direction",
+            ));
+        }
+        if parsed.relative_attention_max_distance <= parsed.relative_attention_num_buckets / 4 {
+            let expected = format!(
+                "more than {}: a quarter of the buckets",
+                parsed.relative_attention_num_buckets / 4
+            );
+            return Err(config.bad("relative_attention_max_distance", expected));
+        }
+        Ok(parsed)
+    }
+
+    /// Width of all heads together.
+    #[must_use]
+    pub fn inner_dim(&self) -> usize {
+        self.num_heads * self.d_kv
+    }
+}
+
+/// Every `feed_forward_proj` with what it means: activation, and whether gated.
+fn feed_forwards() -> Vec<(&'static str, (ActivationKind, bool))> {
+    let mut choices = vec![
+        ("gated-gelu", (ActivationKind::GeluTanh, true)),
+        ("gated-gelu_new", (ActivationKind::GeluTanh, true)),
+        ("gated-relu", (ActivationKind::Relu, true)),
+        ("gated-silu", (ActivationKind::Silu, true)),
+    ];
+    choices.extend(
+        ACTIVATIONS
+            .iter()
+            .map(|(name, kind)| (*name, (*kind, false))),
+    );
+    choices
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<T5Config> {
+        T5Config::read(&ConfigFile::parse(
+            "text_encoder_2/config.json",
+            json.as_bytes(),
+        )?)
+    }
+
+    #[test]
+    fn xxl_loads_in_both_styles() {
+        for dtype in ["torch_dtype", "dtype"] {
+            let json = format!(
+                r#"{{"architectures": ["T5EncoderModel"], "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_heads": 64,
+                "num_layers": 24, "feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_new", "{dtype}": "bfloat16"}}"#
+            );
+            let config = read(&json).unwrap();
+            assert_eq!(config.inner_dim(), 4096);
+            assert!(config.is_gated_act && config.dense_act == ActivationKind::GeluTanh);
+        }
+        let plain = read("{}").unwrap();
+        assert!(!plain.is_gated_act && plain.dense_act == ActivationKind::Relu);
+    }
+
+    #[test]
+    fn absurd_values_name_their_field() {
+        for (json, field) in [
+            (r#"{"num_heads": 0}"#, "num_heads"),
+            (r#"{"num_layers": 1000000000}"#, "num_layers"),
+            (r#"{"d_ff": -5}"#, "d_ff"),
+            (
+                r#"{"feed_forward_proj": "gated-mish"}"#,
+                "feed_forward_proj",
+            ),
+            (
+                r#"{"relative_attention_num_buckets": 31}"#,
+                "relative_attention_num_buckets",
+            ),
+            (
+                r#"{"relative_attention_max_distance": 8}"#,
+                "relative_attention_max_distance",
+            ),
+            (r#"{"architectures": ["GPT2Model"]}"#, "architectures"),
+        ] {
+            let error = read(json).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("text_encoder_2/config.json: `{field}`")),
+                "{json}: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The variational autoencoder's configuration.
+
+mod config;
+
+pub use config::VaeConfig;
