@@ -1,0 +1,72 @@
+use crate::DType;
+
+/// What went wrong in a kernel or tensor operation: the operation, what it needs, what it was given.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Shapes that do not fit the operation or each other.
+    #[error("{op}: expected {expected}, got {got}")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// What it needs, in words or symbols.
+        expected: String,
+        /// What it was given.
+        got: String,
+    },
+    /// A dtype that the operation does not take.
+    #[error("{op}: expected dtype {expected}, got {got}")]
+    DType {
+        /// The operation.
+        op: &'static str,
+        /// What it needs.
+        expected: String,
+        /// What it was given.
+        got: DType,
+    },
+    /// Tensors on different devices, or a device that is not there.
+    #[error("{op}: {reason}")]
+    Device {
+        /// The operation.
+        op: &'static str,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The allocator refused.
+    #[error("out of memory: {op} asked for {bytes} bytes")]
+    OutOfMemory {
+        /// The operation.
+        op: &'static str,
+        /// How much it asked for.
+        bytes: usize,
+    },
+    /// A file that could not be opened or mapped.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// An error of a wrapper above this crate (a lost peer, say), carried through the seam.
+    #[error(transparent)]
+    Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A shape error; `expected` and `got` are formatted with `{}` and `{:?}`.
+    pub fn shape(
+        op: &'static str,
+        expected: impl std::fmt::Display,
+        got: impl std::fmt::Debug,
+    ) -> Self {
+        Self::Shape {
+            op,
+            expected: expected.to_string(),
+            got: format!("{got:?}"),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Copies that change where elements lie or their dtype: contiguous, cat, cast.
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use crate::{DType, Error, Result, Tensor, TensorMut, View, ViewMut};
+
+/// The view's elements, contiguous.
+///
+/// # Errors
+/// If there is no memory.
+pub fn contiguous<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
+    let x = x.into();
+    cast(x, x.dtype())
+}
+
+/// The view's elements in another dtype (rounded to nearest even), contiguous.
+///
+/// # Errors
+/// If there is no memory.
+pub fn cast<'a>(x: impl Into<View<'a>>, dtype: DType) -> Result<Tensor> {
+    let x = x.into();
+    // SAFETY: `copy_into` writes every element of its output.
+    let mut out = unsafe { TensorMut::uninit("cast", x.shape(), dtype, x.device())? };
+    copy_into(x, out.view_mut())?;
+    Ok(out.freeze())
+}
+
+/// Writes the view's elements into `out`, converting the dtype.
+///
+/// # Errors
+/// If the shapes differ.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{DType, Device, TensorMut, View, layout};
+/// let mut joint = TensorMut::zeros([3, 2], DType::F32, Device::cpu())?;
+/// let row = [5f32, 6.];
+/// layout::copy_into(View::from_slice(&row, [1, 2])?, joint.view_mut().narrow(0, 2, 1)?)?;
+/// assert_eq!(joint.freeze().to_f32_vec(), [0., 0., 0., 0., 5., 6.]);
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+pub fn copy_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) -> Result<()> {
+    let x = x.into();
+    if x.shape() != out.shape() {
+        return Err(Error::shape("copy", format!("{:?}", out.shape()), x));
+    }
+    cpu::copy(x, out);
+    Ok(())
+}
+
+/// The parts one after another along `dim`.
+///
+/// # Errors
+/// If there is no part, or they differ in another dim or in dtype.
+pub fn cat(parts: &[View<'_>], dim: usize) -> Result<Tensor> {
+    let wrong = || {
+        Error::shape(
+            "cat",
+            format!("parts of one dtype that differ in dim {dim} at most"),
+            parts,
+        )
+    };
+    let first = parts.first().ok_or_else(wrong)?;
+    let mut shape = first.shape().to_vec();
+    if dim >= shape.len() {
+        return Err(wrong());
+    }
+    shape[dim] = 0;
+    for part in parts {
+        let fits = part.dtype() == first.dtype()
+            && part.ndim() == shape.len()
+            && (0..shape.len()).all(|d| d == dim || part.dim(d) == shape[d]);
+        if !fits {
+            return Err(wrong());
+        }
+        shape[dim] += part.dim(dim);
+    }
+    // SAFETY: the parts' ranges along `dim` tile the output.
+    let mut out =
+        unsafe { TensorMut::uninit("cat", shape.as_slice(), first.dtype(), first.device())? };
+    let mut start = 0;
+    for part in parts {
+        copy_into(*part, out.view_mut().narrow(dim, start, part.dim(dim))?)?;
+        start += part.dim(dim);
+    }
+    Ok(out.freeze())
+}

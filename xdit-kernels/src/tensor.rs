@@ -1,0 +1,332 @@
+use crate::{
+    DType, Device, Element, Error, MappedFile, Result, Shape, View, ViewMut,
+    storage::{Buffer, Storage},
+};
+use std::{fmt, sync::Arc};
+
+/// A value: immutable, contiguous, cheap to clone (clones share memory); knows its device and dtype.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{DType, Tensor};
+/// let x = Tensor::from_slice(&[1f32, 2., 3., 4.], [2, 2])?;
+/// assert_eq!(x.narrow(0, 1, 1)?.to_f32_vec(), [3., 4.]);
+/// assert_eq!(x.to_dtype(DType::BF16)?.dtype(), DType::BF16);
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Tensor {
+    storage: Storage,
+    /// Of the first element, in bytes.
+    offset: usize,
+    shape: Shape,
+    dtype: DType,
+    device: Device,
+}
+
+fn byte_len(op: &'static str, shape: &Shape, dtype: DType) -> Result<usize> {
+    shape
+        .checked_numel()
+        .and_then(|n| n.checked_mul(dtype.size()))
+        .ok_or(Error::OutOfMemory {
+            op,
+            bytes: usize::MAX,
+        })
+}
+
+impl Tensor {
+    /// A copy of a row-major slice.
+    ///
+    /// # Errors
+    /// If the slice's length is not the product of the shape, or there is no memory.
+    pub fn from_slice<T: Element>(data: &[T], shape: impl Into<Shape>) -> Result<Self> {
+        View::from_slice(data, shape)?.to_tensor()
+    }
+
+    /// Zeros.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn zeros(shape: impl Into<Shape>, dtype: DType, device: Device) -> Result<Self> {
+        Ok(TensorMut::zeros(shape, dtype, device)?.freeze())
+    }
+
+    /// The elements that lie at `offset` in a mapped file. Shares the mapping; copies only if the offset is not aligned
+    /// for the dtype.
+    ///
+    /// # Errors
+    /// If the file ends before the last element.
+    pub fn from_mapped(
+        file: &MappedFile,
+        offset: usize,
+        shape: impl Into<Shape>,
+        dtype: DType,
+        device: Device,
+    ) -> Result<Self> {
+        let len = file.bytes().len();
+        Self::from_storage(
+            Storage::Mapped(file.clone()),
+            len,
+            offset,
+            shape.into(),
+            dtype,
+            device,
+        )
+    }
+
+    /// The elements that lie at `offset` in bytes that live as long as the program. Copies only if they are not
+    /// aligned for the dtype.
+    ///
+    /// # Errors
+    /// If the bytes end before the last element.
+    pub fn from_static(
+        bytes: &'static [u8],
+        offset: usize,
+        shape: impl Into<Shape>,
+        dtype: DType,
+        device: Device,
+    ) -> Result<Self> {
+        Self::from_storage(
+            Storage::Static(bytes),
+            bytes.len(),
+            offset,
+            shape.into(),
+            dtype,
+            device,
+        )
+    }
+
+    fn from_storage(
+        storage: Storage,
+        storage_len: usize,
+        offset: usize,
+        shape: Shape,
+        dtype: DType,
+        device: Device,
+    ) -> Result<Self> {
+        let len = byte_len("tensor", &shape, dtype)?;
+        if offset.checked_add(len).is_none_or(|end| end > storage_len) {
+            return Err(Error::shape(
+                "tensor",
+                format!("{len} bytes at offset {offset} for {shape:?} {dtype}"),
+                storage_len,
+            ));
+        }
+        // In bounds, as checked above (one past the end for an empty tensor).
+        let start = storage.ptr().wrapping_add(offset);
+        if !start.addr().is_multiple_of(dtype.size()) {
+            let mut out = TensorMut::zeros(shape, dtype, device)?;
+            // SAFETY: `len` bytes lie at `start` (checked above) and `out` holds as many; they are different memory.
+            unsafe { std::ptr::copy_nonoverlapping(start, out.view_mut().ptr(), len) };
+            return Ok(out.freeze());
+        }
+        Ok(Self {
+            storage,
+            offset,
+            shape,
+            dtype,
+            device,
+        })
+    }
+
+    /// Sizes of the dims, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Size of one dim. Panics if there is no such dim.
+    pub fn dim(&self, dim: usize) -> usize {
+        self.shape[dim]
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.shape.numel()
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The whole as a borrowed view.
+    pub fn view(&self) -> View<'_> {
+        // SAFETY: the storage holds shape.numel() initialised elements of this dtype at the (aligned) offset, checked at
+        // construction; it lives as long as `self` is borrowed and is never written again.
+        unsafe {
+            View::from_raw(
+                self.storage.ptr().wrapping_add(self.offset),
+                self.shape,
+                self.shape.contiguous_strides(),
+                self.dtype,
+                self.device,
+            )
+        }
+    }
+
+    /// Rows `start..start + len` of `dim`: shares memory if `dim` is the first, otherwise copies.
+    ///
+    /// # Errors
+    /// If the range leaves the dim.
+    pub fn narrow(&self, dim: usize, start: usize, len: usize) -> Result<Self> {
+        let view = self.view().narrow(dim, start, len)?;
+        if !view.is_contiguous() {
+            return view.to_tensor();
+        }
+        Ok(Self {
+            offset: self.offset
+                + if len > 0 {
+                    view.ptr().addr() - self.view().ptr().addr()
+                } else {
+                    0
+                },
+            shape: Shape::new(view.shape()),
+            ..self.clone()
+        })
+    }
+
+    /// Another shape over the same memory.
+    ///
+    /// # Errors
+    /// If the number of elements differs.
+    pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Self> {
+        let shape = Shape::new(self.view().reshape(shape)?.shape());
+        Ok(Self {
+            shape,
+            ..self.clone()
+        })
+    }
+
+    /// The parts one after another along `dim`.
+    ///
+    /// # Errors
+    /// If there is no part, or they differ in another dim or in dtype.
+    pub fn cat(parts: &[View<'_>], dim: usize) -> Result<Self> {
+        crate::layout::cat(parts, dim)
+    }
+
+    /// The elements in another dtype, rounded to nearest even; itself if it has it already.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        if dtype == self.dtype {
+            return Ok(self.clone());
+        }
+        crate::layout::cast(self.view(), dtype)
+    }
+
+    /// The elements as a slice, if they are of this type.
+    pub fn as_slice<T: Element>(&self) -> Option<&[T]> {
+        self.view().as_slice()
+    }
+
+    /// The elements as f32, whatever the dtype.
+    pub fn to_f32_vec(&self) -> Vec<f32> {
+        fn widen<T: Element>(x: &[T]) -> Vec<f32> {
+            x.iter().map(|e| e.to_f32()).collect()
+        }
+        match self.dtype {
+            DType::F32 => self.as_slice::<f32>().map(widen),
+            DType::BF16 => self.as_slice::<half::bf16>().map(widen),
+            DType::F16 => self.as_slice::<half::f16>().map(widen),
+        }
+        .unwrap_or_default()
+    }
+
+    /// The elements' bytes, little-endian as in memory.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self.dtype {
+            DType::F32 => self.as_slice::<f32>().map(bytemuck::cast_slice),
+            DType::BF16 => self.as_slice::<half::bf16>().map(bytemuck::cast_slice),
+            DType::F16 => self.as_slice::<half::f16>().map(bytemuck::cast_slice),
+        }
+        .unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Tensor {:?} {} on {}",
+            self.shape, self.dtype, self.device
+        )
+    }
+}
+
+/// A tensor under construction: owns its memory alone, is filled through views, then frozen.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{DType, Device, TensorMut};
+/// let x = TensorMut::zeros([2, 3], DType::F32, Device::cpu())?.freeze();
+/// assert_eq!(x.to_f32_vec(), [0.; 6]);
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct TensorMut {
+    buffer: Buffer,
+    shape: Shape,
+    dtype: DType,
+    device: Device,
+}
+
+impl TensorMut {
+    /// Zeros, to be written into.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn zeros(shape: impl Into<Shape>, dtype: DType, device: Device) -> Result<Self> {
+        let shape = shape.into();
+        let buffer = Buffer::new(byte_len("zeros", &shape, dtype)?, true, "zeros")?;
+        Ok(Self {
+            buffer,
+            shape,
+            dtype,
+            device,
+        })
+    }
+
+    /// Memory that nobody has written yet.
+    ///
+    /// # Safety
+    /// Every element is written before [`freeze`](Self::freeze).
+    pub(crate) unsafe fn uninit(
+        op: &'static str,
+        shape: impl Into<Shape>,
+        dtype: DType,
+        device: Device,
+    ) -> Result<Self> {
+        let shape = shape.into();
+        let buffer = Buffer::new(byte_len(op, &shape, dtype)?, false, op)?;
+        Ok(Self {
+            buffer,
+            shape,
+            dtype,
+            device,
+        })
+    }
+
+    /// The whole, to write into.
+    pub fn view_mut(&mut self) -> ViewMut<'_> {
+        // SAFETY: the buffer holds numel elements, aligned to 64 bytes, and `self` is borrowed exclusively.
+        unsafe { ViewMut::from_raw(self.buffer.ptr(), self.shape, self.dtype, self.device) }
+    }
+
+    /// The finished tensor.
+    pub fn freeze(self) -> Tensor {
+        Tensor {
+            storage: Storage::Owned(Arc::new(self.buffer)),
+            offset: 0,
+            shape: self.shape,
+            dtype: self.dtype,
+            device: self.device,
+        }
+    }
+}
