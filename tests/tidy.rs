@@ -1,0 +1,220 @@
+//! House rules that a machine can check. Each test names the rule of CONTRIBUTING.md that it guards.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the package lies in the workspace")
+        .to_path_buf()
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Every file of the tree, without build products and dot folders.
+fn walk(dir: &Path, out: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("a folder of the tree").flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_string_lossy();
+        if path.is_dir() {
+            if name != "target" && name != "__pycache__" && (!name.starts_with('.') || name == ".ci") {
+                walk(&path, out);
+            }
+        } else {
+            out.push(path);
+        }
+    }
+}
+
+fn files_with(extensions: &[&str]) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    walk(&root(), &mut files);
+    files.retain(|f| f.extension().is_some_and(|x| extensions.iter().any(|e| x == *e)));
+    assert!(!files.is_empty(), "no file ends in {extensions:?}: the walk is broken");
+    files
+}
+
+/// The crates in publishing order, each with the crates of this workspace it may depend on.
+const ARROWS: [(&str, &[&str]); 3] = [
+    ("xdit-kernels", &[]),
+    ("xdit-models", &["xdit-kernels"]),
+    ("xdit-cli", &["xdit-kernels", "xdit-models"]),
+];
+
+fn crates() -> impl Iterator<Item = (&'static str, PathBuf)> {
+    ARROWS.into_iter().map(|(name, _)| (name, root().join(name)))
+}
+
+#[test]
+fn arrows_point_one_way() {
+    for (name, allowed) in ARROWS {
+        let manifest = read(&root().join(name).join("Cargo.toml"));
+        let mut dependencies = false;
+        for line in manifest.lines() {
+            if line.starts_with('[') {
+                dependencies = line == "[dependencies]";
+            }
+            if let Some(dep) = line.split(['.', ' ', '=']).next().filter(|d| dependencies && d.starts_with("xdit-")) {
+                assert!(allowed.contains(&dep), "{name} must not depend on {dep}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_crate_of_the_tree_has_its_arrows() {
+    for entry in fs::read_dir(root()).expect("the root").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("xdit-") {
+            assert!(ARROWS.iter().any(|(n, _)| *n == name), "{name}: add it to ARROWS");
+        }
+    }
+}
+
+#[test]
+fn top_level_folders_are_the_design() {
+    const FOLDERS: [&str; 12] = [
+        "xdit-kernels",
+        "xdit-comm",
+        "xdit-attn",
+        "xdit-usp",
+        "xdit-pipefusion",
+        "xdit-cfg",
+        "xdit-models",
+        "xdit-cli",
+        "tests",
+        "docs",
+        "ci",
+        "demo",
+    ];
+    for entry in fs::read_dir(root()).expect("the root").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_dir() && !name.starts_with('.') && name != "target" {
+            assert!(FOLDERS.contains(&name.as_str()), "{name}/ is not a folder of the design");
+        }
+    }
+}
+
+#[test]
+fn files_stay_short() {
+    for file in files_with(&["rs", "py", "cu"]) {
+        let lines = read(&file).lines().count();
+        assert!(lines <= 400, "{} has {lines} lines: split it by idea", file.display());
+    }
+}
+
+#[test]
+fn no_unfinished_marks() {
+    for file in files_with(&["rs", "py", "sh"]) {
+        if file.ends_with("tests/tidy.rs") {
+            continue;
+        }
+        for (n, line) in read(&file).lines().enumerate() {
+            for mark in ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!(", "dbg!("] {
+                assert!(!line.contains(mark), "{}:{}: {mark}", file.display(), n + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn unsafe_lives_in_the_kernels_only() {
+    for (name, dir) in crates() {
+        let entry = ["src/lib.rs", "src/main.rs"].map(|f| dir.join(f));
+        let source = read(entry.iter().find(|f| f.exists()).expect("a crate has an entry file"));
+        let forbids = source.contains("#![forbid(unsafe_code)]");
+        assert_eq!(forbids, name != "xdit-kernels", "{name}: #![forbid(unsafe_code)]");
+    }
+}
+
+#[test]
+fn x86_code_is_gated() {
+    // The crate must compile where there is no x86: std::arch appears only in the files that simd/mod.rs gates, or
+    // behind a cfg of its own.
+    for file in files_with(&["rs"]) {
+        let text = read(&file);
+        let gated_file = file.ends_with("simd/avx2.rs") || file.ends_with("simd/avx512.rs");
+        if text.contains("std::arch::x86_64") && !gated_file && !file.ends_with("tests/tidy.rs") {
+            let gates = text.matches("target_arch = \"x86_64\"").count();
+            assert!(gates > 0, "{}: std::arch::x86_64 without a cfg", file.display());
+        }
+    }
+}
+
+#[test]
+fn library_crates_read_no_environment() {
+    for (name, dir) in crates().filter(|(name, _)| *name != "xdit-cli") {
+        let mut files = Vec::new();
+        walk(&dir.join("src"), &mut files);
+        for file in files.iter().filter(|f| f.extension().is_some_and(|x| x == "rs")) {
+            let text = read(file);
+            for ambient in ["env::var", "thread_local!", "static mut "] {
+                assert!(!text.contains(ambient), "{name}: {} has {ambient}", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn models_know_no_ranks() {
+    for file in files_with(&["rs"]) {
+        if file.ends_with("transformer.rs") {
+            assert!(!read(&file).contains("rank"), "{}: single-device code", file.display());
+        }
+    }
+}
+
+#[test]
+fn each_kernel_folder_is_complete() {
+    // A kernel has its API and checks (mod.rs), its processor code (cpu.rs or a folder of that name) and its tests.
+    let src = root().join("xdit-kernels/src");
+    let mut kernels = 0;
+    for entry in fs::read_dir(&src).expect("the kernels").flatten() {
+        let dir = entry.path();
+        if !dir.is_dir() || dir.ends_with("simd") {
+            continue;
+        }
+        kernels += 1;
+        for part in ["mod.rs", "cpu.rs", "tests.rs"] {
+            let folder = dir.join(part.trim_end_matches(".rs"));
+            assert!(dir.join(part).exists() || folder.is_dir(), "{}: no {part}", dir.display());
+        }
+    }
+    assert!(kernels > 0, "no kernel folder found");
+}
+
+#[test]
+fn every_crate_has_its_papers() {
+    for (name, dir) in crates() {
+        let manifest = read(&dir.join("Cargo.toml"));
+        let version = manifest
+            .lines()
+            .find_map(|l| l.strip_prefix("version = \"")?.strip_suffix('"'))
+            .unwrap_or_else(|| panic!("{name} has no version"));
+        let changelog = read(&dir.join("CHANGELOG.md"));
+        assert!(changelog.contains(&format!("[{version}]")), "{name}: CHANGELOG.md lacks {version}");
+        assert!(read(&dir.join("README.md")).lines().count() > 10, "{name}: README.md says too little");
+        assert!(dir.join("LICENSE").exists(), "{name}: no LICENSE");
+        let lints = manifest.split("[lints]").nth(1).is_some_and(|l| l.trim_start().starts_with("workspace = true"));
+        assert!(lints, "{name}: [lints] workspace = true");
+    }
+}
+
+#[test]
+fn readme_is_one_screen() {
+    let lines = read(&root().join("README.md")).lines().count();
+    assert!(lines <= 60, "README.md has {lines} lines");
+}
+
+#[test]
+fn goldens_stay_small() {
+    let mut files = Vec::new();
+    walk(&root().join("tests/golden"), &mut files);
+    let bytes: u64 = files.iter().map(|f| fs::metadata(f).expect("a golden").len()).sum();
+    assert!(bytes < 10_000_000, "tests/golden holds {bytes} bytes");
+}
