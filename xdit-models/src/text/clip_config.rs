@@ -1,6 +1,7 @@
 //! Configuration of transformers' `CLIPTextModel` (transformers `models/clip/configuration_clip.py`).
 
-use crate::config::{ACTIVATIONS, ActivationKind, ConfigFile};
+use crate::activation::{ACTIVATIONS, ActivationKind};
+use crate::config::ConfigFile;
 use crate::error::Result;
 
 /// The shape of a CLIP text encoder.

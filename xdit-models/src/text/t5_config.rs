@@ -1,6 +1,7 @@
 //! Configuration of transformers' `T5EncoderModel` (transformers `models/t5/configuration_t5.py`).
 
-use crate::config::{ACTIVATIONS, ActivationKind, ConfigFile};
+use crate::activation::{ACTIVATIONS, ActivationKind};
+use crate::config::ConfigFile;
 use crate::error::Result;
 
 /// The shape of a T5 encoder.
