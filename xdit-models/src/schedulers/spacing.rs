@@ -1,0 +1,106 @@
+//! Ways to space noise levels between two ends, in the arithmetic of NumPy.
+
+use std::ops::{Add, Div, Mul, Sub};
+
+use super::beta::quantile;
+
+/// f32 or f64: diffusers computes given noise levels in the one and its own in the other.
+pub(super) trait Real:
+    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
+{
+    /// `value` in this precision.
+    fn of(value: f64) -> Self;
+
+    /// This number in f64.
+    fn to_f64(self) -> f64;
+}
+
+impl Real for f32 {
+    fn of(value: f64) -> Self {
+        value as Self
+    }
+
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Real for f64 {
+    fn of(value: f64) -> Self {
+        value
+    }
+
+    fn to_f64(self) -> f64 {
+        self
+    }
+}
+
+/// `count` numbers from `start` to `stop`, as `numpy.linspace`.
+pub(crate) fn linspace(start: f64, stop: f64, count: usize) -> Vec<f64> {
+    let gaps = count.saturating_sub(1) as f64;
+    let step = (stop - start) / gaps;
+    let mut values: Vec<f64> = (0..count)
+        .map(|i| match (i, step == 0.0) {
+            (0, _) => start,
+            (_, true) => i as f64 / gaps * (stop - start) + start,
+            (_, false) => i as f64 * step + start,
+        })
+        .collect();
+    if let [_, .., last] = values.as_mut_slice() {
+        *last = stop;
+    }
+    values
+}
+
+/// Stretches the levels so that the last one is `terminal` (diffusers' `stretch_shift_to_terminal`).
+pub(super) fn stretch_to_terminal<R: Real>(sigmas: &mut [R], terminal: f64) {
+    let Some(last) = sigmas.last().copied() else {
+        return;
+    };
+    let one = R::of(1.0);
+    let scale = (one - last) / R::of(1.0 - terminal);
+    for sigma in sigmas {
+        *sigma = one - (one - *sigma) / scale;
+    }
+}
+
+/// Equal steps of the seventh root (Karras et al. 2022, equation 5).
+pub(super) fn karras((max, min): (f64, f64), count: usize) -> Vec<f64> {
+    const RHO: f64 = 7.0;
+    let (low, high) = (min.powf(1.0 / RHO), max.powf(1.0 / RHO));
+    linspace(0.0, 1.0, count)
+        .into_iter()
+        .map(|ramp| (high + ramp * (low - high)).powf(RHO))
+        .collect()
+}
+
+/// Equal steps of the logarithm.
+pub(super) fn exponential((max, min): (f64, f64), count: usize) -> Vec<f64> {
+    linspace(max.ln(), min.ln(), count)
+        .into_iter()
+        .map(f64::exp)
+        .collect()
+}
+
+/// Quantiles of a beta distribution (Lee et al. 2024).
+pub(super) fn beta((max, min): (f64, f64), count: usize) -> Vec<f64> {
+    linspace(0.0, 1.0, count)
+        .into_iter()
+        .map(|ramp| min + quantile(1.0 - ramp) * (max - min))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linspace_is_numpys() {
+        assert_eq!(linspace(1.0, 0.25, 4), [1.0, 0.75, 0.5, 0.25]);
+        assert_eq!(linspace(3.0, 9.0, 1), [3.0]);
+        assert_eq!(linspace(2.0, 2.0, 3), [2.0, 2.0, 2.0]);
+        assert!(linspace(0.0, 1.0, 0).is_empty());
+        // numpy.linspace(0, 1, 11)[3] is 0.30000000000000004.
+        assert_eq!(linspace(0.0, 1.0, 11)[3], 0.300_000_000_000_000_04);
+    }
+}
