@@ -9,6 +9,9 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod math;
+pub(crate) mod microkernel;
+#[cfg(test)]
+mod microkernel_tests;
 mod portable;
 #[cfg(test)]
 mod tests;

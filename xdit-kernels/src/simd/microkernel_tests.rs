@@ -1,0 +1,162 @@
+//! The tile against sums in f64, for every tier, number of rows and form of A and B.
+
+use super::microkernel::*;
+use crate::Tier;
+use half::{bf16, f16};
+
+const STEPS: [usize; 4] = [0, 1, 2, 37];
+
+/// Small whole numbers and halves: exact in every dtype, and their products and sums in f32 too, so results are equal
+/// to the oracle whatever the order of the sum.
+fn value(i: usize) -> f32 {
+    ((i * 37 + 11) % 29) as f32 * 0.5 - 7.0
+}
+
+/// C of `rows × nr` as f64 sums; A and B given by k.
+fn oracle(
+    rows: usize,
+    nr: usize,
+    k: usize,
+    a: impl Fn(usize, usize) -> f32,
+    b: impl Fn(usize, usize) -> f32,
+    start: f32,
+) -> Vec<f32> {
+    let mut c = Vec::new();
+    for i in 0..rows {
+        for j in 0..nr {
+            let sum: f64 = (0..k)
+                .map(|k| f64::from(a(i, k)) * f64::from(b(k, j)))
+                .sum();
+            c.push((sum + f64::from(start)) as f32);
+        }
+    }
+    c
+}
+
+fn pair(low: f32, high: f32) -> Pair {
+    u32::from(bf16::from_f32(low).to_bits()) | (u32::from(bf16::from_f32(high).to_bits()) << 16)
+}
+
+/// Runs a kernel for each number of rows and steps, with and without adding; `ks` is the number of k in a step of B,
+/// and A's word at (row, word along k) comes from `a_word`.
+fn check<A: Copy, B: Copy>(
+    what: &str,
+    kernel: Kernel<A, B>,
+    ks: usize,
+    a_words_per_step: usize,
+    strides: Option<usize>,
+    a_word: impl Fn(usize, usize) -> A,
+    b_word: impl Fn(usize, usize) -> B,
+) {
+    for rows in 1..=kernel.mr {
+        for steps in STEPS {
+            let words = steps * a_words_per_step;
+            // In place: rows `stride` apart, k side by side; packed: k `mr` apart.
+            let (a_row, a_k) = strides.map_or((1, kernel.mr), |pad| (words + pad, 1));
+            let len = rows * a_row + words * a_k + 1;
+            let mut a = vec![a_word(0, 0); len];
+            for i in 0..rows {
+                for w in 0..words {
+                    a[i * a_row + w * a_k] = a_word(i, w);
+                }
+            }
+            let b: Vec<B> = (0..steps * kernel.nr)
+                .map(|i| b_word(i / kernel.nr, i % kernel.nr))
+                .collect();
+            for add in [false, true] {
+                let c_row = kernel.nr + 3;
+                let mut c = vec![2.5f32; rows * c_row];
+                // SAFETY: a, b and c hold every element that rows, steps and strides reach; the tier is available.
+                unsafe {
+                    kernel.tile(rows)(
+                        steps,
+                        a.as_ptr(),
+                        a_row,
+                        a_k,
+                        b.as_ptr(),
+                        c.as_mut_ptr(),
+                        c_row,
+                        add,
+                    )
+                };
+                let want = oracle(
+                    rows,
+                    kernel.nr,
+                    steps * ks,
+                    |i, k| value(i * 101 + k),
+                    |k, j| value(k * 53 + j * 7 + 3),
+                    if add { 2.5 } else { 0.0 },
+                );
+                for i in 0..rows {
+                    let row = &c[i * c_row..];
+                    assert_eq!(
+                        row[..kernel.nr],
+                        want[i * kernel.nr..][..kernel.nr],
+                        "{what}: row {i} of {rows}, {steps} steps, add {add}"
+                    );
+                    assert_eq!(
+                        row[kernel.nr..c_row],
+                        [2.5; 3],
+                        "{what}: wrote beyond its columns"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tiles_equal_sums() {
+    let a = |i, k| value(i * 101 + k);
+    let b = |k: usize, j: usize| value(k * 53 + j * 7 + 3);
+    let a_pair = |i, w: usize| pair(a(i, 2 * w), a(i, 2 * w + 1));
+    let b_pair = |w: usize, j| pair(b(2 * w, j), b(2 * w + 1, j));
+    for tier in Tier::available() {
+        check(&format!("{tier} packed"), packed(tier), 1, 1, None, a, b);
+        check(
+            &format!("{tier} strided"),
+            strided(tier),
+            1,
+            1,
+            Some(5),
+            a,
+            b,
+        );
+        check(
+            &format!("{tier} f16"),
+            packed_f16(tier),
+            1,
+            1,
+            None,
+            a,
+            |k, j| f16::from_f32(b(k, j)),
+        );
+        check(
+            &format!("{tier} pairs"),
+            packed_pairs(tier),
+            2,
+            2,
+            None,
+            a,
+            b_pair,
+        );
+        check(
+            &format!("{tier} dots"),
+            packed_dots(tier),
+            2,
+            1,
+            None,
+            a_pair,
+            b_pair,
+        );
+        check(
+            &format!("{tier} strided dots"),
+            strided_dots(tier),
+            2,
+            1,
+            Some(3),
+            a_pair,
+            b_pair,
+        );
+    }
+}
