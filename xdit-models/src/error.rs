@@ -128,6 +128,10 @@ pub enum Error {
         step: usize,
     },
 
+    /// A kernel failed: no memory, or shapes that do not fit (a fault of this library).
+    #[error(transparent)]
+    Kernel(#[from] xdit_kernels::Error),
+
     /// The operating system refused to read or write.
     #[error("{}: {source}", path.display())]
     Io {
@@ -182,6 +186,9 @@ impl Error {
             Self::InvalidRequest { .. } => ErrorCategory::InvalidRequest,
             Self::OutOfMemory { .. } => ErrorCategory::OutOfMemory,
             Self::Stopped { .. } => ErrorCategory::Stopped,
+            Self::Kernel(xdit_kernels::Error::OutOfMemory { .. }) => ErrorCategory::OutOfMemory,
+            Self::Kernel(xdit_kernels::Error::Io { .. }) => ErrorCategory::Io,
+            Self::Kernel(_) => ErrorCategory::Internal,
             Self::Io { .. } | Self::Hub { .. } => ErrorCategory::Io,
         }
     }

@@ -1,0 +1,312 @@
+//! What to draw: the arguments of a pipeline's call, in diffusers' words.
+
+use xdit_kernels::Tensor;
+
+use crate::error::{Error, Result};
+
+/// What a call is to return.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum OutputType {
+    /// Decoded images.
+    #[default]
+    Image,
+    /// Packed latents, as diffusers' `output_type="latent"`; the VAE does not run.
+    Latent,
+}
+
+/// The arguments of one call. What is not set is taken from the pipeline's [`Defaults`].
+///
+/// # Examples
+/// ```
+/// use xdit_models::Request;
+/// let request = Request::new(["a red circle on a blue background"])
+///     .height(256)
+///     .width(256)
+///     .num_inference_steps(4)
+///     .seed(7);
+/// assert_eq!(request.seeds, [7]);
+/// assert_eq!(request.guidance_scale, None);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Request {
+    /// One prompt per group of images.
+    pub prompt: Vec<String>,
+    /// Prompts for the second text encoder; `prompt` when absent. One for all, or as many as `prompt`.
+    pub prompt_2: Option<Vec<String>>,
+    /// What not to draw; used when `true_cfg_scale` is above 1. One for all, or as many as `prompt`.
+    pub negative_prompt: Option<Vec<String>>,
+    /// Negative prompts for the second text encoder; `negative_prompt` when absent.
+    pub negative_prompt_2: Option<Vec<String>>,
+    /// Weight of classifier-free guidance by a second run of the model; it runs only above 1 and with a negative
+    /// prompt, as in diffusers.
+    pub true_cfg_scale: f64,
+    /// Height of the images in pixels.
+    pub height: Option<usize>,
+    /// Width of the images in pixels.
+    pub width: Option<usize>,
+    /// Denoising steps.
+    pub num_inference_steps: Option<usize>,
+    /// Noise levels to use instead of the evenly spaced ones, from high to low.
+    pub sigmas: Option<Vec<f64>>,
+    /// Guidance that a distilled model takes as an input; ignored by models without it.
+    pub guidance_scale: Option<f64>,
+    /// Tokens of the second text encoder; longer prompts are cut.
+    pub max_sequence_length: Option<usize>,
+    /// Images of each prompt.
+    pub num_images_per_prompt: usize,
+    /// One seed for the whole batch, or one for each image.
+    pub seeds: Vec<i128>,
+    /// Packed initial latents to use instead of noise: `[images, tokens, channels]`.
+    pub latents: Option<Tensor>,
+    /// What is returned.
+    pub output: OutputType,
+}
+
+impl Request {
+    /// A request to draw one image of each prompt with the pipeline's defaults and seed 42.
+    pub fn new<S: Into<String>>(prompt: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            prompt: texts(prompt),
+            prompt_2: None,
+            negative_prompt: None,
+            negative_prompt_2: None,
+            true_cfg_scale: 1.0,
+            height: None,
+            width: None,
+            num_inference_steps: None,
+            sigmas: None,
+            guidance_scale: None,
+            max_sequence_length: None,
+            num_images_per_prompt: 1,
+            seeds: vec![42],
+            latents: None,
+            output: OutputType::Image,
+        }
+    }
+
+    /// Sets the prompts of the second text encoder.
+    #[must_use]
+    pub fn prompt_2<S: Into<String>>(mut self, prompt: impl IntoIterator<Item = S>) -> Self {
+        self.prompt_2 = Some(texts(prompt));
+        self
+    }
+
+    /// Sets what not to draw.
+    #[must_use]
+    pub fn negative_prompt<S: Into<String>>(mut self, prompt: impl IntoIterator<Item = S>) -> Self {
+        self.negative_prompt = Some(texts(prompt));
+        self
+    }
+
+    /// Sets what not to draw, for the second text encoder.
+    #[must_use]
+    pub fn negative_prompt_2<S: Into<String>>(
+        mut self,
+        prompt: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.negative_prompt_2 = Some(texts(prompt));
+        self
+    }
+
+    /// Sets the weight of classifier-free guidance.
+    #[must_use]
+    pub fn true_cfg_scale(mut self, scale: f64) -> Self {
+        self.true_cfg_scale = scale;
+        self
+    }
+
+    /// Sets the height in pixels.
+    #[must_use]
+    pub fn height(mut self, pixels: usize) -> Self {
+        self.height = Some(pixels);
+        self
+    }
+
+    /// Sets the width in pixels.
+    #[must_use]
+    pub fn width(mut self, pixels: usize) -> Self {
+        self.width = Some(pixels);
+        self
+    }
+
+    /// Sets the number of denoising steps.
+    #[must_use]
+    pub fn num_inference_steps(mut self, steps: usize) -> Self {
+        self.num_inference_steps = Some(steps);
+        self
+    }
+
+    /// Sets the noise levels, which also sets the number of steps.
+    #[must_use]
+    pub fn sigmas(mut self, sigmas: impl Into<Vec<f64>>) -> Self {
+        self.sigmas = Some(sigmas.into());
+        self
+    }
+
+    /// Sets the guidance that a distilled model takes as an input.
+    #[must_use]
+    pub fn guidance_scale(mut self, scale: f64) -> Self {
+        self.guidance_scale = Some(scale);
+        self
+    }
+
+    /// Sets the number of tokens of the second text encoder.
+    #[must_use]
+    pub fn max_sequence_length(mut self, tokens: usize) -> Self {
+        self.max_sequence_length = Some(tokens);
+        self
+    }
+
+    /// Sets how many images of each prompt are drawn.
+    #[must_use]
+    pub fn num_images_per_prompt(mut self, images: usize) -> Self {
+        self.num_images_per_prompt = images;
+        self
+    }
+
+    /// Sets one seed for the whole batch.
+    #[must_use]
+    pub fn seed(mut self, seed: impl Into<i128>) -> Self {
+        self.seeds = vec![seed.into()];
+        self
+    }
+
+    /// Sets the seeds: one for the whole batch, or one for each image.
+    #[must_use]
+    pub fn seeds<S: Into<i128>>(mut self, seeds: impl IntoIterator<Item = S>) -> Self {
+        self.seeds = seeds.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the initial latents, packed.
+    #[must_use]
+    pub fn latents(mut self, latents: Tensor) -> Self {
+        self.latents = Some(latents);
+        self
+    }
+
+    /// Sets what is returned.
+    #[must_use]
+    pub fn output(mut self, output: OutputType) -> Self {
+        self.output = output;
+        self
+    }
+
+    /// How many images the request asks for.
+    #[must_use]
+    pub fn image_count(&self) -> usize {
+        self.prompt.len().saturating_mul(self.num_images_per_prompt)
+    }
+
+    /// The prompts of both text encoders, and of both for the negative branch when it runs; each list as long as
+    /// `prompt`.
+    pub(crate) fn branches(&self) -> Result<Branches> {
+        let count = self.prompt.len();
+        if count == 0 {
+            return Err(Error::invalid("prompt", "nothing", "at least one prompt"));
+        }
+        let spread = |argument, list: &Vec<String>| match list.len() {
+            n if n == count => Ok(list.clone()),
+            1 => Ok(vec![list[0].clone(); count]),
+            n => Err(Error::invalid(
+                argument,
+                format!("{n} prompts"),
+                format!("1 prompt or {count}, as many as `prompt`"),
+            )),
+        };
+        let second = |argument, list: &Option<Vec<String>>, first: &Vec<String>| match list {
+            Some(list) => spread(argument, list),
+            None => Ok(first.clone()),
+        };
+        let prompt = self.prompt.clone();
+        let prompt_2 = second("prompt_2", &self.prompt_2, &prompt)?;
+        let negative = match &self.negative_prompt {
+            Some(list) => {
+                let first = spread("negative_prompt", list)?;
+                let second = second("negative_prompt_2", &self.negative_prompt_2, &first)?;
+                (self.true_cfg_scale > 1.0).then_some([first, second])
+            }
+            None if self.negative_prompt_2.is_some() => {
+                return Err(Error::invalid(
+                    "negative_prompt_2",
+                    "prompts without `negative_prompt`",
+                    "left out, or given together with `negative_prompt`",
+                ));
+            }
+            None => None,
+        };
+        Ok(Branches {
+            positive: [prompt, prompt_2],
+            negative,
+        })
+    }
+}
+
+/// Prompts of the first and second text encoder, one per entry of the batch.
+#[derive(Debug)]
+pub(crate) struct Branches {
+    pub(crate) positive: [Vec<String>; 2],
+    pub(crate) negative: Option<[Vec<String>; 2]>,
+}
+
+/// What a pipeline uses where a [`Request`] says nothing.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Defaults {
+    /// Height of the images in pixels.
+    pub height: usize,
+    /// Width of the images in pixels.
+    pub width: usize,
+    /// Denoising steps.
+    pub num_inference_steps: usize,
+    /// Guidance of a distilled model.
+    pub guidance_scale: f64,
+    /// Tokens of the second text encoder.
+    pub max_sequence_length: usize,
+}
+
+fn texts<S: Into<String>>(list: impl IntoIterator<Item = S>) -> Vec<String> {
+    list.into_iter().map(Into::into).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_negative_prompt_serves_all() {
+        let request = Request::new(["a", "b"])
+            .negative_prompt(["c"])
+            .true_cfg_scale(2.0);
+        let branches = request.branches().unwrap();
+        assert_eq!(branches.positive[1], ["a", "b"]);
+        assert_eq!(branches.negative.unwrap()[1], ["c", "c"]);
+        // Without a scale above 1 diffusers runs one branch.
+        let request = Request::new(["a"]).negative_prompt(["c"]);
+        assert!(request.branches().unwrap().negative.is_none());
+    }
+
+    #[test]
+    fn counts_that_do_not_fit_name_the_argument() {
+        for (request, argument) in [
+            (Request::new::<&str>([]), "prompt"),
+            (
+                Request::new(["a", "b", "c"]).prompt_2(["d", "e"]),
+                "prompt_2",
+            ),
+            (
+                Request::new(["a", "b"]).negative_prompt(["c"; 3]),
+                "negative_prompt",
+            ),
+            (
+                Request::new(["a"]).negative_prompt_2(["c"]),
+                "negative_prompt_2",
+            ),
+        ] {
+            let error = request.branches().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`{argument}`")), "{error}");
+        }
+    }
+}
