@@ -22,7 +22,10 @@ fn walk(dir: &Path, out: &mut Vec<PathBuf>) {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_string_lossy();
         if path.is_dir() {
-            if name != "target" && name != "__pycache__" && (!name.starts_with('.') || name == ".ci") {
+            if name != "target"
+                && name != "__pycache__"
+                && (!name.starts_with('.') || name == ".ci")
+            {
                 walk(&path, out);
             }
         } else {
@@ -34,8 +37,14 @@ fn walk(dir: &Path, out: &mut Vec<PathBuf>) {
 fn files_with(extensions: &[&str]) -> Vec<PathBuf> {
     let mut files = Vec::new();
     walk(&root(), &mut files);
-    files.retain(|f| f.extension().is_some_and(|x| extensions.iter().any(|e| x == *e)));
-    assert!(!files.is_empty(), "no file ends in {extensions:?}: the walk is broken");
+    files.retain(|f| {
+        f.extension()
+            .is_some_and(|x| extensions.iter().any(|e| x == *e))
+    });
+    assert!(
+        !files.is_empty(),
+        "no file ends in {extensions:?}: the walk is broken"
+    );
     files
 }
 
@@ -47,7 +56,9 @@ const ARROWS: [(&str, &[&str]); 3] = [
 ];
 
 fn crates() -> impl Iterator<Item = (&'static str, PathBuf)> {
-    ARROWS.into_iter().map(|(name, _)| (name, root().join(name)))
+    ARROWS
+        .into_iter()
+        .map(|(name, _)| (name, root().join(name)))
 }
 
 #[test]
@@ -59,7 +70,11 @@ fn arrows_point_one_way() {
             if line.starts_with('[') {
                 dependencies = line == "[dependencies]";
             }
-            if let Some(dep) = line.split(['.', ' ', '=']).next().filter(|d| dependencies && d.starts_with("xdit-")) {
+            if let Some(dep) = line
+                .split(['.', ' ', '='])
+                .next()
+                .filter(|d| dependencies && d.starts_with("xdit-"))
+            {
                 assert!(allowed.contains(&dep), "{name} must not depend on {dep}");
             }
         }
@@ -71,7 +86,10 @@ fn every_crate_of_the_tree_has_its_arrows() {
     for entry in fs::read_dir(root()).expect("the root").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with("xdit-") {
-            assert!(ARROWS.iter().any(|(n, _)| *n == name), "{name}: add it to ARROWS");
+            assert!(
+                ARROWS.iter().any(|(n, _)| *n == name),
+                "{name}: add it to ARROWS"
+            );
         }
     }
 }
@@ -95,7 +113,10 @@ fn top_level_folders_are_the_design() {
     for entry in fs::read_dir(root()).expect("the root").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if entry.path().is_dir() && !name.starts_with('.') && name != "target" {
-            assert!(FOLDERS.contains(&name.as_str()), "{name}/ is not a folder of the design");
+            assert!(
+                FOLDERS.contains(&name.as_str()),
+                "{name}/ is not a folder of the design"
+            );
         }
     }
 }
@@ -104,7 +125,11 @@ fn top_level_folders_are_the_design() {
 fn files_stay_short() {
     for file in files_with(&["rs", "py", "cu"]) {
         let lines = read(&file).lines().count();
-        assert!(lines <= 400, "{} has {lines} lines: split it by idea", file.display());
+        assert!(
+            lines <= 400,
+            "{} has {lines} lines: split it by idea",
+            file.display()
+        );
     }
 }
 
@@ -126,9 +151,18 @@ fn no_unfinished_marks() {
 fn unsafe_lives_in_the_kernels_only() {
     for (name, dir) in crates() {
         let entry = ["src/lib.rs", "src/main.rs"].map(|f| dir.join(f));
-        let source = read(entry.iter().find(|f| f.exists()).expect("a crate has an entry file"));
+        let source = read(
+            entry
+                .iter()
+                .find(|f| f.exists())
+                .expect("a crate has an entry file"),
+        );
         let forbids = source.contains("#![forbid(unsafe_code)]");
-        assert_eq!(forbids, name != "xdit-kernels", "{name}: #![forbid(unsafe_code)]");
+        assert_eq!(
+            forbids,
+            name != "xdit-kernels",
+            "{name}: #![forbid(unsafe_code)]"
+        );
     }
 }
 
@@ -141,7 +175,11 @@ fn x86_code_is_gated() {
         let gated_file = file.ends_with("simd/avx2.rs") || file.ends_with("simd/avx512.rs");
         if text.contains("std::arch::x86_64") && !gated_file && !file.ends_with("tests/tidy.rs") {
             let gates = text.matches("target_arch = \"x86_64\"").count();
-            assert!(gates > 0, "{}: std::arch::x86_64 without a cfg", file.display());
+            assert!(
+                gates > 0,
+                "{}: std::arch::x86_64 without a cfg",
+                file.display()
+            );
         }
     }
 }
@@ -151,10 +189,17 @@ fn library_crates_read_no_environment() {
     for (name, dir) in crates().filter(|(name, _)| *name != "xdit-cli") {
         let mut files = Vec::new();
         walk(&dir.join("src"), &mut files);
-        for file in files.iter().filter(|f| f.extension().is_some_and(|x| x == "rs")) {
+        for file in files
+            .iter()
+            .filter(|f| f.extension().is_some_and(|x| x == "rs"))
+        {
             let text = read(file);
             for ambient in ["env::var", "thread_local!", "static mut "] {
-                assert!(!text.contains(ambient), "{name}: {} has {ambient}", file.display());
+                assert!(
+                    !text.contains(ambient),
+                    "{name}: {} has {ambient}",
+                    file.display()
+                );
             }
         }
     }
@@ -164,7 +209,11 @@ fn library_crates_read_no_environment() {
 fn models_know_no_ranks() {
     for file in files_with(&["rs"]) {
         if file.ends_with("transformer.rs") {
-            assert!(!read(&file).contains("rank"), "{}: single-device code", file.display());
+            assert!(
+                !read(&file).contains("rank"),
+                "{}: single-device code",
+                file.display()
+            );
         }
     }
 }
@@ -182,7 +231,11 @@ fn each_kernel_folder_is_complete() {
         kernels += 1;
         for part in ["mod.rs", "cpu.rs", "tests.rs"] {
             let folder = dir.join(part.trim_end_matches(".rs"));
-            assert!(dir.join(part).exists() || folder.is_dir(), "{}: no {part}", dir.display());
+            assert!(
+                dir.join(part).exists() || folder.is_dir(),
+                "{}: no {part}",
+                dir.display()
+            );
         }
     }
     assert!(kernels > 0, "no kernel folder found");
@@ -197,10 +250,19 @@ fn every_crate_has_its_papers() {
             .find_map(|l| l.strip_prefix("version = \"")?.strip_suffix('"'))
             .unwrap_or_else(|| panic!("{name} has no version"));
         let changelog = read(&dir.join("CHANGELOG.md"));
-        assert!(changelog.contains(&format!("[{version}]")), "{name}: CHANGELOG.md lacks {version}");
-        assert!(read(&dir.join("README.md")).lines().count() > 10, "{name}: README.md says too little");
+        assert!(
+            changelog.contains(&format!("[{version}]")),
+            "{name}: CHANGELOG.md lacks {version}"
+        );
+        assert!(
+            read(&dir.join("README.md")).lines().count() > 10,
+            "{name}: README.md says too little"
+        );
         assert!(dir.join("LICENSE").exists(), "{name}: no LICENSE");
-        let lints = manifest.split("[lints]").nth(1).is_some_and(|l| l.trim_start().starts_with("workspace = true"));
+        let lints = manifest
+            .split("[lints]")
+            .nth(1)
+            .is_some_and(|l| l.trim_start().starts_with("workspace = true"));
         assert!(lints, "{name}: [lints] workspace = true");
     }
 }
@@ -215,6 +277,9 @@ fn readme_is_one_screen() {
 fn goldens_stay_small() {
     let mut files = Vec::new();
     walk(&root().join("tests/golden"), &mut files);
-    let bytes: u64 = files.iter().map(|f| fs::metadata(f).expect("a golden").len()).sum();
+    let bytes: u64 = files
+        .iter()
+        .map(|f| fs::metadata(f).expect("a golden").len())
+        .sum();
     assert!(bytes < 10_000_000, "tests/golden holds {bytes} bytes");
 }

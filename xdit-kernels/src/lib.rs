@@ -1,9 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+pub mod activation;
 mod device;
 mod dtype;
 mod error;
 pub mod layout;
+#[allow(dead_code, reason = "kernels land one by one")]
+mod rows;
 mod shape;
 #[allow(dead_code, reason = "kernels land one by one")]
 #[allow(unused_imports, unused_macros, reason = "kernels land one by one")]

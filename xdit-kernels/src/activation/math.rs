@@ -1,0 +1,93 @@
+//! Activations of one vector: what the kernels here and the linear layers' epilogues apply.
+
+use super::Activation;
+use crate::simd::{Simd, math::exp2};
+use std::f32::consts::LOG2_E;
+
+impl Activation {
+    /// The activation of each lane. NaN stays NaN; where torch gives a finite value so does this.
+    ///
+    /// # Safety
+    /// As [`Simd`]'s.
+    #[inline(always)]
+    pub(crate) unsafe fn apply<S: Simd>(self, x: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::GeluTanh => gelu_tanh::<S>(x),
+                Self::GeluErf => gelu_erf::<S>(x),
+                Self::QuickGelu => sigmoid_times::<S>(x, S::splat(-1.702 * LOG2_E)),
+                Self::Silu => sigmoid_times::<S>(x, S::splat(-LOG2_E)),
+                // The operand that may be NaN comes second, and is what `max` then gives.
+                Self::Relu => S::max(S::zero(), x),
+            }
+        }
+    }
+}
+
+/// x·σ(−k·ln 2·x) as x / (1 + 2^(k·x)).
+///
+/// # Safety
+/// As [`Simd`]'s.
+#[inline(always)]
+unsafe fn sigmoid_times<S: Simd>(x: S::V, k: S::V) -> S::V {
+    // SAFETY: the caller's promise. The power is clamped to 2^127, so the quotient of a finite x is finite.
+    unsafe { S::div(x, S::add(S::splat(1.0), exp2::<S, 6>(S::mul(x, k)))) }
+}
+
+/// ½x(1 + tanh u) with u = √(2/π)(x + 0.044715x³) (Hendrycks and Gimpel, arXiv:1606.08415, section 2), written as
+/// x·σ(2u) = x / (1 + 2^(−2u·log₂e)): one power and no cancellation for negative x.
+///
+/// # Safety
+/// As [`Simd`]'s.
+#[inline(always)]
+unsafe fn gelu_tanh<S: Simd>(x: S::V) -> S::V {
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+    const LINEAR: f32 = -2.0 * SQRT_2_OVER_PI * LOG2_E;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let k = S::fma(S::mul(x, x), S::splat(LINEAR * 0.044_715), S::splat(LINEAR));
+        sigmoid_times::<S>(x, k)
+    }
+}
+
+/// The slope in t = 1/(1 + 0.35z), and the coefficients of Q(z)·e^(z²/2) = t·P(t), constant first.
+///
+/// Q is the upper tail ½·erfc(z/√2) of the normal distribution. The form is that of Hastings (Abramowitz and Stegun
+/// 7.1.26) with more terms: minimax in relative error on 0 ≤ z ≤ 14, fitted in f64 by Lawson's iteration (3.2e-8; with
+/// f32 arithmetic 2.9e-7 relative, and |z|·error ≤ 4.8e-8, so that GELU is good to one rounding).
+const TAIL_SLOPE: f32 = 0.35;
+const TAIL: [f32; 9] = [
+    0.139_621_4,
+    0.139_861_87,
+    0.119_832_88,
+    0.105_507_955,
+    -0.023_109_697,
+    0.159_173_94,
+    -0.255_714_03,
+    0.143_971_58,
+    -0.029_145_902,
+];
+
+/// x·Φ(x) with the normal distribution Φ, as max(x, 0) − |x|·Q(|x|): no cancellation for negative x.
+///
+/// # Safety
+/// As [`Simd`]'s.
+#[inline(always)]
+unsafe fn gelu_erf<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // At 16 the tail is below the smallest f32; the bound keeps ∞ out of the products.
+        let z = S::min(S::abs(x), S::splat(16.0));
+        let t = S::div(
+            S::splat(1.0),
+            S::fma(z, S::splat(TAIL_SLOPE), S::splat(1.0)),
+        );
+        let mut p = S::splat(TAIL[8]);
+        for &k in TAIL[..8].iter().rev() {
+            p = S::fma(p, t, S::splat(k));
+        }
+        let e = exp2::<S, 6>(S::mul(S::mul(z, z), S::splat(-0.5 * LOG2_E)));
+        S::fnma(S::mul(S::mul(z, t), p), e, S::max(S::zero(), x))
+    }
+}

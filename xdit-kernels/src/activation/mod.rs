@@ -1,0 +1,118 @@
+//! Activation functions, alone or times a second tensor (gated).
+
+mod cpu;
+mod math;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    Error, Result, Tensor, TensorMut, View, ViewMut,
+    rows::{Operand, expect_rows},
+};
+
+/// Which function is applied to each element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Activation {
+    /// GELU in its tanh approximation, `gelu(approximate="tanh")` (arXiv:1606.08415).
+    GeluTanh,
+    /// GELU with the exact normal distribution, x·Φ(x).
+    GeluErf,
+    /// x·σ(1.702x), CLIP's.
+    QuickGelu,
+    /// x·σ(x), also called swish.
+    Silu,
+    /// max(x, 0).
+    Relu,
+}
+
+/// `act(x)`, in x's dtype (computed in f32).
+///
+/// # Errors
+/// If there is no memory.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{View, activation::{Activation, activation}};
+/// let x = [-1f32, 0., 2.];
+/// let y = activation(View::from_slice(&x, [3])?, Activation::Relu)?;
+/// assert_eq!(y.to_f32_vec(), [0., 0., 2.]);
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+pub fn activation<'a>(x: impl Into<View<'a>>, act: Activation) -> Result<Tensor> {
+    let x = x.into();
+    // SAFETY: `activation_into` writes every element.
+    let mut out = unsafe { TensorMut::uninit("activation", x.shape(), x.dtype(), x.device())? };
+    activation_into(x, act, out.view_mut())?;
+    Ok(out.freeze())
+}
+
+/// [`activation`] into memory that is there.
+///
+/// # Errors
+/// If `out` differs from x in shape or dtype.
+pub fn activation_into<'a>(
+    x: impl Into<View<'a>>,
+    act: Activation,
+    out: ViewMut<'_>,
+) -> Result<()> {
+    let x = x.into();
+    let _span = tracing::trace_span!("activation", ?act, n = x.numel()).entered();
+    expect_rows("activation", &out, x.shape(), x.dtype())?;
+    let x = Operand::new(x, x.dtype())?;
+    cpu::activation(x.view(), act, out);
+    Ok(())
+}
+
+/// `act(x)·y`, in x's dtype (computed in f32): the gated units of Shazeer, arXiv:2002.05202.
+///
+/// # Shapes
+/// x and y have the same shape. A y of another dtype than x is converted to it first.
+///
+/// # Errors
+/// If the shapes differ or there is no memory.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{View, activation::{Activation, gated}};
+/// let (x, y) = ([-1f32, 3.], [5f32, 7.]);
+/// let out = gated(View::from_slice(&x, [2])?, View::from_slice(&y, [2])?, Activation::Relu)?;
+/// assert_eq!(out.to_f32_vec(), [0., 21.]);
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+pub fn gated<'a, 'b>(
+    x: impl Into<View<'a>>,
+    y: impl Into<View<'b>>,
+    act: Activation,
+) -> Result<Tensor> {
+    let x = x.into();
+    // SAFETY: `gated_into` writes every element.
+    let mut out = unsafe { TensorMut::uninit("gated", x.shape(), x.dtype(), x.device())? };
+    gated_into(x, y, act, out.view_mut())?;
+    Ok(out.freeze())
+}
+
+/// [`gated`] into memory that is there.
+///
+/// # Errors
+/// If the shapes differ, or `out`'s dtype from x's.
+pub fn gated_into<'a, 'b>(
+    x: impl Into<View<'a>>,
+    y: impl Into<View<'b>>,
+    act: Activation,
+    out: ViewMut<'_>,
+) -> Result<()> {
+    let (x, y) = (x.into(), y.into());
+    let _span = tracing::trace_span!("gated", ?act, n = x.numel()).entered();
+    if x.shape() != y.shape() {
+        return Err(Error::shape(
+            "gated",
+            format!("y of shape {:?}", x.shape()),
+            y,
+        ));
+    }
+    expect_rows("gated", &out, x.shape(), x.dtype())?;
+    let (x, y) = (Operand::new(x, x.dtype())?, Operand::new(y, x.dtype())?);
+    cpu::gated(x.view(), y.view(), act, out);
+    Ok(())
+}
