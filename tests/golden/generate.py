@@ -18,9 +18,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+import diffusers  # noqa: E402
 import torch  # noqa: E402
+import transformers  # noqa: E402
 
-from xdit_golden import check, pipelines  # noqa: E402
+from xdit_golden import cases, check, pipelines, vae  # noqa: E402
 
 
 def make_pipelines(root: Path) -> None:
@@ -30,8 +32,20 @@ def make_pipelines(root: Path) -> None:
             pipelines.build(recipe, root / "pipelines", Path(scratch))
 
 
+def make_cases(root: Path) -> None:
+    """What flows through the committed pipelines, under `cases/`."""
+    cases.make(root, HERE / "pipelines")
+
+
+def make_vae(root: Path) -> None:
+    """Decoder and encoder, block by block, under `vae/`."""
+    vae.make(root, HERE / "pipelines")
+
+
 PARTS = {
     "pipelines": make_pipelines,
+    "cases": make_cases,
+    "vae": make_vae,
 }
 
 
@@ -42,6 +56,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
     check.refuse_other_versions(HERE / "requirements.txt")
     if not arguments.check:
         for part in arguments.only:

@@ -47,7 +47,7 @@ class Recipe:
 DEV = Recipe(
     name="flux-dev",
     seed=1,
-    dtype=torch.float32,
+    dtype=torch.bfloat16,
     heads=4,
     head_dim=16,
     axes=(4, 6, 6),
@@ -58,7 +58,7 @@ DEV = Recipe(
     t5_width=48,
     t5_heads=4,
     t5_head_dim=16,
-    vae_channels=(8, 16, 16, 24),
+    vae_channels=(16, 16, 24, 32),
     vae_layers=1,
     vae_groups=8,
     guidance=True,
@@ -68,12 +68,13 @@ DEV = Recipe(
     ),
     clip_vocab_merges=True,
     t5_spiece=True,
+    shard="500KB",
 )
 SCHNELL = Recipe(
     name="flux-schnell",
-    seed=2,
-    dtype=torch.bfloat16,
-    heads=3,
+    seed=9,
+    dtype=torch.float32,
+    heads=2,
     head_dim=24,
     axes=(4, 8, 12),
     double_blocks=2,
@@ -83,7 +84,7 @@ SCHNELL = Recipe(
     t5_width=40,
     t5_heads=3,
     t5_head_dim=16,
-    vae_channels=(16, 16, 24, 32),
+    vae_channels=(8, 16, 16, 24),
     vae_layers=2,
     vae_groups=4,
     guidance=False,
@@ -93,15 +94,14 @@ SCHNELL = Recipe(
     ),
     clip_vocab_merges=False,
     t5_spiece=False,
-    shard="500KB",
 )
 VARIANT = Recipe(
     name="flux-variant",
     seed=3,
     dtype=torch.float16,
-    heads=2,
-    head_dim=8,
-    axes=(2, 2, 4),
+    heads=3,
+    head_dim=12,
+    axes=(2, 4, 6),
     double_blocks=1,
     single_blocks=1,
     clip_width=16,
@@ -116,7 +116,7 @@ VARIANT = Recipe(
     scheduler=dict(shift=3.0, use_dynamic_shifting=True),
     clip_vocab_merges=True,
     t5_spiece=False,
-    shard="30KB",
+    shard="80KB",
     variant="fp16",
 )
 RECIPES = (DEV, SCHNELL, VARIANT)
@@ -265,4 +265,6 @@ def build(recipe: Recipe, root: Path, scratch: Path) -> Path:
         for path in (folder / "text_encoder_2").glob("*.safetensors"):
             double_t5_embedding(path)
     drop_local_paths(folder)
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)
     return folder

@@ -49,8 +49,8 @@ def transformer_rule(name: str, shape: tuple[int, ...], noise: torch.Tensor) -> 
     """FluxTransformer2DModel."""
     leaf = name.rsplit(".", 1)[-1]
     if ".norm_q." in name or ".norm_k." in name or ".norm_added_q." in name or ".norm_added_k." in name:
-        # q·k/√d of normalised rows has deviation (weight of q)·(weight of k): 2.2 is far from uniform.
-        return 1.5 * around_one(noise)
+        # q·k/√d of normalised rows has deviation (weight of q)·(weight of k): 2.9 is far from uniform.
+        return 1.7 * around_one(noise)
     if leaf == "bias":
         return (0.3 if "norm" in name else 0.1) * noise
     if "norm" in name:

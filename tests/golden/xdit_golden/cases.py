@@ -1,0 +1,103 @@
+"""Runs the recorded calls through diffusers' FluxPipeline and saves what flowed through it."""
+
+from pathlib import Path
+
+import torch
+from diffusers import FluxPipeline
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+from .capture import Recorder
+from .case_list import CASES, VARIANTS, Case
+from .sharpness import assert_conditioned, assert_sharp
+from .store import save
+
+
+def load(folder: Path, dtype=torch.float32) -> FluxPipeline:
+    """The pipeline as a user would load it, computing in `dtype` whatever it is stored in."""
+    pipe = FluxPipeline.from_pretrained(folder, dtype=dtype, variant=VARIANTS.get(folder.name))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def generators(seeds: int | list[int]):
+    """One generator for the whole batch, or one for each image."""
+    if isinstance(seeds, list):
+        return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    return torch.Generator("cpu").manual_seed(seeds)
+
+
+def mu_of(pipe: FluxPipeline, image_seq_len: int) -> float:
+    """The `mu` that the pipeline passes to the scheduler."""
+    config = pipe.scheduler.config
+    return calculate_shift(
+        image_seq_len, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
+    )
+
+
+def drop_repeats(tensors: dict[str, torch.Tensor], images_per_prompt: int) -> None:
+    """Checks that each prompt's embeddings are repeated for its images, then drops the shorter copy."""
+    for name in [name for name in tensors if name.endswith(".per_prompt")]:
+        repeated = tensors.pop(name).repeat_interleave(images_per_prompt, dim=0)
+        assert torch.equal(tensors[name.removesuffix(".per_prompt")], repeated), name
+
+
+def run(pipe: FluxPipeline, case: Case, **override) -> dict[str, torch.Tensor]:
+    """One call with every hook attached, and the image it returned."""
+    recorder = Recorder(pipe, case.blocks)
+    call = {**case.call, "generator": generators(case.seeds), **override}
+    with recorder.attached():
+        image = pipe(**call, output_type="pt", callback_on_step_end=recorder.step_end).images
+    tensors = recorder.tensors
+    drop_repeats(tensors, case.call.get("num_images_per_prompt", 1))
+    pixels = pipe.image_processor.numpy_to_pil(pipe.image_processor.pt_to_numpy(image))
+    tensors["image"] = image
+    tensors["image_u8"] = torch.stack([pixels_of(picture) for picture in pixels])
+    return tensors
+
+
+def pixels_of(picture) -> torch.Tensor:
+    """The pixels of a PIL image, [H, W, 3] u8."""
+    width, height = picture.size
+    return torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8).view(height, width, 3)
+
+
+def latent_output(pipe: FluxPipeline, case: Case) -> torch.Tensor:
+    """What the same call returns with `output_type="latent"`."""
+    return pipe(**case.call, generator=generators(case.seeds), output_type="latent").images
+
+
+def check_case(tensors: dict[str, torch.Tensor], latents: torch.Tensor, case: Case) -> None:
+    """A golden must be able to fail a test: finite, unsaturated, and the last step is the latent output."""
+    steps = sum(name.endswith(".latents") for name in tensors)
+    assert torch.equal(tensors[f"step.{steps - 1}.latents"], latents), case.name
+    assert all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point()), case.name
+    clipped = ((tensors["image"] == 0) | (tensors["image"] == 1)).float().mean()
+    assert clipped < 0.1, f"{case.name}: {clipped:.2f} of the pixels are clipped"
+    assert tensors["image"].std() > 0.05, f"{case.name}: the image is flat"
+
+
+def make(root: Path, models: Path) -> None:
+    """Records every case of every pipeline under `root`/cases/<pipeline>/<case>.safetensors."""
+    for name, cases in CASES.items():
+        pipe = load(models / name)
+        assert_sharp(pipe, cases[0])
+        for case in cases:
+            tensors = run(pipe, case)
+            check_case(tensors, latent_output(pipe, case), case)
+            facts = {
+                "pipeline": name,
+                "case": case.name,
+                "call": case.call,
+                "seeds": case.seeds,
+                "mu": mu_of(pipe, tensors["latents"].shape[1]),
+                "notes": case.notes,
+            }
+            save(root / "cases" / name / f"{case.name}.safetensors", tensors, facts)
+        blocks = [case for case in cases if case.blocks]
+        for case in blocks:
+            assert_conditioned(run(pipe, case), exact(models / name, run(pipe, case)["latents"], case))
+
+
+def exact(folder: Path, latents: torch.Tensor, case: Case) -> dict[str, torch.Tensor]:
+    """The same call computed in f64 from the same initial latents."""
+    return run(load(folder, torch.float64), case, latents=latents.double())
