@@ -4,6 +4,7 @@
 mod activation;
 pub mod config;
 pub mod error;
+mod file_bytes;
 pub mod flux;
 mod image;
 pub mod info;
@@ -16,6 +17,7 @@ pub mod schedulers;
 mod source;
 pub mod text;
 pub mod vae;
+pub mod weights;
 
 pub use activation::ActivationKind;
 pub use config::ConfigFile;

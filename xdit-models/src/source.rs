@@ -7,8 +7,12 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use xdit_kernels::MappedFile;
+
 use crate::config::{ConfigFile, MAX_CONFIG_BYTES};
 use crate::error::{Error, Result};
+use crate::file_bytes::FileBytes;
+use crate::weights::Weights;
 
 /// Deeper folders than this are not listed: a pipeline has two levels.
 const MAX_DEPTH: usize = 4;
@@ -38,7 +42,7 @@ pub struct ModelSource {
 enum Files {
     Folder(PathBuf),
     Embedded(&'static [(&'static str, &'static [u8])]),
-    Memory(Arc<BTreeMap<String, Vec<u8>>>),
+    Memory(Arc<BTreeMap<String, Arc<Vec<u8>>>>),
 }
 
 impl ModelSource {
@@ -82,7 +86,7 @@ impl ModelSource {
     pub fn memory<S: Into<String>>(files: impl IntoIterator<Item = (S, Vec<u8>)>) -> Self {
         let files = files
             .into_iter()
-            .map(|(path, bytes)| (path.into(), bytes))
+            .map(|(path, bytes)| (path.into(), Arc::new(bytes)))
             .collect();
         Self {
             name: "memory".into(),
@@ -176,6 +180,28 @@ impl ModelSource {
     /// As [`ModelSource::read`] and [`ConfigFile::parse`].
     pub fn config(&self, path: &str) -> Result<ConfigFile> {
         ConfigFile::parse(self.shown(path), &self.read(path, MAX_CONFIG_BYTES)?)
+    }
+
+    /// The file `path`, mapped into memory when it lies in a folder.
+    pub(crate) fn open(&self, path: &str) -> Result<FileBytes> {
+        Ok(match &self.files {
+            Files::Folder(_) => FileBytes::Mapped(MappedFile::open(&self.file_path(path)?)?),
+            Files::Embedded(files) => {
+                let found = files.iter().find(|(name, _)| *name == path);
+                FileBytes::Static(found.ok_or_else(|| self.missing(path))?.1)
+            }
+            Files::Memory(files) => {
+                FileBytes::Memory(files.get(path).ok_or_else(|| self.missing(path))?.clone())
+            }
+        })
+    }
+
+    /// The weights of the folder `component`; see [`Weights::open`].
+    ///
+    /// # Errors
+    /// As [`Weights::open`].
+    pub fn open_weights(&self, component: &str, variant: Option<&str>) -> Result<Weights> {
+        Weights::open(self, component, variant)
     }
 
     /// Where the file `path` lies on disk; only for folders.

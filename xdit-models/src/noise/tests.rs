@@ -1,3 +1,5 @@
+#![allow(clippy::excessive_precision, reason = "numbers as Python prints them")]
+
 //! Numbers that torch 2.15 drew with seed 7: for each length the first, middle and last value, then the first and
 //! third of three more, so that the state left behind is seen too.
 

@@ -1,3 +1,5 @@
+#![allow(clippy::excessive_precision, reason = "numbers as Python prints them")]
+
 //! Schedules and steps as diffusers 0.42 computes them (the beta quantiles with 30 digits instead of SciPy's).
 
 use super::*;

@@ -1,0 +1,67 @@
+//! One opened file of a pipeline: mapped, part of the binary, or in memory; and tensors made of its bytes.
+
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use xdit_kernels::{DType, Device, Element, MappedFile, Tensor};
+
+use crate::error::{Error, Result};
+
+/// The bytes of a file, shared by the tensors made from them.
+#[derive(Clone, Debug)]
+pub(crate) enum FileBytes {
+    Mapped(MappedFile),
+    Static(&'static [u8]),
+    Memory(Arc<Vec<u8>>),
+}
+
+impl FileBytes {
+    /// The whole file.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Mapped(file) => file.bytes(),
+            Self::Static(bytes) => bytes,
+            Self::Memory(bytes) => bytes,
+        }
+    }
+
+    /// The elements at `offset`. Mapped and static bytes are shared when they are aligned.
+    pub(crate) fn tensor(&self, offset: usize, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        let device = Device::cpu();
+        Ok(match self {
+            Self::Mapped(file) => Tensor::from_mapped(file, offset, shape, dtype, device)?,
+            Self::Static(bytes) => Tensor::from_static(bytes, offset, shape, dtype, device)?,
+            Self::Memory(bytes) => match dtype {
+                DType::BF16 => copy::<bf16>(bytes, offset, shape)?,
+                DType::F16 => copy::<f16>(bytes, offset, shape)?,
+                _ => copy::<f32>(bytes, offset, shape)?,
+            },
+        })
+    }
+
+    /// Lets the pages of these bytes leave the resident memory, when they are a file's.
+    pub(crate) fn release(&self, offset: usize, len: usize) {
+        if let Self::Mapped(file) = self {
+            file.release(offset, len);
+        }
+    }
+}
+
+/// The elements at `offset`, copied: the bytes of a vector have no alignment to speak of.
+fn copy<T: Element>(bytes: &[u8], offset: usize, shape: &[usize]) -> Result<Tensor> {
+    let count = shape
+        .iter()
+        .try_fold(size_of::<T>(), |product, dim| product.checked_mul(*dim));
+    let end = count.and_then(|len| offset.checked_add(len));
+    let Some(range) = end.and_then(|end| bytes.get(offset..end)) else {
+        return Err(Error::bad_file(
+            "memory",
+            format!("{shape:?} at offset {offset} leaves {} bytes", bytes.len()),
+        ));
+    };
+    let values: Vec<T> = range
+        .chunks_exact(size_of::<T>())
+        .map(bytemuck::pod_read_unaligned)
+        .collect();
+    Ok(Tensor::from_slice(&values, shape)?)
+}

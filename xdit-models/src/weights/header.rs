@@ -1,0 +1,250 @@
+//! The header of a safetensors file, checked before a byte of its tensors is touched.
+//!
+//! The format: eight bytes of header length (little-endian), a JSON object that maps names to dtype, shape and the
+//! range of bytes after the header, then the bytes. Ranges must follow each other without gap or overlap and end with
+//! the file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, de};
+use xdit_kernels::DType;
+
+use crate::error::{Error, Result, shorten};
+
+/// The longest header that is read, in bytes; FLUX.1-dev's has about 100,000.
+pub const MAX_HEADER_BYTES: usize = 16 << 20;
+/// The most tensors of one file.
+const MAX_TENSORS: usize = 200_000;
+/// The most dims of a stored tensor.
+const MAX_STORED_NDIM: usize = 16;
+
+/// An element type as a safetensors file spells it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredDType(String);
+
+impl StoredDType {
+    /// The kernel dtype; `None` for types that no kernel computes in.
+    #[must_use]
+    pub fn dtype(&self) -> Option<DType> {
+        match self.0.as_str() {
+            "F32" => Some(DType::F32),
+            "BF16" => Some(DType::BF16),
+            "F16" => Some(DType::F16),
+            _ => None,
+        }
+    }
+
+    /// Bytes of one element; `None` for a type that is not in the format's list, or smaller than a byte.
+    fn size(&self) -> Option<u64> {
+        Some(match self.0.as_str() {
+            "BOOL" | "U8" | "I8" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" | "F8_E4M3FNUZ"
+            | "F8_E5M2FNUZ" => 1,
+            "U16" | "I16" | "F16" | "BF16" => 2,
+            "U32" | "I32" | "F32" => 4,
+            "U64" | "I64" | "F64" | "C64" => 8,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for StoredDType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shorten(&self.0))
+    }
+}
+
+/// What the header says about one tensor.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TensorInfo {
+    /// Its element type.
+    pub dtype: StoredDType,
+    /// Its dims, outermost first.
+    pub shape: Vec<usize>,
+    /// Its first byte, counted from the start of the file.
+    pub offset: usize,
+    /// Its bytes.
+    pub len: usize,
+}
+
+/// The tensors of one file, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Header {
+    /// Every tensor.
+    pub tensors: BTreeMap<String, TensorInfo>,
+}
+
+impl Header {
+    /// The header of `bytes`, the whole content of `file`.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] when the file is shorter or longer than its header says, the header is too long or not JSON,
+    /// a name appears twice, ranges overlap or leave gaps; [`Error::BadTensor`] when a range does not fit its shape and
+    /// dtype.
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
+        let bad = |reason: String| Error::bad_file(file, reason);
+        let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+            return Err(bad(format!(
+                "{} bytes is too short for a safetensors file",
+                bytes.len()
+            )));
+        };
+        let length = u64::from_le_bytes(*length);
+        if length > MAX_HEADER_BYTES as u64 {
+            return Err(bad(format!(
+                "not a safetensors file: a header of {length} bytes"
+            )));
+        }
+        let Some((json, data)) = rest.split_at_checked(length as usize) else {
+            return Err(bad(format!(
+                "truncated: the header has {length} bytes, the file {}",
+                bytes.len()
+            )));
+        };
+        let RawHeader(raw) = serde_json::from_slice(json)
+            .map_err(|error| bad(format!("corrupt safetensors header: {error}")))?;
+        let start = 8 + length as usize;
+        let mut tensors = BTreeMap::new();
+        for (name, tensor) in raw {
+            tensors.insert(name.clone(), tensor.check(file, &name, start, data.len())?);
+        }
+        let header = Self { tensors };
+        header.check_coverage(file, start, bytes.len())?;
+        Ok(header)
+    }
+
+    /// Checks that the ranges, in order, cover the data without gap or overlap.
+    fn check_coverage(&self, file: &str, start: usize, end: usize) -> Result<()> {
+        let mut ranges: Vec<_> = self
+            .tensors
+            .iter()
+            .map(|(name, info)| (info.offset, info.len, name))
+            .collect();
+        ranges.sort_unstable();
+        let mut reached = start;
+        for (offset, len, name) in ranges {
+            if offset != reached {
+                let what = if offset < reached {
+                    "overlaps the tensor before it"
+                } else {
+                    "leaves a gap before it"
+                };
+                return Err(Error::bad_file(
+                    file,
+                    format!("tensor `{}` {what}", shorten(name)),
+                ));
+            }
+            reached += len;
+        }
+        if reached != end {
+            let extra = end - reached;
+            return Err(Error::bad_file(
+                file,
+                format!("{extra} bytes after the last tensor"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+struct RawTensor {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+impl RawTensor {
+    fn check(self, file: &str, name: &str, start: usize, available: usize) -> Result<TensorInfo> {
+        let bad = |expected: String, found: String| Error::BadTensor {
+            file: file.into(),
+            tensor: shorten(name),
+            expected,
+            found,
+        };
+        let (begin, end) = self.data_offsets;
+        if begin > end || end > available as u64 {
+            let expected = format!("bytes inside the file's {available} (is it truncated?)");
+            return Err(bad(expected, format!("bytes {begin} to {end}")));
+        }
+        if self.shape.len() > MAX_STORED_NDIM {
+            return Err(bad(
+                format!("at most {MAX_STORED_NDIM} dims"),
+                format!("{} dims", self.shape.len()),
+            ));
+        }
+        let dtype = StoredDType(self.dtype);
+        let count = self
+            .shape
+            .iter()
+            .try_fold(1_u64, |product, dim| product.checked_mul(*dim));
+        let (Some(count), true) = (
+            count,
+            self.shape.iter().all(|dim| usize::try_from(*dim).is_ok()),
+        ) else {
+            return Err(bad(
+                "a number of elements below 2^64".into(),
+                format!("shape {:?}", self.shape),
+            ));
+        };
+        if let Some(size) = dtype.size()
+            && count.checked_mul(size) != Some(end - begin)
+        {
+            let found = format!("{} bytes for {dtype} {:?}", end - begin, self.shape);
+            return Err(bad("as many bytes as dtype and shape need".into(), found));
+        }
+        Ok(TensorInfo {
+            dtype,
+            shape: self.shape.into_iter().map(|dim| dim as usize).collect(),
+            offset: start + begin as usize,
+            len: (end - begin) as usize,
+        })
+    }
+}
+
+/// The header's entries, `__metadata__` left out. A visitor, since a map would keep the last of two equal names.
+struct RawHeader(BTreeMap<String, RawTensor>);
+
+impl<'de> Deserialize<'de> for RawHeader {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+struct Entries;
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = RawHeader;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader, A::Error> {
+        let mut tensors = BTreeMap::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "__metadata__" {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let tensor = map.next_value()?;
+            if tensors.len() >= MAX_TENSORS {
+                return Err(de::Error::custom(format!(
+                    "more than {MAX_TENSORS} tensors"
+                )));
+            }
+            if tensors.contains_key(&name) {
+                return Err(A::Error::custom(format!(
+                    "tensor `{}` appears twice",
+                    shorten(&name)
+                )));
+            }
+            tensors.insert(name, tensor);
+        }
+        Ok(RawHeader(tensors))
+    }
+}
+
+#[cfg(test)]
+mod tests;
