@@ -140,10 +140,6 @@ pub enum Error {
         /// Its reason.
         source: std::io::Error,
     },
-
-    /// A kernel refused its inputs.
-    #[error(transparent)]
-    Kernel(xdit_kernels::Error),
 }
 
 /// The kind of an [`Error`]; `xdit-cli` gives each an exit code of its own.
@@ -194,7 +190,6 @@ impl Error {
             Self::Kernel(xdit_kernels::Error::Io { .. }) => ErrorCategory::Io,
             Self::Kernel(_) => ErrorCategory::Internal,
             Self::Io { .. } | Self::Hub { .. } => ErrorCategory::Io,
-            Self::Kernel(_) => ErrorCategory::Internal,
         }
     }
 
@@ -216,19 +211,6 @@ impl Error {
         Self::BadFile {
             file: file.into(),
             reason: reason.to_string(),
-        }
-    }
-}
-
-impl From<xdit_kernels::Error> for Error {
-    fn from(error: xdit_kernels::Error) -> Self {
-        match error {
-            xdit_kernels::Error::OutOfMemory { op, bytes } => Self::OutOfMemory {
-                what: op.into(),
-                bytes: bytes as u64,
-            },
-            xdit_kernels::Error::Io { path, source } => Self::Io { path, source },
-            other => Self::Kernel(other),
         }
     }
 }
