@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
 
 pub mod activation;
+mod conv2d;
 mod device;
 mod dtype;
 mod error;
+mod group_norm;
 pub mod layout;
 #[allow(dead_code, reason = "kernels land one by one")]
 mod rows;
@@ -13,14 +15,18 @@ mod shape;
 mod simd;
 mod storage;
 mod tensor;
+mod upsample;
 mod view;
 mod view_mut;
 
+pub use conv2d::{Algorithm, Conv2d, Conv2dOptions, Padding};
 pub use device::{Device, Tier};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
+pub use group_norm::{group_norm, group_norm_into};
 pub use shape::{MAX_NDIM, Shape};
 pub use storage::MappedFile;
 pub use tensor::{Tensor, TensorMut};
+pub use upsample::{upsample_nearest_2x, upsample_nearest_2x_into};
 pub use view::View;
 pub use view_mut::ViewMut;

@@ -1,0 +1,261 @@
+//! What both algorithms share: the call's sizes, work distribution, the micro-kernel, loads and stores of pixels.
+
+use super::{Conv2d, direct, winograd};
+use crate::{
+    DType, Result, Tier, View, ViewMut,
+    simd::{Lane, Shared, Simd},
+    storage::Buffer,
+};
+use half::{bf16, f16};
+use rayon::prelude::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Lanes of a tier's vectors, by which channels are blocked.
+pub(super) fn lanes(tier: Tier) -> usize {
+    match tier {
+        Tier::Avx512 | Tier::Avx512Bf16 => 16,
+        Tier::Avx2 | Tier::Portable => 8,
+    }
+}
+
+/// One call: pointers, strides in elements, sizes. `h` and `w` are of the (possibly doubled) input.
+pub(super) struct Call<'a, T> {
+    pub(super) conv: &'a Conv2d,
+    pub(super) x: *const T,
+    pub(super) x_strides: [usize; 3],
+    pub(super) residual: Option<*const T>,
+    pub(super) residual_strides: [usize; 3],
+    pub(super) out: Shared<T>,
+    pub(super) out_strides: [usize; 3],
+    pub(super) batch: usize,
+    pub(super) h: usize,
+    pub(super) w: usize,
+    pub(super) oh: usize,
+    pub(super) ow: usize,
+    pub(super) ic: usize,
+    pub(super) oc: usize,
+}
+
+// SAFETY: the pointers are of a View (shared borrow) and a ViewMut (exclusive borrow) that outlive the call; tasks write
+// disjoint output pixels.
+unsafe impl<T> Sync for Call<'_, T> {}
+
+fn head(strides: &[usize]) -> [usize; 3] {
+    [strides[0], strides[1], strides[2]]
+}
+
+/// Shapes are checked, channels are contiguous, nothing is empty.
+pub(super) fn run(
+    conv: &Conv2d,
+    x: View<'_>,
+    residual: Option<View<'_>>,
+    out: ViewMut<'_>,
+) -> Result<()> {
+    match x.dtype() {
+        DType::F32 => typed::<f32>(conv, x, residual, out),
+        DType::BF16 => typed::<bf16>(conv, x, residual, out),
+        DType::F16 => typed::<f16>(conv, x, residual, out),
+    }
+}
+
+fn typed<T: Lane>(
+    conv: &Conv2d,
+    x: View<'_>,
+    residual: Option<View<'_>>,
+    mut out: ViewMut<'_>,
+) -> Result<()> {
+    let scale = if conv.options.upsample { 2 } else { 1 };
+    let call = Call::<T> {
+        conv,
+        x: x.ptr().cast(),
+        x_strides: head(x.strides()),
+        residual: residual.map(|r| r.ptr().cast()),
+        residual_strides: residual.map_or([0; 3], |r| head(r.strides())),
+        out_strides: head(out.strides()),
+        batch: out.shape()[0],
+        h: x.dim(1) * scale,
+        w: x.dim(2) * scale,
+        oh: out.shape()[1],
+        ow: out.shape()[2],
+        ic: conv.shape[1],
+        oc: conv.shape[0],
+        out: Shared(out.ptr().cast()),
+    };
+    let tier = conv.device.tier();
+    if conv.packed.winograd {
+        let plan = winograd::Plan::new(&call);
+        distribute(
+            plan.tasks(&call),
+            plan.scratch_len(&call),
+            |scratch, task| {
+                // SAFETY: the scratch has the plan's length, the call's pointers reach its shapes, and tasks write disjoint
+                // tiles of the output.
+                unsafe { winograd::block(tier, &call, &plan, scratch, task) }
+            },
+        )
+    } else {
+        let plan = direct::Plan::new(&call);
+        distribute(
+            plan.tasks(&call),
+            plan.scratch_len(&call),
+            |scratch, task| {
+                // SAFETY: as above.
+                unsafe { direct::block(tier, &call, &plan, scratch, task) }
+            },
+        )
+    }
+}
+
+/// Runs `task(scratch, 0..count)` on the current pool. Each thread has one scratch of `scratch_len` f32, zero at the
+/// start; what a task computes must not depend on what an earlier one left in it.
+fn distribute(
+    count: usize,
+    scratch_len: usize,
+    task: impl Fn(*mut f32, usize) + Sync,
+) -> Result<()> {
+    let workers = rayon::current_num_threads().min(count).max(1);
+    // A cache line between the scratches.
+    let stride = scratch_len.next_multiple_of(16) + 16;
+    let buffer = Buffer::new(workers * stride * size_of::<f32>(), true, "conv2d")?;
+    let scratch = Shared(buffer.ptr().cast::<f32>());
+    let next = AtomicUsize::new(0);
+    (0..workers)
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|worker| {
+            // SAFETY: worker < workers, so the offset is inside the buffer; each worker has its own part.
+            let own = unsafe { scratch.ptr().add(worker * stride) };
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= count {
+                    break;
+                }
+                task(own, index);
+            }
+        });
+    Ok(())
+}
+
+/// How the micro-kernel walks its input: rows are `S::LANES` apart; for each block of channels and each tap, `LANES`
+/// (at the end `last`) products a row.
+#[derive(Clone, Copy)]
+pub(super) struct Walk<'a> {
+    /// Offsets of the taps from the first row.
+    pub(super) taps: &'a [usize],
+    pub(super) blocks: usize,
+    /// Distance of the blocks of channels.
+    pub(super) step: usize,
+    /// Channels in the last block, 1..=LANES.
+    pub(super) last: usize,
+}
+
+/// Products summed before they are added to the total: bounds the rounding error of long sums.
+const CHAIN: usize = 512;
+
+/// MR rows times NV vectors of output channels: Σ over blocks, taps and channels of a·b.
+///
+/// # Safety
+/// `a` reaches what `walk` says for MR rows, `b` as many rows of NV vectors as there are products.
+#[inline(always)]
+pub(super) unsafe fn product<S: Simd, const MR: usize, const NV: usize>(
+    a: *const f32,
+    walk: Walk<'_>,
+    mut b: *const f32,
+) -> [[S::V; NV]; MR] {
+    // SAFETY: the caller's promise; every step advances by the layout that it describes.
+    unsafe {
+        let group = (CHAIN / (S::LANES * walk.taps.len())).max(1);
+        let mut total = [[S::zero(); NV]; MR];
+        let mut block = 0;
+        loop {
+            let end = (block + group).min(walk.blocks);
+            let mut acc = [[S::zero(); NV]; MR];
+            while block < end {
+                let n = if block + 1 == walk.blocks {
+                    walk.last
+                } else {
+                    S::LANES
+                };
+                for &tap in walk.taps {
+                    let mut row = a.add(block * walk.step + tap);
+                    for _ in 0..n {
+                        let w: [S::V; NV] = std::array::from_fn(|j| S::load(b.add(j * S::LANES)));
+                        for (i, acc) in acc.iter_mut().enumerate() {
+                            let v = S::splat(*row.add(i * S::LANES));
+                            for j in 0..NV {
+                                acc[j] = S::fma(v, w[j], acc[j]);
+                            }
+                        }
+                        row = row.add(1);
+                        b = b.add(NV * S::LANES);
+                    }
+                }
+                block += 1;
+            }
+            if end == group.min(walk.blocks) {
+                total = acc;
+            } else {
+                for (t, a) in total.iter_mut().zip(acc) {
+                    for j in 0..NV {
+                        t[j] = S::add(t[j], a[j]);
+                    }
+                }
+            }
+            if end == walk.blocks {
+                return total;
+            }
+        }
+    }
+}
+
+impl<T: Lane> Call<'_, T> {
+    /// Where pixel (y, x) of the padded, possibly doubled input lies; `None` in the padding. Coordinates count from the
+    /// padding's corner.
+    #[inline(always)]
+    pub(super) fn pixel(&self, batch: usize, y: usize, x: usize) -> Option<*const T> {
+        let padding = self.conv.options.padding;
+        let (y, x) = (y.wrapping_sub(padding.top), x.wrapping_sub(padding.left));
+        if y >= self.h || x >= self.w {
+            return None;
+        }
+        let shift = usize::from(self.conv.options.upsample);
+        let [sb, sy, sx] = self.x_strides;
+        Some(
+            self.x
+                .wrapping_add(batch * sb + (y >> shift) * sy + (x >> shift) * sx),
+        )
+    }
+
+    /// Adds bias and residual to vector `v` of output channels at pixel (y, x) and stores it.
+    ///
+    /// # Safety
+    /// The pixel is inside the output, nobody else writes it, and `v` is less than the number of vectors.
+    #[inline(always)]
+    pub(super) unsafe fn store<S: Simd>(
+        &self,
+        batch: usize,
+        y: usize,
+        x: usize,
+        v: usize,
+        sum: S::V,
+    ) {
+        let at = |s: [usize; 3]| batch * s[0] + y * s[1] + x * s[2] + v * S::LANES;
+        let n = (self.oc - v * S::LANES).min(S::LANES);
+        // SAFETY: the pixel is inside, n channels from v·LANES are, and the bias is padded to whole vectors.
+        unsafe {
+            let mut sum = S::add(sum, S::load(self.conv.bias.as_ptr().add(v * S::LANES)));
+            let out = self.out.ptr().add(at(self.out_strides));
+            if n == S::LANES {
+                if let Some(r) = self.residual {
+                    sum = S::add(sum, T::load::<S>(r.add(at(self.residual_strides))));
+                }
+                T::store::<S>(out, sum);
+            } else {
+                if let Some(r) = self.residual {
+                    sum = S::add(sum, T::load_n::<S>(r.add(at(self.residual_strides)), n));
+                }
+                T::store_n::<S>(out, n, sum);
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The direct algorithm: an implicit GEMM over a copied tile of the input.
+//!
+//! The tile is copied as `[ic block][phase][row][column][lane]`, where phase (r mod stride, c mod stride) holds every
+//! stride-th row and column. An output pixel's input under one tap is then at a distance from the tile's start that grows
+//! by one pixel as the output does, whatever the stride, and MR outputs in a row (running on over line ends, where a few
+//! are computed for nothing) are MR neighbours.
+
+use super::{
+    cpu::{Call, Walk, product},
+    pack::PANEL,
+};
+use crate::simd::{Lane, Simd, tiered};
+
+/// Elements of scratch that a tile aims at: 0.5 MiB, a part of every second-level cache.
+const SCRATCH: usize = 1 << 17;
+/// Most output pixels in a tile, so that a picture makes enough tasks.
+const PIXELS: usize = 2048;
+/// Room behind the last row: the most rows that a micro-kernel takes.
+const SLACK: usize = 16;
+
+/// Sizes of the tiles, fixed by the call's shapes alone.
+pub(super) struct Plan {
+    th: usize,
+    tw: usize,
+    lanes: usize,
+}
+
+impl Plan {
+    pub(super) fn new<T>(call: &Call<'_, T>) -> Self {
+        let lanes = super::cpu::lanes(call.conv.device.tier());
+        let stride = call.conv.options.stride;
+        let per_pixel = call.ic.next_multiple_of(lanes) * stride * stride;
+        let pixels = (SCRATCH / per_pixel).clamp(16, PIXELS);
+        let tw = call.ow.div_ceil(call.ow.div_ceil(pixels.min(128)));
+        let th = (pixels / tw).clamp(1, call.oh);
+        Self { th, tw, lanes }
+    }
+
+    fn tiles<T>(&self, call: &Call<'_, T>) -> (usize, usize) {
+        (call.oh.div_ceil(self.th), call.ow.div_ceil(self.tw))
+    }
+
+    pub(super) fn tasks<T>(&self, call: &Call<'_, T>) -> usize {
+        let (ny, nx) = self.tiles(call);
+        call.batch * ny * nx
+    }
+
+    /// Pixels between phases, and columns of a phase, of a tile with `th` rows and `tw` columns.
+    fn phase<T>(call: &Call<'_, T>, th: usize, tw: usize) -> (usize, usize) {
+        let ([_, _, kh, kw], s) = (call.conv.shape, call.conv.options.stride);
+        let wp = tw + (kw - 1) / s;
+        ((th + (kh - 1) / s) * wp, wp)
+    }
+
+    pub(super) fn scratch_len<T>(&self, call: &Call<'_, T>) -> usize {
+        let s = call.conv.options.stride;
+        let (phase, _) = Self::phase(call, self.th, self.tw);
+        (phase * s * s + SLACK) * call.ic.next_multiple_of(self.lanes)
+    }
+}
+
+#[inline(always)]
+unsafe fn tile<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, scratch: *mut f32, task: usize) {
+    let (ny, nx) = plan.tiles(call);
+    let (batch, y0, x0) = (
+        task / (ny * nx),
+        task / nx % ny * plan.th,
+        task % nx * plan.tw,
+    );
+    let (th, tw) = (plan.th.min(call.oh - y0), plan.tw.min(call.ow - x0));
+    let ([_, _, kh, kw], s) = (call.conv.shape, call.conv.options.stride);
+    let (phase, wp) = Plan::phase(call, th, tw);
+    let (blocks, step) = (
+        call.ic.div_ceil(S::LANES),
+        (phase * s * s + SLACK) * S::LANES,
+    );
+    let last = call.ic - (blocks - 1) * S::LANES;
+    for r in 0..(th - 1) * s + kh {
+        for c in 0..(tw - 1) * s + kw {
+            let at = (((r % s) * s + c % s) * phase + (r / s) * wp + c / s) * S::LANES;
+            let pixel = call.pixel(batch, y0 * s + r, x0 * s + c);
+            for block in 0..blocks {
+                // SAFETY: r/s < th + (kh−1)/s and c/s < wp, so the vector lies inside its phase; `pixel` reaches ic
+                // channels, of which `last` are in the last block.
+                unsafe {
+                    let v = match pixel {
+                        None => S::zero(),
+                        Some(p) if block + 1 < blocks || last == S::LANES => {
+                            T::load::<S>(p.add(block * S::LANES))
+                        }
+                        Some(p) => T::load_n::<S>(p.add(block * S::LANES), last),
+                    };
+                    S::store(scratch.add(block * step + at), v);
+                }
+            }
+        }
+    }
+    let taps: Vec<usize> = (0..kh * kw)
+        .map(|t| (t / kw, t % kw))
+        .map(|(y, x)| (((y % s) * s + x % s) * phase + (y / s) * wp + x / s) * S::LANES)
+        .collect();
+    let walk = Walk {
+        taps: &taps,
+        blocks,
+        step,
+        last,
+    };
+    // SAFETY: the scratch is filled as `walk` describes; the caller vouches for the rest.
+    unsafe {
+        if S::LANES == 16 {
+            panels::<S, T, 14>(call, walk, scratch, [batch, y0, x0, th, tw, wp]);
+        } else {
+            panels::<S, T, 6>(call, walk, scratch, [batch, y0, x0, th, tw, wp]);
+        }
+    }
+}
+
+/// All output channels of a tile, panel by panel.
+#[inline(always)]
+unsafe fn panels<S: Simd, T: Lane, const MR: usize>(
+    call: &Call<'_, T>,
+    walk: Walk<'_>,
+    scratch: *const f32,
+    tile: [usize; 6],
+) {
+    let vectors = call.oc.div_ceil(S::LANES);
+    let mut v = 0;
+    while v < vectors {
+        // SAFETY: a panel of the weights starts after v vectors of them.
+        unsafe {
+            let b = call
+                .conv
+                .packed
+                .ptr()
+                .add(v * S::LANES * walk.taps.len() * call.ic);
+            if v + PANEL <= vectors {
+                rows::<S, T, MR, PANEL>(call, walk, scratch, b, v, tile);
+            } else {
+                rows::<S, T, MR, 1>(call, walk, scratch, b, v, tile);
+            }
+        }
+        v += PANEL;
+    }
+}
+
+#[inline(always)]
+unsafe fn rows<S: Simd, T: Lane, const MR: usize, const NV: usize>(
+    call: &Call<'_, T>,
+    walk: Walk<'_>,
+    scratch: *const f32,
+    b: *const f32,
+    v: usize,
+    [batch, y0, x0, th, tw, wp]: [usize; 6],
+) {
+    const { assert!(MR <= SLACK, "rows past the end stay in the slack") };
+    let count = (th - 1) * wp + tw;
+    for p0 in (0..count).step_by(MR) {
+        // SAFETY: p0 < count, and the scratch has room for MR rows after any output, under every tap. What the rows past
+        // `count` read is whatever the slack holds; it is not stored.
+        let acc = unsafe { product::<S, MR, NV>(scratch.add(p0 * S::LANES), walk, b) };
+        for (i, acc) in acc.into_iter().enumerate() {
+            let (y, x) = ((p0 + i) / wp, (p0 + i) % wp);
+            if y < th && x < tw {
+                for (j, sum) in acc.into_iter().enumerate() {
+                    // SAFETY: y0 + y < oh and x0 + x < ow; tiles are disjoint.
+                    unsafe { call.store::<S>(batch, y0 + y, x0 + x, v + j, sum) };
+                }
+            }
+        }
+    }
+}
+
+tiered!(
+    /// One tile of the output.
+    ///
+    /// # Safety
+    /// The call's pointers reach its shapes; `scratch` holds the plan's length and is this task's own; no other task has
+    /// this index.
+    pub(super) fn block[T: Lane][T](call: &Call<'_, T>, plan: &Plan, scratch: *mut f32, task: usize) = tile
+);

@@ -1,0 +1,341 @@
+use super::*;
+use crate::Tier;
+use proptest::prelude::*;
+
+/// Numbers in −1..1 from a seed (splitmix64).
+fn noise(n: usize, seed: u64) -> Vec<f32> {
+    (0..n as u64)
+        .map(|i| {
+            let mut z = (seed << 32)
+                .wrapping_add(i)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+struct Case {
+    x: Tensor,
+    weight: Tensor,
+    bias: Option<Tensor>,
+    options: Conv2dOptions,
+    residual: bool,
+}
+
+impl Case {
+    fn new(x: [usize; 4], [oc, kh, kw]: [usize; 3], options: Conv2dOptions, dtype: DType) -> Self {
+        let tensor = |shape: &[usize], seed| {
+            let data = noise(shape.iter().product(), seed);
+            Tensor::from_slice(&data, shape)
+                .unwrap()
+                .to_dtype(dtype)
+                .unwrap()
+        };
+        Self {
+            x: tensor(&x, 1),
+            weight: tensor(&[oc, x[3], kh, kw], 2),
+            bias: Some(tensor(&[oc], 3)),
+            options,
+            residual: false,
+        }
+    }
+
+    fn residual(&self, shape: &[usize]) -> Option<Tensor> {
+        let data = noise(shape.iter().product(), 4);
+        self.residual.then(|| {
+            Tensor::from_slice(&data, shape)
+                .unwrap()
+                .to_dtype(self.x.dtype())
+                .unwrap()
+        })
+    }
+
+    fn forward(&self, algorithm: Algorithm, tier: Tier) -> Tensor {
+        let options = Conv2dOptions {
+            algorithm,
+            ..self.options
+        };
+        let bias = self.bias.as_ref().map(Tensor::view);
+        let conv = Conv2d::pack(
+            &self.weight,
+            bias,
+            options,
+            self.x.dtype(),
+            Device::Cpu(tier),
+        )
+        .unwrap();
+        let x = self.x.view().on(Device::Cpu(tier));
+        let residual = self.residual(&conv.output_shape(&x).unwrap());
+        conv.forward_with(x, residual.as_ref().map(Tensor::view))
+            .unwrap()
+    }
+
+    /// The sum by its definition, and the sum of the products' sizes, which rounding errors are measured by.
+    fn oracle(&self, shape: &[usize]) -> Vec<(f64, f64)> {
+        let (x, weight) = (self.x.to_f32_vec(), self.weight.to_f32_vec());
+        let bias = self.bias.as_ref().map(Tensor::to_f32_vec);
+        let residual = self.residual(shape).map(|r| r.to_f32_vec());
+        let [_, h, w, ic] = [0, 1, 2, 3].map(|d| self.x.dim(d));
+        let [oc, _, kh, kw] = [0, 1, 2, 3].map(|d| self.weight.dim(d));
+        let (p, s) = (self.options.padding, self.options.stride);
+        let scale = if self.options.upsample { 2 } else { 1 };
+        let mut out = Vec::new();
+        for i in 0..shape.iter().product() {
+            let (o, column, row) = (i % oc, i / oc % shape[2], i / oc / shape[2] % shape[1]);
+            let batch = i / oc / shape[2] / shape[1];
+            let start = f64::from(bias.as_ref().map_or(0.0, |b| b[o]))
+                + f64::from(residual.as_ref().map_or(0.0, |r| r[i]));
+            let (mut sum, mut size) = (start, start.abs());
+            for y in 0..kh {
+                for z in 0..kw {
+                    let (r, c) = (
+                        (row * s + y).wrapping_sub(p.top),
+                        (column * s + z).wrapping_sub(p.left),
+                    );
+                    if r >= h * scale || c >= w * scale {
+                        continue;
+                    }
+                    for k in 0..ic {
+                        let a = f64::from(x[((batch * h + r / scale) * w + c / scale) * ic + k]);
+                        let product = a * f64::from(weight[((o * ic + k) * kh + y) * kw + z]);
+                        sum += product;
+                        size += product.abs();
+                    }
+                }
+            }
+            out.push((sum, size));
+        }
+        out
+    }
+
+    fn check(&self, algorithm: Algorithm, tier: Tier) {
+        let out = self.forward(algorithm, tier);
+        let winograd = algorithm == Algorithm::Winograd;
+        // Of the sum of |products|. Direct: chains of at most 512 roundings, which add up like their square root.
+        // Winograd: as large, times the growth of its transforms: every term of an output passes through values up to
+        // ‖Aᵀ‖·‖G‖·‖Bᵀ‖ (both directions: about 40) times as large, of which a few bits are lost. Measured: 4e-7.
+        let f32_error = if winograd { 4e-6 } else { 1e-6 };
+        let rounding = match self.x.dtype() {
+            DType::F32 => 0.0,
+            DType::F16 => 1.0 / 2048.0,
+            DType::BF16 => 1.0 / 256.0,
+        };
+        for (i, (got, (want, size))) in out
+            .to_f32_vec()
+            .into_iter()
+            .zip(self.oracle(out.shape()))
+            .enumerate()
+        {
+            let tol = f32_error * size + rounding * want.abs() + 1e-6;
+            assert!(
+                (f64::from(got) - want).abs() <= tol,
+                "{tier} {algorithm:?} {} -> {:?} {:?} {:?}: element {i} is {got}, not {want} ± {tol:e}",
+                self.x.dtype(),
+                self.x.shape(),
+                self.weight.shape(),
+                self.options,
+            );
+        }
+    }
+}
+
+fn dtypes() -> impl Strategy<Value = DType> {
+    prop::sample::select(vec![DType::F32, DType::BF16, DType::F16])
+}
+
+fn padding() -> impl Strategy<Value = Padding> {
+    prop::array::uniform4(0usize..3).prop_map(|[top, bottom, left, right]| Padding {
+        top,
+        bottom,
+        left,
+        right,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn direct_is_the_sum(
+        (b, h, w) in (1usize..3, 1usize..20, 1usize..40),
+        (ic, oc) in (1usize..40, 1usize..40),
+        (kh, kw, stride) in (1usize..5, 1usize..5, 1usize..4),
+        padding in padding(),
+        (upsample, bias, residual) in (any::<bool>(), any::<bool>(), any::<bool>()),
+        dtype in dtypes(),
+    ) {
+        let options = Conv2dOptions { stride, padding, upsample, algorithm: Algorithm::Direct };
+        let mut case = Case::new([b, h.max(kh), w.max(kw), ic], [oc, kh, kw], options, dtype);
+        case.residual = residual;
+        case.bias = case.bias.filter(|_| bias);
+        for tier in Tier::available() {
+            case.check(Algorithm::Direct, tier);
+        }
+    }
+
+    #[test]
+    fn winograd_is_the_sum(
+        (b, h, w) in (1usize..3, 3usize..24, 3usize..40),
+        (ic, oc) in (1usize..50, 1usize..50),
+        padding in padding(),
+        (upsample, residual) in (any::<bool>(), any::<bool>()),
+        dtype in dtypes(),
+    ) {
+        let options = Conv2dOptions { padding, upsample, ..Conv2dOptions::default() };
+        let mut case = Case::new([b, h, w, ic], [oc, 3, 3], options, dtype);
+        case.residual = residual;
+        for tier in Tier::available() {
+            case.check(Algorithm::Winograd, tier);
+        }
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bytes() {
+    let options = Conv2dOptions {
+        padding: Padding::all(1),
+        ..Conv2dOptions::default()
+    };
+    let case = Case::new([2, 37, 61, 19], [21, 3, 3], options, DType::F32);
+    for algorithm in [Algorithm::Direct, Algorithm::Winograd] {
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            pool.install(|| case.forward(algorithm, Tier::detect()))
+        };
+        let one = run(1);
+        for threads in [2, 3, 7] {
+            assert_eq!(
+                run(threads).as_bytes(),
+                one.as_bytes(),
+                "{algorithm:?} on {threads} threads"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_picture_is_the_same_in_any_batch() {
+    let options = Conv2dOptions {
+        padding: Padding::all(1),
+        ..Conv2dOptions::default()
+    };
+    for algorithm in [Algorithm::Direct, Algorithm::Winograd] {
+        let mut case = Case::new([3, 29, 23, 19], [21, 3, 3], options, DType::F32);
+        let all = case.forward(algorithm, Tier::detect());
+        case.x = case.x.narrow(0, 1, 1).unwrap();
+        let one = case.forward(algorithm, Tier::detect());
+        assert_eq!(
+            all.narrow(0, 1, 1).unwrap().as_bytes(),
+            one.as_bytes(),
+            "{algorithm:?}"
+        );
+    }
+}
+
+#[test]
+fn strided_views_go_in_and_out() {
+    let options = Conv2dOptions {
+        padding: Padding::all(1),
+        ..Conv2dOptions::default()
+    };
+    let mut case = Case::new([2, 9, 11, 5], [6, 3, 3], options, DType::F32);
+    let want = case.forward(Algorithm::Auto, Tier::detect());
+    let conv = Conv2d::pack(
+        &case.weight,
+        case.bias.as_ref().map(Tensor::view),
+        options,
+        DType::F32,
+        Device::cpu(),
+    )
+    .unwrap();
+    // Channels first in memory, seen as channels last.
+    case.x = layout::contiguous(case.x.view().permute(&[0, 3, 1, 2]).unwrap()).unwrap();
+    let x = case.x.view().permute(&[0, 2, 3, 1]).unwrap();
+    let mut out = TensorMut::zeros([2, 9, 13, 8], DType::F32, Device::cpu()).unwrap();
+    let part = out
+        .view_mut()
+        .narrow(2, 1, 11)
+        .unwrap()
+        .narrow(3, 2, 6)
+        .unwrap();
+    conv.forward_into(x, None, part).unwrap();
+    let out = out.freeze();
+    let part = out
+        .view()
+        .narrow(2, 1, 11)
+        .unwrap()
+        .narrow(3, 2, 6)
+        .unwrap();
+    assert_eq!(part.to_tensor().unwrap().as_bytes(), want.as_bytes());
+    let around: f32 = out.to_f32_vec().iter().map(|v| v.abs()).sum();
+    let inside: f32 = want.to_f32_vec().iter().map(|v| v.abs()).sum();
+    // Sums in f32 of the same numbers: nothing was written around the part.
+    assert!((around - inside).abs() <= 1e-3 * inside);
+}
+
+#[test]
+fn wrong_input_is_an_error() {
+    let device = Device::cpu();
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, device).unwrap();
+    let pack =
+        |weight: &[usize], options| Conv2d::pack(&zeros(weight), None, options, DType::F32, device);
+    let default = Conv2dOptions::default();
+    let refused = |r: Result<Conv2d>| r.unwrap_err().to_string();
+    assert!(refused(pack(&[4, 3, 3], default)).contains("oc, ic, kh, kw"));
+    assert!(refused(pack(&[4, 0, 3, 3], default)).contains("dim of 0"));
+    assert!(
+        refused(pack(
+            &[4, 2, 3, 3],
+            Conv2dOptions {
+                stride: 0,
+                ..default
+            }
+        ))
+        .contains("stride")
+    );
+    let winograd = Conv2dOptions {
+        stride: 2,
+        algorithm: Algorithm::Winograd,
+        ..default
+    };
+    assert!(refused(pack(&[4, 2, 3, 3], winograd)).contains("stride 1"));
+    let bias = zeros(&[5]);
+    assert!(
+        refused(Conv2d::pack(
+            &zeros(&[4, 2, 3, 3]),
+            Some(bias.view()),
+            default,
+            DType::F32,
+            device
+        ))
+        .contains("bias")
+    );
+    let conv = pack(&[4, 2, 3, 3], default).unwrap();
+    assert_eq!((conv.in_channels(), conv.out_channels()), (2, 4));
+    assert!(conv.forward(&zeros(&[1, 8, 8, 3])).is_err());
+    assert!(conv.forward(&zeros(&[8, 8, 2])).is_err());
+    assert!(
+        conv.forward(&zeros(&[1, 2, 8, 2]))
+            .unwrap_err()
+            .to_string()
+            .contains("3x3")
+    );
+    assert!(
+        conv.forward_with(&zeros(&[1, 8, 8, 2]), Some(zeros(&[1, 6, 5, 4]).view()))
+            .is_err()
+    );
+    assert_eq!(
+        conv.forward(&zeros(&[0, 8, 8, 2])).unwrap().shape(),
+        [0, 6, 6, 4]
+    );
+    if device.tier() != Tier::Portable {
+        assert!(
+            conv.forward(zeros(&[1, 8, 8, 2]).view().on(Device::Cpu(Tier::Portable)))
+                .is_err()
+        );
+    }
+}

@@ -1,0 +1,58 @@
+//! Nearest-neighbour upsampling of channels-last pictures.
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use crate::{Error, Result, Tensor, TensorMut, View, ViewMut};
+
+/// The picture with each pixel repeated in a 2×2 square (torch's `interpolate(scale_factor=2, mode="nearest")`).
+///
+/// Where a convolution follows, [`Conv2dOptions::upsample`](crate::Conv2dOptions::upsample) saves this copy.
+///
+/// # Shapes
+/// `x` `[b, h, w, c]`; the result `[b, 2h, 2w, c]` in its dtype.
+///
+/// # Errors
+/// If `x` has not four dims, or there is no memory.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{Tensor, upsample_nearest_2x};
+/// let x = Tensor::from_slice(&[1f32, 2.], [1, 1, 2, 1])?;
+/// assert_eq!(upsample_nearest_2x(&x)?.to_f32_vec(), [1., 1., 2., 2., 1., 1., 2., 2.]);
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+pub fn upsample_nearest_2x<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
+    let x = x.into();
+    let shape = output_shape(&x)?;
+    // SAFETY: `upsample_nearest_2x_into` writes every element of its output.
+    let mut out =
+        unsafe { TensorMut::uninit("upsample_nearest_2x", shape, x.dtype(), x.device())? };
+    upsample_nearest_2x_into(x, out.view_mut())?;
+    Ok(out.freeze())
+}
+
+/// As [`upsample_nearest_2x`], into `out`.
+///
+/// # Errors
+/// As [`upsample_nearest_2x`], and if `out` has another shape or dtype.
+pub fn upsample_nearest_2x_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) -> Result<()> {
+    let x = x.into();
+    let shape = output_shape(&x)?;
+    out.expect("upsample_nearest_2x", &shape, x.dtype())?;
+    let [b, h, w, c] = shape;
+    let _span = tracing::trace_span!("upsample_nearest_2x", b, h, w, c).entered();
+    cpu::upsample(x, out)
+}
+
+fn output_shape(x: &View<'_>) -> Result<[usize; 4]> {
+    let op = "upsample_nearest_2x";
+    let &[b, h, w, c] = x.shape() else {
+        return Err(Error::shape(op, "an input [b, h, w, c]", x));
+    };
+    match (h.checked_mul(2), w.checked_mul(2)) {
+        (Some(h), Some(w)) => Ok([b, h, w, c]),
+        _ => Err(Error::shape(op, "sizes that can be doubled", x)),
+    }
+}
