@@ -255,14 +255,12 @@ impl Conv2d {
                 out,
             ));
         }
-        if let Some(r) = residual {
-            if r.shape() != shape || r.dtype() != x.dtype() {
-                return Err(Error::shape(
-                    "conv2d",
-                    format!("a residual {shape:?} of {}", x.dtype()),
-                    r,
-                ));
-            }
+        if let Some(r) = residual.filter(|r| r.shape() != shape || r.dtype() != x.dtype()) {
+            return Err(Error::shape(
+                "conv2d",
+                format!("a residual {shape:?} of {}", x.dtype()),
+                r,
+            ));
         }
         let [oc, ic, kh, kw] = self.shape;
         let [b, h, w, _] = shape;
