@@ -16,13 +16,14 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 HERE = Path(__file__).resolve().parent
+DEMO = HERE.parent.parent / "xdit-models" / "demo" / "flux"
 sys.path.insert(0, str(HERE))
 
 import diffusers  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-from xdit_golden import cases, check, pipelines, vae  # noqa: E402
+from xdit_golden import cases, check, demo, noise, pipelines, schedulers, tokens, vae  # noqa: E402
 
 
 def make_pipelines(root: Path) -> None:
@@ -42,10 +43,24 @@ def make_vae(root: Path) -> None:
     vae.make(root, HERE / "pipelines")
 
 
+def make_tokens(root: Path) -> None:
+    """Ids of 500 prompts by the tokenizers of the committed pipelines and of the demo."""
+    tokens.make(root, HERE, DEMO)
+
+
+def make_demo(root: Path) -> None:
+    """One picture of the demo pipeline."""
+    demo.make(root, DEMO, HERE.parent.parent / "demo" / "expected.json")
+
+
 PARTS = {
     "pipelines": make_pipelines,
     "cases": make_cases,
     "vae": make_vae,
+    "noise": noise.make,
+    "tokens": make_tokens,
+    "schedulers": schedulers.make,
+    "demo": make_demo,
 }
 
 

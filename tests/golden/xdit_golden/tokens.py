@@ -1,0 +1,63 @@
+"""Records the ids that transformers gives 500 prompts, called as FluxPipeline calls its tokenizers."""
+
+import gzip
+import json
+from pathlib import Path
+
+from transformers import CLIPTokenizer, T5TokenizerFast, TokenizersBackend
+
+from .prompts import prompts
+from .store import versions
+
+# Folders that hold the same tokenizer in different file forms share one list of ids. The class is the one that
+# model_index.json names, so the one that FluxPipeline loads.
+TOKENIZERS = [
+    ("clip", CLIPTokenizer, 77, ["pipelines/flux-dev/tokenizer", "pipelines/flux-variant/tokenizer"]),
+    ("clip_json", CLIPTokenizer, 77, ["pipelines/flux-schnell/tokenizer"]),
+    ("t5", T5TokenizerFast, 64, ["pipelines/flux-dev/tokenizer_2", "pipelines/flux-schnell/tokenizer_2"]),
+    ("t5_no_normalizer", T5TokenizerFast, 64, ["pipelines/flux-variant/tokenizer_2"]),
+    ("demo_clip", CLIPTokenizer, 77, ["demo/tokenizer"]),
+    ("demo_t5", TokenizersBackend, 24, ["demo/tokenizer_2"]),
+]
+
+
+def encode(tokenizer, text: str, length: int) -> tuple[list[int], list[int]]:
+    """Ids whole, and padded or cut to `length`."""
+    whole = tokenizer([text], padding="longest").input_ids[0]
+    padded = tokenizer(
+        [text],
+        padding="max_length",
+        max_length=length,
+        truncation=True,
+        return_length=False,
+        return_overflowing_tokens=False,
+    ).input_ids[0]
+    assert len(padded) == length, text
+    return whole, padded
+
+
+def make(root: Path, golden: Path, demo: Path) -> None:
+    """Writes `tokens.json.gz`."""
+    texts = prompts()
+    tokenizers = []
+    for name, kind, length, folders in TOKENIZERS:
+        found = []
+        for folder in folders:
+            path = demo / folder.removeprefix("demo/") if folder.startswith("demo/") else golden / folder
+            tokenizer = kind.from_pretrained(path)
+            found.append([encode(tokenizer, text, length) for text in texts])
+        assert all(ids == found[0] for ids in found), f"{folders} disagree"
+        tokenizers.append(
+            {
+                "name": name,
+                "folders": folders,
+                "max_length": length,
+                "ids": [whole for whole, _ in found[0]],
+                "padded": [padded for _, padded in found[0]],
+            }
+        )
+        distinct = {i for whole, _ in found[0] for i in whole}
+        print(f"  {name}: {len(distinct)} of {len(tokenizer)} ids occur")
+    value = {"versions": versions(), "prompts": texts, "tokenizers": tokenizers}
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    (root / "tokens.json.gz").write_bytes(gzip.compress(text.encode(), 9, mtime=0))
