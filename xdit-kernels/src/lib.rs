@@ -7,6 +7,7 @@ mod dtype;
 mod error;
 mod group_norm;
 pub mod layout;
+pub mod linear;
 #[allow(dead_code, reason = "kernels land one by one")]
 mod rows;
 mod shape;

@@ -329,6 +329,7 @@ fn kernel<P: Step, const PACKED: bool>(tier: Tier) -> Kernel<P::A, P::B> {
     );
     #[cfg(target_arch = "x86_64")]
     compiled!(avx2, Avx2, "avx2,fma,f16c");
+    #[allow(clippy::too_many_arguments, reason = "as `tile`")]
     unsafe fn portable<P: Step, const ROWS: usize, const PACKED: bool>(
         steps: usize,
         a: *const P::A,

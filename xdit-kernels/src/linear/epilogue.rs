@@ -1,0 +1,194 @@
+//! What is done with a finished block of sums: bias, the fused operation, one rounding, the store.
+
+use super::rows::Rows;
+use crate::{
+    DType, Tier, View,
+    activation::Activation,
+    simd::{Lane, Shared, Simd, tiered},
+};
+use half::{bf16, f16};
+use std::ops::Range;
+
+/// Everything that the end of the product needs. Operands have the output's dtype and adjacent last dims.
+pub(super) struct Finish<'a> {
+    pub(super) tier: Tier,
+    /// Padded to whole panels.
+    pub(super) bias: &'a [f32],
+    pub(super) kind: Kind<'a>,
+    pub(super) dtype: DType,
+    pub(super) rows: Rows,
+    pub(super) out: Shared<u8>,
+    pub(super) n: usize,
+}
+
+/// [`super::Epilogue`] after its checks.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one lives on the stack for a call"
+)]
+pub(super) enum Kind<'a> {
+    None,
+    Activation(Activation),
+    Residual(Operand<'a>),
+    GateResidual {
+        gate: Operand<'a>,
+        rows_per_gate: usize,
+        residual: Operand<'a>,
+    },
+    Mul(Operand<'a>),
+}
+
+/// A tensor that is read row by row.
+pub(super) struct Operand<'a> {
+    view: View<'a>,
+    rows: Rows,
+}
+
+impl<'a> From<View<'a>> for Operand<'a> {
+    fn from(view: View<'a>) -> Self {
+        Self {
+            rows: Rows::leading(view.shape(), view.strides()),
+            view,
+        }
+    }
+}
+
+impl Operand<'_> {
+    /// # Safety
+    /// The view's dtype is T and has such a row and column.
+    #[inline(always)]
+    unsafe fn at<T>(&self, row: usize, column: usize) -> *const T {
+        // SAFETY: the caller's promise: the view reaches the element.
+        unsafe {
+            self.view
+                .ptr()
+                .cast::<T>()
+                .add(self.rows.offset(row) + column)
+        }
+    }
+}
+
+impl Finish<'_> {
+    /// Finishes rows and columns of the output whose sums are `sums[(row - rows.start)·stride + column - columns.start]`.
+    ///
+    /// # Safety
+    /// The sums are there for whole vectors of columns; rows and columns are inside the output; `columns.start` is a
+    /// multiple of the tile's width; nobody else touches these elements.
+    pub(super) unsafe fn run(
+        &self,
+        sums: *const f32,
+        stride: usize,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) {
+        // SAFETY: the caller's promise; the output's dtype is T.
+        unsafe {
+            match self.dtype {
+                DType::F32 => finish::<f32>(self.tier, self, sums, stride, rows, columns),
+                DType::F16 => finish::<f16>(self.tier, self, sums, stride, rows, columns),
+                DType::BF16 => finish::<bf16>(self.tier, self, sums, stride, rows, columns),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `count <= LANES` elements at p.
+#[inline(always)]
+unsafe fn load<S: Simd, T: Lane>(p: *const T, count: usize) -> S::V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if count == S::LANES {
+            T::load::<S>(p)
+        } else {
+            T::load_n::<S>(p, count)
+        }
+    }
+}
+
+/// One row: `out[j] = f(j, count, sums[j] + bias[j])` by vectors of `count` columns.
+///
+/// # Safety
+/// `n` columns at `out`, whole vectors of them at `sums` and `bias`.
+#[inline(always)]
+unsafe fn row<S: Simd, T: Lane>(
+    sums: *const f32,
+    bias: *const f32,
+    out: *mut T,
+    n: usize,
+    f: impl Fn(usize, usize, S::V) -> S::V,
+) {
+    let mut j = 0;
+    // SAFETY: the caller's promise; j + count <= n.
+    unsafe {
+        while j + S::LANES <= n {
+            let v = S::add(S::load(sums.add(j)), S::load(bias.add(j)));
+            T::store::<S>(out.add(j), f(j, S::LANES, v));
+            j += S::LANES;
+        }
+        if j < n {
+            let v = S::add(S::load(sums.add(j)), S::load(bias.add(j)));
+            T::store_n::<S>(out.add(j), n - j, f(j, n - j, v));
+        }
+    }
+}
+
+/// # Safety
+/// As [`Finish::run`]'s, for an output of dtype T.
+#[inline(always)]
+unsafe fn finish_body<S: Simd, T: Lane>(
+    finish: &Finish<'_>,
+    sums: *const f32,
+    stride: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
+) {
+    let (n, column) = (columns.len(), columns.start);
+    for (i, r) in rows.enumerate() {
+        // SAFETY: the caller's promise: each operand has the output's rows (the gate one for `rows_per_gate` of them)
+        // and columns, checked when it was made; the bias is padded to whole panels, so to whole vectors.
+        unsafe {
+            let sums = sums.add(i * stride);
+            let bias = finish.bias.as_ptr().add(column);
+            let out = finish
+                .out
+                .ptr()
+                .cast::<T>()
+                .add(finish.rows.offset(r) + column);
+            match &finish.kind {
+                Kind::None => row::<S, T>(sums, bias, out, n, |_, _, v| v),
+                Kind::Activation(activation) => {
+                    row::<S, T>(sums, bias, out, n, |_, _, v| activation.apply::<S>(v))
+                }
+                Kind::Residual(residual) => {
+                    let residual = residual.at::<T>(r, column);
+                    row::<S, T>(sums, bias, out, n, |j, count, v| {
+                        S::add(load::<S, T>(residual.add(j), count), v)
+                    });
+                }
+                Kind::GateResidual {
+                    gate,
+                    rows_per_gate,
+                    residual,
+                } => {
+                    let gate = gate.at::<T>(r / rows_per_gate, column);
+                    let residual = residual.at::<T>(r, column);
+                    row::<S, T>(sums, bias, out, n, |j, count, v| {
+                        S::fma(
+                            load::<S, T>(gate.add(j), count),
+                            v,
+                            load::<S, T>(residual.add(j), count),
+                        )
+                    });
+                }
+                Kind::Mul(factor) => {
+                    let factor = factor.at::<T>(r, column);
+                    row::<S, T>(sums, bias, out, n, |j, count, v| {
+                        S::mul(load::<S, T>(factor.add(j), count), v)
+                    });
+                }
+            }
+        }
+    }
+}
+tiered!(fn finish[T: Lane][T](finish: &Finish<'_>, sums: *const f32, stride: usize, rows: Range<usize>, columns: Range<usize>) = finish_body);

@@ -1,0 +1,168 @@
+//! How weights of each dtype meet the packed input.
+
+use super::input::Input;
+use crate::{
+    Tier,
+    simd::{
+        Lane, Simd,
+        microkernel::{self, Kernel, Micro, Pair},
+        tiered,
+    },
+};
+use half::f16;
+
+/// How weights of one dtype meet the packed input.
+///
+/// A *word* is what one place of a panel holds: an element, or a pair of bf16.
+pub(super) trait Form {
+    /// A word of the packed input.
+    type A: Copy + Send + Sync;
+    /// A word of the weights.
+    type B: Copy + Send + Sync;
+    /// k's in a word of the weights.
+    const B_KS: usize;
+    /// k's in a word of the packed input.
+    const A_KS: usize;
+    fn kernel(tier: Tier) -> Kernel<Self::A, Self::B>;
+    /// Packs rows as [`Input::pack`] does.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn pack(
+        input: &Input<'_>,
+        tier: Tier,
+        row: usize,
+        rows: usize,
+        mr: usize,
+        deep: usize,
+        out: *mut Self::A,
+    );
+    /// Whether weights are narrower than the arithmetic, so that a block which serves many rows is widened first.
+    const NARROW: bool;
+    /// Writes the `words` words at `b` as f32, k by k.
+    ///
+    /// # Safety
+    /// `words · nr` words at `b`; room for their elements at `out`; the processor has the tier.
+    unsafe fn widen(_tier: Tier, _b: *const Self::B, _words: usize, _out: *mut f32) {}
+    /// The input's pointer for f32 tiles; null for a form that is never widened.
+    fn as_f32(a: *const Self::A) -> *const f32;
+}
+
+macro_rules! pack_f32 {
+    () => {
+        type A = f32;
+        const A_KS: usize = 1;
+        unsafe fn pack(
+            input: &Input<'_>,
+            tier: Tier,
+            row: usize,
+            rows: usize,
+            mr: usize,
+            deep: usize,
+            out: *mut f32,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { input.pack(tier, row, rows, mr, deep, out) }
+        }
+        fn as_f32(a: *const f32) -> *const f32 {
+            a
+        }
+    };
+}
+
+pub(super) struct F32;
+impl Form for F32 {
+    pack_f32!();
+    type B = f32;
+    const B_KS: usize = 1;
+    const NARROW: bool = false;
+    fn kernel(tier: Tier) -> Kernel<f32, f32> {
+        microkernel::packed(tier)
+    }
+}
+
+pub(super) struct F16;
+impl Form for F16 {
+    pack_f32!();
+    type B = f16;
+    const B_KS: usize = 1;
+    const NARROW: bool = true;
+    fn kernel(tier: Tier) -> Kernel<f32, f16> {
+        microkernel::packed_f16(tier)
+    }
+    unsafe fn widen(tier: Tier, b: *const f16, words: usize, out: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { widen_f16(tier, b, words, out) }
+    }
+}
+
+pub(super) struct Pairs;
+impl Form for Pairs {
+    pack_f32!();
+    type B = Pair;
+    const B_KS: usize = 2;
+    const NARROW: bool = true;
+    fn kernel(tier: Tier) -> Kernel<f32, Pair> {
+        microkernel::packed_pairs(tier)
+    }
+    unsafe fn widen(tier: Tier, b: *const Pair, words: usize, out: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { widen_pairs(tier, b, words, out) }
+    }
+}
+
+pub(super) struct Dots;
+impl Form for Dots {
+    type A = Pair;
+    type B = Pair;
+    const A_KS: usize = 2;
+    const B_KS: usize = 2;
+    const NARROW: bool = false;
+    fn kernel(tier: Tier) -> Kernel<Pair, Pair> {
+        microkernel::packed_dots(tier)
+    }
+    unsafe fn pack(
+        input: &Input<'_>,
+        _: Tier,
+        row: usize,
+        rows: usize,
+        mr: usize,
+        deep: usize,
+        out: *mut Pair,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { input.pack_pairs(row, rows, mr, deep, out) }
+    }
+    fn as_f32(_: *const Pair) -> *const f32 {
+        std::ptr::null()
+    }
+}
+
+/// # Safety
+/// `words · NR` elements at `b`, as much room at `out`.
+#[inline(always)]
+unsafe fn widen_f16_body<S: Simd>(b: *const f16, words: usize, out: *mut f32) {
+    for i in 0..words * 2 {
+        // SAFETY: a row of NR is two vectors; the caller's promise.
+        unsafe { S::store(out.add(i * S::LANES), f16::load::<S>(b.add(i * S::LANES))) };
+    }
+}
+tiered!(fn widen_f16(b: *const f16, words: usize, out: *mut f32) = widen_f16_body);
+
+/// # Safety
+/// `words · NR` pairs at `b`, room for twice as many f32 at `out`.
+#[inline(always)]
+unsafe fn widen_pairs_body<S: Micro>(b: *const Pair, words: usize, out: *mut f32) {
+    let nr = 2 * S::LANES;
+    for w in 0..words {
+        for j in [0, S::LANES] {
+            // SAFETY: word row w gives k rows 2w and 2w + 1; the caller's promise.
+            unsafe {
+                let pairs = S::load(b.add(w * nr + j).cast());
+                S::store(out.add(2 * w * nr + j), S::low(pairs));
+                S::store(out.add((2 * w + 1) * nr + j), S::high(pairs));
+            }
+        }
+    }
+}
+tiered!(fn widen_pairs(b: *const Pair, words: usize, out: *mut f32) = widen_pairs_body);

@@ -1,0 +1,238 @@
+//! The input of a linear layer, packed for the register tile: panels of MR rows, k by k.
+
+use super::rows::Rows;
+use crate::{
+    DType, Error, Result, Tensor, Tier, View,
+    simd::{
+        Lane, Simd,
+        microkernel::{MAX_MR, Pair},
+        tiered,
+    },
+};
+use half::{bf16, f16};
+
+/// Inputs that stand side by side along k.
+pub(super) struct Input<'a> {
+    parts: Vec<Part<'a>>,
+    count: usize,
+}
+
+/// One of them: `k` columns from column `start` of the whole.
+struct Part<'a> {
+    data: Data<'a>,
+    rows: Rows,
+    start: usize,
+    k: usize,
+}
+
+/// Borrowed as it is, or a copy whose rows are adjacent elements.
+enum Data<'a> {
+    Borrowed(View<'a>),
+    Copied(Tensor),
+}
+
+impl Part<'_> {
+    fn view(&self) -> View<'_> {
+        match &self.data {
+            Data::Borrowed(view) => *view,
+            Data::Copied(tensor) => tensor.view(),
+        }
+    }
+}
+
+impl<'a> Input<'a> {
+    /// Checks that the views' last dims sum to k and that their other dims are equal.
+    pub(super) fn new(x: &[View<'a>], k: usize) -> Result<Self> {
+        let wrong = || {
+            Error::shape(
+                "linear",
+                format!("inputs [.., k] whose k sum to {k}, other dims equal"),
+                x,
+            )
+        };
+        let lead = x
+            .first()
+            .and_then(|x| x.shape().split_last())
+            .ok_or_else(wrong)?
+            .1;
+        let mut parts = Vec::with_capacity(x.len());
+        let mut start = 0usize;
+        for &view in x {
+            let (&width, others) = view.shape().split_last().ok_or_else(wrong)?;
+            if others != lead {
+                return Err(wrong());
+            }
+            let data = if view.strides()[others.len()] == 1 || width < 2 {
+                Data::Borrowed(view)
+            } else {
+                Data::Copied(view.to_tensor()?)
+            };
+            let mut part = Part {
+                data,
+                rows: Rows::leading(&[], &[]),
+                start,
+                k: width,
+            };
+            part.rows = Rows::leading(part.view().shape(), part.view().strides());
+            parts.push(part);
+            start = start.checked_add(width).ok_or_else(wrong)?;
+        }
+        if start != k {
+            return Err(wrong());
+        }
+        Ok(Self {
+            parts,
+            count: lead.iter().product(),
+        })
+    }
+
+    /// Number of rows.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether every part is bf16.
+    pub(super) fn is_bf16(&self) -> bool {
+        self.parts.iter().all(|p| p.view().dtype() == DType::BF16)
+    }
+
+    /// Packs rows `row .. row + rows` as `[deep][mr]` f32; k's beyond the input's are 0, lanes beyond `rows` untouched.
+    ///
+    /// # Safety
+    /// The rows exist, `rows <= mr <= MAX_MR`, `out` has room for `deep · mr` elements that nobody else touches, `deep`
+    /// is at least k.
+    pub(super) unsafe fn pack(
+        &self,
+        tier: Tier,
+        row: usize,
+        rows: usize,
+        mr: usize,
+        deep: usize,
+        out: *mut f32,
+    ) {
+        let mut end = 0;
+        for part in &self.parts {
+            let view = part.view();
+            // SAFETY: the caller's promise: the part's columns are inside the panel.
+            unsafe {
+                let out = out.add(part.start * mr);
+                match view.dtype() {
+                    DType::F32 => pack_part::<f32>(tier, part, view, row, rows, mr, out),
+                    DType::F16 => pack_part::<f16>(tier, part, view, row, rows, mr, out),
+                    DType::BF16 => pack_part::<bf16>(tier, part, view, row, rows, mr, out),
+                }
+            }
+            end = part.start + part.k;
+        }
+        for k in end..deep {
+            for i in 0..rows {
+                // SAFETY: k < deep, i < mr.
+                unsafe { out.add(k * mr + i).write(0.0) };
+            }
+        }
+    }
+
+    /// Packs rows as `[deep / 2][mr]` pairs of bf16, likewise; every part is bf16, `deep` is even.
+    ///
+    /// # Safety
+    /// As [`pack`](Self::pack)'s, `out` having room for `deep / 2 · mr` pairs.
+    pub(super) unsafe fn pack_pairs(
+        &self,
+        row: usize,
+        rows: usize,
+        mr: usize,
+        deep: usize,
+        out: *mut Pair,
+    ) {
+        let halves = out.cast::<bf16>();
+        let mut end = 0;
+        for part in &self.parts {
+            for i in 0..rows {
+                // SAFETY: the part's view reaches k elements from the row's offset; element (i, k) of the panel is half
+                // k % 2 of pair (k / 2) · mr + i, inside the panel as the caller promises.
+                unsafe {
+                    let src = part
+                        .view()
+                        .ptr()
+                        .cast::<bf16>()
+                        .add(part.rows.offset(row + i));
+                    let mut k = 0;
+                    if part.start.is_multiple_of(2) {
+                        while k + 2 <= part.k {
+                            let pair = src.add(k).cast::<Pair>().read_unaligned();
+                            out.add((part.start + k) / 2 * mr + i).write(pair);
+                            k += 2;
+                        }
+                    }
+                    for k in k..part.k {
+                        let at = part.start + k;
+                        halves
+                            .add((at / 2 * mr + i) * 2 + at % 2)
+                            .write(*src.add(k));
+                    }
+                }
+            }
+            end = part.start + part.k;
+        }
+        for at in end..deep {
+            for i in 0..rows {
+                // SAFETY: as above, at < deep.
+                unsafe { halves.add((at / 2 * mr + i) * 2 + at % 2).write(bf16::ZERO) };
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`Input::pack`]'s; `view` is the part's, of dtype T.
+unsafe fn pack_part<T: Lane>(
+    tier: Tier,
+    part: &Part<'_>,
+    view: View<'_>,
+    row: usize,
+    rows: usize,
+    mr: usize,
+    out: *mut f32,
+) {
+    let mut src = [std::ptr::null(); MAX_MR];
+    for (i, src) in src.iter_mut().enumerate().take(rows) {
+        // SAFETY: the row exists, so its offset is inside the view.
+        *src = unsafe { view.ptr().cast::<T>().add(part.rows.offset(row + i)) };
+    }
+    // SAFETY: each pointer starts a row of part.k elements; the rest is the caller's promise.
+    unsafe { interleave::<T>(tier, &src[..rows], part.k, mr, out) }
+}
+
+/// `out[k·mr + i] = rows[i][k]`, widened.
+///
+/// # Safety
+/// Each row has `k` elements; `out` has room for `k · mr`, `rows.len() <= mr`.
+#[inline(always)]
+unsafe fn interleave_body<S: Simd, T: Lane>(rows: &[*const T], k: usize, mr: usize, out: *mut f32) {
+    // A square of wide elements, so that the transposition reads what one conversion wrote.
+    let mut square = [[0f32; 16]; MAX_MR];
+    let mut at = 0;
+    while at < k {
+        let n = S::LANES.min(k - at);
+        // SAFETY: n elements from `at` are inside each row; (at + j) · mr + i is inside the panel.
+        unsafe {
+            for (&row, line) in rows.iter().zip(&mut square) {
+                let p = row.add(at);
+                let v = if n == S::LANES {
+                    T::load::<S>(p)
+                } else {
+                    T::load_n::<S>(p, n)
+                };
+                S::store(line.as_mut_ptr(), v);
+            }
+            for j in 0..n {
+                let out = out.add((at + j) * mr);
+                for (i, line) in square.iter().enumerate().take(rows.len()) {
+                    out.add(i).write(*line.get_unchecked(j));
+                }
+            }
+        }
+        at += n;
+    }
+}
+tiered!(fn interleave[T: Lane][T](rows: &[*const T], k: usize, mr: usize, out: *mut f32) = interleave_body);

@@ -1,0 +1,377 @@
+//! Linear layers against sums in f64, over odd shapes, every tier, dtype and epilogue.
+
+use super::*;
+use crate::{Element, Tier, layout};
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+const DTYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
+
+/// Numbers of both signs in about −1..1 that differ from place to place, as `dtype`.
+fn numbers(shape: &[usize], seed: u32, dtype: DType, device: Device) -> Tensor {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    let data: Vec<f32> = (0..shape.iter().product::<usize>())
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 8_388_608.0 - 1.0
+        })
+        .collect();
+    layout::cast(View::from_slice(&data, shape).unwrap().on(device), dtype).unwrap()
+}
+
+/// Half a unit in the last place of a number near x.
+fn rounding(dtype: DType, x: f64) -> f64 {
+    let bits = match dtype {
+        DType::F32 => 24,
+        DType::BF16 => 8,
+        DType::F16 => 11,
+    };
+    // Below f16's smallest normal number the spacing no longer shrinks.
+    x.abs().max(6.2e-5) * 0.5f64.powi(bits)
+}
+
+fn silu(x: f64) -> f64 {
+    x / (1.0 + (-x).exp())
+}
+
+/// One case: sizes, dtypes of weights and input, and which epilogue.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    m: usize,
+    k: usize,
+    n: usize,
+    stored: DType,
+    dtype: DType,
+    epilogue: usize,
+    /// Columns of the first of two inputs.
+    cut: usize,
+    batch: usize,
+}
+
+fn check(case: Case, tier: Tier) {
+    let Case {
+        m,
+        k,
+        n,
+        stored,
+        dtype,
+        epilogue,
+        cut,
+        batch,
+    } = case;
+    let device = Device::Cpu(tier);
+    let (weight, bias) = (
+        numbers(&[n, k], 1, DType::F32, device),
+        numbers(&[n], 2, DType::F32, device),
+    );
+    let first = n / 3;
+    let parts = [
+        (
+            weight.view().narrow(0, 0, first).unwrap(),
+            Some(bias.view().narrow(0, 0, first).unwrap()),
+        ),
+        (weight.view().narrow(0, first, n - first).unwrap(), None),
+    ];
+    let layer = Linear::pack_rows(&parts, stored, device).unwrap();
+    // [batch, m, k], rows longer than k so that neither input is contiguous.
+    let x = numbers(&[batch, m, k + 3], 3, dtype, device);
+    let cut = cut % (k + 1);
+    let inputs = [
+        x.view().narrow(2, 0, cut).unwrap(),
+        x.view().narrow(2, cut, k - cut).unwrap(),
+    ];
+    let shape = [batch, m, n];
+    let (other, gate) = (
+        numbers(&shape, 4, dtype, device),
+        numbers(&[batch, n], 5, dtype, device),
+    );
+    let fused = match epilogue {
+        0 => Epilogue::None,
+        1 => Epilogue::Activation(Activation::Silu),
+        2 => Epilogue::Residual(other.view()),
+        3 => Epilogue::GateResidual {
+            gate: gate.view(),
+            residual: other.view(),
+        },
+        _ => Epilogue::Mul(other.view()),
+    };
+    let got = layer.forward_with(&inputs, fused).unwrap();
+    assert_eq!((got.shape(), got.dtype()), (&shape[..], dtype));
+    let (got, other, gate) = (got.to_f32_vec(), other.to_f32_vec(), gate.to_f32_vec());
+    let (x, w) = (
+        x.to_f32_vec(),
+        layout::cast(&weight, stored).unwrap().to_f32_vec(),
+    );
+    let bias = layout::cast(&bias, stored).unwrap().to_f32_vec();
+    for row in 0..batch * m {
+        for j in 0..n {
+            let (mut sum, mut size) = (0.0, 0.0f64);
+            for i in 0..k {
+                let product = f64::from(x[row * (k + 3) + i]) * f64::from(w[j * k + i]);
+                sum += product;
+                size += product.abs();
+            }
+            if j < first {
+                sum += f64::from(bias[j]);
+            }
+            let (at, g) = (row * n + j, f64::from(gate[row / m * n + j]));
+            let o = f64::from(other[at]);
+            let want = match epilogue {
+                0 => sum,
+                1 => silu(sum),
+                2 => o + sum,
+                3 => o + g * sum,
+                _ => o * sum,
+            };
+            // A chain of at most 512 roundings of numbers up to `size` errs by √512/2 units (2^-24) in the mean; 16
+            // leaves room for the worst of many. |o|, |g| ≤ 1 and silu's slope ≤ 1.1 carry it on; the last term is the
+            // rounding of the result and of the operations behind the sum.
+            let tol = 16.0 * 2f64.powi(-24) * (size + 1.0) * 1.1 + 1.01 * rounding(dtype, want);
+            let got = f64::from(got[at]);
+            assert!(
+                (got - want).abs() <= tol,
+                "{case:?} {tier} row {row} column {j}: {got} not {want} ± {tol}"
+            );
+        }
+    }
+}
+
+fn dtype() -> impl Strategy<Value = DType> {
+    (0usize..3).prop_map(|i| DTYPES[i])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn any_shape_equals_f64(
+        m in 1usize..70, k in 1usize..600, n in 1usize..150, stored in dtype(), dtype in dtype(),
+        epilogue in 0usize..5, cut in 0usize..600, batch in 1usize..3,
+    ) {
+        for tier in Tier::available() {
+            check(Case { m, k, n, stored, dtype, epilogue, cut, batch }, tier);
+        }
+    }
+}
+
+#[test]
+fn several_blocks_and_edges_equal_f64() {
+    for tier in Tier::available() {
+        for stored in DTYPES {
+            for (m, k, n) in [(1, 1, 1), (3, 0, 5), (2, 1025, 33), (29, 1536, 31)] {
+                check(
+                    Case {
+                        m,
+                        k,
+                        n,
+                        stored,
+                        dtype: stored,
+                        epilogue: 3,
+                        cut: 511,
+                        batch: 2,
+                    },
+                    tier,
+                );
+            }
+        }
+    }
+}
+
+/// Every row alone, in a few and in many, on pools of several sizes: the same bytes.
+#[test]
+fn a_row_depends_on_itself_alone() {
+    let (m, k, n) = (61, 1100, 203);
+    for tier in Tier::available() {
+        let device = Device::Cpu(tier);
+        for stored in DTYPES {
+            let layer = Linear::pack(
+                numbers(&[n, k], 6, stored, device).view(),
+                None,
+                stored,
+                device,
+            )
+            .unwrap();
+            let x = numbers(&[m, k], 7, stored, device);
+            let one = |threads: usize, start: usize, rows: usize| {
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .unwrap();
+                let part = x.view().narrow(0, start, rows).unwrap();
+                pool.install(|| layer.forward(part).unwrap().as_bytes().to_vec())
+            };
+            let whole = one(1, 0, m);
+            let row = n * stored.size();
+            assert!(
+                one(2, 0, m) == whole && one(3, 0, m) == whole,
+                "{tier} {stored}: threads change the result"
+            );
+            for (start, rows) in [(0, 1), (60, 1), (17, 2), (5, 14), (9, 40)] {
+                assert!(
+                    one(2, start, rows) == whole[start * row..][..rows * row],
+                    "{tier} {stored}: {rows} rows from {start}"
+                );
+            }
+        }
+    }
+}
+
+/// Weights of any dtype and strides, an output with strides, operands of another dtype.
+#[test]
+fn views_of_any_kind_are_taken() {
+    let device = Device::cpu();
+    let weight_kn = numbers(&[40, 30], 8, DType::F16, device);
+    let layer = Linear::pack(
+        weight_kn.view().transpose(0, 1).unwrap(),
+        None,
+        DType::F32,
+        device,
+    )
+    .unwrap();
+    assert_eq!(
+        (layer.in_features(), layer.out_features(), layer.dtype()),
+        (40, 30, DType::F32)
+    );
+    assert!(layer.byte_len() >= 40 * 30 * 4, "{}", layer.byte_len());
+    let x_km = numbers(&[40, 5], 9, DType::F32, device);
+    let residual = numbers(&[5, 30], 10, DType::BF16, device);
+    let x = x_km.view().transpose(0, 1).unwrap();
+    let want = layer.forward_with(
+        &[x.to_tensor().unwrap().view()],
+        Epilogue::Residual(residual.to_dtype(DType::F32).unwrap().view()),
+    );
+    let want = want.unwrap().to_f32_vec();
+    // The middle third of rows of 90.
+    let mut wide = TensorMut::zeros([5, 90], DType::F32, device).unwrap();
+    let middle = wide.view_mut().narrow(1, 30, 30).unwrap();
+    layer
+        .forward_into(&[x], Epilogue::Residual(residual.view()), middle)
+        .unwrap();
+    let wide = wide.freeze().to_f32_vec();
+    for i in 0..5 {
+        let (row, zeros) = (&wide[i * 90..][..90], [0.0; 30]);
+        assert_eq!(
+            (&row[..30], &row[30..60], &row[60..]),
+            (&zeros[..], &want[i * 30..][..30], &zeros[..]),
+            "row {i}"
+        );
+    }
+}
+
+#[test]
+fn wrong_shapes_are_errors() {
+    let device = Device::cpu();
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, device).unwrap();
+    let (w, b) = (zeros(&[4, 6]), zeros(&[3]));
+    assert!(Linear::pack(w.view(), Some(b.view()), DType::F32, device).is_err());
+    assert!(Linear::pack(b.view(), None, DType::F32, device).is_err());
+    assert!(Linear::pack_rows(&[], DType::F32, device).is_err());
+    assert!(
+        Linear::pack_rows(
+            &[(w.view(), None), (zeros(&[4, 5]).view(), None)],
+            DType::F32,
+            device
+        )
+        .is_err()
+    );
+    let layer = Linear::pack(w.view(), None, DType::F32, device).unwrap();
+    let message = layer.forward(&zeros(&[2, 5])).unwrap_err().to_string();
+    assert!(
+        message.contains("linear") && message.contains("sum to 6"),
+        "{message}"
+    );
+    let x = zeros(&[2, 6]);
+    assert!(layer.forward_with(&[], Epilogue::None).is_err());
+    assert!(
+        layer
+            .forward_with(
+                &[zeros(&[2, 3]).view(), zeros(&[1, 3]).view()],
+                Epilogue::None
+            )
+            .is_err()
+    );
+    assert!(
+        layer
+            .forward_with(&[x.view()], Epilogue::Residual(zeros(&[2, 5]).view()))
+            .is_err()
+    );
+    let (gate, residual) = (zeros(&[1, 4]), zeros(&[2, 4]));
+    let gated = Epilogue::GateResidual {
+        gate: gate.view(),
+        residual: residual.view(),
+    };
+    assert!(layer.forward_with(&[x.view()], gated).is_err());
+    let mut out = TensorMut::zeros([2, 5], DType::F32, device).unwrap();
+    assert!(
+        layer
+            .forward_into(&[x.view()], Epilogue::None, out.view_mut())
+            .is_err()
+    );
+    // No rows, no outputs: nothing to do, and no error.
+    assert_eq!(layer.forward(&zeros(&[0, 6])).unwrap().shape(), [0, 4]);
+    let empty = Linear::pack(zeros(&[0, 6]).view(), None, DType::F32, device).unwrap();
+    assert_eq!(empty.forward(&x).unwrap().shape(), [2, 0]);
+}
+
+/// AVX512-BF16's form through its emulation, on tiers that never choose it themselves.
+#[test]
+fn pairs_of_bf16_on_both_sides_equal_f64() {
+    for tier in Tier::available() {
+        for (m, k, n, cut) in [(1, 7, 5, 0), (31, 1027, 70, 513), (5, 64, 33, 32)] {
+            let device = Device::Cpu(tier);
+            let w = numbers(&[n, k], 11, DType::BF16, device);
+            let layer = Linear::pack(w.view(), None, DType::BF16, device).unwrap();
+            let x = numbers(&[m, k], 12, DType::BF16, device);
+            let inputs = [
+                x.view().narrow(1, 0, cut).unwrap(),
+                x.view().narrow(1, cut, k - cut).unwrap(),
+            ];
+            let mut out = vec![0f32; m * n];
+            let finish = Finish {
+                tier,
+                bias: &layer.bias,
+                kind: Kind::None,
+                dtype: DType::F32,
+                rows: Rows::leading(&[m, n], &[n, 1]),
+                out: crate::simd::Shared(out.as_mut_ptr().cast()),
+                n,
+            };
+            cpu::forward_dots(&layer.weights, &Input::new(&inputs, k).unwrap(), &finish).unwrap();
+            let (x, w) = (x.to_f32_vec(), w.to_f32_vec());
+            for (at, got) in out.into_iter().enumerate() {
+                let products =
+                    (0..k).map(|i| f64::from(x[at / n * k + i]) * f64::from(w[at % n * k + i]));
+                let (want, size) = products.fold((0.0, 0.0), |(s, a), p| (s + p, a + p.abs()));
+                // As in `check`, without a rounding of the result.
+                let tol = 16.0 * 2f64.powi(-24) * (size + 1.0);
+                assert!(
+                    (f64::from(got) - want).abs() <= tol,
+                    "{tier} {m}x{k}x{n} at {at}: {got} not {want}"
+                );
+            }
+        }
+    }
+}
+
+/// Numbers of every dtype survive packing exactly: a unit row picks its weight.
+#[test]
+fn unit_rows_pick_weights() {
+    fn pick<T: Element>() {
+        let (n, k) = (37, 21);
+        let weight: Vec<T> = (0..n * k).map(|i| T::from_f32(i as f32 - 300.0)).collect();
+        let unit: Vec<T> = (0..k * k)
+            .map(|i| T::from_f32(f32::from(u8::from(i / k == i % k))))
+            .collect();
+        for tier in Tier::available() {
+            let weight = View::from_slice(&weight, [n, k]).unwrap();
+            let layer = Linear::pack(weight, None, T::DTYPE, Device::Cpu(tier)).unwrap();
+            let got = layer
+                .forward(View::from_slice(&unit, [k, k]).unwrap())
+                .unwrap();
+            let want = weight.transpose(0, 1).unwrap().to_tensor().unwrap();
+            assert_eq!(got.as_bytes(), want.as_bytes(), "{tier} {}", T::DTYPE);
+        }
+    }
+    pick::<f32>();
+    pick::<bf16>();
+    pick::<f16>();
+}
