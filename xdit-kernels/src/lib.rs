@@ -4,16 +4,20 @@ pub mod activation;
 mod conv2d;
 mod device;
 mod dtype;
+pub mod elementwise;
+pub mod embedding;
 mod error;
 mod group_norm;
 pub mod layout;
 pub mod linear;
-#[allow(dead_code, reason = "kernels land one by one")]
+pub mod norm;
+pub mod rope;
 mod rows;
 mod shape;
 #[allow(dead_code, reason = "kernels land one by one")]
 #[allow(unused_imports, unused_macros, reason = "kernels land one by one")]
 mod simd;
+pub mod softmax;
 mod storage;
 mod tensor;
 mod upsample;

@@ -2,7 +2,10 @@
 
 use crate::{DType, Error, Result, Tensor, View, ViewMut, layout, shape::MAX_NDIM};
 use rayon::prelude::*;
-use std::ops::{Deref, Range};
+use std::{
+    borrow::Cow,
+    ops::{Deref, Range},
+};
 
 /// Bytes that one task touches at least: a few microseconds of work, more than handing a task over costs.
 const TASK_BYTES: usize = 1 << 16;
@@ -109,7 +112,10 @@ impl<const N: usize> Walk<N> {
 fn split(count: usize, per_task: usize, task: impl Fn(Range<usize>) + Sync) {
     let tasks = count.div_ceil(per_task);
     if tasks <= 1 {
-        return task(0..count);
+        if count > 0 {
+            task(0..count);
+        }
+        return;
     }
     (0..tasks)
         .into_par_iter()
@@ -168,6 +174,14 @@ impl<'a> Floats<'a> {
             Some(floats) => Self::Borrowed(floats),
             None => Self::Owned(layout::cast(x, DType::F32)?),
         })
+    }
+
+    /// The elements, for holders that may also have made them up.
+    pub(crate) fn into_cow(self) -> Cow<'a, [f32]> {
+        match self {
+            Self::Borrowed(floats) => Cow::Borrowed(floats),
+            Self::Owned(_) => Cow::Owned(self.to_vec()),
+        }
     }
 }
 

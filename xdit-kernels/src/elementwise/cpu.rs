@@ -1,0 +1,153 @@
+use crate::{
+    View, ViewMut,
+    rows::{Walk, by_dtype},
+    shape::MAX_NDIM,
+    simd::{Lane, Shared, Simd, tiered},
+};
+use std::ops::Range;
+
+/// What becomes of a pair of elements.
+#[derive(Clone, Copy)]
+pub(super) enum Combine {
+    Add,
+    Sub,
+    Mul,
+    AddScaled(f32),
+    Scale(f32),
+}
+
+impl Combine {
+    /// # Safety
+    /// As [`Simd`]'s.
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(self, x: S::V, y: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::Add => S::add(x, y),
+                Self::Sub => S::sub(x, y),
+                Self::Mul => S::mul(x, y),
+                Self::AddScaled(a) => S::add(x, S::mul(S::splat(a), y)),
+                Self::Scale(a) => S::mul(S::splat(a), x),
+            }
+        }
+    }
+}
+
+/// out = combine(x, y). y's shape is the end of x's (0-strides repeat it); dtypes are equal, last dims adjacent.
+pub(super) fn binary(x: View<'_>, y: View<'_>, combine: Combine, mut out: ViewMut<'_>) {
+    let mut y_strides = [0; MAX_NDIM];
+    y_strides[x.ndim() - y.ndim()..x.ndim()].copy_from_slice(y.strides());
+    let walk = Walk::elements(
+        x.shape(),
+        [x.strides(), &y_strides[..x.ndim()], out.strides()],
+    );
+    by_dtype!(x.dtype(), T => {
+        let tier = x.device().tier();
+        let (x, y) = (Shared(x.ptr().cast::<T>().cast_mut()), Shared(y.ptr().cast::<T>().cast_mut()));
+        let dst = Shared(out.ptr().cast::<T>());
+        walk.split_elements(3 * size_of::<T>(), |rows, span| {
+            // SAFETY: the walk's offsets plus the span stay inside the views, whose shape it was made from; tasks get
+            // disjoint elements and `out` is exclusively borrowed.
+            unsafe { run_binary::<T>(tier, &walk, rows, span, x.ptr(), y.ptr(), combine, dst.ptr()) }
+        });
+    });
+}
+
+/// out = residual + gate·x, [b, l, c] with gate [b, c]. Shapes and dtypes are checked by the caller.
+pub(super) fn gate_residual(x: View<'_>, gate: &[f32], residual: View<'_>, mut out: ViewMut<'_>) {
+    let tokens = x.dim(1);
+    let walk = Walk::rows(x.shape(), [x.strides(), residual.strides(), out.strides()]);
+    by_dtype!(x.dtype(), T => {
+        let tier = x.device().tier();
+        let (x, y) = (Shared(x.ptr().cast::<T>().cast_mut()), Shared(residual.ptr().cast::<T>().cast_mut()));
+        let dst = Shared(out.ptr().cast::<T>());
+        walk.split_rows(3 * size_of::<T>(), |rows| {
+            // SAFETY: as above; the gate holds a row for each batch entry, as the caller checked.
+            unsafe { run_gate_residual::<T>(tier, &walk, rows, x.ptr(), gate, tokens, y.ptr(), dst.ptr()) }
+        });
+    });
+}
+
+/// # Safety
+/// Offsets of `walk` plus `span` stay inside x, y and out; nobody else touches these elements of out.
+#[inline(always)]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "a kernel takes pointers and sizes"
+)]
+unsafe fn binary_rows<S: Simd, T: Lane>(
+    walk: &Walk<3>,
+    rows: Range<usize>,
+    span: Range<usize>,
+    x: *const T,
+    y: *const T,
+    combine: Combine,
+    out: *mut T,
+) {
+    for (_, [xo, yo, oo]) in walk.iter(rows) {
+        // SAFETY: the caller's promise; whole vectors end inside the span, the tail takes the rest.
+        unsafe {
+            let (x, y) = (x.add(xo + span.start), y.add(yo + span.start));
+            let (out, n) = (out.add(oo + span.start), span.len());
+            let mut i = 0;
+            while i + S::LANES <= n {
+                let v = combine.apply::<S>(T::load::<S>(x.add(i)), T::load::<S>(y.add(i)));
+                T::store::<S>(out.add(i), v);
+                i += S::LANES;
+            }
+            if i < n {
+                let (a, b) = (
+                    T::load_n::<S>(x.add(i), n - i),
+                    T::load_n::<S>(y.add(i), n - i),
+                );
+                T::store_n::<S>(out.add(i), n - i, combine.apply::<S>(a, b));
+            }
+        }
+    }
+}
+tiered!(fn run_binary[T: Lane][T](walk: &Walk<3>, rows: Range<usize>, span: Range<usize>, x: *const T, y: *const T,
+    combine: Combine, out: *mut T) = binary_rows);
+
+/// # Safety
+/// The walk's offsets plus a row stay inside x, residual and out; gate holds a row for each `tokens` rows; nobody else
+/// touches these rows of out.
+#[inline(always)]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "a kernel takes pointers and sizes"
+)]
+unsafe fn gate_residual_rows<S: Simd, T: Lane>(
+    walk: &Walk<3>,
+    rows: Range<usize>,
+    x: *const T,
+    gate: &[f32],
+    tokens: usize,
+    residual: *const T,
+    out: *mut T,
+) {
+    let c = walk.len;
+    for (row, [xo, ro, oo]) in walk.iter(rows) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (x, residual, out) = (x.add(xo), residual.add(ro), out.add(oo));
+            let gate = gate.as_ptr().add(row / tokens * c);
+            let mut i = 0;
+            while i + S::LANES <= c {
+                let (a, b) = (T::load::<S>(x.add(i)), T::load::<S>(residual.add(i)));
+                T::store::<S>(out.add(i), S::fma(S::load(gate.add(i)), a, b));
+                i += S::LANES;
+            }
+            if i < c {
+                let n = c - i;
+                let (a, b) = (
+                    T::load_n::<S>(x.add(i), n),
+                    T::load_n::<S>(residual.add(i), n),
+                );
+                T::store_n::<S>(out.add(i), n, S::fma(S::load_n(gate.add(i), n), a, b));
+            }
+        }
+    }
+}
+tiered!(fn run_gate_residual[T: Lane][T](walk: &Walk<3>, rows: Range<usize>, x: *const T, gate: &[f32], tokens: usize,
+    residual: *const T, out: *mut T) = gate_residual_rows);

@@ -1,0 +1,31 @@
+use super::*;
+use crate::{DType, Device};
+use proptest::prelude::*;
+
+proptest! {
+    #[test]
+    fn rows_are_the_tables(n in 1usize..20, c in 0usize..20, ids in prop::collection::vec(0u32..20, 0..30)) {
+        let data: Vec<f32> = (0..n * (c + 1)).map(|i| i as f32).collect();
+        let wide = Tensor::from_slice(&data, [n, c + 1]).unwrap();
+        let table = wide.view().narrow(1, 1, c).unwrap();
+        let rows = embedding(table, &ids);
+        if let Some(bad) = ids.iter().find(|&&id| id as usize >= n) {
+            let e = rows.unwrap_err().to_string();
+            prop_assert!(e.contains(&format!("ids below {n}, got {bad}")), "{}", e);
+        } else {
+            let rows = rows.unwrap();
+            prop_assert_eq!(rows.shape(), [ids.len(), c]);
+            let want: Vec<f32> = ids.iter().flat_map(|&id| (0..c).map(move |i| (id as usize * (c + 1) + i + 1) as f32)).collect();
+            prop_assert_eq!(rows.to_f32_vec(), want);
+        }
+    }
+}
+
+#[test]
+fn wrong_shapes_are_errors() {
+    let table = Tensor::zeros([4, 3], DType::BF16, Device::cpu()).unwrap();
+    assert_eq!(embedding(&table, &[3, 3]).unwrap().dtype(), DType::BF16);
+    assert!(embedding(&table.reshape([12]).unwrap(), &[0]).is_err());
+    let mut out = TensorMut::zeros([1, 3], DType::F32, Device::cpu()).unwrap();
+    assert!(embedding_into(&table, &[0], out.view_mut()).is_err());
+}

@@ -1,0 +1,193 @@
+//! Layer norm and RMS norm over the last dim, fused with their affine part or with a transformer block's modulation.
+//!
+//! Statistics are those of the row in f32: the mean first, then the squares of what is left (with the first pass's
+//! rounding corrected, Chan, Golub and LeVeque 1983), so a mean that is large beside the deviation costs no digits.
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    Error, Result, Tensor, TensorMut, View, ViewMut,
+    rows::{Floats, Operand, expect_rows},
+};
+use cpu::Affine;
+pub(crate) use cpu::sum_of_squares;
+use std::borrow::Cow;
+
+/// A parameter of c elements, or c times `default`.
+fn parameter<'a>(
+    op: &'static str,
+    x: Option<View<'a>>,
+    c: usize,
+    default: f32,
+) -> Result<Cow<'a, [f32]>> {
+    Ok(match x {
+        Some(x) => Floats::new(op, x, &[c])?.into_cow(),
+        None => Cow::Owned(vec![default; c]),
+    })
+}
+
+fn last_dim(op: &'static str, x: &View<'_>) -> Result<usize> {
+    x.shape()
+        .last()
+        .copied()
+        .ok_or_else(|| Error::shape(op, "at least one dim", x))
+}
+
+/// (x − mean) / √(variance + eps), times weight, plus bias; in x's dtype.
+///
+/// # Shapes
+/// x is `[.., c]`; weight and bias, of any dtype, are `[c]` (left out: 1 and 0).
+///
+/// # Errors
+/// If a parameter is not `[c]` or there is no memory.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{View, norm::layer_norm};
+/// let x = [1f32, 3., 10., 30.];
+/// let y = layer_norm(View::from_slice(&x, [2, 2])?, None, None, 0.0)?;
+/// assert_eq!(y.to_f32_vec(), [-1., 1., -1., 1.]);
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+pub fn layer_norm<'a>(
+    x: impl Into<View<'a>>,
+    weight: Option<View<'_>>,
+    bias: Option<View<'_>>,
+    eps: f32,
+) -> Result<Tensor> {
+    let x = x.into();
+    // SAFETY: `layer_norm_into` writes every element.
+    let mut out = unsafe { TensorMut::uninit("layer_norm", x.shape(), x.dtype(), x.device())? };
+    layer_norm_into(x, weight, bias, eps, out.view_mut())?;
+    Ok(out.freeze())
+}
+
+/// [`layer_norm`] into memory that is there.
+///
+/// # Errors
+/// If a parameter is not `[c]`, or `out` differs from x in shape or dtype.
+pub fn layer_norm_into<'a>(
+    x: impl Into<View<'a>>,
+    weight: Option<View<'_>>,
+    bias: Option<View<'_>>,
+    eps: f32,
+    out: ViewMut<'_>,
+) -> Result<()> {
+    const OP: &str = "layer_norm";
+    let x = x.into();
+    let c = last_dim(OP, &x)?;
+    let _span = tracing::trace_span!("layer_norm", n = x.numel(), c).entered();
+    expect_rows(OP, &out, x.shape(), x.dtype())?;
+    let affine = Affine {
+        gain: &parameter(OP, weight, c, 1.0)?,
+        bias: &parameter(OP, bias, c, 0.0)?,
+        rows_each: usize::MAX,
+    };
+    cpu::layer_norm(Operand::new(x, x.dtype())?.view(), &affine, eps, out);
+    Ok(())
+}
+
+/// LayerNorm(x)·(1 + scale) + shift: adaptive layer norm (Peebles and Xie, arXiv:2212.09748, section 3.2).
+///
+/// # Shapes
+/// x is `[b, l, c]`; shift and scale, of any dtype, are `[b, c]`.
+///
+/// # Errors
+/// If shapes do not fit or there is no memory.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{View, norm::layer_norm_modulate};
+/// let (x, shift, scale) = ([1f32, 3.], [10f32, 20.], [0f32, 1.]);
+/// let row = |x| View::from_slice(x, [1, 2]);
+/// let y = layer_norm_modulate(View::from_slice(&x, [1, 1, 2])?, row(&shift)?, row(&scale)?, 0.0)?;
+/// assert_eq!(y.to_f32_vec(), [9., 22.]);
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+pub fn layer_norm_modulate<'a, 'b, 'c>(
+    x: impl Into<View<'a>>,
+    shift: impl Into<View<'b>>,
+    scale: impl Into<View<'c>>,
+    eps: f32,
+) -> Result<Tensor> {
+    let x = x.into();
+    // SAFETY: `layer_norm_modulate_into` writes every element.
+    let mut out =
+        unsafe { TensorMut::uninit("layer_norm_modulate", x.shape(), x.dtype(), x.device())? };
+    layer_norm_modulate_into(x, shift, scale, eps, out.view_mut())?;
+    Ok(out.freeze())
+}
+
+/// [`layer_norm_modulate`] into memory that is there.
+///
+/// # Errors
+/// If shapes do not fit, or `out`'s dtype differs from x's.
+pub fn layer_norm_modulate_into<'a, 'b, 'c>(
+    x: impl Into<View<'a>>,
+    shift: impl Into<View<'b>>,
+    scale: impl Into<View<'c>>,
+    eps: f32,
+    out: ViewMut<'_>,
+) -> Result<()> {
+    const OP: &str = "layer_norm_modulate";
+    let x = x.into();
+    let &[b, l, c] = x.shape() else {
+        return Err(Error::shape(OP, "x of shape [b, l, c]", x));
+    };
+    let _span = tracing::trace_span!("layer_norm_modulate", b, l, c).entered();
+    expect_rows(OP, &out, x.shape(), x.dtype())?;
+    let scale = Floats::new(OP, scale.into(), &[b, c])?;
+    let affine = Affine {
+        gain: &scale.iter().map(|s| 1.0 + s).collect::<Vec<_>>(),
+        bias: &Floats::new(OP, shift.into(), &[b, c])?,
+        rows_each: l,
+    };
+    cpu::layer_norm(Operand::new(x, x.dtype())?.view(), &affine, eps, out);
+    Ok(())
+}
+
+/// x / √(mean of x² + eps), times weight; in x's dtype (Zhang and Sennrich, arXiv:1910.07467). T5's layer norm is this.
+///
+/// # Shapes
+/// x is `[.., c]`; weight, of any dtype, is `[c]` (left out: 1).
+///
+/// # Errors
+/// If the weight is not `[c]` or there is no memory.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{View, norm::rms_norm};
+/// let x = [1f32, 7., -10., 10.];
+/// let y = rms_norm(View::from_slice(&x, [2, 2])?, None, 0.0)?;
+/// assert_eq!(y.to_f32_vec(), [0.2, 1.4, -1., 1.]);
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+pub fn rms_norm<'a>(x: impl Into<View<'a>>, weight: Option<View<'_>>, eps: f32) -> Result<Tensor> {
+    let x = x.into();
+    // SAFETY: `rms_norm_into` writes every element.
+    let mut out = unsafe { TensorMut::uninit("rms_norm", x.shape(), x.dtype(), x.device())? };
+    rms_norm_into(x, weight, eps, out.view_mut())?;
+    Ok(out.freeze())
+}
+
+/// [`rms_norm`] into memory that is there.
+///
+/// # Errors
+/// If the weight is not `[c]`, or `out` differs from x in shape or dtype.
+pub fn rms_norm_into<'a>(
+    x: impl Into<View<'a>>,
+    weight: Option<View<'_>>,
+    eps: f32,
+    out: ViewMut<'_>,
+) -> Result<()> {
+    const OP: &str = "rms_norm";
+    let x = x.into();
+    let c = last_dim(OP, &x)?;
+    let _span = tracing::trace_span!("rms_norm", n = x.numel(), c).entered();
+    expect_rows(OP, &out, x.shape(), x.dtype())?;
+    let gain = parameter(OP, weight, c, 1.0)?;
+    cpu::rms_norm(Operand::new(x, x.dtype())?.view(), &gain, eps, out);
+    Ok(())
+}

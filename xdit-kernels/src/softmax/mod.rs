@@ -1,0 +1,49 @@
+//! Softmax over the last dim.
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    Result, Tensor, TensorMut, View, ViewMut,
+    rows::{Operand, expect_rows},
+};
+
+/// e^x over its sum along the last dim, in x's dtype; the row's maximum is subtracted first, so nothing overflows.
+///
+/// −∞ gives 0; a row of nothing but −∞, or with NaN or +∞ in it, gives NaN, as torch's does.
+///
+/// # Shapes
+/// x is `[.., c]`.
+///
+/// # Errors
+/// If there is no memory.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{View, softmax::softmax};
+/// let x = [1000f32, 1000., 5., f32::NEG_INFINITY];
+/// let y = softmax(View::from_slice(&x, [2, 2])?)?;
+/// assert_eq!(y.to_f32_vec(), [0.5, 0.5, 1.0, 0.0]);
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+pub fn softmax<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
+    let x = x.into();
+    // SAFETY: `softmax_into` writes every element.
+    let mut out = unsafe { TensorMut::uninit("softmax", x.shape(), x.dtype(), x.device())? };
+    softmax_into(x, out.view_mut())?;
+    Ok(out.freeze())
+}
+
+/// [`softmax`] into memory that is there.
+///
+/// # Errors
+/// If `out` differs from x in shape or dtype.
+pub fn softmax_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) -> Result<()> {
+    let x = x.into();
+    let _span = tracing::trace_span!("softmax", n = x.numel()).entered();
+    expect_rows("softmax", &out, x.shape(), x.dtype())?;
+    let x = Operand::new(x, x.dtype())?;
+    cpu::softmax(x.view(), out);
+    Ok(())
+}
