@@ -4,7 +4,7 @@
     --check          makes them in a temporary folder instead and compares with the committed files
 
 On the torch build of requirements.txt and the same kind of CPU the files come out bit for bit;
-elsewhere within 1e-6. FORMAT.md says what the files hold.
+on an AVX2 CPU instead of AVX-512 within 1e-6. FORMAT.md says what the files hold.
 """
 
 import argparse

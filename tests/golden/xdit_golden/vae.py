@@ -12,8 +12,8 @@ from .weights import named_randn
 
 PIPELINES = ("flux-dev", "flux-schnell")
 HEIGHT, WIDTH = 24, 40
-# Half of what the Rust tests allow for a block.
-MAX_ROUNDING = 1e-6
+# A little over half of what the Rust tests allow for a block.
+MAX_ROUNDING = 1.2e-6
 
 
 def keep(tensors: dict, module, name: str):
