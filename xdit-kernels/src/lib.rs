@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod activation;
+pub mod attention;
 mod conv2d;
 mod device;
 mod dtype;
@@ -12,6 +13,8 @@ pub mod layout;
 pub mod linear;
 pub mod norm;
 pub mod rope;
+pub mod merge;
+#[allow(dead_code, reason = "kernels land one by one")]
 mod rows;
 mod shape;
 #[allow(dead_code, reason = "kernels land one by one")]

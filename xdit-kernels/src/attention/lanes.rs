@@ -1,0 +1,200 @@
+//! What attention asks of a tier beyond [`Simd`]: the size of its matrix tile, products of bf16 pairs, and 2^x for x ≤ 0.
+
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512, Avx512Bf16};
+use crate::simd::{Portable, Simd};
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+/// A tier as attention sees it.
+///
+/// # Safety
+/// As [`Simd`]'s.
+pub(super) trait Lanes: Simd {
+    /// Rows of a tile; with `NV` it decides how many accumulators live in registers.
+    const MR: usize;
+    /// Vectors of a tile's row.
+    const NV: usize;
+    /// Columns of a tile.
+    const NR: usize = Self::NV * Self::LANES;
+
+    /// acc + a·b over both halves of each lane, which holds two bf16.
+    unsafe fn mac_pairs(acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    /// a − round(a).
+    #[inline(always)]
+    unsafe fn fraction(a: Self::V) -> Self::V {
+        // SAFETY: the caller's promise.
+        unsafe { Self::sub(a, Self::round(a)) }
+    }
+    /// An exponent that [`Simd::scale_pow2`] takes: raised to −127, which that function turns into a factor of 0. NaN
+    /// stays.
+    #[inline(always)]
+    unsafe fn clamp_exponent(a: Self::V) -> Self::V {
+        // SAFETY: the caller's promise.
+        unsafe { Self::max(Self::splat(-127.0), a) }
+    }
+}
+
+/// Two f32 from the bf16 in the low and the high half of a word.
+#[inline(always)]
+fn halves(word: f32) -> (f32, f32) {
+    let bits = word.to_bits();
+    (
+        f32::from_bits(bits << 16),
+        f32::from_bits(bits & 0xffff_0000),
+    )
+}
+
+impl Lanes for Portable {
+    const MR: usize = 6;
+    // aarch64 has 32 vector registers, SSE2 has 16; a `Portable` vector fills two.
+    const NV: usize = if cfg!(target_arch = "aarch64") { 2 } else { 1 };
+    #[inline(always)]
+    unsafe fn mac_pairs(acc: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        let mut out = acc;
+        for (o, (&x, &y)) in out.iter_mut().zip(a.iter().zip(&b)) {
+            let ((x0, x1), (y0, y1)) = (halves(x), halves(y));
+            *o += x0 * y0 + x1 * y1;
+        }
+        out
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Lanes for Avx2 {
+    const MR: usize = 6;
+    const NV: usize = 2;
+    #[inline(always)]
+    unsafe fn mac_pairs(acc: __m256, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the caller has AVX2 and FMA.
+        unsafe {
+            let (a0, b0) = (
+                _mm256_slli_epi32::<16>(_mm256_castps_si256(a)),
+                _mm256_slli_epi32::<16>(_mm256_castps_si256(b)),
+            );
+            let acc = _mm256_fmadd_ps(_mm256_castsi256_ps(a0), _mm256_castsi256_ps(b0), acc);
+            let high = _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32 as i32));
+            _mm256_fmadd_ps(_mm256_and_ps(a, high), _mm256_and_ps(b, high), acc)
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Lanes for Avx512 {
+    const MR: usize = 14;
+    const NV: usize = 2;
+    #[inline(always)]
+    unsafe fn mac_pairs(acc: __m512, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller has AVX-512 F and DQ.
+        unsafe {
+            let (a0, b0) = (
+                _mm512_slli_epi32::<16>(_mm512_castps_si512(a)),
+                _mm512_slli_epi32::<16>(_mm512_castps_si512(b)),
+            );
+            let acc = _mm512_fmadd_ps(_mm512_castsi512_ps(a0), _mm512_castsi512_ps(b0), acc);
+            let high = _mm512_castsi512_ps(_mm512_set1_epi32(0xffff_0000_u32 as i32));
+            _mm512_fmadd_ps(_mm512_and_ps(a, high), _mm512_and_ps(b, high), acc)
+        }
+    }
+    #[inline(always)]
+    unsafe fn fraction(a: __m512) -> __m512 {
+        // SAFETY: the caller has AVX-512 DQ.
+        unsafe { _mm512_reduce_ps::<0>(a) }
+    }
+    #[inline(always)]
+    unsafe fn clamp_exponent(a: __m512) -> __m512 {
+        // VSCALEFPS gives 0 for any exponent too small, −∞ included.
+        a
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Lanes for Avx512Bf16 {
+    const MR: usize = 14;
+    const NV: usize = 2;
+    #[inline(always)]
+    unsafe fn mac_pairs(acc: __m512, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller has AVX512-BF16; the types are all 512 bits.
+        unsafe {
+            let pairs = |x| std::mem::transmute::<__m512, __m512bh>(x);
+            _mm512_dpbf16_ps(acc, pairs(a), pairs(b))
+        }
+    }
+    #[inline(always)]
+    unsafe fn fraction(a: __m512) -> __m512 {
+        // SAFETY: the caller has AVX-512 DQ.
+        unsafe { _mm512_reduce_ps::<0>(a) }
+    }
+    #[inline(always)]
+    unsafe fn clamp_exponent(a: __m512) -> __m512 {
+        a
+    }
+}
+
+/// What a 32-bit word of a packed operand holds.
+///
+/// # Safety
+/// As [`Simd`]'s.
+pub(super) trait Product: Send + Sync + 'static {
+    /// Elements of a word.
+    const WORD: usize;
+    /// acc + the product of two words, lane by lane.
+    unsafe fn mac<S: Lanes>(acc: S::V, a: S::V, b: S::V) -> S::V;
+}
+
+/// A word is an f32.
+pub(super) struct Single;
+
+/// A word is two bf16, the earlier one in the low half.
+pub(super) struct Pair;
+
+impl Product for Single {
+    const WORD: usize = 1;
+    #[inline(always)]
+    unsafe fn mac<S: Lanes>(acc: S::V, a: S::V, b: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::fma(a, b, acc) }
+    }
+}
+
+impl Product for Pair {
+    const WORD: usize = 2;
+    #[inline(always)]
+    unsafe fn mac<S: Lanes>(acc: S::V, a: S::V, b: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::mac_pairs(acc, a, b) }
+    }
+}
+
+/// Coefficients of 2^f on [−½, ½], constant first, minimax in relative error: degree 3 is good to 7.5e-5 (for weights
+/// that are next rounded to 8 or 11 bits), degree 5 to 2.1e-7.
+const EXP2_3: [f32; 4] = [0.999_928_06, 0.693_260_97, 0.242_611_13, 0.055_171_67];
+const EXP2_5: [f32; 6] = [
+    1.0,
+    0.693_146_94,
+    0.240_221_2,
+    0.055_507_13,
+    0.009_675_541,
+    0.001_327_647_1,
+];
+
+/// 2^x for x ≤ 0 by a polynomial of `DEGREE` 3 or 5; −∞ gives 0 and NaN stays.
+///
+/// # Safety
+/// As [`Simd`]'s.
+#[inline(always)]
+pub(super) unsafe fn exp2<S: Lanes, const DEGREE: usize>(x: S::V) -> S::V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x = S::clamp_exponent(x);
+        let f = S::fraction(x);
+        let c: &[f32] = if DEGREE == 3 { &EXP2_3 } else { &EXP2_5 };
+        let mut p = S::splat(c[DEGREE]);
+        let mut i = DEGREE;
+        while i > 0 {
+            i -= 1;
+            p = S::fma(p, f, S::splat(c[i]));
+        }
+        S::scale_pow2(p, S::sub(x, f))
+    }
+}

@@ -1,0 +1,274 @@
+//! Attention: the seam that parallel strategies wrap, and the kernel at its bottom.
+//!
+//! Shapes: b batch, l tokens (lq queries, lk keys), h heads, d head dim.
+
+mod block;
+mod cpu;
+mod lanes;
+mod pack;
+mod softmax;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+use crate::{DType, Error, Result, Tensor, TensorMut, View, ViewMut, layout};
+
+/// Attention over every key that an implementation can reach.
+///
+/// A model calls [`attend`](Self::attend) and knows no more; whether the keys of other ranks take part is the affair of
+/// the wrappers around [`Flash`].
+pub trait Attention {
+    /// softmax(q kᵀ · scale + mask) v, with the log of each row's denominator.
+    ///
+    /// # Errors
+    /// If shapes or dtypes do not fit each other, there is no memory, or a wrapper's communication fails.
+    fn attend(&mut self, input: &AttnInput<'_>) -> Result<AttnOut>;
+}
+
+impl<A: Attention + ?Sized> Attention for Box<A> {
+    fn attend(&mut self, input: &AttnInput<'_>) -> Result<AttnOut> {
+        (**self).attend(input)
+    }
+}
+
+impl<A: Attention + ?Sized> Attention for &mut A {
+    fn attend(&mut self, input: &AttnInput<'_>) -> Result<AttnOut> {
+        (**self).attend(input)
+    }
+}
+
+/// What attention is computed on.
+///
+/// # Shapes
+/// `q` [b, lq, h, d]; `k` and `v` [b, lk, h_kv, d] where h_kv divides h: q head i reads kv head i / (h / h_kv).
+/// Views of one joint tensor are welcome: only a last dim with a stride other than 1 costs a copy.
+#[derive(Debug, Clone, Copy)]
+pub struct AttnInput<'a> {
+    /// Queries.
+    pub q: View<'a>,
+    /// Keys.
+    pub k: View<'a>,
+    /// Values.
+    pub v: View<'a>,
+    /// Which rows of each whole stream the local rows are, in order; empty stands for one whole stream.
+    pub segments: &'a [Segment],
+    /// Factor of q kᵀ; `None` is 1/√d.
+    pub scale: Option<f32>,
+    /// Which keys a query sees, and what is added to the scores.
+    pub mask: Mask<'a>,
+}
+
+impl<'a> AttnInput<'a> {
+    /// Attention of one whole stream, without a mask, scaled by 1/√d.
+    pub fn new(q: impl Into<View<'a>>, k: impl Into<View<'a>>, v: impl Into<View<'a>>) -> Self {
+        Self {
+            q: q.into(),
+            k: k.into(),
+            v: v.into(),
+            segments: &[],
+            scale: None,
+            mask: Mask::default(),
+        }
+    }
+}
+
+/// The place of some local rows in a whole stream (text, image).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Index in the whole stream of the first local row.
+    pub start: usize,
+    /// Number of local rows.
+    pub len: usize,
+    /// Number of rows of the whole stream.
+    pub total: usize,
+}
+
+/// Which keys a query sees, and what is added to its scores. The default hides nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Mask<'a> {
+    /// Query i sees keys 0..=i, as `is_causal` of PyTorch's `scaled_dot_product_attention` (aligned at the first key
+    /// even where lq and lk differ).
+    pub causal: bool,
+    /// [b, lk], true where the key is seen. What the hidden keys and values hold, NaN included, has no effect.
+    pub key_mask: Option<&'a [bool]>,
+    /// Added to the scaled scores: [b, h, lq, lk], where each of the first three dims may be 1 and then counts for all.
+    pub bias: Option<View<'a>>,
+}
+
+/// What attention returns.
+#[derive(Debug, Clone)]
+pub struct AttnOut {
+    /// [b, lq, h, d], of q's dtype. A row that sees no key is 0.
+    pub out: Tensor,
+    /// [b, h, lq] f32: natural log of the sum of e^score over the keys seen; −∞ for a row that sees none.
+    pub lse: Tensor,
+}
+
+/// Flash attention on the local keys: the bottom of every nest of wrappers. `segments` do not matter to it.
+///
+/// Online softmax over blocks of 256 keys (Dao et al., "FlashAttention", arXiv:2205.14135), so memory does not grow with
+/// lq · lk: keys and values are copied once into the layout of the matrix kernel, at most 64 MiB at a time (or one kv
+/// head, if that is more), and each running task holds a few score tiles. A row's result does not depend on the other
+/// rows or on the number of threads.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{View, attention::{AttnInput, Attention, Flash}};
+/// // One query that is equally near to both keys: the mean of the values, and ln(e⁰ + e⁰).
+/// let (q, k, v) = ([0f32, 0.], [1f32, 2., 3., 4.], [10f32, 20., 30., 40.]);
+/// let q = View::from_slice(&q, [1, 1, 1, 2])?;
+/// let k = View::from_slice(&k, [1, 2, 1, 2])?;
+/// let v = View::from_slice(&v, [1, 2, 1, 2])?;
+/// let got = Flash.attend(&AttnInput::new(q, k, v))?;
+/// assert_eq!(got.out.to_f32_vec(), [20., 30.]);
+/// assert!((got.lse.to_f32_vec()[0] - 2f32.ln()).abs() < 1e-6);
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Flash;
+
+impl Attention for Flash {
+    fn attend(&mut self, input: &AttnInput<'_>) -> Result<AttnOut> {
+        let dims = Dims::of(input)?;
+        let device = input.q.device();
+        // SAFETY: `flash_into` writes every element of both outputs, or fails and they are dropped.
+        let (mut out, mut lse) = unsafe {
+            (
+                TensorMut::uninit(OP, input.q.shape(), input.q.dtype(), device)?,
+                TensorMut::uninit(OP, [dims.b, dims.h, dims.lq], DType::F32, device)?,
+            )
+        };
+        flash_into(input, out.view_mut(), lse.view_mut())?;
+        Ok(AttnOut {
+            out: out.freeze(),
+            lse: lse.freeze(),
+        })
+    }
+}
+
+/// Writes what [`Flash`] returns into the caller's memory: `out` [b, lq, h, d] of q's dtype, `lse` [b, h, lq] f32.
+///
+/// # Errors
+/// If shapes or dtypes do not fit each other, or there is no memory for the packed keys and values.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{View, ViewMut, attention::{AttnInput, flash_into}};
+/// let (q, k, v) = ([1f32], [1f32], [5f32]);
+/// let shape = [1, 1, 1, 1];
+/// let input = AttnInput::new(
+///     View::from_slice(&q, shape)?,
+///     View::from_slice(&k, shape)?,
+///     View::from_slice(&v, shape)?,
+/// );
+/// let (mut out, mut lse) = ([0f32], [0f32]);
+/// flash_into(
+///     &input,
+///     ViewMut::from_slice(&mut out, shape)?,
+///     ViewMut::from_slice(&mut lse, [1, 1, 1])?,
+/// )?;
+/// assert_eq!((out, lse), ([5.], [1.]));
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+pub fn flash_into(input: &AttnInput<'_>, out: ViewMut<'_>, lse: ViewMut<'_>) -> Result<()> {
+    let dims = Dims::of(input)?;
+    out.expect(OP, input.q.shape(), input.q.dtype())?;
+    lse.expect(OP, &[dims.b, dims.h, dims.lq], DType::F32)?;
+    if dims.d > 1 && out.strides()[3] != 1 {
+        return Err(Error::shape(OP, "an output whose last stride is 1", out));
+    }
+    let Dims {
+        b, lq, lk, h, d, ..
+    } = dims;
+    let _span = tracing::trace_span!("attention", b, lq, lk, h, d).entered();
+    // The kernel reads vectors along d and, of the bias, along lk.
+    let mut copies = [const { None }; 4];
+    let [q_copy, k_copy, v_copy, bias_copy] = &mut copies;
+    let mut input = *input;
+    for (view, copy) in [
+        (&mut input.q, q_copy),
+        (&mut input.k, k_copy),
+        (&mut input.v, v_copy),
+    ] {
+        if view.strides()[3] != 1 && dims.d > 1 {
+            *view = copy.insert(layout::contiguous(*view)?).view();
+        }
+    }
+    if let Some(bias) = &mut input.mask.bias
+        && (bias.dtype() != DType::F32 || (bias.strides()[3] != 1 && dims.lk > 1))
+    {
+        *bias = bias_copy.insert(layout::cast(*bias, DType::F32)?).view();
+    }
+    cpu::flash(&input, &dims, out, lse)
+}
+
+const OP: &str = "attention";
+
+/// Sizes, checked against every view of an input.
+#[derive(Debug, Clone, Copy)]
+struct Dims {
+    b: usize,
+    lq: usize,
+    lk: usize,
+    h: usize,
+    h_kv: usize,
+    d: usize,
+}
+
+impl Dims {
+    fn of(input: &AttnInput<'_>) -> Result<Self> {
+        let (q, k, v) = (&input.q, &input.k, &input.v);
+        let &[b, lq, h, d] = q.shape() else {
+            return Err(Error::shape(OP, "q [b, lq, h, d]", q));
+        };
+        let &[k_b, lk, h_kv, k_d] = k.shape() else {
+            return Err(Error::shape(OP, "k [b, lk, h_kv, d]", k));
+        };
+        if d == 0 || k_b != b || k_d != d {
+            let want = format!("k [{b}, lk, h_kv, {d}] with a head dim of at least 1");
+            return Err(Error::shape(OP, want, k));
+        }
+        if h % h_kv.max(1) != 0 || (h_kv == 0) != (h == 0) {
+            let want = format!("a number of kv heads that divides {h} heads");
+            return Err(Error::shape(OP, want, h_kv));
+        }
+        if v.shape() != k.shape() {
+            return Err(Error::shape(OP, format!("v {:?} as k", k.shape()), v));
+        }
+        for x in [k, v] {
+            if x.dtype() != q.dtype() {
+                return Err(Error::DType {
+                    op: OP,
+                    expected: format!("{} of q for k and v", q.dtype()),
+                    got: x.dtype(),
+                });
+            }
+        }
+        if let Some(mask) = input.mask.key_mask
+            && Some(mask.len()) != b.checked_mul(lk)
+        {
+            let want = format!("a key mask of {b} rows of {lk} keys");
+            return Err(Error::shape(OP, want, mask.len()));
+        }
+        if let Some(bias) = input.mask.bias {
+            let fits = bias.ndim() == 4
+                && bias.dim(3) == lk
+                && [b, h, lq]
+                    .iter()
+                    .zip(bias.shape())
+                    .all(|(&n, &got)| got == n || got == 1);
+            if !fits {
+                let want = format!("a bias [1 or {b}, 1 or {h}, 1 or {lq}, {lk}]");
+                return Err(Error::shape(OP, want, bias));
+            }
+        }
+        Ok(Self {
+            b,
+            lq,
+            lk,
+            h,
+            h_kv,
+            d,
+        })
+    }
+}

@@ -1,0 +1,298 @@
+//! The kernel against attention in f64.
+
+mod rows;
+
+use super::*;
+use crate::{Device, Tier};
+use half::bf16;
+use proptest::prelude::*;
+
+#[derive(Debug, Clone)]
+struct Case {
+    b: usize,
+    h_kv: usize,
+    group: usize,
+    lq: usize,
+    lk: usize,
+    d: usize,
+    dtype: DType,
+    /// Standard deviation of a score, roughly.
+    spread: f32,
+    causal: bool,
+    key_mask: bool,
+    /// Which of the first three dims of the bias are 1, if there is one.
+    bias: Option<[bool; 3]>,
+    /// q, k, v as views of one joint tensor [b, l, 3, h, d].
+    joint: bool,
+    scale: Option<f32>,
+}
+
+const PLAIN: Case = Case {
+    b: 1,
+    h_kv: 1,
+    group: 1,
+    lq: 1,
+    lk: 1,
+    d: 32,
+    dtype: DType::F32,
+    spread: 1.0,
+    causal: false,
+    key_mask: false,
+    bias: None,
+    joint: false,
+    scale: None,
+};
+
+/// Numbers in −1..1 from a linear congruential generator.
+fn noise(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..n)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+struct Data {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_mask: Option<Vec<bool>>,
+    bias: Option<Tensor>,
+}
+
+impl Case {
+    fn h(&self) -> usize {
+        self.h_kv * self.group
+    }
+
+    fn data(&self) -> Data {
+        let tensor = |shape: [usize; 4], seed, scale: f32| {
+            let x: Vec<f32> = noise(shape.iter().product(), seed)
+                .iter()
+                .map(|x| x * scale)
+                .collect();
+            Tensor::from_slice(&x, shape)
+                .unwrap()
+                .to_dtype(self.dtype)
+                .unwrap()
+        };
+        let q = tensor([self.b, self.lq, self.h(), self.d], 1, self.spread * 3.0);
+        let k = tensor([self.b, self.lk, self.h_kv, self.d], 2, 1.0);
+        let v = tensor([self.b, self.lk, self.h_kv, self.d], 3, 1.0);
+        let key_mask = self.key_mask.then(|| {
+            let keep = noise(self.b * self.lk, 4);
+            keep.iter().map(|&x| x < 0.3).collect()
+        });
+        let bias = self.bias.map(|one| {
+            let dims = [self.b, self.h(), self.lq];
+            let [b, h, l] = [0, 1, 2].map(|i| if one[i] { 1 } else { dims[i] });
+            let x = noise(b * h * l * self.lk, 5);
+            Tensor::from_slice(&x, [b, h, l, self.lk]).unwrap()
+        });
+        Data {
+            q,
+            k,
+            v,
+            key_mask,
+            bias,
+        }
+    }
+
+    fn input<'a>(&self, data: &'a Data, tier: Tier) -> AttnInput<'a> {
+        let on = |x: &'a Tensor| x.view().on(Device::Cpu(tier));
+        AttnInput {
+            scale: self.scale,
+            mask: Mask {
+                causal: self.causal,
+                key_mask: data.key_mask.as_deref(),
+                bias: data.bias.as_ref().map(Tensor::view),
+            },
+            ..AttnInput::new(on(&data.q), on(&data.k), on(&data.v))
+        }
+    }
+}
+
+/// (out [b, lq, h, d], lse [b, h, lq]) in f64.
+fn oracle(case: &Case, data: &Data) -> (Vec<f64>, Vec<f64>) {
+    let [q, k, v] = [&data.q, &data.k, &data.v].map(Tensor::to_f32_vec);
+    let (h, d, lk) = (case.h(), case.d, case.lk);
+    let scale = case.scale.map_or(1.0 / (d as f64).sqrt(), f64::from);
+    let mut out = vec![0.0; q.len()];
+    let mut lse = vec![f64::NEG_INFINITY; case.b * h * case.lq];
+    for (b, head, i) in
+        (0..case.b).flat_map(|b| (0..h).flat_map(move |x| (0..case.lq).map(move |i| (b, x, i))))
+    {
+        let at = ((b * case.lq + i) * h + head) * d;
+        let key = |j: usize| ((b * lk + j) * case.h_kv + head / case.group) * d;
+        let seen: Vec<usize> = (0..lk)
+            .filter(|&j| !case.causal || j <= i)
+            .filter(|&j| data.key_mask.as_ref().is_none_or(|m| m[b * lk + j]))
+            .collect();
+        let scores: Vec<f64> = seen
+            .iter()
+            .map(|&j| {
+                let dot: f64 = (0..d)
+                    .map(|c| f64::from(q[at + c]) * f64::from(k[key(j) + c]))
+                    .sum();
+                let bias = data.bias.as_ref().map_or(0.0, |t| {
+                    let index = [b, head, i];
+                    let place = (0..3).fold(0, |n, dim| n * t.dim(dim) + index[dim] % t.dim(dim));
+                    f64::from(t.as_slice::<f32>().unwrap()[place * lk + j])
+                });
+                dot * scale + bias
+            })
+            .collect();
+        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+        if !seen.is_empty() {
+            lse[(b * h + head) * case.lq + i] = max + sum.ln();
+        }
+        for (&j, s) in seen.iter().zip(&scores) {
+            for c in 0..d {
+                out[at + c] += (s - max).exp() / sum * f64::from(v[key(j) + c]);
+            }
+        }
+    }
+    (out, lse)
+}
+
+fn compare(case: &Case, got: &AttnOut, want: &(Vec<f64>, Vec<f64>), pairs: bool, what: &str) {
+    assert_eq!(got.out.dtype(), case.dtype, "{what}");
+    // Values lie in −1..1. f32: a score of size s is off by some s·√d·6e-8, a weight by 2e-7 more. 16 bits: weights by
+    // 7.5e-5, the result by half a unit in the last place; in pairs the weights are bf16 too (2^-9 each, of one sign at
+    // worst in the mean of few).
+    let size = f64::from(case.spread).max(1.0);
+    let tol = match case.dtype {
+        DType::F32 => 3e-6 * size,
+        DType::F16 => 2f64.powi(-11) + 1e-4,
+        _ if pairs => 2f64.powi(-8),
+        _ => 2f64.powi(-9) + 1e-4,
+    };
+    for (i, (g, w)) in got.out.to_f32_vec().iter().zip(&want.0).enumerate() {
+        let diff = (f64::from(*g) - w).abs();
+        assert!(diff <= tol, "{what} out[{i}]: {g} not {w} in {case:?}");
+    }
+    let tol = if case.dtype == DType::F32 { 1e-6 } else { 8e-5 };
+    for (i, (g, w)) in got.lse.to_f32_vec().iter().zip(&want.1).enumerate() {
+        let diff = (f64::from(*g) - w).abs();
+        // Relative to the score's size: f32 keeps 24 bits of it.
+        let tol = tol + 4e-7 * size * w.abs().max(1.0);
+        assert!(
+            diff <= tol || f64::from(*g) == *w,
+            "{what} lse[{i}]: {g} not {w} in {case:?}"
+        );
+    }
+}
+
+fn check(case: &Case) {
+    let data = case.data();
+    let want = oracle(case, &data);
+    let mut joint = None;
+    if case.joint {
+        // [b, l, 3, h, d], of which q, k and v are narrow views; lq = lk and one head a group.
+        let shape = [case.b, case.lq, 1, case.h(), case.d];
+        let parts = [&data.q, &data.k, &data.v].map(|x| x.reshape(shape).unwrap());
+        joint = Some(Tensor::cat(&parts.each_ref().map(Tensor::view), 2).unwrap());
+    }
+    for tier in Tier::available() {
+        let mut input = case.input(&data, tier);
+        if let Some(joint) = &joint {
+            let view = joint.view().on(Device::Cpu(tier));
+            input.q = view.select(2, 0).unwrap();
+            input.k = view.select(2, 1).unwrap();
+            input.v = view.select(2, 2).unwrap();
+        }
+        let got = Flash.attend(&input).unwrap();
+        compare(case, &got, &want, false, &tier.to_string());
+        if case.dtype == DType::BF16 {
+            let got = with_pairs(&input);
+            compare(case, &got, &want, true, &format!("{tier} in pairs"));
+        }
+    }
+}
+
+/// Through the path of tier avx512-bf16, its product emulated on other tiers.
+fn with_pairs(input: &AttnInput<'_>) -> AttnOut {
+    let dims = Dims::of(input).unwrap();
+    let device = input.q.device();
+    let mut out = TensorMut::zeros(input.q.shape(), DType::BF16, device).unwrap();
+    let mut lse = TensorMut::zeros([dims.b, dims.h, dims.lq], DType::F32, device).unwrap();
+    cpu::Call::<bf16>::new(input, &dims, out.view_mut(), lse.view_mut())
+        .with_pairs()
+        .run()
+        .unwrap();
+    AttnOut {
+        out: out.freeze(),
+        lse: lse.freeze(),
+    }
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let lengths = prop::sample::select(vec![0usize, 1, 2, 7, 13, 24, 31, 77, 127]);
+    let keys = prop::sample::select(vec![0usize, 1, 3, 16, 17, 33, 77, 255, 257, 300]);
+    let d = prop::sample::select(vec![1usize, 8, 32, 33, 64, 88, 128, 160]);
+    let dtype = prop::sample::select(vec![DType::F32, DType::F32, DType::BF16, DType::F16]);
+    let bias = prop::option::of(prop::array::uniform3(any::<bool>()));
+    (
+        (1usize..3, 1usize..4, 1usize..4, lengths, keys, d),
+        (dtype, 0usize..3, any::<bool>(), any::<bool>(), bias),
+        (any::<bool>(), prop::option::of(-0.5f32..0.5)),
+    )
+        .prop_map(
+            |(
+                (b, h_kv, group, lq, lk, d),
+                (dtype, spread, causal, key_mask, bias),
+                (joint, scale),
+            )| {
+                let (group, lk) = if joint { (1, lq) } else { (group, lk) };
+                Case {
+                    b,
+                    h_kv,
+                    group,
+                    lq,
+                    lk,
+                    d,
+                    dtype,
+                    spread: [0.1, 1.0, 10.0][spread],
+                    causal,
+                    key_mask,
+                    bias,
+                    joint,
+                    scale,
+                }
+            },
+        )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #[test]
+    fn any_shape_equals_f64(case in cases()) {
+        check(&case);
+    }
+}
+
+#[test]
+fn large_heads_and_many_blocks_equal_f64() {
+    for (lq, lk, d) in [(90, 300, 512), (200, 1100, 64), (257, 700, 8)] {
+        for causal in [false, true] {
+            let case = Case {
+                lq,
+                lk,
+                d,
+                causal,
+                ..PLAIN
+            };
+            check(&case);
+            check(&Case {
+                dtype: DType::BF16,
+                group: 2,
+                ..case
+            });
+        }
+    }
+}
