@@ -11,9 +11,9 @@ mod error;
 mod group_norm;
 pub mod layout;
 pub mod linear;
+pub mod merge;
 pub mod norm;
 pub mod rope;
-pub mod merge;
 #[allow(dead_code, reason = "kernels land one by one")]
 mod rows;
 mod shape;
