@@ -16,6 +16,7 @@ mod request;
 pub mod schedulers;
 mod source;
 pub mod text;
+pub mod tokenizers;
 pub mod vae;
 pub mod weights;
 

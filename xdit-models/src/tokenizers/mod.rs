@@ -1,0 +1,244 @@
+//! Tokenizers: from every file form on the hub to the ids that transformers gives.
+//!
+//! transformers 5 builds a `CLIPTokenizer` or `T5Tokenizer` anew from the vocabulary, whatever else a `tokenizer.json`
+//! says, and takes a `TokenizersBackend` from its `tokenizer.json` as it is. So does this module; which class it is
+//! stands in `model_index.json`.
+
+mod added;
+mod charsmap;
+mod clip;
+mod spiece;
+mod t5;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ::tokenizers::{PostProcessor, TruncationDirection};
+
+use crate::config::ConfigFile;
+use crate::error::{Error, Result, shorten};
+use crate::source::ModelSource;
+
+/// The longest tokenizer file that is read, in bytes; mT5's has 16 MB.
+const MAX_TOKENIZER_BYTES: usize = 64 << 20;
+/// The longest prompt that is tokenized, in bytes.
+const MAX_PROMPT_BYTES: usize = 8 << 20;
+/// How many of the tokens that were cut off are turned into text again.
+const SHOWN_TOKENS: usize = 64;
+
+/// Turns prompts into token ids as the transformers class of the same name does.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: ::tokenizers::Tokenizer,
+    /// How messages name the tokenizer: its folder.
+    shown: String,
+    pad_id: u32,
+    model_max_length: Option<usize>,
+}
+
+/// A prompt as token ids.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Encoded {
+    /// Exactly as many ids as were asked for: the prompt's, the special tokens around it, padding.
+    pub ids: Vec<u32>,
+    /// How many of them are not padding.
+    pub len: usize,
+    /// What did not fit.
+    pub removed: Option<Removed>,
+}
+
+/// The end of a prompt that was cut off.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Removed {
+    /// How many tokens it had.
+    pub tokens: usize,
+    /// Its text, or the start of it when it is long.
+    pub text: String,
+}
+
+impl Tokenizer {
+    /// The tokenizer in the folder `component` of `source`, of the transformers class that `model_index.json` names.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for another class, [`Error::MissingFile`] without a vocabulary, [`Error::BadFile`] and
+    /// [`Error::BadConfig`] for files that no such tokenizer can be made of.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_models::ModelSource;
+    /// use xdit_models::tokenizers::Tokenizer;
+    /// let source = ModelSource::memory([
+    ///     ("tokenizer/vocab.json", br#"{"h":0,"i</w>":1,"hi</w>":2,"<|startoftext|>":3,"<|endoftext|>":4}"#.to_vec()),
+    ///     ("tokenizer/merges.txt", b"#version: 0.2\nh i</w>\n".to_vec()),
+    /// ]);
+    /// let tokenizer = Tokenizer::read(&source, "tokenizer", "CLIPTokenizer")?;
+    /// let encoded = tokenizer.encode("Hi hi hi", 4)?;
+    /// assert_eq!(encoded.ids, [3, 2, 2, 4]);
+    /// assert_eq!(encoded.removed.unwrap().text, "hi");
+    /// # Ok::<(), xdit_models::Error>(())
+    /// ```
+    pub fn read(source: &ModelSource, component: &str, class: &str) -> Result<Self> {
+        guarded(&source.shown(component), || match class {
+            "CLIPTokenizer" | "CLIPTokenizerFast" => clip::read(source, component),
+            "T5Tokenizer" | "T5TokenizerFast" => t5::read(source, component),
+            "TokenizersBackend" | "PreTrainedTokenizerFast" => read_whole(source, component),
+            _ => Err(Error::Unsupported {
+                file: source.shown(crate::model_index::MODEL_INDEX),
+                field: component.into(),
+                found: format!("\"{}\"", shorten(class)),
+                supported: "CLIPTokenizer, T5Tokenizer, TokenizersBackend, PreTrainedTokenizerFast"
+                    .into(),
+            }),
+        })
+    }
+
+    /// The ids of `prompt`: the start of it that fits, special tokens included, padded to `max_length`.
+    ///
+    /// # Shapes
+    /// [`Encoded::ids`] has `max_length` entries.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] when `max_length` does not even hold the special tokens, or the prompt is longer than
+    /// 8 MiB; [`Error::BadFile`] when the tokenizer has no token for unknown characters and needs one.
+    pub fn encode(&self, prompt: &str, max_length: usize) -> Result<Encoded> {
+        if prompt.len() > MAX_PROMPT_BYTES {
+            let allowed = format!("at most {MAX_PROMPT_BYTES} bytes long");
+            return Err(Error::invalid(
+                "prompt",
+                format!("a text of {} bytes", prompt.len()),
+                allowed,
+            ));
+        }
+        let special = self
+            .inner
+            .get_post_processor()
+            .map_or(0, |post| post.added_tokens(false));
+        if max_length < special || max_length > MAX_PROMPT_BYTES {
+            let allowed =
+                format!("from {special} to {MAX_PROMPT_BYTES}: the special tokens must fit");
+            return Err(Error::invalid("max_sequence_length", max_length, allowed));
+        }
+        guarded(&self.shown, || {
+            let bad = |error| Error::bad_file(&self.shown, format!("cannot tokenize: {error}"));
+            let mut encoding = self.inner.encode_fast(prompt, false).map_err(bad)?;
+            let removed = self.removed(
+                encoding
+                    .get_ids()
+                    .get(max_length - special..)
+                    .unwrap_or_default(),
+            );
+            encoding.truncate(max_length - special, 0, TruncationDirection::Right);
+            if let Some(post) = self.inner.get_post_processor() {
+                encoding = post.process(encoding, None, true).map_err(bad)?;
+            }
+            let mut ids = encoding.get_ids().to_vec();
+            let len = ids.len();
+            ids.resize(max_length, self.pad_id);
+            Ok(Encoded { ids, len, removed })
+        })
+    }
+
+    /// The longest sequence the model was made for, when its configuration says.
+    #[must_use]
+    pub fn model_max_length(&self) -> Option<usize> {
+        self.model_max_length
+    }
+
+    /// The id that fills up short prompts.
+    #[must_use]
+    pub fn pad_id(&self) -> u32 {
+        self.pad_id
+    }
+
+    /// One more than the highest id: what the embedding must have rows for.
+    #[must_use]
+    pub fn id_bound(&self) -> usize {
+        self.inner
+            .get_vocab(true)
+            .values()
+            .max()
+            .map_or(0, |id| *id as usize + 1)
+    }
+
+    fn removed(&self, ids: &[u32]) -> Option<Removed> {
+        let shown = ids.get(..SHOWN_TOKENS).unwrap_or(ids);
+        // CLIP marks the end of a word inside its tokens.
+        let text = self
+            .inner
+            .decode(shown, false)
+            .unwrap_or_default()
+            .replace("</w>", " ");
+        (!ids.is_empty()).then(|| Removed {
+            tokens: ids.len(),
+            text: text.trim().to_owned(),
+        })
+    }
+
+    /// Adds the special tokens of `tokenizer_config.json` and its like to `inner`, as transformers does.
+    fn finish(
+        mut inner: ::tokenizers::Tokenizer,
+        special: &added::SpecialTokens,
+        source: &ModelSource,
+        component: &str,
+    ) -> Result<Self> {
+        let shown = source.shown(component);
+        let bad = |reason: String| Error::bad_file(&shown, reason);
+        let tokens = special.to_add(&inner);
+        inner
+            .add_tokens(tokens)
+            .map_err(|error| bad(format!("cannot add tokens: {error}")))?;
+        let pad = special
+            .pad()
+            .ok_or_else(|| bad("no pad_token: prompts cannot be padded".into()))?;
+        let pad_id = inner
+            .token_to_id(pad)
+            .ok_or_else(|| bad(format!("pad_token `{}` has no id", shorten(pad))))?;
+        Ok(Self {
+            pad_id,
+            model_max_length: special.model_max_length(),
+            inner,
+            shown,
+        })
+    }
+}
+
+/// The tokenizer of a `tokenizer.json`, taken as it is.
+fn read_whole(source: &ModelSource, component: &str) -> Result<Tokenizer> {
+    let path = format!("{component}/tokenizer.json");
+    let bytes = source.read(&path, MAX_TOKENIZER_BYTES)?;
+    let bad = |reason: String| Error::bad_file(source.shown(&path), reason);
+    let json: serde_json::Value =
+        serde_json::from_slice(&bytes).map_err(|error| bad(format!("not valid JSON: {error}")))?;
+    charsmap::check_normalizer(&json["normalizer"]).map_err(bad)?;
+    let mut inner: ::tokenizers::Tokenizer = serde_json::from_value(json.clone())
+        .map_err(|error| bad(format!("not a tokenizer: {error}")))?;
+    let padding = inner.get_padding().map(|padding| padding.pad_token.clone());
+    inner.with_padding(None);
+    let cut = inner.with_truncation(None).map(|_| ());
+    cut.map_err(|error| bad(error.to_string()))?;
+    let mut special = added::SpecialTokens::read(source, component, &[], Some(&json))?;
+    special.default_pad(padding);
+    Tokenizer::finish(inner, &special, source, component)
+}
+
+/// `tokenizer_config.json` of the folder `component`, or an empty one.
+fn tokenizer_config(source: &ModelSource, component: &str) -> Result<ConfigFile> {
+    let path = format!("{component}/tokenizer_config.json");
+    if source.exists(&path) {
+        source.config(&path)
+    } else {
+        ConfigFile::parse(source.shown(&path), b"{}")
+    }
+}
+
+/// Runs `call`, which leads into the tokenizers library; a panic there on a file that it cannot handle is an error.
+fn guarded<T>(shown: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
+        Err(Error::bad_file(
+            shown,
+            "the tokenizers library cannot handle these files",
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests;
