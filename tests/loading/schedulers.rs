@@ -1,0 +1,116 @@
+//! diffusers' flow-matching schedules and steps: `schedulers.json`.
+
+use serde_json::Value;
+use xdit_models::ConfigFile;
+use xdit_models::noise::Generator;
+use xdit_models::schedulers::{
+    FlowMatchEuler, FlowMatchEulerConfig, Scheduler, StepState, TimestepRequest,
+};
+
+use super::golden_bytes;
+
+fn goldens() -> Value {
+    serde_json::from_slice(&golden_bytes("schedulers.json")).expect("a golden file")
+}
+
+fn scheduler(config: &Value) -> FlowMatchEuler {
+    let file = ConfigFile::parse("schedulers.json", config.to_string().as_bytes())
+        .expect("a configuration");
+    FlowMatchEuler::new(
+        FlowMatchEulerConfig::read(&file).expect("a configuration that diffusers took"),
+    )
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|number| number.as_f64().expect("a number"))
+        .collect()
+}
+
+fn close(name: &str, found: &[f32], expected: &[f64], unit: f64) {
+    assert_eq!(found.len(), expected.len(), "{name}");
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        // Two units in the last place: exp, ln and pow of another C library, SciPy's beta quantiles.
+        let tolerance = unit * 1.2e-7;
+        let difference = (f64::from(*found) - expected).abs();
+        assert!(
+            difference <= tolerance,
+            "{name}[{i}]: {found} is not diffusers' {expected}"
+        );
+    }
+}
+
+#[test]
+fn schedules_are_those_of_diffusers() {
+    let goldens = goldens();
+    let schedules = goldens["schedules"].as_array().expect("schedules");
+    assert!(schedules.len() > 200, "only {} schedules", schedules.len());
+    for case in schedules {
+        let call = &case["set_timesteps"];
+        let sigmas = call.get("sigmas").map(numbers);
+        let timesteps = call.get("timesteps").map(numbers);
+        let mut scheduler = scheduler(&case["config"]);
+        let request = TimestepRequest {
+            num_inference_steps: call["num_inference_steps"].as_u64().map(|n| n as usize),
+            sigmas: sigmas.as_deref(),
+            timesteps: timesteps.as_deref(),
+            mu: call["mu"].as_f64(),
+        };
+        scheduler
+            .set_timesteps(&request)
+            .expect("a schedule that diffusers made");
+        let name = format!("{} {call}", case["config"]);
+        close(&name, scheduler.sigmas(), &numbers(&case["sigmas"]), 1.0);
+        close(
+            &name,
+            scheduler.timesteps(),
+            &numbers(&case["timesteps"]),
+            1000.0,
+        );
+    }
+}
+
+#[test]
+fn steps_are_those_of_diffusers() {
+    let goldens = goldens();
+    let runs = goldens["steps"].as_array().expect("steps");
+    assert!(!runs.is_empty(), "no steps");
+    for run in runs {
+        let mut scheduler = scheduler(&run["config"]);
+        let request = TimestepRequest {
+            sigmas: Some(&[1.0, 0.75, 0.5, 0.25]),
+            mu: run["mu"].as_f64(),
+            ..Default::default()
+        };
+        scheduler
+            .set_timesteps(&request)
+            .expect("a schedule that diffusers made");
+        let mut sample: Vec<f32> = numbers(&run["sample"]).iter().map(|x| *x as f32).collect();
+        let mut generator = Generator::new(run["noise_seed"].as_u64().unwrap_or_default());
+        let mut state = StepState::default();
+        for step in run["steps"].as_array().expect("steps of a run") {
+            let velocity: Vec<f32> = numbers(&step["model_output"])
+                .iter()
+                .map(|x| *x as f32)
+                .collect();
+            let noise = scheduler
+                .draws_noise()
+                .then(|| generator.randn::<f32>(sample.len()).expect("eight numbers"));
+            scheduler
+                .step(&mut state, &velocity, &mut sample, noise.as_deref())
+                .expect("a step");
+            // Values below 4: two units in their last place; stochastic steps hold noise that is 3e-6 from torch's.
+            let unit = if noise.is_some() { 30.0 } else { 4.0 };
+            close(
+                &run["config"].to_string(),
+                &sample,
+                &numbers(&step["prev_sample"]),
+                unit,
+            );
+        }
+        assert_eq!(state.step, 4, "{}", run["config"]);
+    }
+}

@@ -1,0 +1,124 @@
+//! The ids that transformers gives 500 prompts: `tokens.json.gz`.
+
+use std::io::Read;
+use std::path::Path;
+
+use flate2::read::GzDecoder;
+use serde_json::Value;
+use xdit_models::tokenizers::Tokenizer;
+use xdit_models::{ModelIndex, ModelSource};
+
+use super::{golden, golden_bytes};
+
+fn goldens() -> Value {
+    let mut text = String::new();
+    GzDecoder::new(golden_bytes("tokens.json.gz").as_slice())
+        .read_to_string(&mut text)
+        .expect("a golden file");
+    serde_json::from_str(&text).expect("a golden file")
+}
+
+/// The tokenizer in `folder`, `pipelines/NAME/COMPONENT` or `demo/COMPONENT`, of the class that its pipeline names.
+fn tokenizer(folder: &str) -> Tokenizer {
+    let (pipeline, component) = folder.rsplit_once('/').expect("a folder of a pipeline");
+    let root = match pipeline {
+        "demo" => Path::new(env!("CARGO_MANIFEST_DIR")).join("../xdit-models/demo/flux"),
+        _ => golden(pipeline),
+    };
+    let source = ModelSource::folder(root).expect("the pipeline");
+    let index = ModelIndex::read(&source).expect("its index");
+    Tokenizer::read(&source, component, &index.components[component].class).expect("its tokenizer")
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value
+        .as_array()
+        .expect("ids")
+        .iter()
+        .map(|id| id.as_u64().expect("an id") as u32)
+        .collect()
+}
+
+#[test]
+fn ids_are_those_of_transformers() {
+    let goldens = goldens();
+    let prompts: Vec<&str> = goldens["prompts"]
+        .as_array()
+        .expect("prompts")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    assert_eq!(prompts.len(), 500, "the golden holds 500 prompts");
+    for group in goldens["tokenizers"].as_array().expect("tokenizers") {
+        let max_length = group["max_length"].as_u64().expect("max_length") as usize;
+        for folder in group["folders"]
+            .as_array()
+            .expect("folders")
+            .iter()
+            .filter_map(Value::as_str)
+        {
+            let tokenizer = tokenizer(folder);
+            let bound = tokenizer.id_bound() as u32;
+            for (i, prompt) in prompts.iter().enumerate() {
+                let encoded = tokenizer.encode(prompt, max_length).expect("a prompt");
+                assert_eq!(
+                    encoded.ids,
+                    ids(&group["padded"][i]),
+                    "{folder}: {prompt:?}"
+                );
+                let whole = ids(&group["ids"][i]);
+                assert_eq!(
+                    encoded.removed.is_some(),
+                    whole.len() > max_length,
+                    "{folder}: {prompt:?}"
+                );
+                assert_eq!(
+                    tokenizer.encode(prompt, whole.len()).expect("a prompt").ids,
+                    whole,
+                    "{folder}: {prompt:?}"
+                );
+                assert!(
+                    encoded.ids.iter().all(|id| *id < bound),
+                    "{folder}: {prompt:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_megabyte_of_prompt_is_cut_in_bounded_time() {
+    let goldens = goldens();
+    let start = std::time::Instant::now();
+    for folder in [
+        "pipelines/flux-dev/tokenizer",
+        "pipelines/flux-dev/tokenizer_2",
+        "demo/tokenizer_2",
+    ] {
+        let tokenizer = tokenizer(folder);
+        // Words, one endless word, and characters that some of these tokenizers do not know.
+        for (unit, fills) in [("a red circle, ", true), ("x", true), ("é😀", false)] {
+            let long = tokenizer
+                .encode(&unit.repeat((1 << 20) / unit.len()), 77)
+                .expect("a long prompt");
+            assert_eq!(long.ids.len(), 77, "{folder}");
+            assert!(long.len == 77 || !fills, "{folder}: {} tokens", long.len);
+            let shown = long.removed.map_or(0, |removed| removed.text.len());
+            assert!(
+                shown < 10_000,
+                "{folder}: shows {shown} bytes of what was cut off"
+            );
+        }
+        assert!(
+            tokenizer.encode(&"a".repeat(9 << 20), 77).is_err(),
+            "{folder}"
+        );
+        assert!(tokenizer.encode("a", 0).is_err(), "{folder}");
+    }
+    // A second or two on one core; quadratic time would take hours.
+    assert!(start.elapsed().as_secs() < 120, "{:?}", start.elapsed());
+    assert!(
+        goldens["versions"]["transformers"].is_string(),
+        "the golden says which transformers made it"
+    );
+}
