@@ -3,11 +3,15 @@
 
 mod activation;
 pub mod config;
+#[cfg(feature = "demo")]
+mod demo;
 pub mod error;
 mod file_bytes;
 pub mod flux;
 mod image;
 pub mod info;
+pub mod layers;
+mod memory;
 mod model_index;
 pub mod noise;
 mod observer;

@@ -133,3 +133,31 @@ impl<O: Observer + ?Sized> Observer for &mut O {
         (**self).warning(text);
     }
 }
+
+impl dyn Observer + '_ {
+    /// Shows a result that is there already.
+    pub(crate) fn offer(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        if !self.wants_tensors() {
+            return Ok(());
+        }
+        self.tensor(name, &|| Ok(tensor.clone()))
+    }
+
+    /// Shows a list of numbers.
+    pub(crate) fn offer_values(&mut self, name: &str, values: &[f32]) -> Result<()> {
+        if !self.wants_tensors() {
+            return Ok(());
+        }
+        self.tensor(name, &|| Ok(Tensor::from_slice(values, [values.len()])?))
+    }
+
+    /// Shows a picture `[b, h, w, c]` in diffusers' layout `[b, c, h, w]`.
+    pub(crate) fn offer_picture(&mut self, name: &str, x_bhwc: &Tensor) -> Result<()> {
+        if !self.wants_tensors() {
+            return Ok(());
+        }
+        self.tensor(name, &|| {
+            Ok(x_bhwc.view().permute(&[0, 3, 1, 2])?.to_tensor()?)
+        })
+    }
+}

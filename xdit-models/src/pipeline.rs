@@ -1,8 +1,11 @@
 //! Pipelines: from a prompt to an image, whatever the model.
 
+use std::num::NonZero;
+
 use xdit_kernels::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
+use crate::flux::FluxPipeline;
 use crate::image::Image;
 use crate::model_index::{ModelIndex, PipelineClass};
 use crate::observer::Observer;
@@ -54,9 +57,33 @@ pub struct Output {
 }
 
 /// A loaded pipeline of any supported class.
+///
+/// It owns a thread pool and computes on it alone.
+///
+/// # Examples
+/// ```
+/// # #[cfg(feature = "demo")] {
+/// use xdit_models::{LoadOptions, ModelSource, OutputType, Pipeline, Request};
+/// let pipe = Pipeline::load(&ModelSource::demo(), &LoadOptions::default(), &mut ())?;
+/// let request = Request::new(["a red circle on a blue background"])
+///     .height(64)
+///     .width(64)
+///     .num_inference_steps(2);
+/// let output = pipe.generate(&request, &mut ())?;
+/// assert_eq!((output.images[0].width, output.images[0].height), (64, 64));
+/// # }
+/// # Ok::<(), xdit_models::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Pipeline {
-    defaults: Defaults,
+    model: Model,
+    pool: rayon::ThreadPool,
+}
+
+/// The pipelines that can be run.
+#[derive(Debug)]
+enum Model {
+    Flux(Box<FluxPipeline>),
 }
 
 impl Pipeline {
@@ -64,22 +91,47 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::MissingFile`], [`Error::BadFile`], [`Error::BadConfig`], [`Error::BadTensor`] or
-    /// [`Error::Unsupported`] for what is wrong with its files, [`Error::OutOfMemory`] when its weights do not fit.
+    /// [`Error::Unsupported`] for what is wrong with its files, [`Error::OutOfMemory`] when its weights do not fit,
+    /// [`Error::InvalidRequest`] for no threads or too many.
     pub fn load(
         source: &ModelSource,
         options: &LoadOptions,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let _ = (options, observer);
-        match ModelIndex::read(source)?.pipeline {
-            PipelineClass::Flux => Err(Error::bad_file(source.name(), "Flux lands next")),
+        let pool = pool(options.threads)?;
+        let model = pool.install(|| {
+            Ok(match ModelIndex::read(source)?.pipeline {
+                PipelineClass::Flux => {
+                    Model::Flux(Box::new(FluxPipeline::load(source, options, observer)?))
+                }
+            })
+        });
+        Ok(Self {
+            model: model.map_err(named_memory)?,
+            pool,
+        })
+    }
+
+    /// The class of the pipeline.
+    #[must_use]
+    pub fn class(&self) -> PipelineClass {
+        match self.model {
+            Model::Flux(_) => PipelineClass::Flux,
         }
     }
 
     /// What a call uses where its request says nothing.
     #[must_use]
     pub fn defaults(&self) -> &Defaults {
-        &self.defaults
+        match &self.model {
+            Model::Flux(pipeline) => pipeline.defaults(),
+        }
+    }
+
+    /// How many threads it computes with.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
     }
 
     /// Draws what `request` asks for.
@@ -88,7 +140,48 @@ impl Pipeline {
     /// [`Error::InvalidRequest`] for arguments out of range, [`Error::OutOfMemory`] when the call would not fit,
     /// [`Error::Stopped`] when the observer ended it.
     pub fn generate(&self, request: &Request, observer: &mut dyn Observer) -> Result<Output> {
-        let _ = (request, observer);
-        Err(Error::bad_file("pipeline", "Flux lands next"))
+        let _span = tracing::info_span!("generate").entered();
+        let output = self.pool.install(|| match &self.model {
+            Model::Flux(pipeline) => pipeline.generate(request, observer),
+        });
+        output.map_err(named_memory)
+    }
+}
+
+/// More threads than this are a mistake.
+const MAX_THREADS: usize = 4096;
+
+fn pool(threads: Option<usize>) -> Result<rayon::ThreadPool> {
+    // Asked here because rayon would read its environment variable.
+    let threads =
+        threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get));
+    if !(1..=MAX_THREADS).contains(&threads) {
+        return Err(Error::invalid(
+            "threads",
+            threads,
+            format!("from 1 to {MAX_THREADS}"),
+        ));
+    }
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("xdit-{i}"))
+        .build()
+        .map_err(|error| {
+            Error::invalid(
+                "threads",
+                threads,
+                format!("as many as the system allows ({error})"),
+            )
+        })
+}
+
+/// An allocation that a kernel was refused, as this crate's own kind of error.
+fn named_memory(error: Error) -> Error {
+    match error {
+        Error::Kernel(xdit_kernels::Error::OutOfMemory { op, bytes }) => Error::OutOfMemory {
+            what: op.into(),
+            bytes: bytes as u64,
+        },
+        other => other,
     }
 }

@@ -19,6 +19,9 @@ const MAX_DEPTH: usize = 4;
 /// More files than this are not listed; FLUX.1-dev has 30.
 const MAX_FILES: usize = 10_000;
 
+/// The name of the pipeline that is part of this crate.
+pub(crate) const DEMO: &str = "demo";
+
 /// The files of one pipeline, named by their path inside it with `/` between folders.
 ///
 /// Cheap to clone; the bytes of an embedded or in-memory pipeline are shared.

@@ -1,5 +1,15 @@
-//! Flux.1: its transformer's configuration.
+//! Flux.1: transformer and pipeline.
 
+mod blocks;
+mod components;
 mod config;
+mod embeddings;
+mod latents;
+mod pipeline;
+mod plan;
+mod transformer;
 
 pub use config::FluxConfig;
+pub use embeddings::RotaryTables;
+pub use pipeline::FluxPipeline;
+pub use transformer::{FluxInput, FluxText, FluxTransformer};

@@ -1,7 +1,34 @@
-//! Text encoders: their configurations.
+//! Text encoders: CLIP and T5.
 
+mod clip;
 mod clip_config;
+mod t5;
 mod t5_config;
 
+pub use clip::{ClipOutput, ClipTextModel};
 pub use clip_config::ClipTextConfig;
+pub use t5::T5Encoder;
 pub use t5_config::T5Config;
+
+use crate::error::{Error, Result};
+
+/// The length of all rows of `ids`.
+fn check_ids(ids: &[Vec<u32>], longest: Option<usize>) -> Result<usize> {
+    let length = ids.first().map_or(0, Vec::len);
+    let fits = length > 0
+        && longest.is_none_or(|longest| length <= longest)
+        && ids.iter().all(|row| row.len() == length);
+    if !fits {
+        let expected = longest.map_or_else(
+            || "rows of token ids of one length".to_owned(),
+            |longest| format!("rows of token ids of one length, at most {longest}"),
+        );
+        let lengths: Vec<usize> = ids.iter().map(Vec::len).take(8).collect();
+        return Err(Error::Kernel(xdit_kernels::Error::shape(
+            "text encoder",
+            expected,
+            lengths,
+        )));
+    }
+    Ok(length)
+}

@@ -1,0 +1,6 @@
+//! Flux against diffusers, stage by stage: the goldens of `tests/golden` (see FORMAT.md there), the demo pipeline, the
+//! tensors of the real FLUX.1-dev.
+
+mod cases;
+mod golden;
+mod vae;

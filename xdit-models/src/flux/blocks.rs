@@ -1,0 +1,322 @@
+//! The two kinds of Flux blocks (diffusers `models/transformers/transformer_flux.py`).
+//!
+//! Shapes: b images, l tokens, h heads, d head dim, c = h · d channels. Text stands before the image in joint sequences.
+
+use xdit_kernels::activation::Activation;
+use xdit_kernels::attention::{Attention, AttnInput, Segment};
+use xdit_kernels::linear::{Epilogue, Linear};
+use xdit_kernels::norm::layer_norm_modulate;
+use xdit_kernels::rope::{QkNormRope, qk_norm_rope_into};
+use xdit_kernels::{Tensor, TensorMut, View};
+
+use super::{FluxConfig, RotaryTables};
+use crate::error::Result;
+use crate::layers::Packing;
+use crate::weights::Scope;
+
+/// Added to every variance and mean square in the transformer.
+pub(crate) const EPS: f32 = 1e-6;
+/// Width of the feed-forward layers, in multiples of the residual stream's.
+const MLP_RATIO: usize = 4;
+
+/// One vector `[b, c]` out of the concatenation `[b, n·c]` that a modulation layer makes.
+pub(crate) fn chunk(modulation_bc: &Tensor, index: usize, channels: usize) -> Result<View<'_>> {
+    Ok(modulation_bc.view().narrow(1, index * channels, channels)?)
+}
+
+/// `FluxTransformerBlock`: text and image keep weights of their own and meet in attention.
+#[derive(Debug)]
+pub(crate) struct DoubleBlock {
+    image: Stream,
+    text: Stream,
+    heads: usize,
+}
+
+/// What one of the two token streams of a double block owns.
+#[derive(Debug)]
+struct Stream {
+    modulation: Linear,
+    qkv: Linear,
+    norm_q: Tensor,
+    norm_k: Tensor,
+    out: Linear,
+    ff_in: Linear,
+    ff_out: Linear,
+}
+
+impl Stream {
+    /// `names`: norm, q, k, v, norm of q, norm of k, output, feed-forward.
+    fn load(
+        scope: &Scope<'_>,
+        config: &FluxConfig,
+        names: [&str; 8],
+        packing: &mut Packing<'_>,
+    ) -> Result<Self> {
+        let [norm, q, k, v, norm_q, norm_k, out, ff] = names;
+        let (c, d) = (config.hidden_size(), config.attention_head_dim);
+        let (attn, ff) = (scope.child("attn"), scope.child(ff).child("net"));
+        Ok(Self {
+            modulation: packing.linear(&scope.child(norm).child("linear"), [6 * c, c], true)?,
+            qkv: packing.fused(&[q, k, v].map(|name| (attn.child(name), c)), c, true)?,
+            norm_q: packing.vector(&attn.child(norm_q), "weight", d)?,
+            norm_k: packing.vector(&attn.child(norm_k), "weight", d)?,
+            out: packing.linear(&attn.child(out), [c, c], true)?,
+            ff_in: packing.linear(&ff.child("0.proj"), [MLP_RATIO * c, c], true)?,
+            ff_out: packing.linear(&ff.child("2"), [c, MLP_RATIO * c], true)?,
+        })
+    }
+
+    /// Queries, keys and values of this stream, into rows `start..` of the joint ones.
+    fn project(
+        &self,
+        x_blc: &Tensor,
+        modulation: &Tensor,
+        rope: &RotaryTables,
+        start: usize,
+        joint: &mut Joint,
+    ) -> Result<()> {
+        let c = x_blc.dim(2);
+        let normed = layer_norm_modulate(
+            x_blc,
+            chunk(modulation, 0, c)?,
+            chunk(modulation, 1, c)?,
+            EPS,
+        )?;
+        let qkv_blc = self.qkv.forward(&normed)?;
+        drop(normed);
+        joint.fill(&qkv_blc, [&self.norm_q, &self.norm_k], rope, start)
+    }
+
+    /// The stream after attention's part `attn_blc` and the feed-forward layers.
+    fn finish(&self, x_blc: &Tensor, modulation: &Tensor, attn_blc: View<'_>) -> Result<Tensor> {
+        let c = x_blc.dim(2);
+        let gate = |index, residual| -> Result<_> {
+            Ok(Epilogue::GateResidual {
+                gate: chunk(modulation, index, c)?,
+                residual,
+            })
+        };
+        let hidden = self.out.forward_with(&[attn_blc], gate(2, x_blc.view())?)?;
+        let normed = layer_norm_modulate(
+            &hidden,
+            chunk(modulation, 3, c)?,
+            chunk(modulation, 4, c)?,
+            EPS,
+        )?;
+        let inner = self
+            .ff_in
+            .forward_with(&[normed.view()], Epilogue::Activation(Activation::GeluTanh))?;
+        drop(normed);
+        Ok(self
+            .ff_out
+            .forward_with(&[inner.view()], gate(5, hidden.view())?)?)
+    }
+}
+
+impl DoubleBlock {
+    pub(crate) fn load(
+        scope: &Scope<'_>,
+        config: &FluxConfig,
+        packing: &mut Packing<'_>,
+    ) -> Result<Self> {
+        let image = [
+            "norm1", "to_q", "to_k", "to_v", "norm_q", "norm_k", "to_out.0", "ff",
+        ];
+        let text = [
+            "norm1_context",
+            "add_q_proj",
+            "add_k_proj",
+            "add_v_proj",
+            "norm_added_q",
+            "norm_added_k",
+            "to_add_out",
+            "ff_context",
+        ];
+        Ok(Self {
+            image: Stream::load(scope, config, image, packing)?,
+            text: Stream::load(scope, config, text, packing)?,
+            heads: config.num_attention_heads,
+        })
+    }
+
+    /// Shift, scale and gate of attention and of the feed-forward layers, for image and text: two `[b, 6c]`.
+    pub(crate) fn modulation(&self, silu_temb_bc: &Tensor) -> Result<[Tensor; 2]> {
+        Ok([
+            self.image.modulation.forward(silu_temb_bc)?,
+            self.text.modulation.forward(silu_temb_bc)?,
+        ])
+    }
+
+    /// Image and text streams after the block; `offer` sees attention after its output projection's input.
+    pub(crate) fn forward(
+        &self,
+        image_blc: &Tensor,
+        text_blc: &Tensor,
+        modulation: &[Tensor; 2],
+        rope: &RotaryTables,
+        attention: &mut dyn Attention,
+    ) -> Result<[Tensor; 2]> {
+        let (text_len, image_len) = (text_blc.dim(1), image_blc.dim(1));
+        let mut joint = Joint::new(image_blc, text_len + image_len, self.heads)?;
+        self.text
+            .project(text_blc, &modulation[1], rope, 0, &mut joint)?;
+        self.image
+            .project(image_blc, &modulation[0], rope, text_len, &mut joint)?;
+        let attn_blc = joint.attend(attention, [text_len, image_len])?;
+        let text = self.text.finish(
+            text_blc,
+            &modulation[1],
+            attn_blc.view().narrow(1, 0, text_len)?,
+        )?;
+        let image = self.image.finish(
+            image_blc,
+            &modulation[0],
+            attn_blc.view().narrow(1, text_len, image_len)?,
+        )?;
+        Ok([image, text])
+    }
+}
+
+/// `FluxSingleTransformerBlock`: one joint stream, attention and feed-forward side by side.
+#[derive(Debug)]
+pub(crate) struct SingleBlock {
+    modulation: Linear,
+    qkv: Linear,
+    norm_q: Tensor,
+    norm_k: Tensor,
+    mlp: Linear,
+    out: Linear,
+    heads: usize,
+}
+
+impl SingleBlock {
+    pub(crate) fn load(
+        scope: &Scope<'_>,
+        config: &FluxConfig,
+        packing: &mut Packing<'_>,
+    ) -> Result<Self> {
+        let (c, d) = (config.hidden_size(), config.attention_head_dim);
+        let attn = scope.child("attn");
+        Ok(Self {
+            modulation: packing.linear(&scope.child("norm").child("linear"), [3 * c, c], true)?,
+            qkv: packing.fused(
+                &["to_q", "to_k", "to_v"].map(|name| (attn.child(name), c)),
+                c,
+                true,
+            )?,
+            norm_q: packing.vector(&attn.child("norm_q"), "weight", d)?,
+            norm_k: packing.vector(&attn.child("norm_k"), "weight", d)?,
+            mlp: packing.linear(&scope.child("proj_mlp"), [MLP_RATIO * c, c], true)?,
+            out: packing.linear(&scope.child("proj_out"), [c, (1 + MLP_RATIO) * c], true)?,
+            heads: config.num_attention_heads,
+        })
+    }
+
+    /// Shift, scale and gate: `[b, 3c]`.
+    pub(crate) fn modulation(&self, silu_temb_bc: &Tensor) -> Result<Tensor> {
+        Ok(self.modulation.forward(silu_temb_bc)?)
+    }
+
+    /// The joint stream, text first, after the block.
+    pub(crate) fn forward(
+        &self,
+        x_blc: &Tensor,
+        modulation: &Tensor,
+        rope: &RotaryTables,
+        attention: &mut dyn Attention,
+    ) -> Result<Tensor> {
+        let (length, c, text_len) = (x_blc.dim(1), x_blc.dim(2), rope.text_len());
+        let normed = layer_norm_modulate(
+            x_blc,
+            chunk(modulation, 0, c)?,
+            chunk(modulation, 1, c)?,
+            EPS,
+        )?;
+        let mut joint = Joint::new(x_blc, length, self.heads)?;
+        joint.fill(
+            &self.qkv.forward(&normed)?,
+            [&self.norm_q, &self.norm_k],
+            rope,
+            0,
+        )?;
+        let attn_blc = joint.attend(attention, [text_len, length - text_len])?;
+        let mlp_blc = self
+            .mlp
+            .forward_with(&[normed.view()], Epilogue::Activation(Activation::GeluTanh))?;
+        drop(normed);
+        let gate = Epilogue::GateResidual {
+            gate: chunk(modulation, 2, c)?,
+            residual: x_blc.view(),
+        };
+        Ok(self
+            .out
+            .forward_with(&[attn_blc.view(), mlp_blc.view()], gate)?)
+    }
+}
+
+/// Queries, keys and values of text and image together, `[b, l, h, d]`, while they are filled.
+struct Joint {
+    q: TensorMut,
+    k: TensorMut,
+    v: TensorMut,
+    heads: usize,
+}
+
+impl Joint {
+    fn new(like_blc: &Tensor, length: usize, heads: usize) -> Result<Self> {
+        let shape = [like_blc.dim(0), length, heads, like_blc.dim(2) / heads];
+        let zeros = || TensorMut::zeros(shape, like_blc.dtype(), like_blc.device());
+        Ok(Self {
+            q: zeros()?,
+            k: zeros()?,
+            v: zeros()?,
+            heads,
+        })
+    }
+
+    /// Normalises and rotates `qkv_blc` `[b, n, 3c]` into rows `start..start + n`.
+    fn fill(
+        &mut self,
+        qkv_blc: &Tensor,
+        [norm_q, norm_k]: [&Tensor; 2],
+        rope: &RotaryTables,
+        start: usize,
+    ) -> Result<()> {
+        let (len, c) = (qkv_blc.dim(1), qkv_blc.dim(2) / 3);
+        let options = QkNormRope {
+            norm_q: Some(norm_q.view()),
+            norm_k: Some(norm_k.view()),
+            eps: EPS,
+            rope: Some(rope.rows(start, len)?),
+        };
+        let qkv_bl3hd = qkv_blc
+            .view()
+            .split_last(&[3, self.heads, c / self.heads])?;
+        let [q, k, v] =
+            [&mut self.q, &mut self.k, &mut self.v].map(|t| t.view_mut().narrow(1, start, len));
+        qk_norm_rope_into(qkv_bl3hd, &options, q?, k?, v?)?;
+        Ok(())
+    }
+
+    /// `[b, l, c]`.
+    fn attend(
+        self,
+        attention: &mut dyn Attention,
+        [text_len, image_len]: [usize; 2],
+    ) -> Result<Tensor> {
+        let (q, k, v) = (self.q.freeze(), self.k.freeze(), self.v.freeze());
+        let whole = |len| Segment {
+            start: 0,
+            len,
+            total: len,
+        };
+        let segments = [whole(text_len), whole(image_len)];
+        let input = AttnInput {
+            segments: &segments,
+            ..AttnInput::new(q.view(), k.view(), v.view())
+        };
+        let out = attention.attend(&input)?.out;
+        let shape = [out.dim(0), out.dim(1), out.dim(2) * out.dim(3)];
+        Ok(out.reshape(shape)?)
+    }
+}

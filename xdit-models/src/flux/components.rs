@@ -1,0 +1,291 @@
+//! The parts of a Flux pipeline: loading them, and what they say about defaults and prompts.
+
+use xdit_kernels::{DType, Tensor};
+
+use super::{FluxConfig, FluxText, FluxTransformer};
+use crate::error::Result;
+use crate::layers::Packing;
+use crate::memory;
+use crate::model_index::ModelIndex;
+use crate::observer::{Observer, Phase, PhaseEvent};
+use crate::pipeline::LoadOptions;
+use crate::request::{Branches, Defaults};
+use crate::schedulers::FlowMatchEulerConfig;
+use crate::source::{DEMO, ModelSource};
+use crate::text::{ClipTextConfig, ClipTextModel, T5Config, T5Encoder};
+use crate::tokenizers::Tokenizer;
+use crate::vae::{VaeConfig, VaeDecoder};
+use crate::weights::{Scope, Weights};
+
+/// CLIP's context, where its tokenizer does not say.
+const CLIP_LENGTH: usize = 77;
+/// The classes of tokenizers, for either text encoder.
+const TOKENIZERS: &[&str] = &[
+    "CLIPTokenizer",
+    "CLIPTokenizerFast",
+    "T5Tokenizer",
+    "T5TokenizerFast",
+    "TokenizersBackend",
+    "PreTrainedTokenizerFast",
+];
+
+/// Everything that a Flux pipeline loads.
+#[derive(Debug)]
+pub(crate) struct Components {
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) tokenizer_2: Tokenizer,
+    pub(crate) text_encoder: ClipTextModel,
+    pub(crate) text_encoder_2: T5Encoder,
+    pub(crate) transformer: FluxTransformer,
+    pub(crate) vae: VaeDecoder,
+    pub(crate) scheduler: FlowMatchEulerConfig,
+    /// Pixels along the side of the pictures that the autoencoder was made for, when its configuration says.
+    sample_size: Option<usize>,
+}
+
+impl Components {
+    pub(crate) fn load(
+        source: &ModelSource,
+        options: &LoadOptions,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let _span = tracing::info_span!("load").entered();
+        let index = ModelIndex::read(source)?;
+        // Configurations first: what is wrong with them shows before any weight is read.
+        index.expect("text_encoder", &["CLIPTextModel"])?;
+        index.expect("text_encoder_2", &["T5EncoderModel"])?;
+        index.expect("transformer", &["FluxTransformer2DModel"])?;
+        index.expect("vae", &["AutoencoderKL"])?;
+        index.expect("scheduler", &["FlowMatchEulerDiscreteScheduler"])?;
+        let clip = ClipTextConfig::read(&source.config("text_encoder/config.json")?)?;
+        let t5 = T5Config::read(&source.config("text_encoder_2/config.json")?)?;
+        let flux = FluxConfig::read(&source.config("transformer/config.json")?)?;
+        let vae_file = source.config("vae/config.json")?;
+        let vae = VaeConfig::read(&vae_file)?;
+        check_widths(source, &flux, &clip, &t5, &vae)?;
+        let scheduler =
+            FlowMatchEulerConfig::read(&source.config("scheduler/scheduler_config.json")?)?;
+        let tokenizer =
+            |name: &str| Tokenizer::read(source, name, &index.expect(name, TOKENIZERS)?.class);
+        let (tokenizer, tokenizer_2) = (tokenizer("tokenizer")?, tokenizer("tokenizer_2")?);
+
+        let names = ["transformer", "text_encoder", "text_encoder_2", "vae"];
+        let open = |name: &str| source.open_weights(name, options.variant.as_deref());
+        let weights = names.map(open);
+        let [dit_weights, clip_weights, t5_weights, vae_weights] = weights;
+        let [dit_weights, clip_weights, t5_weights, vae_weights] =
+            [dit_weights?, clip_weights?, t5_weights?, vae_weights?];
+        let all = [&dit_weights, &clip_weights, &t5_weights, &vae_weights];
+        memory::check(
+            "the weights",
+            packed_bytes(&all, options.dtype),
+            options.memory_limit,
+        )?;
+
+        let total = all.iter().map(|weights| weights.total_bytes()).sum();
+        observer.phase(Phase::Load, PhaseEvent::Start { total });
+        let mut done = 0;
+        let mut on_packed = |bytes: u64| {
+            done += bytes;
+            observer.phase(
+                Phase::Load,
+                PhaseEvent::Advance {
+                    done: done.min(total),
+                    total,
+                },
+            );
+        };
+        let packing = &mut Packing::new(options.dtype, options.device).on_packed(&mut on_packed);
+        let transformer = FluxTransformer::load(&flux, &Scope::root(&dit_weights), packing)?;
+        let text_encoder = ClipTextModel::load(&clip, &Scope::root(&clip_weights), packing)?;
+        let text_encoder_2 = T5Encoder::load(&t5, &Scope::root(&t5_weights), packing)?;
+        let vae = VaeDecoder::load(&vae, &Scope::root(&vae_weights), packing)?;
+        observer.phase(Phase::Load, PhaseEvent::End);
+        Ok(Self {
+            tokenizer,
+            tokenizer_2,
+            text_encoder,
+            text_encoder_2,
+            transformer,
+            vae,
+            scheduler,
+            sample_size: vae_file.optional_count("sample_size", 1..=1 << 16)?,
+        })
+    }
+
+    /// What suits the loaded model: distilled with guidance (FLUX.1-dev), distilled to few steps (FLUX.1-schnell, whose
+    /// schedule is not shifted by the image's size), or neither. The size is the autoencoder's `sample_size` where it
+    /// is a plausible one; diffusers always says 1024.
+    pub(crate) fn defaults(&self, source: &ModelSource) -> Defaults {
+        let side = self
+            .sample_size
+            .filter(|side| (128..=2048).contains(side) && side % 16 == 0)
+            .unwrap_or(1024);
+        let (num_inference_steps, guidance_scale, max_sequence_length) = match (
+            self.transformer.config().guidance_embeds,
+            self.scheduler.use_dynamic_shifting,
+        ) {
+            (true, _) => (28, 3.5, 512),
+            (false, false) => (4, 0.0, 256),
+            // Captions that the demo pipeline was trained with are no longer than 24 tokens.
+            (false, true) if source.name() == DEMO && source.path().is_none() => (20, 0.0, 24),
+            (false, true) => (28, 0.0, 512),
+        };
+        Defaults {
+            height: side,
+            width: side,
+            num_inference_steps,
+            guidance_scale,
+            max_sequence_length,
+        }
+    }
+
+    /// The prompts of each branch, the positive one first, each repeated for the images of a prompt.
+    pub(crate) fn encode(
+        &self,
+        branches: &Branches,
+        images_per_prompt: usize,
+        text_len: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<FluxText>> {
+        let _span = tracing::info_span!("encode").entered();
+        let lists: Vec<_> = std::iter::once(&branches.positive)
+            .chain(&branches.negative)
+            .collect();
+        let total = 2 * lists.len() as u64;
+        observer.phase(Phase::Encode, PhaseEvent::Start { total });
+        let mut texts = Vec::with_capacity(lists.len());
+        for (branch, [prompt, prompt_2]) in lists.into_iter().enumerate() {
+            let prefix = ["", "negative_"][branch];
+            let done = 2 * branch as u64;
+            let clip_length = self.tokenizer.model_max_length().unwrap_or(CLIP_LENGTH);
+            let clip_length = clip_length.min(self.text_encoder.config().max_position_embeddings);
+            let ids = tokenize(&self.tokenizer, prompt, clip_length, "CLIP", observer)?;
+            observer.ids(&format!("{prefix}clip.input_ids"), &ids);
+            let mut silent = ();
+            let inside: &mut dyn Observer = if branch == 0 {
+                &mut *observer
+            } else {
+                &mut silent
+            };
+            let pooled = self.text_encoder.forward(&ids, inside)?.pooled;
+            observer.phase(
+                Phase::Encode,
+                PhaseEvent::Advance {
+                    done: done + 1,
+                    total,
+                },
+            );
+
+            let ids = tokenize(&self.tokenizer_2, prompt_2, text_len, "T5", observer)?;
+            observer.ids(&format!("{prefix}t5.input_ids"), &ids);
+            let inside: &mut dyn Observer = if branch == 0 {
+                &mut *observer
+            } else {
+                &mut silent
+            };
+            let embeds = self.text_encoder_2.forward(&ids, None, inside)?;
+            observer.phase(
+                Phase::Encode,
+                PhaseEvent::Advance {
+                    done: done + 2,
+                    total,
+                },
+            );
+
+            let embeds = repeat(&embeds, images_per_prompt)?;
+            let pooled = repeat(&pooled, images_per_prompt)?;
+            observer.offer(&format!("{prefix}prompt_embeds"), &embeds)?;
+            observer.offer(&format!("{prefix}pooled_prompt_embeds"), &pooled)?;
+            texts.push(self.transformer.embed_text(&embeds, &pooled)?);
+        }
+        observer.phase(Phase::Encode, PhaseEvent::End);
+        Ok(texts)
+    }
+}
+
+/// What ties the components together: the width of one is the input of another.
+fn check_widths(
+    source: &ModelSource,
+    flux: &FluxConfig,
+    clip: &ClipTextConfig,
+    t5: &T5Config,
+    vae: &VaeConfig,
+) -> Result<()> {
+    let config = source.config("transformer/config.json")?;
+    for (field, has, needs, of) in [
+        (
+            "pooled_projection_dim",
+            flux.pooled_projection_dim,
+            clip.hidden_size,
+            "text_encoder's hidden_size",
+        ),
+        (
+            "joint_attention_dim",
+            flux.joint_attention_dim,
+            t5.d_model,
+            "text_encoder_2's d_model",
+        ),
+        (
+            "in_channels",
+            flux.in_channels,
+            4 * vae.latent_channels,
+            "four times the vae's latent_channels",
+        ),
+        (
+            "out_channels",
+            flux.out_channels,
+            flux.in_channels,
+            "in_channels",
+        ),
+    ] {
+        if has != needs {
+            return Err(config.bad(field, format!("{needs}, {of}")));
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of all weights in the dtype that they are packed in.
+fn packed_bytes(all: &[&Weights], dtype: DType) -> u64 {
+    all.iter()
+        .flat_map(|weights| weights.tensors())
+        .map(|(_, info)| {
+            info.shape.iter().map(|dim| *dim as u64).product::<u64>() * dtype.size() as u64
+        })
+        .sum()
+}
+
+/// The ids of `prompts`, with a warning for each that was cut.
+fn tokenize(
+    tokenizer: &Tokenizer,
+    prompts: &[String],
+    length: usize,
+    encoder: &str,
+    observer: &mut dyn Observer,
+) -> Result<Vec<Vec<u32>>> {
+    prompts
+        .iter()
+        .map(|prompt| {
+            let encoded = tokenizer.encode(prompt, length)?;
+            if let Some(removed) = encoded.removed {
+                observer.warning(&format!(
+                    "the end of the prompt ({} tokens) was cut off, because {encoder} reads {length} tokens: {}",
+                    removed.tokens, removed.text
+                ));
+            }
+            Ok(encoded.ids)
+        })
+        .collect()
+}
+
+/// Each row `times` in succession.
+fn repeat(rows: &Tensor, times: usize) -> Result<Tensor> {
+    if times == 1 {
+        return Ok(rows.clone());
+    }
+    let views = (0..rows.dim(0) * times)
+        .map(|i| rows.view().narrow(0, i / times, 1))
+        .collect::<xdit_kernels::Result<Vec<_>>>()?;
+    Ok(Tensor::cat(&views, 0)?)
+}

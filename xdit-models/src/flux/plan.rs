@@ -1,0 +1,211 @@
+//! A request, checked and completed: what a Flux pipeline is going to do, before it does anything.
+
+use xdit_kernels::DType;
+
+use super::FluxConfig;
+use crate::error::{Error, Result};
+use crate::request::{Defaults, Request};
+use crate::schedulers::MAX_INFERENCE_STEPS;
+use crate::vae::{VaeConfig, decoder_bytes_per_pixel};
+
+/// The longest side of an image in pixels.
+const MAX_SIDE: usize = 1 << 15;
+/// diffusers refuses more T5 tokens (`FluxPipeline.check_inputs`).
+const MAX_SEQUENCE_LENGTH: usize = 512;
+/// Longer prompts are refused: a text encoder reads 512 tokens at most.
+const MAX_PROMPT_BYTES: usize = 1 << 16;
+
+/// The checked arguments of one call.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) images: usize,
+    /// In pixels, snapped.
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    /// Latent pixels.
+    pub(crate) latent_size: [usize; 2],
+    /// Rows and columns of image tokens.
+    pub(crate) tokens: [usize; 2],
+    pub(crate) text_len: usize,
+    /// Noise levels before the scheduler shifts them.
+    pub(crate) sigmas: Vec<f64>,
+    pub(crate) guidance_scale: f32,
+    pub(crate) true_cfg_scale: f32,
+    /// What the caller should know.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Plan {
+    pub(crate) fn new(
+        request: &Request,
+        defaults: &Defaults,
+        flux: &FluxConfig,
+        vae: &VaeConfig,
+    ) -> Result<Self> {
+        check_prompts(request)?;
+        let images = match request.num_images_per_prompt {
+            0 => None,
+            n => request.prompt.len().checked_mul(n),
+        };
+        let images = images.filter(|n| *n <= 1 << 20).ok_or_else(|| {
+            Error::invalid(
+                "num_images_per_prompt",
+                request.num_images_per_prompt,
+                "at least 1, and few enough to fit",
+            )
+        })?;
+        if request.seeds.len() != 1 && request.seeds.len() != images {
+            let allowed = format!("1 seed for the batch or {images}, one for each image");
+            return Err(Error::invalid(
+                "seed",
+                format!("{} seeds", request.seeds.len()),
+                allowed,
+            ));
+        }
+        let unit = 2 * vae.scale_factor();
+        let asked = [
+            request.height.unwrap_or(defaults.height),
+            request.width.unwrap_or(defaults.width),
+        ];
+        for (argument, pixels) in ["height", "width"].into_iter().zip(asked) {
+            if !(unit..=MAX_SIDE).contains(&pixels) {
+                return Err(Error::invalid(
+                    argument,
+                    pixels,
+                    format!("from {unit} to {MAX_SIDE} pixels"),
+                ));
+            }
+        }
+        let tokens = asked.map(|pixels| pixels / unit);
+        let [height, width] = tokens.map(|tokens| tokens * unit);
+        let mut warnings = Vec::new();
+        if asked != [height, width] {
+            warnings.push(format!(
+                "`height` and `width` have to be divisible by {unit} but are {} and {}: drawing {height} x {width}",
+                asked[0], asked[1]
+            ));
+        }
+        let text_len = request
+            .max_sequence_length
+            .unwrap_or(defaults.max_sequence_length);
+        if !(1..=MAX_SEQUENCE_LENGTH).contains(&text_len) {
+            let allowed = format!("from 1 to {MAX_SEQUENCE_LENGTH}");
+            return Err(Error::invalid("max_sequence_length", text_len, allowed));
+        }
+        let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale);
+        for (argument, scale) in [
+            ("guidance_scale", guidance_scale),
+            ("true_cfg_scale", request.true_cfg_scale),
+        ] {
+            if !(scale as f32).is_finite() {
+                return Err(Error::invalid(argument, scale, "a finite number"));
+            }
+        }
+        if let Some(latents) = &request.latents {
+            let expected = [images, tokens[0] * tokens[1], flux.in_channels];
+            if latents.shape() != expected {
+                let allowed = format!("packed latents of shape {expected:?}");
+                return Err(Error::invalid(
+                    "latents",
+                    format!("{:?}", latents.shape()),
+                    allowed,
+                ));
+            }
+        }
+        Ok(Self {
+            images,
+            height,
+            width,
+            latent_size: tokens.map(|tokens| 2 * tokens),
+            tokens,
+            text_len,
+            sigmas: sigmas(request, defaults)?,
+            guidance_scale: guidance_scale as f32,
+            true_cfg_scale: request.true_cfg_scale as f32,
+            warnings,
+        })
+    }
+
+    pub(crate) fn image_tokens(&self) -> usize {
+        self.tokens[0] * self.tokens[1]
+    }
+
+    /// Bytes that the activations take at most beside the weights, in the worst phase.
+    ///
+    /// The transformer holds at once the residual stream, its normalised form, and queries, keys and values twice (as
+    /// projected, and normalised and rotated): 8 rows of `hidden_size` per token. The decoder holds, for one image at a
+    /// time, the input of a residual block, its normalised form and the first convolution's output.
+    pub(crate) fn activation_bytes(&self, dtype: DType, flux: &FluxConfig, vae: &VaeConfig) -> u64 {
+        let big = |values: &[usize]| {
+            values
+                .iter()
+                .fold(1_u64, |product, n| product.saturating_mul(*n as u64))
+        };
+        let tokens = self.text_len + self.image_tokens();
+        let transformer = big(&[self.images, tokens, 8, flux.hidden_size(), dtype.size()]);
+        let latents = big(&[self.images, self.image_tokens(), flux.in_channels, 4, 4]);
+        let pixels = big(&[self.height, self.width]);
+        let decoder = pixels.saturating_mul(decoder_bytes_per_pixel(vae, DType::F32));
+        let images = big(&[self.images, 3 * 5]).saturating_mul(pixels);
+        latents.saturating_add(transformer.max(decoder.saturating_add(images)))
+    }
+}
+
+fn check_prompts(request: &Request) -> Result<()> {
+    let lists = [
+        ("prompt", Some(&request.prompt)),
+        ("prompt_2", request.prompt_2.as_ref()),
+        ("negative_prompt", request.negative_prompt.as_ref()),
+        ("negative_prompt_2", request.negative_prompt_2.as_ref()),
+    ];
+    for (argument, list) in lists {
+        if let Some(long) = list
+            .into_iter()
+            .flatten()
+            .find(|prompt| prompt.len() > MAX_PROMPT_BYTES)
+        {
+            let allowed = format!("at most {MAX_PROMPT_BYTES} bytes, not {}", long.len());
+            return Err(Error::invalid(argument, long, allowed));
+        }
+    }
+    Ok(())
+}
+
+/// `np.linspace(1, 1 / steps, steps)`, or the caller's.
+fn sigmas(request: &Request, defaults: &Defaults) -> Result<Vec<f64>> {
+    let steps = match &request.sigmas {
+        Some(sigmas) => sigmas.len(),
+        None => request
+            .num_inference_steps
+            .unwrap_or(defaults.num_inference_steps),
+    };
+    let argument = if request.sigmas.is_some() {
+        "sigmas"
+    } else {
+        "num_inference_steps"
+    };
+    if !(1..=MAX_INFERENCE_STEPS).contains(&steps) {
+        return Err(Error::invalid(
+            argument,
+            steps,
+            format!("from 1 to {MAX_INFERENCE_STEPS}"),
+        ));
+    }
+    if let Some(sigmas) = &request.sigmas {
+        return match sigmas.iter().find(|sigma| !(0.0..=1.0).contains(*sigma)) {
+            Some(sigma) => Err(Error::invalid(argument, sigma, "numbers from 0 to 1")),
+            None => Ok(sigmas.clone()),
+        };
+    }
+    let last = 1.0 / steps as f64;
+    let step = (last - 1.0) / (steps.max(2) - 1) as f64;
+    Ok((0..steps)
+        .map(|i| {
+            if i > 0 && i + 1 == steps {
+                last
+            } else {
+                i as f64 * step + 1.0
+            }
+        })
+        .collect())
+}

@@ -1,0 +1,77 @@
+//! Normalisation layers with their learned scale and shift.
+
+use xdit_kernels::{Tensor, View, group_norm, norm};
+
+use super::Packing;
+use crate::error::Result;
+use crate::weights::Scope;
+
+/// LayerNorm over the last dim.
+#[derive(Debug)]
+pub(crate) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f32,
+}
+
+impl LayerNorm {
+    pub(crate) fn load(
+        scope: &Scope<'_>,
+        channels: usize,
+        eps: f32,
+        packing: &mut Packing<'_>,
+    ) -> Result<Self> {
+        Ok(Self {
+            weight: packing.vector(scope, "weight", channels)?,
+            bias: packing.vector(scope, "bias", channels)?,
+            eps,
+        })
+    }
+
+    /// x_blc to the same shape.
+    pub(crate) fn forward(&self, x_blc: &Tensor) -> Result<Tensor> {
+        Ok(norm::layer_norm(
+            x_blc,
+            Some(self.weight.view()),
+            Some(self.bias.view()),
+            self.eps,
+        )?)
+    }
+}
+
+/// GroupNorm over the channels of NHWC images; every one in an `AutoencoderKL` has this epsilon.
+#[derive(Debug)]
+pub(crate) struct GroupNorm {
+    weight: Tensor,
+    bias: Tensor,
+    groups: usize,
+}
+
+const GROUP_NORM_EPS: f32 = 1e-6;
+
+impl GroupNorm {
+    pub(crate) fn load(
+        scope: &Scope<'_>,
+        channels: usize,
+        groups: usize,
+        packing: &mut Packing<'_>,
+    ) -> Result<Self> {
+        Ok(Self {
+            weight: packing.vector(scope, "weight", channels)?,
+            bias: packing.vector(scope, "bias", channels)?,
+            groups,
+        })
+    }
+
+    /// x_bhwc to the same shape, through SiLU when `silu`.
+    pub(crate) fn forward<'a>(&self, x_bhwc: impl Into<View<'a>>, silu: bool) -> Result<Tensor> {
+        Ok(group_norm(
+            x_bhwc,
+            self.groups,
+            self.weight.view(),
+            self.bias.view(),
+            GROUP_NORM_EPS,
+            silu,
+        )?)
+    }
+}

@@ -1,0 +1,179 @@
+//! Weights from a [`Scope`] into the form that kernels compute with.
+
+use std::fmt;
+
+use xdit_kernels::linear::Linear;
+use xdit_kernels::{Conv2d, Conv2dOptions, DType, Device, Tensor, View};
+
+use crate::error::Result;
+use crate::weights::Scope;
+
+/// How a model's weights are held, and who is told about the progress of packing them.
+///
+/// Each tensor is looked through for NaN, packed once from the mapped file, and its pages are released.
+pub struct Packing<'a> {
+    dtype: DType,
+    device: Device,
+    names_only: bool,
+    on_packed: Option<&'a mut dyn FnMut(u64)>,
+}
+
+impl fmt::Debug for Packing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packing")
+            .field("dtype", &self.dtype)
+            .field("device", &self.device)
+            .field("names_only", &self.names_only)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Packing<'a> {
+    /// Weights held, and activations kept, in `dtype`.
+    #[must_use]
+    pub fn new(dtype: DType, device: Device) -> Self {
+        Self {
+            dtype,
+            device,
+            names_only: false,
+            on_packed: None,
+        }
+    }
+
+    /// Asks for every tensor by name and shape and packs none: the model that results cannot be run. For checks of what
+    /// a configuration needs, whatever its size.
+    #[must_use]
+    pub fn names_only() -> Self {
+        Self {
+            names_only: true,
+            ..Self::new(DType::F32, Device::cpu())
+        }
+    }
+
+    /// Calls `on_packed` with the stored bytes of each tensor that is done.
+    #[must_use]
+    pub fn on_packed(self, on_packed: &'a mut dyn FnMut(u64)) -> Self {
+        Self {
+            on_packed: Some(on_packed),
+            ..self
+        }
+    }
+
+    /// The dtype that activations have between layers.
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The linear layer `weight` (and `bias`, if it has one) of `scope`.
+    pub(crate) fn linear(
+        &mut self,
+        scope: &Scope<'_>,
+        [outputs, inputs]: [usize; 2],
+        bias: bool,
+    ) -> Result<Linear> {
+        self.fused(&[(scope.clone(), outputs)], inputs, bias)
+    }
+
+    /// Several linear layers of the same input as one, outputs one after another.
+    pub(crate) fn fused(
+        &mut self,
+        parts: &[(Scope<'_>, usize)],
+        inputs: usize,
+        bias: bool,
+    ) -> Result<Linear> {
+        let mut tensors = Vec::with_capacity(parts.len());
+        for (scope, outputs) in parts {
+            let weight = scope.tensor("weight", &[*outputs, inputs])?;
+            let bias = bias
+                .then(|| scope.tensor("bias", &[*outputs]))
+                .transpose()?;
+            tensors.push((weight, bias));
+        }
+        let views = tensors
+            .iter()
+            .map(|(weight, bias)| {
+                let (mut weight, mut bias) = (weight.view(), bias.as_ref().map(Tensor::view));
+                if self.names_only {
+                    weight = weight.narrow(0, 0, 1)?.narrow(1, 0, 1)?;
+                    bias = bias.map(|b| b.narrow(0, 0, 1)).transpose()?;
+                }
+                Ok((weight, bias))
+            })
+            .collect::<Result<Vec<(View<'_>, Option<View<'_>>)>>>()?;
+        let linear = Linear::pack_rows(&views, self.dtype, self.device)?;
+        for ((scope, _), (weight, bias)) in parts.iter().zip(&tensors) {
+            self.done(scope, "weight", weight);
+            if let Some(bias) = bias {
+                self.done(scope, "bias", bias);
+            }
+        }
+        Ok(linear)
+    }
+
+    /// The convolution `weight` and `bias` of `scope` with a square kernel of `size`.
+    pub(crate) fn conv(
+        &mut self,
+        scope: &Scope<'_>,
+        [outputs, inputs, size]: [usize; 3],
+        options: Conv2dOptions,
+    ) -> Result<Conv2d> {
+        let weight = scope.tensor("weight", &[outputs, inputs, size, size])?;
+        let bias = scope.tensor("bias", &[outputs])?;
+        let (mut weight_view, mut bias_view) = (weight.view(), bias.view());
+        if self.names_only {
+            weight_view = weight_view.narrow(0, 0, 1)?.narrow(1, 0, 1)?;
+            bias_view = bias_view.narrow(0, 0, 1)?;
+        }
+        let conv = Conv2d::pack(
+            weight_view,
+            Some(bias_view),
+            options,
+            self.dtype,
+            self.device,
+        )?;
+        self.done(scope, "weight", &weight);
+        self.done(scope, "bias", &bias);
+        Ok(conv)
+    }
+
+    /// A vector, such as the scale of a norm, as f32.
+    pub(crate) fn vector(&mut self, scope: &Scope<'_>, name: &str, len: usize) -> Result<Tensor> {
+        self.small(scope, name, &[len])
+    }
+
+    /// A small tensor as f32.
+    pub(crate) fn small(
+        &mut self,
+        scope: &Scope<'_>,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Tensor> {
+        let stored = scope.tensor(name, shape)?;
+        let packed = match (self.names_only, stored.dtype()) {
+            (true, _) => Tensor::zeros([1], DType::F32, self.device)?,
+            (false, DType::F32) => stored.view().to_tensor()?,
+            (false, _) => stored.to_dtype(DType::F32)?,
+        };
+        self.done(scope, name, &stored);
+        Ok(packed)
+    }
+
+    /// A table of which few rows are read, as it lies in the file: it stays mapped and takes no memory of its own.
+    pub(crate) fn table(
+        &mut self,
+        scope: &Scope<'_>,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Tensor> {
+        let stored = scope.tensor(name, &shape)?;
+        self.done(scope, name, &stored);
+        Ok(stored)
+    }
+
+    fn done(&mut self, scope: &Scope<'_>, name: &str, stored: &Tensor) {
+        scope.release(name);
+        if let Some(on_packed) = &mut self.on_packed {
+            on_packed((stored.numel() * stored.dtype().size()) as u64);
+        }
+    }
+}

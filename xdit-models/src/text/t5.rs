@@ -1,0 +1,291 @@
+//! T5's encoder (transformers `models/t5/modeling_t5.py`, `T5EncoderModel`).
+//!
+//! Shapes: b prompts, l tokens, h heads, c channels.
+
+use xdit_kernels::activation::Activation;
+use xdit_kernels::attention::Mask;
+use xdit_kernels::linear::{Epilogue, Linear};
+use xdit_kernels::{DType, Tensor, View, embedding, norm};
+
+use super::{T5Config, check_ids};
+use crate::error::Result;
+use crate::layers::{Packing, attend};
+use crate::observer::Observer;
+use crate::weights::Scope;
+
+/// A T5 encoder.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{DType, Device};
+/// use xdit_models::ConfigFile;
+/// use xdit_models::layers::Packing;
+/// use xdit_models::text::{T5Config, T5Encoder};
+/// use xdit_models::weights::{Scope, ZeroWeights};
+///
+/// let config = br#"{"vocab_size": 9, "d_model": 8, "d_kv": 4, "d_ff": 16, "num_heads": 2, "num_layers": 1,
+///     "feed_forward_proj": "gated-gelu"}"#;
+/// let config = T5Config::read(&ConfigFile::parse("config.json", config)?)?;
+/// let weights = ZeroWeights::new(DType::F32);
+/// let packing = &mut Packing::new(DType::F32, Device::cpu());
+/// let model = T5Encoder::load(&config, &Scope::root(&weights), packing)?;
+/// let hidden_blc = model.forward(&[vec![3, 4, 1, 0]], None, &mut ())?;
+/// assert_eq!(hidden_blc.shape(), [1, 4, 8]);
+/// # Ok::<(), xdit_models::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct T5Encoder {
+    config: T5Config,
+    embed_tokens: Tensor,
+    /// `[buckets, h]`, f32.
+    relative_attention_bias: Tensor,
+    blocks: Vec<Block>,
+    final_layer_norm: Tensor,
+    dtype: DType,
+}
+
+#[derive(Debug)]
+struct Block {
+    attention_norm: Tensor,
+    qkv: Linear,
+    o: Linear,
+    ff_norm: Tensor,
+    /// The projection that goes through the activation.
+    wi: Linear,
+    /// The projection that the activation is multiplied with, in gated models.
+    wi_1: Option<Linear>,
+    wo: Linear,
+}
+
+impl T5Encoder {
+    /// The encoder of this configuration.
+    ///
+    /// # Errors
+    /// [`Error::BadTensor`](crate::Error::BadTensor) for a tensor that is missing or wrong.
+    pub fn load(config: &T5Config, weights: &Scope<'_>, packing: &mut Packing<'_>) -> Result<Self> {
+        let encoder = weights.child("encoder");
+        let (width, inner) = (config.d_model, config.inner_dim());
+        let blocks = (0..config.num_layers)
+            .map(|i| {
+                let layers = encoder.child("block").child(i).child("layer");
+                let (attention, ff) = (layers.child(0), layers.child(1));
+                let projections = attention.child("SelfAttention");
+                let dense = ff.child("DenseReluDense");
+                let (wi, wi_1) = if config.is_gated_act {
+                    ("wi_0", Some("wi_1"))
+                } else {
+                    ("wi", None)
+                };
+                let shape = [config.d_ff, width];
+                Ok(Block {
+                    attention_norm: packing.vector(
+                        &attention.child("layer_norm"),
+                        "weight",
+                        width,
+                    )?,
+                    qkv: packing.fused(
+                        &["q", "k", "v"].map(|name| (projections.child(name), inner)),
+                        width,
+                        false,
+                    )?,
+                    o: packing.linear(&projections.child("o"), [width, inner], false)?,
+                    ff_norm: packing.vector(&ff.child("layer_norm"), "weight", width)?,
+                    wi: packing.linear(&dense.child(wi), shape, false)?,
+                    wi_1: wi_1
+                        .map(|name| packing.linear(&dense.child(name), shape, false))
+                        .transpose()?,
+                    wo: packing.linear(&dense.child("wo"), [width, config.d_ff], false)?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        let first = encoder
+            .child("block")
+            .child(0)
+            .child("layer")
+            .child(0)
+            .child("SelfAttention");
+        let buckets = [config.relative_attention_num_buckets, config.num_heads];
+        // Checkpoints hold the tied embedding under either name.
+        let shared = weights.child("shared");
+        let embeddings = if shared.contains("weight") {
+            shared
+        } else {
+            encoder.child("embed_tokens")
+        };
+        Ok(Self {
+            embed_tokens: packing.table(&embeddings, "weight", [config.vocab_size, width])?,
+            relative_attention_bias: packing.small(
+                &first.child("relative_attention_bias"),
+                "weight",
+                &buckets,
+            )?,
+            blocks,
+            final_layer_norm: packing.vector(
+                &encoder.child("final_layer_norm"),
+                "weight",
+                width,
+            )?,
+            dtype: packing.dtype(),
+            config: config.clone(),
+        })
+    }
+
+    /// The shape it was made with.
+    #[must_use]
+    pub fn config(&self) -> &T5Config {
+        &self.config
+    }
+
+    /// The encoded prompts, `[b, l, c]`. `observer` is offered `t5.hidden_states.I` and `t5.last_hidden_state`.
+    ///
+    /// # Shapes
+    /// Each row of `ids` is one prompt; all have the same length. `mask`, `[b, l]` row-major, says which tokens are
+    /// attended to; without it all are, the padding too, as Flux does.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel) for rows of other lengths and ids outside the vocabulary.
+    pub fn forward(
+        &self,
+        ids: &[Vec<u32>],
+        mask: Option<&[bool]>,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
+        let _span = tracing::info_span!("t5", prompts = ids.len()).entered();
+        let length = check_ids(ids, None)?;
+        let bias_1hll = self.position_bias(length)?;
+        let hidden =
+            embedding::embedding(&self.embed_tokens, &ids.concat())?.to_dtype(self.dtype)?;
+        let mut hidden_blc = hidden.reshape([ids.len(), length, self.config.d_model])?;
+        observer.offer("t5.hidden_states.0", &hidden_blc)?;
+        for (i, block) in self.blocks.iter().enumerate() {
+            let _span = tracing::debug_span!("block", i).entered();
+            hidden_blc = block.forward(&hidden_blc, bias_1hll.view(), mask, &self.config)?;
+            observer.offer(&format!("t5.hidden_states.{}", i + 1), &hidden_blc)?;
+        }
+        let hidden_blc = norm::rms_norm(
+            &hidden_blc,
+            Some(self.final_layer_norm.view()),
+            self.config.layer_norm_epsilon,
+        )?;
+        observer.offer("t5.last_hidden_state", &hidden_blc)?;
+        Ok(hidden_blc)
+    }
+
+    /// The bias of each pair of positions and each head: `[1, h, l, l]`, f32.
+    fn position_bias(&self, length: usize) -> Result<Tensor> {
+        let (heads, config) = (self.config.num_heads, &self.config);
+        let table = self.relative_attention_bias.to_f32_vec();
+        // One value per head and per distance from -(l-1) to l-1; a row of the bias is a window of it.
+        let span = 2 * length - 1;
+        let buckets: Vec<usize> = (0..span)
+            .map(|i| {
+                let distance = i as i64 - (length as i64 - 1);
+                bucket(
+                    distance,
+                    config.relative_attention_num_buckets,
+                    config.relative_attention_max_distance,
+                )
+            })
+            .collect();
+        let mut bias = Vec::with_capacity(heads * length * length);
+        for head in 0..heads {
+            let by_distance: Vec<f32> = buckets
+                .iter()
+                .map(|bucket| table[bucket * heads + head])
+                .collect();
+            for query in 0..length {
+                bias.extend_from_slice(&by_distance[length - 1 - query..span - query]);
+            }
+        }
+        Ok(Tensor::from_slice(&bias, [1, heads, length, length])?)
+    }
+}
+
+impl Block {
+    fn forward(
+        &self,
+        x_blc: &Tensor,
+        bias_1hll: View<'_>,
+        mask: Option<&[bool]>,
+        config: &T5Config,
+    ) -> Result<Tensor> {
+        let eps = config.layer_norm_epsilon;
+        let normed = norm::rms_norm(x_blc, Some(self.attention_norm.view()), eps)?;
+        let qkv_blc = self.qkv.forward(&normed)?;
+        let mask = Mask {
+            key_mask: mask,
+            bias: Some(bias_1hll),
+            ..Mask::default()
+        };
+        // T5 does not scale by the head width: that is folded into its weights.
+        let attention = attend(&qkv_blc, config.num_heads, Some(1.0), mask)?;
+        let hidden = self
+            .o
+            .forward_with(&[attention.view()], Epilogue::Residual(x_blc.view()))?;
+        let normed = norm::rms_norm(&hidden, Some(self.ff_norm.view()), eps)?;
+        let act = Epilogue::Activation(Activation::from(config.dense_act));
+        let mut inner = self.wi.forward_with(&[normed.view()], act)?;
+        if let Some(wi_1) = &self.wi_1 {
+            inner = wi_1.forward_with(&[normed.view()], Epilogue::Mul(inner.view()))?;
+        }
+        Ok(self
+            .wo
+            .forward_with(&[inner.view()], Epilogue::Residual(hidden.view()))?)
+    }
+}
+
+/// Which row of the bias table serves a key `distance` positions after the query: half of the rows for each direction,
+/// of those half for one distance each and the rest for logarithmic ranges up to `max_distance`
+/// (`_relative_position_bucket`; in f32, as there).
+fn bucket(distance: i64, buckets: usize, max_distance: usize) -> usize {
+    let half = buckets / 2;
+    let exact = half / 2;
+    let direction = if distance > 0 { half } else { 0 };
+    let distance = distance.unsigned_abs() as usize;
+    if distance < exact {
+        return direction + distance;
+    }
+    let ratio =
+        (distance as f32 / exact as f32).ln() / ((max_distance as f64 / exact as f64).ln() as f32);
+    let logarithmic = exact + (ratio * (half - exact) as f32) as usize;
+    direction + logarithmic.min(half - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_as_in_transformers() {
+        // T5Attention._relative_position_bucket(torch.tensor(DISTANCES), True, 32, 128)
+        let expected = [
+            (-1000, 15),
+            (-128, 15),
+            (-91, 15),
+            (-90, 14),
+            (-64, 14),
+            (-46, 13),
+            (-45, 12),
+            (-16, 10),
+            (-11, 8),
+            (-8, 8),
+            (-7, 7),
+            (-1, 1),
+            (0, 0),
+            (1, 17),
+            (7, 23),
+            (8, 24),
+            (12, 25),
+            (16, 26),
+            (64, 30),
+            (400, 31),
+        ];
+        for (distance, bucket_expected) in expected {
+            assert_eq!(
+                bucket(distance, 32, 128),
+                bucket_expected,
+                "distance {distance}"
+            );
+        }
+    }
+}
