@@ -1,4 +1,117 @@
-//! The binary `xdit-cli`.
+//! The binary `xdit-cli`: the command line is read, one command runs, its failure is one line and an exit code.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod args;
+mod argv;
+mod console;
+mod device;
+mod digest;
+mod draw;
+mod dump;
+mod environment;
+mod failure;
+mod generate;
+mod logging;
+mod memory;
+mod model;
+mod output;
+mod partial;
+mod picture;
+mod record;
+mod replay;
+mod request;
+mod session;
+mod signals;
+mod tensor_file;
+mod trace;
+mod watch;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use serde_json::json;
+
+use args::{Command, ReportArgs};
+use argv::Parsed;
+use environment::Environment;
+use failure::Failure;
+use session::Session;
+
+/// Exit code of a fault of this program, as Rust gives it to a panic.
+const FAULT: u8 = 101;
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    faults_are_one_line();
+    let code = match argv::parse(std::env::args_os()) {
+        Ok(Parsed::Text(text)) => report(console::print(&text).map(|()| 0), false),
+        Ok(Parsed::Run(cli)) => run(&cli.command, started),
+        Err(failure) => report(Err(failure), false),
+    };
+    ExitCode::from(code)
+}
+
+fn run(command: &Command, started: Instant) -> u8 {
+    let flags: &ReportArgs = match command {
+        Command::Generate(args) => &args.report,
+        Command::Replay(args) => &args.report,
+    };
+    let session = match Session::open(started, flags, Environment::read()) {
+        Ok(session) => session,
+        Err(failure) => return report(Err(failure), flags.json),
+    };
+    // A panic is a fault of this program; caught here, so that the trace is closed and the exit code is ours.
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match command {
+        Command::Generate(args) => generate::run(args, &session),
+        Command::Replay(args) => replay::run(args, &session),
+    }));
+    let closed = session.close();
+    match outcome {
+        Ok(result) => report(result.and_then(|code| closed.map(|()| code)), flags.json),
+        Err(_) => FAULT,
+    }
+}
+
+/// Tells of a failure, in one line and, with `--json`, as one object. Returns the exit code.
+fn report(result: Result<u8, Failure>, json: bool) -> u8 {
+    match result {
+        Ok(code) => code,
+        Err(Failure::Stdout(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 1,
+        Err(failure) => {
+            let code = failure.exit_code();
+            let message = one_line(&failure.to_string());
+            console::eprint_line(&format!("error: {message}"));
+            if json {
+                let object = json!({"error": {"message": message, "exit_code": code}});
+                console::print(&format!("{object}\n")).ok();
+            }
+            code
+        }
+    }
+}
+
+/// What a panic prints: one line instead of a backtrace.
+fn faults_are_one_line() {
+    std::panic::set_hook(Box::new(|fault| {
+        let place = fault
+            .location()
+            .map_or_else(String::new, |l| format!(" ({}:{})", l.file(), l.line()));
+        let payload = fault.payload();
+        let message = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no message");
+        console::eprint_line(&format!(
+            "error: fault in xdit-cli, please report it: {}{place}",
+            one_line(message)
+        ));
+    }));
+}
+
+/// `text` with its line breaks and other control characters as spaces.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

@@ -12,8 +12,8 @@ use crate::vae::{VaeConfig, decoder_bytes_per_pixel};
 const MAX_SIDE: usize = 1 << 15;
 /// diffusers refuses more T5 tokens (`FluxPipeline.check_inputs`).
 const MAX_SEQUENCE_LENGTH: usize = 512;
-/// Longer prompts are refused: a text encoder reads 512 tokens at most.
-const MAX_PROMPT_BYTES: usize = 1 << 16;
+/// Longer prompts are refused, as the tokenizers do; shorter ones are cut after the tokens that an encoder reads.
+const MAX_PROMPT_BYTES: usize = 8 << 20;
 
 /// The checked arguments of one call.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,303 @@
+//! The command line: every flag, in diffusers' and xDiT's words.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
+use xdit_kernels::{DType, Tier};
+
+use crate::device::DeviceChoice;
+
+/// From a prompt to an image with a Diffusion Transformer.
+#[derive(Debug, Parser)]
+#[command(name = "xdit-cli", version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
+#[command(term_width = 100)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Draw images for prompts.
+    Generate(Box<GenerateArgs>),
+    /// Repeat the run that a PNG records and say whether the pixels are identical.
+    Replay(Box<ReplayArgs>),
+}
+
+/// `xdit-cli generate`.
+#[derive(Debug, Args)]
+#[command(after_help = GENERATE_NOTES)]
+pub(crate) struct GenerateArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// diffusers' call arguments.
+    #[command(flatten)]
+    pub call: CallArgs,
+    /// How to compute.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Where the results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// What is told on the way.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// `xdit-cli replay`.
+#[derive(Debug, Args)]
+#[command(after_help = REPLAY_NOTES)]
+pub(crate) struct ReplayArgs {
+    /// A PNG that xdit-cli wrote.
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+    /// Run this pipeline instead of the recorded one: a folder, a hub id, or demo.
+    #[arg(long, value_name = "PATH|HUB_ID", help_heading = "Model", value_parser = NonEmptyStringValueParser::new())]
+    pub model: Option<String>,
+    /// Where on the hub the pipeline is looked for; the recorded revision and variant if left out.
+    #[command(flatten)]
+    pub hub: HubArgs,
+    /// How to compute; the dtype and the device are the recorded ones.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+    /// Also save the image drawn now.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// What is told on the way.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// Which pipeline.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// A folder in diffusers' layout, a hub id such as black-forest-labs/FLUX.1-schnell, or demo (the small pipeline
+    /// inside this binary) [default: demo].
+    #[arg(long, value_name = "PATH|HUB_ID", value_parser = NonEmptyStringValueParser::new())]
+    pub model: Option<String>,
+    /// Where on the hub.
+    #[command(flatten)]
+    pub hub: HubArgs,
+}
+
+/// Which of a pipeline's files.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct HubArgs {
+    /// Branch, tag or commit of the hub repository [default: main].
+    #[arg(long, value_name = "REVISION", help_heading = "Model", value_parser = NonEmptyStringValueParser::new())]
+    pub revision: Option<String>,
+    /// Weight files with this infix, e.g. fp16 for model.fp16.safetensors.
+    #[arg(long, value_name = "NAME", help_heading = "Model", value_parser = NonEmptyStringValueParser::new())]
+    pub variant: Option<String>,
+    /// The hub's cache folder [default: HF_HUB_CACHE, HF_HOME/hub or ~/.cache/huggingface/hub].
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub download_dir: Option<PathBuf>,
+}
+
+/// What diffusers' `pipe(...)` takes; what is left out has the pipeline's default.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Image")]
+pub(crate) struct CallArgs {
+    /// What to draw; several prompts make one batch.
+    #[arg(long, required = true, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
+    pub prompt: Vec<String>,
+    /// Prompt of the second text encoder (T5), one for all or one for each prompt [default: --prompt].
+    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
+    pub prompt_2: Vec<String>,
+    /// What not to draw; has an effect with --true-cfg-scale above 1.
+    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
+    pub negative_prompt: Vec<String>,
+    /// Negative prompt of the second text encoder [default: --negative-prompt].
+    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
+    pub negative_prompt_2: Vec<String>,
+    /// Classifier-free guidance with --negative-prompt; 1 is off, above 1 costs twice the time [default: 1].
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    pub true_cfg_scale: Option<f64>,
+    /// In pixels; rounded down to a multiple of 16 [default: 1024; demo: 256].
+    #[arg(long, value_name = "PIXELS")]
+    pub height: Option<usize>,
+    /// In pixels; rounded down to a multiple of 16 [default: 1024; demo: 256].
+    #[arg(long, value_name = "PIXELS")]
+    pub width: Option<usize>,
+    /// Denoising steps [default: 28; schnell: 4; demo: 20].
+    #[arg(long, value_name = "N")]
+    pub num_inference_steps: Option<usize>,
+    /// Distilled guidance; ignored by models without a guidance embedding (schnell, demo) [default: 3.5].
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    pub guidance_scale: Option<f64>,
+    /// T5 tokens; a longer prompt is cut, with a warning [default: 512; schnell: 256; demo: 24].
+    #[arg(long, value_name = "N")]
+    pub max_sequence_length: Option<usize>,
+    /// Images for each prompt.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub num_images_per_prompt: usize,
+    /// One value: one generator for the whole batch. Several: one generator for each image. As torch.Generator("cpu").
+    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "N", default_value = "42",
+          value_parser = seed, allow_negative_numbers = true)]
+    pub seed: Vec<i128>,
+}
+
+/// Where and how to compute.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Compute")]
+pub(crate) struct RunArgs {
+    /// Of weights and activations; sums are f32 always. f32 is also the default of diffusers.
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = Precision::F32,
+        value_name = "f32|bf16|f16",
+        hide_possible_values = true
+    )]
+    pub dtype: Precision,
+    /// Where to compute; this version does so on the CPU only.
+    #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda[:N]")]
+    pub device: DeviceChoice,
+    /// Threads and instructions.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// Threads and instructions.
+#[derive(Debug, Args)]
+pub(crate) struct ThreadArgs {
+    /// Compute threads; changes the speed, never the image [default: RAYON_NUM_THREADS, OMP_NUM_THREADS or all cores].
+    #[arg(long, value_name = "N", help_heading = "Compute", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+    /// Instruction tier: portable, avx2, avx512 or avx512-bf16 [default: the widest this processor has].
+    #[arg(long, value_name = "TIER", hide = true, value_parser = tier)]
+    pub cpu_tier: Option<Tier>,
+}
+
+/// Where the results go.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct OutputArgs {
+    /// A file, or a folder (existing, or with / at the end). Several images are numbered _0, _1, ... An existing file of
+    /// that name is replaced [default: xdit-SEED.png, or the next free name].
+    #[arg(long, value_name = "FILE|FOLDER")]
+    pub output: Option<PathBuf>,
+    /// png, or a .safetensors file: latent holds `latents` as diffusers' output_type="latent", float holds `image`
+    /// [B,3,H,W] f32 in [0,1].
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = OutputType::Png,
+        value_name = "png|latent|float",
+        hide_possible_values = true
+    )]
+    pub output_type: OutputType,
+    /// Leave prompt, seed and settings out of the PNG.
+    #[arg(long)]
+    pub no_metadata: bool,
+    /// Write every stage as safetensors: token ids, embeddings, latents and model output of each step, VAE.
+    #[arg(long, value_name = "DIR")]
+    pub dump: Option<PathBuf>,
+}
+
+/// What is told, and how.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Reporting")]
+pub(crate) struct ReportArgs {
+    /// One JSON object on standard output instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// Errors only: no progress bars, no warnings, no closing line.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// More on standard error: -v what is done, -vv details. Else RUST_LOG or XDIT_LOGGING_LEVEL decides.
+    #[arg(long, short, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Write a trace of phases, blocks and kernels for chrome://tracing or ui.perfetto.dev.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+}
+
+/// `--dtype`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Precision {
+    /// IEEE single.
+    #[value(alias = "float32", alias = "fp32")]
+    F32,
+    /// bfloat16 with f32 accumulation.
+    #[value(alias = "bfloat16")]
+    Bf16,
+    /// IEEE half with f32 accumulation.
+    #[value(alias = "float16", alias = "fp16")]
+    F16,
+}
+
+impl From<Precision> for DType {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::BF16,
+            Precision::F16 => Self::F16,
+        }
+    }
+}
+
+/// `--output-type`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum OutputType {
+    /// PNG files.
+    #[value(alias = "pil")]
+    Png,
+    /// The latents.
+    Latent,
+    /// The image before it is rounded to bytes.
+    Float,
+}
+
+/// A number that is neither infinite nor NaN.
+fn finite(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if x.is_finite() => Ok(x),
+        _ => Err("expected a finite number".into()),
+    }
+}
+
+/// What `torch.Generator.manual_seed` takes.
+fn seed(text: &str) -> Result<i128, String> {
+    let range = i128::from(i64::MIN)..=i128::from(u64::MAX);
+    match text.parse::<i128>() {
+        Ok(seed) if range.contains(&seed) => Ok(seed),
+        _ => Err("expected an integer from -2^63 to 2^64-1".into()),
+    }
+}
+
+fn tier(text: &str) -> Result<Tier, String> {
+    text.parse().map_err(|e: xdit_kernels::Error| e.to_string())
+}
+
+/// Shown below every help text, and listed in the README.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0    done (replay: the pixels are identical)
+  1    failure: a file or the network could not be read or written; replay: the pixels differ
+  2    usage: an unknown flag, or a value that cannot be served
+  3    model not found, or its licence not yet accepted on the hub
+  4    bad model: a file is missing, damaged or not supported
+  5    out of memory
+  101  a fault of this program; please report it
+  130  interrupted (SIGINT)      143  terminated (SIGTERM)
+
+Flags may be written with - or _: --num-inference-steps, --num_inference_steps.";
+
+const GENERATE_NOTES: &str = "\
+Same image:
+  The same prompt, seed, size, steps, dtype and instruction tier give the same bytes, whatever --threads is.
+  Processors with other instructions (AVX2, AVX-512, NEON) give the same image up to the last bits.
+
+Exit codes: 0 done, 1 failure, 2 usage, 3 model not found or gated, 4 bad model, 5 out of memory,
+  130 SIGINT, 143 SIGTERM. No partial file is left behind by any of them.
+
+Example:
+  xdit-cli generate --prompt \"a red circle on a blue background\" --output circle.png";
+
+const REPLAY_NOTES: &str = "\
+Exit codes: 0 the pixels are identical, 1 they differ or the run failed, 2 IMAGE records no run, else as generate.";

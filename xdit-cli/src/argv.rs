@@ -1,0 +1,224 @@
+//! From the words of the command line to [`Cli`], or to an exit code and one line.
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+
+use crate::args::Cli;
+use crate::failure::Failure;
+
+/// What the command line asks for.
+pub(crate) enum Parsed {
+    /// A run.
+    Run(Box<Cli>),
+    /// Only a text on standard output: help or version.
+    Text(String),
+}
+
+/// The parsed command line; `words` begins with the program's name.
+///
+/// # Errors
+/// [`Failure::Usage`] with one line that names the flag.
+pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
+    match Cli::try_parse_from(dashed(words)) {
+        Ok(cli) => Ok(Parsed::Run(Box::new(cli))),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                Ok(Parsed::Text(error.render().to_string()))
+            }
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(Failure::usage(
+                "no command given; try `xdit-cli generate --prompt TEXT` or `xdit-cli --help`",
+            )),
+            _ => Err(Failure::usage(one_line(&error.render().to_string()))),
+        },
+    }
+}
+
+/// `words` with `_` turned into `-` in the names of known flags; values stay as they are.
+fn dashed(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let flags = flag_names(&Cli::command());
+    let mut rest_is_values = false;
+    words
+        .into_iter()
+        .map(|word| {
+            rest_is_values |= word == "--";
+            match word.to_str() {
+                Some(text) if !rest_is_values => {
+                    dash_flag(text, &flags).map_or(word, OsString::from)
+                }
+                _ => word,
+            }
+        })
+        .collect()
+}
+
+/// `--a_b` or `--a_b=value` as `--a-b`, if there is such a flag.
+fn dash_flag(word: &str, flags: &[String]) -> Option<String> {
+    let flag = word.strip_prefix("--")?;
+    let (name, value) = match flag.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (flag, None),
+    };
+    let dashed = name.replace('_', "-");
+    if dashed == name || !flags.contains(&dashed) {
+        return None;
+    }
+    Some(match value {
+        Some(value) => format!("--{dashed}={value}"),
+        None => format!("--{dashed}"),
+    })
+}
+
+fn flag_names(command: &clap::Command) -> Vec<String> {
+    command
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .filter_map(|argument| argument.get_long())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// clap's message without its usage block, on one line.
+fn one_line(message: &str) -> String {
+    let words: Vec<&str> = message
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .flat_map(str::split_whitespace)
+        .collect();
+    let line = words.join(" ").replace(" tip: ", "; tip: ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    const LONGEST: usize = 400;
+    if line.chars().count() > LONGEST {
+        return line.chars().take(LONGEST).chain(['…']).collect();
+    }
+    line.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Command;
+
+    fn words(line: &[&str]) -> Vec<OsString> {
+        ["xdit-cli"]
+            .iter()
+            .chain(line)
+            .map(OsString::from)
+            .collect()
+    }
+
+    fn generate(line: &[&str]) -> crate::args::GenerateArgs {
+        match parse(words(line)) {
+            Ok(Parsed::Run(cli)) => match cli.command {
+                Command::Generate(args) => *args,
+                other => panic!("not generate: {other:?}"),
+            },
+            Ok(Parsed::Text(text)) => panic!("only text: {text}"),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+
+    fn usage(line: &[&str]) -> String {
+        match parse(words(line)) {
+            Err(failure) => {
+                assert_eq!(failure.exit_code(), 2);
+                let message = failure.to_string();
+                assert!(!message.contains('\n'), "more than one line: {message}");
+                message
+            }
+            Ok(_) => panic!("accepted: {line:?}"),
+        }
+    }
+
+    #[test]
+    fn underscores_in_names_but_not_in_values() {
+        let args = generate(&[
+            "generate",
+            "--num_inference_steps=4",
+            "--prompt",
+            "a_b",
+            "--true-cfg_scale",
+            "2.5",
+            "--output",
+            "my_file.png",
+            "--prompt_2=c_d",
+        ]);
+        assert_eq!(args.call.num_inference_steps, Some(4));
+        assert_eq!(args.call.prompt, ["a_b"]);
+        assert_eq!(args.call.prompt_2, ["c_d"]);
+        assert_eq!(args.call.true_cfg_scale, Some(2.5));
+        assert_eq!(args.output.output.unwrap().to_str(), Some("my_file.png"));
+    }
+
+    #[test]
+    fn several_prompts_and_seeds() {
+        let args = generate(&[
+            "generate",
+            "--prompt",
+            "a",
+            "",
+            "--prompt=c",
+            "--seed",
+            "1",
+            "-2",
+        ]);
+        assert_eq!(args.call.prompt, ["a", "", "c"]);
+        assert_eq!(args.call.seed, [1, -2]);
+        assert_eq!(generate(&["generate", "--prompt", "a"]).call.seed, [42]);
+    }
+
+    #[test]
+    fn torch_takes_these_seeds() {
+        for seed in ["18446744073709551615", "-9223372036854775808"] {
+            let args = generate(&["generate", "--prompt", "a", "--seed", seed]);
+            assert_eq!(args.call.seed, [seed.parse::<i128>().unwrap()]);
+        }
+        assert!(
+            usage(&[
+                "generate",
+                "--prompt",
+                "a",
+                "--seed",
+                "18446744073709551616"
+            ])
+            .contains("2^64-1")
+        );
+    }
+
+    #[test]
+    fn mistakes_are_one_line() {
+        assert!(usage(&["generate", "--prompt", "a", "--widht", "64"]).contains("--width"));
+        assert!(usage(&["generate", "--no_such_flag"]).contains("--no_such_flag"));
+        assert!(usage(&["generate"]).contains("--prompt"));
+        assert!(usage(&["generate", "--prompt", "a", "--dtype", "f8"]).contains("bf16"));
+        assert!(
+            usage(&["generate", "--prompt", "a", "--guidance-scale", "nan"]).contains("finite")
+        );
+        assert!(usage(&["generate", "--prompt", "a", "--threads", "0"]).contains("--threads"));
+        assert!(usage(&["generate", "--prompt", "a", "--height", "-16"]).contains("-1"));
+        assert!(usage(&[]).contains("generate"));
+        assert!(usage(&["paint"]).contains("paint"));
+        assert!(usage(&["generate", &format!("--{}", "x".repeat(100_000))]).len() < 1000);
+    }
+
+    #[test]
+    fn names_that_others_use() {
+        let line = [
+            "generate",
+            "--prompt",
+            "a",
+            "--dtype",
+            "bfloat16",
+            "--output_type",
+            "pil",
+        ];
+        let args = generate(&line);
+        assert_eq!(args.run.dtype, crate::args::Precision::Bf16);
+        assert_eq!(args.output.output_type, crate::args::OutputType::Png);
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

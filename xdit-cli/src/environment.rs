@@ -1,0 +1,87 @@
+//! The environment, read once: nothing else in the workspace looks at it.
+
+use std::collections::BTreeMap;
+
+/// The variables that this program honours, by name; unset and empty are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Environment(BTreeMap<&'static str, String>);
+
+/// Every variable that is looked at.
+const NAMES: [&str; 21] = [
+    "HF_ENDPOINT",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_DISABLE_PROGRESS_BARS",
+    "HF_HUB_DISABLE_SYMLINKS",
+    "HF_HUB_DOWNLOAD_TIMEOUT",
+    "HF_HUB_ETAG_TIMEOUT",
+    "HF_HUB_OFFLINE",
+    "HF_TOKEN",
+    "HF_TOKEN_PATH",
+    "HOME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_COLOR",
+    "OMP_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "RUST_LOG",
+    "TERM",
+    "USERPROFILE",
+    "XDG_CACHE_HOME",
+    "XDIT_LOGGING_LEVEL",
+];
+
+impl Environment {
+    /// The process's environment.
+    pub(crate) fn read() -> Self {
+        Self::with(|name| std::env::var(name).ok())
+    }
+
+    /// The environment that `lookup` knows.
+    pub(crate) fn with(lookup: impl Fn(&str) -> Option<String>) -> Self {
+        let set =
+            |name: &&'static str| Some((*name, lookup(name).filter(|value| !value.is_empty())?));
+        Self(NAMES.iter().filter_map(set).collect())
+    }
+
+    /// The value of `name`, one of [`NAMES`].
+    pub(crate) fn var(&self, name: &str) -> Option<&str> {
+        debug_assert!(NAMES.contains(&name), "{name} is not in the list");
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// The number of compute threads it asks for: `RAYON_NUM_THREADS`, else `OMP_NUM_THREADS` (the first of a list).
+    /// Zero and what is not a number count as unset.
+    pub(crate) fn threads(&self) -> Option<usize> {
+        ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"]
+            .iter()
+            .filter_map(|name| self.var(name)?.split(',').next()?.trim().parse().ok())
+            .find(|&threads| threads > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> Environment {
+        Environment::with(|name| {
+            let pair = pairs.iter().find(|(key, _)| *key == name)?;
+            Some(pair.1.to_owned())
+        })
+    }
+
+    #[test]
+    fn threads() {
+        assert_eq!(environment(&[]).threads(), None);
+        assert_eq!(
+            environment(&[("OMP_NUM_THREADS", "4,2")]).threads(),
+            Some(4)
+        );
+        let both = [("OMP_NUM_THREADS", "4"), ("RAYON_NUM_THREADS", "3")];
+        assert_eq!(environment(&both).threads(), Some(3));
+        let odd = [("OMP_NUM_THREADS", "4"), ("RAYON_NUM_THREADS", "0")];
+        assert_eq!(environment(&odd).threads(), Some(4));
+        assert_eq!(environment(&[("OMP_NUM_THREADS", "many")]).threads(), None);
+    }
+}

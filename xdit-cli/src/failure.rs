@@ -1,0 +1,95 @@
+//! What ends a run, and with which exit code.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use xdit_models::ErrorCategory;
+
+/// Why a command failed: one line that names the flag or file, and an exit code.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// A flag, or a value of one, that cannot be served.
+    #[error("{0}")]
+    Usage(String),
+
+    /// The model could not be found, read or run.
+    #[error(transparent)]
+    Model(#[from] xdit_models::Error),
+
+    /// A file could not be written.
+    #[error("{}: cannot be written: {reason}", path.display())]
+    Output {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+
+    /// A file could not be read.
+    #[error("{}: cannot be read: {reason}", path.display())]
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+
+    /// A PNG from which no run can be repeated.
+    #[error("{}: {reason}", path.display())]
+    NoRecord {
+        /// The file.
+        path: PathBuf,
+        /// What is missing or wrong.
+        reason: String,
+    },
+
+    /// The reader of standard output is gone.
+    #[error("standard output: {0}")]
+    Stdout(io::Error),
+}
+
+impl Failure {
+    /// A [`Failure::Usage`].
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::Usage(message.into())
+    }
+
+    /// A [`Failure::Output`].
+    pub(crate) fn output(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
+        Self::Output {
+            path: path.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// A [`Failure::Input`].
+    pub(crate) fn input(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
+        Self::Input {
+            path: path.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// A [`Failure::NoRecord`].
+    pub(crate) fn no_record(path: &Path, reason: impl ToString) -> Self {
+        Self::NoRecord {
+            path: path.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// The process's exit code, as `--help` lists them.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::NoRecord { .. } => 2,
+            Self::Output { .. } | Self::Input { .. } | Self::Stdout(_) => 1,
+            Self::Model(error) => match error.category() {
+                ErrorCategory::InvalidRequest => 2,
+                ErrorCategory::ModelNotFound | ErrorCategory::Gated => 3,
+                ErrorCategory::BadModel => 4,
+                ErrorCategory::OutOfMemory => 5,
+                _ => 1,
+            },
+        }
+    }
+}

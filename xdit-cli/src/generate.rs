@@ -1,0 +1,149 @@
+//! `xdit-cli generate`: flags to request, request to files.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::json;
+use xdit_kernels::Tensor;
+
+use crate::args::{GenerateArgs, OutputType};
+use crate::console;
+use crate::draw::{Compute, Drawn, draw};
+use crate::dump::Dump;
+use crate::failure::Failure;
+use crate::model::Model;
+use crate::output::OutputPlan;
+use crate::partial::system_reason;
+use crate::picture::Picture;
+use crate::request;
+use crate::session::Session;
+use crate::tensor_file::{self, Data, Entry};
+use crate::watch::Watch;
+
+/// Draws what the flags ask for. Everything that can be refused without the model is refused first.
+///
+/// # Errors
+/// Any [`Failure`].
+pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure> {
+    let kind = args.output.output_type;
+    let mut request = request::from_args(&args.call)?;
+    if kind == OutputType::Latent {
+        request = request.output(xdit_models::OutputType::Latent);
+    }
+    let compute = Compute {
+        dtype: args.run.dtype.into(),
+        device: args.run.device.open(args.run.threads.cpu_tier)?,
+        threads: session.threads(&args.run.threads),
+    };
+    let images = request.image_count();
+    let output = args.output.output.as_deref();
+    let plan = OutputPlan::new(output, kind, images, request.seeds[0], &session.partials)?;
+    let dump = match &args.output.dump {
+        Some(folder) => Some(Dump::create(folder, &session.partials)?),
+        None => None,
+    };
+    let mut watch = Watch::new(&session.console, dump);
+    let model = Model::find(args.model.model.as_deref(), &args.model.hub, session)?;
+    let drawn = draw(&model, &request, compute, &mut watch)?;
+
+    let write_began = Instant::now();
+    let files = write(&drawn, kind, !args.output.no_metadata, &plan)?;
+    tracing::info!(
+        seconds = write_began.elapsed().as_secs_f64(),
+        files = files.len(),
+        "written"
+    );
+    if session.report.json {
+        let mut report = drawn.report(session, &watch);
+        report["files"] = json!(files);
+        report["output_type"] = json!(format!("{kind:?}").to_lowercase());
+        console::print(&format!("{report}\n"))?;
+    } else if !session.report.quiet {
+        console::print(&format!(
+            "{}: {}\n",
+            shown(&files),
+            drawn.summary(session, &watch)
+        ))?;
+    }
+    Ok(0)
+}
+
+/// Writes the results of a run. Returns the names of the files.
+fn write(
+    drawn: &Drawn,
+    kind: OutputType,
+    metadata: bool,
+    plan: &OutputPlan,
+) -> Result<Vec<PathBuf>, Failure> {
+    let output = &drawn.output;
+    match kind {
+        OutputType::Png => output
+            .images
+            .iter()
+            .enumerate()
+            .map(|(index, image)| {
+                let record = metadata.then(|| drawn.record_of(index));
+                let picture = Picture {
+                    width: image.width,
+                    height: image.height,
+                    rgb: image.rgb.clone(),
+                };
+                plan.write(index, |file| picture.write(file, record.as_ref()))
+            })
+            .collect(),
+        OutputType::Latent => write_tensor(drawn, "latents", &output.latents, metadata, plan),
+        OutputType::Float => {
+            let float = output
+                .float
+                .as_ref()
+                .ok_or_else(|| Failure::usage("the pipeline returned no image"))?;
+            write_tensor(drawn, "image", float, metadata, plan)
+        }
+    }
+}
+
+fn write_tensor(
+    drawn: &Drawn,
+    name: &str,
+    tensor: &Tensor,
+    metadata: bool,
+    plan: &OutputPlan,
+) -> Result<Vec<PathBuf>, Failure> {
+    let texts: Vec<(&str, String)> = match metadata {
+        true => vec![("xdit", drawn.record.to_json())],
+        false => Vec::new(),
+    };
+    let path = plan.write(0, |file| {
+        let mut file = std::io::BufWriter::new(file);
+        let entries = [Entry {
+            name,
+            data: Data::Tensor(tensor),
+        }];
+        let written = tensor_file::write(&mut file, &entries, &texts).and_then(|()| file.flush());
+        written.map_err(|e| system_reason(&e))
+    })?;
+    Ok(vec![path])
+}
+
+/// The names of files in a line: the first and the last of many.
+fn shown(files: &[PathBuf]) -> String {
+    let name = |path: &Path| path.display().to_string();
+    match files {
+        [] => String::new(),
+        [one] => name(one),
+        [first, .., last] => format!("{} … {} ({} files)", name(first), name(last), files.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_files_are_one_phrase() {
+        let files: Vec<PathBuf> = (0..3).map(|i| format!("a_{i}.png").into()).collect();
+        assert_eq!(shown(&files[..1]), "a_0.png");
+        assert_eq!(shown(&files), "a_0.png … a_2.png (3 files)");
+    }
+}

@@ -1,0 +1,136 @@
+//! `--model`: the demo inside the binary, a folder, or a repository of the hub.
+
+use std::path::Path;
+
+use xdit_models::{Error, ModelIndex, ModelSource};
+
+use crate::args::HubArgs;
+use crate::digest;
+use crate::failure::Failure;
+use crate::record::ModelRecord;
+use crate::session::Session;
+
+/// The name of the pipeline inside the binary.
+pub(crate) const DEMO: &str = "demo";
+
+/// A pipeline that was found.
+#[derive(Debug)]
+pub(crate) struct Model {
+    /// Its files.
+    pub source: ModelSource,
+    /// How a later run finds it again.
+    pub record: ModelRecord,
+}
+
+impl Model {
+    /// The pipeline that `name` means; the demo if it is left out.
+    ///
+    /// # Errors
+    /// [`Failure::Model`] when there is none, or its index cannot be read.
+    pub(crate) fn find(
+        name: Option<&str>,
+        hub: &HubArgs,
+        session: &Session,
+    ) -> Result<Self, Failure> {
+        let name = name.unwrap_or(DEMO);
+        let (source, revision) = source(name, hub, session)?;
+        let class = ModelIndex::read(&source)?.pipeline.name().to_owned();
+        let digest = digest::of(&source)?;
+        let record = ModelRecord {
+            name: name.to_owned(),
+            revision,
+            variant: hub.variant.clone(),
+            class,
+            digest,
+        };
+        Ok(Self { source, record })
+    }
+}
+
+/// The files that `name` means, and the hub's revision.
+///
+/// # Errors
+/// [`Failure::Model`] when there are none.
+pub(crate) fn source(
+    name: &str,
+    hub: &HubArgs,
+    session: &Session,
+) -> Result<(ModelSource, Option<String>), Failure> {
+    if name == DEMO {
+        Session::refuse_hub_flags(hub, name)?;
+        return Ok((demo()?, None));
+    }
+    if Path::new(name).exists() {
+        Session::refuse_hub_flags(hub, name)?;
+        return Ok((ModelSource::folder(name)?, None));
+    }
+    if !is_hub_id(name) {
+        return Err(not_found(
+            name,
+            "no such folder, and not a hub id (ORGANISATION/NAME)",
+        ));
+    }
+    download(name, hub, session)
+}
+
+#[cfg(feature = "demo")]
+fn demo() -> Result<ModelSource, Failure> {
+    Ok(ModelSource::demo())
+}
+
+#[cfg(not(feature = "demo"))]
+fn demo() -> Result<ModelSource, Failure> {
+    Err(not_found(
+        DEMO,
+        "this binary was built without the demo; give --model a folder or a hub id",
+    ))
+}
+
+fn download(
+    name: &str,
+    _hub: &HubArgs,
+    _session: &Session,
+) -> Result<(ModelSource, Option<String>), Failure> {
+    Err(not_found(
+        name,
+        "no such folder, and this binary was built without hub support",
+    ))
+}
+
+fn not_found(model: &str, reason: &str) -> Failure {
+    Failure::Model(Error::ModelNotFound {
+        model: model.into(),
+        reason: reason.into(),
+    })
+}
+
+/// Whether the hub allows such a name: two parts of letters, digits, `-`, `_` and `.`.
+fn is_hub_id(name: &str) -> bool {
+    let part = |part: &str| {
+        !part.is_empty()
+            && part.len() <= 96
+            && !part.starts_with(['-', '.'])
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    name.split_once('/')
+        .is_some_and(|(organisation, name)| part(organisation) && part(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hub_ids() {
+        for id in ["black-forest-labs/FLUX.1-dev", "a/b", "0/9_x"] {
+            assert!(is_hub_id(id), "{id}");
+        }
+        for no in [
+            "demo", "a/b/c", "/a", "a/", "./a", "../a", "a b/c", "-a/b", "a/.b", "C:\\a", "a/b\n",
+        ] {
+            assert!(!is_hub_id(no), "{no:?}");
+        }
+    }
+}

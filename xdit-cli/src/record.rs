@@ -1,0 +1,223 @@
+//! What a PNG says about the run that made it: a text for people and their tools, and a record to repeat it from.
+//!
+//! The text is AUTOMATIC1111's `parameters` (prompt, `Negative prompt: …`, one line of settings); the record is one
+//! JSON object under the key `xdit`.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the record that this program writes.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Everything that decides the pixels of one image.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct RunRecord {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The program and its version.
+    pub version: String,
+    /// The pipeline.
+    pub model: ModelRecord,
+    /// diffusers' call arguments, as they were used (no default left open).
+    pub request: RequestRecord,
+    /// Of weights and activations.
+    pub dtype: String,
+    /// `cpu`.
+    pub device: String,
+    /// The instruction tier; others differ in the last bits.
+    pub tier: String,
+    /// Which image of the batch this is, from 0.
+    pub image: usize,
+    /// Images in the batch.
+    pub images: usize,
+}
+
+/// Which pipeline made an image.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct ModelRecord {
+    /// As `--model` was given: a folder, a hub id, or `demo`.
+    pub name: String,
+    /// The hub's commit, or the branch or tag that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// `--variant`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// The pipeline's class in diffusers.
+    pub class: String,
+    /// [`crate::digest`] of its files.
+    pub digest: String,
+}
+
+/// diffusers' call arguments.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(crate) struct RequestRecord {
+    pub prompt: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prompt_2: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub negative_prompt: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub negative_prompt_2: Vec<String>,
+    pub true_cfg_scale: f64,
+    pub height: usize,
+    pub width: usize,
+    pub num_inference_steps: usize,
+    pub guidance_scale: f64,
+    pub max_sequence_length: usize,
+    pub num_images_per_prompt: usize,
+    /// One for the whole batch, or one for each image.
+    pub seed: Vec<i128>,
+}
+
+impl RunRecord {
+    /// The record in `json`.
+    ///
+    /// # Errors
+    /// One line that says which field is missing or wrong, or that a newer version wrote it.
+    pub(crate) fn parse(json: &str) -> Result<Self, String> {
+        let record: Self =
+            serde_json::from_str(json).map_err(|e| format!("damaged record: {e}"))?;
+        if record.format != FORMAT {
+            let found = record.format;
+            return Err(format!(
+                "the record is of format {found}; this version reads format {FORMAT}"
+            ));
+        }
+        if record.image >= record.images {
+            return Err(format!(
+                "damaged record: image {} of {}",
+                record.image, record.images
+            ));
+        }
+        Ok(record)
+    }
+
+    /// The record as one line of JSON.
+    pub(crate) fn to_json(&self) -> String {
+        // A structure of strings and numbers always has a JSON form: seeds fit 64 bits, scales are finite.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// AUTOMATIC1111's `parameters`.
+    pub(crate) fn parameters(&self) -> String {
+        let request = &self.request;
+        let prompt_index = self.image / request.num_images_per_prompt.max(1);
+        let prompt = pick(&request.prompt, prompt_index).map_or("", String::as_str);
+        let mut text = format!("{prompt}\n");
+        if request.true_cfg_scale > 1.
+            && let Some(negative) = pick(&request.negative_prompt, prompt_index)
+        {
+            text += &format!("Negative prompt: {negative}\n");
+        }
+        let several_seeds = request.seed.len() > 1;
+        let seed = pick(&request.seed, if several_seeds { self.image } else { 0 })
+            .copied()
+            .unwrap_or_default();
+        text += &format!(
+            "Steps: {}, Sampler: Euler, CFG scale: {}, Guidance: {}, Seed: {seed}, Size: {}x{}, ",
+            request.num_inference_steps,
+            request.true_cfg_scale,
+            request.guidance_scale,
+            request.width,
+            request.height,
+        );
+        if self.images > 1 && !several_seeds {
+            text += &format!("Batch size: {}, Batch pos: {}, ", self.images, self.image);
+        }
+        let digest = self.model.digest.get(..10).unwrap_or(&self.model.digest);
+        text += &format!(
+            "Model hash: {digest}, Model: {}, Version: {}",
+            short_name(&self.model.name),
+            self.version
+        );
+        text
+    }
+}
+
+/// The item of one for all, or of one for each.
+fn pick<T>(items: &[T], index: usize) -> Option<&T> {
+    items.get(if items.len() == 1 { 0 } else { index })
+}
+
+/// The last part of a path or hub id, without what would break the line of settings.
+fn short_name(model: &str) -> String {
+    let name = model
+        .trim_end_matches(['/', '\\'])
+        .rsplit(['/', '\\'])
+        .next();
+    name.unwrap_or(model).replace([',', '\n'], " ")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn record() -> RunRecord {
+        RunRecord {
+            format: FORMAT,
+            version: "xdit-rs 0.1.0".into(),
+            model: ModelRecord {
+                name: "black-forest-labs/FLUX.1-dev".into(),
+                revision: Some("main".into()),
+                variant: None,
+                class: "FluxPipeline".into(),
+                digest: "0123456789abcdef".into(),
+            },
+            request: RequestRecord {
+                prompt: vec!["a \"red\" circle, ünïcode ❤".into(), "b".into()],
+                negative_prompt: vec!["blurry".into()],
+                true_cfg_scale: 1.5,
+                height: 512,
+                width: 1024,
+                num_inference_steps: 28,
+                guidance_scale: 3.5,
+                max_sequence_length: 512,
+                num_images_per_prompt: 2,
+                seed: vec![i128::from(u64::MAX)],
+                ..RequestRecord::default()
+            },
+            dtype: "f32".into(),
+            device: "cpu".into(),
+            tier: "avx2".into(),
+            image: 2,
+            images: 4,
+        }
+    }
+
+    #[test]
+    fn survives_json() {
+        assert_eq!(RunRecord::parse(&record().to_json()).unwrap(), record());
+        let mut negative = record();
+        negative.request.seed = vec![i128::from(i64::MIN), 0, 1, 2];
+        assert_eq!(RunRecord::parse(&negative.to_json()).unwrap(), negative);
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let json = record().to_json();
+        let missing = RunRecord::parse(&json.replace("\"dtype\":\"f32\",", "")).unwrap_err();
+        assert!(missing.contains("dtype"), "{missing}");
+        let newer = RunRecord::parse(&json.replace("\"format\":1", "\"format\":2")).unwrap_err();
+        assert!(newer.contains("format 2"), "{newer}");
+        assert!(RunRecord::parse(&json.replace("\"image\":2", "\"image\":4")).is_err());
+        assert!(RunRecord::parse("").is_err());
+    }
+
+    #[test]
+    fn parameters_as_others_read_them() {
+        let mut record = record();
+        assert_eq!(
+            record.parameters(),
+            "b\nNegative prompt: blurry\nSteps: 28, Sampler: Euler, CFG scale: 1.5, Guidance: 3.5, \
+             Seed: 18446744073709551615, Size: 1024x512, Batch size: 4, Batch pos: 2, Model hash: 0123456789, \
+             Model: FLUX.1-dev, Version: xdit-rs 0.1.0"
+        );
+        record.request.seed = vec![1, 2, 3, 4];
+        record.request.true_cfg_scale = 1.;
+        let text = record.parameters();
+        assert!(
+            text.contains("Seed: 3,") && !text.contains("Batch") && !text.contains("Negative"),
+            "{text}"
+        );
+    }
+}

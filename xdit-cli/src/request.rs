@@ -1,0 +1,185 @@
+//! From flags to a request, from a request to its record, and back.
+
+use xdit_models::{Defaults, Output, Request};
+
+use crate::args::CallArgs;
+use crate::failure::Failure;
+use crate::record::RequestRecord;
+
+/// The request that the flags make.
+///
+/// # Errors
+/// [`Failure::Usage`] for what no pipeline can serve: it is said before any weight is read.
+pub(crate) fn from_args(call: &CallArgs) -> Result<Request, Failure> {
+    let mut request = Request::new(call.prompt.iter().cloned())
+        .num_images_per_prompt(call.num_images_per_prompt)
+        .seeds(call.seed.iter().copied());
+    let texts = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
+    request.prompt_2 = texts(&call.prompt_2);
+    request.negative_prompt = texts(&call.negative_prompt);
+    request.negative_prompt_2 = texts(&call.negative_prompt_2);
+    request.true_cfg_scale = call.true_cfg_scale.unwrap_or(request.true_cfg_scale);
+    request.height = call.height;
+    request.width = call.width;
+    request.num_inference_steps = call.num_inference_steps;
+    request.guidance_scale = call.guidance_scale;
+    request.max_sequence_length = call.max_sequence_length;
+    check(&request)?;
+    Ok(request)
+}
+
+/// The request that `record` describes.
+pub(crate) fn from_record(record: &RequestRecord) -> Request {
+    let texts = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
+    let mut request = Request::new(record.prompt.iter().cloned())
+        .true_cfg_scale(record.true_cfg_scale)
+        .height(record.height)
+        .width(record.width)
+        .num_inference_steps(record.num_inference_steps)
+        .guidance_scale(record.guidance_scale)
+        .max_sequence_length(record.max_sequence_length)
+        .num_images_per_prompt(record.num_images_per_prompt)
+        .seeds(record.seed.iter().copied());
+    request.prompt_2 = texts(&record.prompt_2);
+    request.negative_prompt = texts(&record.negative_prompt);
+    request.negative_prompt_2 = texts(&record.negative_prompt_2);
+    request
+}
+
+/// What was run: the request with the pipeline's defaults where it said nothing.
+pub(crate) fn to_record(request: &Request, defaults: &Defaults, output: &Output) -> RequestRecord {
+    let texts = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    RequestRecord {
+        prompt: request.prompt.clone(),
+        prompt_2: texts(&request.prompt_2),
+        negative_prompt: texts(&request.negative_prompt),
+        negative_prompt_2: texts(&request.negative_prompt_2),
+        true_cfg_scale: request.true_cfg_scale,
+        height: output.height,
+        width: output.width,
+        num_inference_steps: request
+            .num_inference_steps
+            .unwrap_or(defaults.num_inference_steps),
+        guidance_scale: request.guidance_scale.unwrap_or(defaults.guidance_scale),
+        max_sequence_length: request
+            .max_sequence_length
+            .unwrap_or(defaults.max_sequence_length),
+        num_images_per_prompt: request.num_images_per_prompt,
+        seed: request.seeds.clone(),
+    }
+}
+
+/// Refuses zeros and a wrong number of seeds or texts; the pipeline checks what depends on the model.
+fn check(request: &Request) -> Result<(), Failure> {
+    let sizes = [
+        ("--height", request.height),
+        ("--width", request.width),
+        ("--num-inference-steps", request.num_inference_steps),
+        (
+            "--num-images-per-prompt",
+            Some(request.num_images_per_prompt),
+        ),
+        ("--max-sequence-length", request.max_sequence_length),
+    ];
+    if let Some((flag, _)) = sizes.iter().find(|(_, size)| *size == Some(0)) {
+        return Err(Failure::usage(format!("{flag} 0: must be at least 1")));
+    }
+    let (prompts, images) = (request.prompt.len(), request.image_count());
+    let count = |list: &Option<Vec<String>>| list.as_ref().map_or(1, Vec::len);
+    let counts = [
+        ("--prompt-2", count(&request.prompt_2), prompts, "prompt"),
+        (
+            "--negative-prompt",
+            count(&request.negative_prompt),
+            prompts,
+            "prompt",
+        ),
+        (
+            "--negative-prompt-2",
+            count(&request.negative_prompt_2),
+            prompts,
+            "prompt",
+        ),
+        ("--seed", request.seeds.len(), images, "image"),
+    ];
+    for (flag, given, all, each) in counts {
+        if given != 1 && given != all {
+            return Err(Failure::usage(format!(
+                "{flag}: {given} values for {all} {each}s; give one, or one for each {each}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Command;
+    use crate::argv::{self, Parsed};
+
+    fn request(flags: &[&str]) -> Result<Request, Failure> {
+        let words = ["xdit-cli", "generate"].iter().chain(flags).map(Into::into);
+        match argv::parse(words)? {
+            Parsed::Run(cli) => match cli.command {
+                Command::Generate(args) => from_args(&args.call),
+                other => panic!("not generate: {other:?}"),
+            },
+            Parsed::Text(text) => panic!("only text: {text}"),
+        }
+    }
+
+    #[test]
+    fn every_flag_arrives() {
+        let flags = "--prompt a b --prompt-2 c d --negative-prompt e --negative-prompt-2 f --true-cfg-scale 2 --height 64 \
+                     --width 32 --num-inference-steps 3 --guidance-scale 1.5 --max-sequence-length 9 \
+                     --num-images-per-prompt 2 --seed 1 2 3 4";
+        let request = request(&flags.split_whitespace().collect::<Vec<_>>()).unwrap();
+        let record = RequestRecord {
+            prompt: vec!["a".into(), "b".into()],
+            prompt_2: vec!["c".into(), "d".into()],
+            negative_prompt: vec!["e".into()],
+            negative_prompt_2: vec!["f".into()],
+            true_cfg_scale: 2.,
+            height: 64,
+            width: 32,
+            num_inference_steps: 3,
+            guidance_scale: 1.5,
+            max_sequence_length: 9,
+            num_images_per_prompt: 2,
+            seed: vec![1, 2, 3, 4],
+        };
+        assert_eq!(
+            format!("{request:?}"),
+            format!("{:?}", from_record(&record))
+        );
+    }
+
+    #[test]
+    fn what_nothing_can_serve_is_said_early() {
+        let cases: [(&[&str], &str); 5] = [
+            (&["--prompt", "a", "--width", "0"], "--width 0"),
+            (
+                &["--prompt", "a", "--num-images-per-prompt", "0"],
+                "--num-images-per-prompt 0",
+            ),
+            (
+                &["--prompt", "a", "--seed", "1", "2"],
+                "--seed: 2 values for 1 image",
+            ),
+            (
+                &["--prompt", "a", "b", "--prompt-2", "c", "d", "e"],
+                "--prompt-2: 3 values",
+            ),
+            (
+                &["--prompt", "a", "--negative-prompt", "c", "d"],
+                "--negative-prompt: 2 values",
+            ),
+        ];
+        for (flags, message) in cases {
+            let failure = request(flags).unwrap_err();
+            assert_eq!(failure.exit_code(), 2);
+            assert!(failure.to_string().contains(message), "{failure}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The command line as its users see it: the built binary, its output, its exit codes, its files.
+
+mod bad_input;
+mod broken_model;
+mod generate;
+mod help;
+mod program;
+mod replay;
+mod signals;
