@@ -1,5 +1,10 @@
 //! What both algorithms share: the call's sizes, work distribution, the micro-kernel, loads and stores of pixels.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "indices of register arrays: iterators over them end up in memory"
+)]
+
 use super::{Conv2d, direct, winograd};
 use crate::{
     DType, Result, Tier, View, ViewMut,
@@ -84,15 +89,11 @@ fn typed<T: Lane>(
     let tier = conv.device.tier();
     if conv.packed.winograd {
         let plan = winograd::Plan::new(&call);
-        distribute(
-            plan.tasks(&call),
-            plan.scratch_len(&call),
-            |scratch, task| {
-                // SAFETY: the scratch has the plan's length, the call's pointers reach its shapes, and tasks write disjoint
-                // tiles of the output.
-                unsafe { winograd::block(tier, &call, &plan, scratch, task) }
-            },
-        )
+        distribute(plan.tasks(&call), plan.scratch_len(), |scratch, task| {
+            // SAFETY: the scratch has the plan's length, the call's pointers reach its shapes, and tasks write disjoint
+            // tiles of the output.
+            unsafe { winograd::block(tier, &call, &plan, scratch, task) }
+        })
     } else {
         let plan = direct::Plan::new(&call);
         distribute(
@@ -106,8 +107,8 @@ fn typed<T: Lane>(
     }
 }
 
-/// Runs `task(scratch, 0..count)` on the current pool. Each thread has one scratch of `scratch_len` f32, zero at the
-/// start; what a task computes must not depend on what an earlier one left in it.
+/// Runs `task(scratch, 0..count)` on the current pool. Each thread has one scratch of `scratch_len` f32, uninitialised or
+/// as its last task left it.
 fn distribute(
     count: usize,
     scratch_len: usize,
@@ -116,7 +117,7 @@ fn distribute(
     let workers = rayon::current_num_threads().min(count).max(1);
     // A cache line between the scratches.
     let stride = scratch_len.next_multiple_of(16) + 16;
-    let buffer = Buffer::new(workers * stride * size_of::<f32>(), true, "conv2d")?;
+    let buffer = Buffer::new(workers * stride * size_of::<f32>(), false, "conv2d")?;
     let scratch = Shared(buffer.ptr().cast::<f32>());
     let next = AtomicUsize::new(0);
     (0..workers)
@@ -147,28 +148,45 @@ pub(super) struct Walk<'a> {
     pub(super) step: usize,
     /// Channels in the last block, 1..=LANES.
     pub(super) last: usize,
+    /// What to bring into the second-level cache meanwhile, and how far to go on at each product.
+    pub(super) ahead: *const f32,
+    pub(super) ahead_step: usize,
 }
 
 /// Products summed before they are added to the total: bounds the rounding error of long sums.
 const CHAIN: usize = 512;
 
-/// MR rows times NV vectors of output channels: Σ over blocks, taps and channels of a·b.
+/// A hint: nothing is read, the address may be any.
+#[inline(always)]
+fn prefetch(p: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the instruction is in every x86-64 and never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
+/// C = Σ over blocks, taps and channels of a·b, for MR rows (of C: `c_row` apart) and NV vectors of output channels.
 ///
 /// # Safety
-/// `a` reaches what `walk` says for MR rows, `b` as many rows of NV vectors as there are products.
+/// `a` reaches what `walk` says for MR rows, `b` as many rows of NV vectors as there are products, `c` the MR rows.
 #[inline(always)]
 pub(super) unsafe fn product<S: Simd, const MR: usize, const NV: usize>(
     a: *const f32,
     walk: Walk<'_>,
     mut b: *const f32,
-) -> [[S::V; NV]; MR] {
-    // SAFETY: the caller's promise; every step advances by the layout that it describes.
-    unsafe {
-        let group = (CHAIN / (S::LANES * walk.taps.len())).max(1);
-        let mut total = [[S::zero(); NV]; MR];
-        let mut block = 0;
-        loop {
-            let end = (block + group).min(walk.blocks);
+    c: *mut f32,
+    c_row: usize,
+) {
+    let group = (CHAIN / S::LANES / walk.taps.len()).max(1);
+    let mut ahead = walk.ahead;
+    let mut block = 0;
+    while block < walk.blocks {
+        let (first, end) = (block == 0, (block + group).min(walk.blocks));
+        // SAFETY: the caller's promise; every step advances by the layout that `walk` describes.
+        unsafe {
             let mut acc = [[S::zero(); NV]; MR];
             while block < end {
                 let n = if block + 1 == walk.blocks {
@@ -177,38 +195,46 @@ pub(super) unsafe fn product<S: Simd, const MR: usize, const NV: usize>(
                     S::LANES
                 };
                 for &tap in walk.taps {
-                    let mut row = a.add(block * walk.step + tap);
-                    for _ in 0..n {
+                    let row = a.add(block * walk.step + tap);
+                    for k in 0..n {
+                        prefetch(ahead);
+                        ahead = ahead.wrapping_add(walk.ahead_step);
                         let w: [S::V; NV] = std::array::from_fn(|j| S::load(b.add(j * S::LANES)));
-                        for (i, acc) in acc.iter_mut().enumerate() {
-                            let v = S::splat(*row.add(i * S::LANES));
+                        for i in 0..MR {
+                            let v = S::splat(*row.add(i * S::LANES + k));
                             for j in 0..NV {
-                                acc[j] = S::fma(v, w[j], acc[j]);
+                                acc[i][j] = S::fma(v, w[j], acc[i][j]);
                             }
                         }
-                        row = row.add(1);
                         b = b.add(NV * S::LANES);
                     }
                 }
                 block += 1;
             }
-            if end == group.min(walk.blocks) {
-                total = acc;
-            } else {
-                for (t, a) in total.iter_mut().zip(acc) {
-                    for j in 0..NV {
-                        t[j] = S::add(t[j], a[j]);
-                    }
+            for i in 0..MR {
+                for j in 0..NV {
+                    let p = c.add(i * c_row + j * S::LANES);
+                    S::store(
+                        p,
+                        if first {
+                            acc[i][j]
+                        } else {
+                            S::add(S::load(p), acc[i][j])
+                        },
+                    );
                 }
-            }
-            if end == walk.blocks {
-                return total;
             }
         }
     }
 }
 
 impl<T: Lane> Call<'_, T> {
+    /// Pixels of the doubled input to those in memory.
+    #[inline(always)]
+    pub(super) fn shift(&self) -> usize {
+        usize::from(self.conv.options.upsample)
+    }
+
     /// Where pixel (y, x) of the padded, possibly doubled input lies; `None` in the padding. Coordinates count from the
     /// padding's corner.
     #[inline(always)]
@@ -218,7 +244,7 @@ impl<T: Lane> Call<'_, T> {
         if y >= self.h || x >= self.w {
             return None;
         }
-        let shift = usize::from(self.conv.options.upsample);
+        let shift = self.shift();
         let [sb, sy, sx] = self.x_strides;
         Some(
             self.x
@@ -226,36 +252,49 @@ impl<T: Lane> Call<'_, T> {
         )
     }
 
-    /// Adds bias and residual to vector `v` of output channels at pixel (y, x) and stores it.
-    ///
-    /// # Safety
-    /// The pixel is inside the output, nobody else writes it, and `v` is less than the number of vectors.
+    /// Where vector `v` of output channels of a pixel lies, in the output and in the residual.
     #[inline(always)]
-    pub(super) unsafe fn store<S: Simd>(
+    pub(super) fn place(
         &self,
         batch: usize,
         y: usize,
         x: usize,
         v: usize,
-        sum: S::V,
-    ) {
-        let at = |s: [usize; 3]| batch * s[0] + y * s[1] + x * s[2] + v * S::LANES;
-        let n = (self.oc - v * S::LANES).min(S::LANES);
-        // SAFETY: the pixel is inside, n channels from v·LANES are, and the bias is padded to whole vectors.
+        lanes: usize,
+    ) -> [usize; 2] {
+        [self.out_strides, self.residual_strides]
+            .map(|s| batch * s[0] + y * s[1] + x * s[2] + v * lanes)
+    }
+
+    /// Adds bias and residual to a vector of output channels, `n` of which there are, and stores it.
+    ///
+    /// # Safety
+    /// `at` is a place inside the output and the residual that nobody else writes, with `n` channels from there on.
+    #[inline(always)]
+    pub(super) unsafe fn store<S: Simd>(&self, at: [usize; 2], n: usize, bias: S::V, sum: S::V) {
+        // SAFETY: the caller's promise.
         unsafe {
-            let mut sum = S::add(sum, S::load(self.conv.bias.as_ptr().add(v * S::LANES)));
-            let out = self.out.ptr().add(at(self.out_strides));
+            let mut sum = S::add(sum, bias);
+            let out = self.out.ptr().add(at[0]);
             if n == S::LANES {
                 if let Some(r) = self.residual {
-                    sum = S::add(sum, T::load::<S>(r.add(at(self.residual_strides))));
+                    sum = S::add(sum, T::load::<S>(r.add(at[1])));
                 }
                 T::store::<S>(out, sum);
             } else {
                 if let Some(r) = self.residual {
-                    sum = S::add(sum, T::load_n::<S>(r.add(at(self.residual_strides)), n));
+                    sum = S::add(sum, T::load_n::<S>(r.add(at[1]), n));
                 }
                 T::store_n::<S>(out, n, sum);
             }
         }
+    }
+
+    /// The bias of vector `v` of output channels, and how many channels it has.
+    #[inline(always)]
+    pub(super) unsafe fn bias<S: Simd>(&self, v: usize) -> (S::V, usize) {
+        // SAFETY: the bias is padded to whole vectors.
+        let bias = unsafe { S::load(self.conv.bias.as_ptr().add(v * S::LANES)) };
+        (bias, (self.oc - v * S::LANES).min(S::LANES))
     }
 }

@@ -17,6 +17,8 @@ const SCRATCH: usize = 1 << 17;
 const PIXELS: usize = 2048;
 /// Room behind the last row: the most rows that a micro-kernel takes.
 const SLACK: usize = 16;
+/// Lanes of the widest tier.
+const MAX_LANES: usize = 16;
 
 /// Sizes of the tiles, fixed by the call's shapes alone.
 pub(super) struct Plan {
@@ -95,6 +97,12 @@ unsafe fn tile<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, scratch: *mut 
             }
         }
     }
+    for block in 0..blocks {
+        for pixel in phase * s * s..phase * s * s + SLACK {
+            // SAFETY: the slack lies behind the phases of each block.
+            unsafe { S::store(scratch.add(block * step + pixel * S::LANES), S::zero()) };
+        }
+    }
     let taps: Vec<usize> = (0..kh * kw)
         .map(|t| (t / kw, t % kw))
         .map(|(y, x)| (((y % s) * s + x % s) * phase + (y / s) * wp + x / s) * S::LANES)
@@ -104,6 +112,8 @@ unsafe fn tile<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, scratch: *mut 
         blocks,
         step,
         last,
+        ahead: scratch,
+        ahead_step: 0,
     };
     // SAFETY: the scratch is filled as `walk` describes; the caller vouches for the rest.
     unsafe {
@@ -154,17 +164,34 @@ unsafe fn rows<S: Simd, T: Lane, const MR: usize, const NV: usize>(
 ) {
     const { assert!(MR <= SLACK, "rows past the end stay in the slack") };
     let count = (th - 1) * wp + tw;
+    let mut sums = [0f32; SLACK * PANEL * MAX_LANES];
+    // SAFETY: the panel's vectors exist.
+    let biases: [_; NV] = std::array::from_fn(|j| unsafe { call.bias::<S>(v + j) });
     for p0 in (0..count).step_by(MR) {
         // SAFETY: p0 < count, and the scratch has room for MR rows after any output, under every tap. What the rows past
-        // `count` read is whatever the slack holds; it is not stored.
-        let acc = unsafe { product::<S, MR, NV>(scratch.add(p0 * S::LANES), walk, b) };
-        for (i, acc) in acc.into_iter().enumerate() {
-            let (y, x) = ((p0 + i) / wp, (p0 + i) % wp);
+        // `count` read is the slack or another tap's pixels; it is not stored. `sums` holds MR rows of NV vectors.
+        unsafe {
+            product::<S, MR, NV>(
+                scratch.add(p0 * S::LANES),
+                walk,
+                b,
+                sums.as_mut_ptr(),
+                NV * S::LANES,
+            );
+        }
+        let (mut y, mut x) = (p0 / wp, p0 % wp);
+        for row in sums.chunks_exact(NV * S::LANES).take(MR) {
             if y < th && x < tw {
-                for (j, sum) in acc.into_iter().enumerate() {
-                    // SAFETY: y0 + y < oh and x0 + x < ow; tiles are disjoint.
-                    unsafe { call.store::<S>(batch, y0 + y, x0 + x, v + j, sum) };
+                for (j, sum) in row.chunks_exact(S::LANES).enumerate() {
+                    let at = call.place(batch, y0 + y, x0 + x, v + j, S::LANES);
+                    let (bias, n) = biases[j];
+                    // SAFETY: y0 + y < oh and x0 + x < ow; tiles are disjoint; the chunk is a vector.
+                    unsafe { call.store::<S>(at, n, bias, S::load(sum.as_ptr())) };
                 }
+            }
+            x += 1;
+            if x == wp {
+                (y, x) = (y + 1, 0);
             }
         }
     }
