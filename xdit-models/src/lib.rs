@@ -8,6 +8,8 @@ mod demo;
 pub mod error;
 mod file_bytes;
 pub mod flux;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod image;
 pub mod info;
 pub mod layers;
