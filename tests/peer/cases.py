@@ -1,0 +1,154 @@
+"""What is compared: each case names the operation for the Rust server and makes the same work in PyTorch.
+
+The torch side is what diffusers runs: `F.linear`, `scaled_dot_product_attention`, the eager chains of its blocks.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+
+
+def linear(dtype, m, k, n):
+    x, w, b = (torch.randn(s, dtype=dtype) for s in ((m, k), (n, k), (n,)))
+    return lambda: F.linear(x, w, b)
+
+
+def attention(dtype, tokens, heads, d):
+    q, k, v = (torch.randn(1, heads, tokens, d, dtype=dtype) for _ in range(3))
+    return lambda: F.scaled_dot_product_attention(q, k, v)
+
+
+def layer_norm_modulate(dtype, rows, c):
+    x, shift, scale = (torch.randn(s, dtype=dtype) for s in ((1, rows, c), (1, c), (1, c)))
+    return lambda: F.layer_norm(x, (c,), eps=1e-6) * (1 + scale[:, None]) + shift[:, None]
+
+
+def rms_norm_rope(dtype, rows, heads, d):
+    from diffusers.models.embeddings import apply_rotary_emb
+
+    x = torch.randn(1, rows, heads, d, dtype=dtype)
+    norm = torch.nn.RMSNorm(d, eps=1e-6).to(dtype)
+    angles = torch.randn(rows, d // 2).repeat_interleave(2, dim=1)
+    table = (angles.cos(), angles.sin())
+    return lambda: apply_rotary_emb(norm(x), table, sequence_dim=1)
+
+
+def gelu(dtype, rows, c):
+    x = torch.randn(1, rows, c, dtype=dtype)
+    return lambda: F.gelu(x, approximate="tanh")
+
+
+def gate_residual(dtype, rows, c):
+    x, y, gate = (torch.randn(s, dtype=dtype) for s in ((1, rows, c), (1, rows, c), (1, c)))
+    return lambda: y + gate[:, None] * x
+
+
+def conv2d(dtype, size, channels, layout):
+    conv = torch.nn.Conv2d(channels, channels, 3, padding=1).to(dtype)
+    x = torch.randn(1, channels, size, size, dtype=dtype)
+    if layout == "channels_last":
+        x, conv = (v.to(memory_format=torch.channels_last) for v in (x, conv))
+    return lambda: conv(x)
+
+
+def group_norm_silu(dtype, size, channels):
+    norm = torch.nn.GroupNorm(32, channels).to(dtype)
+    x = torch.randn(1, channels, size, size, dtype=dtype)
+    return lambda: F.silu(norm(x))
+
+
+def flux_blocks(dtype, image_tokens, text_tokens):
+    """One double and one single block of FLUX.1-dev's size, with their embedders and final layer."""
+    from diffusers import FluxTransformer2DModel
+
+    model = FluxTransformer2DModel(num_layers=1, num_single_layers=1, guidance_embeds=True).to(dtype).eval()
+    side = int(image_tokens**0.5)
+    grid = torch.stack(torch.meshgrid(torch.zeros(1), torch.arange(side), torch.arange(side), indexing="ij"), -1)
+    args = {
+        "hidden_states": torch.randn(1, image_tokens, 64, dtype=dtype),
+        "encoder_hidden_states": torch.randn(1, text_tokens, 4096, dtype=dtype),
+        "pooled_projections": torch.randn(1, 768, dtype=dtype),
+        "timestep": torch.tensor([0.7], dtype=dtype),
+        "guidance": torch.tensor([3.5]),
+        "img_ids": grid.reshape(-1, 3).float(),
+        "txt_ids": torch.zeros(text_tokens, 3),
+        "return_dict": False,
+    }
+    return lambda: model(**args)[0]
+
+
+def demo(dtype, root):
+    """Denoise and decode of the demo image: prompt embeddings are made once, outside."""
+    from diffusers import FluxPipeline
+
+    pipe = FluxPipeline.from_pretrained(root, torch_dtype=dtype)
+    pipe.set_progress_bar_config(disable=True)
+    prompt_embeds, pooled, _ = pipe.encode_prompt("a red circle on a blue background", None, max_sequence_length=24)
+    return lambda: pipe(
+        prompt_embeds=prompt_embeds,
+        pooled_prompt_embeds=pooled,
+        height=256,
+        width=256,
+        num_inference_steps=20,
+        generator=torch.Generator("cpu").manual_seed(42),
+        output_type="np",
+    )
+
+
+GEMMS = [(m, k, n) for m in (256, 1024) for k, n in ((256, 1024), (3072, 3072), (3072, 12288))]
+
+
+def suites(demo_root):
+    """Suite name -> list of (label, Rust request, torch maker, calls per sample)."""
+    out = {name: [] for name in ("linear", "attention", "rows", "conv", "blocks", "demo")}
+    for name, dtype in DTYPES.items():
+        for m, k, n in GEMMS:
+            reps = max(1, int(2e9 / (2 * m * k * n)))
+            request = {"op": "linear", "dtype": name, "m": m, "k": k, "n": n}
+            out["linear"].append((f"M{m} K{k} N{n}", request, lambda a=(dtype, m, k, n): linear(*a), reps))
+        for d in (64, 88, 128):
+            for tokens in (1024, 2048, 4096):
+                request = {"op": "attention", "dtype": name, "tokens": tokens, "heads": 8, "d": d}
+                out["attention"].append(
+                    (f"8 heads, {tokens} tokens, d {d}", request, lambda a=(dtype, tokens, 8, d): attention(*a), 1)
+                )
+        for rows in (1024, 4608):
+            rowwise = [
+                ("LayerNorm + modulate", "layer_norm_modulate", layer_norm_modulate, (rows, 3072)),
+                ("RMSNorm + RoPE", "rms_norm_rope", rms_norm_rope, (rows, 24, 128)),
+                ("GELU (tanh)", "gelu", gelu, (rows, 3072)),
+                ("gate + residual", "gate_residual", gate_residual, (rows, 3072)),
+            ]
+            for label, op, make, sizes in rowwise:
+                request = {"op": op, "dtype": name, "rows": rows, "c": 3072, "heads": 24, "d": 128}
+                out["rows"].append((f"{label}, {rows} rows", request, lambda a=(dtype, *sizes), f=make: f(*a), 4))
+        for channels, size in ((512, 64), (512, 128), (256, 256), (128, 512)):
+            request = {"op": "conv2d", "dtype": name, "size": size, "channels": channels}
+            for layout in ("NCHW", "channels_last"):
+                out["conv"].append(
+                    (
+                        f"3×3, {channels} channels, {size}², torch {layout}",
+                        request,
+                        lambda a=(dtype, size, channels, layout): conv2d(*a),
+                        1,
+                    )
+                )
+            request = {"op": "group_norm_silu", "dtype": name, "size": size, "channels": channels}
+            out["conv"].append(
+                (
+                    f"GroupNorm + SiLU, {channels} channels, {size}²",
+                    request,
+                    lambda a=(dtype, size, channels): group_norm_silu(*a),
+                    1,
+                )
+            )
+        request = {"op": "flux_blocks", "dtype": name, "image_tokens": 1024, "text_tokens": 256}
+        out["blocks"].append(
+            ("Flux double + single block, 1024 + 256 tokens", request, lambda a=(dtype, 1024, 256): flux_blocks(*a), 1)
+        )
+        request = {"op": "demo", "dtype": name}
+        out["demo"].append(("demo image, denoise + decode", request, lambda a=(dtype, demo_root): demo(*a), 1))
+    return out

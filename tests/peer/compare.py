@@ -1,0 +1,162 @@
+"""Runs the engine's kernels and PyTorch's in turns, in one session, and prints ratios of medians.
+
+    cargo build --release -p xdit-tests --bin peer
+    python tests/peer/compare.py --suite linear attention      # or: all
+    python tests/peer/compare.py --suite process               # whole processes, start to PNG
+
+A ratio above 1 means that the engine is faster. Both sides have the same number of threads. Between samples the driver
+sleeps, so that the other side's idle threads have stopped spinning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAUSE = 0.03
+
+
+class Server:
+    """The Rust side: makes operations and runs them, one JSON object a line each way."""
+
+    def __init__(self, command):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def call(self, request):
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"the server ended at {request}")
+        answer = json.loads(line)
+        if "error" in answer:
+            sys.exit(f"{request}: {answer['error']}")
+        return answer
+
+    def sample(self, made, reps):
+        return self.call({"op": "run", "id": made["id"], "reps": reps})["ns"] / 1e9 / reps
+
+
+def torch_sample(call, reps):
+    start = time.perf_counter()
+    for _ in range(reps):
+        call()
+    return (time.perf_counter() - start) / reps
+
+
+def compare(servers, request, make, reps, rounds):
+    """Median seconds of each side, sampled in turns."""
+    import torch
+
+    with torch.inference_mode():
+        call = make()
+        call()
+        sides = []
+        for server in servers:
+            made = server.call(request)
+            server.sample(made, 1)
+            sides.append(lambda s=server, m=made: s.sample(m, reps))
+        sides.append(lambda: torch_sample(call, reps))
+        samples = [[] for _ in sides]
+        for _ in range(rounds):
+            for times, side in zip(samples, sides):
+                time.sleep(PAUSE)
+                times.append(side())
+    for server in servers:
+        server.call({"op": "drop"})
+    return [statistics.median(t) for t in samples]
+
+
+PYTHON_RUN = """
+import sys, torch
+from diffusers import FluxPipeline
+torch.set_num_threads(int(sys.argv[3]))
+pipe = FluxPipeline.from_pretrained(sys.argv[1], torch_dtype=torch.float32)
+pipe.set_progress_bar_config(disable=True)
+image = pipe("a red circle on a blue background", height=256, width=256, num_inference_steps=20,
+             max_sequence_length=24, generator=torch.Generator("cpu").manual_seed(42)).images[0]
+image.save(sys.argv[2])
+"""
+
+
+def process(args):
+    """Whole processes from start to PNG: the binary against Python, in turns."""
+    binary = ROOT / args.target / "release" / "xdit-cli"
+    demo = ROOT / "xdit-models/demo/flux"
+    with tempfile.TemporaryDirectory() as out:
+        commands = [
+            [str(binary), "generate", "--prompt", "a red circle on a blue background", "--threads", str(args.threads)]
+            + ["--quiet", "--output", f"{out}/rust.png"],
+            [sys.executable, "-c", PYTHON_RUN, str(demo), f"{out}/python.png", str(args.threads)],
+        ]
+        samples = [[], []]
+        for _ in range(min(args.rounds, 7)):
+            for times, command in zip(samples, commands):
+                start = time.perf_counter()
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                times.append(time.perf_counter() - start)
+    ours, theirs = (statistics.median(t) for t in samples)
+    print("| process start to PNG, f32 | xdit-cli s | Python s | ratio |\n|---|---|---|---|")
+    print(f"| demo image, 256×256, 20 steps | {ours:.2f} | {theirs:.2f} | {theirs / ours:.1f} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", nargs="+", default=["all"])
+    parser.add_argument("--dtype", nargs="+", default=["f32", "bf16"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--target", default="target", help="cargo's target folder")
+    parser.add_argument("--candle", help="the candle peer's binary, for the suite `blocks`")
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)
+
+    cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
+    print(f"{time.strftime('%Y-%m-%d')}, {cpu}, {os.cpu_count()} cores, {args.threads} threads a side")
+    names = ["linear", "attention", "rows", "conv", "blocks", "demo", "process"] if "all" in args.suite else args.suite
+    if "process" in names:
+        process(args)
+        names = [n for n in names if n != "process"]
+    if not names:
+        return
+
+    import torch
+
+    import cases
+
+    torch.set_num_threads(args.threads)
+    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
+    suites = cases.suites(str(ROOT / "xdit-models/demo/flux"))
+    binary = ROOT / args.target / "release" / "peer"
+    for name in names:
+        server = Server([str(binary), str(args.threads)])
+        servers = [server]
+        columns = ["xdit ms"]
+        if name == "blocks" and args.candle:
+            servers.append(Server([args.candle, str(args.threads)]))
+            columns.append("candle ms")
+        ratios = ["torch/xdit"] + (["candle/xdit"] if len(servers) > 1 else [])
+        print(f"\n| {name} | dtype | " + " | ".join(columns + ["torch ms"] + ratios) + " |")
+        print("|---" * (3 + len(columns) + len(ratios)) + "|")
+        for label, request, make, reps in suites[name]:
+            if request["dtype"] not in args.dtype:
+                continue
+            medians = compare(servers, request, make, reps, args.rounds)
+            shown = [f"{m * 1e3:.3f}" for m in medians]
+            shown.append(f"{medians[-1] / medians[0]:.2f}")
+            if len(servers) > 1:
+                shown.append(f"{medians[1] / medians[0]:.2f}")
+            print(f"| {label} | {request['dtype']} | " + " | ".join(shown) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
