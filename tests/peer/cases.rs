@@ -1,0 +1,152 @@
+use super::{Case, Failure};
+use serde_json::Value;
+use xdit_kernels::{
+    Algorithm, Conv2d, Conv2dOptions, DType, Device, Padding, Tensor,
+    activation::{Activation, activation},
+    attention::{Attention, AttnInput, Flash},
+    elementwise::{gate_residual, scale},
+    group_norm,
+    linear::Linear,
+    norm::layer_norm_modulate,
+    rope::rms_norm_rope,
+};
+use xdit_models::{
+    ConfigFile, LoadOptions, ModelSource, Pipeline, Request,
+    flux::{FluxConfig, FluxInput, FluxTransformer, RotaryTables},
+    layers::Packing,
+    weights::{Scope, WeightSource},
+};
+
+/// Uniform in −1..1 from a fixed stream: values do not change the work, zeros would.
+fn random(shape: &[usize], dtype: DType) -> Result<Tensor, Failure> {
+    let mut state = 0x9e37_79b9_u32;
+    let data: Vec<f32> = (0..shape.iter().product())
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as f32 / 2_147_483_648.0 - 1.0
+        })
+        .collect();
+    Ok(Tensor::from_slice(&data, shape)?.to_dtype(dtype)?)
+}
+
+/// The operation that a request names.
+pub(super) fn make(request: &Value) -> Result<Case, Failure> {
+    let size = |key: &str| request[key].as_u64().map(|n| n as usize).ok_or(format!("{key} is missing"));
+    let dtype = match request["dtype"].as_str() {
+        Some("f32") => DType::F32,
+        Some("bf16") => DType::BF16,
+        other => return Err(format!("dtype {other:?}").into()),
+    };
+    let device = Device::cpu();
+    Ok(match request["op"].as_str() {
+        Some("linear") => {
+            let (m, k, n) = (size("m")?, size("k")?, size("n")?);
+            let x = random(&[m, k], dtype)?;
+            let (weight, bias) = (random(&[n, k], dtype)?, random(&[n], dtype)?);
+            let linear = Linear::pack(weight.view(), Some(bias.view()), dtype, device)?;
+            Box::new(move || Ok(drop(linear.forward(&x)?)))
+        }
+        Some("attention") => {
+            let shape = [1, size("tokens")?, size("heads")?, size("d")?];
+            let x = random(&shape, dtype)?;
+            Box::new(move || Ok(drop(Flash.attend(&AttnInput::new(x.view(), x.view(), x.view()))?)))
+        }
+        Some("layer_norm_modulate") => {
+            let (rows, c) = (size("rows")?, size("c")?);
+            let x = random(&[1, rows, c], dtype)?;
+            let row = random(&[1, c], dtype)?;
+            Box::new(move || Ok(drop(layer_norm_modulate(&x, &row, &row, 1e-6)?)))
+        }
+        Some("rms_norm_rope") => {
+            let (rows, heads, d) = (size("rows")?, size("heads")?, size("d")?);
+            let x = random(&[1, rows, heads, d], dtype)?;
+            let weight = random(&[d], dtype)?;
+            let table = random(&[rows, d], DType::F32)?;
+            Box::new(move || Ok(drop(rms_norm_rope(&x, Some(weight.view()), 1e-6, Some((table.view(), table.view())))?)))
+        }
+        Some("gelu") => {
+            let x = random(&[1, size("rows")?, size("c")?], dtype)?;
+            Box::new(move || Ok(drop(activation(&x, Activation::GeluTanh)?)))
+        }
+        Some("gate_residual") => {
+            let (rows, c) = (size("rows")?, size("c")?);
+            let (x, y) = (random(&[1, rows, c], dtype)?, random(&[1, rows, c], dtype)?);
+            let gate = random(&[1, c], dtype)?;
+            Box::new(move || Ok(drop(gate_residual(&x, &gate, &y)?)))
+        }
+        Some("conv2d") => {
+            let (s, c) = (size("size")?, size("channels")?);
+            let x = random(&[1, s, s, c], dtype)?;
+            let (weight, bias) = (random(&[c, c, 3, 3], dtype)?, random(&[c], dtype)?);
+            let options = Conv2dOptions {
+                padding: Padding::same(3),
+                algorithm: Algorithm::Auto,
+                ..Default::default()
+            };
+            let conv = Conv2d::pack(weight.view(), Some(bias.view()), options, dtype, device)?;
+            Box::new(move || Ok(drop(conv.forward(&x)?)))
+        }
+        Some("group_norm_silu") => {
+            let (s, c) = (size("size")?, size("channels")?);
+            let x = random(&[1, s, s, c], dtype)?;
+            let row = random(&[c], dtype)?;
+            Box::new(move || Ok(drop(group_norm(&x, 32, &row, &row, 1e-6, true)?)))
+        }
+        Some("flux_blocks") => flux_blocks(size("image_tokens")?, size("text_tokens")?, dtype)?,
+        Some("demo") => {
+            let options = LoadOptions { dtype, threads: Some(rayon::current_num_threads()), ..Default::default() };
+            let pipe = Pipeline::load(&ModelSource::demo(), &options, &mut ())?;
+            let request = Request::new(["a red circle on a blue background"]);
+            Box::new(move || Ok(drop(pipe.generate(&request, &mut ())?)))
+        }
+        other => return Err(format!("no operation {other:?}").into()),
+    })
+}
+
+/// Small random numbers for every name: one stream, read from the start by each tensor.
+struct RandomWeights(Tensor);
+
+impl WeightSource for RandomWeights {
+    fn tensor(&self, _: &str, shape: &[usize]) -> xdit_models::Result<Tensor> {
+        Ok(self.0.narrow(0, 0, shape.iter().product())?.reshape(shape)?)
+    }
+
+    fn contains(&self, _: &str) -> bool {
+        true
+    }
+
+    fn contains_prefix(&self, _: &str) -> bool {
+        true
+    }
+
+    fn release(&self, _: &str) {}
+}
+
+/// One double and one single block of FLUX.1-dev's size, with their embedders and final layer.
+fn flux_blocks(image_tokens: usize, text_tokens: usize, dtype: DType) -> Result<Case, Failure> {
+    let config = br#"{"num_layers": 1, "num_single_layers": 1, "guidance_embeds": true}"#;
+    let config = FluxConfig::read(&ConfigFile::parse("config.json", config)?)?;
+    let hidden = config.hidden_size();
+    // The largest tensor is the modulation of a double block, 6·c × c.
+    let weights = RandomWeights(scale(&random(&[6 * hidden * hidden], dtype)?, 0.02)?);
+    let mut packing = Packing::new(dtype, Device::cpu());
+    let model = FluxTransformer::load(&config, &Scope::root(&weights), &mut packing)?;
+    let prompt = random(&[1, text_tokens, config.joint_attention_dim], dtype)?;
+    let text = model.embed_text(&prompt, &random(&[1, config.pooled_projection_dim], dtype)?)?;
+    let side = image_tokens.isqrt();
+    let rotary = RotaryTables::new(&config.axes_dims_rope, text_tokens, side, side)?;
+    let latents = random(&[1, side * side, config.in_channels], DType::F32)?;
+    Ok(Box::new(move || {
+        let (timestep, guidance) = ([0.7], [3500.0]);
+        let input = FluxInput {
+            latents: &latents,
+            text: &text,
+            timestep: &timestep,
+            guidance: Some(&guidance),
+            rotary: &rotary,
+        };
+        Ok(drop(model.forward(&input, &mut model.attention(), &mut ())?))
+    }))
+}
