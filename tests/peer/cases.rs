@@ -33,7 +33,12 @@ fn random(shape: &[usize], dtype: DType) -> Result<Tensor, Failure> {
 
 /// The operation that a request names.
 pub(super) fn make(request: &Value) -> Result<Case, Failure> {
-    let size = |key: &str| request[key].as_u64().map(|n| n as usize).ok_or(format!("{key} is missing"));
+    let size = |key: &str| {
+        request[key]
+            .as_u64()
+            .map(|n| n as usize)
+            .ok_or(format!("{key} is missing"))
+    };
     let dtype = match request["dtype"].as_str() {
         Some("f32") => DType::F32,
         Some("bf16") => DType::BF16,
@@ -51,7 +56,13 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
         Some("attention") => {
             let shape = [1, size("tokens")?, size("heads")?, size("d")?];
             let x = random(&shape, dtype)?;
-            Box::new(move || Ok(drop(Flash.attend(&AttnInput::new(x.view(), x.view(), x.view()))?)))
+            Box::new(move || {
+                Ok(drop(Flash.attend(&AttnInput::new(
+                    x.view(),
+                    x.view(),
+                    x.view(),
+                ))?))
+            })
         }
         Some("layer_norm_modulate") => {
             let (rows, c) = (size("rows")?, size("c")?);
@@ -64,7 +75,14 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
             let x = random(&[1, rows, heads, d], dtype)?;
             let weight = random(&[d], dtype)?;
             let table = random(&[rows, d], DType::F32)?;
-            Box::new(move || Ok(drop(rms_norm_rope(&x, Some(weight.view()), 1e-6, Some((table.view(), table.view())))?)))
+            Box::new(move || {
+                Ok(drop(rms_norm_rope(
+                    &x,
+                    Some(weight.view()),
+                    1e-6,
+                    Some((table.view(), table.view())),
+                )?))
+            })
         }
         Some("gelu") => {
             let x = random(&[1, size("rows")?, size("c")?], dtype)?;
@@ -81,7 +99,7 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
             let x = random(&[1, s, s, c], dtype)?;
             let (weight, bias) = (random(&[c, c, 3, 3], dtype)?, random(&[c], dtype)?);
             let options = Conv2dOptions {
-                padding: Padding::same(3),
+                padding: Padding::all(1),
                 algorithm: Algorithm::Auto,
                 ..Default::default()
             };
@@ -96,7 +114,11 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
         }
         Some("flux_blocks") => flux_blocks(size("image_tokens")?, size("text_tokens")?, dtype)?,
         Some("demo") => {
-            let options = LoadOptions { dtype, threads: Some(rayon::current_num_threads()), ..Default::default() };
+            let options = LoadOptions {
+                dtype,
+                threads: Some(rayon::current_num_threads()),
+                ..Default::default()
+            };
             let pipe = Pipeline::load(&ModelSource::demo(), &options, &mut ())?;
             let request = Request::new(["a red circle on a blue background"]);
             Box::new(move || Ok(drop(pipe.generate(&request, &mut ())?)))
@@ -110,7 +132,10 @@ struct RandomWeights(Tensor);
 
 impl WeightSource for RandomWeights {
     fn tensor(&self, _: &str, shape: &[usize]) -> xdit_models::Result<Tensor> {
-        Ok(self.0.narrow(0, 0, shape.iter().product())?.reshape(shape)?)
+        Ok(self
+            .0
+            .narrow(0, 0, shape.iter().product())?
+            .reshape(shape)?)
     }
 
     fn contains(&self, _: &str) -> bool {
@@ -147,6 +172,10 @@ fn flux_blocks(image_tokens: usize, text_tokens: usize, dtype: DType) -> Result<
             guidance: Some(&guidance),
             rotary: &rotary,
         };
-        Ok(drop(model.forward(&input, &mut model.attention(), &mut ())?))
+        Ok(drop(model.forward(
+            &input,
+            &mut model.attention(),
+            &mut (),
+        )?))
     }))
 }

@@ -43,7 +43,9 @@ fn answer(request: &Value, cases: &mut Vec<Case>) -> Result<Value, Failure> {
 
 fn main() -> Result<(), Failure> {
     let threads = std::env::args().nth(1).map_or(Ok(2), |n| n.parse())?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()?;
     pool.install(|| {
         let mut cases = Vec::new();
         for line in std::io::stdin().lock().lines() {
