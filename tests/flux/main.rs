@@ -2,5 +2,7 @@
 //! tensors of the real FLUX.1-dev.
 
 mod cases;
+mod demo;
+mod flux_dev;
 mod golden;
 mod vae;

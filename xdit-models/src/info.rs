@@ -4,6 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::error::{Error, Result};
+use crate::flux::FluxConfig;
+use crate::model_index::ModelIndex;
+use crate::source::ModelSource;
+use crate::text::{ClipTextConfig, T5Config};
+use crate::vae::VaeConfig;
+use crate::weights::Weights;
+
 /// The facts about a pipeline.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -30,7 +38,7 @@ pub struct ComponentInfo {
     pub parameters: u64,
     /// How many of them are stored in which dtype.
     pub dtypes: BTreeMap<String, u64>,
-    /// Bytes of its files.
+    /// Bytes of its weights, as stored.
     pub bytes: u64,
     /// Its files, by their path in the pipeline.
     pub files: Vec<String>,
@@ -40,4 +48,129 @@ pub struct ComponentInfo {
     pub head_dim: Option<usize>,
     /// How many blocks of each kind it has.
     pub blocks: BTreeMap<String, usize>,
+}
+
+/// The facts about the pipeline in `source`.
+///
+/// # Errors
+/// As [`ModelIndex::read`]; and for a component whose configuration or weights' headers are missing or damaged.
+///
+/// # Examples
+/// ```
+/// # #[cfg(feature = "demo")] {
+/// let info = xdit_models::info::describe(&xdit_models::ModelSource::demo())?;
+/// let transformer = info.components.iter().find(|c| c.name == "transformer").unwrap();
+/// assert_eq!(info.class, "FluxPipeline");
+/// assert_eq!((transformer.heads, transformer.head_dim), (Some(4), Some(32)));
+/// assert_eq!(transformer.blocks["single_transformer_blocks"], 6);
+/// # }
+/// # Ok::<(), xdit_models::Error>(())
+/// ```
+pub fn describe(source: &ModelSource) -> Result<PipelineInfo> {
+    let index = ModelIndex::read(source)?;
+    let files = source.list()?;
+    let components = index
+        .components
+        .iter()
+        .map(|(name, component)| {
+            let folder = format!("{name}/");
+            let mut info = ComponentInfo {
+                name: name.clone(),
+                class: component.class.clone(),
+                parameters: 0,
+                dtypes: BTreeMap::new(),
+                bytes: 0,
+                files: files
+                    .iter()
+                    .filter(|file| file.starts_with(&folder))
+                    .cloned()
+                    .collect(),
+                heads: None,
+                head_dim: None,
+                blocks: BTreeMap::new(),
+            };
+            if info.shape_from(source)? {
+                info.count(&weights(source, name, &info.files)?);
+            }
+            Ok(info)
+        })
+        .collect::<Result<_>>()?;
+    Ok(PipelineInfo {
+        name: source.name().to_owned(),
+        class: index.pipeline.name().to_owned(),
+        diffusers_version: index.diffusers_version,
+        components,
+    })
+}
+
+impl ComponentInfo {
+    /// Heads and blocks, from the configuration; whether the component is one that has weights.
+    fn shape_from(&mut self, source: &ModelSource) -> Result<bool> {
+        let config = || source.config(&format!("{}/config.json", self.name));
+        let (heads, head_dim, blocks): (_, _, &[(&str, usize)]) = match self.class.as_str() {
+            "FluxTransformer2DModel" => {
+                let c = FluxConfig::read(&config()?)?;
+                let kinds = [
+                    ("transformer_blocks", c.num_layers),
+                    ("single_transformer_blocks", c.num_single_layers),
+                ];
+                (c.num_attention_heads, c.attention_head_dim, &kinds.clone())
+            }
+            "CLIPTextModel" => {
+                let c = ClipTextConfig::read(&config()?)?;
+                (
+                    c.num_attention_heads,
+                    c.head_dim(),
+                    &[("layers", c.num_hidden_layers)],
+                )
+            }
+            "T5EncoderModel" => {
+                let c = T5Config::read(&config()?)?;
+                (c.num_heads, c.d_kv, &[("block", c.num_layers)])
+            }
+            "AutoencoderKL" => {
+                let levels = VaeConfig::read(&config()?)?.block_out_channels;
+                let channels = levels[levels.len() - 1];
+                (
+                    1,
+                    channels,
+                    &[("down_blocks", levels.len()), ("up_blocks", levels.len())],
+                )
+            }
+            _ => return Ok(false),
+        };
+        self.heads = Some(heads);
+        self.head_dim = Some(head_dim);
+        self.blocks = blocks
+            .iter()
+            .map(|(kind, count)| ((*kind).to_owned(), *count))
+            .collect();
+        Ok(true)
+    }
+
+    fn count(&mut self, weights: &Weights) {
+        for (_, tensor) in weights.tensors() {
+            let numbers: u64 = tensor.shape.iter().map(|dim| *dim as u64).product();
+            self.parameters += numbers;
+            *self.dtypes.entry(tensor.dtype.to_string()).or_default() += numbers;
+        }
+        self.bytes = weights.total_bytes();
+    }
+}
+
+/// The weights of `component`, of whichever variant there is when there are no plain ones.
+fn weights(source: &ModelSource, component: &str, files: &[String]) -> Result<Weights> {
+    let missing = match source.open_weights(component, None) {
+        Err(error @ Error::MissingFile { .. }) => error,
+        other => return other,
+    };
+    // model.VARIANT.safetensors, or model.VARIANT-00001-of-00002.safetensors
+    let variant = files.iter().find_map(|file| {
+        let (_, rest) = file.strip_suffix(".safetensors")?.rsplit_once('.')?;
+        Some(rest.split("-0").next().unwrap_or(rest))
+    });
+    match variant {
+        Some(variant) => source.open_weights(component, Some(variant)),
+        None => Err(missing),
+    }
 }
