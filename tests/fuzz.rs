@@ -1,0 +1,263 @@
+//! Ten thousand damaged files go into the loaders: none may panic, and none may make them take much memory.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use xdit_models::flux::FluxConfig;
+use xdit_models::schedulers::{FlowMatchEuler, FlowMatchEulerConfig, Scheduler, TimestepRequest};
+use xdit_models::text::{ClipTextConfig, T5Config};
+use xdit_models::tokenizers::Tokenizer;
+use xdit_models::vae::VaeConfig;
+use xdit_models::weights::{WeightSource, Weights};
+use xdit_models::{ModelIndex, ModelSource, info};
+
+/// The golden pipelines whose files are damaged: every file form there is, each small.
+const PIPELINES: [&str; 3] = ["flux-dev", "flux-schnell", "flux-variant"];
+/// Larger files would only make each case slower.
+const LONGEST: u64 = 400_000;
+
+/// One kind of damage; places are fractions of 2^16.
+#[derive(Clone, Debug)]
+enum Damage {
+    Replace(u16, Vec<u8>),
+    Insert(u16, Vec<u8>),
+    Remove(u16, u16),
+    Repeat(u16, u16),
+    Truncate(u16),
+    Random(Vec<u8>),
+}
+
+impl Damage {
+    fn any() -> impl Strategy<Value = Self> {
+        let telling = prop_oneof![
+            any::<Vec<u8>>(),
+            // What means something in JSON, in headers, in numbers.
+            prop::sample::select(vec![
+                &b"{"[..],
+                b"}",
+                b"[",
+                b"]",
+                b"\"",
+                b",",
+                b":",
+                b"-",
+                b"0",
+                b"9999999999",
+                b"1e999",
+                b"null",
+                b"true",
+                b"\\u0000",
+                b"\xff\xff\xff\xff\xff\xff\xff\xff",
+                b"\0\0\0\0\0\0\0\0",
+                b"\0\0\0\x80",
+                b"F32",
+                b"[0,0]",
+                b"../",
+                b"\x0a\xff\x7f",
+            ])
+            .prop_map(<[u8]>::to_vec),
+        ];
+        let telling = telling.boxed();
+        prop_oneof![
+            6 => (any::<u16>(), telling.clone()).prop_map(|(at, bytes)| Self::Replace(at, bytes)),
+            3 => (any::<u16>(), telling).prop_map(|(at, bytes)| Self::Insert(at, bytes)),
+            2 => (any::<u16>(), 0_u16..400).prop_map(|(at, len)| Self::Remove(at, len)),
+            2 => (any::<u16>(), 0_u16..400).prop_map(|(at, len)| Self::Repeat(at, len)),
+            1 => any::<u16>().prop_map(Self::Truncate),
+            1 => prop::collection::vec(any::<u8>(), 0..300).prop_map(Self::Random),
+        ]
+    }
+
+    fn apply(&self, file: &mut Vec<u8>) {
+        let place = |at: u16| file.len() * usize::from(at) / 65536;
+        match self {
+            Self::Replace(at, bytes) => {
+                let at = place(*at);
+                let end = (at + bytes.len()).min(file.len());
+                file.splice(at..end, bytes.iter().copied());
+            }
+            Self::Insert(at, bytes) => {
+                let at = place(*at);
+                file.splice(at..at, bytes.iter().copied());
+            }
+            Self::Remove(at, len) => {
+                let at = place(*at);
+                file.drain(at..(at + usize::from(*len)).min(file.len()));
+            }
+            Self::Repeat(at, len) => {
+                let at = place(*at);
+                let part = file[at..(at + usize::from(*len)).min(file.len())].to_vec();
+                file.splice(at..at, part);
+            }
+            Self::Truncate(at) => {
+                let at = place(*at);
+                file.truncate(at);
+            }
+            Self::Random(bytes) => bytes.clone_into(file),
+        }
+    }
+}
+
+/// Every file of the golden pipelines that is not too large: its pipeline and its path.
+fn files() -> Vec<(ModelSource, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/pipelines");
+    let mut files = Vec::new();
+    for pipeline in PIPELINES {
+        let source = ModelSource::folder(root.join(pipeline)).expect("a golden pipeline");
+        for path in source.list().expect("its files") {
+            let len = std::fs::metadata(root.join(pipeline).join(&path))
+                .expect("a file")
+                .len();
+            if len <= LONGEST {
+                files.push((source.clone(), path));
+            }
+        }
+    }
+    assert!(files.len() > 30, "only {} files", files.len());
+    files
+}
+
+/// The files of the folder that `path` lies in, with `path` itself replaced by `content`.
+fn damaged(source: &ModelSource, path: &str, content: Vec<u8>) -> ModelSource {
+    let folder = path.split_inclusive('/').next().expect("a path");
+    let all = source
+        .list()
+        .expect("files")
+        .into_iter()
+        .filter(|other| other.starts_with(folder) && other != path);
+    let rest = all.map(|other| {
+        let bytes = source
+            .read(&other, 100_000_000)
+            .expect("a golden file")
+            .into_owned();
+        (other, bytes)
+    });
+    ModelSource::memory(rest.chain([(path.to_owned(), content)]).collect::<Vec<_>>())
+}
+
+/// Loads whatever the folder of `path` holds, and uses it when it loads.
+fn load(source: &ModelSource, path: &str) {
+    let (component, name) = path.split_once('/').unwrap_or(("", path));
+    match component {
+        "" => drop(ModelIndex::read(source)),
+        "scheduler" => {
+            if let Ok(config) = source
+                .config(path)
+                .and_then(|file| FlowMatchEulerConfig::read(&file))
+            {
+                let request = TimestepRequest {
+                    num_inference_steps: Some(4),
+                    mu: Some(0.8),
+                    ..Default::default()
+                };
+                let _ = FlowMatchEuler::new(config).set_timesteps(&request);
+            }
+        }
+        "tokenizer" | "tokenizer_2" => {
+            let class = if component == "tokenizer" {
+                "CLIPTokenizer"
+            } else {
+                "T5TokenizerFast"
+            };
+            for class in [class, "TokenizersBackend"] {
+                if let Ok(tokenizer) = Tokenizer::read(source, component, class) {
+                    for prompt in [
+                        "",
+                        "a red circle, 12 × ½ ﬁne Æ",
+                        "<|endoftext|></s><extra_id_3>😀\u{0}",
+                    ] {
+                        let _ = tokenizer.encode(prompt, 16);
+                    }
+                }
+            }
+        }
+        _ if name == "config.json" => {
+            if let Ok(file) = source.config(path) {
+                drop((FluxConfig::read(&file), ClipTextConfig::read(&file)));
+                drop((T5Config::read(&file), VaeConfig::read(&file)));
+            }
+        }
+        _ => {
+            for variant in [None, Some("fp16")] {
+                if let Ok(weights) = Weights::open(source, component, variant) {
+                    let all: Vec<_> = weights
+                        .tensors()
+                        .map(|(name, info)| (name.to_owned(), info.shape.clone()))
+                        .collect();
+                    for (name, shape) in all.into_iter().filter(|(_, shape)| shape.len() <= 6) {
+                        let _ = weights.tensor(&name, &shape);
+                    }
+                }
+            }
+        }
+    }
+    let _ = info::describe(source);
+}
+
+/// Panics on any thread, those that a library's caller catches included.
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+#[test]
+fn no_damage_panics_or_takes_much_memory() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        PANICS.fetch_add(1, Ordering::SeqCst);
+        print(panic);
+    }));
+    let files = files();
+    for (source, path) in &files {
+        let whole = source
+            .read(path, 100_000_000)
+            .expect("a golden file")
+            .into_owned();
+        load(&damaged(source, path, whole), path);
+    }
+    let before = peak_kib();
+    let config = Config {
+        cases: 10_000,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let damages = prop::collection::vec(Damage::any(), 1..4);
+    let mut runner = TestRunner::new_with_rng(
+        config,
+        proptest::test_runner::TestRng::deterministic_rng(Default::default()),
+    );
+    let outcome = runner.run(&(0..files.len(), damages), |(file, damages)| {
+        let (source, path) = &files[file];
+        let mut content = source
+            .read(path, 100_000_000)
+            .expect("a golden file")
+            .into_owned();
+        for damage in damages {
+            damage.apply(&mut content);
+        }
+        load(&damaged(source, path, content), path);
+        prop_assert_eq!(PANICS.load(Ordering::SeqCst), 0, "a panic, {}", path);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+    if let (Some(before), Some(after)) = (before, peak_kib()) {
+        // The largest golden file has 400 kB; a header that lies about a length may ask for gigabytes.
+        assert!(
+            after - before <= 512 * 1024,
+            "the address space grew by {} KiB",
+            after - before
+        );
+    }
+}
+
+/// The largest address space so far, where the system tells.
+fn peak_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmPeak:"))?
+        .trim()
+        .strip_suffix(" kB")?
+        .trim()
+        .parse()
+        .ok()
+}
