@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Generate(Box<GenerateArgs>),
     /// Repeat the run that a PNG records and say whether the pixels are identical.
     Replay(Box<ReplayArgs>),
+    /// Say what a pipeline contains, without loading its weights.
+    Info(InfoArgs),
 }
 
 /// `xdit-cli generate`.
@@ -66,6 +68,20 @@ pub(crate) struct ReplayArgs {
     /// Also save the image drawn now.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
+    /// What is told on the way.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// `xdit-cli info`.
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// A folder in diffusers' layout, a hub id such as black-forest-labs/FLUX.1-schnell, or demo.
+    #[arg(value_name = "MODEL", default_value = "demo", value_parser = NonEmptyStringValueParser::new())]
+    pub model: String,
+    /// Where on the hub the pipeline is looked for.
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// What is told on the way.
     #[command(flatten)]
     pub report: ReportArgs,

@@ -42,7 +42,9 @@ impl Console {
         let bar = self.bars.add(ProgressBar::new(total));
         let template = match unit {
             Unit::Pieces => "{prefix:8} {bar:30} {pos}/{len}  {elapsed}, {eta} left",
-            Unit::Bytes => "{prefix:8} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}, {eta} left",
+            Unit::Bytes => {
+                "{prefix:8} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}, {eta} left  {msg}"
+            }
             Unit::Unknown => "{prefix:8} {spinner} {elapsed}",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {

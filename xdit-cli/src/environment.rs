@@ -7,20 +7,15 @@ use std::collections::BTreeMap;
 pub(crate) struct Environment(BTreeMap<&'static str, String>);
 
 /// Every variable that is looked at.
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 16] = [
     "HF_ENDPOINT",
     "HF_HOME",
     "HF_HUB_CACHE",
     "HF_HUB_DISABLE_PROGRESS_BARS",
-    "HF_HUB_DISABLE_SYMLINKS",
-    "HF_HUB_DOWNLOAD_TIMEOUT",
-    "HF_HUB_ETAG_TIMEOUT",
     "HF_HUB_OFFLINE",
     "HF_TOKEN",
     "HF_TOKEN_PATH",
     "HOME",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
     "NO_COLOR",
     "OMP_NUM_THREADS",
     "RAYON_NUM_THREADS",
@@ -48,6 +43,14 @@ impl Environment {
     pub(crate) fn var(&self, name: &str) -> Option<&str> {
         debug_assert!(NAMES.contains(&name), "{name} is not in the list");
         self.0.get(name).map(String::as_str)
+    }
+
+    /// Whether `name` is set to something that means yes: 1, true, yes or on, as huggingface_hub reads it.
+    #[cfg(feature = "hub")]
+    pub(crate) fn is_on(&self, name: &str) -> bool {
+        let yes = ["1", "true", "yes", "on"];
+        self.var(name)
+            .is_some_and(|value| yes.contains(&value.to_lowercase().as_str()))
     }
 
     /// The number of compute threads it asks for: `RAYON_NUM_THREADS`, else `OMP_NUM_THREADS` (the first of a list).
@@ -83,5 +86,22 @@ mod tests {
         let odd = [("OMP_NUM_THREADS", "4"), ("RAYON_NUM_THREADS", "0")];
         assert_eq!(environment(&odd).threads(), Some(4));
         assert_eq!(environment(&[("OMP_NUM_THREADS", "many")]).threads(), None);
+    }
+
+    #[cfg(feature = "hub")]
+    #[test]
+    fn yes_and_no() {
+        for yes in ["1", "TRUE", "yes", "On"] {
+            assert!(
+                environment(&[("HF_HUB_OFFLINE", yes)]).is_on("HF_HUB_OFFLINE"),
+                "{yes}"
+            );
+        }
+        for no in ["", "0", "no"] {
+            assert!(
+                !environment(&[("HF_HUB_OFFLINE", no)]).is_on("HF_HUB_OFFLINE"),
+                "{no}"
+            );
+        }
     }
 }

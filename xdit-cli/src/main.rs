@@ -11,6 +11,9 @@ mod dump;
 mod environment;
 mod failure;
 mod generate;
+#[cfg(feature = "hub")]
+mod hub;
+mod info;
 mod logging;
 mod memory;
 mod model;
@@ -55,6 +58,7 @@ fn run(command: &Command, started: Instant) -> u8 {
     let flags: &ReportArgs = match command {
         Command::Generate(args) => &args.report,
         Command::Replay(args) => &args.report,
+        Command::Info(args) => &args.report,
     };
     let session = match Session::open(started, flags, Environment::read()) {
         Ok(session) => session,
@@ -64,6 +68,7 @@ fn run(command: &Command, started: Instant) -> u8 {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match command {
         Command::Generate(args) => generate::run(args, &session),
         Command::Replay(args) => replay::run(args, &session),
+        Command::Info(args) => info::run(args, &session),
     }));
     let closed = session.close();
     match outcome {

@@ -86,15 +86,17 @@ fn demo() -> Result<ModelSource, Failure> {
     ))
 }
 
+#[cfg(feature = "hub")]
+use crate::hub::download;
+
+#[cfg(not(feature = "hub"))]
 fn download(
     name: &str,
     _hub: &HubArgs,
     _session: &Session,
 ) -> Result<(ModelSource, Option<String>), Failure> {
-    Err(not_found(
-        name,
-        "no such folder, and this binary was built without hub support",
-    ))
+    let reason = "no such folder, and this binary was built without the hub";
+    Err(not_found(name, reason))
 }
 
 fn not_found(model: &str, reason: &str) -> Failure {

@@ -71,6 +71,7 @@ fn models_that_are_not_there() {
             3,
             word,
         );
+        refused(&run(folder.path(), ["info", model]), 3, word);
     }
     assert_eq!(names(folder.path()), ["file"]);
 }

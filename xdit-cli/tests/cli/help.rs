@@ -6,9 +6,10 @@ use crate::program::run;
 
 #[test]
 fn is_as_recorded() {
-    let cases: [(&str, &[&str]); 3] = [
+    let cases: [(&str, &[&str]); 4] = [
         ("help.txt", &["--help"]),
         ("help-generate.txt", &["generate", "--help"]),
+        ("help-info.txt", &["info", "--help"]),
         ("help-replay.txt", &["replay", "--help"]),
     ];
     for (file, words) in cases {

@@ -4,6 +4,8 @@ mod bad_input;
 mod broken_model;
 mod generate;
 mod help;
+mod hub;
+mod info;
 mod program;
 mod replay;
 mod signals;

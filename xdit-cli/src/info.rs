@@ -1,0 +1,138 @@
+//! `xdit-cli info`: what a pipeline contains.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use xdit_models::info::{ComponentInfo, PipelineInfo, describe};
+
+use crate::args::InfoArgs;
+use crate::failure::Failure;
+use crate::session::Session;
+use crate::{console, memory, model};
+
+/// Prints the components of a pipeline; no weights are loaded.
+///
+/// # Errors
+/// Any [`Failure`].
+pub(crate) fn run(args: &InfoArgs, session: &Session) -> Result<u8, Failure> {
+    let (source, _) = model::source(&args.model, &args.hub, session)?;
+    let info = describe(&source)?;
+    if session.report.json {
+        let json = serde_json::to_string(&info).map_err(|e| Failure::usage(e.to_string()))?;
+        console::print(&format!("{json}\n"))?;
+    } else {
+        console::print(&table(&info))?;
+    }
+    Ok(0)
+}
+
+/// The facts as text: a line for the pipeline, a row for each component, a line of sums.
+fn table(info: &PipelineInfo) -> String {
+    let version = info
+        .diffusers_version
+        .as_ref()
+        .map_or(String::new(), |v| format!(", diffusers {v}"));
+    let head = [
+        "component",
+        "class",
+        "parameters",
+        "dtype",
+        "bytes",
+        "files",
+        "heads",
+        "blocks",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(info.components.iter().map(row));
+    let widths: Vec<usize> = (0..head.len())
+        .map(|column| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let mut text = format!("{}: {}{version}\n", info.name, info.class);
+    for row in &rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let pad = " ".repeat(widths[column] - cell.chars().count());
+            // Numbers to the right, names to the left.
+            match matches!(column, 2 | 4 | 5) {
+                true => line += &format!("{pad}{cell}  "),
+                false => line += &format!("{cell}{pad}  "),
+            }
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    let parameters: u64 = info.components.iter().map(|c| c.parameters).sum();
+    let bytes: u64 = info.components.iter().map(|c| c.bytes).sum();
+    writeln!(
+        text,
+        "total: {} parameters, {}",
+        count(parameters),
+        memory::shown(bytes)
+    )
+    .ok();
+    text
+}
+
+fn row(component: &ComponentInfo) -> [String; 8] {
+    let heads = match (component.heads, component.head_dim) {
+        (Some(heads), Some(dim)) => format!("{heads} × {dim}"),
+        (Some(heads), None) => heads.to_string(),
+        _ => String::new(),
+    };
+    let number = |n: u64, text: String| if n > 0 { text } else { String::new() };
+    [
+        component.name.clone(),
+        component.class.clone(),
+        number(component.parameters, count(component.parameters)),
+        component
+            .dtypes
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", "),
+        number(component.bytes, memory::shown(component.bytes)),
+        number(
+            component.files.len() as u64,
+            component.files.len().to_string(),
+        ),
+        heads,
+        blocks(&component.blocks),
+    ]
+}
+
+fn blocks(blocks: &BTreeMap<String, usize>) -> String {
+    let each: Vec<String> = blocks
+        .iter()
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+    each.join(", ")
+}
+
+/// A number of parameters in three digits: `11.9 B`.
+fn count(number: u64) -> String {
+    let value = number as f64;
+    match number {
+        0..1_000 => number.to_string(),
+        1_000..1_000_000 => format!("{:.1} k", value / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} M", value / 1e6),
+        _ => format!("{:.1} B", value / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        assert_eq!(count(999), "999");
+        assert_eq!(count(123_456), "123.5 k");
+        assert_eq!(count(3_300_000), "3.3 M");
+        assert_eq!(count(11_901_408_320), "11.9 B");
+    }
+}

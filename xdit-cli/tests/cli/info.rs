@@ -1,0 +1,51 @@
+//! `xdit-cli info`.
+
+use std::path::Path;
+
+use crate::program::{demo, run};
+
+#[test]
+fn the_demo_as_a_table() {
+    let text = run(Path::new("."), ["info"]).succeeded().stdout;
+    for word in [
+        "FluxPipeline",
+        "text_encoder_2",
+        "T5EncoderModel",
+        "4 × 32",
+        "bf16",
+        "total:",
+    ] {
+        assert!(
+            text.to_lowercase().contains(&word.to_lowercase()),
+            "{word}: {text}"
+        );
+    }
+}
+
+#[test]
+fn the_demo_as_json() {
+    let folder = demo().display().to_string();
+    let info = run(Path::new("."), ["info", &folder, "--json"])
+        .succeeded()
+        .json();
+    let components = info["components"].as_array().unwrap();
+    let transformer = components
+        .iter()
+        .find(|c| c["name"] == "transformer")
+        .unwrap();
+    assert_eq!(transformer["class"], "FluxTransformer2DModel");
+    assert_eq!(
+        (&transformer["heads"], &transformer["head_dim"]),
+        (&4.into(), &32.into())
+    );
+    // 5,622,656 bytes of bf16.
+    assert!(
+        transformer["parameters"].as_u64().unwrap() > 2_000_000,
+        "{transformer}"
+    );
+    let sum: u64 = components
+        .iter()
+        .map(|c| c["parameters"].as_u64().unwrap())
+        .sum();
+    assert!((3_000_000..6_000_000).contains(&sum), "{sum} parameters");
+}
