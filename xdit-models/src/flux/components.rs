@@ -67,7 +67,8 @@ impl Components {
             FlowMatchEulerConfig::read(&source.config("scheduler/scheduler_config.json")?)?;
         let tokenizer =
             |name: &str| Tokenizer::read(source, name, &index.expect(name, TOKENIZERS)?.class);
-        let (tokenizer, tokenizer_2) = (tokenizer("tokenizer")?, tokenizer("tokenizer_2")?);
+        let tokenizer_2 = tokenizer("tokenizer_2")?.with_vocab_size(t5.vocab_size);
+        let tokenizer = tokenizer("tokenizer")?.with_vocab_size(clip.vocab_size);
 
         let names = ["transformer", "text_encoder", "text_encoder_2", "vae"];
         let open = |name: &str| source.open_weights(name, options.variant.as_deref());

@@ -33,6 +33,8 @@ pub struct Tokenizer {
     shown: String,
     pad_id: u32,
     model_max_length: Option<usize>,
+    /// Rows of the text encoder's vocabulary, when they are known.
+    rows: usize,
 }
 
 /// A prompt as token ids.
@@ -131,10 +133,23 @@ impl Tokenizer {
                 encoding = post.process(encoding, None, true).map_err(bad)?;
             }
             let mut ids = encoding.get_ids().to_vec();
+            if let Some(id) = ids.iter().find(|id| **id as usize >= self.rows) {
+                return Err(bad(format!(
+                    "id {id} is beyond the text encoder's vocabulary of {}",
+                    self.rows
+                )
+                .into()));
+            }
             let len = ids.len();
             ids.resize(max_length, self.pad_id);
             Ok(Encoded { ids, len, removed })
         })
+    }
+
+    /// The tokenizer for a text encoder whose embedding has `rows` rows: a prompt with an id beyond them is an error.
+    #[must_use]
+    pub fn with_vocab_size(self, rows: usize) -> Self {
+        Self { rows, ..self }
     }
 
     /// The longest sequence the model was made for, when its configuration says.
@@ -193,6 +208,7 @@ impl Tokenizer {
             .token_to_id(pad)
             .ok_or_else(|| bad(format!("pad_token `{}` has no id", shorten(pad))))?;
         Ok(Self {
+            rows: usize::MAX,
             pad_id,
             model_max_length: special.model_max_length(),
             inner,
@@ -209,7 +225,7 @@ fn read_whole(source: &ModelSource, component: &str) -> Result<Tokenizer> {
     let json: serde_json::Value =
         serde_json::from_slice(&bytes).map_err(|error| bad(format!("not valid JSON: {error}")))?;
     charsmap::check_normalizer(&json["normalizer"]).map_err(bad)?;
-    let mut inner: ::tokenizers::Tokenizer = serde_json::from_value(json.clone())
+    let mut inner = ::tokenizers::Tokenizer::from_bytes(&bytes)
         .map_err(|error| bad(format!("not a tokenizer: {error}")))?;
     let padding = inner.get_padding().map(|padding| padding.pad_token.clone());
     inner.with_padding(None);

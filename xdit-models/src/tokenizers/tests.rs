@@ -171,3 +171,27 @@ fn broken_files_are_named() {
         assert!(error.contains("corrupt precompiled_charsmap"), "{error}");
     }
 }
+
+#[test]
+fn ids_beyond_the_embedding_are_refused() {
+    let tokenizer = clip(&[]).unwrap();
+    assert_eq!(
+        tokenizer
+            .clone()
+            .with_vocab_size(5)
+            .encode("hi", 3)
+            .unwrap()
+            .ids,
+        [3, 2, 4]
+    );
+    let error = tokenizer
+        .with_vocab_size(4)
+        .encode("hi", 3)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("memory:t: ")
+            && error.contains("id 4 is beyond the text encoder's vocabulary of 4"),
+        "{error}"
+    );
+}
