@@ -161,6 +161,11 @@ impl SpecialTokens {
         }
     }
 
+    /// How many sentinels `<extra_id_…>` a T5 has.
+    pub(super) fn extra_ids(&self) -> usize {
+        self.extra_ids
+    }
+
     /// The longest sequence the model was made for.
     pub(super) fn model_max_length(&self) -> Option<usize> {
         self.model_max_length

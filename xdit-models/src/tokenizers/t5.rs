@@ -55,8 +55,12 @@ pub(super) fn read(source: &ModelSource, component: &str) -> Result<Tokenizer> {
     let pieces = model
         .pieces
         .into_iter()
-        .map(|piece| (piece.text, f64::from(piece.score)))
-        .collect();
+        .map(|piece| (piece.text, f64::from(piece.score)));
+    // The model file ends before the sentinels, which count down.
+    let sentinels = (0..special.extra_ids())
+        .rev()
+        .map(|i| (format!("<extra_id_{i}>"), 0.0));
+    let pieces = pieces.chain(sentinels).collect();
     finish(source, component, pieces, charsmap, &special)
 }
 

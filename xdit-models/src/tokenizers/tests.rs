@@ -195,3 +195,34 @@ fn ids_beyond_the_embedding_are_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn a_sentencepiece_model_is_followed_by_its_sentinels() {
+    // Pieces `<pad>`, `</s>` (control), `<unk>` and `▁a`, as protobuf fields 1 with text 1, score 2, type 3.
+    let piece = |text: &str, kind: u8| {
+        let fields = [
+            &[0x0a, text.len() as u8][..],
+            text.as_bytes(),
+            &[0x15, 0, 0, 0, 0, 0x18, kind],
+        ]
+        .concat();
+        [&[0x0a, fields.len() as u8][..], &fields].concat()
+    };
+    let model = [
+        piece("<pad>", 3),
+        piece("</s>", 3),
+        piece("<unk>", 2),
+        piece("▁a", 1),
+    ]
+    .concat();
+    let source = ModelSource::memory([("t/spiece.model", model)]);
+    let tokenizer = Tokenizer::read(&source, "t", "T5Tokenizer").unwrap();
+    // transformers 5 puts <extra_id_99> first.
+    assert_eq!(
+        tokenizer
+            .encode("a <extra_id_0><extra_id_99>", 5)
+            .unwrap()
+            .ids,
+        [3, 103, 4, 1, 0]
+    );
+}
