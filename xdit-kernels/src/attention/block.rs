@@ -1,13 +1,12 @@
 //! One block of query rows against one block of keys: scores, online softmax, weighted values.
 
 use super::{
-    lanes::{Lanes, Product},
-    pack::{pair, panel_width},
+    lanes::{Lanes, MAX_LANES, Product},
+    pack::{Words, exchange, panel_width},
     softmax::{mask, softmax, visible},
     tile::{self, KEYS},
 };
 use crate::simd::{Lane, tiered};
-use half::bf16;
 
 /// Some query rows while the keys pass by.
 ///
@@ -16,10 +15,10 @@ pub(super) struct Rows {
     pub(super) tiles: Vec<Tile>,
     /// Queries, packed per tile as [words of d][height].
     pub(super) q: Vec<f32>,
-    /// Scores, then weights, of one tile: [MR][KEYS].
+    /// Scores of one tile: [MR][KEYS].
     scores: Vec<f32>,
-    /// Weights of one tile as pairs of bf16: [MR][KEYS / 2] words.
-    pairs: Vec<f32>,
+    /// Their weights if they are pairs of bf16, [MR][KEYS / 2] words; else they take the scores' place.
+    weights: Vec<f32>,
     /// Weighted sums of values, [rows of all tiles][width].
     pub(super) out: Vec<f32>,
     /// d rounded up to a vector.
@@ -27,8 +26,6 @@ pub(super) struct Rows {
     /// Of each row: the largest score so far (times log2 e), and the sum of the weights relative to it.
     pub(super) max: Vec<f32>,
     pub(super) sum: Vec<f32>,
-    /// Of each row of a tile: what the sums so far are multiplied by.
-    rescale: Vec<f32>,
 }
 
 /// A few rows that go through the matrix tile together.
@@ -85,12 +82,11 @@ impl Rows {
             tiles: Vec::new(),
             q: Vec::new(),
             scores: Vec::new(),
-            pairs: Vec::new(),
+            weights: Vec::new(),
             out: Vec::new(),
             width: 0,
             max: Vec::new(),
             sum: Vec::new(),
-            rescale: Vec::new(),
         }
     }
 }
@@ -100,13 +96,12 @@ impl Rows {
 /// # Safety
 /// `query(r)` points at d elements for each of those rows.
 #[inline(always)]
-unsafe fn start<S: Lanes, T: Lane>(
+unsafe fn start<S: Lanes, W: Words>(
     rows: &mut Rows,
     job: &Job<'_>,
     first: usize,
     n: usize,
-    pairs: bool,
-    query: &(dyn Fn(usize) -> *const u8 + Sync),
+    query: &(dyn Fn(usize) -> *const W::T + Sync),
 ) {
     rows.tiles.clear();
     let (mut done, mut at) = (0, 0);
@@ -122,44 +117,30 @@ unsafe fn start<S: Lanes, T: Lane>(
         (done, at) = (done + count, at + height);
     }
     rows.width = job.d.next_multiple_of(S::LANES);
-    let words = if pairs { job.d.div_ceil(2) } else { job.d };
+    let words = W::count(job.d);
+    rows.weights.resize(S::MR * KEYS / 2, 0.0);
     rows.scores.resize(S::MR * KEYS, 0.0);
-    if pairs {
-        rows.pairs.resize(S::MR * KEYS / 2, 0.0);
-    }
-    rows.rescale.resize(S::MR, 0.0);
-    refill(&mut rows.q, at * words, 0.0);
+    rows.q.resize(at * words, 0.0);
     refill(&mut rows.out, at * rows.width, 0.0);
     refill(&mut rows.max, at, f32::NEG_INFINITY);
     refill(&mut rows.sum, at, 0.0);
     for tile in &rows.tiles {
-        for i in 0..tile.rows {
-            let packed = &mut rows.q[tile.at * words..][..words * tile.height];
-            let src = query(tile.first + i).cast::<T>();
-            for k in 0..words {
-                // SAFETY: element k (2k and 2k + 1 of a pair, if it is below d) is inside the row.
-                packed[k * tile.height + i] = unsafe {
-                    if pairs {
-                        let bits = src.cast::<bf16>();
-                        let high = if 2 * k + 1 < job.d {
-                            *bits.add(2 * k + 1)
-                        } else {
-                            bf16::ZERO
-                        };
-                        pair(*bits.add(2 * k), high)
-                    } else {
-                        (*src.add(k)).to_f32()
-                    }
-                };
-            }
+        let mut queries = [std::ptr::null(); MAX_LANES];
+        for (i, q) in queries.iter_mut().enumerate().take(tile.rows) {
+            *q = query(tile.first + i);
+        }
+        // SAFETY: each query has d elements; the tile's words, `height` ≤ MR ≤ LANES a step, lie in q from `at` on.
+        unsafe {
+            let dst = rows.q.as_mut_ptr().add(tile.at * words);
+            exchange::<S, W>(&queries[..tile.rows], job.d, dst, tile.height, tile.height);
         }
     }
 }
-tiered!(pub(super) fn start_rows[T: Lane][T](rows: &mut Rows, job: &Job<'_>, first: usize, n: usize, pairs: bool, query: &(dyn Fn(usize) -> *const u8 + Sync)) = start);
+tiered!(pub(super) fn start_rows[W: Words][W](rows: &mut Rows, job: &Job<'_>, first: usize, n: usize, query: &(dyn Fn(usize) -> *const W::T + Sync)) = start);
 
 fn refill(x: &mut Vec<f32>, len: usize, value: f32) {
-    x.clear();
     x.resize(len, value);
+    x.fill(value);
 }
 
 /// Lets a block of keys pass by the rows.
@@ -196,24 +177,15 @@ unsafe fn attend<S: Lanes, P: Product, const DEGREE: usize>(
                 x += w;
             }
             let scale = mask::<S>(job, &tile, block, len, scores);
-            for i in 0..tile.height {
-                let pairs = rows.pairs.as_mut_ptr();
-                let row = scores.add(i * KEYS);
-                let (max, sum) = (&mut rows.max[tile.at + i], &mut rows.sum[tile.at + i]);
-                let weights = if P::WORD == 2 {
-                    pairs.add(i * KEYS / 2)
-                } else {
-                    row
-                };
-                rows.rescale[i] = softmax::<S, P, DEGREE>(row, len, scale, max, sum, weights);
-            }
-            let weights = if P::WORD == 2 {
-                rows.pairs.as_ptr()
-            } else {
+            let weights = if P::WORD == 1 {
                 scores
+            } else {
+                rows.weights.as_mut_ptr()
             };
+            let (max, sum) = (&mut rows.max[tile.at..], &mut rows.sum[tile.at..]);
+            let rescale =
+                softmax::<S, P, DEGREE>(scores, tile.height, len, scale, max, sum, weights);
             let n = len.div_ceil(P::WORD);
-            let rescale = rows.rescale.as_ptr();
             let mut c = 0;
             while c < rows.width {
                 let w = panel_width::<S>(rows.width - c);
@@ -227,7 +199,7 @@ unsafe fn attend<S: Lanes, P: Product, const DEGREE: usize>(
                     n,
                     weights,
                     values,
-                    rescale,
+                    rescale.as_ptr(),
                     out,
                     rows.width,
                 );
@@ -238,33 +210,52 @@ unsafe fn attend<S: Lanes, P: Product, const DEGREE: usize>(
 }
 tiered!(pub(super) fn attend_block[P: Product, const DEGREE: usize][P, DEGREE](rows: &mut Rows, job: &Job<'_>, block: &KeyBlock) = attend);
 
-/// Writes row `at` divided by its sum to `dst`; zeros if it has seen no key.
+/// Writes each row divided by its sum to where `to` says, with the log of its denominator; a row that has seen no key is
+/// 0 and −∞.
 ///
 /// # Safety
-/// `dst` is writable for d elements; `rows` comes from [`start_rows`].
+/// `to(r)` gives places for d elements and for one f32 for each row; `rows` comes from [`start_rows`] on this tier.
 #[inline(always)]
-unsafe fn finish<S: Lanes, T: Lane>(rows: &Rows, d: usize, at: usize, dst: *mut T) {
-    let sum = rows.sum[at];
-    let factor = 1.0 / sum;
-    let mut x = 0;
-    while x < d {
-        // SAFETY: the row has `width` ≥ x + LANES numbers; n elements from x on are inside d.
-        unsafe {
-            let src = rows.out.as_ptr().add(at * rows.width + x);
-            // NaN is not 0 and stays.
-            let v = if sum == 0.0 {
-                S::zero()
-            } else {
-                S::mul(S::load(src), S::splat(factor))
-            };
-            let n = S::LANES.min(d - x);
-            if n == S::LANES {
-                T::store::<S>(dst.add(x), v);
-            } else {
-                T::store_n::<S>(dst.add(x), n, v);
+unsafe fn finish<S: Lanes, T: Lane>(
+    rows: &Rows,
+    d: usize,
+    to: &(dyn Fn(usize) -> (*mut T, *mut f32) + Sync),
+) {
+    for tile in &rows.tiles {
+        for i in 0..tile.rows {
+            let at = tile.at + i;
+            let (dst, lse) = to(tile.first + i);
+            let sum = rows.sum[at];
+            let factor = 1.0 / sum;
+            let mut x = 0;
+            while x < d {
+                // SAFETY: the row has `width` ≥ x + LANES numbers; n elements from x on are inside d.
+                unsafe {
+                    let src = rows.out.as_ptr().add(at * rows.width + x);
+                    // NaN is not 0 and stays.
+                    let v = if sum == 0.0 {
+                        S::zero()
+                    } else {
+                        S::mul(S::load(src), S::splat(factor))
+                    };
+                    let n = S::LANES.min(d - x);
+                    if n == S::LANES {
+                        T::store::<S>(dst.add(x), v);
+                    } else {
+                        T::store_n::<S>(dst.add(x), n, v);
+                    }
+                }
+                x += S::LANES;
             }
+            // SAFETY: the caller's promise.
+            unsafe { lse.write(log_sum(rows.max[at], sum)) };
         }
-        x += S::LANES;
     }
 }
-tiered!(pub(super) fn finish_row[T: Lane][T](rows: &Rows, d: usize, at: usize, dst: *mut T) = finish);
+tiered!(pub(super) fn finish_rows[T: Lane][T](rows: &Rows, d: usize, to: &(dyn Fn(usize) -> (*mut T, *mut f32) + Sync)) = finish);
+
+/// ln of a row's denominator: `max` is in powers of 2, `sum` relative to it.
+fn log_sum(max: f32, sum: f32) -> f32 {
+    let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
+    ((f64::from(shift) + f64::from(sum).log2()) * std::f64::consts::LN_2) as f32
+}

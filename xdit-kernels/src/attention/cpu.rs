@@ -2,9 +2,9 @@
 
 use super::{
     AttnInput, Dims, OP,
-    block::{Bias, Job, KeyBlock, Rows, attend_block, finish_row, start_rows},
+    block::{Bias, Job, KeyBlock, Rows, attend_block, finish_rows, start_rows},
     lanes::{Pair, Single},
-    pack::{pack_keys_pair, pack_keys_single, pack_values_pair, pack_values_single},
+    pack::{Paired, Widened, Words, pack_keys, pack_values_pair, pack_values_single, prefetch},
     tile::KEYS,
 };
 use crate::{DType, Result, TensorMut, Tier, View, ViewMut, simd::Lane, simd::Shared};
@@ -14,7 +14,10 @@ use rayon::prelude::*;
 /// Query rows of a task: a multiple of every tier's tile height.
 const ROWS: usize = 84;
 
-/// Bytes of packed keys and values that are held at a time, if one kv head fits.
+/// Largest size of a packed kv head that each thread may have for itself.
+const UNIT_BYTES: usize = 8 << 20;
+
+/// Bytes of packed keys and values that are held at a time otherwise, if one kv head fits.
 const PACKED_BYTES: usize = 64 << 20;
 
 /// As `flash_into`, on views whose last strides are 1.
@@ -117,13 +120,45 @@ impl<'a, T: Lane> Call<'a, T> {
                 .for_each_init(Scratch::default, |scratch, t| {
                     let first = t % tasks * rows_each;
                     let n = rows_each.min(rows - first);
-                    self.task(scratch, t / tasks, first, n, None);
+                    self.task(
+                        &mut scratch.rows,
+                        t / tasks,
+                        first,
+                        n,
+                        Keys::Unpacked(&mut scratch.packed),
+                    );
                 });
             return Ok(());
         }
         // Panels are padded to whole vectors, of 16 lanes at most.
         let (key_rows, width) = (lk.next_multiple_of(16), d.next_multiple_of(16));
         let unit_words = 2 * key_rows * width;
+        let threads = rayon::current_num_threads();
+        if (units % threads == 0 || units >= 4 * threads) && 4 * unit_words <= UNIT_BYTES {
+            // Enough units for all threads: each packs its unit into memory that stays in its cache.
+            (0..units).into_par_iter().with_max_len(1).for_each_init(
+                Scratch::default,
+                |scratch, unit| {
+                    scratch.packed.resize(unit_words, 0.0);
+                    let base = scratch.packed.as_mut_ptr();
+                    for first in (0..lk).step_by(KEYS) {
+                        // SAFETY: the buffer is this task's own, and as long as `pack` asks for.
+                        unsafe { self.pack(unit, first, base, key_rows, 0) };
+                    }
+                    for first in (0..rows).step_by(ROWS) {
+                        let n = ROWS.min(rows - first);
+                        self.task(
+                            &mut scratch.rows,
+                            unit,
+                            first,
+                            n,
+                            Keys::Packed(base, key_rows),
+                        );
+                    }
+                },
+            );
+            return Ok(());
+        }
         let held = (PACKED_BYTES / 4 / unit_words.max(1)).clamp(1, units);
         // SAFETY: the panels that a task reads have been written before it starts (`pack` runs to its end first).
         let mut packed =
@@ -142,12 +177,12 @@ impl<'a, T: Lane> Call<'a, T> {
             });
             (0..count * tasks)
                 .into_par_iter()
-                .for_each_init(Scratch::default, |scratch, t| {
+                .for_each_init(Rows::empty, |scratch, t| {
                     let (unit, first) = (t / tasks, t % tasks * ROWS);
                     // SAFETY: as above.
                     let base = unsafe { packed.ptr().add(unit * unit_words) };
-                    let n = ROWS.min(rows - first);
-                    self.task(scratch, first_unit + unit, first, n, Some((base, key_rows)));
+                    let (n, unit) = (ROWS.min(rows - first), first_unit + unit);
+                    self.task(scratch, unit, first, n, Keys::Packed(base, key_rows));
                 });
         }
         Ok(())
@@ -156,7 +191,7 @@ impl<'a, T: Lane> Call<'a, T> {
     /// Words of a packed key.
     fn words(&self) -> usize {
         if self.pairs {
-            self.dims.d.div_ceil(2)
+            Paired::count(self.dims.d)
         } else {
             self.dims.d
         }
@@ -192,10 +227,10 @@ impl<'a, T: Lane> Call<'a, T> {
             let v = self.v.ptr().cast::<T>().add(offset(v_steps));
             let keys = base.add(at * self.words());
             if self.pairs {
-                pack_keys_pair(tier, k.cast(), k_steps[1], n, d, keys);
+                pack_keys::<Paired>(tier, k.cast(), k_steps[1], n, d, keys);
                 pack_values_pair(tier, v.cast(), v_steps[1], n, d, seen, values, at, key_rows);
             } else {
-                pack_keys_single(tier, k, k_steps[1], n, d, keys);
+                pack_keys::<Widened<T>>(tier, k, k_steps[1], n, d, keys);
                 pack_values_single(tier, v, v_steps[1], n, d, seen, values, at, key_rows);
             }
             (keys, values)
@@ -207,30 +242,42 @@ impl<'a, T: Lane> Call<'a, T> {
         base.wrapping_add(key_rows * self.dims.d.next_multiple_of(16))
     }
 
-    /// Rows first..first + n of a unit (batch, kv head) against all its keys, which lie packed at the place given with
-    /// its number of key rows, or else are packed here block by block.
-    fn task(
-        &self,
-        scratch: &mut Scratch,
-        unit: usize,
-        first: usize,
-        n: usize,
-        packed: Option<(*mut f32, usize)>,
-    ) {
+    /// Rows first..first + n of a unit (batch, kv head) against all its keys.
+    fn task(&self, rows: &mut Rows, unit: usize, first: usize, n: usize, mut from: Keys<'_>) {
         let Dims {
             lq, lk, h_kv, d, ..
         } = self.dims;
         let (batch, kv_head) = (unit / h_kv, unit % h_kv);
         let (tier, job) = (self.tier, &self.job);
         let head_of = |row: usize| kv_head * job.group + row / lq;
-        let rows = &mut scratch.rows;
         let q_steps = self.q.strides();
         let query = |row: usize| {
             let at = batch * q_steps[0] + row % lq * q_steps[1] + head_of(row) * q_steps[2];
-            self.q.ptr().wrapping_add(at * size_of::<T>())
+            self.q.ptr().cast::<T>().wrapping_add(at)
+        };
+        let to = |row: usize| {
+            let (head, token) = (head_of(row), row % lq);
+            let ([b, t, h], [lse_b, lse_h, lse_t]) = (self.out_steps, self.lse_steps);
+            let out = self
+                .out
+                .ptr()
+                .wrapping_add(batch * b + token * t + head * h);
+            let at = batch * lse_b + head * lse_h + token * lse_t;
+            (out, self.lse.ptr().wrapping_add(at))
         };
         // SAFETY: row < group · lq, so `query` points at a row of q, whose d elements are next to each other.
-        unsafe { start_rows::<T>(tier, rows, job, first, n, self.pairs, &query) };
+        unsafe {
+            if self.pairs {
+                start_rows::<Paired>(tier, rows, job, first, n, &|row| query(row).cast());
+            } else {
+                start_rows::<Widened<T>>(tier, rows, job, first, n, &query);
+            }
+        }
+        // These rows' places and the next rows' queries: whole cache lines far apart, which the processor does not foresee.
+        for row in first..first + n {
+            prefetch(to(row).0, d);
+            prefetch(query(row + n), d);
+        }
         let last_query = (first..first + n).map(|r| r % lq).max().unwrap_or(0);
         let end = if job.causal {
             lk.min(last_query + 1)
@@ -241,18 +288,16 @@ impl<'a, T: Lane> Call<'a, T> {
             if self.seen.none(batch, start) {
                 continue;
             }
-            let (keys, values, value_rows) = match packed {
-                Some((base, key_rows)) => (
+            let (keys, values, value_rows) = match &mut from {
+                &mut Keys::Packed(base, key_rows) => (
                     base.wrapping_add(start * self.words()).cast_const(),
                     self.values(base, key_rows).cast_const(),
                     key_rows,
                 ),
-                None => {
+                Keys::Unpacked(buffer) => {
                     let key_rows = KEYS.min(lk.next_multiple_of(16));
-                    scratch
-                        .packed
-                        .resize(2 * key_rows * d.next_multiple_of(16), 0.0);
-                    let base = scratch.packed.as_mut_ptr();
+                    buffer.resize(2 * key_rows * d.next_multiple_of(16), 0.0);
+                    let base = buffer.as_mut_ptr();
                     // SAFETY: the buffer was just made as long as `pack` asks for, and is this task's own.
                     let (keys, values) = unsafe { self.pack(unit, start, base, key_rows, start) };
                     (keys, values, key_rows)
@@ -265,7 +310,11 @@ impl<'a, T: Lane> Call<'a, T> {
                 len: KEYS.min(lk - start),
                 keys,
                 values,
-                value_first: if packed.is_some() { start } else { 0 },
+                value_first: if matches!(from, Keys::Packed(..)) {
+                    start
+                } else {
+                    0
+                },
                 value_rows,
                 seen: if self.seen.all(batch, start) {
                     std::ptr::null()
@@ -285,28 +334,17 @@ impl<'a, T: Lane> Call<'a, T> {
                 }
             }
         }
-        for tile in &rows.tiles {
-            for i in 0..tile.rows {
-                let (row, at) = (tile.first + i, tile.at + i);
-                let (head, token) = (head_of(row), row % lq);
-                let [b, t, h] = self.out_steps;
-                // SAFETY: (batch, token, head) lies inside `out` and `lse`, and only this task has this row.
-                unsafe {
-                    let dst = self.out.ptr().add(batch * b + token * t + head * h);
-                    finish_row::<T>(tier, rows, d, at, dst);
-                    let [b, h, t] = self.lse_steps;
-                    let lse = self.lse.ptr().add(batch * b + head * h + token * t);
-                    lse.write(log_sum(rows.max[at], rows.sum[at]));
-                }
-            }
-        }
+        // SAFETY: (batch, token, head) of each row lies inside `out` and `lse`, and only this task has these rows.
+        unsafe { finish_rows::<T>(tier, rows, d, &to) };
     }
 }
 
-/// ln of a row's denominator: `max` is in powers of 2, `sum` relative to it.
-fn log_sum(max: f32, sum: f32) -> f32 {
-    let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
-    ((f64::from(shift) + f64::from(sum).log2()) * std::f64::consts::LN_2) as f32
+/// Where a task finds its keys and values.
+enum Keys<'a> {
+    /// All packed, in a place made for this number of key rows.
+    Packed(*mut f32, usize),
+    /// In the input; the task packs block after block into this buffer.
+    Unpacked(&'a mut Vec<f32>),
 }
 
 /// A task's memory, kept from one task to the next.

@@ -1,6 +1,8 @@
 //! What attention asks of a tier beyond [`Simd`]: the size of its matrix tile, products of bf16 pairs, and 2^x for x ≤ 0.
 
 #[cfg(target_arch = "x86_64")]
+use super::transpose::{transpose_8, transpose_16};
+#[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512, Avx512Bf16};
 use crate::simd::{Portable, Simd};
 #[cfg(target_arch = "x86_64")]
@@ -20,20 +22,24 @@ pub(super) trait Lanes: Simd {
 
     /// acc + a·b over both halves of each lane, which holds two bf16.
     unsafe fn mac_pairs(acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
-    /// a − round(a).
+    /// Rows and columns of a square of vectors exchanged; of the array, the first `LANES` vectors count.
+    unsafe fn transpose(square: &mut [Self::V; MAX_LANES]);
+    /// (n, f) with x = n + f, n integral and f in 0..=1, as [`Simd::scale_pow2`] wants n: where x < −126 it is
+    /// −127, which makes a factor of 0. NaN goes to f.
     #[inline(always)]
-    unsafe fn fraction(a: Self::V) -> Self::V {
+    unsafe fn split_exponent(x: Self::V) -> (Self::V, Self::V) {
         // SAFETY: the caller's promise.
-        unsafe { Self::sub(a, Self::round(a)) }
-    }
-    /// An exponent that [`Simd::scale_pow2`] takes: raised to −127, which that function turns into a factor of 0. NaN
-    /// stays.
-    #[inline(always)]
-    unsafe fn clamp_exponent(a: Self::V) -> Self::V {
-        // SAFETY: the caller's promise.
-        unsafe { Self::max(Self::splat(-127.0), a) }
+        unsafe {
+            let x = Self::max(Self::splat(-126.5), x);
+            // Below or at x; one too low at an integer, where f is 1.
+            let n = Self::round(Self::sub(x, Self::splat(0.5)));
+            (n, Self::sub(x, n))
+        }
     }
 }
+
+/// Lanes of the widest tier.
+pub(super) const MAX_LANES: usize = 16;
 
 /// Two f32 from the bf16 in the low and the high half of a word.
 #[inline(always)]
@@ -58,6 +64,16 @@ impl Lanes for Portable {
         }
         out
     }
+    #[inline(always)]
+    unsafe fn transpose(square: &mut [Self::V; MAX_LANES]) {
+        for i in 0..Self::LANES {
+            for j in 0..i {
+                let above = square[j][i];
+                square[j][i] = square[i][j];
+                square[i][j] = above;
+            }
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -76,6 +92,11 @@ impl Lanes for Avx2 {
             let high = _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32 as i32));
             _mm256_fmadd_ps(_mm256_and_ps(a, high), _mm256_and_ps(b, high), acc)
         }
+    }
+    #[inline(always)]
+    unsafe fn transpose(square: &mut [__m256; MAX_LANES]) {
+        // SAFETY: the caller's promise.
+        unsafe { transpose_8(square) }
     }
 }
 
@@ -97,14 +118,20 @@ impl Lanes for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn fraction(a: __m512) -> __m512 {
-        // SAFETY: the caller has AVX-512 DQ.
-        unsafe { _mm512_reduce_ps::<0>(a) }
+    unsafe fn transpose(square: &mut [__m512; MAX_LANES]) {
+        // SAFETY: the caller's promise.
+        unsafe { transpose_16(square) }
     }
     #[inline(always)]
-    unsafe fn clamp_exponent(a: __m512) -> __m512 {
-        // VSCALEFPS gives 0 for any exponent too small, −∞ included.
-        a
+    unsafe fn split_exponent(x: __m512) -> (__m512, __m512) {
+        // VSCALEFPS rounds its exponent down itself, and gives 0 for one too small, −∞ included.
+        // SAFETY: the caller has AVX-512 DQ.
+        unsafe {
+            (
+                x,
+                _mm512_reduce_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(x),
+            )
+        }
     }
 }
 
@@ -121,13 +148,20 @@ impl Lanes for Avx512Bf16 {
         }
     }
     #[inline(always)]
-    unsafe fn fraction(a: __m512) -> __m512 {
-        // SAFETY: the caller has AVX-512 DQ.
-        unsafe { _mm512_reduce_ps::<0>(a) }
+    unsafe fn transpose(square: &mut [__m512; MAX_LANES]) {
+        // SAFETY: the caller's promise.
+        unsafe { transpose_16(square) }
     }
     #[inline(always)]
-    unsafe fn clamp_exponent(a: __m512) -> __m512 {
-        a
+    unsafe fn split_exponent(x: __m512) -> (__m512, __m512) {
+        // VSCALEFPS rounds its exponent down itself, and gives 0 for one too small, −∞ included.
+        // SAFETY: the caller has AVX-512 DQ.
+        unsafe {
+            (
+                x,
+                _mm512_reduce_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(x),
+            )
+        }
     }
 }
 
@@ -166,35 +200,48 @@ impl Product for Pair {
     }
 }
 
-/// Coefficients of 2^f on [−½, ½], constant first, minimax in relative error: degree 3 is good to 7.5e-5 (for weights
-/// that are next rounded to 8 or 11 bits), degree 5 to 2.1e-7.
-const EXP2_3: [f32; 4] = [0.999_928_06, 0.693_260_97, 0.242_611_13, 0.055_171_67];
+/// Coefficients of 2^f on 0..=1, constant first, minimax in relative error (Lawson iteration in f64, constant held at 1 so
+/// that the row's maximum weighs 1): degree 3 is good to 8.6e-5 (for weights that are next rounded to 8 or 11 bits),
+/// degree 5 to 1.5e-7 and degree 6 to 6.5e-8 in f32 arithmetic.
+const EXP2_3: [f32; 4] = [1.0, 0.695_116_8, 0.227_644_95, 0.077_067_07];
 const EXP2_5: [f32; 6] = [
     1.0,
-    0.693_146_94,
-    0.240_221_2,
-    0.055_507_13,
-    0.009_675_541,
-    0.001_327_647_1,
+    0.693_151_3,
+    0.240_164_44,
+    0.055_799_913,
+    0.009_017_029,
+    0.001_867_130_5,
+];
+const EXP2_6: [f32; 7] = [
+    1.0,
+    0.693_147_06,
+    0.240_229_31,
+    0.055_485_282,
+    0.009_675_452,
+    0.001_246_784_5,
+    0.000_216_129_19,
 ];
 
-/// 2^x for x ≤ 0 by a polynomial of `DEGREE` 3 or 5; −∞ gives 0 and NaN stays.
+/// 2^x for x ≤ 0 by a polynomial of `DEGREE` 3, 5 or 6; −∞ gives 0 and NaN stays.
 ///
 /// # Safety
 /// As [`Simd`]'s.
 #[inline(always)]
 pub(super) unsafe fn exp2<S: Lanes, const DEGREE: usize>(x: S::V) -> S::V {
+    let c: &[f32] = match DEGREE {
+        3 => &EXP2_3,
+        5 => &EXP2_5,
+        _ => &EXP2_6,
+    };
     // SAFETY: the caller's promise.
     unsafe {
-        let x = S::clamp_exponent(x);
-        let f = S::fraction(x);
-        let c: &[f32] = if DEGREE == 3 { &EXP2_3 } else { &EXP2_5 };
+        let (n, f) = S::split_exponent(x);
         let mut p = S::splat(c[DEGREE]);
         let mut i = DEGREE;
         while i > 0 {
             i -= 1;
             p = S::fma(p, f, S::splat(c[i]));
         }
-        S::scale_pow2(p, S::sub(x, f))
+        S::scale_pow2(p, n)
     }
 }

@@ -10,6 +10,8 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 
 use crate::{DType, Error, Result, Tensor, TensorMut, View, ViewMut, layout};
 

@@ -3,17 +3,115 @@
 //! A panel is `NR` columns wide, the last one of a matrix one vector if that is enough: [k][width] words, so that a
 //! tile reads it from front to back. Keys are packed [keys / NR][d][NR], values [d / NR][keys][NR].
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, MAX_LANES};
 use crate::simd::{Lane, tiered};
 use half::bf16;
 
-/// `n` keys of `d` elements, `step` elements apart, as panels of f32 [d][NR]; missing columns are 0.
+/// How the elements of a row become words along d.
 ///
 /// # Safety
-/// `src` is readable for those keys, `dst` writable for d · (n rounded up to a vector) words.
+/// As [`Simd`](crate::simd::Simd)'s.
+pub(super) trait Words {
+    /// An element.
+    type T: Lane;
+    /// Words of a row of d elements.
+    fn count(d: usize) -> usize;
+    /// Words k..k + n of the row at `row`, which has `d` elements; the lanes from n on are 0.
+    unsafe fn load<S: Lanes>(row: *const Self::T, d: usize, k: usize, n: usize) -> S::V;
+}
+
+/// A word is an f32.
+pub(super) struct Widened<T>(std::marker::PhantomData<T>);
+
+/// A word is two bf16, the second of the last one 0 if d is odd.
+pub(super) struct Paired;
+
+impl<T: Lane> Words for Widened<T> {
+    type T = T;
+    fn count(d: usize) -> usize {
+        d
+    }
+    #[inline(always)]
+    unsafe fn load<S: Lanes>(row: *const T, _: usize, k: usize, n: usize) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if n == S::LANES {
+                T::load::<S>(row.add(k))
+            } else {
+                T::load_n::<S>(row.add(k), n)
+            }
+        }
+    }
+}
+
+impl Words for Paired {
+    type T = bf16;
+    fn count(d: usize) -> usize {
+        d.div_ceil(2)
+    }
+    #[inline(always)]
+    unsafe fn load<S: Lanes>(row: *const bf16, d: usize, k: usize, n: usize) -> S::V {
+        // SAFETY: the caller's promise: elements below d are readable, and no other is read.
+        unsafe {
+            let words = row.add(2 * k).cast::<f32>();
+            if 2 * (k + n) <= d {
+                return S::load_n(words, n);
+            }
+            let mut all = [0f32; MAX_LANES];
+            for (i, word) in all.iter_mut().enumerate().take(n - 1) {
+                *word = words.add(i).read_unaligned();
+            }
+            all[n - 1] = pair(*row.add(d - 1), bf16::ZERO);
+            S::load(all.as_ptr())
+        }
+    }
+}
+
+/// The words of up to `LANES` rows of d elements with rows and columns exchanged: word k of row i goes to
+/// `dst`[k · step + i]; the columns from the number of rows to `width` become 0.
+///
+/// # Safety
+/// Each row is readable for d elements, `dst` writable for `width` words at each k · `step`; rows and `width` are at most
+/// `LANES`.
 #[inline(always)]
-unsafe fn keys_single<S: Lanes, T: Lane>(
-    src: *const T,
+pub(super) unsafe fn exchange<S: Lanes, W: Words>(
+    rows: &[*const W::T],
+    d: usize,
+    dst: *mut f32,
+    step: usize,
+    width: usize,
+) {
+    let words = W::count(d);
+    let mut k = 0;
+    while k < words {
+        let n = S::LANES.min(words - k);
+        // SAFETY: words k..k + n are inside each row, and their places inside `dst`.
+        unsafe {
+            let mut square = [S::zero(); MAX_LANES];
+            for (v, &row) in square.iter_mut().zip(rows) {
+                *v = W::load::<S>(row, d, k, n);
+            }
+            S::transpose(&mut square);
+            for (i, &v) in square.iter().enumerate().take(n) {
+                let to = dst.add((k + i) * step);
+                if width == S::LANES {
+                    S::store(to, v);
+                } else {
+                    S::store_n(to, width, v);
+                }
+            }
+        }
+        k += n;
+    }
+}
+
+/// `n` keys of `d` elements, `step` elements apart, as panels [words of d][NR]; missing columns are 0.
+///
+/// # Safety
+/// `src` is readable for those keys, `dst` writable for (words of d) · (n rounded up to a vector) words.
+#[inline(always)]
+unsafe fn keys<S: Lanes, W: Words>(
+    src: *const W::T,
     step: usize,
     n: usize,
     d: usize,
@@ -21,63 +119,28 @@ unsafe fn keys_single<S: Lanes, T: Lane>(
 ) {
     let mut first = 0;
     while first < n {
-        let w = panel_width::<S>(n - first);
-        let count = w.min(n - first);
-        // SAFETY: key first + j < n lies inside `src`; the panel starts after first·d words (all before it are NR wide)
-        // and holds d rows of w, j < w.
-        unsafe {
-            let panel = dst.add(first * d);
-            for j in 0..count {
-                let key = src.add((first + j) * step);
-                for k in 0..d {
-                    panel.add(k * w + j).write((*key.add(k)).to_f32());
-                }
+        let panel = panel_width::<S>(n - first);
+        let mut x = 0;
+        while x < panel {
+            let at = first + x;
+            let count = n.saturating_sub(at).min(S::LANES);
+            let mut rows = [src; MAX_LANES];
+            for (i, row) in rows.iter_mut().enumerate().take(count) {
+                *row = src.wrapping_add((at + i) * step);
+                prefetch(row.wrapping_add(S::LANES * step), d);
             }
-            for j in count..w {
-                for k in 0..d {
-                    panel.add(k * w + j).write(0.0);
-                }
+            // SAFETY: keys at..at + count < n are inside `src`. The panel starts after first · words words (all before it
+            // are NR wide) and its rows are `panel` words.
+            unsafe {
+                let dst = dst.add(first * W::count(d) + x);
+                exchange::<S, W>(&rows[..count], d, dst, panel, S::LANES);
             }
+            x += S::LANES;
         }
-        first += w;
+        first += panel;
     }
 }
-tiered!(pub(super) fn pack_keys_single[T: Lane][T](src: *const T, step: usize, n: usize, d: usize, dst: *mut f32) = keys_single);
-
-/// The same with neighbours along d in one word: [⌈d/2⌉][NR].
-///
-/// # Safety
-/// As [`keys_single`], with ⌈d/2⌉ for d in `dst`.
-#[inline(always)]
-unsafe fn keys_pair<S: Lanes>(src: *const bf16, step: usize, n: usize, d: usize, dst: *mut f32) {
-    let words = d.div_ceil(2);
-    let mut first = 0;
-    while first < n {
-        let w = panel_width::<S>(n - first);
-        // SAFETY: as in `keys_single`; the second element of a word is read only where it is inside the key.
-        unsafe {
-            let panel = dst.add(first * words);
-            for j in 0..w {
-                for k in 0..words {
-                    let word = if first + j < n {
-                        let key = src.add((first + j) * step);
-                        let high = if 2 * k + 1 < d {
-                            *key.add(2 * k + 1)
-                        } else {
-                            bf16::ZERO
-                        };
-                        pair(*key.add(2 * k), high)
-                    } else {
-                        0.0
-                    };
-                    panel.add(k * w + j).write(word);
-                }
-            }
-        }
-        first += w;
-    }
-}
-tiered!(pub(super) fn pack_keys_pair(src: *const bf16, step: usize, n: usize, d: usize, dst: *mut f32) = keys_pair);
+tiered!(pub(super) fn pack_keys[W: Words][W](src: *const W::T, step: usize, n: usize, d: usize, dst: *mut f32) = keys);
 
 /// `n` values of `d` elements, `step` elements apart, as panels of f32 [rows][NR], from the panels' row `at` on; missing
 /// columns are 0, as are the rows whose `seen` is 0.
@@ -109,6 +172,9 @@ unsafe fn values_single<S: Lanes, T: Lane>(
             let panel = dst.add(first * rows + at * w);
             for j in 0..n {
                 let value = src.add(j * step + first);
+                if first == 0 {
+                    prefetch(value.wrapping_add(8 * step), d);
+                }
                 let visible = seen.is_null() || *seen.add(j) != 0.0;
                 let mut x = 0;
                 while x < w {
@@ -176,6 +242,19 @@ unsafe fn values_pair<S: Lanes>(
 }
 tiered!(pub(super) fn pack_values_pair(src: *const bf16, step: usize, n: usize, d: usize, seen: *const f32, dst: *mut f32, at: usize, rows: usize) = values_pair);
 
+/// Asks for the cache lines of `n` elements; where they lie need not be readable.
+#[inline(always)]
+pub(super) fn prefetch<T>(p: *const T, n: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..n * size_of::<T>()).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint reads nothing, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast::<i8>().wrapping_add(at)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (p, n);
+}
+
 /// Width of the next panel when `left` columns are left.
 #[inline(always)]
 pub(super) fn panel_width<S: Lanes>(left: usize) -> usize {
@@ -183,6 +262,6 @@ pub(super) fn panel_width<S: Lanes>(left: usize) -> usize {
 }
 
 #[inline(always)]
-pub(super) fn pair(low: bf16, high: bf16) -> f32 {
+fn pair(low: bf16, high: bf16) -> f32 {
     f32::from_bits(u32::from(low.to_bits()) | u32::from(high.to_bits()) << 16)
 }

@@ -2,7 +2,7 @@
 
 use super::{
     block::{Job, KeyBlock, Tile},
-    lanes::{Lanes, Product, exp2},
+    lanes::{Lanes, MAX_LANES, Product, exp2},
     tile::KEYS,
 };
 use crate::simd::Lane;
@@ -86,53 +86,142 @@ pub(super) unsafe fn mask<S: Lanes>(
     if apply { 1.0 } else { job.scale }
 }
 
-/// Turns a row of scores into weights 2^(score · scale − max), keeps the running maximum and sum, and returns the factor
-/// by which what was summed under the old maximum shrinks.
+/// Turns the scores of a tile's rows into weights 2^(score · scale − max), keeps each row's running maximum and sum, and
+/// returns the factors by which what was summed under the old maxima shrinks.
 ///
 /// # Safety
-/// `row` holds `len` scores rounded up to a vector, those from `len` on −∞; `weights` is writable for as many (as bf16
-/// if `P` pairs them).
+/// `scores` and `weights` are [height][KEYS] (half as many words of weights if `P` pairs them), of which `len` columns
+/// rounded up to a vector count, those from `len` on −∞; they may be the same place if `P` does not pair; `max` and `sum` hold `height` ≤ `MR` rows.
 #[inline(always)]
 pub(super) unsafe fn softmax<S: Lanes, P: Product, const DEGREE: usize>(
-    row: *const f32,
+    scores: *const f32,
+    height: usize,
     len: usize,
     scale: f32,
-    max: &mut f32,
-    sum: &mut f32,
+    max: &mut [f32],
+    sum: &mut [f32],
+    weights: *mut f32,
+) -> [f32; MAX_LANES] {
+    let (max, sum) = (max[..height].as_mut_ptr(), sum[..height].as_mut_ptr());
+    // Of each row: this block's maximum and sum, what is subtracted, and the factor.
+    let mut tops = [f32::NEG_INFINITY; MAX_LANES];
+    let mut totals = [0f32; MAX_LANES];
+    let mut downs = [0f32; MAX_LANES];
+    let mut shrinks = [0f32; MAX_LANES];
+    // SAFETY: the caller's promise; the arrays hold MAX_LANES ≥ LANES ≥ MR numbers.
+    unsafe {
+        for (i, top) in tops.iter_mut().enumerate().take(height) {
+            *top = row_max::<S>(scores.add(i * KEYS), len);
+        }
+        let factor = S::splat(scale);
+        let lowest = S::splat(f32::NEG_INFINITY);
+        let old = S::load_n(max, height);
+        // A NaN is dropped here; the weights keep it.
+        let new = S::max(S::mul(S::load(tops.as_ptr()), factor), old);
+        // A row that has seen no key yet: every weight is 2^−∞, and so is the factor.
+        let shift = S::select_gt(new, lowest, new, S::zero());
+        let shrink = exp2::<S, 6>(S::sub(old, shift));
+        S::store(downs.as_mut_ptr(), S::sub(S::zero(), shift));
+        S::store(shrinks.as_mut_ptr(), shrink);
+        S::store_n(max, height, new);
+        for (i, total) in totals.iter_mut().enumerate().take(height) {
+            let row = scores.add(i * KEYS);
+            let to = weights.add(i * (KEYS / P::WORD));
+            *total = row_weights::<S, P, DEGREE>(row, len, factor, S::splat(downs[i]), to);
+        }
+        let total = S::fma(S::load_n(sum, height), shrink, S::load(totals.as_ptr()));
+        S::store_n(sum, height, total);
+    }
+    shrinks
+}
+
+/// The largest of `len` scores (rounded up to a vector); NaN may hide numbers before it.
+///
+/// # Safety
+/// As [`softmax`]'s.
+#[inline(always)]
+unsafe fn row_max<S: Lanes>(row: *const f32, len: usize) -> f32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // Four chains hide the latency.
+        let mut tops = [S::splat(f32::NEG_INFINITY); 4];
+        let mut x = 0;
+        while x + 4 * S::LANES <= len {
+            tops[0] = S::max(tops[0], S::load(row.add(x)));
+            tops[1] = S::max(tops[1], S::load(row.add(x + S::LANES)));
+            tops[2] = S::max(tops[2], S::load(row.add(x + 2 * S::LANES)));
+            tops[3] = S::max(tops[3], S::load(row.add(x + 3 * S::LANES)));
+            x += 4 * S::LANES;
+        }
+        while x < len {
+            tops[0] = S::max(tops[0], S::load(row.add(x)));
+            x += S::LANES;
+        }
+        let [a, b, c, d] = tops;
+        S::max_lane(S::max(S::max(a, b), S::max(c, d)))
+    }
+}
+
+/// Writes the weights of `len` scores (rounded up to a vector); returns their sum.
+///
+/// # Safety
+/// As [`softmax`]'s.
+#[inline(always)]
+unsafe fn row_weights<S: Lanes, P: Product, const DEGREE: usize>(
+    row: *const f32,
+    len: usize,
+    scale: S::V,
+    down: S::V,
     weights: *mut f32,
 ) -> f32 {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut top = S::splat(f32::NEG_INFINITY);
+        let (mut even, mut odd) = (S::zero(), S::zero());
         let mut x = 0;
+        // Which sum a vector goes to depends on its place alone, not on `len`.
+        while x + S::LANES < len {
+            even = S::add(
+                even,
+                weights_at::<S, P, DEGREE>(row, x, scale, down, weights),
+            );
+            let next = x + S::LANES;
+            odd = S::add(
+                odd,
+                weights_at::<S, P, DEGREE>(row, next, scale, down, weights),
+            );
+            x = next + S::LANES;
+        }
         while x < len {
-            top = S::max(top, S::load(row.add(x)));
+            even = S::add(
+                even,
+                weights_at::<S, P, DEGREE>(row, x, scale, down, weights),
+            );
             x += S::LANES;
         }
-        let old = *max;
-        let new = old.max(S::max_lane(top) * scale);
-        // A row that has seen no key yet: every weight is 2^−∞.
-        let shift = if new == f32::NEG_INFINITY { 0.0 } else { new };
-        let (scale, down) = (S::splat(scale), S::splat(-shift));
-        let mut total = S::zero();
-        let mut x = 0;
-        while x < len {
-            let w = exp2::<S, DEGREE>(S::fma(S::load(row.add(x)), scale, down));
-            total = S::add(total, w);
-            if P::WORD == 2 {
-                bf16::store::<S>(weights.cast::<bf16>().add(x), w);
-            } else {
-                S::store(weights.add(x), w);
-            }
-            x += S::LANES;
-        }
-        let shrink = if new == old {
-            1.0
+        S::sum(S::add(even, odd))
+    }
+}
+
+/// Writes the weights of the vector of scores from column x on; returns them.
+///
+/// # Safety
+/// As [`softmax`]'s.
+#[inline(always)]
+unsafe fn weights_at<S: Lanes, P: Product, const DEGREE: usize>(
+    row: *const f32,
+    x: usize,
+    scale: S::V,
+    down: S::V,
+    weights: *mut f32,
+) -> S::V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let w = exp2::<S, DEGREE>(S::fma(S::load(row.add(x)), scale, down));
+        if P::WORD == 2 {
+            bf16::store::<S>(weights.cast::<bf16>().add(x), w);
         } else {
-            (old - shift).exp2()
-        };
-        *sum = *sum * shrink + S::sum(total);
-        *max = new;
-        shrink
+            S::store(weights.add(x), w);
+        }
+        w
     }
 }

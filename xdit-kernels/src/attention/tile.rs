@@ -28,6 +28,10 @@ pub(super) fn height<S: Lanes>(rows: usize) -> usize {
 ///
 /// # Safety
 /// Those words are readable; as [`Simd`]'s.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "iterators are inlined only with some settings of the compiler; sums must be in registers with all"
+)]
 #[inline(always)]
 unsafe fn accumulate<S: Lanes, P: Product, const M: usize, const NV: usize>(
     n: usize,
@@ -42,13 +46,13 @@ unsafe fn accumulate<S: Lanes, P: Product, const M: usize, const NV: usize>(
         let (mut a, mut b) = (a, b);
         for _ in 0..n {
             let mut columns = [S::zero(); NV];
-            for (j, column) in columns.iter_mut().enumerate() {
-                *column = S::load(b.add(j * S::LANES));
+            for j in 0..NV {
+                columns[j] = S::load(b.add(j * S::LANES));
             }
-            for (i, row) in acc.iter_mut().enumerate() {
+            for i in 0..M {
                 let x = S::splat(*a.add(i * row_step));
-                for (sum, &column) in row.iter_mut().zip(&columns) {
-                    *sum = P::mac::<S>(*sum, x, column);
+                for j in 0..NV {
+                    acc[i][j] = P::mac::<S>(acc[i][j], x, columns[j]);
                 }
             }
             a = a.add(k_step);
@@ -59,6 +63,7 @@ unsafe fn accumulate<S: Lanes, P: Product, const M: usize, const NV: usize>(
 }
 
 /// scores[M][..] = q · kᵀ: q packed [n][M], `keys` a panel [n][NV vectors], rows of scores `KEYS` apart.
+#[allow(clippy::needless_range_loop, reason = "as `accumulate`")]
 #[inline(always)]
 unsafe fn score<S: Lanes, P: Product, const M: usize, const NV: usize>(
     n: usize,
@@ -69,9 +74,9 @@ unsafe fn score<S: Lanes, P: Product, const M: usize, const NV: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         let acc = accumulate::<S, P, M, NV>(n, q, 1, M, keys);
-        for (i, row) in acc.iter().enumerate() {
-            for (j, &v) in row.iter().enumerate() {
-                S::store(scores.add(i * KEYS + j * S::LANES), v);
+        for i in 0..M {
+            for j in 0..NV {
+                S::store(scores.add(i * KEYS + j * S::LANES), acc[i][j]);
             }
         }
     }
@@ -79,6 +84,7 @@ unsafe fn score<S: Lanes, P: Product, const M: usize, const NV: usize>(
 
 /// out[M][..] = out · rescale + weights · v: weights [M][KEYS], `values` a panel [n][NV vectors], rows of out `step`
 /// apart.
+#[allow(clippy::needless_range_loop, reason = "as `accumulate`")]
 #[inline(always)]
 unsafe fn weigh<S: Lanes, P: Product, const M: usize, const NV: usize>(
     n: usize,
@@ -91,11 +97,11 @@ unsafe fn weigh<S: Lanes, P: Product, const M: usize, const NV: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         let acc = accumulate::<S, P, M, NV>(n, weights, KEYS / P::WORD, 1, values);
-        for (i, row) in acc.iter().enumerate() {
+        for i in 0..M {
             let factor = S::splat(*rescale.add(i));
-            for (j, &v) in row.iter().enumerate() {
+            for j in 0..NV {
                 let o = out.add(i * step + j * S::LANES);
-                S::store(o, S::fma(S::load(o), factor, v));
+                S::store(o, S::fma(S::load(o), factor, acc[i][j]));
             }
         }
     }

@@ -46,7 +46,8 @@ impl Simd for Avx2 {
     unsafe fn load_n(p: *const f32, n: usize) -> __m256 {
         unsafe {
             let mut t = [0f32; LANES];
-            std::ptr::copy_nonoverlapping(p, t.as_mut_ptr(), n);
+            // As bytes: `p` may have any alignment.
+            std::ptr::copy_nonoverlapping(p.cast::<u8>(), t.as_mut_ptr().cast(), 4 * n);
             _mm256_loadu_ps(t.as_ptr())
         }
     }
@@ -59,7 +60,7 @@ impl Simd for Avx2 {
         unsafe {
             let mut t = [0f32; LANES];
             _mm256_storeu_ps(t.as_mut_ptr(), v);
-            std::ptr::copy_nonoverlapping(t.as_ptr(), p, n)
+            std::ptr::copy_nonoverlapping(t.as_ptr().cast::<u8>(), p.cast(), 4 * n)
         }
     }
     #[inline(always)]
