@@ -3,6 +3,7 @@
 use super::{
     lanes::{Lanes, MAX_LANES, Product},
     pack::{Words, exchange, panel_width},
+    scratch::Floats,
     softmax::{mask, softmax, visible},
     tile::{self, KEYS},
 };
@@ -14,18 +15,18 @@ use crate::simd::{Lane, tiered};
 pub(super) struct Rows {
     pub(super) tiles: Vec<Tile>,
     /// Queries, packed per tile as [words of d][height].
-    pub(super) q: Vec<f32>,
+    pub(super) q: Floats,
     /// Scores of one tile: [MR][KEYS].
-    scores: Vec<f32>,
+    scores: Floats,
     /// Their weights if they are pairs of bf16, [MR][KEYS / 2] words; else they take the scores' place.
-    weights: Vec<f32>,
+    weights: Floats,
     /// Weighted sums of values, [rows of all tiles][width].
-    pub(super) out: Vec<f32>,
+    pub(super) out: Floats,
     /// d rounded up to a vector.
     pub(super) width: usize,
     /// Of each row: the largest score so far (times log2 e), and the sum of the weights relative to it.
-    pub(super) max: Vec<f32>,
-    pub(super) sum: Vec<f32>,
+    pub(super) max: Floats,
+    pub(super) sum: Floats,
 }
 
 /// A few rows that go through the matrix tile together.
@@ -80,13 +81,13 @@ impl Rows {
     pub(super) const fn empty() -> Self {
         Self {
             tiles: Vec::new(),
-            q: Vec::new(),
-            scores: Vec::new(),
-            weights: Vec::new(),
-            out: Vec::new(),
+            q: Floats::new(),
+            scores: Floats::new(),
+            weights: Floats::new(),
+            out: Floats::new(),
             width: 0,
-            max: Vec::new(),
-            sum: Vec::new(),
+            max: Floats::new(),
+            sum: Floats::new(),
         }
     }
 }
@@ -118,12 +119,12 @@ unsafe fn start<S: Lanes, W: Words>(
     }
     rows.width = job.d.next_multiple_of(S::LANES);
     let words = W::count(job.d);
-    rows.weights.resize(S::MR * KEYS / 2, 0.0);
-    rows.scores.resize(S::MR * KEYS, 0.0);
-    rows.q.resize(at * words, 0.0);
-    refill(&mut rows.out, at * rows.width, 0.0);
-    refill(&mut rows.max, at, f32::NEG_INFINITY);
-    refill(&mut rows.sum, at, 0.0);
+    rows.weights.reserve(S::MR * KEYS / 2);
+    rows.scores.reserve(S::MR * KEYS);
+    rows.q.reserve(at * words);
+    rows.out.fill(at * rows.width, 0.0);
+    rows.max.fill(at, f32::NEG_INFINITY);
+    rows.sum.fill(at, 0.0);
     for tile in &rows.tiles {
         let mut queries = [std::ptr::null(); MAX_LANES];
         for (i, q) in queries.iter_mut().enumerate().take(tile.rows) {
@@ -137,11 +138,6 @@ unsafe fn start<S: Lanes, W: Words>(
     }
 }
 tiered!(pub(super) fn start_rows[W: Words][W](rows: &mut Rows, job: &Job<'_>, first: usize, n: usize, query: &(dyn Fn(usize) -> *const W::T + Sync)) = start);
-
-fn refill(x: &mut Vec<f32>, len: usize, value: f32) {
-    x.resize(len, value);
-    x.fill(value);
-}
 
 /// Lets a block of keys pass by the rows.
 ///
@@ -182,7 +178,10 @@ unsafe fn attend<S: Lanes, P: Product, const DEGREE: usize>(
             } else {
                 rows.weights.as_mut_ptr()
             };
-            let (max, sum) = (&mut rows.max[tile.at..], &mut rows.sum[tile.at..]);
+            let (max, sum) = (
+                &mut rows.max.as_mut_slice()[tile.at..],
+                &mut rows.sum.as_mut_slice()[tile.at..],
+            );
             let rescale =
                 softmax::<S, P, DEGREE>(scores, tile.height, len, scale, max, sum, weights);
             let n = len.div_ceil(P::WORD);
@@ -225,7 +224,7 @@ unsafe fn finish<S: Lanes, T: Lane>(
         for i in 0..tile.rows {
             let at = tile.at + i;
             let (dst, lse) = to(tile.first + i);
-            let sum = rows.sum[at];
+            let (max, sum) = (rows.max.as_slice()[at], rows.sum.as_slice()[at]);
             let factor = 1.0 / sum;
             let mut x = 0;
             while x < d {
@@ -248,7 +247,7 @@ unsafe fn finish<S: Lanes, T: Lane>(
                 x += S::LANES;
             }
             // SAFETY: the caller's promise.
-            unsafe { lse.write(log_sum(rows.max[at], sum)) };
+            unsafe { lse.write(log_sum(max, sum)) };
         }
     }
 }

@@ -5,6 +5,7 @@ use super::{
     block::{Bias, Job, KeyBlock, Rows, attend_block, finish_rows, start_rows},
     lanes::{Pair, Single},
     pack::{Paired, Widened, Words, pack_keys, pack_values_pair, pack_values_single, prefetch},
+    scratch::Floats,
     tile::KEYS,
 };
 use crate::{DType, Result, TensorMut, Tier, View, ViewMut, simd::Lane, simd::Shared};
@@ -139,7 +140,7 @@ impl<'a, T: Lane> Call<'a, T> {
             (0..units).into_par_iter().with_max_len(1).for_each_init(
                 Scratch::default,
                 |scratch, unit| {
-                    scratch.packed.resize(unit_words, 0.0);
+                    scratch.packed.reserve(unit_words);
                     let base = scratch.packed.as_mut_ptr();
                     for first in (0..lk).step_by(KEYS) {
                         // SAFETY: the buffer is this task's own, and as long as `pack` asks for.
@@ -296,7 +297,7 @@ impl<'a, T: Lane> Call<'a, T> {
                 ),
                 Keys::Unpacked(buffer) => {
                     let key_rows = KEYS.min(lk.next_multiple_of(16));
-                    buffer.resize(2 * key_rows * d.next_multiple_of(16), 0.0);
+                    buffer.reserve(2 * key_rows * d.next_multiple_of(16));
                     let base = buffer.as_mut_ptr();
                     // SAFETY: the buffer was just made as long as `pack` asks for, and is this task's own.
                     let (keys, values) = unsafe { self.pack(unit, start, base, key_rows, start) };
@@ -344,20 +345,20 @@ enum Keys<'a> {
     /// All packed, in a place made for this number of key rows.
     Packed(*mut f32, usize),
     /// In the input; the task packs block after block into this buffer.
-    Unpacked(&'a mut Vec<f32>),
+    Unpacked(&'a mut Floats),
 }
 
 /// A task's memory, kept from one task to the next.
 struct Scratch {
     rows: Rows,
-    packed: Vec<f32>,
+    packed: Floats,
 }
 
 impl Default for Scratch {
     fn default() -> Self {
         Self {
             rows: Rows::empty(),
-            packed: Vec::new(),
+            packed: Floats::new(),
         }
     }
 }

@@ -6,6 +6,7 @@ mod block;
 mod cpu;
 mod lanes;
 mod pack;
+mod scratch;
 mod softmax;
 #[cfg(test)]
 mod tests;
