@@ -69,6 +69,20 @@ impl Operand<'_> {
 }
 
 impl Finish<'_> {
+    /// Address of an element of the output, and bytes from its row to the one `rows` below: for prefetching, may be wrong.
+    pub(super) fn place(
+        &self,
+        row: usize,
+        rows: usize,
+        column: usize,
+    ) -> (*const u8, usize, usize) {
+        let size = self.dtype.size();
+        let at = self.rows.offset(row);
+        let below = self.rows.offset(row + rows).wrapping_sub(at);
+        let start = self.out.ptr().wrapping_add((at + column) * size);
+        (start, below.wrapping_mul(size), size)
+    }
+
     /// Finishes rows and columns of the output whose sums are `sums[(row - rows.start)·stride + column - columns.start]`.
     ///
     /// # Safety

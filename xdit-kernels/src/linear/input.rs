@@ -4,9 +4,10 @@ use super::rows::Rows;
 use crate::{
     DType, Error, Result, Tensor, Tier, View,
     simd::{
-        Lane, Simd,
-        microkernel::{MAX_MR, Pair},
+        Lane,
+        microkernel::{MAX_MR, Micro, Pair},
         tiered,
+        transpose::{MAX_LANES, Transpose},
     },
 };
 use half::{bf16, f16};
@@ -96,10 +97,10 @@ impl<'a> Input<'a> {
         self.parts.iter().all(|p| p.view().dtype() == DType::BF16)
     }
 
-    /// Packs rows `row .. row + rows` as `[deep][mr]` f32; k's beyond the input's are 0, lanes beyond `rows` untouched.
+    /// Packs rows `row .. row + rows` as `[deep][mr]` f32; k's beyond the input's are 0, so are rows beyond `rows` or they stay as they are.
     ///
     /// # Safety
-    /// The rows exist, `rows <= mr <= MAX_MR`, `out` has room for `deep · mr` elements that nobody else touches, `deep`
+    /// The rows exist, `rows <= mr`, the tier's MR, `out` has room for `deep · mr` elements that nobody else touches, `deep`
     /// is at least k.
     pub(super) unsafe fn pack(
         &self,
@@ -117,9 +118,9 @@ impl<'a> Input<'a> {
             unsafe {
                 let out = out.add(part.start * mr);
                 match view.dtype() {
-                    DType::F32 => pack_part::<f32>(tier, part, view, row, rows, mr, out),
-                    DType::F16 => pack_part::<f16>(tier, part, view, row, rows, mr, out),
-                    DType::BF16 => pack_part::<bf16>(tier, part, view, row, rows, mr, out),
+                    DType::F32 => pack_part::<f32>(tier, part, view, row, rows, out),
+                    DType::F16 => pack_part::<f16>(tier, part, view, row, rows, out),
+                    DType::BF16 => pack_part::<bf16>(tier, part, view, row, rows, out),
                 }
             }
             end = part.start + part.k;
@@ -191,7 +192,6 @@ unsafe fn pack_part<T: Lane>(
     view: View<'_>,
     row: usize,
     rows: usize,
-    mr: usize,
     out: *mut f32,
 ) {
     let mut src = [std::ptr::null(); MAX_MR];
@@ -200,39 +200,39 @@ unsafe fn pack_part<T: Lane>(
         *src = unsafe { view.ptr().cast::<T>().add(part.rows.offset(row + i)) };
     }
     // SAFETY: each pointer starts a row of part.k elements; the rest is the caller's promise.
-    unsafe { interleave::<T>(tier, &src[..rows], part.k, mr, out) }
+    unsafe { interleave::<T>(tier, &src[..rows], part.k, out) }
 }
 
-/// `out[k·mr + i] = rows[i][k]`, widened.
+/// `out[k·MR + i] = rows[i][k]`, widened; 0 where there is no row i.
 ///
 /// # Safety
-/// Each row has `k` elements; `out` has room for `k · mr`, `rows.len() <= mr`.
+/// Each row has `k` elements; `out` has room for `k · MR`, there are at most MR rows.
 #[inline(always)]
-unsafe fn interleave_body<S: Simd, T: Lane>(rows: &[*const T], k: usize, mr: usize, out: *mut f32) {
-    // A square of wide elements, so that the transposition reads what one conversion wrote.
-    let mut square = [[0f32; 16]; MAX_MR];
+unsafe fn interleave_body<S: Micro + Transpose, T: Lane>(
+    rows: &[*const T],
+    k: usize,
+    out: *mut f32,
+) {
     let mut at = 0;
     while at < k {
         let n = S::LANES.min(k - at);
-        // SAFETY: n elements from `at` are inside each row; (at + j) · mr + i is inside the panel.
+        // SAFETY: n elements from `at` are inside each row, n lines of MR from line `at` inside the panel.
         unsafe {
+            let mut square = [S::zero(); MAX_LANES];
             for (&row, line) in rows.iter().zip(&mut square) {
                 let p = row.add(at);
-                let v = if n == S::LANES {
+                *line = if n == S::LANES {
                     T::load::<S>(p)
                 } else {
                     T::load_n::<S>(p, n)
                 };
-                S::store(line.as_mut_ptr(), v);
             }
-            for j in 0..n {
-                let out = out.add((at + j) * mr);
-                for (i, line) in square.iter().enumerate().take(rows.len()) {
-                    out.add(i).write(*line.get_unchecked(j));
-                }
+            S::transpose(&mut square);
+            for (j, &line) in square.iter().enumerate().take(n) {
+                S::store_n(out.add((at + j) * S::MR), S::MR, line);
             }
         }
         at += n;
     }
 }
-tiered!(fn interleave[T: Lane][T](rows: &[*const T], k: usize, mr: usize, out: *mut f32) = interleave_body);
+tiered!(fn interleave[T: Lane][T](rows: &[*const T], k: usize, out: *mut f32) = interleave_body);

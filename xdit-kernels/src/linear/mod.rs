@@ -12,6 +12,7 @@ mod plan;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod tile;
 mod weights;
 
 use crate::{

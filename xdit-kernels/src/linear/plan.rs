@@ -1,63 +1,77 @@
-//! How the output is cut into tiles for threads.
+//! How the output is cut: chunks of rows that are packed together, tiles for threads.
 
-/// Most bytes of packed input that one call holds at a time; rows beyond are packed when those before are done.
-/// Below the size from which the C library's allocator maps fresh (zeroed, page-faulting) memory for each call.
-pub(super) const PACKED_BYTES: usize = 16 << 20;
+/// Most bytes of packed input that one call holds at a time.
+const PACKED_BYTES: usize = 16 << 20;
 
-/// Rows of a tile at most: 280 rows of a block of 512 k in f32 take 0.6 MB of the cache near a core.
+/// Rows of a tile at most: 280 rows of a block of 384 k in f32 take 0.4 MB of the cache near a core.
 const MAX_ROWS: usize = 280;
 
-/// Sums of a tile at most (f32, 160 kB).
-const MAX_SUMS: usize = 280 * 128;
+/// Sums of a tile at most (f32, 0.4 MB).
+const MAX_SUMS: usize = 280 * 384;
 
-/// Sizes of a tile, in panels.
+/// Tiles that a chunk should have for each thread, so that threads which start late or run slower hold up few.
+const TILES_PER_THREAD: usize = 4;
+
+/// Sizes of tiles and chunks, in panels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) row_panels: usize,
     pub(super) column_panels: usize,
-    /// Tiles of a full chunk of rows.
-    pub(super) tasks: usize,
+    /// Rows that are packed together: whole tiles, but for the last.
+    pub(super) chunk_panels: usize,
+    /// Tiles of a full chunk.
+    pub(super) chunk_tasks: usize,
 }
 
 impl Plan {
-    /// The cut of `rows × columns` panels with the least estimated time on `threads` threads. Results do not depend on it.
-    pub(super) fn new(rows: usize, columns: usize, mr: usize, nr: usize, threads: usize) -> Self {
-        let mut best = (
-            f64::INFINITY,
-            Self {
-                row_panels: 1,
-                column_panels: 1,
-                tasks: 1,
-            },
-        );
-        let most_rows = (MAX_ROWS / mr).max(1).min(rows);
+    /// The cut of `rows × columns` panels of `(mr, nr)` with the least estimated time on `threads` threads. A packed panel
+    /// of rows takes `panel_bytes`. Results do not depend on it.
+    pub(super) fn new(
+        rows: usize,
+        columns: usize,
+        (mr, nr): (usize, usize),
+        panel_bytes: usize,
+        threads: usize,
+    ) -> Self {
+        let threads = threads.max(1);
+        let held = (PACKED_BYTES / panel_bytes.max(1)).max(1);
+        // Rows of a chunk if memory were the only limit.
+        let all_rows = rows;
+        let rows = rows.div_ceil(rows.div_ceil(held));
+        let most_rows = (MAX_ROWS / mr).clamp(1, rows);
         let fewest_tiles = rows.div_ceil(most_rows);
+        let (mut least, mut best) = (f64::INFINITY, (1, 1));
         // Cutting rows further than the threads need only adds traffic.
         for row_tiles in fewest_tiles..=rows.min(fewest_tiles + threads) {
             let row_panels = rows.div_ceil(row_tiles);
             let row_tiles = rows.div_ceil(row_panels);
-            let most_columns = (MAX_SUMS / (row_panels * mr * nr)).clamp(1, columns);
-            for column_panels in 1..=most_columns.min(64) {
+            let most_columns = (MAX_SUMS / (row_panels * mr * nr)).clamp(1, columns.min(64));
+            for column_panels in 1..=most_columns {
                 let tasks = row_tiles * columns.div_ceil(column_panels);
-                let rounds = tasks.div_ceil(threads.max(1));
+                let rounds = tasks.div_ceil(threads);
                 // In units of one register tile: the tiles, bringing a panel of rows and one of weights near the core,
                 // taking the task.
                 let work = (row_panels * column_panels) as f64;
                 let time = rounds as f64
                     * (work + 0.3 * row_panels as f64 + 0.6 * column_panels as f64 + 0.5);
-                if time < best.0 {
-                    best = (
-                        time,
-                        Self {
-                            row_panels,
-                            column_panels,
-                            tasks,
-                        },
-                    );
+                if time < least {
+                    (least, best) = (time, (row_panels, column_panels));
                 }
             }
         }
-        best.1
+        let (row_panels, column_panels) = best;
+        let across = columns.div_ceil(column_panels);
+        let wanted = (TILES_PER_THREAD * threads).div_ceil(across);
+        // Chunks of equal size: a short last one would leave threads idle.
+        let row_tiles = all_rows.div_ceil(row_panels);
+        let chunks = row_tiles.div_ceil(wanted.min(rows.div_ceil(row_panels)));
+        let chunk_tiles = row_tiles.div_ceil(chunks);
+        Self {
+            row_panels,
+            column_panels,
+            chunk_panels: (chunk_tiles * row_panels).min(all_rows),
+            chunk_tasks: chunk_tiles * across,
+        }
     }
 }
 
@@ -77,19 +91,32 @@ mod tests {
                 (74, 384),
                 (300, 7),
             ] {
-                let plan = Plan::new(rows, columns, 14, 32, threads);
-                assert_eq!(
-                    plan.tasks,
-                    rows.div_ceil(plan.row_panels) * columns.div_ceil(plan.column_panels)
-                );
-                assert!(
-                    plan.row_panels * plan.column_panels * 14 * 32 <= MAX_SUMS,
-                    "{plan:?}"
-                );
-                assert!(
-                    plan.tasks >= threads.min(rows * columns) / 2,
-                    "{plan:?} for {threads} threads"
-                );
+                for k in [16, 3072, 1 << 20] {
+                    let plan = Plan::new(rows, columns, (14, 32), k * 14 * 4, threads);
+                    let tiles =
+                        rows.div_ceil(plan.row_panels) * columns.div_ceil(plan.column_panels);
+                    let what = format!("{plan:?} for {rows} x {columns}, k {k}, {threads} threads");
+                    assert!(
+                        plan.row_panels * plan.column_panels * 14 * 32 <= MAX_SUMS,
+                        "{what}"
+                    );
+                    assert!(
+                        plan.chunk_panels * k * 14 * 4 <= PACKED_BYTES * 5 / 4
+                            || plan.chunk_panels == 1,
+                        "{what}"
+                    );
+                    assert!(
+                        plan.chunk_panels == rows || plan.chunk_panels % plan.row_panels == 0,
+                        "{what}"
+                    );
+                    assert!(plan.chunk_tasks <= tiles, "{what}");
+                    // Where k is so long that few rows fit, so few that threads share what columns there are.
+                    assert!(
+                        k > 3072 || 2 * plan.chunk_tasks >= threads.min(tiles),
+                        "{what}"
+                    );
+                    assert!(2 * tiles >= threads.min(rows * columns), "{what}");
+                }
             }
         }
     }

@@ -1,15 +1,20 @@
 //! Weights packed for the register tile: panels of NR outputs, k by k.
 
 use crate::{
-    DType, Device, Element, Error, Result, Tensor, TensorMut, View,
-    simd::{Shared, microkernel::tile_shape},
+    DType, Device, Error, Result, Tensor, TensorMut, View,
+    simd::{
+        Lane, Shared, Simd,
+        microkernel::tile_shape,
+        tiered,
+        transpose::{MAX_LANES, Transpose},
+    },
 };
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 /// k's that are summed in one chain before they are added to the sum of the blocks before them. The error of a sum
 /// grows with the length of its chain; a block of B for one tile also stays in the cache near the core.
-pub(super) const BLOCK: usize = 512;
+pub(super) const BLOCK: usize = 384;
 
 /// Weights `[n, k]` as `[n / NR][k][NR]` of f32 or f16, or `[n / NR][k / 2][NR][2]` of bf16; n is padded with zeros to
 /// whole panels, k of bf16 to whole pairs.
@@ -50,46 +55,28 @@ impl Weights {
         let mut panels =
             unsafe { TensorMut::uninit("linear weights", [count, deep, nr], dtype, device)? };
         let out = Shared(panels.view_mut().ptr());
-        let sources: Vec<Source<'_>> = parts
-            .iter()
-            .scan(0, |first, &view| {
-                *first += view.dim(0);
-                Some(Source {
-                    first: *first - view.dim(0),
-                    view,
-                })
-            })
-            .collect();
+        let mut sources = Vec::with_capacity(parts.len());
+        let mut first = 0;
+        for &view in parts {
+            sources.push(Source::new(first, view)?);
+            first += view.dim(0);
+        }
         (0..count).into_par_iter().for_each(|p| {
+            let row = |j| {
+                sources
+                    .iter()
+                    .find_map(|s| s.row(p * nr + j))
+                    .unwrap_or(Row::Zeros)
+            };
+            let rows: Vec<Row> = (0..nr).map(row).collect();
             // SAFETY: panel p is `deep · nr` elements from p · deep · nr of a buffer of `count` such panels; each task
-            // writes its own.
+            // writes its own. The rows are those of views, k elements each.
             unsafe {
-                let at = p * deep * nr;
+                let (tier, at) = (device.tier(), p * deep * nr);
                 match dtype {
-                    DType::F32 => fill::<f32>(
-                        &sources,
-                        p * nr,
-                        nr,
-                        k,
-                        deep,
-                        out.ptr().cast::<f32>().add(at),
-                    ),
-                    DType::F16 => fill::<f16>(
-                        &sources,
-                        p * nr,
-                        nr,
-                        k,
-                        deep,
-                        out.ptr().cast::<f16>().add(at),
-                    ),
-                    DType::BF16 => fill::<bf16>(
-                        &sources,
-                        p * nr,
-                        nr,
-                        k,
-                        deep,
-                        out.ptr().cast::<bf16>().add(at),
-                    ),
+                    DType::F32 => fill::<f32>(tier, &rows, k, out.ptr().cast::<f32>().add(at)),
+                    DType::F16 => fill::<f16>(tier, &rows, k, out.ptr().cast::<f16>().add(at)),
+                    DType::BF16 => fill::<bf16>(tier, &rows, k, out.ptr().cast::<bf16>().add(at)),
                 }
             }
         });
@@ -123,99 +110,132 @@ impl Weights {
     }
 }
 
-/// One of the weights that are packed together, and the output that its first row is.
+/// One of the weights that are packed together, the output that its first row is, and a copy if its rows are not
+/// adjacent elements.
 struct Source<'a> {
     first: usize,
     view: View<'a>,
+    copy: Option<Tensor>,
 }
 
-/// Packs outputs `row0 .. row0 + nr` into one panel.
-///
-/// # Safety
-/// `out` has room for `deep · nr` elements that nobody else touches.
-unsafe fn fill<D: Element>(
-    sources: &[Source<'_>],
-    row0: usize,
-    nr: usize,
-    k: usize,
-    deep: usize,
-    out: *mut D,
-) {
-    for j in 0..nr {
-        let row = row0 + j;
-        let source = sources
-            .iter()
-            .rev()
-            .find(|s| s.first <= row && row - s.first < s.view.dim(0));
-        // SAFETY: the caller's promise; j < nr. The source's row is one of its view's.
+impl<'a> Source<'a> {
+    fn new(first: usize, view: View<'a>) -> Result<Self> {
+        let adjacent = view.strides()[1] == 1 || view.dim(1) < 2;
+        Ok(Self {
+            first,
+            view,
+            copy: if adjacent {
+                None
+            } else {
+                Some(view.to_tensor()?)
+            },
+        })
+    }
+
+    /// Output `row`, if it is one of this weight's.
+    fn row(&self, row: usize) -> Option<Row> {
+        let view = self.copy.as_ref().map_or(self.view, Tensor::view);
+        let inside = row.checked_sub(self.first).filter(|&i| i < view.dim(0))?;
+        let at = view
+            .ptr()
+            .wrapping_add(inside * view.strides()[0] * view.dtype().size());
+        Some(match view.dtype() {
+            DType::F32 => Row::F32(at.cast()),
+            DType::F16 => Row::F16(at.cast()),
+            DType::BF16 => Row::Bf16(at.cast()),
+        })
+    }
+}
+
+/// The weights of one output.
+#[derive(Clone, Copy)]
+enum Row {
+    F32(*const f32),
+    F16(*const f16),
+    Bf16(*const bf16),
+    /// Beyond the last output.
+    Zeros,
+}
+
+impl Row {
+    /// # Safety
+    /// The row has `n` elements from `at`, at most LANES.
+    #[inline(always)]
+    unsafe fn load<S: Simd>(self, at: usize, n: usize) -> S::V {
+        // SAFETY: the caller's promise.
         unsafe {
-            match source {
-                Some(Source { first, view }) => {
-                    let at = (row - first) * view.strides()[0];
-                    let step = view.strides()[1];
-                    match view.dtype() {
-                        DType::F32 => column::<f32, D>(
-                            view.ptr().cast::<f32>().add(at),
-                            step,
-                            k,
-                            deep,
-                            nr,
-                            j,
-                            out,
-                        ),
-                        DType::F16 => column::<f16, D>(
-                            view.ptr().cast::<f16>().add(at),
-                            step,
-                            k,
-                            deep,
-                            nr,
-                            j,
-                            out,
-                        ),
-                        DType::BF16 => column::<bf16, D>(
-                            view.ptr().cast::<bf16>().add(at),
-                            step,
-                            k,
-                            deep,
-                            nr,
-                            j,
-                            out,
-                        ),
-                    }
-                }
-                None => column::<D, D>(out, 0, 0, deep, nr, j, out),
+            match self {
+                Self::F32(p) => f32::load_n::<S>(p.add(at), n),
+                Self::F16(p) => f16::load_n::<S>(p.add(at), n),
+                Self::Bf16(p) => bf16::load_n::<S>(p.add(at), n),
+                Self::Zeros => S::zero(),
             }
+        }
+    }
+
+    /// As many pairs of bf16 as a vector has lanes, zeros behind `n` elements.
+    ///
+    /// # Safety
+    /// The row has `n` elements from `at`, at most 2·LANES.
+    #[inline(always)]
+    unsafe fn load_pairs<S: Simd>(self, at: usize, n: usize) -> S::V {
+        let mut pairs = [bf16::ZERO; 2 * MAX_LANES];
+        // SAFETY: the caller's promise; `pairs` has room for 2·LANES.
+        unsafe {
+            match self {
+                Self::Bf16(p) if n == 2 * S::LANES => return S::load(p.add(at).cast()),
+                Self::Bf16(p) => p.add(at).copy_to_nonoverlapping(pairs.as_mut_ptr(), n),
+                _ => {
+                    let first = n.min(S::LANES);
+                    bf16::store_n::<S>(pairs.as_mut_ptr(), first, self.load::<S>(at, first));
+                    bf16::store_n::<S>(
+                        pairs.as_mut_ptr().add(first),
+                        n - first,
+                        self.load::<S>(at + first, n - first),
+                    );
+                }
+            }
+            S::load(pairs.as_ptr().cast())
         }
     }
 }
 
-/// One output's weights into column j of a panel, zeros behind them.
+/// Packs NR rows of `k` elements into a panel.
 ///
 /// # Safety
-/// `src` has `k` elements `step` apart; `out` is a panel of `deep · nr` elements, j < nr.
-unsafe fn column<S: Element, D: Element>(
-    src: *const S,
-    step: usize,
-    k: usize,
-    deep: usize,
-    nr: usize,
-    j: usize,
-    out: *mut D,
-) {
+/// There are `NR` rows of `k` elements; `out` has room for `k · NR` that nobody else touches (k rounded up to whole pairs
+/// for bf16).
+#[inline(always)]
+unsafe fn fill_body<S: Transpose, D: Lane>(rows: &[Row], k: usize, out: *mut D) {
     let paired = D::DTYPE == DType::BF16;
-    for i in 0..deep {
-        let to = if paired {
-            (i / 2 * nr + j) * 2 + i % 2
-        } else {
-            i * nr + j
-        };
-        // SAFETY: i < k where `src` is read; `to` < deep · nr, deep being even where elements stand in pairs.
-        unsafe {
-            out.add(to).write(if i < k {
-                D::from_f32((*src.add(i * step)).to_f32())
-            } else {
-                D::from_f32(0.0)
-            })
-        };
+    // Elements of a row in one vector.
+    let step = if paired { 2 * S::LANES } else { S::LANES };
+    for (half, rows) in rows.chunks_exact(S::LANES).enumerate() {
+        for at in (0..k).step_by(step) {
+            let n = step.min(k - at);
+            // SAFETY: n elements from `at` are inside each row; a line of the panel has NR words, two vectors.
+            unsafe {
+                let mut square = [S::zero(); MAX_LANES];
+                for (&row, v) in rows.iter().zip(&mut square) {
+                    *v = if paired {
+                        row.load_pairs::<S>(at, n)
+                    } else {
+                        row.load::<S>(at, n)
+                    };
+                }
+                S::transpose(&mut square);
+                let place = |line: usize| line * rows.len() * 2 + half * S::LANES;
+                if paired {
+                    for (j, &v) in square.iter().enumerate().take(n.div_ceil(2)) {
+                        S::store(out.cast::<f32>().add(place(at / 2 + j)), v);
+                    }
+                } else {
+                    for (j, &v) in square.iter().enumerate().take(n) {
+                        D::store::<S>(out.add(place(at + j)), v);
+                    }
+                }
+            }
+        }
     }
 }
+tiered!(fn fill[D: Lane][D](rows: &[Row], k: usize, out: *mut D) = fill_body);

@@ -13,13 +13,15 @@
 //! - [`Pair`]: two bf16 of neighbouring k, the first in the low half. A is f32 ([`pairs`]: both halves are widened), or
 //!   pairs too ([`dots`]: AVX512-BF16's dot product, two fused multiply-adds elsewhere).
 
+mod step;
+
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512, Avx512Bf16};
-use super::{Lane, Portable, Simd};
+use super::{Portable, Simd};
 use crate::Tier;
 use half::f16;
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::*;
+pub(crate) use step::Micro;
+use step::{Dots, Step, Wide, WidePairs};
 
 /// Two bf16 of neighbouring k, the one of the even k in the low half.
 pub(crate) type Pair = u32;
@@ -30,184 +32,12 @@ const NV: usize = 2;
 /// The most rows that a tile of any tier has.
 pub(crate) const MAX_MR: usize = 14;
 
-/// What the tile needs beside arithmetic: its height and the product of pairs.
-///
-/// # Safety
-/// As [`Simd`]'s.
-pub(crate) trait Micro: Simd {
-    /// Rows of the tile: 2·MR sums, the 2 vectors of B and one of A fill the registers.
-    const MR: usize;
-    /// The low half of each lane's bits, as a bf16, widened.
-    unsafe fn low(pairs: Self::V) -> Self::V;
-    /// The high half.
-    unsafe fn high(pairs: Self::V) -> Self::V;
-    /// acc + a.high·b.high + a.low·b.low, each step rounded to f32.
-    #[inline(always)]
-    unsafe fn dot(acc: Self::V, a: Self::V, b: Self::V) -> Self::V {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let acc = Self::fma(Self::high(a), Self::high(b), acc);
-            Self::fma(Self::low(a), Self::low(b), acc)
-        }
-    }
-}
-
-impl Micro for Portable {
-    // SSE2 has sixteen registers of four lanes; NEON thirty-two.
-    const MR: usize = if cfg!(target_arch = "aarch64") { 6 } else { 2 };
-    #[inline(always)]
-    unsafe fn low(pairs: Self::V) -> Self::V {
-        pairs.map(|x| f32::from_bits(x.to_bits() << 16))
-    }
-    #[inline(always)]
-    unsafe fn high(pairs: Self::V) -> Self::V {
-        pairs.map(|x| f32::from_bits(x.to_bits() & 0xffff_0000))
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Micro for Avx2 {
-    const MR: usize = 6;
-    #[inline(always)]
-    unsafe fn low(pairs: Self::V) -> Self::V {
-        // SAFETY: the caller has AVX2.
-        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(pairs))) }
-    }
-    #[inline(always)]
-    unsafe fn high(pairs: Self::V) -> Self::V {
-        // SAFETY: the caller has AVX2.
-        unsafe { _mm256_and_ps(pairs, _mm256_castsi256_ps(_mm256_set1_epi32(!0xffff))) }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-macro_rules! avx512 {
-    ($tier:ident { $($dot:item)? }) => {
-        impl Micro for $tier {
-            const MR: usize = MAX_MR;
-            #[inline(always)]
-            unsafe fn low(pairs: Self::V) -> Self::V {
-                // SAFETY: the caller has AVX-512.
-                unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(pairs))) }
-            }
-            #[inline(always)]
-            unsafe fn high(pairs: Self::V) -> Self::V {
-                // SAFETY: the caller has AVX-512.
-                unsafe { _mm512_and_ps(pairs, _mm512_castsi512_ps(_mm512_set1_epi32(!0xffff))) }
-            }
-            $($dot)?
-        }
-    };
-}
-#[cfg(target_arch = "x86_64")]
-avx512!(Avx512 {});
-#[cfg(target_arch = "x86_64")]
-avx512!(Avx512Bf16 {
-    /// The instruction takes denormals as zero.
-    #[inline(always)]
-    unsafe fn dot(acc: Self::V, a: Self::V, b: Self::V) -> Self::V {
-        // SAFETY: the caller has AVX512-BF16; the types are 512 bits each.
-        unsafe { _mm512_dpbf16_ps(acc, std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b)) }
-    }
-});
-
-/// One step along k for a form of B: loads a word row of B, multiplies it with a row's word of A.
-trait Step {
-    /// Word of A and of B.
-    type A: Copy;
-    type B: Copy;
-    /// Adds step `k` of `rows` rows to their sums.
-    unsafe fn step<S: Micro, const ROWS: usize>(
-        acc: &mut [[S::V; NV]; ROWS],
-        a: *const Self::A,
-        a_row: usize,
-        a_k: usize,
-        b: *const Self::B,
-    );
-    /// Words of A that one step takes along k.
-    const A_WORDS: usize;
-}
-
-struct Wide<T>(std::marker::PhantomData<T>);
-impl<T: Lane> Step for Wide<T> {
-    type A = f32;
-    type B = T;
-    const A_WORDS: usize = 1;
-    #[inline(always)]
-    unsafe fn step<S: Micro, const ROWS: usize>(
-        acc: &mut [[S::V; NV]; ROWS],
-        a: *const f32,
-        a_row: usize,
-        _: usize,
-        b: *const T,
-    ) {
-        // SAFETY: the caller's promise: NR elements at b, one of each row at a.
-        unsafe {
-            let (b0, b1) = (T::load::<S>(b), T::load::<S>(b.add(S::LANES)));
-            for (i, acc) in acc.iter_mut().enumerate() {
-                let a = S::splat(*a.add(i * a_row));
-                acc[0] = S::fma(a, b0, acc[0]);
-                acc[1] = S::fma(a, b1, acc[1]);
-            }
-        }
-    }
-}
-
-struct WidePairs;
-impl Step for WidePairs {
-    type A = f32;
-    type B = Pair;
-    const A_WORDS: usize = 2;
-    #[inline(always)]
-    unsafe fn step<S: Micro, const ROWS: usize>(
-        acc: &mut [[S::V; NV]; ROWS],
-        a: *const f32,
-        a_row: usize,
-        a_k: usize,
-        b: *const Pair,
-    ) {
-        // SAFETY: the caller's promise: NR words at b, two f32 of each row at a.
-        unsafe {
-            let (b0, b1) = (S::load(b.cast()), S::load(b.cast::<f32>().add(S::LANES)));
-            let (even0, even1) = (S::low(b0), S::low(b1));
-            for (i, acc) in acc.iter_mut().enumerate() {
-                let a = S::splat(*a.add(i * a_row));
-                acc[0] = S::fma(a, even0, acc[0]);
-                acc[1] = S::fma(a, even1, acc[1]);
-            }
-            let (odd0, odd1) = (S::high(b0), S::high(b1));
-            for (i, acc) in acc.iter_mut().enumerate() {
-                let a = S::splat(*a.add(a_k + i * a_row));
-                acc[0] = S::fma(a, odd0, acc[0]);
-                acc[1] = S::fma(a, odd1, acc[1]);
-            }
-        }
-    }
-}
-
-struct Dots;
-impl Step for Dots {
-    type A = Pair;
-    type B = Pair;
-    const A_WORDS: usize = 1;
-    #[inline(always)]
-    unsafe fn step<S: Micro, const ROWS: usize>(
-        acc: &mut [[S::V; NV]; ROWS],
-        a: *const Pair,
-        a_row: usize,
-        _: usize,
-        b: *const Pair,
-    ) {
-        // SAFETY: the caller's promise: NR words at b, one of each row at a.
-        unsafe {
-            let (b0, b1) = (S::load(b.cast()), S::load(b.cast::<f32>().add(S::LANES)));
-            for (i, acc) in acc.iter_mut().enumerate() {
-                let a = S::splat(f32::from_bits(*a.add(i * a_row)));
-                acc[0] = S::dot(acc[0], a, b0);
-                acc[1] = S::dot(acc[1], a, b1);
-            }
-        }
-    }
+/// What a tile brings near the core for those that come after it: at each step the line at `place`, which then moves on
+/// by `stride` bytes. Three such streams: for A, for B and for what C will be stored to.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    pub(crate) places: [*const u8; 3],
+    pub(crate) strides: [usize; 3],
 }
 
 /// One tile. With `PACKED` the strides of A are those of a packed panel, and the compiler knows them.
@@ -217,6 +47,7 @@ impl Step for Dots {
 )]
 #[inline(always)]
 unsafe fn tile<S: Micro, P: Step, const ROWS: usize, const PACKED: bool>(
+    ahead: Option<&Ahead>,
     steps: usize,
     mut a: *const P::A,
     a_row: usize,
@@ -230,7 +61,14 @@ unsafe fn tile<S: Micro, P: Step, const ROWS: usize, const PACKED: bool>(
     // SAFETY: the caller's promise (see `Tile`).
     unsafe {
         let mut acc = [[S::zero(); NV]; ROWS];
+        let mut places = ahead.map(|ahead| ahead.places);
         for _ in 0..steps {
+            if let (Some(places), Some(ahead)) = (&mut places, ahead) {
+                for (place, stride) in places.iter_mut().zip(ahead.strides) {
+                    S::prefetch(*place);
+                    *place = place.wrapping_add(stride);
+                }
+            }
             P::step::<S, ROWS>(&mut acc, a, a_row, a_k, b);
             // Wrapping: behind the last step the pointer may leave the panel; it is not read then.
             a = a.wrapping_add(P::A_WORDS * a_k);
@@ -255,6 +93,13 @@ unsafe fn tile<S: Micro, P: Step, const ROWS: usize, const PACKED: bool>(
 pub(crate) type Tile<A, B> =
     unsafe fn(usize, *const A, usize, usize, *const B, *mut f32, usize, bool);
 
+/// `tile(ahead, steps, a, b, c, c_row, add)`: a full tile of packed A that prefetches; otherwise as [`Tile`].
+///
+/// # Safety
+/// As there. The places ahead may be any addresses.
+pub(crate) type AheadTile<A, B> =
+    unsafe fn(&Ahead, usize, *const A, *const B, *mut f32, usize, bool);
+
 /// The tile functions of one tier for one form of A and B.
 #[derive(Clone, Copy)]
 pub(crate) struct Kernel<A, B> {
@@ -263,6 +108,8 @@ pub(crate) struct Kernel<A, B> {
     /// Columns of a tile and of a panel of B.
     pub(crate) nr: usize,
     tiles: [Tile<A, B>; MAX_MR],
+    /// A full tile of packed A that prefetches.
+    pub(crate) ahead: AheadTile<A, B>,
 }
 
 impl<A, B> Kernel<A, B> {
@@ -297,9 +144,9 @@ macro_rules! table {
 
 fn kernel<P: Step, const PACKED: bool>(tier: Tier) -> Kernel<P::A, P::B> {
     macro_rules! compiled {
-        ($name:ident, $tier:ty, $features:literal) => {
+        ($name:ident, $ahead:ident, $tier:ty, $mr:expr $(, $features:literal)?) => {
             #[allow(clippy::too_many_arguments, reason = "as `tile`")]
-            #[target_feature(enable = $features)]
+            $(#[target_feature(enable = $features)])?
             unsafe fn $name<P: Step, const ROWS: usize, const PACKED: bool>(
                 steps: usize,
                 a: *const P::A,
@@ -311,38 +158,44 @@ fn kernel<P: Step, const PACKED: bool>(tier: Tier) -> Kernel<P::A, P::B> {
                 add: bool,
             ) {
                 // SAFETY: the caller's promise, passed on; the features are enabled here.
-                unsafe { tile::<$tier, P, ROWS, PACKED>(steps, a, a_row, a_k, b, c, c_row, add) }
+                unsafe {
+                    tile::<$tier, P, ROWS, PACKED>(None, steps, a, a_row, a_k, b, c, c_row, add)
+                }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn $ahead<P: Step>(
+                ahead: &Ahead,
+                steps: usize,
+                a: *const P::A,
+                b: *const P::B,
+                c: *mut f32,
+                c_row: usize,
+                add: bool,
+            ) {
+                // SAFETY: as above.
+                unsafe { tile::<$tier, P, { $mr }, true>(Some(ahead), steps, a, 1, $mr, b, c, c_row, add) }
             }
         };
     }
     #[cfg(target_arch = "x86_64")]
     compiled!(
         avx512bf16,
+        avx512bf16_ahead,
         Avx512Bf16,
+        Avx512Bf16::MR,
         "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"
     );
     #[cfg(target_arch = "x86_64")]
     compiled!(
         avx512,
+        avx512_ahead,
         Avx512,
+        Avx512::MR,
         "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"
     );
     #[cfg(target_arch = "x86_64")]
-    compiled!(avx2, Avx2, "avx2,fma,f16c");
-    #[allow(clippy::too_many_arguments, reason = "as `tile`")]
-    unsafe fn portable<P: Step, const ROWS: usize, const PACKED: bool>(
-        steps: usize,
-        a: *const P::A,
-        a_row: usize,
-        a_k: usize,
-        b: *const P::B,
-        c: *mut f32,
-        c_row: usize,
-        add: bool,
-    ) {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { tile::<Portable, P, ROWS, PACKED>(steps, a, a_row, a_k, b, c, c_row, add) }
-    }
+    compiled!(avx2, avx2_ahead, Avx2, Avx2::MR, "avx2,fma,f16c");
+    compiled!(portable, portable_ahead, Portable, Portable::MR);
     let (mr, nr) = tile_shape(tier);
     let tiles: [Tile<P::A, P::B>; MAX_MR] = match tier {
         #[cfg(target_arch = "x86_64")]
@@ -353,7 +206,21 @@ fn kernel<P: Step, const PACKED: bool>(tier: Tier) -> Kernel<P::A, P::B> {
         Tier::Avx2 => table!(avx2, P, PACKED; 1 2 3 4 5 6 6 6 6 6 6 6 6 6),
         _ => table!(portable, P, PACKED; 1 2 3 4 5 6 6 6 6 6 6 6 6 6),
     };
-    Kernel { mr, nr, tiles }
+    let ahead: AheadTile<P::A, P::B> = match tier {
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx512Bf16 => avx512bf16_ahead::<P>,
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx512 => avx512_ahead::<P>,
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx2 => avx2_ahead::<P>,
+        _ => portable_ahead::<P>,
+    };
+    Kernel {
+        mr,
+        nr,
+        tiles,
+        ahead,
+    }
 }
 
 /// Packed A in f32 against B in f32.

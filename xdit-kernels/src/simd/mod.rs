@@ -15,6 +15,7 @@ mod microkernel_tests;
 mod portable;
 #[cfg(test)]
 mod tests;
+pub(crate) mod transpose;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;

@@ -1,0 +1,323 @@
+//! One tile of the output: block by block of k, what comes next brought near the core meanwhile.
+
+use super::{cpu::Product, form::Form, plan::Plan, weights::BLOCK};
+use crate::{
+    Result,
+    simd::{
+        Shared,
+        microkernel::{Ahead, Kernel},
+    },
+    storage::Buffer,
+};
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+/// Panels of rows beyond which a block of narrow weights is widened once instead of in each panel's tile.
+const WIDEN_ROWS: usize = 2;
+
+/// Rows that are packed at the same time, and how their part of the output is cut.
+pub(super) struct Chunk<F: Form> {
+    row: usize,
+    rows: usize,
+    packed: Shared<F::A>,
+    panel_words: usize,
+    plan: Plan,
+    row_tiles: usize,
+    /// Panels of all weights.
+    column_panels: usize,
+    pub(super) tasks: usize,
+}
+
+/// A tile of the output: rows count from the chunk's first, panels are NR columns each.
+struct Tile {
+    rows: Range<usize>,
+    panels: Range<usize>,
+}
+
+impl<F: Form> Chunk<F> {
+    /// Rows `row .. row + rows`, packed in panels of `panel_words`.
+    pub(super) fn new(
+        product: &Product<'_, F>,
+        plan: &Plan,
+        row: usize,
+        rows: usize,
+        packed: *mut F::A,
+        panel_words: usize,
+    ) -> Self {
+        let row_tiles = rows.div_ceil(product.kernel.mr).div_ceil(plan.row_panels);
+        let column_panels = product.weights.padded_n() / product.kernel.nr;
+        let tasks = row_tiles * column_panels.div_ceil(plan.column_panels);
+        Self {
+            row,
+            rows,
+            packed: Shared(packed),
+            panel_words,
+            plan: *plan,
+            row_tiles,
+            column_panels,
+            tasks,
+        }
+    }
+
+    fn tile(&self, task: usize, mr: usize) -> Tile {
+        let p = (task % self.row_tiles) * self.plan.row_panels;
+        let j = (task / self.row_tiles) * self.plan.column_panels;
+        Tile {
+            rows: p * mr..self.rows.min((p + self.plan.row_panels) * mr),
+            panels: j..self.column_panels.min(j + self.plan.column_panels),
+        }
+    }
+}
+
+impl<F: Form> Product<'_, F> {
+    /// Address of row panel `rows / mr` at k. Only an address: it may lie behind the last panel.
+    fn a(&self, chunk: &Chunk<F>, row: usize, k: usize) -> *const F::A {
+        chunk
+            .packed
+            .ptr()
+            .wrapping_add(row / self.kernel.mr * chunk.panel_words + k / F::A_KS * self.kernel.mr)
+    }
+
+    /// Address of weight panel j at k, likewise.
+    fn b(&self, j: usize, k: usize) -> *const F::B {
+        let words = self.deep / F::B_KS * j + k / F::B_KS;
+        self.weights
+            .ptr()
+            .cast::<F::B>()
+            .wrapping_add(words * self.kernel.nr)
+    }
+
+    /// Sums and finishes tile `task`. `next` tells which tile is likely to come after it on this thread.
+    ///
+    /// # Safety
+    /// The chunk's rows are packed; `scratch` has room for the plan's tile and a widened block, and is nobody else's;
+    /// nor is the tile of the output.
+    pub(super) unsafe fn tile(
+        &self,
+        chunk: &Chunk<F>,
+        task: usize,
+        next: &AtomicUsize,
+        scratch: Piece,
+    ) {
+        let (mr, nr) = (self.kernel.mr, self.kernel.nr);
+        let tile = chunk.tile(task, mr);
+        let stride = chunk.plan.column_panels * nr;
+        let widen = F::NARROW && tile.rows.len() > WIDEN_ROWS * mr;
+        let block = |k: usize, j: usize| {
+            let depth = BLOCK.min(self.deep - k);
+            let ahead = self.ahead(chunk, &tile, k, j, next);
+            // SAFETY: block k of weight panel j lies inside the weights; rows and columns of sums inside the scratch.
+            unsafe {
+                let (a, b) = (self.a(chunk, tile.rows.start, k), self.b(j, k));
+                let block = Block {
+                    rows: tile.rows.len(),
+                    panel_words: chunk.panel_words,
+                    sums: scratch.sums.add((j - tile.panels.start) * nr),
+                    stride,
+                    add: k > 0,
+                    ahead,
+                };
+                if widen {
+                    F::widen(self.tier, b, depth / F::B_KS, scratch.block);
+                    block.multiply(&self.wide, depth, F::as_f32(a), scratch.block);
+                } else {
+                    block.multiply(&self.kernel, depth / F::B_KS, a, b);
+                }
+            }
+        };
+        // With k = 0 one empty block sets the sums to 0.
+        let blocks = (0..self.deep.max(1)).step_by(BLOCK);
+        if tile.rows.len() <= 2 * mr {
+            // Few rows: the weights pass by once, in the order in which they lie.
+            tile.panels
+                .clone()
+                .for_each(|j| blocks.clone().for_each(|k| block(k, j)));
+        } else {
+            blocks.for_each(|k| tile.panels.clone().for_each(|j| block(k, j)));
+        }
+        let columns = tile.panels.start * nr..self.finish.n.min(tile.panels.end * nr);
+        let rows = chunk.row + tile.rows.start..chunk.row + tile.rows.end;
+        // SAFETY: every sum of the tile has been written, by whole panels; the tile is inside the output and this task's.
+        unsafe { self.finish.run(scratch.sums, stride, rows, columns) };
+    }
+
+    /// What block (k, j) of a tile prefetches: the block of weights after it, and its share (one of as many as the tile
+    /// has panels of weights) of the rows' next block of k.
+    fn ahead(
+        &self,
+        chunk: &Chunk<F>,
+        tile: &Tile,
+        k: usize,
+        j: usize,
+        next: &AtomicUsize,
+    ) -> [Stream; 3] {
+        let (mr, nr) = (self.kernel.mr, self.kernel.nr);
+        let (following, at) = if k + BLOCK < self.deep {
+            (
+                Tile {
+                    rows: tile.rows.clone(),
+                    panels: tile.panels.clone(),
+                },
+                k + BLOCK,
+            )
+        } else {
+            // A guess is enough: nothing but time depends on it.
+            (
+                chunk.tile(next.load(Ordering::Relaxed).min(chunk.tasks - 1), mr),
+                0,
+            )
+        };
+        let depth = BLOCK.min(self.deep - at);
+        let b = if j + 1 < tile.panels.end {
+            self.b(j + 1, k)
+        } else {
+            self.b(following.panels.start, at)
+        };
+        let row_panels = tile.rows.len().div_ceil(mr);
+        let b_share = (depth / F::B_KS * nr * size_of::<F::B>()).div_ceil(row_panels);
+        let a_share =
+            (depth.div_ceil(F::A_KS) * mr * size_of::<F::A>()).div_ceil(tile.panels.len());
+        let a = self
+            .a(chunk, following.rows.start, at)
+            .cast::<u8>()
+            .wrapping_add((j - tile.panels.start) * a_share);
+        let out = if k + BLOCK < self.deep {
+            Stream {
+                start: a,
+                panel: 0,
+                bytes: 0,
+            }
+        } else {
+            {
+                // As many rows of the output as there are panels of weights, of each MR.
+                let line = (j - tile.panels.start) * mr / tile.panels.len().max(mr);
+                let row = chunk.row + tile.rows.start + (j - tile.panels.start) % mr;
+                let (start, panel, size) = self.finish.place(row, mr, tile.panels.start * nr);
+                let _ = line;
+                Stream {
+                    start,
+                    panel,
+                    bytes: tile.panels.len() * nr * size,
+                }
+            }
+        };
+        [
+            Stream {
+                start: a,
+                panel: chunk.panel_words * size_of::<F::A>(),
+                bytes: a_share,
+            },
+            Stream {
+                start: b.cast(),
+                panel: b_share,
+                bytes: b_share,
+            },
+            out,
+        ]
+    }
+}
+
+/// What one block prefetches of an operand: `bytes` bytes in the tile of each row panel, those of the next panel `panel`
+/// bytes on.
+#[derive(Clone, Copy)]
+struct Stream {
+    start: *const u8,
+    panel: usize,
+    bytes: usize,
+}
+
+/// All panels of rows of a tile against one block of weights.
+struct Block {
+    rows: usize,
+    panel_words: usize,
+    sums: *mut f32,
+    stride: usize,
+    add: bool,
+    ahead: [Stream; 3],
+}
+
+impl Block {
+    /// # Safety
+    /// `steps` words of `b`, `rows` packed rows at `a` and their sums are there.
+    #[inline]
+    unsafe fn multiply<A, B>(&self, kernel: &Kernel<A, B>, steps: usize, a: *const A, b: *const B) {
+        let mr = kernel.mr;
+        let stride = |bytes: usize| bytes.div_ceil(steps.max(1)).min(64);
+        let strides = self.ahead.map(|s| stride(s.bytes));
+        for p in 0..self.rows.div_ceil(mr) {
+            let rows = mr.min(self.rows - p * mr);
+            // SAFETY: the caller's promise; the places ahead are not read.
+            unsafe {
+                let (a, c) = (
+                    a.add(p * self.panel_words),
+                    self.sums.add(p * mr * self.stride),
+                );
+                if rows == mr {
+                    let ahead = Ahead {
+                        places: self.ahead.map(|s| s.start.wrapping_add(p * s.panel)),
+                        strides,
+                    };
+                    (kernel.ahead)(&ahead, steps, a, b, c, self.stride, self.add);
+                } else {
+                    (kernel.tile(rows))(steps, a, 1, mr, b, c, self.stride, self.add);
+                }
+            }
+        }
+    }
+}
+
+/// Memory of the workers of one call: a tile of sums and a widened block each.
+pub(super) struct Scratch {
+    buffer: Buffer,
+    sums: usize,
+    block: usize,
+    pub(super) workers: usize,
+}
+
+/// One worker's.
+pub(super) struct Piece {
+    sums: *mut f32,
+    block: *mut f32,
+}
+
+impl Scratch {
+    pub(super) fn new(
+        plan: &Plan,
+        mr: usize,
+        nr: usize,
+        narrow: bool,
+        deep: usize,
+    ) -> Result<Self> {
+        // NR is at least 16 f32, a cache line: workers share none.
+        let sums = plan.row_panels * mr * plan.column_panels * nr;
+        let block = if narrow { BLOCK.min(deep) * nr } else { 0 };
+        let workers = rayon::current_num_threads().min(plan.chunk_tasks);
+        let buffer = Buffer::new(
+            workers * (sums + block) * size_of::<f32>(),
+            false,
+            "linear sums",
+        )?;
+        Ok(Self {
+            buffer,
+            sums,
+            block,
+            workers,
+        })
+    }
+
+    pub(super) fn of(&self, worker: usize) -> Piece {
+        debug_assert!(worker < self.workers, "worker {worker} of {}", self.workers);
+        // Inside the buffer, which was made for `workers` such pieces.
+        let sums = self
+            .buffer
+            .ptr()
+            .cast::<f32>()
+            .wrapping_add(worker * (self.sums + self.block));
+        Piece {
+            sums,
+            block: sums.wrapping_add(self.sums),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What one step along k does, for each form of A and B.
+
+use super::{MAX_MR, NV, Pair};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512, Avx512Bf16};
+use crate::simd::{Lane, Portable, Simd};
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+use std::marker::PhantomData;
+
+/// What the tile needs beside arithmetic: its height and the product of pairs.
+///
+/// # Safety
+/// As [`Simd`]'s.
+pub(crate) trait Micro: Simd {
+    /// Rows of the tile: 2·MR sums, the 2 vectors of B and one of A fill the registers.
+    const MR: usize;
+    /// The low half of each lane's bits, as a bf16, widened.
+    unsafe fn low(pairs: Self::V) -> Self::V;
+    /// The high half.
+    unsafe fn high(pairs: Self::V) -> Self::V;
+    /// Asks for a cache line to be brought near the core. Any address will do.
+    #[inline(always)]
+    unsafe fn prefetch(_: *const u8) {}
+    /// acc + a.high·b.high + a.low·b.low, each step rounded to f32.
+    #[inline(always)]
+    unsafe fn dot(acc: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let acc = Self::fma(Self::high(a), Self::high(b), acc);
+            Self::fma(Self::low(a), Self::low(b), acc)
+        }
+    }
+}
+
+impl Micro for Portable {
+    // SSE2 has sixteen registers of four lanes; NEON thirty-two.
+    const MR: usize = if cfg!(target_arch = "aarch64") { 6 } else { 2 };
+    #[inline(always)]
+    unsafe fn low(pairs: Self::V) -> Self::V {
+        pairs.map(|x| f32::from_bits(x.to_bits() << 16))
+    }
+    #[inline(always)]
+    unsafe fn high(pairs: Self::V) -> Self::V {
+        pairs.map(|x| f32::from_bits(x.to_bits() & 0xffff_0000))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Micro for Avx2 {
+    const MR: usize = 6;
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        // SAFETY: a prefetch reads nothing that the program sees, so any address is fine.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn low(pairs: Self::V) -> Self::V {
+        // SAFETY: the caller has AVX2.
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(pairs))) }
+    }
+    #[inline(always)]
+    unsafe fn high(pairs: Self::V) -> Self::V {
+        // SAFETY: the caller has AVX2.
+        unsafe { _mm256_and_ps(pairs, _mm256_castsi256_ps(_mm256_set1_epi32(!0xffff))) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! avx512 {
+    ($tier:ident { $($dot:item)? }) => {
+        impl Micro for $tier {
+            const MR: usize = MAX_MR;
+            #[inline(always)]
+            unsafe fn prefetch(p: *const u8) {
+                // SAFETY: a prefetch reads nothing that the program sees, so any address is fine.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn low(pairs: Self::V) -> Self::V {
+                // SAFETY: the caller has AVX-512.
+                unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(pairs))) }
+            }
+            #[inline(always)]
+            unsafe fn high(pairs: Self::V) -> Self::V {
+                // SAFETY: the caller has AVX-512.
+                unsafe { _mm512_and_ps(pairs, _mm512_castsi512_ps(_mm512_set1_epi32(!0xffff))) }
+            }
+            $($dot)?
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+avx512!(Avx512 {});
+#[cfg(target_arch = "x86_64")]
+avx512!(Avx512Bf16 {
+    /// The instruction takes denormals as zero.
+    #[inline(always)]
+    unsafe fn dot(acc: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the caller has AVX512-BF16; the types are 512 bits each.
+        unsafe { _mm512_dpbf16_ps(acc, std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b)) }
+    }
+});
+
+/// One step along k for a form of B: loads a word row of B, multiplies it with a row's word of A.
+pub(crate) trait Step {
+    /// Word of A and of B.
+    type A: Copy;
+    type B: Copy;
+    /// Adds step `k` of `rows` rows to their sums.
+    unsafe fn step<S: Micro, const ROWS: usize>(
+        acc: &mut [[S::V; NV]; ROWS],
+        a: *const Self::A,
+        a_row: usize,
+        a_k: usize,
+        b: *const Self::B,
+    );
+    /// Words of A that one step takes along k.
+    const A_WORDS: usize;
+}
+
+pub(crate) struct Wide<T>(PhantomData<T>);
+impl<T: Lane> Step for Wide<T> {
+    type A = f32;
+    type B = T;
+    const A_WORDS: usize = 1;
+    #[inline(always)]
+    unsafe fn step<S: Micro, const ROWS: usize>(
+        acc: &mut [[S::V; NV]; ROWS],
+        a: *const f32,
+        a_row: usize,
+        _: usize,
+        b: *const T,
+    ) {
+        // SAFETY: the caller's promise: NR elements at b, one of each row at a.
+        unsafe {
+            let (b0, b1) = (T::load::<S>(b), T::load::<S>(b.add(S::LANES)));
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let a = S::splat(*a.add(i * a_row));
+                acc[0] = S::fma(a, b0, acc[0]);
+                acc[1] = S::fma(a, b1, acc[1]);
+            }
+        }
+    }
+}
+
+pub(crate) struct WidePairs;
+impl Step for WidePairs {
+    type A = f32;
+    type B = Pair;
+    const A_WORDS: usize = 2;
+    #[inline(always)]
+    unsafe fn step<S: Micro, const ROWS: usize>(
+        acc: &mut [[S::V; NV]; ROWS],
+        a: *const f32,
+        a_row: usize,
+        a_k: usize,
+        b: *const Pair,
+    ) {
+        // SAFETY: the caller's promise: NR words at b, two f32 of each row at a.
+        unsafe {
+            let (b0, b1) = (S::load(b.cast()), S::load(b.cast::<f32>().add(S::LANES)));
+            let (even0, even1) = (S::low(b0), S::low(b1));
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let a = S::splat(*a.add(i * a_row));
+                acc[0] = S::fma(a, even0, acc[0]);
+                acc[1] = S::fma(a, even1, acc[1]);
+            }
+            let (odd0, odd1) = (S::high(b0), S::high(b1));
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let a = S::splat(*a.add(a_k + i * a_row));
+                acc[0] = S::fma(a, odd0, acc[0]);
+                acc[1] = S::fma(a, odd1, acc[1]);
+            }
+        }
+    }
+}
+
+pub(crate) struct Dots;
+impl Step for Dots {
+    type A = Pair;
+    type B = Pair;
+    const A_WORDS: usize = 1;
+    #[inline(always)]
+    unsafe fn step<S: Micro, const ROWS: usize>(
+        acc: &mut [[S::V; NV]; ROWS],
+        a: *const Pair,
+        a_row: usize,
+        _: usize,
+        b: *const Pair,
+    ) {
+        // SAFETY: the caller's promise: NR words at b, one of each row at a.
+        unsafe {
+            let (b0, b1) = (S::load(b.cast()), S::load(b.cast::<f32>().add(S::LANES)));
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let a = S::splat(f32::from_bits(*a.add(i * a_row)));
+                acc[0] = S::dot(acc[0], a, b0);
+                acc[1] = S::dot(acc[1], a, b1);
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Squares of lanes transposed in registers: how rows become panels.
+
+#[cfg(target_arch = "x86_64")]
+use super::{Avx2, Avx512, Avx512Bf16};
+use super::{Portable, Simd};
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+/// The most lanes of any tier.
+pub(crate) const MAX_LANES: usize = 16;
+
+/// Transposition of as many vectors as they have lanes.
+///
+/// # Safety
+/// As [`Simd`]'s.
+pub(crate) trait Transpose: Simd {
+    /// Lane j of vector i changes places with lane i of vector j, for i, j below `LANES`.
+    unsafe fn transpose(v: &mut [Self::V; MAX_LANES]);
+}
+
+impl Transpose for Portable {
+    #[inline(always)]
+    unsafe fn transpose(v: &mut [Self::V; MAX_LANES]) {
+        for i in 0..Self::LANES {
+            for j in 0..i {
+                (v[i][j], v[j][i]) = (v[j][i], v[i][j]);
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Transpose for Avx2 {
+    #[inline(always)]
+    unsafe fn transpose(v: &mut [Self::V; MAX_LANES]) {
+        // SAFETY: the caller has AVX2.
+        unsafe {
+            let mut t = [_mm256_setzero_ps(); 8];
+            // Pairs of lanes of pairs of vectors, then fours of fours, then the two halves.
+            for i in 0..4 {
+                t[2 * i] = _mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+                t[2 * i + 1] = _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+            }
+            for i in [0, 4] {
+                v[i] = _mm256_shuffle_ps::<0x44>(t[i], t[i + 2]);
+                v[i + 1] = _mm256_shuffle_ps::<0xee>(t[i], t[i + 2]);
+                v[i + 2] = _mm256_shuffle_ps::<0x44>(t[i + 1], t[i + 3]);
+                v[i + 3] = _mm256_shuffle_ps::<0xee>(t[i + 1], t[i + 3]);
+            }
+            for i in 0..4 {
+                let (low, high) = (v[i], v[i + 4]);
+                v[i] = _mm256_permute2f128_ps::<0x20>(low, high);
+                v[i + 4] = _mm256_permute2f128_ps::<0x31>(low, high);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The processor has AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn transpose_16(v: &mut [__m512; MAX_LANES]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut t = [_mm512_setzero_ps(); 16];
+        for i in 0..8 {
+            t[2 * i] = _mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+        }
+        for i in [0, 4, 8, 12] {
+            v[i] = _mm512_shuffle_ps::<0x44>(t[i], t[i + 2]);
+            v[i + 1] = _mm512_shuffle_ps::<0xee>(t[i], t[i + 2]);
+            v[i + 2] = _mm512_shuffle_ps::<0x44>(t[i + 1], t[i + 3]);
+            v[i + 3] = _mm512_shuffle_ps::<0xee>(t[i + 1], t[i + 3]);
+        }
+        // Quarters: even and odd ones of vectors 4 apart, then of those 8 apart.
+        for i in 0..4 {
+            t[i] = _mm512_shuffle_f32x4::<0x88>(v[i], v[i + 4]);
+            t[i + 4] = _mm512_shuffle_f32x4::<0xdd>(v[i], v[i + 4]);
+            t[i + 8] = _mm512_shuffle_f32x4::<0x88>(v[i + 8], v[i + 12]);
+            t[i + 12] = _mm512_shuffle_f32x4::<0xdd>(v[i + 8], v[i + 12]);
+        }
+        for i in 0..8 {
+            v[i] = _mm512_shuffle_f32x4::<0x88>(t[i], t[i + 8]);
+            v[i + 8] = _mm512_shuffle_f32x4::<0xdd>(t[i], t[i + 8]);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Transpose for Avx512 {
+    #[inline(always)]
+    unsafe fn transpose(v: &mut [Self::V; MAX_LANES]) {
+        // SAFETY: the caller's promise.
+        unsafe { transpose_16(v) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Transpose for Avx512Bf16 {
+    #[inline(always)]
+    unsafe fn transpose(v: &mut [Self::V; MAX_LANES]) {
+        // SAFETY: the caller's promise.
+        unsafe { transpose_16(v) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Tier, simd::tiered};
+
+    #[inline(always)]
+    unsafe fn square<S: Transpose>(lanes: &mut usize, data: &mut [f32; 256]) {
+        *lanes = S::LANES;
+        // SAFETY: LANES² elements are in `data`.
+        unsafe {
+            let mut v = [S::zero(); MAX_LANES];
+            for (i, v) in v.iter_mut().enumerate().take(S::LANES) {
+                *v = S::load(data.as_ptr().add(i * S::LANES));
+            }
+            S::transpose(&mut v);
+            for (i, v) in v.into_iter().enumerate().take(S::LANES) {
+                S::store(data.as_mut_ptr().add(i * S::LANES), v);
+            }
+        }
+    }
+    tiered!(fn run(lanes: &mut usize, data: &mut [f32; 256]) = square);
+
+    #[test]
+    fn squares_are_transposed() {
+        for tier in Tier::available() {
+            let (mut n, mut data) = (0, std::array::from_fn(|i| i as f32));
+            // SAFETY: the tier is available.
+            unsafe { run(tier, &mut n, &mut data) };
+            for i in 0..n * n {
+                assert_eq!(data[i], (i % n * n + i / n) as f32, "{tier} at {i}");
+            }
+        }
+    }
+}
