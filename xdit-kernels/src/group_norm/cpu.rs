@@ -2,7 +2,8 @@
 
 use crate::{
     DType, View, ViewMut,
-    simd::{Lane, Shared, Simd, math, tiered},
+    activation::Activation,
+    simd::{Lane, Shared, Simd, tiered},
 };
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -29,7 +30,8 @@ struct Affine {
     silu: bool,
 }
 
-/// Pixels `from..to` of one picture, counted in raster order.
+/// Pixels `from..to` of one picture, counted in raster order. Where rows follow one another without a gap, the picture is
+/// described as one long row.
 #[derive(Clone, Copy)]
 struct Pixels<T> {
     x: *const T,
@@ -41,14 +43,14 @@ struct Pixels<T> {
 }
 
 impl<T> Pixels<T> {
-    /// # Safety
-    /// The pixel is inside the picture.
+    /// Calls `f(row, column, count)` for the part of each row that lies in `from..to`.
     #[inline(always)]
-    unsafe fn at(&self, pixel: usize) -> *const T {
-        // SAFETY: the caller's promise: row and column are inside.
-        unsafe {
-            self.x
-                .add(pixel / self.w * self.strides[0] + pixel % self.w * self.strides[1])
+    fn rows(&self, from: usize, to: usize, mut f: impl FnMut(usize, usize, usize)) {
+        let (mut row, mut column, mut left) = (from / self.w, from % self.w, to - from);
+        while left > 0 {
+            let count = left.min(self.w - column);
+            f(row, column, count);
+            (row, column, left) = (row + 1, 0, left - count);
         }
     }
 }
@@ -71,6 +73,8 @@ fn typed<T: Lane>(x: View<'_>, parameters: &Parameters, mut out: ViewMut<'_>) {
         Shared(out.ptr().cast::<T>()),
     );
     let pixels = h * w;
+    let gapless = xy == w * xx && oy == w * ox;
+    let w = if gapless { pixels } else { w };
     let per_task = (TASK / c)
         .next_multiple_of(RUN)
         .clamp(RUN, pixels.next_multiple_of(RUN));
@@ -147,93 +151,154 @@ fn affine(sums: &[f64], pixels: usize, c: usize, p: &Parameters) -> Affine {
     out
 }
 
-/// Adds each channel's Σx to `sums[..c]`, Σx² to `sums[c..]`. A run of pixels is summed in f32 about its first pixel, so
-/// that a large mean costs no digits.
+/// Adds each channel's Σx to `sums[..c]`, Σx² to `sums[c..]`.
 #[inline(always)]
 unsafe fn sum<S: Simd, T: Lane>(p: Pixels<T>, sums: &mut [f64]) {
-    let mut c0 = 0;
-    while c0 < p.c {
-        let n = (p.c - c0).min(S::LANES);
-        let mut from = p.from;
-        while from < p.to {
-            let to = p.to.min(from + RUN);
-            // SAFETY: pixels are inside the picture and have n channels from c0; the arrays hold 16 >= LANES.
-            unsafe {
-                let load = |pixel: usize| {
-                    let at = p.at(pixel).add(c0);
-                    if n == S::LANES {
-                        T::load::<S>(at)
-                    } else {
-                        T::load_n::<S>(at, n)
-                    }
-                };
-                let shift = load(from);
-                let (mut one, mut two) = (S::zero(), S::zero());
-                for pixel in from..to {
-                    let d = S::sub(load(pixel), shift);
-                    one = S::add(one, d);
-                    two = S::fma(d, d, two);
+    for from in (p.from..p.to).step_by(RUN) {
+        let to = p.to.min(from + RUN);
+        let mut c0 = 0;
+        while c0 < p.c {
+            let vectors = (p.c - c0) / S::LANES;
+            // SAFETY: the pixels are inside the picture, and the vectors (or the rest) inside its channels. Every number
+            // of independent sums is about eight, to hide the additions' latency.
+            c0 += unsafe {
+                match vectors {
+                    0 => sum_run::<S, T, 1, 1, true>(p, from, to, c0, sums),
+                    1 => sum_run::<S, T, 1, 4, false>(p, from, to, c0, sums),
+                    2 | 3 => sum_run::<S, T, 2, 2, false>(p, from, to, c0, sums),
+                    _ => sum_run::<S, T, 4, 1, false>(p, from, to, c0, sums),
                 }
-                let mut lanes = [[0f32; 16]; 3];
-                for (to, v) in lanes.iter_mut().zip([shift, one, two]) {
-                    S::store(to.as_mut_ptr(), v);
-                }
-                let count = (to - from) as f64;
-                for i in 0..n {
-                    let [s, one, two] = [0, 1, 2].map(|k| f64::from(lanes[k][i]));
-                    sums[c0 + i] += one + count * s;
-                    sums[p.c + c0 + i] += two + 2.0 * s * one + count * s * s;
-                }
-            }
-            from = to;
+            };
         }
-        c0 += n;
     }
+}
+
+/// One run of pixels for V vectors of channels (or, with REST, the channels that do not fill one), summed in f32 about its
+/// first pixel, so that a large mean costs no digits. P sums take turns. Returns the number of channels.
+#[inline(always)]
+unsafe fn sum_run<S: Simd, T: Lane, const V: usize, const P: usize, const REST: bool>(
+    p: Pixels<T>,
+    from: usize,
+    to: usize,
+    c0: usize,
+    sums: &mut [f64],
+) -> usize {
+    let n = if REST { p.c - c0 } else { V * S::LANES };
+    // SAFETY: the caller's promise.
+    let load = |at: *const T, v: usize| unsafe {
+        if REST {
+            T::load_n::<S>(at, n)
+        } else {
+            T::load::<S>(at.add(v * S::LANES))
+        }
+    };
+    let at = |row: usize, column: usize| {
+        p.x.wrapping_add(row * p.strides[0] + column * p.strides[1] + c0)
+    };
+    let first = at(from / p.w, from % p.w);
+    // SAFETY: arithmetic on lanes under the tier's features.
+    unsafe {
+        let shift: [S::V; V] = std::array::from_fn(|v| load(first, v));
+        let mut acc = [[[S::zero(); 2]; V]; P];
+        p.rows(from, to, |row, column, count| {
+            let start = at(row, column);
+            let add = |acc: &mut [[S::V; 2]; V], pixel: usize| {
+                for v in 0..V {
+                    let d = S::sub(load(start.wrapping_add(pixel * p.strides[1]), v), shift[v]);
+                    acc[v] = [S::add(acc[v][0], d), S::fma(d, d, acc[v][1])];
+                }
+            };
+            let mut pixel = 0;
+            while pixel + P <= count {
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    add(acc, pixel + i);
+                }
+                pixel += P;
+            }
+            while pixel < count {
+                add(&mut acc[0], pixel);
+                pixel += 1;
+            }
+        });
+        let count = (to - from) as f64;
+        for v in 0..V {
+            let mut lanes = [[0f32; 16]; 3];
+            let total = |k: usize| {
+                acc[1..]
+                    .iter()
+                    .fold(acc[0][v][k], |t, a| S::add(t, a[v][k]))
+            };
+            for (to, x) in lanes.iter_mut().zip([shift[v], total(0), total(1)]) {
+                S::store(to.as_mut_ptr(), x);
+            }
+            let c0 = c0 + v * S::LANES;
+            for i in 0..n.min(S::LANES) {
+                let [s, one, two] = [0, 1, 2].map(|k| f64::from(lanes[k][i]));
+                sums[c0 + i] += one + count * s;
+                sums[p.c + c0 + i] += two + 2.0 * s * one + count * s * s;
+            }
+        }
+    }
+    n
 }
 
 #[inline(always)]
 unsafe fn apply<S: Simd, T: Lane>(p: Pixels<T>, affine: &Affine, out: *mut T, strides: [usize; 2]) {
-    for pixel in p.from..p.to {
-        let mut c0 = 0;
-        while c0 < p.c {
-            let n = (p.c - c0).min(S::LANES);
-            // SAFETY: the pixel is inside both pictures and has n channels from c0; the affine vectors are padded to
-            // whole vectors.
-            unsafe {
-                let from = p.at(pixel).add(c0);
-                let to = out.add(pixel / p.w * strides[0] + pixel % p.w * strides[1] + c0);
-                let x = if n == S::LANES {
-                    T::load::<S>(from)
-                } else {
-                    T::load_n::<S>(from, n)
-                };
-                let centred = S::sub(x, S::load(affine.mean.as_ptr().add(c0)));
-                let scale = S::load(affine.scale.as_ptr().add(c0));
-                let mut y = S::fma(centred, scale, S::load(affine.bias.as_ptr().add(c0)));
-                if affine.silu {
-                    y = silu::<S>(y);
-                }
-                if n == S::LANES {
-                    T::store::<S>(to, y);
-                } else {
-                    T::store_n::<S>(to, n, y);
-                }
-            }
-            c0 += n;
+    // SAFETY: the caller's promise, passed on.
+    unsafe {
+        if affine.silu {
+            apply_then::<S, T>(p, affine, out, strides, |y| Activation::Silu.apply::<S>(y));
+        } else {
+            apply_then::<S, T>(p, affine, out, strides, |y| y);
         }
     }
 }
 
-/// x / (1 + e^−x)
 #[inline(always)]
-unsafe fn silu<S: Simd>(x: S::V) -> S::V {
-    // SAFETY: arithmetic on lanes under the tier's features.
-    unsafe {
-        S::div(
-            x,
-            S::add(S::splat(1.0), math::exp::<S>(S::sub(S::zero(), x))),
-        )
-    }
+unsafe fn apply_then<S: Simd, T: Lane>(
+    p: Pixels<T>,
+    affine: &Affine,
+    out: *mut T,
+    strides: [usize; 2],
+    then: impl Fn(S::V) -> S::V,
+) {
+    p.rows(p.from, p.to, |row, column, count| {
+        let from = p.x.wrapping_add(row * p.strides[0] + column * p.strides[1]);
+        let to = out.wrapping_add(row * strides[0] + column * strides[1]);
+        for pixel in 0..count {
+            let (from, to) = (
+                from.wrapping_add(pixel * p.strides[1]),
+                to.wrapping_add(pixel * strides[1]),
+            );
+            let mut c0 = 0;
+            while c0 < p.c {
+                let n = (p.c - c0).min(S::LANES);
+                // SAFETY: the pixel is inside both pictures and has n channels from c0; the affine vectors are padded to
+                // whole vectors.
+                unsafe {
+                    let (from, to) = (from.add(c0), to.add(c0));
+                    let x = if n == S::LANES {
+                        T::load::<S>(from)
+                    } else {
+                        T::load_n::<S>(from, n)
+                    };
+                    let centred = S::sub(x, S::load(affine.mean.as_ptr().add(c0)));
+                    let scale = S::load(affine.scale.as_ptr().add(c0));
+                    let y = then(S::fma(
+                        centred,
+                        scale,
+                        S::load(affine.bias.as_ptr().add(c0)),
+                    ));
+                    if n == S::LANES {
+                        T::store::<S>(to, y);
+                    } else {
+                        T::store_n::<S>(to, n, y);
+                    }
+                }
+                c0 += n;
+            }
+        }
+    });
 }
 
 tiered!(
