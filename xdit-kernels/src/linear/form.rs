@@ -123,7 +123,7 @@ impl Form for Dots {
     }
     unsafe fn pack(
         input: &Input<'_>,
-        _: Tier,
+        tier: Tier,
         row: usize,
         rows: usize,
         mr: usize,
@@ -131,7 +131,7 @@ impl Form for Dots {
         out: *mut Pair,
     ) {
         // SAFETY: the caller's promise.
-        unsafe { input.pack_pairs(row, rows, mr, deep, out) }
+        unsafe { input.pack_pairs(tier, row, rows, mr, deep, out) }
     }
     fn as_f32(_: *const Pair) -> *const f32 {
         std::ptr::null()

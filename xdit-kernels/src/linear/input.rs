@@ -41,6 +41,21 @@ impl Part<'_> {
     }
 }
 
+impl Part<'_> {
+    /// Where rows `row .. row + rows` start; null beyond.
+    ///
+    /// # Safety
+    /// The view is the part's, of dtype T, and has these rows, at most MAX_MR.
+    unsafe fn row_starts<T>(&self, view: View<'_>, row: usize, rows: usize) -> [*const T; MAX_MR] {
+        let mut starts = [std::ptr::null(); MAX_MR];
+        for (i, start) in starts.iter_mut().enumerate().take(rows) {
+            // SAFETY: the row exists, so its offset is inside the view.
+            *start = unsafe { view.ptr().cast::<T>().add(self.rows.offset(row + i)) };
+        }
+        starts
+    }
+}
+
 impl<'a> Input<'a> {
     /// Checks that the views' last dims sum to k and that their other dims are equal.
     pub(super) fn new(x: &[View<'a>], k: usize) -> Result<Self> {
@@ -97,7 +112,7 @@ impl<'a> Input<'a> {
         self.parts.iter().all(|p| p.view().dtype() == DType::BF16)
     }
 
-    /// Packs rows `row .. row + rows` as `[deep][mr]` f32; k's beyond the input's are 0, so are rows beyond `rows` or they stay as they are.
+    /// Packs rows `row .. row + rows` as `[deep][mr]` f32, 0 for k's and rows beyond the input's.
     ///
     /// # Safety
     /// The rows exist, `rows <= mr`, the tier's MR, `out` has room for `deep · mr` elements that nobody else touches, `deep`
@@ -126,7 +141,7 @@ impl<'a> Input<'a> {
             end = part.start + part.k;
         }
         for k in end..deep {
-            for i in 0..rows {
+            for i in 0..mr {
                 // SAFETY: k < deep, i < mr.
                 unsafe { out.add(k * mr + i).write(0.0) };
             }
@@ -139,47 +154,57 @@ impl<'a> Input<'a> {
     /// As [`pack`](Self::pack)'s, `out` having room for `deep / 2 · mr` pairs.
     pub(super) unsafe fn pack_pairs(
         &self,
+        tier: Tier,
         row: usize,
         rows: usize,
         mr: usize,
         deep: usize,
         out: *mut Pair,
     ) {
-        let halves = out.cast::<bf16>();
+        // Element (i, k) of the panel is half k % 2 of pair (k / 2) · mr + i.
+        let put = |i: usize, k: usize, x: bf16| {
+            // SAFETY: i < mr, k < deep, so it is inside the panel as the caller promises.
+            unsafe {
+                out.cast::<bf16>()
+                    .add((k / 2 * mr + i) * 2 + k % 2)
+                    .write(x)
+            };
+        };
         let mut end = 0;
         for part in &self.parts {
-            for i in 0..rows {
-                // SAFETY: the part's view reaches k elements from the row's offset; element (i, k) of the panel is half
-                // k % 2 of pair (k / 2) · mr + i, inside the panel as the caller promises.
-                unsafe {
-                    let src = part
-                        .view()
-                        .ptr()
-                        .cast::<bf16>()
-                        .add(part.rows.offset(row + i));
-                    let mut k = 0;
-                    if part.start.is_multiple_of(2) {
-                        while k + 2 <= part.k {
-                            let pair = src.add(k).cast::<Pair>().read_unaligned();
-                            out.add((part.start + k) / 2 * mr + i).write(pair);
-                            k += 2;
-                        }
-                    }
-                    for k in k..part.k {
-                        let at = part.start + k;
-                        halves
-                            .add((at / 2 * mr + i) * 2 + at % 2)
-                            .write(*src.add(k));
-                    }
+            // SAFETY: the caller's promise: the rows exist.
+            let src = unsafe { part.row_starts::<bf16>(part.view(), row, rows) };
+            // Whole vectors of pairs as if they were f32; their bits pass unchanged.
+            let words = if part.start.is_multiple_of(2) {
+                part.k / 2 / MAX_LANES * MAX_LANES
+            } else {
+                0
+            };
+            // SAFETY: each row has `words` pairs, read by vectors at any alignment since `words` is a multiple of LANES;
+            // the panel has room for them from pair start / 2.
+            unsafe {
+                interleave::<f32>(
+                    tier,
+                    &src.map(<*const bf16>::cast)[..rows],
+                    words,
+                    out.add(part.start / 2 * mr).cast(),
+                )
+            };
+            for k in 2 * words..part.k {
+                for (i, src) in src.iter().enumerate().take(mr) {
+                    let x = if i < rows {
+                        // SAFETY: row i is there and has part.k elements.
+                        unsafe { *src.add(k) }
+                    } else {
+                        bf16::ZERO
+                    };
+                    put(i, part.start + k, x);
                 }
             }
             end = part.start + part.k;
         }
-        for at in end..deep {
-            for i in 0..rows {
-                // SAFETY: as above, at < deep.
-                unsafe { halves.add((at / 2 * mr + i) * 2 + at % 2).write(bf16::ZERO) };
-            }
+        for k in end..deep {
+            (0..mr).for_each(|i| put(i, k, bf16::ZERO));
         }
     }
 }
@@ -194,11 +219,8 @@ unsafe fn pack_part<T: Lane>(
     rows: usize,
     out: *mut f32,
 ) {
-    let mut src = [std::ptr::null(); MAX_MR];
-    for (i, src) in src.iter_mut().enumerate().take(rows) {
-        // SAFETY: the row exists, so its offset is inside the view.
-        *src = unsafe { view.ptr().cast::<T>().add(part.rows.offset(row + i)) };
-    }
+    // SAFETY: the caller's promise.
+    let src = unsafe { part.row_starts::<T>(view, row, rows) };
     // SAFETY: each pointer starts a row of part.k elements; the rest is the caller's promise.
     unsafe { interleave::<T>(tier, &src[..rows], part.k, out) }
 }

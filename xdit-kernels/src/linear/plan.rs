@@ -106,7 +106,8 @@ mod tests {
                         "{what}"
                     );
                     assert!(
-                        plan.chunk_panels == rows || plan.chunk_panels % plan.row_panels == 0,
+                        plan.chunk_panels == rows
+                            || plan.chunk_panels.is_multiple_of(plan.row_panels),
                         "{what}"
                     );
                     assert!(plan.chunk_tasks <= tiles, "{what}");

@@ -205,7 +205,7 @@ fn a_row_depends_on_itself_alone() {
                 one(2, 0, m) == whole && one(3, 0, m) == whole,
                 "{tier} {stored}: threads change the result"
             );
-            for (start, rows) in [(0, 1), (60, 1), (17, 2), (5, 14), (9, 40)] {
+            for (start, rows) in [(0, 1), (60, 1), (17, 2), (30, 3), (40, 4), (5, 14), (9, 40)] {
                 assert!(
                     one(2, start, rows) == whole[start * row..][..rows * row],
                     "{tier} {stored}: {rows} rows from {start}"

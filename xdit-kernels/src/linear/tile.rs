@@ -131,9 +131,28 @@ impl<F: Form> Product<'_, F> {
         let blocks = (0..self.deep.max(1)).step_by(BLOCK);
         if tile.rows.len() <= 2 * mr {
             // Few rows: the weights pass by once, in the order in which they lie.
-            tile.panels
-                .clone()
-                .for_each(|j| blocks.clone().for_each(|k| block(k, j)));
+            let mut j = tile.panels.start;
+            let few = self
+                .kernel
+                .few
+                .iter()
+                .find(|few| tile.rows.len() <= few.rows && few.rows <= mr);
+            if let Some(few) = few {
+                while j + few.panels <= tile.panels.end {
+                    for k in blocks.clone() {
+                        let words = BLOCK.min(self.deep - k) / F::B_KS;
+                        // SAFETY: as above, for each panel; the packed panel has MR rows, those that the input lacks 0,
+                        // and the scratch room for their sums.
+                        unsafe {
+                            let sums = scratch.sums.add((j - tile.panels.start) * nr);
+                            let (a, b) = (self.a(chunk, tile.rows.start, k), self.b(j, k));
+                            (few.tile)(words, a, b, self.deep / F::B_KS * nr, sums, stride, k > 0);
+                        }
+                    }
+                    j += few.panels;
+                }
+            }
+            (j..tile.panels.end).for_each(|j| blocks.clone().for_each(|k| block(k, j)));
         } else {
             blocks.for_each(|k| tile.panels.clone().for_each(|j| block(k, j)));
         }
@@ -254,7 +273,7 @@ impl Block {
                     a.add(p * self.panel_words),
                     self.sums.add(p * mr * self.stride),
                 );
-                if rows == mr {
+                if rows == mr && self.rows > 2 * mr {
                     let ahead = Ahead {
                         places: self.ahead.map(|s| s.start.wrapping_add(p * s.panel)),
                         strides,

@@ -69,6 +69,9 @@ unsafe fn tile<S: Micro, P: Step, const ROWS: usize, const PACKED: bool>(
                     *place = place.wrapping_add(stride);
                 }
             }
+            if PACKED && ahead.is_none() {
+                near::<S, P>(b);
+            }
             P::step::<S, ROWS>(&mut acc, a, a_row, a_k, b);
             // Wrapping: behind the last step the pointer may leave the panel; it is not read then.
             a = a.wrapping_add(P::A_WORDS * a_k);
@@ -78,6 +81,52 @@ unsafe fn tile<S: Micro, P: Step, const ROWS: usize, const PACKED: bool>(
             for (j, &v) in acc.iter().enumerate() {
                 let p = c.add(i * c_row + j * S::LANES);
                 S::store(p, if add { S::add(S::load(p), v) } else { v });
+            }
+        }
+    }
+}
+
+/// Prefetches the step of B that comes `DISTANCE` bytes later: weights that pass by once come from far away, faster than
+/// the processor asks for them by itself.
+#[inline(always)]
+unsafe fn near<S: Micro, P: Step>(b: *const P::B) {
+    const DISTANCE: usize = 2048;
+    for line in (0..NV * S::LANES * size_of::<P::B>()).step_by(64) {
+        // SAFETY: any address will do.
+        unsafe { S::prefetch(b.cast::<u8>().wrapping_add(DISTANCE + line)) };
+    }
+}
+
+/// A tile of few rows and several panels of B, `panel` words apart: where each word of B is used once or twice, reading
+/// from several places at a time is what keeps memory busy.
+#[inline(always)]
+unsafe fn few<S: Micro, P: Step, const ROWS: usize, const PANELS: usize>(
+    steps: usize,
+    mut a: *const P::A,
+    mut b: *const P::B,
+    panel: usize,
+    c: *mut f32,
+    c_row: usize,
+    add: bool,
+) {
+    // SAFETY: the caller's promise (see `FewTile`).
+    unsafe {
+        let mut acc = [[[S::zero(); NV]; ROWS]; PANELS];
+        for _ in 0..steps {
+            for (g, acc) in acc.iter_mut().enumerate() {
+                let b = b.add(g * panel);
+                near::<S, P>(b);
+                P::step::<S, ROWS>(acc, a, 1, S::MR, b);
+            }
+            a = a.wrapping_add(P::A_WORDS * S::MR);
+            b = b.wrapping_add(NV * S::LANES);
+        }
+        for (g, acc) in acc.iter().enumerate() {
+            for (i, acc) in acc.iter().enumerate() {
+                for (j, &v) in acc.iter().enumerate() {
+                    let p = c.add(i * c_row + (g * NV + j) * S::LANES);
+                    S::store(p, if add { S::add(S::load(p), v) } else { v });
+                }
             }
         }
     }
@@ -100,6 +149,21 @@ pub(crate) type Tile<A, B> =
 pub(crate) type AheadTile<A, B> =
     unsafe fn(&Ahead, usize, *const A, *const B, *mut f32, usize, bool);
 
+/// `tile(steps, a, b, panel, c, c_row, add)`: packed A against several panels of B, `panel` words apart, their columns of C
+/// side by side; otherwise as [`Tile`].
+///
+/// # Safety
+/// As there, for each panel.
+pub(crate) type FewTile<A, B> = unsafe fn(usize, *const A, *const B, usize, *mut f32, usize, bool);
+
+/// A [`FewTile`] with its number of rows and of panels.
+#[derive(Clone, Copy)]
+pub(crate) struct Few<A, B> {
+    pub(crate) rows: usize,
+    pub(crate) panels: usize,
+    pub(crate) tile: FewTile<A, B>,
+}
+
 /// The tile functions of one tier for one form of A and B.
 #[derive(Clone, Copy)]
 pub(crate) struct Kernel<A, B> {
@@ -110,6 +174,8 @@ pub(crate) struct Kernel<A, B> {
     tiles: [Tile<A, B>; MAX_MR],
     /// A full tile of packed A that prefetches.
     pub(crate) ahead: AheadTile<A, B>,
+    /// For 1, 2 and 4 rows, in this order.
+    pub(crate) few: [Few<A, B>; 3],
 }
 
 impl<A, B> Kernel<A, B> {
@@ -144,7 +210,7 @@ macro_rules! table {
 
 fn kernel<P: Step, const PACKED: bool>(tier: Tier) -> Kernel<P::A, P::B> {
     macro_rules! compiled {
-        ($name:ident, $ahead:ident, $tier:ty, $mr:expr $(, $features:literal)?) => {
+        ($name:ident, $ahead:ident, $few:ident, $tier:ty, $mr:expr $(, $features:literal)?) => {
             #[allow(clippy::too_many_arguments, reason = "as `tile`")]
             $(#[target_feature(enable = $features)])?
             unsafe fn $name<P: Step, const ROWS: usize, const PACKED: bool>(
@@ -161,6 +227,19 @@ fn kernel<P: Step, const PACKED: bool>(tier: Tier) -> Kernel<P::A, P::B> {
                 unsafe {
                     tile::<$tier, P, ROWS, PACKED>(None, steps, a, a_row, a_k, b, c, c_row, add)
                 }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn $few<P: Step, const ROWS: usize, const PANELS: usize>(
+                steps: usize,
+                a: *const P::A,
+                b: *const P::B,
+                panel: usize,
+                c: *mut f32,
+                c_row: usize,
+                add: bool,
+            ) {
+                // SAFETY: as above.
+                unsafe { few::<$tier, P, ROWS, PANELS>(steps, a, b, panel, c, c_row, add) }
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn $ahead<P: Step>(
@@ -181,6 +260,7 @@ fn kernel<P: Step, const PACKED: bool>(tier: Tier) -> Kernel<P::A, P::B> {
     compiled!(
         avx512bf16,
         avx512bf16_ahead,
+        avx512bf16_few,
         Avx512Bf16,
         Avx512Bf16::MR,
         "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"
@@ -189,13 +269,41 @@ fn kernel<P: Step, const PACKED: bool>(tier: Tier) -> Kernel<P::A, P::B> {
     compiled!(
         avx512,
         avx512_ahead,
+        avx512_few,
         Avx512,
         Avx512::MR,
         "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"
     );
     #[cfg(target_arch = "x86_64")]
-    compiled!(avx2, avx2_ahead, Avx2, Avx2::MR, "avx2,fma,f16c");
-    compiled!(portable, portable_ahead, Portable, Portable::MR);
+    compiled!(avx2, avx2_ahead, avx2_few, Avx2, Avx2::MR, "avx2,fma,f16c");
+    compiled!(
+        portable,
+        portable_ahead,
+        portable_few,
+        Portable,
+        Portable::MR
+    );
+    macro_rules! fews {
+        ($few:ident, $one:literal $two:literal $four:literal) => {
+            [
+                Few {
+                    rows: 1,
+                    panels: $one,
+                    tile: $few::<P, 1, $one>,
+                },
+                Few {
+                    rows: 2,
+                    panels: $two,
+                    tile: $few::<P, 2, $two>,
+                },
+                Few {
+                    rows: 4,
+                    panels: $four,
+                    tile: $few::<P, 4, $four>,
+                },
+            ]
+        };
+    }
     let (mr, nr) = tile_shape(tier);
     let tiles: [Tile<P::A, P::B>; MAX_MR] = match tier {
         #[cfg(target_arch = "x86_64")]
@@ -215,11 +323,21 @@ fn kernel<P: Step, const PACKED: bool>(tier: Tier) -> Kernel<P::A, P::B> {
         Tier::Avx2 => avx2_ahead::<P>,
         _ => portable_ahead::<P>,
     };
+    let few = match tier {
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx512Bf16 => fews!(avx512bf16_few, 8 4 2),
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx512 => fews!(avx512_few, 8 4 2),
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx2 => fews!(avx2_few, 4 2 1),
+        _ => fews!(portable_few, 1 1 1),
+    };
     Kernel {
         mr,
         nr,
         tiles,
         ahead,
+        few,
     }
 }
 

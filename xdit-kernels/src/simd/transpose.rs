@@ -21,10 +21,9 @@ pub(crate) trait Transpose: Simd {
 impl Transpose for Portable {
     #[inline(always)]
     unsafe fn transpose(v: &mut [Self::V; MAX_LANES]) {
-        for i in 0..Self::LANES {
-            for j in 0..i {
-                (v[i][j], v[j][i]) = (v[j][i], v[i][j]);
-            }
+        let from = *v;
+        for (i, to) in v.iter_mut().enumerate().take(Self::LANES) {
+            *to = std::array::from_fn(|j| from[j][i]);
         }
     }
 }
@@ -134,8 +133,8 @@ mod tests {
             let (mut n, mut data) = (0, std::array::from_fn(|i| i as f32));
             // SAFETY: the tier is available.
             unsafe { run(tier, &mut n, &mut data) };
-            for i in 0..n * n {
-                assert_eq!(data[i], (i % n * n + i / n) as f32, "{tier} at {i}");
+            for (i, &x) in data.iter().enumerate().take(n * n) {
+                assert_eq!(x, (i % n * n + i / n) as f32, "{tier} at {i}");
             }
         }
     }
