@@ -3,7 +3,7 @@
 use xdit_kernels::{DType, Tensor};
 
 use super::{FluxConfig, FluxText, FluxTransformer};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layers::Packing;
 use crate::memory;
 use crate::model_index::ModelIndex;
@@ -161,7 +161,14 @@ impl Components {
             let done = 2 * branch as u64;
             let clip_length = self.tokenizer.model_max_length().unwrap_or(CLIP_LENGTH);
             let clip_length = clip_length.min(self.text_encoder.config().max_position_embeddings);
-            let ids = tokenize(&self.tokenizer, prompt, clip_length, "CLIP", observer)?;
+            let ids = tokenize(
+                &self.tokenizer,
+                prompt,
+                clip_length,
+                ["CLIP", "text_encoder"],
+                self.text_encoder.config().vocab_size,
+                observer,
+            )?;
             observer.ids(&format!("{prefix}clip.input_ids"), &ids);
             let mut silent = ();
             let inside: &mut dyn Observer = if branch == 0 {
@@ -178,7 +185,14 @@ impl Components {
                 },
             );
 
-            let ids = tokenize(&self.tokenizer_2, prompt_2, text_len, "T5", observer)?;
+            let ids = tokenize(
+                &self.tokenizer_2,
+                prompt_2,
+                text_len,
+                ["T5", "text_encoder_2"],
+                self.text_encoder_2.config().vocab_size,
+                observer,
+            )?;
             observer.ids(&format!("{prefix}t5.input_ids"), &ids);
             let inside: &mut dyn Observer = if branch == 0 {
                 &mut *observer
@@ -247,12 +261,17 @@ fn check_widths(
     Ok(())
 }
 
-/// Bytes of all weights in the dtype that they are packed in.
+/// Bytes of all weights as they are packed: Winograd's form of a 3×3 convolution has 36 f32 for its 9 taps.
 fn packed_bytes(all: &[&Weights], dtype: DType) -> u64 {
     all.iter()
         .flat_map(|weights| weights.tensors())
         .map(|(_, info)| {
-            info.shape.iter().map(|dim| *dim as u64).product::<u64>() * dtype.size() as u64
+            let each = if matches!(info.shape[..], [_, _, 3, 3]) {
+                16
+            } else {
+                dtype.size() as u64
+            };
+            info.shape.iter().map(|dim| *dim as u64).product::<u64>() * each
         })
         .sum()
 }
@@ -262,7 +281,8 @@ fn tokenize(
     tokenizer: &Tokenizer,
     prompts: &[String],
     length: usize,
-    encoder: &str,
+    [encoder, folder]: [&str; 2],
+    vocab_size: usize,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Vec<u32>>> {
     prompts
@@ -275,7 +295,15 @@ fn tokenize(
                     removed.tokens, removed.text
                 ));
             }
-            Ok(encoded.ids)
+            match encoded.ids.iter().find(|id| **id as usize >= vocab_size) {
+                Some(id) => Err(Error::BadConfig {
+                    file: format!("{folder}/config.json"),
+                    field: "vocab_size".into(),
+                    expected: format!("more than {id}, an id of its tokenizer"),
+                    found: vocab_size.to_string(),
+                }),
+                None => Ok(encoded.ids),
+            }
         })
         .collect()
 }
