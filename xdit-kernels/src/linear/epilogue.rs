@@ -120,7 +120,71 @@ unsafe fn load<S: Simd, T: Lane>(p: *const T, count: usize) -> S::V {
     }
 }
 
-/// One row: `out[j] = f(j, count, sums[j] + bias[j])` by vectors of `count` columns.
+/// What happens to a vector of sums. A trait, not closures: a closure has none of the tier's instructions, so where the
+/// compiler does not inline it each of them becomes a call.
+trait Then<S: Simd, T: Lane>: Copy {
+    /// # Safety
+    /// As [`Simd`]'s; the operands have `count` columns from `j` on.
+    unsafe fn apply(self, j: usize, count: usize, v: S::V) -> S::V;
+}
+
+#[derive(Clone, Copy)]
+struct Keep;
+#[derive(Clone, Copy)]
+struct Activate(Activation);
+#[derive(Clone, Copy)]
+struct Add<T>(*const T);
+#[derive(Clone, Copy)]
+struct Gate<T> {
+    gate: *const T,
+    residual: *const T,
+}
+#[derive(Clone, Copy)]
+struct Multiply<T>(*const T);
+
+impl<S: Simd, T: Lane> Then<S, T> for Keep {
+    #[inline(always)]
+    unsafe fn apply(self, _j: usize, _count: usize, v: S::V) -> S::V {
+        v
+    }
+}
+
+impl<S: Simd, T: Lane> Then<S, T> for Activate {
+    #[inline(always)]
+    unsafe fn apply(self, _j: usize, _count: usize, v: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.apply::<S>(v) }
+    }
+}
+
+impl<S: Simd, T: Lane> Then<S, T> for Add<T> {
+    #[inline(always)]
+    unsafe fn apply(self, j: usize, count: usize, v: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::add(load::<S, T>(self.0.add(j), count), v) }
+    }
+}
+
+impl<S: Simd, T: Lane> Then<S, T> for Gate<T> {
+    #[inline(always)]
+    unsafe fn apply(self, j: usize, count: usize, v: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (gate, residual) = (self.gate.add(j), self.residual.add(j));
+            S::fma(load::<S, T>(gate, count), v, load::<S, T>(residual, count))
+        }
+    }
+}
+
+impl<S: Simd, T: Lane> Then<S, T> for Multiply<T> {
+    #[inline(always)]
+    unsafe fn apply(self, j: usize, count: usize, v: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::mul(load::<S, T>(self.0.add(j), count), v) }
+    }
+}
+
+/// One row: `out[j] = then(j, count, sums[j] + bias[j])` by vectors of `count` columns.
 ///
 /// # Safety
 /// `n` columns at `out`, whole vectors of them at `sums` and `bias`.
@@ -130,19 +194,19 @@ unsafe fn row<S: Simd, T: Lane>(
     bias: *const f32,
     out: *mut T,
     n: usize,
-    f: impl Fn(usize, usize, S::V) -> S::V,
+    then: impl Then<S, T>,
 ) {
     let mut j = 0;
     // SAFETY: the caller's promise; j + count <= n.
     unsafe {
         while j + S::LANES <= n {
             let v = S::add(S::load(sums.add(j)), S::load(bias.add(j)));
-            T::store::<S>(out.add(j), f(j, S::LANES, v));
+            T::store::<S>(out.add(j), then.apply(j, S::LANES, v));
             j += S::LANES;
         }
         if j < n {
             let v = S::add(S::load(sums.add(j)), S::load(bias.add(j)));
-            T::store_n::<S>(out.add(j), n - j, f(j, n - j, v));
+            T::store_n::<S>(out.add(j), n - j, then.apply(j, n - j, v));
         }
     }
 }
@@ -170,15 +234,16 @@ unsafe fn finish_body<S: Simd, T: Lane>(
                 .cast::<T>()
                 .add(finish.rows.offset(r) + column);
             match &finish.kind {
-                Kind::None => row::<S, T>(sums, bias, out, n, |_, _, v| v),
+                Kind::None => row::<S, T>(sums, bias, out, n, Keep),
+                // A loop of its own for the activation of Flux and T5.
+                Kind::Activation(Activation::GeluTanh) => {
+                    row::<S, T>(sums, bias, out, n, Activate(Activation::GeluTanh));
+                }
                 Kind::Activation(activation) => {
-                    row::<S, T>(sums, bias, out, n, |_, _, v| activation.apply::<S>(v))
+                    row::<S, T>(sums, bias, out, n, Activate(*activation));
                 }
                 Kind::Residual(residual) => {
-                    let residual = residual.at::<T>(r, column);
-                    row::<S, T>(sums, bias, out, n, |j, count, v| {
-                        S::add(load::<S, T>(residual.add(j), count), v)
-                    });
+                    row::<S, T>(sums, bias, out, n, Add(residual.at::<T>(r, column)));
                 }
                 Kind::GateResidual {
                     gate,
@@ -187,19 +252,10 @@ unsafe fn finish_body<S: Simd, T: Lane>(
                 } => {
                     let gate = gate.at::<T>(r / rows_per_gate, column);
                     let residual = residual.at::<T>(r, column);
-                    row::<S, T>(sums, bias, out, n, |j, count, v| {
-                        S::fma(
-                            load::<S, T>(gate.add(j), count),
-                            v,
-                            load::<S, T>(residual.add(j), count),
-                        )
-                    });
+                    row::<S, T>(sums, bias, out, n, Gate { gate, residual });
                 }
                 Kind::Mul(factor) => {
-                    let factor = factor.at::<T>(r, column);
-                    row::<S, T>(sums, bias, out, n, |j, count, v| {
-                        S::mul(load::<S, T>(factor.add(j), count), v)
-                    });
+                    row::<S, T>(sums, bias, out, n, Multiply(factor.at::<T>(r, column)));
                 }
             }
         }
