@@ -5,7 +5,7 @@
     reason = "indices of register arrays: iterators over them end up in memory"
 )]
 
-use super::{Conv2d, direct, winograd};
+use super::{Conv2d, direct, pack::Kind, winograd};
 use crate::{
     DType, Result, Tier, View, ViewMut,
     simd::{Lane, Shared, Simd},
@@ -87,7 +87,7 @@ fn typed<T: Lane>(
         out: Shared(out.ptr().cast()),
     };
     let tier = conv.device.tier();
-    if conv.packed.winograd {
+    if conv.packed.kind == Kind::Winograd {
         let plan = winograd::Plan::new(&call);
         distribute(plan.tasks(&call), plan.scratch_len(), |scratch, task| {
             // SAFETY: the scratch has the plan's length, the call's pointers reach its shapes, and tasks write disjoint
@@ -158,7 +158,7 @@ const CHAIN: usize = 512;
 
 /// A hint: nothing is read, the address may be any.
 #[inline(always)]
-fn prefetch(p: *const f32) {
+pub(super) fn prefetch(p: *const f32) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the instruction is in every x86-64 and never faults.
     unsafe {

@@ -6,8 +6,9 @@
 //! are computed for nothing) are MR neighbours.
 
 use super::{
-    cpu::{Call, Walk, product},
-    pack::PANEL,
+    cpu::{Call, Walk, prefetch, product},
+    narrow,
+    pack::{Kind, PANEL},
 };
 use crate::simd::{Lane, Simd, tiered};
 
@@ -17,6 +18,8 @@ const SCRATCH: usize = 1 << 17;
 const PIXELS: usize = 2048;
 /// Room behind the last row: the most rows that a micro-kernel takes.
 const SLACK: usize = 16;
+/// Pixels that the copy of the input asks for ahead of time.
+const AHEAD: usize = 12;
 /// Lanes of the widest tier.
 const MAX_LANES: usize = 16;
 
@@ -61,6 +64,19 @@ impl Plan {
     }
 }
 
+/// One tile of the output, whose input lies in the scratch.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    pub(super) batch: usize,
+    /// First row and column, rows and columns.
+    pub(super) y0: usize,
+    pub(super) x0: usize,
+    pub(super) th: usize,
+    pub(super) tw: usize,
+    /// Columns of a phase: the distance of the output's rows in the scratch.
+    pub(super) wp: usize,
+}
+
 #[inline(always)]
 unsafe fn tile<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, scratch: *mut f32, task: usize) {
     let (ny, nx) = plan.tiles(call);
@@ -72,29 +88,24 @@ unsafe fn tile<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, scratch: *mut 
     let (th, tw) = (plan.th.min(call.oh - y0), plan.tw.min(call.ow - x0));
     let ([_, _, kh, kw], s) = (call.conv.shape, call.conv.options.stride);
     let (phase, wp) = Plan::phase(call, th, tw);
+    let tile = Tile {
+        batch,
+        y0,
+        x0,
+        th,
+        tw,
+        wp,
+    };
     let (blocks, step) = (
         call.ic.div_ceil(S::LANES),
         (phase * s * s + SLACK) * S::LANES,
     );
     let last = call.ic - (blocks - 1) * S::LANES;
-    for r in 0..(th - 1) * s + kh {
-        for c in 0..(tw - 1) * s + kw {
-            let at = (((r % s) * s + c % s) * phase + (r / s) * wp + c / s) * S::LANES;
-            let pixel = call.pixel(batch, y0 * s + r, x0 * s + c);
-            for block in 0..blocks {
-                // SAFETY: r/s < th + (kh−1)/s and c/s < wp, so the vector lies inside its phase; `pixel` reaches ic
-                // channels, of which `last` are in the last block.
-                unsafe {
-                    let v = match pixel {
-                        None => S::zero(),
-                        Some(p) if block + 1 < blocks || last == S::LANES => {
-                            T::load::<S>(p.add(block * S::LANES))
-                        }
-                        Some(p) => T::load_n::<S>(p.add(block * S::LANES), last),
-                    };
-                    S::store(scratch.add(block * step + at), v);
-                }
-            }
+    for (py, px) in (0..s * s).map(|p| (p / s, p % s)) {
+        // SAFETY: the phases lie one after another in each block.
+        unsafe {
+            let to = scratch.add((py * s + px) * phase * S::LANES);
+            fill_phase::<S, T>(call, tile, [py, px], phase, to, step);
         }
     }
     for block in 0..blocks {
@@ -117,10 +128,54 @@ unsafe fn tile<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, scratch: *mut 
     };
     // SAFETY: the scratch is filled as `walk` describes; the caller vouches for the rest.
     unsafe {
-        if S::LANES == 16 {
-            panels::<S, T, 14>(call, walk, scratch, [batch, y0, x0, th, tw, wp]);
-        } else {
-            panels::<S, T, 6>(call, walk, scratch, [batch, y0, x0, th, tw, wp]);
+        match (call.conv.packed.kind, S::LANES) {
+            (Kind::Narrow, _) => narrow::channels::<S, T>(call, walk, scratch, tile),
+            (_, 16) => panels::<S, T, 14>(call, walk, scratch, tile),
+            _ => panels::<S, T, 6>(call, walk, scratch, tile),
+        }
+    }
+}
+
+/// Copies the pixels of one phase (rows py, py + stride, …), `len` in all, to `to`; blocks of channels are `step` apart.
+#[inline(always)]
+unsafe fn fill_phase<S: Simd, T: Lane>(
+    call: &Call<'_, T>,
+    tile: Tile,
+    [py, px]: [usize; 2],
+    len: usize,
+    to: *mut f32,
+    step: usize,
+) {
+    let s = call.conv.options.stride;
+    let (whole, last) = (call.ic / S::LANES, call.ic % S::LANES);
+    for row in 0..len / tile.wp {
+        let y = tile.y0 * s + row * s + py;
+        for column in 0..tile.wp {
+            let pixel = call.pixel(tile.batch, y, tile.x0 * s + column * s + px);
+            let to = to.wrapping_add((row * tile.wp + column) * S::LANES);
+            // SAFETY: row and column are inside the phase; `pixel` reaches ic channels.
+            unsafe {
+                match pixel {
+                    None => {
+                        for block in 0..whole + usize::from(last > 0) {
+                            S::store(to.add(block * step), S::zero());
+                        }
+                    }
+                    Some(p) => {
+                        for block in 0..whole {
+                            let p = p.add(block * S::LANES);
+                            prefetch(p.wrapping_add(AHEAD * call.x_strides[2]).cast());
+                            S::store(to.add(block * step), T::load::<S>(p));
+                        }
+                        if last > 0 {
+                            S::store(
+                                to.add(whole * step),
+                                T::load_n::<S>(p.add(whole * S::LANES), last),
+                            );
+                        }
+                    }
+                }
+            }
         }
     }
 }
@@ -131,7 +186,7 @@ unsafe fn panels<S: Simd, T: Lane, const MR: usize>(
     call: &Call<'_, T>,
     walk: Walk<'_>,
     scratch: *const f32,
-    tile: [usize; 6],
+    tile: Tile,
 ) {
     let vectors = call.oc.div_ceil(S::LANES);
     let mut v = 0;
@@ -160,9 +215,17 @@ unsafe fn rows<S: Simd, T: Lane, const MR: usize, const NV: usize>(
     scratch: *const f32,
     b: *const f32,
     v: usize,
-    [batch, y0, x0, th, tw, wp]: [usize; 6],
+    tile: Tile,
 ) {
     const { assert!(MR <= SLACK, "rows past the end stay in the slack") };
+    let Tile {
+        batch,
+        y0,
+        x0,
+        th,
+        tw,
+        wp,
+    } = tile;
     let count = (th - 1) * wp + tw;
     let mut sums = [0f32; SLACK * PANEL * MAX_LANES];
     // SAFETY: the panel's vectors exist.

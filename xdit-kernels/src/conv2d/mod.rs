@@ -12,13 +12,14 @@
 
 mod cpu;
 mod direct;
+mod narrow;
 mod pack;
 #[cfg(test)]
 mod tests;
 mod winograd;
 
 use crate::{DType, Device, Error, Result, Tensor, TensorMut, View, ViewMut, layout};
-use pack::Packed;
+use pack::{Kind, Packed};
 
 /// Rows and columns of zeros around the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,7 +49,7 @@ impl Padding {
 /// How a convolution is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Algorithm {
-    /// `Winograd` where it applies, else `Direct`.
+    /// `Winograd` where it applies and pays (not for four output channels or fewer), else `Direct`.
     #[default]
     Auto,
     /// The plain sum of products.
@@ -155,17 +156,18 @@ impl Conv2d {
             ));
         }
         let winograd_fits = kh == 3 && kw == 3 && options.stride == 1;
-        let winograd = match options.algorithm {
-            Algorithm::Auto => winograd_fits,
-            Algorithm::Direct => false,
-            Algorithm::Winograd if winograd_fits => true,
-            Algorithm::Winograd => {
+        let kind = match options.algorithm {
+            Algorithm::Winograd if !winograd_fits => {
                 return Err(Error::shape(
                     "conv2d",
                     "a 3x3 kernel with stride 1 for Winograd",
                     (weight, options.stride),
                 ));
             }
+            Algorithm::Winograd => Kind::Winograd,
+            _ if oc <= narrow::MAX => Kind::Narrow,
+            Algorithm::Auto if winograd_fits => Kind::Winograd,
+            _ => Kind::Direct,
         };
         let weight = rounded(weight, dtype)?;
         let mut bias = match bias {
@@ -176,7 +178,7 @@ impl Conv2d {
         let lanes = cpu::lanes(device.tier());
         bias.resize(oc.next_multiple_of(lanes), 0.0);
         Ok(Self {
-            packed: Packed::new(&weight, winograd, lanes)?,
+            packed: Packed::new(&weight, kind, lanes)?,
             bias,
             shape: [oc, ic, kh, kw],
             options,

@@ -10,26 +10,37 @@ pub(super) const PANEL: usize = 2;
 pub(super) const A: f32 = 0.625;
 pub(super) const B: f32 = 1.5;
 
+/// The order that a kernel wants. Channels are padded with zeros to whole vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `[panel][ic block][tap][ic in block][oc in panel]`, a block being one vector's lanes (fewer at the end).
+    Direct,
+    /// `[ic block][tap][oc][lane of ic]`.
+    Narrow,
+    /// `[panel][6·6][ic][oc in panel]`.
+    Winograd,
+}
+
 /// Packed weights, f32.
-///
-/// For the direct algorithm `[panel][ic block][tap][ic in block][oc in panel]`, a block being one vector's lanes (fewer at
-/// the end); for Winograd `[panel][6·6][ic][oc in panel]`. Output channels are padded with zeros to whole vectors.
 #[derive(Debug)]
 pub(super) struct Packed {
-    pub(super) winograd: bool,
+    pub(super) kind: Kind,
     buffer: Buffer,
     len: usize,
 }
 
 impl Packed {
     /// From `weight` `[oc, ic, kh, kw]`, f32.
-    pub(super) fn new(weight: &Tensor, winograd: bool, lanes: usize) -> Result<Self> {
+    pub(super) fn new(weight: &Tensor, kind: Kind, lanes: usize) -> Result<Self> {
         let [oc, ic, kh, kw] = [0, 1, 2, 3].map(|d| weight.dim(d));
         let w = weight.as_slice::<f32>().unwrap_or_default();
-        let taps = if winograd { 36 } else { kh * kw };
-        let len = oc
-            .checked_next_multiple_of(lanes)
-            .and_then(|n| n.checked_mul(taps * ic))
+        let taps = if kind == Kind::Winograd { 36 } else { kh * kw };
+        let (rows, columns) = match kind {
+            Kind::Narrow => (ic.checked_next_multiple_of(lanes), oc),
+            _ => (oc.checked_next_multiple_of(lanes), ic),
+        };
+        let len = rows
+            .and_then(|n| n.checked_mul(columns.checked_mul(taps)?))
             .filter(|n| *n <= usize::MAX / 8)
             .ok_or(Error::OutOfMemory {
                 op: "conv2d",
@@ -38,34 +49,16 @@ impl Packed {
         let buffer = Buffer::new(len * size_of::<f32>(), true, "conv2d")?;
         // SAFETY: the buffer holds `len` f32, all zero, and nobody else has its pointer yet.
         let all = unsafe { std::slice::from_raw_parts_mut(buffer.ptr().cast::<f32>(), len) };
-        let g_matrix = g_matrix();
-        all.par_chunks_mut(PANEL * lanes * taps * ic)
-            .enumerate()
-            .for_each(|(p, out)| {
-                let width = out.len() / (taps * ic);
-                let first = p * PANEL * lanes;
-                for (lane, o) in (first..oc.min(first + width)).enumerate() {
-                    for i in 0..ic {
-                        let g = &w[(o * ic + i) * kh * kw..][..kh * kw];
-                        if winograd {
-                            for (xi, u) in transform(&g_matrix, g).into_iter().enumerate() {
-                                out[(xi * ic + i) * width + lane] = u;
-                            }
-                        } else {
-                            let (block, k) = (i / lanes, i % lanes);
-                            let in_block = lanes.min(ic - block * lanes);
-                            for (tap, &v) in g.iter().enumerate() {
-                                out[(block * lanes * taps + tap * in_block + k) * width + lane] = v;
-                            }
-                        }
-                    }
+        match kind {
+            Kind::Narrow => {
+                for (at, &v) in w.iter().enumerate() {
+                    let (o, i, tap) = (at / taps / ic, at / taps % ic, at % taps);
+                    all[(((i / lanes) * taps + tap) * oc + o) * lanes + i % lanes] = v;
                 }
-            });
-        Ok(Self {
-            winograd,
-            buffer,
-            len,
-        })
+            }
+            _ => panels(w, [oc, ic, kh * kw], kind, lanes, all),
+        }
+        Ok(Self { kind, buffer, len })
     }
 
     pub(super) fn byte_len(&self) -> usize {
@@ -75,6 +68,35 @@ impl Packed {
     pub(super) fn ptr(&self) -> *const f32 {
         self.buffer.ptr().cast_const().cast()
     }
+}
+
+/// The panels of `Direct` or `Winograd`, in parallel.
+fn panels(w: &[f32], [oc, ic, k]: [usize; 3], kind: Kind, lanes: usize, all: &mut [f32]) {
+    let taps = if kind == Kind::Winograd { 36 } else { k };
+    let g_matrix = g_matrix();
+    all.par_chunks_mut(PANEL * lanes * taps * ic)
+        .enumerate()
+        .for_each(|(p, out)| {
+            let width = out.len() / (taps * ic);
+            let first = p * PANEL * lanes;
+            for (lane, o) in (first..oc.min(first + width)).enumerate() {
+                for i in 0..ic {
+                    let g = &w[(o * ic + i) * k..][..k];
+                    if kind == Kind::Winograd {
+                        for (xi, u) in transform(&g_matrix, g).into_iter().enumerate() {
+                            out[(xi * ic + i) * width + lane] = u;
+                        }
+                    } else {
+                        let (block, in_block) = (i / lanes, i % lanes);
+                        let block_len = lanes.min(ic - block * lanes);
+                        for (tap, &v) in g.iter().enumerate() {
+                            out[(block * lanes * taps + tap * block_len + in_block) * width
+                                + lane] = v;
+                        }
+                    }
+                }
+            }
+        });
 }
 
 /// Row i is (1, p, p²)/N for the point p, N the product of its distances to the other finite points; the last row, of
