@@ -2,6 +2,7 @@
 //!
 //! Shapes: b images, l tokens, c channels.
 
+use half::f16;
 use rayon::prelude::*;
 use xdit_kernels::activation::{Activation, activation};
 use xdit_kernels::attention::{Attention, Flash};
@@ -220,6 +221,7 @@ impl FluxTransformer {
             let _span = tracing::debug_span!("block", kind = "double", i).entered();
             [image_blc, text_blc] =
                 block.forward(&image_blc, &text_blc, modulation, input.rotary, attention)?;
+            text_blc = saturate(text_blc)?;
             let name = format!("block.transformer_blocks.{i}");
             observer.offer(&format!("{name}.hidden_states"), &image_blc)?;
             observer.offer(&format!("{name}.encoder_hidden_states"), &text_blc)?;
@@ -237,6 +239,7 @@ impl FluxTransformer {
         {
             let _span = tracing::debug_span!("block", kind = "single", i).entered();
             joint_blc = block.forward(&joint_blc, modulation, input.rotary, attention)?;
+            joint_blc = saturate(joint_blc)?;
             let name = format!("block.single_transformer_blocks.{i}");
             for (stream, start, len) in [
                 ("hidden_states", text_len, image_len),
@@ -304,5 +307,32 @@ impl FluxTransformer {
             format!("{} attentions", self.block_count()),
             &attention,
         )
+    }
+}
+
+/// `x`, with infinities of f16 brought back to its largest number; diffusers clips the same streams after the same blocks.
+fn saturate(x: Tensor) -> Result<Tensor> {
+    match x.as_slice::<f16>() {
+        Some(values) if values.par_iter().any(|value| value.is_infinite()) => {
+            let clipped: Vec<f16> = values
+                .par_iter()
+                .map(|value| value.clamp(f16::MIN, f16::MAX))
+                .collect();
+            Ok(Tensor::from_slice(&clipped, x.shape())?)
+        }
+        _ => Ok(x),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_infinities_of_f16_are_clipped() {
+        let x = Tensor::from_slice(&[f16::INFINITY, f16::ONE, f16::NEG_INFINITY], [3]).unwrap();
+        assert_eq!(saturate(x).unwrap().to_f32_vec(), [65504.0, 1.0, -65504.0]);
+        let x = Tensor::from_slice(&[f32::INFINITY], [1]).unwrap();
+        assert_eq!(saturate(x).unwrap().to_f32_vec(), [f32::INFINITY]);
     }
 }
