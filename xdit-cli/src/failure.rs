@@ -14,7 +14,7 @@ pub(crate) enum Failure {
 
     /// The model could not be found, read or run.
     #[error(transparent)]
-    Model(#[from] xdit_models::Error),
+    Model(xdit_models::Error),
 
     /// A file could not be written.
     #[error("{}: cannot be written: {reason}", path.display())]
@@ -46,6 +46,23 @@ pub(crate) enum Failure {
     /// The reader of standard output is gone.
     #[error("standard output: {0}")]
     Stdout(io::Error),
+}
+
+impl From<xdit_models::Error> for Failure {
+    /// Arguments of the call become the flags of the same name.
+    fn from(error: xdit_models::Error) -> Self {
+        match error {
+            xdit_models::Error::InvalidRequest {
+                argument,
+                given,
+                allowed,
+            } => {
+                let flag = argument.replace('_', "-");
+                Self::Usage(format!("--{flag} {given}: must be {allowed}"))
+            }
+            other => Self::Model(other),
+        }
+    }
 }
 
 impl Failure {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::args::OutputType;
 use crate::failure::Failure;
-use crate::partial::{Existing, PartialFile, Partials};
+use crate::partial::{Existing, PartialFile, Partials, replaceable};
 
 /// Names that are tried before giving up when names that this program chooses are taken.
 const MOST_NAMES: usize = 100_000;
@@ -62,9 +62,7 @@ impl OutputPlan {
             fs::create_dir_all(&plan.folder)
                 .map_err(|e| Failure::output(&plan.folder, crate::partial::system_reason(&e)))?;
         }
-        for index in 0..plan.files.min(MOST_NAMES) {
-            plan.check(&plan.path(index, 0))?;
-        }
+        plan.check()?;
         Ok(plan)
     }
 
@@ -115,12 +113,14 @@ impl OutputPlan {
             .join(format!("{}{again}{number}.{}", self.stem, self.extension))
     }
 
-    /// Whether a file of this name could be written now.
-    fn check(&self, path: &Path) -> Result<(), Failure> {
-        if !self.named && path.exists() {
-            return PartialFile::create(&self.folder.join("xdit"), &self.partials).map(drop);
+    /// Whether the files could be written now: the folder by trying, the names by looking at what has them.
+    fn check(&self) -> Result<(), Failure> {
+        if !self.named {
+            return PartialFile::create(&self.folder.join(&self.stem), &self.partials).map(drop);
         }
-        PartialFile::create(path, &self.partials).map(drop)
+        PartialFile::create(&self.path(0, 0), &self.partials)?;
+        (1..self.files.min(MOST_NAMES))
+            .try_for_each(|index| replaceable(&self.path(index, 0)).map(drop))
     }
 }
 

@@ -55,18 +55,7 @@ impl PartialFile {
     /// [`Failure::Output`] when the folder cannot be written or `target` cannot be replaced.
     pub(crate) fn create(target: &Path, partials: &Partials) -> Result<Self, Failure> {
         let failed = |reason: String| Failure::output(target, reason);
-        // A link is followed, so that what it points to is replaced and not the link.
-        let target_file = match fs::symlink_metadata(target) {
-            Ok(meta) if meta.is_symlink() => {
-                fs::canonicalize(target).map_err(|e| failed(format!("broken link: {e}")))?
-            }
-            _ => target.to_owned(),
-        };
-        match fs::metadata(&target_file) {
-            Ok(meta) if meta.is_dir() => return Err(failed("is a folder".into())),
-            Ok(meta) if !meta.is_file() => return Err(failed("is not a regular file".into())),
-            _ => {}
-        }
+        let target_file = replaceable(target)?;
         let folder = folder_of(&target_file);
         if !folder.is_dir() {
             let reason = match folder.exists() {
@@ -114,6 +103,26 @@ impl PartialFile {
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
             Err(e) => Err(failed(&self.target, &e.error)),
         }
+    }
+}
+
+/// The file that a new `target` would replace, whether it exists or not: a link is followed, so that what it points to
+/// is replaced and not the link.
+///
+/// # Errors
+/// [`Failure::Output`] when something that is not a file has this name.
+pub(crate) fn replaceable(target: &Path) -> Result<PathBuf, Failure> {
+    let failed = |reason: String| Failure::output(target, reason);
+    let file = match fs::symlink_metadata(target) {
+        Ok(meta) if meta.is_symlink() => {
+            fs::canonicalize(target).map_err(|e| failed(format!("broken link: {e}")))?
+        }
+        _ => target.to_owned(),
+    };
+    match fs::metadata(&file) {
+        Ok(meta) if meta.is_dir() => Err(failed("is a folder".into())),
+        Ok(meta) if !meta.is_file() => Err(failed("is not a regular file".into())),
+        _ => Ok(file),
     }
 }
 

@@ -46,7 +46,13 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
         device: device(args.threads.cpu_tier, &record.tier, &mut watch),
         threads: session.threads(&args.threads),
     };
-    let drawn = draw(&model, &request, compute, &mut watch)?;
+    let drawn = draw(&model, &request, compute, &mut watch).map_err(|failure| match failure {
+        // The record gave these values, not a flag.
+        Failure::Usage(reason) => {
+            Failure::no_record(&args.image, format!("damaged record: {reason}"))
+        }
+        other => other,
+    })?;
     let Some(image) = drawn.output.images.get(record.image) else {
         let reason = format!(
             "damaged record: image {} of {}",

@@ -100,7 +100,10 @@ fn flags() {
         (&["--negative-prompt", "a", "b"], "--negative-prompt"),
         (&["--num-images-per-prompt", "0"], "--num-images-per-prompt"),
         (&["--max-sequence-length", "0"], "--max-sequence-length"),
-        (&["--max-sequence-length", "1000000"], "max_sequence_length"),
+        (
+            &["--max-sequence-length", "1000000"],
+            "--max-sequence-length",
+        ),
         (&["stray"], "stray"),
     ];
     let folder = tempfile::tempdir().unwrap();
@@ -145,10 +148,10 @@ fn sizes() {
     refused(&size("0", "64"), 2, "--height");
     refused(&size("64", "0"), 2, "--width");
     refused(&size("-16", "64"), 2, "-1");
-    refused(&size("1000000", "1000000"), 2, "height");
+    refused(&size("1000000", "1000000"), 2, "--height");
     refused(&size("32768", "32768"), 5, "out of memory");
-    refused(&size("18446744073709551615", "64"), 2, "height");
-    refused(&size("64", "1000000000000000"), 2, "width");
+    refused(&size("18446744073709551615", "64"), 2, "--height");
+    refused(&size("64", "1000000000000000"), 2, "--width");
     assert_eq!(names(folder.path()), [""; 0]);
 }
 
