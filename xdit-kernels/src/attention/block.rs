@@ -3,7 +3,7 @@
 use super::{
     lanes::{Lanes, MAX_LANES, Product},
     pack::{Words, exchange, panel_width},
-    scratch::Floats,
+    scratch::{Ahead, Floats},
     softmax::{mask, softmax, visible},
     tile::{self, KEYS},
 };
@@ -139,7 +139,7 @@ unsafe fn start<S: Lanes, W: Words>(
 }
 tiered!(pub(super) fn start_rows[W: Words][W](rows: &mut Rows, job: &Job<'_>, first: usize, n: usize, query: &(dyn Fn(usize) -> *const W::T + Sync)) = start);
 
-/// Lets a block of keys pass by the rows.
+/// Lets a block of keys pass by the rows, and asks for the lines `ahead` meanwhile.
 ///
 /// # Safety
 /// `rows` comes from [`start_rows`] on the same tier with pairs as `P` has them; the block's pointers hold what
@@ -150,6 +150,7 @@ unsafe fn attend<S: Lanes, P: Product, const DEGREE: usize>(
     rows: &mut Rows,
     job: &Job<'_>,
     block: &KeyBlock,
+    ahead: &mut [Ahead; 2],
 ) {
     let words = job.d.div_ceil(P::WORD);
     let stored = block.len.next_multiple_of(S::LANES);
@@ -171,6 +172,7 @@ unsafe fn attend<S: Lanes, P: Product, const DEGREE: usize>(
                 let keys = block.keys.add(x * words);
                 tile::scores::<S, P>(tile.height, w, words, q, keys, scores.add(x));
                 x += w;
+                ahead[0].step();
             }
             let scale = mask::<S>(job, &tile, block, len, scores);
             let weights = if P::WORD == 1 {
@@ -203,11 +205,12 @@ unsafe fn attend<S: Lanes, P: Product, const DEGREE: usize>(
                     rows.width,
                 );
                 c += w;
+                ahead[1].step();
             }
         }
     }
 }
-tiered!(pub(super) fn attend_block[P: Product, const DEGREE: usize][P, DEGREE](rows: &mut Rows, job: &Job<'_>, block: &KeyBlock) = attend);
+tiered!(pub(super) fn attend_block[P: Product, const DEGREE: usize][P, DEGREE](rows: &mut Rows, job: &Job<'_>, block: &KeyBlock, ahead: &mut [Ahead; 2]) = attend);
 
 /// Writes each row divided by its sum to where `to` says, with the log of its denominator; a row that has seen no key is
 /// 0 and −∞.

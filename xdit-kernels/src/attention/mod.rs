@@ -3,10 +3,12 @@
 //! Shapes: b batch, l tokens (lq queries, lk keys), h heads, d head dim.
 
 mod block;
+mod call;
 mod cpu;
 mod lanes;
 mod pack;
 mod scratch;
+mod seen;
 mod softmax;
 #[cfg(test)]
 mod tests;
@@ -110,8 +112,9 @@ pub struct AttnOut {
 /// Flash attention on the local keys: the bottom of every nest of wrappers. `segments` do not matter to it.
 ///
 /// Online softmax over blocks of 256 keys (Dao et al., "FlashAttention", arXiv:2205.14135), so memory does not grow with
-/// lq · lk: keys and values are copied once into the layout of the matrix kernel, at most 64 MiB at a time (or one kv
-/// head, if that is more), and each running task holds a few score tiles. A row's result does not depend on the other
+/// lq · lk: keys and values are copied once into the layout of the matrix kernel, one kv head (up to 8 MiB) for each
+/// thread, or at most 64 MiB for all (or one kv head, if that is more); each task holds a tile of scores and the sums of
+/// 84 rows. A row's result does not depend on the other
 /// rows or on the number of threads.
 ///
 /// # Examples

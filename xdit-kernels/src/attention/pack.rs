@@ -4,6 +4,7 @@
 //! tile reads it from front to back. Keys are packed [keys / NR][d][NR], values [d / NR][keys][NR].
 
 use super::lanes::{Lanes, MAX_LANES};
+use super::scratch::prefetch;
 use crate::simd::{Lane, tiered};
 use half::bf16;
 
@@ -241,19 +242,6 @@ unsafe fn values_pair<S: Lanes>(
     }
 }
 tiered!(pub(super) fn pack_values_pair(src: *const bf16, step: usize, n: usize, d: usize, seen: *const f32, dst: *mut f32, at: usize, rows: usize) = values_pair);
-
-/// Asks for the cache lines of `n` elements; where they lie need not be readable.
-#[inline(always)]
-pub(super) fn prefetch<T>(p: *const T, n: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for at in (0..n * size_of::<T>()).step_by(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint reads nothing, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast::<i8>().wrapping_add(at)) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (p, n);
-}
 
 /// Width of the next panel when `left` columns are left.
 #[inline(always)]

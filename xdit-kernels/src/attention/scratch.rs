@@ -1,12 +1,60 @@
-//! A task's numbers, on the boundaries of cache lines: a vector that straddles two of them costs two loads.
+//! A task's numbers on the boundaries of cache lines, and lines asked for ahead of their use.
 
 use bytemuck::{Pod, Zeroable};
+
+/// Cache lines to ask for, a few at a time, while something else is computed: a core waits for about a dozen at once,
+/// so asking for all together would stall it.
+pub(super) struct Ahead {
+    base: *const u8,
+    /// Bytes from row to row, lines of a row, and lines left.
+    step: usize,
+    lines: usize,
+    next: usize,
+    end: usize,
+}
+
+impl Ahead {
+    /// The lines of `rows` rows of `bytes` bytes, `step` bytes apart. They need not be readable.
+    pub(super) fn new(base: *const u8, step: usize, bytes: usize, rows: usize) -> Self {
+        let lines = bytes.div_ceil(64);
+        Self {
+            base,
+            step,
+            lines,
+            next: 0,
+            end: lines * rows,
+        }
+    }
+
+    /// Asks for the next few.
+    #[inline(always)]
+    pub(super) fn step(&mut self) {
+        for i in self.next..self.end.min(self.next + 4) {
+            let at = i / self.lines * self.step + i % self.lines * 64;
+            prefetch(self.base.wrapping_add(at), 1);
+        }
+        self.next += 4;
+    }
+}
+
+/// Asks for the cache lines of `n` elements; where they lie need not be readable.
+#[inline(always)]
+pub(super) fn prefetch<T>(p: *const T, n: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..n * size_of::<T>()).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint reads nothing, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast::<i8>().wrapping_add(at)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (p, n);
+}
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
-/// A growable array of f32, aligned to 64 bytes.
+/// A growable array of f32, aligned to 64 bytes: a vector that straddles two cache lines would cost two loads.
 pub(super) struct Floats(Vec<Line>);
 
 impl Floats {

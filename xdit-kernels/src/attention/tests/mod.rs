@@ -242,7 +242,7 @@ fn with_pairs(input: &AttnInput<'_>) -> AttnOut {
     let device = input.q.device();
     let mut out = TensorMut::zeros(input.q.shape(), DType::BF16, device).unwrap();
     let mut lse = TensorMut::zeros([dims.b, dims.h, dims.lq], DType::F32, device).unwrap();
-    cpu::Call::<bf16>::new(input, &dims, out.view_mut(), lse.view_mut())
+    call::Call::<bf16>::new(input, &dims, out.view_mut(), lse.view_mut())
         .with_pairs()
         .run()
         .unwrap();

@@ -103,9 +103,13 @@ fn a_row_does_not_depend_on_the_others_or_on_the_threads() {
             .unwrap();
         pool.install(|| Flash.attend(input)).unwrap()
     };
-    let (one, two) = (run(1, &input), run(2, &input));
-    assert_eq!(one.out.as_bytes(), two.out.as_bytes());
-    assert_eq!(one.lse.as_bytes(), two.lse.as_bytes());
+    let one = run(1, &input);
+    // Two kv heads: a head for each of two threads; three pack both heads together.
+    for threads in [2, 3] {
+        let more = run(threads, &input);
+        assert_eq!(one.out.as_bytes(), more.out.as_bytes());
+        assert_eq!(one.lse.as_bytes(), more.lse.as_bytes());
+    }
     // Causal attention aligns at the first key, so the first rows alone are the same problem.
     for n in [1, 2, 3, 5, 9, 77, 101] {
         let few = AttnInput {
