@@ -1,4 +1,4 @@
-use super::Activation;
+use super::{Activation, math::with_activation};
 use crate::{
     View, ViewMut,
     rows::{Walk, by_dtype},
@@ -44,19 +44,22 @@ unsafe fn activation_rows<S: Simd, T: Lane>(
     out: *mut T,
     act: Activation,
 ) {
+    let n = span.len();
     for (_, [xo, oo]) in walk.iter(rows) {
         // SAFETY: the caller's promise; whole vectors end inside the span, the tail takes the rest.
         unsafe {
-            let (x, out, n) = (x.add(xo + span.start), out.add(oo + span.start), span.len());
-            let mut i = 0;
-            while i + S::LANES <= n {
-                T::store::<S>(out.add(i), act.apply::<S>(T::load::<S>(x.add(i))));
-                i += S::LANES;
-            }
-            if i < n {
-                let v = act.apply::<S>(T::load_n::<S>(x.add(i), n - i));
-                T::store_n::<S>(out.add(i), n - i, v);
-            }
+            let (x, out) = (x.add(xo + span.start), out.add(oo + span.start));
+            with_activation!(act, ACT => {
+                let mut i = 0;
+                while i + S::LANES <= n {
+                    T::store::<S>(out.add(i), ACT.apply::<S>(T::load::<S>(x.add(i))));
+                    i += S::LANES;
+                }
+                if i < n {
+                    let v = ACT.apply::<S>(T::load_n::<S>(x.add(i), n - i));
+                    T::store_n::<S>(out.add(i), n - i, v);
+                }
+            })
         }
     }
 }
@@ -75,25 +78,25 @@ unsafe fn gated_rows<S: Simd, T: Lane>(
     out: *mut T,
     act: Activation,
 ) {
+    let n = span.len();
     for (_, [xo, yo, oo]) in walk.iter(rows) {
         // SAFETY: as above.
         unsafe {
             let (x, y) = (x.add(xo + span.start), y.add(yo + span.start));
-            let (out, n) = (out.add(oo + span.start), span.len());
-            let mut i = 0;
-            while i + S::LANES <= n {
-                let a = act.apply::<S>(T::load::<S>(x.add(i)));
-                T::store::<S>(out.add(i), S::mul(a, T::load::<S>(y.add(i))));
-                i += S::LANES;
-            }
-            if i < n {
-                let a = act.apply::<S>(T::load_n::<S>(x.add(i), n - i));
-                T::store_n::<S>(
-                    out.add(i),
-                    n - i,
-                    S::mul(a, T::load_n::<S>(y.add(i), n - i)),
-                );
-            }
+            let out = out.add(oo + span.start);
+            with_activation!(act, ACT => {
+                let mut i = 0;
+                while i + S::LANES <= n {
+                    let a = ACT.apply::<S>(T::load::<S>(x.add(i)));
+                    T::store::<S>(out.add(i), S::mul(a, T::load::<S>(y.add(i))));
+                    i += S::LANES;
+                }
+                if i < n {
+                    let a = ACT.apply::<S>(T::load_n::<S>(x.add(i), n - i));
+                    let v = S::mul(a, T::load_n::<S>(y.add(i), n - i));
+                    T::store_n::<S>(out.add(i), n - i, v);
+                }
+            })
         }
     }
 }

@@ -25,14 +25,20 @@ impl Activation {
     }
 }
 
-/// x·σ(−k·ln 2·x) as x / (1 + 2^(k·x)).
+/// x·σ(−k·ln 2·x) as x / (1 + 2^(k·x)), for a k ≤ −1 that may depend on x.
 ///
 /// # Safety
 /// As [`Simd`]'s.
 #[inline(always)]
 unsafe fn sigmoid_times<S: Simd>(x: S::V, k: S::V) -> S::V {
-    // SAFETY: the caller's promise. The power is clamped to 2^127, so the quotient of a finite x is finite.
-    unsafe { S::div(x, S::add(S::splat(1.0), exp2::<S, 6>(S::mul(x, k)))) }
+    // SAFETY: the caller's promise.
+    unsafe {
+        // At most 2^125: the quotient below is nothing for any x, and `recip` takes it. A NaN ends here as a number...
+        let power = exp2::<S, 6>(S::min(S::mul(x, k), S::splat(125.0)));
+        // ...and is kept here, as `max` gives its second operand if one is NaN.
+        let bounded = S::max(S::splat(-256.0), x);
+        S::mul(bounded, S::recip(S::add(power, S::splat(1.0))))
+    }
 }
 
 /// ½x(1 + tanh u) with u = √(2/π)(x + 0.044715x³) (Hendrycks and Gimpel, arXiv:1606.08415, section 2), written as
@@ -79,10 +85,7 @@ unsafe fn gelu_erf<S: Simd>(x: S::V) -> S::V {
     unsafe {
         // At 16 the tail is below the smallest f32; the bound keeps ∞ out of the products.
         let z = S::min(S::abs(x), S::splat(16.0));
-        let t = S::div(
-            S::splat(1.0),
-            S::fma(z, S::splat(TAIL_SLOPE), S::splat(1.0)),
-        );
+        let t = S::recip(S::fma(z, S::splat(TAIL_SLOPE), S::splat(1.0)));
         let mut p = S::splat(TAIL[8]);
         for &k in TAIL[..8].iter().rev() {
             p = S::fma(p, t, S::splat(k));
@@ -91,3 +94,22 @@ unsafe fn gelu_erf<S: Simd>(x: S::V) -> S::V {
         S::fnma(S::mul(S::mul(z, t), p), e, S::max(S::zero(), x))
     }
 }
+
+/// `with_activation!(act, ACT => expression)` evaluates the expression with the constant `ACT` equal to `act`: a loop in it
+/// is compiled once an activation, with no branch inside.
+macro_rules! with_activation {
+    ($act:expr, $constant:ident => $body:expr) => {
+        $crate::activation::math::with_activation!(
+            $act, $constant => $body; GeluTanh GeluErf QuickGelu Silu Relu
+        )
+    };
+    ($act:expr, $constant:ident => $body:expr; $($variant:ident)*) => {
+        match $act {
+            $($crate::activation::Activation::$variant => {
+                const $constant: $crate::activation::Activation = $crate::activation::Activation::$variant;
+                $body
+            })*
+        }
+    };
+}
+pub(crate) use with_activation;

@@ -16,24 +16,6 @@ pub(super) enum Combine {
     Scale(f32),
 }
 
-impl Combine {
-    /// # Safety
-    /// As [`Simd`]'s.
-    #[inline(always)]
-    unsafe fn apply<S: Simd>(self, x: S::V, y: S::V) -> S::V {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self {
-                Self::Add => S::add(x, y),
-                Self::Sub => S::sub(x, y),
-                Self::Mul => S::mul(x, y),
-                Self::AddScaled(a) => S::add(x, S::mul(S::splat(a), y)),
-                Self::Scale(a) => S::mul(S::splat(a), x),
-            }
-        }
-    }
-}
-
 /// out = combine(x, y). y's shape is the end of x's (0-strides repeat it); dtypes are equal, last dims adjacent.
 pub(super) fn binary(x: View<'_>, y: View<'_>, combine: Combine, mut out: ViewMut<'_>) {
     let mut y_strides = [0; MAX_NDIM];
@@ -90,18 +72,34 @@ unsafe fn binary_rows<S: Simd, T: Lane>(
         unsafe {
             let (x, y) = (x.add(xo + span.start), y.add(yo + span.start));
             let (out, n) = (out.add(oo + span.start), span.len());
-            let mut i = 0;
-            while i + S::LANES <= n {
-                let v = combine.apply::<S>(T::load::<S>(x.add(i)), T::load::<S>(y.add(i)));
-                T::store::<S>(out.add(i), v);
-                i += S::LANES;
+            // One loop each, with no branch inside.
+            macro_rules! each {
+                ($a:ident, $b:ident => $v:expr) => {{
+                    let mut i = 0;
+                    while i + S::LANES <= n {
+                        let ($a, $b) = (T::load::<S>(x.add(i)), T::load::<S>(y.add(i)));
+                        T::store::<S>(out.add(i), $v);
+                        i += S::LANES;
+                    }
+                    if i < n {
+                        let n = n - i;
+                        let ($a, $b) = (T::load_n::<S>(x.add(i), n), T::load_n::<S>(y.add(i), n));
+                        T::store_n::<S>(out.add(i), n, $v);
+                    }
+                }};
             }
-            if i < n {
-                let (a, b) = (
-                    T::load_n::<S>(x.add(i), n - i),
-                    T::load_n::<S>(y.add(i), n - i),
-                );
-                T::store_n::<S>(out.add(i), n - i, combine.apply::<S>(a, b));
+            match combine {
+                Combine::Add => each!(a, b => S::add(a, b)),
+                Combine::Sub => each!(a, b => S::sub(a, b)),
+                Combine::Mul => each!(a, b => S::mul(a, b)),
+                Combine::AddScaled(k) => {
+                    let k = S::splat(k);
+                    each!(a, b => S::add(a, S::mul(k, b)))
+                }
+                Combine::Scale(k) => {
+                    let k = S::splat(k);
+                    each!(a, _b => S::mul(k, a))
+                }
             }
         }
     }

@@ -136,6 +136,13 @@ macro_rules! avx512 {
                 unsafe { _mm512_div_ps(a, b) }
             }
             #[inline(always)]
+            unsafe fn recip(a: __m512) -> __m512 {
+                unsafe {
+                    let r = _mm512_rcp14_ps(a);
+                    _mm512_fmadd_ps(r, _mm512_fnmadd_ps(a, r, _mm512_set1_ps(1.0)), r)
+                }
+            }
+            #[inline(always)]
             unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
                 unsafe { _mm512_fmadd_ps(a, b, c) }
             }

@@ -59,6 +59,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    /// 1/a to one unit in the last place, for 1 ≤ |a| ≤ 2^126; where an estimate of enough bits exists, quicker than a
+    /// division.
+    unsafe fn recip(a: Self::V) -> Self::V;
     /// a·b + c, in one rounding where the tier has it.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// c − a·b, in one rounding where the tier has it.

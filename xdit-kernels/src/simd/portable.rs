@@ -154,6 +154,10 @@ impl Simd for Portable {
         zip(a, b, |x, y| x / y)
     }
     #[inline(always)]
+    unsafe fn recip(a: V) -> V {
+        map(a, |x| 1.0 / x)
+    }
+    #[inline(always)]
     unsafe fn fma(a: V, b: V, c: V) -> V {
         std::array::from_fn(|i| mul_add(a[i], b[i], c[i]))
     }
