@@ -5,7 +5,7 @@ use xdit_kernels::{
     activation::{Activation, activation},
     attention::{Attention, AttnInput, Flash},
     elementwise::{gate_residual, scale},
-    group_norm,
+    group_norm::group_norm,
     linear::Linear,
     norm::layer_norm_modulate,
     rope::rms_norm_rope,

@@ -43,7 +43,24 @@ impl Buffer {
             }
         };
         let ptr = NonNull::new(ptr).ok_or(Error::OutOfMemory { op, bytes: len })?;
-        Ok(Self { ptr, len })
+        let buffer = Self { ptr, len };
+        #[cfg(all(target_os = "linux", not(miri)))]
+        buffer.advise_large_pages();
+        Ok(buffer)
+    }
+
+    /// Asks for 2 MiB pages behind what a large buffer has of them: a fault where there were 512, and fewer misses of the
+    /// TLB when packed weights are read. A hint: failure is ignored.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn advise_large_pages(&self) {
+        const PAGE: usize = 2 << 20;
+        let first = self.ptr.addr().get().next_multiple_of(PAGE);
+        let end = (self.ptr.addr().get() + self.len) / PAGE * PAGE;
+        if first < end {
+            let start = self.ptr.as_ptr().with_addr(first).cast();
+            // SAFETY: the range lies inside the buffer, and the advice changes no byte of it.
+            unsafe { libc::madvise(start, end - first, libc::MADV_HUGEPAGE) };
+        }
     }
 
     pub(crate) fn ptr(&self) -> *mut u8 {

@@ -20,7 +20,7 @@ use crate::{Error, Result, Tensor, TensorMut, View, ViewMut, layout};
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{Tensor, group_norm};
+/// use xdit_kernels::{Tensor, group_norm::group_norm};
 /// let x = Tensor::from_slice(&[1f32, 3., 1., 3.], [1, 2, 1, 2])?;
 /// let (weight, bias) = (Tensor::from_slice(&[1f32; 2], [2])?, Tensor::from_slice(&[0f32; 2], [2])?);
 /// assert_eq!(group_norm(&x, 1, &weight, &bias, 0.0, false)?.to_f32_vec(), [-1., 1., -1., 1.]);

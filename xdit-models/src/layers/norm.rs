@@ -1,6 +1,6 @@
 //! Normalisation layers with their learned scale and shift.
 
-use xdit_kernels::{Tensor, View, group_norm, norm};
+use xdit_kernels::{Tensor, View, group_norm::group_norm, norm};
 
 use super::Packing;
 use crate::error::Result;
