@@ -1,5 +1,6 @@
 use super::{Case, Failure};
 use serde_json::Value;
+use std::hint::black_box;
 use xdit_kernels::{
     Algorithm, Conv2d, Conv2dOptions, DType, Device, Padding, Tensor,
     activation::{Activation, activation},
@@ -51,24 +52,27 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
             let x = random(&[m, k], dtype)?;
             let (weight, bias) = (random(&[n, k], dtype)?, random(&[n], dtype)?);
             let linear = Linear::pack(weight.view(), Some(bias.view()), dtype, device)?;
-            Box::new(move || Ok(drop(linear.forward(&x)?)))
+            Box::new(move || {
+                black_box(linear.forward(&x)?);
+                Ok(())
+            })
         }
         Some("attention") => {
             let shape = [1, size("tokens")?, size("heads")?, size("d")?];
             let x = random(&shape, dtype)?;
             Box::new(move || {
-                Ok(drop(Flash.attend(&AttnInput::new(
-                    x.view(),
-                    x.view(),
-                    x.view(),
-                ))?))
+                black_box(Flash.attend(&AttnInput::new(x.view(), x.view(), x.view()))?);
+                Ok(())
             })
         }
         Some("layer_norm_modulate") => {
             let (rows, c) = (size("rows")?, size("c")?);
             let x = random(&[1, rows, c], dtype)?;
             let row = random(&[1, c], dtype)?;
-            Box::new(move || Ok(drop(layer_norm_modulate(&x, &row, &row, 1e-6)?)))
+            Box::new(move || {
+                black_box(layer_norm_modulate(&x, &row, &row, 1e-6)?);
+                Ok(())
+            })
         }
         Some("rms_norm_rope") => {
             let (rows, heads, d) = (size("rows")?, size("heads")?, size("d")?);
@@ -76,23 +80,30 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
             let weight = random(&[d], dtype)?;
             let table = random(&[rows, d], DType::F32)?;
             Box::new(move || {
-                Ok(drop(rms_norm_rope(
+                black_box(rms_norm_rope(
                     &x,
                     Some(weight.view()),
                     1e-6,
                     Some((table.view(), table.view())),
-                )?))
+                )?);
+                Ok(())
             })
         }
         Some("gelu") => {
             let x = random(&[1, size("rows")?, size("c")?], dtype)?;
-            Box::new(move || Ok(drop(activation(&x, Activation::GeluTanh)?)))
+            Box::new(move || {
+                black_box(activation(&x, Activation::GeluTanh)?);
+                Ok(())
+            })
         }
         Some("gate_residual") => {
             let (rows, c) = (size("rows")?, size("c")?);
             let (x, y) = (random(&[1, rows, c], dtype)?, random(&[1, rows, c], dtype)?);
             let gate = random(&[1, c], dtype)?;
-            Box::new(move || Ok(drop(gate_residual(&x, &gate, &y)?)))
+            Box::new(move || {
+                black_box(gate_residual(&x, &gate, &y)?);
+                Ok(())
+            })
         }
         Some("conv2d") => {
             let (s, c) = (size("size")?, size("channels")?);
@@ -104,13 +115,19 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
                 ..Default::default()
             };
             let conv = Conv2d::pack(weight.view(), Some(bias.view()), options, dtype, device)?;
-            Box::new(move || Ok(drop(conv.forward(&x)?)))
+            Box::new(move || {
+                black_box(conv.forward(&x)?);
+                Ok(())
+            })
         }
         Some("group_norm_silu") => {
             let (s, c) = (size("size")?, size("channels")?);
             let x = random(&[1, s, s, c], dtype)?;
             let row = random(&[c], dtype)?;
-            Box::new(move || Ok(drop(group_norm(&x, 32, &row, &row, 1e-6, true)?)))
+            Box::new(move || {
+                black_box(group_norm(&x, 32, &row, &row, 1e-6, true)?);
+                Ok(())
+            })
         }
         Some("flux_blocks") => flux_blocks(size("image_tokens")?, size("text_tokens")?, dtype)?,
         Some("demo") => {
@@ -121,7 +138,10 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
             };
             let pipe = Pipeline::load(&ModelSource::demo(), &options, &mut ())?;
             let request = Request::new(["a red circle on a blue background"]);
-            Box::new(move || Ok(drop(pipe.generate(&request, &mut ())?)))
+            Box::new(move || {
+                black_box(pipe.generate(&request, &mut ())?);
+                Ok(())
+            })
         }
         other => return Err(format!("no operation {other:?}").into()),
     })
@@ -172,10 +192,9 @@ fn flux_blocks(image_tokens: usize, text_tokens: usize, dtype: DType) -> Result<
             guidance: Some(&guidance),
             rotary: &rotary,
         };
-        Ok(drop(model.forward(
-            &input,
-            &mut model.attention(),
-            &mut (),
-        )?))
+        {
+            black_box(model.forward(&input, &mut model.attention(), &mut ())?);
+            Ok(())
+        }
     }))
 }

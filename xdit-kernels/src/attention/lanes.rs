@@ -65,6 +65,7 @@ impl Lanes for Portable {
         out
     }
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "rows and columns trade places")]
     unsafe fn transpose(square: &mut [Self::V; MAX_LANES]) {
         for i in 0..Self::LANES {
             for j in 0..i {

@@ -169,6 +169,7 @@ fn oracle(case: &Case, data: &Data) -> Oracle {
     Oracle { out, lse, size }
 }
 
+#[allow(clippy::needless_range_loop, reason = "an index says where it differs")]
 fn compare(case: &Case, got: &AttnOut, want: &Oracle, pairs: bool, what: &str) {
     assert_eq!(got.out.dtype(), case.dtype, "{what}");
     let (out, lse) = (got.out.to_f32_vec(), got.lse.to_f32_vec());
