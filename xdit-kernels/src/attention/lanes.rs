@@ -67,12 +67,9 @@ impl Lanes for Portable {
     #[inline(always)]
     #[allow(clippy::needless_range_loop, reason = "rows and columns trade places")]
     unsafe fn transpose(square: &mut [Self::V; MAX_LANES]) {
-        for i in 0..Self::LANES {
-            for j in 0..i {
-                let above = square[j][i];
-                square[j][i] = square[i][j];
-                square[i][j] = above;
-            }
+        let old = *square;
+        for (i, row) in square.iter_mut().enumerate().take(Self::LANES) {
+            *row = std::array::from_fn(|j| old[j][i]);
         }
     }
 }

@@ -74,6 +74,10 @@ impl Words for Paired {
 /// # Safety
 /// Each row is readable for d elements, `dst` writable for `width` words at each k · `step`; rows and `width` are at most
 /// `LANES`.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "iterators are inlined only with some settings of the compiler"
+)]
 #[inline(always)]
 pub(super) unsafe fn exchange<S: Lanes, W: Words>(
     rows: &[*const W::T],
@@ -89,16 +93,16 @@ pub(super) unsafe fn exchange<S: Lanes, W: Words>(
         // SAFETY: words k..k + n are inside each row, and their places inside `dst`.
         unsafe {
             let mut square = [S::zero(); MAX_LANES];
-            for (v, &row) in square.iter_mut().zip(rows) {
-                *v = W::load::<S>(row, d, k, n);
+            for i in 0..rows.len() {
+                square[i] = W::load::<S>(rows[i], d, k, n);
             }
             S::transpose(&mut square);
-            for (i, &v) in square.iter().enumerate().take(n) {
+            for i in 0..n {
                 let to = dst.add((k + i) * step);
                 if width == S::LANES {
-                    S::store(to, v);
+                    S::store(to, square[i]);
                 } else {
-                    S::store_n(to, width, v);
+                    S::store_n(to, width, square[i]);
                 }
             }
         }

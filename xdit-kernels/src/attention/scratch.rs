@@ -5,35 +5,40 @@ use bytemuck::{Pod, Zeroable};
 /// Cache lines to ask for, a few at a time, while something else is computed: a core waits for about a dozen at once,
 /// so asking for all together would stall it.
 pub(super) struct Ahead {
-    base: *const u8,
-    /// Bytes from row to row, lines of a row, and lines left.
+    row: *const u8,
+    /// Bytes from row to row.
     step: usize,
-    lines: usize,
-    next: usize,
-    end: usize,
+    /// Bytes of a row, and how many of them have been asked for.
+    bytes: usize,
+    done: usize,
+    rows: usize,
 }
 
 impl Ahead {
     /// The lines of `rows` rows of `bytes` bytes, `step` bytes apart. They need not be readable.
-    pub(super) fn new(base: *const u8, step: usize, bytes: usize, rows: usize) -> Self {
-        let lines = bytes.div_ceil(64);
+    pub(super) fn new(row: *const u8, step: usize, bytes: usize, rows: usize) -> Self {
         Self {
-            base,
+            row,
             step,
-            lines,
-            next: 0,
-            end: lines * rows,
+            bytes,
+            done: 0,
+            rows,
         }
     }
 
     /// Asks for the next few.
     #[inline(always)]
     pub(super) fn step(&mut self) {
-        for i in self.next..self.end.min(self.next + 4) {
-            let at = i / self.lines * self.step + i % self.lines * 64;
-            prefetch(self.base.wrapping_add(at), 1);
+        let mut count = 0;
+        while count < 4 && self.rows > 0 {
+            prefetch(self.row.wrapping_add(self.done), 1);
+            self.done += 64;
+            if self.done >= self.bytes {
+                self.row = self.row.wrapping_add(self.step);
+                (self.done, self.rows) = (0, self.rows - 1);
+            }
+            count += 1;
         }
-        self.next += 4;
     }
 }
 

@@ -173,20 +173,17 @@ fn oracle(case: &Case, data: &Data) -> Oracle {
 fn compare(case: &Case, got: &AttnOut, want: &Oracle, pairs: bool, what: &str) {
     assert_eq!(got.out.dtype(), case.dtype, "{what}");
     let (out, lse) = (got.out.to_f32_vec(), got.lse.to_f32_vec());
-    let rows = case.b * case.h() * case.lq;
-    for row in 0..rows {
+    for (row, (&lse, &want_lse)) in lse.iter().zip(&want.lse).enumerate() {
         // A score is a sum of up to 512 terms in f32: the bound is 512 units (6e-8) of `size`, what is seen about 3.
         let score = 3e-7 * want.size[row];
         // exp2's polynomial: 1.5e-7 in f32, else 8.6e-5. In an average of weights that is halved, at worst twice.
         let weight = if case.dtype == DType::F32 { 5e-7 } else { 9e-5 };
-        let diff = (f64::from(lse[row]) - want.lse[row]).abs();
+        let diff = (f64::from(lse) - want_lse).abs();
         // The lse itself is rounded to 24 bits.
-        let tol = score + weight + 1.2e-7 * want.lse[row].abs();
+        let tol = score + weight + 1.2e-7 * want_lse.abs();
         assert!(
-            diff <= tol || f64::from(lse[row]) == want.lse[row],
-            "{what} lse[{row}]: {} not {} in {case:?}",
-            lse[row],
-            want.lse[row]
+            diff <= tol || f64::from(lse) == want_lse,
+            "{what} lse[{row}]: {lse} not {want_lse} in {case:?}"
         );
         // Values lie in −1..1, and every weight may be off by `score` and `weight`. 16 bits: the result is rounded by
         // half a unit in the last place; in pairs the weights are bf16 too (2^-9, of one sign in a mean of few).
@@ -198,13 +195,11 @@ fn compare(case: &Case, got: &AttnOut, want: &Oracle, pairs: bool, what: &str) {
         };
         let (i, head) = (row % case.lq, row / case.lq);
         let at = ((head / case.h() * case.lq + i) * case.h() + head % case.h()) * case.d;
-        for c in at..at + case.d {
-            let diff = (f64::from(out[c]) - want.out[c]).abs();
+        for (c, (&got, &want)) in out.iter().zip(&want.out).enumerate().skip(at).take(case.d) {
+            let diff = (f64::from(got) - want).abs();
             assert!(
                 diff <= 2.0 * (score + weight) + rounding,
-                "{what} out[{c}]: {} not {} in {case:?}",
-                out[c],
-                want.out[c]
+                "{what} out[{c}]: {got} not {want} in {case:?}"
             );
         }
     }
