@@ -16,6 +16,7 @@ mod narrow;
 mod pack;
 #[cfg(test)]
 mod tests;
+mod transform;
 mod winograd;
 
 use crate::{DType, Device, Error, Result, Tensor, TensorMut, View, ViewMut, layout};
