@@ -154,6 +154,13 @@ impl Tensor {
         self.device
     }
 
+    /// The same elements, computed with on another tier of the processor; shares memory.
+    #[must_use]
+    pub fn on(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
     /// The whole as a borrowed view.
     pub fn view(&self) -> View<'_> {
         // SAFETY: the storage holds shape.numel() initialised elements of this dtype at the (aligned) offset, checked at

@@ -35,6 +35,29 @@ fn identical_whatever_the_threads() {
 }
 
 #[test]
+fn every_tier_draws_the_same_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    draw(folder.path(), &["--cpu-tier", "portable"]);
+    // Replayed on the recorded tier, whatever this processor's best is.
+    run(folder.path(), ["replay", "a.png"]).succeeded();
+    for tier in ["avx2", "avx512", "avx512-bf16"] {
+        let outcome = run(
+            folder.path(),
+            ["replay", "a.png", "--cpu-tier", tier, "--json"],
+        );
+        if outcome.code == Some(2) {
+            let missing = format!("this processor has no {tier}");
+            assert!(outcome.stderr.contains(&missing), "{outcome:?}");
+            continue;
+        }
+        // Sums in another order move an f32 image by 1e-5 at most: where it lies between two levels, by one.
+        let difference = &outcome.json()["difference"];
+        let worst = difference["max_abs"].as_u64().unwrap();
+        assert!(worst <= 1, "{tier}: {difference}");
+    }
+}
+
+#[test]
 fn one_image_of_a_batch() {
     let folder = tempfile::tempdir().unwrap();
     let more = [

@@ -110,12 +110,12 @@ impl TimeTextEmbed {
         text_bc: &Tensor,
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
-        let projected = sinusoid(timestep)?;
+        let projected = sinusoid(timestep)?.on(text_bc.device());
         observer.offer("transformer.time_proj", &projected)?;
         let mut temb = self.timestep.forward(&projected)?;
         observer.offer("transformer.timestep_embedder", &temb)?;
         if let (Some(embedder), Some(guidance)) = (&self.guidance, guidance) {
-            let guidance = embedder.forward(&sinusoid(guidance)?)?;
+            let guidance = embedder.forward(&sinusoid(guidance)?.on(text_bc.device()))?;
             observer.offer("transformer.guidance_embedder", &guidance)?;
             temb = elementwise::add(&temb, &guidance)?;
         }

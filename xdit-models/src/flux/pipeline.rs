@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 
 use half::{bf16, f16};
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 
 use super::components::Components;
 use super::plan::Plan;
@@ -27,6 +27,7 @@ pub struct FluxPipeline {
     components: Components,
     defaults: Defaults,
     dtype: DType,
+    device: Device,
     memory_limit: Option<u64>,
 }
 
@@ -45,6 +46,7 @@ impl FluxPipeline {
             defaults: components.defaults(source),
             components,
             dtype: options.dtype,
+            device: options.device,
             memory_limit: options.memory_limit,
         })
     }
@@ -88,7 +90,7 @@ impl FluxPipeline {
             .map(|seed| Generator::from_seed(*seed))
             .collect::<Result<Vec<_>>>()?;
         let latents_blc = match &request.latents {
-            Some(latents) => latents.to_dtype(DType::F32)?,
+            Some(latents) => latents.to_dtype(DType::F32)?.on(self.device),
             None => self.noise(&plan, &mut generators)?,
         };
         observer.offer("latents", &latents_blc)?;
@@ -127,7 +129,7 @@ impl FluxPipeline {
                 return Err(Error::invalid("dtype", other, "f32, bf16 or f16"));
             }
         };
-        latents::pack(&noise_bchw.to_dtype(DType::F32)?)
+        latents::pack(&noise_bchw.to_dtype(DType::F32)?.on(self.device))
     }
 
     /// The latents after all steps, f32 `[b, l, c]`. They stay f32 in between whatever the dtype: rounding them after
@@ -201,7 +203,7 @@ impl FluxPipeline {
                 &mut sample,
                 fresh.as_deref(),
             )?;
-            latents_blc = Tensor::from_slice(&sample, shape)?;
+            latents_blc = Tensor::from_slice(&sample, shape)?.on(self.device);
             observer.offer(&format!("step.{index}.latents"), &latents_blc)?;
             observer.phase(
                 Phase::Denoise,
@@ -246,7 +248,7 @@ impl FluxPipeline {
             .iter()
             .map(|value| value / config.scaling_factor + config.shift_factor)
             .collect();
-        let scaled = Tensor::from_slice(&scaled, latents_blc.shape())?;
+        let scaled = Tensor::from_slice(&scaled, latents_blc.shape())?.on(self.device);
         let latents_bhwc = latents::unpack_nhwc(scaled.view(), plan.latent_size)?;
         observer.offer_picture("vae.input", &latents_bhwc)?;
         let mut decoded = Vec::with_capacity(plan.images);
@@ -302,5 +304,5 @@ fn combine(
         .zip(uncond.to_f32_vec())
         .map(|(cond, uncond)| uncond + scale * (cond - uncond))
         .collect();
-    Ok(Tensor::from_slice(&guided, cond.shape())?)
+    Ok(Tensor::from_slice(&guided, cond.shape())?.on(cond.device()))
 }

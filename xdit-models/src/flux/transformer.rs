@@ -318,7 +318,7 @@ fn saturate(x: Tensor) -> Result<Tensor> {
                 .par_iter()
                 .map(|value| value.clamp(f16::MIN, f16::MAX))
                 .collect();
-            Ok(Tensor::from_slice(&clipped, x.shape())?)
+            Ok(Tensor::from_slice(&clipped, x.shape())?.on(x.device()))
         }
         _ => Ok(x),
     }

@@ -155,7 +155,7 @@ impl<'a> Packing<'a> {
             (false, _) => stored.to_dtype(DType::F32)?,
         };
         self.done(scope, name, &stored);
-        Ok(packed)
+        Ok(packed.on(self.device))
     }
 
     /// A table of which few rows are read, as it lies in the file: it stays mapped and takes no memory of its own.
@@ -167,7 +167,7 @@ impl<'a> Packing<'a> {
     ) -> Result<Tensor> {
         let stored = scope.tensor(name, &shape)?;
         self.done(scope, name, &stored);
-        Ok(stored)
+        Ok(stored.on(self.device))
     }
 
     fn done(&mut self, scope: &Scope<'_>, name: &str, stored: &Tensor) {
