@@ -128,7 +128,6 @@ impl Case {
             .zip(self.oracle(out.shape()))
             .enumerate()
         {
-            if self.x.dtype()==DType::F32 { eprintln!("RATIO {algorithm:?} {}", (f64::from(got)-want).abs()/(size+1e-3)); }
             let tol = f32_error * size + rounding * want.abs() + 1e-6;
             assert!(
                 (f64::from(got) - want).abs() <= tol,
@@ -216,7 +215,6 @@ fn winograd_loses_little_beside_a_plain_sum() {
         relative_error(Algorithm::Direct, &case),
         relative_error(Algorithm::Winograd, &case),
     );
-    eprintln!("REL {direct:e} {winograd:e}");
     assert!(direct <= 0.9e-6, "{direct:e}");
     assert!(winograd <= 1.8e-6, "{winograd:e}");
 }
