@@ -1,9 +1,11 @@
 //! The Rust side of `compare.py`: makes an operation on random data when asked, runs it when asked, answers in
 //! nanoseconds. One JSON object a line each way, so that the driver can take turns with PyTorch.
 //!
-//!     {"op": "linear", "dtype": "f32", "m": 256, "k": 3072, "n": 3072}   →  {"id": 0}
-//!     {"op": "run", "id": 0, "reps": 4}                                  →  {"ns": 12345678}
-//!     {"op": "drop"}                                                     →  {}
+//! ```text
+//! {"op": "linear", "dtype": "f32", "m": 256, "k": 3072, "n": 3072}   →  {"id": 0}
+//! {"op": "run", "id": 0, "reps": 4}                                  →  {"ns": 12345678}
+//! {"op": "drop"}                                                     →  {}
+//! ```
 
 mod cases;
 

@@ -198,7 +198,7 @@ pub(crate) struct OutputArgs {
     #[arg(long, value_name = "FILE|FOLDER")]
     pub output: Option<PathBuf>,
     /// png, or a .safetensors file: latent holds `latents` as diffusers' output_type="latent", float holds `image`
-    /// [B,3,H,W] f32 in [0,1].
+    /// (B, 3, H, W), f32 from 0 to 1.
     #[arg(
         long,
         value_enum,

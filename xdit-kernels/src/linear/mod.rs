@@ -1,6 +1,6 @@
 //! Linear layers: `y = x·Wᵀ + b` with weights packed once and what follows fused behind it.
 //!
-//! Sums are in f32, in blocks of [`weights::BLOCK`] along k that are added in order; the result is rounded once, after
+//! Sums are in f32, in blocks of 384 along k that are added in order; the result is rounded once, after
 //! the [`Epilogue`]. A row of the result depends on that row of x alone: neither the number of rows nor the number of
 //! threads changes a bit of it.
 
@@ -81,7 +81,7 @@ pub enum Epilogue<'a> {
 }
 
 impl Linear {
-    /// The layer of torch's `weight` [n, k] and `bias` [n], stored as `dtype`, for the tier of `device`.
+    /// The layer of torch's `weight` `[n, k]` and `bias` `[n]`, stored as `dtype`, for the tier of `device`.
     ///
     /// # Errors
     /// If the shapes differ, the processor lacks the tier, or there is no memory.
