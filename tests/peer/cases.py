@@ -66,7 +66,7 @@ def flux_blocks(dtype, image_tokens, text_tokens):
 
     model = FluxTransformer2DModel(num_layers=1, num_single_layers=1, guidance_embeds=True).to(dtype).eval()
     side = int(image_tokens**0.5)
-    grid = torch.stack(torch.meshgrid(torch.zeros(1), torch.arange(side), torch.arange(side), indexing="ij"), -1)
+    grid = torch.stack(torch.meshgrid(torch.zeros(1), *[torch.arange(side).float()] * 2, indexing="ij"), -1)
     args = {
         "hidden_states": torch.randn(1, image_tokens, 64, dtype=dtype),
         "encoder_hidden_states": torch.randn(1, text_tokens, 4096, dtype=dtype),
