@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod backend;
+pub mod conformance;
+mod error;
+mod group;
+mod mesh;
+mod shard;
+mod stats;
+pub mod threads;
+
+pub use backend::{Backend, Call, Op, ReduceOp, Spec, Ticket};
+pub use error::{DEADLINE, Error, Result};
+pub use group::{Group, Pending};
+pub use mesh::{Axis, Degrees, DeviceMesh};
+pub use shard::{Shard, zigzag};
+pub use stats::{OpStats, Stats};

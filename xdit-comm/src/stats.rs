@@ -1,0 +1,46 @@
+use crate::{Axis, Op};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// What one rank did, per operation and mesh axis (`None` for groups without an axis).
+pub type Stats = BTreeMap<(&'static str, Option<Axis>), OpStats>;
+
+/// Totals of one operation on one axis.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpStats {
+    /// How often it was called.
+    pub calls: usize,
+    /// Bytes handed to other ranks, counted once for each receiver.
+    pub bytes: usize,
+    /// Time spent in waiting for it.
+    pub waited: Duration,
+}
+
+/// The totals that a group and those split from it share.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Counters(Arc<Mutex<Stats>>);
+
+impl Counters {
+    fn lock(&self) -> MutexGuard<'_, Stats> {
+        // Totals stay sums whatever a panicking holder did.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn started(&self, op: Op, axis: Option<Axis>, bytes: usize) {
+        let mut stats = self.lock();
+        let entry = stats.entry((op.name(), axis)).or_default();
+        entry.calls += 1;
+        entry.bytes += bytes;
+    }
+
+    pub(crate) fn waited(&self, op: Op, axis: Option<Axis>, time: Duration) {
+        self.lock().entry((op.name(), axis)).or_default().waited += time;
+    }
+
+    pub(crate) fn read(&self) -> Stats {
+        self.lock().clone()
+    }
+}
