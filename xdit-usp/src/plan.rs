@@ -1,0 +1,235 @@
+//! Which rows of a stream each rank holds.
+
+use xdit_comm::{Shard, zigzag};
+use xdit_kernels::{Error, Result, Segment, Tensor, View};
+
+/// How the rows of a stream are dealt out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Order {
+    /// One run of rows a rank, in rank order. For attention without a causal mask.
+    #[default]
+    Contiguous,
+    /// Two runs a ring rank, one from the front and its mirror image from the back, so that under a causal mask every rank
+    /// has about the same work. Within each run Ulysses ranks hold consecutive rows.
+    Zigzag,
+}
+
+/// The rows that each of ring × ulysses ranks holds of a stream, for any number of rows. Arithmetic only: every rank can tell
+/// what every other holds, so that no size is ever asked for.
+///
+/// # Examples
+/// ```
+/// use xdit_usp::{Order, SequencePlan};
+/// let plan = SequencePlan { ring: 2, ulysses: 2, order: Order::Contiguous };
+/// let rows: Vec<_> = (0..4).map(|i| plan.runs(10, i / 2, i % 2)[0].len).collect();
+/// assert_eq!(rows, [3, 3, 2, 2]);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SequencePlan {
+    /// Degree of the ring.
+    pub ring: usize,
+    /// Degree of Ulysses.
+    pub ulysses: usize,
+    /// How rows are dealt out.
+    pub order: Order,
+}
+
+impl SequencePlan {
+    /// Runs that one rank holds of each stream.
+    pub fn runs_per_stream(&self) -> usize {
+        match self.order {
+            Order::Contiguous => 1,
+            Order::Zigzag => 2,
+        }
+    }
+
+    /// The rows of a stream of `total` that the rank at these coordinates holds, in the order it holds them. Runs may be
+    /// empty.
+    ///
+    /// # Panics
+    /// If a coordinate is not below its degree.
+    pub fn runs(&self, total: usize, ring_rank: usize, ulysses_rank: usize) -> Vec<Shard> {
+        self.chunks(total, ring_rank)
+            .into_iter()
+            .map(|chunk| {
+                let part = Shard::of(chunk.len, self.ulysses, ulysses_rank);
+                Shard { start: chunk.start + part.start, len: part.len }
+            })
+            .collect()
+    }
+
+    /// The rows of a stream of `total` that the Ulysses ranks of one ring rank hold together: what a ring rank's keys are
+    /// after the all-to-all.
+    ///
+    /// # Panics
+    /// If the ring rank is not below the ring's degree.
+    pub fn chunks(&self, total: usize, ring_rank: usize) -> Vec<Shard> {
+        match self.order {
+            Order::Contiguous => {
+                // Cut over all ranks first, so that no two differ by more than one row.
+                let ranks = self.ring * self.ulysses;
+                let first = Shard::of(total, ranks, ring_rank * self.ulysses);
+                let last = Shard::of(total, ranks, (ring_rank + 1) * self.ulysses - 1);
+                vec![Shard { start: first.start, len: last.end() - first.start }]
+            }
+            Order::Zigzag => zigzag(total, self.ring, ring_rank).to_vec(),
+        }
+    }
+
+    /// What attention is told of the local rows: the runs of each stream, in the streams' order.
+    pub fn segments(&self, totals: &[usize], ring_rank: usize, ulysses_rank: usize) -> Vec<Segment> {
+        totals
+            .iter()
+            .flat_map(|&total| {
+                let runs = self.runs(total, ring_rank, ulysses_rank);
+                runs.into_iter().map(move |run| Segment { start: run.start, len: run.len, total })
+            })
+            .collect()
+    }
+
+    /// The local rows of one whole stream, along `dim`: tokens, positions, rotary tables alike.
+    ///
+    /// # Errors
+    /// If there is no such dim.
+    pub fn shard(&self, whole: View<'_>, dim: usize, ring_rank: usize, ulysses_rank: usize) -> Result<Tensor> {
+        if dim >= whole.ndim() {
+            return Err(Error::shape("shard", format!("a dim {dim}"), whole));
+        }
+        let runs = self.runs(whole.dim(dim), ring_rank, ulysses_rank);
+        let parts = runs.iter().map(|r| whole.narrow(dim, r.start, r.len)).collect::<Result<Vec<_>>>()?;
+        Tensor::cat(&parts, dim)
+    }
+
+    /// The whole stream of `total` rows from every rank's local rows: `parts[ulysses + U·ring]` along `dim`.
+    ///
+    /// # Errors
+    /// If the parts are not what the plan deals out.
+    pub fn assemble(&self, parts: &[Tensor], dim: usize, total: usize) -> Result<Tensor> {
+        let mut placed: Vec<(usize, View<'_>)> = Vec::new();
+        for (index, part) in parts.iter().enumerate() {
+            let mut offset = 0;
+            for run in self.runs(total, index / self.ulysses, index % self.ulysses) {
+                placed.push((run.start, part.view().narrow(dim, offset, run.len)?));
+                offset += run.len;
+            }
+        }
+        placed.retain(|(_, view)| view.dim(dim) > 0);
+        placed.sort_by_key(|(start, _)| *start);
+        let rows: usize = placed.iter().map(|(_, v)| v.dim(dim)).sum();
+        if rows != total || parts.len() != self.ring * self.ulysses {
+            return Err(Error::shape(
+                "assemble",
+                format!("{} parts of {total} rows in all", self.ring * self.ulysses),
+                parts,
+            ));
+        }
+        match placed.is_empty() {
+            true => Ok(parts[0].clone()),
+            false => Tensor::cat(&placed.iter().map(|(_, v)| *v).collect::<Vec<_>>(), dim),
+        }
+    }
+
+    /// Checks that `segments` are what the plan deals to this rank; the streams' totals.
+    pub(crate) fn totals(
+        &self,
+        op: &'static str,
+        segments: &[Segment],
+        local: impl Fn(usize) -> Vec<Shard>,
+    ) -> Result<Vec<usize>> {
+        let per_stream = self.runs_per_stream();
+        let wrong = || {
+            Error::shape(
+                op,
+                format!("segments as the plan {self:?} deals them out, {per_stream} a stream"),
+                segments,
+            )
+        };
+        if segments.is_empty() || !segments.len().is_multiple_of(per_stream) {
+            return Err(wrong());
+        }
+        let mut totals = Vec::new();
+        for stream in segments.chunks(per_stream) {
+            let total = stream[0].total;
+            let fits = local(total)
+                .iter()
+                .zip(stream)
+                .all(|(run, s)| run.len == s.len && (run.start == s.start || run.len == 0) && s.total == total);
+            if !fits {
+                return Err(wrong());
+            }
+            totals.push(total);
+        }
+        Ok(totals)
+    }
+
+    /// Pairs of query and key that each ring rank computes for one causal stream of `total` rows.
+    pub fn causal_work(&self, total: usize) -> Vec<u64> {
+        (0..self.ring)
+            .map(|rank| {
+                let rows = self.chunks(total, rank).into_iter().flat_map(|c| c.start..c.end());
+                rows.map(|row| row as u64 + 1).sum()
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_row_is_held_once_and_comes_back(
+            total in 0usize..300, ring in 1usize..9, ulysses in 1usize..9, zig in any::<bool>(),
+        ) {
+            let order = if zig { Order::Zigzag } else { Order::Contiguous };
+            let plan = SequencePlan { ring, ulysses, order };
+            let data: Vec<f32> = (0..total).map(|i| i as f32).collect();
+            let whole = Tensor::from_slice(&data, [1, total]).unwrap();
+            let parts: Vec<Tensor> = (0..ring * ulysses)
+                .map(|i| plan.shard(whole.view(), 1, i / ulysses, i % ulysses).unwrap())
+                .collect();
+            prop_assert_eq!(parts.iter().map(|p| p.dim(1)).sum::<usize>(), total);
+            prop_assert_eq!(plan.assemble(&parts, 1, total).unwrap().to_f32_vec(), data);
+            if !zig {
+                let longest = parts.iter().map(|p| p.dim(1)).max().unwrap();
+                let shortest = parts.iter().map(|p| p.dim(1)).min().unwrap();
+                // A ring rank's rows are cut again over its Ulysses ranks; nothing differs by more than one row.
+                prop_assert!(longest - shortest <= 1, "{longest} and {shortest} rows");
+            }
+        }
+
+        #[test]
+        fn chunks_are_the_runs_of_all_ulysses_ranks(total in 0usize..300, ring in 1usize..6, ulysses in 1usize..6, zig in any::<bool>()) {
+            let order = if zig { Order::Zigzag } else { Order::Contiguous };
+            let plan = SequencePlan { ring, ulysses, order };
+            for r in 0..ring {
+                for (i, chunk) in plan.chunks(total, r).iter().enumerate() {
+                    let mut next = chunk.start;
+                    for u in 0..ulysses {
+                        let run = plan.runs(total, r, u)[i];
+                        prop_assert_eq!(run.start, next);
+                        next = run.end();
+                    }
+                    prop_assert_eq!(next, chunk.end());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn zigzag_balances_causal_work() {
+        // The issue's bound: the slowest rank within 1.05 of the mean.
+        for ring in 1..=8 {
+            let plan = SequencePlan { ring, ulysses: 1, order: Order::Zigzag };
+            let work = plan.causal_work(32_768);
+            let mean = work.iter().sum::<u64>() as f64 / ring as f64;
+            let slowest = *work.iter().max().unwrap() as f64;
+            assert!(slowest <= 1.05 * mean, "ring {ring}: {slowest} against {mean}");
+        }
+        let straight = SequencePlan { ring: 4, ulysses: 1, order: Order::Contiguous }.causal_work(32_768);
+        assert!(straight[3] > 6 * straight[0], "without zigzag the last rank does most: {straight:?}");
+    }
+}

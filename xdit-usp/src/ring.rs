@@ -1,0 +1,226 @@
+use crate::SequencePlan;
+use std::fmt;
+use xdit_comm::{Group, Pending, Shard, Spec};
+use xdit_kernels::{
+    AttnInput, AttnOut, Attention, DType, Error, Mask, Result, Tensor, View, layout, merge::merge,
+};
+
+const OP: &str = "ring";
+
+/// Keys and values go round hop by hop while each rank keeps its queries; partial results are merged by their log-sum-exp
+/// (Liu et al., "Ring Attention", arXiv:2310.01889).
+///
+/// The next hop is under way while the current block is computed. Any number of rows a rank, none too. Under a causal mask
+/// only the pairs of runs that see each other are computed, which [`Order::Zigzag`](crate::Order::Zigzag) balances.
+/// Over a group of one it is its inner attention exactly.
+///
+/// # Collective
+/// Every rank of the group calls `attend` with the plan's chunks of the same streams.
+pub struct Ring<A> {
+    group: Group,
+    plan: SequencePlan,
+    inner: A,
+}
+
+impl<A> fmt::Debug for Ring<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ring over {} ranks", self.group.world_size())
+    }
+}
+
+impl<A> Ring<A> {
+    /// A ring over `group`, which is the ring of the plan.
+    ///
+    /// # Errors
+    /// If the group is not as large as the plan's ring.
+    pub fn new(group: Group, plan: SequencePlan, inner: A) -> Result<Self> {
+        if group.world_size() != plan.ring {
+            return Err(Error::shape(OP, format!("a group of {} ranks", plan.ring), group.world_size()));
+        }
+        Ok(Self { group, plan, inner })
+    }
+}
+
+/// What goes round: keys and values, and the mask of the keys if there is one.
+struct Block {
+    k: Tensor,
+    v: Tensor,
+    mask: Option<Tensor>,
+}
+
+/// A block on its way here.
+struct Arriving {
+    kv: [Pending; 2],
+    mask: Option<Pending>,
+}
+
+impl Block {
+    /// Sends this block on and starts to receive the one of the previous rank, which has `rows` rows.
+    fn pass_on(&self, group: &Group, rows: usize) -> Result<Arriving> {
+        let n = group.world_size();
+        let (next, prev) = ((group.rank() + 1) % n, (group.rank() + n - 1) % n);
+        let pass = |t: &Tensor| -> Result<Pending> {
+            let mut shape = t.shape().to_vec();
+            shape[1] = rows;
+            Ok(group.start_send_recv(t, next, Spec::new(shape.as_slice(), t.dtype()), prev)?)
+        };
+        let mask = match &self.mask {
+            Some(mask) => Some(pass(mask)?),
+            None => None,
+        };
+        Ok(Arriving { kv: [pass(&self.k)?, pass(&self.v)?], mask })
+    }
+}
+
+impl Arriving {
+    fn wait(self) -> Result<Block> {
+        let [k, v] = self.kv;
+        let mask = match self.mask {
+            Some(mask) => Some(mask.wait_one()?),
+            None => None,
+        };
+        Ok(Block { k: k.wait_one()?, v: v.wait_one()?, mask })
+    }
+}
+
+/// A partial result, its output in f32 until all parts are in, so that each part is rounded once.
+fn add(sum: Option<AttnOut>, part: AttnOut) -> Result<Option<AttnOut>> {
+    let part = AttnOut { out: part.out.to_dtype(DType::F32)?, lse: part.lse };
+    Ok(Some(match sum {
+        None => part,
+        Some(sum) => merge(&sum, &part)?,
+    }))
+}
+
+/// Runs of rows in the order they are held: (place in the whole stream, offset here).
+fn place(runs: &[Shard]) -> Vec<(Shard, usize)> {
+    let mut at = 0;
+    runs.iter()
+        .map(|&run| {
+            at += run.len;
+            (run, at - run.len)
+        })
+        .collect()
+}
+
+impl<A: Attention> Ring<A> {
+    fn rotate(&mut self, input: &AttnInput<'_>) -> Result<AttnOut> {
+        let (n, me) = (self.group.world_size(), self.group.rank());
+        let plan = self.plan;
+        if input.mask.bias.is_some() {
+            return Err(Error::shape(OP, "no additive bias: it is not sharded", "a bias"));
+        }
+        let totals = plan.totals(OP, input.segments, |total| plan.chunks(total, me))?;
+        if input.mask.causal && totals.len() != 1 {
+            return Err(Error::shape(OP, "one stream under a causal mask", totals));
+        }
+        // What rank r's block holds, run by run.
+        let runs = |r: usize| -> Vec<Shard> { totals.iter().flat_map(|&t| plan.chunks(t, r)).collect() };
+        let rows = |r: usize| -> usize { runs(r).iter().map(|s| s.len).sum() };
+        if input.q.dim(1) != rows(me) || input.k.dim(1) != rows(me) {
+            return Err(Error::shape(OP, format!("q, k and v of {} rows", rows(me)), (input.q, input.k)));
+        }
+        let mask = match input.mask.key_mask {
+            None => None,
+            Some(mask) => {
+                let ones: Vec<f32> = mask.iter().map(|&m| f32::from(u8::from(m))).collect();
+                let view = View::from_slice(&ones, [input.k.dim(0), input.k.dim(1)])?;
+                Some(layout::cast(view.on(input.k.device()), input.k.dtype())?)
+            }
+        };
+        let mut block = Block { k: input.k.to_tensor()?, v: input.v.to_tensor()?, mask };
+        // One sum for each run of queries under a causal mask, since they see different keys; else one for all.
+        let queries = match input.mask.causal {
+            true => place(&runs(me)),
+            false => vec![(Shard { start: 0, len: input.q.dim(1) }, 0)],
+        };
+        let mut sums: Vec<Option<AttnOut>> = vec![None; queries.len()];
+        for hop in 0..n {
+            let holder = (me + n - hop) % n;
+            let arriving = match hop + 1 < n {
+                true => Some(block.pass_on(&self.group, rows((me + 2 * n - hop - 1) % n))?),
+                false => None,
+            };
+            let keys = match input.mask.causal {
+                true => place(&runs(holder)),
+                false => vec![(Shard { start: 0, len: rows(holder) }, 0)],
+            };
+            for (sum, query) in sums.iter_mut().zip(&queries) {
+                for key in &keys {
+                    if let Some(part) = self.pair(input, &block, *query, *key)? {
+                        *sum = add(sum.take(), part)?;
+                    }
+                }
+            }
+            if let Some(arriving) = arriving {
+                block = arriving.wait()?;
+            }
+        }
+        self.finish(input, sums)
+    }
+
+    /// Attention of one run of queries to one run of keys, unless none of its pairs is seen.
+    fn pair(
+        &mut self,
+        input: &AttnInput<'_>,
+        block: &Block,
+        (query, q_at): (Shard, usize),
+        (key, k_at): (Shard, usize),
+    ) -> Result<Option<AttnOut>> {
+        // Runs come from one cut of the stream: two of them are the same or apart.
+        let hidden = input.mask.causal && key.start > query.start;
+        if hidden || query.len == 0 || key.len == 0 {
+            return Ok(None);
+        }
+        let mask = match &block.mask {
+            None => None,
+            Some(mask) => Some(mask.view().narrow(1, k_at, key.len)?.to_tensor()?.to_f32_vec()),
+        };
+        let seen: Option<Vec<bool>> = mask.map(|m| m.iter().map(|x| *x != 0.0).collect());
+        let inner = AttnInput {
+            q: input.q.narrow(1, q_at, query.len)?,
+            k: block.k.view().narrow(1, k_at, key.len)?,
+            v: block.v.view().narrow(1, k_at, key.len)?,
+            segments: &[],
+            scale: input.scale,
+            mask: Mask {
+                causal: input.mask.causal && key.start == query.start,
+                key_mask: seen.as_deref(),
+                bias: None,
+            },
+            lse: true,
+        };
+        Ok(Some(self.inner.attend(&inner)?))
+    }
+
+    /// The runs' sums one after another, in the queries' dtype. Rows that saw no key are 0, their lse −∞.
+    fn finish(&self, input: &AttnInput<'_>, sums: Vec<Option<AttnOut>>) -> Result<AttnOut> {
+        let parts: Vec<AttnOut> = sums.into_iter().flatten().collect();
+        let rows: usize = parts.iter().map(|p| p.out.dim(1)).sum();
+        let (b, h) = (input.q.dim(0), input.q.dim(2));
+        if rows < input.q.dim(1) {
+            // No key at all anywhere: the whole stream is empty of them.
+            let nothing = vec![f32::NEG_INFINITY; b * h * input.q.dim(1)];
+            let lse = View::from_slice(&nothing, [b, h, input.q.dim(1)])?.on(input.q.device());
+            let out = Tensor::zeros(input.q.shape(), input.q.dtype(), input.q.device())?;
+            return Ok(AttnOut { out, lse: lse.to_tensor()? });
+        }
+        let views = |f: fn(&AttnOut) -> &Tensor| parts.iter().map(|p| f(p).view()).collect::<Vec<_>>();
+        if parts.is_empty() {
+            let lse = Tensor::zeros([b, h, 0], DType::F32, input.q.device())?;
+            return Ok(AttnOut { out: input.q.to_tensor()?, lse });
+        }
+        let out = Tensor::cat(&views(|p| &p.out), 1)?.to_dtype(input.q.dtype())?;
+        Ok(AttnOut { out, lse: Tensor::cat(&views(|p| &p.lse), 2)? })
+    }
+}
+
+impl<A: Attention> Attention for Ring<A> {
+    fn attend(&mut self, input: &AttnInput<'_>) -> Result<AttnOut> {
+        if self.group.world_size() == 1 {
+            return self.inner.attend(input);
+        }
+        let _span = tracing::trace_span!("ring", ranks = self.group.world_size()).entered();
+        self.rotate(input)
+    }
+}

@@ -1,0 +1,256 @@
+use crate::{SequencePlan, heads::Heads};
+use std::fmt;
+use xdit_comm::{Group, Shard, Spec};
+use xdit_kernels::{
+    AttnInput, AttnOut, Attention, DType, Device, Error, Mask, Result, Segment, Tensor, TensorMut, View,
+    layout,
+};
+
+const OP: &str = "ulysses";
+
+/// Heads ⇄ tokens: ranks that hold all heads of some tokens exchange them, so that each computes some heads over all tokens
+/// of the group; then back (Jacobs et al., "DeepSpeed Ulysses", arXiv:2309.14509).
+///
+/// Any number of tokens a rank (none too), any number of heads (fewer than ranks too, grouped or not). Queries, keys and
+/// values travel in one all-to-all, the outputs in one back; the log-sum-exp in a third, only if the caller reads it.
+/// Over a group of one it is its inner attention exactly.
+///
+/// # Collective
+/// Every rank of the group calls `attend` with the plan's segments of the same streams.
+pub struct Ulysses<A> {
+    group: Group,
+    plan: SequencePlan,
+    ring_rank: usize,
+    inner: A,
+}
+
+impl<A> fmt::Debug for Ulysses<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ulysses over {} ranks", self.group.world_size())
+    }
+}
+
+impl<A> Ulysses<A> {
+    /// Ulysses over `group`, whose ranks are those of ring rank `ring_rank` in the plan.
+    ///
+    /// # Errors
+    /// If the group is not as large as the plan's Ulysses degree.
+    pub fn new(group: Group, plan: SequencePlan, ring_rank: usize, inner: A) -> Result<Self> {
+        if group.world_size() != plan.ulysses || ring_rank >= plan.ring {
+            return Err(Error::shape(
+                OP,
+                format!("a group of {} ranks and a ring rank below {}", plan.ulysses, plan.ring),
+                (group.world_size(), ring_rank),
+            ));
+        }
+        Ok(Self { group, plan, ring_rank, inner })
+    }
+}
+
+/// Elements of one message, handed out piece by piece in a fixed order.
+struct Cursor<'a> {
+    message: &'a Tensor,
+    at: usize,
+}
+
+impl Cursor<'_> {
+    fn take(&mut self, shape: [usize; 4]) -> Result<Tensor> {
+        let len = shape.iter().product();
+        let piece = self.message.narrow(0, self.at, len)?.reshape(shape)?;
+        self.at += len;
+        Ok(piece)
+    }
+}
+
+/// Writes views one after another into one flat message.
+fn pack(pieces: &[View<'_>], dtype: DType, device: Device) -> Result<Tensor> {
+    let len = pieces.iter().map(View::numel).sum::<usize>();
+    let mut message = TensorMut::zeros([len], dtype, device)?;
+    let mut at = 0;
+    for piece in pieces {
+        let place = message.view_mut().narrow(0, at, piece.numel())?.reshape(piece.shape())?;
+        layout::copy_into(*piece, place)?;
+        at += piece.numel();
+    }
+    Ok(message.freeze())
+}
+
+/// Where each rank's local rows lie among the rows of the whole group: stream by stream and run by run, in rank order.
+struct Rows {
+    /// `runs[rank][run]`: offset in the gathered rows, and length. Local offsets follow from the order.
+    runs: Vec<Vec<Shard>>,
+    total: usize,
+}
+
+impl Rows {
+    fn new(plan: &SequencePlan, totals: &[usize], ring_rank: usize) -> Self {
+        let mut runs = vec![Vec::new(); plan.ulysses];
+        let mut at = 0;
+        for &total in totals {
+            let of_rank: Vec<Vec<Shard>> = (0..plan.ulysses).map(|u| plan.runs(total, ring_rank, u)).collect();
+            for run in 0..plan.runs_per_stream() {
+                for (rank, shards) in of_rank.iter().enumerate() {
+                    runs[rank].push(Shard { start: at, len: shards[run].len });
+                    at += shards[run].len;
+                }
+            }
+        }
+        Self { runs, total: at }
+    }
+
+    fn local(&self, rank: usize) -> usize {
+        self.runs[rank].iter().map(|r| r.len).sum()
+    }
+
+    /// `whole` [b, rows, ..] gets the local rows of `rank` at their places.
+    fn place(&self, rank: usize, local: View<'_>, whole: &mut TensorMut) -> Result<()> {
+        let mut at = 0;
+        for run in &self.runs[rank] {
+            let rows = local.narrow(1, at, run.len)?;
+            layout::copy_into(rows, whole.view_mut().narrow(1, run.start, run.len)?)?;
+            at += run.len;
+        }
+        Ok(())
+    }
+
+    /// The rows of `rank` among those of the group.
+    fn pick(&self, rank: usize, whole: View<'_>) -> Result<Tensor> {
+        let parts = self.runs[rank].iter().map(|r| whole.narrow(1, r.start, r.len)).collect::<Result<Vec<_>>>()?;
+        Tensor::cat(&parts, 1)
+    }
+}
+
+/// [b, l, kv, d] with a key/value head for each query head.
+fn repeat_heads(x: &Tensor, reads: &[usize]) -> Result<Tensor> {
+    let heads = reads.iter().map(|&h| x.view().narrow(2, h, 1)).collect::<Result<Vec<_>>>()?;
+    Tensor::cat(&heads, 2)
+}
+
+impl<A: Attention> Ulysses<A> {
+    fn exchange(&mut self, input: &AttnInput<'_>) -> Result<AttnOut> {
+        let (ranks, me) = (self.group.world_size(), self.group.rank());
+        let (plan, ring_rank) = (self.plan, self.ring_rank);
+        if input.mask.bias.is_some() {
+            return Err(Error::shape(OP, "no additive bias: it is not sharded", "a bias"));
+        }
+        let totals = plan.totals(OP, input.segments, |total| plan.runs(total, ring_rank, me))?;
+        let rows = Rows::new(&plan, &totals, ring_rank);
+        let (b, l, h, d) = (input.q.dim(0), input.q.dim(1), input.q.dim(2), input.q.dim(3));
+        let h_kv = input.k.dim(2);
+        if l != rows.local(me) || input.k.dim(1) != l || h_kv == 0 || !h.is_multiple_of(h_kv) {
+            return Err(Error::shape(
+                OP,
+                format!("q, k and v of {} local rows, with heads that are whole groups", rows.local(me)),
+                (input.q, input.k),
+            ));
+        }
+        let (dtype, device) = (input.q.dtype(), input.q.device());
+        let heads: Vec<Heads> = (0..ranks).map(|r| Heads::of(h, h_kv, ranks, r)).collect();
+        let mine = heads[me];
+
+        // A key mask travels with the keys, as ones and zeros of the same dtype.
+        let mask = match input.mask.key_mask {
+            None => None,
+            Some(mask) => {
+                let ones: Vec<f32> = mask.iter().map(|&m| f32::from(u8::from(m))).collect();
+                Some(layout::cast(View::from_slice(&ones, [b, l, 1, 1])?.on(device), dtype)?)
+            }
+        };
+        let mask_heads = usize::from(mask.is_some());
+        let messages = heads
+            .iter()
+            .map(|to| {
+                let mut pieces = vec![
+                    input.q.narrow(2, to.q.start, to.q.len)?,
+                    input.k.narrow(2, to.kv.start, to.kv.len)?,
+                    input.v.narrow(2, to.kv.start, to.kv.len)?,
+                ];
+                pieces.extend(mask.as_ref().map(Tensor::view));
+                pack(&pieces, dtype, device)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let row = (mine.q.len + 2 * mine.kv.len) * d + mask_heads;
+        let expected: Vec<Spec> = (0..ranks).map(|r| Spec::new([b * rows.local(r) * row], dtype)).collect();
+        let received = self.group.all_to_all(messages, &expected)?;
+
+        let new = |heads: usize, d: usize| TensorMut::zeros([b, rows.total, heads, d], dtype, device);
+        let mut whole = [new(mine.q.len, d)?, new(mine.kv.len, d)?, new(mine.kv.len, d)?, new(mask_heads, 1)?];
+        for (rank, message) in received.iter().enumerate() {
+            let mut cursor = Cursor { message, at: 0 };
+            for (part, (heads, d)) in whole.iter_mut().zip([
+                (mine.q.len, d),
+                (mine.kv.len, d),
+                (mine.kv.len, d),
+                (mask_heads, 1),
+            ]) {
+                let piece = cursor.take([b, rows.local(rank), heads, d])?;
+                rows.place(rank, piece.view(), part)?;
+            }
+        }
+        drop(received);
+        let [q, k, v, mask] = whole.map(TensorMut::freeze);
+        let (k, v) = match mine.repeats() {
+            None => (k, v),
+            Some(reads) => (repeat_heads(&k, &reads)?, repeat_heads(&v, &reads)?),
+        };
+        let seen: Vec<bool> = mask.to_f32_vec().iter().map(|m| *m != 0.0).collect();
+        let segments = self.chunk_segments(&totals);
+        let inner_input = AttnInput {
+            q: q.view(),
+            k: k.view(),
+            v: v.view(),
+            segments: &segments,
+            scale: input.scale,
+            mask: Mask { causal: input.mask.causal, key_mask: (mask_heads > 0).then_some(seen.as_slice()), bias: None },
+            lse: input.lse,
+        };
+        // A rank without heads has nothing to compute; nor has any rank of its ring.
+        let part = match mine.q.len {
+            0 => None,
+            _ => Some(self.inner.attend(&inner_input)?),
+        };
+        let empty = Tensor::zeros([b, rows.total, 0, d], dtype, device)?;
+        let out = self.send_back(part.as_ref().map_or(&empty, |p| &p.out), &rows, &heads, [b, l, h, d])?;
+        let lse = if input.lse {
+            let empty = Tensor::zeros([b, 0, rows.total], DType::F32, device)?;
+            let lse = part.as_ref().map_or(&empty, |p| &p.lse);
+            let lse_blh1 = layout::contiguous(lse.view().transpose(1, 2)?)?.reshape([b, rows.total, mine.q.len, 1])?;
+            let back = self.send_back(&lse_blh1, &rows, &heads, [b, l, h, 1])?;
+            layout::contiguous(back.view().select(3, 0)?.transpose(1, 2)?)?
+        } else {
+            Tensor::zeros([b, h, 0], DType::F32, device)?
+        };
+        Ok(AttnOut { out, lse })
+    }
+
+    /// [b, rows of the group, my heads, d] → [b, my rows, all heads, d].
+    fn send_back(&self, x: &Tensor, rows: &Rows, heads: &[Heads], shape: [usize; 4]) -> Result<Tensor> {
+        let [b, l, _, d] = shape;
+        let messages = (0..heads.len()).map(|r| rows.pick(r, x.view())).collect::<Result<Vec<_>>>()?;
+        let expected: Vec<Spec> = heads.iter().map(|from| Spec::new([b, l, from.q.len, d], x.dtype())).collect();
+        let received = self.group.all_to_all(messages, &expected)?;
+        let views: Vec<View<'_>> = received.iter().map(Tensor::view).collect();
+        Tensor::cat(&views, 2)
+    }
+
+    /// What the gathered rows are: this ring rank's chunks of each stream.
+    fn chunk_segments(&self, totals: &[usize]) -> Vec<Segment> {
+        totals
+            .iter()
+            .flat_map(|&total| {
+                let chunks = self.plan.chunks(total, self.ring_rank);
+                chunks.into_iter().map(move |c| Segment { start: c.start, len: c.len, total })
+            })
+            .collect()
+    }
+}
+
+impl<A: Attention> Attention for Ulysses<A> {
+    fn attend(&mut self, input: &AttnInput<'_>) -> Result<AttnOut> {
+        if self.group.world_size() == 1 {
+            return self.inner.attend(input);
+        }
+        let _span = tracing::trace_span!("ulysses", ranks = self.group.world_size()).entered();
+        self.exchange(input)
+    }
+}
