@@ -49,8 +49,10 @@ fn files_with(extensions: &[&str]) -> Vec<PathBuf> {
 }
 
 /// The crates in publishing order, each with the crates of this workspace it may depend on.
-const ARROWS: [(&str, &[&str]); 3] = [
+const ARROWS: [(&str, &[&str]); 5] = [
     ("xdit-kernels", &[]),
+    ("xdit-comm", &["xdit-kernels"]),
+    ("xdit-usp", &["xdit-kernels", "xdit-comm"]),
     ("xdit-models", &["xdit-kernels"]),
     ("xdit-cli", &["xdit-kernels", "xdit-models"]),
 ];

@@ -83,6 +83,20 @@ impl<'a> ViewMut<'a> {
         Ok(self)
     }
 
+    /// Another shape over the same elements.
+    ///
+    /// # Errors
+    /// If the number of elements differs or the view is not contiguous.
+    pub fn reshape(self, shape: impl Into<Shape>) -> Result<Self> {
+        let like = self.as_view().reshape(shape)?;
+        let (shape, strides) = (Shape::new(like.shape()), Shape::new(like.strides()));
+        Ok(Self {
+            shape,
+            strides,
+            ..self
+        })
+    }
+
     /// The last dim split: `[.., n]` seen as `[.., tail..]` where the product of `tail` is n.
     ///
     /// # Errors

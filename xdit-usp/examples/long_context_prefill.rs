@@ -5,7 +5,11 @@
 
 use std::{sync::Mutex, time::Instant};
 use xdit_comm::{Axis, Degrees, DeviceMesh, threads};
-use xdit_kernels::{AttnInput, Attention, Flash, Mask, View, ViewMut, layout};
+use xdit_kernels::{
+    View, ViewMut,
+    attention::{Attention, AttnInput, Flash, Mask},
+    layout,
+};
 use xdit_usp::{Order, plan, usp};
 
 const HEADS: usize = 8;
@@ -27,12 +31,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let q = numbers(tokens * HEADS * D, 1);
     let k = numbers(tokens * KV_HEADS * D, 2);
     let v = numbers(tokens * KV_HEADS * D, 3);
-    let causal = Mask { causal: true, ..Default::default() };
+    let causal = Mask {
+        causal: true,
+        ..Default::default()
+    };
     let view = |data, heads| View::from_slice(data, [1, tokens, heads, D]);
     let (q, k, v) = (view(&q, HEADS)?, view(&k, KV_HEADS)?, view(&v, KV_HEADS)?);
 
     let start = Instant::now();
-    let want = Flash.attend(&AttnInput { mask: causal, ..AttnInput::new(q, k, v) })?.out;
+    let want = Flash
+        .attend(&AttnInput {
+            mask: causal,
+            ..AttnInput::new(q, k, v)
+        })?
+        .out;
     println!("one rank:   {:.2} s", start.elapsed().as_secs_f64());
 
     // Each rank writes its own rows of the caller's memory.
@@ -41,17 +53,31 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     {
         let whole = Mutex::new(ViewMut::from_slice(&mut out, [1, tokens, HEADS, D])?);
         threads::run(4, |world| {
-            let mesh = DeviceMesh::new(&world, Degrees { ring: 2, ulysses: 2, ..Default::default() })?;
+            let mesh = DeviceMesh::new(
+                &world,
+                Degrees {
+                    ring: 2,
+                    ulysses: 2,
+                    ..Default::default()
+                },
+            )?;
             let (r, u) = (mesh.coord(Axis::Ring), mesh.coord(Axis::Ulysses));
             let plan = plan(&mesh, Order::Zigzag);
             let [q, k, v] = [q, k, v].map(|x| plan.shard(x, 1, r, u));
             let (q, k, v) = (q?, k?, v?);
             let segments = plan.segments(&[tokens], r, u);
             let mut attention = usp(&mesh, Order::Zigzag, Flash)?;
-            let input = AttnInput { segments: &segments, mask: causal, lse: false, ..AttnInput::new(&q, &k, &v) };
+            let input = AttnInput {
+                segments: &segments,
+                mask: causal,
+                lse: false,
+                ..AttnInput::new(&q, &k, &v)
+            };
             let local = attention.attend(&input)?.out;
             let mut at = 0;
-            let mut whole = whole.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut whole = whole
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             for run in plan.runs(tokens, r, u) {
                 let rows = local.view().narrow(1, at, run.len)?;
                 layout::copy_into(rows, whole.reborrow().narrow(1, run.start, run.len)?)?;
@@ -60,11 +86,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Ok(())
         })?;
     }
-    println!("four ranks: {:.2} s (threads of one machine: no faster, the same work)", start.elapsed().as_secs_f64());
+    println!(
+        "four ranks: {:.2} s (threads of one machine: no faster, the same work)",
+        start.elapsed().as_secs_f64()
+    );
 
     let want = want.to_f32_vec();
-    let far = out.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+    let far = out
+        .iter()
+        .zip(&want)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0f32, f32::max);
     println!("largest difference: {far:.1e}");
     // Sums over 32,768 keys in another order, outputs of size 1 at most.
-    if far <= 1e-5 { Ok(()) } else { Err(format!("differs by {far}").into()) }
+    if far <= 1e-5 {
+        Ok(())
+    } else {
+        Err(format!("differs by {far}").into())
+    }
 }

@@ -20,7 +20,10 @@ impl Heads {
             0 => Shard { start: 0, len: 0 },
             _ => {
                 let (first, last) = (q.start / group, (q.end() - 1) / group);
-                Shard { start: first, len: last - first + 1 }
+                Shard {
+                    start: first,
+                    len: last - first + 1,
+                }
             }
         };
         Self { q, kv, group }
@@ -29,7 +32,9 @@ impl Heads {
     /// For each query head the key/value head that it reads, if that cannot be said by a number of query heads to a
     /// key/value head: then keys and values are repeated, a copy for each query head.
     pub(crate) fn repeats(&self) -> Option<Vec<usize>> {
-        let reads: Vec<usize> = (self.q.start..self.q.end()).map(|h| h / self.group - self.kv.start).collect();
+        let reads: Vec<usize> = (self.q.start..self.q.end())
+            .map(|h| h / self.group - self.kv.start)
+            .collect();
         let even = self.kv.len > 0 && self.q.len.is_multiple_of(self.kv.len) && {
             let each = self.q.len / self.kv.len;
             reads.iter().enumerate().all(|(i, kv)| i / each == *kv)

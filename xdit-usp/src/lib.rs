@@ -13,7 +13,7 @@ pub use ring::Ring;
 pub use ulysses::Ulysses;
 
 use xdit_comm::{Axis, DeviceMesh};
-use xdit_kernels::{Attention, Result};
+use xdit_kernels::{Result, attention::Attention};
 
 /// Ulysses around Ring around `inner`, over the axes of these names of a mesh.
 ///
@@ -22,11 +22,20 @@ use xdit_kernels::{Attention, Result};
 pub fn usp<A: Attention>(mesh: &DeviceMesh, order: Order, inner: A) -> Result<Ulysses<Ring<A>>> {
     let plan = plan(mesh, order);
     let ring = Ring::new(mesh.group(Axis::Ring).clone(), plan, inner)?;
-    Ulysses::new(mesh.group(Axis::Ulysses).clone(), plan, mesh.coord(Axis::Ring), ring)
+    Ulysses::new(
+        mesh.group(Axis::Ulysses).clone(),
+        plan,
+        mesh.coord(Axis::Ring),
+        ring,
+    )
 }
 
 /// The plan of a mesh's ring and Ulysses axes.
 pub fn plan(mesh: &DeviceMesh, order: Order) -> SequencePlan {
     let degrees = mesh.degrees();
-    SequencePlan { ring: degrees.ring, ulysses: degrees.ulysses, order }
+    SequencePlan {
+        ring: degrees.ring,
+        ulysses: degrees.ulysses,
+        order,
+    }
 }

@@ -1,7 +1,7 @@
 //! Which rows of a stream each rank holds.
 
 use xdit_comm::{Shard, zigzag};
-use xdit_kernels::{Error, Result, Segment, Tensor, View};
+use xdit_kernels::{Error, Result, Tensor, View, attention::Segment};
 
 /// How the rows of a stream are dealt out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -54,7 +54,10 @@ impl SequencePlan {
             .into_iter()
             .map(|chunk| {
                 let part = Shard::of(chunk.len, self.ulysses, ulysses_rank);
-                Shard { start: chunk.start + part.start, len: part.len }
+                Shard {
+                    start: chunk.start + part.start,
+                    len: part.len,
+                }
             })
             .collect()
     }
@@ -71,19 +74,31 @@ impl SequencePlan {
                 let ranks = self.ring * self.ulysses;
                 let first = Shard::of(total, ranks, ring_rank * self.ulysses);
                 let last = Shard::of(total, ranks, (ring_rank + 1) * self.ulysses - 1);
-                vec![Shard { start: first.start, len: last.end() - first.start }]
+                vec![Shard {
+                    start: first.start,
+                    len: last.end() - first.start,
+                }]
             }
             Order::Zigzag => zigzag(total, self.ring, ring_rank).to_vec(),
         }
     }
 
     /// What attention is told of the local rows: the runs of each stream, in the streams' order.
-    pub fn segments(&self, totals: &[usize], ring_rank: usize, ulysses_rank: usize) -> Vec<Segment> {
+    pub fn segments(
+        &self,
+        totals: &[usize],
+        ring_rank: usize,
+        ulysses_rank: usize,
+    ) -> Vec<Segment> {
         totals
             .iter()
             .flat_map(|&total| {
                 let runs = self.runs(total, ring_rank, ulysses_rank);
-                runs.into_iter().map(move |run| Segment { start: run.start, len: run.len, total })
+                runs.into_iter().map(move |run| Segment {
+                    start: run.start,
+                    len: run.len,
+                    total,
+                })
             })
             .collect()
     }
@@ -92,12 +107,21 @@ impl SequencePlan {
     ///
     /// # Errors
     /// If there is no such dim.
-    pub fn shard(&self, whole: View<'_>, dim: usize, ring_rank: usize, ulysses_rank: usize) -> Result<Tensor> {
+    pub fn shard(
+        &self,
+        whole: View<'_>,
+        dim: usize,
+        ring_rank: usize,
+        ulysses_rank: usize,
+    ) -> Result<Tensor> {
         if dim >= whole.ndim() {
             return Err(Error::shape("shard", format!("a dim {dim}"), whole));
         }
         let runs = self.runs(whole.dim(dim), ring_rank, ulysses_rank);
-        let parts = runs.iter().map(|r| whole.narrow(dim, r.start, r.len)).collect::<Result<Vec<_>>>()?;
+        let parts = runs
+            .iter()
+            .map(|r| whole.narrow(dim, r.start, r.len))
+            .collect::<Result<Vec<_>>>()?;
         Tensor::cat(&parts, dim)
     }
 
@@ -151,10 +175,9 @@ impl SequencePlan {
         let mut totals = Vec::new();
         for stream in segments.chunks(per_stream) {
             let total = stream[0].total;
-            let fits = local(total)
-                .iter()
-                .zip(stream)
-                .all(|(run, s)| run.len == s.len && (run.start == s.start || run.len == 0) && s.total == total);
+            let fits = local(total).iter().zip(stream).all(|(run, s)| {
+                run.len == s.len && (run.start == s.start || run.len == 0) && s.total == total
+            });
             if !fits {
                 return Err(wrong());
             }
@@ -167,7 +190,10 @@ impl SequencePlan {
     pub fn causal_work(&self, total: usize) -> Vec<u64> {
         (0..self.ring)
             .map(|rank| {
-                let rows = self.chunks(total, rank).into_iter().flat_map(|c| c.start..c.end());
+                let rows = self
+                    .chunks(total, rank)
+                    .into_iter()
+                    .flat_map(|c| c.start..c.end());
                 rows.map(|row| row as u64 + 1).sum()
             })
             .collect()
@@ -223,13 +249,28 @@ mod tests {
     fn zigzag_balances_causal_work() {
         // The bound: the slowest rank within 1.05 of the mean.
         for ring in 1..=8 {
-            let plan = SequencePlan { ring, ulysses: 1, order: Order::Zigzag };
+            let plan = SequencePlan {
+                ring,
+                ulysses: 1,
+                order: Order::Zigzag,
+            };
             let work = plan.causal_work(32_768);
             let mean = work.iter().sum::<u64>() as f64 / ring as f64;
             let slowest = *work.iter().max().unwrap() as f64;
-            assert!(slowest <= 1.05 * mean, "ring {ring}: {slowest} against {mean}");
+            assert!(
+                slowest <= 1.05 * mean,
+                "ring {ring}: {slowest} against {mean}"
+            );
         }
-        let straight = SequencePlan { ring: 4, ulysses: 1, order: Order::Contiguous }.causal_work(32_768);
-        assert!(straight[3] > 6 * straight[0], "without zigzag the last rank does most: {straight:?}");
+        let straight = SequencePlan {
+            ring: 4,
+            ulysses: 1,
+            order: Order::Contiguous,
+        }
+        .causal_work(32_768);
+        assert!(
+            straight[3] > 6 * straight[0],
+            "without zigzag the last rank does most: {straight:?}"
+        );
     }
 }

@@ -2,7 +2,10 @@ use crate::SequencePlan;
 use std::fmt;
 use xdit_comm::{Group, Pending, Shard, Spec};
 use xdit_kernels::{
-    AttnInput, AttnOut, Attention, DType, Error, Mask, Result, Tensor, View, layout, merge::merge,
+    DType, Error, Result, Tensor, View,
+    attention::{Attention, AttnInput, AttnOut, Mask},
+    layout,
+    merge::merge,
 };
 
 const OP: &str = "ring";
@@ -35,7 +38,11 @@ impl<A> Ring<A> {
     /// If the group is not as large as the plan's ring.
     pub fn new(group: Group, plan: SequencePlan, inner: A) -> Result<Self> {
         if group.world_size() != plan.ring {
-            return Err(Error::shape(OP, format!("a group of {} ranks", plan.ring), group.world_size()));
+            return Err(Error::shape(
+                OP,
+                format!("a group of {} ranks", plan.ring),
+                group.world_size(),
+            ));
         }
         Ok(Self { group, plan, inner })
     }
@@ -68,7 +75,10 @@ impl Block {
             Some(mask) => Some(pass(mask)?),
             None => None,
         };
-        Ok(Arriving { kv: [pass(&self.k)?, pass(&self.v)?], mask })
+        Ok(Arriving {
+            kv: [pass(&self.k)?, pass(&self.v)?],
+            mask,
+        })
     }
 }
 
@@ -79,13 +89,20 @@ impl Arriving {
             Some(mask) => Some(mask.wait_one()?),
             None => None,
         };
-        Ok(Block { k: k.wait_one()?, v: v.wait_one()?, mask })
+        Ok(Block {
+            k: k.wait_one()?,
+            v: v.wait_one()?,
+            mask,
+        })
     }
 }
 
 /// A partial result, its output in f32 until all parts are in, so that each part is rounded once.
 fn add(sum: Option<AttnOut>, part: AttnOut) -> Result<Option<AttnOut>> {
-    let part = AttnOut { out: part.out.to_dtype(DType::F32)?, lse: part.lse };
+    let part = AttnOut {
+        out: part.out.to_dtype(DType::F32)?,
+        lse: part.lse,
+    };
     Ok(Some(match sum {
         None => part,
         Some(sum) => merge(&sum, &part)?,
@@ -108,17 +125,26 @@ impl<A: Attention> Ring<A> {
         let (n, me) = (self.group.world_size(), self.group.rank());
         let plan = self.plan;
         if input.mask.bias.is_some() {
-            return Err(Error::shape(OP, "no additive bias: it is not sharded", "a bias"));
+            return Err(Error::shape(
+                OP,
+                "no additive bias: it is not sharded",
+                "a bias",
+            ));
         }
         let totals = plan.totals(OP, input.segments, |total| plan.chunks(total, me))?;
         if input.mask.causal && totals.len() != 1 {
             return Err(Error::shape(OP, "one stream under a causal mask", totals));
         }
         // What rank r's block holds, run by run.
-        let runs = |r: usize| -> Vec<Shard> { totals.iter().flat_map(|&t| plan.chunks(t, r)).collect() };
+        let runs =
+            |r: usize| -> Vec<Shard> { totals.iter().flat_map(|&t| plan.chunks(t, r)).collect() };
         let rows = |r: usize| -> usize { runs(r).iter().map(|s| s.len).sum() };
         if input.q.dim(1) != rows(me) || input.k.dim(1) != rows(me) {
-            return Err(Error::shape(OP, format!("q, k and v of {} rows", rows(me)), (input.q, input.k)));
+            return Err(Error::shape(
+                OP,
+                format!("q, k and v of {} rows", rows(me)),
+                (input.q, input.k),
+            ));
         }
         let mask = match input.mask.key_mask {
             None => None,
@@ -128,11 +154,21 @@ impl<A: Attention> Ring<A> {
                 Some(layout::cast(view.on(input.k.device()), input.k.dtype())?)
             }
         };
-        let mut block = Block { k: input.k.to_tensor()?, v: input.v.to_tensor()?, mask };
+        let mut block = Block {
+            k: input.k.to_tensor()?,
+            v: input.v.to_tensor()?,
+            mask,
+        };
         // One sum for each run of queries under a causal mask, since they see different keys; else one for all.
         let queries = match input.mask.causal {
             true => place(&runs(me)),
-            false => vec![(Shard { start: 0, len: input.q.dim(1) }, 0)],
+            false => vec![(
+                Shard {
+                    start: 0,
+                    len: input.q.dim(1),
+                },
+                0,
+            )],
         };
         let mut sums: Vec<Option<AttnOut>> = vec![None; queries.len()];
         for hop in 0..n {
@@ -143,7 +179,13 @@ impl<A: Attention> Ring<A> {
             };
             let keys = match input.mask.causal {
                 true => place(&runs(holder)),
-                false => vec![(Shard { start: 0, len: rows(holder) }, 0)],
+                false => vec![(
+                    Shard {
+                        start: 0,
+                        len: rows(holder),
+                    },
+                    0,
+                )],
             };
             for (sum, query) in sums.iter_mut().zip(&queries) {
                 for key in &keys {
@@ -174,7 +216,12 @@ impl<A: Attention> Ring<A> {
         }
         let mask = match &block.mask {
             None => None,
-            Some(mask) => Some(mask.view().narrow(1, k_at, key.len)?.to_tensor()?.to_f32_vec()),
+            Some(mask) => Some(
+                mask.view()
+                    .narrow(1, k_at, key.len)?
+                    .to_tensor()?
+                    .to_f32_vec(),
+            ),
         };
         let seen: Option<Vec<bool>> = mask.map(|m| m.iter().map(|x| *x != 0.0).collect());
         let inner = AttnInput {
@@ -203,15 +250,25 @@ impl<A: Attention> Ring<A> {
             let nothing = vec![f32::NEG_INFINITY; b * h * input.q.dim(1)];
             let lse = View::from_slice(&nothing, [b, h, input.q.dim(1)])?.on(input.q.device());
             let out = Tensor::zeros(input.q.shape(), input.q.dtype(), input.q.device())?;
-            return Ok(AttnOut { out, lse: lse.to_tensor()? });
+            return Ok(AttnOut {
+                out,
+                lse: lse.to_tensor()?,
+            });
         }
-        let views = |f: fn(&AttnOut) -> &Tensor| parts.iter().map(|p| f(p).view()).collect::<Vec<_>>();
+        let views =
+            |f: fn(&AttnOut) -> &Tensor| parts.iter().map(|p| f(p).view()).collect::<Vec<_>>();
         if parts.is_empty() {
             let lse = Tensor::zeros([b, h, 0], DType::F32, input.q.device())?;
-            return Ok(AttnOut { out: input.q.to_tensor()?, lse });
+            return Ok(AttnOut {
+                out: input.q.to_tensor()?,
+                lse,
+            });
         }
         let out = Tensor::cat(&views(|p| &p.out), 1)?.to_dtype(input.q.dtype())?;
-        Ok(AttnOut { out, lse: Tensor::cat(&views(|p| &p.lse), 2)? })
+        Ok(AttnOut {
+            out,
+            lse: Tensor::cat(&views(|p| &p.lse), 2)?,
+        })
     }
 }
 

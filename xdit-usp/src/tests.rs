@@ -3,7 +3,10 @@
 use crate::{Order, SequencePlan, heads::Heads, plan, usp};
 use proptest::prelude::*;
 use xdit_comm::{Axis, Degrees, DeviceMesh, Result, Shard, Stats, threads};
-use xdit_kernels::{AttnInput, Attention, Flash, Mask, Tensor, View};
+use xdit_kernels::{
+    Tensor, View,
+    attention::{Attention, AttnInput, Flash, Mask},
+};
 
 #[derive(Debug, Clone)]
 struct Case {
@@ -21,11 +24,19 @@ struct Case {
 
 impl Case {
     fn order(&self) -> Order {
-        if self.causal { Order::Zigzag } else { Order::Contiguous }
+        if self.causal {
+            Order::Zigzag
+        } else {
+            Order::Contiguous
+        }
     }
 
     fn plan(&self) -> SequencePlan {
-        SequencePlan { ring: self.ring, ulysses: self.ulysses, order: self.order() }
+        SequencePlan {
+            ring: self.ring,
+            ulysses: self.ulysses,
+            order: self.order(),
+        }
     }
 
     fn tokens(&self) -> usize {
@@ -42,15 +53,21 @@ impl Case {
             state ^= state << 5;
             state as f32 / 4_294_967_296.0 - 0.5
         };
-        let data: Vec<f32> = (0..shape.iter().product()).map(|_| uniform() + uniform() + uniform()).collect();
+        let data: Vec<f32> = (0..shape.iter().product())
+            .map(|_| uniform() + uniform() + uniform())
+            .collect();
         Tensor::from_slice(&data, shape).unwrap()
     }
 
     /// Each batch row hides another part of the keys; no row hides all.
     fn mask(&self) -> Option<Vec<bool>> {
         let tokens = self.tokens();
-        let seen = move |b: usize, i: usize| i == 0 || (i * 7 + b * 3) % 5 != 0;
-        self.masked.then(|| (0..self.batch).flat_map(|b| (0..tokens).map(move |i| seen(b, i))).collect())
+        let seen = move |b: usize, i: usize| i == 0 || !(i * 7 + b * 3).is_multiple_of(5);
+        self.masked.then(|| {
+            (0..self.batch)
+                .flat_map(|b| (0..tokens).map(move |i| seen(b, i)))
+                .collect()
+        })
     }
 
     /// Rows of all streams that the rank holds, as places in the concatenation of the whole streams.
@@ -59,7 +76,10 @@ impl Case {
         let mut rows = Vec::new();
         for &total in &self.totals {
             for run in self.plan().runs(total, ring_rank, ulysses_rank) {
-                rows.push(Shard { start: base + run.start, len: run.len });
+                rows.push(Shard {
+                    start: base + run.start,
+                    len: run.len,
+                });
             }
             base += total;
         }
@@ -67,17 +87,32 @@ impl Case {
     }
 
     fn local(&self, x: View<'_>, rows: &[Shard]) -> Tensor {
-        let parts: Vec<View<'_>> = rows.iter().map(|r| x.narrow(1, r.start, r.len).unwrap()).collect();
+        let parts: Vec<View<'_>> = rows
+            .iter()
+            .map(|r| x.narrow(1, r.start, r.len).unwrap())
+            .collect();
         Tensor::cat(&parts, 1).unwrap()
     }
 
     fn check(&self) {
-        let [q, k, v] = [(1, self.heads), (2, self.kv_heads), (3, self.kv_heads)].map(|(s, h)| self.tensor(s, h));
+        let [q, k, v] = [(1, self.heads), (2, self.kv_heads), (3, self.kv_heads)]
+            .map(|(s, h)| self.tensor(s, h));
         let mask = self.mask();
-        let whole_mask = Mask { causal: self.causal, key_mask: mask.as_deref(), bias: None };
-        let input = AttnInput { mask: whole_mask, ..AttnInput::new(&q, &k, &v) };
+        let whole_mask = Mask {
+            causal: self.causal,
+            key_mask: mask.as_deref(),
+            bias: None,
+        };
+        let input = AttnInput {
+            mask: whole_mask,
+            ..AttnInput::new(&q, &k, &v)
+        };
         let want = Flash.attend(&input).unwrap();
-        let degrees = Degrees { ulysses: self.ulysses, ring: self.ring, ..Default::default() };
+        let degrees = Degrees {
+            ulysses: self.ulysses,
+            ring: self.ring,
+            ..Default::default()
+        };
         let got = threads::run(self.ulysses * self.ring, |world| {
             let mesh = DeviceMesh::new(&world, degrees)?;
             let (r, u) = (mesh.coord(Axis::Ring), mesh.coord(Axis::Ulysses));
@@ -85,13 +120,19 @@ impl Case {
             let [q, k, v] = [&q, &k, &v].map(|t| self.local(t.view(), &rows));
             let local_mask: Option<Vec<bool>> = mask.as_ref().map(|m| {
                 let row = |b: usize, s: &Shard| m[b * self.tokens() + s.start..][..s.len].to_vec();
-                (0..self.batch).flat_map(|b| rows.iter().flat_map(move |s| row(b, s)).collect::<Vec<_>>()).collect()
+                (0..self.batch)
+                    .flat_map(|b| rows.iter().flat_map(move |s| row(b, s)).collect::<Vec<_>>())
+                    .collect()
             });
             let segments = plan(&mesh, self.order()).segments(&self.totals, r, u);
             let mut attention = usp(&mesh, self.order(), Flash)?;
             let input = AttnInput {
                 segments: &segments,
-                mask: Mask { causal: self.causal, key_mask: local_mask.as_deref(), bias: None },
+                mask: Mask {
+                    causal: self.causal,
+                    key_mask: local_mask.as_deref(),
+                    bias: None,
+                },
                 lse: false,
                 ..AttnInput::new(&q, &k, &v)
             };
@@ -100,16 +141,31 @@ impl Case {
             let lse = attention.attend(&AttnInput { lse: true, ..input })?.lse;
             Ok((out, lse, rows, sent))
         });
-        for (rank, (out, lse, rows, sent)) in got.unwrap_or_else(|e| panic!("{self:?}: {e}")).iter().enumerate() {
+        for (rank, (out, lse, rows, sent)) in got
+            .unwrap_or_else(|e| panic!("{self:?}: {e}"))
+            .iter()
+            .enumerate()
+        {
             let (r, u) = (rank / self.ulysses, rank % self.ulysses);
             self.close("out", out, &self.local(want.out.view(), rows));
             let lse_rows = |t: &Tensor| {
-                let parts: Vec<View<'_>> = rows.iter().map(|s| t.view().narrow(2, s.start, s.len).unwrap()).collect();
+                let parts: Vec<View<'_>> = rows
+                    .iter()
+                    .map(|s| t.view().narrow(2, s.start, s.len).unwrap())
+                    .collect();
                 Tensor::cat(&parts, 2).unwrap()
             };
             self.close("lse", lse, &lse_rows(&want.lse));
-            assert_eq!(bytes(sent, Axis::Ulysses), self.ulysses_bytes(r, u), "{self:?} rank {rank}: Ulysses bytes");
-            assert_eq!(bytes(sent, Axis::Ring), self.ring_bytes(r, u), "{self:?} rank {rank}: ring bytes");
+            assert_eq!(
+                bytes(sent, Axis::Ulysses),
+                self.ulysses_bytes(r, u),
+                "{self:?} rank {rank}: Ulysses bytes"
+            );
+            assert_eq!(
+                bytes(sent, Axis::Ring),
+                self.ring_bytes(r, u),
+                "{self:?} rank {rank}: ring bytes"
+            );
         }
     }
 
@@ -119,7 +175,10 @@ impl Case {
         let (got, want) = (got.to_f32_vec(), want.to_f32_vec());
         let scale = want.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
         for (g, w) in got.iter().zip(&want) {
-            assert!((g - w).abs() <= 1e-5 * scale, "{self:?}: {what} {g} not {w}");
+            assert!(
+                (g - w).abs() <= 1e-5 * scale,
+                "{self:?}: {what} {g} not {w}"
+            );
         }
     }
 
@@ -134,12 +193,15 @@ impl Case {
         let there: usize = (0..self.ulysses)
             .filter(|o| *o != u)
             .map(|o| {
-                let row = (heads(o).q.len + 2 * heads(o).kv.len) * self.d + usize::from(self.masked);
+                let row =
+                    (heads(o).q.len + 2 * heads(o).kv.len) * self.d + usize::from(self.masked);
                 self.rows_of(r, u) * row
             })
             .sum();
-        let back: usize =
-            (0..self.ulysses).filter(|o| *o != u).map(|o| self.rows_of(r, o) * heads(u).q.len * self.d).sum();
+        let back: usize = (0..self.ulysses)
+            .filter(|o| *o != u)
+            .map(|o| self.rows_of(r, o) * heads(u).q.len * self.d)
+            .sum();
         self.batch * 4 * (there + back)
     }
 
@@ -149,7 +211,11 @@ impl Case {
         if mine.q.len == 0 {
             return 0;
         }
-        let kv = if mine.repeats().is_some() { mine.q.len } else { mine.kv.len };
+        let kv = if mine.repeats().is_some() {
+            mine.q.len
+        } else {
+            mine.kv.len
+        };
         let row = 2 * kv * self.d + usize::from(self.masked);
         (0..self.ring - 1)
             .map(|hop| {
@@ -163,7 +229,11 @@ impl Case {
 
 fn bytes(stats: &Stats, axis: Axis) -> usize {
     // Splitting the world into axes moves no tensors.
-    stats.iter().filter(|((_, a), _)| *a == Some(axis)).map(|(_, s)| s.bytes).sum()
+    stats
+        .iter()
+        .filter(|((_, a), _)| *a == Some(axis))
+        .map(|(_, s)| s.bytes)
+        .sum()
 }
 
 /// Degrees up to 8 each with at most 16 ranks.
@@ -172,7 +242,17 @@ fn degrees() -> impl Strategy<Value = (usize, usize)> {
 }
 
 fn lengths() -> impl Strategy<Value = usize> {
-    prop_oneof![Just(1usize), Just(2), Just(7), Just(13), Just(31), Just(37), Just(64), Just(97), 1usize..120]
+    prop_oneof![
+        Just(1usize),
+        Just(2),
+        Just(7),
+        Just(13),
+        Just(31),
+        Just(37),
+        Just(64),
+        Just(97),
+        1usize..120
+    ]
 }
 
 proptest! {
@@ -205,10 +285,25 @@ proptest! {
 
 #[test]
 fn flux_sd3_and_hunyuan_shapes() {
-    for (heads, d, totals) in [(24, 128, vec![19, 60]), (38, 64, vec![33, 35]), (16, 88, vec![50])] {
+    for (heads, d, totals) in [
+        (24, 128, vec![19, 60]),
+        (38, 64, vec![33, 35]),
+        (16, 88, vec![50]),
+    ] {
         for (ulysses, ring) in [(2, 2), (3, 1), (8, 1), (1, 4), (4, 2)] {
             let totals = totals.clone();
-            Case { ulysses, ring, batch: 1, totals, heads, kv_heads: heads, d, causal: false, masked: false }.check();
+            Case {
+                ulysses,
+                ring,
+                batch: 1,
+                totals,
+                heads,
+                kv_heads: heads,
+                d,
+                causal: false,
+                masked: false,
+            }
+            .check();
         }
     }
 }
@@ -230,17 +325,35 @@ fn degree_one_is_the_inner_attention_bit_for_bit() {
     let want = Flash.attend(&AttnInput::new(&q, &k, &v)).unwrap();
     let got = threads::run(1, |world| {
         let mesh = DeviceMesh::new(&world, Degrees::default())?;
-        Ok(usp(&mesh, Order::Contiguous, Flash)?.attend(&AttnInput::new(&q, &k, &v))?.out)
+        Ok(usp(&mesh, Order::Contiguous, Flash)?
+            .attend(&AttnInput::new(&q, &k, &v))?
+            .out)
     });
     assert_eq!(got.unwrap()[0].as_bytes(), want.out.as_bytes());
 }
 
 #[test]
 fn segments_that_are_not_the_plans_are_an_error_on_every_rank() {
-    let case = Case { ulysses: 2, ring: 1, batch: 1, totals: vec![8], heads: 2, kv_heads: 2, d: 32, causal: false, masked: false };
+    let case = Case {
+        ulysses: 2,
+        ring: 1,
+        batch: 1,
+        totals: vec![8],
+        heads: 2,
+        kv_heads: 2,
+        d: 32,
+        causal: false,
+        masked: false,
+    };
     let q = case.tensor(1, 2);
     let outcome: Result<Vec<()>> = threads::run(2, |world| {
-        let mesh = DeviceMesh::new(&world, Degrees { ulysses: 2, ..Default::default() })?;
+        let mesh = DeviceMesh::new(
+            &world,
+            Degrees {
+                ulysses: 2,
+                ..Default::default()
+            },
+        )?;
         usp(&mesh, Order::Contiguous, Flash)?.attend(&AttnInput::new(&q, &q, &q))?;
         Ok(())
     });

@@ -2,7 +2,8 @@ use crate::{SequencePlan, heads::Heads};
 use std::fmt;
 use xdit_comm::{Group, Shard, Spec};
 use xdit_kernels::{
-    AttnInput, AttnOut, Attention, DType, Device, Error, Mask, Result, Segment, Tensor, TensorMut, View,
+    DType, Device, Error, Result, Tensor, TensorMut, View,
+    attention::{Attention, AttnInput, AttnOut, Mask, Segment},
     layout,
 };
 
@@ -39,11 +40,19 @@ impl<A> Ulysses<A> {
         if group.world_size() != plan.ulysses || ring_rank >= plan.ring {
             return Err(Error::shape(
                 OP,
-                format!("a group of {} ranks and a ring rank below {}", plan.ulysses, plan.ring),
+                format!(
+                    "a group of {} ranks and a ring rank below {}",
+                    plan.ulysses, plan.ring
+                ),
                 (group.world_size(), ring_rank),
             ));
         }
-        Ok(Self { group, plan, ring_rank, inner })
+        Ok(Self {
+            group,
+            plan,
+            ring_rank,
+            inner,
+        })
     }
 }
 
@@ -68,7 +77,10 @@ fn pack(pieces: &[View<'_>], dtype: DType, device: Device) -> Result<Tensor> {
     let mut message = TensorMut::zeros([len], dtype, device)?;
     let mut at = 0;
     for piece in pieces {
-        let place = message.view_mut().narrow(0, at, piece.numel())?.reshape(piece.shape())?;
+        let place = message
+            .view_mut()
+            .narrow(0, at, piece.numel())?
+            .reshape(piece.shape())?;
         layout::copy_into(*piece, place)?;
         at += piece.numel();
     }
@@ -87,10 +99,15 @@ impl Rows {
         let mut runs = vec![Vec::new(); plan.ulysses];
         let mut at = 0;
         for &total in totals {
-            let of_rank: Vec<Vec<Shard>> = (0..plan.ulysses).map(|u| plan.runs(total, ring_rank, u)).collect();
+            let of_rank: Vec<Vec<Shard>> = (0..plan.ulysses)
+                .map(|u| plan.runs(total, ring_rank, u))
+                .collect();
             for run in 0..plan.runs_per_stream() {
                 for (rank, shards) in of_rank.iter().enumerate() {
-                    runs[rank].push(Shard { start: at, len: shards[run].len });
+                    runs[rank].push(Shard {
+                        start: at,
+                        len: shards[run].len,
+                    });
                     at += shards[run].len;
                 }
             }
@@ -115,14 +132,20 @@ impl Rows {
 
     /// The rows of `rank` among those of the group.
     fn pick(&self, rank: usize, whole: View<'_>) -> Result<Tensor> {
-        let parts = self.runs[rank].iter().map(|r| whole.narrow(1, r.start, r.len)).collect::<Result<Vec<_>>>()?;
+        let parts = self.runs[rank]
+            .iter()
+            .map(|r| whole.narrow(1, r.start, r.len))
+            .collect::<Result<Vec<_>>>()?;
         Tensor::cat(&parts, 1)
     }
 }
 
 /// [b, l, kv, d] with a key/value head for each query head.
 fn repeat_heads(x: &Tensor, reads: &[usize]) -> Result<Tensor> {
-    let heads = reads.iter().map(|&h| x.view().narrow(2, h, 1)).collect::<Result<Vec<_>>>()?;
+    let heads = reads
+        .iter()
+        .map(|&h| x.view().narrow(2, h, 1))
+        .collect::<Result<Vec<_>>>()?;
     Tensor::cat(&heads, 2)
 }
 
@@ -131,16 +154,28 @@ impl<A: Attention> Ulysses<A> {
         let (ranks, me) = (self.group.world_size(), self.group.rank());
         let (plan, ring_rank) = (self.plan, self.ring_rank);
         if input.mask.bias.is_some() {
-            return Err(Error::shape(OP, "no additive bias: it is not sharded", "a bias"));
+            return Err(Error::shape(
+                OP,
+                "no additive bias: it is not sharded",
+                "a bias",
+            ));
         }
         let totals = plan.totals(OP, input.segments, |total| plan.runs(total, ring_rank, me))?;
         let rows = Rows::new(&plan, &totals, ring_rank);
-        let (b, l, h, d) = (input.q.dim(0), input.q.dim(1), input.q.dim(2), input.q.dim(3));
+        let (b, l, h, d) = (
+            input.q.dim(0),
+            input.q.dim(1),
+            input.q.dim(2),
+            input.q.dim(3),
+        );
         let h_kv = input.k.dim(2);
         if l != rows.local(me) || input.k.dim(1) != l || h_kv == 0 || !h.is_multiple_of(h_kv) {
             return Err(Error::shape(
                 OP,
-                format!("q, k and v of {} local rows, with heads that are whole groups", rows.local(me)),
+                format!(
+                    "q, k and v of {} local rows, with heads that are whole groups",
+                    rows.local(me)
+                ),
                 (input.q, input.k),
             ));
         }
@@ -153,7 +188,10 @@ impl<A: Attention> Ulysses<A> {
             None => None,
             Some(mask) => {
                 let ones: Vec<f32> = mask.iter().map(|&m| f32::from(u8::from(m))).collect();
-                Some(layout::cast(View::from_slice(&ones, [b, l, 1, 1])?.on(device), dtype)?)
+                Some(layout::cast(
+                    View::from_slice(&ones, [b, l, 1, 1])?.on(device),
+                    dtype,
+                )?)
             }
         };
         let mask_heads = usize::from(mask.is_some());
@@ -170,11 +208,19 @@ impl<A: Attention> Ulysses<A> {
             })
             .collect::<Result<Vec<_>>>()?;
         let row = (mine.q.len + 2 * mine.kv.len) * d + mask_heads;
-        let expected: Vec<Spec> = (0..ranks).map(|r| Spec::new([b * rows.local(r) * row], dtype)).collect();
+        let expected: Vec<Spec> = (0..ranks)
+            .map(|r| Spec::new([b * rows.local(r) * row], dtype))
+            .collect();
         let received = self.group.all_to_all(messages, &expected)?;
 
-        let new = |heads: usize, d: usize| TensorMut::zeros([b, rows.total, heads, d], dtype, device);
-        let mut whole = [new(mine.q.len, d)?, new(mine.kv.len, d)?, new(mine.kv.len, d)?, new(mask_heads, 1)?];
+        let new =
+            |heads: usize, d: usize| TensorMut::zeros([b, rows.total, heads, d], dtype, device);
+        let mut whole = [
+            new(mine.q.len, d)?,
+            new(mine.kv.len, d)?,
+            new(mine.kv.len, d)?,
+            new(mask_heads, 1)?,
+        ];
         for (rank, message) in received.iter().enumerate() {
             let mut cursor = Cursor { message, at: 0 };
             for (part, (heads, d)) in whole.iter_mut().zip([
@@ -201,7 +247,11 @@ impl<A: Attention> Ulysses<A> {
             v: v.view(),
             segments: &segments,
             scale: input.scale,
-            mask: Mask { causal: input.mask.causal, key_mask: (mask_heads > 0).then_some(seen.as_slice()), bias: None },
+            mask: Mask {
+                causal: input.mask.causal,
+                key_mask: (mask_heads > 0).then_some(seen.as_slice()),
+                bias: None,
+            },
             lse: input.lse,
         };
         // A rank without heads has nothing to compute; nor has any rank of its ring.
@@ -210,11 +260,17 @@ impl<A: Attention> Ulysses<A> {
             _ => Some(self.inner.attend(&inner_input)?),
         };
         let empty = Tensor::zeros([b, rows.total, 0, d], dtype, device)?;
-        let out = self.send_back(part.as_ref().map_or(&empty, |p| &p.out), &rows, &heads, [b, l, h, d])?;
+        let out = self.send_back(
+            part.as_ref().map_or(&empty, |p| &p.out),
+            &rows,
+            &heads,
+            [b, l, h, d],
+        )?;
         let lse = if input.lse {
             let empty = Tensor::zeros([b, 0, rows.total], DType::F32, device)?;
             let lse = part.as_ref().map_or(&empty, |p| &p.lse);
-            let lse_blh1 = layout::contiguous(lse.view().transpose(1, 2)?)?.reshape([b, rows.total, mine.q.len, 1])?;
+            let lse_blh1 = layout::contiguous(lse.view().transpose(1, 2)?)?
+                .reshape([b, rows.total, mine.q.len, 1])?;
             let back = self.send_back(&lse_blh1, &rows, &heads, [b, l, h, 1])?;
             layout::contiguous(back.view().select(3, 0)?.transpose(1, 2)?)?
         } else {
@@ -224,10 +280,21 @@ impl<A: Attention> Ulysses<A> {
     }
 
     /// [b, rows of the group, my heads, d] → [b, my rows, all heads, d].
-    fn send_back(&self, x: &Tensor, rows: &Rows, heads: &[Heads], shape: [usize; 4]) -> Result<Tensor> {
+    fn send_back(
+        &self,
+        x: &Tensor,
+        rows: &Rows,
+        heads: &[Heads],
+        shape: [usize; 4],
+    ) -> Result<Tensor> {
         let [b, l, _, d] = shape;
-        let messages = (0..heads.len()).map(|r| rows.pick(r, x.view())).collect::<Result<Vec<_>>>()?;
-        let expected: Vec<Spec> = heads.iter().map(|from| Spec::new([b, l, from.q.len, d], x.dtype())).collect();
+        let messages = (0..heads.len())
+            .map(|r| rows.pick(r, x.view()))
+            .collect::<Result<Vec<_>>>()?;
+        let expected: Vec<Spec> = heads
+            .iter()
+            .map(|from| Spec::new([b, l, from.q.len, d], x.dtype()))
+            .collect();
         let received = self.group.all_to_all(messages, &expected)?;
         let views: Vec<View<'_>> = received.iter().map(Tensor::view).collect();
         Tensor::cat(&views, 2)
@@ -239,7 +306,11 @@ impl<A: Attention> Ulysses<A> {
             .iter()
             .flat_map(|&total| {
                 let chunks = self.plan.chunks(total, self.ring_rank);
-                chunks.into_iter().map(move |c| Segment { start: c.start, len: c.len, total })
+                chunks.into_iter().map(move |c| Segment {
+                    start: c.start,
+                    len: c.len,
+                    total,
+                })
             })
             .collect()
     }

@@ -61,10 +61,12 @@ pub struct AttnInput<'a> {
     pub scale: Option<f32>,
     /// Which keys a query sees, and what is added to the scores.
     pub mask: Mask<'a>,
+    /// Whether the caller reads [`AttnOut::lse`]: a wrapper that would have to send it leaves it out otherwise.
+    pub lse: bool,
 }
 
 impl<'a> AttnInput<'a> {
-    /// Attention of one whole stream, without a mask, scaled by 1/√d.
+    /// Attention of one whole stream, without a mask, scaled by 1/√d; the log-sum-exp is wanted.
     pub fn new(q: impl Into<View<'a>>, k: impl Into<View<'a>>, v: impl Into<View<'a>>) -> Self {
         Self {
             q: q.into(),
@@ -73,6 +75,7 @@ impl<'a> AttnInput<'a> {
             segments: &[],
             scale: None,
             mask: Mask::default(),
+            lse: true,
         }
     }
 }
@@ -105,7 +108,8 @@ pub struct Mask<'a> {
 pub struct AttnOut {
     /// [b, lq, h, d], of q's dtype. A row that sees no key is 0.
     pub out: Tensor,
-    /// [b, h, lq] f32: natural log of the sum of e^score over the keys seen; −∞ for a row that sees none.
+    /// [b, h, lq] f32: natural log of the sum of e^score over the keys seen; −∞ for a row that sees none. A wrapper may
+    /// return it empty, [b, h, 0], where [`AttnInput::lse`] is false.
     pub lse: Tensor,
 }
 
