@@ -99,7 +99,12 @@ impl Group {
         self
     }
 
-    fn argument(&self, op: &'static str, expected: impl ToString, got: impl ToString) -> Error {
+    pub(crate) fn argument(
+        &self,
+        op: &'static str,
+        expected: impl ToString,
+        got: impl ToString,
+    ) -> Error {
         Error::Argument {
             op,
             rank: self.rank(),
@@ -109,14 +114,14 @@ impl Group {
         }
     }
 
-    fn peer(&self, op: &'static str, rank: usize) -> Result<()> {
+    pub(crate) fn peer(&self, op: &'static str, rank: usize) -> Result<()> {
         if rank < self.world_size() {
             return Ok(());
         }
         Err(self.argument(op, format!("a rank below {}", self.world_size()), rank))
     }
 
-    fn per_rank<T>(&self, op: &'static str, what: &str, items: &[T]) -> Result<()> {
+    pub(crate) fn per_rank<T>(&self, op: &'static str, what: &str, items: &[T]) -> Result<()> {
         if items.len() == self.world_size() {
             return Ok(());
         }
@@ -127,7 +132,7 @@ impl Group {
         ))
     }
 
-    fn start(&self, call: Call) -> Result<Pending> {
+    pub(crate) fn start(&self, call: Call) -> Result<Pending> {
         let op = call.op;
         self.counters.started(
             op,
@@ -253,173 +258,6 @@ impl Group {
             gives: vec![tensor.clone()],
             expects: vec![Spec::of(tensor)],
         })
-    }
-
-    /// Sends to `dst` and waits until the tensor may be dropped here.
-    ///
-    /// # Errors
-    /// [`Error::PeerLost`]; [`Error::Argument`] if there is no such rank.
-    pub fn send(&self, tensor: &Tensor, dst: usize) -> Result<()> {
-        self.start_send(tensor, dst)?.wait().map(drop)
-    }
-
-    /// The next tensor from `src`, which has this shape and dtype.
-    ///
-    /// # Errors
-    /// [`Error::Disagree`] if what was sent differs from `expected`; [`Error::PeerLost`].
-    pub fn recv(&self, expected: Spec, src: usize) -> Result<Tensor> {
-        self.start_recv(expected, src)?.wait_one()
-    }
-
-    /// What `src` sends, while `tensor` goes to `dst`.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send) and [`recv`](Self::recv).
-    pub fn send_recv(
-        &self,
-        tensor: &Tensor,
-        dst: usize,
-        expected: Spec,
-        src: usize,
-    ) -> Result<Tensor> {
-        self.start_send_recv(tensor, dst, expected, src)?.wait_one()
-    }
-
-    /// The root's tensor.
-    ///
-    /// # Collective
-    /// Every rank calls it with the same root and spec; the root alone gives a tensor.
-    ///
-    /// # Errors
-    /// [`Error::Disagree`], [`Error::PeerLost`], [`Error::Argument`].
-    pub fn broadcast(
-        &self,
-        tensor: Option<&Tensor>,
-        expected: Spec,
-        root: usize,
-    ) -> Result<Tensor> {
-        self.start_broadcast(tensor, expected, root)?.wait_one()
-    }
-
-    /// My part of what the root gives: its i-th tensor goes to rank i. Parts may differ in shape.
-    ///
-    /// # Collective
-    /// Every rank calls it with the same root; the root alone gives tensors, one a rank.
-    ///
-    /// # Errors
-    /// As [`broadcast`](Self::broadcast).
-    pub fn scatter(
-        &self,
-        tensors: Option<Vec<Tensor>>,
-        expected: Spec,
-        root: usize,
-    ) -> Result<Tensor> {
-        self.peer("scatter", root)?;
-        if tensors.is_some() != (self.rank() == root) {
-            return Err(self.argument(
-                "scatter",
-                "tensors on the root and on no other rank",
-                tensors.is_some(),
-            ));
-        }
-        let gives = tensors.unwrap_or_default();
-        if self.rank() == root {
-            self.per_rank("scatter", "a tensor", &gives)?;
-        }
-        let op = Op::Scatter { root };
-        let expects = vec![expected];
-        self.start(Call { op, gives, expects })?.wait_one()
-    }
-
-    /// On the root every rank's tensor, in rank order; nothing elsewhere. Shapes may differ from rank to rank.
-    ///
-    /// # Collective
-    /// Every rank calls it with the same root and all specs.
-    ///
-    /// # Errors
-    /// As [`broadcast`](Self::broadcast).
-    pub fn gather(&self, tensor: &Tensor, expected: &[Spec], root: usize) -> Result<Vec<Tensor>> {
-        self.peer("gather", root)?;
-        self.per_rank("gather", "a spec", expected)?;
-        let expects = if self.rank() == root {
-            expected.to_vec()
-        } else {
-            vec![]
-        };
-        self.start(Call {
-            op: Op::Gather { root },
-            gives: vec![tensor.clone()],
-            expects,
-        })?
-        .wait()
-    }
-
-    /// Every rank's tensor, in rank order. Shapes may differ from rank to rank, as `expected` says.
-    ///
-    /// # Collective
-    /// Every rank calls it with the same specs.
-    ///
-    /// # Errors
-    /// [`Error::Disagree`], [`Error::PeerLost`], [`Error::Argument`].
-    pub fn all_gather(&self, tensor: &Tensor, expected: &[Spec]) -> Result<Vec<Tensor>> {
-        self.start_all_gather(tensor, expected)?.wait()
-    }
-
-    /// All ranks' tensors made one, in rank order and f32, so that every rank has the same bytes.
-    ///
-    /// # Collective
-    /// Every rank calls it with one shape, dtype and operation.
-    ///
-    /// # Errors
-    /// [`Error::Disagree`], [`Error::PeerLost`].
-    pub fn all_reduce(&self, tensor: &Tensor, how: ReduceOp) -> Result<Tensor> {
-        self.start_all_reduce(tensor, how)?.wait_one()
-    }
-
-    /// The reduction of every rank's tensor for me: `tensors[i]` is this rank's share of rank i's result.
-    ///
-    /// # Collective
-    /// Every rank calls it with the same shapes; shapes may differ from receiver to receiver.
-    ///
-    /// # Errors
-    /// As [`all_reduce`](Self::all_reduce).
-    pub fn reduce_scatter(&self, tensors: Vec<Tensor>, how: ReduceOp) -> Result<Tensor> {
-        self.per_rank("reduce_scatter", "a tensor", &tensors)?;
-        let expects = vec![Spec::of(&tensors[self.rank()])];
-        self.start(Call {
-            op: Op::ReduceScatter(how),
-            gives: tensors,
-            expects,
-        })?
-        .wait_one()
-    }
-
-    /// The tensors that the ranks have for me: rank i's j-th tensor becomes rank j's i-th. Shapes may all differ.
-    ///
-    /// # Collective
-    /// Every rank calls it; `expected[i]` is what rank i gives to me.
-    ///
-    /// # Errors
-    /// [`Error::Disagree`], [`Error::PeerLost`], [`Error::Argument`].
-    pub fn all_to_all(&self, tensors: Vec<Tensor>, expected: &[Spec]) -> Result<Vec<Tensor>> {
-        self.start_all_to_all(tensors, expected)?.wait()
-    }
-
-    /// Returns when every rank has called it.
-    ///
-    /// # Collective
-    /// Every rank calls it.
-    ///
-    /// # Errors
-    /// [`Error::PeerLost`].
-    pub fn barrier(&self) -> Result<()> {
-        self.start(Call {
-            op: Op::Barrier,
-            gives: vec![],
-            expects: vec![],
-        })?
-        .wait()
-        .map(drop)
     }
 
     /// The group of the ranks that give the same color, ordered by key, then by rank here.

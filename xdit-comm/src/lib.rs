@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod blocking;
 pub mod conformance;
 mod error;
 mod group;
