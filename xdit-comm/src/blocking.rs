@@ -7,7 +7,7 @@ impl Group {
     /// Sends to `dst` and waits until the tensor may be dropped here.
     ///
     /// # Errors
-    /// [`Error::PeerLost`]; [`Error::Argument`] if there is no such rank.
+    /// [`Error::PeerLost`](crate::Error::PeerLost); [`Error::Argument`](crate::Error::Argument) if there is no such rank.
     pub fn send(&self, tensor: &Tensor, dst: usize) -> Result<()> {
         self.start_send(tensor, dst)?.wait().map(drop)
     }
@@ -15,7 +15,7 @@ impl Group {
     /// The next tensor from `src`, which has this shape and dtype.
     ///
     /// # Errors
-    /// [`Error::Disagree`] if what was sent differs from `expected`; [`Error::PeerLost`].
+    /// [`Error::Disagree`](crate::Error::Disagree) if what was sent differs from `expected`; [`Error::PeerLost`](crate::Error::PeerLost).
     pub fn recv(&self, expected: Spec, src: usize) -> Result<Tensor> {
         self.start_recv(expected, src)?.wait_one()
     }
@@ -40,7 +40,7 @@ impl Group {
     /// Every rank calls it with the same root and spec; the root alone gives a tensor.
     ///
     /// # Errors
-    /// [`Error::Disagree`], [`Error::PeerLost`], [`Error::Argument`].
+    /// [`Error::Disagree`](crate::Error::Disagree), [`Error::PeerLost`](crate::Error::PeerLost), [`Error::Argument`](crate::Error::Argument).
     pub fn broadcast(
         &self,
         tensor: Option<&Tensor>,
@@ -109,7 +109,7 @@ impl Group {
     /// Every rank calls it with the same specs.
     ///
     /// # Errors
-    /// [`Error::Disagree`], [`Error::PeerLost`], [`Error::Argument`].
+    /// [`Error::Disagree`](crate::Error::Disagree), [`Error::PeerLost`](crate::Error::PeerLost), [`Error::Argument`](crate::Error::Argument).
     pub fn all_gather(&self, tensor: &Tensor, expected: &[Spec]) -> Result<Vec<Tensor>> {
         self.start_all_gather(tensor, expected)?.wait()
     }
@@ -120,7 +120,7 @@ impl Group {
     /// Every rank calls it with one shape, dtype and operation.
     ///
     /// # Errors
-    /// [`Error::Disagree`], [`Error::PeerLost`].
+    /// [`Error::Disagree`](crate::Error::Disagree), [`Error::PeerLost`](crate::Error::PeerLost).
     pub fn all_reduce(&self, tensor: &Tensor, how: ReduceOp) -> Result<Tensor> {
         self.start_all_reduce(tensor, how)?.wait_one()
     }
@@ -149,7 +149,7 @@ impl Group {
     /// Every rank calls it; `expected[i]` is what rank i gives to me.
     ///
     /// # Errors
-    /// [`Error::Disagree`], [`Error::PeerLost`], [`Error::Argument`].
+    /// [`Error::Disagree`](crate::Error::Disagree), [`Error::PeerLost`](crate::Error::PeerLost), [`Error::Argument`](crate::Error::Argument).
     pub fn all_to_all(&self, tensors: Vec<Tensor>, expected: &[Spec]) -> Result<Vec<Tensor>> {
         self.start_all_to_all(tensors, expected)?.wait()
     }
@@ -160,7 +160,7 @@ impl Group {
     /// Every rank calls it.
     ///
     /// # Errors
-    /// [`Error::PeerLost`].
+    /// [`Error::PeerLost`](crate::Error::PeerLost).
     pub fn barrier(&self) -> Result<()> {
         self.start(Call {
             op: Op::Barrier,
