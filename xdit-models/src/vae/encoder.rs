@@ -227,6 +227,6 @@ impl Moments {
                     )
                 })
                 .collect();
-        Ok(Tensor::from_slice(&values, [b, h, w, c])?)
+        Ok(Tensor::from_slice(&values, [b, h, w, c])?.on(self.parameters_bhwc.device()))
     }
 }
