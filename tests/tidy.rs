@@ -53,8 +53,8 @@ const ARROWS: [(&str, &[&str]); 5] = [
     ("xdit-kernels", &[]),
     ("xdit-comm", &["xdit-kernels"]),
     ("xdit-usp", &["xdit-kernels", "xdit-comm"]),
-    ("xdit-models", &["xdit-kernels"]),
-    ("xdit-cli", &["xdit-kernels", "xdit-models"]),
+    ("xdit-models", &["xdit-kernels", "xdit-comm", "xdit-usp"]),
+    ("xdit-cli", &["xdit-kernels", "xdit-comm", "xdit-models"]),
 ];
 
 fn crates() -> impl Iterator<Item = (&'static str, PathBuf)> {

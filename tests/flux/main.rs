@@ -5,4 +5,5 @@ mod cases;
 mod demo;
 mod flux_dev;
 mod golden;
+mod parallel;
 mod vae;

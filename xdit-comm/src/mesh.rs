@@ -80,6 +80,14 @@ impl Degrees {
         }
     }
 
+    /// Where a rank stands on one axis.
+    ///
+    /// # Panics
+    /// If a degree is 0.
+    pub fn coord(&self, rank: usize, axis: Axis) -> usize {
+        coord_and_color(self, rank, axis).0
+    }
+
     fn with(mut self, axis: Axis, degree: usize) -> Self {
         match axis {
             Axis::Data => self.data = degree,

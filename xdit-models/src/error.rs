@@ -128,6 +128,19 @@ pub enum Error {
         step: usize,
     },
 
+    /// One rank of a run failed, and with it the run.
+    #[error("{rank}: {source}")]
+    Rank {
+        /// The rank and its coordinates on the mesh.
+        rank: String,
+        /// What went wrong there.
+        source: Box<Error>,
+    },
+
+    /// Ranks lost each other, or degrees that make no mesh.
+    #[error(transparent)]
+    Comm(xdit_comm::Error),
+
     /// A kernel failed: no memory, or shapes that do not fit (a fault of this library).
     #[error(transparent)]
     Kernel(#[from] xdit_kernels::Error),
@@ -160,7 +173,7 @@ pub enum ErrorCategory {
     Stopped,
     /// The operating system or the network failed.
     Io,
-    /// A kernel was called wrongly: a fault of this library.
+    /// A kernel was called wrongly, or a rank panicked: a fault of this library.
     Internal,
 }
 
@@ -189,7 +202,31 @@ impl Error {
             Self::Kernel(xdit_kernels::Error::OutOfMemory { .. }) => ErrorCategory::OutOfMemory,
             Self::Kernel(xdit_kernels::Error::Io { .. }) => ErrorCategory::Io,
             Self::Kernel(_) => ErrorCategory::Internal,
+            Self::Rank { source, .. } => source.category(),
+            Self::Comm(xdit_comm::Error::Degrees(_)) => ErrorCategory::InvalidRequest,
+            Self::Comm(_) => ErrorCategory::Internal,
             Self::Io { .. } | Self::Hub { .. } => ErrorCategory::Io,
+        }
+    }
+
+    /// The other ranks' failure that this error reports, or the error itself where it is this rank's own.
+    pub(crate) fn lost_peer(self) -> Result<xdit_comm::Error, Self> {
+        use xdit_comm::Error as Comm;
+        let comm = match self {
+            Self::Comm(comm) => comm,
+            Self::Kernel(kernel) => match kernel {
+                // Attention carries it through its own crate's error.
+                xdit_kernels::Error::Other(inner) => match inner.downcast::<Comm>() {
+                    Ok(comm) => *comm,
+                    Err(inner) => return Err(Self::Kernel(xdit_kernels::Error::Other(inner))),
+                },
+                kernel => return Err(Self::Kernel(kernel)),
+            },
+            own => return Err(own),
+        };
+        match comm {
+            Comm::PeerLost { .. } | Comm::Disagree { .. } | Comm::Deadlock(_) => Ok(comm),
+            own => Err(Self::Comm(own)),
         }
     }
 
@@ -212,6 +249,12 @@ impl Error {
             file: file.into(),
             reason: reason.to_string(),
         }
+    }
+}
+
+impl From<xdit_comm::Error> for Error {
+    fn from(error: xdit_comm::Error) -> Self {
+        Self::Comm(error)
     }
 }
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod activation;
+mod compose;
 pub mod config;
 #[cfg(feature = "demo")]
 mod demo;
@@ -17,6 +18,7 @@ mod memory;
 mod model_index;
 pub mod noise;
 mod observer;
+mod parallel;
 mod pipeline;
 mod request;
 pub mod schedulers;
@@ -32,6 +34,7 @@ pub use error::{Error, ErrorCategory, Result};
 pub use image::Image;
 pub use model_index::{ComponentClass, MODEL_INDEX, ModelIndex, PipelineClass};
 pub use observer::{Observer, Phase, PhaseEvent, StepEnd};
+pub use parallel::{Parallel, RankBackend};
 pub use pipeline::{LoadOptions, Output, Pipeline};
 pub use request::{Defaults, OutputType, Request};
 pub use source::ModelSource;

@@ -2,6 +2,7 @@
 
 use std::num::NonZero;
 
+use xdit_comm::Stats;
 use xdit_kernels::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
@@ -9,6 +10,7 @@ use crate::flux::FluxPipeline;
 use crate::image::Image;
 use crate::model_index::{ModelIndex, PipelineClass};
 use crate::observer::Observer;
+use crate::parallel::Parallel;
 use crate::request::{Defaults, Request};
 use crate::source::ModelSource;
 
@@ -54,6 +56,8 @@ pub struct Output {
     pub height: usize,
     /// Width of the images in pixels, after snapping.
     pub width: usize,
+    /// What each rank sent, by rank; empty when there was one.
+    pub communication: Vec<Stats>,
 }
 
 /// A loaded pipeline of any supported class.
@@ -78,6 +82,7 @@ pub struct Output {
 pub struct Pipeline {
     model: Model,
     pool: rayon::ThreadPool,
+    parallel: Parallel,
 }
 
 /// The pipelines that can be run.
@@ -98,7 +103,7 @@ impl Pipeline {
         options: &LoadOptions,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let pool = pool(options.threads)?;
+        let pool = pool(options.threads, "xdit")?;
         let model = pool.install(|| {
             Ok(match ModelIndex::read(source)?.pipeline {
                 PipelineClass::Flux => {
@@ -109,7 +114,33 @@ impl Pipeline {
         Ok(Self {
             model: model.map_err(named_memory)?,
             pool,
+            parallel: Parallel::default(),
         })
+    }
+
+    /// The same pipeline, spread over ranks.
+    ///
+    /// # Errors
+    /// [`Error::Comm`] for degrees that make no mesh (the message names the nearest that do),
+    /// [`Error::InvalidRequest`] for an axis that this version does not use.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[cfg(feature = "demo")] {
+    /// use xdit_comm::Degrees;
+    /// use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request};
+    /// let pipe = Pipeline::load(&ModelSource::demo(), &LoadOptions::default(), &mut ())?;
+    /// let pipe = pipe.parallel(Parallel::threads(Degrees { ulysses: 2, ..Degrees::default() }))?;
+    /// let request = Request::new(["a red circle"]).height(64).width(80).num_inference_steps(1);
+    /// let output = pipe.generate(&request, &mut ())?;
+    /// assert_eq!((output.images.len(), output.communication.len()), (1, 2));
+    /// # }
+    /// # Ok::<(), xdit_models::Error>(())
+    /// ```
+    pub fn parallel(mut self, parallel: Parallel) -> Result<Self> {
+        parallel.check()?;
+        self.parallel = parallel;
+        Ok(self)
     }
 
     /// The class of the pipeline.
@@ -142,7 +173,9 @@ impl Pipeline {
     pub fn generate(&self, request: &Request, observer: &mut dyn Observer) -> Result<Output> {
         let _span = tracing::info_span!("generate").entered();
         let output = self.pool.install(|| match &self.model {
-            Model::Flux(pipeline) => pipeline.generate(request, observer),
+            Model::Flux(pipeline) => {
+                pipeline.generate(request, &self.parallel, self.threads(), observer)
+            }
         });
         output.map_err(named_memory)
     }
@@ -151,7 +184,8 @@ impl Pipeline {
 /// More threads than this are a mistake.
 const MAX_THREADS: usize = 4096;
 
-fn pool(threads: Option<usize>) -> Result<rayon::ThreadPool> {
+/// Compute threads; `name` is what their names begin with.
+pub(crate) fn pool(threads: Option<usize>, name: &str) -> Result<rayon::ThreadPool> {
     // Asked here because rayon would read its environment variable.
     let threads =
         threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get));
@@ -162,9 +196,10 @@ fn pool(threads: Option<usize>) -> Result<rayon::ThreadPool> {
             format!("from 1 to {MAX_THREADS}"),
         ));
     }
+    let name = name.to_owned();
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
-        .thread_name(|i| format!("xdit-{i}"))
+        .thread_name(move |i| format!("{name}.{i}"))
         .build()
         .map_err(|error| {
             Error::invalid(

@@ -3,7 +3,7 @@
 //! Shapes: b images, l tokens, h heads, d head dim, c = h · d channels. Text stands before the image in joint sequences.
 
 use xdit_kernels::activation::Activation;
-use xdit_kernels::attention::{Attention, AttnInput, Segment};
+use xdit_kernels::attention::{Attention, AttnInput};
 use xdit_kernels::linear::{Epilogue, Linear};
 use xdit_kernels::norm::layer_norm_modulate;
 use xdit_kernels::rope::{QkNormRope, qk_norm_rope_into};
@@ -162,7 +162,7 @@ impl DoubleBlock {
             .project(text_blc, &modulation[1], rope, 0, &mut joint)?;
         self.image
             .project(image_blc, &modulation[0], rope, text_len, &mut joint)?;
-        let attn_blc = joint.attend(attention, [text_len, image_len])?;
+        let attn_blc = joint.attend(attention, rope)?;
         let text = self.text.finish(
             text_blc,
             &modulation[1],
@@ -225,7 +225,7 @@ impl SingleBlock {
         rope: &RotaryTables,
         attention: &mut dyn Attention,
     ) -> Result<Tensor> {
-        let (length, c, text_len) = (x_blc.dim(1), x_blc.dim(2), rope.text_len());
+        let (length, c) = (x_blc.dim(1), x_blc.dim(2));
         let normed = layer_norm_modulate(
             x_blc,
             chunk(modulation, 0, c)?,
@@ -239,7 +239,7 @@ impl SingleBlock {
             rope,
             0,
         )?;
-        let attn_blc = joint.attend(attention, [text_len, length - text_len])?;
+        let attn_blc = joint.attend(attention, rope)?;
         let mlp_blc = self
             .mlp
             .forward_with(&[normed.view()], Epilogue::Activation(Activation::GeluTanh))?;
@@ -299,20 +299,11 @@ impl Joint {
     }
 
     /// `[b, l, c]`.
-    fn attend(
-        self,
-        attention: &mut dyn Attention,
-        [text_len, image_len]: [usize; 2],
-    ) -> Result<Tensor> {
+    fn attend(self, attention: &mut dyn Attention, rope: &RotaryTables) -> Result<Tensor> {
         let (q, k, v) = (self.q.freeze(), self.k.freeze(), self.v.freeze());
-        let whole = |len| Segment {
-            start: 0,
-            len,
-            total: len,
-        };
-        let segments = [whole(text_len), whole(image_len)];
         let input = AttnInput {
-            segments: &segments,
+            segments: rope.segments(),
+            lse: false,
             ..AttnInput::new(q.view(), k.view(), v.view())
         };
         let out = attention.attend(&input)?.out;

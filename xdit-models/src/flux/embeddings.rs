@@ -4,6 +4,7 @@
 //! Shapes: b images, l tokens, c channels, d head dim.
 
 use xdit_kernels::activation::Activation;
+use xdit_kernels::attention::Segment;
 use xdit_kernels::linear::{Epilogue, Linear};
 use xdit_kernels::{Tensor, View, elementwise, rope};
 
@@ -154,7 +155,8 @@ fn frequency(i: usize, half: usize) -> f32 {
     }
 }
 
-/// Cosines and sines that rotate queries and keys, for the text tokens and then the image tokens of one image size.
+/// Where tokens stand: the cosines and sines that rotate their queries and keys, and which rows of the whole text and image
+/// streams they are. Text tokens come first, then the image tokens of one image size.
 ///
 /// # Examples
 /// ```
@@ -169,7 +171,8 @@ fn frequency(i: usize, half: usize) -> f32 {
 pub struct RotaryTables {
     cos_ld: Tensor,
     sin_ld: Tensor,
-    text_len: usize,
+    /// Of text and of image.
+    segments: [Segment; 2],
 }
 
 impl RotaryTables {
@@ -203,7 +206,39 @@ impl RotaryTables {
         Ok(Self {
             cos_ld: join(&cos)?,
             sin_ld: join(&sin)?,
-            text_len,
+            segments: [text_len, rows * columns].map(|total| Segment {
+                start: 0,
+                len: total,
+                total,
+            }),
+        })
+    }
+
+    /// The tables of some of the tokens: these rows of the whole text stream and of the whole image stream.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel) if these are not the whole tables or have no such rows.
+    pub fn part(&self, text: Segment, image: Segment) -> Result<Self> {
+        let [whole_text, whole_image] = self.segments;
+        if [text.total, image.total] != [whole_text.len, whole_image.len] {
+            return Err(xdit_kernels::Error::shape(
+                "rotary tables",
+                format!("rows of {} and {} tokens", whole_text.len, whole_image.len),
+                (text, image),
+            )
+            .into());
+        }
+        let rows = |table: &Tensor| {
+            let text_rows = table.view().narrow(0, text.start, text.len)?;
+            let image_rows = table
+                .view()
+                .narrow(0, text.total + image.start, image.len)?;
+            Tensor::cat(&[text_rows, image_rows], 0)
+        };
+        Ok(Self {
+            cos_ld: rows(&self.cos_ld)?,
+            sin_ld: rows(&self.sin_ld)?,
+            segments: [text, image],
         })
     }
 
@@ -228,7 +263,13 @@ impl RotaryTables {
     /// How many of them are text.
     #[must_use]
     pub fn text_len(&self) -> usize {
-        self.text_len
+        self.segments[0].len
+    }
+
+    /// Which rows of the whole text and image streams the tokens are.
+    #[must_use]
+    pub fn segments(&self) -> &[Segment; 2] {
+        &self.segments
     }
 
     /// Rows `start..start + len` of both tables.

@@ -7,6 +7,7 @@ mod embeddings;
 mod latents;
 mod pipeline;
 mod plan;
+mod replica;
 mod transformer;
 
 pub use config::FluxConfig;

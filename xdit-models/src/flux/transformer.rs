@@ -66,6 +66,24 @@ pub struct FluxText {
     pooled: Tensor,
 }
 
+impl FluxText {
+    /// Prompts `start..start + len`.
+    pub(crate) fn select(&self, start: usize, len: usize) -> Result<Self> {
+        Ok(Self {
+            context: self.context.narrow(0, start, len)?,
+            pooled: self.pooled.narrow(0, start, len)?,
+        })
+    }
+
+    /// The same prompts with other rows of their tokens.
+    pub(crate) fn with_rows(&self, rows: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self {
+            context: rows(&self.context)?,
+            pooled: self.pooled.clone(),
+        })
+    }
+}
+
 /// The arguments of one forward pass.
 #[derive(Clone, Copy, Debug)]
 pub struct FluxInput<'a> {
@@ -77,7 +95,7 @@ pub struct FluxInput<'a> {
     pub timestep: &'a [f32],
     /// One per image; needed by models with `guidance_embeds`, ignored by others.
     pub guidance: Option<&'a [f32]>,
-    /// The rotary tables of text and image.
+    /// The rotary tables of text and image. Where they are those of a part of the tokens, so are latents and text.
     pub rotary: &'a RotaryTables,
 }
 

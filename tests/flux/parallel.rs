@@ -1,0 +1,212 @@
+//! Ranks: the same pictures, however many make them together.
+
+use std::ops::ControlFlow;
+
+use xdit_comm::{Axis, Degrees};
+use xdit_models::{
+    ErrorCategory, LoadOptions, ModelSource, Observer, Output, Parallel, Pipeline, Request, StepEnd,
+};
+
+use crate::golden::{max_abs, path, within};
+
+/// f32 sums in another order inside attention, through all steps and the decoder. Seen: below 5e-6.
+const IMAGE: f64 = 2e-5;
+
+fn golden_pipeline(name: &str) -> Pipeline {
+    let source =
+        ModelSource::folder(path(&format!("pipelines/{name}"))).expect("a golden pipeline");
+    load(&source)
+}
+
+fn load(source: &ModelSource) -> Pipeline {
+    let options = LoadOptions {
+        threads: Some(2),
+        ..LoadOptions::default()
+    };
+    Pipeline::load(source, &options, &mut ()).expect("a pipeline")
+}
+
+fn over(pipe: Pipeline, degrees: Degrees) -> Pipeline {
+    pipe.parallel(Parallel::threads(degrees))
+        .expect("a legal plan")
+}
+
+fn sequence(ring: usize, ulysses: usize) -> Degrees {
+    Degrees {
+        ring,
+        ulysses,
+        ..Degrees::default()
+    }
+}
+
+fn draw(pipe: &Pipeline, request: &Request) -> Output {
+    pipe.generate(request, &mut ()).expect("pictures")
+}
+
+fn float(output: &Output) -> Vec<f32> {
+    output.float.as_ref().expect("a picture").to_f32_vec()
+}
+
+/// Every plan of at most eight ranks.
+fn plans() -> Vec<Degrees> {
+    (1..=8)
+        .flat_map(|ring| (1..=8 / ring).map(move |ulysses| sequence(ring, ulysses)))
+        .filter(|plan| plan.product() != Some(1))
+        .collect()
+}
+
+fn same_picture_under(mut pipe: Pipeline, request: &Request, plans: &[Degrees]) {
+    let whole = draw(&pipe, request);
+    for plan in plans {
+        pipe = over(pipe, *plan);
+        let shared = draw(&pipe, request);
+        let apart = max_abs(&float(&shared), &float(&whole));
+        assert!(within(apart, IMAGE), "{plan}: {apart:.2e}");
+        assert_eq!(shared.images.len(), whole.images.len());
+        assert_eq!(Some(shared.communication.len()), plan.product());
+    }
+}
+
+#[test]
+fn any_ulysses_and_ring_give_the_picture_of_one_rank() {
+    // Four heads, so that Ulysses has more ranks than heads; 7 × 5 image tokens and 13 of text divide by nothing.
+    let request = Request::new(["a red circle and a blue square"])
+        .negative_prompt(["green"])
+        .true_cfg_scale(2.0)
+        .height(112)
+        .width(80)
+        .num_inference_steps(2)
+        .max_sequence_length(13);
+    same_picture_under(golden_pipeline("flux-dev"), &request, &plans());
+}
+
+#[test]
+fn more_ranks_than_tokens_is_legal() {
+    let request = Request::new(["a"; 2])
+        .height(16)
+        .width(32)
+        .num_inference_steps(1)
+        .max_sequence_length(1);
+    let plans = [sequence(3, 2), sequence(1, 8), sequence(5, 1)];
+    same_picture_under(golden_pipeline("flux-schnell"), &request, &plans);
+}
+
+#[test]
+fn the_demo_at_a_size_that_divides_by_nothing() {
+    let request = Request::new(["a red circle on a blue background"])
+        .height(336)
+        .width(272)
+        .num_inference_steps(2);
+    let plans = [sequence(2, 2), sequence(1, 3), sequence(5, 1)];
+    same_picture_under(load(&ModelSource::demo()), &request, &plans);
+}
+
+#[test]
+#[ignore = "twenty plans at twenty steps: minutes"]
+fn the_demo_under_every_plan() {
+    let request = Request::new(["a red circle on a blue background"])
+        .height(336)
+        .width(272);
+    same_picture_under(load(&ModelSource::demo()), &request, &plans());
+}
+
+#[test]
+fn replicas_change_no_byte() {
+    let mut pipe = load(&ModelSource::demo());
+    let base = || {
+        Request::new(["a red circle", "a green star", "a blue square"])
+            .height(64)
+            .width(80)
+            .num_inference_steps(2)
+    };
+    let one_seed = base();
+    let own_seeds = base().num_images_per_prompt(2).seeds([5, 6, 7, 8, 9, 10]);
+    for request in [one_seed, own_seeds] {
+        pipe = over(pipe, Degrees::default());
+        let whole = draw(&pipe, &request);
+        // Two share three unevenly; seven are more than there are pictures.
+        for data in [2, 3, 7] {
+            pipe = over(
+                pipe,
+                Degrees {
+                    data,
+                    ..Degrees::default()
+                },
+            );
+            let shared = draw(&pipe, &request);
+            let bytes = |output: &Output| output.float.as_ref().unwrap().as_bytes().to_vec();
+            assert!(bytes(&shared) == bytes(&whole), "{data} replicas differ");
+            assert!(shared.latents.as_bytes() == whole.latents.as_bytes());
+        }
+    }
+    let both = over(
+        pipe,
+        Degrees {
+            data: 2,
+            ulysses: 2,
+            ..Degrees::default()
+        },
+    );
+    let shared = draw(&both, &base());
+    let whole = draw(&over(both, Degrees::default()), &base());
+    let apart = max_abs(&float(&shared), &float(&whole));
+    assert!(within(apart, IMAGE), "{apart:.2e}");
+}
+
+#[test]
+fn bytes_sent_are_what_the_formula_says() {
+    let pipe = over(golden_pipeline("flux-schnell"), sequence(1, 2));
+    let (text, image, steps) = (6, 8, 3);
+    let request = Request::new(["a"])
+        .height(32)
+        .width(64)
+        .num_inference_steps(steps)
+        .max_sequence_length(text);
+    let output = draw(&pipe, &request);
+    let config = std::fs::read_to_string(path("pipelines/flux-schnell/transformer/config.json"));
+    let config: serde_json::Value = serde_json::from_str(&config.unwrap()).unwrap();
+    let field = |name: &str| config[name].as_u64().unwrap() as usize;
+    let c = field("num_attention_heads") * field("attention_head_dim");
+    let layers = field("num_layers") + field("num_single_layers");
+    // Half of the heads of q, k and v of half of the tokens go out, and half of the outputs come back.
+    let attention = 4 * (text + image) / 2 * (c / 2) * 4 * layers * steps;
+    for stats in &output.communication {
+        let sent = stats[&("all_to_all", Some(Axis::Ulysses))];
+        assert_eq!(sent.bytes, attention);
+        assert_eq!(sent.calls, 2 * layers * steps);
+        // Once a step each rank hands the other its half of the prediction.
+        let gathered = stats[&("all_gather", None)];
+        assert_eq!(gathered.bytes, image / 2 * field("in_channels") * 4 * steps);
+    }
+}
+
+/// Stops or panics after the first step.
+struct After(bool);
+
+impl Observer for After {
+    fn step_end(&mut self, _: &StepEnd<'_>) -> ControlFlow<()> {
+        assert!(!self.0, "the observer broke");
+        ControlFlow::Break(())
+    }
+}
+
+#[test]
+fn an_observer_stops_all_ranks() {
+    let pipe = over(golden_pipeline("flux-schnell"), sequence(2, 2));
+    let request = Request::new(["a"])
+        .height(32)
+        .width(32)
+        .num_inference_steps(3);
+    let error = pipe.generate(&request, &mut After(false)).unwrap_err();
+    assert_eq!(error.category(), ErrorCategory::Stopped);
+    let error = pipe.generate(&request, &mut After(true)).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.starts_with("rank 0 (ring 0, ulysses 0): ")
+            && message.contains("the observer broke")
+            && !message.contains('\n'),
+        "{message}"
+    );
+    // The pipeline is as good as new.
+    draw(&pipe, &request);
+}
