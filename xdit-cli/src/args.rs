@@ -118,10 +118,11 @@ pub(crate) struct HubArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Image")]
 pub(crate) struct CallArgs {
-    /// What to draw; several prompts make one batch.
+    /// What to draw; several prompts make one batch. Each of 1 to 65536 bytes (64 KiB), not only spaces.
     #[arg(long, required = true, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
     pub prompt: Vec<String>,
-    /// Prompt of the second text encoder (T5), one for all or one for each prompt [default: --prompt].
+    /// Prompt of the second text encoder (T5), one for all or one for each prompt; as --prompt [default:
+    /// --prompt].
     #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
     pub prompt_2: Vec<String>,
     /// What not to draw; has an effect with --true-cfg-scale above 1.
@@ -210,7 +211,8 @@ pub(crate) struct OutputArgs {
     /// Leave prompt, seed and settings out of the PNG.
     #[arg(long)]
     pub no_metadata: bool,
-    /// Write every stage as safetensors: token ids, embeddings, latents and model output of each step, VAE.
+    /// Write every stage as safetensors: token ids, embeddings, latents and model output of each step, VAE. A folder that
+    /// holds .safetensors files already is refused.
     #[arg(long, value_name = "DIR")]
     pub dump: Option<PathBuf>,
 }

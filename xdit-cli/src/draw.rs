@@ -49,6 +49,8 @@ pub(crate) fn draw(
         variant: model.record.variant.clone(),
         ..LoadOptions::default()
     };
+    // What the configurations refuse is refused before any weight is read.
+    Pipeline::check(&model.source, &options, request)?;
     tracing::info!(model = model.record.name, dtype = %compute.dtype, device = %compute.device, threads = compute.threads, "load");
     let pipeline = Pipeline::load(&model.source, &options, watch)?;
     let images = request.image_count();

@@ -21,12 +21,24 @@ pub(crate) struct Dump {
 }
 
 impl Dump {
-    /// The folder, made if it is not there.
+    /// The folder, made if it is not there. One with `.safetensors` files is refused: steps of another run would stay
+    /// among those of this one.
     ///
     /// # Errors
-    /// [`Failure::Output`] when it cannot be made or written.
+    /// [`Failure::Output`] when it cannot be made or written, or holds such files.
     pub(crate) fn create(folder: &Path, partials: &Partials) -> std::result::Result<Self, Failure> {
-        fs::create_dir_all(folder).map_err(|e| Failure::output(folder, system_reason(&e)))?;
+        let failed = |e: io::Error| Failure::output(folder, system_reason(&e));
+        fs::create_dir_all(folder).map_err(failed)?;
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if Path::new(&name)
+                .extension()
+                .is_some_and(|e| e == "safetensors")
+            {
+                let reason = "holds .safetensors files already; --dump needs a folder without";
+                return Err(Failure::output(folder, reason));
+            }
+        }
         PartialFile::create(&folder.join("latents.safetensors"), partials)?;
         Ok(Self {
             folder: folder.to_owned(),
@@ -95,6 +107,14 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, ["input_ids.safetensors", "step.latents.safetensors"]);
+
+        let again = Dump::create(&place, &Partials::default()).unwrap_err();
+        assert!(again.to_string().contains("already"), "{again}");
+        names
+            .iter()
+            .for_each(|name| fs::remove_file(place.join(name)).unwrap());
+        fs::write(place.join("notes.txt"), b"").unwrap();
+        Dump::create(&place, &Partials::default()).unwrap();
     }
 
     #[test]

@@ -69,8 +69,46 @@ pub(crate) fn to_record(request: &Request, defaults: &Defaults, output: &Output)
     }
 }
 
+/// The most bytes of one prompt: far above what a text encoder reads (512 tokens).
+const MAX_PROMPT_BYTES: usize = 64 << 10;
+
+/// Refuses a prompt that says nothing, which diffusers would draw, and one that is a file by mistake.
+///
+/// # Errors
+/// [`Failure::Usage`], which names `flag`.
+pub(crate) fn check_prompt(flag: &str, prompt: &str) -> Result<(), Failure> {
+    if prompt.trim().is_empty() {
+        return Err(Failure::usage(format!(
+            "{flag}: is empty; say what to draw"
+        )));
+    }
+    check_length(flag, prompt)
+}
+
+fn check_length(flag: &str, prompt: &str) -> Result<(), Failure> {
+    match prompt.len() {
+        0..=MAX_PROMPT_BYTES => Ok(()),
+        bytes => Err(Failure::usage(format!(
+            "{flag}: a prompt of {bytes} bytes; must be at most {MAX_PROMPT_BYTES} (64 KiB)"
+        ))),
+    }
+}
+
 /// Refuses zeros and a wrong number of seeds or texts; the pipeline checks what depends on the model.
 fn check(request: &Request) -> Result<(), Failure> {
+    for prompt in &request.prompt {
+        check_prompt("--prompt", prompt)?;
+    }
+    for prompt in request.prompt_2.iter().flatten() {
+        check_prompt("--prompt-2", prompt)?;
+    }
+    // Nothing is what diffusers takes when there is no negative prompt.
+    for prompt in request.negative_prompt.iter().flatten() {
+        check_length("--negative-prompt", prompt)?;
+    }
+    for prompt in request.negative_prompt_2.iter().flatten() {
+        check_length("--negative-prompt-2", prompt)?;
+    }
     let sizes = [
         ("--height", request.height),
         ("--width", request.width),

@@ -118,6 +118,27 @@ impl Pipeline {
         })
     }
 
+    /// Whether the pipeline in `source` can draw what `request` asks for: told from its configurations, before any
+    /// weight is read.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`] for configurations, as [`Pipeline::generate`] for the request.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[cfg(feature = "demo")] {
+    /// use xdit_models::{LoadOptions, ModelSource, Pipeline, Request};
+    /// let small = Request::new(["a red circle"]).height(8);
+    /// let refused = Pipeline::check(&ModelSource::demo(), &LoadOptions::default(), &small);
+    /// assert!(refused.is_err_and(|error| error.to_string().starts_with("`height` = 8")));
+    /// # }
+    /// ```
+    pub fn check(source: &ModelSource, options: &LoadOptions, request: &Request) -> Result<()> {
+        match ModelIndex::read(source)?.pipeline {
+            PipelineClass::Flux => FluxPipeline::check(source, options, request),
+        }
+    }
+
     /// The same pipeline, spread over ranks.
     ///
     /// # Errors

@@ -78,6 +78,7 @@ fn models_that_are_not_there() {
 
 #[test]
 fn flags() {
+    let long = "word ".repeat((64 << 10) / 5 + 1);
     let cases: &[(&[&str], &str)] = &[
         (&["--no-such-flag"], "--no-such-flag"),
         (&["--no_such_flag", "3"], "--no_such_flag"),
@@ -104,6 +105,14 @@ fn flags() {
             &["--max-sequence-length", "1000000"],
             "--max-sequence-length",
         ),
+        (&["--prompt", ""], "--prompt"),
+        (&["--prompt", " \t\n"], "--prompt"),
+        (&["--prompt-2", ""], "--prompt-2"),
+        (&["--prompt-2", "  "], "--prompt-2"),
+        (&["--prompt", &long], "--prompt"),
+        (&["--prompt-2", &long], "65536"),
+        (&["--negative-prompt", &long], "--negative-prompt"),
+        (&["--negative-prompt-2", &long], "--negative-prompt-2"),
         (&["stray"], "stray"),
     ];
     let folder = tempfile::tempdir().unwrap();
@@ -199,14 +208,66 @@ fn places_that_cannot_be_written() {
     assert_eq!(names(folder.path()), ["file", "folder.png", "x_1.png"]);
 }
 
+/// Sizes that the model cannot draw are found in its configurations: the weights here cannot be read.
+#[test]
+fn refused_before_weights_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    copy(&model);
+    for weights in ["transformer", "vae"] {
+        let file = format!("{weights}/diffusion_pytorch_model.safetensors");
+        fs::write(model.join(file), b"no weights").unwrap();
+    }
+    let out = folder.path().join("out");
+    fs::create_dir(&out).unwrap();
+    let cases: [(&[&str], i32, &str); 7] = [
+        (&["--height", "8"], 2, "--height"),
+        (&["--width", "15"], 2, "--width"),
+        (&["--height", "0"], 2, "--height"),
+        (&["--width", "1000000"], 2, "--width"),
+        (
+            &["--num-inference-steps", "1000000"],
+            2,
+            "--num-inference-steps",
+        ),
+        (
+            &["--max-sequence-length", "513"],
+            2,
+            "--max-sequence-length",
+        ),
+        (
+            &["--height", "32768", "--width", "32768"],
+            5,
+            "out of memory",
+        ),
+    ];
+    let generate = |more: &[&str]| {
+        let words = ["generate", "--prompt", "a", "--model", "../model"];
+        run(&out, words.iter().chain(more))
+    };
+    for (flags, code, word) in cases {
+        refused(&generate(flags), code, word);
+    }
+    refused(&generate(&["--height", "64"]), 4, "transformer");
+    assert_eq!(names(&out), [""; 0]);
+}
+
 #[test]
 fn odd_prompts_are_drawn() {
     let folder = tempfile::tempdir().unwrap();
-    run(folder.path(), small("", &["--output", "empty.png"])).succeeded();
-    // Linux passes at most 128 KiB in one word: eight of them make a megabyte.
-    let long = "wörd ❤ ".repeat(11_000);
+    let nothing = [
+        "--negative-prompt",
+        "",
+        "--true-cfg-scale",
+        "2",
+        "--output",
+        "not.png",
+    ];
+    run(folder.path(), small("a", &nothing)).succeeded();
+    // Just below the limit.
+    let long = "wörd ❤ ".repeat(6_500);
     let mut words = small(&long, &["--output", "long.png"]);
-    words.splice(2..2, vec![long.as_str(); 7]);
+    words.insert(2, &long);
     let outcome = run(folder.path(), words).succeeded();
     assert!(
         outcome.stderr.contains("warning: "),
@@ -216,7 +277,10 @@ fn odd_prompts_are_drawn() {
         outcome.stderr.lines().all(|line| line.len() < 600),
         "the prompt is in the message"
     );
-    assert_eq!(names(folder.path()).len(), 9);
+    assert_eq!(
+        names(folder.path()),
+        ["long_0.png", "long_1.png", "not.png"]
+    );
 }
 
 #[cfg(unix)]

@@ -273,6 +273,12 @@ fn every_stage_is_dumped() {
             .tensor(name)
             .unwrap();
     }
+    // A second dump does not mix with the first, nor does it touch it.
+    let before = names(&dump);
+    let again = run(folder.path(), small(PROMPT, &["--dump", "dump"]));
+    assert_eq!(again.code, Some(1), "{again:?}");
+    assert!(again.stderr.starts_with("error: dump: "), "{again:?}");
+    assert_eq!(names(&dump), before);
 }
 
 #[test]

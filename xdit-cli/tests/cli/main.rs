@@ -2,10 +2,12 @@
 
 mod bad_input;
 mod broken_model;
+mod flux_folder;
 mod generate;
 mod help;
 mod hub;
 mod info;
+mod memory;
 mod program;
 mod replay;
 mod signals;

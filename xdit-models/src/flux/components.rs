@@ -1,20 +1,20 @@
-//! The parts of a Flux pipeline: loading them, and what they say about defaults and prompts.
+//! The parts of a Flux pipeline: loading them, and the embeddings of prompts.
 
 use xdit_kernels::{DType, Tensor};
 
-use super::{FluxConfig, FluxText, FluxTransformer};
+use super::configs::Configs;
+use super::{FluxText, FluxTransformer};
 use crate::error::{Error, Result};
 use crate::layers::Packing;
 use crate::memory;
-use crate::model_index::ModelIndex;
 use crate::observer::{Observer, Phase, PhaseEvent};
 use crate::pipeline::LoadOptions;
-use crate::request::{Branches, Defaults};
+use crate::request::Branches;
 use crate::schedulers::FlowMatchEulerConfig;
-use crate::source::{DEMO, ModelSource};
-use crate::text::{ClipTextConfig, ClipTextModel, T5Config, T5Encoder};
+use crate::source::ModelSource;
+use crate::text::{ClipTextModel, T5Encoder};
 use crate::tokenizers::Tokenizer;
-use crate::vae::{VaeConfig, VaeDecoder};
+use crate::vae::VaeDecoder;
 use crate::weights::{Scope, Weights};
 
 /// CLIP's context, where its tokenizer does not say.
@@ -39,32 +39,25 @@ pub(crate) struct Components {
     pub(crate) transformer: FluxTransformer,
     pub(crate) vae: VaeDecoder,
     pub(crate) scheduler: FlowMatchEulerConfig,
-    /// Pixels along the side of the pictures that the autoencoder was made for, when its configuration says.
-    sample_size: Option<usize>,
 }
 
 impl Components {
     pub(crate) fn load(
         source: &ModelSource,
+        configs: &Configs,
         options: &LoadOptions,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         let _span = tracing::info_span!("load").entered();
-        let index = ModelIndex::read(source)?;
-        // Configurations first: what is wrong with them shows before any weight is read.
-        index.expect("text_encoder", &["CLIPTextModel"])?;
-        index.expect("text_encoder_2", &["T5EncoderModel"])?;
-        index.expect("transformer", &["FluxTransformer2DModel"])?;
-        index.expect("vae", &["AutoencoderKL"])?;
-        index.expect("scheduler", &["FlowMatchEulerDiscreteScheduler"])?;
-        let clip = ClipTextConfig::read(&source.config("text_encoder/config.json")?)?;
-        let t5 = T5Config::read(&source.config("text_encoder_2/config.json")?)?;
-        let flux = FluxConfig::read(&source.config("transformer/config.json")?)?;
-        let vae_file = source.config("vae/config.json")?;
-        let vae = VaeConfig::read(&vae_file)?;
-        check_widths(source, &flux, &clip, &t5, &vae)?;
-        let scheduler =
-            FlowMatchEulerConfig::read(&source.config("scheduler/scheduler_config.json")?)?;
+        let Configs {
+            index,
+            clip,
+            t5,
+            flux,
+            vae,
+            scheduler,
+            ..
+        } = configs;
         let tokenizer =
             |name: &str| Tokenizer::read(source, name, &index.expect(name, TOKENIZERS)?.class);
         let tokenizer_2 = tokenizer("tokenizer_2")?.with_vocab_size(t5.vocab_size);
@@ -97,10 +90,10 @@ impl Components {
             );
         };
         let packing = &mut Packing::new(options.dtype, options.device).on_packed(&mut on_packed);
-        let transformer = FluxTransformer::load(&flux, &Scope::root(&dit_weights), packing)?;
-        let text_encoder = ClipTextModel::load(&clip, &Scope::root(&clip_weights), packing)?;
-        let text_encoder_2 = T5Encoder::load(&t5, &Scope::root(&t5_weights), packing)?;
-        let vae = VaeDecoder::load(&vae, &Scope::root(&vae_weights), packing)?;
+        let transformer = FluxTransformer::load(flux, &Scope::root(&dit_weights), packing)?;
+        let text_encoder = ClipTextModel::load(clip, &Scope::root(&clip_weights), packing)?;
+        let text_encoder_2 = T5Encoder::load(t5, &Scope::root(&t5_weights), packing)?;
+        let vae = VaeDecoder::load(vae, &Scope::root(&vae_weights), packing)?;
         observer.phase(Phase::Load, PhaseEvent::End);
         Ok(Self {
             tokenizer,
@@ -109,36 +102,8 @@ impl Components {
             text_encoder_2,
             transformer,
             vae,
-            scheduler,
-            sample_size: vae_file.optional_count("sample_size", 1..=1 << 16)?,
+            scheduler: scheduler.clone(),
         })
-    }
-
-    /// What suits the loaded model: distilled with guidance (FLUX.1-dev), distilled to few steps (FLUX.1-schnell, whose
-    /// schedule is not shifted by the image's size), or neither. The size is the autoencoder's `sample_size` where it
-    /// is a plausible one; diffusers always says 1024.
-    pub(crate) fn defaults(&self, source: &ModelSource) -> Defaults {
-        let side = self
-            .sample_size
-            .filter(|side| (128..=2048).contains(side) && side % 16 == 0)
-            .unwrap_or(1024);
-        let (num_inference_steps, guidance_scale, max_sequence_length) = match (
-            self.transformer.config().guidance_embeds,
-            self.scheduler.use_dynamic_shifting,
-        ) {
-            (true, _) => (28, 3.5, 512),
-            (false, false) => (4, 0.0, 256),
-            // Captions that the demo pipeline was trained with are no longer than 24 tokens.
-            (false, true) if source.name() == DEMO && source.path().is_none() => (20, 0.0, 24),
-            (false, true) => (28, 0.0, 512),
-        };
-        Defaults {
-            height: side,
-            width: side,
-            num_inference_steps,
-            guidance_scale,
-            max_sequence_length,
-        }
     }
 
     /// The prompts of each branch, the positive one first, each repeated for the images of a prompt.
@@ -217,48 +182,6 @@ impl Components {
         observer.phase(Phase::Encode, PhaseEvent::End);
         Ok(texts)
     }
-}
-
-/// What ties the components together: the width of one is the input of another.
-fn check_widths(
-    source: &ModelSource,
-    flux: &FluxConfig,
-    clip: &ClipTextConfig,
-    t5: &T5Config,
-    vae: &VaeConfig,
-) -> Result<()> {
-    let config = source.config("transformer/config.json")?;
-    for (field, has, needs, of) in [
-        (
-            "pooled_projection_dim",
-            flux.pooled_projection_dim,
-            clip.hidden_size,
-            "text_encoder's hidden_size",
-        ),
-        (
-            "joint_attention_dim",
-            flux.joint_attention_dim,
-            t5.d_model,
-            "text_encoder_2's d_model",
-        ),
-        (
-            "in_channels",
-            flux.in_channels,
-            4 * vae.latent_channels,
-            "four times the vae's latent_channels",
-        ),
-        (
-            "out_channels",
-            flux.out_channels,
-            flux.in_channels,
-            "in_channels",
-        ),
-    ] {
-        if has != needs {
-            return Err(config.bad(field, format!("{needs}, {of}")));
-        }
-    }
-    Ok(())
 }
 
 /// Bytes of all weights as they are packed: Winograd's form of a 3×3 convolution has 36 f32 for its 9 taps.

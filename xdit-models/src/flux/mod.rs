@@ -3,6 +3,7 @@
 mod blocks;
 mod components;
 mod config;
+mod configs;
 mod embeddings;
 mod latents;
 mod pipeline;

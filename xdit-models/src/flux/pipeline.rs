@@ -9,6 +9,7 @@ use xdit_comm::{Shard, Stats};
 use xdit_kernels::{DType, Device, Tensor};
 
 use super::components::Components;
+use super::configs::Configs;
 use super::latents;
 use super::plan::Plan;
 use super::replica::Replica;
@@ -16,7 +17,6 @@ use super::transformer::FluxText;
 use crate::compose::Team;
 use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::memory;
 use crate::noise::{Generator, randn_tensor};
 use crate::observer::Observer;
 use crate::parallel::Parallel;
@@ -44,14 +44,28 @@ impl FluxPipeline {
         options: &LoadOptions,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let components = Components::load(source, options, observer)?;
+        // Configurations first: what is wrong with them shows before any weight is read.
+        let configs = Configs::read(source)?;
         Ok(Self {
-            defaults: components.defaults(source),
-            components,
+            components: Components::load(source, &configs, options, observer)?,
+            defaults: configs.defaults(source),
             dtype: options.dtype,
             device: options.device,
             memory_limit: options.memory_limit,
         })
+    }
+
+    /// Whether the pipeline in `source` can draw what `request` asks for, as its configurations tell.
+    ///
+    /// # Errors
+    /// As [`Pipeline::check`](crate::Pipeline::check).
+    pub fn check(source: &ModelSource, options: &LoadOptions, request: &Request) -> Result<()> {
+        let configs = Configs::read(source)?;
+        let defaults = configs.defaults(source);
+        let (flux, vae) = (&configs.flux, &configs.vae);
+        let plan = Plan::new(request, &defaults, flux, vae)?;
+        request.branches()?;
+        plan.check_memory(options.dtype, flux, vae, options.memory_limit)
     }
 
     /// What a call uses where its request says nothing.
@@ -78,12 +92,7 @@ impl FluxPipeline {
         );
         let plan = Plan::new(request, &self.defaults, flux, vae)?;
         let branches = request.branches()?;
-        let bytes = plan.activation_bytes(self.dtype, flux, vae);
-        let what = format!(
-            "{} x {} pixels, {} images",
-            plan.height, plan.width, plan.images
-        );
-        memory::check(&what, bytes, self.memory_limit)?;
+        plan.check_memory(self.dtype, flux, vae, self.memory_limit)?;
         for warning in &plan.warnings {
             observer.warning(warning);
         }

@@ -4,6 +4,7 @@ use xdit_kernels::DType;
 
 use super::FluxConfig;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::request::{Defaults, Request};
 use crate::schedulers::MAX_INFERENCE_STEPS;
 use crate::vae::{VaeConfig, decoder_bytes_per_pixel};
@@ -128,6 +129,22 @@ impl Plan {
 
     pub(crate) fn image_tokens(&self) -> usize {
         self.tokens[0] * self.tokens[1]
+    }
+
+    /// An error if the activations do not fit into `limit`, or into what is available.
+    pub(crate) fn check_memory(
+        &self,
+        dtype: DType,
+        flux: &FluxConfig,
+        vae: &VaeConfig,
+        limit: Option<u64>,
+    ) -> Result<()> {
+        let (height, width, images) = (self.height, self.width, self.images);
+        memory::check(
+            &format!("{height} x {width} pixels, {images} images"),
+            self.activation_bytes(dtype, flux, vae),
+            limit,
+        )
     }
 
     /// Bytes that the activations take at most beside the weights, in the worst phase.

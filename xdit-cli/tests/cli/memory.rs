@@ -1,0 +1,46 @@
+//! Peak memory: the weights are held once, in the compute dtype.
+#![cfg(target_os = "linux")]
+
+use crate::flux_folder::wide;
+use crate::program::run;
+
+/// Runs a pipeline whose files hold `stored` in the dtype `computed`; its peak must be what the README promises.
+fn holds_weights_once(times: u64, stored: &str, computed: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = wide(&folder.path().join("model"), times, stored);
+    let size: u64 = if computed == "f32" { 4 } else { 2 };
+    let words = "generate --prompt circle --model model --height 64 --width 64 --num-inference-steps 1 \
+                 --max-sequence-length 24 --output a.png --json --dtype";
+    let words = words.split_whitespace().chain([computed]);
+    let json = run(folder.path(), words).succeeded().json();
+    let peak = json["peak_memory_bytes"].as_u64().unwrap();
+    // 24 text tokens and 16 image tokens, 8 rows of the width each; the decoder takes less.
+    let activations = (24 + 16) * 8 * 128 * times * size;
+    let bytes = weights * size;
+    assert!(bytes > 150 << 20, "the program itself would count: {bytes}");
+    println!(
+        "{stored} as {computed}: {bytes} bytes of weights, peak {peak} ({:.3})",
+        peak as f64 / bytes as f64
+    );
+    // 1.25 is the promise of the README; what the program itself takes is within it.
+    assert!(
+        peak <= bytes * 5 / 4 + activations,
+        "{stored} as {computed}: {peak} bytes at the peak for {bytes} of weights"
+    );
+}
+
+#[test]
+fn bf16_weights_in_bf16() {
+    holds_weights_once(6, "BF16", "bf16");
+}
+
+#[test]
+fn f32_weights_in_f32() {
+    holds_weights_once(4, "F32", "f32");
+}
+
+/// The mapped file is twice as large as what is held.
+#[test]
+fn f32_weights_in_bf16() {
+    holds_weights_once(6, "F32", "bf16");
+}
