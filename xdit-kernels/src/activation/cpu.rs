@@ -52,11 +52,11 @@ unsafe fn activation_rows<S: Simd, T: Lane>(
             with_activation!(act, ACT => {
                 let mut i = 0;
                 while i + S::LANES <= n {
-                    T::store::<S>(out.add(i), ACT.apply::<S>(T::load::<S>(x.add(i))));
+                    T::store::<S>(out.add(i), ACT.apply::<S, T>(T::load::<S>(x.add(i))));
                     i += S::LANES;
                 }
                 if i < n {
-                    let v = ACT.apply::<S>(T::load_n::<S>(x.add(i), n - i));
+                    let v = ACT.apply::<S, T>(T::load_n::<S>(x.add(i), n - i));
                     T::store_n::<S>(out.add(i), n - i, v);
                 }
             })
@@ -87,12 +87,12 @@ unsafe fn gated_rows<S: Simd, T: Lane>(
             with_activation!(act, ACT => {
                 let mut i = 0;
                 while i + S::LANES <= n {
-                    let a = ACT.apply::<S>(T::load::<S>(x.add(i)));
+                    let a = ACT.apply::<S, T>(T::load::<S>(x.add(i)));
                     T::store::<S>(out.add(i), S::mul(a, T::load::<S>(y.add(i))));
                     i += S::LANES;
                 }
                 if i < n {
-                    let a = ACT.apply::<S>(T::load_n::<S>(x.add(i), n - i));
+                    let a = ACT.apply::<S, T>(T::load_n::<S>(x.add(i), n - i));
                     let v = S::mul(a, T::load_n::<S>(y.add(i), n - i));
                     T::store_n::<S>(out.add(i), n - i, v);
                 }

@@ -43,15 +43,17 @@ struct Pixels<T> {
 }
 
 impl<T> Pixels<T> {
-    /// Calls `f(row, column, count)` for the part of each row that lies in `from..to`.
+    /// Row, column and number of pixels for the part of each row that lies in `from..to`.
     #[inline(always)]
-    fn rows(&self, from: usize, to: usize, mut f: impl FnMut(usize, usize, usize)) {
-        let (mut row, mut column, mut left) = (from / self.w, from % self.w, to - from);
-        while left > 0 {
-            let count = left.min(self.w - column);
-            f(row, column, count);
+    fn rows(&self, from: usize, to: usize) -> impl Iterator<Item = (usize, usize, usize)> + use<T> {
+        let w = self.w;
+        let (mut row, mut column, mut left) = (from / w, from % w, to - from);
+        std::iter::from_fn(move || {
+            let count = left.min(w - column);
+            let part = (row, column, count);
             (row, column, left) = (row + 1, 0, left - count);
-        }
+            (count > 0).then_some(part)
+        })
     }
 }
 
@@ -152,94 +154,98 @@ fn affine(sums: &[f64], pixels: usize, c: usize, p: &Parameters) -> Affine {
 }
 
 /// Adds each channel's Σx to `sums[..c]`, Σx² to `sums[c..]`.
+///
+/// A run of pixels is summed in f32 about its first pixel, so that a large mean costs no digits. Pixels are read as they
+/// lie in memory, four at a time; the channels' sums wait in the first-level cache. No closures here: they would not have
+/// the tier's instructions.
 #[inline(always)]
 unsafe fn sum<S: Simd, T: Lane>(p: Pixels<T>, sums: &mut [f64]) {
+    let padded = p.c.next_multiple_of(S::LANES);
+    let mut run = vec![0f32; 3 * padded];
+    let (shift, acc) = run.split_at_mut(padded);
+    let (one, two) = acc.split_at_mut(padded);
     for from in (p.from..p.to).step_by(RUN) {
         let to = p.to.min(from + RUN);
-        let mut c0 = 0;
-        while c0 < p.c {
-            let vectors = (p.c - c0) / S::LANES;
-            // SAFETY: the pixels are inside the picture, and the vectors (or the rest) inside its channels. Every number
-            // of independent sums is about eight, to hide the additions' latency.
-            c0 += unsafe {
-                match vectors {
-                    0 => sum_run::<S, T, 1, 1, true>(p, from, to, c0, sums),
-                    1 => sum_run::<S, T, 1, 4, false>(p, from, to, c0, sums),
-                    2 | 3 => sum_run::<S, T, 2, 2, false>(p, from, to, c0, sums),
-                    _ => sum_run::<S, T, 4, 1, false>(p, from, to, c0, sums),
+        let at = |row: usize, column: usize| {
+            p.x.wrapping_add(row * p.strides[0] + column * p.strides[1])
+        };
+        let first = at(from / p.w, from % p.w);
+        one.fill(0.0);
+        two.fill(0.0);
+        // SAFETY: the pixels are inside the picture; the run's vectors are padded to whole ones.
+        unsafe {
+            for c0 in (0..p.c).step_by(S::LANES) {
+                let n = S::LANES.min(p.c - c0);
+                S::store(shift.as_mut_ptr().add(c0), T::load_n::<S>(first.add(c0), n));
+            }
+            let run = [shift.as_mut_ptr(), one.as_mut_ptr(), two.as_mut_ptr()];
+            for (row, column, count) in p.rows(from, to) {
+                let mut pixel = 0;
+                while pixel + 4 <= count {
+                    add_pixels::<S, T, 4>(at(row, column + pixel), p.strides[1], p.c, run);
+                    pixel += 4;
                 }
-            };
+                while pixel < count {
+                    add_pixels::<S, T, 1>(at(row, column + pixel), p.strides[1], p.c, run);
+                    pixel += 1;
+                }
+            }
+        }
+        let count = (to - from) as f64;
+        let (sum, square) = sums.split_at_mut(p.c);
+        for (((sum, square), &s), (&one, &two)) in
+            (sum.iter_mut().zip(square).zip(&*shift)).zip(one.iter().zip(&*two))
+        {
+            let [s, one, two] = [s, one, two].map(f64::from);
+            *sum += one + count * s;
+            *square += two + 2.0 * s * one + count * s * s;
         }
     }
 }
 
-/// One run of pixels for V vectors of channels (or, with REST, the channels that do not fill one), summed in f32 about its
-/// first pixel, so that a large mean costs no digits. P sums take turns. Returns the number of channels.
+/// Adds N pixels, `stride` apart from `x` on, to the run's sums: `run` is its shift, Σ(x − shift), Σ(x − shift)².
+///
+/// # Safety
+/// The pixels have `c` channels; `run` has room for them in whole vectors.
 #[inline(always)]
-unsafe fn sum_run<S: Simd, T: Lane, const V: usize, const P: usize, const REST: bool>(
-    p: Pixels<T>,
-    from: usize,
-    to: usize,
-    c0: usize,
-    sums: &mut [f64],
-) -> usize {
-    let n = if REST { p.c - c0 } else { V * S::LANES };
-    // SAFETY: the caller's promise.
-    let load = |at: *const T, v: usize| unsafe {
-        if REST {
-            T::load_n::<S>(at, n)
-        } else {
-            T::load::<S>(at.add(v * S::LANES))
+unsafe fn add_pixels<S: Simd, T: Lane, const N: usize>(
+    x: *const T,
+    stride: usize,
+    c: usize,
+    [shift, one, two]: [*mut f32; 3],
+) {
+    let mut c0 = 0;
+    while c0 < c {
+        let n = S::LANES.min(c - c0);
+        // SAFETY: the caller's promise. Lanes beyond the channels hold 0 − 0.
+        unsafe {
+            let (s, one, two) = (S::load(shift.add(c0)), one.add(c0), two.add(c0));
+            let (mut sum, mut square) = (S::load(one), S::load(two));
+            for i in 0..N {
+                let x = x.add(i * stride + c0);
+                let d = S::sub(load::<S, T>(x, n), s);
+                sum = S::add(sum, d);
+                square = S::fma(d, d, square);
+            }
+            S::store(one, sum);
+            S::store(two, square);
         }
-    };
-    let at = |row: usize, column: usize| {
-        p.x.wrapping_add(row * p.strides[0] + column * p.strides[1] + c0)
-    };
-    let first = at(from / p.w, from % p.w);
-    // SAFETY: arithmetic on lanes under the tier's features.
+        c0 += S::LANES;
+    }
+}
+
+/// # Safety
+/// `n` elements at `p`, at most LANES.
+#[inline(always)]
+unsafe fn load<S: Simd, T: Lane>(p: *const T, n: usize) -> S::V {
+    // SAFETY: the caller's promise.
     unsafe {
-        let shift: [S::V; V] = std::array::from_fn(|v| load(first, v));
-        let mut acc = [[[S::zero(); 2]; V]; P];
-        p.rows(from, to, |row, column, count| {
-            let start = at(row, column);
-            let add = |acc: &mut [[S::V; 2]; V], pixel: usize| {
-                for v in 0..V {
-                    let d = S::sub(load(start.wrapping_add(pixel * p.strides[1]), v), shift[v]);
-                    acc[v] = [S::add(acc[v][0], d), S::fma(d, d, acc[v][1])];
-                }
-            };
-            let mut pixel = 0;
-            while pixel + P <= count {
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    add(acc, pixel + i);
-                }
-                pixel += P;
-            }
-            while pixel < count {
-                add(&mut acc[0], pixel);
-                pixel += 1;
-            }
-        });
-        let count = (to - from) as f64;
-        for v in 0..V {
-            let mut lanes = [[0f32; 16]; 3];
-            let total = |k: usize| {
-                acc[1..]
-                    .iter()
-                    .fold(acc[0][v][k], |t, a| S::add(t, a[v][k]))
-            };
-            for (to, x) in lanes.iter_mut().zip([shift[v], total(0), total(1)]) {
-                S::store(to.as_mut_ptr(), x);
-            }
-            let c0 = c0 + v * S::LANES;
-            for i in 0..n.min(S::LANES) {
-                let [s, one, two] = [0, 1, 2].map(|k| f64::from(lanes[k][i]));
-                sums[c0 + i] += one + count * s;
-                sums[p.c + c0 + i] += two + 2.0 * s * one + count * s * s;
-            }
+        if n == S::LANES {
+            T::load::<S>(p)
+        } else {
+            T::load_n::<S>(p, n)
         }
     }
-    n
 }
 
 #[inline(always)]
@@ -247,29 +253,25 @@ unsafe fn apply<S: Simd, T: Lane>(p: Pixels<T>, affine: &Affine, out: *mut T, st
     // SAFETY: the caller's promise, passed on.
     unsafe {
         if affine.silu {
-            apply_then::<S, T>(p, affine, out, strides, |y| Activation::Silu.apply::<S>(y));
+            apply_then::<S, T, true>(p, affine, out, strides);
         } else {
-            apply_then::<S, T>(p, affine, out, strides, |y| y);
+            apply_then::<S, T, false>(p, affine, out, strides);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn apply_then<S: Simd, T: Lane>(
+unsafe fn apply_then<S: Simd, T: Lane, const SILU: bool>(
     p: Pixels<T>,
     affine: &Affine,
     out: *mut T,
     strides: [usize; 2],
-    then: impl Fn(S::V) -> S::V,
 ) {
-    p.rows(p.from, p.to, |row, column, count| {
-        let from = p.x.wrapping_add(row * p.strides[0] + column * p.strides[1]);
-        let to = out.wrapping_add(row * strides[0] + column * strides[1]);
-        for pixel in 0..count {
-            let (from, to) = (
-                from.wrapping_add(pixel * p.strides[1]),
-                to.wrapping_add(pixel * strides[1]),
-            );
+    let [mean, scale, bias] = [&affine.mean, &affine.scale, &affine.bias].map(|v| v.as_ptr());
+    for (row, column, count) in p.rows(p.from, p.to) {
+        for pixel in column..column + count {
+            let from = p.x.wrapping_add(row * p.strides[0] + pixel * p.strides[1]);
+            let to = out.wrapping_add(row * strides[0] + pixel * strides[1]);
             let mut c0 = 0;
             while c0 < p.c {
                 let n = (p.c - c0).min(S::LANES);
@@ -277,28 +279,21 @@ unsafe fn apply_then<S: Simd, T: Lane>(
                 // whole vectors.
                 unsafe {
                     let (from, to) = (from.add(c0), to.add(c0));
-                    let x = if n == S::LANES {
-                        T::load::<S>(from)
-                    } else {
-                        T::load_n::<S>(from, n)
-                    };
-                    let centred = S::sub(x, S::load(affine.mean.as_ptr().add(c0)));
-                    let scale = S::load(affine.scale.as_ptr().add(c0));
-                    let y = then(S::fma(
-                        centred,
-                        scale,
-                        S::load(affine.bias.as_ptr().add(c0)),
-                    ));
+                    let centred = S::sub(load::<S, T>(from, n), S::load(mean.add(c0)));
+                    let mut y = S::fma(centred, S::load(scale.add(c0)), S::load(bias.add(c0)));
+                    if SILU {
+                        y = Activation::Silu.apply::<S, T>(y);
+                    }
                     if n == S::LANES {
                         T::store::<S>(to, y);
                     } else {
                         T::store_n::<S>(to, n, y);
                     }
                 }
-                c0 += n;
+                c0 += S::LANES;
             }
         }
-    });
+    }
 }
 
 tiered!(

@@ -153,7 +153,7 @@ impl<S: Simd, T: Lane> Then<S, T> for Activate {
     #[inline(always)]
     unsafe fn apply(self, _j: usize, _count: usize, v: S::V) -> S::V {
         // SAFETY: the caller's promise.
-        unsafe { self.0.apply::<S>(v) }
+        unsafe { self.0.apply::<S, T>(v) }
     }
 }
 

@@ -158,6 +158,29 @@ fn large_means_cost_no_digits() {
     }
 }
 
+/// The shift is the mean of the row's first eighth: here it is as far from the row's as it can be, √7 deviations.
+#[test]
+fn a_row_may_begin_far_from_its_mean() {
+    for tier in Tier::available() {
+        for (step, c) in [(50.0, 3072), (-1e4, 1024), (1e3, 512)] {
+            let mut x = data(c, 2.0, 1.0, 4);
+            x[..c / 8].iter_mut().for_each(|v| *v += step);
+            let view = View::from_slice(&x, [1, c]).unwrap().on(Device::Cpu(tier));
+            let got = layer_norm(view, None, None, 1e-6).unwrap().to_f32_vec();
+            let want = layer_norm_oracle(&x, c, 1e-6);
+            let diff: f64 = got
+                .iter()
+                .zip(&want)
+                .map(|(g, w)| (f64::from(*g) - w).powi(2))
+                .sum();
+            let norm: f64 = want.iter().map(|w| w * w).sum();
+            // As above: the sum of squares about the shift is 8 times that about the mean, so it loses three bits of 24.
+            let error = (diff / norm).sqrt();
+            assert!(error <= 1e-6, "{tier} step {step}: {error}");
+        }
+    }
+}
+
 #[test]
 fn bad_values_stay_in_their_row() {
     for tier in Tier::available() {

@@ -25,10 +25,16 @@ unsafe fn round_bf16(v: __m512) -> __m256i {
     unsafe {
         let bits = _mm512_castps_si512(v);
         let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-        let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
-        let kept = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x0040_0000));
-        _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(kept))
+        let number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(v, v);
+        let up = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+        let nan = _mm512_set1_epi32(0x7fc0_0000);
+        let rounded = _mm512_mask_add_epi32(nan, number, up, odd);
+        // The high half of each lane: bytes 2 and 3 of four.
+        let high = _mm512_set_epi16(
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 31, 29, 27, 25, 23, 21, 19, 17, 15, 13,
+            11, 9, 7, 5, 3, 1,
+        );
+        _mm512_castsi512_si256(_mm512_permutexvar_epi16(high, rounded))
     }
 }
 
@@ -186,6 +192,14 @@ macro_rules! avx512 {
             #[inline(always)]
             unsafe fn scale_pow2(a: __m512, n: __m512) -> __m512 {
                 unsafe { _mm512_scalef_ps(a, n) }
+            }
+            #[inline(always)]
+            unsafe fn floor_parts(x: __m512) -> (__m512, __m512) {
+                // x less its floor, which the scaling takes itself.
+                unsafe {
+                    let f = _mm512_reduce_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(x);
+                    (f, x)
+                }
             }
             #[inline(always)]
             unsafe fn swap_pairs(a: __m512) -> __m512 {

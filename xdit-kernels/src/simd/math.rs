@@ -23,6 +23,45 @@ const EXP2_6: [f32; 7] = [
     0.000_153_458_12,
 ];
 
+/// Coefficients of 2^f on [0, 1], likewise: degree 4 is good to 2.7e-6, degree 5 to 1.5e-7 in f32 arithmetic.
+const POWER_4: [f32; 5] = [
+    1.000_002_6,
+    0.693_003_83,
+    0.241_442_75,
+    0.052_011_46,
+    0.013_534_168,
+];
+const POWER_5: [f32; 6] = [
+    0.999_999_94,
+    0.693_153_1,
+    0.240_153_61,
+    0.055_826_318,
+    0.008_989_34,
+    0.001_877_576_7,
+];
+
+/// 2^x by a polynomial of `DEGREE` 4 or 5 for x ≤ 127 that is not NaN, quicker than [`exp2`]. Below −126 it is something
+/// between 0 and 2^−126.
+///
+/// # Safety
+/// As [`Simd`]'s.
+#[inline(always)]
+pub(crate) unsafe fn power<S: Simd, const DEGREE: usize>(x: S::V) -> S::V {
+    let c: &[f32] = match DEGREE {
+        4 => &POWER_4,
+        _ => &POWER_5,
+    };
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (f, n) = S::floor_parts(x);
+        let mut p = S::splat(c[c.len() - 1]);
+        for &k in c[..c.len() - 1].iter().rev() {
+            p = S::fma(p, f, S::splat(k));
+        }
+        S::scale_pow2(p, n)
+    }
+}
+
 /// 2^x by a polynomial of `DEGREE` 3, 5 or 6; x is clamped to −126..=127, so that a masked score of −1e30 gives 2^−126.
 ///
 /// # Safety

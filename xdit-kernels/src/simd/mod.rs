@@ -77,8 +77,19 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn select_gt(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// Nearest integer, ties to even, for |a| < 2^22.
     unsafe fn round(a: Self::V) -> Self::V;
-    /// a · 2^n for integral n in −126..=127 (n as f32).
+    /// a · 2^n for integral n in −126..=127 (n as f32), or for what [`floor_parts`](Self::floor_parts) gives.
     unsafe fn scale_pow2(a: Self::V, n: Self::V) -> Self::V;
+    /// For x ≤ 127 that is not NaN: f in 0..=1 and n such that 2^x = 2^f · 2^n, n for [`scale_pow2`](Self::scale_pow2) only.
+    /// Below −126 the power may be 2^−126 or what it is.
+    #[inline(always)]
+    unsafe fn floor_parts(x: Self::V) -> (Self::V, Self::V) {
+        // SAFETY: as the trait's. The nearest integer of x − ½ is x's floor, or x − 1 for some integers x.
+        unsafe {
+            let x = Self::max(x, Self::splat(-126.0));
+            let n = Self::round(Self::sub(x, Self::splat(0.5)));
+            (Self::sub(x, n), n)
+        }
+    }
     /// Lanes 1,0,3,2,…: the partner of each lane in an interleaved pair.
     unsafe fn swap_pairs(a: Self::V) -> Self::V;
     /// Lanes with even index negated.
