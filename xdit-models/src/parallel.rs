@@ -8,7 +8,7 @@ use xdit_comm::{Axis, DEADLINE, Degrees, Group, threads};
 
 use crate::compose::Team;
 use crate::error::{Error, Result};
-use crate::pipeline::pool;
+use crate::pipeline::{pool, share};
 
 /// More ranks than this in one process are a mistake.
 const MOST_RANKS: usize = 1024;
@@ -97,10 +97,19 @@ impl Parallel {
         self.degrees == Degrees::default() && matches!(self.backend, RankBackend::Threads { .. })
     }
 
+    /// The ranks of one of its replicas.
+    pub(crate) fn one_replica(&self) -> Self {
+        let mut one = self.clone();
+        one.degrees.data = 1;
+        one
+    }
+
+    /// Whether a pipeline can be spread so; [`Pipeline::parallel`](crate::Pipeline::parallel) asks too.
+    ///
     /// # Errors
     /// [`Error::Comm`] for degrees that no world has, [`Error::InvalidRequest`] for axes that this version does not
     /// spread a model over.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         let degrees = self.degrees;
         let world = match &self.backend {
             RankBackend::Threads { .. } => degrees.product().unwrap_or(usize::MAX).max(1),
@@ -143,8 +152,7 @@ impl Parallel {
         let cause: Mutex<Option<(usize, Error)>> = Mutex::new(None);
         let outcomes = threads::run_each(world, threads::Options { deadline }, |group| {
             let rank = group.rank();
-            let share = (threads / world + usize::from(rank < threads % world)).max(1);
-            let outcome = pool(Some(share), &format!("rank {rank}"))
+            let outcome = pool(Some(share(threads, world, rank)), &format!("rank {rank}"))
                 .and_then(|pool| pool.install(|| work(&Team::join(&group, degrees)?)));
             outcome.map_err(|error| match error.lost_peer() {
                 Ok(lost) => lost,

@@ -1,6 +1,8 @@
 //! Pipelines: from a prompt to an image, whatever the model.
 
 use std::num::NonZero;
+use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
 
 use xdit_comm::Stats;
 use xdit_kernels::{DType, Device, Tensor};
@@ -10,7 +12,7 @@ use crate::flux::FluxPipeline;
 use crate::image::Image;
 use crate::model_index::{ModelIndex, PipelineClass};
 use crate::observer::Observer;
-use crate::parallel::Parallel;
+use crate::parallel::{Parallel, RankBackend};
 use crate::request::{Defaults, Request};
 use crate::source::ModelSource;
 
@@ -25,6 +27,8 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
     /// Which variant of the weights to read (`fp16` for `….fp16.safetensors`).
     pub variant: Option<String>,
+    /// Whether text encoders are read by each call and let go before it denoises, and the other models only after that.
+    pub low_memory: bool,
     /// The most memory that a call may plan to use, in bytes; what the system says is available when `None`.
     pub memory_limit: Option<u64>,
 }
@@ -37,6 +41,7 @@ impl Default for LoadOptions {
             device: Device::cpu(),
             threads: None,
             variant: None,
+            low_memory: false,
             memory_limit: None,
         }
     }
@@ -193,13 +198,104 @@ impl Pipeline {
     /// [`Error::Stopped`] when the observer ended it.
     pub fn generate(&self, request: &Request, observer: &mut dyn Observer) -> Result<Output> {
         let _span = tracing::info_span!("generate").entered();
-        let output = self.pool.install(|| match &self.model {
-            Model::Flux(pipeline) => {
-                pipeline.generate(request, &self.parallel, self.threads(), observer)
-            }
+        self.draw(request, &self.parallel, &self.pool, observer)
+    }
+
+    fn draw(
+        &self,
+        request: &Request,
+        parallel: &Parallel,
+        pool: &rayon::ThreadPool,
+        observer: &mut dyn Observer,
+    ) -> Result<Output> {
+        let threads = pool.current_num_threads();
+        let output = pool.install(|| match &self.model {
+            Model::Flux(pipeline) => pipeline.generate(request, parallel, threads, observer),
         });
         output.map_err(named_memory)
     }
+}
+
+impl Pipeline {
+    /// Draws requests of any prompts and sizes, one after another on each replica of the data axis, and hands each result
+    /// to `done` when it is there: the request's index, what came of it, and its observer. A request that fails does not
+    /// keep the others from being drawn; `Break` starts no more.
+    ///
+    /// Images do not depend on the number of replicas.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] for several replicas over a group of the caller's, who can call
+    /// [`generate`](Self::generate) on each; errors of requests go to `done`.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[cfg(feature = "demo")] {
+    /// use std::ops::ControlFlow;
+    /// use xdit_models::{LoadOptions, ModelSource, Pipeline, Request};
+    /// let pipe = Pipeline::load(&ModelSource::demo(), &LoadOptions::default(), &mut ())?;
+    /// let small = |text| Request::new([text]).width(64).num_inference_steps(1);
+    /// let requests = [small("a red circle").height(64), small("a green star").height(0), small("a ring").height(32)];
+    /// let mut heights = [0; 3];
+    /// pipe.generate_each(requests.map(|request| (request, ())), |index, result, ()| {
+    ///     heights[index] = result.map_or(0, |output| output.height);
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// assert_eq!(heights, [64, 0, 32]);
+    /// # }
+    /// # Ok::<(), xdit_models::Error>(())
+    /// ```
+    pub fn generate_each<O: Observer>(
+        &self,
+        requests: impl IntoIterator<Item = (Request, O), IntoIter: Send>,
+        done: impl FnMut(usize, Result<Output>, O) -> ControlFlow<()> + Send,
+    ) -> Result<()> {
+        let replicas = self.parallel.degrees.data;
+        if replicas > 1 && matches!(self.parallel.backend, RankBackend::Group(_)) {
+            return Err(Error::invalid(
+                "data_parallel_degree",
+                replicas,
+                "1 over a group",
+            ));
+        }
+        let parallel = self.parallel.one_replica();
+        let waiting = Mutex::new(Some(requests.into_iter().enumerate()));
+        let done = Mutex::new(done);
+        // Whole values are swapped under these locks: a panic elsewhere leaves nothing half done.
+        let next = || {
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.as_mut().and_then(Iterator::next)
+        };
+        let work = |pool: &rayon::ThreadPool| {
+            while let Some((index, (request, mut observer))) = next() {
+                let result = self.draw(&request, &parallel, pool, &mut observer);
+                let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                if done(index, result, observer).is_break() {
+                    *waiting.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                }
+            }
+        };
+        if replicas == 1 {
+            work(&self.pool);
+            return Ok(());
+        }
+        let pools = (0..replicas)
+            .map(|replica| {
+                let share = share(self.threads(), replicas, replica);
+                pool(Some(share), &format!("replica {replica}"))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        std::thread::scope(|scope| {
+            for pool in &pools {
+                scope.spawn(|| work(pool));
+            }
+        });
+        Ok(())
+    }
+}
+
+/// How many of `threads` one of several takes; at least one.
+pub(crate) fn share(threads: usize, among: usize, index: usize) -> usize {
+    (threads / among + usize::from(index < threads % among)).max(1)
 }
 
 /// More threads than this are a mistake.

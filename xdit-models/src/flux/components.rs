@@ -1,16 +1,17 @@
 //! The parts of a Flux pipeline: loading them, and the embeddings of prompts.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use xdit_kernels::{DType, Tensor};
 
+use super::FluxTransformer;
 use super::configs::Configs;
-use super::{FluxText, FluxTransformer};
 use crate::error::{Error, Result};
 use crate::layers::Packing;
 use crate::memory;
 use crate::observer::{Observer, Phase, PhaseEvent};
 use crate::pipeline::LoadOptions;
 use crate::request::Branches;
-use crate::schedulers::FlowMatchEulerConfig;
 use crate::source::ModelSource;
 use crate::text::{ClipTextModel, T5Encoder};
 use crate::tokenizers::Tokenizer;
@@ -29,54 +30,107 @@ const TOKENIZERS: &[&str] = &[
     "PreTrainedTokenizerFast",
 ];
 
-/// Everything that a Flux pipeline loads.
+/// A Flux pipeline's configurations, and its weights as far as they are held.
 #[derive(Debug)]
 pub(crate) struct Components {
-    pub(crate) tokenizer: Tokenizer,
-    pub(crate) tokenizer_2: Tokenizer,
-    pub(crate) text_encoder: ClipTextModel,
-    pub(crate) text_encoder_2: T5Encoder,
+    pub(crate) configs: Configs,
+    tokenizer: Tokenizer,
+    tokenizer_2: Tokenizer,
+    source: ModelSource,
+    options: LoadOptions,
+    /// `None` where they are read for each call and let go before it denoises.
+    encoders: Option<Encoders>,
+    /// Loaded once, by the first call if not before.
+    painter: Mutex<Option<Arc<Painter>>>,
+    /// Held while encoders that no one keeps are in memory, so that there is one copy of them.
+    encoding: Mutex<()>,
+}
+
+/// The models that read prompts.
+#[derive(Debug)]
+struct Encoders {
+    text_encoder: ClipTextModel,
+    text_encoder_2: T5Encoder,
+}
+
+/// The models that make pictures.
+#[derive(Debug)]
+pub(crate) struct Painter {
     pub(crate) transformer: FluxTransformer,
     pub(crate) vae: VaeDecoder,
-    pub(crate) scheduler: FlowMatchEulerConfig,
 }
+
+const ENCODERS: [&str; 2] = ["text_encoder", "text_encoder_2"];
+const PAINTER: [&str; 2] = ["transformer", "vae"];
 
 impl Components {
     pub(crate) fn load(
         source: &ModelSource,
-        configs: &Configs,
         options: &LoadOptions,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         let _span = tracing::info_span!("load").entered();
-        let Configs {
-            index,
-            clip,
-            t5,
-            flux,
-            vae,
-            scheduler,
-            ..
-        } = configs;
+        // Configurations first: what is wrong with them shows before any weight is read.
+        let configs = Configs::read(source)?;
+        let index = &configs.index;
         let tokenizer =
             |name: &str| Tokenizer::read(source, name, &index.expect(name, TOKENIZERS)?.class);
-        let tokenizer_2 = tokenizer("tokenizer_2")?.with_vocab_size(t5.vocab_size);
-        let tokenizer = tokenizer("tokenizer")?.with_vocab_size(clip.vocab_size);
+        let tokenizer_2 = tokenizer("tokenizer_2")?.with_vocab_size(configs.t5.vocab_size);
+        let tokenizer = tokenizer("tokenizer")?.with_vocab_size(configs.clip.vocab_size);
+        let mut components = Self {
+            tokenizer,
+            tokenizer_2,
+            configs,
+            source: source.clone(),
+            options: options.clone(),
+            encoders: None,
+            painter: Mutex::new(None),
+            encoding: Mutex::new(()),
+        };
+        if options.low_memory {
+            // Headers only: a missing file shows now, not after the prompts are encoded.
+            let packed = [&ENCODERS, &PAINTER].map(|names| components.open(names));
+            for weights in packed {
+                components.check_memory(&weights?)?;
+            }
+            return Ok(components);
+        }
+        let names = [PAINTER, ENCODERS].concat();
+        let weights = components.open(&names)?;
+        components.check_memory(&weights)?;
+        let [dit, vae, clip, t5] = &weights[..] else {
+            unreachable!("one for each name");
+        };
+        let (painter, encoders) = components.packed(&weights, observer, |packing| {
+            Ok((
+                components.pack_painter([dit, vae], packing)?,
+                components.pack_encoders([clip, t5], packing)?,
+            ))
+        })?;
+        components.encoders = Some(encoders);
+        components.painter = Mutex::new(Some(Arc::new(painter)));
+        Ok(components)
+    }
 
-        let names = ["transformer", "text_encoder", "text_encoder_2", "vae"];
-        let open = |name: &str| source.open_weights(name, options.variant.as_deref());
-        let weights = names.map(open);
-        let [dit_weights, clip_weights, t5_weights, vae_weights] = weights;
-        let [dit_weights, clip_weights, t5_weights, vae_weights] =
-            [dit_weights?, clip_weights?, t5_weights?, vae_weights?];
-        let all = [&dit_weights, &clip_weights, &t5_weights, &vae_weights];
-        memory::check(
-            "the weights",
-            packed_bytes(&all, options.dtype),
-            options.memory_limit,
-        )?;
+    fn open(&self, names: &[&str]) -> Result<Vec<Weights>> {
+        let variant = self.options.variant.as_deref();
+        let open = |name: &&str| self.source.open_weights(name, variant);
+        names.iter().map(open).collect()
+    }
 
-        let total = all.iter().map(|weights| weights.total_bytes()).sum();
+    fn check_memory(&self, weights: &[Weights]) -> Result<()> {
+        let bytes = packed_bytes(weights, self.options.dtype);
+        memory::check("the weights", bytes, self.options.memory_limit)
+    }
+
+    /// What `pack` makes of these weights, with progress over their bytes.
+    fn packed<T>(
+        &self,
+        weights: &[Weights],
+        observer: &mut dyn Observer,
+        pack: impl FnOnce(&mut Packing<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let total = weights.iter().map(Weights::total_bytes).sum();
         observer.phase(Phase::Load, PhaseEvent::Start { total });
         let mut done = 0;
         let mut on_packed = |bytes: u64| {
@@ -89,31 +143,79 @@ impl Components {
                 },
             );
         };
-        let packing = &mut Packing::new(options.dtype, options.device).on_packed(&mut on_packed);
-        let transformer = FluxTransformer::load(flux, &Scope::root(&dit_weights), packing)?;
-        let text_encoder = ClipTextModel::load(clip, &Scope::root(&clip_weights), packing)?;
-        let text_encoder_2 = T5Encoder::load(t5, &Scope::root(&t5_weights), packing)?;
-        let vae = VaeDecoder::load(vae, &Scope::root(&vae_weights), packing)?;
+        let (dtype, device) = (self.options.dtype, self.options.device);
+        let made = pack(&mut Packing::new(dtype, device).on_packed(&mut on_packed))?;
         observer.phase(Phase::Load, PhaseEvent::End);
-        Ok(Self {
-            tokenizer,
-            tokenizer_2,
-            text_encoder,
-            text_encoder_2,
-            transformer,
-            vae,
-            scheduler: scheduler.clone(),
+        Ok(made)
+    }
+
+    fn pack_painter(
+        &self,
+        [transformer, vae]: [&Weights; 2],
+        packing: &mut Packing<'_>,
+    ) -> Result<Painter> {
+        Ok(Painter {
+            transformer: FluxTransformer::load(
+                &self.configs.flux,
+                &Scope::root(transformer),
+                packing,
+            )?,
+            vae: VaeDecoder::load(&self.configs.vae, &Scope::root(vae), packing)?,
         })
     }
 
-    /// The prompts of each branch, the positive one first, each repeated for the images of a prompt.
+    fn pack_encoders(
+        &self,
+        [clip, t5]: [&Weights; 2],
+        packing: &mut Packing<'_>,
+    ) -> Result<Encoders> {
+        Ok(Encoders {
+            text_encoder: ClipTextModel::load(&self.configs.clip, &Scope::root(clip), packing)?,
+            text_encoder_2: T5Encoder::load(&self.configs.t5, &Scope::root(t5), packing)?,
+        })
+    }
+
+    /// Transformer and autoencoder, loaded now if they were not before.
+    pub(crate) fn painter(&self, observer: &mut dyn Observer) -> Result<Arc<Painter>> {
+        let mut painter = self.painter.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(painter) = &*painter {
+            return Ok(painter.clone());
+        }
+        let _span = tracing::info_span!("load").entered();
+        let weights = self.open(&PAINTER)?;
+        self.check_memory(&weights)?;
+        let [transformer, vae] = &weights[..] else {
+            unreachable!("one for each name");
+        };
+        let made = self.packed(&weights, observer, |packing| {
+            self.pack_painter([transformer, vae], packing)
+        })?;
+        Ok(painter.insert(Arc::new(made)).clone())
+    }
+
+    /// T5 and pooled CLIP embeddings of each branch, the positive one first, each repeated for the images of a prompt.
     pub(crate) fn encode(
         &self,
         branches: &Branches,
         images_per_prompt: usize,
         text_len: usize,
         observer: &mut dyn Observer,
-    ) -> Result<Vec<FluxText>> {
+    ) -> Result<Vec<[Tensor; 2]>> {
+        let (_one_copy, loaded);
+        let encoders = match &self.encoders {
+            Some(encoders) => encoders,
+            None => {
+                _one_copy = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+                let weights = self.open(&ENCODERS)?;
+                let [clip, t5] = &weights[..] else {
+                    unreachable!("one for each name");
+                };
+                loaded = self.packed(&weights, observer, |packing| {
+                    self.pack_encoders([clip, t5], packing)
+                })?;
+                &loaded
+            }
+        };
         let _span = tracing::info_span!("encode").entered();
         let lists: Vec<_> = std::iter::once(&branches.positive)
             .chain(&branches.negative)
@@ -125,13 +227,13 @@ impl Components {
             let prefix = ["", "negative_"][branch];
             let done = 2 * branch as u64;
             let clip_length = self.tokenizer.model_max_length().unwrap_or(CLIP_LENGTH);
-            let clip_length = clip_length.min(self.text_encoder.config().max_position_embeddings);
+            let clip_length = clip_length.min(self.configs.clip.max_position_embeddings);
             let ids = tokenize(
                 &self.tokenizer,
                 prompt,
                 clip_length,
                 ["CLIP", "text_encoder"],
-                self.text_encoder.config().vocab_size,
+                self.configs.clip.vocab_size,
                 observer,
             )?;
             observer.ids(&format!("{prefix}clip.input_ids"), &ids);
@@ -141,7 +243,7 @@ impl Components {
             } else {
                 &mut silent
             };
-            let pooled = self.text_encoder.forward(&ids, inside)?.pooled;
+            let pooled = encoders.text_encoder.forward(&ids, inside)?.pooled;
             observer.phase(
                 Phase::Encode,
                 PhaseEvent::Advance {
@@ -155,7 +257,7 @@ impl Components {
                 prompt_2,
                 text_len,
                 ["T5", "text_encoder_2"],
-                self.text_encoder_2.config().vocab_size,
+                self.configs.t5.vocab_size,
                 observer,
             )?;
             observer.ids(&format!("{prefix}t5.input_ids"), &ids);
@@ -164,7 +266,7 @@ impl Components {
             } else {
                 &mut silent
             };
-            let embeds = self.text_encoder_2.forward(&ids, None, inside)?;
+            let embeds = encoders.text_encoder_2.forward(&ids, None, inside)?;
             observer.phase(
                 Phase::Encode,
                 PhaseEvent::Advance {
@@ -177,7 +279,7 @@ impl Components {
             let pooled = repeat(&pooled, images_per_prompt)?;
             observer.offer(&format!("{prefix}prompt_embeds"), &embeds)?;
             observer.offer(&format!("{prefix}pooled_prompt_embeds"), &pooled)?;
-            texts.push(self.transformer.embed_text(&embeds, &pooled)?);
+            texts.push([embeds, pooled]);
         }
         observer.phase(Phase::Encode, PhaseEvent::End);
         Ok(texts)
@@ -185,7 +287,7 @@ impl Components {
 }
 
 /// Bytes of all weights as they are packed: Winograd's form of a 3×3 convolution has 36 f32 for its 9 taps.
-fn packed_bytes(all: &[&Weights], dtype: DType) -> u64 {
+fn packed_bytes(all: &[Weights], dtype: DType) -> u64 {
     all.iter()
         .flat_map(|weights| weights.tensors())
         .map(|(_, info)| {

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use xdit_comm::{Shard, Stats};
 use xdit_kernels::{DType, Device, Tensor};
 
-use super::components::Components;
+use super::components::{Components, Painter};
 use super::configs::Configs;
 use super::latents;
 use super::plan::Plan;
@@ -44,11 +44,10 @@ impl FluxPipeline {
         options: &LoadOptions,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        // Configurations first: what is wrong with them shows before any weight is read.
-        let configs = Configs::read(source)?;
+        let components = Components::load(source, options, observer)?;
         Ok(Self {
-            components: Components::load(source, &configs, options, observer)?,
-            defaults: configs.defaults(source),
+            defaults: components.configs.defaults(source),
+            components,
             dtype: options.dtype,
             device: options.device,
             memory_limit: options.memory_limit,
@@ -86,10 +85,8 @@ impl FluxPipeline {
         threads: usize,
         observer: &mut dyn Observer,
     ) -> Result<Output> {
-        let (flux, vae) = (
-            self.components.transformer.config(),
-            self.components.vae.config(),
-        );
+        let configs = &self.components.configs;
+        let (flux, vae) = (&configs.flux, &configs.vae);
         let plan = Plan::new(request, &self.defaults, flux, vae)?;
         let branches = request.branches()?;
         plan.check_memory(self.dtype, flux, vae, self.memory_limit)?;
@@ -97,12 +94,18 @@ impl FluxPipeline {
             observer.warning(warning);
         }
 
-        let text = self.components.encode(
+        let embeds = self.components.encode(
             &branches,
             request.num_images_per_prompt,
             plan.text_len,
             observer,
         )?;
+        let painter = self.components.painter(observer)?;
+        let text = embeds
+            .iter()
+            .map(|[embeds, pooled]| painter.transformer.embed_text(embeds, pooled))
+            .collect::<Result<Vec<_>>>()?;
+        drop(embeds);
         let mut generators = request
             .seeds
             .iter()
@@ -114,6 +117,7 @@ impl FluxPipeline {
         };
         observer.offer("latents", &latents_blc)?;
         let replicas = self.replicas(
+            &painter,
             &plan,
             &text,
             &latents_blc,
@@ -159,6 +163,7 @@ impl FluxPipeline {
     /// The call's images, dealt out.
     fn replicas<'a>(
         &'a self,
+        painter: &'a Painter,
         plan: &'a Plan,
         text: &[FluxText],
         latents_blc: &Tensor,
@@ -172,7 +177,8 @@ impl FluxPipeline {
                     .iter()
                     .map(|text| text.select(images.start, images.len));
                 Ok(Replica {
-                    components: &self.components,
+                    painter,
+                    scheduler: &self.components.configs.scheduler,
                     plan,
                     images,
                     text: text.collect::<Result<_>>()?,
@@ -219,7 +225,7 @@ impl FluxPipeline {
 
     /// The initial latents, f32 `[b, l, c]`: drawn in the pipeline's dtype and in diffusers' order, then packed.
     fn noise(&self, plan: &Plan, generators: &mut [Generator]) -> Result<Tensor> {
-        let channels = self.components.transformer.config().in_channels / 4;
+        let channels = self.components.configs.flux.in_channels / 4;
         let shape = [
             plan.images,
             channels,

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use xdit_comm::Shard;
 use xdit_kernels::{Device, Tensor};
 
-use super::components::Components;
+use super::components::Painter;
 use super::plan::Plan;
 use super::transformer::{FluxInput, FluxText};
 use super::{RotaryTables, latents};
@@ -16,12 +16,15 @@ use crate::compose::Team;
 use crate::error::{Error, Result};
 use crate::noise::{Generator, randn_tensor};
 use crate::observer::{Observer, Phase, PhaseEvent, StepEnd};
-use crate::schedulers::{FlowMatchEuler, Scheduler, StepState, TimestepRequest};
+use crate::schedulers::{
+    FlowMatchEuler, FlowMatchEulerConfig, Scheduler, StepState, TimestepRequest,
+};
 
 /// The images of one replica, ready to be denoised.
 #[derive(Debug)]
 pub(super) struct Replica<'a> {
-    pub(super) components: &'a Components,
+    pub(super) painter: &'a Painter,
+    pub(super) scheduler: &'a FlowMatchEulerConfig,
     /// The plan of the whole call.
     pub(super) plan: &'a Plan,
     /// Which of the call's images.
@@ -42,12 +45,12 @@ impl Replica<'_> {
     /// # Collective
     /// Every rank of the team calls it.
     pub(super) fn denoise(&self, team: &Team, observer: &mut dyn Observer) -> Result<Tensor> {
-        let (plan, transformer) = (self.plan, &self.components.transformer);
+        let (plan, transformer) = (self.plan, &self.painter.transformer);
         let mut generators = self.generators.clone();
-        let mut scheduler = FlowMatchEuler::new(self.components.scheduler.clone());
+        let mut scheduler = FlowMatchEuler::new(self.scheduler.clone());
         scheduler.set_timesteps(&TimestepRequest {
             sigmas: Some(&plan.sigmas),
-            mu: Some(self.components.scheduler.dynamic_shift(plan.image_tokens())),
+            mu: Some(self.scheduler.dynamic_shift(plan.image_tokens())),
             ..TimestepRequest::default()
         })?;
         let timesteps = scheduler.timesteps();
@@ -148,7 +151,7 @@ impl Replica<'_> {
     ) -> Result<Tensor> {
         let (plan, images) = (self.plan, self.images.len);
         let _span = tracing::info_span!("decode", images).entered();
-        let vae = &self.components.vae;
+        let vae = &self.painter.vae;
         observer.phase(
             Phase::Decode,
             PhaseEvent::Start {
