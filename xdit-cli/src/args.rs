@@ -1,11 +1,15 @@
 //! The command line: every flag, in diffusers' and xDiT's words.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
+use xdit_comm::Degrees;
 use xdit_kernels::{DType, Tier};
+use xdit_models::Parallel;
 
 use crate::device::DeviceChoice;
+use crate::failure::Failure;
 
 /// From a prompt to an image with a Diffusion Transformer.
 #[derive(Debug, Parser)]
@@ -41,6 +45,9 @@ pub(crate) struct GenerateArgs {
     /// How to compute.
     #[command(flatten)]
     pub run: RunArgs,
+    /// Over which ranks.
+    #[command(flatten)]
+    pub parallel: ParallelArgs,
     /// Where the results go.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -119,8 +126,13 @@ pub(crate) struct HubArgs {
 #[command(next_help_heading = "Image")]
 pub(crate) struct CallArgs {
     /// What to draw; several prompts make one batch. Each of 1 to 65536 bytes (64 KiB), not only spaces.
-    #[arg(long, required = true, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
+    #[arg(long, required_unless_present = "prompt_file", num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
     pub prompt: Vec<String>,
+    /// Draw every line of FILE (- is standard input): a prompt, or a JSON object with "prompt" and any of the flags of
+    /// this section, e.g. {"prompt": "a cat", "seed": 7, "height": 512}. Each result is written when it is there, as
+    /// NAME-LINE.png; a bad line is told, the rest is drawn, and the exit code is 1.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "dump"])]
+    pub prompt_file: Option<PathBuf>,
     /// Prompt of the second text encoder (T5), one for all or one for each prompt; as --prompt [default:
     /// --prompt].
     #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
@@ -174,9 +186,69 @@ pub(crate) struct RunArgs {
     /// Where to compute; this version does so on the CPU only.
     #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda[:N]")]
     pub device: DeviceChoice,
+    /// Let the text encoders go before the transformer is read: less memory, slower with --prompt-file.
+    #[arg(long)]
+    pub low_memory: bool,
     /// Threads and instructions.
     #[command(flatten)]
     pub threads: ThreadArgs,
+}
+
+/// Over which ranks.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Ranks")]
+pub(crate) struct ParallelArgs {
+    /// Ranks that share each image by exchanging heads for tokens. Ranks are threads that this program starts; the
+    /// compute threads are dealt out among them.
+    #[arg(
+        long,
+        value_name = "U",
+        default_value_t = 1,
+        allow_negative_numbers = true
+    )]
+    pub ulysses_degree: usize,
+    /// Ranks that share each image by passing keys and values round; multiplies with --ulysses-degree.
+    #[arg(
+        long,
+        value_name = "R",
+        default_value_t = 1,
+        allow_negative_numbers = true
+    )]
+    pub ring_degree: usize,
+    /// Replicas of U x R ranks that share out the images or the lines of --prompt-file; no image changes by it.
+    #[arg(
+        long,
+        value_name = "D",
+        default_value_t = 1,
+        allow_negative_numbers = true
+    )]
+    pub data_parallel_degree: usize,
+    /// Decode each picture on one rank instead of in row bands on all of its ranks.
+    #[arg(long)]
+    pub no_parallel_vae: bool,
+    /// How long a rank may keep others waiting before the run ends with an error.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub rank_timeout: u64,
+}
+
+impl ParallelArgs {
+    /// The plan.
+    ///
+    /// # Errors
+    /// [`Failure::Model`] with the nearest legal plan.
+    pub(crate) fn plan(&self) -> Result<Parallel, Failure> {
+        let degrees = Degrees {
+            data: self.data_parallel_degree,
+            ring: self.ring_degree,
+            ulysses: self.ulysses_degree,
+            ..Degrees::default()
+        };
+        let plan = Parallel::threads(degrees)
+            .vae(!self.no_parallel_vae)
+            .deadline(Duration::from_secs(self.rank_timeout));
+        plan.check()?;
+        Ok(plan)
+    }
 }
 
 /// Threads and instructions.

@@ -69,6 +69,11 @@ impl Console {
         self.bars.suspend(|| eprint_line(line));
     }
 
+    /// Does something that writes to the terminal, above the bars.
+    pub(crate) fn above_bars<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bars.suspend(write)
+    }
+
     /// Takes the bars off the terminal.
     pub(crate) fn clear(&self) {
         if self.draws {

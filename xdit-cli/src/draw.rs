@@ -1,18 +1,19 @@
 //! Loads a pipeline and runs it once: the part that `generate` and `replay` share.
 
 use serde_json::{Value, json};
+use xdit_comm::Axis;
 use xdit_kernels::{DType, Device};
-use xdit_models::{LoadOptions, Output, Pipeline, Request};
+use xdit_models::{LoadOptions, Output, Parallel, Pipeline, Request};
 
 use crate::failure::Failure;
 use crate::model::Model;
-use crate::record::{FORMAT, RunRecord};
+use crate::record::{FORMAT, ParallelRecord, RunRecord};
 use crate::session::Session;
 use crate::watch::Watch;
 use crate::{memory, request};
 
 /// How to compute.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Compute {
     /// Of weights and activations.
     pub dtype: DType,
@@ -20,6 +21,10 @@ pub(crate) struct Compute {
     pub device: Device,
     /// With how many threads.
     pub threads: usize,
+    /// Whether text encoders are let go before the rest is read.
+    pub low_memory: bool,
+    /// Over which ranks.
+    pub parallel: Parallel,
 }
 
 /// A finished run.
@@ -29,7 +34,55 @@ pub(crate) struct Drawn {
     pub output: Output,
     /// What decides the pixels of image 0; the others differ in `image`.
     pub record: RunRecord,
-    compute: Compute,
+    /// How it was computed.
+    pub compute: Compute,
+}
+
+fn options(model: &Model, compute: &Compute) -> LoadOptions {
+    LoadOptions {
+        dtype: compute.dtype,
+        device: compute.device,
+        threads: Some(compute.threads),
+        variant: model.record.variant.clone(),
+        low_memory: compute.low_memory,
+        ..LoadOptions::default()
+    }
+}
+
+/// The pipeline of `model`, spread over the ranks that `compute` asks for.
+///
+/// # Errors
+/// [`Failure::Model`] for whatever the library refuses.
+pub(crate) fn load(
+    model: &Model,
+    compute: &Compute,
+    watch: &mut Watch,
+) -> Result<Pipeline, Failure> {
+    tracing::info!(model = model.record.name, dtype = %compute.dtype, device = %compute.device, threads = compute.threads, "load");
+    let pipeline = Pipeline::load(&model.source, &options(model, compute), watch)?;
+    Ok(pipeline.parallel(compute.parallel.clone())?)
+}
+
+/// What decides the pixels of image 0 of a run.
+pub(crate) fn record(
+    model: &Model,
+    request: &Request,
+    pipeline: &Pipeline,
+    compute: &Compute,
+    output: &Output,
+) -> RunRecord {
+    RunRecord {
+        format: FORMAT,
+        version: concat!("xdit-rs ", env!("CARGO_PKG_VERSION")).into(),
+        model: model.record.clone(),
+        request: request::to_record(request, pipeline.defaults(), output),
+        dtype: compute.dtype.to_string(),
+        device: "cpu".into(),
+        tier: compute.device.tier().to_string(),
+        parallel: ParallelRecord::of(&compute.parallel),
+        image: 0,
+        images: request.image_count(),
+    }
 }
 
 /// Runs `request` on `model`.
@@ -39,38 +92,19 @@ pub(crate) struct Drawn {
 pub(crate) fn draw(
     model: &Model,
     request: &Request,
-    compute: Compute,
+    compute: &Compute,
     watch: &mut Watch,
 ) -> Result<Drawn, Failure> {
-    let options = LoadOptions {
-        dtype: compute.dtype,
-        device: compute.device,
-        threads: Some(compute.threads),
-        variant: model.record.variant.clone(),
-        ..LoadOptions::default()
-    };
     // What the configurations refuse is refused before any weight is read.
-    Pipeline::check(&model.source, &options, request)?;
-    tracing::info!(model = model.record.name, dtype = %compute.dtype, device = %compute.device, threads = compute.threads, "load");
-    let pipeline = Pipeline::load(&model.source, &options, watch)?;
-    let images = request.image_count();
-    tracing::info!(images, seeds = ?request.seeds, "generate");
+    Pipeline::check(&model.source, &options(model, compute), request)?;
+    let pipeline = load(model, compute, watch)?;
+    tracing::info!(images = request.image_count(), seeds = ?request.seeds, "generate");
     let output = pipeline.generate(request, watch)?;
-    let record = RunRecord {
-        format: FORMAT,
-        version: concat!("xdit-rs ", env!("CARGO_PKG_VERSION")).into(),
-        model: model.record.clone(),
-        request: request::to_record(request, pipeline.defaults(), &output),
-        dtype: compute.dtype.to_string(),
-        device: "cpu".into(),
-        tier: compute.device.tier().to_string(),
-        image: 0,
-        images,
-    };
+    let record = record(model, request, &pipeline, compute, &output);
     Ok(Drawn {
         output,
         record,
-        compute,
+        compute: compute.clone(),
     })
 }
 
@@ -99,10 +133,34 @@ impl Drawn {
             "device": self.record.device,
             "tier": self.record.tier,
             "threads": self.compute.threads,
+            "ranks": self.ranks(),
             "seconds": seconds,
             "step_seconds": watch.step_seconds,
             "peak_memory_bytes": memory::peak_bytes(),
             "warnings": watch.warnings,
+        })
+    }
+
+    /// The mesh, and what each rank sent over each of its axes.
+    fn ranks(&self) -> Value {
+        let degrees = self.compute.parallel.degrees;
+        let axes = Axis::ALL.map(|axis| (axis.name().to_owned(), degrees.of(axis).into()));
+        let sent = self.output.communication.iter().enumerate();
+        let sent = sent.flat_map(|(rank, stats)| {
+            stats.iter().map(move |((operation, axis), total)| {
+                json!({
+                    "rank": rank,
+                    "operation": operation,
+                    "axis": axis.map(Axis::name),
+                    "calls": total.calls,
+                    "bytes": total.bytes,
+                    "wait_seconds": total.waited.as_secs_f64(),
+                })
+            })
+        });
+        json!({
+            "degrees": serde_json::Map::from_iter(axes),
+            "communication": sent.collect::<Vec<_>>(),
         })
     }
 
@@ -113,6 +171,10 @@ impl Drawn {
             "{}×{}, {} steps, {}: ",
             request.width, request.height, request.num_inference_steps, self.record.dtype
         );
+        let degrees = self.compute.parallel.degrees;
+        for axis in Axis::ALL.into_iter().filter(|axis| degrees.of(*axis) > 1) {
+            line += &format!("{axis} {}, ", degrees.of(axis));
+        }
         for (name, seconds) in watch.phases() {
             line += &format!("{name} {seconds:.2} s, ");
         }

@@ -8,6 +8,7 @@ use serde_json::json;
 use xdit_kernels::Tensor;
 
 use crate::args::{GenerateArgs, OutputType};
+use crate::batch;
 use crate::console;
 use crate::draw::{Compute, Drawn, draw};
 use crate::dump::Dump;
@@ -35,17 +36,22 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
         dtype: args.run.dtype.into(),
         device: args.run.device.open(args.run.threads.cpu_tier)?,
         threads: session.threads(&args.run.threads),
+        low_memory: args.run.low_memory,
+        parallel: args.parallel.plan()?,
     };
     let images = request.image_count();
     let output = args.output.output.as_deref();
     let plan = OutputPlan::new(output, kind, images, request.seeds[0], &session.partials)?;
+    if let Some(file) = &args.call.prompt_file {
+        return batch::run(args, file, &request, &compute, &plan, session);
+    }
     let dump = match &args.output.dump {
         Some(folder) => Some(Dump::create(folder, &session.partials)?),
         None => None,
     };
     let mut watch = Watch::new(&session.console, dump);
     let model = Model::find(args.model.model.as_deref(), &args.model.hub, session)?;
-    let drawn = draw(&model, &request, compute, &mut watch)?;
+    let drawn = draw(&model, &request, &compute, &mut watch)?;
 
     let write_began = Instant::now();
     let files = write(&drawn, kind, !args.output.no_metadata, &plan)?;
@@ -70,7 +76,7 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
 }
 
 /// Writes the results of a run. Returns the names of the files.
-fn write(
+pub(crate) fn write(
     drawn: &Drawn,
     kind: OutputType,
     metadata: bool,
@@ -127,7 +133,7 @@ fn write_tensor(
 }
 
 /// The names of files in a line: the first and the last of many.
-fn shown(files: &[PathBuf]) -> String {
+pub(crate) fn shown(files: &[PathBuf]) -> String {
     let name = |path: &Path| path.display().to_string();
     match files {
         [] => String::new(),

@@ -38,7 +38,13 @@ pub(crate) fn install(
 
 /// Every span of this workspace, kernels included, and nothing of other crates.
 fn trace_filter() -> Targets {
-    let crates = ["xdit_cli", "xdit_kernels", "xdit_models"];
+    let crates = [
+        "xdit_cli",
+        "xdit_comm",
+        "xdit_kernels",
+        "xdit_models",
+        "xdit_usp",
+    ];
     Targets::new().with_targets(crates.map(|name| (name, LevelFilter::TRACE)))
 }
 

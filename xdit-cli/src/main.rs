@@ -3,6 +3,7 @@
 
 mod args;
 mod argv;
+mod batch;
 mod console;
 mod device;
 mod digest;
@@ -20,6 +21,7 @@ mod model;
 mod output;
 mod partial;
 mod picture;
+mod prompt_file;
 mod record;
 mod replay;
 mod request;

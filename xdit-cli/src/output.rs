@@ -66,6 +66,18 @@ impl OutputPlan {
         Ok(plan)
     }
 
+    /// The same place for the images of line `number` of a prompt file: the number is part of every name.
+    pub(crate) fn for_line(&self, number: usize, images: usize, kind: OutputType) -> Self {
+        Self {
+            folder: self.folder.clone(),
+            stem: format!("{}-{number:05}", self.stem),
+            extension: self.extension,
+            files: if kind == OutputType::Png { images } else { 1 },
+            named: self.named,
+            partials: self.partials.clone(),
+        }
+    }
+
     /// Writes the file of image `index` by `write`, under its final name only when it is whole. Returns the name.
     ///
     /// # Errors
@@ -202,6 +214,16 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(message.contains("use a.png"), "{message}");
+    }
+
+    #[test]
+    fn lines_have_names_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = plan(&folder.path().join("set.png"), OutputType::Png, 1).unwrap();
+        let first = all.for_line(1, 1, OutputType::Png);
+        assert_eq!(fill(&first, 0), "set-00001.png");
+        let tenth = all.for_line(10, 2, OutputType::Png);
+        assert_eq!(fill(&tenth, 1), "set-00010_1.png");
     }
 
     #[test]

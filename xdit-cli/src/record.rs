@@ -4,6 +4,8 @@
 //! JSON object under the key `xdit`.
 
 use serde::{Deserialize, Serialize};
+use xdit_comm::Degrees;
+use xdit_models::Parallel;
 
 /// The version of the record that this program writes.
 pub(crate) const FORMAT: u32 = 1;
@@ -25,6 +27,9 @@ pub(crate) struct RunRecord {
     pub device: String,
     /// The instruction tier; others differ in the last bits.
     pub tier: String,
+    /// How each image was shared out among ranks, if it was: sums in another order differ in the last bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<ParallelRecord>,
     /// Which image of the batch this is, from 0.
     pub image: usize,
     /// Images in the batch.
@@ -46,6 +51,36 @@ pub(crate) struct ModelRecord {
     pub class: String,
     /// [`crate::digest`] of its files.
     pub digest: String,
+}
+
+/// The ranks that made an image together. Replicas do not matter: they change no byte.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct ParallelRecord {
+    pub ulysses_degree: usize,
+    pub ring_degree: usize,
+    pub parallel_vae: bool,
+}
+
+impl ParallelRecord {
+    /// What `parallel` shares out; none if an image has one rank.
+    pub(crate) fn of(parallel: &Parallel) -> Option<Self> {
+        let degrees = parallel.degrees;
+        (degrees.ulysses * degrees.ring > 1).then_some(Self {
+            ulysses_degree: degrees.ulysses,
+            ring_degree: degrees.ring,
+            parallel_vae: parallel.vae,
+        })
+    }
+
+    /// The plan that it was taken from.
+    pub(crate) fn plan(self) -> Parallel {
+        Parallel::threads(Degrees {
+            ulysses: self.ulysses_degree,
+            ring: self.ring_degree,
+            ..Degrees::default()
+        })
+        .vae(self.parallel_vae)
+    }
 }
 
 /// diffusers' call arguments.
@@ -179,6 +214,7 @@ pub(crate) mod tests {
             dtype: "f32".into(),
             device: "cpu".into(),
             tier: "avx2".into(),
+            parallel: None,
             image: 2,
             images: 4,
         }
@@ -190,6 +226,15 @@ pub(crate) mod tests {
         let mut negative = record();
         negative.request.seed = vec![i128::from(i64::MIN), 0, 1, 2];
         assert_eq!(RunRecord::parse(&negative.to_json()).unwrap(), negative);
+        let mut shared = record();
+        shared.parallel = Some(ParallelRecord {
+            ulysses_degree: 2,
+            ring_degree: 3,
+            parallel_vae: false,
+        });
+        assert_eq!(RunRecord::parse(&shared.to_json()).unwrap(), shared);
+        let plan = shared.parallel.unwrap().plan();
+        assert_eq!(ParallelRecord::of(&plan), shared.parallel);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::model::Model;
 use crate::output::OutputPlan;
 use crate::picture::{Difference, Picture};
-use crate::record::RunRecord;
+use crate::record::{ParallelRecord, RunRecord};
 use crate::request;
 use crate::session::Session;
 use crate::watch::Watch;
@@ -45,8 +45,12 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
         dtype: dtype(&record).map_err(|reason| Failure::no_record(&args.image, reason))?,
         device: device(args.threads.cpu_tier, &record.tier, &mut watch),
         threads: session.threads(&args.threads),
+        low_memory: false,
+        parallel: record
+            .parallel
+            .map_or_else(Default::default, ParallelRecord::plan),
     };
-    let drawn = draw(&model, &request, compute, &mut watch).map_err(|failure| match failure {
+    let drawn = draw(&model, &request, &compute, &mut watch).map_err(|failure| match failure {
         // The record gave these values, not a flag.
         Failure::Usage(reason) => {
             Failure::no_record(&args.image, format!("damaged record: {reason}"))

@@ -24,7 +24,10 @@ pub(crate) fn from_args(call: &CallArgs) -> Result<Request, Failure> {
     request.num_inference_steps = call.num_inference_steps;
     request.guidance_scale = call.guidance_scale;
     request.max_sequence_length = call.max_sequence_length;
-    check(&request)?;
+    // The lines of a prompt file are checked one by one.
+    if call.prompt_file.is_none() {
+        check(&request)?;
+    }
     Ok(request)
 }
 
@@ -95,7 +98,7 @@ fn check_length(flag: &str, prompt: &str) -> Result<(), Failure> {
 }
 
 /// Refuses zeros and a wrong number of seeds or texts; the pipeline checks what depends on the model.
-fn check(request: &Request) -> Result<(), Failure> {
+pub(crate) fn check(request: &Request) -> Result<(), Failure> {
     for prompt in &request.prompt {
         check_prompt("--prompt", prompt)?;
     }

@@ -35,6 +35,7 @@ pub struct Pending {
     counters: Counters,
     op: Op,
     axis: Option<Axis>,
+    bytes: usize,
 }
 
 impl Pending {
@@ -43,6 +44,9 @@ impl Pending {
     /// # Errors
     /// [`Error::PeerLost`], [`Error::Disagree`], [`Error::Deadlock`].
     pub fn wait(self) -> Result<Vec<Tensor>> {
+        let axis = self.axis.map_or("world", Axis::name);
+        let bytes = self.bytes;
+        let _span = tracing::trace_span!("collective", op = self.op.name(), axis, bytes).entered();
         let start = Instant::now();
         let out = self.ticket.wait();
         self.counters.waited(self.op, self.axis, start.elapsed());
@@ -134,17 +138,15 @@ impl Group {
 
     pub(crate) fn start(&self, call: Call) -> Result<Pending> {
         let op = call.op;
-        self.counters.started(
-            op,
-            self.axis,
-            sent_bytes(&call, self.rank(), self.world_size()),
-        );
+        let bytes = sent_bytes(&call, self.rank(), self.world_size());
+        self.counters.started(op, self.axis, bytes);
         let ticket = self.backend.start(call)?;
         Ok(Pending {
             ticket,
             counters: self.counters.clone(),
             op,
             axis: self.axis,
+            bytes,
         })
     }
 

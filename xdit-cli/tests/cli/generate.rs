@@ -10,7 +10,7 @@ use crate::program::{command, names, outcome, run, small};
 
 const PROMPT: &str = "a red circle on a blue background";
 
-fn pixels(file: &Path) -> (u32, u32, Vec<u8>) {
+pub(crate) fn pixels(file: &Path) -> (u32, u32, Vec<u8>) {
     let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(file).unwrap()));
     let mut reader = decoder.read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];

@@ -9,5 +9,7 @@ mod hub;
 mod info;
 mod memory;
 mod program;
+mod prompt_file;
+mod ranks;
 mod replay;
 mod signals;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::program::{command, names};
 
-fn interrupt(signal: &str, code: i32) {
+fn interrupt(signal: &str, code: i32, more: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     // Many steps: it cannot be over before the signal comes.
     let words = [
@@ -22,6 +22,7 @@ fn interrupt(signal: &str, code: i32) {
     ];
     let mut child = command()
         .args(words)
+        .args(more)
         .current_dir(folder.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -65,10 +66,15 @@ fn interrupt(signal: &str, code: i32) {
 
 #[test]
 fn interrupted() {
-    interrupt("-INT", 130);
+    interrupt("-INT", 130, &[]);
 }
 
 #[test]
 fn terminated() {
-    interrupt("-TERM", 143);
+    interrupt("-TERM", 143, &[]);
+}
+
+#[test]
+fn interrupted_on_several_ranks() {
+    interrupt("-INT", 130, &["--ulysses-degree", "2", "--ring-degree=2"]);
 }

@@ -1,0 +1,222 @@
+//! `xdit-cli generate --prompt-file`: many requests, each result written as soon as it is there.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use xdit_models::{Observer, Output, Pipeline, Request};
+
+use crate::args::{GenerateArgs, OutputType};
+use crate::console::{self, Unit};
+use crate::draw::{Compute, Drawn, load, record};
+use crate::failure::Failure;
+use crate::generate::{shown, write};
+use crate::memory;
+use crate::model::Model;
+use crate::output::OutputPlan;
+use crate::prompt_file::{self, Line};
+use crate::session::Session;
+use crate::watch::Watch;
+
+/// Characters of a prompt that a line on standard output shows.
+const SHOWN: usize = 60;
+
+/// What is seen of one request.
+#[derive(Debug)]
+struct Seen {
+    number: usize,
+    request: Request,
+    began: Instant,
+    warnings: Vec<String>,
+}
+
+impl Observer for Seen {
+    fn warning(&mut self, text: &str) {
+        self.warnings.push(text.to_owned());
+    }
+}
+
+/// Draws every line of the file. Returns 0 if all were drawn, 1 if some were not; each of those is told in a line.
+///
+/// # Errors
+/// Any [`Failure`] that concerns the whole file.
+pub(crate) fn run(
+    args: &GenerateArgs,
+    path: &Path,
+    base: &Request,
+    compute: &Compute,
+    plan: &OutputPlan,
+    session: &Session,
+) -> Result<u8, Failure> {
+    let lines = prompt_file::read(path, base)?;
+    let model = Model::find(args.model.model.as_deref(), &args.model.hub, session)?;
+    let mut watch = Watch::new(&session.console, None);
+    let pipeline = load(&model, compute, &mut watch)?;
+    let bar = session
+        .console
+        .bar("prompts", lines.len() as u64, Unit::Pieces);
+    let mut report = Report {
+        kind: args.output.output_type,
+        metadata: !args.output.no_metadata,
+        path,
+        plan,
+        session,
+        model: &model,
+        pipeline: &pipeline,
+        compute,
+        written: 0,
+        failed: 0,
+        fatal: None,
+    };
+    // Bad lines are told first and in one go: they cost nothing.
+    let mut requests = Vec::with_capacity(lines.len());
+    for Line { number, request } in lines {
+        match request {
+            Ok(request) => requests.push((number, request)),
+            Err(reason) => {
+                report.failed(number, &reason)?;
+                bar.inc(1);
+            }
+        }
+    }
+    let requests = requests.into_iter().map(|(number, request)| {
+        let seen = Seen {
+            number,
+            request: request.clone(),
+            began: Instant::now(),
+            warnings: Vec::new(),
+        };
+        (request, seen)
+    });
+    pipeline.generate_each(requests, |_, result, seen| {
+        let told = match result {
+            Ok(output) => report.done(output, seen),
+            Err(error) => report.failed(seen.number, &Failure::from(error).to_string()),
+        };
+        bar.inc(1);
+        match told {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                report.fatal = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    bar.finish_and_clear();
+    if let Some(fatal) = report.fatal.take() {
+        return Err(fatal);
+    }
+    report.close()
+}
+
+/// What is told of the requests as they end.
+struct Report<'a> {
+    kind: OutputType,
+    metadata: bool,
+    path: &'a Path,
+    plan: &'a OutputPlan,
+    session: &'a Session,
+    model: &'a Model,
+    pipeline: &'a Pipeline,
+    compute: &'a Compute,
+    written: usize,
+    failed: usize,
+    /// What ends the run: nothing can be written any more.
+    fatal: Option<Failure>,
+}
+
+impl Report<'_> {
+    /// Writes the files of a request and says so.
+    fn done(&mut self, output: Output, seen: Seen) -> Result<(), Failure> {
+        for warning in &seen.warnings {
+            let place = self.place(seen.number);
+            self.session
+                .console
+                .note(&format!("warning: {place}: {warning}"));
+        }
+        let record = record(
+            self.model,
+            &seen.request,
+            self.pipeline,
+            self.compute,
+            &output,
+        );
+        let drawn = Drawn {
+            output,
+            record,
+            compute: self.compute.clone(),
+        };
+        let plan = self
+            .plan
+            .for_line(seen.number, drawn.record.images, self.kind);
+        let files = write(&drawn, self.kind, self.metadata, &plan)?;
+        self.written += files.len();
+        let seconds = seen.began.elapsed().as_secs_f64();
+        self.say(
+            &json!({
+                "line": seen.number,
+                "files": files,
+                "request": drawn.record.request,
+                "seconds": seconds,
+                "warnings": seen.warnings,
+            }),
+            &line(&files, &drawn.record.request.prompt),
+        )
+    }
+
+    /// Says why a line was not drawn; the others go on.
+    fn failed(&mut self, number: usize, reason: &str) -> Result<(), Failure> {
+        self.failed += 1;
+        let place = self.place(number);
+        self.session
+            .console
+            .error_line(&format!("error: {place}: {reason}"));
+        match self.session.report.json {
+            true => self.say(&json!({"line": number, "error": reason}), ""),
+            false => Ok(()),
+        }
+    }
+
+    fn place(&self, number: usize) -> String {
+        format!("{}:{number}", self.path.display())
+    }
+
+    fn say(&self, value: &Value, text: &str) -> Result<(), Failure> {
+        match (self.session.report.json, self.session.report.quiet) {
+            (true, _) => self.print(&format!("{value}\n")),
+            (false, true) => Ok(()),
+            (false, false) => self.print(&format!("{text}\n")),
+        }
+    }
+
+    fn print(&self, text: &str) -> Result<(), Failure> {
+        self.session.console.above_bars(|| console::print(text))
+    }
+
+    /// The closing line, and the exit code.
+    fn close(&self) -> Result<u8, Failure> {
+        let (files, failed) = (self.written, self.failed);
+        let seconds = self.session.started.elapsed().as_secs_f64();
+        let peak = memory::peak_bytes();
+        let mut text = format!("{files} files, {failed} lines failed, total {seconds:.2} s");
+        if let Some(bytes) = peak {
+            text += &format!("; peak memory {}", memory::shown(bytes));
+        }
+        self.say(
+            &json!({"files": files, "failed": failed, "seconds": seconds, "peak_memory_bytes": peak}),
+            &text,
+        )?;
+        Ok(u8::from(failed > 0))
+    }
+}
+
+/// `a.png: the prompt`, shortened.
+fn line(files: &[PathBuf], prompt: &[String]) -> String {
+    let first = prompt.first().map_or("", String::as_str);
+    let mut text: String = first.chars().take(SHOWN).collect();
+    if first.chars().nth(SHOWN).is_some() {
+        text.push('…');
+    }
+    format!("{}: {text}", shown(files))
+}

@@ -1,0 +1,119 @@
+//! `xdit-cli generate` over ranks.
+
+use std::fs;
+
+use crate::generate::pixels;
+use crate::program::{run, small};
+
+const PROMPT: &str = "a red circle on a blue background";
+
+#[test]
+fn ranks_draw_the_picture_of_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let draw = |name: &str, more: &[&str]| {
+        let words = small(PROMPT, &[&["--output", name, "--json"], more].concat());
+        let json = run(folder.path(), words).succeeded().json();
+        (pixels(&folder.path().join(name)).2, json)
+    };
+    let (whole, json) = draw("whole.png", &[]);
+    assert_eq!(json["ranks"]["communication"], serde_json::json!([]));
+    for (name, more) in [
+        (
+            "usp.png",
+            &["--ulysses-degree", "2", "--ring_degree", "2"][..],
+        ),
+        ("alone.png", &["--ring-degree", "3", "--no-parallel-vae"]),
+    ] {
+        let (shared, json) = draw(name, more);
+        // f32 sums in another order: a difference of 2e-5 can only tip a rounding.
+        let levels = whole.iter().zip(&shared).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(levels <= Some(1), "{name}: {levels:?} levels");
+        let sent = json["ranks"]["communication"].as_array().unwrap();
+        assert!(
+            sent.iter().any(|entry| {
+                entry["axis"] == "ring" && entry["bytes"].as_u64() > Some(0) && entry["rank"] == 1
+            }),
+            "{json}"
+        );
+        // A replay takes the ranks from the record, so that every byte is the same.
+        let replay = run(folder.path(), ["replay", name]).succeeded();
+        assert!(replay.stdout.contains("identical"), "{}", replay.stdout);
+    }
+}
+
+#[test]
+fn replicas_write_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = |more: &[&'static str]| {
+        let all = ["--num-images-per-prompt", "3", "--no-metadata"];
+        small(PROMPT, &[&all, more].concat())
+    };
+    run(folder.path(), words(&["--output", "one/"])).succeeded();
+    let two = ["--output", "two/", "--data-parallel-degree", "2"];
+    run(folder.path(), words(&two)).succeeded();
+    for index in 0..3 {
+        let file = |at: &str| fs::read(folder.path().join(at).join(format!("xdit-42_{index}.png")));
+        assert!(
+            file("one").unwrap() == file("two").unwrap(),
+            "image {index}"
+        );
+    }
+}
+
+#[test]
+fn a_trace_shows_what_ranks_say_to_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = small(PROMPT, &["--ulysses-degree", "2", "--trace", "trace.json"]);
+    run(folder.path(), words).succeeded();
+    let trace = fs::read(folder.path().join("trace.json")).unwrap();
+    let trace: serde_json::Value = serde_json::from_slice(&trace).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    assert!(
+        events.iter().any(|event| {
+            event["name"] == "collective"
+                && event["args"]["op"] == "all_to_all"
+                && event["args"]["axis"] == "ulysses"
+                && event["args"]["bytes"].as_u64() > Some(0)
+        }),
+        "no all_to_all in the trace"
+    );
+}
+
+#[test]
+fn plans_that_cannot_be_are_usage_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    for (more, told) in [
+        (&["--ulysses-degree", "0"][..], "ulysses 0"),
+        (&["--ring-degree", "100000"], "at most 1024 ranks"),
+        (&["--data-parallel-degree", "-1"], "--data-parallel-degree"),
+        (&["--rank-timeout", "0"], "--rank-timeout"),
+    ] {
+        let outcome = run(folder.path(), small(PROMPT, more));
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert!(outcome.stderr.contains(told), "{outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+    }
+    let shown = run(
+        folder.path(),
+        small(PROMPT, &["--data-parallel-degree", "2", "--dump", "d"]),
+    );
+    assert_eq!(shown.code, Some(2));
+    assert!(
+        shown.stderr.contains("--data-parallel-degree 2"),
+        "{shown:?}"
+    );
+}
+
+#[test]
+fn low_memory_changes_no_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, more) in [("a.png", &[][..]), ("b.png", &["--low-memory"])] {
+        let words = small(
+            PROMPT,
+            &[&["--no-metadata", "--output", name], more].concat(),
+        );
+        run(folder.path(), words).succeeded();
+    }
+    let file = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert!(file("a.png") == file("b.png"));
+}
