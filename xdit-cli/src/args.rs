@@ -373,6 +373,7 @@ Exit codes:
   3    model not found, or its licence not yet accepted on the hub
   4    bad model: a file is missing, damaged or not supported
   5    out of memory
+  6    a rank was lost: it panicked, or kept the others waiting for too long
   101  a fault of this program; please report it
   130  interrupted (SIGINT)      143  terminated (SIGTERM)
 
@@ -384,7 +385,7 @@ Same image:
   Processors with other instructions (AVX2, AVX-512, NEON) give the same image up to the last bits.
 
 Exit codes: 0 done, 1 failure, 2 usage, 3 model not found or gated, 4 bad model, 5 out of memory,
-  130 SIGINT, 143 SIGTERM. No partial file is left behind by any of them.
+  6 a rank was lost, 130 SIGINT, 143 SIGTERM. No partial file is left behind by any of them.
 
 Example:
   xdit-cli generate --prompt \"a red circle on a blue background\" --output circle.png";

@@ -105,6 +105,7 @@ impl Failure {
                 ErrorCategory::ModelNotFound | ErrorCategory::Gated => 3,
                 ErrorCategory::BadModel => 4,
                 ErrorCategory::OutOfMemory => 5,
+                ErrorCategory::RankLost => 6,
                 _ => 1,
             },
         }

@@ -100,6 +100,13 @@ fn report(result: Result<u8, Failure>, json: bool) -> u8 {
 /// What a panic prints: one line instead of a backtrace.
 fn faults_are_one_line() {
     std::panic::set_hook(Box::new(|fault| {
+        // A rank's panic ends the run with an error that names the rank and repeats the message.
+        if std::thread::current()
+            .name()
+            .is_some_and(|name| name.starts_with("rank "))
+        {
+            return;
+        }
         let place = fault
             .location()
             .map_or_else(String::new, |l| format!(" ({}:{})", l.file(), l.line()));

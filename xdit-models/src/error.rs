@@ -171,9 +171,11 @@ pub enum ErrorCategory {
     OutOfMemory,
     /// A callback ended the run.
     Stopped,
+    /// A rank panicked or stopped answering.
+    RankLost,
     /// The operating system or the network failed.
     Io,
-    /// A kernel was called wrongly, or a rank panicked: a fault of this library.
+    /// A kernel was called wrongly: a fault of this library.
     Internal,
 }
 
@@ -204,7 +206,7 @@ impl Error {
             Self::Kernel(_) => ErrorCategory::Internal,
             Self::Rank { source, .. } => source.category(),
             Self::Comm(xdit_comm::Error::Degrees(_)) => ErrorCategory::InvalidRequest,
-            Self::Comm(_) => ErrorCategory::Internal,
+            Self::Comm(_) => ErrorCategory::RankLost,
             Self::Io { .. } | Self::Hub { .. } => ErrorCategory::Io,
         }
     }

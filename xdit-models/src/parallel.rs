@@ -265,7 +265,7 @@ mod tests {
             message.starts_with("rank 2 (ring 1, ulysses 0): ") && message.contains("as planned"),
             "{message}"
         );
-        assert_eq!(error.category(), ErrorCategory::Internal);
+        assert_eq!(error.category(), ErrorCategory::RankLost);
     }
 
     #[test]

@@ -33,14 +33,15 @@ fn is_as_recorded() {
 #[test]
 fn tells_every_exit_code() {
     let help = run(Path::new("."), ["--help"]).succeeded().stdout;
-    for code in ["0", "1", "2", "3", "4", "5", "101", "130", "143"] {
+    for code in ["0", "1", "2", "3", "4", "5", "6", "101", "130", "143"] {
         let told = help.split_whitespace().any(|word| word == code);
         assert!(told, "exit code {code} is not in --help");
     }
     let readme =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     for code in [
-        "| 0 |", "| 1 |", "| 2 |", "| 3 |", "| 4 |", "| 5 |", "| 101 |", "| 130 |", "| 143 |",
+        "| 0 |", "| 1 |", "| 2 |", "| 3 |", "| 4 |", "| 5 |", "| 6 |", "| 101 |", "| 130 |",
+        "| 143 |",
     ] {
         assert!(
             readme.contains(code),

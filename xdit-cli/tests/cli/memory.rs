@@ -1,6 +1,8 @@
 //! Peak memory: the weights are held once, in the compute dtype.
 #![cfg(target_os = "linux")]
 
+use std::path::Path;
+
 use crate::flux_folder::wide;
 use crate::program::run;
 
@@ -37,6 +39,43 @@ fn bf16_weights_in_bf16() {
 #[test]
 fn f32_weights_in_f32() {
     holds_weights_once(4, "F32", "f32");
+}
+
+/// The peak of a run of this pipeline in f32.
+fn peak(folder: &Path, more: &[&str]) -> u64 {
+    let words = "generate --prompt circle --model model --height 64 --width 64 --num-inference-steps 1 \
+                 --max-sequence-length 24 --output a.png --json";
+    let words = words.split_whitespace().chain(more.iter().copied());
+    let json = run(folder, words).succeeded().json();
+    json["peak_memory_bytes"].as_u64().unwrap()
+}
+
+#[test]
+fn ranks_share_the_weights_and_encoders_can_be_let_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = 4 * wide(&folder.path().join("model"), 4, "F32");
+    let one = peak(folder.path(), &[]);
+    let four = peak(
+        folder.path(),
+        &["--ulysses-degree", "2", "--ring-degree", "2"],
+    );
+    // 40 tokens, 8 rows of the width each, of f32; cut over the ranks.
+    let activations = 40 * 8 * 512 * 4;
+    println!("{weights} bytes of weights; one rank {one}, four ranks {four}");
+    assert!(
+        four <= one * 115 / 100 + activations,
+        "{four} bytes on four ranks, {one} on one"
+    );
+
+    let low = peak(folder.path(), &["--low-memory"]);
+    let file = folder.path().join("model/text_encoder_2/model.safetensors");
+    let encoder = std::fs::metadata(file).unwrap().len();
+    println!("low memory {low}, of which T5 would be {encoder}");
+    // The encoder's pages go back to the system when it is dropped; a tenth is left to the allocator.
+    assert!(
+        low <= one - encoder * 9 / 10,
+        "{low} bytes with --low-memory, {one} without, {encoder} of them T5's"
+    );
 }
 
 /// The mapped file is twice as large as what is held.
