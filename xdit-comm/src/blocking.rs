@@ -1,6 +1,6 @@
 //! The calls of a group that return when their tensors are there.
 
-use crate::{Call, Group, Op, ReduceOp, Result, Spec};
+use crate::{Group, ReduceOp, Result, Spec};
 use xdit_kernels::Tensor;
 
 impl Group {
@@ -63,21 +63,7 @@ impl Group {
         expected: Spec,
         root: usize,
     ) -> Result<Tensor> {
-        self.peer("scatter", root)?;
-        if tensors.is_some() != (self.rank() == root) {
-            return Err(self.argument(
-                "scatter",
-                "tensors on the root and on no other rank",
-                tensors.is_some(),
-            ));
-        }
-        let gives = tensors.unwrap_or_default();
-        if self.rank() == root {
-            self.per_rank("scatter", "a tensor", &gives)?;
-        }
-        let op = Op::Scatter { root };
-        let expects = vec![expected];
-        self.start(Call { op, gives, expects })?.wait_one()
+        self.start_scatter(tensors, expected, root)?.wait_one()
     }
 
     /// On the root every rank's tensor, in rank order; nothing elsewhere. Shapes may differ from rank to rank.
@@ -88,19 +74,7 @@ impl Group {
     /// # Errors
     /// As [`broadcast`](Self::broadcast).
     pub fn gather(&self, tensor: &Tensor, expected: &[Spec], root: usize) -> Result<Vec<Tensor>> {
-        self.peer("gather", root)?;
-        self.per_rank("gather", "a spec", expected)?;
-        let expects = if self.rank() == root {
-            expected.to_vec()
-        } else {
-            vec![]
-        };
-        self.start(Call {
-            op: Op::Gather { root },
-            gives: vec![tensor.clone()],
-            expects,
-        })?
-        .wait()
+        self.start_gather(tensor, expected, root)?.wait()
     }
 
     /// Every rank's tensor, in rank order. Shapes may differ from rank to rank, as `expected` says.
@@ -133,14 +107,7 @@ impl Group {
     /// # Errors
     /// As [`all_reduce`](Self::all_reduce).
     pub fn reduce_scatter(&self, tensors: Vec<Tensor>, how: ReduceOp) -> Result<Tensor> {
-        self.per_rank("reduce_scatter", "a tensor", &tensors)?;
-        let expects = vec![Spec::of(&tensors[self.rank()])];
-        self.start(Call {
-            op: Op::ReduceScatter(how),
-            gives: tensors,
-            expects,
-        })?
-        .wait_one()
+        self.start_reduce_scatter(tensors, how)?.wait_one()
     }
 
     /// The tensors that the ranks have for me: rank i's j-th tensor becomes rank j's i-th. Shapes may all differ.
@@ -162,12 +129,6 @@ impl Group {
     /// # Errors
     /// [`Error::PeerLost`](crate::Error::PeerLost).
     pub fn barrier(&self) -> Result<()> {
-        self.start(Call {
-            op: Op::Barrier,
-            gives: vec![],
-            expects: vec![],
-        })?
-        .wait()
-        .map(drop)
+        self.start_barrier()?.wait().map(drop)
     }
 }

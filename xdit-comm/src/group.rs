@@ -97,6 +97,11 @@ impl Group {
         self.counters.read()
     }
 
+    /// Adds to what [`stats`](Self::stats) says was copied around `op`: who packs messages counts what it copies.
+    pub fn count_copied(&self, op: Op, bytes: usize) {
+        self.counters.copied(op, self.axis, bytes);
+    }
+
     /// The same group, its calls counted under this axis.
     pub(crate) fn named(mut self, axis: Axis) -> Self {
         self.axis = Some(axis);
@@ -220,6 +225,78 @@ impl Group {
             op: Op::Broadcast { root },
             gives: tensor.into_iter().cloned().collect(),
             expects: vec![expected],
+        })
+    }
+
+    /// Starts [`scatter`](Self::scatter).
+    ///
+    /// # Errors
+    /// As it.
+    pub fn start_scatter(
+        &self,
+        tensors: Option<Vec<Tensor>>,
+        expected: Spec,
+        root: usize,
+    ) -> Result<Pending> {
+        self.peer("scatter", root)?;
+        if tensors.is_some() != (self.rank() == root) {
+            return Err(self.argument(
+                "scatter",
+                "tensors on the root and on no other rank",
+                tensors.is_some(),
+            ));
+        }
+        let gives = tensors.unwrap_or_default();
+        if self.rank() == root {
+            self.per_rank("scatter", "a tensor", &gives)?;
+        }
+        let op = Op::Scatter { root };
+        let expects = vec![expected];
+        self.start(Call { op, gives, expects })
+    }
+
+    /// Starts [`gather`](Self::gather).
+    ///
+    /// # Errors
+    /// As it.
+    pub fn start_gather(&self, tensor: &Tensor, expected: &[Spec], root: usize) -> Result<Pending> {
+        self.peer("gather", root)?;
+        self.per_rank("gather", "a spec", expected)?;
+        let expects = if self.rank() == root {
+            expected.to_vec()
+        } else {
+            vec![]
+        };
+        self.start(Call {
+            op: Op::Gather { root },
+            gives: vec![tensor.clone()],
+            expects,
+        })
+    }
+
+    /// Starts [`reduce_scatter`](Self::reduce_scatter).
+    ///
+    /// # Errors
+    /// As it.
+    pub fn start_reduce_scatter(&self, tensors: Vec<Tensor>, how: ReduceOp) -> Result<Pending> {
+        self.per_rank("reduce_scatter", "a tensor", &tensors)?;
+        let expects = vec![Spec::of(&tensors[self.rank()])];
+        self.start(Call {
+            op: Op::ReduceScatter(how),
+            gives: tensors,
+            expects,
+        })
+    }
+
+    /// Starts [`barrier`](Self::barrier).
+    ///
+    /// # Errors
+    /// As it.
+    pub fn start_barrier(&self) -> Result<Pending> {
+        self.start(Call {
+            op: Op::Barrier,
+            gives: vec![],
+            expects: vec![],
         })
     }
 

@@ -9,6 +9,7 @@ mod group;
 mod mesh;
 mod shard;
 mod stats;
+mod sync;
 pub mod threads;
 
 pub use backend::{Backend, Call, Op, ReduceOp, Spec, Ticket};

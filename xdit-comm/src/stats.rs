@@ -15,6 +15,9 @@ pub struct OpStats {
     pub calls: usize,
     /// Bytes handed to other ranks, counted once for each receiver.
     pub bytes: usize,
+    /// Bytes that were copied to make its messages and to place what came, as their user counted them
+    /// ([`Group::count_copied`](crate::Group::count_copied)).
+    pub copied: usize,
     /// Time spent in waiting for it.
     pub waited: Duration,
 }
@@ -38,6 +41,10 @@ impl Counters {
 
     pub(crate) fn waited(&self, op: Op, axis: Option<Axis>, time: Duration) {
         self.lock().entry((op.name(), axis)).or_default().waited += time;
+    }
+
+    pub(crate) fn copied(&self, op: Op, axis: Option<Axis>, bytes: usize) {
+        self.lock().entry((op.name(), axis)).or_default().copied += bytes;
     }
 
     pub(crate) fn read(&self) -> Stats {

@@ -187,6 +187,7 @@ impl<A: Attention> Ring<A> {
                     0,
                 )],
             };
+            let computing = tracing::trace_span!("ring_block", hop).entered();
             for (sum, query) in sums.iter_mut().zip(&queries) {
                 for key in &keys {
                     if let Some(part) = self.pair(input, &block, *query, *key)? {
@@ -194,7 +195,10 @@ impl<A: Attention> Ring<A> {
                     }
                 }
             }
+            drop(computing);
             if let Some(arriving) = arriving {
+                // Short where the hop went on under the block.
+                let _waiting = tracing::trace_span!("ring_wait", hop).entered();
                 block = arriving.wait()?;
             }
         }

@@ -166,6 +166,13 @@ impl Case {
                 self.ring_bytes(r, u),
                 "{self:?} rank {rank}: ring bytes"
             );
+            let exchanges = sent.get(&("all_to_all", Some(Axis::Ulysses)));
+            let exchanges = exchanges.copied().unwrap_or_default();
+            // Queries, keys and values in one, the outputs in one.
+            let calls = if self.ulysses > 1 { 2 } else { 0 };
+            assert_eq!(exchanges.calls, calls, "{self:?}");
+            let copied = exchanges.copied;
+            assert_eq!(copied, self.copied_bytes(r, u), "{self:?} rank {rank}");
         }
     }
 
@@ -203,6 +210,25 @@ impl Case {
             .map(|o| self.rows_of(r, o) * heads(u).q.len * self.d)
             .sum();
         self.batch * 4 * (there + back)
+    }
+
+    /// What is sent and what arrives, each once, and what stays on the rank, once; keys and values once more where they
+    /// are repeated.
+    fn copied_bytes(&self, r: usize, u: usize) -> usize {
+        if self.ulysses == 1 {
+            return 0;
+        }
+        let heads = |u| Heads::of(self.heads, self.kv_heads, self.ulysses, u);
+        let row = (heads(u).q.len + 2 * heads(u).kv.len) * self.d + usize::from(self.masked);
+        // From rank o, and for o = u what stays.
+        let held = (0..self.ulysses)
+            .map(|o| self.rows_of(r, o) * row + self.rows_of(r, u) * heads(o).q.len * self.d);
+        let rows: usize = (0..self.ulysses).map(|o| self.rows_of(r, o)).sum();
+        let repeated = match heads(u).repeats() {
+            Some(_) => 2 * rows * heads(u).q.len * self.d,
+            None => 0,
+        };
+        self.ulysses_bytes(r, u) + self.batch * 4 * (held.sum::<usize>() + repeated)
     }
 
     /// Σ over R − 1 hops of the keys and values held then (repeated ones where groups are uneven) and their mask.

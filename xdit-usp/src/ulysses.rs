@@ -1,6 +1,6 @@
 use crate::{SequencePlan, heads::Heads};
 use std::fmt;
-use xdit_comm::{Group, Shard, Spec};
+use xdit_comm::{Group, Op, Shard, Spec};
 use xdit_kernels::{
     DType, Device, Error, Result, Tensor, TensorMut, View,
     attention::{Attention, AttnInput, AttnOut, Mask, Segment},
@@ -85,6 +85,10 @@ fn pack(pieces: &[View<'_>], dtype: DType, device: Device) -> Result<Tensor> {
         at += piece.numel();
     }
     Ok(message.freeze())
+}
+
+fn bytes(view: View<'_>) -> usize {
+    view.numel() * view.dtype().size()
 }
 
 /// Where each rank's local rows lie among the rows of the whole group: stream by stream and run by run, in rank order.
@@ -195,21 +199,28 @@ impl<A: Attention> Ulysses<A> {
             }
         };
         let mask_heads = usize::from(mask.is_some());
-        let messages = heads
-            .iter()
-            .map(|to| {
-                let mut pieces = vec![
-                    input.q.narrow(2, to.q.start, to.q.len)?,
-                    input.k.narrow(2, to.kv.start, to.kv.len)?,
-                    input.v.narrow(2, to.kv.start, to.kv.len)?,
-                ];
-                pieces.extend(mask.as_ref().map(Tensor::view));
-                pack(&pieces, dtype, device)
+        let pieces = |to: &Heads| -> Result<Vec<View<'_>>> {
+            let mut pieces = vec![
+                input.q.narrow(2, to.q.start, to.q.len)?,
+                input.k.narrow(2, to.kv.start, to.kv.len)?,
+                input.v.narrow(2, to.kv.start, to.kv.len)?,
+            ];
+            pieces.extend(mask.as_ref().map(Tensor::view));
+            Ok(pieces)
+        };
+        let own = pieces(&mine)?;
+        let messages = (heads.iter().enumerate())
+            .map(|(rank, to)| match rank == me {
+                // My own share is placed from where it is.
+                true => Tensor::zeros([0], dtype, device),
+                false => pack(&pieces(to)?, dtype, device),
             })
             .collect::<Result<Vec<_>>>()?;
+        self.copied(messages.iter().map(Tensor::view));
         let row = (mine.q.len + 2 * mine.kv.len) * d + mask_heads;
         let expected: Vec<Spec> = (0..ranks)
-            .map(|r| Spec::new([b * rows.local(r) * row], dtype))
+            .map(|r| if r == me { 0 } else { b * rows.local(r) * row })
+            .map(|len| Spec::new([len], dtype))
             .collect();
         let received = self.group.all_to_all(messages, &expected)?;
 
@@ -221,7 +232,10 @@ impl<A: Attention> Ulysses<A> {
             new(mine.kv.len, d)?,
             new(mask_heads, 1)?,
         ];
-        for (rank, message) in received.iter().enumerate() {
+        for (part, piece) in whole.iter_mut().zip(&own) {
+            rows.place(me, *piece, part)?;
+        }
+        for (rank, message) in received.iter().enumerate().filter(|(rank, _)| *rank != me) {
             let mut cursor = Cursor { message, at: 0 };
             for (part, (heads, d)) in whole.iter_mut().zip([
                 (mine.q.len, d),
@@ -235,9 +249,14 @@ impl<A: Attention> Ulysses<A> {
         }
         drop(received);
         let [q, k, v, mask] = whole.map(TensorMut::freeze);
+        self.copied([&q, &k, &v, &mask].map(Tensor::view));
         let (k, v) = match mine.repeats() {
             None => (k, v),
-            Some(reads) => (repeat_heads(&k, &reads)?, repeat_heads(&v, &reads)?),
+            Some(reads) => {
+                let repeated = (repeat_heads(&k, &reads)?, repeat_heads(&v, &reads)?);
+                self.copied([repeated.0.view(), repeated.1.view()]);
+                repeated
+            }
         };
         let seen: Vec<bool> = mask.to_f32_vec().iter().map(|m| *m != 0.0).collect();
         let segments = self.chunk_segments(&totals);
@@ -271,8 +290,11 @@ impl<A: Attention> Ulysses<A> {
             let lse = part.as_ref().map_or(&empty, |p| &p.lse);
             let lse_blh1 = layout::contiguous(lse.view().transpose(1, 2)?)?
                 .reshape([b, rows.total, mine.q.len, 1])?;
+            self.copied([lse_blh1.view()]);
             let back = self.send_back(&lse_blh1, &rows, &heads, [b, l, h, 1])?;
-            layout::contiguous(back.view().select(3, 0)?.transpose(1, 2)?)?
+            let lse = layout::contiguous(back.view().select(3, 0)?.transpose(1, 2)?)?;
+            self.copied([lse.view()]);
+            lse
         } else {
             Tensor::zeros([b, h, 0], DType::F32, device)?
         };
@@ -287,17 +309,45 @@ impl<A: Attention> Ulysses<A> {
         heads: &[Heads],
         shape: [usize; 4],
     ) -> Result<Tensor> {
-        let [b, l, _, d] = shape;
+        let ([b, l, h, d], me) = (shape, self.group.rank());
+        let (dtype, device) = (x.dtype(), x.device());
         let messages = (0..heads.len())
-            .map(|r| rows.pick(r, x.view()))
+            .map(|r| match r == me {
+                true => Tensor::zeros([0], dtype, device),
+                false => rows.pick(r, x.view()),
+            })
             .collect::<Result<Vec<_>>>()?;
-        let expected: Vec<Spec> = heads
-            .iter()
-            .map(|from| Spec::new([b, l, from.q.len, d], x.dtype()))
+        self.copied(messages.iter().map(Tensor::view));
+        let expected: Vec<Spec> = (heads.iter().enumerate())
+            .map(|(r, from)| match r == me {
+                true => Spec::new([0], dtype),
+                false => Spec::new([b, l, from.q.len, d], dtype),
+            })
             .collect();
         let received = self.group.all_to_all(messages, &expected)?;
-        let views: Vec<View<'_>> = received.iter().map(Tensor::view).collect();
-        Tensor::cat(&views, 2)
+        let mut whole = TensorMut::zeros([b, l, h, d], dtype, device)?;
+        for (rank, (message, from)) in received.iter().zip(heads).enumerate() {
+            let mut place = whole.view_mut().narrow(2, from.q.start, from.q.len)?;
+            if rank != me {
+                layout::copy_into(message, place)?;
+                continue;
+            }
+            let mut at = 0;
+            for run in &rows.runs[me] {
+                let mine = x.view().narrow(1, run.start, run.len)?;
+                layout::copy_into(mine, place.reborrow().narrow(1, at, run.len)?)?;
+                at += run.len;
+            }
+        }
+        let whole = whole.freeze();
+        self.copied([whole.view()]);
+        Ok(whole)
+    }
+
+    /// Counts what was copied to fill these.
+    fn copied<'a>(&self, filled: impl IntoIterator<Item = View<'a>>) {
+        let total = filled.into_iter().map(bytes).sum();
+        self.group.count_copied(Op::AllToAll, total);
     }
 
     /// What the gathered rows are: this ring rank's chunks of each stream.

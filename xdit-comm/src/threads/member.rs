@@ -4,9 +4,9 @@ use super::{
     agree::agree,
     state::{Activity, Failure, GroupId, Lane, Post, Round, State, Target, World},
 };
-use crate::{Backend, Call, Error, Op, ReduceOp, Result, Spec, Ticket};
+use crate::{Backend, Call, Error, Op, ReduceOp, Result, Spec, Ticket, sync::MutexGuard};
 use std::{
-    sync::{Arc, MutexGuard, OnceLock},
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 use xdit_kernels::{Device, Tensor};

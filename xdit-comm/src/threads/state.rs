@@ -1,9 +1,12 @@
 //! What all ranks of a world share: what was posted, who does what, what failed.
 
-use crate::{Call, Error, Result};
+use crate::{
+    Call, Error, Result,
+    sync::{Condvar, Mutex, MutexGuard},
+};
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 use xdit_kernels::Tensor;

@@ -1,0 +1,47 @@
+//! The mailbox of the threads backend under many orders of its ranks' steps. Its source is compiled here a second time, with
+//! shuttle's locks, which run one rank at a time and choose at each lock who goes on. Nothing times out there: a wake-up
+//! that is forgotten is a deadlock, which shuttle reports with the schedule that leads to it.
+
+#[path = "../../src/threads/agree.rs"]
+mod agree;
+#[path = "../../src/threads/member.rs"]
+mod member;
+mod programs;
+#[path = "../../src/threads/state.rs"]
+mod state;
+
+/// What `xdit_comm`'s own `sync` has of the standard library.
+mod sync {
+    pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+}
+
+use member::Member;
+use state::World;
+use std::sync::Arc;
+use xdit_comm::{Backend, Call, DEADLINE, Error, Group, Op, ReduceOp, Result, Spec, Ticket};
+
+/// What each rank returns, as `threads::run_each`, with shuttle's threads.
+fn run_each<T: Send + 'static>(
+    world_size: usize,
+    work: impl Fn(&Group) -> Result<T> + Send + Sync + 'static,
+) -> (Arc<World>, Vec<Result<T>>) {
+    let world = World::new(world_size, DEADLINE);
+    let work = Arc::new(work);
+    let ranks: Vec<_> = (0..world_size)
+        .map(|rank| {
+            let (world, work) = (world.clone(), work.clone());
+            shuttle::thread::spawn(move || {
+                let group = Group::new(Box::new(Member::of_world(world.clone(), rank)));
+                let outcome = work(&group);
+                let reason = outcome.as_ref().err().map(ToString::to_string);
+                world.leave(rank, reason.as_deref());
+                outcome
+            })
+        })
+        .collect();
+    let outcomes = ranks
+        .into_iter()
+        .map(|rank| rank.join().expect("no rank panics"))
+        .collect();
+    (world, outcomes)
+}
