@@ -1,6 +1,7 @@
-use super::{Case, Failure};
+use super::{Case, Failure, ranks};
 use serde_json::Value;
 use std::hint::black_box;
+use xdit_comm::Degrees;
 use xdit_kernels::{
     Algorithm, Conv2d, Conv2dOptions, DType, Device, Padding, Tensor,
     activation::{Activation, activation},
@@ -129,7 +130,15 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
                 Ok(())
             })
         }
-        Some("flux_blocks") => flux_blocks(size("image_tokens")?, size("text_tokens")?, dtype)?,
+        Some("flux_blocks") => flux_blocks(
+            size("image_tokens")?,
+            size("text_tokens")?,
+            dtype,
+            degrees(request),
+        )?,
+        Some("demo") if request["side"].is_u64() => {
+            ranks::demo(size("side")?, dtype, degrees(request).unwrap_or_default())?
+        }
         Some("demo") => {
             let options = LoadOptions {
                 dtype,
@@ -144,6 +153,17 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
             })
         }
         other => return Err(format!("no operation {other:?}").into()),
+    })
+}
+
+/// The ranks that a request names, if it does.
+fn degrees(request: &Value) -> Option<Degrees> {
+    let degree = |key: &str| request[key].as_u64().map_or(1, |n| n as usize);
+    let named = request["ulysses"].is_u64() || request["ring"].is_u64();
+    named.then(|| Degrees {
+        ulysses: degree("ulysses"),
+        ring: degree("ring"),
+        ..Degrees::default()
     })
 }
 
@@ -170,7 +190,12 @@ impl WeightSource for RandomWeights {
 }
 
 /// One double and one single block of FLUX.1-dev's size, with their embedders and final layer.
-fn flux_blocks(image_tokens: usize, text_tokens: usize, dtype: DType) -> Result<Case, Failure> {
+fn flux_blocks(
+    image_tokens: usize,
+    text_tokens: usize,
+    dtype: DType,
+    degrees: Option<Degrees>,
+) -> Result<Case, Failure> {
     let config = br#"{"num_layers": 1, "num_single_layers": 1, "guidance_embeds": true}"#;
     let config = FluxConfig::read(&ConfigFile::parse("config.json", config)?)?;
     let hidden = config.hidden_size();
@@ -179,10 +204,20 @@ fn flux_blocks(image_tokens: usize, text_tokens: usize, dtype: DType) -> Result<
     let mut packing = Packing::new(dtype, Device::cpu());
     let model = FluxTransformer::load(&config, &Scope::root(&weights), &mut packing)?;
     let prompt = random(&[1, text_tokens, config.joint_attention_dim], dtype)?;
-    let text = model.embed_text(&prompt, &random(&[1, config.pooled_projection_dim], dtype)?)?;
+    let pooled = random(&[1, config.pooled_projection_dim], dtype)?;
     let side = image_tokens.isqrt();
     let rotary = RotaryTables::new(&config.axes_dims_rope, text_tokens, side, side)?;
     let latents = random(&[1, side * side, config.in_channels], DType::F32)?;
+    if let Some(degrees) = degrees {
+        return Ok(ranks::forward(
+            model,
+            latents,
+            [prompt, pooled],
+            rotary,
+            degrees,
+        ));
+    }
+    let text = model.embed_text(&prompt, &pooled)?;
     Ok(Box::new(move || {
         let (timestep, guidance) = ([0.7], [3500.0]);
         let input = FluxInput {

@@ -3,6 +3,7 @@
     cargo build --release -p xdit-tests --bin peer
     python tests/peer/compare.py --suite linear attention      # or: all
     python tests/peer/compare.py --suite process               # whole processes, start to PNG
+    python tests/peer/compare.py --suite ranks                 # several ranks beside one, without PyTorch
 
 A ratio above 1 means that the engine is faster. Both sides have the same number of threads. Between samples the driver
 sleeps, so that the other side's idle threads have stopped spinning.
@@ -109,6 +110,29 @@ def process(args):
     print(f"| demo image, 256×256, 20 steps | {ours:.2f} | {theirs:.2f} | {theirs / ours:.1f} |")
 
 
+def ranks(args):
+    """The same work on one rank with all threads and on several that share them, in turns."""
+    server = Server([str(ROOT / args.target / "release" / "peer"), str(args.threads)])
+    block = {"op": "flux_blocks", "image_tokens": 1024, "text_tokens": 256}
+    works = [("demo, 512×512, 20 steps", {"op": "demo", "side": 512}, 1), ("Flux double + single block, 1024 + 256 tokens", block, 1)]
+    plans = [("one rank", 1, 1), ("ulysses 2", 2, 1), ("ring 2", 1, 2)]
+    print("| work | dtype | plan | ms | of one rank's |\n|---|---|---|---|---|")
+    for label, request, reps in works:
+        for dtype in args.dtype:
+            made = [server.call({**request, "dtype": dtype, "ulysses": u, "ring": r}) for _, u, r in plans]
+            samples = [[] for _ in plans]
+            for which in made:
+                server.sample(which, 1)
+            for _ in range(args.rounds):
+                for times, which in zip(samples, made):
+                    time.sleep(PAUSE)
+                    times.append(server.sample(which, reps))
+            server.call({"op": "drop"})
+            medians = [statistics.median(t) for t in samples]
+            for (plan, _, _), median in zip(plans, medians):
+                print(f"| {label} | {dtype} | {plan} | {median * 1e3:.1f} | {median / medians[0]:.3f} |", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", nargs="+", default=["all"])
@@ -122,10 +146,13 @@ def main():
 
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
     print(f"{time.strftime('%Y-%m-%d')}, {cpu}, {os.cpu_count()} cores, {args.threads} threads a side")
-    names = ["linear", "attention", "rows", "conv", "blocks", "demo", "process"] if "all" in args.suite else args.suite
+    names = ["linear", "attention", "rows", "conv", "blocks", "demo", "process", "ranks"] if "all" in args.suite else args.suite
     if "process" in names:
         process(args)
         names = [n for n in names if n != "process"]
+    if "ranks" in names:
+        ranks(args)
+        names = [n for n in names if n != "ranks"]
     if not names:
         return
 

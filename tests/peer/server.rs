@@ -8,6 +8,7 @@
 //! ```
 
 mod cases;
+mod ranks;
 
 use serde_json::{Value, json};
 use std::{
