@@ -16,7 +16,6 @@ pub mod norm;
 pub mod rope;
 mod rows;
 mod shape;
-#[allow(dead_code, reason = "kernels land one by one")]
 mod simd;
 pub mod softmax;
 mod storage;

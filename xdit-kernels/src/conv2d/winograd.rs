@@ -13,21 +13,28 @@ use crate::{
     Tier,
     simd::{Lane, Simd, tiered},
 };
+use std::ops::Range;
 
-/// Elements of scratch (V and M) that a block aims at: 8 MiB.
+/// Elements of scratch (V and M) that a block aims at: 8 MiB. Blocks become up to a quarter larger where the tiles then
+/// share out evenly.
 const SCRATCH: usize = 1 << 21;
-/// Most groups in a block: V and M then stay in a second-level cache of 2 MiB up to 128 channels.
+/// Most groups that a block aims at: V and M then stay in a second-level cache of 2 MiB up to 128 channels.
 const MAX_GROUPS: usize = 4;
+/// What a block costs besides its tiles (bringing the weights near the core), in half groups.
+const BLOCK_COST: usize = 3;
 
 /// Rows of the micro-kernel by lanes.
 const fn rows(lanes: usize) -> usize {
     if lanes == 16 { 14 } else { 6 }
 }
 
-/// Sizes of the blocks, fixed by the call's shapes alone. Lengths in f32.
+/// How the tiles are shared out. Sizes follow the shapes and the pool's threads; a tile's result depends on neither: it
+/// is computed by itself, whatever its neighbours in the block. Lengths are in f32.
 pub(super) struct Plan {
-    /// Tiles in a block: a multiple of the micro-kernel's rows.
-    block: usize,
+    /// Blocks of a picture (they do not cross pictures of a batch).
+    blocks: usize,
+    /// Half groups of a picture, which blocks are made of; the last may be short.
+    halves: usize,
     /// Tiles in a row and in a column of the output.
     nx: usize,
     ny: usize,
@@ -49,10 +56,13 @@ impl Plan {
             call.oc.next_multiple_of(lanes),
         );
         let groups = (SCRATCH / (36 * mr * (ic + oc))).clamp(1, MAX_GROUPS);
+        let (nx, ny) = (call.ow.div_ceil(4), call.oh.div_ceil(4));
+        let halves = (nx * ny).div_ceil(mr / 2);
         Self {
-            block: groups * mr,
-            nx: call.ow.div_ceil(4),
-            ny: call.oh.div_ceil(4),
+            blocks: blocks(halves, 2 * groups, rayon::current_num_threads()),
+            halves,
+            nx,
+            ny,
             v_step: ((mr * ic / lanes) | 1) * lanes,
             m_step: ((mr * oc / lanes) | 1) * lanes,
             zeros: ic,
@@ -60,17 +70,38 @@ impl Plan {
         }
     }
 
-    /// Blocks do not cross pictures of a batch.
-    fn blocks(&self) -> usize {
-        (self.nx * self.ny).div_ceil(self.block)
+    pub(super) fn tasks<T>(&self, call: &Call<'_, T>) -> usize {
+        call.batch * self.blocks
     }
 
-    pub(super) fn tasks<T>(&self, call: &Call<'_, T>) -> usize {
-        call.batch * self.blocks()
+    /// Groups in the largest block.
+    fn groups(&self) -> usize {
+        self.halves.div_ceil(self.blocks).div_ceil(2)
+    }
+
+    /// The tiles of a block, counted in raster order.
+    fn tiles(&self, block: usize) -> Range<usize> {
+        let start = |block: usize| block * self.halves / self.blocks * (self.mr / 2);
+        start(block)..start(block + 1).min(self.nx * self.ny)
     }
 
     pub(super) fn scratch_len(&self) -> usize {
-        self.zeros + self.block / self.mr * 36 * (self.v_step + self.m_step)
+        self.zeros + self.groups() * 36 * (self.v_step + self.m_step)
+    }
+}
+
+/// Into how many blocks `halves` half groups are cut, `wanted` each or a little more or less, so that `threads` threads
+/// that take as many blocks each are done soonest.
+fn blocks(halves: usize, wanted: usize, threads: usize) -> usize {
+    let blocks = halves.div_ceil(wanted);
+    let more = blocks.next_multiple_of(threads);
+    let fewer = more - threads;
+    let time = |blocks: usize| blocks / threads * (halves.div_ceil(blocks) + BLOCK_COST);
+    let fits = |blocks: usize| blocks > 0 && 4 * halves.div_ceil(blocks) <= 5 * wanted;
+    if fits(fewer) && time(fewer) < time(more) {
+        fewer
+    } else {
+        more.min(halves)
     }
 }
 
@@ -105,16 +136,16 @@ pub(super) unsafe fn block<T: Lane>(
     scratch: *mut f32,
     task: usize,
 ) {
-    let first = task % plan.blocks() * plan.block;
+    let tiles = plan.tiles(task % plan.blocks);
     // The zeros, V and M lie one after another.
     let v = scratch.wrapping_add(plan.zeros);
     let block = Block {
-        batch: task / plan.blocks(),
-        first,
-        count: plan.block.min(plan.nx * plan.ny - first),
+        batch: task / plan.blocks,
+        first: tiles.start,
+        count: tiles.len(),
         zeros: scratch,
         v,
-        m: v.wrapping_add(plan.block / plan.mr * 36 * plan.v_step),
+        m: v.wrapping_add(plan.groups() * 36 * plan.v_step),
     };
     let sizes = Sizes {
         ic: call.ic,
@@ -258,3 +289,21 @@ unsafe fn outputs<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, block: &Blo
 tiered!(
     fn transform_outputs[T: Lane][T](call: &Call<'_, T>, plan: &Plan, block: &Block) = outputs
 );
+
+#[cfg(test)]
+mod tests {
+    use super::blocks;
+
+    #[test]
+    fn blocks_share_out_evenly() {
+        // 512 channels at 64 x 64: 256 tiles are 37 half groups; four blocks of 9 or 10, not five of 8 or less.
+        assert_eq!(blocks(37, 8, 2), 4);
+        for threads in [1, 2, 3, 16, 100] {
+            for halves in [1, 2, 37, 147, 586, 2341] {
+                let n = blocks(halves, 8, threads);
+                assert!(n.is_multiple_of(threads) || n == halves, "{n}");
+                assert!((1..=10).contains(&halves.div_ceil(n)), "{n}");
+            }
+        }
+    }
+}

@@ -10,10 +10,7 @@ use super::{
 };
 use crate::{
     DType, Result, Tier,
-    simd::{
-        Shared,
-        microkernel::{self, Kernel},
-    },
+    simd::microkernel::{self, Kernel},
     storage::Buffer,
 };
 use rayon::prelude::*;
@@ -87,57 +84,50 @@ impl<'a, F: Form> Product<'a, F> {
         let scratch = Scratch::new(&plan, mr, self.kernel.nr, F::NARROW, self.deep)?;
         for row in (0..count).step_by(chunk) {
             let rows = chunk.min(count - row);
-            self.pack(row, rows, packed.ptr().cast(), panel_words);
             let chunk = Chunk::new(self, &plan, row, rows, packed.ptr().cast(), panel_words);
             self.multiply(&chunk, &scratch);
         }
         Ok(())
     }
 
-    /// Packs rows `row .. row + rows` into panels of `panel_words`.
-    fn pack(&self, row: usize, rows: usize, packed: *mut F::A, panel_words: usize) {
-        /// Words that are packed in less time than a task takes to start.
-        const SERIAL: usize = 1 << 14;
-        let (mr, packed) = (self.kernel.mr, Shared(packed));
-        let one = |p: usize| {
-            let first = p * mr;
-            // SAFETY: panel p has its own `panel_words` words of the buffer, which was made for all panels.
-            unsafe {
-                let out = packed.ptr().add(p * panel_words);
-                F::pack(
-                    self.input,
-                    self.tier,
-                    row + first,
-                    mr.min(rows - first),
-                    mr,
-                    self.deep,
-                    out,
-                );
-            }
-        };
-        let panels = rows.div_ceil(mr);
-        if panels * panel_words <= SERIAL {
-            (0..panels).for_each(one);
-        } else {
-            (0..panels)
-                .into_par_iter()
-                .with_min_len(SERIAL.div_ceil(panel_words))
-                .for_each(one);
-        }
-    }
-
-    /// Multiplies a chunk of packed rows with all weights. Threads take tiles in order, so that those who work at the
-    /// same time read the same weights.
+    /// Packs a chunk's rows and multiplies them with all weights, in one parallel region: starting threads takes as long
+    /// as small products do. Threads take tiles in order, so that those who work at the same time read the same weights.
     fn multiply(&self, chunk: &Chunk<F>, scratch: &Scratch) {
-        let next = AtomicUsize::new(0);
-        let work = |worker: usize| loop {
-            let task = next.fetch_add(1, Ordering::Relaxed);
-            if task >= chunk.tasks {
-                break;
+        let groups = chunk.groups(self.kernel.mr);
+        let (taken, packed, next) = (
+            AtomicUsize::new(0),
+            AtomicUsize::new(0),
+            AtomicUsize::new(0),
+        );
+        let work = |worker: usize| {
+            loop {
+                let group = taken.fetch_add(1, Ordering::Relaxed);
+                if group >= groups {
+                    break;
+                }
+                // SAFETY: each group of panels is packed by the one thread that took it, before anyone reads it.
+                unsafe { self.pack(chunk, group) };
+                packed.fetch_add(1, Ordering::Release);
             }
-            // SAFETY: the packed rows are complete (packing came before); each task has its own tile of the output and
-            // each worker its own piece of scratch.
-            unsafe { self.tile(chunk, task, &next, scratch.of(worker)) };
+            // A group that is not done yet is being packed by a running thread, so this ends.
+            let mut turns = 0u32;
+            while packed.load(Ordering::Acquire) < groups {
+                turns += 1;
+                if turns < PATIENCE {
+                    std::hint::spin_loop()
+                } else {
+                    std::thread::yield_now()
+                }
+            }
+            loop {
+                let task = next.fetch_add(1, Ordering::Relaxed);
+                if task >= chunk.tasks {
+                    break;
+                }
+                // SAFETY: the packed rows are complete (seen through `packed`); each task has its own tile of the output
+                // and each worker its own piece of scratch.
+                unsafe { self.tile(chunk, task, &next, scratch.of(worker)) };
+            }
         };
         let workers = chunk.tasks.min(scratch.workers);
         if workers == 1 {
@@ -146,4 +136,19 @@ impl<'a, F: Form> Product<'a, F> {
             (0..workers).into_par_iter().with_max_len(1).for_each(work);
         }
     }
+
+    /// Packs one group of a chunk's panels.
+    ///
+    /// # Safety
+    /// Nobody else touches them meanwhile.
+    unsafe fn pack(&self, chunk: &Chunk<F>, group: usize) {
+        let mr = self.kernel.mr;
+        for (row, rows, out) in chunk.group(group, mr) {
+            // SAFETY: the rows exist and `out` is their panel in a buffer that was made for all of the chunk's.
+            unsafe { F::pack(self.input, self.tier, row, rows, mr, self.deep, out) };
+        }
+    }
 }
+
+/// Turns of waiting for the other threads' packing (some microseconds) before the processor is offered to others.
+const PATIENCE: u32 = 2000;

@@ -3,6 +3,9 @@
 /// Most bytes of packed input that one call holds at a time.
 const PACKED_BYTES: usize = 16 << 20;
 
+/// Bytes of packed input below which it is not cut into chunks: each chunk costs the threads a meeting.
+const CHUNK_BYTES: usize = 3 << 20;
+
 /// Rows of a tile at most: 280 rows of a block of 384 k in f32 take 0.4 MB of the cache near a core.
 const MAX_ROWS: usize = 280;
 
@@ -52,7 +55,8 @@ impl Plan {
                 // In units of one register tile: the tiles, bringing a panel of rows and one of weights near the core,
                 // taking the task.
                 let work = (row_panels * column_panels) as f64;
-                let time = rounds as f64
+                // And the part of a tile for which the last thread keeps the others waiting.
+                let time = (rounds as f64 + 0.3)
                     * (work + 0.3 * row_panels as f64 + 0.6 * column_panels as f64 + 0.5);
                 if time < least {
                     (least, best) = (time, (row_panels, column_panels));
@@ -61,7 +65,9 @@ impl Plan {
         }
         let (row_panels, column_panels) = best;
         let across = columns.div_ceil(column_panels);
-        let wanted = (TILES_PER_THREAD * threads).div_ceil(across);
+        let wanted = (TILES_PER_THREAD * threads)
+            .div_ceil(across)
+            .max(CHUNK_BYTES / (row_panels * panel_bytes).max(1));
         // Chunks of equal size: a short last one would leave threads idle.
         let row_tiles = all_rows.div_ceil(row_panels);
         let chunks = row_tiles.div_ceil(wanted.min(rows.div_ceil(row_panels)));

@@ -61,6 +61,30 @@ impl<F: Form> Chunk<F> {
         }
     }
 
+    /// In how many groups the rows' panels are packed.
+    pub(super) fn groups(&self, mr: usize) -> usize {
+        self.rows.div_ceil(mr).div_ceil(self.group_panels())
+    }
+
+    /// Panels of a group: what takes longer to pack than to hand out.
+    fn group_panels(&self) -> usize {
+        (1usize << 13).div_ceil(self.panel_words.max(1))
+    }
+
+    /// The panels of a group: first row of the input, number of rows, place.
+    pub(super) fn group(
+        &self,
+        group: usize,
+        mr: usize,
+    ) -> impl Iterator<Item = (usize, usize, *mut F::A)> {
+        let panels = self.rows.div_ceil(mr);
+        let first = group * self.group_panels();
+        (first..panels.min(first + self.group_panels())).map(move |p| {
+            let place = self.packed.ptr().wrapping_add(p * self.panel_words);
+            (self.row + p * mr, mr.min(self.rows - p * mr), place)
+        })
+    }
+
     fn tile(&self, task: usize, mr: usize) -> Tile {
         let p = (task % self.row_tiles) * self.plan.row_panels;
         let j = (task / self.row_tiles) * self.plan.column_panels;
@@ -280,7 +304,7 @@ impl Block {
                     };
                     (kernel.ahead)(&ahead, steps, a, b, c, self.stride, self.add);
                 } else {
-                    (kernel.tile(rows))(steps, a, 1, mr, b, c, self.stride, self.add);
+                    (kernel.tile(rows))(steps, a, b, c, self.stride, self.add);
                 }
             }
         }

@@ -133,10 +133,6 @@ impl Simd for Avx2 {
         unsafe { _mm256_mul_ps(a, b) }
     }
     #[inline(always)]
-    unsafe fn div(a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_div_ps(a, b) }
-    }
-    #[inline(always)]
     unsafe fn recip(a: __m256) -> __m256 {
         // The estimate has 12 bits: one step would leave the last bit wrong, two cost as much as the division.
         unsafe { _mm256_div_ps(_mm256_set1_ps(1.0), a) }
@@ -158,19 +154,8 @@ impl Simd for Avx2 {
         unsafe { _mm256_max_ps(a, b) }
     }
     #[inline(always)]
-    unsafe fn sqrt(a: __m256) -> __m256 {
-        unsafe { _mm256_sqrt_ps(a) }
-    }
-    #[inline(always)]
     unsafe fn abs(a: __m256) -> __m256 {
         unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
-    }
-    #[inline(always)]
-    unsafe fn copysign(a: __m256, b: __m256) -> __m256 {
-        unsafe {
-            let sign = _mm256_set1_ps(-0.0);
-            _mm256_or_ps(_mm256_andnot_ps(sign, a), _mm256_and_ps(sign, b))
-        }
     }
     #[inline(always)]
     unsafe fn select_gt(a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {

@@ -138,10 +138,6 @@ macro_rules! avx512 {
                 unsafe { _mm512_mul_ps(a, b) }
             }
             #[inline(always)]
-            unsafe fn div(a: __m512, b: __m512) -> __m512 {
-                unsafe { _mm512_div_ps(a, b) }
-            }
-            #[inline(always)]
             unsafe fn recip(a: __m512) -> __m512 {
                 unsafe {
                     let r = _mm512_rcp14_ps(a);
@@ -165,19 +161,8 @@ macro_rules! avx512 {
                 unsafe { _mm512_max_ps(a, b) }
             }
             #[inline(always)]
-            unsafe fn sqrt(a: __m512) -> __m512 {
-                unsafe { _mm512_sqrt_ps(a) }
-            }
-            #[inline(always)]
             unsafe fn abs(a: __m512) -> __m512 {
                 unsafe { _mm512_abs_ps(a) }
-            }
-            #[inline(always)]
-            unsafe fn copysign(a: __m512, b: __m512) -> __m512 {
-                unsafe {
-                    let sign = _mm512_set1_ps(-0.0);
-                    _mm512_or_ps(_mm512_andnot_ps(sign, a), _mm512_and_ps(sign, b))
-                }
             }
             #[inline(always)]
             unsafe fn select_gt(a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {

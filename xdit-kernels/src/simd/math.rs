@@ -2,17 +2,8 @@
 
 use super::Simd;
 
-/// Coefficients of 2^f on [−½, ½], constant first, minimax in relative error (Lawson iteration in f64): degree 3 is good
-/// to 7.5e-5, degree 5 to 2.1e-7, degree 6 to 7.9e-8 in f32 arithmetic.
-const EXP2_3: [f32; 4] = [0.999_928_06, 0.693_260_97, 0.242_611_13, 0.055_171_67];
-const EXP2_5: [f32; 6] = [
-    1.0,
-    0.693_146_94,
-    0.240_221_2,
-    0.055_507_13,
-    0.009_675_541,
-    0.001_327_647_1,
-];
+/// Coefficients of 2^f on [−½, ½], constant first, minimax in relative error (Lawson iteration in f64): degree 6 is good
+/// to 7.9e-8 in f32 arithmetic.
 const EXP2_6: [f32; 7] = [
     1.0,
     std::f32::consts::LN_2,
@@ -40,7 +31,7 @@ const POWER_5: [f32; 6] = [
     0.001_877_576_7,
 ];
 
-/// 2^x by a polynomial of `DEGREE` 4 or 5 for x ≤ 127 that is not NaN, quicker than [`exp2`]. Below −126 it is something
+/// 2^x by a polynomial of `DEGREE` 4 or 5 for x ≤ 127 that is not NaN. Below −126 it is something
 /// between 0 and 2^−126.
 ///
 /// # Safety
@@ -54,30 +45,6 @@ pub(crate) unsafe fn power<S: Simd, const DEGREE: usize>(x: S::V) -> S::V {
     // SAFETY: the caller's promise.
     unsafe {
         let (f, n) = S::floor_parts(x);
-        let mut p = S::splat(c[c.len() - 1]);
-        for &k in c[..c.len() - 1].iter().rev() {
-            p = S::fma(p, f, S::splat(k));
-        }
-        S::scale_pow2(p, n)
-    }
-}
-
-/// 2^x by a polynomial of `DEGREE` 3, 5 or 6; x is clamped to −126..=127, so that a masked score of −1e30 gives 2^−126.
-///
-/// # Safety
-/// As [`Simd`]'s.
-#[inline(always)]
-pub(crate) unsafe fn exp2<S: Simd, const DEGREE: usize>(x: S::V) -> S::V {
-    let c: &[f32] = match DEGREE {
-        3 => &EXP2_3,
-        5 => &EXP2_5,
-        _ => &EXP2_6,
-    };
-    // SAFETY: the caller's promise.
-    unsafe {
-        let x = S::min(S::max(x, S::splat(-126.0)), S::splat(127.0));
-        let n = S::round(x);
-        let f = S::sub(x, n);
         let mut p = S::splat(c[c.len() - 1]);
         for &k in c[..c.len() - 1].iter().rev() {
             p = S::fma(p, f, S::splat(k));

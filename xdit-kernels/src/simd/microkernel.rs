@@ -1,8 +1,7 @@
 //! The register tile under every matrix product: `rows × NR` of C from a panel of A and a panel of B.
 //!
 //! A tier's tile is `Micro::MR` rows by `NR = 2 · LANES` columns, the largest whose sums stay in registers. B is packed
-//! in panels of NR columns, k by k. A is packed k by k with `MR` rows side by side (a *packed* panel), or lies anywhere
-//! with a stride from row to row and from k to k. [`Kernel`] holds one tier's functions for every number of rows, so
+//! in panels of NR columns, k by k; A is packed k by k with `MR` rows side by side. [`Kernel`] holds one tier's functions for every number of rows, so
 //! that a driver looks them up once.
 //!
 //! Each element of C is one chain of fused multiply-adds in the order of k, started at zero; where `add` is set the
@@ -40,24 +39,21 @@ pub(crate) struct Ahead {
     pub(crate) strides: [usize; 3],
 }
 
-/// One tile. With `PACKED` the strides of A are those of a packed panel, and the compiler knows them.
+/// One tile of packed A.
 #[allow(
     clippy::too_many_arguments,
     reason = "pointers and strides of a kernel"
 )]
 #[inline(always)]
-unsafe fn tile<S: Micro, P: Step, const ROWS: usize, const PACKED: bool>(
+unsafe fn tile<S: Micro, P: Step, const ROWS: usize>(
     ahead: Option<&Ahead>,
     steps: usize,
     mut a: *const P::A,
-    a_row: usize,
-    a_k: usize,
     mut b: *const P::B,
     c: *mut f32,
     c_row: usize,
     add: bool,
 ) {
-    let (a_row, a_k) = if PACKED { (1, S::MR) } else { (a_row, a_k) };
     // SAFETY: the caller's promise (see `Tile`).
     unsafe {
         let mut acc = [[S::zero(); NV]; ROWS];
@@ -69,12 +65,12 @@ unsafe fn tile<S: Micro, P: Step, const ROWS: usize, const PACKED: bool>(
                     *place = place.wrapping_add(stride);
                 }
             }
-            if PACKED && ahead.is_none() {
+            if ahead.is_none() {
                 near::<S, P>(b);
             }
-            P::step::<S, ROWS>(&mut acc, a, a_row, a_k, b);
+            P::step::<S, ROWS>(&mut acc, a, b);
             // Wrapping: behind the last step the pointer may leave the panel; it is not read then.
-            a = a.wrapping_add(P::A_WORDS * a_k);
+            a = a.wrapping_add(P::A_WORDS * S::MR);
             b = b.wrapping_add(NV * S::LANES);
         }
         for (i, acc) in acc.iter().enumerate() {
@@ -116,7 +112,7 @@ unsafe fn few<S: Micro, P: Step, const ROWS: usize, const PANELS: usize>(
             for (g, acc) in acc.iter_mut().enumerate() {
                 let b = b.add(g * panel);
                 near::<S, P>(b);
-                P::step::<S, ROWS>(acc, a, 1, S::MR, b);
+                P::step::<S, ROWS>(acc, a, b);
             }
             a = a.wrapping_add(P::A_WORDS * S::MR);
             b = b.wrapping_add(NV * S::LANES);
@@ -132,15 +128,14 @@ unsafe fn few<S: Micro, P: Step, const ROWS: usize, const PANELS: usize>(
     }
 }
 
-/// `tile(steps, a, a_row, a_k, b, c, c_row, add)`: C[rows, NR] = A·B, or C += A·B with `add`.
+/// `tile(steps, a, b, c, c_row, add)`: C[rows, NR] = A·B, or C += A·B with `add`.
 ///
-/// `steps` counts words of B along k (pairs count once). Row i of A at step s is `a[i·a_row + s·a_k]` (with f32 against
-/// pairs, s counts single k, two a step); B's step s is `b[s·NR ..]`; row i of C is `c[i·c_row ..]`.
+/// `steps` counts words of B along k (pairs count once). Row i of A at step s is `a[i + s·MR]` (with f32 against pairs, s
+/// counts single k, two a step); B's step s is `b[s·NR ..]`; row i of C is `c[i·c_row ..]`.
 ///
 /// # Safety
 /// The processor has the kernel's tier; all these elements lie in memory that may be read (C: written, by nobody else).
-pub(crate) type Tile<A, B> =
-    unsafe fn(usize, *const A, usize, usize, *const B, *mut f32, usize, bool);
+pub(crate) type Tile<A, B> = unsafe fn(usize, *const A, *const B, *mut f32, usize, bool);
 
 /// `tile(ahead, steps, a, b, c, c_row, add)`: a full tile of packed A that prefetches; otherwise as [`Tile`].
 ///
@@ -205,19 +200,16 @@ pub(crate) fn tile_shape(tier: Tier) -> (usize, usize) {
 /// The functions of one step form and tier, for each number of rows; those beyond the tier's MR are never called and
 /// repeat the last.
 macro_rules! table {
-    ($f:ident, $p:ty, $packed:expr; $($rows:literal)*) => { [$($f::<$p, $rows, $packed>),*] };
+    ($f:ident, $p:ty; $($rows:literal)*) => { [$($f::<$p, $rows>),*] };
 }
 
-fn kernel<P: Step, const PACKED: bool>(tier: Tier) -> Kernel<P::A, P::B> {
+fn kernel<P: Step>(tier: Tier) -> Kernel<P::A, P::B> {
     macro_rules! compiled {
         ($name:ident, $ahead:ident, $few:ident, $tier:ty, $mr:expr $(, $features:literal)?) => {
-            #[allow(clippy::too_many_arguments, reason = "as `tile`")]
             $(#[target_feature(enable = $features)])?
-            unsafe fn $name<P: Step, const ROWS: usize, const PACKED: bool>(
+            unsafe fn $name<P: Step, const ROWS: usize>(
                 steps: usize,
                 a: *const P::A,
-                a_row: usize,
-                a_k: usize,
                 b: *const P::B,
                 c: *mut f32,
                 c_row: usize,
@@ -225,7 +217,7 @@ fn kernel<P: Step, const PACKED: bool>(tier: Tier) -> Kernel<P::A, P::B> {
             ) {
                 // SAFETY: the caller's promise, passed on; the features are enabled here.
                 unsafe {
-                    tile::<$tier, P, ROWS, PACKED>(None, steps, a, a_row, a_k, b, c, c_row, add)
+                    tile::<$tier, P, ROWS>(None, steps, a, b, c, c_row, add)
                 }
             }
             $(#[target_feature(enable = $features)])?
@@ -252,7 +244,7 @@ fn kernel<P: Step, const PACKED: bool>(tier: Tier) -> Kernel<P::A, P::B> {
                 add: bool,
             ) {
                 // SAFETY: as above.
-                unsafe { tile::<$tier, P, { $mr }, true>(Some(ahead), steps, a, 1, $mr, b, c, c_row, add) }
+                unsafe { tile::<$tier, P, { $mr }>(Some(ahead), steps, a, b, c, c_row, add) }
             }
         };
     }
@@ -307,12 +299,12 @@ fn kernel<P: Step, const PACKED: bool>(tier: Tier) -> Kernel<P::A, P::B> {
     let (mr, nr) = tile_shape(tier);
     let tiles: [Tile<P::A, P::B>; MAX_MR] = match tier {
         #[cfg(target_arch = "x86_64")]
-        Tier::Avx512Bf16 => table!(avx512bf16, P, PACKED; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        Tier::Avx512Bf16 => table!(avx512bf16, P; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         #[cfg(target_arch = "x86_64")]
-        Tier::Avx512 => table!(avx512, P, PACKED; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        Tier::Avx512 => table!(avx512, P; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         #[cfg(target_arch = "x86_64")]
-        Tier::Avx2 => table!(avx2, P, PACKED; 1 2 3 4 5 6 6 6 6 6 6 6 6 6),
-        _ => table!(portable, P, PACKED; 1 2 3 4 5 6 6 6 6 6 6 6 6 6),
+        Tier::Avx2 => table!(avx2, P; 1 2 3 4 5 6 6 6 6 6 6 6 6 6),
+        _ => table!(portable, P; 1 2 3 4 5 6 6 6 6 6 6 6 6 6),
     };
     let ahead: AheadTile<P::A, P::B> = match tier {
         #[cfg(target_arch = "x86_64")]
@@ -343,30 +335,20 @@ fn kernel<P: Step, const PACKED: bool>(tier: Tier) -> Kernel<P::A, P::B> {
 
 /// Packed A in f32 against B in f32.
 pub(crate) fn packed(tier: Tier) -> Kernel<f32, f32> {
-    kernel::<Wide<f32>, true>(tier)
-}
-
-/// A in f32 with any strides against B in f32.
-pub(crate) fn strided(tier: Tier) -> Kernel<f32, f32> {
-    kernel::<Wide<f32>, false>(tier)
+    kernel::<Wide<f32>>(tier)
 }
 
 /// Packed A in f32 against B in f16.
 pub(crate) fn packed_f16(tier: Tier) -> Kernel<f32, f16> {
-    kernel::<Wide<f16>, true>(tier)
+    kernel::<Wide<f16>>(tier)
 }
 
 /// Packed A in f32 against B in pairs of bf16.
 pub(crate) fn packed_pairs(tier: Tier) -> Kernel<f32, Pair> {
-    kernel::<WidePairs, true>(tier)
+    kernel::<WidePairs>(tier)
 }
 
 /// Packed A in pairs of bf16 against B in pairs.
 pub(crate) fn packed_dots(tier: Tier) -> Kernel<Pair, Pair> {
-    kernel::<Dots, true>(tier)
-}
-
-/// A in pairs of bf16 with any strides (in pairs) against B in pairs.
-pub(crate) fn strided_dots(tier: Tier) -> Kernel<Pair, Pair> {
-    kernel::<Dots, false>(tier)
+    kernel::<Dots>(tier)
 }

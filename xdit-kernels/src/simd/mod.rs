@@ -58,7 +58,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
     /// 1/a to one unit in the last place, for 1 ≤ |a| ≤ 2^126; where an estimate of enough bits exists, quicker than a
     /// division.
     unsafe fn recip(a: Self::V) -> Self::V;
@@ -69,10 +68,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
     /// NaN in `a` gives `b`, as x86's instruction does.
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn sqrt(a: Self::V) -> Self::V;
     unsafe fn abs(a: Self::V) -> Self::V;
-    /// |a| with the sign of b.
-    unsafe fn copysign(a: Self::V, b: Self::V) -> Self::V;
     /// Lane by lane `if a > b { x } else { y }`.
     unsafe fn select_gt(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// Nearest integer, ties to even, for |a| < 2^22.

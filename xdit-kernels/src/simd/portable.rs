@@ -150,10 +150,6 @@ impl Simd for Portable {
         zip(a, b, |x, y| x * y)
     }
     #[inline(always)]
-    unsafe fn div(a: V, b: V) -> V {
-        zip(a, b, |x, y| x / y)
-    }
-    #[inline(always)]
     unsafe fn recip(a: V) -> V {
         map(a, |x| 1.0 / x)
     }
@@ -174,16 +170,8 @@ impl Simd for Portable {
         zip(a, b, |x, y| if x > y { x } else { y })
     }
     #[inline(always)]
-    unsafe fn sqrt(a: V) -> V {
-        map(a, f32::sqrt)
-    }
-    #[inline(always)]
     unsafe fn abs(a: V) -> V {
         map(a, f32::abs)
-    }
-    #[inline(always)]
-    unsafe fn copysign(a: V, b: V) -> V {
-        zip(a, b, f32::copysign)
     }
     #[inline(always)]
     unsafe fn select_gt(a: V, b: V, x: V, y: V) -> V {

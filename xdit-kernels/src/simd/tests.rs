@@ -23,11 +23,9 @@ unsafe fn ops<S: Simd>(x: &[f32], y: &[f32], out: &mut [Vec<f32>]) {
                 S::fma(a, b, b),
                 S::fnma(a, b, b),
                 S::max(a, b),
-                S::copysign(a, b),
                 S::select_gt(a, b, a, S::zero()),
                 S::round(a),
                 math::exp::<S>(a),
-                math::exp2::<S, 5>(a),
                 math::power::<S, 5>(a),
                 S::swap_pairs(a),
                 S::negate_even(a),
@@ -48,7 +46,7 @@ fn lanes_equal_scalars() {
         .map(|i| ((i * 7) % 64) as f32 * 0.21 - 6.0)
         .collect();
     for tier in Tier::available() {
-        let mut out = vec![Vec::new(); 12];
+        let mut out = vec![Vec::new(); 10];
         // SAFETY: the slices are as long as each other.
         unsafe { run_ops(tier, &x, &y, &mut out) };
         for i in 0..64 {
@@ -58,17 +56,15 @@ fn lanes_equal_scalars() {
                 a.mul_add(b, b),
                 (-a).mul_add(b, b),
                 a.max(b),
-                a.copysign(b),
                 if a > b { a } else { 0.0 },
                 a.round_ties_even(),
                 f64::from(a).exp() as f32,
-                f64::from(a).exp2() as f32,
                 f64::from(a).exp2() as f32,
                 x[i ^ 1],
                 if i % 2 == 0 { -a } else { a },
             ];
             for (op, (o, w)) in out.iter().zip(want).enumerate() {
-                // The polynomials' bound is 2.1e-7 (exp2), 1.5e-7 (power) and 3e-7 (exp); the rest differs by one rounding at most.
+                // The polynomials' bound is 1.5e-7 (power) and 3e-7 (exp); the rest differs by one rounding at most.
                 let tol = 4e-7 * w.abs().max(1.0e-3) + if op == 1 || op == 2 { 1e-5 } else { 0.0 };
                 assert!(
                     (o[i] - w).abs() <= tol,

@@ -111,8 +111,6 @@ pub(crate) trait Step {
     unsafe fn step<S: Micro, const ROWS: usize>(
         acc: &mut [[S::V; NV]; ROWS],
         a: *const Self::A,
-        a_row: usize,
-        a_k: usize,
         b: *const Self::B,
     );
     /// Words of A that one step takes along k.
@@ -128,15 +126,13 @@ impl<T: Lane> Step for Wide<T> {
     unsafe fn step<S: Micro, const ROWS: usize>(
         acc: &mut [[S::V; NV]; ROWS],
         a: *const f32,
-        a_row: usize,
-        _: usize,
         b: *const T,
     ) {
         // SAFETY: the caller's promise: NR elements at b, one of each row at a.
         unsafe {
             let (b0, b1) = (T::load::<S>(b), T::load::<S>(b.add(S::LANES)));
             for (i, acc) in acc.iter_mut().enumerate() {
-                let a = S::splat(*a.add(i * a_row));
+                let a = S::splat(*a.add(i));
                 acc[0] = S::fma(a, b0, acc[0]);
                 acc[1] = S::fma(a, b1, acc[1]);
             }
@@ -153,8 +149,6 @@ impl Step for WidePairs {
     unsafe fn step<S: Micro, const ROWS: usize>(
         acc: &mut [[S::V; NV]; ROWS],
         a: *const f32,
-        a_row: usize,
-        a_k: usize,
         b: *const Pair,
     ) {
         // SAFETY: the caller's promise: NR words at b, two f32 of each row at a.
@@ -162,13 +156,13 @@ impl Step for WidePairs {
             let (b0, b1) = (S::load(b.cast()), S::load(b.cast::<f32>().add(S::LANES)));
             let (even0, even1) = (S::low(b0), S::low(b1));
             for (i, acc) in acc.iter_mut().enumerate() {
-                let a = S::splat(*a.add(i * a_row));
+                let a = S::splat(*a.add(i));
                 acc[0] = S::fma(a, even0, acc[0]);
                 acc[1] = S::fma(a, even1, acc[1]);
             }
             let (odd0, odd1) = (S::high(b0), S::high(b1));
             for (i, acc) in acc.iter_mut().enumerate() {
-                let a = S::splat(*a.add(a_k + i * a_row));
+                let a = S::splat(*a.add(S::MR + i));
                 acc[0] = S::fma(a, odd0, acc[0]);
                 acc[1] = S::fma(a, odd1, acc[1]);
             }
@@ -185,15 +179,13 @@ impl Step for Dots {
     unsafe fn step<S: Micro, const ROWS: usize>(
         acc: &mut [[S::V; NV]; ROWS],
         a: *const Pair,
-        a_row: usize,
-        _: usize,
         b: *const Pair,
     ) {
         // SAFETY: the caller's promise: NR words at b, one of each row at a.
         unsafe {
             let (b0, b1) = (S::load(b.cast()), S::load(b.cast::<f32>().add(S::LANES)));
             for (i, acc) in acc.iter_mut().enumerate() {
-                let a = S::splat(f32::from_bits(*a.add(i * a_row)));
+                let a = S::splat(f32::from_bits(*a.add(i)));
                 acc[0] = S::dot(acc[0], a, b0);
                 acc[1] = S::dot(acc[1], a, b1);
             }
