@@ -7,3 +7,4 @@ mod flux_dev;
 mod golden;
 mod parallel;
 mod vae;
+mod winograd;

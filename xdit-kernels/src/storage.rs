@@ -53,12 +53,15 @@ impl Buffer {
     /// TLB when packed weights are read. A hint: failure is ignored.
     #[cfg(all(target_os = "linux", not(miri)))]
     fn advise_large_pages(&self) {
-        const PAGE: usize = 2 << 20;
-        let first = self.ptr.addr().get().next_multiple_of(PAGE);
-        let end = (self.ptr.addr().get() + self.len) / PAGE * PAGE;
-        if first < end {
+        const LARGE: usize = 2 << 20;
+        const PAGE: usize = 4096;
+        if self.len >= LARGE {
+            // From the page in which the buffer begins: the allocator's own bytes before it often lie where a large page
+            // could begin, and the buffer's first 2 MiB would miss theirs.
+            let first = self.ptr.addr().get() / PAGE * PAGE;
+            let end = (self.ptr.addr().get() + self.len) / PAGE * PAGE;
             let start = self.ptr.as_ptr().with_addr(first).cast();
-            // SAFETY: the range lies inside the buffer, and the advice changes no byte of it.
+            // SAFETY: every page of the range holds bytes of the buffer, so it is mapped, and the advice changes no byte.
             unsafe { libc::madvise(start, end - first, libc::MADV_HUGEPAGE) };
         }
     }

@@ -9,8 +9,8 @@
 //! # Scratch
 //! Each thread holds one block at a time, whatever the picture's size. For a 3×3 kernel and as many channels out as in:
 //! `Direct` 0.6 to 1.1 MiB up to 512 channels and below 2 MiB up to 4096 (it aims at 0.5 MiB without the rows and columns
-//! that the kernel reaches beyond a tile); `Winograd` 2 to 2.5 MiB at 128 channels, 8 to 10 MiB at 512, and from 2048 on
-//! what one group of 14 tiles takes: 4 KiB a channel.
+//! that the kernel reaches beyond a tile); `Winograd` 2 MiB at 128 channels, 8 MiB from 512 on, and from 2048 on what one
+//! group of 14 tiles takes: 4 KiB a channel.
 
 mod cpu;
 mod direct;

@@ -15,13 +15,10 @@ use crate::{
 };
 use std::ops::Range;
 
-/// Elements of scratch (V and M) that a block aims at: 8 MiB. Blocks become up to a quarter larger where the tiles then
-/// share out evenly.
+/// Elements of scratch (V and M) of a block at most, where a group takes no more: 8 MiB.
 const SCRATCH: usize = 1 << 21;
-/// Most groups that a block aims at: V and M then stay in a second-level cache of 2 MiB up to 128 channels.
+/// Most groups in a block: V and M then stay in a second-level cache of 2 MiB up to 128 channels.
 const MAX_GROUPS: usize = 4;
-/// What a block costs besides its tiles (bringing the weights near the core), in half groups.
-const BLOCK_COST: usize = 3;
 
 /// Rows of the micro-kernel by lanes.
 const fn rows(lanes: usize) -> usize {
@@ -33,8 +30,8 @@ const fn rows(lanes: usize) -> usize {
 pub(super) struct Plan {
     /// Blocks of a picture (they do not cross pictures of a batch).
     blocks: usize,
-    /// Half groups of a picture, which blocks are made of; the last may be short.
-    halves: usize,
+    /// Groups of a picture, which blocks are made of; the last may be short.
+    groups: usize,
     /// Tiles in a row and in a column of the output.
     nx: usize,
     ny: usize,
@@ -55,12 +52,12 @@ impl Plan {
             call.ic.next_multiple_of(lanes),
             call.oc.next_multiple_of(lanes),
         );
-        let groups = (SCRATCH / (36 * mr * (ic + oc))).clamp(1, MAX_GROUPS);
+        let most = (SCRATCH / (36 * mr * (ic + oc))).clamp(1, MAX_GROUPS);
         let (nx, ny) = (call.ow.div_ceil(4), call.oh.div_ceil(4));
-        let halves = (nx * ny).div_ceil(mr / 2);
+        let groups = (nx * ny).div_ceil(mr);
         Self {
-            blocks: blocks(halves, 2 * groups, rayon::current_num_threads()),
-            halves,
+            blocks: blocks(groups, most, rayon::current_num_threads()),
+            groups,
             nx,
             ny,
             v_step: ((mr * ic / lanes) | 1) * lanes,
@@ -75,34 +72,25 @@ impl Plan {
     }
 
     /// Groups in the largest block.
-    fn groups(&self) -> usize {
-        self.halves.div_ceil(self.blocks).div_ceil(2)
+    fn most_groups(&self) -> usize {
+        self.groups.div_ceil(self.blocks)
     }
 
     /// The tiles of a block, counted in raster order.
     fn tiles(&self, block: usize) -> Range<usize> {
-        let start = |block: usize| block * self.halves / self.blocks * (self.mr / 2);
+        let start = |block: usize| block * self.groups / self.blocks * self.mr;
         start(block)..start(block + 1).min(self.nx * self.ny)
     }
 
     pub(super) fn scratch_len(&self) -> usize {
-        self.zeros + self.groups() * 36 * (self.v_step + self.m_step)
+        self.zeros + self.most_groups() * 36 * (self.v_step + self.m_step)
     }
 }
 
-/// Into how many blocks `halves` half groups are cut, `wanted` each or a little more or less, so that `threads` threads
-/// that take as many blocks each are done soonest.
-fn blocks(halves: usize, wanted: usize, threads: usize) -> usize {
-    let blocks = halves.div_ceil(wanted);
-    let more = blocks.next_multiple_of(threads);
-    let fewer = more - threads;
-    let time = |blocks: usize| blocks / threads * (halves.div_ceil(blocks) + BLOCK_COST);
-    let fits = |blocks: usize| blocks > 0 && 4 * halves.div_ceil(blocks) <= 5 * wanted;
-    if fits(fewer) && time(fewer) < time(more) {
-        fewer
-    } else {
-        more.min(halves)
-    }
+/// Into how many blocks of at most `most` groups a picture is cut: where there are enough, as many for each thread.
+fn blocks(groups: usize, most: usize, threads: usize) -> usize {
+    let blocks = groups.div_ceil(most);
+    blocks.next_multiple_of(threads).min(groups)
 }
 
 /// The parts of one task: tiles `first..first + count` of a picture, and where they lie in the scratch.
@@ -145,7 +133,7 @@ pub(super) unsafe fn block<T: Lane>(
         count: tiles.len(),
         zeros: scratch,
         v,
-        m: v.wrapping_add(plan.groups() * 36 * plan.v_step),
+        m: v.wrapping_add(plan.most_groups() * 36 * plan.v_step),
     };
     let sizes = Sizes {
         ic: call.ic,
@@ -296,13 +284,13 @@ mod tests {
 
     #[test]
     fn blocks_share_out_evenly() {
-        // 512 channels at 64 x 64: 256 tiles are 37 half groups; four blocks of 9 or 10, not five of 8 or less.
-        assert_eq!(blocks(37, 8, 2), 4);
+        // 512 channels at 64 x 64: 256 tiles are 19 groups; six blocks of 3 or 4, not five of which one thread takes three.
+        assert_eq!(blocks(19, 4, 2), 6);
         for threads in [1, 2, 3, 16, 100] {
-            for halves in [1, 2, 37, 147, 586, 2341] {
-                let n = blocks(halves, 8, threads);
-                assert!(n.is_multiple_of(threads) || n == halves, "{n}");
-                assert!((1..=10).contains(&halves.div_ceil(n)), "{n}");
+            for groups in [1, 2, 19, 74, 293, 1171] {
+                let n = blocks(groups, 4, threads);
+                assert!(n.is_multiple_of(threads) || n == groups, "{n}");
+                assert!(groups.div_ceil(n) <= 4, "{n}");
             }
         }
     }
