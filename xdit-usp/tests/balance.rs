@@ -1,0 +1,74 @@
+//! Zigzag sharding deals out causal work evenly: counted from what the inner attention is really asked for.
+
+use xdit_comm::{Axis, Degrees, DeviceMesh, threads};
+use xdit_kernels::{
+    Result, Tensor,
+    attention::{Attention, AttnInput, AttnOut, Flash, Mask},
+};
+use xdit_usp::{Order, plan, usp};
+
+/// Counts pairs of a query and a key that it sees, for each query head.
+struct Counting<'a> {
+    pairs: &'a mut u64,
+}
+
+impl Attention for Counting<'_> {
+    fn attend(&mut self, input: &AttnInput<'_>) -> Result<AttnOut> {
+        let (rows, heads, keys) = (input.q.dim(1), input.q.dim(2), input.k.dim(1));
+        let seen = match input.mask.causal {
+            true => rows * (rows + 1) / 2,
+            false => rows * keys,
+        };
+        *self.pairs += (heads * seen) as u64;
+        Flash.attend(input)
+    }
+}
+
+/// Pairs that each rank of ring 4 × Ulysses 2 computes of `total` rows and 4 heads.
+fn work(order: Order, total: usize) -> Vec<u64> {
+    let degrees = Degrees {
+        ring: 4,
+        ulysses: 2,
+        ..Default::default()
+    };
+    let ranks = threads::run(8, |world| {
+        let mesh = DeviceMesh::new(&world, degrees)?;
+        let (r, u) = (mesh.coord(Axis::Ring), mesh.coord(Axis::Ulysses));
+        let plan = plan(&mesh, order);
+        let whole = Tensor::zeros(
+            [1, total, 4, 32],
+            xdit_kernels::DType::F32,
+            Default::default(),
+        )?;
+        let x = plan.shard(whole.view(), 1, r, u)?;
+        let segments = plan.segments(&[total], r, u);
+        let mut pairs = 0;
+        usp(&mesh, order, Counting { pairs: &mut pairs })?.attend(&AttnInput {
+            segments: &segments,
+            mask: Mask {
+                causal: true,
+                ..Default::default()
+            },
+            ..AttnInput::new(&x, &x, &x)
+        })?;
+        Ok(pairs)
+    });
+    ranks.expect("no rank fails")
+}
+
+#[test]
+fn the_slowest_rank_is_within_a_twentieth_of_the_mean() {
+    for total in [512, 1009] {
+        let pairs = work(Order::Zigzag, total);
+        let all = 4 * total as u64 * (total as u64 + 1) / 2;
+        assert_eq!(pairs.iter().sum::<u64>(), all, "each pair is computed once");
+        let (mean, slowest) = (all as f64 / 8.0, pairs.iter().max().copied().unwrap_or(0));
+        // The bound.
+        assert!(slowest as f64 <= 1.05 * mean, "{total} rows: {pairs:?}");
+    }
+    let straight = work(Order::Contiguous, 512);
+    assert!(
+        straight[7] > 6 * straight[0],
+        "without zigzag the last rank does most: {straight:?}"
+    );
+}
