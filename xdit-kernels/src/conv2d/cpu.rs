@@ -35,6 +35,8 @@ pub(super) struct Call<'a, T> {
     pub(super) batch: usize,
     pub(super) h: usize,
     pub(super) w: usize,
+    /// Rows of padding above the first output row's input; wraps below 0 where a window starts further down.
+    pub(super) top: usize,
     pub(super) oh: usize,
     pub(super) ow: usize,
     pub(super) ic: usize,
@@ -49,17 +51,18 @@ fn head(strides: &[usize]) -> [usize; 3] {
     [strides[0], strides[1], strides[2]]
 }
 
-/// Shapes are checked, channels are contiguous, nothing is empty.
+/// The output's rows from `first` on, as many as `out` has. Shapes are checked, channels are contiguous, nothing is empty.
 pub(super) fn run(
     conv: &Conv2d,
     x: View<'_>,
     residual: Option<View<'_>>,
+    first: usize,
     out: ViewMut<'_>,
 ) -> Result<()> {
     match x.dtype() {
-        DType::F32 => typed::<f32>(conv, x, residual, out),
-        DType::BF16 => typed::<bf16>(conv, x, residual, out),
-        DType::F16 => typed::<f16>(conv, x, residual, out),
+        DType::F32 => typed::<f32>(conv, x, residual, first, out),
+        DType::BF16 => typed::<bf16>(conv, x, residual, first, out),
+        DType::F16 => typed::<f16>(conv, x, residual, first, out),
     }
 }
 
@@ -67,6 +70,7 @@ fn typed<T: Lane>(
     conv: &Conv2d,
     x: View<'_>,
     residual: Option<View<'_>>,
+    first: usize,
     mut out: ViewMut<'_>,
 ) -> Result<()> {
     let scale = if conv.options.upsample { 2 } else { 1 };
@@ -80,6 +84,7 @@ fn typed<T: Lane>(
         batch: out.shape()[0],
         h: x.dim(1) * scale,
         w: x.dim(2) * scale,
+        top: (conv.options.padding.top).wrapping_sub(first * conv.options.stride),
         oh: out.shape()[1],
         ow: out.shape()[2],
         ic: conv.shape[1],
@@ -236,11 +241,11 @@ impl<T: Lane> Call<'_, T> {
     }
 
     /// Where pixel (y, x) of the padded, possibly doubled input lies; `None` in the padding. Coordinates count from the
-    /// padding's corner.
+    /// corner of the first output's input.
     #[inline(always)]
     pub(super) fn pixel(&self, batch: usize, y: usize, x: usize) -> Option<*const T> {
-        let padding = self.conv.options.padding;
-        let (y, x) = (y.wrapping_sub(padding.top), x.wrapping_sub(padding.left));
+        let left = self.conv.options.padding.left;
+        let (y, x) = (y.wrapping_sub(self.top), x.wrapping_sub(left));
         if y >= self.h || x >= self.w {
             return None;
         }

@@ -21,6 +21,8 @@ mod tests;
 mod transform;
 mod winograd;
 
+use std::ops::Range;
+
 use crate::{DType, Device, Error, Result, Tensor, TensorMut, View, ViewMut, layout};
 use pack::{Kind, Packed};
 
@@ -233,10 +235,58 @@ impl Conv2d {
         residual: Option<View<'_>>,
     ) -> Result<Tensor> {
         let x = x.into();
-        let shape = self.output_shape(&x)?;
+        let shape = self.output_shape(&x, x.shape())?;
         // SAFETY: `forward_into` writes every element of its output.
         let mut out = unsafe { TensorMut::uninit("conv2d", shape, x.dtype(), x.device())? };
         self.forward_into(x, residual, out.view_mut())?;
+        Ok(out.freeze())
+    }
+
+    /// Rows `rows` of [`forward_with`](Self::forward_with): what a rank computes that holds those rows of a picture's
+    /// input and the few beside them that the kernel reaches. No other row is computed.
+    ///
+    /// # Shapes
+    /// `x` `[b, h, w, ic]`; the result `[b, rows.len(), …, oc]`, and so `residual`. Rows count from the top of the whole
+    /// result, padding as ever.
+    ///
+    /// # Errors
+    /// As [`forward_with`](Self::forward_with), and if the result has no such rows. No rows are possible of any `x`, one
+    /// without rows too.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_kernels::{Conv2d, Conv2dOptions, DType, Device, Padding, Tensor};
+    /// let weight = Tensor::from_slice(&[1f32; 9], [1, 1, 3, 3])?;
+    /// let options = Conv2dOptions { padding: Padding::all(1), ..Conv2dOptions::default() };
+    /// let conv = Conv2d::pack(&weight, None, options, DType::F32, Device::cpu())?;
+    /// let x = Tensor::from_slice(&[1f32; 9], [1, 3, 3, 1])?;
+    /// let y = conv.forward_rows(&x, None, 1..2)?.to_f32_vec();
+    /// assert!(y.iter().zip([6., 9., 6.]).all(|(a, b)| (a - b).abs() < 1e-5));
+    /// # Ok::<(), xdit_kernels::Error>(())
+    /// ```
+    pub fn forward_rows<'a>(
+        &self,
+        x: impl Into<View<'a>>,
+        residual: Option<View<'_>>,
+        rows: Range<usize>,
+    ) -> Result<Tensor> {
+        let x = x.into();
+        let shape = match (rows.is_empty(), x.shape()) {
+            // As many rows as the kernel has give a result, of which none are taken.
+            (true, &[b, _, w, c]) => self.output_shape(&x, &[b, self.shape[2], w, c])?,
+            _ => self.output_shape(&x, x.shape())?,
+        };
+        if !rows.is_empty() && rows.end > shape[1] {
+            return Err(Error::shape(
+                "conv2d",
+                format!("rows of {} in all", shape[1]),
+                &rows,
+            ));
+        }
+        let shape = [shape[0], rows.len(), shape[2], shape[3]];
+        // SAFETY: `window` writes every element of its output.
+        let mut out = unsafe { TensorMut::uninit("conv2d", shape, x.dtype(), x.device())? };
+        self.window(x, residual, rows.start, shape, out.view_mut())?;
         Ok(out.freeze())
     }
 
@@ -251,7 +301,19 @@ impl Conv2d {
         out: ViewMut<'_>,
     ) -> Result<()> {
         let x = x.into();
-        let shape = self.output_shape(&x)?;
+        let shape = self.output_shape(&x, x.shape())?;
+        self.window(x, residual, 0, shape, out)
+    }
+
+    /// The result's rows from `first` on; `shape` is that of `out`, and there are so many.
+    fn window(
+        &self,
+        x: View<'_>,
+        residual: Option<View<'_>>,
+        first: usize,
+        shape: [usize; 4],
+        out: ViewMut<'_>,
+    ) -> Result<()> {
         out.expect("conv2d", &shape, x.dtype())?;
         if out.strides()[3] != 1 && shape[3] != 1 {
             return Err(Error::shape(
@@ -284,13 +346,14 @@ impl Conv2d {
             residual_copy = layout::contiguous(r)?;
             residual = Some(residual_copy.view());
         }
-        cpu::run(self, x, residual, out)
+        cpu::run(self, x, residual, first, out)
     }
 
-    fn output_shape(&self, x: &View<'_>) -> Result<[usize; 4]> {
+    /// What an input of `shape` gives; `x` is what errors show.
+    fn output_shape(&self, x: &View<'_>, shape: &[usize]) -> Result<[usize; 4]> {
         let [oc, ic, kh, kw] = self.shape;
         let wrong = |expected: String| Err(Error::shape("conv2d", expected, x));
-        let &[b, h, w, c] = x.shape() else {
+        let &[b, h, w, c] = shape else {
             return wrong(format!("an input [b, h, w, {ic}]"));
         };
         if c != ic {

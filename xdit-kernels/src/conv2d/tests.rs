@@ -1,3 +1,5 @@
+mod rows;
+
 use super::*;
 use crate::Tier;
 use proptest::prelude::*;
@@ -67,7 +69,7 @@ impl Case {
         )
         .unwrap();
         let x = self.x.view().on(Device::Cpu(tier));
-        let residual = self.residual(&conv.output_shape(&x).unwrap());
+        let residual = self.residual(&conv.output_shape(&x, x.shape()).unwrap());
         conv.forward_with(x, residual.as_ref().map(Tensor::view))
             .unwrap()
     }

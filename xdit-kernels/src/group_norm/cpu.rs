@@ -57,72 +57,138 @@ impl<T> Pixels<T> {
     }
 }
 
-pub(super) fn run(x: View<'_>, parameters: &Parameters, out: ViewMut<'_>) {
-    match x.dtype() {
-        DType::F32 => typed::<f32>(x, parameters, out),
-        DType::BF16 => typed::<bf16>(x, parameters, out),
-        DType::F16 => typed::<f16>(x, parameters, out),
+/// Fixed chunks of one picture's pixels.
+struct Chunks<T> {
+    x: *const T,
+    /// Of pictures, rows and columns.
+    strides: [usize; 3],
+    w: usize,
+    c: usize,
+    pixels: usize,
+    per_task: usize,
+}
+
+// SAFETY: the pointer is of a View that outlives the call; it is only read through.
+unsafe impl<T> Sync for Chunks<T> {}
+
+impl<T: Lane> Chunks<T> {
+    /// Of `x`; `gapless` where rows may be counted as one.
+    fn new(x: View<'_>, gapless: bool) -> Self {
+        let [h, w, c] = [1, 2, 3].map(|d| x.dim(d));
+        let pixels = h * w;
+        Self {
+            x: x.ptr().cast(),
+            strides: [0, 1, 2].map(|d| x.strides()[d]),
+            w: if gapless { pixels } else { w },
+            c,
+            pixels,
+            per_task: (TASK / c)
+                .next_multiple_of(RUN)
+                .clamp(RUN, pixels.next_multiple_of(RUN)),
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.pixels.div_ceil(self.per_task)
+    }
+
+    fn chunk(&self, picture: usize, task: usize) -> Pixels<T> {
+        Pixels {
+            // A picture's start is inside the view.
+            x: self.x.wrapping_add(picture * self.strides[0]),
+            strides: [self.strides[1], self.strides[2]],
+            w: self.w,
+            c: self.c,
+            from: task * self.per_task,
+            to: self.pixels.min((task + 1) * self.per_task),
+        }
     }
 }
 
-fn typed<T: Lane>(x: View<'_>, parameters: &Parameters, mut out: ViewMut<'_>) {
-    let [b, h, w, c] = [0, 1, 2, 3].map(|d| x.dim(d));
-    let [xb, xy, xx] = [0, 1, 2].map(|d| x.strides()[d]);
-    let [ob, oy, ox] = [0, 1, 2].map(|d| out.strides()[d]);
+/// Whether rows follow one another without a gap.
+fn gapless(w: usize, strides: &[usize]) -> bool {
+    strides[1] == w * strides[2]
+}
+
+/// Σx and Σx² of each group of each picture of `x`, which is not empty and has contiguous channels.
+pub(super) fn sums(x: View<'_>, groups: usize) -> Vec<[f64; 2]> {
+    match x.dtype() {
+        DType::F32 => sums_of::<f32>(x, groups),
+        DType::BF16 => sums_of::<bf16>(x, groups),
+        DType::F16 => sums_of::<f16>(x, groups),
+    }
+}
+
+fn sums_of<T: Lane>(x: View<'_>, groups: usize) -> Vec<[f64; 2]> {
     let tier = x.device().tier();
-    let (src, dst) = (
-        Shared(x.ptr().cast::<T>().cast_mut()),
-        Shared(out.ptr().cast::<T>()),
-    );
-    let pixels = h * w;
-    let gapless = xy == w * xx && oy == w * ox;
-    let w = if gapless { pixels } else { w };
-    let per_task = (TASK / c)
-        .next_multiple_of(RUN)
-        .clamp(RUN, pixels.next_multiple_of(RUN));
-    let tasks = pixels.div_ceil(per_task);
-    let chunk = |batch: usize, task: usize| Pixels {
-        // A picture's start is inside the view.
-        x: src.ptr().wrapping_add(batch * xb).cast_const(),
-        strides: [xy, xx],
-        w,
-        c,
-        from: task * per_task,
-        to: pixels.min((task + 1) * per_task),
-    };
-    let mut partial = vec![0f64; b * tasks * 2 * c];
+    let chunks = Chunks::<T>::new(x, gapless(x.dim(2), x.strides()));
+    let (tasks, c) = (chunks.count(), chunks.c);
+    let mut partial = vec![0f64; x.dim(0) * tasks * 2 * c];
     partial
         .par_chunks_mut(2 * c)
         .enumerate()
         .for_each(|(i, sums)| {
             // SAFETY: the chunk's pixels are inside the picture and `sums` has two numbers a channel.
-            unsafe { sum_pixels(tier, chunk(i / tasks, i % tasks), sums) }
+            unsafe { sum_pixels(tier, chunks.chunk(i / tasks, i % tasks), sums) }
         });
-    let affine: Vec<Affine> = partial
+    let in_group = c / groups;
+    let group = |picture: &[f64], g: usize| {
+        let (mut sum, mut square) = (0.0, 0.0);
+        for chunk in picture.chunks(2 * c) {
+            for ch in g * in_group..(g + 1) * in_group {
+                sum += chunk[ch];
+                square += chunk[c + ch];
+            }
+        }
+        [sum, square]
+    };
+    partial
         .chunks(tasks * 2 * c)
+        .flat_map(|picture| (0..groups).map(move |g| group(picture, g)))
+        .collect()
+}
+
+/// Brings `x`, which is not empty and has contiguous channels, to `out`; `sums` are [`sums`] over `pixels` pixels.
+pub(super) fn run(
+    x: View<'_>,
+    sums: &[[f64; 2]],
+    pixels: f64,
+    parameters: &Parameters,
+    out: ViewMut<'_>,
+) {
+    let c = x.dim(3);
+    let affine: Vec<Affine> = sums
+        .chunks(parameters.groups)
         .map(|sums| affine(sums, pixels, c, parameters))
         .collect();
-    (0..b * tasks)
+    match x.dtype() {
+        DType::F32 => typed::<f32>(x, &affine, out),
+        DType::BF16 => typed::<bf16>(x, &affine, out),
+        DType::F16 => typed::<f16>(x, &affine, out),
+    }
+}
+
+fn typed<T: Lane>(x: View<'_>, affine: &[Affine], mut out: ViewMut<'_>) {
+    let w = x.dim(2);
+    let [ob, oy, ox] = [0, 1, 2].map(|d| out.strides()[d]);
+    let tier = x.device().tier();
+    let dst = Shared(out.ptr().cast::<T>());
+    let chunks = Chunks::<T>::new(x, gapless(w, x.strides()) && gapless(w, out.strides()));
+    let tasks = chunks.count();
+    (0..x.dim(0) * tasks)
         .into_par_iter()
         .with_max_len(1)
         .for_each(|i| {
             let out = dst.ptr().wrapping_add(i / tasks * ob);
+            let chunk = chunks.chunk(i / tasks, i % tasks);
             // SAFETY: the chunk's pixels are inside both pictures; chunks are disjoint, and `out` is exclusively borrowed.
-            unsafe {
-                normalise(
-                    tier,
-                    chunk(i / tasks, i % tasks),
-                    &affine[i / tasks],
-                    out,
-                    [oy, ox],
-                )
-            }
+            unsafe { normalise(tier, chunk, &affine[i / tasks], out, [oy, ox]) }
         });
 }
 
-/// Statistics of each group from its chunks' Σx and Σx² (in f64: their difference loses nothing that f32 inputs hold
-/// unless the mean is 10⁴ deviations away).
-fn affine(sums: &[f64], pixels: usize, c: usize, p: &Parameters) -> Affine {
+/// What each group's Σx and Σx² over `pixels` pixels make of a pixel (in f64: their difference loses nothing that f32
+/// inputs hold unless the mean is 10⁴ deviations away).
+fn affine(sums: &[[f64; 2]], pixels: f64, c: usize, p: &Parameters) -> Affine {
     let in_group = c / p.groups;
     let padded = c.next_multiple_of(16);
     let mut out = Affine {
@@ -132,20 +198,12 @@ fn affine(sums: &[f64], pixels: usize, c: usize, p: &Parameters) -> Affine {
         silu: p.silu,
     };
     out.bias[..c].copy_from_slice(&p.bias);
-    for g in 0..p.groups {
-        let channels = g * in_group..(g + 1) * in_group;
-        let (mut sum, mut square) = (0.0, 0.0);
-        for chunk in sums.chunks(2 * c) {
-            for ch in channels.clone() {
-                sum += chunk[ch];
-                square += chunk[c + ch];
-            }
-        }
-        let n = (pixels * in_group) as f64;
+    let n = pixels * in_group as f64;
+    for (g, [sum, square]) in sums.iter().enumerate() {
         let mean = sum / n;
         let variance = (square / n - mean * mean).max(0.0);
         let scale = 1.0 / (variance + p.eps).sqrt();
-        for ch in channels {
+        for ch in g * in_group..(g + 1) * in_group {
             out.mean[ch] = mean as f32;
             out.scale[ch] = (scale * f64::from(p.weight[ch])) as f32;
         }

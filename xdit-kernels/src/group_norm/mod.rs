@@ -4,6 +4,8 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
+use cpu::Parameters;
+
 use crate::{Error, Result, Tensor, TensorMut, View, ViewMut, layout};
 
 /// Each group of channels of each picture brought to mean 0 and variance 1, scaled by `weight`, shifted by `bias`; then,
@@ -54,7 +56,142 @@ pub fn group_norm_into<'a, 'w, 'b>(
     silu: bool,
     out: ViewMut<'_>,
 ) -> Result<()> {
-    let (x, weight, bias) = (x.into(), weight.into(), bias.into());
+    let x = x.into();
+    let sums = GroupSums::of(x, groups)?;
+    out.expect("group_norm", x.shape(), x.dtype())?;
+    let parameters = Parameters::new(x, groups, weight.into(), bias.into(), eps, silu)?;
+    parameters.apply(x, &sums, out)
+}
+
+/// As [`group_norm`] of `parts` one above another, whose statistics are those of whole pictures that the parts are rows
+/// of: `sums` are the [`GroupSums`] of all their rows, here and elsewhere.
+///
+/// # Shapes
+/// `parts` `[b, h_i, w, c]` to `[b, Σ h_i, w, c]`.
+///
+/// # Errors
+/// As [`group_norm`]; if there is no part, they differ in more than their rows, or `sums` are of other pictures or groups.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{Tensor, group_norm::{GroupSums, group_norm, group_norm_rows}};
+/// let x = Tensor::from_slice(&[1f32, 3., 5., 2.], [1, 4, 1, 1])?;
+/// let (one, zero) = (Tensor::from_slice(&[1f32], [1])?, Tensor::from_slice(&[0f32], [1])?);
+/// let (top, rest) = (x.narrow(1, 0, 1)?, x.narrow(1, 1, 3)?);
+/// let mut sums = GroupSums::of(&top, 1)?;
+/// sums.add(GroupSums::of(&rest, 1)?.values())?;
+/// let parts = group_norm_rows(&[top.view(), rest.view()], &sums, &one, &zero, 0.0, false)?;
+/// assert_eq!(parts.to_f32_vec(), group_norm(&x, 1, &one, &zero, 0.0, false)?.to_f32_vec());
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+pub fn group_norm_rows<'w, 'b>(
+    parts: &[View<'_>],
+    sums: &GroupSums,
+    weight: impl Into<View<'w>>,
+    bias: impl Into<View<'b>>,
+    eps: f32,
+    silu: bool,
+) -> Result<Tensor> {
+    let wrong = |expected: &str| Err(Error::shape("group_norm", expected, parts));
+    let Some(first) = parts.first() else {
+        return wrong("at least one part");
+    };
+    let parameters = Parameters::new(*first, sums.groups, weight.into(), bias.into(), eps, silu)?;
+    let mut shape: [usize; 4] = std::array::from_fn(|d| first.dim(d));
+    shape[1] = 0;
+    for part in parts {
+        let differs = |d: usize| part.shape().get(d) != first.shape().get(d);
+        if part.ndim() != 4
+            || [0, 2, 3].into_iter().any(differs)
+            || part.dtype() != first.dtype()
+            || part.device() != first.device()
+        {
+            return wrong("parts [b, _, w, c] that differ in their rows alone");
+        }
+        shape[1] += part.dim(1);
+    }
+    // SAFETY: `apply` writes every element of the part of the output it is given, and those parts are all of it.
+    let mut out = unsafe { TensorMut::uninit("group_norm", shape, first.dtype(), first.device())? };
+    let mut at = 0;
+    for part in parts {
+        let rows = out.view_mut().narrow(1, at, part.dim(1))?;
+        parameters.apply(*part, sums, rows)?;
+        at += part.dim(1);
+    }
+    Ok(out.freeze())
+}
+
+/// Sums over pixels from which each group's mean and variance follow, and which add up over rows.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{Tensor, group_norm::GroupSums};
+/// let x = Tensor::from_slice(&[1f32, 3.], [1, 2, 1, 1])?;
+/// // Pixels, Σx, Σx².
+/// assert_eq!(GroupSums::of(&x, 1)?.values(), [2., 4., 10.]);
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupSums {
+    groups: usize,
+    /// The number of pixels, then Σx and Σx² of each group of each picture.
+    values: Vec<f64>,
+}
+
+impl GroupSums {
+    /// The sums of `x`: of at most 64 pixels about a pixel's own value, added up in f64, in an order that depends on the
+    /// shape alone.
+    ///
+    /// # Shapes
+    /// `x` `[b, h, w, c]`, also without pixels.
+    ///
+    /// # Errors
+    /// If `groups` does not divide the channels.
+    pub fn of<'a>(x: impl Into<View<'a>>, groups: usize) -> Result<Self> {
+        let x = x.into();
+        let [b, h, w, _] = dims(&x, groups)?;
+        let mut values = vec![(h * w) as f64];
+        if x.numel() == 0 {
+            values.resize(1 + 2 * b * groups, 0.0);
+            return Ok(Self { groups, values });
+        }
+        let copy;
+        let x = if x.strides()[3] == 1 {
+            x
+        } else {
+            copy = layout::contiguous(x)?;
+            copy.view()
+        };
+        values.extend(cpu::sums(x, groups).into_iter().flatten());
+        Ok(Self { groups, values })
+    }
+
+    /// The numbers, for ranks to exchange: how many pixels a picture has, then Σx and Σx² of each group, picture by picture.
+    pub fn values(&self) -> &[f64] {
+        &self.values
+    }
+
+    /// Adds the [`values`](Self::values) of other rows of the same pictures.
+    ///
+    /// # Errors
+    /// If they are not as many.
+    pub fn add(&mut self, values: &[f64]) -> Result<()> {
+        if values.len() != self.values.len() {
+            return Err(Error::shape(
+                "group_norm",
+                format!("{} sums", self.values.len()),
+                values.len(),
+            ));
+        }
+        for (sum, more) in self.values.iter_mut().zip(values) {
+            *sum += more;
+        }
+        Ok(())
+    }
+}
+
+/// The dims of a picture whose channels fall into `groups`.
+fn dims(x: &View<'_>, groups: usize) -> Result<[usize; 4]> {
     let &[b, h, w, c] = x.shape() else {
         return Err(Error::shape("group_norm", "an input [b, h, w, c]", x));
     };
@@ -65,41 +202,69 @@ pub fn group_norm_into<'a, 'w, 'b>(
             x,
         ));
     }
-    for p in [&weight, &bias] {
-        if p.shape() != [c] {
+    Ok([b, h, w, c])
+}
+
+impl cpu::Parameters {
+    /// Checked against `x`'s channels.
+    fn new(
+        x: View<'_>,
+        groups: usize,
+        weight: View<'_>,
+        bias: View<'_>,
+        eps: f32,
+        silu: bool,
+    ) -> Result<Self> {
+        let [_, _, _, c] = dims(&x, groups)?;
+        for p in [&weight, &bias] {
+            if p.shape() != [c] {
+                return Err(Error::shape(
+                    "group_norm",
+                    format!("a weight and a bias [{c}]"),
+                    p,
+                ));
+            }
+        }
+        Ok(Self {
+            groups,
+            weight: weight.to_tensor()?.to_f32_vec(),
+            bias: bias.to_tensor()?.to_f32_vec(),
+            eps: f64::from(eps),
+            silu,
+        })
+    }
+
+    /// Writes all of `out`, which has the shape and dtype of `x`.
+    fn apply(&self, x: View<'_>, sums: &GroupSums, out: ViewMut<'_>) -> Result<()> {
+        let [b, h, w, c] = dims(&x, self.groups)?;
+        if out.strides()[3] != 1 && c != 1 {
             return Err(Error::shape(
                 "group_norm",
-                format!("a weight and a bias [{c}]"),
-                p,
+                "an output with contiguous channels",
+                out,
             ));
         }
+        let (pixels, of_groups) = (sums.values[0], sums.values[1..].as_chunks::<2>().0);
+        if sums.groups != self.groups || of_groups.len() != b * self.groups {
+            return Err(Error::shape(
+                "group_norm",
+                format!("sums of {b} pictures in {} groups", self.groups),
+                (of_groups.len(), sums.groups),
+            ));
+        }
+        let _span =
+            tracing::trace_span!("group_norm", b, h, w, c, self.groups, self.silu).entered();
+        if x.numel() == 0 {
+            return Ok(());
+        }
+        let copy;
+        let x = if x.strides()[3] == 1 {
+            x
+        } else {
+            copy = layout::contiguous(x)?;
+            copy.view()
+        };
+        cpu::run(x, of_groups, pixels, self, out);
+        Ok(())
     }
-    out.expect("group_norm", x.shape(), x.dtype())?;
-    if out.strides()[3] != 1 && c != 1 {
-        return Err(Error::shape(
-            "group_norm",
-            "an output with contiguous channels",
-            out,
-        ));
-    }
-    let _span = tracing::trace_span!("group_norm", b, h, w, c, groups, silu).entered();
-    if x.numel() == 0 {
-        return Ok(());
-    }
-    let copy;
-    let x = if x.strides()[3] == 1 {
-        x
-    } else {
-        copy = layout::contiguous(x)?;
-        copy.view()
-    };
-    let parameters = cpu::Parameters {
-        groups,
-        weight: weight.to_tensor()?.to_f32_vec(),
-        bias: bias.to_tensor()?.to_f32_vec(),
-        eps: f64::from(eps),
-        silu,
-    };
-    cpu::run(x, &parameters, out);
-    Ok(())
 }

@@ -163,6 +163,58 @@ fn large_pictures_and_threads() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn rows_know_the_statistics_of_the_whole(
+        (b, h, w) in (1usize..3, 1usize..24, 1usize..24),
+        (groups, in_group) in (1usize..9, 1usize..9),
+        cuts in prop::collection::vec(0usize..24, 0..4),
+        dtype in prop::sample::select(vec![DType::F32, DType::BF16, DType::F16]),
+    ) {
+        let dims = [b, h, w, groups * in_group];
+        let x = Tensor::from_slice(&noise(dims.iter().product(), 1, 3.0), dims).unwrap().to_dtype(dtype).unwrap();
+        let p = Tensor::from_slice(&noise(dims[3], 2, 1.0), [dims[3]]).unwrap();
+        let whole = group_norm(&x, groups, &p, &p, 1e-6, true).unwrap();
+        // Any cuts, empty bands among them.
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (h + 1)).chain([0, h]).collect();
+        ends.sort_unstable();
+        let bands: Vec<Tensor> = ends.windows(2).map(|w| x.narrow(1, w[0], w[1] - w[0]).unwrap()).collect();
+        let mut sums = GroupSums::of(&bands[0], groups).unwrap();
+        for band in &bands[1..] {
+            sums.add(GroupSums::of(band, groups).unwrap().values()).unwrap();
+        }
+        let views: Vec<View<'_>> = bands.iter().map(Tensor::view).collect();
+        let rows = group_norm_rows(&views, &sums, &p, &p, 1e-6, true).unwrap();
+        prop_assert_eq!(rows.shape(), whole.shape());
+        for (a, b) in rows.to_f32_vec().into_iter().zip(whole.to_f32_vec()) {
+            // Sums in another order; a lone element's 1/√eps = 1000 makes much of little. bf16 may round to a neighbour.
+            let lone = if h * w * in_group < 3 { 1e3 } else { 1.0 };
+            let rounding = match dtype { DType::F32 => 0.0, DType::F16 => 1.0 / 1024.0, DType::BF16 => 1.0 / 128.0 };
+            prop_assert!((a - b).abs() <= 4e-6 * lone + rounding * b.abs(), "{a} and {b}");
+        }
+        let one = group_norm_rows(&[x.view()], &GroupSums::of(&x, groups).unwrap(), &p, &p, 1e-6, true).unwrap();
+        prop_assert!(one.as_bytes() == whole.as_bytes(), "one part is the whole, bit for bit");
+    }
+}
+
+#[test]
+fn sums_of_other_pictures_are_refused() {
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, Device::cpu()).unwrap();
+    let (x, p) = (zeros(&[1, 2, 2, 6]), zeros(&[6]));
+    let rows = |parts: &[View<'_>], sums: &GroupSums| {
+        group_norm_rows(parts, sums, &p, &p, 1e-6, false).map(|y| y.dim(1))
+    };
+    let mut sums = GroupSums::of(&x, 3).unwrap();
+    assert_eq!(rows(&[x.view(), x.view()], &sums).unwrap(), 4);
+    assert!(rows(&[], &sums).is_err());
+    assert!(rows(&[zeros(&[2, 2, 2, 6]).view()], &sums).is_err());
+    assert!(rows(&[x.view(), zeros(&[1, 2, 3, 6]).view()], &sums).is_err());
+    assert!(rows(&[x.view(), zeros(&[2, 6]).view()], &sums).is_err());
+    assert!(rows(&[zeros(&[2, 6]).view()], &sums).is_err());
+    assert!(sums.add(&[0.0; 5]).is_err());
+}
+
 #[test]
 fn wrong_input_is_an_error() {
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, Device::cpu()).unwrap();
