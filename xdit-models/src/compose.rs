@@ -3,12 +3,15 @@
 //! A [`Team`] is what a rank knows of the others. Models never see it: they are handed attention, rows and positions that
 //! are this rank's, and return this rank's rows.
 
+mod bands;
+
 use xdit_comm::{Axis, Degrees, DeviceMesh, Group, Shard, Spec, Stats};
 use xdit_kernels::attention::{Attention, Flash, Segment};
 use xdit_kernels::{Tensor, View};
 use xdit_usp::{Order, SequencePlan, usp};
 
 use crate::error::Result;
+use crate::vae::VaeDecoder;
 
 /// One rank among those that make pictures together.
 #[derive(Debug)]
@@ -125,6 +128,23 @@ impl Team {
         let parts = ranks.replica.all_gather(&rows_blc, &expected)?;
         let views: Vec<View<'_>> = parts.iter().map(Tensor::view).collect();
         Ok(Tensor::cat(&views, 1)?.on(rows_blc.device()))
+    }
+}
+
+impl Team {
+    /// The pictures of latents `[b, h, w, c]`, on the rank that speaks for the replica; every rank decodes a band of rows.
+    ///
+    /// # Collective
+    /// Every rank of a replica calls it with the same latents.
+    pub(crate) fn decode(
+        &self,
+        decoder: &VaeDecoder,
+        latents_bhwc: &Tensor,
+    ) -> Result<Option<Tensor>> {
+        match &self.ranks {
+            None => decoder.forward(latents_bhwc, &mut ()).map(Some),
+            Some(ranks) => decoder.forward_over(latents_bhwc, &ranks.replica),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which rows of a stream each rank holds.
 
+use std::num::NonZero;
+use std::ops::RangeInclusive;
 use xdit_comm::{Shard, zigzag};
 use xdit_kernels::{Error, Result, Tensor, View, attention::Segment};
 
@@ -13,6 +15,9 @@ pub enum Order {
     /// Two runs a ring rank, one from the front and its mirror image from the back, so that under a causal mask every rank
     /// has about the same work. Within each run Ulysses ranks hold consecutive rows.
     Zigzag,
+    /// As [`Contiguous`](Self::Contiguous), in whole blocks of so many rows: pixels of a picture in whole lines. The last
+    /// block of a stream may be shorter.
+    Blocks(NonZero<usize>),
 }
 
 /// The rows that each of ring × ulysses ranks holds of a stream, for any number of rows. Arithmetic only: every rank can tell
@@ -39,7 +44,7 @@ impl SequencePlan {
     /// Runs that one rank holds of each stream.
     pub fn runs_per_stream(&self) -> usize {
         match self.order {
-            Order::Contiguous => 1,
+            Order::Contiguous | Order::Blocks(_) => 1,
             Order::Zigzag => 2,
         }
     }
@@ -50,6 +55,9 @@ impl SequencePlan {
     /// # Panics
     /// If a coordinate is not below its degree.
     pub fn runs(&self, total: usize, ring_rank: usize, ulysses_rank: usize) -> Vec<Shard> {
+        if let Order::Blocks(rows) = self.order {
+            return vec![self.blocks(total, rows, ring_rank, ulysses_rank..=ulysses_rank)];
+        }
         self.chunks(total, ring_rank)
             .into_iter()
             .map(|chunk| {
@@ -80,6 +88,33 @@ impl SequencePlan {
                 }]
             }
             Order::Zigzag => zigzag(total, self.ring, ring_rank).to_vec(),
+            Order::Blocks(rows) => {
+                vec![self.blocks(total, rows, ring_rank, 0..=self.ulysses - 1)]
+            }
+        }
+    }
+
+    /// What these Ulysses ranks of a ring rank hold together of blocks of `rows`.
+    fn blocks(
+        &self,
+        total: usize,
+        rows: NonZero<usize>,
+        ring_rank: usize,
+        ulysses: RangeInclusive<usize>,
+    ) -> Shard {
+        let count = total.div_ceil(rows.get());
+        let of = |u: usize| {
+            Shard::of(
+                count,
+                self.ring * self.ulysses,
+                ring_rank * self.ulysses + u,
+            )
+        };
+        let row = |block: usize| block.saturating_mul(rows.get()).min(total);
+        let start = row(of(*ulysses.start()).start);
+        Shard {
+            start,
+            len: row(of(*ulysses.end()).end()) - start,
         }
     }
 
@@ -205,12 +240,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn orders() -> impl Strategy<Value = Order> {
+        let blocks = (1usize..40).prop_map(|rows| Order::Blocks(NonZero::new(rows).unwrap()));
+        prop_oneof![Just(Order::Contiguous), Just(Order::Zigzag), blocks]
+    }
+
     proptest! {
         #[test]
         fn every_row_is_held_once_and_comes_back(
-            total in 0usize..300, ring in 1usize..9, ulysses in 1usize..9, zig in any::<bool>(),
+            total in 0usize..300, ring in 1usize..9, ulysses in 1usize..9, order in orders(),
         ) {
-            let order = if zig { Order::Zigzag } else { Order::Contiguous };
             let plan = SequencePlan { ring, ulysses, order };
             let data: Vec<f32> = (0..total).map(|i| i as f32).collect();
             let whole = Tensor::from_slice(&data, [1, total]).unwrap();
@@ -219,17 +258,23 @@ mod tests {
                 .collect();
             prop_assert_eq!(parts.iter().map(|p| p.dim(1)).sum::<usize>(), total);
             prop_assert_eq!(plan.assemble(&parts, 1, total).unwrap().to_f32_vec(), data);
-            if !zig {
-                let longest = parts.iter().map(|p| p.dim(1)).max().unwrap();
-                let shortest = parts.iter().map(|p| p.dim(1)).min().unwrap();
+            let longest = parts.iter().map(|p| p.dim(1)).max().unwrap();
+            let shortest = parts.iter().map(|p| p.dim(1)).min().unwrap();
+            match order {
                 // A ring rank's rows are cut again over its Ulysses ranks; nothing differs by more than one row.
-                prop_assert!(longest - shortest <= 1, "{longest} and {shortest} rows");
+                Order::Contiguous => prop_assert!(longest - shortest <= 1, "{longest} and {shortest} rows"),
+                Order::Blocks(rows) => {
+                    let rows = rows.get();
+                    prop_assert!(longest.div_ceil(rows) - shortest.div_ceil(rows) <= 1, "{longest} and {shortest} rows");
+                    let ragged: Vec<_> = parts.iter().filter(|p| p.dim(1) % rows != 0).collect();
+                    prop_assert!(ragged.len() <= usize::from(total % rows != 0), "only the last block is cut");
+                }
+                Order::Zigzag => {}
             }
         }
 
         #[test]
-        fn chunks_are_the_runs_of_all_ulysses_ranks(total in 0usize..300, ring in 1usize..6, ulysses in 1usize..6, zig in any::<bool>()) {
-            let order = if zig { Order::Zigzag } else { Order::Contiguous };
+        fn chunks_are_the_runs_of_all_ulysses_ranks(total in 0usize..300, ring in 1usize..6, ulysses in 1usize..6, order in orders()) {
             let plan = SequencePlan { ring, ulysses, order };
             for r in 0..ring {
                 for (i, chunk) in plan.chunks(total, r).iter().enumerate() {

@@ -78,8 +78,8 @@ pub fn group_norm_into<'a, 'w, 'b>(
 /// let x = Tensor::from_slice(&[1f32, 3., 5., 2.], [1, 4, 1, 1])?;
 /// let (one, zero) = (Tensor::from_slice(&[1f32], [1])?, Tensor::from_slice(&[0f32], [1])?);
 /// let (top, rest) = (x.narrow(1, 0, 1)?, x.narrow(1, 1, 3)?);
-/// let mut sums = GroupSums::of(&top, 1)?;
-/// sums.add(GroupSums::of(&rest, 1)?.values())?;
+/// let sums = [GroupSums::of(&top, 1)?, GroupSums::of(&rest, 1)?];
+/// let sums = GroupSums::total(1, &sums.map(|part| part.values().to_vec()))?;
 /// let parts = group_norm_rows(&[top.view(), rest.view()], &sums, &one, &zero, 0.0, false)?;
 /// assert_eq!(parts.to_f32_vec(), group_norm(&x, 1, &one, &zero, 0.0, false)?.to_f32_vec());
 /// # Ok::<(), xdit_kernels::Error>(())
@@ -171,22 +171,33 @@ impl GroupSums {
         &self.values
     }
 
-    /// Adds the [`values`](Self::values) of other rows of the same pictures.
+    /// How many groups a picture's channels fall into.
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// The sums of whole pictures from the [`values`](Self::values) of parts of their rows, added in the order given.
     ///
     /// # Errors
-    /// If they are not as many.
-    pub fn add(&mut self, values: &[f64]) -> Result<()> {
-        if values.len() != self.values.len() {
+    /// If there is no part, or their numbers are not as many as pictures of so many groups have.
+    pub fn total(groups: usize, parts: &[impl AsRef<[f64]>]) -> Result<Self> {
+        let parts: Vec<&[f64]> = parts.iter().map(AsRef::as_ref).collect();
+        let first = parts.first().copied().unwrap_or_default();
+        let rest = (first.len().checked_sub(1)).and_then(|n| n.checked_rem(2 * groups));
+        if rest != Some(0) || parts.iter().any(|part| part.len() != first.len()) {
             return Err(Error::shape(
                 "group_norm",
-                format!("{} sums", self.values.len()),
-                values.len(),
+                format!("sums of {groups} groups, as many in each part"),
+                parts.iter().map(|part| part.len()).collect::<Vec<_>>(),
             ));
         }
-        for (sum, more) in self.values.iter_mut().zip(values) {
-            *sum += more;
+        let mut values = first.to_vec();
+        for part in &parts[1..] {
+            for (sum, more) in values.iter_mut().zip(*part) {
+                *sum += more;
+            }
         }
-        Ok(())
+        Ok(Self { groups, values })
     }
 }
 

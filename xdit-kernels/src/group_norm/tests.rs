@@ -180,10 +180,8 @@ proptest! {
         let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (h + 1)).chain([0, h]).collect();
         ends.sort_unstable();
         let bands: Vec<Tensor> = ends.windows(2).map(|w| x.narrow(1, w[0], w[1] - w[0]).unwrap()).collect();
-        let mut sums = GroupSums::of(&bands[0], groups).unwrap();
-        for band in &bands[1..] {
-            sums.add(GroupSums::of(band, groups).unwrap().values()).unwrap();
-        }
+        let sums: Vec<Vec<f64>> = bands.iter().map(|band| GroupSums::of(band, groups).unwrap().values().to_vec()).collect();
+        let sums = GroupSums::total(groups, &sums).unwrap();
         let views: Vec<View<'_>> = bands.iter().map(Tensor::view).collect();
         let rows = group_norm_rows(&views, &sums, &p, &p, 1e-6, true).unwrap();
         prop_assert_eq!(rows.shape(), whole.shape());
@@ -205,14 +203,19 @@ fn sums_of_other_pictures_are_refused() {
     let rows = |parts: &[View<'_>], sums: &GroupSums| {
         group_norm_rows(parts, sums, &p, &p, 1e-6, false).map(|y| y.dim(1))
     };
-    let mut sums = GroupSums::of(&x, 3).unwrap();
+    let sums = GroupSums::of(&x, 3).unwrap();
     assert_eq!(rows(&[x.view(), x.view()], &sums).unwrap(), 4);
     assert!(rows(&[], &sums).is_err());
     assert!(rows(&[zeros(&[2, 2, 2, 6]).view()], &sums).is_err());
     assert!(rows(&[x.view(), zeros(&[1, 2, 3, 6]).view()], &sums).is_err());
     assert!(rows(&[x.view(), zeros(&[2, 6]).view()], &sums).is_err());
     assert!(rows(&[zeros(&[2, 6]).view()], &sums).is_err());
-    assert!(sums.add(&[0.0; 5]).is_err());
+    let total = |groups, parts: &[&[f64]]| GroupSums::total(groups, parts);
+    let one = sums.values();
+    assert_eq!(total(3, &[one]).unwrap(), sums);
+    assert!(total(3, &[one, &one[1..]]).is_err());
+    assert!(total(4, &[one, one]).is_err() && total(0, &[one]).is_err());
+    assert!(total(3, &[]).is_err() && total(3, &[&[]]).is_err());
 }
 
 #[test]

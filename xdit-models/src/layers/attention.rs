@@ -1,6 +1,6 @@
 //! Self-attention whose queries, keys and values come out of one linear layer.
 
-use xdit_kernels::attention::{Attention, AttnInput, Flash, Mask};
+use xdit_kernels::attention::{Attention, AttnInput, Flash, Mask, Segment};
 use xdit_kernels::{Tensor, View};
 
 use crate::error::Result;
@@ -23,12 +23,25 @@ pub(crate) fn attend(
     scale: Option<f32>,
     mask: Mask<'_>,
 ) -> Result<Tensor> {
+    attend_by(&mut Flash, &[], qkv_blc, heads, scale, mask)
+}
+
+/// The same by any attention, of a stream of which the rows here are `segments`.
+pub(crate) fn attend_by(
+    attention: &mut dyn Attention,
+    segments: &[Segment],
+    qkv_blc: &Tensor,
+    heads: usize,
+    scale: Option<f32>,
+    mask: Mask<'_>,
+) -> Result<Tensor> {
     let [q, k, v] = fused_heads(qkv_blc, heads)?;
     let input = AttnInput {
+        segments,
         scale,
         mask,
         ..AttnInput::new(q, k, v)
     };
-    let out = Flash.attend(&input)?.out;
+    let out = attention.attend(&input)?.out;
     Ok(out.reshape([qkv_blc.dim(0), qkv_blc.dim(1), qkv_blc.dim(2) / 3])?)
 }

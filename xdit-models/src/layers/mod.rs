@@ -6,7 +6,7 @@ mod packing;
 
 pub use packing::Packing;
 
-pub(crate) use attention::attend;
+pub(crate) use attention::{attend, attend_by};
 pub(crate) use norm::{GroupNorm, LayerNorm};
 
 use xdit_kernels::activation::Activation;

@@ -1,6 +1,7 @@
 //! Normalisation layers with their learned scale and shift.
 
-use xdit_kernels::{Tensor, View, group_norm::group_norm, norm};
+use xdit_kernels::group_norm::{GroupSums, group_norm_rows};
+use xdit_kernels::{Tensor, View, norm};
 
 use super::Packing;
 use crate::error::Result;
@@ -65,9 +66,25 @@ impl GroupNorm {
 
     /// x_bhwc to the same shape, through SiLU when `silu`.
     pub(crate) fn forward<'a>(&self, x_bhwc: impl Into<View<'a>>, silu: bool) -> Result<Tensor> {
-        Ok(group_norm(
-            x_bhwc,
-            self.groups,
+        let x_bhwc = x_bhwc.into();
+        self.forward_rows(&[x_bhwc], &self.sums(x_bhwc)?, silu)
+    }
+
+    /// What rows of pictures add to their statistics.
+    pub(crate) fn sums<'a>(&self, x_bhwc: impl Into<View<'a>>) -> Result<GroupSums> {
+        Ok(GroupSums::of(x_bhwc, self.groups)?)
+    }
+
+    /// Rows of pictures of which `sums` are the statistics, one part above another.
+    pub(crate) fn forward_rows(
+        &self,
+        parts_bhwc: &[View<'_>],
+        sums: &GroupSums,
+        silu: bool,
+    ) -> Result<Tensor> {
+        Ok(group_norm_rows(
+            parts_bhwc,
+            sums,
             self.weight.view(),
             self.bias.view(),
             GROUP_NORM_EPS,

@@ -2,13 +2,13 @@
 //!
 //! Shapes: b pictures, h and w pixels, c channels, channels last.
 
-use xdit_kernels::attention::Mask;
 use xdit_kernels::linear::{Epilogue, Linear};
 use xdit_kernels::{Conv2d, Conv2dOptions, Padding, Tensor};
 
 use super::VaeConfig;
+use super::bands::{Bands, Framed};
 use crate::error::Result;
-use crate::layers::{GroupNorm, Packing, attend};
+use crate::layers::{GroupNorm, Packing};
 use crate::observer::Observer;
 use crate::weights::Scope;
 
@@ -62,14 +62,16 @@ impl ResnetBlock {
     }
 
     /// Takes its input, so that no picture lives longer than it is needed.
-    pub(super) fn forward(&self, x_bhwc: Tensor) -> Result<Tensor> {
-        let mut inner = self.conv1.forward(&self.norm1.forward(&x_bhwc, true)?)?;
-        inner = self.norm2.forward(&inner, true)?;
+    pub(super) fn forward(&self, x_bhwc: Tensor, bands: &dyn Bands) -> Result<Tensor> {
+        let inner =
+            Framed::normalised(&self.norm1, &x_bhwc, bands)?.convolved(&self.conv1, None)?;
+        let normed = Framed::normalised(&self.norm2, &inner, bands)?;
+        drop(inner);
         let residual = match &self.conv_shortcut {
-            Some(conv) => conv.forward(&x_bhwc)?,
+            Some(conv) => conv.forward_rows(&x_bhwc, None, 0..x_bhwc.dim(1))?,
             None => x_bhwc,
         };
-        Ok(self.conv2.forward_with(&inner, Some(residual.view()))?)
+        normed.convolved(&self.conv2, Some(residual.view()))
     }
 }
 
@@ -109,15 +111,16 @@ impl PixelAttention {
         })
     }
 
-    fn forward(&self, x_bhwc: Tensor) -> Result<Tensor> {
+    fn forward(&self, x_bhwc: Tensor, bands: &dyn Bands) -> Result<Tensor> {
         let &[b, h, w, c] = super::dims(&x_bhwc)?;
+        let sums = bands.sum(self.group_norm.sums(&x_bhwc)?)?;
         let normed = self
             .group_norm
-            .forward(&x_bhwc, false)?
+            .forward_rows(&[x_bhwc.view()], &sums, false)?
             .reshape([b, h * w, c])?;
         let qkv_blc = self.qkv.forward(&normed)?;
         drop(normed);
-        let attention = attend(&qkv_blc, 1, None, Mask::default())?;
+        let attention = bands.attend(&qkv_blc)?;
         drop(qkv_blc);
         let residual = x_bhwc.view().reshape([b, h * w, c])?;
         Ok(self
@@ -172,16 +175,17 @@ impl MidBlock {
     pub(super) fn forward(
         &self,
         x_bhwc: Tensor,
+        bands: &dyn Bands,
         name: &str,
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
-        let mut hidden = self.first.forward(x_bhwc)?;
+        let mut hidden = self.first.forward(x_bhwc, bands)?;
         observer.offer_picture(&format!("{name}.resnets.0"), &hidden)?;
         if let Some(attention) = &self.attention {
-            hidden = attention.forward(hidden)?;
+            hidden = attention.forward(hidden, bands)?;
             observer.offer_picture(&format!("{name}.attentions.0"), &hidden)?;
         }
-        let hidden = self.second.forward(hidden)?;
+        let hidden = self.second.forward(hidden, bands)?;
         observer.offer_picture(name, &hidden)?;
         Ok(hidden)
     }

@@ -2,6 +2,7 @@
 
 use xdit_kernels::{Conv2d, Conv2dOptions, DType, Padding, Tensor};
 
+use super::bands::{Bands, Framed, Whole};
 use super::blocks::{MidBlock, ResnetBlock, conv_3x3};
 use super::{VaeConfig, expect_channels};
 use crate::error::Result;
@@ -144,21 +145,37 @@ impl VaeDecoder {
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel) for another shape, or without memory for the activations.
     pub fn forward(&self, latents_bhwc: &Tensor, observer: &mut dyn Observer) -> Result<Tensor> {
+        self.forward_band(latents_bhwc, &Whole, observer)
+    }
+
+    /// The rows of the pictures that this rank holds. The latents are whole; from the first convolution on nothing is.
+    pub(crate) fn forward_band(
+        &self,
+        latents_bhwc: &Tensor,
+        bands: &dyn Bands,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
         let _span = tracing::info_span!("vae_decoder").entered();
         expect_channels("vae decoder", latents_bhwc, self.config.latent_channels)?;
-        let mut hidden = latents_bhwc.to_dtype(self.dtype)?;
+        let height = latents_bhwc.dim(1);
+        let rows = bands.rows(height);
+        let (from, to) = (rows.start.saturating_sub(1), height.min(rows.end + 1));
+        let mut hidden = latents_bhwc
+            .narrow(1, from, to - from)?
+            .to_dtype(self.dtype)?;
         if let Some(conv) = &self.post_quant_conv {
             hidden = conv.forward(&hidden)?;
         }
         observer.offer_picture("vae.decoder.input", &hidden)?;
-        let hidden = self.conv_in.forward(&hidden)?;
+        let hidden = Framed::within(hidden, rows.start - from..rows.end - from)
+            .convolved(&self.conv_in, None)?;
         observer.offer_picture("vae.decoder.conv_in", &hidden)?;
-        let mut hidden = self
-            .mid_block
-            .forward(hidden, "vae.decoder.mid_block", observer)?;
+        let mut hidden =
+            self.mid_block
+                .forward(hidden, bands, "vae.decoder.mid_block", observer)?;
         for (i, block) in self.up_blocks.iter().enumerate() {
             let _span = tracing::debug_span!("up_block", i).entered();
-            hidden = block.forward(hidden)?;
+            hidden = block.forward(hidden, bands)?;
             observer.offer_picture(&format!("vae.decoder.up_blocks.{i}"), &hidden)?;
         }
         if observer.wants_tensors() {
@@ -167,22 +184,24 @@ impl VaeDecoder {
                 &self.conv_norm_out.forward(&hidden, false)?,
             )?;
         }
-        let normed = self.conv_norm_out.forward(&hidden, true)?;
+        let normed = Framed::normalised(&self.conv_norm_out, &hidden, bands)?;
         drop(hidden);
-        let image = self.conv_out.forward(&normed)?.to_dtype(DType::F32)?;
+        let image = normed
+            .convolved(&self.conv_out, None)?
+            .to_dtype(DType::F32)?;
         observer.offer_picture("vae.decoder.sample", &image)?;
         Ok(image)
     }
 }
 
 impl UpBlock {
-    fn forward(&self, x_bhwc: Tensor) -> Result<Tensor> {
+    fn forward(&self, x_bhwc: Tensor, bands: &dyn Bands) -> Result<Tensor> {
         let mut hidden = x_bhwc;
         for resnet in &self.resnets {
-            hidden = resnet.forward(hidden)?;
+            hidden = resnet.forward(hidden, bands)?;
         }
         match &self.upsampler {
-            Some(conv) => Ok(conv.forward(&hidden)?),
+            Some(conv) => Framed::plain(hidden, bands)?.upsampled(conv),
             None => Ok(hidden),
         }
     }

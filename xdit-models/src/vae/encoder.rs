@@ -2,6 +2,7 @@
 
 use xdit_kernels::{Conv2d, Conv2dOptions, DType, Padding, Tensor};
 
+use super::bands::Whole;
 use super::blocks::{MidBlock, ResnetBlock, conv_3x3};
 use super::{VaeConfig, expect_channels};
 use crate::error::Result;
@@ -162,7 +163,7 @@ impl VaeEncoder {
         for (i, block) in self.down_blocks.iter().enumerate() {
             let _span = tracing::debug_span!("down_block", i).entered();
             for resnet in &block.resnets {
-                hidden = resnet.forward(hidden)?;
+                hidden = resnet.forward(hidden, &Whole)?;
             }
             if let Some(conv) = &block.downsampler {
                 hidden = conv.forward(&hidden)?;
@@ -171,7 +172,7 @@ impl VaeEncoder {
         }
         let hidden = self
             .mid_block
-            .forward(hidden, "vae.encoder.mid_block", observer)?;
+            .forward(hidden, &Whole, "vae.encoder.mid_block", observer)?;
         let normed = self.conv_norm_out.forward(&hidden, true)?;
         drop(hidden);
         let mut parameters = self.conv_out.forward(&normed)?;

@@ -1,10 +1,12 @@
 //! `AutoencoderKL`, between latents and pictures. Pictures have their channels last inside.
 
+mod bands;
 mod blocks;
 mod config;
 mod decoder;
 mod encoder;
 
+pub(crate) use bands::{Bands, Edges};
 pub use config::VaeConfig;
 pub use decoder::VaeDecoder;
 pub use encoder::{Moments, VaeEncoder};
@@ -13,7 +15,7 @@ use xdit_kernels::{DType, Tensor};
 
 use crate::error::{Error, Result};
 
-fn dims(x_bhwc: &Tensor) -> Result<&[usize; 4]> {
+pub(crate) fn dims(x_bhwc: &Tensor) -> Result<&[usize; 4]> {
     x_bhwc
         .shape()
         .try_into()
