@@ -104,6 +104,11 @@ impl Parallel {
         one
     }
 
+    /// Whether each picture is decoded by several ranks.
+    pub(crate) fn shares_decode(&self) -> bool {
+        self.vae && self.one_replica().degrees.product() != Some(1)
+    }
+
     /// Whether a pipeline can be spread so; [`Pipeline::parallel`](crate::Pipeline::parallel) asks too.
     ///
     /// # Errors

@@ -62,6 +62,9 @@ pub struct Request {
     pub latents: Option<Tensor>,
     /// What is returned.
     pub output: OutputType,
+    /// Whether images larger than the VAE was trained on are decoded in overlapping tiles, in less memory: an
+    /// approximation, as diffusers' `enable_tiling()`. Not where several ranks share the decode, which is exact.
+    pub vae_tiling: bool,
 }
 
 impl Request {
@@ -83,6 +86,7 @@ impl Request {
             seeds: vec![42],
             latents: None,
             output: OutputType::Image,
+            vae_tiling: false,
         }
     }
 
@@ -191,6 +195,13 @@ impl Request {
     #[must_use]
     pub fn output(mut self, output: OutputType) -> Self {
         self.output = output;
+        self
+    }
+
+    /// Sets whether large images are decoded in tiles.
+    #[must_use]
+    pub fn vae_tiling(mut self, tiling: bool) -> Self {
+        self.vae_tiling = tiling;
         self
     }
 

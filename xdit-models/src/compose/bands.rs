@@ -61,7 +61,7 @@ impl VaeDecoder {
     pub fn forward_over(&self, latents_bhwc: &Tensor, ranks: &Group) -> Result<Option<Tensor>> {
         let &[b, h, w, _] = dims(latents_bhwc)?;
         let (count, width) = (ranks.world_size(), NonZero::new(w));
-        let Some(width) = width.filter(|_| count > 1) else {
+        let Some(width) = width.filter(|_| count > 1 && h > 0) else {
             let leads = ranks.rank() == 0;
             return leads
                 .then(|| self.forward(latents_bhwc, &mut ()))

@@ -87,7 +87,11 @@ impl FluxPipeline {
     ) -> Result<Output> {
         let configs = &self.components.configs;
         let (flux, vae) = (&configs.flux, &configs.vae);
-        let plan = Plan::new(request, &self.defaults, flux, vae)?;
+        let mut plan = Plan::new(request, &self.defaults, flux, vae)?;
+        let shares = parallel.shares_decode();
+        if shares {
+            plan.decode_in_bands();
+        }
         let branches = request.branches()?;
         plan.check_memory(self.dtype, flux, vae, self.memory_limit)?;
         for warning in &plan.warnings {
@@ -124,9 +128,13 @@ impl FluxPipeline {
             &generators,
             parallel.degrees.data,
         )?;
-        let decodes = request.output == OutputType::Image;
+        let decode = match (request.output, shares) {
+            (OutputType::Latent, _) => None,
+            (OutputType::Image, true) => Some(By::AllRanks),
+            (OutputType::Image, false) => Some(By::FirstRank),
+        };
         let done = match parallel.is_alone() {
-            true => vec![part(&replicas[0], &Team::alone(), decodes, observer)?],
+            true => vec![part(&replicas[0], &Team::alone(), decode, observer)?],
             false => {
                 if observer.wants_tensors() && replicas.len() > 1 {
                     return Err(Error::invalid(
@@ -153,7 +161,7 @@ impl FluxPipeline {
                         Some(observer) => &mut **observer,
                         None => &mut silent,
                     };
-                    part(replica, team, decodes, observer)
+                    part(replica, team, decode, observer)
                 })?
             }
         };
@@ -244,6 +252,13 @@ impl FluxPipeline {
     }
 }
 
+/// Who decodes a replica's images.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    FirstRank,
+    AllRanks,
+}
+
 /// What one rank made.
 struct Part {
     /// The final latents of its replica's images.
@@ -257,15 +272,17 @@ struct Part {
 fn part(
     replica: &Replica<'_>,
     team: &Team,
-    decodes: bool,
+    decode: Option<By>,
     observer: &mut dyn Observer,
 ) -> Result<Part> {
     let (mut latents, mut float) = (None, None);
     if replica.images.len > 0 {
         let latents_blc = replica.denoise(team, observer)?;
-        if decodes && team.leads() {
-            float = Some(replica.decode(&latents_blc, observer)?);
-        }
+        float = match decode {
+            Some(By::AllRanks) => replica.decode(&latents_blc, Some(team), observer)?,
+            Some(By::FirstRank) if team.leads() => replica.decode(&latents_blc, None, observer)?,
+            _ => None,
+        };
         latents = Some(latents_blc);
     }
     Ok(Part {

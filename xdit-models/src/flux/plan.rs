@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::request::{Defaults, Request};
 use crate::schedulers::MAX_INFERENCE_STEPS;
-use crate::vae::{VaeConfig, decoder_bytes_per_pixel};
+use crate::vae::{Tiling, VaeConfig, decoder_bytes_per_pixel};
 
 /// The longest side of an image in pixels.
 const MAX_SIDE: usize = 1 << 15;
@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) sigmas: Vec<f64>,
     pub(crate) guidance_scale: f32,
     pub(crate) true_cfg_scale: f32,
+    /// Whether large images are decoded in tiles.
+    pub(crate) vae_tiling: bool,
     /// What the caller should know.
     pub(crate) warnings: Vec<String>,
 }
@@ -123,8 +125,17 @@ impl Plan {
             sigmas: sigmas(request, defaults)?,
             guidance_scale: guidance_scale as f32,
             true_cfg_scale: request.true_cfg_scale as f32,
+            vae_tiling: request.vae_tiling,
             warnings,
         })
+    }
+
+    /// Ranks decode each image together: exactly, and each in its part of the memory, so that tiles have no use.
+    pub(crate) fn decode_in_bands(&mut self) {
+        if std::mem::take(&mut self.vae_tiling) {
+            let text = "`vae_tiling` has no effect: the ranks of a replica decode each image together, exactly";
+            self.warnings.push(text.into());
+        }
     }
 
     pub(crate) fn image_tokens(&self) -> usize {
@@ -151,7 +162,8 @@ impl Plan {
     ///
     /// The transformer holds at once the residual stream, its normalised form, and queries, keys and values twice (as
     /// projected, and normalised and rotated): 8 rows of `hidden_size` per token. The decoder holds, for one image at a
-    /// time, the input of a residual block, its normalised form and the first convolution's output.
+    /// time, the input of a residual block, its normalised form and the first convolution's output; of a tile only, with
+    /// tiles.
     pub(crate) fn activation_bytes(&self, dtype: DType, flux: &FluxConfig, vae: &VaeConfig) -> u64 {
         let big = |values: &[usize]| {
             values
@@ -162,7 +174,14 @@ impl Plan {
         let transformer = big(&[self.images, tokens, 8, flux.hidden_size(), dtype.size()]);
         let latents = big(&[self.images, self.image_tokens(), flux.in_channels, 4, 4]);
         let pixels = big(&[self.height, self.width]);
-        let decoder = pixels.saturating_mul(decoder_bytes_per_pixel(vae, dtype));
+        let at_a_time = match self.vae_tiling {
+            true => {
+                let side = (Tiling::new(vae).size * vae.scale_factor()).min(MAX_SIDE);
+                pixels.min((side * side) as u64)
+            }
+            false => pixels,
+        };
+        let decoder = at_a_time.saturating_mul(decoder_bytes_per_pixel(vae, dtype));
         let images = big(&[self.images, 3 * 5]).saturating_mul(pixels);
         latents.saturating_add(transformer.max(decoder.saturating_add(images)))
     }

@@ -142,13 +142,17 @@ impl Replica<'_> {
         Ok(latents_blc)
     }
 
-    /// The images of final latents: `[b, 3, height, width]` in [0, 1]. One image is decoded at a time, which gives the
-    /// same values in less memory.
+    /// The images of final latents: `[b, 3, height, width]` in [0, 1], on the rank that speaks for the replica. One image
+    /// is decoded at a time, which gives the same values in less memory.
+    ///
+    /// # Collective
+    /// With `ranks` every rank of that team calls it; they decode together. Without, this rank decodes alone.
     pub(super) fn decode(
         &self,
         latents_blc: &Tensor,
+        ranks: Option<&Team>,
         observer: &mut dyn Observer,
-    ) -> Result<Tensor> {
+    ) -> Result<Option<Tensor>> {
         let (plan, images) = (self.plan, self.images.len);
         let _span = tracing::info_span!("decode", images).entered();
         let vae = &self.painter.vae;
@@ -170,7 +174,15 @@ impl Replica<'_> {
         let mut decoded = Vec::with_capacity(images);
         let mut planes = Vec::new();
         for i in 0..images {
-            let image_bhwc = vae.forward(&latents_bhwc.narrow(0, i, 1)?, &mut ())?;
+            let latents_bhwc = latents_bhwc.narrow(0, i, 1)?;
+            let image_bhwc = match ranks {
+                Some(team) => team.decode(vae, &latents_bhwc)?,
+                None if plan.vae_tiling => Some(vae.forward_tiled(&latents_bhwc)?),
+                None => Some(vae.forward(&latents_bhwc, &mut ())?),
+            };
+            let Some(image_bhwc) = image_bhwc else {
+                continue;
+            };
             let planar = image_bhwc.view().permute(&[0, 3, 1, 2])?.to_tensor()?;
             planes.extend(
                 planar
@@ -190,6 +202,9 @@ impl Replica<'_> {
                 },
             );
         }
+        if planes.is_empty() {
+            return Ok(None);
+        }
         if observer.wants_tensors() {
             let views: Vec<_> = decoded.iter().map(Tensor::view).collect();
             observer.tensor("vae.output", &|| Ok(Tensor::cat(&views, 0)?))?;
@@ -197,7 +212,7 @@ impl Replica<'_> {
         observer.phase(Phase::Decode, PhaseEvent::End);
         let image = Tensor::from_slice(&planes, [images, 3, plan.height, plan.width])?;
         observer.offer("image", &image)?;
-        Ok(image)
+        Ok(Some(image))
     }
 }
 

@@ -18,6 +18,8 @@ pub struct VaeConfig {
     pub latent_channels: usize,
     /// Groups of each GroupNorm.
     pub norm_num_groups: usize,
+    /// Height and width of the pictures that it was trained on, in pixels: the size of a tile.
+    pub sample_size: usize,
     /// What encoded latents are multiplied by, after the shift.
     pub scaling_factor: f32,
     /// What is subtracted from encoded latents; 0 when the model has none.
@@ -79,6 +81,7 @@ impl VaeConfig {
             layers_per_block: config.count("layers_per_block", Some(1), 1..=16)?,
             latent_channels: config.count("latent_channels", Some(4), 1..=1024)?,
             norm_num_groups,
+            sample_size: config.count("sample_size", Some(32), 1..=1 << 16)?,
             scaling_factor: config.number("scaling_factor", 0.18215, 1e-6..=1e6)? as f32,
             shift_factor: config
                 .optional_number("shift_factor", -1e6..=1e6)?

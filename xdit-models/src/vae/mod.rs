@@ -5,11 +5,13 @@ mod blocks;
 mod config;
 mod decoder;
 mod encoder;
+mod tiling;
 
 pub(crate) use bands::{Bands, Edges};
 pub use config::VaeConfig;
 pub use decoder::VaeDecoder;
 pub use encoder::{Moments, VaeEncoder};
+pub(crate) use tiling::Tiling;
 
 use xdit_kernels::{DType, Tensor};
 

@@ -1,0 +1,161 @@
+//! Decoding in overlapping tiles (diffusers `models/autoencoders/autoencoder_kl.py`: `AutoencoderKL.tiled_decode`).
+//!
+//! Shapes: b pictures, h and w pixels, c channels, channels last.
+
+use xdit_kernels::{Tensor, View};
+
+use super::{VaeConfig, VaeDecoder, dims, expect_channels};
+use crate::error::Result;
+
+/// How large tiles are and how far apart, in latent pixels.
+///
+/// diffusers fades over `int(sample_size / 4)` picture pixels and decodes tiles `int(latent size · 3/4)` apart. Where the
+/// two are not the same overlap its picture comes out in another size than it was asked for; here the fade is what the
+/// tiles overlap.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Tiling {
+    pub(crate) size: usize,
+    step: usize,
+}
+
+impl Tiling {
+    pub(crate) fn new(config: &VaeConfig) -> Self {
+        let size = (config.sample_size / config.scale_factor()).max(1);
+        Self {
+            size,
+            step: (size * 3 / 4).max(1),
+        }
+    }
+}
+
+/// A decoded tile, f32 `[b, h, w, c]`.
+struct Tile {
+    values: Vec<f32>,
+    h: usize,
+    w: usize,
+}
+
+/// A direction in which a tile follows another.
+#[derive(Clone, Copy)]
+enum Side {
+    Above,
+    Left,
+}
+
+impl VaeDecoder {
+    /// The pictures decoded tile by tile, fading from one into the next where they overlap by a quarter: activations for a
+    /// tile of [`VaeConfig::sample_size`] squared, however large the picture. An approximation: group norm and attention
+    /// see a tile each, so that tiles may differ in colour. Latents no larger than a tile are decoded whole.
+    ///
+    /// # Shapes
+    /// As [`forward`](Self::forward).
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_tiled(&self, latents_bhwc: &Tensor) -> Result<Tensor> {
+        expect_channels("vae decoder", latents_bhwc, self.config().latent_channels)?;
+        let [b, h, w, _] = *dims(latents_bhwc)?;
+        let Tiling { size, step } = Tiling::new(self.config());
+        if h <= size && w <= size {
+            return self.forward(latents_bhwc, &mut ());
+        }
+        let (scale, c) = (self.config().scale_factor(), self.config().out_channels);
+        let [height, width] = [h, w].map(|n| n * scale);
+        let fade = (size - step) * scale;
+        let mut out = vec![0f32; b * height * width * c];
+        let mut above: Vec<Tile> = Vec::new();
+        for y in (0..h).step_by(step) {
+            let mut row: Vec<Tile> = Vec::new();
+            for (j, x) in (0..w).step_by(step).enumerate() {
+                let latents = latents_bhwc.view().narrow(1, y, size.min(h - y))?.narrow(
+                    2,
+                    x,
+                    size.min(w - x),
+                )?;
+                let mut tile = self.tile(latents)?;
+                if let Some(above) = above.get(j) {
+                    tile.fade_from(above, Side::Above, fade, c);
+                }
+                if let Some(left) = row.last() {
+                    tile.fade_from(left, Side::Left, fade, c);
+                }
+                // What the next tiles do not fade over.
+                let (rows, columns) = (tile.h.min(step * scale), tile.w.min(step * scale) * c);
+                for line in 0..b * rows {
+                    let (picture, line) = (line / rows, line % rows);
+                    let from = (picture * tile.h + line) * tile.w * c;
+                    let to = ((picture * height + y * scale + line) * width + x * scale) * c;
+                    out[to..to + columns].copy_from_slice(&tile.values[from..from + columns]);
+                }
+                row.push(tile);
+            }
+            above = row;
+        }
+        Ok(Tensor::from_slice(&out, [b, height, width, c])?.on(latents_bhwc.device()))
+    }
+
+    fn tile(&self, latents_bhwc: View<'_>) -> Result<Tile> {
+        let decoded = self.forward(&latents_bhwc.to_tensor()?, &mut ())?;
+        Ok(Tile {
+            values: decoded.to_f32_vec(),
+            h: decoded.dim(1),
+            w: decoded.dim(2),
+        })
+    }
+}
+
+impl Tile {
+    /// Goes over from the end of `other` to its own values, over `fade` lines or columns, or as many as both have.
+    fn fade_from(&mut self, other: &Self, side: Side, fade: usize, c: usize) {
+        let pictures = self.values.len() / (self.h * self.w * c);
+        let (fade, lines, columns) = match side {
+            Side::Above => {
+                let fade = fade.min(self.h).min(other.h);
+                (fade, fade, self.w.min(other.w))
+            }
+            Side::Left => {
+                let fade = fade.min(self.w).min(other.w);
+                (fade, self.h.min(other.h), fade)
+            }
+        };
+        for (picture, y) in (0..pictures).flat_map(|picture| (0..lines).map(move |y| (picture, y)))
+        {
+            for x in 0..columns {
+                let (from_y, from_x, at) = match side {
+                    Side::Above => (other.h - fade + y, x, y),
+                    Side::Left => (y, other.w - fade + x, x),
+                };
+                let from = ((picture * other.h + from_y) * other.w + from_x) * c;
+                let to = ((picture * self.h + y) * self.w + x) * c;
+                let share = at as f64 / fade as f64;
+                let (old, new) = ((1.0 - share) as f32, share as f32);
+                for (to, from) in (self.values[to..to + c].iter_mut()).zip(&other.values[from..]) {
+                    *to = from * old + *to * new;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tile(h: usize, w: usize, value: f32) -> Tile {
+        Tile {
+            values: vec![value; h * w],
+            h,
+            w,
+        }
+    }
+
+    #[test]
+    fn fading_starts_at_the_neighbour_and_ends_before_the_tile() {
+        let mut below = tile(4, 2, 1.0);
+        below.fade_from(&tile(6, 2, 0.0), Side::Above, 2, 1);
+        assert_eq!(below.values, [0., 0., 0.5, 0.5, 1., 1., 1., 1.]);
+        let mut right = tile(1, 3, 1.0);
+        right.fade_from(&tile(1, 2, 0.0), Side::Left, 8, 1);
+        assert_eq!(right.values, [0., 0.5, 1.]);
+    }
+}
