@@ -7,7 +7,7 @@ use xdit_models::{
     ErrorCategory, LoadOptions, ModelSource, Observer, Output, Parallel, Pipeline, Request, StepEnd,
 };
 
-use crate::golden::{max_abs, path, within};
+use crate::golden::{Recorder, max_abs, path, within};
 
 /// f32 sums in another order inside attention, through all steps and the decoder. Seen: below 5e-6.
 const IMAGE: f64 = 2e-5;
@@ -154,8 +154,43 @@ fn replicas_change_no_byte() {
 }
 
 #[test]
+fn tiles_give_way_to_bands() {
+    let pipe = golden_pipeline("flux-dev");
+    // Larger than a tile of 64 pixels.
+    let request = Request::new(["a"])
+        .height(96)
+        .width(80)
+        .num_inference_steps(1);
+    let whole = float(&draw(&pipe, &request));
+    let tiled = float(&draw(&pipe, &request.clone().vae_tiling(true)));
+    assert!(max_abs(&tiled, &whole) >= 1e-3, "there are tiles");
+    let replicas = Degrees {
+        data: 2,
+        ..Degrees::default()
+    };
+    let pipe = over(pipe, replicas);
+    let by_replicas = float(&draw(&pipe, &request.clone().vae_tiling(true)));
+    assert_eq!(
+        by_replicas, tiled,
+        "a rank that decodes alone may use tiles"
+    );
+    let pipe = over(pipe, sequence(1, 2));
+    let mut seen = Recorder::default();
+    let bands = pipe
+        .generate(&request.clone().vae_tiling(true), &mut seen)
+        .unwrap();
+    assert!(within(max_abs(&float(&bands), &whole), IMAGE));
+    assert!(seen.warnings.iter().any(|text| text.contains("vae_tiling")));
+    let alone = pipe.parallel(Parallel::threads(sequence(1, 2)).vae(false));
+    let alone = float(&draw(&alone.unwrap(), &request.vae_tiling(true)));
+    assert!(within(max_abs(&alone, &tiled), IMAGE));
+}
+
+#[test]
 fn bytes_sent_are_what_the_formula_says() {
-    let pipe = over(golden_pipeline("flux-schnell"), sequence(1, 2));
+    // What the decoder sends is in `bands.rs`.
+    let denoise = Parallel::threads(sequence(1, 2)).vae(false);
+    let pipe = golden_pipeline("flux-schnell").parallel(denoise).unwrap();
     let (text, image, steps) = (6, 8, 3);
     let request = Request::new(["a"])
         .height(32)
