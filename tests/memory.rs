@@ -1,9 +1,11 @@
-//! How much memory a decode takes at most, by one rank and by several: every allocation is counted. A program of its own,
-//! with one test, so that nothing else is.
+//! How much memory a decode takes at most, by one rank and by one of several: every allocation is counted. A program of its
+//! own, with one test, so that nothing else is.
+
+use std::sync::Mutex;
 
 use peak_alloc::PeakAlloc;
 use rayon::ThreadPoolBuilder;
-use xdit_comm::{Error, threads};
+use xdit_comm::{Backend, Call, Group, Result, Shard, Ticket};
 use xdit_kernels::{DType, Device, Tensor};
 use xdit_models::ModelSource;
 use xdit_models::layers::Packing;
@@ -13,38 +15,77 @@ use xdit_models::weights::Scope;
 #[global_allocator]
 static ALLOCATED: PeakAlloc = PeakAlloc;
 
-/// What `work` had allocated at most, beyond what was before.
-fn peak(work: impl FnOnce()) -> usize {
-    ALLOCATED.reset_peak_usage();
-    let before = ALLOCATED.current_usage();
-    work();
-    ALLOCATED.peak_usage() - before
+/// One rank of many, the others being made up: whatever it expects arrives at once and is zeros. So all that is allocated is
+/// this rank's, messages that it receives included; what it sends is held until the next collective.
+#[derive(Debug)]
+struct OneOf {
+    rank: usize,
+    world_size: usize,
+    sent: Mutex<Vec<Tensor>>,
 }
 
-/// The decode of one rank with `count` threads: as many as the ranks have together, since each holds a block of a
-/// convolution.
-fn whole(decoder: &VaeDecoder, latents: &Tensor, count: usize) -> usize {
-    let pool = ThreadPoolBuilder::new().num_threads(count).build().unwrap();
-    peak(|| drop(pool.install(|| decoder.forward(latents, &mut ()).unwrap())))
+#[derive(Debug)]
+struct Arrived(Vec<Tensor>);
+
+impl Ticket for Arrived {
+    fn wait(self: Box<Self>) -> Result<Vec<Tensor>> {
+        Ok(self.0)
+    }
 }
 
-/// The decode of `count` ranks with a thread each, all together.
-fn bands(decoder: &VaeDecoder, latents: &Tensor, count: usize) -> usize {
-    peak(|| {
-        threads::run(count, |group| {
-            let pool = ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-            pool.install(|| decoder.forward_over(latents, &group))
-                .map_err(|e| Error::Kernel(e.to_string()))
-        })
+impl Backend for OneOf {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn world_size(&self) -> usize {
+        self.world_size
+    }
+
+    fn start(&self, call: Call) -> Result<Box<dyn Ticket>> {
+        let mut sent = self.sent.lock().unwrap();
+        if call.op.is_collective() {
+            sent.clear();
+        }
+        sent.extend(call.gives);
+        let zeros = |spec: &xdit_comm::Spec| Tensor::zeros(spec.shape, spec.dtype, Device::cpu());
+        let arrived = call.expects.iter().map(zeros).collect::<Result<_, _>>()?;
+        Ok(Box::new(Arrived(arrived)))
+    }
+
+    fn split(&self, _: usize, _: usize) -> Result<Box<dyn Backend>> {
+        unreachable!("a decode splits no group")
+    }
+}
+
+/// What `work` had allocated at most, beyond what was before; `threads` of them compute.
+fn peak(threads: usize, work: impl FnOnce() + Send) -> usize {
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
         .unwrap();
+    pool.install(|| {
+        ALLOCATED.reset_peak_usage();
+        let before = ALLOCATED.current_usage();
+        work();
+        ALLOCATED.peak_usage() - before
     })
 }
 
-/// What ranks may have for themselves: messages under way, threads' own structures.
-const BOOKKEEPING: usize = 64 << 10;
+fn rank(decoder: &VaeDecoder, latents: &Tensor, rank: usize, world_size: usize) -> usize {
+    let group = Group::new(Box::new(OneOf {
+        rank,
+        world_size,
+        sent: Mutex::default(),
+    }));
+    peak(1, || drop(decoder.forward_over(latents, &group).unwrap()))
+}
+
+/// Statistics, views, messages' shapes: what does not grow with the picture.
+const SMALL: usize = 64 << 10;
 
 #[test]
-fn memory_of_a_decode_is_shared_out() {
+fn a_rank_takes_its_share_of_the_memory() {
     let source = ModelSource::demo();
     let config = VaeConfig::read(&source.config("vae/config.json").unwrap()).unwrap();
     let weights = source.open_weights("vae", None).unwrap();
@@ -52,31 +93,32 @@ fn memory_of_a_decode_is_shared_out() {
     let decoder = VaeDecoder::load(&config, &Scope::root(&weights), packing).unwrap();
     let (rows, columns) = (40, 32);
     let latents = Tensor::zeros([1, rows, columns, 16], DType::F32, Device::cpu()).unwrap();
-
+    let forward = |latents: &Tensor, threads| {
+        peak(threads, || drop(decoder.forward(latents, &mut ()).unwrap()))
+    };
+    let whole = forward(&latents, 1);
+    // Each thread has a block of a convolution besides, whatever the picture.
+    let scratch = forward(&latents, 2) - whole;
+    let activations = whole - scratch;
     // Six lines of what is widest: the input of the last level's first residual block.
     let channels = &config.block_out_channels;
     let halo = 6 * (8 * columns) * channels[1] * size_of::<f32>();
-    for count in [2, 4, 8] {
-        let whole = whole(&decoder, &latents, count);
-        let bands = bands(&decoder, &latents, count);
-        let most = whole + count * (halo + BOOKKEEPING);
-        println!(
-            "{count} ranks: {} KiB each, whole {} KiB, halo {} KiB",
-            bands / count >> 10,
-            whole >> 10,
-            halo >> 10
-        );
-        // Every rank has as many rows, so a rank's share is bands / count.
-        assert!(bands <= most, "{count} ranks: {bands} bytes, not {most}");
-        // The measure sees what it is to see: the picture alone has 3·f32 a pixel, twice when its bands are joined.
-        assert!(bands >= rows * columns * 64 * 3 * 4);
+    println!("whole {whole} bytes, scratch {scratch}, halo {halo}");
+    for ranks in [2, 3, 4, 8] {
+        for r in 0..ranks {
+            let took = rank(&decoder, &latents, r, ranks);
+            let share = activations * Shard::of(rows, ranks, r).len / rows;
+            println!("rank {r} of {ranks}: {took} bytes, its share {share}");
+            let most = share + halo + scratch + SMALL;
+            assert!(took <= most, "rank {r} of {ranks}: {took}, not {most}");
+            assert!(took >= share, "so much is needed: {took}, {share}");
+        }
     }
 
-    // Tiles of 256 × 256 pixels: a row of them more than one, but the activations of one.
-    let tiled = peak(|| drop(decoder.forward_tiled(&latents).unwrap()));
-    let small = latents.narrow(1, 0, 32).unwrap();
-    let one_tile = peak(|| drop(decoder.forward(&small, &mut ()).unwrap()));
-    let picture = rows * columns * 64 * 3 * 4;
-    println!("tiled {} KiB, one tile {} KiB", tiled >> 10, one_tile >> 10);
-    assert!(tiled <= one_tile + 3 * picture);
+    // Tiles of 256 × 256 pixels: the activations of one tile, and the picture, its tiles and their copies in f32.
+    let tiled = peak(1, || drop(decoder.forward_tiled(&latents).unwrap()));
+    let one = forward(&latents.narrow(1, 0, 32).unwrap(), 1);
+    let picture = rows * columns * 64 * 3 * size_of::<f32>();
+    println!("tiled {tiled} bytes, one tile {one}, picture {picture}");
+    assert!(tiled <= one + 3 * picture);
 }
