@@ -134,7 +134,7 @@ pub enum Error {
         /// The rank and its coordinates on the mesh.
         rank: String,
         /// What went wrong there.
-        source: Box<Error>,
+        source: Box<Self>,
     },
 
     /// Ranks lost each other, or degrees that make no mesh.

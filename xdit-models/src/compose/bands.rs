@@ -153,7 +153,7 @@ impl Bands for BandRanks<'_> {
             }
         }
         let [above, below] =
-            neighbours.map(|peer| peer.map(|peer| self.group.start_recv(spec.clone(), peer)));
+            neighbours.map(|peer| peer.map(|peer| self.group.start_recv(spec, peer)));
         let pending = [above.transpose()?, below.transpose()?];
         Ok(Box::new(move || {
             let [above, below] = pending.map(|row| row.map(xdit_comm::Pending::wait_one));
