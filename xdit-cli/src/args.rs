@@ -186,6 +186,10 @@ pub(crate) struct RunArgs {
     /// Where to compute; this version does so on the CPU only.
     #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda[:N]")]
     pub device: DeviceChoice,
+    /// Decode in overlapping tiles, as diffusers' enable_tiling: less memory for large pictures, approximate (seams are
+    /// blended). Only where one rank decodes; row bands over several ranks are exact and are used instead.
+    #[arg(long)]
+    pub vae_tiling: bool,
     /// Let the text encoders go before the transformer is read: less memory, slower with --prompt-file.
     #[arg(long)]
     pub low_memory: bool,

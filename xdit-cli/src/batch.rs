@@ -179,7 +179,10 @@ impl Report<'_> {
     }
 
     fn place(&self, number: usize) -> String {
-        format!("{}:{number}", self.path.display())
+        match self.path == Path::new("-") {
+            true => format!("standard input, line {number}"),
+            false => format!("{}:{number}", self.path.display()),
+        }
     }
 
     fn say(&self, value: &Value, text: &str) -> Result<(), Failure> {

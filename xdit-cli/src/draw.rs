@@ -154,6 +154,7 @@ impl Drawn {
                     "axis": axis.map(Axis::name),
                     "calls": total.calls,
                     "bytes": total.bytes,
+                    "copied_bytes": total.copied,
                     "wait_seconds": total.waited.as_secs_f64(),
                 })
             })

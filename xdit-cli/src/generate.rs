@@ -28,7 +28,7 @@ use crate::watch::Watch;
 /// Any [`Failure`].
 pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure> {
     let kind = args.output.output_type;
-    let mut request = request::from_args(&args.call)?;
+    let mut request = request::from_args(&args.call)?.vae_tiling(args.run.vae_tiling);
     if kind == OutputType::Latent {
         request = request.output(xdit_models::OutputType::Latent);
     }

@@ -100,6 +100,9 @@ pub(crate) struct RequestRecord {
     pub guidance_scale: f64,
     pub max_sequence_length: usize,
     pub num_images_per_prompt: usize,
+    /// Whether the picture was decoded in blended tiles.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vae_tiling: bool,
     /// One for the whole batch, or one for each image.
     pub seed: Vec<i128>,
 }

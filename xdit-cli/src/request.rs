@@ -42,6 +42,7 @@ pub(crate) fn from_record(record: &RequestRecord) -> Request {
         .guidance_scale(record.guidance_scale)
         .max_sequence_length(record.max_sequence_length)
         .num_images_per_prompt(record.num_images_per_prompt)
+        .vae_tiling(record.vae_tiling)
         .seeds(record.seed.iter().copied());
     request.prompt_2 = texts(&record.prompt_2);
     request.negative_prompt = texts(&record.negative_prompt);
@@ -68,6 +69,7 @@ pub(crate) fn to_record(request: &Request, defaults: &Defaults, output: &Output)
             .max_sequence_length
             .unwrap_or(defaults.max_sequence_length),
         num_images_per_prompt: request.num_images_per_prompt,
+        vae_tiling: request.vae_tiling,
         seed: request.seeds.clone(),
     }
 }
@@ -188,6 +190,7 @@ mod tests {
             guidance_scale: 1.5,
             max_sequence_length: 9,
             num_images_per_prompt: 2,
+            vae_tiling: false,
             seed: vec![1, 2, 3, 4],
         };
         assert_eq!(
