@@ -102,18 +102,17 @@ GEMMS = [(m, k, n) for m in (256, 1024) for k, n in ((256, 1024), (3072, 3072), 
 
 
 def suites(demo_root):
-    """Suite name -> list of (label, Rust request, torch maker, calls per sample)."""
+    """Suite name -> list of (label, Rust request, torch maker)."""
     out = {name: [] for name in ("linear", "attention", "rows", "conv", "blocks", "demo")}
     for name, dtype in DTYPES.items():
         for m, k, n in GEMMS:
-            reps = max(1, int(2e9 / (2 * m * k * n)))
             request = {"op": "linear", "dtype": name, "m": m, "k": k, "n": n}
-            out["linear"].append((f"M{m} K{k} N{n}", request, lambda a=(dtype, m, k, n): linear(*a), reps))
+            out["linear"].append((f"M{m} K{k} N{n}", request, lambda a=(dtype, m, k, n): linear(*a)))
         for d in (64, 88, 128):
             for tokens in (1024, 2048, 4096):
                 request = {"op": "attention", "dtype": name, "tokens": tokens, "heads": 8, "d": d}
                 out["attention"].append(
-                    (f"8 heads, {tokens} tokens, d {d}", request, lambda a=(dtype, tokens, 8, d): attention(*a), 1)
+                    (f"8 heads, {tokens} tokens, d {d}", request, lambda a=(dtype, tokens, 8, d): attention(*a))
                 )
         for rows in (1024, 4608):
             rowwise = [
@@ -124,7 +123,7 @@ def suites(demo_root):
             ]
             for label, op, make, sizes in rowwise:
                 request = {"op": op, "dtype": name, "rows": rows, "c": 3072, "heads": 24, "d": 128}
-                out["rows"].append((f"{label}, {rows} rows", request, lambda a=(dtype, *sizes), f=make: f(*a), 4))
+                out["rows"].append((f"{label}, {rows} rows", request, lambda a=(dtype, *sizes), f=make: f(*a)))
         for channels, size in ((512, 64), (512, 128), (256, 256), (128, 512)):
             request = {"op": "conv2d", "dtype": name, "size": size, "channels": channels}
             for layout in ("NCHW", "channels_last"):
@@ -133,7 +132,6 @@ def suites(demo_root):
                         f"3×3, {channels} channels, {size}², torch {layout}",
                         request,
                         lambda a=(dtype, size, channels, layout): conv2d(*a),
-                        1,
                     )
                 )
             request = {"op": "group_norm_silu", "dtype": name, "size": size, "channels": channels}
@@ -142,13 +140,12 @@ def suites(demo_root):
                     f"GroupNorm + SiLU, {channels} channels, {size}²",
                     request,
                     lambda a=(dtype, size, channels): group_norm_silu(*a),
-                    1,
                 )
             )
         request = {"op": "flux_blocks", "dtype": name, "image_tokens": 1024, "text_tokens": 256}
         out["blocks"].append(
-            ("Flux double + single block, 1024 + 256 tokens", request, lambda a=(dtype, 1024, 256): flux_blocks(*a), 1)
+            ("Flux double + single block, 1024 + 256 tokens", request, lambda a=(dtype, 1024, 256): flux_blocks(*a))
         )
         request = {"op": "demo", "dtype": name}
-        out["demo"].append(("demo image, denoise + decode", request, lambda a=(dtype, demo_root): demo(*a), 1))
+        out["demo"].append(("demo image, denoise + decode", request, lambda a=(dtype, demo_root): demo(*a)))
     return out

@@ -54,24 +54,29 @@ def torch_sample(call, reps):
     return (time.perf_counter() - start) / reps
 
 
-def compare(servers, request, make, reps, rounds):
+def enough(sample):
+    """Calls that take a tenth of a second: threads that slept through the pause need some milliseconds to be at speed."""
+    sample(1)
+    return max(1, round(0.1 / sample(1)))
+
+
+def compare(servers, request, make, rounds):
     """Median seconds of each side, sampled in turns."""
     import torch
 
     with torch.inference_mode():
         call = make()
-        call()
         sides = []
         for server in servers:
             made = server.call(request)
-            server.sample(made, 1)
-            sides.append(lambda s=server, m=made: s.sample(m, reps))
-        sides.append(lambda: torch_sample(call, reps))
+            sides.append(lambda n, s=server, m=made: s.sample(m, n))
+        sides.append(lambda n: torch_sample(call, n))
+        reps = [enough(side) for side in sides]
         samples = [[] for _ in sides]
         for _ in range(rounds):
-            for times, side in zip(samples, sides):
+            for times, side, n in zip(samples, sides, reps):
                 time.sleep(PAUSE)
-                times.append(side())
+                times.append(side(n))
     for server in servers:
         server.call({"op": "drop"})
     return [statistics.median(t) for t in samples]
@@ -114,10 +119,10 @@ def ranks(args):
     """The same work on one rank with all threads and on several that share them, in turns."""
     server = Server([str(ROOT / args.target / "release" / "peer"), str(args.threads)])
     block = {"op": "flux_blocks", "image_tokens": 1024, "text_tokens": 256}
-    works = [("demo, 512×512, 20 steps", {"op": "demo", "side": 512}, 1), ("Flux double + single block, 1024 + 256 tokens", block, 1)]
+    works = [("demo, 512×512, 20 steps", {"op": "demo", "side": 512}), ("Flux double + single block, 1024 + 256 tokens", block)]
     plans = [("one rank", 1, 1), ("ulysses 2", 2, 1), ("ring 2", 1, 2)]
     print("| work | dtype | plan | ms | of one rank's |\n|---|---|---|---|---|")
-    for label, request, reps in works:
+    for label, request in works:
         for dtype in args.dtype:
             made = [server.call({**request, "dtype": dtype, "ulysses": u, "ring": r}) for _, u, r in plans]
             samples = [[] for _ in plans]
@@ -126,7 +131,7 @@ def ranks(args):
             for _ in range(args.rounds):
                 for times, which in zip(samples, made):
                     time.sleep(PAUSE)
-                    times.append(server.sample(which, reps))
+                    times.append(server.sample(which, 1))
             server.call({"op": "drop"})
             medians = [statistics.median(t) for t in samples]
             for (plan, _, _), median in zip(plans, medians):
@@ -174,10 +179,10 @@ def main():
         ratios = ["torch/xdit"] + (["candle/xdit"] if len(servers) > 1 else [])
         print(f"\n| {name} | dtype | " + " | ".join(columns + ["torch ms"] + ratios) + " |")
         print("|---" * (3 + len(columns) + len(ratios)) + "|")
-        for label, request, make, reps in suites[name]:
+        for label, request, make in suites[name]:
             if request["dtype"] not in args.dtype:
                 continue
-            medians = compare(servers, request, make, reps, args.rounds)
+            medians = compare(servers, request, make, args.rounds)
             shown = [f"{m * 1e3:.3f}" for m in medians]
             shown.append(f"{medians[-1] / medians[0]:.2f}")
             if len(servers) > 1:

@@ -45,6 +45,8 @@ fn answer(request: &Value, cases: &mut Vec<Case>) -> Result<Value, Failure> {
 }
 
 fn main() -> Result<(), Failure> {
+    // As xdit-cli does.
+    xdit_kernels::keep_freed_memory();
     let threads = std::env::args().nth(1).map_or(Ok(2), |n| n.parse())?;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)

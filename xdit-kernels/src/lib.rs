@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod activation;
+mod allocator;
 pub mod attention;
 pub mod conv2d;
 mod device;
@@ -25,6 +26,7 @@ mod view;
 mod view_mut;
 
 pub use activation::Activation;
+pub use allocator::keep_freed_memory;
 pub use attention::{Attention, AttnInput, AttnOut, Flash, Mask, Segment};
 pub use conv2d::{Algorithm, Conv2d, Conv2dOptions, Padding};
 pub use device::{Device, Tier};
