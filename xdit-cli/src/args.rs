@@ -261,7 +261,7 @@ pub(crate) struct ThreadArgs {
     /// Compute threads; changes the speed, never the image [default: RAYON_NUM_THREADS, OMP_NUM_THREADS or all cores].
     #[arg(long, value_name = "N", help_heading = "Compute", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
-    /// Instruction tier: portable, avx2, avx512 or avx512-bf16 [default: the widest this processor has].
+    /// Instruction tier: portable, avx2, avx512 or avx512-bf16 [default: the fastest this processor has].
     #[arg(long, value_name = "TIER", hide = true, value_parser = tier)]
     pub cpu_tier: Option<Tier>,
 }

@@ -54,8 +54,20 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// The widest tier of this processor.
+    /// The fastest tier of this processor.
+    ///
+    /// That is the widest, but for one: Intel's cores do a product of AVX512-BF16 at a quarter of the rate of one in f32 (they
+    /// have AMX beside it), so that bf16 widened to f32 is faster. Measured on Emerald Rapids, 1024·3072·3072 on two threads: 123 ms by AVX512-BF16, 63 ms by
+    /// AVX-512; attention likewise. [`Device::Cpu`] takes either.
     pub fn detect() -> Self {
+        match Self::widest() {
+            Self::Avx512Bf16 if !vendor_is_amd() => Self::Avx512,
+            widest => widest,
+        }
+    }
+
+    /// The widest tier of this processor.
+    fn widest() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::is_x86_feature_detected as has;
@@ -77,7 +89,7 @@ impl Tier {
 
     /// Whether this processor can run the tier.
     pub fn is_available(self) -> bool {
-        self <= Self::detect()
+        self <= Self::widest()
     }
 
     /// Every tier that this processor can run, narrowest first.
@@ -86,6 +98,21 @@ impl Tier {
             .into_iter()
             .filter(|t| t.is_available())
     }
+}
+
+/// Whether this processor says that it is AMD's.
+#[cfg(target_arch = "x86_64")]
+fn vendor_is_amd() -> bool {
+    // SAFETY: every x86-64 processor has CPUID, and leaf 0 of it.
+    #[allow(unused_unsafe, reason = "safe in newer versions of Rust")]
+    let id = unsafe { std::arch::x86_64::__cpuid(0) };
+    let name = [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).concat();
+    name == b"AuthenticAMD"
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn vendor_is_amd() -> bool {
+    false
 }
 
 impl fmt::Display for Tier {
@@ -109,7 +136,7 @@ impl std::str::FromStr for Tier {
             Some(tier) if tier.is_available() => Ok(*tier),
             Some(tier) => Err(crate::Error::Device {
                 op: "tier",
-                reason: format!("this processor has no {tier}; it has {}", Self::detect()),
+                reason: format!("this processor has no {tier}; it has {}", Self::widest()),
             }),
             None => Err(crate::Error::Device {
                 op: "tier",
