@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use xdit_comm::{Axis, Degrees};
+use xdit_comm::{Axis, Degrees, threads};
 use xdit_models::{
     ErrorCategory, LoadOptions, ModelSource, Observer, Output, Parallel, Pipeline, Request, StepEnd,
 };
@@ -213,6 +213,59 @@ fn bytes_sent_are_what_the_formula_says() {
         let gathered = stats[&("all_gather", None)];
         assert_eq!(gathered.bytes, image / 2 * field("in_channels") * 4 * steps);
     }
+}
+
+#[test]
+fn ranks_of_the_callers_own_group() {
+    let request = || {
+        Request::new(["a"; 3])
+            .height(48)
+            .width(32)
+            .num_inference_steps(2)
+            .max_sequence_length(5)
+    };
+    let whole = draw(&golden_pipeline("flux-schnell"), &request());
+    // Each rank loads its own pipeline, as a process would, and makes the same call.
+    let degrees = Degrees {
+        data: 2,
+        ulysses: 2,
+        ..Degrees::default()
+    };
+    let outputs = threads::run(4, |group| {
+        let pipe = golden_pipeline("flux-schnell")
+            .parallel(Parallel::group(degrees, group))
+            .expect("a legal plan");
+        Ok(draw(&pipe, &request()))
+    })
+    .expect("four ranks");
+    let images: Vec<usize> = outputs.iter().map(|output| output.images.len()).collect();
+    assert_eq!(
+        images,
+        [2, 0, 1, 0],
+        "the first rank of each replica has its images"
+    );
+    let latents: Vec<usize> = outputs.iter().map(|o| o.latents.dim(0)).collect();
+    assert_eq!(
+        latents,
+        [2, 2, 1, 1],
+        "every rank has its replica's latents"
+    );
+    let both = [float(&outputs[0]), float(&outputs[2])].concat();
+    let apart = max_abs(&both, &float(&whole));
+    assert!(within(apart, IMAGE), "{apart:.2e}");
+    // A world of another size is refused with the nearest plan.
+    let refused = threads::run(3, |group| {
+        let pipe = golden_pipeline("flux-schnell");
+        Ok(pipe
+            .parallel(Parallel::group(degrees, group))
+            .unwrap_err()
+            .to_string())
+    });
+    let message = &refused.expect("three ranks")[0];
+    assert!(
+        message.contains("data 2") && message.contains("there are 3 ranks"),
+        "{message}"
+    );
 }
 
 /// Stops or panics after the first step.

@@ -301,7 +301,7 @@ proptest! {
         (ulysses, ring) in degrees(),
         total in lengths(),
         (heads, kv_heads) in prop::sample::select(vec![(8usize, 2usize), (9, 3), (6, 2), (16, 1), (12, 4), (5, 5), (24, 8)]),
-        d in prop::sample::select(vec![32usize, 64, 88]),
+        d in prop::sample::select(vec![32usize, 64, 88, 128]),
         batch in 1usize..3,
         masked in any::<bool>(),
     ) {

@@ -117,3 +117,31 @@ fn low_memory_changes_no_byte() {
     let file = |name: &str| fs::read(folder.path().join(name)).unwrap();
     assert!(file("a.png") == file("b.png"));
 }
+
+#[test]
+fn tiles_are_near_and_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let draw = |name: &str, more: &[&str]| {
+        let words =
+            "generate --prompt circle --height 320 --width 272 --num-inference-steps 2 --output";
+        let words = words.split_whitespace().chain([name]);
+        run(folder.path(), words.chain(more.iter().copied())).succeeded();
+        pixels(&folder.path().join(name)).2
+    };
+    let (whole, tiled) = (draw("whole.png", &[]), draw("tiled.png", &["--vae-tiling"]));
+    assert!(whole != tiled, "320 rows are more than a tile of 256");
+    let squares: f64 = whole
+        .iter()
+        .zip(&tiled)
+        .map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2))
+        .sum();
+    // Tiles lack each other's statistics: 20 dB is the same picture with other shades.
+    let psnr = 10. * (255f64.powi(2) * whole.len() as f64 / squares).log10();
+    assert!(psnr >= 20., "{psnr:.1} dB");
+    let replay = run(folder.path(), ["replay", "tiled.png"]).succeeded();
+    assert!(replay.stdout.contains("identical"), "{replay:?}");
+    // Row bands are exact, and win over tiles.
+    let bands = draw("bands.png", &["--vae-tiling", "--ulysses-degree", "2"]);
+    let levels = whole.iter().zip(&bands).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(levels <= Some(1), "{levels:?} levels");
+}

@@ -233,17 +233,13 @@ impl<F: Form> Product<'_, F> {
                 bytes: 0,
             }
         } else {
-            {
-                // As many rows of the output as there are panels of weights, of each MR.
-                let line = (j - tile.panels.start) * mr / tile.panels.len().max(mr);
-                let row = chunk.row + tile.rows.start + (j - tile.panels.start) % mr;
-                let (start, panel, size) = self.finish.place(row, mr, tile.panels.start * nr);
-                let _ = line;
-                Stream {
-                    start,
-                    panel,
-                    bytes: tile.panels.len() * nr * size,
-                }
+            // As many rows of the output as there are panels of weights, of each MR.
+            let row = chunk.row + tile.rows.start + (j - tile.panels.start) % mr;
+            let (start, panel, size) = self.finish.place(row, mr, tile.panels.start * nr);
+            Stream {
+                start,
+                panel,
+                bytes: tile.panels.len() * nr * size,
             }
         };
         [

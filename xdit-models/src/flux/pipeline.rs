@@ -208,8 +208,12 @@ impl FluxPipeline {
             })
         };
         let float = join(done.iter().filter_map(|part| part.float.as_ref()).collect())?;
+        // All ranks of a replica have its latents; where this process is one of them, these are its own.
+        let one = done.len() == 1;
+        let speaks = |part: &&Part| one || part.leads;
         let latents = join(
             done.iter()
+                .filter(speaks)
                 .filter_map(|part| part.latents.as_ref())
                 .collect(),
         )?;
@@ -261,6 +265,8 @@ enum By {
 
 /// What one rank made.
 struct Part {
+    /// Whether this rank speaks for its replica.
+    leads: bool,
     /// The final latents of its replica's images.
     latents: Option<Tensor>,
     /// Its replica's images, on the rank that speaks for the replica.
@@ -286,7 +292,8 @@ fn part(
         latents = Some(latents_blc);
     }
     Ok(Part {
-        latents: latents.filter(|_| team.leads()),
+        leads: team.leads(),
+        latents,
         float,
         stats: team.stats(),
     })
