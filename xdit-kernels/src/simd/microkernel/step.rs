@@ -1,6 +1,6 @@
 //! What one step along k does, for each form of A and B.
 
-use super::{MAX_MR, NV, Pair};
+use super::{NV, Pair};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512, Avx512Bf16};
 use crate::simd::{Lane, Portable, Simd};
@@ -70,7 +70,7 @@ impl Micro for Avx2 {
 macro_rules! avx512 {
     ($tier:ident { $($dot:item)? }) => {
         impl Micro for $tier {
-            const MR: usize = MAX_MR;
+            const MR: usize = super::MAX_MR;
             #[inline(always)]
             unsafe fn prefetch(p: *const u8) {
                 // SAFETY: a prefetch reads nothing that the program sees, so any address is fine.
