@@ -29,7 +29,7 @@ fn main() -> Result<()> {
         }
     }
     let levels = one.images[0].rgb.iter().zip(&four.images[0].rgb);
-    let apart = levels.map(|(a, b)| a.abs_diff(*b)).max();
-    println!("{degrees}: at most {apart:?} of 255 levels from one rank's picture");
+    let apart = levels.map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0);
+    println!("{degrees}: at most {apart} of 255 levels from one rank's picture");
     Ok(())
 }
