@@ -97,6 +97,14 @@ impl Parallel {
         self.degrees == Degrees::default() && matches!(self.backend, RankBackend::Threads { .. })
     }
 
+    /// Replicas that this process runs at the same time.
+    pub(crate) fn replicas_here(&self) -> usize {
+        match self.backend {
+            RankBackend::Threads { .. } => self.degrees.data,
+            RankBackend::Group(_) => 1,
+        }
+    }
+
     /// The ranks of one of its replicas.
     pub(crate) fn one_replica(&self) -> Self {
         let mut one = self.clone();

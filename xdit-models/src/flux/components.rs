@@ -89,22 +89,18 @@ impl Components {
         };
         if options.low_memory {
             // Headers only: a missing file shows now, not after the prompts are encoded.
-            let packed = [&ENCODERS, &PAINTER].map(|names| components.open(names));
-            for weights in packed {
-                components.check_memory(&weights?)?;
+            for names in [ENCODERS, PAINTER] {
+                components.check_memory(&[&components.open(names)?])?;
             }
             return Ok(components);
         }
-        let names = [PAINTER, ENCODERS].concat();
-        let weights = components.open(&names)?;
-        components.check_memory(&weights)?;
-        let [dit, vae, clip, t5] = &weights[..] else {
-            unreachable!("one for each name");
-        };
-        let (painter, encoders) = components.packed(&weights, observer, |packing| {
+        let [of_painter, of_encoders] = [components.open(PAINTER)?, components.open(ENCODERS)?];
+        let all = [&of_painter, &of_encoders];
+        components.check_memory(&all)?;
+        let (painter, encoders) = components.packed(&all, observer, |packing| {
             Ok((
-                components.pack_painter([dit, vae], packing)?,
-                components.pack_encoders([clip, t5], packing)?,
+                components.pack_painter(&of_painter, packing)?,
+                components.pack_encoders(&of_encoders, packing)?,
             ))
         })?;
         components.encoders = Some(encoders);
@@ -112,13 +108,15 @@ impl Components {
         Ok(components)
     }
 
-    fn open(&self, names: &[&str]) -> Result<Vec<Weights>> {
-        let variant = self.options.variant.as_deref();
-        let open = |name: &&str| self.source.open_weights(name, variant);
-        names.iter().map(open).collect()
+    fn open(&self, [first, second]: [&str; 2]) -> Result<[Weights; 2]> {
+        let open = |name| {
+            self.source
+                .open_weights(name, self.options.variant.as_deref())
+        };
+        Ok([open(first)?, open(second)?])
     }
 
-    fn check_memory(&self, weights: &[Weights]) -> Result<()> {
+    fn check_memory(&self, weights: &[&[Weights; 2]]) -> Result<()> {
         let bytes = packed_bytes(weights, self.options.dtype);
         memory::check("the weights", bytes, self.options.memory_limit)
     }
@@ -126,11 +124,12 @@ impl Components {
     /// What `pack` makes of these weights, with progress over their bytes.
     fn packed<T>(
         &self,
-        weights: &[Weights],
+        weights: &[&[Weights; 2]],
         observer: &mut dyn Observer,
         pack: impl FnOnce(&mut Packing<'_>) -> Result<T>,
     ) -> Result<T> {
-        let total = weights.iter().map(Weights::total_bytes).sum();
+        let files = weights.iter().copied().flatten();
+        let total = files.map(Weights::total_bytes).sum();
         observer.phase(Phase::Load, PhaseEvent::Start { total });
         let mut done = 0;
         let mut on_packed = |bytes: u64| {
@@ -151,7 +150,7 @@ impl Components {
 
     fn pack_painter(
         &self,
-        [transformer, vae]: [&Weights; 2],
+        [transformer, vae]: &[Weights; 2],
         packing: &mut Packing<'_>,
     ) -> Result<Painter> {
         Ok(Painter {
@@ -166,7 +165,7 @@ impl Components {
 
     fn pack_encoders(
         &self,
-        [clip, t5]: [&Weights; 2],
+        [clip, t5]: &[Weights; 2],
         packing: &mut Packing<'_>,
     ) -> Result<Encoders> {
         Ok(Encoders {
@@ -182,13 +181,10 @@ impl Components {
             return Ok(painter.clone());
         }
         let _span = tracing::info_span!("load").entered();
-        let weights = self.open(&PAINTER)?;
-        self.check_memory(&weights)?;
-        let [transformer, vae] = &weights[..] else {
-            unreachable!("one for each name");
-        };
-        let made = self.packed(&weights, observer, |packing| {
-            self.pack_painter([transformer, vae], packing)
+        let weights = self.open(PAINTER)?;
+        self.check_memory(&[&weights])?;
+        let made = self.packed(&[&weights], observer, |packing| {
+            self.pack_painter(&weights, packing)
         })?;
         Ok(painter.insert(Arc::new(made)).clone())
     }
@@ -206,12 +202,9 @@ impl Components {
             Some(encoders) => encoders,
             None => {
                 _one_copy = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
-                let weights = self.open(&ENCODERS)?;
-                let [clip, t5] = &weights[..] else {
-                    unreachable!("one for each name");
-                };
-                loaded = self.packed(&weights, observer, |packing| {
-                    self.pack_encoders([clip, t5], packing)
+                let weights = self.open(ENCODERS)?;
+                loaded = self.packed(&[&weights], observer, |packing| {
+                    self.pack_encoders(&weights, packing)
                 })?;
                 &loaded
             }
@@ -287,8 +280,10 @@ impl Components {
 }
 
 /// Bytes of all weights as they are packed: Winograd's form of a 3×3 convolution has 36 f32 for its 9 taps.
-fn packed_bytes(all: &[Weights], dtype: DType) -> u64 {
+fn packed_bytes(all: &[&[Weights; 2]], dtype: DType) -> u64 {
     all.iter()
+        .copied()
+        .flatten()
         .flat_map(|weights| weights.tensors())
         .map(|(_, info)| {
             let each = if matches!(info.shape[..], [_, _, 3, 3]) {

@@ -92,6 +92,7 @@ impl FluxPipeline {
         if shares {
             plan.decode_in_bands();
         }
+        plan.decoded_at_once = parallel.replicas_here().min(plan.images);
         let branches = request.branches()?;
         plan.check_memory(self.dtype, flux, vae, self.memory_limit)?;
         for warning in &plan.warnings {

@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) true_cfg_scale: f32,
     /// Whether large images are decoded in tiles.
     pub(crate) vae_tiling: bool,
+    /// Images that replicas in this process decode at the same time.
+    pub(crate) decoded_at_once: usize,
     /// What the caller should know.
     pub(crate) warnings: Vec<String>,
 }
@@ -126,6 +128,7 @@ impl Plan {
             guidance_scale: guidance_scale as f32,
             true_cfg_scale: request.true_cfg_scale as f32,
             vae_tiling: request.vae_tiling,
+            decoded_at_once: 1,
             warnings,
         })
     }
@@ -161,8 +164,8 @@ impl Plan {
     /// Bytes that the activations take at most beside the weights, in the worst phase.
     ///
     /// The transformer holds at once the residual stream, its normalised form, and queries, keys and values twice (as
-    /// projected, and normalised and rotated): 8 rows of `hidden_size` per token. The decoder holds, for one image at a
-    /// time, the input of a residual block, its normalised form and the first convolution's output; of a tile only, with
+    /// projected, and normalised and rotated): 8 rows of `hidden_size` per token. The decoder holds, for one image of each
+    /// replica at a time, the input of a residual block, its normalised form and the first convolution's output; of a tile only, with
     /// tiles.
     pub(crate) fn activation_bytes(&self, dtype: DType, flux: &FluxConfig, vae: &VaeConfig) -> u64 {
         let big = |values: &[usize]| {
@@ -181,7 +184,9 @@ impl Plan {
             }
             false => pixels,
         };
-        let decoder = at_a_time.saturating_mul(decoder_bytes_per_pixel(vae, dtype));
+        let decoder = at_a_time
+            .saturating_mul(decoder_bytes_per_pixel(vae, dtype))
+            .saturating_mul(self.decoded_at_once as u64);
         let images = big(&[self.images, 3 * 5]).saturating_mul(pixels);
         latents.saturating_add(transformer.max(decoder.saturating_add(images)))
     }
@@ -334,8 +339,9 @@ mod tests {
 
     #[test]
     fn activations_grow_with_the_picture() {
-        let bytes = |side: usize| {
-            let plan = plan(&Request::new(["a"]).height(side).width(side)).unwrap();
+        let bytes_of = |side: usize, at_once: usize| {
+            let mut plan = plan(&Request::new(["a"]).height(side).width(side)).unwrap();
+            plan.decoded_at_once = at_once;
             let vae = [
                 r#"{"block_out_channels": [128, 256], "down_block_types": ["DownEncoderBlock2D",
                 "DownEncoderBlock2D"], "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"]}"#,
@@ -344,6 +350,9 @@ mod tests {
             let flux = FluxConfig::read(&ConfigFile::parse("c", b"{}").unwrap()).unwrap();
             plan.activation_bytes(DType::F32, &flux, &vae)
         };
+        let bytes = |side| bytes_of(side, 1);
+        // Two replicas hold two pictures in the decoder.
+        assert_eq!(bytes_of(1024, 2) - bytes(1024), 1024 * 1024 * 640 * 4);
         // 640 channels of f32 and 15 bytes per pixel, and the latents.
         assert_eq!(bytes(1024), 1024 * 1024 * (640 * 4 + 15) + 4096 * 64 * 16);
         assert!(bytes(32768) > 4 * bytes(16384) - 1);
