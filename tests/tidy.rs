@@ -87,7 +87,8 @@ fn arrows_point_one_way() {
 fn every_crate_of_the_tree_has_its_arrows() {
     for entry in fs::read_dir(root()).expect("the root").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("xdit-") {
+        // A picture that the README's first command draws here has such a name too.
+        if name.starts_with("xdit-") && entry.path().is_dir() {
             assert!(
                 ARROWS.iter().any(|(n, _)| *n == name),
                 "{name}: add it to ARROWS"
