@@ -4,8 +4,19 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 dirty=()
 [ "${1:-}" = --allow-dirty ] && dirty=(--allow-dirty)
-cargo package --workspace --exclude xdit-tests "${dirty[@]}"
-for package in "${CARGO_TARGET_DIR:-target}"/package/xdit-*.crate; do
+# Cargo keeps what it unpacks by the path of the target folder, version by version, and never looks again. With a folder
+# that an earlier run had, a crate would be verified against that run's version of the others.
+target=$(mktemp -d)
+home=${CARGO_HOME:-$HOME/.cargo}
+clean() {
+    # Registries of paths begin with a dash; those made by this run are of no use to any other.
+    find "$home/registry" -mindepth 2 -maxdepth 2 -name '-*' -newer "$target/started" -exec rm -rf {} + || true
+    rm -rf "$target"
+}
+touch "$target/started"
+trap clean EXIT
+cargo package --workspace --exclude xdit-tests --target-dir "$target" "${dirty[@]}"
+for package in "$target"/package/xdit-*.crate; do
     bytes=$(stat -c %s "$package")
     echo "$(basename "$package"): $bytes bytes"
     [ "$bytes" -lt 10000000 ] || { echo "$package is too large" >&2; exit 1; }
