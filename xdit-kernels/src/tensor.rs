@@ -320,6 +320,20 @@ impl TensorMut {
         })
     }
 
+    /// What is written so far.
+    pub fn view(&self) -> View<'_> {
+        // SAFETY: the buffer holds numel elements, aligned to 64 bytes, which nobody writes while `self` is borrowed.
+        unsafe {
+            View::from_raw(
+                self.buffer.ptr(),
+                self.shape,
+                self.shape.contiguous_strides(),
+                self.dtype,
+                self.device,
+            )
+        }
+    }
+
     /// The whole, to write into.
     pub fn view_mut(&mut self) -> ViewMut<'_> {
         // SAFETY: the buffer holds numel elements, aligned to 64 bytes, and `self` is borrowed exclusively.

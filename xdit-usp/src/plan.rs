@@ -127,9 +127,11 @@ impl SequencePlan {
     ) -> Vec<Segment> {
         totals
             .iter()
-            .flat_map(|&total| {
+            .enumerate()
+            .flat_map(|(stream, &total)| {
                 let runs = self.runs(total, ring_rank, ulysses_rank);
                 runs.into_iter().map(move |run| Segment {
+                    stream,
                     start: run.start,
                     len: run.len,
                     total,
@@ -189,13 +191,13 @@ impl SequencePlan {
         }
     }
 
-    /// Checks that `segments` are what the plan deals to this rank; the streams' totals.
-    pub(crate) fn totals(
+    /// Checks that `segments` are what the plan deals to this rank; the streams, by number and total.
+    pub(crate) fn streams(
         &self,
         op: &'static str,
         segments: &[Segment],
         local: impl Fn(usize) -> Vec<Shard>,
-    ) -> Result<Vec<usize>> {
+    ) -> Result<Vec<(usize, usize)>> {
         let per_stream = self.runs_per_stream();
         let wrong = || {
             Error::shape(
@@ -207,18 +209,22 @@ impl SequencePlan {
         if segments.is_empty() || !segments.len().is_multiple_of(per_stream) {
             return Err(wrong());
         }
-        let mut totals = Vec::new();
+        let mut streams = Vec::new();
         for stream in segments.chunks(per_stream) {
-            let total = stream[0].total;
+            let Segment {
+                stream: id, total, ..
+            } = stream[0];
             let fits = local(total).iter().zip(stream).all(|(run, s)| {
-                run.len == s.len && (run.start == s.start || run.len == 0) && s.total == total
+                run.len == s.len
+                    && (run.start == s.start || run.len == 0)
+                    && (s.stream, s.total) == (id, total)
             });
             if !fits {
                 return Err(wrong());
             }
-            totals.push(total);
+            streams.push((id, total));
         }
-        Ok(totals)
+        Ok(streams)
     }
 
     /// Pairs of query and key that each ring rank computes for one causal stream of `total` rows.

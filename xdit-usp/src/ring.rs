@@ -18,7 +18,8 @@ const OP: &str = "ring";
 /// Over a group of one it is its inner attention exactly.
 ///
 /// # Collective
-/// Every rank of the group calls `attend` with the plan's chunks of the same streams.
+/// Every rank of the group calls `attend` with the plan's chunks of the same streams of keys. Queries are the rank's own affair:
+/// they may be other rows ([`AttnInput::keys`]).
 pub struct Ring<A> {
     group: Group,
     plan: SequencePlan,
@@ -131,18 +132,36 @@ impl<A: Attention> Ring<A> {
                 "a bias",
             ));
         }
-        let totals = plan.totals(OP, input.segments, |total| plan.chunks(total, me))?;
-        if input.mask.causal && totals.len() != 1 {
-            return Err(Error::shape(OP, "one stream under a causal mask", totals));
+        let chunks = |total| plan.chunks(total, me);
+        let of_keys = match input.keys {
+            [] => input.segments,
+            keys => keys,
+        };
+        let totals: Vec<usize> = plan
+            .streams(OP, of_keys, chunks)?
+            .into_iter()
+            .map(|(_, total)| total)
+            .collect();
+        if input.mask.causal && (totals.len() != 1 || of_keys != input.segments) {
+            return Err(Error::shape(
+                OP,
+                "one stream, of queries and keys alike, under a causal mask",
+                (input.segments, of_keys),
+            ));
         }
         // What rank r's block holds, run by run.
         let runs =
             |r: usize| -> Vec<Shard> { totals.iter().flat_map(|&t| plan.chunks(t, r)).collect() };
         let rows = |r: usize| -> usize { runs(r).iter().map(|s| s.len).sum() };
-        if input.q.dim(1) != rows(me) || input.k.dim(1) != rows(me) {
+        // Queries stay here: without a causal mask any number of them will do.
+        let queries = match of_keys == input.segments {
+            true => rows(me),
+            false => input.segments.iter().map(|s| s.len).sum(),
+        };
+        if input.q.dim(1) != queries || input.k.dim(1) != rows(me) {
             return Err(Error::shape(
                 OP,
-                format!("q, k and v of {} rows", rows(me)),
+                format!("q of {queries} rows, k and v of {}", rows(me)),
                 (input.q, input.k),
             ));
         }
@@ -233,6 +252,7 @@ impl<A: Attention> Ring<A> {
             k: block.k.view().narrow(1, k_at, key.len)?,
             v: block.v.view().narrow(1, k_at, key.len)?,
             segments: &[],
+            keys: &[],
             scale: input.scale,
             mask: Mask {
                 causal: input.mask.causal && key.start == query.start,

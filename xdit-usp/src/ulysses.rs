@@ -99,10 +99,10 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(plan: &SequencePlan, totals: &[usize], ring_rank: usize) -> Self {
+    fn new(plan: &SequencePlan, streams: &[(usize, usize)], ring_rank: usize) -> Self {
         let mut runs = vec![Vec::new(); plan.ulysses];
         let mut at = 0;
-        for &total in totals {
+        for &(_, total) in streams {
             let of_rank: Vec<Vec<Shard>> = (0..plan.ulysses)
                 .map(|u| plan.runs(total, ring_rank, u))
                 .collect();
@@ -164,8 +164,11 @@ impl<A: Attention> Ulysses<A> {
                 "a bias",
             ));
         }
-        let totals = plan.totals(OP, input.segments, |total| plan.runs(total, ring_rank, me))?;
-        let rows = Rows::new(&plan, &totals, ring_rank);
+        if !input.keys.is_empty() && input.keys != input.segments {
+            return Err(Error::shape(OP, "keys of the queries' rows", input.keys));
+        }
+        let streams = plan.streams(OP, input.segments, |total| plan.runs(total, ring_rank, me))?;
+        let rows = Rows::new(&plan, &streams, ring_rank);
         let (b, l, h, d) = (
             input.q.dim(0),
             input.q.dim(1),
@@ -259,12 +262,13 @@ impl<A: Attention> Ulysses<A> {
             }
         };
         let seen: Vec<bool> = mask.to_f32_vec().iter().map(|m| *m != 0.0).collect();
-        let segments = self.chunk_segments(&totals);
+        let segments = self.chunk_segments(&streams);
         let inner_input = AttnInput {
             q: q.view(),
             k: k.view(),
             v: v.view(),
             segments: &segments,
+            keys: &[],
             scale: input.scale,
             mask: Mask {
                 causal: input.mask.causal,
@@ -351,12 +355,13 @@ impl<A: Attention> Ulysses<A> {
     }
 
     /// What the gathered rows are: this ring rank's chunks of each stream.
-    fn chunk_segments(&self, totals: &[usize]) -> Vec<Segment> {
-        totals
+    fn chunk_segments(&self, streams: &[(usize, usize)]) -> Vec<Segment> {
+        streams
             .iter()
-            .flat_map(|&total| {
+            .flat_map(|&(stream, total)| {
                 let chunks = self.plan.chunks(total, self.ring_rank);
                 chunks.into_iter().map(move |c| Segment {
+                    stream,
                     start: c.start,
                     len: c.len,
                     total,

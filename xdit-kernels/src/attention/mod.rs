@@ -57,6 +57,8 @@ pub struct AttnInput<'a> {
     pub v: View<'a>,
     /// Which rows of each whole stream the local rows are, in order; empty stands for one whole stream.
     pub segments: &'a [Segment],
+    /// The same for the rows of `k` and `v` where they are not those of `q`; empty stands for `segments`.
+    pub keys: &'a [Segment],
     /// Factor of q kᵀ; `None` is 1/√d.
     pub scale: Option<f32>,
     /// Which keys a query sees, and what is added to the scores.
@@ -73,6 +75,7 @@ impl<'a> AttnInput<'a> {
             k: k.into(),
             v: v.into(),
             segments: &[],
+            keys: &[],
             scale: None,
             mask: Mask::default(),
             lse: true,
@@ -81,8 +84,10 @@ impl<'a> AttnInput<'a> {
 }
 
 /// The place of some local rows in a whole stream (text, image).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Segment {
+    /// Which of the model's streams, counted from 0.
+    pub stream: usize,
     /// Index in the whole stream of the first local row.
     pub start: usize,
     /// Number of local rows.
@@ -113,7 +118,7 @@ pub struct AttnOut {
     pub lse: Tensor,
 }
 
-/// Flash attention on the local keys: the bottom of every nest of wrappers. `segments` do not matter to it.
+/// Flash attention on the local keys: the bottom of every nest of wrappers. `segments` and `keys` do not matter to it.
 ///
 /// Online softmax over blocks of 256 keys (Dao et al., "FlashAttention", arXiv:2205.14135), so memory does not grow with
 /// lq · lk: keys and values are copied once into the layout of the matrix kernel, one kv head (up to 8 MiB) for each

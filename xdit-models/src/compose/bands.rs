@@ -174,6 +174,7 @@ impl Bands for BandRanks<'_> {
         let me = self.group.rank();
         let run = self.plan.runs(self.pixels(), me, 0)[0];
         let segment = Segment {
+            stream: 0,
             start: run.start,
             len: run.len,
             total: self.pixels(),

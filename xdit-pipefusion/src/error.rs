@@ -1,0 +1,34 @@
+/// What can go wrong: a plan that cannot be, or a rank that is lost.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Patches or stages that this image or model cannot be cut into.
+    #[error("{what}: {found}, but must be {allowed}")]
+    Plan {
+        /// What was to be cut.
+        what: &'static str,
+        /// What was asked for.
+        found: String,
+        /// What is possible.
+        allowed: String,
+    },
+    /// Communication failed.
+    #[error(transparent)]
+    Comm(#[from] xdit_comm::Error),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Kernel(#[from] xdit_kernels::Error),
+}
+
+/// A result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn plan(what: &'static str, found: impl ToString, allowed: impl ToString) -> Self {
+        Self::Plan {
+            what,
+            found: found.to_string(),
+            allowed: allowed.to_string(),
+        }
+    }
+}

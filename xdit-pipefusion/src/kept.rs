@@ -1,0 +1,67 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What the [`StaleKv`](crate::StaleKv)s of one rank hold, and what they have measured: a handle that they share with the
+/// [`Driver`](crate::Driver).
+///
+/// # Examples
+/// ```
+/// let kept = xdit_pipefusion::Kept::default();
+/// assert_eq!(kept.bytes(), 0);
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Kept(Arc<Mutex<Totals>>);
+
+#[derive(Debug, Default)]
+struct Totals {
+    bytes: usize,
+    change: Change,
+}
+
+/// How far keys and values are from those of the step before, as sums over sampled tokens of squares.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Change {
+    /// Of fresh − stale.
+    pub(crate) moved: f64,
+    /// Of the fresh.
+    pub(crate) norm: f64,
+}
+
+impl Change {
+    /// The relative L2 distance; `None` where nothing was compared.
+    pub(crate) fn relative(&self) -> Option<f32> {
+        (self.norm > 0.0).then(|| (self.moved / self.norm).sqrt() as f32)
+    }
+
+    pub(crate) fn add(&mut self, fresh: f32, stale: f32) {
+        let (fresh, stale) = (f64::from(fresh), f64::from(stale));
+        self.moved += (fresh - stale).powi(2);
+        self.norm += fresh.powi(2);
+    }
+}
+
+impl Kept {
+    fn lock(&self) -> MutexGuard<'_, Totals> {
+        // Sums stay sums whatever a panicking holder did.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of all keys and values that are kept.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    pub(crate) fn holds(&self, bytes: usize) {
+        self.lock().bytes += bytes;
+    }
+
+    pub(crate) fn changed(&self, change: Change) {
+        let total = &mut self.lock().change;
+        total.moved += change.moved;
+        total.norm += change.norm;
+    }
+
+    /// What was measured since it was last asked.
+    pub(crate) fn take_change(&self) -> Change {
+        std::mem::take(&mut self.lock().change)
+    }
+}

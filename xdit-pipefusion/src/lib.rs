@@ -1,0 +1,20 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod driver;
+mod error;
+mod kept;
+mod patches;
+mod schedule;
+mod stages;
+mod stale_kv;
+mod traffic;
+
+pub use driver::{Driver, Report, Sampler, Stage};
+pub use error::{Error, Result};
+pub use kept::Kept;
+pub use patches::PatchPlan;
+pub use schedule::{Part, Schedule, Turn};
+pub use stages::StagePlan;
+pub use stale_kv::StaleKv;
+pub use traffic::{StepTraffic, Traffic};

@@ -1,0 +1,103 @@
+use crate::{Error, Result};
+use xdit_comm::Shard;
+
+/// How the rows of an image are cut into patches: whole rows, and no patch has two rows more than another.
+///
+/// Rows are those of the grid of image tokens.
+///
+/// # Examples
+/// ```
+/// use xdit_pipefusion::PatchPlan;
+/// let patches = PatchPlan::new(7, 5, 3)?;
+/// let rows: Vec<_> = (0..3).map(|patch| patches.rows(patch).len).collect();
+/// assert_eq!(rows, [3, 2, 2]);
+/// assert_eq!((patches.tokens(1).start, patches.tokens(1).len), (15, 10));
+/// assert!(PatchPlan::new(7, 5, 8).is_err(), "a patch is never empty");
+/// # Ok::<(), xdit_pipefusion::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PatchPlan {
+    rows: usize,
+    row_tokens: usize,
+    count: usize,
+}
+
+impl PatchPlan {
+    /// `count` patches of `rows` rows of `row_tokens` tokens each.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] unless there is a row for each patch, and a patch.
+    pub fn new(rows: usize, row_tokens: usize, count: usize) -> Result<Self> {
+        if !(1..=rows).contains(&count) {
+            let allowed = format!("from 1 to {rows}, the rows of image tokens");
+            return Err(Error::plan("number of pipeline patches", count, allowed));
+        }
+        Ok(Self {
+            rows,
+            row_tokens,
+            count,
+        })
+    }
+
+    /// How many patches there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The tokens of the image.
+    pub fn image_tokens(&self) -> usize {
+        self.rows * self.row_tokens
+    }
+
+    /// The rows of a patch.
+    ///
+    /// # Panics
+    /// If there is no such patch.
+    pub fn rows(&self, patch: usize) -> Shard {
+        Shard::of(self.rows, self.count, patch)
+    }
+
+    /// The tokens of a patch: they follow each other in the image.
+    ///
+    /// # Panics
+    /// If there is no such patch.
+    pub fn tokens(&self, patch: usize) -> Shard {
+        let rows = self.rows(patch);
+        Shard {
+            start: rows.start * self.row_tokens,
+            len: rows.len * self.row_tokens,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn patches_are_even_and_cover_the_image(rows in 1usize..200, row_tokens in 1usize..9, cut in 0usize..200) {
+            let count = 1 + cut % rows;
+            let plan = PatchPlan::new(rows, row_tokens, count).unwrap();
+            let mut next = 0;
+            for patch in 0..count {
+                prop_assert_eq!(plan.tokens(patch).start, next);
+                next = plan.tokens(patch).end();
+                prop_assert!(plan.rows(patch).len >= 1);
+            }
+            prop_assert_eq!(next, plan.image_tokens());
+            let lens: Vec<_> = (0..count).map(|patch| plan.rows(patch).len).collect();
+            prop_assert!(lens.iter().max().unwrap() - lens.iter().min().unwrap() <= 1);
+        }
+    }
+
+    #[test]
+    fn no_patches_are_refused_with_the_number_allowed() {
+        let message = PatchPlan::new(4, 4, 0).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "number of pipeline patches: 0, but must be from 1 to 4, the rows of image tokens"
+        );
+    }
+}

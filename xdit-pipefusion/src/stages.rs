@@ -1,0 +1,186 @@
+use crate::{Error, Result};
+use std::ops::Range;
+
+/// Which blocks each stage of the pipeline computes: consecutive ones, at least one a stage.
+///
+/// # Examples
+/// ```
+/// use xdit_pipefusion::StagePlan;
+/// // The last block costs as much as the others together.
+/// let plan = StagePlan::balanced(&[1.0, 1.0, 1.0, 3.0], 2)?;
+/// assert_eq!(plan.counts(), [3, 1]);
+/// assert_eq!(plan.blocks(1), 3..4);
+/// assert!(StagePlan::explicit(&[4, 0], 4).is_err(), "a stage is never empty");
+/// # Ok::<(), xdit_pipefusion::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StagePlan {
+    /// The first block of each stage, then the number of blocks.
+    bounds: Vec<usize>,
+}
+
+impl StagePlan {
+    /// Blocks of these costs over `stages`, so that the most expensive stage costs as little as can be; of all such cuts
+    /// the one whose squared costs sum up to the least.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] unless there is a block for each stage, and a stage; or a cost is not a number from 0 up.
+    pub fn balanced(costs: &[f64], stages: usize) -> Result<Self> {
+        let blocks = costs.len();
+        check_count(blocks, stages)?;
+        if let Some(cost) = costs
+            .iter()
+            .find(|cost| !(cost.is_finite() && **cost >= 0.0))
+        {
+            return Err(Error::plan("cost of a block", cost, "a number from 0 up"));
+        }
+        let mut sums = vec![0.0; blocks + 1];
+        for (i, cost) in costs.iter().enumerate() {
+            sums[i + 1] = sums[i] + cost;
+        }
+        // best[i]: (worst stage, sum of squares, where the last stage begins) of blocks ..i over the stages so far.
+        let first = |i: usize| (sums[i], sums[i] * sums[i], 0);
+        let mut best: Vec<(f64, f64, usize)> = (0..=blocks).map(first).collect();
+        let mut cuts = vec![best.iter().map(|b| b.2).collect::<Vec<_>>()];
+        for stage in 1..stages {
+            let next: Vec<(f64, f64, usize)> = (0..=blocks)
+                .map(|end| {
+                    (stage..end)
+                        .map(|start| {
+                            let last = sums[end] - sums[start];
+                            let (worst, squares, _) = best[start];
+                            (worst.max(last), squares + last * last, start)
+                        })
+                        .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)))
+                        .unwrap_or((f64::INFINITY, f64::INFINITY, 0))
+                })
+                .collect();
+            cuts.push(next.iter().map(|b| b.2).collect());
+            best = next;
+        }
+        let mut bounds = vec![blocks];
+        for cut in cuts.iter().rev() {
+            bounds.push(cut[bounds[bounds.len() - 1]]);
+        }
+        bounds.reverse();
+        Ok(Self { bounds })
+    }
+
+    /// So many blocks each.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] unless there is a stage, no stage is empty and all stages together have `blocks` blocks.
+    pub fn explicit(counts: &[usize], blocks: usize) -> Result<Self> {
+        let total = counts
+            .iter()
+            .try_fold(0usize, |sum, count| sum.checked_add(*count));
+        if counts.is_empty() || counts.contains(&0) || total != Some(blocks) {
+            let allowed = format!("at least 1 each and {blocks} in all, the blocks of the model");
+            return Err(Error::plan(
+                "blocks of each stage",
+                format!("{counts:?}"),
+                allowed,
+            ));
+        }
+        let mut bounds = vec![0];
+        for count in counts {
+            bounds.push(bounds[bounds.len() - 1] + count);
+        }
+        Ok(Self { bounds })
+    }
+
+    /// How many stages there are.
+    pub fn count(&self) -> usize {
+        self.bounds.len() - 1
+    }
+
+    /// The blocks of a stage.
+    ///
+    /// # Panics
+    /// If there is no such stage.
+    pub fn blocks(&self, stage: usize) -> Range<usize> {
+        self.bounds[stage]..self.bounds[stage + 1]
+    }
+
+    /// How many blocks each stage has.
+    pub fn counts(&self) -> Vec<usize> {
+        (0..self.count())
+            .map(|stage| self.blocks(stage).len())
+            .collect()
+    }
+}
+
+fn check_count(blocks: usize, stages: usize) -> Result<()> {
+    if (1..=blocks).contains(&stages) {
+        return Ok(());
+    }
+    let allowed = format!("from 1 to {blocks}, the blocks of the model");
+    Err(Error::plan("number of pipeline stages", stages, allowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The least that the most expensive stage can cost, by trying every cut.
+    fn least(costs: &[f64], stages: usize) -> f64 {
+        if stages == 1 {
+            return costs.iter().sum();
+        }
+        (1..=costs.len() - (stages - 1))
+            .map(|end| {
+                let head: f64 = costs[..end].iter().sum();
+                head.max(least(&costs[end..], stages - 1))
+            })
+            .fold(f64::INFINITY, f64::min)
+    }
+
+    proptest! {
+        #[test]
+        fn no_cut_is_better(costs in prop::collection::vec(0u32..50, 1..9), cut in 0usize..9) {
+            let costs: Vec<f64> = costs.into_iter().map(f64::from).collect();
+            let stages = 1 + cut % costs.len();
+            let plan = StagePlan::balanced(&costs, stages).unwrap();
+            prop_assert_eq!(plan.count(), stages);
+            prop_assert_eq!(plan.counts().iter().sum::<usize>(), costs.len());
+            prop_assert!(plan.counts().iter().all(|count| *count >= 1));
+            let worst = (0..stages)
+                .map(|stage| costs[plan.blocks(stage)].iter().sum::<f64>())
+                .fold(0.0, f64::max);
+            prop_assert_eq!(worst, least(&costs, stages));
+        }
+    }
+
+    #[test]
+    fn equal_blocks_are_spread_evenly() {
+        // xDiT gives 57 blocks over 8 stages as 8 × 7 + 1, and leaves the sixteenth of 16 without any.
+        let flux = [1.0; 57];
+        let counts = StagePlan::balanced(&flux, 8).unwrap().counts();
+        assert!(
+            counts.iter().all(|count| [7, 8].contains(count)),
+            "{counts:?}"
+        );
+        let counts = StagePlan::balanced(&flux, 16).unwrap().counts();
+        assert!(
+            counts.iter().all(|count| [3, 4].contains(count)),
+            "{counts:?}"
+        );
+        assert_eq!(StagePlan::balanced(&flux, 57).unwrap().counts(), [1; 57]);
+    }
+
+    #[test]
+    fn what_cannot_be_cut_is_refused() {
+        for stages in [0, 4] {
+            let message = StagePlan::balanced(&[1.0; 3], stages)
+                .unwrap_err()
+                .to_string();
+            assert!(message.contains("from 1 to 3"), "{message}");
+        }
+        for counts in [&[][..], &[3, 0], &[1, 1], &[2, 2], &[usize::MAX, 4]] {
+            let message = StagePlan::explicit(counts, 3).unwrap_err().to_string();
+            assert!(message.contains("3 in all"), "{message}");
+        }
+        assert!(StagePlan::balanced(&[f64::NAN], 1).is_err());
+    }
+}

@@ -1,0 +1,280 @@
+use crate::Kept;
+use crate::kept::Change;
+use std::fmt;
+use xdit_kernels::attention::{Attention, AttnInput, AttnOut, Segment};
+use xdit_kernels::{Error, Result, TensorMut, View, layout};
+
+const OP: &str = "stale_kv";
+/// Of each stream every so many tokens are compared with those of the step before.
+const SAMPLE: usize = 16;
+
+/// Keys and values of all patches, kept from call to call: queries of one patch attend to the fresh ones of the patches seen
+/// in this step and to the last step's of the rest (PipeFusion, Fang et al., arXiv:2405.14430).
+///
+/// A call's [`Segment::stream`]s say which rows it brings. The first call brings every stream (text, then each patch) and
+/// fixes their order; a later one brings all of them, or some: their rows are replaced in place, and the inner attention gets
+/// the call's queries with the keys and values of all streams ([`AttnInput::keys`]). Over several ranks it stands between
+/// Ulysses and Ring, so that each rank keeps its heads of its ring's rows.
+///
+/// It belongs to one layer and one image: nothing of an image reaches the next.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::View;
+/// use xdit_kernels::attention::{Attention, AttnInput, Flash, Segment};
+/// use xdit_pipefusion::{Kept, StaleKv};
+/// let kept = Kept::default();
+/// let mut attention = StaleKv::new(Flash, kept.clone(), 1);
+/// let patch = |stream| Segment { stream, start: 0, len: 1, total: 1 };
+/// let ask = |attention: &mut StaleKv<Flash>, values: &[f32], segments: &[Segment]| {
+///     let shape = [1, values.len(), 1, 1];
+///     let zeros = vec![0.0; values.len()];
+///     let v = View::from_slice(values, shape)?;
+///     let k = View::from_slice(&zeros, shape)?;
+///     let input = AttnInput { segments, ..AttnInput::new(k, k, v) };
+///     Ok::<_, xdit_kernels::Error>(attention.attend(&input)?.out.to_f32_vec())
+/// };
+/// // Two patches of one token; keys of 0 make the output the mean of the values.
+/// assert_eq!(ask(&mut attention, &[1.0, 3.0], &[patch(0), patch(1)])?, [2.0, 2.0]);
+/// // Patch 0 alone sees itself as it is now and patch 1 as it was.
+/// assert_eq!(ask(&mut attention, &[5.0], &[patch(0)])?, [4.0]);
+/// assert_eq!(kept.bytes(), 2 * 2 * 4);
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+pub struct StaleKv<A> {
+    inner: A,
+    kept: Kept,
+    always_fresh: usize,
+    store: Option<Store>,
+}
+
+/// Keys and values `[b, l, h, d]` of this rank's rows of every stream.
+struct Store {
+    streams: Vec<Segment>,
+    k: TensorMut,
+    v: TensorMut,
+}
+
+impl<A> fmt::Debug for StaleKv<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let streams = self.store.as_ref().map_or(0, |store| store.streams.len());
+        write!(f, "StaleKv of {streams} streams")
+    }
+}
+
+impl<A> StaleKv<A> {
+    /// Keeps keys and values around `inner`. Streams below `always_fresh` come first in each step, so that no one ever uses
+    /// old rows of theirs: how much they change is not measured.
+    pub fn new(inner: A, kept: Kept, always_fresh: usize) -> Self {
+        Self {
+            inner,
+            kept,
+            always_fresh,
+            store: None,
+        }
+    }
+}
+
+impl Store {
+    fn new(input: &AttnInput<'_>) -> Result<Self> {
+        let copy = |x: View<'_>| {
+            let mut copy = TensorMut::zeros(x.shape(), x.dtype(), x.device())?;
+            layout::copy_into(x, copy.view_mut())?;
+            Ok::<_, Error>(copy)
+        };
+        Ok(Self {
+            streams: input.segments.to_vec(),
+            k: copy(input.k)?,
+            v: copy(input.v)?,
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        let k = self.k.view();
+        2 * k.numel() * k.dtype().size()
+    }
+
+    /// Replaces the rows that a call brings; how much those that may be used when they are old have changed.
+    fn replace(&mut self, input: &AttnInput<'_>, always_fresh: usize) -> Result<Change> {
+        let mut change = Change::default();
+        let mut from = 0;
+        for segment in input.segments {
+            let mut at = 0;
+            let mut kept = self.streams.iter();
+            loop {
+                match kept.next() {
+                    Some(stream) if stream == segment => break,
+                    Some(stream) => at += stream.len,
+                    None => {
+                        let want =
+                            format!("rows of the streams of the first call {:?}", self.streams);
+                        return Err(Error::shape(OP, want, input.segments));
+                    }
+                }
+            }
+            for (fresh, store) in [(input.k, &mut self.k), (input.v, &mut self.v)] {
+                let fresh = fresh.narrow(1, from, segment.len)?;
+                if segment.stream >= always_fresh {
+                    compare(
+                        fresh,
+                        store.view().narrow(1, at, segment.len)?,
+                        segment.start,
+                        &mut change,
+                    )?;
+                }
+                layout::copy_into(fresh, store.view_mut().narrow(1, at, segment.len)?)?;
+            }
+            from += segment.len;
+        }
+        Ok(change)
+    }
+}
+
+/// Adds up the change of sampled tokens. Which they are depends on their place in the stream alone, so that it is the same
+/// however the stream is cut over ranks.
+fn compare(fresh: View<'_>, stale: View<'_>, start: usize, change: &mut Change) -> Result<()> {
+    let first = start.next_multiple_of(SAMPLE) - start;
+    for row in (first..fresh.dim(1)).step_by(SAMPLE) {
+        let values = |x: View<'_>| Ok::<_, Error>(x.narrow(1, row, 1)?.to_tensor()?.to_f32_vec());
+        for (fresh, stale) in values(fresh)?.into_iter().zip(values(stale)?) {
+            change.add(fresh, stale);
+        }
+    }
+    Ok(())
+}
+
+impl<A: Attention> Attention for StaleKv<A> {
+    fn attend(&mut self, input: &AttnInput<'_>) -> Result<AttnOut> {
+        let rows: usize = input.segments.iter().map(|segment| segment.len).sum();
+        if rows != input.k.dim(1) || input.v.shape() != input.k.shape() {
+            return Err(Error::shape(
+                OP,
+                "segments of the rows of k and v",
+                (input.segments, input.k, input.v),
+            ));
+        }
+        if input.mask.causal || input.mask.key_mask.is_some() || input.mask.bias.is_some() {
+            return Err(Error::shape(
+                OP,
+                "no mask and no bias: they are not kept",
+                "one",
+            ));
+        }
+        let Some(store) = &mut self.store else {
+            let store = self.store.insert(Store::new(input)?);
+            self.kept.holds(store.bytes());
+            return self.inner.attend(input);
+        };
+        self.kept.changed(store.replace(input, self.always_fresh)?);
+        let keys = AttnInput {
+            k: store.k.view(),
+            v: store.v.view(),
+            keys: &store.streams,
+            ..*input
+        };
+        self.inner.attend(&keys)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xdit_kernels::attention::Flash;
+    use xdit_kernels::{DType, Device, Tensor};
+
+    fn segment(stream: usize, len: usize) -> Segment {
+        Segment {
+            stream,
+            start: 0,
+            len,
+            total: len,
+        }
+    }
+
+    fn tensor(rows: usize, seed: usize) -> Tensor {
+        let values: Vec<f32> = (0..2 * rows * 2 * 4)
+            .map(|i| ((i * 37 + seed * 101) as f32 * 0.7).sin())
+            .collect();
+        Tensor::from_slice(&values, [2, rows, 2, 4]).unwrap()
+    }
+
+    fn attend(
+        attention: &mut impl Attention,
+        x: &[Tensor; 3],
+        segments: &[Segment],
+    ) -> Result<AttnOut> {
+        let [q, k, v] = x;
+        attention.attend(&AttnInput {
+            segments,
+            ..AttnInput::new(q, k, v)
+        })
+    }
+
+    #[test]
+    fn a_patch_sees_itself_fresh_and_the_rest_as_kept() {
+        let streams = [segment(0, 3), segment(1, 5), segment(2, 4)];
+        let mut kept = StaleKv::new(Flash, Kept::default(), 2);
+        let first = [1, 2, 3].map(|seed| tensor(12, seed));
+        let whole = attend(&mut kept, &first, &streams).unwrap();
+        let plain = attend(&mut Flash, &first, &[]).unwrap();
+        assert_eq!(whole.out.as_bytes(), plain.out.as_bytes());
+
+        let fresh = [4, 5, 6].map(|seed| tensor(8, seed));
+        let got = attend(&mut kept, &fresh, &streams[..2]).unwrap();
+        let mixed = |i: usize| {
+            let old = first[i].view().narrow(1, 8, 4).unwrap();
+            Tensor::cat(&[fresh[i].view(), old], 1).unwrap()
+        };
+        let want = attend(&mut Flash, &[fresh[0].clone(), mixed(1), mixed(2)], &[]).unwrap();
+        assert_eq!(got.out.as_bytes(), want.out.as_bytes());
+
+        // The next step's whole turn replaces everything.
+        let again = [7, 8, 9].map(|seed| tensor(12, seed));
+        let got = attend(&mut kept, &again, &streams).unwrap();
+        let want = attend(&mut Flash, &again, &[]).unwrap();
+        assert_eq!(got.out.as_bytes(), want.out.as_bytes());
+    }
+
+    #[test]
+    fn change_is_that_of_streams_that_may_be_old() {
+        let streams = [segment(0, 3), segment(1, 5), segment(2, 4)];
+        let meter = Kept::default();
+        let mut kept = StaleKv::new(Flash, meter.clone(), 2);
+        let first = [1, 2, 3].map(|seed| tensor(12, seed));
+        attend(&mut kept, &first, &streams).unwrap();
+        assert_eq!(meter.take_change().relative(), None);
+        let fresh = [1, 2, 3].map(|seed| tensor(8, seed + 5));
+        attend(&mut kept, &fresh, &streams[..2]).unwrap();
+        assert_eq!(
+            meter.take_change().relative(),
+            None,
+            "text and patch 0 are never old"
+        );
+        let twice = |x: &Tensor| {
+            let values: Vec<f32> = x.to_f32_vec().iter().map(|v| 2.0 * v).collect();
+            Tensor::from_slice(&values, x.shape()).unwrap()
+        };
+        let last = [0, 1, 2].map(|i| twice(&first[i].narrow(1, 8, 4).unwrap()));
+        attend(&mut kept, &last, &streams[2..]).unwrap();
+        // Twice as large: half of the fresh value away.
+        let change = meter.take_change().relative().unwrap();
+        assert!((change - 0.5).abs() <= 1e-6, "{change}");
+        assert_eq!(meter.bytes(), 2 * 2 * 12 * 2 * 4 * 4);
+    }
+
+    #[test]
+    fn rows_that_were_never_kept_are_refused() {
+        let mut kept = StaleKv::new(Flash, Kept::default(), 0);
+        let x = [1, 2, 3].map(|seed| tensor(4, seed));
+        attend(&mut kept, &x, &[segment(0, 4)]).unwrap();
+        let error = attend(&mut kept, &x, &[segment(1, 4)])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("streams of the first call"), "{error}");
+        let other_batch = Tensor::zeros([1, 4, 2, 4], DType::F32, Device::cpu()).unwrap();
+        let x = [other_batch.clone(), other_batch.clone(), other_batch];
+        assert!(attend(&mut kept, &x, &[segment(0, 4)]).is_err());
+        let short = [1, 2, 3].map(|seed| tensor(3, seed));
+        assert!(attend(&mut kept, &short, &[segment(0, 4)]).is_err());
+    }
+}
