@@ -49,11 +49,15 @@ fn files_with(extensions: &[&str]) -> Vec<PathBuf> {
 }
 
 /// The crates in publishing order, each with the crates of this workspace it may depend on.
-const ARROWS: [(&str, &[&str]); 5] = [
+const ARROWS: [(&str, &[&str]); 6] = [
     ("xdit-kernels", &[]),
     ("xdit-comm", &["xdit-kernels"]),
     ("xdit-usp", &["xdit-kernels", "xdit-comm"]),
-    ("xdit-models", &["xdit-kernels", "xdit-comm", "xdit-usp"]),
+    ("xdit-pipefusion", &["xdit-kernels", "xdit-comm"]),
+    (
+        "xdit-models",
+        &["xdit-kernels", "xdit-comm", "xdit-usp", "xdit-pipefusion"],
+    ),
     ("xdit-cli", &["xdit-kernels", "xdit-comm", "xdit-models"]),
 ];
 

@@ -62,7 +62,7 @@ pub(super) fn forward(
                     text: &text_rows,
                     timestep: &[0.7],
                     guidance: Some(&[3500.0]),
-                    rotary: &rotary.part(text, image).map_err(told)?,
+                    rotary: &rotary.part(Some(text), &[(0, image)]).map_err(told)?,
                 };
                 black_box(
                     model

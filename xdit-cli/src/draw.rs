@@ -59,8 +59,13 @@ pub(crate) fn load(
     watch: &mut Watch,
 ) -> Result<Pipeline, Failure> {
     tracing::info!(model = model.record.name, dtype = %compute.dtype, device = %compute.device, threads = compute.threads, "load");
-    let pipeline = Pipeline::load(&model.source, &options(model, compute), watch)?;
-    Ok(pipeline.parallel(compute.parallel.clone())?)
+    let (options, parallel) = (options(model, compute), compute.parallel.clone());
+    Ok(Pipeline::load_over(
+        &model.source,
+        &options,
+        parallel,
+        watch,
+    )?)
 }
 
 /// What decides the pixels of image 0 of a run.
@@ -96,7 +101,12 @@ pub(crate) fn draw(
     watch: &mut Watch,
 ) -> Result<Drawn, Failure> {
     // What the configurations refuse is refused before any weight is read.
-    Pipeline::check(&model.source, &options(model, compute), request)?;
+    Pipeline::plan(
+        &model.source,
+        &options(model, compute),
+        request,
+        &compute.parallel,
+    )?;
     let pipeline = load(model, compute, watch)?;
     tracing::info!(images = request.image_count(), seeds = ?request.seeds, "generate");
     let output = pipeline.generate(request, watch)?;

@@ -4,14 +4,18 @@
 //! are this rank's, and return this rank's rows.
 
 mod bands;
+mod layout;
 
-use xdit_comm::{Axis, Degrees, DeviceMesh, Group, Shard, Spec, Stats};
-use xdit_kernels::attention::{Attention, Flash, Segment};
+use xdit_comm::{Axis, Degrees, DeviceMesh, Group, ReduceOp, Spec, Stats};
+use xdit_kernels::attention::{Attention, Flash};
 use xdit_kernels::{Tensor, View};
-use xdit_usp::{Order, SequencePlan, usp};
+use xdit_pipefusion::{Driver, Kept, PatchPlan, Schedule, StaleKv};
+use xdit_usp::{Order, Ring, SequencePlan, Ulysses, usp};
 
 use crate::error::Result;
 use crate::vae::VaeDecoder;
+
+pub(crate) use layout::Layout;
 
 /// One rank among those that make pictures together.
 #[derive(Debug)]
@@ -23,8 +27,11 @@ pub(crate) struct Team {
 #[derive(Debug)]
 struct Ranks {
     mesh: DeviceMesh,
-    /// The ranks that make the same pictures: those of one place on the data axis.
+    /// The ranks that make the same pictures: those of one place on the data axis. The first is the one that speaks for
+    /// them: of the last stage, where the latents are stepped.
     replica: Group,
+    /// The ranks of one stage, which have rows each: ulysses + U · ring.
+    sequence: Group,
     plan: SequencePlan,
 }
 
@@ -40,12 +47,17 @@ impl Team {
     /// Every rank of the world calls it with the same degrees.
     pub(crate) fn join(world: &Group, degrees: Degrees) -> Result<Self> {
         let mesh = DeviceMesh::new(world, degrees)?;
-        let replica = world.split(mesh.coord(Axis::Data), world.rank())?;
+        let rows = degrees.ring * degrees.ulysses;
+        let (stage, row) = (mesh.coord(Axis::Pipe), world.rank() % rows);
+        let order = (stage + 1) % degrees.pipe * rows + row;
+        let replica = world.split(mesh.coord(Axis::Data), order)?;
+        let sequence = world.split(world.rank() / rows, row)?;
         let plan = xdit_usp::plan(&mesh, Order::Contiguous);
         Ok(Self {
             ranks: Some(Ranks {
                 mesh,
                 replica,
+                sequence,
                 plan,
             }),
         })
@@ -53,9 +65,18 @@ impl Team {
 
     /// Which replica this rank belongs to.
     pub(crate) fn replica(&self) -> usize {
+        self.coord(Axis::Data)
+    }
+
+    /// Which stage this rank is.
+    pub(crate) fn stage(&self) -> usize {
+        self.coord(Axis::Pipe)
+    }
+
+    fn coord(&self, axis: Axis) -> usize {
         self.ranks
             .as_ref()
-            .map_or(0, |ranks| ranks.mesh.coord(Axis::Data))
+            .map_or(0, |ranks| ranks.mesh.coord(axis))
     }
 
     /// Whether this rank speaks for its replica.
@@ -65,8 +86,8 @@ impl Team {
             .is_none_or(|ranks| ranks.replica.rank() == 0)
     }
 
-    /// Whether streams are cut over several ranks.
-    pub(crate) fn shares_sequence(&self) -> bool {
+    /// Whether each picture is made by several ranks.
+    pub(crate) fn shares_pictures(&self) -> bool {
         self.ranks
             .as_ref()
             .is_some_and(|ranks| ranks.replica.world_size() > 1)
@@ -77,59 +98,112 @@ impl Team {
         self.ranks.as_ref().map(|ranks| ranks.mesh.world().stats())
     }
 
-    /// Attention over whole streams of which this rank holds some rows: the nest of strategies around the kernel.
-    pub(crate) fn attention(&self) -> Result<Box<dyn Attention>> {
-        Ok(match &self.ranks {
-            None => Box::new(Flash),
-            Some(ranks) => Box::new(usp(&ranks.mesh, Order::Contiguous, Flash)?),
-        })
-    }
-
-    /// Which rows of a stream of `total` this rank holds.
-    pub(crate) fn segment(&self, total: usize) -> Segment {
-        let rows = match &self.ranks {
-            None => Shard {
-                start: 0,
-                len: total,
-            },
-            Some(ranks) => ranks.rows(total, ranks.replica.rank()),
-        };
-        Segment {
-            start: rows.start,
-            len: rows.len,
-            total,
-        }
-    }
-
-    /// This rank's rows of a whole stream `[b, l, ..]`.
-    pub(crate) fn shard(&self, whole_blc: &Tensor) -> Result<Tensor> {
-        let Segment { start, len, total } = self.segment(whole_blc.dim(1));
-        if len == total {
-            return Ok(whole_blc.clone());
-        }
-        Ok(whole_blc.view().narrow(1, start, len)?.to_tensor()?)
-    }
-
-    /// The whole stream `[b, total, ..]`, on every rank, from the rows of each.
+    /// Whether `wish` is true on any rank of the replica.
     ///
     /// # Collective
     /// Every rank of a replica calls it.
-    pub(crate) fn gather(&self, rows_blc: Tensor, total: usize) -> Result<Tensor> {
-        let Some(ranks) = self.ranks.as_ref().filter(|_| self.shares_sequence()) else {
-            return Ok(rows_blc);
+    pub(crate) fn any(&self, wish: bool) -> Result<bool> {
+        let Some(ranks) = self.ranks.as_ref().filter(|_| self.shares_pictures()) else {
+            return Ok(wish);
         };
-        let expected: Vec<Spec> = (0..ranks.replica.world_size())
+        let mine = Tensor::from_slice(&[f32::from(u8::from(wish))], [1])?;
+        let most = ranks.replica.all_reduce(&mine, ReduceOp::Max)?;
+        Ok(most.to_f32_vec() == [1.0])
+    }
+
+    /// Attention over whole streams of which this rank holds some rows: the nest of strategies around the kernel. With
+    /// several patches keys and values are `kept`.
+    pub(crate) fn attention(&self, patches: usize, kept: &Kept) -> Result<Box<dyn Attention>> {
+        Ok(match (&self.ranks, patches) {
+            (None, 1) => Box::new(Flash),
+            (None, _) => Box::new(StaleKv::new(Flash, kept.clone(), ALWAYS_FRESH)),
+            (Some(ranks), 1) => Box::new(usp(&ranks.mesh, Order::Contiguous, Flash)?),
+            (Some(ranks), _) => {
+                let ring = Ring::new(ranks.mesh.group(Axis::Ring).clone(), ranks.plan, Flash)?;
+                Box::new(Ulysses::new(
+                    ranks.mesh.group(Axis::Ulysses).clone(),
+                    ranks.plan,
+                    ranks.mesh.coord(Axis::Ring),
+                    StaleKv::new(ring, kept.clone(), ALWAYS_FRESH),
+                )?)
+            }
+        })
+    }
+
+    /// The denoising loop over this rank's replica.
+    pub(crate) fn driver(&self, schedule: Schedule, max_drift: Option<f32>, kept: &Kept) -> Driver {
+        let groups = self
+            .ranks
+            .as_ref()
+            .map(|ranks| (ranks.mesh.group(Axis::Pipe), &ranks.replica));
+        Driver {
+            schedule,
+            pipe: groups.map(|(pipe, _)| pipe.clone()),
+            replica: groups.map(|(_, replica)| replica.clone()),
+            max_drift,
+            kept: kept.clone(),
+        }
+    }
+
+    /// Which rows this rank holds of a text of `text_len` tokens and of each patch.
+    pub(crate) fn layout(&self, text_len: usize, patches: PatchPlan) -> Layout {
+        let plan = self.ranks.as_ref().map(|ranks| ranks.plan);
+        let rank = self.ranks.as_ref().map_or(0, |ranks| ranks.sequence.rank());
+        Layout::new(plan, rank, text_len, patches)
+    }
+
+    /// The whole `[b, image tokens, ..]`, on every rank of a stage, from each one's rows of every patch.
+    ///
+    /// # Collective
+    /// Every rank of a stage calls it.
+    pub(crate) fn gather(&self, layout: &Layout, patches: &[Tensor]) -> Result<Tensor> {
+        let views: Vec<View<'_>> = patches.iter().map(Tensor::view).collect();
+        let rows = match patches {
+            [one] => one.clone(),
+            _ => Tensor::cat(&views, 1)?,
+        };
+        let Some(ranks) = self
+            .ranks
+            .as_ref()
+            .filter(|ranks| ranks.sequence.world_size() > 1)
+        else {
+            return Ok(rows);
+        };
+        let expected: Vec<Spec> = (0..ranks.sequence.world_size())
             .map(|rank| {
-                let mut shape = rows_blc.shape().to_vec();
-                shape[1] = ranks.rows(total, rank).len;
-                Spec::new(shape.as_slice(), rows_blc.dtype())
+                let mut shape = rows.shape().to_vec();
+                shape[1] = layout.image_rows_of(rank);
+                Spec::new(shape.as_slice(), rows.dtype())
             })
             .collect();
-        let parts = ranks.replica.all_gather(&rows_blc, &expected)?;
-        let views: Vec<View<'_>> = parts.iter().map(Tensor::view).collect();
-        Ok(Tensor::cat(&views, 1)?.on(rows_blc.device()))
+        let parts = ranks.sequence.all_gather(&rows, &expected)?;
+        Ok(layout.assemble(&parts)?.on(rows.device()))
+    }
+
+    /// What the last stage has, on every stage.
+    ///
+    /// # Collective
+    /// Every rank of a replica calls it; those of the last stage with the tensor, whose spec all know.
+    pub(crate) fn from_last_stage(&self, made: Option<Tensor>, spec: Spec) -> Result<Tensor> {
+        let pipe = self
+            .ranks
+            .as_ref()
+            .map(|ranks| ranks.mesh.group(Axis::Pipe));
+        match (pipe.filter(|pipe| pipe.world_size() > 1), made) {
+            (None, Some(made)) => Ok(made),
+            (None, None) => {
+                Err(xdit_kernels::Error::shape("stages", "a last stage", "none").into())
+            }
+            (Some(pipe), made) => {
+                let last = pipe.world_size() - 1;
+                Ok(pipe.broadcast(made.as_ref(), spec, last)?)
+            }
+        }
     }
 }
+
+/// Streams that come first in every step: text and the first patch.
+const ALWAYS_FRESH: usize = 2;
 
 impl Team {
     /// The pictures of latents `[b, h, w, c]`, on the rank that speaks for the replica; every rank decodes a band of rows.
@@ -145,16 +219,5 @@ impl Team {
             None => decoder.forward(latents_bhwc, &mut ()).map(Some),
             Some(ranks) => decoder.forward_over(latents_bhwc, &ranks.replica),
         }
-    }
-}
-
-impl Ranks {
-    /// The rows of a stream that a rank of the replica holds. Ranks are `ulysses + U · ring`, so that their rows follow
-    /// each other.
-    fn rows(&self, total: usize, rank: usize) -> Shard {
-        let runs = self
-            .plan
-            .runs(total, rank / self.plan.ulysses, rank % self.plan.ulysses);
-        runs[0]
     }
 }

@@ -254,6 +254,34 @@ impl Error {
     }
 }
 
+impl From<xdit_pipefusion::Error> for Error {
+    fn from(error: xdit_pipefusion::Error) -> Self {
+        use xdit_pipefusion::{Error as Pipeline, What};
+        match error {
+            Pipeline::Plan {
+                what,
+                found,
+                allowed,
+            } => {
+                let argument = match what {
+                    What::Patches => "num_pipeline_patch",
+                    What::Stages => "pipefusion_parallel_degree",
+                    What::Blocks => "attn_layer_num_for_pp",
+                    _ => "pipefusion",
+                };
+                Self::invalid(argument, found, allowed)
+            }
+            Pipeline::Comm(error) => Self::Comm(error),
+            Pipeline::Kernel(error) => Self::Kernel(error),
+            other => Self::Kernel(xdit_kernels::Error::shape(
+                "pipefusion",
+                "a known error",
+                other,
+            )),
+        }
+    }
+}
+
 impl From<xdit_comm::Error> for Error {
     fn from(error: xdit_comm::Error) -> Self {
         Self::Comm(error)

@@ -29,8 +29,89 @@ pub struct Parallel {
     pub degrees: Degrees,
     /// What the ranks are.
     pub backend: RankBackend,
+    /// How stages of a pipeline work, with more than one on the axis `pipe`; or patches by themselves.
+    pub pipefusion: PipeFusion,
     /// Whether the ranks of a replica decode row bands of each picture together; otherwise its first rank decodes alone.
     pub vae: bool,
+}
+
+/// How the blocks of a model are spread over the stages of a pipeline, and the image over patches (PipeFusion, Fang et al.,
+/// arXiv:2405.14430). After the warm-up each patch attends to keys and values of the step before where those of this step
+/// are not there yet: the image differs a little from that of one rank.
+///
+/// # Examples
+/// ```
+/// use xdit_comm::Degrees;
+/// use xdit_models::{Parallel, PipeFusion};
+/// let pipefusion = PipeFusion::default().patches(4).warmup_steps(2).max_drift(0.2);
+/// let degrees = Degrees { pipe: 2, ulysses: 2, ..Degrees::default() };
+/// assert!(Parallel::threads(degrees).pipefusion(pipefusion).check().is_ok());
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct PipeFusion {
+    /// Patches of the image; as many as stages when `None`. With one, and with one stage, nothing is lossy.
+    pub patches: Option<usize>,
+    /// Steps at the start that run whole. The first always does.
+    pub warmup_steps: usize,
+    /// Which blocks each stage has.
+    pub stages: StageSplit,
+    /// Runs a step whole when keys and values had changed by more than this (relative L2) in the step before the last.
+    pub max_drift: Option<f32>,
+}
+
+/// How blocks are shared out over stages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StageSplit {
+    /// So that each has about as many FLOPs in a step.
+    Flops,
+    /// So that each has about as many bytes of parameters.
+    Memory,
+    /// So many blocks each.
+    Blocks(Vec<usize>),
+}
+
+impl Default for PipeFusion {
+    /// As many patches as stages, one whole step, stages of equal FLOPs.
+    fn default() -> Self {
+        Self {
+            patches: None,
+            warmup_steps: 1,
+            stages: StageSplit::Flops,
+            max_drift: None,
+        }
+    }
+}
+
+impl PipeFusion {
+    /// Sets the number of patches.
+    #[must_use]
+    pub fn patches(mut self, patches: usize) -> Self {
+        self.patches = Some(patches);
+        self
+    }
+
+    /// Sets the steps that run whole.
+    #[must_use]
+    pub fn warmup_steps(mut self, steps: usize) -> Self {
+        self.warmup_steps = steps;
+        self
+    }
+
+    /// Sets the blocks of each stage.
+    #[must_use]
+    pub fn stages(mut self, stages: StageSplit) -> Self {
+        self.stages = stages;
+        self
+    }
+
+    /// Sets the drift above which a step runs whole.
+    #[must_use]
+    pub fn max_drift(mut self, drift: f32) -> Self {
+        self.max_drift = Some(drift);
+        self
+    }
 }
 
 /// What ranks are.
@@ -62,6 +143,7 @@ impl Parallel {
         Self {
             degrees,
             backend: RankBackend::Threads { deadline: DEADLINE },
+            pipefusion: PipeFusion::default(),
             vae: true,
         }
     }
@@ -72,6 +154,7 @@ impl Parallel {
         Self {
             degrees,
             backend: RankBackend::Group(group),
+            pipefusion: PipeFusion::default(),
             vae: true,
         }
     }
@@ -82,6 +165,13 @@ impl Parallel {
         if let RankBackend::Threads { deadline } = &mut self.backend {
             *deadline = limit;
         }
+        self
+    }
+
+    /// Sets how stages and patches work.
+    #[must_use]
+    pub fn pipefusion(mut self, pipefusion: PipeFusion) -> Self {
+        self.pipefusion = pipefusion;
         self
     }
 
@@ -102,6 +192,22 @@ impl Parallel {
         match self.backend {
             RankBackend::Threads { .. } => self.degrees.data,
             RankBackend::Group(_) => 1,
+        }
+    }
+
+    /// How many processes the ranks are.
+    pub(crate) fn processes(&self) -> usize {
+        match &self.backend {
+            RankBackend::Threads { .. } => 1,
+            RankBackend::Group(group) => group.world_size(),
+        }
+    }
+
+    /// The stage that this process is, where it is one rank of a pipeline.
+    pub(crate) fn stage_here(&self) -> Option<usize> {
+        match &self.backend {
+            RankBackend::Threads { .. } => None,
+            RankBackend::Group(group) => Some(self.degrees.coord(group.rank(), Axis::Pipe)),
         }
     }
 
@@ -134,15 +240,19 @@ impl Parallel {
             ))));
         }
         degrees.check(world)?;
-        for (argument, degree) in [
-            ("cfg_degree", degrees.cfg),
-            ("pipefusion_parallel_degree", degrees.pipe),
-        ] {
-            if degree != 1 {
-                return Err(Error::invalid(argument, degree, "1 in this version"));
-            }
+        if degrees.cfg != 1 {
+            return Err(Error::invalid(
+                "cfg_degree",
+                degrees.cfg,
+                "1 in this version",
+            ));
         }
-        Ok(())
+        match self.pipefusion.max_drift {
+            Some(drift) if !(drift >= 0.0) => {
+                Err(Error::invalid("max_drift", drift, "a number from 0 up"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What `work` returns on each rank that this process runs, by rank. `threads` are dealt out among ranks that are
@@ -225,6 +335,9 @@ impl fmt::Display for Place {
 
 #[cfg(test)]
 mod tests {
+    use xdit_kernels::Tensor;
+    use xdit_pipefusion::{Part, PatchPlan};
+
     use super::*;
     use crate::error::ErrorCategory;
 
@@ -235,6 +348,19 @@ mod tests {
             ..Degrees::default()
         })
         .deadline(Duration::from_secs(5))
+    }
+
+    /// Of a stream of four.
+    fn first_row(team: &Team) -> usize {
+        let patches = PatchPlan::new(1, 1, 1).unwrap();
+        team.layout(4, patches).text(Part::Whole).unwrap().start
+    }
+
+    /// The text of four tokens, each rank giving one.
+    fn gather(team: &Team) -> Result<Tensor> {
+        let patches = PatchPlan::new(4, 1, 1).unwrap();
+        let mine = Tensor::from_slice(&[0f32], [1, 1])?;
+        team.gather(&team.layout(1, patches), &[mine])
     }
 
     #[test]
@@ -251,12 +377,12 @@ mod tests {
 
     #[test]
     fn the_rank_that_fails_is_named_with_its_place() {
-        let fail = |team: &Team| match team.segment(4).start {
+        let fail = |team: &Team| match first_row(team) {
             3 => Err(Error::OutOfMemory {
                 what: "a test".into(),
                 bytes: 7,
             }),
-            _ => team.gather(xdit_kernels::Tensor::from_slice(&[0f32], [1, 1])?, 4),
+            _ => gather(team),
         };
         let error = two_by_two().run(1, fail).unwrap_err();
         assert_eq!(
@@ -269,8 +395,8 @@ mod tests {
     #[test]
     fn a_rank_that_panics_is_named_too() {
         let panics = |team: &Team| {
-            assert!(team.segment(4).start != 2, "as planned");
-            team.gather(xdit_kernels::Tensor::from_slice(&[0f32], [1, 1])?, 4)
+            assert!(first_row(team) != 2, "as planned");
+            gather(team)
         };
         let error = two_by_two().run(1, panics).unwrap_err();
         let message = error.to_string();
@@ -298,11 +424,13 @@ mod tests {
             ..Degrees::default()
         });
         assert!(many.contains("at most 1024"), "{many}");
-        let pipe = plan(Degrees {
-            pipe: 2,
+        let cfg = plan(Degrees {
+            cfg: 2,
             ..Degrees::default()
         });
-        assert!(pipe.contains("pipefusion_parallel_degree"), "{pipe}");
+        assert!(cfg.contains("cfg_degree"), "{cfg}");
+        let drift = two_by_two().pipefusion(PipeFusion::default().max_drift(f32::NAN));
+        assert!(drift.check().unwrap_err().to_string().contains("max_drift"));
         assert!(two_by_two().check().is_ok());
     }
 }

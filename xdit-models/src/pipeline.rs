@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use xdit_comm::Stats;
 use xdit_kernels::{DType, Device, Tensor};
+use xdit_pipefusion::Report;
 
 use crate::error::{Error, Result};
 use crate::flux::FluxPipeline;
@@ -14,6 +15,7 @@ use crate::model_index::{ModelIndex, PipelineClass};
 use crate::observer::Observer;
 use crate::parallel::{Parallel, RankBackend};
 use crate::request::{Defaults, Request};
+use crate::run_plan::{RankMemory, RunPlan};
 use crate::source::ModelSource;
 
 /// How a pipeline is loaded.
@@ -63,6 +65,10 @@ pub struct Output {
     pub width: usize,
     /// What each rank sent, by rank; empty when there was one.
     pub communication: Vec<Stats>,
+    /// What each rank that had images held, by rank.
+    pub memory: Vec<RankMemory>,
+    /// What each replica that had images has measured and done, by replica: drift where patches were several.
+    pub pipefusion: Vec<Report>,
 }
 
 /// A loaded pipeline of any supported class.
@@ -108,23 +114,40 @@ impl Pipeline {
         options: &LoadOptions,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
+        Self::load_over(source, options, Parallel::default(), observer)
+    }
+
+    /// The pipeline in `source`, spread over ranks. A process that is one rank of several stages (a
+    /// [`RankBackend::Group`]) reads its stage's tensors only, when its first call has told which they are.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load) and [`parallel`](Self::parallel).
+    pub fn load_over(
+        source: &ModelSource,
+        options: &LoadOptions,
+        parallel: Parallel,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        parallel.check()?;
         let pool = pool(options.threads, "xdit")?;
         let model = pool.install(|| {
             Ok(match ModelIndex::read(source)?.pipeline {
                 PipelineClass::Flux => {
-                    Model::Flux(Box::new(FluxPipeline::load(source, options, observer)?))
+                    let one_stage = parallel.degrees.pipe > 1 && parallel.stage_here().is_some();
+                    let pipeline = FluxPipeline::load(source, options, one_stage, observer)?;
+                    Model::Flux(Box::new(pipeline))
                 }
             })
         });
         Ok(Self {
             model: model.map_err(named_memory)?,
             pool,
-            parallel: Parallel::default(),
+            parallel,
         })
     }
 
-    /// Whether the pipeline in `source` can draw what `request` asks for: told from its configurations, before any
-    /// weight is read.
+    /// What the pipeline in `source` would do for `request` on these ranks: told from its configurations, before any weight
+    /// is read.
     ///
     /// # Errors
     /// As [`Pipeline::load`] for configurations, as [`Pipeline::generate`] for the request.
@@ -132,15 +155,26 @@ impl Pipeline {
     /// # Examples
     /// ```
     /// # #[cfg(feature = "demo")] {
-    /// use xdit_models::{LoadOptions, ModelSource, Pipeline, Request};
-    /// let small = Request::new(["a red circle"]).height(8);
-    /// let refused = Pipeline::check(&ModelSource::demo(), &LoadOptions::default(), &small);
+    /// use xdit_comm::Degrees;
+    /// use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request};
+    /// let parallel = Parallel::threads(Degrees { pipe: 2, ..Degrees::default() });
+    /// let plan = |request| Pipeline::plan(&ModelSource::demo(), &LoadOptions::default(), &request, &parallel);
+    /// let stages = plan(Request::new(["a red circle"]))?.stages;
+    /// assert_eq!(stages[0].blocks.end, stages[1].blocks.start);
+    /// let refused = plan(Request::new(["a red circle"]).height(8));
     /// assert!(refused.is_err_and(|error| error.to_string().starts_with("`height` = 8")));
     /// # }
+    /// # Ok::<(), xdit_models::Error>(())
     /// ```
-    pub fn check(source: &ModelSource, options: &LoadOptions, request: &Request) -> Result<()> {
+    pub fn plan(
+        source: &ModelSource,
+        options: &LoadOptions,
+        request: &Request,
+        parallel: &Parallel,
+    ) -> Result<RunPlan> {
+        parallel.check()?;
         match ModelIndex::read(source)?.pipeline {
-            PipelineClass::Flux => FluxPipeline::check(source, options, request),
+            PipelineClass::Flux => FluxPipeline::plan(source, options, request, parallel),
         }
     }
 

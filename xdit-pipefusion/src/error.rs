@@ -1,3 +1,30 @@
+use std::fmt;
+
+/// What a plan cuts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum What {
+    /// The image, into patches.
+    Patches,
+    /// The model, into stages.
+    Stages,
+    /// The blocks that each stage is given.
+    Blocks,
+    /// What blocks cost.
+    Costs,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Patches => "number of pipeline patches",
+            Self::Stages => "number of pipeline stages",
+            Self::Blocks => "blocks of each stage",
+            Self::Costs => "cost of a block",
+        })
+    }
+}
+
 /// What can go wrong: a plan that cannot be, or a rank that is lost.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -6,7 +33,7 @@ pub enum Error {
     #[error("{what}: {found}, but must be {allowed}")]
     Plan {
         /// What was to be cut.
-        what: &'static str,
+        what: What,
         /// What was asked for.
         found: String,
         /// What is possible.
@@ -24,7 +51,7 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    pub(crate) fn plan(what: &'static str, found: impl ToString, allowed: impl ToString) -> Self {
+    pub(crate) fn plan(what: What, found: impl ToString, allowed: impl ToString) -> Self {
         Self::Plan {
             what,
             found: found.to_string(),

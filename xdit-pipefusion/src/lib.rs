@@ -11,7 +11,7 @@ mod stale_kv;
 mod traffic;
 
 pub use driver::{Driver, Report, Sampler, Stage};
-pub use error::{Error, Result};
+pub use error::{Error, Result, What};
 pub use kept::Kept;
 pub use patches::PatchPlan;
 pub use schedule::{Part, Schedule, Turn};

@@ -1,4 +1,4 @@
-use crate::{Error, Result};
+use crate::{Error, Result, error::What};
 use xdit_comm::Shard;
 
 /// How the rows of an image are cut into patches: whole rows, and no patch has two rows more than another.
@@ -30,7 +30,7 @@ impl PatchPlan {
     pub fn new(rows: usize, row_tokens: usize, count: usize) -> Result<Self> {
         if !(1..=rows).contains(&count) {
             let allowed = format!("from 1 to {rows}, the rows of image tokens");
-            return Err(Error::plan("number of pipeline patches", count, allowed));
+            return Err(Error::plan(What::Patches, count, allowed));
         }
         Ok(Self {
             rows,

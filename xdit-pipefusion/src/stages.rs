@@ -1,4 +1,4 @@
-use crate::{Error, Result};
+use crate::{Error, Result, error::What};
 use std::ops::Range;
 
 /// Which blocks each stage of the pipeline computes: consecutive ones, at least one a stage.
@@ -32,7 +32,7 @@ impl StagePlan {
             .iter()
             .find(|cost| !(cost.is_finite() && **cost >= 0.0))
         {
-            return Err(Error::plan("cost of a block", cost, "a number from 0 up"));
+            return Err(Error::plan(What::Costs, cost, "a number from 0 up"));
         }
         let mut sums = vec![0.0; blocks + 1];
         for (i, cost) in costs.iter().enumerate() {
@@ -76,11 +76,7 @@ impl StagePlan {
             .try_fold(0usize, |sum, count| sum.checked_add(*count));
         if counts.is_empty() || counts.contains(&0) || total != Some(blocks) {
             let allowed = format!("at least 1 each and {blocks} in all, the blocks of the model");
-            return Err(Error::plan(
-                "blocks of each stage",
-                format!("{counts:?}"),
-                allowed,
-            ));
+            return Err(Error::plan(What::Blocks, format!("{counts:?}"), allowed));
         }
         let mut bounds = vec![0];
         for count in counts {
@@ -115,7 +111,7 @@ fn check_count(blocks: usize, stages: usize) -> Result<()> {
         return Ok(());
     }
     let allowed = format!("from 1 to {blocks}, the blocks of the model");
-    Err(Error::plan("number of pipeline stages", stages, allowed))
+    Err(Error::plan(What::Stages, stages, allowed))
 }
 
 #[cfg(test)]

@@ -17,11 +17,18 @@ use crate::weights::Scope;
 /// Added to every variance and mean square in the transformer.
 pub(crate) const EPS: f32 = 1e-6;
 /// Width of the feed-forward layers, in multiples of the residual stream's.
-const MLP_RATIO: usize = 4;
+pub(crate) const MLP_RATIO: usize = 4;
 
 /// One vector `[b, c]` out of the concatenation `[b, n·c]` that a modulation layer makes.
 pub(crate) fn chunk(modulation_bc: &Tensor, index: usize, channels: usize) -> Result<View<'_>> {
     Ok(modulation_bc.view().narrow(1, index * channels, channels)?)
+}
+
+/// Bytes of packed layers and of tensors.
+pub(crate) fn byte_len(linears: &[&Linear], tensors: &[&Tensor]) -> usize {
+    let linears: usize = linears.iter().map(|linear| linear.byte_len()).sum();
+    let tensors: usize = tensors.iter().map(|tensor| tensor.as_bytes().len()).sum();
+    linears + tensors
 }
 
 /// `FluxTransformerBlock`: text and image keep weights of their own and meet in attention.
@@ -64,6 +71,17 @@ impl Stream {
             ff_in: packing.linear(&ff.child("0.proj"), [MLP_RATIO * c, c], true)?,
             ff_out: packing.linear(&ff.child("2"), [c, MLP_RATIO * c], true)?,
         })
+    }
+
+    fn byte_len(&self) -> usize {
+        let linears = [
+            &self.modulation,
+            &self.qkv,
+            &self.out,
+            &self.ff_in,
+            &self.ff_out,
+        ];
+        byte_len(&linears, &[&self.norm_q, &self.norm_k])
     }
 
     /// Queries, keys and values of this stream, into rows `start..` of the joint ones.
@@ -147,33 +165,43 @@ impl DoubleBlock {
         ])
     }
 
-    /// Image and text streams after the block; `offer` sees attention after its output projection's input.
+    /// Image and text streams after the block. Without text its keys and values are attention's to know.
     pub(crate) fn forward(
         &self,
         image_blc: &Tensor,
-        text_blc: &Tensor,
+        text_blc: Option<&Tensor>,
         modulation: &[Tensor; 2],
         rope: &RotaryTables,
         attention: &mut dyn Attention,
-    ) -> Result<[Tensor; 2]> {
-        let (text_len, image_len) = (text_blc.dim(1), image_blc.dim(1));
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let text_len = text_blc.map_or(0, |text| text.dim(1));
+        let image_len = image_blc.dim(1);
         let mut joint = Joint::new(image_blc, text_len + image_len, self.heads)?;
-        self.text
-            .project(text_blc, &modulation[1], rope, 0, &mut joint)?;
+        if let Some(text_blc) = text_blc {
+            self.text
+                .project(text_blc, &modulation[1], rope, 0, &mut joint)?;
+        }
         self.image
             .project(image_blc, &modulation[0], rope, text_len, &mut joint)?;
         let attn_blc = joint.attend(attention, rope)?;
-        let text = self.text.finish(
-            text_blc,
-            &modulation[1],
-            attn_blc.view().narrow(1, 0, text_len)?,
-        )?;
+        let text = match text_blc {
+            None => None,
+            Some(text_blc) => {
+                let attn_blc = attn_blc.view().narrow(1, 0, text_len)?;
+                Some(self.text.finish(text_blc, &modulation[1], attn_blc)?)
+            }
+        };
         let image = self.image.finish(
             image_blc,
             &modulation[0],
             attn_blc.view().narrow(1, text_len, image_len)?,
         )?;
-        Ok([image, text])
+        Ok((image, text))
+    }
+
+    /// Bytes that it holds.
+    pub(crate) fn byte_len(&self) -> usize {
+        self.image.byte_len() + self.text.byte_len()
     }
 }
 
@@ -210,6 +238,12 @@ impl SingleBlock {
             out: packing.linear(&scope.child("proj_out"), [c, (1 + MLP_RATIO) * c], true)?,
             heads: config.num_attention_heads,
         })
+    }
+
+    /// Bytes that it holds.
+    pub(crate) fn byte_len(&self) -> usize {
+        let linears = [&self.modulation, &self.qkv, &self.mlp, &self.out];
+        byte_len(&linears, &[&self.norm_q, &self.norm_k])
     }
 
     /// Shift, scale and gate: `[b, 3c]`.

@@ -1,11 +1,12 @@
 //! The parts of a Flux pipeline: loading them, and the embeddings of prompts.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use xdit_kernels::{DType, Tensor};
 
-use super::FluxTransformer;
 use super::configs::Configs;
+use super::{FluxTransformer, costs};
 use crate::error::{Error, Result};
 use crate::layers::Packing;
 use crate::memory;
@@ -67,6 +68,7 @@ impl Components {
     pub(crate) fn load(
         source: &ModelSource,
         options: &LoadOptions,
+        one_stage: bool,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         let _span = tracing::info_span!("load").entered();
@@ -94,12 +96,24 @@ impl Components {
             }
             return Ok(components);
         }
+        if one_stage {
+            // Which blocks they are is not known yet.
+            components.open(PAINTER)?;
+            let of_encoders = components.open(ENCODERS)?;
+            components.check_memory(&[&of_encoders])?;
+            let encoders = components.packed(&[&of_encoders], observer, |packing| {
+                components.pack_encoders(&of_encoders, packing)
+            })?;
+            components.encoders = Some(encoders);
+            return Ok(components);
+        }
         let [of_painter, of_encoders] = [components.open(PAINTER)?, components.open(ENCODERS)?];
         let all = [&of_painter, &of_encoders];
+        let all_blocks = 0..components.configs.flux.block_count();
         components.check_memory(&all)?;
         let (painter, encoders) = components.packed(&all, observer, |packing| {
             Ok((
-                components.pack_painter(&of_painter, packing)?,
+                components.pack_painter(&of_painter, all_blocks, packing)?,
                 components.pack_encoders(&of_encoders, packing)?,
             ))
         })?;
@@ -151,11 +165,13 @@ impl Components {
     fn pack_painter(
         &self,
         [transformer, vae]: &[Weights; 2],
+        blocks: Range<usize>,
         packing: &mut Packing<'_>,
     ) -> Result<Painter> {
         Ok(Painter {
-            transformer: FluxTransformer::load(
+            transformer: FluxTransformer::load_blocks(
                 &self.configs.flux,
+                blocks,
                 &Scope::root(transformer),
                 packing,
             )?,
@@ -174,17 +190,33 @@ impl Components {
         })
     }
 
-    /// Transformer and autoencoder, loaded now if they were not before.
-    pub(crate) fn painter(&self, observer: &mut dyn Observer) -> Result<Arc<Painter>> {
+    /// These blocks of the transformer, and the autoencoder, loaded now if they were not before.
+    pub(crate) fn painter(
+        &self,
+        blocks: Range<usize>,
+        observer: &mut dyn Observer,
+    ) -> Result<Arc<Painter>> {
         let mut painter = self.painter.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(painter) = &*painter {
+        if let Some(painter) = painter
+            .as_ref()
+            .filter(|painter| painter.transformer.holds(&blocks))
+        {
             return Ok(painter.clone());
         }
+        // Other blocks than before leave first.
+        *painter = None;
         let _span = tracing::info_span!("load").entered();
         let weights = self.open(PAINTER)?;
-        self.check_memory(&[&weights])?;
+        match blocks.len() == self.configs.flux.block_count() {
+            true => self.check_memory(&[&weights])?,
+            false => {
+                let bytes =
+                    costs::stage_bytes(&self.configs.flux, blocks.clone(), self.options.dtype);
+                memory::check("the weights of a stage", bytes, self.options.memory_limit)?;
+            }
+        }
         let made = self.packed(&[&weights], observer, |packing| {
-            self.pack_painter(&weights, packing)
+            self.pack_painter(&weights, blocks, packing)
         })?;
         Ok(painter.insert(Arc::new(made)).clone())
     }

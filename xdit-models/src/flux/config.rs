@@ -58,6 +58,9 @@ impl FluxConfig {
             guidance_embeds: config.flag("guidance_embeds", false)?,
             axes_dims_rope: [axes[0], axes[1], axes[2]],
         };
+        if parsed.block_count() == 0 {
+            return Err(config.bad("num_layers", "such that there is a block of either kind"));
+        }
         if parsed.hidden_size() > 65536 {
             return Err(config.bad(
                 "num_attention_heads",
@@ -82,6 +85,12 @@ impl FluxConfig {
             }
         }
         Ok(parsed)
+    }
+
+    /// Blocks of both kinds, double ones first.
+    #[must_use]
+    pub fn block_count(&self) -> usize {
+        self.num_layers + self.num_single_layers
     }
 
     /// Width of the residual stream: heads times head width.

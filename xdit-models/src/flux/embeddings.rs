@@ -15,7 +15,7 @@ use crate::observer::Observer;
 use crate::weights::Scope;
 
 /// Width of the sinusoidal embedding of a timestep.
-const TIME_CHANNELS: usize = 256;
+pub(crate) const TIME_CHANNELS: usize = 256;
 /// Base of the sinusoid's periods and of the rotary frequencies.
 const THETA: f64 = 10_000.0;
 
@@ -99,6 +99,20 @@ impl TimeTextEmbed {
             .forward(&pooled_bc.to_dtype(xdit_kernels::DType::F32)?)
     }
 
+    /// Bytes that it holds.
+    pub(crate) fn byte_len(&self) -> usize {
+        let mlps = [
+            Some(&self.timestep),
+            self.guidance.as_ref(),
+            Some(&self.text),
+        ];
+        let linears = mlps
+            .into_iter()
+            .flatten()
+            .flat_map(|mlp| [&mlp.linear_1, &mlp.linear_2]);
+        linears.map(Linear::byte_len).sum()
+    }
+
     pub(crate) fn has_guidance(&self) -> bool {
         self.guidance.is_some()
     }
@@ -155,8 +169,8 @@ fn frequency(i: usize, half: usize) -> f32 {
     }
 }
 
-/// Where tokens stand: the cosines and sines that rotate their queries and keys, and which rows of the whole text and image
-/// streams they are. Text tokens come first, then the image tokens of one image size.
+/// Where tokens stand: the cosines and sines that rotate their queries and keys, and which rows of which streams they are.
+/// Text tokens come first, then the image tokens of one image size.
 ///
 /// # Examples
 /// ```
@@ -171,8 +185,8 @@ fn frequency(i: usize, half: usize) -> f32 {
 pub struct RotaryTables {
     cos_ld: Tensor,
     sin_ld: Tensor,
-    /// Of text and of image.
-    segments: [Segment; 2],
+    text_len: usize,
+    segments: Vec<Segment>,
 }
 
 impl RotaryTables {
@@ -206,39 +220,46 @@ impl RotaryTables {
         Ok(Self {
             cos_ld: join(&cos)?,
             sin_ld: join(&sin)?,
-            segments: [text_len, rows * columns].map(|total| Segment {
-                start: 0,
-                len: total,
-                total,
-            }),
+            text_len,
+            segments: [text_len, rows * columns]
+                .into_iter()
+                .enumerate()
+                .map(|(stream, total)| Segment {
+                    stream,
+                    start: 0,
+                    len: total,
+                    total,
+                })
+                .collect(),
         })
     }
 
-    /// The tables of some of the tokens: these rows of the whole text stream and of the whole image stream.
+    /// The tables of some of the tokens: rows of the text, if there are any, and of parts of the image, each part a stream
+    /// of its own (the image as a whole too) with the place of its first token in the image.
     ///
     /// # Errors
-    /// [`Error::Kernel`](crate::Error::Kernel) if these are not the whole tables or have no such rows.
-    pub fn part(&self, text: Segment, image: Segment) -> Result<Self> {
-        let [whole_text, whole_image] = self.segments;
-        if [text.total, image.total] != [whole_text.len, whole_image.len] {
-            return Err(xdit_kernels::Error::shape(
-                "rotary tables",
-                format!("rows of {} and {} tokens", whole_text.len, whole_image.len),
-                (text, image),
-            )
-            .into());
-        }
+    /// [`Error::Kernel`](crate::Error::Kernel) if there are no such rows.
+    pub fn part(&self, text: Option<Segment>, image: &[(usize, Segment)]) -> Result<Self> {
+        let text_rows = text.map(|text| (text.start, text.len));
+        let image_rows = image
+            .iter()
+            .map(|(place, rows)| (self.text_len + place + rows.start, rows.len));
+        let runs: Vec<_> = text_rows.into_iter().chain(image_rows).collect();
         let rows = |table: &Tensor| {
-            let text_rows = table.view().narrow(0, text.start, text.len)?;
-            let image_rows = table
-                .view()
-                .narrow(0, text.total + image.start, image.len)?;
-            Tensor::cat(&[text_rows, image_rows], 0)
+            let runs = runs
+                .iter()
+                .map(|(start, len)| table.view().narrow(0, *start, *len))
+                .collect::<xdit_kernels::Result<Vec<_>>>()?;
+            Tensor::cat(&runs, 0)
         };
         Ok(Self {
             cos_ld: rows(&self.cos_ld)?,
             sin_ld: rows(&self.sin_ld)?,
-            segments: [text, image],
+            text_len: text.map_or(0, |text| text.len),
+            segments: text
+                .into_iter()
+                .chain(image.iter().map(|(_, rows)| *rows))
+                .collect(),
         })
     }
 
@@ -263,12 +284,12 @@ impl RotaryTables {
     /// How many of them are text.
     #[must_use]
     pub fn text_len(&self) -> usize {
-        self.segments[0].len
+        self.text_len
     }
 
-    /// Which rows of the whole text and image streams the tokens are.
+    /// Which rows of which streams the tokens are.
     #[must_use]
-    pub fn segments(&self) -> &[Segment; 2] {
+    pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 

@@ -4,12 +4,18 @@ mod blocks;
 mod components;
 mod config;
 mod configs;
+mod costs;
 mod embeddings;
 mod latents;
+mod passes;
 mod pipeline;
 mod plan;
 mod replica;
+mod sampling;
+mod spread;
+mod stage;
 mod transformer;
+mod watch;
 
 pub use config::FluxConfig;
 pub use embeddings::RotaryTables;

@@ -7,12 +7,14 @@ use std::sync::{Mutex, PoisonError};
 use half::{bf16, f16};
 use xdit_comm::{Shard, Stats};
 use xdit_kernels::{DType, Device, Tensor};
+use xdit_pipefusion::Report;
 
 use super::components::{Components, Painter};
 use super::configs::Configs;
 use super::latents;
 use super::plan::Plan;
 use super::replica::Replica;
+use super::spread::Spread;
 use super::transformer::FluxText;
 use crate::compose::Team;
 use crate::error::{Error, Result};
@@ -22,6 +24,7 @@ use crate::observer::Observer;
 use crate::parallel::Parallel;
 use crate::pipeline::{LoadOptions, Output};
 use crate::request::{Defaults, OutputType, Request};
+use crate::run_plan::{RankMemory, RunPlan};
 use crate::source::ModelSource;
 
 /// A Flux.1 pipeline.
@@ -35,16 +38,17 @@ pub struct FluxPipeline {
 }
 
 impl FluxPipeline {
-    /// The pipeline in `source`.
+    /// The pipeline in `source`; of the transformer `one_stage` only, read by the first call.
     ///
     /// # Errors
     /// As [`Pipeline::load`](crate::Pipeline::load).
     pub fn load(
         source: &ModelSource,
         options: &LoadOptions,
+        one_stage: bool,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let components = Components::load(source, options, observer)?;
+        let components = Components::load(source, options, one_stage, observer)?;
         Ok(Self {
             defaults: components.configs.defaults(source),
             components,
@@ -54,17 +58,21 @@ impl FluxPipeline {
         })
     }
 
-    /// Whether the pipeline in `source` can draw what `request` asks for, as its configurations tell.
+    /// What the pipeline in `source` would do for `request`, as its configurations tell.
     ///
     /// # Errors
-    /// As [`Pipeline::check`](crate::Pipeline::check).
-    pub fn check(source: &ModelSource, options: &LoadOptions, request: &Request) -> Result<()> {
+    /// As [`Pipeline::plan`](crate::Pipeline::plan).
+    pub fn plan(
+        source: &ModelSource,
+        options: &LoadOptions,
+        request: &Request,
+        parallel: &Parallel,
+    ) -> Result<RunPlan> {
         let configs = Configs::read(source)?;
         let defaults = configs.defaults(source);
-        let (flux, vae) = (&configs.flux, &configs.vae);
-        let plan = Plan::new(request, &defaults, flux, vae)?;
-        request.branches()?;
-        plan.check_memory(options.dtype, flux, vae, options.memory_limit)
+        let (dtype, limit) = (options.dtype, options.memory_limit);
+        let (plan, spread) = planned(&configs, &defaults, request, parallel, dtype, limit)?;
+        Ok(spread.run_plan(&plan, &configs.flux))
     }
 
     /// What a call uses where its request says nothing.
@@ -86,15 +94,15 @@ impl FluxPipeline {
         observer: &mut dyn Observer,
     ) -> Result<Output> {
         let configs = &self.components.configs;
-        let (flux, vae) = (&configs.flux, &configs.vae);
-        let mut plan = Plan::new(request, &self.defaults, flux, vae)?;
-        let shares = parallel.shares_decode();
-        if shares {
-            plan.decode_in_bands();
-        }
-        plan.decoded_at_once = parallel.replicas_here().min(plan.images);
-        let branches = request.branches()?;
-        plan.check_memory(self.dtype, flux, vae, self.memory_limit)?;
+        let (plan, spread) = planned(
+            configs,
+            &self.defaults,
+            request,
+            parallel,
+            self.dtype,
+            self.memory_limit,
+        )?;
+        let (shares, branches) = (parallel.shares_decode(), request.branches()?);
         for warning in &plan.warnings {
             observer.warning(warning);
         }
@@ -105,7 +113,11 @@ impl FluxPipeline {
             plan.text_len,
             observer,
         )?;
-        let painter = self.components.painter(observer)?;
+        let blocks = match parallel.stage_here() {
+            Some(stage) => spread.stages.blocks(stage),
+            None => 0..configs.flux.block_count(),
+        };
+        let painter = self.components.painter(blocks, observer)?;
         let text = embeds
             .iter()
             .map(|[embeds, pooled]| painter.transformer.embed_text(embeds, pooled))
@@ -123,7 +135,7 @@ impl FluxPipeline {
         observer.offer("latents", &latents_blc)?;
         let replicas = self.replicas(
             &painter,
-            &plan,
+            (&plan, &spread),
             &text,
             &latents_blc,
             &generators,
@@ -173,7 +185,7 @@ impl FluxPipeline {
     fn replicas<'a>(
         &'a self,
         painter: &'a Painter,
-        plan: &'a Plan,
+        (plan, spread): (&'a Plan, &'a Spread),
         text: &[FluxText],
         latents_blc: &Tensor,
         generators: &[Generator],
@@ -189,6 +201,7 @@ impl FluxPipeline {
                     painter,
                     scheduler: &self.components.configs.scheduler,
                     plan,
+                    spread,
                     images,
                     text: text.collect::<Result<_>>()?,
                     latents_blc: latents_blc.narrow(0, images.start, images.len)?,
@@ -232,6 +245,12 @@ impl FluxPipeline {
             latents,
             height: plan.height,
             width: plan.width,
+            memory: done.iter().filter_map(|part| part.memory).collect(),
+            pipefusion: done
+                .iter()
+                .filter(speaks)
+                .filter_map(|part| part.report.clone())
+                .collect(),
             communication: done.into_iter().filter_map(|part| part.stats).collect(),
         })
     }
@@ -257,6 +276,28 @@ impl FluxPipeline {
     }
 }
 
+/// What a request asks of these ranks, checked.
+fn planned(
+    configs: &Configs,
+    defaults: &Defaults,
+    request: &Request,
+    parallel: &Parallel,
+    dtype: DType,
+    memory_limit: Option<u64>,
+) -> Result<(Plan, Spread)> {
+    let (flux, vae) = (&configs.flux, &configs.vae);
+    let mut plan = Plan::new(request, defaults, flux, vae)?;
+    if parallel.shares_decode() {
+        plan.decode_in_bands();
+    }
+    plan.decoded_at_once = parallel.replicas_here().min(plan.images);
+    let branches = 1 + usize::from(request.branches()?.negative.is_some());
+    let spread = Spread::new(&plan, parallel, flux, dtype, branches)?;
+    let kept = spread.kept_bytes(&plan, flux) / parallel.processes() as u64;
+    plan.check_memory(dtype, flux, vae, kept, memory_limit)?;
+    Ok((plan, spread))
+}
+
 /// Who decodes a replica's images.
 #[derive(Clone, Copy, Debug)]
 enum By {
@@ -273,6 +314,8 @@ struct Part {
     /// Its replica's images, on the rank that speaks for the replica.
     float: Option<Tensor>,
     stats: Option<Stats>,
+    memory: Option<RankMemory>,
+    report: Option<Report>,
 }
 
 /// This rank's part in its replica's images; a replica without images has nothing to do.
@@ -282,9 +325,11 @@ fn part(
     decode: Option<By>,
     observer: &mut dyn Observer,
 ) -> Result<Part> {
-    let (mut latents, mut float) = (None, None);
+    let (mut latents, mut float, mut memory, mut report) = (None, None, None, None);
     if replica.images.len > 0 {
-        let latents_blc = replica.denoise(team, observer)?;
+        let done = replica.denoise(team, observer)?;
+        let latents_blc = done.latents_blc;
+        (memory, report) = (Some(done.memory), Some(done.report));
         float = match decode {
             Some(By::AllRanks) => replica.decode(&latents_blc, Some(team), observer)?,
             Some(By::FirstRank) if team.leads() => replica.decode(&latents_blc, None, observer)?,
@@ -297,5 +342,7 @@ fn part(
         latents,
         float,
         stats: team.stats(),
+        memory,
+        report,
     })
 }

@@ -145,18 +145,19 @@ impl Plan {
         self.tokens[0] * self.tokens[1]
     }
 
-    /// An error if the activations do not fit into `limit`, or into what is available.
+    /// An error if the activations, and `kept` bytes of keys and values, do not fit into `limit`, or into what is available.
     pub(crate) fn check_memory(
         &self,
         dtype: DType,
         flux: &FluxConfig,
         vae: &VaeConfig,
+        kept: u64,
         limit: Option<u64>,
     ) -> Result<()> {
         let (height, width, images) = (self.height, self.width, self.images);
         memory::check(
             &format!("{height} x {width} pixels, {images} images"),
-            self.activation_bytes(dtype, flux, vae),
+            self.activation_bytes(dtype, flux, vae).saturating_add(kept),
             limit,
         )
     }

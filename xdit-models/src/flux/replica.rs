@@ -1,24 +1,25 @@
 //! What each rank of a replica does: noise to latents to pictures, for the images of that replica.
 //!
-//! Every rank of a replica holds the latents whole and steps them alike; only inside the transformer does each have rows of
-//! its own. Shapes: b images, l tokens, c channels.
+//! Each rank has rows of its own of text and image, and blocks of its own. Shapes: b images, l tokens, c channels.
 
-use std::ops::ControlFlow;
-
-use xdit_comm::Shard;
-use xdit_kernels::{Device, Tensor};
+use xdit_comm::{Shard, Spec};
+use xdit_kernels::{DType, Device, Tensor};
+use xdit_pipefusion::{Kept, Part, Report};
 
 use super::components::Painter;
 use super::plan::Plan;
-use super::transformer::{FluxInput, FluxText};
+use super::sampling::Sampling;
+use super::spread::Spread;
+use super::stage::{Branch, FluxStage};
+use super::transformer::FluxText;
+use super::watch::Watch;
 use super::{RotaryTables, latents};
 use crate::compose::Team;
-use crate::error::{Error, Result};
-use crate::noise::{Generator, randn_tensor};
-use crate::observer::{Observer, Phase, PhaseEvent, StepEnd};
-use crate::schedulers::{
-    FlowMatchEuler, FlowMatchEulerConfig, Scheduler, StepState, TimestepRequest,
-};
+use crate::error::Result;
+use crate::noise::Generator;
+use crate::observer::{Observer, Phase, PhaseEvent};
+use crate::run_plan::RankMemory;
+use crate::schedulers::{FlowMatchEuler, FlowMatchEulerConfig, Scheduler, TimestepRequest};
 
 /// The images of one replica, ready to be denoised.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(super) struct Replica<'a> {
     pub(super) scheduler: &'a FlowMatchEulerConfig,
     /// The plan of the whole call.
     pub(super) plan: &'a Plan,
+    pub(super) spread: &'a Spread,
     /// Which of the call's images.
     pub(super) images: Shard,
     /// Their prompts, a branch after the other.
@@ -38,15 +40,22 @@ pub(super) struct Replica<'a> {
     pub(super) device: Device,
 }
 
+/// What comes of denoising on one rank.
+pub(super) struct Denoised {
+    /// The latents after all steps, f32 `[b, l, c]`, whole.
+    pub(super) latents_blc: Tensor,
+    pub(super) report: Report,
+    pub(super) memory: RankMemory,
+}
+
 impl Replica<'_> {
-    /// The latents after all steps, f32 `[b, l, c]`. They stay f32 in between whatever the dtype: rounding them after
-    /// every step would cost accuracy and save nothing.
+    /// The latents after all steps.
     ///
     /// # Collective
     /// Every rank of the team calls it.
-    pub(super) fn denoise(&self, team: &Team, observer: &mut dyn Observer) -> Result<Tensor> {
-        let (plan, transformer) = (self.plan, &self.painter.transformer);
-        let mut generators = self.generators.clone();
+    pub(super) fn denoise(&self, team: &Team, observer: &mut dyn Observer) -> Result<Denoised> {
+        let (plan, spread) = (self.plan, self.spread);
+        let transformer = &self.painter.transformer;
         let mut scheduler = FlowMatchEuler::new(self.scheduler.clone());
         scheduler.set_timesteps(&TimestepRequest {
             sigmas: Some(&plan.sigmas),
@@ -61,85 +70,65 @@ impl Replica<'_> {
         observer.offer("image_rotary_emb.cos", rotary.cos())?;
         observer.offer("image_rotary_emb.sin", rotary.sin())?;
 
-        let part = [plan.text_len, plan.image_tokens()].map(|total| team.segment(total));
-        let rotary = rotary.part(part[0], part[1])?;
-        let text = self
+        let _span = tracing::info_span!("denoise", steps = timesteps.len()).entered();
+        let watch = Watch::new(observer, team)?;
+        watch.begin(timesteps.len());
+        let layout = team.layout(plan.text_len, spread.patches);
+        let count = spread.patches.count();
+        let parts = std::iter::once(Part::Whole).chain((0..count).map(Part::Patch));
+        let blocks = spread.stages.blocks(team.stage());
+        let kept = Kept::default();
+        let branches = self
             .text
             .iter()
-            .map(|text| text.with_rows(|whole| team.shard(whole)))
+            .map(|text| {
+                let nests = blocks.clone().map(|_| team.attention(count, &kept));
+                let text = text.with_rows(|whole| layout.shard_text(whole))?;
+                Ok(Branch::new(text, nests.collect::<Result<_>>()?))
+            })
+            .collect::<Result<_>>()?;
+        let mut stage = FluxStage {
+            transformer,
+            blocks: blocks.clone(),
+            layout: &layout,
+            branches,
+            rotary: parts
+                .map(|part| rotary.part(layout.text(part), &layout.image(part)))
+                .collect::<Result<_>>()?,
+            images: self.images.len,
+            timesteps,
+            guidance_scale: plan.guidance_scale,
+            true_cfg_scale: plan.true_cfg_scale,
+            watch: &watch,
+        };
+        let channels = transformer.config().in_channels;
+        let mut sampling = Sampling {
+            scheduler: &scheduler,
+            team,
+            layout: &layout,
+            watch: &watch,
+            generators: self.generators.clone(),
+            images: self.images,
+            noise_shape: [plan.images, plan.image_tokens(), channels],
+            noise_blc: None,
+            latents_blc: None,
+        };
+        let latents = (0..count)
+            .map(|patch| layout.shard_patch(&self.latents_blc, patch))
             .collect::<Result<Vec<_>>>()?;
-
-        let total = timesteps.len();
-        let _span = tracing::info_span!("denoise", steps = total).entered();
-        observer.phase(
-            Phase::Denoise,
-            PhaseEvent::Start {
-                total: total as u64,
-            },
-        );
-        let nests = || (0..transformer.block_count()).map(|_| team.attention());
-        let mut attention = text
-            .iter()
-            .map(|_| nests().collect::<Result<Vec<_>>>())
-            .collect::<Result<Vec<_>>>()?;
-        let mut state = StepState::default();
-        let tokens = [plan.image_tokens(), transformer.config().in_channels];
-        let shape = [self.images.len, tokens[0], tokens[1]];
-        let mut sample = self.latents_blc.to_f32_vec();
-        let mut latents_blc = self.latents_blc.clone();
-        for (index, timestep) in timesteps.iter().copied().enumerate() {
-            let _span = tracing::info_span!("step", index).entered();
-            let mut predictions = Vec::with_capacity(text.len());
-            let rows_blc = team.shard(&latents_blc)?;
-            for (text, attention) in text.iter().zip(&mut attention) {
-                let input = FluxInput {
-                    latents: &rows_blc,
-                    text,
-                    timestep: &vec![timestep / 1000.0; self.images.len],
-                    guidance: Some(&vec![plan.guidance_scale; self.images.len]),
-                    rotary: &rotary,
-                };
-                // Only what the first step does is shown from inside the blocks, as the goldens have it, and only by a
-                // rank that holds all rows.
-                let inside = &mut () as &mut dyn Observer;
-                let shown = index == 0 && predictions.is_empty() && !team.shares_sequence();
-                let watching = if shown { &mut *observer } else { inside };
-                let rows = transformer.forward(&input, attention, watching)?;
-                predictions.push(team.gather(rows, plan.image_tokens())?);
-            }
-            let prediction = combine(predictions, plan.true_cfg_scale, index, observer)?;
-            observer.offer(&format!("step.{index}.noise_pred"), &prediction)?;
-            // Noise is drawn for all images of the call, so that it is the same however they are shared out.
-            let each = tokens[0] * tokens[1];
-            let fresh: Option<Vec<f32>> = scheduler
-                .draws_noise()
-                .then(|| randn_tensor(&[plan.images, tokens[0], tokens[1]], &mut generators))
-                .transpose()?;
-            let fresh = fresh
-                .as_deref()
-                .map(|all| &all[self.images.start * each..self.images.end() * each]);
-            scheduler.step(&mut state, &prediction.to_f32_vec(), &mut sample, fresh)?;
-            latents_blc = Tensor::from_slice(&sample, shape)?.on(self.device);
-            observer.offer(&format!("step.{index}.latents"), &latents_blc)?;
-            observer.phase(
-                Phase::Denoise,
-                PhaseEvent::Advance {
-                    done: index as u64 + 1,
-                    total: total as u64,
-                },
-            );
-            let event = StepEnd {
-                index,
-                total,
-                timestep,
-                latents: &latents_blc,
-            };
-            if let ControlFlow::Break(()) = observer.step_end(&event) {
-                return Err(Error::Stopped { step: index + 1 });
-            }
-        }
-        observer.phase(Phase::Denoise, PhaseEvent::End);
-        Ok(latents_blc)
+        let driver = team.driver(spread.schedule, spread.max_drift, &kept);
+        let (_, report) = driver.run(&mut stage, &mut sampling, latents)?;
+        let memory = RankMemory::new(transformer.byte_len(blocks), kept.bytes());
+        // Keys and values are not needed any more.
+        drop(stage);
+        let spec = Spec::new([self.images.len, plan.image_tokens(), channels], DType::F32);
+        let latents_blc = team.from_last_stage(sampling.latents_blc, spec)?;
+        watch.end();
+        Ok(Denoised {
+            latents_blc: latents_blc.on(self.device),
+            report,
+            memory,
+        })
     }
 
     /// The images of final latents: `[b, 3, height, width]` in [0, 1], on the rank that speaks for the replica. One image
@@ -214,26 +203,4 @@ impl Replica<'_> {
         observer.offer("image", &image)?;
         Ok(Some(image))
     }
-}
-
-/// One prediction out of the branches': `uncond + scale · (cond - uncond)` when there are two.
-fn combine(
-    predictions: Vec<Tensor>,
-    scale: f32,
-    step: usize,
-    observer: &mut dyn Observer,
-) -> Result<Tensor> {
-    let [cond, uncond] = match <[Tensor; 2]>::try_from(predictions) {
-        Ok(both) => both,
-        Err(mut one) => return Ok(one.swap_remove(0)),
-    };
-    observer.offer(&format!("step.{step}.noise_pred_cond"), &cond)?;
-    observer.offer(&format!("step.{step}.noise_pred_uncond"), &uncond)?;
-    let guided: Vec<f32> = cond
-        .to_f32_vec()
-        .iter()
-        .zip(uncond.to_f32_vec())
-        .map(|(cond, uncond)| uncond + scale * (cond - uncond))
-        .collect();
-    Ok(Tensor::from_slice(&guided, cond.shape())?.on(cond.device()))
 }

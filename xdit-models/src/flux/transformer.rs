@@ -2,15 +2,13 @@
 //!
 //! Shapes: b images, l tokens, c channels.
 
-use half::f16;
-use rayon::prelude::*;
-use xdit_kernels::activation::{Activation, activation};
+use std::ops::Range;
+
 use xdit_kernels::attention::{Attention, Flash};
 use xdit_kernels::linear::Linear;
-use xdit_kernels::norm::layer_norm_modulate;
 use xdit_kernels::{DType, Tensor};
 
-use super::blocks::{DoubleBlock, EPS, SingleBlock, chunk};
+use super::blocks::{DoubleBlock, SingleBlock};
 use super::embeddings::TimeTextEmbed;
 use super::{FluxConfig, RotaryTables};
 use crate::error::{Error, Result};
@@ -46,39 +44,52 @@ use crate::weights::Scope;
 /// ```
 #[derive(Debug)]
 pub struct FluxTransformer {
-    config: FluxConfig,
-    x_embedder: Linear,
-    context_embedder: Linear,
-    time_text_embed: TimeTextEmbed,
-    blocks: Vec<DoubleBlock>,
-    single_blocks: Vec<SingleBlock>,
-    norm_out: Linear,
-    proj_out: Linear,
-    dtype: DType,
+    pub(super) config: FluxConfig,
+    /// The blocks that are held, of both kinds counted through; the ends below are there with the first and the last.
+    pub(super) held: Range<usize>,
+    pub(super) x_embedder: Option<Linear>,
+    pub(super) context_embedder: Option<Linear>,
+    pub(super) time_text_embed: TimeTextEmbed,
+    pub(super) blocks: Vec<DoubleBlock>,
+    pub(super) single_blocks: Vec<SingleBlock>,
+    pub(super) norm_out: Option<Linear>,
+    pub(super) proj_out: Option<Linear>,
+    pub(super) dtype: DType,
 }
 
 /// A prompt as the transformer reads it; the same in every step.
 #[derive(Clone, Debug)]
 pub struct FluxText {
-    /// `[b, l, c]`.
-    context: Tensor,
+    /// `[b, l, c]`; a transformer without its first block has no use for it.
+    pub(super) context: Option<Tensor>,
     /// `[b, c]`, f32.
-    pooled: Tensor,
+    pub(super) pooled: Tensor,
 }
 
 impl FluxText {
     /// Prompts `start..start + len`.
     pub(crate) fn select(&self, start: usize, len: usize) -> Result<Self> {
         Ok(Self {
-            context: self.context.narrow(0, start, len)?,
+            context: match &self.context {
+                None => None,
+                Some(context) => Some(context.narrow(0, start, len)?),
+            },
             pooled: self.pooled.narrow(0, start, len)?,
         })
+    }
+
+    /// The same prompts where their tokens are not computed.
+    pub(super) fn without_context(&self) -> Self {
+        Self {
+            context: None,
+            pooled: self.pooled.clone(),
+        }
     }
 
     /// The same prompts with other rows of their tokens.
     pub(crate) fn with_rows(&self, rows: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Self> {
         Ok(Self {
-            context: rows(&self.context)?,
+            context: self.context.as_ref().map(rows).transpose()?,
             pooled: self.pooled.clone(),
         })
     }
@@ -109,44 +120,63 @@ impl FluxTransformer {
         weights: &Scope<'_>,
         packing: &mut Packing<'_>,
     ) -> Result<Self> {
-        let c = config.hidden_size();
-        let blocks = weights.child("transformer_blocks");
-        let single_blocks = weights.child("single_transformer_blocks");
+        Self::load_blocks(config, 0..config.block_count(), weights, packing)
+    }
+
+    /// Some consecutive blocks of the transformer, double ones counted first, with what stands before the first and after
+    /// the last where they are among them: no other tensor is read.
+    ///
+    /// # Errors
+    /// [`Error::BadTensor`] for a tensor that is missing or wrong, [`Error::InvalidRequest`] for blocks that there are not.
+    pub fn load_blocks(
+        config: &FluxConfig,
+        held: Range<usize>,
+        weights: &Scope<'_>,
+        packing: &mut Packing<'_>,
+    ) -> Result<Self> {
+        let (c, count) = (config.hidden_size(), config.block_count());
+        if held.is_empty() || held.end > count {
+            let allowed = format!("some of 0..{count}");
+            return Err(Error::invalid("blocks", format!("{held:?}"), allowed));
+        }
+        let (first, last) = (held.start == 0, held.end == count);
+        let mut end = |there: bool, scope: Scope<'_>, shape: [usize; 2]| {
+            there
+                .then(|| packing.linear(&scope, shape, true))
+                .transpose()
+        };
+        let patch = config.patch_size * config.patch_size;
+        let x_embedder = end(first, weights.child("x_embedder"), [c, config.in_channels])?;
+        let context = [c, config.joint_attention_dim];
+        let context_embedder = end(first, weights.child("context_embedder"), context)?;
+        let norm_out = weights.child("norm_out").child("linear");
+        let norm_out = end(last, norm_out, [2 * c, c])?;
+        let proj_out = [patch * config.out_channels, c];
+        let proj_out = end(last, weights.child("proj_out"), proj_out)?;
+        let time_text_embed =
+            TimeTextEmbed::load(config, &weights.child("time_text_embed"), packing)?;
+        let (mut blocks, mut single_blocks) = (Vec::new(), Vec::new());
+        for block in held.clone() {
+            match block.checked_sub(config.num_layers) {
+                None => {
+                    let scope = weights.child("transformer_blocks").child(block);
+                    blocks.push(DoubleBlock::load(&scope, config, packing)?);
+                }
+                Some(single) => {
+                    let scope = weights.child("single_transformer_blocks").child(single);
+                    single_blocks.push(SingleBlock::load(&scope, config, packing)?);
+                }
+            }
+        }
         Ok(Self {
-            x_embedder: packing.linear(
-                &weights.child("x_embedder"),
-                [c, config.in_channels],
-                true,
-            )?,
-            context_embedder: packing.linear(
-                &weights.child("context_embedder"),
-                [c, config.joint_attention_dim],
-                true,
-            )?,
-            time_text_embed: TimeTextEmbed::load(
-                config,
-                &weights.child("time_text_embed"),
-                packing,
-            )?,
-            blocks: (0..config.num_layers)
-                .map(|i| DoubleBlock::load(&blocks.child(i), config, packing))
-                .collect::<Result<_>>()?,
-            single_blocks: (0..config.num_single_layers)
-                .map(|i| SingleBlock::load(&single_blocks.child(i), config, packing))
-                .collect::<Result<_>>()?,
-            norm_out: packing.linear(
-                &weights.child("norm_out").child("linear"),
-                [2 * c, c],
-                true,
-            )?,
-            proj_out: packing.linear(
-                &weights.child("proj_out"),
-                [
-                    config.patch_size * config.patch_size * config.out_channels,
-                    c,
-                ],
-                true,
-            )?,
+            held,
+            x_embedder,
+            context_embedder,
+            time_text_embed,
+            blocks,
+            single_blocks,
+            norm_out,
+            proj_out,
             dtype: packing.dtype(),
             config: config.clone(),
         })
@@ -158,10 +188,15 @@ impl FluxTransformer {
         &self.config
     }
 
-    /// How many blocks there are, of both kinds: one attention each.
+    /// How many blocks are held, of both kinds: one attention each.
     #[must_use]
     pub fn block_count(&self) -> usize {
-        self.blocks.len() + self.single_blocks.len()
+        self.held.len()
+    }
+
+    /// Whether these blocks are held.
+    pub(super) fn holds(&self, blocks: &Range<usize>) -> bool {
+        self.held.start <= blocks.start && blocks.end <= self.held.end
     }
 
     /// Local attention for every block.
@@ -182,10 +217,13 @@ impl FluxTransformer {
         prompt_embeds: &Tensor,
         pooled_prompt_embeds: &Tensor,
     ) -> Result<FluxText> {
+        let context = match &self.context_embedder {
+            // The text comes from the stage before.
+            None => None,
+            Some(embedder) => Some(embedder.forward(&prompt_embeds.to_dtype(self.dtype)?)?),
+        };
         Ok(FluxText {
-            context: self
-                .context_embedder
-                .forward(&prompt_embeds.to_dtype(self.dtype)?)?,
+            context,
             pooled: self.time_text_embed.text(pooled_prompt_embeds)?,
         })
     }
@@ -196,7 +234,8 @@ impl FluxTransformer {
     /// `observer` is offered the outputs of the embedders, of every block and of the last norm.
     ///
     /// # Errors
-    /// [`Error::Kernel`] for shapes that do not fit each other or the configuration.
+    /// [`Error::Kernel`] for shapes that do not fit each other or the configuration, or a transformer of which not all
+    /// blocks are held.
     pub fn forward(
         &self,
         input: &FluxInput<'_>,
@@ -204,89 +243,27 @@ impl FluxTransformer {
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
         self.check(input, attention.len())?;
-        let (double_attention, single_attention) = attention.split_at_mut(self.blocks.len());
-        let temb_bc = self.time_text_embed.forward(
+        let modulation = self.modulation(
+            self.held.clone(),
             input.timestep,
             input.guidance,
             &input.text.pooled,
             observer,
         )?;
-        let silu_temb_bc = activation(&temb_bc, Activation::Silu)?;
-        let double_modulation = self
-            .blocks
-            .par_iter()
-            .map(|block| block.modulation(&silu_temb_bc))
-            .collect::<Result<Vec<_>>>()?;
-        let single_modulation = self
-            .single_blocks
-            .par_iter()
-            .map(|block| block.modulation(&silu_temb_bc))
-            .collect::<Result<Vec<_>>>()?;
-
-        let mut image_blc = self
-            .x_embedder
-            .forward(&input.latents.to_dtype(self.dtype)?)?;
-        let mut text_blc = input.text.context.clone();
-        observer.offer("transformer.x_embedder", &image_blc)?;
-        observer.offer("transformer.context_embedder", &text_blc)?;
-        for (i, ((block, modulation), attention)) in self
-            .blocks
-            .iter()
-            .zip(&double_modulation)
-            .zip(double_attention)
-            .enumerate()
-        {
-            let _span = tracing::debug_span!("block", kind = "double", i).entered();
-            [image_blc, text_blc] =
-                block.forward(&image_blc, &text_blc, modulation, input.rotary, attention)?;
-            text_blc = saturate(text_blc)?;
-            let name = format!("block.transformer_blocks.{i}");
-            observer.offer(&format!("{name}.hidden_states"), &image_blc)?;
-            observer.offer(&format!("{name}.encoder_hidden_states"), &text_blc)?;
-        }
-
-        let (text_len, image_len) = (text_blc.dim(1), image_blc.dim(1));
-        let mut joint_blc = Tensor::cat(&[text_blc.view(), image_blc.view()], 1)?;
-        drop((image_blc, text_blc));
-        for (i, ((block, modulation), attention)) in self
-            .single_blocks
-            .iter()
-            .zip(&single_modulation)
-            .zip(single_attention)
-            .enumerate()
-        {
-            let _span = tracing::debug_span!("block", kind = "single", i).entered();
-            joint_blc = block.forward(&joint_blc, modulation, input.rotary, attention)?;
-            joint_blc = saturate(joint_blc)?;
-            let name = format!("block.single_transformer_blocks.{i}");
-            for (stream, start, len) in [
-                ("hidden_states", text_len, image_len),
-                ("encoder_hidden_states", 0, text_len),
-            ] {
-                if observer.wants_tensors() {
-                    observer.tensor(&format!("{name}.{stream}"), &|| {
-                        Ok(joint_blc.narrow(1, start, len)?)
-                    })?;
-                }
-            }
-        }
-
-        // AdaLayerNormContinuous: the scale comes first here.
-        let c = self.config.hidden_size();
-        let modulation = self.norm_out.forward(&silu_temb_bc)?;
-        let image_blc = joint_blc.view().narrow(1, text_len, image_len)?;
-        let normed = layer_norm_modulate(
-            image_blc,
-            chunk(&modulation, 1, c)?,
-            chunk(&modulation, 0, c)?,
-            EPS,
+        let hidden = self.embed(input.latents, input.text, observer)?;
+        let hidden = self.run_blocks(
+            self.held.clone(),
+            hidden,
+            &modulation,
+            input.rotary,
+            attention,
+            observer,
         )?;
-        observer.offer("transformer.norm_out", &normed)?;
-        Ok(self.proj_out.forward(&normed.to_dtype(DType::F32)?)?)
+        self.project(&hidden, input.rotary.text_len(), &modulation, observer)
     }
 
     fn check(&self, input: &FluxInput<'_>, attention: usize) -> Result<()> {
-        let (batch, text) = (input.latents.dim(0), &input.text.context);
+        let (batch, text) = (input.latents.dim(0), input.text.context.as_ref());
         let expect = |fits: bool, expected: String, got: &dyn std::fmt::Debug| match fits {
             true => Ok(()),
             false => Err(Error::Kernel(xdit_kernels::Error::shape(
@@ -300,12 +277,14 @@ impl FluxTransformer {
             input.latents,
         )?;
         expect(
-            text.shape() == [batch, input.rotary.text_len(), self.config.hidden_size()],
+            text.is_some_and(|text| {
+                text.shape() == [batch, input.rotary.text_len(), self.config.hidden_size()]
+            }),
             format!(
                 "text of {batch} prompts and {} tokens",
                 input.rotary.text_len()
             ),
-            text,
+            &text,
         )?;
         expect(
             input.timestep.len() == batch,
@@ -321,36 +300,14 @@ impl FluxTransformer {
             )?;
         }
         expect(
+            self.held == (0..self.config.block_count()),
+            "all blocks".into(),
+            &self.held,
+        )?;
+        expect(
             attention == self.block_count(),
             format!("{} attentions", self.block_count()),
             &attention,
         )
-    }
-}
-
-/// `x`, with infinities of f16 brought back to its largest number; diffusers clips the same streams after the same blocks.
-fn saturate(x: Tensor) -> Result<Tensor> {
-    match x.as_slice::<f16>() {
-        Some(values) if values.par_iter().any(|value| value.is_infinite()) => {
-            let clipped: Vec<f16> = values
-                .par_iter()
-                .map(|value| value.clamp(f16::MIN, f16::MAX))
-                .collect();
-            Ok(Tensor::from_slice(&clipped, x.shape())?.on(x.device()))
-        }
-        _ => Ok(x),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_infinities_of_f16_are_clipped() {
-        let x = Tensor::from_slice(&[f16::INFINITY, f16::ONE, f16::NEG_INFINITY], [3]).unwrap();
-        assert_eq!(saturate(x).unwrap().to_f32_vec(), [65504.0, 1.0, -65504.0]);
-        let x = Tensor::from_slice(&[f32::INFINITY], [1]).unwrap();
-        assert_eq!(saturate(x).unwrap().to_f32_vec(), [f32::INFINITY]);
     }
 }

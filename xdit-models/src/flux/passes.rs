@@ -1,0 +1,238 @@
+//! A forward pass in pieces, so that stages can make it together.
+//!
+//! Shapes: b images, l tokens, c channels. Between the pieces text and image are one stream `[b, text + image, c]`; the
+//! text may be absent, when attention has kept its keys and values.
+
+use std::ops::Range;
+
+use half::f16;
+use rayon::prelude::*;
+use xdit_kernels::activation::{Activation, activation};
+use xdit_kernels::attention::Attention;
+use xdit_kernels::linear::Linear;
+use xdit_kernels::norm::layer_norm_modulate;
+use xdit_kernels::{DType, Tensor};
+
+use super::blocks::{EPS, byte_len, chunk};
+use super::{FluxText, FluxTransformer, RotaryTables};
+use crate::error::{Error, Result};
+use crate::observer::Observer;
+
+/// What timestep, guidance and pooled text make of themselves for some blocks; the same for all tokens of a step.
+#[derive(Debug)]
+pub(super) struct Modulation {
+    silu_temb_bc: Tensor,
+    /// Of the double blocks among them, image and text.
+    double: Vec<[Tensor; 2]>,
+    /// Of the single blocks among them.
+    single: Vec<Tensor>,
+}
+
+impl FluxTransformer {
+    /// The modulation of these blocks.
+    pub(super) fn modulation(
+        &self,
+        blocks: Range<usize>,
+        timestep: &[f32],
+        guidance: Option<&[f32]>,
+        pooled_bc: &Tensor,
+        observer: &mut dyn Observer,
+    ) -> Result<Modulation> {
+        let temb_bc = self
+            .time_text_embed
+            .forward(timestep, guidance, pooled_bc, observer)?;
+        let silu_temb_bc = activation(&temb_bc, Activation::Silu)?;
+        let [double, single] = self.split(blocks);
+        Ok(Modulation {
+            double: self.blocks[double]
+                .par_iter()
+                .map(|block| block.modulation(&silu_temb_bc))
+                .collect::<Result<_>>()?,
+            single: self.single_blocks[single]
+                .par_iter()
+                .map(|block| block.modulation(&silu_temb_bc))
+                .collect::<Result<_>>()?,
+            silu_temb_bc,
+        })
+    }
+
+    /// Latents `[b, image tokens, in_channels]` as tokens of the stream, after the text's if there is any.
+    pub(super) fn embed(
+        &self,
+        latents: &Tensor,
+        text: &FluxText,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
+        let image_blc = held(&self.x_embedder)?.forward(&latents.to_dtype(self.dtype)?)?;
+        observer.offer("transformer.x_embedder", &image_blc)?;
+        let Some(text_blc) = &text.context else {
+            return Ok(image_blc);
+        };
+        observer.offer("transformer.context_embedder", text_blc)?;
+        Ok(Tensor::cat(&[text_blc.view(), image_blc.view()], 1)?)
+    }
+
+    /// The stream after these blocks; `attention` has an entry for each.
+    pub(super) fn run_blocks(
+        &self,
+        blocks: Range<usize>,
+        mut stream_blc: Tensor,
+        modulation: &Modulation,
+        rotary: &RotaryTables,
+        attention: &mut [Box<dyn Attention>],
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
+        let [double, single] = self.split(blocks);
+        let (double_attention, single_attention) = attention.split_at_mut(double.len());
+        let text_len = rotary.text_len();
+        let image_len = rotary.token_count() - text_len;
+        if !double.is_empty() {
+            let has_text = rotary.segments().iter().any(|segment| segment.stream == 0);
+            let mut text_blc = match has_text {
+                true => Some(stream_blc.narrow(1, 0, text_len)?),
+                false => None,
+            };
+            let mut image_blc = match has_text {
+                true => stream_blc.narrow(1, text_len, image_len)?,
+                false => stream_blc,
+            };
+            let first = self.held.start;
+            for (i, (modulation, attention)) in
+                double.zip(modulation.double.iter().zip(double_attention))
+            {
+                let block = first + i;
+                let _span = tracing::debug_span!("block", kind = "double", i = block).entered();
+                (image_blc, text_blc) = self.blocks[i].forward(
+                    &image_blc,
+                    text_blc.as_ref(),
+                    modulation,
+                    rotary,
+                    attention,
+                )?;
+                text_blc = text_blc.map(saturate).transpose()?;
+                let name = format!("block.transformer_blocks.{block}");
+                observer.offer(&format!("{name}.hidden_states"), &image_blc)?;
+                if let Some(text_blc) = &text_blc {
+                    observer.offer(&format!("{name}.encoder_hidden_states"), text_blc)?;
+                }
+            }
+            stream_blc = match text_blc {
+                None => image_blc,
+                Some(text_blc) => Tensor::cat(&[text_blc.view(), image_blc.view()], 1)?,
+            };
+        }
+        let first = self.held.start.saturating_sub(self.config.num_layers);
+        for (i, (modulation, attention)) in
+            single.zip(modulation.single.iter().zip(single_attention))
+        {
+            let block = first + i;
+            let _span = tracing::debug_span!("block", kind = "single", i = block).entered();
+            stream_blc =
+                self.single_blocks[i].forward(&stream_blc, modulation, rotary, attention)?;
+            stream_blc = saturate(stream_blc)?;
+            let name = format!("block.single_transformer_blocks.{block}");
+            for (stream, start, len) in [
+                ("hidden_states", text_len, image_len),
+                ("encoder_hidden_states", 0, text_len),
+            ] {
+                if observer.wants_tensors() {
+                    observer.tensor(&format!("{name}.{stream}"), &|| {
+                        Ok(stream_blc.narrow(1, start, len)?)
+                    })?;
+                }
+            }
+        }
+        Ok(stream_blc)
+    }
+
+    /// The velocity `[b, image tokens, out_channels]`, f32, of a stream whose first `text_len` tokens are text.
+    pub(super) fn project(
+        &self,
+        stream_blc: &Tensor,
+        text_len: usize,
+        modulation: &Modulation,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
+        // AdaLayerNormContinuous: the scale comes first here.
+        let c = self.config.hidden_size();
+        let modulation = held(&self.norm_out)?.forward(&modulation.silu_temb_bc)?;
+        let image_len = stream_blc.dim(1) - text_len;
+        let image_blc = stream_blc.view().narrow(1, text_len, image_len)?;
+        let normed = layer_norm_modulate(
+            image_blc,
+            chunk(&modulation, 1, c)?,
+            chunk(&modulation, 0, c)?,
+            EPS,
+        )?;
+        observer.offer("transformer.norm_out", &normed)?;
+        Ok(held(&self.proj_out)?.forward(&normed.to_dtype(DType::F32)?)?)
+    }
+
+    /// Bytes of the parameters that a stage of these blocks computes with.
+    pub(crate) fn byte_len(&self, blocks: Range<usize>) -> usize {
+        let (first, last) = (blocks.start == 0, blocks.end == self.config.block_count());
+        let front =
+            [&self.x_embedder, &self.context_embedder].map(|end| end.as_ref().filter(|_| first));
+        let back = [&self.norm_out, &self.proj_out].map(|end| end.as_ref().filter(|_| last));
+        let ends: Vec<&Linear> = front.into_iter().chain(back).flatten().collect();
+        let [double, single] = self.split(blocks);
+        let double: usize = self.blocks[double]
+            .iter()
+            .map(|block| block.byte_len())
+            .sum();
+        let single: usize = self.single_blocks[single]
+            .iter()
+            .map(|block| block.byte_len())
+            .sum();
+        byte_len(&ends, &[]) + self.time_text_embed.byte_len() + double + single
+    }
+
+    /// Where these blocks lie among the double and the single blocks that are held.
+    fn split(&self, blocks: Range<usize>) -> [Range<usize>; 2] {
+        let layers = self.config.num_layers;
+        let double = |block: usize| block.min(layers) - self.held.start.min(layers);
+        let single = |block: usize| block.max(layers) - self.held.start.max(layers);
+        [
+            double(blocks.start)..double(blocks.end),
+            single(blocks.start)..single(blocks.end),
+        ]
+    }
+}
+
+/// An end of the transformer, which the stage at that end holds.
+fn held(end: &Option<Linear>) -> Result<&Linear> {
+    end.as_ref().ok_or_else(|| {
+        Error::Kernel(xdit_kernels::Error::shape(
+            "flux",
+            "a stage that holds this end of the transformer",
+            "one that does not",
+        ))
+    })
+}
+
+/// `x`, with infinities of f16 brought back to its largest number; diffusers clips the same streams after the same blocks.
+fn saturate(x: Tensor) -> Result<Tensor> {
+    match x.as_slice::<f16>() {
+        Some(values) if values.par_iter().any(|value| value.is_infinite()) => {
+            let clipped: Vec<f16> = values
+                .par_iter()
+                .map(|value| value.clamp(f16::MIN, f16::MAX))
+                .collect();
+            Ok(Tensor::from_slice(&clipped, x.shape())?.on(x.device()))
+        }
+        _ => Ok(x),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_infinities_of_f16_are_clipped() {
+        let x = Tensor::from_slice(&[f16::INFINITY, f16::ONE, f16::NEG_INFINITY], [3]).unwrap();
+        assert_eq!(saturate(x).unwrap().to_f32_vec(), [65504.0, 1.0, -65504.0]);
+        let x = Tensor::from_slice(&[f32::INFINITY], [1]).unwrap();
+        assert_eq!(saturate(x).unwrap().to_f32_vec(), [f32::INFINITY]);
+    }
+}

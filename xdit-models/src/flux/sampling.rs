@@ -1,0 +1,82 @@
+//! The scheduler, as the denoising driver runs it.
+
+use xdit_comm::Shard;
+use xdit_kernels::Tensor;
+use xdit_pipefusion::{Sampler, Turn};
+
+use super::watch::Watch;
+use crate::compose::{Layout, Team};
+use crate::error::{Error, Result};
+use crate::noise::{Generator, randn_tensor};
+use crate::schedulers::{FlowMatchEuler, Scheduler, StepState};
+
+/// Steps latents, this rank's rows of each patch. They stay f32 in between whatever the dtype: rounding them after every
+/// step would cost accuracy and save nothing.
+pub(super) struct Sampling<'a> {
+    pub(super) scheduler: &'a FlowMatchEuler,
+    pub(super) team: &'a Team,
+    pub(super) layout: &'a Layout,
+    pub(super) watch: &'a Watch<'a>,
+    /// Where further noise comes from, for all images of the call.
+    pub(super) generators: Vec<Generator>,
+    /// Of the call's images `[b, l, c]`, those of this replica, tokens and channels.
+    pub(super) images: Shard,
+    pub(super) noise_shape: [usize; 3],
+    /// This step's noise.
+    pub(super) noise_blc: Option<Tensor>,
+    /// The latents after the last step that is over, whole.
+    pub(super) latents_blc: Option<Tensor>,
+}
+
+impl Sampling<'_> {
+    /// This rank's rows of a step's noise. It is drawn for the whole of all images of the call, so that it is the same
+    /// however they are shared out.
+    fn noise(&mut self, turn: Turn, patch: usize) -> Result<Option<Vec<f32>>> {
+        if !self.scheduler.draws_noise() {
+            return Ok(None);
+        }
+        if turn.part.has_text() && patch == 0 {
+            let all = randn_tensor::<f32>(&self.noise_shape, &mut self.generators)?;
+            let all_blc = Tensor::from_slice(&all, self.noise_shape)?;
+            self.noise_blc = Some(all_blc.narrow(0, self.images.start, self.images.len)?);
+        }
+        let rows = self.noise_blc.as_ref().map(|noise| {
+            let rows = self.layout.shard_patch(noise, patch)?;
+            Ok::<_, Error>(rows.to_f32_vec())
+        });
+        rows.transpose()
+    }
+}
+
+impl Sampler for Sampling<'_> {
+    type Error = Error;
+    type State = StepState;
+
+    fn step(
+        &mut self,
+        turn: Turn,
+        patch: usize,
+        state: &mut StepState,
+        prediction: &Tensor,
+        latents: &Tensor,
+    ) -> Result<Tensor> {
+        let noise = self.noise(turn, patch)?;
+        let mut sample = latents.to_f32_vec();
+        self.scheduler.step(
+            state,
+            &prediction.to_f32_vec(),
+            &mut sample,
+            noise.as_deref(),
+        )?;
+        Ok(Tensor::from_slice(&sample, latents.shape())?.on(latents.device()))
+    }
+
+    fn step_end(&mut self, step: usize, latents: &[Tensor]) -> Result<()> {
+        let timestep = self.scheduler.timesteps()[step];
+        let whole = self
+            .watch
+            .step_end(step, timestep, latents, self.team, self.layout)?;
+        self.latents_blc = Some(whole);
+        Ok(())
+    }
+}

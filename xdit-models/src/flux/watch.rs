@@ -1,0 +1,109 @@
+//! What a rank shows of its steps to the caller's observer.
+
+use std::cell::{Cell, RefCell};
+use std::ops::ControlFlow;
+
+use xdit_kernels::Tensor;
+
+use crate::compose::{Layout, Team};
+use crate::error::{Error, Result};
+use crate::observer::{Observer, Phase, PhaseEvent, StepEnd};
+
+/// An observer that stage and sampler share.
+pub(super) struct Watch<'a> {
+    observer: RefCell<&'a mut dyn Observer>,
+    /// Whether any rank's observer wants to see predictions: then all of a stage gather them.
+    shown: bool,
+    /// Whether this rank has all rows and all blocks, so that what happens inside can be shown.
+    whole: bool,
+    /// Predictions of this step under their names, part by part in order.
+    predictions: RefCell<Vec<(&'static str, Tensor)>>,
+    steps: Cell<usize>,
+}
+
+impl<'a> Watch<'a> {
+    /// # Collective
+    /// Every rank of a replica calls it.
+    pub(super) fn new(observer: &'a mut dyn Observer, team: &Team) -> Result<Self> {
+        Ok(Self {
+            shown: team.any(observer.wants_tensors())?,
+            whole: !team.shares_pictures(),
+            observer: RefCell::new(observer),
+            predictions: RefCell::default(),
+            steps: Cell::new(0),
+        })
+    }
+
+    pub(super) fn sees_inside(&self) -> bool {
+        self.whole
+    }
+
+    pub(super) fn with<T>(&self, see: impl FnOnce(&mut dyn Observer) -> Result<T>) -> Result<T> {
+        see(&mut **self.observer.borrow_mut())
+    }
+
+    pub(super) fn begin(&self, steps: usize) {
+        self.steps.set(steps);
+        let total = steps as u64;
+        self.phase(PhaseEvent::Start { total });
+    }
+
+    pub(super) fn end(&self) {
+        self.phase(PhaseEvent::End);
+    }
+
+    fn phase(&self, event: PhaseEvent) {
+        self.observer.borrow_mut().phase(Phase::Denoise, event);
+    }
+
+    /// A part's prediction `[b, l, c]`, this rank's rows.
+    pub(super) fn predicted(&self, name: &'static str, rows_blc: Tensor) {
+        if self.shown {
+            self.predictions.borrow_mut().push((name, rows_blc));
+        }
+    }
+
+    /// A step is over: `patches` are this rank's rows of its latents.
+    ///
+    /// # Collective
+    /// Every rank of the last stage calls it.
+    pub(super) fn step_end(
+        &self,
+        index: usize,
+        timestep: f32,
+        patches: &[Tensor],
+        team: &Team,
+        layout: &Layout,
+    ) -> Result<Tensor> {
+        let predictions = self.predictions.take();
+        for name in ["noise_pred_cond", "noise_pred_uncond", "noise_pred"] {
+            let of_name = predictions.iter().filter(|(other, _)| *other == name);
+            let parts: Vec<Tensor> = of_name.map(|(_, part)| part.clone()).collect();
+            if !parts.is_empty() {
+                let whole = team.gather(layout, &parts)?;
+                self.with(|observer| observer.offer(&format!("step.{index}.{name}"), &whole))?;
+            }
+        }
+        let latents = team.gather(layout, patches)?;
+        let (done, total) = (index + 1, self.steps.get());
+        self.with(|observer| {
+            observer.offer(&format!("step.{index}.latents"), &latents)?;
+            let event = PhaseEvent::Advance {
+                done: done as u64,
+                total: total as u64,
+            };
+            observer.phase(Phase::Denoise, event);
+            let event = StepEnd {
+                index,
+                total,
+                timestep,
+                latents: &latents,
+            };
+            match observer.step_end(&event) {
+                ControlFlow::Break(()) => Err(Error::Stopped { step: done }),
+                ControlFlow::Continue(()) => Ok(()),
+            }
+        })?;
+        Ok(latents)
+    }
+}

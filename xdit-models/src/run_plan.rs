@@ -1,0 +1,86 @@
+//! What a call is going to do on which rank, told before anything is loaded.
+
+use std::ops::Range;
+
+use xdit_comm::{Axis, Degrees};
+use xdit_pipefusion::{PatchPlan, Schedule, StepTraffic};
+
+/// A call's plan: who computes what, and what it takes.
+///
+/// Bytes of parameters are those of the transformer; text encoders and autoencoder come on top.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct RunPlan {
+    /// In pixels, snapped.
+    pub height: usize,
+    /// In pixels, snapped.
+    pub width: usize,
+    /// Images of the call.
+    pub images: usize,
+    /// Tokens of one prompt.
+    pub text_tokens: usize,
+    /// Tokens of one image.
+    pub image_tokens: usize,
+    /// Ranks on each axis.
+    pub degrees: Degrees,
+    /// How the image is cut.
+    pub patches: PatchPlan,
+    /// Which steps run whole.
+    pub schedule: Schedule,
+    /// The stages, in order.
+    pub stages: Vec<StageSummary>,
+    /// The ranks, in order.
+    pub ranks: Vec<RankPlan>,
+    /// What goes over the links between stages in a step that runs whole, all ranks of a stage together.
+    pub whole_step: StepTraffic,
+    /// The same for a step that runs patch by patch, if there is any.
+    pub patched_step: Option<StepTraffic>,
+}
+
+/// One stage of the pipeline.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct StageSummary {
+    /// Its blocks, counted through.
+    pub blocks: Range<usize>,
+    /// How many there are of each kind.
+    pub kinds: Vec<(&'static str, usize)>,
+    /// Its part of a step's FLOPs, from 0 to 1.
+    pub flops_share: f64,
+    /// Bytes of its parameters in the compute dtype.
+    pub parameter_bytes: u64,
+}
+
+/// One rank.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct RankPlan {
+    /// Its number.
+    pub rank: usize,
+    /// Its place on each axis, in the order of [`Axis::ALL`].
+    pub coordinates: [usize; Axis::ALL.len()],
+    /// Bytes of its stage's parameters in the compute dtype.
+    pub parameter_bytes: u64,
+    /// Bytes of the keys and values that it keeps for other patches: 2 · blocks · tokens · heads · head dim · bytes of the
+    /// dtype · images · branches, tokens and heads being its part. 0 with one patch.
+    pub kv_bytes: u64,
+}
+
+/// What one rank held of what [`RankPlan`] foretells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RankMemory {
+    /// Bytes of the transformer's parameters that it computed with.
+    pub parameter_bytes: u64,
+    /// Bytes of keys and values that it kept.
+    pub kv_bytes: u64,
+}
+
+impl RankMemory {
+    pub(crate) fn new(parameter_bytes: usize, kv_bytes: usize) -> Self {
+        Self {
+            parameter_bytes: parameter_bytes as u64,
+            kv_bytes: kv_bytes as u64,
+        }
+    }
+}
