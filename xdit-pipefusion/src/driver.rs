@@ -93,7 +93,9 @@ pub struct Report {
     /// For each step how far the keys and values that may be used old are from those of the step before: relative L2 over
     /// sampled tokens of all layers and ranks. `None` where nothing was compared: in the first step, and with one patch.
     pub drift: Vec<Option<f32>>,
-    /// Steps that ran whole because of [`Driver::max_drift`].
+    /// Every step that ran whole.
+    pub whole: Vec<usize>,
+    /// Those of them that did because of [`Driver::max_drift`].
     pub refreshed: Vec<usize>,
 }
 
@@ -110,20 +112,26 @@ impl Watch<'_> {
     /// The parts of the next step.
     fn parts(&mut self, step: usize) -> Result<Vec<Part>, Error> {
         let schedule = &self.driver.schedule;
-        let Some(limit) = self.driver.max_drift.filter(|_| schedule.patches > 1) else {
-            return Ok(schedule.parts(step));
+        let refresh = !schedule.is_whole(step) && self.drifted(step)?;
+        if refresh {
+            self.report.refreshed.push(step);
+        }
+        if refresh || schedule.is_whole(step) {
+            self.report.whole.push(step);
+            return Ok(vec![Part::Whole]);
+        }
+        Ok(schedule.parts(step))
+    }
+
+    /// Whether the newest drift that every rank knows before `step` is above the limit.
+    fn drifted(&mut self, step: usize) -> Result<bool, Error> {
+        let (Some(limit), Some(before)) = (self.driver.max_drift, step.checked_sub(2)) else {
+            return Ok(false);
         };
         // The step before is still in the pipeline. This rank's input of its last turn comes after all ranks have ended the
         // one before that, so waiting for their sums holds up no one.
-        if let Some(before) = step.checked_sub(2) {
-            self.collect_until(before)?;
-            let above = self.report.drift[before].is_some_and(|drift| drift > limit);
-            if above && !schedule.is_whole(step) {
-                self.report.refreshed.push(step);
-                return Ok(vec![Part::Whole]);
-            }
-        }
-        Ok(schedule.parts(step))
+        self.collect_until(before)?;
+        Ok(self.report.drift[before].is_some_and(|drift| drift > limit))
     }
 
     /// This rank is through with a step.

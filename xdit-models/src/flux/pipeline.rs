@@ -157,7 +157,7 @@ impl FluxPipeline {
                     ));
                 }
                 // The first rank is the one that is watched.
-                let watched = Mutex::new(Some(observer));
+                let watched = Mutex::new(Some(&mut *observer));
                 parallel.run(threads, |team| {
                     let replica = &replicas[team.replica()];
                     let first = team.leads() && team.replica() == 0;
@@ -178,7 +178,9 @@ impl FluxPipeline {
                 })?
             }
         };
-        self.joined(&plan, done)
+        let output = self.joined(&plan, done)?;
+        warn_of_drift(&output.pipefusion, observer);
+        Ok(output)
     }
 
     /// The call's images, dealt out.
@@ -296,6 +298,31 @@ fn planned(
     let kept = spread.kept_bytes(&plan, flux) / parallel.processes() as u64;
     plan.check_memory(dtype, flux, vae, kept, memory_limit)?;
     Ok((plan, spread))
+}
+
+/// Above this the keys and values that were used one step late were far from the right ones: pictures visibly differ from
+/// those of one rank (docs/fidelity.md).
+const NOTABLE_DRIFT: f32 = 0.5;
+
+/// Tells when staleness is likely to show.
+fn warn_of_drift(reports: &[Report], observer: &mut dyn Observer) {
+    let lossy = |report: &Report| {
+        let steps = report.drift.iter().enumerate();
+        let lossy = steps.filter(|(step, _)| !report.whole.contains(step));
+        lossy
+            .filter_map(|(step, drift)| Some((step, (*drift)?)))
+            .max_by(|a, b| a.1.total_cmp(&b.1))
+    };
+    let worst = reports
+        .iter()
+        .filter_map(lossy)
+        .max_by(|a, b| a.1.total_cmp(&b.1));
+    if let Some((step, drift)) = worst.filter(|(_, drift)| *drift > NOTABLE_DRIFT) {
+        observer.warning(&format!(
+            "keys and values that were used one step late had changed by {drift:.2} (relative L2) in step {step}: more \
+             warmup_steps, or max_drift, bring the image nearer to that of one rank"
+        ));
+    }
 }
 
 /// Who decodes a replica's images.
