@@ -1,9 +1,9 @@
 //! The denoising loop.
 
-use crate::kept::Change;
+use crate::links::{Inbox, Links};
+use crate::watch::Watch;
 use crate::{Error, Kept, Part, Schedule, Turn};
-use std::collections::VecDeque;
-use xdit_comm::{Group, Pending, ReduceOp, Spec};
+use xdit_comm::{Group, Spec};
 use xdit_kernels::Tensor;
 
 /// One stage of a model: its first, last or middle blocks. A model with one stage is all of them.
@@ -66,9 +66,9 @@ pub trait Sampler {
 
 /// The denoising loop: every rank of an image runs it, one stage each. One stage and one patch is the plain loop.
 ///
-/// Each turn ([`Schedule::parts`]) a stage waits for its input, posts the receive of the next turn's, computes, and starts to
-/// send its output, which it never waits for: buffers are owned by the messages. The last stage steps the turn's patches and
-/// sends their latents to the first.
+/// Each turn ([`Schedule::parts`]) a stage waits for its input, posts the receives of later turns' input, computes, and starts
+/// to send its output, which it never waits for: buffers are owned by the messages. The last stage steps the turn's patches
+/// and sends their latents to the first.
 ///
 /// # Collective
 /// Every rank of `pipe` (and of `replica`) calls [`run`](Self::run) with the same schedule.
@@ -78,9 +78,10 @@ pub struct Driver {
     pub schedule: Schedule,
     /// The stages of this rank's rows, in order; `None` for one stage.
     pub pipe: Option<Group>,
-    /// All ranks that make the same image, for what they decide together; `None` for one rank.
+    /// All ranks that make the same image, for what they decide together; `None` if those of `pipe` are all.
     pub replica: Option<Group>,
-    /// Runs a step whole when the newest drift that every rank knows, that of the step before the last, is above this.
+    /// Runs a step whole when the newest drift that every rank knows, that of the step before the last, is above this (or
+    /// is not a number).
     pub max_drift: Option<f32>,
     /// The handle of this rank's [`StaleKv`](crate::StaleKv)s.
     pub kept: Kept,
@@ -92,6 +93,7 @@ pub struct Driver {
 pub struct Report {
     /// For each step how far the keys and values that may be used old are from those of the step before: relative L2 over
     /// sampled tokens of all layers and ranks. `None` where nothing was compared: in the first step, and with one patch.
+    /// The same on every rank.
     pub drift: Vec<Option<f32>>,
     /// Every step that ran whole.
     pub whole: Vec<usize>,
@@ -99,157 +101,13 @@ pub struct Report {
     pub refreshed: Vec<usize>,
 }
 
-/// Decides which steps run whole, and collects the drift of each.
-struct Watch<'a> {
-    driver: &'a Driver,
-    own: Vec<Change>,
-    /// Steps whose drift is on its way, when it is exchanged step by step.
-    under_way: VecDeque<Pending>,
-    report: Report,
-}
-
-impl Watch<'_> {
-    /// The parts of the next step.
-    fn parts(&mut self, step: usize) -> Result<Vec<Part>, Error> {
-        let schedule = &self.driver.schedule;
-        let refresh = !schedule.is_whole(step) && self.drifted(step)?;
-        if refresh {
-            self.report.refreshed.push(step);
-        }
-        if refresh || schedule.is_whole(step) {
-            self.report.whole.push(step);
-            return Ok(vec![Part::Whole]);
-        }
-        Ok(schedule.parts(step))
-    }
-
-    /// Whether the newest drift that every rank knows before `step` is above the limit.
-    fn drifted(&mut self, step: usize) -> Result<bool, Error> {
-        let (Some(limit), Some(before)) = (self.driver.max_drift, step.checked_sub(2)) else {
-            return Ok(false);
-        };
-        // The step before is still in the pipeline. This rank's input of its last turn comes after all ranks have ended the
-        // one before that, so waiting for their sums holds up no one.
-        self.collect_until(before)?;
-        Ok(self.report.drift[before].is_some_and(|drift| drift > limit))
-    }
-
-    /// This rank is through with a step.
-    fn step_end(&mut self) -> Result<(), Error> {
-        let change = self.driver.kept.take_change();
-        self.own.push(change);
-        if self.driver.max_drift.is_some() && self.driver.schedule.patches > 1 {
-            match &self.driver.replica {
-                None => self.report.drift.push(change.relative()),
-                Some(replica) => {
-                    let sums = Tensor::from_slice(&[change.moved as f32, change.norm as f32], [2])?;
-                    self.under_way
-                        .push_back(replica.start_all_reduce(&sums, ReduceOp::Sum)?);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn collect_until(&mut self, step: usize) -> Result<(), Error> {
-        while self.report.drift.len() <= step {
-            let Some(sums) = self.under_way.pop_front() else {
-                break;
-            };
-            self.report.drift.extend(relative(&sums.wait_one()?));
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<Report, Error> {
-        let schedule = &self.driver.schedule;
-        if schedule.patches == 1 {
-            self.report.drift = vec![None; schedule.steps];
-            return Ok(self.report);
-        }
-        if self.driver.max_drift.is_some() {
-            self.collect_until(schedule.steps.saturating_sub(1))?;
-            return Ok(self.report);
-        }
-        let sums: Vec<f32> = self
-            .own
-            .iter()
-            .flat_map(|c| [c.moved as f32, c.norm as f32])
-            .collect();
-        let mut sums = Tensor::from_slice(&sums, [sums.len()])?;
-        if let Some(replica) = &self.driver.replica {
-            sums = replica.all_reduce(&sums, ReduceOp::Sum)?;
-        }
-        self.report.drift = relative(&sums);
-        Ok(self.report)
-    }
-}
-
-/// The drift of each step out of sums, moved and norm in turn.
-fn relative(sums: &Tensor) -> Vec<Option<f32>> {
-    let sums = sums.to_f32_vec();
-    let changes = sums.chunks_exact(2).map(|pair| Change {
-        moved: f64::from(pair[0]),
-        norm: f64::from(pair[1]),
-    });
-    changes.map(|change| change.relative()).collect()
-}
-
-/// Where a stage's tensors come from and go to.
-struct Links<'a> {
-    pipe: Option<&'a Group>,
-    first: bool,
-    last: bool,
-}
-
-impl Links<'_> {
-    /// Posts the receives of a turn's input. The first stage gets the latents of each patch from the last, once a step
-    /// has made some; without other stages nothing comes.
-    fn post<S: Stage>(
-        &self,
-        stage: &S,
-        turn: Turn,
-        latents: &[Tensor],
-    ) -> Result<Vec<Pending>, Error> {
-        let Some(pipe) = self.pipe else {
-            return Ok(Vec::new());
-        };
-        let n = pipe.world_size();
-        let src = (pipe.rank() + n - 1) % n;
-        let specs: Vec<Spec> = match (self.first, turn.step) {
-            (true, 0) => Vec::new(),
-            (true, _) => turn
-                .part
-                .patches(latents.len())
-                .map(|p| Spec::of(&latents[p]))
-                .collect(),
-            (false, _) => stage.carried(turn.part),
-        };
-        Ok(specs
-            .into_iter()
-            .map(|spec| pipe.start_recv(spec, src))
-            .collect::<Result<_, _>>()?)
-    }
-
-    /// Starts to send to the next stage, or from the last to the first.
-    fn send(&self, tensors: &[Tensor]) -> Result<(), Error> {
-        if let Some(pipe) = self.pipe {
-            let dst = (pipe.rank() + 1) % pipe.world_size();
-            for tensor in tensors {
-                // The message owns its tensor; nothing here needs to know when it is gone.
-                drop(pipe.start_send(tensor, dst)?);
-            }
-        }
-        Ok(())
-    }
-}
-
 impl Driver {
-    /// Denoises `latents`, this rank's rows of each patch: those after the last step on the last stage, what it was given on
-    /// the others; and what was done.
+    /// Denoises `latents`, this rank's rows of each patch: those after the last step on the last stage, what came last on the
+    /// first, what it was given on the others; and what was done.
     ///
     /// # Errors
     /// Of the stage, the sampler, or communication; another rank's failure is an [`xdit_comm::Error::PeerLost`].
+    /// [`Error::Predictions`] if the last stage does not predict each patch of a turn.
     ///
     /// # Panics
     /// If there are not as many latents as patches.
@@ -261,51 +119,16 @@ impl Driver {
     ) -> Result<(Vec<Tensor>, Report), S::Error> {
         let schedule = self.schedule;
         assert_eq!(latents.len(), schedule.patches, "latents of each patch");
-        let pipe = self.pipe.as_ref().filter(|pipe| pipe.world_size() > 1);
-        let links = Links {
-            pipe,
-            first: pipe.is_none_or(|pipe| pipe.rank() == 0),
-            last: pipe.is_none_or(|pipe| pipe.rank() + 1 == pipe.world_size()),
-        };
-        let mut watch = Watch {
-            driver: self,
-            own: Vec::new(),
-            under_way: VecDeque::new(),
-            report: Report::default(),
-        };
+        let links = Links::new(self.pipe.as_ref());
+        let mut watch = Watch::new(self);
         let mut states: Vec<P::State> = latents.iter().map(|_| P::State::default()).collect();
-        let mut turns: VecDeque<Turn> = VecDeque::new();
-        let more = |watch: &mut Watch<'_>, turns: &mut VecDeque<Turn>, step: usize| {
-            if turns.is_empty() && step < schedule.steps {
-                turns.extend(
-                    watch
-                        .parts(step)?
-                        .into_iter()
-                        .map(|part| Turn { step, part }),
-                );
-            }
-            Ok::<_, Error>(())
-        };
-        more(&mut watch, &mut turns, 0)?;
-        let mut posted = match turns.front() {
-            Some(turn) => links.post(stage, *turn, &latents)?,
-            None => Vec::new(),
-        };
-        while let Some(turn) = turns.pop_front() {
+        let mut inbox = Inbox::new(schedule, links.stages());
+        inbox.post(&mut watch, &links, stage, &latents)?;
+        while let Some((turn, input)) = inbox.take()? {
             let Turn { step, part } = turn;
             let _span = tracing::info_span!("step", index = step).entered();
             let patches = part.patches(schedule.patches);
-            let input = posted
-                .into_iter()
-                .map(Pending::wait_one)
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(Error::from)?;
-            more(&mut watch, &mut turns, step + 1)?;
-            let ends_step = turns.front().is_none_or(|next| next.step != step);
-            posted = match turns.front() {
-                Some(next) => links.post(stage, *next, &latents)?,
-                None => Vec::new(),
-            };
+            inbox.post(&mut watch, &links, stage, &latents)?;
 
             let mut hidden = input;
             if links.first {
@@ -319,21 +142,24 @@ impl Driver {
                 links.send(&hidden)?;
             } else {
                 let predictions = stage.project(turn, hidden)?;
-                for (patch, prediction) in patches.clone().zip(&predictions) {
-                    let next = sampler.step(
+                if predictions.len() != patches.len() {
+                    return Err(Error::Predictions {
                         turn,
-                        patch,
-                        &mut states[patch],
-                        prediction,
-                        &latents[patch],
-                    )?;
-                    latents[patch] = next;
+                        expected: patches.len(),
+                        got: predictions.len(),
+                    }
+                    .into());
+                }
+                for (patch, prediction) in patches.clone().zip(&predictions) {
+                    let state = &mut states[patch];
+                    latents[patch] =
+                        sampler.step(turn, patch, state, prediction, &latents[patch])?;
                 }
                 if step + 1 < schedule.steps {
                     links.send(&latents[patches])?;
                 }
             }
-            if ends_step {
+            if inbox.is_step_over(step) {
                 watch.step_end()?;
                 if links.last {
                     sampler.step_end(step, &latents)?;

@@ -25,7 +25,7 @@ impl fmt::Display for What {
     }
 }
 
-/// What can go wrong: a plan that cannot be, or a rank that is lost.
+/// What can go wrong: a plan that cannot be, a stage that breaks its contract, or a rank that is lost.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -38,6 +38,16 @@ pub enum Error {
         found: String,
         /// What is possible.
         allowed: String,
+    },
+    /// The last stage's prediction is not one tensor for each patch.
+    #[error("prediction of {turn:?}: {got} tensors, but must be {expected}, one a patch")]
+    Predictions {
+        /// When.
+        turn: crate::Turn,
+        /// The patches of the turn.
+        expected: usize,
+        /// What came.
+        got: usize,
     },
     /// Communication failed.
     #[error(transparent)]

@@ -27,9 +27,9 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    /// The relative L2 distance; `None` where nothing was compared.
+    /// The relative L2 distance; `None` where nothing, or nothing but zeros, was compared. What is not a number stays so.
     pub(crate) fn relative(&self) -> Option<f32> {
-        (self.norm > 0.0).then(|| (self.moved / self.norm).sqrt() as f32)
+        (self.moved != 0.0 || self.norm != 0.0).then(|| (self.moved / self.norm).sqrt() as f32)
     }
 
     pub(crate) fn add(&mut self, fresh: f32, stale: f32) {
@@ -45,7 +45,7 @@ impl Kept {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes of all keys and values that are kept.
+    /// Bytes of all keys and values that are kept, those of layers that are gone included: a handle serves one image.
     pub fn bytes(&self) -> usize {
         self.lock().bytes
     }

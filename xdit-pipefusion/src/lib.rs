@@ -4,11 +4,13 @@
 mod driver;
 mod error;
 mod kept;
+mod links;
 mod patches;
 mod schedule;
 mod stages;
 mod stale_kv;
 mod traffic;
+mod watch;
 
 pub use driver::{Driver, Report, Sampler, Stage};
 pub use error::{Error, Result, What};

@@ -59,7 +59,7 @@ pub struct Schedule {
 impl Schedule {
     /// Whether a step runs whole whatever was measured.
     pub fn is_whole(&self, step: usize) -> bool {
-        step < self.warmup_steps.max(1) || self.patches == 1
+        step < self.warmup_steps.max(1) || self.patches <= 1
     }
 
     /// Whether any step uses keys and values of the step before.

@@ -38,31 +38,12 @@ impl StagePlan {
         for (i, cost) in costs.iter().enumerate() {
             sums[i + 1] = sums[i] + cost;
         }
-        // best[i]: (worst stage, sum of squares, where the last stage begins) of blocks ..i over the stages so far.
-        let first = |i: usize| (sums[i], sums[i] * sums[i], 0);
-        let mut best: Vec<(f64, f64, usize)> = (0..=blocks).map(first).collect();
-        let mut cuts = vec![best.iter().map(|b| b.2).collect::<Vec<_>>()];
-        for stage in 1..stages {
-            let next: Vec<(f64, f64, usize)> = (0..=blocks)
-                .map(|end| {
-                    (stage..end)
-                        .map(|start| {
-                            let last = sums[end] - sums[start];
-                            let (worst, squares, _) = best[start];
-                            (worst.max(last), squares + last * last, start)
-                        })
-                        .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)))
-                        .unwrap_or((f64::INFINITY, f64::INFINITY, 0))
-                })
-                .collect();
-            cuts.push(next.iter().map(|b| b.2).collect());
-            best = next;
-        }
-        let mut bounds = vec![blocks];
-        for cut in cuts.iter().rev() {
-            bounds.push(cut[bounds[bounds.len() - 1]]);
-        }
-        bounds.reverse();
+        let bottleneck = cheapest(&sums, stages, f64::max).0;
+        let within = |squares: f64, stage: f64| match stage <= bottleneck {
+            true => squares + stage * stage,
+            false => f64::INFINITY,
+        };
+        let (_, bounds) = cheapest(&sums, stages, within);
         Ok(Self { bounds })
     }
 
@@ -106,6 +87,33 @@ impl StagePlan {
     }
 }
 
+/// The cut of least total, and that total: `add` makes a total of that of the stages before and a stage's cost, and must
+/// not fall with the former. `sums[i]` is the cost of the first i blocks.
+fn cheapest(sums: &[f64], stages: usize, add: impl Fn(f64, f64) -> f64) -> (f64, Vec<usize>) {
+    let blocks = sums.len() - 1;
+    // best[end]: of the blocks ..end over the stages so far. cuts[stage][end]: where the last of these stages begins.
+    let mut best: Vec<f64> = sums.iter().map(|sum| add(0.0, *sum)).collect();
+    let mut cuts = vec![vec![0; blocks + 1]];
+    for stage in 1..stages {
+        let (next, cut) = (0..=blocks)
+            .map(|end| {
+                (stage..end)
+                    .map(|start| (add(best[start], sums[end] - sums[start]), start))
+                    .min_by(|a, b| a.0.total_cmp(&b.0))
+                    .unwrap_or((f64::INFINITY, 0))
+            })
+            .unzip();
+        best = next;
+        cuts.push(cut);
+    }
+    let mut bounds = vec![blocks];
+    for cut in cuts.iter().rev() {
+        bounds.push(cut[bounds[bounds.len() - 1]]);
+    }
+    bounds.reverse();
+    (best[blocks], bounds)
+}
+
 fn check_count(blocks: usize, stages: usize) -> Result<()> {
     if (1..=blocks).contains(&stages) {
         return Ok(());
@@ -119,17 +127,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The least that the most expensive stage can cost, by trying every cut.
-    fn least(costs: &[f64], stages: usize) -> f64 {
+    /// Every cut into stages: what its most expensive stage and all squares together come to.
+    fn every(costs: &[f64], stages: usize) -> Vec<(f64, f64)> {
         if stages == 1 {
-            return costs.iter().sum();
+            let cost: f64 = costs.iter().sum();
+            return vec![(cost, cost * cost)];
         }
         (1..=costs.len() - (stages - 1))
-            .map(|end| {
+            .flat_map(|end| {
                 let head: f64 = costs[..end].iter().sum();
-                head.max(least(&costs[end..], stages - 1))
+                every(&costs[end..], stages - 1)
+                    .into_iter()
+                    .map(move |(worst, squares)| (head.max(worst), head * head + squares))
             })
-            .fold(f64::INFINITY, f64::min)
+            .collect()
     }
 
     proptest! {
@@ -141,10 +152,13 @@ mod tests {
             prop_assert_eq!(plan.count(), stages);
             prop_assert_eq!(plan.counts().iter().sum::<usize>(), costs.len());
             prop_assert!(plan.counts().iter().all(|count| *count >= 1));
-            let worst = (0..stages)
-                .map(|stage| costs[plan.blocks(stage)].iter().sum::<f64>())
-                .fold(0.0, f64::max);
-            prop_assert_eq!(worst, least(&costs, stages));
+            let of = |stage| costs[plan.blocks(stage)].iter().sum::<f64>();
+            let worst = (0..stages).map(of).fold(0.0, f64::max);
+            let squares: f64 = (0..stages).map(|stage| of(stage).powi(2)).sum();
+            let best = every(&costs, stages)
+                .into_iter()
+                .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+            prop_assert_eq!(Some((worst, squares)), best);
         }
     }
 

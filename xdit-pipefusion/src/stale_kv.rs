@@ -11,7 +11,7 @@ const SAMPLE: usize = 16;
 /// Keys and values of all patches, kept from call to call: queries of one patch attend to the fresh ones of the patches seen
 /// in this step and to the last step's of the rest (PipeFusion, Fang et al., arXiv:2405.14430).
 ///
-/// A call's [`Segment::stream`]s say which rows it brings. The first call brings every stream (text, then each patch) and
+/// A call's segments say which rows it brings. The first call brings every stream (text, then each patch) and
 /// fixes their order; a later one brings all of them, or some: their rows are replaced in place, and the inner attention gets
 /// the call's queries with the keys and values of all streams ([`AttnInput::keys`]). Over several ranks it stands between
 /// Ulysses and Ring, so that each rank keeps its heads of its ring's rows.
@@ -75,6 +75,14 @@ impl<A> StaleKv<A> {
     }
 }
 
+/// Which rows the keys and values of a call are.
+fn brought<'a>(input: &AttnInput<'a>) -> &'a [Segment] {
+    match input.keys {
+        [] => input.segments,
+        keys => keys,
+    }
+}
+
 impl Store {
     fn new(input: &AttnInput<'_>) -> Result<Self> {
         let copy = |x: View<'_>| {
@@ -83,7 +91,7 @@ impl Store {
             Ok::<_, Error>(copy)
         };
         Ok(Self {
-            streams: input.segments.to_vec(),
+            streams: brought(input).to_vec(),
             k: copy(input.k)?,
             v: copy(input.v)?,
         })
@@ -98,7 +106,7 @@ impl Store {
     fn replace(&mut self, input: &AttnInput<'_>, always_fresh: usize) -> Result<Change> {
         let mut change = Change::default();
         let mut from = 0;
-        for segment in input.segments {
+        for segment in brought(input) {
             let mut at = 0;
             let mut kept = self.streams.iter();
             loop {
@@ -108,7 +116,7 @@ impl Store {
                     None => {
                         let want =
                             format!("rows of the streams of the first call {:?}", self.streams);
-                        return Err(Error::shape(OP, want, input.segments));
+                        return Err(Error::shape(OP, want, brought(input)));
                     }
                 }
             }
@@ -145,12 +153,12 @@ fn compare(fresh: View<'_>, stale: View<'_>, start: usize, change: &mut Change) 
 
 impl<A: Attention> Attention for StaleKv<A> {
     fn attend(&mut self, input: &AttnInput<'_>) -> Result<AttnOut> {
-        let rows: usize = input.segments.iter().map(|segment| segment.len).sum();
+        let rows: usize = brought(input).iter().map(|segment| segment.len).sum();
         if rows != input.k.dim(1) || input.v.shape() != input.k.shape() {
             return Err(Error::shape(
                 OP,
                 "segments of the rows of k and v",
-                (input.segments, input.k, input.v),
+                (brought(input), input.k, input.v),
             ));
         }
         if input.mask.causal || input.mask.key_mask.is_some() || input.mask.bias.is_some() {

@@ -19,7 +19,8 @@ pub struct Traffic {
 }
 
 impl StepTraffic {
-    /// What a step of these `parts` sends when nothing else is cut: `text_tokens` go once a step, each patch's tokens once.
+    /// What a step of these `parts` sends when nothing else is cut and the hidden states of a part go as one tensor
+    /// ([`Stage::carried`](crate::Stage::carried)): `text_tokens` go once a step, each patch's tokens once.
     /// `hidden_bytes` and `latent_bytes` are those of one token, in the whole batch.
     ///
     /// # Examples

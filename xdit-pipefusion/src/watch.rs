@@ -1,0 +1,118 @@
+//! What is measured of a run, and which steps run whole because of it.
+
+use crate::kept::Change;
+use crate::{Driver, Error, Part, Report};
+use std::collections::VecDeque;
+use xdit_comm::{Group, Pending, ReduceOp};
+use xdit_kernels::Tensor;
+
+/// Decides which steps run whole, and collects the drift of each.
+pub(crate) struct Watch<'a> {
+    driver: &'a Driver,
+    /// Who decides together.
+    replica: Option<&'a Group>,
+    own: Vec<Change>,
+    /// Steps whose drift is on its way, when it is exchanged step by step.
+    under_way: VecDeque<Pending>,
+    report: Report,
+}
+
+impl<'a> Watch<'a> {
+    pub(crate) fn new(driver: &'a Driver) -> Self {
+        // What an earlier run that failed has left.
+        driver.kept.take_change();
+        Self {
+            driver,
+            replica: driver.replica.as_ref().or(driver.pipe.as_ref()),
+            own: Vec::new(),
+            under_way: VecDeque::new(),
+            report: Report::default(),
+        }
+    }
+
+    /// Whether a step's parts depend on what earlier ones have shown.
+    pub(crate) fn decides(&self) -> bool {
+        self.driver.max_drift.is_some() && self.driver.schedule.patches > 1
+    }
+
+    /// The parts of a step. Where [`decides`](Self::decides), asked for when the input of the last turn of the step before
+    /// has come.
+    pub(crate) fn parts(&mut self, step: usize) -> Result<Vec<Part>, Error> {
+        let schedule = &self.driver.schedule;
+        let Some(limit) = self.driver.max_drift.filter(|_| schedule.patches > 1) else {
+            return Ok(schedule.parts(step));
+        };
+        // The step before is still in the pipeline. This rank's input of its last turn comes after all ranks have ended the
+        // one before that, so waiting for their sums holds up no one.
+        if let Some(before) = step.checked_sub(2) {
+            self.collect_until(before)?;
+            let above = |drift: f32| drift > limit || drift.is_nan();
+            let above = self.report.drift[before].is_some_and(above);
+            if above && !schedule.is_whole(step) {
+                self.report.refreshed.push(step);
+                return Ok(vec![Part::Whole]);
+            }
+        }
+        Ok(schedule.parts(step))
+    }
+
+    /// This rank is through with a step.
+    pub(crate) fn step_end(&mut self) -> Result<(), Error> {
+        let change = self.driver.kept.take_change();
+        self.own.push(change);
+        if self.decides() {
+            match self.replica {
+                None => self.report.drift.push(change.relative()),
+                Some(replica) => {
+                    let sums = Tensor::from_slice(&[change.moved as f32, change.norm as f32], [2])?;
+                    self.under_way
+                        .push_back(replica.start_all_reduce(&sums, ReduceOp::Sum)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn collect_until(&mut self, step: usize) -> Result<(), Error> {
+        while self.report.drift.len() <= step {
+            let Some(sums) = self.under_way.pop_front() else {
+                break;
+            };
+            self.report.drift.extend(relative(&sums.wait_one()?));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(mut self) -> Result<Report, Error> {
+        let schedule = &self.driver.schedule;
+        if schedule.patches <= 1 || schedule.steps == 0 {
+            self.report.drift = vec![None; schedule.steps];
+            return Ok(self.report);
+        }
+        if self.decides() {
+            self.collect_until(schedule.steps - 1)?;
+            return Ok(self.report);
+        }
+        let sums: Vec<f32> = self
+            .own
+            .iter()
+            .flat_map(|c| [c.moved as f32, c.norm as f32])
+            .collect();
+        let mut sums = Tensor::from_slice(&sums, [sums.len()])?;
+        if let Some(replica) = self.replica {
+            sums = replica.all_reduce(&sums, ReduceOp::Sum)?;
+        }
+        self.report.drift = relative(&sums);
+        Ok(self.report)
+    }
+}
+
+/// The drift of each step out of sums, moved and norm in turn.
+fn relative(sums: &Tensor) -> Vec<Option<f32>> {
+    let sums = sums.to_f32_vec();
+    let changes = sums.chunks_exact(2).map(|pair| Change {
+        moved: f64::from(pair[0]),
+        norm: f64::from(pair[1]),
+    });
+    changes.map(|change| change.relative()).collect()
+}
