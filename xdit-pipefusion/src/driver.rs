@@ -57,7 +57,8 @@ pub trait Sampler {
         latents: &Tensor,
     ) -> Result<Tensor, Self::Error>;
 
-    /// A step is over; its latents, patch by patch. An error ends the run.
+    /// A step is over; its latents, patch by patch. An error ends the run. The last stage does nothing else meanwhile, and
+    /// other ranks that watch the drift soon wait for it.
     ///
     /// # Errors
     /// The sampler's.
@@ -160,10 +161,11 @@ impl Driver {
                 }
             }
             if inbox.is_step_over(step) {
-                watch.step_end()?;
+                // First the sampler: what the last one's end brings tells the others that it has not failed.
                 if links.last {
                     sampler.step_end(step, &latents)?;
                 }
+                watch.step_end()?;
             }
         }
         Ok((latents, watch.finish()?))

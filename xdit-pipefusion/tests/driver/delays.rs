@@ -1,0 +1,116 @@
+//! Whatever is late, a run ends, with the same values.
+
+use crate::naive::simulate;
+use crate::run::{Plan, comm_error, distance, on_rank};
+use crate::toy::{Hook, noise};
+use proptest::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
+use xdit_comm::threads::{Options, run_each};
+use xdit_comm::{Backend, Call, Error, Group, Op, Pending, Result, Ticket};
+use xdit_kernels::Tensor;
+
+/// How long a rank takes, each time anew: mostly nothing, sometimes long enough for the others to overtake it.
+#[derive(Debug, Clone)]
+struct Dice(Arc<AtomicU64>);
+
+impl Dice {
+    fn of(seed: u64, rank: usize) -> Self {
+        Self(Arc::new(AtomicU64::new(seed ^ ((rank as u64 + 1) << 40))))
+    }
+
+    fn wait(&self) {
+        let odd = 0x9e37_79b9_7f4a_7c15;
+        let roll = self.0.fetch_add(odd, Ordering::Relaxed).wrapping_mul(odd);
+        let roll = (roll ^ (roll >> 31)).wrapping_mul(odd) >> 40;
+        if roll % 3 == 0 {
+            sleep(Duration::from_micros(roll / 3 % 800));
+        }
+    }
+}
+
+/// A group that dawdles before every call and every wait.
+#[derive(Debug)]
+struct Dawdling {
+    group: Group,
+    dice: Dice,
+}
+
+impl Backend for Dawdling {
+    fn rank(&self) -> usize {
+        self.group.rank()
+    }
+
+    fn world_size(&self) -> usize {
+        self.group.world_size()
+    }
+
+    fn start(&self, call: Call) -> Result<Box<dyn Ticket>> {
+        self.dice.wait();
+        let pending = match call.op {
+            Op::Send { dst } => self.group.start_send(&call.gives[0], dst)?,
+            Op::Recv { src } => self.group.start_recv(call.expects[0], src)?,
+            Op::AllReduce(how) => self.group.start_all_reduce(&call.gives[0], how)?,
+            other => return Err(Error::Kernel(format!("a pipeline does not call {other}"))),
+        };
+        let dice = self.dice.clone();
+        Ok(Box::new(Late { pending, dice }))
+    }
+
+    fn split(&self, _color: usize, _key: usize) -> Result<Box<dyn Backend>> {
+        Err(Error::Kernel("a pipeline does not split".into()))
+    }
+}
+
+#[derive(Debug)]
+struct Late {
+    pending: Pending,
+    dice: Dice,
+}
+
+impl Ticket for Late {
+    fn wait(self: Box<Self>) -> Result<Vec<Tensor>> {
+        self.dice.wait();
+        self.pending.wait()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn delays_anywhere_change_nothing(
+        stages in 1usize..=5,
+        patches in 1usize..=7,
+        steps in 0usize..=5,
+        warmup_steps in 0usize..=6,
+        limit in 0usize..3,
+        seed in any::<u64>(),
+    ) {
+        let max_drift = [None, Some(0.0), Some(f32::INFINITY)][limit];
+        let plan = Plan { stages, patches, steps, warmup_steps, max_drift };
+        let deadline = Duration::from_secs(20);
+        let outcomes = run_each(stages, Options { deadline }, |group| {
+            let dice = Dice::of(seed, group.rank());
+            let pipe = Group::new(Box::new(Dawdling { group, dice: dice.clone() }));
+            let hooks: [Box<Hook<'_>>; 2] = [dice.clone(), dice].map(|dice| {
+                Box::new(move |_, _| { dice.wait(); Ok(()) }) as Box<Hook<'_>>
+            });
+            on_rank(&plan, 1, Some(pipe), hooks, 0).map_err(comm_error)
+        });
+        let want = simulate(&plan, &noise(1));
+        let mut last = None;
+        for outcome in outcomes {
+            let done = outcome.expect("it ends");
+            prop_assert_eq!(&done.report.refreshed, &want.refreshed);
+            last = Some(done);
+        }
+        let last = last.expect("there is a stage");
+        prop_assert_eq!(last.images.len(), steps);
+        for (got, want) in last.images.iter().zip(&want.images) {
+            prop_assert!(distance(got, want) <= 1e-6);
+        }
+    }
+}

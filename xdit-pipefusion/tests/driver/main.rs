@@ -1,0 +1,9 @@
+//! The driver on a toy model: against a naive simulation, with drift, with failures, with delays anywhere.
+
+mod delays;
+mod drift;
+mod faults;
+mod naive;
+mod run;
+mod same;
+mod toy;

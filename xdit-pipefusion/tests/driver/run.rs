@@ -1,0 +1,107 @@
+//! The engine on threads.
+
+use crate::toy::{BLOCKS, CHANNELS, Failure, Hook, ROW_TOKENS, ROWS, Toy, TwoStep, noise};
+use xdit_comm::threads::{self, Options};
+use xdit_comm::{Error, Group};
+use xdit_kernels::Tensor;
+use xdit_pipefusion::{Driver, Kept, PatchPlan, Report, Schedule, StagePlan};
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) stages: usize,
+    pub(crate) patches: usize,
+    pub(crate) steps: usize,
+    pub(crate) warmup_steps: usize,
+    pub(crate) max_drift: Option<f32>,
+}
+
+/// What a rank returns.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Done {
+    pub(crate) latents: Vec<f32>,
+    pub(crate) report: Report,
+    /// On the last stage.
+    pub(crate) images: Vec<Vec<f32>>,
+    pub(crate) kept_bytes: usize,
+}
+
+/// One rank's work, as an application would write it.
+pub(crate) fn on_rank<'a>(
+    plan: &Plan,
+    seed: usize,
+    pipe: Option<Group>,
+    hooks: [Box<Hook<'a>>; 2],
+    missing: usize,
+) -> Result<Done, Failure> {
+    let patches = PatchPlan::new(ROWS, ROW_TOKENS, plan.patches)?;
+    let stages = StagePlan::balanced(&[2.0, 1.0, 2.0, 1.0, 2.0], plan.stages)?;
+    assert_eq!(stages.counts().iter().sum::<usize>(), BLOCKS);
+    let kept = Kept::default();
+    let rank = pipe.as_ref().map_or(0, Group::rank);
+    let [blocks_hook, sampler_hook] = hooks;
+    let mut stage = Toy::new(patches, stages.blocks(rank), &kept, blocks_hook);
+    stage.missing = missing;
+    let mut sampler = TwoStep {
+        hook: sampler_hook,
+        images: Vec::new(),
+    };
+    let noise = noise(seed);
+    let latents = (0..plan.patches).map(|patch| {
+        let tokens = patches.tokens(patch);
+        let values = &noise[tokens.start * CHANNELS..tokens.end() * CHANNELS];
+        Tensor::from_slice(values, [1, tokens.len, CHANNELS])
+    });
+    let latents = latents.collect::<Result<Vec<_>, _>>()?;
+    let driver = Driver {
+        schedule: Schedule {
+            steps: plan.steps,
+            warmup_steps: plan.warmup_steps,
+            patches: plan.patches,
+        },
+        pipe,
+        replica: None,
+        max_drift: plan.max_drift,
+        kept: kept.clone(),
+    };
+    let (latents, report) = driver.run(&mut stage, &mut sampler, latents)?;
+    Ok(Done {
+        latents: latents.iter().flat_map(Tensor::to_f32_vec).collect(),
+        report,
+        images: sampler.images,
+        kept_bytes: kept.bytes(),
+    })
+}
+
+pub(crate) fn no_hooks() -> [Box<Hook<'static>>; 2] {
+    [Box::new(|_, _| Ok(())), Box::new(|_, _| Ok(()))]
+}
+
+/// A stage's failure as a rank's: a lost peer stays one.
+pub(crate) fn comm_error(failure: Failure) -> Error {
+    match failure.downcast::<xdit_pipefusion::Error>() {
+        Ok(error) => match *error {
+            xdit_pipefusion::Error::Comm(error) => error,
+            other => Error::Kernel(other.to_string()),
+        },
+        Err(other) => Error::Kernel(other.to_string()),
+    }
+}
+
+/// What each stage returns.
+pub(crate) fn on_threads(plan: &Plan, seed: usize) -> Vec<Done> {
+    let work = |pipe| on_rank(plan, seed, Some(pipe), no_hooks(), 0).map_err(comm_error);
+    let outcomes = threads::run_each(plan.stages, Options::default(), work);
+    let stages = outcomes.into_iter();
+    stages
+        .map(|done| done.unwrap_or_else(|error| panic!("{plan:?}: {error}")))
+        .collect()
+}
+
+/// Relative L2 distance.
+pub(crate) fn distance(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let square = |x: f32| f64::from(x).powi(2);
+    let moved: f64 = got.iter().zip(want).map(|(a, b)| square(a - b)).sum();
+    let norm: f64 = want.iter().map(|x| square(*x)).sum();
+    (moved / norm).sqrt()
+}
