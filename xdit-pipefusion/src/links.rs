@@ -71,9 +71,9 @@ impl<'a> Links<'a> {
 
 /// The turns to come, in order, and the receives of their input.
 ///
-/// How far ahead receives are posted: a message that takes x to arrive and is posted d turns of c each ahead holds nobody up
-/// if x ≤ d·c. A pipeline that is not held up by its loop (a patch through N stages of c at most and N links, once in the
-/// time of M turns) has N·x ≤ M·c. So d = ⌈M / N⌉ patches do, however slow the links are.
+/// How far ahead receives are posted: a message that takes x to arrive and is posted d turns ahead lets its receiver take one
+/// every x / d at best, so M patches, a step, take M·x / d. A step takes no less than a patch's way through all stages, over
+/// N − 1 links of x and back. So d = ⌈M / (N − 1)⌉ patches hold up nobody, however slow the links are.
 pub(crate) struct Inbox {
     schedule: Schedule,
     /// Patches whose input is posted ahead.
@@ -88,7 +88,7 @@ impl Inbox {
     pub(crate) fn new(schedule: Schedule, stages: usize) -> Self {
         Self {
             schedule,
-            depth: schedule.patches.div_ceil(stages),
+            depth: schedule.patches.div_ceil(stages.saturating_sub(1).max(1)),
             next_step: 0,
             turns: VecDeque::new(),
             posted: VecDeque::new(),
@@ -104,7 +104,8 @@ impl Inbox {
         latents: &[Tensor],
     ) -> Result<(), Error> {
         let count = self.schedule.patches;
-        let mut ahead: usize = self.turns.iter().map(|t| t.part.patches(count).len()).sum();
+        let posted = self.turns.iter().take(self.posted.len());
+        let mut ahead: usize = posted.map(|turn| turn.part.patches(count).len()).sum();
         loop {
             if self.posted.len() == self.turns.len() {
                 let known = !watch.decides() || self.turns.is_empty();

@@ -1,0 +1,208 @@
+//! Ranks whose time is counted, not spent: what a run would take with links and blocks of given speed, the same to the
+//! last bit on any machine.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use xdit_comm::{Backend, Call, Error, Group, Op, Pending, Result, Spec, Ticket};
+use xdit_kernels::Tensor;
+
+/// A rank's time.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Clock(Arc<Mutex<f64>>);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no rank panics")
+}
+
+impl Clock {
+    pub(crate) fn now(&self) -> f64 {
+        *lock(&self.0)
+    }
+
+    pub(crate) fn advance(&self, by: f64) {
+        *lock(&self.0) += by;
+    }
+
+    /// Waits until then.
+    fn reach(&self, at: f64) {
+        let mut now = lock(&self.0);
+        *now = now.max(at);
+    }
+}
+
+/// Every link from one rank to another, in one direction. It carries one message after the other; the latency does not
+/// keep it busy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Speed {
+    pub(crate) latency: f64,
+    /// Seconds a byte.
+    pub(crate) byte: f64,
+}
+
+/// When what was sent, shared by all ranks: a stamp is there before its message is.
+#[derive(Debug, Default)]
+pub(crate) struct Stamps {
+    /// Of each pair of ranks, in order.
+    sent: Mutex<HashMap<(usize, usize), Vec<f64>>>,
+    /// When the last rank came to each reduction.
+    reductions: Mutex<Vec<f64>>,
+}
+
+/// A group in which a message starts when it was sent, its receive is posted and the link is free; and arrives
+/// `latency + bytes · byte` later.
+#[derive(Debug)]
+pub(crate) struct Timed {
+    pub(crate) group: Group,
+    pub(crate) clock: Clock,
+    pub(crate) speed: Speed,
+    pub(crate) stamps: Arc<Stamps>,
+    /// A receive counts as posted when it is waited for: what a driver would do that posts none before its compute.
+    pub(crate) posts_late: bool,
+    inbound: Arc<Mutex<Inbound>>,
+}
+
+#[derive(Debug, Default)]
+struct Inbound {
+    posted: HashMap<usize, usize>,
+    arrived: HashMap<usize, usize>,
+    /// When the link from each rank has done what it was given.
+    free: HashMap<usize, f64>,
+    reductions: usize,
+}
+
+impl Timed {
+    pub(crate) fn new(group: Group, clock: Clock, speed: Speed, stamps: Arc<Stamps>) -> Self {
+        Self {
+            group,
+            clock,
+            speed,
+            stamps,
+            posts_late: false,
+            inbound: Arc::default(),
+        }
+    }
+
+    fn arrival(&self, pending: Pending, what: What) -> Box<dyn Ticket> {
+        Box::new(Arrival {
+            pending,
+            what,
+            me: self.group.rank(),
+            clock: self.clock.clone(),
+            speed: self.speed,
+            stamps: self.stamps.clone(),
+            inbound: self.inbound.clone(),
+        })
+    }
+}
+
+impl Backend for Timed {
+    fn rank(&self) -> usize {
+        self.group.rank()
+    }
+
+    fn world_size(&self) -> usize {
+        self.group.world_size()
+    }
+
+    fn start(&self, call: Call) -> Result<Box<dyn Ticket>> {
+        let now = self.clock.now();
+        match call.op {
+            Op::Send { dst } => {
+                let pair = (self.group.rank(), dst);
+                lock(&self.stamps.sent).entry(pair).or_default().push(now);
+                let pending = self.group.start_send(&call.gives[0], dst)?;
+                Ok(self.arrival(pending, What::Nothing))
+            }
+            Op::Recv { src } => {
+                let number = {
+                    let mut inbound = lock(&self.inbound);
+                    let posted = inbound.posted.entry(src).or_default();
+                    *posted += 1;
+                    *posted - 1
+                };
+                let posted = (!self.posts_late).then_some(now);
+                let pending = self.group.start_recv(call.expects[0], src)?;
+                let what = What::Message {
+                    src,
+                    number,
+                    posted,
+                };
+                Ok(self.arrival(pending, what))
+            }
+            Op::AllReduce(how) => {
+                let round = {
+                    let mut inbound = lock(&self.inbound);
+                    inbound.reductions += 1;
+                    inbound.reductions - 1
+                };
+                {
+                    let mut rounds = lock(&self.stamps.reductions);
+                    if rounds.len() <= round {
+                        rounds.push(now);
+                    }
+                    rounds[round] = rounds[round].max(now);
+                }
+                let pending = self.group.start_all_reduce(&call.gives[0], how)?;
+                Ok(self.arrival(pending, What::Reduction(round)))
+            }
+            other => Err(Error::Kernel(format!("a pipeline does not call {other}"))),
+        }
+    }
+
+    fn split(&self, _color: usize, _key: usize) -> Result<Box<dyn Backend>> {
+        Err(Error::Kernel("a pipeline does not split".into()))
+    }
+}
+
+#[derive(Debug)]
+enum What {
+    Nothing,
+    Message {
+        src: usize,
+        number: usize,
+        posted: Option<f64>,
+    },
+    Reduction(usize),
+}
+
+#[derive(Debug)]
+struct Arrival {
+    pending: Pending,
+    what: What,
+    me: usize,
+    clock: Clock,
+    speed: Speed,
+    stamps: Arc<Stamps>,
+    inbound: Arc<Mutex<Inbound>>,
+}
+
+impl Ticket for Arrival {
+    fn wait(self: Box<Self>) -> Result<Vec<Tensor>> {
+        let tensors = self.pending.wait()?;
+        match self.what {
+            What::Nothing => {}
+            What::Message {
+                src,
+                number,
+                posted,
+            } => {
+                let sent = lock(&self.stamps.sent)[&(src, self.me)][number];
+                let posted = posted.unwrap_or_else(|| self.clock.now());
+                let mut inbound = lock(&self.inbound);
+                let arrived = inbound.arrived.entry(src).or_default();
+                assert_eq!(*arrived, number, "messages are waited for in their order");
+                *arrived += 1;
+                let free = inbound.free.entry(src).or_default();
+                let start = sent.max(posted).max(*free);
+                let bytes: usize = tensors.iter().map(|t| Spec::of(t).bytes()).sum();
+                *free = start + bytes as f64 * self.speed.byte;
+                self.clock.reach(*free + self.speed.latency);
+            }
+            What::Reduction(round) => {
+                let last = lock(&self.stamps.reductions)[round];
+                self.clock.reach(last + self.speed.latency);
+            }
+        }
+        Ok(tensors)
+    }
+}
