@@ -39,21 +39,27 @@ impl<'a> Watch<'a> {
     /// has come.
     pub(crate) fn parts(&mut self, step: usize) -> Result<Vec<Part>, Error> {
         let schedule = &self.driver.schedule;
-        let Some(limit) = self.driver.max_drift.filter(|_| schedule.patches > 1) else {
-            return Ok(schedule.parts(step));
+        let refresh = !schedule.is_whole(step) && self.has_drifted(step)?;
+        if refresh {
+            self.report.refreshed.push(step);
+        }
+        if refresh || schedule.is_whole(step) {
+            self.report.whole.push(step);
+            return Ok(vec![Part::Whole]);
+        }
+        Ok(schedule.parts(step))
+    }
+
+    /// Whether the newest drift that every rank knows before a step is above the limit.
+    fn has_drifted(&mut self, step: usize) -> Result<bool, Error> {
+        let (Some(limit), Some(before)) = (self.driver.max_drift, step.checked_sub(2)) else {
+            return Ok(false);
         };
         // The step before is still in the pipeline. This rank's input of its last turn comes after all ranks have ended the
         // one before that, so waiting for their sums holds up no one.
-        if let Some(before) = step.checked_sub(2) {
-            self.collect_until(before)?;
-            let above = |drift: f32| drift > limit || drift.is_nan();
-            let above = self.report.drift[before].is_some_and(above);
-            if above && !schedule.is_whole(step) {
-                self.report.refreshed.push(step);
-                return Ok(vec![Part::Whole]);
-            }
-        }
-        Ok(schedule.parts(step))
+        self.collect_until(before)?;
+        let drift = self.report.drift[before];
+        Ok(drift.is_some_and(|drift| drift > limit || drift.is_nan()))
     }
 
     /// This rank is through with a step.

@@ -15,6 +15,7 @@ const PLAN: Plan = Plan {
 fn compare(plan: &Plan, done: &[Done], want: &Outcome) {
     for Done { report, .. } in done {
         assert_eq!(report.refreshed, want.refreshed, "{plan:?}");
+        assert_eq!(report.whole, want.whole, "{plan:?}");
         assert_eq!(report.drift.len(), plan.steps);
         for (step, (got, want)) in report.drift.iter().zip(&want.drift).enumerate() {
             match (got, want) {

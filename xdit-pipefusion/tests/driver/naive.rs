@@ -13,6 +13,7 @@ pub(crate) struct Outcome {
     /// The image after each step.
     pub(crate) images: Vec<Vec<f32>>,
     pub(crate) drift: Vec<Option<f64>>,
+    pub(crate) whole: Vec<usize>,
     pub(crate) refreshed: Vec<usize>,
 }
 
@@ -64,6 +65,9 @@ pub(crate) fn simulate(plan: &Plan, noise: &[f32]) -> Outcome {
         {
             outcome.refreshed.push(step);
             whole = true;
+        }
+        if whole {
+            outcome.whole.push(step);
         }
         let turns: Vec<Vec<usize>> = match whole {
             true => vec![(0..all).collect()],
