@@ -65,3 +65,38 @@ impl Kept {
         std::mem::take(&mut self.lock().change)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn relative(pairs: &[(f32, f32)]) -> Option<f32> {
+        let mut change = Change::default();
+        for (fresh, stale) in pairs {
+            change.add(*fresh, *stale);
+        }
+        change.relative()
+    }
+
+    #[test]
+    fn change_is_relative_to_the_fresh() {
+        assert_eq!(relative(&[]), None);
+        assert_eq!(relative(&[(0.0, 0.0)]), None);
+        assert_eq!(relative(&[(3.0, 3.0), (4.0, -1.0)]), Some(1.0));
+        // Everything has changed, and there is nothing to compare it with.
+        assert_eq!(relative(&[(0.0, 1.0)]), Some(f32::INFINITY));
+        assert!(relative(&[(f32::NAN, 1.0)]).unwrap().is_nan());
+    }
+
+    #[test]
+    fn handles_share_what_was_measured_until_it_is_taken() {
+        let kept = Kept::default();
+        let mut change = Change::default();
+        change.add(1.0, 2.0);
+        kept.clone().changed(change);
+        kept.clone().changed(change);
+        let twice = kept.take_change();
+        assert_eq!((twice.moved, twice.norm), (2.0, 2.0));
+        assert_eq!(kept.take_change(), Change::default());
+    }
+}

@@ -185,6 +185,28 @@ stage 1 | ·   ·   0.* 0.* ·   1.0 1.1 2.0 2.1
     }
 
     #[test]
+    fn the_readme_shows_what_is_drawn() {
+        let grid = Schedule {
+            steps: 3,
+            warmup_steps: 1,
+            patches: 4,
+        }
+        .draw(3, 3);
+        assert!(include_str!("../README.md").contains(&grid), "\n{grid}");
+    }
+
+    #[test]
+    fn one_stage_never_waits_and_no_steps_are_empty_rows() {
+        let schedule = Schedule {
+            steps: 2,
+            warmup_steps: 0,
+            patches: 2,
+        };
+        assert_eq!(schedule.draw(1, 9), "stage 0 | 0.* 0.* 1.0 1.1\n");
+        assert_eq!(schedule.draw(2, 0), "stage 0 |\nstage 1 |\n");
+    }
+
+    #[test]
     fn fewer_patches_than_stages_leave_gaps() {
         let grid = Schedule {
             steps: 3,

@@ -271,6 +271,44 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_their_own_are_kept_as_what_they_are() {
+        let mut kept = StaleKv::new(Flash, Kept::default(), 0);
+        let [q, k, v] = [1, 2, 3].map(|seed| tensor(4, seed));
+        let keys = [segment(0, 1), segment(1, 3)];
+        let ask = |kept: &mut StaleKv<Flash>, k: View<'_>, v: View<'_>, keys: &[Segment]| {
+            let segments = &[segment(0, 4)];
+            let input = AttnInput::new(q.view(), k, v);
+            kept.attend(&AttnInput {
+                segments,
+                keys,
+                ..input
+            })
+        };
+        ask(&mut kept, k.view(), v.view(), &keys).unwrap();
+        let fresh = tensor(3, 4);
+        let got = ask(&mut kept, fresh.view(), fresh.view(), &keys[1..]).unwrap();
+        let joint = |old: &Tensor| {
+            let text = old.view().narrow(1, 0, 1).unwrap();
+            Tensor::cat(&[text, fresh.view()], 1).unwrap()
+        };
+        let want = attend(&mut Flash, &[q.clone(), joint(&k), joint(&v)], &[]).unwrap();
+        assert_eq!(got.out.as_bytes(), want.out.as_bytes());
+    }
+
+    #[test]
+    fn masks_and_rows_without_a_name_are_refused() {
+        let mut kept = StaleKv::new(Flash, Kept::default(), 0);
+        let x = tensor(4, 1);
+        let segments = &[segment(0, 4)];
+        let plain = AttnInput::new(&x, &x, &x);
+        assert!(kept.attend(&plain).is_err(), "no segments");
+        let mut causal = AttnInput { segments, ..plain };
+        causal.mask.causal = true;
+        let error = kept.attend(&causal).unwrap_err().to_string();
+        assert!(error.contains("no mask"), "{error}");
+    }
+
+    #[test]
     fn rows_that_were_never_kept_are_refused() {
         let mut kept = StaleKv::new(Flash, Kept::default(), 0);
         let x = [1, 2, 3].map(|seed| tensor(4, seed));
