@@ -1,7 +1,7 @@
 //! Whatever is late, a run ends, with the same values.
 
 use crate::naive::simulate;
-use crate::run::{Plan, comm_error, distance, on_rank};
+use crate::run::{Groups, Plan, comm_error, distance, on_rank};
 use crate::toy::{Hook, noise};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -98,7 +98,7 @@ proptest! {
             let hooks: [Box<Hook<'_>>; 2] = [dice.clone(), dice].map(|dice| {
                 Box::new(move |_, _| { dice.wait(); Ok(()) }) as Box<Hook<'_>>
             });
-            on_rank(&plan, 1, Some(pipe), hooks, 0).map_err(comm_error)
+            on_rank(&plan, 1, Groups::stages(pipe), hooks, 0).map_err(comm_error)
         });
         let want = simulate(&plan, &noise(1));
         let mut last = None;

@@ -1,8 +1,9 @@
 //! Drift is measured as said, and decides as said.
 
 use crate::naive::{Outcome, simulate};
-use crate::run::{Done, Plan, distance, on_threads};
+use crate::run::{Done, Groups, Plan, comm_error, distance, no_hooks, on_rank, on_threads};
 use crate::toy::noise;
+use xdit_comm::threads;
 
 const PLAN: Plan = Plan {
     stages: 1,
@@ -115,5 +116,24 @@ fn one_patch_has_no_drift_to_watch() {
     for done in on_threads(&plan, 1) {
         assert_eq!(done.report.drift, [None; 8]);
         assert_eq!(done.report.refreshed, []);
+    }
+}
+
+#[test]
+fn ranks_beside_the_stages_decide_with_them() {
+    // Two copies of each stage, as the ranks of sequence parallelism are: sums of both, so the same drift.
+    for max_drift in [None, Some(0.0)] {
+        let plan = Plan {
+            stages: 2,
+            max_drift,
+            ..PLAN
+        };
+        let want = simulate(&plan, &noise(1));
+        let done = threads::run(4, |world| {
+            let pipe = Some(world.split(world.rank() % 2, world.rank())?);
+            let replica = Some(world);
+            on_rank(&plan, 1, Groups { pipe, replica }, no_hooks(), 0).map_err(comm_error)
+        });
+        compare(&plan, &done.expect("no rank fails"), &want);
     }
 }

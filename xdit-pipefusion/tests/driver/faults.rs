@@ -1,6 +1,6 @@
 //! A rank that fails reaches the others as an error that names it; nobody hangs.
 
-use crate::run::{Plan, comm_error, no_hooks, on_rank};
+use crate::run::{Groups, Plan, comm_error, no_hooks, on_rank};
 use crate::toy::{Failure, Hook, Place};
 use std::time::{Duration, Instant};
 use xdit_comm::Error;
@@ -37,7 +37,7 @@ fn inject(plan: Plan, culprit: usize, turn: Turn, place: Place, fault: Fault) {
     let began = Instant::now();
     let outcomes = run_each(plan.stages, Options::default(), |pipe| {
         let at = (pipe.rank() == culprit).then_some((turn, place, fault));
-        on_rank(&plan, 1, Some(pipe), [hook(at), hook(at)], 0).map_err(comm_error)
+        on_rank(&plan, 1, Groups::stages(pipe), [hook(at), hook(at)], 0).map_err(comm_error)
     });
     for (rank, outcome) in outcomes.into_iter().enumerate() {
         let error = outcome.expect_err("nobody ends without the culprit");
@@ -74,8 +74,14 @@ fn the_rank_that_failed_is_named_by_all() {
 
 #[test]
 fn a_prediction_too_few_is_an_error() {
-    let error =
-        on_rank(&Plan { stages: 1, ..PLAN }, 1, None, no_hooks(), 1).expect_err("two of three");
+    let error = on_rank(
+        &Plan { stages: 1, ..PLAN },
+        1,
+        Groups::default(),
+        no_hooks(),
+        1,
+    )
+    .expect_err("two of three");
     assert_eq!(
         error.to_string(),
         "prediction of Turn { step: 0, part: Whole }: 2 tensors, but must be 3, one a patch"
@@ -92,7 +98,7 @@ fn stages_that_disagree_on_shapes_say_both() {
             patches,
             ..PLAN
         };
-        on_rank(&plan, 1, Some(pipe), no_hooks(), 0).map_err(comm_error)
+        on_rank(&plan, 1, Groups::stages(pipe), no_hooks(), 0).map_err(comm_error)
     });
     for outcome in outcomes {
         let text = outcome.expect_err("they disagree").to_string();

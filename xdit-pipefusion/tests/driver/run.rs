@@ -25,11 +25,27 @@ pub(crate) struct Done {
     pub(crate) kept_bytes: usize,
 }
 
+/// What a rank belongs to.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    pub(crate) pipe: Option<Group>,
+    pub(crate) replica: Option<Group>,
+}
+
+impl Groups {
+    pub(crate) fn stages(pipe: Group) -> Self {
+        Self {
+            pipe: Some(pipe),
+            replica: None,
+        }
+    }
+}
+
 /// One rank's work, as an application would write it.
 pub(crate) fn on_rank<'a>(
     plan: &Plan,
     seed: usize,
-    pipe: Option<Group>,
+    groups: Groups,
     hooks: [Box<Hook<'a>>; 2],
     missing: usize,
 ) -> Result<Done, Failure> {
@@ -37,6 +53,7 @@ pub(crate) fn on_rank<'a>(
     let stages = StagePlan::balanced(&[2.0, 1.0, 2.0, 1.0, 2.0], plan.stages)?;
     assert_eq!(stages.counts().iter().sum::<usize>(), BLOCKS);
     let kept = Kept::default();
+    let Groups { pipe, replica } = groups;
     let rank = pipe.as_ref().map_or(0, Group::rank);
     let [blocks_hook, sampler_hook] = hooks;
     let mut stage = Toy::new(patches, stages.blocks(rank), &kept, blocks_hook);
@@ -59,7 +76,7 @@ pub(crate) fn on_rank<'a>(
             patches: plan.patches,
         },
         pipe,
-        replica: None,
+        replica,
         max_drift: plan.max_drift,
         kept: kept.clone(),
     };
@@ -89,7 +106,7 @@ pub(crate) fn comm_error(failure: Failure) -> Error {
 
 /// What each stage returns.
 pub(crate) fn on_threads(plan: &Plan, seed: usize) -> Vec<Done> {
-    let work = |pipe| on_rank(plan, seed, Some(pipe), no_hooks(), 0).map_err(comm_error);
+    let work = |pipe| on_rank(plan, seed, Groups::stages(pipe), no_hooks(), 0).map_err(comm_error);
     let outcomes = threads::run_each(plan.stages, Options::default(), work);
     let stages = outcomes.into_iter();
     stages

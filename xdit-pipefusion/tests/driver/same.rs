@@ -1,7 +1,7 @@
 //! The values are those of the algorithm, whatever the number of stages.
 
 use crate::naive::simulate;
-use crate::run::{Plan, distance, no_hooks, on_rank, on_threads};
+use crate::run::{Groups, Plan, distance, no_hooks, on_rank, on_threads};
 use crate::toy::{CHANNELS, HIDDEN, IMAGE, TEXT, Toy, TwoStep, noise};
 use xdit_kernels::Tensor;
 use xdit_pipefusion::{Kept, Part, PatchPlan, Sampler, Stage, Turn};
@@ -73,11 +73,19 @@ fn one_patch_on_one_stage_is_the_plain_loop() {
             .step(turn, 0, &mut state, &predictions[0], &x)
             .expect("steps");
     }
-    let alone = on_rank(&plan(1, 1, 0), 1, None, no_hooks(), 0).expect("runs without a group");
+    let alone =
+        on_rank(&plan(1, 1, 0), 1, Groups::default(), no_hooks(), 0).expect("runs without a group");
     assert_eq!(alone.latents, x.to_f32_vec());
     for patches in [2, 5] {
         // Warm-up to the end: exact, whatever the patches.
-        let whole = on_rank(&plan(1, patches, STEPS), 1, None, no_hooks(), 0).expect("runs");
+        let whole = on_rank(
+            &plan(1, patches, STEPS),
+            1,
+            Groups::default(),
+            no_hooks(),
+            0,
+        )
+        .expect("runs");
         assert_eq!(whole.latents, alone.latents);
     }
 }
@@ -85,7 +93,7 @@ fn one_patch_on_one_stage_is_the_plain_loop() {
 #[test]
 fn without_a_group_and_with_one_rank_are_the_same() {
     let plan = plan(1, 3, 1);
-    let alone = on_rank(&plan, 1, None, no_hooks(), 0).expect("runs");
+    let alone = on_rank(&plan, 1, Groups::default(), no_hooks(), 0).expect("runs");
     assert_eq!(on_threads(&plan, 1), [alone]);
 }
 
