@@ -122,3 +122,62 @@ fn relative(sums: &Tensor) -> Vec<Option<f32>> {
     });
     changes.map(|change| change.relative()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Kept, Schedule};
+
+    fn driver(max_drift: Option<f32>) -> Driver {
+        Driver {
+            schedule: Schedule {
+                steps: 4,
+                warmup_steps: 0,
+                patches: 2,
+            },
+            pipe: None,
+            replica: None,
+            max_drift,
+            kept: Kept::default(),
+        }
+    }
+
+    fn change(fresh: f32, stale: f32) -> Change {
+        let mut change = Change::default();
+        change.add(fresh, stale);
+        change
+    }
+
+    #[test]
+    fn what_a_failed_run_measured_is_not_the_next_ones() {
+        for max_drift in [None, Some(0.0)] {
+            let driver = driver(max_drift);
+            driver.kept.changed(change(1.0, 2.0));
+            let mut watch = Watch::new(&driver);
+            for step in 0..4 {
+                watch.parts(step).unwrap();
+                watch.step_end().unwrap();
+            }
+            assert_eq!(watch.finish().unwrap().drift, [None; 4]);
+        }
+    }
+
+    #[test]
+    fn a_drift_that_is_no_number_is_above_any_limit() {
+        let driver = driver(Some(f32::INFINITY));
+        let mut watch = Watch::new(&driver);
+        for step in 0..4 {
+            watch.parts(step).unwrap();
+            if step == 1 {
+                driver.kept.changed(change(f32::NAN, 1.0));
+            }
+            watch.step_end().unwrap();
+        }
+        let report = watch.finish().unwrap();
+        assert_eq!(
+            (report.whole, report.refreshed),
+            (vec![0, 3], vec![3]),
+            "step 3 knows of step 1"
+        );
+    }
+}
