@@ -1,1 +1,3 @@
 //! What crosses crates: goldens from diffusers, the command line, the house rules.
+
+pub mod facts;

@@ -4,6 +4,8 @@ use serde_json::Value;
 use xdit_kernels::DType;
 use xdit_models::{Image, LoadOptions, ModelSource, Pipeline, Request};
 
+use xdit_tests::facts::{Prompts, json};
+
 use crate::golden::{Golden, relative_l2, within};
 
 const PROMPT: &str = "a red circle on a blue background";
@@ -111,79 +113,6 @@ fn bf16_and_f16_are_near_f32() {
     }
 }
 
-fn json(path: &str) -> Value {
-    let path = crate::golden::path(&format!("../../demo/{path}"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_json::from_str(&text).expect("JSON")
-}
-
-/// Mean colour of the pixels at most `half` from the one that holds the point (x, y), given as fractions.
-fn patch_mean(image: &Image, x: f64, y: f64, half: usize) -> [f64; 3] {
-    let column = ((x * image.width as f64) as usize).min(image.width - 1);
-    let row = ((y * image.height as f64) as usize).min(image.height - 1);
-    let (mut sum, mut count) = ([0.0; 3], 0.0);
-    for y in row.saturating_sub(half)..(row + half + 1).min(image.height) {
-        for x in column.saturating_sub(half)..(column + half + 1).min(image.width) {
-            let pixel = &image.rgb[3 * (y * image.width + x)..][..3];
-            (0..3).for_each(|c| sum[c] += f64::from(pixel[c]));
-            count += 1.0;
-        }
-    }
-    sum.map(|sum| sum / count)
-}
-
-fn rgb(value: &Value) -> [f64; 3] {
-    [0, 1, 2].map(|c| value[c].as_f64().expect("a colour"))
-}
-
-/// Index of the choice nearest in sRGB.
-fn nearest(color: [f64; 3], choices: &[[f64; 3]]) -> usize {
-    let distance = |choice: &[f64; 3]| (0..3).map(|c| (choice[c] - color[c]).powi(2)).sum::<f64>();
-    let by_distance = |a: &&[f64; 3], b: &&[f64; 3]| distance(a).total_cmp(&distance(b));
-    let best = choices.iter().min_by(by_distance).expect("a choice");
-    choices
-        .iter()
-        .position(|choice| choice == best)
-        .expect("it is one of them")
-}
-
-/// Whether a picture shows what its prompt says where it says so: the check of `demo/check.py`.
-fn shows(image: &Image, fact: &Value, palette: &[(String, [f64; 3])]) -> bool {
-    let named: Vec<[f64; 3]> = palette.iter().map(|(_, rgb)| *rgb).collect();
-    let objects = fact["objects"].as_array().expect("objects");
-    let number = |value: &Value| value.as_f64().expect("a number");
-    let objects_pass = objects.iter().all(|object| {
-        let inside = &object["inside"];
-        let mean = patch_mean(image, number(&inside[0]), number(&inside[1]), 3);
-        palette[nearest(mean, &named)].0 == object["color"].as_str().expect("a colour")
-    });
-    let shades: Vec<[f64; 3]> = fact["background"]["rgb"]
-        .as_array()
-        .expect("shades")
-        .iter()
-        .map(rgb)
-        .collect();
-    let choices = [shades.clone(), named].concat();
-    let clear = |x: f64, y: f64| {
-        objects.iter().all(|object| {
-            let center = &object["center"];
-            (x - number(&center[0])).hypot(y - number(&center[1]))
-                > 1.4 * number(&object["radius"]) + 0.03
-        })
-    };
-    let cells = (0..64).map(|i| {
-        (
-            f64::from(i % 8) / 8.0 + 0.0625,
-            f64::from(i / 8) / 8.0 + 0.0625,
-        )
-    });
-    let probes: Vec<_> = cells.filter(|(x, y)| clear(*x, *y)).collect();
-    let right = probes
-        .iter()
-        .filter(|(x, y)| nearest(patch_mean(image, *x, *y, 1), &choices) < shades.len());
-    objects_pass && right.count() as f64 >= 0.75 * probes.len() as f64
-}
-
 /// The largest difference between the picture's box averages on a 16×16 grid and those in `rows`, as hex.
 fn thumbnail_difference(image: &Image, rows: &Value) -> f64 {
     let (box_h, box_w) = (image.height / 16, image.width / 16);
@@ -206,23 +135,15 @@ fn thumbnail_difference(image: &Image, rows: &Value) -> f64 {
 
 /// Draws every `every`-th of the 64 prompts and compares with what diffusers draws.
 fn check_prompts(every: usize) {
-    let (facts, expected) = (json("facts.json"), json("expected.json"));
-    let palette = expected["palette"].as_object().expect("a palette");
-    let palette: Vec<_> = palette
-        .iter()
-        .map(|(name, color)| (name.clone(), rgb(color)))
-        .collect();
+    let (prompts, expected) = (Prompts::read(), json("expected.json"));
     let pipe = pipeline(DType::F32, 2);
-    let (facts, images) = (
-        facts.as_array().expect("facts"),
-        expected["images"].as_array().expect("images"),
-    );
-    assert_eq!(facts.len(), images.len());
+    let images = expected["images"].as_array().expect("images");
+    assert_eq!(prompts.facts.len(), images.len());
     let mut wrong = Vec::new();
-    for (fact, want) in facts.iter().zip(images).step_by(every) {
+    for (fact, want) in prompts.facts.iter().zip(images).step_by(every) {
         let prompt = fact["prompt"].as_str().expect("a prompt");
         let image = draw(&pipe, prompt, fact["seed"].as_u64().expect("a seed"));
-        if want["passes"].as_bool().expect("a verdict") && !shows(&image, fact, &palette) {
+        if want["passes"].as_bool().expect("a verdict") && !prompts.shows(&image, fact) {
             wrong.push(format!("{prompt}: passes with diffusers, not here"));
         }
         let apart = thumbnail_difference(&image, &want["thumbnail"]);

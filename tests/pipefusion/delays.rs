@@ -1,0 +1,121 @@
+//! Random delays at every send, receive and collective change nothing and block no one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use xdit_comm::{Backend, Call, Group, Op, Pending, Result, Ticket, threads};
+use xdit_kernels::Tensor;
+use xdit_models::{Parallel, Pipeline};
+
+use crate::engine::{apart, degrees, draw, golden, options, over, pipefusion, request, source};
+
+/// A group whose every call starts late, and whose every wait does.
+#[derive(Debug)]
+struct Late {
+    group: Group,
+    seed: AtomicU64,
+    most_us: u64,
+}
+
+impl Late {
+    fn new(group: Group, seed: u64, most_us: u64) -> Self {
+        Self {
+            group,
+            seed: AtomicU64::new(seed | 1),
+            most_us,
+        }
+    }
+
+    /// Sleeps for up to the limit, half of the time not at all.
+    fn dawdle(&self) -> Duration {
+        let mut x = self.seed.load(Ordering::Relaxed);
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.seed.store(x, Ordering::Relaxed);
+        Duration::from_micros(if x & 64 == 0 {
+            0
+        } else {
+            (x >> 8) % self.most_us
+        })
+    }
+}
+
+#[derive(Debug)]
+struct LateTicket(Pending, Duration);
+
+impl Ticket for LateTicket {
+    fn wait(self: Box<Self>) -> Result<Vec<Tensor>> {
+        std::thread::sleep(self.1);
+        self.0.wait()
+    }
+}
+
+impl Backend for Late {
+    fn rank(&self) -> usize {
+        self.group.rank()
+    }
+
+    fn world_size(&self) -> usize {
+        self.group.world_size()
+    }
+
+    fn start(&self, call: Call) -> Result<Box<dyn Ticket>> {
+        std::thread::sleep(self.dawdle());
+        let (gives, group) = (&call.gives, &self.group);
+        let pending = match call.op {
+            Op::Send { dst } => group.start_send(&gives[0], dst),
+            Op::Recv { src } => group.start_recv(call.expects[0], src),
+            Op::Broadcast { root } => group.start_broadcast(gives.first(), call.expects[0], root),
+            Op::AllGather => group.start_all_gather(&gives[0], &call.expects),
+            Op::AllReduce(how) => group.start_all_reduce(&gives[0], how),
+            Op::AllToAll => group.start_all_to_all(call.gives.clone(), &call.expects),
+            other => panic!("no part of a run calls {other}"),
+        };
+        Ok(Box::new(LateTicket(pending?, self.dawdle())))
+    }
+
+    fn split(&self, color: usize, key: usize) -> Result<Box<dyn Backend>> {
+        let seed = self
+            .seed
+            .load(Ordering::Relaxed)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let group = self.group.split(color, key)?;
+        Ok(Box::new(Self::new(group, seed ^ key as u64, self.most_us)))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_waits_for_ever(
+        stages in 1usize..=4, ring in 1usize..=2, ulysses in 1usize..=2, patches in 1usize..=6,
+        warmup in 0usize..3, steps in 1usize..5, refresh in any::<bool>(), seed in any::<u64>(),
+    ) {
+        let mut parts = pipefusion(patches, warmup);
+        if refresh {
+            parts = parts.max_drift(0.05);
+        }
+        let request = request().height(96).num_inference_steps(steps);
+        let axes = [1, stages, ring, ulysses];
+        let prompt = draw(&over(golden("flux-dev"), axes, parts.clone()), &request);
+        let options_of_threads = threads::Options { deadline: Duration::from_secs(20) };
+        let outputs = threads::run_each(stages * ring * ulysses, options_of_threads, |group| {
+            let seed = seed.wrapping_add(group.rank() as u64 * 7919);
+            let late = Group::new(Box::new(Late::new(group, seed, 400)));
+            let parallel = Parallel::group(degrees(axes), late).pipefusion(parts.clone());
+            let mut one = options();
+            one.threads = Some(1);
+            let told = |error: xdit_models::Error| xdit_comm::Error::Kernel(error.to_string());
+            let pipe = Pipeline::load_over(&source("flux-dev"), &one, parallel, &mut ()).map_err(told)?;
+            pipe.generate(&request, &mut ()).map_err(told)
+        });
+        for output in outputs {
+            let output = output.expect("no rank is lost");
+            prop_assert!(apart(&output.latents.to_f32_vec(), &prompt.latents.to_f32_vec()) <= 1e-6);
+            prop_assert_eq!(&output.pipefusion[0].whole, &prompt.pipefusion[0].whole);
+        }
+    }
+}

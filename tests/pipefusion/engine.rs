@@ -1,0 +1,83 @@
+//! The engine under test: a golden pipeline, and runs of it.
+
+use std::path::{Path, PathBuf};
+
+use xdit_comm::Degrees;
+use xdit_models::{
+    LoadOptions, ModelSource, Output, OutputType, Parallel, PipeFusion, Pipeline, Request,
+};
+
+pub(crate) fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("golden/pipelines")
+        .join(name)
+}
+
+pub(crate) fn source(name: &str) -> ModelSource {
+    ModelSource::folder(folder(name)).expect("a golden pipeline")
+}
+
+pub(crate) fn options() -> LoadOptions {
+    LoadOptions {
+        threads: Some(2),
+        ..LoadOptions::default()
+    }
+}
+
+pub(crate) fn golden(name: &str) -> Pipeline {
+    Pipeline::load(&source(name), &options(), &mut ()).expect("a pipeline")
+}
+
+/// 9 × 5 image tokens and 13 of text: nothing divides evenly.
+pub(crate) fn request() -> Request {
+    Request::new(["a red circle and a blue square"])
+        .height(144)
+        .width(80)
+        .num_inference_steps(4)
+        .max_sequence_length(13)
+        .output(OutputType::Latent)
+}
+
+/// `[data, pipe, ring, ulysses]`.
+pub(crate) fn degrees([data, pipe, ring, ulysses]: [usize; 4]) -> Degrees {
+    Degrees {
+        data,
+        pipe,
+        ring,
+        ulysses,
+        ..Degrees::default()
+    }
+}
+
+pub(crate) fn pipefusion(patches: usize, warmup_steps: usize) -> PipeFusion {
+    PipeFusion::default()
+        .patches(patches)
+        .warmup_steps(warmup_steps)
+}
+
+/// The pipeline over ranks as threads.
+pub(crate) fn over(pipe: Pipeline, axes: [usize; 4], pipefusion: PipeFusion) -> Pipeline {
+    pipe.parallel(Parallel::threads(degrees(axes)).pipefusion(pipefusion))
+        .expect("a legal plan")
+}
+
+pub(crate) fn draw(pipe: &Pipeline, request: &Request) -> Output {
+    pipe.generate(request, &mut ()).expect("latents")
+}
+
+pub(crate) fn latents(pipe: &Pipeline, request: &Request) -> Vec<f32> {
+    draw(pipe, request).latents.to_f32_vec()
+}
+
+/// ‖got - want‖ / ‖want‖.
+pub(crate) fn apart(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let square = |x: f64| x * x;
+    let apart: f64 = got
+        .iter()
+        .zip(want)
+        .map(|(g, w)| square(f64::from(*g) - f64::from(*w)))
+        .sum();
+    let norm: f64 = want.iter().map(|w| square(f64::from(*w))).sum();
+    (apart / norm).sqrt()
+}

@@ -1,0 +1,74 @@
+//! Every product of data, pipe, ring and ulysses gives the image of PipeFusion alone.
+
+use xdit_models::Request;
+
+use crate::engine::{apart, draw, golden, over, pipefusion, request};
+
+#[test]
+fn every_product_up_to_sixteen_ranks_gives_the_image_of_pipefusion_alone() {
+    let two_images = || -> Request { request().num_images_per_prompt(2).num_inference_steps(3) };
+    let mut pipe = over(golden("flux-dev"), [1, 2, 1, 1], pipefusion(4, 1));
+    let alone = draw(&pipe, &two_images()).latents.to_f32_vec();
+    let up_to = |product: usize| 1..=16 / product;
+    let mut plans = Vec::new();
+    for data in up_to(1) {
+        // The model has five blocks.
+        for stages in up_to(data).filter(|stages| *stages <= 5) {
+            for ring in up_to(data * stages) {
+                plans.extend(
+                    up_to(data * stages * ring).map(|ulysses| [data, stages, ring, ulysses]),
+                );
+            }
+        }
+    }
+    assert!(plans.len() > 100);
+    let mut worst = 0.0f64;
+    for plan in plans {
+        pipe = over(pipe, plan, pipefusion(4, 1));
+        let output = draw(&pipe, &two_images());
+        let distance = apart(&output.latents.to_f32_vec(), &alone);
+        assert!(
+            distance <= 1e-5,
+            "data, pipe, ring, ulysses {plan:?}: {distance:.2e}"
+        );
+        worst = worst.max(distance);
+    }
+    println!("worst {worst:.2e}");
+}
+
+#[test]
+fn the_picture_too_with_every_axis() {
+    use crate::engine::degrees;
+    use xdit_models::{LoadOptions, ModelSource, OutputType, Parallel, Pipeline};
+    let options = LoadOptions {
+        threads: Some(2),
+        ..LoadOptions::default()
+    };
+    let mut pipe = Pipeline::load(&ModelSource::demo(), &options, &mut ()).unwrap();
+    let request = Request::new(["a red circle on a blue background", "a green star"])
+        .height(80)
+        .width(112)
+        .num_inference_steps(4)
+        .output(OutputType::Image);
+    let mut picture = |axes| {
+        let parallel = Parallel::threads(degrees(axes)).pipefusion(pipefusion(3, 1));
+        pipe = std::mem::replace(
+            &mut pipe,
+            Pipeline::load(&ModelSource::demo(), &options, &mut ()).unwrap(),
+        )
+        .parallel(parallel)
+        .unwrap();
+        draw(&pipe, &request).float.unwrap().to_f32_vec()
+    };
+    let alone = picture([1, 2, 1, 1]);
+    for axes in [[2, 2, 2, 2], [1, 4, 1, 3], [2, 1, 1, 1], [1, 8, 1, 1]] {
+        let got = picture(axes);
+        let most = got
+            .iter()
+            .zip(&alone)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
+        // As for sequence parallelism without PipeFusion: sums in another order in attention and decoder.
+        assert!(most <= 2e-5, "{axes:?}: {most:.2e}");
+    }
+}

@@ -1,0 +1,187 @@
+//! A rank of several stages reads its stage's tensors, and touches no page of the others.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use xdit_comm::threads;
+use xdit_kernels::{DType, Device, Tensor};
+use xdit_models::flux::{FluxConfig, FluxTransformer};
+use xdit_models::layers::Packing;
+use xdit_models::weights::{Scope, WeightSource, Weights};
+use xdit_models::{ModelSource, Observer, Parallel, Phase, PhaseEvent, Pipeline, Result};
+
+use crate::engine::{
+    apart, degrees, draw, golden, latents, options, over, pipefusion, request, source,
+};
+
+/// Counts what is read, and keeps every page that was touched in memory so that it can be counted.
+struct Counted<'a> {
+    weights: &'a Weights,
+    read: Mutex<BTreeSet<String>>,
+    bytes: Mutex<usize>,
+}
+
+impl WeightSource for Counted<'_> {
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let tensor = self.weights.tensor(name, shape)?;
+        if self.read.lock().unwrap().insert(name.into()) {
+            *self.bytes.lock().unwrap() += tensor.as_bytes().len();
+        }
+        Ok(tensor)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.weights.contains(name)
+    }
+
+    fn contains_prefix(&self, prefix: &str) -> bool {
+        self.weights.contains_prefix(prefix)
+    }
+
+    fn release(&self, _: &str) {}
+}
+
+/// Bytes of this process's resident pages of mappings of a file.
+fn resident(file: &str) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/smaps").expect("Linux");
+    let mut ours = false;
+    let mut kib = 0;
+    for line in maps.lines() {
+        let first = line.split_whitespace().next().unwrap_or_default();
+        if first.contains('-') && !first.ends_with(':') {
+            ours = line.ends_with(file);
+        } else if ours && first == "Rss:" {
+            let number = line.split_whitespace().nth(1).expect("a number");
+            kib += number.parse::<usize>().expect("KiB");
+        }
+    }
+    kib << 10
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_stage_reads_its_tensors_and_touches_no_other_pages() {
+    let demo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../xdit-models/demo/flux");
+    // A file of this test's own, so that no other test maps it.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("transformer")).unwrap();
+    for name in ["config.json", "diffusion_pytorch_model.safetensors"] {
+        let inside = format!("transformer/{name}");
+        std::fs::copy(demo.join(&inside), folder.path().join(&inside)).unwrap();
+    }
+    std::fs::copy(
+        demo.join("model_index.json"),
+        folder.path().join("model_index.json"),
+    )
+    .unwrap();
+    let source = ModelSource::folder(folder.path()).unwrap();
+    let config = FluxConfig::read(&source.config("transformer/config.json").unwrap()).unwrap();
+    let file = folder
+        .path()
+        .join("transformer/diffusion_pytorch_model.safetensors");
+    let file = file.to_str().unwrap();
+    let stages = [0..2, 2..5, 5..8];
+    let mut all = BTreeSet::new();
+    let mut in_all = 0;
+    for blocks in stages {
+        let weights = source.open_weights("transformer", None).unwrap();
+        let counted = Counted {
+            weights: &weights,
+            read: Mutex::default(),
+            bytes: Mutex::default(),
+        };
+        let packing = &mut Packing::new(DType::F32, Device::cpu());
+        FluxTransformer::load_blocks(&config, blocks.clone(), &Scope::root(&counted), packing)
+            .unwrap();
+        let touched = resident(file);
+        let (read, names) = (
+            *counted.bytes.lock().unwrap(),
+            counted.read.into_inner().unwrap(),
+        );
+        println!(
+            "blocks {blocks:?}: {} tensors, {read} bytes read, {touched} bytes of pages",
+            names.len()
+        );
+        // Faults map up to 16 pages around; tensors of a block lie together in the file.
+        let slack = (blocks.len() + 3) * 2 * (64 << 10);
+        assert!(
+            touched >= read && touched <= read + slack,
+            "{touched} bytes of pages for {read} read"
+        );
+        for name in &names {
+            let of = |kind: &str, first: usize| {
+                let number = name
+                    .strip_prefix(kind)?
+                    .split('.')
+                    .next()?
+                    .parse::<usize>()
+                    .ok()?;
+                Some(number + first)
+            };
+            let block = of("transformer_blocks.", 0)
+                .or_else(|| of("single_transformer_blocks.", config.num_layers));
+            assert!(block.is_none_or(|block| blocks.contains(&block)), "{name}");
+        }
+        in_all += read;
+        all.extend(names);
+    }
+    // Together they read everything; only what every stage needs was read more than once.
+    let weights = source.open_weights("transformer", None).unwrap();
+    assert_eq!(all.len(), weights.tensors().count());
+    let whole = weights.total_bytes() as usize;
+    assert!(
+        in_all >= whole && in_all < whole * 5 / 4,
+        "{in_all} of {whole}"
+    );
+}
+
+/// The bytes that loading went through.
+#[derive(Default)]
+struct Loaded(u64);
+
+impl Observer for Loaded {
+    fn phase(&mut self, phase: Phase, event: PhaseEvent) {
+        if let (Phase::Load, PhaseEvent::Advance { done, .. }) = (phase, event) {
+            self.0 = done;
+        }
+    }
+}
+
+#[test]
+fn ranks_that_are_processes_load_a_stage_each() {
+    let alone = latents(
+        &over(golden("flux-dev"), [1, 3, 1, 1], pipefusion(4, 1)),
+        &request(),
+    );
+    let ranks = threads::run(3, |group| {
+        let parallel = Parallel::group(degrees([1, 3, 1, 1]), group).pipefusion(pipefusion(4, 1));
+        let mut loaded = Loaded::default();
+        let pipe =
+            Pipeline::load_over(&source("flux-dev"), &options(), parallel, &mut loaded).unwrap();
+        let encoders = std::mem::take(&mut loaded.0);
+        let output = pipe.generate(&request(), &mut loaded).unwrap();
+        let stage = std::mem::take(&mut loaded.0);
+        // What was read once stays.
+        let again = draw(&pipe, &request());
+        assert_eq!(again.latents.as_bytes(), output.latents.as_bytes());
+        Ok((output, encoders, stage))
+    });
+    let ranks = ranks.expect("three ranks");
+    let mut whole = Loaded::default();
+    Pipeline::load(&source("flux-dev"), &options(), &mut whole).unwrap();
+    for (output, encoders, stage) in &ranks {
+        assert!(apart(&output.latents.to_f32_vec(), &alone) <= 1e-6);
+        // Five blocks over three stages: none holds more than two.
+        assert!(
+            *stage > 0 && encoders + stage < whole.0 * 4 / 5,
+            "{encoders} + {stage} of {}",
+            whole.0
+        );
+        assert_eq!(output.memory.len(), 1);
+    }
+    let parameters: Vec<u64> = ranks
+        .iter()
+        .map(|(output, _, _)| output.memory[0].parameter_bytes)
+        .collect();
+    assert!(parameters.iter().all(|bytes| *bytes > 0));
+}

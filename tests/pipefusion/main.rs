@@ -1,0 +1,10 @@
+//! PipeFusion on whole models: against an independent simulation of the algorithm, under every hybrid, with random delays,
+//! and what each rank reads and holds.
+
+mod delays;
+mod engine;
+mod exact;
+mod hybrids;
+mod loading;
+mod memory;
+mod simulation;
