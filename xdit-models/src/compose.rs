@@ -184,7 +184,11 @@ impl Team {
     ///
     /// # Collective
     /// Every rank of a replica calls it; those of the last stage with the tensor, whose spec all know.
-    pub(crate) fn from_last_stage(&self, made: Option<Tensor>, spec: Spec) -> Result<Tensor> {
+    pub(crate) fn spread_from_last_stage(
+        &self,
+        made: Option<Tensor>,
+        spec: Spec,
+    ) -> Result<Tensor> {
         let pipe = self
             .ranks
             .as_ref()

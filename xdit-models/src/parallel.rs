@@ -173,7 +173,7 @@ impl Parallel {
             ));
         }
         match self.pipefusion.max_drift {
-            Some(drift) if !(drift >= 0.0) => {
+            Some(drift) if drift.is_nan() || drift < 0.0 => {
                 Err(Error::invalid("max_drift", drift, "a number from 0 up"))
             }
             _ => Ok(()),

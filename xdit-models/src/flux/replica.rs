@@ -122,7 +122,7 @@ impl Replica<'_> {
         // Keys and values are not needed any more.
         drop(stage);
         let spec = Spec::new([self.images.len, plan.image_tokens(), channels], DType::F32);
-        let latents_blc = team.from_last_stage(sampling.latents_blc, spec)?;
+        let latents_blc = team.spread_from_last_stage(sampling.latents_blc, spec)?;
         watch.end();
         Ok(Denoised {
             latents_blc: latents_blc.on(self.device),
