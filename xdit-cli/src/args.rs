@@ -1,15 +1,12 @@
 //! The command line: every flag, in diffusers' and xDiT's words.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
-use xdit_comm::Degrees;
 use xdit_kernels::{DType, Tier};
-use xdit_models::Parallel;
 
 use crate::device::DeviceChoice;
-use crate::failure::Failure;
+use crate::ranks::ParallelArgs;
 
 /// From a prompt to an image with a Diffusion Transformer.
 #[derive(Debug, Parser)]
@@ -26,6 +23,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Draw images for prompts.
     Generate(Box<GenerateArgs>),
+    /// Say who would compute what, and what it takes, without loading any weights.
+    Plan(Box<PlanArgs>),
     /// Repeat the run that a PNG records and say whether the pixels are identical.
     Replay(Box<ReplayArgs>),
     /// Say what a pipeline contains, without loading its weights.
@@ -39,7 +38,10 @@ pub(crate) struct GenerateArgs {
     /// The pipeline.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// diffusers' call arguments.
+    /// What to draw.
+    #[command(flatten)]
+    pub prompts: PromptArgs,
+    /// diffusers' other call arguments.
     #[command(flatten)]
     pub call: CallArgs,
     /// How to compute.
@@ -52,6 +54,34 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub output: OutputArgs,
     /// What is told on the way.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// `xdit-cli plan`: the flags of `generate` that decide who computes what.
+#[derive(Debug, Args)]
+#[command(after_help = PLAN_NOTES)]
+pub(crate) struct PlanArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// As of generate; only how many there are matters [default: one prompt].
+    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT", help_heading = "Image")]
+    pub prompt: Vec<String>,
+    /// diffusers' other call arguments.
+    #[command(flatten)]
+    pub call: CallArgs,
+    /// How to compute.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Over which ranks.
+    #[command(flatten)]
+    pub parallel: ParallelArgs,
+    /// Also draw which stage computes which patch when, for the first STEPS steps (1 to 64; 4 if left out).
+    #[arg(long, value_name = "STEPS", num_args = 0..=1, default_missing_value = "4", help_heading = "Ranks",
+          value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub show_schedule: Option<u8>,
+    /// What is told.
     #[command(flatten)]
     pub report: ReportArgs,
 }
@@ -121,10 +151,10 @@ pub(crate) struct HubArgs {
     pub download_dir: Option<PathBuf>,
 }
 
-/// What diffusers' `pipe(...)` takes; what is left out has the pipeline's default.
+/// What to draw.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Image")]
-pub(crate) struct CallArgs {
+pub(crate) struct PromptArgs {
     /// What to draw; several prompts make one batch. Each of 1 to 65536 bytes (64 KiB), not only spaces.
     #[arg(long, required_unless_present = "prompt_file", num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
     pub prompt: Vec<String>,
@@ -133,6 +163,12 @@ pub(crate) struct CallArgs {
     /// NAME-LINE.png; a bad line is told, the rest is drawn, and the exit code is 1.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "dump"])]
     pub prompt_file: Option<PathBuf>,
+}
+
+/// What diffusers' `pipe(...)` takes beside the prompt; what is left out has the pipeline's default.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Image")]
+pub(crate) struct CallArgs {
     /// Prompt of the second text encoder (T5), one for all or one for each prompt; as --prompt [default:
     /// --prompt].
     #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
@@ -196,63 +232,6 @@ pub(crate) struct RunArgs {
     /// Threads and instructions.
     #[command(flatten)]
     pub threads: ThreadArgs,
-}
-
-/// Over which ranks.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Ranks")]
-pub(crate) struct ParallelArgs {
-    /// Ranks that share each image by exchanging heads for tokens. Ranks are threads that this program starts; the
-    /// compute threads are dealt out among them.
-    #[arg(
-        long,
-        value_name = "U",
-        default_value_t = 1,
-        allow_negative_numbers = true
-    )]
-    pub ulysses_degree: usize,
-    /// Ranks that share each image by passing keys and values round; multiplies with --ulysses-degree.
-    #[arg(
-        long,
-        value_name = "R",
-        default_value_t = 1,
-        allow_negative_numbers = true
-    )]
-    pub ring_degree: usize,
-    /// Replicas of U x R ranks that share out the images or the lines of --prompt-file; no image changes by it.
-    #[arg(
-        long,
-        value_name = "D",
-        default_value_t = 1,
-        allow_negative_numbers = true
-    )]
-    pub data_parallel_degree: usize,
-    /// Decode each picture on one rank instead of in row bands on all of its ranks.
-    #[arg(long)]
-    pub no_parallel_vae: bool,
-    /// How long a rank may keep others waiting before the run ends with an error.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub rank_timeout: u64,
-}
-
-impl ParallelArgs {
-    /// The plan.
-    ///
-    /// # Errors
-    /// [`Failure::Model`] with the nearest legal plan.
-    pub(crate) fn plan(&self) -> Result<Parallel, Failure> {
-        let degrees = Degrees {
-            data: self.data_parallel_degree,
-            ring: self.ring_degree,
-            ulysses: self.ulysses_degree,
-            ..Degrees::default()
-        };
-        let plan = Parallel::threads(degrees)
-            .vae(!self.no_parallel_vae)
-            .deadline(Duration::from_secs(self.rank_timeout));
-        plan.check()?;
-        Ok(plan)
-    }
 }
 
 /// Threads and instructions.
@@ -393,6 +372,13 @@ Exit codes: 0 done, 1 failure, 2 usage, 3 model not found or gated, 4 bad model,
 
 Example:
   xdit-cli generate --prompt \"a red circle on a blue background\" --output circle.png";
+
+const PLAN_NOTES: &str = "\
+Only configurations are read, and of a hub id only these are downloaded. Parameters are those of the transformer; text
+encoders and autoencoder come on top. Exit codes as generate.
+
+Example:
+  xdit-cli plan --pipefusion-parallel-degree 2 --num-pipeline-patch 4 --show-schedule";
 
 const REPLAY_NOTES: &str = "\
 Exit codes: 0 the pixels are identical, 1 they differ or the run failed, 2 IMAGE records no run, else as generate.";

@@ -144,7 +144,7 @@ mod tests {
             "--prompt_2=c_d",
         ]);
         assert_eq!(args.call.num_inference_steps, Some(4));
-        assert_eq!(args.call.prompt, ["a_b"]);
+        assert_eq!(args.prompts.prompt, ["a_b"]);
         assert_eq!(args.call.prompt_2, ["c_d"]);
         assert_eq!(args.call.true_cfg_scale, Some(2.5));
         assert_eq!(args.output.output.unwrap().to_str(), Some("my_file.png"));
@@ -162,7 +162,7 @@ mod tests {
             "1",
             "-2",
         ]);
-        assert_eq!(args.call.prompt, ["a", "", "c"]);
+        assert_eq!(args.prompts.prompt, ["a", "", "c"]);
         assert_eq!(args.call.seed, [1, -2]);
         assert_eq!(generate(&["generate", "--prompt", "a"]).call.seed, [42]);
     }

@@ -9,7 +9,7 @@ use xdit_models::{Observer, Output, Pipeline, Request};
 
 use crate::args::{GenerateArgs, OutputType};
 use crate::console::{self, Unit};
-use crate::draw::{Compute, Drawn, load, record};
+use crate::draw::{Compute, Drawn, load, plan};
 use crate::failure::Failure;
 use crate::generate::{shown, write};
 use crate::memory;
@@ -51,6 +51,7 @@ pub(crate) fn run(
 ) -> Result<u8, Failure> {
     let lines = prompt_file::read(path, base)?;
     let model = Model::find(args.model.model.as_deref(), &args.model.hub, session)?;
+    check_stages(&model, compute)?;
     let mut watch = Watch::new(&session.console, None);
     let pipeline = load(&model, compute, &mut watch)?;
     let bar = session
@@ -64,7 +65,7 @@ pub(crate) fn run(
         session,
         model: &model,
         pipeline: &pipeline,
-        compute,
+        each: each(compute),
         written: 0,
         failed: 0,
         fatal: None,
@@ -110,6 +111,23 @@ pub(crate) fn run(
     report.close()
 }
 
+/// How each request is computed: by one replica.
+fn each(compute: &Compute) -> Compute {
+    let mut each = compute.clone();
+    each.parallel.degrees.data = 1;
+    each
+}
+
+/// Stages and a number of patches that no request can have are refused before any weight is read; which numbers of patches
+/// each request can have depends on its size.
+fn check_stages(model: &Model, compute: &Compute) -> Result<(), Failure> {
+    let mut each = each(compute);
+    let patches = &mut each.parallel.pipefusion.patches;
+    *patches = Some(patches.unwrap_or(1).min(1));
+    let request = Request::new(["any"]).height(256).width(256);
+    plan(model, &request, &each, None).map(drop)
+}
+
 /// What is told of the requests as they end.
 struct Report<'a> {
     kind: OutputType,
@@ -119,7 +137,8 @@ struct Report<'a> {
     session: &'a Session,
     model: &'a Model,
     pipeline: &'a Pipeline,
-    compute: &'a Compute,
+    /// How each request is computed: by one replica.
+    each: Compute,
     written: usize,
     failed: usize,
     /// What ends the run: nothing can be written any more.
@@ -135,18 +154,10 @@ impl Report<'_> {
                 .console
                 .note(&format!("warning: {place}: {warning}"));
         }
-        let record = record(
-            self.model,
-            &seen.request,
-            self.pipeline,
-            self.compute,
-            &output,
-        );
-        let drawn = Drawn {
-            output,
-            record,
-            compute: self.compute.clone(),
-        };
+        let (model, request) = (self.model, &seen.request);
+        // It was drawn: what there was of memory was enough.
+        let foretold = plan(model, request, &self.each, Some(u64::MAX))?;
+        let drawn = Drawn::new(model, request, self.pipeline, &self.each, foretold, output);
         let plan = self
             .plan
             .for_line(seen.number, drawn.record.images, self.kind);
@@ -160,8 +171,10 @@ impl Report<'_> {
                 "request": drawn.record.request,
                 "seconds": seconds,
                 "warnings": seen.warnings,
+                "ranks": drawn.ranks(),
+                "pipefusion": drawn.pipefusion(),
             }),
-            &line(&files, &drawn.record.request.prompt),
+            &line(&files, &drawn.record.request.prompt, drawn.patches()),
         )
     }
 
@@ -214,12 +227,15 @@ impl Report<'_> {
     }
 }
 
-/// `a.png: the prompt`, shortened.
-fn line(files: &[PathBuf], prompt: &[String]) -> String {
+/// `a.png: the prompt`, shortened, and what was measured.
+fn line(files: &[PathBuf], prompt: &[String], measured: Option<String>) -> String {
     let first = prompt.first().map_or("", String::as_str);
     let mut text: String = first.chars().take(SHOWN).collect();
     if first.chars().nth(SHOWN).is_some() {
         text.push('…');
+    }
+    if let Some(measured) = measured {
+        text += &format!("; {measured}");
     }
     format!("{}: {text}", shown(files))
 }

@@ -1,12 +1,13 @@
 //! Loads a pipeline and runs it once: the part that `generate` and `replay` share.
 
 use serde_json::{Value, json};
-use xdit_comm::Axis;
+use xdit_comm::{Axis, Shard};
 use xdit_kernels::{DType, Device};
-use xdit_models::{LoadOptions, Output, Parallel, Pipeline, Request};
+use xdit_models::{LoadOptions, Output, Parallel, Pipeline, Request, RunPlan};
 
 use crate::failure::Failure;
 use crate::model::Model;
+use crate::pipefusion::{self, Measured};
 use crate::record::{FORMAT, ParallelRecord, RunRecord};
 use crate::session::Session;
 use crate::watch::Watch;
@@ -36,6 +37,26 @@ pub(crate) struct Drawn {
     pub record: RunRecord,
     /// How it was computed.
     pub compute: Compute,
+    /// What was foretold.
+    pub plan: RunPlan,
+}
+
+/// What `request` will take, by the configurations of `model`: what these refuse is refused before any weight is read.
+///
+/// # Errors
+/// [`Failure`] for whatever the library refuses.
+pub(crate) fn plan(
+    model: &Model,
+    request: &Request,
+    compute: &Compute,
+    memory_limit: Option<u64>,
+) -> Result<RunPlan, Failure> {
+    let options = LoadOptions {
+        memory_limit,
+        ..options(model, compute)
+    };
+    let plan = Pipeline::plan(&model.source, &options, request, &compute.parallel)?;
+    Ok(plan)
 }
 
 fn options(model: &Model, compute: &Compute) -> LoadOptions {
@@ -68,28 +89,6 @@ pub(crate) fn load(
     )?)
 }
 
-/// What decides the pixels of image 0 of a run.
-pub(crate) fn record(
-    model: &Model,
-    request: &Request,
-    pipeline: &Pipeline,
-    compute: &Compute,
-    output: &Output,
-) -> RunRecord {
-    RunRecord {
-        format: FORMAT,
-        version: concat!("xdit-rs ", env!("CARGO_PKG_VERSION")).into(),
-        model: model.record.clone(),
-        request: request::to_record(request, pipeline.defaults(), output),
-        dtype: compute.dtype.to_string(),
-        device: "cpu".into(),
-        tier: compute.device.tier().to_string(),
-        parallel: ParallelRecord::of(&compute.parallel),
-        image: 0,
-        images: request.image_count(),
-    }
-}
-
 /// Runs `request` on `model`.
 ///
 /// # Errors
@@ -100,31 +99,58 @@ pub(crate) fn draw(
     compute: &Compute,
     watch: &mut Watch,
 ) -> Result<Drawn, Failure> {
-    // What the configurations refuse is refused before any weight is read.
-    Pipeline::plan(
-        &model.source,
-        &options(model, compute),
-        request,
-        &compute.parallel,
-    )?;
+    let plan = plan(model, request, compute, None)?;
     let pipeline = load(model, compute, watch)?;
     tracing::info!(images = request.image_count(), seeds = ?request.seeds, "generate");
     let output = pipeline.generate(request, watch)?;
-    let record = record(model, request, &pipeline, compute, &output);
-    Ok(Drawn {
-        output,
-        record,
-        compute: compute.clone(),
-    })
+    Ok(Drawn::new(model, request, &pipeline, compute, plan, output))
 }
 
 impl Drawn {
-    /// The record of image `image`.
+    /// The finished run of `request` and its record.
+    pub(crate) fn new(
+        model: &Model,
+        request: &Request,
+        pipeline: &Pipeline,
+        compute: &Compute,
+        plan: RunPlan,
+        output: Output,
+    ) -> Self {
+        let record = RunRecord {
+            format: FORMAT,
+            version: concat!("xdit-rs ", env!("CARGO_PKG_VERSION")).into(),
+            model: model.record.clone(),
+            request: request::to_record(request, pipeline.defaults(), &output),
+            dtype: compute.dtype.to_string(),
+            device: "cpu".into(),
+            tier: compute.device.tier().to_string(),
+            parallel: ParallelRecord::of(&compute.parallel, &plan),
+            image: 0,
+            images: request.image_count(),
+        };
+        let mut drawn = Self {
+            output,
+            record,
+            compute: compute.clone(),
+            plan,
+        };
+        drawn.record = drawn.record_of(0);
+        drawn
+    }
+
+    /// The record of image `image`, with what its replica has measured.
     pub(crate) fn record_of(&self, image: usize) -> RunRecord {
-        RunRecord {
-            image,
-            ..self.record.clone()
+        let mut record = self.record.clone();
+        record.image = image;
+        let pipefusion = record.parallel.as_mut().and_then(|p| p.pipefusion.as_mut());
+        if let Some(pipefusion) = pipefusion {
+            let (images, replicas) = (record.images, self.plan.degrees.data);
+            let replica = (0..replicas)
+                .position(|replica| image < Shard::of(images, replicas, replica).end());
+            let report = self.output.pipefusion.get(replica.unwrap_or(0));
+            pipefusion.measured = report.map(Measured::of).unwrap_or_default();
         }
+        record
     }
 
     /// What every report says: what ran, how long, in how much memory.
@@ -144,6 +170,7 @@ impl Drawn {
             "tier": self.record.tier,
             "threads": self.compute.threads,
             "ranks": self.ranks(),
+            "pipefusion": self.pipefusion(),
             "seconds": seconds,
             "step_seconds": watch.step_seconds,
             "peak_memory_bytes": memory::peak_bytes(),
@@ -151,8 +178,8 @@ impl Drawn {
         })
     }
 
-    /// The mesh, and what each rank sent over each of its axes.
-    fn ranks(&self) -> Value {
+    /// The mesh, what each rank sent over each of its axes, and what it held.
+    pub(crate) fn ranks(&self) -> Value {
         let degrees = self.compute.parallel.degrees;
         let axes = Axis::ALL.map(|axis| (axis.name().to_owned(), degrees.of(axis).into()));
         let sent = self.output.communication.iter().enumerate();
@@ -169,10 +196,30 @@ impl Drawn {
                 })
             })
         });
+        let held = self.output.memory.iter().enumerate().map(|(rank, memory)| {
+            json!({
+                "rank": rank,
+                "parameter_bytes": memory.parameter_bytes,
+                "kv_bytes": memory.kv_bytes,
+            })
+        });
         json!({
             "degrees": serde_json::Map::from_iter(axes),
             "communication": sent.collect::<Vec<_>>(),
+            "memory": held.collect::<Vec<_>>(),
         })
+    }
+
+    /// Stages and patches, and what each replica measured.
+    pub(crate) fn pipefusion(&self) -> Value {
+        let max_drift = self.compute.parallel.pipefusion.max_drift;
+        pipefusion::report(&self.plan, max_drift, &self.output.pipefusion)
+    }
+
+    /// The same in a phrase, if there were several patches: `4 patches, drift 0.12 at most`.
+    pub(crate) fn patches(&self) -> Option<String> {
+        let max_drift = self.compute.parallel.pipefusion.max_drift;
+        pipefusion::phrase(&self.plan, max_drift, &self.output.pipefusion)
     }
 
     /// The same in half a line: `256×256, 20 steps, f32: load 0.05 s, …; peak memory 180 MiB`.
@@ -185,6 +232,9 @@ impl Drawn {
         let degrees = self.compute.parallel.degrees;
         for axis in Axis::ALL.into_iter().filter(|axis| degrees.of(*axis) > 1) {
             line += &format!("{axis} {}, ", degrees.of(axis));
+        }
+        if let Some(patches) = self.patches() {
+            line += &format!("{patches}, ");
         }
         for (name, seconds) in watch.phases() {
             line += &format!("{name} {seconds:.2} s, ");

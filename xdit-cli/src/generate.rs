@@ -28,7 +28,12 @@ use crate::watch::Watch;
 /// Any [`Failure`].
 pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure> {
     let kind = args.output.output_type;
-    let mut request = request::from_args(&args.call)?.vae_tiling(args.run.vae_tiling);
+    let mut request = request::from_args(&args.prompts.prompt, &args.call);
+    // The lines of a prompt file are checked one by one.
+    if args.prompts.prompt_file.is_none() {
+        request::check(&request)?;
+    }
+    request = request.vae_tiling(args.run.vae_tiling);
     if kind == OutputType::Latent {
         request = request.output(xdit_models::OutputType::Latent);
     }
@@ -42,7 +47,7 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
     let images = request.image_count();
     let output = args.output.output.as_deref();
     let plan = OutputPlan::new(output, kind, images, request.seeds[0], &session.partials)?;
-    if let Some(file) = &args.call.prompt_file {
+    if let Some(file) = &args.prompts.prompt_file {
         return batch::run(args, file, &request, &compute, &plan, session);
     }
     let dump = match &args.output.dump {

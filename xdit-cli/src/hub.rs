@@ -11,6 +11,7 @@ use crate::args::HubArgs;
 use crate::console::Unit;
 use crate::environment::Environment;
 use crate::failure::Failure;
+use crate::model::Files;
 use crate::partial::system_reason;
 use crate::session::Session;
 
@@ -21,10 +22,12 @@ use crate::session::Session;
 pub(crate) fn download(
     id: &str,
     args: &HubArgs,
+    files: Files,
     session: &Session,
 ) -> Result<(ModelSource, Option<String>), Failure> {
     let environment = &session.environment;
-    let options = options(environment, args.download_dir.as_deref())?;
+    let mut options = options(environment, args.download_dir.as_deref())?;
+    options.configurations_only = files == Files::Configurations;
     tracing::info!(id, ?options, "hub");
     let draws = !environment.is_on("HF_HUB_DISABLE_PROGRESS_BARS");
     let mut bar: Option<(String, ProgressBar)> = None;

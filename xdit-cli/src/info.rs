@@ -7,7 +7,9 @@ use xdit_models::info::{ComponentInfo, PipelineInfo, describe};
 
 use crate::args::InfoArgs;
 use crate::failure::Failure;
+use crate::model::Files;
 use crate::session::Session;
+use crate::table::aligned;
 use crate::{console, memory, model};
 
 /// Prints the components of a pipeline; no weights are loaded.
@@ -15,7 +17,7 @@ use crate::{console, memory, model};
 /// # Errors
 /// Any [`Failure`].
 pub(crate) fn run(args: &InfoArgs, session: &Session) -> Result<u8, Failure> {
-    let (source, _) = model::source(&args.model, &args.hub, session)?;
+    let (source, _) = model::source(&args.model, &args.hub, Files::All, session)?;
     let info = describe(&source)?;
     if session.report.json {
         let json = serde_json::to_string(&info).map_err(|e| Failure::usage(e.to_string()))?;
@@ -44,28 +46,8 @@ fn table(info: &PipelineInfo) -> String {
     ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(info.components.iter().map(row));
-    let widths: Vec<usize> = (0..head.len())
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
     let mut text = format!("{}: {}{version}\n", info.name, info.class);
-    for row in &rows {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let pad = " ".repeat(widths[column] - cell.chars().count());
-            // Numbers to the right, names to the left.
-            match matches!(column, 2 | 4 | 5) {
-                true => line += &format!("{pad}{cell}  "),
-                false => line += &format!("{cell}{pad}  "),
-            }
-        }
-        text += line.trim_end();
-        text.push('\n');
-    }
+    text += &aligned(&rows, &[2, 4, 5]);
     let parameters: u64 = info.components.iter().map(|c| c.parameters).sum();
     let bytes: u64 = info.components.iter().map(|c| c.bytes).sum();
     writeln!(

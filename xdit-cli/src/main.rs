@@ -21,12 +21,17 @@ mod model;
 mod output;
 mod partial;
 mod picture;
+mod pipefusion;
+mod plan;
+mod plan_text;
 mod prompt_file;
+mod ranks;
 mod record;
 mod replay;
 mod request;
 mod session;
 mod signals;
+mod table;
 mod tensor_file;
 mod trace;
 mod watch;
@@ -61,6 +66,7 @@ fn main() -> ExitCode {
 fn run(command: &Command, started: Instant) -> u8 {
     let flags: &ReportArgs = match command {
         Command::Generate(args) => &args.report,
+        Command::Plan(args) => &args.report,
         Command::Replay(args) => &args.report,
         Command::Info(args) => &args.report,
     };
@@ -71,6 +77,7 @@ fn run(command: &Command, started: Instant) -> u8 {
     // A panic is a fault of this program; caught here, so that the trace is closed and the exit code is ours.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match command {
         Command::Generate(args) => generate::run(args, &session),
+        Command::Plan(args) => plan::run(args, &session),
         Command::Replay(args) => replay::run(args, &session),
         Command::Info(args) => info::run(args, &session),
     }));

@@ -13,6 +13,15 @@ use crate::session::Session;
 /// The name of the pipeline inside the binary.
 pub(crate) const DEMO: &str = "demo";
 
+/// Which files of a pipeline are needed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Files {
+    /// All.
+    All,
+    /// None of the weights.
+    Configurations,
+}
+
 /// A pipeline that was found.
 #[derive(Debug)]
 pub(crate) struct Model {
@@ -33,7 +42,7 @@ impl Model {
         session: &Session,
     ) -> Result<Self, Failure> {
         let name = name.unwrap_or(DEMO);
-        let (source, revision) = source(name, hub, session)?;
+        let (source, revision) = source(name, hub, Files::All, session)?;
         let class = ModelIndex::read(&source)?.pipeline.name().to_owned();
         let digest = digest::of(&source)?;
         let record = ModelRecord {
@@ -54,6 +63,7 @@ impl Model {
 pub(crate) fn source(
     name: &str,
     hub: &HubArgs,
+    files: Files,
     session: &Session,
 ) -> Result<(ModelSource, Option<String>), Failure> {
     if name == DEMO {
@@ -70,7 +80,7 @@ pub(crate) fn source(
             "no such folder, and not a hub id (ORGANISATION/NAME)",
         ));
     }
-    download(name, hub, session)
+    download(name, hub, files, session)
 }
 
 #[cfg(feature = "demo")]
@@ -93,6 +103,7 @@ use crate::hub::download;
 fn download(
     name: &str,
     _hub: &HubArgs,
+    _files: Files,
     _session: &Session,
 ) -> Result<(ModelSource, Option<String>), Failure> {
     let reason = "no such folder, and this binary was built without the hub";

@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 use xdit_comm::Degrees;
-use xdit_models::Parallel;
+use xdit_models::{Parallel, PipeFusion, RunPlan};
+
+use crate::pipefusion::PipeFusionRecord;
 
 /// The version of the record that this program writes.
 pub(crate) const FORMAT: u32 = 1;
@@ -53,33 +55,47 @@ pub(crate) struct ModelRecord {
     pub digest: String,
 }
 
-/// The ranks that made an image together. Replicas do not matter: they change no byte.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+/// The ranks that made an image together, and how. Replicas do not matter: they change no byte (but see
+/// [`PipeFusionRecord::data_parallel_degree`]).
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct ParallelRecord {
     pub ulysses_degree: usize,
     pub ring_degree: usize,
     pub parallel_vae: bool,
+    /// Stages and patches, if there were several of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipefusion: Option<PipeFusionRecord>,
 }
 
 impl ParallelRecord {
-    /// What `parallel` shares out; none if an image has one rank.
-    pub(crate) fn of(parallel: &Parallel) -> Option<Self> {
+    /// What `parallel` shares out, and `plan` foretold; none if an image has one rank and one patch.
+    pub(crate) fn of(parallel: &Parallel, plan: &RunPlan) -> Option<Self> {
         let degrees = parallel.degrees;
-        (degrees.ulysses * degrees.ring > 1).then_some(Self {
+        let pipefusion = PipeFusionRecord::of(parallel, plan);
+        (degrees.ulysses * degrees.ring > 1 || pipefusion.is_some()).then_some(Self {
             ulysses_degree: degrees.ulysses,
             ring_degree: degrees.ring,
             parallel_vae: parallel.vae,
+            pipefusion,
         })
     }
 
-    /// The plan that it was taken from.
-    pub(crate) fn plan(self) -> Parallel {
-        Parallel::threads(Degrees {
+    /// The ranks that it was taken from.
+    pub(crate) fn parallel(&self) -> Parallel {
+        let mut degrees = Degrees {
             ulysses: self.ulysses_degree,
             ring: self.ring_degree,
             ..Degrees::default()
-        })
-        .vae(self.parallel_vae)
+        };
+        let mut options = PipeFusion::default();
+        if let Some(record) = &self.pipefusion {
+            degrees.pipe = record.pipefusion_parallel_degree;
+            degrees.data = record.data_parallel_degree;
+            options = record.options();
+        }
+        Parallel::threads(degrees)
+            .vae(self.parallel_vae)
+            .pipefusion(options)
     }
 }
 
@@ -230,14 +246,18 @@ pub(crate) mod tests {
         negative.request.seed = vec![i128::from(i64::MIN), 0, 1, 2];
         assert_eq!(RunRecord::parse(&negative.to_json()).unwrap(), negative);
         let mut shared = record();
-        shared.parallel = Some(ParallelRecord {
+        let mut parallel = ParallelRecord {
             ulysses_degree: 2,
             ring_degree: 3,
             parallel_vae: false,
-        });
+            pipefusion: None,
+        };
+        shared.parallel = Some(parallel.clone());
         assert_eq!(RunRecord::parse(&shared.to_json()).unwrap(), shared);
-        let plan = shared.parallel.unwrap().plan();
-        assert_eq!(ParallelRecord::of(&plan), shared.parallel);
+        assert_eq!(parallel.parallel().pipefusion, PipeFusion::default());
+        parallel.pipefusion = Some(crate::pipefusion::tests::record());
+        shared.parallel = Some(parallel);
+        assert_eq!(RunRecord::parse(&shared.to_json()).unwrap(), shared);
     }
 
     #[test]

@@ -48,7 +48,8 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
         low_memory: false,
         parallel: record
             .parallel
-            .map_or_else(Default::default, ParallelRecord::plan),
+            .as_ref()
+            .map_or_else(Default::default, ParallelRecord::parallel),
     };
     let drawn = draw(&model, &request, &compute, &mut watch).map_err(|failure| match failure {
         // The record gave these values, not a flag.

@@ -6,12 +6,9 @@ use crate::args::CallArgs;
 use crate::failure::Failure;
 use crate::record::RequestRecord;
 
-/// The request that the flags make.
-///
-/// # Errors
-/// [`Failure::Usage`] for what no pipeline can serve: it is said before any weight is read.
-pub(crate) fn from_args(call: &CallArgs) -> Result<Request, Failure> {
-    let mut request = Request::new(call.prompt.iter().cloned())
+/// The request that the flags make; [`check`] tells whether any pipeline can serve it.
+pub(crate) fn from_args(prompts: &[String], call: &CallArgs) -> Request {
+    let mut request = Request::new(prompts.iter().cloned())
         .num_images_per_prompt(call.num_images_per_prompt)
         .seeds(call.seed.iter().copied());
     let texts = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
@@ -24,11 +21,7 @@ pub(crate) fn from_args(call: &CallArgs) -> Result<Request, Failure> {
     request.num_inference_steps = call.num_inference_steps;
     request.guidance_scale = call.guidance_scale;
     request.max_sequence_length = call.max_sequence_length;
-    // The lines of a prompt file are checked one by one.
-    if call.prompt_file.is_none() {
-        check(&request)?;
-    }
-    Ok(request)
+    request
 }
 
 /// The request that `record` describes.
@@ -100,6 +93,9 @@ fn check_length(flag: &str, prompt: &str) -> Result<(), Failure> {
 }
 
 /// Refuses zeros and a wrong number of seeds or texts; the pipeline checks what depends on the model.
+///
+/// # Errors
+/// [`Failure::Usage`] for what no pipeline can serve.
 pub(crate) fn check(request: &Request) -> Result<(), Failure> {
     for prompt in &request.prompt {
         check_prompt("--prompt", prompt)?;
@@ -165,7 +161,11 @@ mod tests {
         let words = ["xdit-cli", "generate"].iter().chain(flags).map(Into::into);
         match argv::parse(words)? {
             Parsed::Run(cli) => match cli.command {
-                Command::Generate(args) => from_args(&args.call),
+                Command::Generate(args) => {
+                    let request = from_args(&args.prompts.prompt, &args.call);
+                    check(&request)?;
+                    Ok(request)
+                }
                 other => panic!("not generate: {other:?}"),
             },
             Parsed::Text(text) => panic!("only text: {text}"),

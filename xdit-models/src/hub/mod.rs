@@ -32,6 +32,8 @@ pub struct HubOptions {
     pub token: Option<String>,
     /// Whether to use the cache alone (`HF_HUB_OFFLINE`).
     pub offline: bool,
+    /// Whether to leave the weights where they are: for [`Pipeline::plan`](crate::Pipeline::plan), which reads none.
+    pub configurations_only: bool,
 }
 
 impl HubOptions {
@@ -43,6 +45,7 @@ impl HubOptions {
             endpoint: HUB_ENDPOINT.into(),
             token: None,
             offline: false,
+            configurations_only: false,
         }
     }
 }
@@ -54,6 +57,7 @@ impl std::fmt::Debug for HubOptions {
             .field("endpoint", &self.endpoint)
             .field("token", &self.token.as_ref().map(|_| "…"))
             .field("offline", &self.offline)
+            .field("configurations_only", &self.configurations_only)
             .finish()
     }
 }
@@ -123,7 +127,7 @@ pub fn snapshot(
             });
     }
     let hub = Hub::new(id, revision, options)?;
-    match hub.download(variant, &cached, progress) {
+    match hub.download(variant, !options.configurations_only, &cached, progress) {
         Err(Failure::Unreachable(error)) => match cached.snapshot(revision)? {
             Some(snapshot) => {
                 tracing::warn!(%error, id, commit = snapshot.commit, "the hub cannot be reached: using the cache");
@@ -187,6 +191,7 @@ impl<'a> Hub<'a> {
     fn download(
         &self,
         variant: Option<&str>,
+        weights: bool,
         cached: &RepoCache,
         progress: &mut dyn FnMut(HubProgress<'_>),
     ) -> Result<Snapshot, Failure> {
@@ -228,7 +233,8 @@ impl<'a> Hub<'a> {
         };
         fetch(MODEL_INDEX, 0, 1)?;
         let index = cached.source(&commit)?.config(MODEL_INDEX)?;
-        let needed = choose::needed(&files, &index, variant);
+        let mut needed = choose::needed(&files, &index, variant);
+        needed.retain(|file| weights || !file.contains(".safetensors"));
         for (done, file) in needed.iter().enumerate() {
             fetch(file, done, needed.len())?;
         }

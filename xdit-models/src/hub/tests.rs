@@ -217,6 +217,21 @@ fn a_pipeline_is_downloaded_once_and_then_found_offline() {
 }
 
 #[test]
+fn a_plan_needs_no_weights() {
+    let (hub, cache) = (TestHub::start(COMMIT), tempfile::tempdir().unwrap());
+    let options = HubOptions {
+        configurations_only: true,
+        ..hub.options(&cache)
+    };
+    let plan = get("org/new", None, &options).unwrap();
+    let files = ["model_index.json", "vae/config.json"];
+    assert_eq!(plan.source.list().unwrap(), files);
+    // What is missing comes when it is needed.
+    let whole = get("org/new", None, &hub.options(&cache)).unwrap();
+    assert_eq!(whole.source.list().unwrap().len(), 3);
+}
+
+#[test]
 fn a_new_commit_takes_over_unchanged_files() {
     let cache = tempfile::tempdir().unwrap();
     get("org/new", None, &TestHub::start(COMMIT).options(&cache)).unwrap();

@@ -1,0 +1,206 @@
+//! Stages and patches in what is told of a run: in the PNG's record, with `--json`, in the closing line.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use xdit_models::{Parallel, PipeFusion, Report, RunPlan, StageSplit, StageSummary};
+
+/// How an image went through stages and patches.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct PipeFusionRecord {
+    pub pipefusion_parallel_degree: usize,
+    pub num_pipeline_patch: usize,
+    pub warmup_steps: usize,
+    /// Whatever the balance was: the blocks of each stage.
+    pub attn_layer_num_for_pp: Vec<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_drift: Option<f32>,
+    /// Replicas, where they matter: with `max_drift` each measures its own images.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub data_parallel_degree: usize,
+    /// What was measured; it decides nothing.
+    #[serde(default)]
+    pub measured: Measured,
+}
+
+/// What the replica that made an image has measured.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Measured {
+    /// Of each step; none where nothing was compared.
+    pub drift: Vec<Option<f64>>,
+    /// Steps that ran whole.
+    pub whole_steps: Vec<usize>,
+    /// Those of them that did because of `max_drift`.
+    pub refreshed_steps: Vec<usize>,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(number: &usize) -> bool {
+    *number == 1
+}
+
+impl PipeFusionRecord {
+    /// What `parallel` asks for and `plan` has resolved; none with one stage and one patch.
+    pub(crate) fn of(parallel: &Parallel, plan: &RunPlan) -> Option<Self> {
+        let patches = plan.patches.count();
+        let max_drift = parallel.pipefusion.max_drift;
+        (plan.stages.len() > 1 || patches > 1).then(|| Self {
+            pipefusion_parallel_degree: plan.stages.len(),
+            num_pipeline_patch: patches,
+            warmup_steps: plan.schedule.warmup_steps,
+            attn_layer_num_for_pp: plan.stages.iter().map(|stage| stage.blocks.len()).collect(),
+            max_drift,
+            data_parallel_degree: max_drift.map_or(1, |_| plan.degrees.data),
+            measured: Measured::default(),
+        })
+    }
+
+    /// The options that it was taken from.
+    pub(crate) fn options(&self) -> PipeFusion {
+        let mut options = PipeFusion::default()
+            .patches(self.num_pipeline_patch)
+            .warmup_steps(self.warmup_steps)
+            .stages(StageSplit::Blocks(self.attn_layer_num_for_pp.clone()));
+        options.max_drift = self.max_drift;
+        options
+    }
+}
+
+impl Measured {
+    /// What `report` says, drift in four digits.
+    pub(crate) fn of(report: &Report) -> Self {
+        Self {
+            drift: report
+                .drift
+                .iter()
+                .map(|drift| drift.map(rounded))
+                .collect(),
+            whole_steps: report.whole.clone(),
+            refreshed_steps: report.refreshed.clone(),
+        }
+    }
+
+    /// The largest drift of a step that used old keys and values.
+    fn worst(&self) -> Option<f64> {
+        let steps = self.drift.iter().enumerate();
+        let lossy = steps.filter(|(step, _)| !self.whole_steps.contains(step));
+        lossy.filter_map(|(_, drift)| *drift).max_by(f64::total_cmp)
+    }
+}
+
+/// Four digits are more than a sample of tokens tells.
+fn rounded(drift: f32) -> f64 {
+    format!("{drift:.3e}").parse().unwrap_or(drift.into())
+}
+
+/// `--json`: stages and patches, and what each replica that had images measured and did.
+pub(crate) fn report(plan: &RunPlan, max_drift: Option<f32>, reports: &[Report]) -> Value {
+    let replicas = reports.iter().map(Measured::of).map(|measured| {
+        json!({
+            "drift": measured.drift,
+            "worst_drift": measured.worst(),
+            "whole_steps": measured.whole_steps,
+            "whole_count": measured.whole_steps.len(),
+            "refreshed_steps": measured.refreshed_steps,
+            "refreshed_count": measured.refreshed_steps.len(),
+        })
+    });
+    json!({
+        "patches": plan.patches.count(),
+        "warmup_steps": plan.schedule.warmup_steps,
+        "max_drift": max_drift,
+        "stages": plan.stages.iter().map(stage).collect::<Vec<_>>(),
+        "replicas": replicas.collect::<Vec<_>>(),
+    })
+}
+
+/// A stage's blocks: `{"first_block": 4, "blocks": 4, "kinds": {"double": 0, "single": 4}}`.
+pub(crate) fn stage(stage: &StageSummary) -> Value {
+    let kinds = stage.kinds.iter();
+    let kinds = kinds.map(|(kind, count)| ((*kind).to_owned(), (*count).into()));
+    json!({
+        "first_block": stage.blocks.start,
+        "blocks": stage.blocks.len(),
+        "kinds": Map::from_iter(kinds),
+    })
+}
+
+/// `4 patches, drift 0.12 at most, 3 of 20 steps whole for --max-drift`; nothing for one patch.
+pub(crate) fn phrase(plan: &RunPlan, max_drift: Option<f32>, reports: &[Report]) -> Option<String> {
+    let patches = plan.patches.count();
+    if patches == 1 {
+        return None;
+    }
+    let measured: Vec<Measured> = reports.iter().map(Measured::of).collect();
+    let mut text = format!("{patches} patches");
+    match measured
+        .iter()
+        .filter_map(Measured::worst)
+        .max_by(f64::total_cmp)
+    {
+        Some(drift) => text += &format!(", drift {} at most", two_digits(drift)),
+        None => text += ", every step whole",
+    }
+    if max_drift.is_some() {
+        // Replicas decide each for itself.
+        let counts = measured.iter().map(|m| m.refreshed_steps.len().to_string());
+        let counts = counts.collect::<Vec<_>>().join(" + ");
+        text += &format!(
+            ", {counts} of {} steps whole for --max-drift",
+            plan.schedule.steps
+        );
+    }
+    Some(text)
+}
+
+/// `0.12`, or `0.00034`.
+fn two_digits(drift: f64) -> f64 {
+    format!("{drift:.1e}").parse().unwrap_or(drift)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn record() -> PipeFusionRecord {
+        PipeFusionRecord {
+            pipefusion_parallel_degree: 2,
+            num_pipeline_patch: 5,
+            warmup_steps: 2,
+            attn_layer_num_for_pp: vec![3, 5],
+            max_drift: Some(0.1),
+            data_parallel_degree: 3,
+            measured: Measured {
+                drift: vec![None, Some(0.5), Some(0.25), Some(0.375)],
+                whole_steps: vec![0, 1],
+                refreshed_steps: Vec::new(),
+            },
+        }
+    }
+
+    #[test]
+    fn what_was_measured_decides_nothing() {
+        let options = record().options();
+        let expected = PipeFusion::default().patches(5).warmup_steps(2);
+        let blocks = StageSplit::Blocks(vec![3, 5]);
+        assert_eq!(options, expected.max_drift(0.1).stages(blocks));
+    }
+
+    #[test]
+    fn the_worst_is_that_of_a_lossy_step() {
+        let mut measured = record().measured;
+        assert_eq!(measured.worst(), Some(0.375));
+        measured.whole_steps = vec![0, 1, 2, 3];
+        assert_eq!(measured.worst(), None);
+    }
+
+    #[test]
+    fn digits() {
+        assert_eq!(rounded(0.123_456_7), 0.1235);
+        assert_eq!(two_digits(0.1235), 0.12);
+        assert_eq!(two_digits(0.000_034_56), 0.000_035);
+        assert!(rounded(f32::NAN).is_nan());
+    }
+}
