@@ -364,7 +364,8 @@ Flags may be written with - or _: --num-inference-steps, --num_inference_steps."
 
 const GENERATE_NOTES: &str = "\
 Same image:
-  The same prompt, seed, size, steps, dtype and instruction tier give the same bytes, whatever --threads is.
+  The same prompt, seed, size, steps, dtype, instruction tier and ranks give the same bytes, whatever --threads is.
+  Ulysses and ring ranks give the image of one rank up to the last bits; PipeFusion's patches do not (--num-pipeline-patch).
   Processors with other instructions (AVX2, AVX-512, NEON) give the same image up to the last bits.
 
 Exit codes: 0 done, 1 failure, 2 usage, 3 model not found or gated, 4 bad model, 5 out of memory,
@@ -374,8 +375,8 @@ Example:
   xdit-cli generate --prompt \"a red circle on a blue background\" --output circle.png";
 
 const PLAN_NOTES: &str = "\
-Only configurations are read, and of a hub id only these are downloaded. Parameters are those of the transformer; text
-encoders and autoencoder come on top. Exit codes as generate.
+Only configurations are read, and of a hub id only these are downloaded. Parameters are those of
+the transformer; text encoders and autoencoder come on top. Exit codes as generate.
 
 Example:
   xdit-cli plan --pipefusion-parallel-degree 2 --num-pipeline-patch 4 --show-schedule";

@@ -189,6 +189,14 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_record_needs_only_what_decides() {
+        let text = r#"{"pipefusion_parallel_degree": 2, "num_pipeline_patch": 5, "warmup_steps": 2,
+            "attn_layer_num_for_pp": [3, 5]}"#;
+        let least: PipeFusionRecord = serde_json::from_str(text).unwrap();
+        assert_eq!((least.data_parallel_degree, least.max_drift), (1, None));
+    }
+
+    #[test]
     fn the_worst_is_that_of_a_lossy_step() {
         let mut measured = record().measured;
         assert_eq!(measured.worst(), Some(0.375));

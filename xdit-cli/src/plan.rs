@@ -126,7 +126,7 @@ impl Shown<'_> {
             "patches": patches.collect::<Vec<_>>(),
             "num_inference_steps": plan.schedule.steps,
             "warmup_steps": plan.schedule.warmup_steps,
-            "whole_steps": whole_steps(plan),
+            "whole_count": whole_steps(plan),
             "lossy": plan.schedule.is_lossy(),
             "max_drift": self.max_drift,
             "stages": stages.collect::<Vec<_>>(),

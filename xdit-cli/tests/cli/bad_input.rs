@@ -7,7 +7,7 @@ use crate::program::{Outcome, names, run, small};
 
 /// Checks what every failure has in common.
 #[track_caller]
-fn refused(outcome: &Outcome, code: i32, word: &str) {
+pub(crate) fn refused(outcome: &Outcome, code: i32, word: &str) {
     let lines: Vec<&str> = outcome
         .stderr
         .lines()

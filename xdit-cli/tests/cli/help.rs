@@ -6,10 +6,11 @@ use crate::program::run;
 
 #[test]
 fn is_as_recorded() {
-    let cases: [(&str, &[&str]); 4] = [
+    let cases: [(&str, &[&str]); 5] = [
         ("help.txt", &["--help"]),
         ("help-generate.txt", &["generate", "--help"]),
         ("help-info.txt", &["info", "--help"]),
+        ("help-plan.txt", &["plan", "--help"]),
         ("help-replay.txt", &["replay", "--help"]),
     ];
     for (file, words) in cases {

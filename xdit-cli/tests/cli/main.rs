@@ -8,6 +8,8 @@ mod help;
 mod hub;
 mod info;
 mod memory;
+mod pipefusion;
+mod plan;
 mod program;
 mod prompt_file;
 mod ranks;

@@ -33,8 +33,6 @@ impl Spread {
         branches: usize,
     ) -> Result<Self> {
         let (options, degrees) = (&parallel.pipefusion, parallel.degrees);
-        let patches = options.patches.unwrap_or(degrees.pipe);
-        let patches = PatchPlan::new(plan.tokens[0], plan.tokens[1], patches)?;
         let blocks = flux.block_count();
         let stages = match &options.stages {
             StageSplit::Blocks(counts) if counts.len() != degrees.pipe => {
@@ -50,6 +48,11 @@ impl Spread {
                     .collect();
                 StagePlan::balanced(&bytes, degrees.pipe)?
             }
+        };
+        let [rows, columns] = plan.tokens;
+        let patches = match options.patches {
+            Some(count) => PatchPlan::new(rows, columns, count)?,
+            None => PatchPlan::new(rows, columns, degrees.pipe).map_err(of_stages)?,
         };
         Ok(Self {
             patches,
@@ -161,6 +164,18 @@ impl Spread {
         traffic.forward.messages *= self.branches * ranks;
         traffic.back.messages *= ranks;
         traffic
+    }
+}
+
+/// Tells where a number of patches comes from that was not asked for.
+fn of_stages(error: xdit_pipefusion::Error) -> Error {
+    match Error::from(error) {
+        Error::InvalidRequest {
+            argument,
+            given,
+            allowed,
+        } => Error::invalid(argument, format!("{given}, as many as stages"), allowed),
+        other => other,
     }
 }
 
