@@ -3,33 +3,18 @@
 //! Shapes: b images, l tokens, h heads, d head dim, c = h · d channels. Text stands before the image in joint sequences.
 
 use xdit_kernels::activation::Activation;
-use xdit_kernels::attention::{Attention, AttnInput};
+use xdit_kernels::attention::Attention;
 use xdit_kernels::linear::{Epilogue, Linear};
 use xdit_kernels::norm::layer_norm_modulate;
-use xdit_kernels::rope::{QkNormRope, qk_norm_rope_into};
-use xdit_kernels::{Tensor, TensorMut, View};
+use xdit_kernels::{Tensor, View};
 
 use super::{FluxConfig, RotaryTables};
 use crate::error::Result;
-use crate::layers::Packing;
+use crate::layers::{EPS, Joint, Packing, byte_len, chunk};
 use crate::weights::Scope;
 
-/// Added to every variance and mean square in the transformer.
-pub(crate) const EPS: f32 = 1e-6;
 /// Width of the feed-forward layers, in multiples of the residual stream's.
 pub(crate) const MLP_RATIO: usize = 4;
-
-/// One vector `[b, c]` out of the concatenation `[b, n·c]` that a modulation layer makes.
-pub(crate) fn chunk(modulation_bc: &Tensor, index: usize, channels: usize) -> Result<View<'_>> {
-    Ok(modulation_bc.view().narrow(1, index * channels, channels)?)
-}
-
-/// Bytes of packed layers and of tensors.
-pub(crate) fn byte_len(linears: &[&Linear], tensors: &[&Tensor]) -> usize {
-    let linears: usize = linears.iter().map(|linear| linear.byte_len()).sum();
-    let tensors: usize = tensors.iter().map(|tensor| tensor.as_bytes().len()).sum();
-    linears + tensors
-}
 
 /// `FluxTransformerBlock`: text and image keep weights of their own and meet in attention.
 #[derive(Debug)]
@@ -102,7 +87,13 @@ impl Stream {
         )?;
         let qkv_blc = self.qkv.forward(&normed)?;
         drop(normed);
-        joint.fill(&qkv_blc, [&self.norm_q, &self.norm_k], rope, start)
+        let rope = rope.rows(start, qkv_blc.dim(1))?;
+        joint.fill(
+            &qkv_blc,
+            Some([&self.norm_q, &self.norm_k]),
+            Some(rope),
+            start,
+        )
     }
 
     /// The stream after attention's part `attn_blc` and the feed-forward layers.
@@ -183,7 +174,7 @@ impl DoubleBlock {
         }
         self.image
             .project(image_blc, &modulation[0], rope, text_len, &mut joint)?;
-        let attn_blc = joint.attend(attention, rope)?;
+        let attn_blc = joint.attend(attention, rope.segments())?;
         let text = match text_blc {
             None => None,
             Some(text_blc) => {
@@ -269,11 +260,11 @@ impl SingleBlock {
         let mut joint = Joint::new(x_blc, length, self.heads)?;
         joint.fill(
             &self.qkv.forward(&normed)?,
-            [&self.norm_q, &self.norm_k],
-            rope,
+            Some([&self.norm_q, &self.norm_k]),
+            Some(rope.rows(0, length)?),
             0,
         )?;
-        let attn_blc = joint.attend(attention, rope)?;
+        let attn_blc = joint.attend(attention, rope.segments())?;
         let mlp_blc = self
             .mlp
             .forward_with(&[normed.view()], Epilogue::Activation(Activation::GeluTanh))?;
@@ -285,63 +276,5 @@ impl SingleBlock {
         Ok(self
             .out
             .forward_with(&[attn_blc.view(), mlp_blc.view()], gate)?)
-    }
-}
-
-/// Queries, keys and values of text and image together, `[b, l, h, d]`, while they are filled.
-struct Joint {
-    q: TensorMut,
-    k: TensorMut,
-    v: TensorMut,
-    heads: usize,
-}
-
-impl Joint {
-    fn new(like_blc: &Tensor, length: usize, heads: usize) -> Result<Self> {
-        let shape = [like_blc.dim(0), length, heads, like_blc.dim(2) / heads];
-        let zeros = || TensorMut::zeros(shape, like_blc.dtype(), like_blc.device());
-        Ok(Self {
-            q: zeros()?,
-            k: zeros()?,
-            v: zeros()?,
-            heads,
-        })
-    }
-
-    /// Normalises and rotates `qkv_blc` `[b, n, 3c]` into rows `start..start + n`.
-    fn fill(
-        &mut self,
-        qkv_blc: &Tensor,
-        [norm_q, norm_k]: [&Tensor; 2],
-        rope: &RotaryTables,
-        start: usize,
-    ) -> Result<()> {
-        let (len, c) = (qkv_blc.dim(1), qkv_blc.dim(2) / 3);
-        let options = QkNormRope {
-            norm_q: Some(norm_q.view()),
-            norm_k: Some(norm_k.view()),
-            eps: EPS,
-            rope: Some(rope.rows(start, len)?),
-        };
-        let qkv_bl3hd = qkv_blc
-            .view()
-            .split_last(&[3, self.heads, c / self.heads])?;
-        let [q, k, v] =
-            [&mut self.q, &mut self.k, &mut self.v].map(|t| t.view_mut().narrow(1, start, len));
-        qk_norm_rope_into(qkv_bl3hd, &options, q?, k?, v?)?;
-        Ok(())
-    }
-
-    /// `[b, l, c]`.
-    fn attend(self, attention: &mut dyn Attention, rope: &RotaryTables) -> Result<Tensor> {
-        let (q, k, v) = (self.q.freeze(), self.k.freeze(), self.v.freeze());
-        let input = AttnInput {
-            segments: rope.segments(),
-            lse: false,
-            ..AttnInput::new(q.view(), k.view(), v.view())
-        };
-        let out = attention.attend(&input)?.out;
-        let shape = [out.dim(0), out.dim(1), out.dim(2) * out.dim(3)];
-        Ok(out.reshape(shape)?)
     }
 }

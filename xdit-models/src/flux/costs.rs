@@ -6,35 +6,7 @@ use xdit_kernels::DType;
 
 use super::FluxConfig;
 use super::blocks::MLP_RATIO;
-use super::embeddings::TIME_CHANNELS;
-
-/// Numbers of parameters: matrices, held in the compute dtype, and vectors (biases, norms), held in f32.
-#[derive(Clone, Copy, Debug, Default)]
-struct Parameters {
-    matrices: usize,
-    vectors: usize,
-}
-
-impl Parameters {
-    /// A linear layer with bias.
-    fn linear(self, outputs: usize, inputs: usize) -> Self {
-        Self {
-            matrices: self.matrices.saturating_add(outputs.saturating_mul(inputs)),
-            vectors: self.vectors.saturating_add(outputs),
-        }
-    }
-
-    fn vector(mut self, len: usize) -> Self {
-        self.vectors += len;
-        self
-    }
-
-    fn bytes(self, dtype: DType) -> u64 {
-        (self.matrices as u64)
-            .saturating_mul(dtype.size() as u64)
-            .saturating_add(4 * self.vectors as u64)
-    }
-}
+use crate::layers::{Parameters, TIME_CHANNELS};
 
 fn block_parameters(config: &FluxConfig, block: usize) -> Parameters {
     let (c, d) = (config.hidden_size(), config.attention_head_dim);

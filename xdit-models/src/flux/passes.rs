@@ -13,9 +13,9 @@ use xdit_kernels::linear::Linear;
 use xdit_kernels::norm::layer_norm_modulate;
 use xdit_kernels::{DType, Tensor};
 
-use super::blocks::{EPS, byte_len, chunk};
 use super::{FluxText, FluxTransformer, RotaryTables};
 use crate::error::{Error, Result};
+use crate::layers::{EPS, byte_len, chunk};
 use crate::observer::Observer;
 
 /// What timestep, guidance and pooled text make of themselves for some blocks; the same for all tokens of a step.
@@ -38,9 +38,13 @@ impl FluxTransformer {
         pooled_bc: &Tensor,
         observer: &mut dyn Observer,
     ) -> Result<Modulation> {
-        let temb_bc = self
-            .time_text_embed
-            .forward(timestep, guidance, pooled_bc, observer)?;
+        let thousands = |values: &[f32]| values.iter().map(|v| v * 1000.0).collect::<Vec<_>>();
+        let temb_bc = self.time_text_embed.forward(
+            &thousands(timestep),
+            guidance.map(thousands).as_deref(),
+            pooled_bc,
+            observer,
+        )?;
         let silu_temb_bc = activation(&temb_bc, Activation::Silu)?;
         let [double, single] = self.split(blocks);
         Ok(Modulation {

@@ -9,10 +9,9 @@ use xdit_kernels::linear::Linear;
 use xdit_kernels::{DType, Tensor};
 
 use super::blocks::{DoubleBlock, SingleBlock};
-use super::embeddings::TimeTextEmbed;
 use super::{FluxConfig, RotaryTables};
 use crate::error::{Error, Result};
-use crate::layers::Packing;
+use crate::layers::{Packing, TimeTextEmbed};
 use crate::observer::Observer;
 use crate::weights::Scope;
 
@@ -153,8 +152,12 @@ impl FluxTransformer {
         let norm_out = end(last, norm_out, [2 * c, c])?;
         let proj_out = [patch * config.out_channels, c];
         let proj_out = end(last, weights.child("proj_out"), proj_out)?;
-        let time_text_embed =
-            TimeTextEmbed::load(config, &weights.child("time_text_embed"), packing)?;
+        let time_text_embed = TimeTextEmbed::load(
+            [c, config.pooled_projection_dim],
+            config.guidance_embeds,
+            &weights.child("time_text_embed"),
+            packing,
+        )?;
         let (mut blocks, mut single_blocks) = (Vec::new(), Vec::new());
         for block in held.clone() {
             match block.checked_sub(config.num_layers) {

@@ -1,13 +1,20 @@
-//! What several models are built of: packing of weights, normalisation layers, self-attention.
+//! What several models are built of: packing of weights, normalisation layers, self-attention, joint attention of text and
+//! image, the embedding of timesteps.
 
 mod attention;
+mod joint;
 mod norm;
 mod packing;
+mod parameters;
+mod time_text;
 
 pub use packing::Packing;
 
 pub(crate) use attention::{attend, attend_by};
+pub(crate) use joint::{EPS, Joint, byte_len, chunk};
 pub(crate) use norm::{GroupNorm, LayerNorm};
+pub(crate) use parameters::Parameters;
+pub(crate) use time_text::{TIME_CHANNELS, TimeTextEmbed};
 
 use xdit_kernels::activation::Activation;
 

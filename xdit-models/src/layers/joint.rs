@@ -1,0 +1,88 @@
+//! Queries, keys and values of text and image side by side, and what else the blocks of joint transformers share.
+//!
+//! Shapes: b images, l tokens, h heads, d head dim, c = h · d channels.
+
+use xdit_kernels::attention::{Attention, AttnInput, Segment};
+use xdit_kernels::linear::Linear;
+use xdit_kernels::rope::{QkNormRope, qk_norm_rope_into};
+use xdit_kernels::{Tensor, TensorMut, View};
+
+use crate::error::Result;
+
+/// Added to every variance and mean square in the blocks.
+pub(crate) const EPS: f32 = 1e-6;
+
+/// One vector `[b, c]` out of the concatenation `[b, n·c]` that a modulation layer makes.
+pub(crate) fn chunk(modulation_bc: &Tensor, index: usize, channels: usize) -> Result<View<'_>> {
+    Ok(modulation_bc.view().narrow(1, index * channels, channels)?)
+}
+
+/// Bytes of packed layers and of tensors.
+pub(crate) fn byte_len(linears: &[&Linear], tensors: &[&Tensor]) -> usize {
+    let linears: usize = linears.iter().map(|linear| linear.byte_len()).sum();
+    let tensors: usize = tensors.iter().map(|tensor| tensor.as_bytes().len()).sum();
+    linears + tensors
+}
+
+/// Queries, keys and values of text and image together, `[b, l, h, d]`, while they are filled.
+pub(crate) struct Joint {
+    q: TensorMut,
+    k: TensorMut,
+    v: TensorMut,
+    heads: usize,
+}
+
+impl Joint {
+    pub(crate) fn new(like_blc: &Tensor, length: usize, heads: usize) -> Result<Self> {
+        let shape = [like_blc.dim(0), length, heads, like_blc.dim(2) / heads];
+        let zeros = || TensorMut::zeros(shape, like_blc.dtype(), like_blc.device());
+        Ok(Self {
+            q: zeros()?,
+            k: zeros()?,
+            v: zeros()?,
+            heads,
+        })
+    }
+
+    /// `qkv_blc` `[b, n, 3c]` into rows `start..start + n`; queries and keys through their RMS norms and rotated by these
+    /// cosines and sines, if there are any.
+    pub(crate) fn fill(
+        &mut self,
+        qkv_blc: &Tensor,
+        norms: Option<[&Tensor; 2]>,
+        rope: Option<(View<'_>, View<'_>)>,
+        start: usize,
+    ) -> Result<()> {
+        let (len, c) = (qkv_blc.dim(1), qkv_blc.dim(2) / 3);
+        let options = QkNormRope {
+            norm_q: norms.map(|[norm_q, _]| norm_q.view()),
+            norm_k: norms.map(|[_, norm_k]| norm_k.view()),
+            eps: EPS,
+            rope,
+        };
+        let qkv_bl3hd = qkv_blc
+            .view()
+            .split_last(&[3, self.heads, c / self.heads])?;
+        let [q, k, v] =
+            [&mut self.q, &mut self.k, &mut self.v].map(|t| t.view_mut().narrow(1, start, len));
+        qk_norm_rope_into(qkv_bl3hd, &options, q?, k?, v?)?;
+        Ok(())
+    }
+
+    /// `[b, l, c]`; `segments` are the rows that there are of each stream.
+    pub(crate) fn attend(
+        self,
+        attention: &mut dyn Attention,
+        segments: &[Segment],
+    ) -> Result<Tensor> {
+        let (q, k, v) = (self.q.freeze(), self.k.freeze(), self.v.freeze());
+        let input = AttnInput {
+            segments,
+            lse: false,
+            ..AttnInput::new(q.view(), k.view(), v.view())
+        };
+        let out = attention.attend(&input)?.out;
+        let shape = [out.dim(0), out.dim(1), out.dim(2) * out.dim(3)];
+        Ok(out.reshape(shape)?)
+    }
+}
