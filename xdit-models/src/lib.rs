@@ -23,6 +23,7 @@ mod pipeline;
 mod request;
 mod run_plan;
 pub mod schedulers;
+pub mod sd3;
 mod source;
 pub mod text;
 pub mod tokenizers;

@@ -136,6 +136,25 @@ impl<'a> Packing<'a> {
         Ok(conv)
     }
 
+    /// The convolution `weight` and `bias` of `scope` whose square kernel of `size` is also its stride: a linear layer of
+    /// patches that hold (row, column, channel).
+    pub(crate) fn patches(
+        &mut self,
+        scope: &Scope<'_>,
+        [outputs, inputs, size]: [usize; 3],
+    ) -> Result<Linear> {
+        let weight = scope.tensor("weight", &[outputs, inputs, size, size])?;
+        let bias = scope.tensor("bias", &[outputs])?;
+        let kept = if self.names_only { 1 } else { outputs };
+        let rows = weight.view().narrow(0, 0, kept)?.permute(&[0, 2, 3, 1])?;
+        let rows = rows.to_tensor()?.reshape([kept, size * size * inputs])?;
+        let bias_view = bias.view().narrow(0, 0, kept)?;
+        let linear = Linear::pack(rows.view(), Some(bias_view), self.dtype, self.device)?;
+        self.done(scope, "weight", &weight);
+        self.done(scope, "bias", &bias);
+        Ok(linear)
+    }
+
     /// A vector, such as the scale of a norm, as f32.
     pub(crate) fn vector(&mut self, scope: &Scope<'_>, name: &str, len: usize) -> Result<Tensor> {
         self.small(scope, name, &[len])
@@ -163,9 +182,9 @@ impl<'a> Packing<'a> {
         &mut self,
         scope: &Scope<'_>,
         name: &str,
-        shape: [usize; 2],
+        shape: &[usize],
     ) -> Result<Tensor> {
-        let stored = scope.tensor(name, &shape)?;
+        let stored = scope.tensor(name, shape)?;
         self.done(scope, name, &stored);
         Ok(stored.on(self.device))
     }

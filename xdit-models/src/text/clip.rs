@@ -7,7 +7,7 @@ use xdit_kernels::linear::{Epilogue, Linear};
 use xdit_kernels::{DType, Tensor, elementwise, embedding};
 
 use super::{ClipTextConfig, check_ids};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layers::{LayerNorm, Packing, attend};
 use crate::observer::Observer;
 use crate::weights::Scope;
@@ -41,6 +41,7 @@ pub struct ClipTextModel {
     final_layer_norm: LayerNorm,
     text_projection: Option<Linear>,
     dtype: DType,
+    name: &'static str,
 }
 
 #[derive(Debug)]
@@ -57,8 +58,8 @@ struct Layer {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClipOutput {
-    /// Before the last layer, without the final norm: what SD3 reads. `[b, l, c]`.
-    pub penultimate: Tensor,
+    /// Before the last layer, or before as many more as are skipped, without the final norm: what SD3 reads. `[b, l, c]`.
+    pub prompt_embeds: Tensor,
     /// After the last layer and the final norm: `[b, l, c]`.
     pub last_hidden_state: Tensor,
     /// The last hidden state at the end of each prompt: `[b, c]`.
@@ -71,7 +72,7 @@ impl ClipTextModel {
     /// The encoder of this configuration; names with and without the prefix `text_model.` are found.
     ///
     /// # Errors
-    /// [`Error::BadTensor`](crate::Error::BadTensor) for a tensor that is missing or wrong.
+    /// [`Error::BadTensor`] for a tensor that is missing or wrong.
     pub fn load(
         config: &ClipTextConfig,
         weights: &Scope<'_>,
@@ -102,15 +103,16 @@ impl ClipTextModel {
         let token = embeddings.child("token_embedding");
         let position = embeddings.child("position_embedding");
         Ok(Self {
-            token_embedding: packing.table(&token, "weight", [config.vocab_size, width])?,
+            token_embedding: packing.table(&token, "weight", &[config.vocab_size, width])?,
             position_embedding: packing.table(
                 &position,
                 "weight",
-                [config.max_position_embeddings, width],
+                &[config.max_position_embeddings, width],
             )?,
             layers,
             final_layer_norm: norm(&root, "final_layer_norm", packing)?,
             text_projection: None,
+            name: "clip",
             dtype: packing.dtype(),
             config: config.clone(),
         })
@@ -139,27 +141,55 @@ impl ClipTextModel {
         &self.config
     }
 
+    /// The encoder, which shows its tensors as `NAME.…` instead of `clip.…`: for the second of a pipeline.
+    #[must_use]
+    pub fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
+
     /// The encoded prompts. `observer` is offered `clip.hidden_states.I` and `clip.last_hidden_state`.
     ///
     /// # Shapes
     /// Each row of `ids` is one prompt; all have the same length, at most `max_position_embeddings`.
     ///
     /// # Errors
-    /// [`Error::Kernel`](crate::Error::Kernel) for rows of other lengths and ids outside the vocabulary.
+    /// [`Error::Kernel`] for rows of other lengths and ids outside the vocabulary.
     pub fn forward(&self, ids: &[Vec<u32>], observer: &mut dyn Observer) -> Result<ClipOutput> {
-        let _span = tracing::info_span!("clip", prompts = ids.len()).entered();
+        self.forward_skipping(ids, 0, observer)
+    }
+
+    /// As [`forward`](Self::forward), with [`prompt_embeds`](ClipOutput::prompt_embeds) from `clip_skip` layers earlier
+    /// (diffusers takes `hidden_states[-(clip_skip + 2)]`).
+    ///
+    /// # Errors
+    /// Also [`Error::InvalidRequest`] if there are not so many layers before the last.
+    pub fn forward_skipping(
+        &self,
+        ids: &[Vec<u32>],
+        clip_skip: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<ClipOutput> {
+        let name = self.name;
+        let _span = tracing::info_span!("clip", name, prompts = ids.len()).entered();
+        let before_last = self.layers.len() - 1;
+        let Some(kept) = before_last.checked_sub(clip_skip) else {
+            let allowed = format!("0 to {before_last}, the layers before the last");
+            return Err(Error::invalid("clip_skip", clip_skip, allowed));
+        };
         let length = check_ids(ids, Some(self.config.max_position_embeddings))?;
         let mut hidden_blc = self.embed(ids, length)?;
-        let mut penultimate = hidden_blc.clone();
-        observer.offer("clip.hidden_states.0", &hidden_blc)?;
+        let mut prompt_embeds = hidden_blc.clone();
+        observer.offer(&format!("{name}.hidden_states.0"), &hidden_blc)?;
         for (i, layer) in self.layers.iter().enumerate() {
             let _span = tracing::debug_span!("block", i).entered();
-            penultimate = hidden_blc;
-            hidden_blc = layer.forward(&penultimate, &self.config)?;
-            observer.offer(&format!("clip.hidden_states.{}", i + 1), &hidden_blc)?;
+            if i == kept {
+                prompt_embeds = hidden_blc.clone();
+            }
+            hidden_blc = layer.forward(&hidden_blc, &self.config)?;
+            observer.offer(&format!("{name}.hidden_states.{}", i + 1), &hidden_blc)?;
         }
         let last_hidden_state = self.final_layer_norm.forward(&hidden_blc)?;
-        observer.offer("clip.last_hidden_state", &last_hidden_state)?;
+        observer.offer(&format!("{name}.last_hidden_state"), &last_hidden_state)?;
         let ends = ids
             .iter()
             .enumerate()
@@ -175,7 +205,7 @@ impl ClipTextModel {
             .map(|p| p.forward(&pooled))
             .transpose()?;
         Ok(ClipOutput {
-            penultimate,
+            prompt_embeds,
             last_hidden_state,
             pooled,
             text_embeds,

@@ -113,7 +113,7 @@ impl T5Encoder {
             encoder.child("embed_tokens")
         };
         Ok(Self {
-            embed_tokens: packing.table(&embeddings, "weight", [config.vocab_size, width])?,
+            embed_tokens: packing.table(&embeddings, "weight", &[config.vocab_size, width])?,
             relative_attention_bias: packing.small(
                 &first.child("relative_attention_bias"),
                 "weight",

@@ -1,0 +1,183 @@
+//! A forward pass in pieces, so that stages can make it together.
+//!
+//! Shapes: b images, l tokens, c channels. Between the pieces text and image are one stream `[b, text + image, c]`; the
+//! text may be absent, when attention has kept its keys and values. The last block leaves the text as it was.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+use xdit_kernels::activation::{Activation, activation};
+use xdit_kernels::attention::Attention;
+use xdit_kernels::linear::Linear;
+use xdit_kernels::norm::layer_norm_modulate;
+use xdit_kernels::{DType, Tensor};
+
+use super::{Sd3Positions, Sd3Text, Sd3Transformer};
+use crate::error::{Error, Result};
+use crate::layers::{EPS, byte_len, chunk};
+use crate::observer::Observer;
+
+/// What timestep and pooled text make of themselves for some blocks; the same for all tokens of a step.
+#[derive(Debug)]
+pub(super) struct Modulation {
+    silu_temb_bc: Tensor,
+    /// Of each block, image and text; `None` where the block is left out.
+    blocks: Vec<Option<[Tensor; 2]>>,
+}
+
+impl Sd3Transformer {
+    /// The modulation of these blocks without those of `skip_layers`, which they will then be run without. Timesteps are
+    /// the scheduler's, from 1000 down.
+    pub(super) fn modulation(
+        &self,
+        blocks: Range<usize>,
+        timestep: &[f32],
+        pooled_bc: &Tensor,
+        skip_layers: &[usize],
+        observer: &mut dyn Observer,
+    ) -> Result<Modulation> {
+        let temb_bc = self
+            .time_text_embed
+            .forward(timestep, None, pooled_bc, observer)?;
+        let silu_temb_bc = activation(&temb_bc, Activation::Silu)?;
+        Ok(Modulation {
+            blocks: self.blocks[self.place(&blocks)?]
+                .par_iter()
+                .zip(blocks)
+                .map(|(block, i)| match skip_layers.contains(&i) {
+                    true => Ok(None),
+                    false => block.modulation(&silu_temb_bc).map(Some),
+                })
+                .collect::<Result<_>>()?,
+            silu_temb_bc,
+        })
+    }
+
+    /// Latents `[b, image tokens, p·p·in_channels]` as tokens of the stream, after the text's if there is any.
+    pub(super) fn embed(
+        &self,
+        latents: &Tensor,
+        text: &Sd3Text,
+        positions: &Sd3Positions,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
+        let latents_blc = latents.to_dtype(self.dtype)?;
+        let image_blc = held(&self.pos_embed)?.forward(&latents_blc, positions)?;
+        observer.offer("transformer.pos_embed", &image_blc)?;
+        let Some(text_blc) = &text.context else {
+            return Ok(image_blc);
+        };
+        observer.offer("transformer.context_embedder", text_blc)?;
+        Ok(Tensor::cat(&[text_blc.view(), image_blc.view()], 1)?)
+    }
+
+    /// The stream after these blocks, without those that have no modulation; `attention` has an entry for each time that a
+    /// block attends, those left out included.
+    pub(super) fn run_blocks(
+        &self,
+        blocks: Range<usize>,
+        stream_blc: Tensor,
+        modulation: &Modulation,
+        positions: &Sd3Positions,
+        mut attention: &mut [Box<dyn Attention>],
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
+        let held = self.place(&blocks)?;
+        let expected = self.attentions(blocks.clone());
+        if attention.len() != expected || modulation.blocks.len() != blocks.len() {
+            let expected = format!("{expected} attentions, {} modulations", blocks.len());
+            let got = [attention.len(), modulation.blocks.len()];
+            return Err(xdit_kernels::Error::shape("sd3", expected, got).into());
+        }
+        let text_len = positions.text_len();
+        let image_len = positions.token_count() - text_len;
+        let has_text = positions.segments().iter().any(|part| part.stream == 0);
+        let mut text_blc = match has_text {
+            true => Some(stream_blc.narrow(1, 0, text_len)?),
+            false => None,
+        };
+        let mut image_blc = match has_text {
+            true => stream_blc.narrow(1, text_len, image_len)?,
+            false => stream_blc,
+        };
+        for (i, (block, modulation)) in blocks.zip(self.blocks[held].iter().zip(&modulation.blocks))
+        {
+            let (own, rest) = attention.split_at_mut(self.config.attentions(i));
+            attention = rest;
+            let Some(modulation) = modulation else {
+                continue;
+            };
+            let _span = tracing::debug_span!("block", kind = "joint", i).entered();
+            (image_blc, text_blc) =
+                block.forward(&image_blc, text_blc.as_ref(), modulation, positions, own)?;
+            let name = format!("block.transformer_blocks.{i}");
+            observer.offer(&format!("{name}.hidden_states"), &image_blc)?;
+            if let Some(text_blc) = text_blc
+                .as_ref()
+                .filter(|_| !self.config.is_context_pre_only(i))
+            {
+                observer.offer(&format!("{name}.encoder_hidden_states"), text_blc)?;
+            }
+        }
+        match text_blc {
+            None => Ok(image_blc),
+            Some(text_blc) => Ok(Tensor::cat(&[text_blc.view(), image_blc.view()], 1)?),
+        }
+    }
+
+    /// The velocity `[b, image tokens, p·p·out_channels]`, f32, of a stream whose first `text_len` tokens are text.
+    pub(super) fn project(
+        &self,
+        stream_blc: &Tensor,
+        text_len: usize,
+        modulation: &Modulation,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
+        // AdaLayerNormContinuous: the scale comes first here.
+        let c = self.config.hidden_size();
+        let modulation = held(&self.norm_out)?.forward(&modulation.silu_temb_bc)?;
+        let image_len = stream_blc.dim(1) - text_len;
+        let image_blc = stream_blc.view().narrow(1, text_len, image_len)?;
+        let (shift, scale) = (chunk(&modulation, 1, c)?, chunk(&modulation, 0, c)?);
+        let normed = layer_norm_modulate(image_blc, shift, scale, EPS)?;
+        observer.offer("transformer.norm_out", &normed)?;
+        Ok(held(&self.proj_out)?.forward(&normed.to_dtype(DType::F32)?)?)
+    }
+
+    /// Bytes of the parameters that a stage of these blocks computes with. The position table is not among them: it stays
+    /// in the file.
+    pub(crate) fn byte_len(&self, blocks: Range<usize>) -> usize {
+        let (first, last) = (blocks.start == 0, blocks.end == self.config.block_count());
+        let patch_proj = self.pos_embed.as_ref().map(|embed| &embed.proj);
+        let front = [patch_proj, self.context_embedder.as_ref()].map(|end| end.filter(|_| first));
+        let back = [&self.norm_out, &self.proj_out].map(|end| end.as_ref().filter(|_| last));
+        let ends: Vec<&Linear> = front.into_iter().chain(back).flatten().collect();
+        let inside = |block: &usize| blocks.contains(block);
+        let blocks = self.held.clone().zip(&self.blocks);
+        let blocks = blocks.filter(|(i, _)| inside(i));
+        let blocks: usize = blocks.map(|(_, block)| block.byte_len()).sum();
+        byte_len(&ends, &[]) + self.time_text_embed.byte_len() + blocks
+    }
+
+    /// Where these blocks lie among those that are held.
+    fn place(&self, blocks: &Range<usize>) -> Result<Range<usize>> {
+        match self.holds(blocks) {
+            true => Ok(blocks.start - self.held.start..blocks.end - self.held.start),
+            false => {
+                let expected = format!("blocks of {:?}", self.held);
+                Err(xdit_kernels::Error::shape("sd3", expected, blocks).into())
+            }
+        }
+    }
+}
+
+/// An end of the transformer, which the stage at that end holds.
+fn held<T>(end: &Option<T>) -> Result<&T> {
+    end.as_ref().ok_or_else(|| {
+        Error::Kernel(xdit_kernels::Error::shape(
+            "sd3",
+            "a stage that holds this end of the transformer",
+            "one that does not",
+        ))
+    })
+}
