@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Puts new demo weights in place: demo/update.sh FOLDER, where FOLDER holds flux/ (and facts.json if that changed).
 # Copies the pipeline to xdit-models/demo/flux, then draws the 64 prompts with diffusers to make demo/expected.json,
-# tests/golden/demo.safetensors and the demo tokenizers' part of tests/golden/tokens.json.gz again.
+# tests/golden/demo.safetensors.gz and the demo tokenizers' part of tests/golden/tokens.json.gz again.
 # Needs Python with tests/golden/requirements.txt; PYTHON names the interpreter, XDIT_DEMO_THREADS the threads (default 1).
 set -euo pipefail
 

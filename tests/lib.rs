@@ -1,3 +1,4 @@
 //! What crosses crates: goldens from diffusers, the command line, the house rules.
 
 pub mod facts;
+pub mod goldens;

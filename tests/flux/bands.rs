@@ -138,7 +138,7 @@ fn a_rank_with_other_latents_is_an_error_on_all() {
 
 #[test]
 fn tiles_are_those_of_diffusers() {
-    let golden = Golden::read("vae/flux-dev-tiled.safetensors");
+    let golden = Golden::read("vae/flux-dev-tiled.safetensors.gz");
     let picture = |name: &str, dims: &[usize]| {
         let planar = golden.tensor(name);
         planar.view().permute(dims).unwrap().to_tensor().unwrap()

@@ -28,7 +28,7 @@ fn draw(pipe: &Pipeline, prompt: &str, seed: u64) -> Image {
 
 #[test]
 fn the_picture_is_the_one_that_diffusers_draws() {
-    let golden = Golden::read("demo.safetensors");
+    let golden = Golden::read("demo.safetensors.gz");
     let pipe = pipeline(DType::F32, 2);
     let output = pipe.generate(&Request::new([PROMPT]), &mut ()).unwrap();
     // Twenty steps through a trained, so well-conditioned, model: as for four steps of the random ones.

@@ -10,7 +10,7 @@ use xdit_models::text::{ClipTextConfig, ClipTextModel, T5Config, T5Encoder};
 use xdit_models::vae::{VaeConfig, VaeDecoder};
 use xdit_models::weights::{Scope, ZeroWeights};
 
-use crate::golden::path;
+use xdit_tests::goldens;
 
 /// As on the hub (black-forest-labs/FLUX.1-dev), without fields that do not matter.
 const TRANSFORMER: &str = r#"{"_class_name": "FluxTransformer2DModel", "attention_head_dim": 128,
@@ -71,7 +71,7 @@ fn flux_dev_is_asked_for_tensor_by_tensor() {
         VaeDecoder::load(&VaeConfig::read(config).unwrap(), scope, packing).unwrap();
     }));
 
-    let list = std::fs::read_to_string(path("flux-dev-tensors.txt")).unwrap();
+    let list = String::from_utf8(goldens::bytes("flux-dev-tensors.txt.gz")).unwrap();
     let theirs: BTreeSet<String> = list.lines().map(ToString::to_string).collect();
     let missing: Vec<_> = theirs.difference(&ours).collect();
     let extra: Vec<_> = ours.difference(&theirs).collect();

@@ -1,18 +1,13 @@
 //! Golden files, what a run shows of itself, and how far the two are apart.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 use xdit_kernels::Tensor;
 use xdit_models::{Error, Observer};
+use xdit_tests::goldens;
 
-/// A path below `tests/golden`.
-pub(crate) fn path(inside: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("golden")
-        .join(inside)
-}
+pub(crate) use xdit_tests::goldens::path;
 
 /// One golden file.
 pub(crate) struct Golden {
@@ -23,7 +18,7 @@ pub(crate) struct Golden {
 
 impl Golden {
     pub(crate) fn read(inside: &str) -> Self {
-        let bytes = std::fs::read(path(inside)).unwrap_or_else(|e| panic!("{inside}: {e}"));
+        let bytes = goldens::bytes(inside);
         let (_, header) = SafeTensors::read_metadata(&bytes).expect("a safetensors header");
         let meta = header.metadata().as_ref().and_then(|map| map.get("golden"));
         let meta = meta.map(|text| serde_json::from_str(text).expect("JSON metadata"));

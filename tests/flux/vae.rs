@@ -24,7 +24,7 @@ fn check(pipeline: &str) {
         weights.unused()
     );
 
-    let golden = Golden::read(&format!("vae/{pipeline}.safetensors"));
+    let golden = Golden::read(&format!("vae/{pipeline}.safetensors.gz"));
     let nhwc = |name: &str| {
         golden
             .tensor(name)

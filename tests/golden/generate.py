@@ -1,6 +1,6 @@
 """Makes every golden file of this folder again: `python tests/golden/generate.py`.
 
-    --only PART...   pipelines, cases, vae, noise, tokens, schedulers, demo
+    --only PART...   pipelines, cases, vae, noise, tokens, schedulers, tensors, demo
     --check          makes them in a temporary folder instead and compares with the committed files
 
 On the torch build of requirements.txt and the same kind of CPU the files come out bit for bit;
@@ -23,7 +23,9 @@ import diffusers  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-from xdit_golden import cases, check, demo, noise, pipelines, schedulers, tokens, vae  # noqa: E402
+from xdit_golden import (  # noqa: E402
+    cases, check, demo, noise, pipelines, schedulers, sd3_pipelines, tensor_lists, tokens, vae,
+)
 
 
 def make_pipelines(root: Path) -> None:
@@ -31,6 +33,8 @@ def make_pipelines(root: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for recipe in pipelines.RECIPES:
             pipelines.build(recipe, root / "pipelines", Path(scratch))
+        for recipe in sd3_pipelines.RECIPES:
+            sd3_pipelines.build(recipe, root / "pipelines", Path(scratch))
 
 
 def make_cases(root: Path) -> None:
@@ -60,6 +64,7 @@ PARTS = {
     "noise": noise.make,
     "tokens": make_tokens,
     "schedulers": schedulers.make,
+    "tensors": tensor_lists.make,
     "demo": make_demo,
 }
 

@@ -1,11 +1,11 @@
-//! torch's CPU generator, draw by draw: `noise.safetensors`.
+//! torch's CPU generator, draw by draw: `noise.safetensors.gz`.
 
 use half::{bf16, f16};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use xdit_models::noise::{Generator, NoiseType, randn_tensor};
 
-use super::golden_bytes;
+use xdit_tests::goldens;
 
 /// What a draw gives as f64, whatever its dtype.
 fn draw(dtype: &str, shape: &[usize], generators: &mut [Generator]) -> Vec<f64> {
@@ -90,7 +90,7 @@ fn dims(text: &str) -> Vec<usize> {
 
 #[test]
 fn every_draw_is_torchs() {
-    let bytes = golden_bytes("noise.safetensors");
+    let bytes = goldens::bytes("noise.safetensors.gz");
     let file = SafeTensors::deserialize(&bytes).expect("a golden file");
     let mut checked = 0;
     for (name, view) in file.tensors() {
@@ -126,7 +126,7 @@ fn every_draw_is_torchs() {
 
 #[test]
 fn one_generator_serves_every_dtype() {
-    let bytes = golden_bytes("noise.safetensors");
+    let bytes = goldens::bytes("noise.safetensors.gz");
     let file = SafeTensors::deserialize(&bytes).expect("a golden file");
     let mut mixed: Vec<_> = file
         .tensors()

@@ -1,4 +1,4 @@
-//! diffusers' flow-matching schedules and steps: `schedulers.json`.
+//! diffusers' flow-matching schedules and steps: `schedulers.json.gz`.
 
 use serde_json::Value;
 use xdit_models::ConfigFile;
@@ -7,10 +7,10 @@ use xdit_models::schedulers::{
     FlowMatchEuler, FlowMatchEulerConfig, Scheduler, StepState, TimestepRequest,
 };
 
-use super::golden_bytes;
+use xdit_tests::goldens;
 
-fn goldens() -> Value {
-    serde_json::from_slice(&golden_bytes("schedulers.json")).expect("a golden file")
+fn recorded() -> Value {
+    serde_json::from_slice(&goldens::bytes("schedulers.json.gz")).expect("a golden file")
 }
 
 fn scheduler(config: &Value) -> FlowMatchEuler {
@@ -45,8 +45,8 @@ fn close(name: &str, found: &[f32], expected: &[f64], unit: f64) {
 
 #[test]
 fn schedules_are_those_of_diffusers() {
-    let goldens = goldens();
-    let schedules = goldens["schedules"].as_array().expect("schedules");
+    let recorded = recorded();
+    let schedules = recorded["schedules"].as_array().expect("schedules");
     assert!(schedules.len() > 200, "only {} schedules", schedules.len());
     for case in schedules {
         let call = &case["set_timesteps"];
@@ -75,8 +75,8 @@ fn schedules_are_those_of_diffusers() {
 
 #[test]
 fn steps_are_those_of_diffusers() {
-    let goldens = goldens();
-    let runs = goldens["steps"].as_array().expect("steps");
+    let recorded = recorded();
+    let runs = recorded["steps"].as_array().expect("steps");
     assert!(!runs.is_empty(), "no steps");
     for run in runs {
         let mut scheduler = scheduler(&run["config"]);

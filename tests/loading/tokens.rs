@@ -1,21 +1,15 @@
 //! The ids that transformers gives 500 prompts: `tokens.json.gz`.
 
-use std::io::Read;
 use std::path::Path;
 
-use flate2::read::GzDecoder;
 use serde_json::Value;
 use xdit_models::tokenizers::Tokenizer;
 use xdit_models::{ModelIndex, ModelSource};
 
-use super::{golden, golden_bytes};
+use xdit_tests::goldens;
 
-fn goldens() -> Value {
-    let mut text = String::new();
-    GzDecoder::new(golden_bytes("tokens.json.gz").as_slice())
-        .read_to_string(&mut text)
-        .expect("a golden file");
-    serde_json::from_str(&text).expect("a golden file")
+fn recorded() -> Value {
+    serde_json::from_slice(&goldens::bytes("tokens.json.gz")).expect("a golden file")
 }
 
 /// The tokenizer in `folder`, `pipelines/NAME/COMPONENT` or `demo/COMPONENT`, of the class that its pipeline names.
@@ -23,7 +17,7 @@ fn tokenizer(folder: &str) -> Tokenizer {
     let (pipeline, component) = folder.rsplit_once('/').expect("a folder of a pipeline");
     let root = match pipeline {
         "demo" => Path::new(env!("CARGO_MANIFEST_DIR")).join("../xdit-models/demo/flux"),
-        _ => golden(pipeline),
+        _ => goldens::path(pipeline),
     };
     let source = ModelSource::folder(root).expect("the pipeline");
     let index = ModelIndex::read(&source).expect("its index");
@@ -41,15 +35,15 @@ fn ids(value: &Value) -> Vec<u32> {
 
 #[test]
 fn ids_are_those_of_transformers() {
-    let goldens = goldens();
-    let prompts: Vec<&str> = goldens["prompts"]
+    let recorded = recorded();
+    let prompts: Vec<&str> = recorded["prompts"]
         .as_array()
         .expect("prompts")
         .iter()
         .filter_map(Value::as_str)
         .collect();
     assert_eq!(prompts.len(), 500, "the golden holds 500 prompts");
-    for group in goldens["tokenizers"].as_array().expect("tokenizers") {
+    for group in recorded["tokenizers"].as_array().expect("tokenizers") {
         let max_length = group["max_length"].as_u64().expect("max_length") as usize;
         for folder in group["folders"]
             .as_array()
@@ -88,7 +82,7 @@ fn ids_are_those_of_transformers() {
 
 #[test]
 fn a_megabyte_of_prompt_is_cut_in_bounded_time() {
-    let goldens = goldens();
+    let recorded = recorded();
     let start = std::time::Instant::now();
     for folder in [
         "pipelines/flux-dev/tokenizer",
@@ -118,7 +112,7 @@ fn a_megabyte_of_prompt_is_cut_in_bounded_time() {
     // A second or two on one core; quadratic time would take hours.
     assert!(start.elapsed().as_secs() < 120, "{:?}", start.elapsed());
     assert!(
-        goldens["versions"]["transformers"].is_string(),
+        recorded["versions"]["transformers"].is_string(),
         "the golden says which transformers made it"
     );
 }

@@ -57,17 +57,25 @@ class Recorder:
             self.put("guidance", kwargs["guidance"])
         self.predictions.append(output[0])
 
-    def attach_blocks(self) -> None:
-        """Hooks inside the text encoders and the transformer."""
-        clip, t5, dit = self.pipe.text_encoder, self.pipe.text_encoder_2, self.pipe.transformer
-        self.keep(clip.embeddings, "clip.hidden_states.0")
+    def clip_layers(self, clip, name: str) -> None:
+        """Hooks inside a CLIPTextModel."""
+        self.keep(clip.embeddings, f"{name}.hidden_states.0")
         for i, layer in enumerate(clip.encoder.layers):
-            self.keep(layer, f"clip.hidden_states.{i + 1}")
-        self.keep(clip.final_layer_norm, "clip.last_hidden_state")
+            self.keep(layer, f"{name}.hidden_states.{i + 1}")
+        self.keep(clip.final_layer_norm, f"{name}.last_hidden_state")
+
+    def t5_layers(self, t5) -> None:
+        """Hooks inside T5's encoder."""
         self.keep(t5.encoder.embed_tokens, "t5.hidden_states.0")
         for i, block in enumerate(t5.encoder.block):
             self.keep(block, f"t5.hidden_states.{i + 1}")
         self.keep(t5.encoder.final_layer_norm, "t5.last_hidden_state")
+
+    def attach_blocks(self) -> None:
+        """Hooks inside the text encoders and the transformer."""
+        dit = self.pipe.transformer
+        self.clip_layers(self.pipe.text_encoder, "clip")
+        self.t5_layers(self.pipe.text_encoder_2)
         embed = dit.time_text_embed
         self.keep(embed.time_proj, "transformer.time_proj")
         self.keep(embed.timestep_embedder, "transformer.timestep_embedder")
@@ -114,18 +122,23 @@ class Recorder:
             self.text_encoder(pipe.text_encoder_2, "t5", "prompt_embeds", lambda out: out[0])
             self.hook(pipe.transformer, self.transformer_call)
             self.hook(pipe.transformer.pos_embed, self.rotary)
-            self.hook(pipe.vae.decoder, lambda args, _kwargs, _output: self.put("vae.input", args[0]))
+            self.ends()
             if self.blocks:
                 self.attach_blocks()
-            step = pipe.scheduler.step
-
-            def recorded_step(model_output, *args, **kwargs):
-                self.combined = model_output
-                return step(model_output, *args, **kwargs)
-
-            pipe.scheduler.step = recorded_step
-            self.stack.callback(lambda: delattr(pipe.scheduler, "step"))
             yield self
+
+    def ends(self) -> None:
+        """Hooks on what comes after the transformer in every pipeline: scheduler and VAE."""
+        pipe = self.pipe
+        self.hook(pipe.vae.decoder, lambda args, _kwargs, _output: self.put("vae.input", args[0]))
+        step = pipe.scheduler.step
+
+        def recorded_step(model_output, *args, **kwargs):
+            self.combined = model_output
+            return step(model_output, *args, **kwargs)
+
+        pipe.scheduler.step = recorded_step
+        self.stack.callback(lambda: delattr(pipe.scheduler, "step"))
 
     def rotary(self, _args, _kwargs, output) -> None:
         """Rotary tables, text rows first, each frequency twice."""

@@ -1,20 +1,26 @@
-"""Runs the recorded calls through diffusers' FluxPipeline and saves what flowed through it."""
+"""Runs the recorded calls through diffusers' pipelines and saves what flowed through them."""
 
+import json
 from pathlib import Path
 
 import torch
-from diffusers import FluxPipeline
+from diffusers import DiffusionPipeline, FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
+from . import sd3_case_list
 from .capture import Recorder
 from .case_list import CASES, VARIANTS, Case
+from .sd3_capture import Sd3Recorder
 from .sharpness import assert_conditioned, assert_sharp
 from .store import save
 
 
-def load(folder: Path, dtype=torch.float32) -> FluxPipeline:
+def load(folder: Path, dtype=torch.float32) -> DiffusionPipeline:
     """The pipeline as a user would load it, computing in `dtype` whatever it is stored in."""
-    pipe = FluxPipeline.from_pretrained(folder, dtype=dtype, variant=VARIANTS.get(folder.name))
+    index = json.loads((folder / "model_index.json").read_text())
+    # diffusers asks for these two by name, though its own index says that they are not there.
+    absent = {name: None for name in ("text_encoder_3", "tokenizer_3") if index.get(name) == [None, None]}
+    pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, variant=VARIANTS.get(folder.name), **absent)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -26,9 +32,11 @@ def generators(seeds: int | list[int]):
     return torch.Generator("cpu").manual_seed(seeds)
 
 
-def mu_of(pipe: FluxPipeline, image_seq_len: int) -> float:
-    """The `mu` that the pipeline passes to the scheduler."""
+def mu_of(pipe: DiffusionPipeline, image_seq_len: int) -> float | None:
+    """The `mu` that the pipeline passes to the scheduler; none with Stable Diffusion 3's static shift."""
     config = pipe.scheduler.config
+    if not isinstance(pipe, FluxPipeline):
+        return None
     return calculate_shift(
         image_seq_len, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
     )
@@ -41,9 +49,9 @@ def drop_repeats(tensors: dict[str, torch.Tensor], images_per_prompt: int) -> No
         assert torch.equal(tensors[name.removesuffix(".per_prompt")], repeated), name
 
 
-def run(pipe: FluxPipeline, case: Case, **override) -> dict[str, torch.Tensor]:
+def run(pipe: DiffusionPipeline, case: Case, **override) -> dict[str, torch.Tensor]:
     """One call with every hook attached, and the image it returned."""
-    recorder = Recorder(pipe, case.blocks)
+    recorder = (Recorder if isinstance(pipe, FluxPipeline) else Sd3Recorder)(pipe, case.blocks)
     call = {**case.call, "generator": generators(case.seeds), **override}
     with recorder.attached():
         image = pipe(**call, output_type="pt", callback_on_step_end=recorder.step_end).images
@@ -61,7 +69,7 @@ def pixels_of(picture) -> torch.Tensor:
     return torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8).view(height, width, 3)
 
 
-def latent_output(pipe: FluxPipeline, case: Case) -> torch.Tensor:
+def latent_output(pipe: DiffusionPipeline, case: Case) -> torch.Tensor:
     """What the same call returns with `output_type="latent"`."""
     return pipe(**case.call, generator=generators(case.seeds), output_type="latent").images
 
@@ -78,7 +86,7 @@ def check_case(tensors: dict[str, torch.Tensor], latents: torch.Tensor, case: Ca
 
 def make(root: Path, models: Path) -> None:
     """Records every case of every pipeline under `root`/cases/<pipeline>/<case>.safetensors."""
-    for name, cases in CASES.items():
+    for name, cases in {**CASES, **sd3_case_list.CASES}.items():
         pipe = load(models / name)
         assert_sharp(pipe, cases[0])
         for case in cases:
@@ -92,7 +100,7 @@ def make(root: Path, models: Path) -> None:
                 "mu": mu_of(pipe, tensors["latents"].shape[1]),
                 "notes": case.notes,
             }
-            save(root / "cases" / name / f"{case.name}.safetensors", tensors, facts)
+            save(root / "cases" / name / f"{case.name}.safetensors.gz", tensors, facts)
         blocks = [case for case in cases if case.blocks]
         for case in blocks:
             assert_conditioned(run(pipe, case), exact(models / name, run(pipe, case)["latents"], case))

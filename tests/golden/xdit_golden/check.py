@@ -6,7 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+
+from .store import read_safetensors
 
 TOLERANCE = 2e-6  # relative L2: torch's AVX2 path differs from AVX-512 by up to 1e-6, the one without SIMD by more
 HALF_TOLERANCE = 2e-4  # 16-bit values drawn without SIMD round to the neighbouring value now and then
@@ -39,10 +40,10 @@ def relative(made: torch.Tensor, kept: torch.Tensor) -> float:
 
 def compare_safetensors(made: Path, kept: Path) -> float:
     """The largest relative L2 distance of any tensor, infinite if names differ."""
-    with safe_open(made, framework="pt") as a, safe_open(kept, framework="pt") as b:
-        if set(a.keys()) != set(b.keys()) or a.metadata() != b.metadata():
-            return float("inf")
-        return max((relative(a.get_tensor(key), b.get_tensor(key)) for key in a.keys()), default=0.0)
+    (a, a_metadata), (b, b_metadata) = read_safetensors(made), read_safetensors(kept)
+    if a.keys() != b.keys() or a_metadata != b_metadata:
+        return float("inf")
+    return max((relative(a[key], b[key]) for key in a), default=0.0)
 
 
 def number_distance(made, kept) -> float:
@@ -60,13 +61,19 @@ def compare_file(made: Path, kept: Path) -> float:
     """0 for equal bytes, else the distance by the file's kind."""
     if made.read_bytes() == kept.read_bytes():
         return 0.0
-    if made.suffix == ".safetensors":
+    name = made.name.removesuffix(".gz")
+    if name.endswith(".safetensors"):
         return compare_safetensors(made, kept)
-    if made.suffix == ".json":
-        return number_distance(json.loads(made.read_text()), json.loads(kept.read_text()))
-    if made.suffix == ".gz":
-        return number_distance(json.loads(gzip.decompress(made.read_bytes())), json.loads(gzip.decompress(kept.read_bytes())))
-    return float("inf")
+    a, b = unpacked(made), unpacked(kept)
+    if name.endswith(".json"):
+        return number_distance(json.loads(a), json.loads(b))
+    return 0.0 if a == b else float("inf")
+
+
+def unpacked(path: Path) -> bytes:
+    """The content of a file, whichever zlib packed it."""
+    content = path.read_bytes()
+    return gzip.decompress(content) if path.suffix == ".gz" else content
 
 
 def compare_folders(made: Path, kept: Path) -> int:

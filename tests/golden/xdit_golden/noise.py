@@ -50,4 +50,4 @@ def make(root: Path) -> None:
     mixed = generator(9)
     for i, (name, size) in enumerate([("f32", 3), ("f64", 3), ("f32", 20), ("f64", 17), ("bf16", 5), ("f16", 16)]):
         tensors[f"mixed.seed=9.{i}.{name}.size={size}"] = torch.randn(size, generator=mixed, dtype=DTYPES[name])
-    save(root / "noise.safetensors", tensors, {"cpu_capability_matters": "f32 from 16 values on, by at most 3e-6"})
+    save(root / "noise.safetensors.gz", tensors, {"cpu_capability_matters": "f32 from 16 values on, by at most 3e-6"})

@@ -22,6 +22,7 @@ class Recipe:
     name: str
     seed: int
     dtype: torch.dtype
+    """What transformer and VAE are stored in."""
     heads: int
     head_dim: int
     axes: tuple[int, int, int]
@@ -40,8 +41,14 @@ class Recipe:
     clip_vocab_merges: bool
     """CLIP as `vocab.json` + `merges.txt`, its weights with the prefix `text_model.`, `eos_token_id` 2."""
     t5_spiece: bool
+    text_dtype: torch.dtype | None = None
+    """What the text encoders are stored in, if it is something else."""
     shard: str | None = None
     variant: str | None = None
+
+    def dtype_of(self, component: str) -> torch.dtype:
+        """What a component is stored in."""
+        return self.text_dtype if self.text_dtype and component.startswith("text_encoder") else self.dtype
 
 
 DEV = Recipe(
@@ -72,19 +79,19 @@ DEV = Recipe(
 )
 SCHNELL = Recipe(
     name="flux-schnell",
-    seed=9,
-    dtype=torch.float32,
+    seed=12,
+    dtype=torch.bfloat16,
     heads=2,
     head_dim=24,
     axes=(4, 8, 12),
     double_blocks=2,
     single_blocks=3,
-    clip_width=40,
+    clip_width=24,
     clip_heads=4,
-    t5_width=40,
+    t5_width=24,
     t5_heads=3,
     t5_head_dim=16,
-    vae_channels=(8, 16, 16, 24),
+    vae_channels=(8, 8, 12, 16),
     vae_layers=2,
     vae_groups=4,
     guidance=False,
@@ -94,6 +101,7 @@ SCHNELL = Recipe(
     ),
     clip_vocab_merges=False,
     t5_spiece=False,
+    text_dtype=torch.float32,
 )
 VARIANT = Recipe(
     name="flux-variant",
@@ -187,7 +195,7 @@ def components(recipe: Recipe, clip_tokenizer: CLIPTokenizer, t5_tokenizer: T5To
         "scheduler": FlowMatchEulerDiscreteScheduler(**recipe.scheduler),
         "tokenizer": clip_tokenizer,
         "tokenizer_2": t5_tokenizer,
-        **{name: model.to(recipe.dtype) for name, model in models.items()},
+        **{name: model.to(recipe.dtype_of(name)) for name, model in models.items()},
     }
 
 

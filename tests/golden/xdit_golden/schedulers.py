@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from .store import versions
+from .store import versions, write_gzip
 
 FLUX_DEV = {"shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
 SPACINGS = [{}, {"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True}]
@@ -90,7 +90,7 @@ def steps_run(config: dict, mu: float | None) -> dict:
 
 
 def make(root: Path) -> None:
-    """Writes `schedulers.json`, one line a schedule or run."""
+    """Writes `schedulers.json.gz`, one line a schedule or run."""
     runs = [
         steps_run({"shift": 3.0}, None),
         steps_run(FLUX_DEV, 0.7),
@@ -103,4 +103,4 @@ def make(root: Path) -> None:
     lines.append('],\n"steps": [')
     lines.append(",\n".join(json.dumps(run) for run in runs))
     lines.append("]}")
-    (root / "schedulers.json").write_text("\n".join(lines) + "\n")
+    write_gzip(root / "schedulers.json.gz", ("\n".join(lines) + "\n").encode())

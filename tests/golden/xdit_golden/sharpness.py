@@ -1,8 +1,11 @@
 """Asserts that the tiny models can fail a test: sharp attention, prompts that matter, small rounding errors."""
 
 import math
+from types import SimpleNamespace
 
 import torch
+from diffusers import FluxPipeline
+from diffusers.models import attention_processor
 from diffusers.models.transformers import transformer_flux
 
 PROMPTS = ("a red circle on a blue background", "a large green star at the top on a white background")
@@ -23,25 +26,35 @@ def entropy(weights: torch.Tensor) -> float:
 def transformer_entropies(pipe, call: dict) -> list[float]:
     """Entropy of each attention of the transformer in one run."""
     found = []
-    original = transformer_flux.dispatch_attention_fn
+    if isinstance(pipe, FluxPipeline):
+        module, name, axes = transformer_flux, "dispatch_attention_fn", "blhd,bmhd->bhlm"
+        original = transformer_flux.dispatch_attention_fn
+    else:
+        module, name, axes = attention_processor, "F", "bhld,bhmd->bhlm"
+        original = attention_processor.F.scaled_dot_product_attention
 
     def measured(query, key, value, **kwargs):
-        scores = torch.einsum("blhd,bmhd->bhlm", query, key) / query.shape[-1] ** 0.5
+        scores = torch.einsum(axes, query, key) / query.shape[-1] ** 0.5
         found.append(entropy(scores.softmax(-1)))
         return original(query, key, value, **kwargs)
 
-    transformer_flux.dispatch_attention_fn = measured
+    before = getattr(module, name)
+    setattr(module, name, measured if name != "F" else SimpleNamespace(scaled_dot_product_attention=measured))
     try:
         pipe(**call, generator=torch.Generator("cpu").manual_seed(0), output_type="latent")
     finally:
-        transformer_flux.dispatch_attention_fn = original
+        setattr(module, name, before)
+    assert found, "no attention was seen"
     return found
 
 
 def text_entropies(pipe, prompt: str) -> list[float]:
     """Entropy of each attention of the text encoders; causal rows of CLIP count by their own length."""
     found = []
-    for encoder, tokenizer in ((pipe.text_encoder, pipe.tokenizer), (pipe.text_encoder_2, pipe.tokenizer_2)):
+    pairs = [(pipe.text_encoder, pipe.tokenizer), (pipe.text_encoder_2, pipe.tokenizer_2)]
+    if getattr(pipe, "text_encoder_3", None) is not None:
+        pairs.append((pipe.text_encoder_3, pipe.tokenizer_3))
+    for encoder, tokenizer in pairs:
         before = encoder.config._attn_implementation
         encoder.set_attn_implementation("eager")
         ids = tokenizer(prompt, return_tensors="pt").input_ids

@@ -110,8 +110,11 @@ def write_json(path: Path, value) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def save_clip_vocab_merges(folder: Path) -> None:
-    """`vocab.json` + `merges.txt`, the form of the hub's FLUX.1 repositories."""
+def save_clip_vocab_merges(folder: Path, pad: str = "<|endoftext|>") -> None:
+    """`vocab.json` + `merges.txt`, the form of the hub's FLUX.1 repositories.
+
+    `pad` is `!`, id 0, in the hub's second tokenizer of Stable Diffusion 3: then every `!` of a prompt is that token.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     vocab, merges = train_clip_bpe()
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
@@ -125,7 +128,7 @@ def save_clip_vocab_merges(folder: Path) -> None:
         {
             "bos_token": {"content": start, **special},
             "eos_token": {"content": end, **plain},
-            "pad_token": end,
+            "pad_token": pad,
             "unk_token": {"content": end, **plain},
         },
     )
@@ -134,6 +137,7 @@ def save_clip_vocab_merges(folder: Path) -> None:
         {
             "add_prefix_space": False,
             "added_tokens_decoder": {
+                **({} if pad == end else {str(vocab[pad]): {"content": pad, **plain, "special": True}}),
                 str(vocab[start]): {"content": start, **special, "special": True},
                 str(vocab[end]): {"content": end, **plain, "special": True},
             },
@@ -143,17 +147,23 @@ def save_clip_vocab_merges(folder: Path) -> None:
             "eos_token": end,
             "errors": "replace",
             "model_max_length": 77,
-            "pad_token": end,
+            "pad_token": pad,
             "tokenizer_class": "CLIPTokenizer",
             "unk_token": end,
         },
     )
 
 
-def save_clip_tokenizer_json(folder: Path) -> None:
+def save_clip_tokenizer_json(folder: Path, pad: str = "<|endoftext|>") -> None:
     """`tokenizer.json`, the only form that transformers 5 writes."""
     vocab, merges = train_clip_bpe()
-    CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77).save_pretrained(folder)
+    CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77, pad_token=pad).save_pretrained(folder)
+
+
+def compact_json(path: Path) -> None:
+    """Writes the JSON of a file again without spaces."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 def save_t5_spiece(folder: Path) -> None:

@@ -1,21 +1,28 @@
 """Records the ids that transformers gives 500 prompts, called as FluxPipeline calls its tokenizers."""
 
-import gzip
 import json
 from pathlib import Path
 
 from transformers import CLIPTokenizer, T5TokenizerFast, TokenizersBackend
 
 from .prompts import prompts
-from .store import versions
+from .store import versions, write_gzip
 
 # Folders that hold the same tokenizer in different file forms share one list of ids. The class is the one that
 # model_index.json names, so the one that FluxPipeline loads.
 TOKENIZERS = [
-    ("clip", CLIPTokenizer, 77, ["pipelines/flux-dev/tokenizer", "pipelines/flux-variant/tokenizer"]),
-    ("clip_json", CLIPTokenizer, 77, ["pipelines/flux-schnell/tokenizer"]),
+    (
+        "clip", CLIPTokenizer, 77,
+        [f"pipelines/{name}/tokenizer" for name in ("flux-dev", "flux-variant", "sd3-medium", "sd35-large")],
+    ),
+    ("clip_json", CLIPTokenizer, 77, ["pipelines/flux-schnell/tokenizer", "pipelines/sd35-medium/tokenizer"]),
+    ("clip_2", CLIPTokenizer, 77, ["pipelines/sd3-medium/tokenizer_2", "pipelines/sd35-large/tokenizer_2"]),
+    ("clip_2_json", CLIPTokenizer, 77, ["pipelines/sd35-medium/tokenizer_2"]),
     ("t5", T5TokenizerFast, 64, ["pipelines/flux-dev/tokenizer_2", "pipelines/flux-schnell/tokenizer_2"]),
-    ("t5_no_normalizer", T5TokenizerFast, 64, ["pipelines/flux-variant/tokenizer_2"]),
+    (
+        "t5_no_normalizer", T5TokenizerFast, 64,
+        ["pipelines/flux-variant/tokenizer_2", "pipelines/sd35-medium/tokenizer_3", "pipelines/sd35-large/tokenizer_3"],
+    ),
     ("demo_clip", CLIPTokenizer, 77, ["demo/tokenizer"]),
     ("demo_t5", TokenizersBackend, 24, ["demo/tokenizer_2"]),
 ]
@@ -60,4 +67,4 @@ def make(root: Path, golden: Path, demo: Path) -> None:
         print(f"  {name}: {len(distinct)} of {len(tokenizer)} ids occur")
     value = {"versions": versions(), "prompts": texts, "tokenizers": tokenizers}
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
-    (root / "tokens.json.gz").write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+    write_gzip(root / "tokens.json.gz", text.encode())

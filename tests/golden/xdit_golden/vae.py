@@ -83,11 +83,11 @@ def make_tiled(root: Path, models: Path, name: str) -> None:
     assert worst <= MAX_ROUNDING, f"{name}, tiled: f32 differs from f64 by {worst:.2g}"
     print(f"  {name}, tiled: f32 to f64 at most {worst:.1e}")
     facts = {"pipeline": name, "height": 8 * TILED[0], "width": 8 * TILED[1]}
-    save(root / "vae" / f"{name}-tiled.safetensors", tensors, facts)
+    save(root / "vae" / f"{name}-tiled.safetensors.gz", tensors, facts)
 
 
 def make(root: Path, models: Path) -> None:
-    """Writes `vae/<pipeline>.safetensors`, and a decode in tiles."""
+    """Writes `vae/<pipeline>.safetensors.gz`, and a decode in tiles."""
     make_tiled(root, models, PIPELINES[0])
     for name in PIPELINES:
         latents = 2.0 * named_randn("latents", (1, 16, HEIGHT // 8, WIDTH // 8), 0)
@@ -98,4 +98,4 @@ def make(root: Path, models: Path) -> None:
         assert worst <= MAX_ROUNDING, f"{name}: f32 differs from f64 by {worst:.2g}"
         print(f"  {name}: f32 to f64 at most {worst:.1e}")
         facts = {"pipeline": name, "height": HEIGHT, "width": WIDTH}
-        save(root / "vae" / f"{name}.safetensors", tensors, facts)
+        save(root / "vae" / f"{name}.safetensors.gz", tensors, facts)

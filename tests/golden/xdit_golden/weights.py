@@ -62,6 +62,15 @@ def transformer_rule(name: str, shape: tuple[int, ...], noise: torch.Tensor) -> 
     return dense(shape, noise, 1.0)
 
 
+def sd3_rule(name: str, shape: tuple[int, ...], noise: torch.Tensor) -> torch.Tensor:
+    """SD3Transformer2DModel: sharper than Flux, whose rotary positions spread the keys; with or without norms."""
+    if ".norm_q." in name or ".norm_k." in name or ".norm_added_q." in name or ".norm_added_k." in name:
+        return 2.0 * around_one(noise)
+    if any(part in name for part in (".to_q.", ".to_k.", ".add_q_proj.", ".add_k_proj.")) and name.endswith("weight"):
+        return dense(shape, noise, 1.6)
+    return transformer_rule(name, shape, noise)
+
+
 def clip_rule(name: str, shape: tuple[int, ...], noise: torch.Tensor) -> torch.Tensor:
     """CLIPTextModel."""
     leaf = name.rsplit(".", 1)[-1]
@@ -101,3 +110,13 @@ def vae_rule(name: str, shape: tuple[int, ...], noise: torch.Tensor) -> torch.Te
     if "to_q" in name or "to_k" in name:
         return dense(shape, noise, 1.4)
     return dense(shape, noise, 1.0)
+
+
+def sharp_clip_rule(name: str, shape: tuple[int, ...], noise: torch.Tensor) -> torch.Tensor:
+    """A CLIPTextModelWithProjection of very few channels, which attends less sharply by itself."""
+    return (1.4 if "q_proj" in name or "k_proj" in name else 1.0) * clip_rule(name, shape, noise)
+
+
+def sharp_t5_rule(name: str, shape: tuple[int, ...], noise: torch.Tensor) -> torch.Tensor:
+    """A T5EncoderModel of very few channels."""
+    return (1.3 if "SelfAttention.q" in name or "SelfAttention.k" in name else 1.0) * t5_rule(name, shape, noise)
