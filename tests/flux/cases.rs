@@ -60,7 +60,7 @@ fn request(meta: &Value) -> Request {
 
 /// How far a tensor may be from its golden.
 fn tolerance(name: &str) -> Option<f64> {
-    if name.ends_with("input_ids") || name == "image_u8" || name == "image" {
+    if name.ends_with("input_ids") || name == "image" {
         return None; // compared in their own way
     }
     // Ids of positions are implied by the rotary tables; attention alone is fused with what follows it.
@@ -124,7 +124,7 @@ fn check_image(golden: &Golden, output: &Output) -> Vec<String> {
     if !within(apart, IMAGE) {
         wrong.push(format!("image: {apart:.2e} > {IMAGE:.0e}"));
     }
-    let (_, pixels) = golden.u8("image_u8");
+    let pixels = golden.pixels();
     let rgb: Vec<u8> = output
         .images
         .iter()
@@ -138,7 +138,7 @@ fn check_image(golden: &Golden, output: &Output) -> Vec<String> {
         .max()
         .expect("pixels");
     if levels > 1 || pixels.len() != rgb.len() {
-        wrong.push(format!("image_u8: {levels} levels"));
+        wrong.push(format!("pixels: {levels} levels"));
     }
     wrong
 }

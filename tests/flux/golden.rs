@@ -72,6 +72,18 @@ impl Golden {
         self.raw(name, safetensors::Dtype::U8)
     }
 
+    /// The pixels of the PNG, [B, H, W, 3], from the `image` [B, 3, H, W] in [0, 1]: the generator has seen diffusers
+    /// round so.
+    pub(crate) fn pixels(&self) -> Vec<u8> {
+        let (shape, image) = self.f32("image");
+        let area = shape[2] * shape[3];
+        image
+            .chunks_exact(3 * area)
+            .flat_map(|planes| (0..area).flat_map(|i| [0, 1, 2].map(|c| planes[c * area + i])))
+            .map(|value| (255.0 * value).round_ties_even() as u8)
+            .collect()
+    }
+
     /// Rows of token ids.
     pub(crate) fn ids(&self, name: &str) -> Vec<Vec<u32>> {
         let (shape, bytes) = self.raw(name, safetensors::Dtype::I64);

@@ -57,9 +57,11 @@ def run(pipe: DiffusionPipeline, case: Case, **override) -> dict[str, torch.Tens
         image = pipe(**call, output_type="pt", callback_on_step_end=recorder.step_end).images
     tensors = recorder.tensors
     drop_repeats(tensors, case.call.get("num_images_per_prompt", 1))
-    pixels = pipe.image_processor.numpy_to_pil(pipe.image_processor.pt_to_numpy(image))
     tensors["image"] = image
-    tensors["image_u8"] = torch.stack([pixels_of(picture) for picture in pixels])
+    pictures = pipe.image_processor.numpy_to_pil(pipe.image_processor.pt_to_numpy(image))
+    pixels = torch.stack([pixels_of(picture) for picture in pictures])
+    # So the pixels need no room: `round` takes halves to the even number.
+    assert torch.equal(pixels, (255 * image).round().to(torch.uint8).permute(0, 2, 3, 1)), case.name
     return tensors
 
 

@@ -12,6 +12,9 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
 from . import tokenizers_tiny as tiny
+from .case_list import LONG, NEGATIVE, OTHER, PROMPT, UNICODE
+from .charsmap import cut_charsmap
+from .prompts import prompts
 from .weights import clip_rule, fill, t5_rule, transformer_rule, vae_rule
 
 
@@ -210,6 +213,8 @@ def save_tokenizers(recipe: Recipe, folder: Path, scratch: Path) -> None:
     else:
         tiny.save_t5_spiece(scratch / "spiece")
         tiny.save_t5_tokenizer_json(folder / "tokenizer_2", scratch / "spiece")
+        if not recipe.variant:
+            cut_charsmap(folder / "tokenizer_2" / "tokenizer.json", [*prompts(), LONG, NEGATIVE, OTHER, PROMPT, *UNICODE])
     if recipe.variant:
         tiny.age_t5_tokenizer_json(folder / "tokenizer_2" / "tokenizer.json")
 

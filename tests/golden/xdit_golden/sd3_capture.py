@@ -54,9 +54,10 @@ class Sd3Recorder(Recorder):
     def attach_blocks(self) -> None:
         """Hooks inside the text encoders and the transformer."""
         pipe, dit = self.pipe, self.pipe.transformer
-        self.clip_layers(pipe.text_encoder.text_model, "clip")
-        self.clip_layers(pipe.text_encoder_2.text_model, "clip_2")
+        # The CLIPs of the pipeline without T5 are like the others': their layers would only take room.
         if pipe.text_encoder_3 is not None:
+            self.clip_layers(pipe.text_encoder.text_model, "clip")
+            self.clip_layers(pipe.text_encoder_2.text_model, "clip_2")
             self.t5_layers(pipe.text_encoder_3)
         embed = dit.time_text_embed
         self.keep(embed.time_proj, "transformer.time_proj")

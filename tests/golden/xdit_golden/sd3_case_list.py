@@ -11,8 +11,8 @@ def case(name: str, height: int, width: int, steps: int, max_sequence_length=16,
 
 CASES = {
     "sd3-medium": [
-        case("square", 48, 48, 2, negative_prompt=NEGATIVE, max_sequence_length=4),
-        case("blocks", 32, 80, 1, seeds=0, blocks=True, prompt=OTHER, guidance_scale=4.0, max_sequence_length=3),
+        case("square", 32, 32, 3, negative_prompt=NEGATIVE, max_sequence_length=4),
+        case("blocks", 32, 48, 1, seeds=0, blocks=True, prompt=OTHER, guidance_scale=4.0, max_sequence_length=3),
         case("one_branch", 32, 16, 2, guidance_scale=1.0, negative_prompt=NEGATIVE, notes="the negative prompt is not used"),
         case(
             "batch", 16, 32, 2, seeds=7, prompt=[PROMPT, OTHER], num_images_per_prompt=2, negative_prompt=[NEGATIVE, ""],
@@ -20,7 +20,7 @@ CASES = {
         ),
     ],
     "sd35-medium": [
-        case("square", 48, 48, 3, guidance_scale=4.5, max_sequence_length=6),
+        case("square", 48, 48, 2, guidance_scale=4.5, max_sequence_length=6),
         case("blocks", 48, 32, 1, seeds=0, blocks=True, prompt=OTHER, guidance_scale=1.0, max_sequence_length=17),
         case("generators", 32, 16, 2, seeds=[3, 2**32 + 5], num_images_per_prompt=2, guidance_scale=3.0),
         case(
