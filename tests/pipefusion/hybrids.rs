@@ -37,6 +37,31 @@ fn every_product_up_to_sixteen_ranks_gives_the_image_of_pipefusion_alone() {
 }
 
 #[test]
+fn replicas_decide_together_which_steps_run_whole() {
+    let images = || {
+        let request = request().num_images_per_prompt(3).num_inference_steps(6);
+        request.seeds([1, 2, 3])
+    };
+    let mut pipe = over(golden("flux-dev"), [1, 2, 1, 1], pipefusion(4, 1));
+    let drift = draw(&pipe, &images()).pipefusion[0].drift.clone();
+    let mut drift: Vec<f32> = drift.into_iter().flatten().collect();
+    drift.sort_by(f32::total_cmp);
+    let between = pipefusion(4, 1).max_drift((drift[1] + drift[2]) / 2.0);
+    pipe = over(pipe, [1, 2, 1, 1], between.clone());
+    let alone = draw(&pipe, &images());
+    assert!(!alone.pipefusion[0].refreshed.is_empty() && alone.pipefusion[0].whole.len() < 6);
+    // Five are more replicas than images: two draw nothing, and decide nothing.
+    for data in [2, 3, 5] {
+        pipe = over(pipe, [data, 2, 1, 1], between.clone());
+        let output = draw(&pipe, &images());
+        for report in &output.pipefusion {
+            assert_eq!(report.whole, alone.pipefusion[0].whole, "{data} replicas");
+        }
+        assert_eq!(output.latents.as_bytes(), alone.latents.as_bytes());
+    }
+}
+
+#[test]
 fn the_picture_too_with_every_axis() {
     use crate::engine::degrees;
     use xdit_models::{LoadOptions, ModelSource, OutputType, Parallel, Pipeline};

@@ -130,16 +130,34 @@ impl Team {
         })
     }
 
-    /// The denoising loop over this rank's replica.
-    pub(crate) fn driver(&self, schedule: Schedule, max_drift: Option<f32>, kept: &Kept) -> Driver {
-        let groups = self
-            .ranks
-            .as_ref()
-            .map(|ranks| (ranks.mesh.group(Axis::Pipe), &ranks.replica));
+    /// The ranks that decide together which steps run whole: those of all replicas that `draw`, so that no image depends on
+    /// how many replicas there are. Nobody, for a rank that is alone.
+    ///
+    /// # Collective
+    /// Every rank of the world calls it.
+    pub(crate) fn deciders(&self, draws: bool) -> Result<Option<Group>> {
+        Ok(match &self.ranks {
+            None => None,
+            Some(ranks) => {
+                let world = ranks.mesh.world();
+                Some(world.split(usize::from(draws), world.rank())?)
+            }
+        })
+    }
+
+    /// The denoising loop over this rank's replica; `deciders` decide together about `max_drift`, the replica otherwise.
+    pub(crate) fn driver(
+        &self,
+        schedule: Schedule,
+        max_drift: Option<f32>,
+        kept: &Kept,
+        deciders: Option<Group>,
+    ) -> Driver {
+        let ranks = self.ranks.as_ref();
         Driver {
             schedule,
-            pipe: groups.map(|(pipe, _)| pipe.clone()),
-            replica: groups.map(|(_, replica)| replica.clone()),
+            pipe: ranks.map(|ranks| ranks.mesh.group(Axis::Pipe).clone()),
+            replica: deciders.or_else(|| ranks.map(|ranks| ranks.replica.clone())),
             max_drift,
             kept: kept.clone(),
         }

@@ -6,6 +6,7 @@ mod compose;
 pub mod config;
 #[cfg(feature = "demo")]
 mod demo;
+mod dit;
 pub mod error;
 mod file_bytes;
 pub mod flux;

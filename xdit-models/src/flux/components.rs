@@ -7,6 +7,7 @@ use xdit_kernels::{DType, Tensor};
 
 use super::configs::Configs;
 use super::{FluxTransformer, costs};
+use crate::dit::Painter;
 use crate::error::{Error, Result};
 use crate::layers::Packing;
 use crate::memory;
@@ -42,7 +43,7 @@ pub(crate) struct Components {
     /// `None` where they are read for each call and let go before it denoises.
     encoders: Option<Encoders>,
     /// Loaded once, by the first call if not before.
-    painter: Mutex<Option<Arc<Painter>>>,
+    painter: Mutex<Option<Arc<Painter<FluxTransformer>>>>,
     /// Held while encoders that no one keeps are in memory, so that there is one copy of them.
     encoding: Mutex<()>,
 }
@@ -52,13 +53,6 @@ pub(crate) struct Components {
 struct Encoders {
     text_encoder: ClipTextModel,
     text_encoder_2: T5Encoder,
-}
-
-/// The models that make pictures.
-#[derive(Debug)]
-pub(crate) struct Painter {
-    pub(crate) transformer: FluxTransformer,
-    pub(crate) vae: VaeDecoder,
 }
 
 const ENCODERS: [&str; 2] = ["text_encoder", "text_encoder_2"];
@@ -167,7 +161,7 @@ impl Components {
         [transformer, vae]: &[Weights; 2],
         blocks: Range<usize>,
         packing: &mut Packing<'_>,
-    ) -> Result<Painter> {
+    ) -> Result<Painter<FluxTransformer>> {
         Ok(Painter {
             transformer: FluxTransformer::load_blocks(
                 &self.configs.flux,
@@ -195,7 +189,7 @@ impl Components {
         &self,
         blocks: Range<usize>,
         observer: &mut dyn Observer,
-    ) -> Result<Arc<Painter>> {
+    ) -> Result<Arc<Painter<FluxTransformer>>> {
         let mut painter = self.painter.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(painter) = painter
             .as_ref()

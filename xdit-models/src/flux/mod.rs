@@ -5,19 +5,16 @@ mod components;
 mod config;
 mod configs;
 mod costs;
+mod dit;
 mod embeddings;
 mod latents;
 mod passes;
 mod pipeline;
-mod plan;
-mod replica;
-mod sampling;
-mod spread;
-mod stage;
 mod transformer;
-mod watch;
 
 pub use config::FluxConfig;
 pub use embeddings::RotaryTables;
 pub use pipeline::FluxPipeline;
+#[cfg(test)]
+pub(crate) use pipeline::RULES;
 pub use transformer::{FluxInput, FluxText, FluxTransformer};

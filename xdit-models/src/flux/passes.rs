@@ -20,7 +20,7 @@ use crate::observer::Observer;
 
 /// What timestep, guidance and pooled text make of themselves for some blocks; the same for all tokens of a step.
 #[derive(Debug)]
-pub(super) struct Modulation {
+pub(crate) struct Modulation {
     silu_temb_bc: Tensor,
     /// Of the double blocks among them, image and text.
     double: Vec<[Tensor; 2]>,

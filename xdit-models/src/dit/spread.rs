@@ -2,10 +2,10 @@
 
 use xdit_comm::{Axis, Degrees, Shard};
 use xdit_kernels::DType;
-use xdit_pipefusion::{PatchPlan, Schedule, StagePlan, StepTraffic};
+use xdit_pipefusion::{Part, PatchPlan, Schedule, StagePlan, StepTraffic};
 
+use super::DitShape;
 use super::plan::Plan;
-use super::{FluxConfig, costs};
 use crate::compose::Layout;
 use crate::error::{Error, Result};
 use crate::parallel::{Parallel, StageSplit};
@@ -28,12 +28,12 @@ impl Spread {
     pub(crate) fn new(
         plan: &Plan,
         parallel: &Parallel,
-        flux: &FluxConfig,
+        shape: &dyn DitShape,
         dtype: DType,
         branches: usize,
     ) -> Result<Self> {
         let (options, degrees) = (&parallel.pipefusion, parallel.degrees);
-        let blocks = flux.block_count();
+        let blocks = shape.block_count();
         let stages = match &options.stages {
             StageSplit::Blocks(counts) if counts.len() != degrees.pipe => {
                 let allowed = format!("{} of them, one for each stage", degrees.pipe);
@@ -41,10 +41,10 @@ impl Spread {
                 return Err(Error::invalid("attn_layer_num_for_pp", given, allowed));
             }
             StageSplit::Blocks(counts) => StagePlan::explicit(counts, blocks)?,
-            StageSplit::Flops => StagePlan::balanced(&flops(plan, flux), degrees.pipe)?,
+            StageSplit::Flops => StagePlan::balanced(&flops(plan, shape), degrees.pipe)?,
             StageSplit::Memory => {
                 let bytes: Vec<f64> = (0..blocks)
-                    .map(|block| costs::block_bytes(flux, block, dtype) as f64)
+                    .map(|block| shape.block_bytes(block, dtype) as f64)
                     .collect();
                 StagePlan::balanced(&bytes, degrees.pipe)?
             }
@@ -57,7 +57,7 @@ impl Spread {
         Ok(Self {
             patches,
             schedule: Schedule {
-                steps: plan.sigmas.len(),
+                steps: plan.steps,
                 warmup_steps: options.warmup_steps,
                 patches: patches.count(),
             },
@@ -70,44 +70,52 @@ impl Spread {
     }
 
     /// Bytes of keys and values that all ranks keep together.
-    pub(crate) fn kept_bytes(&self, plan: &Plan, flux: &FluxConfig) -> u64 {
-        let ranks = self.ranks(plan, flux);
+    pub(crate) fn kept_bytes(&self, plan: &Plan, shape: &dyn DitShape) -> u64 {
+        let ranks = self.ranks(plan, shape);
         ranks
             .iter()
             .fold(0, |sum: u64, rank| sum.saturating_add(rank.kv_bytes))
     }
 
-    fn ranks(&self, plan: &Plan, flux: &FluxConfig) -> Vec<RankPlan> {
+    fn ranks(&self, plan: &Plan, shape: &dyn DitShape) -> Vec<RankPlan> {
         (0..self.degrees.product().unwrap_or(0))
             .map(|rank| {
                 let blocks = self.stages.blocks(self.degrees.coord(rank, Axis::Pipe));
                 RankPlan {
                     rank,
                     coordinates: Axis::ALL.map(|axis| self.degrees.coord(rank, axis)),
-                    parameter_bytes: costs::stage_bytes(flux, blocks, self.dtype),
-                    kv_bytes: self.kv_bytes(plan, flux, rank),
+                    parameter_bytes: shape.stage_bytes(blocks, self.dtype),
+                    kv_bytes: self.kv_bytes(plan, shape, rank),
                 }
             })
             .collect()
     }
 
-    fn kv_bytes(&self, plan: &Plan, flux: &FluxConfig, rank: usize) -> u64 {
+    fn kv_bytes(&self, plan: &Plan, shape: &dyn DitShape, rank: usize) -> u64 {
         if self.patches.count() == 1 {
             return 0;
         }
         let [data, stage, ring, ulysses] = [Axis::Data, Axis::Pipe, Axis::Ring, Axis::Ulysses]
             .map(|axis| self.degrees.coord(rank, axis));
         // After the all-to-all a rank has its heads of the rows of its Ulysses group.
-        let rows: usize = (0..self.degrees.ulysses)
-            .map(|u| ring * self.degrees.ulysses + u)
-            .map(|rank| Layout::of_rank(self.degrees, rank, plan.text_len, self.patches).rows())
+        let rows = |of: fn(&Layout) -> usize| -> usize {
+            (0..self.degrees.ulysses)
+                .map(|u| ring * self.degrees.ulysses + u)
+                .map(|rank| Layout::of_rank(self.degrees, rank, plan.text_len, self.patches))
+                .map(|layout| of(&layout))
+                .sum()
+        };
+        let (all, image) = (rows(Layout::rows), rows(|l| l.image_rows(Part::Whole)));
+        let tokens: usize = (self.stages.blocks(stage))
+            .map(|block| shape.attentions(block))
+            .map(|[joint, alone]| joint * all + alone * image)
             .sum();
+        let [heads, head_dim] = shape.heads();
         let factors = [
             2,
-            self.stages.blocks(stage).len(),
-            rows,
-            Shard::of(flux.num_attention_heads, self.degrees.ulysses, ulysses).len,
-            flux.attention_head_dim,
+            tokens,
+            Shard::of(heads, self.degrees.ulysses, ulysses).len,
+            head_dim,
             self.dtype.size(),
             Shard::of(plan.images, self.degrees.data, data).len,
             self.branches,
@@ -118,17 +126,16 @@ impl Spread {
     }
 
     /// The whole plan, to be shown.
-    pub(crate) fn run_plan(&self, plan: &Plan, flux: &FluxConfig) -> RunPlan {
-        let flops = flops(plan, flux);
+    pub(crate) fn run_plan(&self, plan: &Plan, shape: &dyn DitShape) -> RunPlan {
+        let flops = flops(plan, shape);
         let total: f64 = flops.iter().sum();
         let stages = (0..self.stages.count())
             .map(|stage| {
                 let blocks = self.stages.blocks(stage);
-                let double = blocks.end.min(flux.num_layers) - blocks.start.min(flux.num_layers);
                 StageSummary {
-                    kinds: vec![("double", double), ("single", blocks.len() - double)],
+                    kinds: shape.kinds(blocks.clone()),
                     flops_share: flops[blocks.clone()].iter().sum::<f64>() / total,
-                    parameter_bytes: costs::stage_bytes(flux, blocks.clone(), self.dtype),
+                    parameter_bytes: shape.stage_bytes(blocks.clone(), self.dtype),
                     blocks,
                 }
             })
@@ -144,21 +151,21 @@ impl Spread {
             patches: self.patches,
             schedule: self.schedule,
             stages,
-            ranks: self.ranks(plan, flux),
-            whole_step: self.traffic(0, plan, flux),
-            patched_step: lossy.map(|step| self.traffic(step, plan, flux)),
+            ranks: self.ranks(plan, shape),
+            whole_step: self.traffic(0, plan, shape),
+            patched_step: lossy.map(|step| self.traffic(step, plan, shape)),
         }
     }
 
     /// What one replica with the most images sends from stage to stage in a step, all ranks of a stage together.
-    fn traffic(&self, step: usize, plan: &Plan, flux: &FluxConfig) -> StepTraffic {
+    fn traffic(&self, step: usize, plan: &Plan, shape: &dyn DitShape) -> StepTraffic {
         let images = plan.images.div_ceil(self.degrees.data);
         let mut traffic = StepTraffic::new(
             &self.schedule.parts(step),
             &self.patches,
             plan.text_len,
-            images * self.branches * flux.hidden_size() * self.dtype.size(),
-            images * flux.in_channels * DType::F32.size(),
+            images * self.branches * shape.hidden_size() * self.dtype.size(),
+            images * shape.token_channels() * DType::F32.size(),
         );
         let ranks = self.degrees.ring * self.degrees.ulysses;
         traffic.forward.messages *= self.branches * ranks;
@@ -180,12 +187,12 @@ fn of_stages(error: xdit_pipefusion::Error) -> Error {
 }
 
 /// FLOPs of each block, those of the ends added to the first and the last.
-fn flops(plan: &Plan, flux: &FluxConfig) -> Vec<f64> {
+fn flops(plan: &Plan, shape: &dyn DitShape) -> Vec<f64> {
     let (text, image) = (plan.text_len, plan.image_tokens());
-    let mut flops: Vec<f64> = (0..flux.block_count())
-        .map(|block| costs::block_flops(flux, block, text, image))
+    let mut flops: Vec<f64> = (0..shape.block_count())
+        .map(|block| shape.block_flops(block, text, image))
         .collect();
-    let [front, back] = costs::end_flops(flux, image);
+    let [front, back] = shape.end_flops(image);
     if let Some(first) = flops.first_mut() {
         *first += front;
     }

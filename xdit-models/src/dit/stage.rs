@@ -1,6 +1,4 @@
-//! One rank's stage of a Flux transformer, as the denoising driver runs it.
-//!
-//! Shapes: b images, l tokens, c channels.
+//! One rank's stage of a transformer, as the denoising driver runs it.
 
 use std::ops::Range;
 
@@ -9,22 +7,21 @@ use xdit_kernels::attention::Attention;
 use xdit_kernels::{DType, Tensor};
 use xdit_pipefusion::{Part, Stage, Turn};
 
-use super::passes::Modulation;
 use super::watch::Watch;
-use super::{FluxText, FluxTransformer, RotaryTables};
+use super::{Dit, Moment};
 use crate::compose::Layout;
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 
 /// Some blocks of the transformer with what they need of this image.
-pub(super) struct FluxStage<'a> {
-    pub(super) transformer: &'a FluxTransformer,
+pub(super) struct DitStage<'a, D: Dit> {
+    pub(super) transformer: &'a D,
     pub(super) blocks: Range<usize>,
     pub(super) layout: &'a Layout,
     /// A branch for each prompt of an image, the positive one first.
-    pub(super) branches: Vec<Branch>,
-    /// Tables of this rank's rows: of all, then of each patch.
-    pub(super) rotary: Vec<RotaryTables>,
+    pub(super) branches: Vec<Branch<D>>,
+    /// Where this rank's rows stand: all, then those of each patch.
+    pub(super) places: Vec<D::Places>,
     pub(super) images: usize,
     pub(super) timesteps: &'a [f32],
     pub(super) guidance_scale: f32,
@@ -33,17 +30,17 @@ pub(super) struct FluxStage<'a> {
 }
 
 /// One pass a turn.
-pub(super) struct Branch {
+pub(super) struct Branch<D: Dit> {
     /// This rank's rows.
-    pub(super) text: FluxText,
-    /// An attention for each block.
+    pub(super) text: D::Text,
+    /// Those of each block.
     pub(super) attention: Vec<Box<dyn Attention>>,
     /// That of the step it was made for.
-    modulation: Option<(usize, Modulation)>,
+    modulation: Option<(usize, D::Modulation)>,
 }
 
-impl Branch {
-    pub(super) fn new(text: FluxText, attention: Vec<Box<dyn Attention>>) -> Self {
+impl<D: Dit> Branch<D> {
+    pub(super) fn new(text: D::Text, attention: Vec<Box<dyn Attention>>) -> Self {
         Self {
             text,
             attention,
@@ -52,7 +49,7 @@ impl Branch {
     }
 }
 
-impl FluxStage<'_> {
+impl<D: Dit> DitStage<'_, D> {
     /// What watches a branch from inside the blocks: only what the first step does is shown, as the goldens have it.
     fn inside<T>(
         &self,
@@ -66,10 +63,10 @@ impl FluxStage<'_> {
         }
     }
 
-    fn rotary(&self, part: Part) -> &RotaryTables {
+    fn places(&self, part: Part) -> &D::Places {
         match part {
-            Part::Whole => &self.rotary[0],
-            Part::Patch(patch) => &self.rotary[1 + patch],
+            Part::Whole => &self.places[0],
+            Part::Patch(patch) => &self.places[1 + patch],
         }
     }
 
@@ -78,38 +75,36 @@ impl FluxStage<'_> {
         if matches!(self.branches[branch].modulation, Some((step, _)) if step == turn.step) {
             return Ok(());
         }
-        let timestep = vec![self.timesteps[turn.step] / 1000.0; self.images];
-        let guidance = vec![self.guidance_scale; self.images];
-        let pooled = &self.branches[branch].text.pooled;
+        let moment = Moment {
+            timestep: self.timesteps[turn.step],
+            guidance_scale: self.guidance_scale,
+            images: self.images,
+        };
+        let text = &self.branches[branch].text;
         let made = self.inside(turn, branch, |observer| {
-            self.transformer.modulation(
-                self.blocks.clone(),
-                &timestep,
-                Some(&guidance),
-                pooled,
-                observer,
-            )
+            self.transformer
+                .modulation(self.blocks.clone(), moment, text, observer)
         })?;
         self.branches[branch].modulation = Some((turn.step, made));
         Ok(())
     }
 
-    fn modulation(&self, branch: usize) -> Result<&Modulation> {
+    fn modulation(&self, branch: usize) -> Result<&D::Modulation> {
         let made = self.branches[branch].modulation.as_ref();
         made.map(|(_, modulation)| modulation).ok_or_else(|| {
-            xdit_kernels::Error::shape("flux", "blocks before the projection", "none").into()
+            xdit_kernels::Error::shape("stage", "blocks before the projection", "none").into()
         })
     }
 }
 
-impl Stage for FluxStage<'_> {
+impl<D: Dit> Stage for DitStage<'_, D> {
     type Error = Error;
 
     fn carried(&self, part: Part) -> Vec<Spec> {
         let text = self.layout.text(part).map_or(0, |rows| rows.len);
         let rows = text + self.layout.image_rows(part);
-        let c = self.transformer.config().hidden_size();
-        let spec = Spec::new([self.images, rows, c], self.transformer.dtype);
+        let c = self.transformer.shape().hidden_size();
+        let spec = Spec::new([self.images, rows, c], self.transformer.dtype());
         vec![spec; self.branches.len()]
     }
 
@@ -123,10 +118,12 @@ impl Stage for FluxStage<'_> {
             .map(|branch| {
                 let text = match turn.part.has_text() {
                     true => self.branches[branch].text.clone(),
-                    false => self.branches[branch].text.without_context(),
+                    false => D::with_rows(&self.branches[branch].text, None)?,
                 };
                 self.inside(turn, branch, |observer| {
-                    self.transformer.embed(&latents_blc, &text, observer)
+                    let places = self.places(turn.part);
+                    self.transformer
+                        .embed(&latents_blc, &text, places, observer)
                 })
             })
             .collect()
@@ -142,9 +139,9 @@ impl Stage for FluxStage<'_> {
                 let done = self.inside(turn, branch, |observer| {
                     self.transformer.run_blocks(
                         self.blocks.clone(),
+                        &[],
                         stream_blc,
-                        self.modulation(branch)?,
-                        self.rotary(turn.part),
+                        (self.modulation(branch)?, self.places(turn.part)),
                         &mut attention,
                         observer,
                     )
@@ -156,15 +153,13 @@ impl Stage for FluxStage<'_> {
     }
 
     fn project(&mut self, turn: Turn, hidden: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        let text_len = self.rotary(turn.part).text_len();
         let predictions = hidden
             .iter()
             .enumerate()
             .map(|(branch, stream_blc)| {
                 self.inside(turn, branch, |observer| {
-                    let modulation = self.modulation(branch)?;
-                    self.transformer
-                        .project(stream_blc, text_len, modulation, observer)
+                    let at = (self.modulation(branch)?, self.places(turn.part));
+                    self.transformer.project(stream_blc, at, observer)
                 })
             })
             .collect::<Result<Vec<_>>>()?;

@@ -1,8 +1,8 @@
-//! A request, checked and completed: what a Flux pipeline is going to do, before it does anything.
+//! A request, checked and completed: what a pipeline is going to do, before it does anything.
 
 use xdit_kernels::DType;
 
-use super::FluxConfig;
+use super::DitShape;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::request::{Defaults, Request};
@@ -11,10 +11,19 @@ use crate::vae::{Tiling, VaeConfig, decoder_bytes_per_pixel};
 
 /// The longest side of an image in pixels.
 const MAX_SIDE: usize = 1 << 15;
-/// diffusers refuses more T5 tokens (`FluxPipeline.check_inputs`).
-const MAX_SEQUENCE_LENGTH: usize = 512;
 /// Longer prompts are refused, as the tokenizers do; shorter ones are cut after the tokens that an encoder reads.
 const MAX_PROMPT_BYTES: usize = 8 << 20;
+
+/// What a family of models allows and wants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// diffusers refuses more T5 tokens.
+    pub(crate) max_sequence_length: usize,
+    /// Tokens of CLIP that stand before those of T5.
+    pub(crate) clip_tokens: usize,
+    /// Whether noise levels are evenly spaced before they are shifted, and not the scheduler's own.
+    pub(crate) even_sigmas: bool,
+}
 
 /// The checked arguments of one call.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,8 +37,11 @@ pub(crate) struct Plan {
     /// Rows and columns of image tokens.
     pub(crate) tokens: [usize; 2],
     pub(crate) text_len: usize,
-    /// Noise levels before the scheduler shifts them.
-    pub(crate) sigmas: Vec<f64>,
+    /// Tokens of T5 among them.
+    pub(crate) sequence_length: usize,
+    pub(crate) steps: usize,
+    /// Noise levels before the scheduler shifts them, where they are not the scheduler's own.
+    pub(crate) sigmas: Option<Vec<f64>>,
     pub(crate) guidance_scale: f32,
     pub(crate) true_cfg_scale: f32,
     /// Whether large images are decoded in tiles.
@@ -44,7 +56,7 @@ impl Plan {
     pub(crate) fn new(
         request: &Request,
         defaults: &Defaults,
-        flux: &FluxConfig,
+        rules: Rules,
         vae: &VaeConfig,
     ) -> Result<Self> {
         check_prompts(request)?;
@@ -90,12 +102,16 @@ impl Plan {
                 asked[0], asked[1]
             ));
         }
-        let text_len = request
+        let sequence_length = request
             .max_sequence_length
             .unwrap_or(defaults.max_sequence_length);
-        if !(1..=MAX_SEQUENCE_LENGTH).contains(&text_len) {
-            let allowed = format!("from 1 to {MAX_SEQUENCE_LENGTH}");
-            return Err(Error::invalid("max_sequence_length", text_len, allowed));
+        if !(1..=rules.max_sequence_length).contains(&sequence_length) {
+            let allowed = format!("from 1 to {}", rules.max_sequence_length);
+            return Err(Error::invalid(
+                "max_sequence_length",
+                sequence_length,
+                allowed,
+            ));
         }
         let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale);
         for (argument, scale) in [
@@ -106,25 +122,17 @@ impl Plan {
                 return Err(Error::invalid(argument, scale, "a finite number"));
             }
         }
-        if let Some(latents) = &request.latents {
-            let expected = [images, tokens[0] * tokens[1], flux.in_channels];
-            if latents.shape() != expected {
-                let allowed = format!("packed latents of shape {expected:?}");
-                return Err(Error::invalid(
-                    "latents",
-                    format!("{:?}", latents.shape()),
-                    allowed,
-                ));
-            }
-        }
+        let (steps, sigmas) = sigmas(request, defaults, rules)?;
         Ok(Self {
             images,
             height,
             width,
             latent_size: tokens.map(|tokens| 2 * tokens),
             tokens,
-            text_len,
-            sigmas: sigmas(request, defaults)?,
+            text_len: rules.clip_tokens + sequence_length,
+            sequence_length,
+            steps,
+            sigmas,
             guidance_scale: guidance_scale as f32,
             true_cfg_scale: request.true_cfg_scale as f32,
             vae_tiling: request.vae_tiling,
@@ -149,7 +157,7 @@ impl Plan {
     pub(crate) fn check_memory(
         &self,
         dtype: DType,
-        flux: &FluxConfig,
+        shape: &dyn DitShape,
         vae: &VaeConfig,
         kept: u64,
         limit: Option<u64>,
@@ -157,7 +165,8 @@ impl Plan {
         let (height, width, images) = (self.height, self.width, self.images);
         memory::check(
             &format!("{height} x {width} pixels, {images} images"),
-            self.activation_bytes(dtype, flux, vae).saturating_add(kept),
+            self.activation_bytes(dtype, shape, vae)
+                .saturating_add(kept),
             limit,
         )
     }
@@ -168,15 +177,26 @@ impl Plan {
     /// projected, and normalised and rotated): 8 rows of `hidden_size` per token. The decoder holds, for one image of each
     /// replica at a time, the input of a residual block, its normalised form and the first convolution's output; of a tile only, with
     /// tiles.
-    pub(crate) fn activation_bytes(&self, dtype: DType, flux: &FluxConfig, vae: &VaeConfig) -> u64 {
+    pub(crate) fn activation_bytes(
+        &self,
+        dtype: DType,
+        shape: &dyn DitShape,
+        vae: &VaeConfig,
+    ) -> u64 {
         let big = |values: &[usize]| {
             values
                 .iter()
                 .fold(1_u64, |product, n| product.saturating_mul(*n as u64))
         };
         let tokens = self.text_len + self.image_tokens();
-        let transformer = big(&[self.images, tokens, 8, flux.hidden_size(), dtype.size()]);
-        let latents = big(&[self.images, self.image_tokens(), flux.in_channels, 4, 4]);
+        let transformer = big(&[self.images, tokens, 8, shape.hidden_size(), dtype.size()]);
+        let latents = big(&[
+            self.images,
+            self.image_tokens(),
+            shape.token_channels(),
+            4,
+            4,
+        ]);
         let pixels = big(&[self.height, self.width]);
         let at_a_time = match self.vae_tiling {
             true => {
@@ -213,8 +233,12 @@ fn check_prompts(request: &Request) -> Result<()> {
     Ok(())
 }
 
-/// `np.linspace(1, 1 / steps, steps)`, or the caller's.
-fn sigmas(request: &Request, defaults: &Defaults) -> Result<Vec<f64>> {
+/// How many steps, and the caller's noise levels or `np.linspace(1, 1 / steps, steps)`.
+fn sigmas(
+    request: &Request,
+    defaults: &Defaults,
+    rules: Rules,
+) -> Result<(usize, Option<Vec<f64>>)> {
     let steps = match &request.sigmas {
         Some(sigmas) => sigmas.len(),
         None => request
@@ -236,26 +260,26 @@ fn sigmas(request: &Request, defaults: &Defaults) -> Result<Vec<f64>> {
     if let Some(sigmas) = &request.sigmas {
         return match sigmas.iter().find(|sigma| !(0.0..=1.0).contains(*sigma)) {
             Some(sigma) => Err(Error::invalid(argument, sigma, "numbers from 0 to 1")),
-            None => Ok(sigmas.clone()),
+            None => Ok((steps, Some(sigmas.clone()))),
         };
+    }
+    if !rules.even_sigmas {
+        return Ok((steps, None));
     }
     let last = 1.0 / steps as f64;
     let step = (last - 1.0) / (steps.max(2) - 1) as f64;
-    Ok((0..steps)
-        .map(|i| {
-            if i > 0 && i + 1 == steps {
-                last
-            } else {
-                i as f64 * step + 1.0
-            }
-        })
-        .collect())
+    let sigmas = (0..steps).map(|i| match i > 0 && i + 1 == steps {
+        true => last,
+        false => i as f64 * step + 1.0,
+    });
+    Ok((steps, Some(sigmas.collect())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::ConfigFile;
+    use crate::flux::{FluxConfig, RULES};
 
     fn plan(request: &Request) -> Result<Plan> {
         let config = |json: &str| ConfigFile::parse("config.json", json.as_bytes()).unwrap();
@@ -273,12 +297,7 @@ mod tests {
             guidance_scale: 3.5,
             max_sequence_length: 512,
         };
-        Plan::new(
-            request,
-            &defaults,
-            &FluxConfig::read(&config("{}"))?,
-            &VaeConfig::read(&config(&vae))?,
-        )
+        Plan::new(request, &defaults, RULES, &VaeConfig::read(&config(&vae))?)
     }
 
     #[test]
@@ -292,9 +311,10 @@ mod tests {
     #[test]
     fn sigmas_are_numpys_linspace() {
         let plan = plan(&Request::new(["a"]).num_inference_steps(3)).unwrap();
-        assert_eq!(plan.sigmas, [1.0, 1.0 + (1.0 / 3.0 - 1.0) / 2.0, 1.0 / 3.0]);
+        let sigmas = vec![1.0, 1.0 + (1.0 / 3.0 - 1.0) / 2.0, 1.0 / 3.0];
+        assert_eq!((plan.steps, plan.sigmas), (3, Some(sigmas)));
         let one = super::tests::plan(&Request::new(["a"]).num_inference_steps(1)).unwrap();
-        assert_eq!(one.sigmas, [1.0]);
+        assert_eq!(one.sigmas, Some(vec![1.0]));
     }
 
     #[test]

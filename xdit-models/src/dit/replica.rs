@@ -2,18 +2,16 @@
 //!
 //! Each rank has rows of its own of text and image, and blocks of its own. Shapes: b images, l tokens, c channels.
 
-use xdit_comm::{Shard, Spec};
+use xdit_comm::{Group, Shard, Spec};
 use xdit_kernels::{DType, Device, Tensor};
 use xdit_pipefusion::{Kept, Part, Report};
 
-use super::components::Painter;
 use super::plan::Plan;
 use super::sampling::Sampling;
 use super::spread::Spread;
-use super::stage::{Branch, FluxStage};
-use super::transformer::FluxText;
+use super::stage::{Branch, DitStage};
 use super::watch::Watch;
-use super::{RotaryTables, latents};
+use super::{Dit, Painter};
 use crate::compose::Team;
 use crate::error::Result;
 use crate::noise::Generator;
@@ -23,8 +21,8 @@ use crate::schedulers::{FlowMatchEuler, FlowMatchEulerConfig, Scheduler, Timeste
 
 /// The images of one replica, ready to be denoised.
 #[derive(Debug)]
-pub(super) struct Replica<'a> {
-    pub(super) painter: &'a Painter,
+pub(super) struct Replica<'a, D: Dit> {
+    pub(super) painter: &'a Painter<D>,
     pub(super) scheduler: &'a FlowMatchEulerConfig,
     /// The plan of the whole call.
     pub(super) plan: &'a Plan,
@@ -32,7 +30,7 @@ pub(super) struct Replica<'a> {
     /// Which of the call's images.
     pub(super) images: Shard,
     /// Their prompts, a branch after the other.
-    pub(super) text: Vec<FluxText>,
+    pub(super) text: Vec<D::Text>,
     /// Their noise, f32 `[b, l, c]`.
     pub(super) latents_blc: Tensor,
     /// Where further noise comes from, for all images of the call.
@@ -48,27 +46,30 @@ pub(super) struct Denoised {
     pub(super) memory: RankMemory,
 }
 
-impl Replica<'_> {
+impl<D: Dit> Replica<'_, D> {
     /// The latents after all steps.
     ///
     /// # Collective
-    /// Every rank of the team calls it.
-    pub(super) fn denoise(&self, team: &Team, observer: &mut dyn Observer) -> Result<Denoised> {
+    /// Every rank of the team calls it; with a limit of drift also every rank of `deciders`.
+    pub(super) fn denoise(
+        &self,
+        team: &Team,
+        deciders: Option<Group>,
+        observer: &mut dyn Observer,
+    ) -> Result<Denoised> {
         let (plan, spread) = (self.plan, self.spread);
         let transformer = &self.painter.transformer;
         let mut scheduler = FlowMatchEuler::new(self.scheduler.clone());
         scheduler.set_timesteps(&TimestepRequest {
-            sigmas: Some(&plan.sigmas),
+            num_inference_steps: Some(plan.steps),
+            sigmas: plan.sigmas.as_deref(),
             mu: Some(self.scheduler.dynamic_shift(plan.image_tokens())),
             ..TimestepRequest::default()
         })?;
         let timesteps = scheduler.timesteps();
         observer.offer_values("timesteps", timesteps)?;
         observer.offer_values("sigmas", scheduler.sigmas())?;
-        let axes = &transformer.config().axes_dims_rope;
-        let rotary = RotaryTables::new(axes, plan.text_len, plan.tokens[0], plan.tokens[1])?;
-        observer.offer("image_rotary_emb.cos", rotary.cos())?;
-        observer.offer("image_rotary_emb.sin", rotary.sin())?;
+        let places = transformer.places(plan.text_len, plan.tokens, observer)?;
 
         let _span = tracing::info_span!("denoise", steps = timesteps.len()).entered();
         let watch = Watch::new(observer, team)?;
@@ -78,22 +79,26 @@ impl Replica<'_> {
         let parts = std::iter::once(Part::Whole).chain((0..count).map(Part::Patch));
         let blocks = spread.stages.blocks(team.stage());
         let kept = Kept::default();
+        let shape = transformer.shape();
         let branches = self
             .text
             .iter()
             .map(|text| {
-                let nests = blocks.clone().map(|_| team.attention(count, &kept));
-                let text = text.with_rows(|whole| layout.shard_text(whole))?;
+                let attentions = blocks.clone().map(|block| shape.attentions(block));
+                let count_of = |[joint, image]: [usize; 2]| joint + image;
+                let nests = attentions.flat_map(|each| 0..count_of(each));
+                let nests = nests.map(|_| team.attention(count, &kept));
+                let text = D::with_rows(text, Some(&|whole| layout.shard_text(whole)))?;
                 Ok(Branch::new(text, nests.collect::<Result<_>>()?))
             })
             .collect::<Result<_>>()?;
-        let mut stage = FluxStage {
+        let mut stage = DitStage {
             transformer,
             blocks: blocks.clone(),
             layout: &layout,
             branches,
-            rotary: parts
-                .map(|part| rotary.part(layout.text(part), &layout.image(part)))
+            places: parts
+                .map(|part| D::part(&places, layout.text(part), &layout.image(part)))
                 .collect::<Result<_>>()?,
             images: self.images.len,
             timesteps,
@@ -101,7 +106,7 @@ impl Replica<'_> {
             true_cfg_scale: plan.true_cfg_scale,
             watch: &watch,
         };
-        let channels = transformer.config().in_channels;
+        let channels = shape.token_channels();
         let mut sampling = Sampling {
             scheduler: &scheduler,
             team,
@@ -116,7 +121,7 @@ impl Replica<'_> {
         let latents = (0..count)
             .map(|patch| layout.shard_patch(&self.latents_blc, patch))
             .collect::<Result<Vec<_>>>()?;
-        let driver = team.driver(spread.schedule, spread.max_drift, &kept);
+        let driver = team.driver(spread.schedule, spread.max_drift, &kept, deciders);
         let (_, report) = driver.run(&mut stage, &mut sampling, latents)?;
         let memory = RankMemory::new(transformer.byte_len(blocks), kept.bytes());
         // Keys and values are not needed any more.
@@ -158,7 +163,7 @@ impl Replica<'_> {
             .map(|value| value / config.scaling_factor + config.shift_factor)
             .collect();
         let scaled = Tensor::from_slice(&scaled, latents_blc.shape())?.on(self.device);
-        let latents_bhwc = latents::unpack_nhwc(scaled.view(), plan.latent_size)?;
+        let latents_bhwc = D::unpack(&scaled, plan.latent_size)?;
         observer.offer_picture("vae.input", &latents_bhwc)?;
         let mut decoded = Vec::with_capacity(images);
         let mut planes = Vec::new();

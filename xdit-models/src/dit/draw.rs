@@ -1,0 +1,234 @@
+//! From embedded prompts and noise to images, on all ranks.
+
+use std::sync::{Mutex, PoisonError};
+
+use xdit_comm::{Shard, Stats};
+use xdit_kernels::{DType, Device, Tensor};
+use xdit_pipefusion::Report;
+
+use super::replica::Replica;
+use super::{Dit, Painter, Plan, Spread};
+use crate::compose::Team;
+use crate::error::{Error, Result};
+use crate::image::Image;
+use crate::noise::Generator;
+use crate::observer::Observer;
+use crate::parallel::Parallel;
+use crate::pipeline::Output;
+use crate::request::OutputType;
+use crate::run_plan::RankMemory;
+use crate::schedulers::FlowMatchEulerConfig;
+
+/// A call, ready to be denoised.
+#[derive(Debug)]
+pub(crate) struct Call<'a, D: Dit> {
+    pub(crate) painter: &'a Painter<D>,
+    pub(crate) scheduler: &'a FlowMatchEulerConfig,
+    pub(crate) plan: &'a Plan,
+    pub(crate) spread: &'a Spread,
+    /// A prompt for each branch, for all images.
+    pub(crate) text: &'a [D::Text],
+    /// The noise of all images, f32 tokens `[b, l, c]`.
+    pub(crate) latents_blc: &'a Tensor,
+    /// Where further noise comes from.
+    pub(crate) generators: &'a [Generator],
+    pub(crate) dtype: DType,
+    pub(crate) device: Device,
+    pub(crate) output: OutputType,
+}
+
+/// Draws the call's images on the ranks of `parallel`, which share `threads` compute threads. Latents are the tokens.
+pub(crate) fn draw<D: Dit>(
+    call: &Call<'_, D>,
+    parallel: &Parallel,
+    threads: usize,
+    observer: &mut dyn Observer,
+) -> Result<Output> {
+    let replicas = replicas(call, parallel.degrees.data)?;
+    let decode = match (call.output, parallel.shares_decode()) {
+        (OutputType::Latent, _) => None,
+        (OutputType::Image, true) => Some(By::AllRanks),
+        (OutputType::Image, false) => Some(By::FirstRank),
+    };
+    let done = match parallel.is_alone() {
+        true => vec![part(&replicas[0], &Team::alone(), decode, observer)?],
+        false => {
+            if observer.wants_tensors() && replicas.len() > 1 {
+                return Err(Error::invalid(
+                    "data_parallel_degree",
+                    replicas.len(),
+                    "1 where every stage is shown",
+                ));
+            }
+            // The first rank is the one that is watched.
+            let watched = Mutex::new(Some(&mut *observer));
+            parallel.run(threads, |team| {
+                let replica = &replicas[team.replica()];
+                let first = team.leads() && team.replica() == 0;
+                let mut taken = first
+                    .then(|| {
+                        watched
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .take()
+                    })
+                    .flatten();
+                let mut silent = ();
+                let observer: &mut dyn Observer = match &mut taken {
+                    Some(observer) => &mut **observer,
+                    None => &mut silent,
+                };
+                part(replica, team, decode, observer)
+            })?
+        }
+    };
+    let output = joined(call, done)?;
+    warn_of_drift(&output.pipefusion, observer);
+    Ok(output)
+}
+
+/// The call's images, dealt out.
+fn replicas<'a, D: Dit>(call: &Call<'a, D>, count: usize) -> Result<Vec<Replica<'a, D>>> {
+    (0..count)
+        .map(|index| {
+            let images = Shard::of(call.plan.images, count, index);
+            let text = call
+                .text
+                .iter()
+                .map(|text| D::select(text, images.start, images.len));
+            Ok(Replica {
+                painter: call.painter,
+                scheduler: call.scheduler,
+                plan: call.plan,
+                spread: call.spread,
+                images,
+                text: text.collect::<Result<_>>()?,
+                latents_blc: call.latents_blc.narrow(0, images.start, images.len)?,
+                generators: call.generators.to_vec(),
+                device: call.device,
+            })
+        })
+        .collect()
+}
+
+/// One output of what the ranks made, in the order of the call's images.
+fn joined<D: Dit>(call: &Call<'_, D>, done: Vec<Part>) -> Result<Output> {
+    let join = |parts: Vec<&Tensor>| -> Result<Option<Tensor>> {
+        let views: Vec<_> = parts.into_iter().map(Tensor::view).collect();
+        Ok(match views.is_empty() {
+            true => None,
+            false => Some(Tensor::cat(&views, 0)?),
+        })
+    };
+    let float = join(done.iter().filter_map(|part| part.float.as_ref()).collect())?;
+    // All ranks of a replica have its latents; where this process is one of them, these are its own.
+    let one = done.len() == 1;
+    let speaks = |part: &&Part| one || part.leads;
+    let latents = join(
+        done.iter()
+            .filter(speaks)
+            .filter_map(|part| part.latents.as_ref())
+            .collect(),
+    )?;
+    let latents = match latents {
+        Some(latents) => latents.to_dtype(call.dtype)?,
+        None => Tensor::zeros([0], call.dtype, call.device)?,
+    };
+    Ok(Output {
+        images: float
+            .as_ref()
+            .map(Image::from_planes)
+            .transpose()?
+            .unwrap_or_default(),
+        float,
+        latents,
+        height: call.plan.height,
+        width: call.plan.width,
+        memory: done.iter().filter_map(|part| part.memory).collect(),
+        pipefusion: done
+            .iter()
+            .filter(speaks)
+            .filter_map(|part| part.report.clone())
+            .collect(),
+        communication: done.into_iter().filter_map(|part| part.stats).collect(),
+    })
+}
+
+/// Above this the keys and values that were used one step late were far from the right ones: pictures visibly differ from
+/// those of one rank (docs/fidelity.md).
+const NOTABLE_DRIFT: f32 = 0.5;
+
+/// Tells when staleness is likely to show.
+fn warn_of_drift(reports: &[Report], observer: &mut dyn Observer) {
+    let lossy = |report: &Report| {
+        let steps = report.drift.iter().enumerate();
+        let lossy = steps.filter(|(step, _)| !report.whole.contains(step));
+        lossy
+            .filter_map(|(step, drift)| Some((step, (*drift)?)))
+            .max_by(|a, b| a.1.total_cmp(&b.1))
+    };
+    let worst = reports
+        .iter()
+        .filter_map(lossy)
+        .max_by(|a, b| a.1.total_cmp(&b.1));
+    if let Some((step, drift)) = worst.filter(|(_, drift)| *drift > NOTABLE_DRIFT) {
+        observer.warning(&format!(
+            "keys and values that were used one step late had changed by {drift:.2} (relative L2) in step {step}: more \
+             warmup_steps, or max_drift, bring the image nearer to that of one rank"
+        ));
+    }
+}
+
+/// Who decodes a replica's images.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    FirstRank,
+    AllRanks,
+}
+
+/// What one rank made.
+struct Part {
+    /// Whether this rank speaks for its replica.
+    leads: bool,
+    /// The final latents of its replica's images.
+    latents: Option<Tensor>,
+    /// Its replica's images, on the rank that speaks for the replica.
+    float: Option<Tensor>,
+    stats: Option<Stats>,
+    memory: Option<RankMemory>,
+    report: Option<Report>,
+}
+
+/// This rank's part in its replica's images; a replica without images has nothing to do.
+fn part<D: Dit>(
+    replica: &Replica<'_, D>,
+    team: &Team,
+    decode: Option<By>,
+    observer: &mut dyn Observer,
+) -> Result<Part> {
+    let (mut latents, mut float, mut memory, mut report) = (None, None, None, None);
+    let draws = replica.images.len > 0;
+    let deciders = match replica.spread.max_drift {
+        Some(_) => team.deciders(draws)?,
+        None => None,
+    };
+    if draws {
+        let done = replica.denoise(team, deciders, observer)?;
+        let latents_blc = done.latents_blc;
+        (memory, report) = (Some(done.memory), Some(done.report));
+        float = match decode {
+            Some(By::AllRanks) => replica.decode(&latents_blc, Some(team), observer)?,
+            Some(By::FirstRank) if team.leads() => replica.decode(&latents_blc, None, observer)?,
+            _ => None,
+        };
+        latents = Some(latents_blc);
+    }
+    Ok(Part {
+        leads: team.leads(),
+        latents,
+        float,
+        stats: team.stats(),
+        memory,
+        report,
+    })
+}

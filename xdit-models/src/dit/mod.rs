@@ -1,0 +1,157 @@
+//! What every diffusion transformer's pipeline does alike: a checked plan, denoising over ranks, stages and patches, decoding.
+//!
+//! A model offers itself as a [`Dit`]: single-device code in pieces, without a rank in it. Shapes: b images, l tokens, c channels.
+
+mod draw;
+mod plan;
+mod prepare;
+mod replica;
+mod sampling;
+mod spread;
+mod stage;
+mod watch;
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use xdit_kernels::attention::{Attention, Segment};
+use xdit_kernels::{DType, Tensor};
+
+use crate::error::Result;
+use crate::observer::Observer;
+use crate::vae::VaeDecoder;
+
+pub(crate) use draw::{Call, draw};
+pub(crate) use plan::{Plan, Rules};
+pub(crate) use prepare::{Planned, generators, given_latents, noise};
+pub(crate) use spread::Spread;
+
+/// The models that make pictures.
+#[derive(Debug)]
+pub(crate) struct Painter<D> {
+    pub(crate) transformer: D,
+    pub(crate) vae: VaeDecoder,
+}
+
+/// What a transformer's configuration says of its shape and its blocks' costs.
+pub(crate) trait DitShape: Debug {
+    /// Blocks, of all kinds counted through.
+    fn block_count(&self) -> usize;
+    /// Kinds of blocks, and how many of `blocks` are of each.
+    fn kinds(&self, blocks: Range<usize>) -> Vec<(&'static str, usize)>;
+    /// Width of the residual stream.
+    fn hidden_size(&self) -> usize;
+    /// Attention heads, and the width of each.
+    fn heads(&self) -> [usize; 2];
+    /// Channels of a token of latents, as it comes in.
+    fn token_channels(&self) -> usize;
+    /// How many attentions a block has over all tokens, and how many over the image's alone.
+    fn attentions(&self, block: usize) -> [usize; 2];
+    /// Bytes of a block's parameters.
+    fn block_bytes(&self, block: usize, dtype: DType) -> u64;
+    /// Bytes of all parameters that a stage of these blocks computes with.
+    fn stage_bytes(&self, blocks: Range<usize>, dtype: DType) -> u64;
+    /// FLOPs of a block in a step, for one image and one prompt.
+    fn block_flops(&self, block: usize, text: usize, image: usize) -> f64;
+    /// FLOPs of a step before the first block, and after the last.
+    fn end_flops(&self, image: usize) -> [f64; 2];
+}
+
+/// A step as the model is told of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    /// The scheduler's, from 1000 down.
+    pub(crate) timestep: f32,
+    /// For models that read the guidance scale.
+    pub(crate) guidance_scale: f32,
+    /// Images in the batch.
+    pub(crate) images: usize,
+}
+
+/// A diffusion transformer, of which maybe only some blocks are held, in the pieces of a forward pass.
+///
+/// Between the pieces text and image are one stream `[b, text + image, c]`, text first; the text may be absent, where attention
+/// has kept its keys and values. Text is stream 0 of attention's [`Segment`]s, the image's parts are the streams after it.
+pub(crate) trait Dit: Debug + Send + Sync {
+    /// A prompt as it is read; the same in every step.
+    type Text: Clone + Debug + Send + Sync;
+    /// Where tokens stand.
+    type Places: Debug;
+    /// What a step's timestep and prompt make of themselves for some blocks.
+    type Modulation;
+
+    /// Its shape.
+    fn shape(&self) -> &dyn DitShape;
+
+    /// The dtype of the stream.
+    fn dtype(&self) -> DType;
+
+    /// Prompts `start..start + len`.
+    fn select(text: &Self::Text, start: usize, len: usize) -> Result<Self::Text>;
+
+    /// The same prompts with other rows of their tokens, or with none where they are not computed.
+    fn with_rows(
+        text: &Self::Text,
+        rows: Option<&dyn Fn(&Tensor) -> Result<Tensor>>,
+    ) -> Result<Self::Text>;
+
+    /// Where all tokens of a text and a grid of rows and columns stand.
+    fn places(
+        &self,
+        text_len: usize,
+        grid: [usize; 2],
+        observer: &mut dyn Observer,
+    ) -> Result<Self::Places>;
+
+    /// The places of some: rows of the text, if there are any, and of parts of the image, each a stream with the place of its
+    /// first token in the image.
+    fn part(
+        places: &Self::Places,
+        text: Option<Segment>,
+        image: &[(usize, Segment)],
+    ) -> Result<Self::Places>;
+
+    /// The modulation of these blocks, and of what comes after the last.
+    fn modulation(
+        &self,
+        blocks: Range<usize>,
+        moment: Moment,
+        text: &Self::Text,
+        observer: &mut dyn Observer,
+    ) -> Result<Self::Modulation>;
+
+    /// Latents `[b, l, c]` as tokens of the stream, after the text's if there is any.
+    fn embed(
+        &self,
+        latents_blc: &Tensor,
+        text: &Self::Text,
+        places: &Self::Places,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor>;
+
+    /// The stream after these blocks, without those among them that are skipped. `attention` has an entry for each
+    /// attention of each block, in order.
+    fn run_blocks(
+        &self,
+        blocks: Range<usize>,
+        skipped: &[usize],
+        stream_blc: Tensor,
+        at: (&Self::Modulation, &Self::Places),
+        attention: &mut [Box<dyn Attention>],
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor>;
+
+    /// The prediction for the stream's image tokens, f32 `[b, l, c]`.
+    fn project(
+        &self,
+        stream_blc: &Tensor,
+        at: (&Self::Modulation, &Self::Places),
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor>;
+
+    /// Bytes of the parameters that a stage of these blocks computes with.
+    fn byte_len(&self, blocks: Range<usize>) -> usize;
+
+    /// Tokens `[b, l, c]` as a picture `[b, h, w, c]` of latents.
+    fn unpack(tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor>;
+}

@@ -1,0 +1,79 @@
+//! What comes before denoising for every model: the checked plan, and the noise.
+
+use half::{bf16, f16};
+use xdit_kernels::{DType, Tensor};
+
+use super::{DitShape, Plan, Rules, Spread};
+use crate::error::{Error, Result};
+use crate::noise::{Generator, randn_tensor};
+use crate::parallel::Parallel;
+use crate::pipeline::LoadOptions;
+use crate::request::{Defaults, Request};
+use crate::vae::VaeConfig;
+
+/// A model as plans see it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Planned<'a> {
+    pub(crate) shape: &'a dyn DitShape,
+    pub(crate) vae: &'a VaeConfig,
+    pub(crate) rules: Rules,
+    pub(crate) defaults: &'a Defaults,
+}
+
+impl Planned<'_> {
+    /// What a request asks of these ranks, checked; `branches` prompts for each image.
+    pub(crate) fn plan(
+        &self,
+        request: &Request,
+        branches: usize,
+        parallel: &Parallel,
+        dtype: DType,
+        memory_limit: Option<u64>,
+    ) -> Result<(Plan, Spread)> {
+        let mut plan = Plan::new(request, self.defaults, self.rules, self.vae)?;
+        if parallel.shares_decode() {
+            plan.decode_in_bands();
+        }
+        plan.decoded_at_once = parallel.replicas_here().min(plan.images);
+        let spread = Spread::new(&plan, parallel, self.shape, dtype, branches)?;
+        let kept = spread.kept_bytes(&plan, self.shape) / parallel.processes() as u64;
+        plan.check_memory(dtype, self.shape, self.vae, kept, memory_limit)?;
+        Ok((plan, spread))
+    }
+}
+
+/// The request's generators.
+pub(crate) fn generators(request: &Request) -> Result<Vec<Generator>> {
+    let seeds = request.seeds.iter();
+    seeds.map(|seed| Generator::from_seed(*seed)).collect()
+}
+
+/// The initial noise `[b, c, h, w]`, f32: drawn in the pipeline's dtype and in diffusers' order.
+pub(crate) fn noise(
+    plan: &Plan,
+    channels: usize,
+    options: &LoadOptions,
+    generators: &mut [Generator],
+) -> Result<Tensor> {
+    let [h, w] = plan.latent_size;
+    let shape = [plan.images, channels, h, w];
+    let noise_bchw = match options.dtype {
+        DType::F32 => Tensor::from_slice(&randn_tensor::<f32>(&shape, generators)?, shape)?,
+        DType::BF16 => Tensor::from_slice(&randn_tensor::<bf16>(&shape, generators)?, shape)?,
+        DType::F16 => Tensor::from_slice(&randn_tensor::<f16>(&shape, generators)?, shape)?,
+        other => return Err(Error::invalid("dtype", other, "f32, bf16 or f16")),
+    };
+    Ok(noise_bchw.to_dtype(DType::F32)?.on(options.device))
+}
+
+/// The caller's latents, if there are any and they have this shape.
+pub(crate) fn given_latents(request: &Request, expected: &[usize]) -> Result<Option<Tensor>> {
+    match &request.latents {
+        Some(latents) if latents.shape() != expected => {
+            let allowed = format!("latents of shape {expected:?}");
+            let given = format!("{:?}", latents.shape());
+            Err(Error::invalid("latents", given, allowed))
+        }
+        latents => Ok(latents.clone()),
+    }
+}
