@@ -14,9 +14,6 @@ pub(crate) struct PipeFusionRecord {
     pub attn_layer_num_for_pp: Vec<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_drift: Option<f32>,
-    /// Replicas, where they matter: with `max_drift` each measures its own images.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub data_parallel_degree: usize,
     /// What was measured; it decides nothing.
     #[serde(default)]
     pub measured: Measured,
@@ -33,26 +30,16 @@ pub(crate) struct Measured {
     pub refreshed_steps: Vec<usize>,
 }
 
-fn one() -> usize {
-    1
-}
-
-fn is_one(number: &usize) -> bool {
-    *number == 1
-}
-
 impl PipeFusionRecord {
     /// What `parallel` asks for and `plan` has resolved; none with one stage and one patch.
     pub(crate) fn of(parallel: &Parallel, plan: &RunPlan) -> Option<Self> {
         let patches = plan.patches.count();
-        let max_drift = parallel.pipefusion.max_drift;
         (plan.stages.len() > 1 || patches > 1).then(|| Self {
             pipefusion_parallel_degree: plan.stages.len(),
             num_pipeline_patch: patches,
             warmup_steps: plan.schedule.warmup_steps,
             attn_layer_num_for_pp: plan.stages.iter().map(|stage| stage.blocks.len()).collect(),
-            max_drift,
-            data_parallel_degree: max_drift.map_or(1, |_| plan.degrees.data),
+            max_drift: parallel.pipefusion.max_drift,
             measured: Measured::default(),
         })
     }
@@ -144,11 +131,11 @@ pub(crate) fn phrase(plan: &RunPlan, max_drift: Option<f32>, reports: &[Report])
         None => text += ", every step whole",
     }
     if max_drift.is_some() {
-        // Replicas decide each for itself.
-        let counts = measured.iter().map(|m| m.refreshed_steps.len().to_string());
-        let counts = counts.collect::<Vec<_>>().join(" + ");
+        // Replicas decide together.
+        let count = measured.iter().map(|m| m.refreshed_steps.len()).max();
+        let count = count.unwrap_or(0);
         text += &format!(
-            ", {counts} of {} steps whole for --max-drift",
+            ", {count} of {} steps whole for --max-drift",
             plan.schedule.steps
         );
     }
@@ -171,7 +158,6 @@ pub(crate) mod tests {
             warmup_steps: 2,
             attn_layer_num_for_pp: vec![3, 5],
             max_drift: Some(0.1),
-            data_parallel_degree: 3,
             measured: Measured {
                 drift: vec![None, Some(0.5), Some(0.25), Some(0.375)],
                 whole_steps: vec![0, 1],
@@ -193,7 +179,10 @@ pub(crate) mod tests {
         let text = r#"{"pipefusion_parallel_degree": 2, "num_pipeline_patch": 5, "warmup_steps": 2,
             "attn_layer_num_for_pp": [3, 5]}"#;
         let least: PipeFusionRecord = serde_json::from_str(text).unwrap();
-        assert_eq!((least.data_parallel_degree, least.max_drift), (1, None));
+        assert_eq!(
+            (least.measured, least.max_drift),
+            (Measured::default(), None)
+        );
     }
 
     #[test]

@@ -66,8 +66,7 @@ pub(crate) struct ParallelArgs {
     /// lossy, slower.
     #[arg(long, value_name = "X", value_parser = drift, allow_negative_numbers = true)]
     pub max_drift: Option<f32>,
-    /// Replicas of U x R x N ranks that share out the images or the lines of --prompt-file; no image changes by it, except
-    /// that each replica measures its own drift for --max-drift.
+    /// Replicas of U x R x N ranks that share out the images or the lines of --prompt-file; no image changes by it.
     #[arg(
         long,
         value_name = "D",

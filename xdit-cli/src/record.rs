@@ -55,8 +55,7 @@ pub(crate) struct ModelRecord {
     pub digest: String,
 }
 
-/// The ranks that made an image together, and how. Replicas do not matter: they change no byte (but see
-/// [`PipeFusionRecord::data_parallel_degree`]).
+/// The ranks that made an image together, and how. Replicas do not matter: they change no byte.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct ParallelRecord {
     pub ulysses_degree: usize,
@@ -90,7 +89,6 @@ impl ParallelRecord {
         let mut options = PipeFusion::default();
         if let Some(record) = &self.pipefusion {
             degrees.pipe = record.pipefusion_parallel_degree;
-            degrees.data = record.data_parallel_degree;
             options = record.options();
         }
         Parallel::threads(degrees)

@@ -68,6 +68,9 @@ pub(crate) struct Moment {
     pub(crate) images: usize,
 }
 
+/// Some rows of a whole text `[b, l, ..]`.
+pub(crate) type Rows<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
+
 /// A diffusion transformer, of which maybe only some blocks are held, in the pieces of a forward pass.
 ///
 /// Between the pieces text and image are one stream `[b, text + image, c]`, text first; the text may be absent, where attention
@@ -90,10 +93,7 @@ pub(crate) trait Dit: Debug + Send + Sync {
     fn select(text: &Self::Text, start: usize, len: usize) -> Result<Self::Text>;
 
     /// The same prompts with other rows of their tokens, or with none where they are not computed.
-    fn with_rows(
-        text: &Self::Text,
-        rows: Option<&dyn Fn(&Tensor) -> Result<Tensor>>,
-    ) -> Result<Self::Text>;
+    fn with_rows(text: &Self::Text, rows: Option<Rows<'_>>) -> Result<Self::Text>;
 
     /// Where all tokens of a text and a grid of rows and columns stand.
     fn places(

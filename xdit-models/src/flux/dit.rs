@@ -7,7 +7,7 @@ use xdit_kernels::{DType, Tensor};
 
 use super::passes::Modulation;
 use super::{FluxConfig, FluxText, FluxTransformer, RotaryTables, costs, latents};
-use crate::dit::{Dit, DitShape, Moment};
+use crate::dit::{Dit, DitShape, Moment, Rows};
 use crate::error::Result;
 use crate::observer::Observer;
 
@@ -71,10 +71,7 @@ impl Dit for FluxTransformer {
         text.select(start, len)
     }
 
-    fn with_rows(
-        text: &FluxText,
-        rows: Option<&dyn Fn(&Tensor) -> Result<Tensor>>,
-    ) -> Result<FluxText> {
+    fn with_rows(text: &FluxText, rows: Option<Rows<'_>>) -> Result<FluxText> {
         match rows {
             Some(rows) => text.with_rows(rows),
             None => Ok(text.without_context()),
