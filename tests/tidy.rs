@@ -49,14 +49,21 @@ fn files_with(extensions: &[&str]) -> Vec<PathBuf> {
 }
 
 /// The crates in publishing order, each with the crates of this workspace it may depend on.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("xdit-kernels", &[]),
     ("xdit-comm", &["xdit-kernels"]),
     ("xdit-usp", &["xdit-kernels", "xdit-comm"]),
     ("xdit-pipefusion", &["xdit-kernels", "xdit-comm"]),
+    ("xdit-cfg", &["xdit-kernels", "xdit-comm"]),
     (
         "xdit-models",
-        &["xdit-kernels", "xdit-comm", "xdit-usp", "xdit-pipefusion"],
+        &[
+            "xdit-kernels",
+            "xdit-comm",
+            "xdit-usp",
+            "xdit-pipefusion",
+            "xdit-cfg",
+        ],
     ),
     ("xdit-cli", &["xdit-kernels", "xdit-comm", "xdit-models"]),
 ];

@@ -1,0 +1,195 @@
+//! Branches dealt out to ranks, and put together again.
+
+use crate::plan::check_degree;
+use crate::{Branch, Error, Guided, Result, Scales};
+use xdit_comm::{Group, Op, Spec};
+use xdit_kernels::{DType, Tensor, elementwise};
+
+/// The branches of a prediction over one rank or two.
+///
+/// One rank computes all of them, as a batch or one by one. Of two ranks, rank 0 computes the conditional branch and rank 1
+/// the others. The prediction is combined in f32, in one order of operations, by every rank: two ranks give the bits
+/// that one gives.
+///
+/// # Examples
+/// A "model" that predicts 3 with the prompt and 1 without:
+/// ```
+/// use xdit_cfg::{Branch, Guidance, Scales};
+/// use xdit_comm::threads;
+/// use xdit_kernels::Tensor;
+/// let model = |branch| match branch {
+///     Branch::Conditional => Tensor::from_slice(&[3f32], [1, 1]),
+///     _ => Tensor::from_slice(&[1f32], [1, 1]),
+/// };
+/// let scales = Scales { guidance: 5.0, rescale: 0.0, skip_layers: None };
+/// let both = threads::run(2, |cfg| {
+///     let guidance = Guidance::new(Some(cfg))?;
+///     let branches = guidance.branches(&scales);
+///     assert_eq!(branches.len(), 1);
+///     let predictions = branches.iter().map(|b| model(*b)).collect::<Result<Vec<_>, _>>()?;
+///     Ok(guidance.combine(&scales, &predictions)?.to_f32_vec())
+/// })?;
+/// assert_eq!(both, [[11.0], [11.0]]);
+/// # Ok::<(), xdit_comm::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Guidance {
+    /// Of two ranks.
+    pair: Option<Group>,
+}
+
+impl Guidance {
+    /// Guidance over the ranks of a mesh's cfg axis; `None` is one rank.
+    ///
+    /// # Errors
+    /// [`Error::Degree`] if there are more than two.
+    pub fn new(group: Option<Group>) -> Result<Self> {
+        check_degree(group.as_ref().map_or(1, Group::world_size))?;
+        Ok(Self {
+            pair: group.filter(|group| group.world_size() == 2),
+        })
+    }
+
+    /// The branches that this rank computes in a step with these scales, in order.
+    ///
+    /// In a step without guidance that is the conditional one on every rank: two ranks then do the same work and exchange
+    /// nothing. [`GuidancePlan::check`](crate::GuidancePlan::check) refuses a plan in which all steps are like that.
+    pub fn branches(&self, scales: &Scales) -> &'static [Branch] {
+        let all = scales.branches();
+        match &self.pair {
+            Some(pair) if all.len() > 1 => part(all, pair.rank()),
+            _ => all,
+        }
+    }
+
+    /// The guided prediction, f32, on every rank:
+    ///
+    /// ```text
+    /// uncond + guidance · (cond − uncond)                      diffusers, any pipeline with guidance
+    ///        + skip_layers · (cond − skipped)                  diffusers, pipeline_stable_diffusion_3.py
+    /// then, per batch entry, · (rescale · std(cond) / std(guided) + 1 − rescale)      diffusers, rescale_noise_cfg
+    /// ```
+    ///
+    /// Without guidance it is the conditional prediction. The rescale takes the standard deviation over what it is given:
+    /// if that is part of an image, use [`guide`](Self::guide), whose two halves let the parts be summed up between them.
+    ///
+    /// # Shapes
+    /// Predictions, one for each of [`branches`](Self::branches): `[b, ..]`, all alike, f32, bf16 or f16. Slices of a
+    /// batch of branches ([`Tensor::narrow`] of dim 0) serve without a copy.
+    ///
+    /// # Collective
+    /// Both ranks call it with the same scales and shapes. One `all_gather` of this rank's predictions; none with one
+    /// rank or in a step without guidance.
+    ///
+    /// # Errors
+    /// [`Error::Scale`]; [`Error::Predictions`] and [`Error::Shape`] if predictions are not as above; [`Error::Constant`];
+    /// [`Error::Comm`].
+    pub fn combine(&self, scales: &Scales, predictions: &[Tensor]) -> Result<Tensor> {
+        let guided = self.guide(scales, predictions)?;
+        if !guided.needs_rescale() {
+            return Ok(guided.into_prediction());
+        }
+        let sums = guided.sums();
+        guided.rescaled(&sums)
+    }
+
+    /// What [`combine`](Self::combine) gives before the rescale, and what the rescale needs to know.
+    ///
+    /// # Shapes
+    /// As of [`combine`](Self::combine).
+    ///
+    /// # Collective
+    /// As [`combine`](Self::combine): the one exchange is here.
+    ///
+    /// # Errors
+    /// As of [`combine`](Self::combine).
+    pub fn guide(&self, scales: &Scales, predictions: &[Tensor]) -> Result<Guided> {
+        scales.check()?;
+        check_predictions(self.branches(scales), predictions)?;
+        let wide = |prediction: &Tensor| prediction.to_dtype(DType::F32);
+        let all = self.exchange(scales, predictions)?;
+        let all = all.iter().map(wide).collect::<Result<Vec<_>, _>>()?;
+        let conditional = all[0].clone();
+        let mut guided = conditional.clone();
+        if let Some(unconditional) = all.get(1) {
+            let towards = elementwise::sub(&conditional, unconditional)?;
+            guided = elementwise::add_scaled(unconditional, &towards, scales.guidance)?;
+        }
+        if let (Some(skipped), Some(scale)) = (all.get(2), scales.skip_layers) {
+            let away = elementwise::sub(&conditional, skipped)?;
+            guided = elementwise::add_scaled(&guided, &away, scale)?;
+        }
+        let rescale = if all.len() > 1 { scales.rescale } else { 0.0 };
+        Ok(Guided {
+            conditional,
+            guided,
+            rescale,
+        })
+    }
+
+    /// The predictions of all branches, in order.
+    fn exchange(&self, scales: &Scales, predictions: &[Tensor]) -> Result<Vec<Tensor>> {
+        let all = scales.branches();
+        let Some(pair) = self.pair.as_ref().filter(|_| all.len() > 1) else {
+            return Ok(predictions.to_vec());
+        };
+        let first = &predictions[0];
+        let batch = first.dim(0);
+        let mine = match predictions {
+            [one] => one.clone(),
+            several => {
+                let views: Vec<_> = several.iter().map(Tensor::view).collect();
+                let joint = Tensor::cat(&views, 0)?;
+                pair.count_copied(Op::AllGather, Spec::of(&joint).bytes());
+                joint
+            }
+        };
+        let counts = [0, 1].map(|rank| part(all, rank).len());
+        let expected = counts.map(|count| {
+            let mut shape = first.shape().to_vec();
+            shape[0] = batch * count;
+            Spec::new(&shape[..], first.dtype())
+        });
+        let arrived = pair.all_gather(&mine, &expected)?;
+        // Rank order is branch order.
+        let branches = arrived
+            .iter()
+            .zip(counts)
+            .flat_map(|(joint, count)| (0..count).map(move |i| joint.narrow(0, i * batch, batch)));
+        branches
+            .map(|branch| Ok(branch?.on(first.device())))
+            .collect()
+    }
+}
+
+/// The branches of one rank of two: the conditional one, or the others.
+fn part(all: &'static [Branch], rank: usize) -> &'static [Branch] {
+    let (first, others) = all.split_at(1);
+    if rank == 0 { first } else { others }
+}
+
+fn check_predictions(branches: &'static [Branch], predictions: &[Tensor]) -> Result<()> {
+    if predictions.len() != branches.len() {
+        return Err(Error::Predictions {
+            branches,
+            expected: branches.len(),
+            got: predictions.len(),
+        });
+    }
+    let first = Spec::of(&predictions[0]);
+    if predictions[0].shape().is_empty() {
+        return Err(Error::Shape {
+            op: "combine",
+            expected: "predictions of shape [b, ..]".to_owned(),
+            got: format!("{first:?}"),
+        });
+    }
+    let other = predictions.iter().map(Spec::of).find(|it| *it != first);
+    other.map_or(Ok(()), |other| {
+        Err(Error::Shape {
+            op: "combine",
+            expected: format!("predictions that are all {first:?}"),
+            got: format!("{other:?}"),
+        })
+    })
+}

@@ -1,0 +1,14 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod error;
+mod guidance;
+mod plan;
+mod rescale;
+#[cfg(test)]
+mod tests;
+
+pub use error::{Error, Result};
+pub use guidance::Guidance;
+pub use plan::{Branch, GuidancePlan, Scales, SkipLayers};
+pub use rescale::{Guided, RescaleSums};

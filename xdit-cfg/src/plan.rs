@@ -1,0 +1,213 @@
+//! What a step needs of a model: which branches, and by how much each counts.
+
+use crate::{Error, Result};
+
+/// One pass of the model over the same latents.
+///
+/// The order is that of predictions everywhere in this crate. The conditional branch is the first, so that a step without
+/// guidance is its first branch and nothing else. (Batches of diffusers and of xDiT have the unconditional one first.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Branch {
+    /// With the prompt.
+    Conditional,
+    /// With the negative prompt, or an empty one.
+    Unconditional,
+    /// With the prompt, some blocks of the transformer left out.
+    SkipLayers,
+}
+
+impl Branch {
+    pub(crate) const ALL: &'static [Self] =
+        &[Self::Conditional, Self::Unconditional, Self::SkipLayers];
+
+    /// Its place in the order of branches, for arrays of prompts or attention states.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_cfg::Branch;
+    /// assert_eq!(["a cat", "blurry"][Branch::Unconditional.index()], "blurry");
+    /// ```
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Skip-layer guidance: when the third branch is computed and how far the prediction is pushed away from it.
+///
+/// As in diffusers' `StableDiffusion3Pipeline` (arguments `skip_layer_guidance_scale`, `_start`, `_stop`); which blocks the
+/// branch leaves out is the model's affair.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SkipLayers {
+    /// By how much `conditional − skip_layers` counts.
+    pub scale: f32,
+    /// Steps after this fraction of all have the branch.
+    pub start: f64,
+    /// Steps before this fraction of all have it.
+    pub stop: f64,
+}
+
+impl Default for SkipLayers {
+    /// The values of diffusers: scale 2.8 from 0.01 to 0.2.
+    fn default() -> Self {
+        Self {
+            scale: 2.8,
+            start: 0.01,
+            stop: 0.2,
+        }
+    }
+}
+
+impl SkipLayers {
+    /// Whether this step of `steps` has the branch: `steps · start < step < steps · stop`, as diffusers has it. With few
+    /// steps that may be none: 0.2 of 5 steps ends before step 1.
+    pub fn is_active(&self, step: usize, steps: usize) -> bool {
+        let (step, steps) = (step as f64, steps as f64);
+        step > steps * self.start && step < steps * self.stop
+    }
+}
+
+/// How an image is guided, over all its steps.
+///
+/// # Examples
+/// ```
+/// use xdit_cfg::{GuidancePlan, SkipLayers};
+/// let plan = GuidancePlan {
+///     guidance_scale: 5.0,
+///     skip_layers: Some(SkipLayers::default()),
+///     ..Default::default()
+/// };
+/// plan.check(2)?;
+/// // Of 28 steps, those after 0.28 and before 5.6 have three branches.
+/// let counts: Vec<usize> = (0..8).map(|step| plan.scales(step, 28).branches().len()).collect();
+/// assert_eq!(counts, [2, 3, 3, 3, 3, 3, 2, 2]);
+/// # Ok::<(), xdit_cfg::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GuidancePlan {
+    /// Guidance scale w of equation 2 of the Imagen paper ([arXiv:2205.11487](https://arxiv.org/abs/2205.11487)); 1 or less
+    /// is no guidance, one branch.
+    pub guidance_scale: f32,
+    /// φ of section 3.4 of [arXiv:2305.08891](https://arxiv.org/abs/2305.08891): how much of the prediction is brought to
+    /// the standard deviation of the conditional one; 0 is none of it.
+    pub guidance_rescale: f32,
+    /// The third branch. Without guidance there is none, as in diffusers.
+    pub skip_layers: Option<SkipLayers>,
+}
+
+impl Default for GuidancePlan {
+    /// No guidance.
+    fn default() -> Self {
+        Self {
+            guidance_scale: 1.0,
+            guidance_rescale: 0.0,
+            skip_layers: None,
+        }
+    }
+}
+
+impl GuidancePlan {
+    /// Nothing, if these scales can be computed with over `cfg_degree` ranks: to be asked before there are any.
+    ///
+    /// # Errors
+    /// [`Error::Scale`]; [`Error::Degree`] for a degree other than 1 and 2; [`Error::OneBranch`] for two ranks without
+    /// guidance: the second could only repeat the first one's work, so it is better spent on another axis.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_cfg::{Error, GuidancePlan};
+    /// let plan = GuidancePlan::default();
+    /// assert!(plan.check(1).is_ok());
+    /// assert!(matches!(plan.check(2), Err(Error::OneBranch { .. })));
+    /// ```
+    pub fn check(&self, cfg_degree: usize) -> Result<()> {
+        check_degree(cfg_degree)?;
+        let Self {
+            guidance_scale,
+            guidance_rescale,
+            skip_layers,
+        } = *self;
+        Scales {
+            guidance: guidance_scale,
+            rescale: guidance_rescale,
+            skip_layers: skip_layers.map(|skip| skip.scale),
+        }
+        .check()?;
+        if let Some(SkipLayers { start, stop, .. }) = skip_layers {
+            finite("skip_layer_guidance_start", start)?;
+            finite("skip_layer_guidance_stop", stop)?;
+        }
+        if cfg_degree > 1 && guidance_scale <= 1.0 {
+            return Err(Error::OneBranch { guidance_scale });
+        }
+        Ok(())
+    }
+
+    /// The scales of one step of `steps`.
+    pub fn scales(&self, step: usize, steps: usize) -> Scales {
+        let skip_layers = self
+            .skip_layers
+            .filter(|skip| skip.is_active(step, steps))
+            .map(|skip| skip.scale);
+        Scales {
+            guidance: self.guidance_scale,
+            rescale: self.guidance_rescale,
+            skip_layers,
+        }
+    }
+}
+
+/// How one step is guided: what [`GuidancePlan::scales`] gives, or the caller's own, another one each step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scales {
+    /// Guidance scale; 1 or less is no guidance.
+    pub guidance: f32,
+    /// Share of the prediction that is rescaled; 0 is none.
+    pub rescale: f32,
+    /// Scale of skip-layer guidance; `None` in a step without that branch.
+    pub skip_layers: Option<f32>,
+}
+
+impl Scales {
+    /// The branches that the step needs, in order: one without guidance, two with it, three with skip-layer guidance too.
+    pub fn branches(&self) -> &'static [Branch] {
+        match (self.guidance > 1.0, self.skip_layers) {
+            (false, _) => &Branch::ALL[..1],
+            (true, None) => &Branch::ALL[..2],
+            (true, Some(_)) => Branch::ALL,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        finite("guidance_scale", self.guidance.into())?;
+        finite("guidance_rescale", self.rescale.into())?;
+        if self.rescale < 0.0 {
+            return Err(Error::Scale {
+                name: "guidance_rescale",
+                expected: "at least 0",
+                got: self.rescale.into(),
+            });
+        }
+        self.skip_layers.map_or(Ok(()), |scale| {
+            finite("skip_layer_guidance_scale", scale.into())
+        })
+    }
+}
+
+fn finite(name: &'static str, got: f64) -> Result<()> {
+    if got.is_finite() {
+        return Ok(());
+    }
+    let expected = "a finite number";
+    Err(Error::Scale {
+        name,
+        expected,
+        got,
+    })
+}
+
+pub(crate) fn check_degree(got: usize) -> Result<()> {
+    match got {
+        1 | 2 => Ok(()),
+        _ => Err(Error::Degree { got }),
+    }
+}

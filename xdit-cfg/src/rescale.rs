@@ -1,0 +1,242 @@
+//! The rescale of a guided prediction: section 3.4 of [arXiv:2305.08891](https://arxiv.org/abs/2305.08891).
+
+use crate::{Error, Result};
+use half::bf16;
+use xdit_comm::{Group, Spec};
+use xdit_kernels::{DType, Tensor, TensorMut, elementwise};
+
+/// A guided prediction before the rescale. See [`Guidance::guide`](crate::Guidance::guide).
+///
+/// The rescale brings the prediction to the standard deviation of the conditional one, over all elements of a batch entry.
+/// Where a rank holds part of an image (sequence parallelism, patches), only the sums over all parts are right:
+///
+/// ```
+/// use xdit_cfg::{Guidance, Scales};
+/// use xdit_comm::threads;
+/// use xdit_kernels::Tensor;
+/// let (cond, uncond) = ([1f32, 2., 3., 5.], [0f32, 1., 1., 3.]);
+/// let scales = Scales { guidance: 4.0, rescale: 0.7, skip_layers: None };
+/// let guidance = Guidance::new(None)?;
+/// let rows = |x: &[f32]| Tensor::from_slice(x, [1, x.len()]);
+/// let whole = guidance.combine(&scales, &[rows(&cond)?, rows(&uncond)?])?;
+/// // Two ranks of sequence parallelism, each with its rows of both branches.
+/// let halves = threads::run(2, |ulysses| {
+///     let mine = 2 * ulysses.rank()..2 * ulysses.rank() + 2;
+///     let guided = guidance.guide(&scales, &[rows(&cond[mine.clone()])?, rows(&uncond[mine])?])?;
+///     let sums = guided.sums().all_reduced(&ulysses)?;
+///     Ok(guided.rescaled(&sums)?.to_f32_vec())
+/// })?;
+/// assert_eq!(halves.concat(), whole.to_f32_vec());
+/// # Ok::<(), xdit_cfg::Error>(())
+/// ```
+///
+/// Patches of a pipeline: guide every patch of the step, [`merge`](RescaleSums::merge) the sums of all, rescale every patch.
+/// A step whose patches are stepped one by one cannot know the sums in time: who plans must refuse a rescale there.
+#[derive(Debug, Clone)]
+pub struct Guided {
+    /// f32 `[b, ..]`, as is `guided`.
+    pub(crate) conditional: Tensor,
+    pub(crate) guided: Tensor,
+    /// 0 if nothing is to be done.
+    pub(crate) rescale: f32,
+}
+
+impl Guided {
+    /// Whether the rescale changes anything, so that sums must be taken and reduced. The same on every rank with the same
+    /// scales.
+    pub fn needs_rescale(&self) -> bool {
+        self.rescale > 0.0
+    }
+
+    /// The prediction, f32, without the rescale.
+    pub fn into_prediction(self) -> Tensor {
+        self.guided
+    }
+
+    /// The sums over what this rank holds.
+    pub fn sums(&self) -> RescaleSums {
+        let batch = self.guided.dim(0);
+        let of = |prediction: &Tensor| -> Vec<[f64; 2]> {
+            let values = prediction.as_slice::<f32>().unwrap_or_default();
+            let len = values.len() / batch.max(1);
+            (0..batch)
+                .map(|entry| sums(&values[entry * len..(entry + 1) * len]))
+                .collect()
+        };
+        let count = self.guided.numel() as u64 / batch.max(1) as u64;
+        let pairs = of(&self.conditional).into_iter().zip(of(&self.guided));
+        RescaleSums {
+            entries: pairs
+                .map(|(conditional, guided)| EntrySums {
+                    count,
+                    conditional,
+                    guided,
+                })
+                .collect(),
+        }
+    }
+
+    /// The prediction, f32, rescaled by the sums over whole images.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the sums are of another batch; [`Error::Constant`] if there is no standard deviation to divide by
+    /// (diffusers gives NaN).
+    pub fn rescaled(self, sums: &RescaleSums) -> Result<Tensor> {
+        if !self.needs_rescale() {
+            return Ok(self.guided);
+        }
+        let batch = self.guided.dim(0);
+        sums.expect_batch("rescale", batch)?;
+        let (shape, device) = (self.guided.shape(), self.guided.device());
+        let mut out = TensorMut::zeros(shape, DType::F32, device)?;
+        for (entry, sums) in sums.entries.iter().enumerate() {
+            let factor = sums.factor(entry, self.rescale.into())?;
+            let rows = self.guided.view().narrow(0, entry, 1)?;
+            elementwise::scale_into(rows, factor as f32, out.view_mut().narrow(0, entry, 1)?)?;
+        }
+        Ok(out.freeze())
+    }
+}
+
+/// For each batch entry the count, sum and sum of squares of the conditional and of the guided prediction, in f64: what their
+/// standard deviations over a whole image are made of, from parts that lie on several ranks.
+///
+/// Standard deviations are taken from the sums; that is exact enough (1e-9 relative) while the mean is within a thousand
+/// standard deviations of zero, and predictions of noise or velocity have a mean near zero.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RescaleSums {
+    entries: Vec<EntrySums>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct EntrySums {
+    count: u64,
+    /// Σx, Σx².
+    conditional: [f64; 2],
+    guided: [f64; 2],
+}
+
+impl EntrySums {
+    /// Numbers of one entry, as they are sent.
+    const LEN: usize = 5;
+
+    /// What the entry is multiplied by.
+    fn factor(&self, entry: usize, rescale: f64) -> Result<f64> {
+        let squares = |[sum, squares]: [f64; 2]| squares - sum * sum / self.count as f64;
+        let guided = squares(self.guided);
+        // What is left of a constant by rounding is not a spread. (NaN passes: it is the model's, and stays visible.)
+        if self.count < 2 || guided <= 1e-12 * self.guided[1] {
+            return Err(Error::Constant {
+                entry,
+                count: self.count,
+            });
+        }
+        // Both have the same count, so that Bessel's n − 1 cancels.
+        let ratio = (squares(self.conditional).max(0.0) / guided).sqrt();
+        Ok(rescale * ratio + (1.0 - rescale))
+    }
+}
+
+impl RescaleSums {
+    /// The sums of this part and another of the same images, added here.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the other has another batch.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        other.expect_batch("merge", self.entries.len())?;
+        for (mine, other) in self.entries.iter_mut().zip(&other.entries) {
+            mine.count += other.count;
+            for i in [0, 1] {
+                mine.conditional[i] += other.conditional[i];
+                mine.guided[i] += other.guided[i];
+            }
+        }
+        Ok(())
+    }
+
+    /// The sums of all ranks of a group, added in rank order: the same bits on every rank. One small `all_gather`,
+    /// 40 bytes a batch entry to each other rank.
+    ///
+    /// # Collective
+    /// Every rank of the group calls it. For several axes (ring, Ulysses), reduce over one and then over the other.
+    ///
+    /// # Errors
+    /// [`Error::Comm`].
+    pub fn all_reduced(&self, group: &Group) -> Result<Self> {
+        if group.world_size() == 1 {
+            return Ok(self.clone());
+        }
+        let mine = self.to_tensor()?;
+        let expected = vec![Spec::of(&mine); group.world_size()];
+        let all = group.all_gather(&mine, &expected)?;
+        let mut parts = all.iter().map(Self::from_tensor);
+        // A group has at least one rank.
+        let mut total = parts.next().unwrap_or_else(|| self.clone());
+        for part in parts {
+            total.merge(&part)?;
+        }
+        Ok(total)
+    }
+
+    fn expect_batch(&self, op: &'static str, batch: usize) -> Result<()> {
+        if self.entries.len() == batch {
+            return Ok(());
+        }
+        Err(Error::Shape {
+            op,
+            expected: format!("sums of {batch} batch entries"),
+            got: self.entries.len().to_string(),
+        })
+    }
+
+    /// The bits of all numbers, four elements each: groups carry no f64, and in f32 Σx² − (Σx)²/n would be lost.
+    fn to_tensor(&self) -> Result<Tensor> {
+        let numbers = self.entries.iter().flat_map(|entry| {
+            let [c, g] = [entry.conditional, entry.guided].map(|sums| sums.map(f64::to_bits));
+            [entry.count, c[0], c[1], g[0], g[1]]
+        });
+        let quarters =
+            |bits: u64| [0, 16, 32, 48].map(|shift| bf16::from_bits((bits >> shift) as u16));
+        let elements: Vec<bf16> = numbers.flat_map(quarters).collect();
+        let shape = [self.entries.len(), 4 * EntrySums::LEN];
+        Ok(Tensor::from_slice(&elements, shape)?)
+    }
+
+    fn from_tensor(tensor: &Tensor) -> Self {
+        let elements = tensor.as_slice::<bf16>().unwrap_or_default();
+        let bits = |quarters: &[bf16]| {
+            let shifted = |(i, quarter): (usize, &bf16)| u64::from(quarter.to_bits()) << (16 * i);
+            quarters.iter().enumerate().map(shifted).sum::<u64>()
+        };
+        let numbers: Vec<u64> = elements.chunks_exact(4).map(bits).collect();
+        let entry = |n: &[u64]| EntrySums {
+            count: n[0],
+            conditional: [n[1], n[2]].map(f64::from_bits),
+            guided: [n[3], n[4]].map(f64::from_bits),
+        };
+        Self {
+            entries: numbers.chunks_exact(EntrySums::LEN).map(entry).collect(),
+        }
+    }
+}
+
+/// Σx and Σx², in an order that depends on the length alone. Eight running sums let the compiler use vectors.
+fn sums(values: &[f32]) -> [f64; 2] {
+    let mut lanes = [[0f64; 8]; 2];
+    let chunks = values.chunks_exact(8);
+    let rest = chunks.remainder();
+    let mut add = |lane: usize, x: f32| {
+        let x = f64::from(x);
+        lanes[0][lane] += x;
+        lanes[1][lane] += x * x;
+    };
+    for chunk in chunks {
+        for (lane, x) in chunk.iter().enumerate() {
+            add(lane, *x);
+        }
+    }
+    for (lane, x) in rest.iter().enumerate() {
+        add(lane, *x);
+    }
+    lanes.map(|lanes| lanes.iter().sum())
+}
