@@ -1,9 +1,10 @@
-//! PipeFusion on whole models: against an independent simulation of the algorithm, under every hybrid, with random delays,
-//! and what each rank reads and holds.
+//! PipeFusion on whole models: against an independent simulation of the algorithm, under every hybrid, with guidance over two ranks, with
+//! random delays, and what each rank reads and holds.
 
 mod delays;
 mod engine;
 mod exact;
+mod guidance;
 mod hybrids;
 mod loading;
 mod memory;

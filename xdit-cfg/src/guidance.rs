@@ -57,7 +57,7 @@ impl Guidance {
     pub fn branches(&self, scales: &Scales) -> &'static [Branch] {
         let all = scales.branches();
         match &self.pair {
-            Some(pair) if all.len() > 1 => part(all, pair.rank()),
+            Some(pair) if all.len() > 1 => Branch::of_rank(all, 2, pair.rank()),
             _ => all,
         }
     }
@@ -144,7 +144,7 @@ impl Guidance {
                 joint
             }
         };
-        let counts = [0, 1].map(|rank| part(all, rank).len());
+        let counts = [0, 1].map(|rank| Branch::of_rank(all, 2, rank).len());
         let expected = counts.map(|count| {
             let mut shape = first.shape().to_vec();
             shape[0] = batch * count;
@@ -160,12 +160,6 @@ impl Guidance {
             .map(|branch| Ok(branch?.on(first.device())))
             .collect()
     }
-}
-
-/// The branches of one rank of two: the conditional one, or the others.
-fn part(all: &'static [Branch], rank: usize) -> &'static [Branch] {
-    let (first, others) = all.split_at(1);
-    if rank == 0 { first } else { others }
 }
 
 fn check_predictions(branches: &'static [Branch], predictions: &[Tensor]) -> Result<()> {

@@ -17,8 +17,26 @@ pub enum Branch {
 }
 
 impl Branch {
-    pub(crate) const ALL: &'static [Self] =
-        &[Self::Conditional, Self::Unconditional, Self::SkipLayers];
+    /// In order.
+    pub const ALL: &'static [Self] = &[Self::Conditional, Self::Unconditional, Self::SkipLayers];
+
+    /// Those of `all` that one of `degree` ranks computes: the conditional one is the first rank's, the others the second's.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_cfg::Branch;
+    /// assert_eq!(Branch::of_rank(Branch::ALL, 2, 1), [Branch::Unconditional, Branch::SkipLayers]);
+    /// assert_eq!(Branch::of_rank(Branch::ALL, 1, 0), Branch::ALL);
+    /// ```
+    pub fn of_rank(all: &'static [Self], degree: usize, rank: usize) -> &'static [Self] {
+        match (all, degree) {
+            ([_, _, ..], 2) => {
+                let (first, others) = all.split_at(1);
+                if rank == 0 { first } else { others }
+            }
+            _ => all,
+        }
+    }
 
     /// Its place in the order of branches, for arrays of prompts or attention states.
     ///

@@ -6,6 +6,7 @@
 mod bands;
 mod layout;
 
+use xdit_cfg::Guidance;
 use xdit_comm::{Axis, Degrees, DeviceMesh, Group, ReduceOp, Spec, Stats};
 use xdit_kernels::attention::{Attention, Flash};
 use xdit_kernels::{Tensor, View};
@@ -30,7 +31,7 @@ struct Ranks {
     /// The ranks that make the same pictures: those of one place on the data axis. The first is the one that speaks for
     /// them: of the last stage, where the latents are stepped.
     replica: Group,
-    /// The ranks of one stage, which have rows each: ulysses + U · ring.
+    /// The ranks of one stage of one branch, which have rows each: ulysses + U · ring.
     sequence: Group,
     plan: SequencePlan,
 }
@@ -48,8 +49,9 @@ impl Team {
     pub(crate) fn join(world: &Group, degrees: Degrees) -> Result<Self> {
         let mesh = DeviceMesh::new(world, degrees)?;
         let rows = degrees.ring * degrees.ulysses;
-        let (stage, row) = (mesh.coord(Axis::Pipe), world.rank() % rows);
-        let order = (stage + 1) % degrees.pipe * rows + row;
+        let (branch, stage) = (mesh.coord(Axis::Cfg), mesh.coord(Axis::Pipe));
+        let row = world.rank() % rows;
+        let order = (branch * degrees.pipe + (stage + 1) % degrees.pipe) * rows + row;
         let replica = world.split(mesh.coord(Axis::Data), order)?;
         let sequence = world.split(world.rank() / rows, row)?;
         let plan = xdit_usp::plan(&mesh, Order::Contiguous);
@@ -71,6 +73,11 @@ impl Team {
     /// Which stage this rank is.
     pub(crate) fn stage(&self) -> usize {
         self.coord(Axis::Pipe)
+    }
+
+    /// Which of the ranks that share out guidance's branches this is.
+    pub(crate) fn branch(&self) -> usize {
+        self.coord(Axis::Cfg)
     }
 
     fn coord(&self, axis: Axis) -> usize {
@@ -143,6 +150,12 @@ impl Team {
                 Some(world.split(usize::from(draws), world.rank())?)
             }
         })
+    }
+
+    /// Guidance over the ranks that have a branch each, or over this one, which has all.
+    pub(crate) fn guidance(&self) -> Result<Guidance> {
+        let pair = self.ranks.as_ref().map(|ranks| ranks.mesh.group(Axis::Cfg));
+        Ok(Guidance::new(pair.cloned())?)
     }
 
     /// The denoising loop over this rank's replica; `deciders` decide together about `max_drift`, the replica otherwise.

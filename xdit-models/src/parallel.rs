@@ -29,7 +29,8 @@ const MOST_RANKS: usize = 1024;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Parallel {
-    /// Ranks on each axis of the mesh. `data` replicas share out the images; `ring` × `ulysses` ranks share each image.
+    /// Ranks on each axis of the mesh. `data` replicas share out the images; `cfg` ranks guidance's branches, `pipe` stages the
+    /// blocks, `ring` × `ulysses` ranks the tokens of each.
     pub degrees: Degrees,
     /// What the ranks are.
     pub backend: RankBackend,
@@ -151,8 +152,7 @@ impl Parallel {
     /// Whether a pipeline can be spread so; [`Pipeline::parallel`](crate::Pipeline::parallel) asks too.
     ///
     /// # Errors
-    /// [`Error::Comm`] for degrees that no world has, [`Error::InvalidRequest`] for axes that this version does not
-    /// spread a model over.
+    /// [`Error::Comm`] for degrees that no world has, [`Error::InvalidRequest`] for a limit of drift that is none.
     pub fn check(&self) -> Result<()> {
         let degrees = self.degrees;
         let world = match &self.backend {
@@ -165,13 +165,6 @@ impl Parallel {
             ))));
         }
         degrees.check(world)?;
-        if degrees.cfg != 1 {
-            return Err(Error::invalid(
-                "cfg_degree",
-                degrees.cfg,
-                "1 in this version",
-            ));
-        }
         match self.pipefusion.max_drift {
             Some(drift) if drift.is_nan() || drift < 0.0 => {
                 Err(Error::invalid("max_drift", drift, "a number from 0 up"))
@@ -350,10 +343,10 @@ mod tests {
         });
         assert!(many.contains("at most 1024"), "{many}");
         let cfg = plan(Degrees {
-            cfg: 2,
+            cfg: 3,
             ..Degrees::default()
         });
-        assert!(cfg.contains("cfg_degree"), "{cfg}");
+        assert!(cfg.contains("cfg at most 2"), "{cfg}");
         let drift = two_by_two().pipefusion(PipeFusion::default().max_drift(f32::NAN));
         assert!(drift.check().unwrap_err().to_string().contains("max_drift"));
         assert!(two_by_two().check().is_ok());

@@ -2,7 +2,7 @@
 
 use crate::links::{Inbox, Links};
 use crate::watch::Watch;
-use crate::{Error, Kept, Part, Schedule, Turn};
+use crate::{Error, Kept, Schedule, Turn};
 use xdit_comm::{Group, Spec};
 use xdit_kernels::Tensor;
 
@@ -13,9 +13,9 @@ pub trait Stage {
     /// What goes wrong in it.
     type Error: From<Error>;
 
-    /// What the stage before hands to this one with `part`, in order. Every rank can tell it from the plan, so that no size
+    /// What the stage before hands to this one in a turn, in order. Every rank can tell it from the plan, so that no size
     /// is ever sent.
-    fn carried(&self, part: Part) -> Vec<Spec>;
+    fn carried(&self, turn: Turn) -> Vec<Spec>;
 
     /// Latents to hidden states; on the first stage.
     ///

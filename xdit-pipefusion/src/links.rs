@@ -48,7 +48,7 @@ impl<'a> Links<'a> {
                 .patches(latents.len())
                 .map(|p| Spec::of(&latents[p]))
                 .collect(),
-            (false, _) => stage.carried(turn.part),
+            (false, _) => stage.carried(turn),
         };
         Ok(specs
             .into_iter()

@@ -14,6 +14,7 @@ mod watch;
 use std::fmt::Debug;
 use std::ops::Range;
 
+use xdit_cfg::{Branch, GuidancePlan};
 use xdit_kernels::attention::{Attention, Segment};
 use xdit_kernels::{DType, Tensor};
 
@@ -55,6 +56,25 @@ pub(crate) trait DitShape: Debug {
     fn block_flops(&self, block: usize, text: usize, image: usize) -> f64;
     /// FLOPs of a step before the first block, and after the last.
     fn end_flops(&self, image: usize) -> [f64; 2];
+}
+
+/// What guides a call, of which scales and for which branches.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Guide {
+    /// For models that read the guidance scale.
+    pub(crate) embedded: f32,
+    /// Classifier-free guidance; a scale of 1 where there is none.
+    pub(crate) plan: GuidancePlan,
+    /// Blocks that the branch of skip-layer guidance leaves out.
+    pub(crate) skipped: Vec<usize>,
+}
+
+impl Guide {
+    /// The branches that any of `steps` steps wants.
+    pub(crate) fn branches(&self, steps: usize) -> &'static [Branch] {
+        let all = (0..steps.max(1)).map(|step| self.plan.scales(step, steps).branches());
+        all.max_by_key(|branches| branches.len()).unwrap_or(&[])
+    }
 }
 
 /// A step as the model is told of it.
@@ -111,10 +131,11 @@ pub(crate) trait Dit: Debug + Send + Sync {
         image: &[(usize, Segment)],
     ) -> Result<Self::Places>;
 
-    /// The modulation of these blocks, and of what comes after the last.
+    /// The modulation of these blocks without those that are skipped, and of what comes after the last.
     fn modulation(
         &self,
         blocks: Range<usize>,
+        skipped: &[usize],
         moment: Moment,
         text: &Self::Text,
         observer: &mut dyn Observer,
@@ -129,12 +150,11 @@ pub(crate) trait Dit: Debug + Send + Sync {
         observer: &mut dyn Observer,
     ) -> Result<Tensor>;
 
-    /// The stream after these blocks, without those among them that are skipped. `attention` has an entry for each
+    /// The stream after these blocks, without those that their modulation was made without. `attention` has an entry for each
     /// attention of each block, in order.
     fn run_blocks(
         &self,
         blocks: Range<usize>,
-        skipped: &[usize],
         stream_blc: Tensor,
         at: (&Self::Modulation, &Self::Places),
         attention: &mut [Box<dyn Attention>],

@@ -2,7 +2,7 @@
 
 use xdit_kernels::DType;
 
-use super::DitShape;
+use super::{DitShape, Guide};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::request::{Defaults, Request};
@@ -42,8 +42,7 @@ pub(crate) struct Plan {
     pub(crate) steps: usize,
     /// Noise levels before the scheduler shifts them, where they are not the scheduler's own.
     pub(crate) sigmas: Option<Vec<f64>>,
-    pub(crate) guidance_scale: f32,
-    pub(crate) true_cfg_scale: f32,
+    pub(crate) guide: Guide,
     /// Whether large images are decoded in tiles.
     pub(crate) vae_tiling: bool,
     /// Images that replicas in this process decode at the same time.
@@ -57,6 +56,7 @@ impl Plan {
         request: &Request,
         defaults: &Defaults,
         rules: Rules,
+        guide: Guide,
         vae: &VaeConfig,
     ) -> Result<Self> {
         check_prompts(request)?;
@@ -133,8 +133,7 @@ impl Plan {
             sequence_length,
             steps,
             sigmas,
-            guidance_scale: guidance_scale as f32,
-            true_cfg_scale: request.true_cfg_scale as f32,
+            guide,
             vae_tiling: request.vae_tiling,
             decoded_at_once: 1,
             warnings,
@@ -280,6 +279,7 @@ mod tests {
     use super::*;
     use crate::config::ConfigFile;
     use crate::flux::{FluxConfig, RULES};
+    use xdit_cfg::GuidancePlan;
 
     fn plan(request: &Request) -> Result<Plan> {
         let config = |json: &str| ConfigFile::parse("config.json", json.as_bytes()).unwrap();
@@ -297,7 +297,18 @@ mod tests {
             guidance_scale: 3.5,
             max_sequence_length: 512,
         };
-        Plan::new(request, &defaults, RULES, &VaeConfig::read(&config(&vae))?)
+        let guide = Guide {
+            embedded: 3.5,
+            plan: GuidancePlan::default(),
+            skipped: Vec::new(),
+        };
+        Plan::new(
+            request,
+            &defaults,
+            RULES,
+            guide,
+            &VaeConfig::read(&config(&vae))?,
+        )
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use xdit_kernels::{DType, Tensor};
 
-use super::{DitShape, Plan, Rules, Spread};
+use super::{DitShape, Guide, Plan, Rules, Spread};
 use crate::error::{Error, Result};
 use crate::noise::{Generator, randn_tensor};
 use crate::parallel::Parallel;
@@ -21,21 +21,22 @@ pub(crate) struct Planned<'a> {
 }
 
 impl Planned<'_> {
-    /// What a request asks of these ranks, checked; `branches` prompts for each image.
+    /// What a request asks of these ranks, checked.
     pub(crate) fn plan(
         &self,
         request: &Request,
-        branches: usize,
+        guide: Guide,
         parallel: &Parallel,
         dtype: DType,
         memory_limit: Option<u64>,
     ) -> Result<(Plan, Spread)> {
-        let mut plan = Plan::new(request, self.defaults, self.rules, self.vae)?;
+        let mut plan = Plan::new(request, self.defaults, self.rules, guide, self.vae)?;
+        plan.guide.plan.check(parallel.degrees.cfg)?;
         if parallel.shares_decode() {
             plan.decode_in_bands();
         }
         plan.decoded_at_once = parallel.replicas_here().min(plan.images);
-        let spread = Spread::new(&plan, parallel, self.shape, dtype, branches)?;
+        let spread = Spread::new(&plan, parallel, self.shape, dtype)?;
         let kept = spread.kept_bytes(&plan, self.shape) / parallel.processes() as u64;
         plan.check_memory(dtype, self.shape, self.vae, kept, memory_limit)?;
         Ok((plan, spread))

@@ -2,6 +2,7 @@
 //!
 //! Each rank has rows of its own of text and image, and blocks of its own. Shapes: b images, l tokens, c channels.
 
+use xdit_cfg::Branch;
 use xdit_comm::{Group, Shard, Spec};
 use xdit_kernels::{DType, Device, Tensor};
 use xdit_pipefusion::{Kept, Part, Report};
@@ -9,7 +10,7 @@ use xdit_pipefusion::{Kept, Part, Report};
 use super::plan::Plan;
 use super::sampling::Sampling;
 use super::spread::Spread;
-use super::stage::{Branch, DitStage};
+use super::stage::{DitStage, Pass};
 use super::watch::Watch;
 use super::{Dit, Painter};
 use crate::compose::Team;
@@ -29,7 +30,7 @@ pub(super) struct Replica<'a, D: Dit> {
     pub(super) spread: &'a Spread,
     /// Which of the call's images.
     pub(super) images: Shard,
-    /// Their prompts, a branch after the other.
+    /// Their prompts, and the negative ones if those are needed.
     pub(super) text: Vec<D::Text>,
     /// Their noise, f32 `[b, l, c]`.
     pub(super) latents_blc: Tensor,
@@ -80,30 +81,37 @@ impl<D: Dit> Replica<'_, D> {
         let blocks = spread.stages.blocks(team.stage());
         let kept = Kept::default();
         let shape = transformer.shape();
-        let branches = self
-            .text
+        let guidance = team.guidance()?;
+        let own = spread.branches_of(team.branch());
+        let passes = Branch::ALL
             .iter()
-            .map(|text| {
+            .filter(|branch| own.contains(branch))
+            .map(|branch| {
+                // What leaves layers out reads the prompt itself.
+                let text = match branch {
+                    Branch::Unconditional => &self.text[1],
+                    _ => &self.text[0],
+                };
                 let attentions = blocks.clone().map(|block| shape.attentions(block));
                 let count_of = |[joint, image]: [usize; 2]| joint + image;
                 let nests = attentions.flat_map(|each| 0..count_of(each));
                 let nests = nests.map(|_| team.attention(count, &kept));
                 let text = D::with_rows(text, Some(&|whole| layout.shard_text(whole)))?;
-                Ok(Branch::new(text, nests.collect::<Result<_>>()?))
+                Ok(Pass::new(*branch, text, nests.collect::<Result<_>>()?))
             })
             .collect::<Result<_>>()?;
         let mut stage = DitStage {
             transformer,
             blocks: blocks.clone(),
             layout: &layout,
-            branches,
+            passes,
             places: parts
                 .map(|part| D::part(&places, layout.text(part), &layout.image(part)))
                 .collect::<Result<_>>()?,
             images: self.images.len,
             timesteps,
-            guidance_scale: plan.guidance_scale,
-            true_cfg_scale: plan.true_cfg_scale,
+            guide: &plan.guide,
+            guidance,
             watch: &watch,
         };
         let channels = shape.token_channels();

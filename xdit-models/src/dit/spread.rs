@@ -1,5 +1,6 @@
 //! How a checked call is spread over time and stages.
 
+use xdit_cfg::Branch;
 use xdit_comm::{Axis, Degrees, Shard};
 use xdit_kernels::DType;
 use xdit_pipefusion::{Part, PatchPlan, Schedule, StagePlan, StepTraffic};
@@ -20,8 +21,8 @@ pub(crate) struct Spread {
     pub(crate) max_drift: Option<f32>,
     degrees: Degrees,
     dtype: DType,
-    /// Prompts of each image: two with a negative one.
-    branches: usize,
+    /// Guidance's, in the step that wants the most.
+    branches: &'static [Branch],
 }
 
 impl Spread {
@@ -30,7 +31,6 @@ impl Spread {
         parallel: &Parallel,
         shape: &dyn DitShape,
         dtype: DType,
-        branches: usize,
     ) -> Result<Self> {
         let (options, degrees) = (&parallel.pipefusion, parallel.degrees);
         let blocks = shape.block_count();
@@ -49,6 +49,11 @@ impl Spread {
                 StagePlan::balanced(&bytes, degrees.pipe)?
             }
         };
+        // A branch that comes in later starts with a whole step, as all do.
+        let branches = plan.guide.branches(plan.steps);
+        let wants = |step: usize| plan.guide.plan.scales(step, plan.steps).branches().len();
+        let settled = (0..plan.steps).find(|step| wants(*step) == branches.len());
+        let settled = settled.map_or(0, |step| step + 1);
         let [rows, columns] = plan.tokens;
         let patches = match options.patches {
             Some(count) => PatchPlan::new(rows, columns, count)?,
@@ -58,7 +63,7 @@ impl Spread {
             patches,
             schedule: Schedule {
                 steps: plan.steps,
-                warmup_steps: options.warmup_steps,
+                warmup_steps: options.warmup_steps.max(settled),
                 patches: patches.count(),
             },
             stages,
@@ -67,6 +72,11 @@ impl Spread {
             dtype,
             branches,
         })
+    }
+
+    /// The branches that one of the ranks on the cfg axis computes.
+    pub(crate) fn branches_of(&self, rank: usize) -> &'static [Branch] {
+        Branch::of_rank(self.branches, self.degrees.cfg, rank)
     }
 
     /// Bytes of keys and values that all ranks keep together.
@@ -118,7 +128,7 @@ impl Spread {
             head_dim,
             self.dtype.size(),
             Shard::of(plan.images, self.degrees.data, data).len,
-            self.branches,
+            self.branches_of(self.degrees.coord(rank, Axis::Cfg)).len(),
         ];
         factors
             .iter()
@@ -160,16 +170,20 @@ impl Spread {
     /// What one replica with the most images sends from stage to stage in a step, all ranks of a stage together.
     fn traffic(&self, step: usize, plan: &Plan, shape: &dyn DitShape) -> StepTraffic {
         let images = plan.images.div_ceil(self.degrees.data);
+        let scales = plan.guide.plan.scales(step, plan.steps);
+        let branches = scales.branches().len();
         let mut traffic = StepTraffic::new(
             &self.schedule.parts(step),
             &self.patches,
             plan.text_len,
-            images * self.branches * shape.hidden_size() * self.dtype.size(),
+            images * branches * shape.hidden_size() * self.dtype.size(),
             images * shape.token_channels() * DType::F32.size(),
         );
         let ranks = self.degrees.ring * self.degrees.ulysses;
-        traffic.forward.messages *= self.branches * ranks;
-        traffic.back.messages *= ranks;
+        traffic.forward.messages *= branches * ranks;
+        // Each branch's ranks step the latents.
+        traffic.back.messages *= self.degrees.cfg * ranks;
+        traffic.back.bytes *= self.degrees.cfg;
         traffic
     }
 }

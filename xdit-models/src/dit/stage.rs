@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
+use xdit_cfg::{Branch, Guidance};
 use xdit_comm::Spec;
+use xdit_kernels::Tensor;
 use xdit_kernels::attention::Attention;
-use xdit_kernels::{DType, Tensor};
 use xdit_pipefusion::{Part, Stage, Turn};
 
 use super::watch::Watch;
-use super::{Dit, Moment};
+use super::{Dit, Guide, Moment};
 use crate::compose::Layout;
 use crate::error::{Error, Result};
 use crate::observer::Observer;
@@ -18,19 +19,20 @@ pub(super) struct DitStage<'a, D: Dit> {
     pub(super) transformer: &'a D,
     pub(super) blocks: Range<usize>,
     pub(super) layout: &'a Layout,
-    /// A branch for each prompt of an image, the positive one first.
-    pub(super) branches: Vec<Branch<D>>,
+    /// This rank's passes.
+    pub(super) passes: Vec<Pass<D>>,
     /// Where this rank's rows stand: all, then those of each patch.
     pub(super) places: Vec<D::Places>,
     pub(super) images: usize,
     pub(super) timesteps: &'a [f32],
-    pub(super) guidance_scale: f32,
-    pub(super) true_cfg_scale: f32,
+    pub(super) guide: &'a Guide,
+    pub(super) guidance: Guidance,
     pub(super) watch: &'a Watch<'a>,
 }
 
-/// One pass a turn.
-pub(super) struct Branch<D: Dit> {
+/// A branch of guidance: one pass a turn, in the steps that want it.
+pub(super) struct Pass<D: Dit> {
+    pub(super) branch: Branch,
     /// This rank's rows.
     pub(super) text: D::Text,
     /// Those of each block.
@@ -39,9 +41,10 @@ pub(super) struct Branch<D: Dit> {
     modulation: Option<(usize, D::Modulation)>,
 }
 
-impl<D: Dit> Branch<D> {
-    pub(super) fn new(text: D::Text, attention: Vec<Box<dyn Attention>>) -> Self {
+impl<D: Dit> Pass<D> {
+    pub(super) fn new(branch: Branch, text: D::Text, attention: Vec<Box<dyn Attention>>) -> Self {
         Self {
+            branch,
             text,
             attention,
             modulation: None,
@@ -54,10 +57,13 @@ impl<D: Dit> DitStage<'_, D> {
     fn inside<T>(
         &self,
         turn: Turn,
-        branch: usize,
+        pass: usize,
         see: impl FnOnce(&mut dyn Observer) -> Result<T>,
     ) -> Result<T> {
-        match self.watch.sees_inside() && turn.step == 0 && branch == 0 {
+        match self.watch.sees_inside()
+            && turn.step == 0
+            && self.passes[pass].branch == Branch::Conditional
+        {
             true => self.watch.with(see),
             false => see(&mut ()),
         }
@@ -70,27 +76,41 @@ impl<D: Dit> DitStage<'_, D> {
         }
     }
 
+    /// The passes that a step wants, by number.
+    fn active(&self, step: usize) -> Vec<usize> {
+        let scales = self.guide.plan.scales(step, self.timesteps.len());
+        let branches = self.guidance.branches(&scales);
+        (0..self.passes.len())
+            .filter(|pass| branches.contains(&self.passes[*pass].branch))
+            .collect()
+    }
+
     /// The modulation of a step, made by its first turn.
-    fn modulate(&mut self, turn: Turn, branch: usize) -> Result<()> {
-        if matches!(self.branches[branch].modulation, Some((step, _)) if step == turn.step) {
+    fn modulate(&mut self, turn: Turn, pass: usize) -> Result<()> {
+        if matches!(self.passes[pass].modulation, Some((step, _)) if step == turn.step) {
             return Ok(());
         }
         let moment = Moment {
             timestep: self.timesteps[turn.step],
-            guidance_scale: self.guidance_scale,
+            guidance_scale: self.guide.embedded,
             images: self.images,
         };
-        let text = &self.branches[branch].text;
-        let made = self.inside(turn, branch, |observer| {
+        let Pass { branch, text, .. } = &self.passes[pass];
+        let skipped: &[usize] = match branch {
+            Branch::SkipLayers => &self.guide.skipped,
+            _ => &[],
+        };
+        let made = self.inside(turn, pass, |observer| {
+            let blocks = self.blocks.clone();
             self.transformer
-                .modulation(self.blocks.clone(), moment, text, observer)
+                .modulation(blocks, skipped, moment, text, observer)
         })?;
-        self.branches[branch].modulation = Some((turn.step, made));
+        self.passes[pass].modulation = Some((turn.step, made));
         Ok(())
     }
 
-    fn modulation(&self, branch: usize) -> Result<&D::Modulation> {
-        let made = self.branches[branch].modulation.as_ref();
+    fn modulation(&self, pass: usize) -> Result<&D::Modulation> {
+        let made = self.passes[pass].modulation.as_ref();
         made.map(|(_, modulation)| modulation).ok_or_else(|| {
             xdit_kernels::Error::shape("stage", "blocks before the projection", "none").into()
         })
@@ -100,12 +120,13 @@ impl<D: Dit> DitStage<'_, D> {
 impl<D: Dit> Stage for DitStage<'_, D> {
     type Error = Error;
 
-    fn carried(&self, part: Part) -> Vec<Spec> {
+    fn carried(&self, turn: Turn) -> Vec<Spec> {
+        let part = turn.part;
         let text = self.layout.text(part).map_or(0, |rows| rows.len);
         let rows = text + self.layout.image_rows(part);
         let c = self.transformer.shape().hidden_size();
         let spec = Spec::new([self.images, rows, c], self.transformer.dtype());
-        vec![spec; self.branches.len()]
+        vec![spec; self.active(turn.step).len()]
     }
 
     fn embed(&mut self, turn: Turn, latents: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -114,13 +135,14 @@ impl<D: Dit> Stage for DitStage<'_, D> {
             [one] => one.clone(),
             _ => Tensor::cat(&views, 1)?,
         };
-        (0..self.branches.len())
-            .map(|branch| {
+        self.active(turn.step)
+            .into_iter()
+            .map(|pass| {
                 let text = match turn.part.has_text() {
-                    true => self.branches[branch].text.clone(),
-                    false => D::with_rows(&self.branches[branch].text, None)?,
+                    true => self.passes[pass].text.clone(),
+                    false => D::with_rows(&self.passes[pass].text, None)?,
                 };
-                self.inside(turn, branch, |observer| {
+                self.inside(turn, pass, |observer| {
                     let places = self.places(turn.part);
                     self.transformer
                         .embed(&latents_blc, &text, places, observer)
@@ -130,48 +152,51 @@ impl<D: Dit> Stage for DitStage<'_, D> {
     }
 
     fn blocks(&mut self, turn: Turn, hidden: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        hidden
+        self.active(turn.step)
             .into_iter()
-            .enumerate()
-            .map(|(branch, stream_blc)| {
-                self.modulate(turn, branch)?;
-                let mut attention = std::mem::take(&mut self.branches[branch].attention);
-                let done = self.inside(turn, branch, |observer| {
+            .zip(hidden)
+            .map(|(pass, stream_blc)| {
+                self.modulate(turn, pass)?;
+                let mut attention = std::mem::take(&mut self.passes[pass].attention);
+                let done = self.inside(turn, pass, |observer| {
                     self.transformer.run_blocks(
                         self.blocks.clone(),
-                        &[],
                         stream_blc,
-                        (self.modulation(branch)?, self.places(turn.part)),
+                        (self.modulation(pass)?, self.places(turn.part)),
                         &mut attention,
                         observer,
                     )
                 });
-                self.branches[branch].attention = attention;
+                self.passes[pass].attention = attention;
                 done
             })
             .collect()
     }
 
     fn project(&mut self, turn: Turn, hidden: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        let predictions = hidden
+        let active = self.active(turn.step);
+        let predictions = active
             .iter()
-            .enumerate()
-            .map(|(branch, stream_blc)| {
-                self.inside(turn, branch, |observer| {
-                    let at = (self.modulation(branch)?, self.places(turn.part));
+            .zip(&hidden)
+            .map(|(pass, stream_blc)| {
+                self.inside(turn, *pass, |observer| {
+                    let at = (self.modulation(*pass)?, self.places(turn.part));
                     self.transformer.project(stream_blc, at, observer)
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        let combined = match <[Tensor; 2]>::try_from(predictions) {
-            Err(mut one) => one.swap_remove(0),
-            Ok([cond, uncond]) => {
-                let guided = guide(&cond, &uncond, self.true_cfg_scale)?;
-                self.watch.predicted("noise_pred_cond", cond);
-                self.watch.predicted("noise_pred_uncond", uncond);
-                guided
+        let scales = self.guide.plan.scales(turn.step, self.timesteps.len());
+        if scales.branches().len() > 1 {
+            for (pass, prediction) in active.iter().zip(&predictions) {
+                let name = match self.passes[*pass].branch {
+                    Branch::Conditional => "noise_pred_cond",
+                    Branch::Unconditional => "noise_pred_uncond",
+                    _ => "noise_pred_skip_layers",
+                };
+                self.watch.predicted(name, prediction.clone());
             }
-        };
+        }
+        let combined = self.guidance.combine(&scales, &predictions)?;
         self.watch.predicted("noise_pred", combined.clone());
         let mut start = 0;
         self.layout
@@ -183,16 +208,4 @@ impl<D: Dit> Stage for DitStage<'_, D> {
             })
             .collect()
     }
-}
-
-/// One prediction out of the branches': `uncond + scale · (cond - uncond)`.
-fn guide(cond: &Tensor, uncond: &Tensor, scale: f32) -> Result<Tensor> {
-    debug_assert_eq!(cond.dtype(), DType::F32);
-    let guided: Vec<f32> = cond
-        .to_f32_vec()
-        .iter()
-        .zip(uncond.to_f32_vec())
-        .map(|(cond, uncond)| uncond + scale * (cond - uncond))
-        .collect();
-    Ok(Tensor::from_slice(&guided, cond.shape())?.on(cond.device()))
 }

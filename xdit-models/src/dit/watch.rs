@@ -76,7 +76,12 @@ impl<'a> Watch<'a> {
         layout: &Layout,
     ) -> Result<Tensor> {
         let predictions = self.predictions.take();
-        for name in ["noise_pred_cond", "noise_pred_uncond", "noise_pred"] {
+        for name in [
+            "noise_pred_cond",
+            "noise_pred_uncond",
+            "noise_pred_skip_layers",
+            "noise_pred",
+        ] {
             let of_name = predictions.iter().filter(|(other, _)| *other == name);
             let parts: Vec<Tensor> = of_name.map(|(_, part)| part.clone()).collect();
             if !parts.is_empty() {

@@ -101,6 +101,7 @@ impl Dit for FluxTransformer {
     fn modulation(
         &self,
         blocks: Range<usize>,
+        _: &[usize],
         moment: Moment,
         text: &FluxText,
         observer: &mut dyn Observer,
@@ -127,7 +128,6 @@ impl Dit for FluxTransformer {
     fn run_blocks(
         &self,
         blocks: Range<usize>,
-        _: &[usize],
         stream_blc: Tensor,
         (modulation, rotary): (&Modulation, &RotaryTables),
         attention: &mut [Box<dyn Attention>],

@@ -2,12 +2,13 @@
 //!
 //! Shapes: b images, l tokens, c channels.
 
+use xdit_cfg::GuidancePlan;
 use xdit_kernels::DType;
 
 use super::components::Components;
 use super::configs::Configs;
 use super::latents;
-use crate::dit::{self, Call, Plan, Planned, Rules, Spread};
+use crate::dit::{self, Call, Guide, Plan, Planned, Rules, Spread};
 use crate::error::Result;
 use crate::observer::Observer;
 use crate::parallel::Parallel;
@@ -140,7 +141,20 @@ fn planned(
     parallel: &Parallel,
     options: &LoadOptions,
 ) -> Result<(Plan, Spread)> {
-    let branches = 1 + usize::from(request.branches()?.negative.is_some());
+    // Without a negative prompt there is no other branch, whatever the scale.
+    let scale = match request.branches()?.negative {
+        Some(_) => request.true_cfg_scale as f32,
+        None => 1.0,
+    };
+    let guide = Guide {
+        embedded: request.guidance_scale.unwrap_or(defaults.guidance_scale) as f32,
+        plan: GuidancePlan {
+            guidance_scale: scale,
+            guidance_rescale: 0.0,
+            skip_layers: None,
+        },
+        skipped: Vec::new(),
+    };
     let model = Planned {
         shape: &configs.flux,
         vae: &configs.vae,
@@ -148,7 +162,7 @@ fn planned(
         defaults,
     };
     let (dtype, limit) = (options.dtype, options.memory_limit);
-    let (plan, spread) = model.plan(request, branches, parallel, dtype, limit)?;
+    let (plan, spread) = model.plan(request, guide, parallel, dtype, limit)?;
     let tokens = plan.image_tokens();
     dit::given_latents(request, &[plan.images, tokens, configs.flux.in_channels])?;
     Ok((plan, spread))

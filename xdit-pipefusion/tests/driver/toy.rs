@@ -137,7 +137,8 @@ impl<'a> Toy<'a> {
 impl Stage for Toy<'_> {
     type Error = Failure;
 
-    fn carried(&self, part: Part) -> Vec<Spec> {
+    fn carried(&self, turn: Turn) -> Vec<Spec> {
+        let part = turn.part;
         let rows: usize = self.segments(part).iter().map(|segment| segment.len).sum();
         vec![Spec::new([1, rows, HIDDEN], DType::F32)]
     }

@@ -160,7 +160,8 @@ struct Busy<'a> {
 impl Stage for Busy<'_> {
     type Error = xdit_pipefusion::Error;
 
-    fn carried(&self, part: Part) -> Vec<Spec> {
+    fn carried(&self, turn: Turn) -> Vec<Spec> {
+        let part = turn.part;
         vec![Spec::new(
             [1, self.case.tokens(part), Case::HIDDEN / 4],
             DType::F32,
@@ -168,7 +169,7 @@ impl Stage for Busy<'_> {
     }
 
     fn embed(&mut self, turn: Turn, _latents: &[Tensor]) -> Result<Vec<Tensor>, Self::Error> {
-        let specs = self.carried(turn.part).into_iter();
+        let specs = self.carried(turn).into_iter();
         let made = specs.map(|spec| Tensor::zeros(spec.shape, spec.dtype, Device::cpu()));
         Ok(made.collect::<Result<_, _>>()?)
     }
