@@ -54,7 +54,11 @@ impl<const N: usize> Walk<N> {
     /// operations that treat each element alike.
     pub(crate) fn elements(shape: &[usize], strides: [&[usize]; N]) -> Self {
         let mut walk = Self::rows(shape, strides);
-        if walk.ndim > 0 && (0..N).all(|o| walk.strides[o][walk.ndim - 1] == walk.len) {
+        // Without rows there is nothing to join (and a dim may be 0).
+        if walk.rows > 0
+            && walk.ndim > 0
+            && (0..N).all(|o| walk.strides[o][walk.ndim - 1] == walk.len)
+        {
             walk.ndim -= 1;
             walk.rows /= walk.dims[walk.ndim];
             walk.len *= walk.dims[walk.ndim];

@@ -138,3 +138,13 @@ fn wrong_shapes_are_errors() {
     let mut out = TensorMut::zeros([1, 2, 4], DType::F32, Device::cpu()).unwrap();
     assert!(scale_into(&x, 2.0, out.view_mut()).is_err());
 }
+
+#[test]
+fn nothing_in_is_nothing_out() {
+    for shape in [[2, 0, 3], [0, 2, 3], [2, 3, 0]] {
+        let x = tensor(&shape, DType::F32, 0);
+        let sum = add_scaled(&x, &x, 2.0).unwrap();
+        assert_eq!(sum.shape(), shape);
+        assert_eq!(scale(&x, 2.0).unwrap().shape(), shape);
+    }
+}
