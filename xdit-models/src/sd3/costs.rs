@@ -79,3 +79,66 @@ pub(crate) fn end_flops(config: &Sd3Config, image: usize) -> [f64; 2] {
         2.0 * image * c * channels_out + 4.0 * c * c,
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ConfigFile;
+
+    fn config(json: &str) -> Sd3Config {
+        Sd3Config::read(&ConfigFile::parse("c", json.as_bytes()).unwrap()).unwrap()
+    }
+
+    fn medium() -> Sd3Config {
+        config(
+            r#"{"num_attention_heads": 24, "caption_projection_dim": 1536, "num_layers": 24, "qk_norm": "rms_norm",
+            "dual_attention_layers": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]}"#,
+        )
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_real_models() {
+        let large = r#"{"num_attention_heads": 38, "caption_projection_dim": 2432, "num_layers": 38,
+            "qk_norm": "rms_norm"}"#;
+        let first =
+            r#"{"num_attention_heads": 24, "caption_projection_dim": 1536, "num_layers": 24}"#;
+        // All parameters of the hub's files, and those of them that are biases and norms, which are f32 here.
+        for (config, parameters, vectors) in [
+            (config(first), 2_028_328_000, 1_102_912),
+            (medium(), 2_243_171_520, 1_250_496),
+            (config(large), 8_056_627_520, 2_777_408),
+        ] {
+            let all = 0..config.block_count();
+            assert_eq!(
+                stage_bytes(&config, all.clone(), DType::F32),
+                4 * parameters
+            );
+            let half = stage_bytes(&config, all, DType::BF16);
+            assert_eq!(half, 2 * parameters + 2 * vectors);
+        }
+    }
+
+    #[test]
+    fn stages_share_only_what_each_has() {
+        let config = medium();
+        let halves: u64 = [0..11, 11..24]
+            .into_iter()
+            .map(|blocks| stage_bytes(&config, blocks, DType::F32))
+            .sum();
+        let twice = halves - stage_bytes(&config, 0..24, DType::F32);
+        // Two layers of timestep and two of pooled text.
+        assert_eq!(twice, 4 * 1536 * (256 + 1536 + 2048 + 1536 + 4));
+    }
+
+    #[test]
+    fn dual_blocks_cost_more_and_the_last_less() {
+        let config = medium();
+        let flops = |block| block_flops(&config, block, 333, 4096);
+        assert!(flops(0) > flops(13) && flops(13) > flops(23));
+        let c = 1536.0 * 1536.0;
+        let own = 2.0 * (4096.0 * 4.0 + 3.0) * c + 4.0 * 4096.0 * 4096.0 * 1536.0;
+        assert!(((flops(0) - flops(13)) / own - 1.0).abs() <= 1e-9);
+        let read = 2.0 * (333.0 * 9.0 + 4.0) * c;
+        assert!(((flops(13) - flops(23)) / read - 1.0).abs() <= 1e-9);
+    }
+}

@@ -1,4 +1,4 @@
-//! Stable Diffusion 3 and 3.5: the transformer.
+//! Stable Diffusion 3 and 3.5: the transformer and what it reads of prompts.
 
 mod blocks;
 mod config;
@@ -9,10 +9,10 @@ mod embeddings;
 mod latents;
 #[allow(dead_code, reason = "read by the pipeline, which is not there yet")]
 mod passes;
-#[allow(dead_code, reason = "read by the pipeline, which is not there yet")]
 mod prompt;
 mod transformer;
 
 pub use config::Sd3Config;
 pub use embeddings::Sd3Positions;
+pub use prompt::PromptEmbeds;
 pub use transformer::{Sd3Input, Sd3Text, Sd3Transformer};

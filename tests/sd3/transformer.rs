@@ -1,0 +1,168 @@
+//! Every recorded step through the transformer, from the golden latents before it.
+
+use xdit_kernels::{DType, Device, Tensor};
+use xdit_models::layers::Packing;
+use xdit_models::sd3::{Sd3Config, Sd3Input, Sd3Positions, Sd3Transformer};
+use xdit_models::weights::Scope;
+
+use crate::golden::{Golden, Recorder};
+use crate::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM, cases, compare, source};
+
+fn load(pipeline: &str) -> Sd3Transformer {
+    let source = source(pipeline);
+    let config = Sd3Config::read(&source.config("transformer/config.json").unwrap()).unwrap();
+    let weights = source.open_weights("transformer", None).unwrap();
+    let packing = &mut Packing::new(DType::F32, Device::cpu());
+    let model = Sd3Transformer::load(&config, &Scope::root(&weights), packing).unwrap();
+    let unused = weights.unused();
+    assert!(unused.is_empty(), "nobody asked for {unused:?}");
+    model
+}
+
+/// `[b, c, h, w]` as tokens of 2×2 pixels that hold (row, column, channel).
+fn tokens(latents_bchw: &Tensor) -> Tensor {
+    let &[b, c, h, w] = latents_bchw.shape() else {
+        panic!("latents {latents_bchw:?}");
+    };
+    let view = latents_bchw
+        .view()
+        .reshape([b, c, h / 2, 2, w / 2, 2])
+        .unwrap();
+    let tokens = view
+        .permute(&[0, 2, 4, 3, 5, 1])
+        .unwrap()
+        .to_tensor()
+        .unwrap();
+    tokens.reshape([b, h * w / 4, 4 * c]).unwrap()
+}
+
+/// Tokens of rows `start..start + len` as latents of this shape.
+fn pixels(tokens_blc: &Tensor, start: usize, &[b, c, h, w]: &[usize; 4]) -> Tensor {
+    let rows = tokens_blc.narrow(0, start, b).unwrap();
+    let view = rows
+        .view()
+        .reshape([b, h / 2, w / 2, 2, 2, c])
+        .unwrap()
+        .permute(&[0, 5, 1, 3, 2, 4])
+        .unwrap();
+    view.to_tensor().unwrap().reshape([b, c, h, w]).unwrap()
+}
+
+/// `times` rows: those of `x`, or its only one again and again.
+fn rows(x: &Tensor, times: usize) -> Tensor {
+    if x.dim(0) == times {
+        return x.clone();
+    }
+    assert_eq!(x.dim(0), 1);
+    Tensor::cat(&vec![x.view(); times], 0).unwrap()
+}
+
+/// A case's text: unconditional rows, where there are any, before the conditional ones, as diffusers stacks them.
+fn text(golden: &Golden, name: &str, guided: bool) -> Tensor {
+    let positive = golden.tensor(name);
+    if !guided {
+        return positive;
+    }
+    let negative = rows(&golden.tensor(&format!("negative_{name}")), positive.dim(0));
+    Tensor::cat(&[negative.view(), positive.view()], 0).unwrap()
+}
+
+/// The recorded steps of one case: what is out of tolerance.
+fn check_case(model: &Sd3Transformer, case: &str, golden: &Golden) -> Vec<String> {
+    let names = golden.names();
+    let has = |name: &str| names.iter().any(|other| other == name);
+    let guided = has("negative_prompt_embeds");
+    let (_, timesteps) = golden.f32("timesteps");
+    let initial = golden.tensor("latents");
+    let shape: [usize; 4] = initial.shape().try_into().unwrap();
+    let [b, _, h, w] = shape;
+    let call = &golden.meta["call"];
+    let skipped: Vec<usize> = call["skip_guidance_layers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|layer| layer.as_u64().unwrap() as usize)
+        .collect();
+
+    let embeds = text(golden, "prompt_embeds", guided);
+    let pooled = text(golden, "pooled_prompt_embeds", guided);
+    let both = model.embed_text(&embeds, &pooled).unwrap();
+    let positive = [&embeds, &pooled].map(|x| x.narrow(0, x.dim(0) - b, b).unwrap());
+    let positive = model.embed_text(&positive[0], &positive[1]).unwrap();
+    let positions = Sd3Positions::new(model.config(), embeds.dim(1), h / 2, w / 2).unwrap();
+
+    let mut wrong = Vec::new();
+    for (step, timestep) in timesteps.iter().enumerate() {
+        let latents = match step {
+            0 => tokens(&initial),
+            _ => tokens(&golden.tensor(&format!("step.{}.latents", step - 1))),
+        };
+        let stacked = match guided {
+            true => Tensor::cat(&[latents.view(), latents.view()], 0).unwrap(),
+            false => latents.clone(),
+        };
+        let mut seen = Recorder::default();
+        let mut run = |latents: &Tensor, text, skip_layers: &[usize], seen: &mut Recorder| {
+            let input = Sd3Input {
+                latents,
+                text,
+                timestep: &vec![*timestep; latents.dim(0)],
+                positions: &positions,
+                skip_layers,
+            };
+            model.forward(&input, &mut model.attention(), seen).unwrap()
+        };
+        let prediction = run(&stacked, &both, &[], &mut seen);
+        let mut results = match guided {
+            true => vec![
+                ("noise_pred_uncond", pixels(&prediction, 0, &shape)),
+                ("noise_pred_cond", pixels(&prediction, b, &shape)),
+            ],
+            false => vec![("noise_pred", pixels(&prediction, 0, &shape))],
+        };
+        if has(&format!("step.{step}.noise_pred_skip_layers")) {
+            let prediction = run(&latents, &positive, &skipped, &mut Recorder::default());
+            results.push(("noise_pred_skip_layers", pixels(&prediction, 0, &shape)));
+        }
+        for (name, got) in results {
+            let name = format!("step.{step}.{name}");
+            wrong.extend(compare(case, golden, &name, &got));
+        }
+        let inside = names.iter().filter(|name| {
+            let prefixes = ["transformer.", "block."];
+            // Attention alone is fused with what follows it.
+            prefixes.iter().any(|p| name.starts_with(p)) && !name.contains(".0.attn")
+        });
+        for name in inside.filter(|_| step == 0) {
+            match seen.tensors.get(name) {
+                Some(got) => wrong.extend(compare(case, golden, name, got)),
+                None => wrong.push(format!("{case}: {name}: not shown")),
+            }
+        }
+    }
+    wrong
+}
+
+fn check(pipeline: &str) {
+    let model = load(pipeline);
+    let wrong: Vec<String> = cases(pipeline)
+        .iter()
+        .flat_map(|(case, golden)| check_case(&model, case, golden))
+        .collect();
+    assert!(wrong.is_empty(), "{pipeline}:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn transformer_of_sd3_medium_agrees_with_diffusers() {
+    check(SD3_MEDIUM);
+}
+
+#[test]
+fn transformer_of_sd35_medium_agrees_with_diffusers() {
+    check(SD35_MEDIUM);
+}
+
+#[test]
+fn transformer_of_sd35_large_agrees_with_diffusers() {
+    check(SD35_LARGE);
+}
