@@ -2,6 +2,7 @@
 //! real models.
 
 mod encoders;
+#[allow(dead_code, reason = "Flux's tests look at pixels as well")]
 #[path = "../flux/golden.rs"]
 mod golden;
 mod names;

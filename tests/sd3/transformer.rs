@@ -102,7 +102,7 @@ fn check_case(model: &Sd3Transformer, case: &str, golden: &Golden) -> Vec<String
             false => latents.clone(),
         };
         let mut seen = Recorder::default();
-        let mut run = |latents: &Tensor, text, skip_layers: &[usize], seen: &mut Recorder| {
+        let run = |latents: &Tensor, text, skip_layers: &[usize], seen: &mut Recorder| {
             let input = Sd3Input {
                 latents,
                 text,

@@ -10,6 +10,8 @@ mod latents;
 #[allow(dead_code, reason = "read by the pipeline, which is not there yet")]
 mod passes;
 mod prompt;
+#[cfg(test)]
+mod tests;
 mod transformer;
 
 pub use config::Sd3Config;
