@@ -80,6 +80,22 @@ def flux_blocks(dtype, image_tokens, text_tokens):
     return lambda: model(**args)[0]
 
 
+def sd3_blocks(dtype, image_tokens, text_tokens):
+    """Two blocks of SD3-medium's size, of which the last only reads the text, with their embedders and final layer."""
+    from diffusers import SD3Transformer2DModel
+
+    model = SD3Transformer2DModel(num_layers=2, num_attention_heads=24, caption_projection_dim=1536).to(dtype).eval()
+    side = int(image_tokens**0.5)
+    args = {
+        "hidden_states": torch.randn(1, 16, 2 * side, 2 * side, dtype=dtype),
+        "encoder_hidden_states": torch.randn(1, text_tokens, 4096, dtype=dtype),
+        "pooled_projections": torch.randn(1, 2048, dtype=dtype),
+        "timestep": torch.tensor([700.0], dtype=dtype),
+        "return_dict": False,
+    }
+    return lambda: model(**args)[0]
+
+
 def demo(dtype, root):
     """Denoise and decode of the demo image: prompt embeddings are made once, outside."""
     from diffusers import FluxPipeline
@@ -103,7 +119,7 @@ GEMMS = [(m, k, n) for m in (256, 1024) for k, n in ((256, 1024), (3072, 3072), 
 
 def suites(demo_root):
     """Suite name -> list of (label, Rust request, torch maker)."""
-    out = {name: [] for name in ("linear", "attention", "rows", "conv", "blocks", "demo")}
+    out = {name: [] for name in ("linear", "attention", "rows", "conv", "blocks", "sd3", "demo")}
     for name, dtype in DTYPES.items():
         for m, k, n in GEMMS:
             request = {"op": "linear", "dtype": name, "m": m, "k": k, "n": n}
@@ -145,6 +161,10 @@ def suites(demo_root):
         request = {"op": "flux_blocks", "dtype": name, "image_tokens": 1024, "text_tokens": 256}
         out["blocks"].append(
             ("Flux double + single block, 1024 + 256 tokens", request, lambda a=(dtype, 1024, 256): flux_blocks(*a))
+        )
+        request = {"op": "sd3_blocks", "dtype": name, "image_tokens": 1024, "text_tokens": 333}
+        out["sd3"].append(
+            ("SD3-medium, two blocks, 1024 + 333 tokens", request, lambda a=(dtype, 1024, 333): sd3_blocks(*a))
         )
         request = {"op": "demo", "dtype": name}
         out["demo"].append(("demo image, denoise + decode", request, lambda a=(dtype, demo_root): demo(*a)))

@@ -16,6 +16,7 @@ use xdit_models::{
     ConfigFile, LoadOptions, ModelSource, Pipeline, Request,
     flux::{FluxConfig, FluxInput, FluxTransformer, RotaryTables},
     layers::Packing,
+    sd3::{Sd3Config, Sd3Input, Sd3Positions, Sd3Transformer},
     weights::{Scope, WeightSource},
 };
 
@@ -136,6 +137,7 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
             dtype,
             degrees(request),
         )?,
+        Some("sd3_blocks") => sd3_blocks(size("image_tokens")?, size("text_tokens")?, dtype)?,
         Some("demo") if request["side"].is_u64() => {
             ranks::demo(size("side")?, dtype, degrees(request).unwrap_or_default())?
         }
@@ -231,5 +233,34 @@ fn flux_blocks(
             black_box(model.forward(&input, &mut model.attention(), &mut ())?);
             Ok(())
         }
+    }))
+}
+
+/// Two blocks of SD3-medium's size, of which the last only reads the text, with their embedders and final layer.
+fn sd3_blocks(image_tokens: usize, text_tokens: usize, dtype: DType) -> Result<Case, Failure> {
+    let config = br#"{"num_layers": 2, "num_attention_heads": 24, "caption_projection_dim": 1536}"#;
+    let config = Sd3Config::read(&ConfigFile::parse("config.json", config)?)?;
+    let hidden = config.hidden_size();
+    // The largest tensor is the position table.
+    let largest = config.pos_embed_max_size * config.pos_embed_max_size * hidden;
+    let weights = RandomWeights(scale(&random(&[largest], dtype)?, 0.02)?);
+    let mut packing = Packing::new(dtype, Device::cpu());
+    let model = Sd3Transformer::load(&config, &Scope::root(&weights), &mut packing)?;
+    let prompt = random(&[1, text_tokens, config.joint_attention_dim], dtype)?;
+    let pooled = random(&[1, config.pooled_projection_dim], dtype)?;
+    let text = model.embed_text(&prompt, &pooled)?;
+    let side = image_tokens.isqrt();
+    let positions = Sd3Positions::new(&config, text_tokens, side, side)?;
+    let latents = random(&[1, side * side, config.token_channels()[0]], DType::F32)?;
+    Ok(Box::new(move || {
+        let input = Sd3Input {
+            latents: &latents,
+            text: &text,
+            timestep: &[700.0],
+            positions: &positions,
+            skip_layers: &[],
+        };
+        black_box(model.forward(&input, &mut model.attention(), &mut ())?);
+        Ok(())
     }))
 }

@@ -154,7 +154,7 @@ def main():
 
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
     print(f"{time.strftime('%Y-%m-%d')}, {cpu}, {os.cpu_count()} cores, {args.threads} threads a side")
-    names = ["linear", "attention", "rows", "conv", "blocks", "demo", "process", "ranks"] if "all" in args.suite else args.suite
+    names = ["linear", "attention", "rows", "conv", "blocks", "sd3", "demo", "process", "ranks"] if "all" in args.suite else args.suite
     if "process" in names:
         process(args)
         names = [n for n in names if n != "process"]
