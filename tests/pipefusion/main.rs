@@ -8,4 +8,5 @@ mod guidance;
 mod hybrids;
 mod loading;
 mod memory;
+mod sd3;
 mod simulation;

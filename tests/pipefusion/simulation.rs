@@ -24,6 +24,8 @@ struct Layer {
     v: Vec<f32>,
     /// Which tokens this pass computes.
     fresh: Rc<RefCell<Vec<bool>>>,
+    /// Tokens of text that this attention does not see.
+    unseen: usize,
 }
 
 impl Attention for Layer {
@@ -36,9 +38,7 @@ impl Attention for Layer {
         self.k.resize(k.len(), 0.0);
         self.v.resize(v.len(), 0.0);
         let row = heads * d;
-        for (token, _) in self
-            .fresh
-            .borrow()
+        for (token, _) in self.fresh.borrow()[self.unseen..]
             .iter()
             .enumerate()
             .filter(|(_, fresh)| **fresh)
@@ -79,24 +79,68 @@ impl Attention for Layer {
     }
 }
 
-/// What the engine starts from, and the model alone.
-pub(crate) struct Simulation {
+/// A whole model, told nothing of patches.
+pub(crate) trait Whole {
+    /// For each attention whether it is over the image alone.
+    fn attentions(&self) -> Vec<bool>;
+
+    /// The prediction for all tokens of latents, of the prompt or of the negative one.
+    fn predict(
+        &self,
+        negative: bool,
+        latents: &Tensor,
+        timestep: f32,
+        attention: &mut [Box<dyn Attention>],
+    ) -> Vec<f32>;
+}
+
+/// Flux with its prompts, the positive one first.
+struct Flux {
     model: FluxTransformer,
-    /// Embeddings of each branch, the positive one first.
     texts: Vec<FluxText>,
-    noise: Vec<f32>,
-    timesteps: Vec<f32>,
-    sigmas: Vec<f32>,
     rotary: RotaryTables,
+}
+
+impl Whole for Flux {
+    fn attentions(&self) -> Vec<bool> {
+        vec![false; self.model.block_count()]
+    }
+
+    fn predict(
+        &self,
+        negative: bool,
+        latents: &Tensor,
+        timestep: f32,
+        attention: &mut [Box<dyn Attention>],
+    ) -> Vec<f32> {
+        let input = FluxInput {
+            latents,
+            text: &self.texts[usize::from(negative)],
+            timestep: &[timestep / 1000.0],
+            guidance: Some(&[3.5]),
+            rotary: &self.rotary,
+        };
+        let prediction = self.model.forward(&input, attention, &mut ());
+        prediction.unwrap().to_f32_vec()
+    }
+}
+
+/// What the engine starts from, and the model alone.
+pub(crate) struct Simulation<M> {
+    pub(crate) model: M,
+    /// Tokens `[tokens, channels]`.
+    pub(crate) noise: Vec<f32>,
+    pub(crate) timesteps: Vec<f32>,
+    pub(crate) sigmas: Vec<f32>,
     /// Rows, columns, text tokens.
-    sizes: [usize; 3],
-    guidance: f32,
-    true_cfg: f32,
+    pub(crate) sizes: [usize; 3],
+    /// Of the two predictions; 1 for one.
+    pub(crate) guidance: f32,
 }
 
 /// Keeps some of what a serial run shows.
 #[derive(Default)]
-struct Seen(Vec<(String, Tensor)>);
+pub(crate) struct Seen(Vec<(String, Tensor)>);
 
 impl Observer for Seen {
     fn wants_tensors(&self) -> bool {
@@ -116,7 +160,7 @@ impl Observer for Seen {
 }
 
 impl Seen {
-    fn get(&self, name: &str) -> Option<&Tensor> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Tensor> {
         self.0
             .iter()
             .find(|(other, _)| other == name)
@@ -124,42 +168,42 @@ impl Seen {
     }
 }
 
-impl Simulation {
+impl Simulation<Flux> {
     /// Of the request in [`request`], or one like it.
-    pub(crate) fn new(pipeline: &str, request: &Request, true_cfg: f32) -> Self {
+    fn new(pipeline: &str, request: &Request, guidance: f32) -> Self {
         let mut seen = Seen::default();
-        golden(pipeline)
-            .generate(request, &mut seen)
-            .expect("a serial run");
+        let serial = golden(pipeline).generate(request, &mut seen);
+        serial.expect("a serial run");
         let source = source(pipeline);
         let config = FluxConfig::read(&source.config("transformer/config.json").unwrap()).unwrap();
         let weights = source.open_weights("transformer", None).unwrap();
         let packing = &mut Packing::new(xdit_kernels::DType::F32, xdit_kernels::Device::cpu());
         let model = FluxTransformer::load(&config, &Scope::root(&weights), packing).unwrap();
-        let texts: Vec<FluxText> = ["", "negative_"]
-            .iter()
-            .filter_map(|prefix| {
-                let embeds = seen.get(&format!("{prefix}prompt_embeds"))?;
-                let pooled = seen.get(&format!("{prefix}pooled_prompt_embeds"))?;
-                Some(model.embed_text(embeds, pooled).unwrap())
-            })
-            .collect();
+        let texts = ["", "negative_"].iter().filter_map(|prefix| {
+            let embeds = seen.get(&format!("{prefix}prompt_embeds"))?;
+            let pooled = seen.get(&format!("{prefix}pooled_prompt_embeds"))?;
+            Some(model.embed_text(embeds, pooled).unwrap())
+        });
+        let texts = texts.collect();
         let values = |name: &str| seen.get(name).expect("shown").to_f32_vec();
         let sizes = [9, 5, 13];
+        let rotary = RotaryTables::new(&config.axes_dims_rope, sizes[2], sizes[0], sizes[1]);
         Self {
-            texts,
             noise: values("latents"),
             timesteps: values("timesteps"),
             sigmas: values("sigmas"),
-            rotary: RotaryTables::new(&config.axes_dims_rope, sizes[2], sizes[0], sizes[1])
-                .unwrap(),
             sizes,
-            guidance: 3.5,
-            true_cfg,
-            model,
+            guidance,
+            model: Flux {
+                rotary: rotary.unwrap(),
+                texts,
+                model,
+            },
         }
     }
+}
 
+impl<M: Whole> Simulation<M> {
     /// Rows of each patch: the first ones have one more where they are not even.
     fn patch_rows(&self, patches: usize) -> Vec<usize> {
         let rows = self.sizes[0];
@@ -173,17 +217,18 @@ impl Simulation {
         let [rows, columns, text_len] = self.sizes;
         let tokens = text_len + rows * columns;
         let fresh = Rc::new(RefCell::new(vec![false; tokens]));
-        let layer = || {
+        let layer = |image_alone: bool| {
             let fresh = fresh.clone();
+            let unseen = if image_alone { text_len } else { 0 };
             Box::new(Layer {
                 fresh,
+                unseen,
                 ..Layer::default()
             }) as Box<dyn Attention>
         };
-        let mut layers: Vec<Vec<Box<dyn Attention>>> = self
-            .texts
-            .iter()
-            .map(|_| (0..self.model.block_count()).map(|_| layer()).collect())
+        let branches = if self.guidance > 1.0 { 2 } else { 1 };
+        let mut layers: Vec<Vec<Box<dyn Attention>>> = (0..branches)
+            .map(|_| self.model.attentions().into_iter().map(layer).collect())
             .collect();
         let mut latents = self.noise.clone();
         let channels = latents.len() / (rows * columns);
@@ -205,27 +250,16 @@ impl Simulation {
                     *fresh = with_text || (token >= text_len && run.contains(&(token - text_len)));
                 }
                 let image = Tensor::from_slice(&latents, [1, rows * columns, channels]).unwrap();
-                let predictions: Vec<Vec<f32>> = self
-                    .texts
-                    .iter()
-                    .zip(&mut layers)
-                    .map(|(text, layers)| {
-                        let input = FluxInput {
-                            latents: &image,
-                            text,
-                            timestep: &[timestep / 1000.0],
-                            guidance: Some(&[self.guidance]),
-                            rotary: &self.rotary,
-                        };
-                        self.model
-                            .forward(&input, layers, &mut ())
-                            .unwrap()
-                            .to_f32_vec()
+                let predictions: Vec<Vec<f32>> = layers
+                    .iter_mut()
+                    .enumerate()
+                    .map(|(branch, layers)| {
+                        self.model.predict(branch == 1, &image, *timestep, layers)
                     })
                     .collect();
                 for i in run.start * channels..run.end * channels {
                     let velocity = match &predictions[..] {
-                        [cond, uncond] => uncond[i] + self.true_cfg * (cond[i] - uncond[i]),
+                        [cond, uncond] => uncond[i] + self.guidance * (cond[i] - uncond[i]),
                         one => one[0][i],
                     };
                     latents[i] += (self.sigmas[step + 1] - self.sigmas[step]) * velocity;

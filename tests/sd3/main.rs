@@ -6,6 +6,7 @@ mod encoders;
 #[path = "../flux/golden.rs"]
 mod golden;
 mod names;
+mod pipeline;
 mod transformer;
 
 use xdit_models::ModelSource;

@@ -17,17 +17,23 @@ pub const MODEL_INDEX: &str = "model_index.json";
 pub enum PipelineClass {
     /// Flux.1 (dev and schnell), text to image.
     Flux,
+    /// Stable Diffusion 3 and 3.5, text to image.
+    Sd3,
 }
 
 impl PipelineClass {
     /// Every supported pipeline with diffusers' name of its class.
-    pub const ALL: &'static [(&'static str, Self)] = &[("FluxPipeline", Self::Flux)];
+    pub const ALL: &'static [(&'static str, Self)] = &[
+        ("FluxPipeline", Self::Flux),
+        ("StableDiffusion3Pipeline", Self::Sd3),
+    ];
 
     /// diffusers' name of the class.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Flux => "FluxPipeline",
+            Self::Sd3 => "StableDiffusion3Pipeline",
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::observer::Observer;
 use crate::parallel::{Parallel, RankBackend};
 use crate::request::{Defaults, Request};
 use crate::run_plan::{RankMemory, RunPlan};
+use crate::sd3::Sd3Pipeline;
 use crate::source::ModelSource;
 
 /// How a pipeline is loaded.
@@ -100,6 +101,7 @@ pub struct Pipeline {
 #[derive(Debug)]
 enum Model {
     Flux(Box<FluxPipeline>),
+    Sd3(Box<Sd3Pipeline>),
 }
 
 impl Pipeline {
@@ -131,11 +133,15 @@ impl Pipeline {
         parallel.check()?;
         let pool = pool(options.threads, "xdit")?;
         let model = pool.install(|| {
+            let one_stage = parallel.degrees.pipe > 1 && parallel.stage_here().is_some();
             Ok(match ModelIndex::read(source)?.pipeline {
                 PipelineClass::Flux => {
-                    let one_stage = parallel.degrees.pipe > 1 && parallel.stage_here().is_some();
                     let pipeline = FluxPipeline::load(source, options, one_stage, observer)?;
                     Model::Flux(Box::new(pipeline))
+                }
+                PipelineClass::Sd3 => {
+                    let pipeline = Sd3Pipeline::load(source, options, one_stage, observer)?;
+                    Model::Sd3(Box::new(pipeline))
                 }
             })
         });
@@ -175,6 +181,7 @@ impl Pipeline {
         parallel.check()?;
         match ModelIndex::read(source)?.pipeline {
             PipelineClass::Flux => FluxPipeline::plan(source, options, request, parallel),
+            PipelineClass::Sd3 => Sd3Pipeline::plan(source, options, request, parallel),
         }
     }
 
@@ -208,6 +215,7 @@ impl Pipeline {
     pub fn class(&self) -> PipelineClass {
         match self.model {
             Model::Flux(_) => PipelineClass::Flux,
+            Model::Sd3(_) => PipelineClass::Sd3,
         }
     }
 
@@ -216,6 +224,7 @@ impl Pipeline {
     pub fn defaults(&self) -> &Defaults {
         match &self.model {
             Model::Flux(pipeline) => pipeline.defaults(),
+            Model::Sd3(pipeline) => pipeline.defaults(),
         }
     }
 
@@ -245,6 +254,7 @@ impl Pipeline {
         let threads = pool.current_num_threads();
         let output = pool.install(|| match &self.model {
             Model::Flux(pipeline) => pipeline.generate(request, parallel, threads, observer),
+            Model::Sd3(pipeline) => pipeline.generate(request, parallel, threads, observer),
         });
         output.map_err(named_memory)
     }

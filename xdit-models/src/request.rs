@@ -1,8 +1,12 @@
 //! What to draw: the arguments of a pipeline's call, in diffusers' words.
 
+mod branches;
+
 use xdit_kernels::Tensor;
 
 use crate::error::{Error, Result};
+
+pub(crate) use branches::{Branches, Branches3};
 
 /// What a call is to return.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -39,6 +43,20 @@ pub struct Request {
     pub negative_prompt: Option<Vec<String>>,
     /// Negative prompts for the second text encoder; `negative_prompt` when absent.
     pub negative_prompt_2: Option<Vec<String>>,
+    /// For the third text encoder of Stable Diffusion 3 (T5); `prompt` when `None`.
+    pub prompt_3: Option<Vec<String>>,
+    /// What that encoder reads instead to be kept away from; the first negative prompt when `None`.
+    pub negative_prompt_3: Option<Vec<String>>,
+    /// Layers of CLIP that are left out before its embeddings are taken, beside the last. Stable Diffusion 3 only.
+    pub clip_skip: usize,
+    /// Blocks that skip-layer guidance leaves out; none for no such guidance. Stable Diffusion 3.5 only.
+    pub skip_guidance_layers: Vec<usize>,
+    /// How far skip-layer guidance pushes away from the prediction without those blocks.
+    pub skip_layer_guidance_scale: f64,
+    /// The part of the steps after which skip-layer guidance begins.
+    pub skip_layer_guidance_start: f64,
+    /// The part of the steps at which it ends.
+    pub skip_layer_guidance_stop: f64,
     /// Weight of classifier-free guidance by a second run of the model; it runs only above 1 and with a negative
     /// prompt, as in diffusers.
     pub true_cfg_scale: f64,
@@ -75,6 +93,13 @@ impl Request {
             prompt_2: None,
             negative_prompt: None,
             negative_prompt_2: None,
+            prompt_3: None,
+            negative_prompt_3: None,
+            clip_skip: 0,
+            skip_guidance_layers: Vec::new(),
+            skip_layer_guidance_scale: 2.8,
+            skip_layer_guidance_start: 0.01,
+            skip_layer_guidance_stop: 0.2,
             true_cfg_scale: 1.0,
             height: None,
             width: None,
@@ -112,6 +137,58 @@ impl Request {
     ) -> Self {
         self.negative_prompt_2 = Some(texts(prompt));
         self
+    }
+
+    /// Sets prompts for the third text encoder.
+    #[must_use]
+    pub fn prompt_3<S: Into<String>>(mut self, prompt: impl IntoIterator<Item = S>) -> Self {
+        self.prompt_3 = Some(texts(prompt));
+        self
+    }
+
+    /// Sets negative prompts for the third text encoder.
+    #[must_use]
+    pub fn negative_prompt_3<S: Into<String>>(
+        mut self,
+        prompt: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.negative_prompt_3 = Some(texts(prompt));
+        self
+    }
+
+    /// Sets how many layers of CLIP are left out.
+    #[must_use]
+    pub fn clip_skip(mut self, layers: usize) -> Self {
+        self.clip_skip = layers;
+        self
+    }
+
+    /// Sets the blocks that skip-layer guidance leaves out.
+    #[must_use]
+    pub fn skip_guidance_layers(mut self, blocks: impl Into<Vec<usize>>) -> Self {
+        self.skip_guidance_layers = blocks.into();
+        self
+    }
+
+    /// Sets skip-layer guidance's scale, and the parts of the steps after which it begins and at which it ends.
+    #[must_use]
+    pub fn skip_layer_guidance(mut self, scale: f64, start: f64, stop: f64) -> Self {
+        self.skip_layer_guidance_scale = scale;
+        self.skip_layer_guidance_start = start;
+        self.skip_layer_guidance_stop = stop;
+        self
+    }
+
+    /// An error if any of these arguments is given: the model has no use for it.
+    pub(crate) fn refuse(&self, given: &[(&'static str, bool)]) -> Result<()> {
+        match given.iter().find(|(_, given)| *given) {
+            Some((argument, _)) => Err(Error::invalid(
+                argument,
+                "given",
+                "left out: this model has no use for it",
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Sets the weight of classifier-free guidance.
@@ -210,56 +287,6 @@ impl Request {
     pub fn image_count(&self) -> usize {
         self.prompt.len().saturating_mul(self.num_images_per_prompt)
     }
-
-    /// The prompts of both text encoders, and of both for the negative branch when it runs; each list as long as
-    /// `prompt`.
-    pub(crate) fn branches(&self) -> Result<Branches> {
-        let count = self.prompt.len();
-        if count == 0 {
-            return Err(Error::invalid("prompt", "nothing", "at least one prompt"));
-        }
-        let spread = |argument, list: &Vec<String>| match list.len() {
-            n if n == count => Ok(list.clone()),
-            1 => Ok(vec![list[0].clone(); count]),
-            n => Err(Error::invalid(
-                argument,
-                format!("{n} prompts"),
-                format!("1 prompt or {count}, as many as `prompt`"),
-            )),
-        };
-        let second = |argument, list: &Option<Vec<String>>, first: &Vec<String>| match list {
-            Some(list) => spread(argument, list),
-            None => Ok(first.clone()),
-        };
-        let prompt = self.prompt.clone();
-        let prompt_2 = second("prompt_2", &self.prompt_2, &prompt)?;
-        let negative = match &self.negative_prompt {
-            Some(list) => {
-                let first = spread("negative_prompt", list)?;
-                let second = second("negative_prompt_2", &self.negative_prompt_2, &first)?;
-                (self.true_cfg_scale > 1.0).then_some([first, second])
-            }
-            None if self.negative_prompt_2.is_some() => {
-                return Err(Error::invalid(
-                    "negative_prompt_2",
-                    "prompts without `negative_prompt`",
-                    "left out, or given together with `negative_prompt`",
-                ));
-            }
-            None => None,
-        };
-        Ok(Branches {
-            positive: [prompt, prompt_2],
-            negative,
-        })
-    }
-}
-
-/// Prompts of the first and second text encoder, one per entry of the batch.
-#[derive(Debug)]
-pub(crate) struct Branches {
-    pub(crate) positive: [Vec<String>; 2],
-    pub(crate) negative: Option<[Vec<String>; 2]>,
 }
 
 /// What a pipeline uses where a [`Request`] says nothing.

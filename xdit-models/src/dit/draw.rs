@@ -131,7 +131,7 @@ fn joined<D: Dit>(call: &Call<'_, D>, done: Vec<Part>) -> Result<Output> {
             .collect(),
     )?;
     let latents = match latents {
-        Some(latents) => latents.to_dtype(call.dtype)?,
+        Some(latents) => D::shown(&latents, call.plan.latent_size)?.to_dtype(call.dtype)?,
         None => Tensor::zeros([0], call.dtype, call.device)?,
     };
     Ok(Output {

@@ -5,10 +5,12 @@
 mod draw;
 mod plan;
 mod prepare;
+mod prompts;
 mod replica;
 mod sampling;
 mod spread;
 mod stage;
+mod store;
 mod watch;
 
 use std::fmt::Debug;
@@ -25,7 +27,9 @@ use crate::vae::VaeDecoder;
 pub(crate) use draw::{Call, draw};
 pub(crate) use plan::{Plan, Rules};
 pub(crate) use prepare::{Planned, generators, given_latents, noise};
+pub(crate) use prompts::{CLIP_LENGTH, TOKENIZERS, repeat, tokenize};
 pub(crate) use spread::Spread;
+pub(crate) use store::{Recipe, Store};
 
 /// The models that make pictures.
 #[derive(Debug)]
@@ -174,4 +178,7 @@ pub(crate) trait Dit: Debug + Send + Sync {
 
     /// Tokens `[b, l, c]` as a picture `[b, h, w, c]` of latents.
     fn unpack(tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor>;
+
+    /// Tokens as diffusers holds latents between steps, for who watches and as the output.
+    fn shown(tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor>;
 }

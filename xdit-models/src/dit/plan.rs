@@ -21,6 +21,12 @@ pub(crate) struct Rules {
     pub(crate) max_sequence_length: usize,
     /// Tokens of CLIP that stand before those of T5.
     pub(crate) clip_tokens: usize,
+    /// Latent pixels along each side of a token.
+    pub(crate) patch: usize,
+    /// Whether sizes that are not whole tokens are cut to such, with a warning, or refused.
+    pub(crate) cuts_sizes: bool,
+    /// The most tokens along a side, where a table of positions sets it.
+    pub(crate) max_tokens: Option<usize>,
     /// Whether noise levels are evenly spaced before they are shifted, and not the scheduler's own.
     pub(crate) even_sigmas: bool,
 }
@@ -79,7 +85,7 @@ impl Plan {
                 allowed,
             ));
         }
-        let unit = 2 * vae.scale_factor();
+        let unit = rules.patch * vae.scale_factor();
         let asked = [
             request.height.unwrap_or(defaults.height),
             request.width.unwrap_or(defaults.width),
@@ -96,6 +102,19 @@ impl Plan {
         let tokens = asked.map(|pixels| pixels / unit);
         let [height, width] = tokens.map(|tokens| tokens * unit);
         let mut warnings = Vec::new();
+        for (i, argument) in ["height", "width"].into_iter().enumerate() {
+            if !rules.cuts_sizes && asked[i] != [height, width][i] {
+                return Err(Error::invalid(
+                    argument,
+                    asked[i],
+                    format!("divisible by {unit}"),
+                ));
+            }
+            if let Some(most) = rules.max_tokens.filter(|most| tokens[i] > *most) {
+                let allowed = format!("at most {}: positions are a table", most * unit);
+                return Err(Error::invalid(argument, asked[i], allowed));
+            }
+        }
         if asked != [height, width] {
             warnings.push(format!(
                 "`height` and `width` have to be divisible by {unit} but are {} and {}: drawing {height} x {width}",
@@ -127,7 +146,7 @@ impl Plan {
             images,
             height,
             width,
-            latent_size: tokens.map(|tokens| 2 * tokens),
+            latent_size: tokens.map(|tokens| rules.patch * tokens),
             tokens,
             text_len: rules.clip_tokens + sequence_length,
             sequence_length,

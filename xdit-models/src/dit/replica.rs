@@ -73,7 +73,7 @@ impl<D: Dit> Replica<'_, D> {
         let places = transformer.places(plan.text_len, plan.tokens, observer)?;
 
         let _span = tracing::info_span!("denoise", steps = timesteps.len()).entered();
-        let watch = Watch::new(observer, team)?;
+        let watch = Watch::new(observer, team, D::shown, plan.latent_size)?;
         watch.begin(timesteps.len());
         let layout = team.layout(plan.text_len, spread.patches);
         let count = spread.patches.count();

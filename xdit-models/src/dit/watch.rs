@@ -19,18 +19,31 @@ pub(super) struct Watch<'a> {
     /// Predictions of this step under their names, part by part in order.
     predictions: RefCell<Vec<(&'static str, Tensor)>>,
     steps: Cell<usize>,
+    /// Tokens as they are shown.
+    show: Show,
+    latent_size: [usize; 2],
 }
+
+/// [`Dit::shown`](super::Dit::shown).
+type Show = fn(&Tensor, [usize; 2]) -> Result<Tensor>;
 
 impl<'a> Watch<'a> {
     /// # Collective
     /// Every rank of a replica calls it.
-    pub(super) fn new(observer: &'a mut dyn Observer, team: &Team) -> Result<Self> {
+    pub(super) fn new(
+        observer: &'a mut dyn Observer,
+        team: &Team,
+        show: Show,
+        latent_size: [usize; 2],
+    ) -> Result<Self> {
         Ok(Self {
             shown: team.any(observer.wants_tensors())?,
             whole: !team.shares_pictures(),
             observer: RefCell::new(observer),
             predictions: RefCell::default(),
             steps: Cell::new(0),
+            show,
+            latent_size,
         })
     }
 
@@ -85,14 +98,15 @@ impl<'a> Watch<'a> {
             let of_name = predictions.iter().filter(|(other, _)| *other == name);
             let parts: Vec<Tensor> = of_name.map(|(_, part)| part.clone()).collect();
             if !parts.is_empty() {
-                let whole = team.gather(layout, &parts)?;
+                let whole = (self.show)(&team.gather(layout, &parts)?, self.latent_size)?;
                 self.with(|observer| observer.offer(&format!("step.{index}.{name}"), &whole))?;
             }
         }
         let latents = team.gather(layout, patches)?;
+        let shown = (self.show)(&latents, self.latent_size)?;
         let (done, total) = (index + 1, self.steps.get());
         self.with(|observer| {
-            observer.offer(&format!("step.{index}.latents"), &latents)?;
+            observer.offer(&format!("step.{index}.latents"), &shown)?;
             let event = PhaseEvent::Advance {
                 done: done as u64,
                 total: total as u64,
@@ -102,7 +116,7 @@ impl<'a> Watch<'a> {
                 index,
                 total,
                 timestep,
-                latents: &latents,
+                latents: &shown,
             };
             match observer.step_end(&event) {
                 ControlFlow::Break(()) => Err(Error::Stopped { step: done }),

@@ -152,4 +152,8 @@ impl Dit for FluxTransformer {
     fn unpack(tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
         latents::unpack_nhwc(tokens_blc.view(), size)
     }
+
+    fn shown(tokens_blc: &Tensor, _: [usize; 2]) -> Result<Tensor> {
+        Ok(tokens_blc.clone())
+    }
 }

@@ -1,12 +1,12 @@
 //! Flux.1: transformer and pipeline.
 
 mod blocks;
-mod components;
 mod config;
 mod configs;
 mod costs;
 mod dit;
 mod embeddings;
+mod encoders;
 mod latents;
 mod passes;
 mod pipeline;

@@ -5,10 +5,10 @@
 use xdit_cfg::GuidancePlan;
 use xdit_kernels::DType;
 
-use super::components::Components;
 use super::configs::Configs;
+use super::encoders::{Tokenizers, encode};
 use super::latents;
-use crate::dit::{self, Call, Guide, Plan, Planned, Rules, Spread};
+use crate::dit::{self, Call, Guide, Plan, Planned, Rules, Spread, Store};
 use crate::error::Result;
 use crate::observer::Observer;
 use crate::parallel::Parallel;
@@ -21,13 +21,17 @@ use crate::source::ModelSource;
 pub(crate) const RULES: Rules = Rules {
     max_sequence_length: 512,
     clip_tokens: 0,
+    patch: 2,
+    cuts_sizes: true,
+    max_tokens: None,
     even_sigmas: true,
 };
 
 /// A Flux.1 pipeline.
 #[derive(Debug)]
 pub struct FluxPipeline {
-    components: Components,
+    store: Store<Configs>,
+    tokenizers: Tokenizers,
     defaults: Defaults,
     options: LoadOptions,
 }
@@ -43,10 +47,14 @@ impl FluxPipeline {
         one_stage: bool,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let components = Components::load(source, options, one_stage, observer)?;
+        // Configurations first: what is wrong with them shows before any weight is read.
+        let configs = Configs::read(source)?;
+        let tokenizers = Tokenizers::read(source, &configs)?;
+        let store = Store::load(configs, source, options, one_stage, observer)?;
         Ok(Self {
-            defaults: components.configs.defaults(source),
-            components,
+            defaults: store.configs.defaults(source),
+            store,
+            tokenizers,
             options: options.clone(),
         })
     }
@@ -85,12 +93,14 @@ impl FluxPipeline {
         threads: usize,
         observer: &mut dyn Observer,
     ) -> Result<Output> {
-        let (configs, options) = (&self.components.configs, &self.options);
+        let (configs, options) = (&self.store.configs, &self.options);
         let (plan, spread) = planned(configs, &self.defaults, request, parallel, options)?;
         for warning in &plan.warnings {
             observer.warning(warning);
         }
-        let embeds = self.components.encode(
+        let embeds = encode(
+            &self.store,
+            &self.tokenizers,
             &request.branches()?,
             request.num_images_per_prompt,
             plan.text_len,
@@ -100,7 +110,7 @@ impl FluxPipeline {
             Some(stage) => spread.stages.blocks(stage),
             None => 0..configs.flux.block_count(),
         };
-        let painter = self.components.painter(blocks, observer)?;
+        let painter = self.store.painter(blocks, observer)?;
         let text = embeds
             .iter()
             .map(|[embeds, pooled]| painter.transformer.embed_text(embeds, pooled))
@@ -141,6 +151,15 @@ fn planned(
     parallel: &Parallel,
     options: &LoadOptions,
 ) -> Result<(Plan, Spread)> {
+    request.refuse(&[
+        ("prompt_3", request.prompt_3.is_some()),
+        ("negative_prompt_3", request.negative_prompt_3.is_some()),
+        ("clip_skip", request.clip_skip != 0),
+        (
+            "skip_guidance_layers",
+            !request.skip_guidance_layers.is_empty(),
+        ),
+    ])?;
     // Without a negative prompt there is no other branch, whatever the scale.
     let scale = match request.branches()?.negative {
         Some(_) => request.true_cfg_scale as f32,

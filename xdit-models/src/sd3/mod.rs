@@ -2,13 +2,14 @@
 
 mod blocks;
 mod config;
-#[allow(dead_code, reason = "read by the pipeline, which is not there yet")]
+mod configs;
 mod costs;
+mod dit;
 mod embeddings;
-#[allow(dead_code, reason = "read by the pipeline, which is not there yet")]
+mod encoders;
 mod latents;
-#[allow(dead_code, reason = "read by the pipeline, which is not there yet")]
 mod passes;
+mod pipeline;
 mod prompt;
 #[cfg(test)]
 mod tests;
@@ -16,5 +17,6 @@ mod transformer;
 
 pub use config::Sd3Config;
 pub use embeddings::Sd3Positions;
+pub use pipeline::Sd3Pipeline;
 pub use prompt::PromptEmbeds;
 pub use transformer::{Sd3Input, Sd3Text, Sd3Transformer};

@@ -19,7 +19,7 @@ use crate::observer::Observer;
 
 /// What timestep and pooled text make of themselves for some blocks; the same for all tokens of a step.
 #[derive(Debug)]
-pub(super) struct Modulation {
+pub(crate) struct Modulation {
     silu_temb_bc: Tensor,
     /// Of each block, image and text; `None` where the block is left out.
     blocks: Vec<Option<[Tensor; 2]>>,

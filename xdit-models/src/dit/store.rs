@@ -1,0 +1,245 @@
+//! The weights of a pipeline, as far as they are held.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use xdit_kernels::DType;
+
+use super::{Dit, DitShape, Painter};
+use crate::error::Result;
+use crate::layers::Packing;
+use crate::memory;
+use crate::observer::{Observer, Phase, PhaseEvent};
+use crate::pipeline::LoadOptions;
+use crate::source::ModelSource;
+use crate::vae::{VaeConfig, VaeDecoder};
+use crate::weights::{Scope, Weights};
+
+/// How the models of a family are made of their weights: its configurations know.
+pub(crate) trait Recipe {
+    /// The transformer.
+    type Dit: Dit;
+    /// The models that read prompts.
+    type Encoders;
+
+    /// The folders of the models that read prompts, those that there are.
+    fn encoder_names(&self) -> Vec<&'static str>;
+
+    /// The models that read prompts, of weights in the order of their names.
+    fn pack_encoders(
+        &self,
+        weights: &[Weights],
+        packing: &mut Packing<'_>,
+    ) -> Result<Self::Encoders>;
+
+    /// Some blocks of the transformer.
+    fn pack_transformer(
+        &self,
+        blocks: Range<usize>,
+        weights: &Weights,
+        packing: &mut Packing<'_>,
+    ) -> Result<Self::Dit>;
+
+    /// Whether a transformer holds these blocks.
+    fn holds(transformer: &Self::Dit, blocks: &Range<usize>) -> bool;
+
+    /// The transformer's shape.
+    fn shape(&self) -> &dyn DitShape;
+
+    /// The autoencoder's.
+    fn vae(&self) -> &VaeConfig;
+}
+
+/// A pipeline's configurations, and its weights as far as they are held.
+#[derive(Debug)]
+pub(crate) struct Store<R: Recipe> {
+    pub(crate) configs: R,
+    source: ModelSource,
+    options: LoadOptions,
+    /// `None` where they are read for each call and let go before it denoises.
+    encoders: Option<R::Encoders>,
+    /// Loaded once, by the first call if not before.
+    painter: Mutex<Option<Arc<Painter<R::Dit>>>>,
+    /// Held while encoders that no one keeps are in memory, so that there is one copy of them.
+    encoding: Mutex<()>,
+}
+
+const PAINTER: [&str; 2] = ["transformer", "vae"];
+
+impl<R: Recipe> Store<R> {
+    /// The weights in `source`. Of `one_stage` the first call reads the transformer, when it knows the blocks.
+    pub(crate) fn load(
+        configs: R,
+        source: &ModelSource,
+        options: &LoadOptions,
+        one_stage: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let _span = tracing::info_span!("load").entered();
+        let mut store = Self {
+            configs,
+            source: source.clone(),
+            options: options.clone(),
+            encoders: None,
+            painter: Mutex::new(None),
+            encoding: Mutex::new(()),
+        };
+        let names = store.configs.encoder_names();
+        // Headers only: a missing file shows now, not after the prompts are encoded.
+        let of_painter = store.open(&PAINTER)?;
+        let of_encoders = store.open(&names)?;
+        if options.low_memory {
+            store.check_memory(&[&of_encoders])?;
+            store.check_memory(&[&of_painter])?;
+            return Ok(store);
+        }
+        if one_stage {
+            store.check_memory(&[&of_encoders])?;
+            store.encoders = Some(store.packed(&[&of_encoders], observer, |packing| {
+                store.configs.pack_encoders(&of_encoders, packing)
+            })?);
+            return Ok(store);
+        }
+        let all: [&[Weights]; 2] = [&of_painter, &of_encoders];
+        store.check_memory(&all)?;
+        let (painter, encoders) = store.packed(&all, observer, |packing| {
+            Ok((
+                store.pack_painter(&of_painter, store.all_blocks(), packing)?,
+                store.configs.pack_encoders(&of_encoders, packing)?,
+            ))
+        })?;
+        store.encoders = Some(encoders);
+        store.painter = Mutex::new(Some(Arc::new(painter)));
+        Ok(store)
+    }
+
+    /// The blocks of the whole transformer.
+    pub(crate) fn all_blocks(&self) -> Range<usize> {
+        0..self.configs.shape().block_count()
+    }
+
+    fn open(&self, names: &[&str]) -> Result<Vec<Weights>> {
+        let variant = self.options.variant.as_deref();
+        let open = |name: &&str| self.source.open_weights(name, variant);
+        names.iter().map(open).collect()
+    }
+
+    fn check_memory(&self, weights: &[&[Weights]]) -> Result<()> {
+        let bytes = packed_bytes(weights, self.options.dtype);
+        memory::check("the weights", bytes, self.options.memory_limit)
+    }
+
+    /// What `pack` makes of these weights, with progress over their bytes.
+    fn packed<T>(
+        &self,
+        weights: &[&[Weights]],
+        observer: &mut dyn Observer,
+        pack: impl FnOnce(&mut Packing<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let files = weights.iter().copied().flatten();
+        let total = files.map(Weights::total_bytes).sum();
+        observer.phase(Phase::Load, PhaseEvent::Start { total });
+        let mut done = 0;
+        let mut on_packed = |bytes: u64| {
+            done += bytes;
+            observer.phase(
+                Phase::Load,
+                PhaseEvent::Advance {
+                    done: done.min(total),
+                    total,
+                },
+            );
+        };
+        let (dtype, device) = (self.options.dtype, self.options.device);
+        let made = pack(&mut Packing::new(dtype, device).on_packed(&mut on_packed))?;
+        observer.phase(Phase::Load, PhaseEvent::End);
+        Ok(made)
+    }
+
+    fn pack_painter(
+        &self,
+        weights: &[Weights],
+        blocks: Range<usize>,
+        packing: &mut Packing<'_>,
+    ) -> Result<Painter<R::Dit>> {
+        let [transformer, vae] = weights else {
+            return Err(
+                xdit_kernels::Error::shape("load", "transformer and vae", weights.len()).into(),
+            );
+        };
+        Ok(Painter {
+            transformer: self
+                .configs
+                .pack_transformer(blocks, transformer, packing)?,
+            vae: VaeDecoder::load(self.configs.vae(), &Scope::root(vae), packing)?,
+        })
+    }
+
+    /// These blocks of the transformer, and the autoencoder, loaded now if they were not before.
+    pub(crate) fn painter(
+        &self,
+        blocks: Range<usize>,
+        observer: &mut dyn Observer,
+    ) -> Result<Arc<Painter<R::Dit>>> {
+        let mut painter = self.painter.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = painter.as_ref();
+        if let Some(held) = held.filter(|held| R::holds(&held.transformer, &blocks)) {
+            return Ok(held.clone());
+        }
+        // Other blocks than before leave first.
+        *painter = None;
+        let _span = tracing::info_span!("load").entered();
+        let weights = self.open(&PAINTER)?;
+        match blocks == self.all_blocks() {
+            true => self.check_memory(&[&weights])?,
+            false => {
+                let shape = self.configs.shape();
+                let bytes = shape.stage_bytes(blocks.clone(), self.options.dtype);
+                memory::check("the weights of a stage", bytes, self.options.memory_limit)?;
+            }
+        }
+        let made = self.packed(&[&weights], observer, |packing| {
+            self.pack_painter(&weights, blocks, packing)
+        })?;
+        Ok(painter.insert(Arc::new(made)).clone())
+    }
+
+    /// What `read` makes of prompts with the encoders, which are loaded now where nobody keeps them.
+    pub(crate) fn with_encoders<T>(
+        &self,
+        observer: &mut dyn Observer,
+        read: impl FnOnce(&R::Encoders, &mut dyn Observer) -> Result<T>,
+    ) -> Result<T> {
+        let (_one_copy, loaded);
+        let encoders = match &self.encoders {
+            Some(encoders) => encoders,
+            None => {
+                _one_copy = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+                let weights = self.open(&self.configs.encoder_names())?;
+                loaded = self.packed(&[&weights], observer, |packing| {
+                    self.configs.pack_encoders(&weights, packing)
+                })?;
+                &loaded
+            }
+        };
+        let _span = tracing::info_span!("encode").entered();
+        read(encoders, observer)
+    }
+}
+
+/// Bytes of all weights as they are packed: Winograd's form of a 3×3 convolution has 36 f32 for its 9 taps.
+fn packed_bytes(all: &[&[Weights]], dtype: DType) -> u64 {
+    all.iter()
+        .copied()
+        .flatten()
+        .flat_map(|weights| weights.tensors())
+        .map(|(_, info)| {
+            let each = if matches!(info.shape[..], [_, _, 3, 3]) {
+                16
+            } else {
+                dtype.size() as u64
+            };
+            info.shape.iter().map(|dim| *dim as u64).product::<u64>() * each
+        })
+        .sum()
+}

@@ -1,0 +1,167 @@
+//! What a Flux transformer reads of prompts: CLIP's pooled and T5's embeddings.
+
+use std::ops::Range;
+
+use xdit_kernels::Tensor;
+
+use super::FluxTransformer;
+use super::configs::Configs;
+use crate::dit::{CLIP_LENGTH, DitShape, Recipe, Store, TOKENIZERS, repeat, tokenize};
+use crate::error::Result;
+use crate::layers::Packing;
+use crate::observer::{Observer, Phase, PhaseEvent};
+use crate::request::Branches;
+use crate::source::ModelSource;
+use crate::text::{ClipTextModel, T5Encoder};
+use crate::tokenizers::Tokenizer;
+use crate::vae::VaeConfig;
+use crate::weights::{Scope, Weights};
+
+/// The models that read prompts.
+#[derive(Debug)]
+pub(crate) struct Encoders {
+    text_encoder: ClipTextModel,
+    text_encoder_2: T5Encoder,
+}
+
+impl Recipe for Configs {
+    type Dit = FluxTransformer;
+    type Encoders = Encoders;
+
+    fn encoder_names(&self) -> Vec<&'static str> {
+        vec!["text_encoder", "text_encoder_2"]
+    }
+
+    fn pack_encoders(&self, weights: &[Weights], packing: &mut Packing<'_>) -> Result<Encoders> {
+        let [clip, t5] = weights else {
+            return Err(xdit_kernels::Error::shape("load", "two encoders", weights.len()).into());
+        };
+        Ok(Encoders {
+            text_encoder: ClipTextModel::load(&self.clip, &Scope::root(clip), packing)?,
+            text_encoder_2: T5Encoder::load(&self.t5, &Scope::root(t5), packing)?,
+        })
+    }
+
+    fn pack_transformer(
+        &self,
+        blocks: Range<usize>,
+        weights: &Weights,
+        packing: &mut Packing<'_>,
+    ) -> Result<FluxTransformer> {
+        FluxTransformer::load_blocks(&self.flux, blocks, &Scope::root(weights), packing)
+    }
+
+    fn holds(transformer: &FluxTransformer, blocks: &Range<usize>) -> bool {
+        transformer.holds(blocks)
+    }
+
+    fn shape(&self) -> &dyn DitShape {
+        &self.flux
+    }
+
+    fn vae(&self) -> &VaeConfig {
+        &self.vae
+    }
+}
+
+/// CLIP's and T5's tokenizers.
+#[derive(Debug)]
+pub(crate) struct Tokenizers {
+    tokenizer: Tokenizer,
+    tokenizer_2: Tokenizer,
+}
+
+impl Tokenizers {
+    pub(crate) fn read(source: &ModelSource, configs: &Configs) -> Result<Self> {
+        let index = &configs.index;
+        let tokenizer =
+            |name: &str| Tokenizer::read(source, name, &index.expect(name, TOKENIZERS)?.class);
+        Ok(Self {
+            tokenizer_2: tokenizer("tokenizer_2")?.with_vocab_size(configs.t5.vocab_size),
+            tokenizer: tokenizer("tokenizer")?.with_vocab_size(configs.clip.vocab_size),
+        })
+    }
+}
+
+/// T5 and pooled CLIP embeddings of each branch, the positive one first, each repeated for the images of a prompt.
+pub(crate) fn encode(
+    store: &Store<Configs>,
+    tokenizers: &Tokenizers,
+    branches: &Branches,
+    images_per_prompt: usize,
+    text_len: usize,
+    observer: &mut dyn Observer,
+) -> Result<Vec<[Tensor; 2]>> {
+    let configs = &store.configs;
+    store.with_encoders(observer, |encoders, observer| {
+        let lists: Vec<_> = std::iter::once(&branches.positive)
+            .chain(&branches.negative)
+            .collect();
+        let total = 2 * lists.len() as u64;
+        observer.phase(Phase::Encode, PhaseEvent::Start { total });
+        let mut texts = Vec::with_capacity(lists.len());
+        for (branch, [prompt, prompt_2]) in lists.into_iter().enumerate() {
+            let prefix = ["", "negative_"][branch];
+            let done = 2 * branch as u64;
+            let clip_length = tokenizers
+                .tokenizer
+                .model_max_length()
+                .unwrap_or(CLIP_LENGTH);
+            let clip_length = clip_length.min(configs.clip.max_position_embeddings);
+            let ids = tokenize(
+                &tokenizers.tokenizer,
+                prompt,
+                clip_length,
+                ["CLIP", "text_encoder"],
+                configs.clip.vocab_size,
+                observer,
+            )?;
+            observer.ids(&format!("{prefix}clip.input_ids"), &ids);
+            let mut silent = ();
+            let inside: &mut dyn Observer = if branch == 0 {
+                &mut *observer
+            } else {
+                &mut silent
+            };
+            let pooled = encoders.text_encoder.forward(&ids, inside)?.pooled;
+            observer.phase(
+                Phase::Encode,
+                PhaseEvent::Advance {
+                    done: done + 1,
+                    total,
+                },
+            );
+
+            let ids = tokenize(
+                &tokenizers.tokenizer_2,
+                prompt_2,
+                text_len,
+                ["T5", "text_encoder_2"],
+                configs.t5.vocab_size,
+                observer,
+            )?;
+            observer.ids(&format!("{prefix}t5.input_ids"), &ids);
+            let inside: &mut dyn Observer = if branch == 0 {
+                &mut *observer
+            } else {
+                &mut silent
+            };
+            let embeds = encoders.text_encoder_2.forward(&ids, None, inside)?;
+            observer.phase(
+                Phase::Encode,
+                PhaseEvent::Advance {
+                    done: done + 2,
+                    total,
+                },
+            );
+
+            let embeds = repeat(&embeds, images_per_prompt)?;
+            let pooled = repeat(&pooled, images_per_prompt)?;
+            observer.offer(&format!("{prefix}prompt_embeds"), &embeds)?;
+            observer.offer(&format!("{prefix}pooled_prompt_embeds"), &pooled)?;
+            texts.push([embeds, pooled]);
+        }
+        observer.phase(Phase::Encode, PhaseEvent::End);
+        Ok(texts)
+    })
+}

@@ -1,0 +1,166 @@
+//! Stable Diffusion 3 as the common pipeline sees it.
+
+use std::ops::Range;
+
+use xdit_kernels::attention::{Attention, Segment};
+use xdit_kernels::{DType, Tensor};
+
+use super::passes::Modulation;
+use super::{Sd3Config, Sd3Positions, Sd3Text, Sd3Transformer, costs, latents};
+use crate::dit::{Dit, DitShape, Moment, Rows};
+use crate::error::Result;
+use crate::observer::Observer;
+
+impl DitShape for Sd3Config {
+    fn block_count(&self) -> usize {
+        self.block_count()
+    }
+
+    fn kinds(&self, blocks: Range<usize>) -> Vec<(&'static str, usize)> {
+        let dual = blocks.clone().filter(|block| self.is_dual(*block)).count();
+        match self.dual_attention_layers.is_empty() {
+            true => vec![("joint", blocks.len())],
+            false => vec![("dual", dual), ("joint", blocks.len() - dual)],
+        }
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.hidden_size()
+    }
+
+    fn heads(&self) -> [usize; 2] {
+        [self.num_attention_heads, self.attention_head_dim]
+    }
+
+    fn token_channels(&self) -> usize {
+        self.token_channels()[0]
+    }
+
+    fn attentions(&self, block: usize) -> [usize; 2] {
+        [1, usize::from(self.is_dual(block))]
+    }
+
+    fn block_bytes(&self, block: usize, dtype: DType) -> u64 {
+        costs::block_bytes(self, block, dtype)
+    }
+
+    fn stage_bytes(&self, blocks: Range<usize>, dtype: DType) -> u64 {
+        costs::stage_bytes(self, blocks, dtype)
+    }
+
+    fn block_flops(&self, block: usize, text: usize, image: usize) -> f64 {
+        costs::block_flops(self, block, text, image)
+    }
+
+    fn end_flops(&self, image: usize) -> [f64; 2] {
+        costs::end_flops(self, image)
+    }
+}
+
+impl Dit for Sd3Transformer {
+    type Text = Sd3Text;
+    type Places = Sd3Positions;
+    type Modulation = Modulation;
+
+    fn shape(&self) -> &dyn DitShape {
+        self.config()
+    }
+
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn select(text: &Sd3Text, start: usize, len: usize) -> Result<Sd3Text> {
+        let narrow = |context: &Tensor| Ok::<_, crate::Error>(context.narrow(0, start, len)?);
+        Ok(Sd3Text {
+            context: text.context.as_ref().map(narrow).transpose()?,
+            pooled: text.pooled.narrow(0, start, len)?,
+        })
+    }
+
+    fn with_rows(text: &Sd3Text, rows: Option<Rows<'_>>) -> Result<Sd3Text> {
+        let context = text.context.as_ref().zip(rows);
+        Ok(Sd3Text {
+            context: context.map(|(context, rows)| rows(context)).transpose()?,
+            pooled: text.pooled.clone(),
+        })
+    }
+
+    fn places(
+        &self,
+        text_len: usize,
+        [rows, columns]: [usize; 2],
+        _: &mut dyn Observer,
+    ) -> Result<Sd3Positions> {
+        Sd3Positions::new(&self.config, text_len, rows, columns)
+    }
+
+    fn part(
+        places: &Sd3Positions,
+        text: Option<Segment>,
+        image: &[(usize, Segment)],
+    ) -> Result<Sd3Positions> {
+        places.part(text, image)
+    }
+
+    fn modulation(
+        &self,
+        blocks: Range<usize>,
+        skipped: &[usize],
+        moment: Moment,
+        text: &Sd3Text,
+        observer: &mut dyn Observer,
+    ) -> Result<Modulation> {
+        let timestep = vec![moment.timestep; moment.images];
+        self.modulation(blocks, &timestep, &text.pooled, skipped, observer)
+    }
+
+    fn embed(
+        &self,
+        latents_blc: &Tensor,
+        text: &Sd3Text,
+        positions: &Sd3Positions,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
+        self.embed(latents_blc, text, positions, observer)
+    }
+
+    fn run_blocks(
+        &self,
+        blocks: Range<usize>,
+        stream_blc: Tensor,
+        (modulation, positions): (&Modulation, &Sd3Positions),
+        attention: &mut [Box<dyn Attention>],
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
+        self.run_blocks(
+            blocks, stream_blc, modulation, positions, attention, observer,
+        )
+    }
+
+    fn project(
+        &self,
+        stream_blc: &Tensor,
+        (modulation, positions): (&Modulation, &Sd3Positions),
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
+        self.project(stream_blc, positions.text_len(), modulation, observer)
+    }
+
+    fn byte_len(&self, blocks: Range<usize>) -> usize {
+        self.byte_len(blocks)
+    }
+
+    fn unpack(tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
+        latents::unpack_nhwc(tokens_blc.view(), size, patch_of(tokens_blc, size))
+    }
+
+    fn shown(tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
+        latents::unpack(tokens_blc.view(), size, patch_of(tokens_blc, size))
+    }
+}
+
+/// Latent pixels along the side of a token, of which there are so many for a picture of this size.
+fn patch_of(tokens_blc: &Tensor, [h, w]: [usize; 2]) -> usize {
+    (h * w / tokens_blc.dim(1).max(1)).isqrt()
+}
