@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::flux::FluxConfig;
 use crate::model_index::ModelIndex;
+use crate::sd3::Sd3Config;
 use crate::source::ModelSource;
 use crate::text::{ClipTextConfig, T5Config};
 use crate::vae::VaeConfig;
@@ -116,7 +117,16 @@ impl ComponentInfo {
                 ];
                 (c.num_attention_heads, c.attention_head_dim, &kinds.clone())
             }
-            "CLIPTextModel" => {
+            "SD3Transformer2DModel" => {
+                let c = Sd3Config::read(&config()?)?;
+                let dual = c.dual_attention_layers.len();
+                let kinds = [
+                    ("transformer_blocks", c.num_layers - dual),
+                    ("dual_attention_blocks", dual),
+                ];
+                (c.num_attention_heads, c.attention_head_dim, &kinds.clone())
+            }
+            "CLIPTextModel" | "CLIPTextModelWithProjection" => {
                 let c = ClipTextConfig::read(&config()?)?;
                 (
                     c.num_attention_heads,
@@ -143,6 +153,7 @@ impl ComponentInfo {
         self.head_dim = Some(head_dim);
         self.blocks = blocks
             .iter()
+            .filter(|(_, count)| *count > 0)
             .map(|(kind, count)| ((*kind).to_owned(), *count))
             .collect();
         Ok(true)
