@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use xdit_kernels::{DType, Tier};
 
+use crate::call::{CallArgs, PromptArgs};
 use crate::device::DeviceChoice;
 use crate::ranks::ParallelArgs;
 
@@ -151,61 +152,6 @@ pub(crate) struct HubArgs {
     pub download_dir: Option<PathBuf>,
 }
 
-/// What to draw.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Image")]
-pub(crate) struct PromptArgs {
-    /// What to draw; several prompts make one batch. Each of 1 to 65536 bytes (64 KiB), not only spaces.
-    #[arg(long, required_unless_present = "prompt_file", num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
-    pub prompt: Vec<String>,
-    /// Draw every line of FILE (- is standard input): a prompt, or a JSON object with "prompt" and any of the flags of
-    /// this section, e.g. {"prompt": "a cat", "seed": 7, "height": 512}. Each result is written when it is there, as
-    /// NAME-LINE.png; a bad line is told, the rest is drawn, and the exit code is 1.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "dump"])]
-    pub prompt_file: Option<PathBuf>,
-}
-
-/// What diffusers' `pipe(...)` takes beside the prompt; what is left out has the pipeline's default.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Image")]
-pub(crate) struct CallArgs {
-    /// Prompt of the second text encoder (T5), one for all or one for each prompt; as --prompt [default:
-    /// --prompt].
-    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
-    pub prompt_2: Vec<String>,
-    /// What not to draw; has an effect with --true-cfg-scale above 1.
-    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
-    pub negative_prompt: Vec<String>,
-    /// Negative prompt of the second text encoder [default: --negative-prompt].
-    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
-    pub negative_prompt_2: Vec<String>,
-    /// Classifier-free guidance with --negative-prompt; 1 is off, above 1 costs twice the time [default: 1].
-    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
-    pub true_cfg_scale: Option<f64>,
-    /// In pixels; rounded down to a multiple of 16 [default: 1024; demo: 256].
-    #[arg(long, value_name = "PIXELS")]
-    pub height: Option<usize>,
-    /// In pixels; rounded down to a multiple of 16 [default: 1024; demo: 256].
-    #[arg(long, value_name = "PIXELS")]
-    pub width: Option<usize>,
-    /// Denoising steps [default: 28; schnell: 4; demo: 20].
-    #[arg(long, value_name = "N")]
-    pub num_inference_steps: Option<usize>,
-    /// Distilled guidance; ignored by models without a guidance embedding (schnell, demo) [default: 3.5].
-    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
-    pub guidance_scale: Option<f64>,
-    /// T5 tokens; a longer prompt is cut, with a warning [default: 512; schnell: 256; demo: 24].
-    #[arg(long, value_name = "N")]
-    pub max_sequence_length: Option<usize>,
-    /// Images for each prompt.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub num_images_per_prompt: usize,
-    /// One value: one generator for the whole batch. Several: one generator for each image. As torch.Generator("cpu").
-    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "N", default_value = "42",
-          value_parser = seed, allow_negative_numbers = true)]
-    pub seed: Vec<i128>,
-}
-
 /// Where and how to compute.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Compute")]
@@ -326,23 +272,6 @@ pub(crate) enum OutputType {
     Float,
 }
 
-/// A number that is neither infinite nor NaN.
-fn finite(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(x) if x.is_finite() => Ok(x),
-        _ => Err("expected a finite number".into()),
-    }
-}
-
-/// What `torch.Generator.manual_seed` takes.
-fn seed(text: &str) -> Result<i128, String> {
-    let range = i128::from(i64::MIN)..=i128::from(u64::MAX);
-    match text.parse::<i128>() {
-        Ok(seed) if range.contains(&seed) => Ok(seed),
-        _ => Err("expected an integer from -2^63 to 2^64-1".into()),
-    }
-}
-
 fn tier(text: &str) -> Result<Tier, String> {
     text.parse().map_err(|e: xdit_kernels::Error| e.to_string())
 }
@@ -365,7 +294,7 @@ Flags may be written with - or _: --num-inference-steps, --num_inference_steps."
 const GENERATE_NOTES: &str = "\
 Same image:
   The same prompt, seed, size, steps, dtype, instruction tier and ranks give the same bytes, whatever --threads is.
-  Ulysses and ring ranks give the image of one rank up to the last bits; PipeFusion's patches do not (--num-pipeline-patch).
+  Ulysses, ring and guidance ranks give the image of one rank up to the last bits; PipeFusion's patches do not (--num-pipeline-patch).
   Processors with other instructions (AVX2, AVX-512, NEON) give the same image up to the last bits.
 
 Exit codes: 0 done, 1 failure, 2 usage, 3 model not found or gated, 4 bad model, 5 out of memory,

@@ -51,7 +51,7 @@ pub(crate) fn run(
 ) -> Result<u8, Failure> {
     let lines = prompt_file::read(path, base)?;
     let model = Model::find(args.model.model.as_deref(), &args.model.hub, session)?;
-    check_stages(&model, compute)?;
+    check_base(&model, base, compute)?;
     let mut watch = Watch::new(&session.console, None);
     let pipeline = load(&model, compute, &mut watch)?;
     let bar = session
@@ -118,14 +118,22 @@ fn each(compute: &Compute) -> Compute {
     each
 }
 
-/// Stages and a number of patches that no request can have are refused before any weight is read; which numbers of patches
-/// each request can have depends on its size.
-fn check_stages(model: &Model, compute: &Compute) -> Result<(), Failure> {
+/// What no line can have is refused before any weight is read: stages, a number of patches, arguments that the model has no
+/// use for. Which numbers of patches a line can have depends on its size, whether there is guidance on its scale.
+fn check_base(model: &Model, base: &Request, compute: &Compute) -> Result<(), Failure> {
     let mut each = each(compute);
     let patches = &mut each.parallel.pipefusion.patches;
     *patches = Some(patches.unwrap_or(1).min(1));
-    let request = Request::new(["any"]).height(256).width(256);
-    plan(model, &request, &each, None).map(drop)
+    each.parallel.degrees.cfg = 1;
+    let any = |list: &Option<Vec<String>>| list.as_ref().map(|_| vec!["any".to_owned()]);
+    let mut request = Request::new(["any"])
+        .true_cfg_scale(base.true_cfg_scale)
+        .clip_skip(base.clip_skip)
+        .skip_guidance_layers(base.skip_guidance_layers.clone());
+    request.prompt_3 = any(&base.prompt_3);
+    request.negative_prompt_3 = any(&base.negative_prompt_3);
+    // Lines may be smaller than the pictures that the model was made for.
+    plan(model, &request, &each, Some(u64::MAX)).map(drop)
 }
 
 /// What is told of the requests as they end.

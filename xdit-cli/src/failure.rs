@@ -58,7 +58,12 @@ impl From<xdit_models::Error> for Failure {
                 allowed,
             } => {
                 let flag = argument.replace('_', "-");
-                Self::Usage(format!("--{flag} {given}: must be {allowed}"))
+                // The other name of the same flag takes no number.
+                let also = match argument {
+                    "cfg_degree" => " (--use-cfg-parallel)",
+                    _ => "",
+                };
+                Self::Usage(format!("--{flag} {given}{also}: must be {allowed}"))
             }
             other => Self::Model(other),
         }

@@ -4,6 +4,7 @@
 mod args;
 mod argv;
 mod batch;
+mod call;
 mod console;
 mod device;
 mod digest;

@@ -70,6 +70,10 @@ pub(crate) fn source(
         Session::refuse_hub_flags(hub, name)?;
         return Ok((demo()?, None));
     }
+    if let Some(other) = name.strip_prefix("demo:") {
+        let reason = format!("there is no demo {other:?}; there is one: {DEMO} (Flux)");
+        return Err(not_found(name, &reason));
+    }
     if Path::new(name).exists() {
         Session::refuse_hub_flags(hub, name)?;
         return Ok((ModelSource::folder(name)?, None));

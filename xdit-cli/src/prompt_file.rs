@@ -33,6 +33,13 @@ struct Fields {
     prompt_2: Option<Texts>,
     negative_prompt: Option<Texts>,
     negative_prompt_2: Option<Texts>,
+    prompt_3: Option<Texts>,
+    negative_prompt_3: Option<Texts>,
+    clip_skip: Option<usize>,
+    skip_guidance_layers: Option<Vec<usize>>,
+    skip_layer_guidance_scale: Option<f64>,
+    skip_layer_guidance_start: Option<f64>,
+    skip_layer_guidance_stop: Option<f64>,
     true_cfg_scale: Option<f64>,
     height: Option<usize>,
     width: Option<usize>,
@@ -139,6 +146,22 @@ fn request(line: &[u8], base: &Request) -> Result<Request, String> {
         request.prompt_2 = texts(fields.prompt_2, request.prompt_2);
         request.negative_prompt = texts(fields.negative_prompt, request.negative_prompt);
         request.negative_prompt_2 = texts(fields.negative_prompt_2, request.negative_prompt_2);
+        request.prompt_3 = texts(fields.prompt_3, request.prompt_3);
+        request.negative_prompt_3 = texts(fields.negative_prompt_3, request.negative_prompt_3);
+        request.clip_skip = fields.clip_skip.unwrap_or(request.clip_skip);
+        let blocks = fields
+            .skip_guidance_layers
+            .unwrap_or_else(|| request.skip_guidance_layers.clone());
+        let numbers = [
+            fields.skip_layer_guidance_scale,
+            fields.skip_layer_guidance_start,
+            fields.skip_layer_guidance_stop,
+        ];
+        if blocks.is_empty() && numbers.iter().any(Option::is_some) {
+            return Err("skip_layer_guidance_… has no effect without skip_guidance_layers".into());
+        }
+        let [scale, start, stop] = numbers;
+        request = request::skip_layers(request, &blocks, scale, start, stop);
         request.true_cfg_scale = fields.true_cfg_scale.unwrap_or(request.true_cfg_scale);
         request.height = fields.height.or(request.height);
         request.width = fields.width.or(request.width);
@@ -197,6 +220,27 @@ mod tests {
     }
 
     #[test]
+    fn a_line_says_what_it_has_of_its_own() {
+        let text = r#"{"prompt": "a", "prompt_3": "b", "negative_prompt_3": ["c"], "clip_skip": 1,
+            "skip_guidance_layers": [2, 3], "skip_layer_guidance_scale": 3.5, "skip_layer_guidance_start": 0,
+            "skip_layer_guidance_stop": 0.5}"#;
+        let base = base().skip_guidance_layers([7]).clip_skip(2);
+        let line = request(text.replace('\n', " ").as_bytes(), &base).unwrap();
+        let expected = Request::new(["a"])
+            .height(64)
+            .seed(7)
+            .prompt_3(["b"])
+            .negative_prompt_3(["c"])
+            .clip_skip(1)
+            .skip_guidance_layers([2, 3])
+            .skip_layer_guidance(3.5, 0., 0.5);
+        assert_eq!(format!("{line:?}"), format!("{expected:?}"));
+        // What it does not say is the flags'.
+        let line = request(b"{\"prompt\": \"a\"}", &base).unwrap();
+        assert_eq!((line.clip_skip, line.skip_guidance_layers), (2, vec![7]));
+    }
+
+    #[test]
     fn what_is_wrong_with_a_line_is_said() {
         for (line, reason) in [
             (
@@ -210,6 +254,14 @@ mod tests {
             (
                 b"{\"prompt\": \"a\", \"seed\": [1, 2]}",
                 "2 values for 1 image",
+            ),
+            (
+                b"{\"prompt\": \"a\", \"skip_layer_guidance_stop\": 0.5}",
+                "without skip_guidance_layers",
+            ),
+            (
+                b"{\"prompt\": \"a\", \"skip_guidance_layers\": 3}",
+                "expected a sequence",
             ),
             (b"{\"prompt\": \"a\"", "column 14"),
             (b"\xff\xfe", "UTF-8"),

@@ -29,6 +29,13 @@ pub(crate) struct ParallelArgs {
         allow_negative_numbers = true
     )]
     pub ring_degree: usize,
+    /// Ranks that share out guidance's branches (--cfg-degree 2): one draws with the prompt, one with the negative prompt. For
+    /// guidance above 1 only: SD3; Flux with --true-cfg-scale and --negative-prompt.
+    #[arg(long)]
+    pub use_cfg_parallel: bool,
+    /// The same as a number [default: 1].
+    #[arg(long, value_name = "1|2", value_parser = clap::value_parser!(u8).range(1..=2), allow_negative_numbers = true)]
+    pub cfg_degree: Option<u8>,
     /// Stages that the blocks of the model are dealt out to, of U x R ranks each (PipeFusion). Lossy after the warm-up
     /// unless --num-pipeline-patch is 1.
     #[arg(
@@ -66,7 +73,7 @@ pub(crate) struct ParallelArgs {
     /// lossy, slower.
     #[arg(long, value_name = "X", value_parser = drift, allow_negative_numbers = true)]
     pub max_drift: Option<f32>,
-    /// Replicas of U x R x N ranks that share out the images or the lines of --prompt-file; no image changes by it.
+    /// Replicas of these ranks that share out the images or the lines of --prompt-file; no image changes by it.
     #[arg(
         long,
         value_name = "D",
@@ -107,10 +114,10 @@ impl ParallelArgs {
     pub(crate) fn plan(&self) -> Result<Parallel, Failure> {
         let degrees = Degrees {
             data: self.data_parallel_degree,
+            cfg: self.cfg()?,
             pipe: self.pipefusion_parallel_degree,
             ring: self.ring_degree,
             ulysses: self.ulysses_degree,
-            ..Degrees::default()
         };
         let plan = Parallel::threads(degrees)
             .pipefusion(self.pipefusion())
@@ -129,6 +136,16 @@ impl ParallelArgs {
             },
         )?;
         Ok(plan)
+    }
+
+    fn cfg(&self) -> Result<usize, Failure> {
+        match (self.use_cfg_parallel, self.cfg_degree) {
+            (true, Some(1)) => Err(Failure::usage(
+                "--use-cfg-parallel is --cfg-degree 2: leave out --cfg-degree 1",
+            )),
+            (true, _) => Ok(2),
+            (false, degree) => Ok(degree.unwrap_or(1).into()),
+        }
     }
 
     fn pipefusion(&self) -> PipeFusion {
@@ -185,6 +202,29 @@ mod tests {
         }
         let memory = plan("--pipefusion-balance memory").unwrap();
         assert_eq!(memory.pipefusion.stages, StageSplit::Memory);
+    }
+
+    #[test]
+    fn guidance_ranks() {
+        for (flags, degree) in [
+            ("", 1),
+            ("--cfg-degree 1", 1),
+            ("--cfg_degree=2", 2),
+            ("--use_cfg_parallel", 2),
+            ("--use-cfg-parallel --cfg-degree 2", 2),
+        ] {
+            assert_eq!(plan(flags).unwrap().degrees.cfg, degree, "{flags}");
+        }
+        for flags in [
+            "--use-cfg-parallel --cfg-degree 1",
+            "--cfg-degree 0",
+            "--cfg-degree 3",
+            "--cfg-degree -1",
+        ] {
+            let failure = plan(flags).unwrap_err();
+            assert_eq!(failure.exit_code(), 2);
+            assert!(failure.to_string().contains("--cfg-degree"), "{failure}");
+        }
     }
 
     #[test]

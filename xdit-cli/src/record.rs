@@ -60,6 +60,9 @@ pub(crate) struct ModelRecord {
 pub(crate) struct ParallelRecord {
     pub ulysses_degree: usize,
     pub ring_degree: usize,
+    /// Ranks that guidance's branches were shared out to.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub cfg_degree: usize,
     pub parallel_vae: bool,
     /// Stages and patches, if there were several of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,9 +74,10 @@ impl ParallelRecord {
     pub(crate) fn of(parallel: &Parallel, plan: &RunPlan) -> Option<Self> {
         let degrees = parallel.degrees;
         let pipefusion = PipeFusionRecord::of(parallel, plan);
-        (degrees.ulysses * degrees.ring > 1 || pipefusion.is_some()).then_some(Self {
+        (degrees.ulysses * degrees.ring * degrees.cfg > 1 || pipefusion.is_some()).then_some(Self {
             ulysses_degree: degrees.ulysses,
             ring_degree: degrees.ring,
+            cfg_degree: degrees.cfg,
             parallel_vae: parallel.vae,
             pipefusion,
         })
@@ -84,6 +88,7 @@ impl ParallelRecord {
         let mut degrees = Degrees {
             ulysses: self.ulysses_degree,
             ring: self.ring_degree,
+            cfg: self.cfg_degree,
             ..Degrees::default()
         };
         let mut options = PipeFusion::default();
@@ -107,6 +112,21 @@ pub(crate) struct RequestRecord {
     pub negative_prompt: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub negative_prompt_2: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prompt_3: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub negative_prompt_3: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub clip_skip: usize,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skip_guidance_layers: Vec<usize>,
+    /// This and the next two are there if blocks are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_layer_guidance_scale: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_layer_guidance_start: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_layer_guidance_stop: Option<f64>,
     pub true_cfg_scale: f64,
     pub height: usize,
     pub width: usize,
@@ -156,7 +176,12 @@ impl RunRecord {
         let prompt_index = self.image / request.num_images_per_prompt.max(1);
         let prompt = pick(&request.prompt, prompt_index).map_or("", String::as_str);
         let mut text = format!("{prompt}\n");
-        if request.true_cfg_scale > 1.
+        // Stable Diffusion has no other guidance than this; Flux is told its own beside it.
+        let (cfg_scale, told) = match self.model.class.as_str() {
+            "StableDiffusion3Pipeline" => (request.guidance_scale, None),
+            _ => (request.true_cfg_scale, Some(request.guidance_scale)),
+        };
+        if cfg_scale > 1.
             && let Some(negative) = pick(&request.negative_prompt, prompt_index)
         {
             text += &format!("Negative prompt: {negative}\n");
@@ -166,13 +191,17 @@ impl RunRecord {
             .copied()
             .unwrap_or_default();
         text += &format!(
-            "Steps: {}, Sampler: Euler, CFG scale: {}, Guidance: {}, Seed: {seed}, Size: {}x{}, ",
+            "Steps: {}, Sampler: Euler, CFG scale: {cfg_scale}, ",
             request.num_inference_steps,
-            request.true_cfg_scale,
-            request.guidance_scale,
-            request.width,
-            request.height,
         );
+        if let Some(guidance) = told {
+            text += &format!("Guidance: {guidance}, ");
+        }
+        text += &format!("Seed: {seed}, Size: {}x{}, ", request.width, request.height);
+        if request.clip_skip > 0 {
+            // There the last layer that is always left out counts too.
+            text += &format!("Clip skip: {}, ", request.clip_skip + 1);
+        }
         if self.images > 1 && !several_seeds {
             text += &format!("Batch size: {}, Batch pos: {}, ", self.images, self.image);
         }
@@ -184,6 +213,19 @@ impl RunRecord {
         );
         text
     }
+}
+
+/// Records without a degree are of one.
+fn one() -> usize {
+    1
+}
+
+fn is_one(degree: &usize) -> bool {
+    *degree == 1
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// The item of one for all, or of one for each.
@@ -247,10 +289,16 @@ pub(crate) mod tests {
         let mut parallel = ParallelRecord {
             ulysses_degree: 2,
             ring_degree: 3,
+            cfg_degree: 2,
             parallel_vae: false,
             pipefusion: None,
         };
         shared.parallel = Some(parallel.clone());
+        assert_eq!(RunRecord::parse(&shared.to_json()).unwrap(), shared);
+        // Older records know no guidance ranks.
+        parallel.cfg_degree = 1;
+        shared.parallel = Some(parallel.clone());
+        assert!(!shared.to_json().contains("cfg_degree"));
         assert_eq!(RunRecord::parse(&shared.to_json()).unwrap(), shared);
         assert_eq!(parallel.parallel().pipefusion, PipeFusion::default());
         parallel.pipefusion = Some(crate::pipefusion::tests::record());
@@ -285,5 +333,10 @@ pub(crate) mod tests {
             text.contains("Seed: 3,") && !text.contains("Batch") && !text.contains("Negative"),
             "{text}"
         );
+        record.model.class = "StableDiffusion3Pipeline".into();
+        record.request.clip_skip = 1;
+        let text = record.parameters();
+        let told = "\nNegative prompt: blurry\nSteps: 28, Sampler: Euler, CFG scale: 3.5, Seed: 3, Size: 1024x512, Clip skip: 2, ";
+        assert!(text.contains(told), "{text}");
     }
 }

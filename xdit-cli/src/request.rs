@@ -2,7 +2,7 @@
 
 use xdit_models::{Defaults, Output, Request};
 
-use crate::args::CallArgs;
+use crate::call::CallArgs;
 use crate::failure::Failure;
 use crate::record::RequestRecord;
 
@@ -15,13 +15,38 @@ pub(crate) fn from_args(prompts: &[String], call: &CallArgs) -> Request {
     request.prompt_2 = texts(&call.prompt_2);
     request.negative_prompt = texts(&call.negative_prompt);
     request.negative_prompt_2 = texts(&call.negative_prompt_2);
+    request.prompt_3 = texts(&call.prompt_3);
+    request.negative_prompt_3 = texts(&call.negative_prompt_3);
     request.true_cfg_scale = call.true_cfg_scale.unwrap_or(request.true_cfg_scale);
+    request.clip_skip = call.clip_skip.unwrap_or(request.clip_skip);
+    let [scale, start, stop] = [
+        call.skip_layer_guidance_scale,
+        call.skip_layer_guidance_start,
+        call.skip_layer_guidance_stop,
+    ];
+    request = skip_layers(request, &call.skip_guidance_layers, scale, start, stop);
     request.height = call.height;
     request.width = call.width;
     request.num_inference_steps = call.num_inference_steps;
     request.guidance_scale = call.guidance_scale;
     request.max_sequence_length = call.max_sequence_length;
     request
+}
+
+/// `request` with these blocks left out in a branch of guidance; what is not given stays as it is.
+pub(crate) fn skip_layers(
+    request: Request,
+    blocks: &[usize],
+    scale: Option<f64>,
+    start: Option<f64>,
+    stop: Option<f64>,
+) -> Request {
+    let scale = scale.unwrap_or(request.skip_layer_guidance_scale);
+    let start = start.unwrap_or(request.skip_layer_guidance_start);
+    let stop = stop.unwrap_or(request.skip_layer_guidance_stop);
+    request
+        .skip_guidance_layers(blocks)
+        .skip_layer_guidance(scale, start, stop)
 }
 
 /// The request that `record` describes.
@@ -40,17 +65,34 @@ pub(crate) fn from_record(record: &RequestRecord) -> Request {
     request.prompt_2 = texts(&record.prompt_2);
     request.negative_prompt = texts(&record.negative_prompt);
     request.negative_prompt_2 = texts(&record.negative_prompt_2);
-    request
+    request.prompt_3 = texts(&record.prompt_3);
+    request.negative_prompt_3 = texts(&record.negative_prompt_3);
+    request.clip_skip = record.clip_skip;
+    let [scale, start, stop] = [
+        record.skip_layer_guidance_scale,
+        record.skip_layer_guidance_start,
+        record.skip_layer_guidance_stop,
+    ];
+    skip_layers(request, &record.skip_guidance_layers, scale, start, stop)
 }
 
 /// What was run: the request with the pipeline's defaults where it said nothing.
 pub(crate) fn to_record(request: &Request, defaults: &Defaults, output: &Output) -> RequestRecord {
     let texts = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    // Without blocks that are left out these numbers mean nothing.
+    let skips = |number: f64| (!request.skip_guidance_layers.is_empty()).then_some(number);
     RequestRecord {
         prompt: request.prompt.clone(),
         prompt_2: texts(&request.prompt_2),
         negative_prompt: texts(&request.negative_prompt),
         negative_prompt_2: texts(&request.negative_prompt_2),
+        prompt_3: texts(&request.prompt_3),
+        negative_prompt_3: texts(&request.negative_prompt_3),
+        clip_skip: request.clip_skip,
+        skip_guidance_layers: request.skip_guidance_layers.clone(),
+        skip_layer_guidance_scale: skips(request.skip_layer_guidance_scale),
+        skip_layer_guidance_start: skips(request.skip_layer_guidance_start),
+        skip_layer_guidance_stop: skips(request.skip_layer_guidance_stop),
         true_cfg_scale: request.true_cfg_scale,
         height: output.height,
         width: output.width,
@@ -100,15 +142,25 @@ pub(crate) fn check(request: &Request) -> Result<(), Failure> {
     for prompt in &request.prompt {
         check_prompt("--prompt", prompt)?;
     }
-    for prompt in request.prompt_2.iter().flatten() {
-        check_prompt("--prompt-2", prompt)?;
+    let others = [
+        ("--prompt-2", &request.prompt_2),
+        ("--prompt-3", &request.prompt_3),
+    ];
+    for (flag, list) in others {
+        for prompt in list.iter().flatten() {
+            check_prompt(flag, prompt)?;
+        }
     }
+    let negative = [
+        ("--negative-prompt", &request.negative_prompt),
+        ("--negative-prompt-2", &request.negative_prompt_2),
+        ("--negative-prompt-3", &request.negative_prompt_3),
+    ];
     // Nothing is what diffusers takes when there is no negative prompt.
-    for prompt in request.negative_prompt.iter().flatten() {
-        check_length("--negative-prompt", prompt)?;
-    }
-    for prompt in request.negative_prompt_2.iter().flatten() {
-        check_length("--negative-prompt-2", prompt)?;
+    for (flag, list) in negative {
+        for prompt in list.iter().flatten() {
+            check_length(flag, prompt)?;
+        }
     }
     let sizes = [
         ("--height", request.height),
@@ -124,23 +176,11 @@ pub(crate) fn check(request: &Request) -> Result<(), Failure> {
         return Err(Failure::usage(format!("{flag} 0: must be at least 1")));
     }
     let (prompts, images) = (request.prompt.len(), request.image_count());
-    let count = |list: &Option<Vec<String>>| list.as_ref().map_or(1, Vec::len);
-    let counts = [
-        ("--prompt-2", count(&request.prompt_2), prompts, "prompt"),
-        (
-            "--negative-prompt",
-            count(&request.negative_prompt),
-            prompts,
-            "prompt",
-        ),
-        (
-            "--negative-prompt-2",
-            count(&request.negative_prompt_2),
-            prompts,
-            "prompt",
-        ),
-        ("--seed", request.seeds.len(), images, "image"),
-    ];
+    let texts = others.iter().chain(&negative).map(|(flag, list)| {
+        let given = list.as_ref().map_or(1, Vec::len);
+        (*flag, given, prompts, "prompt")
+    });
+    let counts = texts.chain([("--seed", request.seeds.len(), images, "image")]);
     for (flag, given, all, each) in counts {
         if given != 1 && given != all {
             return Err(Failure::usage(format!(
@@ -175,7 +215,8 @@ mod tests {
     #[test]
     fn every_flag_arrives() {
         let flags = "--prompt a b --prompt-2 c d --negative-prompt e --negative-prompt-2 f --true-cfg-scale 2 --height 64 \
-                     --width 32 --num-inference-steps 3 --guidance-scale 1.5 --max-sequence-length 9 \
+                     --prompt_3 g h --negative-prompt_3 i --clip-skip 1 --skip-guidance-layers 7,8 9 \
+                     --skip-layer-guidance-scale 3 --skip_layer_guidance_start 0 --skip-layer-guidance-stop=0.5 --width 32 --num-inference-steps 3 --guidance-scale 1.5 --max-sequence-length 9 \
                      --num-images-per-prompt 2 --seed 1 2 3 4";
         let request = request(&flags.split_whitespace().collect::<Vec<_>>()).unwrap();
         let record = RequestRecord {
@@ -183,6 +224,13 @@ mod tests {
             prompt_2: vec!["c".into(), "d".into()],
             negative_prompt: vec!["e".into()],
             negative_prompt_2: vec!["f".into()],
+            prompt_3: vec!["g".into(), "h".into()],
+            negative_prompt_3: vec!["i".into()],
+            clip_skip: 1,
+            skip_guidance_layers: vec![7, 8, 9],
+            skip_layer_guidance_scale: Some(3.),
+            skip_layer_guidance_start: Some(0.),
+            skip_layer_guidance_stop: Some(0.5),
             true_cfg_scale: 2.,
             height: 64,
             width: 32,
@@ -201,7 +249,15 @@ mod tests {
 
     #[test]
     fn what_nothing_can_serve_is_said_early() {
-        let cases: [(&[&str], &str); 5] = [
+        let cases: [(&[&str], &str); 7] = [
+            (
+                &["--prompt", "a", "--prompt-3", "c", "d"],
+                "--prompt-3: 2 values",
+            ),
+            (
+                &["--prompt", "a", "--negative-prompt-3", "c", "d"],
+                "--negative-prompt-3: 2 values",
+            ),
             (&["--prompt", "a", "--width", "0"], "--width 0"),
             (
                 &["--prompt", "a", "--num-images-per-prompt", "0"],

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::generate::pixels;
+use crate::picture_record::record;
 use crate::program::{run, small};
 
 const PROMPT: &str = "a red circle on a blue background";
@@ -195,12 +196,4 @@ fn each_line_of_a_prompt_file_has_its_own() {
     let text = run(folder.path(), words().chain(["--output", "set.png"]));
     let told = "set-00001.png: a red circle; 3 patches, drift 0.";
     assert!(text.stdout.contains(told), "{text:?}");
-}
-
-fn record(file: &Path) -> Value {
-    let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(file).unwrap()));
-    let reader = decoder.read_info().unwrap();
-    let chunks = &reader.info().uncompressed_latin1_text;
-    let record = chunks.iter().find(|chunk| chunk.keyword == "xdit").unwrap();
-    serde_json::from_str(&record.text).unwrap()
 }

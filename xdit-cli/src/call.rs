@@ -1,0 +1,101 @@
+//! The flags of a call: what to draw, in diffusers' words.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+
+/// What to draw.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Image")]
+pub(crate) struct PromptArgs {
+    /// What to draw; several prompts make one batch. Each of 1 to 65536 bytes (64 KiB), not only spaces.
+    #[arg(long, required_unless_present = "prompt_file", num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
+    pub prompt: Vec<String>,
+    /// Draw every line of FILE (- is standard input): a prompt, or a JSON object with "prompt" and any of the flags of
+    /// this section, e.g. {"prompt": "a cat", "seed": 7, "height": 512}. Each result is written when it is there, as
+    /// NAME-LINE.png; a bad line is told, the rest is drawn, and the exit code is 1.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "dump"])]
+    pub prompt_file: Option<PathBuf>,
+}
+
+/// What diffusers' `pipe(...)` takes beside the prompt; what is left out has the pipeline's default.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Image")]
+pub(crate) struct CallArgs {
+    /// Prompt of the second text encoder (Flux: T5; SD3: the larger CLIP), one for all or one for each prompt; as
+    /// --prompt [default: --prompt].
+    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
+    pub prompt_2: Vec<String>,
+    /// SD3 only: prompt of the third text encoder (T5); as --prompt-2 [default: --prompt].
+    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
+    pub prompt_3: Vec<String>,
+    /// What not to draw; has an effect with guidance above 1: of Flux --true-cfg-scale, of SD3 --guidance-scale.
+    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
+    pub negative_prompt: Vec<String>,
+    /// Negative prompt of the second text encoder [default: --negative-prompt].
+    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
+    pub negative_prompt_2: Vec<String>,
+    /// SD3 only: negative prompt of the third text encoder [default: --negative-prompt].
+    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
+    pub negative_prompt_3: Vec<String>,
+    /// Flux only: classifier-free guidance with --negative-prompt; 1 is off, above 1 costs twice the time [default: 1].
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    pub true_cfg_scale: Option<f64>,
+    /// In pixels; Flux: rounded down to a multiple of 16; SD3: must be one [default: what the model was made for, mostly
+    /// 1024; demo: 256].
+    #[arg(long, value_name = "PIXELS")]
+    pub height: Option<usize>,
+    /// In pixels; as --height.
+    #[arg(long, value_name = "PIXELS")]
+    pub width: Option<usize>,
+    /// Denoising steps [default: 28; schnell: 4; demo: 20].
+    #[arg(long, value_name = "N")]
+    pub num_inference_steps: Option<usize>,
+    /// Flux: distilled guidance, ignored without a guidance embedding (schnell, demo) [default: 3.5]. SD3: classifier-free
+    /// guidance; 1 or less is off and costs half the time [default: 7].
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    pub guidance_scale: Option<f64>,
+    /// SD3 only: layers of both CLIPs that are left out, beside the last, before the embeddings are taken [default: 0].
+    #[arg(long, value_name = "N")]
+    pub clip_skip: Option<usize>,
+    /// SD3 only (made for 3.5-medium): blocks, counted from 0, that skip-layer guidance leaves out, e.g. 7,8,9; a third run
+    /// of the model in its steps [default: none].
+    #[arg(long, value_name = "A,B,…", num_args = 1.., value_delimiter = ',')]
+    pub skip_guidance_layers: Vec<usize>,
+    /// How far skip-layer guidance pushes away from the prediction without these blocks [default: 2.8].
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true, requires = "skip_guidance_layers")]
+    pub skip_layer_guidance_scale: Option<f64>,
+    /// The part of the steps after which it begins [default: 0.01].
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true, requires = "skip_guidance_layers")]
+    pub skip_layer_guidance_start: Option<f64>,
+    /// The part of the steps at which it ends [default: 0.2].
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true, requires = "skip_guidance_layers")]
+    pub skip_layer_guidance_stop: Option<f64>,
+    /// T5 tokens; a longer prompt is cut, with a warning [default: 512; schnell and SD3: 256; demo: 24].
+    #[arg(long, value_name = "N")]
+    pub max_sequence_length: Option<usize>,
+    /// Images for each prompt.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub num_images_per_prompt: usize,
+    /// One value: one generator for the whole batch. Several: one generator for each image. As torch.Generator("cpu").
+    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "N", default_value = "42",
+          value_parser = seed, allow_negative_numbers = true)]
+    pub seed: Vec<i128>,
+}
+
+/// A number that is neither infinite nor NaN.
+fn finite(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if x.is_finite() => Ok(x),
+        _ => Err("expected a finite number".into()),
+    }
+}
+
+/// What `torch.Generator.manual_seed` takes.
+fn seed(text: &str) -> Result<i128, String> {
+    let range = i128::from(i64::MIN)..=i128::from(u64::MAX);
+    match text.parse::<i128>() {
+        Ok(seed) if range.contains(&seed) => Ok(seed),
+        _ => Err("expected an integer from -2^63 to 2^64-1".into()),
+    }
+}
