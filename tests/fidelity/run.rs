@@ -96,67 +96,65 @@ pub(super) fn run(file: &str, only: Option<[usize; 3]>) -> Result<(), Failure> {
     let done: BTreeSet<Key> = read(file)?.into_iter().map(|line| line.key).collect();
     let mut out = OpenOptions::new().create(true).append(true).open(file)?;
     let mut painter = Painter::new()?;
-    for side in SIDES {
-        for steps in STEPS {
-            for stages in STAGES {
-                if only.is_some_and(|only| only != [side, steps, stages]) {
-                    continue;
-                }
-                for (prompt, fact) in prompts.facts.iter().enumerate() {
-                    let serial = Key {
-                        side,
-                        steps,
-                        stages,
-                        patches: 1,
-                        warmup: 0,
-                        prompt,
-                    };
-                    let plans = PATCHES.into_iter().flat_map(|patches| {
-                        WARMUPS.map(|warmup| Key {
-                            patches,
-                            warmup,
-                            ..serial
-                        })
-                    });
-                    let todo: Vec<Key> = plans.filter(|key| !done.contains(key)).collect();
-                    if todo.is_empty() {
-                        continue;
-                    }
-                    let whole = painter.draw(fact, serial)?;
-                    if !done.contains(&serial) {
-                        let right = prompts.shows(&whole.images[0], fact);
-                        writeln!(out, "{}", compared(serial, &whole, &whole, right))?;
-                    }
-                    let mut drawn: Vec<Line> = Vec::new();
-                    for key in todo {
-                        // The first step runs whole anyway: no warm-up is one step of it.
-                        let same = |line: &&Line| {
-                            Key {
-                                warmup: key.warmup,
-                                ..line.key
-                            } == key
-                                && line.key.warmup.max(1) == key.warmup.max(1)
-                        };
-                        let line = match drawn.iter().find(same) {
-                            Some(line) => Line { key, ..*line },
-                            None => {
-                                let output = painter.draw(fact, key)?;
-                                let right = prompts.shows(&output.images[0], fact);
-                                compared(key, &output, &whole, right)
-                            }
-                        };
-                        writeln!(out, "{line}")?;
-                        drawn.push(line);
-                    }
-                    eprint!(
-                        "\r{side}², {steps} steps, {stages} stages: prompt {} of {} ",
-                        prompt + 1,
-                        prompts.facts.len()
-                    );
-                }
-                eprintln!();
+    let all = SIDES.iter().flat_map(|side| {
+        let steps = STEPS.iter();
+        steps.flat_map(move |steps| STAGES.map(|stages| [*side, *steps, stages]))
+    });
+    let plans = match only {
+        Some(one) => vec![one],
+        None => all.collect(),
+    };
+    for [side, steps, stages] in plans {
+        for (prompt, fact) in prompts.facts.iter().enumerate() {
+            let serial = Key {
+                side,
+                steps,
+                stages,
+                patches: 1,
+                warmup: 0,
+                prompt,
+            };
+            let plans = PATCHES.into_iter().flat_map(|patches| {
+                WARMUPS.map(|warmup| Key {
+                    patches,
+                    warmup,
+                    ..serial
+                })
+            });
+            let todo: Vec<Key> = plans.filter(|key| !done.contains(key)).collect();
+            if todo.is_empty() {
+                continue;
             }
+            let whole = painter.draw(fact, serial)?;
+            if !done.contains(&serial) {
+                let right = prompts.shows(&whole.images[0], fact);
+                writeln!(out, "{}", compared(serial, &whole, &whole, right))?;
+            }
+            let mut drawn: Vec<Line> = Vec::new();
+            for key in todo {
+                // The first step runs whole anyway: no warm-up is one step of it.
+                let same = |line: &&Line| {
+                    Key {
+                        warmup: key.warmup,
+                        ..line.key
+                    } == key
+                        && line.key.warmup.max(1) == key.warmup.max(1)
+                };
+                let line = match drawn.iter().find(same) {
+                    Some(line) => Line { key, ..*line },
+                    None => {
+                        let output = painter.draw(fact, key)?;
+                        let right = prompts.shows(&output.images[0], fact);
+                        compared(key, &output, &whole, right)
+                    }
+                };
+                writeln!(out, "{line}")?;
+                drawn.push(line);
+            }
+            let (done, all) = (prompt + 1, prompts.facts.len());
+            eprint!("\r{side}², {steps} steps, {stages} stages: prompt {done} of {all} ");
         }
+        eprintln!();
     }
     Ok(())
 }
