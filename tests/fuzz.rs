@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use xdit_models::flux::FluxConfig;
 use xdit_models::schedulers::{FlowMatchEuler, FlowMatchEulerConfig, Scheduler, TimestepRequest};
+use xdit_models::sd3::Sd3Config;
 use xdit_models::text::{ClipTextConfig, T5Config};
 use xdit_models::tokenizers::Tokenizer;
 use xdit_models::vae::VaeConfig;
@@ -14,7 +15,7 @@ use xdit_models::weights::{WeightSource, Weights};
 use xdit_models::{ModelIndex, ModelSource, Result, info};
 
 /// The golden pipelines whose files are damaged: every file form there is, each small.
-const PIPELINES: [&str; 3] = ["flux-dev", "flux-schnell", "flux-variant"];
+const PIPELINES: [&str; 4] = ["flux-dev", "flux-schnell", "flux-variant", "sd35-medium"];
 /// Larger files would only make each case slower.
 const LONGEST: u64 = 400_000;
 
@@ -151,11 +152,17 @@ fn load(source: &ModelSource, path: &str) -> Result<()> {
             })
         }),
         "tokenizer" => tokenize(source, component, "CLIPTokenizer"),
-        "tokenizer_2" => tokenize(source, component, "T5TokenizerFast"),
+        "tokenizer_2" | "tokenizer_3" => tokenize(source, component, "T5TokenizerFast")
+            .or_else(|_| tokenize(source, component, "CLIPTokenizer")),
         _ if name == "config.json" => source.config(path).and_then(|file| match component {
-            "transformer" => FluxConfig::read(&file).map(drop),
+            "transformer" => FluxConfig::read(&file)
+                .map(drop)
+                .or_else(|_| Sd3Config::read(&file).map(drop)),
             "text_encoder" => ClipTextConfig::read(&file).map(drop),
-            "text_encoder_2" => T5Config::read(&file).map(drop),
+            // CLIP's or T5's, as the pipeline has it.
+            "text_encoder_2" | "text_encoder_3" => T5Config::read(&file)
+                .map(drop)
+                .or_else(|_| ClipTextConfig::read(&file).map(drop)),
             _ => VaeConfig::read(&file).map(drop),
         }),
         _ => weigh(source, component, None).or_else(|_| weigh(source, component, Some("fp16"))),
