@@ -156,7 +156,7 @@ fn joined<D: Dit>(call: &Call<'_, D>, done: Vec<Part>) -> Result<Output> {
 
 /// Above this the keys and values that were used one step late were far from the right ones: pictures visibly differ from
 /// those of one rank (docs/fidelity.md).
-const NOTABLE_DRIFT: f32 = 0.5;
+const NOTABLE_DRIFT: f32 = 0.2;
 
 /// Tells when staleness is likely to show.
 fn warn_of_drift(reports: &[Report], observer: &mut dyn Observer) {
