@@ -237,6 +237,8 @@ fn check_prompts(request: &Request) -> Result<()> {
         ("prompt_2", request.prompt_2.as_ref()),
         ("negative_prompt", request.negative_prompt.as_ref()),
         ("negative_prompt_2", request.negative_prompt_2.as_ref()),
+        ("prompt_3", request.prompt_3.as_ref()),
+        ("negative_prompt_3", request.negative_prompt_3.as_ref()),
     ];
     for (argument, list) in lists {
         if let Some(long) = list

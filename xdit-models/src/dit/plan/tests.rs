@@ -78,6 +78,7 @@ fn what_cannot_be_done_names_its_argument() {
         (base().true_cfg_scale(f64::INFINITY), "true_cfg_scale"),
         (Request::new(["a".repeat(9 << 20)]), "prompt"),
         (base().prompt_2(["a".repeat(9 << 20)]), "prompt_2"),
+        (base().prompt_3(["a".repeat(9 << 20)]), "prompt_3"),
     ] {
         let message = match plan(&request) {
             Ok(_) => panic!("{argument} was let through"),
