@@ -1,9 +1,15 @@
-//! The files of `tests/golden`.
+//! The files of `tests/golden`, what a run shows of itself, and how far the two are apart.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
+use safetensors::SafeTensors;
+use xdit_kernels::{DType, Tensor};
+use xdit_models::layers::Packing;
+use xdit_models::weights::{Scope, ZeroWeights};
+use xdit_models::{ConfigFile, Error, Observer, Request};
 
 /// A path below `tests/golden`.
 pub fn path(inside: &str) -> PathBuf {
@@ -27,4 +33,239 @@ pub fn bytes(inside: &str) -> Vec<u8> {
         .read_to_end(&mut content)
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     content
+}
+
+/// One golden file.
+#[derive(Debug)]
+pub struct Golden {
+    bytes: Vec<u8>,
+    /// The JSON object in its metadata.
+    pub meta: serde_json::Value,
+}
+
+impl Golden {
+    /// The file below `tests/golden`.
+    ///
+    /// # Panics
+    /// If there is none, or it is damaged; so do the others, for what it does not hold.
+    pub fn read(inside: &str) -> Self {
+        let bytes = bytes(inside);
+        let (_, header) = SafeTensors::read_metadata(&bytes).expect("a safetensors header");
+        let meta = header.metadata().as_ref().and_then(|map| map.get("golden"));
+        let meta = meta.map(|text| serde_json::from_str(text).expect("JSON metadata"));
+        Self {
+            meta: meta.unwrap_or_default(),
+            bytes,
+        }
+    }
+
+    fn tensors(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.bytes).expect("a safetensors file")
+    }
+
+    /// The names of its tensors, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .tensors()
+            .names()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn raw(&self, name: &str, dtype: safetensors::Dtype) -> (Vec<usize>, Vec<u8>) {
+        let tensors = self.tensors();
+        let tensor = tensors
+            .tensor(name)
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(tensor.dtype(), dtype, "{name}");
+        (tensor.shape().to_vec(), tensor.data().to_vec())
+    }
+
+    /// Shape and values of an f32 tensor.
+    pub fn f32(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
+        let (shape, bytes) = self.raw(name, safetensors::Dtype::F32);
+        (
+            shape,
+            bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+        )
+    }
+
+    /// An f32 tensor.
+    pub fn tensor(&self, name: &str) -> Tensor {
+        let (shape, values) = self.f32(name);
+        Tensor::from_slice(&values, shape.as_slice()).expect("a golden tensor")
+    }
+
+    /// Shape and values of a tensor of bytes.
+    pub fn u8(&self, name: &str) -> (Vec<usize>, Vec<u8>) {
+        self.raw(name, safetensors::Dtype::U8)
+    }
+
+    /// The pixels of the PNG, [B, H, W, 3], from the `image` [B, 3, H, W] in [0, 1]: the generator has seen diffusers
+    /// round so.
+    pub fn pixels(&self) -> Vec<u8> {
+        let (shape, image) = self.f32("image");
+        let area = shape[2] * shape[3];
+        image
+            .chunks_exact(3 * area)
+            .flat_map(|planes| (0..area).flat_map(|i| [0, 1, 2].map(|c| planes[c * area + i])))
+            .map(|value| (255.0 * value).round_ties_even() as u8)
+            .collect()
+    }
+
+    /// Rows of token ids.
+    pub fn ids(&self, name: &str) -> Vec<Vec<u32>> {
+        let (shape, bytes) = self.raw(name, safetensors::Dtype::I64);
+        let ids: Vec<u32> = bytes
+            .chunks_exact(8)
+            .map(|b| {
+                u32::try_from(i64::from_le_bytes(b.try_into().expect("8 bytes"))).expect("an id")
+            })
+            .collect();
+        ids.chunks(shape[1]).map(<[u32]>::to_vec).collect()
+    }
+}
+
+/// Keeps everything that a run shows; the first tensor of a name stays.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    /// Tensors by name.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Token ids by name.
+    pub ids: BTreeMap<String, Vec<Vec<u32>>>,
+    /// Warnings in order.
+    pub warnings: Vec<String>,
+}
+
+impl Observer for Recorder {
+    fn wants_tensors(&self) -> bool {
+        true
+    }
+
+    fn tensor(
+        &mut self,
+        name: &str,
+        make: &dyn Fn() -> Result<Tensor, Error>,
+    ) -> Result<(), Error> {
+        if !self.tensors.contains_key(name) {
+            self.tensors.insert(name.to_owned(), make()?);
+        }
+        Ok(())
+    }
+
+    fn ids(&mut self, name: &str, ids: &[Vec<u32>]) {
+        self.ids.insert(name.to_owned(), ids.to_vec());
+    }
+
+    fn warning(&mut self, text: &str) {
+        self.warnings.push(text.to_owned());
+    }
+}
+
+/// ‖got - want‖ / ‖want‖.
+pub fn relative_l2(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let square = |x: f64| x * x;
+    let apart: f64 = got
+        .iter()
+        .zip(want)
+        .map(|(g, w)| square(f64::from(*g) - f64::from(*w)))
+        .sum();
+    let norm: f64 = want.iter().map(|w| square(f64::from(*w))).sum();
+    (apart / norm.max(f64::MIN_POSITIVE)).sqrt()
+}
+
+/// The largest |got - want|.
+pub fn max_abs(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    got.iter()
+        .zip(want)
+        .map(|(g, w)| f64::from((g - w).abs()))
+        .fold(0.0, |worst, d| if d <= worst { worst } else { d })
+}
+
+/// Whether a difference is in tolerance; NaN is not.
+pub fn within(difference: f64, tolerance: f64) -> bool {
+    difference <= tolerance
+}
+
+/// The recorded call of a golden, as far as its metadata says.
+///
+/// # Panics
+/// If that is not what the generator writes.
+pub fn request(meta: &serde_json::Value) -> Request {
+    use serde_json::Value;
+    let call = &meta["call"];
+    let texts = |field: &str| match &call[field] {
+        Value::String(text) => Some(vec![text.clone()]),
+        Value::Array(list) => Some(
+            list.iter()
+                .map(|t| t.as_str().expect("a text").to_owned())
+                .collect(),
+        ),
+        _ => None,
+    };
+    let count = |field: &str| call[field].as_u64().map(|n| n as usize);
+    let mut request = Request::new(texts("prompt").expect("a prompt"));
+    request.prompt_2 = texts("prompt_2");
+    request.prompt_3 = texts("prompt_3");
+    request.negative_prompt = texts("negative_prompt");
+    request.negative_prompt_2 = texts("negative_prompt_2");
+    request.negative_prompt_3 = texts("negative_prompt_3");
+    request.height = count("height");
+    request.width = count("width");
+    request.num_inference_steps = count("num_inference_steps");
+    request.max_sequence_length = count("max_sequence_length");
+    request.num_images_per_prompt = count("num_images_per_prompt").unwrap_or(1);
+    request.guidance_scale = call["guidance_scale"].as_f64();
+    let number = |field: &str, default: f64| call[field].as_f64().unwrap_or(default);
+    request.true_cfg_scale = number("true_cfg_scale", 1.0);
+    request.clip_skip = count("clip_skip").unwrap_or(0);
+    if let Some(list) = call["skip_guidance_layers"].as_array() {
+        let blocks = list.iter().map(|n| n.as_u64().expect("a block") as usize);
+        request.skip_guidance_layers = blocks.collect();
+    }
+    request = request.skip_layer_guidance(
+        number("skip_layer_guidance_scale", 2.8),
+        number("skip_layer_guidance_start", 0.01),
+        number("skip_layer_guidance_stop", 0.2),
+    );
+    request.sigmas = call["sigmas"]
+        .as_array()
+        .map(|list| list.iter().map(|s| s.as_f64().expect("a number")).collect());
+    match &meta["seeds"] {
+        Value::Array(list) => request.seeds(list.iter().map(|seed| seed.as_i64().expect("a seed"))),
+        seed => request.seed(seed.as_i64().expect("a seed")),
+    }
+}
+
+/// What `load` asks for with this configuration, as `component name [shape]` lines.
+///
+/// # Panics
+/// If it asks for a tensor twice.
+pub fn asked(
+    component: &str,
+    json: &str,
+    load: impl Fn(&ConfigFile, &Scope<'_>, &mut Packing<'_>),
+) -> BTreeSet<String> {
+    let config = ConfigFile::parse(format!("{component}/config.json"), json.as_bytes()).unwrap();
+    let weights = ZeroWeights::new(DType::BF16);
+    load(&config, &Scope::root(&weights), &mut Packing::names_only());
+    let asked = weights.asked();
+    let lines: BTreeSet<String> = asked
+        .iter()
+        .map(|(name, shape)| format!("{component} {name} {shape:?}"))
+        .collect();
+    assert_eq!(
+        lines.len(),
+        asked.len(),
+        "{component}: a tensor was asked for twice"
+    );
+    lines
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use xdit_models::{LoadOptions, ModelSource, Output, Pipeline, Request};
 
-use crate::golden::{Golden, Recorder, max_abs, path, relative_l2, within};
+use crate::golden::{Golden, Recorder, max_abs, path, relative_l2, request as recorded, within};
 
 /// Embeddings and blocks: both sides round every operation to f32 (6e-8) over sums of a few hundred terms in different
 /// orders; the goldens' weights are such that f32 itself is at most 1e-6 from f64 in any block.
@@ -26,36 +26,11 @@ fn pipeline(name: &str) -> Pipeline {
 }
 
 fn request(meta: &Value) -> Request {
-    let call = &meta["call"];
-    let texts = |field: &str| match &call[field] {
-        Value::String(text) => Some(vec![text.clone()]),
-        Value::Array(list) => Some(
-            list.iter()
-                .map(|t| t.as_str().expect("a text").to_owned())
-                .collect(),
-        ),
-        _ => None,
-    };
-    let count = |field: &str| call[field].as_u64().map(|n| n as usize);
-    let mut request = Request::new(texts("prompt").expect("a prompt"));
-    request.prompt_2 = texts("prompt_2");
-    request.negative_prompt = texts("negative_prompt");
-    request.negative_prompt_2 = texts("negative_prompt_2");
-    request.height = count("height");
-    request.width = count("width");
-    request.num_inference_steps = count("num_inference_steps");
-    // diffusers' own default, whatever the model.
-    request.max_sequence_length = Some(count("max_sequence_length").unwrap_or(512));
-    request.num_images_per_prompt = count("num_images_per_prompt").unwrap_or(1);
-    request.guidance_scale = Some(call["guidance_scale"].as_f64().unwrap_or(3.5));
-    request.true_cfg_scale = call["true_cfg_scale"].as_f64().unwrap_or(1.0);
-    request.sigmas = call["sigmas"]
-        .as_array()
-        .map(|list| list.iter().map(|s| s.as_f64().expect("a number")).collect());
-    match &meta["seeds"] {
-        Value::Array(list) => request.seeds(list.iter().map(|seed| seed.as_i64().expect("a seed"))),
-        seed => request.seed(seed.as_i64().expect("a seed")),
-    }
+    let mut request = recorded(meta);
+    // diffusers' own defaults, whatever the model.
+    request.max_sequence_length = request.max_sequence_length.or(Some(512));
+    request.guidance_scale = request.guidance_scale.or(Some(3.5));
+    request
 }
 
 /// How far a tensor may be from its golden.

@@ -2,15 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use xdit_kernels::DType;
-use xdit_models::ConfigFile;
 use xdit_models::flux::{FluxConfig, FluxTransformer};
-use xdit_models::layers::Packing;
 use xdit_models::text::{ClipTextConfig, ClipTextModel, T5Config, T5Encoder};
 use xdit_models::vae::{VaeConfig, VaeDecoder};
-use xdit_models::weights::{Scope, ZeroWeights};
-
-use xdit_tests::goldens;
+use xdit_tests::goldens::{self, asked};
 
 /// As on the hub (black-forest-labs/FLUX.1-dev), without fields that do not matter.
 const TRANSFORMER: &str = r#"{"_class_name": "FluxTransformer2DModel", "attention_head_dim": 128,
@@ -27,28 +22,6 @@ const VAE: &str = r#"{"_class_name": "AutoencoderKL", "block_out_channels": [128
     "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
     "latent_channels": 16, "layers_per_block": 2, "norm_num_groups": 32, "scaling_factor": 0.3611,
     "shift_factor": 0.1159, "use_post_quant_conv": false, "use_quant_conv": false}"#;
-
-/// What `load` asks for, as `component name [shape]` lines.
-fn asked(
-    component: &str,
-    json: &str,
-    load: impl Fn(&ConfigFile, &Scope<'_>, &mut Packing<'_>),
-) -> BTreeSet<String> {
-    let config = ConfigFile::parse(format!("{component}/config.json"), json.as_bytes()).unwrap();
-    let weights = ZeroWeights::new(DType::BF16);
-    load(&config, &Scope::root(&weights), &mut Packing::names_only());
-    let asked = weights.asked();
-    let lines: BTreeSet<String> = asked
-        .iter()
-        .map(|(name, shape)| format!("{component} {name} {shape:?}"))
-        .collect();
-    assert_eq!(
-        lines.len(),
-        asked.len(),
-        "{component}: a tensor was asked for twice"
-    );
-    lines
-}
 
 #[test]
 fn flux_dev_is_asked_for_tensor_by_tensor() {

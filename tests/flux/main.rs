@@ -5,7 +5,8 @@ mod bands;
 mod cases;
 mod demo;
 mod flux_dev;
-mod golden;
 mod parallel;
 mod vae;
 mod winograd;
+
+use xdit_tests::goldens as golden;

@@ -209,9 +209,10 @@ fn bytes_sent_are_what_the_formula_says() {
         let sent = stats[&("all_to_all", Some(Axis::Ulysses))];
         assert_eq!(sent.bytes, attention);
         assert_eq!(sent.calls, 2 * layers * steps);
-        // Once a step each rank hands the other its half of the prediction.
+        // Each rank hands the other its half of the latents, once, as nobody follows the steps.
         let gathered = stats[&("all_gather", None)];
-        assert_eq!(gathered.bytes, image / 2 * field("in_channels") * 4 * steps);
+        assert_eq!(gathered.calls, 1);
+        assert_eq!(gathered.bytes, image / 2 * field("in_channels") * 4);
     }
 }
 
@@ -297,4 +298,39 @@ fn an_observer_stops_all_ranks() {
     );
     // The pipeline is as good as new.
     draw(&pipe, &request);
+}
+
+/// The latents that each step ends with, for an observer that asks for them or not.
+struct Follows(bool, Vec<Option<Vec<f32>>>);
+
+impl Observer for Follows {
+    fn wants_latents(&self) -> bool {
+        self.0
+    }
+
+    fn step_end(&mut self, step: &StepEnd<'_>) -> ControlFlow<()> {
+        self.1
+            .push(step.latents.map(|latents| latents.to_f32_vec()));
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn latents_are_shown_to_who_follows_them() {
+    let mut pipe = golden_pipeline("flux-schnell");
+    let request = Request::new(["a"])
+        .height(48)
+        .width(32)
+        .num_inference_steps(3);
+    for plan in [Degrees::default(), sequence(2, 2)] {
+        pipe = over(pipe, plan);
+        let [mut follows, mut ignores] = [true, false].map(|wants| Follows(wants, Vec::new()));
+        let output = pipe.generate(&request, &mut follows).unwrap();
+        pipe.generate(&request, &mut ignores).unwrap();
+        let shown: Vec<_> = follows.1.into_iter().flatten().collect();
+        assert_eq!(shown.len(), 3);
+        assert_eq!(shown[2], output.latents.to_f32_vec());
+        assert!(shown[0] != shown[1]);
+        assert_eq!(ignores.1, [None, None, None]);
+    }
 }

@@ -8,7 +8,9 @@ use xdit_comm::{Backend, Call, Group, Op, Pending, Result, Ticket, threads};
 use xdit_kernels::Tensor;
 use xdit_models::{Parallel, Pipeline};
 
-use crate::engine::{apart, degrees, draw, golden, options, over, pipefusion, request, source};
+use crate::engine::{
+    SAME, apart, degrees, draw, golden, options, over, pipefusion, request, source,
+};
 
 /// A group whose every call starts late, and whose every wait does.
 #[derive(Debug)]
@@ -114,7 +116,7 @@ proptest! {
         });
         for output in outputs {
             let output = output.expect("no rank is lost");
-            prop_assert!(apart(&output.latents.to_f32_vec(), &prompt.latents.to_f32_vec()) <= 1e-6);
+            prop_assert!(apart(&output.latents.to_f32_vec(), &prompt.latents.to_f32_vec()) <= SAME);
             prop_assert_eq!(&output.pipefusion[0].whole, &prompt.pipefusion[0].whole);
         }
     }

@@ -11,7 +11,7 @@ use xdit_models::weights::{Scope, WeightSource, Weights};
 use xdit_models::{ModelSource, Observer, Parallel, Phase, PhaseEvent, Pipeline, Result};
 
 use crate::engine::{
-    apart, degrees, draw, golden, latents, options, over, pipefusion, request, source,
+    SAME, apart, degrees, draw, golden, latents, options, over, pipefusion, request, source,
 };
 
 /// Counts what is read, and keeps every page that was touched in memory so that it can be counted.
@@ -170,7 +170,7 @@ fn ranks_that_are_processes_load_a_stage_each() {
     let mut whole = Loaded::default();
     Pipeline::load(&source("flux-dev"), &options(), &mut whole).unwrap();
     for (output, encoders, stage) in &ranks {
-        assert!(apart(&output.latents.to_f32_vec(), &alone) <= 1e-6);
+        assert!(apart(&output.latents.to_f32_vec(), &alone) <= SAME);
         // Five blocks over three stages: none holds more than two.
         assert!(
             *stage > 0 && encoders + stage < whole.0 * 4 / 5,

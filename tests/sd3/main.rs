@@ -2,14 +2,12 @@
 //! real models.
 
 mod encoders;
-#[allow(dead_code, reason = "Flux's tests look at pixels as well")]
-#[path = "../flux/golden.rs"]
-mod golden;
 mod names;
 mod pipeline;
 mod transformer;
 
 use xdit_models::ModelSource;
+use xdit_tests::goldens as golden;
 
 use crate::golden::{Golden, path};
 

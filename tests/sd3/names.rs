@@ -3,14 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use xdit_kernels::DType;
-use xdit_models::ConfigFile;
-use xdit_models::layers::Packing;
 use xdit_models::sd3::{Sd3Config, Sd3Transformer};
 use xdit_models::text::{ClipTextConfig, ClipTextModel, T5Config, T5Encoder};
 use xdit_models::vae::{VaeConfig, VaeDecoder};
-use xdit_models::weights::{Scope, ZeroWeights};
-use xdit_tests::goldens;
+use xdit_tests::goldens::{self, asked};
 
 use crate::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM};
 
@@ -44,25 +40,6 @@ const VAE: &str = r#"{"_class_name": "AutoencoderKL", "block_out_channels": [128
     "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
     "latent_channels": 16, "layers_per_block": 2, "norm_num_groups": 32, "scaling_factor": 1.5305,
     "shift_factor": 0.0609, "use_post_quant_conv": false, "use_quant_conv": false}"#;
-
-/// What `load` asks for, as `component name [shape]` lines.
-fn asked(
-    component: &str,
-    json: &str,
-    load: impl Fn(&ConfigFile, &Scope<'_>, &mut Packing<'_>),
-) -> BTreeSet<String> {
-    let config = ConfigFile::parse(format!("{component}/config.json"), json.as_bytes()).unwrap();
-    let weights = ZeroWeights::new(DType::BF16);
-    load(&config, &Scope::root(&weights), &mut Packing::names_only());
-    let asked = weights.asked();
-    let lines: BTreeSet<String> = asked
-        .iter()
-        .map(|(name, shape)| format!("{component} {name} {shape:?}"))
-        .collect();
-    let twice = asked.len() - lines.len();
-    assert_eq!(twice, 0, "{component}: tensors were asked for twice");
-    lines
-}
 
 fn check(model: &str, transformer: &str, parameters: u64) {
     let mut ours = asked("transformer", transformer, |config, scope, packing| {

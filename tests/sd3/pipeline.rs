@@ -1,59 +1,14 @@
 //! Every recorded `StableDiffusion3Pipeline.__call__`, run again from prompt to pixels.
 
-use serde_json::Value;
-use xdit_models::{LoadOptions, Output, Pipeline, Request};
+use xdit_models::{LoadOptions, Output, Pipeline};
 
-use crate::golden::{Golden, Recorder, max_abs, relative_l2, within};
+use crate::golden::{Golden, Recorder, max_abs, relative_l2, request, within};
 use crate::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM, STAGE, cases, source};
 
 /// Latents: what the stages leave, through up to six steps of which each feeds the next, with guidance that multiplies it.
 const LATENTS: f64 = 1e-5;
 /// Images: the latents' difference through the decoder, whose output spans about [-1, 1].
 const IMAGE: f64 = 5e-5;
-
-fn request(meta: &Value) -> Request {
-    let call = &meta["call"];
-    let texts = |field: &str| match &call[field] {
-        Value::String(text) => Some(vec![text.clone()]),
-        Value::Array(list) => Some(
-            list.iter()
-                .map(|t| t.as_str().expect("a text").to_owned())
-                .collect(),
-        ),
-        _ => None,
-    };
-    let count = |field: &str| call[field].as_u64().map(|n| n as usize);
-    let mut request = Request::new(texts("prompt").expect("a prompt"));
-    request.prompt_2 = texts("prompt_2");
-    request.prompt_3 = texts("prompt_3");
-    request.negative_prompt = texts("negative_prompt");
-    request.negative_prompt_2 = texts("negative_prompt_2");
-    request.negative_prompt_3 = texts("negative_prompt_3");
-    request.height = count("height");
-    request.width = count("width");
-    request.num_inference_steps = count("num_inference_steps");
-    request.max_sequence_length = count("max_sequence_length");
-    request.num_images_per_prompt = count("num_images_per_prompt").unwrap_or(1);
-    request.guidance_scale = call["guidance_scale"].as_f64();
-    request.clip_skip = count("clip_skip").unwrap_or(0);
-    if let Some(list) = call["skip_guidance_layers"].as_array() {
-        let blocks = list.iter().map(|n| n.as_u64().expect("a block") as usize);
-        request.skip_guidance_layers = blocks.collect();
-    }
-    let number = |field: &str, default: f64| call[field].as_f64().unwrap_or(default);
-    request = request.skip_layer_guidance(
-        number("skip_layer_guidance_scale", 2.8),
-        number("skip_layer_guidance_start", 0.01),
-        number("skip_layer_guidance_stop", 0.2),
-    );
-    request.sigmas = call["sigmas"]
-        .as_array()
-        .map(|list| list.iter().map(|s| s.as_f64().expect("a number")).collect());
-    match &meta["seeds"] {
-        Value::Array(list) => request.seeds(list.iter().map(|seed| seed.as_i64().expect("a seed"))),
-        seed => request.seed(seed.as_i64().expect("a seed")),
-    }
-}
 
 /// How far a tensor may be from its golden; `None` for what is compared in its own way, or elsewhere.
 fn tolerance(name: &str) -> Option<f64> {

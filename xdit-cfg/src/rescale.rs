@@ -1,8 +1,7 @@
 //! The rescale of a guided prediction: section 3.4 of [arXiv:2305.08891](https://arxiv.org/abs/2305.08891).
 
 use crate::{Error, Result};
-use half::bf16;
-use xdit_comm::{Group, Spec};
+use xdit_comm::Group;
 use xdit_kernels::{DType, Tensor, TensorMut, elementwise};
 
 /// A guided prediction before the rescale. See [`Guidance::guide`](crate::Guidance::guide).
@@ -166,10 +165,8 @@ impl RescaleSums {
         if group.world_size() == 1 {
             return Ok(self.clone());
         }
-        let mine = self.to_tensor()?;
-        let expected = vec![Spec::of(&mine); group.world_size()];
-        let all = group.all_gather(&mine, &expected)?;
-        let mut parts = all.iter().map(Self::from_tensor);
+        let all = group.all_gather_f64(&self.numbers())?;
+        let mut parts = all.iter().map(|numbers| Self::from_numbers(numbers));
         // A group has at least one rank.
         let mut total = parts.next().unwrap_or_else(|| self.clone());
         for part in parts {
@@ -189,33 +186,24 @@ impl RescaleSums {
         })
     }
 
-    /// The bits of all numbers, four elements each: groups carry no f64, and in f32 Σx² − (Σx)²/n would be lost.
-    fn to_tensor(&self) -> Result<Tensor> {
-        let numbers = self.entries.iter().flat_map(|entry| {
-            let [c, g] = [entry.conditional, entry.guided].map(|sums| sums.map(f64::to_bits));
-            [entry.count, c[0], c[1], g[0], g[1]]
-        });
-        let quarters =
-            |bits: u64| [0, 16, 32, 48].map(|shift| bf16::from_bits((bits >> shift) as u16));
-        let elements: Vec<bf16> = numbers.flat_map(quarters).collect();
-        let shape = [self.entries.len(), 4 * EntrySums::LEN];
-        Ok(Tensor::from_slice(&elements, shape)?)
+    /// What is sent of each entry. A count is below 2^53, so that f64 holds it.
+    fn numbers(&self) -> Vec<f64> {
+        let of = |entry: &EntrySums| {
+            let ([c, cc], [g, gg]) = (entry.conditional, entry.guided);
+            [entry.count as f64, c, cc, g, gg]
+        };
+        self.entries.iter().flat_map(of).collect()
     }
 
-    fn from_tensor(tensor: &Tensor) -> Self {
-        let elements = tensor.as_slice::<bf16>().unwrap_or_default();
-        let bits = |quarters: &[bf16]| {
-            let shifted = |(i, quarter): (usize, &bf16)| u64::from(quarter.to_bits()) << (16 * i);
-            quarters.iter().enumerate().map(shifted).sum::<u64>()
-        };
-        let numbers: Vec<u64> = elements.chunks_exact(4).map(bits).collect();
-        let entry = |n: &[u64]| EntrySums {
-            count: n[0],
-            conditional: [n[1], n[2]].map(f64::from_bits),
-            guided: [n[3], n[4]].map(f64::from_bits),
+    fn from_numbers(numbers: &[f64]) -> Self {
+        let (entries, _) = numbers.as_chunks();
+        let entry = |&[count, c, cc, g, gg]: &[f64; EntrySums::LEN]| EntrySums {
+            count: count as u64,
+            conditional: [c, cc],
+            guided: [g, gg],
         };
         Self {
-            entries: numbers.chunks_exact(EntrySums::LEN).map(entry).collect(),
+            entries: entries.iter().map(entry).collect(),
         }
     }
 }

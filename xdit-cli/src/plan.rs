@@ -107,10 +107,11 @@ impl Shown<'_> {
             })
         });
         let [parameter_bytes, kv_bytes] = totals(plan);
+        let (whole_step, patched_step) = plan.step_traffic();
         let links = (plan.stages.len() > 1).then(|| {
             json!({
-                "whole_step": step(&plan.whole_step),
-                "patched_step": plan.patched_step.as_ref().map(step),
+                "whole_step": whole_step.as_ref().map(step),
+                "patched_step": patched_step.as_ref().map(step),
                 "all_steps": messages(&all_steps(plan)),
             })
         });
@@ -157,26 +158,21 @@ pub(crate) fn totals(plan: &RunPlan) -> [u64; 2] {
 
 /// What one replica sends between stages in all steps; the last one's latents do not go back.
 pub(crate) fn all_steps(plan: &RunPlan) -> Traffic {
-    let (links, steps) = (plan.stages.len().saturating_sub(1), plan.schedule.steps);
+    let links = plan.stages.len().saturating_sub(1);
     let mut all = Traffic {
         messages: 0,
         bytes: 0,
     };
     let mut add = |traffic: &Traffic, times: usize| {
-        all.messages = all
-            .messages
-            .saturating_add(traffic.messages.saturating_mul(times));
+        let messages = traffic.messages.saturating_mul(times);
+        all.messages = all.messages.saturating_add(messages);
         all.bytes = all
             .bytes
             .saturating_add(traffic.bytes.saturating_mul(times));
     };
-    for step in (0..steps).filter(|_| links > 0) {
-        let traffic = match (&plan.patched_step, plan.schedule.is_whole(step)) {
-            (Some(patched), false) => patched,
-            _ => &plan.whole_step,
-        };
+    for (step, traffic) in plan.traffic.iter().enumerate().filter(|_| links > 0) {
         add(&traffic.forward, links);
-        add(&traffic.back, usize::from(step + 1 < steps));
+        add(&traffic.back, usize::from(step + 1 < plan.traffic.len()));
     }
     all
 }

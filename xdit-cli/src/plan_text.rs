@@ -171,20 +171,16 @@ fn links(plan: &RunPlan) -> String {
             bytes(traffic.bytes as u64),
         ]
     };
-    let mut rows = vec![vec![replica.to_owned(), "whole step".into(), String::new()]];
     let forward = format!("stage to stage ({}×)", plan.stages.len() - 1);
-    let mut forward = [vec![forward], sent(&plan.whole_step.forward).into()].concat();
-    let mut back = [
-        vec!["last to first".to_owned()],
-        sent(&plan.whole_step.back).into(),
-    ]
-    .concat();
-    if let Some(step) = &plan.patched_step {
-        rows[0].extend(["patched step".into(), String::new()]);
-        forward.extend(sent(&step.forward));
-        back.extend(sent(&step.back));
+    let mut rows = [replica, &forward, "last to first"].map(|name| vec![name.to_owned()]);
+    let (whole_step, patched_step) = plan.step_traffic();
+    for (name, step) in [("whole step", whole_step), ("patched step", patched_step)] {
+        if let Some(step) = step {
+            rows[0].extend([name.to_owned(), String::new()]);
+            rows[1].extend(sent(&step.forward));
+            rows[2].extend(sent(&step.back));
+        }
     }
-    rows.extend([forward, back]);
     let all = sent(&all_steps(plan)).join(", ");
     aligned(&rows, &[]) + &format!("all {} steps: {all}\n", plan.schedule.steps)
 }

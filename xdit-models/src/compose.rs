@@ -105,27 +105,30 @@ impl Team {
         self.ranks.as_ref().map(|ranks| ranks.mesh.world().stats())
     }
 
-    /// Whether `wish` is true on any rank of the replica.
+    /// Whether each wish is true on any rank of the replica.
     ///
     /// # Collective
     /// Every rank of a replica calls it.
-    pub(crate) fn any(&self, wish: bool) -> Result<bool> {
+    pub(crate) fn any(&self, wishes: [bool; 2]) -> Result<[bool; 2]> {
         let Some(ranks) = self.ranks.as_ref().filter(|_| self.shares_pictures()) else {
-            return Ok(wish);
+            return Ok(wishes);
         };
-        let mine = Tensor::from_slice(&[f32::from(u8::from(wish))], [1])?;
-        let most = ranks.replica.all_reduce(&mine, ReduceOp::Max)?;
-        Ok(most.to_f32_vec() == [1.0])
+        let mine = wishes.map(|wish| f32::from(u8::from(wish)));
+        let most = ranks
+            .replica
+            .all_reduce(&Tensor::from_slice(&mine, [2])?, ReduceOp::Max)?
+            .to_f32_vec();
+        Ok([0, 1].map(|i| most[i] > 0.0))
     }
 
-    /// Attention over whole streams of which this rank holds some rows: the nest of strategies around the kernel. With
-    /// several patches keys and values are `kept`.
-    pub(crate) fn attention(&self, patches: usize, kept: &Kept) -> Result<Box<dyn Attention>> {
-        Ok(match (&self.ranks, patches) {
-            (None, 1) => Box::new(Flash),
-            (None, _) => Box::new(StaleKv::new(Flash, kept.clone(), ALWAYS_FRESH)),
-            (Some(ranks), 1) => Box::new(usp(&ranks.mesh, Order::Contiguous, Flash)?),
-            (Some(ranks), _) => {
+    /// Attention over whole streams of which this rank holds some rows: the nest of strategies around the kernel. Where
+    /// patches will meet keys and values of others, these are `kept`.
+    pub(crate) fn attention(&self, kept: Option<&Kept>) -> Result<Box<dyn Attention>> {
+        Ok(match (&self.ranks, kept) {
+            (None, None) => Box::new(Flash),
+            (None, Some(kept)) => Box::new(StaleKv::new(Flash, kept.clone(), ALWAYS_FRESH)),
+            (Some(ranks), None) => Box::new(usp(&ranks.mesh, Order::Contiguous, Flash)?),
+            (Some(ranks), Some(kept)) => {
                 let ring = Ring::new(ranks.mesh.group(Axis::Ring).clone(), ranks.plan, Flash)?;
                 Box::new(Ulysses::new(
                     ranks.mesh.group(Axis::Ulysses).clone(),

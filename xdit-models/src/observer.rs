@@ -50,8 +50,9 @@ pub struct StepEnd<'a> {
     pub total: usize,
     /// The timestep that the model was given, from 1000 down.
     pub timestep: f32,
-    /// The latents after the step, packed: `[images, tokens, channels]`.
-    pub latents: &'a Tensor,
+    /// The latents after the step as diffusers holds them (Flux: packed, `[images, tokens, channels]`; Stable Diffusion 3:
+    /// `[images, channels, height, width]`), where [`Observer::wants_latents`].
+    pub latents: Option<&'a Tensor>,
 }
 
 /// Watches a run. Every method has an empty default; `()` watches nothing.
@@ -79,6 +80,11 @@ pub trait Observer: Send {
     fn step_end(&mut self, step: &StepEnd<'_>) -> ControlFlow<()> {
         let _ = step;
         ControlFlow::Continue(())
+    }
+
+    /// Whether [`StepEnd::latents`] is to be filled: ranks must gather them for it in every step.
+    fn wants_latents(&self) -> bool {
+        false
     }
 
     /// Whether [`tensor`](Self::tensor) is to be called.
@@ -115,6 +121,10 @@ impl<O: Observer + ?Sized> Observer for &mut O {
 
     fn step_end(&mut self, step: &StepEnd<'_>) -> ControlFlow<()> {
         (**self).step_end(step)
+    }
+
+    fn wants_latents(&self) -> bool {
+        (**self).wants_latents()
     }
 
     fn wants_tensors(&self) -> bool {

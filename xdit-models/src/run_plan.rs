@@ -31,10 +31,19 @@ pub struct RunPlan {
     pub stages: Vec<StageSummary>,
     /// The ranks, in order.
     pub ranks: Vec<RankPlan>,
-    /// What goes over the links between stages in a step that runs whole, all ranks of a stage together.
-    pub whole_step: StepTraffic,
-    /// The same for a step that runs patch by patch, if there is any.
-    pub patched_step: Option<StepTraffic>,
+    /// What goes over the links between stages in each step, all ranks of a stage of one replica together.
+    pub traffic: Vec<StepTraffic>,
+}
+
+impl RunPlan {
+    /// The traffic of the first step that runs whole (the first of all), and of the first that runs patch by patch, if any
+    /// does.
+    pub fn step_traffic(&self) -> (Option<StepTraffic>, Option<StepTraffic>) {
+        let whole = |step: &usize| self.schedule.is_whole(*step);
+        let patched = (0..self.traffic.len()).find(|step| !whole(step));
+        let first = self.traffic.first().copied();
+        (first, patched.map(|step| self.traffic[step]))
+    }
 }
 
 /// One stage of the pipeline.
@@ -62,7 +71,8 @@ pub struct RankPlan {
     /// Bytes of its stage's parameters in the compute dtype.
     pub parameter_bytes: u64,
     /// Bytes of the keys and values that it keeps for other patches: 2 · blocks · tokens · heads · head dim · bytes of the
-    /// dtype · images · branches, tokens and heads being its part. 0 with one patch.
+    /// dtype · images · branches, tokens and heads being its part. 0 where no step runs patch
+    /// by patch.
     pub kv_bytes: u64,
 }
 

@@ -3,7 +3,6 @@
 use std::num::NonZero;
 use std::ops::Range;
 
-use half::bf16;
 use xdit_comm::{Group, Shard, Spec};
 use xdit_kernels::attention::{Flash, Mask, Segment};
 use xdit_kernels::group_norm::GroupSums;
@@ -163,10 +162,8 @@ impl Bands for BandRanks<'_> {
     }
 
     fn sum(&self, sums: GroupSums) -> Result<GroupSums> {
-        let mine = as_bf16(sums.values())?;
-        let expected = vec![Spec::of(&mine); self.group.world_size()];
-        let all = self.group.all_gather(&mine, &expected)?;
-        let all: Vec<Vec<f64>> = all.iter().map(from_bf16).collect();
+        // In f32 the difference of Σx² and (Σx)² would lose what the kernel keeps.
+        let all = self.group.all_gather_f64(sums.values())?;
         Ok(GroupSums::total(sums.groups(), &all)?)
     }
 
@@ -181,56 +178,5 @@ impl Bands for BandRanks<'_> {
         };
         let mut ring = Ring::new(self.group.clone(), self.plan, Flash)?;
         attend_by(&mut ring, &[segment], qkv_blc, 1, None, Mask::default())
-    }
-}
-
-/// The bits of f64s as a tensor, four elements each. Groups carry no f64, and in f32 the difference of Σx² and (Σx)² would
-/// lose what the kernel keeps. Collectives that only move elements change no bit of them.
-fn as_bf16(values: &[f64]) -> Result<Tensor> {
-    let bits: Vec<bf16> = values
-        .iter()
-        .flat_map(|value| {
-            let bits = value.to_bits();
-            [48, 32, 16, 0].map(|shift| bf16::from_bits((bits >> shift) as u16))
-        })
-        .collect();
-    Ok(Tensor::from_slice(&bits, [bits.len()])?)
-}
-
-fn from_bf16(tensor: &Tensor) -> Vec<f64> {
-    let (quads, _) = tensor
-        .as_slice::<bf16>()
-        .unwrap_or_default()
-        .as_chunks::<4>();
-    quads
-        .iter()
-        .map(|quad| {
-            let bits = |bits: u64, part: &bf16| bits << 16 | u64::from(part.to_bits());
-            f64::from_bits(quad.iter().fold(0, bits))
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn f64_survives_as_bf16() {
-        let values = [
-            0.0,
-            -0.0,
-            1.0 / 3.0,
-            f64::MAX,
-            f64::MIN_POSITIVE / 8.0,
-            f64::NEG_INFINITY,
-            6.4e19,
-        ];
-        let back = from_bf16(&as_bf16(&values).unwrap());
-        assert_eq!(back.len(), values.len());
-        for (back, value) in back.iter().zip(values) {
-            assert_eq!(back.to_bits(), value.to_bits());
-        }
-        assert!(from_bf16(&as_bf16(&[f64::NAN]).unwrap())[0].is_nan());
     }
 }

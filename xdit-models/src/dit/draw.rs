@@ -131,7 +131,11 @@ fn joined<D: Dit>(call: &Call<'_, D>, done: Vec<Part>) -> Result<Output> {
             .collect(),
     )?;
     let latents = match latents {
-        Some(latents) => D::shown(&latents, call.plan.latent_size)?.to_dtype(call.dtype)?,
+        Some(latents) => {
+            let transformer = &call.painter.transformer;
+            let shown = transformer.shown(&latents, call.plan.latent_size)?;
+            shown.to_dtype(call.dtype)?
+        }
         None => Tensor::zeros([0], call.dtype, call.device)?,
     };
     Ok(Output {

@@ -74,6 +74,11 @@ pub(crate) struct Guide {
 }
 
 impl Guide {
+    /// Whether a branch leaves a block out.
+    pub(crate) fn skips(&self, branch: Branch, block: usize) -> bool {
+        branch == Branch::SkipLayers && self.skipped.contains(&block)
+    }
+
     /// The branches that any of `steps` steps wants.
     pub(crate) fn branches(&self, steps: usize) -> &'static [Branch] {
         let all = (0..steps.max(1)).map(|step| self.plan.scales(step, steps).branches());
@@ -177,8 +182,8 @@ pub(crate) trait Dit: Debug + Send + Sync {
     fn byte_len(&self, blocks: Range<usize>) -> usize;
 
     /// Tokens `[b, l, c]` as a picture `[b, h, w, c]` of latents.
-    fn unpack(tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor>;
+    fn unpack(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor>;
 
     /// Tokens as diffusers holds latents between steps, for who watches and as the output.
-    fn shown(tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor>;
+    fn shown(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor>;
 }

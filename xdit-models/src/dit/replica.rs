@@ -73,7 +73,8 @@ impl<D: Dit> Replica<'_, D> {
         let places = transformer.places(plan.text_len, plan.tokens, observer)?;
 
         let _span = tracing::info_span!("denoise", steps = timesteps.len()).entered();
-        let watch = Watch::new(observer, team, D::shown, plan.latent_size)?;
+        let show = |tokens: &Tensor| transformer.shown(tokens, plan.latent_size);
+        let watch = Watch::new(observer, team, &show)?;
         watch.begin(timesteps.len());
         let layout = team.layout(plan.text_len, spread.patches);
         let count = spread.patches.count();
@@ -82,6 +83,7 @@ impl<D: Dit> Replica<'_, D> {
         let kept = Kept::default();
         let shape = transformer.shape();
         let guidance = team.guidance()?;
+        let kept_by = spread.schedule.is_lossy().then_some(&kept);
         let own = spread.branches_of(team.branch());
         let passes = Branch::ALL
             .iter()
@@ -95,7 +97,7 @@ impl<D: Dit> Replica<'_, D> {
                 let attentions = blocks.clone().map(|block| shape.attentions(block));
                 let count_of = |[joint, image]: [usize; 2]| joint + image;
                 let nests = attentions.flat_map(|each| 0..count_of(each));
-                let nests = nests.map(|_| team.attention(count, &kept));
+                let nests = nests.map(|_| team.attention(kept_by));
                 let text = D::with_rows(text, Some(&|whole| layout.shard_text(whole)))?;
                 Ok(Pass::new(*branch, text, nests.collect::<Result<_>>()?))
             })
@@ -171,7 +173,7 @@ impl<D: Dit> Replica<'_, D> {
             .map(|value| value / config.scaling_factor + config.shift_factor)
             .collect();
         let scaled = Tensor::from_slice(&scaled, latents_blc.shape())?.on(self.device);
-        let latents_bhwc = D::unpack(&scaled, plan.latent_size)?;
+        let latents_bhwc = self.painter.transformer.unpack(&scaled, plan.latent_size)?;
         observer.offer_picture("vae.input", &latents_bhwc)?;
         let mut decoded = Vec::with_capacity(images);
         let mut planes = Vec::new();

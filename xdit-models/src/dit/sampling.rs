@@ -24,7 +24,7 @@ pub(super) struct Sampling<'a> {
     pub(super) noise_shape: [usize; 3],
     /// This step's noise.
     pub(super) noise_blc: Option<Tensor>,
-    /// The latents after the last step that is over, whole.
+    /// The latents after the last step, whole.
     pub(super) latents_blc: Option<Tensor>,
 }
 
@@ -76,7 +76,7 @@ impl Sampler for Sampling<'_> {
         let whole = self
             .watch
             .step_end(step, timestep, latents, self.team, self.layout)?;
-        self.latents_blc = Some(whole);
+        self.latents_blc = whole;
         Ok(())
     }
 }

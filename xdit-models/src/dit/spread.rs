@@ -102,7 +102,7 @@ impl Spread {
     }
 
     fn kv_bytes(&self, plan: &Plan, shape: &dyn DitShape, rank: usize) -> u64 {
-        if self.patches.count() == 1 {
+        if !self.schedule.is_lossy() {
             return 0;
         }
         let [data, stage, ring, ulysses] = [Axis::Data, Axis::Pipe, Axis::Ring, Axis::Ulysses]
@@ -116,9 +116,17 @@ impl Spread {
                 .sum()
         };
         let (all, image) = (rows(Layout::rows), rows(|l| l.image_rows(Part::Whole)));
-        let tokens: usize = (self.stages.blocks(stage))
-            .map(|block| shape.attentions(block))
-            .map(|[joint, alone]| joint * all + alone * image)
+        let of_block = |block: usize| {
+            let [joint, alone] = shape.attentions(block);
+            joint * all + alone * image
+        };
+        // Of every branch, without the blocks that it leaves out.
+        let tokens: usize = (self.branches_of(self.degrees.coord(rank, Axis::Cfg)).iter())
+            .flat_map(|branch| {
+                let blocks = self.stages.blocks(stage);
+                blocks.filter(|block| !plan.guide.skips(*branch, *block))
+            })
+            .map(of_block)
             .sum();
         let [heads, head_dim] = shape.heads();
         let factors = [
@@ -128,7 +136,6 @@ impl Spread {
             head_dim,
             self.dtype.size(),
             Shard::of(plan.images, self.degrees.data, data).len,
-            self.branches_of(self.degrees.coord(rank, Axis::Cfg)).len(),
         ];
         factors
             .iter()
@@ -150,7 +157,6 @@ impl Spread {
                 }
             })
             .collect();
-        let lossy = (0..self.schedule.steps).find(|step| !self.schedule.is_whole(*step));
         RunPlan {
             height: plan.height,
             width: plan.width,
@@ -162,8 +168,9 @@ impl Spread {
             schedule: self.schedule,
             stages,
             ranks: self.ranks(plan, shape),
-            whole_step: self.traffic(0, plan, shape),
-            patched_step: lossy.map(|step| self.traffic(step, plan, shape)),
+            traffic: (0..self.schedule.steps)
+                .map(|step| self.traffic(step, plan, shape))
+                .collect(),
         }
     }
 

@@ -14,18 +14,16 @@ pub(super) struct Watch<'a> {
     observer: RefCell<&'a mut dyn Observer>,
     /// Whether any rank's observer wants to see predictions: then all of a stage gather them.
     shown: bool,
+    /// The same of the latents after each step.
+    followed: bool,
     /// Whether this rank has all rows and all blocks, so that what happens inside can be shown.
     whole: bool,
     /// Predictions of this step under their names, part by part in order.
     predictions: RefCell<Vec<(&'static str, Tensor)>>,
     steps: Cell<usize>,
-    /// Tokens as they are shown.
-    show: Show,
-    latent_size: [usize; 2],
+    /// Tokens as they are shown ([`Dit::shown`](super::Dit::shown)).
+    show: &'a dyn Fn(&Tensor) -> Result<Tensor>,
 }
-
-/// [`Dit::shown`](super::Dit::shown).
-type Show = fn(&Tensor, [usize; 2]) -> Result<Tensor>;
 
 impl<'a> Watch<'a> {
     /// # Collective
@@ -33,17 +31,18 @@ impl<'a> Watch<'a> {
     pub(super) fn new(
         observer: &'a mut dyn Observer,
         team: &Team,
-        show: Show,
-        latent_size: [usize; 2],
+        show: &'a dyn Fn(&Tensor) -> Result<Tensor>,
     ) -> Result<Self> {
+        let wishes = [observer.wants_tensors(), observer.wants_latents()];
+        let [shown, followed] = team.any(wishes)?;
         Ok(Self {
-            shown: team.any(observer.wants_tensors())?,
+            shown,
+            followed: shown || followed,
             whole: !team.shares_pictures(),
             observer: RefCell::new(observer),
             predictions: RefCell::default(),
             steps: Cell::new(0),
             show,
-            latent_size,
         })
     }
 
@@ -76,7 +75,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// A step is over: `patches` are this rank's rows of its latents.
+    /// A step is over: `patches` are this rank's rows of its latents. The whole latents, if they were gathered, as they are
+    /// after the last step.
     ///
     /// # Collective
     /// Every rank of the last stage calls it.
@@ -87,7 +87,7 @@ impl<'a> Watch<'a> {
         patches: &[Tensor],
         team: &Team,
         layout: &Layout,
-    ) -> Result<Tensor> {
+    ) -> Result<Option<Tensor>> {
         let predictions = self.predictions.take();
         for name in [
             "noise_pred_cond",
@@ -98,15 +98,24 @@ impl<'a> Watch<'a> {
             let of_name = predictions.iter().filter(|(other, _)| *other == name);
             let parts: Vec<Tensor> = of_name.map(|(_, part)| part.clone()).collect();
             if !parts.is_empty() {
-                let whole = (self.show)(&team.gather(layout, &parts)?, self.latent_size)?;
+                let whole = (self.show)(&team.gather(layout, &parts)?)?;
                 self.with(|observer| observer.offer(&format!("step.{index}.{name}"), &whole))?;
             }
         }
-        let latents = team.gather(layout, patches)?;
-        let shown = (self.show)(&latents, self.latent_size)?;
         let (done, total) = (index + 1, self.steps.get());
+        // What nobody follows is gathered once, at the end.
+        let latents = match self.followed || done == total {
+            true => Some(team.gather(layout, patches)?),
+            false => None,
+        };
+        let shown = match (&latents, self.followed) {
+            (Some(latents), true) => Some((self.show)(latents)?),
+            _ => None,
+        };
         self.with(|observer| {
-            observer.offer(&format!("step.{index}.latents"), &shown)?;
+            if let Some(shown) = &shown {
+                observer.offer(&format!("step.{index}.latents"), shown)?;
+            }
             let event = PhaseEvent::Advance {
                 done: done as u64,
                 total: total as u64,
@@ -116,7 +125,7 @@ impl<'a> Watch<'a> {
                 index,
                 total,
                 timestep,
-                latents: &shown,
+                latents: shown.as_ref().filter(|_| observer.wants_latents()),
             };
             match observer.step_end(&event) {
                 ControlFlow::Break(()) => Err(Error::Stopped { step: done }),

@@ -149,11 +149,11 @@ impl Dit for FluxTransformer {
         self.byte_len(blocks)
     }
 
-    fn unpack(tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
+    fn unpack(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
         latents::unpack_nhwc(tokens_blc.view(), size)
     }
 
-    fn shown(tokens_blc: &Tensor, _: [usize; 2]) -> Result<Tensor> {
+    fn shown(&self, tokens_blc: &Tensor, _: [usize; 2]) -> Result<Tensor> {
         Ok(tokens_blc.clone())
     }
 }

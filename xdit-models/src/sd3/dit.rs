@@ -151,16 +151,11 @@ impl Dit for Sd3Transformer {
         self.byte_len(blocks)
     }
 
-    fn unpack(tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
-        latents::unpack_nhwc(tokens_blc.view(), size, patch_of(tokens_blc, size))
+    fn unpack(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
+        latents::unpack_nhwc(tokens_blc.view(), size, self.config.patch_size)
     }
 
-    fn shown(tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
-        latents::unpack(tokens_blc.view(), size, patch_of(tokens_blc, size))
+    fn shown(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
+        latents::unpack(tokens_blc.view(), size, self.config.patch_size)
     }
-}
-
-/// Latent pixels along the side of a token, of which there are so many for a picture of this size.
-fn patch_of(tokens_blc: &Tensor, [h, w]: [usize; 2]) -> usize {
-    (h * w / tokens_blc.dim(1).max(1)).isqrt()
 }
