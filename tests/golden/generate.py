@@ -24,7 +24,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 
 from xdit_golden import (  # noqa: E402
-    cases, check, demo, noise, pipelines, schedulers, sd3_pipelines, tensor_lists, tokens, vae,
+    cases, check, demo, hunyuan_pipelines, noise, pipelines, schedulers, sd3_pipelines, tensor_lists, tokens, vae,
 )
 
 
@@ -35,6 +35,8 @@ def make_pipelines(root: Path) -> None:
             pipelines.build(recipe, root / "pipelines", Path(scratch))
         for recipe in sd3_pipelines.RECIPES:
             sd3_pipelines.build(recipe, root / "pipelines", Path(scratch))
+        for recipe in hunyuan_pipelines.RECIPES:
+            hunyuan_pipelines.build(recipe, root / "pipelines", Path(scratch))
 
 
 def make_cases(root: Path) -> None:

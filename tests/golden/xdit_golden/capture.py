@@ -1,6 +1,7 @@
 """Records what flows through a FluxPipeline while its own `__call__` runs."""
 
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 
 import torch
 
@@ -133,12 +134,18 @@ class Recorder:
         self.hook(pipe.vae.decoder, lambda args, _kwargs, _output: self.put("vae.input", args[0]))
         step = pipe.scheduler.step
 
+        # HunyuanDiT's pipeline looks at the signature: a step that takes a generator gets one.
+        @wraps(step)
         def recorded_step(model_output, *args, **kwargs):
             self.combined = model_output
+            self.scheduler_input(args[1])
             return step(model_output, *args, **kwargs)
 
         pipe.scheduler.step = recorded_step
         self.stack.callback(lambda: delattr(pipe.scheduler, "step"))
+
+    def scheduler_input(self, sample: torch.Tensor) -> None:
+        """What a step starts from; here the transformer has shown it."""
 
     def rotary(self, _args, _kwargs, output) -> None:
         """Rotary tables, text rows first, each frequency twice."""
@@ -153,10 +160,15 @@ class Recorder:
         self.put(f"step.{index}.noise_pred", self.combined)
         self.put(f"step.{index}.latents", callback_kwargs["latents"])
         if index == 0:
-            self.put("timesteps", pipe.scheduler.timesteps)
-            self.put("sigmas", pipe.scheduler.sigmas)
+            self.schedule(pipe.scheduler)
         self.predictions = []
         return {}
+
+    def schedule(self, scheduler) -> None:
+        """Keeps the timesteps, and the sigmas if the scheduler has them."""
+        self.put("timesteps", scheduler.timesteps)
+        if hasattr(scheduler, "sigmas"):
+            self.put("sigmas", scheduler.sigmas)
 
 
 def first(output) -> torch.Tensor:

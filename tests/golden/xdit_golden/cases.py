@@ -1,15 +1,20 @@
 """Runs the recorded calls through diffusers' pipelines and saves what flowed through them."""
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
+import diffusers
 import torch
-from diffusers import DiffusionPipeline, FluxPipeline
+from diffusers import DiffusionPipeline, FluxPipeline, HunyuanDiTPipeline
+from diffusers.models.normalization import FP32LayerNorm
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from . import sd3_case_list
+from . import hunyuan_case_list, sd3_case_list
 from .capture import Recorder
 from .case_list import CASES, VARIANTS, Case
+from .hunyuan_capture import HunyuanRecorder
 from .sd3_capture import Sd3Recorder
 from .sharpness import assert_conditioned, assert_sharp
 from .store import save
@@ -49,9 +54,34 @@ def drop_repeats(tensors: dict[str, torch.Tensor], images_per_prompt: int) -> No
         assert torch.equal(tensors[name.removesuffix(".per_prompt")], repeated), name
 
 
+def recorder_for(pipe: DiffusionPipeline, case: Case) -> Recorder:
+    """The recorder of the pipeline's family."""
+    if isinstance(pipe, HunyuanDiTPipeline):
+        return HunyuanRecorder(pipe, case.blocks, case.name)
+    return (Recorder if isinstance(pipe, FluxPipeline) else Sd3Recorder)(pipe, case.blocks)
+
+
+@contextmanager
+def scheduled(pipe: DiffusionPipeline, case: Case):
+    """Gives the pipeline the scheduler of the case for the length of one call."""
+    own = pipe.scheduler
+    if case.scheduler:
+        pipe.scheduler = getattr(diffusers, case.scheduler).from_config(own.config)
+    try:
+        yield
+    finally:
+        pipe.scheduler = own
+
+
 def run(pipe: DiffusionPipeline, case: Case, **override) -> dict[str, torch.Tensor]:
     """One call with every hook attached, and the image it returned."""
-    recorder = (Recorder if isinstance(pipe, FluxPipeline) else Sd3Recorder)(pipe, case.blocks)
+    with scheduled(pipe, case):
+        return recorded(pipe, case, override)
+
+
+def recorded(pipe: DiffusionPipeline, case: Case, override: dict) -> dict[str, torch.Tensor]:
+    """As `run`, with the scheduler that the pipeline has."""
+    recorder = recorder_for(pipe, case)
     call = {**case.call, "generator": generators(case.seeds), **override}
     with recorder.attached():
         image = pipe(**call, output_type="pt", callback_on_step_end=recorder.step_end).images
@@ -73,7 +103,8 @@ def pixels_of(picture) -> torch.Tensor:
 
 def latent_output(pipe: DiffusionPipeline, case: Case) -> torch.Tensor:
     """What the same call returns with `output_type="latent"`."""
-    return pipe(**case.call, generator=generators(case.seeds), output_type="latent").images
+    with scheduled(pipe, case):
+        return pipe(**case.call, generator=generators(case.seeds), output_type="latent").images
 
 
 def check_case(tensors: dict[str, torch.Tensor], latents: torch.Tensor, case: Case) -> None:
@@ -88,7 +119,7 @@ def check_case(tensors: dict[str, torch.Tensor], latents: torch.Tensor, case: Ca
 
 def make(root: Path, models: Path) -> None:
     """Records every case of every pipeline under `root`/cases/<pipeline>/<case>.safetensors."""
-    for name, cases in {**CASES, **sd3_case_list.CASES}.items():
+    for name, cases in {**CASES, **sd3_case_list.CASES, **hunyuan_case_list.CASES}.items():
         pipe = load(models / name)
         assert_sharp(pipe, cases[0])
         for case in cases:
@@ -102,6 +133,8 @@ def make(root: Path, models: Path) -> None:
                 "mu": mu_of(pipe, tensors["latents"].shape[1]),
                 "notes": case.notes,
             }
+            if case.scheduler:
+                facts["scheduler"] = case.scheduler
             save(root / "cases" / name / f"{case.name}.safetensors.gz", tensors, facts)
         blocks = [case for case in cases if case.blocks]
         for case in blocks:
@@ -110,4 +143,6 @@ def make(root: Path, models: Path) -> None:
 
 def exact(folder: Path, latents: torch.Tensor, case: Case) -> dict[str, torch.Tensor]:
     """The same call computed in f64 from the same initial latents."""
-    return run(load(folder, torch.float64), case, latents=latents.double())
+    # HunyuanDiT's norms compute in f32 whatever they are given.
+    with mock.patch.object(FP32LayerNorm, "forward", torch.nn.LayerNorm.forward):
+        return run(load(folder, torch.float64), case, latents=latents.double())

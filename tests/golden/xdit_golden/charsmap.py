@@ -10,6 +10,8 @@ from transformers.convert_slow_tokenizer import import_protobuf
 
 LONGEST = 4  # characters that one rule replaces
 ALWAYS = 0x3400
+# Control characters, Latin-1, spaces, circled numbers, ideographic space, full and half width.
+COMPACT = ((0x01, 0x20), (0x7F, 0x100), (0x2000, 0x2030), (0x2460, 0x2474), (0x3000, 0x3001), (0xFF01, 0xFF9F))
 
 
 def normalizer(**rules) -> sentencepiece.SentencePieceNormalizer:
@@ -35,14 +37,28 @@ def rules_for(texts: list[str]) -> dict[str, str]:
     return found
 
 
-def charsmap(rules: dict[str, str]) -> bytes:
-    """The rules as sentencepiece compiles them."""
+def tsv(rules: dict[str, str]) -> str:
+    """The rules as sentencepiece reads them: code points in hexadecimal."""
     def points(text: str) -> str:
         return " ".join(f"{ord(c):X}" for c in text)
 
+    return "".join(f"{points(a)}\t{points(b)}\n" for a, b in sorted(rules.items()))
+
+
+def compact_rules() -> Path:
+    """A file of rules: those of `nmt_nfkc` for the characters of `COMPACT` alone. The caller removes it."""
+    whole = normalizer(rule_name="nmt_nfkc").normalize
+    rules = {chr(c): whole(chr(c)) for low, high in COMPACT for c in range(low, high) if whole(chr(c)) != chr(c)}
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv", delete=False) as file:
+        file.write(tsv(rules))
+    return Path(file.name)
+
+
+def charsmap(rules: dict[str, str]) -> bytes:
+    """The rules as sentencepiece compiles them."""
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "rules.tsv"
-        table.write_text("".join(f"{points(a)}\t{points(b)}\n" for a, b in sorted(rules.items())))
+        table.write_text(tsv(rules))
         proto = import_protobuf().ModelProto.FromString(normalizer(rule_tsv=str(table)).serialized_model_proto())
     return proto.normalizer_spec.precompiled_charsmap
 

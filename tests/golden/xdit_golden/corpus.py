@@ -25,6 +25,10 @@ VIETNAMESE = "một con mèo đang ngủ trên ghế dưới ánh trăng đẹp 
 RUSSIAN = "красный круг на синем фоне старый город ночью снег идёт медленно ёжик".split()
 GREEK = "ένας κόκκινος κύκλος σε μπλε φόντο ΟΔΟΣ θάλασσα".split()
 CHINESE = "一只红色的圆形在蓝色背景上 猫 坐在 窗边 山水画 夜晚的城市 下雪了".split()
+CHINESE_WHO = "小猫 白马 宇航员 老人 女孩 机器人 金鱼 大熊猫 诗人 蓝色的鸟".split()
+CHINESE_DOES = "骑着 看着 画着 站在 飞过 坐在 拿着 走向".split()
+CHINESE_WHAT = "红色的灯笼 古老的城堡 雪山 竹林 一把伞 夜晚的街道 湖边的小船 满天星星 一杯热茶 长城".split()
+CHINESE_HOW = "水墨画风格 高清摄影 细节丰富 柔和的光线 动漫风格 油画 电影感".split()
 JAPANESE = "赤い円 青い背景 ねこが眠る カタカナ ｶﾀｶﾅ 東京の夜 桜".split()
 KOREAN = "빨간 원 파란 배경 고양이 서울의 밤".split()
 ARABIC = "دائرة حمراء على خلفية زرقاء قطة صغيرة".split()
@@ -62,6 +66,12 @@ def sentence(rng: random.Random, words: list[str], length: int) -> str:
             word += rng.choice([",", ".", "!", ";", ":"])
         out.append(word)
     return " ".join(out)
+
+
+def chinese_sentence(rng: random.Random) -> str:
+    """A caption in Chinese, with Chinese punctuation."""
+    text = rng.choice(CHINESE_WHO) + rng.choice(CHINESE_DOES) + rng.choice(CHINESE_WHAT)
+    return "，".join([text, *rng.sample(CHINESE_HOW, rng.randint(0, 2))]) + rng.choice(["", "。", "！"])
 
 
 def training_text() -> list[str]:

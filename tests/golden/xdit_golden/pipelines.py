@@ -25,7 +25,6 @@ class Recipe:
     name: str
     seed: int
     dtype: torch.dtype
-    """What transformer and VAE are stored in."""
     heads: int
     head_dim: int
     axes: tuple[int, int, int]
@@ -44,14 +43,8 @@ class Recipe:
     clip_vocab_merges: bool
     """CLIP as `vocab.json` + `merges.txt`, its weights with the prefix `text_model.`, `eos_token_id` 2."""
     t5_spiece: bool
-    text_dtype: torch.dtype | None = None
-    """What the text encoders are stored in, if it is something else."""
     shard: str | None = None
     variant: str | None = None
-
-    def dtype_of(self, component: str) -> torch.dtype:
-        """What a component is stored in."""
-        return self.text_dtype if self.text_dtype and component.startswith("text_encoder") else self.dtype
 
 
 DEV = Recipe(
@@ -68,9 +61,9 @@ DEV = Recipe(
     t5_width=48,
     t5_heads=4,
     t5_head_dim=16,
-    vae_channels=(16, 16, 24, 32),
+    vae_channels=(8, 8, 16, 16),
     vae_layers=1,
-    vae_groups=8,
+    vae_groups=2,
     guidance=True,
     scheduler=dict(
         shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, base_image_seq_len=256,
@@ -104,7 +97,6 @@ SCHNELL = Recipe(
     ),
     clip_vocab_merges=False,
     t5_spiece=False,
-    text_dtype=torch.float32,
 )
 VARIANT = Recipe(
     name="flux-variant",
@@ -198,7 +190,7 @@ def components(recipe: Recipe, clip_tokenizer: CLIPTokenizer, t5_tokenizer: T5To
         "scheduler": FlowMatchEulerDiscreteScheduler(**recipe.scheduler),
         "tokenizer": clip_tokenizer,
         "tokenizer_2": t5_tokenizer,
-        **{name: model.to(recipe.dtype_of(name)) for name, model in models.items()},
+        **{name: model.to(recipe.dtype) for name, model in models.items()},
     }
 
 

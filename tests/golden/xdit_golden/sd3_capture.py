@@ -116,7 +116,6 @@ class Sd3Recorder(Recorder):
         self.put(f"step.{index}.noise_pred", self.combined)
         self.put(f"step.{index}.latents", callback_kwargs["latents"])
         if index == 0:
-            self.put("timesteps", pipe.scheduler.timesteps)
-            self.put("sigmas", pipe.scheduler.sigmas)
+            self.schedule(pipe.scheduler)
         self.predictions = []
         return {}

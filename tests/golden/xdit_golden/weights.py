@@ -71,6 +71,36 @@ def sd3_rule(name: str, shape: tuple[int, ...], noise: torch.Tensor) -> torch.Te
     return transformer_rule(name, shape, noise)
 
 
+def hunyuan_rule(name: str, shape: tuple[int, ...], noise: torch.Tensor) -> torch.Tensor:
+    """HunyuanDiT2DModel: layer norms of queries and keys have biases; the learned text and the embeddings vary."""
+    leaf = name.rsplit(".", 1)[-1]
+    if leaf == "bias":
+        return (0.3 if "norm" in name else 0.1) * noise
+    if ".norm_q." in name or ".norm_k." in name:
+        return 1.75 * around_one(noise)
+    if len(shape) == 1:
+        return around_one(noise)
+    if leaf in ("text_embedding_padding", "positional_embedding") or "style_embedder" in name:
+        return 1.0 * noise
+    if "pooler" in name or "extra_embedder" in name:
+        return dense(shape, noise, 1.4)
+    return transformer_rule(name, shape, noise)
+
+
+def bert_rule(name: str, shape: tuple[int, ...], noise: torch.Tensor) -> torch.Tensor:
+    """BertModel of very few channels."""
+    leaf = name.rsplit(".", 1)[-1]
+    if leaf == "bias":
+        return (0.3 if "LayerNorm" in name else 0.1) * noise
+    if "LayerNorm" in name:
+        return around_one(noise)
+    if "embeddings" in name:
+        return 0.7 * noise
+    if ".query." in name or ".key." in name:
+        return dense(shape, noise, 1.7)
+    return dense(shape, noise, 1.0)
+
+
 def clip_rule(name: str, shape: tuple[int, ...], noise: torch.Tensor) -> torch.Tensor:
     """CLIPTextModel."""
     leaf = name.rsplit(".", 1)[-1]
