@@ -1,6 +1,6 @@
 """Makes every golden file of this folder again: `python tests/golden/generate.py`.
 
-    --only PART...   pipelines, cases, vae, noise, tokens, schedulers, tensors, demo
+    --only PART...   pipelines, cases, vae, sizes, noise, tokens, schedulers, tensors, demo
     --check          makes them in a temporary folder instead and compares with the committed files
 
 On the torch build of requirements.txt and the same kind of CPU the files come out bit for bit;
@@ -24,7 +24,8 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 
 from xdit_golden import (  # noqa: E402
-    cases, check, demo, hunyuan_pipelines, noise, pipelines, schedulers, sd3_pipelines, tensor_lists, tokens, vae,
+    cases, check, demo, hunyuan_pipelines, hunyuan_sizes, noise, pipelines, schedulers, sd3_pipelines, tensor_lists, tokens,
+    vae,
 )
 
 
@@ -49,6 +50,11 @@ def make_vae(root: Path) -> None:
     vae.make(root, HERE / "pipelines")
 
 
+def make_sizes(root: Path) -> None:
+    """HunyuanDiT's resolution binning and rotary tables of large pictures."""
+    hunyuan_sizes.make(root, HERE / "pipelines")
+
+
 def make_tokens(root: Path) -> None:
     """Ids of 500 prompts by the tokenizers of the committed pipelines and of the demo."""
     tokens.make(root, HERE, DEMO)
@@ -63,6 +69,7 @@ PARTS = {
     "pipelines": make_pipelines,
     "cases": make_cases,
     "vae": make_vae,
+    "sizes": make_sizes,
     "noise": noise.make,
     "tokens": make_tokens,
     "schedulers": schedulers.make,

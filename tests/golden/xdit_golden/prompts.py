@@ -3,7 +3,7 @@
 import random
 import unicodedata
 
-from .corpus import EMOJI, ENGLISH, FOREIGN, NUMBERS, PUNCTUATION, caption, sentence
+from .corpus import EMOJI, ENGLISH, FOREIGN, NUMBERS, PUNCTUATION, caption, chinese_sentence, sentence
 
 SPACES = [
     "", " ", "   ", "\t", "\n", "\r\n", " a", "a ", "  a   b  ", "a\tb", "a\nb", "a\r\nb", "a\n\n\nb", "\ta\t", "a\u00a0b",
@@ -74,3 +74,24 @@ def prompts() -> list[str]:
         if text not in out:
             out.append(text)
     return out[:COUNT]
+
+
+BERT_SPECIAL = [
+    "[CLS]", "[SEP]", "[UNK]", "[MASK]", "a [MASK] b", "[mask]", "一[SEP]只", "[unused1]", "##ed", "red##ed", "<0x41>", "a<0x0A>b",
+    "小猫red小猫", "小猫 。red，2只", "ＡＢＣ１２３", "小\u3000猫", "一\u200d只", "㐀𠀀豈", "x" * 99, "x" * 100, "x" * 101, "red" * 40,
+    "ÀÉÎ Ñandú ÇA", "İstanbul", "ﬁne", "naïve-café", "don't", "a.b,c!d?e", "￥100、“引用”《书》", "Red RED rEd", "\u0130\u0307",
+]
+
+
+def chinese_prompts() -> list[str]:
+    """500 for HunyuanDiT's tokenizers: 150 captions in Chinese, alone and mixed, what BERT treats specially, and the others."""
+    rng = random.Random(78)
+    out = BERT_SPECIAL + [chinese_sentence(rng) for _ in range(100)]
+    for _ in range(50):
+        parts = [chinese_sentence(rng), sentence(rng, ENGLISH, rng.randint(1, 5)), rng.choice(EMOJI + NUMBERS + PUNCTUATION)]
+        rng.shuffle(parts)
+        out.append(rng.choice(["", " ", ", "]).join(parts))
+    out += [chinese_sentence(rng) * 12, "，".join(chinese_sentence(rng) for _ in range(8)), "猫" * 100]
+    rest = prompts()
+    rng.shuffle(rest)
+    return list(dict.fromkeys(out + rest))[:COUNT]

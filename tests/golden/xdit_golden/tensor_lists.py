@@ -7,9 +7,11 @@ repositories, so no weights are needed. `vae` lists the decoder only: text to im
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel, SD3Transformer2DModel
+from diffusers import AutoencoderKL, FluxTransformer2DModel, HunyuanDiT2DModel, SD3Transformer2DModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
+from transformers import (
+    BertConfig, BertModel, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel,
+)
 
 from .store import write_gzip
 
@@ -31,6 +33,8 @@ SD3 = {
         num_layers=38, num_attention_heads=38, caption_projection_dim=2432, pos_embed_max_size=192, qk_norm="rms_norm"
     ),
 }
+# HunyuanDiT-v1.1-Diffusers, -v1.2-Diffusers; the distilled ones have the same shapes.
+HUNYUAN = {"hunyuan-v1.1": True, "hunyuan-v1.2": False}
 
 
 def t5() -> T5EncoderModel:
@@ -43,7 +47,7 @@ def t5() -> T5EncoderModel:
 
 
 def vae() -> AutoencoderKL:
-    """The autoencoder of both families: 16 latent channels, no quantisation convolutions."""
+    """The autoencoder of Flux and Stable Diffusion 3: 16 latent channels, no quantisation convolutions."""
     return AutoencoderKL(
         block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=16, norm_num_groups=32,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
@@ -76,6 +80,34 @@ def sd3(config: dict) -> dict[str, nn.Module]:
     }
 
 
+def hunyuan(style_and_size: bool) -> dict[str, nn.Module]:
+    """HunyuanDiT with BERT, mT5-XL's encoder and Stable Diffusion XL's autoencoder."""
+    transformer = HunyuanDiT2DModel(
+        num_attention_heads=16, attention_head_dim=88, in_channels=4, patch_size=2, activation_fn="gelu-approximate",
+        sample_size=128, hidden_size=1408, num_layers=40, mlp_ratio=4.3637, learn_sigma=True, cross_attention_dim=1024,
+        cross_attention_dim_t5=2048, pooled_projection_dim=1024, text_len=77, text_len_t5=256,
+        use_style_cond_and_image_meta_size=style_and_size,
+    )
+    bert = BertConfig(
+        vocab_size=47020, hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
+        max_position_embeddings=512,
+    )
+    mt5 = T5Config(
+        d_model=2048, d_kv=64, d_ff=5120, num_layers=24, num_heads=32, feed_forward_proj="gated-gelu", vocab_size=250112,
+        is_encoder_decoder=False,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, norm_num_groups=32,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    )
+    return {
+        "text_encoder": BertModel(bert),
+        "text_encoder_2": T5EncoderModel(mt5),
+        "transformer": transformer,
+        "vae": vae,
+    }
+
+
 def lines(components: dict[str, nn.Module]) -> list[str]:
     """One line a tensor, by component, sorted."""
     out = []
@@ -84,7 +116,7 @@ def lines(components: dict[str, nn.Module]) -> list[str]:
         # The T5 embedding is one tensor under two names; checkpoints hold the first.
         shapes.pop("encoder.embed_tokens.weight", None)
         for name in sorted(shapes):
-            if not name.startswith("encoder.") or component != "vae":
+            if not name.startswith(("encoder.", "quant_conv.")) or component != "vae":
                 out.append(f"{component} {name} {shapes[name]}")
     return out
 
@@ -93,5 +125,6 @@ def make(root: Path) -> None:
     """Writes `<model>-tensors.txt.gz`."""
     with torch.device("meta"):
         lists = {"flux-dev": lines(flux_dev())} | {name: lines(sd3(config)) for name, config in SD3.items()}
+        lists |= {name: lines(hunyuan(style_and_size)) for name, style_and_size in HUNYUAN.items()}
     for name, listed in lists.items():
         write_gzip(root / f"{name}-tensors.txt.gz", ("\n".join(listed) + "\n").encode())

@@ -1,11 +1,11 @@
-"""Records the ids that transformers gives 500 prompts, called as FluxPipeline calls its tokenizers."""
+"""Records the ids that transformers gives 500 prompts, called as the pipelines call their tokenizers."""
 
 import json
 from pathlib import Path
 
-from transformers import CLIPTokenizer, T5TokenizerFast, TokenizersBackend
+from transformers import BertTokenizer, CLIPTokenizer, T5Tokenizer, T5TokenizerFast, TokenizersBackend
 
-from .prompts import prompts
+from .prompts import chinese_prompts, prompts
 from .store import versions, write_gzip
 
 # Folders that hold the same tokenizer in different file forms share one list of ids. The class is the one that
@@ -27,6 +27,11 @@ TOKENIZERS = [
     ("demo_t5", TokenizersBackend, 24, ["demo/tokenizer_2"]),
 ]
 
+HUNYUAN_TOKENIZERS = [
+    ("bert", BertTokenizer, 77, ["pipelines/hunyuan-v1.1/tokenizer", "pipelines/hunyuan-v1.2/tokenizer"]),
+    ("mt5", T5Tokenizer, 64, ["pipelines/hunyuan-v1.1/tokenizer_2", "pipelines/hunyuan-v1.2/tokenizer_2"]),
+]
+
 
 def encode(tokenizer, text: str, length: int) -> tuple[list[int], list[int]]:
     """Ids whole, and padded or cut to `length`."""
@@ -43,11 +48,10 @@ def encode(tokenizer, text: str, length: int) -> tuple[list[int], list[int]]:
     return whole, padded
 
 
-def make(root: Path, golden: Path, demo: Path) -> None:
-    """Writes `tokens.json.gz`."""
-    texts = prompts()
+def recorded(texts: list[str], listed: list[tuple], golden: Path, demo: Path) -> bytes:
+    """The prompts, and what each tokenizer listed makes of them."""
     tokenizers = []
-    for name, kind, length, folders in TOKENIZERS:
+    for name, kind, length, folders in listed:
         found = []
         for folder in folders:
             path = demo / folder.removeprefix("demo/") if folder.startswith("demo/") else golden / folder
@@ -66,5 +70,10 @@ def make(root: Path, golden: Path, demo: Path) -> None:
         distinct = {i for whole, _ in found[0] for i in whole}
         print(f"  {name}: {len(distinct)} of {len(tokenizer)} ids occur")
     value = {"versions": versions(), "prompts": texts, "tokenizers": tokenizers}
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
-    write_gzip(root / "tokens.json.gz", text.encode())
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+def make(root: Path, golden: Path, demo: Path) -> None:
+    """Writes `tokens.json.gz` and `hunyuan-tokens.json.gz`."""
+    write_gzip(root / "tokens.json.gz", recorded(prompts(), TOKENIZERS, golden, demo))
+    write_gzip(root / "hunyuan-tokens.json.gz", recorded(chinese_prompts(), HUNYUAN_TOKENIZERS, golden, demo))
