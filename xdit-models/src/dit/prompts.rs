@@ -4,7 +4,7 @@ use xdit_kernels::Tensor;
 
 use crate::error::{Error, Result};
 use crate::observer::Observer;
-use crate::tokenizers::Tokenizer;
+use crate::tokenizers::{Encoded, Tokenizer};
 
 /// CLIP's context.
 pub(crate) const CLIP_LENGTH: usize = 77;
@@ -15,6 +15,8 @@ pub(crate) const TOKENIZERS: &[&str] = &[
     "CLIPTokenizerFast",
     "T5Tokenizer",
     "T5TokenizerFast",
+    "BertTokenizer",
+    "BertTokenizerFast",
     "TokenizersBackend",
     "PreTrainedTokenizerFast",
 ];
@@ -24,15 +26,28 @@ pub(crate) fn tokenize(
     tokenizer: &Tokenizer,
     prompts: &[String],
     length: usize,
-    [encoder, folder]: [&str; 2],
+    encoder: [&str; 2],
     vocab_size: usize,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Vec<u32>>> {
+    let encoded = tokenize_masked(tokenizer, prompts, length, encoder, vocab_size, observer)?;
+    Ok(encoded.into_iter().map(|encoded| encoded.ids).collect())
+}
+
+/// As [`tokenize`], for encoders that are told which ids are padding.
+pub(crate) fn tokenize_masked(
+    tokenizer: &Tokenizer,
+    prompts: &[String],
+    length: usize,
+    [encoder, folder]: [&str; 2],
+    vocab_size: usize,
+    observer: &mut dyn Observer,
+) -> Result<Vec<Encoded>> {
     prompts
         .iter()
         .map(|prompt| {
             let encoded = tokenizer.encode(prompt, length)?;
-            if let Some(removed) = encoded.removed {
+            if let Some(removed) = &encoded.removed {
                 observer.warning(&format!(
                     "the end of the prompt ({} tokens) was cut off, because {encoder} reads {length} tokens: {}",
                     removed.tokens, removed.text
@@ -45,7 +60,7 @@ pub(crate) fn tokenize(
                     expected: format!("more than {id}, an id of its tokenizer"),
                     found: vocab_size.to_string(),
                 }),
-                None => Ok(encoded.ids),
+                None => Ok(encoded),
             }
         })
         .collect()

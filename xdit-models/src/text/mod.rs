@@ -1,10 +1,16 @@
-//! Text encoders: CLIP and T5.
+//! Text encoders: CLIP, T5 and mT5, BERT.
 
+mod bert;
+mod bert_config;
 mod clip;
 mod clip_config;
 mod t5;
 mod t5_config;
+#[cfg(test)]
+mod waves;
 
+pub use bert::BertEncoder;
+pub use bert_config::BertConfig;
 pub use clip::{ClipOutput, ClipTextModel};
 pub use clip_config::ClipTextConfig;
 pub use t5::T5Encoder;

@@ -1,4 +1,4 @@
-//! T5's encoder (transformers `models/t5/modeling_t5.py`, `T5EncoderModel`).
+//! T5's encoder (transformers `models/t5/modeling_t5.py`, `T5EncoderModel`), which is mT5's too.
 //!
 //! Shapes: b prompts, l tokens, h heads, c channels.
 
@@ -253,7 +253,11 @@ fn bucket(distance: i64, buckets: usize, max_distance: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use xdit_kernels::Device;
+
+    use super::super::waves::Waves;
     use super::*;
+    use crate::config::ConfigFile;
 
     #[test]
     fn buckets_as_in_transformers() {
@@ -287,5 +291,22 @@ mod tests {
                 "distance {distance}"
             );
         }
+    }
+
+    #[test]
+    fn a_mask_hides_padding_and_nothing_else() {
+        let json = br#"{"vocab_size": 9, "d_model": 8, "d_kv": 3, "d_ff": 8, "num_heads": 2, "num_layers": 2}"#;
+        let config = T5Config::read(&ConfigFile::parse("c", json).unwrap()).unwrap();
+        let packing = &mut Packing::new(DType::F32, Device::cpu());
+        let encoder = T5Encoder::load(&config, &Scope::root(&Waves("")), packing).unwrap();
+        let run = |row: [u32; 4], mask: Option<&[bool]>| {
+            let output = encoder.forward(&[row.to_vec()], mask, &mut ()).unwrap();
+            output.to_f32_vec()[..2 * 8].to_vec()
+        };
+        let (padded, other) = ([3, 1, 0, 0], [3, 1, 5, 7]);
+        assert_eq!(run(padded, None), run(padded, Some(&[true; 4])));
+        let mask: &[bool] = &[true, true, false, false];
+        assert_eq!(run(padded, Some(mask)), run(other, Some(mask)));
+        assert_ne!(run(padded, None), run(other, None));
     }
 }

@@ -1,4 +1,5 @@
-//! Configuration of transformers' `T5EncoderModel` (transformers `models/t5/configuration_t5.py`).
+//! Configuration of transformers' `T5EncoderModel` and `MT5EncoderModel` (transformers `models/t5/configuration_t5.py`,
+//! `models/mt5/configuration_mt5.py`): mT5 is T5 with other sizes.
 
 use crate::activation::{ACTIVATIONS, ActivationKind};
 use crate::config::ConfigFile;
@@ -41,17 +42,30 @@ impl T5Config {
     /// [`Error::BadConfig`](crate::Error::BadConfig) when a field is outside its range: 1–1024 heads and layers,
     /// widths up to 65536 (`d_ff` up to 2²⁰), up to 2²⁴ tokens, an even number of buckets.
     pub fn read(config: &ConfigFile) -> Result<Self> {
-        config.expect_class(&["T5EncoderModel", "T5ForConditionalGeneration", "T5Model"])?;
-        let width = |field, default| config.count(field, Some(default), 1..=65536);
+        config.expect_class(&[
+            "T5EncoderModel",
+            "T5ForConditionalGeneration",
+            "T5Model",
+            "MT5EncoderModel",
+            "MT5ForConditionalGeneration",
+            "MT5Model",
+        ])?;
+        let Defaults {
+            feed_forward_proj,
+            vocab_size,
+            d_ff,
+            num_layers,
+            num_heads,
+        } = Defaults::of(config);
         let (dense_act, is_gated_act) =
-            config.choice("feed_forward_proj", "relu", &feed_forwards())?;
+            config.choice("feed_forward_proj", feed_forward_proj, &feed_forwards())?;
         let parsed = Self {
-            vocab_size: config.count("vocab_size", Some(32128), 1..=1 << 24)?,
-            d_model: width("d_model", 512)?,
+            vocab_size: config.count("vocab_size", Some(vocab_size), 1..=1 << 24)?,
+            d_model: config.count("d_model", Some(512), 1..=65536)?,
             d_kv: config.count("d_kv", Some(64), 1..=1024)?,
-            d_ff: config.count("d_ff", Some(2048), 1..=1 << 20)?,
-            num_layers: config.count("num_layers", Some(6), 1..=1024)?,
-            num_heads: config.count("num_heads", Some(8), 1..=1024)?,
+            d_ff: config.count("d_ff", Some(d_ff), 1..=1 << 20)?,
+            num_layers: config.count("num_layers", Some(num_layers), 1..=1024)?,
+            num_heads: config.count("num_heads", Some(num_heads), 1..=1024)?,
             relative_attention_num_buckets: config.count(
                 "relative_attention_num_buckets",
                 Some(32),
@@ -86,6 +100,41 @@ impl T5Config {
     #[must_use]
     pub fn inner_dim(&self) -> usize {
         self.num_heads * self.d_kv
+    }
+}
+
+/// What transformers' two configuration classes have for absent fields, where they differ.
+struct Defaults {
+    feed_forward_proj: &'static str,
+    vocab_size: usize,
+    d_ff: usize,
+    num_layers: usize,
+    num_heads: usize,
+}
+
+impl Defaults {
+    /// Those of `MT5Config` for a class of mT5, else those of `T5Config`.
+    fn of(config: &ConfigFile) -> Self {
+        let class = config
+            .value("architectures")
+            .and_then(|list| list.get(0)?.as_str());
+        if class.is_some_and(|class| class.starts_with("MT5")) {
+            Self {
+                feed_forward_proj: "gated-gelu",
+                vocab_size: 250_112,
+                d_ff: 1024,
+                num_layers: 8,
+                num_heads: 6,
+            }
+        } else {
+            Self {
+                feed_forward_proj: "relu",
+                vocab_size: 32128,
+                d_ff: 2048,
+                num_layers: 6,
+                num_heads: 8,
+            }
+        }
     }
 }
 
@@ -129,6 +178,25 @@ mod tests {
         }
         let plain = read("{}").unwrap();
         assert!(!plain.is_gated_act && plain.dense_act == ActivationKind::Relu);
+    }
+
+    #[test]
+    fn xl_of_mt5_loads_under_both_classes() {
+        let sizes =
+            r#""d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_heads": 32, "num_layers": 24"#;
+        let rest = r#""feed_forward_proj": "gated-gelu", "vocab_size": 250112"#;
+        let t5 = read(&format!(
+            r#"{{"architectures": ["T5EncoderModel"], {sizes}, {rest}}}"#
+        ));
+        let mt5 = read(&format!(
+            r#"{{"architectures": ["MT5EncoderModel"], {sizes}}}"#
+        ));
+        assert_eq!(t5.unwrap(), mt5.unwrap());
+        let small = read(r#"{"architectures": ["MT5EncoderModel"]}"#).unwrap();
+        assert_eq!(
+            (small.num_layers, small.num_heads, small.d_ff),
+            (8, 6, 1024)
+        );
     }
 
     #[test]

@@ -104,7 +104,7 @@ pub(super) fn read_json(source: &ModelSource, path: &str) -> Result<Value> {
 }
 
 /// A vocabulary: an object of tokens and ids, or a list in the order of ids.
-fn vocab(json: &Value) -> Option<Vocab> {
+pub(super) fn vocab(json: &Value) -> Option<Vocab> {
     match json {
         Value::Object(map) => map
             .iter()

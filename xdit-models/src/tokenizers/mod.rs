@@ -1,10 +1,11 @@
 //! Tokenizers: from every file form on the hub to the ids that transformers gives.
 //!
-//! transformers 5 builds a `CLIPTokenizer` or `T5Tokenizer` anew from the vocabulary, whatever else a `tokenizer.json`
+//! transformers 5 builds a `CLIPTokenizer`, `T5Tokenizer` or `BertTokenizer` anew from the vocabulary, whatever else a `tokenizer.json`
 //! says, and takes a `TokenizersBackend` from its `tokenizer.json` as it is. So does this module; which class it is
 //! stands in `model_index.json`.
 
 mod added;
+mod bert;
 mod charsmap;
 mod clip;
 mod spiece;
@@ -48,6 +49,14 @@ pub struct Encoded {
     pub removed: Option<Removed>,
 }
 
+impl Encoded {
+    /// Which ids are not padding: transformers' `attention_mask`.
+    pub fn attention_mask(&self) -> impl Iterator<Item = bool> {
+        let len = self.len;
+        (0..self.ids.len()).map(move |i| i < len)
+    }
+}
+
 /// The end of a prompt that was cut off.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Removed {
@@ -82,12 +91,14 @@ impl Tokenizer {
         guarded(&source.shown(component), || match class {
             "CLIPTokenizer" | "CLIPTokenizerFast" => clip::read(source, component),
             "T5Tokenizer" | "T5TokenizerFast" => t5::read(source, component),
+            "BertTokenizer" | "BertTokenizerFast" => bert::read(source, component),
             "TokenizersBackend" | "PreTrainedTokenizerFast" => read_whole(source, component),
             _ => Err(Error::Unsupported {
                 file: source.shown(crate::model_index::MODEL_INDEX),
                 field: component.into(),
                 found: format!("\"{}\"", shorten(class)),
-                supported: "CLIPTokenizer, T5Tokenizer, TokenizersBackend, PreTrainedTokenizerFast"
+                supported: "CLIPTokenizer, T5Tokenizer, BertTokenizer, TokenizersBackend, \
+                    PreTrainedTokenizerFast"
                     .into(),
             }),
         })

@@ -9,8 +9,18 @@ const MAX_PIECES: usize = 4_000_000;
 pub(super) struct Piece {
     pub(super) text: String,
     pub(super) score: f32,
-    /// Whether it is a control symbol such as `</s>`.
-    pub(super) control: bool,
+    pub(super) kind: Kind,
+}
+
+/// What a piece is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    /// A control symbol such as `</s>`.
+    Control,
+    /// A symbol that the model's author wants in one piece.
+    UserDefined,
+    /// What was learned, the unknown piece, bytes.
+    Other,
 }
 
 /// What a tokenizer needs of a SentencePiece model.
@@ -51,21 +61,20 @@ impl SentencePiece {
         Ok(model)
     }
 
-    /// The texts of the control symbols.
-    pub(super) fn control(&self) -> impl Iterator<Item = String> {
+    /// The texts of the symbols that are looked for before words are split, and whether they are control symbols.
+    pub(super) fn symbols(&self) -> impl Iterator<Item = (&str, bool)> {
         self.pieces
             .iter()
-            .filter(|piece| piece.control)
-            .map(|piece| piece.text.clone())
+            .filter(|piece| piece.kind != Kind::Other)
+            .map(|piece| (piece.text.as_str(), piece.kind == Kind::Control))
     }
 }
 
 fn piece_of(bytes: &[u8]) -> Result<Piece, String> {
-    const CONTROL: u64 = 3;
     let mut piece = Piece {
         text: String::new(),
         score: 0.0,
-        control: false,
+        kind: Kind::Other,
     };
     for field in Fields(bytes) {
         match field? {
@@ -75,7 +84,13 @@ fn piece_of(bytes: &[u8]) -> Result<Piece, String> {
                     .into();
             }
             (2, Field::Fixed32(bits)) => piece.score = f32::from_bits(bits),
-            (3, Field::Varint(kind)) => piece.control = kind == CONTROL,
+            (3, Field::Varint(kind)) => {
+                piece.kind = match kind {
+                    3 => Kind::Control,
+                    4 => Kind::UserDefined,
+                    _ => Kind::Other,
+                };
+            }
             _ => {}
         }
     }
@@ -190,11 +205,11 @@ mod tests {
             [Piece {
                 text: "▁a".into(),
                 score: -1.5,
-                control: true
+                kind: Kind::Control
             }]
         );
         assert_eq!(model.charsmap, b"map");
-        assert_eq!(model.control().collect::<Vec<_>>(), ["▁a"]);
+        assert_eq!(model.symbols().collect::<Vec<_>>(), [("▁a", true)]);
     }
 
     #[test]

@@ -44,10 +44,10 @@ pub(super) fn read(source: &ModelSource, component: &str) -> Result<Tokenizer> {
     let model = SentencePiece::parse(&bytes)
         .map_err(|reason| Error::bad_file(source.shown(&path), reason))?;
     let mut special = SpecialTokens::read(source, component, &DEFAULTS, None)?;
-    let control = model
-        .control()
-        .map(|piece| AddedToken::from(piece, true).normalized(false));
-    special.default_sentinels(control.collect());
+    let symbols = model
+        .symbols()
+        .map(|(piece, control)| AddedToken::from(piece, control).normalized(false));
+    special.default_sentinels(symbols.collect());
     let charsmap = Some(model.charsmap).filter(|map| !map.is_empty());
     if let Some(map) = &charsmap {
         charsmap::check(map).map_err(|reason| Error::bad_file(source.shown(&path), reason))?;
