@@ -8,7 +8,7 @@ use xdit_kernels::{
     attention::{Attention, AttnInput, Flash},
     linear::{Epilogue, Linear},
     norm::layer_norm_modulate,
-    rope::{QkNormRope, qk_norm_rope_into, rope_table},
+    rope::{HeadNorm, QkNormRope, qk_norm_rope_into, rope_table},
 };
 
 const B: usize = 1;
@@ -50,8 +50,8 @@ fn branch(device: Device) -> Result<Tensor> {
     let new = || TensorMut::zeros([B, L, H, D], DType::F32, device);
     let (mut q, mut k, mut v) = (new()?, new()?, new()?);
     let options = QkNormRope {
-        norm_q: weight,
-        norm_k: weight,
+        norm_q: weight.map(HeadNorm::Rms),
+        norm_k: weight.map(HeadNorm::Rms),
         eps: 1e-6,
         rope: Some((cos.view(), sin.view())),
     };

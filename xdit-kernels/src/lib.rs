@@ -33,7 +33,7 @@ pub use device::{Device, Tier};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
 pub use linear::{Epilogue, Linear};
-pub use rope::QkNormRope;
+pub use rope::{HeadNorm, QkNormRope};
 pub use shape::{MAX_NDIM, Shape};
 pub use storage::MappedFile;
 pub use tensor::{Tensor, TensorMut};

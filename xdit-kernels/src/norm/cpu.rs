@@ -56,7 +56,7 @@ unsafe fn total<S: Simd>(s: [S::V; SUMS]) -> f32 {
 /// # Safety
 /// x points at c elements.
 #[inline(always)]
-unsafe fn sum<S: Simd, T: Lane>(x: *const T, c: usize) -> f32 {
+pub(crate) unsafe fn sum<S: Simd, T: Lane>(x: *const T, c: usize) -> f32 {
     // SAFETY: the caller's promise; the loops end inside c.
     unsafe {
         let mut sums = [S::zero(); SUMS];
@@ -81,7 +81,7 @@ unsafe fn sum<S: Simd, T: Lane>(x: *const T, c: usize) -> f32 {
 /// # Safety
 /// x points at c elements.
 #[inline(always)]
-unsafe fn moments<S: Simd, T: Lane>(x: *const T, c: usize, shift: f32) -> (f32, f32) {
+pub(crate) unsafe fn moments<S: Simd, T: Lane>(x: *const T, c: usize, shift: f32) -> (f32, f32) {
     // SAFETY: the caller's promise; the loops end inside c; no tier has more than 16 lanes.
     unsafe {
         let m = S::splat(shift);

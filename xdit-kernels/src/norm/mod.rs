@@ -12,7 +12,7 @@ use crate::{
     rows::{Floats, Operand, expect_rows},
 };
 use cpu::Affine;
-pub(crate) use cpu::sum_of_squares;
+pub(crate) use cpu::{moments, sum, sum_of_squares};
 use std::borrow::Cow;
 
 /// A parameter of c elements, or c times `default`.
@@ -141,6 +141,66 @@ pub fn layer_norm_modulate_into<'a, 'b, 'c>(
     let scale = Floats::new(OP, scale.into(), &[b, c])?;
     let affine = Affine {
         gain: &scale.iter().map(|s| 1.0 + s).collect::<Vec<_>>(),
+        bias: &Floats::new(OP, shift.into(), &[b, c])?,
+        rows_each: l,
+    };
+    cpu::layer_norm(Operand::new(x, x.dtype())?.view(), &affine, eps, out);
+    Ok(())
+}
+
+/// LayerNorm(x)·weight + shift, where the shift is each batch entry's own: HunyuanDiT's `AdaLayerNormShift` (diffusers
+/// `models/transformers/hunyuan_transformer_2d.py`), the norm's bias added to the shift.
+///
+/// # Shapes
+/// x is `[b, l, c]`; weight, of any dtype, is `[c]`; shift, of any dtype, is `[b, c]`.
+///
+/// # Errors
+/// If shapes do not fit or there is no memory.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{View, norm::layer_norm_shift};
+/// let (x, weight, shift) = ([1f32, 3.], [2f32, 5.], [10f32, 20.]);
+/// let x = View::from_slice(&x, [1, 1, 2])?;
+/// let y = layer_norm_shift(x, View::from_slice(&weight, [2])?, View::from_slice(&shift, [1, 2])?, 0.0)?;
+/// assert_eq!(y.to_f32_vec(), [8., 25.]);
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+pub fn layer_norm_shift<'a, 'b, 'c>(
+    x: impl Into<View<'a>>,
+    weight: impl Into<View<'b>>,
+    shift: impl Into<View<'c>>,
+    eps: f32,
+) -> Result<Tensor> {
+    let x = x.into();
+    // SAFETY: `layer_norm_shift_into` writes every element.
+    let mut out =
+        unsafe { TensorMut::uninit("layer_norm_shift", x.shape(), x.dtype(), x.device())? };
+    layer_norm_shift_into(x, weight, shift, eps, out.view_mut())?;
+    Ok(out.freeze())
+}
+
+/// [`layer_norm_shift`] into memory that is there.
+///
+/// # Errors
+/// If shapes do not fit, or `out`'s dtype differs from x's.
+pub fn layer_norm_shift_into<'a, 'b, 'c>(
+    x: impl Into<View<'a>>,
+    weight: impl Into<View<'b>>,
+    shift: impl Into<View<'c>>,
+    eps: f32,
+    out: ViewMut<'_>,
+) -> Result<()> {
+    const OP: &str = "layer_norm_shift";
+    let x = x.into();
+    let &[b, l, c] = x.shape() else {
+        return Err(Error::shape(OP, "x of shape [b, l, c]", x));
+    };
+    let _span = tracing::trace_span!("layer_norm_shift", b, l, c).entered();
+    expect_rows(OP, &out, x.shape(), x.dtype())?;
+    let weight = Floats::new(OP, weight.into(), &[c])?;
+    let affine = Affine {
+        gain: &weight.repeat(b),
         bias: &Floats::new(OP, shift.into(), &[b, c])?,
         rows_each: l,
     };

@@ -103,6 +103,13 @@ fn check(b: usize, l: usize, c: usize, mean: f32, dtype: DType, tier: Tier) {
         .collect();
     let got = layer_norm(x, Some(weight), Some(bias), 1e-6).unwrap();
     assert_close(&got, &affine, 8.0, &format!("affine {what}"));
+    let shifted: Vec<f64> = normal
+        .iter()
+        .enumerate()
+        .map(|(i, v)| v * f64::from(weights[i % c]) + f64::from(shifts[i / (l * c) * c + i % c]))
+        .collect();
+    let got = layer_norm_shift(x, weight, &shift, 1e-6).unwrap();
+    assert_close(&got, &shifted, 8.0, &format!("shift {what}"));
 
     let want: Vec<f64> = rms_norm_oracle(&rows, c, 1e-6)
         .iter()
@@ -244,6 +251,9 @@ fn wrong_shapes_are_errors() {
         "{e}"
     );
     assert!(layer_norm_modulate(&two, &two, &two, 1e-6).is_err());
+    let weight = Tensor::zeros([3], DType::F32, Device::cpu()).unwrap();
+    assert!(layer_norm_shift(&x, &weight, &two, 1e-6).is_err());
+    assert!(layer_norm_shift(&two, &weight, &two, 1e-6).is_err());
     let empty = Tensor::zeros([0, 5, 3], DType::F32, Device::cpu()).unwrap();
     let none = Tensor::zeros([0, 3], DType::F32, Device::cpu()).unwrap();
     assert_eq!(

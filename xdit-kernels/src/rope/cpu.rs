@@ -1,17 +1,30 @@
 use crate::{
     View, ViewMut,
-    norm::sum_of_squares,
+    norm::{moments, sum, sum_of_squares},
     rows::{Walk, by_dtype},
     simd::{Lane, Shared, Simd, tiered},
 };
 use std::ops::Range;
 
+/// What a head row is divided by, and what is taken off it and added to it.
+pub(super) enum Norm<'a> {
+    /// The row's length stays.
+    None,
+    Rms {
+        eps: f32,
+    },
+    Layer {
+        /// [d].
+        bias: &'a [f32],
+        eps: f32,
+    },
+}
+
 /// What is done to each head row of one stream.
 pub(super) struct HeadRow<'a> {
     /// [d]; ones where the norm has no weight or there is no norm.
     pub(super) gain: &'a [f32],
-    /// The norm's epsilon; `None` leaves the length of the row.
-    pub(super) eps: Option<f32>,
+    pub(super) norm: Norm<'a>,
     /// cos and sin, [l, d] each.
     pub(super) rope: Option<(&'a [f32], &'a [f32])>,
     /// Head rows of one token.
@@ -64,10 +77,94 @@ pub(super) fn qk_norm_rope(
     });
 }
 
-/// One head row: x / √(mean of x² + eps) · gain, then each pair (y₀, y₁) turned: y₀·cos − y₁·sin, y₁·cos + y₀·sin.
+/// How the entries of a row become normalised ones: (x − mean)·scale + offset, times gain, plus bias; x·scale, times gain,
+/// where `LAYER` is false.
+struct Normed<S: Simd, const LAYER: bool> {
+    mean: S::V,
+    scale: S::V,
+    offset: S::V,
+}
+
+impl<S: Simd, const LAYER: bool> Normed<S, LAYER> {
+    /// # Safety
+    /// As [`Simd`]'s.
+    #[inline(always)]
+    unsafe fn of(&self, x: S::V, gain: S::V, bias: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match LAYER {
+                true => {
+                    let y = S::fma(S::sub(x, self.mean), self.scale, self.offset);
+                    S::fma(y, gain, bias)
+                }
+                false => S::mul(S::mul(x, self.scale), gain),
+            }
+        }
+    }
+}
+
+/// One head row: normalised, then each pair (y₀, y₁) turned: y₀·cos − y₁·sin, y₁·cos + y₀·sin.
 ///
 /// # Safety
-/// x and out point at d elements, d even if there is a rope; gain and the tables hold the row's entries.
+/// x and out point at d elements, d even if there is a rope; gain and the tables hold the row's entries, and so does bias
+/// where `LAYER` is true.
+#[inline(always)]
+unsafe fn turned_row<S: Simd, T: Lane, const LAYER: bool>(
+    x: *const T,
+    d: usize,
+    row: usize,
+    (head, normed, bias): (&HeadRow<'_>, Normed<S, LAYER>, *const f32),
+    out: *mut T,
+) {
+    // SAFETY: the caller's promise; LANES is even, so a pair never spans two vectors.
+    unsafe {
+        let gain = head.gain.as_ptr();
+        let mut i = 0;
+        if let Some((cos, sin)) = head.rope {
+            let at = row / head.heads % head.tokens * d;
+            let (cos, sin) = (cos.as_ptr().add(at), sin.as_ptr().add(at));
+            while i + S::LANES <= d {
+                let b = if LAYER {
+                    S::load(bias.add(i))
+                } else {
+                    S::zero()
+                };
+                let y = normed.of(T::load::<S>(x.add(i)), S::load(gain.add(i)), b);
+                let turned = S::mul(S::negate_even(S::swap_pairs(y)), S::load(sin.add(i)));
+                T::store::<S>(out.add(i), S::fma(y, S::load(cos.add(i)), turned));
+                i += S::LANES;
+            }
+            if i < d {
+                let n = d - i;
+                let b = if LAYER {
+                    S::load_n(bias.add(i), n)
+                } else {
+                    S::zero()
+                };
+                let y = normed.of(T::load_n::<S>(x.add(i), n), S::load_n(gain.add(i), n), b);
+                let turned = S::mul(S::negate_even(S::swap_pairs(y)), S::load_n(sin.add(i), n));
+                T::store_n::<S>(out.add(i), n, S::fma(y, S::load_n(cos.add(i), n), turned));
+            }
+        } else {
+            while i < d {
+                let n = S::LANES.min(d - i);
+                let b = if LAYER {
+                    S::load_n(bias.add(i), n)
+                } else {
+                    S::zero()
+                };
+                let y = normed.of(T::load_n::<S>(x.add(i), n), S::load_n(gain.add(i), n), b);
+                T::store_n::<S>(out.add(i), n, y);
+                i += n;
+            }
+        }
+    }
+}
+
+/// One head row through its norm and its rotation.
+///
+/// # Safety
+/// As [`turned_row`]'s, with a bias of d elements in a layer norm.
 #[inline(always)]
 unsafe fn head_row<S: Simd, T: Lane>(
     x: *const T,
@@ -76,37 +173,40 @@ unsafe fn head_row<S: Simd, T: Lane>(
     head: &HeadRow<'_>,
     out: *mut T,
 ) {
-    // SAFETY: the caller's promise; LANES is even, so a pair never spans two vectors.
+    // SAFETY: the caller's promise.
     unsafe {
-        let gain = head.gain.as_ptr();
-        let r = match head.eps {
-            Some(eps) => 1.0 / (sum_of_squares::<S, T>(x, d) / d as f32 + eps).sqrt(),
-            None => 1.0,
+        let (mean, scale, offset, bias) = match head.norm {
+            Norm::None => (0.0, 1.0, 0.0, None),
+            Norm::Rms { eps } => {
+                let square = sum_of_squares::<S, T>(x, d) / d as f32;
+                (0.0, 1.0 / (square + eps).sqrt(), 0.0, None)
+            }
+            Norm::Layer { bias, eps } => {
+                // What the mean is off by, rounded as it is, comes out as the rest's mean.
+                let mean = sum::<S, T>(x, d) / d as f32;
+                let (rest, squares) = moments::<S, T>(x, d, mean);
+                let off = rest / d as f32;
+                let scale = 1.0 / (squares / d as f32 - off * off + eps).sqrt();
+                (mean, scale, -off * scale, Some(bias.as_ptr()))
+            }
         };
-        let r = S::splat(r);
-        let mut i = 0;
-        if let Some((cos, sin)) = head.rope {
-            let at = row / head.heads % head.tokens * d;
-            let (cos, sin) = (cos.as_ptr().add(at), sin.as_ptr().add(at));
-            while i + S::LANES <= d {
-                let y = S::mul(S::mul(T::load::<S>(x.add(i)), r), S::load(gain.add(i)));
-                let turned = S::mul(S::negate_even(S::swap_pairs(y)), S::load(sin.add(i)));
-                T::store::<S>(out.add(i), S::fma(y, S::load(cos.add(i)), turned));
-                i += S::LANES;
+        let (mean, scale, offset) = (S::splat(mean), S::splat(scale), S::splat(offset));
+        match bias {
+            Some(bias) => {
+                let normed = Normed::<S, true> {
+                    mean,
+                    scale,
+                    offset,
+                };
+                turned_row(x, d, row, (head, normed, bias), out);
             }
-            if i < d {
-                let n = d - i;
-                let y = S::mul(T::load_n::<S>(x.add(i), n), r);
-                let y = S::mul(y, S::load_n(gain.add(i), n));
-                let turned = S::mul(S::negate_even(S::swap_pairs(y)), S::load_n(sin.add(i), n));
-                T::store_n::<S>(out.add(i), n, S::fma(y, S::load_n(cos.add(i), n), turned));
-            }
-        } else {
-            while i < d {
-                let n = S::LANES.min(d - i);
-                let y = S::mul(T::load_n::<S>(x.add(i), n), r);
-                T::store_n::<S>(out.add(i), n, S::mul(y, S::load_n(gain.add(i), n)));
-                i += n;
+            None => {
+                let normed = Normed::<S, false> {
+                    mean,
+                    scale,
+                    offset,
+                };
+                turned_row(x, d, row, (head, normed, std::ptr::null()), out);
             }
         }
     }

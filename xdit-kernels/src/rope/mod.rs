@@ -1,4 +1,4 @@
-//! Rotary position embedding fused with the RMS norm of queries and keys.
+//! Rotary position embedding fused with the norm of queries and keys.
 //!
 //! Pairs are interleaved (entries 2i and 2i + 1 of a head turn together), as in RoFormer (arXiv:2104.09864, section 3.4.2)
 //! and diffusers' `apply_rotary_emb` with `use_real_unbind_dim=-1`. Everything between the load and the store is f32:
@@ -15,17 +15,31 @@ use crate::{
     Error, Result, Tensor, TensorMut, View, ViewMut,
     rows::{Floats, Operand, expect_rows},
 };
-use cpu::HeadRow;
+use cpu::{HeadRow, Norm};
 use std::borrow::Cow;
+
+/// A norm over each head's row. Parameters are `[d]`, of any dtype.
+#[derive(Debug, Clone, Copy)]
+pub enum HeadNorm<'a> {
+    /// RMS norm, times this weight.
+    Rms(View<'a>),
+    /// LayerNorm, times weight, plus bias.
+    Layer {
+        /// What the normalised row is multiplied by.
+        weight: View<'a>,
+        /// What is added then.
+        bias: View<'a>,
+    },
+}
 
 /// What [`qk_norm_rope_into`] does to queries and keys. Parameters may have any dtype.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct QkNormRope<'a> {
-    /// Weight of the queries' RMS norm, `[d]`; `None`: queries are not normalised.
-    pub norm_q: Option<View<'a>>,
-    /// Weight of the keys' RMS norm, `[d]`; `None`: keys are not normalised.
-    pub norm_k: Option<View<'a>>,
-    /// Added to the mean square.
+    /// The queries' norm; `None`: queries are not normalised.
+    pub norm_q: Option<HeadNorm<'a>>,
+    /// The keys' norm; `None`: keys are not normalised.
+    pub norm_k: Option<HeadNorm<'a>>,
+    /// Added to the mean square, or to the variance.
     pub eps: f32,
     /// cos and sin, `[l, d]` each, as [`rope_table`] makes them; `None`: no rotation.
     pub rope: Option<(View<'a>, View<'a>)>,
@@ -95,18 +109,81 @@ pub fn rms_norm_rope_into<'a>(
     rope: Option<(View<'_>, View<'_>)>,
     out: ViewMut<'_>,
 ) -> Result<()> {
-    const OP: &str = "rms_norm_rope";
+    one_stream("rms_norm_rope", x.into(), (weight, None), eps, rope, out)
+}
+
+/// LayerNorm of each head's row, then the rotation; in x's dtype (HunyuanDiT's queries and keys).
+///
+/// # Shapes
+/// x is `[b, l, h, d]`; weight and bias `[d]`; cos and sin `[l, d]`, as [`rope_table`] makes them (left out: no rotation).
+///
+/// # Errors
+/// As [`rms_norm_rope`]'s.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{View, rope::layer_norm_rope};
+/// let (x, weight, bias) = ([5f32, 1.], [2f32, 3.], [10f32, 0.]);
+/// let parameter = |p| View::from_slice(p, [2]);
+/// let x = View::from_slice(&x, [1, 1, 1, 2])?;
+/// let y = layer_norm_rope(x, parameter(&weight)?, parameter(&bias)?, 0.0, None)?;
+/// assert_eq!(y.to_f32_vec(), [12., -3.]);
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+pub fn layer_norm_rope<'a>(
+    x: impl Into<View<'a>>,
+    weight: View<'_>,
+    bias: View<'_>,
+    eps: f32,
+    rope: Option<(View<'_>, View<'_>)>,
+) -> Result<Tensor> {
     let x = x.into();
+    // SAFETY: `layer_norm_rope_into` writes every element.
+    let mut out =
+        unsafe { TensorMut::uninit("layer_norm_rope", x.shape(), x.dtype(), x.device())? };
+    layer_norm_rope_into(x, weight, bias, eps, rope, out.view_mut())?;
+    Ok(out.freeze())
+}
+
+/// [`layer_norm_rope`] into memory that is there.
+///
+/// # Errors
+/// As [`rms_norm_rope`]'s, or if `out` differs from x in shape or dtype.
+pub fn layer_norm_rope_into<'a>(
+    x: impl Into<View<'a>>,
+    weight: View<'_>,
+    bias: View<'_>,
+    eps: f32,
+    rope: Option<(View<'_>, View<'_>)>,
+    out: ViewMut<'_>,
+) -> Result<()> {
+    let parameters = (Some(weight), Some(bias));
+    one_stream("layer_norm_rope", x.into(), parameters, eps, rope, out)
+}
+
+/// The norm of one stream's heads, a LayerNorm where there is a bias, and their rotation.
+fn one_stream(
+    op: &'static str,
+    x: View<'_>,
+    (weight, bias): (Option<View<'_>>, Option<View<'_>>),
+    eps: f32,
+    rope: Option<(View<'_>, View<'_>)>,
+    out: ViewMut<'_>,
+) -> Result<()> {
     let &[b, l, h, d] = x.shape() else {
-        return Err(Error::shape(OP, "x of shape [b, l, h, d]", x));
+        return Err(Error::shape(op, "x of shape [b, l, h, d]", x));
     };
-    let _span = tracing::trace_span!("rms_norm_rope", b, l, h, d).entered();
-    expect_rows(OP, &out, x.shape(), x.dtype())?;
-    let gain = gain(OP, weight, d)?;
-    let tables = tables(OP, rope, l, d)?;
+    let _span = tracing::trace_span!("norm_rope", op, b, l, h, d).entered();
+    expect_rows(op, &out, x.shape(), x.dtype())?;
+    let gain = gain(op, weight, d)?;
+    let bias = bias.map(|bias| Floats::new(op, bias, &[d])).transpose()?;
+    let tables = tables(op, rope, l, d)?;
     let head = HeadRow {
         gain: &gain,
-        eps: Some(eps),
+        norm: match &bias {
+            Some(bias) => Norm::Layer { bias, eps },
+            None => Norm::Rms { eps },
+        },
         rope: tables.as_ref().map(|(cos, sin)| (&**cos, &**sin)),
         heads: h,
         tokens: l,
@@ -134,13 +211,13 @@ fn gain<'a>(op: &'static str, weight: Option<View<'a>>, d: usize) -> Result<Cow<
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{DType, Device, TensorMut, View, rope::{QkNormRope, qk_norm_rope_into}};
+/// use xdit_kernels::{DType, Device, TensorMut, View, rope::{HeadNorm, QkNormRope, qk_norm_rope_into}};
 /// let qkv = [2f32, 2., 3., -3., 5., 7.];
 /// let ones = [1f32; 2];
-/// let weight = Some(View::from_slice(&ones, [2])?);
+/// let norm = Some(HeadNorm::Rms(View::from_slice(&ones, [2])?));
 /// let new = || TensorMut::zeros([1, 1, 1, 2], DType::F32, Device::cpu());
 /// let (mut q, mut k, mut v) = (new()?, new()?, new()?);
-/// let options = QkNormRope { norm_q: weight, norm_k: weight, ..QkNormRope::default() };
+/// let options = QkNormRope { norm_q: norm, norm_k: norm, ..QkNormRope::default() };
 /// let qkv = View::from_slice(&qkv, [1, 1, 3, 1, 2])?;
 /// qk_norm_rope_into(qkv, &options, q.view_mut(), k.view_mut(), v.view_mut())?;
 /// assert_eq!(q.freeze().to_f32_vec(), [1., 1.]);
@@ -164,11 +241,28 @@ pub fn qk_norm_rope_into<'a>(
     for out in [&q, &k, &v] {
         expect_rows(OP, out, &[b, l, h, d], qkv.dtype())?;
     }
-    let gains = [gain(OP, options.norm_q, d)?, gain(OP, options.norm_k, d)?];
+    let norms = [options.norm_q, options.norm_k];
+    let gains = norms.map(|norm| {
+        let weight = norm.map(|(HeadNorm::Rms(weight) | HeadNorm::Layer { weight, .. })| weight);
+        gain(OP, weight, d)
+    });
+    let [gain_q, gain_k] = gains;
+    let (gain_q, gain_k) = (gain_q?, gain_k?);
+    let biases = norms.map(|norm| match norm {
+        Some(HeadNorm::Layer { bias, .. }) => Floats::new(OP, bias, &[d]).map(Some),
+        _ => Ok(None),
+    });
+    let [bias_q, bias_k] = biases;
+    let (bias_q, bias_k) = (bias_q?, bias_k?);
     let tables = tables(OP, options.rope, l, d)?;
-    let head = |gain, normalised: bool| HeadRow {
+    let eps = options.eps;
+    let head = |gain, norm: Option<HeadNorm<'_>>, bias| HeadRow {
         gain,
-        eps: normalised.then_some(options.eps),
+        norm: match (norm, bias) {
+            (None, _) => Norm::None,
+            (_, Some(bias)) => Norm::Layer { bias, eps },
+            (_, None) => Norm::Rms { eps },
+        },
         rope: tables.as_ref().map(|(cos, sin)| (&**cos, &**sin)),
         heads: h,
         tokens: l,
@@ -178,8 +272,8 @@ pub fn qk_norm_rope_into<'a>(
     cpu::qk_norm_rope(
         [qkv.select(2, 0)?, qkv.select(2, 1)?, qkv.select(2, 2)?],
         [
-            &head(&gains[0], options.norm_q.is_some()),
-            &head(&gains[1], options.norm_k.is_some()),
+            &head(&gain_q, options.norm_q, bias_q.as_deref()),
+            &head(&gain_k, options.norm_k, bias_k.as_deref()),
         ],
         [q, k, v],
     );

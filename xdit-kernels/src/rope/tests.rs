@@ -8,20 +8,25 @@ fn data(n: usize, seed: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Norm and rotation of the rows of [b, l, h, d] in f64, by the definition.
+/// Norm and rotation of the rows of [b, l, h, d] in f64, by the definition: with a bias the norm is a LayerNorm.
 fn oracle(
     x: &[f32],
     [l, h, d]: [usize; 3],
-    weight: Option<&[f32]>,
+    (weight, bias): (Option<&[f32]>, Option<&[f32]>),
     eps: Option<f64>,
     rope: Option<(&[f32], &[f32])>,
 ) -> Vec<f64> {
     let mut out = Vec::with_capacity(x.len());
     for (r, row) in x.chunks(d).enumerate() {
-        let square = row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / d as f64;
+        let row: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
+        let mean = bias.map_or(0.0, |_| row.iter().sum::<f64>() / d as f64);
+        let square = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / d as f64;
         let rs = eps.map_or(1.0, |eps| 1.0 / (square + eps).sqrt());
         let y: Vec<f64> = (0..d)
-            .map(|i| f64::from(row[i]) * rs * weight.map_or(1.0, |w| f64::from(w[i])))
+            .map(|i| {
+                let y = (row[i] - mean) * rs * weight.map_or(1.0, |w| f64::from(w[i]));
+                y + bias.map_or(0.0, |b| f64::from(b[i]))
+            })
             .collect();
         let at = r / h % l * d;
         out.extend((0..d).map(|i| match rope {
@@ -35,7 +40,7 @@ fn oracle(
     out
 }
 
-/// f32: a few roundings of terms as large as `|weight|·√d`, here below 4; 16-bit: the output's rounding.
+/// f32: a few roundings of terms as large as `|weight|·√d`, here below 4, plus a bias below 2; 16-bit: the output's rounding.
 fn assert_close(got: &Tensor, want: &[f64], what: &str) {
     let (relative, absolute) = match got.dtype() {
         DType::F32 => (0.0, 4e-6),
@@ -73,28 +78,51 @@ fn check(b: usize, l: usize, h: usize, d: usize, dtype: DType, tier: Tier) {
         .to_dtype(DType::BF16)
         .unwrap();
     let weights = weight.to_f32_vec();
+    let bias = Tensor::from_slice(&data(d, 4), [d]).unwrap();
+    let biases = bias.to_f32_vec();
     let part = |i| qkv.view().select(2, i).unwrap().on(device);
     let rows = |i| part(i).to_tensor().unwrap().to_f32_vec();
 
     let got = rms_norm_rope(part(1), Some(weight.view()), 1e-6, rope).unwrap();
     assert_close(
         &got,
-        &oracle(&rows(1), [l, h, d], Some(&weights), Some(1e-6), tables),
+        &oracle(
+            &rows(1),
+            [l, h, d],
+            (Some(&weights), None),
+            Some(1e-6),
+            tables,
+        ),
         &format!("k {what}"),
     );
     let got = rms_norm_rope(part(0), None, 1e-6, None).unwrap();
     assert_close(
         &got,
-        &oracle(&rows(0), [l, h, d], None, Some(1e-6), None),
+        &oracle(&rows(0), [l, h, d], (None, None), Some(1e-6), None),
         &format!("norm {what}"),
     );
+    let got = layer_norm_rope(part(1), weight.view(), bias.view(), 1e-6, rope).unwrap();
+    let layered = (Some(&weights[..]), Some(&biases[..]));
+    assert_close(
+        &got,
+        &oracle(&rows(1), [l, h, d], layered, Some(1e-6), tables),
+        &format!("layer norm {what}"),
+    );
 
-    // Into rows 2.. of longer tensors; k without a norm.
+    // Into rows 2.. of longer tensors; k without a norm, or with a layer norm.
+    let layer = HeadNorm::Layer {
+        weight: weight.view(),
+        bias: bias.view(),
+    };
+    let (norm_k, key_norm, key_eps) = match l % 2 {
+        0 => (None, (None, None), None),
+        _ => (Some(layer), layered, Some(1e-6)),
+    };
     let new = || TensorMut::zeros([b, l + 3, h, d], dtype, device).unwrap();
     let (mut q, mut k, mut v) = (new(), new(), new());
     let options = QkNormRope {
-        norm_q: Some(weight.view()),
-        norm_k: None,
+        norm_q: Some(HeadNorm::Rms(weight.view())),
+        norm_k,
         eps: 1e-6,
         rope,
     };
@@ -110,12 +138,18 @@ fn check(b: usize, l: usize, h: usize, d: usize, dtype: DType, tier: Tier) {
     let middle = |t: &Tensor| t.narrow(1, 2, l).unwrap();
     assert_close(
         &middle(&q),
-        &oracle(&rows(0), [l, h, d], Some(&weights), Some(1e-6), tables),
+        &oracle(
+            &rows(0),
+            [l, h, d],
+            (Some(&weights), None),
+            Some(1e-6),
+            tables,
+        ),
         &format!("q {what}"),
     );
     assert_close(
         &middle(&k),
-        &oracle(&rows(1), [l, h, d], None, None, tables),
+        &oracle(&rows(1), [l, h, d], key_norm, key_eps, tables),
         &format!("k {what}"),
     );
     assert_eq!(middle(&v).to_f32_vec(), rows(2), "v {what}");
@@ -178,6 +212,28 @@ fn a_rotation_keeps_lengths_and_adds_up() {
     }
 }
 
+/// What the mean is large beside costs no digits: a row of 1000 and a bit has the norm of the bit.
+#[test]
+fn large_means_cost_no_digits() {
+    let d = 88;
+    let small = data(2 * d, 3);
+    let x: Vec<f32> = small
+        .iter()
+        .map(|v| (v * 64.0).round() / 64.0 + 1000.0)
+        .collect();
+    let ones = vec![1f32; d];
+    let zeros = vec![0f32; d];
+    let want = oracle(&x, [2, 1, d], (None, Some(&zeros)), Some(1e-6), None);
+    let parameter = |p| View::from_slice(p, [d]).unwrap();
+    for tier in Tier::available() {
+        let view = View::from_slice(&x, [1, 2, 1, d])
+            .unwrap()
+            .on(Device::Cpu(tier));
+        let y = layer_norm_rope(view, parameter(&ones), parameter(&zeros), 1e-6, None).unwrap();
+        assert_close(&y, &want, &tier.to_string());
+    }
+}
+
 #[test]
 fn nan_stays_in_its_row() {
     let mut x = data(4 * 22, 0);
@@ -207,6 +263,10 @@ fn wrong_shapes_are_errors() {
     );
     assert!(rms_norm_rope(&zeros(&[1, 2, 1, 7]), None, 1e-6, rope).is_err());
     assert!(rms_norm_rope(&zeros(&[2, 1, 8]), None, 1e-6, None).is_err());
+    let (three, seven) = (zeros(&[3]), zeros(&[7]));
+    let heads = zeros(&[1, 2, 1, 7]);
+    assert!(layer_norm_rope(&heads, seven.view(), three.view(), 1e-6, None).is_err());
+    assert!(layer_norm_rope(&heads, three.view(), seven.view(), 1e-6, None).is_err());
     let odd = zeros(&[2, 7]);
     let e = rms_norm_rope(
         &zeros(&[1, 2, 1, 7]),

@@ -6,6 +6,7 @@ use xdit_kernels::activation::Activation;
 use xdit_kernels::attention::Attention;
 use xdit_kernels::linear::{Epilogue, Linear};
 use xdit_kernels::norm::layer_norm_modulate;
+use xdit_kernels::rope::HeadNorm;
 use xdit_kernels::{Tensor, View};
 
 use super::{FluxConfig, RotaryTables};
@@ -90,7 +91,7 @@ impl Stream {
         let rope = rope.rows(start, qkv_blc.dim(1))?;
         joint.fill(
             &qkv_blc,
-            Some([&self.norm_q, &self.norm_k]),
+            Some([&self.norm_q, &self.norm_k].map(|norm| HeadNorm::Rms(norm.view()))),
             Some(rope),
             start,
         )
@@ -260,7 +261,7 @@ impl SingleBlock {
         let mut joint = Joint::new(x_blc, length, self.heads)?;
         joint.fill(
             &self.qkv.forward(&normed)?,
-            Some([&self.norm_q, &self.norm_k]),
+            Some([&self.norm_q, &self.norm_k].map(|norm| HeadNorm::Rms(norm.view()))),
             Some(rope.rows(0, length)?),
             0,
         )?;

@@ -4,7 +4,7 @@
 
 use xdit_kernels::attention::{Attention, AttnInput, Segment};
 use xdit_kernels::linear::Linear;
-use xdit_kernels::rope::{QkNormRope, qk_norm_rope_into};
+use xdit_kernels::rope::{HeadNorm, QkNormRope, qk_norm_rope_into};
 use xdit_kernels::{Tensor, TensorMut, View};
 
 use crate::error::Result;
@@ -44,19 +44,19 @@ impl Joint {
         })
     }
 
-    /// `qkv_blc` `[b, n, 3c]` into rows `start..start + n`; queries and keys through their RMS norms and rotated by these
+    /// `qkv_blc` `[b, n, 3c]` into rows `start..start + n`; queries and keys through their norms and rotated by these
     /// cosines and sines, if there are any.
     pub(crate) fn fill(
         &mut self,
         qkv_blc: &Tensor,
-        norms: Option<[&Tensor; 2]>,
+        norms: Option<[HeadNorm<'_>; 2]>,
         rope: Option<(View<'_>, View<'_>)>,
         start: usize,
     ) -> Result<()> {
         let (len, c) = (qkv_blc.dim(1), qkv_blc.dim(2) / 3);
         let options = QkNormRope {
-            norm_q: norms.map(|[norm_q, _]| norm_q.view()),
-            norm_k: norms.map(|[_, norm_k]| norm_k.view()),
+            norm_q: norms.map(|[norm_q, _]| norm_q),
+            norm_k: norms.map(|[_, norm_k]| norm_k),
             eps: EPS,
             rope,
         };

@@ -6,6 +6,7 @@ use xdit_kernels::activation::Activation;
 use xdit_kernels::attention::Attention;
 use xdit_kernels::linear::{Epilogue, Linear};
 use xdit_kernels::norm::layer_norm_modulate;
+use xdit_kernels::rope::HeadNorm;
 use xdit_kernels::{Tensor, View};
 
 use super::{Sd3Config, Sd3Positions};
@@ -44,7 +45,8 @@ impl Qkv {
 
     /// Queries, keys and values of `x_blc`, which is normalised and modulated, into rows `start..` of the joint ones.
     fn fill(&self, x_blc: &Tensor, start: usize, joint: &mut Joint) -> Result<()> {
-        let norms = self.norms.as_ref().map(|[q, k]| [q, k]);
+        let norms = self.norms.as_ref();
+        let norms = norms.map(|norms| norms.each_ref().map(|norm| HeadNorm::Rms(norm.view())));
         joint.fill(&self.linear.forward(x_blc)?, norms, None, start)
     }
 
