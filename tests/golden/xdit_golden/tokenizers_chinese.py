@@ -9,6 +9,7 @@ from pathlib import Path
 import sentencepiece
 from tokenizers import normalizers, pre_tokenizers
 from transformers import BertTokenizer, T5Tokenizer
+from transformers.convert_slow_tokenizer import import_protobuf
 
 from .charsmap import compact_rules
 from .corpus import CHINESE, ENGLISH, chinese_sentence, sentence, training_text
@@ -119,7 +120,10 @@ def mt5_model() -> bytes:
         )
     finally:
         rules.unlink()
-    return out.getvalue()
+    model = import_protobuf().ModelProto.FromString(out.getvalue())
+    # The name of a temporary file.
+    model.normalizer_spec.normalization_rule_tsv = ""
+    return model.SerializeToString(deterministic=True)
 
 
 def save_mt5_spiece(folder: Path) -> None:
