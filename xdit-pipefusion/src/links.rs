@@ -1,26 +1,50 @@
 //! Where a stage's tensors come from and go to.
 
-use crate::watch::Watch;
-use crate::{Error, Schedule, Stage, Turn};
-use std::collections::VecDeque;
+use crate::{Error, Placement, Stage, Turn};
 use xdit_comm::{Group, Pending, Spec};
 use xdit_kernels::Tensor;
 
-/// A stage's place in the ring of stages.
+/// A stage's place among the stages.
 pub(crate) struct Links<'a> {
     /// `None` where there is one stage.
     pipe: Option<&'a Group>,
-    pub(crate) first: bool,
-    pub(crate) last: bool,
+    placement: Placement,
+}
+
+/// The input of a turn on a leg, which is under way.
+pub(crate) struct Incoming {
+    stream: Vec<Pending>,
+    /// From each earlier leg that hands on outputs of blocks.
+    skips: Vec<(usize, Vec<Pending>)>,
+}
+
+/// The input of a turn on a leg.
+pub(crate) struct Input {
+    pub(crate) stream: Vec<Tensor>,
+    pub(crate) skips: Vec<(usize, Vec<Tensor>)>,
+}
+
+impl Incoming {
+    pub(crate) fn wait(self) -> Result<Input, Error> {
+        let all = |pending: Vec<Pending>| -> Result<Vec<Tensor>, Error> {
+            let tensors = pending.into_iter().map(Pending::wait_one);
+            Ok(tensors.collect::<Result<_, _>>()?)
+        };
+        let skips = self.skips.into_iter();
+        Ok(Input {
+            stream: all(self.stream)?,
+            skips: skips
+                .map(|(from, pending)| Ok((from, all(pending)?)))
+                .collect::<Result<_, Error>>()?,
+        })
+    }
 }
 
 impl<'a> Links<'a> {
-    pub(crate) fn new(pipe: Option<&'a Group>) -> Self {
-        let pipe = pipe.filter(|pipe| pipe.world_size() > 1);
+    pub(crate) fn new(pipe: Option<&'a Group>, placement: Placement) -> Self {
         Self {
-            pipe,
-            first: pipe.is_none_or(|pipe| pipe.rank() == 0),
-            last: pipe.is_none_or(|pipe| pipe.rank() + 1 == pipe.world_size()),
+            pipe: pipe.filter(|pipe| pipe.world_size() > 1),
+            placement,
         }
     }
 
@@ -28,116 +52,101 @@ impl<'a> Links<'a> {
         self.pipe.map_or(1, Group::world_size)
     }
 
-    /// Posts the receives of a turn's input. The first stage gets the latents of each patch from the last, once a step
-    /// has made some; without other stages nothing comes.
-    fn post<S: Stage>(
+    pub(crate) fn stage(&self) -> usize {
+        self.pipe.map_or(0, Group::rank)
+    }
+
+    pub(crate) fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// The legs of a pass.
+    pub(crate) fn legs(&self) -> usize {
+        self.placement.legs(self.stages())
+    }
+
+    fn of(&self, leg: usize) -> usize {
+        self.placement.stage(leg, self.stages())
+    }
+
+    /// The links of a closed walk from the first leg to the first again.
+    pub(crate) fn around(&self) -> usize {
+        match self.placement {
+            // The latents' way back is shorter than any other.
+            Placement::Linear => self.stages() - 1,
+            Placement::Folded => self.legs() - 1,
+        }
+    }
+
+    /// Posts the receives of a turn's input on a leg of this stage. The first leg gets the latents of each patch from the last,
+    /// once a step has made some, unless that is on this stage too.
+    pub(crate) fn post<S: Stage>(
         &self,
         stage: &S,
         turn: Turn,
+        leg: usize,
         latents: &[Tensor],
-    ) -> Result<Vec<Pending>, Error> {
+    ) -> Result<Incoming, Error> {
+        let mut incoming = Incoming {
+            stream: Vec::new(),
+            skips: Vec::new(),
+        };
         let Some(pipe) = self.pipe else {
-            return Ok(Vec::new());
+            return Ok(incoming);
         };
-        let n = pipe.world_size();
-        let src = (pipe.rank() + n - 1) % n;
-        let specs: Vec<Spec> = match (self.first, turn.step) {
-            (true, 0) => Vec::new(),
-            (true, _) => turn
-                .part
-                .patches(latents.len())
-                .map(|p| Spec::of(&latents[p]))
-                .collect(),
-            (false, _) => stage.carried(turn),
+        let receive = |specs: Vec<Spec>, src: usize| -> Result<Vec<Pending>, Error> {
+            let pending = specs.into_iter().map(|spec| pipe.start_recv(spec, src));
+            Ok(pending.collect::<Result<_, _>>()?)
         };
-        Ok(specs
-            .into_iter()
-            .map(|spec| pipe.start_recv(spec, src))
-            .collect::<Result<_, _>>()?)
+        let end = self.of(self.legs() - 1);
+        match leg {
+            0 if turn.step > 0 && end != self.stage() => {
+                let patches = turn.part.patches(latents.len());
+                let specs = patches.map(|patch| Spec::of(&latents[patch])).collect();
+                incoming.stream = receive(specs, end)?;
+            }
+            0 => {}
+            _ => incoming.stream = receive(stage.carried(turn, leg), self.of(leg - 1))?,
+        }
+        for from in (0..leg).filter(|from| self.of(*from) != self.stage()) {
+            let specs = stage.skipped(turn, from, leg);
+            if !specs.is_empty() {
+                incoming.skips.push((from, receive(specs, self.of(from))?));
+            }
+        }
+        Ok(incoming)
     }
 
-    /// Starts to send to the next stage, or from the last to the first.
-    pub(crate) fn send(&self, tensors: &[Tensor]) -> Result<(), Error> {
-        if let Some(pipe) = self.pipe {
-            let dst = (pipe.rank() + 1) % pipe.world_size();
+    /// Starts to send what a leg made to the next, and what blocks of it made to the legs that want it.
+    pub(crate) fn send_on<S: Stage>(
+        &self,
+        stage: &mut S,
+        turn: Turn,
+        leg: usize,
+        stream: &[Tensor],
+    ) -> Result<(), S::Error> {
+        self.send(stream, self.of(leg + 1))?;
+        for to in (leg + 1..self.legs()).filter(|to| self.of(*to) != self.stage()) {
+            if !stage.skipped(turn, leg, to).is_empty() {
+                let skips = stage.give(turn, leg, to)?;
+                self.send(&skips, self.of(to))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts to send latents to the first stage.
+    pub(crate) fn send_back(&self, latents: &[Tensor]) -> Result<(), Error> {
+        self.send(latents, 0)
+    }
+
+    fn send(&self, tensors: &[Tensor], dst: usize) -> Result<(), Error> {
+        if let Some(pipe) = self.pipe.filter(|pipe| pipe.rank() != dst) {
             for tensor in tensors {
                 // The message owns its tensor; nothing here needs to know when it is gone.
                 drop(pipe.start_send(tensor, dst)?);
             }
         }
         Ok(())
-    }
-}
-
-/// The turns to come, in order, and the receives of their input.
-///
-/// How far ahead receives are posted: a message that takes x to arrive and is posted d turns ahead lets its receiver take one
-/// every x / d at best, so M patches, a step, take M·x / d. A step takes no less than a patch's way through all stages, over
-/// N − 1 links of x and back. So d = ⌈M / (N − 1)⌉ patches hold up nobody, however slow the links are.
-pub(crate) struct Inbox {
-    schedule: Schedule,
-    /// Patches whose input is posted ahead.
-    depth: usize,
-    next_step: usize,
-    turns: VecDeque<Turn>,
-    /// Of the first turns.
-    posted: VecDeque<Vec<Pending>>,
-}
-
-impl Inbox {
-    pub(crate) fn new(schedule: Schedule, stages: usize) -> Self {
-        Self {
-            schedule,
-            depth: schedule.patches.div_ceil(stages.saturating_sub(1).max(1)),
-            next_step: 0,
-            turns: VecDeque::new(),
-            posted: VecDeque::new(),
-        }
-    }
-
-    /// Posts the input of the next turn, and of more as far as they are known and `depth` allows.
-    pub(crate) fn post<S: Stage>(
-        &mut self,
-        watch: &mut Watch<'_>,
-        links: &Links<'_>,
-        stage: &S,
-        latents: &[Tensor],
-    ) -> Result<(), Error> {
-        let count = self.schedule.patches;
-        let posted = self.turns.iter().take(self.posted.len());
-        let mut ahead: usize = posted.map(|turn| turn.part.patches(count).len()).sum();
-        loop {
-            if self.posted.len() == self.turns.len() {
-                let known = !watch.decides() || self.turns.is_empty();
-                if !known || self.next_step == self.schedule.steps {
-                    return Ok(());
-                }
-                let step = self.next_step;
-                let parts = watch.parts(step)?;
-                self.turns
-                    .extend(parts.into_iter().map(|part| Turn { step, part }));
-                self.next_step += 1;
-            }
-            let turn = self.turns[self.posted.len()];
-            ahead += turn.part.patches(count).len();
-            if !self.posted.is_empty() && ahead > self.depth {
-                return Ok(());
-            }
-            self.posted.push_back(links.post(stage, turn, latents)?);
-        }
-    }
-
-    /// The next turn, and its input when that has come; `None` when there are no more.
-    pub(crate) fn take(&mut self) -> Result<Option<(Turn, Vec<Tensor>)>, Error> {
-        let (Some(turn), Some(posted)) = (self.turns.pop_front(), self.posted.pop_front()) else {
-            return Ok(None);
-        };
-        let input = posted.into_iter().map(Pending::wait_one);
-        Ok(Some((turn, input.collect::<Result<_, _>>()?)))
-    }
-
-    /// Whether no turn of this step is left.
-    pub(crate) fn is_step_over(&self, step: usize) -> bool {
-        self.turns.front().is_none_or(|next| next.step != step)
     }
 }

@@ -1,3 +1,6 @@
+use crate::Placement;
+use crate::order::Order;
+use std::collections::VecDeque;
 use std::fmt::Write;
 use std::ops::Range;
 
@@ -40,11 +43,11 @@ pub struct Turn {
 ///
 /// # Examples
 /// ```
-/// use xdit_pipefusion::{Part, Schedule};
+/// use xdit_pipefusion::{Part, Placement, Schedule};
 /// let schedule = Schedule { steps: 3, warmup_steps: 1, patches: 2 };
 /// assert_eq!(schedule.parts(0), [Part::Whole]);
 /// assert_eq!(schedule.parts(1), [Part::Patch(0), Part::Patch(1)]);
-/// println!("{}", schedule.draw(2, 3));
+/// println!("{}", schedule.draw(Placement::Linear, 2, 3));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Schedule {
@@ -81,36 +84,13 @@ impl Schedule {
     }
 
     /// The first `steps` steps over `stages` as a text grid, a row a stage: time goes to the right, in units of one patch
-    /// on one stage, links taking none. `2.1` is patch 1 in step 2, `0.*` a whole step, `·` waiting.
-    pub fn draw(&self, stages: usize, steps: usize) -> String {
-        let steps = steps.min(self.steps);
-        let label = |turn: Turn| match turn.part {
-            Part::Whole => format!("{}.*", turn.step),
-            Part::Patch(patch) => format!("{}.{patch}", turn.step),
+    /// on one stage (half of that, where the pipeline is folded), links taking none. `2.1` is patch 1 in step 2, `2'1` the same
+    /// on its way up a folded pipeline, `0.*` a whole step, `·` waiting.
+    pub fn draw(&self, placement: Placement, stages: usize, steps: usize) -> String {
+        let rows = match stages {
+            0 => Vec::new(),
+            _ => self.rows(placement, stages, steps.min(self.steps)),
         };
-        let mut rows: Vec<Vec<String>> = vec![Vec::new(); stages];
-        // When the sampler is done with each patch of the step before.
-        let mut sampled = vec![0; self.patches];
-        for step in 0..steps {
-            for part in self.parts(step) {
-                let patches = part.patches(self.patches);
-                let cost = patches.len();
-                let mut ready = patches
-                    .clone()
-                    .map(|patch| sampled[patch])
-                    .max()
-                    .unwrap_or(0);
-                for row in &mut rows {
-                    let start = ready.max(row.len());
-                    row.resize(start, "·".into());
-                    row.resize(start + cost, label(Turn { step, part }));
-                    ready = start + cost;
-                }
-                for patch in patches {
-                    sampled[patch] = ready;
-                }
-            }
-        }
         let width = rows
             .iter()
             .flatten()
@@ -132,11 +112,75 @@ impl Schedule {
         }
         grid
     }
+
+    /// What each stage does in each unit of time.
+    fn rows(&self, placement: Placement, stages: usize, steps: usize) -> Vec<Vec<String>> {
+        let turns: Vec<Turn> = (0..steps)
+            .flat_map(|step| {
+                let parts = self.parts(step).into_iter();
+                parts.map(move |part| Turn { step, part })
+            })
+            .collect();
+        let legs = placement.legs(stages);
+        // When each leg is done with each turn that it has taken up.
+        let mut done: Vec<Vec<usize>> = vec![Vec::new(); legs];
+        let mut rows: Vec<Vec<String>> = vec![Vec::new(); stages];
+        let mut orders: Vec<Order> = (0..stages)
+            .map(|stage| Order::new(placement, stage, stages, self.patches))
+            .collect();
+        let mut todo: Vec<VecDeque<Turn>> = vec![turns.iter().copied().collect(); stages];
+        // When the sampler is done with each patch of the step before, and of which step that is.
+        let mut sampled = vec![(0, 0); self.patches];
+        let mut moved = true;
+        while moved {
+            moved = false;
+            for stage in 0..stages {
+                let Some((second, turn)) = orders[stage].next(todo[stage].front().copied()) else {
+                    continue;
+                };
+                let leg = placement.legs_of(stage, stages)[usize::from(second)];
+                let patches = turn.part.patches(self.patches);
+                let ready = match leg.checked_sub(1) {
+                    Some(before) => done[before].get(done[leg].len()).copied(),
+                    None if patches.clone().all(|patch| sampled[patch].1 == turn.step) => {
+                        patches.clone().map(|patch| sampled[patch].0).max()
+                    }
+                    None => None,
+                };
+                let Some(ready) = ready else { continue };
+                moved = true;
+                orders[stage].take(second, turn);
+                if !second {
+                    todo[stage].pop_front();
+                }
+                // The stage where a folded pipeline turns has both halves at once.
+                let halves = 1 + usize::from(placement == Placement::Folded && 2 * leg + 1 == legs);
+                let label = match (turn.part, second) {
+                    (Part::Whole, false) => format!("{}.*", turn.step),
+                    (Part::Whole, true) => format!("{}'*", turn.step),
+                    (Part::Patch(patch), false) => format!("{}.{patch}", turn.step),
+                    (Part::Patch(patch), true) => format!("{}'{patch}", turn.step),
+                };
+                let row = &mut rows[stage];
+                let start = ready.max(row.len());
+                row.resize(start, "·".into());
+                row.resize(start + patches.len() * halves, label);
+                done[leg].push(row.len());
+                if leg + 1 == legs {
+                    for patch in patches {
+                        sampled[patch] = (row.len(), turn.step + 1);
+                    }
+                }
+            }
+        }
+        rows
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_first_step_is_whole_even_without_warm_up() {
@@ -176,7 +220,7 @@ mod tests {
             warmup_steps: 1,
             patches: 2,
         }
-        .draw(2, 3);
+        .draw(Placement::Linear, 2, 3);
         let expected = "\
 stage 0 | 0.* 0.* ·   ·   1.0 1.1 2.0 2.1 ·
 stage 1 | ·   ·   0.* 0.* ·   1.0 1.1 2.0 2.1
@@ -186,13 +230,31 @@ stage 1 | ·   ·   0.* 0.* ·   1.0 1.1 2.0 2.1
 
     #[test]
     fn the_readme_shows_what_is_drawn() {
-        let grid = Schedule {
-            steps: 3,
-            warmup_steps: 1,
-            patches: 4,
+        let readme = include_str!("../README.md");
+        for (placement, stages, warmup_steps, patches) in
+            [(Placement::Linear, 3, 1, 4), (Placement::Folded, 2, 0, 3)]
+        {
+            let schedule = Schedule {
+                steps: 3,
+                warmup_steps,
+                patches,
+            };
+            let grid = schedule.draw(placement, stages, 3);
+            assert!(readme.contains(&grid), "\n{grid}");
         }
-        .draw(3, 3);
-        assert!(include_str!("../README.md").contains(&grid), "\n{grid}");
+    }
+
+    proptest! {
+        #[test]
+        fn every_turn_is_drawn_on_every_leg(stages in 1usize..6, patches in 1usize..7, warmup_steps in 0usize..4, folded: bool) {
+            let placement = if folded { Placement::Folded } else { Placement::Linear };
+            let schedule = Schedule { steps: 4, warmup_steps, patches };
+            let rows = schedule.rows(placement, stages, 4);
+            for row in rows {
+                let busy = row.iter().filter(|cell| *cell != "·").count();
+                prop_assert_eq!(busy, 4 * patches * if folded { 2 } else { 1 });
+            }
+        }
     }
 
     #[test]
@@ -202,8 +264,14 @@ stage 1 | ·   ·   0.* 0.* ·   1.0 1.1 2.0 2.1
             warmup_steps: 0,
             patches: 2,
         };
-        assert_eq!(schedule.draw(1, 9), "stage 0 | 0.* 0.* 1.0 1.1\n");
-        assert_eq!(schedule.draw(2, 0), "stage 0 |\nstage 1 |\n");
+        assert_eq!(
+            schedule.draw(Placement::Linear, 1, 9),
+            "stage 0 | 0.* 0.* 1.0 1.1\n"
+        );
+        assert_eq!(
+            schedule.draw(Placement::Linear, 2, 0),
+            "stage 0 |\nstage 1 |\n"
+        );
     }
 
     #[test]
@@ -213,7 +281,7 @@ stage 1 | ·   ·   0.* 0.* ·   1.0 1.1 2.0 2.1
             warmup_steps: 0,
             patches: 2,
         }
-        .draw(3, 3);
+        .draw(Placement::Linear, 3, 3);
         let first = grid.lines().next().unwrap();
         assert_eq!(
             first,

@@ -1,7 +1,8 @@
-use crate::{Error, Result, error::What};
+use crate::{Blocks, Error, Placement, Result, error::What};
 use std::ops::Range;
 
-/// Which blocks each stage of the pipeline computes: consecutive ones, at least one a stage.
+/// Which blocks each stage of the pipeline computes, at least one a stage: consecutive ones, or, in a folded pipeline, the same
+/// from both ends of the model.
 ///
 /// # Examples
 /// ```
@@ -9,14 +10,19 @@ use std::ops::Range;
 /// // The last block costs as much as the others together.
 /// let plan = StagePlan::balanced(&[1.0, 1.0, 1.0, 3.0], 2)?;
 /// assert_eq!(plan.counts(), [3, 1]);
-/// assert_eq!(plan.blocks(1), 3..4);
+/// assert_eq!(plan.blocks(1), (3..4).into());
 /// assert!(StagePlan::explicit(&[4, 0], 4).is_err(), "a stage is never empty");
+/// // Of 8 blocks, 0 and 7 cost as much as 1 and 6, and so on: pairs over stages.
+/// let plan = StagePlan::balanced(&[1.0, 1.0, 1.0, 3.0], 2)?.folded();
+/// assert_eq!(plan.blocks(0).iter().collect::<Vec<_>>(), [0, 1, 2, 5, 6, 7]);
+/// assert_eq!((0..3).map(|leg| plan.leg(leg)).collect::<Vec<_>>(), [0..3, 3..5, 5..8]);
 /// # Ok::<(), xdit_pipefusion::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StagePlan {
-    /// The first block of each stage, then the number of blocks.
+    /// The first block of each stage, then the number of blocks; of the first half of the model in a folded pipeline.
     bounds: Vec<usize>,
+    placement: Placement,
 }
 
 impl StagePlan {
@@ -44,7 +50,7 @@ impl StagePlan {
             false => f64::INFINITY,
         };
         let (_, bounds) = cheapest(&sums, stages, within);
-        Ok(Self { bounds })
+        Ok(Self::linear(bounds))
     }
 
     /// So many blocks each.
@@ -63,7 +69,29 @@ impl StagePlan {
         for count in counts {
             bounds.push(bounds[bounds.len() - 1] + count);
         }
-        Ok(Self { bounds })
+        Ok(Self::linear(bounds))
+    }
+
+    fn linear(bounds: Vec<usize>) -> Self {
+        Self {
+            bounds,
+            placement: Placement::Linear,
+        }
+    }
+
+    /// The same cut of pairs: each stage has the blocks that it had, of a model of twice as many, and the ones as far from
+    /// its end.
+    #[must_use]
+    pub fn folded(self) -> Self {
+        Self {
+            placement: Placement::Folded,
+            ..self
+        }
+    }
+
+    /// How a pass goes through the stages.
+    pub fn placement(&self) -> Placement {
+        self.placement
     }
 
     /// How many stages there are.
@@ -75,8 +103,42 @@ impl StagePlan {
     ///
     /// # Panics
     /// If there is no such stage.
-    pub fn blocks(&self, stage: usize) -> Range<usize> {
-        self.bounds[stage]..self.bounds[stage + 1]
+    pub fn blocks(&self, stage: usize) -> Blocks {
+        Blocks::new(self.ranges(stage))
+    }
+
+    /// The blocks of a leg ([`Placement`]): they follow each other.
+    ///
+    /// # Panics
+    /// If there is no such leg.
+    pub fn leg(&self, leg: usize) -> Range<usize> {
+        let stage = self.placement.stage(leg, self.count());
+        let ranges = self.ranges(stage);
+        let legs = self.placement.legs_of(stage, self.count());
+        match legs.iter().position(|own| *own == leg) {
+            Some(own) if legs.len() == ranges.len() => ranges[own].clone(),
+            // The last stage of a folded pipeline, in one go.
+            _ => ranges[0].start..ranges[ranges.len() - 1].end,
+        }
+    }
+
+    /// The stage that holds a block.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    pub fn stage_of(&self, block: usize) -> usize {
+        let mut stages = 0..self.count();
+        let found = stages.find(|stage| self.blocks(*stage).contains(block));
+        found.unwrap_or_else(|| panic!("there is no block {block}"))
+    }
+
+    fn ranges(&self, stage: usize) -> Vec<Range<usize>> {
+        let blocks = match self.placement {
+            Placement::Linear => self.bounds[self.count()],
+            Placement::Folded => 2 * self.bounds[self.count()],
+        };
+        let cut = self.bounds[stage]..self.bounds[stage + 1];
+        self.placement.ranges(cut, blocks)
     }
 
     /// How many blocks each stage has.
@@ -152,13 +214,37 @@ mod tests {
             prop_assert_eq!(plan.count(), stages);
             prop_assert_eq!(plan.counts().iter().sum::<usize>(), costs.len());
             prop_assert!(plan.counts().iter().all(|count| *count >= 1));
-            let of = |stage| costs[plan.blocks(stage)].iter().sum::<f64>();
+            let of = |stage| plan.blocks(stage).iter().map(|block| costs[block]).sum::<f64>();
             let worst = (0..stages).map(of).fold(0.0, f64::max);
             let squares: f64 = (0..stages).map(|stage| of(stage).powi(2)).sum();
             let best = every(&costs, stages)
                 .into_iter()
                 .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
             prop_assert_eq!(Some((worst, squares)), best);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_block_has_one_stage_and_one_leg(pairs in 1usize..9, cut in 0usize..9, folded: bool) {
+            let stages = 1 + cut % pairs;
+            let mut plan = StagePlan::balanced(&vec![1.0; pairs], stages).unwrap();
+            let mut blocks = pairs;
+            if folded {
+                (plan, blocks) = (plan.folded(), 2 * pairs);
+            }
+            let legs = 0..plan.placement().legs(stages);
+            let walk: Vec<usize> = legs.clone().flat_map(|leg| plan.leg(leg)).collect();
+            prop_assert_eq!(walk, (0..blocks).collect::<Vec<_>>());
+            for leg in legs {
+                let stage = plan.placement().stage(leg, stages);
+                prop_assert!(plan.blocks(stage).place(&plan.leg(leg)).is_some());
+                prop_assert!(plan.leg(leg).all(|block| plan.stage_of(block) == stage));
+            }
+            prop_assert_eq!(plan.counts().iter().sum::<usize>(), blocks);
+            // Both ends of a skip are on one stage.
+            let other = |block: usize| blocks - 1 - block;
+            prop_assert!(!folded || (0..blocks).all(|b| plan.stage_of(b) == plan.stage_of(other(b))));
         }
     }
 

@@ -1,16 +1,21 @@
 use crate::{Part, PatchPlan};
 
-/// What one rank sends in one denoising step, stage by stage, in a pipeline of more than one stage.
+/// What goes over the links in one denoising step, between the ranks of one place in each stage, in a pipeline of more than one
+/// stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepTraffic {
     /// From each stage to the next: hidden states.
     pub forward: Traffic,
-    /// From the last stage to the first: latents, except after the last step.
+    /// From each stage to the one before: hidden states on their way up a folded pipeline.
+    pub upward: Traffic,
+    /// From the last stage to the first: latents, except after the last step. None in a folded pipeline.
     pub back: Traffic,
+    /// From all stages together straight to those that read outputs of blocks again, in a U-shaped model.
+    pub skips: Traffic,
 }
 
 /// Messages and their bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// How many.
     pub messages: usize,
@@ -45,10 +50,34 @@ impl StepTraffic {
                 messages: parts.len(),
                 bytes: (text_tokens + patches.image_tokens()) * hidden_bytes,
             },
+            upward: Traffic::default(),
             back: Traffic {
                 messages: patches.count(),
                 bytes: patches.image_tokens() * latent_bytes,
             },
+            skips: Traffic::default(),
+        }
+    }
+
+    /// The same in a folded pipeline.
+    #[must_use]
+    pub fn folded(self) -> Self {
+        Self {
+            upward: self.forward,
+            back: Traffic::default(),
+            ..self
+        }
+    }
+
+    /// The same where `crossing` outputs of blocks are read again on another stage: each is handed on like hidden states.
+    #[must_use]
+    pub fn with_skips(self, crossing: usize) -> Self {
+        Self {
+            skips: Traffic {
+                messages: crossing * self.forward.messages,
+                bytes: crossing * self.forward.bytes,
+            },
+            ..self
         }
     }
 }

@@ -11,6 +11,7 @@ pub(crate) struct Watch<'a> {
     driver: &'a Driver,
     /// Who decides together.
     replica: Option<&'a Group>,
+    /// Of each step so far, on this rank.
     own: Vec<Change>,
     /// Steps whose drift is on its way, when it is exchanged step by step.
     under_way: VecDeque<Pending>,
@@ -36,7 +37,7 @@ impl<'a> Watch<'a> {
     }
 
     /// The parts of a step. Where [`decides`](Self::decides), asked for when the input of the last turn of the step before
-    /// has come.
+    /// has come, on the first leg.
     pub(crate) fn parts(&mut self, step: usize) -> Result<Vec<Part>, Error> {
         let schedule = &self.driver.schedule;
         let refresh = !schedule.is_whole(step) && self.has_drifted(step)?;
@@ -62,10 +63,19 @@ impl<'a> Watch<'a> {
         Ok(drift.is_some_and(|drift| drift > limit || drift.is_nan()))
     }
 
-    /// This rank is through with a step.
-    pub(crate) fn step_end(&mut self) -> Result<(), Error> {
+    /// Blocks have been computed, of a step: the one that is to end next, or the one after it where the pipeline is folded.
+    pub(crate) fn computed(&mut self, step: usize) {
+        if self.own.len() <= step {
+            self.own.resize(step + 1, Change::default());
+        }
         let change = self.driver.kept.take_change();
-        self.own.push(change);
+        self.own[step].moved += change.moved;
+        self.own[step].norm += change.norm;
+    }
+
+    /// This rank is through with a step.
+    pub(crate) fn step_end(&mut self, step: usize) -> Result<(), Error> {
+        let change = self.own[step];
         if self.decides() {
             match self.replica {
                 None => self.report.drift.push(change.relative()),
@@ -126,7 +136,7 @@ fn relative(sums: &Tensor) -> Vec<Option<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Kept, Schedule};
+    use crate::{Kept, Placement, Schedule};
 
     fn driver(max_drift: Option<f32>) -> Driver {
         Driver {
@@ -136,6 +146,7 @@ mod tests {
                 patches: 2,
             },
             pipe: None,
+            placement: Placement::Linear,
             replica: None,
             max_drift,
             kept: Kept::default(),
@@ -156,7 +167,8 @@ mod tests {
             let mut watch = Watch::new(&driver);
             for step in 0..4 {
                 watch.parts(step).unwrap();
-                watch.step_end().unwrap();
+                watch.computed(step);
+                watch.step_end(step).unwrap();
             }
             assert_eq!(watch.finish().unwrap().drift, [None; 4]);
         }
@@ -171,7 +183,8 @@ mod tests {
             if step == 1 {
                 driver.kept.changed(change(f32::NAN, 1.0));
             }
-            watch.step_end().unwrap();
+            watch.computed(step);
+            watch.step_end(step).unwrap();
         }
         let report = watch.finish().unwrap();
         assert_eq!(

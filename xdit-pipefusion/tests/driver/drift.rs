@@ -1,7 +1,7 @@
 //! Drift is measured as said, and decides as said.
 
 use crate::naive::{Outcome, simulate};
-use crate::run::{Done, Groups, Plan, comm_error, distance, no_hooks, on_rank, on_threads};
+use crate::run::{Done, Groups, Model, Plan, comm_error, distance, no_hooks, on_rank, on_threads};
 use crate::toy::noise;
 use xdit_comm::threads;
 
@@ -11,6 +11,7 @@ const PLAN: Plan = Plan {
     steps: 8,
     warmup_steps: 0,
     max_drift: None,
+    model: Model::Straight,
 };
 
 fn compare(plan: &Plan, done: &[Done], want: &Outcome) {
@@ -30,7 +31,7 @@ fn compare(plan: &Plan, done: &[Done], want: &Outcome) {
             }
         }
     }
-    let last = done.last().expect("there is a stage");
+    let last = &done[plan.end()];
     let off = distance(&last.latents, &want.images[plan.steps - 1]);
     assert!(off <= 1e-6, "{plan:?}: {off:e}");
 }
@@ -39,11 +40,12 @@ fn compare(plan: &Plan, done: &[Done], want: &Outcome) {
 fn drift_is_that_of_the_simulation() {
     for patches in [1, 2, 3, 5] {
         for warmup_steps in [0, 2, 8] {
-            for stages in 1..=4 {
+            for (model, stages) in Model::all() {
                 let plan = Plan {
                     patches,
                     warmup_steps,
                     stages,
+                    model,
                     ..PLAN
                 };
                 let want = simulate(&plan, &noise(1));
@@ -57,9 +59,10 @@ fn drift_is_that_of_the_simulation() {
 
 #[test]
 fn no_drift_is_low_enough_for_a_limit_of_zero() {
-    for stages in 1..=4 {
+    for (model, stages) in Model::all() {
         for (warmup_steps, refreshed) in [(0, 3..8), (2, 3..8), (5, 5..8), (8, 8..8)] {
             let plan = Plan {
+                model,
                 stages,
                 warmup_steps,
                 max_drift: Some(0.0),
@@ -75,8 +78,12 @@ fn no_drift_is_low_enough_for_a_limit_of_zero() {
 
 #[test]
 fn no_drift_is_above_infinity() {
-    for stages in 1..=4 {
-        let free = Plan { stages, ..PLAN };
+    for (model, stages) in Model::all() {
+        let free = Plan {
+            model,
+            stages,
+            ..PLAN
+        };
         let watched = Plan {
             max_drift: Some(f32::INFINITY),
             ..free
@@ -134,6 +141,10 @@ fn ranks_beside_the_stages_decide_with_them() {
             let replica = Some(world);
             on_rank(&plan, 1, Groups { pipe, replica }, no_hooks(), 0).map_err(comm_error)
         });
-        compare(&plan, &done.expect("no rank fails"), &want);
+        let done = done.expect("no rank fails");
+        for copy in 0..2 {
+            let stages = [copy, 2 + copy].map(|rank| done[rank].clone());
+            compare(&plan, &stages, &want);
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! A rank that fails reaches the others as an error that names it; nobody hangs.
 
-use crate::run::{Groups, Plan, comm_error, no_hooks, on_rank};
+use crate::run::{Groups, Model, Plan, comm_error, no_hooks, on_rank};
 use crate::toy::{Failure, Hook, Place};
 use std::time::{Duration, Instant};
 use xdit_comm::Error;
 use xdit_comm::threads::{Options, run_each};
-use xdit_pipefusion::{Part, Turn};
+use xdit_pipefusion::{Part, Placement, Turn};
 
 const PLAN: Plan = Plan {
     stages: 4,
@@ -13,6 +13,7 @@ const PLAN: Plan = Plan {
     steps: 4,
     warmup_steps: 0,
     max_drift: None,
+    model: Model::Straight,
 };
 
 #[derive(Debug, Clone, Copy)]
@@ -55,18 +56,23 @@ fn inject(plan: Plan, culprit: usize, turn: Turn, place: Place, fault: Fault) {
 fn the_rank_that_failed_is_named_by_all() {
     let whole = (0, Part::Whole);
     let turns = [whole, (1, Part::Patch(1)), (3, Part::Patch(2))];
-    for max_drift in [None, Some(f32::INFINITY)] {
-        let plan = Plan { max_drift, ..PLAN };
+    let models = [Model::Straight, Model::UShaped(Placement::Folded)];
+    for (max_drift, model) in [None, Some(f32::INFINITY)].into_iter().zip(models) {
+        let plan = Plan {
+            max_drift,
+            model,
+            ..PLAN
+        };
         for (step, part) in turns {
             let turn = Turn { step, part };
             for fault in [Fault::Error, Fault::Panic] {
                 for culprit in 0..plan.stages {
                     inject(plan, culprit, turn, Place::Block, fault);
                 }
-                inject(plan, 3, turn, Place::Sampler, fault);
+                inject(plan, plan.end(), turn, Place::Sampler, fault);
                 // The hook is told of the end of a step as of a whole turn.
                 let part = Part::Whole;
-                inject(plan, 3, Turn { step, part }, Place::StepEnd, fault);
+                inject(plan, plan.end(), Turn { step, part }, Place::StepEnd, fault);
             }
         }
     }

@@ -2,10 +2,10 @@
 //! queries see the keys and values that were last computed for every row, which are fresh for the patches seen in this
 //! step and one step old for the rest; text is computed with patch 0.
 
-use crate::run::Plan;
+use crate::run::{Model, Plan};
 use crate::toy::{
-    BLOCKS, CHANNELS, HEADS, HIDDEN, IMAGE, ROW_TOKENS, ROWS, Row, TEXT, embed_image, embed_text,
-    has_attention, pointwise, project, qkv, update,
+    CHANNELS, HEADS, HIDDEN, IMAGE, ROW_TOKENS, ROWS, Row, TEXT, embed_image, embed_text,
+    has_attention, join, pointwise, project, qkv, reader, update,
 };
 
 #[derive(Debug, Default)]
@@ -53,7 +53,8 @@ fn softmax_sum(q: &Row, keys: &[Row], values: &[Row]) -> Row {
 pub(crate) fn simulate(plan: &Plan, noise: &[f32]) -> Outcome {
     let owner = patch_of_rows(plan.patches);
     let all = TEXT + IMAGE;
-    let mut keys = vec![vec![[0f32; HIDDEN]; all]; BLOCKS];
+    let blocks = plan.model.blocks();
+    let mut keys = vec![vec![[0f32; HIDDEN]; all]; blocks];
     let mut values = keys.clone();
     let mut x = noise.to_vec();
     let mut before: Option<Vec<f32>> = None;
@@ -85,11 +86,19 @@ pub(crate) fn simulate(plan: &Plan, noise: &[f32]) -> Outcome {
                     Some(token) => embed_image(token, &x[token * CHANNELS..][..CHANNELS]),
                 })
                 .collect();
-            for block in 0..BLOCKS {
+            let mut outputs: Vec<Vec<Row>> = Vec::new();
+            for block in 0..blocks {
+                let source = (0..block).find(|source| reader(*source, blocks) == Some(block));
+                if let Some(source) = source.filter(|_| plan.model != Model::Straight) {
+                    for (h, skip) in hidden.iter_mut().zip(&outputs[source]) {
+                        *h = join(h, skip);
+                    }
+                }
                 if !has_attention(block) {
                     for h in &mut hidden {
                         *h = pointwise(block, step, h);
                     }
+                    outputs.push(hidden.clone());
                     continue;
                 }
                 for (row, h) in rows.iter().zip(&hidden) {
@@ -111,6 +120,7 @@ pub(crate) fn simulate(plan: &Plan, noise: &[f32]) -> Outcome {
                     let seen = softmax_sum(&qkv(block, 0, h), &keys[block], &values[block]);
                     h.iter_mut().zip(seen).for_each(|(h, seen)| *h += seen);
                 }
+                outputs.push(hidden.clone());
             }
             for (row, h) in rows.iter().zip(&hidden) {
                 if let Some(token) = row.checked_sub(TEXT) {

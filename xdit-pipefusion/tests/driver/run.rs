@@ -1,10 +1,10 @@
 //! The engine on threads.
 
-use crate::toy::{BLOCKS, CHANNELS, Failure, Hook, ROW_TOKENS, ROWS, Toy, TwoStep, noise};
+use crate::toy::{CHANNELS, Failure, Hook, ROW_TOKENS, ROWS, Toy, TwoStep, noise};
 use xdit_comm::threads::{self, Options};
 use xdit_comm::{Error, Group};
 use xdit_kernels::Tensor;
-use xdit_pipefusion::{Driver, Kept, PatchPlan, Report, Schedule, StagePlan};
+use xdit_pipefusion::{Driver, Kept, PatchPlan, Placement, Report, Schedule, StagePlan};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
@@ -13,6 +13,63 @@ pub(crate) struct Plan {
     pub(crate) steps: usize,
     pub(crate) warmup_steps: usize,
     pub(crate) max_drift: Option<f32>,
+    pub(crate) model: Model,
+}
+
+impl Plan {
+    /// The stage with the sampler.
+    pub(crate) fn end(&self) -> usize {
+        self.model.placement().end(self.stages)
+    }
+}
+
+/// Its blocks, and how they lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Model {
+    /// Five blocks.
+    Straight,
+    /// Eight, whose later half reads the earlier again.
+    UShaped(Placement),
+}
+
+impl Model {
+    pub(crate) fn blocks(self) -> usize {
+        match self {
+            Self::Straight => 5,
+            Self::UShaped(_) => 8,
+        }
+    }
+
+    pub(crate) fn placement(self) -> Placement {
+        match self {
+            Self::Straight => Placement::Linear,
+            Self::UShaped(placement) => placement,
+        }
+    }
+
+    /// The models, and the numbers of stages that each can have.
+    pub(crate) fn all() -> impl Iterator<Item = (Self, usize)> {
+        let each = [
+            (Self::Straight, 5),
+            (Self::UShaped(Placement::Linear), 8),
+            (Self::UShaped(Placement::Folded), 4),
+        ];
+        let up_to_five = |most: usize| 1..=most.min(5);
+        each.into_iter()
+            .flat_map(move |(model, most)| up_to_five(most).map(move |stages| (model, stages)))
+    }
+
+    fn stages(self, count: usize) -> Result<StagePlan, xdit_pipefusion::Error> {
+        match self {
+            Self::Straight => StagePlan::balanced(&[2.0, 1.0, 2.0, 1.0, 2.0], count),
+            Self::UShaped(Placement::Linear) => {
+                StagePlan::balanced(&[2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0], count)
+            }
+            Self::UShaped(Placement::Folded) => {
+                Ok(StagePlan::balanced(&[2.0, 1.0, 3.0, 1.0], count)?.folded())
+            }
+        }
+    }
 }
 
 /// What a rank returns.
@@ -50,13 +107,15 @@ pub(crate) fn on_rank<'a>(
     missing: usize,
 ) -> Result<Done, Failure> {
     let patches = PatchPlan::new(ROWS, ROW_TOKENS, plan.patches)?;
-    let stages = StagePlan::balanced(&[2.0, 1.0, 2.0, 1.0, 2.0], plan.stages)?;
-    assert_eq!(stages.counts().iter().sum::<usize>(), BLOCKS);
+    let stages = plan.model.stages(plan.stages)?;
+    assert_eq!(stages.counts().iter().sum::<usize>(), plan.model.blocks());
     let kept = Kept::default();
     let Groups { pipe, replica } = groups;
     let rank = pipe.as_ref().map_or(0, Group::rank);
     let [blocks_hook, sampler_hook] = hooks;
-    let mut stage = Toy::new(patches, stages.blocks(rank), &kept, blocks_hook);
+    let u_shaped = plan.model != Model::Straight;
+    let placement = plan.model.placement();
+    let mut stage = Toy::new(patches, stages, u_shaped, rank, &kept, blocks_hook);
     stage.missing = missing;
     let mut sampler = TwoStep {
         hook: sampler_hook,
@@ -76,6 +135,7 @@ pub(crate) fn on_rank<'a>(
             patches: plan.patches,
         },
         pipe,
+        placement,
         replica,
         max_drift: plan.max_drift,
         kept: kept.clone(),

@@ -1,10 +1,10 @@
 //! The values are those of the algorithm, whatever the number of stages.
 
 use crate::naive::simulate;
-use crate::run::{Groups, Plan, distance, no_hooks, on_rank, on_threads};
+use crate::run::{Groups, Model, Plan, distance, no_hooks, on_rank, on_threads};
 use crate::toy::{CHANNELS, HIDDEN, IMAGE, TEXT, Toy, TwoStep, noise};
 use xdit_kernels::Tensor;
-use xdit_pipefusion::{Kept, Part, PatchPlan, Sampler, Stage, Turn};
+use xdit_pipefusion::{Kept, Part, PatchPlan, Sampler, Stage, StagePlan, Turn};
 
 const STEPS: usize = 5;
 
@@ -19,6 +19,7 @@ fn plan(stages: usize, patches: usize, warmup_steps: usize) -> Plan {
         steps: STEPS,
         warmup_steps,
         max_drift: None,
+        model: Model::Straight,
     }
 }
 
@@ -26,12 +27,16 @@ fn plan(stages: usize, patches: usize, warmup_steps: usize) -> Plan {
 fn every_plan_is_the_naive_simulation() {
     for patches in [1, 2, 3, 5] {
         for warmup_steps in [0, 1, 2, STEPS, STEPS + 3] {
-            let want = simulate(&plan(1, patches, warmup_steps), &noise(1));
-            let mut first: Option<Vec<Vec<f32>>> = None;
-            for stages in 1..=4 {
-                let plan = plan(stages, patches, warmup_steps);
+            // Of the straight model and of the U-shaped one.
+            let mut firsts: [Option<Vec<Vec<f32>>>; 2] = [None, None];
+            for (model, stages) in Model::all() {
+                let plan = Plan {
+                    model,
+                    ..plan(stages, patches, warmup_steps)
+                };
+                let want = simulate(&plan, &noise(1));
                 let done = on_threads(&plan, 1);
-                let last = done.last().expect("there is a stage");
+                let last = &done[plan.end()];
                 assert_eq!(last.images.len(), STEPS);
                 for (step, (got, want)) in last.images.iter().zip(&want.images).enumerate() {
                     let off = distance(got, want);
@@ -39,6 +44,7 @@ fn every_plan_is_the_naive_simulation() {
                 }
                 assert_eq!(Some(&last.latents), last.images.last());
                 // More stages compute the same sums in the same order.
+                let first = &mut firsts[usize::from(model != Model::Straight)];
                 let images = first.get_or_insert_with(|| last.images.clone());
                 assert_eq!(images, &last.images, "{plan:?}");
             }
@@ -58,7 +64,8 @@ fn staleness_shows() {
 fn one_patch_on_one_stage_is_the_plain_loop() {
     let image = PatchPlan::new(1, IMAGE, 1).expect("one patch");
     let [blocks_hook, hook] = no_hooks();
-    let mut model = Toy::new(image, 0..5, &Kept::default(), blocks_hook);
+    let stages = StagePlan::explicit(&[5], 5).expect("one stage");
+    let mut model = Toy::new(image, stages, false, 0, &Kept::default(), blocks_hook);
     let images = Vec::new();
     let mut sampler = TwoStep { hook, images };
     let mut x = Tensor::from_slice(&noise(1), [1, IMAGE, CHANNELS]).expect("the noise");
@@ -67,7 +74,7 @@ fn one_patch_on_one_stage_is_the_plain_loop() {
         let part = Part::Whole;
         let turn = Turn { step, part };
         let hidden = model.embed(turn, std::slice::from_ref(&x)).expect("embeds");
-        let hidden = model.blocks(turn, hidden).expect("computes");
+        let hidden = model.blocks(turn, 0, hidden).expect("computes");
         let predictions = model.project(turn, hidden).expect("projects");
         x = sampler
             .step(turn, 0, &mut state, &predictions[0], &x)

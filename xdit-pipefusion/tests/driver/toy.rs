@@ -3,12 +3,12 @@
 //! What a row becomes is written once, here, and used by the naive simulation too: which rows are computed when, and which
 //! keys they see, is not.
 
+use std::collections::HashMap;
 use std::error::Error;
-use std::ops::Range;
 use xdit_comm::Spec;
 use xdit_kernels::attention::{Attention, AttnInput, Flash, Segment};
 use xdit_kernels::{DType, Tensor};
-use xdit_pipefusion::{Kept, Part, PatchPlan, Sampler, Stage, StaleKv, Turn};
+use xdit_pipefusion::{Kept, Part, PatchPlan, Sampler, Stage, StagePlan, StaleKv, Turn};
 
 pub(crate) const TEXT: usize = 5;
 pub(crate) const ROWS: usize = 7;
@@ -17,7 +17,6 @@ pub(crate) const IMAGE: usize = ROWS * ROW_TOKENS;
 pub(crate) const CHANNELS: usize = 2;
 pub(crate) const HEADS: usize = 2;
 pub(crate) const HIDDEN: usize = 8;
-pub(crate) const BLOCKS: usize = 5;
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 pub(crate) type Row = [f32; HIDDEN];
@@ -46,6 +45,16 @@ pub(crate) fn pointwise(block: usize, step: usize, row: &Row) -> Row {
         let other = row[(j + 1) % HIDDEN] * weight(block, j);
         row[j] + 0.3 * other.tanh() + 0.02 * step as f32
     })
+}
+
+/// In a U-shaped model of so many blocks: which one reads the output of this one again.
+pub(crate) fn reader(block: usize, blocks: usize) -> Option<usize> {
+    (block + 1 < blocks / 2).then(|| blocks - 1 - block)
+}
+
+/// A row with what an earlier block made of it.
+pub(crate) fn join(row: &Row, skip: &Row) -> Row {
+    std::array::from_fn(|j| 0.8 * row[j] + 0.4 * (skip[j] * weight(800, j)).sin())
 }
 
 /// `which`: query, key, value.
@@ -94,7 +103,12 @@ pub(crate) enum Place {
 
 pub(crate) struct Toy<'a> {
     patches: PatchPlan,
-    blocks: Vec<(usize, Option<StaleKv<Flash>>)>,
+    stages: StagePlan,
+    u_shaped: bool,
+    /// Those of this stage.
+    attention: HashMap<usize, StaleKv<Flash>>,
+    /// What blocks of this turn and earlier ones made, for other blocks to read.
+    skips: HashMap<(Turn, usize), Tensor>,
     hook: Box<Hook<'a>>,
     /// How many predictions the last stage leaves out.
     pub(crate) missing: usize,
@@ -103,20 +117,48 @@ pub(crate) struct Toy<'a> {
 impl<'a> Toy<'a> {
     pub(crate) fn new(
         patches: PatchPlan,
-        blocks: Range<usize>,
+        stages: StagePlan,
+        u_shaped: bool,
+        stage: usize,
         kept: &Kept,
         hook: Box<Hook<'a>>,
     ) -> Self {
         // Text and patch 0 come first in each step.
-        let attention = || StaleKv::new(Flash, kept.clone(), 2);
+        let own = stages.blocks(stage);
+        let attention = own.iter().filter(|block| has_attention(*block));
         Self {
             patches,
-            blocks: blocks
-                .map(|block| (block, has_attention(block).then(attention)))
+            u_shaped,
+            attention: attention
+                .map(|block| (block, StaleKv::new(Flash, kept.clone(), 2)))
                 .collect(),
+            skips: HashMap::new(),
+            stages,
             hook,
             missing: 0,
         }
+    }
+
+    fn reader(&self, block: usize) -> Option<usize> {
+        let blocks = self.stages.counts().iter().sum();
+        reader(block, blocks).filter(|_| self.u_shaped)
+    }
+
+    /// The blocks of leg `from` whose output blocks of leg `to` read again.
+    fn handed(&self, from: usize, to: usize) -> Vec<usize> {
+        let to = self.stages.leg(to);
+        let read = |block: &usize| {
+            self.reader(*block)
+                .is_some_and(|reader| to.contains(&reader))
+        };
+        self.stages.leg(from).filter(read).collect()
+    }
+
+    /// Of a turn.
+    fn spec(&self, turn: Turn) -> Spec {
+        let segments = self.segments(turn.part);
+        let rows: usize = segments.iter().map(|segment| segment.len).sum();
+        Spec::new([1, rows, HIDDEN], DType::F32)
     }
 
     fn segments(&self, part: Part) -> Vec<Segment> {
@@ -137,10 +179,35 @@ impl<'a> Toy<'a> {
 impl Stage for Toy<'_> {
     type Error = Failure;
 
-    fn carried(&self, turn: Turn) -> Vec<Spec> {
-        let part = turn.part;
-        let rows: usize = self.segments(part).iter().map(|segment| segment.len).sum();
-        vec![Spec::new([1, rows, HIDDEN], DType::F32)]
+    fn carried(&self, turn: Turn, _leg: usize) -> Vec<Spec> {
+        vec![self.spec(turn)]
+    }
+
+    fn skipped(&self, turn: Turn, from: usize, to: usize) -> Vec<Spec> {
+        vec![self.spec(turn); self.handed(from, to).len()]
+    }
+
+    fn give(&mut self, turn: Turn, from: usize, to: usize) -> Result<Vec<Tensor>, Failure> {
+        let handed = self.handed(from, to).into_iter();
+        let made = handed.map(|block| {
+            self.skips
+                .remove(&(turn, block))
+                .ok_or("made before".into())
+        });
+        made.collect()
+    }
+
+    fn receive(
+        &mut self,
+        turn: Turn,
+        from: usize,
+        to: usize,
+        skips: Vec<Tensor>,
+    ) -> Result<(), Failure> {
+        let handed = self.handed(from, to).into_iter().zip(skips);
+        self.skips
+            .extend(handed.map(|(block, skip)| ((turn, block), skip)));
+        Ok(())
     }
 
     fn embed(&mut self, turn: Turn, latents: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
@@ -158,27 +225,37 @@ impl Stage for Toy<'_> {
         Ok(vec![tensor_of(&rows, &[HIDDEN])?])
     }
 
-    fn blocks(&mut self, turn: Turn, hidden: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
+    fn blocks(
+        &mut self,
+        turn: Turn,
+        leg: usize,
+        hidden: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>, Failure> {
         let segments = self.segments(turn.part);
+        let blocks: usize = self.stages.counts().iter().sum();
         let mut rows = rows_of(&hidden[0]);
-        for (block, attention) in &mut self.blocks {
+        for block in self.stages.leg(leg) {
             (self.hook)(turn, Place::Block)?;
-            let Some(attention) = attention else {
+            let source = blocks - 1 - block;
+            if source < block && self.reader(source).is_some() {
+                let skip = self
+                    .skips
+                    .remove(&(turn, source))
+                    .ok_or("a skip is missing")?;
+                let skip = rows_of(&skip);
                 rows.iter_mut()
-                    .for_each(|row| *row = pointwise(*block, turn.step, row));
-                continue;
-            };
-            let of = |which| {
-                let made: Vec<Row> = rows.iter().map(|row| qkv(*block, which, row)).collect();
-                tensor_of(&made, &[HEADS, HIDDEN / HEADS])
-            };
-            let (q, k, v) = (of(0)?, of(1)?, of(2)?);
-            let seen = attention.attend(&AttnInput {
-                segments: &segments,
-                ..AttnInput::new(&q, &k, &v)
-            })?;
-            for (row, seen) in rows.iter_mut().zip(rows_of(&seen.out)) {
-                row.iter_mut().zip(seen).for_each(|(x, y)| *x += y);
+                    .zip(&skip)
+                    .for_each(|(row, skip)| *row = join(row, skip));
+            }
+            match self.attention.get_mut(&block) {
+                None => rows
+                    .iter_mut()
+                    .for_each(|row| *row = pointwise(block, turn.step, row)),
+                Some(attention) => attend(block, attention, &segments, &mut rows)?,
+            }
+            if self.reader(block).is_some() {
+                self.skips
+                    .insert((turn, block), tensor_of(&rows, &[HIDDEN])?);
             }
         }
         Ok(vec![tensor_of(&rows, &[HIDDEN])?])
@@ -198,6 +275,27 @@ impl Stage for Toy<'_> {
         predictions.truncate(predictions.len() - self.missing);
         Ok(predictions)
     }
+}
+
+fn attend(
+    block: usize,
+    attention: &mut StaleKv<Flash>,
+    segments: &[Segment],
+    rows: &mut [Row],
+) -> Result<(), Failure> {
+    let of = |which| {
+        let made: Vec<Row> = rows.iter().map(|row| qkv(block, which, row)).collect();
+        tensor_of(&made, &[HEADS, HIDDEN / HEADS])
+    };
+    let (q, k, v) = (of(0)?, of(1)?, of(2)?);
+    let seen = attention.attend(&AttnInput {
+        segments,
+        ..AttnInput::new(&q, &k, &v)
+    })?;
+    for (row, seen) in rows.iter_mut().zip(rows_of(&seen.out)) {
+        row.iter_mut().zip(seen).for_each(|(x, y)| *x += y);
+    }
+    Ok(())
 }
 
 /// Adams and Bashforth's method of second order: it needs the prediction of the step before.

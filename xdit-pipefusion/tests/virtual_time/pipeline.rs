@@ -4,7 +4,7 @@ use crate::clock::{Clock, Speed, Stamps, Timed};
 use std::sync::Arc;
 use xdit_comm::{Error, Group, Spec, Stats, threads};
 use xdit_kernels::{DType, Device, Tensor};
-use xdit_pipefusion::{Driver, Kept, Part, PatchPlan, Sampler, Schedule, Stage, Turn};
+use xdit_pipefusion::{Driver, Kept, Part, PatchPlan, Placement, Sampler, Schedule, Stage, Turn};
 
 pub(crate) const TEXT: usize = 4;
 /// Rows of one token.
@@ -27,8 +27,9 @@ impl Pace {
 #[derive(Debug, Clone)]
 pub(crate) struct Case {
     pub(crate) patches: usize,
-    /// Of each stage.
+    /// Of each stage, on all its legs together.
     pub(crate) costs: Vec<f64>,
+    pub(crate) placement: Placement,
     pub(crate) pace: Pace,
     pub(crate) steps: usize,
     pub(crate) warmup_steps: usize,
@@ -37,22 +38,25 @@ pub(crate) struct Case {
 }
 
 pub(crate) struct Outcome {
-    /// Of each stage: its turns and when it was done with each.
+    /// Of each stage: its turns on its last leg and when it was done with each.
     pub(crate) turns: Vec<Vec<(Turn, f64)>>,
+    /// The stage with the sampler.
+    end: usize,
     /// Of each stage, on the links alone.
     pub(crate) stats: Vec<Stats>,
 }
 
 impl Outcome {
-    /// How long a step takes when the pipeline is full: the mean of the second half of the steps, on the last stage.
+    /// How long a step takes when the pipeline is full: the mean of the second half of the steps, where the sampler is, without
+    /// the last, during which a folded pipeline runs empty.
     pub(crate) fn step_time(&self) -> f64 {
-        let turns = self.turns.last().expect("there is a stage");
+        let turns = &self.turns[self.end];
         let end = |step| {
             let of_step = turns.iter().filter(|(turn, _)| turn.step == step);
             of_step.map(|(_, end)| *end).fold(0.0, f64::max)
         };
         let steps = turns.last().map_or(0, |(turn, _)| turn.step);
-        (end(steps) - end(steps / 2)) / (steps - steps / 2) as f64
+        (end(steps - 1) - end(steps / 2)) / (steps - 1 - steps / 2) as f64
     }
 }
 
@@ -93,6 +97,11 @@ impl Case {
         self.pace.latency
     }
 
+    /// Whether links take no time.
+    pub(crate) fn is_free(&self) -> bool {
+        self.pace.latency + self.pace.transfer == 0.0
+    }
+
     pub(crate) fn byte(&self) -> f64 {
         self.pace.transfer / (IMAGE as f64 / self.patches as f64 * Self::HIDDEN as f64)
     }
@@ -119,6 +128,7 @@ impl Case {
             let pipe = Group::new(Box::new(links));
             let mut stage = Busy {
                 case: self,
+                legs: self.placement.legs_of(world.rank(), self.costs.len()),
                 cost: self.costs[world.rank()],
                 clock: clock.clone(),
                 turns: Vec::new(),
@@ -130,6 +140,7 @@ impl Case {
                     patches: self.patches,
                 },
                 pipe: Some(pipe.clone()),
+                placement: self.placement,
                 replica: Some(Group::new(Box::new(timed(world, &stamps[1])))),
                 max_drift: self.max_drift,
                 kept: Kept::default(),
@@ -142,7 +153,8 @@ impl Case {
             Ok((stage.turns, pipe.stats()))
         });
         let (turns, stats) = ranks.expect("no rank fails").into_iter().unzip();
-        Outcome { turns, stats }
+        let end = self.placement.end(self.costs.len());
+        Outcome { turns, end, stats }
     }
 }
 
@@ -152,6 +164,8 @@ fn latents(tokens: usize) -> xdit_kernels::Result<Tensor> {
 
 struct Busy<'a> {
     case: &'a Case,
+    legs: Vec<usize>,
+    /// On all legs.
     cost: f64,
     clock: Clock,
     turns: Vec<(Turn, f64)>,
@@ -160,7 +174,7 @@ struct Busy<'a> {
 impl Stage for Busy<'_> {
     type Error = xdit_pipefusion::Error;
 
-    fn carried(&self, turn: Turn) -> Vec<Spec> {
+    fn carried(&self, turn: Turn, _leg: usize) -> Vec<Spec> {
         let part = turn.part;
         vec![Spec::new(
             [1, self.case.tokens(part), Case::HIDDEN / 4],
@@ -169,15 +183,23 @@ impl Stage for Busy<'_> {
     }
 
     fn embed(&mut self, turn: Turn, _latents: &[Tensor]) -> Result<Vec<Tensor>, Self::Error> {
-        let specs = self.carried(turn).into_iter();
+        let specs = self.carried(turn, 0).into_iter();
         let made = specs.map(|spec| Tensor::zeros(spec.shape, spec.dtype, Device::cpu()));
         Ok(made.collect::<Result<_, _>>()?)
     }
 
-    fn blocks(&mut self, turn: Turn, hidden: Vec<Tensor>) -> Result<Vec<Tensor>, Self::Error> {
+    fn blocks(
+        &mut self,
+        turn: Turn,
+        leg: usize,
+        hidden: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>, Self::Error> {
         let tokens = self.case.tokens(turn.part) as f64;
-        self.clock.advance(self.cost * self.case.token(tokens));
-        self.turns.push((turn, self.clock.now()));
+        let cost = self.cost / self.legs.len() as f64;
+        self.clock.advance(cost * self.case.token(tokens));
+        if self.legs.last() == Some(&leg) {
+            self.turns.push((turn, self.clock.now()));
+        }
         Ok(hidden)
     }
 

@@ -1,0 +1,138 @@
+//! What a stage has to do next, and the receives of its input.
+
+use crate::links::{Incoming, Input, Links};
+use crate::order::Order;
+use crate::watch::Watch;
+use crate::{Error, Schedule, Stage, Turn};
+use std::collections::VecDeque;
+use xdit_kernels::Tensor;
+
+/// The turns to come on each leg, and the receives of their input.
+///
+/// How far ahead receives are posted: a message that takes x to arrive and is posted d turns ahead lets its receiver take one
+/// every x / d at best, so M patches, a step, take M·x / d. A step takes no less than a patch's way through all stages, over
+/// N − 1 links of x and back (2N − 2 where the pipeline is folded). So d = ⌈M / links⌉ patches hold up nobody, however slow the
+/// links are.
+pub(crate) struct Inbox {
+    schedule: Schedule,
+    /// Patches whose input is posted ahead, on each leg.
+    depth: usize,
+    next_step: usize,
+    order: Order,
+    lanes: Vec<Lane>,
+}
+
+struct Lane {
+    leg: usize,
+    turns: VecDeque<Turn>,
+    /// Of the first turns.
+    posted: VecDeque<Incoming>,
+}
+
+/// A turn on a leg.
+pub(crate) struct Task {
+    pub(crate) turn: Turn,
+    pub(crate) leg: usize,
+    pub(crate) input: Input,
+}
+
+impl Inbox {
+    pub(crate) fn new(schedule: Schedule, links: &Links<'_>) -> Self {
+        let (placement, stage, stages) = (links.placement(), links.stage(), links.stages());
+        let lane = |leg| Lane {
+            leg,
+            turns: VecDeque::new(),
+            posted: VecDeque::new(),
+        };
+        Self {
+            schedule,
+            depth: schedule.patches.div_ceil(links.around().max(1)),
+            next_step: 0,
+            order: Order::new(placement, stage, stages, schedule.patches),
+            lanes: placement
+                .legs_of(stage, stages)
+                .into_iter()
+                .map(lane)
+                .collect(),
+        }
+    }
+
+    /// Posts the input of the next turn of each leg, and of more as far as they are known and `depth` allows.
+    pub(crate) fn post<S: Stage>(
+        &mut self,
+        watch: &mut Watch<'_>,
+        links: &Links<'_>,
+        stage: &S,
+        latents: &[Tensor],
+    ) -> Result<(), Error> {
+        let count = self.schedule.patches;
+        for at in 0..self.lanes.len() {
+            let lane = &self.lanes[at];
+            let posted = lane.turns.iter().take(lane.posted.len());
+            let mut ahead: usize = posted.map(|turn| turn.part.patches(count).len()).sum();
+            loop {
+                let lane = &self.lanes[at];
+                if lane.posted.len() == lane.turns.len() && !(at == 0 && self.learn(watch)?) {
+                    break;
+                }
+                let lane = &mut self.lanes[at];
+                let turn = lane.turns[lane.posted.len()];
+                ahead += turn.part.patches(count).len();
+                if !lane.posted.is_empty() && ahead > self.depth {
+                    break;
+                }
+                let incoming = links.post(stage, turn, lane.leg, latents)?;
+                lane.posted.push_back(incoming);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next step's turns, if they are known now.
+    fn learn(&mut self, watch: &mut Watch<'_>) -> Result<bool, Error> {
+        let step = self.next_step;
+        if step == self.schedule.steps {
+            return Ok(false);
+        }
+        // Which parts there are is asked for when nothing else can go down: then every stage is through with the step before
+        // the last, or will be without this one.
+        let first = Turn {
+            step,
+            part: crate::Part::Patch(0),
+        };
+        if watch.decides() && !(self.lanes[0].turns.is_empty() && !self.order.waits(first)) {
+            return Ok(false);
+        }
+        let parts = watch.parts(step)?;
+        for lane in &mut self.lanes {
+            let turns = parts.iter().map(|part| Turn { step, part: *part });
+            lane.turns.extend(turns);
+        }
+        self.next_step += 1;
+        Ok(true)
+    }
+
+    /// What comes next, and its input when that has come; `None` when there is no more.
+    pub(crate) fn take(&mut self) -> Result<Option<Task>, Error> {
+        let down = self.lanes[0].turns.front().copied();
+        let Some((second, turn)) = self.order.next(down) else {
+            return Ok(None);
+        };
+        let lane = &mut self.lanes[usize::from(second)];
+        let (Some(_), Some(incoming)) = (lane.turns.pop_front(), lane.posted.pop_front()) else {
+            return Ok(None);
+        };
+        self.order.take(second, turn);
+        Ok(Some(Task {
+            turn,
+            leg: lane.leg,
+            input: incoming.wait()?,
+        }))
+    }
+
+    /// Whether no turn of this step is left.
+    pub(crate) fn is_step_over(&self, step: usize) -> bool {
+        let mut left = self.lanes.iter().flat_map(|lane| &lane.turns);
+        !left.any(|turn| turn.step == step)
+    }
+}
