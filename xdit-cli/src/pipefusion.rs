@@ -1,8 +1,43 @@
 //! Stages and patches in what is told of a run: in the PNG's record, with `--json`, in the closing line.
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use xdit_models::{Parallel, PipeFusion, Report, RunPlan, StageSplit, StageSummary};
+use xdit_models::{Parallel, PipeFusion, Placement, Report, RunPlan, StageSplit, StageSummary};
+
+/// `--pipefusion-placement`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PlacementName {
+    /// Each stage has blocks that follow each other.
+    #[default]
+    Linear,
+    /// Each stage has blocks from both ends of the model.
+    Folded,
+}
+
+impl From<Placement> for PlacementName {
+    fn from(placement: Placement) -> Self {
+        match placement {
+            Placement::Linear => Self::Linear,
+            Placement::Folded => Self::Folded,
+        }
+    }
+}
+
+impl From<PlacementName> for Placement {
+    fn from(name: PlacementName) -> Self {
+        match name {
+            PlacementName::Linear => Self::Linear,
+            PlacementName::Folded => Self::Folded,
+        }
+    }
+}
+
+/// What is not written: records of before there were others have none.
+fn is_linear(name: &PlacementName) -> bool {
+    *name == PlacementName::Linear
+}
 
 /// How an image went through stages and patches.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -12,6 +47,8 @@ pub(crate) struct PipeFusionRecord {
     pub warmup_steps: usize,
     /// Whatever the balance was: the blocks of each stage.
     pub attn_layer_num_for_pp: Vec<usize>,
+    #[serde(default, skip_serializing_if = "is_linear")]
+    pub placement: PlacementName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_drift: Option<f32>,
     /// What was measured; it decides nothing.
@@ -39,6 +76,7 @@ impl PipeFusionRecord {
             num_pipeline_patch: patches,
             warmup_steps: plan.schedule.warmup_steps,
             attn_layer_num_for_pp: plan.stages.iter().map(|stage| stage.blocks.len()).collect(),
+            placement: plan.placement.into(),
             max_drift: parallel.pipefusion.max_drift,
             measured: Measured::default(),
         })
@@ -50,6 +88,7 @@ impl PipeFusionRecord {
             .patches(self.num_pipeline_patch)
             .warmup_steps(self.warmup_steps)
             .stages(StageSplit::Blocks(self.attn_layer_num_for_pp.clone()));
+        options.placement = Some(self.placement.into());
         options.max_drift = self.max_drift;
         options
     }
@@ -98,18 +137,22 @@ pub(crate) fn report(plan: &RunPlan, max_drift: Option<f32>, reports: &[Report])
         "patches": plan.patches.count(),
         "warmup_steps": plan.schedule.warmup_steps,
         "max_drift": max_drift,
+        "placement": PlacementName::from(plan.placement),
         "stages": plan.stages.iter().map(stage).collect::<Vec<_>>(),
         "replicas": replicas.collect::<Vec<_>>(),
     })
 }
 
-/// A stage's blocks: `{"first_block": 4, "blocks": 4, "kinds": {"double": 0, "single": 4}}`.
+/// A stage's blocks: `{"first_block": 4, "blocks": 4, "ranges": [[4, 8]], "kinds": {"double": 0, "single": 4}}`.
 pub(crate) fn stage(stage: &StageSummary) -> Value {
+    let ranges = stage.blocks.ranges().iter();
+    let ranges = ranges.map(|range| [range.start, range.end]);
     let kinds = stage.kinds.iter();
     let kinds = kinds.map(|(kind, count)| ((*kind).to_owned(), (*count).into()));
     json!({
-        "first_block": stage.blocks.start,
+        "first_block": stage.blocks.iter().next(),
         "blocks": stage.blocks.len(),
+        "ranges": ranges.collect::<Vec<_>>(),
         "kinds": Map::from_iter(kinds),
     })
 }
@@ -157,6 +200,7 @@ pub(crate) mod tests {
             num_pipeline_patch: 5,
             warmup_steps: 2,
             attn_layer_num_for_pp: vec![3, 5],
+            placement: PlacementName::Linear,
             max_drift: Some(0.1),
             measured: Measured {
                 drift: vec![None, Some(0.5), Some(0.25), Some(0.375)],
@@ -171,7 +215,8 @@ pub(crate) mod tests {
         let options = record().options();
         let expected = PipeFusion::default().patches(5).warmup_steps(2);
         let blocks = StageSplit::Blocks(vec![3, 5]);
-        assert_eq!(options, expected.max_drift(0.1).stages(blocks));
+        let expected = expected.max_drift(0.1).stages(blocks);
+        assert_eq!(options, expected.placement(Placement::Linear));
     }
 
     #[test]

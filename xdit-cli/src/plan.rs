@@ -63,9 +63,10 @@ pub(crate) fn run(args: &PlanArgs, session: &Session) -> Result<u8, Failure> {
         dtype,
         max_drift: parallel.pipefusion.max_drift,
         plan: &found,
-        schedule: args
-            .show_schedule
-            .map(|steps| found.schedule.draw(found.stages.len(), steps.into())),
+        schedule: args.show_schedule.map(|steps| {
+            let (stages, steps) = (found.stages.len(), steps.into());
+            found.schedule.draw(found.placement, stages, steps)
+        }),
     };
     for warning in &warnings {
         session.console.note(&format!("warning: {warning}"));
@@ -130,6 +131,7 @@ impl Shown<'_> {
             "whole_count": whole_steps(plan),
             "lossy": plan.schedule.is_lossy(),
             "max_drift": self.max_drift,
+            "placement": pipefusion::PlacementName::from(plan.placement),
             "stages": stages.collect::<Vec<_>>(),
             "ranks": ranks.collect::<Vec<_>>(),
             "links": links,
@@ -172,13 +174,20 @@ pub(crate) fn all_steps(plan: &RunPlan) -> Traffic {
     };
     for (step, traffic) in plan.traffic.iter().enumerate().filter(|_| links > 0) {
         add(&traffic.forward, links);
+        add(&traffic.upward, links);
+        add(&traffic.skips, 1);
         add(&traffic.back, usize::from(step + 1 < plan.traffic.len()));
     }
     all
 }
 
 fn step(step: &StepTraffic) -> Value {
-    json!({"forward": messages(&step.forward), "back": messages(&step.back)})
+    json!({
+        "forward": messages(&step.forward),
+        "upward": messages(&step.upward),
+        "back": messages(&step.back),
+        "skips": messages(&step.skips),
+    })
 }
 
 fn messages(traffic: &Traffic) -> Value {

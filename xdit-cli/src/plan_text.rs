@@ -1,7 +1,7 @@
 //! What `xdit-cli plan` prints.
 
 use xdit_comm::Axis;
-use xdit_models::{RunPlan, Traffic};
+use xdit_models::{Blocks, Placement, RunPlan, StepTraffic, Traffic};
 
 use crate::memory::shown as bytes;
 use crate::plan::{Shown, all_steps, totals, whole_steps};
@@ -32,7 +32,12 @@ pub(crate) fn text(shown: &Shown<'_>) -> String {
         text += &links(plan);
     }
     if let Some(schedule) = &shown.schedule {
-        text += "\nSTEP.PATCH by stage and time, .* a whole step\n";
+        text += match plan.placement {
+            Placement::Linear => "\nSTEP.PATCH by stage and time, .* a whole step\n",
+            Placement::Folded => {
+                "\nSTEP.PATCH down, STEP'PATCH up, by stage and time; * a whole step\n"
+            }
+        };
         text += schedule;
     }
     text
@@ -121,17 +126,20 @@ fn stages(plan: &RunPlan) -> String {
             .collect();
         rows.push(vec![
             number.to_string(),
-            format!(
-                "{}–{}",
-                stage.blocks.start,
-                stage.blocks.end.saturating_sub(1)
-            ),
+            blocks(&stage.blocks),
             kinds.join(", "),
             format!("{:.1} %", 100. * stage.flops_share),
             bytes(stage.parameter_bytes),
         ]);
     }
     aligned(&rows, &[0, 1, 3, 4])
+}
+
+/// `0–4, 35–39`.
+fn blocks(blocks: &Blocks) -> String {
+    let ranges = blocks.ranges().iter();
+    let ranges = ranges.map(|range| format!("{}–{}", range.start, range.end.saturating_sub(1)));
+    ranges.collect::<Vec<_>>().join(", ")
 }
 
 fn ranks(plan: &RunPlan) -> String {
@@ -171,14 +179,28 @@ fn links(plan: &RunPlan) -> String {
             bytes(traffic.bytes as u64),
         ]
     };
-    let forward = format!("stage to stage ({}×)", plan.stages.len() - 1);
-    let mut rows = [replica, &forward, "last to first"].map(|name| vec![name.to_owned()]);
+    let count = plan.stages.len() - 1;
     let (whole_step, patched_step) = plan.step_traffic();
+    let skips = whole_step.is_some_and(|step| step.skips.messages > 0);
+    type Part = fn(&StepTraffic) -> &Traffic;
+    let mut parts: Vec<(String, Part)> =
+        vec![(format!("stage to stage ({count}×)"), |step| &step.forward)];
+    match plan.placement {
+        Placement::Linear => parts.push(("last to first".to_owned(), |step| &step.back)),
+        Placement::Folded => parts.push((format!("and up again ({count}×)"), |step| &step.upward)),
+    }
+    if skips {
+        parts.push(("skips".to_owned(), |step| &step.skips));
+    }
+    let names = parts.iter().map(|(name, _)| name.as_str());
+    let names = std::iter::once(replica).chain(names);
+    let mut rows: Vec<Vec<String>> = names.map(|name| vec![name.to_owned()]).collect();
     for (name, step) in [("whole step", whole_step), ("patched step", patched_step)] {
         if let Some(step) = step {
             rows[0].extend([name.to_owned(), String::new()]);
-            rows[1].extend(sent(&step.forward));
-            rows[2].extend(sent(&step.back));
+            for (row, (_, part)) in rows[1..].iter_mut().zip(&parts) {
+                row.extend(sent(part(&step)));
+            }
         }
     }
     let all = sent(&all_steps(plan)).join(", ");

@@ -7,6 +7,7 @@ use xdit_comm::Degrees;
 use xdit_models::{Parallel, PipeFusion, StageSplit};
 
 use crate::failure::Failure;
+use crate::pipefusion::PlacementName;
 
 /// Over which ranks.
 #[derive(Debug, Args)]
@@ -69,6 +70,15 @@ pub(crate) struct ParallelArgs {
         conflicts_with = "attn_layer_num_for_pp"
     )]
     pub pipefusion_balance: Option<Balance>,
+    /// How a pass goes through the stages: each has blocks that follow each other, or from both ends of the model, so that what
+    /// a U-shaped model reads again stays where it was made [default: folded for such models, else linear].
+    #[arg(
+        long,
+        value_enum,
+        value_name = "linear|folded",
+        hide_possible_values = true
+    )]
+    pub pipefusion_placement: Option<PlacementName>,
     /// Run a step whole when keys and values had changed by more than X (relative L2) in the step before the last: less
     /// lossy, slower.
     #[arg(long, value_name = "X", value_parser = drift, allow_negative_numbers = true)]
@@ -161,6 +171,7 @@ impl ParallelArgs {
             .warmup_steps(self.warmup_steps)
             .stages(stages);
         pipefusion.patches = self.num_pipeline_patch;
+        pipefusion.placement = self.pipefusion_placement.map(Into::into);
         pipefusion.max_drift = self.max_drift;
         pipefusion
     }

@@ -10,7 +10,7 @@ use xdit_cfg::Guidance;
 use xdit_comm::{Axis, Degrees, DeviceMesh, Group, ReduceOp, Spec, Stats};
 use xdit_kernels::attention::{Attention, Flash};
 use xdit_kernels::{Tensor, View};
-use xdit_pipefusion::{Driver, Kept, PatchPlan, Schedule, StaleKv};
+use xdit_pipefusion::{Driver, Kept, PatchPlan, Placement, Schedule, StaleKv};
 use xdit_usp::{Order, Ring, SequencePlan, Ulysses, usp};
 
 use crate::error::Result;
@@ -29,11 +29,12 @@ pub(crate) struct Team {
 struct Ranks {
     mesh: DeviceMesh,
     /// The ranks that make the same pictures: those of one place on the data axis. The first is the one that speaks for
-    /// them: of the last stage, where the latents are stepped.
+    /// them: of the stage where the model ends and the latents are stepped.
     replica: Group,
     /// The ranks of one stage of one branch, which have rows each: ulysses + U · ring.
     sequence: Group,
     plan: SequencePlan,
+    placement: Placement,
 }
 
 impl Team {
@@ -42,16 +43,18 @@ impl Team {
         Self { ranks: None }
     }
 
-    /// This rank's place on a mesh over `world`.
+    /// This rank's place on a mesh over `world`, whose stages are placed so.
     ///
     /// # Collective
     /// Every rank of the world calls it with the same degrees.
-    pub(crate) fn join(world: &Group, degrees: Degrees) -> Result<Self> {
+    pub(crate) fn join(world: &Group, degrees: Degrees, placement: Placement) -> Result<Self> {
         let mesh = DeviceMesh::new(world, degrees)?;
         let rows = degrees.ring * degrees.ulysses;
         let (branch, stage) = (mesh.coord(Axis::Cfg), mesh.coord(Axis::Pipe));
         let row = world.rank() % rows;
-        let order = (branch * degrees.pipe + (stage + 1) % degrees.pipe) * rows + row;
+        // The stage where the model ends comes first.
+        let from_end = (stage + degrees.pipe - placement.end(degrees.pipe)) % degrees.pipe;
+        let order = (branch * degrees.pipe + from_end) * rows + row;
         let replica = world.split(mesh.coord(Axis::Data), order)?;
         let sequence = world.split(world.rank() / rows, row)?;
         let plan = xdit_usp::plan(&mesh, Order::Contiguous);
@@ -61,6 +64,7 @@ impl Team {
                 replica,
                 sequence,
                 plan,
+                placement,
             }),
         })
     }
@@ -173,6 +177,7 @@ impl Team {
         Driver {
             schedule,
             pipe: ranks.map(|ranks| ranks.mesh.group(Axis::Pipe).clone()),
+            placement: ranks.map_or(Placement::Linear, |ranks| ranks.placement),
             replica: deciders.or_else(|| ranks.map(|ranks| ranks.replica.clone())),
             max_drift,
             kept: kept.clone(),
@@ -214,15 +219,12 @@ impl Team {
         Ok(layout.assemble(&parts)?.on(rows.device()))
     }
 
-    /// What the last stage has, on every stage.
+    /// What the stage where the model ends has, on every stage.
     ///
     /// # Collective
-    /// Every rank of a replica calls it; those of the last stage with the tensor, whose spec all know.
-    pub(crate) fn spread_from_last_stage(
-        &self,
-        made: Option<Tensor>,
-        spec: Spec,
-    ) -> Result<Tensor> {
+    /// Every rank of a replica calls it; those of that stage with the tensor, whose spec all know.
+    pub(crate) fn spread_from_end(&self, made: Option<Tensor>, spec: Spec) -> Result<Tensor> {
+        let placement = self.ranks.as_ref().map(|ranks| ranks.placement);
         let pipe = self
             .ranks
             .as_ref()
@@ -230,11 +232,11 @@ impl Team {
         match (pipe.filter(|pipe| pipe.world_size() > 1), made) {
             (None, Some(made)) => Ok(made),
             (None, None) => {
-                Err(xdit_kernels::Error::shape("stages", "a last stage", "none").into())
+                Err(xdit_kernels::Error::shape("stages", "the end of the model", "none").into())
             }
             (Some(pipe), made) => {
-                let last = pipe.world_size() - 1;
-                Ok(pipe.broadcast(made.as_ref(), spec, last)?)
+                let end = placement.unwrap_or_default().end(pipe.world_size());
+                Ok(pipe.broadcast(made.as_ref(), spec, end)?)
             }
         }
     }

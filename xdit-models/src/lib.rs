@@ -42,4 +42,4 @@ pub use pipeline::{LoadOptions, Output, Pipeline};
 pub use request::{Defaults, OutputType, Request};
 pub use run_plan::{RankMemory, RankPlan, RunPlan, StageSummary};
 pub use source::ModelSource;
-pub use xdit_pipefusion::{PatchPlan, Report, Schedule, StepTraffic, Traffic};
+pub use xdit_pipefusion::{Blocks, PatchPlan, Placement, Report, Schedule, StepTraffic, Traffic};

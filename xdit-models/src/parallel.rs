@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use xdit_comm::{Axis, DEADLINE, Degrees, Group, threads};
 
+use xdit_pipefusion::Placement;
+
 use crate::compose::Team;
 use crate::error::{Error, Result};
 use crate::pipeline::{pool, share};
@@ -174,18 +176,21 @@ impl Parallel {
     }
 
     /// What `work` returns on each rank that this process runs, by rank. `threads` are dealt out among ranks that are
-    /// threads.
+    /// threads; stages are placed as `placement` says.
     ///
     /// # Errors
     /// The error of the rank that was the cause, with its place on the mesh ([`Error::Rank`]).
     pub(crate) fn run<T: Send>(
         &self,
         threads: usize,
+        placement: Placement,
         work: impl Fn(&Team) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
         let degrees = self.degrees;
         let deadline = match &self.backend {
-            RankBackend::Group(group) => return Ok(vec![work(&Team::join(group, degrees)?)?]),
+            RankBackend::Group(group) => {
+                return Ok(vec![work(&Team::join(group, degrees, placement)?)?]);
+            }
             RankBackend::Threads { deadline } => *deadline,
         };
         let world = degrees.product().unwrap_or(1);
@@ -194,7 +199,7 @@ impl Parallel {
         let outcomes = threads::run_each(world, threads::Options { deadline }, |group| {
             let rank = group.rank();
             let outcome = pool(Some(share(threads, world, rank)), &format!("rank {rank}"))
-                .and_then(|pool| pool.install(|| work(&Team::join(&group, degrees)?)));
+                .and_then(|pool| pool.install(|| work(&Team::join(&group, degrees, placement)?)));
             outcome.map_err(|error| match error.lost_peer() {
                 Ok(lost) => lost,
                 Err(own) => {
@@ -284,11 +289,11 @@ mod tests {
     #[test]
     fn threads_are_dealt_out() {
         let threads = two_by_two()
-            .run(6, |_| Ok(rayon::current_num_threads()))
+            .run(6, Placement::Linear, |_| Ok(rayon::current_num_threads()))
             .unwrap();
         assert_eq!(threads, [2, 2, 1, 1]);
         let fewer = two_by_two()
-            .run(1, |_| Ok(rayon::current_num_threads()))
+            .run(1, Placement::Linear, |_| Ok(rayon::current_num_threads()))
             .unwrap();
         assert_eq!(fewer, [1; 4]);
     }
@@ -302,7 +307,7 @@ mod tests {
             }),
             _ => gather(team),
         };
-        let error = two_by_two().run(1, fail).unwrap_err();
+        let error = two_by_two().run(1, Placement::Linear, fail).unwrap_err();
         assert_eq!(
             error.to_string(),
             "rank 3 (ring 1, ulysses 1): out of memory: a test needs 7 bytes"
@@ -316,7 +321,7 @@ mod tests {
             assert!(first_row(team) != 2, "as planned");
             gather(team)
         };
-        let error = two_by_two().run(1, panics).unwrap_err();
+        let error = two_by_two().run(1, Placement::Linear, panics).unwrap_err();
         let message = error.to_string();
         assert!(
             message.starts_with("rank 2 (ring 1, ulysses 0): ") && message.contains("as planned"),

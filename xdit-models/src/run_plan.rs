@@ -1,9 +1,7 @@
 //! What a call is going to do on which rank, told before anything is loaded.
 
-use std::ops::Range;
-
 use xdit_comm::{Axis, Degrees};
-use xdit_pipefusion::{PatchPlan, Schedule, StepTraffic};
+use xdit_pipefusion::{Blocks, PatchPlan, Placement, Schedule, StepTraffic};
 
 /// A call's plan: who computes what, and what it takes.
 ///
@@ -27,6 +25,8 @@ pub struct RunPlan {
     pub patches: PatchPlan,
     /// Which steps run whole.
     pub schedule: Schedule,
+    /// How a pass goes through the stages.
+    pub placement: Placement,
     /// The stages, in order.
     pub stages: Vec<StageSummary>,
     /// The ranks, in order.
@@ -51,7 +51,7 @@ impl RunPlan {
 #[non_exhaustive]
 pub struct StageSummary {
     /// Its blocks, counted through.
-    pub blocks: Range<usize>,
+    pub blocks: Blocks,
     /// How many there are of each kind.
     pub kinds: Vec<(&'static str, usize)>,
     /// Its part of a step's FLOPs, from 0 to 1.

@@ -100,7 +100,7 @@ impl Inbox {
             step,
             part: crate::Part::Patch(0),
         };
-        if watch.decides() && !(self.lanes[0].turns.is_empty() && !self.order.waits(first)) {
+        if watch.decides() && (!self.lanes[0].turns.is_empty() || self.order.waits(first)) {
             return Ok(false);
         }
         let parts = watch.parts(step)?;

@@ -62,7 +62,7 @@ pub(crate) fn draw<D: Dit>(
             }
             // The first rank is the one that is watched.
             let watched = Mutex::new(Some(&mut *observer));
-            parallel.run(threads, |team| {
+            parallel.run(threads, call.spread.stages.placement(), |team| {
                 let replica = &replicas[team.replica()];
                 let first = team.leads() && team.replica() == 0;
                 let mut taken = first

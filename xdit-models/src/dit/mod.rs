@@ -8,6 +8,7 @@ mod prepare;
 mod prompts;
 mod replica;
 mod sampling;
+mod skips;
 mod spread;
 mod stage;
 mod store;
@@ -19,6 +20,7 @@ use std::ops::Range;
 use xdit_cfg::{Branch, GuidancePlan};
 use xdit_kernels::attention::{Attention, Segment};
 use xdit_kernels::{DType, Tensor};
+use xdit_pipefusion::Blocks;
 
 use crate::error::Result;
 use crate::observer::Observer;
@@ -28,8 +30,9 @@ pub(crate) use draw::{Call, draw};
 pub(crate) use plan::{Plan, Rules};
 pub(crate) use prepare::{Planned, generators, given_latents, noise};
 pub(crate) use prompts::{CLIP_LENGTH, TOKENIZERS, repeat, tokenize};
+pub(crate) use skips::Skips;
 pub(crate) use spread::Spread;
-pub(crate) use store::{Recipe, Store};
+pub(crate) use store::{Recipe, Store, one_range};
 
 /// The models that make pictures.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ pub(crate) trait DitShape: Debug {
     /// Blocks, of all kinds counted through.
     fn block_count(&self) -> usize;
     /// Kinds of blocks, and how many of `blocks` are of each.
-    fn kinds(&self, blocks: Range<usize>) -> Vec<(&'static str, usize)>;
+    fn kinds(&self, blocks: &Blocks) -> Vec<(&'static str, usize)>;
     /// Width of the residual stream.
     fn hidden_size(&self) -> usize;
     /// Attention heads, and the width of each.
@@ -54,8 +57,12 @@ pub(crate) trait DitShape: Debug {
     fn attentions(&self, block: usize) -> [usize; 2];
     /// Bytes of a block's parameters.
     fn block_bytes(&self, block: usize, dtype: DType) -> u64;
+    /// In a U-shaped model, which later block reads the output of this one again.
+    fn reader(&self, _block: usize) -> Option<usize> {
+        None
+    }
     /// Bytes of all parameters that a stage of these blocks computes with.
-    fn stage_bytes(&self, blocks: Range<usize>, dtype: DType) -> u64;
+    fn stage_bytes(&self, blocks: &Blocks, dtype: DType) -> u64;
     /// FLOPs of a block in a step, for one image and one prompt.
     fn block_flops(&self, block: usize, text: usize, image: usize) -> f64;
     /// FLOPs of a step before the first block, and after the last.
@@ -107,6 +114,8 @@ pub(crate) type Rows<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 pub(crate) trait Dit: Debug + Send + Sync {
     /// A prompt as it is read; the same in every step.
     type Text: Clone + Debug + Send + Sync;
+    /// What some blocks keep of a prompt for all steps of an image.
+    type Context: Debug;
     /// Where tokens stand.
     type Places: Debug;
     /// What a step's timestep and prompt make of themselves for some blocks.
@@ -140,13 +149,21 @@ pub(crate) trait Dit: Debug + Send + Sync {
         image: &[(usize, Segment)],
     ) -> Result<Self::Places>;
 
+    /// What these blocks read of a prompt in every step: made once an image.
+    fn context(
+        &self,
+        blocks: &Blocks,
+        text: &Self::Text,
+        observer: &mut dyn Observer,
+    ) -> Result<Self::Context>;
+
     /// The modulation of these blocks without those that are skipped, and of what comes after the last.
     fn modulation(
         &self,
         blocks: Range<usize>,
         skipped: &[usize],
         moment: Moment,
-        text: &Self::Text,
+        context: &Self::Context,
         observer: &mut dyn Observer,
     ) -> Result<Self::Modulation>;
 
@@ -160,13 +177,15 @@ pub(crate) trait Dit: Debug + Send + Sync {
     ) -> Result<Tensor>;
 
     /// The stream after these blocks, without those that their modulation was made without. `attention` has an entry for each
-    /// attention of each block, in order.
+    /// attention of each block, in order; `skips` has what blocks before these made for these, and gets what these make for
+    /// others.
     fn run_blocks(
         &self,
         blocks: Range<usize>,
         stream_blc: Tensor,
         at: (&Self::Modulation, &Self::Places),
         attention: &mut [Box<dyn Attention>],
+        skips: &mut Skips,
         observer: &mut dyn Observer,
     ) -> Result<Tensor>;
 
@@ -179,7 +198,7 @@ pub(crate) trait Dit: Debug + Send + Sync {
     ) -> Result<Tensor>;
 
     /// Bytes of the parameters that a stage of these blocks computes with.
-    fn byte_len(&self, blocks: Range<usize>) -> usize;
+    fn byte_len(&self, blocks: &Blocks) -> usize;
 
     /// Tokens `[b, l, c]` as a picture `[b, h, w, c]` of latents.
     fn unpack(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor>;

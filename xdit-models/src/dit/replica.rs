@@ -94,17 +94,28 @@ impl<D: Dit> Replica<'_, D> {
                     Branch::Unconditional => &self.text[1],
                     _ => &self.text[0],
                 };
-                let attentions = blocks.clone().map(|block| shape.attentions(block));
+                let attentions = blocks.iter().map(|block| shape.attentions(block));
                 let count_of = |[joint, image]: [usize; 2]| joint + image;
                 let nests = attentions.flat_map(|each| 0..count_of(each));
                 let nests = nests.map(|_| team.attention(kept_by));
                 let text = D::with_rows(text, Some(&|whole| layout.shard_text(whole)))?;
-                Ok(Pass::new(*branch, text, nests.collect::<Result<_>>()?))
+                let seen = watch.sees_inside() && *branch == Branch::Conditional;
+                let context = match seen {
+                    true => watch.with(|observer| transformer.context(&blocks, &text, observer))?,
+                    false => transformer.context(&blocks, &text, &mut ())?,
+                };
+                Ok(Pass::new(
+                    *branch,
+                    text,
+                    context,
+                    nests.collect::<Result<_>>()?,
+                ))
             })
             .collect::<Result<_>>()?;
         let mut stage = DitStage {
             transformer,
-            blocks: blocks.clone(),
+            stages: &spread.stages,
+            blocks: &blocks,
             layout: &layout,
             passes,
             places: parts
@@ -133,11 +144,11 @@ impl<D: Dit> Replica<'_, D> {
             .collect::<Result<Vec<_>>>()?;
         let driver = team.driver(spread.schedule, spread.max_drift, &kept, deciders);
         let (_, report) = driver.run(&mut stage, &mut sampling, latents)?;
-        let memory = RankMemory::new(transformer.byte_len(blocks), kept.bytes());
+        let memory = RankMemory::new(transformer.byte_len(&blocks), kept.bytes());
         // Keys and values are not needed any more.
         drop(stage);
         let spec = Spec::new([self.images.len, plan.image_tokens(), channels], DType::F32);
-        let latents_blc = team.spread_from_last_stage(sampling.latents_blc, spec)?;
+        let latents_blc = team.spread_from_end(sampling.latents_blc, spec)?;
         watch.end();
         Ok(Denoised {
             latents_blc: latents_blc.on(self.device),

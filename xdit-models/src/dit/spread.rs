@@ -3,7 +3,7 @@
 use xdit_cfg::Branch;
 use xdit_comm::{Axis, Degrees, Shard};
 use xdit_kernels::DType;
-use xdit_pipefusion::{Part, PatchPlan, Schedule, StagePlan, StepTraffic};
+use xdit_pipefusion::{Part, PatchPlan, Placement, Schedule, StagePlan, StepTraffic};
 
 use super::DitShape;
 use super::plan::Plan;
@@ -33,20 +33,28 @@ impl Spread {
         dtype: DType,
     ) -> Result<Self> {
         let (options, degrees) = (&parallel.pipefusion, parallel.degrees);
-        let blocks = shape.block_count();
+        let placement = placement(options.placement, shape)?;
+        let costs = |costs: Vec<f64>| match placement {
+            Placement::Linear => StagePlan::balanced(&costs, degrees.pipe),
+            // Of each block with the one as far from the end.
+            Placement::Folded => {
+                let half = costs.len() / 2;
+                let outer = costs.iter().zip(costs.iter().rev()).take(half);
+                let pairs: Vec<f64> = outer.map(|(a, b)| a + b).collect();
+                StagePlan::balanced(&pairs, degrees.pipe).map(StagePlan::folded)
+            }
+        };
         let stages = match &options.stages {
             StageSplit::Blocks(counts) if counts.len() != degrees.pipe => {
                 let allowed = format!("{} of them, one for each stage", degrees.pipe);
                 let given = format!("{} numbers", counts.len());
                 return Err(Error::invalid("attn_layer_num_for_pp", given, allowed));
             }
-            StageSplit::Blocks(counts) => StagePlan::explicit(counts, blocks)?,
-            StageSplit::Flops => StagePlan::balanced(&flops(plan, shape), degrees.pipe)?,
+            StageSplit::Blocks(counts) => explicit(counts, placement, shape.block_count())?,
+            StageSplit::Flops => costs(flops(plan, shape))?,
             StageSplit::Memory => {
-                let bytes: Vec<f64> = (0..blocks)
-                    .map(|block| shape.block_bytes(block, dtype) as f64)
-                    .collect();
-                StagePlan::balanced(&bytes, degrees.pipe)?
+                let bytes = (0..shape.block_count()).map(|block| shape.block_bytes(block, dtype));
+                costs(bytes.map(|bytes| bytes as f64).collect())?
             }
         };
         // A branch that comes in later starts with a whole step, as all do.
@@ -94,7 +102,7 @@ impl Spread {
                 RankPlan {
                     rank,
                     coordinates: Axis::ALL.map(|axis| self.degrees.coord(rank, axis)),
-                    parameter_bytes: shape.stage_bytes(blocks, self.dtype),
+                    parameter_bytes: shape.stage_bytes(&blocks, self.dtype),
                     kv_bytes: self.kv_bytes(plan, shape, rank),
                 }
             })
@@ -120,11 +128,12 @@ impl Spread {
             let [joint, alone] = shape.attentions(block);
             joint * all + alone * image
         };
+        let own = self.stages.blocks(stage);
         // Of every branch, without the blocks that it leaves out.
         let tokens: usize = (self.branches_of(self.degrees.coord(rank, Axis::Cfg)).iter())
             .flat_map(|branch| {
-                let blocks = self.stages.blocks(stage);
-                blocks.filter(|block| !plan.guide.skips(*branch, *block))
+                own.iter()
+                    .filter(|block| !plan.guide.skips(*branch, *block))
             })
             .map(of_block)
             .sum();
@@ -150,9 +159,9 @@ impl Spread {
             .map(|stage| {
                 let blocks = self.stages.blocks(stage);
                 StageSummary {
-                    kinds: shape.kinds(blocks.clone()),
-                    flops_share: flops[blocks.clone()].iter().sum::<f64>() / total,
-                    parameter_bytes: shape.stage_bytes(blocks.clone(), self.dtype),
+                    kinds: shape.kinds(&blocks),
+                    flops_share: blocks.iter().map(|block| flops[block]).sum::<f64>() / total,
+                    parameter_bytes: shape.stage_bytes(&blocks, self.dtype),
                     blocks,
                 }
             })
@@ -166,6 +175,7 @@ impl Spread {
             degrees: self.degrees,
             patches: self.patches,
             schedule: self.schedule,
+            placement: self.stages.placement(),
             stages,
             ranks: self.ranks(plan, shape),
             traffic: (0..self.schedule.steps)
@@ -191,8 +201,54 @@ impl Spread {
         // Each branch's ranks step the latents.
         traffic.back.messages *= self.degrees.cfg * ranks;
         traffic.back.bytes *= self.degrees.cfg;
-        traffic
+        match self.stages.placement() {
+            Placement::Folded => traffic.folded(),
+            Placement::Linear => {
+                let stage_of = |block| self.stages.stage_of(block);
+                let crosses = |block: &usize| {
+                    let reader = shape.reader(*block);
+                    reader.is_some_and(|reader| stage_of(reader) != stage_of(*block))
+                };
+                traffic.with_skips((0..shape.block_count()).filter(crosses).count())
+            }
+        }
     }
+}
+
+/// As asked for, or what suits the model.
+fn placement(asked: Option<Placement>, shape: &dyn DitShape) -> Result<Placement> {
+    let u_shaped = (0..shape.block_count()).any(|block| shape.reader(block).is_some());
+    match (asked, u_shaped) {
+        (Some(Placement::Folded), false) => Err(Error::invalid(
+            "pipefusion_placement",
+            "folded",
+            "linear: no block of this model reads the output of an earlier one again",
+        )),
+        (Some(placement), _) => Ok(placement),
+        (None, true) => Ok(Placement::Folded),
+        (None, false) => Ok(Placement::Linear),
+    }
+}
+
+/// So many blocks each, half of them from each end of the model where the pipeline is folded.
+fn explicit(counts: &[usize], placement: Placement, blocks: usize) -> Result<StagePlan> {
+    if placement == Placement::Linear {
+        return Ok(StagePlan::explicit(counts, blocks)?);
+    }
+    if counts.iter().any(|count| count % 2 > 0) {
+        return Err(Error::invalid(
+            "attn_layer_num_for_pp",
+            format!("{counts:?}"),
+            "even numbers: in a folded pipeline half of a stage's blocks are from each end of the model",
+        ));
+    }
+    let halves: Vec<usize> = counts.iter().map(|count| count / 2).collect();
+    StagePlan::explicit(&halves, blocks / 2)
+        .map(StagePlan::folded)
+        .map_err(|_| {
+            let allowed = format!("at least 2 each and {blocks} in all, the blocks of the model");
+            Error::invalid("attn_layer_num_for_pp", format!("{counts:?}"), allowed)
+        })
 }
 
 /// Tells where a number of patches comes from that was not asked for.

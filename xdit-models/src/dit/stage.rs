@@ -1,15 +1,15 @@
 //! One rank's stage of a transformer, as the denoising driver runs it.
 
-use std::ops::Range;
+use std::collections::HashMap;
 
 use xdit_cfg::{Branch, Guidance};
 use xdit_comm::Spec;
 use xdit_kernels::Tensor;
 use xdit_kernels::attention::Attention;
-use xdit_pipefusion::{Part, Stage, Turn};
+use xdit_pipefusion::{Blocks, Part, Stage, StagePlan, Turn};
 
 use super::watch::Watch;
-use super::{Dit, Guide, Moment};
+use super::{Dit, Guide, Moment, Skips};
 use crate::compose::Layout;
 use crate::error::{Error, Result};
 use crate::observer::Observer;
@@ -17,7 +17,9 @@ use crate::observer::Observer;
 /// Some blocks of the transformer with what they need of this image.
 pub(super) struct DitStage<'a, D: Dit> {
     pub(super) transformer: &'a D,
-    pub(super) blocks: Range<usize>,
+    pub(super) stages: &'a StagePlan,
+    /// Of this stage.
+    pub(super) blocks: &'a Blocks,
     pub(super) layout: &'a Layout,
     /// This rank's passes.
     pub(super) passes: Vec<Pass<D>>,
@@ -34,20 +36,30 @@ pub(super) struct DitStage<'a, D: Dit> {
 pub(super) struct Pass<D: Dit> {
     pub(super) branch: Branch,
     /// This rank's rows.
-    pub(super) text: D::Text,
-    /// Those of each block.
-    pub(super) attention: Vec<Box<dyn Attention>>,
-    /// That of the step it was made for.
-    modulation: Option<(usize, D::Modulation)>,
+    text: D::Text,
+    context: D::Context,
+    /// Those of each block of the stage.
+    attention: Vec<Box<dyn Attention>>,
+    /// That of each leg, and the step it was made for.
+    modulation: HashMap<usize, (usize, D::Modulation)>,
+    /// Outputs of blocks, in the turns in which other blocks have not read them yet.
+    skips: HashMap<Turn, Skips>,
 }
 
 impl<D: Dit> Pass<D> {
-    pub(super) fn new(branch: Branch, text: D::Text, attention: Vec<Box<dyn Attention>>) -> Self {
+    pub(super) fn new(
+        branch: Branch,
+        text: D::Text,
+        context: D::Context,
+        attention: Vec<Box<dyn Attention>>,
+    ) -> Self {
         Self {
             branch,
             text,
+            context,
             attention,
-            modulation: None,
+            modulation: HashMap::new(),
+            skips: HashMap::new(),
         }
     }
 }
@@ -85,9 +97,10 @@ impl<D: Dit> DitStage<'_, D> {
             .collect()
     }
 
-    /// The modulation of a step, made by its first turn.
-    fn modulate(&mut self, turn: Turn, pass: usize) -> Result<()> {
-        if matches!(self.passes[pass].modulation, Some((step, _)) if step == turn.step) {
+    /// The modulation of a leg in a step, made by its first turn.
+    fn modulate(&mut self, turn: Turn, leg: usize, pass: usize) -> Result<()> {
+        let made = self.passes[pass].modulation.get(&leg);
+        if made.is_some_and(|(step, _)| *step == turn.step) {
             return Ok(());
         }
         let moment = Moment {
@@ -95,38 +108,99 @@ impl<D: Dit> DitStage<'_, D> {
             guidance_scale: self.guide.embedded,
             images: self.images,
         };
-        let Pass { branch, text, .. } = &self.passes[pass];
+        let Pass {
+            branch, context, ..
+        } = &self.passes[pass];
         let skipped: &[usize] = match branch {
             Branch::SkipLayers => &self.guide.skipped,
             _ => &[],
         };
         let made = self.inside(turn, pass, |observer| {
-            let blocks = self.blocks.clone();
+            let blocks = self.stages.leg(leg);
             self.transformer
-                .modulation(blocks, skipped, moment, text, observer)
+                .modulation(blocks, skipped, moment, context, observer)
         })?;
-        self.passes[pass].modulation = Some((turn.step, made));
+        let modulation = &mut self.passes[pass].modulation;
+        modulation.insert(leg, (turn.step, made));
         Ok(())
     }
 
-    fn modulation(&self, pass: usize) -> Result<&D::Modulation> {
-        let made = self.passes[pass].modulation.as_ref();
+    fn modulation(&self, leg: usize, pass: usize) -> Result<&D::Modulation> {
+        let made = self.passes[pass].modulation.get(&leg);
         made.map(|(_, modulation)| modulation).ok_or_else(|| {
             xdit_kernels::Error::shape("stage", "blocks before the projection", "none").into()
         })
+    }
+
+    /// Where the attentions of a leg lie among those of the stage.
+    fn attentions(&self, leg: usize) -> Result<std::ops::Range<usize>> {
+        let blocks = self.stages.leg(leg);
+        if self.blocks.place(&blocks).is_none() {
+            let expected = format!("blocks of {:?}", self.blocks.ranges());
+            return Err(xdit_kernels::Error::shape("stage", expected, blocks).into());
+        }
+        let shape = self.transformer.shape();
+        let count = |block: usize| shape.attentions(block).iter().sum::<usize>();
+        let before = self.blocks.iter().take_while(|block| *block < blocks.start);
+        let start: usize = before.map(count).sum();
+        Ok(start..start + blocks.map(count).sum::<usize>())
+    }
+
+    /// The blocks of leg `from` whose outputs blocks of leg `to` read again.
+    fn handed(&self, from: usize, to: usize) -> Vec<usize> {
+        let to = self.stages.leg(to);
+        let shape = self.transformer.shape();
+        let read = |block: &usize| {
+            shape
+                .reader(*block)
+                .is_some_and(|block| to.contains(&block))
+        };
+        self.stages.leg(from).filter(read).collect()
+    }
+
+    /// Of the stream in a turn.
+    fn spec(&self, turn: Turn) -> Spec {
+        let text = self.layout.text(turn.part).map_or(0, |rows| rows.len);
+        let rows = text + self.layout.image_rows(turn.part);
+        let c = self.transformer.shape().hidden_size();
+        Spec::new([self.images, rows, c], self.transformer.dtype())
     }
 }
 
 impl<D: Dit> Stage for DitStage<'_, D> {
     type Error = Error;
 
-    fn carried(&self, turn: Turn) -> Vec<Spec> {
-        let part = turn.part;
-        let text = self.layout.text(part).map_or(0, |rows| rows.len);
-        let rows = text + self.layout.image_rows(part);
-        let c = self.transformer.shape().hidden_size();
-        let spec = Spec::new([self.images, rows, c], self.transformer.dtype());
-        vec![spec; self.active(turn.step).len()]
+    fn carried(&self, turn: Turn, _: usize) -> Vec<Spec> {
+        vec![self.spec(turn); self.active(turn.step).len()]
+    }
+
+    fn skipped(&self, turn: Turn, from: usize, to: usize) -> Vec<Spec> {
+        let handed = self.handed(from, to).len();
+        vec![self.spec(turn); handed * self.active(turn.step).len()]
+    }
+
+    fn give(&mut self, turn: Turn, from: usize, to: usize) -> Result<Vec<Tensor>> {
+        let handed = self.handed(from, to);
+        let mut given = Vec::new();
+        for pass in self.active(turn.step) {
+            let skips = self.passes[pass].skips.entry(turn).or_default();
+            for block in &handed {
+                given.push(skips.take(*block)?);
+            }
+        }
+        Ok(given)
+    }
+
+    fn receive(&mut self, turn: Turn, from: usize, to: usize, skips: Vec<Tensor>) -> Result<()> {
+        let handed = self.handed(from, to);
+        let mut given = skips.into_iter();
+        for pass in self.active(turn.step) {
+            let skips = self.passes[pass].skips.entry(turn).or_default();
+            for (block, output) in handed.iter().zip(given.by_ref()) {
+                skips.put(*block, output);
+            }
+        }
+        Ok(())
     }
 
     fn embed(&mut self, turn: Turn, latents: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -151,23 +225,31 @@ impl<D: Dit> Stage for DitStage<'_, D> {
             .collect()
     }
 
-    fn blocks(&mut self, turn: Turn, hidden: Vec<Tensor>) -> Result<Vec<Tensor>> {
+    fn blocks(&mut self, turn: Turn, leg: usize, hidden: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        let own = self.attentions(leg)?;
         self.active(turn.step)
             .into_iter()
             .zip(hidden)
             .map(|(pass, stream_blc)| {
-                self.modulate(turn, pass)?;
-                let mut attention = std::mem::take(&mut self.passes[pass].attention);
+                self.modulate(turn, leg, pass)?;
+                let state = &mut self.passes[pass];
+                let mut attention = std::mem::take(&mut state.attention);
+                let mut skips = state.skips.remove(&turn).unwrap_or_default();
                 let done = self.inside(turn, pass, |observer| {
                     self.transformer.run_blocks(
-                        self.blocks.clone(),
+                        self.stages.leg(leg),
                         stream_blc,
-                        (self.modulation(pass)?, self.places(turn.part)),
-                        &mut attention,
+                        (self.modulation(leg, pass)?, self.places(turn.part)),
+                        &mut attention[own.clone()],
+                        &mut skips,
                         observer,
                     )
                 });
-                self.passes[pass].attention = attention;
+                let state = &mut self.passes[pass];
+                state.attention = attention;
+                if !skips.is_empty() {
+                    state.skips.insert(turn, skips);
+                }
                 done
             })
             .collect()
@@ -175,12 +257,13 @@ impl<D: Dit> Stage for DitStage<'_, D> {
 
     fn project(&mut self, turn: Turn, hidden: Vec<Tensor>) -> Result<Vec<Tensor>> {
         let active = self.active(turn.step);
+        let last = self.stages.placement().legs(self.stages.count()) - 1;
         let predictions = active
             .iter()
             .zip(&hidden)
             .map(|(pass, stream_blc)| {
                 self.inside(turn, *pass, |observer| {
-                    let at = (self.modulation(*pass)?, self.places(turn.part));
+                    let at = (self.modulation(last, *pass)?, self.places(turn.part));
                     self.transformer.project(stream_blc, at, observer)
                 })
             })

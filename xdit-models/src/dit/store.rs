@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use xdit_kernels::DType;
+use xdit_pipefusion::Blocks;
 
 use super::{Dit, DitShape, Painter};
 use crate::error::Result;
@@ -35,13 +36,13 @@ pub(crate) trait Recipe {
     /// Some blocks of the transformer.
     fn pack_transformer(
         &self,
-        blocks: Range<usize>,
+        blocks: &Blocks,
         weights: &Weights,
         packing: &mut Packing<'_>,
     ) -> Result<Self::Dit>;
 
     /// Whether a transformer holds these blocks.
-    fn holds(transformer: &Self::Dit, blocks: &Range<usize>) -> bool;
+    fn holds(transformer: &Self::Dit, blocks: &Blocks) -> bool;
 
     /// The transformer's shape.
     fn shape(&self) -> &dyn DitShape;
@@ -104,7 +105,7 @@ impl<R: Recipe> Store<R> {
         store.check_memory(&all)?;
         let (painter, encoders) = store.packed(&all, observer, |packing| {
             Ok((
-                store.pack_painter(&of_painter, store.all_blocks(), packing)?,
+                store.pack_painter(&of_painter, &store.all_blocks(), packing)?,
                 store.configs.pack_encoders(&of_encoders, packing)?,
             ))
         })?;
@@ -114,8 +115,8 @@ impl<R: Recipe> Store<R> {
     }
 
     /// The blocks of the whole transformer.
-    pub(crate) fn all_blocks(&self) -> Range<usize> {
-        0..self.configs.shape().block_count()
+    pub(crate) fn all_blocks(&self) -> Blocks {
+        (0..self.configs.shape().block_count()).into()
     }
 
     fn open(&self, names: &[&str]) -> Result<Vec<Weights>> {
@@ -159,7 +160,7 @@ impl<R: Recipe> Store<R> {
     fn pack_painter(
         &self,
         weights: &[Weights],
-        blocks: Range<usize>,
+        blocks: &Blocks,
         packing: &mut Packing<'_>,
     ) -> Result<Painter<R::Dit>> {
         let [transformer, vae] = weights else {
@@ -178,23 +179,23 @@ impl<R: Recipe> Store<R> {
     /// These blocks of the transformer, and the autoencoder, loaded now if they were not before.
     pub(crate) fn painter(
         &self,
-        blocks: Range<usize>,
+        blocks: &Blocks,
         observer: &mut dyn Observer,
     ) -> Result<Arc<Painter<R::Dit>>> {
         let mut painter = self.painter.lock().unwrap_or_else(PoisonError::into_inner);
         let held = painter.as_ref();
-        if let Some(held) = held.filter(|held| R::holds(&held.transformer, &blocks)) {
+        if let Some(held) = held.filter(|held| R::holds(&held.transformer, blocks)) {
             return Ok(held.clone());
         }
         // Other blocks than before leave first.
         *painter = None;
         let _span = tracing::info_span!("load").entered();
         let weights = self.open(&PAINTER)?;
-        match blocks == self.all_blocks() {
+        match *blocks == self.all_blocks() {
             true => self.check_memory(&[&weights])?,
             false => {
                 let shape = self.configs.shape();
-                let bytes = shape.stage_bytes(blocks.clone(), self.options.dtype);
+                let bytes = shape.stage_bytes(blocks, self.options.dtype);
                 memory::check("the weights of a stage", bytes, self.options.memory_limit)?;
             }
         }
@@ -224,6 +225,16 @@ impl<R: Recipe> Store<R> {
         };
         let _span = tracing::info_span!("encode").entered();
         read(encoders, observer)
+    }
+}
+
+/// The blocks, of a model whose stages have blocks that follow each other.
+pub(crate) fn one_range(blocks: &Blocks) -> Result<Range<usize>> {
+    match blocks.ranges() {
+        [one] => Ok(one.clone()),
+        other => {
+            Err(xdit_kernels::Error::shape("load", "blocks that follow each other", other).into())
+        }
     }
 }
 

@@ -1,8 +1,7 @@
 //! What blocks of a Flux transformer cost, as its configuration tells: FLOPs of a step and bytes of parameters.
 
-use std::ops::Range;
-
 use xdit_kernels::DType;
+use xdit_pipefusion::Blocks;
 
 use super::FluxConfig;
 use super::blocks::MLP_RATIO;
@@ -37,23 +36,23 @@ pub(crate) fn block_bytes(config: &FluxConfig, block: usize, dtype: DType) -> u6
 
 /// Bytes of all parameters that a stage of these blocks computes with: the embedding of timestep and pooled text too, which
 /// every stage has, and the ends of the transformer where they are the stage's.
-pub(crate) fn stage_bytes(config: &FluxConfig, blocks: Range<usize>, dtype: DType) -> u64 {
+pub(crate) fn stage_bytes(config: &FluxConfig, blocks: &Blocks, dtype: DType) -> u64 {
     let c = config.hidden_size();
     let guidance = usize::from(config.guidance_embeds);
     let time = (0..1 + guidance).fold(Parameters::default(), |sum, _| {
         sum.linear(c, TIME_CHANNELS).linear(c, c)
     });
     let mut ends = time.linear(c, config.pooled_projection_dim).linear(c, c);
-    if blocks.start == 0 {
+    if blocks.contains(0) {
         ends = ends
             .linear(c, config.in_channels)
             .linear(c, config.joint_attention_dim);
     }
-    if blocks.end == config.block_count() {
+    if blocks.contains(config.block_count() - 1) {
         let out = config.patch_size * config.patch_size * config.out_channels;
         ends = ends.linear(2 * c, c).linear(out, c);
     }
-    blocks.fold(ends.bytes(dtype), |sum, block| {
+    blocks.iter().fold(ends.bytes(dtype), |sum, block| {
         sum.saturating_add(block_bytes(config, block, dtype))
     })
 }
@@ -86,17 +85,17 @@ mod tests {
         let json = br#"{"guidance_embeds": true}"#;
         let config = FluxConfig::read(&ConfigFile::parse("c", json).unwrap()).unwrap();
         // Its files hold 11,901,408,320 parameters of bf16; here biases and norms are f32.
-        let bytes = stage_bytes(&config, 0..57, DType::BF16) as f64;
+        let bytes = stage_bytes(&config, &(0..57).into(), DType::BF16) as f64;
         assert!(
             (bytes / (2.0 * 11_901_408_320.0) - 1.0).abs() <= 1e-3,
             "{bytes}"
         );
         let halves: u64 = [0..28, 28..57]
             .into_iter()
-            .map(|blocks| stage_bytes(&config, blocks, DType::F32))
+            .map(|blocks| stage_bytes(&config, &blocks.into(), DType::F32))
             .sum();
         // What every stage has is counted twice.
-        let twice = halves - stage_bytes(&config, 0..57, DType::F32);
+        let twice = halves - stage_bytes(&config, &(0..57).into(), DType::F32);
         assert!(twice > 0 && twice < 150_000_000, "{twice}");
         assert!(block_bytes(&config, 0, DType::BF16) > 2 * block_bytes(&config, 56, DType::BF16));
         let [double, single] = [0, 56].map(|block| block_flops(&config, block, 512, 4096));

@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use xdit_kernels::attention::{Attention, Segment};
 use xdit_kernels::{DType, Tensor};
+use xdit_pipefusion::Blocks;
 
 use super::passes::Modulation;
 use super::{FluxConfig, FluxText, FluxTransformer, RotaryTables, costs, latents};
-use crate::dit::{Dit, DitShape, Moment, Rows};
+use crate::dit::{Dit, DitShape, Moment, Rows, Skips};
 use crate::error::Result;
 use crate::observer::Observer;
 
@@ -16,8 +17,11 @@ impl DitShape for FluxConfig {
         self.block_count()
     }
 
-    fn kinds(&self, blocks: Range<usize>) -> Vec<(&'static str, usize)> {
-        let double = blocks.end.min(self.num_layers) - blocks.start.min(self.num_layers);
+    fn kinds(&self, blocks: &Blocks) -> Vec<(&'static str, usize)> {
+        let double = blocks
+            .iter()
+            .filter(|block| *block < self.num_layers)
+            .count();
         vec![("double", double), ("single", blocks.len() - double)]
     }
 
@@ -41,7 +45,7 @@ impl DitShape for FluxConfig {
         costs::block_bytes(self, block, dtype)
     }
 
-    fn stage_bytes(&self, blocks: Range<usize>, dtype: DType) -> u64 {
+    fn stage_bytes(&self, blocks: &Blocks, dtype: DType) -> u64 {
         costs::stage_bytes(self, blocks, dtype)
     }
 
@@ -56,6 +60,8 @@ impl DitShape for FluxConfig {
 
 impl Dit for FluxTransformer {
     type Text = FluxText;
+    /// The pooled text, `[b, c]`.
+    type Context = Tensor;
     type Places = RotaryTables;
     type Modulation = Modulation;
 
@@ -98,19 +104,23 @@ impl Dit for FluxTransformer {
         places.part(text, image)
     }
 
+    fn context(&self, _: &Blocks, text: &FluxText, _: &mut dyn Observer) -> Result<Tensor> {
+        Ok(text.pooled.clone())
+    }
+
     fn modulation(
         &self,
         blocks: Range<usize>,
         _: &[usize],
         moment: Moment,
-        text: &FluxText,
+        pooled_bc: &Tensor,
         observer: &mut dyn Observer,
     ) -> Result<Modulation> {
         self.modulation(
             blocks,
             &vec![moment.timestep / 1000.0; moment.images],
             Some(&vec![moment.guidance_scale; moment.images]),
-            &text.pooled,
+            pooled_bc,
             observer,
         )
     }
@@ -131,6 +141,7 @@ impl Dit for FluxTransformer {
         stream_blc: Tensor,
         (modulation, rotary): (&Modulation, &RotaryTables),
         attention: &mut [Box<dyn Attention>],
+        _: &mut Skips,
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
         self.run_blocks(blocks, stream_blc, modulation, rotary, attention, observer)
@@ -145,7 +156,7 @@ impl Dit for FluxTransformer {
         self.project(stream_blc, rotary.text_len(), modulation, observer)
     }
 
-    fn byte_len(&self, blocks: Range<usize>) -> usize {
+    fn byte_len(&self, blocks: &Blocks) -> usize {
         self.byte_len(blocks)
     }
 

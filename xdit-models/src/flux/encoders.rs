@@ -1,12 +1,12 @@
 //! What a Flux transformer reads of prompts: CLIP's pooled and T5's embeddings.
 
-use std::ops::Range;
-
 use xdit_kernels::Tensor;
 
 use super::FluxTransformer;
+use xdit_pipefusion::Blocks;
+
 use super::configs::Configs;
-use crate::dit::{CLIP_LENGTH, DitShape, Recipe, Store, TOKENIZERS, repeat, tokenize};
+use crate::dit::{CLIP_LENGTH, DitShape, Recipe, Store, TOKENIZERS, one_range, repeat, tokenize};
 use crate::error::Result;
 use crate::layers::Packing;
 use crate::observer::{Observer, Phase, PhaseEvent};
@@ -44,15 +44,20 @@ impl Recipe for Configs {
 
     fn pack_transformer(
         &self,
-        blocks: Range<usize>,
+        blocks: &Blocks,
         weights: &Weights,
         packing: &mut Packing<'_>,
     ) -> Result<FluxTransformer> {
-        FluxTransformer::load_blocks(&self.flux, blocks, &Scope::root(weights), packing)
+        FluxTransformer::load_blocks(
+            &self.flux,
+            one_range(blocks)?,
+            &Scope::root(weights),
+            packing,
+        )
     }
 
-    fn holds(transformer: &FluxTransformer, blocks: &Range<usize>) -> bool {
-        transformer.holds(blocks)
+    fn holds(transformer: &FluxTransformer, blocks: &Blocks) -> bool {
+        blocks.ranges().iter().all(|range| transformer.holds(range))
     }
 
     fn shape(&self) -> &dyn DitShape {

@@ -12,6 +12,7 @@ use xdit_kernels::attention::Attention;
 use xdit_kernels::linear::Linear;
 use xdit_kernels::norm::layer_norm_modulate;
 use xdit_kernels::{DType, Tensor};
+use xdit_pipefusion::Blocks;
 
 use super::{FluxText, FluxTransformer, RotaryTables};
 use crate::error::{Error, Result};
@@ -173,21 +174,23 @@ impl FluxTransformer {
     }
 
     /// Bytes of the parameters that a stage of these blocks computes with.
-    pub(crate) fn byte_len(&self, blocks: Range<usize>) -> usize {
-        let (first, last) = (blocks.start == 0, blocks.end == self.config.block_count());
+    pub(crate) fn byte_len(&self, blocks: &Blocks) -> usize {
+        let (first, last) = (
+            blocks.contains(0),
+            blocks.contains(self.config.block_count() - 1),
+        );
         let front =
             [&self.x_embedder, &self.context_embedder].map(|end| end.as_ref().filter(|_| first));
         let back = [&self.norm_out, &self.proj_out].map(|end| end.as_ref().filter(|_| last));
         let ends: Vec<&Linear> = front.into_iter().chain(back).flatten().collect();
-        let [double, single] = self.split(blocks);
-        let double: usize = self.blocks[double]
-            .iter()
-            .map(|block| block.byte_len())
-            .sum();
-        let single: usize = self.single_blocks[single]
-            .iter()
-            .map(|block| block.byte_len())
-            .sum();
+        let (mut double, mut single) = (0, 0);
+        for range in blocks.ranges() {
+            let [of_double, of_single] = self.split(range.clone());
+            let of_double = self.blocks[of_double].iter();
+            double += of_double.map(|block| block.byte_len()).sum::<usize>();
+            let of_single = self.single_blocks[of_single].iter();
+            single += of_single.map(|block| block.byte_len()).sum::<usize>();
+        }
         byte_len(&ends, &[]) + self.time_text_embed.byte_len() + double + single
     }
 

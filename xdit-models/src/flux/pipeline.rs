@@ -108,9 +108,9 @@ impl FluxPipeline {
         )?;
         let blocks = match parallel.stage_here() {
             Some(stage) => spread.stages.blocks(stage),
-            None => 0..configs.flux.block_count(),
+            None => self.store.all_blocks(),
         };
-        let painter = self.store.painter(blocks, observer)?;
+        let painter = self.store.painter(&blocks, observer)?;
         let text = embeds
             .iter()
             .map(|[embeds, pooled]| painter.transformer.embed_text(embeds, pooled))

@@ -1,5 +1,7 @@
 //! How stages and patches work.
 
+use xdit_pipefusion::Placement;
+
 /// How the blocks of a model are spread over the stages of a pipeline, and the image over patches (PipeFusion, Fang et al.,
 /// arXiv:2405.14430). After the warm-up each patch attends to keys and values of the step before where those of this step
 /// are not there yet: the image differs a little from that of one rank.
@@ -21,6 +23,9 @@ pub struct PipeFusion {
     pub warmup_steps: usize,
     /// Which blocks each stage has.
     pub stages: StageSplit,
+    /// How a pass goes through the stages; `None` folds the pipeline of a model whose later blocks read outputs of earlier
+    /// ones again.
+    pub placement: Option<Placement>,
     /// Runs a step whole when keys and values had changed by more than this (relative L2) in the step before the last.
     pub max_drift: Option<f32>,
 }
@@ -44,6 +49,7 @@ impl Default for PipeFusion {
             patches: None,
             warmup_steps: 1,
             stages: StageSplit::Flops,
+            placement: None,
             max_drift: None,
         }
     }
@@ -68,6 +74,13 @@ impl PipeFusion {
     #[must_use]
     pub fn stages(mut self, stages: StageSplit) -> Self {
         self.stages = stages;
+        self
+    }
+
+    /// Sets how a pass goes through the stages.
+    #[must_use]
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = Some(placement);
         self
     }
 

@@ -1,8 +1,7 @@
 //! What blocks of an SD3 transformer cost, as its configuration tells: FLOPs of a step and bytes of parameters.
 
-use std::ops::Range;
-
 use xdit_kernels::DType;
+use xdit_pipefusion::Blocks;
 
 use super::Sd3Config;
 use super::blocks::{MLP_RATIO, modulation_vectors};
@@ -39,20 +38,20 @@ pub(crate) fn block_bytes(config: &Sd3Config, block: usize, dtype: DType) -> u64
 
 /// Bytes of all parameters that a stage of these blocks computes with: the embedding of timestep and pooled text too, which
 /// every stage has, and the ends of the transformer where they are the stage's. The position table stays in its file.
-pub(crate) fn stage_bytes(config: &Sd3Config, blocks: Range<usize>, dtype: DType) -> u64 {
+pub(crate) fn stage_bytes(config: &Sd3Config, blocks: &Blocks, dtype: DType) -> u64 {
     let c = config.hidden_size();
     let [channels_in, channels_out] = config.token_channels();
     let time = Parameters::default().linear(c, TIME_CHANNELS).linear(c, c);
     let mut ends = time.linear(c, config.pooled_projection_dim).linear(c, c);
-    if blocks.start == 0 {
+    if blocks.contains(0) {
         ends = ends
             .linear(c, channels_in)
             .linear(c, config.joint_attention_dim);
     }
-    if blocks.end == config.block_count() {
+    if blocks.contains(config.block_count() - 1) {
         ends = ends.linear(2 * c, c).linear(channels_out, c);
     }
-    blocks.fold(ends.bytes(dtype), |sum, block| {
+    blocks.iter().fold(ends.bytes(dtype), |sum, block| {
         sum.saturating_add(block_bytes(config, block, dtype))
     })
 }
@@ -110,10 +109,10 @@ mod tests {
         ] {
             let all = 0..config.block_count();
             assert_eq!(
-                stage_bytes(&config, all.clone(), DType::F32),
+                stage_bytes(&config, &all.clone().into(), DType::F32),
                 4 * parameters
             );
-            let half = stage_bytes(&config, all, DType::BF16);
+            let half = stage_bytes(&config, &all.into(), DType::BF16);
             assert_eq!(half, 2 * parameters + 2 * vectors);
         }
     }
@@ -123,9 +122,9 @@ mod tests {
         let config = medium();
         let halves: u64 = [0..11, 11..24]
             .into_iter()
-            .map(|blocks| stage_bytes(&config, blocks, DType::F32))
+            .map(|blocks| stage_bytes(&config, &blocks.into(), DType::F32))
             .sum();
-        let twice = halves - stage_bytes(&config, 0..24, DType::F32);
+        let twice = halves - stage_bytes(&config, &(0..24).into(), DType::F32);
         // Two layers of timestep and two of pooled text.
         assert_eq!(twice, 4 * 1536 * (256 + 1536 + 2048 + 1536 + 4));
     }

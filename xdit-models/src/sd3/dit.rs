@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use xdit_kernels::attention::{Attention, Segment};
 use xdit_kernels::{DType, Tensor};
+use xdit_pipefusion::Blocks;
 
 use super::passes::Modulation;
 use super::{Sd3Config, Sd3Positions, Sd3Text, Sd3Transformer, costs, latents};
-use crate::dit::{Dit, DitShape, Moment, Rows};
+use crate::dit::{Dit, DitShape, Moment, Rows, Skips};
 use crate::error::Result;
 use crate::observer::Observer;
 
@@ -16,8 +17,8 @@ impl DitShape for Sd3Config {
         self.block_count()
     }
 
-    fn kinds(&self, blocks: Range<usize>) -> Vec<(&'static str, usize)> {
-        let dual = blocks.clone().filter(|block| self.is_dual(*block)).count();
+    fn kinds(&self, blocks: &Blocks) -> Vec<(&'static str, usize)> {
+        let dual = blocks.iter().filter(|block| self.is_dual(*block)).count();
         match self.dual_attention_layers.is_empty() {
             true => vec![("joint", blocks.len())],
             false => vec![("dual", dual), ("joint", blocks.len() - dual)],
@@ -44,7 +45,7 @@ impl DitShape for Sd3Config {
         costs::block_bytes(self, block, dtype)
     }
 
-    fn stage_bytes(&self, blocks: Range<usize>, dtype: DType) -> u64 {
+    fn stage_bytes(&self, blocks: &Blocks, dtype: DType) -> u64 {
         costs::stage_bytes(self, blocks, dtype)
     }
 
@@ -59,6 +60,8 @@ impl DitShape for Sd3Config {
 
 impl Dit for Sd3Transformer {
     type Text = Sd3Text;
+    /// The pooled text, `[b, c]`.
+    type Context = Tensor;
     type Places = Sd3Positions;
     type Modulation = Modulation;
 
@@ -103,16 +106,20 @@ impl Dit for Sd3Transformer {
         places.part(text, image)
     }
 
+    fn context(&self, _: &Blocks, text: &Sd3Text, _: &mut dyn Observer) -> Result<Tensor> {
+        Ok(text.pooled.clone())
+    }
+
     fn modulation(
         &self,
         blocks: Range<usize>,
         skipped: &[usize],
         moment: Moment,
-        text: &Sd3Text,
+        pooled_bc: &Tensor,
         observer: &mut dyn Observer,
     ) -> Result<Modulation> {
         let timestep = vec![moment.timestep; moment.images];
-        self.modulation(blocks, &timestep, &text.pooled, skipped, observer)
+        self.modulation(blocks, &timestep, pooled_bc, skipped, observer)
     }
 
     fn embed(
@@ -131,6 +138,7 @@ impl Dit for Sd3Transformer {
         stream_blc: Tensor,
         (modulation, positions): (&Modulation, &Sd3Positions),
         attention: &mut [Box<dyn Attention>],
+        _: &mut Skips,
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
         self.run_blocks(
@@ -147,7 +155,7 @@ impl Dit for Sd3Transformer {
         self.project(stream_blc, positions.text_len(), modulation, observer)
     }
 
-    fn byte_len(&self, blocks: Range<usize>) -> usize {
+    fn byte_len(&self, blocks: &Blocks) -> usize {
         self.byte_len(blocks)
     }
 

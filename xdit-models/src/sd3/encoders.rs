@@ -1,10 +1,10 @@
 //! From prompts to what an SD3 transformer reads of them.
 
-use std::ops::Range;
+use xdit_pipefusion::Blocks;
 
 use super::configs::Configs;
 use super::{PromptEmbeds, Sd3Transformer};
-use crate::dit::{CLIP_LENGTH, DitShape, Recipe, Store, TOKENIZERS, repeat, tokenize};
+use crate::dit::{CLIP_LENGTH, DitShape, Recipe, Store, TOKENIZERS, one_range, repeat, tokenize};
 use crate::error::Result;
 use crate::layers::Packing;
 use crate::observer::{Observer, Phase, PhaseEvent};
@@ -61,15 +61,20 @@ impl Recipe for Configs {
 
     fn pack_transformer(
         &self,
-        blocks: Range<usize>,
+        blocks: &Blocks,
         weights: &Weights,
         packing: &mut Packing<'_>,
     ) -> Result<Sd3Transformer> {
-        Sd3Transformer::load_blocks(&self.sd3, blocks, &Scope::root(weights), packing)
+        Sd3Transformer::load_blocks(
+            &self.sd3,
+            one_range(blocks)?,
+            &Scope::root(weights),
+            packing,
+        )
     }
 
-    fn holds(transformer: &Sd3Transformer, blocks: &Range<usize>) -> bool {
-        transformer.holds(blocks)
+    fn holds(transformer: &Sd3Transformer, blocks: &Blocks) -> bool {
+        blocks.ranges().iter().all(|range| transformer.holds(range))
     }
 
     fn shape(&self) -> &dyn DitShape {

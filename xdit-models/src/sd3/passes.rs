@@ -11,6 +11,7 @@ use xdit_kernels::attention::Attention;
 use xdit_kernels::linear::Linear;
 use xdit_kernels::norm::layer_norm_modulate;
 use xdit_kernels::{DType, Tensor};
+use xdit_pipefusion::Blocks;
 
 use super::{Sd3Positions, Sd3Text, Sd3Transformer};
 use crate::error::{Error, Result};
@@ -146,15 +147,17 @@ impl Sd3Transformer {
 
     /// Bytes of the parameters that a stage of these blocks computes with. The position table is not among them: it stays
     /// in the file.
-    pub(crate) fn byte_len(&self, blocks: Range<usize>) -> usize {
-        let (first, last) = (blocks.start == 0, blocks.end == self.config.block_count());
+    pub(crate) fn byte_len(&self, blocks: &Blocks) -> usize {
+        let (first, last) = (
+            blocks.contains(0),
+            blocks.contains(self.config.block_count() - 1),
+        );
         let patch_proj = self.pos_embed.as_ref().map(|embed| &embed.proj);
         let front = [patch_proj, self.context_embedder.as_ref()].map(|end| end.filter(|_| first));
         let back = [&self.norm_out, &self.proj_out].map(|end| end.as_ref().filter(|_| last));
         let ends: Vec<&Linear> = front.into_iter().chain(back).flatten().collect();
-        let inside = |block: &usize| blocks.contains(block);
-        let blocks = self.held.clone().zip(&self.blocks);
-        let blocks = blocks.filter(|(i, _)| inside(i));
+        let held = self.held.clone().zip(&self.blocks);
+        let blocks = held.filter(|(i, _)| blocks.contains(*i));
         let blocks: usize = blocks.map(|(_, block)| block.byte_len()).sum();
         byte_len(&ends, &[]) + self.time_text_embed.byte_len() + blocks
     }

@@ -102,7 +102,7 @@ impl Sd3Pipeline {
             Some(stage) => spread.stages.blocks(stage),
             None => self.store.all_blocks(),
         };
-        let painter = self.store.painter(blocks, observer)?;
+        let painter = self.store.painter(&blocks, observer)?;
         let text = embeds
             .iter()
             .map(|embeds| {

@@ -136,8 +136,8 @@ proptest! {
             for blocks in [0..cut, cut..layers] {
                 let (stage, names) = load(&config, blocks.clone());
                 asked.extend(names);
-                bytes += stage.byte_len(blocks.clone());
-                prop_assert_eq!(stage.byte_len(blocks.clone()), whole.byte_len(blocks.clone()));
+                bytes += stage.byte_len(&blocks.clone().into());
+                prop_assert_eq!(stage.byte_len(&blocks.clone().into()), whole.byte_len(&blocks.clone().into()));
                 let text = inputs.text(&stage);
                 let modulation = stage
                     .modulation(blocks.clone(), &TIMESTEPS, &text.pooled, &skip, &mut ())
@@ -164,7 +164,7 @@ proptest! {
             prop_assert_eq!(prediction.unwrap().to_f32_vec(), want.to_f32_vec());
             // Both stages read the embedding of timestep and pooled text, and nothing else is read twice.
             let shared = all.iter().filter(|name| name.starts_with("time_text_embed."));
-            prop_assert_eq!(bytes, whole.byte_len(0..layers) + whole.time_text_embed.byte_len());
+            prop_assert_eq!(bytes, whole.byte_len(&(0..layers).into()) + whole.time_text_embed.byte_len());
             let mut twice: Vec<_> = all.iter().chain(shared).cloned().collect();
             twice.sort_unstable();
             asked.sort_unstable();
