@@ -67,7 +67,10 @@ impl BertEncoder {
         weights: &Scope<'_>,
         packing: &mut Packing<'_>,
     ) -> Result<Self> {
-        let root = weights.child_if_present("bert");
+        let root = match weights.contains("embeddings.word_embeddings.weight") {
+            true => weights.clone(),
+            false => weights.child_if_present("bert"),
+        };
         let width = config.hidden_size;
         let embeddings = root.child("embeddings");
         let table = |name: &str, rows: usize, packing: &mut Packing<'_>| {

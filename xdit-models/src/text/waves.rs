@@ -18,8 +18,8 @@ impl WeightSource for Waves {
         Ok(Tensor::from_slice(&values, shape)?)
     }
 
-    fn contains(&self, _: &str) -> bool {
-        true
+    fn contains(&self, name: &str) -> bool {
+        name.starts_with(self.0)
     }
 
     fn contains_prefix(&self, prefix: &str) -> bool {

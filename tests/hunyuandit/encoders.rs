@@ -1,0 +1,196 @@
+//! Token ids, attention masks and text encoders; the tensors of the real ones.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use xdit_kernels::{DType, Device, Tensor};
+use xdit_models::ModelSource;
+use xdit_models::layers::Packing;
+use xdit_models::text::{BertConfig, BertEncoder, T5Config, T5Encoder};
+use xdit_models::tokenizers::{Encoded, Tokenizer};
+use xdit_models::weights::{Scope, Weights};
+use xdit_tests::goldens::{self, asked};
+
+use crate::golden::{Golden, Recorder};
+use crate::{V1_1, V1_2, cases, compare, source};
+
+/// Tokens that the encoders get (diffusers `HunyuanDiTPipeline.__call__`).
+const LENGTHS: [usize; 2] = [77, 256];
+
+/// As on the hub (Tencent-Hunyuan/HunyuanDiT-v1.1-Diffusers and -v1.2-Diffusers), without fields that do not matter.
+const TEXT_ENCODER: &str = r#"{"architectures": ["BertModel"], "hidden_act": "gelu", "hidden_size": 1024,
+    "intermediate_size": 4096, "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "num_attention_heads": 16,
+    "num_hidden_layers": 24, "position_embedding_type": "absolute", "type_vocab_size": 2, "vocab_size": 47020}"#;
+const TEXT_ENCODER_2: &str = r#"{"architectures": ["T5EncoderModel"], "d_ff": 5120, "d_kv": 64, "d_model": 2048,
+    "feed_forward_proj": "gated-gelu", "num_heads": 32, "num_layers": 24, "vocab_size": 250112,
+    "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128}"#;
+
+/// The encoders of a pipeline with their tokenizers.
+struct Encoders {
+    tokenizers: [Tokenizer; 2],
+    bert: BertEncoder,
+    t5: T5Encoder,
+}
+
+impl Encoders {
+    fn load(pipeline: &str) -> Self {
+        let source = source(pipeline);
+        let index: Value =
+            serde_json::from_slice(&source.read("model_index.json", 1 << 20).unwrap()).unwrap();
+        let tokenizer = |name: &str| {
+            let class = index[name][1].as_str().expect("a class");
+            Tokenizer::read(&source, name, class).unwrap()
+        };
+        let config = |folder| source.config(&format!("{folder}/config.json")).unwrap();
+        let packing = &mut Packing::new(DType::F32, Device::cpu());
+        let weights = open(&source, "text_encoder");
+        let bert = BertConfig::read(&config("text_encoder")).unwrap();
+        let bert = BertEncoder::load(&bert, &Scope::root(&weights), packing).unwrap();
+        let unused = weights.unused();
+        assert!(
+            unused.iter().all(|name| name.starts_with("pooler.")),
+            "nobody asked for {unused:?}"
+        );
+        let weights = open(&source, "text_encoder_2");
+        let t5 = T5Config::read(&config("text_encoder_2")).unwrap();
+        let t5 = T5Encoder::load(&t5, &Scope::root(&weights), packing).unwrap();
+        let unused = weights.unused();
+        assert!(unused.is_empty(), "nobody asked for {unused:?}");
+        Self {
+            tokenizers: ["tokenizer", "tokenizer_2"].map(tokenizer),
+            bert,
+            t5,
+        }
+    }
+}
+
+fn open(source: &ModelSource, component: &str) -> Weights {
+    source.open_weights(component, None).unwrap()
+}
+
+/// The prompts of one branch, as many as the call has.
+fn prompts(call: &Value, prefix: &str) -> Vec<String> {
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    match &call[format!("{prefix}prompt")] {
+        Value::Array(list) => list.iter().map(text).collect(),
+        Value::Null => vec![String::new(); call["prompt"].as_array().map_or(1, Vec::len)],
+        one => vec![text(one)],
+    }
+}
+
+/// Each row of embeddings once for each image of its prompt, or only the first where the golden has one for all.
+fn rows(got: &Tensor, golden: &Golden, name: &str) -> Tensor {
+    let wanted = golden.f32(name).0[0];
+    if wanted == 1 {
+        return got.narrow(0, 0, 1).unwrap();
+    }
+    let times = wanted / got.dim(0);
+    let views: Vec<_> = (0..wanted)
+        .map(|i| got.view().narrow(0, i / times, 1).unwrap())
+        .collect();
+    Tensor::cat(&views, 0).unwrap()
+}
+
+fn check_branch(encoders: &Encoders, case: &str, golden: &Golden, prefix: &str) -> Vec<String> {
+    let names = golden.names();
+    let has = |name: &str| names.iter().any(|other| other == name);
+    let texts = prompts(&golden.meta["call"], prefix);
+    let mut seen = Recorder::default();
+    let mut inputs = Vec::new();
+    for (i, name) in ["bert", "t5"].into_iter().enumerate() {
+        let encode = |text: &String| encoders.tokenizers[i].encode(text, LENGTHS[i]).unwrap();
+        let encoded: Vec<Encoded> = texts.iter().map(encode).collect();
+        let ids: Vec<Vec<u32>> = encoded.iter().map(|row| row.ids.clone()).collect();
+        let name = format!("{prefix}{name}");
+        assert_eq!(
+            ids,
+            golden.ids(&format!("{name}.input_ids")),
+            "{case} {name}"
+        );
+        let mask: Vec<bool> = encoded.iter().flat_map(Encoded::attention_mask).collect();
+        let wanted = golden.ids(&format!("{name}.attention_mask")).concat();
+        assert!(
+            mask.iter()
+                .copied()
+                .eq(wanted.into_iter().map(|id| id == 1)),
+            "{case} {name}: its mask"
+        );
+        inputs.push((ids, mask));
+    }
+    let [(ids, mask), (ids_2, mask_2)] = inputs.as_slice() else {
+        panic!("two encoders");
+    };
+    let embeds = encoders.bert.forward(ids, Some(mask), &mut seen).unwrap();
+    let embeds_2 = encoders.t5.forward(ids_2, Some(mask_2), &mut seen).unwrap();
+    let mut wrong = Vec::new();
+    for (name, got) in [("prompt_embeds", embeds), ("prompt_embeds_2", embeds_2)] {
+        let name = format!("{prefix}{name}");
+        if has(&name) {
+            wrong.extend(compare(case, golden, &name, &rows(&got, golden, &name)));
+        }
+    }
+    // The first call of each encoder is recorded: that of the prompt itself.
+    for name in names.iter().filter(|_| prefix.is_empty()) {
+        if name.starts_with("bert.hidden_states.") || name.starts_with("t5.hidden_states.") {
+            let got = seen.tensors.get(name);
+            let got = got.unwrap_or_else(|| panic!("{case}: {name} was not shown"));
+            wrong.extend(compare(case, golden, name, got));
+        }
+    }
+    wrong
+}
+
+fn check(pipeline: &str) {
+    let encoders = Encoders::load(pipeline);
+    let (mut wrong, mut embeds) = (Vec::new(), 0);
+    for (case, golden) in cases(pipeline) {
+        let names = golden.names();
+        embeds += names.iter().filter(|n| n.contains("prompt_embeds")).count();
+        wrong.extend(check_branch(&encoders, &case, &golden, ""));
+        if names.iter().any(|name| name == "negative_bert.input_ids") {
+            wrong.extend(check_branch(&encoders, &case, &golden, "negative_"));
+        }
+    }
+    assert!(embeds > 4, "{pipeline} has {embeds} recorded embeddings");
+    assert!(wrong.is_empty(), "{pipeline}:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn encoders_of_v1_1_agree_with_transformers() {
+    check(V1_1);
+}
+
+#[test]
+fn encoders_of_v1_2_agree_with_transformers() {
+    check(V1_2);
+}
+
+#[test]
+fn both_real_encoders_are_asked_for_tensor_by_tensor() {
+    let mut ours = asked("text_encoder", TEXT_ENCODER, |config, scope, packing| {
+        BertEncoder::load(&BertConfig::read(config).unwrap(), scope, packing).unwrap();
+    });
+    ours.extend(asked(
+        "text_encoder_2",
+        TEXT_ENCODER_2,
+        |config, scope, packing| {
+            T5Encoder::load(&T5Config::read(config).unwrap(), scope, packing).unwrap();
+        },
+    ));
+    for model in [V1_1, V1_2] {
+        let list = String::from_utf8(goldens::bytes(&format!("{model}-tensors.txt.gz"))).unwrap();
+        let theirs: BTreeSet<String> = list
+            .lines()
+            .filter(|line| line.starts_with("text_encoder"))
+            // HunyuanDiT reads the hidden state alone.
+            .filter(|line| !line.starts_with("text_encoder pooler."))
+            .map(ToString::to_string)
+            .collect();
+        let missing: Vec<_> = theirs.difference(&ours).collect();
+        let extra: Vec<_> = ours.difference(&theirs).collect();
+        assert!(
+            missing.is_empty() && extra.is_empty(),
+            "{model}: not asked for: {missing:#?}\nnot there: {extra:#?}"
+        );
+    }
+}
