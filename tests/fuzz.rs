@@ -8,7 +8,7 @@ use proptest::test_runner::{Config, TestRunner};
 use xdit_models::flux::FluxConfig;
 use xdit_models::schedulers::{FlowMatchEuler, FlowMatchEulerConfig, Scheduler, TimestepRequest};
 use xdit_models::sd3::Sd3Config;
-use xdit_models::text::{ClipTextConfig, T5Config};
+use xdit_models::text::{BertConfig, ClipTextConfig, T5Config};
 use xdit_models::tokenizers::Tokenizer;
 use xdit_models::vae::VaeConfig;
 use xdit_models::weights::{WeightSource, Weights};
@@ -16,6 +16,8 @@ use xdit_models::{ModelIndex, ModelSource, Result, info};
 
 /// The golden pipelines whose files are damaged: every file form there is, each small.
 const PIPELINES: [&str; 4] = ["flux-dev", "flux-schnell", "flux-variant", "sd35-medium"];
+/// Those of which only the files of text encoders and tokenizers are.
+const TEXT_ONLY: [&str; 2] = ["hunyuan-v1.1", "hunyuan-v1.2"];
 /// Larger files would only make each case slower.
 const LONGEST: u64 = 400_000;
 
@@ -105,9 +107,12 @@ impl Damage {
 fn files() -> Vec<(ModelSource, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/pipelines");
     let mut files = Vec::new();
-    for pipeline in PIPELINES {
+    for pipeline in PIPELINES.into_iter().chain(TEXT_ONLY) {
         let source = ModelSource::folder(root.join(pipeline)).expect("a golden pipeline");
-        for path in source.list().expect("its files") {
+        let of_text =
+            |path: &str| path.starts_with("text_encoder") || path.starts_with("tokenizer");
+        let paths = source.list().expect("its files").into_iter();
+        for path in paths.filter(|path| PIPELINES.contains(&pipeline) || of_text(path)) {
             let len = std::fs::metadata(root.join(pipeline).join(&path))
                 .expect("a file")
                 .len();
@@ -151,14 +156,17 @@ fn load(source: &ModelSource, path: &str) -> Result<()> {
                 ..Default::default()
             })
         }),
-        "tokenizer" => tokenize(source, component, "CLIPTokenizer"),
+        "tokenizer" => tokenize(source, component, "CLIPTokenizer")
+            .or_else(|_| tokenize(source, component, "BertTokenizer")),
         "tokenizer_2" | "tokenizer_3" => tokenize(source, component, "T5TokenizerFast")
             .or_else(|_| tokenize(source, component, "CLIPTokenizer")),
         _ if name == "config.json" => source.config(path).and_then(|file| match component {
             "transformer" => FluxConfig::read(&file)
                 .map(drop)
                 .or_else(|_| Sd3Config::read(&file).map(drop)),
-            "text_encoder" => ClipTextConfig::read(&file).map(drop),
+            "text_encoder" => ClipTextConfig::read(&file)
+                .map(drop)
+                .or_else(|_| BertConfig::read(&file).map(drop)),
             // CLIP's or T5's, as the pipeline has it.
             "text_encoder_2" | "text_encoder_3" => T5Config::read(&file)
                 .map(drop)
