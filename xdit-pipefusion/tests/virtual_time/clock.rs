@@ -37,6 +37,8 @@ pub(crate) struct Speed {
     pub(crate) latency: f64,
     /// Seconds a byte.
     pub(crate) byte: f64,
+    /// Whether all that comes to a rank shares one link, in the order in which it waits for it.
+    pub(crate) one_port: bool,
 }
 
 /// When what was sent, shared by all ranks: a stamp is there before its message is.
@@ -66,7 +68,7 @@ struct Inbound {
     posted: HashMap<usize, usize>,
     arrived: HashMap<usize, usize>,
     /// When the link from each rank has done what it was given.
-    free: HashMap<usize, f64>,
+    free: HashMap<Option<usize>, f64>,
     reductions: usize,
 }
 
@@ -192,7 +194,8 @@ impl Ticket for Arrival {
                 let arrived = inbound.arrived.entry(src).or_default();
                 assert_eq!(*arrived, number, "messages are waited for in their order");
                 *arrived += 1;
-                let free = inbound.free.entry(src).or_default();
+                let link = (!self.speed.one_port).then_some(src);
+                let free = inbound.free.entry(link).or_default();
                 let start = sent.max(posted).max(*free);
                 let bytes: usize = tensors.iter().map(|t| Spec::of(t).bytes()).sum();
                 *free = start + bytes as f64 * self.speed.byte;

@@ -16,11 +16,24 @@ pub(crate) const IMAGE: usize = 240;
 pub(crate) struct Pace {
     latency: f64,
     transfer: f64,
+    one_port: bool,
 }
 
 impl Pace {
     pub(crate) const fn new(latency: f64, transfer: f64) -> Self {
-        Self { latency, transfer }
+        Self {
+            latency,
+            transfer,
+            one_port: false,
+        }
+    }
+
+    /// The same where a rank has one link for all that comes to it.
+    pub(crate) const fn through_one_port(self) -> Self {
+        Self {
+            one_port: true,
+            ..self
+        }
     }
 }
 
@@ -30,6 +43,10 @@ pub(crate) struct Case {
     /// Of each stage, on all its legs together.
     pub(crate) costs: Vec<f64>,
     pub(crate) placement: Placement,
+    /// Tokens of text.
+    pub(crate) text: usize,
+    /// How many outputs of blocks each leg hands to each later one, where these are of different stages.
+    pub(crate) skips: Vec<(usize, usize, usize)>,
     pub(crate) pace: Pace,
     pub(crate) steps: usize,
     pub(crate) warmup_steps: usize,
@@ -73,7 +90,7 @@ impl Case {
     fn tokens(&self, part: Part) -> usize {
         let patches = part.patches(self.patches);
         let image: usize = patches.map(|patch| self.plan().tokens(patch).len).sum();
-        image + if part.has_text() { TEXT } else { 0 }
+        image + if part.has_text() { self.text } else { 0 }
     }
 
     /// What so many tokens take on a stage of cost 1: the mean patch 1.
@@ -117,6 +134,7 @@ impl Case {
         let speed = Speed {
             latency: self.latency(),
             byte: self.byte(),
+            one_port: self.pace.one_port,
         };
         let ranks = threads::run(self.costs.len(), |world| {
             let clock = Clock::default();
@@ -180,6 +198,19 @@ impl Stage for Busy<'_> {
             [1, self.case.tokens(part), Case::HIDDEN / 4],
             DType::F32,
         )]
+    }
+
+    fn skipped(&self, turn: Turn, from: usize, to: usize) -> Vec<Spec> {
+        let mut skips = self.case.skips.iter();
+        let count = skips.find(|skip| (skip.0, skip.1) == (from, to));
+        let spec = self.carried(turn, to).swap_remove(0);
+        vec![spec; count.map_or(0, |skip| skip.2)]
+    }
+
+    fn give(&mut self, turn: Turn, from: usize, to: usize) -> Result<Vec<Tensor>, Self::Error> {
+        let specs = self.skipped(turn, from, to).into_iter();
+        let made = specs.map(|spec| Tensor::zeros(spec.shape, spec.dtype, Device::cpu()));
+        Ok(made.collect::<Result<_, _>>()?)
     }
 
     fn embed(&mut self, turn: Turn, _latents: &[Tensor]) -> Result<Vec<Tensor>, Self::Error> {
