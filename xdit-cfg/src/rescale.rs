@@ -30,7 +30,8 @@ use xdit_kernels::{DType, Tensor, TensorMut, elementwise};
 /// ```
 ///
 /// Patches of a pipeline: guide every patch of the step, [`merge`](RescaleSums::merge) the sums of all, rescale every patch.
-/// A step whose patches are stepped one by one cannot know the sums in time: who plans must refuse a rescale there.
+/// A step whose patches are stepped one by one cannot know all sums in time: there, as with keys and values, take those of this
+/// step for the patches that have been seen in it, and those of the step before for the rest.
 #[derive(Debug, Clone)]
 pub struct Guided {
     /// f32 `[b, ..]`, as is `guided`.
@@ -45,6 +46,18 @@ impl Guided {
     /// scales.
     pub fn needs_rescale(&self) -> bool {
         self.rescale > 0.0
+    }
+
+    /// Some of what this rank holds, as [`Tensor::narrow`]: of a patch, say.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if there is not so much.
+    pub fn narrow(&self, dim: usize, start: usize, len: usize) -> Result<Self> {
+        Ok(Self {
+            conditional: self.conditional.narrow(dim, start, len)?,
+            guided: self.guided.narrow(dim, start, len)?,
+            rescale: self.rescale,
+        })
     }
 
     /// The prediction, f32, without the rescale.

@@ -6,7 +6,7 @@
 mod bands;
 mod layout;
 
-use xdit_cfg::Guidance;
+use xdit_cfg::{Guidance, RescaleSums};
 use xdit_comm::{Axis, Degrees, DeviceMesh, Group, ReduceOp, Spec, Stats};
 use xdit_kernels::attention::{Attention, Flash};
 use xdit_kernels::{Tensor, View};
@@ -163,6 +163,17 @@ impl Team {
     pub(crate) fn guidance(&self) -> Result<Guidance> {
         let pair = self.ranks.as_ref().map(|ranks| ranks.mesh.group(Axis::Cfg));
         Ok(Guidance::new(pair.cloned())?)
+    }
+
+    /// What the ranks of a stage of a branch have summed up over their rows, together.
+    ///
+    /// # Collective
+    /// Every rank of a stage calls it.
+    pub(crate) fn over_rows(&self, sums: RescaleSums) -> Result<RescaleSums> {
+        Ok(match &self.ranks {
+            Some(ranks) if ranks.sequence.world_size() > 1 => sums.all_reduced(&ranks.sequence)?,
+            _ => sums,
+        })
     }
 
     /// The denoising loop over this rank's replica; `deciders` decide together about `max_drift`, the replica otherwise.

@@ -125,6 +125,8 @@ impl<D: Dit> Replica<'_, D> {
             timesteps,
             guide: &plan.guide,
             guidance,
+            team,
+            rescale: vec![None; count],
             watch: &watch,
         };
         let channels = shape.token_channels();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use xdit_cfg::{Branch, Guidance};
+use xdit_cfg::{Branch, Guidance, Guided, RescaleSums};
 use xdit_comm::Spec;
 use xdit_kernels::Tensor;
 use xdit_kernels::attention::Attention;
@@ -10,7 +10,7 @@ use xdit_pipefusion::{Blocks, Part, Stage, StagePlan, Turn};
 
 use super::watch::Watch;
 use super::{Dit, Guide, Moment, Skips};
-use crate::compose::Layout;
+use crate::compose::{Layout, Team};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 
@@ -29,6 +29,9 @@ pub(super) struct DitStage<'a, D: Dit> {
     pub(super) timesteps: &'a [f32],
     pub(super) guide: &'a Guide,
     pub(super) guidance: Guidance,
+    pub(super) team: &'a Team,
+    /// What the rescale of guidance knows of each patch, newest.
+    pub(super) rescale: Vec<Option<RescaleSums>>,
     pub(super) watch: &'a Watch<'a>,
 }
 
@@ -158,6 +161,29 @@ impl<D: Dit> DitStage<'_, D> {
         self.stages.leg(from).filter(read).collect()
     }
 
+    /// A guided prediction, rescaled where it is to be: to a deviation over the whole image, of which the patches that were not
+    /// seen in this step tell that of the last, as their keys and values do.
+    fn rescaled(&mut self, part: Part, guided: Guided) -> Result<Tensor> {
+        if !guided.needs_rescale() {
+            return Ok(guided.into_prediction());
+        }
+        let mut start = 0;
+        let patches = part.patches(self.rescale.len());
+        for (patch, (_, rows)) in patches.zip(self.layout.image(part)) {
+            let sums = guided.narrow(1, start, rows.len)?.sums();
+            self.rescale[patch] = Some(self.team.over_rows(sums)?);
+            start += rows.len;
+        }
+        let mut known = self.rescale.iter().flatten();
+        let Some(mut all) = known.next().cloned() else {
+            return Ok(guided.into_prediction());
+        };
+        for sums in known {
+            all.merge(sums)?;
+        }
+        Ok(guided.rescaled(&all)?)
+    }
+
     /// Of the stream in a turn.
     fn spec(&self, turn: Turn) -> Spec {
         let text = self.layout.text(turn.part).map_or(0, |rows| rows.len);
@@ -279,7 +305,8 @@ impl<D: Dit> Stage for DitStage<'_, D> {
                 self.watch.predicted(name, prediction.clone());
             }
         }
-        let combined = self.guidance.combine(&scales, &predictions)?;
+        let guided = self.guidance.guide(&scales, &predictions)?;
+        let combined = self.rescaled(turn.part, guided)?;
         self.watch.predicted("noise_pred", combined.clone());
         let mut start = 0;
         self.layout
