@@ -1,5 +1,6 @@
 //! What needs no kernel: noise, schedules, token ids and the files of a pipeline, compared with the goldens.
 
+mod diffusion;
 mod noise;
 mod schedulers;
 mod tokens;

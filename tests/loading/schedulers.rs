@@ -97,7 +97,7 @@ fn steps_are_those_of_diffusers() {
                 .map(|x| *x as f32)
                 .collect();
             let noise = scheduler
-                .draws_noise()
+                .draws_noise(state.step)
                 .then(|| generator.randn::<f32>(sample.len()).expect("eight numbers"));
             scheduler
                 .step(&mut state, &velocity, &mut sample, noise.as_deref())

@@ -45,7 +45,11 @@ impl ConfigFile {
             );
             return Err(Error::bad_file(file, reason));
         }
-        match serde_json::from_slice(bytes) {
+        let parsed = serde_json::from_slice(bytes).or_else(|error| {
+            let quoted = std::str::from_utf8(bytes).map(quote_infinity);
+            quoted.map_or(Err(error), |text| serde_json::from_str(&text))
+        });
+        match parsed {
             Ok(Value::Object(fields)) => Ok(Self { file, fields }),
             Ok(other) => Err(Error::bad_file(
                 file,
@@ -70,6 +74,14 @@ impl ConfigFile {
     /// The names of all fields.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.fields.keys().map(String::as_str)
+    }
+
+    /// The same file without these fields.
+    #[must_use]
+    pub(crate) fn without(&self, fields: &[String]) -> Self {
+        let mut rest = self.clone();
+        rest.fields.retain(|name, _| !fields.contains(name));
+        rest
     }
 
     /// The object inside `field` when there is one: older multi-modal configurations nest `text_config`.
@@ -295,6 +307,27 @@ impl ConfigFile {
 
 fn whole(value: &Value) -> Option<usize> {
     value.as_u64().and_then(|n| usize::try_from(n).ok())
+}
+
+/// `json` with `-Infinity` as a string where it stands outside of strings: Python writes it for a scheduler's option that
+/// is off.
+fn quote_infinity(json: &str) -> String {
+    const WORD: &str = "-Infinity";
+    let mut quoted = String::with_capacity(json.len());
+    let (mut inside, mut escaped) = (false, false);
+    let mut rest = json;
+    while let Some(c) = rest.chars().next() {
+        if !inside && rest.starts_with(WORD) {
+            quoted.extend(["\"", WORD, "\""]);
+            rest = &rest[WORD.len()..];
+            continue;
+        }
+        inside ^= c == '"' && !escaped;
+        escaped = inside && c == '\\' && !escaped;
+        quoted.push(c);
+        rest = &rest[c.len_utf8()..];
+    }
+    quoted
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -1,9 +1,11 @@
-"""Records FlowMatchEulerDiscreteScheduler's schedules and steps."""
+"""Records the schedules and steps of diffusers' schedulers."""
 
 import json
+import tempfile
 from itertools import product
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -89,6 +91,141 @@ def steps_run(config: dict, mu: float | None) -> dict:
     return run
 
 
+# The scheduler of HunyuanDiT v1.1 as on the hub; v1.2 has another `beta_end`.
+HUNYUAN = {
+    "beta_start": 0.00085,
+    "beta_end": 0.03,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "prediction_type": "v_prediction",
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+EPSILON = {"prediction_type": "epsilon"}
+SAMPLE = {"prediction_type": "sample"}
+TRAILING_ZERO = {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+LINSPACE = {"timestep_spacing": "linspace"}
+TRAINED = {"num_train_timesteps": 40, "trained_betas": [round(0.001 + 0.005 * i, 6) for i in range(40)]}
+COMMON = [
+    {},
+    {"beta_end": 0.018},
+    EPSILON,
+    SAMPLE,
+    LINSPACE,
+    TRAILING_ZERO,
+    {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02},
+    TRAINED,
+]
+DPM = [
+    {"solver_order": 1},
+    {"solver_order": 3},
+    {"solver_type": "heun"},
+    {"lower_order_final": False},
+    {"euler_at_final": True, "final_sigmas_type": "sigma_min", **LINSPACE},
+    {"solver_order": 3, "lower_order_final": False, "final_sigmas_type": "sigma_min"},
+    {"algorithm_type": "sde-dpmsolver++"},
+    {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun", **EPSILON},
+    {"algorithm_type": "sde-dpmsolver++", "solver_order": 3, "final_sigmas_type": "sigma_min"},
+    {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1, **EPSILON, **LINSPACE},
+    {"beta_schedule": "squaredcos_cap_v2", "use_karras_sigmas": True, **EPSILON},
+    *SPACINGS[1:],
+]
+EULER = [
+    {"interpolation_type": "log_linear"},
+    {"final_sigmas_type": "sigma_min"},
+    {"timestep_type": "continuous"},
+    {"use_karras_sigmas": True, "sigma_min": 0.02, "sigma_max": 30.0},
+    {"interpolation_type": "log_linear", "use_karras_sigmas": True},
+    {**LINSPACE, "use_exponential_sigmas": True},
+    *SPACINGS[1:],
+]
+OWN = {
+    "DDPMScheduler": [
+        {"variance_type": "fixed_small_log"},
+        {"variance_type": "fixed_large"},
+        {"clip_sample": True, "clip_sample_range": 0.8, **EPSILON},
+        {"beta_schedule": "squaredcos_cap_v2", "clip_sample": True, **EPSILON},
+        {"steps_offset": 0},
+    ],
+    "DDIMScheduler": [
+        {"set_alpha_to_one": False},
+        {"clip_sample": True, "clip_sample_range": 0.8},
+        {"steps_offset": 0, "clip_sample": True, **SAMPLE},
+    ],
+    "DPMSolverMultistepScheduler": DPM,
+    "EulerDiscreteScheduler": EULER,
+}
+# Files that another class is made from: some fields are missing, some have no meaning there.
+FILES = [
+    {"_class_name": "DDPMScheduler", "_diffusers_version": "0.29.0", **HUNYUAN, "variance_type": "fixed_small"},
+    {"_class_name": "DDPMScheduler", "beta_end": 0.018, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"},
+    {"_class_name": "DPMSolverMultistepScheduler", **HUNYUAN, "use_karras_sigmas": True, "solver_order": 3},
+    {"_class_name": "UniPCMultistepScheduler", **HUNYUAN, "solver_type": "bh2", "use_karras_sigmas": True},
+]
+
+
+def short(tensor: torch.Tensor) -> list[float]:
+    """f32 values in as few digits as tell them apart."""
+    return [float(str(value)) for value in tensor.to(torch.float32).flatten().numpy()]
+
+
+def trajectory(scheduler, steps: int, seed: int = 3) -> dict:
+    """A run of a model that answers `0.7 * direction + 0.25 * input`, as HunyuanDiTPipeline drives it."""
+    scheduler.set_timesteps(steps)
+    if hasattr(scheduler, "set_begin_index"):
+        # HunyuanDiTPipeline leaves it out, which fails where the first timestep comes twice and changes nothing elsewhere.
+        scheduler.set_begin_index(0)
+    draws = torch.Generator("cpu").manual_seed(seed)
+    sample, direction = torch.randn(1, 4, generator=draws), torch.randn(1, 4, generator=draws)
+    run = {"noise_seed": seed + 1, "noise": short(sample), "direction": short(direction)}
+    generator = torch.Generator("cpu").manual_seed(seed + 1)
+    sample = sample * scheduler.init_noise_sigma
+    extra = {} if isinstance(scheduler, diffusers.DDIMScheduler) else {"generator": generator}
+    samples = []
+    for timestep in scheduler.timesteps:
+        output = 0.7 * direction + 0.25 * scheduler.scale_model_input(sample, timestep)
+        sample = scheduler.step(output, timestep, sample, **extra, return_dict=False)[0]
+        samples.append(short(sample))
+    assert torch.isfinite(sample).all(), scheduler
+    return {
+        **run,
+        "num_inference_steps": steps,
+        "timesteps": short(scheduler.timesteps),
+        "sigmas": short(scheduler.sigmas) if hasattr(scheduler, "sigmas") else [],
+        "init_noise_sigma": float(scheduler.init_noise_sigma),
+        # After every step, of longer runs after the last.
+        "samples": samples if steps <= 7 else samples[-1:],
+    }
+
+
+def diffusion_runs() -> list[dict]:
+    """Every class with what all have and what it has alone, in runs short and longer."""
+    out = []
+    for name, own in OWN.items():
+        for config in COMMON + own:
+            whole = {**HUNYUAN, **config}
+            known = set(getattr(diffusers, name)._get_init_keys(getattr(diffusers, name)))
+            whole = {key: value for key, value in whole.items() if key in known}
+            for steps in (1, 2, 3, 7, 16):
+                out.append({"class": name, "config": whole, **trajectory(getattr(diffusers, name)(**whole), steps)})
+    for name, steps in product(OWN, (25, 50)):
+        config = {key: value for key, value in HUNYUAN.items() if key != "clip_sample" or name[:2] == "DD"}
+        out.append({"class": name, "config": config, **trajectory(getattr(diffusers, name)(**config), steps)})
+    return out
+
+
+def converted_runs() -> list[dict]:
+    """Every class from every file, read by its own class first, as `pipe.scheduler.config` is."""
+    out = []
+    for file, name in product(FILES, OWN):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "scheduler_config.json").write_text(json.dumps(file))
+            original = getattr(diffusers, file["_class_name"]).from_pretrained(folder)
+        scheduler = getattr(diffusers, name).from_config(original.config)
+        out.append({"class": name, "config": file, **trajectory(scheduler, 4)})
+    return out
+
+
 def make(root: Path) -> None:
     """Writes `schedulers.json.gz`, one line a schedule or run."""
     runs = [
@@ -102,5 +239,7 @@ def make(root: Path) -> None:
     lines.append(",\n".join(json.dumps(entry) for entry in schedules()))
     lines.append('],\n"steps": [')
     lines.append(",\n".join(json.dumps(run) for run in runs))
+    lines.append('],\n"runs": [')
+    lines.append(",\n".join(json.dumps(run) for run in diffusion_runs() + converted_runs()))
     lines.append("]}")
     write_gzip(root / "schedulers.json.gz", ("\n".join(lines) + "\n").encode())

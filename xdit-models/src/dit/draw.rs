@@ -17,18 +17,19 @@ use crate::parallel::Parallel;
 use crate::pipeline::Output;
 use crate::request::OutputType;
 use crate::run_plan::RankMemory;
-use crate::schedulers::FlowMatchEulerConfig;
+use crate::schedulers::Scheduler;
 
 /// A call, ready to be denoised.
 #[derive(Debug)]
 pub(crate) struct Call<'a, D: Dit> {
     pub(crate) painter: &'a Painter<D>,
-    pub(crate) scheduler: &'a FlowMatchEulerConfig,
+    /// With the call's steps.
+    pub(crate) scheduler: &'a dyn Scheduler,
     pub(crate) plan: &'a Plan,
     pub(crate) spread: &'a Spread,
     /// A prompt for each branch, for all images.
     pub(crate) text: &'a [D::Text],
-    /// The noise of all images, f32 tokens `[b, l, c]`.
+    /// The latents of all images before the first step, f32 tokens `[b, l, c]`.
     pub(crate) latents_blc: &'a Tensor,
     /// Where further noise comes from.
     pub(crate) generators: &'a [Generator],
@@ -105,6 +106,7 @@ fn replicas<'a, D: Dit>(call: &Call<'a, D>, count: usize) -> Result<Vec<Replica<
                 text: text.collect::<Result<_>>()?,
                 latents_blc: call.latents_blc.narrow(0, images.start, images.len)?,
                 generators: call.generators.to_vec(),
+                dtype: call.dtype,
                 device: call.device,
             })
         })

@@ -28,7 +28,7 @@ use crate::vae::VaeDecoder;
 
 pub(crate) use draw::{Call, draw};
 pub(crate) use plan::{Plan, Rules};
-pub(crate) use prepare::{Planned, generators, given_latents, noise};
+pub(crate) use prepare::{Planned, at_first_level, generators, given_latents, noise, scheduler};
 pub(crate) use prompts::{CLIP_LENGTH, TOKENIZERS, repeat, tokenize};
 pub(crate) use skips::Skips;
 pub(crate) use spread::Spread;
@@ -205,4 +205,10 @@ pub(crate) trait Dit: Debug + Send + Sync {
 
     /// Tokens as diffusers holds latents between steps, for who watches and as the output.
     fn shown(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor>;
+
+    /// The shape of latents as [`shown`](Self::shown) has them.
+    fn shown_shape(&self, images: usize, size: [usize; 2]) -> Vec<usize>;
+
+    /// Such latents as tokens `[b, l, c]`: undoes [`shown`](Self::shown).
+    fn packed(&self, shown: &Tensor) -> Result<Tensor>;
 }

@@ -9,6 +9,7 @@ use crate::noise::{Generator, randn_tensor};
 use crate::parallel::Parallel;
 use crate::pipeline::LoadOptions;
 use crate::request::{Defaults, Request};
+use crate::schedulers::{Scheduler, SchedulerConfig, TimestepRequest};
 use crate::vae::VaeConfig;
 
 /// A model as plans see it.
@@ -58,13 +59,45 @@ pub(crate) fn noise(
 ) -> Result<Tensor> {
     let [h, w] = plan.latent_size;
     let shape = [plan.images, channels, h, w];
-    let noise_bchw = match options.dtype {
-        DType::F32 => Tensor::from_slice(&randn_tensor::<f32>(&shape, generators)?, shape)?,
-        DType::BF16 => Tensor::from_slice(&randn_tensor::<bf16>(&shape, generators)?, shape)?,
-        DType::F16 => Tensor::from_slice(&randn_tensor::<f16>(&shape, generators)?, shape)?,
+    Ok(drawn(&shape, options.dtype, generators)?.on(options.device))
+}
+
+/// Noise of this shape as f32, drawn in `dtype`.
+pub(super) fn drawn(shape: &[usize], dtype: DType, generators: &mut [Generator]) -> Result<Tensor> {
+    let noise = match dtype {
+        DType::F32 => Tensor::from_slice(&randn_tensor::<f32>(shape, generators)?, shape)?,
+        DType::BF16 => Tensor::from_slice(&randn_tensor::<bf16>(shape, generators)?, shape)?,
+        DType::F16 => Tensor::from_slice(&randn_tensor::<f16>(shape, generators)?, shape)?,
         other => return Err(Error::invalid("dtype", other, "f32, bf16 or f16")),
     };
-    Ok(noise_bchw.to_dtype(DType::F32)?.on(options.device))
+    Ok(noise.to_dtype(DType::F32)?)
+}
+
+/// The scheduler of a call, with its steps.
+pub(crate) fn scheduler(config: &SchedulerConfig, plan: &Plan) -> Result<Box<dyn Scheduler>> {
+    let mut scheduler = config.scheduler();
+    scheduler.set_timesteps(&TimestepRequest {
+        num_inference_steps: Some(plan.steps),
+        sigmas: plan.sigmas.as_deref(),
+        mu: match config {
+            SchedulerConfig::FlowMatchEuler(config) => {
+                Some(config.dynamic_shift(plan.image_tokens()))
+            }
+            _ => None,
+        },
+        ..TimestepRequest::default()
+    })?;
+    Ok(scheduler)
+}
+
+/// The latents before the first step: noise, or what the caller gave, at the scheduler's first noise level.
+pub(crate) fn at_first_level(latents: Tensor, scheduler: &dyn Scheduler) -> Result<Tensor> {
+    let sigma = scheduler.init_noise_sigma();
+    if sigma == 1.0 {
+        return Ok(latents);
+    }
+    let values: Vec<f32> = latents.to_f32_vec().iter().map(|x| x * sigma).collect();
+    Ok(Tensor::from_slice(&values, latents.shape())?.on(latents.device()))
 }
 
 /// The caller's latents, if there are any and they have this shape.

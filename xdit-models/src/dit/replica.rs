@@ -18,13 +18,13 @@ use crate::error::Result;
 use crate::noise::Generator;
 use crate::observer::{Observer, Phase, PhaseEvent};
 use crate::run_plan::RankMemory;
-use crate::schedulers::{FlowMatchEuler, FlowMatchEulerConfig, Scheduler, TimestepRequest};
+use crate::schedulers::Scheduler;
 
 /// The images of one replica, ready to be denoised.
 #[derive(Debug)]
 pub(super) struct Replica<'a, D: Dit> {
     pub(super) painter: &'a Painter<D>,
-    pub(super) scheduler: &'a FlowMatchEulerConfig,
+    pub(super) scheduler: &'a dyn Scheduler,
     /// The plan of the whole call.
     pub(super) plan: &'a Plan,
     pub(super) spread: &'a Spread,
@@ -32,10 +32,11 @@ pub(super) struct Replica<'a, D: Dit> {
     pub(super) images: Shard,
     /// Their prompts, and the negative ones if those are needed.
     pub(super) text: Vec<D::Text>,
-    /// Their noise, f32 `[b, l, c]`.
+    /// Their latents before the first step, f32 `[b, l, c]`.
     pub(super) latents_blc: Tensor,
     /// Where further noise comes from, for all images of the call.
     pub(super) generators: Vec<Generator>,
+    pub(super) dtype: DType,
     pub(super) device: Device,
 }
 
@@ -58,18 +59,13 @@ impl<D: Dit> Replica<'_, D> {
         deciders: Option<Group>,
         observer: &mut dyn Observer,
     ) -> Result<Denoised> {
-        let (plan, spread) = (self.plan, self.spread);
+        let (plan, spread, scheduler) = (self.plan, self.spread, self.scheduler);
         let transformer = &self.painter.transformer;
-        let mut scheduler = FlowMatchEuler::new(self.scheduler.clone());
-        scheduler.set_timesteps(&TimestepRequest {
-            num_inference_steps: Some(plan.steps),
-            sigmas: plan.sigmas.as_deref(),
-            mu: Some(self.scheduler.dynamic_shift(plan.image_tokens())),
-            ..TimestepRequest::default()
-        })?;
         let timesteps = scheduler.timesteps();
         observer.offer_values("timesteps", timesteps)?;
-        observer.offer_values("sigmas", scheduler.sigmas())?;
+        if !scheduler.sigmas().is_empty() {
+            observer.offer_values("sigmas", scheduler.sigmas())?;
+        }
         let places = transformer.places(plan.text_len, plan.tokens, observer)?;
 
         let _span = tracing::info_span!("denoise", steps = timesteps.len()).entered();
@@ -122,7 +118,7 @@ impl<D: Dit> Replica<'_, D> {
                 .map(|part| D::part(&places, layout.text(part), &layout.image(part)))
                 .collect::<Result<_>>()?,
             images: self.images.len,
-            timesteps,
+            scheduler,
             guide: &plan.guide,
             guidance,
             team,
@@ -131,13 +127,15 @@ impl<D: Dit> Replica<'_, D> {
         };
         let channels = shape.token_channels();
         let mut sampling = Sampling {
-            scheduler: &scheduler,
+            scheduler,
             team,
             layout: &layout,
             watch: &watch,
             generators: self.generators.clone(),
             images: self.images,
-            noise_shape: [plan.images, plan.image_tokens(), channels],
+            noise_shape: transformer.shown_shape(plan.images, plan.latent_size),
+            dtype: self.dtype,
+            pack: &|latents| transformer.packed(latents),
             noise_blc: None,
             latents_blc: None,
         };

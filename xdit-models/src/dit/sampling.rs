@@ -1,19 +1,20 @@
 //! The scheduler, as the denoising driver runs it.
 
 use xdit_comm::Shard;
-use xdit_kernels::Tensor;
+use xdit_kernels::{DType, Tensor};
 use xdit_pipefusion::{Sampler, Turn};
 
+use super::prepare::drawn;
 use super::watch::Watch;
 use crate::compose::{Layout, Team};
 use crate::error::{Error, Result};
-use crate::noise::{Generator, randn_tensor};
-use crate::schedulers::{FlowMatchEuler, Scheduler, StepState};
+use crate::noise::Generator;
+use crate::schedulers::{Scheduler, StepState};
 
 /// Steps latents, this rank's rows of each patch. They stay f32 in between whatever the dtype: rounding them after every
 /// step would cost accuracy and save nothing.
 pub(super) struct Sampling<'a> {
-    pub(super) scheduler: &'a FlowMatchEuler,
+    pub(super) scheduler: &'a dyn Scheduler,
     pub(super) team: &'a Team,
     pub(super) layout: &'a Layout,
     pub(super) watch: &'a Watch<'a>,
@@ -21,7 +22,12 @@ pub(super) struct Sampling<'a> {
     pub(super) generators: Vec<Generator>,
     /// Of the call's images `[b, l, c]`, those of this replica, tokens and channels.
     pub(super) images: Shard,
-    pub(super) noise_shape: [usize; 3],
+    /// The shape of all images' latents as diffusers holds them, in which noise is drawn.
+    pub(super) noise_shape: Vec<usize>,
+    /// The dtype of the model's predictions in diffusers.
+    pub(super) dtype: DType,
+    /// Such latents as tokens.
+    pub(super) pack: &'a dyn Fn(&Tensor) -> Result<Tensor>,
     /// This step's noise.
     pub(super) noise_blc: Option<Tensor>,
     /// The latents after the last step, whole.
@@ -32,13 +38,17 @@ impl Sampling<'_> {
     /// This rank's rows of a step's noise. It is drawn for the whole of all images of the call, so that it is the same
     /// however they are shared out.
     fn noise(&mut self, turn: Turn, patch: usize) -> Result<Option<Vec<f32>>> {
-        if !self.scheduler.draws_noise() {
+        if !self.scheduler.draws_noise(turn.step) {
             return Ok(None);
         }
         if turn.part.has_text() && patch == 0 {
-            let all = randn_tensor::<f32>(&self.noise_shape, &mut self.generators)?;
-            let all_blc = Tensor::from_slice(&all, self.noise_shape)?;
-            self.noise_blc = Some(all_blc.narrow(0, self.images.start, self.images.len)?);
+            let dtype = match self.scheduler.noise_is_f32() {
+                true => DType::F32,
+                false => self.dtype,
+            };
+            let all = drawn(&self.noise_shape, dtype, &mut self.generators)?;
+            let own = all.narrow(0, self.images.start, self.images.len)?;
+            self.noise_blc = Some((self.pack)(&own)?);
         }
         let rows = self.noise_blc.as_ref().map(|noise| {
             let rows = self.layout.shard_patch(noise, patch)?;

@@ -13,6 +13,7 @@ use super::{Dit, Guide, Moment, Skips};
 use crate::compose::{Layout, Team};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
+use crate::schedulers::Scheduler;
 
 /// Some blocks of the transformer with what they need of this image.
 pub(super) struct DitStage<'a, D: Dit> {
@@ -26,7 +27,7 @@ pub(super) struct DitStage<'a, D: Dit> {
     /// Where this rank's rows stand: all, then those of each patch.
     pub(super) places: Vec<D::Places>,
     pub(super) images: usize,
-    pub(super) timesteps: &'a [f32],
+    pub(super) scheduler: &'a dyn Scheduler,
     pub(super) guide: &'a Guide,
     pub(super) guidance: Guidance,
     pub(super) team: &'a Team,
@@ -93,7 +94,10 @@ impl<D: Dit> DitStage<'_, D> {
 
     /// The passes that a step wants, by number.
     fn active(&self, step: usize) -> Vec<usize> {
-        let scales = self.guide.plan.scales(step, self.timesteps.len());
+        let scales = self
+            .guide
+            .plan
+            .scales(step, self.scheduler.timesteps().len());
         let branches = self.guidance.branches(&scales);
         (0..self.passes.len())
             .filter(|pass| branches.contains(&self.passes[*pass].branch))
@@ -107,7 +111,7 @@ impl<D: Dit> DitStage<'_, D> {
             return Ok(());
         }
         let moment = Moment {
-            timestep: self.timesteps[turn.step],
+            timestep: self.scheduler.timesteps()[turn.step],
             guidance_scale: self.guide.embedded,
             images: self.images,
         };
@@ -235,6 +239,14 @@ impl<D: Dit> Stage for DitStage<'_, D> {
             [one] => one.clone(),
             _ => Tensor::cat(&views, 1)?,
         };
+        let latents_blc = match self.scheduler.model_input_divisor(turn.step) {
+            None => latents_blc,
+            Some(divisor) => {
+                let values = latents_blc.to_f32_vec();
+                let values: Vec<f32> = values.iter().map(|x| x / divisor).collect();
+                Tensor::from_slice(&values, latents_blc.shape())?.on(latents_blc.device())
+            }
+        };
         self.active(turn.step)
             .into_iter()
             .map(|pass| {
@@ -294,7 +306,10 @@ impl<D: Dit> Stage for DitStage<'_, D> {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        let scales = self.guide.plan.scales(turn.step, self.timesteps.len());
+        let scales = self
+            .guide
+            .plan
+            .scales(turn.step, self.scheduler.timesteps().len());
         if scales.branches().len() > 1 {
             for (pass, prediction) in active.iter().zip(&predictions) {
                 let name = match self.passes[*pass].branch {

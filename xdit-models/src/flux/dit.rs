@@ -167,4 +167,12 @@ impl Dit for FluxTransformer {
     fn shown(&self, tokens_blc: &Tensor, _: [usize; 2]) -> Result<Tensor> {
         Ok(tokens_blc.clone())
     }
+
+    fn shown_shape(&self, images: usize, [h, w]: [usize; 2]) -> Vec<usize> {
+        vec![images, h / 2 * (w / 2), self.config.in_channels]
+    }
+
+    fn packed(&self, shown: &Tensor) -> Result<Tensor> {
+        Ok(shown.clone())
+    }
 }

@@ -15,6 +15,7 @@ use crate::parallel::Parallel;
 use crate::pipeline::{LoadOptions, Output};
 use crate::request::{Defaults, Request};
 use crate::run_plan::RunPlan;
+use crate::schedulers::SchedulerConfig;
 use crate::source::ModelSource;
 
 /// `FluxPipeline.check_inputs`, and its sigmas.
@@ -98,6 +99,8 @@ impl FluxPipeline {
         for warning in &plan.warnings {
             observer.warning(warning);
         }
+        let scheduler = SchedulerConfig::FlowMatchEuler(configs.scheduler.clone());
+        let scheduler = dit::scheduler(&scheduler, &plan)?;
         let embeds = encode(
             &self.store,
             &self.tokenizers,
@@ -126,10 +129,11 @@ impl FluxPipeline {
                 latents::pack(&noise)?
             }
         };
+        let latents_blc = dit::at_first_level(latents_blc, &*scheduler)?;
         observer.offer("latents", &latents_blc)?;
         let call = Call {
             painter: &painter,
-            scheduler: &configs.scheduler,
+            scheduler: &*scheduler,
             plan: &plan,
             spread: &spread,
             text: &text,

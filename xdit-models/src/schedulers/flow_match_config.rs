@@ -1,6 +1,8 @@
 //! Configuration of diffusers' `FlowMatchEulerDiscreteScheduler`
 //! (diffusers `schedulers/scheduling_flow_match_euler_discrete.py`).
 
+use super::noise_schedule::warn_of_unknown;
+use super::spacing::sigma_spacing;
 use crate::config::ConfigFile;
 use crate::error::Result;
 
@@ -89,16 +91,7 @@ impl FlowMatchEulerConfig {
     /// [`Error::BadConfig`](crate::Error::BadConfig) for values out of range and for options that exclude each other.
     pub fn read(config: &ConfigFile) -> Result<Self> {
         config.expect_class(&["FlowMatchEulerDiscreteScheduler"])?;
-        for field in config
-            .fields()
-            .filter(|field| !field.starts_with('_') && !FIELDS.contains(field))
-        {
-            tracing::warn!(
-                file = config.file(),
-                field,
-                "unknown scheduler option is ignored"
-            );
-        }
+        warn_of_unknown(config, "FlowMatchEulerDiscreteScheduler", &[FIELDS]);
         let default = Self::default();
         let seq_len = |field, default| config.count(field, Some(default), 1..=1 << 30);
         let parsed = Self {
@@ -114,7 +107,7 @@ impl FlowMatchEulerConfig {
             shift_terminal: config
                 .optional_number("shift_terminal", 0.0..=0.999_999)?
                 .filter(|t| *t != 0.0),
-            spacing: spacing(config)?,
+            spacing: sigma_spacing(config)?,
             sigma_min: config.optional_number("sigma_min", 1e-12..=1e6)?,
             sigma_max: config.optional_number("sigma_max", 1e-12..=1e6)?,
             time_shift_type: config.choice(
@@ -165,23 +158,6 @@ const FIELDS: &[&str] = &[
     "time_shift_type",
     "stochastic_sampling",
 ];
-
-fn spacing(config: &ConfigFile) -> Result<Option<SigmaSpacing>> {
-    let mut chosen = None;
-    for (field, spacing) in [
-        ("use_karras_sigmas", SigmaSpacing::Karras),
-        ("use_exponential_sigmas", SigmaSpacing::Exponential),
-        ("use_beta_sigmas", SigmaSpacing::Beta),
-    ] {
-        if config.value(field).is_some() && config.flag(field, false)? {
-            if chosen.is_some() {
-                return Err(config.bad(field, "false when another spacing of the sigmas is on"));
-            }
-            chosen = Some(spacing);
-        }
-    }
-    Ok(chosen)
-}
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,9 @@
 
 use super::flow_match_config::{FlowMatchEulerConfig, SigmaSpacing, TimeShift};
 use super::spacing::{Real, linspace};
-use super::{MAX_INFERENCE_STEPS, Scheduler, StepState, TimestepRequest, spacing};
+use super::{
+    MAX_INFERENCE_STEPS, Scheduler, StepState, TimestepRequest, no_step, same_length, spacing,
+};
 use crate::error::{Error, Result};
 
 /// A straight step along the predicted velocity: `sample + (sigma_next - sigma) * velocity`.
@@ -69,7 +71,10 @@ impl FlowMatchEuler {
     /// # Errors
     /// [`Error::InvalidRequest`] when the lengths differ or there is no such step.
     pub fn scale_noise(&self, step: usize, sample: &mut [f32], noise: &[f32]) -> Result<()> {
-        let sigma = *self.sigmas.get(step).ok_or_else(|| self.no_step(step))?;
+        let sigma = *self
+            .sigmas
+            .get(step)
+            .ok_or_else(|| no_step(step, self.timesteps.len()))?;
         same_length("noise", sample.len(), noise.len())?;
         for (sample, noise) in sample.iter_mut().zip(noise) {
             *sample = sigma * noise + (1.0 - sigma) * *sample;
@@ -115,14 +120,6 @@ impl FlowMatchEuler {
             Some(SigmaSpacing::Beta) => spacing::beta(ends(), count),
         };
         Ok(spaced.into_iter().map(|sigma| sigma as f32).collect())
-    }
-
-    fn no_step(&self, step: usize) -> Error {
-        Error::invalid(
-            "step",
-            step,
-            format!("below {}: the schedule's steps", self.timesteps.len()),
-        )
     }
 }
 
@@ -174,7 +171,7 @@ impl Scheduler for FlowMatchEuler {
         &self.sigmas
     }
 
-    fn draws_noise(&self) -> bool {
+    fn draws_noise(&self, _step: usize) -> bool {
         self.config.stochastic_sampling
     }
 
@@ -189,7 +186,7 @@ impl Scheduler for FlowMatchEuler {
         let (Some(&sigma), Some(&next)) =
             (self.sigmas.get(state.step), self.sigmas.get(state.step + 1))
         else {
-            return Err(self.no_step(state.step));
+            return Err(no_step(state.step, self.timesteps.len()));
         };
         if self.config.stochastic_sampling {
             let noise = noise.ok_or_else(|| {
@@ -248,17 +245,6 @@ fn step_count(request: &TimestepRequest<'_>) -> Result<usize> {
             ))
         }
     }
-}
-
-fn same_length(argument: &'static str, expected: usize, found: usize) -> Result<()> {
-    if expected == found {
-        return Ok(());
-    }
-    Err(Error::invalid(
-        argument,
-        format!("{found} values"),
-        format!("{expected} values, as many as the sample has"),
-    ))
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use std::ops::{Add, Div, Mul, Sub};
 
+use super::SigmaSpacing;
 use super::beta::quantile;
+use crate::config::ConfigFile;
+use crate::error::Result;
 
 /// f32 or f64: diffusers computes given noise levels in the one and its own in the other.
 pub(super) trait Real:
@@ -50,6 +53,24 @@ pub(crate) fn linspace(start: f64, stop: f64, count: usize) -> Vec<f64> {
         *last = stop;
     }
     values
+}
+
+/// The spacing that a scheduler's file asks for; at most one.
+pub(super) fn sigma_spacing(config: &ConfigFile) -> Result<Option<SigmaSpacing>> {
+    let mut chosen = None;
+    for (field, spacing) in [
+        ("use_karras_sigmas", SigmaSpacing::Karras),
+        ("use_exponential_sigmas", SigmaSpacing::Exponential),
+        ("use_beta_sigmas", SigmaSpacing::Beta),
+    ] {
+        if config.value(field).is_some() && config.flag(field, false)? {
+            if chosen.is_some() {
+                return Err(config.bad(field, "false when another spacing of the sigmas is on"));
+            }
+            chosen = Some(spacing);
+        }
+    }
+    Ok(chosen)
 }
 
 /// Stretches the levels so that the last one is `terminal` (diffusers' `stretch_shift_to_terminal`).

@@ -166,4 +166,12 @@ impl Dit for Sd3Transformer {
     fn shown(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
         latents::unpack(tokens_blc.view(), size, self.config.patch_size)
     }
+
+    fn shown_shape(&self, images: usize, [h, w]: [usize; 2]) -> Vec<usize> {
+        vec![images, self.config.in_channels, h, w]
+    }
+
+    fn packed(&self, shown: &Tensor) -> Result<Tensor> {
+        latents::pack(shown, self.config.patch_size)
+    }
 }

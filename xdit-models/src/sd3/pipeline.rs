@@ -16,6 +16,7 @@ use crate::parallel::Parallel;
 use crate::pipeline::{LoadOptions, Output};
 use crate::request::{Defaults, Request};
 use crate::run_plan::RunPlan;
+use crate::schedulers::SchedulerConfig;
 use crate::source::ModelSource;
 
 /// A Stable Diffusion 3 or 3.5 pipeline.
@@ -89,6 +90,8 @@ impl Sd3Pipeline {
         for warning in &plan.warnings {
             observer.warning(warning);
         }
+        let scheduler = SchedulerConfig::FlowMatchEuler(configs.scheduler.clone());
+        let scheduler = dit::scheduler(&scheduler, &plan)?;
         let guided = plan.guide.plan.guidance_scale > 1.0;
         let embeds = encode(
             &self.store,
@@ -117,10 +120,11 @@ impl Sd3Pipeline {
             Some(latents) => latents.to_dtype(DType::F32)?.on(options.device),
             None => dit::noise(&plan, channels, options, &mut generators)?,
         };
+        let latents_bchw = dit::at_first_level(latents_bchw, &*scheduler)?;
         observer.offer("latents", &latents_bchw)?;
         let call = Call {
             painter: &painter,
-            scheduler: &configs.scheduler,
+            scheduler: &*scheduler,
             plan: &plan,
             spread: &spread,
             text: &text,

@@ -111,7 +111,7 @@ fn stochastic_steps_are_those_of_diffusers() {
         stochastic_sampling: true,
         ..Default::default()
     });
-    assert!(scheduler.draws_noise());
+    assert!(scheduler.draws_noise(0));
     let mut generator = Generator::new(3);
     let mut sample = [0.3, -1.7, 2.25];
     let mut state = StepState::default();

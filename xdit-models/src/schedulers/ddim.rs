@@ -1,0 +1,160 @@
+//! The deterministic walk along diffusion's path (Song et al. 2020; diffusers `schedulers/scheduling_ddim.py`,
+//! `DDIMScheduler`), without the noise that `eta` would add.
+
+use super::ddpm::{CLIP_FIELDS, alpha_at, clip_sample, clipped, refuse_noise_alone};
+use super::noise_schedule::{
+    self, NoiseSchedule, PredictionType, TimestepSpacing, check_steps, refuse_flags,
+};
+use super::timesteps::{spaced, steps_alone, whole};
+use super::{Scheduler, StepState, TimestepRequest, no_step, same_length};
+use crate::config::ConfigFile;
+use crate::error::Result;
+
+/// The options of [`Ddim`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct DdimConfig {
+    /// The training schedule.
+    pub schedule: NoiseSchedule,
+    /// What the clean sample is clipped to, on both sides of 0.
+    pub clip_sample: Option<f64>,
+    /// Whether the last step leads to a sample without noise, and not to timestep 0.
+    pub set_alpha_to_one: bool,
+}
+
+impl Default for DdimConfig {
+    /// The defaults of the Python class.
+    fn default() -> Self {
+        Self {
+            schedule: NoiseSchedule::new(TimestepSpacing::Leading),
+            clip_sample: Some(1.0),
+            set_alpha_to_one: true,
+        }
+    }
+}
+
+impl DdimConfig {
+    /// The options in `config`, whatever class it is of; diffusers' defaults for absent fields.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) and [`Error::BadConfig`](crate::Error::BadConfig) for options that
+    /// are not supported or out of range.
+    pub fn read(config: &ConfigFile) -> Result<Self> {
+        noise_schedule::warn_of_unknown(
+            config,
+            "DDIMScheduler",
+            &[noise_schedule::FIELDS, CLIP_FIELDS, &["set_alpha_to_one"]],
+        );
+        refuse_flags(config, &["thresholding"])?;
+        Ok(Self {
+            schedule: NoiseSchedule::read(config, TimestepSpacing::Leading)?,
+            clip_sample: clip_sample(config)?,
+            set_alpha_to_one: config.flag("set_alpha_to_one", true)?,
+        })
+    }
+}
+
+/// A step to the same clean sample with less of the same noise.
+///
+/// # Examples
+/// ```
+/// use xdit_models::schedulers::{Ddim, DdimConfig, Scheduler, StepState, TimestepRequest};
+/// let mut scheduler = Ddim::new(DdimConfig::default());
+/// scheduler.set_timesteps(&TimestepRequest { num_inference_steps: Some(2), ..Default::default() })?;
+/// let (mut state, mut sample) = (StepState::default(), [0.5]);
+/// for _ in 0..2 {
+///     // A model that finds no noise.
+///     scheduler.step(&mut state, &[0.0], &mut sample, None)?;
+/// }
+/// assert_eq!(sample, [1.0]);
+/// # Ok::<(), xdit_models::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Ddim {
+    config: DdimConfig,
+    alphas_cumprod: Vec<f32>,
+    timesteps: Vec<f32>,
+    steps: Vec<Step>,
+}
+
+/// The parts of picture and noise in the sample, now and next.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    signal: f32,
+    noise: f32,
+    next_signal: f32,
+    next_noise: f32,
+}
+
+impl Ddim {
+    /// A scheduler with no steps yet: [`Scheduler::set_timesteps`] comes next.
+    #[must_use]
+    pub fn new(config: DdimConfig) -> Self {
+        Self {
+            alphas_cumprod: config.schedule.alphas_cumprod(),
+            config,
+            timesteps: Vec::new(),
+            steps: Vec::new(),
+        }
+    }
+}
+
+impl Scheduler for Ddim {
+    fn set_timesteps(&mut self, request: &TimestepRequest<'_>) -> Result<()> {
+        let steps = steps_alone(request)?;
+        let schedule = &self.config.schedule;
+        check_steps(schedule, steps)?;
+        let train = schedule.num_train_timesteps;
+        let timesteps = whole(schedule, spaced(schedule, steps, train, 0));
+        let at = |t: usize| alpha_at(&self.alphas_cumprod, t, steps);
+        let end = match self.config.set_alpha_to_one {
+            true => 1.0,
+            false => at(0)?,
+        };
+        // The next timestep is a stretch below this one, whether the run stops there or not.
+        let numbers = |t: &usize| {
+            let alpha = at(*t)?;
+            let next = t.checked_sub(train / steps).map_or(Ok(end), at)?;
+            Ok(Step {
+                signal: alpha.sqrt(),
+                noise: (1.0 - alpha).sqrt(),
+                next_signal: next.sqrt(),
+                next_noise: (1.0 - next).sqrt(),
+            })
+        };
+        let numbers = timesteps.iter().map(numbers).collect::<Result<Vec<_>>>()?;
+        refuse_noise_alone(schedule, numbers.iter().map(|step| step.signal), steps)?;
+        self.steps = numbers;
+        self.timesteps = timesteps.iter().map(|t| *t as f32).collect();
+        Ok(())
+    }
+
+    fn timesteps(&self) -> &[f32] {
+        &self.timesteps
+    }
+
+    fn step(
+        &self,
+        state: &mut StepState,
+        model_output: &[f32],
+        sample: &mut [f32],
+        _noise: Option<&[f32]>,
+    ) -> Result<()> {
+        same_length("model_output", sample.len(), model_output.len())?;
+        let step = self.steps.get(state.step);
+        let step = *step.ok_or_else(|| no_step(state.step, self.steps.len()))?;
+        let predicted = self.config.schedule.prediction_type;
+        let clip = self.config.clip_sample;
+        for (sample, output) in sample.iter_mut().zip(model_output) {
+            let clean = predicted.clean(*sample, *output, step.signal, step.noise);
+            // Of the sample as it is predicted, not as it is clipped.
+            let noise = match predicted {
+                PredictionType::Epsilon => *output,
+                PredictionType::Sample => (*sample - step.signal * clean) / step.noise,
+                PredictionType::VPrediction => step.signal * output + step.noise * *sample,
+            };
+            *sample = step.next_signal * clipped(clean, clip) + step.next_noise * noise;
+        }
+        state.step += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,253 @@
+//! Denoising diffusion (Ho et al. 2020): fresh noise after each step (diffusers `schedulers/scheduling_ddpm.py`,
+//! `DDPMScheduler`).
+
+use super::noise_schedule::{self, NoiseSchedule, TimestepSpacing, check_steps, refuse_flags};
+use super::timesteps::{spaced, steps_alone, too_many, whole};
+use super::{Scheduler, StepState, TimestepRequest, no_step, same_length};
+use crate::config::ConfigFile;
+use crate::error::{Error, Result};
+
+/// How much noise a step adds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Variance {
+    /// That of the step before given the clean sample.
+    FixedSmall,
+    /// The same by its logarithm.
+    FixedSmallLog,
+    /// That of the step itself.
+    FixedLarge,
+}
+
+/// The options of [`Ddpm`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct DdpmConfig {
+    /// The training schedule.
+    pub schedule: NoiseSchedule,
+    /// How much noise a step adds.
+    pub variance_type: Variance,
+    /// What the clean sample is clipped to, on both sides of 0.
+    pub clip_sample: Option<f64>,
+}
+
+impl Default for DdpmConfig {
+    /// The defaults of the Python class.
+    fn default() -> Self {
+        Self {
+            schedule: NoiseSchedule::new(TimestepSpacing::Leading),
+            variance_type: Variance::FixedSmall,
+            clip_sample: Some(1.0),
+        }
+    }
+}
+
+impl DdpmConfig {
+    /// The options in `config`, whatever class it is of; diffusers' defaults for absent fields.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] and [`Error::BadConfig`] for options that are not supported or out of range.
+    pub fn read(config: &ConfigFile) -> Result<Self> {
+        noise_schedule::warn_of_unknown(
+            config,
+            "DDPMScheduler",
+            &[noise_schedule::FIELDS, CLIP_FIELDS, &["variance_type"]],
+        );
+        refuse_flags(config, &["thresholding"])?;
+        Ok(Self {
+            schedule: NoiseSchedule::read(config, TimestepSpacing::Leading)?,
+            variance_type: match config.value("variance_type") {
+                None => Variance::FixedSmall,
+                Some(_) => config.choice(
+                    "variance_type",
+                    "",
+                    &[
+                        ("fixed_small", Variance::FixedSmall),
+                        ("fixed_small_log", Variance::FixedSmallLog),
+                        ("fixed_large", Variance::FixedLarge),
+                    ],
+                )?,
+            },
+            clip_sample: clip_sample(config)?,
+        })
+    }
+}
+
+/// Options about clipping; those of thresholding have no effect while it is off.
+pub(super) const CLIP_FIELDS: &[&str] = &[
+    "clip_sample",
+    "clip_sample_range",
+    "thresholding",
+    "dynamic_thresholding_ratio",
+    "sample_max_value",
+];
+
+/// What the clean sample is clipped to.
+pub(super) fn clip_sample(config: &ConfigFile) -> Result<Option<f64>> {
+    let range = config.number("clip_sample_range", 1.0, 1e-6..=1e6)?;
+    Ok(config.flag("clip_sample", true)?.then_some(range))
+}
+
+/// `clean` within the limit, if there is one.
+pub(super) fn clipped(clean: f32, limit: Option<f64>) -> f32 {
+    match limit.map(|limit| limit as f32) {
+        Some(limit) if clean.abs() > limit => limit.copysign(clean),
+        _ => clean,
+    }
+}
+
+/// A step to a mix of the sample and of what it is without noise, and fresh noise on it.
+///
+/// # Examples
+/// ```
+/// use xdit_models::schedulers::{Ddpm, DdpmConfig, Scheduler, TimestepRequest};
+/// let mut scheduler = Ddpm::new(DdpmConfig::default());
+/// scheduler.set_timesteps(&TimestepRequest { num_inference_steps: Some(4), ..Default::default() })?;
+/// assert_eq!(scheduler.timesteps(), [750.0, 500.0, 250.0, 0.0]);
+/// assert!(scheduler.draws_noise(0) && !scheduler.draws_noise(3));
+/// # Ok::<(), xdit_models::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Ddpm {
+    config: DdpmConfig,
+    alphas_cumprod: Vec<f32>,
+    timesteps: Vec<f32>,
+    steps: Vec<Step>,
+}
+
+/// The numbers of one step.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    /// The parts of picture and noise in the sample.
+    signal: f32,
+    noise: f32,
+    /// Weights of the clean sample and of the sample in the next.
+    clean: f32,
+    sample: f32,
+    /// The deviation of the noise that is added.
+    fresh: Option<f32>,
+}
+
+impl Ddpm {
+    /// A scheduler with no steps yet: [`Scheduler::set_timesteps`] comes next.
+    #[must_use]
+    pub fn new(config: DdpmConfig) -> Self {
+        Self {
+            alphas_cumprod: config.schedule.alphas_cumprod(),
+            config,
+            timesteps: Vec::new(),
+            steps: Vec::new(),
+        }
+    }
+
+    /// The step from timestep `t` to `next`, or to the end.
+    fn numbers(&self, t: usize, next: Option<usize>, steps: usize) -> Result<Step> {
+        let at = |t: usize| alpha_at(&self.alphas_cumprod, t, steps);
+        let alpha = at(t)?;
+        let alpha_next = next.map_or(Ok(1.0), at)?;
+        let (beta, beta_next) = (1.0 - alpha, 1.0 - alpha_next);
+        let alpha_step = alpha / alpha_next;
+        let beta_step = 1.0 - alpha_step;
+        let variance = (beta_next / beta * beta_step).max(1e-20);
+        let deviation = match self.config.variance_type {
+            Variance::FixedSmall => variance.sqrt(),
+            Variance::FixedSmallLog => (0.5 * variance.ln()).exp(),
+            Variance::FixedLarge => beta_step.sqrt(),
+        };
+        Ok(Step {
+            signal: alpha.sqrt(),
+            noise: beta.sqrt(),
+            clean: alpha_next.sqrt() * beta_step / beta,
+            sample: alpha_step.sqrt() * beta_next / beta,
+            fresh: (t > 0).then_some(deviation),
+        })
+    }
+}
+
+impl Scheduler for Ddpm {
+    fn set_timesteps(&mut self, request: &TimestepRequest<'_>) -> Result<()> {
+        let steps = steps_alone(request)?;
+        let schedule = &self.config.schedule;
+        check_steps(schedule, steps)?;
+        let timesteps = whole(
+            schedule,
+            spaced(schedule, steps, schedule.num_train_timesteps, 0),
+        );
+        self.steps = timesteps
+            .iter()
+            .enumerate()
+            .map(|(i, t)| self.numbers(*t, timesteps.get(i + 1).copied(), steps))
+            .collect::<Result<_>>()?;
+        refuse_noise_alone(schedule, self.steps.iter().map(|step| step.signal), steps)?;
+        self.timesteps = timesteps.iter().map(|t| *t as f32).collect();
+        Ok(())
+    }
+
+    fn timesteps(&self) -> &[f32] {
+        &self.timesteps
+    }
+
+    fn draws_noise(&self, step: usize) -> bool {
+        self.steps
+            .get(step)
+            .is_some_and(|step| step.fresh.is_some())
+    }
+
+    fn noise_is_f32(&self) -> bool {
+        false
+    }
+
+    fn step(
+        &self,
+        state: &mut StepState,
+        model_output: &[f32],
+        sample: &mut [f32],
+        noise: Option<&[f32]>,
+    ) -> Result<()> {
+        same_length("model_output", sample.len(), model_output.len())?;
+        let step = self.steps.get(state.step);
+        let step = *step.ok_or_else(|| no_step(state.step, self.steps.len()))?;
+        let predicted = self.config.schedule.prediction_type;
+        let clip = self.config.clip_sample;
+        for (sample, output) in sample.iter_mut().zip(model_output) {
+            let clean = predicted.clean(*sample, *output, step.signal, step.noise);
+            *sample = step.clean * clipped(clean, clip) + step.sample * *sample;
+        }
+        if let Some(deviation) = step.fresh {
+            let noise = noise.ok_or_else(|| {
+                Error::invalid("noise", "nothing", "given: DDPMScheduler adds noise")
+            })?;
+            same_length("noise", sample.len(), noise.len())?;
+            for (sample, noise) in sample.iter_mut().zip(noise) {
+                *sample += deviation * noise;
+            }
+        }
+        state.step += 1;
+        Ok(())
+    }
+}
+
+/// The part of the picture's variance that is left at timestep `t`.
+pub(super) fn alpha_at(alphas_cumprod: &[f32], t: usize, steps: usize) -> Result<f32> {
+    alphas_cumprod.get(t).copied().ok_or_else(|| {
+        let last = alphas_cumprod.len().saturating_sub(1);
+        too_many(
+            steps,
+            &format!("its steps_offset leads to timestep {t}, beyond the last, {last}"),
+        )
+    })
+}
+
+/// An error if the noise is asked for at a timestep where there is nothing else: the clean sample does not follow from it.
+pub(super) fn refuse_noise_alone(
+    schedule: &NoiseSchedule,
+    mut signals: impl Iterator<Item = f32>,
+    steps: usize,
+) -> Result<()> {
+    let epsilon = schedule.prediction_type == noise_schedule::PredictionType::Epsilon;
+    match epsilon && signals.any(|signal| signal <= 0.0) {
+        false => Ok(()),
+        true => Err(too_many(
+            steps,
+            "with rescale_betas_zero_snr a model that predicts noise can say nothing at the last timestep",
+        )),
+    }
+}

@@ -1,0 +1,305 @@
+//! DPM-Solver++ over several steps (Lu et al. 2022; diffusers `schedulers/scheduling_dpmsolver_multistep.py`,
+//! `DPMSolverMultistepScheduler`).
+
+use super::dpm_solver_config::{DpmSolverMultistepConfig, FinalSigma, SolverType};
+use super::noise_schedule::check_steps;
+use super::timesteps::{
+    all_sigmas, interpolate, spaced, steps_alone, timestep_of, too_many, whole,
+};
+use super::{Scheduler, SigmaSpacing, StepState, TimestepRequest, no_step, same_length, spacing};
+use crate::error::{Error, Result};
+
+/// Runs shorter than this end in steps of lower order.
+const SHORT: usize = 15;
+
+/// A step that extrapolates the clean sample from those of the steps before.
+///
+/// # Examples
+/// ```
+/// use xdit_models::schedulers::{
+///     DpmSolverMultistep, DpmSolverMultistepConfig, Scheduler, StepState, TimestepRequest,
+/// };
+/// let mut scheduler = DpmSolverMultistep::new(DpmSolverMultistepConfig::default());
+/// scheduler.set_timesteps(&TimestepRequest { num_inference_steps: Some(3), ..Default::default() })?;
+/// assert_eq!(scheduler.timesteps(), [999.0, 666.0, 333.0]);
+/// let (mut state, mut sample) = (StepState::default(), [0.5]);
+/// scheduler.step(&mut state, &[0.0], &mut sample, None)?;
+/// // What later steps need of this one: the clean sample.
+/// assert_eq!((state.step, state.history.len()), (1, 1));
+/// # Ok::<(), xdit_models::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct DpmSolverMultistep {
+    config: DpmSolverMultistepConfig,
+    alphas_cumprod: Vec<f32>,
+    timesteps: Vec<f32>,
+    sigmas: Vec<f32>,
+}
+
+/// A noise level, as it scales picture and noise of variance 1, and the logarithm of their ratio.
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    alpha: f32,
+    sigma: f32,
+    lambda: f32,
+}
+
+impl Level {
+    fn of(sigma: f32) -> Self {
+        let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
+        let sigma = sigma * alpha;
+        Self {
+            alpha,
+            sigma,
+            lambda: alpha.ln() - sigma.ln(),
+        }
+    }
+}
+
+impl DpmSolverMultistep {
+    /// A scheduler with no steps yet: [`Scheduler::set_timesteps`] comes next.
+    #[must_use]
+    pub fn new(config: DpmSolverMultistepConfig) -> Self {
+        let mut alphas_cumprod = config.schedule.alphas_cumprod();
+        if config.schedule.rescale_betas_zero_snr {
+            keep_some_signal(&mut alphas_cumprod);
+        }
+        Self {
+            config,
+            alphas_cumprod,
+            timesteps: Vec::new(),
+            sigmas: vec![0.0],
+        }
+    }
+
+    /// The timesteps in use: those whose signal is not too weak.
+    fn last_timestep(&self) -> usize {
+        let count = self.config.schedule.num_train_timesteps;
+        let Some(least) = self.config.lambda_min_clipped else {
+            return count;
+        };
+        let lambda = |alpha: &f32| alpha.sqrt().ln() - (1.0 - alpha).sqrt().ln();
+        let rising = self.alphas_cumprod.iter().rev().map(lambda);
+        let clipped = rising.take_while(|lambda| *lambda < least as f32).count();
+        count - clipped.min(count)
+    }
+
+    /// The order of a step, of which `before` others are remembered.
+    fn order(&self, step: usize, before: usize) -> usize {
+        let (config, count) = (&self.config, self.timesteps.len());
+        let short = config.lower_order_final && count < SHORT;
+        let zero = config.final_sigmas_type == FinalSigma::Zero;
+        let first = step + 1 == count && (config.euler_at_final || short || zero);
+        let second = step + 2 == count && short;
+        let most = match (first, second) {
+            (true, _) => 1,
+            (_, true) => 2,
+            _ => 3,
+        };
+        config.solver_order.min(most).min(before + 1)
+    }
+}
+
+/// Leaves some of the picture at the last timestep, so that the noise level there is finite: f16's least number.
+pub(super) fn keep_some_signal(alphas_cumprod: &mut [f32]) {
+    if let Some(last) = alphas_cumprod.last_mut() {
+        *last = 2.0_f32.powi(-24);
+    }
+}
+
+impl Scheduler for DpmSolverMultistep {
+    fn set_timesteps(&mut self, request: &TimestepRequest<'_>) -> Result<()> {
+        let steps = steps_alone(request)?;
+        let schedule = &self.config.schedule;
+        check_steps(schedule, steps)?;
+        let all = all_sigmas(&self.alphas_cumprod);
+        let logs: Vec<f32> = all.iter().map(|sigma| sigma.ln()).collect();
+        let ends = match all.as_slice() {
+            [min, .., max] | [min @ max] => (f64::from(*max), f64::from(*min)),
+            [] => return Err(too_many(steps, "its training schedule is empty")),
+        };
+        let timestep = |sigma: &f64| timestep_of(*sigma, &logs);
+        let (timesteps, mut sigmas): (Vec<f64>, Vec<f64>) = match self.config.spacing {
+            None => {
+                let timesteps = whole(schedule, spaced(schedule, steps, self.last_timestep(), 1));
+                let sigmas = timesteps.iter().map(|t| interpolate(*t as f64, &all));
+                (
+                    timesteps.iter().map(|t| *t as f64).collect(),
+                    sigmas.collect(),
+                )
+            }
+            Some(SigmaSpacing::Karras) => {
+                let sigmas = spacing::karras(ends, steps);
+                let timesteps = sigmas.iter().map(timestep);
+                let rounds = schedule.betas != super::Betas::SquaredCosine;
+                let timesteps = timesteps.map(|t| if rounds { t.round_ties_even() } else { t });
+                (timesteps.collect(), sigmas)
+            }
+            Some(SigmaSpacing::Exponential) => {
+                let sigmas = spacing::exponential(ends, steps);
+                (sigmas.iter().map(timestep).collect(), sigmas)
+            }
+            Some(SigmaSpacing::Beta) => {
+                let sigmas = spacing::beta(ends, steps);
+                (sigmas.iter().map(timestep).collect(), sigmas)
+            }
+        };
+        sigmas.push(match self.config.final_sigmas_type {
+            FinalSigma::SigmaMin => ends.1,
+            FinalSigma::Zero => 0.0,
+        });
+        let sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).collect();
+        if timesteps.len() != steps || !sigmas.windows(2).all(|two| two[0] > two[1]) {
+            let found = format!("{steps} do not have a falling noise level each");
+            return Err(too_many(steps, &found));
+        }
+        // diffusers cuts fractions off here.
+        self.timesteps = timesteps.into_iter().map(|t| t.trunc() as f32).collect();
+        self.sigmas = sigmas;
+        Ok(())
+    }
+
+    fn timesteps(&self) -> &[f32] {
+        &self.timesteps
+    }
+
+    fn sigmas(&self) -> &[f32] {
+        &self.sigmas
+    }
+
+    fn draws_noise(&self, _step: usize) -> bool {
+        self.config.stochastic
+    }
+
+    fn step(
+        &self,
+        state: &mut StepState,
+        model_output: &[f32],
+        sample: &mut [f32],
+        noise: Option<&[f32]>,
+    ) -> Result<()> {
+        same_length("model_output", sample.len(), model_output.len())?;
+        let step = state.step;
+        if step >= self.timesteps.len() {
+            return Err(no_step(step, self.timesteps.len()));
+        }
+        for before in &state.history {
+            same_length("sample", before.len(), sample.len())?;
+        }
+        let noise = match self.config.stochastic {
+            true => Some(noise.ok_or_else(|| {
+                Error::invalid("noise", "nothing", "given: sde-dpmsolver++ adds noise")
+            })?),
+            false => None,
+        };
+        same_length(
+            "noise",
+            sample.len(),
+            noise.map_or(sample.len(), <[f32]>::len),
+        )?;
+        let level = |step: usize| Level::of(self.sigmas[step]);
+        let (now, next) = (level(step), level(step + 1));
+        let predicted = self.config.schedule.prediction_type;
+        let clean = model_output
+            .iter()
+            .zip(sample.iter())
+            .map(|(output, sample)| predicted.clean(*sample, *output, now.alpha, now.sigma));
+        let clean: Vec<f32> = clean.collect();
+        let order = self.order(step, state.history.len());
+        let weights = Weights::new(&self.config, now, next, order);
+        let gaps = Gaps::new(now, next, (1..order).map(|back| level(step - back)));
+        let before = |back: usize| &state.history[state.history.len() - back];
+        for (i, (sample, clean)) in sample.iter_mut().zip(&clean).enumerate() {
+            let mut x = weights.sample * *sample + weights.clean * clean;
+            match order {
+                1 => {}
+                2 => x += weights.first * gaps.first(*clean, before(1)[i]),
+                _ => {
+                    let [first, second] = gaps.both(*clean, before(1)[i], before(2)[i]);
+                    x = x + weights.first * first + weights.second * second;
+                }
+            }
+            if let Some(noise) = noise {
+                x += weights.noise * noise[i];
+            }
+            *sample = x;
+        }
+        state.step += 1;
+        state.history.push(clean);
+        if state.history.len() >= self.config.solver_order {
+            state.history.remove(0);
+        }
+        Ok(())
+    }
+}
+
+/// What an update takes of each of its parts.
+#[derive(Clone, Copy, Debug)]
+struct Weights {
+    sample: f32,
+    clean: f32,
+    /// Of the clean sample's derivatives.
+    first: f32,
+    second: f32,
+    noise: f32,
+}
+
+impl Weights {
+    fn new(config: &DpmSolverMultistepConfig, now: Level, next: Level, order: usize) -> Self {
+        let h = next.lambda - now.lambda;
+        let shrink = next.sigma / now.sigma;
+        let span = if config.stochastic { 2.0 * h } else { h };
+        let left = (-span).exp();
+        let clean = next.alpha * (1.0 - left);
+        // diffusers' stochastic update of third order has this half with the other sign.
+        let half = if config.stochastic { -0.5 } else { 0.5 };
+        Self {
+            sample: match config.stochastic {
+                true => shrink * (-h).exp(),
+                false => shrink,
+            },
+            clean,
+            first: match (order, config.solver_type) {
+                (2, SolverType::Midpoint) => 0.5 * clean,
+                _ => next.alpha * ((left - 1.0) / span + 1.0),
+            },
+            second: next.alpha * ((1.0 - left - span) / (span * span) + half),
+            noise: next.sigma * (1.0 - left).sqrt(),
+        }
+    }
+}
+
+/// Steps before this one in units of it, as logarithms of signal to noise.
+#[derive(Clone, Copy, Debug)]
+struct Gaps {
+    last: f32,
+    before: f32,
+}
+
+impl Gaps {
+    /// `earlier` are the levels of the steps before, newest first.
+    fn new(now: Level, next: Level, mut earlier: impl Iterator<Item = Level>) -> Self {
+        let h = next.lambda - now.lambda;
+        let last = earlier.next().unwrap_or(now);
+        let before = earlier.next().unwrap_or(last);
+        Self {
+            last: (now.lambda - last.lambda) / h,
+            before: (last.lambda - before.lambda) / h,
+        }
+    }
+
+    /// The clean sample's first derivative of two estimates, newest first.
+    fn first(self, m0: f32, m1: f32) -> f32 {
+        1.0 / self.last * (m0 - m1)
+    }
+
+    /// Its first and second derivative of three.
+    fn both(self, m0: f32, m1: f32, m2: f32) -> [f32; 2] {
+        let (late, early) = (self.first(m0, m1), 1.0 / self.before * (m1 - m2));
+        let sum = self.last + self.before;
+        [
+            late + self.last / sum * (late - early),
+            1.0 / sum * (late - early),
+        ]
+    }
+}
