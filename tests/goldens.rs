@@ -119,7 +119,7 @@ impl Golden {
             .collect()
     }
 
-    /// Rows of token ids.
+    /// Rows of token ids, or of other whole numbers.
     pub fn ids(&self, name: &str) -> Vec<Vec<u32>> {
         let (shape, bytes) = self.raw(name, safetensors::Dtype::I64);
         let ids: Vec<u32> = bytes
@@ -128,7 +128,8 @@ impl Golden {
                 u32::try_from(i64::from_le_bytes(b.try_into().expect("8 bytes"))).expect("an id")
             })
             .collect();
-        ids.chunks(shape[1]).map(<[u32]>::to_vec).collect()
+        let row = shape.last().copied().unwrap_or(1);
+        ids.chunks(row).map(<[u32]>::to_vec).collect()
     }
 }
 

@@ -2,6 +2,8 @@
 //! models.
 
 mod encoders;
+mod names;
+mod transformer;
 
 use xdit_models::ModelSource;
 use xdit_tests::goldens as golden;

@@ -12,6 +12,7 @@ mod file_bytes;
 pub mod flux;
 #[cfg(feature = "hub")]
 pub mod hub;
+pub mod hunyuandit;
 mod image;
 pub mod info;
 pub mod layers;

@@ -55,6 +55,10 @@ pub(crate) trait DitShape: Debug {
     fn token_channels(&self) -> usize;
     /// How many attentions a block has over all tokens, and how many over the image's alone.
     fn attentions(&self, block: usize) -> [usize; 2];
+    /// How many of a text's tokens go through the blocks: none where the blocks only read it.
+    fn stream_text(&self, text_len: usize) -> usize {
+        text_len
+    }
     /// Bytes of a block's parameters.
     fn block_bytes(&self, block: usize, dtype: DType) -> u64;
     /// In a U-shaped model, which later block reads the output of this one again.

@@ -72,7 +72,8 @@ impl<D: Dit> Replica<'_, D> {
         let show = |tokens: &Tensor| transformer.shown(tokens, plan.latent_size);
         let watch = Watch::new(observer, team, &show)?;
         watch.begin(timesteps.len());
-        let layout = team.layout(plan.text_len, spread.patches);
+        let stream_text = transformer.shape().stream_text(plan.text_len);
+        let layout = team.layout(stream_text, spread.patches);
         let count = spread.patches.count();
         let parts = std::iter::once(Part::Whole).chain((0..count).map(Part::Patch));
         let blocks = spread.stages.blocks(team.stage());

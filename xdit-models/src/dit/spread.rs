@@ -115,11 +115,12 @@ impl Spread {
         }
         let [data, stage, ring, ulysses] = [Axis::Data, Axis::Pipe, Axis::Ring, Axis::Ulysses]
             .map(|axis| self.degrees.coord(rank, axis));
+        let text = shape.stream_text(plan.text_len);
         // After the all-to-all a rank has its heads of the rows of its Ulysses group.
         let rows = |of: fn(&Layout) -> usize| -> usize {
             (0..self.degrees.ulysses)
                 .map(|u| ring * self.degrees.ulysses + u)
-                .map(|rank| Layout::of_rank(self.degrees, rank, plan.text_len, self.patches))
+                .map(|rank| Layout::of_rank(self.degrees, rank, text, self.patches))
                 .map(|layout| of(&layout))
                 .sum()
         };
@@ -192,7 +193,7 @@ impl Spread {
         let mut traffic = StepTraffic::new(
             &self.schedule.parts(step),
             &self.patches,
-            plan.text_len,
+            shape.stream_text(plan.text_len),
             images * branches * shape.hidden_size() * self.dtype.size(),
             images * shape.token_channels() * DType::F32.size(),
         );

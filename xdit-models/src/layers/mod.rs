@@ -3,6 +3,7 @@
 
 mod attention;
 mod joint;
+pub(crate) mod latents;
 mod norm;
 mod packing;
 mod parameters;
@@ -14,7 +15,7 @@ pub(crate) use attention::{attend, attend_by};
 pub(crate) use joint::{EPS, Joint, byte_len, chunk};
 pub(crate) use norm::{GroupNorm, LayerNorm};
 pub(crate) use parameters::Parameters;
-pub(crate) use time_text::{TIME_CHANNELS, TimeTextEmbed};
+pub(crate) use time_text::{Mlp, TIME_CHANNELS, TimeTextEmbed, sinusoid};
 
 use xdit_kernels::activation::Activation;
 

@@ -38,6 +38,11 @@ impl LayerNorm {
             self.eps,
         )?)
     }
+
+    /// Bytes that it holds.
+    pub(crate) fn byte_len(&self) -> usize {
+        super::byte_len(&[], &[&self.weight, &self.bias])
+    }
 }
 
 /// GroupNorm over the channels of NHWC images; every one in an `AutoencoderKL` has this epsilon.

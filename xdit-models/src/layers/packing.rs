@@ -1,6 +1,7 @@
 //! Weights from a [`Scope`] into the form that kernels compute with.
 
 use std::fmt;
+use std::ops::Range;
 
 use xdit_kernels::linear::Linear;
 use xdit_kernels::{Conv2d, Conv2dOptions, DType, Device, Tensor, View};
@@ -107,6 +108,29 @@ impl<'a> Packing<'a> {
                 self.done(scope, "bias", bias);
             }
         }
+        Ok(linear)
+    }
+
+    /// Of the linear layer `weight` and `bias` of `scope` these rows of outputs alone, one after another.
+    pub(crate) fn linear_rows(
+        &mut self,
+        scope: &Scope<'_>,
+        [outputs, inputs]: [usize; 2],
+        rows: impl Iterator<Item = Range<usize>>,
+    ) -> Result<Linear> {
+        let weight = scope.tensor("weight", &[outputs, inputs])?;
+        let bias = scope.tensor("bias", &[outputs])?;
+        let inputs = if self.names_only { 1 } else { inputs };
+        let parts = rows
+            .map(|rows| {
+                let weight = weight.view().narrow(0, rows.start, rows.len())?;
+                let bias = bias.view().narrow(0, rows.start, rows.len())?;
+                Ok((weight.narrow(1, 0, inputs)?, Some(bias)))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let linear = Linear::pack_rows(&parts, self.dtype, self.device)?;
+        self.done(scope, "weight", &weight);
+        self.done(scope, "bias", &bias);
         Ok(linear)
     }
 

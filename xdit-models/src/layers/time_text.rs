@@ -28,25 +28,31 @@ pub(crate) struct TimeTextEmbed {
 
 /// Two linear layers with SiLU between them.
 #[derive(Debug)]
-struct Mlp {
+pub(crate) struct Mlp {
     linear_1: Linear,
     linear_2: Linear,
 }
 
 impl Mlp {
-    fn load(
+    /// Widths before, between and after the layers.
+    pub(crate) fn load(
         scope: &Scope<'_>,
-        inputs: usize,
-        outputs: usize,
+        [inputs, inner, outputs]: [usize; 3],
         packing: &mut Packing<'_>,
     ) -> Result<Self> {
         Ok(Self {
-            linear_1: packing.linear(&scope.child("linear_1"), [outputs, inputs], true)?,
-            linear_2: packing.linear(&scope.child("linear_2"), [outputs, outputs], true)?,
+            linear_1: packing.linear(&scope.child("linear_1"), [inner, inputs], true)?,
+            linear_2: packing.linear(&scope.child("linear_2"), [outputs, inner], true)?,
         })
     }
 
-    fn forward(&self, x_bc: &Tensor) -> Result<Tensor> {
+    /// Bytes that it holds.
+    pub(crate) fn byte_len(&self) -> usize {
+        self.linear_1.byte_len() + self.linear_2.byte_len()
+    }
+
+    /// `[.., inputs]` to `[.., outputs]`, in its dtype.
+    pub(crate) fn forward(&self, x_bc: &Tensor) -> Result<Tensor> {
         let inner = self
             .linear_1
             .forward_with(&[x_bc.view()], Epilogue::Activation(Activation::Silu))?;
@@ -64,21 +70,23 @@ impl TimeTextEmbed {
     ) -> Result<Self> {
         let timestep = Mlp::load(
             &scope.child("timestep_embedder"),
-            TIME_CHANNELS,
-            hidden,
+            [TIME_CHANNELS, hidden, hidden],
             packing,
         )?;
         let guidance = guidance
             .then(|| {
                 Mlp::load(
                     &scope.child("guidance_embedder"),
-                    TIME_CHANNELS,
-                    hidden,
+                    [TIME_CHANNELS, hidden, hidden],
                     packing,
                 )
             })
             .transpose()?;
-        let text = Mlp::load(&scope.child("text_embedder"), pooled, hidden, packing)?;
+        let text = Mlp::load(
+            &scope.child("text_embedder"),
+            [pooled, hidden, hidden],
+            packing,
+        )?;
         Ok(Self {
             timestep,
             guidance,
@@ -98,11 +106,7 @@ impl TimeTextEmbed {
             self.guidance.as_ref(),
             Some(&self.text),
         ];
-        let linears = mlps
-            .into_iter()
-            .flatten()
-            .flat_map(|mlp| [&mlp.linear_1, &mlp.linear_2]);
-        linears.map(Linear::byte_len).sum()
+        mlps.into_iter().flatten().map(Mlp::byte_len).sum()
     }
 
     pub(crate) fn has_guidance(&self) -> bool {
@@ -135,7 +139,7 @@ impl TimeTextEmbed {
 
 /// Cosines, then sines, of each value at 128 periods: `[values, 256]` (`get_timestep_embedding` with
 /// `flip_sin_to_cos`). Every step is rounded to f32 where torch rounds it: an angle near 1000 is worth it.
-fn sinusoid(values: &[f32]) -> Result<Tensor> {
+pub(crate) fn sinusoid(values: &[f32]) -> Result<Tensor> {
     let half = TIME_CHANNELS / 2;
     let mut out = Vec::with_capacity(values.len() * TIME_CHANNELS);
     for value in values {

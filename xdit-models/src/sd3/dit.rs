@@ -7,9 +7,10 @@ use xdit_kernels::{DType, Tensor};
 use xdit_pipefusion::Blocks;
 
 use super::passes::Modulation;
-use super::{Sd3Config, Sd3Positions, Sd3Text, Sd3Transformer, costs, latents};
+use super::{Sd3Config, Sd3Positions, Sd3Text, Sd3Transformer, costs};
 use crate::dit::{Dit, DitShape, Moment, Rows, Skips};
 use crate::error::Result;
+use crate::layers::latents;
 use crate::observer::Observer;
 
 impl DitShape for Sd3Config {

@@ -7,7 +7,6 @@ mod costs;
 mod dit;
 mod embeddings;
 mod encoders;
-mod latents;
 mod passes;
 mod pipeline;
 mod prompt;

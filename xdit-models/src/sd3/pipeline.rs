@@ -8,9 +8,9 @@ use xdit_kernels::DType;
 
 use super::configs::Configs;
 use super::encoders::{Tokenizers, encode};
-use super::latents;
 use crate::dit::{self, CLIP_LENGTH, Call, Guide, Plan, Planned, Rules, Spread, Store};
 use crate::error::{Error, Result};
+use crate::layers::latents;
 use crate::observer::Observer;
 use crate::parallel::Parallel;
 use crate::pipeline::{LoadOptions, Output};

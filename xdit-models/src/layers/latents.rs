@@ -1,5 +1,5 @@
 //! Latents as tokens: patches of p×p pixels, each with the channels of a pixel side by side, as the transformer's last
-//! layer gives them (diffusers `SD3Transformer2DModel.forward`, "unpatchify").
+//! layer gives them (diffusers `SD3Transformer2DModel.forward`, "unpatchify"; HunyuanDiT's are the same).
 //!
 //! Shapes: b images, c latent channels, h and w latent pixels, p pixels along a patch; a token holds (dy, dx, c), row-major.
 

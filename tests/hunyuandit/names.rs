@@ -1,0 +1,89 @@
+//! The real HunyuanDiT v1.1 and v1.2: every tensor that the loaders ask for, against diffusers' and transformers' own lists. The
+//! distilled models' configurations have the same shapes.
+
+use std::collections::BTreeSet;
+
+use xdit_models::hunyuandit::{HunyuanConfig, HunyuanTransformer};
+use xdit_models::text::{BertConfig, BertEncoder, T5Config, T5Encoder};
+use xdit_models::vae::{VaeConfig, VaeDecoder};
+use xdit_tests::goldens::{self, asked};
+
+use crate::{V1_1, V1_2};
+
+/// As on the hub (Tencent-Hunyuan/HunyuanDiT-v1.1-Diffusers and -v1.2-Diffusers), without fields that do not matter.
+const TRANSFORMER_1_1: &str = r#"{"_class_name": "HunyuanDiT2DModel", "activation_fn": "gelu-approximate",
+    "attention_head_dim": 88, "cross_attention_dim": 1024, "cross_attention_dim_t5": 2048, "hidden_size": 1408,
+    "in_channels": 4, "learn_sigma": true, "mlp_ratio": 4.3637, "norm_type": "layer_norm", "num_attention_heads": 16,
+    "num_layers": 40, "patch_size": 2, "pooled_projection_dim": 1024, "sample_size": 128, "text_len": 77,
+    "text_len_t5": 256}"#;
+const TRANSFORMER_1_2: &str = r#"{"_class_name": "HunyuanDiT2DModel", "activation_fn": "gelu-approximate",
+    "attention_head_dim": 88, "cross_attention_dim": 1024, "cross_attention_dim_t5": 2048, "hidden_size": 1408,
+    "in_channels": 4, "learn_sigma": true, "mlp_ratio": 4.3637, "norm_type": "layer_norm", "num_attention_heads": 16,
+    "num_layers": 40, "patch_size": 2, "pooled_projection_dim": 1024, "sample_size": 128, "text_len": 77,
+    "text_len_t5": 256, "use_style_cond_and_image_meta_size": false}"#;
+/// The other components are the same in both.
+const TEXT_ENCODER: &str = r#"{"architectures": ["BertModel"], "hidden_act": "gelu", "hidden_size": 1024,
+    "intermediate_size": 4096, "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "num_attention_heads": 16,
+    "num_hidden_layers": 24, "position_embedding_type": "absolute", "type_vocab_size": 2, "vocab_size": 47020}"#;
+const TEXT_ENCODER_2: &str = r#"{"architectures": ["MT5EncoderModel"], "d_ff": 5120, "d_kv": 64, "d_model": 2048,
+    "feed_forward_proj": "gated-gelu", "num_heads": 32, "num_layers": 24, "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128, "vocab_size": 250112}"#;
+const VAE: &str = r#"{"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+    "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
+    "latent_channels": 4, "layers_per_block": 2, "norm_num_groups": 32, "scaling_factor": 0.13025}"#;
+
+fn check(model: &str, transformer: &str, parameters: u64) {
+    let mut ours = asked("transformer", transformer, |config, scope, packing| {
+        HunyuanTransformer::load(&HunyuanConfig::read(config).unwrap(), scope, packing).unwrap();
+    });
+    let bert = asked("text_encoder", TEXT_ENCODER, |config, scope, packing| {
+        BertEncoder::load(&BertConfig::read(config).unwrap(), scope, packing).unwrap();
+    });
+    // Zeros have every prefix, so the optional `bert.` is found; the list of transformers 5 has none.
+    ours.extend(bert.iter().map(|line| line.replace(" bert.", " ")));
+    ours.extend(asked(
+        "text_encoder_2",
+        TEXT_ENCODER_2,
+        |config, scope, packing| {
+            T5Encoder::load(&T5Config::read(config).unwrap(), scope, packing).unwrap();
+        },
+    ));
+    ours.extend(asked("vae", VAE, |config, scope, packing| {
+        VaeDecoder::load(&VaeConfig::read(config).unwrap(), scope, packing).unwrap();
+    }));
+
+    let list = String::from_utf8(goldens::bytes(&format!("{model}-tensors.txt.gz"))).unwrap();
+    // Last hidden states are read, pooled ones are not.
+    let pooler = |line: &&str| line.starts_with("text_encoder pooler.");
+    let theirs: BTreeSet<String> = list
+        .lines()
+        .filter(|line| !pooler(line))
+        .map(ToString::to_string)
+        .collect();
+    let missing: Vec<_> = theirs.difference(&ours).collect();
+    let extra: Vec<_> = ours.difference(&theirs).collect();
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "{model}: not asked for: {missing:#?}\nnot there: {extra:#?}"
+    );
+    let numbers = |line: &String| -> u64 {
+        let (_, shape) = line.split_once('[').expect("a shape");
+        let dims = shape.trim_end_matches(']').split(", ");
+        dims.map(|dim| dim.parse::<u64>().expect("a dim")).product()
+    };
+    let learned = theirs
+        .iter()
+        .filter(|line| line.starts_with("transformer "));
+    assert_eq!(learned.map(numbers).sum::<u64>(), parameters, "{model}");
+}
+
+#[test]
+fn v1_1_is_asked_for_tensor_by_tensor() {
+    check(V1_1, TRANSFORMER_1_1, 1_516_534_048);
+}
+
+#[test]
+fn v1_2_is_asked_for_tensor_by_tensor() {
+    check(V1_2, TRANSFORMER_1_2, 1_499_952_032);
+}
