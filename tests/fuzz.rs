@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use xdit_models::flux::FluxConfig;
-use xdit_models::schedulers::{FlowMatchEuler, FlowMatchEulerConfig, Scheduler, TimestepRequest};
+use xdit_models::schedulers::{SchedulerConfig, TimestepRequest};
 use xdit_models::sd3::Sd3Config;
 use xdit_models::text::{BertConfig, ClipTextConfig, T5Config};
 use xdit_models::tokenizers::Tokenizer;
@@ -149,12 +149,18 @@ fn load(source: &ModelSource, path: &str) -> Result<()> {
     let loaded = match component {
         "" => ModelIndex::read(source).map(drop),
         "scheduler" => source.config(path).and_then(|file| {
-            let config = FlowMatchEulerConfig::read(&file)?;
-            FlowMatchEuler::new(config).set_timesteps(&TimestepRequest {
+            let steps = TimestepRequest {
                 num_inference_steps: Some(4),
                 mu: Some(0.8),
                 ..Default::default()
-            })
+            };
+            for class in SchedulerConfig::DIFFUSION {
+                // Another class may refuse what this one takes; it does not panic.
+                let other = SchedulerConfig::read_as(class, &file);
+                let _ = other.and_then(|config| config.scheduler().set_timesteps(&steps));
+            }
+            let config = SchedulerConfig::read(&file)?;
+            config.scheduler().set_timesteps(&steps)
         }),
         "tokenizer" => tokenize(source, component, "CLIPTokenizer")
             .or_else(|_| tokenize(source, component, "BertTokenizer")),

@@ -132,6 +132,12 @@ fn check_base(model: &Model, base: &Request, compute: &Compute) -> Result<(), Fa
         .skip_guidance_layers(base.skip_guidance_layers.clone());
     request.prompt_3 = any(&base.prompt_3);
     request.negative_prompt_3 = any(&base.negative_prompt_3);
+    request.scheduler = base.scheduler.clone();
+    request.guidance_rescale = base.guidance_rescale;
+    request.use_resolution_binning = base.use_resolution_binning;
+    request.original_size = base.original_size;
+    request.target_size = base.target_size;
+    request.crops_coords_top_left = base.crops_coords_top_left;
     // Lines may be smaller than the pictures that the model was made for.
     plan(model, &request, &each, Some(u64::MAX)).map(drop)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, builder::NonEmptyStringValueParser};
 
 /// What to draw.
 #[derive(Debug, Args)]
@@ -29,7 +29,8 @@ pub(crate) struct CallArgs {
     /// SD3 only: prompt of the third text encoder (T5); as --prompt-2 [default: --prompt].
     #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
     pub prompt_3: Vec<String>,
-    /// What not to draw; has an effect with guidance above 1: of Flux --true-cfg-scale, of SD3 --guidance-scale.
+    /// What not to draw; has an effect with guidance above 1: of Flux --true-cfg-scale, of the others
+    /// --guidance-scale.
     #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
     pub negative_prompt: Vec<String>,
     /// Negative prompt of the second text encoder [default: --negative-prompt].
@@ -48,13 +49,38 @@ pub(crate) struct CallArgs {
     /// In pixels; as --height.
     #[arg(long, value_name = "PIXELS")]
     pub width: Option<usize>,
-    /// Denoising steps [default: 28; schnell: 4; demo: 20].
+    /// Denoising steps [default: 28; schnell: 4; HunyuanDiT: 50; demo: 20].
     #[arg(long, value_name = "N")]
     pub num_inference_steps: Option<usize>,
-    /// Flux: distilled guidance, ignored without a guidance embedding (schnell, demo) [default: 3.5]. SD3: classifier-free
-    /// guidance; 1 or less is off and costs half the time [default: 7].
+    /// Flux: distilled guidance, ignored without a guidance embedding (schnell, demo) [default: 3.5]. SD3, HunyuanDiT:
+    /// classifier-free guidance; 1 or less is off and costs half the time [default: 7; HunyuanDiT: 5].
     #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
     pub guidance_scale: Option<f64>,
+    /// HunyuanDiT only: the sampler, by diffusers' name of its class: DDPMScheduler, DDIMScheduler,
+    /// DPMSolverMultistepScheduler or EulerDiscreteScheduler; made from the pipeline's scheduler_config.json as diffusers'
+    /// from_config does [default: the class that this file names].
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub scheduler: Option<String>,
+    /// HunyuanDiT only: how far the guided prediction's deviation is brought back to that of the conditional one, 0 to 1
+    /// [default: 0].
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    pub guidance_rescale: Option<f64>,
+    /// HunyuanDiT only: draw at the nearest size that the model was trained on, then scale and cut the picture to --height
+    /// and --width [default: on].
+    #[arg(long, overrides_with = "no_use_resolution_binning")]
+    pub use_resolution_binning: bool,
+    /// Draw at --height and --width as they are.
+    #[arg(long, overrides_with = "use_resolution_binning")]
+    pub no_use_resolution_binning: bool,
+    /// HunyuanDiT v1.1 only: the size that the model is told the picture had before it was scaled [default: 1024 1024].
+    #[arg(long, num_args = 2, value_names = ["H", "W"])]
+    pub original_size: Option<Vec<usize>>,
+    /// HunyuanDiT v1.1 only: the size that the model is told the picture has [default: --height --width].
+    #[arg(long, num_args = 2, value_names = ["H", "W"])]
+    pub target_size: Option<Vec<usize>>,
+    /// HunyuanDiT v1.1 only: where the model is told the picture was cut out of a larger one [default: 0 0].
+    #[arg(long, num_args = 2, value_names = ["Y", "X"])]
+    pub crops_coords_top_left: Option<Vec<usize>>,
     /// SD3 only: layers of both CLIPs that are left out, beside the last, before the embeddings are taken [default: 0].
     #[arg(long, value_name = "N")]
     pub clip_skip: Option<usize>,
@@ -81,6 +107,17 @@ pub(crate) struct CallArgs {
     #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "N", default_value = "42",
           value_parser = seed, allow_negative_numbers = true)]
     pub seed: Vec<i128>,
+}
+
+impl CallArgs {
+    /// Whether pictures are drawn at sizes that the model was trained on; none where neither flag is given.
+    pub(crate) fn resolution_binning(&self) -> Option<bool> {
+        match (self.use_resolution_binning, self.no_use_resolution_binning) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        }
+    }
 }
 
 /// A number that is neither infinite nor NaN.

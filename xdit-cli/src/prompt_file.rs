@@ -36,6 +36,12 @@ struct Fields {
     prompt_3: Option<Texts>,
     negative_prompt_3: Option<Texts>,
     clip_skip: Option<usize>,
+    scheduler: Option<String>,
+    guidance_rescale: Option<f64>,
+    use_resolution_binning: Option<bool>,
+    original_size: Option<[usize; 2]>,
+    target_size: Option<[usize; 2]>,
+    crops_coords_top_left: Option<[usize; 2]>,
     skip_guidance_layers: Option<Vec<usize>>,
     skip_layer_guidance_scale: Option<f64>,
     skip_layer_guidance_start: Option<f64>,
@@ -149,6 +155,16 @@ fn request(line: &[u8], base: &Request) -> Result<Request, String> {
         request.prompt_3 = texts(fields.prompt_3, request.prompt_3);
         request.negative_prompt_3 = texts(fields.negative_prompt_3, request.negative_prompt_3);
         request.clip_skip = fields.clip_skip.unwrap_or(request.clip_skip);
+        request.scheduler = fields.scheduler.or(request.scheduler);
+        request.guidance_rescale = fields.guidance_rescale.unwrap_or(request.guidance_rescale);
+        request.use_resolution_binning = fields
+            .use_resolution_binning
+            .or(request.use_resolution_binning);
+        request.original_size = fields.original_size.or(request.original_size);
+        request.target_size = fields.target_size.or(request.target_size);
+        request.crops_coords_top_left = fields
+            .crops_coords_top_left
+            .or(request.crops_coords_top_left);
         let blocks = fields
             .skip_guidance_layers
             .unwrap_or_else(|| request.skip_guidance_layers.clone());
@@ -223,7 +239,8 @@ mod tests {
     fn a_line_says_what_it_has_of_its_own() {
         let text = r#"{"prompt": "a", "prompt_3": "b", "negative_prompt_3": ["c"], "clip_skip": 1,
             "skip_guidance_layers": [2, 3], "skip_layer_guidance_scale": 3.5, "skip_layer_guidance_start": 0,
-            "skip_layer_guidance_stop": 0.5}"#;
+            "skip_layer_guidance_stop": 0.5, "scheduler": "DDIMScheduler", "use_resolution_binning": false,
+            "original_size": [3, 4]}"#;
         let base = base().skip_guidance_layers([7]).clip_skip(2);
         let line = request(text.replace('\n', " ").as_bytes(), &base).unwrap();
         let expected = Request::new(["a"])
@@ -233,7 +250,10 @@ mod tests {
             .negative_prompt_3(["c"])
             .clip_skip(1)
             .skip_guidance_layers([2, 3])
-            .skip_layer_guidance(3.5, 0., 0.5);
+            .skip_layer_guidance(3.5, 0., 0.5)
+            .scheduler("DDIMScheduler")
+            .use_resolution_binning(false)
+            .original_size([3, 4]);
         assert_eq!(format!("{line:?}"), format!("{expected:?}"));
         // What it does not say is the flags'.
         let line = request(b"{\"prompt\": \"a\"}", &base).unwrap();
@@ -258,6 +278,10 @@ mod tests {
             (
                 b"{\"prompt\": \"a\", \"skip_layer_guidance_stop\": 0.5}",
                 "without skip_guidance_layers",
+            ),
+            (
+                b"{\"prompt\": \"a\", \"target_size\": [3]}",
+                "invalid length 1",
             ),
             (
                 b"{\"prompt\": \"a\", \"skip_guidance_layers\": 3}",

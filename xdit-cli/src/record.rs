@@ -118,6 +118,19 @@ pub(crate) struct RequestRecord {
     pub negative_prompt_3: Vec<String>,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub clip_skip: usize,
+    /// diffusers' name of the sampler's class; of flow matching, which has one, it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<String>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub guidance_rescale: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub use_resolution_binning: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original_size: Option<[usize; 2]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_size: Option<[usize; 2]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crops_coords_top_left: Option<[usize; 2]>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skip_guidance_layers: Vec<usize>,
     /// This and the next two are there if blocks are left out.
@@ -176,9 +189,9 @@ impl RunRecord {
         let prompt_index = self.image / request.num_images_per_prompt.max(1);
         let prompt = pick(&request.prompt, prompt_index).map_or("", String::as_str);
         let mut text = format!("{prompt}\n");
-        // Stable Diffusion has no other guidance than this; Flux is told its own beside it.
+        // The others have no other guidance than this; Flux is told its own beside it.
         let (cfg_scale, told) = match self.model.class.as_str() {
-            "StableDiffusion3Pipeline" => (request.guidance_scale, None),
+            "StableDiffusion3Pipeline" | "HunyuanDiTPipeline" => (request.guidance_scale, None),
             _ => (request.true_cfg_scale, Some(request.guidance_scale)),
         };
         if cfg_scale > 1.
@@ -191,8 +204,9 @@ impl RunRecord {
             .copied()
             .unwrap_or_default();
         text += &format!(
-            "Steps: {}, Sampler: Euler, CFG scale: {cfg_scale}, ",
+            "Steps: {}, Sampler: {}, CFG scale: {cfg_scale}, ",
             request.num_inference_steps,
+            sampler(request.scheduler.as_deref()),
         );
         if let Some(guidance) = told {
             text += &format!("Guidance: {guidance}, ");
@@ -224,8 +238,19 @@ fn is_one(degree: &usize) -> bool {
     *degree == 1
 }
 
-fn is_zero(count: &usize) -> bool {
-    *count == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
+}
+
+/// What others call a sampler.
+fn sampler(scheduler: Option<&str>) -> &str {
+    match scheduler {
+        Some("DDPMScheduler") => "DDPM",
+        Some("DDIMScheduler") => "DDIM",
+        Some("DPMSolverMultistepScheduler") => "DPM++ 2M",
+        Some("EulerDiscreteScheduler") | None => "Euler",
+        Some(other) => other,
+    }
 }
 
 /// The item of one for all, or of one for each.
@@ -304,6 +329,11 @@ pub(crate) mod tests {
         parallel.pipefusion = Some(crate::pipefusion::tests::record());
         shared.parallel = Some(parallel);
         assert_eq!(RunRecord::parse(&shared.to_json()).unwrap(), shared);
+        assert!(!shared.to_json().contains("guidance_rescale"));
+        shared.request.guidance_rescale = 0.7;
+        shared.request.scheduler = Some("DDIMScheduler".into());
+        shared.request.target_size = Some([64, 32]);
+        assert_eq!(RunRecord::parse(&shared.to_json()).unwrap(), shared);
     }
 
     #[test]
@@ -338,5 +368,12 @@ pub(crate) mod tests {
         let text = record.parameters();
         let told = "\nNegative prompt: blurry\nSteps: 28, Sampler: Euler, CFG scale: 3.5, Seed: 3, Size: 1024x512, Clip skip: 2, ";
         assert!(text.contains(told), "{text}");
+        record.model.class = "HunyuanDiTPipeline".into();
+        record.request.scheduler = Some("DPMSolverMultistepScheduler".into());
+        let text = record.parameters();
+        assert!(
+            text.contains("Sampler: DPM++ 2M, CFG scale: 3.5, Seed: 3,"),
+            "{text}"
+        );
     }
 }

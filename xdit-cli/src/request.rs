@@ -1,5 +1,6 @@
 //! From flags to a request, from a request to its record, and back.
 
+use xdit_models::schedulers::SchedulerConfig;
 use xdit_models::{Defaults, Output, Request};
 
 use crate::call::CallArgs;
@@ -19,6 +20,14 @@ pub(crate) fn from_args(prompts: &[String], call: &CallArgs) -> Request {
     request.negative_prompt_3 = texts(&call.negative_prompt_3);
     request.true_cfg_scale = call.true_cfg_scale.unwrap_or(request.true_cfg_scale);
     request.clip_skip = call.clip_skip.unwrap_or(request.clip_skip);
+    request.scheduler = call.scheduler.clone();
+    request.guidance_rescale = call.guidance_rescale.unwrap_or(request.guidance_rescale);
+    request.use_resolution_binning = call.resolution_binning();
+    // The parser takes exactly two numbers.
+    let two = |list: &Option<Vec<usize>>| list.as_deref()?.try_into().ok();
+    request.original_size = two(&call.original_size);
+    request.target_size = two(&call.target_size);
+    request.crops_coords_top_left = two(&call.crops_coords_top_left);
     let [scale, start, stop] = [
         call.skip_layer_guidance_scale,
         call.skip_layer_guidance_start,
@@ -68,6 +77,12 @@ pub(crate) fn from_record(record: &RequestRecord) -> Request {
     request.prompt_3 = texts(&record.prompt_3);
     request.negative_prompt_3 = texts(&record.negative_prompt_3);
     request.clip_skip = record.clip_skip;
+    request.scheduler = record.scheduler.clone();
+    request.guidance_rescale = record.guidance_rescale;
+    request.use_resolution_binning = record.use_resolution_binning;
+    request.original_size = record.original_size;
+    request.target_size = record.target_size;
+    request.crops_coords_top_left = record.crops_coords_top_left;
     let [scale, start, stop] = [
         record.skip_layer_guidance_scale,
         record.skip_layer_guidance_start,
@@ -89,6 +104,17 @@ pub(crate) fn to_record(request: &Request, defaults: &Defaults, output: &Output)
         prompt_3: texts(&request.prompt_3),
         negative_prompt_3: texts(&request.negative_prompt_3),
         clip_skip: request.clip_skip,
+        scheduler: match (&request.scheduler, defaults.scheduler) {
+            (Some(name), _) => Some(name.clone()),
+            (None, own) => SchedulerConfig::DIFFUSION
+                .contains(&own)
+                .then(|| own.into()),
+        },
+        guidance_rescale: request.guidance_rescale,
+        use_resolution_binning: request.use_resolution_binning,
+        original_size: request.original_size,
+        target_size: request.target_size,
+        crops_coords_top_left: request.crops_coords_top_left,
         skip_guidance_layers: request.skip_guidance_layers.clone(),
         skip_layer_guidance_scale: skips(request.skip_layer_guidance_scale),
         skip_layer_guidance_start: skips(request.skip_layer_guidance_start),
@@ -217,7 +243,9 @@ mod tests {
         let flags = "--prompt a b --prompt-2 c d --negative-prompt e --negative-prompt-2 f --true-cfg-scale 2 --height 64 \
                      --prompt_3 g h --negative-prompt_3 i --clip-skip 1 --skip-guidance-layers 7,8 9 \
                      --skip-layer-guidance-scale 3 --skip_layer_guidance_start 0 --skip-layer-guidance-stop=0.5 --width 32 --num-inference-steps 3 --guidance-scale 1.5 --max-sequence-length 9 \
-                     --num-images-per-prompt 2 --seed 1 2 3 4";
+                     --num-images-per-prompt 2 --seed 1 2 3 4 --scheduler DDIMScheduler --guidance_rescale 0.7 \
+                     --use-resolution-binning --no-use_resolution_binning --original-size 5 6 --target_size 7 8 \
+                     --crops-coords-top-left 0 9";
         let request = request(&flags.split_whitespace().collect::<Vec<_>>()).unwrap();
         let record = RequestRecord {
             prompt: vec!["a".into(), "b".into()],
@@ -227,6 +255,12 @@ mod tests {
             prompt_3: vec!["g".into(), "h".into()],
             negative_prompt_3: vec!["i".into()],
             clip_skip: 1,
+            scheduler: Some("DDIMScheduler".into()),
+            guidance_rescale: 0.7,
+            use_resolution_binning: Some(false),
+            original_size: Some([5, 6]),
+            target_size: Some([7, 8]),
+            crops_coords_top_left: Some([0, 9]),
             skip_guidance_layers: vec![7, 8, 9],
             skip_layer_guidance_scale: Some(3.),
             skip_layer_guidance_start: Some(0.),

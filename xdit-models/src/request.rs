@@ -1,10 +1,9 @@
 //! What to draw: the arguments of a pipeline's call, in diffusers' words.
 
 mod branches;
+mod conditions;
 
 use xdit_kernels::Tensor;
-
-use crate::error::{Error, Result};
 
 pub(crate) use branches::{Branches, Branches3};
 
@@ -49,6 +48,21 @@ pub struct Request {
     pub negative_prompt_3: Option<Vec<String>>,
     /// Layers of CLIP that are left out before its embeddings are taken, beside the last. Stable Diffusion 3 only.
     pub clip_skip: usize,
+    /// The sampler, by diffusers' name of its class; that of the pipeline's file when `None`. HunyuanDiT only.
+    pub scheduler: Option<String>,
+    /// How far the guided prediction's deviation is brought back to that of the conditional one (Lin et al. 2023): 0 for
+    /// not at all. HunyuanDiT only.
+    pub guidance_rescale: f64,
+    /// Whether pictures are drawn at the nearest size that the model was trained on and then scaled and cut to theirs; as
+    /// the model has it by default when `None`. HunyuanDiT only.
+    pub use_resolution_binning: Option<bool>,
+    /// Height and width that the model is told the picture had before it was scaled; 1024 and 1024 when `None`. HunyuanDiT
+    /// v1.1 only, as the next two.
+    pub original_size: Option<[usize; 2]>,
+    /// Height and width that the model is told the picture has; its own when `None`.
+    pub target_size: Option<[usize; 2]>,
+    /// Row and column at which the model is told the picture was cut out of a larger one; 0 and 0 when `None`.
+    pub crops_coords_top_left: Option<[usize; 2]>,
     /// Blocks that skip-layer guidance leaves out; none for no such guidance. Stable Diffusion 3.5 only.
     pub skip_guidance_layers: Vec<usize>,
     /// How far skip-layer guidance pushes away from the prediction without those blocks.
@@ -96,6 +110,12 @@ impl Request {
             prompt_3: None,
             negative_prompt_3: None,
             clip_skip: 0,
+            scheduler: None,
+            guidance_rescale: 0.0,
+            use_resolution_binning: None,
+            original_size: None,
+            target_size: None,
+            crops_coords_top_left: None,
             skip_guidance_layers: Vec::new(),
             skip_layer_guidance_scale: 2.8,
             skip_layer_guidance_start: 0.01,
@@ -177,18 +197,6 @@ impl Request {
         self.skip_layer_guidance_start = start;
         self.skip_layer_guidance_stop = stop;
         self
-    }
-
-    /// An error if any of these arguments is given: the model has no use for it.
-    pub(crate) fn refuse(&self, given: &[(&'static str, bool)]) -> Result<()> {
-        match given.iter().find(|(_, given)| *given) {
-            Some((argument, _)) => Err(Error::invalid(
-                argument,
-                "given",
-                "left out: this model has no use for it",
-            )),
-            None => Ok(()),
-        }
     }
 
     /// Sets the weight of classifier-free guidance.
@@ -303,6 +311,8 @@ pub struct Defaults {
     pub guidance_scale: f64,
     /// Tokens of the second text encoder.
     pub max_sequence_length: usize,
+    /// diffusers' name of the sampler's class.
+    pub scheduler: &'static str,
 }
 
 fn texts<S: Into<String>>(list: impl IntoIterator<Item = S>) -> Vec<String> {

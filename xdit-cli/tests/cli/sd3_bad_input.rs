@@ -42,6 +42,16 @@ fn what_sd3_cannot_draw() {
         ("--max-sequence-length 513", "--max-sequence-length 513"),
         ("--prompt-3 a b", "--prompt-3: 2 values"),
         ("--negative-prompt-3 a b", "--negative-prompt-3: 2 values"),
+        (
+            "--scheduler DDIMScheduler",
+            "--scheduler DDIMScheduler: must be FlowMatchEulerDiscreteScheduler",
+        ),
+        ("--guidance-rescale 0.7", "--guidance-rescale given"),
+        (
+            "--no-use-resolution-binning",
+            "--use-resolution-binning given",
+        ),
+        ("--original-size 64", "--original-size"),
     ];
     for (flags, told) in cases {
         for command in ["plan", "generate --prompt circle"] {
@@ -63,6 +73,14 @@ fn what_flux_has_no_use_for() {
         ("--negative-prompt-3 square", "--negative-prompt-3 given"),
         ("--clip-skip 1", "--clip-skip given"),
         ("--skip_guidance_layers 1", "--skip-guidance-layers given"),
+        ("--guidance-rescale 0.7", "--guidance-rescale given"),
+        ("--use_resolution_binning", "--use-resolution-binning given"),
+        ("--original-size 64 64", "--original-size given"),
+        ("--target_size 64 64", "--target-size given"),
+        (
+            "--crops-coords-top-left 0 0",
+            "--crops-coords-top-left given",
+        ),
     ] {
         for command in [
             "plan",

@@ -136,6 +136,7 @@ impl Plan {
         for (argument, scale) in [
             ("guidance_scale", guidance_scale),
             ("true_cfg_scale", request.true_cfg_scale),
+            ("guidance_rescale", request.guidance_rescale),
         ] {
             if !(scale as f32).is_finite() {
                 return Err(Error::invalid(argument, scale, "a finite number"));

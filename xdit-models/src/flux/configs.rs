@@ -4,7 +4,7 @@ use super::FluxConfig;
 use crate::error::Result;
 use crate::model_index::ModelIndex;
 use crate::request::Defaults;
-use crate::schedulers::FlowMatchEulerConfig;
+use crate::schedulers::{FlowMatchEulerConfig, SchedulerConfig};
 use crate::source::{DEMO, ModelSource};
 use crate::text::{ClipTextConfig, T5Config};
 use crate::vae::VaeConfig;
@@ -30,7 +30,7 @@ impl Configs {
         index.expect("text_encoder_2", &["T5EncoderModel"])?;
         index.expect("transformer", &["FluxTransformer2DModel"])?;
         index.expect("vae", &["AutoencoderKL"])?;
-        index.expect("scheduler", &["FlowMatchEulerDiscreteScheduler"])?;
+        index.expect("scheduler", SchedulerConfig::FLOW_MATCHING)?;
         let clip = ClipTextConfig::read(&source.config("text_encoder/config.json")?)?;
         let t5 = T5Config::read(&source.config("text_encoder_2/config.json")?)?;
         let flux = FluxConfig::read(&source.config("transformer/config.json")?)?;
@@ -74,6 +74,7 @@ impl Configs {
             num_inference_steps,
             guidance_scale,
             max_sequence_length,
+            scheduler: SchedulerConfig::FLOW_MATCHING[0],
         }
     }
 }

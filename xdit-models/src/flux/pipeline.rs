@@ -155,6 +155,7 @@ fn planned(
     parallel: &Parallel,
     options: &LoadOptions,
 ) -> Result<(Plan, Spread)> {
+    request.refuse_conditions(SchedulerConfig::FLOW_MATCHING)?;
     request.refuse(&[
         ("prompt_3", request.prompt_3.is_some()),
         ("negative_prompt_3", request.negative_prompt_3.is_some()),

@@ -4,7 +4,7 @@ use super::Sd3Config;
 use crate::error::Result;
 use crate::model_index::ModelIndex;
 use crate::request::Defaults;
-use crate::schedulers::FlowMatchEulerConfig;
+use crate::schedulers::{FlowMatchEulerConfig, SchedulerConfig};
 use crate::source::ModelSource;
 use crate::text::{ClipTextConfig, T5Config};
 use crate::vae::VaeConfig;
@@ -31,7 +31,7 @@ impl Configs {
         }
         index.expect("transformer", &["SD3Transformer2DModel"])?;
         index.expect("vae", &["AutoencoderKL"])?;
-        index.expect("scheduler", &["FlowMatchEulerDiscreteScheduler"])?;
+        index.expect("scheduler", SchedulerConfig::FLOW_MATCHING)?;
         let t5 = match index.components.contains_key("text_encoder_3") {
             false => None,
             true => {
@@ -96,6 +96,7 @@ impl Configs {
             num_inference_steps: 28,
             guidance_scale: 7.0,
             max_sequence_length: 256,
+            scheduler: SchedulerConfig::FLOW_MATCHING[0],
         }
     }
 }

@@ -152,6 +152,7 @@ fn planned(
     parallel: &Parallel,
     options: &LoadOptions,
 ) -> Result<(Plan, Spread)> {
+    request.refuse_conditions(SchedulerConfig::FLOW_MATCHING)?;
     request.refuse(&[("true_cfg_scale", request.true_cfg_scale != 1.0)])?;
     let model = Planned {
         shape: &configs.sd3,

@@ -18,6 +18,7 @@ fn plan(request: &Request) -> Result<Plan> {
         num_inference_steps: 28,
         guidance_scale: 3.5,
         max_sequence_length: 512,
+        scheduler: "FlowMatchEulerDiscreteScheduler",
     };
     let guide = Guide {
         embedded: 3.5,
