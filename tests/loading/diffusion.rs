@@ -93,10 +93,10 @@ fn follow(run: &Value) -> Option<String> {
             continue;
         };
         let expected = numbers(&run["samples"][expected]);
-        // 1e-6 a step; stochastic ones hold noise that is 3e-6 from torch's.
+        // Twice what they differ by a step: units in the last place. Stochastic ones hold noise that is as far from torch's.
         let tolerance = match noise {
-            Some(_) => 5e-6,
-            None => 1e-6,
+            Some(_) => 1e-6,
+            None => 4e-7,
         };
         if let Some(wrong) = far(&sample, &expected, tolerance * (step + 1) as f32) {
             return Some(format!("sample{wrong} after step {step}"));
