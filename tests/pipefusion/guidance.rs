@@ -1,7 +1,9 @@
 //! Guidance's branches on two ranks: the image of one rank, and one exchange a step where the prediction is.
 
 use xdit_comm::{Axis, Degrees};
+use xdit_kernels::Tensor;
 use xdit_models::{Error, Output, Parallel, PipeFusion, Pipeline, Request};
+use xdit_tests::goldens::Recorder;
 
 use crate::engine::{HYBRID, apart, draw, golden, pipefusion, request};
 
@@ -80,6 +82,56 @@ fn guidance_multiplies_with_everything_else() {
                     expected,
                     "rank {rank} of {degrees}"
                 );
+            }
+        }
+    }
+}
+
+/// What is shown of steps: the predictions of every branch, wherever it was computed, and latents.
+#[test]
+fn every_branch_is_shown_whichever_rank_computes_it() {
+    // The third branch is there in step 1 alone.
+    let request = Request::new(["a red circle"])
+        .negative_prompt(["green"])
+        .guidance_scale(3.0)
+        .height(96)
+        .width(80)
+        .num_inference_steps(4)
+        .max_sequence_length(5)
+        .skip_guidance_layers([1])
+        .skip_layer_guidance(2.0, 0.1, 0.5);
+    let mut pipe = Some(golden("sd35-medium"));
+    let mut steps = |degrees: Degrees, patches: usize| {
+        let parallel = Parallel::threads(degrees).pipefusion(pipefusion(patches, 2));
+        let over = pipe.take().unwrap().parallel(parallel).unwrap();
+        let mut seen = Recorder::default();
+        pipe.insert(over).generate(&request, &mut seen).unwrap();
+        seen.tensors.retain(|name, _| name.starts_with("step."));
+        seen.tensors
+    };
+    for patches in [1, 3] {
+        let one = steps(Degrees::default(), patches);
+        let count = |part: &str| one.keys().filter(|name| name.contains(part)).count();
+        let branches = ["pred_cond", "pred_uncond", "pred_skip_layers"];
+        assert_eq!(branches.map(count), [4, 4, 1], "{:?}", one.keys());
+        for [pipe, ulysses] in [[1, 1], [2, 1], [1, 3], [3, 2]] {
+            let degrees = Degrees {
+                cfg: 2,
+                pipe,
+                ulysses,
+                ..Degrees::default()
+            };
+            let two = steps(degrees, patches);
+            assert!(one.keys().eq(two.keys()), "{degrees}: {:?}", two.keys());
+            for (name, shown) in &one {
+                assert_eq!(two[name].shape(), shown.shape(), "{degrees}: {name}");
+                let [got, want] = [&two[name], shown].map(Tensor::to_f32_vec);
+                // The other branch on another rank changes no operation.
+                if [pipe, ulysses] == [1, 1] {
+                    assert_eq!(got, want, "{name}");
+                }
+                let distance = apart(&got, &want);
+                assert!(distance <= HYBRID, "{degrees}: {name}: {distance:.2e}");
             }
         }
     }

@@ -1,10 +1,13 @@
 //! What a plan foretells is what is then measured.
 
+use serde_json::json;
 use xdit_comm::{Axis, Degrees};
 use xdit_kernels::DType;
+use xdit_models::sd3::{Sd3Config, Sd3Transformer};
 use xdit_models::{
     LoadOptions, ModelSource, Parallel, PipeFusion, Pipeline, Request, StageSplit, Traffic,
 };
+use xdit_tests::wide::widened;
 
 use crate::engine::{degrees, pipefusion, source};
 
@@ -89,6 +92,44 @@ fn branches_and_dual_attention_are_counted() {
         };
         let model = (source("sd35-medium"), Layers::Tiny);
         check_model(model, &request, DType::F32, degrees, pipefusion(3, 1));
+    }
+}
+
+/// Three heads of 64 channels: layers of 192 and more, as wide as the demo's.
+#[test]
+fn parameters_of_a_wider_sd3_are_as_planned() {
+    let folder = tempfile::tempdir().unwrap();
+    let wide =
+        json!({"num_attention_heads": 3, "attention_head_dim": 64, "caption_projection_dim": 192});
+    widened(
+        "sd35-medium",
+        folder.path(),
+        &wide,
+        |config, scope, packing| {
+            Sd3Transformer::load(&Sd3Config::read(config).unwrap(), scope, packing).unwrap();
+        },
+    );
+    let request = Request::new(["a red circle"])
+        .height(96)
+        .width(48)
+        .num_inference_steps(3)
+        .max_sequence_length(5);
+    for (dtype, cfg, pipe, ulysses, patches) in [
+        (DType::F32, 1, 1, 1, 1),
+        (DType::F32, 1, 5, 1, 3),
+        (DType::F32, 2, 2, 2, 2),
+        (DType::BF16, 1, 4, 1, 1),
+        (DType::BF16, 2, 3, 1, 3),
+    ] {
+        let degrees = Degrees {
+            cfg,
+            pipe,
+            ulysses,
+            ..Degrees::default()
+        };
+        let model = ModelSource::folder(folder.path()).unwrap();
+        let options = pipefusion(patches, 1);
+        check_model((model, Layers::Wide), &request, dtype, degrees, options);
     }
 }
 

@@ -107,8 +107,9 @@ impl Guidance {
         scales.check()?;
         check_predictions(self.branches(scales), predictions)?;
         let wide = |prediction: &Tensor| prediction.to_dtype(DType::F32);
-        let all = self.exchange(scales, predictions)?;
-        let all = all.iter().map(wide).collect::<Result<Vec<_>, _>>()?;
+        let predictions = self.exchange(scales, predictions)?;
+        let all = predictions.iter().map(wide);
+        let all = all.collect::<Result<Vec<_>, _>>()?;
         let conditional = all[0].clone();
         let mut guided = conditional.clone();
         if let Some(unconditional) = all.get(1) {
@@ -121,6 +122,7 @@ impl Guidance {
         }
         let rescale = if all.len() > 1 { scales.rescale } else { 0.0 };
         Ok(Guided {
+            predictions,
             conditional,
             guided,
             rescale,

@@ -34,6 +34,8 @@ use xdit_kernels::{DType, Tensor, TensorMut, elementwise};
 /// step for the patches that have been seen in it, and those of the step before for the rest.
 #[derive(Debug, Clone)]
 pub struct Guided {
+    /// Of all branches, as they were computed.
+    pub(crate) predictions: Vec<Tensor>,
     /// f32 `[b, ..]`, as is `guided`.
     pub(crate) conditional: Tensor,
     pub(crate) guided: Tensor,
@@ -42,6 +44,14 @@ pub struct Guided {
 }
 
 impl Guided {
+    /// The predictions of all branches of the step, in order, whichever rank computed them: for who watches a run.
+    ///
+    /// # Shapes
+    /// `[b, ..]` in the dtype of the model, as many as [`Scales::branches`](crate::Scales::branches).
+    pub fn predictions(&self) -> &[Tensor] {
+        &self.predictions
+    }
+
     /// Whether the rescale changes anything, so that sums must be taken and reduced. The same on every rank with the same
     /// scales.
     pub fn needs_rescale(&self) -> bool {
@@ -53,7 +63,10 @@ impl Guided {
     /// # Errors
     /// [`Error::Kernel`] if there is not so much.
     pub fn narrow(&self, dim: usize, start: usize, len: usize) -> Result<Self> {
+        let predictions = self.predictions.iter();
+        let predictions = predictions.map(|whole| whole.narrow(dim, start, len));
         Ok(Self {
+            predictions: predictions.collect::<std::result::Result<_, _>>()?,
             conditional: self.conditional.narrow(dim, start, len)?,
             guided: self.guided.narrow(dim, start, len)?,
             rescale: self.rescale,

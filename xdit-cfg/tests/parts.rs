@@ -185,6 +185,36 @@ fn sums_of_another_batch_are_refused() {
 }
 
 #[test]
+fn both_ranks_see_every_branch() {
+    let all = Shard { start: 0, len: 3 };
+    for scales in [
+        SCALES,
+        TWO_BRANCHES,
+        Scales {
+            guidance: 1.0,
+            ..SCALES
+        },
+    ] {
+        let want = predictions(scales.branches(), [2, 3, 2], all);
+        let want = want.iter().map(|x| x.to_dtype(DType::BF16).unwrap());
+        let want: Vec<Tensor> = want.collect();
+        let seen = threads::run(2, |cfg| {
+            let guidance = Guidance::new(Some(cfg))?;
+            let own = guidance.branches(&scales).iter();
+            let own = own.map(|branch| want[branch.index()].clone());
+            let guided = guidance.guide(&scales, &own.collect::<Vec<_>>())?;
+            let bytes = |x: &Tensor| (x.shape().to_vec(), x.dtype(), x.as_bytes().to_vec());
+            Ok(guided.predictions().iter().map(bytes).collect::<Vec<_>>())
+        });
+        let want = want
+            .iter()
+            .map(|x| (x.shape().to_vec(), x.dtype(), x.as_bytes().to_vec()));
+        let want: Vec<_> = want.collect();
+        assert_eq!(seen.unwrap(), [want.clone(), want]);
+    }
+}
+
+#[test]
 fn dtypes_of_empty_parts() {
     for dtype in [DType::F32, DType::BF16, DType::F16] {
         let none = prediction(Branch::Conditional, [2, 0, 3])

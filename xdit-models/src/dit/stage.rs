@@ -310,17 +310,19 @@ impl<D: Dit> Stage for DitStage<'_, D> {
             .guide
             .plan
             .scales(turn.step, self.scheduler.timesteps().len());
-        if scales.branches().len() > 1 {
-            for (pass, prediction) in active.iter().zip(&predictions) {
-                let name = match self.passes[*pass].branch {
+        let guided = self.guidance.guide(&scales, &predictions)?;
+        let branches = scales.branches();
+        if branches.len() > 1 {
+            // Those of another rank, too: they came with the exchange.
+            for (branch, prediction) in branches.iter().zip(guided.predictions()) {
+                let name = match branch {
                     Branch::Conditional => "noise_pred_cond",
                     Branch::Unconditional => "noise_pred_uncond",
-                    _ => "noise_pred_skip_layers",
+                    Branch::SkipLayers => "noise_pred_skip_layers",
                 };
                 self.watch.predicted(name, prediction.clone());
             }
         }
-        let guided = self.guidance.guide(&scales, &predictions)?;
         let combined = self.rescaled(turn.part, guided)?;
         self.watch.predicted("noise_pred", combined.clone());
         let mut start = 0;
