@@ -5,6 +5,9 @@ The torch side is what diffusers runs: `F.linear`, `scaled_dot_product_attention
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 
@@ -112,6 +115,46 @@ def demo(dtype, root):
         generator=torch.Generator("cpu").manual_seed(42),
         output_type="np",
     )
+
+
+PROMPT, NEGATIVE = "a red circle on a blue background", "green"
+
+
+def sd3_embeddings(pipe, call):
+    """The prompts of a call as the embeddings that they become."""
+    names = ["prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds"]
+    made = pipe.encode_prompt(
+        call["prompt"], None, None, negative_prompt=call["negative_prompt"], max_sequence_length=call["max_sequence_length"]
+    )
+    rest = {name: value for name, value in call.items() if name not in ("prompt", "negative_prompt")}
+    return {**rest, **dict(zip(names, made))}
+
+
+EMBEDDINGS = {"StableDiffusion3Pipeline": sd3_embeddings}
+"""How each family's prompts are encoded once, outside what is timed."""
+
+
+def pipeline(dtype, folder, call):
+    """Denoise and decode of a whole call: prompt embeddings are made once, outside. Returns values in [0, 1], [1, h, w, 3]."""
+    from diffusers import DiffusionPipeline
+
+    index = json.loads((Path(folder) / "model_index.json").read_text())
+    # A component that the index says is absent (SD3's T5) must be handed over as absent.
+    absent = {name: None for name, of in index.items() if of == [None, None]}
+    pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, **absent)
+    pipe.set_progress_bar_config(disable=True)
+    arguments = EMBEDDINGS[type(pipe).__name__](pipe, call)
+    return lambda: pipe(**arguments, generator=torch.Generator("cpu").manual_seed(42), output_type="np").images
+
+
+def pipelines(root):
+    """(label, folder, call) of the pipelines that are drawn whole: those of the goldens, of random weights."""
+    out = []
+    for name, side in (("sd3-medium", 128), ("sd35-medium", 192), ("sd35-large", 128)):
+        call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "height": side, "width": side, "num_inference_steps": 20}
+        call |= {"guidance_scale": 4.5, "max_sequence_length": 16}
+        out.append((f"{name}, tiny, {side}×{side}, 20 steps", str(root / name), call))
+    return out
 
 
 GEMMS = [(m, k, n) for m in (256, 1024) for k, n in ((256, 1024), (3072, 3072), (3072, 12288))]

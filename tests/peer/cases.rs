@@ -1,4 +1,4 @@
-use super::{Case, Failure, ranks};
+use super::{Case, Failure, pipelines, ranks};
 use serde_json::Value;
 use std::hint::black_box;
 use xdit_comm::Degrees;
@@ -34,6 +34,15 @@ fn random(shape: &[usize], dtype: DType) -> Result<Tensor, Failure> {
     Ok(Tensor::from_slice(&data, shape)?.to_dtype(dtype)?)
 }
 
+/// The dtype that a request names.
+pub(super) fn dtype(request: &Value) -> Result<DType, Failure> {
+    match request["dtype"].as_str() {
+        Some("f32") => Ok(DType::F32),
+        Some("bf16") => Ok(DType::BF16),
+        other => Err(format!("dtype {other:?}").into()),
+    }
+}
+
 /// The operation that a request names.
 pub(super) fn make(request: &Value) -> Result<Case, Failure> {
     let size = |key: &str| {
@@ -42,11 +51,7 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
             .map(|n| n as usize)
             .ok_or(format!("{key} is missing"))
     };
-    let dtype = match request["dtype"].as_str() {
-        Some("f32") => DType::F32,
-        Some("bf16") => DType::BF16,
-        other => return Err(format!("dtype {other:?}").into()),
-    };
+    let dtype = dtype(request)?;
     let device = Device::cpu();
     Ok(match request["op"].as_str() {
         Some("linear") => {
@@ -138,6 +143,7 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
             degrees(request),
         )?,
         Some("sd3_blocks") => sd3_blocks(size("image_tokens")?, size("text_tokens")?, dtype)?,
+        Some("pipeline") => pipelines::make(request)?,
         Some("demo") if request["side"].is_u64() => {
             ranks::demo(size("side")?, dtype, degrees(request).unwrap_or_default())?
         }

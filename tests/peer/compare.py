@@ -4,6 +4,7 @@
     python tests/peer/compare.py --suite linear attention      # or: all
     python tests/peer/compare.py --suite process               # whole processes, start to PNG
     python tests/peer/compare.py --suite ranks                 # several ranks beside one, without PyTorch
+    python tests/peer/compare.py --suite pipelines             # whole calls of the goldens' pipelines, and how alike they are
 
 A ratio above 1 means that the engine is faster. Both sides have the same number of threads. Between samples the driver
 sleeps, so that the other side's idle threads have stopped spinning.
@@ -141,6 +142,40 @@ def ranks(args):
                 print(f"| {label} | {dtype} | {plan} | {median * 1e3:.1f} | {median / medians[0]:.3f} |", flush=True)
 
 
+def psnr(a, b):
+    """dB between pictures whose values span [0, 1]."""
+    import numpy as np
+
+    error = np.mean((np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)) ** 2)
+    return float("inf") if error == 0 else -10 * np.log10(error)
+
+
+def pipelines(args):
+    """Whole calls against diffusers' in turns, in each dtype; then how near both are to diffusers in f32, and to each other."""
+    import torch
+
+    import cases
+
+    torch.set_num_threads(args.threads)
+    server = Server([str(ROOT / args.target / "release" / "peer"), str(args.threads)])
+    print("| pipeline | dtype | xdit ms | torch ms | torch/xdit | PSNR xdit–torch | xdit–torch f32 | torch–torch f32 |")
+    print("|---|---|---|---|---|---|---|---|")
+    for label, folder, call in cases.pipelines(ROOT / "tests/golden/pipelines"):
+        with torch.inference_mode():
+            exact = cases.pipeline(torch.float32, folder, call)()
+        for dtype in args.dtype:
+            request = {"op": "pipeline", "dtype": dtype, "folder": folder, "call": call}
+            theirs = cases.pipeline(cases.DTYPES[dtype], folder, call)
+            medians = compare([server], request, lambda made=theirs: made, args.rounds)
+            with torch.inference_mode():
+                picture = theirs()
+            values = server.call({**request, "op": "picture"})["values"]
+            ours = torch.tensor(values).reshape(1, 3, call["height"], call["width"]).permute(0, 2, 3, 1).numpy()
+            alike = [psnr(ours, picture), psnr(ours, exact), psnr(picture, exact)]
+            shown = [f"{m * 1e3:.1f}" for m in medians] + [f"{medians[1] / medians[0]:.2f}"] + [f"{a:.1f} dB" for a in alike]
+            print(f"| {label} | {dtype} | " + " | ".join(shown) + " |", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", nargs="+", default=["all"])
@@ -154,13 +189,11 @@ def main():
 
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
     print(f"{time.strftime('%Y-%m-%d')}, {cpu}, {os.cpu_count()} cores, {args.threads} threads a side")
-    names = ["linear", "attention", "rows", "conv", "blocks", "sd3", "demo", "process", "ranks"] if "all" in args.suite else args.suite
-    if "process" in names:
-        process(args)
-        names = [n for n in names if n != "process"]
-    if "ranks" in names:
-        ranks(args)
-        names = [n for n in names if n != "ranks"]
+    names = ["linear", "attention", "rows", "conv", "blocks", "sd3", "demo", "process", "ranks", "pipelines"] if "all" in args.suite else args.suite
+    for name, suite in (("process", process), ("ranks", ranks), ("pipelines", pipelines)):
+        if name in names:
+            suite(args)
+    names = [name for name in names if name not in ("process", "ranks", "pipelines")]
     if not names:
         return
 

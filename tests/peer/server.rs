@@ -4,10 +4,12 @@
 //! ```text
 //! {"op": "linear", "dtype": "f32", "m": 256, "k": 3072, "n": 3072}   →  {"id": 0}
 //! {"op": "run", "id": 0, "reps": 4}                                  →  {"ns": 12345678}
+//! {"op": "picture", "folder": "…", "dtype": "bf16", "call": {…}}     →  {"values": [0.25, …]}
 //! {"op": "drop"}                                                     →  {}
 //! ```
 
 mod cases;
+mod pipelines;
 mod ranks;
 
 use serde_json::{Value, json};
@@ -33,6 +35,7 @@ fn answer(request: &Value, cases: &mut Vec<Case>) -> Result<Value, Failure> {
             }
             Ok(json!({"ns": start.elapsed().as_nanos() as u64}))
         }
+        Some("picture") => Ok(json!({"values": pipelines::picture(request)?})),
         Some("drop") => {
             cases.clear();
             Ok(json!({}))
