@@ -1,12 +1,14 @@
-//! What PipeFusion's staleness costs on the demo model: `docs/fidelity.md` says how it is run.
+//! What PipeFusion's staleness costs a pipeline: `docs/fidelity.md` says how it is run.
 //!
-//! - `fidelity run FILE [SIDE STEPS STAGES]` draws the 64 prompts under every number of patches and warm-up steps, and appends
-//!   a line of numbers for each picture. What the file has already is not drawn again.
-//! - `fidelity report FILE` prints the tables, and writes the plot.
-//! - `fidelity picture FILE` draws a picture serially and with PipeFusion, and their difference.
+//! - `fidelity run FILE SUBJECT [SIDE STEPS STAGES]` draws the prompts of `demo`, or of a JSON file (`sd35-medium.json`), under
+//!   every number of patches and warm-up steps, and appends a line of numbers for each picture. What the file has already is
+//!   not drawn again.
+//! - `fidelity report FILE [PLOT]` prints the tables, and writes a plot.
+//! - `fidelity picture FILE` draws a picture of the demo serially and with PipeFusion, and their difference.
 
 mod report;
 mod run;
+mod subject;
 
 use std::process::ExitCode;
 
@@ -21,8 +23,8 @@ struct Line {
     psnr: f64,
     /// Of values in [0, 1] before rounding.
     max_abs: f64,
-    /// Whether it shows what its prompt says.
-    right: bool,
+    /// Whether it shows what its prompt says, where that can be known.
+    right: Option<bool>,
     /// The largest of any step that used stale keys and values.
     drift: f64,
 }
@@ -50,7 +52,11 @@ impl std::fmt::Display for Line {
             prompt,
         } = self.key;
         write!(f, "{side} {steps} {stages} {patches} {warmup} {prompt} ")?;
-        let right = u8::from(self.right);
+        let right = match self.right {
+            Some(true) => "1",
+            Some(false) => "0",
+            None => "-",
+        };
         write!(
             f,
             "{:.3} {:.6} {right} {:.5}",
@@ -90,7 +96,10 @@ impl std::str::FromStr for Line {
             },
             psnr: psnr.parse()?,
             max_abs: max_abs.parse()?,
-            right: right == "1",
+            right: match right {
+                "-" => None,
+                known => Some(known == "1"),
+            },
             drift: drift.parse()?,
         })
     }
@@ -108,16 +117,22 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments[..] {
-        ["run", file] => run::run(file, None),
-        ["run", file, side, steps, stages] => match (side.parse(), steps.parse(), stages.parse()) {
-            (Ok(side), Ok(steps), Ok(stages)) => run::run(file, Some([side, steps, stages])),
-            _ => Err("SIDE, STEPS and STAGES are numbers".into()),
-        },
-        ["report", file] => report::report(file),
-        ["picture", file] => run::picture(file),
-        _ => {
-            Err("usage: fidelity run FILE [SIDE STEPS STAGES] | report FILE | picture FILE".into())
+        ["run", file, subject] => run::run(file, subject, None),
+        ["run", file, subject, side, steps, stages] => {
+            match (side.parse(), steps.parse(), stages.parse()) {
+                (Ok(side), Ok(steps), Ok(stages)) => {
+                    run::run(file, subject, Some([side, steps, stages]))
+                }
+                _ => Err("SIDE, STEPS and STAGES are numbers".into()),
+            }
         }
+        ["report", file] => report::report(file, None),
+        ["report", file, plot] => report::report(file, Some(plot)),
+        ["picture", file] => run::picture(file),
+        _ => Err(
+            "usage: fidelity run FILE SUBJECT [SIDE STEPS STAGES] | report FILE [PLOT] | picture FILE"
+                .into(),
+        ),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,8 +1,9 @@
 //! Tables and plot of what was drawn.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::run::{PATCHES, SIDES, STAGES, STEPS, WARMUPS};
+use super::subject::{PATCHES, STAGES, WARMUPS};
 use super::{Failure, Key, Line, read};
 
 /// Of the pictures of one plan.
@@ -11,7 +12,8 @@ struct Row {
     psnr_median: f64,
     psnr_least: f64,
     max_abs: f64,
-    right: usize,
+    /// Of those of which it can be known.
+    right: Option<usize>,
     drift_median: f64,
 }
 
@@ -27,13 +29,23 @@ fn row(lines: &[&Line]) -> Row {
         psnr_median: psnr[psnr.len() / 2],
         psnr_least: psnr[0],
         max_abs: sorted(|line| line.max_abs)[lines.len() - 1],
-        right: lines.iter().filter(|line| line.right).count(),
+        right: lines.iter().map(|line| line.right.map(usize::from)).sum(),
         drift_median: drift[drift.len() / 2],
     }
 }
 
-pub(super) fn report(file: &str) -> Result<(), Failure> {
+/// The values that a field of the keys takes, in order.
+fn values(lines: &[Line], field: fn(&Key) -> usize) -> Vec<usize> {
+    let values: BTreeSet<usize> = lines.iter().map(|line| field(&line.key)).collect();
+    values.into_iter().collect()
+}
+
+pub(super) fn report(file: &str, plot: Option<&str>) -> Result<(), Failure> {
     let lines = read(file)?;
+    let panels = [
+        values(&lines, |key| key.side),
+        values(&lines, |key| key.steps),
+    ];
     let of =
         |side: usize, steps: usize, stages: usize, patches: usize, warmup: usize| -> Vec<&Line> {
             let fits = |key: &Key| {
@@ -43,8 +55,8 @@ pub(super) fn report(file: &str) -> Result<(), Failure> {
             lines.iter().filter(|line| fits(&line.key)).collect()
         };
     let mut text = String::new();
-    for side in SIDES {
-        for steps in STEPS {
+    for &side in &panels[0] {
+        for &steps in &panels[1] {
             let Some(stages) = STAGES
                 .into_iter()
                 .find(|n| !of(side, steps, *n, 1, 0).is_empty())
@@ -53,16 +65,21 @@ pub(super) fn report(file: &str) -> Result<(), Failure> {
             };
             let serial = row(&of(side, steps, stages, 1, 0));
             writeln!(text, "### {side}×{side}, {steps} steps\n")?;
+            let told = serial.right.is_some();
+            if let Some(right) = serial.right {
+                writeln!(
+                    text,
+                    "Serial: {right} of {} pictures right.\n",
+                    serial.pictures
+                )?;
+            }
+            let right = if told { " right |" } else { "" };
             writeln!(
                 text,
-                "Serial: {} of {} pictures right.\n",
-                serial.right, serial.pictures
+                "| N | M | W | PSNR median | least | max abs |{right} drift |"
             )?;
-            writeln!(
-                text,
-                "| N | M | W | PSNR median | least | max abs | right | drift |"
-            )?;
-            writeln!(text, "|---|---|---|---|---|---|---|---|")?;
+            let rule = if told { 8 } else { 7 };
+            writeln!(text, "{}|", "|---".repeat(rule))?;
             for stages in STAGES {
                 for patches in PATCHES {
                     for warmup in WARMUPS {
@@ -71,15 +88,14 @@ pub(super) fn report(file: &str) -> Result<(), Failure> {
                             continue;
                         }
                         let row = row(&lines);
+                        let right = match row.right {
+                            Some(right) => format!(" {right}/{} |", row.pictures),
+                            None => String::new(),
+                        };
                         writeln!(
                             text,
-                            "| {stages} | {patches} | {warmup} | {:.1} dB | {:.1} dB | {:.3} | {}/{} | {:.2} |",
-                            row.psnr_median,
-                            row.psnr_least,
-                            row.max_abs,
-                            row.right,
-                            row.pictures,
-                            row.drift_median,
+                            "| {stages} | {patches} | {warmup} | {:.1} dB | {:.1} dB | {:.3} |{right} {:.2} |",
+                            row.psnr_median, row.psnr_least, row.max_abs, row.drift_median,
                         )?;
                     }
                 }
@@ -89,16 +105,16 @@ pub(super) fn report(file: &str) -> Result<(), Failure> {
     }
     writeln!(text, "{}", stages_apart(&lines))?;
     print!("{text}");
-    let plot = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/fidelity/psnr.svg");
-    std::fs::write(
-        plot,
-        draw(&|side, steps, patches, warmup| {
+    if let Some(plot) = plot {
+        let median = |side, steps, patches, warmup| {
             let stages = STAGES
                 .into_iter()
                 .find(|n| !of(side, steps, *n, patches, warmup).is_empty())?;
             Some(row(&of(side, steps, stages, patches, warmup)).psnr_median)
-        }),
-    )?;
+        };
+        let prompts = values(&lines, |key| key.prompt).len();
+        std::fs::write(plot, draw(&panels, prompts, &median))?;
+    }
     Ok(())
 }
 
@@ -130,9 +146,13 @@ const MARGIN: [f64; 2] = [52.0, 40.0];
 const COLOURS: [&str; 3] = ["#1b6ca8", "#c8553d", "#588157"];
 
 /// A panel for each size and number of steps: PSNR over warm-up steps, a line for each number of patches.
-fn draw(median: &dyn Fn(usize, usize, usize, usize) -> Option<f64>) -> String {
-    let all = SIDES.iter().flat_map(|side| {
-        STEPS.iter().flat_map(move |steps| {
+fn draw(
+    [sides, steps]: &[Vec<usize>; 2],
+    prompts: usize,
+    median: &dyn Fn(usize, usize, usize, usize) -> Option<f64>,
+) -> String {
+    let all = sides.iter().flat_map(|side| {
+        steps.iter().flat_map(move |steps| {
             PATCHES
                 .iter()
                 .flat_map(move |patches| WARMUPS.iter().map(move |w| (*side, *steps, *patches, *w)))
@@ -142,15 +162,15 @@ fn draw(median: &dyn Fn(usize, usize, usize, usize) -> Option<f64>) -> String {
     let least = (values.iter().copied().fold(f64::INFINITY, f64::min) / 10.0).floor() * 10.0;
     let most = (values.iter().copied().fold(0.0, f64::max) / 10.0).ceil() * 10.0;
     let (width, height) = (
-        2.0 * (PANEL[0] + MARGIN[0]) + 20.0,
-        2.0 * (PANEL[1] + MARGIN[1]) + 50.0,
+        steps.len() as f64 * (PANEL[0] + MARGIN[0]) + 20.0,
+        sides.len() as f64 * (PANEL[1] + MARGIN[1]) + 50.0,
     );
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
          font-size=\"11\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
-    for (row, side) in SIDES.into_iter().enumerate() {
-        for (column, steps) in STEPS.into_iter().enumerate() {
+    for (row, &side) in sides.iter().enumerate() {
+        for (column, &steps) in steps.iter().enumerate() {
             let left = MARGIN[0] + column as f64 * (PANEL[0] + MARGIN[0]);
             let top = 24.0 + row as f64 * (PANEL[1] + MARGIN[1]);
             let x = |warmup: usize| left + PANEL[0] * warmup as f64 / 4.0;
@@ -216,7 +236,8 @@ fn draw(median: &dyn Fn(usize, usize, usize, usize) -> Option<f64>) -> String {
             x + 19.0
         );
     }
-    let caption = "Median PSNR in dB to the serial picture, over warm-up steps (64 prompts)";
+    let caption =
+        format!("Median PSNR in dB to the serial picture, over warm-up steps ({prompts} prompts)");
     let _ = writeln!(
         svg,
         "<text x=\"{}\" y=\"{}\">{caption}</text>\n</svg>",

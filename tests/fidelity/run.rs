@@ -4,31 +4,28 @@ use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write;
 
-use serde_json::Value;
 use xdit_comm::Degrees;
-use xdit_models::{
-    Image, LoadOptions, ModelSource, Output, Parallel, PipeFusion, Pipeline, Request,
-};
-use xdit_tests::facts::Prompts;
+use xdit_models::{Image, LoadOptions, Output, Parallel, PipeFusion, Pipeline};
 
+use super::subject::{PATCHES, STAGES, Subject, WARMUPS};
 use super::{Failure, Key, Line, read};
 
-pub(super) const SIDES: [usize; 2] = [256, 512];
-pub(super) const STEPS: [usize; 2] = [20, 50];
-pub(super) const STAGES: [usize; 2] = [2, 4];
-pub(super) const PATCHES: [usize; 3] = [2, 4, 8];
-pub(super) const WARMUPS: [usize; 4] = [0, 1, 2, 4];
-
 /// A pipeline that can be spread anew for each picture.
-struct Painter(Option<Pipeline>);
+struct Painter<'a> {
+    subject: &'a Subject,
+    pipe: Option<Pipeline>,
+}
 
-impl Painter {
-    fn new() -> Result<Self, Failure> {
-        let pipe = Pipeline::load(&ModelSource::demo(), &LoadOptions::default(), &mut ())?;
-        Ok(Self(Some(pipe)))
+impl<'a> Painter<'a> {
+    fn new(subject: &'a Subject) -> Result<Self, Failure> {
+        let pipe = Pipeline::load(&subject.source, &LoadOptions::default(), &mut ())?;
+        Ok(Self {
+            subject,
+            pipe: Some(pipe),
+        })
     }
 
-    fn draw(&mut self, fact: &Value, key: Key) -> Result<Output, Failure> {
+    fn draw(&mut self, key: Key) -> Result<Output, Failure> {
         let pipefusion = PipeFusion::default()
             .patches(key.patches)
             .warmup_steps(key.warmup);
@@ -38,19 +35,9 @@ impl Painter {
         };
         // Decoding on one rank, so that the denoising alone differs.
         let parallel = Parallel::threads(degrees).pipefusion(pipefusion).vae(false);
-        let pipe = self
-            .0
-            .take()
-            .ok_or("a draw failed before")?
-            .parallel(parallel)?;
-        let pipe = self.0.insert(pipe);
-        let prompt = fact["prompt"].as_str().ok_or("a prompt")?;
-        let request = Request::new([prompt])
-            .seed(fact["seed"].as_u64().ok_or("a seed")?)
-            .height(key.side)
-            .width(key.side)
-            .num_inference_steps(key.steps);
-        Ok(pipe.generate(&request, &mut ())?)
+        let pipe = self.pipe.take().ok_or("a draw failed before")?;
+        let pipe = self.pipe.insert(pipe.parallel(parallel)?);
+        Ok(pipe.generate(&self.subject.request(key)?, &mut ())?)
     }
 }
 
@@ -64,7 +51,7 @@ fn psnr(a: &Image, b: &Image) -> f64 {
     10.0 * (255.0f64.powi(2) / mean).log10()
 }
 
-fn compared(key: Key, output: &Output, serial: &Output, right: bool) -> Line {
+fn compared(key: Key, output: &Output, serial: &Output, right: Option<bool>) -> Line {
     let floats = |output: &Output| {
         output
             .float
@@ -91,13 +78,13 @@ fn compared(key: Key, output: &Output, serial: &Output, right: bool) -> Line {
     }
 }
 
-pub(super) fn run(file: &str, only: Option<[usize; 3]>) -> Result<(), Failure> {
-    let prompts = Prompts::read();
+pub(super) fn run(file: &str, subject: &str, only: Option<[usize; 3]>) -> Result<(), Failure> {
+    let subject = Subject::find(subject)?;
     let done: BTreeSet<Key> = read(file)?.into_iter().map(|line| line.key).collect();
     let mut out = OpenOptions::new().create(true).append(true).open(file)?;
-    let mut painter = Painter::new()?;
-    let all = SIDES.iter().flat_map(|side| {
-        let steps = STEPS.iter();
+    let mut painter = Painter::new(&subject)?;
+    let all = subject.sides.iter().flat_map(|side| {
+        let steps = subject.steps.iter();
         steps.flat_map(move |steps| STAGES.map(|stages| [*side, *steps, stages]))
     });
     let plans = match only {
@@ -105,7 +92,7 @@ pub(super) fn run(file: &str, only: Option<[usize; 3]>) -> Result<(), Failure> {
         None => all.collect(),
     };
     for [side, steps, stages] in plans {
-        for (prompt, fact) in prompts.facts.iter().enumerate() {
+        for prompt in 0..subject.prompts.len() {
             let serial = Key {
                 side,
                 steps,
@@ -125,9 +112,9 @@ pub(super) fn run(file: &str, only: Option<[usize; 3]>) -> Result<(), Failure> {
             if todo.is_empty() {
                 continue;
             }
-            let whole = painter.draw(fact, serial)?;
+            let whole = painter.draw(serial)?;
             if !done.contains(&serial) {
-                let right = prompts.shows(&whole.images[0], fact);
+                let right = subject.right(&whole.images[0], prompt);
                 writeln!(out, "{}", compared(serial, &whole, &whole, right))?;
             }
             let mut drawn: Vec<Line> = Vec::new();
@@ -143,15 +130,15 @@ pub(super) fn run(file: &str, only: Option<[usize; 3]>) -> Result<(), Failure> {
                 let line = match drawn.iter().find(same) {
                     Some(line) => Line { key, ..*line },
                     None => {
-                        let output = painter.draw(fact, key)?;
-                        let right = prompts.shows(&output.images[0], fact);
+                        let output = painter.draw(key)?;
+                        let right = subject.right(&output.images[0], prompt);
                         compared(key, &output, &whole, right)
                     }
                 };
                 writeln!(out, "{line}")?;
                 drawn.push(line);
             }
-            let (done, all) = (prompt + 1, prompts.facts.len());
+            let (done, all) = (prompt + 1, subject.prompts.len());
             eprint!("\r{side}², {steps} steps, {stages} stages: prompt {done} of {all} ");
         }
         eprintln!();
@@ -166,9 +153,8 @@ const AMPLIFIED: i32 = 8;
 
 /// Serial, PipeFusion, and eight times their difference around grey, side by side.
 pub(super) fn picture(file: &str) -> Result<(), Failure> {
-    let prompts = Prompts::read();
-    let fact = prompts.facts.get(SHOWN).ok_or("so many prompts")?;
-    let mut painter = Painter::new()?;
+    let subject = Subject::demo()?;
+    let mut painter = Painter::new(&subject)?;
     let serial = Key {
         side: 256,
         steps: 20,
@@ -177,13 +163,13 @@ pub(super) fn picture(file: &str) -> Result<(), Failure> {
         warmup: 0,
         prompt: SHOWN,
     };
-    let whole = painter.draw(fact, serial)?.images.swap_remove(0);
+    let whole = painter.draw(serial)?.images.swap_remove(0);
     let key = Key {
         patches: 8,
         warmup: 0,
         ..serial
     };
-    let patched = painter.draw(fact, key)?.images.swap_remove(0);
+    let patched = painter.draw(key)?.images.swap_remove(0);
     let difference: Vec<u8> = patched
         .rgb
         .iter()
@@ -208,7 +194,7 @@ pub(super) fn picture(file: &str) -> Result<(), Failure> {
     println!(
         "{}: {}, PSNR {:.1} dB",
         file,
-        fact["prompt"],
+        subject.prompts[SHOWN].0,
         psnr(&patched, &whole)
     );
     Ok(())
