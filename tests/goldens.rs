@@ -119,6 +119,12 @@ impl Golden {
             .collect()
     }
 
+    /// Whether a tensor holds whole numbers.
+    pub fn is_whole(&self, name: &str) -> bool {
+        let tensor = self.tensors().tensor(name).map(|tensor| tensor.dtype());
+        tensor.is_ok_and(|dtype| dtype == safetensors::Dtype::I64)
+    }
+
     /// Rows of token ids, or of other whole numbers.
     pub fn ids(&self, name: &str) -> Vec<Vec<u32>> {
         let (shape, bytes) = self.raw(name, safetensors::Dtype::I64);
@@ -240,6 +246,17 @@ pub fn request(meta: &serde_json::Value) -> Request {
     request.sigmas = call["sigmas"]
         .as_array()
         .map(|list| list.iter().map(|s| s.as_f64().expect("a number")).collect());
+    request.scheduler = meta["scheduler"].as_str().map(ToString::to_string);
+    request.guidance_rescale = number("guidance_rescale", 0.0);
+    request.use_resolution_binning = call["use_resolution_binning"].as_bool();
+    let pair = |field: &str| {
+        let list = call[field].as_array()?;
+        let numbers = list.iter().map(|n| n.as_u64().expect("pixels") as usize);
+        Some(numbers.collect::<Vec<_>>().try_into().expect("two numbers"))
+    };
+    request.original_size = pair("original_size");
+    request.target_size = pair("target_size");
+    request.crops_coords_top_left = pair("crops_coords_top_left");
     match &meta["seeds"] {
         Value::Array(list) => request.seeds(list.iter().map(|seed| seed.as_i64().expect("a seed"))),
         seed => request.seed(seed.as_i64().expect("a seed")),

@@ -3,6 +3,8 @@
 
 mod encoders;
 mod names;
+mod pipeline;
+mod sizes;
 mod transformer;
 
 use xdit_models::ModelSource;

@@ -6,10 +6,11 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::flux::FluxConfig;
+use crate::hunyuandit::HunyuanConfig;
 use crate::model_index::ModelIndex;
 use crate::sd3::Sd3Config;
 use crate::source::ModelSource;
-use crate::text::{ClipTextConfig, T5Config};
+use crate::text::{BertConfig, ClipTextConfig, T5Config};
 use crate::vae::VaeConfig;
 use crate::weights::Weights;
 
@@ -126,6 +127,22 @@ impl ComponentInfo {
                 ];
                 (c.num_attention_heads, c.attention_head_dim, &kinds.clone())
             }
+            "HunyuanDiT2DModel" => {
+                let c = HunyuanConfig::read(&config()?)?;
+                (
+                    c.num_attention_heads,
+                    c.attention_head_dim,
+                    &[("blocks", c.num_layers)],
+                )
+            }
+            "BertModel" => {
+                let c = BertConfig::read(&config()?)?;
+                (
+                    c.num_attention_heads,
+                    c.hidden_size / c.num_attention_heads,
+                    &[("layer", c.num_hidden_layers)],
+                )
+            }
             "CLIPTextModel" | "CLIPTextModelWithProjection" => {
                 let c = ClipTextConfig::read(&config()?)?;
                 (
@@ -134,7 +151,7 @@ impl ComponentInfo {
                     &[("layers", c.num_hidden_layers)],
                 )
             }
-            "T5EncoderModel" => {
+            "T5EncoderModel" | "MT5EncoderModel" => {
                 let c = T5Config::read(&config()?)?;
                 (c.num_heads, c.d_kv, &[("block", c.num_layers)])
             }

@@ -19,6 +19,8 @@ pub enum PipelineClass {
     Flux,
     /// Stable Diffusion 3 and 3.5, text to image.
     Sd3,
+    /// HunyuanDiT v1.1 and v1.2, text to image.
+    HunyuanDit,
 }
 
 impl PipelineClass {
@@ -26,6 +28,7 @@ impl PipelineClass {
     pub const ALL: &'static [(&'static str, Self)] = &[
         ("FluxPipeline", Self::Flux),
         ("StableDiffusion3Pipeline", Self::Sd3),
+        ("HunyuanDiTPipeline", Self::HunyuanDit),
     ];
 
     /// diffusers' name of the class.
@@ -34,6 +37,7 @@ impl PipelineClass {
         match self {
             Self::Flux => "FluxPipeline",
             Self::Sd3 => "StableDiffusion3Pipeline",
+            Self::HunyuanDit => "HunyuanDiTPipeline",
         }
     }
 }

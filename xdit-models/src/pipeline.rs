@@ -10,6 +10,7 @@ use xdit_pipefusion::Report;
 
 use crate::error::{Error, Result};
 use crate::flux::FluxPipeline;
+use crate::hunyuandit::HunyuanPipeline;
 use crate::image::Image;
 use crate::model_index::{ModelIndex, PipelineClass};
 use crate::observer::Observer;
@@ -102,6 +103,7 @@ pub struct Pipeline {
 enum Model {
     Flux(Box<FluxPipeline>),
     Sd3(Box<Sd3Pipeline>),
+    HunyuanDit(Box<HunyuanPipeline>),
 }
 
 impl Pipeline {
@@ -143,6 +145,10 @@ impl Pipeline {
                     let pipeline = Sd3Pipeline::load(source, options, one_stage, observer)?;
                     Model::Sd3(Box::new(pipeline))
                 }
+                PipelineClass::HunyuanDit => {
+                    let pipeline = HunyuanPipeline::load(source, options, one_stage, observer)?;
+                    Model::HunyuanDit(Box::new(pipeline))
+                }
             })
         });
         Ok(Self {
@@ -182,6 +188,7 @@ impl Pipeline {
         match ModelIndex::read(source)?.pipeline {
             PipelineClass::Flux => FluxPipeline::plan(source, options, request, parallel),
             PipelineClass::Sd3 => Sd3Pipeline::plan(source, options, request, parallel),
+            PipelineClass::HunyuanDit => HunyuanPipeline::plan(source, options, request, parallel),
         }
     }
 
@@ -216,6 +223,7 @@ impl Pipeline {
         match self.model {
             Model::Flux(_) => PipelineClass::Flux,
             Model::Sd3(_) => PipelineClass::Sd3,
+            Model::HunyuanDit(_) => PipelineClass::HunyuanDit,
         }
     }
 
@@ -225,6 +233,7 @@ impl Pipeline {
         match &self.model {
             Model::Flux(pipeline) => pipeline.defaults(),
             Model::Sd3(pipeline) => pipeline.defaults(),
+            Model::HunyuanDit(pipeline) => pipeline.defaults(),
         }
     }
 
@@ -255,6 +264,7 @@ impl Pipeline {
         let output = pool.install(|| match &self.model {
             Model::Flux(pipeline) => pipeline.generate(request, parallel, threads, observer),
             Model::Sd3(pipeline) => pipeline.generate(request, parallel, threads, observer),
+            Model::HunyuanDit(pipeline) => pipeline.generate(request, parallel, threads, observer),
         });
         output.map_err(named_memory)
     }

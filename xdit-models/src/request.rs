@@ -53,8 +53,8 @@ pub struct Request {
     /// How far the guided prediction's deviation is brought back to that of the conditional one (Lin et al. 2023): 0 for
     /// not at all. HunyuanDiT only.
     pub guidance_rescale: f64,
-    /// Whether pictures are drawn at the nearest size that the model was trained on and then scaled and cut to theirs; as
-    /// the model has it by default when `None`. HunyuanDiT only.
+    /// Whether pictures are drawn in the size nearest to theirs that the model was trained on, and stay in it; as the model has
+    /// it by default when `None`. HunyuanDiT only.
     pub use_resolution_binning: Option<bool>,
     /// Height and width that the model is told the picture had before it was scaled; 1024 and 1024 when `None`. HunyuanDiT
     /// v1.1 only, as the next two.

@@ -29,7 +29,7 @@ use crate::vae::VaeDecoder;
 pub(crate) use draw::{Call, draw};
 pub(crate) use plan::{Plan, Rules};
 pub(crate) use prepare::{Planned, at_first_level, generators, given_latents, noise, scheduler};
-pub(crate) use prompts::{CLIP_LENGTH, TOKENIZERS, repeat, tokenize};
+pub(crate) use prompts::{CLIP_LENGTH, TOKENIZERS, repeat, tokenize, tokenize_masked};
 pub(crate) use skips::Skips;
 pub(crate) use spread::Spread;
 pub(crate) use store::{Recipe, Store, one_range};

@@ -25,6 +25,8 @@ pub(crate) struct Rules {
     pub(crate) patch: usize,
     /// Whether sizes that are not whole tokens are cut to such, with a warning, or refused.
     pub(crate) cuts_sizes: bool,
+    /// Which of the heights and widths that the model was trained on a picture is drawn in, unless the request tells otherwise.
+    pub(crate) standard_size: Option<fn([usize; 2]) -> [usize; 2]>,
     /// The most tokens along a side, where a table of positions sets it.
     pub(crate) max_tokens: Option<usize>,
     /// Whether noise levels are evenly spaced before they are shifted, and not the scheduler's own.
@@ -99,8 +101,8 @@ impl Plan {
                 ));
             }
         }
-        let tokens = asked.map(|pixels| pixels / unit);
-        let [height, width] = tokens.map(|tokens| tokens * unit);
+        let mut tokens = asked.map(|pixels| pixels / unit);
+        let [mut height, mut width] = tokens.map(|tokens| tokens * unit);
         let mut warnings = Vec::new();
         for (i, argument) in ["height", "width"].into_iter().enumerate() {
             if !rules.cuts_sizes && asked[i] != [height, width][i] {
@@ -120,6 +122,21 @@ impl Plan {
                 "`height` and `width` have to be divisible by {unit} but are {} and {}: drawing {height} x {width}",
                 asked[0], asked[1]
             ));
+        }
+        let standard_size = rules
+            .standard_size
+            .filter(|_| request.use_resolution_binning.unwrap_or(true));
+        if let Some(standard_size) = standard_size {
+            tokens = standard_size([height, width]).map(|pixels| pixels / unit);
+            let standard = tokens.map(|tokens| tokens * unit);
+            if standard != [height, width] {
+                let [to_height, to_width] = standard;
+                warnings.push(format!(
+                    "drawing {to_height} x {to_width}, the size that the model was trained on nearest to {height} x {width} \
+                     (use_resolution_binning)"
+                ));
+                [height, width] = standard;
+            }
         }
         let sequence_length = request
             .max_sequence_length

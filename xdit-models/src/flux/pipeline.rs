@@ -24,6 +24,7 @@ pub(crate) const RULES: Rules = Rules {
     clip_tokens: 0,
     patch: 2,
     cuts_sizes: true,
+    standard_size: None,
     max_tokens: None,
     even_sigmas: true,
 };

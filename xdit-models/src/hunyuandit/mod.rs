@@ -2,12 +2,18 @@
 
 mod blocks;
 mod config;
+mod configs;
 mod costs;
 mod dit;
 mod embeddings;
+mod encoders;
 mod passes;
+mod pipeline;
+mod positions;
+mod sizes;
 mod transformer;
 
 pub use config::HunyuanConfig;
-pub use embeddings::HunyuanPositions;
+pub use pipeline::HunyuanPipeline;
+pub use positions::HunyuanPositions;
 pub use transformer::{HunyuanInput, HunyuanText, HunyuanTransformer};

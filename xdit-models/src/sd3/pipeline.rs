@@ -162,6 +162,7 @@ fn planned(
             clip_tokens: CLIP_LENGTH.min(configs.clip.max_position_embeddings),
             patch: configs.sd3.patch_size,
             cuts_sizes: false,
+            standard_size: None,
             max_tokens: Some(configs.sd3.pos_embed_max_size),
             even_sigmas: false,
         },
