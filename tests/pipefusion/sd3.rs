@@ -9,7 +9,7 @@ use xdit_models::weights::Scope;
 use xdit_models::{Output, OutputType, Parallel, PipeFusion, Pipeline, Request};
 
 use crate::engine::{HYBRID, apart, draw, golden, pipefusion, source};
-use crate::simulation::{Seen, Simulation, Whole};
+use crate::simulation::{Flow, Seen, Simulation, Whole};
 
 /// 9 × 5 image tokens, 77 + 6 of text; both branches of guidance.
 fn request() -> Request {
@@ -101,9 +101,10 @@ fn simulation(pipeline: &str) -> Simulation<Sd3> {
     Simulation {
         noise: tokens(seen.get("latents").expect("shown")),
         timesteps: values("timesteps"),
-        sigmas: values("sigmas"),
+        update: Box::new(Flow(values("sigmas"))),
         sizes: SIZES,
         guidance: 3.0,
+        rescale: 0.0,
         model: Sd3 {
             positions: Sd3Positions::new(&config, text_len, rows, columns).unwrap(),
             texts,

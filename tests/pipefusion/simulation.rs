@@ -6,6 +6,7 @@
 //! are right, and the others are thrown away.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 
 use xdit_kernels::attention::{Attention, AttnInput, AttnOut};
@@ -131,11 +132,34 @@ pub(crate) struct Simulation<M> {
     /// Tokens `[tokens, channels]`.
     pub(crate) noise: Vec<f32>,
     pub(crate) timesteps: Vec<f32>,
-    pub(crate) sigmas: Vec<f32>,
+    pub(crate) update: Box<dyn Update>,
     /// Rows, columns, text tokens.
     pub(crate) sizes: [usize; 3],
     /// Of the two predictions; 1 for one.
     pub(crate) guidance: f32,
+    /// How much of the guided prediction's deviation over the image is brought to that of the first.
+    pub(crate) rescale: f64,
+}
+
+/// The step of a sampler, for some values of the latents. What it needs of earlier steps it keeps for each value.
+pub(crate) trait Update {
+    /// Before the first step of a run.
+    fn begin(&self);
+
+    fn step(&self, step: usize, values: Range<usize>, prediction: &[f32], latents: &mut [f32]);
+}
+
+/// Euler's method along a flow, between these noise levels.
+pub(crate) struct Flow(pub(crate) Vec<f32>);
+
+impl Update for Flow {
+    fn begin(&self) {}
+
+    fn step(&self, step: usize, values: Range<usize>, prediction: &[f32], latents: &mut [f32]) {
+        for i in values {
+            latents[i] += (self.0[step + 1] - self.0[step]) * prediction[i];
+        }
+    }
 }
 
 /// Keeps some of what a serial run shows.
@@ -191,9 +215,10 @@ impl Simulation<Flux> {
         Self {
             noise: values("latents"),
             timesteps: values("timesteps"),
-            sigmas: values("sigmas"),
+            update: Box::new(Flow(values("sigmas"))),
             sizes,
             guidance,
+            rescale: 0.0,
             model: Flux {
                 rotary: rotary.unwrap(),
                 texts,
@@ -230,7 +255,10 @@ impl<M: Whole> Simulation<M> {
         let mut layers: Vec<Vec<Box<dyn Attention>>> = (0..branches)
             .map(|_| self.model.attentions().into_iter().map(layer).collect())
             .collect();
+        self.update.begin();
         let mut latents = self.noise.clone();
+        // The first and the guided prediction, as each was when its token was last computed.
+        let mut newest = vec![[0.0f32; 2]; latents.len()];
         let channels = latents.len() / (rows * columns);
         for (step, timestep) in self.timesteps.iter().enumerate() {
             // Runs of image tokens that are computed one after the other.
@@ -257,17 +285,36 @@ impl<M: Whole> Simulation<M> {
                         self.model.predict(branch == 1, &image, *timestep, layers)
                     })
                     .collect();
-                for i in run.start * channels..run.end * channels {
-                    let velocity = match &predictions[..] {
+                let values = run.start * channels..run.end * channels;
+                for i in values.clone() {
+                    let guided = match &predictions[..] {
                         [cond, uncond] => uncond[i] + self.guidance * (cond[i] - uncond[i]),
                         one => one[0][i],
                     };
-                    latents[i] += (self.sigmas[step + 1] - self.sigmas[step]) * velocity;
+                    newest[i] = [predictions[0][i], guided];
                 }
+                let ratio = deviation(newest.iter().map(|pair| pair[0]))
+                    / deviation(newest.iter().map(|pair| pair[1]));
+                let factor = self.rescale * ratio + (1.0 - self.rescale);
+                let prediction: Vec<f32> = newest
+                    .iter()
+                    .map(|pair| match self.rescale > 0.0 {
+                        true => (f64::from(pair[1]) * factor) as f32,
+                        false => pair[1],
+                    })
+                    .collect();
+                self.update.step(step, values, &prediction, &mut latents);
             }
         }
         latents
     }
+}
+
+fn deviation(values: impl ExactSizeIterator<Item = f32> + Clone) -> f64 {
+    let count = values.len() as f64;
+    let mean = values.clone().map(f64::from).sum::<f64>() / count;
+    let squares = values.map(|x| (f64::from(x) - mean).powi(2));
+    (squares.sum::<f64>() / (count - 1.0)).sqrt()
 }
 
 /// f32 against f64 in attention, through five blocks and four steps of a model with random weights.
