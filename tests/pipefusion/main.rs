@@ -5,6 +5,7 @@ mod delays;
 mod engine;
 mod exact;
 mod guidance;
+mod hunyuandit;
 mod hybrids;
 mod loading;
 mod memory;
