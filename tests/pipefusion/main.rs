@@ -11,3 +11,4 @@ mod loading;
 mod memory;
 mod sd3;
 mod simulation;
+mod strategies;
