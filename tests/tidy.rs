@@ -313,6 +313,37 @@ fn readme_is_one_screen() {
 }
 
 #[test]
+fn readme_names_the_tests_of_every_strategy() {
+    let tests = read(&root().join("tests/pipefusion/strategies.rs"));
+    let readme = read(&root().join("README.md"));
+    let mut lines = readme
+        .lines()
+        .skip_while(|line| !line.contains("`ulysses`"));
+    let names = |line: &str| -> Vec<String> {
+        let quoted = line.split('`').skip(1).step_by(2);
+        quoted.map(str::to_owned).collect()
+    };
+    let strategies = names(lines.next().expect("the table of strategies"));
+    for strategy in &strategies {
+        assert!(tests.contains(&format!("fn {strategy}()")), "{strategy}");
+    }
+    assert_eq!(tests.matches("#[test]").count(), strategies.len());
+    let families: Vec<&str> = lines
+        .skip(1)
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    assert_eq!(families.len(), tests.matches("\nevery_strategy!(").count());
+    for line in families {
+        let family = names(line).remove(0);
+        assert!(
+            tests.contains(&format!("every_strategy!(\n    {family},")),
+            "{family}"
+        );
+        assert_eq!(line.matches('✓').count(), strategies.len(), "{line}");
+    }
+}
+
+#[test]
 fn goldens_stay_small() {
     let mut files = Vec::new();
     walk(&root().join("tests/golden"), &mut files);

@@ -4,6 +4,7 @@
 mod delays;
 mod engine;
 mod exact;
+mod flux;
 mod guidance;
 mod hunyuandit;
 mod hybrids;
