@@ -65,8 +65,7 @@ pub(crate) struct CallArgs {
     /// [default: 0].
     #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
     pub guidance_rescale: Option<f64>,
-    /// HunyuanDiT only: draw at the nearest size that the model was trained on, then scale and cut the picture to --height
-    /// and --width [default: on].
+    /// HunyuanDiT only: draw in the size nearest to --height and --width that the model was trained on [default: on].
     #[arg(long, overrides_with = "no_use_resolution_binning")]
     pub use_resolution_binning: bool,
     /// Draw at --height and --width as they are.

@@ -8,17 +8,16 @@ use xdit_comm::Stats;
 use xdit_kernels::{DType, Device, Tensor};
 use xdit_pipefusion::Report;
 
+use crate::dit::pipeline::{AnyPipeline, load, plan};
 use crate::error::{Error, Result};
-use crate::flux::FluxPipeline;
-use crate::hunyuandit::HunyuanPipeline;
 use crate::image::Image;
 use crate::model_index::{ModelIndex, PipelineClass};
 use crate::observer::Observer;
 use crate::parallel::{Parallel, RankBackend};
 use crate::request::{Defaults, Request};
 use crate::run_plan::{RankMemory, RunPlan};
-use crate::sd3::Sd3Pipeline;
 use crate::source::ModelSource;
+use crate::{flux, hunyuandit, sd3};
 
 /// How a pipeline is loaded.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,17 +92,10 @@ pub struct Output {
 /// ```
 #[derive(Debug)]
 pub struct Pipeline {
-    model: Model,
+    class: PipelineClass,
+    model: Box<dyn AnyPipeline>,
     pool: rayon::ThreadPool,
     parallel: Parallel,
-}
-
-/// The pipelines that can be run.
-#[derive(Debug)]
-enum Model {
-    Flux(Box<FluxPipeline>),
-    Sd3(Box<Sd3Pipeline>),
-    HunyuanDit(Box<HunyuanPipeline>),
 }
 
 impl Pipeline {
@@ -134,25 +126,20 @@ impl Pipeline {
     ) -> Result<Self> {
         parallel.check()?;
         let pool = pool(options.threads, "xdit")?;
-        let model = pool.install(|| {
-            let one_stage = parallel.degrees.pipe > 1 && parallel.stage_here().is_some();
-            Ok(match ModelIndex::read(source)?.pipeline {
-                PipelineClass::Flux => {
-                    let pipeline = FluxPipeline::load(source, options, one_stage, observer)?;
-                    Model::Flux(Box::new(pipeline))
-                }
-                PipelineClass::Sd3 => {
-                    let pipeline = Sd3Pipeline::load(source, options, one_stage, observer)?;
-                    Model::Sd3(Box::new(pipeline))
-                }
-                PipelineClass::HunyuanDit => {
-                    let pipeline = HunyuanPipeline::load(source, options, one_stage, observer)?;
-                    Model::HunyuanDit(Box::new(pipeline))
-                }
-            })
+        let one_stage = parallel.degrees.pipe > 1 && parallel.stage_here().is_some();
+        let loaded = pool.install(|| {
+            let class = ModelIndex::read(source)?.pipeline;
+            let load = match class {
+                PipelineClass::Flux => load::<flux::Configs>,
+                PipelineClass::Sd3 => load::<sd3::Configs>,
+                PipelineClass::HunyuanDit => load::<hunyuandit::Configs>,
+            };
+            Ok((class, load(source, options, one_stage, observer)?))
         });
+        let (class, model) = loaded.map_err(named_memory)?;
         Ok(Self {
-            model: model.map_err(named_memory)?,
+            class,
+            model,
             pool,
             parallel,
         })
@@ -185,11 +172,12 @@ impl Pipeline {
         parallel: &Parallel,
     ) -> Result<RunPlan> {
         parallel.check()?;
-        match ModelIndex::read(source)?.pipeline {
-            PipelineClass::Flux => FluxPipeline::plan(source, options, request, parallel),
-            PipelineClass::Sd3 => Sd3Pipeline::plan(source, options, request, parallel),
-            PipelineClass::HunyuanDit => HunyuanPipeline::plan(source, options, request, parallel),
-        }
+        let plan = match ModelIndex::read(source)?.pipeline {
+            PipelineClass::Flux => plan::<flux::Configs>,
+            PipelineClass::Sd3 => plan::<sd3::Configs>,
+            PipelineClass::HunyuanDit => plan::<hunyuandit::Configs>,
+        };
+        plan(source, options, request, parallel)
     }
 
     /// The same pipeline, spread over ranks.
@@ -220,21 +208,13 @@ impl Pipeline {
     /// The class of the pipeline.
     #[must_use]
     pub fn class(&self) -> PipelineClass {
-        match self.model {
-            Model::Flux(_) => PipelineClass::Flux,
-            Model::Sd3(_) => PipelineClass::Sd3,
-            Model::HunyuanDit(_) => PipelineClass::HunyuanDit,
-        }
+        self.class
     }
 
     /// What a call uses where its request says nothing.
     #[must_use]
     pub fn defaults(&self) -> &Defaults {
-        match &self.model {
-            Model::Flux(pipeline) => pipeline.defaults(),
-            Model::Sd3(pipeline) => pipeline.defaults(),
-            Model::HunyuanDit(pipeline) => pipeline.defaults(),
-        }
+        self.model.defaults()
     }
 
     /// How many threads it computes with.
@@ -261,11 +241,8 @@ impl Pipeline {
         observer: &mut dyn Observer,
     ) -> Result<Output> {
         let threads = pool.current_num_threads();
-        let output = pool.install(|| match &self.model {
-            Model::Flux(pipeline) => pipeline.generate(request, parallel, threads, observer),
-            Model::Sd3(pipeline) => pipeline.generate(request, parallel, threads, observer),
-            Model::HunyuanDit(pipeline) => pipeline.generate(request, parallel, threads, observer),
-        });
+        let model = &self.model;
+        let output = pool.install(|| model.generate(request, parallel, threads, observer));
         output.map_err(named_memory)
     }
 }

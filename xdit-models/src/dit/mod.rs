@@ -3,6 +3,7 @@
 //! A model offers itself as a [`Dit`]: single-device code in pieces, without a rank in it. Shapes: b images, l tokens, c channels.
 
 mod draw;
+pub(crate) mod pipeline;
 mod plan;
 mod prepare;
 mod prompts;
@@ -26,12 +27,13 @@ use crate::error::Result;
 use crate::observer::Observer;
 use crate::vae::VaeDecoder;
 
-pub(crate) use draw::{Call, draw};
+use draw::{Call, draw};
+pub(crate) use pipeline::Family;
 pub(crate) use plan::{Plan, Rules};
-pub(crate) use prepare::{Planned, at_first_level, generators, given_latents, noise, scheduler};
+use prepare::{Planned, at_first_level, generators, given_latents, noise, scheduler};
 pub(crate) use prompts::{CLIP_LENGTH, TOKENIZERS, repeat, tokenize, tokenize_masked};
 pub(crate) use skips::Skips;
-pub(crate) use spread::Spread;
+use spread::Spread;
 pub(crate) use store::{Recipe, Store, one_range};
 
 /// The models that make pictures.
@@ -53,6 +55,8 @@ pub(crate) trait DitShape: Debug {
     fn heads(&self) -> [usize; 2];
     /// Channels of a token of latents, as it comes in.
     fn token_channels(&self) -> usize;
+    /// The shape of latents as diffusers holds them between steps ([`Dit::shown`]), of these latent pixels.
+    fn shown_shape(&self, images: usize, size: [usize; 2]) -> Vec<usize>;
     /// How many attentions a block has over all tokens, and how many over the image's alone.
     fn attentions(&self, block: usize) -> [usize; 2];
     /// How many of a text's tokens go through the blocks: none where the blocks only read it.
@@ -209,9 +213,6 @@ pub(crate) trait Dit: Debug + Send + Sync {
 
     /// Tokens as diffusers holds latents between steps, for who watches and as the output.
     fn shown(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor>;
-
-    /// The shape of latents as [`shown`](Self::shown) has them.
-    fn shown_shape(&self, images: usize, size: [usize; 2]) -> Vec<usize>;
 
     /// Such latents as tokens `[b, l, c]`: undoes [`shown`](Self::shown).
     fn packed(&self, shown: &Tensor) -> Result<Tensor>;

@@ -134,7 +134,7 @@ impl<D: Dit> Replica<'_, D> {
             watch: &watch,
             generators: self.generators.clone(),
             images: self.images,
-            noise_shape: transformer.shown_shape(plan.images, plan.latent_size),
+            noise_shape: shape.shown_shape(plan.images, plan.latent_size),
             dtype: self.dtype,
             pack: &|latents| transformer.packed(latents),
             noise_blc: None,

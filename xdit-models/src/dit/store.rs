@@ -1,5 +1,6 @@
 //! The weights of a pipeline, as far as they are held.
 
+use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,7 +22,7 @@ pub(crate) trait Recipe {
     /// The transformer.
     type Dit: Dit;
     /// The models that read prompts.
-    type Encoders;
+    type Encoders: Debug + Send + Sync;
 
     /// The folders of the models that read prompts, those that there are.
     fn encoder_names(&self) -> Vec<&'static str>;

@@ -37,6 +37,10 @@ impl DitShape for FluxConfig {
         self.in_channels
     }
 
+    fn shown_shape(&self, images: usize, [h, w]: [usize; 2]) -> Vec<usize> {
+        vec![images, h / 2 * (w / 2), self.in_channels]
+    }
+
     fn attentions(&self, _: usize) -> [usize; 2] {
         [1, 0]
     }
@@ -166,10 +170,6 @@ impl Dit for FluxTransformer {
 
     fn shown(&self, tokens_blc: &Tensor, _: [usize; 2]) -> Result<Tensor> {
         Ok(tokens_blc.clone())
-    }
-
-    fn shown_shape(&self, images: usize, [h, w]: [usize; 2]) -> Vec<usize> {
-        vec![images, h / 2 * (w / 2), self.config.in_channels]
     }
 
     fn packed(&self, shown: &Tensor) -> Result<Tensor> {

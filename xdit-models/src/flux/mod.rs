@@ -13,8 +13,8 @@ mod pipeline;
 mod transformer;
 
 pub use config::FluxConfig;
+pub(crate) use configs::Configs;
 pub use embeddings::RotaryTables;
-pub use pipeline::FluxPipeline;
 #[cfg(test)]
 pub(crate) use pipeline::RULES;
 pub use transformer::{FluxInput, FluxText, FluxTransformer};

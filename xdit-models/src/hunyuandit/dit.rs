@@ -36,6 +36,10 @@ impl DitShape for HunyuanConfig {
         self.token_channels()
     }
 
+    fn shown_shape(&self, images: usize, [h, w]: [usize; 2]) -> Vec<usize> {
+        vec![images, self.in_channels, h, w]
+    }
+
     fn attentions(&self, _: usize) -> [usize; 2] {
         // That to the text is no strategy's affair: its keys are whole on every rank.
         [1, 0]
@@ -174,10 +178,6 @@ impl Dit for HunyuanTransformer {
 
     fn shown(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
         latents::unpack(tokens_blc.view(), size, self.config.patch_size)
-    }
-
-    fn shown_shape(&self, images: usize, [h, w]: [usize; 2]) -> Vec<usize> {
-        vec![images, self.config.in_channels, h, w]
     }
 
     fn packed(&self, shown: &Tensor) -> Result<Tensor> {

@@ -14,6 +14,7 @@ mod sizes;
 mod transformer;
 
 pub use config::HunyuanConfig;
-pub use pipeline::HunyuanPipeline;
 pub use positions::HunyuanPositions;
 pub use transformer::{HunyuanInput, HunyuanText, HunyuanTransformer};
+
+pub(crate) use configs::Configs;

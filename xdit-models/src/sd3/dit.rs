@@ -38,6 +38,10 @@ impl DitShape for Sd3Config {
         self.token_channels()[0]
     }
 
+    fn shown_shape(&self, images: usize, [h, w]: [usize; 2]) -> Vec<usize> {
+        vec![images, self.in_channels, h, w]
+    }
+
     fn attentions(&self, block: usize) -> [usize; 2] {
         [1, usize::from(self.is_dual(block))]
     }
@@ -166,10 +170,6 @@ impl Dit for Sd3Transformer {
 
     fn shown(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
         latents::unpack(tokens_blc.view(), size, self.config.patch_size)
-    }
-
-    fn shown_shape(&self, images: usize, [h, w]: [usize; 2]) -> Vec<usize> {
-        vec![images, self.config.in_channels, h, w]
     }
 
     fn packed(&self, shown: &Tensor) -> Result<Tensor> {

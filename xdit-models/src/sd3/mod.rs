@@ -16,6 +16,7 @@ mod transformer;
 
 pub use config::Sd3Config;
 pub use embeddings::Sd3Positions;
-pub use pipeline::Sd3Pipeline;
 pub use prompt::PromptEmbeds;
 pub use transformer::{Sd3Input, Sd3Text, Sd3Transformer};
+
+pub(crate) use configs::Configs;
