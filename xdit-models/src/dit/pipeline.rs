@@ -143,8 +143,8 @@ fn planned<F: Family>(
     };
     let (dtype, limit) = (options.dtype, options.memory_limit);
     let (plan, spread) = model.plan(request, guide, parallel, dtype, limit)?;
-    // Steps that the scheduler cannot make, and latents of another shape, show before any weight is read.
-    scheduler(&configs.scheduler(request)?, &plan)?;
+    // What is wrong with these shows before any weight is read.
+    configs.scheduler(request)?;
     given_latents(request, &latents_shape(configs, &plan))?;
     Ok((plan, spread))
 }
