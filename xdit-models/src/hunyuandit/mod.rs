@@ -11,6 +11,8 @@ mod passes;
 mod pipeline;
 mod positions;
 mod sizes;
+#[cfg(test)]
+mod tests;
 mod transformer;
 
 pub use config::HunyuanConfig;

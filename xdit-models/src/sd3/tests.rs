@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
-use std::sync::Mutex;
 
 use proptest::prelude::*;
 use xdit_kernels::attention::{Attention, AttnInput, AttnOut, Flash, Segment};
@@ -13,56 +12,16 @@ use super::{Sd3Config, Sd3Input, Sd3Positions, Sd3Text, Sd3Transformer};
 use crate::config::ConfigFile;
 use crate::error::Result;
 use crate::layers::Packing;
-use crate::weights::{Scope, WeightSource};
-
-/// Numbers from -0.5 to 0.5 that depend on the name of the tensor and their place in it.
-#[derive(Default)]
-struct Weights {
-    asked: Mutex<Vec<String>>,
-}
-
-fn numbers(name: &str, count: usize) -> Vec<f32> {
-    let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    });
-    let next = |_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-    };
-    (0..count).map(next).collect()
-}
-
-fn tensor(name: &str, shape: &[usize]) -> Tensor {
-    Tensor::from_slice(&numbers(name, shape.iter().product()), shape).unwrap()
-}
-
-impl WeightSource for Weights {
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.asked.lock().unwrap().push(name.to_owned());
-        Ok(tensor(name, shape))
-    }
-
-    fn contains(&self, _name: &str) -> bool {
-        true
-    }
-
-    fn contains_prefix(&self, _prefix: &str) -> bool {
-        true
-    }
-
-    fn release(&self, _name: &str) {}
-}
+use crate::weights::Scope;
+use crate::weights::numbered::{NumberedWeights, tensor};
 
 /// Some blocks, and what was asked for them.
 fn load(config: &Sd3Config, blocks: Range<usize>) -> (Sd3Transformer, Vec<String>) {
-    let weights = Weights::default();
+    let weights = NumberedWeights::default();
     let packing = &mut Packing::new(DType::F32, Device::cpu());
     let model =
         Sd3Transformer::load_blocks(config, blocks, &Scope::root(&weights), packing).unwrap();
-    let asked = weights.asked.into_inner().unwrap();
-    (model, asked)
+    (model, weights.asked())
 }
 
 fn config(layers: usize, dual: &[usize], qk_norm: bool) -> Sd3Config {

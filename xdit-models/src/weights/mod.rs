@@ -8,6 +8,8 @@ mod files;
 mod finite;
 mod header;
 mod index;
+#[cfg(test)]
+pub(crate) mod numbered;
 mod zeros;
 
 use std::fmt::Display;
