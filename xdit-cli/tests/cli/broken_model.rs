@@ -166,7 +166,7 @@ pub(crate) fn copy(folder: &Path) {
     copy_tree(&demo(), folder);
 }
 
-fn copy_tree(from: &Path, to: &Path) {
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a new folder");
     for entry in fs::read_dir(from).expect("the demo") {
         let path = entry.expect("an entry").path();

@@ -6,6 +6,8 @@ mod flux_folder;
 mod generate;
 mod help;
 mod hub;
+mod hunyuan;
+mod hunyuan_bad_input;
 mod info;
 mod memory;
 mod picture_record;

@@ -10,9 +10,14 @@ use serde_json::Value;
 pub(crate) fn text(file: &Path, key: &str) -> String {
     let decoder = png::Decoder::new(BufReader::new(fs::File::open(file).unwrap()));
     let reader = decoder.read_info().unwrap();
-    let chunks = &reader.info().uncompressed_latin1_text;
-    let found = chunks.iter().find(|chunk| chunk.keyword == key);
-    found.expect("a text under this key").text.clone()
+    let info = reader.info();
+    let mut latin = info.uncompressed_latin1_text.iter();
+    if let Some(chunk) = latin.find(|chunk| chunk.keyword == key) {
+        return chunk.text.clone();
+    }
+    // What latin-1 cannot hold, such as Chinese.
+    let found = info.utf8_text.iter().find(|chunk| chunk.keyword == key);
+    found.expect("a text under this key").get_text().unwrap()
 }
 
 /// The record of the run.

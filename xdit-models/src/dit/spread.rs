@@ -34,6 +34,10 @@ impl Spread {
     ) -> Result<Self> {
         let (options, degrees) = (&parallel.pipefusion, parallel.degrees);
         let placement = placement(options.placement, shape)?;
+        let half = shape.block_count() / 2;
+        if placement == Placement::Folded && degrees.pipe > half {
+            return Err(too_many_folded(degrees.pipe, half));
+        }
         let costs = |costs: Vec<f64>| match placement {
             Placement::Linear => StagePlan::balanced(&costs, degrees.pipe),
             // Of each block with the one as far from the end.
@@ -229,6 +233,16 @@ fn placement(asked: Option<Placement>, shape: &dyn DitShape) -> Result<Placement
         (None, true) => Ok(Placement::Folded),
         (None, false) => Ok(Placement::Linear),
     }
+}
+
+/// Names what a folded pipeline can have, and the way to more.
+fn too_many_folded(stages: usize, half: usize) -> Error {
+    let allowed = format!(
+        "from 1 to {half} where the pipeline is folded, half the blocks of the model; with \
+         pipefusion_placement linear up to {}",
+        2 * half
+    );
+    Error::invalid("pipefusion_parallel_degree", stages, allowed)
 }
 
 /// So many blocks each, half of them from each end of the model where the pipeline is folded.
