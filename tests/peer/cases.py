@@ -99,6 +99,24 @@ def sd3_blocks(dtype, image_tokens, text_tokens):
     return lambda: model(**args)[0]
 
 
+def hunyuan_blocks(dtype, image_tokens, text_tokens):
+    """Two blocks of HunyuanDiT's size, of which the second reads the first's output again."""
+    from diffusers.models.embeddings import get_2d_rotary_pos_embed
+    from diffusers.models.transformers.hunyuan_transformer_2d import HunyuanDiTBlock
+
+    sizes = {"dim": 1408, "num_attention_heads": 16, "activation_fn": "gelu-approximate", "ff_inner_dim": 6144}
+    first, second = (HunyuanDiTBlock(**sizes, skip=skip).to(dtype).eval() for skip in (False, True))
+    side = int(image_tokens**0.5)
+    rotary = get_2d_rotary_pos_embed(88, ((0, 0), (32, 32)), (side, side), output_type="pt")
+    x, text, temb = (torch.randn(s, dtype=dtype) for s in ((1, image_tokens, 1408), (1, text_tokens, 1024), (1, 1408)))
+
+    def run():
+        made = first(x, encoder_hidden_states=text, temb=temb, image_rotary_emb=rotary)
+        return second(made, encoder_hidden_states=text, temb=temb, image_rotary_emb=rotary, skip=made)
+
+    return run
+
+
 def demo(dtype, root):
     """Denoise and decode of the demo image: prompt embeddings are made once, outside."""
     from diffusers import FluxPipeline
@@ -130,7 +148,17 @@ def sd3_embeddings(pipe, call):
     return {**rest, **dict(zip(names, made))}
 
 
-EMBEDDINGS = {"StableDiffusion3Pipeline": sd3_embeddings}
+def hunyuan_embeddings(pipe, call):
+    """The prompts of a call as the embeddings and masks that they become."""
+    out = {name: value for name, value in call.items() if name not in ("prompt", "negative_prompt")}
+    names = ["prompt_embeds", "negative_prompt_embeds", "prompt_attention_mask", "negative_prompt_attention_mask"]
+    for index, suffix in enumerate(("", "_2")):
+        made = pipe.encode_prompt(call["prompt"], negative_prompt=call["negative_prompt"], text_encoder_index=index)
+        out |= {name + suffix: value for name, value in zip(names, made)}
+    return out
+
+
+EMBEDDINGS = {"StableDiffusion3Pipeline": sd3_embeddings, "HunyuanDiTPipeline": hunyuan_embeddings}
 """How each family's prompts are encoded once, outside what is timed."""
 
 
@@ -150,9 +178,12 @@ def pipeline(dtype, folder, call):
 def pipelines(root):
     """(label, folder, call) of the pipelines that are drawn whole: those of the goldens, of random weights."""
     out = []
-    for name, side in (("sd3-medium", 128), ("sd35-medium", 192), ("sd35-large", 128)):
+    sd3, hunyuan = {"max_sequence_length": 16}, {"use_resolution_binning": False}
+    of = [("sd3-medium", 128, sd3), ("sd35-medium", 192, sd3), ("sd35-large", 128, sd3)]
+    of += [("hunyuan-v1.1", 128, hunyuan), ("hunyuan-v1.2", 192, hunyuan)]
+    for name, side, own in of:
         call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "height": side, "width": side, "num_inference_steps": 20}
-        call |= {"guidance_scale": 4.5, "max_sequence_length": 16}
+        call |= {"guidance_scale": 4.5, **own}
         out.append((f"{name}, tiny, {side}×{side}, 20 steps", str(root / name), call))
     return out
 
@@ -162,7 +193,7 @@ GEMMS = [(m, k, n) for m in (256, 1024) for k, n in ((256, 1024), (3072, 3072), 
 
 def suites(demo_root):
     """Suite name -> list of (label, Rust request, torch maker)."""
-    out = {name: [] for name in ("linear", "attention", "rows", "conv", "blocks", "sd3", "demo")}
+    out = {name: [] for name in ("linear", "attention", "rows", "conv", "blocks", "sd3", "hunyuan", "demo")}
     for name, dtype in DTYPES.items():
         for m, k, n in GEMMS:
             request = {"op": "linear", "dtype": name, "m": m, "k": k, "n": n}
@@ -208,6 +239,10 @@ def suites(demo_root):
         request = {"op": "sd3_blocks", "dtype": name, "image_tokens": 1024, "text_tokens": 333}
         out["sd3"].append(
             ("SD3-medium, two blocks, 1024 + 333 tokens", request, lambda a=(dtype, 1024, 333): sd3_blocks(*a))
+        )
+        request = {"op": "hunyuan_blocks", "dtype": name, "image_tokens": 1024}
+        out["hunyuan"].append(
+            ("HunyuanDiT, two blocks, 1024 + 333 tokens", request, lambda a=(dtype, 1024, 333): hunyuan_blocks(*a))
         )
         request = {"op": "demo", "dtype": name}
         out["demo"].append(("demo image, denoise + decode", request, lambda a=(dtype, demo_root): demo(*a)))

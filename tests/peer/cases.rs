@@ -13,8 +13,9 @@ use xdit_kernels::{
     rope::rms_norm_rope,
 };
 use xdit_models::{
-    ConfigFile, LoadOptions, ModelSource, Pipeline, Request,
+    Blocks, ConfigFile, LoadOptions, ModelSource, Pipeline, Request,
     flux::{FluxConfig, FluxInput, FluxTransformer, RotaryTables},
+    hunyuandit::{HunyuanConfig, HunyuanPositions, HunyuanTransformer},
     layers::Packing,
     sd3::{Sd3Config, Sd3Input, Sd3Positions, Sd3Transformer},
     weights::{Scope, WeightSource},
@@ -143,6 +144,7 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
             degrees(request),
         )?,
         Some("sd3_blocks") => sd3_blocks(size("image_tokens")?, size("text_tokens")?, dtype)?,
+        Some("hunyuan_blocks") => hunyuan_blocks(size("image_tokens")?, dtype)?,
         Some("pipeline") => pipelines::make(request)?,
         Some("demo") if request["side"].is_u64() => {
             ranks::demo(size("side")?, dtype, degrees(request).unwrap_or_default())?
@@ -267,6 +269,38 @@ fn sd3_blocks(image_tokens: usize, text_tokens: usize, dtype: DType) -> Result<C
             skip_layers: &[],
         };
         black_box(model.forward(&input, &mut model.attention(), &mut ())?);
+        Ok(())
+    }))
+}
+
+/// Two blocks of HunyuanDiT's size, of which the second reads the first's output again: those at both ends of a model of four.
+/// Keys and values of the text are made once, outside, as for an image; what the blocks make of the timestep is in each call.
+fn hunyuan_blocks(image_tokens: usize, dtype: DType) -> Result<Case, Failure> {
+    let config = br#"{"num_layers": 4, "hidden_size": 1408, "in_channels": 4, "patch_size": 2, "mlp_ratio": 4.3637,
+        "use_style_cond_and_image_meta_size": false}"#;
+    let config = HunyuanConfig::read(&ConfigFile::parse("config.json", config)?)?;
+    // The largest tensor is the first matrix of what makes mT5's tokens as wide as BERT's.
+    let largest = 4 * config.cross_attention_dim_t5 * config.cross_attention_dim_t5;
+    let weights = RandomWeights(scale(&random(&[largest], dtype)?, 0.02)?);
+    let mut packing = Packing::new(dtype, Device::cpu());
+    let held = Blocks::new([0..1, 3..4]);
+    let model =
+        HunyuanTransformer::load_blocks(&config, &held, &Scope::root(&weights), &mut packing)?;
+    let bert = random(&[1, config.text_len, config.cross_attention_dim], dtype)?;
+    let t5 = random(
+        &[1, config.text_len_t5, config.cross_attention_dim_t5],
+        dtype,
+    )?;
+    let masks = [config.text_len, config.text_len_t5].map(|len| vec![true; len]);
+    let [mask, mask_t5] = &masks;
+    let text = model.embed_text([&bert, &t5], [mask, mask_t5], &[0.0; 6], &mut ())?;
+    let context = model.read_text(&text)?;
+    let side = image_tokens.isqrt();
+    let positions = HunyuanPositions::new(&config, side, side)?;
+    let stream = random(&[1, side * side, config.hidden_size()], dtype)?;
+    Ok(Box::new(move || {
+        let attention = &mut model.attention();
+        black_box(model.run_held(&stream, &[700.0], &context, &positions, attention)?);
         Ok(())
     }))
 }

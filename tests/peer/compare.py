@@ -189,7 +189,7 @@ def main():
 
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
     print(f"{time.strftime('%Y-%m-%d')}, {cpu}, {os.cpu_count()} cores, {args.threads} threads a side")
-    names = ["linear", "attention", "rows", "conv", "blocks", "sd3", "demo", "process", "ranks", "pipelines"] if "all" in args.suite else args.suite
+    names = ["linear", "attention", "rows", "conv", "blocks", "sd3", "hunyuan", "demo", "process", "ranks", "pipelines"] if "all" in args.suite else args.suite
     for name, suite in (("process", process), ("ranks", ranks), ("pipelines", pipelines)):
         if name in names:
             suite(args)

@@ -19,12 +19,18 @@ fn load(request: &Value) -> Result<(Pipeline, Request), Failure> {
         let number = argument(name).as_u64().map(|n| n as usize);
         number.ok_or(format!("{name} is missing"))
     };
-    let call = Request::new([text("prompt")?])
+    let mut call = Request::new([text("prompt")?])
         .negative_prompt([text("negative_prompt")?])
         .height(size("height")?)
         .width(size("width")?)
-        .num_inference_steps(size("num_inference_steps")?)
-        .max_sequence_length(size("max_sequence_length")?);
+        .num_inference_steps(size("num_inference_steps")?);
+    // Each only where the family has it.
+    if !argument("max_sequence_length").is_null() {
+        call = call.max_sequence_length(size("max_sequence_length")?);
+    }
+    if let Some(binning) = argument("use_resolution_binning").as_bool() {
+        call = call.use_resolution_binning(binning);
+    }
     let scale = argument("guidance_scale").as_f64();
     Ok((
         pipe,

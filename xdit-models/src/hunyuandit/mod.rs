@@ -7,6 +7,7 @@ mod costs;
 mod dit;
 mod embeddings;
 mod encoders;
+mod held;
 mod passes;
 mod pipeline;
 mod positions;
@@ -16,6 +17,7 @@ mod tests;
 mod transformer;
 
 pub use config::HunyuanConfig;
+pub use held::HunyuanContext;
 pub use positions::HunyuanPositions;
 pub use transformer::{HunyuanInput, HunyuanText, HunyuanTransformer};
 
