@@ -22,6 +22,7 @@ pub(super) struct Subject {
     /// Each with its seed.
     pub(super) prompts: Vec<(String, u64)>,
     max_sequence_length: Option<usize>,
+    use_resolution_binning: Option<bool>,
     /// What its pictures must show; random weights show nothing.
     facts: Option<Prompts>,
 }
@@ -41,12 +42,14 @@ impl Subject {
             steps: vec![20, 50],
             prompts: prompts.collect::<Result<_, Failure>>()?,
             max_sequence_length: None,
+            use_resolution_binning: None,
             facts: Some(facts),
         })
     }
 
     /// What `name` means: `demo`, or a JSON file with a `pipeline` (a folder, from that of the file), `sides`, `steps`,
-    /// `prompts` (the first has seed 0, the next 1) and, if it is not the pipeline's own, a `max_sequence_length`.
+    /// `prompts` (the first has seed 0, the next 1) and, if they are not the pipeline's own, a `max_sequence_length` and
+    /// `use_resolution_binning`.
     pub(super) fn find(name: &str) -> Result<Self, Failure> {
         if name == "demo" {
             return Self::demo();
@@ -71,6 +74,7 @@ impl Subject {
             steps: numbers("steps")?,
             prompts: prompts.collect::<Option<_>>().ok_or(wrong("prompts"))?,
             max_sequence_length: length,
+            use_resolution_binning: json["use_resolution_binning"].as_bool(),
             facts: None,
         })
     }
@@ -83,6 +87,10 @@ impl Subject {
             .height(key.side)
             .width(key.side)
             .num_inference_steps(key.steps);
+        let request = match self.use_resolution_binning {
+            Some(binning) => request.use_resolution_binning(binning),
+            None => request,
+        };
         Ok(match self.max_sequence_length {
             Some(length) => request.max_sequence_length(length),
             None => request,

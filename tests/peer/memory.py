@@ -28,6 +28,7 @@ PLANS = {
     "pipe 4 × ulysses 2": "--pipefusion-parallel-degree 4 --ulysses-degree 2",
 }
 CFG = {"cfg 2": "--use-cfg-parallel", "cfg 2 × pipe 2": "--use-cfg-parallel --pipefusion-parallel-degree 2"}
+LINEAR = {"pipe 4, linear": "--pipefusion-parallel-degree 4 --pipefusion-placement linear"}
 TRUE_CFG = "--true-cfg-scale 3 --negative-prompt green"
 
 CLIP = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12, "projection_dim": 768}
@@ -76,6 +77,29 @@ REAL = {
         },
     ),
     "SD3.5-large": ("sd35-large", {"transformer": sd3(num_attention_heads=38, num_layers=38, qk_norm="rms_norm"), **SD3_TEXT}),
+    "HunyuanDiT-v1.2": (
+        "hunyuan-v1.2",
+        {
+            "transformer": {
+                "attention_head_dim": 88,
+                "cross_attention_dim": 1024,
+                "cross_attention_dim_t5": 2048,
+                "hidden_size": 1408,
+                "mlp_ratio": 4.3637,
+                "num_attention_heads": 16,
+                "num_layers": 40,
+                "pooled_projection_dim": 1024,
+                "sample_size": 128,
+            },
+            "text_encoder": {
+                "hidden_size": 1024,
+                "intermediate_size": 4096,
+                "num_attention_heads": 16,
+                "num_hidden_layers": 24,
+            },
+            "text_encoder_2": {"d_model": 2048, "d_ff": 5120, "d_kv": 64, "num_heads": 32, "num_layers": 24},
+        },
+    ),
 }
 """A golden pipeline, and what differs from it in the configurations of the hub's."""
 
@@ -102,6 +126,11 @@ RUN = {
             "dual_attention_layers": list(range(6)),
             "pos_embed_max_size": 64,
         },
+    ),
+    "HunyuanDiT": (
+        "hunyuan-v1.2",
+        "HunyuanDiT2DModel",
+        {"attention_head_dim": 64, "hidden_size": 512, "num_attention_heads": 8, "num_layers": 24, "mlp_ratio": 4.0},
     ),
 }
 """A golden pipeline, its transformer's class, and how that is made wider."""
@@ -155,7 +184,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=ROOT / "target/release/xdit-cli", type=Path)
     parser.add_argument("--dtype", default="bf16", choices=["f32", "bf16"])
+    parser.add_argument("--model", nargs="+", help="only the models whose names begin so")
     args = parser.parse_args()
+
+    def wanted(models):
+        asked = tuple(args.model or [""])
+        return enumerate((name, of) for name, of in models.items() if name.startswith(asked))
 
     def json_of(command, folder, words):
         line = [str(args.binary), command, "--model", str(folder), "--json", "--dtype", args.dtype, *words.split()]
@@ -169,11 +203,13 @@ def main():
         temporary = Path(temporary)
         print("| model | plan | parameters a rank, planned | measured | keys and values, planned | measured | peak resident |")
         print("|---|---|---|---|---|---|---|")
-        for number, (name, (base, family, fields)) in enumerate(RUN.items()):
+        for number, (name, (base, family, fields)) in wanted(RUN):
             folder = temporary / f"run{number}"
             widened(folder, base, family, fields, args.dtype)
-            call = "--height 256 --width 256 --num-inference-steps 3 --max-sequence-length 16"
-            for plan, words in {**PLANS, **CFG}.items():
+            call = "--height 256 --width 256 --num-inference-steps 3"
+            hunyuan = base.startswith("hunyuan")
+            call += " --no-use-resolution-binning" if hunyuan else " --max-sequence-length 16"
+            for plan, words in {**PLANS, **CFG, **(LINEAR if hunyuan else {})}.items():
                 if plan in CFG and base == "flux-dev":
                     words, plan = f"{words} {TRUE_CFG}", f"{plan}, true CFG"
                 foretold = json_of("plan", folder, f"{call} {words}")
@@ -184,11 +220,12 @@ def main():
                 print(f"| {name} | {plan} | " + " | ".join(cells) + " |", flush=True)
         print("\n| model, 1024×1024, 28 steps | plan | parameters a rank | keys and values | all ranks |")
         print("|---|---|---|---|---|")
-        for number, (name, (base, components)) in enumerate(REAL.items()):
+        for number, (name, (base, components)) in wanted(REAL):
             folder = temporary / f"real{number}"
             planned(folder, base, components)
             call = "--height 1024 --width 1024 --num-inference-steps 28"
-            for plan, words in {**PLANS, **({} if base == "flux-dev" else CFG)}.items():
+            more = {"flux-dev": {}, "hunyuan-v1.2": {**CFG, **LINEAR}}.get(base, CFG)
+            for plan, words in {**PLANS, **more}.items():
                 foretold = json_of("plan", folder, f"{call} {words}")
                 told, totals = bytes_of(foretold["ranks"]), foretold["totals"]
                 cells = [span(told[0]), span(told[1]), shown(totals["parameter_bytes"] + totals["kv_bytes"])]
