@@ -1,7 +1,7 @@
 //! The engine with Flux against the simulation.
 
-use xdit_kernels::attention::Attention;
 use xdit_kernels::Tensor;
+use xdit_kernels::attention::Attention;
 use xdit_models::Request;
 use xdit_models::flux::{FluxConfig, FluxInput, FluxText, FluxTransformer, RotaryTables};
 use xdit_models::layers::Packing;

@@ -13,7 +13,7 @@ use xdit_models::layers::Packing;
 use xdit_models::noise::{Generator, randn_tensor};
 use xdit_models::schedulers::{Scheduler, SchedulerConfig, StepState, TimestepRequest};
 use xdit_models::weights::Scope;
-use xdit_models::{OutputType, Parallel, PipeFusion, Pipeline, Placement, Request};
+use xdit_models::{Output, OutputType, Parallel, PipeFusion, Pipeline, Placement, Request};
 
 use crate::engine::{HYBRID, apart, draw, golden, pipefusion, source};
 use crate::simulation::{Seen, Simulation, Update, Whole};
@@ -179,6 +179,15 @@ fn drawn(
     pipefusion: PipeFusion,
     request: &Request,
 ) -> Tensor {
+    output(pipe, axes, pipefusion, request).latents
+}
+
+fn output(
+    pipe: &mut Option<Pipeline>,
+    axes: [usize; 5],
+    pipefusion: PipeFusion,
+    request: &Request,
+) -> Output {
     let [data, cfg, stages, ring, ulysses] = axes;
     let degrees = Degrees {
         data,
@@ -189,7 +198,7 @@ fn drawn(
     };
     let parallel = Parallel::threads(degrees).pipefusion(pipefusion);
     let over = pipe.take().unwrap().parallel(parallel);
-    draw(pipe.insert(over.expect("a legal plan")), request).latents
+    draw(pipe.insert(over.expect("a legal plan")), request)
 }
 
 const BOTH: [Placement; 2] = [Placement::Linear, Placement::Folded];
@@ -368,4 +377,24 @@ fn every_product_up_to_sixteen_ranks() {
         }
     }
     assert!(plans > 150, "{plans}");
+}
+
+#[test]
+fn pictures_that_all_ranks_decode() {
+    let pictures = request(DDPM, 2)
+        .num_images_per_prompt(2)
+        .output(OutputType::Image);
+    let mut pipe = Some(golden(MODEL));
+    for (patches, placement) in [(1, BOTH[1]), (3, BOTH[0]), (3, BOTH[1])] {
+        let mut picture = |axes| {
+            let options = pipefusion(patches, 1).placement(placement);
+            let float = output(&mut pipe, axes, options, &pictures).float;
+            float.expect("pictures").to_f32_vec()
+        };
+        let alone = picture([1; 5]);
+        for axes in [[2, 1, 1, 1, 2], [1, 2, 4, 1, 2], [2, 2, 2, 2, 1]] {
+            let distance = apart(&picture(axes), &alone);
+            assert!(distance <= HYBRID, "{axes:?}: {distance:.2e}");
+        }
+    }
 }
