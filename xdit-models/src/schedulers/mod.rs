@@ -69,7 +69,7 @@ pub trait Scheduler: Send + Sync + std::fmt::Debug {
     /// Fixes the steps of a run.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`](crate::Error::InvalidRequest) when `request` is contradictory, or asks for no step or
+    /// [`Error::InvalidRequest`] when `request` is contradictory, or asks for no step or
     /// for steps without a finite noise level.
     fn set_timesteps(&mut self, request: &TimestepRequest<'_>) -> Result<()>;
 
@@ -108,7 +108,7 @@ pub trait Scheduler: Send + Sync + std::fmt::Debug {
     /// `sample`, `model_output` and `noise` have the same length.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`](crate::Error::InvalidRequest) when the lengths differ, the schedule is at its end, or
+    /// [`Error::InvalidRequest`] when the lengths differ, the schedule is at its end, or
     /// noise is needed and not given.
     fn step(
         &self,

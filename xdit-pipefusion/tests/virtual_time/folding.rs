@@ -158,7 +158,7 @@ fn folding_moves_fewer_bytes_and_never_a_skip() {
                     assert!((sent / ((links + crossing as f64) * stream) - 1.0).abs() <= 1e-9);
                     assert!(kept < sent, "{stages} stages: {kept} of {sent}");
                     // Where 20 pairs cut evenly and patches are enough, the links decide, and those are folding's.
-                    if BLOCKS / 2 % stages == 0 && patches > stages {
+                    if (BLOCKS / 2).is_multiple_of(stages) && patches > stages {
                         assert!(
                             folded <= linear * 1.001,
                             "{stages} stages: {folded} for {linear}"
