@@ -11,6 +11,7 @@ use xdit_models::{Parallel, Pipeline};
 use crate::engine::{
     SAME, apart, degrees, draw, golden, options, over, pipefusion, request, source,
 };
+use crate::hunyuandit;
 
 /// A group whose every call starts late, and whose every wait does.
 #[derive(Debug)]
@@ -95,14 +96,19 @@ proptest! {
     fn nothing_waits_for_ever(
         stages in 1usize..=4, ring in 1usize..=2, ulysses in 1usize..=2, patches in 1usize..=6,
         warmup in 0usize..3, steps in 1usize..5, refresh in any::<bool>(), seed in any::<u64>(),
+        folded in any::<bool>(),
     ) {
         let mut parts = pipefusion(patches, warmup);
         if refresh {
             parts = parts.max_drift(0.05);
         }
-        let request = request().height(96).num_inference_steps(steps);
+        let (model, request) = match folded {
+            true => (hunyuandit::MODEL, hunyuandit::request(hunyuandit::DPM, steps)),
+            false => ("flux-dev", request().num_inference_steps(steps)),
+        };
+        let request = request.height(96);
         let axes = [1, stages, ring, ulysses];
-        let prompt = draw(&over(golden("flux-dev"), axes, parts.clone()), &request);
+        let prompt = draw(&over(golden(model), axes, parts.clone()), &request);
         let options_of_threads = threads::Options { deadline: Duration::from_secs(20) };
         let outputs = threads::run_each(stages * ring * ulysses, options_of_threads, |group| {
             let seed = seed.wrapping_add(group.rank() as u64 * 7919);
@@ -111,7 +117,7 @@ proptest! {
             let mut one = options();
             one.threads = Some(1);
             let told = |error: xdit_models::Error| xdit_comm::Error::Kernel(error.to_string());
-            let pipe = Pipeline::load_over(&source("flux-dev"), &one, parallel, &mut ()).map_err(told)?;
+            let pipe = Pipeline::load_over(&source(model), &one, parallel, &mut ()).map_err(told)?;
             pipe.generate(&request, &mut ()).map_err(told)
         });
         for output in outputs {

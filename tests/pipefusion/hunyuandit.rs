@@ -18,12 +18,12 @@ use xdit_models::{Output, OutputType, Parallel, PipeFusion, Pipeline, Placement,
 use crate::engine::{HYBRID, apart, draw, golden, pipefusion, source};
 use crate::simulation::{Seen, Simulation, Update, Whole};
 
-const MODEL: &str = "hunyuan-v1.2";
+pub(crate) const MODEL: &str = "hunyuan-v1.2";
 const DDPM: &str = "DDPMScheduler";
-const DPM: &str = "DPMSolverMultistepScheduler";
+pub(crate) const DPM: &str = "DPMSolverMultistepScheduler";
 
 /// 9 × 5 image tokens; both branches of guidance.
-fn request(scheduler: &str, steps: usize) -> Request {
+pub(crate) fn request(scheduler: &str, steps: usize) -> Request {
     Request::new(["一个红色的圆 and a blue square"])
         .negative_prompt(["green"])
         .guidance_scale(3.0)

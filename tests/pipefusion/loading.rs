@@ -6,13 +6,17 @@ use std::sync::Mutex;
 use xdit_comm::threads;
 use xdit_kernels::{DType, Device, Tensor};
 use xdit_models::flux::{FluxConfig, FluxTransformer};
+use xdit_models::hunyuandit::{HunyuanConfig, HunyuanTransformer};
 use xdit_models::layers::Packing;
 use xdit_models::weights::{Scope, WeightSource, Weights};
-use xdit_models::{ModelSource, Observer, Parallel, Phase, PhaseEvent, Pipeline, Result};
+use xdit_models::{
+    Blocks, ModelSource, Observer, Parallel, Phase, PhaseEvent, Pipeline, Request, Result,
+};
 
 use crate::engine::{
     SAME, apart, degrees, draw, golden, latents, options, over, pipefusion, request, source,
 };
+use crate::hunyuandit;
 
 /// Counts what is read, and keeps every page that was touched in memory so that it can be counted.
 struct Counted<'a> {
@@ -135,6 +139,46 @@ fn a_stage_reads_its_tensors_and_touches_no_other_pages() {
     );
 }
 
+#[test]
+fn a_folded_stage_reads_the_blocks_of_both_ends() {
+    let source = source(hunyuandit::MODEL);
+    let config = source.config("transformer/config.json").unwrap();
+    let config = HunyuanConfig::read(&config).unwrap();
+    let mut all = BTreeSet::new();
+    let stages = [&[0..1, 7..8][..], &[1..3, 5..7], &[3..4, 4..5]];
+    for (stage, ranges) in stages.into_iter().enumerate() {
+        let weights = source.open_weights("transformer", None).unwrap();
+        let counted = Counted {
+            weights: &weights,
+            read: Mutex::default(),
+            bytes: Mutex::default(),
+        };
+        let packing = &mut Packing::new(DType::F32, Device::cpu());
+        let blocks = Blocks::new(ranges.iter().cloned());
+        HunyuanTransformer::load_blocks(&config, &blocks, &Scope::root(&counted), packing).unwrap();
+        let names = counted.read.into_inner().unwrap();
+        let mut held = BTreeSet::new();
+        for name in &names {
+            let number = name
+                .strip_prefix("blocks.")
+                .and_then(|rest| rest.split('.').next());
+            held.extend(number.map(|number| number.parse::<usize>().unwrap()));
+        }
+        assert_eq!(held, blocks.iter().collect::<BTreeSet<_>>());
+        // The first stage has both ends of the model, and they are nobody else's.
+        for end in [
+            "pos_embed.proj.weight",
+            "norm_out.linear.weight",
+            "proj_out.weight",
+        ] {
+            assert_eq!(names.contains(end), stage == 0, "{end} on stage {stage}");
+        }
+        all.extend(names);
+    }
+    let weights = source.open_weights("transformer", None).unwrap();
+    assert_eq!(all.len(), weights.tensors().count());
+}
+
 /// The bytes that loading went through.
 #[derive(Default)]
 struct Loaded(u64);
@@ -149,29 +193,30 @@ impl Observer for Loaded {
 
 #[test]
 fn ranks_that_are_processes_load_a_stage_each() {
-    let alone = latents(
-        &over(golden("flux-dev"), [1, 3, 1, 1], pipefusion(4, 1)),
-        &request(),
-    );
+    load_a_stage_each("flux-dev", &request());
+    load_a_stage_each(hunyuandit::MODEL, &hunyuandit::request(hunyuandit::DPM, 4));
+}
+
+fn load_a_stage_each(name: &str, request: &Request) {
+    let alone = latents(&over(golden(name), [1, 3, 1, 1], pipefusion(4, 1)), request);
     let ranks = threads::run(3, |group| {
         let parallel = Parallel::group(degrees([1, 3, 1, 1]), group).pipefusion(pipefusion(4, 1));
         let mut loaded = Loaded::default();
-        let pipe =
-            Pipeline::load_over(&source("flux-dev"), &options(), parallel, &mut loaded).unwrap();
+        let pipe = Pipeline::load_over(&source(name), &options(), parallel, &mut loaded).unwrap();
         let encoders = std::mem::take(&mut loaded.0);
-        let output = pipe.generate(&request(), &mut loaded).unwrap();
+        let output = pipe.generate(request, &mut loaded).unwrap();
         let stage = std::mem::take(&mut loaded.0);
         // What was read once stays.
-        let again = draw(&pipe, &request());
+        let again = draw(&pipe, request);
         assert_eq!(again.latents.as_bytes(), output.latents.as_bytes());
         Ok((output, encoders, stage))
     });
     let ranks = ranks.expect("three ranks");
     let mut whole = Loaded::default();
-    Pipeline::load(&source("flux-dev"), &options(), &mut whole).unwrap();
+    Pipeline::load(&source(name), &options(), &mut whole).unwrap();
     for (output, encoders, stage) in &ranks {
         assert!(apart(&output.latents.to_f32_vec(), &alone) <= SAME);
-        // Five blocks over three stages: none holds more than two.
+        // Five blocks over three stages, none holds more than two; or eight, none more than four.
         assert!(
             *stage > 0 && encoders + stage < whole.0 * 4 / 5,
             "{encoders} + {stage} of {}",
