@@ -59,7 +59,10 @@ fn what_hunyuan_cannot_draw() {
         ("--prompt-2 a", "--prompt-2 given"),
         ("--clip-skip 1", "--clip-skip given"),
         ("--true-cfg-scale 2", "--true-cfg-scale given"),
-        ("--max-sequence-length 10", "--max-sequence-length given"),
+        (
+            "--max-sequence-length 10",
+            "--max-sequence-length 10: must be 256",
+        ),
         (
             "--num-inference-steps 1001",
             "--num-inference-steps 1001: must be at most 1000",
