@@ -160,7 +160,7 @@ impl Pipeline {
     /// let plan = |request| Pipeline::plan(&ModelSource::demo(), &LoadOptions::default(), &request, &parallel);
     /// let stages = plan(Request::new(["a red circle"]))?.stages;
     /// assert_eq!(stages[0].blocks.end, stages[1].blocks.start);
-    /// let refused = plan(Request::new(["a red circle"]).height(8));
+    /// assert_eq!(stages[0].blocks.ranges()[0].end, stages[1].blocks.ranges()[0].start);
     /// assert!(refused.is_err_and(|error| error.to_string().starts_with("`height` = 8")));
     /// # }
     /// # Ok::<(), xdit_models::Error>(())
