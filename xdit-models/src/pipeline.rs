@@ -159,8 +159,8 @@ impl Pipeline {
     /// let parallel = Parallel::threads(Degrees { pipe: 2, ..Degrees::default() });
     /// let plan = |request| Pipeline::plan(&ModelSource::demo(), &LoadOptions::default(), &request, &parallel);
     /// let stages = plan(Request::new(["a red circle"]))?.stages;
-    /// assert_eq!(stages[0].blocks.end, stages[1].blocks.start);
     /// assert_eq!(stages[0].blocks.ranges()[0].end, stages[1].blocks.ranges()[0].start);
+    /// let refused = plan(Request::new(["a red circle"]).height(8));
     /// assert!(refused.is_err_and(|error| error.to_string().starts_with("`height` = 8")));
     /// # }
     /// # Ok::<(), xdit_models::Error>(())
