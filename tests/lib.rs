@@ -2,4 +2,5 @@
 
 pub mod facts;
 pub mod goldens;
+pub mod recorded;
 pub mod wide;

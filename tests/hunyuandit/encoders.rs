@@ -10,9 +10,10 @@ use xdit_models::text::{BertConfig, BertEncoder, T5Config, T5Encoder};
 use xdit_models::tokenizers::{Encoded, Tokenizer};
 use xdit_models::weights::{Scope, Weights};
 use xdit_tests::goldens::{self, asked};
+use xdit_tests::recorded::{cases, compare, source};
 
 use crate::golden::{Golden, Recorder};
-use crate::{V1_1, V1_2, cases, compare, source};
+use crate::{V1_1, V1_2};
 
 /// Tokens that the encoders get (diffusers `HunyuanDiTPipeline.__call__`).
 const LENGTHS: [usize; 2] = [77, 256];

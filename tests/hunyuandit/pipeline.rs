@@ -1,9 +1,10 @@
 //! Every recorded `HunyuanDiTPipeline.__call__`, run again from prompt to pixels.
 
 use xdit_models::{LoadOptions, Output, Pipeline};
+use xdit_tests::recorded::{STAGE, cases, source};
 
 use crate::golden::{Golden, Recorder, max_abs, relative_l2, request, within};
-use crate::{STAGE, V1_1, V1_2, cases, source};
+use crate::{V1_1, V1_2};
 
 /// Latents: what the stages leave, through up to six steps of which each feeds the next, with guidance that multiplies it.
 pub(crate) const LATENTS: f64 = 1e-5;

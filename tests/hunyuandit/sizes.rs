@@ -3,10 +3,11 @@
 use serde_json::Value;
 use xdit_models::hunyuandit::{HunyuanConfig, HunyuanPositions};
 use xdit_models::{ConfigFile, LoadOptions, OutputType, Parallel, Pipeline, Request};
+use xdit_tests::recorded::{STAGE, source};
 
+use crate::V1_2;
 use crate::golden::{Recorder, bytes, max_abs, relative_l2, request, within};
 use crate::pipeline::{LATENTS, load};
-use crate::{STAGE, V1_2, source};
 
 fn golden() -> Value {
     serde_json::from_slice(&bytes("hunyuan-sizes.json.gz")).expect("JSON")

@@ -6,9 +6,10 @@ use xdit_models::hunyuandit::{
 };
 use xdit_models::layers::Packing;
 use xdit_models::weights::Scope;
+use xdit_tests::recorded::{cases, compare, pixels, source, tokens};
 
 use crate::golden::{Golden, Recorder};
-use crate::{V1_1, V1_2, cases, compare, source};
+use crate::{V1_1, V1_2};
 
 fn load(pipeline: &str) -> HunyuanTransformer {
     let source = source(pipeline);
@@ -19,35 +20,6 @@ fn load(pipeline: &str) -> HunyuanTransformer {
     let unused = weights.unused();
     assert!(unused.is_empty(), "nobody asked for {unused:?}");
     model
-}
-
-/// `[b, c, h, w]` as tokens of 2×2 pixels that hold (row, column, channel).
-fn tokens(latents_bchw: &Tensor) -> Tensor {
-    let &[b, c, h, w] = latents_bchw.shape() else {
-        panic!("latents {latents_bchw:?}");
-    };
-    let view = latents_bchw
-        .view()
-        .reshape([b, c, h / 2, 2, w / 2, 2])
-        .unwrap();
-    let tokens = view
-        .permute(&[0, 2, 4, 3, 5, 1])
-        .unwrap()
-        .to_tensor()
-        .unwrap();
-    tokens.reshape([b, h * w / 4, 4 * c]).unwrap()
-}
-
-/// Tokens of rows `start..start + len` as latents of this shape.
-fn pixels(tokens_blc: &Tensor, start: usize, &[b, c, h, w]: &[usize; 4]) -> Tensor {
-    let rows = tokens_blc.narrow(0, start, b).unwrap();
-    let view = rows
-        .view()
-        .reshape([b, h / 2, w / 2, 2, 2, c])
-        .unwrap()
-        .permute(&[0, 5, 1, 3, 2, 4])
-        .unwrap();
-    view.to_tensor().unwrap().reshape([b, c, h, w]).unwrap()
 }
 
 /// The case's prompts as the transformer reads them, the negative ones before the others, as diffusers stacks them.

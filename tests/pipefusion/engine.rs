@@ -1,6 +1,7 @@
 //! The engine under test: a golden pipeline, and runs of it.
 
 use xdit_comm::Degrees;
+use xdit_kernels::Tensor;
 use xdit_models::{
     LoadOptions, ModelSource, Output, OutputType, Parallel, PipeFusion, Pipeline, Request,
 };
@@ -56,6 +57,40 @@ pub(crate) fn over(pipe: Pipeline, axes: [usize; 4], pipefusion: PipeFusion) -> 
 
 pub(crate) fn draw(pipe: &Pipeline, request: &Request) -> Output {
     pipe.generate(request, &mut ()).expect("latents")
+}
+
+/// The latents of the same over ranks: `[data, cfg, pipe, ring, ulysses]`.
+pub(crate) fn drawn(
+    pipe: &mut Option<Pipeline>,
+    axes: [usize; 5],
+    pipefusion: PipeFusion,
+    request: &Request,
+) -> Tensor {
+    output(pipe, axes, pipefusion, request).latents
+}
+
+/// A request's outcome over ranks; the pipeline is lent out and comes back.
+pub(crate) fn output(
+    pipe: &mut Option<Pipeline>,
+    axes: [usize; 5],
+    pipefusion: PipeFusion,
+    request: &Request,
+) -> Output {
+    let [data, cfg, stages, ring, ulysses] = axes;
+    let degrees = Degrees {
+        data,
+        cfg,
+        pipe: stages,
+        ring,
+        ulysses,
+    };
+    let parallel = Parallel::threads(degrees).pipefusion(pipefusion);
+    let over = pipe
+        .take()
+        .unwrap()
+        .parallel(parallel)
+        .expect("a legal plan");
+    draw(pipe.insert(over), request)
 }
 
 pub(crate) fn latents(pipe: &Pipeline, request: &Request) -> Vec<f32> {

@@ -13,9 +13,9 @@ use xdit_models::layers::Packing;
 use xdit_models::noise::{Generator, randn_tensor};
 use xdit_models::schedulers::{Scheduler, SchedulerConfig, StepState, TimestepRequest};
 use xdit_models::weights::Scope;
-use xdit_models::{Output, OutputType, Parallel, PipeFusion, Pipeline, Placement, Request};
+use xdit_models::{OutputType, Parallel, Pipeline, Placement, Request};
 
-use crate::engine::{HYBRID, apart, draw, golden, pipefusion, source};
+use crate::engine::{HYBRID, apart, draw, drawn, golden, output, pipefusion, source};
 use crate::simulation::{Seen, Simulation, Update, Whole};
 
 pub(crate) const MODEL: &str = "hunyuan-v1.2";
@@ -38,21 +38,9 @@ pub(crate) fn request(scheduler: &str, steps: usize) -> Request {
 const SIZES: [usize; 3] = [9, 5, 0];
 const CHANNELS: usize = 4;
 
-/// `[1, c, 18, 10]` as tokens of (dy, dx, channel).
+/// Latents as tokens of (dy, dx, channel).
 fn tokens(latents: &Tensor) -> Vec<f32> {
-    let &[1, channels, height, width] = latents.shape() else {
-        panic!("one picture of latents, not {latents:?}");
-    };
-    let values = latents.to_f32_vec();
-    let mut tokens = Vec::with_capacity(values.len());
-    for token in 0..height / 2 * (width / 2) {
-        let (row, column) = (token / (width / 2), token % (width / 2));
-        for pixel in 0..4 {
-            let (y, x) = (2 * row + pixel / 2, 2 * column + pixel % 2);
-            tokens.extend((0..channels).map(|c| values[(c * height + y) * width + x]));
-        }
-    }
-    tokens
+    xdit_tests::recorded::tokens(latents).to_f32_vec()
 }
 
 /// The model alone with its two prompts.
@@ -171,34 +159,6 @@ fn simulation(request: &Request, name: &str, steps: usize, rescale: f64) -> Simu
             model,
         },
     }
-}
-
-fn drawn(
-    pipe: &mut Option<Pipeline>,
-    axes: [usize; 5],
-    pipefusion: PipeFusion,
-    request: &Request,
-) -> Tensor {
-    output(pipe, axes, pipefusion, request).latents
-}
-
-fn output(
-    pipe: &mut Option<Pipeline>,
-    axes: [usize; 5],
-    pipefusion: PipeFusion,
-    request: &Request,
-) -> Output {
-    let [data, cfg, stages, ring, ulysses] = axes;
-    let degrees = Degrees {
-        data,
-        cfg,
-        pipe: stages,
-        ring,
-        ulysses,
-    };
-    let parallel = Parallel::threads(degrees).pipefusion(pipefusion);
-    let over = pipe.take().unwrap().parallel(parallel);
-    draw(pipe.insert(over.expect("a legal plan")), request)
 }
 
 const BOTH: [Placement; 2] = [Placement::Linear, Placement::Folded];

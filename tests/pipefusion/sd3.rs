@@ -1,14 +1,13 @@
 //! Stable Diffusion 3 and 3.5 under every strategy: dual attention, 38 heads, text of 77 + n tokens.
 
-use xdit_comm::Degrees;
 use xdit_kernels::attention::Attention;
 use xdit_kernels::{DType, Device, Tensor};
 use xdit_models::layers::Packing;
 use xdit_models::sd3::{Sd3Config, Sd3Input, Sd3Positions, Sd3Text, Sd3Transformer};
 use xdit_models::weights::Scope;
-use xdit_models::{Output, OutputType, Parallel, PipeFusion, Pipeline, Request};
+use xdit_models::{OutputType, Request};
 
-use crate::engine::{HYBRID, apart, draw, golden, pipefusion, source};
+use crate::engine::{HYBRID, apart, drawn, golden, output, pipefusion, source};
 use crate::simulation::{Flow, Seen, Simulation, Whole};
 
 /// 9 × 5 image tokens, 77 + 6 of text; both branches of guidance.
@@ -25,21 +24,9 @@ fn request() -> Request {
 
 const SIZES: [usize; 3] = [9, 5, 77 + 6];
 
-/// `[1, 16, 18, 10]` as tokens of (dy, dx, channel).
+/// Latents as tokens of (dy, dx, channel).
 fn tokens(latents: &Tensor) -> Vec<f32> {
-    let &[1, channels, height, width] = latents.shape() else {
-        panic!("one picture of latents, not {latents:?}");
-    };
-    let values = latents.to_f32_vec();
-    let mut tokens = Vec::with_capacity(values.len());
-    for token in 0..height / 2 * (width / 2) {
-        let (row, column) = (token / (width / 2), token % (width / 2));
-        for pixel in 0..4 {
-            let (y, x) = (2 * row + pixel / 2, 2 * column + pixel % 2);
-            tokens.extend((0..channels).map(|c| values[(c * height + y) * width + x]));
-        }
-    }
-    tokens
+    xdit_tests::recorded::tokens(latents).to_f32_vec()
 }
 
 /// The model alone with its two prompts.
@@ -112,38 +99,6 @@ fn simulation(pipeline: &str) -> Simulation<Sd3> {
             config,
         },
     }
-}
-
-fn drawn(
-    pipe: &mut Option<Pipeline>,
-    axes: [usize; 5],
-    pipefusion: PipeFusion,
-    request: &Request,
-) -> Tensor {
-    output(pipe, axes, pipefusion, request).latents
-}
-
-fn output(
-    pipe: &mut Option<Pipeline>,
-    axes: [usize; 5],
-    pipefusion: PipeFusion,
-    request: &Request,
-) -> Output {
-    let [data, cfg, stages, ring, ulysses] = axes;
-    let degrees = Degrees {
-        data,
-        cfg,
-        pipe: stages,
-        ring,
-        ulysses,
-    };
-    let parallel = Parallel::threads(degrees).pipefusion(pipefusion);
-    let over = pipe
-        .take()
-        .unwrap()
-        .parallel(parallel)
-        .expect("a legal plan");
-    draw(pipe.insert(over), request)
 }
 
 /// f32 against f64 in attention, through five blocks and four steps, with guidance that multiplies differences.

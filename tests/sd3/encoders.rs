@@ -8,9 +8,10 @@ use xdit_models::sd3::{PromptEmbeds, Sd3Config};
 use xdit_models::text::{ClipOutput, ClipTextConfig, ClipTextModel, T5Config, T5Encoder};
 use xdit_models::tokenizers::Tokenizer;
 use xdit_models::weights::Scope;
+use xdit_tests::recorded::{cases, compare, source};
 
 use crate::golden::{Golden, Recorder};
-use crate::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM, cases, compare, source};
+use crate::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM};
 
 /// The encoders of a pipeline with their tokenizers.
 struct Encoders {

@@ -2,9 +2,10 @@
 
 use xdit_kernels::DType;
 use xdit_models::{LoadOptions, Output, Pipeline};
+use xdit_tests::recorded::{STAGE, cases, source};
 
 use crate::golden::{Golden, Recorder, max_abs, relative_l2, request, within};
-use crate::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM, STAGE, cases, source};
+use crate::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM};
 
 /// Latents: what the stages leave, through up to six steps of which each feeds the next, with guidance that multiplies it.
 const LATENTS: f64 = 1e-5;

@@ -4,9 +4,10 @@ use xdit_kernels::{DType, Device, Tensor};
 use xdit_models::layers::Packing;
 use xdit_models::sd3::{Sd3Config, Sd3Input, Sd3Positions, Sd3Transformer};
 use xdit_models::weights::Scope;
+use xdit_tests::recorded::{cases, compare, pixels, source, tokens};
 
 use crate::golden::{Golden, Recorder};
-use crate::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM, cases, compare, source};
+use crate::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM};
 
 fn load(pipeline: &str) -> Sd3Transformer {
     let source = source(pipeline);
@@ -17,35 +18,6 @@ fn load(pipeline: &str) -> Sd3Transformer {
     let unused = weights.unused();
     assert!(unused.is_empty(), "nobody asked for {unused:?}");
     model
-}
-
-/// `[b, c, h, w]` as tokens of 2×2 pixels that hold (row, column, channel).
-fn tokens(latents_bchw: &Tensor) -> Tensor {
-    let &[b, c, h, w] = latents_bchw.shape() else {
-        panic!("latents {latents_bchw:?}");
-    };
-    let view = latents_bchw
-        .view()
-        .reshape([b, c, h / 2, 2, w / 2, 2])
-        .unwrap();
-    let tokens = view
-        .permute(&[0, 2, 4, 3, 5, 1])
-        .unwrap()
-        .to_tensor()
-        .unwrap();
-    tokens.reshape([b, h * w / 4, 4 * c]).unwrap()
-}
-
-/// Tokens of rows `start..start + len` as latents of this shape.
-fn pixels(tokens_blc: &Tensor, start: usize, &[b, c, h, w]: &[usize; 4]) -> Tensor {
-    let rows = tokens_blc.narrow(0, start, b).unwrap();
-    let view = rows
-        .view()
-        .reshape([b, h / 2, w / 2, 2, 2, c])
-        .unwrap()
-        .permute(&[0, 5, 1, 3, 2, 4])
-        .unwrap();
-    view.to_tensor().unwrap().reshape([b, c, h, w]).unwrap()
 }
 
 /// `times` rows: those of `x`, or its only one again and again.

@@ -178,10 +178,11 @@ impl<D: Dit> DitStage<'_, D> {
             self.rescale[patch] = Some(self.team.over_rows(sums)?);
             start += rows.len;
         }
+        // The first step runs whole, so that of every patch something is known.
         let mut known = self.rescale.iter().flatten();
-        let Some(mut all) = known.next().cloned() else {
-            return Ok(guided.into_prediction());
-        };
+        let mut all = known.next().cloned().ok_or_else(|| {
+            xdit_kernels::Error::shape("rescale", "a patch at least", self.rescale.len())
+        })?;
         for sums in known {
             all.merge(sums)?;
         }

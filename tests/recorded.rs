@@ -1,0 +1,89 @@
+//! The golden pipelines with the calls that were recorded of them, and tensors of a run beside those of a record.
+
+use xdit_kernels::Tensor;
+use xdit_models::ModelSource;
+
+use crate::goldens::{Golden, path, relative_l2, within};
+
+/// Embeddings, blocks and predictions: both sides round every operation to f32 (6e-8) over sums of a few hundred terms in
+/// different orders; the goldens' weights are such that f32 itself is at most 1.2e-6 from f64 in any block.
+pub const STAGE: f64 = 2e-6;
+
+/// A golden pipeline.
+///
+/// # Panics
+/// If there is none of that name.
+pub fn source(pipeline: &str) -> ModelSource {
+    ModelSource::folder(path(&format!("pipelines/{pipeline}"))).expect("a golden pipeline")
+}
+
+/// The recorded calls of a pipeline, with their names.
+///
+/// # Panics
+/// If there are none, or one is damaged.
+pub fn cases(pipeline: &str) -> Vec<(String, Golden)> {
+    let folder = path(&format!("cases/{pipeline}"));
+    let mut names: Vec<String> = std::fs::read_dir(&folder)
+        .expect("cases")
+        .map(|entry| entry.expect("an entry").file_name())
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    names.sort_unstable();
+    assert!(!names.is_empty(), "no case in {}", folder.display());
+    names
+        .into_iter()
+        .map(|name| {
+            let golden = Golden::read(&format!("cases/{pipeline}/{name}"));
+            (name, golden)
+        })
+        .collect()
+}
+
+/// Shows how far a tensor is from its golden, and says so if that is too far.
+///
+/// # Panics
+/// If the golden has no such tensor.
+pub fn compare(case: &str, golden: &Golden, name: &str, got: &Tensor) -> Option<String> {
+    let (shape, want) = golden.f32(name);
+    if got.shape() != shape {
+        return Some(format!("{case}: {name}: {:?}, not {shape:?}", got.shape()));
+    }
+    let apart = relative_l2(&got.to_f32_vec(), &want);
+    println!("{apart:9.2e} {case} {name}");
+    (!within(apart, STAGE)).then(|| format!("{case}: {name}: {apart:.2e} > {STAGE:.0e}"))
+}
+
+/// `[b, c, h, w]` as tokens of 2×2 pixels that hold (row, column, channel).
+///
+/// # Panics
+/// Unless there are four dims, of even height and width.
+pub fn tokens(latents_bchw: &Tensor) -> Tensor {
+    let &[b, c, h, w] = latents_bchw.shape() else {
+        panic!("latents {latents_bchw:?}");
+    };
+    let view = latents_bchw
+        .view()
+        .reshape([b, c, h / 2, 2, w / 2, 2])
+        .unwrap();
+    let tokens = view
+        .permute(&[0, 2, 4, 3, 5, 1])
+        .unwrap()
+        .to_tensor()
+        .unwrap();
+    tokens.reshape([b, h * w / 4, 4 * c]).unwrap()
+}
+
+/// Tokens of rows `start..start + len` as latents of this shape.
+///
+/// # Panics
+/// If there are not so many rows and tokens.
+pub fn pixels(tokens_blc: &Tensor, start: usize, &[b, c, h, w]: &[usize; 4]) -> Tensor {
+    let rows = tokens_blc.narrow(0, start, b).unwrap();
+    let view = rows
+        .view()
+        .reshape([b, h / 2, w / 2, 2, 2, c])
+        .unwrap()
+        .permute(&[0, 5, 1, 3, 2, 4])
+        .unwrap();
+    view.to_tensor().unwrap().reshape([b, c, h, w]).unwrap()
+}
