@@ -81,7 +81,7 @@ impl<'a, F: Form> Product<'a, F> {
         let chunk = plan.chunk_panels * mr;
         let bytes = plan.chunk_panels * panel_words * size_of::<F::A>();
         let packed = Buffer::new(bytes, false, "linear input")?;
-        let scratch = Scratch::new(&plan, mr, self.kernel.nr, F::NARROW, self.deep)?;
+        let scratch = Scratch::new::<F>(&plan, mr, self.kernel.nr, self.deep)?;
         for row in (0..count).step_by(chunk) {
             let rows = chunk.min(count - row);
             let chunk = Chunk::new(self, &plan, row, rows, packed.ptr().cast(), panel_words);

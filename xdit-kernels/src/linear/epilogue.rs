@@ -1,4 +1,4 @@
-//! What is done with a finished block of sums: bias, the fused operation, one rounding, the store.
+//! What is done with a tile of finished sums: the fused operation, one rounding, the store.
 
 use super::rows::Rows;
 use crate::{
@@ -12,7 +12,7 @@ use std::ops::Range;
 /// Everything that the end of the product needs. Operands have the output's dtype and adjacent last dims.
 pub(super) struct Finish<'a> {
     pub(super) tier: Tier,
-    /// Padded to whole panels.
+    /// What sums begin with, padded to whole panels.
     pub(super) bias: &'a [f32],
     pub(super) kind: Kind<'a>,
     pub(super) dtype: DType,
@@ -81,6 +81,17 @@ impl Finish<'_> {
         let below = self.rows.offset(row + rows).wrapping_sub(at);
         let start = self.out.ptr().wrapping_add((at + column) * size);
         (start, below.wrapping_mul(size), size)
+    }
+
+    /// Where rows from `row` on have their sums stored at once, rounded, and the elements from one to the next: if nothing
+    /// else is done to them and all of `columns` are the output's.
+    pub(super) fn direct(&self, row: usize, columns: Range<usize>) -> Option<(*mut u8, usize)> {
+        let stride = self.rows.stride()?;
+        let whole = matches!(self.kind, Kind::None) && columns.end <= self.n;
+        whole.then(|| {
+            let at = (row * stride + columns.start) * self.dtype.size();
+            (self.out.ptr().wrapping_add(at), stride)
+        })
     }
 
     /// Finishes rows and columns of the output whose sums are `sums[(row - rows.start)·stride + column - columns.start]`.
@@ -184,28 +195,22 @@ impl<S: Simd, T: Lane> Then<S, T> for Multiply<T> {
     }
 }
 
-/// One row: `out[j] = then(j, count, sums[j] + bias[j])` by vectors of `count` columns.
+/// One row: `out[j] = then(j, count, sums[j])` by vectors of `count` columns.
 ///
 /// # Safety
-/// `n` columns at `out`, whole vectors of them at `sums` and `bias`.
+/// `n` columns at `out`, whole vectors of them at `sums`.
 #[inline(always)]
-unsafe fn row<S: Simd, T: Lane>(
-    sums: *const f32,
-    bias: *const f32,
-    out: *mut T,
-    n: usize,
-    then: impl Then<S, T>,
-) {
+unsafe fn row<S: Simd, T: Lane>(sums: *const f32, out: *mut T, n: usize, then: impl Then<S, T>) {
     let mut j = 0;
     // SAFETY: the caller's promise; j + count <= n.
     unsafe {
         while j + S::LANES <= n {
-            let v = S::add(S::load(sums.add(j)), S::load(bias.add(j)));
+            let v = S::load(sums.add(j));
             T::store::<S>(out.add(j), then.apply(j, S::LANES, v));
             j += S::LANES;
         }
         if j < n {
-            let v = S::add(S::load(sums.add(j)), S::load(bias.add(j)));
+            let v = S::load(sums.add(j));
             T::store_n::<S>(out.add(j), n - j, then.apply(j, n - j, v));
         }
     }
@@ -224,26 +229,25 @@ unsafe fn finish_body<S: Simd, T: Lane>(
     let (n, column) = (columns.len(), columns.start);
     for (i, r) in rows.enumerate() {
         // SAFETY: the caller's promise: each operand has the output's rows (the gate one for `rows_per_gate` of them)
-        // and columns, checked when it was made; the bias is padded to whole panels, so to whole vectors.
+        // and columns, checked when it was made.
         unsafe {
             let sums = sums.add(i * stride);
-            let bias = finish.bias.as_ptr().add(column);
             let out = finish
                 .out
                 .ptr()
                 .cast::<T>()
                 .add(finish.rows.offset(r) + column);
             match &finish.kind {
-                Kind::None => row::<S, T>(sums, bias, out, n, Keep),
+                Kind::None => row::<S, T>(sums, out, n, Keep),
                 // A loop of its own for the activation of Flux and T5.
                 Kind::Activation(Activation::GeluTanh) => {
-                    row::<S, T>(sums, bias, out, n, Activate(Activation::GeluTanh));
+                    row::<S, T>(sums, out, n, Activate(Activation::GeluTanh));
                 }
                 Kind::Activation(activation) => {
-                    row::<S, T>(sums, bias, out, n, Activate(*activation));
+                    row::<S, T>(sums, out, n, Activate(*activation));
                 }
                 Kind::Residual(residual) => {
-                    row::<S, T>(sums, bias, out, n, Add(residual.at::<T>(r, column)));
+                    row::<S, T>(sums, out, n, Add(residual.at::<T>(r, column)));
                 }
                 Kind::GateResidual {
                     gate,
@@ -252,10 +256,10 @@ unsafe fn finish_body<S: Simd, T: Lane>(
                 } => {
                     let gate = gate.at::<T>(r / rows_per_gate, column);
                     let residual = residual.at::<T>(r, column);
-                    row::<S, T>(sums, bias, out, n, Gate { gate, residual });
+                    row::<S, T>(sums, out, n, Gate { gate, residual });
                 }
                 Kind::Mul(factor) => {
-                    row::<S, T>(sums, bias, out, n, Multiply(factor.at::<T>(r, column)));
+                    row::<S, T>(sums, out, n, Multiply(factor.at::<T>(r, column)));
                 }
             }
         }

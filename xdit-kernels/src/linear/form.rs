@@ -23,6 +23,9 @@ pub(super) trait Form {
     const B_KS: usize;
     /// k's in a word of the packed input.
     const A_KS: usize;
+    /// k's that are summed in one chain before they are added to the sum of the blocks before them. In f32 the error of a
+    /// sum grows with the length of its chain, and a block of weights for one tile stays in the cache near the core.
+    const BLOCK: usize = 384;
     fn kernel(tier: Tier) -> Kernel<Self::A, Self::B>;
     /// Packs rows as [`Input::pack`] does.
     ///
@@ -117,6 +120,9 @@ impl Form for Dots {
     type B = Pair;
     const A_KS: usize = 2;
     const B_KS: usize = 2;
+    // Products of bf16 have no digits for which shorter chains would matter, and at this rate each meeting of a block with
+    // its sums costs a hundredth.
+    const BLOCK: usize = 1024;
     const NARROW: bool = false;
     fn kernel(tier: Tier) -> Kernel<Pair, Pair> {
         microkernel::packed_dots(tier)

@@ -236,6 +236,24 @@ unsafe fn interleave_body<S: Micro + Transpose, T: Lane>(
     out: *mut f32,
 ) {
     let mut at = 0;
+    // Squares of a full panel that others follow: whole stores, whose lanes beyond MR the next lines overwrite. A masked
+    // store takes several times as long.
+    if rows.len() == S::MR {
+        while (S::LANES - 1) * S::MR + S::LANES <= (k - at) * S::MR {
+            // SAFETY: LANES elements from `at` are inside each row, and the last line's store ends inside the panel.
+            unsafe {
+                let mut square = [S::zero(); MAX_LANES];
+                for (i, line) in square.iter_mut().enumerate().take(S::MR) {
+                    *line = T::load::<S>(rows.get_unchecked(i).add(at));
+                }
+                S::transpose(&mut square);
+                for (j, &line) in square.iter().enumerate().take(S::LANES) {
+                    S::store(out.add((at + j) * S::MR), line);
+                }
+            }
+            at += S::LANES;
+        }
+    }
     while at < k {
         let n = S::LANES.min(k - at);
         // SAFETY: n elements from `at` are inside each row, n lines of MR from line `at` inside the panel.

@@ -33,11 +33,17 @@ impl Rows {
         rows
     }
 
+    /// Elements from one row to the next, if that is the same between all.
+    #[inline]
+    pub(super) fn stride(&self) -> Option<usize> {
+        (self.ndim <= 1).then_some(self.dims[0].1)
+    }
+
     /// Offset of a row's first element, in elements.
     #[inline]
     pub(super) fn offset(&self, row: usize) -> usize {
-        if self.ndim == 1 {
-            return row * self.dims[0].1;
+        if let Some(stride) = self.stride() {
+            return row * stride;
         }
         let (mut rest, mut offset) = (row, 0);
         for &(size, stride) in &self.dims[..self.ndim] {

@@ -1,5 +1,7 @@
 //! Linear layers against sums in f64, over odd shapes, every tier, dtype and epilogue.
 
+mod place;
+
 use super::*;
 use crate::{Element, Tier, layout};
 use half::{bf16, f16};

@@ -1,11 +1,11 @@
 //! One tile of the output: block by block of k, what comes next brought near the core meanwhile.
 
-use super::{cpu::Product, form::Form, plan::Plan, weights::BLOCK};
+use super::{cpu::Product, form::Form, plan::Plan};
 use crate::{
-    Result,
+    DType, Result,
     simd::{
         Shared,
-        microkernel::{Ahead, Kernel},
+        microkernel::{Ahead, Kernel, Sums},
     },
     storage::Buffer,
 };
@@ -129,19 +129,53 @@ impl<F: Form> Product<'_, F> {
         let tile = chunk.tile(task, mr);
         let stride = chunk.plan.column_panels * nr;
         let widen = F::NARROW && tile.rows.len() > WIDEN_ROWS * mr;
+        let columns = tile.panels.start * nr..tile.panels.end * nr;
+        let row = chunk.row + tile.rows.start;
+        let few = self
+            .kernel
+            .few
+            .iter()
+            .find(|few| tile.rows.len() <= few.rows && few.rows <= mr);
+        // A kernel for more rows than there are has room for their sums in the scratch only.
+        let direct = self
+            .finish
+            .direct(row, columns.clone())
+            .filter(|_| few.is_none_or(|few| few.rows == tile.rows.len()));
+        // Sums begin with the bias; those of the last block go to the output, if nothing else happens to them.
+        let sums = |k: usize, j: usize| {
+            let column = (j - tile.panels.start) * nr;
+            let held = scratch.sums.wrapping_add(column);
+            let (from, from_row) = if k == 0 {
+                (self.finish.bias[j * nr..].as_ptr(), 0)
+            } else {
+                (held.cast_const(), stride)
+            };
+            let (to, to_row, dtype) = match direct {
+                Some((to, row)) if k + F::BLOCK >= self.deep => {
+                    let dtype = self.finish.dtype;
+                    (to.wrapping_add(column * dtype.size()), row, dtype)
+                }
+                _ => (held.cast(), stride, DType::F32),
+            };
+            Sums {
+                from,
+                from_row,
+                to,
+                to_row,
+                dtype,
+            }
+        };
         let block = |k: usize, j: usize| {
-            let depth = BLOCK.min(self.deep - k);
-            let ahead = self.ahead(chunk, &tile, k, j, next);
-            // SAFETY: block k of weight panel j lies inside the weights; rows and columns of sums inside the scratch.
+            let depth = F::BLOCK.min(self.deep - k);
+            // SAFETY: block k of weight panel j lies inside the weights; rows and columns of sums inside the scratch or
+            // the output.
             unsafe {
                 let (a, b) = (self.a(chunk, tile.rows.start, k), self.b(j, k));
                 let block = Block {
                     rows: tile.rows.len(),
                     panel_words: chunk.panel_words,
-                    sums: scratch.sums.add((j - tile.panels.start) * nr),
-                    stride,
-                    add: k > 0,
-                    ahead,
+                    sums: sums(k, j),
+                    ahead: self.ahead(chunk, &tile, k, j, next),
                 };
                 if widen {
                     F::widen(self.tier, b, depth / F::B_KS, scratch.block);
@@ -151,26 +185,20 @@ impl<F: Form> Product<'_, F> {
                 }
             }
         };
-        // With k = 0 one empty block sets the sums to 0.
-        let blocks = (0..self.deep.max(1)).step_by(BLOCK);
+        // With k = 0 one empty block sets the sums to the bias.
+        let blocks = (0..self.deep.max(1)).step_by(F::BLOCK);
         if tile.rows.len() <= 2 * mr {
             // Few rows: the weights pass by once, in the order in which they lie.
             let mut j = tile.panels.start;
-            let few = self
-                .kernel
-                .few
-                .iter()
-                .find(|few| tile.rows.len() <= few.rows && few.rows <= mr);
             if let Some(few) = few {
                 while j + few.panels <= tile.panels.end {
                     for k in blocks.clone() {
-                        let words = BLOCK.min(self.deep - k) / F::B_KS;
+                        let words = F::BLOCK.min(self.deep - k) / F::B_KS;
                         // SAFETY: as above, for each panel; the packed panel has MR rows, those that the input lacks 0,
                         // and the scratch room for their sums.
                         unsafe {
-                            let sums = scratch.sums.add((j - tile.panels.start) * nr);
                             let (a, b) = (self.a(chunk, tile.rows.start, k), self.b(j, k));
-                            (few.tile)(words, a, b, self.deep / F::B_KS * nr, sums, stride, k > 0);
+                            (few.tile)(words, a, b, self.deep / F::B_KS * nr, &sums(k, j));
                         }
                     }
                     j += few.panels;
@@ -180,10 +208,13 @@ impl<F: Form> Product<'_, F> {
         } else {
             blocks.for_each(|k| tile.panels.clone().for_each(|j| block(k, j)));
         }
-        let columns = tile.panels.start * nr..self.finish.n.min(tile.panels.end * nr);
-        let rows = chunk.row + tile.rows.start..chunk.row + tile.rows.end;
-        // SAFETY: every sum of the tile has been written, by whole panels; the tile is inside the output and this task's.
-        unsafe { self.finish.run(scratch.sums, stride, rows, columns) };
+        if direct.is_none() {
+            let columns = columns.start..self.finish.n.min(columns.end);
+            let rows = row..chunk.row + tile.rows.end;
+            // SAFETY: every sum of the tile has been written, by whole panels; the tile is inside the output and this
+            // task's.
+            unsafe { self.finish.run(scratch.sums, stride, rows, columns) };
+        }
     }
 
     /// What block (k, j) of a tile prefetches: the block of weights after it, and its share (one of as many as the tile
@@ -197,13 +228,14 @@ impl<F: Form> Product<'_, F> {
         next: &AtomicUsize,
     ) -> [Stream; 3] {
         let (mr, nr) = (self.kernel.mr, self.kernel.nr);
-        let (following, at) = if k + BLOCK < self.deep {
+        let last = k + F::BLOCK >= self.deep;
+        let (following, at) = if !last {
             (
                 Tile {
                     rows: tile.rows.clone(),
                     panels: tile.panels.clone(),
                 },
-                k + BLOCK,
+                k + F::BLOCK,
             )
         } else {
             // A guess is enough: nothing but time depends on it.
@@ -212,7 +244,7 @@ impl<F: Form> Product<'_, F> {
                 0,
             )
         };
-        let depth = BLOCK.min(self.deep - at);
+        let depth = F::BLOCK.min(self.deep - at);
         let b = if j + 1 < tile.panels.end {
             self.b(j + 1, k)
         } else {
@@ -226,7 +258,7 @@ impl<F: Form> Product<'_, F> {
             .a(chunk, following.rows.start, at)
             .cast::<u8>()
             .wrapping_add((j - tile.panels.start) * a_share);
-        let out = if k + BLOCK < self.deep {
+        let out = if !last {
             Stream {
                 start: a,
                 panel: 0,
@@ -271,9 +303,7 @@ struct Stream {
 struct Block {
     rows: usize,
     panel_words: usize,
-    sums: *mut f32,
-    stride: usize,
-    add: bool,
+    sums: Sums,
     ahead: [Stream; 3],
 }
 
@@ -289,18 +319,15 @@ impl Block {
             let rows = mr.min(self.rows - p * mr);
             // SAFETY: the caller's promise; the places ahead are not read.
             unsafe {
-                let (a, c) = (
-                    a.add(p * self.panel_words),
-                    self.sums.add(p * mr * self.stride),
-                );
+                let (a, sums) = (a.add(p * self.panel_words), self.sums.below(p * mr));
                 if rows == mr && self.rows > 2 * mr {
                     let ahead = Ahead {
                         places: self.ahead.map(|s| s.start.wrapping_add(p * s.panel)),
                         strides,
                     };
-                    (kernel.ahead)(&ahead, steps, a, b, c, self.stride, self.add);
+                    (kernel.ahead)(&ahead, steps, a, b, &sums);
                 } else {
-                    (kernel.tile(rows))(steps, a, b, c, self.stride, self.add);
+                    (kernel.tile(rows))(steps, a, b, &sums);
                 }
             }
         }
@@ -322,16 +349,14 @@ pub(super) struct Piece {
 }
 
 impl Scratch {
-    pub(super) fn new(
-        plan: &Plan,
-        mr: usize,
-        nr: usize,
-        narrow: bool,
-        deep: usize,
-    ) -> Result<Self> {
+    pub(super) fn new<F: Form>(plan: &Plan, mr: usize, nr: usize, deep: usize) -> Result<Self> {
         // NR is at least 16 f32, a cache line: workers share none.
         let sums = plan.row_panels * mr * plan.column_panels * nr;
-        let block = if narrow { BLOCK.min(deep) * nr } else { 0 };
+        let block = if F::NARROW {
+            F::BLOCK.min(deep) * nr
+        } else {
+            0
+        };
         let workers = rayon::current_num_threads().min(plan.chunk_tasks);
         let buffer = Buffer::new(
             workers * (sums + block) * size_of::<f32>(),

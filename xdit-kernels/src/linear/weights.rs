@@ -12,10 +12,6 @@ use crate::{
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-/// k's that are summed in one chain before they are added to the sum of the blocks before them. The error of a sum
-/// grows with the length of its chain; a block of B for one tile also stays in the cache near the core.
-pub(super) const BLOCK: usize = 384;
-
 /// Weights `[n, k]` as `[n / NR][k][NR]` of f32 or f16, or `[n / NR][k / 2][NR][2]` of bf16; n is padded with zeros to
 /// whole panels, k of bf16 to whole pairs.
 #[derive(Debug)]

@@ -4,8 +4,8 @@
 //! in panels of NR columns, k by k; A is packed k by k with `MR` rows side by side. [`Kernel`] holds one tier's functions for every number of rows, so
 //! that a driver looks them up once.
 //!
-//! Each element of C is one chain of fused multiply-adds in the order of k, started at zero; where `add` is set the
-//! chain's end is added to C. So a result depends on its own row and column only, not on how many rows a tile has.
+//! Each element of C is one chain of fused multiply-adds in the order of k, started at zero, whose end is added to what
+//! [`Sums`] names. So a result depends on its own row and column only, not on how many rows a tile has.
 //!
 //! Forms of B, a panel being `[k][NR]` of:
 //! - f32, or f16 widened on load: one k a step;
@@ -16,9 +16,9 @@ mod step;
 
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512, Avx512Bf16};
-use super::{Portable, Simd};
-use crate::Tier;
-use half::f16;
+use super::{Lane, Portable, Simd};
+use crate::{DType, Tier};
+use half::{bf16, f16};
 pub(crate) use step::Micro;
 use step::{Dots, Step, Wide, WidePairs};
 
@@ -39,20 +39,77 @@ pub(crate) struct Ahead {
     pub(crate) strides: [usize; 3],
 }
 
+/// What a tile's chains are added to, and where the sums go. Row i of the tile is `from[i·from_row ..]` and
+/// `to[i·to_row ..]`, which may be the same place: blocks of k follow each other so.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums {
+    pub(crate) from: *const f32,
+    pub(crate) from_row: usize,
+    /// Elements of `dtype`, to which the sums are rounded.
+    pub(crate) to: *mut u8,
+    pub(crate) to_row: usize,
+    pub(crate) dtype: DType,
+}
+
+impl Sums {
+    /// Those of the tile `rows` below. Only addresses.
+    #[inline(always)]
+    pub(crate) fn below(&self, rows: usize) -> Self {
+        Self {
+            from: self.from.wrapping_add(rows * self.from_row),
+            to: self.to.wrapping_add(rows * self.to_row * self.dtype.size()),
+            ..*self
+        }
+    }
+
+    /// Adds and stores the chains' ends `acc` of columns from `column` on.
+    ///
+    /// # Safety
+    /// The elements at `from` and `to` are there; nobody else touches those at `to`.
+    #[inline(always)]
+    unsafe fn put<S: Micro, const ROWS: usize>(&self, acc: &[[S::V; NV]; ROWS], column: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.dtype {
+                DType::F32 => self.put_as::<S, f32, ROWS>(acc, column),
+                DType::BF16 => self.put_as::<S, bf16, ROWS>(acc, column),
+                DType::F16 => self.put_as::<S, f16, ROWS>(acc, column),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`put`](Self::put)'s; T is `dtype`.
+    #[inline(always)]
+    unsafe fn put_as<S: Micro, T: Lane, const ROWS: usize>(
+        &self,
+        acc: &[[S::V; NV]; ROWS],
+        column: usize,
+    ) {
+        for (i, acc) in acc.iter().enumerate() {
+            for (j, &v) in acc.iter().enumerate() {
+                let column = column + j * S::LANES;
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let from = S::load(self.from.add(i * self.from_row + column));
+                    T::store::<S>(
+                        self.to.cast::<T>().add(i * self.to_row + column),
+                        S::add(from, v),
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// One tile of packed A.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "pointers and strides of a kernel"
-)]
 #[inline(always)]
 unsafe fn tile<S: Micro, P: Step, const ROWS: usize>(
     ahead: Option<&Ahead>,
     steps: usize,
     mut a: *const P::A,
     mut b: *const P::B,
-    c: *mut f32,
-    c_row: usize,
-    add: bool,
+    sums: &Sums,
 ) {
     // SAFETY: the caller's promise (see `Tile`).
     unsafe {
@@ -73,12 +130,7 @@ unsafe fn tile<S: Micro, P: Step, const ROWS: usize>(
             a = a.wrapping_add(P::A_WORDS * S::MR);
             b = b.wrapping_add(NV * S::LANES);
         }
-        for (i, acc) in acc.iter().enumerate() {
-            for (j, &v) in acc.iter().enumerate() {
-                let p = c.add(i * c_row + j * S::LANES);
-                S::store(p, if add { S::add(S::load(p), v) } else { v });
-            }
-        }
+        sums.put::<S, ROWS>(&acc, 0);
     }
 }
 
@@ -101,9 +153,7 @@ unsafe fn few<S: Micro, P: Step, const ROWS: usize, const PANELS: usize>(
     mut a: *const P::A,
     mut b: *const P::B,
     panel: usize,
-    c: *mut f32,
-    c_row: usize,
-    add: bool,
+    sums: &Sums,
 ) {
     // SAFETY: the caller's promise (see `FewTile`).
     unsafe {
@@ -118,38 +168,32 @@ unsafe fn few<S: Micro, P: Step, const ROWS: usize, const PANELS: usize>(
             b = b.wrapping_add(NV * S::LANES);
         }
         for (g, acc) in acc.iter().enumerate() {
-            for (i, acc) in acc.iter().enumerate() {
-                for (j, &v) in acc.iter().enumerate() {
-                    let p = c.add(i * c_row + (g * NV + j) * S::LANES);
-                    S::store(p, if add { S::add(S::load(p), v) } else { v });
-                }
-            }
+            sums.put::<S, ROWS>(acc, g * NV * S::LANES);
         }
     }
 }
 
-/// `tile(steps, a, b, c, c_row, add)`: C[rows, NR] = A·B, or C += A·B with `add`.
+/// `tile(steps, a, b, sums)`: A[rows, k]·B[k, NR], to where `sums` says.
 ///
 /// `steps` counts words of B along k (pairs count once). Row i of A at step s is `a[i + s·MR]` (with f32 against pairs, s
-/// counts single k, two a step); B's step s is `b[s·NR ..]`; row i of C is `c[i·c_row ..]`.
+/// counts single k, two a step); B's step s is `b[s·NR ..]`.
 ///
 /// # Safety
-/// The processor has the kernel's tier; all these elements lie in memory that may be read (C: written, by nobody else).
-pub(crate) type Tile<A, B> = unsafe fn(usize, *const A, *const B, *mut f32, usize, bool);
+/// The processor has the kernel's tier; all these elements lie in memory that may be read, or written, by nobody else.
+pub(crate) type Tile<A, B> = unsafe fn(usize, *const A, *const B, &Sums);
 
-/// `tile(ahead, steps, a, b, c, c_row, add)`: a full tile of packed A that prefetches; otherwise as [`Tile`].
+/// `tile(ahead, steps, a, b, sums)`: a full tile that prefetches; otherwise as [`Tile`].
 ///
 /// # Safety
 /// As there. The places ahead may be any addresses.
-pub(crate) type AheadTile<A, B> =
-    unsafe fn(&Ahead, usize, *const A, *const B, *mut f32, usize, bool);
+pub(crate) type AheadTile<A, B> = unsafe fn(&Ahead, usize, *const A, *const B, &Sums);
 
-/// `tile(steps, a, b, panel, c, c_row, add)`: packed A against several panels of B, `panel` words apart, their columns of C
-/// side by side; otherwise as [`Tile`].
+/// `tile(steps, a, b, panel, sums)`: packed A against several panels of B, `panel` words apart, their columns of C side by
+/// side; otherwise as [`Tile`].
 ///
 /// # Safety
 /// As there, for each panel.
-pub(crate) type FewTile<A, B> = unsafe fn(usize, *const A, *const B, usize, *mut f32, usize, bool);
+pub(crate) type FewTile<A, B> = unsafe fn(usize, *const A, *const B, usize, &Sums);
 
 /// A [`FewTile`] with its number of rows and of panels.
 #[derive(Clone, Copy)]
@@ -211,14 +255,10 @@ fn kernel<P: Step>(tier: Tier) -> Kernel<P::A, P::B> {
                 steps: usize,
                 a: *const P::A,
                 b: *const P::B,
-                c: *mut f32,
-                c_row: usize,
-                add: bool,
+                sums: &Sums,
             ) {
                 // SAFETY: the caller's promise, passed on; the features are enabled here.
-                unsafe {
-                    tile::<$tier, P, ROWS>(None, steps, a, b, c, c_row, add)
-                }
+                unsafe { tile::<$tier, P, ROWS>(None, steps, a, b, sums) }
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn $few<P: Step, const ROWS: usize, const PANELS: usize>(
@@ -226,12 +266,10 @@ fn kernel<P: Step>(tier: Tier) -> Kernel<P::A, P::B> {
                 a: *const P::A,
                 b: *const P::B,
                 panel: usize,
-                c: *mut f32,
-                c_row: usize,
-                add: bool,
+                sums: &Sums,
             ) {
                 // SAFETY: as above.
-                unsafe { few::<$tier, P, ROWS, PANELS>(steps, a, b, panel, c, c_row, add) }
+                unsafe { few::<$tier, P, ROWS, PANELS>(steps, a, b, panel, sums) }
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn $ahead<P: Step>(
@@ -239,12 +277,10 @@ fn kernel<P: Step>(tier: Tier) -> Kernel<P::A, P::B> {
                 steps: usize,
                 a: *const P::A,
                 b: *const P::B,
-                c: *mut f32,
-                c_row: usize,
-                add: bool,
+                sums: &Sums,
             ) {
                 // SAFETY: as above.
-                unsafe { tile::<$tier, P, { $mr }>(Some(ahead), steps, a, b, c, c_row, add) }
+                unsafe { tile::<$tier, P, { $mr }>(Some(ahead), steps, a, b, sums) }
             }
         };
     }

@@ -1,7 +1,7 @@
 //! The tile against sums in f64, for every tier, number of rows and form of A and B.
 
 use super::microkernel::*;
-use crate::Tier;
+use crate::{DType, Tier};
 use half::{bf16, f16};
 
 const STEPS: [usize; 4] = [0, 1, 2, 37];
@@ -56,20 +56,27 @@ fn check<A: Copy, B: Copy>(
             let b: Vec<B> = (0..steps * kernel.nr)
                 .map(|i| b_word(i / kernel.nr, i % kernel.nr))
                 .collect();
+            let bias = vec![0.5f32; kernel.nr];
             for add in [false, true] {
                 let c_row = kernel.nr + 3;
                 let mut c = vec![2.5f32; rows * c_row];
-                // SAFETY: a, b and c hold every element that rows and steps reach; the tier is available.
-                unsafe {
-                    kernel.tile(rows)(steps, a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), c_row, add)
+                let to = c.as_mut_ptr();
+                let sums = Sums {
+                    from: if add { to } else { bias.as_ptr() },
+                    from_row: if add { c_row } else { 0 },
+                    to: to.cast(),
+                    to_row: c_row,
+                    dtype: DType::F32,
                 };
+                // SAFETY: a, b and c hold every element that rows and steps reach; the tier is available.
+                unsafe { kernel.tile(rows)(steps, a.as_ptr(), b.as_ptr(), &sums) };
                 let want = oracle(
                     rows,
                     kernel.nr,
                     steps * ks,
                     |i, k| value(i * 101 + k),
                     |k, j| value(k * 53 + j * 7 + 3),
-                    if add { 2.5 } else { 0.0 },
+                    if add { 2.5 } else { 0.5 },
                 );
                 for i in 0..rows {
                     let row = &c[i * c_row..];
