@@ -16,13 +16,14 @@ pub(super) struct Affine<'a> {
 /// Shapes and dtypes are checked by the caller: gain and bias hold a parameter row for each row of x.
 pub(super) fn layer_norm(x: View<'_>, affine: &Affine<'_>, eps: f32, mut out: ViewMut<'_>) {
     let walk = Walk::rows(x.shape(), [x.strides(), out.strides()]);
+    let far = x.numel() * x.dtype().size() >= FAR_BYTES;
     by_dtype!(x.dtype(), T => {
         let (tier, src) = (x.device().tier(), Shared(x.ptr().cast::<T>().cast_mut()));
         let dst = Shared(out.ptr().cast::<T>());
         walk.split_rows(2 * size_of::<T>(), |rows| {
             // SAFETY: the walk was made from both views' common shape; tasks get disjoint rows and `out` is exclusively
             // borrowed; the parameters' lengths are checked by the caller.
-            unsafe { run_layer_norm::<T>(tier, &walk, rows, src.ptr(), affine, eps, dst.ptr()) }
+            unsafe { run_layer_norm::<T>(tier, &walk, rows, src.ptr(), affine, eps, dst.ptr(), far) }
         });
     });
 }
@@ -39,6 +40,10 @@ pub(super) fn rms_norm(x: View<'_>, gain: &[f32], eps: f32, mut out: ViewMut<'_>
         });
     });
 }
+
+/// Bytes of a result from which on it is stored past the caches: most of it would have left them before anyone reads it,
+/// and each line would be read before it is overwritten.
+const FAR_BYTES: usize = 16 << 20;
 
 /// Independent sums that hide the latency of an addition and keep each one short.
 const SUMS: usize = 4;
@@ -137,7 +142,7 @@ pub(crate) unsafe fn sum_of_squares<S: Simd, T: Lane>(x: *const T, c: usize) -> 
 
 /// # Safety
 /// The walk's offsets plus a row stay inside x and out; affine holds a parameter row for each row; nobody else touches
-/// these rows of out.
+/// these rows of out. `far`: whether to store past the caches.
 #[inline(always)]
 unsafe fn layer_norm_rows<S: Simd, T: Lane>(
     walk: &Walk<2>,
@@ -146,6 +151,7 @@ unsafe fn layer_norm_rows<S: Simd, T: Lane>(
     affine: &Affine<'_>,
     eps: f32,
     out: *mut T,
+    far: bool,
 ) {
     let c = walk.len;
     for (row, [xo, oo]) in walk.iter(rows) {
@@ -165,11 +171,16 @@ unsafe fn layer_norm_rows<S: Simd, T: Lane>(
             let off = rest / c as f32;
             let rstd = 1.0 / (squares / c as f32 - off * off + eps).sqrt();
             let (m, r, o) = (S::splat(mean), S::splat(rstd), S::splat(-off * rstd));
+            let far = far && out.addr().is_multiple_of(S::LANES * size_of::<T>());
             let mut i = 0;
             while i + S::LANES <= c {
                 let v = S::fma(S::sub(T::load::<S>(x.add(i)), m), r, o);
                 let v = S::fma(v, S::load(gain.add(i)), S::load(bias.add(i)));
-                T::store::<S>(out.add(i), v);
+                if far {
+                    T::stream::<S>(out.add(i), v);
+                } else {
+                    T::store::<S>(out.add(i), v);
+                }
                 i += S::LANES;
             }
             if i < c {
@@ -180,9 +191,13 @@ unsafe fn layer_norm_rows<S: Simd, T: Lane>(
             }
         }
     }
+    if far {
+        // SAFETY: the caller has the tier.
+        unsafe { S::fence() };
+    }
 }
 tiered!(fn run_layer_norm[T: Lane][T](walk: &Walk<2>, rows: Range<usize>, x: *const T, affine: &Affine<'_>, eps: f32,
-    out: *mut T) = layer_norm_rows);
+    out: *mut T, far: bool) = layer_norm_rows);
 
 /// # Safety
 /// As [`layer_norm_rows`]'s; gain is a row.

@@ -237,6 +237,28 @@ fn rows_do_not_depend_on_their_number_or_the_pool() {
     assert_eq!(one.to_f32_vec(), whole[7 * c..8 * c]);
 }
 
+/// A result that is stored past the caches has the same bits as its parts, which are not; rows of odd length begin at
+/// every alignment.
+#[test]
+fn large_results_equal_their_parts() {
+    for tier in Tier::available() {
+        let device = Device::Cpu(tier);
+        for (dtype, c) in [(DType::F32, 2048), (DType::BF16, 2049), (DType::F16, 2064)] {
+            let l = (17 << 20) / (c * dtype.size());
+            let x = data(l * c, 1.0, 2.0, 4);
+            let x = View::from_slice(&x, [l, c]).unwrap().on(device);
+            let x = crate::layout::cast(x, dtype).unwrap();
+            let whole = layer_norm(&x, None, None, 1e-6).unwrap();
+            let parts = [(0, l / 2), (l / 2, l - l / 2)].map(|(start, rows)| {
+                let part = x.view().narrow(0, start, rows).unwrap();
+                layer_norm(part, None, None, 1e-6).unwrap()
+            });
+            let parts = parts.each_ref().map(Tensor::as_bytes).concat();
+            assert!(whole.as_bytes() == parts, "{tier} {dtype}");
+        }
+    }
+}
+
 #[test]
 fn wrong_shapes_are_errors() {
     let x = Tensor::zeros([1, 2, 3], DType::F32, Device::cpu()).unwrap();

@@ -121,6 +121,27 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn stream(p: *mut f32, v: __m256) {
+        unsafe { _mm256_stream_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn stream_bf16(p: *mut bf16, v: __m256) {
+        unsafe { _mm_stream_si128(p.cast(), round_bf16(v)) }
+    }
+    #[inline(always)]
+    unsafe fn stream_f16(p: *mut f16, v: __m256) {
+        unsafe {
+            _mm_stream_si128(
+                p.cast(),
+                _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn fence() {
+        unsafe { _mm_sfence() }
+    }
+    #[inline(always)]
     unsafe fn add(a: __m256, b: __m256) -> __m256 {
         unsafe { _mm256_add_ps(a, b) }
     }

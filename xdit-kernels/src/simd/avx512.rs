@@ -126,6 +126,27 @@ macro_rules! avx512 {
                 }
             }
             #[inline(always)]
+            unsafe fn stream(p: *mut f32, v: __m512) {
+                unsafe { _mm512_stream_ps(p, v) }
+            }
+            #[inline(always)]
+            unsafe fn stream_bf16(p: *mut bf16, v: __m512) {
+                unsafe { _mm256_stream_si256(p.cast(), $round(v)) }
+            }
+            #[inline(always)]
+            unsafe fn stream_f16(p: *mut f16, v: __m512) {
+                unsafe {
+                    _mm256_stream_si256(
+                        p.cast(),
+                        _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v),
+                    )
+                }
+            }
+            #[inline(always)]
+            unsafe fn fence() {
+                unsafe { _mm_sfence() }
+            }
+            #[inline(always)]
             unsafe fn add(a: __m512, b: __m512) -> __m512 {
                 unsafe { _mm512_add_ps(a, b) }
             }

@@ -54,6 +54,26 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn load_f16_n(p: *const f16, n: usize) -> Self::V;
     unsafe fn store_f16(p: *mut f16, v: Self::V);
     unsafe fn store_f16_n(p: *mut f16, n: usize, v: Self::V);
+    /// As `store`, past the caches: for results larger than these, so that their lines need not be read first. The place is
+    /// aligned to the vector's size there; [`fence`](Self::fence) before other threads read.
+    #[inline(always)]
+    unsafe fn stream(p: *mut f32, v: Self::V) {
+        // SAFETY: as the trait's.
+        unsafe { Self::store(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn stream_bf16(p: *mut bf16, v: Self::V) {
+        // SAFETY: as the trait's.
+        unsafe { Self::store_bf16(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn stream_f16(p: *mut f16, v: Self::V) {
+        // SAFETY: as the trait's.
+        unsafe { Self::store_f16(p, v) }
+    }
+    /// What was streamed by this thread is seen by others before what it stores later.
+    #[inline(always)]
+    unsafe fn fence() {}
 
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
@@ -104,10 +124,11 @@ pub(crate) trait Lane: Element {
     unsafe fn load_n<S: Simd>(p: *const Self, n: usize) -> S::V;
     unsafe fn store<S: Simd>(p: *mut Self, v: S::V);
     unsafe fn store_n<S: Simd>(p: *mut Self, n: usize, v: S::V);
+    unsafe fn stream<S: Simd>(p: *mut Self, v: S::V);
 }
 
 macro_rules! lane {
-    ($t:ty, $load:ident, $load_n:ident, $store:ident, $store_n:ident) => {
+    ($t:ty, $load:ident, $load_n:ident, $store:ident, $store_n:ident, $stream:ident) => {
         impl Lane for $t {
             #[inline(always)]
             unsafe fn load<S: Simd>(p: *const Self) -> S::V {
@@ -129,12 +150,31 @@ macro_rules! lane {
                 // SAFETY: as above.
                 unsafe { S::$store_n(p, n, v) }
             }
+            #[inline(always)]
+            unsafe fn stream<S: Simd>(p: *mut Self, v: S::V) {
+                // SAFETY: as above.
+                unsafe { S::$stream(p, v) }
+            }
         }
     };
 }
-lane!(f32, load, load_n, store, store_n);
-lane!(bf16, load_bf16, load_bf16_n, store_bf16, store_bf16_n);
-lane!(f16, load_f16, load_f16_n, store_f16, store_f16_n);
+lane!(f32, load, load_n, store, store_n, stream);
+lane!(
+    bf16,
+    load_bf16,
+    load_bf16_n,
+    store_bf16,
+    store_bf16_n,
+    stream_bf16
+);
+lane!(
+    f16,
+    load_f16,
+    load_f16_n,
+    store_f16,
+    store_f16_n,
+    stream_f16
+);
 
 /// `tiered!(pub(super) fn NAME[T: Lane][T](a: A, …) -> R = BODY)` defines `unsafe fn NAME<T: Lane>(tier: Tier, a: A, …) -> R`
 /// that calls `BODY::<S, T>(a, …)` compiled with the features of `tier`, `S` being that tier's [`Simd`].
