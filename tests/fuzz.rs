@@ -184,7 +184,7 @@ fn load(source: &ModelSource, path: &str) -> Result<()> {
     if component.starts_with("tokenizer") {
         let _ = tokenize(source, component, "TokenizersBackend");
     }
-    let _ = info::describe(source);
+    let _ = info::describe(source, None);
     loaded
 }
 

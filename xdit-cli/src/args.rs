@@ -287,7 +287,9 @@ Exit codes:
   5    out of memory
   6    a rank was lost: it panicked, or kept the others waiting for too long
   101  a fault of this program; please report it
-  130  interrupted (SIGINT)      143  terminated (SIGTERM)
+  130  interrupted (SIGINT)
+  143  terminated (SIGTERM)
+  129  hung up (SIGHUP)
 
 Flags may be written with - or _: --num-inference-steps, --num_inference_steps.";
 
@@ -298,7 +300,7 @@ Same image:
   Processors with other instructions (AVX2, AVX-512, NEON) give the same image up to the last bits.
 
 Exit codes: 0 done, 1 failure, 2 usage, 3 model not found or gated, 4 bad model, 5 out of memory,
-  6 a rank was lost, 130 SIGINT, 143 SIGTERM. No partial file is left behind by any of them.
+  6 a rank was lost, 130 SIGINT, 143 SIGTERM, 129 SIGHUP. No partial file is left behind by any of them.
 
 Example:
   xdit-cli generate --prompt \"a red circle on a blue background\" --output circle.png";

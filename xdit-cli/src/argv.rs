@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 
 use crate::args::Cli;
 use crate::failure::Failure;
@@ -20,7 +20,10 @@ pub(crate) enum Parsed {
 /// # Errors
 /// [`Failure::Usage`] with one line that names the flag.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
-    match Cli::try_parse_from(dashed(words)) {
+    let parsed = command()
+        .try_get_matches_from(dashed(words))
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed {
         Ok(cli) => Ok(Parsed::Run(Box::new(cli))),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -32,6 +35,16 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
             _ => Err(Failure::usage(one_line(&error.render().to_string()))),
         },
     }
+}
+
+/// The command line, in which `-16` after a flag is its value, right or wrong: not a flag that nobody knows.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommands(|subcommand| {
+        subcommand.mut_args(|argument| {
+            let valued = argument.get_action().takes_values();
+            argument.allow_negative_numbers(valued)
+        })
+    })
 }
 
 /// `words` with `_` turned into `-` in the names of known flags; values stay as they are.
@@ -164,6 +177,8 @@ mod tests {
         ]);
         assert_eq!(args.prompts.prompt, ["a", "", "c"]);
         assert_eq!(args.call.seed, [1, -2]);
+        let args = generate(&["generate", "--prompt", "a", "-1"]);
+        assert_eq!(args.prompts.prompt, ["a", "-1"]);
         assert_eq!(generate(&["generate", "--prompt", "a"]).call.seed, [42]);
     }
 
@@ -195,7 +210,8 @@ mod tests {
             usage(&["generate", "--prompt", "a", "--guidance-scale", "nan"]).contains("finite")
         );
         assert!(usage(&["generate", "--prompt", "a", "--threads", "0"]).contains("--threads"));
-        assert!(usage(&["generate", "--prompt", "a", "--height", "-16"]).contains("-1"));
+        let negative = usage(&["generate", "--prompt", "a", "--height", "-16"]);
+        assert!(negative.contains("'-16' for '--height"), "{negative}");
         assert!(usage(&[]).contains("generate"));
         assert!(usage(&["paint"]).contains("paint"));
         assert!(usage(&["generate", &format!("--{}", "x".repeat(100_000))]).len() < 1000);
@@ -219,6 +235,6 @@ mod tests {
 
     #[test]
     fn the_definition_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 }

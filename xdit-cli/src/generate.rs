@@ -14,6 +14,7 @@ use crate::draw::{Compute, Drawn, draw};
 use crate::dump::Dump;
 use crate::failure::Failure;
 use crate::model::Model;
+use crate::one_line;
 use crate::output::OutputPlan;
 use crate::partial::system_reason;
 use crate::picture::Picture;
@@ -139,7 +140,7 @@ fn write_tensor(
 
 /// The names of files in a line: the first and the last of many.
 pub(crate) fn shown(files: &[PathBuf]) -> String {
-    let name = |path: &Path| path.display().to_string();
+    let name = |path: &Path| one_line(&path.display().to_string());
     match files {
         [] => String::new(),
         [one] => name(one),
@@ -156,5 +157,6 @@ mod tests {
         let files: Vec<PathBuf> = (0..3).map(|i| format!("a_{i}.png").into()).collect();
         assert_eq!(shown(&files[..1]), "a_0.png");
         assert_eq!(shown(&files), "a_0.png … a_2.png (3 files)");
+        assert_eq!(shown(&["a\nb.png".into()]), "a b.png");
     }
 }

@@ -18,7 +18,7 @@ use crate::{console, memory, model};
 /// Any [`Failure`].
 pub(crate) fn run(args: &InfoArgs, session: &Session) -> Result<u8, Failure> {
     let (source, _) = model::source(&args.model, &args.hub, Files::All, session)?;
-    let info = describe(&source)?;
+    let info = describe(&source, args.hub.variant.as_deref())?;
     if session.report.json {
         let json = serde_json::to_string(&info).map_err(|e| Failure::usage(e.to_string()))?;
         console::print(&format!("{json}\n"))?;

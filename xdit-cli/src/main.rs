@@ -37,6 +37,7 @@ mod tensor_file;
 mod trace;
 mod watch;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -56,10 +57,13 @@ fn main() -> ExitCode {
     // A hint: the run is the same without it, only slower.
     xdit_kernels::keep_freed_memory();
     faults_are_one_line();
-    let code = match argv::parse(std::env::args_os()) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    // Words that cannot be parsed give no flags; who asked for JSON is answered in JSON all the same.
+    let json = words.iter().any(|word| word == "--json");
+    let code = match argv::parse(words) {
         Ok(Parsed::Text(text)) => report(console::print(&text).map(|()| 0), false),
         Ok(Parsed::Run(cli)) => run(&cli.command, started),
-        Err(failure) => report(Err(failure), false),
+        Err(failure) => report(Err(failure), json),
     };
     ExitCode::from(code)
 }

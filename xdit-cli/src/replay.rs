@@ -8,6 +8,7 @@ use crate::console;
 use crate::draw::{Compute, draw};
 use crate::failure::Failure;
 use crate::model::Model;
+use crate::one_line;
 use crate::output::OutputPlan;
 use crate::picture::{Difference, Picture};
 use crate::record::{ParallelRecord, RunRecord};
@@ -94,7 +95,7 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
         let verdict = verdict(difference, &recorded, &replayed);
         console::print(&format!(
             "{}: {verdict}; {}\n",
-            args.image.display(),
+            one_line(&args.image.display().to_string()),
             drawn.summary(session, &watch)
         ))?;
     }

@@ -27,7 +27,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Opens the console, the log and the trace, and takes over SIGINT and SIGTERM.
+    /// Opens the console, the log and the trace, and takes over SIGINT, SIGTERM and SIGHUP.
     ///
     /// # Errors
     /// [`Failure::Output`] when the trace cannot be written.
@@ -43,7 +43,7 @@ impl Session {
             None => None,
         };
         signals::install(partials.clone(), trace.clone(), console.clone())
-            .map_err(|e| Failure::usage(format!("SIGINT and SIGTERM cannot be handled: {e}")))?;
+            .map_err(|e| Failure::usage(format!("signals cannot be handled: {e}")))?;
         logging::install(report, &environment, &console, trace.as_ref());
         Ok(Self {
             started,

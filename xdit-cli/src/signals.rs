@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: no partial file, a whole trace, exit code 130 or 143.
+//! SIGINT, SIGTERM and SIGHUP: no partial file, a whole trace, exit code 130, 143 or 129.
 
 use crate::console::Console;
 use crate::partial::Partials;
@@ -14,8 +14,11 @@ pub(crate) fn install(
     trace: Option<TraceFile>,
     console: Console,
 ) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    if hangup_ends() {
+        signals.add_signal(SIGHUP)?;
+    }
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
@@ -29,6 +32,19 @@ pub(crate) fn install(
             }
         })
         .map(drop)
+}
+
+/// Whether a hangup (the terminal is closed) would end the process: not under `nohup`, which a handler would undo.
+/// Linux tells; where nobody does, the system's own handling stays.
+#[cfg(unix)]
+fn hangup_ends() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // Bit n - 1 is signal n, and SIGHUP is 1.
+    ignored.is_some_and(|mask| mask & 1 == 0)
 }
 
 /// Elsewhere the system's own handling stays: the process ends, and temporary names show what was partial.

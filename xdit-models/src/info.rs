@@ -52,7 +52,8 @@ pub struct ComponentInfo {
     pub blocks: BTreeMap<String, usize>,
 }
 
-/// The facts about the pipeline in `source`.
+/// The facts about the pipeline in `source`, with the weights of `variant` as [`ModelSource::open_weights`] finds them. Without
+/// one, components that have no plain weights are described by those they have.
 ///
 /// # Errors
 /// As [`ModelIndex::read`]; and for a component whose configuration or weights' headers are missing or damaged.
@@ -60,7 +61,7 @@ pub struct ComponentInfo {
 /// # Examples
 /// ```
 /// # #[cfg(feature = "demo")] {
-/// let info = xdit_models::info::describe(&xdit_models::ModelSource::demo())?;
+/// let info = xdit_models::info::describe(&xdit_models::ModelSource::demo(), None)?;
 /// let transformer = info.components.iter().find(|c| c.name == "transformer").unwrap();
 /// assert_eq!(info.class, "FluxPipeline");
 /// assert_eq!((transformer.heads, transformer.head_dim), (Some(4), Some(32)));
@@ -68,7 +69,7 @@ pub struct ComponentInfo {
 /// # }
 /// # Ok::<(), xdit_models::Error>(())
 /// ```
-pub fn describe(source: &ModelSource) -> Result<PipelineInfo> {
+pub fn describe(source: &ModelSource, variant: Option<&str>) -> Result<PipelineInfo> {
     let index = ModelIndex::read(source)?;
     let files = source.list()?;
     let components = index
@@ -92,7 +93,7 @@ pub fn describe(source: &ModelSource) -> Result<PipelineInfo> {
                 blocks: BTreeMap::new(),
             };
             if info.shape_from(source)? {
-                info.count(&weights(source, name, &info.files)?);
+                info.count(&weights(source, name, variant, &info.files)?);
             }
             Ok(info)
         })
@@ -186,8 +187,16 @@ impl ComponentInfo {
     }
 }
 
-/// The weights of `component`, of whichever variant there is when there are no plain ones.
-fn weights(source: &ModelSource, component: &str, files: &[String]) -> Result<Weights> {
+/// The weights of `component`: of `variant`, or without one of whichever there is when there are no plain ones.
+fn weights(
+    source: &ModelSource,
+    component: &str,
+    variant: Option<&str>,
+    files: &[String],
+) -> Result<Weights> {
+    if variant.is_some() {
+        return source.open_weights(component, variant);
+    }
     let missing = match source.open_weights(component, None) {
         Err(error @ Error::MissingFile { .. }) => error,
         other => return other,

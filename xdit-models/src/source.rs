@@ -219,10 +219,13 @@ impl ModelSource {
             ));
         }
         let file = folder.join(path);
-        if file.is_file() {
-            Ok(file)
-        } else {
-            Err(self.missing(path))
+        match std::fs::metadata(&file) {
+            Ok(meta) if meta.is_file() => Ok(file),
+            // A file in a folder that may not be entered is not missing.
+            Err(source) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Err(Error::Io { path: file, source })
+            }
+            _ => Err(self.missing(path)),
         }
     }
 
@@ -338,6 +341,23 @@ mod tests {
             );
             assert!(!source.exists(path));
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn folders_that_may_not_be_entered_are_told_from_missing_files() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let closed = folder.path().join("closed");
+        std::fs::create_dir(&closed).unwrap();
+        std::fs::write(closed.join("a.json"), b"{}").unwrap();
+        let enter = |mode| std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&closed, enter(0o000)).unwrap();
+        let source = ModelSource::folder(&closed).unwrap();
+        let read = source.read("a.json", 9);
+        // Root may enter every folder.
+        assert!(matches!(read, Ok(_) | Err(Error::Io { .. })), "{read:?}");
+        std::fs::set_permissions(&closed, enter(0o755)).unwrap();
     }
 
     #[test]

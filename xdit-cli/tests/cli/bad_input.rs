@@ -156,7 +156,8 @@ fn sizes() {
     };
     refused(&size("0", "64"), 2, "--height");
     refused(&size("64", "0"), 2, "--width");
-    refused(&size("-16", "64"), 2, "-1");
+    refused(&size("-16", "64"), 2, "--height");
+    refused(&size("64", "-1.5"), 2, "--width");
     refused(&size("1000000", "1000000"), 2, "--height");
     refused(&size("32768", "32768"), 5, "out of memory");
     refused(&size("18446744073709551615", "64"), 2, "--height");
@@ -302,19 +303,18 @@ fn words_that_are_not_utf_8() {
 #[test]
 fn failures_as_json() {
     let folder = tempfile::tempdir().unwrap();
-    let outcome = run(
-        folder.path(),
-        [
-            "generate",
-            "--prompt",
-            "a",
-            "--model",
-            "./nowhere",
-            "--json",
-        ],
-    );
-    assert_eq!(outcome.code, Some(3));
-    let error = &outcome.json()["error"];
-    assert_eq!(error["exit_code"], 3);
-    assert!(outcome.stderr.contains(error["message"].as_str().unwrap()));
+    // The last two are found before the flags are known.
+    for (word, value, code) in [
+        ("--model", "./nowhere", 3),
+        ("--height", "0", 2),
+        ("--height", "tall", 2),
+        ("--no-such-flag", "1", 2),
+    ] {
+        let words = ["generate", "--prompt", "a", "--json", word, value];
+        let outcome = run(folder.path(), words);
+        assert_eq!(outcome.code, Some(code));
+        let error = &outcome.json()["error"];
+        assert_eq!(error["exit_code"], code);
+        assert!(outcome.stderr.contains(error["message"].as_str().unwrap()));
+    }
 }

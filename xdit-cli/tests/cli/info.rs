@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::broken_model::copy;
 use crate::program::{demo, run};
 
 #[test]
@@ -48,4 +49,27 @@ fn the_demo_as_json() {
         .map(|c| c["parameters"].as_u64().unwrap())
         .sum();
     assert!((3_000_000..6_000_000).contains(&sum), "{sum} parameters");
+}
+
+#[test]
+fn the_variant_is_the_one_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    copy(&model);
+    // Of this component alone; the others fall back to their plain weights.
+    let weights = model.join("text_encoder/model.safetensors");
+    let bytes = std::fs::read(model.join("text_encoder_2/model.safetensors")).unwrap();
+    std::fs::write(weights.with_file_name("model.other.safetensors"), bytes).unwrap();
+    let parameters = |more: &[&str]| {
+        let words = ["info", "model", "--json"];
+        let outcome = run(folder.path(), words.iter().chain(more)).succeeded();
+        let info = outcome.json();
+        let components = info["components"].as_array().unwrap();
+        let found = components.iter().find(|c| c["name"] == "text_encoder");
+        found.unwrap()["parameters"].as_u64().unwrap()
+    };
+    assert_ne!(parameters(&[]), parameters(&["--variant", "other"]));
+    let outcome = run(folder.path(), ["info", "model", "--variant", "none"]);
+    assert_eq!(outcome.code, Some(4), "{outcome:?}");
+    assert!(outcome.stderr.contains("variant `none`"), "{outcome:?}");
 }

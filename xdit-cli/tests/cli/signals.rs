@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM in the middle of a run.
+//! SIGINT, SIGTERM and SIGHUP in the middle of a run.
 #![cfg(unix)]
 
 use std::process::{Command, Stdio};
@@ -72,6 +72,12 @@ fn interrupted() {
 #[test]
 fn terminated() {
     interrupt("-TERM", 143, &[]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn hung_up() {
+    interrupt("-HUP", 129, &[]);
 }
 
 #[test]
