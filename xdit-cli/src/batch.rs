@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use xdit_models::{Observer, Output, Pipeline, Request};
+use xdit_models::{ModelSource, Observer, Output, Pipeline, Request};
 
 use crate::args::{GenerateArgs, OutputType};
 use crate::console::{self, Unit};
@@ -50,8 +50,10 @@ pub(crate) fn run(
     session: &Session,
 ) -> Result<u8, Failure> {
     let lines = prompt_file::read(path, base)?;
-    let model = Model::find(args.model.model.as_deref(), &args.model.hub, session)?;
-    check_base(&model, base, compute)?;
+    let hub = &args.model.hub;
+    let check = |source: &ModelSource| check_base(source, hub.variant.as_deref(), base, compute);
+    let model = Model::find(args.model.model.as_deref(), hub, &check, session)?;
+    check(&model.source)?;
     let mut watch = Watch::new(&session.console, None);
     let pipeline = load(&model, compute, &mut watch)?;
     let bar = session
@@ -120,7 +122,12 @@ fn each(compute: &Compute) -> Compute {
 
 /// What no line can have is refused before any weight is read: stages, a number of patches, arguments that the model has no
 /// use for. Which numbers of patches a line can have depends on its size, whether there is guidance on its scale.
-fn check_base(model: &Model, base: &Request, compute: &Compute) -> Result<(), Failure> {
+fn check_base(
+    source: &ModelSource,
+    variant: Option<&str>,
+    base: &Request,
+    compute: &Compute,
+) -> xdit_models::Result<()> {
     let mut each = each(compute);
     let patches = &mut each.parallel.pipefusion.patches;
     *patches = Some(patches.unwrap_or(1).min(1));
@@ -139,7 +146,7 @@ fn check_base(model: &Model, base: &Request, compute: &Compute) -> Result<(), Fa
     request.target_size = base.target_size;
     request.crops_coords_top_left = base.crops_coords_top_left;
     // Lines may be smaller than the pictures that the model was made for.
-    plan(model, &request, &each, Some(u64::MAX)).map(drop)
+    plan(source, variant, &request, &each, Some(u64::MAX)).map(drop)
 }
 
 /// What is told of the requests as they end.
@@ -170,7 +177,8 @@ impl Report<'_> {
         }
         let (model, request) = (self.model, &seen.request);
         // It was drawn: what there was of memory was enough.
-        let foretold = plan(model, request, &self.each, Some(u64::MAX))?;
+        let variant = model.record.variant.as_deref();
+        let foretold = plan(&model.source, variant, request, &self.each, Some(u64::MAX))?;
         let drawn = Drawn::new(model, request, self.pipeline, &self.each, foretold, output);
         let plan = self
             .plan

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use xdit_comm::{Axis, Shard};
 use xdit_kernels::{DType, Device};
-use xdit_models::{LoadOptions, Output, Parallel, Pipeline, Request, RunPlan};
+use xdit_models::{LoadOptions, ModelSource, Output, Parallel, Pipeline, Request, RunPlan};
 
 use crate::failure::Failure;
 use crate::model::Model;
@@ -41,30 +41,30 @@ pub(crate) struct Drawn {
     pub plan: RunPlan,
 }
 
-/// What `request` will take, by the configurations of `model`: what these refuse is refused before any weight is read.
+/// What `request` will take, by the configurations in `source`: what these refuse is refused before any weight is read.
 ///
 /// # Errors
-/// [`Failure`] for whatever the library refuses.
+/// Whatever the library refuses.
 pub(crate) fn plan(
-    model: &Model,
+    source: &ModelSource,
+    variant: Option<&str>,
     request: &Request,
     compute: &Compute,
     memory_limit: Option<u64>,
-) -> Result<RunPlan, Failure> {
+) -> xdit_models::Result<RunPlan> {
     let options = LoadOptions {
         memory_limit,
-        ..options(model, compute)
+        ..options(variant, compute)
     };
-    let plan = Pipeline::plan(&model.source, &options, request, &compute.parallel)?;
-    Ok(plan)
+    Pipeline::plan(source, &options, request, &compute.parallel)
 }
 
-fn options(model: &Model, compute: &Compute) -> LoadOptions {
+fn options(variant: Option<&str>, compute: &Compute) -> LoadOptions {
     LoadOptions {
         dtype: compute.dtype,
         device: compute.device,
         threads: Some(compute.threads),
-        variant: model.record.variant.clone(),
+        variant: variant.map(str::to_owned),
         low_memory: compute.low_memory,
         ..LoadOptions::default()
     }
@@ -80,7 +80,8 @@ pub(crate) fn load(
     watch: &mut Watch,
 ) -> Result<Pipeline, Failure> {
     tracing::info!(model = model.record.name, dtype = %compute.dtype, device = %compute.device, threads = compute.threads, "load");
-    let (options, parallel) = (options(model, compute), compute.parallel.clone());
+    let options = options(model.record.variant.as_deref(), compute);
+    let parallel = compute.parallel.clone();
     Ok(Pipeline::load_over(
         &model.source,
         &options,
@@ -99,7 +100,8 @@ pub(crate) fn draw(
     compute: &Compute,
     watch: &mut Watch,
 ) -> Result<Drawn, Failure> {
-    let plan = plan(model, request, compute, None)?;
+    let variant = model.record.variant.as_deref();
+    let plan = plan(&model.source, variant, request, compute, None)?;
     let pipeline = load(model, compute, watch)?;
     tracing::info!(images = request.image_count(), seeds = ?request.seeds, "generate");
     let output = pipeline.generate(request, watch)?;

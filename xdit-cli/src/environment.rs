@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 pub(crate) struct Environment(BTreeMap<&'static str, String>);
 
 /// Every variable that is looked at.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 18] = [
     "HF_ENDPOINT",
     "HF_HOME",
     "HF_HUB_CACHE",
     "HF_HUB_DISABLE_PROGRESS_BARS",
+    "HF_HUB_DOWNLOAD_TIMEOUT",
+    "HF_HUB_ETAG_TIMEOUT",
     "HF_HUB_OFFLINE",
     "HF_TOKEN",
     "HF_TOKEN_PATH",

@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use serde_json::json;
 use xdit_kernels::Tensor;
+use xdit_models::ModelSource;
 
 use crate::args::{GenerateArgs, OutputType};
 use crate::batch;
 use crate::console;
-use crate::draw::{Compute, Drawn, draw};
+use crate::draw::{Compute, Drawn, draw, plan as plan_of};
 use crate::dump::Dump;
 use crate::failure::Failure;
 use crate::model::Model;
@@ -56,7 +57,11 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
         None => None,
     };
     let mut watch = Watch::new(&session.console, dump);
-    let model = Model::find(args.model.model.as_deref(), &args.model.hub, session)?;
+    let hub = &args.model.hub;
+    let check = |source: &ModelSource| {
+        plan_of(source, hub.variant.as_deref(), &request, &compute, None).map(drop)
+    };
+    let model = Model::find(args.model.model.as_deref(), hub, &check, session)?;
     let drawn = draw(&model, &request, &compute, &mut watch)?;
 
     let write_began = Instant::now();

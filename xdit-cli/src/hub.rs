@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use indicatif::ProgressBar;
 use xdit_models::ModelSource;
-use xdit_models::hub::{HubOptions, snapshot};
+use xdit_models::hub::{HubOptions, snapshot_checked};
 
 use crate::args::HubArgs;
 use crate::console::Unit;
@@ -22,20 +23,25 @@ use crate::session::Session;
 pub(crate) fn download(
     id: &str,
     args: &HubArgs,
-    files: Files,
+    files: Files<'_>,
     session: &Session,
 ) -> Result<(ModelSource, Option<String>), Failure> {
     let environment = &session.environment;
     let mut options = options(environment, args.download_dir.as_deref())?;
-    options.configurations_only = files == Files::Configurations;
+    options.configurations_only = matches!(files, Files::Configurations);
+    let mut check = |source: &ModelSource| match files {
+        Files::Checked(check) => check(source),
+        _ => Ok(()),
+    };
     tracing::info!(id, ?options, "hub");
     let draws = !environment.is_on("HF_HUB_DISABLE_PROGRESS_BARS");
     let mut bar: Option<(String, ProgressBar)> = None;
-    let found = snapshot(
+    let found = snapshot_checked(
         id,
         args.revision.as_deref(),
         args.variant.as_deref(),
         &options,
+        &mut check,
         &mut |progress| {
             if !draws {
                 return;
@@ -87,6 +93,14 @@ fn options(environment: &Environment, download_dir: Option<&Path>) -> Result<Hub
         options.endpoint = endpoint.to_owned();
     }
     options.offline = environment.is_on("HF_HUB_OFFLINE");
+    for (name, timeout) in [
+        ("HF_HUB_ETAG_TIMEOUT", &mut options.etag_timeout),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", &mut options.download_timeout),
+    ] {
+        if let Some(text) = environment.var(name) {
+            *timeout = seconds(name, text)?;
+        }
+    }
     options.token = match environment.var("HF_TOKEN") {
         Some(token) => Some(token.trim().to_owned()),
         None => {
@@ -98,6 +112,17 @@ fn options(environment: &Environment, download_dir: Option<&Path>) -> Result<Hub
         }
     };
     Ok(options)
+}
+
+/// The time in a variable, in seconds.
+fn seconds(name: &str, text: &str) -> Result<Duration, Failure> {
+    let seconds = text.trim().parse().ok().filter(|seconds| *seconds > 0);
+    let wrong = || {
+        Failure::usage(format!(
+            "{name}={text}: must be a number of seconds above 0"
+        ))
+    };
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
 }
 
 /// The token in `file`, if there is such a file.
@@ -185,5 +210,19 @@ mod tests {
         assert!(options.offline);
         assert_eq!(options.endpoint, "http://x");
         assert!(!with(&[("HOME", "/d"), ("HF_HUB_OFFLINE", "0")], None).offline);
+    }
+
+    #[test]
+    fn timeouts() {
+        let with = |name, value| with(&[("HOME", "/d"), (name, value)], None);
+        let set = with("HF_HUB_ETAG_TIMEOUT", "3");
+        assert_eq!(set.etag_timeout, Duration::from_secs(3));
+        assert_eq!(set.download_timeout, Duration::from_secs(10));
+        let set = with("HF_HUB_DOWNLOAD_TIMEOUT", " 60");
+        assert_eq!(set.download_timeout, Duration::from_secs(60));
+        for odd in ["0", "-1", "soon", "1.5"] {
+            let error = seconds("T", odd).unwrap_err().to_string();
+            assert!(error.contains(odd), "{error}");
+        }
     }
 }

@@ -13,11 +13,16 @@ use crate::session::Session;
 /// The name of the pipeline inside the binary.
 pub(crate) const DEMO: &str = "demo";
 
+/// What may refuse a pipeline by its configurations.
+pub(crate) type Check<'a> = &'a dyn Fn(&ModelSource) -> xdit_models::Result<()>;
+
 /// Which files of a pipeline are needed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Files {
+#[derive(Clone, Copy)]
+pub(crate) enum Files<'a> {
     /// All.
     All,
+    /// All; but weights are downloaded only when this has seen the configurations.
+    Checked(Check<'a>),
     /// None of the weights.
     Configurations,
 }
@@ -32,17 +37,19 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// The pipeline that `name` means; the demo if it is left out.
+    /// The pipeline that `name` means; the demo if it is left out. Of the hub, weights are downloaded only when `check` has
+    /// seen the configurations.
     ///
     /// # Errors
     /// [`Failure::Model`] when there is none, or its index cannot be read.
     pub(crate) fn find(
         name: Option<&str>,
         hub: &HubArgs,
+        check: Check<'_>,
         session: &Session,
     ) -> Result<Self, Failure> {
         let name = name.unwrap_or(DEMO);
-        let (source, revision) = source(name, hub, Files::All, session)?;
+        let (source, revision) = source(name, hub, Files::Checked(check), session)?;
         let class = ModelIndex::read(&source)?.pipeline.name().to_owned();
         let digest = digest::of(&source)?;
         let record = ModelRecord {
@@ -63,7 +70,7 @@ impl Model {
 pub(crate) fn source(
     name: &str,
     hub: &HubArgs,
-    files: Files,
+    files: Files<'_>,
     session: &Session,
 ) -> Result<(ModelSource, Option<String>), Failure> {
     if name == DEMO {
@@ -107,7 +114,7 @@ use crate::hub::download;
 fn download(
     name: &str,
     _hub: &HubArgs,
-    _files: Files,
+    _files: Files<'_>,
     _session: &Session,
 ) -> Result<(ModelSource, Option<String>), Failure> {
     let reason = "no such folder, and this binary was built without the hub";

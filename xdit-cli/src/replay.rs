@@ -7,7 +7,7 @@ use crate::args::{HubArgs, OutputType, ReplayArgs};
 use crate::console;
 use crate::draw::{Compute, draw};
 use crate::failure::Failure;
-use crate::model::Model;
+use crate::model::{Check, Model};
 use crate::one_line;
 use crate::output::OutputPlan;
 use crate::picture::{Difference, Picture};
@@ -121,8 +121,10 @@ fn verdict(difference: Option<Difference>, recorded: &Picture, replayed: &Pictur
 
 /// The pipeline of the flags, else that of the record.
 fn find_model(args: &ReplayArgs, record: &RunRecord, session: &Session) -> Result<Model, Failure> {
+    // What is recorded was drawn once: it is no bad request.
+    let any: Check<'_> = &|_| Ok(());
     if args.model.is_some() {
-        return Model::find(args.model.as_deref(), &args.hub, session);
+        return Model::find(args.model.as_deref(), &args.hub, any, session);
     }
     let given = &args.hub;
     let hub = HubArgs {
@@ -136,7 +138,7 @@ fn find_model(args: &ReplayArgs, record: &RunRecord, session: &Session) -> Resul
             .or_else(|| record.model.variant.clone()),
         download_dir: given.download_dir.clone(),
     };
-    Model::find(Some(&record.model.name), &hub, session)
+    Model::find(Some(&record.model.name), &hub, any, session)
 }
 
 fn dtype(record: &RunRecord) -> Result<DType, String> {

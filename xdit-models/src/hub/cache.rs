@@ -1,11 +1,18 @@
 //! huggingface_hub's cache: `models--ORG--NAME/{refs/REVISION, blobs/ETAG, snapshots/COMMIT/PATH → blobs}`.
 
+use std::fs::{File, TryLockError};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use super::Snapshot;
 use crate::error::{Error, Result, shorten};
 use crate::model_index::MODEL_INDEX;
 use crate::source::ModelSource;
+
+/// How often a lock is tried that another process holds.
+const LOCK_TRIES: usize = 10;
+/// The pause between.
+const LOCK_PAUSE: Duration = Duration::from_millis(500);
 
 /// The cache of one repository.
 pub(super) struct RepoCache {
@@ -43,19 +50,49 @@ impl RepoCache {
         self.path(commit, file).is_file()
     }
 
-    /// How many bytes the file has.
-    pub(super) fn len(&self, commit: &str, file: &str) -> Option<u64> {
-        std::fs::metadata(self.path(commit, file))
-            .ok()
-            .map(|metadata| metadata.len())
+    /// Where the content `etag` lies, and where it is put together before.
+    pub(super) fn blob(&self, etag: &str) -> Result<(PathBuf, PathBuf)> {
+        if !is_one_name(etag) {
+            return Err(Error::Hub {
+                what: self.folder.display().to_string(),
+                reason: format!("odd etag `{}`", shorten(etag)),
+            });
+        }
+        let folder = self.folder.join("blobs");
+        std::fs::create_dir_all(&folder).map_err(|source| Error::Io {
+            path: folder.clone(),
+            source,
+        })?;
+        let part = folder.join(format!("{etag}.part"));
+        Ok((folder.join(etag), part))
     }
 
-    /// Takes the file out of the snapshot, and its content out of the cache.
-    pub(super) fn remove(&self, commit: &str, file: &str) {
-        let path = self.path(commit, file);
-        // Nothing is lost when this fails: the next run sees the wrong length again.
-        let _ = std::fs::canonicalize(&path).and_then(std::fs::remove_file);
-        let _ = std::fs::remove_file(path);
+    /// Keeps every other process, huggingface_hub's too, from writing the content `etag` until the file is dropped.
+    pub(super) fn lock(&self, etag: &str) -> Result<File> {
+        let name = self.folder.file_name().unwrap_or_default();
+        let path = self.folder.with_file_name(".locks").join(name);
+        let path = path.join(format!("{etag}.lock"));
+        let io = |source| Error::Io {
+            path: path.clone(),
+            source,
+        };
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(io)?;
+        }
+        let file = File::options().create(true).append(true).open(&path);
+        let file = file.map_err(io)?;
+        for _ in 0..LOCK_TRIES {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+                // Some shared disks know no locks; huggingface_hub goes on without one there as well.
+                Err(TryLockError::Error(_)) => return Ok(file),
+            }
+        }
+        Err(Error::Hub {
+            what: path.display().to_string(),
+            reason: "another process is downloading this file".into(),
+        })
     }
 
     /// Puts the file into the snapshot when its content is in the cache already, from another commit.
@@ -66,13 +103,7 @@ impl RepoCache {
         etag: &str,
         size: u64,
     ) -> Result<bool> {
-        if !is_one_name(etag) {
-            return Err(Error::Hub {
-                what: file.into(),
-                reason: format!("odd etag `{}`", shorten(etag)),
-            });
-        }
-        let blob = self.folder.join("blobs").join(etag);
+        let (blob, _) = self.blob(etag)?;
         if std::fs::metadata(&blob).ok().map(|metadata| metadata.len()) != Some(size) {
             return Ok(false);
         }
@@ -95,6 +126,10 @@ impl RepoCache {
     /// Notes that `revision` is `commit` now.
     pub(super) fn write_ref(&self, revision: &str, commit: &str) -> Result<()> {
         let path = self.folder.join("refs").join(revision);
+        // A commit needs no ref, and a cache that is complete may be read-only.
+        if revision == commit || std::fs::read_to_string(&path).is_ok_and(|now| now == commit) {
+            return Ok(());
+        }
         let io = |source| Error::Io {
             path: path.clone(),
             source,

@@ -4,63 +4,18 @@
 
 mod cache;
 mod choose;
+mod client;
+mod options;
 
-use std::path::PathBuf;
-
-use hf_hub::api::Progress;
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
+use hf_hub::api::RepoInfo;
+use hf_hub::{Repo, RepoType};
 
 use crate::error::{Error, Result, shorten};
 use crate::model_index::MODEL_INDEX;
 use crate::source::ModelSource;
 use cache::RepoCache;
-
-/// The hub itself.
-pub const HUB_ENDPOINT: &str = "https://huggingface.co";
-/// How often a download that breaks off is taken up again.
-const RETRIES: usize = 3;
-
-/// Where the hub is and how to deal with it.
-#[derive(Clone)]
-pub struct HubOptions {
-    /// The cache's folder, which holds `models--ORG--NAME` (`HF_HUB_CACHE`).
-    pub cache_dir: PathBuf,
-    /// The hub's address (`HF_ENDPOINT`).
-    pub endpoint: String,
-    /// The user's token (`HF_TOKEN`).
-    pub token: Option<String>,
-    /// Whether to use the cache alone (`HF_HUB_OFFLINE`).
-    pub offline: bool,
-    /// Whether to leave the weights where they are: for [`Pipeline::plan`](crate::Pipeline::plan), which reads none.
-    pub configurations_only: bool,
-}
-
-impl HubOptions {
-    /// The public hub without a token, cached in `cache_dir`.
-    #[must_use]
-    pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            cache_dir: cache_dir.into(),
-            endpoint: HUB_ENDPOINT.into(),
-            token: None,
-            offline: false,
-            configurations_only: false,
-        }
-    }
-}
-
-impl std::fmt::Debug for HubOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HubOptions")
-            .field("cache_dir", &self.cache_dir)
-            .field("endpoint", &self.endpoint)
-            .field("token", &self.token.as_ref().map(|_| "…"))
-            .field("offline", &self.offline)
-            .field("configurations_only", &self.configurations_only)
-            .finish()
-    }
-}
+use client::{Client, Refusal};
+pub use options::{HUB_ENDPOINT, HubOptions};
 
 /// How far a download is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -115,6 +70,35 @@ pub fn snapshot(
     options: &HubOptions,
     progress: &mut dyn FnMut(HubProgress<'_>),
 ) -> Result<Snapshot> {
+    snapshot_checked(id, revision, variant, options, &mut |_| Ok(()), progress)
+}
+
+/// As [`snapshot`], but `check` sees the pipeline's configurations before any of its weights is downloaded, and can refuse
+/// them: with [`Pipeline::plan`](crate::Pipeline::plan), a request that the model cannot serve.
+///
+/// # Errors
+/// As [`snapshot`], and whatever `check` returns.
+///
+/// # Examples
+/// ```no_run
+/// use xdit_models::hub::{HubOptions, snapshot_checked};
+/// use xdit_models::{LoadOptions, Parallel, Pipeline, Request};
+/// let (request, parallel) = (Request::new(["a red circle"]).height(1024), Parallel::default());
+/// let mut check = |configurations: &_| {
+///     Pipeline::plan(configurations, &LoadOptions::default(), &request, &parallel).map(|_| ())
+/// };
+/// let options = HubOptions::new("/home/me/.cache/huggingface/hub");
+/// let flux = snapshot_checked("black-forest-labs/FLUX.1-schnell", None, None, &options, &mut check, &mut |_| {})?;
+/// # Ok::<(), xdit_models::Error>(())
+/// ```
+pub fn snapshot_checked(
+    id: &str,
+    revision: Option<&str>,
+    variant: Option<&str>,
+    options: &HubOptions,
+    check: &mut dyn FnMut(&ModelSource) -> Result<()>,
+    progress: &mut dyn FnMut(HubProgress<'_>),
+) -> Result<Snapshot> {
     let revision = revision.unwrap_or("main");
     check_names(id, revision)?;
     let cached = RepoCache::new(&options.cache_dir, id);
@@ -126,8 +110,14 @@ pub fn snapshot(
                 reason: format!("offline, and not in {}", options.cache_dir.display()),
             });
     }
-    let hub = Hub::new(id, revision, options)?;
-    match hub.download(variant, !options.configurations_only, &cached, progress) {
+    let hub = Hub::new(id, revision, options);
+    match hub.download(
+        variant,
+        !options.configurations_only,
+        &cached,
+        check,
+        progress,
+    ) {
         Err(Failure::Unreachable(error)) => match cached.snapshot(revision)? {
             Some(snapshot) => {
                 tracing::warn!(%error, id, commit = snapshot.commit, "the hub cannot be reached: using the cache");
@@ -156,36 +146,39 @@ impl From<Error> for Failure {
 struct Hub<'a> {
     id: &'a str,
     revision: &'a str,
+    endpoint: &'a str,
     page: String,
-    api: Api,
-    repo: ApiRepo,
+    client: Client,
 }
 
 impl<'a> Hub<'a> {
-    fn new(id: &'a str, revision: &'a str, options: &HubOptions) -> Result<Self> {
+    fn new(id: &'a str, revision: &'a str, options: &'a HubOptions) -> Self {
         let endpoint = options.endpoint.trim_end_matches('/');
-        let api = ApiBuilder::from_cache(Cache::new(options.cache_dir.clone()))
-            .with_endpoint(endpoint.into())
-            .with_token(options.token.clone())
-            .with_retries(RETRIES)
-            .with_progress(false)
-            .build()
-            .map_err(|error| Error::Hub {
-                what: endpoint.into(),
-                reason: error.to_string(),
-            })?;
-        let repo = api.repo(Repo::with_revision(
-            id.into(),
-            RepoType::Model,
-            revision.into(),
-        ));
-        Ok(Self {
+        Self {
             id,
             revision,
+            endpoint,
             page: format!("{endpoint}/{id}"),
-            api,
-            repo,
-        })
+            client: Client::new(options),
+        }
+    }
+
+    fn repo(&self, revision: &str) -> Repo {
+        Repo::with_revision(self.id.into(), RepoType::Model, revision.into())
+    }
+
+    fn info(&self) -> Result<RepoInfo, Failure> {
+        let url = format!(
+            "{}/api/{}",
+            self.endpoint,
+            self.repo(self.revision).api_url()
+        );
+        let answer = self
+            .client
+            .text(&url)
+            .map_err(|refusal| self.failure(refusal, None))?;
+        serde_json::from_slice(&answer)
+            .map_err(|error| self.odd(&format!("no list of files: {error}")).into())
     }
 
     fn download(
@@ -193,12 +186,10 @@ impl<'a> Hub<'a> {
         variant: Option<&str>,
         weights: bool,
         cached: &RepoCache,
+        check: &mut dyn FnMut(&ModelSource) -> Result<()>,
         progress: &mut dyn FnMut(HubProgress<'_>),
     ) -> Result<Snapshot, Failure> {
-        let info = self
-            .repo
-            .info()
-            .map_err(|error| self.failure(error, None))?;
+        let info = self.info()?;
         let commit = info.sha;
         if commit.is_empty() || !commit.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(self.odd(&format!("commit `{}`", shorten(&commit))).into());
@@ -233,10 +224,18 @@ impl<'a> Hub<'a> {
         };
         fetch(MODEL_INDEX, 0, 1)?;
         let index = cached.source(&commit)?.config(MODEL_INDEX)?;
-        let mut needed = choose::needed(&files, &index, variant);
-        needed.retain(|file| weights || !file.contains(".safetensors"));
-        for (done, file) in needed.iter().enumerate() {
-            fetch(file, done, needed.len())?;
+        let needed = choose::needed(&files, &index, variant);
+        let is_weights = |file: &String| file.contains(".safetensors");
+        let (large, small): (Vec<_>, Vec<_>) = needed.into_iter().partition(is_weights);
+        let total = small.len() + if weights { large.len() } else { 0 };
+        for (done, file) in small.iter().enumerate() {
+            fetch(file, done, total)?;
+        }
+        check(&cached.source(&commit)?)?;
+        if weights {
+            for (done, file) in large.iter().enumerate() {
+                fetch(file, small.len() + done, total)?;
+            }
         }
         cached.write_ref(self.revision, &commit)?;
         Ok(Snapshot {
@@ -252,60 +251,50 @@ impl<'a> Hub<'a> {
         cached: &RepoCache,
         report: &mut dyn FnMut(u64, u64),
     ) -> Result<(), Failure> {
-        let metadata = self
-            .api
-            .metadata(&self.repo.url(file))
-            .map_err(|error| self.failure(error, Some(file)))?;
-        if metadata.commit_hash() != commit {
-            return Err(self
-                .odd("the revision moved during the download: run it again")
-                .into());
-        }
-        if cached.link_blob(commit, file, metadata.etag(), metadata.size() as u64)? {
+        // Of the commit: a revision may move while gigabytes arrive.
+        let repo = self.repo(commit);
+        let (name, at) = (repo.url(), repo.url_revision());
+        let url = format!("{}/{name}/resolve/{at}/{file}", self.endpoint);
+        let failure = |refusal| self.failure(refusal, Some(file));
+        let remote = self.client.metadata(&url).map_err(failure)?;
+        let link = || cached.link_blob(commit, file, &remote.etag, remote.size);
+        if link()? {
             return Ok(());
         }
-        let reporter = Reporter {
-            report,
-            done: 0,
-            total: metadata.size() as u64,
-        };
-        self.repo
-            .download_with_progress(file, reporter)
-            .map_err(|error| self.failure(error, Some(file)))?;
-        if cached.len(commit, file) != Some(metadata.size() as u64) {
-            cached.remove(commit, file);
-            return Err(self
-                .odd(&format!("{} did not arrive whole", shorten(file)))
-                .into());
+        let (blob, part) = cached.blob(&remote.etag)?;
+        let _lock = cached.lock(&remote.etag)?;
+        // Another process may have been faster.
+        if link()? {
+            return Ok(());
         }
+        let mut report = |done| report(done, remote.size);
+        let arrived = self.client.download(&url, &remote, &part, &mut report);
+        let arrived = arrived.and_then(|()| std::fs::rename(&part, &blob).map_err(Refusal::Disk));
+        arrived.map_err(|refusal| match refusal {
+            Refusal::Disk(source) => Error::Io { path: part, source }.into(),
+            other => failure(other),
+        })?;
+        link()?;
         Ok(())
     }
 
-    /// What an error of the library means; `file` is what was asked for, if not the repository itself.
-    fn failure(&self, error: ApiError, file: Option<&str>) -> Failure {
+    /// What a refusal means; `file` is what was asked for, if not the repository itself.
+    fn failure(&self, refusal: Refusal, file: Option<&str>) -> Failure {
         let model = format!("{} at {}", self.id, self.revision);
         let what = file.map_or_else(|| model.clone(), |file| format!("{}/{file}", self.page));
-        let network = match &error {
-            ApiError::RequestError(error) => match **error {
-                ureq::Error::StatusCode(status) => {
-                    return self.status(status, model, what, file).into();
-                }
-                _ => true,
-            },
-            _ => false,
-        };
-        let reason = match error {
-            ApiError::LockAcquisition(_) => "another process is downloading it".into(),
-            ApiError::InvalidResume => {
-                "a part of it in the cache is damaged: delete its .part file in blobs/".into()
+        match refusal {
+            // A hub that is down, or has had enough of us, is as good as none.
+            Refusal::Status(status @ (429 | 500..)) => {
+                let reason = format!("HTTP {status}");
+                Failure::Unreachable(Error::Hub { what, reason })
             }
-            other => shorten(&other.to_string()),
-        };
-        let error = Error::Hub { what, reason };
-        if network {
-            Failure::Unreachable(error)
-        } else {
-            Failure::Final(error)
+            Refusal::Status(status) => self.status(status, model, what, file).into(),
+            Refusal::Network(reason) => Failure::Unreachable(Error::Hub { what, reason }),
+            Refusal::Odd(reason) => Error::Hub { what, reason }.into(),
+            Refusal::Disk(error) => {
+                let reason = error.to_string();
+                Error::Hub { what, reason }.into()
+            }
         }
     }
 
@@ -344,26 +333,6 @@ impl<'a> Hub<'a> {
             reason: reason.into(),
         }
     }
-}
-
-/// Hands the library's progress on.
-struct Reporter<'a> {
-    report: &'a mut dyn FnMut(u64, u64),
-    done: u64,
-    total: u64,
-}
-
-impl Progress for Reporter<'_> {
-    fn init(&mut self, size: usize, _filename: &str) {
-        (self.done, self.total) = (0, size as u64);
-    }
-
-    fn update(&mut self, size: usize) {
-        self.done += size as u64;
-        (self.report)(self.done, self.total);
-    }
-
-    fn finish(&mut self) {}
 }
 
 /// Checks that `id` is `ORG/NAME` or `NAME`, and that both are fit for a path and an address.

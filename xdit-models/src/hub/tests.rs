@@ -1,162 +1,11 @@
-//! Against a hub on 127.0.0.1 that answers as the real one does: an absolute redirect to a storage host for weights, a
-//! relative one for a renamed repository, `ETag`, `X-Linked-Etag`, `X-Repo-Commit`, byte ranges, 401, 403 and 404.
+//! Against a hub on this machine.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+mod server;
+
+use std::net::TcpListener;
 
 use super::*;
-
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-const NEXT_COMMIT: &str = "89abcdef0123456789abcdef0123456789abcdef";
-const FILES: [(&str, &str); 6] = [
-    ("README.md", "large and not needed"),
-    (
-        "model_index.json",
-        r#"{"_class_name": "FluxPipeline", "vae": ["diffusers", "AutoencoderKL"]}"#,
-    ),
-    ("vae/config.json", "{}"),
-    ("vae/diffusion_pytorch_model.safetensors", "weights"),
-    (
-        "vae/diffusion_pytorch_model.fp16.safetensors",
-        "half of them",
-    ),
-    ("flux1-dev.safetensors", "everything in one file"),
-];
-
-/// A hub, and the paths that were asked of it.
-struct TestHub {
-    endpoint: String,
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl TestHub {
-    fn start(commit: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (log, host) = (Arc::clone(&asked), endpoint.clone());
-        // Ends with the test's process.
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let _ = serve(stream, &host, commit, &log);
-            }
-        });
-        Self { endpoint, asked }
-    }
-
-    fn options(&self, cache: &tempfile::TempDir) -> HubOptions {
-        HubOptions {
-            endpoint: self.endpoint.clone(),
-            ..HubOptions::new(cache.path())
-        }
-    }
-
-    fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut self.asked.lock().unwrap())
-    }
-}
-
-fn serve(
-    mut stream: TcpStream,
-    host: &str,
-    commit: &str,
-    log: &Mutex<Vec<String>>,
-) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let mut request = String::new();
-    reader.read_line(&mut request)?;
-    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut range = 0;
-    let mut last = usize::MAX;
-    let mut token = false;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let line = line.trim().to_ascii_lowercase();
-        if let Some(bytes) = line.strip_prefix("range: bytes=") {
-            let (from, to) = bytes.split_once('-').unwrap();
-            (range, last) = (from.parse().unwrap(), to.parse().unwrap_or(usize::MAX));
-        }
-        token |= line == "authorization: bearer secret";
-        if line.is_empty() {
-            break;
-        }
-    }
-    log.lock().unwrap().push(path.clone());
-    let answer = |status: &str, headers: &str, body: &str| {
-        format!(
-            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
-            body.len()
-        )
-    };
-    let content = |file: &str| {
-        FILES
-            .iter()
-            .find(|(name, _)| *name == file)
-            .map(|(_, content)| *content)
-    };
-    let ranged = |body: &str, headers: &str| {
-        let end = body.len().min(last.saturating_add(1));
-        let headers = format!(
-            "{headers}Content-Range: bytes {range}-{}/{}\r\n",
-            end - 1,
-            body.len()
-        );
-        answer("206 Partial Content", &headers, &body[range.min(end)..end])
-    };
-    let parts: Vec<&str> = path.trim_start_matches('/').splitn(5, '/').collect();
-    let text = match parts.as_slice() {
-        ["api", "models", _, "gone", ..] => answer("404 Not Found", "", ""),
-        ["api", "models", _, "secret", ..] => answer("401 Unauthorized", "", ""),
-        ["api", "models", _, _, revision] if *revision != "revision/main" => {
-            answer("404 Not Found", "", "")
-        }
-        ["api", "models", ..] => {
-            let files: Vec<_> = FILES
-                .iter()
-                .map(|(name, _)| serde_json::json!({"rfilename": name}))
-                .collect();
-            answer(
-                "200 OK",
-                "",
-                &serde_json::json!({"sha": commit, "siblings": files}).to_string(),
-            )
-        }
-        [_, "gated", ..] if !token => answer("403 Forbidden", "", ""),
-        ["org", "old", "resolve", rest @ ..] => {
-            let location = format!("Location: /org/new/resolve/{}\r\n", rest.join("/"));
-            answer("307 Temporary Redirect", &location, "")
-        }
-        ["org", _, "resolve", "main", file] => match content(file) {
-            None => answer("404 Not Found", "", ""),
-            Some(body) if file.ends_with(".safetensors") => {
-                let headers = format!(
-                    "Location: {host}/storage/{file}\r\nX-Repo-Commit: {commit}\r\nX-Linked-Etag: \"{}\"\r\n",
-                    etag(file, body)
-                );
-                answer("302 Found", &headers, "")
-            }
-            Some(body) => ranged(
-                body,
-                &format!(
-                    "X-Repo-Commit: {commit}\r\nETag: \"{}\"\r\n",
-                    etag(file, body)
-                ),
-            ),
-        },
-        ["storage", ..] => ranged(
-            content(path.trim_start_matches("/storage/")).unwrap_or("?"),
-            "ETag: \"other\"\r\n",
-        ),
-        _ => answer("404 Not Found", "", ""),
-    };
-    stream.write_all(text.as_bytes())
-}
-
-fn etag(file: &str, body: &str) -> String {
-    format!("{}-{}", file.replace('/', "_"), body.len())
-}
+use server::{COMMIT, NEXT_COMMIT, TestHub, sha256};
 
 fn get(id: &str, variant: Option<&str>, options: &HubOptions) -> Result<Snapshot> {
     snapshot(id, None, variant, options, &mut |_| {})
@@ -214,6 +63,99 @@ fn a_pipeline_is_downloaded_once_and_then_found_offline() {
     assert_eq!(get("org/new", None, &unreachable).unwrap().commit, COMMIT);
     let error = get("org/other", None, &unreachable).unwrap_err();
     assert!(matches!(error, Error::Hub { .. }), "{error}");
+}
+
+#[test]
+fn the_token_goes_to_the_hub_alone() {
+    let (hub, cache) = (TestHub::start(COMMIT), tempfile::tempdir().unwrap());
+    let options = HubOptions {
+        token: Some("secret".into()),
+        ..hub.options(&cache)
+    };
+    // This one answers only those who have the token.
+    get("org/gated", None, &options).unwrap();
+    let asked = hub.asked();
+    assert!(asked.iter().any(|path| path.starts_with("/storage/")));
+    assert!(
+        !asked.iter().any(|path| path.contains("token")),
+        "{asked:?}"
+    );
+}
+
+#[test]
+fn what_is_refused_by_its_configurations_is_not_downloaded() {
+    let (hub, cache) = (TestHub::start(COMMIT), tempfile::tempdir().unwrap());
+    let mut seen = Vec::new();
+    let mut refuse = |source: &ModelSource| {
+        seen = source.list()?;
+        Err(Error::invalid("height", 0, "at least 16"))
+    };
+    let options = hub.options(&cache);
+    let refused = snapshot_checked("org/new", None, None, &options, &mut refuse, &mut |_| {});
+    let error = refused.unwrap_err();
+    assert!(matches!(error, Error::InvalidRequest { .. }), "{error}");
+    assert_eq!(seen, ["model_index.json", "vae/config.json"]);
+    let asked = hub.asked();
+    assert!(
+        !asked.iter().any(|path| path.contains("safetensors")),
+        "{asked:?}"
+    );
+}
+
+#[test]
+fn damaged_weights_are_not_kept_and_broken_downloads_taken_up() {
+    let (hub, cache) = (TestHub::start(COMMIT), tempfile::tempdir().unwrap());
+    let folder = cache.path().join("models--org--sha");
+    // Of an earlier run, and not of this file.
+    let etag = sha256("weights");
+    std::fs::create_dir_all(folder.join("blobs")).unwrap();
+    let part = folder.join(format!("blobs/{etag}.part"));
+    std::fs::write(&part, "wEi").unwrap();
+    let error = get("org/sha", None, &hub.options(&cache)).unwrap_err();
+    assert!(error.to_string().contains("arrived damaged"), "{error}");
+    assert!(!part.exists(), "the damaged part is taken up again");
+    std::fs::write(&part, "wei").unwrap();
+    hub.asked();
+    let whole = get("org/sha", None, &hub.options(&cache)).unwrap();
+    let read = whole
+        .source
+        .read("vae/diffusion_pytorch_model.safetensors", 9)
+        .unwrap();
+    assert_eq!(&*read, b"weights");
+    assert!(
+        hub.asked().contains(&"bytes=3-".to_owned()),
+        "all of it came again"
+    );
+}
+
+#[test]
+fn a_hub_that_says_nothing_is_given_up() {
+    let (listener, cache) = (
+        TcpListener::bind("127.0.0.1:0").unwrap(),
+        tempfile::tempdir().unwrap(),
+    );
+    let options = HubOptions {
+        endpoint: format!("http://{}", listener.local_addr().unwrap()),
+        etag_timeout: std::time::Duration::from_millis(200),
+        ..HubOptions::new(cache.path())
+    };
+    let error = get("org/new", None, &options).unwrap_err();
+    assert!(matches!(error, Error::Hub { .. }), "{error}");
+    assert!(error.to_string().contains("timeout"), "{error}");
+}
+
+#[test]
+fn a_hub_that_is_down_does_not_hide_the_cache() {
+    let (hub, cache) = (TestHub::start(COMMIT), tempfile::tempdir().unwrap());
+    let error = get("org/down", None, &hub.options(&cache)).unwrap_err();
+    assert!(error.to_string().contains("HTTP 503"), "{error}");
+    get("org/new", None, &hub.options(&cache)).unwrap();
+    let folder = |name: &str| cache.path().join(format!("models--org--{name}"));
+    std::fs::rename(folder("new"), folder("down")).unwrap();
+    assert_eq!(
+        get("org/down", None, &hub.options(&cache)).unwrap().commit,
+        COMMIT
+    );
 }
 
 #[test]

@@ -33,6 +33,10 @@ pub(super) struct SpecialTokens {
     /// How many sentinels a T5 has.
     extra_ids: usize,
     model_max_length: Option<usize>,
+    /// Whether `padding_side` is the left.
+    pub(super) pads_left: bool,
+    /// Whether `truncation_side` is the left.
+    pub(super) truncates_left: bool,
 }
 
 impl SpecialTokens {
@@ -55,6 +59,8 @@ impl SpecialTokens {
             extra_ids: config.count("extra_ids", Some(100), 0..=10_000)?,
             // transformers writes 1e30 for "no limit".
             model_max_length: config.count("model_max_length", None, 1..=1 << 30).ok(),
+            pads_left: is_left(&config, "padding", tokenizer)?,
+            truncates_left: is_left(&config, "truncation", tokenizer)?,
         };
         special.named_from(&config, false);
         if let Some(Value::Object(decoder)) = config.value("added_tokens_decoder") {
@@ -201,6 +207,17 @@ impl SpecialTokens {
         }
         tokens
     }
+}
+
+/// Whether `what` is done on the left, as `tokenizer_config.json` says, else `tokenizer.json`; most say nothing.
+fn is_left(config: &ConfigFile, what: &str, tokenizer: Option<&Value>) -> Result<bool> {
+    let side = tokenizer.and_then(|json| json[what]["direction"].as_str());
+    let default = match side {
+        Some("Left") => "left",
+        _ => "right",
+    };
+    let sides = [("left", true), ("right", false)];
+    config.choice(&format!("{what}_side"), default, &sides)
 }
 
 /// Whether two tokens are written alike; the library's own comparison looks at the content only.

@@ -34,6 +34,10 @@ pub struct Tokenizer {
     shown: String,
     pad_id: u32,
     model_max_length: Option<usize>,
+    /// Whether padding comes before the prompt.
+    pads_left: bool,
+    /// Whether it is the start of a long prompt that is cut off.
+    truncates_left: bool,
     /// Rows of the text encoder's vocabulary, when they are known.
     rows: usize,
 }
@@ -45,6 +49,8 @@ pub struct Encoded {
     pub ids: Vec<u32>,
     /// How many of them are not padding.
     pub len: usize,
+    /// Which is the first of these: 0, unless the tokenizer pads on the left.
+    pub start: usize,
     /// What did not fit.
     pub removed: Option<Removed>,
 }
@@ -52,12 +58,12 @@ pub struct Encoded {
 impl Encoded {
     /// Which ids are not padding: transformers' `attention_mask`.
     pub fn attention_mask(&self) -> impl Iterator<Item = bool> {
-        let len = self.len;
-        (0..self.ids.len()).map(move |i| i < len)
+        let seen = self.start..self.start + self.len;
+        (0..self.ids.len()).map(move |i| seen.contains(&i))
     }
 }
 
-/// The end of a prompt that was cut off.
+/// The end of a prompt that was cut off, or its start where the tokenizer cuts on the left.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Removed {
     /// How many tokens it had.
@@ -104,7 +110,8 @@ impl Tokenizer {
         })
     }
 
-    /// The ids of `prompt`: the start of it that fits, special tokens included, padded to `max_length`.
+    /// The ids of `prompt`: the start of it that fits, special tokens included, padded to `max_length`. Where the files name
+    /// the left as the side to cut or to pad on, it is that side.
     ///
     /// # Shapes
     /// [`Encoded::ids`] has `max_length` entries.
@@ -133,13 +140,14 @@ impl Tokenizer {
         guarded(&self.shown, || {
             let bad = |error| Error::bad_file(&self.shown, format!("cannot tokenize: {error}"));
             let mut encoding = self.inner.encode_fast(prompt, false).map_err(bad)?;
-            let removed = self.removed(
-                encoding
-                    .get_ids()
-                    .get(max_length - special..)
-                    .unwrap_or_default(),
-            );
-            encoding.truncate(max_length - special, 0, TruncationDirection::Right);
+            let ids = encoding.get_ids();
+            let fits = ids.len().min(max_length - special);
+            let (cut, side) = match self.truncates_left {
+                false => (&ids[fits..], TruncationDirection::Right),
+                true => (&ids[..ids.len() - fits], TruncationDirection::Left),
+            };
+            let removed = self.removed(cut);
+            encoding.truncate(max_length - special, 0, side);
             if let Some(post) = self.inner.get_post_processor() {
                 encoding = post.process(encoding, None, true).map_err(bad)?;
             }
@@ -153,7 +161,14 @@ impl Tokenizer {
             }
             let len = ids.len();
             ids.resize(max_length, self.pad_id);
-            Ok(Encoded { ids, len, removed })
+            let start = if self.pads_left { max_length - len } else { 0 };
+            ids.rotate_right(start);
+            Ok(Encoded {
+                ids,
+                len,
+                start,
+                removed,
+            })
         })
     }
 
@@ -222,6 +237,8 @@ impl Tokenizer {
             rows: usize::MAX,
             pad_id,
             model_max_length: special.model_max_length(),
+            pads_left: special.pads_left,
+            truncates_left: special.truncates_left,
             inner,
             shown,
         })

@@ -53,6 +53,45 @@ fn short_prompts_are_padded_and_long_ones_cut() {
 }
 
 #[test]
+fn either_side_is_padded_and_cut_as_the_files_say() {
+    // As transformers 5.23 answers for these files.
+    let cut = r#"{"truncation_side": "left"}"#;
+    let tokenizer = clip(&[("t/tokenizer_config.json", cut)]).unwrap();
+    let long = tokenizer.encode("odd hi hi", 4).unwrap();
+    assert_eq!(long.ids, [3, 2, 2, 4]);
+    // Not in the vocabulary.
+    let odd = Some("<|endoftext|>".repeat(3));
+    assert_eq!(long.removed.map(|removed| removed.text), odd);
+    assert_eq!(tokenizer.encode("hi", 5).unwrap().ids, [3, 2, 4, 4, 4]);
+
+    let pad = r#"{"padding_side": "left"}"#;
+    let tokenizer = clip(&[("t/tokenizer_config.json", pad)]).unwrap();
+    let short = tokenizer.encode("hi", 5).unwrap();
+    assert!(short.attention_mask().eq([false, false, true, true, true]));
+    assert_eq!(short.ids, [4, 4, 3, 2, 4]);
+    assert_eq!(tokenizer.encode("hi hi hi", 4).unwrap().ids, [3, 2, 2, 4]);
+
+    let json = t5_json("null").replacen('{', r#"{"padding":{"direction":"Left"},"#, 1);
+    let read = |config: &str| {
+        let files = [
+            ("t/tokenizer.json", json.as_str()),
+            ("t/tokenizer_config.json", config),
+        ];
+        Tokenizer::read(&source(&files), "t", "T5Tokenizer")
+    };
+    let ids = |config| read(config).unwrap().encode("a", 4).unwrap().ids;
+    assert_eq!(ids("{}"), [0, 0, 4, 1]);
+    assert_eq!(ids(r#"{"padding_side": "right"}"#), [4, 1, 0, 0]);
+    let error = read(r#"{"padding_side": "middle"}"#)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("padding_side") && error.contains("left"),
+        "{error}"
+    );
+}
+
+#[test]
 fn tokenizer_json_goes_before_vocab_json() {
     let json = r#"{"model":{"type":"BPE","vocab":{"h":0,"i</w>":1,"<|startoftext|>":2,"<|endoftext|>":3},
         "merges":[["h","i</w>"]]},"added_tokens":[]}"#;
