@@ -22,6 +22,10 @@ pub(crate) enum Files<'a> {
     /// All.
     All,
     /// All; but weights are downloaded only when this has seen the configurations.
+    #[cfg_attr(
+        not(feature = "hub"),
+        expect(dead_code, reason = "it is the hub that calls it")
+    )]
     Checked(Check<'a>),
     /// None of the weights.
     Configurations,
