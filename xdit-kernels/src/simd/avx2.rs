@@ -27,6 +27,13 @@ unsafe fn round_bf16(v: __m256) -> __m128i {
     }
 }
 
+/// Nearest even.
+#[inline(always)]
+unsafe fn round_f16(v: __m256) -> __m128i {
+    // SAFETY: the caller has F16C.
+    unsafe { _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v) }
+}
+
 #[allow(
     clippy::undocumented_unsafe_blocks,
     reason = "each is a few instructions under the trait's contract"
@@ -105,12 +112,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn store_f16(p: *mut f16, v: __m256) {
-        unsafe {
-            _mm_storeu_si128(
-                p.cast(),
-                _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v),
-            )
-        }
+        unsafe { _mm_storeu_si128(p.cast(), round_f16(v)) }
     }
     #[inline(always)]
     unsafe fn store_f16_n(p: *mut f16, n: usize, v: __m256) {
@@ -130,12 +132,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn stream_f16(p: *mut f16, v: __m256) {
-        unsafe {
-            _mm_stream_si128(
-                p.cast(),
-                _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v),
-            )
-        }
+        unsafe { _mm_stream_si128(p.cast(), round_f16(v)) }
     }
     #[inline(always)]
     unsafe fn fence() {

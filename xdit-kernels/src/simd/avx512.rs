@@ -45,6 +45,13 @@ unsafe fn convert_bf16(v: __m512) -> __m256i {
     unsafe { std::mem::transmute(_mm512_cvtneps_pbh(v)) }
 }
 
+/// Nearest even.
+#[inline(always)]
+unsafe fn round_f16(v: __m512) -> __m256i {
+    // SAFETY: the caller has AVX-512.
+    unsafe { _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v) }
+}
+
 macro_rules! avx512 {
     ($tier:ident, $round:ident) => {
         #[allow(
@@ -108,22 +115,11 @@ macro_rules! avx512 {
             }
             #[inline(always)]
             unsafe fn store_f16(p: *mut f16, v: __m512) {
-                unsafe {
-                    _mm256_storeu_si256(
-                        p.cast(),
-                        _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v),
-                    )
-                }
+                unsafe { _mm256_storeu_si256(p.cast(), round_f16(v)) }
             }
             #[inline(always)]
             unsafe fn store_f16_n(p: *mut f16, n: usize, v: __m512) {
-                unsafe {
-                    _mm256_mask_storeu_epi16(
-                        p.cast(),
-                        mask(n),
-                        _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v),
-                    )
-                }
+                unsafe { _mm256_mask_storeu_epi16(p.cast(), mask(n), round_f16(v)) }
             }
             #[inline(always)]
             unsafe fn stream(p: *mut f32, v: __m512) {
@@ -135,12 +131,7 @@ macro_rules! avx512 {
             }
             #[inline(always)]
             unsafe fn stream_f16(p: *mut f16, v: __m512) {
-                unsafe {
-                    _mm256_stream_si256(
-                        p.cast(),
-                        _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v),
-                    )
-                }
+                unsafe { _mm256_stream_si256(p.cast(), round_f16(v)) }
             }
             #[inline(always)]
             unsafe fn fence() {
