@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use xdit_models::{ModelSource, Observer, Output, Pipeline, Request};
+use xdit_models::{ModelSource, Observer, Output, Pipeline, Request, quote};
 
 use crate::args::{GenerateArgs, OutputType};
 use crate::console::{self, Unit};
 use crate::draw::{Compute, Drawn, load, plan};
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::generate::{shown, write};
 use crate::memory;
 use crate::model::Model;
@@ -216,20 +216,17 @@ impl Report<'_> {
     fn place(&self, number: usize) -> String {
         match self.path == Path::new("-") {
             true => format!("standard input, line {number}"),
-            false => format!("{}:{number}", self.path.display()),
+            false => format!("{}:{number}", failure::shown(self.path)),
         }
     }
 
     fn say(&self, value: &Value, text: &str) -> Result<(), Failure> {
-        match (self.session.report.json, self.session.report.quiet) {
-            (true, _) => self.print(&format!("{value}\n")),
+        let (json, quiet) = (self.session.report.json, self.session.report.quiet);
+        self.session.console.above_bars(|| match (json, quiet) {
+            (true, _) => console::print_json(value),
             (false, true) => Ok(()),
-            (false, false) => self.print(&format!("{text}\n")),
-        }
-    }
-
-    fn print(&self, text: &str) -> Result<(), Failure> {
-        self.session.console.above_bars(|| console::print(text))
+            (false, false) => console::print(&format!("{}\n", quote::line(text))),
+        })
     }
 
     /// The closing line, and the exit code.

@@ -1,9 +1,13 @@
 //! Standard error and standard output: progress bars, log lines that do not break them, results.
+//!
+//! Whatever is printed passes here, so that no text of a file, a path or a prompt reaches the terminal as more than text.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use xdit_models::quote;
 
 use crate::args::ReportArgs;
 use crate::environment::Environment;
@@ -113,16 +117,30 @@ impl Write for LogWriter {
     }
 }
 
-/// One line on standard error; a closed standard error is nobody's fault and no reason to stop.
+/// One line on standard error, escaped and of bounded length; a closed standard error is nobody's fault and no reason to
+/// stop.
 pub(crate) fn eprint_line(line: &str) {
-    writeln!(io::stderr().lock(), "{line}").ok();
+    writeln!(io::stderr().lock(), "{}", quote::line(line)).ok();
 }
 
-/// Text on standard output.
+/// Lines on standard output, escaped.
 ///
 /// # Errors
 /// [`Failure::Stdout`] when its reader is gone.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    write_out(&quote::escape_lines(text))
+}
+
+/// One line of JSON on standard output.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_string(value).map_err(|e| Failure::usage(e.to_string()))?;
+    write_out(&format!("{}\n", quote::escape_json(&json)))
+}
+
+fn write_out(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     stdout
         .write_all(text.as_bytes())

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use xdit_models::ErrorCategory;
+use xdit_models::{ErrorCategory, quote};
 
 /// Why a command failed: one line that names the flag or file, and an exit code.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub(crate) enum Failure {
     Model(xdit_models::Error),
 
     /// A file could not be written.
-    #[error("{}: cannot be written: {reason}", path.display())]
+    #[error("{}: cannot be written: {}", shown(path), quote::reason(reason))]
     Output {
         /// The file or folder.
         path: PathBuf,
@@ -26,7 +26,7 @@ pub(crate) enum Failure {
     },
 
     /// A file could not be read.
-    #[error("{}: cannot be read: {reason}", path.display())]
+    #[error("{}: cannot be read: {}", shown(path), quote::reason(reason))]
     Input {
         /// The file.
         path: PathBuf,
@@ -35,7 +35,7 @@ pub(crate) enum Failure {
     },
 
     /// A PNG from which no run can be repeated.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {}", shown(path), quote::reason(reason))]
     NoRecord {
         /// The file.
         path: PathBuf,
@@ -63,6 +63,7 @@ impl From<xdit_models::Error> for Failure {
                     "cfg_degree" => " (--use-cfg-parallel)",
                     _ => "",
                 };
+                let given = quote::shorten(&given);
                 Self::Usage(format!("--{flag} {given}{also}: must be {allowed}"))
             }
             other => Self::Model(other),
@@ -115,4 +116,9 @@ impl Failure {
             },
         }
     }
+}
+
+/// The name of a file as messages give it.
+pub(crate) fn shown(path: &Path) -> String {
+    quote::name(&path.display().to_string())
 }

@@ -1,7 +1,7 @@
 //! `xdit-cli generate`: flags to request, request to files.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use serde_json::json;
@@ -13,9 +13,8 @@ use crate::batch;
 use crate::console;
 use crate::draw::{Compute, Drawn, draw, plan as plan_of};
 use crate::dump::Dump;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::model::Model;
-use crate::one_line;
 use crate::output::OutputPlan;
 use crate::partial::system_reason;
 use crate::picture::Picture;
@@ -75,7 +74,7 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
         let mut report = drawn.report(session, &watch);
         report["files"] = json!(files);
         report["output_type"] = json!(format!("{kind:?}").to_lowercase());
-        console::print(&format!("{report}\n"))?;
+        console::print_json(&report)?;
     } else if !session.report.quiet {
         console::print(&format!(
             "{}: {}\n",
@@ -145,11 +144,15 @@ fn write_tensor(
 
 /// The names of files in a line: the first and the last of many.
 pub(crate) fn shown(files: &[PathBuf]) -> String {
-    let name = |path: &Path| one_line(&path.display().to_string());
     match files {
         [] => String::new(),
-        [one] => name(one),
-        [first, .., last] => format!("{} … {} ({} files)", name(first), name(last), files.len()),
+        [one] => failure::shown(one),
+        [first, .., last] => format!(
+            "{} … {} ({} files)",
+            failure::shown(first),
+            failure::shown(last),
+            files.len()
+        ),
     }
 }
 
@@ -162,6 +165,6 @@ mod tests {
         let files: Vec<PathBuf> = (0..3).map(|i| format!("a_{i}.png").into()).collect();
         assert_eq!(shown(&files[..1]), "a_0.png");
         assert_eq!(shown(&files), "a_0.png … a_2.png (3 files)");
-        assert_eq!(shown(&["a\nb.png".into()]), "a b.png");
+        assert_eq!(shown(&["a\nb.png".into()]), r"a\nb.png");
     }
 }

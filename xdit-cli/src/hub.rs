@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use xdit_models::ModelSource;
 use xdit_models::hub::{HubOptions, snapshot_checked};
+use xdit_models::{ModelSource, quote};
 
 use crate::args::HubArgs;
 use crate::console::Unit;
@@ -57,7 +57,7 @@ pub(crate) fn download(
                     progress.files_total,
                     progress.file
                 );
-                new.set_message(number);
+                new.set_message(quote::shorten(&number));
                 bar = Some((progress.file.to_owned(), new));
             }
             if let Some((_, bar)) = &bar {
@@ -119,7 +119,8 @@ fn seconds(name: &str, text: &str) -> Result<Duration, Failure> {
     let seconds = text.trim().parse().ok().filter(|seconds| *seconds > 0);
     let wrong = || {
         Failure::usage(format!(
-            "{name}={text}: must be a number of seconds above 0"
+            "{name}={}: must be a number of seconds above 0",
+            quote::shorten(text)
         ))
     };
     seconds.map(Duration::from_secs).ok_or_else(wrong)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use xdit_models::info::{ComponentInfo, PipelineInfo, describe};
+use xdit_models::quote;
 
 use crate::args::InfoArgs;
 use crate::failure::Failure;
@@ -20,8 +21,7 @@ pub(crate) fn run(args: &InfoArgs, session: &Session) -> Result<u8, Failure> {
     let (source, _) = model::source(&args.model, &args.hub, Files::All, session)?;
     let info = describe(&source, args.hub.variant.as_deref())?;
     if session.report.json {
-        let json = serde_json::to_string(&info).map_err(|e| Failure::usage(e.to_string()))?;
-        console::print(&format!("{json}\n"))?;
+        console::print_json(&info)?;
     } else {
         console::print(&table(&info))?;
     }
@@ -30,10 +30,9 @@ pub(crate) fn run(args: &InfoArgs, session: &Session) -> Result<u8, Failure> {
 
 /// The facts as text: a line for the pipeline, a row for each component, a line of sums.
 fn table(info: &PipelineInfo) -> String {
-    let version = info
-        .diffusers_version
-        .as_ref()
-        .map_or(String::new(), |v| format!(", diffusers {v}"));
+    let version = info.diffusers_version.as_ref().map_or(String::new(), |v| {
+        format!(", diffusers {}", quote::shorten(v))
+    });
     let head = [
         "component",
         "class",
@@ -46,7 +45,11 @@ fn table(info: &PipelineInfo) -> String {
     ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(info.components.iter().map(row));
-    let mut text = format!("{}: {}{version}\n", info.name, info.class);
+    let mut text = format!(
+        "{}: {}{version}\n",
+        quote::name(&info.name),
+        quote::shorten(&info.class)
+    );
     text += &aligned(&rows, &[2, 4, 5]);
     let parameters: u64 = info.components.iter().map(|c| c.parameters).sum();
     let bytes: u64 = info.components.iter().map(|c| c.bytes).sum();
@@ -67,16 +70,12 @@ fn row(component: &ComponentInfo) -> [String; 8] {
         _ => String::new(),
     };
     let number = |n: u64, text: String| if n > 0 { text } else { String::new() };
+    let dtypes: Vec<String> = component.dtypes.keys().cloned().collect();
     [
-        component.name.clone(),
-        component.class.clone(),
+        quote::shorten(&component.name),
+        quote::shorten(&component.class),
         number(component.parameters, count(component.parameters)),
-        component
-            .dtypes
-            .keys()
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(", "),
+        quote::shorten(&dtypes.join(", ")),
         number(component.bytes, memory::shown(component.bytes)),
         number(
             component.files.len() as u64,

@@ -1,9 +1,13 @@
 //! Log lines on standard error, and the trace.
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use xdit_models::quote;
 
 use crate::args::ReportArgs;
 use crate::console::Console;
@@ -22,6 +26,7 @@ pub(crate) fn install(
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(console.colors)
         .with_target(report.verbose > 1)
+        .fmt_fields(quoted_fields())
         .with_writer(move || console_writer.log_writer())
         .with_filter(filter);
     let spans = trace.map(|trace| TraceLayer(trace.clone()).with_filter(trace_filter()));
@@ -34,6 +39,18 @@ pub(crate) fn install(
     if let Some(complaint) = complaint {
         console.note(&complaint);
     }
+}
+
+/// Formats the fields of events and spans: escaped and cut, for they hold names of files and what the hub says.
+fn quoted_fields() -> impl for<'writer> FormatFields<'writer> + 'static {
+    debug_fn(|writer, field, value| {
+        let text = quote::reason(&format!("{value:?}"));
+        match field.name() {
+            "message" => write!(writer, "{text}"),
+            name => write!(writer, "{name}={text}"),
+        }
+    })
+    .delimited(" ")
 }
 
 /// Every span of this workspace, kernels included, and nothing of other crates.

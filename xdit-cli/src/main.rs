@@ -42,6 +42,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use serde_json::json;
+use xdit_models::quote;
 
 use args::{Command, ReportArgs};
 use argv::Parsed;
@@ -100,11 +101,11 @@ fn report(result: Result<u8, Failure>, json: bool) -> u8 {
         Err(Failure::Stdout(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 1,
         Err(failure) => {
             let code = failure.exit_code();
-            let message = one_line(&failure.to_string());
+            let message = quote::line(&failure.to_string());
             console::eprint_line(&format!("error: {message}"));
             if json {
                 let object = json!({"error": {"message": message, "exit_code": code}});
-                console::print(&format!("{object}\n")).ok();
+                console::print_json(&object).ok();
             }
             code
         }
@@ -131,15 +132,7 @@ fn faults_are_one_line() {
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
         console::eprint_line(&format!(
-            "error: fault in xdit-cli, please report it: {}{place}",
-            one_line(message)
+            "error: fault in xdit-cli, please report it: {message}{place}"
         ));
     }));
-}
-
-/// `text` with its line breaks and other control characters as spaces.
-fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::args::OutputType;
-use crate::failure::Failure;
+use crate::failure::{Failure, shown};
 use crate::partial::{Existing, PartialFile, Partials, replaceable};
 
 /// Names that are tried before giving up when names that this program chooses are taken.
@@ -156,7 +156,7 @@ fn stem_of(output: &Path, kind: OutputType) -> Result<String, Failure> {
             };
             Err(Failure::usage(format!(
                 "--output {}: {what} written as .{ending} only; use {stem}.{ending}",
-                output.display()
+                shown(output)
             )))
         }
         _ => Ok(name.to_owned()),

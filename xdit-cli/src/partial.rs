@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tempfile::NamedTempFile;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, shown};
 
 /// The temporary files that exist now, so that a signal can remove them.
 #[derive(Clone, Debug, Default)]
@@ -59,8 +59,8 @@ impl PartialFile {
         let folder = folder_of(&target_file);
         if !folder.is_dir() {
             let reason = match folder.exists() {
-                true => format!("{} is not a folder", folder.display()),
-                false => format!("there is no folder {}", folder.display()),
+                true => format!("{} is not a folder", shown(folder)),
+                false => format!("there is no folder {}", shown(folder)),
             };
             return Err(failed(reason));
         }

@@ -71,15 +71,14 @@ pub(crate) fn run(args: &PlanArgs, session: &Session) -> Result<u8, Failure> {
     for warning in &warnings {
         session.console.note(&format!("warning: {warning}"));
     }
-    let text = match session.report.json {
+    match session.report.json {
         true => {
             let mut object = shown.json();
             object["warnings"] = json!(warnings);
-            format!("{object}\n")
+            console::print_json(&object)?;
         }
-        false => plan_text::text(&shown),
-    };
-    console::print(&text)?;
+        false => console::print(&plan_text::text(&shown))?,
+    }
     Ok(0)
 }
 

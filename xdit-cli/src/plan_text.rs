@@ -1,7 +1,7 @@
 //! What `xdit-cli plan` prints.
 
 use xdit_comm::Axis;
-use xdit_models::{Blocks, Placement, RunPlan, StepTraffic, Traffic};
+use xdit_models::{Blocks, Placement, RunPlan, StepTraffic, Traffic, quote};
 
 use crate::memory::shown as bytes;
 use crate::plan::{Shown, all_steps, totals, whole_steps};
@@ -12,7 +12,7 @@ pub(crate) fn text(shown: &Shown<'_>) -> String {
     let plan = shown.plan;
     let mut text = format!(
         "{}: {}×{}, {}, {}, {}; {} text and {} image tokens\n",
-        shown.model,
+        quote::name(shown.model),
         plan.width,
         plan.height,
         counted(plan.images, "image"),

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Deserialize;
 use xdit_models::Request;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, shown};
 use crate::partial::system_reason;
 use crate::request;
 
@@ -119,7 +119,7 @@ pub(crate) fn read(path: &Path, base: &Request) -> Result<Vec<Line>, Failure> {
     match lines.is_empty() {
         true => Err(Failure::usage(format!(
             "--prompt-file {}: no prompt in it",
-            path.display()
+            shown(path)
         ))),
         false => Ok(lines),
     }

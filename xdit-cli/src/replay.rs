@@ -2,13 +2,13 @@
 
 use serde_json::json;
 use xdit_kernels::{DType, Device, Tier};
+use xdit_models::quote;
 
 use crate::args::{HubArgs, OutputType, ReplayArgs};
 use crate::console;
 use crate::draw::{Compute, draw};
-use crate::failure::Failure;
+use crate::failure::{Failure, shown};
 use crate::model::{Check, Model};
-use crate::one_line;
 use crate::output::OutputPlan;
 use crate::picture::{Difference, Picture};
 use crate::record::{ParallelRecord, RunRecord};
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
     let mut watch = Watch::new(&session.console, None);
     let model = find_model(args, &record, session)?;
     if model.record.digest != record.model.digest {
-        let name = &model.record.name;
+        let name = quote::name(&model.record.name);
         watch.warn(format!(
             "the files of {name} are not those that the image was made with (other digest)"
         ));
@@ -90,12 +90,12 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
         report["difference"] = json!(
             difference.map(|d| json!({"bytes": d.bytes, "max_abs": d.max_abs, "psnr_db": psnr}))
         );
-        console::print(&format!("{report}\n"))?;
+        console::print_json(&report)?;
     } else if !session.report.quiet {
         let verdict = verdict(difference, &recorded, &replayed);
         console::print(&format!(
             "{}: {verdict}; {}\n",
-            one_line(&args.image.display().to_string()),
+            shown(&args.image),
             drawn.summary(session, &watch)
         ))?;
     }
@@ -146,7 +146,7 @@ fn dtype(record: &RunRecord) -> Result<DType, String> {
     let found = dtypes
         .into_iter()
         .find(|dtype| dtype.to_string() == record.dtype);
-    found.ok_or_else(|| format!("damaged record: dtype {}", record.dtype))
+    found.ok_or_else(|| format!("damaged record: dtype {}", quote::shorten(&record.dtype)))
 }
 
 /// The tier of the flag, else that of the record, else this processor's best, with a warning.
@@ -158,6 +158,7 @@ fn device(asked: Option<Tier>, recorded: &str, watch: &mut Watch) -> Device {
         Ok(tier) => Device::Cpu(tier),
         Err(_) => {
             let device = Device::cpu();
+            let recorded = quote::shorten(recorded);
             watch.warn(format!(
                 "the image was made with {recorded} instructions, which this processor lacks: with {} the last bits may \
                  differ",

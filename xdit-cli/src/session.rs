@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use xdit_models::quote;
+
 use crate::args::{HubArgs, ReportArgs, ThreadArgs};
 use crate::console::Console;
 use crate::environment::Environment;
@@ -83,7 +85,8 @@ impl Session {
         ];
         match given.iter().find(|(_, given)| *given) {
             Some((flag, _)) => Err(Failure::usage(format!(
-                "{flag} needs a hub id as --model, and {model} is none"
+                "{flag} needs a hub id as --model, and {} is none",
+                quote::name(model)
             ))),
             None => Ok(()),
         }

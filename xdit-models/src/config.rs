@@ -46,7 +46,7 @@ impl ConfigFile {
             return Err(Error::bad_file(file, reason));
         }
         let parsed = serde_json::from_slice(bytes).or_else(|error| {
-            let quoted = std::str::from_utf8(bytes).map(quote_infinity);
+            let quoted = std::str::from_utf8(bytes).map(quote_python_numbers);
             quoted.map_or(Err(error), |text| serde_json::from_str(&text))
         });
         match parsed {
@@ -260,23 +260,6 @@ impl ConfigFile {
         }
     }
 
-    /// Checks that `_class_name` (diffusers) or the first of `architectures` (transformers), if given, is one of
-    /// `supported`.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] with every class that is supported.
-    pub fn expect_class(&self, supported: &[&str]) -> Result<()> {
-        let (field, class) = match (self.value("_class_name"), self.value("architectures")) {
-            (Some(class), _) => ("_class_name", class.as_str()),
-            (None, Some(list)) => ("architectures", list.get(0).and_then(Value::as_str)),
-            (None, None) => return Ok(()),
-        };
-        match class {
-            Some(class) if supported.contains(&class) => Ok(()),
-            _ => Err(self.unsupported(field, supported.iter().copied())),
-        }
-    }
-
     /// An [`Error::BadConfig`] about `field`.
     pub fn bad(&self, field: &str, expected: impl Into<String>) -> Error {
         let found = self
@@ -309,18 +292,35 @@ fn whole(value: &Value) -> Option<usize> {
     value.as_u64().and_then(|n| usize::try_from(n).ok())
 }
 
-/// `json` with `-Infinity` as a string where it stands outside of strings: Python writes it for a scheduler's option that
-/// is off.
-fn quote_infinity(json: &str) -> String {
-    const WORD: &str = "-Infinity";
+/// `json` with the numbers that only Python reads as strings, where they stand outside of strings: `NaN`, `Infinity` and
+/// `-Infinity`, and those beyond f64's range, which Python reads as infinity. A field that takes such a value asks for the
+/// string; any other refuses it, by its name.
+fn quote_python_numbers(json: &str) -> String {
+    const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
     let mut quoted = String::with_capacity(json.len());
     let (mut inside, mut escaped) = (false, false);
     let mut rest = json;
     while let Some(c) = rest.chars().next() {
-        if !inside && rest.starts_with(WORD) {
-            quoted.extend(["\"", WORD, "\""]);
-            rest = &rest[WORD.len()..];
-            continue;
+        if !inside {
+            if let Some(word) = WORDS.iter().find(|word| rest.starts_with(**word)) {
+                quoted.extend(["\"", word, "\""]);
+                rest = &rest[word.len()..];
+                continue;
+            }
+            let is_number = |c: char| c.is_ascii_digit() || "+-.eE".contains(c);
+            let end = rest.find(|c| !is_number(c)).unwrap_or(rest.len());
+            if end > 0 {
+                let (number, after) = rest.split_at(end);
+                match number.parse::<f64>() {
+                    Ok(value) if value.is_infinite() && !number.starts_with(['+', '.']) => {
+                        let word = if value > 0.0 { "Infinity" } else { "-Infinity" };
+                        quoted.extend(["\"", word, "\""]);
+                    }
+                    _ => quoted.push_str(number),
+                }
+                rest = after;
+                continue;
+            }
         }
         inside ^= c == '"' && !escaped;
         escaped = inside && c == '\\' && !escaped;

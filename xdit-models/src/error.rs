@@ -2,18 +2,22 @@
 
 use std::path::PathBuf;
 
+use crate::quote;
+pub(crate) use crate::quote::shorten;
+
 /// A `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong while a model was loaded or run.
 ///
-/// Each message names the file, tensor, field or argument, what was expected and what was found.
+/// Each message names the file, tensor, field or argument, what was expected and what was found. It is one line: what stands
+/// in the fields is escaped and cut when it is displayed, see [`quote`].
 /// [`Error::category`] groups the variants, for exit codes and for callers that only care about the kind.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Neither a folder on disk nor a repository of the hub.
-    #[error("model not found: {model}: {reason}")]
+    #[error("model not found: {}: {}", quote::name(model), quote::reason(reason))]
     ModelNotFound {
         /// The path or hub id (with its revision) that was asked for.
         model: String,
@@ -23,8 +27,10 @@ pub enum Error {
 
     /// The hub wants a licence accepted, or a token.
     #[error(
-        "{repo} is gated (HTTP {status}): open {page} in a browser, accept its licence, and pass a token of that \
-         account (HF_TOKEN)"
+        "{} is gated (HTTP {status}): open {} in a browser, accept its licence, and pass a token of that account \
+         (HF_TOKEN)",
+        quote::name(repo),
+        quote::name(page)
     )]
     Gated {
         /// The hub id.
@@ -36,7 +42,7 @@ pub enum Error {
     },
 
     /// The hub could not be reached, or answered with something unexpected.
-    #[error("hub: {what}: {reason}")]
+    #[error("hub: {}: {}", quote::name(what), quote::reason(reason))]
     Hub {
         /// What was asked of it.
         what: String,
@@ -45,7 +51,11 @@ pub enum Error {
     },
 
     /// A pipeline lacks a file that it must have.
-    #[error("{file}: no such file in the pipeline{hint}")]
+    #[error(
+        "{}: no such file in the pipeline{}",
+        quote::name(file),
+        quote::reason(hint)
+    )]
     MissingFile {
         /// The file, with the pipeline's path.
         file: String,
@@ -54,7 +64,7 @@ pub enum Error {
     },
 
     /// A file that cannot be what its name says.
-    #[error("{file}: {reason}")]
+    #[error("{}: {}", quote::name(file), quote::reason(reason))]
     BadFile {
         /// The file, with the pipeline's path.
         file: String,
@@ -63,7 +73,13 @@ pub enum Error {
     },
 
     /// A field of a JSON configuration with an impossible value.
-    #[error("{file}: `{field}` must be {expected}, found {found}")]
+    #[error(
+        "{}: `{}` must be {}, found {}",
+        quote::name(file),
+        quote::shorten(field),
+        quote::reason(expected),
+        quote::shorten(found)
+    )]
     BadConfig {
         /// The file, with the pipeline's path.
         file: String,
@@ -76,7 +92,13 @@ pub enum Error {
     },
 
     /// A class, or an option of one, that this version does not implement.
-    #[error("{file}: `{field}` {found} is not supported; supported: {supported}")]
+    #[error(
+        "{}: `{}` {} is not supported; supported: {}",
+        quote::name(file),
+        quote::shorten(field),
+        quote::shorten(found),
+        quote::reason(supported)
+    )]
     Unsupported {
         /// The file, with the pipeline's path.
         file: String,
@@ -89,7 +111,13 @@ pub enum Error {
     },
 
     /// A tensor that is missing, or of the wrong shape, dtype or content.
-    #[error("{file}: tensor `{tensor}`: expected {expected}, found {found}")]
+    #[error(
+        "{}: tensor `{}`: expected {}, found {}",
+        quote::name(file),
+        quote::shorten(tensor),
+        quote::reason(expected),
+        quote::reason(found)
+    )]
     BadTensor {
         /// The weights file, with the pipeline's path.
         file: String,
@@ -102,7 +130,11 @@ pub enum Error {
     },
 
     /// An argument of a call that the model cannot serve.
-    #[error("`{argument}` = {given}: must be {allowed}")]
+    #[error(
+        "`{argument}` = {}: must be {}",
+        quote::shorten(given),
+        quote::reason(allowed)
+    )]
     InvalidRequest {
         /// The argument, in diffusers' words.
         argument: &'static str,
@@ -113,7 +145,7 @@ pub enum Error {
     },
 
     /// More memory was needed than there is.
-    #[error("out of memory: {what} needs {bytes} bytes")]
+    #[error("out of memory: {} needs {bytes} bytes", quote::name(what))]
     OutOfMemory {
         /// What the memory was for.
         what: String,
@@ -129,7 +161,7 @@ pub enum Error {
     },
 
     /// One rank of a run failed, and with it the run.
-    #[error("{rank}: {source}")]
+    #[error("{}: {source}", quote::name(rank))]
     Rank {
         /// The rank and its coordinates on the mesh.
         rank: String,
@@ -146,7 +178,7 @@ pub enum Error {
     Kernel(#[from] xdit_kernels::Error),
 
     /// The operating system refused to read or write.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", quote::name(&path.display().to_string()))]
     Io {
         /// The path.
         path: PathBuf,
@@ -314,21 +346,6 @@ impl From<xdit_comm::Error> for Error {
     }
 }
 
-/// `text`, cut after 80 characters: a message stays one line whatever a file holds.
-pub(crate) fn shorten(text: &str) -> String {
-    const LONGEST: usize = 80;
-    let line: String = text
-        .chars()
-        .take(LONGEST)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    if text.chars().nth(LONGEST).is_some() {
-        format!("{line}…")
-    } else {
-        line
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,8 +362,46 @@ mod tests {
     }
 
     #[test]
-    fn short_values_are_kept_whole() {
-        assert_eq!(shorten("1024"), "1024");
-        assert_eq!(shorten(&"x".repeat(80)), "x".repeat(80));
+    fn what_files_hold_is_escaped_and_cut() {
+        let hostile = "\u{1b}[31m\n\u{202e}".repeat(50_000);
+        let text = || hostile.clone();
+        let (file, reason) = (text(), text());
+        let errors = [
+            Error::BadConfig {
+                file: text(),
+                field: text(),
+                expected: text(),
+                found: text(),
+            },
+            Error::BadTensor {
+                file: text(),
+                tensor: text(),
+                expected: text(),
+                found: text(),
+            },
+            Error::Unsupported {
+                file: text(),
+                field: text(),
+                found: text(),
+                supported: text(),
+            },
+            Error::ModelNotFound {
+                model: text(),
+                reason: text(),
+            },
+            Error::Hub {
+                what: text(),
+                reason: text(),
+            },
+            Error::Io {
+                path: text().into(),
+                source: std::io::ErrorKind::NotFound.into(),
+            },
+            Error::BadFile { file, reason },
+        ];
+        for error in errors {
+            let message = error.to_string();
+            assert!(quote::is_line(&message), "{message:?}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::flux::FluxConfig;
 use crate::hunyuandit::HunyuanConfig;
 use crate::model_index::ModelIndex;
+use crate::quote;
 use crate::sd3::Sd3Config;
 use crate::source::ModelSource;
 use crate::text::{BertConfig, ClipTextConfig, T5Config};
@@ -95,13 +96,16 @@ pub fn describe(source: &ModelSource, variant: Option<&str>) -> Result<PipelineI
             if info.shape_from(source)? {
                 info.count(&weights(source, name, variant, &info.files)?);
             }
+            // An index may hold a megabyte of either.
+            info.name = quote::cut(&info.name);
+            info.class = quote::cut(&info.class);
             Ok(info)
         })
         .collect::<Result<_>>()?;
     Ok(PipelineInfo {
         name: source.name().to_owned(),
         class: index.pipeline.name().to_owned(),
-        diffusers_version: index.diffusers_version,
+        diffusers_version: index.diffusers_version.as_deref().map(quote::cut),
         components,
     })
 }
@@ -153,7 +157,7 @@ impl ComponentInfo {
                 )
             }
             "T5EncoderModel" | "MT5EncoderModel" => {
-                let c = T5Config::read(&config()?)?;
+                let c = T5Config::read_as(&self.class, &config()?)?;
                 (c.num_heads, c.d_kv, &[("block", c.num_layers)])
             }
             "AutoencoderKL" => {

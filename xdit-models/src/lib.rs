@@ -22,6 +22,7 @@ pub mod noise;
 mod observer;
 mod parallel;
 mod pipeline;
+pub mod quote;
 mod request;
 mod run_plan;
 pub mod schedulers;

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::config::ConfigFile;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::source::ModelSource;
 
 /// The name of the file that makes a folder a pipeline.
 pub const MODEL_INDEX: &str = "model_index.json";
+
+/// More components than this are refused; SD3 has nine.
+const MAX_COMPONENTS: usize = 64;
 
 /// The pipelines that can be run.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -82,7 +85,8 @@ impl ModelIndex {
     ///
     /// # Errors
     /// [`Error::MissingFile`](crate::Error::MissingFile) without a `model_index.json`, [`Error::Unsupported`](crate::Error::Unsupported) with the list of supported
-    /// pipelines for any other class, [`Error::BadConfig`](crate::Error::BadConfig) for a component that is not `[library, class]`.
+    /// pipelines for any other class, [`Error::BadConfig`](crate::Error::BadConfig) for a component that is not `[library, class]`,
+    /// [`Error::BadFile`](crate::Error::BadFile) for more than 64 components.
     pub fn read(source: &ModelSource) -> Result<Self> {
         let config = source.config(MODEL_INDEX)?;
         let supported = PipelineClass::ALL;
@@ -105,6 +109,10 @@ impl ModelIndex {
                 continue;
             };
             match pair.as_slice() {
+                _ if components.len() == MAX_COMPONENTS => {
+                    let reason = format!("more than {MAX_COMPONENTS} components");
+                    return Err(Error::bad_file(config.file(), reason));
+                }
                 [Value::Null, Value::Null] => {}
                 [Value::String(library), Value::String(class)] => {
                     let component = ComponentClass {
@@ -147,7 +155,6 @@ impl ModelIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
 
     fn read(json: &str) -> Result<ModelIndex> {
         ModelIndex::read(&ModelSource::memory([(

@@ -62,7 +62,7 @@ fn broken_json_is_one_line() {
         b"[]",
         b"",
         b"\xff\xfe",
-        b"{\"a\": NaN}",
+        b"{\"a\": NaNs}",
         &[b'['; 100_000],
     ] {
         let error = ConfigFile::parse("c.json", bytes).unwrap_err().to_string();
@@ -75,22 +75,21 @@ fn broken_json_is_one_line() {
 }
 
 #[test]
-fn classes_are_checked_in_both_spellings() {
-    assert!(
-        config(r#"{"_class_name": "AutoencoderKL"}"#)
-            .expect_class(&["AutoencoderKL"])
-            .is_ok()
+fn numbers_that_only_python_reads_are_refused_by_name() {
+    let file = config(
+        r#"{"a": NaN, "b": [Infinity], "c": -Infinity, "d": 1e999, "e": "NaN\\", "f": -1E400, "g": {"h": NaN}, "n": 1e-5}"#,
     );
-    assert!(
-        config(r#"{"architectures": ["CLIPTextModel"]}"#)
-            .expect_class(&["CLIPTextModel"])
-            .is_ok()
-    );
-    let error = config(r#"{"_class_name": "DDIMScheduler"}"#)
-        .expect_class(&["A", "B"])
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "c.json: `_class_name` \"DDIMScheduler\" is not supported; supported: A, B"
-    );
+    for field in ["a", "c", "d", "f"] {
+        let error = file.number(field, 0.0, -1e300..=1e300).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("c.json: `{field}` must be a number")),
+            "{error}"
+        );
+    }
+    assert!(file.optional_numbers("b", 9).is_err());
+    assert_eq!(file.text("c", None).unwrap(), "-Infinity");
+    assert_eq!(file.text("e", None).unwrap(), "NaN\\");
+    assert_eq!(file.number("n", 0.0, 0.0..=1.0).unwrap(), 1e-5);
 }

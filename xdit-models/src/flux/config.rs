@@ -38,7 +38,6 @@ impl FluxConfig {
     /// at most 1024 blocks of each kind, widths up to 65536, `axes_dims_rope` three even numbers that add up to the
     /// head's width, channels that divide by 4 (2×2 packing).
     pub fn read(config: &ConfigFile) -> Result<Self> {
-        config.expect_class(&["FluxTransformer2DModel"])?;
         let width = |field, default| config.count(field, Some(default), 1..=65536);
         let in_channels = width("in_channels", 64)?;
         let axes = config.counts("axes_dims_rope", &[16, 56, 56], 3..=3, 0..=1024)?;
@@ -132,7 +131,6 @@ mod tests {
             (r#"{"in_channels": 63}"#, "in_channels"),
             (r#"{"patch_size": 2}"#, "patch_size"),
             (r#"{"num_attention_heads": 1024}"#, "num_attention_heads"),
-            (r#"{"_class_name": "SD3Transformer2DModel"}"#, "_class_name"),
         ] {
             let error = read(json).unwrap_err().to_string();
             assert!(

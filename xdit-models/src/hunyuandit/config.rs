@@ -47,7 +47,6 @@ impl HunyuanConfig {
     /// [`Error::Unsupported`](crate::Error::Unsupported) for other `activation_fn`s than `gelu-approximate` and other
     /// `norm_type`s than `layer_norm`.
     pub fn read(config: &ConfigFile) -> Result<Self> {
-        config.expect_class(&["HunyuanDiT2DModel"])?;
         let width = |field, default| config.count(field, default, 1..=65536);
         let heads = config.count("num_attention_heads", Some(16), 1..=1024)?;
         let head_dim = config.count("attention_head_dim", Some(88), 4..=1024)?;
@@ -238,10 +237,6 @@ mod tests {
             (
                 r#"{"hidden_size": 1408, "in_channels": 4}"#.into(),
                 "patch_size",
-            ),
-            (
-                r#"{"_class_name": "SD3Transformer2DModel"}"#.into(),
-                "_class_name",
             ),
         ] {
             let error = read(&json).unwrap_err().to_string();

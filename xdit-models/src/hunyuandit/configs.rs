@@ -30,20 +30,20 @@ impl Configs {
     pub(crate) fn read(source: &ModelSource) -> Result<Self> {
         let index = ModelIndex::read(source)?;
         index.expect("text_encoder", &["BertModel"])?;
-        index.expect("text_encoder_2", &["T5EncoderModel", "MT5EncoderModel"])?;
+        let t5 = index.expect("text_encoder_2", &["T5EncoderModel", "MT5EncoderModel"])?;
         index.expect("transformer", &["HunyuanDiT2DModel"])?;
         index.expect("vae", &["AutoencoderKL"])?;
-        index.expect("scheduler", SchedulerConfig::DIFFUSION)?;
+        let scheduler = index.expect("scheduler", SchedulerConfig::DIFFUSION)?;
         let config = |folder| source.config(&format!("{folder}/config.json"));
         let scheduler_file = source.config("scheduler/scheduler_config.json")?;
         let configs = Self {
-            index,
             bert: BertConfig::read(&config("text_encoder")?)?,
-            t5: T5Config::read(&config("text_encoder_2")?)?,
+            t5: T5Config::read_as(&t5.class, &config("text_encoder_2")?)?,
             hunyuan: HunyuanConfig::read(&config("transformer")?)?,
             vae: VaeConfig::read(&config("vae")?)?,
-            scheduler: SchedulerConfig::read(&scheduler_file)?,
+            scheduler: SchedulerConfig::read_as(&scheduler.class, &scheduler_file)?,
             scheduler_file,
+            index,
         };
         configs.check_widths(&config("transformer")?)?;
         Ok(configs)

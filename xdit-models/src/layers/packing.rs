@@ -120,11 +120,15 @@ impl<'a> Packing<'a> {
     ) -> Result<Linear> {
         let weight = scope.tensor("weight", &[outputs, inputs])?;
         let bias = scope.tensor("bias", &[outputs])?;
-        let inputs = if self.names_only { 1 } else { inputs };
+        let (inputs, most) = match self.names_only {
+            true => (1, 1),
+            false => (inputs, usize::MAX),
+        };
         let parts = rows
             .map(|rows| {
-                let weight = weight.view().narrow(0, rows.start, rows.len())?;
-                let bias = bias.view().narrow(0, rows.start, rows.len())?;
+                let count = rows.len().min(most);
+                let weight = weight.view().narrow(0, rows.start, count)?;
+                let bias = bias.view().narrow(0, rows.start, count)?;
                 Ok((weight.narrow(1, 0, inputs)?, Some(bias)))
             })
             .collect::<Result<Vec<_>>>()?;

@@ -87,10 +87,9 @@ impl FlowMatchEulerConfig {
     /// A field that diffusers does not know is ignored with a warning in the log, as there.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) for another class or an unknown `time_shift_type`;
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for an unknown `time_shift_type`;
     /// [`Error::BadConfig`](crate::Error::BadConfig) for values out of range and for options that exclude each other.
     pub fn read(config: &ConfigFile) -> Result<Self> {
-        config.expect_class(&["FlowMatchEulerDiscreteScheduler"])?;
         warn_of_unknown(config, "FlowMatchEulerDiscreteScheduler", &[FIELDS]);
         let default = Self::default();
         let seq_len = |field, default| config.count(field, Some(default), 1..=1 << 30);
@@ -199,10 +198,6 @@ mod tests {
             (
                 r#"{"use_dynamic_shifting": true, "base_image_seq_len": 4096}"#,
                 "max_image_seq_len",
-            ),
-            (
-                r#"{"_class_name": "DPMSolverMultistepScheduler"}"#,
-                "_class_name",
             ),
         ] {
             let error = read(json).unwrap_err().to_string();

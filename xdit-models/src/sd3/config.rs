@@ -41,7 +41,6 @@ impl Sd3Config {
     /// `caption_projection_dim` the width of all heads; [`Error::Unsupported`](crate::Error::Unsupported) for a `qk_norm`
     /// other than `rms_norm`.
     pub fn read(config: &ConfigFile) -> Result<Self> {
-        config.expect_class(&["SD3Transformer2DModel"])?;
         let width = |field, default| config.count(field, Some(default), 1..=65536);
         let in_channels = width("in_channels", 16)?;
         let given = config.fields().any(|field| field == "out_channels");
@@ -179,10 +178,6 @@ mod tests {
             (
                 r#"{"num_attention_heads": 1024, "attention_head_dim": 1024}"#,
                 "num_attention_heads",
-            ),
-            (
-                r#"{"_class_name": "FluxTransformer2DModel"}"#,
-                "_class_name",
             ),
         ] {
             let error = read(json).unwrap_err().to_string();

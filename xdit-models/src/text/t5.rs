@@ -105,12 +105,13 @@ impl T5Encoder {
             .child(0)
             .child("SelfAttention");
         let buckets = [config.relative_attention_num_buckets, config.num_heads];
-        // Checkpoints hold the tied embedding under either name.
-        let shared = weights.child("shared");
-        let embeddings = if shared.contains("weight") {
-            shared
+        // Checkpoints hold the tied embedding under either name; where both are there and differ, transformers ties nothing,
+        // whatever `tie_word_embeddings` says, and the encoder reads its own.
+        let own = encoder.child("embed_tokens");
+        let embeddings = if own.contains("weight") {
+            own
         } else {
-            encoder.child("embed_tokens")
+            weights.child("shared")
         };
         Ok(Self {
             embed_tokens: packing.table(&embeddings, "weight", &[config.vocab_size, width])?,

@@ -40,7 +40,6 @@ impl VaeConfig {
     /// each, up to 8192 channels that divide by `norm_num_groups`, a scale above 0;
     /// [`Error::Unsupported`](crate::Error::Unsupported) for other block types, activations, or per-channel means.
     pub fn read(config: &ConfigFile) -> Result<Self> {
-        config.expect_class(&["AutoencoderKL"])?;
         let block_out_channels = config.counts("block_out_channels", &[64], 1..=8, 1..=8192)?;
         let levels = block_out_channels.len();
         for (field, block) in [

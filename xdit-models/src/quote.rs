@@ -1,0 +1,250 @@
+//! Text from outside (files, the hub, prompts, paths) as part of a message: escaped, and cut.
+//!
+//! Whatever a file holds, a message that quotes it is one line of bounded length, shows every character that a terminal would
+//! act on, and reads from left to right. Every message of this crate passes here: [`Error`](crate::Error) escapes and cuts
+//! its fields when it is displayed. Who prints text of other origin uses the same functions.
+
+/// The longest quotation of a value, in characters.
+pub const MAX_QUOTE: usize = 80;
+/// The longest name of a file in a message, in characters.
+pub const MAX_NAME: usize = 300;
+/// The longest reason or list in a message, in characters.
+pub const MAX_REASON: usize = 600;
+/// The longest line that is printed, in characters: no message is longer.
+pub const MAX_LINE: usize = 2000;
+
+/// Whether a terminal acts on `c`, or hides it, instead of showing it: control characters, line and paragraph separators,
+/// marks that change the direction of text, invisible marks and tags.
+///
+/// Joiners (U+200C, U+200D) are not among these: Persian and emoji are written with them.
+#[must_use]
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{fffe}'..='\u{ffff}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// `text` on one line: each character that [`is_hidden`] is written as in a Rust string, such as `\n` and `\u{1b}`.
+///
+/// # Examples
+/// ```
+/// assert_eq!(xdit_models::quote::escape("a\x1b[31m\nb"), r"a\u{1b}[31m\nb");
+/// ```
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        push(&mut line, c);
+    }
+    line
+}
+
+/// Each line of `text` as [`escape`] writes it; the line breaks stay.
+#[must_use]
+pub fn escape_lines(text: &str) -> String {
+    let mut lines = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => lines.push(c),
+            _ => push(&mut lines, c),
+        }
+    }
+    lines
+}
+
+/// A value as a message quotes it: escaped, and cut after [`MAX_QUOTE`] characters.
+///
+/// # Examples
+/// ```
+/// let value = xdit_models::quote::shorten(&"x".repeat(125_000));
+/// assert_eq!(value, "x".repeat(80) + "…");
+/// ```
+#[must_use]
+pub fn shorten(text: &str) -> String {
+    head(text, MAX_QUOTE)
+}
+
+/// A reason or a list as a message gives it: escaped, and cut after [`MAX_REASON`] characters.
+#[must_use]
+pub fn reason(text: &str) -> String {
+    head(text, MAX_REASON)
+}
+
+/// The name of a file or folder as a message gives it: escaped, with its middle left out above [`MAX_NAME`] characters.
+#[must_use]
+pub fn name(text: &str) -> String {
+    middle(text, MAX_NAME)
+}
+
+/// A whole line to print: escaped, with its middle left out above [`MAX_LINE`] characters.
+#[must_use]
+pub fn line(text: &str) -> String {
+    middle(text, MAX_LINE)
+}
+
+/// Whether `text` is what every message is: one line of at most [`MAX_LINE`] characters, none of which [`is_hidden`].
+///
+/// # Examples
+/// ```
+/// use xdit_models::quote::is_line;
+/// assert!(is_line("vae/config.json: not valid JSON"));
+/// assert!(!is_line("a\nb") && !is_line("\u{202e}") && !is_line(&"x".repeat(2001)));
+/// ```
+#[must_use]
+pub fn is_line(text: &str) -> bool {
+    !text.contains(is_hidden) && text.chars().nth(MAX_LINE).is_none()
+}
+
+/// `text` cut after [`MAX_QUOTE`] characters and not escaped: for JSON, which has escapes of its own.
+#[must_use]
+pub fn cut(text: &str) -> String {
+    match text.char_indices().nth(MAX_QUOTE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// JSON text with characters that [`is_hidden`] as `\uXXXX`: serde_json leaves those above U+007E as they are. They stand
+/// inside strings only, so the value is the same.
+#[must_use]
+pub fn escape_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        match is_hidden(c) {
+            true => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    escaped += &format!("\\u{unit:04x}");
+                }
+            }
+            false => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+fn push(line: &mut String, c: char) {
+    match is_hidden(c) {
+        true => line.extend(c.escape_default()),
+        false => line.push(c),
+    }
+}
+
+/// The first `longest` characters of `text`, escaped, and `…` if there were more. Escapes count as the characters that
+/// they are made of, and none is cut in two.
+fn head(text: &str, longest: usize) -> String {
+    let mut line = String::new();
+    let mut len = 0;
+    let mut rest = text.chars();
+    for c in rest.by_ref() {
+        let before = line.len();
+        push(&mut line, c);
+        len += line[before..].chars().count();
+        if len > longest {
+            line.truncate(before);
+            // What was cut here before ends with this mark already.
+            line.push('…');
+            return line;
+        }
+    }
+    line
+}
+
+/// `text`, escaped; above `longest` characters its start and its end with `…` between them.
+fn middle(text: &str, longest: usize) -> String {
+    let mut chars = text.chars();
+    // Looks no further than needed: the text may have megabytes.
+    if chars.by_ref().take(longest).count() < longest || chars.next().is_none() {
+        let whole = escape(text);
+        if whole.chars().count() <= longest {
+            return whole;
+        }
+    }
+    let tail: Vec<String> = {
+        let mut len = 0;
+        text.chars()
+            .rev()
+            .map(|c| escape(c.encode_utf8(&mut [0; 4])))
+            .take_while(|c| {
+                len += c.len();
+                len <= longest / 2
+            })
+            .collect()
+    };
+    let start = head(text, longest - longest / 2 - 1);
+    let start = start.strip_suffix('…').unwrap_or(&start);
+    let end: String = tail.into_iter().rev().collect();
+    format!("{start}…{end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOSTILE: &str =
+        "a\n\r\t\0\u{1b}]0;x\u{7}\u{7f}\u{9b}31m\u{202e}\u{2066}\u{2028}\u{feff}\u{200b}\u{e0041}b";
+
+    #[test]
+    fn hidden_characters_are_shown() {
+        let shown = escape(HOSTILE);
+        assert!(!shown.contains(is_hidden), "{shown:?}");
+        assert!(shown.starts_with(r"a\n\r\t\u{0}\u{1b}]0;x"), "{shown}");
+        assert_eq!(escape_lines("a\n\x1b\nb"), "a\n\\u{1b}\nb");
+    }
+
+    #[test]
+    fn readable_text_stays_as_it_is() {
+        for text in [
+            "1024",
+            r#"C:\models\"x""#,
+            "ein Löwe, e\u{301}",
+            "一只猫\u{3000}猫",
+            "می\u{200c}خواهم",
+            "👩\u{200d}🚀",
+        ] {
+            assert_eq!(escape(text), text);
+            assert_eq!(shorten(text), text);
+        }
+    }
+
+    #[test]
+    fn what_is_long_is_cut() {
+        assert_eq!(shorten(&"x".repeat(80)), "x".repeat(80));
+        assert_eq!(shorten(&"x".repeat(81)), "x".repeat(80) + "…");
+        // No escape is cut in two.
+        let escapes = shorten(&"\x1b".repeat(1000));
+        assert_eq!(escapes, r"\u{1b}".repeat(13) + "…");
+        let path = name(&format!("/{}vae/config.json", "d/".repeat(100_000)));
+        assert!(path.starts_with("/d/d/") && path.ends_with("/d/vae/config.json"));
+        assert!(path.chars().count() <= MAX_NAME, "{path}");
+        let hostile = HOSTILE.repeat(100);
+        assert!(is_line(&line(&hostile.repeat(100))));
+        assert!(name(&hostile).chars().count() <= MAX_NAME);
+        assert_eq!(line(&"é".repeat(MAX_LINE)), "é".repeat(MAX_LINE));
+    }
+
+    #[test]
+    fn to_quote_twice_is_to_quote_once() {
+        for text in [&HOSTILE.repeat(200), &"x".repeat(10_000), "short"] {
+            for quote in [shorten, reason, name, line] {
+                assert_eq!(quote(&quote(text)), quote(text));
+            }
+        }
+    }
+
+    #[test]
+    fn json_means_the_same() {
+        let json = serde_json::json!({"name": HOSTILE}).to_string();
+        let escaped = escape_json(&json);
+        assert!(!escaped.contains(is_hidden), "{escaped:?}");
+        let value: serde_json::Value = serde_json::from_str(&escaped).unwrap();
+        assert_eq!(value["name"], HOSTILE);
+    }
+}
