@@ -29,7 +29,7 @@ impl WeightSource for Counted<'_> {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let tensor = self.weights.tensor(name, shape)?;
         if self.read.lock().unwrap().insert(name.into()) {
-            *self.bytes.lock().unwrap() += tensor.as_bytes().len();
+            *self.bytes.lock().unwrap() += tensor.byte_len();
         }
         Ok(tensor)
     }

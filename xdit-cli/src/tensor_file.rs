@@ -47,13 +47,13 @@ impl Data<'_> {
     fn byte_len(&self) -> usize {
         match self {
             Self::Ids(rows) => rows.iter().map(|row| row.len() * 8).sum(),
-            Self::Tensor(tensor) => tensor.as_bytes().len(),
+            Self::Tensor(tensor) => tensor.byte_len(),
         }
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
         match self {
-            Self::Tensor(tensor) => out.write_all(tensor.as_bytes()),
+            Self::Tensor(tensor) => out.write_all(&tensor.as_bytes()),
             Self::Ids(rows) => {
                 let bytes: Vec<u8> = rows
                     .iter()
@@ -133,7 +133,7 @@ mod tests {
         let read = file.tensor("x").unwrap();
         assert_eq!(
             (read.dtype(), read.shape(), read.data()),
-            (Dtype::F32, &[1, 2, 3][..], x.as_bytes())
+            (Dtype::F32, &[1, 2, 3][..], &*x.as_bytes())
         );
         assert_eq!(file.tensor("half").unwrap().dtype(), Dtype::BF16);
         let read = file.tensor("input_ids").unwrap();

@@ -9,6 +9,7 @@ mod dtype;
 pub mod elementwise;
 pub mod embedding;
 mod error;
+mod finite;
 pub mod group_norm;
 pub mod layout;
 pub mod linear;

@@ -87,11 +87,35 @@ impl Drop for Buffer {
 
 /// A file mapped read-only into memory; tensors made from it share the mapping.
 ///
-/// The file must not be truncated while it is mapped: the system then kills the process that touches the lost
-/// pages. Files of a model are replaced by renaming, not written in place, by every tool that this project knows.
+/// Other processes may write to the file or cut it while it is mapped, and nothing that this process can do at no cost keeps
+/// them from it. So the mapping is never handed out as `&[T]` or `&str`, of which Rust promises that they do not change:
+///
+/// - kernels read the elements through raw pointers, as numbers of which every bit pattern is one, and no number that they
+///   read decides an address or a length. Who writes to the file changes numbers of a result, and nothing else;
+/// - [`Tensor::as_slice`](crate::Tensor::as_slice) of such a tensor is `None`; [`View::to_tensor`](crate::View::to_tensor),
+///   [`Tensor::to_f32_vec`](crate::Tensor::to_f32_vec) and [`Tensor::as_bytes`](crate::Tensor::as_bytes) copy;
+/// - [`read_at`](Self::read_at), for what is parsed, copies from the file, where a file that was cut is an error.
+///
+/// Whoever cuts the file ends this process when it next touches a lost page: the system sends SIGBUS, as to every program
+/// that maps files. Tools that replace a model's file write another and rename it, which leaves the mapped one as it is.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{DType, Device, MappedFile, Tensor, embedding::embedding};
+/// let path = std::env::temp_dir().join(format!("xdit-kernels-doc-{}", std::process::id()));
+/// std::fs::write(&path, [1f32, 2., 3., 4.].map(f32::to_le_bytes).concat()).unwrap();
+/// let file = MappedFile::open(&path)?;
+/// let table = Tensor::from_mapped(&file, 0, [2, 2], DType::F32, Device::cpu())?;
+/// assert_eq!(table.as_slice::<f32>(), None);
+/// assert_eq!(embedding(&table, &[1])?.as_slice::<f32>(), Some(&[3., 4.][..]));
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct MappedFile {
-    map: Arc<memmap2::Mmap>,
+    /// Raw: it gives a pointer and a length, never a reference.
+    map: Arc<memmap2::MmapRaw>,
+    file: Arc<File>,
     path: PathBuf,
 }
 
@@ -106,18 +130,40 @@ impl MappedFile {
             source,
         };
         let file = File::open(path).map_err(io)?;
-        // SAFETY: the mapping is read-only and private; see the type's note on truncation, which is the one way left
-        // in which another process could invalidate it.
-        let map = unsafe { memmap2::MmapOptions::new().map(&file) }.map_err(io)?;
+        let map = memmap2::MmapOptions::new()
+            .map_raw_read_only(&file)
+            .map_err(io)?;
         Ok(Self {
             map: Arc::new(map),
+            file: Arc::new(file),
             path: path.to_path_buf(),
         })
     }
 
-    /// The whole file.
-    pub fn bytes(&self) -> &[u8] {
-        &self.map
+    /// Bytes that are mapped: the file's when it was opened.
+    pub fn byte_len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// A copy of `len` bytes from `offset` on, read from the file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path, also where the file ends before (it was cut since, or never was so long);
+    /// [`Error::OutOfMemory`].
+    pub fn read_at(&self, offset: usize, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(len)
+            .map_err(|_| Error::OutOfMemory {
+                op: "reading a file",
+                bytes: len,
+            })?;
+        bytes.resize(len, 0);
+        read_exact_at(&self.file, &mut bytes, offset as u64).map_err(|source| Error::Io {
+            path: self.path.clone(),
+            source,
+        })?;
+        Ok(bytes)
     }
 
     /// Where it lies.
@@ -163,8 +209,30 @@ impl Storage {
     pub(crate) fn ptr(&self) -> *const u8 {
         match self {
             Self::Owned(buffer) => buffer.ptr(),
-            Self::Mapped(file) => file.bytes().as_ptr(),
+            Self::Mapped(file) => file.map.as_ptr(),
             Self::Static(bytes) => bytes.as_ptr(),
         }
     }
+
+    /// Whether nobody changes the bytes while they are borrowed.
+    pub(crate) fn is_steady(&self) -> bool {
+        !matches!(self, Self::Mapped(_))
+    }
 }
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+/// With the one position that the clones of a handle share, so one reader at a time.
+#[cfg(not(unix))]
+fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = file;
+    file.seek(SeekFrom::Start(offset))?;
+    file.read_exact(bytes)
+}
+
+#[cfg(test)]
+mod tests;

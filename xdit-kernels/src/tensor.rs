@@ -1,8 +1,9 @@
 use crate::{
     DType, Device, Element, Error, MappedFile, Result, Shape, View, ViewMut,
+    rows::by_dtype,
     storage::{Buffer, Storage},
 };
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 /// A value: immutable, contiguous, cheap to clone (clones share memory); knows its device and dtype.
 ///
@@ -63,7 +64,7 @@ impl Tensor {
         dtype: DType,
         device: Device,
     ) -> Result<Self> {
-        let len = file.bytes().len();
+        let len = file.byte_len();
         Self::from_storage(
             Storage::Mapped(file.clone()),
             len,
@@ -164,8 +165,9 @@ impl Tensor {
     /// The whole as a borrowed view.
     pub fn view(&self) -> View<'_> {
         // SAFETY: the storage holds shape.numel() initialised elements of this dtype at the (aligned) offset, checked at
-        // construction; it lives as long as `self` is borrowed and is never written again.
-        unsafe {
+        // construction; it lives as long as `self` is borrowed and this process never writes it again. Where others may, the
+        // view is unsteady.
+        let view = unsafe {
             View::from_raw(
                 self.storage.ptr().wrapping_add(self.offset),
                 self.shape,
@@ -173,6 +175,10 @@ impl Tensor {
                 self.dtype,
                 self.device,
             )
+        };
+        match self.storage.is_steady() {
+            true => view,
+            false => view.unsteady(),
         }
     }
 
@@ -228,32 +234,48 @@ impl Tensor {
         crate::layout::cast(self.view(), dtype)
     }
 
-    /// The elements as a slice, if they are of this type.
+    /// The elements as a slice, if they are of this type and not in a mapped file ([`MappedFile`] says why).
     pub fn as_slice<T: Element>(&self) -> Option<&[T]> {
         self.view().as_slice()
     }
 
     /// The elements as f32, whatever the dtype.
     pub fn to_f32_vec(&self) -> Vec<f32> {
-        fn widen<T: Element>(x: &[T]) -> Vec<f32> {
-            x.iter().map(|e| e.to_f32()).collect()
+        fn widen<T: Element>(x: View<'_>) -> Vec<f32> {
+            let first = x.ptr().cast::<T>();
+            (0..x.numel())
+                // SAFETY: a tensor is contiguous, so its elements follow the pointer.
+                .map(|i| unsafe { first.add(i).read() }.to_f32())
+                .collect()
         }
-        match self.dtype {
-            DType::F32 => self.as_slice::<f32>().map(widen),
-            DType::BF16 => self.as_slice::<half::bf16>().map(widen),
-            DType::F16 => self.as_slice::<half::f16>().map(widen),
-        }
-        .unwrap_or_default()
+        by_dtype!(self.dtype, T => widen::<T>(self.view()))
     }
 
-    /// The elements' bytes, little-endian as in memory.
-    pub fn as_bytes(&self) -> &[u8] {
-        match self.dtype {
-            DType::F32 => self.as_slice::<f32>().map(bytemuck::cast_slice),
-            DType::BF16 => self.as_slice::<half::bf16>().map(bytemuck::cast_slice),
-            DType::F16 => self.as_slice::<half::f16>().map(bytemuck::cast_slice),
+    /// The elements' bytes, little-endian as in memory: borrowed, or copied if they lie in a mapped file ([`MappedFile`] says
+    /// why).
+    pub fn as_bytes(&self) -> Cow<'_, [u8]> {
+        let (first, len) = (self.view().ptr(), self.byte_len());
+        if !self.storage.is_steady() {
+            let mut bytes = vec![0; len];
+            // SAFETY: `len` bytes lie at `first`, and `bytes` is as long and elsewhere.
+            unsafe { std::ptr::copy_nonoverlapping(first, bytes.as_mut_ptr(), len) };
+            return Cow::Owned(bytes);
         }
-        .unwrap_or_default()
+        // SAFETY: the storage holds `len` initialised bytes there, which nobody changes.
+        Cow::Borrowed(unsafe { std::slice::from_raw_parts(first, len) })
+    }
+
+    /// Itself, or a copy if others may change the elements.
+    pub(crate) fn steady(&self) -> Result<Self> {
+        match self.storage.is_steady() {
+            true => Ok(self.clone()),
+            false => self.view().to_tensor(),
+        }
+    }
+
+    /// Bytes of all elements.
+    pub fn byte_len(&self) -> usize {
+        self.numel() * self.dtype.size()
     }
 }
 

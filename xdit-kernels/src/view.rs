@@ -21,6 +21,8 @@ pub struct View<'a> {
     strides: Shape,
     dtype: DType,
     device: Device,
+    /// Whether nobody changes the elements for `'a`: false where they lie in a mapped file.
+    steady: bool,
     owner: PhantomData<&'a [u8]>,
 }
 
@@ -89,13 +91,14 @@ impl<'a> View<'a> {
             strides,
             dtype: T::DTYPE,
             device: Device::cpu(),
+            steady: true,
             owner: PhantomData,
         })
     }
 
     /// # Safety
     /// `ptr` points at initialised elements of `dtype`, aligned for it, for every index that shape and strides reach,
-    /// and they stay unchanged for `'a`.
+    /// and they stay unchanged for `'a` (or the view is then made [`unsteady`](Self::unsteady)).
     pub(crate) unsafe fn from_raw(
         ptr: *const u8,
         shape: Shape,
@@ -109,7 +112,16 @@ impl<'a> View<'a> {
             strides,
             dtype,
             device,
+            steady: true,
             owner: PhantomData,
+        }
+    }
+
+    /// The same elements, of which somebody else may change the bits at any time (see [`MappedFile`](crate::MappedFile)).
+    pub(crate) fn unsteady(self) -> Self {
+        Self {
+            steady: false,
+            ..self
         }
     }
 
@@ -322,15 +334,17 @@ impl<'a> View<'a> {
         crate::layout::contiguous(*self)
     }
 
-    /// The elements as a slice, if they are contiguous and of this type.
+    /// The elements as a slice, if they are contiguous, of this type, and not in a mapped file
+    /// ([`MappedFile`](crate::MappedFile) says why; [`to_tensor`](Self::to_tensor) copies those).
     pub fn as_slice<T: Element>(&self) -> Option<&'a [T]> {
-        if self.dtype != T::DTYPE || !self.is_contiguous() {
+        if self.dtype != T::DTYPE || !self.is_contiguous() || !self.steady {
             return None;
         }
         if self.numel() == 0 {
             return Some(&[]);
         }
-        // SAFETY: the view's constructor saw that the elements are initialised, of this dtype, aligned and live for 'a;
+        // SAFETY: the view's constructor saw that the elements are initialised, of this dtype, aligned and live for 'a, in
+        // which nobody changes them;
         // contiguous means that numel elements follow the pointer.
         Some(unsafe { std::slice::from_raw_parts(self.ptr.cast(), self.numel()) })
     }

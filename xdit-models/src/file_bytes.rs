@@ -1,6 +1,6 @@
 //! One opened file of a pipeline: mapped, part of the binary, or in memory; and tensors made of its bytes.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use half::{bf16, f16};
 use xdit_kernels::{DType, Device, Element, MappedFile, Tensor};
@@ -16,13 +16,23 @@ pub(crate) enum FileBytes {
 }
 
 impl FileBytes {
-    /// The whole file.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// Bytes of the whole file.
+    pub(crate) fn byte_len(&self) -> usize {
         match self {
-            Self::Mapped(file) => file.bytes(),
-            Self::Static(bytes) => bytes,
-            Self::Memory(bytes) => bytes,
+            Self::Mapped(file) => file.byte_len(),
+            Self::Static(bytes) => bytes.len(),
+            Self::Memory(bytes) => bytes.len(),
         }
+    }
+
+    /// The first `len` bytes, or all if there are fewer; a mapped file's, which others may change, as a copy.
+    pub(crate) fn start(&self, len: usize) -> Result<Cow<'_, [u8]>> {
+        let len = len.min(self.byte_len());
+        Ok(match self {
+            Self::Mapped(file) => Cow::Owned(file.read_at(0, len)?),
+            Self::Static(bytes) => Cow::Borrowed(&bytes[..len]),
+            Self::Memory(bytes) => Cow::Borrowed(&bytes[..len]),
+        })
     }
 
     /// The elements at `offset`. Mapped and static bytes are shared when they are aligned.

@@ -6,7 +6,7 @@ use crate::{
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-/// Shapes were checked by the caller; the last stride of `out` is 1.
+/// Shapes were checked by the caller, and nobody changes the parts; the last stride of `out` is 1.
 pub(super) fn merge(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) {
     match a.out.dtype() {
         DType::F32 => left::<f32>(a, b, out, lse),

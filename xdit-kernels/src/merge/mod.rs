@@ -75,7 +75,13 @@ pub fn merge_into(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) 
         return Err(Error::shape(OP, "an output whose last stride is 1", out));
     }
     let _span = tracing::trace_span!("merge", b = batch, lq, h).entered();
-    cpu::merge(a, b, out, lse);
+    let steady = |part: &AttnOut| -> Result<AttnOut> {
+        Ok(AttnOut {
+            out: part.out.steady()?,
+            lse: part.lse.steady()?,
+        })
+    };
+    cpu::merge(&steady(a)?, &steady(b)?, out, lse);
     Ok(())
 }
 

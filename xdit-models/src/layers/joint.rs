@@ -20,7 +20,7 @@ pub(crate) fn chunk(modulation_bc: &Tensor, index: usize, channels: usize) -> Re
 /// Bytes of packed layers and of tensors.
 pub(crate) fn byte_len(linears: &[&Linear], tensors: &[&Tensor]) -> usize {
     let linears: usize = linears.iter().map(|linear| linear.byte_len()).sum();
-    let tensors: usize = tensors.iter().map(|tensor| tensor.as_bytes().len()).sum();
+    let tensors: usize = tensors.iter().map(|tensor| tensor.byte_len()).sum();
     linears + tensors
 }
 

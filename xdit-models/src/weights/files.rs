@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 use xdit_kernels::Tensor;
 
 use super::WeightSource;
-use super::finite::first_not_finite;
 use super::header::{Header, TensorInfo};
 use super::index::WeightFiles;
 use crate::error::{Error, Result, shorten};
@@ -80,7 +79,8 @@ impl Weights {
     }
 
     fn add(&mut self, shown: String, bytes: FileBytes) -> Result<()> {
-        let header = Header::parse(&shown, bytes.bytes())?;
+        let start = bytes.start(Header::byte_len(&bytes.start(8)?))?;
+        let header = Header::parse_start(&shown, &start, bytes.byte_len())?;
         let file = self.files.len();
         for (name, info) in header.tensors {
             if let Some((other, _)) = self.tensors.get(&name) {
@@ -163,7 +163,7 @@ impl WeightSource for Weights {
             ));
         };
         let tensor = self.files[*file].bytes.tensor(info.offset, shape, dtype)?;
-        if let Some(index) = first_not_finite(&tensor) {
+        if let Some(index) = tensor.first_not_finite() {
             let found = format!("NaN or infinity at element {index}");
             return Err(self.bad(Some(*file), name, "finite numbers".into(), found));
         }

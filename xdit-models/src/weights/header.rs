@@ -83,11 +83,29 @@ impl Header {
     /// a name appears twice, ranges overlap or leave gaps; [`Error::BadTensor`] when a range does not fit its shape and
     /// dtype.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
+        Self::parse_start(file, bytes, bytes.len())
+    }
+
+    /// How many of a file's first bytes [`Header::parse_start`] wants, from the first eight: the header's, or enough to tell
+    /// what a file is that has none.
+    #[must_use]
+    pub fn byte_len(start: &[u8]) -> usize {
+        let length = start.first_chunk().map(|&bytes| u64::from_le_bytes(bytes));
+        match length {
+            Some(length) if length <= MAX_HEADER_BYTES as u64 => 8 + length as usize,
+            _ => 1024,
+        }
+    }
+
+    /// The header of a file of `byte_len` bytes, which begins with `start`.
+    ///
+    /// # Errors
+    /// As [`Header::parse`].
+    pub fn parse_start(file: &str, start: &[u8], byte_len: usize) -> Result<Self> {
         let bad = |reason: String| Error::bad_file(file, reason);
-        let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+        let Some((length, rest)) = start.split_first_chunk::<8>() else {
             return Err(bad(format!(
-                "{} bytes is too short for a safetensors file",
-                bytes.len()
+                "{byte_len} bytes is too short for a safetensors file"
             )));
         };
         let length = u64::from_le_bytes(*length);
@@ -96,21 +114,21 @@ impl Header {
                 "not a safetensors file: a header of {length} bytes"
             )));
         }
-        let Some((json, data)) = rest.split_at_checked(length as usize) else {
+        let Some(json) = rest.get(..length as usize) else {
             return Err(bad(format!(
-                "truncated: the header has {length} bytes, the file {}",
-                bytes.len()
+                "truncated: the header has {length} bytes, the file {byte_len}"
             )));
         };
         let RawHeader(raw) = serde_json::from_slice(json)
             .map_err(|error| bad(format!("corrupt safetensors header: {error}")))?;
         let start = 8 + length as usize;
+        let available = byte_len.saturating_sub(start);
         let mut tensors = BTreeMap::new();
         for (name, tensor) in raw {
-            tensors.insert(name.clone(), tensor.check(file, &name, start, data.len())?);
+            tensors.insert(name.clone(), tensor.check(file, &name, start, available)?);
         }
         let header = Self { tensors };
-        header.check_coverage(file, start, bytes.len())?;
+        header.check_coverage(file, start, byte_len)?;
         Ok(header)
     }
 

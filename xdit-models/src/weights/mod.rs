@@ -5,7 +5,6 @@
 //! remembers what was asked.
 
 mod files;
-mod finite;
 mod header;
 mod index;
 #[cfg(test)]
@@ -19,7 +18,6 @@ use xdit_kernels::Tensor;
 use crate::error::{Error, Result};
 
 pub use files::Weights;
-pub use finite::first_not_finite;
 pub use header::{Header, MAX_HEADER_BYTES, StoredDType, TensorInfo};
 pub use zeros::ZeroWeights;
 
