@@ -300,7 +300,8 @@ Same image:
   Processors with other instructions (AVX2, AVX-512, NEON) give the same image up to the last bits.
 
 Exit codes: 0 done, 1 failure, 2 usage, 3 model not found or gated, 4 bad model, 5 out of memory,
-  6 a rank was lost, 130 SIGINT, 143 SIGTERM, 129 SIGHUP. No partial file is left behind by any of them.
+  6 a rank was lost, 130 SIGINT, 143 SIGTERM, 129 SIGHUP. None of them leaves a partial result.
+A download that is broken off leaves blobs/*.part in the hub's cache: the next run resumes it.
 
 Example:
   xdit-cli generate --prompt \"a red circle on a blue background\" --output circle.png";

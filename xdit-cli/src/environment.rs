@@ -28,6 +28,9 @@ const NAMES: [&str; 18] = [
     "XDIT_LOGGING_LEVEL",
 ];
 
+/// The variables that ask for a number of threads, the first wins.
+const THREADS: [&str; 2] = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"];
+
 impl Environment {
     /// The process's environment.
     pub(crate) fn read() -> Self {
@@ -56,12 +59,38 @@ impl Environment {
     }
 
     /// The number of compute threads it asks for: `RAYON_NUM_THREADS`, else `OMP_NUM_THREADS` (the first of a list).
-    /// Zero and what is not a number count as unset.
+    /// Zero and what is no number from 1 to 65,535 count as unset.
     pub(crate) fn threads(&self) -> Option<usize> {
-        ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"]
-            .iter()
-            .filter_map(|name| self.var(name)?.split(',').next()?.trim().parse().ok())
-            .find(|&threads| threads > 0)
+        THREADS.iter().find_map(|name| self.threads_in(name)?.ok())
+    }
+
+    /// What is wrong with variables that are not used, a line each. Zero means, as to rayon, that nothing is asked for.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        let complaint = |name: &&'static str| {
+            let text = self.threads_in(name)?.err()?;
+            Some(format!(
+                "warning: {name}={} is not used: expected a number from 1 to {}",
+                xdit_models::quote::shorten(text),
+                u16::MAX
+            ))
+        };
+        THREADS.iter().filter_map(complaint).collect()
+    }
+
+    /// The number of threads in `name`, or the text that is none; nothing if unset or zero.
+    fn threads_in(&self, name: &str) -> Option<Result<usize, &str>> {
+        let text = self.var(name)?;
+        match text
+            .split(',')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .parse::<u16>()
+        {
+            Ok(0) => None,
+            Ok(threads) => Some(Ok(threads.into())),
+            Err(_) => Some(Err(text)),
+        }
     }
 }
 
@@ -87,7 +116,24 @@ mod tests {
         assert_eq!(environment(&both).threads(), Some(3));
         let odd = [("OMP_NUM_THREADS", "4"), ("RAYON_NUM_THREADS", "0")];
         assert_eq!(environment(&odd).threads(), Some(4));
-        assert_eq!(environment(&[("OMP_NUM_THREADS", "many")]).threads(), None);
+        for odd in [
+            "many",
+            "-1",
+            "NaN",
+            "1.5",
+            "99999999999999999999",
+            "65536",
+            ",",
+        ] {
+            let environment = environment(&[("OMP_NUM_THREADS", odd)]);
+            assert_eq!(environment.threads(), None, "{odd}");
+            let complaint = format!(
+                "warning: OMP_NUM_THREADS={odd} is not used: expected a number from 1 to 65535"
+            );
+            assert_eq!(environment.complaints(), [complaint]);
+        }
+        let fine = [("OMP_NUM_THREADS", "4,2"), ("RAYON_NUM_THREADS", "0")];
+        assert!(environment(&fine).complaints().is_empty());
     }
 
     #[cfg(feature = "hub")]

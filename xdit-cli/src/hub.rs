@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use xdit_models::hub::{HubOptions, snapshot_checked};
-use xdit_models::{ModelSource, quote};
+use xdit_models::hub::{Endpoint, HubOptions, Token, snapshot_checked};
+use xdit_models::{Error, ModelSource, quote};
 
 use crate::args::HubArgs;
 use crate::console::Unit;
@@ -69,8 +69,29 @@ pub(crate) fn download(
     if let Some((_, bar)) = bar {
         bar.finish_and_clear();
     }
-    let found = found?;
+    let found = found.map_err(|error| with_command(error, id, args))?;
     Ok((found.source, Some(found.commit)))
+}
+
+/// Says with which command a model that is incomplete is completed.
+fn with_command(error: Error, id: &str, args: &HubArgs) -> Error {
+    let Error::IncompleteModel { model, missing, .. } = error else {
+        return error;
+    };
+    let mut command = format!("HF_HUB_OFFLINE=0 xdit-cli info {id}");
+    for (flag, value) in [("--revision", &args.revision), ("--variant", &args.variant)] {
+        if let Some(value) = value {
+            command += &format!(" {flag} {value}");
+        }
+    }
+    if let Some(folder) = &args.download_dir {
+        command += &format!(" --download-dir {}", folder.display());
+    }
+    Error::IncompleteModel {
+        model,
+        missing,
+        cure: format!("; complete it: {command}"),
+    }
 }
 
 /// What huggingface_hub reads from its environment (its page "Environment variables").
@@ -89,10 +110,6 @@ fn options(environment: &Environment, download_dir: Option<&Path>) -> Result<Hub
         ));
     };
     let mut options = HubOptions::new(cache);
-    if let Some(endpoint) = environment.var("HF_ENDPOINT") {
-        options.endpoint = endpoint.to_owned();
-    }
-    options.offline = environment.is_on("HF_HUB_OFFLINE");
     for (name, timeout) in [
         ("HF_HUB_ETAG_TIMEOUT", &mut options.etag_timeout),
         ("HF_HUB_DOWNLOAD_TIMEOUT", &mut options.download_timeout),
@@ -101,39 +118,72 @@ fn options(environment: &Environment, download_dir: Option<&Path>) -> Result<Hub
             *timeout = seconds(name, text)?;
         }
     }
-    options.token = match environment.var("HF_TOKEN") {
-        Some(token) => Some(token.trim().to_owned()),
-        None => {
-            let named = path(environment, "HF_TOKEN_PATH");
-            match named.or_else(|| hf_home.map(|home| home.join("token"))) {
-                Some(file) => read_token(&file)?,
-                None => None,
-            }
-        }
-    };
+    options.offline = environment.is_on("HF_HUB_OFFLINE");
+    if options.offline {
+        // Nobody is spoken to: neither where nor as whom matters.
+        return Ok(options);
+    }
+    if let Some(address) = environment.var("HF_ENDPOINT") {
+        options.endpoint = Endpoint::new(address).map_err(|e| in_variable("HF_ENDPOINT", e))?;
+    }
+    options.token = token(environment, hf_home.as_deref())?;
     Ok(options)
 }
 
-/// The time in a variable, in seconds.
+/// The time in a variable, in seconds; the longest that fits where it is longer.
 fn seconds(name: &str, text: &str) -> Result<Duration, Failure> {
-    let seconds = text.trim().parse().ok().filter(|seconds| *seconds > 0);
+    let digits = text.trim().trim_start_matches('+');
     let wrong = || {
         Failure::usage(format!(
-            "{name}={}: must be a number of seconds above 0",
+            "{name}={}: must be a whole number of seconds above 0",
             quote::shorten(text)
         ))
     };
-    seconds.map(Duration::from_secs).ok_or_else(wrong)
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    match digits.parse().unwrap_or(u64::MAX) {
+        0 => Err(wrong()),
+        seconds => Ok(Duration::from_secs(seconds)),
+    }
 }
 
-/// The token in `file`, if there is such a file.
-fn read_token(file: &Path) -> Result<Option<String>, Failure> {
-    match fs::read_to_string(file) {
-        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|token| !token.is_empty())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+/// The token in `HF_TOKEN`, else in its file; blank is none.
+fn token(environment: &Environment, hf_home: Option<&Path>) -> Result<Option<Token>, Failure> {
+    let set = environment.var("HF_TOKEN").map(str::trim);
+    if let Some(text) = set.filter(|text| !text.is_empty()) {
+        let token = Token::new(text).map_err(|e| in_variable("HF_TOKEN", e))?;
+        return Ok(Some(token));
+    }
+    let named = path(environment, "HF_TOKEN_PATH");
+    let Some(file) = named.or_else(|| Some(hf_home?.join("token"))) else {
+        return Ok(None);
+    };
+    let text = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         // A part of the path is a file.
-        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => Ok(None),
-        Err(e) => Err(Failure::input(file, system_reason(&e))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => return Ok(None),
+        Err(e) => return Err(Failure::input(file, system_reason(&e))),
+    };
+    match text.trim() {
+        "" => Ok(None),
+        text => Token::new(text).map(Some).map_err(|e| {
+            in_variable(
+                &format!("the token in {}", quote::name(&file.display().to_string())),
+                e,
+            )
+        }),
+    }
+}
+
+/// What is wrong with a value, by the variable or file that holds it.
+fn in_variable(name: &str, error: Error) -> Failure {
+    match error {
+        Error::InvalidRequest { given, allowed, .. } => {
+            Failure::usage(format!("{name} {given}: must be {allowed}"))
+        }
+        other => Failure::Model(other),
     }
 }
 
@@ -184,18 +234,84 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().to_str().unwrap();
         let token = |pairs: &[(&str, &str)]| with(pairs, None).token;
+        let is = |text: &str| Some(Token::new(text).unwrap());
         assert_eq!(token(&[("HF_HOME", home)]), None);
         fs::write(folder.path().join("token"), "in-home\n").unwrap();
         fs::write(folder.path().join("named"), "named").unwrap();
         let named = folder.path().join("named");
         let named = ("HF_TOKEN_PATH", named.to_str().unwrap());
-        assert_eq!(token(&[("HF_HOME", home)]).as_deref(), Some("in-home"));
-        assert_eq!(token(&[("HF_HOME", home), named]).as_deref(), Some("named"));
+        assert_eq!(token(&[("HF_HOME", home)]), is("in-home"));
+        assert_eq!(token(&[("HF_HOME", home), named]), is("named"));
         let set = ("HF_TOKEN", "set");
-        assert_eq!(
-            token(&[("HF_HOME", home), named, set]).as_deref(),
-            Some("set")
+        assert_eq!(token(&[("HF_HOME", home), named, set]), is("set"));
+        let blank = ("HF_TOKEN", " \n");
+        assert_eq!(token(&[("HF_HOME", home), blank]), is("in-home"));
+    }
+
+    /// What is said of these variables.
+    fn refused(pairs: &[(&str, &str)]) -> String {
+        let lookup = |name: &str| {
+            let pair = pairs.iter().find(|(key, _)| *key == name)?;
+            Some(pair.1.to_owned())
+        };
+        let environment = Environment::with(lookup);
+        let failure = options(&environment, Some(Path::new("/c"))).unwrap_err();
+        assert_eq!(failure.exit_code(), 2);
+        failure.to_string()
+    }
+
+    #[test]
+    fn a_bad_token_or_address_is_named_and_not_shown() {
+        for bad in ["hf_se\ncret", "hf_se cret", "hf_secr\u{e9}t"] {
+            let error = refused(&[("HF_TOKEN", bad)]);
+            assert!(
+                error.starts_with("HF_TOKEN ") && !error.contains("hf_se"),
+                "{error}"
+            );
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("named");
+        fs::write(&file, "hf_se\ncret").unwrap();
+        let file = file.to_str().unwrap();
+        let error = refused(&[("HF_TOKEN_PATH", file)]);
+        assert!(
+            error.contains(file) && error.contains("line break"),
+            "{error}"
         );
+        assert!(!error.contains("hf_se"), "{error}");
+        let error = refused(&[("HF_ENDPOINT", "hub.example")]);
+        assert!(
+            error.starts_with("HF_ENDPOINT hub.example: must be"),
+            "{error}"
+        );
+        let error = refused(&[("HF_ENDPOINT", "htp://me:secret@hub.example")]);
+        assert!(
+            error.starts_with("HF_ENDPOINT") && !error.contains("secret"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn offline_neither_token_nor_address_matters() {
+        let folder = tempfile::tempdir().unwrap();
+        // A folder cannot be read as a file, by root either.
+        let file = ("HF_TOKEN_PATH", folder.path().to_str().unwrap());
+        let home = ("HF_HOME", "/d");
+        let environment = |pairs: &[(&str, &str)]| {
+            Environment::with(|name| {
+                let pair = pairs.iter().find(|(key, _)| *key == name)?;
+                Some(pair.1.to_owned())
+            })
+        };
+        let online = options(&environment(&[home, file]), None).unwrap_err();
+        assert!(online.to_string().contains(file.1), "{online}");
+        let more = [
+            ("HF_HUB_OFFLINE", "1"),
+            ("HF_TOKEN", "a b"),
+            ("HF_ENDPOINT", "x"),
+        ];
+        let offline = [&[home, file][..], &more].concat();
+        assert_eq!(options(&environment(&offline), None).unwrap().token, None);
     }
 
     #[test]
@@ -203,14 +319,14 @@ mod tests {
         let options = with(
             &[
                 ("HOME", "/d"),
-                ("HF_HUB_OFFLINE", "1"),
+                ("HF_HUB_OFFLINE", "0"),
                 ("HF_ENDPOINT", "http://x"),
             ],
             None,
         );
-        assert!(options.offline);
-        assert_eq!(options.endpoint, "http://x");
-        assert!(!with(&[("HOME", "/d"), ("HF_HUB_OFFLINE", "0")], None).offline);
+        assert!(!options.offline);
+        assert_eq!(options.endpoint.to_string(), "http://x");
+        assert!(with(&[("HOME", "/d"), ("HF_HUB_OFFLINE", "1")], None).offline);
     }
 
     #[test]
@@ -221,9 +337,18 @@ mod tests {
         assert_eq!(set.download_timeout, Duration::from_secs(10));
         let set = with("HF_HUB_DOWNLOAD_TIMEOUT", " 60");
         assert_eq!(set.download_timeout, Duration::from_secs(60));
-        for odd in ["0", "-1", "soon", "1.5"] {
+        for odd in [
+            "0", "-1", "soon", "1.5", "NaN", "inf", "1e3", " ", "+", "000",
+        ] {
             let error = seconds("T", odd).unwrap_err().to_string();
-            assert!(error.contains(odd), "{error}");
+            assert!(error.starts_with(&format!("T={odd}: must be")), "{error}");
+        }
+        for long in [
+            "9223372036854775807",
+            "18446744073709551616",
+            &"9".repeat(500),
+        ] {
+            assert!(seconds("T", long).unwrap() > Duration::from_secs(1 << 60));
         }
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn install(
         .with(lines)
         .try_init()
         .ok();
-    if let Some(complaint) = complaint {
+    for complaint in complaint.into_iter().chain(environment.complaints()) {
         console.note(&complaint);
     }
 }

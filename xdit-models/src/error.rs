@@ -25,6 +25,22 @@ pub enum Error {
         reason: String,
     },
 
+    /// The hub's cache holds a part of what is asked for, and nothing else may be used.
+    #[error(
+        "{} is incomplete in the cache: it lacks {}{}",
+        quote::name(model),
+        quote::name(missing),
+        quote::reason(cure)
+    )]
+    IncompleteModel {
+        /// The hub id with its revision.
+        model: String,
+        /// A file that it lacks.
+        missing: String,
+        /// `; ` and how to complete it.
+        cure: String,
+    },
+
     /// The hub wants a licence accepted, or a token.
     #[error(
         "{} is gated (HTTP {status}): open {} in a browser, accept its licence, and pass a token of that account \
@@ -191,7 +207,7 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ErrorCategory {
-    /// No such folder, hub repository or revision.
+    /// No such folder, hub repository or revision; or only a part of it, offline.
     ModelNotFound,
     /// The hub wants a licence accepted.
     Gated,
@@ -223,7 +239,9 @@ impl Error {
     #[must_use]
     pub fn category(&self) -> ErrorCategory {
         match self {
-            Self::ModelNotFound { .. } => ErrorCategory::ModelNotFound,
+            Self::ModelNotFound { .. } | Self::IncompleteModel { .. } => {
+                ErrorCategory::ModelNotFound
+            }
             Self::Gated { .. } => ErrorCategory::Gated,
             Self::MissingFile { .. }
             | Self::BadFile { .. }
@@ -275,6 +293,15 @@ impl Error {
             given: shorten(&given.to_string()),
             allowed: allowed.into(),
         }
+    }
+
+    /// The same with a `note` at the end of its reason, where it has one.
+    #[cfg(feature = "hub")]
+    pub(crate) fn with_note(mut self, note: &str) -> Self {
+        if let Self::ModelNotFound { reason, .. } | Self::Hub { reason, .. } = &mut self {
+            reason.push_str(note);
+        }
+        self
     }
 
     /// An [`Error::BadFile`].

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use xdit_kernels::MappedFile;
@@ -12,6 +12,7 @@ use xdit_kernels::MappedFile;
 use crate::config::{ConfigFile, MAX_CONFIG_BYTES};
 use crate::error::{Error, Result};
 use crate::file_bytes::FileBytes;
+use crate::inner_path;
 use crate::weights::Weights;
 
 /// Deeper folders than this are not listed: a pipeline has two levels.
@@ -125,7 +126,7 @@ impl ModelSource {
     #[must_use]
     pub fn exists(&self, path: &str) -> bool {
         match &self.files {
-            Files::Folder(folder) => is_plain(path) && folder.join(path).is_file(),
+            Files::Folder(folder) => inner_path::check(path).is_ok() && folder.join(path).is_file(),
             Files::Embedded(files) => files.iter().any(|(name, _)| *name == path),
             Files::Memory(files) => files.contains_key(path),
         }
@@ -212,11 +213,9 @@ impl ModelSource {
         let Files::Folder(folder) = &self.files else {
             return Err(self.missing(path));
         };
-        if !is_plain(path) {
-            return Err(Error::bad_file(
-                self.shown(path),
-                "a path may not leave the pipeline's folder",
-            ));
+        if let Err(reason) = inner_path::check(path) {
+            let reason = format!("this path {reason}, and may not leave the pipeline's folder");
+            return Err(Error::bad_file(self.shown(path), reason));
         }
         let file = folder.join(path);
         match std::fs::metadata(&file) {
@@ -253,15 +252,6 @@ impl fmt::Debug for ModelSource {
             .field("kind", &kind)
             .finish()
     }
-}
-
-/// Whether `path` only goes down: no root, no `..`.
-fn is_plain(path: &str) -> bool {
-    !path.is_empty()
-        && !path.contains('\0')
-        && Path::new(path)
-            .components()
-            .all(|c| matches!(c, Component::Normal(_)))
 }
 
 fn read_at_most(path: &Path, limit: usize) -> Result<Vec<u8>> {

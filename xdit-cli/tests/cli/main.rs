@@ -2,10 +2,13 @@
 
 mod bad_input;
 mod broken_model;
+#[cfg(all(feature = "hub", unix))]
+mod fake_hub;
 mod flux_folder;
 mod generate;
 mod help;
 mod hub;
+mod hub_online;
 mod hunyuan;
 mod hunyuan_bad_input;
 mod info;

@@ -1,38 +1,79 @@
 //! Which files of a repository a pipeline needs.
 
-use std::path::{Component, Path};
+use std::collections::HashMap;
 
 use serde_json::Value;
 
 use crate::config::ConfigFile;
+use crate::error::shorten;
+use crate::inner_path::{self, InnerPath};
+use crate::snapshots::{Wanted, components};
 
-/// The paths among `files` that the pipeline of `index` needs: the small files of each component, and its safetensors,
-/// of `variant` where the component has such.
-pub(super) fn needed(files: &[String], index: &ConfigFile, variant: Option<&str>) -> Vec<String> {
-    let mut needed = Vec::new();
-    for component in index.fields().filter(|field| !field.starts_with('_')) {
-        let exists = |pair: &Value| {
-            pair.as_array()
-                .is_some_and(|pair| pair.iter().all(Value::is_string))
-        };
-        if !index.value(component).is_some_and(exists) {
-            continue;
+/// More files than this are not downloaded for one pipeline; FLUX.1-dev needs 26.
+const MAX_NEEDED: usize = 1000;
+
+/// Those of `files` that the pipeline of `index` needs: the small ones of each component, and its safetensors, of a variant
+/// where one is wanted and the component has such. The time it takes grows as files and components together.
+///
+/// # Errors
+/// What is wrong with the name of a component, or with how many files there are, as a sentence.
+pub(super) fn needed<'a>(
+    files: &'a [InnerPath],
+    index: &ConfigFile,
+    wanted: Wanted<'_>,
+) -> Result<Vec<&'a InnerPath>, String> {
+    check(index)?;
+    let mut of_component: HashMap<&str, Vec<Named<'a>>> = components(index)
+        .filter(|component| !wanted.without.contains(component))
+        .map(|component| (component, Vec::new()))
+        .collect();
+    for file in files {
+        // What lies deeper is not a pipeline's.
+        if let Some((component, name)) = file.as_str().split_once('/')
+            && !name.contains('/')
+            && let Some(names) = of_component.get_mut(component)
+        {
+            names.push((name, file));
         }
-        let prefix = format!("{component}/");
-        let names: Vec<&str> = files
-            .iter()
-            .filter_map(|file| file.strip_prefix(&prefix))
-            .filter(|n| is_name(n))
-            .collect();
-        let small = names.iter().copied().filter(|name| is_small(name));
-        let weights = variant
+    }
+    let mut needed = Vec::new();
+    for component in components(index) {
+        let Some(names) = of_component.remove(component) else {
+            continue;
+        };
+        let small = names.iter().copied().filter(|(name, _)| is_small(name));
+        let weights = wanted
+            .variant
             .map(|variant| weights(&names, Some(variant)))
             .filter(|weights| !weights.is_empty())
             .unwrap_or_else(|| weights(&names, None));
-        needed.extend(small.chain(weights).map(|name| format!("{prefix}{name}")));
+        needed.extend(small.chain(weights).map(|(_, file)| file));
     }
-    needed
+    match needed.len() {
+        0..=MAX_NEEDED => Ok(needed),
+        many => Err(format!(
+            "{many} files for one pipeline; at most {MAX_NEEDED} are downloaded"
+        )),
+    }
 }
+
+/// Checks the name of each component, those that are null too: it is a folder's.
+fn check(index: &ConfigFile) -> Result<(), String> {
+    for component in index.fields().filter(|field| !field.starts_with('_')) {
+        if !index.value(component).is_some_and(Value::is_array) {
+            continue;
+        }
+        let checked = match component.contains('/') {
+            true => Err("is no folder's name"),
+            false => inner_path::check(component),
+        };
+        checked.map_err(|reason| format!("the component `{}` {reason}", shorten(component)))?;
+    }
+    Ok(())
+}
+
+/// A file of a component: its name in the component's folder, and its path.
+type Named<'a> = (&'a str, &'a InnerPath);
 
 /// Configurations, vocabularies, SentencePiece models.
 fn is_small(name: &str) -> bool {
@@ -46,13 +87,13 @@ fn is_small(name: &str) -> bool {
 
 /// The weights of one component: one file or the shards with their index, as diffusers (`diffusion_pytorch_model`) and
 /// transformers (`model`) prefer.
-fn weights<'a>(names: &[&'a str], variant: Option<&str>) -> Vec<&'a str> {
+fn weights<'a>(names: &[Named<'a>], variant: Option<&str>) -> Vec<Named<'a>> {
     for (base, shards_first) in [("diffusion_pytorch_model", true), ("model", false)] {
-        let of_kind = |kind: Kind| -> Vec<&'a str> {
+        let of_kind = |kind: Kind| -> Vec<Named<'a>> {
             names
                 .iter()
                 .copied()
-                .filter(|name| kind_of(name, base, variant) == Some(kind))
+                .filter(|(name, _)| kind_of(name, base, variant) == Some(kind))
                 .collect()
         };
         let single = of_kind(Kind::Single);
@@ -106,24 +147,87 @@ fn kind_of(name: &str, base: &str, variant: Option<&str>) -> Option<Kind> {
     (digits(part) && digits(of)).then_some(Kind::Shard)
 }
 
-/// Whether `name` is the name of one file: the hub's answer is not trusted with paths.
-fn is_name(name: &str) -> bool {
-    let mut parts = Path::new(name).components();
-    matches!(
-        (parts.next(), parts.next()),
-        (Some(Component::Normal(_)), None)
-    ) && !name.contains('\\')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ALL: Wanted<'static> = Wanted {
+        variant: None,
+        weights: true,
+        without: &[],
+    };
+
+    fn parse(index: &str) -> ConfigFile {
+        ConfigFile::parse(crate::model_index::MODEL_INDEX, index.as_bytes()).unwrap()
+    }
+
+    fn paths(names: &[&str]) -> Vec<InnerPath> {
+        names
+            .iter()
+            .map(|name| InnerPath::new(name).unwrap())
+            .collect()
+    }
+
     fn chosen(names: &[&str], variant: Option<&str>) -> Vec<String> {
-        let index = br#"{"_class_name": "FluxPipeline", "t": ["transformers", "T"], "no": [null, null], "flag": true}"#;
-        let index = ConfigFile::parse(crate::model_index::MODEL_INDEX, index).unwrap();
-        let files: Vec<String> = names.iter().map(|name| (*name).into()).collect();
-        needed(&files, &index, variant)
+        let index = parse(
+            r#"{"_class_name": "FluxPipeline", "t": ["transformers", "T"], "no": [null, null], "flag": true}"#,
+        );
+        let files = paths(names);
+        let needed = needed(&files, &index, Wanted { variant, ..ALL }).unwrap();
+        needed
+            .into_iter()
+            .map(|file| file.as_str().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn components_that_are_no_folders_are_refused() {
+        let files = paths(&["model_index.json"]);
+        for bad in [
+            "../../../../X",
+            "/tmp/Y",
+            "",
+            "..",
+            ".",
+            "a/b",
+            r"a\\b",
+            "C:",
+            r"a\u0000b",
+            r"a\nb",
+        ] {
+            for value in [r#"["t", "T"]"#, "[null, null]"] {
+                let index = parse(&format!(r#"{{"{bad}": {value}}}"#));
+                let error = needed(&files, &index, ALL).unwrap_err();
+                assert!(error.starts_with("the component `"), "{bad}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn time_grows_as_components_and_files_together() {
+        // 60,000 × 400,000 comparisons would take minutes.
+        let fields: Vec<String> = (0..60_000).map(|i| format!(r#""{i:x}":["",""]"#)).collect();
+        let index = parse(&format!("{{{}}}", fields.join(",")));
+        let files: Vec<InnerPath> = (0..400_000)
+            .map(|i| InnerPath::new(&format!("{i:x}/a.bin")).unwrap())
+            .collect();
+        let started = std::time::Instant::now();
+        assert!(needed(&files, &index, ALL).unwrap().is_empty());
+        assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn nobody_downloads_a_million_small_files() {
+        let index = parse(r#"{"t": ["a", "b"]}"#);
+        let files: Vec<InnerPath> = (0..1001)
+            .map(|i| InnerPath::new(&format!("t/{i}.json")).unwrap())
+            .collect();
+        assert_eq!(needed(&files[..1000], &index, ALL).unwrap().len(), 1000);
+        assert!(
+            needed(&files, &index, ALL)
+                .unwrap_err()
+                .contains("1001 files")
+        );
     }
 
     #[test]
@@ -139,7 +243,6 @@ mod tests {
             "t/pytorch_model.bin",
             "t/pytorch_model.bin.index.json",
             "t/flax_model.msgpack",
-            "t/../../secret.json",
             "t/deep/config.json",
             "no/config.json",
             "flag/config.json",

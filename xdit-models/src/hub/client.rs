@@ -1,34 +1,25 @@
 //! Requests to the hub.
 //!
-//! hf-hub's own client is not used: it hands the user's token to the host that weights are redirected to, waits for ever
-//! for one that says nothing, and looks at a file's length only.
+//! hf-hub's client is not used: it hands the user's token to the host that weights are redirected to, waits for ever for one
+//! that says nothing, and looks at a file's length only.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::path::Path;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
-use super::HubOptions;
+use super::address::{has_scheme, origin, target};
+use super::{HubOptions, Token};
 use crate::error::shorten;
 
-/// How often a request is made again that the hub cannot serve now, or a download taken up again that brings next to nothing.
+/// How often a request is made again that the hub cannot serve now.
 const RETRIES: u32 = 3;
-/// A request that brings as many bytes is worth another one when it breaks off.
-const WORTH_IT: u64 = 1 << 20;
-/// The first pause before it; each is twice the last.
-const PAUSE: Duration = Duration::from_millis(300);
 /// The longest pause that the hub may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// More redirects than this lead nowhere.
 const REDIRECTS: usize = 10;
-/// The longest answer that is no file, in bytes; a repository's list of files has some hundred a file.
-const MAX_ANSWER_BYTES: u64 = 64 << 20;
-/// Bytes that are read at once.
-const CHUNK: usize = 256 << 10;
+/// No silence is longer: clocks cannot count to every number of seconds.
+const LONGEST_SILENCE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -56,9 +47,12 @@ pub(super) struct RemoteFile {
 pub(super) struct Client {
     agent: Agent,
     origin: String,
-    token: Option<String>,
-    etag_timeout: Duration,
-    download_timeout: Duration,
+    authorization: Option<String>,
+    retry_pause: Duration,
+    pub(super) etag_timeout: Duration,
+    pub(super) download_timeout: Duration,
+    /// Bytes a second; a slower transfer is given up.
+    pub(super) slowest: u64,
 }
 
 impl Client {
@@ -70,21 +64,24 @@ impl Client {
             .user_agent(concat!("xdit-rs/", env!("CARGO_PKG_VERSION")));
         Self {
             agent: config.build().into(),
-            origin: origin(&options.endpoint).to_ascii_lowercase(),
-            token: options.token.clone(),
-            etag_timeout: options.etag_timeout,
-            download_timeout: options.download_timeout,
+            origin: options.endpoint.origin(),
+            // A name and password in the address are for the same header, and closer to the host.
+            authorization: match options.endpoint.login() {
+                Some(login) => Some(login.to_owned()),
+                None => options.token.as_ref().map(Token::bearer),
+            },
+            retry_pause: options.retry_pause,
+            etag_timeout: options.etag_timeout.min(LONGEST_SILENCE),
+            download_timeout: options.download_timeout.min(LONGEST_SILENCE),
+            slowest: options.slowest,
         }
     }
 
-    /// The body at `url`.
-    pub(super) fn text(&self, url: &str) -> Result<Vec<u8>, Refusal> {
-        let (_, mut response) = self.follow(url, None, self.etag_timeout, &mut |_| {})?;
-        let mut bytes = Vec::new();
-        let mut body = response.body_mut().as_reader().take(MAX_ANSWER_BYTES);
-        body.read_to_end(&mut bytes)
-            .map_err(|error| Refusal::Network(error.to_string()))?;
-        Ok(bytes)
+    /// The pause after `tries` requests; each is twice the last.
+    pub(super) fn pause(&self, tries: u32) -> Duration {
+        self.retry_pause
+            .saturating_mul(2_u32.pow(tries))
+            .min(LONGEST_PAUSE)
     }
 
     /// What the hub says about the file at `url`.
@@ -103,7 +100,7 @@ impl Client {
             }
         };
         let first_byte = Some("bytes=0-0".to_owned());
-        let (_, last) = self.follow(url, first_byte, self.etag_timeout, &mut seen)?;
+        let last = self.follow(url, first_byte, self.etag_timeout, &mut seen)?;
         let whole = |range: &str| range.rsplit('/').next()?.parse().ok();
         let size = match header(&last, "content-range") {
             _ if size.is_some() => size,
@@ -118,111 +115,14 @@ impl Client {
         })
     }
 
-    /// Brings the file at `url` to `part`, where the start of it may lie already. Tells `report` how many bytes are there.
-    pub(super) fn download(
-        &self,
-        url: &str,
-        remote: &RemoteFile,
-        part: &Path,
-        report: &mut dyn FnMut(u64),
-    ) -> Result<(), Refusal> {
-        let mut hash = Sha256::new();
-        let mut file = OpenOptions::new()
-            .create(true)
-            .read(true)
-            .append(true)
-            .open(part)
-            .map_err(Refusal::Disk)?;
-        let mut done = std::io::copy(&mut file, &mut Hashing(&mut hash)).map_err(Refusal::Disk)?;
-        let mut idle = 0;
-        report(done.min(remote.size));
-        while done != remote.size {
-            if done > remote.size {
-                restart(&file, &mut hash, &mut done)?;
-            }
-            let before = done;
-            let tried = self.more(url, remote.size, &mut file, &mut hash, &mut done, report);
-            let enough = done == remote.size || done.saturating_sub(before) >= WORTH_IT;
-            idle = if enough { 0 } else { idle + 1 };
-            match tried {
-                Ok(()) => {}
-                Err(Refusal::Network(_)) if idle < RETRIES => {}
-                Err(refusal) => return Err(refusal),
-            }
-            if done != remote.size {
-                if idle >= RETRIES {
-                    return Err(Refusal::Network(
-                        "the connection breaks off again and again".into(),
-                    ));
-                }
-                std::thread::sleep(PAUSE * 2_u32.pow(idle));
-            }
-        }
-        let found: String = hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        if is_sha256(&remote.etag) && found != remote.etag {
-            // The next run would take it up again, and find the same.
-            let _ = std::fs::remove_file(part);
-            return Err(Refusal::Odd(format!(
-                "arrived damaged: its SHA-256 is {found}, and not {}; run it again",
-                remote.etag
-            )));
-        }
-        Ok(())
-    }
-
-    /// One request for what is missing.
-    fn more(
-        &self,
-        url: &str,
-        size: u64,
-        file: &mut File,
-        hash: &mut Sha256,
-        done: &mut u64,
-        report: &mut dyn FnMut(u64),
-    ) -> Result<(), Refusal> {
-        let range = Some(format!("bytes={done}-"));
-        let (_, mut response) = self.follow(url, range, self.download_timeout, &mut |_| {})?;
-        match response.status().as_u16() {
-            206 => {
-                let from = format!("bytes {done}-");
-                if header(&response, "content-range").is_some_and(|it| !it.starts_with(&from)) {
-                    return Err(Refusal::Odd("another part than asked for".into()));
-                }
-            }
-            416 => return Err(Refusal::Odd("it is shorter than it was".into())),
-            // The whole file comes.
-            _ => restart(file, hash, done)?,
-        }
-        let mut body = response.body_mut().as_reader();
-        let mut chunk = vec![0; CHUNK];
-        while *done < size {
-            let most = CHUNK.min(usize::try_from(size - *done).unwrap_or(CHUNK));
-            let read = body
-                .read(&mut chunk[..most])
-                .map_err(|error| Refusal::Network(error.to_string()))?;
-            if read == 0 {
-                break;
-            }
-            file.write_all(&chunk[..read]).map_err(Refusal::Disk)?;
-            hash.update(&chunk[..read]);
-            *done += read as u64;
-            report(*done);
-        }
-        Ok(())
-    }
-
-    /// The answer at the end of all redirects from `url`, and where that is; `seen` looks at each on the way.
-    fn follow(
+    /// The answer at the end of all redirects from `url`; `seen` looks at each on the way.
+    pub(super) fn follow(
         &self,
         url: &str,
         range: Option<String>,
         timeout: Duration,
         seen: &mut dyn FnMut(&Response<Body>),
-    ) -> Result<(String, Response<Body>), Refusal> {
+    ) -> Result<Response<Body>, Refusal> {
         let mut url = url.to_owned();
         for _ in 0..REDIRECTS {
             let response = self.ask(&url, range.as_deref(), timeout)?;
@@ -231,12 +131,16 @@ impl Client {
                 // An empty file has no first byte.
                 200..=299 | 416 => {
                     seen(&response);
-                    return Ok((url, response));
+                    return Ok(response);
                 }
                 301 | 302 | 303 | 307 | 308 => {
                     seen(&response);
                     let to = header(&response, "location").and_then(|to| target(&url, to));
-                    url = to.ok_or_else(|| Refusal::Odd("a redirect to nowhere".into()))?;
+                    url = to.ok_or_else(|| {
+                        Refusal::Odd(
+                            "a redirect to no http or https address, or to a password".into(),
+                        )
+                    })?;
                 }
                 _ => return Err(Refusal::Status(status)),
             }
@@ -258,10 +162,10 @@ impl Client {
                 request = request.header("Range", range);
             }
             // The hosts that hold the weights are others', and get no token.
-            if let Some(token) = &self.token
+            if let Some(authorization) = &self.authorization
                 && origin(url).eq_ignore_ascii_case(&self.origin)
             {
-                request = request.header("Authorization", format!("Bearer {token}"));
+                request = request.header("Authorization", authorization);
             }
             let response = request
                 .config()
@@ -276,91 +180,17 @@ impl Client {
                 return Ok(response);
             }
             let wanted = header(&response, "retry-after").and_then(|seconds| seconds.parse().ok());
-            let pause = wanted.map_or(PAUSE * 2_u32.pow(tries), Duration::from_secs);
+            let pause = wanted.map_or_else(|| self.pause(tries), Duration::from_secs);
             std::thread::sleep(pause.min(LONGEST_PAUSE));
             tries += 1;
         }
     }
 }
 
-/// Throws away what is there of a file.
-fn restart(file: &File, hash: &mut Sha256, done: &mut u64) -> Result<(), Refusal> {
-    file.set_len(0).map_err(Refusal::Disk)?;
-    (*hash, *done) = (Sha256::new(), 0);
-    Ok(())
-}
-
-struct Hashing<'a>(&'a mut Sha256);
-
-impl Write for Hashing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
+pub(super) fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
     response.headers().get(name)?.to_str().ok()
 }
 
 fn etag_of(header: &str) -> String {
     header.trim_start_matches("W/").replace('"', "")
-}
-
-fn is_sha256(etag: &str) -> bool {
-    etag.len() == 64
-        && etag
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-}
-
-/// Scheme, host and port of `url`.
-fn origin(url: &str) -> &str {
-    let host = url.find("://").map_or(0, |at| at + 3);
-    let end = url[host..].find(['/', '?', '#']);
-    &url[..end.map_or(url.len(), |end| host + end)]
-}
-
-/// Whether `location` says how to speak with whom, and is not only a path.
-fn has_scheme(location: &str) -> bool {
-    let scheme = location.split_once("://").map(|(scheme, _)| scheme);
-    scheme.is_some_and(|scheme| !scheme.contains(['/', '?', '#']))
-}
-
-/// Where `location`, as an answer from `url` gives it, leads.
-fn target(url: &str, location: &str) -> Option<String> {
-    if has_scheme(location) {
-        return Some(location.to_owned());
-    }
-    if location.starts_with("//") {
-        let (scheme, _) = url.split_once("//")?;
-        return Some(format!("{scheme}{location}"));
-    }
-    location
-        .starts_with('/')
-        .then(|| format!("{}{location}", origin(url)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn origins_and_redirects() {
-        let url = "https://hub.example:8443/a/b?c#d";
-        assert_eq!(origin(url), "https://hub.example:8443");
-        assert_eq!(origin("http://x"), "http://x");
-        assert_eq!(origin("http://x?to=http://y/"), "http://x");
-        let to = |location| target(url, location);
-        assert_eq!(to("/z").as_deref(), Some("https://hub.example:8443/z"));
-        assert_eq!(to("//y/z").as_deref(), Some("https://y/z"));
-        assert_eq!(to("http://y/z").as_deref(), Some("http://y/z"));
-        let query = "/z?from=http://y";
-        assert_eq!(to(query), Some(format!("https://hub.example:8443{query}")));
-        assert_eq!(to("z"), None);
-    }
 }

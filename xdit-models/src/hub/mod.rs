@@ -2,19 +2,23 @@
 //!
 //! Nothing here reads the environment: the caller fills in [`HubOptions`].
 
+mod address;
 mod cache;
 mod choose;
 mod client;
+mod download;
+mod lock;
 mod options;
-
-use hf_hub::api::RepoInfo;
-use hf_hub::{Repo, RepoType};
+mod part;
+mod transfer;
 
 use crate::error::{Error, Result, shorten};
-use crate::model_index::MODEL_INDEX;
+use crate::inner_path::InnerPath;
+use crate::snapshots::{Found, MAIN, Wanted};
 use crate::source::ModelSource;
+pub use address::{Endpoint, Token};
 use cache::RepoCache;
-use client::{Client, Refusal};
+use download::{Failure, Hub};
 pub use options::{HUB_ENDPOINT, HubOptions};
 
 /// How far a download is.
@@ -45,13 +49,15 @@ pub struct Snapshot {
 /// far as the cache lacks it.
 ///
 /// Only what a pipeline needs is downloaded: `model_index.json`, configurations, tokenizers, and the safetensors of
-/// each component, of `variant` where there are such. When the hub cannot be reached, a pipeline that is in the cache
-/// is used, with a warning in the log.
+/// each component, of `variant` where there are such. The cache's ref of the revision moves when that is whole, and not
+/// before. When the hub refuses, cannot be reached or makes no sense, a copy in the cache that is whole is used, with a
+/// warning in the log: that of the revision, and for `main` an older one.
 ///
 /// # Errors
-/// [`Error::ModelNotFound`] when there is no such repository or revision, or offline not in the cache; [`Error::Gated`]
-/// with the page where the licence is accepted; [`Error::Hub`] when the network fails or the hub's answer makes no
-/// sense; [`Error::MissingFile`] when the repository is not a diffusers pipeline.
+/// [`Error::ModelNotFound`] when there is no such repository or revision, or offline not in the cache;
+/// [`Error::IncompleteModel`] when offline a part of it is; [`Error::Gated`] with the page where the licence is accepted;
+/// [`Error::Hub`] when the network fails or the hub's answer makes no sense; [`Error::MissingFile`] when the repository is
+/// not a diffusers pipeline; [`Error::InvalidRequest`] for what is no name of a revision.
 ///
 /// # Examples
 /// ```no_run
@@ -99,244 +105,71 @@ pub fn snapshot_checked(
     check: &mut dyn FnMut(&ModelSource) -> Result<()>,
     progress: &mut dyn FnMut(HubProgress<'_>),
 ) -> Result<Snapshot> {
-    let revision = revision.unwrap_or("main");
-    check_names(id, revision)?;
+    let revision = check_names(id, revision.unwrap_or(MAIN))?;
+    let model = format!("{id} at {}", revision.as_str());
+    let wanted = Wanted {
+        variant,
+        weights: !options.configurations_only,
+        without: &[],
+    };
     let cached = RepoCache::new(&options.cache_dir, id);
     if options.offline {
-        return cached
-            .snapshot(revision)?
-            .ok_or_else(|| Error::ModelNotFound {
-                model: format!("{id} at {revision}"),
+        return match cached.find(&revision, wanted)? {
+            Found::Whole {
+                source,
+                commit,
+                instead_of,
+            } => {
+                if let Some(own) = instead_of {
+                    tracing::warn!("{model}: {}", older(&commit, &own));
+                }
+                Ok(Snapshot { source, commit })
+            }
+            Found::Half { commit, missing } => Err(Error::IncompleteModel {
+                model: format!("{model} (commit {commit})"),
+                missing,
+                cure: "; run this once with a connection to the hub".into(),
+            }),
+            Found::Nothing => Err(Error::ModelNotFound {
+                model,
                 reason: format!("offline, and not in {}", options.cache_dir.display()),
-            });
-    }
-    let hub = Hub::new(id, revision, options);
-    match hub.download(
-        variant,
-        !options.configurations_only,
-        &cached,
-        check,
-        progress,
-    ) {
-        Err(Failure::Unreachable(error)) => match cached.snapshot(revision)? {
-            Some(snapshot) => {
-                tracing::warn!(%error, id, commit = snapshot.commit, "the hub cannot be reached: using the cache");
-                Ok(snapshot)
-            }
-            None => Err(error),
-        },
-        Err(Failure::Final(error)) => Err(error),
-        Ok(snapshot) => Ok(snapshot),
-    }
-}
-
-/// A download that failed: because the hub cannot be reached, or for a reason that the cache does not cure.
-enum Failure {
-    Unreachable(Error),
-    Final(Error),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Final(error)
-    }
-}
-
-/// One repository of the hub at one revision.
-struct Hub<'a> {
-    id: &'a str,
-    revision: &'a str,
-    endpoint: &'a str,
-    page: String,
-    client: Client,
-}
-
-impl<'a> Hub<'a> {
-    fn new(id: &'a str, revision: &'a str, options: &'a HubOptions) -> Self {
-        let endpoint = options.endpoint.trim_end_matches('/');
-        Self {
-            id,
-            revision,
-            endpoint,
-            page: format!("{endpoint}/{id}"),
-            client: Client::new(options),
-        }
-    }
-
-    fn repo(&self, revision: &str) -> Repo {
-        Repo::with_revision(self.id.into(), RepoType::Model, revision.into())
-    }
-
-    fn info(&self) -> Result<RepoInfo, Failure> {
-        let url = format!(
-            "{}/api/{}",
-            self.endpoint,
-            self.repo(self.revision).api_url()
-        );
-        let answer = self
-            .client
-            .text(&url)
-            .map_err(|refusal| self.failure(refusal, None))?;
-        serde_json::from_slice(&answer)
-            .map_err(|error| self.odd(&format!("no list of files: {error}")).into())
-    }
-
-    fn download(
-        &self,
-        variant: Option<&str>,
-        weights: bool,
-        cached: &RepoCache,
-        check: &mut dyn FnMut(&ModelSource) -> Result<()>,
-        progress: &mut dyn FnMut(HubProgress<'_>),
-    ) -> Result<Snapshot, Failure> {
-        let info = self.info()?;
-        let commit = info.sha;
-        if commit.is_empty() || !commit.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(self.odd(&format!("commit `{}`", shorten(&commit))).into());
-        }
-        let files: Vec<String> = info
-            .siblings
-            .into_iter()
-            .map(|file| file.rfilename)
-            .collect();
-        if !files.iter().any(|file| file == MODEL_INDEX) {
-            let hint = "; the repository is not a diffusers pipeline".into();
-            return Err(Error::MissingFile {
-                file: format!("{}/{MODEL_INDEX}", self.page),
-                hint,
-            }
-            .into());
-        }
-        let mut fetch = |file: &str, files_done, files_total| {
-            if cached.has(&commit, file) {
-                return Ok(());
-            }
-            let mut report = |done, total| {
-                progress(HubProgress {
-                    file,
-                    done,
-                    total,
-                    files_done,
-                    files_total,
-                })
-            };
-            self.fetch(file, &commit, cached, &mut report)
+            }),
         };
-        fetch(MODEL_INDEX, 0, 1)?;
-        let index = cached.source(&commit)?.config(MODEL_INDEX)?;
-        let needed = choose::needed(&files, &index, variant);
-        let is_weights = |file: &String| file.contains(".safetensors");
-        let (large, small): (Vec<_>, Vec<_>) = needed.into_iter().partition(is_weights);
-        let total = small.len() + if weights { large.len() } else { 0 };
-        for (done, file) in small.iter().enumerate() {
-            fetch(file, done, total)?;
-        }
-        check(&cached.source(&commit)?)?;
-        if weights {
-            for (done, file) in large.iter().enumerate() {
-                fetch(file, small.len() + done, total)?;
-            }
-        }
-        cached.write_ref(self.revision, &commit)?;
-        Ok(Snapshot {
-            source: cached.source(&commit)?,
-            commit,
-        })
     }
-
-    fn fetch(
-        &self,
-        file: &str,
-        commit: &str,
-        cached: &RepoCache,
-        report: &mut dyn FnMut(u64, u64),
-    ) -> Result<(), Failure> {
-        // Of the commit: a revision may move while gigabytes arrive.
-        let repo = self.repo(commit);
-        let (name, at) = (repo.url(), repo.url_revision());
-        let url = format!("{}/{name}/resolve/{at}/{file}", self.endpoint);
-        let failure = |refusal| self.failure(refusal, Some(file));
-        let remote = self.client.metadata(&url).map_err(failure)?;
-        let link = || cached.link_blob(commit, file, &remote.etag, remote.size);
-        if link()? {
-            return Ok(());
-        }
-        let (blob, part) = cached.blob(&remote.etag)?;
-        let _lock = cached.lock(&remote.etag)?;
-        // Another process may have been faster.
-        if link()? {
-            return Ok(());
-        }
-        let mut report = |done| report(done, remote.size);
-        let arrived = self.client.download(&url, &remote, &part, &mut report);
-        let arrived = arrived.and_then(|()| std::fs::rename(&part, &blob).map_err(Refusal::Disk));
-        arrived.map_err(|refusal| match refusal {
-            Refusal::Disk(source) => Error::Io { path: part, source }.into(),
-            other => failure(other),
-        })?;
-        link()?;
-        Ok(())
-    }
-
-    /// What a refusal means; `file` is what was asked for, if not the repository itself.
-    fn failure(&self, refusal: Refusal, file: Option<&str>) -> Failure {
-        let model = format!("{} at {}", self.id, self.revision);
-        let what = file.map_or_else(|| model.clone(), |file| format!("{}/{file}", self.page));
-        match refusal {
-            // A hub that is down, or has had enough of us, is as good as none.
-            Refusal::Status(status @ (429 | 500..)) => {
-                let reason = format!("HTTP {status}");
-                Failure::Unreachable(Error::Hub { what, reason })
+    let hub = Hub::new(id, &revision, options);
+    match hub.download(wanted, &cached, check, progress) {
+        Ok(snapshot) => Ok(snapshot),
+        Err(Failure::Final(error)) => Err(error),
+        Err(Failure::Refused(error)) => match cached.find(&revision, wanted)? {
+            Found::Whole {
+                source,
+                commit,
+                instead_of,
+            } => {
+                let copy = match instead_of {
+                    Some(own) => older(&commit, &own),
+                    None => format!("using the copy in the cache, commit {commit}"),
+                };
+                tracing::warn!("{error}; {copy}");
+                Ok(Snapshot { source, commit })
             }
-            Refusal::Status(status) => self.status(status, model, what, file).into(),
-            Refusal::Network(reason) => Failure::Unreachable(Error::Hub { what, reason }),
-            Refusal::Odd(reason) => Error::Hub { what, reason }.into(),
-            Refusal::Disk(error) => {
-                let reason = error.to_string();
-                Error::Hub { what, reason }.into()
-            }
-        }
-    }
-
-    fn status(&self, status: u16, model: String, what: String, file: Option<&str>) -> Error {
-        match (status, file) {
-            // The hub hides private repositories and those that do not exist behind the same answer.
-            (401, None) => {
-                let reason = format!(
-                    "HTTP 401: no such repository, or one that needs a token (HF_TOKEN); see {}",
-                    self.page
-                );
-                Error::ModelNotFound { model, reason }
-            }
-            (401 | 403, _) => Error::Gated {
-                repo: self.id.into(),
-                status,
-                page: self.page.clone(),
-            },
-            (404, None) => {
-                let reason = format!(
-                    "HTTP 404: no such repository or revision; see {}",
-                    self.page
-                );
-                Error::ModelNotFound { model, reason }
-            }
-            _ => Error::Hub {
-                what,
-                reason: format!("HTTP {status}"),
-            },
-        }
-    }
-
-    fn odd(&self, reason: &str) -> Error {
-        Error::Hub {
-            what: format!("{} at {}", self.id, self.revision),
-            reason: reason.into(),
-        }
+            Found::Half { missing, .. } => Err(error.with_note(&format!(
+                "; the copy in the cache is incomplete, it lacks {}",
+                shorten(&missing)
+            ))),
+            Found::Nothing => Err(error),
+        },
     }
 }
 
-/// Checks that `id` is `ORG/NAME` or `NAME`, and that both are fit for a path and an address.
-fn check_names(id: &str, revision: &str) -> Result<()> {
+/// Says that the copy of `commit` is used where that of the ref's `own` is not whole.
+fn older(commit: &str, own: &str) -> String {
+    format!("using another copy in the cache, commit {commit}: that of commit {own} is incomplete")
+}
+
+/// Checks that `id` is `ORG/NAME` or `NAME`, as the hub allows them: no two have the same folder in the cache. Returns the
+/// revision, which is a path among refs.
+fn check_names(id: &str, revision: &str) -> Result<InnerPath> {
     let plain = |part: &str, more: &str| {
         (1..=250).contains(&part.len())
             && !part.starts_with(['.', '-', '/'])
@@ -345,21 +178,22 @@ fn check_names(id: &str, revision: &str) -> Result<()> {
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c) || more.contains(c))
     };
-    if !id.split('/').all(|part| plain(part, "")) || id.split('/').count() > 2 {
+    let parts = id.split('/').count();
+    if !id.split('/').all(|part| plain(part, "")) || parts > 2 || id.contains("--") {
         let reason = "not a folder, and not a hub id (ORGANISATION/NAME)".into();
         return Err(Error::ModelNotFound {
             model: shorten(id),
             reason,
         });
     }
-    if !plain(revision, "/+") {
-        return Err(Error::invalid(
+    let checked = InnerPath::new(revision).ok();
+    checked.filter(|_| plain(revision, "/+")).ok_or_else(|| {
+        Error::invalid(
             "revision",
             revision,
             "the name of a branch or tag, or a commit",
-        ));
-    }
-    Ok(())
+        )
+    })
 }
 
 #[cfg(test)]

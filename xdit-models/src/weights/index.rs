@@ -132,6 +132,28 @@ impl WeightFiles {
     }
 }
 
+/// A file of weights that the folder `component` of `source` lacks, if there is one; of `variant` where it has such.
+///
+/// # Errors
+/// [`Error::Io`] for an index that is there and cannot be read. One that is damaged lacks nothing: who loads it says more.
+pub(crate) fn missing(
+    source: &ModelSource,
+    component: &str,
+    variant: Option<&str>,
+) -> Result<Option<String>> {
+    for variant in variant.map(Some).into_iter().chain([None]) {
+        match WeightFiles::named(source, component, variant) {
+            Ok(None) => {}
+            Ok(Some(found)) => {
+                return Ok(found.files.into_iter().find(|path| !source.exists(path)));
+            }
+            Err(error @ Error::Io { .. }) => return Err(error),
+            Err(_) => return Ok(None),
+        }
+    }
+    Ok(Some(format!("{component}/*.safetensors")))
+}
+
 #[derive(Deserialize)]
 struct IndexJson {
     weight_map: BTreeMap<String, String>,

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 
 pub use files::Weights;
 pub use header::{Header, MAX_HEADER_BYTES, StoredDType, TensorInfo};
+pub(crate) use index::missing;
 pub use zeros::ZeroWeights;
 
 /// Where a model's weights come from.

@@ -1,0 +1,145 @@
+//! A hub on 127.0.0.1 with the demo in it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use sha2::{Digest, Sha256};
+
+use crate::program::{command, demo};
+
+/// A hub whose every repository is the demo.
+pub(crate) struct FakeHub {
+    pub(crate) address: String,
+    status: Arc<AtomicU16>,
+}
+
+struct Served {
+    commit: &'static str,
+    files: Vec<(String, Vec<u8>)>,
+    status: Arc<AtomicU16>,
+}
+
+impl FakeHub {
+    /// The demo's files as `commit`, each with `more` at its end.
+    pub(crate) fn start(commit: &'static str, more: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let mut files = Vec::new();
+        read(&demo(), "", &mut files);
+        for (name, bytes) in &mut files {
+            if name.ends_with(".json") {
+                bytes.extend_from_slice(more.as_bytes());
+            }
+        }
+        let status = Arc::new(AtomicU16::new(200));
+        let served = Arc::new(Served {
+            commit,
+            files,
+            status: Arc::clone(&status),
+        });
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let served = Arc::clone(&served);
+                std::thread::spawn(move || served.serve(stream));
+            }
+        });
+        Self { address, status }
+    }
+
+    /// Answers everything with this status from now on.
+    pub(crate) fn answer(&self, status: u16) {
+        self.status.store(status, Ordering::SeqCst);
+    }
+
+    /// The program that speaks to this hub and keeps its cache in `home`.
+    pub(crate) fn command(&self, home: &Path) -> Command {
+        let mut command = command();
+        command
+            .env("HF_HUB_OFFLINE", "0")
+            .env("HF_ENDPOINT", format!("http://{}", self.address))
+            .env("HF_HOME", home)
+            .current_dir(home);
+        command
+    }
+}
+
+fn read(folder: &Path, prefix: &str, files: &mut Vec<(String, Vec<u8>)>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
+        match entry.path().is_dir() {
+            true => read(&entry.path(), &format!("{name}/"), files),
+            false => files.push((name, std::fs::read(entry.path()).unwrap())),
+        }
+    }
+}
+
+impl Served {
+    fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream.try_clone()?);
+        let mut request = String::new();
+        reader.read_line(&mut request)?;
+        let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+        let (mut first, mut last) = (0, usize::MAX);
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            let line = line.trim().to_ascii_lowercase();
+            if let Some((from, to)) = line
+                .strip_prefix("range: bytes=")
+                .and_then(|it| it.split_once('-'))
+            {
+                (first, last) = (from.parse().unwrap(), to.parse().unwrap_or(usize::MAX));
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let status = self.status.load(Ordering::SeqCst);
+        let (status, headers, body) = if status != 200 {
+            (status, String::new(), Vec::new())
+        } else if path.starts_with("/api/models/") {
+            let names: Vec<_> = self
+                .files
+                .iter()
+                .map(|(name, _)| serde_json::json!({"rfilename": name}))
+                .collect();
+            let listing = serde_json::json!({"sha": self.commit, "siblings": names});
+            (200, String::new(), listing.to_string().into_bytes())
+        } else {
+            let name = path
+                .split_once(&format!("/resolve/{}/", self.commit))
+                .map_or("", |(_, name)| name);
+            match self.files.iter().find(|(file, _)| file == name) {
+                None => (404, String::new(), Vec::new()),
+                Some((_, bytes)) => {
+                    let etag: String = Sha256::digest(bytes)
+                        .iter()
+                        .map(|byte| format!("{byte:02x}"))
+                        .collect();
+                    let end = bytes.len().min(last.saturating_add(1));
+                    let range = format!(
+                        "Content-Range: bytes {first}-{}/{}\r\n",
+                        end - 1,
+                        bytes.len()
+                    );
+                    (
+                        206,
+                        format!("ETag: \"{etag}\"\r\n{range}"),
+                        bytes[first.min(end)..end].to_vec(),
+                    )
+                }
+            }
+        };
+        let head = format!(
+            "HTTP/1.1 {status} X\r\nConnection: close\r\nRetry-After: 0\r\nContent-Length: {}\r\n{headers}\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(&body)
+    }
+}

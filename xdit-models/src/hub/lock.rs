@@ -1,0 +1,171 @@
+//! Waits while another process brings the same file.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+/// The pause between two looks at a lock.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What became of a wait.
+pub(super) enum Waited {
+    /// The lock is held until the file is dropped.
+    Held(File),
+    /// Whoever holds it, by the first `String`, has brought nothing for too long.
+    InVain(String),
+}
+
+/// The lock `path`, which huggingface_hub takes too, waited for as long as there is progress: what `trace` answers changes
+/// within `patience`. One line in the log says whom it waits for.
+pub(super) fn lock(
+    path: &Path,
+    file: &str,
+    patience: Duration,
+    trace: &dyn Fn() -> Trace,
+) -> std::io::Result<Waited> {
+    let mut lock = open(path)?;
+    let (mut since, mut seen) = (Instant::now(), trace());
+    let mut told = false;
+    loop {
+        match lock.try_lock() {
+            Ok(()) if is_at(&lock, path) => return Ok(Waited::Held(lock)),
+            // Its holder has removed the file, and with it the lock.
+            Ok(()) => lock = open(path)?,
+            Err(TryLockError::WouldBlock) => {
+                if !told {
+                    let holder = holder(&lock);
+                    tracing::warn!("{file}: {holder} is downloading it already: waiting");
+                    told = true;
+                }
+                let now = trace();
+                if now != seen {
+                    (since, seen) = (Instant::now(), now);
+                } else if since.elapsed() >= patience {
+                    return Ok(Waited::InVain(holder(&lock)));
+                }
+                std::thread::sleep(PAUSE);
+            }
+            // Some shared disks know no locks; huggingface_hub goes on without one there as well.
+            Err(TryLockError::Error(_)) => return Ok(Waited::Held(lock)),
+        }
+    }
+}
+
+/// What there is of a file that arrives: how many bytes, and when it was written to.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Trace(u64, Option<SystemTime>);
+
+impl Trace {
+    /// Of all files in `folder` whose names begin with `name`: huggingface_hub's end otherwise.
+    pub(super) fn of(folder: &Path, name: &str) -> Self {
+        let mut trace = Self::default();
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if let Some(rest) = entry
+                .file_name()
+                .to_str()
+                .and_then(|it| it.strip_prefix(name))
+                && (rest.is_empty() || rest.starts_with('.'))
+                && let Ok(metadata) = entry.metadata()
+            {
+                trace.0 = trace.0.wrapping_add(metadata.len());
+                trace.1 = trace.1.max(metadata.modified().ok());
+            }
+        }
+        trace
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    File::options().create(true).append(true).open(path)
+}
+
+/// Whether `file` is still the one that is called `path`.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+fn is_at(_file: &File, _path: &Path) -> bool {
+    true
+}
+
+/// Who holds the lock, as far as the system says (Linux: `/proc/locks`).
+fn holder(lock: &File) -> String {
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let number = inode(lock).and_then(|inode| process(&locks, inode));
+    match number {
+        None => "another process".into(),
+        Some(number) => {
+            let name = std::fs::read_to_string(format!("/proc/{number}/comm")).unwrap_or_default();
+            match name.trim() {
+                "" => format!("process {number}"),
+                name => format!("process {number} ({})", crate::error::shorten(name)),
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+fn inode(file: &File) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Some(file.metadata().ok()?.ino())
+}
+
+#[cfg(not(unix))]
+fn inode(_file: &File) -> Option<u64> {
+    None
+}
+
+/// The process that holds a lock on the file `inode`, from lines such as `1: FLOCK  ADVISORY  WRITE 4321 08:02:1234567 0 EOF`;
+/// none where several disks have such a file.
+fn process(locks: &str, inode: u64) -> Option<u32> {
+    let mut found = locks.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, process, file, ..] = words[..] else {
+            return None;
+        };
+        let of = file.rsplit(':').next()?.parse::<u64>().ok()?;
+        (of == inode).then(|| process.parse::<u32>().ok().filter(|process| *process > 0))?
+    });
+    let first = found.next();
+    first.filter(|_| found.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_a_lock() {
+        let locks = "1: POSIX  ADVISORY  WRITE 11 08:02:77 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 4321 08:02:1234567 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 55 08:02:1234567 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 12 08:02:9 0 EOF\n4: FLOCK  ADVISORY  WRITE 13 08:03:9 0 EOF\n\
+                     5: FLOCK  ADVISORY  WRITE -1 08:03:10 0 EOF\nnonsense";
+        assert_eq!(process(locks, 1_234_567), Some(4321));
+        for unknown in [77, 9, 10, 11] {
+            assert_eq!(process(locks, unknown), None);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_whose_file_is_gone_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.lock");
+        let held = open(&path).unwrap();
+        assert!(is_at(&held, &path));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!is_at(&held, &path));
+        open(&path).unwrap();
+        assert!(!is_at(&held, &path));
+        let trace = || Trace::default();
+        let waited = lock(&path, "f", Duration::ZERO, &trace).unwrap();
+        assert!(matches!(waited, Waited::Held(file) if is_at(&file, &path)));
+    }
+}
