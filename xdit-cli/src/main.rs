@@ -115,10 +115,11 @@ fn report(result: Result<u8, Failure>, json: bool) -> u8 {
 /// What a panic prints: one line instead of a backtrace.
 fn faults_are_one_line() {
     std::panic::set_hook(Box::new(|fault| {
-        // A rank's panic ends the run with an error that names the rank and repeats the message.
+        // A rank's panic ends the run with an error that names the rank and repeats the message; one in the library that
+        // reads tokenizers ends it with an error that names the file.
         if std::thread::current()
             .name()
-            .is_some_and(|name| name.starts_with("rank "))
+            .is_some_and(|name| name.starts_with("rank ") || name == "tokenizer")
         {
             return;
         }

@@ -23,3 +23,4 @@ mod replay;
 mod sd3;
 mod sd3_bad_input;
 mod signals;
+mod tokenizers;

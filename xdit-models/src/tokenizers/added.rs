@@ -5,9 +5,12 @@
 use std::collections::{BTreeMap, HashSet};
 
 use ::tokenizers::AddedToken;
+use serde::Deserialize;
 use serde_json::Value;
 
+use super::added_vocabulary::AddedVocabulary;
 use super::tokenizer_config;
+use super::whole::Listed;
 use crate::config::ConfigFile;
 use crate::error::Result;
 use crate::source::ModelSource;
@@ -41,12 +44,12 @@ pub(super) struct SpecialTokens {
 
 impl SpecialTokens {
     /// What the files of `component` say. `defaults` are the names that the Python class gives by itself, `tokenizer`
-    /// is the parsed `tokenizer.json`, if there is one.
+    /// is what a `tokenizer.json` lists, if there is one.
     pub(super) fn read(
         source: &ModelSource,
         component: &str,
         defaults: &[(&'static str, &str)],
-        tokenizer: Option<&Value>,
+        tokenizer: Option<&Listed>,
     ) -> Result<Self> {
         let config = tokenizer_config(source, component)?;
         let mut special = Self {
@@ -59,8 +62,12 @@ impl SpecialTokens {
             extra_ids: config.count("extra_ids", Some(100), 0..=10_000)?,
             // transformers writes 1e30 for "no limit".
             model_max_length: config.count("model_max_length", None, 1..=1 << 30).ok(),
-            pads_left: is_left(&config, "padding", tokenizer)?,
-            truncates_left: is_left(&config, "truncation", tokenizer)?,
+            pads_left: is_left(&config, "padding", tokenizer.map(|listed| &listed.padding))?,
+            truncates_left: is_left(
+                &config,
+                "truncation",
+                tokenizer.map(|listed| &listed.truncation),
+            )?,
         };
         special.named_from(&config, false);
         if let Some(Value::Object(decoder)) = config.value("added_tokens_decoder") {
@@ -71,13 +78,13 @@ impl SpecialTokens {
         } else {
             special.read_legacy(source, component, tokenizer)?;
         }
-        let by_content: BTreeMap<_, _> = special
+        let by_content: BTreeMap<&str, _> = special
             .decoder
             .values()
-            .map(|token| (token.content.clone(), token))
+            .map(|token| (token.content.as_str(), token))
             .collect();
         for token in special.named.values_mut() {
-            if let Some(known) = by_content.get(&token.content) {
+            if let Some(known) = by_content.get(token.content.as_str()) {
                 *token = (*known).clone();
             }
         }
@@ -89,7 +96,7 @@ impl SpecialTokens {
         &mut self,
         source: &ModelSource,
         component: &str,
-        tokenizer: Option<&Value>,
+        tokenizer: Option<&Listed>,
     ) -> Result<()> {
         let path = format!("{component}/special_tokens_map.json");
         if source.exists(&path) {
@@ -112,14 +119,9 @@ impl SpecialTokens {
                 }
             }
         }
-        let added = tokenizer.and_then(|json| json["added_tokens"].as_array());
-        for token in added.into_iter().flatten() {
-            if let (Some(id), Some(token)) = (token["id"].as_u64(), added_token(token, None))
-                && let Ok(id) = u32::try_from(id)
-            {
-                self.decoder.insert(id, token);
-            }
-        }
+        let added = tokenizer.into_iter().flat_map(|listed| &listed.added);
+        self.decoder
+            .extend(added.filter_map(|(id, token)| Some(((*id)?, token.clone()))));
         Ok(())
     }
 
@@ -177,23 +179,24 @@ impl SpecialTokens {
         self.model_max_length
     }
 
-    /// The tokens to add to `tokenizer`, in order.
-    pub(super) fn to_add(&self, tokenizer: &::tokenizers::Tokenizer) -> Vec<AddedToken> {
-        let present = tokenizer.get_added_tokens_decoder();
-        let mut known: HashSet<String> = present
+    /// The tokens to add to those that are `present`, in order.
+    pub(super) fn to_add(&self, present: &AddedVocabulary) -> Vec<AddedToken> {
+        let mut known: HashSet<&str> = present
+            .tokens()
             .values()
-            .map(|token| token.content.clone())
+            .map(|token| token.content.as_str())
             .collect();
         let mut tokens: Vec<AddedToken> = Vec::new();
         for token in self.decoder.values() {
-            if !present.values().any(|other| same(other, token)) {
+            let other = present.token(&token.content);
+            if !other.is_some_and(|other| same(other, token)) {
                 tokens.push(token.clone());
-                known.insert(token.content.clone());
+                known.insert(&token.content);
             }
         }
         let named = NAMES.iter().filter_map(|name| self.named.get(name));
         for token in named.chain(self.extra.iter().flatten()) {
-            if known.insert(token.content.clone()) {
+            if known.insert(&token.content) {
                 tokens.push(token.clone());
             }
         }
@@ -210,8 +213,8 @@ impl SpecialTokens {
 }
 
 /// Whether `what` is done on the left, as `tokenizer_config.json` says, else `tokenizer.json`; most say nothing.
-fn is_left(config: &ConfigFile, what: &str, tokenizer: Option<&Value>) -> Result<bool> {
-    let side = tokenizer.and_then(|json| json[what]["direction"].as_str());
+fn is_left(config: &ConfigFile, what: &str, listed: Option<&Value>) -> Result<bool> {
+    let side = listed.and_then(|part| part["direction"].as_str());
     let default = match side {
         Some("Left") => "left",
         _ => "right",
@@ -227,21 +230,43 @@ fn same(a: &AddedToken, b: &AddedToken) -> bool {
             == (b.special, b.normalized, b.lstrip, b.rstrip, b.single_word)
 }
 
+/// A token as files write it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Written {
+    id: Option<u32>,
+    content: String,
+    special: Option<bool>,
+    single_word: Option<bool>,
+    lstrip: Option<bool>,
+    rstrip: Option<bool>,
+    normalized: Option<bool>,
+}
+
+impl Written {
+    pub(super) fn id(&self) -> Option<u32> {
+        self.id
+    }
+
+    pub(super) fn token(self) -> AddedToken {
+        let token = AddedToken::from(self.content, self.special.unwrap_or(false))
+            .single_word(self.single_word.unwrap_or(false))
+            .lstrip(self.lstrip.unwrap_or(false))
+            .rstrip(self.rstrip.unwrap_or(false));
+        match self.normalized {
+            Some(normalized) => token.normalized(normalized),
+            None => token,
+        }
+    }
+}
+
 /// A token from its text or its object. A text is a special token; `special` overrides what an object says.
 fn added_token(value: &Value, special: Option<bool>) -> Option<AddedToken> {
     match value {
         Value::String(content) => Some(AddedToken::from(content.clone(), true)),
-        Value::Object(fields) => {
-            let flag = |name: &str| fields.get(name).and_then(Value::as_bool);
-            let special = special.or(flag("special")).unwrap_or(false);
-            let token = AddedToken::from(fields.get("content")?.as_str()?, special)
-                .single_word(flag("single_word").unwrap_or(false))
-                .lstrip(flag("lstrip").unwrap_or(false))
-                .rstrip(flag("rstrip").unwrap_or(false));
-            Some(match flag("normalized") {
-                Some(normalized) => token.normalized(normalized),
-                None => token,
-            })
+        Value::Object(_) => {
+            let written = Written::deserialize(value).ok()?;
+            let special = special.or(written.special);
+            Some(Written { special, ..written }.token())
         }
         _ => None,
     }

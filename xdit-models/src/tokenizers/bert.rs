@@ -3,17 +3,20 @@
 //!
 //! As in transformers 5, `never_split` and `do_basic_tokenize` have no effect: special tokens are found before words are split.
 
-use ::tokenizers::Tokenizer as Inner;
-use ::tokenizers::decoders::wordpiece::WordPiece as Decoder;
-use ::tokenizers::models::wordpiece::WordPiece;
+use ::tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
 use ::tokenizers::normalizers::BertNormalizer;
 use ::tokenizers::pre_tokenizers::bert::BertPreTokenizer;
-use ::tokenizers::processors::template::TemplateProcessing;
 use serde_json::Value;
 
 use super::added::SpecialTokens;
-use super::clip::{read_json, vocab};
-use super::{MAX_TOKENIZER_BYTES, Tokenizer, tokenizer_config};
+use super::engine::{Engine, Model};
+use super::limits::MAX_TOKENIZER_BYTES;
+use super::steps::{Decoder, Normalize, Normalizer, PreTokenize, PreTokenizer};
+use super::template::Template;
+use super::vocabulary::{Entries, Vocabulary};
+use super::whole::Parts;
+use super::wordpiece::WordPiece;
+use super::{Tokenizer, tokenizer_config};
 use crate::config::ConfigFile;
 use crate::error::{Error, Result, shorten};
 use crate::source::ModelSource;
@@ -29,52 +32,66 @@ const DEFAULTS: [(&str, &str); 5] = [
 
 /// The tokenizer in the folder `component`: its vocabulary from `tokenizer.json`, else from `vocab.txt`.
 pub(super) fn read(source: &ModelSource, component: &str) -> Result<Tokenizer> {
-    let path = format!("{component}/tokenizer.json");
-    let (path, json, vocab) = if source.exists(&path) {
-        let json = read_json(source, &path)?;
-        let vocab = vocab(&json["model"]["vocab"]).ok_or_else(|| {
-            Error::bad_file(source.shown(&path), "`model.vocab` is no vocabulary")
-        })?;
-        (path, Some(json), vocab)
-    } else {
-        let path = format!("{component}/vocab.txt");
-        let bytes = source.read(&path, MAX_TOKENIZER_BYTES)?;
-        let vocab = WordPiece::read_bytes(&bytes)
-            .map_err(|error| Error::bad_file(source.shown(&path), error.to_string()))?;
-        (path, None, vocab)
+    let json = format!("{component}/tokenizer.json");
+    let path = match source.exists(&json) {
+        true => json,
+        false => format!("{component}/vocab.txt"),
     };
-    let special = SpecialTokens::read(source, component, &DEFAULTS, json.as_ref())?;
-    let unk = special.content("unk_token").unwrap_or_default().to_owned();
-    if !vocab.contains_key(&unk) {
-        let reason = format!("unk_token `{}` is not in the vocabulary", shorten(&unk));
-        return Err(Error::bad_file(source.shown(&path), reason));
+    let shown = source.shown(&path);
+    let bad = |reason: String| Error::bad_file(&shown, reason);
+    let bytes = source.read(&path, MAX_TOKENIZER_BYTES)?;
+    let (entries, listed) = if path.ends_with(".json") {
+        let parts = Parts::of(&bytes, &shown)?;
+        let [vocab] = parts.model(&shown, ["vocab"])?;
+        let vocab = vocab.ok_or("none".to_string()).and_then(Entries::of_json);
+        let vocab =
+            vocab.map_err(|error| bad(format!("`model.vocab` is no vocabulary: {error}")))?;
+        (vocab, Some(parts.listed().map_err(bad)?))
+    } else {
+        let text =
+            std::str::from_utf8(&bytes).map_err(|error| bad(format!("not UTF-8: {error}")))?;
+        (Entries::of_lines(text).map_err(bad)?, None)
+    };
+    let vocabulary = Vocabulary::new(entries);
+    let special = SpecialTokens::read(source, component, &DEFAULTS, listed.as_ref())?;
+    let unk_token = special.content("unk_token").unwrap_or_default().to_owned();
+    if vocabulary.id(&unk_token).is_none() {
+        return Err(bad(format!(
+            "unk_token `{}` is not in the vocabulary",
+            shorten(&unk_token)
+        )));
     }
     let bad = |reason: String| Error::bad_file(source.shown(component), reason);
-    let text = |error: Box<dyn std::error::Error + Send + Sync>| bad(shorten(&error.to_string()));
-    let model = WordPiece::builder().vocab(vocab).unk_token(unk).build();
-    let mut inner = Inner::new(model.map_err(text)?);
-    let normalizer = normalizer(&tokenizer_config(source, component)?)?;
-    inner.with_normalizer(Some(normalizer)).map_err(text)?;
-    inner.with_pre_tokenizer(Some(BertPreTokenizer));
-    inner.with_decoder(Some(Decoder::new("##".into(), true)));
-    let mut tokenizer = Tokenizer::finish(inner, &special, source, component)?;
-    let around = ["cls_token", "sep_token"].map(|name| {
-        let token = special.content(name).unwrap_or_default().to_owned();
-        match tokenizer.inner.token_to_id(&token) {
-            Some(id) => Ok((token, id)),
-            None => Err(bad(format!("{name} `{}` has no id", shorten(&token)))),
+    let mut engine = Engine::new(Model::WordPiece(WordPiece {
+        vocabulary,
+        unk_token,
+        prefix: "##".into(),
+        longest_word: 100,
+    }))
+    .map_err(bad)?;
+    let steps = normalizer(&tokenizer_config(source, component)?)?;
+    engine.normalizer = Normalizer::new(vec![Normalize::Leaf(steps.into())]);
+    engine.pre_tokenizer = PreTokenizer::new(vec![PreTokenize::Leaf(BertPreTokenizer.into())]);
+    engine.decoder = Decoder::new(WordPieceDecoder::new("##".into(), true));
+    engine.add(special.to_add(&engine.added)).map_err(bad)?;
+    let [before, after] = ["cls_token", "sep_token"].map(|name| {
+        let token = special.content(name).unwrap_or_default();
+        // transformers writes them into a template, which has its own marks.
+        if token.contains([' ', ':']) || token.starts_with('$') {
+            return Err(bad(format!(
+                "{name} `{}` cannot stand in a template",
+                shorten(token)
+            )));
         }
+        let id = engine.id(token);
+        id.map(|id| vec![id])
+            .ok_or_else(|| bad(format!("{name} `{}` has no id", shorten(token))))
     });
-    let [cls, sep] = around;
-    let (cls, sep) = (cls?, sep?);
-    let template = TemplateProcessing::builder()
-        .try_single(format!("{}:0 $A:0 {}:0", cls.0, sep.0))
-        .map_err(bad)?
-        .special_tokens(vec![cls, sep])
-        .build()
-        .map_err(|error| bad(error.to_string()))?;
-    tokenizer.inner.with_post_processor(Some(template));
-    Ok(tokenizer)
+    engine.template = Template {
+        before: before?,
+        after: after?,
+    };
+    Tokenizer::finish(engine, &special, source, component, source.shown(component))
 }
 
 /// What becomes of a prompt before it is split: control characters go, Chinese characters stand apart, accents and capitals go.

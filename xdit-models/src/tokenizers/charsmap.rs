@@ -3,36 +3,66 @@
 //! The format: the length of a trie in bytes (u32), the trie as a double array of u32 units (darts-clone), then the
 //! replacement texts, each ended by a zero byte. The library indexes the trie and the texts without looking.
 
+use ::tokenizers::normalizers::Precompiled;
 use serde_json::Value;
 
-/// Checks every charsmap in the normalizer of a `tokenizer.json`.
-pub(super) fn check_normalizer(normalizer: &Value) -> Result<(), String> {
-    of_normalizer(normalizer).map(|_| ())
+use super::json;
+use super::limits::MAX_PART_BYTES;
+
+/// The longest text of a rule, in bytes; the longest known one has 33.
+const MAX_RULE_BYTES: usize = 64;
+/// How much of a text is measured at a time, in bytes.
+const MEASURED: usize = 4096;
+
+/// The charsmap in a step of a normalizer, checked, if there is one.
+pub(super) fn of_step(step: &Value) -> Result<Option<Vec<u8>>, String> {
+    let Value::String(text) = &step["precompiled_charsmap"] else {
+        return Ok(None);
+    };
+    let map = decode_base64(text).ok_or("`precompiled_charsmap` is not base64")?;
+    check(&map)?;
+    Ok(Some(map))
 }
 
-/// The first charsmap in the normalizer of a `tokenizer.json`; all of them are checked.
+/// The first charsmap in the part `normalizer` of a `tokenizer.json`; all of them are checked.
 pub(super) fn of_normalizer(normalizer: &Value) -> Result<Option<Vec<u8>>, String> {
-    let list = match normalizer["normalizers"].as_array() {
-        Some(list) => list.iter().collect(),
-        None => vec![normalizer],
-    };
     let mut first = None;
-    for normalizer in list {
-        if normalizer["type"] == "Sequence" {
-            check_normalizer(normalizer)?;
-        }
-        if let Value::String(text) = &normalizer["precompiled_charsmap"] {
-            let map = decode_base64(text).ok_or("`precompiled_charsmap` is not base64")?;
-            check(&map)?;
-            first.get_or_insert(map);
-        }
+    for step in json::steps(normalizer, "normalizer", "normalizers")? {
+        first = first.or(of_step(step)?);
     }
     Ok(first)
+}
+
+/// The library's form of a charsmap that [`check`] has passed.
+pub(super) fn precompiled(map: &[u8]) -> Result<Precompiled, String> {
+    Precompiled::from(map).map_err(|error| error.to_string())
+}
+
+/// About how long `text` becomes: exactly, but for characters beside each other that a measurement parts.
+pub(super) fn mapped_len(map: &Precompiled, text: &str) -> usize {
+    let mut len = 0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let mut end = MEASURED.min(rest.len());
+        while !rest.is_char_boundary(end) {
+            end += 1;
+        }
+        let (start, after) = rest.split_at(end);
+        len += map.normalize_string(start).len();
+        rest = after;
+    }
+    len
 }
 
 /// Walks every path of the trie and checks that it stays inside, and that each value is the start of a text.
 pub(super) fn check(map: &[u8]) -> Result<(), String> {
     let bad = || "corrupt precompiled_charsmap".to_string();
+    if map.len() > MAX_PART_BYTES {
+        return Err(format!(
+            "precompiled_charsmap has {} bytes (at most {MAX_PART_BYTES})",
+            map.len()
+        ));
+    }
     let (len, rest) = map.split_first_chunk::<4>().ok_or_else(bad)?;
     // The library reads a quarter of the length in units and the rest as text.
     let (trie, texts) = rest
@@ -58,6 +88,14 @@ pub(super) fn check(map: &[u8]) -> Result<(), String> {
                 let value = units.get(child).ok_or_else(bad)? & ((1 << 31) - 1);
                 if !texts.is_char_boundary(value) {
                     return Err(bad());
+                }
+                let rest = &texts.as_bytes()[value..];
+                if rest.iter().take(MAX_RULE_BYTES + 1).all(|byte| *byte != 0)
+                    && rest.len() > MAX_RULE_BYTES
+                {
+                    return Err(format!(
+                        "precompiled_charsmap has a rule of more than {MAX_RULE_BYTES} bytes"
+                    ));
                 }
             }
             match seen.get_mut(child) {
@@ -147,6 +185,13 @@ mod tests {
         assert!(check(&map(1, "é\0".as_bytes())).is_err());
         assert!(check(&map(99, "é\0".as_bytes())).is_err());
         assert!(check(&map(0, b"\xff\0")).is_err());
+        let long = [&[b'a'; 65][..], b"\0"].concat();
+        assert!(
+            check(&map(0, &long))
+                .unwrap_err()
+                .contains("more than 64 bytes")
+        );
+        assert_eq!(check(&map(1, &long)), Ok(()));
     }
 
     #[test]

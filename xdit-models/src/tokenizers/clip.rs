@@ -1,18 +1,20 @@
 //! `CLIPTokenizer`: byte-level BPE over lower-cased words (transformers `models/clip/tokenization_clip.py`).
 
+use ::tokenizers::SplitDelimiterBehavior;
 use ::tokenizers::decoders::byte_level::ByteLevel;
-use ::tokenizers::models::bpe::{BPE, Merges, Vocab};
-use ::tokenizers::normalizers::replace::{Replace, ReplacePattern};
-use ::tokenizers::normalizers::{Lowercase, NFC, NormalizerWrapper, Sequence};
-use ::tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use ::tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
-use ::tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use ::tokenizers::processors::roberta::RobertaProcessing;
-use ::tokenizers::{SplitDelimiterBehavior, Tokenizer as Inner};
-use serde_json::Value;
+use ::tokenizers::normalizers::{Lowercase, NFC};
 
+use super::Tokenizer;
 use super::added::SpecialTokens;
-use super::{MAX_TOKENIZER_BYTES, Tokenizer};
+use super::bpe::{self, Bpe, Merges};
+use super::engine::{Engine, Model};
+use super::json::checked;
+use super::limits::MAX_TOKENIZER_BYTES;
+use super::search::Search;
+use super::steps::{Decoder, Normalize, Normalizer, PreTokenize, PreTokenizer};
+use super::template::Template;
+use super::vocabulary::{Entries, Vocabulary};
+use super::whole::Parts;
 use crate::error::{Error, Result, shorten};
 use crate::source::ModelSource;
 
@@ -31,128 +33,95 @@ const WORDS: &str =
 /// The tokenizer in the folder `component`: from `tokenizer.json`, else from `vocab.json` and `merges.txt`.
 pub(super) fn read(source: &ModelSource, component: &str) -> Result<Tokenizer> {
     let path = format!("{component}/tokenizer.json");
-    let (json, vocab, merges) = if source.exists(&path) {
-        let json = read_json(source, &path)?;
-        let bad = |reason: &str| Error::bad_file(source.shown(&path), reason);
+    let shown = source.shown(&path);
+    if source.exists(&path) {
+        let bytes = source.read(&path, MAX_TOKENIZER_BYTES)?;
+        let bad = |reason: String| Error::bad_file(&shown, reason);
+        let parts = Parts::of(&bytes, &shown)?;
+        let [vocab, merges] = parts.model(&shown, ["vocab", "merges"])?;
+        let vocab = vocab.ok_or("none".to_string()).and_then(Entries::of_json);
         let vocab =
-            vocab(&json["model"]["vocab"]).ok_or_else(|| bad("`model.vocab` is no vocabulary"))?;
-        let merges = merges(&json["model"]["merges"])
-            .ok_or_else(|| bad("`model.merges` is no list of pairs"))?;
-        (Some(json), vocab, merges)
-    } else {
-        let path = format!("{component}/vocab.json");
-        let bad = Error::bad_file(source.shown(&path), "not an object of tokens and ids");
-        let vocab = vocab(&read_json(source, &path)?).ok_or(bad)?;
-        (
-            None,
-            vocab,
-            read_merges(source, &format!("{component}/merges.txt"))?,
-        )
-    };
-    let special = SpecialTokens::read(source, component, &DEFAULTS, json.as_ref())?;
-    let inner = build(vocab, merges, &special)
-        .map_err(|reason| Error::bad_file(source.shown(component), reason))?;
-    Tokenizer::finish(inner, &special, source, component)
+            vocab.map_err(|error| bad(format!("`model.vocab` is no vocabulary: {error}")))?;
+        let merges = merges.ok_or_else(|| bad("`model.merges` is no list of pairs".into()))?;
+        let special = SpecialTokens::read(
+            source,
+            component,
+            &DEFAULTS,
+            Some(&parts.listed().map_err(bad)?),
+        )?;
+        return build(source, component, vocab, &special, |list| {
+            list.push_json(merges)
+                .map_err(|error| bad(format!("`model.merges`: {error}")))
+        });
+    }
+    let path = format!("{component}/vocab.json");
+    let bytes = source.read(&path, MAX_TOKENIZER_BYTES)?;
+    let bad = |reason: String| Error::bad_file(source.shown(&path), reason);
+    let vocab = Entries::of_json(checked(&bytes).map_err(bad)?)
+        .map_err(|error| bad(format!("not an object of tokens and ids: {error}")))?;
+    let special = SpecialTokens::read(source, component, &DEFAULTS, None)?;
+    build(source, component, vocab, &special, |list| {
+        read_merges(source, &format!("{component}/merges.txt"), list)
+    })
 }
 
-fn build(vocab: Vocab, merges: Merges, special: &SpecialTokens) -> Result<Inner, String> {
+fn build(
+    source: &ModelSource,
+    component: &str,
+    vocab: Entries,
+    special: &SpecialTokens,
+    merges: impl FnOnce(&mut Merges<'_>) -> Result<()>,
+) -> Result<Tokenizer> {
+    let shown = source.shown(component);
+    let bad = |reason: String| Error::bad_file(&shown, reason);
+    let vocabulary = Vocabulary::new(vocab);
     let id = |name: &str| {
         let token = special.content(name).unwrap_or_default();
-        let id = vocab
-            .get(token)
-            .ok_or_else(|| format!("{name} `{}` is not in the vocabulary", shorten(token)))?;
-        Ok::<_, String>((token.to_owned(), *id))
+        vocabulary.id(token).ok_or_else(|| {
+            bad(format!(
+                "{name} `{}` is not in the vocabulary",
+                shorten(token)
+            ))
+        })
     };
     let (bos, eos) = (id("bos_token")?, id("eos_token")?);
-    let text = |error: Box<dyn std::error::Error + Send + Sync>| shorten(&error.to_string());
-    let mut model = BPE::builder()
-        .vocab_and_merges(vocab, merges)
-        .end_of_word_suffix("</w>".into())
-        .fuse_unk(false);
-    if let Some(unk) = special.content("unk_token") {
-        model = model.unk_token(unk.to_owned());
-    }
-    let mut inner = Inner::new(model.build().map_err(text)?);
-    let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ").map_err(text)?;
-    let normalizers: Vec<NormalizerWrapper> = vec![NFC.into(), spaces.into(), Lowercase.into()];
-    inner
-        .with_normalizer(Some(Sequence::new(normalizers)))
-        .map_err(text)?;
-    let words = Split::new(
-        SplitPattern::Regex(WORDS.into()),
-        SplitDelimiterBehavior::Removed,
-        true,
-    )
-    .map_err(text)?;
-    let bytes = ByteLevel::default().add_prefix_space(false);
-    let pre_tokenizers: Vec<PreTokenizerWrapper> = vec![words.into(), bytes.into()];
-    inner.with_pre_tokenizer(Some(PreTokenizers::new(pre_tokenizers)));
-    inner.with_post_processor(Some(
-        RobertaProcessing::new(eos, bos)
-            .trim_offsets(false)
-            .add_prefix_space(false),
-    ));
-    inner.with_decoder(Some(ByteLevel::default()));
-    Ok(inner)
+    let options = bpe::Options {
+        unk_token: special.content("unk_token").map(str::to_owned),
+        end_of_word_suffix: Some("</w>".into()),
+        ..bpe::Options::default()
+    };
+    let model = Model::Bpe(Bpe::new(vocabulary, options, merges)?);
+    let mut engine = Engine::new(model).map_err(bad)?;
+    engine.normalizer = Normalizer::new(vec![
+        Normalize::Leaf(NFC.into()),
+        Normalize::Replace(Search::regex(r"\s+").map_err(bad)?, " ".into()),
+        Normalize::Leaf(Lowercase.into()),
+    ]);
+    engine.pre_tokenizer = PreTokenizer::new(vec![
+        PreTokenize::Split {
+            search: Search::regex(WORDS).map_err(bad)?,
+            behavior: SplitDelimiterBehavior::Removed,
+            invert: true,
+        },
+        PreTokenize::Leaf(ByteLevel::default().add_prefix_space(false).into()),
+    ]);
+    engine.template = Template {
+        before: vec![bos],
+        after: vec![eos],
+    };
+    engine.decoder = Decoder::new(ByteLevel::default());
+    Tokenizer::finish(engine, special, source, component, source.shown(component))
 }
 
-/// The JSON in a tokenizer file.
-pub(super) fn read_json(source: &ModelSource, path: &str) -> Result<Value> {
-    let bytes = source.read(path, MAX_TOKENIZER_BYTES)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Error::bad_file(source.shown(path), format!("not valid JSON: {error}")))
-}
-
-/// A vocabulary: an object of tokens and ids, or a list in the order of ids.
-pub(super) fn vocab(json: &Value) -> Option<Vocab> {
-    match json {
-        Value::Object(map) => map
-            .iter()
-            .map(|(token, id)| Some((token.clone(), u32::try_from(id.as_u64()?).ok()?)))
-            .collect(),
-        Value::Array(list) => (0..)
-            .zip(list)
-            .map(|(id, token)| Some((token.as_str().or_else(|| token[0].as_str())?.to_owned(), id)))
-            .collect(),
-        _ => None,
-    }
-}
-
-/// Merges: pairs, or two tokens with a space between.
-fn merges(json: &Value) -> Option<Merges> {
-    json.as_array()?
-        .iter()
-        .map(|merge| match merge {
-            Value::String(text) => pair(text),
-            Value::Array(pair) => match pair.as_slice() {
-                [Value::String(left), Value::String(right)] => Some((left.clone(), right.clone())),
-                _ => None,
-            },
-            _ => None,
-        })
-        .collect()
-}
-
-fn read_merges(source: &ModelSource, path: &str) -> Result<Merges> {
+/// Adds the merges in the lines of the file `path` to `list`.
+fn read_merges(source: &ModelSource, path: &str, list: &mut Merges<'_>) -> Result<()> {
     let bytes = source.read(path, MAX_TOKENIZER_BYTES)?;
     let bad = |reason: String| Error::bad_file(source.shown(path), reason);
     let text = std::str::from_utf8(&bytes).map_err(|error| bad(format!("not UTF-8: {error}")))?;
-    let lines = (1..)
-        .zip(text.lines())
-        .filter(|(_, line)| !line.starts_with("#version") && !line.is_empty());
-    lines
-        .map(|(number, line)| {
-            pair(line).ok_or_else(|| {
-                bad(format!(
-                    "line {number} is not two tokens: `{}`",
-                    shorten(line)
-                ))
-            })
-        })
-        .collect()
-}
-
-fn pair(text: &str) -> Option<(String, String)> {
-    let (left, right) = text.split_once(' ')?;
-    (!right.contains(' ')).then(|| (left.to_owned(), right.to_owned()))
+    list.reserve(text.len());
+    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.is_empty()) {
+        list.push_text(line)
+            .map_err(|error| bad(format!("line {number}: {error}")))?;
+    }
+    Ok(())
 }

@@ -4,33 +4,48 @@
 //! says, and takes a `TokenizersBackend` from its `tokenizer.json` as it is. So does this module; which class it is
 //! stands in `model_index.json`.
 
+//!
+//! Words are split by the tokenizers library; models, added tokens and templates are this module's own, so that a tokenizer
+//! costs memory in proportion to its files, and a prompt time in proportion to its length, whatever the files say
+//! (`limits.rs`).
+
 mod added;
+mod added_vocabulary;
 mod bert;
+mod bpe;
 mod charsmap;
 mod clip;
+mod engine;
+mod json;
+mod limits;
+mod search;
 mod spiece;
+mod steps;
 mod t5;
+mod template;
+mod unigram;
+mod vocabulary;
+mod whole;
+mod wordpiece;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::any::Any;
+use std::io;
+use std::sync::Arc;
 
-use ::tokenizers::{PostProcessor, TruncationDirection};
-
+use self::engine::Engine;
+use self::limits::MAX_PROMPT_BYTES;
 use crate::config::ConfigFile;
 use crate::error::{Error, Result, shorten};
 use crate::source::ModelSource;
 
-/// The longest tokenizer file that is read, in bytes; mT5's has 16 MB.
-const MAX_TOKENIZER_BYTES: usize = 64 << 20;
-/// The longest prompt that is tokenized, in bytes.
-const MAX_PROMPT_BYTES: usize = 8 << 20;
 /// How many of the tokens that were cut off are turned into text again.
 const SHOWN_TOKENS: usize = 64;
 
 /// Turns prompts into token ids as the transformers class of the same name does.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
-    inner: ::tokenizers::Tokenizer,
-    /// How messages name the tokenizer: its folder.
+    engine: Arc<Engine>,
+    /// How messages name the tokenizer: its folder or file.
     shown: String,
     pad_id: u32,
     model_max_length: Option<usize>,
@@ -98,7 +113,7 @@ impl Tokenizer {
             "CLIPTokenizer" | "CLIPTokenizerFast" => clip::read(source, component),
             "T5Tokenizer" | "T5TokenizerFast" => t5::read(source, component),
             "BertTokenizer" | "BertTokenizerFast" => bert::read(source, component),
-            "TokenizersBackend" | "PreTrainedTokenizerFast" => read_whole(source, component),
+            "TokenizersBackend" | "PreTrainedTokenizerFast" => whole::read(source, component),
             _ => Err(Error::Unsupported {
                 file: source.shown(crate::model_index::MODEL_INDEX),
                 field: component.into(),
@@ -118,7 +133,8 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::InvalidRequest`] when `max_length` does not even hold the special tokens, or the prompt is longer than
-    /// 8 MiB; [`Error::BadFile`] when the tokenizer has no token for unknown characters and needs one.
+    /// 1 MiB; [`Error::BadFile`] when the tokenizer has no token for unknown characters and needs one, makes a text of the
+    /// prompt that is more than 16 times as long, or would take too long.
     pub fn encode(&self, prompt: &str, max_length: usize) -> Result<Encoded> {
         if prompt.len() > MAX_PROMPT_BYTES {
             let allowed = format!("at most {MAX_PROMPT_BYTES} bytes long");
@@ -128,10 +144,7 @@ impl Tokenizer {
                 allowed,
             ));
         }
-        let special = self
-            .inner
-            .get_post_processor()
-            .map_or(0, |post| post.added_tokens(false));
+        let special = self.engine.template.special();
         if max_length < special || max_length > MAX_PROMPT_BYTES {
             let allowed =
                 format!("from {special} to {MAX_PROMPT_BYTES}: the special tokens must fit");
@@ -139,25 +152,22 @@ impl Tokenizer {
         }
         guarded(&self.shown, || {
             let bad = |error| Error::bad_file(&self.shown, format!("cannot tokenize: {error}"));
-            let mut encoding = self.inner.encode_fast(prompt, false).map_err(bad)?;
-            let ids = encoding.get_ids();
+            let ids = self.engine.encode(prompt).map_err(bad)?;
             let fits = ids.len().min(max_length - special);
-            let (cut, side) = match self.truncates_left {
-                false => (&ids[fits..], TruncationDirection::Right),
-                true => (&ids[..ids.len() - fits], TruncationDirection::Left),
+            let (kept, cut) = match self.truncates_left {
+                false => ids.split_at(fits),
+                true => {
+                    let (cut, kept) = ids.split_at(ids.len() - fits);
+                    (kept, cut)
+                }
             };
             let removed = self.removed(cut);
-            encoding.truncate(max_length - special, 0, side);
-            if let Some(post) = self.inner.get_post_processor() {
-                encoding = post.process(encoding, None, true).map_err(bad)?;
-            }
-            let mut ids = encoding.get_ids().to_vec();
+            let mut ids = self.engine.template.around(kept);
             if let Some(id) = ids.iter().find(|id| **id as usize >= self.rows) {
                 return Err(bad(format!(
                     "id {id} is beyond the text encoder's vocabulary of {}",
                     self.rows
-                )
-                .into()));
+                )));
             }
             let len = ids.len();
             ids.resize(max_length, self.pad_id);
@@ -193,75 +203,46 @@ impl Tokenizer {
     /// One more than the highest id: what the embedding must have rows for.
     #[must_use]
     pub fn id_bound(&self) -> usize {
-        self.inner
-            .get_vocab(true)
-            .values()
-            .max()
-            .map_or(0, |id| *id as usize + 1)
+        self.engine.id_bound()
     }
 
     fn removed(&self, ids: &[u32]) -> Option<Removed> {
         let shown = ids.get(..SHOWN_TOKENS).unwrap_or(ids);
         // CLIP marks the end of a word inside its tokens.
-        let text = self
-            .inner
-            .decode(shown, false)
-            .unwrap_or_default()
-            .replace("</w>", " ");
+        let text = self.engine.decode(shown).unwrap_or_default();
+        let text = text.replace("</w>", " ");
         (!ids.is_empty()).then(|| Removed {
             tokens: ids.len(),
             text: text.trim().to_owned(),
         })
     }
 
-    /// Adds the special tokens of `tokenizer_config.json` and its like to `inner`, as transformers does.
+    /// Adds the special tokens of `tokenizer_config.json` and its like to `engine`, as transformers does.
     fn finish(
-        mut inner: ::tokenizers::Tokenizer,
+        mut engine: Engine,
         special: &added::SpecialTokens,
         source: &ModelSource,
         component: &str,
+        shown: String,
     ) -> Result<Self> {
-        let shown = source.shown(component);
-        let bad = |reason: String| Error::bad_file(&shown, reason);
-        let tokens = special.to_add(&inner);
-        inner
-            .add_tokens(tokens)
-            .map_err(|error| bad(format!("cannot add tokens: {error}")))?;
+        let bad = |reason: String| Error::bad_file(source.shown(component), reason);
+        engine.add(special.to_add(&engine.added)).map_err(bad)?;
         let pad = special
             .pad()
             .ok_or_else(|| bad("no pad_token: prompts cannot be padded".into()))?;
-        let pad_id = inner
-            .token_to_id(pad)
+        let pad_id = engine
+            .id(pad)
             .ok_or_else(|| bad(format!("pad_token `{}` has no id", shorten(pad))))?;
         Ok(Self {
+            engine: Arc::new(engine),
             rows: usize::MAX,
             pad_id,
             model_max_length: special.model_max_length(),
             pads_left: special.pads_left,
             truncates_left: special.truncates_left,
-            inner,
             shown,
         })
     }
-}
-
-/// The tokenizer of a `tokenizer.json`, taken as it is.
-fn read_whole(source: &ModelSource, component: &str) -> Result<Tokenizer> {
-    let path = format!("{component}/tokenizer.json");
-    let bytes = source.read(&path, MAX_TOKENIZER_BYTES)?;
-    let bad = |reason: String| Error::bad_file(source.shown(&path), reason);
-    let json: serde_json::Value =
-        serde_json::from_slice(&bytes).map_err(|error| bad(format!("not valid JSON: {error}")))?;
-    charsmap::check_normalizer(&json["normalizer"]).map_err(bad)?;
-    let mut inner = ::tokenizers::Tokenizer::from_bytes(&bytes)
-        .map_err(|error| bad(format!("not a tokenizer: {error}")))?;
-    let padding = inner.get_padding().map(|padding| padding.pad_token.clone());
-    inner.with_padding(None);
-    let cut = inner.with_truncation(None).map(|_| ());
-    cut.map_err(|error| bad(error.to_string()))?;
-    let mut special = added::SpecialTokens::read(source, component, &[], Some(&json))?;
-    special.default_pad(padding);
-    Tokenizer::finish(inner, &special, source, component)
 }
 
 /// `tokenizer_config.json` of the folder `component`, or an empty one.
@@ -275,14 +256,34 @@ fn tokenizer_config(source: &ModelSource, component: &str) -> Result<ConfigFile>
 }
 
 /// Runs `call`, which leads into the tokenizers library; a panic there on a file that it cannot handle is an error.
-fn guarded<T>(shown: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
-        Err(Error::bad_file(
-            shown,
-            "the tokenizers library cannot handle these files",
-        ))
+///
+/// It runs on a thread called `tokenizer`, by which a program's panic hook tells such a panic from its own faults.
+fn guarded<T: Send>(shown: &str, call: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("tokenizer".into());
+        match thread.spawn_scoped(scope, call) {
+            Ok(thread) => thread
+                .join()
+                .unwrap_or_else(|panic| Err(panicked(shown, panic.as_ref()))),
+            Err(error) => Err(Error::Io {
+                path: shown.into(),
+                source: io::Error::new(error.kind(), format!("no thread to tokenize: {error}")),
+            }),
+        }
     })
 }
 
+fn panicked(shown: &str, panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = shorten(text.unwrap_or("no message"));
+    let reason = format!("the tokenizers library cannot handle these files: {text}");
+    Error::bad_file(shown, reason)
+}
+
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod library;
 #[cfg(test)]
 mod tests;

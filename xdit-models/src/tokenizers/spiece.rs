@@ -1,33 +1,19 @@
 //! Reads `spiece.model`: a SentencePiece model, which is a protobuf message
 //! (sentencepiece `src/sentencepiece_model.proto`, `ModelProto`).
 
-/// The most pieces of a model; mT5 has 250,112.
-const MAX_PIECES: usize = 4_000_000;
+use ::tokenizers::AddedToken;
 
-/// A piece of a SentencePiece vocabulary.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Piece {
-    pub(super) text: String,
-    pub(super) score: f32,
-    pub(super) kind: Kind,
-}
-
-/// What a piece is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
-    /// A control symbol such as `</s>`.
-    Control,
-    /// A symbol that the model's author wants in one piece.
-    UserDefined,
-    /// What was learned, the unknown piece, bytes.
-    Other,
-}
+use super::limits::{MAX_ADDED_TOKENS, MAX_PIECES};
+use super::vocabulary::Entries;
 
 /// What a tokenizer needs of a SentencePiece model.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(super) struct SentencePiece {
-    /// In the order of ids.
-    pub(super) pieces: Vec<Piece>,
+    /// In the order of ids, with scores.
+    pub(super) pieces: Entries,
+    /// The symbols that are looked for before words are split: control symbols such as `</s>`, which are special, and
+    /// what the model's author wants in one piece.
+    pub(super) symbols: Vec<AddedToken>,
     /// The compiled normalisation rules; empty when there are none.
     pub(super) charsmap: Vec<u8>,
 }
@@ -35,15 +21,24 @@ pub(super) struct SentencePiece {
 impl SentencePiece {
     /// The model in `bytes`.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let mut model = Self::default();
+        // They are counted before any is built.
+        let (mut count, mut len) = (0, 0);
+        for field in Fields(bytes) {
+            if let (1, Field::Bytes(piece)) = field? {
+                count += 1;
+                len += piece.len();
+            }
+            if count > MAX_PIECES {
+                return Err(format!("more than {MAX_PIECES} pieces"));
+            }
+        }
+        let mut model = Self {
+            pieces: Entries::with_capacity(count, len),
+            ..Self::default()
+        };
         for field in Fields(bytes) {
             match field? {
-                (1, Field::Bytes(piece)) => {
-                    if model.pieces.len() >= MAX_PIECES {
-                        return Err(format!("more than {MAX_PIECES} pieces"));
-                    }
-                    model.pieces.push(piece_of(piece)?);
-                }
+                (1, Field::Bytes(piece)) => model.push(piece)?,
                 (2, Field::Bytes(trainer)) => check_trainer(trainer)?,
                 (3, Field::Bytes(normalizer)) => {
                     for field in Fields(normalizer) {
@@ -55,46 +50,38 @@ impl SentencePiece {
                 _ => {}
             }
         }
-        if model.pieces.is_empty() {
+        if model.pieces.len() == 0 {
             return Err("not a SentencePiece model: it has no pieces".into());
         }
         Ok(model)
     }
 
-    /// The texts of the symbols that are looked for before words are split, and whether they are control symbols.
-    pub(super) fn symbols(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.pieces
-            .iter()
-            .filter(|piece| piece.kind != Kind::Other)
-            .map(|piece| (piece.text.as_str(), piece.kind == Kind::Control))
-    }
-}
-
-fn piece_of(bytes: &[u8]) -> Result<Piece, String> {
-    let mut piece = Piece {
-        text: String::new(),
-        score: 0.0,
-        kind: Kind::Other,
-    };
-    for field in Fields(bytes) {
-        match field? {
-            (1, Field::Bytes(text)) => {
-                piece.text = std::str::from_utf8(text)
-                    .map_err(|error| format!("a piece is not UTF-8: {error}"))?
-                    .into();
+    /// Adds the piece in the message `bytes`.
+    fn push(&mut self, bytes: &[u8]) -> Result<(), String> {
+        const CONTROL: u64 = 3;
+        const USER_DEFINED: u64 = 4;
+        let (mut text, mut score, mut kind) = ("", 0.0, 0);
+        for field in Fields(bytes) {
+            match field? {
+                (1, Field::Bytes(bytes)) => {
+                    text = std::str::from_utf8(bytes)
+                        .map_err(|error| format!("a piece is not UTF-8: {error}"))?;
+                }
+                (2, Field::Fixed32(bits)) => score = f32::from_bits(bits),
+                (3, Field::Varint(value)) => kind = value,
+                _ => {}
             }
-            (2, Field::Fixed32(bits)) => piece.score = f32::from_bits(bits),
-            (3, Field::Varint(kind)) => {
-                piece.kind = match kind {
-                    3 => Kind::Control,
-                    4 => Kind::UserDefined,
-                    _ => Kind::Other,
-                };
-            }
-            _ => {}
         }
+        self.pieces.push(text, None, Some(f64::from(score)))?;
+        if kind == CONTROL || kind == USER_DEFINED {
+            if self.symbols.len() == MAX_ADDED_TOKENS {
+                return Err(format!("more than {MAX_ADDED_TOKENS} symbols"));
+            }
+            let symbol = AddedToken::from(text, kind == CONTROL);
+            self.symbols.push(symbol.normalized(false));
+        }
+        Ok(())
     }
-    Ok(piece)
 }
 
 /// Refuses models that are not unigram.
@@ -200,16 +187,10 @@ mod tests {
         ]
         .concat();
         let model = SentencePiece::parse(&file).unwrap();
-        assert_eq!(
-            model.pieces,
-            [Piece {
-                text: "▁a".into(),
-                score: -1.5,
-                kind: Kind::Control
-            }]
-        );
+        assert_eq!(model.pieces.scored().collect::<Vec<_>>(), [("▁a", -1.5)]);
         assert_eq!(model.charsmap, b"map");
-        assert_eq!(model.symbols().collect::<Vec<_>>(), [("▁a", true)]);
+        let symbol = AddedToken::from("▁a", true).normalized(false);
+        assert_eq!(model.symbols, [symbol]);
     }
 
     #[test]

@@ -1,19 +1,17 @@
 //! `T5Tokenizer`: a unigram model over words that begin with `▁` (transformers `models/t5/tokenization_t5.py`).
 
-use ::tokenizers::models::unigram::Unigram;
-use ::tokenizers::normalizers::Precompiled;
-use ::tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use ::tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
-use ::tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use ::tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
-use ::tokenizers::processors::template::TemplateProcessing;
-use ::tokenizers::{AddedToken, Tokenizer as Inner};
-use serde_json::Value;
 
 use super::added::SpecialTokens;
-use super::clip::read_json;
+use super::engine::{Engine, Model};
+use super::limits::MAX_TOKENIZER_BYTES;
 use super::spiece::SentencePiece;
-use super::{MAX_TOKENIZER_BYTES, Tokenizer, charsmap};
+use super::steps::{Decoder, Normalize, Normalizer, PreTokenize, PreTokenizer};
+use super::unigram::Unigram;
+use super::vocabulary::{Entries, Vocabulary};
+use super::whole::Parts;
+use super::{Tokenizer, charsmap};
 use crate::error::{Error, Result, shorten};
 use crate::source::ModelSource;
 
@@ -29,95 +27,80 @@ const UNK_ID: usize = 2;
 /// The tokenizer in the folder `component`: from `tokenizer.json`, else from `spiece.model`.
 pub(super) fn read(source: &ModelSource, component: &str) -> Result<Tokenizer> {
     let path = format!("{component}/tokenizer.json");
+    let shown = source.shown(&path);
     if source.exists(&path) {
-        let json = read_json(source, &path)?;
-        let bad = |reason: String| Error::bad_file(source.shown(&path), reason);
-        let pieces = pieces(&json["model"]["vocab"])
-            .ok_or_else(|| bad("`model.vocab` is no list of pieces and scores".into()))?;
-        let charsmap = charsmap::of_normalizer(&json["normalizer"]).map_err(bad)?;
-        let mut special = SpecialTokens::read(source, component, &DEFAULTS, Some(&json))?;
+        let bytes = source.read(&path, MAX_TOKENIZER_BYTES)?;
+        let bad = |reason: String| Error::bad_file(&shown, reason);
+        let parts = Parts::of(&bytes, &shown)?;
+        let [vocab] = parts.model(&shown, ["vocab"])?;
+        let none = "`model.vocab` is no list of pieces and scores";
+        let pieces = Entries::of_json(vocab.ok_or_else(|| bad(none.into()))?)
+            .map_err(|error| bad(format!("{none}: {error}")))?;
+        let charsmap = parts
+            .normalizer()
+            .and_then(|map| charsmap::of_normalizer(&map));
+        let charsmap = charsmap.map_err(bad)?;
+        let listed = parts.listed().map_err(bad)?;
+        let mut special = SpecialTokens::read(source, component, &DEFAULTS, Some(&listed))?;
         special.default_sentinels(Vec::new());
         return finish(source, component, pieces, charsmap, &special);
     }
     let path = format!("{component}/spiece.model");
     let bytes = source.read(&path, MAX_TOKENIZER_BYTES)?;
-    let model = SentencePiece::parse(&bytes)
-        .map_err(|reason| Error::bad_file(source.shown(&path), reason))?;
+    let bad = |reason: String| Error::bad_file(source.shown(&path), reason);
+    let mut model = SentencePiece::parse(&bytes).map_err(bad)?;
     let mut special = SpecialTokens::read(source, component, &DEFAULTS, None)?;
-    let symbols = model
-        .symbols()
-        .map(|(piece, control)| AddedToken::from(piece, control).normalized(false));
-    special.default_sentinels(symbols.collect());
+    special.default_sentinels(std::mem::take(&mut model.symbols));
     let charsmap = Some(model.charsmap).filter(|map| !map.is_empty());
     if let Some(map) = &charsmap {
-        charsmap::check(map).map_err(|reason| Error::bad_file(source.shown(&path), reason))?;
+        charsmap::check(map).map_err(bad)?;
     }
-    let pieces = model
-        .pieces
-        .into_iter()
-        .map(|piece| (piece.text, f64::from(piece.score)));
     // The model file ends before the sentinels, which count down.
-    let sentinels = (0..special.extra_ids())
-        .rev()
-        .map(|i| (format!("<extra_id_{i}>"), 0.0));
-    let pieces = pieces.chain(sentinels).collect();
+    let mut pieces = model.pieces;
+    for i in (0..special.extra_ids()).rev() {
+        pieces
+            .push(&format!("<extra_id_{i}>"), None, Some(0.0))
+            .map_err(bad)?;
+    }
     finish(source, component, pieces, charsmap, &special)
 }
 
 fn finish(
     source: &ModelSource,
     component: &str,
-    pieces: Vec<(String, f64)>,
+    pieces: Entries,
     charsmap: Option<Vec<u8>>,
     special: &SpecialTokens,
 ) -> Result<Tokenizer> {
     let bad = |reason: String| Error::bad_file(source.shown(component), reason);
-    let eos = special.content("eos_token").unwrap_or_default().to_owned();
-    let inner = build(pieces, charsmap).map_err(bad)?;
-    let mut tokenizer = Tokenizer::finish(inner, special, source, component)?;
-    let eos_id = tokenizer
-        .inner
-        .token_to_id(&eos)
-        .ok_or_else(|| bad(format!("eos_token `{}` has no id", shorten(&eos))))?;
-    let template = TemplateProcessing::builder()
-        .try_single("$A </s>")
-        .and_then(|template| template.try_pair("$A </s> $B </s>"))
-        .map_err(|error| bad(error.to_string()))?
-        .special_tokens(vec![("</s>", eos_id)])
-        .build()
-        .map_err(|error| bad(error.to_string()))?;
-    tokenizer.inner.with_post_processor(Some(template));
-    Ok(tokenizer)
+    let mut engine = build(pieces, charsmap).map_err(bad)?;
+    engine.add(special.to_add(&engine.added)).map_err(bad)?;
+    let eos = special.content("eos_token").unwrap_or_default();
+    let eos = engine
+        .id(eos)
+        .ok_or_else(|| bad(format!("eos_token `{}` has no id", shorten(eos))))?;
+    engine.template.after = vec![eos];
+    Tokenizer::finish(engine, special, source, component, source.shown(component))
 }
 
-fn build(pieces: Vec<(String, f64)>, charsmap: Option<Vec<u8>>) -> Result<Inner, String> {
+fn build(pieces: Entries, charsmap: Option<Vec<u8>>) -> std::result::Result<Engine, String> {
     if let Some((piece, score)) = pieces
-        .iter()
+        .scored()
         .find(|(piece, score)| piece.is_empty() || !score.is_finite())
     {
         return Err(format!("piece `{}` with score {score}", shorten(piece)));
     }
-    let text = |error: Box<dyn std::error::Error + Send + Sync>| shorten(&error.to_string());
-    let mut inner = Inner::new(Unigram::from(pieces, Some(UNK_ID), false).map_err(text)?);
+    let model = Unigram::new(Vocabulary::new(pieces), Some(UNK_ID), false)?;
+    let mut engine = Engine::new(Model::Unigram(model))?;
     if let Some(map) = charsmap {
-        let map = Precompiled::from(&map).map_err(|error| error.to_string())?;
-        inner.with_normalizer(Some(map)).map_err(text)?;
+        engine.normalizer =
+            Normalizer::new(vec![Normalize::Charsmap(charsmap::precompiled(&map)?)]);
     }
     let metaspace = Metaspace::new('▁', PrependScheme::Always, true);
-    let pre_tokenizers: Vec<PreTokenizerWrapper> =
-        vec![WhitespaceSplit.into(), metaspace.clone().into()];
-    inner.with_pre_tokenizer(Some(PreTokenizers::new(pre_tokenizers)));
-    inner.with_decoder(Some(metaspace));
-    Ok(inner)
-}
-
-/// A unigram vocabulary: a list of pairs of piece and score.
-fn pieces(json: &Value) -> Option<Vec<(String, f64)>> {
-    json.as_array()?
-        .iter()
-        .map(|pair| match pair.as_array()?.as_slice() {
-            [Value::String(piece), score] => Some((piece.clone(), score.as_f64()?)),
-            _ => None,
-        })
-        .collect()
+    engine.pre_tokenizer = PreTokenizer::new(vec![
+        PreTokenize::Leaf(WhitespaceSplit.into()),
+        PreTokenize::Leaf(metaspace.clone().into()),
+    ]);
+    engine.decoder = Decoder::new(metaspace);
+    Ok(engine)
 }

@@ -9,7 +9,7 @@ fn clip(files: &[(&str, &str)]) -> Result<Tokenizer> {
     Tokenizer::read(&source(&all), "t", "CLIPTokenizer")
 }
 
-fn source(files: &[(&str, &str)]) -> ModelSource {
+pub(super) fn source(files: &[(&str, &str)]) -> ModelSource {
     ModelSource::memory(
         files
             .iter()
@@ -17,7 +17,7 @@ fn source(files: &[(&str, &str)]) -> ModelSource {
     )
 }
 
-fn t5_json(normalizer: &str) -> String {
+pub(super) fn t5_json(normalizer: &str) -> String {
     format!(
         r#"{{"version":"1.0","added_tokens":[],"normalizer":{normalizer},"pre_tokenizer":null,"post_processor":null,
         "decoder":null,"model":{{"type":"Unigram","unk_id":2,
@@ -97,7 +97,7 @@ fn tokenizer_json_goes_before_vocab_json() {
         "merges":[["h","i</w>"]]},"added_tokens":[]}"#;
     let error = clip(&[("t/tokenizer.json", json)]).unwrap_err().to_string();
     assert!(
-        error.starts_with("memory:t: "),
+        error.starts_with("memory:t/tokenizer.json: `model.merges`: "),
         "a merge outside the vocabulary: {error}"
     );
     let json = json.replace(r#"["h","i</w>"]"#, "");
@@ -171,9 +171,13 @@ fn broken_files_are_named() {
         (
             "t/merges.txt",
             "a b c",
-            "t/merges.txt: line 1 is not two tokens",
+            "t/merges.txt: line 1: a merge is not two tokens",
         ),
-        ("t/merges.txt", "h x", "memory:t: "),
+        (
+            "t/merges.txt",
+            "h x",
+            "t/merges.txt: line 1: the merge token `x`",
+        ),
         (
             "t/tokenizer.json",
             "{}",
