@@ -13,6 +13,7 @@ use xdit_models::tokenizers::Tokenizer;
 use xdit_models::vae::VaeConfig;
 use xdit_models::weights::{WeightSource, Weights};
 use xdit_models::{ModelIndex, ModelSource, Result, info};
+use xdit_tests::attack::{Rng, files};
 
 /// The golden pipelines whose files are damaged: every file form there is, each small.
 const PIPELINES: [&str; 4] = ["flux-dev", "flux-schnell", "flux-variant", "sd35-medium"];
@@ -30,6 +31,8 @@ enum Damage {
     Repeat(u16, u16),
     Truncate(u16),
     Random(Vec<u8>),
+    /// By structure, as `ci/attack.sh` damages files.
+    Structure(u64),
 }
 
 impl Damage {
@@ -70,10 +73,12 @@ impl Damage {
             2 => (any::<u16>(), 0_u16..400).prop_map(|(at, len)| Self::Repeat(at, len)),
             1 => any::<u16>().prop_map(Self::Truncate),
             1 => prop::collection::vec(any::<u8>(), 0..300).prop_map(Self::Random),
+            3 => any::<u64>().prop_map(Self::Structure),
         ]
     }
 
-    fn apply(&self, file: &mut Vec<u8>) {
+    /// Damages the content `file` of the file `path`.
+    fn apply(&self, path: &str, file: &mut Vec<u8>) {
         let place = |at: u16| file.len() * usize::from(at) / 65536;
         match self {
             Self::Replace(at, bytes) => {
@@ -99,12 +104,15 @@ impl Damage {
                 file.truncate(at);
             }
             Self::Random(bytes) => bytes.clone_into(file),
+            Self::Structure(seed) => {
+                *file = files::damage(Path::new(path), file, &[], &mut Rng::new(*seed));
+            }
         }
     }
 }
 
 /// Every file of the golden pipelines that is not too large: its pipeline and its path.
-fn files() -> Vec<(ModelSource, String)> {
+fn all_files() -> Vec<(ModelSource, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/pipelines");
     let mut files = Vec::new();
     for pipeline in PIPELINES.into_iter().chain(TEXT_ONLY) {
@@ -225,7 +233,7 @@ fn no_damage_panics_or_takes_much_memory() {
         PANICS.fetch_add(1, Ordering::SeqCst);
         print(panic);
     }));
-    let files = files();
+    let files = all_files();
     for (source, path) in &files {
         let whole = source
             .read(path, 100_000_000)
@@ -253,7 +261,7 @@ fn no_damage_panics_or_takes_much_memory() {
             .expect("a golden file")
             .into_owned();
         for damage in damages {
-            damage.apply(&mut content);
+            damage.apply(path, &mut content);
         }
         let loaded = load(&damaged(source, path, content), path).is_ok();
         outcomes[usize::from(loaded)].fetch_add(1, Ordering::SeqCst);

@@ -1,5 +1,6 @@
 //! What crosses crates: goldens from diffusers, the command line, the house rules.
 
+pub mod attack;
 pub mod facts;
 pub mod goldens;
 pub mod recorded;

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# The fuzzers that damage files by structure, each for a number of seconds (60 if none is given):
+#     ci/attack.sh [SECONDS [FIRST_CASE]]
+# A failure names its case; XDIT_ATTACK_SEED, or the second argument, begins there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export XDIT_ATTACK_SECONDS=${1:-60} XDIT_ATTACK_SEED=${2:-1000}
+cargo test -p xdit-cli --test attack -- --nocapture
