@@ -10,7 +10,7 @@ use std::{
 };
 
 /// One cache line, and one AVX-512 register.
-const ALIGN: usize = 64;
+pub(crate) const ALIGN: usize = 64;
 
 /// An owned, aligned piece of memory. Its bytes may be uninitialised until the kernel that made it has filled it.
 #[derive(Debug)]

@@ -241,14 +241,23 @@ impl Tensor {
 
     /// The elements as f32, whatever the dtype.
     pub fn to_f32_vec(&self) -> Vec<f32> {
-        fn widen<T: Element>(x: View<'_>) -> Vec<f32> {
-            let first = x.ptr().cast::<T>();
-            (0..x.numel())
-                // SAFETY: a tensor is contiguous, so its elements follow the pointer.
-                .map(|i| unsafe { first.add(i).read() }.to_f32())
-                .collect()
-        }
-        by_dtype!(self.dtype, T => widen::<T>(self.view()))
+        by_dtype!(self.dtype, T => self.widened::<T>().collect())
+    }
+
+    /// As [`to_f32_vec`](Self::to_f32_vec), for tensors that may be large.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn try_to_f32_vec(&self) -> Result<Vec<f32>> {
+        let mut values = crate::reserved("f32 values", self.numel())?;
+        by_dtype!(self.dtype, T => values.extend(self.widened::<T>()));
+        Ok(values)
+    }
+
+    fn widened<T: Element>(&self) -> impl Iterator<Item = f32> {
+        let first = self.view().ptr().cast::<T>();
+        // SAFETY: a tensor is contiguous, so its elements follow the pointer, and lives as long as the iterator, which borrows it.
+        (0..self.numel()).map(move |i| unsafe { first.add(i).read() }.to_f32())
     }
 
     /// The elements' bytes, little-endian as in memory: borrowed, or copied if they lie in a mapped file ([`MappedFile`] says
