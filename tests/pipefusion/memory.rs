@@ -49,6 +49,7 @@ fn check_model(
             "{told:?}: {seen:?}"
         );
         assert_eq!(told.kv_bytes, seen.kv_bytes, "{told:?}");
+        assert_eq!(told.text_kv_bytes, seen.text_kv_bytes, "{told:?}");
     }
     // What goes over the links is what the plan says, message by message, byte by byte.
     let last = degrees.pipe - 1;

@@ -120,6 +120,9 @@ pub(crate) struct InfoArgs {
     /// Where on the hub the pipeline is looked for.
     #[command(flatten)]
     pub hub: HubArgs,
+    /// SD3 only: the pipeline without T5.
+    #[arg(long, help_heading = "Model")]
+    pub no_t5: bool,
     /// What is told on the way.
     #[command(flatten)]
     pub report: ReportArgs,
@@ -136,6 +139,10 @@ pub(crate) struct ModelArgs {
     /// Where on the hub.
     #[command(flatten)]
     pub hub: HubArgs,
+    /// SD3 only: leave T5 out, as diffusers' text_encoder_3=None, tokenizer_3=None: its files are neither read nor
+    /// downloaded, and the memory that it takes is saved; --prompt-3 then has no effect.
+    #[arg(long)]
+    pub no_t5: bool,
 }
 
 /// Which of a pipeline's files.

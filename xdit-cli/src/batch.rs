@@ -13,7 +13,7 @@ use crate::draw::{Compute, Drawn, load, plan};
 use crate::failure::{self, Failure};
 use crate::generate::{shown, write};
 use crate::memory;
-use crate::model::Model;
+use crate::model::{Model, Wanted};
 use crate::output::OutputPlan;
 use crate::prompt_file::{self, Line};
 use crate::session::Session;
@@ -52,7 +52,7 @@ pub(crate) fn run(
     let lines = prompt_file::read(path, base)?;
     let hub = &args.model.hub;
     let check = |source: &ModelSource| check_base(source, hub.variant.as_deref(), base, compute);
-    let model = Model::find(args.model.model.as_deref(), hub, &check, session)?;
+    let model = Model::find(Wanted::new(&args.model), &check, session)?;
     check(&model.source)?;
     let mut watch = Watch::new(&session.console, None);
     let pipeline = load(&model, compute, &mut watch)?;

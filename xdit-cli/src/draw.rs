@@ -203,6 +203,7 @@ impl Drawn {
                 "rank": rank,
                 "parameter_bytes": memory.parameter_bytes,
                 "kv_bytes": memory.kv_bytes,
+                "text_kv_bytes": memory.text_kv_bytes,
             })
         });
         json!({

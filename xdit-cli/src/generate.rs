@@ -14,7 +14,7 @@ use crate::console;
 use crate::draw::{Compute, Drawn, draw, plan as plan_of};
 use crate::dump::Dump;
 use crate::failure::{self, Failure};
-use crate::model::Model;
+use crate::model::{Model, Wanted};
 use crate::output::OutputPlan;
 use crate::partial::system_reason;
 use crate::picture::Picture;
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
     let check = |source: &ModelSource| {
         plan_of(source, hub.variant.as_deref(), &request, &compute, None).map(drop)
     };
-    let model = Model::find(args.model.model.as_deref(), hub, &check, session)?;
+    let model = Model::find(Wanted::new(&args.model), &check, session)?;
     let drawn = draw(&model, &request, &compute, &mut watch)?;
 
     let write_began = Instant::now();

@@ -8,29 +8,29 @@ use indicatif::ProgressBar;
 use xdit_models::hub::{Endpoint, HubOptions, Token, snapshot_checked};
 use xdit_models::{Error, ModelSource, quote};
 
-use crate::args::HubArgs;
 use crate::console::Unit;
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::model::Files;
+use crate::model::{Files, Wanted};
 use crate::partial::system_reason;
 use crate::session::Session;
 
-/// The pipeline `id`, downloaded as far as the cache lacks it, and its commit.
+/// The pipeline that is wanted, downloaded as far as the cache lacks it, and its commit.
 ///
 /// # Errors
 /// [`Failure::Model`] when there is none, its licence is not accepted, or the network fails.
 pub(crate) fn download(
-    id: &str,
-    args: &HubArgs,
+    wanted: Wanted<'_>,
     files: Files<'_>,
     session: &Session,
 ) -> Result<(ModelSource, Option<String>), Failure> {
+    let (id, args) = (wanted.name, wanted.hub);
     let environment = &session.environment;
     let mut options = options(environment, args.download_dir.as_deref())?;
     options.configurations_only = matches!(files, Files::Configurations);
+    options.without_t5 = wanted.no_t5;
     let mut check = |source: &ModelSource| match files {
-        Files::Checked(check) => check(source),
+        Files::Checked(check) => check(&wanted.parts(source.clone())?),
         _ => Ok(()),
     };
     tracing::info!(id, ?options, "hub");

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use serde_json::json;
 use xdit_models::info::{ComponentInfo, PipelineInfo, describe};
-use xdit_models::quote;
+use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request, RunPlan, quote};
 
 use crate::args::InfoArgs;
 use crate::failure::Failure;
-use crate::model::Files;
+use crate::model::{Files, Wanted};
 use crate::session::Session;
 use crate::table::aligned;
 use crate::{console, memory, model};
@@ -18,14 +19,55 @@ use crate::{console, memory, model};
 /// # Errors
 /// Any [`Failure`].
 pub(crate) fn run(args: &InfoArgs, session: &Session) -> Result<u8, Failure> {
-    let (source, _) = model::source(&args.model, &args.hub, Files::All, session)?;
+    let wanted = Wanted {
+        name: &args.model,
+        hub: &args.hub,
+        no_t5: args.no_t5,
+    };
+    let (source, _) = model::source(wanted, Files::All, session)?;
     let info = describe(&source, args.hub.variant.as_deref())?;
+    let plan = one_picture(&source, args.hub.variant.as_deref());
     if session.report.json {
-        console::print_json(&info)?;
+        let mut json = serde_json::to_value(&info).map_err(|e| Failure::usage(e.to_string()))?;
+        json["memory"] = json!(plan.map(|plan| memory::estimate(&plan.memory)));
+        console::print_json(&json)?;
     } else {
-        console::print(&table(&info))?;
+        let memory = plan.map_or_else(String::new, |plan| takes(&plan));
+        console::print(&(table(&info) + &memory))?;
     }
     Ok(0)
+}
+
+/// What one picture of the pipeline's own size takes, in f32 on one rank; none if the pipeline cannot be run so.
+fn one_picture(source: &ModelSource, variant: Option<&str>) -> Option<RunPlan> {
+    let options = LoadOptions {
+        variant: variant.map(str::to_owned),
+        // Of whatever machine.
+        memory_limit: Some(u64::MAX),
+        ..LoadOptions::default()
+    };
+    Pipeline::plan(
+        source,
+        &options,
+        &Request::new(["any"]),
+        &Parallel::default(),
+    )
+    .ok()
+}
+
+/// In a line, what a picture takes; in another what can be saved.
+fn takes(plan: &RunPlan) -> String {
+    let memory = &plan.memory;
+    let (all, weights) = (memory.total(), memory.weights());
+    let mut text = format!(
+        "one picture of {}×{} in f32: {}, of which weights {} (plan tells more)\n",
+        plan.width,
+        plan.height,
+        memory::shown(all),
+        memory::shown(weights)
+    );
+    text += &memory::without_t5(memory);
+    text
 }
 
 /// The facts as text: a line for the pipeline, a row for each component, a line of sums.

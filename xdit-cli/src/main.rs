@@ -16,6 +16,7 @@ mod generate;
 #[cfg(feature = "hub")]
 mod hub;
 mod info;
+mod last_resort;
 mod logging;
 mod memory;
 mod model;
@@ -50,23 +51,36 @@ use environment::Environment;
 use failure::Failure;
 use session::Session;
 
+/// More than this thread needs.
+const MAIN_STACK: usize = 512 << 10;
+/// About what a thread maps for handling the overflow of its stack.
+const STACK: usize = 16 << 10;
 /// Exit code of a fault of this program, as Rust gives it to a panic.
 const FAULT: u8 = 101;
 
 fn main() -> ExitCode {
     let started = Instant::now();
+    grow_stack();
     // A hint: the run is the same without it, only slower.
     xdit_kernels::keep_freed_memory();
-    faults_are_one_line();
     let words: Vec<OsString> = std::env::args_os().collect();
     // Words that cannot be parsed give no flags; who asked for JSON is answered in JSON all the same.
     let json = words.iter().any(|word| word == "--json");
+    last_resort::arm(json);
+    faults_are_one_line();
     let code = match argv::parse(words) {
         Ok(Parsed::Text(text)) => report(console::print(&text).map(|()| 0), false),
         Ok(Parsed::Run(cli)) => run(&cli.command, started),
         Err(failure) => report(Err(failure), json),
     };
     ExitCode::from(code)
+}
+
+/// Makes the system map now what this thread will need of its stack: under a limit of address space the process dies of SIGSEGV
+/// where the stack cannot grow later.
+#[inline(never)]
+fn grow_stack() {
+    std::hint::black_box([0_u8; MAIN_STACK]);
 }
 
 fn run(command: &Command, started: Instant) -> u8 {
@@ -100,6 +114,7 @@ fn report(result: Result<u8, Failure>, json: bool) -> u8 {
         Ok(code) => code,
         Err(Failure::Stdout(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 1,
         Err(failure) => {
+            last_resort::told();
             let code = failure.exit_code();
             let message = quote::line(&failure.to_string());
             console::eprint_line(&format!("error: {message}"));
@@ -115,14 +130,6 @@ fn report(result: Result<u8, Failure>, json: bool) -> u8 {
 /// What a panic prints: one line instead of a backtrace.
 fn faults_are_one_line() {
     std::panic::set_hook(Box::new(|fault| {
-        // A rank's panic ends the run with an error that names the rank and repeats the message; one in the library that
-        // reads tokenizers ends it with an error that names the file.
-        if std::thread::current()
-            .name()
-            .is_some_and(|name| name.starts_with("rank ") || name == "tokenizer")
-        {
-            return;
-        }
         let place = fault
             .location()
             .map_or_else(String::new, |l| format!(" ({}:{})", l.file(), l.line()));
@@ -132,6 +139,18 @@ fn faults_are_one_line() {
             .copied()
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
+        // So a thread of Rust's library says that no memory was mapped for it.
+        if message.starts_with("failed to allocate an alternative stack") {
+            last_resort::end(STACK);
+        }
+        // A rank's panic ends the run with an error that names the rank and repeats the message; one in the library that
+        // reads tokenizers ends it with an error that names the file.
+        if std::thread::current()
+            .name()
+            .is_some_and(|name| name.starts_with("rank ") || name == "tokenizer")
+        {
+            return;
+        }
         console::eprint_line(&format!(
             "error: fault in xdit-cli, please report it: {message}{place}"
         ));

@@ -1,4 +1,7 @@
-//! How much memory the process has used at most.
+//! How much memory the process has used at most, and what a call is estimated to take.
+
+use serde_json::{Map, Value, json};
+use xdit_models::MemoryEstimate;
 
 /// The most memory that the process has held at one time, in bytes; none where the system does not tell (only Linux
 /// does, in `/proc/self/status`: `VmHWM`).
@@ -13,6 +16,49 @@ fn kibibytes(table: &str, name: &str) -> Option<u64> {
     let line = table.lines().find_map(|line| line.strip_prefix(name))?;
     let number: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     number.checked_mul(1024)
+}
+
+/// An estimate as `--json` tells it.
+pub(crate) fn estimate(memory: &MemoryEstimate) -> Value {
+    let encoders = memory.text_encoders.iter();
+    let encoders = Map::from_iter(encoders.map(|(name, bytes)| ((*name).to_owned(), json!(bytes))));
+    json!({
+        "weights": {"text_encoders": encoders, "transformer": memory.transformer, "vae": memory.vae},
+        "weights_at_once": memory.weights(),
+        "embeddings": memory.embeddings,
+        "latents": memory.latents,
+        "keys_and_values": {"other_patches": memory.kept, "text": memory.text_kv},
+        "activations": {
+            "encode": memory.encoding,
+            "denoise": memory.denoising,
+            "decode": memory.decoding,
+        },
+        "pictures": memory.pictures,
+        "total": memory.total(),
+        "optional_t5": memory.optional_t5(),
+    })
+}
+
+/// An estimate in three lines: all, the weights, what is held besides.
+pub(crate) fn lines(memory: &MemoryEstimate) -> String {
+    let (all, weights) = (shown(memory.total()), shown(memory.weights()));
+    let [encoders, transformer, decoder] =
+        [memory.encoder_weights(), memory.transformer, memory.vae].map(shown);
+    let kept = shown(memory.kept.saturating_add(memory.text_kv));
+    let activations = memory.encoding.max(memory.denoising).max(memory.decoding);
+    let besides = memory.embeddings.saturating_add(memory.latents);
+    let [activations, besides, pictures] = [activations, besides, memory.pictures].map(shown);
+    format!(
+        "memory of the process: {all} at most, of which weights {weights}\n  \
+         text encoders {encoders}, transformer {transformer}, decoder {decoder}\n  \
+         activations {activations}, embeddings and latents {besides}, keys and values {kept}, pictures {pictures}\n"
+    )
+}
+
+/// What leaving T5 out would save, if it can be left out.
+pub(crate) fn without_t5(memory: &MemoryEstimate) -> String {
+    let line = |bytes| format!("without T5 (--no-t5): {} less\n", shown(bytes));
+    memory.optional_t5().map_or_else(String::new, line)
 }
 
 /// `bytes` in the largest binary unit that leaves a whole part: `3.2 GiB`.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use xdit_models::{Error, ModelIndex, ModelSource};
 
-use crate::args::HubArgs;
+use crate::args::{HubArgs, ModelArgs};
 use crate::digest;
 use crate::failure::Failure;
 use crate::record::ModelRecord;
@@ -31,6 +31,39 @@ pub(crate) enum Files<'a> {
     Configurations,
 }
 
+/// Which pipeline is wanted, and which parts of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// A folder, a hub id, or `demo`.
+    pub name: &'a str,
+    /// Where on the hub, and which weights.
+    pub hub: &'a HubArgs,
+    /// Whether the optional T5 is left out.
+    pub no_t5: bool,
+}
+
+impl<'a> Wanted<'a> {
+    /// What the flags say; the demo if they name none.
+    pub(crate) fn new(args: &'a ModelArgs) -> Self {
+        Self {
+            name: args.model.as_deref().unwrap_or(DEMO),
+            hub: &args.hub,
+            no_t5: args.no_t5,
+        }
+    }
+
+    /// The wanted parts of a pipeline.
+    ///
+    /// # Errors
+    /// As [`ModelSource::without_t5`].
+    pub(crate) fn parts(&self, source: ModelSource) -> xdit_models::Result<ModelSource> {
+        match self.no_t5 {
+            true => source.without_t5(),
+            false => Ok(source),
+        }
+    }
+}
+
 /// A pipeline that was found.
 #[derive(Debug)]
 pub(crate) struct Model {
@@ -41,25 +74,24 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// The pipeline that `name` means; the demo if it is left out. Of the hub, weights are downloaded only when `check` has
-    /// seen the configurations.
+    /// The pipeline that is wanted. Of the hub, weights are downloaded only when `check` has seen the configurations.
     ///
     /// # Errors
     /// [`Failure::Model`] when there is none, or its index cannot be read.
     pub(crate) fn find(
-        name: Option<&str>,
-        hub: &HubArgs,
+        wanted: Wanted<'_>,
         check: Check<'_>,
         session: &Session,
     ) -> Result<Self, Failure> {
-        let name = name.unwrap_or(DEMO);
-        let (source, revision) = source(name, hub, Files::Checked(check), session)?;
+        let Wanted { name, hub, no_t5 } = wanted;
+        let (source, revision) = source(wanted, Files::Checked(check), session)?;
         let class = ModelIndex::read(&source)?.pipeline.name().to_owned();
         let digest = digest::of(&source)?;
         let record = ModelRecord {
             name: name.to_owned(),
             revision,
             variant: hub.variant.clone(),
+            no_t5,
             class,
             digest,
         };
@@ -67,16 +99,26 @@ impl Model {
     }
 }
 
-/// The files that `name` means, and the hub's revision.
+/// The files that are wanted, and the hub's revision.
 ///
 /// # Errors
 /// [`Failure::Model`] when there are none.
 pub(crate) fn source(
-    name: &str,
-    hub: &HubArgs,
+    wanted: Wanted<'_>,
     files: Files<'_>,
     session: &Session,
 ) -> Result<(ModelSource, Option<String>), Failure> {
+    let (source, revision) = whole(wanted, files, session)?;
+    Ok((wanted.parts(source)?, revision))
+}
+
+/// The files of the whole pipeline; T5's are not downloaded where they are not wanted.
+fn whole(
+    wanted: Wanted<'_>,
+    files: Files<'_>,
+    session: &Session,
+) -> Result<(ModelSource, Option<String>), Failure> {
+    let Wanted { name, hub, .. } = wanted;
     if name == DEMO {
         Session::refuse_hub_flags(hub, name)?;
         return Ok((demo()?, None));
@@ -95,7 +137,7 @@ pub(crate) fn source(
             "no such folder, and not a hub id (ORGANISATION/NAME)",
         ));
     }
-    download(name, hub, files, session)
+    download(wanted, files, session)
 }
 
 #[cfg(feature = "demo")]
@@ -116,13 +158,12 @@ use crate::hub::download;
 
 #[cfg(not(feature = "hub"))]
 fn download(
-    name: &str,
-    _hub: &HubArgs,
+    wanted: Wanted<'_>,
     _files: Files<'_>,
     _session: &Session,
 ) -> Result<(ModelSource, Option<String>), Failure> {
     let reason = "no such folder, and this binary was built without the hub";
-    Err(not_found(name, reason))
+    Err(not_found(wanted.name, reason))
 }
 
 fn not_found(model: &str, reason: &str) -> Failure {

@@ -7,9 +7,9 @@ use xdit_models::{Error, LoadOptions, Pipeline, RunPlan, StepTraffic, Traffic};
 
 use crate::args::PlanArgs;
 use crate::failure::Failure;
-use crate::model::{self, DEMO, Files};
+use crate::model::{self, Files, Wanted};
 use crate::session::Session;
-use crate::{console, pipefusion, plan_text, request};
+use crate::{console, memory, pipefusion, plan_text, request};
 
 /// A plan and what else was asked for.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ pub(crate) fn run(args: &PlanArgs, session: &Session) -> Result<u8, Failure> {
     request::check(&request)?;
     let device = args.run.device.open(args.run.threads.cpu_tier)?;
     let parallel = args.parallel.plan()?;
-    let model = args.model.model.as_deref().unwrap_or(DEMO);
-    let (source, _) = model::source(model, &args.model.hub, Files::Configurations, session)?;
+    let wanted = Wanted::new(&args.model);
+    let (source, _) = model::source(wanted, Files::Configurations, session)?;
     let dtype = args.run.dtype.into();
     let plan = |memory_limit| {
         let options = LoadOptions {
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &PlanArgs, session: &Session) -> Result<u8, Failure> {
         warnings.push(format!("not on this machine: {error}"));
     }
     let shown = Shown {
-        model,
+        model: wanted.name,
         dtype,
         max_drift: parallel.pipefusion.max_drift,
         plan: &found,
@@ -104,6 +104,7 @@ impl Shown<'_> {
                 "coordinates": axes(&|i| rank.coordinates[i]),
                 "parameter_bytes": rank.parameter_bytes,
                 "kv_bytes": rank.kv_bytes,
+                "text_kv_bytes": rank.text_kv_bytes,
             })
         });
         let [parameter_bytes, kv_bytes] = totals(plan);
@@ -135,6 +136,7 @@ impl Shown<'_> {
             "ranks": ranks.collect::<Vec<_>>(),
             "links": links,
             "totals": {"parameter_bytes": parameter_bytes, "kv_bytes": kv_bytes},
+            "memory": memory::estimate(&plan.memory),
             "schedule": self.schedule,
         })
     }

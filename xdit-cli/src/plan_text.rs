@@ -3,7 +3,7 @@
 use xdit_comm::Axis;
 use xdit_models::{Blocks, Placement, RunPlan, StepTraffic, Traffic, quote};
 
-use crate::memory::shown as bytes;
+use crate::memory::{self, shown as bytes};
 use crate::plan::{Shown, all_steps, totals, whole_steps};
 use crate::table::{aligned, cells};
 
@@ -31,6 +31,9 @@ pub(crate) fn text(shown: &Shown<'_>) -> String {
         text.push('\n');
         text += &links(plan);
     }
+    text.push('\n');
+    text += &memory::lines(&plan.memory);
+    text += &memory::without_t5(&plan.memory);
     if let Some(schedule) = &shown.schedule {
         text += match plan.placement {
             Placement::Linear => "\nSTEP.PATCH by stage and time, .* a whole step\n",

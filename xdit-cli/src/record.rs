@@ -49,6 +49,9 @@ pub(crate) struct ModelRecord {
     /// `--variant`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
+    /// Whether the optional T5 was left out (`--no-t5`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_t5: bool,
     /// The pipeline's class in diffusers.
     pub class: String,
     /// [`crate::digest`] of its files.
@@ -279,6 +282,7 @@ pub(crate) mod tests {
                 name: "black-forest-labs/FLUX.1-dev".into(),
                 revision: Some("main".into()),
                 variant: None,
+                no_t5: false,
                 class: "FluxPipeline".into(),
                 digest: "0123456789abcdef".into(),
             },

@@ -8,7 +8,7 @@ use crate::args::{HubArgs, OutputType, ReplayArgs};
 use crate::console;
 use crate::draw::{Compute, draw};
 use crate::failure::{Failure, shown};
-use crate::model::{Check, Model};
+use crate::model::{Check, Model, Wanted};
 use crate::output::OutputPlan;
 use crate::picture::{Difference, Picture};
 use crate::record::{ParallelRecord, RunRecord};
@@ -123,8 +123,10 @@ fn verdict(difference: Option<Difference>, recorded: &Picture, replayed: &Pictur
 fn find_model(args: &ReplayArgs, record: &RunRecord, session: &Session) -> Result<Model, Failure> {
     // What is recorded was drawn once: it is no bad request.
     let any: Check<'_> = &|_| Ok(());
-    if args.model.is_some() {
-        return Model::find(args.model.as_deref(), &args.hub, any, session);
+    let no_t5 = record.model.no_t5;
+    if let Some(name) = &args.model {
+        let hub = &args.hub;
+        return Model::find(Wanted { name, hub, no_t5 }, any, session);
     }
     let given = &args.hub;
     let hub = HubArgs {
@@ -138,7 +140,12 @@ fn find_model(args: &ReplayArgs, record: &RunRecord, session: &Session) -> Resul
             .or_else(|| record.model.variant.clone()),
         download_dir: given.download_dir.clone(),
     };
-    Model::find(Some(&record.model.name), &hub, any, session)
+    let wanted = Wanted {
+        name: &record.model.name,
+        hub: &hub,
+        no_t5,
+    };
+    Model::find(wanted, any, session)
 }
 
 fn dtype(record: &RunRecord) -> Result<DType, String> {

@@ -45,7 +45,7 @@ impl Session {
             None => None,
         };
         signals::install(partials.clone(), trace.clone(), console.clone())
-            .map_err(|e| Failure::usage(format!("signals cannot be handled: {e}")))?;
+            .map_err(|e| xdit_models::refused_thread("signals", &e))?;
         logging::install(report, &environment, &console, trace.as_ref());
         Ok(Self {
             started,

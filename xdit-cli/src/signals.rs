@@ -1,6 +1,9 @@
 //! SIGINT, SIGTERM and SIGHUP: no partial file, a whole trace, exit code 130, 143 or 129.
 
+use std::sync::atomic::Ordering;
+
 use crate::console::Console;
+use crate::last_resort;
 use crate::partial::Partials;
 use crate::trace::TraceFile;
 
@@ -15,23 +18,27 @@ pub(crate) fn install(
     console: Console,
 ) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, last_resort::SIGNAL])?;
     if hangup_ends() {
         signals.add_signal(SIGHUP)?;
     }
     std::thread::Builder::new()
-        .name("signals".into())
+        .name(last_resort::THREAD.into())
         .spawn(move || {
             if let Some(signal) = signals.forever().next() {
                 if let Some(trace) = trace {
                     trace.finish().ok();
                 }
                 let _no_more_files = partials.remove_all();
+                if last_resort::is_ending() {
+                    last_resort::tell();
+                    last_resort::exit();
+                }
                 console.clear();
                 std::process::exit(128 + signal);
             }
         })
-        .map(drop)
+        .map(|_| last_resort::HANDLED.store(true, Ordering::SeqCst))
 }
 
 /// Whether a hangup (the terminal is closed) would end the process: not under `nohup`, which a handler would undo.

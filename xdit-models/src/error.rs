@@ -169,6 +169,15 @@ pub enum Error {
         bytes: u64,
     },
 
+    /// The system started no thread.
+    #[error("no thread for {what}: {reason}")]
+    NoThread {
+        /// What it was for.
+        what: String,
+        /// The system's reason.
+        reason: String,
+    },
+
     /// A callback ended the run.
     #[error("stopped by the callback after step {step}")]
     Stopped {
@@ -252,12 +261,17 @@ impl Error {
             Self::OutOfMemory { .. } => ErrorCategory::OutOfMemory,
             Self::Stopped { .. } => ErrorCategory::Stopped,
             Self::Kernel(xdit_kernels::Error::OutOfMemory { .. }) => ErrorCategory::OutOfMemory,
+            Self::Io { source, .. } | Self::Kernel(xdit_kernels::Error::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::OutOfMemory =>
+            {
+                ErrorCategory::OutOfMemory
+            }
             Self::Kernel(xdit_kernels::Error::Io { .. }) => ErrorCategory::Io,
             Self::Kernel(_) => ErrorCategory::Internal,
             Self::Rank { source, .. } => source.category(),
             Self::Comm(xdit_comm::Error::Degrees(_)) => ErrorCategory::InvalidRequest,
             Self::Comm(_) => ErrorCategory::RankLost,
-            Self::Io { .. } | Self::Hub { .. } => ErrorCategory::Io,
+            Self::Io { .. } | Self::Hub { .. } | Self::NoThread { .. } => ErrorCategory::Io,
         }
     }
 

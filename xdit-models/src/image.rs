@@ -1,6 +1,6 @@
 //! Pixels.
 
-use xdit_kernels::Tensor;
+use xdit_kernels::{Tensor, reserved};
 
 use crate::error::{Error, Result};
 
@@ -46,20 +46,17 @@ impl Image {
         };
         let values = planes_bchw.as_slice::<f32>().ok_or_else(wrong)?;
         let plane = height * width;
-        Ok((0..images)
+        (0..images)
             .map(|i| {
                 let image = &values[i * 3 * plane..(i + 1) * 3 * plane];
                 let (red, rest) = image.split_at(plane);
                 let (green, blue) = rest.split_at(plane);
-                let rgb = red
-                    .iter()
-                    .zip(green)
-                    .zip(blue)
-                    .flat_map(|((r, g), b)| [level(*r), level(*g), level(*b)])
-                    .collect();
-                Self { width, height, rgb }
+                let mut rgb = reserved("pixels", 3 * plane)?;
+                let pixels = red.iter().zip(green).zip(blue);
+                rgb.extend(pixels.flat_map(|((r, g), b)| [level(*r), level(*g), level(*b)]));
+                Ok(Self { width, height, rgb })
             })
-            .collect())
+            .collect()
     }
 }
 

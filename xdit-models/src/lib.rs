@@ -8,6 +8,7 @@ pub mod config;
 mod demo;
 mod dit;
 pub mod error;
+mod estimate;
 mod file_bytes;
 pub mod flux;
 #[cfg(feature = "hub")]
@@ -38,7 +39,9 @@ pub mod weights;
 pub use activation::ActivationKind;
 pub use config::ConfigFile;
 pub use error::{Error, ErrorCategory, Result};
+pub use estimate::MemoryEstimate;
 pub use image::Image;
+pub use memory::refused_thread;
 pub use model_index::{ComponentClass, MODEL_INDEX, ModelIndex, PipelineClass};
 pub use observer::{Observer, Phase, PhaseEvent, StepEnd};
 pub use parallel::{Parallel, PipeFusion, RankBackend, StageSplit};

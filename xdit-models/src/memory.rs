@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 /// Bytes that this process may still take, as far as the system says: the least of the machine's available memory and
 /// what the control group has left. `None` where neither can be read.
 #[must_use]
-pub(crate) fn available() -> Option<u64> {
+fn available() -> Option<u64> {
     let machine = read("/proc/meminfo").and_then(|text| meminfo_available(&text));
     let group = number("/sys/fs/cgroup/memory.max")
         .zip(number("/sys/fs/cgroup/memory.current"))
@@ -13,14 +13,59 @@ pub(crate) fn available() -> Option<u64> {
     [machine, group].into_iter().flatten().min()
 }
 
-/// An error if `bytes` for `what` are more than `limit`, or than what is available when there is no limit.
-pub(crate) fn check(what: &str, bytes: u64, limit: Option<u64>) -> Result<()> {
-    match limit.or_else(available) {
+/// Bytes of address space that this process may still map under its limits (`ulimit -v`, `ulimit -d`), if it has any. Stacks of
+/// threads count here, whether they are used or not.
+fn address_space() -> Option<u64> {
+    let limits = read("/proc/self/limits")?;
+    let status = read("/proc/self/status")?;
+    let left = |limit: &str, used: &str| {
+        let limit = soft_limit(&limits, limit)?;
+        Some(limit.saturating_sub(kibibytes(&status, used)?))
+    };
+    let both = [
+        left("Max address space", "VmSize:"),
+        left("Max data size", "VmData:"),
+    ];
+    both.into_iter().flatten().min()
+}
+
+/// A thread's stack as Rust and rayon make it, with its guard page and what the C library maps beside it.
+const STACK: u64 = (2 << 20) + (64 << 10);
+/// What is kept free under a limit of address space for all that no estimate counts: tokenizers, messages, the allocator's gaps.
+const HEADROOM: u64 = 24 << 20;
+
+/// An error if `bytes` for `what` are more than `limit`, or than what is available when there is no limit; under a limit of
+/// address space the stacks of `threads` count too.
+pub(crate) fn check(what: &str, bytes: u64, limit: Option<u64>, threads: u64) -> Result<()> {
+    let refuse_over = |limit: Option<u64>, bytes: u64| match limit {
         Some(limit) if bytes > limit => Err(Error::OutOfMemory {
             what: format!("{what} (of {limit} available)"),
             bytes,
         }),
         _ => Ok(()),
+    };
+    if limit.is_some() {
+        return refuse_over(limit, bytes);
+    }
+    refuse_over(available(), bytes)?;
+    let besides = threads.saturating_mul(STACK).saturating_add(HEADROOM);
+    refuse_over(address_space(), bytes.saturating_add(besides))
+}
+
+/// Why the system started no thread for `what`: no room for its stack under a limit of address space, an
+/// [`Error::OutOfMemory`]; or else `reason`, the system's own ([`Error::NoThread`]), as where the number of threads is limited. The
+/// system says the same in both cases.
+#[must_use]
+pub fn refused_thread(what: &str, reason: &dyn std::fmt::Display) -> Error {
+    match address_space() {
+        Some(left) if left < 2 * STACK => Error::OutOfMemory {
+            what: format!("the stack of a thread for {what} (of {left} available)"),
+            bytes: STACK,
+        },
+        _ => Error::NoThread {
+            what: what.into(),
+            reason: reason.to_string(),
+        },
     }
 }
 
@@ -45,11 +90,20 @@ fn reclaimable() -> u64 {
 }
 
 fn meminfo_available(text: &str) -> Option<u64> {
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("MemAvailable:"))?;
+    kibibytes(text, "MemAvailable:")
+}
+
+/// The bytes in the line `name` of a table of the kernel's, which counts in KiB.
+fn kibibytes(table: &str, name: &str) -> Option<u64> {
+    let line = table.lines().find(|line| line.starts_with(name))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     kib.checked_mul(1024)
+}
+
+/// The soft limit in the line `name` of `/proc/self/limits`, none if it is unlimited.
+fn soft_limit(table: &str, name: &str) -> Option<u64> {
+    let line = table.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -64,9 +118,19 @@ mod tests {
     }
 
     #[test]
+    fn limits_of_the_process() {
+        let text = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                    Max data size             unlimited            unlimited            bytes     \n\
+                    Max address space         1048576              unlimited            bytes     \n";
+        assert_eq!(soft_limit(text, "Max address space"), Some(1 << 20));
+        assert_eq!(soft_limit(text, "Max data size"), None);
+        assert_eq!(soft_limit(text, "Max cpu time"), None);
+    }
+
+    #[test]
     fn a_plan_over_the_limit_says_so() {
-        assert!(check("activations", 10, Some(10)).is_ok());
-        let error = check("activations", 11, Some(10)).unwrap_err();
+        assert!(check("activations", 10, Some(10), 9).is_ok());
+        let error = check("activations", 11, Some(10), 0).unwrap_err();
         assert_eq!(
             error.to_string(),
             "out of memory: activations (of 10 available) needs 11 bytes"

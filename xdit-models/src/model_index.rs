@@ -103,7 +103,8 @@ impl ModelIndex {
             );
         };
         let mut components = BTreeMap::new();
-        for name in config.fields().filter(|name| !name.starts_with('_')) {
+        let there = |name: &&str| !name.starts_with('_') && !source.hides(name);
+        for name in config.fields().filter(there) {
             // Besides components an index holds plain options of the pipeline, such as `requires_safety_checker`.
             let Some(Value::Array(pair)) = config.value(name) else {
                 continue;

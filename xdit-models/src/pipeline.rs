@@ -11,6 +11,7 @@ use xdit_pipefusion::Report;
 use crate::dit::pipeline::{AnyPipeline, load, plan};
 use crate::error::{Error, Result};
 use crate::image::Image;
+use crate::memory::refused_thread;
 use crate::model_index::{ModelIndex, PipelineClass};
 use crate::observer::Observer;
 use crate::parallel::{Parallel, RankBackend};
@@ -32,7 +33,7 @@ pub struct LoadOptions {
     pub variant: Option<String>,
     /// Whether text encoders are read by each call and let go before it denoises, and the other models only after that.
     pub low_memory: bool,
-    /// The most memory that a call may plan to use, in bytes; what the system says is available when `None`.
+    /// The most memory that a call may plan to use, weights included, in bytes; what the system says is available when `None`.
     pub memory_limit: Option<u64>,
 }
 
@@ -315,12 +316,21 @@ impl Pipeline {
                 pool(Some(share), &format!("replica {replica}"))
             })
             .collect::<Result<Vec<_>>>()?;
+        let work = &work;
         std::thread::scope(|scope| {
-            for pool in &pools {
-                scope.spawn(|| work(pool));
+            for (replica, pool) in pools.iter().enumerate() {
+                let what = format!("replica {replica}");
+                let started = std::thread::Builder::new()
+                    .name(what.clone())
+                    .spawn_scoped(scope, move || work(pool));
+                if let Err(error) = started {
+                    // Those that run finish what they draw.
+                    *waiting.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    return Err(refused_thread(&what, &error));
+                }
             }
-        });
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -349,13 +359,7 @@ pub(crate) fn pool(threads: Option<usize>, name: &str) -> Result<rayon::ThreadPo
         .num_threads(threads)
         .thread_name(move |i| format!("{name}.{i}"))
         .build()
-        .map_err(|error| {
-            Error::invalid(
-                "threads",
-                threads,
-                format!("as many as the system allows ({error})"),
-            )
-        })
+        .map_err(|error| refused_thread(&format!("{threads} compute threads"), &error))
 }
 
 /// An allocation that a kernel was refused, as this crate's own kind of error.

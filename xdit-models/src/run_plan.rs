@@ -3,6 +3,8 @@
 use xdit_comm::{Axis, Degrees};
 use xdit_pipefusion::{Blocks, PatchPlan, Placement, Schedule, StepTraffic};
 
+use crate::estimate::MemoryEstimate;
+
 /// A call's plan: who computes what, and what it takes.
 ///
 /// Bytes of parameters are those of the transformer; text encoders and autoencoder come on top.
@@ -31,6 +33,8 @@ pub struct RunPlan {
     pub stages: Vec<StageSummary>,
     /// The ranks, in order.
     pub ranks: Vec<RankPlan>,
+    /// What the call takes in memory in this process.
+    pub memory: MemoryEstimate,
     /// What goes over the links between stages in each step, all ranks of a stage of one replica together.
     pub traffic: Vec<StepTraffic>,
 }
@@ -70,10 +74,12 @@ pub struct RankPlan {
     pub coordinates: [usize; Axis::ALL.len()],
     /// Bytes of its stage's parameters in the compute dtype.
     pub parameter_bytes: u64,
-    /// Bytes of the keys and values that it keeps for other patches: 2 · blocks · tokens · heads · head dim · bytes of the
-    /// dtype · images · branches, tokens and heads being its part. 0 where no step runs patch
-    /// by patch.
+    /// Bytes of the keys and values that it keeps: for other patches 2 · blocks · tokens · heads · head dim · bytes of the
+    /// dtype · images · branches, tokens and heads being its part, where any step runs patch by patch; and those of the text.
     pub kv_bytes: u64,
+    /// Those of the text among them, which blocks read by cross-attention (HunyuanDiT): made once an image, and by every rank
+    /// for all heads.
+    pub text_kv_bytes: u64,
 }
 
 /// What one rank held of what [`RankPlan`] foretells.
@@ -84,13 +90,16 @@ pub struct RankMemory {
     pub parameter_bytes: u64,
     /// Bytes of keys and values that it kept.
     pub kv_bytes: u64,
+    /// Those of the text among them.
+    pub text_kv_bytes: u64,
 }
 
 impl RankMemory {
-    pub(crate) fn new(parameter_bytes: usize, kv_bytes: usize) -> Self {
+    pub(crate) fn new(parameter_bytes: usize, kept_bytes: usize, text_kv_bytes: usize) -> Self {
         Self {
             parameter_bytes: parameter_bytes as u64,
-            kv_bytes: kv_bytes as u64,
+            kv_bytes: (kept_bytes + text_kv_bytes) as u64,
+            text_kv_bytes: text_kv_bytes as u64,
         }
     }
 }

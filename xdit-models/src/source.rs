@@ -12,7 +12,11 @@ use xdit_kernels::MappedFile;
 use crate::config::{ConfigFile, MAX_CONFIG_BYTES};
 use crate::error::{Error, Result};
 use crate::file_bytes::FileBytes;
+<<<<<<< HEAD
 use crate::inner_path;
+=======
+use crate::model_index::{ModelIndex, PipelineClass};
+>>>>>>> a3b206c (Memory is one estimate, which plan, info and every run share, and lack of it is exit 5 wherever it shows; SD3 draws without T5 (--no-t5))
 use crate::weights::Weights;
 
 /// Deeper folders than this are not listed: a pipeline has two levels.
@@ -22,6 +26,9 @@ const MAX_FILES: usize = 10_000;
 
 /// The name of the pipeline that is part of this crate.
 pub(crate) const DEMO: &str = "demo";
+
+/// The components of Stable Diffusion 3 that it can draw without.
+pub(crate) const OPTIONAL_T5: &[&str] = &["text_encoder_3", "tokenizer_3"];
 
 /// The files of one pipeline, named by their path inside it with `/` between folders.
 ///
@@ -40,6 +47,8 @@ pub(crate) const DEMO: &str = "demo";
 pub struct ModelSource {
     name: String,
     files: Files,
+    /// Components that are as if they were not there.
+    hidden: &'static [&'static str],
 }
 
 #[derive(Clone)]
@@ -71,6 +80,7 @@ impl ModelSource {
         Ok(Self {
             name,
             files: Files::Folder(path),
+            hidden: &[],
         })
     }
 
@@ -83,6 +93,7 @@ impl ModelSource {
         Self {
             name: name.into(),
             files: Files::Embedded(files),
+            hidden: &[],
         }
     }
 
@@ -95,7 +106,48 @@ impl ModelSource {
         Self {
             name: "memory".into(),
             files: Files::Memory(Arc::new(files)),
+            hidden: &[],
         }
+    }
+
+    /// The same pipeline without T5, as diffusers' `text_encoder_3=None, tokenizer_3=None`: where T5's embeddings would
+    /// stand, the transformer reads zeros. T5's files are not read, and its memory is saved. A pipeline that has no T5
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] for a pipeline that cannot draw without T5 (every one but Stable Diffusion 3), and as
+    /// [`ModelIndex::read`].
+    ///
+    /// # Examples
+    /// ```
+    /// # #[cfg(feature = "demo")] {
+    /// use xdit_models::ModelSource;
+    /// let refused = ModelSource::demo().without_t5().unwrap_err();
+    /// assert!(refused.to_string().starts_with("`no_t5`"), "{refused}");
+    /// # }
+    /// ```
+    pub fn without_t5(mut self) -> Result<Self> {
+        let class = ModelIndex::read(&self)?.pipeline;
+        if class != PipelineClass::Sd3 {
+            let allowed = format!(
+                "left out: {} cannot draw without T5, {} can",
+                class.name(),
+                PipelineClass::Sd3.name()
+            );
+            return Err(Error::invalid("no_t5", "given", allowed));
+        }
+        self.hidden = OPTIONAL_T5;
+        Ok(self)
+    }
+
+    /// Whether the component `name` is to be as if it were not there.
+    pub(crate) fn hides(&self, name: &str) -> bool {
+        self.hidden.contains(&name)
+    }
+
+    /// Whether the file `path` belongs to a component that is hidden.
+    fn hides_file(&self, path: &str) -> bool {
+        path.split('/').next().is_some_and(|name| self.hides(name))
     }
 
     /// The folder's path or the pipeline's name.
@@ -125,6 +177,9 @@ impl ModelSource {
     /// Whether there is a file `path`.
     #[must_use]
     pub fn exists(&self, path: &str) -> bool {
+        if self.hides_file(path) {
+            return false;
+        }
         match &self.files {
             Files::Folder(folder) => inner_path::check(path).is_ok() && folder.join(path).is_file(),
             Files::Embedded(files) => files.iter().any(|(name, _)| *name == path),
@@ -146,6 +201,7 @@ impl ModelSource {
             Files::Embedded(files) => files.iter().map(|(path, _)| (*path).to_owned()).collect(),
             Files::Memory(files) => files.keys().cloned().collect(),
         };
+        paths.retain(|path| !self.hides_file(path));
         paths.sort_unstable();
         Ok(paths)
     }
@@ -156,6 +212,9 @@ impl ModelSource {
     /// [`Error::MissingFile`] when there is none, [`Error::BadFile`] when it is longer than `limit` or its path leaves
     /// the pipeline, [`Error::Io`] when it cannot be read.
     pub fn read(&self, path: &str, limit: usize) -> Result<Cow<'_, [u8]>> {
+        if self.hides_file(path) {
+            return Err(self.missing(path));
+        }
         let bytes = match &self.files {
             Files::Folder(_) => Cow::Owned(read_at_most(&self.file_path(path)?, limit)?),
             Files::Embedded(files) => match files.iter().find(|(name, _)| *name == path) {
@@ -188,8 +247,11 @@ impl ModelSource {
 
     /// The file `path`, mapped into memory when it lies in a folder.
     pub(crate) fn open(&self, path: &str) -> Result<FileBytes> {
+        if self.hides_file(path) {
+            return Err(self.missing(path));
+        }
         Ok(match &self.files {
-            Files::Folder(_) => FileBytes::Mapped(MappedFile::open(&self.file_path(path)?)?),
+            Files::Folder(_) => FileBytes::Mapped(map(&self.file_path(path)?)?),
             Files::Embedded(files) => {
                 let found = files.iter().find(|(name, _)| *name == path);
                 FileBytes::Static(found.ok_or_else(|| self.missing(path))?.1)
@@ -254,6 +316,33 @@ impl fmt::Debug for ModelSource {
     }
 }
 
+<<<<<<< HEAD
+=======
+/// Whether `path` only goes down: no root, no `..`.
+fn is_plain(path: &str) -> bool {
+    !path.is_empty()
+        && !path.contains('\0')
+        && Path::new(path)
+            .components()
+            .all(|c| matches!(c, Component::Normal(_)))
+}
+
+/// The file, mapped; where the system has no memory for that, the size is named.
+fn map(path: &Path) -> Result<MappedFile> {
+    MappedFile::open(path).map_err(|error| match error {
+        xdit_kernels::Error::Io { source, .. }
+            if source.kind() == std::io::ErrorKind::OutOfMemory =>
+        {
+            Error::OutOfMemory {
+                what: format!("{}: to be mapped, it", path.display()),
+                bytes: std::fs::metadata(path).map_or(0, |meta| meta.len()),
+            }
+        }
+        other => other.into(),
+    })
+}
+
+>>>>>>> a3b206c (Memory is one estimate, which plan, info and every run share, and lack of it is exit 5 wherever it shows; SD3 draws without T5 (--no-t5))
 fn read_at_most(path: &Path, limit: usize) -> Result<Vec<u8>> {
     let io = |source| Error::Io {
         path: path.to_owned(),
@@ -297,78 +386,4 @@ fn walk(folder: &Path, prefix: &str, depth: usize, paths: &mut Vec<String>) -> R
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn folder_reads_and_lists() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("vae")).unwrap();
-        std::fs::write(folder.path().join("vae/config.json"), b"{}").unwrap();
-        std::fs::write(folder.path().join("model_index.json"), b"{}").unwrap();
-        let source = ModelSource::folder(folder.path()).unwrap();
-        assert_eq!(
-            source.list().unwrap(),
-            ["model_index.json", "vae/config.json"]
-        );
-        assert_eq!(&*source.read("vae/config.json", 2).unwrap(), b"{}");
-        assert!(
-            source
-                .read("vae/config.json", 1)
-                .unwrap_err()
-                .to_string()
-                .contains("longer than the 1 bytes")
-        );
-        assert!(matches!(
-            source.read("vae", 9),
-            Err(Error::MissingFile { .. })
-        ));
-        assert!(matches!(source.read("a\0b", 9), Err(Error::BadFile { .. })));
-        for path in ["../x", "/etc/passwd", "vae/../../x", ""] {
-            assert!(
-                matches!(source.read(path, 9), Err(Error::BadFile { .. })),
-                "{path}"
-            );
-            assert!(!source.exists(path));
-        }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn folders_that_may_not_be_entered_are_told_from_missing_files() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let closed = folder.path().join("closed");
-        std::fs::create_dir(&closed).unwrap();
-        std::fs::write(closed.join("a.json"), b"{}").unwrap();
-        let enter = |mode| std::fs::Permissions::from_mode(mode);
-        std::fs::set_permissions(&closed, enter(0o000)).unwrap();
-        let source = ModelSource::folder(&closed).unwrap();
-        let read = source.read("a.json", 9);
-        // Root may enter every folder.
-        assert!(matches!(read, Ok(_) | Err(Error::Io { .. })), "{read:?}");
-        std::fs::set_permissions(&closed, enter(0o755)).unwrap();
-    }
-
-    #[test]
-    fn missing_folders_are_not_found() {
-        let error = ModelSource::folder("/no/such/folder").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "model not found: /no/such/folder: no such folder"
-        );
-    }
-
-    #[test]
-    fn embedded_files_are_borrowed() {
-        static FILES: &[(&str, &[u8])] = &[("a.json", b"[]")];
-        let source = ModelSource::embedded("demo", FILES);
-        assert!(matches!(
-            source.read("a.json", 9).unwrap(),
-            Cow::Borrowed(b"[]")
-        ));
-        let error = source.config("a.json").unwrap_err().to_string();
-        assert_eq!(error, "demo:a.json: expected a JSON object, found a list");
-        assert!(source.path().is_none());
-    }
-}
+mod tests;

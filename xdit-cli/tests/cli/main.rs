@@ -13,6 +13,8 @@ mod hunyuan;
 mod hunyuan_bad_input;
 mod info;
 mod memory;
+mod memory_limits;
+mod no_t5;
 mod picture_record;
 mod pipefusion;
 mod plan;

@@ -116,10 +116,14 @@ fn replicas<'a, D: Dit>(call: &Call<'a, D>, count: usize) -> Result<Vec<Replica<
 /// One output of what the ranks made, in the order of the call's images.
 fn joined<D: Dit>(call: &Call<'_, D>, done: Vec<Part>) -> Result<Output> {
     let join = |parts: Vec<&Tensor>| -> Result<Option<Tensor>> {
-        let views: Vec<_> = parts.into_iter().map(Tensor::view).collect();
-        Ok(match views.is_empty() {
-            true => None,
-            false => Some(Tensor::cat(&views, 0)?),
+        Ok(match &parts[..] {
+            [] => None,
+            // Nothing is held twice where there is one.
+            [one] => Some((*one).clone()),
+            _ => {
+                let views: Vec<_> = parts.into_iter().map(Tensor::view).collect();
+                Some(Tensor::cat(&views, 0)?)
+            }
         })
     };
     let float = join(done.iter().filter_map(|part| part.float.as_ref()).collect())?;

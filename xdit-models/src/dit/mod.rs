@@ -3,6 +3,7 @@
 //! A model offers itself as a [`Dit`]: single-device code in pieces, without a rank in it. Shapes: b images, l tokens, c channels.
 
 mod draw;
+mod memory;
 pub(crate) mod pipeline;
 mod plan;
 mod prepare;
@@ -62,6 +63,12 @@ pub(crate) trait DitShape: Debug {
     /// How many of a text's tokens go through the blocks: none where the blocks only read it.
     fn stream_text(&self, text_len: usize) -> usize {
         text_len
+    }
+    /// Widths of a text's token as the encoders make it, and as the transformer embeds it.
+    fn text_widths(&self) -> [usize; 2];
+    /// Bytes of the keys and values of a text that a block reads by cross-attention, for one image and one prompt.
+    fn text_kv_bytes(&self, _dtype: DType) -> u64 {
+        0
     }
     /// Bytes of a block's parameters.
     fn block_bytes(&self, block: usize, dtype: DType) -> u64;
@@ -164,6 +171,11 @@ pub(crate) trait Dit: Debug + Send + Sync {
         text: &Self::Text,
         observer: &mut dyn Observer,
     ) -> Result<Self::Context>;
+
+    /// Bytes of the keys and values of the text in a context.
+    fn text_kv_len(_context: &Self::Context) -> usize {
+        0
+    }
 
     /// The modulation of these blocks without those that are skipped, and of what comes after the last.
     fn modulation(

@@ -4,11 +4,13 @@ use std::fmt::Debug;
 
 use xdit_kernels::{DType, Tensor};
 
+use super::memory::Counted;
 use super::{
     Call, Dit, Guide, Plan, Planned, Recipe, Rules, Spread, Store, at_first_level, draw,
     generators, given_latents, noise, scheduler,
 };
 use crate::error::Result;
+use crate::estimate::MemoryEstimate;
 use crate::observer::Observer;
 use crate::parallel::Parallel;
 use crate::pipeline::{LoadOptions, Output};
@@ -122,18 +124,19 @@ pub(crate) fn plan<F: Family>(
 ) -> Result<RunPlan> {
     let configs = F::read(source)?;
     let defaults = configs.defaults(source);
-    let (plan, spread) = planned(&configs, &defaults, request, parallel, options)?;
-    Ok(spread.run_plan(&plan, configs.shape()))
+    let (plan, spread, memory) = planned(&configs, &defaults, request, parallel, options)?;
+    memory.check(&plan.told(&memory), 0, options.memory_limit)?;
+    Ok(spread.run_plan(&plan, configs.shape(), memory))
 }
 
-/// What a request asks of these ranks, checked.
+/// What a request asks of these ranks, checked, and what that takes in memory, which is not.
 fn planned<F: Family>(
     configs: &F,
     defaults: &Defaults,
     request: &Request,
     parallel: &Parallel,
     options: &LoadOptions,
-) -> Result<(Plan, Spread)> {
+) -> Result<(Plan, Spread, MemoryEstimate)> {
     let guide = configs.guide(request, defaults)?;
     let model = Planned {
         shape: configs.shape(),
@@ -141,12 +144,20 @@ fn planned<F: Family>(
         rules: configs.rules(),
         defaults,
     };
-    let (dtype, limit) = (options.dtype, options.memory_limit);
-    let (plan, spread) = model.plan(request, guide, parallel, dtype, limit)?;
+    let (plan, spread) = model.plan(request, guide, parallel, options.dtype)?;
     // What is wrong with these shows before any weight is read.
-    configs.scheduler(request)?;
+    let draws_noise = matches!(configs.scheduler(request)?, SchedulerConfig::Ddpm(_));
     given_latents(request, &latents_shape(configs, &plan))?;
-    Ok((plan, spread))
+    let counted = Counted {
+        plan: &plan,
+        spread: &spread,
+        parallel,
+        options,
+        prompts: request.prompt.len(),
+        draws_noise,
+    };
+    let memory = counted.estimate(configs);
+    Ok((plan, spread, memory))
 }
 
 /// Of all images' latents, as diffusers holds them.
@@ -167,7 +178,9 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         observer: &mut dyn Observer,
     ) -> Result<Output> {
         let (configs, options) = (&self.store.configs, &self.options);
-        let (plan, spread) = planned(configs, &self.defaults, request, parallel, options)?;
+        let (plan, spread, memory) = planned(configs, &self.defaults, request, parallel, options)?;
+        let held = self.store.held(&memory);
+        memory.check(&plan.told(&memory), held, options.memory_limit)?;
         for warning in &plan.warnings {
             observer.warning(warning);
         }

@@ -1,16 +1,13 @@
 //! A request, checked and completed: what a pipeline is going to do, before it does anything.
 
-use xdit_kernels::DType;
-
-use super::{DitShape, Guide};
+use super::Guide;
 use crate::error::{Error, Result};
-use crate::memory;
 use crate::request::{Defaults, Request};
 use crate::schedulers::MAX_INFERENCE_STEPS;
-use crate::vae::{Tiling, VaeConfig, decoder_bytes_per_pixel};
+use crate::vae::VaeConfig;
 
 /// The longest side of an image in pixels.
-const MAX_SIDE: usize = 1 << 15;
+pub(super) const MAX_SIDE: usize = 1 << 15;
 /// Longer prompts are refused, as the tokenizers do; shorter ones are cut after the tokens that an encoder reads.
 const MAX_PROMPT_BYTES: usize = 8 << 20;
 
@@ -187,65 +184,6 @@ impl Plan {
 
     pub(crate) fn image_tokens(&self) -> usize {
         self.tokens[0] * self.tokens[1]
-    }
-
-    /// An error if the activations, and `kept` bytes of keys and values, do not fit into `limit`, or into what is available.
-    pub(crate) fn check_memory(
-        &self,
-        dtype: DType,
-        shape: &dyn DitShape,
-        vae: &VaeConfig,
-        kept: u64,
-        limit: Option<u64>,
-    ) -> Result<()> {
-        let (height, width, images) = (self.height, self.width, self.images);
-        memory::check(
-            &format!("{height} x {width} pixels, {images} images"),
-            self.activation_bytes(dtype, shape, vae)
-                .saturating_add(kept),
-            limit,
-        )
-    }
-
-    /// Bytes that the activations take at most beside the weights, in the worst phase.
-    ///
-    /// The transformer holds at once the residual stream, its normalised form, and queries, keys and values twice (as
-    /// projected, and normalised and rotated): 8 rows of `hidden_size` per token. The decoder holds, for one image of each
-    /// replica at a time, the input of a residual block, its normalised form and the first convolution's output; of a tile only, with
-    /// tiles.
-    pub(crate) fn activation_bytes(
-        &self,
-        dtype: DType,
-        shape: &dyn DitShape,
-        vae: &VaeConfig,
-    ) -> u64 {
-        let big = |values: &[usize]| {
-            values
-                .iter()
-                .fold(1_u64, |product, n| product.saturating_mul(*n as u64))
-        };
-        let tokens = self.text_len + self.image_tokens();
-        let transformer = big(&[self.images, tokens, 8, shape.hidden_size(), dtype.size()]);
-        let latents = big(&[
-            self.images,
-            self.image_tokens(),
-            shape.token_channels(),
-            4,
-            4,
-        ]);
-        let pixels = big(&[self.height, self.width]);
-        let at_a_time = match self.vae_tiling {
-            true => {
-                let side = (Tiling::new(vae).size * vae.scale_factor()).min(MAX_SIDE);
-                pixels.min((side * side) as u64)
-            }
-            false => pixels,
-        };
-        let decoder = at_a_time
-            .saturating_mul(decoder_bytes_per_pixel(vae, dtype))
-            .saturating_mul(self.decoded_at_once as u64);
-        let images = big(&[self.images, 3 * 5]).saturating_mul(pixels);
-        latents.saturating_add(transformer.max(decoder.saturating_add(images)))
     }
 }
 

@@ -22,14 +22,13 @@ pub(crate) struct Planned<'a> {
 }
 
 impl Planned<'_> {
-    /// What a request asks of these ranks, checked.
+    /// What a request asks of these ranks, checked, though not whether there is memory for it.
     pub(crate) fn plan(
         &self,
         request: &Request,
         guide: Guide,
         parallel: &Parallel,
         dtype: DType,
-        memory_limit: Option<u64>,
     ) -> Result<(Plan, Spread)> {
         let mut plan = Plan::new(request, self.defaults, self.rules, guide, self.vae)?;
         plan.guide.plan.check(parallel.degrees.cfg)?;
@@ -38,8 +37,6 @@ impl Planned<'_> {
         }
         plan.decoded_at_once = parallel.replicas_here().min(plan.images);
         let spread = Spread::new(&plan, parallel, self.shape, dtype)?;
-        let kept = spread.kept_bytes(&plan, self.shape) / parallel.processes() as u64;
-        plan.check_memory(dtype, self.shape, self.vae, kept, memory_limit)?;
         Ok((plan, spread))
     }
 }
@@ -96,7 +93,8 @@ pub(crate) fn at_first_level(latents: Tensor, scheduler: &dyn Scheduler) -> Resu
     if sigma == 1.0 {
         return Ok(latents);
     }
-    let values: Vec<f32> = latents.to_f32_vec().iter().map(|x| x * sigma).collect();
+    let mut values = latents.try_to_f32_vec()?;
+    values.iter_mut().for_each(|x| *x *= sigma);
     Ok(Tensor::from_slice(&values, latents.shape())?.on(latents.device()))
 }
 

@@ -4,7 +4,7 @@
 
 use xdit_cfg::Branch;
 use xdit_comm::{Group, Shard, Spec};
-use xdit_kernels::{DType, Device, Tensor};
+use xdit_kernels::{DType, Device, Tensor, reserved};
 use xdit_pipefusion::{Kept, Part, Report};
 
 use super::plan::Plan;
@@ -145,7 +145,8 @@ impl<D: Dit> Replica<'_, D> {
             .collect::<Result<Vec<_>>>()?;
         let driver = team.driver(spread.schedule, spread.max_drift, &kept, deciders);
         let (_, report) = driver.run(&mut stage, &mut sampling, latents)?;
-        let memory = RankMemory::new(transformer.byte_len(&blocks), kept.bytes());
+        let text_kv = stage.passes.iter().map(Pass::text_kv_len).sum();
+        let memory = RankMemory::new(transformer.byte_len(&blocks), kept.bytes(), text_kv);
         // Keys and values are not needed any more.
         drop(stage);
         let spec = Spec::new([self.images.len, plan.image_tokens(), channels], DType::F32);
@@ -179,11 +180,10 @@ impl<D: Dit> Replica<'_, D> {
             },
         );
         let config = vae.config();
-        let scaled: Vec<f32> = latents_blc
-            .to_f32_vec()
-            .iter()
-            .map(|value| value / config.scaling_factor + config.shift_factor)
-            .collect();
+        let mut scaled = latents_blc.try_to_f32_vec()?;
+        for value in &mut scaled {
+            *value = *value / config.scaling_factor + config.shift_factor;
+        }
         let scaled = Tensor::from_slice(&scaled, latents_blc.shape())?.on(self.device);
         let latents_bhwc = self.painter.transformer.unpack(&scaled, plan.latent_size)?;
         observer.offer_picture("vae.input", &latents_bhwc)?;
@@ -200,9 +200,12 @@ impl<D: Dit> Replica<'_, D> {
                 continue;
             };
             let planar = image_bhwc.view().permute(&[0, 3, 1, 2])?.to_tensor()?;
+            if planes.is_empty() {
+                planes = reserved("pictures", images * planar.numel())?;
+            }
+            let values = planar.try_to_f32_vec()?;
             planes.extend(
-                planar
-                    .to_f32_vec()
+                values
                     .iter()
                     .map(|value| (value * 0.5 + 0.5).clamp(0.0, 1.0)),
             );

@@ -52,7 +52,7 @@ impl Sampling<'_> {
         }
         let rows = self.noise_blc.as_ref().map(|noise| {
             let rows = self.layout.shard_patch(noise, patch)?;
-            Ok::<_, Error>(rows.to_f32_vec())
+            Ok::<_, Error>(rows.try_to_f32_vec()?)
         });
         rows.transpose()
     }
@@ -71,10 +71,10 @@ impl Sampler for Sampling<'_> {
         latents: &Tensor,
     ) -> Result<Tensor> {
         let noise = self.noise(turn, patch)?;
-        let mut sample = latents.to_f32_vec();
+        let mut sample = latents.try_to_f32_vec()?;
         self.scheduler.step(
             state,
-            &prediction.to_f32_vec(),
+            &prediction.try_to_f32_vec()?,
             &mut sample,
             noise.as_deref(),
         )?;

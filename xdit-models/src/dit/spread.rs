@@ -9,6 +9,7 @@ use super::DitShape;
 use super::plan::Plan;
 use crate::compose::Layout;
 use crate::error::{Error, Result};
+use crate::estimate::MemoryEstimate;
 use crate::parallel::{Parallel, StageSplit};
 use crate::run_plan::{RankPlan, RunPlan, StageSummary};
 
@@ -91,29 +92,44 @@ impl Spread {
         Branch::of_rank(self.branches, self.degrees.cfg, rank)
     }
 
-    /// Bytes of keys and values that all ranks keep together.
-    pub(crate) fn kept_bytes(&self, plan: &Plan, shape: &dyn DitShape) -> u64 {
-        let ranks = self.ranks(plan, shape);
-        ranks
-            .iter()
-            .fold(0, |sum: u64, rank| sum.saturating_add(rank.kv_bytes))
+    /// How many branches guidance has in the step that wants the most.
+    pub(super) fn branch_count(&self) -> usize {
+        self.branches.len()
     }
 
-    fn ranks(&self, plan: &Plan, shape: &dyn DitShape) -> Vec<RankPlan> {
+    pub(super) fn ranks(&self, plan: &Plan, shape: &dyn DitShape) -> Vec<RankPlan> {
         (0..self.degrees.product().unwrap_or(0))
             .map(|rank| {
                 let blocks = self.stages.blocks(self.degrees.coord(rank, Axis::Pipe));
+                let text_kv_bytes = self.text_kv_bytes(plan, shape, rank);
+                let kept = self.kept_bytes(plan, shape, rank);
                 RankPlan {
                     rank,
                     coordinates: Axis::ALL.map(|axis| self.degrees.coord(rank, axis)),
                     parameter_bytes: shape.stage_bytes(&blocks, self.dtype),
-                    kv_bytes: self.kv_bytes(plan, shape, rank),
+                    kv_bytes: kept.saturating_add(text_kv_bytes),
+                    text_kv_bytes,
                 }
             })
             .collect()
     }
 
-    fn kv_bytes(&self, plan: &Plan, shape: &dyn DitShape, rank: usize) -> u64 {
+    /// Every rank makes those of its blocks by itself, for all heads of its replica's images.
+    fn text_kv_bytes(&self, plan: &Plan, shape: &dyn DitShape, rank: usize) -> u64 {
+        let [data, stage, cfg] =
+            [Axis::Data, Axis::Pipe, Axis::Cfg].map(|axis| self.degrees.coord(rank, axis));
+        let factors = [
+            self.stages.blocks(stage).len(),
+            self.branches_of(cfg).len(),
+            Shard::of(plan.images, self.degrees.data, data).len,
+        ];
+        let block = shape.text_kv_bytes(self.dtype);
+        factors
+            .iter()
+            .fold(block, |bytes, n| bytes.saturating_mul(*n as u64))
+    }
+
+    fn kept_bytes(&self, plan: &Plan, shape: &dyn DitShape, rank: usize) -> u64 {
         if !self.schedule.is_lossy() {
             return 0;
         }
@@ -157,7 +173,12 @@ impl Spread {
     }
 
     /// The whole plan, to be shown.
-    pub(crate) fn run_plan(&self, plan: &Plan, shape: &dyn DitShape) -> RunPlan {
+    pub(crate) fn run_plan(
+        &self,
+        plan: &Plan,
+        shape: &dyn DitShape,
+        memory: MemoryEstimate,
+    ) -> RunPlan {
         let flops = flops(plan, shape);
         let total: f64 = flops.iter().sum();
         let stages = (0..self.stages.count())
@@ -183,6 +204,7 @@ impl Spread {
             placement: self.stages.placement(),
             stages,
             ranks: self.ranks(plan, shape),
+            memory,
             traffic: (0..self.schedule.steps)
                 .map(|step| self.traffic(step, plan, shape))
                 .collect(),

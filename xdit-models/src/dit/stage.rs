@@ -66,6 +66,11 @@ impl<D: Dit> Pass<D> {
             skips: HashMap::new(),
         }
     }
+
+    /// Bytes of the keys and values of the text that it keeps.
+    pub(super) fn text_kv_len(&self) -> usize {
+        D::text_kv_len(&self.context)
+    }
 }
 
 impl<D: Dit> DitStage<'_, D> {
@@ -243,8 +248,8 @@ impl<D: Dit> Stage for DitStage<'_, D> {
         let latents_blc = match self.scheduler.model_input_divisor(turn.step) {
             None => latents_blc,
             Some(divisor) => {
-                let values = latents_blc.to_f32_vec();
-                let values: Vec<f32> = values.iter().map(|x| x / divisor).collect();
+                let mut values = latents_blc.try_to_f32_vec()?;
+                values.iter_mut().for_each(|x| *x /= divisor);
                 Tensor::from_slice(&values, latents_blc.shape())?.on(latents_blc.device())
             }
         };

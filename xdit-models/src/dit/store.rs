@@ -9,11 +9,13 @@ use xdit_pipefusion::Blocks;
 
 use super::{Dit, DitShape, Painter};
 use crate::error::Result;
+use crate::estimate::MemoryEstimate;
 use crate::layers::Packing;
 use crate::memory;
 use crate::observer::{Observer, Phase, PhaseEvent};
 use crate::pipeline::LoadOptions;
 use crate::source::ModelSource;
+use crate::text::EncoderSize;
 use crate::vae::{VaeConfig, VaeDecoder};
 use crate::weights::{Scope, Weights};
 
@@ -26,6 +28,9 @@ pub(crate) trait Recipe {
 
     /// The folders of the models that read prompts, those that there are.
     fn encoder_names(&self) -> Vec<&'static str>;
+
+    /// What each of them takes in memory, in the order of their names.
+    fn encoder_sizes(&self) -> Vec<EncoderSize>;
 
     /// The models that read prompts, of weights in the order of their names.
     fn pack_encoders(
@@ -120,6 +125,21 @@ impl<R: Recipe> Store<R> {
         (0..self.configs.shape().block_count()).into()
     }
 
+    /// Bytes of the weights that are held now, as `estimate` counts them.
+    pub(crate) fn held(&self, estimate: &MemoryEstimate) -> u64 {
+        let encoders = match self.encoders {
+            Some(_) => estimate.encoder_weights(),
+            None => 0,
+        };
+        let painter = self.painter.lock().unwrap_or_else(PoisonError::into_inner);
+        match *painter {
+            Some(_) => encoders
+                .saturating_add(estimate.transformer)
+                .saturating_add(estimate.vae),
+            None => encoders,
+        }
+    }
+
     fn open(&self, names: &[&str]) -> Result<Vec<Weights>> {
         let variant = self.options.variant.as_deref();
         let open = |name: &&str| self.source.open_weights(name, variant);
@@ -128,7 +148,7 @@ impl<R: Recipe> Store<R> {
 
     fn check_memory(&self, weights: &[&[Weights]]) -> Result<()> {
         let bytes = packed_bytes(weights, self.options.dtype);
-        memory::check("the weights", bytes, self.options.memory_limit)
+        memory::check("the weights", bytes, self.options.memory_limit, 0)
     }
 
     /// What `pack` makes of these weights, with progress over their bytes.
@@ -197,7 +217,12 @@ impl<R: Recipe> Store<R> {
             false => {
                 let shape = self.configs.shape();
                 let bytes = shape.stage_bytes(blocks, self.options.dtype);
-                memory::check("the weights of a stage", bytes, self.options.memory_limit)?;
+                memory::check(
+                    "the weights of a stage",
+                    bytes,
+                    self.options.memory_limit,
+                    0,
+                )?;
             }
         }
         let made = self.packed(&[&weights], observer, |packing| {

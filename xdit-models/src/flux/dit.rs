@@ -45,6 +45,10 @@ impl DitShape for FluxConfig {
         [1, 0]
     }
 
+    fn text_widths(&self) -> [usize; 2] {
+        [self.joint_attention_dim, self.hidden_size()]
+    }
+
     fn block_bytes(&self, block: usize, dtype: DType) -> u64 {
         costs::block_bytes(self, block, dtype)
     }

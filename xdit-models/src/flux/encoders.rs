@@ -12,7 +12,7 @@ use crate::layers::Packing;
 use crate::observer::{Observer, Phase, PhaseEvent};
 use crate::request::Branches;
 use crate::source::ModelSource;
-use crate::text::{ClipTextModel, T5Encoder};
+use crate::text::{ClipTextModel, EncoderSize, T5Encoder};
 use crate::tokenizers::Tokenizer;
 use crate::vae::VaeConfig;
 use crate::weights::{Scope, Weights};
@@ -30,6 +30,10 @@ impl Recipe for Configs {
 
     fn encoder_names(&self) -> Vec<&'static str> {
         vec!["text_encoder", "text_encoder_2"]
+    }
+
+    fn encoder_sizes(&self) -> Vec<EncoderSize> {
+        vec![self.clip.size(false), self.t5.size()]
     }
 
     fn pack_encoders(&self, weights: &[Weights], packing: &mut Packing<'_>) -> Result<Encoders> {

@@ -259,6 +259,25 @@ mod tests {
     }
 
     #[test]
+    fn nothing_of_a_component_that_is_left_out() {
+        let index =
+            br#"{"text_encoder_3": ["t", "T"], "tokenizer_3": ["t", "T"], "vae": ["d", "V"]}"#;
+        let index = ConfigFile::parse(crate::model_index::MODEL_INDEX, index).unwrap();
+        let files: Vec<String> = ["text_encoder_3", "tokenizer_3", "vae"]
+            .iter()
+            .flat_map(|part| {
+                [
+                    format!("{part}/config.json"),
+                    format!("{part}/model.safetensors"),
+                ]
+            })
+            .collect();
+        assert_eq!(needed(&files, &index, None, &[]).len(), 6);
+        let left = needed(&files, &index, None, crate::source::OPTIONAL_T5);
+        assert_eq!(left, ["vae/config.json", "vae/model.safetensors"]);
+    }
+
+    #[test]
     fn shards_come_with_their_index() {
         let base = "t/diffusion_pytorch_model";
         let names = [

@@ -29,6 +29,9 @@ pub struct HubOptions {
     pub offline: bool,
     /// Whether to leave the weights where they are: for [`Pipeline::plan`](crate::Pipeline::plan), which reads none.
     pub configurations_only: bool,
+    /// Whether to leave the T5 of Stable Diffusion 3 where it is, for
+    /// [`ModelSource::without_t5`](crate::ModelSource::without_t5).
+    pub without_t5: bool,
     /// How long the hub may be silent when it is asked about files (`HF_HUB_ETAG_TIMEOUT`).
     pub etag_timeout: Duration,
     /// How long a download may bring nothing (`HF_HUB_DOWNLOAD_TIMEOUT`).
@@ -51,6 +54,7 @@ impl HubOptions {
             token: None,
             offline: false,
             configurations_only: false,
+            without_t5: false,
             etag_timeout: TIMEOUT,
             download_timeout: TIMEOUT,
             slowest: SLOWEST,

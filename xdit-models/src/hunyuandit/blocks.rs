@@ -91,6 +91,15 @@ pub(super) struct TextKv {
     v: Tensor,
 }
 
+impl TextKv {
+    pub(super) fn byte_len(&self) -> usize {
+        [&self.k, &self.v]
+            .map(|x| x.numel() * x.dtype().size())
+            .iter()
+            .sum()
+    }
+}
+
 impl HunyuanBlock {
     /// Block `block` of the transformer.
     pub(super) fn load(

@@ -49,6 +49,18 @@ impl DitShape for HunyuanConfig {
         0
     }
 
+    fn text_widths(&self) -> [usize; 2] {
+        let widest = self.cross_attention_dim.max(self.cross_attention_dim_t5);
+        [widest, self.cross_attention_dim]
+    }
+
+    fn text_kv_bytes(&self, dtype: DType) -> u64 {
+        let factors = [2, self.text_tokens(), self.hidden_size(), dtype.size()];
+        factors
+            .iter()
+            .fold(1, |bytes: u64, n| bytes.saturating_mul(*n as u64))
+    }
+
     fn block_bytes(&self, block: usize, dtype: DType) -> u64 {
         costs::block_bytes(self, block, dtype)
     }
@@ -123,6 +135,10 @@ impl Dit for HunyuanTransformer {
         _: &mut dyn Observer,
     ) -> Result<Context> {
         self.context(blocks, text)
+    }
+
+    fn text_kv_len(context: &Context) -> usize {
+        context.byte_len()
     }
 
     fn modulation(

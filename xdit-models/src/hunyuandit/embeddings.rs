@@ -5,7 +5,7 @@
 
 use xdit_kernels::attention::{Attention, AttnInput, Flash};
 use xdit_kernels::linear::Linear;
-use xdit_kernels::{DType, Tensor, elementwise};
+use xdit_kernels::{DType, Tensor, elementwise, reserved};
 
 use super::HunyuanConfig;
 use super::config::POOLER_HEADS;
@@ -47,8 +47,9 @@ impl Pooler {
     /// `[b, l, c]` to `[b, pooled]`, f32.
     fn forward(&self, embeds_blc: &Tensor) -> Result<Tensor> {
         let (b, l, c) = (embeds_blc.dim(0), embeds_blc.dim(1), embeds_blc.dim(2));
-        let embeds = embeds_blc.to_f32_vec();
-        let mut means = vec![0f32; b * c];
+        let embeds = embeds_blc.try_to_f32_vec()?;
+        let mut means = reserved("text means", b * c)?;
+        means.resize(b * c, 0f32);
         for (mean, rows) in means.chunks_mut(c).zip(embeds.chunks(l * c)) {
             for (i, mean) in mean.iter_mut().enumerate() {
                 let column = rows.iter().skip(i).step_by(c);

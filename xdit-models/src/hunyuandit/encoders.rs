@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::layers::Packing;
 use crate::observer::{Observer, Phase, PhaseEvent};
 use crate::source::ModelSource;
-use crate::text::{BertEncoder, T5Encoder};
+use crate::text::{BertEncoder, EncoderSize, T5Encoder};
 use crate::tokenizers::{Encoded, Tokenizer};
 use crate::vae::VaeConfig;
 use crate::weights::{Scope, Weights};
@@ -28,6 +28,10 @@ impl Recipe for Configs {
 
     fn encoder_names(&self) -> Vec<&'static str> {
         vec!["text_encoder", "text_encoder_2"]
+    }
+
+    fn encoder_sizes(&self) -> Vec<EncoderSize> {
+        vec![self.bert.size(), self.t5.size()]
     }
 
     fn pack_encoders(&self, weights: &[Weights], packing: &mut Packing<'_>) -> Result<Encoders> {

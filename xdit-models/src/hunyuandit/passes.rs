@@ -40,6 +40,13 @@ pub(crate) struct Modulation {
     context: Context,
 }
 
+impl Context {
+    /// Bytes of the keys and values.
+    pub(super) fn byte_len(&self) -> usize {
+        self.text.iter().map(TextKv::byte_len).sum()
+    }
+}
+
 impl HunyuanTransformer {
     /// BERT's and mT5's tokens one after the other, padding replaced.
     pub(super) fn padded(&self, [bert, t5]: [&Tensor; 2], masks: [&[bool]; 2]) -> Result<Tensor> {

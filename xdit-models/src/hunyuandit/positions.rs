@@ -3,8 +3,8 @@
 //!
 //! Shapes: l tokens, d head dim.
 
-use xdit_kernels::Tensor;
 use xdit_kernels::attention::Segment;
+use xdit_kernels::{Tensor, reserved};
 
 use super::HunyuanConfig;
 use crate::error::Result;
@@ -66,7 +66,7 @@ impl HunyuanPositions {
         let (y, x) = (along(height, rows), along(width, columns));
         let half = config.attention_head_dim / 2;
         let len = rows * columns * 2 * half;
-        let (mut cos, mut sin) = (Vec::with_capacity(len), Vec::with_capacity(len));
+        let (mut cos, mut sin) = (reserved("cosines", len)?, reserved("sines", len)?);
         let frequencies = frequencies(half);
         for row in &y {
             for column in &x {

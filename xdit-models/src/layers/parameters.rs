@@ -18,9 +18,25 @@ impl Parameters {
         }
     }
 
+    /// A linear layer without bias, or a table.
+    pub(crate) fn matrix(self, rows: usize, columns: usize) -> Self {
+        Self {
+            matrices: self.matrices.saturating_add(rows.saturating_mul(columns)),
+            ..self
+        }
+    }
+
+    /// `times` as many.
+    pub(crate) fn times(self, times: usize) -> Self {
+        Self {
+            matrices: self.matrices.saturating_mul(times),
+            vectors: self.vectors.saturating_mul(times),
+        }
+    }
+
     /// A vector by itself, such as the scale of a norm.
     pub(crate) fn vector(mut self, len: usize) -> Self {
-        self.vectors += len;
+        self.vectors = self.vectors.saturating_add(len);
         self
     }
 
@@ -28,6 +44,6 @@ impl Parameters {
     pub(crate) fn bytes(self, dtype: DType) -> u64 {
         (self.matrices as u64)
             .saturating_mul(dtype.size() as u64)
-            .saturating_add(4 * self.vectors as u64)
+            .saturating_add((self.vectors as u64).saturating_mul(4))
     }
 }

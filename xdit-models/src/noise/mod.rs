@@ -12,6 +12,7 @@ mod normal;
 use std::fmt;
 
 use half::{bf16, f16};
+use xdit_kernels::reserved;
 
 pub use self::normal::NoiseType;
 
@@ -82,7 +83,7 @@ impl Generator {
     /// # Errors
     /// [`Error::OutOfMemory`] when they do not fit in memory.
     pub fn randn<T: NoiseType>(&mut self, count: usize) -> Result<Vec<T>> {
-        let mut noise = reserve(count)?;
+        let mut noise = reserved("noise", count)?;
         noise.resize(count, T::default());
         self.fill(&mut noise);
         Ok(noise)
@@ -162,7 +163,7 @@ pub fn randn_tensor<T: NoiseType>(shape: &[usize], generators: &mut [Generator])
     match generators {
         [generator] => generator.randn(count),
         [_, ..] if shape.first() == Some(&generators.len()) => {
-            let mut noise = reserve(count)?;
+            let mut noise = reserved("noise", count)?;
             noise.resize(count, T::default());
             if count > 0 {
                 for (item, generator) in noise.chunks_mut(count / generators.len()).zip(generators)
@@ -182,17 +183,6 @@ pub fn randn_tensor<T: NoiseType>(shape: &[usize], generators: &mut [Generator])
             ))
         }
     }
-}
-
-fn reserve<T>(count: usize) -> Result<Vec<T>> {
-    let mut values = Vec::new();
-    values
-        .try_reserve_exact(count)
-        .map_err(|_| Error::OutOfMemory {
-            what: "noise".into(),
-            bytes: (count as u64).saturating_mul(size_of::<T>() as u64),
-        })?;
-    Ok(values)
 }
 
 impl NoiseType for f32 {

@@ -204,7 +204,9 @@ impl Scheduler for DpmSolverMultistep {
             .iter()
             .zip(sample.iter())
             .map(|(output, sample)| predicted.clean(*sample, *output, now.alpha, now.sigma));
-        let clean: Vec<f32> = clean.collect();
+        let mut kept = xdit_kernels::reserved("predicted samples", sample.len())?;
+        kept.extend(clean);
+        let clean: Vec<f32> = kept;
         let order = self.order(step, state.history.len());
         let weights = Weights::new(&self.config, now, next, order);
         let gaps = Gaps::new(now, next, (1..order).map(|back| level(step - back)));

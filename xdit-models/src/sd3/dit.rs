@@ -46,6 +46,10 @@ impl DitShape for Sd3Config {
         [1, usize::from(self.is_dual(block))]
     }
 
+    fn text_widths(&self) -> [usize; 2] {
+        [self.joint_attention_dim, self.hidden_size()]
+    }
+
     fn block_bytes(&self, block: usize, dtype: DType) -> u64 {
         costs::block_bytes(self, block, dtype)
     }

@@ -10,7 +10,7 @@ use crate::layers::Packing;
 use crate::observer::{Observer, Phase, PhaseEvent};
 use crate::request::Branches3;
 use crate::source::ModelSource;
-use crate::text::{ClipTextModel, T5Encoder};
+use crate::text::{ClipTextModel, EncoderSize, T5Config, T5Encoder};
 use crate::tokenizers::Tokenizer;
 use crate::vae::VaeConfig;
 use crate::weights::{Scope, Weights};
@@ -33,6 +33,12 @@ impl Recipe for Configs {
         let mut names = vec!["text_encoder", "text_encoder_2"];
         names.extend(self.t5.as_ref().map(|_| "text_encoder_3"));
         names
+    }
+
+    fn encoder_sizes(&self) -> Vec<EncoderSize> {
+        let mut sizes = vec![self.clip.size(true), self.clip_2.size(true)];
+        sizes.extend(self.t5.as_ref().map(T5Config::size));
+        sizes
     }
 
     fn pack_encoders(&self, weights: &[Weights], packing: &mut Packing<'_>) -> Result<Encoders> {

@@ -4,6 +4,7 @@ mod bert;
 mod bert_config;
 mod clip;
 mod clip_config;
+mod size;
 mod t5;
 mod t5_config;
 #[cfg(test)]
@@ -13,6 +14,7 @@ pub use bert::BertEncoder;
 pub use bert_config::BertConfig;
 pub use clip::{ClipOutput, ClipTextModel};
 pub use clip_config::ClipTextConfig;
+pub(crate) use size::EncoderSize;
 pub use t5::T5Encoder;
 pub use t5_config::T5Config;
 

@@ -5,7 +5,7 @@
 use xdit_kernels::activation::Activation;
 use xdit_kernels::attention::Mask;
 use xdit_kernels::linear::{Epilogue, Linear};
-use xdit_kernels::{DType, Tensor, View, embedding, norm};
+use xdit_kernels::{DType, Tensor, View, embedding, norm, reserved};
 
 use super::{T5Config, check_ids};
 use crate::error::Result;
@@ -188,7 +188,7 @@ impl T5Encoder {
                 )
             })
             .collect();
-        let mut bias = Vec::with_capacity(heads * length * length);
+        let mut bias = reserved("t5 position bias", heads * length * length)?;
         for head in 0..heads {
             let by_distance: Vec<f32> = buckets
                 .iter()

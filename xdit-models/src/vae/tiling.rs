@@ -2,7 +2,7 @@
 //!
 //! Shapes: b pictures, h and w pixels, c channels, channels last.
 
-use xdit_kernels::{Tensor, View};
+use xdit_kernels::{Tensor, View, reserved};
 
 use super::{VaeConfig, VaeDecoder, dims, expect_channels};
 use crate::error::Result;
@@ -62,7 +62,9 @@ impl VaeDecoder {
         let (scale, c) = (self.config().scale_factor(), self.config().out_channels);
         let [height, width] = [h, w].map(|n| n * scale);
         let fade = (size - step) * scale;
-        let mut out = vec![0f32; b * height * width * c];
+        let len = b * height * width * c;
+        let mut out = reserved("tiled picture", len)?;
+        out.resize(len, 0f32);
         let mut above: Vec<Tile> = Vec::new();
         for y in (0..h).step_by(step) {
             let mut row: Vec<Tile> = Vec::new();
@@ -97,7 +99,7 @@ impl VaeDecoder {
     fn tile(&self, latents_bhwc: View<'_>) -> Result<Tile> {
         let decoded = self.forward(&latents_bhwc.to_tensor()?, &mut ())?;
         Ok(Tile {
-            values: decoded.to_f32_vec(),
+            values: decoded.try_to_f32_vec()?,
             h: decoded.dim(1),
             w: decoded.dim(2),
         })

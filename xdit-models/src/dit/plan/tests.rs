@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::ConfigFile;
-use crate::flux::{FluxConfig, RULES};
+use crate::flux::RULES;
 use xdit_cfg::GuidancePlan;
 
 fn plan(request: &Request) -> Result<Plan> {
@@ -91,25 +91,4 @@ fn what_cannot_be_done_names_its_argument() {
         );
         assert!(message.len() < 300, "{message}");
     }
-}
-
-#[test]
-fn activations_grow_with_the_picture() {
-    let bytes_of = |side: usize, at_once: usize| {
-        let mut plan = plan(&Request::new(["a"]).height(side).width(side)).unwrap();
-        plan.decoded_at_once = at_once;
-        let vae = [
-            r#"{"block_out_channels": [128, 256], "down_block_types": ["DownEncoderBlock2D",
-            "DownEncoderBlock2D"], "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"]}"#,
-        ];
-        let vae = VaeConfig::read(&ConfigFile::parse("c", vae[0].as_bytes()).unwrap()).unwrap();
-        let flux = FluxConfig::read(&ConfigFile::parse("c", b"{}").unwrap()).unwrap();
-        plan.activation_bytes(DType::F32, &flux, &vae)
-    };
-    let bytes = |side| bytes_of(side, 1);
-    // Two replicas hold two pictures in the decoder.
-    assert_eq!(bytes_of(1024, 2) - bytes(1024), 1024 * 1024 * 640 * 4);
-    // 640 channels of f32 and 15 bytes per pixel, and the latents.
-    assert_eq!(bytes(1024), 1024 * 1024 * (640 * 4 + 15) + 4096 * 64 * 16);
-    assert!(bytes(32768) > 4 * bytes(16384) - 1);
 }

@@ -1,0 +1,156 @@
+//! When memory is refused to what cannot report it: one line, no partial file, exit code 5.
+//!
+//! Large pieces are checked before a run and are errors of what asks for them. What is left are many small ones, of this program
+//! and of the libraries it is made of, which end here.
+
+use std::fs::File;
+use std::io::{Cursor, Write};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use xdit_kernels::LastResort;
+
+#[global_allocator]
+static ALLOCATOR: LastResort = LastResort::new(end);
+
+/// The exit code.
+pub(crate) const CODE: u8 = 5;
+/// Held back, so that there is something to tell and tidy up with.
+const RESERVE: usize = 256 << 10;
+/// How long the thread that was refused memory waits for the one that removes files. That one may need what this one holds.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The bytes that were refused first; 0 while none were.
+static REFUSED: AtomicUsize = AtomicUsize::new(0);
+static RESERVED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+/// Standard error and, if JSON was asked for, standard output: no lock that a refused thread may hold is needed to write there.
+static OUTPUTS: OnceLock<[Option<File>; 2]> = OnceLock::new();
+static TOLD: AtomicBool = AtomicBool::new(false);
+
+/// Makes ready to end in order; the first thing that the program does.
+pub(crate) fn arm(json: bool) {
+    if let Ok(mut reserved) = RESERVED.lock() {
+        *reserved = vec![1; RESERVE];
+    }
+    OUTPUTS
+        .set([copy_of_stderr(), copy_of_stdout().filter(|_| json)])
+        .ok();
+}
+
+/// Whether memory was refused, so that the program is ending.
+pub(crate) fn is_ending() -> bool {
+    REFUSED.load(Ordering::SeqCst) > 0
+}
+
+/// Ends the process: by the thread that handles signals, which removes what is partial, if there is one.
+pub(crate) fn end(bytes: usize) -> ! {
+    let first = REFUSED
+        .compare_exchange(0, bytes.max(1), Ordering::SeqCst, Ordering::SeqCst)
+        .is_ok();
+    if first {
+        if let Ok(mut reserved) = RESERVED.try_lock() {
+            *reserved = Vec::new();
+        }
+        if wake() {
+            std::thread::sleep(PATIENCE);
+        }
+    } else if std::thread::current().name() != Some(THREAD) {
+        // The first one is being dealt with.
+        std::thread::sleep(2 * PATIENCE);
+    }
+    tell();
+    exit()
+}
+
+/// The name of the thread that handles signals.
+pub(crate) const THREAD: &str = "signals";
+
+/// Another line has said, or says, why the program ends.
+pub(crate) fn told() {
+    TOLD.store(true, Ordering::SeqCst);
+}
+
+/// Says in one line what was refused, unless that or another failure was told.
+pub(crate) fn tell() {
+    if TOLD.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    let bytes = REFUSED.load(Ordering::SeqCst);
+    let [errors, results] = match OUTPUTS.get() {
+        Some([errors, results]) => [errors.as_ref(), results.as_ref()],
+        None => [None; 2],
+    };
+    // Nothing is allocated here.
+    let mut line = Cursor::new([0; 256]);
+    let message = format_args!("out of memory: the system refused {bytes} bytes");
+    let mut write = |mut file: &File, text: std::fmt::Arguments<'_>| {
+        line.set_position(0);
+        line.write_fmt(text).ok();
+        let end = line.position() as usize;
+        file.write_all(&line.get_ref()[..end]).ok();
+    };
+    match errors {
+        Some(errors) => write(errors, format_args!("error: {message}\n")),
+        // Right at the start: nobody holds a lock.
+        None => drop(writeln!(std::io::stderr(), "error: {message}")),
+    }
+    if let Some(results) = results {
+        let object = r#"{"error":{"exit_code":5,"message":""#;
+        write(results, format_args!("{object}{message}\"}}}}\n"));
+    }
+}
+
+/// Ends the process without a destructor or a flush.
+#[cfg(unix)]
+pub(crate) fn exit() -> ! {
+    signal_hook::low_level::exit(CODE.into());
+}
+
+#[cfg(not(unix))]
+pub(crate) fn exit() -> ! {
+    std::process::exit(CODE.into());
+}
+
+/// The signal by which the thread that handles signals is told.
+#[cfg(unix)]
+pub(crate) const SIGNAL: i32 = signal_hook::consts::SIGABRT;
+
+/// Whether the thread that handles signals was told.
+#[cfg(unix)]
+fn wake() -> bool {
+    HANDLED.load(Ordering::SeqCst) && signal_hook::low_level::raise(SIGNAL).is_ok()
+}
+
+#[cfg(not(unix))]
+fn wake() -> bool {
+    false
+}
+
+/// Whether there is a thread that handles [`SIGNAL`].
+#[cfg(unix)]
+pub(crate) static HANDLED: AtomicBool = AtomicBool::new(false);
+
+#[cfg(unix)]
+fn copy_of_stderr() -> Option<File> {
+    use std::os::fd::AsFd;
+    let copy = std::io::stderr().as_fd().try_clone_to_owned();
+    copy.ok().map(File::from)
+}
+
+#[cfg(unix)]
+fn copy_of_stdout() -> Option<File> {
+    use std::os::fd::AsFd;
+    let copy = std::io::stdout().as_fd().try_clone_to_owned();
+    copy.ok().map(File::from)
+}
+
+#[cfg(not(unix))]
+fn copy_of_stderr() -> Option<File> {
+    None
+}
+
+#[cfg(not(unix))]
+fn copy_of_stdout() -> Option<File> {
+    None
+}
