@@ -106,13 +106,13 @@ fn sd3_on_a_hybrid() {
 
 #[test]
 fn hunyuandit_on_one_rank() {
-    sweep("hunyuan-v1.2", "");
+    sweep("hunyuan-v1.2", "--no-use-resolution-binning");
 }
 
 #[test]
 fn hunyuandit_on_a_hybrid() {
     sweep(
         "hunyuan-v1.2",
-        "--cfg-degree 2 --ulysses-degree 2 --num-pipeline-patch 2",
+        "--no-use-resolution-binning --cfg-degree 2 --ulysses-degree 2 --num-pipeline-patch 2",
     );
 }

@@ -242,7 +242,10 @@ mod tests {
                     .map(|(_, info)| 4 * numbers(&info.shape))
                     .sum();
                 let off = bytes.abs_diff(stored) as f64 / stored as f64;
-                assert!(off <= 0.05, "{name} {component}: {bytes} told, {stored} stored");
+                assert!(
+                    off <= 0.05,
+                    "{name} {component}: {bytes} told, {stored} stored"
+                );
             }
         }
     }
