@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 use xdit_models::hub::{Endpoint, HubOptions, Token, snapshot_checked};
 use xdit_models::{Error, ModelSource, quote};
 
+use crate::args::HubArgs;
 use crate::console::Unit;
 use crate::environment::Environment;
 use crate::failure::Failure;

@@ -12,11 +12,8 @@ use xdit_kernels::MappedFile;
 use crate::config::{ConfigFile, MAX_CONFIG_BYTES};
 use crate::error::{Error, Result};
 use crate::file_bytes::FileBytes;
-<<<<<<< HEAD
 use crate::inner_path;
-=======
 use crate::model_index::{ModelIndex, PipelineClass};
->>>>>>> a3b206c (Memory is one estimate, which plan, info and every run share, and lack of it is exit 5 wherever it shows; SD3 draws without T5 (--no-t5))
 use crate::weights::Weights;
 
 /// Deeper folders than this are not listed: a pipeline has two levels.
@@ -316,17 +313,6 @@ impl fmt::Debug for ModelSource {
     }
 }
 
-<<<<<<< HEAD
-=======
-/// Whether `path` only goes down: no root, no `..`.
-fn is_plain(path: &str) -> bool {
-    !path.is_empty()
-        && !path.contains('\0')
-        && Path::new(path)
-            .components()
-            .all(|c| matches!(c, Component::Normal(_)))
-}
-
 /// The file, mapped; where the system has no memory for that, the size is named.
 fn map(path: &Path) -> Result<MappedFile> {
     MappedFile::open(path).map_err(|error| match error {
@@ -342,7 +328,6 @@ fn map(path: &Path) -> Result<MappedFile> {
     })
 }
 
->>>>>>> a3b206c (Memory is one estimate, which plan, info and every run share, and lack of it is exit 5 wherever it shows; SD3 draws without T5 (--no-t5))
 fn read_at_most(path: &Path, limit: usize) -> Result<Vec<u8>> {
     let io = |source| Error::Io {
         path: path.to_owned(),

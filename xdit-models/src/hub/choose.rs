@@ -260,20 +260,20 @@ mod tests {
 
     #[test]
     fn nothing_of_a_component_that_is_left_out() {
-        let index =
-            br#"{"text_encoder_3": ["t", "T"], "tokenizer_3": ["t", "T"], "vae": ["d", "V"]}"#;
-        let index = ConfigFile::parse(crate::model_index::MODEL_INDEX, index).unwrap();
-        let files: Vec<String> = ["text_encoder_3", "tokenizer_3", "vae"]
-            .iter()
-            .flat_map(|part| {
-                [
-                    format!("{part}/config.json"),
-                    format!("{part}/model.safetensors"),
-                ]
-            })
-            .collect();
-        assert_eq!(needed(&files, &index, None, &[]).len(), 6);
-        let left = needed(&files, &index, None, crate::source::OPTIONAL_T5);
+        let index = parse(
+            r#"{"text_encoder_3": ["t", "T"], "tokenizer_3": ["t", "T"], "vae": ["d", "V"]}"#,
+        );
+        let files = paths(&[
+            "text_encoder_3/config.json",
+            "text_encoder_3/model.safetensors",
+            "tokenizer_3/tokenizer.json",
+            "vae/config.json",
+            "vae/model.safetensors",
+        ]);
+        assert_eq!(needed(&files, &index, ALL).unwrap().len(), 5);
+        let without = crate::source::OPTIONAL_T5;
+        let left = needed(&files, &index, Wanted { without, ..ALL }).unwrap();
+        let left: Vec<&str> = left.iter().map(|file| file.as_str()).collect();
         assert_eq!(left, ["vae/config.json", "vae/model.safetensors"]);
     }
 

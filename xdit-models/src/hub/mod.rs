@@ -15,7 +15,7 @@ mod transfer;
 use crate::error::{Error, Result, shorten};
 use crate::inner_path::InnerPath;
 use crate::snapshots::{Found, MAIN, Wanted};
-use crate::source::ModelSource;
+use crate::source::{ModelSource, OPTIONAL_T5};
 pub use address::{Endpoint, Token};
 use cache::RepoCache;
 use download::{Failure, Hub};
@@ -110,7 +110,10 @@ pub fn snapshot_checked(
     let wanted = Wanted {
         variant,
         weights: !options.configurations_only,
-        without: &[],
+        without: match options.without_t5 {
+            true => OPTIONAL_T5,
+            false => &[],
+        },
     };
     let cached = RepoCache::new(&options.cache_dir, id);
     if options.offline {
