@@ -1,6 +1,7 @@
 //! What needs no kernel: noise, schedules, token ids and the files of a pipeline, compared with the goldens.
 
 mod diffusion;
+mod hostile;
 mod noise;
 mod schedulers;
 mod tokens;

@@ -95,6 +95,10 @@ pub(crate) fn run(
     pipeline.generate_each(requests, |_, result, seen| {
         let told = match result {
             Ok(output) => report.done(output, seen),
+            // Other weights than those that were loaded: no line can be drawn any more.
+            Err(_) if pipeline.check_files().is_err() => {
+                pipeline.check_files().map_err(Failure::from)
+            }
             Err(error) => report.failed(seen.number, &Failure::from(error).to_string()),
         };
         bar.inc(1);
@@ -171,9 +175,7 @@ impl Report<'_> {
     fn done(&mut self, output: Output, seen: Seen) -> Result<(), Failure> {
         for warning in &seen.warnings {
             let place = self.place(seen.number);
-            self.session
-                .console
-                .note(&format!("warning: {place}: {warning}"));
+            self.session.console.warn(Some(&place), warning);
         }
         let (model, request) = (self.model, &seen.request);
         // It was drawn: what there was of memory was enough.

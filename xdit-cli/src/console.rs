@@ -2,7 +2,9 @@
 //!
 //! Whatever is printed passes here, so that no text of a file, a path or a prompt reaches the terminal as more than text.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -22,6 +24,8 @@ pub(crate) struct Console {
     /// Whether log lines may be coloured.
     pub colors: bool,
     quiet: bool,
+    /// The warnings that were printed.
+    warned: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Console {
@@ -38,6 +42,7 @@ impl Console {
             draws,
             colors: terminal && environment.var("NO_COLOR").is_none(),
             quiet: report.quiet,
+            warned: Arc::default(),
         }
     }
 
@@ -65,6 +70,18 @@ impl Console {
     pub(crate) fn note(&self, line: &str) {
         if !self.quiet {
             self.error_line(line);
+        }
+    }
+
+    /// A warning, unless it was given before: `text`, after what it is about (`place`), if that is not the whole run.
+    pub(crate) fn warn(&self, place: Option<&str>, text: &str) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = warned.insert(text.to_owned());
+        drop(warned);
+        match place {
+            _ if !is_new => {}
+            Some(place) => self.note(&format!("warning: {place}: {text}")),
+            None => self.note(&format!("warning: {text}")),
         }
     }
 

@@ -1,11 +1,18 @@
 //! Log lines on standard error, and the trace.
 
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::{Mutex, PoisonError};
+
+use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Metadata};
 use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::filter::FilterExt;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::debug_fn;
-use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::layer::{Context, Filter, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use xdit_models::quote;
 
@@ -28,7 +35,7 @@ pub(crate) fn install(
         .with_target(report.verbose > 1)
         .fmt_fields(quoted_fields())
         .with_writer(move || console_writer.log_writer())
-        .with_filter(filter);
+        .with_filter(filter.and(Once::default()));
     let spans = trace.map(|trace| TraceLayer(trace.clone()).with_filter(trace_filter()));
     // Fails only if a subscriber is there already, and this is the only place that installs one.
     tracing_subscriber::registry()
@@ -51,6 +58,28 @@ fn quoted_fields() -> impl for<'writer> FormatFields<'writer> + 'static {
         }
     })
     .delimited(" ")
+}
+
+/// Lets each warning through once: components, ranks and pictures may all have the same to say.
+#[derive(Debug, Default)]
+struct Once(Mutex<BTreeSet<String>>);
+
+impl<S> Filter<S> for Once {
+    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        true
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+        if *event.metadata().level() != Level::WARN {
+            return true;
+        }
+        let mut text = String::new();
+        event.record(&mut |field: &Field, value: &dyn Debug| {
+            text += &format!("{field}={value:?} ");
+        });
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(text)
+    }
 }
 
 /// Every span of this workspace, kernels included, and nothing of other crates.
@@ -107,7 +136,6 @@ fn filter(report: &ReportArgs, environment: &Environment) -> (Targets, Option<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tracing::Level;
 
     fn enabled(verbose: u8, quiet: bool, pairs: &'static [(&str, &str)], level: Level) -> bool {
         let report = ReportArgs {

@@ -69,7 +69,7 @@ pub(crate) fn run(args: &PlanArgs, session: &Session) -> Result<u8, Failure> {
         }),
     };
     for warning in &warnings {
-        session.console.note(&format!("warning: {warning}"));
+        session.console.warn(None, warning);
     }
     match session.report.json {
         true => {

@@ -47,11 +47,13 @@ impl Watch {
         }
     }
 
-    /// One line on standard error, and in the report.
+    /// One line on standard error, and in the report; once, however often it is said.
     pub(crate) fn warn(&mut self, text: impl Into<String>) {
         let text = text.into();
-        self.console.note(&format!("warning: {text}"));
-        self.warnings.push(text);
+        self.console.warn(None, &text);
+        if !self.warnings.contains(&text) {
+            self.warnings.push(text);
+        }
     }
 
     /// The seconds of each phase so far, in their order.

@@ -144,10 +144,12 @@ impl ConfigFile {
         let Some(value) = self.fields.get(field) else {
             return Ok(default.to_vec());
         };
+        let many = match len.start() == len.end() {
+            true => len.start().to_string(),
+            false => format!("{} to {}", len.start(), len.end()),
+        };
         let expected = format!(
-            "{} to {} whole numbers from {} to {}",
-            len.start(),
-            len.end(),
+            "{many} whole numbers from {} to {}",
             range.start(),
             range.end()
         );

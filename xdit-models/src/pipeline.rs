@@ -224,11 +224,21 @@ impl Pipeline {
         self.pool.current_num_threads()
     }
 
+    /// An error if a file of weights on disk has another size or time than when it was loaded, or is gone. Every call that
+    /// draws asks this first; files that are cut while a call runs end the process (SIGBUS), see the crate's documentation.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`], which names the file.
+    pub fn check_files(&self) -> Result<()> {
+        self.model.check_files()
+    }
+
     /// Draws what `request` asks for.
     ///
     /// # Errors
     /// [`Error::InvalidRequest`] for arguments out of range, [`Error::OutOfMemory`] when the call would not fit,
-    /// [`Error::Stopped`] when the observer ended it.
+    /// [`Error::Stopped`] when the observer ended it, [`Error::BadFile`] when the weights' files changed since they were
+    /// loaded.
     pub fn generate(&self, request: &Request, observer: &mut dyn Observer) -> Result<Output> {
         let _span = tracing::info_span!("generate").entered();
         self.draw(request, &self.parallel, &self.pool, observer)
@@ -241,6 +251,7 @@ impl Pipeline {
         pool: &rayon::ThreadPool,
         observer: &mut dyn Observer,
     ) -> Result<Output> {
+        self.check_files()?;
         let threads = pool.current_num_threads();
         let model = &self.model;
         let output = pool.install(|| model.generate(request, parallel, threads, observer));

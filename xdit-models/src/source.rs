@@ -1,5 +1,7 @@
 //! Where the files of a pipeline come from: a folder, the binary itself, or memory.
 
+mod hints;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -56,10 +58,11 @@ enum Files {
 }
 
 impl ModelSource {
-    /// The pipeline in the folder `path`.
+    /// The pipeline in the folder `path`. A repository's folder in the hub's cache (`models--ORG--NAME`) stands for the snapshot
+    /// in it.
     ///
     /// # Errors
-    /// [`Error::ModelNotFound`] when there is no such folder.
+    /// [`Error::ModelNotFound`] when there is no such folder, or several snapshots and none of them `refs/main`.
     pub fn folder(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let name = path.display().to_string();
@@ -74,8 +77,9 @@ impl ModelSource {
                 reason: reason.into(),
             });
         }
+        let path = hints::pipeline_folder(path)?;
         Ok(Self {
-            name,
+            name: path.display().to_string(),
             files: Files::Folder(path),
             hidden: &[],
         })
@@ -206,8 +210,9 @@ impl ModelSource {
     /// The bytes of the file `path`, at most `limit` of them.
     ///
     /// # Errors
-    /// [`Error::MissingFile`] when there is none, [`Error::BadFile`] when it is longer than `limit` or its path leaves
-    /// the pipeline, [`Error::Io`] when it cannot be read.
+    /// [`Error::MissingFile`] when there is none, [`Error::BadFile`] when it is longer than `limit`, its path leaves
+    /// the pipeline, or something else lies in its place (a Git LFS pointer, a web page), [`Error::Io`] when it cannot be
+    /// read.
     pub fn read(&self, path: &str, limit: usize) -> Result<Cow<'_, [u8]>> {
         if self.hides_file(path) {
             return Err(self.missing(path));
@@ -225,6 +230,9 @@ impl ModelSource {
                     .as_slice(),
             ),
         };
+        if let Some(reason) = hints::stand_in(&bytes) {
+            return Err(Error::bad_file(self.shown(path), reason));
+        }
         if bytes.len() > limit {
             return Err(Error::bad_file(
                 self.shown(path),
@@ -247,7 +255,7 @@ impl ModelSource {
         if self.hides_file(path) {
             return Err(self.missing(path));
         }
-        Ok(match &self.files {
+        let bytes = match &self.files {
             Files::Folder(_) => FileBytes::Mapped(map(&self.file_path(path)?)?),
             Files::Embedded(files) => {
                 let found = files.iter().find(|(name, _)| *name == path);
@@ -256,7 +264,11 @@ impl ModelSource {
             Files::Memory(files) => {
                 FileBytes::Memory(files.get(path).ok_or_else(|| self.missing(path))?.clone())
             }
-        })
+        };
+        match hints::stand_in(&bytes.start(hints::SEEN)?) {
+            Some(reason) => Err(Error::bad_file(self.shown(path), reason)),
+            None => Ok(bytes),
+        }
     }
 
     /// The weights of the folder `component`; see [`Weights::open`].
@@ -288,13 +300,23 @@ impl ModelSource {
     }
 
     fn missing(&self, path: &str) -> Error {
-        let hint = match path {
-            crate::model_index::MODEL_INDEX => "; every diffusers pipeline has one at its root",
-            _ => "",
+        let hint = match &self.files {
+            Files::Folder(folder) if inner_path::check(path).is_ok() => {
+                hints::missing(folder, path)
+            }
+            _ => String::new(),
         };
         Error::MissingFile {
             file: self.shown(path),
-            hint: hint.into(),
+            hint,
+        }
+    }
+
+    /// Where the links in the folder `component` lead that lead to nothing. Empty, or begins with `; `.
+    pub(crate) fn dangling_links(&self, component: &str) -> String {
+        match &self.files {
+            Files::Folder(folder) => hints::dangling_links(folder, component),
+            _ => String::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::broken_model::{BROKEN_MODELS, copy};
+use crate::hostile::plain;
 use crate::program::{Outcome, names, run, small};
 
 /// Checks what every failure has in common.
@@ -17,6 +18,7 @@ pub(crate) fn refused(outcome: &Outcome, code: i32, word: &str) {
     assert!(lines[0].starts_with("error: "), "{outcome:?}");
     assert!(lines[0].contains(word), "{word:?} is not said: {outcome:?}");
     assert!(lines[0].len() < 600, "{} bytes of message", lines[0].len());
+    plain(outcome);
     assert_eq!(outcome.code, Some(code), "{outcome:?}");
     assert_eq!(outcome.stdout, "", "{word}");
 }

@@ -29,12 +29,17 @@ const SCHEDULER: &str = "scheduler/scheduler_config.json";
 const CLIP: &str = "text_encoder/config.json";
 const CLIP_WEIGHTS: &str = "text_encoder/model.safetensors";
 const CLIP_TOKENS: &str = "tokenizer/tokenizer.json";
+const CLIP_OPTIONS: &str = "tokenizer/tokenizer_config.json";
 const T5: &str = "text_encoder_2/config.json";
 const T5_TOKENS: &str = "tokenizer_2/tokenizer.json";
 const FLUX: &str = "transformer/config.json";
 const FLUX_WEIGHTS: &str = "transformer/diffusion_pytorch_model.safetensors";
 const VAE: &str = "vae/config.json";
 const VAE_WEIGHTS: &str = "vae/diffusion_pytorch_model.safetensors";
+
+const POINTER: &str =
+    "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 246144152\n";
+const PAGE: &str = "\n<!DOCTYPE html>\n<html><head><title>404</title></head></html>";
 
 /// Each row: a file of the demo, what is done to it, and what the message must name. The exit code is 4.
 pub(crate) const BROKEN_MODELS: &[(&str, Damage, &str)] = &[
@@ -97,6 +102,70 @@ pub(crate) const BROKEN_MODELS: &[(&str, Damage, &str)] = &[
     (VAE, Set("norm_num_groups", "0"), "norm_num_groups"),
     (VAE, Set("norm_num_groups", "7"), "norm_num_groups"),
     (VAE, Set("scaling_factor", "0.0"), "scaling_factor"),
+    // What contradicts another file.
+    (VAE, Set("out_channels", "1"), "`out_channels` must be 3"),
+    (VAE, Set("in_channels", "4"), "`in_channels` must be 3"),
+    (VAE, Set("latent_channels", "4"), "`in_channels` must be 16"),
+    (
+        CLIP,
+        Set("max_position_embeddings", "64"),
+        "text_encoder/config.json: `max_position_embeddings` must be at least 77",
+    ),
+    (
+        CLIP_OPTIONS,
+        Set("model_max_length", "78"),
+        "text_encoder/config.json: `max_position_embeddings` must be at least 78",
+    ),
+    (
+        CLIP,
+        Set("vocab_size", "100"),
+        "`vocab_size` must be more than",
+    ),
+    (CLIP, Set("hidden_size", "32"), "pooled_projection_dim"),
+    (T5, Set("d_model", "32"), "joint_attention_dim"),
+    (
+        T5_TOKENS,
+        Bytes(|b| template(b, 600, 1)),
+        "tokenizer_2/tokenizer.json: `post_processor` must be at most 512 special tokens",
+    ),
+    (
+        T5_TOKENS,
+        Bytes(|b| template(b, 1, 99_999)),
+        "text_encoder_2/config.json: `vocab_size` must be more than 99999",
+    ),
+    // What comes from Python, git, a browser.
+    (SCHEDULER, Set("shift", "NaN"), "`shift` must be a number"),
+    (VAE, Set("scaling_factor", "Infinity"), "scaling_factor"),
+    (VAE, Set("scaling_factor", "1e999"), "scaling_factor"),
+    (
+        CLIP_WEIGHTS,
+        Write(POINTER),
+        "is a Git LFS pointer; `git lfs pull`",
+    ),
+    (
+        CLIP_TOKENS,
+        Write(POINTER),
+        "tokenizer/tokenizer.json: is a Git LFS pointer",
+    ),
+    (INDEX, Write(POINTER), "is a Git LFS pointer"),
+    (VAE_WEIGHTS, Write(PAGE), "is a web page"),
+    (T5, Write(PAGE), "text_encoder_2/config.json: is a web page"),
+    (
+        FLUX,
+        Set(
+            "patch_size",
+            r#"1, "quantization_config": {"quant_method": "bitsandbytes", "_load_in_4bit": true}"#,
+        ),
+        "quantised by bitsandbytes, 4 bit",
+    ),
+    (
+        T5,
+        Set(
+            "d_ff",
+            r#"64, "quantization_config": {"quant_method": "torchao", "quant_type": "int8wo"}"#,
+        ),
+        "quantised by torchao, int8wo",
+    ),
     (FLUX_WEIGHTS, Remove, "transformer"),
     (
         FLUX_WEIGHTS,
@@ -160,6 +229,19 @@ pub(crate) const BROKEN_MODELS: &[(&str, Damage, &str)] = &[
     (CLIP_TOKENS, Write("{}"), "tokenizer"),
     (T5_TOKENS, Bytes(|b| b.truncate(b.len() / 2)), "tokenizer_2"),
 ];
+
+/// The tokenizer's template becomes `special` tokens of number `id` and the prompt.
+fn template(bytes: &mut Vec<u8>, special: usize, id: u32) {
+    let mut json: Value = serde_json::from_slice(bytes).expect("the demo's tokenizer");
+    let token = json!({"SpecialToken": {"id": "</s>", "type_id": 0}});
+    let mut parts = vec![token; special];
+    parts.push(json!({"Sequence": {"id": "A", "type_id": 0}}));
+    json["post_processor"] = json!({
+        "type": "TemplateProcessing", "single": parts, "pair": parts,
+        "special_tokens": {"</s>": {"id": "</s>", "ids": [id], "tokens": ["</s>"]}}
+    });
+    *bytes = json.to_string().into_bytes();
+}
 
 /// Copies the demo to `folder`.
 pub(crate) fn copy(folder: &Path) {

@@ -146,6 +146,17 @@ const BROKEN: &[(&str, Damage, &str)] = &[
         Remove,
         "transformer",
     ),
+    (
+        BERT,
+        Set("max_position_embeddings", "76"),
+        "text_encoder/config.json: `max_position_embeddings` must be at least 77",
+    ),
+    (
+        TRANSFORMER,
+        Set("sample_size", "1000000"),
+        "transformer/config.json: `sample_size`",
+    ),
+    ("vae/config.json", Set("out_channels", "1"), "out_channels"),
     (BERT, Remove, BERT),
     (BERT, Set("hidden_size", "0"), "hidden_size"),
     (BERT, Set("num_attention_heads", "5"), "num_attention_heads"),

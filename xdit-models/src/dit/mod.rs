@@ -30,9 +30,9 @@ use crate::vae::VaeDecoder;
 
 use draw::{Call, draw};
 pub(crate) use pipeline::Family;
-pub(crate) use plan::{Plan, Rules};
+pub(crate) use plan::{MAX_SIDE, Plan, Rules};
 use prepare::{Planned, at_first_level, generators, given_latents, noise, scheduler};
-pub(crate) use prompts::{CLIP_LENGTH, TOKENIZERS, repeat, tokenize, tokenize_masked};
+pub(crate) use prompts::{CLIP_LENGTH, Reader, repeat, tokenize, tokenize_masked, tokenizer};
 pub(crate) use skips::Skips;
 use spread::Spread;
 pub(crate) use store::{Recipe, Store, one_range};

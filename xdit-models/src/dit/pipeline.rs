@@ -76,6 +76,9 @@ pub(crate) trait AnyPipeline: Debug + Send + Sync {
     /// What a call uses where its request says nothing.
     fn defaults(&self) -> &Defaults;
 
+    /// An error if the weights' files are not those that were loaded.
+    fn check_files(&self) -> Result<()>;
+
     /// Draws what `request` asks for: prompts are encoded on the current thread pool, then the ranks of `parallel` share
     /// `threads` compute threads.
     fn generate(
@@ -168,6 +171,10 @@ fn latents_shape<F: Family>(configs: &F, plan: &Plan) -> Vec<usize> {
 impl<F: Family> AnyPipeline for DitPipeline<F> {
     fn defaults(&self) -> &Defaults {
         &self.defaults
+    }
+
+    fn check_files(&self) -> Result<()> {
+        self.store.check_files()
     }
 
     fn generate(

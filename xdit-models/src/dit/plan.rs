@@ -7,7 +7,7 @@ use crate::schedulers::MAX_INFERENCE_STEPS;
 use crate::vae::VaeConfig;
 
 /// The longest side of an image in pixels.
-pub(super) const MAX_SIDE: usize = 1 << 15;
+pub(crate) const MAX_SIDE: usize = 1 << 15;
 /// Longer prompts are refused, as the tokenizers do; shorter ones are cut after the tokens that an encoder reads.
 const MAX_PROMPT_BYTES: usize = 8 << 20;
 

@@ -3,14 +3,16 @@
 use xdit_kernels::Tensor;
 
 use crate::error::{Error, Result};
+use crate::model_index::ModelIndex;
 use crate::observer::Observer;
+use crate::source::ModelSource;
 use crate::tokenizers::{Encoded, Tokenizer};
 
 /// CLIP's context.
 pub(crate) const CLIP_LENGTH: usize = 77;
 
 /// The classes of tokenizers, for any text encoder.
-pub(crate) const TOKENIZERS: &[&str] = &[
+const TOKENIZERS: &[&str] = &[
     "CLIPTokenizer",
     "CLIPTokenizerFast",
     "T5Tokenizer",
@@ -20,6 +22,65 @@ pub(crate) const TOKENIZERS: &[&str] = &[
     "TokenizersBackend",
     "PreTrainedTokenizerFast",
 ];
+
+/// The text encoder that a tokenizer writes for.
+pub(crate) struct Reader {
+    /// Its folder.
+    pub(crate) folder: &'static str,
+    /// Rows of its embedding.
+    pub(crate) vocab_size: usize,
+    /// The most tokens that it reads of a prompt.
+    pub(crate) length: usize,
+}
+
+/// The tokenizer in the folder `name`, which fits its text encoder: what it puts around every prompt is short enough and
+/// known there.
+///
+/// # Errors
+/// As [`Tokenizer::read`]; [`Error::BadConfig`] when they do not fit.
+pub(crate) fn tokenizer(
+    source: &ModelSource,
+    index: &ModelIndex,
+    name: &str,
+    reader: Reader,
+) -> Result<Tokenizer> {
+    let class = &index.expect(name, TOKENIZERS)?.class;
+    let tokenizer = Tokenizer::read(source, name, class)?;
+    let (special, folder) = (tokenizer.special_tokens(), reader.folder);
+    if special > reader.length {
+        return Err(Error::BadConfig {
+            file: source.shown(&format!("{name}/tokenizer.json")),
+            field: "post_processor".into(),
+            expected: format!(
+                "at most {} special tokens around a prompt: {folder} reads no more tokens",
+                reader.length
+            ),
+            found: special.to_string(),
+        });
+    }
+    let empty = tokenizer.encode("", reader.length)?;
+    match empty
+        .ids
+        .iter()
+        .find(|id| **id as usize >= reader.vocab_size)
+    {
+        Some(id) => Err(unknown_id(
+            source.shown(&format!("{folder}/config.json")),
+            *id,
+            reader.vocab_size,
+        )),
+        None => Ok(tokenizer.with_vocab_size(reader.vocab_size)),
+    }
+}
+
+fn unknown_id(file: String, id: u32, vocab_size: usize) -> Error {
+    Error::BadConfig {
+        file,
+        field: "vocab_size".into(),
+        expected: format!("more than {id}, an id of its tokenizer"),
+        found: vocab_size.to_string(),
+    }
+}
 
 /// The ids of `prompts`, with a warning for each that was cut.
 pub(crate) fn tokenize(
@@ -54,12 +115,7 @@ pub(crate) fn tokenize_masked(
                 ));
             }
             match encoded.ids.iter().find(|id| **id as usize >= vocab_size) {
-                Some(id) => Err(Error::BadConfig {
-                    file: format!("{folder}/config.json"),
-                    field: "vocab_size".into(),
-                    expected: format!("more than {id}, an id of its tokenizer"),
-                    found: vocab_size.to_string(),
-                }),
+                Some(id) => Err(unknown_id(format!("{folder}/config.json"), *id, vocab_size)),
                 None => Ok(encoded),
             }
         })

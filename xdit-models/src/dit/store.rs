@@ -17,7 +17,7 @@ use crate::pipeline::LoadOptions;
 use crate::source::ModelSource;
 use crate::text::EncoderSize;
 use crate::vae::{VaeConfig, VaeDecoder};
-use crate::weights::{Scope, Weights};
+use crate::weights::{Scope, Stamp, Weights};
 
 /// How the models of a family are made of their weights: its configurations know.
 pub(crate) trait Recipe {
@@ -69,6 +69,8 @@ pub(crate) struct Store<R: Recipe> {
     painter: Mutex<Option<Arc<Painter<R::Dit>>>>,
     /// Held while encoders that no one keeps are in memory, so that there is one copy of them.
     encoding: Mutex<()>,
+    /// Of the weights' files, as they were when they were opened first.
+    stamps: Vec<Stamp>,
 }
 
 const PAINTER: [&str; 2] = ["transformer", "vae"];
@@ -90,11 +92,15 @@ impl<R: Recipe> Store<R> {
             encoders: None,
             painter: Mutex::new(None),
             encoding: Mutex::new(()),
+            stamps: Vec::new(),
         };
         let names = store.configs.encoder_names();
         // Headers only: a missing file shows now, not after the prompts are encoded.
         let of_painter = store.open(&PAINTER)?;
         let of_encoders = store.open(&names)?;
+        let opened = of_painter.iter().chain(&of_encoders);
+        store.stamps = opened.flat_map(Weights::stamps).cloned().collect();
+        store.check_shapes(&of_painter, &of_encoders)?;
         if options.low_memory {
             store.check_memory(&[&of_encoders])?;
             store.check_memory(&[&of_painter])?;
@@ -118,6 +124,22 @@ impl<R: Recipe> Store<R> {
         store.encoders = Some(encoders);
         store.painter = Mutex::new(Some(Arc::new(painter)));
         Ok(store)
+    }
+
+    /// An error if a weights' file is not the one that was loaded: some tables stay in the file, and what is read anew would
+    /// be another model's.
+    pub(crate) fn check_files(&self) -> Result<()> {
+        self.stamps.iter().try_for_each(Stamp::check)
+    }
+
+    /// Compares the models with the files' headers: every tensor that is needed is there, in its shape and a dtype that is
+    /// computed in. No weight is read.
+    fn check_shapes(&self, painter: &[Weights], encoders: &[Weights]) -> Result<()> {
+        let unread = |all: &[Weights]| all.iter().map(Weights::unread).collect::<Vec<_>>();
+        let packing = &mut Packing::names_only();
+        self.pack_painter(&unread(painter), &self.all_blocks(), packing)?;
+        self.configs.pack_encoders(&unread(encoders), packing)?;
+        Ok(())
     }
 
     /// The blocks of the whole transformer.

@@ -1,12 +1,15 @@
 //! What the configurations of a Flux pipeline say: all that can be known of it without its weights.
 
 use super::FluxConfig;
+use crate::dit::CLIP_LENGTH;
 use crate::error::Result;
+use crate::fits;
 use crate::model_index::ModelIndex;
 use crate::request::Defaults;
 use crate::schedulers::{FlowMatchEulerConfig, SchedulerConfig};
 use crate::source::{DEMO, ModelSource};
 use crate::text::{ClipTextConfig, T5Config};
+use crate::tokenizers::model_max_length;
 use crate::vae::VaeConfig;
 
 /// The configurations of all components, which fit together.
@@ -18,6 +21,8 @@ pub(crate) struct Configs {
     pub(crate) flux: FluxConfig,
     pub(crate) vae: VaeConfig,
     pub(crate) scheduler: FlowMatchEulerConfig,
+    /// Tokens of CLIP.
+    pub(crate) clip_length: usize,
     /// Pixels along the side of the pictures that the autoencoder was made for, when its configuration says.
     sample_size: Option<usize>,
 }
@@ -31,11 +36,14 @@ impl Configs {
         index.expect("transformer", &["FluxTransformer2DModel"])?;
         index.expect("vae", &["AutoencoderKL"])?;
         index.expect("scheduler", SchedulerConfig::FLOW_MATCHING)?;
-        let clip = ClipTextConfig::read(&source.config("text_encoder/config.json")?)?;
-        let t5 = T5Config::read(&source.config("text_encoder_2/config.json")?)?;
-        let flux = FluxConfig::read(&source.config("transformer/config.json")?)?;
-        let vae_file = source.config("vae/config.json")?;
-        let vae = VaeConfig::read(&vae_file)?;
+        let clip_file = fits::component(source, "text_encoder")?;
+        let clip = ClipTextConfig::read(&clip_file)?;
+        let t5 = T5Config::read(&fits::component(source, "text_encoder_2")?)?;
+        let flux = FluxConfig::read(&fits::component(source, "transformer")?)?;
+        let vae_file = fits::component(source, "vae")?;
+        let vae = fits::vae(&vae_file)?;
+        let clip_length = model_max_length(source, "tokenizer")?.unwrap_or(CLIP_LENGTH);
+        fits::positions(&clip_file, clip.max_position_embeddings, clip_length)?;
         check_widths(source, &flux, &clip, &t5, &vae)?;
         let scheduler =
             FlowMatchEulerConfig::read(&source.config("scheduler/scheduler_config.json")?)?;
@@ -46,6 +54,7 @@ impl Configs {
             flux,
             vae,
             scheduler,
+            clip_length,
             sample_size: vae_file.optional_count("sample_size", 1..=1 << 16)?,
         })
     }

@@ -6,7 +6,8 @@ use super::FluxTransformer;
 use xdit_pipefusion::Blocks;
 
 use super::configs::Configs;
-use crate::dit::{CLIP_LENGTH, DitShape, Recipe, Store, TOKENIZERS, one_range, repeat, tokenize};
+use super::pipeline::RULES;
+use crate::dit::{DitShape, Reader, Recipe, Store, one_range, repeat, tokenize, tokenizer};
 use crate::error::Result;
 use crate::layers::Packing;
 use crate::observer::{Observer, Phase, PhaseEvent};
@@ -82,12 +83,20 @@ pub(crate) struct Tokenizers {
 
 impl Tokenizers {
     pub(crate) fn read(source: &ModelSource, configs: &Configs) -> Result<Self> {
-        let index = &configs.index;
-        let tokenizer =
-            |name: &str| Tokenizer::read(source, name, &index.expect(name, TOKENIZERS)?.class);
+        let read = |name, reader| tokenizer(source, &configs.index, name, reader);
+        let t5 = Reader {
+            folder: "text_encoder_2",
+            vocab_size: configs.t5.vocab_size,
+            length: RULES.max_sequence_length,
+        };
+        let clip = Reader {
+            folder: "text_encoder",
+            vocab_size: configs.clip.vocab_size,
+            length: configs.clip_length,
+        };
         Ok(Self {
-            tokenizer_2: tokenizer("tokenizer_2")?.with_vocab_size(configs.t5.vocab_size),
-            tokenizer: tokenizer("tokenizer")?.with_vocab_size(configs.clip.vocab_size),
+            tokenizer_2: read("tokenizer_2", t5)?,
+            tokenizer: read("tokenizer", clip)?,
         })
     }
 }
@@ -112,15 +121,10 @@ pub(crate) fn encode(
         for (branch, [prompt, prompt_2]) in lists.into_iter().enumerate() {
             let prefix = ["", "negative_"][branch];
             let done = 2 * branch as u64;
-            let clip_length = tokenizers
-                .tokenizer
-                .model_max_length()
-                .unwrap_or(CLIP_LENGTH);
-            let clip_length = clip_length.min(configs.clip.max_position_embeddings);
             let ids = tokenize(
                 &tokenizers.tokenizer,
                 prompt,
-                clip_length,
+                configs.clip_length,
                 ["CLIP", "text_encoder"],
                 configs.clip.vocab_size,
                 observer,

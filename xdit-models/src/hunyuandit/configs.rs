@@ -3,6 +3,7 @@
 use super::HunyuanConfig;
 use crate::config::ConfigFile;
 use crate::error::Result;
+use crate::fits;
 use crate::model_index::ModelIndex;
 use crate::request::{Defaults, Request};
 use crate::schedulers::SchedulerConfig;
@@ -34,17 +35,20 @@ impl Configs {
         index.expect("transformer", &["HunyuanDiT2DModel"])?;
         index.expect("vae", &["AutoencoderKL"])?;
         let scheduler = index.expect("scheduler", SchedulerConfig::DIFFUSION)?;
-        let config = |folder| source.config(&format!("{folder}/config.json"));
+        let config = |folder| fits::component(source, folder);
+        let bert_file = config("text_encoder")?;
         let scheduler_file = source.config("scheduler/scheduler_config.json")?;
         let configs = Self {
-            bert: BertConfig::read(&config("text_encoder")?)?,
+            bert: BertConfig::read(&bert_file)?,
             t5: T5Config::read_as(&t5.class, &config("text_encoder_2")?)?,
             hunyuan: HunyuanConfig::read(&config("transformer")?)?,
-            vae: VaeConfig::read(&config("vae")?)?,
+            vae: fits::vae(&config("vae")?)?,
             scheduler: SchedulerConfig::read_as(&scheduler.class, &scheduler_file)?,
             scheduler_file,
             index,
         };
+        let positions = configs.bert.max_position_embeddings;
+        fits::positions(&bert_file, positions, TEXT_LENGTHS[0])?;
         configs.check_widths(&config("transformer")?)?;
         Ok(configs)
     }
@@ -52,6 +56,8 @@ impl Configs {
     /// What ties the components together: the width of one is the input of another.
     fn check_widths(&self, config: &ConfigFile) -> Result<()> {
         let hunyuan = &self.hunyuan;
+        let scale = self.vae.scale_factor();
+        fits::sample_size(config, hunyuan.sample_size, hunyuan.patch_size, scale)?;
         for (field, found, expected, of) in [
             (
                 "cross_attention_dim",

@@ -4,8 +4,8 @@ use xdit_kernels::Tensor;
 use xdit_pipefusion::Blocks;
 
 use super::HunyuanTransformer;
-use super::configs::Configs;
-use crate::dit::{DitShape, Recipe, Store, TOKENIZERS, repeat, tokenize_masked};
+use super::configs::{Configs, TEXT_LENGTHS};
+use crate::dit::{DitShape, Reader, Recipe, Store, repeat, tokenize_masked, tokenizer};
 use crate::error::Result;
 use crate::layers::Packing;
 use crate::observer::{Observer, Phase, PhaseEvent};
@@ -75,12 +75,19 @@ pub(crate) struct Tokenizers {
 
 impl Tokenizers {
     pub(crate) fn read(source: &ModelSource, configs: &Configs) -> Result<Self> {
-        let index = &configs.index;
-        let tokenizer =
-            |name: &str| Tokenizer::read(source, name, &index.expect(name, TOKENIZERS)?.class);
+        let read = |name, folder, vocab_size, length| {
+            let reader = Reader {
+                folder,
+                vocab_size,
+                length,
+            };
+            tokenizer(source, &configs.index, name, reader)
+        };
+        let (bert, t5) = (configs.bert.vocab_size, configs.t5.vocab_size);
+        let [bert_length, t5_length] = TEXT_LENGTHS;
         Ok(Self {
-            tokenizer: tokenizer("tokenizer")?.with_vocab_size(configs.bert.vocab_size),
-            tokenizer_2: tokenizer("tokenizer_2")?.with_vocab_size(configs.t5.vocab_size),
+            tokenizer: read("tokenizer", "text_encoder", bert, bert_length)?,
+            tokenizer_2: read("tokenizer_2", "text_encoder_2", t5, t5_length)?,
         })
     }
 }

@@ -1,12 +1,16 @@
 //! What the configurations of a Stable Diffusion 3 pipeline say: all that can be known of it without its weights.
 
 use super::Sd3Config;
+use crate::config::ConfigFile;
+use crate::dit::CLIP_LENGTH;
 use crate::error::Result;
+use crate::fits;
 use crate::model_index::ModelIndex;
 use crate::request::Defaults;
 use crate::schedulers::{FlowMatchEulerConfig, SchedulerConfig};
 use crate::source::ModelSource;
 use crate::text::{ClipTextConfig, T5Config};
+use crate::tokenizers::model_max_length;
 use crate::vae::VaeConfig;
 
 /// The configurations of all components, which fit together.
@@ -20,6 +24,8 @@ pub(crate) struct Configs {
     pub(crate) sd3: Sd3Config,
     pub(crate) vae: VaeConfig,
     pub(crate) scheduler: FlowMatchEulerConfig,
+    /// Tokens of each CLIP.
+    pub(crate) clip_length: usize,
 }
 
 impl Configs {
@@ -36,30 +42,43 @@ impl Configs {
             false => None,
             true => {
                 index.expect("text_encoder_3", &["T5EncoderModel"])?;
-                Some(T5Config::read(
-                    &source.config("text_encoder_3/config.json")?,
-                )?)
+                Some(T5Config::read(&fits::component(source, "text_encoder_3")?)?)
             }
         };
-        let clip = |folder| ClipTextConfig::read(&source.config(&format!("{folder}/config.json"))?);
+        // One length for both, as diffusers has it.
+        let clip_length = model_max_length(source, "tokenizer")?.unwrap_or(CLIP_LENGTH);
+        let clip = |folder| {
+            let file = fits::component(source, folder)?;
+            let clip = ClipTextConfig::read(&file)?;
+            fits::positions(&file, clip.max_position_embeddings, clip_length)?;
+            Ok::<_, crate::Error>(clip)
+        };
+        let sd3_file = fits::component(source, "transformer")?;
         let configs = Self {
             index,
             clip: clip("text_encoder")?,
             clip_2: clip("text_encoder_2")?,
             t5,
-            sd3: Sd3Config::read(&source.config("transformer/config.json")?)?,
-            vae: VaeConfig::read(&source.config("vae/config.json")?)?,
+            sd3: Sd3Config::read(&sd3_file)?,
+            vae: fits::vae(&fits::component(source, "vae")?)?,
             scheduler: FlowMatchEulerConfig::read(
                 &source.config("scheduler/scheduler_config.json")?,
             )?,
+            clip_length,
         };
-        configs.check_widths(source)?;
+        configs.check_widths(&sd3_file)?;
         Ok(configs)
     }
 
     /// What ties the components together: the width of one is the input of another.
-    fn check_widths(&self, source: &ModelSource) -> Result<()> {
-        let config = source.config("transformer/config.json")?;
+    fn check_widths(&self, config: &ConfigFile) -> Result<()> {
+        let sd3 = &self.sd3;
+        fits::sample_size(
+            config,
+            sd3.sample_size,
+            sd3.patch_size,
+            self.vae.scale_factor(),
+        )?;
         let pooled = self.clip.projection_dim + self.clip_2.projection_dim;
         if self.sd3.pooled_projection_dim != pooled {
             let expected = format!("{pooled}, the projection_dim of both CLIP encoders");

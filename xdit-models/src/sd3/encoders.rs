@@ -3,8 +3,9 @@
 use xdit_pipefusion::Blocks;
 
 use super::configs::Configs;
+use super::pipeline::MAX_SEQUENCE_LENGTH;
 use super::{PromptEmbeds, Sd3Transformer};
-use crate::dit::{CLIP_LENGTH, DitShape, Recipe, Store, TOKENIZERS, one_range, repeat, tokenize};
+use crate::dit::{DitShape, Reader, Recipe, Store, one_range, repeat, tokenize, tokenizer};
 use crate::error::Result;
 use crate::layers::Packing;
 use crate::observer::{Observer, Phase, PhaseEvent};
@@ -101,17 +102,31 @@ pub(crate) struct Tokenizers {
 
 impl Tokenizers {
     pub(crate) fn read(source: &ModelSource, configs: &Configs) -> Result<Self> {
-        let read = |name: &str, vocab_size| {
-            let class = &configs.index.expect(name, TOKENIZERS)?.class;
-            Ok::<_, crate::Error>(Tokenizer::read(source, name, class)?.with_vocab_size(vocab_size))
+        let read = |name, folder, vocab_size, length| {
+            let reader = Reader {
+                folder,
+                vocab_size,
+                length,
+            };
+            tokenizer(source, &configs.index, name, reader)
         };
+        let length = configs.clip_length;
+        let (clip, clip_2) = (configs.clip.vocab_size, configs.clip_2.vocab_size);
         Ok(Self {
             clip: [
-                read("tokenizer", configs.clip.vocab_size)?,
-                read("tokenizer_2", configs.clip_2.vocab_size)?,
+                read("tokenizer", "text_encoder", clip, length)?,
+                read("tokenizer_2", "text_encoder_2", clip_2, length)?,
             ],
             t5: match &configs.t5 {
-                Some(t5) => Some(read("tokenizer_3", t5.vocab_size)?),
+                Some(t5) => {
+                    let longest = MAX_SEQUENCE_LENGTH;
+                    Some(read(
+                        "tokenizer_3",
+                        "text_encoder_3",
+                        t5.vocab_size,
+                        longest,
+                    )?)
+                }
                 None => None,
             },
         })
@@ -148,7 +163,7 @@ pub(crate) fn encode(
                 let ids = tokenize(
                     &tokenizers.clip[i],
                     &prompts[i],
-                    CLIP_LENGTH.min(config.max_position_embeddings),
+                    configs.clip_length,
                     ["CLIP", ["text_encoder", "text_encoder_2"][i]],
                     config.vocab_size,
                     observer,

@@ -6,12 +6,15 @@ use xdit_cfg::{GuidancePlan, SkipLayers};
 use super::configs::Configs;
 use super::encoders::{Tokenizers, encode};
 use super::{PromptEmbeds, Sd3Text, Sd3Transformer};
-use crate::dit::{CLIP_LENGTH, Family, Guide, Plan, Rules, Store};
+use crate::dit::{Family, Guide, Plan, Rules, Store};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::request::{Defaults, Request};
 use crate::schedulers::SchedulerConfig;
 use crate::source::ModelSource;
+
+/// diffusers refuses more tokens of T5.
+pub(super) const MAX_SEQUENCE_LENGTH: usize = 512;
 
 impl Family for Configs {
     type Tokenizers = Tokenizers;
@@ -31,8 +34,8 @@ impl Family for Configs {
 
     fn rules(&self) -> Rules {
         Rules {
-            max_sequence_length: 512,
-            clip_tokens: CLIP_LENGTH.min(self.clip.max_position_embeddings),
+            max_sequence_length: MAX_SEQUENCE_LENGTH,
+            clip_tokens: self.clip_length,
             patch: self.sd3.patch_size,
             cuts_sizes: false,
             standard_size: None,

@@ -259,6 +259,7 @@ mod tests {
     use super::super::waves::Waves;
     use super::*;
     use crate::config::ConfigFile;
+    use crate::weights::WeightSource;
 
     #[test]
     fn buckets_as_in_transformers() {
@@ -292,6 +293,45 @@ mod tests {
                 "distance {distance}"
             );
         }
+    }
+
+    /// Weights without this tensor.
+    struct Without(&'static str);
+
+    impl WeightSource for Without {
+        fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+            assert_ne!(name, self.0);
+            Waves("").tensor(name, shape)
+        }
+
+        fn contains(&self, name: &str) -> bool {
+            name != self.0
+        }
+
+        fn contains_prefix(&self, _: &str) -> bool {
+            true
+        }
+
+        fn release(&self, _: &str) {}
+    }
+
+    #[test]
+    fn the_encoders_own_embedding_comes_before_the_shared_one() {
+        // transformers 5.23: with both and different values the encoder computes with its own, whatever
+        // `tie_word_embeddings` is; with one of them, with that.
+        let json = br#"{"vocab_size": 9, "d_model": 8, "d_kv": 3, "d_ff": 8, "num_heads": 2, "num_layers": 1}"#;
+        let config = T5Config::read(&ConfigFile::parse("c", json).unwrap()).unwrap();
+        let table = |missing| {
+            let packing = &mut Packing::new(DType::F32, Device::cpu());
+            let weights = Without(missing);
+            let encoder = T5Encoder::load(&config, &Scope::root(&weights), packing).unwrap();
+            encoder.embed_tokens.to_f32_vec()
+        };
+        let [own, shared] = ["encoder.embed_tokens.weight", "shared.weight"];
+        let values = |name| Waves("").tensor(name, &[9, 8]).unwrap().to_f32_vec();
+        assert_eq!(table("neither"), values(own));
+        assert_eq!(table(shared), values(own));
+        assert_eq!(table(own), values(shared));
     }
 
     #[test]

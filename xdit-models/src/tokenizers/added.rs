@@ -42,6 +42,11 @@ pub(super) struct SpecialTokens {
     pub(super) truncates_left: bool,
 }
 
+/// The longest sequence that a model was made for, when `tokenizer_config.json` says; transformers writes 1e30 for "no limit".
+pub(super) fn model_max_length(config: &ConfigFile) -> Option<usize> {
+    config.count("model_max_length", None, 1..=1 << 30).ok()
+}
+
 impl SpecialTokens {
     /// What the files of `component` say. `defaults` are the names that the Python class gives by itself, `tokenizer`
     /// is what a `tokenizer.json` lists, if there is one.
@@ -60,8 +65,7 @@ impl SpecialTokens {
             decoder: BTreeMap::new(),
             extra: extra_tokens(&config),
             extra_ids: config.count("extra_ids", Some(100), 0..=10_000)?,
-            // transformers writes 1e30 for "no limit".
-            model_max_length: config.count("model_max_length", None, 1..=1 << 30).ok(),
+            model_max_length: model_max_length(&config),
             pads_left: is_left(&config, "padding", tokenizer.map(|listed| &listed.padding))?,
             truncates_left: is_left(
                 &config,

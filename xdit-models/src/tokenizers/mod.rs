@@ -144,7 +144,7 @@ impl Tokenizer {
                 allowed,
             ));
         }
-        let special = self.engine.template.special();
+        let special = self.special_tokens();
         if max_length < special || max_length > MAX_PROMPT_BYTES {
             let allowed =
                 format!("from {special} to {MAX_PROMPT_BYTES}: the special tokens must fit");
@@ -186,6 +186,11 @@ impl Tokenizer {
     #[must_use]
     pub fn with_vocab_size(self, rows: usize) -> Self {
         Self { rows, ..self }
+    }
+
+    /// How many special tokens stand around every prompt.
+    pub(crate) fn special_tokens(&self) -> usize {
+        self.engine.template.special()
     }
 
     /// The longest sequence the model was made for, when its configuration says.
@@ -243,6 +248,16 @@ impl Tokenizer {
             shown,
         })
     }
+}
+
+/// The longest sequence that the tokenizer in the folder `component` was made for, when its `tokenizer_config.json` says.
+///
+/// # Errors
+/// As [`ModelSource::config`].
+pub(crate) fn model_max_length(source: &ModelSource, component: &str) -> Result<Option<usize>> {
+    Ok(added::model_max_length(&tokenizer_config(
+        source, component,
+    )?))
 }
 
 /// `tokenizer_config.json` of the folder `component`, or an empty one.

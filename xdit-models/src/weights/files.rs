@@ -8,6 +8,7 @@ use xdit_kernels::Tensor;
 use super::WeightSource;
 use super::header::{Header, TensorInfo};
 use super::index::WeightFiles;
+use super::stamp::Stamp;
 use crate::error::{Error, Result, shorten};
 use crate::file_bytes::FileBytes;
 use crate::source::ModelSource;
@@ -22,13 +23,19 @@ pub struct Weights {
     name: String,
     files: Vec<File>,
     tensors: BTreeMap<String, (usize, TensorInfo)>,
+    /// The tensors that an index lists and no file has, with the file that should.
+    listed: BTreeMap<String, String>,
     asked: Mutex<BTreeSet<String>>,
+    /// Whether tensors are looked through for NaN and infinity.
+    looks_through: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct File {
     shown: String,
     bytes: FileBytes,
+    /// Of a file on disk.
+    stamp: Option<Stamp>,
 }
 
 impl Weights {
@@ -36,29 +43,20 @@ impl Weights {
     ///
     /// # Errors
     /// [`Error::MissingFile`] when there are none, or a shard is missing; [`Error::BadFile`] and [`Error::BadTensor`]
-    /// when an index or header is corrupt, a file is truncated, or shards hold a tensor twice or not at all.
+    /// when an index or header is corrupt, a file is truncated, or shards hold a tensor twice. A tensor that an index lists and
+    /// no shard holds is an error for who asks for it, as in diffusers.
     pub fn open(source: &ModelSource, component: &str, variant: Option<&str>) -> Result<Self> {
         let found = WeightFiles::find(source, component, variant)?;
         let name = source.shown(found.index.as_ref().unwrap_or(&found.files[0]));
-        let mut weights = Self {
-            name,
-            files: Vec::new(),
-            tensors: BTreeMap::new(),
-            asked: Mutex::default(),
-        };
+        let mut weights = Self::empty(name);
         for path in &found.files {
-            weights.add(source.shown(path), source.open(path)?)?;
+            weights.add(source, path)?;
         }
-        for (tensor, path) in &found.map {
-            if !weights.tensors.contains_key(tensor) {
-                return Err(Error::BadTensor {
-                    file: source.shown(path),
-                    tensor: shorten(tensor),
-                    expected: "this tensor, as the index says".into(),
-                    found: "no tensor of this name".into(),
-                });
-            }
-        }
+        let listed = found.map.into_iter();
+        weights.listed = listed
+            .filter(|(tensor, _)| !weights.tensors.contains_key(tensor))
+            .map(|(tensor, path)| (tensor, source.shown(&path)))
+            .collect();
         Ok(weights)
     }
 
@@ -67,18 +65,44 @@ impl Weights {
     /// # Errors
     /// As [`Weights::open`].
     pub fn open_file(source: &ModelSource, path: &str) -> Result<Self> {
-        let shown = source.shown(path);
-        let mut weights = Self {
-            name: shown.clone(),
-            files: Vec::new(),
-            tensors: BTreeMap::new(),
-            asked: Mutex::default(),
-        };
-        weights.add(shown, source.open(path)?)?;
+        let mut weights = Self::empty(source.shown(path));
+        weights.add(source, path)?;
         Ok(weights)
     }
 
-    fn add(&mut self, shown: String, bytes: FileBytes) -> Result<()> {
+    fn empty(name: String) -> Self {
+        Self {
+            name,
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+            listed: BTreeMap::new(),
+            asked: Mutex::default(),
+            looks_through: true,
+        }
+    }
+
+    /// The same weights, of which tensors are not looked through: to compare a model with the headers, no weight is read.
+    pub(crate) fn unread(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            files: self.files.clone(),
+            tensors: self.tensors.clone(),
+            listed: self.listed.clone(),
+            asked: Mutex::default(),
+            looks_through: false,
+        }
+    }
+
+    /// What tells that a file is no longer the one that was opened, of each file on disk.
+    pub(crate) fn stamps(&self) -> impl Iterator<Item = &Stamp> {
+        self.files.iter().filter_map(|file| file.stamp.as_ref())
+    }
+
+    fn add(&mut self, source: &ModelSource, path: &str) -> Result<()> {
+        let shown = source.shown(path);
+        let stamp = source.path().map(|folder| Stamp::of(&folder.join(path)));
+        let bytes = source.open(path)?;
+        let stamp = stamp.transpose()?;
         let start = bytes.start(Header::byte_len(&bytes.start(8)?))?;
         let header = Header::parse_start(&shown, &start, bytes.byte_len())?;
         let file = self.files.len();
@@ -93,7 +117,11 @@ impl Weights {
             }
             self.tensors.insert(name, (file, info));
         }
-        self.files.push(File { shown, bytes });
+        self.files.push(File {
+            shown,
+            bytes,
+            stamp,
+        });
         Ok(())
     }
 
@@ -139,6 +167,14 @@ impl WeightSource for Weights {
             .unwrap_or_else(PoisonError::into_inner)
             .insert(name.to_owned());
         let Some((file, info)) = self.tensors.get(name) else {
+            if let Some(file) = self.listed.get(name) {
+                return Err(Error::BadTensor {
+                    file: file.clone(),
+                    tensor: name.into(),
+                    expected: "this tensor, as the index says".into(),
+                    found: "no tensor of this name".into(),
+                });
+            }
             return Err(self.bad(
                 None,
                 name,
@@ -163,7 +199,9 @@ impl WeightSource for Weights {
             ));
         };
         let tensor = self.files[*file].bytes.tensor(info.offset, shape, dtype)?;
-        if let Some(index) = tensor.first_not_finite() {
+        if self.looks_through
+            && let Some(index) = tensor.first_not_finite()
+        {
             let found = format!("NaN or infinity at element {index}");
             return Err(self.bad(Some(*file), name, "finite numbers".into(), found));
         }

@@ -161,18 +161,51 @@ struct IndexJson {
 
 /// What the folder holds instead of the weights that were looked for.
 fn other_files(source: &ModelSource, component: &str) -> String {
+    let links = source.dangling_links(component);
+    if !links.is_empty() {
+        return links;
+    }
     let folder = format!("{component}/");
     let files: Vec<String> = source.list().unwrap_or_default();
-    let mut others = files.iter().filter_map(|path| path.strip_prefix(&folder));
-    let endings = [".safetensors", ".bin", ".msgpack", ".gguf", ".pt", ".ckpt"];
-    match others.find(|name| endings.iter().any(|ending| name.ends_with(ending))) {
+    let inside = || files.iter().filter_map(|path| path.strip_prefix(&folder));
+    if let Some(base) = inside().find_map(shard_of) {
+        return format!(
+            "; there are shards but no index of them: fetch `{}.safetensors.index.json` too",
+            shorten(base)
+        );
+    }
+    let endings = [
+        ".safetensors",
+        ".bin",
+        ".msgpack",
+        ".gguf",
+        ".pt",
+        ".ckpt",
+        ".h5",
+    ];
+    match inside().find(|name| endings.iter().any(|ending| name.ends_with(ending))) {
         Some(name) if name.ends_with(".safetensors") => {
             format!("; there is `{}`: is it a variant?", shorten(name))
         }
-        Some(name) => format!(
-            "; there is `{}`, but only safetensors are read",
-            shorten(name)
-        ),
+        Some(name) => {
+            let what =
+                match name.ends_with(".bin") || name.ends_with(".pt") || name.ends_with(".ckpt") {
+                    true => ", a pickle",
+                    false => "",
+                };
+            format!(
+                "; there is `{}`{what}, but only safetensors are read: diffusers' `save_pretrained` writes them",
+                shorten(name)
+            )
+        }
         None => String::new(),
     }
+}
+
+/// `model` for `model-00001-of-00003.safetensors`.
+fn shard_of(name: &str) -> Option<&str> {
+    let (rest, count) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
+    let (base, number) = rest.rsplit_once('-')?;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (digits(number) && digits(count)).then_some(base)
 }

@@ -9,6 +9,7 @@ mod header;
 mod index;
 #[cfg(test)]
 pub(crate) mod numbered;
+mod stamp;
 mod zeros;
 
 use std::fmt::Display;
@@ -20,6 +21,7 @@ use crate::error::{Error, Result};
 pub use files::Weights;
 pub use header::{Header, MAX_HEADER_BYTES, StoredDType, TensorInfo};
 pub(crate) use index::missing;
+pub(crate) use stamp::Stamp;
 pub use zeros::ZeroWeights;
 
 /// Where a model's weights come from.

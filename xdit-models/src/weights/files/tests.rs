@@ -140,10 +140,6 @@ fn broken_shards_are_named() {
     let both = r#"{"a":"model-1-of-2.safetensors","b":"model-2-of-2.safetensors"}"#;
     for (source, part) in [
         (
-            shards(both, a(), file(&[("c", &[1], &[2.0])])),
-            "model-2-of-2.safetensors: tensor `b`: expected this tensor",
-        ),
-        (
             shards(both, a(), a()),
             "tensor `a` is also in memory:t/model-1-of-2.safetensors",
         ),
@@ -161,6 +157,25 @@ fn broken_shards_are_named() {
         let error = source.open_weights("t", None).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
+}
+
+#[test]
+fn what_only_an_index_lists_matters_to_who_asks_for_it() {
+    let both = r#"{"a":"model-1-of-2.safetensors","b":"model-2-of-2.safetensors"}"#;
+    let source = shards(
+        both,
+        file(&[("a", &[1], &[1.0])]),
+        file(&[("c", &[1], &[2.0])]),
+    );
+    let weights = source.open_weights("t", None).unwrap();
+    assert_eq!(weights.tensor("a", &[1]).unwrap().to_f32_vec(), [1.0]);
+    let error = weights.tensor("b", &[1]).unwrap_err().to_string();
+    assert!(
+        error.contains(
+            "model-2-of-2.safetensors: tensor `b`: expected this tensor, as the index says"
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -215,6 +230,11 @@ fn what_lies_there_instead_is_named() {
     for (path, part) in [
         ("t/pytorch_model.bin", "only safetensors are read"),
         ("t/model.fp16.safetensors", "is it a variant?"),
+        (
+            "t/model-00001-of-00003.safetensors",
+            "shards but no index of them: fetch `model.safetensors.index.json` too",
+        ),
+        ("t/pytorch_model-00001-of-00002.bin", "a pickle"),
         (
             "t/config.json",
             "*.safetensors: no such file in the pipeline",
