@@ -1,3 +1,4 @@
+use crate::{Error, Result};
 use std::fmt;
 
 /// Where a tensor lives and which code runs on it.
@@ -12,6 +13,18 @@ impl Device {
     /// The processor with the widest instructions it has.
     pub fn cpu() -> Self {
         Self::Cpu(Tier::detect())
+    }
+
+    /// Checks that this processor has the tier, which anyone may name.
+    pub(crate) fn expect(self, op: &'static str) -> Result<()> {
+        let tier = self.tier();
+        if tier.is_available() {
+            return Ok(());
+        }
+        Err(Error::Device {
+            op,
+            reason: format!("this processor has no {tier}; it has {}", Tier::widest()),
+        })
     }
 
     /// The instruction tier of its kernels.

@@ -33,8 +33,25 @@ impl fmt::Display for DType {
     }
 }
 
-/// A Rust type that is an element type.
-pub trait Element: bytemuck::Pod + Send + Sync + fmt::Debug + PartialEq {
+mod sealed {
+    /// Kernels trust [`Element`](super::Element) that its size and bits are those of its dtype, so nobody else may implement it.
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for half::bf16 {}
+    impl Sealed for half::f16 {}
+}
+
+/// A Rust type that is an element type: f32, bf16 or f16. Sealed: kernels read and write as many bytes as its dtype has.
+///
+/// ```compile_fail,E0277
+/// # use xdit_kernels::{DType, Element};
+/// impl Element for u8 {
+///     const DTYPE: DType = DType::F32;
+///     fn from_f32(x: f32) -> Self { x as u8 }
+///     fn to_f32(self) -> f32 { self.into() }
+/// }
+/// ```
+pub trait Element: sealed::Sealed + bytemuck::Pod + Send + Sync + fmt::Debug + PartialEq {
     /// Its [`DType`].
     const DTYPE: DType;
     /// Rounded to nearest even.

@@ -1,11 +1,8 @@
 //! How row kernels walk over strided operands, and how the walk is split over the pool.
 
-use crate::{DType, Error, Result, Tensor, View, ViewMut, layout, shape::MAX_NDIM};
+use crate::{DType, Error, Result, Tensor, View, ViewMut, layout, shape::MAX_NDIM, vector::filled};
 use rayon::prelude::*;
-use std::{
-    borrow::Cow,
-    ops::{Deref, Range},
-};
+use std::ops::{Deref, Range};
 
 /// Bytes that one task touches at least: a few microseconds of work, more than handing a task over costs.
 const TASK_BYTES: usize = 1 << 16;
@@ -24,7 +21,8 @@ pub(crate) struct Walk<const N: usize> {
 }
 
 impl<const N: usize> Walk<N> {
-    /// Rows along the last dim, which is adjacent in every operand.
+    /// Rows along the last dim, which is adjacent in every operand. Shape and strides are those of `Layout`s, so no product
+    /// of them wraps.
     pub(crate) fn rows(shape: &[usize], strides: [&[usize]; N]) -> Self {
         let (len, outer) = shape.split_last().map_or((1, shape), |(&n, s)| (n, s));
         let mut walk = Self {
@@ -34,6 +32,11 @@ impl<const N: usize> Walk<N> {
             rows: outer.iter().product(),
             len,
         };
+        // Rows of nothing are no rows, or their number alone would keep a loop busy.
+        if shape.contains(&0) {
+            (walk.rows, walk.len) = (0, 0);
+            return walk;
+        }
         for (d, &n) in outer.iter().enumerate().filter(|&(_, &n)| n != 1) {
             let merges = walk.ndim > 0
                 && (0..N).all(|o| walk.strides[o][walk.ndim - 1] == n * strides[o][d]);
@@ -158,33 +161,45 @@ impl<const N: usize> Iterator for Rows<'_, N> {
     }
 }
 
-/// Elements as adjacent f32: borrowed where they lie so, otherwise converted.
+/// Elements as adjacent f32: borrowed where they lie so, otherwise converted or made up.
 pub(crate) enum Floats<'a> {
     Borrowed(&'a [f32]),
     Owned(Tensor),
+    Made(Vec<f32>),
+}
+
+/// Checks a parameter's shape.
+pub(crate) fn expect_parameter(op: &'static str, x: &View<'_>, shape: &[usize]) -> Result<()> {
+    if x.shape() == shape {
+        return Ok(());
+    }
+    Err(Error::shape(
+        op,
+        format!("a parameter of shape {shape:?}"),
+        x,
+    ))
 }
 
 impl<'a> Floats<'a> {
     /// The parameter `x`, which must have this shape.
     pub(crate) fn new(op: &'static str, x: View<'a>, shape: &[usize]) -> Result<Self> {
-        if x.shape() != shape {
-            return Err(Error::shape(
-                op,
-                format!("a parameter of shape {shape:?}"),
-                x,
-            ));
-        }
+        expect_parameter(op, &x, shape)?;
         Ok(match x.as_slice() {
             Some(floats) => Self::Borrowed(floats),
             None => Self::Owned(layout::cast(x, DType::F32)?),
         })
     }
 
-    /// The elements, for holders that may also have made them up.
-    pub(crate) fn into_cow(self) -> Cow<'a, [f32]> {
-        match self {
-            Self::Borrowed(floats) => Cow::Borrowed(floats),
-            Self::Owned(_) => Cow::Owned(self.to_vec()),
+    /// The parameter `x` of `len` elements, or as many times `default` without one.
+    pub(crate) fn or(
+        op: &'static str,
+        x: Option<View<'a>>,
+        len: usize,
+        default: f32,
+    ) -> Result<Self> {
+        match x {
+            Some(x) => Self::new(op, x, &[len]),
+            None => Ok(Self::Made(filled(op, default, len)?)),
         }
     }
 }
@@ -195,6 +210,7 @@ impl Deref for Floats<'_> {
         match self {
             Self::Borrowed(floats) => floats,
             Self::Owned(tensor) => tensor.as_slice().unwrap_or_default(),
+            Self::Made(floats) => floats,
         }
     }
 }
@@ -206,7 +222,8 @@ pub(crate) struct Operand<'a> {
 }
 
 impl<'a> Operand<'a> {
-    pub(crate) fn new(x: View<'a>, dtype: DType) -> Result<Self> {
+    pub(crate) fn new(op: &'static str, x: View<'a>, dtype: DType) -> Result<Self> {
+        x.device().expect(op)?;
         let adjacent = x.strides().last().is_none_or(|&s| s == 1) || x.shape().last() == Some(&1);
         let copy = (!adjacent || x.dtype() != dtype).then(|| layout::cast(x, dtype));
         Ok(Self {

@@ -1,3 +1,7 @@
+mod layout;
+
+pub(crate) use layout::Layout;
+
 use std::{fmt, ops::Deref};
 
 /// Most dims a tensor can have.
@@ -34,20 +38,30 @@ impl Shape {
         self.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
     }
 
-    /// Number of elements.
+    /// Number of elements; `usize::MAX` if it does not fit a `usize`.
     pub fn numel(&self) -> usize {
-        self.iter().product()
+        self.checked_numel().unwrap_or(usize::MAX)
     }
 
-    /// Row-major strides, in elements.
+    /// Row-major strides, in elements; `usize::MAX` for those that do not fit a `usize`.
     pub fn contiguous_strides(&self) -> Self {
         let mut strides = *self;
-        let mut step = 1;
+        let mut step = 1usize;
         for i in (0..self.len()).rev() {
             strides.dims[i] = step;
-            step *= self.dims[i];
+            step = step.saturating_mul(self.dims[i]);
         }
         strides
+    }
+
+    /// The shape with these dims, or `None` if there are more than [`MAX_NDIM`].
+    pub(crate) fn from_iter(dims: impl IntoIterator<Item = usize>) -> Option<Self> {
+        let mut shape = Self::new(&[]);
+        for dim in dims {
+            *shape.dims.get_mut(usize::from(shape.ndim))? = dim;
+            shape.ndim += 1;
+        }
+        Some(shape)
     }
 
     pub(crate) fn as_mut(&mut self) -> &mut [usize] {

@@ -1,6 +1,6 @@
 //! The memory behind tensors: aligned buffers, mapped files, bytes embedded in the binary.
 
-use crate::{Error, Result};
+use crate::{Error, Result, vector::filled};
 use std::{
     alloc::{Layout, alloc, alloc_zeroed, dealloc},
     fs::File,
@@ -66,22 +66,16 @@ impl Buffer {
         }
     }
 
+    /// Room for as many elements of T as the product of `counts`: a kernel's own memory. Not initialised.
+    pub(crate) fn of<T>(op: &'static str, counts: &[usize]) -> Result<Self> {
+        let bytes = counts
+            .iter()
+            .try_fold(size_of::<T>(), |bytes, &n| bytes.checked_mul(n));
+        Self::new(bytes.unwrap_or(usize::MAX), false, op)
+    }
+
     pub(crate) fn ptr(&self) -> *mut u8 {
         self.ptr.as_ptr()
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        if self.len > 0 {
-            // SAFETY: allocated in `new` with exactly this layout, which was valid there.
-            unsafe {
-                dealloc(
-                    self.ptr.as_ptr(),
-                    Layout::from_size_align_unchecked(self.len, ALIGN),
-                )
-            }
-        }
     }
 }
 
@@ -151,14 +145,7 @@ impl MappedFile {
     /// [`Error::Io`] with the path, also where the file ends before (it was cut since, or never was so long);
     /// [`Error::OutOfMemory`].
     pub fn read_at(&self, offset: usize, len: usize) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(len)
-            .map_err(|_| Error::OutOfMemory {
-                op: "reading a file",
-                bytes: len,
-            })?;
-        bytes.resize(len, 0);
+        let mut bytes = filled("reading a file", 0, len)?;
         read_exact_at(&self.file, &mut bytes, offset as u64).map_err(|source| Error::Io {
             path: self.path.clone(),
             source,

@@ -1,6 +1,7 @@
 use crate::{
     DType, Device, Element, Error, MappedFile, Result, Shape, View, ViewMut,
     rows::by_dtype,
+    shape::Layout,
     storage::{Buffer, Storage},
 };
 use std::{borrow::Cow, fmt, sync::Arc};
@@ -20,19 +21,9 @@ pub struct Tensor {
     storage: Storage,
     /// Of the first element, in bytes.
     offset: usize,
-    shape: Shape,
-    dtype: DType,
+    /// Contiguous.
+    layout: Layout,
     device: Device,
-}
-
-fn byte_len(op: &'static str, shape: &Shape, dtype: DType) -> Result<usize> {
-    shape
-        .checked_numel()
-        .and_then(|n| n.checked_mul(dtype.size()))
-        .ok_or(Error::OutOfMemory {
-            op,
-            bytes: usize::MAX,
-        })
 }
 
 impl Tensor {
@@ -105,7 +96,8 @@ impl Tensor {
         dtype: DType,
         device: Device,
     ) -> Result<Self> {
-        let len = byte_len("tensor", &shape, dtype)?;
+        let layout = Layout::of_output("tensor", shape, dtype)?;
+        let len = layout.byte_len();
         if offset.checked_add(len).is_none_or(|end| end > storage_len) {
             return Err(Error::shape(
                 "tensor",
@@ -124,30 +116,29 @@ impl Tensor {
         Ok(Self {
             storage,
             offset,
-            shape,
-            dtype,
+            layout,
             device,
         })
     }
 
     /// Sizes of the dims, outermost first.
     pub fn shape(&self) -> &[usize] {
-        &self.shape
+        self.layout.shape()
     }
 
     /// Size of one dim. Panics if there is no such dim.
     pub fn dim(&self, dim: usize) -> usize {
-        self.shape[dim]
+        self.shape()[dim]
     }
 
     /// Number of elements.
     pub fn numel(&self) -> usize {
-        self.shape.numel()
+        self.layout.numel()
     }
 
     /// Element type.
     pub fn dtype(&self) -> DType {
-        self.dtype
+        self.layout.dtype()
     }
 
     /// Where it lives.
@@ -164,15 +155,13 @@ impl Tensor {
 
     /// The whole as a borrowed view.
     pub fn view(&self) -> View<'_> {
-        // SAFETY: the storage holds shape.numel() initialised elements of this dtype at the (aligned) offset, checked at
+        // SAFETY: the storage holds the layout's initialised elements of this dtype at the (aligned) offset, checked at
         // construction; it lives as long as `self` is borrowed and this process never writes it again. Where others may, the
         // view is unsteady.
         let view = unsafe {
             View::from_raw(
                 self.storage.ptr().wrapping_add(self.offset),
-                self.shape,
-                self.shape.contiguous_strides(),
-                self.dtype,
+                self.layout,
                 self.device,
             )
         };
@@ -192,13 +181,9 @@ impl Tensor {
             return view.to_tensor();
         }
         Ok(Self {
-            offset: self.offset
-                + if len > 0 {
-                    view.ptr().addr() - self.view().ptr().addr()
-                } else {
-                    0
-                },
-            shape: Shape::new(view.shape()),
+            // Of the same storage, further on.
+            offset: self.offset + (view.ptr().addr() - self.view().ptr().addr()),
+            layout: *view.layout(),
             ..self.clone()
         })
     }
@@ -208,9 +193,9 @@ impl Tensor {
     /// # Errors
     /// If the number of elements differs.
     pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Self> {
-        let shape = Shape::new(self.view().reshape(shape)?.shape());
+        let layout = *self.view().reshape(shape)?.layout();
         Ok(Self {
-            shape,
+            layout,
             ..self.clone()
         })
     }
@@ -228,7 +213,7 @@ impl Tensor {
     /// # Errors
     /// If there is no memory.
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
-        if dtype == self.dtype {
+        if dtype == self.dtype() {
             return Ok(self.clone());
         }
         crate::layout::cast(self.view(), dtype)
@@ -241,7 +226,7 @@ impl Tensor {
 
     /// The elements as f32, whatever the dtype.
     pub fn to_f32_vec(&self) -> Vec<f32> {
-        by_dtype!(self.dtype, T => self.widened::<T>().collect())
+        by_dtype!(self.dtype(), T => self.widened::<T>().collect())
     }
 
     /// As [`to_f32_vec`](Self::to_f32_vec), for tensors that may be large.
@@ -250,7 +235,7 @@ impl Tensor {
     /// If there is no memory.
     pub fn try_to_f32_vec(&self) -> Result<Vec<f32>> {
         let mut values = crate::reserved("f32 values", self.numel())?;
-        by_dtype!(self.dtype, T => values.extend(self.widened::<T>()));
+        by_dtype!(self.dtype(), T => values.extend(self.widened::<T>()));
         Ok(values)
     }
 
@@ -284,7 +269,7 @@ impl Tensor {
 
     /// Bytes of all elements.
     pub fn byte_len(&self) -> usize {
-        self.numel() * self.dtype.size()
+        self.layout.byte_len()
     }
 }
 
@@ -293,7 +278,9 @@ impl fmt::Debug for Tensor {
         write!(
             f,
             "Tensor {:?} {} on {}",
-            self.shape, self.dtype, self.device
+            self.shape(),
+            self.dtype(),
+            self.device
         )
     }
 }
@@ -310,8 +297,8 @@ impl fmt::Debug for Tensor {
 #[derive(Debug)]
 pub struct TensorMut {
     buffer: Buffer,
-    shape: Shape,
-    dtype: DType,
+    /// Contiguous.
+    layout: Layout,
     device: Device,
 }
 
@@ -321,12 +308,10 @@ impl TensorMut {
     /// # Errors
     /// If there is no memory.
     pub fn zeros(shape: impl Into<Shape>, dtype: DType, device: Device) -> Result<Self> {
-        let shape = shape.into();
-        let buffer = Buffer::new(byte_len("zeros", &shape, dtype)?, true, "zeros")?;
+        let layout = Layout::of_output("zeros", shape.into(), dtype)?;
         Ok(Self {
-            buffer,
-            shape,
-            dtype,
+            buffer: Buffer::new(layout.byte_len(), true, "zeros")?,
+            layout,
             device,
         })
     }
@@ -341,34 +326,24 @@ impl TensorMut {
         dtype: DType,
         device: Device,
     ) -> Result<Self> {
-        let shape = shape.into();
-        let buffer = Buffer::new(byte_len(op, &shape, dtype)?, false, op)?;
+        let layout = Layout::of_output(op, shape.into(), dtype)?;
         Ok(Self {
-            buffer,
-            shape,
-            dtype,
+            buffer: Buffer::new(layout.byte_len(), false, op)?,
+            layout,
             device,
         })
     }
 
     /// What is written so far.
     pub fn view(&self) -> View<'_> {
-        // SAFETY: the buffer holds numel elements, aligned to 64 bytes, which nobody writes while `self` is borrowed.
-        unsafe {
-            View::from_raw(
-                self.buffer.ptr(),
-                self.shape,
-                self.shape.contiguous_strides(),
-                self.dtype,
-                self.device,
-            )
-        }
+        // SAFETY: the buffer holds the layout's elements, aligned to 64 bytes, which nobody writes while `self` is borrowed.
+        unsafe { View::from_raw(self.buffer.ptr(), self.layout, self.device) }
     }
 
     /// The whole, to write into.
     pub fn view_mut(&mut self) -> ViewMut<'_> {
-        // SAFETY: the buffer holds numel elements, aligned to 64 bytes, and `self` is borrowed exclusively.
-        unsafe { ViewMut::from_raw(self.buffer.ptr(), self.shape, self.dtype, self.device) }
+        // SAFETY: the buffer holds the layout's elements, aligned to 64 bytes, and `self` is borrowed exclusively.
+        unsafe { ViewMut::from_raw(self.buffer.ptr(), self.layout, self.device) }
     }
 
     /// The finished tensor.
@@ -376,8 +351,7 @@ impl TensorMut {
         Tensor {
             storage: Storage::Owned(Arc::new(self.buffer)),
             offset: 0,
-            shape: self.shape,
-            dtype: self.dtype,
+            layout: self.layout,
             device: self.device,
         }
     }

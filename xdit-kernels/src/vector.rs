@@ -24,3 +24,10 @@ pub fn reserved<T>(op: &'static str, len: usize) -> Result<Vec<T>> {
         .map_err(|_| Error::OutOfMemory { op, bytes })?;
     Ok(values)
 }
+
+/// `len` times `value`, likewise.
+pub(crate) fn filled<T: Clone>(op: &'static str, value: T, len: usize) -> Result<Vec<T>> {
+    let mut all = reserved(op, len)?;
+    all.resize(len, value);
+    Ok(all)
+}

@@ -1,6 +1,6 @@
 //! Borrowed tensors: a pointer, a shape and strides. Every kernel takes these, so memory of any owner can be handed in.
 
-use crate::{DType, Device, Element, Error, Result, Shape, Tensor};
+use crate::{DType, Device, Element, Error, MAX_NDIM, Result, Shape, Tensor, shape::Layout};
 use std::{fmt, marker::PhantomData};
 
 /// A tensor that borrows its elements; strides are in elements. Cheap to copy.
@@ -17,9 +17,7 @@ use std::{fmt, marker::PhantomData};
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     ptr: *const u8,
-    shape: Shape,
-    strides: Shape,
-    dtype: DType,
+    layout: Layout,
     device: Device,
     /// Whether nobody changes the elements for `'a`: false where they lie in a mapped file.
     steady: bool,
@@ -31,36 +29,6 @@ unsafe impl Send for View<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for View<'_> {}
 
-/// Highest element index that a view of this shape and strides touches, plus one; `None` on overflow.
-fn extent(shape: &Shape, strides: &Shape) -> Option<usize> {
-    if shape.contains(&0) {
-        return Some(0);
-    }
-    let mut last = 0usize;
-    for (&n, &s) in shape.iter().zip(strides.iter()) {
-        last = last.checked_add((n - 1).checked_mul(s)?)?;
-    }
-    last.checked_add(1)
-}
-
-fn check_extent(shape: &Shape, strides: &Shape, len: usize) -> Result<()> {
-    if shape.len() != strides.len() {
-        return Err(Error::shape(
-            "view",
-            format!("{} strides", shape.len()),
-            strides,
-        ));
-    }
-    match extent(shape, strides) {
-        Some(n) if n <= len => Ok(()),
-        _ => Err(Error::shape(
-            "view",
-            format!("a slice that holds shape {shape:?} with strides {strides:?}"),
-            len,
-        )),
-    }
-}
-
 impl<'a> View<'a> {
     /// A view of a whole row-major slice, on the processor's widest tier.
     ///
@@ -68,49 +36,47 @@ impl<'a> View<'a> {
     /// If the slice's length is not the product of the shape.
     pub fn from_slice<T: Element>(data: &'a [T], shape: impl Into<Shape>) -> Result<Self> {
         let shape = shape.into();
-        if shape.checked_numel() != Some(data.len()) {
-            return Err(Error::shape("view", format!("{shape:?}"), data.len()));
+        match Layout::contiguous(shape, T::DTYPE) {
+            Some(layout) if layout.numel() == data.len() => Ok(Self::over(data, layout)),
+            _ => Err(Error::shape("view", format!("{shape:?}"), data.len())),
         }
-        Self::from_slice_strided(data, shape, shape.contiguous_strides())
     }
 
-    /// A view of a slice with strides in elements (0 repeats a row).
+    /// A view of a slice with strides in elements (0 repeats a row). A dim of one entry, along which nobody steps, gets the
+    /// stride of row-major order.
     ///
     /// # Errors
-    /// If shape and strides reach beyond the slice.
+    /// If shape and strides reach beyond the slice, they are larger than memory can be (also beside a dim of 0), or the view
+    /// repeats elements and has more than 2^36 of them.
     pub fn from_slice_strided<T: Element>(
         data: &'a [T],
         shape: impl Into<Shape>,
         strides: impl Into<Shape>,
     ) -> Result<Self> {
         let (shape, strides) = (shape.into(), strides.into());
-        check_extent(&shape, &strides, data.len())?;
-        Ok(Self {
-            ptr: data.as_ptr().cast(),
-            shape,
-            strides,
-            dtype: T::DTYPE,
-            device: Device::cpu(),
-            steady: true,
-            owner: PhantomData,
-        })
+        match Layout::strided(shape, strides, T::DTYPE) {
+            Some(layout) if layout.extent() <= data.len() => Ok(Self::over(data, layout)),
+            _ => Err(Error::shape(
+                "view",
+                format!("a slice that holds shape {shape:?} with strides {strides:?}"),
+                data.len(),
+            )),
+        }
+    }
+
+    /// The layout's extent is inside the slice.
+    fn over<T: Element>(data: &'a [T], layout: Layout) -> Self {
+        // SAFETY: the slice's elements are initialised, of this dtype and borrowed for 'a; the caller checked the extent.
+        unsafe { Self::from_raw(data.as_ptr().cast(), layout, Device::cpu()) }
     }
 
     /// # Safety
-    /// `ptr` points at initialised elements of `dtype`, aligned for it, for every index that shape and strides reach,
+    /// `ptr` points at initialised elements of the layout's dtype, aligned for it, for every index that the layout reaches,
     /// and they stay unchanged for `'a` (or the view is then made [`unsteady`](Self::unsteady)).
-    pub(crate) unsafe fn from_raw(
-        ptr: *const u8,
-        shape: Shape,
-        strides: Shape,
-        dtype: DType,
-        device: Device,
-    ) -> Self {
+    pub(crate) unsafe fn from_raw(ptr: *const u8, layout: Layout, device: Device) -> Self {
         Self {
             ptr,
-            shape,
-            strides,
-            dtype,
+            layout,
             device,
             steady: true,
             owner: PhantomData,
@@ -133,32 +99,36 @@ impl<'a> View<'a> {
 
     /// Sizes of the dims, outermost first.
     pub fn shape(&self) -> &[usize] {
-        &self.shape
+        self.layout.shape()
     }
 
     /// Distances between neighbours along each dim, in elements.
     pub fn strides(&self) -> &[usize] {
-        &self.strides
+        self.layout.strides()
     }
 
     /// Size of one dim. Panics if there is no such dim.
     pub fn dim(&self, dim: usize) -> usize {
-        self.shape[dim]
+        self.shape()[dim]
     }
 
     /// Number of dims.
     pub fn ndim(&self) -> usize {
-        self.shape.len()
+        self.shape().len()
     }
 
-    /// Number of elements.
+    /// Number of elements, repeated ones counted each time.
     pub fn numel(&self) -> usize {
-        self.shape.numel()
+        self.layout.numel()
     }
 
     /// Element type.
     pub fn dtype(&self) -> DType {
-        self.dtype
+        self.layout.dtype()
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// Where the elements lie.
@@ -168,41 +138,28 @@ impl<'a> View<'a> {
 
     /// Whether the elements lie one after another in row-major order.
     pub fn is_contiguous(&self) -> bool {
-        let mut step = 1;
-        for i in (0..self.ndim()).rev() {
-            if self.shape[i] != 1 && self.strides[i] != step {
-                return false;
-            }
-            step *= self.shape[i];
-        }
-        true
+        self.layout.is_contiguous()
     }
 
     /// Rows `start..start + len` of `dim`. No copy.
     ///
     /// # Errors
     /// If the range leaves the dim.
-    pub fn narrow(mut self, dim: usize, start: usize, len: usize) -> Result<Self> {
-        if dim >= self.ndim()
-            || start
-                .checked_add(len)
-                .is_none_or(|end| end > self.shape[dim])
-        {
-            return Err(Error::shape(
+    pub fn narrow(self, dim: usize, start: usize, len: usize) -> Result<Self> {
+        let narrowed = self.layout.narrow(dim, start, len);
+        let (layout, offset) = narrowed.ok_or_else(|| {
+            Error::shape(
                 "narrow",
                 format!("dim {dim} to hold {start}..{start}+{len}"),
-                self.shape,
-            ));
-        }
-        if len > 0 {
-            // SAFETY: start < shape[dim], so the offset element is one that the view reaches (or the view is empty and
-            // the pointer is never read).
-            self.ptr = self
-                .ptr
-                .wrapping_add(start * self.strides[dim] * self.dtype.size());
-        }
-        self.shape.as_mut()[dim] = len;
-        Ok(self)
+                self.shape(),
+            )
+        })?;
+        Ok(Self {
+            // An element that this view reaches, or the first where the result has none.
+            ptr: self.ptr.wrapping_add(offset),
+            layout,
+            ..self
+        })
     }
 
     /// The view at one index of `dim`, without that dim. No copy.
@@ -211,20 +168,8 @@ impl<'a> View<'a> {
     /// If the index is outside.
     pub fn select(self, dim: usize, index: usize) -> Result<Self> {
         let narrowed = self.narrow(dim, index, 1)?;
-        let without = |s: &Shape| -> Shape {
-            let mut v = [0; crate::shape::MAX_NDIM];
-            let mut n = 0;
-            for (i, &d) in s.iter().enumerate() {
-                if i != dim {
-                    v[n] = d;
-                    n += 1;
-                }
-            }
-            Shape::new(&v[..n])
-        };
         Ok(Self {
-            shape: without(&narrowed.shape),
-            strides: without(&narrowed.strides),
+            layout: narrowed.layout.without(dim),
             ..narrowed
         })
     }
@@ -233,17 +178,17 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     /// If a dim is not there.
-    pub fn transpose(mut self, a: usize, b: usize) -> Result<Self> {
-        if a >= self.ndim() || b >= self.ndim() {
-            return Err(Error::shape(
-                "transpose",
-                format!("dims {a} and {b}"),
-                self.shape,
-            ));
+    pub fn transpose(self, a: usize, b: usize) -> Result<Self> {
+        let mut order: [usize; MAX_NDIM] = std::array::from_fn(|d| d);
+        if a < self.ndim() && b < self.ndim() {
+            order.swap(a, b);
+            return self.permute(&order[..self.ndim()]);
         }
-        self.shape.as_mut().swap(a, b);
-        self.strides.as_mut().swap(a, b);
-        Ok(self)
+        Err(Error::shape(
+            "transpose",
+            format!("dims {a} and {b}"),
+            self.shape(),
+        ))
     }
 
     /// Dims in the order given: dim i of the result is dim `order[i]` of this. No copy.
@@ -251,24 +196,14 @@ impl<'a> View<'a> {
     /// # Errors
     /// If `order` is not a permutation of the dims.
     pub fn permute(self, order: &[usize]) -> Result<Self> {
-        let mut seen = [false; crate::shape::MAX_NDIM];
-        let valid = order.len() == self.ndim()
-            && order
-                .iter()
-                .all(|&d| d < self.ndim() && !std::mem::replace(&mut seen[d], true));
-        if !valid {
-            return Err(Error::shape(
+        let layout = self.layout.permute(order).ok_or_else(|| {
+            Error::shape(
                 "permute",
                 format!("a permutation of {} dims", self.ndim()),
                 order,
-            ));
-        }
-        let mut out = self;
-        for (i, &d) in order.iter().enumerate() {
-            out.shape.as_mut()[i] = self.shape[d];
-            out.strides.as_mut()[i] = self.strides[d];
-        }
-        Ok(out)
+            )
+        })?;
+        Ok(Self { layout, ..self })
     }
 
     /// The last dims split: `[.., n]` seen as `[.., tail..]` where the product of `tail` is n. No copy, any strides.
@@ -276,31 +211,8 @@ impl<'a> View<'a> {
     /// # Errors
     /// If the product differs or there would be too many dims.
     pub fn split_last(self, tail: &[usize]) -> Result<Self> {
-        let wrong = || {
-            Error::shape(
-                "split_last",
-                format!("a last dim that is the product of {tail:?}"),
-                self.shape,
-            )
-        };
-        let (&n, head) = self.shape.split_last().ok_or_else(wrong)?;
-        if Shape::new(tail).checked_numel() != Some(n)
-            || head.len() + tail.len() > crate::shape::MAX_NDIM
-        {
-            return Err(wrong());
-        }
-        let last_stride = self.strides[head.len()];
-        let inner = Shape::new(tail).contiguous_strides();
-        let strides: Vec<usize> = self.strides[..head.len()]
-            .iter()
-            .copied()
-            .chain(inner.iter().map(|s| s * last_stride))
-            .collect();
-        Ok(Self {
-            shape: Shape::new(&[head, tail].concat()),
-            strides: Shape::new(&strides),
-            ..self
-        })
+        let layout = split_last(self.layout, tail)?;
+        Ok(Self { layout, ..self })
     }
 
     /// Another shape over the same elements. No copy.
@@ -308,22 +220,8 @@ impl<'a> View<'a> {
     /// # Errors
     /// If the number of elements differs or the view is not contiguous.
     pub fn reshape(self, shape: impl Into<Shape>) -> Result<Self> {
-        let shape = shape.into();
-        if shape.checked_numel() != Some(self.numel()) || !self.is_contiguous() {
-            return Err(Error::shape(
-                "reshape",
-                format!(
-                    "a contiguous view of {} elements for {shape:?}",
-                    shape.iter().product::<usize>()
-                ),
-                self,
-            ));
-        }
-        Ok(Self {
-            strides: shape.contiguous_strides(),
-            shape,
-            ..self
-        })
+        let layout = reshape(self.layout, shape.into())?;
+        Ok(Self { layout, ..self })
     }
 
     /// A contiguous copy.
@@ -337,7 +235,7 @@ impl<'a> View<'a> {
     /// The elements as a slice, if they are contiguous, of this type, and not in a mapped file
     /// ([`MappedFile`](crate::MappedFile) says why; [`to_tensor`](Self::to_tensor) copies those).
     pub fn as_slice<T: Element>(&self) -> Option<&'a [T]> {
-        if self.dtype != T::DTYPE || !self.is_contiguous() || !self.steady {
+        if self.dtype() != T::DTYPE || !self.is_contiguous() || !self.steady {
             return None;
         }
         if self.numel() == 0 {
@@ -354,13 +252,31 @@ impl<'a> View<'a> {
     }
 }
 
+/// [`View::split_last`] and [`ViewMut::split_last`](crate::ViewMut::split_last).
+pub(crate) fn split_last(layout: Layout, tail: &[usize]) -> Result<Layout> {
+    layout.split_last(tail).ok_or_else(|| {
+        Error::shape(
+            "split_last",
+            format!("a last dim that is the product of {tail:?}"),
+            layout.shape(),
+        )
+    })
+}
+
+/// [`View::reshape`] and [`ViewMut::reshape`](crate::ViewMut::reshape).
+pub(crate) fn reshape(layout: Layout, shape: Shape) -> Result<Layout> {
+    layout.reshape(shape).ok_or_else(|| {
+        Error::shape(
+            "reshape",
+            format!("a contiguous view of as many elements as {shape:?}"),
+            layout,
+        )
+    })
+}
+
 impl fmt::Debug for View<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "View {:?} strides {:?} {}",
-            self.shape, self.strides, self.dtype
-        )
+        write!(f, "View {:?}", self.layout)
     }
 }
 

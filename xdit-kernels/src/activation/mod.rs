@@ -59,7 +59,7 @@ pub fn activation_into<'a>(
     let x = x.into();
     let _span = tracing::trace_span!("activation", ?act, n = x.numel()).entered();
     expect_rows("activation", &out, x.shape(), x.dtype())?;
-    let x = Operand::new(x, x.dtype())?;
+    let x = Operand::new("activation", x, x.dtype())?;
     cpu::activation(x.view(), act, out);
     Ok(())
 }
@@ -112,7 +112,8 @@ pub fn gated_into<'a, 'b>(
         ));
     }
     expect_rows("gated", &out, x.shape(), x.dtype())?;
-    let (x, y) = (Operand::new(x, x.dtype())?, Operand::new(y, x.dtype())?);
+    let operand = |view| Operand::new("gated", view, x.dtype());
+    let (x, y) = (operand(x)?, operand(y)?);
     cpu::gated(x.view(), y.view(), act, out);
     Ok(())
 }

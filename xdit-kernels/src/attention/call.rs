@@ -9,7 +9,7 @@ use super::{
     seen::Seen,
     tile::KEYS,
 };
-use crate::{DType, Tier, View, ViewMut, simd::Lane, simd::Shared};
+use crate::{DType, Result, Tier, View, ViewMut, simd::Lane, simd::Shared};
 
 /// One call of the kernel, for elements of type `T`.
 pub(super) struct Call<'a, T> {
@@ -35,11 +35,11 @@ impl<'a, T: Lane> Call<'a, T> {
         dims: &Dims,
         mut out: ViewMut<'_>,
         mut lse: ViewMut<'_>,
-    ) -> Self {
+    ) -> Result<Self> {
         let scale = input.scale.unwrap_or(1.0 / (dims.d as f32).sqrt());
         let three = |s: &[usize]| [s[0], s[1], s[2]];
         let tier = input.q.device().tier();
-        Self {
+        Ok(Self {
             dims: *dims,
             tier,
             pairs: T::DTYPE == DType::BF16 && tier == Tier::Avx512Bf16,
@@ -63,12 +63,12 @@ impl<'a, T: Lane> Call<'a, T> {
             q: input.q,
             k: input.k,
             v: input.v,
-            seen: Seen::new(input.mask.key_mask, dims),
+            seen: Seen::new(input.mask.key_mask, dims)?,
             out_steps: three(out.strides()),
             out: Shared(out.ptr().cast()),
             lse_steps: three(lse.strides()),
             lse: Shared(lse.ptr().cast()),
-        }
+        })
     }
 
     /// The same with products of bf16 pairs whatever the tier, to test their layout.

@@ -10,7 +10,11 @@ use super::{
     scratch::Floats,
     tile::KEYS,
 };
-use crate::{DType, Result, TensorMut, ViewMut, simd::Lane, simd::Shared};
+use crate::{
+    DType, Error, Result, ViewMut,
+    simd::{Lane, Shared},
+    storage::Buffer,
+};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,9 +36,9 @@ pub(super) fn flash(
     lse: ViewMut<'_>,
 ) -> Result<()> {
     match input.q.dtype() {
-        DType::F32 => Call::<f32>::new(input, dims, out, lse).run(),
-        DType::BF16 => Call::<bf16>::new(input, dims, out, lse).run(),
-        DType::F16 => Call::<f16>::new(input, dims, out, lse).run(),
+        DType::F32 => Call::<f32>::new(input, dims, out, lse)?.run(),
+        DType::BF16 => Call::<bf16>::new(input, dims, out, lse)?.run(),
+        DType::F16 => Call::<f16>::new(input, dims, out, lse)?.run(),
     }
 }
 
@@ -42,23 +46,33 @@ impl<T: Lane> Call<'_, T> {
     /// Computes and writes everything.
     pub(super) fn run(&self) -> Result<()> {
         let Dims { b, lk, h_kv, d, .. } = self.dims;
+        // Where q has no element, its other dims say nothing of any memory.
+        if self.q.numel() == 0 {
+            return Ok(());
+        }
+        // Panels are padded to whole vectors, of 16 lanes at most.
+        let key_rows = lk.checked_next_multiple_of(16);
+        let unit_words = key_rows.and_then(|n| n.checked_mul(2 * d.next_multiple_of(16)));
+        let (Some(key_rows), Some(unit_words)) = (key_rows, unit_words) else {
+            return Err(Error::OutOfMemory {
+                op: OP,
+                bytes: usize::MAX,
+            });
+        };
+        // Products of dims of k and of q, so they do not wrap.
         let plan = Plan {
             units: b * h_kv,
             rows: self.job.group * self.dims.lq,
-            // Panels are padded to whole vectors, of 16 lanes at most.
-            key_rows: lk.next_multiple_of(16),
-            unit_words: 2 * lk.next_multiple_of(16) * d.next_multiple_of(16),
+            key_rows,
+            unit_words,
         };
         let threads = rayon::current_num_threads();
-        if plan.units * plan.rows == 0 {
-            return Ok(());
-        }
         if plan.rows <= 2 * ROWS {
             self.pack_in_tasks(&plan);
             return Ok(());
         }
         let balanced = plan.units.is_multiple_of(threads) || plan.units >= 4 * threads;
-        if balanced && 4 * plan.unit_words <= UNIT_BYTES {
+        if balanced && plan.unit_words <= UNIT_BYTES / 4 {
             return self.unit_per_worker(&plan, threads.min(plan.units));
         }
         self.pack_then_compute(&plan)
@@ -81,12 +95,10 @@ impl<T: Lane> Call<'_, T> {
 
     /// For enough units for all threads: each worker packs a unit into memory that stays in its cache, and computes it.
     fn unit_per_worker(&self, plan: &Plan, workers: usize) -> Result<()> {
-        let device = self.q.device();
         let unit_words = plan.unit_words;
-        // SAFETY: a worker reads of its part only the panels that it has packed.
-        let mut packed =
-            unsafe { TensorMut::uninit(OP, [workers * unit_words], DType::F32, device)? };
-        let packed = Shared(packed.view_mut().ptr().cast::<f32>());
+        // A worker reads of its part only the panels that it has packed.
+        let buffer = Buffer::of::<f32>(OP, &[workers, unit_words])?;
+        let packed = Shared(buffer.ptr().cast::<f32>());
         let next = AtomicUsize::new(0);
         let work = |worker: usize| {
             let mut rows = Rows::empty();
@@ -113,12 +125,11 @@ impl<T: Lane> Call<'_, T> {
 
     /// For few units or large ones: all threads pack some units, then compute them.
     fn pack_then_compute(&self, plan: &Plan) -> Result<()> {
-        let (lk, device) = (self.dims.lk, self.q.device());
-        let unit_words = plan.unit_words;
+        let (lk, unit_words) = (self.dims.lk, plan.unit_words);
         let held = (PACKED_BYTES / 4 / unit_words.max(1)).clamp(1, plan.units);
-        // SAFETY: the panels that a task reads have been written before it starts (`pack` runs to its end first).
-        let mut packed = unsafe { TensorMut::uninit(OP, [held * unit_words], DType::F32, device)? };
-        let packed = Shared(packed.view_mut().ptr().cast::<f32>());
+        // The panels that a task reads have been written before it starts (`pack` runs to its end first).
+        let buffer = Buffer::of::<f32>(OP, &[held, unit_words])?;
+        let packed = Shared(buffer.ptr().cast::<f32>());
         let (blocks, tasks) = (lk.div_ceil(KEYS), plan.rows.div_ceil(ROWS));
         for first_unit in (0..plan.units).step_by(held) {
             let count = held.min(plan.units - first_unit);

@@ -45,7 +45,8 @@ impl<A: Attention + ?Sized> Attention for &mut A {
 /// What attention is computed on.
 ///
 /// # Shapes
-/// `q` [b, lq, h, d]; `k` and `v` [b, lk, h_kv, d] where h_kv divides h: q head i reads kv head i / (h / h_kv).
+/// `q` [b, lq, h, d]; `k` and `v` [b, lk, h_kv, d] where h_kv divides h: q head i reads kv head i / (h / h_kv). d is 1 to
+/// 65536.
 /// Views of one joint tensor are welcome: only a last dim with a stride other than 1 costs a copy.
 #[derive(Debug, Clone, Copy)]
 pub struct AttnInput<'a> {
@@ -219,6 +220,9 @@ pub fn flash_into(input: &AttnInput<'_>, out: ViewMut<'_>, lse: ViewMut<'_>) -> 
 
 const OP: &str = "attention";
 
+/// A task's memory grows with the head dim alone; so it is bounded.
+const MAX_HEAD_DIM: usize = 1 << 16;
+
 /// Sizes, checked against every view of an input.
 #[derive(Debug, Clone, Copy)]
 struct Dims {
@@ -239,10 +243,14 @@ impl Dims {
         let &[k_b, lk, h_kv, k_d] = k.shape() else {
             return Err(Error::shape(OP, "k [b, lk, h_kv, d]", k));
         };
-        if d == 0 || k_b != b || k_d != d {
-            let want = format!("k [{b}, lk, h_kv, {d}] with a head dim of at least 1");
-            return Err(Error::shape(OP, want, k));
+        if d == 0 || d > MAX_HEAD_DIM {
+            let want = format!("a head dim of 1 to {MAX_HEAD_DIM}");
+            return Err(Error::shape(OP, want, q));
         }
+        if k_b != b || k_d != d {
+            return Err(Error::shape(OP, format!("k [{b}, lk, h_kv, {d}]"), k));
+        }
+        q.device().expect(OP)?;
         if h % h_kv.max(1) != 0 || (h_kv == 0) != (h == 0) {
             let want = format!("a number of kv heads that divides {h} heads");
             return Err(Error::shape(OP, want, h_kv));

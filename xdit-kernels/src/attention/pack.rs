@@ -132,7 +132,8 @@ unsafe fn keys<S: Lanes, W: Words>(
             let mut rows = [src; MAX_LANES];
             for (i, row) in rows.iter_mut().enumerate().take(count) {
                 *row = src.wrapping_add((at + i) * step);
-                prefetch(row.wrapping_add(S::LANES * step), d);
+                // The address may be any.
+                prefetch(row.wrapping_add(step.wrapping_mul(S::LANES)), d);
             }
             // SAFETY: keys at..at + count < n are inside `src`. The panel starts after first · words words (all before it
             // are NR wide) and its rows are `panel` words.
@@ -178,7 +179,7 @@ unsafe fn values_single<S: Lanes, T: Lane>(
             for j in 0..n {
                 let value = src.add(j * step + first);
                 if first == 0 {
-                    prefetch(value.wrapping_add(8 * step), d);
+                    prefetch(value.wrapping_add(step.wrapping_mul(8)), d);
                 }
                 let visible = seen.is_null() || *seen.add(j) != 0.0;
                 let mut x = 0;

@@ -1,6 +1,7 @@
 //! The key mask.
 
-use super::{Dims, tile::KEYS};
+use super::{Dims, OP, tile::KEYS};
+use crate::{Result, vector::reserved};
 
 /// The key mask as the kernel reads it.
 pub(super) struct Seen {
@@ -12,18 +13,20 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn new(mask: Option<&[bool]>, dims: &Dims) -> Self {
+    pub(super) fn new(mask: Option<&[bool]>, dims: &Dims) -> Result<Self> {
         let lk = dims.lk;
         let mask = mask.filter(|_| lk > 0).unwrap_or(&[]);
         let count = |block: &[bool]| block.iter().filter(|&&seen| seen).count();
-        Self {
-            flags: mask.iter().map(|&seen| f32::from(u8::from(seen))).collect(),
+        let mut flags = reserved(OP, mask.len())?;
+        flags.extend(mask.iter().map(|&seen| f32::from(u8::from(seen))));
+        Ok(Self {
+            flags,
             counts: mask
                 .chunks(lk.max(1))
                 .flat_map(|row| row.chunks(KEYS).map(count))
                 .collect(),
             lk,
-        }
+        })
     }
 
     fn count(&self, batch: usize, first: usize) -> Option<usize> {

@@ -41,6 +41,9 @@ pub(super) struct Call<'a, T> {
     pub(super) ow: usize,
     pub(super) ic: usize,
     pub(super) oc: usize,
+    /// Distance of neighbouring outputs in the input; 1 where there is one output, whatever it was said to be. So it is no
+    /// larger than the padded input.
+    pub(super) stride: usize,
 }
 
 // SAFETY: the pointers are of a View (shared borrow) and a ViewMut (exclusive borrow) that outlive the call; tasks write
@@ -89,6 +92,10 @@ fn typed<T: Lane>(
         ow: out.shape()[2],
         ic: conv.shape[1],
         oc: conv.shape[0],
+        stride: match (out.shape()[1], out.shape()[2]) {
+            (1, 1) => 1,
+            _ => conv.options.stride,
+        },
         out: Shared(out.ptr().cast()),
     };
     let tier = conv.device.tier();
@@ -103,7 +110,7 @@ fn typed<T: Lane>(
         let plan = direct::Plan::new(&call);
         distribute(
             plan.tasks(&call),
-            plan.scratch_len(&call),
+            plan.scratch_len(&call)?,
             |scratch, task| {
                 // SAFETY: as above.
                 unsafe { direct::block(tier, &call, &plan, scratch, task) }
@@ -121,8 +128,8 @@ fn distribute(
 ) -> Result<()> {
     let workers = rayon::current_num_threads().min(count).max(1);
     // A cache line between the scratches.
-    let stride = scratch_len.next_multiple_of(16) + 16;
-    let buffer = Buffer::new(workers * stride * size_of::<f32>(), false, "conv2d")?;
+    let stride = (scratch_len / 16).saturating_add(2).saturating_mul(16);
+    let buffer = Buffer::of::<f32>("conv2d", &[workers, stride])?;
     let scratch = Shared(buffer.ptr().cast::<f32>());
     let next = AtomicUsize::new(0);
     (0..workers)

@@ -10,7 +10,10 @@ use super::{
     narrow,
     pack::{Kind, PANEL},
 };
-use crate::simd::{Lane, Simd, tiered};
+use crate::{
+    Error, Result,
+    simd::{Lane, Simd, tiered},
+};
 
 /// Elements of scratch that a tile aims at: 0.5 MiB, a part of every second-level cache.
 const SCRATCH: usize = 1 << 17;
@@ -33,8 +36,8 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn new<T>(call: &Call<'_, T>) -> Self {
         let lanes = super::cpu::lanes(call.conv.device.tier());
-        let stride = call.conv.options.stride;
-        let per_pixel = call.ic.next_multiple_of(lanes) * stride * stride;
+        let channels = call.ic.next_multiple_of(lanes);
+        let per_pixel = channels.saturating_mul(call.stride.saturating_mul(call.stride));
         let pixels = (SCRATCH / per_pixel).clamp(16, PIXELS);
         let tw = call.ow.div_ceil(call.ow.div_ceil(pixels.min(128)));
         let th = (pixels / tw).clamp(1, call.oh);
@@ -52,15 +55,24 @@ impl Plan {
 
     /// Pixels between phases, and columns of a phase, of a tile with `th` rows and `tw` columns.
     fn phase<T>(call: &Call<'_, T>, th: usize, tw: usize) -> (usize, usize) {
-        let ([_, _, kh, kw], s) = (call.conv.shape, call.conv.options.stride);
+        let ([_, _, kh, kw], s) = (call.conv.shape, call.stride);
         let wp = tw + (kw - 1) / s;
         ((th + (kh - 1) / s) * wp, wp)
     }
 
-    pub(super) fn scratch_len<T>(&self, call: &Call<'_, T>) -> usize {
-        let s = call.conv.options.stride;
+    /// # Errors
+    /// If the phases, stride² of them, are more than memory can hold.
+    pub(super) fn scratch_len<T>(&self, call: &Call<'_, T>) -> Result<usize> {
+        let s = call.stride;
         let (phase, _) = Self::phase(call, self.th, self.tw);
-        (phase * s * s + SLACK) * call.ic.next_multiple_of(self.lanes)
+        let pixels = s.checked_mul(s).and_then(|n| n.checked_mul(phase));
+        pixels
+            .and_then(|n| n.checked_add(SLACK))
+            .and_then(|n| n.checked_mul(call.ic.next_multiple_of(self.lanes)))
+            .ok_or(Error::OutOfMemory {
+                op: "conv2d",
+                bytes: usize::MAX,
+            })
     }
 }
 
@@ -86,7 +98,7 @@ unsafe fn tile<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, scratch: *mut 
         task % nx * plan.tw,
     );
     let (th, tw) = (plan.th.min(call.oh - y0), plan.tw.min(call.ow - x0));
-    let ([_, _, kh, kw], s) = (call.conv.shape, call.conv.options.stride);
+    let ([_, _, kh, kw], s) = (call.conv.shape, call.stride);
     let (phase, wp) = Plan::phase(call, th, tw);
     let tile = Tile {
         batch,
@@ -146,7 +158,7 @@ unsafe fn fill_phase<S: Simd, T: Lane>(
     to: *mut f32,
     step: usize,
 ) {
-    let s = call.conv.options.stride;
+    let s = call.stride;
     let (whole, last) = (call.ic / S::LANES, call.ic % S::LANES);
     for row in 0..len / tile.wp {
         let y = tile.y0 * s + row * s + py;

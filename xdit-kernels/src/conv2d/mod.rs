@@ -15,6 +15,7 @@
 mod cpu;
 mod direct;
 mod narrow;
+mod options;
 mod pack;
 #[cfg(test)]
 mod tests;
@@ -24,81 +25,9 @@ mod winograd;
 use std::ops::Range;
 
 use crate::{DType, Device, Error, Result, Tensor, TensorMut, View, ViewMut, layout};
+use options::MAX_PADDING;
+pub use options::{Algorithm, Conv2dOptions, Padding};
 use pack::{Kind, Packed};
-
-/// Rows and columns of zeros around the input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Padding {
-    /// Rows above.
-    pub top: usize,
-    /// Rows below.
-    pub bottom: usize,
-    /// Columns before.
-    pub left: usize,
-    /// Columns after.
-    pub right: usize,
-}
-
-impl Padding {
-    /// The same on every side.
-    pub fn all(n: usize) -> Self {
-        Self {
-            top: n,
-            bottom: n,
-            left: n,
-            right: n,
-        }
-    }
-}
-
-/// How a convolution is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Algorithm {
-    /// `Winograd` where it applies and pays (not for four output channels or fewer), else `Direct`.
-    #[default]
-    Auto,
-    /// The plain sum of products.
-    Direct,
-    /// F(4×4, 3×3): for 3×3 kernels with stride 1 only. The packed weights take 4× the room.
-    Winograd,
-}
-
-/// What a convolution does besides its weights.
-///
-/// # Examples
-/// ```
-/// use xdit_kernels::{Conv2dOptions, Padding};
-/// // diffusers' Downsample2D of a VAE encoder: stride 2, one row below and one column after.
-/// let down = Conv2dOptions {
-///     stride: 2,
-///     padding: Padding { bottom: 1, right: 1, ..Padding::default() },
-///     ..Conv2dOptions::default()
-/// };
-/// assert!(!down.upsample);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Conv2dOptions {
-    /// Distance of neighbouring outputs in the input, in both directions.
-    pub stride: usize,
-    /// Zeros around the input.
-    pub padding: Padding,
-    /// How it is computed.
-    pub algorithm: Algorithm,
-    /// Whether the input is first doubled in size by repeating each pixel (diffusers' `Upsample2D`); the doubled picture
-    /// is never made.
-    pub upsample: bool,
-}
-
-impl Default for Conv2dOptions {
-    fn default() -> Self {
-        Self {
-            stride: 1,
-            padding: Padding::default(),
-            algorithm: Algorithm::Auto,
-            upsample: false,
-        }
-    }
-}
 
 /// A convolution with its weights packed for one tier; shared by reference between threads.
 ///
@@ -133,7 +62,7 @@ impl Conv2d {
     /// `weight` `[oc, ic, kh, kw]` as PyTorch keeps it, `bias` `[oc]`; any dtype.
     ///
     /// # Errors
-    /// If a dim of the weight is 0, the bias does not fit, the stride is 0, or `Algorithm::Winograd` is asked for and the
+    /// If a dim of the weight is 0, the bias does not fit, the stride is 0, a padding is above 2^31, or `Algorithm::Winograd` is asked for and the
     /// kernel is not 3×3 with stride 1.
     pub fn pack<'a>(
         weight: impl Into<View<'a>>,
@@ -160,6 +89,15 @@ impl Conv2d {
                 options.stride,
             ));
         }
+        let p = options.padding;
+        if [p.top, p.bottom, p.left, p.right]
+            .iter()
+            .any(|&n| n > MAX_PADDING)
+        {
+            let want = format!("at most {MAX_PADDING} rows or columns of padding");
+            return Err(Error::shape("conv2d", want, p));
+        }
+        device.expect("conv2d")?;
         let winograd_fits = kh == 3 && kw == 3 && options.stride == 1;
         let kind = match options.algorithm {
             Algorithm::Winograd if !winograd_fits => {

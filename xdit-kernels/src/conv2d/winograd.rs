@@ -78,7 +78,11 @@ impl Plan {
 
     /// The tiles of a block, counted in raster order.
     fn tiles(&self, block: usize) -> Range<usize> {
-        let start = |block: usize| block * self.groups / self.blocks * self.mr;
+        // In 128 bits: the product of two counts.
+        let start = |block: usize| {
+            let groups = block as u128 * self.groups as u128 / self.blocks as u128;
+            groups as usize * self.mr
+        };
         start(block)..start(block + 1).min(self.nx * self.ny)
     }
 

@@ -40,7 +40,10 @@ fn binary_into(
         let y = layout::cast(y, DType::F32)?;
         return layout::copy_into(&binary(op, wide.view(), y.view(), combine)?, out);
     }
-    let (x, y) = (Operand::new(x, x.dtype())?, Operand::new(y, x.dtype())?);
+    let (x, y) = (
+        Operand::new(op, x, x.dtype())?,
+        Operand::new(op, y, x.dtype())?,
+    );
     cpu::binary(x.view(), y.view(), combine, out);
     Ok(())
 }
@@ -200,7 +203,7 @@ pub fn scale_into<'a>(x: impl Into<View<'a>>, a: f32, out: ViewMut<'_>) -> Resul
     let x = x.into();
     let _span = tracing::trace_span!("elementwise", op = "scale", n = x.numel()).entered();
     expect_rows("scale", &out, x.shape(), x.dtype())?;
-    let x = Operand::new(x, x.dtype())?;
+    let x = Operand::new("scale", x, x.dtype())?;
     // x twice: one loop serves all of these, and the second load comes from the cache.
     cpu::binary(x.view(), x.view(), Combine::Scale(a), out);
     Ok(())
@@ -268,13 +271,14 @@ pub fn gate_residual_into<'a, 'b, 'c>(
             layout::cast(x, DType::F32)?,
             layout::cast(residual, DType::F32)?,
         ];
+        residual.device().expect(OP)?;
         let mut sum = TensorMut::zeros([b, l, c], DType::F32, residual.device())?;
         cpu::gate_residual(wide[0].view(), &gate, wide[1].view(), sum.view_mut());
         return layout::copy_into(&sum.freeze(), out);
     }
     let (x, residual) = (
-        Operand::new(x, x.dtype())?,
-        Operand::new(residual, residual.dtype())?,
+        Operand::new(OP, x, x.dtype())?,
+        Operand::new(OP, residual, residual.dtype())?,
     );
     cpu::gate_residual(x.view(), &gate, residual.view(), out);
     Ok(())

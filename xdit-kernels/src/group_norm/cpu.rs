@@ -1,9 +1,11 @@
 //! Two passes: sums of fixed chunks of pixels, then normalisation.
 
+use super::OP;
 use crate::{
-    DType, View, ViewMut,
+    DType, Result, View, ViewMut,
     activation::Activation,
     simd::{Lane, Shared, Simd, tiered},
+    vector::{filled, reserved},
 };
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -111,7 +113,7 @@ fn gapless(w: usize, strides: &[usize]) -> bool {
 }
 
 /// Σx and Σx² of each group of each picture of `x`, which is not empty and has contiguous channels.
-pub(super) fn sums(x: View<'_>, groups: usize) -> Vec<[f64; 2]> {
+pub(super) fn sums(x: View<'_>, groups: usize) -> Result<Vec<[f64; 2]>> {
     match x.dtype() {
         DType::F32 => sums_of::<f32>(x, groups),
         DType::BF16 => sums_of::<bf16>(x, groups),
@@ -119,11 +121,12 @@ pub(super) fn sums(x: View<'_>, groups: usize) -> Vec<[f64; 2]> {
     }
 }
 
-fn sums_of<T: Lane>(x: View<'_>, groups: usize) -> Vec<[f64; 2]> {
+fn sums_of<T: Lane>(x: View<'_>, groups: usize) -> Result<Vec<[f64; 2]>> {
     let tier = x.device().tier();
     let chunks = Chunks::<T>::new(x, gapless(x.dim(2), x.strides()));
     let (tasks, c) = (chunks.count(), chunks.c);
-    let mut partial = vec![0f64; x.dim(0) * tasks * 2 * c];
+    // A task sums 64 pixels at least, so the numbers are fewer than twice x's.
+    let mut partial = filled(OP, 0f64, x.dim(0) * tasks * 2 * c)?;
     partial
         .par_chunks_mut(2 * c)
         .enumerate()
@@ -142,10 +145,11 @@ fn sums_of<T: Lane>(x: View<'_>, groups: usize) -> Vec<[f64; 2]> {
         }
         [sum, square]
     };
-    partial
-        .chunks(tasks * 2 * c)
-        .flat_map(|picture| (0..groups).map(move |g| group(picture, g)))
-        .collect()
+    let mut all = reserved(OP, x.dim(0) * groups)?;
+    for picture in partial.chunks(tasks * 2 * c) {
+        all.extend((0..groups).map(|g| group(picture, g)));
+    }
+    Ok(all)
 }
 
 /// Brings `x`, which is not empty and has contiguous channels, to `out`; `sums` are [`sums`] over `pixels` pixels.
@@ -155,17 +159,18 @@ pub(super) fn run(
     pixels: f64,
     parameters: &Parameters,
     out: ViewMut<'_>,
-) {
+) -> Result<()> {
     let c = x.dim(3);
-    let affine: Vec<Affine> = sums
+    let affine = sums
         .chunks(parameters.groups)
         .map(|sums| affine(sums, pixels, c, parameters))
-        .collect();
+        .collect::<Result<Vec<Affine>>>()?;
     match x.dtype() {
         DType::F32 => typed::<f32>(x, &affine, out),
         DType::BF16 => typed::<bf16>(x, &affine, out),
         DType::F16 => typed::<f16>(x, &affine, out),
     }
+    Ok(())
 }
 
 fn typed<T: Lane>(x: View<'_>, affine: &[Affine], mut out: ViewMut<'_>) {
@@ -188,13 +193,13 @@ fn typed<T: Lane>(x: View<'_>, affine: &[Affine], mut out: ViewMut<'_>) {
 
 /// What each group's Σx and Σx² over `pixels` pixels make of a pixel (in f64: their difference loses nothing that f32
 /// inputs hold unless the mean is 10⁴ deviations away).
-fn affine(sums: &[[f64; 2]], pixels: f64, c: usize, p: &Parameters) -> Affine {
+fn affine(sums: &[[f64; 2]], pixels: f64, c: usize, p: &Parameters) -> Result<Affine> {
     let in_group = c / p.groups;
     let padded = c.next_multiple_of(16);
     let mut out = Affine {
-        mean: vec![0.0; padded],
-        scale: vec![0.0; padded],
-        bias: vec![0.0; padded],
+        mean: filled(OP, 0.0, padded)?,
+        scale: filled(OP, 0.0, padded)?,
+        bias: filled(OP, 0.0, padded)?,
         silu: p.silu,
     };
     out.bias[..c].copy_from_slice(&p.bias);
@@ -208,7 +213,7 @@ fn affine(sums: &[[f64; 2]], pixels: f64, c: usize, p: &Parameters) -> Affine {
             out.scale[ch] = (scale * f64::from(p.weight[ch])) as f32;
         }
     }
-    out
+    Ok(out)
 }
 
 /// Adds each channel's Σx to `sums[..c]`, Σx² to `sums[c..]`.

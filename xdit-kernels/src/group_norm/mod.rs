@@ -6,7 +6,7 @@ mod tests;
 
 use cpu::Parameters;
 
-use crate::{Error, Result, Tensor, TensorMut, View, ViewMut, layout};
+use crate::{Error, Result, Tensor, TensorMut, View, ViewMut, layout, vector::filled};
 
 /// Each group of channels of each picture brought to mean 0 and variance 1, scaled by `weight`, shifted by `bias`; then,
 /// if `silu`, x·sigmoid(x).
@@ -18,7 +18,7 @@ use crate::{Error, Result, Tensor, TensorMut, View, ViewMut, layout};
 /// `x` `[b, h, w, c]`, `weight` and `bias` `[c]` of any dtype; the result as `x`.
 ///
 /// # Errors
-/// If `groups` does not divide the channels, weight or bias do not fit, or there is no memory.
+/// If `groups` does not divide the channels, there are more than 2^20, weight or bias do not fit, or there is no memory.
 ///
 /// # Examples
 /// ```
@@ -38,7 +38,7 @@ pub fn group_norm<'a, 'w, 'b>(
 ) -> Result<Tensor> {
     let x = x.into();
     // SAFETY: `group_norm_into` writes every element of its output.
-    let mut out = unsafe { TensorMut::uninit("group_norm", x.shape(), x.dtype(), x.device())? };
+    let mut out = unsafe { TensorMut::uninit(OP, x.shape(), x.dtype(), x.device())? };
     group_norm_into(x, groups, weight, bias, eps, silu, out.view_mut())?;
     Ok(out.freeze())
 }
@@ -58,7 +58,7 @@ pub fn group_norm_into<'a, 'w, 'b>(
 ) -> Result<()> {
     let x = x.into();
     let sums = GroupSums::of(x, groups)?;
-    out.expect("group_norm", x.shape(), x.dtype())?;
+    out.expect(OP, x.shape(), x.dtype())?;
     let parameters = Parameters::new(x, groups, weight.into(), bias.into(), eps, silu)?;
     parameters.apply(x, &sums, out)
 }
@@ -92,7 +92,7 @@ pub fn group_norm_rows<'w, 'b>(
     eps: f32,
     silu: bool,
 ) -> Result<Tensor> {
-    let wrong = |expected: &str| Err(Error::shape("group_norm", expected, parts));
+    let wrong = |expected: &str| Err(Error::shape(OP, expected, parts));
     let Some(first) = parts.first() else {
         return wrong("at least one part");
     };
@@ -108,10 +108,11 @@ pub fn group_norm_rows<'w, 'b>(
         {
             return wrong("parts [b, _, w, c] that differ in their rows alone");
         }
-        shape[1] += part.dim(1);
+        let rows = shape[1].checked_add(part.dim(1));
+        shape[1] = rows.ok_or_else(|| Error::shape(OP, "rows that can be counted", parts))?;
     }
     // SAFETY: `apply` writes every element of the part of the output it is given, and those parts are all of it.
-    let mut out = unsafe { TensorMut::uninit("group_norm", shape, first.dtype(), first.device())? };
+    let mut out = unsafe { TensorMut::uninit(OP, shape, first.dtype(), first.device())? };
     let mut at = 0;
     for part in parts {
         let rows = out.view_mut().narrow(1, at, part.dim(1))?;
@@ -152,7 +153,10 @@ impl GroupSums {
         let [b, h, w, _] = dims(&x, groups)?;
         let mut values = vec![(h * w) as f64];
         if x.numel() == 0 {
-            values.resize(1 + 2 * b * groups, 0.0);
+            // Without channels, any number of groups divides them.
+            let numbers = b.checked_mul(groups).and_then(|n| n.checked_mul(2));
+            values = filled(OP, 0.0, numbers.map_or(usize::MAX, |n| n.saturating_add(1)))?;
+            values[0] = (h * w) as f64;
             return Ok(Self { groups, values });
         }
         let copy;
@@ -162,7 +166,7 @@ impl GroupSums {
             copy = layout::contiguous(x)?;
             copy.view()
         };
-        values.extend(cpu::sums(x, groups).into_iter().flatten());
+        values.extend(cpu::sums(x, groups)?.into_iter().flatten());
         Ok(Self { groups, values })
     }
 
@@ -183,10 +187,10 @@ impl GroupSums {
     pub fn total(groups: usize, parts: &[impl AsRef<[f64]>]) -> Result<Self> {
         let parts: Vec<&[f64]> = parts.iter().map(AsRef::as_ref).collect();
         let first = parts.first().copied().unwrap_or_default();
-        let rest = (first.len().checked_sub(1)).and_then(|n| n.checked_rem(2 * groups));
+        let rest = (first.len().checked_sub(1)).and_then(|n| n.checked_rem(groups.checked_mul(2)?));
         if rest != Some(0) || parts.iter().any(|part| part.len() != first.len()) {
             return Err(Error::shape(
-                "group_norm",
+                OP,
                 format!("sums of {groups} groups, as many in each part"),
                 parts.iter().map(|part| part.len()).collect::<Vec<_>>(),
             ));
@@ -201,14 +205,27 @@ impl GroupSums {
     }
 }
 
+const OP: &str = "group_norm";
+
+/// A task's memory grows with the channels alone; so they are bounded.
+const MAX_CHANNELS: usize = 1 << 20;
+
 /// The dims of a picture whose channels fall into `groups`.
 fn dims(x: &View<'_>, groups: usize) -> Result<[usize; 4]> {
     let &[b, h, w, c] = x.shape() else {
-        return Err(Error::shape("group_norm", "an input [b, h, w, c]", x));
+        return Err(Error::shape(OP, "an input [b, h, w, c]", x));
     };
+    x.device().expect(OP)?;
+    if c > MAX_CHANNELS {
+        return Err(Error::shape(
+            OP,
+            format!("at most {MAX_CHANNELS} channels"),
+            x,
+        ));
+    }
     if groups == 0 || !c.is_multiple_of(groups) {
         return Err(Error::shape(
-            "group_norm",
+            OP,
             format!("channels that {groups} groups divide"),
             x,
         ));
@@ -229,11 +246,7 @@ impl cpu::Parameters {
         let [_, _, _, c] = dims(&x, groups)?;
         for p in [&weight, &bias] {
             if p.shape() != [c] {
-                return Err(Error::shape(
-                    "group_norm",
-                    format!("a weight and a bias [{c}]"),
-                    p,
-                ));
+                return Err(Error::shape(OP, format!("a weight and a bias [{c}]"), p));
             }
         }
         Ok(Self {
@@ -249,16 +262,12 @@ impl cpu::Parameters {
     fn apply(&self, x: View<'_>, sums: &GroupSums, out: ViewMut<'_>) -> Result<()> {
         let [b, h, w, c] = dims(&x, self.groups)?;
         if out.strides()[3] != 1 && c != 1 {
-            return Err(Error::shape(
-                "group_norm",
-                "an output with contiguous channels",
-                out,
-            ));
+            return Err(Error::shape(OP, "an output with contiguous channels", out));
         }
         let (pixels, of_groups) = (sums.values[0], sums.values[1..].as_chunks::<2>().0);
-        if sums.groups != self.groups || of_groups.len() != b * self.groups {
+        if sums.groups != self.groups || Some(of_groups.len()) != b.checked_mul(self.groups) {
             return Err(Error::shape(
-                "group_norm",
+                OP,
                 format!("sums of {b} pictures in {} groups", self.groups),
                 (of_groups.len(), sums.groups),
             ));
@@ -275,7 +284,6 @@ impl cpu::Parameters {
             copy = layout::contiguous(x)?;
             copy.view()
         };
-        cpu::run(x, of_groups, pixels, self, out);
-        Ok(())
+        cpu::run(x, of_groups, pixels, self, out)
     }
 }

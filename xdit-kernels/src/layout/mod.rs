@@ -75,7 +75,7 @@ pub fn cat(parts: &[View<'_>], dim: usize) -> Result<Tensor> {
         if !fits {
             return Err(wrong());
         }
-        shape[dim] += part.dim(dim);
+        shape[dim] = shape[dim].checked_add(part.dim(dim)).ok_or_else(wrong)?;
     }
     // SAFETY: the parts' ranges along `dim` tile the output.
     let mut out =

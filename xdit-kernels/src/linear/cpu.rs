@@ -79,8 +79,7 @@ impl<'a, F: Form> Product<'a, F> {
             rayon::current_num_threads(),
         );
         let chunk = plan.chunk_panels * mr;
-        let bytes = plan.chunk_panels * panel_words * size_of::<F::A>();
-        let packed = Buffer::new(bytes, false, "linear input")?;
+        let packed = Buffer::of::<F::A>("linear input", &[plan.chunk_panels, panel_words])?;
         let scratch = Scratch::new::<F>(&plan, mr, self.kernel.nr, self.deep)?;
         for row in (0..count).step_by(chunk) {
             let rows = chunk.min(count - row);

@@ -17,6 +17,7 @@ mod weights;
 
 use crate::{
     DType, Device, Error, Result, Tensor, TensorMut, View, ViewMut, activation::Activation,
+    vector::reserved,
 };
 use epilogue::{Finish, Kind};
 use input::Input;
@@ -127,15 +128,10 @@ impl Linear {
         if parts.is_empty() {
             return Err(Error::shape("linear", "at least one weight", parts.len()));
         }
-        if !device.tier().is_available() {
-            return Err(Error::Device {
-                op: "linear",
-                reason: format!("this processor has no {}", device.tier()),
-            });
-        }
+        device.expect("linear")?;
         let views: Vec<View<'_>> = parts.iter().map(|(weight, _)| *weight).collect();
         let weights = Weights::pack(&views, dtype, device)?;
-        let mut bias_n = Vec::with_capacity(weights.padded_n());
+        let mut bias_n = reserved("linear bias", weights.padded_n())?;
         for (weight, bias) in parts {
             match bias {
                 // Through `dtype`, as a torch module cast to it would have.

@@ -358,11 +358,7 @@ impl Scratch {
             0
         };
         let workers = rayon::current_num_threads().min(plan.chunk_tasks);
-        let buffer = Buffer::new(
-            workers * (sums + block) * size_of::<f32>(),
-            false,
-            "linear sums",
-        )?;
+        let buffer = Buffer::of::<f32>("linear sums", &[workers, sums + block])?;
         Ok(Self {
             buffer,
             sums,

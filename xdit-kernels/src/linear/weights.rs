@@ -57,7 +57,9 @@ impl Weights {
             sources.push(Source::new(first, view)?);
             first += view.dim(0);
         }
-        (0..count).into_par_iter().for_each(|p| {
+        // Panels of no k are nothing to write.
+        let panels_to_fill = if k == 0 { 0 } else { count };
+        (0..panels_to_fill).into_par_iter().for_each(|p| {
             let row = |j| {
                 sources
                     .iter()

@@ -75,6 +75,10 @@ pub fn merge_into(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) 
         return Err(Error::shape(OP, "an output whose last stride is 1", out));
     }
     let _span = tracing::trace_span!("merge", b = batch, lq, h).entered();
+    a.out.device().expect(OP)?;
+    if a.lse.numel() == 0 {
+        return Ok(());
+    }
     let steady = |part: &AttnOut| -> Result<AttnOut> {
         Ok(AttnOut {
             out: part.out.steady()?,

@@ -9,24 +9,11 @@ mod tests;
 
 use crate::{
     Error, Result, Tensor, TensorMut, View, ViewMut,
-    rows::{Floats, Operand, expect_rows},
+    rows::{Floats, Operand, expect_parameter, expect_rows},
+    vector::reserved,
 };
 use cpu::Affine;
 pub(crate) use cpu::{moments, sum, sum_of_squares};
-use std::borrow::Cow;
-
-/// A parameter of c elements, or c times `default`.
-fn parameter<'a>(
-    op: &'static str,
-    x: Option<View<'a>>,
-    c: usize,
-    default: f32,
-) -> Result<Cow<'a, [f32]>> {
-    Ok(match x {
-        Some(x) => Floats::new(op, x, &[c])?.into_cow(),
-        None => Cow::Owned(vec![default; c]),
-    })
-}
 
 fn last_dim(op: &'static str, x: &View<'_>) -> Result<usize> {
     x.shape()
@@ -80,12 +67,18 @@ pub fn layer_norm_into<'a>(
     let c = last_dim(OP, &x)?;
     let _span = tracing::trace_span!("layer_norm", n = x.numel(), c).entered();
     expect_rows(OP, &out, x.shape(), x.dtype())?;
+    for parameter in [weight, bias].iter().flatten() {
+        expect_parameter(OP, parameter, &[c])?;
+    }
+    if x.numel() == 0 {
+        return Ok(());
+    }
     let affine = Affine {
-        gain: &parameter(OP, weight, c, 1.0)?,
-        bias: &parameter(OP, bias, c, 0.0)?,
+        gain: &Floats::or(OP, weight, c, 1.0)?,
+        bias: &Floats::or(OP, bias, c, 0.0)?,
         rows_each: usize::MAX,
     };
-    cpu::layer_norm(Operand::new(x, x.dtype())?.view(), &affine, eps, out);
+    cpu::layer_norm(Operand::new(OP, x, x.dtype())?.view(), &affine, eps, out);
     Ok(())
 }
 
@@ -138,13 +131,22 @@ pub fn layer_norm_modulate_into<'a, 'b, 'c>(
     };
     let _span = tracing::trace_span!("layer_norm_modulate", b, l, c).entered();
     expect_rows(OP, &out, x.shape(), x.dtype())?;
-    let scale = Floats::new(OP, scale.into(), &[b, c])?;
+    let (shift, scale) = (shift.into(), scale.into());
+    for parameter in [&shift, &scale] {
+        expect_parameter(OP, parameter, &[b, c])?;
+    }
+    if x.numel() == 0 {
+        return Ok(());
+    }
+    let scale = Floats::new(OP, scale, &[b, c])?;
+    let mut gain = reserved(OP, scale.len())?;
+    gain.extend(scale.iter().map(|s| 1.0 + s));
     let affine = Affine {
-        gain: &scale.iter().map(|s| 1.0 + s).collect::<Vec<_>>(),
-        bias: &Floats::new(OP, shift.into(), &[b, c])?,
+        gain: &gain,
+        bias: &Floats::new(OP, shift, &[b, c])?,
         rows_each: l,
     };
-    cpu::layer_norm(Operand::new(x, x.dtype())?.view(), &affine, eps, out);
+    cpu::layer_norm(Operand::new(OP, x, x.dtype())?.view(), &affine, eps, out);
     Ok(())
 }
 
@@ -198,13 +200,22 @@ pub fn layer_norm_shift_into<'a, 'b, 'c>(
     };
     let _span = tracing::trace_span!("layer_norm_shift", b, l, c).entered();
     expect_rows(OP, &out, x.shape(), x.dtype())?;
-    let weight = Floats::new(OP, weight.into(), &[c])?;
+    let (weight, shift) = (weight.into(), shift.into());
+    expect_parameter(OP, &weight, &[c])?;
+    expect_parameter(OP, &shift, &[b, c])?;
+    if x.numel() == 0 {
+        return Ok(());
+    }
+    let shift = Floats::new(OP, shift, &[b, c])?;
+    let weight = Floats::new(OP, weight, &[c])?;
+    let mut gain = reserved(OP, shift.len())?;
+    (0..b).for_each(|_| gain.extend_from_slice(&weight));
     let affine = Affine {
-        gain: &weight.repeat(b),
-        bias: &Floats::new(OP, shift.into(), &[b, c])?,
+        gain: &gain,
+        bias: &shift,
         rows_each: l,
     };
-    cpu::layer_norm(Operand::new(x, x.dtype())?.view(), &affine, eps, out);
+    cpu::layer_norm(Operand::new(OP, x, x.dtype())?.view(), &affine, eps, out);
     Ok(())
 }
 
@@ -247,7 +258,13 @@ pub fn rms_norm_into<'a>(
     let c = last_dim(OP, &x)?;
     let _span = tracing::trace_span!("rms_norm", n = x.numel(), c).entered();
     expect_rows(OP, &out, x.shape(), x.dtype())?;
-    let gain = parameter(OP, weight, c, 1.0)?;
-    cpu::rms_norm(Operand::new(x, x.dtype())?.view(), &gain, eps, out);
+    if let Some(weight) = &weight {
+        expect_parameter(OP, weight, &[c])?;
+    }
+    if x.numel() == 0 {
+        return Ok(());
+    }
+    let gain = Floats::or(OP, weight, c, 1.0)?;
+    cpu::rms_norm(Operand::new(OP, x, x.dtype())?.view(), &gain, eps, out);
     Ok(())
 }

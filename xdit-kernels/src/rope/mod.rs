@@ -13,10 +13,9 @@ pub use table::rope_table;
 
 use crate::{
     Error, Result, Tensor, TensorMut, View, ViewMut,
-    rows::{Floats, Operand, expect_rows},
+    rows::{Floats, Operand, expect_parameter, expect_rows},
 };
 use cpu::{HeadRow, Norm};
-use std::borrow::Cow;
 
 /// A norm over each head's row. Parameters are `[d]`, of any dtype.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +46,23 @@ pub struct QkNormRope<'a> {
 
 type Tables<'a> = Option<(Floats<'a>, Floats<'a>)>;
 
+fn expect_tables(
+    op: &'static str,
+    rope: Option<(View<'_>, View<'_>)>,
+    l: usize,
+    d: usize,
+) -> Result<()> {
+    let Some((cos, sin)) = rope else {
+        return Ok(());
+    };
+    if !d.is_multiple_of(2) {
+        return Err(Error::shape(op, "an even head dim to rotate", d));
+    }
+    expect_parameter(op, &cos, &[l, d])?;
+    expect_parameter(op, &sin, &[l, d])
+}
+
+/// The tables, which fit.
 fn tables<'a>(
     op: &'static str,
     rope: Option<(View<'a>, View<'a>)>,
@@ -56,9 +72,6 @@ fn tables<'a>(
     let Some((cos, sin)) = rope else {
         return Ok(None);
     };
-    if !d.is_multiple_of(2) {
-        return Err(Error::shape(op, "an even head dim to rotate", d));
-    }
     Ok(Some((
         Floats::new(op, cos, &[l, d])?,
         Floats::new(op, sin, &[l, d])?,
@@ -175,7 +188,14 @@ fn one_stream(
     };
     let _span = tracing::trace_span!("norm_rope", op, b, l, h, d).entered();
     expect_rows(op, &out, x.shape(), x.dtype())?;
-    let gain = gain(op, weight, d)?;
+    for parameter in [weight, bias].iter().flatten() {
+        expect_parameter(op, parameter, &[d])?;
+    }
+    expect_tables(op, rope, l, d)?;
+    if x.numel() == 0 {
+        return Ok(());
+    }
+    let gain = Floats::or(op, weight, d, 1.0)?;
     let bias = bias.map(|bias| Floats::new(op, bias, &[d])).transpose()?;
     let tables = tables(op, rope, l, d)?;
     let head = HeadRow {
@@ -188,15 +208,8 @@ fn one_stream(
         heads: h,
         tokens: l,
     };
-    cpu::norm_rope(Operand::new(x, x.dtype())?.view(), &head, out);
+    cpu::norm_rope(Operand::new(op, x, x.dtype())?.view(), &head, out);
     Ok(())
-}
-
-fn gain<'a>(op: &'static str, weight: Option<View<'a>>, d: usize) -> Result<Cow<'a, [f32]>> {
-    Ok(match weight {
-        Some(weight) => Floats::new(op, weight, &[d])?.into_cow(),
-        None => Cow::Owned(vec![1.0; d]),
-    })
 }
 
 /// Writes queries, keys and values of a fused projection: queries and keys normalised and rotated, values copied.
@@ -242,9 +255,20 @@ pub fn qk_norm_rope_into<'a>(
         expect_rows(OP, out, &[b, l, h, d], qkv.dtype())?;
     }
     let norms = [options.norm_q, options.norm_k];
+    for norm in norms.into_iter().flatten() {
+        let (HeadNorm::Rms(weight) | HeadNorm::Layer { weight, .. }) = norm;
+        expect_parameter(OP, &weight, &[d])?;
+        if let HeadNorm::Layer { bias, .. } = norm {
+            expect_parameter(OP, &bias, &[d])?;
+        }
+    }
+    expect_tables(OP, options.rope, l, d)?;
+    if qkv.numel() == 0 {
+        return Ok(());
+    }
     let gains = norms.map(|norm| {
         let weight = norm.map(|(HeadNorm::Rms(weight) | HeadNorm::Layer { weight, .. })| weight);
-        gain(OP, weight, d)
+        Floats::or(OP, weight, d, 1.0)
     });
     let [gain_q, gain_k] = gains;
     let (gain_q, gain_k) = (gain_q?, gain_k?);
@@ -267,7 +291,7 @@ pub fn qk_norm_rope_into<'a>(
         heads: h,
         tokens: l,
     };
-    let qkv = Operand::new(qkv, qkv.dtype())?;
+    let qkv = Operand::new(OP, qkv, qkv.dtype())?;
     let qkv = qkv.view();
     cpu::qk_norm_rope(
         [qkv.select(2, 0)?, qkv.select(2, 1)?, qkv.select(2, 2)?],

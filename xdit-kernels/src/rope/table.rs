@@ -1,4 +1,4 @@
-use crate::{Error, Result, Tensor};
+use crate::{DType, Device, Error, Result, Tensor, shape::Layout, vector::reserved};
 
 /// (cos, sin) of each position's angles, f32: what rotary embedding multiplies by.
 ///
@@ -28,12 +28,17 @@ pub fn rope_table<P: Copy + Into<f64>>(
     if !dim.is_multiple_of(2) {
         return Err(Error::shape("rope_table", "an even dim", dim));
     }
-    let len = positions.len() * dim;
-    let (mut cos, mut sin) = (Vec::with_capacity(len), Vec::with_capacity(len));
-    let frequencies: Vec<f64> = (0..dim)
-        .step_by(2)
-        .map(|i| 1.0 / theta.powf(i as f64 / dim as f64))
-        .collect();
+    const OP: &str = "rope_table";
+    let shape = [positions.len(), dim];
+    let len = Layout::of_output(OP, shape.into(), DType::F32)?.numel();
+    if len == 0 {
+        let none = Tensor::zeros(shape, DType::F32, Device::cpu())?;
+        return Ok((none.clone(), none));
+    }
+    let (mut cos, mut sin) = (reserved(OP, len)?, reserved(OP, len)?);
+    let mut frequencies: Vec<f64> = reserved(OP, dim / 2)?;
+    let pairs = (0..dim).step_by(2);
+    frequencies.extend(pairs.map(|i| 1.0 / theta.powf(i as f64 / dim as f64)));
     for &position in positions {
         for frequency in &frequencies {
             let angle = position.into() * frequency;
@@ -41,7 +46,6 @@ pub fn rope_table<P: Copy + Into<f64>>(
             sin.extend([angle.sin() as f32; 2]);
         }
     }
-    let shape = [positions.len(), dim];
     Ok((
         Tensor::from_slice(&cos, shape)?,
         Tensor::from_slice(&sin, shape)?,

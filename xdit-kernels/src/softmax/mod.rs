@@ -43,7 +43,7 @@ pub fn softmax_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) -> Result<()> 
     let x = x.into();
     let _span = tracing::trace_span!("softmax", n = x.numel()).entered();
     expect_rows("softmax", &out, x.shape(), x.dtype())?;
-    let x = Operand::new(x, x.dtype())?;
+    let x = Operand::new("softmax", x, x.dtype())?;
     cpu::softmax(x.view(), out);
     Ok(())
 }

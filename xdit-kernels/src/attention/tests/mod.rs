@@ -241,6 +241,7 @@ fn with_pairs(input: &AttnInput<'_>) -> AttnOut {
     let mut out = TensorMut::zeros(input.q.shape(), DType::BF16, device).unwrap();
     let mut lse = TensorMut::zeros([dims.b, dims.h, dims.lq], DType::F32, device).unwrap();
     call::Call::<bf16>::new(input, &dims, out.view_mut(), lse.view_mut())
+        .unwrap()
         .with_pairs()
         .run()
         .unwrap();
