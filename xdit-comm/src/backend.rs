@@ -29,7 +29,7 @@ impl Spec {
 
     /// Bytes of such a tensor.
     pub fn bytes(&self) -> usize {
-        self.shape.numel() * self.dtype.size()
+        self.shape.numel().saturating_mul(self.dtype.size())
     }
 }
 

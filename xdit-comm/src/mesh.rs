@@ -247,12 +247,12 @@ impl DeviceMesh {
 
 /// A rank's index along `axis`, and a number that the ranks which differ along it alone share.
 fn coord_and_color(degrees: &Degrees, rank: usize, axis: Axis) -> (usize, usize) {
-    let inner: usize = Axis::ALL
+    // Of more ranks than can be counted none is beyond the first.
+    let inner = Axis::ALL
         .iter()
         .skip_while(|a| **a != axis)
         .skip(1)
-        .map(|a| degrees.of(*a))
-        .product();
+        .fold(1usize, |n, a| n.saturating_mul(degrees.of(*a)));
     let coord = rank / inner % degrees.of(axis);
     (coord, rank - coord * inner)
 }

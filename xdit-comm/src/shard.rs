@@ -21,11 +21,38 @@ impl Shard {
     /// assert_eq!(Shard::of(10, 4, 2), Shard { start: 6, len: 2 });
     /// ```
     pub fn of(total: usize, parts: usize, index: usize) -> Self {
+        Self::cut(total, parts as u128, index as u128)
+    }
+
+    /// Part `outer.1 · inner.0 + inner.1` of `outer.0 · inner.0`, each pair a number of parts and an index among them: the
+    /// rows of one rank of a grid.
+    ///
+    /// # Panics
+    /// If an index is not below its number of parts.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_comm::Shard;
+    /// assert_eq!(Shard::of_grid(10, (2, 1), (3, 2)), Shard::of(10, 6, 5));
+    /// ```
+    pub fn of_grid(total: usize, outer: (usize, usize), inner: (usize, usize)) -> Self {
+        for (parts, index) in [outer, inner] {
+            assert!(index < parts, "part {index} of {parts}");
+        }
+        let inner_parts = inner.0 as u128;
+        let index = outer.1 as u128 * inner_parts + inner.1 as u128;
+        Self::cut(total, outer.0 as u128 * inner_parts, index)
+    }
+
+    /// In 128 bits, where neither a product of two degrees nor twice one wraps.
+    fn cut(total: usize, parts: u128, index: u128) -> Self {
         assert!(index < parts, "part {index} of {parts}");
+        let total = total as u128;
         let (short, longer) = (total / parts, total % parts);
         Self {
-            start: index * short + index.min(longer),
-            len: short + usize::from(index < longer),
+            // Below the total.
+            start: (index * short + index.min(longer)) as usize,
+            len: (short + u128::from(index < longer)) as usize,
         }
     }
 
@@ -36,7 +63,7 @@ impl Shard {
 
     /// The row after the last.
     pub fn end(&self) -> usize {
-        self.start + self.len
+        self.start.saturating_add(self.len)
     }
 }
 
@@ -54,16 +81,23 @@ impl Shard {
 /// ```
 pub fn zigzag(total: usize, parts: usize, index: usize) -> [Shard; 2] {
     assert!(index < parts, "part {index} of {parts}");
-    [
-        Shard::of(total, 2 * parts, index),
-        Shard::of(total, 2 * parts, 2 * parts - 1 - index),
-    ]
+    let (runs, index) = (2 * parts as u128, index as u128);
+    [index, runs - 1 - index].map(|run| Shard::cut(total, runs, run))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Small ones, and those that wrap when they are doubled or multiplied.
+    fn any_size() -> impl Strategy<Value = usize> {
+        prop_oneof![
+            0usize..100,
+            any::<usize>(),
+            (0usize..4).prop_map(|n| usize::MAX - n)
+        ]
+    }
 
     proptest! {
         #[test]
@@ -74,6 +108,21 @@ mod tests {
             for pair in all.windows(2) {
                 prop_assert_eq!(pair[0].end(), pair[1].start);
                 prop_assert!(pair[0].len - pair[1].len <= 1);
+            }
+        }
+
+        #[test]
+        fn no_total_and_no_degree_wraps(total in any_size(), parts in any_size(), inner in any_size(), at in any::<[usize; 2]>()) {
+            let (parts, inner) = (parts.max(1), inner.max(1));
+            let (index, within) = (at[0] % parts, at[1] % inner);
+            let [front, back] = zigzag(total, parts, index);
+            let part = Shard::of_grid(total, (parts, index), (inner, within));
+            for shard in [Shard::of(total, parts, index), front, back, part] {
+                prop_assert!(shard.start <= total && shard.len <= total - shard.start);
+            }
+            prop_assert!(front.end() <= back.start);
+            if within + 1 < inner {
+                prop_assert_eq!(Shard::of_grid(total, (parts, index), (inner, within + 1)).start, part.end());
             }
         }
 

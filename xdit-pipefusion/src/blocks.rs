@@ -57,7 +57,7 @@ impl Blocks {
         let mut before = 0;
         for held in &self.0 {
             if held.start <= range.start && range.end <= held.end {
-                let start = before + range.start - held.start;
+                let start = before + (range.start - held.start);
                 return Some(start..start + range.len());
             }
             before += held.len();

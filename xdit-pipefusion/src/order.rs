@@ -22,7 +22,9 @@ impl Order {
     pub(crate) fn new(placement: Placement, stage: usize, stages: usize, patches: usize) -> Self {
         let links = (stages - 1).max(1);
         Self {
-            below: (patches * (stages - 1 - stage)).div_ceil(links),
+            // At most the patches: stages below are no more than links.
+            below: (patches as u128 * (stages - 1 - stage) as u128).div_ceil(links as u128)
+                as usize,
             two: placement.legs_of(stage, stages).len() > 1,
             out: VecDeque::new(),
         }

@@ -26,10 +26,14 @@ impl PatchPlan {
     /// `count` patches of `rows` rows of `row_tokens` tokens each.
     ///
     /// # Errors
-    /// [`Error::Plan`] unless there is a row for each patch, and a patch.
+    /// [`Error::Plan`] unless there is a row for each patch, and a patch, and the image's tokens can be counted.
     pub fn new(rows: usize, row_tokens: usize, count: usize) -> Result<Self> {
         if !(1..=rows).contains(&count) {
             let allowed = format!("from 1 to {rows}, the rows of image tokens");
+            return Err(Error::plan(What::Patches, count, allowed));
+        }
+        if rows.checked_mul(row_tokens).is_none() {
+            let allowed = format!("of fewer tokens than {rows} rows of {row_tokens}");
             return Err(Error::plan(What::Patches, count, allowed));
         }
         Ok(Self {
@@ -73,7 +77,17 @@ impl PatchPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Part, Placement, Schedule, StepTraffic, order::Order};
     use proptest::prelude::*;
+
+    /// Small ones, and those that wrap when they are doubled or multiplied.
+    fn any_size() -> impl Strategy<Value = usize> {
+        prop_oneof![
+            0usize..100,
+            any::<usize>(),
+            (0usize..4).prop_map(|n| usize::MAX - n)
+        ]
+    }
 
     proptest! {
         #[test]
@@ -89,6 +103,23 @@ mod tests {
             prop_assert_eq!(next, plan.image_tokens());
             let lens: Vec<_> = (0..count).map(|patch| plan.rows(patch).len).collect();
             prop_assert!(lens.iter().max().unwrap() - lens.iter().min().unwrap() <= 1);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_size_wraps(rows in any_size(), row_tokens in any_size(), count in any_size(), at in any::<usize>()) {
+            if let Ok(plan) = PatchPlan::new(rows, row_tokens, count) {
+                let tokens = plan.tokens(at % count);
+                prop_assert!(tokens.end() <= plan.image_tokens());
+                for placement in [Placement::Linear, Placement::Folded] {
+                    let _ = Order::new(placement, at % count, count, rows);
+                }
+                let lossy = Schedule { steps: row_tokens, warmup_steps: at, patches: count }.is_lossy();
+                prop_assert_eq!(lossy, count > 1 && row_tokens > at.max(1));
+                let traffic = StepTraffic::new(&[Part::Whole], &plan, at, rows, count);
+                prop_assert!(traffic.back.bytes >= plan.image_tokens() || count == 0);
+            }
         }
     }
 

@@ -27,7 +27,7 @@ impl Placement {
     pub fn legs(self, stages: usize) -> usize {
         match self {
             Self::Linear => stages,
-            Self::Folded => (2 * stages).saturating_sub(1),
+            Self::Folded => stages.saturating_add(stages.saturating_sub(1)),
         }
     }
 
@@ -39,20 +39,26 @@ impl Placement {
         assert!(leg < self.legs(stages), "leg {leg} of {stages} stages");
         match self {
             Self::Linear => leg,
-            Self::Folded => leg.min(2 * (stages - 1) - leg),
+            Self::Folded => leg.min(self.legs(stages) - 1 - leg),
         }
     }
 
     /// The legs of a stage, in order: one or two.
     pub fn legs_of(self, stage: usize, stages: usize) -> Vec<usize> {
-        let legs = 0..self.legs(stages);
-        legs.filter(|leg| self.stage(*leg, stages) == stage)
-            .collect()
+        match (self, stages.checked_sub(stage)) {
+            (_, None | Some(0)) => Vec::new(),
+            // A linear pipeline's, and the last stage of a folded one.
+            (Self::Linear, _) | (Self::Folded, Some(1)) => vec![stage],
+            (Self::Folded, _) => vec![stage, self.legs(stages) - 1 - stage],
+        }
     }
 
     /// The stage with the end of the model, and the sampler.
     pub fn end(self, stages: usize) -> usize {
-        self.stage(self.legs(stages) - 1, stages)
+        match self {
+            Self::Linear => stages.saturating_sub(1),
+            Self::Folded => 0,
+        }
     }
 
     /// The blocks of a stage of `blocks`, in ranges of its legs, where `cut` are those of a linear pipeline, or of the first

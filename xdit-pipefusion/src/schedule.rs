@@ -67,7 +67,7 @@ impl Schedule {
 
     /// Whether any step uses keys and values of the step before.
     pub fn is_lossy(&self) -> bool {
-        (0..self.steps).any(|step| !self.is_whole(step))
+        self.steps > 0 && !self.is_whole(self.steps - 1)
     }
 
     /// The parts of a step, in order.

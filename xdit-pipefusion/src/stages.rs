@@ -61,7 +61,9 @@ impl StagePlan {
         let total = counts
             .iter()
             .try_fold(0usize, |sum, count| sum.checked_add(*count));
-        if counts.is_empty() || counts.contains(&0) || total != Some(blocks) {
+        // Twice as many in a folded pipeline.
+        let counted = total == Some(blocks) && blocks.checked_mul(2).is_some();
+        if counts.is_empty() || counts.contains(&0) || !counted {
             let allowed = format!("at least 1 each and {blocks} in all, the blocks of the model");
             return Err(Error::plan(What::Blocks, format!("{counts:?}"), allowed));
         }

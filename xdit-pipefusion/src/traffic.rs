@@ -26,7 +26,7 @@ pub struct Traffic {
 impl StepTraffic {
     /// What a step of these `parts` sends when nothing else is cut and the hidden states of a part go as one tensor
     /// ([`Stage::carried`](crate::Stage::carried)): `text_tokens` go once a step, each patch's tokens once.
-    /// `hidden_bytes` and `latent_bytes` are those of one token, in the whole batch.
+    /// `hidden_bytes` and `latent_bytes` are those of one token, in the whole batch. What cannot be counted is `usize::MAX`.
     ///
     /// # Examples
     /// ```
@@ -48,12 +48,13 @@ impl StepTraffic {
         Self {
             forward: Traffic {
                 messages: parts.len(),
-                bytes: (text_tokens + patches.image_tokens()) * hidden_bytes,
+                bytes: (text_tokens.saturating_add(patches.image_tokens()))
+                    .saturating_mul(hidden_bytes),
             },
             upward: Traffic::default(),
             back: Traffic {
                 messages: patches.count(),
-                bytes: patches.image_tokens() * latent_bytes,
+                bytes: patches.image_tokens().saturating_mul(latent_bytes),
             },
             skips: Traffic::default(),
         }

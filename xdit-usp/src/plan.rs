@@ -3,7 +3,7 @@
 use std::num::NonZero;
 use std::ops::RangeInclusive;
 use xdit_comm::{Shard, zigzag};
-use xdit_kernels::{Error, Result, Tensor, View, attention::Segment};
+use xdit_kernels::{AttnInput, Error, Result, Tensor, View, attention::Segment};
 
 /// How the rows of a stream are dealt out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -74,14 +74,13 @@ impl SequencePlan {
     /// after the all-to-all.
     ///
     /// # Panics
-    /// If the ring rank is not below the ring's degree.
+    /// If the ring rank is not below the ring's degree, or that of Ulysses is 0.
     pub fn chunks(&self, total: usize, ring_rank: usize) -> Vec<Shard> {
         match self.order {
             Order::Contiguous => {
                 // Cut over all ranks first, so that no two differ by more than one row.
-                let ranks = self.ring * self.ulysses;
-                let first = Shard::of(total, ranks, ring_rank * self.ulysses);
-                let last = Shard::of(total, ranks, (ring_rank + 1) * self.ulysses - 1);
+                let of = |u| Shard::of_grid(total, (self.ring, ring_rank), (self.ulysses, u));
+                let (first, last) = (of(0), of(self.ulysses.saturating_sub(1)));
                 vec![Shard {
                     start: first.start,
                     len: last.end() - first.start,
@@ -89,7 +88,7 @@ impl SequencePlan {
             }
             Order::Zigzag => zigzag(total, self.ring, ring_rank).to_vec(),
             Order::Blocks(rows) => {
-                vec![self.blocks(total, rows, ring_rank, 0..=self.ulysses - 1)]
+                vec![self.blocks(total, rows, ring_rank, 0..=self.ulysses.saturating_sub(1))]
             }
         }
     }
@@ -103,13 +102,7 @@ impl SequencePlan {
         ulysses: RangeInclusive<usize>,
     ) -> Shard {
         let count = total.div_ceil(rows.get());
-        let of = |u: usize| {
-            Shard::of(
-                count,
-                self.ring * self.ulysses,
-                ring_rank * self.ulysses + u,
-            )
-        };
+        let of = |u| Shard::of_grid(count, (self.ring, ring_rank), (self.ulysses, u));
         let row = |block: usize| block.saturating_mul(rows.get()).min(total);
         let start = row(of(*ulysses.start()).start);
         Shard {
@@ -167,6 +160,20 @@ impl SequencePlan {
     /// # Errors
     /// If the parts are not what the plan deals out.
     pub fn assemble(&self, parts: &[Tensor], dim: usize, total: usize) -> Result<Tensor> {
+        let ranks = self.ring.checked_mul(self.ulysses).filter(|&n| n > 0);
+        let wrong = || {
+            Error::shape(
+                "assemble",
+                format!(
+                    "{} × {} parts of {total} rows in all",
+                    self.ring, self.ulysses
+                ),
+                parts,
+            )
+        };
+        if ranks != Some(parts.len()) {
+            return Err(wrong());
+        }
         let mut placed: Vec<(usize, View<'_>)> = Vec::new();
         for (index, part) in parts.iter().enumerate() {
             let mut offset = 0;
@@ -177,13 +184,10 @@ impl SequencePlan {
         }
         placed.retain(|(_, view)| view.dim(dim) > 0);
         placed.sort_by_key(|(start, _)| *start);
+        // The plan deals out `total` rows, so their sum does not wrap; a part may have more than it was dealt.
         let rows: usize = placed.iter().map(|(_, v)| v.dim(dim)).sum();
-        if rows != total || parts.len() != self.ring * self.ulysses {
-            return Err(Error::shape(
-                "assemble",
-                format!("{} parts of {total} rows in all", self.ring * self.ulysses),
-                parts,
-            ));
+        if rows != total {
+            return Err(wrong());
         }
         match placed.is_empty() {
             true => Ok(parts[0].clone()),
@@ -224,27 +228,54 @@ impl SequencePlan {
             }
             streams.push((id, total));
         }
-        Ok(streams)
+        // Places in the joined rows are sums of what follows from the totals.
+        let all = streams
+            .iter()
+            .try_fold(0usize, |n, (_, total)| n.checked_add(*total));
+        all.map(|_| streams).ok_or_else(wrong)
     }
 
-    /// Pairs of query and key that each ring rank computes for one causal stream of `total` rows.
+    /// Pairs of query and key that each ring rank computes for one causal stream of `total` rows; `u64::MAX` if there are more.
     pub fn causal_work(&self, total: usize) -> Vec<u64> {
         (0..self.ring)
             .map(|rank| {
-                let rows = self
-                    .chunks(total, rank)
-                    .into_iter()
-                    .flat_map(|c| c.start..c.end());
-                rows.map(|row| row as u64 + 1).sum()
+                let chunks = self.chunks(total, rank).into_iter();
+                // Σ (row + 1) over each run of rows.
+                let work = chunks.map(|c| {
+                    let (start, len) = (c.start as u128, c.len as u128);
+                    len.saturating_mul(2 * start + len + 1) / 2
+                });
+                work.fold(0, u128::saturating_add)
+                    .try_into()
+                    .unwrap_or(u64::MAX)
             })
             .collect()
     }
+}
+
+/// Checks what the wrappers ask of dims before they look at one.
+pub(crate) fn expect_heads(op: &'static str, input: &AttnInput<'_>) -> Result<()> {
+    for x in [&input.q, &input.k, &input.v] {
+        if x.ndim() != 4 || x.dim(3) == 0 {
+            return Err(Error::shape(op, "q, k and v [b, l, h, d], d at least 1", x));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Small ones, and those that wrap when they are doubled or multiplied.
+    fn any_size() -> impl Strategy<Value = usize> {
+        prop_oneof![
+            0usize..100,
+            any::<usize>(),
+            (0usize..4).prop_map(|n| usize::MAX - n)
+        ]
+    }
 
     fn orders() -> impl Strategy<Value = Order> {
         let blocks = (1usize..40).prop_map(|rows| Order::Blocks(NonZero::new(rows).unwrap()));
@@ -276,6 +307,31 @@ mod tests {
                     prop_assert!(ragged.len() <= usize::from(total % rows != 0), "only the last block is cut");
                 }
                 Order::Zigzag => {}
+            }
+        }
+
+        #[test]
+        fn no_total_and_no_degree_wraps(
+            total in any_size(), ring in any_size(), ulysses in any_size(), rows in any_size(), at in any::<[usize; 2]>(),
+        ) {
+            let (ring, ulysses) = (ring.max(1), ulysses.max(1));
+            let (r, u) = (at[0] % ring, at[1] % ulysses);
+            let blocks = Order::Blocks(NonZero::new(rows.max(1)).unwrap());
+            for order in [Order::Contiguous, Order::Zigzag, blocks] {
+                let plan = SequencePlan { ring, ulysses, order };
+                for (run, chunk) in plan.runs(total, r, u).iter().zip(plan.chunks(total, r)) {
+                    prop_assert!(chunk.start <= run.start && run.end() <= chunk.end() && chunk.end() <= total);
+                }
+                let segments = plan.segments(&[total, total], r, u);
+                prop_assert_eq!(segments.len(), 2 * plan.runs_per_stream());
+                let told = plan.streams("test", &segments, |total| plan.runs(total, r, u));
+                prop_assert_eq!(told.is_ok(), total.checked_mul(2).is_some());
+                if ring < 100 {
+                    prop_assert_eq!(plan.causal_work(total).len(), ring);
+                }
+                prop_assert!(plan.assemble(&[], 0, total).is_err());
+                let one = Tensor::from_slice(&[1f32], [1]).unwrap();
+                let _ = plan.assemble(&[one.clone(), one], at[0], total);
             }
         }
 

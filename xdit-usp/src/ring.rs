@@ -123,6 +123,7 @@ fn place(runs: &[Shard]) -> Vec<(Shard, usize)> {
 
 impl<A: Attention> Ring<A> {
     fn rotate(&mut self, input: &AttnInput<'_>) -> Result<AttnOut> {
+        crate::plan::expect_heads(OP, input)?;
         let (n, me) = (self.group.world_size(), self.group.rank());
         let plan = self.plan;
         if input.mask.bias.is_some() {
@@ -156,7 +157,7 @@ impl<A: Attention> Ring<A> {
         // Queries stay here: without a causal mask any number of them will do.
         let queries = match of_keys == input.segments {
             true => rows(me),
-            false => input.segments.iter().map(|s| s.len).sum(),
+            false => (input.segments.iter()).fold(0, |n: usize, s| n.saturating_add(s.len)),
         };
         if input.q.dim(1) != queries || input.k.dim(1) != rows(me) {
             return Err(Error::shape(
@@ -271,8 +272,9 @@ impl<A: Attention> Ring<A> {
         let (b, h) = (input.q.dim(0), input.q.dim(2));
         if rows < input.q.dim(1) {
             // No key at all anywhere: the whole stream is empty of them.
-            let nothing = vec![f32::NEG_INFINITY; b * h * input.q.dim(1)];
-            let lse = View::from_slice(&nothing, [b, h, input.q.dim(1)])?.on(input.q.device());
+            let nothing = [f32::NEG_INFINITY];
+            let lse = View::from_slice_strided(&nothing, [b, h, input.q.dim(1)], [0; 3])?
+                .on(input.q.device());
             let out = Tensor::zeros(input.q.shape(), input.q.dtype(), input.q.device())?;
             return Ok(AttnOut {
                 out,

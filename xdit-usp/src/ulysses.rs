@@ -155,6 +155,7 @@ fn repeat_heads(x: &Tensor, reads: &[usize]) -> Result<Tensor> {
 
 impl<A: Attention> Ulysses<A> {
     fn exchange(&mut self, input: &AttnInput<'_>) -> Result<AttnOut> {
+        crate::plan::expect_heads(OP, input)?;
         let (ranks, me) = (self.group.world_size(), self.group.rank());
         let (plan, ring_rank) = (self.plan, self.ring_rank);
         if input.mask.bias.is_some() {
@@ -222,7 +223,10 @@ impl<A: Attention> Ulysses<A> {
         self.copied(messages.iter().map(Tensor::view));
         let row = (mine.q.len + 2 * mine.kv.len) * d + mask_heads;
         let expected: Vec<Spec> = (0..ranks)
-            .map(|r| if r == me { 0 } else { b * rows.local(r) * row })
+            .map(|r| match r == me {
+                true => 0,
+                false => b.saturating_mul(rows.local(r)).saturating_mul(row),
+            })
             .map(|len| Spec::new([len], dtype))
             .collect();
         let received = self.group.all_to_all(messages, &expected)?;
