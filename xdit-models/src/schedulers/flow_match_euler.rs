@@ -3,7 +3,7 @@
 //! The arithmetic follows the Python line by line, f32 where NumPy or torch hold f32 and f64 where they hold f64, so
 //! that the noise levels come out equal.
 
-use super::flow_match_config::{FlowMatchEulerConfig, SigmaSpacing, TimeShift};
+use super::flow_match_config::{FlowMatchEulerConfig, TimeShift};
 use super::spacing::{Real, linspace};
 use super::{
     MAX_INFERENCE_STEPS, Scheduler, StepState, TimestepRequest, no_step, same_length, spacing,
@@ -112,13 +112,10 @@ impl FlowMatchEuler {
                 config.sigma_min.unwrap_or(last),
             )
         };
-        let count = sigmas.len();
-        let spaced = match config.spacing {
-            None => return Ok(sigmas.iter().map(|sigma| sigma.to_f64() as f32).collect()),
-            Some(SigmaSpacing::Karras) => spacing::karras(ends(), count),
-            Some(SigmaSpacing::Exponential) => spacing::exponential(ends(), count),
-            Some(SigmaSpacing::Beta) => spacing::beta(ends(), count),
+        let Some(spacing) = config.spacing else {
+            return Ok(sigmas.iter().map(|sigma| sigma.to_f64() as f32).collect());
         };
+        let spaced = spacing::levels(spacing, ends(), sigmas.len());
         Ok(spaced.into_iter().map(|sigma| sigma as f32).collect())
     }
 }

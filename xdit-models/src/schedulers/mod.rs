@@ -10,6 +10,7 @@ mod ddpm;
 mod dpm_solver;
 mod dpm_solver_config;
 mod euler;
+mod f32_math;
 mod flow_match_config;
 mod flow_match_euler;
 mod noise_schedule;

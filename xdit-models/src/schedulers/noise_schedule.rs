@@ -255,7 +255,10 @@ fn cumprod(factors: &[f32]) -> Vec<f32> {
 
 /// The factors of `alphas_cumprod` after its roots were stretched to end at 0.
 fn zero_terminal_snr(alphas_cumprod: &[f32]) -> Vec<f32> {
-    let mut roots: Vec<f32> = alphas_cumprod.iter().map(|alpha| alpha.sqrt()).collect();
+    let mut roots: Vec<f32> = alphas_cumprod
+        .iter()
+        .map(|alpha| super::f32_math::sqrt(*alpha))
+        .collect();
     let (Some(&first), Some(&last)) = (roots.first(), roots.last()) else {
         return roots;
     };

@@ -2,8 +2,8 @@
 
 use std::ops::{Add, Div, Mul, Sub};
 
-use super::SigmaSpacing;
 use super::beta::quantile;
+use super::{SigmaSpacing, f32_math};
 use crate::config::ConfigFile;
 use crate::error::Result;
 
@@ -55,7 +55,7 @@ pub(crate) fn linspace(start: f64, stop: f64, count: usize) -> Vec<f64> {
     values
 }
 
-/// The spacing that a scheduler's file asks for; at most one.
+/// The spacing that a scheduler's file asks for; at most one, of those that all schedulers have.
 pub(super) fn sigma_spacing(config: &ConfigFile) -> Result<Option<SigmaSpacing>> {
     let mut chosen = None;
     for (field, spacing) in [
@@ -85,30 +85,29 @@ pub(super) fn stretch_to_terminal<R: Real>(sigmas: &mut [R], terminal: f64) {
     }
 }
 
-/// Equal steps of the seventh root (Karras et al. 2022, equation 5).
-pub(super) fn karras((max, min): (f64, f64), count: usize) -> Vec<f64> {
-    const RHO: f64 = 7.0;
-    let (low, high) = (min.powf(1.0 / RHO), max.powf(1.0 / RHO));
-    linspace(0.0, 1.0, count)
-        .into_iter()
-        .map(|ramp| (high + ramp * (low - high)).powf(RHO))
-        .collect()
-}
-
-/// Equal steps of the logarithm.
-pub(super) fn exponential((max, min): (f64, f64), count: usize) -> Vec<f64> {
-    linspace(max.ln(), min.ln(), count)
-        .into_iter()
-        .map(f64::exp)
-        .collect()
-}
-
-/// Quantiles of a beta distribution (Lee et al. 2024).
-pub(super) fn beta((max, min): (f64, f64), count: usize) -> Vec<f64> {
-    linspace(0.0, 1.0, count)
-        .into_iter()
-        .map(|ramp| min + quantile(1.0 - ramp) * (max - min))
-        .collect()
+/// `count` noise levels between these ends, from high to low.
+pub(super) fn levels(spacing: SigmaSpacing, ends: (f64, f64), count: usize) -> Vec<f64> {
+    let (max, min) = ends;
+    let exp = |logs: Vec<f64>| logs.into_iter().map(f64::exp).collect();
+    let ramp = || linspace(0.0, 1.0, count).into_iter();
+    match spacing {
+        SigmaSpacing::Karras => {
+            const RHO: f64 = 7.0;
+            let (low, high) = (min.powf(1.0 / RHO), max.powf(1.0 / RHO));
+            ramp()
+                .map(|ramp| (high + ramp * (low - high)).powf(RHO))
+                .collect()
+        }
+        SigmaSpacing::Lu => {
+            let log = |sigma: f64| f64::from(f32_math::ln(sigma as f32));
+            let (low, high) = (log(min), log(max));
+            exp(ramp().map(|ramp| high + ramp * (low - high)).collect())
+        }
+        SigmaSpacing::Exponential => exp(linspace(max.ln(), min.ln(), count)),
+        SigmaSpacing::Beta => ramp()
+            .map(|ramp| min + quantile(1.0 - ramp) * (max - min))
+            .collect(),
+    }
 }
 
 #[cfg(test)]

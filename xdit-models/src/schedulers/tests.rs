@@ -60,7 +60,7 @@ fn what_is_not_supported_names_file_and_field() {
         (ddim, r#""steps_offset": 1001"#, "steps_offset"),
         (dpm, r#""algorithm_type": "dpmsolver""#, "algorithm_type"),
         (dpm, r#""solver_order": 4"#, "solver_order"),
-        (dpm, r#""use_lu_lambdas": true"#, "use_lu_lambdas"),
+        (dpm, r#""use_lu_lambdas": "yes""#, "use_lu_lambdas"),
         (dpm, r#""use_flow_sigmas": true"#, "use_flow_sigmas"),
         (
             dpm,

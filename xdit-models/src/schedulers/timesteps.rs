@@ -2,7 +2,7 @@
 
 use super::noise_schedule::{NoiseSchedule, TimestepSpacing};
 use super::spacing::linspace;
-use super::{MAX_INFERENCE_STEPS, TimestepRequest};
+use super::{MAX_INFERENCE_STEPS, TimestepRequest, f32_math};
 use crate::error::{Error, Result};
 
 /// Timesteps from high to low, before they are made whole.
@@ -69,8 +69,13 @@ pub(super) fn steps_alone(request: &TimestepRequest<'_>) -> Result<usize> {
 
 /// The noise levels of all timesteps, relative to the picture's: rising.
 pub(super) fn all_sigmas(alphas_cumprod: &[f32]) -> Vec<f32> {
-    let sigma = |alpha: &f32| ((1.0 - alpha) / alpha).sqrt();
+    let sigma = |alpha: &f32| f32_math::sqrt((1.0 - alpha) / alpha);
     alphas_cumprod.iter().map(sigma).collect()
+}
+
+/// Their logarithms.
+pub(super) fn logarithms(sigmas: &[f32]) -> Vec<f32> {
+    sigmas.iter().map(|sigma| f32_math::ln(*sigma)).collect()
 }
 
 /// `values` between whole places and at them, as `numpy.interp`; beyond the ends the ends.
@@ -90,13 +95,14 @@ pub(super) fn interpolate(at: f64, values: &[f32]) -> f64 {
     }
 }
 
-/// The timestep, with a fraction, whose noise level is `sigma` (diffusers' `_sigma_to_t`); `log_sigmas` rise.
+/// The timestep, with a fraction, whose noise level is `sigma` (diffusers' `_sigma_to_t`). `log_sigmas` rise, but for the last of a
+/// schedule that ends in noise alone: the last that is reached counts.
 pub(super) fn timestep_of(sigma: f64, log_sigmas: &[f32]) -> f64 {
     let log_sigma = sigma.max(1e-10).ln();
-    let reached = log_sigmas.partition_point(|log| f64::from(*log) <= log_sigma);
-    let low = reached
-        .saturating_sub(1)
-        .min(log_sigmas.len().saturating_sub(2));
+    let reached = log_sigmas
+        .iter()
+        .rposition(|log| f64::from(*log) <= log_sigma);
+    let low = reached.unwrap_or(0).min(log_sigmas.len().saturating_sub(2));
     let at = |i: usize| log_sigmas.get(i).copied().unwrap_or_default();
     let weight = (f64::from(at(low)) - log_sigma) / f64::from(at(low) - at(low + 1));
     let weight = weight.clamp(0.0, 1.0);

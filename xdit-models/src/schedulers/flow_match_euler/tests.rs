@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::noise::Generator;
+use crate::schedulers::SigmaSpacing;
 
 struct Case {
     name: &'static str,
