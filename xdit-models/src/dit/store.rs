@@ -286,17 +286,18 @@ pub(crate) fn one_range(blocks: &Blocks) -> Result<Range<usize>> {
     }
 }
 
-/// Bytes of all weights as they are packed: Winograd's form of a 3×3 convolution has 36 f32 for its 9 taps.
+/// Bytes of all weights as they are packed: Winograd's form of a 3×3 convolution has 36 f32 for its 9 taps; the last layer of T5's
+/// feed-forwards is f32 where the rest is f16.
 fn packed_bytes(all: &[&[Weights]], dtype: DType) -> u64 {
     all.iter()
         .copied()
         .flatten()
         .flat_map(|weights| weights.tensors())
-        .map(|(_, info)| {
-            let each = if matches!(info.shape[..], [_, _, 3, 3]) {
-                16
-            } else {
-                dtype.size() as u64
+        .map(|(name, info)| {
+            let each = match (&info.shape[..], dtype) {
+                ([_, _, 3, 3], _) => 16,
+                (_, DType::F16) if name.ends_with(".DenseReluDense.wo.weight") => 4,
+                _ => dtype.size() as u64,
             };
             info.shape.iter().map(|dim| *dim as u64).product::<u64>() * each
         })

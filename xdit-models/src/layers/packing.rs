@@ -75,6 +75,19 @@ impl<'a> Packing<'a> {
         self.fused(&[(scope.clone(), outputs)], inputs, bias)
     }
 
+    /// The same without a bias, held in `dtype` whatever the others are held in.
+    pub(crate) fn linear_as(
+        &mut self,
+        scope: &Scope<'_>,
+        shape: [usize; 2],
+        dtype: DType,
+    ) -> Result<Linear> {
+        let others = std::mem::replace(&mut self.dtype, dtype);
+        let linear = self.linear(scope, shape, false);
+        self.dtype = others;
+        linear
+    }
+
     /// Several linear layers of the same input as one, outputs one after another.
     pub(crate) fn fused(
         &mut self,

@@ -1,11 +1,15 @@
 //! T5's encoder (transformers `models/t5/modeling_t5.py`, `T5EncoderModel`), which is mT5's too.
 //!
+//! The residual stream of published weights passes f16's largest number. Where f16 is asked for, transformers keeps the last layer
+//! of each feed-forward in f32 (`_keep_in_fp32_modules`), which makes f32 of the stream from there on, and clamps the stream
+//! before. Here the stream, the feed-forward's width and that layer are f32 throughout: nothing needs to be clamped.
+//!
 //! Shapes: b prompts, l tokens, h heads, c channels.
 
 use xdit_kernels::activation::Activation;
 use xdit_kernels::attention::Mask;
 use xdit_kernels::linear::{Epilogue, Linear};
-use xdit_kernels::{DType, Tensor, View, embedding, norm, reserved};
+use xdit_kernels::{DType, Tensor, TensorMut, View, embedding, norm, reserved};
 
 use super::{T5Config, check_ids};
 use crate::error::Result;
@@ -94,7 +98,11 @@ impl T5Encoder {
                     wi_1: wi_1
                         .map(|name| packing.linear(&dense.child(name), shape, false))
                         .transpose()?,
-                    wo: packing.linear(&dense.child("wo"), [width, config.d_ff], false)?,
+                    wo: packing.linear_as(
+                        &dense.child("wo"),
+                        [width, config.d_ff],
+                        stream_dtype(packing.dtype()),
+                    )?,
                 })
             })
             .collect::<Result<_>>()?;
@@ -154,20 +162,22 @@ impl T5Encoder {
         let _span = tracing::info_span!("t5", prompts = ids.len()).entered();
         let length = check_ids(ids, None)?;
         let bias_1hll = self.position_bias(length)?;
-        let hidden =
-            embedding::embedding(&self.embed_tokens, &ids.concat())?.to_dtype(self.dtype)?;
+        let hidden = embedding::embedding(&self.embed_tokens, &ids.concat())?
+            .to_dtype(stream_dtype(self.dtype))?;
         let mut hidden_blc = hidden.reshape([ids.len(), length, self.config.d_model])?;
         observer.offer("t5.hidden_states.0", &hidden_blc)?;
         for (i, block) in self.blocks.iter().enumerate() {
             let _span = tracing::debug_span!("block", i).entered();
-            hidden_blc = block.forward(&hidden_blc, bias_1hll.view(), mask, &self.config)?;
+            let settings = (&self.config, self.dtype);
+            hidden_blc = block.forward(&hidden_blc, bias_1hll.view(), mask, settings)?;
             observer.offer(&format!("t5.hidden_states.{}", i + 1), &hidden_blc)?;
         }
         let hidden_blc = norm::rms_norm(
             &hidden_blc,
             Some(self.final_layer_norm.view()),
             self.config.layer_norm_epsilon,
-        )?;
+        )?
+        .to_dtype(self.dtype)?;
         observer.offer("t5.last_hidden_state", &hidden_blc)?;
         Ok(hidden_blc)
     }
@@ -203,16 +213,19 @@ impl T5Encoder {
 }
 
 impl Block {
+    /// The stream after the block, in its dtype; other layers than the last compute in `dtype`.
     fn forward(
         &self,
         x_blc: &Tensor,
         bias_1hll: View<'_>,
         mask: Option<&[bool]>,
-        config: &T5Config,
+        (config, dtype): (&T5Config, DType),
     ) -> Result<Tensor> {
-        let eps = config.layer_norm_epsilon;
-        let normed = norm::rms_norm(x_blc, Some(self.attention_norm.view()), eps)?;
-        let qkv_blc = self.qkv.forward(&normed)?;
+        let (eps, wide) = (config.layer_norm_epsilon, x_blc.dtype());
+        let norm = |x_blc: &Tensor, weight: &Tensor| {
+            norm::rms_norm(x_blc, Some(weight.view()), eps)?.to_dtype(dtype)
+        };
+        let qkv_blc = self.qkv.forward(&norm(x_blc, &self.attention_norm)?)?;
         let mask = Mask {
             key_mask: mask,
             bias: Some(bias_1hll),
@@ -220,19 +233,41 @@ impl Block {
         };
         // T5 does not scale by the head width: that is folded into its weights.
         let attention = attend(&qkv_blc, config.num_heads, Some(1.0), mask)?;
-        let hidden = self
-            .o
-            .forward_with(&[attention.view()], Epilogue::Residual(x_blc.view()))?;
-        let normed = norm::rms_norm(&hidden, Some(self.ff_norm.view()), eps)?;
+        let residual = Epilogue::Residual(x_blc.view());
+        let hidden = forward_as(&self.o, &attention, residual, wide)?;
+        let normed = norm(&hidden, &self.ff_norm)?;
         let act = Epilogue::Activation(Activation::from(config.dense_act));
-        let mut inner = self.wi.forward_with(&[normed.view()], act)?;
+        let mut inner = forward_as(&self.wi, &normed, act, wide)?;
         if let Some(wi_1) = &self.wi_1 {
-            inner = wi_1.forward_with(&[normed.view()], Epilogue::Mul(inner.view()))?;
+            inner = forward_as(wi_1, &normed, Epilogue::Mul(inner.view()), wide)?;
         }
-        Ok(self
-            .wo
-            .forward_with(&[inner.view()], Epilogue::Residual(hidden.view()))?)
+        let residual = Epilogue::Residual(hidden.view());
+        Ok(self.wo.forward_with(&[inner.view()], residual)?)
     }
+}
+
+/// The dtype of the residual stream where the other layers compute in `dtype`.
+fn stream_dtype(dtype: DType) -> DType {
+    match dtype {
+        DType::F16 => DType::F32,
+        other => other,
+    }
+}
+
+/// A layer's output in `dtype`, whatever its input is of.
+fn forward_as(
+    layer: &Linear,
+    x_blc: &Tensor,
+    epilogue: Epilogue<'_>,
+    dtype: DType,
+) -> Result<Tensor> {
+    if x_blc.dtype() == dtype {
+        return Ok(layer.forward_with(&[x_blc.view()], epilogue)?);
+    }
+    let shape = [x_blc.dim(0), x_blc.dim(1), layer.out_features()];
+    let mut out = TensorMut::zeros(shape, dtype, x_blc.device())?;
+    layer.forward_into(&[x_blc.view()], epilogue, out.view_mut())?;
+    Ok(out.freeze())
 }
 
 /// Which row of the bias table serves a key `distance` positions after the query: half of the rows for each direction,
