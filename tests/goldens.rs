@@ -254,6 +254,12 @@ pub fn request(meta: &serde_json::Value) -> Request {
         let numbers = list.iter().map(|n| n.as_u64().expect("pixels") as usize);
         Some(numbers.collect::<Vec<_>>().try_into().expect("two numbers"))
     };
+    // What was recorded of several prompts with several images each holds diffusers' fault.
+    let hunyuan = meta["pipeline"]
+        .as_str()
+        .is_some_and(|name| name.starts_with("hunyuan"));
+    let several = request.prompt.len() > 1 && request.num_images_per_prompt > 1;
+    request.exact_diffusers = hunyuan && several;
     request.original_size = pair("original_size");
     request.target_size = pair("target_size");
     request.crops_coords_top_left = pair("crops_coords_top_left");

@@ -1,6 +1,7 @@
 //! What crosses crates: goldens from diffusers, the command line, the house rules.
 
 pub mod attack;
+pub mod changed;
 pub mod facts;
 pub mod goldens;
 pub mod recorded;

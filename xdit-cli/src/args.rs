@@ -106,6 +106,9 @@ pub(crate) struct ReplayArgs {
     /// Also save the image drawn now.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
+    /// Draw even if the result is not finite (NaN or infinity); so is an image whose record says so.
+    #[arg(long, help_heading = "Output")]
+    pub allow_non_finite: bool,
     /// What is told on the way.
     #[command(flatten)]
     pub report: ReportArgs,
@@ -219,6 +222,10 @@ pub(crate) struct OutputArgs {
     /// Leave prompt, seed and settings out of the PNG.
     #[arg(long)]
     pub no_metadata: bool,
+    /// Write the result even if it is not finite (NaN or infinity), with a warning that names where that begins; without this
+    /// flag such a run ends with exit code 1 and writes nothing.
+    #[arg(long)]
+    pub allow_non_finite: bool,
     /// Write every stage as safetensors: token ids, embeddings, latents and model output of each step, VAE. A folder that
     /// holds .safetensors files already is refused.
     #[arg(long, value_name = "DIR")]
@@ -287,7 +294,8 @@ fn tier(text: &str) -> Result<Tier, String> {
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    done (replay: the pixels are identical)
-  1    failure: a file or the network could not be read or written; replay: the pixels differ
+  1    failure: a file or the network could not be read or written, or the result is not finite;
+       replay: the pixels differ
   2    usage: an unknown flag, or a value that cannot be served
   3    model not found, or its licence not yet accepted on the hub
   4    bad model: a file is missing, damaged or not supported

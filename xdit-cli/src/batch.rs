@@ -149,6 +149,7 @@ fn check_base(
     request.original_size = base.original_size;
     request.target_size = base.target_size;
     request.crops_coords_top_left = base.crops_coords_top_left;
+    request.exact_diffusers = base.exact_diffusers;
     // Lines may be smaller than the pictures that the model was made for.
     plan(source, variant, &request, &each, Some(u64::MAX)).map(drop)
 }

@@ -80,6 +80,10 @@ pub(crate) struct CallArgs {
     /// HunyuanDiT v1.1 only: where the model is told the picture was cut out of a larger one [default: 0 0].
     #[arg(long, num_args = 2, value_names = ["Y", "X"])]
     pub crops_coords_top_left: Option<Vec<usize>>,
+    /// HunyuanDiT only: with several prompts of several images each, let images read the masks of other prompts, as
+    /// diffusers does by mistake [default: each reads its own prompt's].
+    #[arg(long)]
+    pub exact_diffusers: bool,
     /// SD3 only: layers of both CLIPs that are left out, beside the last, before the embeddings are taken [default: 0].
     #[arg(long, value_name = "N")]
     pub clip_skip: Option<usize>,

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use xdit_kernels::DType;
 use xdit_models::{ErrorCategory, quote};
 
 /// Why a command failed: one line that names the flag or file, and an exit code.
@@ -13,7 +14,7 @@ pub(crate) enum Failure {
     Usage(String),
 
     /// The model could not be found, read or run.
-    #[error(transparent)]
+    #[error("{}{}", .0, flags(.0))]
     Model(xdit_models::Error),
 
     /// A file could not be written.
@@ -46,6 +47,21 @@ pub(crate) enum Failure {
     /// The reader of standard output is gone.
     #[error("standard output: {0}")]
     Stdout(io::Error),
+}
+
+/// The flags that help against an error of the library.
+fn flags(error: &xdit_models::Error) -> &'static str {
+    match error {
+        xdit_models::Error::Rank { source, .. } => flags(source),
+        xdit_models::Error::NotFinite { dtype, .. } => match dtype {
+            DType::F16 => {
+                " (--dtype bf16, --dtype f32); --allow-non-finite writes the result all the same"
+            }
+            DType::BF16 => " (--dtype f32); --allow-non-finite writes the result all the same",
+            _ => "; --allow-non-finite writes the result all the same",
+        },
+        _ => "",
+    }
 }
 
 impl From<xdit_models::Error> for Failure {

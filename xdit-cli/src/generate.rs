@@ -34,7 +34,9 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
     if args.prompts.prompt_file.is_none() {
         request::check(&request)?;
     }
-    request = request.vae_tiling(args.run.vae_tiling);
+    request = request
+        .vae_tiling(args.run.vae_tiling)
+        .allow_non_finite(args.output.allow_non_finite);
     if kind == OutputType::Latent {
         request = request.output(xdit_models::OutputType::Latent);
     }

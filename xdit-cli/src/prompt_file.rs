@@ -42,6 +42,7 @@ struct Fields {
     original_size: Option<[usize; 2]>,
     target_size: Option<[usize; 2]>,
     crops_coords_top_left: Option<[usize; 2]>,
+    exact_diffusers: Option<bool>,
     skip_guidance_layers: Option<Vec<usize>>,
     skip_layer_guidance_scale: Option<f64>,
     skip_layer_guidance_start: Option<f64>,
@@ -165,6 +166,7 @@ fn request(line: &[u8], base: &Request) -> Result<Request, String> {
         request.crops_coords_top_left = fields
             .crops_coords_top_left
             .or(request.crops_coords_top_left);
+        request.exact_diffusers = fields.exact_diffusers.unwrap_or(request.exact_diffusers);
         let blocks = fields
             .skip_guidance_layers
             .unwrap_or_else(|| request.skip_guidance_layers.clone());
@@ -240,7 +242,7 @@ mod tests {
         let text = r#"{"prompt": "a", "prompt_3": "b", "negative_prompt_3": ["c"], "clip_skip": 1,
             "skip_guidance_layers": [2, 3], "skip_layer_guidance_scale": 3.5, "skip_layer_guidance_start": 0,
             "skip_layer_guidance_stop": 0.5, "scheduler": "DDIMScheduler", "use_resolution_binning": false,
-            "original_size": [3, 4]}"#;
+            "original_size": [3, 4], "exact_diffusers": true}"#;
         let base = base().skip_guidance_layers([7]).clip_skip(2);
         let line = request(text.replace('\n', " ").as_bytes(), &base).unwrap();
         let expected = Request::new(["a"])
@@ -253,7 +255,8 @@ mod tests {
             .skip_layer_guidance(3.5, 0., 0.5)
             .scheduler("DDIMScheduler")
             .use_resolution_binning(false)
-            .original_size([3, 4]);
+            .original_size([3, 4])
+            .exact_diffusers(true);
         assert_eq!(format!("{line:?}"), format!("{expected:?}"));
         // What it does not say is the flags'.
         let line = request(b"{\"prompt\": \"a\"}", &base).unwrap();

@@ -22,7 +22,9 @@ use crate::watch::Watch;
 /// Any [`Failure`].
 pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
     let (recorded, record) = Picture::read(&args.image)?;
-    let request = request::from_record(&record.request);
+    let request = request::from_record(&record.request)
+        .exact_diffusers(record.exact_diffusers())
+        .allow_non_finite(record.request.allow_non_finite || args.allow_non_finite);
     let seed = record.request.seed.first().copied().unwrap_or_default();
     let plan = match &args.output {
         Some(path) => Some(OutputPlan::new(

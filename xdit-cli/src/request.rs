@@ -28,6 +28,7 @@ pub(crate) fn from_args(prompts: &[String], call: &CallArgs) -> Request {
     request.original_size = two(&call.original_size);
     request.target_size = two(&call.target_size);
     request.crops_coords_top_left = two(&call.crops_coords_top_left);
+    request.exact_diffusers = call.exact_diffusers;
     let [scale, start, stop] = [
         call.skip_layer_guidance_scale,
         call.skip_layer_guidance_start,
@@ -70,6 +71,7 @@ pub(crate) fn from_record(record: &RequestRecord) -> Request {
         .max_sequence_length(record.max_sequence_length)
         .num_images_per_prompt(record.num_images_per_prompt)
         .vae_tiling(record.vae_tiling)
+        .allow_non_finite(record.allow_non_finite)
         .seeds(record.seed.iter().copied());
     request.prompt_2 = texts(&record.prompt_2);
     request.negative_prompt = texts(&record.negative_prompt);
@@ -83,6 +85,7 @@ pub(crate) fn from_record(record: &RequestRecord) -> Request {
     request.original_size = record.original_size;
     request.target_size = record.target_size;
     request.crops_coords_top_left = record.crops_coords_top_left;
+    request.exact_diffusers = record.exact_diffusers.unwrap_or_default();
     let [scale, start, stop] = [
         record.skip_layer_guidance_scale,
         record.skip_layer_guidance_start,
@@ -115,6 +118,8 @@ pub(crate) fn to_record(request: &Request, defaults: &Defaults, output: &Output)
         original_size: request.original_size,
         target_size: request.target_size,
         crops_coords_top_left: request.crops_coords_top_left,
+        exact_diffusers: (request.prompt.len() > 1 && request.num_images_per_prompt > 1)
+            .then_some(request.exact_diffusers),
         skip_guidance_layers: request.skip_guidance_layers.clone(),
         skip_layer_guidance_scale: skips(request.skip_layer_guidance_scale),
         skip_layer_guidance_start: skips(request.skip_layer_guidance_start),
@@ -131,6 +136,7 @@ pub(crate) fn to_record(request: &Request, defaults: &Defaults, output: &Output)
             .unwrap_or(defaults.max_sequence_length),
         num_images_per_prompt: request.num_images_per_prompt,
         vae_tiling: request.vae_tiling,
+        allow_non_finite: request.allow_non_finite,
         seed: request.seeds.clone(),
     }
 }
@@ -245,7 +251,7 @@ mod tests {
                      --skip-layer-guidance-scale 3 --skip_layer_guidance_start 0 --skip-layer-guidance-stop=0.5 --width 32 --num-inference-steps 3 --guidance-scale 1.5 --max-sequence-length 9 \
                      --num-images-per-prompt 2 --seed 1 2 3 4 --scheduler DDIMScheduler --guidance_rescale 0.7 \
                      --use-resolution-binning --no-use_resolution_binning --original-size 5 6 --target_size 7 8 \
-                     --crops-coords-top-left 0 9";
+                     --crops-coords-top-left 0 9 --exact-diffusers";
         let request = request(&flags.split_whitespace().collect::<Vec<_>>()).unwrap();
         let record = RequestRecord {
             prompt: vec!["a".into(), "b".into()],
@@ -261,6 +267,7 @@ mod tests {
             original_size: Some([5, 6]),
             target_size: Some([7, 8]),
             crops_coords_top_left: Some([0, 9]),
+            exact_diffusers: Some(true),
             skip_guidance_layers: vec![7, 8, 9],
             skip_layer_guidance_scale: Some(3.),
             skip_layer_guidance_start: Some(0.),
@@ -273,6 +280,7 @@ mod tests {
             max_sequence_length: 9,
             num_images_per_prompt: 2,
             vae_tiling: false,
+            allow_non_finite: false,
             seed: vec![1, 2, 3, 4],
         };
         assert_eq!(

@@ -1,9 +1,13 @@
 //! What can go wrong, and into which [`ErrorCategory`] it falls.
 
+mod from;
+
 use std::path::PathBuf;
 
-use crate::quote;
+use xdit_kernels::DType;
+
 pub(crate) use crate::quote::shorten;
+use crate::{finite, quote};
 
 /// A `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -160,6 +164,15 @@ pub enum Error {
         allowed: String,
     },
 
+    /// A result with NaN or infinity in it, which the request does not allow.
+    #[error("the result is not finite (NaN or infinity): that begins in {origin}; {}", finite::room(*.dtype))]
+    NotFinite {
+        /// The component where it begins, of which step, and whose result it is.
+        origin: String,
+        /// Of weights and activations.
+        dtype: DType,
+    },
+
     /// More memory was needed than there is.
     #[error("out of memory: {} needs {bytes} bytes", quote::name(what))]
     OutOfMemory {
@@ -226,6 +239,8 @@ pub enum ErrorCategory {
     InvalidRequest,
     /// More memory was needed than there is.
     OutOfMemory,
+    /// A result with NaN or infinity in it.
+    NotFinite,
     /// A callback ended the run.
     Stopped,
     /// A rank panicked or stopped answering.
@@ -259,6 +274,7 @@ impl Error {
             | Self::BadTensor { .. } => ErrorCategory::BadModel,
             Self::InvalidRequest { .. } => ErrorCategory::InvalidRequest,
             Self::OutOfMemory { .. } => ErrorCategory::OutOfMemory,
+            Self::NotFinite { .. } => ErrorCategory::NotFinite,
             Self::Stopped { .. } => ErrorCategory::Stopped,
             Self::Kernel(xdit_kernels::Error::OutOfMemory { .. }) => ErrorCategory::OutOfMemory,
             Self::Io { source, .. } | Self::Kernel(xdit_kernels::Error::Io { source, .. })
@@ -324,66 +340,6 @@ impl Error {
             file: file.into(),
             reason: reason.to_string(),
         }
-    }
-}
-
-impl From<xdit_cfg::Error> for Error {
-    fn from(error: xdit_cfg::Error) -> Self {
-        use xdit_cfg::Error as Cfg;
-        match error {
-            Cfg::Scale {
-                name,
-                expected,
-                got,
-            } => Self::invalid(name, got, expected),
-            Cfg::Degree { got } => Self::invalid("cfg_degree", got, "1 or 2"),
-            Cfg::OneBranch { .. } => {
-                let allowed = "1 where one branch is computed: there is a second with guidance above 1 (and, for models that \
-                               are told their guidance, a negative prompt)";
-                Self::invalid("cfg_degree", 2, allowed)
-            }
-            Cfg::Comm(error) => Self::Comm(error),
-            Cfg::Kernel(error) => Self::Kernel(error),
-            other => Self::Kernel(xdit_kernels::Error::shape(
-                "guidance",
-                "fitting parts",
-                other,
-            )),
-        }
-    }
-}
-
-impl From<xdit_pipefusion::Error> for Error {
-    fn from(error: xdit_pipefusion::Error) -> Self {
-        use xdit_pipefusion::{Error as Pipeline, What};
-        match error {
-            Pipeline::Plan {
-                what,
-                found,
-                allowed,
-            } => {
-                let argument = match what {
-                    What::Patches => "num_pipeline_patch",
-                    What::Stages => "pipefusion_parallel_degree",
-                    What::Blocks => "attn_layer_num_for_pp",
-                    _ => "pipefusion",
-                };
-                Self::invalid(argument, found, allowed)
-            }
-            Pipeline::Comm(error) => Self::Comm(error),
-            Pipeline::Kernel(error) => Self::Kernel(error),
-            other => Self::Kernel(xdit_kernels::Error::shape(
-                "pipefusion",
-                "a known error",
-                other,
-            )),
-        }
-    }
-}
-
-impl From<xdit_comm::Error> for Error {
-    fn from(error: xdit_comm::Error) -> Self {
-        Self::Comm(error)
     }
 }
 

@@ -10,6 +10,7 @@ mod dit;
 pub mod error;
 mod estimate;
 mod file_bytes;
+mod finite;
 mod fits;
 pub mod flux;
 #[cfg(feature = "hub")]

@@ -94,6 +94,12 @@ pub struct Request {
     pub latents: Option<Tensor>,
     /// What is returned.
     pub output: OutputType,
+    /// Whether a fault of diffusers is copied: with several prompts of several images each, HunyuanDiT's images read their own
+    /// prompts' tokens under the masks of other prompts.
+    pub exact_diffusers: bool,
+    /// Whether a result with NaN or infinity in it is given out, with a warning, instead of ending in
+    /// [`Error::NotFinite`](crate::Error::NotFinite).
+    pub allow_non_finite: bool,
     /// Whether images larger than the VAE was trained on are decoded in overlapping tiles, in less memory: an
     /// approximation, as diffusers' `enable_tiling()`. Not where several ranks share the decode, which is exact.
     pub vae_tiling: bool,
@@ -131,6 +137,8 @@ impl Request {
             seeds: vec![42],
             latents: None,
             output: OutputType::Image,
+            exact_diffusers: false,
+            allow_non_finite: false,
             vae_tiling: false,
         }
     }
@@ -280,6 +288,20 @@ impl Request {
     #[must_use]
     pub fn output(mut self, output: OutputType) -> Self {
         self.output = output;
+        self
+    }
+
+    /// Sets whether a fault of diffusers is copied.
+    #[must_use]
+    pub fn exact_diffusers(mut self, exact: bool) -> Self {
+        self.exact_diffusers = exact;
+        self
+    }
+
+    /// Sets whether a result with NaN or infinity in it is given out.
+    #[must_use]
+    pub fn allow_non_finite(mut self, allowed: bool) -> Self {
+        self.allow_non_finite = allowed;
         self
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::picture_record::text;
 use crate::program::{names, run, small};
 
 fn draw(folder: &Path, more: &[&str]) {
@@ -84,7 +85,7 @@ fn other_pixels_are_measured() {
     let (pixels, record) = read(&file);
     let mut changed = pixels.clone();
     changed[100] = changed[100].wrapping_add(5);
-    write(&file, &changed, &record);
+    write(&file, [64, 64], &changed, &record);
     let json = run(folder.path(), ["replay", "a.png", "--json"]);
     assert_eq!(json.code, Some(1), "{json:?}");
     let difference = &json.json()["difference"];
@@ -131,6 +132,7 @@ fn a_megabyte_of_prompt_is_cut_with_a_warning() {
     let prompt = "a red circle on a blue background ".repeat(30_000);
     write(
         &file,
+        [64, 64],
         &pixels,
         &record.replace("a red circle on a blue background", &prompt),
     );
@@ -157,29 +159,31 @@ fn damaged_records_are_refused() {
         ("\"num_images_per_prompt\":1", "\"num_images_per_prompt\":0"),
     ] {
         assert!(record.contains(from), "{from} is not in {record}");
-        write(&file, &pixels, &record.replace(from, to));
+        write(&file, [64, 64], &pixels, &record.replace(from, to));
         let outcome = run(folder.path(), ["replay", "a.png"]);
         assert_eq!(outcome.code, Some(2), "{to}: {outcome:?}");
         assert_eq!(outcome.stderr.lines().count(), 1, "{to}: {outcome:?}");
     }
 }
 
-fn read(file: &Path) -> (Vec<u8>, String) {
+/// Pixels and record of a picture.
+pub(crate) fn read(file: &Path) -> (Vec<u8>, String) {
     let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(file).unwrap()));
     let mut reader = decoder.read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
     reader.next_frame(&mut pixels).unwrap();
-    let chunks = &reader.info().uncompressed_latin1_text;
-    let record = chunks.iter().find(|chunk| chunk.keyword == "xdit").unwrap();
-    (pixels, record.text.clone())
+    (pixels, text(file, "xdit"))
 }
 
-fn write(file: &Path, pixels: &[u8], record: &str) {
-    let mut encoder = png::Encoder::new(fs::File::create(file).unwrap(), 64, 64);
+/// A picture of this width and height with a record.
+pub(crate) fn write(file: &Path, [width, height]: [u32; 2], pixels: &[u8], record: &str) {
+    let mut encoder = png::Encoder::new(fs::File::create(file).unwrap(), width, height);
     encoder.set_color(png::ColorType::Rgb);
-    encoder
-        .add_text_chunk("xdit".into(), record.into())
-        .unwrap();
+    match record.is_ascii() {
+        true => encoder.add_text_chunk("xdit".into(), record.into()),
+        false => encoder.add_itxt_chunk("xdit".into(), record.into()),
+    }
+    .unwrap();
     encoder
         .write_header()
         .unwrap()

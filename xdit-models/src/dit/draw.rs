@@ -10,6 +10,7 @@ use super::replica::Replica;
 use super::{Dit, Painter, Plan, Spread};
 use crate::compose::Team;
 use crate::error::{Error, Result};
+use crate::finite::{Finite, Origin, Whose};
 use crate::image::Image;
 use crate::noise::Generator;
 use crate::observer::Observer;
@@ -33,6 +34,7 @@ pub(crate) struct Call<'a, D: Dit> {
     pub(crate) latents_blc: &'a Tensor,
     /// Where further noise comes from.
     pub(crate) generators: &'a [Generator],
+    pub(crate) finite: &'a Finite,
     pub(crate) dtype: DType,
     pub(crate) device: Device,
     pub(crate) output: OutputType,
@@ -106,6 +108,7 @@ fn replicas<'a, D: Dit>(call: &Call<'a, D>, count: usize) -> Result<Vec<Replica<
                 text: text.collect::<Result<_>>()?,
                 latents_blc: call.latents_blc.narrow(0, images.start, images.len)?,
                 generators: call.generators.to_vec(),
+                finite: call.finite,
                 dtype: call.dtype,
                 device: call.device,
             })
@@ -140,7 +143,12 @@ fn joined<D: Dit>(call: &Call<'_, D>, done: Vec<Part>) -> Result<Output> {
         Some(latents) => {
             let transformer = &call.painter.transformer;
             let shown = transformer.shown(&latents, call.plan.latent_size)?;
-            shown.to_dtype(call.dtype)?
+            let rounded = shown.to_dtype(call.dtype)?;
+            if call.output == OutputType::Latent {
+                let images = Whose::images(0, rounded.dim(0));
+                call.finite.check(&rounded, images, || Origin::Rounding)?;
+            }
+            rounded
         }
         None => Tensor::zeros([0], call.dtype, call.device)?,
     };

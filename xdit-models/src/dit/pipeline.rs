@@ -11,6 +11,7 @@ use super::{
 };
 use crate::error::Result;
 use crate::estimate::MemoryEstimate;
+use crate::finite::{Finite, Origin, Whose};
 use crate::observer::Observer;
 use crate::parallel::Parallel;
 use crate::pipeline::{LoadOptions, Output};
@@ -45,12 +46,12 @@ pub(crate) trait Family: Recipe + Debug + Send + Sync + Sized + 'static {
     /// each other.
     fn guide(&self, request: &Request, defaults: &Defaults) -> Result<Guide>;
 
-    /// The embedded prompts of each branch, the conditional one first.
+    /// The embedded prompts of each branch, the conditional one first, each encoder's looked through by `finite`.
     fn encode(
         store: &Store<Self>,
         tokenizers: &Self::Tokenizers,
-        request: &Request,
-        plan: &Plan,
+        of: (&Request, &Plan),
+        finite: &Finite,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Self::Embeds>>;
 
@@ -192,7 +193,9 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
             observer.warning(warning);
         }
         let scheduler = scheduler(&configs.scheduler(request)?, &plan)?;
-        let embeds = F::encode(&self.store, &self.tokenizers, request, &plan, observer)?;
+        let finite = Finite::new(request.allow_non_finite, options.dtype);
+        let of = (request, &plan);
+        let embeds = F::encode(&self.store, &self.tokenizers, of, &finite, observer)?;
         let blocks = match parallel.stage_here() {
             Some(stage) => spread.stages.blocks(stage),
             None => self.store.all_blocks(),
@@ -206,7 +209,6 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
                 0 => &mut *observer,
                 _ => &mut silent,
             };
-            let of = (request, &plan);
             text.push(F::embed_text(&painter.transformer, embeds, of, inside)?);
         }
         drop(embeds);
@@ -220,6 +222,8 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
                 &mut generators,
             )?)?,
         };
+        let images = Whose::images(0, plan.images);
+        finite.check(&latents, images, || Origin::Latents)?;
         let latents = at_first_level(latents, &*scheduler)?;
         observer.offer("latents", &latents)?;
         let call = Call {
@@ -230,10 +234,13 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
             text: &text,
             latents_blc: &painter.transformer.packed(&latents)?,
             generators: &generators,
+            finite: &finite,
             dtype: options.dtype,
             device: options.device,
             output: request.output,
         };
-        draw(&call, parallel, threads, observer)
+        let output = draw(&call, parallel, threads, observer)?;
+        finite.tell(observer);
+        Ok(output)
     }
 }

@@ -15,6 +15,7 @@ use super::watch::Watch;
 use super::{Dit, Painter};
 use crate::compose::Team;
 use crate::error::Result;
+use crate::finite::{Finite, Origin, Whose};
 use crate::noise::Generator;
 use crate::observer::{Observer, Phase, PhaseEvent};
 use crate::run_plan::RankMemory;
@@ -36,6 +37,7 @@ pub(super) struct Replica<'a, D: Dit> {
     pub(super) latents_blc: Tensor,
     /// Where further noise comes from, for all images of the call.
     pub(super) generators: Vec<Generator>,
+    pub(super) finite: &'a Finite,
     pub(super) dtype: DType,
     pub(super) device: Device,
 }
@@ -133,6 +135,8 @@ impl<D: Dit> Replica<'_, D> {
             layout: &layout,
             watch: &watch,
             generators: self.generators.clone(),
+            finite: self.finite,
+            all_images: plan.images,
             images: self.images,
             noise_shape: shape.shown_shape(plan.images, plan.latent_size),
             dtype: self.dtype,
@@ -200,6 +204,8 @@ impl<D: Dit> Replica<'_, D> {
                 continue;
             };
             let planar = image_bhwc.view().permute(&[0, 3, 1, 2])?.to_tensor()?;
+            let whose = Whose::images(self.images.start + i, plan.images);
+            self.finite.check(&planar, whose, || Origin::Vae)?;
             if planes.is_empty() {
                 planes = reserved("pictures", images * planar.numel())?;
             }

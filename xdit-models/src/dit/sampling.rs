@@ -8,6 +8,7 @@ use super::prepare::drawn;
 use super::watch::Watch;
 use crate::compose::{Layout, Team};
 use crate::error::{Error, Result};
+use crate::finite::{Finite, Origin, StepPart, Whose};
 use crate::noise::Generator;
 use crate::schedulers::{Scheduler, StepState};
 
@@ -20,6 +21,9 @@ pub(super) struct Sampling<'a> {
     pub(super) watch: &'a Watch<'a>,
     /// Where further noise comes from, for all images of the call.
     pub(super) generators: Vec<Generator>,
+    pub(super) finite: &'a Finite,
+    /// Of the call.
+    pub(super) all_images: usize,
     /// Of the call's images `[b, l, c]`, those of this replica, tokens and channels.
     pub(super) images: Shard,
     /// The shape of all images' latents as diffusers holds them, in which noise is drawn.
@@ -58,6 +62,20 @@ impl Sampling<'_> {
     }
 }
 
+impl Sampling<'_> {
+    /// Looks through this rank's rows of a step's result.
+    fn check(&self, turn: Turn, part: StepPart, rows_blc: &Tensor) -> Result<()> {
+        let timesteps = self.scheduler.timesteps();
+        let images = Whose::images(self.images.start, self.all_images);
+        self.finite.check(rows_blc, images, || Origin::Step {
+            index: turn.step,
+            of: timesteps.len(),
+            part,
+            timestep: timesteps[turn.step].to_string(),
+        })
+    }
+}
+
 impl Sampler for Sampling<'_> {
     type Error = Error;
     type State = StepState;
@@ -70,6 +88,7 @@ impl Sampler for Sampling<'_> {
         prediction: &Tensor,
         latents: &Tensor,
     ) -> Result<Tensor> {
+        self.check(turn, StepPart::Transformer, prediction)?;
         let noise = self.noise(turn, patch)?;
         let mut sample = latents.try_to_f32_vec()?;
         self.scheduler.step(
@@ -78,7 +97,9 @@ impl Sampler for Sampling<'_> {
             &mut sample,
             noise.as_deref(),
         )?;
-        Ok(Tensor::from_slice(&sample, latents.shape())?.on(latents.device()))
+        let latents = Tensor::from_slice(&sample, latents.shape())?.on(latents.device());
+        self.check(turn, StepPart::Scheduler, &latents)?;
+        Ok(latents)
     }
 
     fn step_end(&mut self, step: usize, latents: &[Tensor]) -> Result<()> {

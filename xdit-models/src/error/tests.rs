@@ -1,3 +1,5 @@
+//! Messages stay one short line.
+
 use super::*;
 
 #[test]

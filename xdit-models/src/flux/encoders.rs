@@ -9,6 +9,7 @@ use super::configs::Configs;
 use super::pipeline::RULES;
 use crate::dit::{DitShape, Reader, Recipe, Store, one_range, repeat, tokenize, tokenizer};
 use crate::error::Result;
+use crate::finite::{Finite, Origin, Whose};
 use crate::layers::Packing;
 use crate::observer::{Observer, Phase, PhaseEvent};
 use crate::request::Branches;
@@ -106,8 +107,8 @@ pub(crate) fn encode(
     store: &Store<Configs>,
     tokenizers: &Tokenizers,
     branches: &Branches,
-    images_per_prompt: usize,
-    text_len: usize,
+    [images_per_prompt, text_len]: [usize; 2],
+    finite: &Finite,
     observer: &mut dyn Observer,
 ) -> Result<Vec<[Tensor; 2]>> {
     let configs = &store.configs;
@@ -137,6 +138,10 @@ pub(crate) fn encode(
                 &mut silent
             };
             let pooled = encoders.text_encoder.forward(&ids, inside)?.pooled;
+            let prompts = Whose::prompts(prompt.len());
+            finite.check(&pooled, prompts, || {
+                Origin::TextEncoder("text_encoder", prefix)
+            })?;
             observer.phase(
                 Phase::Encode,
                 PhaseEvent::Advance {
@@ -160,6 +165,9 @@ pub(crate) fn encode(
                 &mut silent
             };
             let embeds = encoders.text_encoder_2.forward(&ids, None, inside)?;
+            finite.check(&embeds, prompts, || {
+                Origin::TextEncoder("text_encoder_2", prefix)
+            })?;
             observer.phase(
                 Phase::Encode,
                 PhaseEvent::Advance {

@@ -8,6 +8,7 @@ use super::encoders::{Tokenizers, encode};
 use super::{FluxText, FluxTransformer, latents};
 use crate::dit::{Family, Guide, Plan, Rules, Store};
 use crate::error::Result;
+use crate::finite::Finite;
 use crate::observer::Observer;
 use crate::request::{Defaults, Request};
 use crate::schedulers::SchedulerConfig;
@@ -79,16 +80,16 @@ impl Family for Configs {
     fn encode(
         store: &Store<Self>,
         tokenizers: &Tokenizers,
-        request: &Request,
-        plan: &Plan,
+        (request, plan): (&Request, &Plan),
+        finite: &Finite,
         observer: &mut dyn Observer,
     ) -> Result<Vec<[Tensor; 2]>> {
         encode(
             store,
             tokenizers,
             &request.branches()?,
-            request.num_images_per_prompt,
-            plan.text_len,
+            [request.num_images_per_prompt, plan.text_len],
+            finite,
             observer,
         )
     }

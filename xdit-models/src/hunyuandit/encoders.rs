@@ -7,6 +7,7 @@ use super::HunyuanTransformer;
 use super::configs::{Configs, TEXT_LENGTHS};
 use crate::dit::{DitShape, Reader, Recipe, Store, repeat, tokenize_masked, tokenizer};
 use crate::error::Result;
+use crate::finite::{Finite, Origin, Whose};
 use crate::layers::Packing;
 use crate::observer::{Observer, Phase, PhaseEvent};
 use crate::source::ModelSource;
@@ -101,13 +102,21 @@ pub(crate) struct PromptEmbeds {
     pub(crate) masks: [Vec<bool>; 2],
 }
 
+/// How many images each prompt has, and whether they read masks as in diffusers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ImagesOfPrompts {
+    pub(crate) each: usize,
+    pub(crate) exact_diffusers: bool,
+}
+
 /// The embeddings and masks of each branch, the positive one first, each repeated for the images of a prompt. A branch is a list
-/// of prompts.
+/// of prompts. It is told once where diffusers would draw other images.
 pub(crate) fn encode(
     store: &Store<Configs>,
     tokenizers: &Tokenizers,
     branches: &[Vec<String>],
-    images_per_prompt: usize,
+    images: ImagesOfPrompts,
+    finite: &Finite,
     observer: &mut dyn Observer,
 ) -> Result<Vec<PromptEmbeds>> {
     let configs = &store.configs;
@@ -119,6 +128,7 @@ pub(crate) fn encode(
             observer.phase(Phase::Encode, PhaseEvent::Advance { done, total });
         };
         let mut embeds = Vec::with_capacity(branches.len());
+        let mut differs = false;
         for (branch, prompts) in branches.iter().enumerate() {
             let prefix = ["", "negative_"][branch.min(1)];
             let mut silent = ();
@@ -137,6 +147,10 @@ pub(crate) fn encode(
                 _ => &mut silent,
             };
             let first = encoders.bert.forward(&bert.ids, Some(&bert.mask), inside)?;
+            let whose = Whose::prompts(prompts.len());
+            finite.check(&first, whose, || {
+                Origin::TextEncoder("text_encoder", prefix)
+            })?;
             advance(observer);
             let t5 = Inputs::of(tokenize_masked(
                 &tokenizers.tokenizer_2,
@@ -152,29 +166,50 @@ pub(crate) fn encode(
                 _ => &mut silent,
             };
             let second = encoders.t5.forward(&t5.ids, Some(&t5.mask), inside)?;
+            finite.check(&second, whose, || {
+                Origin::TextEncoder("text_encoder_2", prefix)
+            })?;
             advance(observer);
             let masks = [bert.mask, t5.mask];
-            let encoded = PromptEmbeds::of_images([&first, &second], masks, images_per_prompt)?;
+            differs |= masks.iter().any(|mask| {
+                in_turn(mask, prompts.len(), images.each) != mask.repeat(images.each)
+            });
+            let encoded = PromptEmbeds::of_images([&first, &second], masks, images)?;
             encoded.show(prefix, observer)?;
             embeds.push(encoded);
         }
         observer.phase(Phase::Encode, PhaseEvent::End);
+        if differs && !images.exact_diffusers {
+            observer.warning(
+                "diffusers draws other images here: of several prompts with several images each, some images read the mask \
+                 of another prompt there; here each reads its own (exact_diffusers copies the fault)",
+            );
+        }
         Ok(embeds)
     })
 }
 
+/// Each of `prompts` rows of a mask, `times` in succession.
+fn in_turn(mask: &[bool], prompts: usize, times: usize) -> Vec<bool> {
+    let rows = mask.chunks((mask.len() / prompts.max(1)).max(1));
+    rows.flat_map(|row| row.repeat(times)).collect()
+}
+
 impl PromptEmbeds {
-    /// As in diffusers, embeddings are repeated prompt by prompt (`p0 p0 p1 p1`) and masks as a whole (`p0 p1 p0 p1`): with
-    /// several prompts of several images each, an image may get the mask of another prompt.
+    /// Embeddings and masks are repeated prompt by prompt (`p0 p0 p1 p1`). diffusers repeats the masks as a whole
+    /// (`p0 p1 p0 p1`): with several prompts of several images each, an image may get the mask of another prompt there.
     fn of_images(
         [bert, t5]: [&Tensor; 2],
         masks: [Vec<bool>; 2],
-        images_per_prompt: usize,
+        images: ImagesOfPrompts,
     ) -> Result<Self> {
-        let times = images_per_prompt;
+        let (prompts, times) = (bert.dim(0), images.each);
         Ok(Self {
             embeds: [repeat(bert, times)?, repeat(t5, times)?],
-            masks: masks.map(|mask| mask.repeat(times)),
+            masks: masks.map(|mask| match images.exact_diffusers {
+                true => mask.repeat(times),
+                false => in_turn(&mask, prompts, times),
+            }),
         })
     }
 
@@ -215,14 +250,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn embeddings_are_repeated_prompt_by_prompt_and_masks_as_a_whole() {
+    fn masks_stay_with_their_prompts_unless_diffusers_is_copied() {
         let embeds_blc = Tensor::from_slice(&[1f32, 2.], [2, 1, 1]).unwrap();
-        let masks = [vec![true, false], vec![false, true]];
-        let images = PromptEmbeds::of_images([&embeds_blc; 2], masks, 2).unwrap();
-        for embeds in &images.embeds {
-            assert_eq!(embeds.to_f32_vec(), [1., 1., 2., 2.]);
+        for (exact_diffusers, masks) in [
+            (
+                false,
+                [[true, true, false, false], [false, false, true, true]],
+            ),
+            (
+                true,
+                [[true, false, true, false], [false, true, false, true]],
+            ),
+        ] {
+            let images = ImagesOfPrompts {
+                each: 2,
+                exact_diffusers,
+            };
+            let of_prompts = [vec![true, false], vec![false, true]];
+            let made = PromptEmbeds::of_images([&embeds_blc; 2], of_prompts, images).unwrap();
+            for embeds in &made.embeds {
+                assert_eq!(embeds.to_f32_vec(), [1., 1., 2., 2.]);
+            }
+            assert_eq!(made.masks, masks.map(|mask| mask.to_vec()));
         }
-        assert_eq!(images.masks[0], [true, false, true, false]);
-        assert_eq!(images.masks[1], [false, true, false, true]);
+        let rows = [true, true, false, true];
+        assert_eq!(
+            in_turn(&rows, 2, 2),
+            [true, true, true, true, false, true, false, true]
+        );
     }
 }

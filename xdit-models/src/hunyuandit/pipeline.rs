@@ -5,11 +5,12 @@ use xdit_kernels::Tensor;
 
 use super::configs::{Configs, TEXT_LENGTHS};
 use super::embeddings::SIZE_NUMBERS;
-use super::encoders::{PromptEmbeds, Tokenizers, encode};
+use super::encoders::{ImagesOfPrompts, PromptEmbeds, Tokenizers, encode};
 use super::sizes::standard_size;
 use super::{HunyuanText, HunyuanTransformer};
 use crate::dit::{Family, Guide, Plan, Rules, Store};
 use crate::error::{Error, Result};
+use crate::finite::Finite;
 use crate::observer::Observer;
 use crate::request::{Defaults, Request};
 use crate::schedulers::SchedulerConfig;
@@ -86,16 +87,19 @@ impl Family for Configs {
     fn encode(
         store: &Store<Self>,
         tokenizers: &Tokenizers,
-        request: &Request,
-        plan: &Plan,
+        (request, plan): (&Request, &Plan),
+        finite: &Finite,
         observer: &mut dyn Observer,
     ) -> Result<Vec<PromptEmbeds>> {
         let branches = request.branches_3(plan.guide.plan.guidance_scale > 1.0)?;
         let [prompt, ..] = branches.positive;
         let negative = branches.negative.map(|[prompt, ..]| prompt);
         let branches: Vec<_> = std::iter::once(prompt).chain(negative).collect();
-        let images = request.num_images_per_prompt;
-        encode(store, tokenizers, &branches, images, observer)
+        let images = ImagesOfPrompts {
+            each: request.num_images_per_prompt,
+            exact_diffusers: request.exact_diffusers,
+        };
+        encode(store, tokenizers, &branches, images, finite, observer)
     }
 
     fn embed_text(

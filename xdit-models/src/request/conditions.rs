@@ -67,6 +67,7 @@ impl Request {
                 "use_resolution_binning",
                 self.use_resolution_binning.is_some(),
             ),
+            ("exact_diffusers", self.exact_diffusers),
         ])?;
         self.refuse_sizes()
     }

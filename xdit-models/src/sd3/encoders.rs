@@ -7,6 +7,7 @@ use super::pipeline::MAX_SEQUENCE_LENGTH;
 use super::{PromptEmbeds, Sd3Transformer};
 use crate::dit::{DitShape, Reader, Recipe, Store, one_range, repeat, tokenize, tokenizer};
 use crate::error::Result;
+use crate::finite::{Finite, Origin, Whose};
 use crate::layers::Packing;
 use crate::observer::{Observer, Phase, PhaseEvent};
 use crate::request::Branches3;
@@ -25,6 +26,9 @@ pub(crate) struct Encoders {
 
 /// Names of CLIP's tensors where they are shown.
 const CLIP: [&str; 2] = ["clip", "clip_2"];
+
+/// Folders of the encoders.
+const FOLDERS: [&str; 3] = ["text_encoder", "text_encoder_2", "text_encoder_3"];
 
 impl Recipe for Configs {
     type Dit = Sd3Transformer;
@@ -139,8 +143,8 @@ pub(crate) fn encode(
     store: &Store<Configs>,
     tokenizers: &Tokenizers,
     branches: &Branches3,
-    images_per_prompt: usize,
-    [sequence_length, clip_skip]: [usize; 2],
+    [images_per_prompt, sequence_length, clip_skip]: [usize; 3],
+    finite: &Finite,
     observer: &mut dyn Observer,
 ) -> Result<Vec<PromptEmbeds>> {
     let configs = &store.configs;
@@ -158,13 +162,14 @@ pub(crate) fn encode(
         for (branch, prompts) in lists.into_iter().enumerate() {
             let prefix = ["", "negative_"][branch];
             let mut silent = ();
+            let whose = Whose::prompts(prompts[0].len());
             let mut outputs = Vec::with_capacity(2);
             for (i, config) in [&configs.clip, &configs.clip_2].into_iter().enumerate() {
                 let ids = tokenize(
                     &tokenizers.clip[i],
                     &prompts[i],
                     configs.clip_length,
-                    ["CLIP", ["text_encoder", "text_encoder_2"][i]],
+                    ["CLIP", FOLDERS[i]],
                     config.vocab_size,
                     observer,
                 )?;
@@ -175,6 +180,10 @@ pub(crate) fn encode(
                     _ => &mut silent,
                 };
                 let output = encoders.clip[i].forward_skipping(&ids, skipped, inside)?;
+                let pooled = output.text_embeds.as_ref();
+                for embeds in pooled.into_iter().chain([&output.prompt_embeds]) {
+                    finite.check(embeds, whose, || Origin::TextEncoder(FOLDERS[i], prefix))?;
+                }
                 if let Some(embeds) = &output.text_embeds {
                     observer.offer(&format!("{prefix}{}.text_embeds", CLIP[i]), embeds)?;
                 }
@@ -187,7 +196,7 @@ pub(crate) fn encode(
                         tokenizer,
                         &prompts[2],
                         sequence_length,
-                        ["T5", "text_encoder_3"],
+                        ["T5", FOLDERS[2]],
                         config.vocab_size,
                         observer,
                     )?;
@@ -196,7 +205,9 @@ pub(crate) fn encode(
                         0 => &mut *observer,
                         _ => &mut silent,
                     };
-                    Some(encoder.forward(&ids, None, inside)?)
+                    let embeds = encoder.forward(&ids, None, inside)?;
+                    finite.check(&embeds, whose, || Origin::TextEncoder(FOLDERS[2], prefix))?;
+                    Some(embeds)
                 }
                 _ => None,
             };

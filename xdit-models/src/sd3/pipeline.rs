@@ -8,6 +8,7 @@ use super::encoders::{Tokenizers, encode};
 use super::{PromptEmbeds, Sd3Text, Sd3Transformer};
 use crate::dit::{Family, Guide, Plan, Rules, Store};
 use crate::error::{Error, Result};
+use crate::finite::Finite;
 use crate::observer::Observer;
 use crate::request::{Defaults, Request};
 use crate::schedulers::SchedulerConfig;
@@ -86,8 +87,8 @@ impl Family for Configs {
     fn encode(
         store: &Store<Self>,
         tokenizers: &Tokenizers,
-        request: &Request,
-        plan: &Plan,
+        (request, plan): (&Request, &Plan),
+        finite: &Finite,
         observer: &mut dyn Observer,
     ) -> Result<Vec<PromptEmbeds>> {
         let guided = plan.guide.plan.guidance_scale > 1.0;
@@ -99,8 +100,12 @@ impl Family for Configs {
             store,
             tokenizers,
             &request.branches_3(guided)?,
-            request.num_images_per_prompt,
-            [plan.sequence_length, request.clip_skip],
+            [
+                request.num_images_per_prompt,
+                plan.sequence_length,
+                request.clip_skip,
+            ],
+            finite,
             observer,
         )
     }

@@ -1,0 +1,63 @@
+//! Other crates' errors as this crate's.
+
+use super::Error;
+
+impl From<xdit_cfg::Error> for Error {
+    fn from(error: xdit_cfg::Error) -> Self {
+        use xdit_cfg::Error as Cfg;
+        match error {
+            Cfg::Scale {
+                name,
+                expected,
+                got,
+            } => Self::invalid(name, got, expected),
+            Cfg::Degree { got } => Self::invalid("cfg_degree", got, "1 or 2"),
+            Cfg::OneBranch { .. } => {
+                let allowed = "1 where one branch is computed: there is a second with guidance above 1 (and, for models that \
+                               are told their guidance, a negative prompt)";
+                Self::invalid("cfg_degree", 2, allowed)
+            }
+            Cfg::Comm(error) => Self::Comm(error),
+            Cfg::Kernel(error) => Self::Kernel(error),
+            other => Self::Kernel(xdit_kernels::Error::shape(
+                "guidance",
+                "fitting parts",
+                other,
+            )),
+        }
+    }
+}
+
+impl From<xdit_pipefusion::Error> for Error {
+    fn from(error: xdit_pipefusion::Error) -> Self {
+        use xdit_pipefusion::{Error as Pipeline, What};
+        match error {
+            Pipeline::Plan {
+                what,
+                found,
+                allowed,
+            } => {
+                let argument = match what {
+                    What::Patches => "num_pipeline_patch",
+                    What::Stages => "pipefusion_parallel_degree",
+                    What::Blocks => "attn_layer_num_for_pp",
+                    _ => "pipefusion",
+                };
+                Self::invalid(argument, found, allowed)
+            }
+            Pipeline::Comm(error) => Self::Comm(error),
+            Pipeline::Kernel(error) => Self::Kernel(error),
+            other => Self::Kernel(xdit_kernels::Error::shape(
+                "pipefusion",
+                "a known error",
+                other,
+            )),
+        }
+    }
+}
+
+impl From<xdit_comm::Error> for Error {
+    fn from(error: xdit_comm::Error) -> Self {
+        Self::Comm(error)
+    }
+}
