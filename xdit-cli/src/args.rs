@@ -106,7 +106,7 @@ pub(crate) struct ReplayArgs {
     /// Also save the image drawn now.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
-    /// Draw even if the result is not finite (NaN or infinity); so is an image whose record says so.
+    /// Draw even if the result is not finite (NaN or infinity) and the record does not say so.
     #[arg(long, help_heading = "Output")]
     pub allow_non_finite: bool,
     /// What is told on the way.
