@@ -79,6 +79,20 @@ impl Buffer {
     }
 }
 
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            // SAFETY: allocated in `new` with exactly this layout, which was valid there.
+            unsafe {
+                dealloc(
+                    self.ptr.as_ptr(),
+                    Layout::from_size_align_unchecked(self.len, ALIGN),
+                )
+            }
+        }
+    }
+}
+
 /// A file mapped read-only into memory; tensors made from it share the mapping.
 ///
 /// Other processes may write to the file or cut it while it is mapped, and nothing that this process can do at no cost keeps
