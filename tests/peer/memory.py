@@ -201,8 +201,8 @@ def main():
 
     with tempfile.TemporaryDirectory() as temporary:
         temporary = Path(temporary)
-        print("| model | plan | parameters a rank, planned | measured | keys and values, planned | measured | peak resident |")
-        print("|---|---|---|---|---|---|---|")
+        print("| model | plan | parameters a rank, planned | measured | keys and values, planned | measured | process at most, planned | peak resident |")
+        print("|---|---|---|---|---|---|---|---|")
         for number, (name, (base, family, fields)) in wanted(RUN):
             folder = temporary / f"run{number}"
             widened(folder, base, family, fields, args.dtype)
@@ -216,7 +216,8 @@ def main():
                 output = temporary / f"{number} {plan}.png".replace(" ", "-")
                 done = json_of("generate", folder, f"{call} {words} --prompt circle --output {output}")
                 told, seen = bytes_of(foretold["ranks"]), bytes_of(done["ranks"]["memory"])
-                cells = [span(told[0]), span(seen[0]), span(told[1]), span(seen[1]), shown(done["peak_memory_bytes"])]
+                cells = [span(told[0]), span(seen[0]), span(told[1]), span(seen[1])]
+                cells += [shown(foretold["memory"]["total"]), shown(done["peak_memory_bytes"])]
                 print(f"| {name} | {plan} | " + " | ".join(cells) + " |", flush=True)
         print("\n| model, 1024×1024, 28 steps | plan | parameters a rank | keys and values | all ranks |")
         print("|---|---|---|---|---|")

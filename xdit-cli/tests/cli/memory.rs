@@ -84,3 +84,32 @@ fn ranks_share_the_weights_and_encoders_can_be_let_go() {
 fn f32_weights_in_bf16() {
     holds_weights_once(6, "F32", "bf16");
 }
+
+/// What `plan` tells before anything is loaded is enough for what `generate` then takes, and not far from it.
+#[test]
+fn the_plan_tells_the_peak() {
+    let folder = tempfile::tempdir().unwrap();
+    wide(&folder.path().join("model"), 4, "F32");
+    let call = "--model model --max-sequence-length 24 --num-inference-steps 1 --json";
+    // What the program itself takes, its allocator's gaps included.
+    const PROGRAM: u64 = 64 << 20;
+    for more in [
+        "--height 64 --width 64",
+        "--height 512 --width 512",
+        "--height 512 --width 512 --ulysses-degree 2 --pipefusion-parallel-degree 2",
+        "--height 64 --width 64 --num-images-per-prompt 24",
+        "--height 64 --width 64 --low-memory",
+    ] {
+        let words = |command: &str| {
+            let words = format!("{command} {call} {more}");
+            let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+            run(folder.path(), words).succeeded().json()
+        };
+        let told = words("plan")["memory"]["total"].as_u64().unwrap();
+        let done = words("generate --prompt circle --output a.png");
+        let peak = done["peak_memory_bytes"].as_u64().unwrap();
+        println!("{more}: {told} bytes told, peak {peak}");
+        assert!(peak <= told + PROGRAM, "{more}: {told} told, peak {peak}");
+        assert!(told <= peak * 3 / 2, "{more}: {told} told, peak {peak}");
+    }
+}

@@ -29,13 +29,13 @@ mod whole;
 mod wordpiece;
 
 use std::any::Any;
-use std::io;
 use std::sync::Arc;
 
 use self::engine::Engine;
 use self::limits::MAX_PROMPT_BYTES;
 use crate::config::ConfigFile;
 use crate::error::{Error, Result, shorten};
+use crate::memory::refused_thread;
 use crate::source::ModelSource;
 
 /// How many of the tokens that were cut off are turned into text again.
@@ -280,10 +280,7 @@ fn guarded<T: Send>(shown: &str, call: impl FnOnce() -> Result<T> + Send) -> Res
             Ok(thread) => thread
                 .join()
                 .unwrap_or_else(|panic| Err(panicked(shown, panic.as_ref()))),
-            Err(error) => Err(Error::Io {
-                path: shown.into(),
-                source: io::Error::new(error.kind(), format!("no thread to tokenize: {error}")),
-            }),
+            Err(error) => Err(refused_thread(&format!("tokenizing with {shown}"), &error)),
         }
     })
 }
