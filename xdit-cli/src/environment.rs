@@ -32,9 +32,9 @@ const NAMES: [&str; 18] = [
 const THREADS: [&str; 2] = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"];
 
 impl Environment {
-    /// The process's environment.
+    /// The process's environment. What is not UTF-8 stays recognisable: U+FFFD stands in it.
     pub(crate) fn read() -> Self {
-        Self::with(|name| std::env::var(name).ok())
+        Self::with(|name| Some(std::env::var_os(name)?.to_string_lossy().into_owned()))
     }
 
     /// The environment that `lookup` knows.

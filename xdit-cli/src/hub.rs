@@ -110,6 +110,12 @@ fn options(environment: &Environment, download_dir: Option<&Path>) -> Result<Hub
             "no folder for the hub's cache: set HF_HOME or give --download-dir",
         ));
     };
+    if download_dir.is_none() && cache.to_string_lossy().contains('\u{fffd}') {
+        let shown = quote::name(&cache.display().to_string());
+        return Err(Failure::usage(format!(
+            "the hub's cache {shown}: HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME or HOME is not UTF-8; give --download-dir"
+        )));
+    }
     let mut options = HubOptions::new(cache);
     for (name, timeout) in [
         ("HF_HUB_ETAG_TIMEOUT", &mut options.etag_timeout),

@@ -36,6 +36,10 @@ pub(crate) enum Found {
     /// All that is asked for.
     Whole {
         /// The copy.
+        #[cfg_attr(
+            not(feature = "hub"),
+            expect(dead_code, reason = "it is the hub that hands it on")
+        )]
         source: ModelSource,
         /// Its commit.
         commit: String,
@@ -43,6 +47,10 @@ pub(crate) enum Found {
         instead_of: Option<String>,
     },
     /// A part.
+    #[cfg_attr(
+        not(feature = "hub"),
+        expect(dead_code, reason = "it is the hub that tells of it")
+    )]
     Half {
         /// Its commit.
         commit: String,
@@ -162,7 +170,13 @@ pub(crate) fn missing(source: &ModelSource, wanted: Wanted<'_>) -> Result<Option
             return Ok(Some(file));
         }
     }
-    Ok(None)
+    match wanted.variant.filter(|_| wanted.weights) {
+        // The plain weights serve for a component without the variant, but not for all.
+        Some(variant) if !weights::has_variant(source, variant)? => {
+            Ok(Some(format!("*.{variant}.safetensors")))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// The components that exist, by name: those that are a library and a class.
@@ -280,31 +294,17 @@ mod tests {
         let (without, variant) = (&["text_encoder"][..], Some("fp16"));
         files.retain(|(path, _)| !path.starts_with("text_encoder"));
         assert_eq!(lacks(&files, Wanted { without, ..ALL }), None);
-        // The plain weights serve where a component has none of the variant.
-        assert_eq!(
-            lacks(
-                &files,
-                Wanted {
-                    without,
-                    variant,
-                    ..ALL
-                }
-            ),
-            None
-        );
+        // The plain weights serve for a component that has none of the variant, but not for all.
+        let half = Wanted {
+            without,
+            variant,
+            ..ALL
+        };
+        assert_eq!(lacks(&files, half).as_deref(), Some("*.fp16.safetensors"));
         files.push(("vae/diffusion_pytorch_model.fp16.safetensors", Vec::new()));
+        assert_eq!(lacks(&files, half), None);
         files.retain(|(path, _)| *path != "vae/diffusion_pytorch_model.safetensors");
-        assert_eq!(
-            lacks(
-                &files,
-                Wanted {
-                    without,
-                    variant,
-                    ..ALL
-                }
-            ),
-            None
-        );
+        assert_eq!(lacks(&files, half), None);
         assert!(lacks(&files, Wanted { without, ..ALL }).is_some());
     }
 
@@ -335,6 +335,9 @@ mod tests {
         fill(NEW);
         write(folder, "refs/main", NEW);
         assert_eq!(found("main"), pair(OLD, Some(NEW)));
+        // The repository's folder, given as a pipeline's, means the same.
+        let given = ModelSource::folder(folder).unwrap();
+        assert_eq!(given.path(), Some(&*copy(folder, OLD)));
         // Not where a certain revision is asked for, and not one that is another ref's.
         assert_eq!(found(NEW), pair(NEW, Some(LAST)));
         write(folder, "refs/v2", NEW);

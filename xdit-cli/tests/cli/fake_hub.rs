@@ -5,7 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -14,13 +15,15 @@ use crate::program::{command, demo};
 /// A hub whose every repository is the demo.
 pub(crate) struct FakeHub {
     pub(crate) address: String,
-    status: Arc<AtomicU16>,
+    served: Arc<Served>,
 }
 
 struct Served {
     commit: &'static str,
     files: Vec<(String, Vec<u8>)>,
-    status: Arc<AtomicU16>,
+    status: AtomicU16,
+    slow: AtomicBool,
+    furthest: AtomicUsize,
 }
 
 impl FakeHub {
@@ -35,12 +38,17 @@ impl FakeHub {
                 bytes.extend_from_slice(more.as_bytes());
             }
         }
-        let status = Arc::new(AtomicU16::new(200));
         let served = Arc::new(Served {
             commit,
             files,
-            status: Arc::clone(&status),
+            status: AtomicU16::new(200),
+            slow: AtomicBool::new(false),
+            furthest: AtomicUsize::new(0),
         });
+        let hub = Self {
+            address,
+            served: Arc::clone(&served),
+        };
         // Ends with the test's process.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -48,12 +56,22 @@ impl FakeHub {
                 std::thread::spawn(move || served.serve(stream));
             }
         });
-        Self { address, status }
+        hub
     }
 
     /// Answers everything with this status from now on.
     pub(crate) fn answer(&self, status: u16) {
-        self.status.store(status, Ordering::SeqCst);
+        self.served.status.store(status, Ordering::SeqCst);
+    }
+
+    /// Sends some 600 kB a second, or as fast as it can.
+    pub(crate) fn slow(&self, slow: bool) {
+        self.served.slow.store(slow, Ordering::SeqCst);
+    }
+
+    /// The largest place in a file from which on it was asked for.
+    pub(crate) fn furthest(&self) -> usize {
+        self.served.furthest.load(Ordering::SeqCst)
     }
 
     /// The program that speaks to this hub and keeps its cache in `home`.
@@ -139,7 +157,14 @@ impl Served {
             "HTTP/1.1 {status} X\r\nConnection: close\r\nRetry-After: 0\r\nContent-Length: {}\r\n{headers}\r\n",
             body.len()
         );
+        self.furthest.fetch_max(first, Ordering::SeqCst);
         stream.write_all(head.as_bytes())?;
-        stream.write_all(&body)
+        for piece in body.chunks(16 << 10) {
+            if self.slow.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(25));
+            }
+            stream.write_all(piece)?;
+        }
+        Ok(())
     }
 }

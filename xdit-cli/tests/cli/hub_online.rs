@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use crate::fake_hub::FakeHub;
 use crate::program::{command, outcome, small};
@@ -91,7 +93,7 @@ fn a_plan_does_not_cost_the_copy_that_works() {
     assert_eq!(half.code, Some(3), "{half:?}");
     assert_eq!(half.stderr.lines().count(), 1, "{half:?}");
     let command = format!("HF_HUB_OFFLINE=0 xdit-cli info {ID} --revision {NEXT}");
-    for part in [ID, NEXT, "incomplete", ".safetensors", &command] {
+    for part in [ID, NEXT, "incomplete", "lacks", ".safetensors", &command] {
         assert!(half.stderr.contains(part), "{part}: {half:?}");
     }
     run(&newer, &["info", ID, "--revision", NEXT]).succeeded();
@@ -172,4 +174,84 @@ fn variables_are_named_and_huge_numbers_mean_long() {
         .output();
     let refused = outcome(never);
     assert_eq!(refused.code, Some(2), "{refused:?}");
+}
+
+#[test]
+fn what_is_broken_off_is_taken_up_again() {
+    let home = tempfile::tempdir().unwrap();
+    let hub = FakeHub::start(COMMIT, "");
+    hub.slow(true);
+    let mut child = hub.command(home.path());
+    let child = child
+        .args(["info", ID])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut child = child.spawn().unwrap();
+    let parts = || -> Vec<u64> {
+        let blobs = fs::read_dir(repository(home.path()).join("blobs"));
+        let blobs = blobs.into_iter().flatten().flatten();
+        blobs
+            .filter(|entry| entry.path().extension().is_some_and(|end| end == "part"))
+            .map(|entry| entry.metadata().map_or(0, |metadata| metadata.len()))
+            .collect()
+    };
+    let began = Instant::now();
+    while parts().iter().all(|bytes| *bytes < 200_000) {
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "nothing large arrives"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let killed = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(parts().len(), 1);
+    hub.slow(false);
+    outcome(hub.command(home.path()).args(["info", ID]).output()).succeeded();
+    assert!(hub.furthest() >= 200_000, "it all came again");
+    assert!(parts().is_empty());
+}
+
+#[test]
+fn what_is_not_text_is_named_too() {
+    use std::os::unix::ffi::OsStrExt;
+    let home = tempfile::tempdir().unwrap();
+    let hub = FakeHub::start(COMMIT, "");
+    let odd = std::ffi::OsStr::from_bytes(b"http://x\xff");
+    for name in ["HF_ENDPOINT", "HF_TOKEN", "HF_HUB_ETAG_TIMEOUT", "HF_HOME"] {
+        let mut command = hub.command(home.path());
+        let refused = outcome(
+            command
+                .env(name, odd)
+                .args(["plan", "--model", ID])
+                .output(),
+        );
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.stderr.contains(name), "{refused:?}");
+    }
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_local_index_does_not_lead_out_of_its_folder() {
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("model");
+    fs::create_dir(&folder).unwrap();
+    fs::write(outer.path().join("config.json"), "{}").unwrap();
+    let model = folder.to_str().unwrap();
+    for name in ["..", "../../x", "/tmp", ""] {
+        let index = serde_json::json!({"_class_name": "FluxPipeline", name: ["diffusers", "AutoencoderKL"]});
+        fs::write(folder.join("model_index.json"), index.to_string()).unwrap();
+        let refused = outcome(command().args(["info", model]).output());
+        assert_eq!(refused.code, Some(4), "{name}: {refused:?}");
+        assert!(
+            refused
+                .stderr
+                .contains("may not leave the pipeline's folder"),
+            "{refused:?}"
+        );
+    }
 }

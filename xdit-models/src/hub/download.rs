@@ -11,7 +11,7 @@ use crate::config::{ConfigFile, MAX_CONFIG_BYTES};
 use crate::error::{Error, Result, shorten};
 use crate::inner_path::InnerPath;
 use crate::model_index::MODEL_INDEX;
-use crate::snapshots::Wanted;
+use crate::snapshots::{Found, Wanted};
 use crate::source::ModelSource;
 
 /// The longest list of a repository's files, in bytes; each has some hundred.
@@ -124,9 +124,16 @@ impl<'a> Hub<'a> {
                 fetch(file, small.len() + done)?;
             }
         }
-        // A look at the configurations of a new commit must not take the ref away from an older one that is whole.
+        // A look at a part of a new commit must not take the ref away from an older one that is whole.
         let whole = large.iter().all(|file| cached.has(&commit, file));
-        if (whole || !cached.has_ref(self.revision))
+        let costs_nothing = wanted.without.is_empty() || {
+            let all = Wanted {
+                without: &[],
+                ..wanted
+            };
+            !matches!(cached.find(self.revision, all)?, Found::Whole { .. })
+        };
+        if ((whole && costs_nothing) || !cached.has_ref(self.revision))
             && let Err(error) = cached.write_ref(self.revision, &commit)
         {
             tracing::warn!("{error}; offline, {} is not found", self.model());

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// The pause between two looks at a lock.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often a lock's file may be removed under who takes it; on disks that number their files anew it always seems so.
+const REOPENED: usize = 100;
 
 /// What became of a wait.
 pub(super) enum Waited {
@@ -25,12 +27,15 @@ pub(super) fn lock(
 ) -> std::io::Result<Waited> {
     let mut lock = open(path)?;
     let (mut since, mut seen) = (Instant::now(), trace());
-    let mut told = false;
+    let (mut told, mut reopened) = (false, 0);
     loop {
         match lock.try_lock() {
-            Ok(()) if is_at(&lock, path) => return Ok(Waited::Held(lock)),
+            Ok(()) if is_at(&lock, path) || reopened == REOPENED => return Ok(Waited::Held(lock)),
             // Its holder has removed the file, and with it the lock.
-            Ok(()) => lock = open(path)?,
+            Ok(()) => {
+                lock = open(path)?;
+                reopened += 1;
+            }
             Err(TryLockError::WouldBlock) => {
                 if !told {
                     let holder = holder(&lock);

@@ -79,7 +79,9 @@ impl Client {
             Ok(())
         })?;
         if bytes.len() as u64 > longest {
-            return Err(Refusal::Odd(format!("longer than {longest} bytes")));
+            return Err(Refusal::Odd(format!(
+                "an answer of more than {longest} bytes"
+            )));
         }
         Ok(bytes)
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::model_index::MODEL_INDEX;
 use crate::quote;
+use crate::snapshots::{self, Found, MAIN, Wanted};
 
 /// How many names a message lists.
 const LISTED: usize = 8;
@@ -29,7 +30,7 @@ pub(super) fn stand_in(bytes: &[u8]) -> Option<&'static str> {
 }
 
 /// The folder of the pipeline that `path` means: a repository's folder in the hub's cache (`models--ORG--NAME`) stands for its
-/// snapshot, that of `refs/main`, or the one that there is.
+/// snapshot, that of `refs/main` (another that is whole, where that is not), or the one that there is.
 pub(super) fn pipeline_folder(path: PathBuf) -> Result<PathBuf> {
     let snapshots = path.join("snapshots");
     if path.join(MODEL_INDEX).exists() || !snapshots.is_dir() {
@@ -41,6 +42,22 @@ pub(super) fn pipeline_folder(path: PathBuf) -> Result<PathBuf> {
     };
     let main = std::str::from_utf8(&main).unwrap_or_default().trim();
     let is_name = super::inner_path::check(main).is_ok() && !main.contains('/');
+    let all = Wanted {
+        variant: None,
+        weights: true,
+        without: &[],
+    };
+    if is_name
+        && let Found::Whole {
+            commit,
+            instead_of: Some(own),
+            ..
+        } = snapshots::find(&path, MAIN, all)?
+    {
+        let shown = quote::name(&path.display().to_string());
+        tracing::warn!("{shown}: using commit {commit}: that of refs/main, {own}, is incomplete");
+        return Ok(snapshots.join(commit));
+    }
     if is_name && snapshots.join(main).is_dir() {
         return Ok(snapshots.join(main));
     }

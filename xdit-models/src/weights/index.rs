@@ -39,12 +39,7 @@ impl WeightFiles {
             if let Some(found) = Self::named(source, component, Some(variant))? {
                 return Ok(found);
             }
-            let marks = [format!(".{variant}."), format!(".{variant}-")];
-            let elsewhere = source
-                .list()?
-                .iter()
-                .any(|path| marks.iter().any(|mark| path.contains(mark)));
-            if !elsewhere {
+            if !has_variant(source, variant)? {
                 let hint = format!("; no component has a variant `{}`", shorten(variant));
                 return Err(Error::MissingFile {
                     file: source.shown(component),
@@ -132,6 +127,15 @@ impl WeightFiles {
     }
 }
 
+/// Whether any component of `source` has weights of this `variant`.
+pub(crate) fn has_variant(source: &ModelSource, variant: &str) -> Result<bool> {
+    let marks = [format!(".{variant}."), format!(".{variant}-")];
+    let files = source.list()?;
+    Ok(files
+        .iter()
+        .any(|path| marks.iter().any(|mark| path.contains(mark))))
+}
+
 /// A file of weights that the folder `component` of `source` lacks, if there is one; of `variant` where it has such.
 ///
 /// # Errors
@@ -151,7 +155,20 @@ pub(crate) fn missing(
             Err(_) => return Ok(None),
         }
     }
-    Ok(Some(format!("{component}/*.safetensors")))
+    // A link that leads nowhere says what the file is called.
+    let links = |path: &String| {
+        source
+            .path()
+            .is_some_and(|folder| folder.join(path).is_symlink())
+    };
+    let mut names = BASES.iter().flat_map(|base| {
+        ["safetensors.index.json", "safetensors"].map(|end| format!("{component}/{base}.{end}"))
+    });
+    Ok(Some(
+        names
+            .find(links)
+            .unwrap_or_else(|| format!("{component}/*.safetensors")),
+    ))
 }
 
 #[derive(Deserialize)]

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 
 pub use files::Weights;
 pub use header::{Header, MAX_HEADER_BYTES, StoredDType, TensorInfo};
-pub(crate) use index::missing;
+pub(crate) use index::{has_variant, missing};
 pub(crate) use stamp::Stamp;
 pub use zeros::ZeroWeights;
 

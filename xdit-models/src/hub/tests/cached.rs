@@ -65,6 +65,42 @@ fn a_look_does_not_move_a_ref_away_from_what_is_whole() {
 }
 
 #[test]
+fn a_download_without_t5_does_not_cost_a_copy_with_it() {
+    let index = r#"{"_class_name": "StableDiffusion3Pipeline", "text_encoder_3": ["t", "T"], "vae": ["d", "V"]}"#;
+    let files = [
+        ("model_index.json", index),
+        ("text_encoder_3/config.json", "{}"),
+        ("text_encoder_3/model.safetensors", "weights"),
+        ("vae/config.json", "{}"),
+        ("vae/diffusion_pytorch_model.safetensors", "weights"),
+    ];
+    let without = |hub: &TestHub, cache| HubOptions {
+        without_t5: true,
+        ..hub.options(cache)
+    };
+    let (old, new) = (
+        TestHub::with(COMMIT, &files),
+        TestHub::with(NEXT_COMMIT, &files),
+    );
+    let (whole, none) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    get("org/new", None, &old.options(&whole)).unwrap();
+    for (cache, offline_commit) in [(&whole, COMMIT), (&none, NEXT_COMMIT)] {
+        get("org/new", None, &without(&new, cache)).unwrap();
+        assert_eq!(ref_of(cache).as_deref(), Some(offline_commit));
+        let found = get("org/new", None, &offline(without(&new, cache))).unwrap();
+        assert_eq!(found.commit, offline_commit);
+    }
+    get("org/new", None, &offline(new.options(&whole))).unwrap();
+    let error = get("org/new", None, &offline(new.options(&none)))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("it lacks text_encoder_3/config.json"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_first_look_is_found_again_offline() {
     let (hub, cache) = (TestHub::start(COMMIT), tempfile::tempdir().unwrap());
     get("org/new", None, &plan(hub.options(&cache))).unwrap();
@@ -168,6 +204,21 @@ fn half_a_copy_and_a_hub_that_refuses_are_both_told() {
             && error.contains("the copy in the cache is incomplete, it lacks vae/*.safetensors"),
         "{error}"
     );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_without_a_content_is_named() {
+    let (hub, cache) = (TestHub::start(COMMIT), tempfile::tempdir().unwrap());
+    get("org/new", None, &hub.options(&cache)).unwrap();
+    let weights = "vae/diffusion_pytorch_model.safetensors";
+    let link = cache
+        .path()
+        .join(format!("models--org--new/snapshots/{COMMIT}/{weights}"));
+    fs::remove_file(link.canonicalize().unwrap()).unwrap();
+    let options = offline(hub.options(&cache));
+    let error = get("org/new", None, &options).unwrap_err().to_string();
+    assert!(error.contains(&format!("it lacks {weights}")), "{error}");
 }
 
 #[test]
