@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The most address space that the program gets, in KiB.
-const MEMORY_KIB: u64 = 4 << 20;
+const MEMORY_KIB: u64 = 2 << 20;
 /// How long a run of the program may take; machines that test are slow and busy.
 const LONGEST: Duration = Duration::from_secs(120);
 /// The highest documented exit code of an error.

@@ -17,6 +17,7 @@ use super::limits::Effort;
 use super::search::{Found, Search};
 use super::{charsmap, json};
 use crate::error::shorten;
+use crate::quote;
 
 /// The longest text that is made of tokens for a message, in bytes.
 const MAX_DECODED_BYTES: usize = 256 << 10;
@@ -24,7 +25,7 @@ const MAX_DECODED_BYTES: usize = 256 << 10;
 type LibraryResult<T> = Result<T, ::tokenizers::Error>;
 
 fn library<T>(result: LibraryResult<T>) -> Result<T, String> {
-    result.map_err(|error| shorten(&error.to_string()))
+    result.map_err(|error| quote::reason(&error.to_string()))
 }
 
 /// A step of the library, read from its JSON.
