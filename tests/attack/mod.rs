@@ -146,3 +146,61 @@ pub fn survives(program: &Path, words: &[String], folder: &Path) -> Result<(), S
         status.signal()
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a shell script that plays the program comes to.
+    fn outcome(script: &str) -> Result<(), String> {
+        let folder = std::env::temp_dir().join(format!("attack-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let words = ["-c".to_owned(), script.to_owned()];
+        let outcome = survives(Path::new("/bin/sh"), &words, &folder);
+        fs::remove_dir_all(&folder).ok();
+        outcome
+    }
+
+    #[test]
+    fn a_program_survives_with_one_line_or_success() {
+        assert_eq!(outcome("echo 'warning: x' >&2"), Ok(()));
+        assert_eq!(outcome("echo 'error: x' >&2; exit 4"), Ok(()));
+        for (script, part) in [
+            ("kill -ABRT $$", "signal Some(6)"),
+            ("kill -KILL $$", "signal Some(9)"),
+            (
+                "echo 'error: fault in xdit-cli' >&2; exit 1",
+                "code Some(1)",
+            ),
+            ("echo 'error: x' >&2; exit 101", "code Some(101)"),
+            (
+                "echo 'error: x' >&2; echo 'error: y' >&2; exit 4",
+                "code Some(4)",
+            ),
+            ("exit 4", "code Some(4)"),
+            ("echo 'error: x' >&2", "code Some(0)"),
+        ] {
+            let error = outcome(script).unwrap_err();
+            assert!(error.contains(part), "{script}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_case_is_the_same_each_time() {
+        let json: serde_json::Value =
+            serde_json::from_str(r#"{"a":[1,{"b":"c"}],"d":null}"#).unwrap();
+        let damaged = |seed| {
+            let mut tree = json::Tree::from(&json);
+            tree.damage(&mut Rng::new(seed), &[]);
+            tree.text()
+        };
+        let texts: std::collections::HashSet<_> = (0..200).map(damaged).collect();
+        assert!(texts.len() > 100, "{} kinds of damage", texts.len());
+        assert!((0..200).all(|seed| damaged(seed) == damaged(seed)));
+        assert!(
+            texts
+                .iter()
+                .any(|text| serde_json::from_str::<serde_json::Value>(text).is_err())
+        );
+    }
+}
