@@ -182,6 +182,10 @@ impl<A: Attention> Attention for StaleKv<A> {
         };
         self.inner.attend(&keys)
     }
+
+    fn progress(&mut self) -> Result<()> {
+        self.inner.progress()
+    }
 }
 
 #[cfg(test)]

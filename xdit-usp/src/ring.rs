@@ -306,4 +306,8 @@ impl<A: Attention> Attention for Ring<A> {
         let _span = tracing::trace_span!("ring", ranks = self.group.world_size()).entered();
         self.rotate(input)
     }
+
+    fn progress(&mut self) -> Result<()> {
+        self.inner.progress()
+    }
 }

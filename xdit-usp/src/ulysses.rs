@@ -383,4 +383,8 @@ impl<A: Attention> Attention for Ulysses<A> {
         let _span = tracing::trace_span!("ulysses", ranks = self.group.world_size()).entered();
         self.exchange(input)
     }
+
+    fn progress(&mut self) -> Result<()> {
+        self.inner.progress()
+    }
 }

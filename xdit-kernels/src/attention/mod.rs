@@ -28,17 +28,34 @@ pub trait Attention {
     /// # Errors
     /// If shapes or dtypes do not fit each other, there is no memory, or a wrapper's communication fails.
     fn attend(&mut self, input: &AttnInput<'_>) -> Result<AttnOut>;
+
+    /// Notes that the caller has finished an operation beside attention: a wrapper hands it on to what it wraps, and what is at
+    /// the bottom may tell others that this rank is at work.
+    ///
+    /// # Errors
+    /// If what the caller computes is of no use any more, since another rank has failed.
+    fn progress(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl<A: Attention + ?Sized> Attention for Box<A> {
     fn attend(&mut self, input: &AttnInput<'_>) -> Result<AttnOut> {
         (**self).attend(input)
     }
+
+    fn progress(&mut self) -> Result<()> {
+        (**self).progress()
+    }
 }
 
 impl<A: Attention + ?Sized> Attention for &mut A {
     fn attend(&mut self, input: &AttnInput<'_>) -> Result<AttnOut> {
         (**self).attend(input)
+    }
+
+    fn progress(&mut self) -> Result<()> {
+        (**self).progress()
     }
 }
 
