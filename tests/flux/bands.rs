@@ -1,5 +1,7 @@
 //! Pictures decoded by several ranks in bands of rows, and by one in tiles.
 
+use std::sync::Arc;
+
 use xdit_comm::{Error, Shard, Stats, threads};
 use xdit_kernels::{DType, Device, Tensor};
 use xdit_models::ModelSource;
@@ -13,14 +15,15 @@ use crate::golden::{Golden, max_abs, path, relative_l2, within};
 /// The bound: f32 sums in another order (group sums, attention, Winograd tiles that start at other rows).
 const PICTURE: f64 = 2e-5;
 
-fn decoder_of(source: &ModelSource, dtype: DType) -> VaeDecoder {
+fn decoder_of(source: &ModelSource, dtype: DType) -> Arc<VaeDecoder> {
     let config = VaeConfig::read(&source.config("vae/config.json").unwrap()).unwrap();
     let weights = source.open_weights("vae", None).unwrap();
     let packing = &mut Packing::new(dtype, Device::cpu());
-    VaeDecoder::load(&config, &Scope::root(&weights), packing).unwrap()
+    let decoder = VaeDecoder::load(&config, &Scope::root(&weights), packing);
+    Arc::new(decoder.unwrap())
 }
 
-fn golden_decoder(pipeline: &str) -> VaeDecoder {
+fn golden_decoder(pipeline: &str) -> Arc<VaeDecoder> {
     let source = ModelSource::folder(path(&format!("pipelines/{pipeline}"))).unwrap();
     decoder_of(&source, DType::F32)
 }
@@ -35,12 +38,13 @@ fn latents([h, w]: [usize; 2], seed: i128) -> Tensor {
 }
 
 /// The picture by `count` ranks with a thread each, and what each sent.
-fn over(decoder: &VaeDecoder, latents: &Tensor, count: usize) -> (Tensor, Vec<Stats>) {
-    let ranks = threads::run(count, |group| {
+fn over(decoder: &Arc<VaeDecoder>, latents: &Tensor, count: usize) -> (Tensor, Vec<Stats>) {
+    let (decoder, latents) = (decoder.clone(), latents.clone());
+    let ranks = threads::run(count, move |group| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
         let picture = pool
             .unwrap()
-            .install(|| decoder.forward_over(latents, &group))
+            .install(|| decoder.forward_over(&latents, &group))
             .map_err(|e| Error::Kernel(e.to_string()))?;
         assert_eq!(picture.is_some(), group.rank() == 0);
         Ok((picture, group.stats()))
@@ -50,7 +54,7 @@ fn over(decoder: &VaeDecoder, latents: &Tensor, count: usize) -> (Tensor, Vec<St
 }
 
 /// 8, 24, 56 and 136 pixels high: fewer rows than ranks, as many, and more, divided by nothing.
-fn same_picture_by_any_number_of_ranks(decoder: &VaeDecoder) {
+fn same_picture_by_any_number_of_ranks(decoder: &Arc<VaeDecoder>) {
     let mut wrong = Vec::new();
     for (i, height) in [1, 3, 7, 17].into_iter().enumerate() {
         let latents = latents([height, [9, 1, 5, 6][i]], 3 + i as i128);
@@ -127,7 +131,7 @@ fn bytes_sent_are_what_the_formula_says() {
 #[test]
 fn a_rank_with_other_latents_is_an_error_on_all() {
     let decoder = golden_decoder("flux-schnell");
-    let error = threads::run(3, |group| {
+    let error = threads::run(3, move |group| {
         let width = 4 + usize::from(group.rank() == 1);
         let result = decoder.forward_over(&latents([3, width], 1), &group);
         result.map(drop).map_err(|e| Error::Kernel(e.to_string()))

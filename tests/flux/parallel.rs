@@ -218,13 +218,13 @@ fn bytes_sent_are_what_the_formula_says() {
 
 #[test]
 fn ranks_of_the_callers_own_group() {
-    let request = || {
+    fn request() -> Request {
         Request::new(["a"; 3])
             .height(48)
             .width(32)
             .num_inference_steps(2)
             .max_sequence_length(5)
-    };
+    }
     let whole = draw(&golden_pipeline("flux-schnell"), &request());
     // Each rank loads its own pipeline, as a process would, and makes the same call.
     let degrees = Degrees {
@@ -232,7 +232,7 @@ fn ranks_of_the_callers_own_group() {
         ulysses: 2,
         ..Degrees::default()
     };
-    let outputs = threads::run(4, |group| {
+    let outputs = threads::run(4, move |group| {
         let pipe = golden_pipeline("flux-schnell")
             .parallel(Parallel::group(degrees, group))
             .expect("a legal plan");
@@ -255,7 +255,7 @@ fn ranks_of_the_callers_own_group() {
     let apart = max_abs(&both, &float(&whole));
     assert!(within(apart, IMAGE), "{apart:.2e}");
     // A world of another size is refused with the nearest plan.
-    let refused = threads::run(3, |group| {
+    let refused = threads::run(3, move |group| {
         let pipe = golden_pipeline("flux-schnell");
         Ok(pipe
             .parallel(Parallel::group(degrees, group))

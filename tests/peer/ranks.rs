@@ -36,9 +36,12 @@ pub(super) fn forward(
     degrees: Degrees,
 ) -> Case {
     let threads = rayon::current_num_threads();
+    let shared = std::sync::Arc::new((model, latents, prompt, pooled, rotary));
     Box::new(move || {
         let world = degrees.product().unwrap_or(1);
-        threads::run(world, |group| {
+        let shared = shared.clone();
+        threads::run(world, move |group| {
+            let (model, latents, prompt, pooled, rotary) = &*shared;
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads((threads / world).max(1))
                 .build()

@@ -79,6 +79,10 @@ impl Backend for Late {
         Ok(Box::new(LateTicket(pending?, self.dawdle())))
     }
 
+    fn progress(&self) -> Result<()> {
+        self.group.progress()
+    }
+
     fn split(&self, color: usize, key: usize) -> Result<Box<dyn Backend>> {
         let seed = self
             .seed
@@ -109,8 +113,8 @@ proptest! {
         let request = request.height(96);
         let axes = [1, stages, ring, ulysses];
         let prompt = draw(&over(golden(model), axes, parts.clone()), &request);
-        let options_of_threads = threads::Options { deadline: Duration::from_secs(20) };
-        let outputs = threads::run_each(stages * ring * ulysses, options_of_threads, |group| {
+        let options_of_threads = threads::Options::deadline(Duration::from_secs(20));
+        let outputs = threads::run_each(stages * ring * ulysses, options_of_threads, move |group| {
             let seed = seed.wrapping_add(group.rank() as u64 * 7919);
             let late = Group::new(Box::new(Late::new(group, seed, 400)));
             let parallel = Parallel::group(degrees(axes), late).pipefusion(parts.clone());

@@ -199,7 +199,9 @@ fn ranks_that_are_processes_load_a_stage_each() {
 
 fn load_a_stage_each(name: &str, request: &Request) {
     let alone = latents(&over(golden(name), [1, 3, 1, 1], pipefusion(4, 1)), request);
-    let ranks = threads::run(3, |group| {
+    let (own, of_rank) = (name.to_owned(), request.clone());
+    let ranks = threads::run(3, move |group| {
+        let (name, request) = (&*own, &of_rank);
         let parallel = Parallel::group(degrees([1, 3, 1, 1]), group).pipefusion(pipefusion(4, 1));
         let mut loaded = Loaded::default();
         let pipe = Pipeline::load_over(&source(name), &options(), parallel, &mut loaded).unwrap();

@@ -46,7 +46,7 @@ fn main() -> Result<(), Error> {
     println!("one rank   {:>4} ms  {one:?}", start.elapsed().as_millis());
 
     let start = Instant::now();
-    let ranks = threads::run(2, |cfg| {
+    let ranks = threads::run(2, move |cfg| {
         let points = run(plan, Some(cfg.clone()))?.to_f32_vec();
         Ok((points, cfg.stats()))
     })?;

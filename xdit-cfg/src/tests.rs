@@ -140,8 +140,9 @@ proptest! {
     #[test]
     fn two_ranks_give_the_bits_of_one(case in cases()) {
         let one = case.combined(None).unwrap();
-        let two = threads::run(2, |cfg| {
-            let out = case.combined(Some(cfg.clone()))?;
+        let own = case.clone();
+        let two = threads::run(2, move |cfg| {
+            let out = own.combined(Some(cfg.clone()))?;
             Ok((out, cfg.stats()))
         }).unwrap();
         let branches = case.scales.branches().len();
@@ -237,7 +238,7 @@ fn without_guidance_the_conditional_branch_is_the_prediction() {
 fn a_rank_without_rows_takes_part() {
     let empty = Tensor::from_slice::<f32>(&[], [2, 0, 3]).unwrap();
     let scales = scales(5.0, 0.5, Some(1.0));
-    let shapes = threads::run(2, |cfg| {
+    let shapes = threads::run(2, move |cfg| {
         let guidance = Guidance::new(Some(cfg))?;
         let predictions = vec![empty.clone(); guidance.branches(&scales).len()];
         let guided = guidance.guide(&scales, &predictions)?;
@@ -254,7 +255,7 @@ fn branches_of_ranks_are_all_branches() {
         skip_layers: Some(SkipLayers::default()),
         ..Default::default()
     };
-    let ranks = threads::run(2, |cfg| {
+    let ranks = threads::run(2, move |cfg| {
         let guidance = Guidance::new(Some(cfg))?;
         let of = |step| guidance.branches(&plan.scales(step, 28));
         Ok([of(0), of(1)])

@@ -66,7 +66,7 @@ proptest! {
     ) {
         let shape = [batch, tokens, channels];
         let degrees = Degrees { ulysses, ring, cfg, ..Default::default() };
-        let ranks = threads::run(ulysses * ring * cfg, |world| {
+        let ranks = threads::run(ulysses * ring * cfg, move |world| {
             let mesh = DeviceMesh::new(&world, degrees)?;
             let part = mesh.coord(Axis::Ring) * ulysses + mesh.coord(Axis::Ulysses);
             let rows = Shard::of(tokens, ulysses * ring, part);
@@ -198,10 +198,11 @@ fn both_ranks_see_every_branch() {
         let want = predictions(scales.branches(), [2, 3, 2], all);
         let want = want.iter().map(|x| x.to_dtype(DType::BF16).unwrap());
         let want: Vec<Tensor> = want.collect();
-        let seen = threads::run(2, |cfg| {
+        let all_branches = want.clone();
+        let seen = threads::run(2, move |cfg| {
             let guidance = Guidance::new(Some(cfg))?;
             let own = guidance.branches(&scales).iter();
-            let own = own.map(|branch| want[branch.index()].clone());
+            let own = own.map(|branch| all_branches[branch.index()].clone());
             let guided = guidance.guide(&scales, &own.collect::<Vec<_>>())?;
             let bytes = |x: &Tensor| (x.shape().to_vec(), x.dtype(), x.as_bytes().to_vec());
             Ok(guided.predictions().iter().map(bytes).collect::<Vec<_>>())

@@ -11,7 +11,7 @@ fn main() -> Result<()> {
         ring: 1,
         ulysses: 2,
     };
-    let groups = threads::run(16, |world| {
+    let groups = threads::run(16, move |world| {
         let mesh = DeviceMesh::new(&world, degrees)?;
         let me = Tensor::from_slice(&[world.rank() as f32], [1])?;
         let members = |axis| {

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::time::Duration;
 
 /// What went wrong between ranks. Every message names the operation and the ranks.
@@ -14,7 +15,7 @@ pub enum Error {
         /// The rank that is the cause.
         lost: usize,
         /// What it did: its error, its panic, or how long it made no progress.
-        reason: String,
+        reason: Loss,
     },
     /// Two ranks called different things where they must call the same, or expect other shapes than are sent.
     #[error(
@@ -53,14 +54,64 @@ pub enum Error {
     /// A tensor operation failed on this rank.
     #[error("{0}")]
     Kernel(String),
-    /// A rank's own work failed; carried by [`threads::run`](crate::threads::run).
+    /// A rank's own work failed, or never ended; carried by [`threads::run`](crate::threads::run).
     #[error("rank {rank}: {reason}")]
     Rank {
         /// The rank.
         rank: usize,
-        /// Its error or panic.
+        /// Its error, its panic, or that its thread is left behind.
+        reason: Loss,
+    },
+    /// The system started no thread for a rank.
+    #[error("no thread for rank {rank}: {reason}")]
+    NoThread {
+        /// The rank.
+        rank: usize,
+        /// The system's reason.
         reason: String,
     },
+}
+
+/// Why a rank is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Loss {
+    /// It failed, panicked, or left while others waited for it: in these words.
+    Failed(String),
+    /// It finished no operation for so long, the group's deadline.
+    NoProgress(Duration),
+    /// Its thread had not returned when the caller stopped waiting for it, and runs on.
+    LeftBehind {
+        /// How long it had finished nothing, if it was lost for that.
+        idle: Option<Duration>,
+    },
+}
+
+impl Loss {
+    /// Whether the deadline was the reason: with a longer one the rank might have gone on.
+    pub fn is_stall(&self) -> bool {
+        match self {
+            Self::NoProgress(_) => true,
+            Self::LeftBehind { idle } => idle.is_some(),
+            Self::Failed(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let no_progress = |idle: &Duration| format!("no progress for {:.1} s", idle.as_secs_f64());
+        match self {
+            Self::Failed(reason) => f.write_str(reason),
+            Self::NoProgress(idle) => f.write_str(&no_progress(idle)),
+            Self::LeftBehind { idle } => {
+                let before = idle
+                    .as_ref()
+                    .map_or_else(String::new, |idle| no_progress(idle) + "; ");
+                write!(f, "{before}its thread still runs and is left behind")
+            }
+        }
+    }
 }
 
 /// `Result` with this crate's [`Error`].
@@ -71,8 +122,16 @@ impl Error {
     pub fn culprit(&self) -> Option<usize> {
         match self {
             Self::PeerLost { lost, .. } => Some(*lost),
-            Self::Rank { rank, .. } => Some(*rank),
+            Self::Rank { rank, .. } | Self::NoThread { rank, .. } => Some(*rank),
             _ => None,
+        }
+    }
+
+    /// Whether a rank is lost because it finished nothing within the deadline.
+    pub fn is_stall(&self) -> bool {
+        match self {
+            Self::PeerLost { reason, .. } | Self::Rank { reason, .. } => reason.is_stall(),
+            _ => false,
         }
     }
 }
@@ -96,5 +155,5 @@ impl From<Error> for xdit_kernels::Error {
     }
 }
 
-/// How long a group waits for a rank that makes no progress, unless told otherwise.
+/// How long a rank may go without finishing an operation, unless told otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(60);

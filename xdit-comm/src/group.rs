@@ -102,6 +102,17 @@ impl Group {
         self.counters.copied(op, self.axis, bytes);
     }
 
+    /// Tells the group that this rank has finished an operation of its own: a rank that computes for long between two calls
+    /// says so after each kernel, or it is lost when the deadline has passed. Starting and finishing a call counts too. Never
+    /// waits; not collective.
+    ///
+    /// # Errors
+    /// [`Error::PeerLost`], [`Error::Disagree`] or [`Error::Deadlock`] if a failure is known: what is being computed here is of no use
+    /// any more.
+    pub fn progress(&self) -> Result<()> {
+        self.backend.progress()
+    }
+
     /// The same group, its calls counted under this axis.
     pub(crate) fn named(mut self, axis: Axis) -> Self {
         self.axis = Some(axis);

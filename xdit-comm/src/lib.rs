@@ -13,7 +13,7 @@ mod sync;
 pub mod threads;
 
 pub use backend::{Backend, Call, Op, ReduceOp, Spec, Ticket};
-pub use error::{DEADLINE, Error, Result};
+pub use error::{DEADLINE, Error, Loss, Result};
 pub use group::{Group, Pending};
 pub use mesh::{Axis, Degrees, DeviceMesh};
 pub use shard::{Shard, zigzag};

@@ -3,7 +3,7 @@
 //!
 //!     cargo run --release -p xdit-usp --example long_context_prefill [tokens]
 
-use std::{sync::Mutex, time::Instant};
+use std::{sync::Arc, time::Instant};
 use xdit_comm::{Axis, Degrees, DeviceMesh, threads};
 use xdit_kernels::{
     View, ViewMut,
@@ -26,6 +26,19 @@ fn numbers(len: usize, mut state: u32) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
+/// Queries, keys and values in the caller's memory.
+fn views_of([q, k, v]: &[Vec<f32>; 3], tokens: usize) -> xdit_kernels::Result<[View<'_>; 3]> {
+    let view = |data, heads| View::from_slice(data, [1, tokens, heads, D]);
+    Ok([view(q, HEADS)?, view(k, KV_HEADS)?, view(v, KV_HEADS)?])
+}
+
+fn causal_mask() -> Mask<'static> {
+    Mask {
+        causal: true,
+        ..Default::default()
+    }
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tokens: usize = std::env::args().nth(1).map_or(Ok(32_768), |n| n.parse())?;
     // Queries long enough that a few keys take most of the weight.
@@ -35,60 +48,54 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     let k = numbers(tokens * KV_HEADS * D, 2);
     let v = numbers(tokens * KV_HEADS * D, 3);
-    let causal = Mask {
-        causal: true,
-        ..Default::default()
-    };
-    let view = |data, heads| View::from_slice(data, [1, tokens, heads, D]);
-    let (q, k, v) = (view(&q, HEADS)?, view(&k, KV_HEADS)?, view(&v, KV_HEADS)?);
+    // Ranks borrow from what all share.
+    let data = Arc::new([q, k, v]);
+    let [q, k, v] = views_of(&data, tokens)?;
 
     let start = Instant::now();
     let want = Flash
         .attend(&AttnInput {
-            mask: causal,
+            mask: causal_mask(),
             ..AttnInput::new(q, k, v)
         })?
         .out;
     println!("one rank:   {:.2} s", start.elapsed().as_secs_f64());
 
-    // Each rank writes its own rows of the caller's memory.
-    let mut out = vec![0f32; tokens * HEADS * D];
+    // Each rank returns its rows, and where they belong.
     let start = Instant::now();
-    {
-        let whole = Mutex::new(ViewMut::from_slice(&mut out, [1, tokens, HEADS, D])?);
-        threads::run(4, |world| {
-            let mesh = DeviceMesh::new(
-                &world,
-                Degrees {
-                    ring: 2,
-                    ulysses: 2,
-                    ..Default::default()
-                },
-            )?;
-            let (r, u) = (mesh.coord(Axis::Ring), mesh.coord(Axis::Ulysses));
-            let plan = plan(&mesh, Order::Zigzag);
-            let [q, k, v] = [q, k, v].map(|x| plan.shard(x, 1, r, u));
-            let (q, k, v) = (q?, k?, v?);
-            let segments = plan.segments(&[tokens], r, u);
-            let mut attention = usp(&mesh, Order::Zigzag, Flash)?;
-            let input = AttnInput {
-                segments: &segments,
-                mask: causal,
-                lse: false,
-                ..AttnInput::new(&q, &k, &v)
-            };
-            let local = attention.attend(&input)?.out;
-            let mut at = 0;
-            let mut whole = whole
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            for run in plan.runs(tokens, r, u) {
-                let rows = local.view().narrow(1, at, run.len)?;
-                layout::copy_into(rows, whole.reborrow().narrow(1, run.start, run.len)?)?;
-                at += run.len;
-            }
-            Ok(())
-        })?;
+    let shared = data.clone();
+    let ranks = threads::run(4, move |world| {
+        let mesh = DeviceMesh::new(
+            &world,
+            Degrees {
+                ring: 2,
+                ulysses: 2,
+                ..Default::default()
+            },
+        )?;
+        let (r, u) = (mesh.coord(Axis::Ring), mesh.coord(Axis::Ulysses));
+        let plan = plan(&mesh, Order::Zigzag);
+        let [q, k, v] = views_of(&shared, tokens)?.map(|x| plan.shard(x, 1, r, u));
+        let (q, k, v) = (q?, k?, v?);
+        let segments = plan.segments(&[tokens], r, u);
+        let mut attention = usp(&mesh, Order::Zigzag, Flash)?;
+        let input = AttnInput {
+            segments: &segments,
+            mask: causal_mask(),
+            lse: false,
+            ..AttnInput::new(&q, &k, &v)
+        };
+        Ok((attention.attend(&input)?.out, plan.runs(tokens, r, u)))
+    })?;
+    let mut out = vec![0f32; tokens * HEADS * D];
+    let mut whole = ViewMut::from_slice(&mut out, [1, tokens, HEADS, D])?;
+    for (local, runs) in ranks {
+        let mut at = 0;
+        for run in runs {
+            let rows = local.view().narrow(1, at, run.len)?;
+            layout::copy_into(rows, whole.reborrow().narrow(1, run.start, run.len)?)?;
+            at += run.len;
+        }
     }
     println!(
         "four ranks: {:.2} s (threads of one machine: no faster, the same work)",

@@ -113,23 +113,25 @@ impl Case {
             ring: self.ring,
             ..Default::default()
         };
-        let got = threads::run(self.ulysses * self.ring, |world| {
+        let (case, local_of) = (self.clone(), mask.clone());
+        let (q, k, v) = (q.clone(), k.clone(), v.clone());
+        let got = threads::run(self.ulysses * self.ring, move |world| {
             let mesh = DeviceMesh::new(&world, degrees)?;
             let (r, u) = (mesh.coord(Axis::Ring), mesh.coord(Axis::Ulysses));
-            let rows = self.local_rows(r, u);
-            let [q, k, v] = [&q, &k, &v].map(|t| self.local(t.view(), &rows));
-            let local_mask: Option<Vec<bool>> = mask.as_ref().map(|m| {
-                let row = |b: usize, s: &Shard| m[b * self.tokens() + s.start..][..s.len].to_vec();
-                (0..self.batch)
+            let rows = case.local_rows(r, u);
+            let [q, k, v] = [&q, &k, &v].map(|t| case.local(t.view(), &rows));
+            let local_mask: Option<Vec<bool>> = local_of.as_ref().map(|m| {
+                let row = |b: usize, s: &Shard| m[b * case.tokens() + s.start..][..s.len].to_vec();
+                (0..case.batch)
                     .flat_map(|b| rows.iter().flat_map(move |s| row(b, s)).collect::<Vec<_>>())
                     .collect()
             });
-            let segments = plan(&mesh, self.order()).segments(&self.totals, r, u);
-            let mut attention = usp(&mesh, self.order(), Flash)?;
+            let segments = plan(&mesh, case.order()).segments(&case.totals, r, u);
+            let mut attention = usp(&mesh, case.order(), Flash)?;
             let input = AttnInput {
                 segments: &segments,
                 mask: Mask {
-                    causal: self.causal,
+                    causal: case.causal,
                     key_mask: local_mask.as_deref(),
                     bias: None,
                 },
@@ -349,7 +351,7 @@ fn degree_one_is_the_inner_attention_bit_for_bit() {
     };
     let [q, k, v] = [1, 2, 3].map(|s| case.tensor(s, 3));
     let want = Flash.attend(&AttnInput::new(&q, &k, &v)).unwrap();
-    let got = threads::run(1, |world| {
+    let got = threads::run(1, move |world| {
         let mesh = DeviceMesh::new(&world, Degrees::default())?;
         Ok(usp(&mesh, Order::Contiguous, Flash)?
             .attend(&AttnInput::new(&q, &k, &v))?
@@ -372,7 +374,7 @@ fn segments_that_are_not_the_plans_are_an_error_on_every_rank() {
         masked: false,
     };
     let q = case.tensor(1, 2);
-    let outcome: Result<Vec<()>> = threads::run(2, |world| {
+    let outcome: Result<Vec<()>> = threads::run(2, move |world| {
         let mesh = DeviceMesh::new(
             &world,
             Degrees {

@@ -31,7 +31,7 @@ fn work(order: Order, total: usize) -> Vec<u64> {
         ulysses: 2,
         ..Default::default()
     };
-    let ranks = threads::run(8, |world| {
+    let ranks = threads::run(8, move |world| {
         let mesh = DeviceMesh::new(&world, degrees)?;
         let (r, u) = (mesh.coord(Axis::Ring), mesh.coord(Axis::Ulysses));
         let plan = plan(&mesh, order);

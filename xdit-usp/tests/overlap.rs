@@ -130,7 +130,7 @@ fn hops_are_in_flight_while_blocks_are_computed() {
         ring: RANKS,
         ..Default::default()
     };
-    let ranks = threads::run(RANKS, |world| {
+    let ranks = threads::run(RANKS, move |world| {
         let mesh = DeviceMesh::new(&world, degrees)?;
         let plan = plan(&mesh, Order::Contiguous);
         let trace = Trace::default();

@@ -5,10 +5,7 @@ use super::{
     state::{Activity, Failure, GroupId, Lane, Post, Round, State, Target, World},
 };
 use crate::{Backend, Call, Error, Op, ReduceOp, Result, Spec, Ticket, sync::MutexGuard};
-use std::{
-    sync::{Arc, OnceLock},
-    time::Instant,
-};
+use std::sync::{Arc, OnceLock};
 use xdit_kernels::{Device, Tensor};
 
 #[derive(Debug, Clone)]
@@ -41,9 +38,7 @@ impl Member {
         if let Some(failure) = &state.failure {
             return Err(failure.seen_by(self.world_rank(), what));
         }
-        state.ranks[self.world_rank()] = Activity::Computing {
-            since: Instant::now(),
-        };
+        state.computes(self.world_rank());
         Ok(state)
     }
 
@@ -83,9 +78,7 @@ impl Member {
                 mine: show(&post),
                 theirs: posts[j].as_ref().map(show).unwrap_or_default(),
             };
-            state.fail(Failure::Disagree(error.clone()));
-            drop(state);
-            self.world.changed.notify_all();
+            self.world.fail(state, Failure::Disagree(error.clone()));
             return Err(error);
         }
         posts[self.rank] = Some(post);
@@ -104,9 +97,7 @@ impl Member {
                 return Err(failure.seen_by(me, what));
             }
             if state.missing(self.group, target).is_empty() {
-                state.ranks[me] = Activity::Computing {
-                    since: Instant::now(),
-                };
+                state.computes(me);
                 return Ok(state);
             }
             state.ranks[me] = Activity::Waiting {
@@ -114,13 +105,13 @@ impl Member {
                 target: target.clone(),
                 what: what.to_owned(),
             };
-            match state.diagnose(me, self.world.deadline) {
-                Ok(limit) => state = self.world.wait(state, limit),
+            state = match state.diagnose(me) {
+                Ok(()) => self.world.wait(state),
                 Err(failure) => {
-                    state.fail(failure);
-                    self.world.changed.notify_all();
+                    self.world.fail(state, failure);
+                    self.world.lock()
                 }
-            }
+            };
         }
     }
 
@@ -157,6 +148,13 @@ impl Backend for Member {
 
     fn world_size(&self) -> usize {
         self.members.len()
+    }
+
+    fn progress(&self) -> Result<()> {
+        match self.world.progress(self.world_rank()) {
+            true => self.enter("between two calls").map(drop),
+            false => Ok(()),
+        }
     }
 
     fn start(&self, mut call: Call) -> Result<Box<dyn Ticket>> {
@@ -312,9 +310,7 @@ impl Ticket for Started {
                                 other.iter().map(Spec::of).collect::<Vec<_>>()
                             ),
                         };
-                        state.fail(Failure::Disagree(error.clone()));
-                        drop(state);
-                        member.world.changed.notify_all();
+                        member.world.fail(state, Failure::Disagree(error.clone()));
                         Err(error)
                     }
                 }

@@ -1,13 +1,16 @@
 //! What all ranks of a world share: what was posted, who does what, what failed.
 
 use crate::{
-    Call, Error, Result,
+    Call, Error, Loss, Result,
     sync::{Condvar, Mutex, MutexGuard},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    sync::{Arc, OnceLock, PoisonError},
-    time::{Duration, Instant},
+    sync::{
+        Arc, OnceLock, PoisonError, TryLockError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 use xdit_kernels::Tensor;
 
@@ -67,9 +70,9 @@ pub(super) enum Target {
 
 #[derive(Debug, Clone)]
 pub(super) enum Activity {
-    /// Between operations, since its last one began or ended.
+    /// Between calls, since something was last finished, by the world's clock.
     Computing {
-        since: Instant,
+        since: Duration,
     },
     Waiting {
         group: GroupId,
@@ -82,14 +85,19 @@ pub(super) enum Activity {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) failure: Option<Failure>,
+    /// How long the world has run. It moves by the caller's ticks alone, so that time in which the process is stopped, or the
+    /// caller busy, is not in it.
+    clock: Duration,
     pub(super) ranks: Vec<Activity>,
+    /// Of each rank, how many operations of its own the last tick knew of.
+    known: Vec<u64>,
     pub(super) boards: Vec<Board>,
 }
 
 /// Why the world cannot go on. Ranks are world ranks.
 #[derive(Debug, Clone)]
 pub(super) enum Failure {
-    Lost { rank: usize, reason: String },
+    Lost { rank: usize, reason: Loss },
     Disagree(Error),
 }
 
@@ -107,26 +115,41 @@ impl Failure {
     }
 }
 
+/// What came of a moment.
+#[derive(Debug)]
+pub(super) enum Tick {
+    Passed,
+    Failed(Failure),
+    /// Somebody else holds the state.
+    Held,
+}
+
 #[derive(Debug)]
 pub(super) struct World {
     state: Mutex<State>,
     pub(super) changed: Condvar,
-    pub(super) deadline: Duration,
+    /// Of each rank, how many operations of its own it has finished.
+    finished: Box<[AtomicU64]>,
+    /// Whether there is a failure, for who does not hold the lock.
+    failed: AtomicBool,
 }
 
 impl World {
-    pub(super) fn new(world_size: usize, deadline: Duration) -> Arc<Self> {
-        let now = Instant::now();
+    pub(super) fn new(world_size: usize) -> Arc<Self> {
+        let since = Duration::ZERO;
         let mut state = State {
             failure: None,
-            ranks: vec![Activity::Computing { since: now }; world_size],
+            clock: since,
+            ranks: vec![Activity::Computing { since }; world_size],
+            known: vec![0; world_size],
             boards: Vec::new(),
         };
         state.add_board((0..world_size).collect());
         Arc::new(Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
-            deadline,
+            finished: (0..world_size).map(|_| AtomicU64::new(0)).collect(),
+            failed: AtomicBool::new(false),
         })
     }
 
@@ -135,29 +158,64 @@ impl World {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn wait<'a>(
-        &self,
-        state: MutexGuard<'a, State>,
-        limit: Duration,
-    ) -> MutexGuard<'a, State> {
+    /// Until something has changed. Time is the caller's affair, so that ranks that wait never wake for nothing.
+    pub(super) fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.changed
-            .wait_timeout(state, limit)
+            .wait(state)
             .unwrap_or_else(PoisonError::into_inner)
-            .0
+    }
+
+    /// A rank has finished an operation of its own; whether the world has failed.
+    pub(super) fn progress(&self, rank: usize) -> bool {
+        // A count that the next tick compares, and a flag that only comes early or late: neither orders anything else.
+        self.finished[rank].fetch_add(1, Ordering::Relaxed);
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Notes a failure, and wakes everyone.
+    pub(super) fn fail(&self, mut state: MutexGuard<'_, State>, failure: Failure) {
+        state.fail(failure);
+        drop(state);
+        self.failed.store(true, Ordering::Relaxed);
+        self.changed.notify_all();
+    }
+
+    /// Time goes on by `passed`, and a rank that has finished nothing for `deadline` is lost, whether others wait for it or not.
+    pub(super) fn tick(&self, passed: Duration, deadline: Duration) -> Tick {
+        // Never waits: a rank may have been stopped for ever while it held the lock.
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Tick::Held,
+        };
+        if let Some(failure) = &state.failure {
+            return Tick::Failed(failure.clone());
+        }
+        state.clock += passed;
+        state.count(&self.finished);
+        match state.stalled(deadline) {
+            Some(lost) => {
+                self.fail(state, lost.clone());
+                Tick::Failed(lost)
+            }
+            None => Tick::Passed,
+        }
     }
 
     /// A rank is done: with its result (`None`) or with a reason why not.
     pub(super) fn leave(&self, rank: usize, reason: Option<&str>) {
         let mut state = self.lock();
         state.ranks[rank] = Activity::Left;
-        if let Some(reason) = reason {
-            state.fail(Failure::Lost {
-                rank,
-                reason: reason.to_owned(),
-            });
+        match reason {
+            Some(reason) => {
+                let reason = Loss::Failed(reason.to_owned());
+                self.fail(state, Failure::Lost { rank, reason });
+            }
+            None => {
+                drop(state);
+                self.changed.notify_all();
+            }
         }
-        drop(state);
-        self.changed.notify_all();
     }
 }
 
@@ -222,11 +280,40 @@ impl State {
             if let Activity::Waiting { group, target, .. } = &self.ranks[rank]
                 && self.missing(*group, target).is_empty()
             {
-                self.ranks[rank] = Activity::Computing {
-                    since: Instant::now(),
-                };
+                self.computes(rank);
             }
         }
+    }
+
+    /// Ranks that compute and have finished something since the last tick were at work until now.
+    fn count(&mut self, finished: &[AtomicU64]) {
+        for (rank, finished) in finished.iter().enumerate() {
+            let now = finished.load(Ordering::Relaxed);
+            let before = std::mem::replace(&mut self.known[rank], now);
+            if now != before && matches!(self.ranks[rank], Activity::Computing { .. }) {
+                self.computes(rank);
+            }
+        }
+    }
+
+    /// The rank that has computed longest without finishing anything, if that is `deadline` or longer.
+    fn stalled(&self, deadline: Duration) -> Option<Failure> {
+        let idle = self
+            .ranks
+            .iter()
+            .enumerate()
+            .filter_map(|(rank, at)| match at {
+                Activity::Computing { since } => Some((self.clock - *since, rank)),
+                _ => None,
+            });
+        let (idle, rank) = idle.max_by_key(|(idle, rank)| (*idle, std::cmp::Reverse(*rank)))?;
+        let reason = Loss::NoProgress(idle);
+        (idle >= deadline).then_some(Failure::Lost { rank, reason })
+    }
+
+    /// A rank has finished something and goes on by itself.
+    pub(super) fn computes(&mut self, rank: usize) {
+        self.ranks[rank] = Activity::Computing { since: self.clock };
     }
 
     fn waits_on(&self, rank: usize) -> Vec<usize> {
@@ -244,14 +331,8 @@ impl State {
         }
     }
 
-    /// Looks from a waiting rank along who waits for whom: a rank that has left, a circle, a rank that has made no
-    /// progress for `deadline`. Otherwise how long until the next such moment.
-    pub(super) fn diagnose(
-        &self,
-        me: usize,
-        deadline: Duration,
-    ) -> std::result::Result<Duration, Failure> {
-        let mut next = deadline;
+    /// Looks from a waiting rank along who waits for whom: for a rank that has left, or a circle.
+    pub(super) fn diagnose(&self, me: usize) -> std::result::Result<(), Failure> {
         let mut seen = vec![false; self.ranks.len()];
         // Depth first, with the path, so that a circle can be shown.
         let mut path: Vec<(usize, Vec<usize>)> = vec![(me, self.waits_on(me))];
@@ -270,24 +351,16 @@ impl State {
             }
             match &self.ranks[rank] {
                 Activity::Left => {
-                    let reason = format!(
-                        "it has returned, while others still call {}",
-                        self.describe(me)
-                    );
+                    let calls = self.describe(me);
+                    let reason = format!("it has returned, while others still call {calls}");
+                    let reason = Loss::Failed(reason);
                     return Err(Failure::Lost { rank, reason });
                 }
-                Activity::Computing { since } => match deadline.checked_sub(since.elapsed()) {
-                    Some(left) if !left.is_zero() => next = next.min(left),
-                    _ => {
-                        let reason =
-                            format!("no progress for {:.1} s", since.elapsed().as_secs_f64());
-                        return Err(Failure::Lost { rank, reason });
-                    }
-                },
+                Activity::Computing { .. } => {}
                 Activity::Waiting { .. } => path.push((rank, self.waits_on(rank))),
             }
         }
-        Ok(next)
+        Ok(())
     }
 
     fn circle(&self, ranks: &[usize]) -> Error {

@@ -1,10 +1,9 @@
+mod faults;
+mod time;
+
 use super::*;
 use crate::{ReduceOp, Spec, conformance};
-use proptest::prelude::*;
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Instant,
-};
+use std::time::Instant;
 use xdit_kernels::{DType, Tensor};
 
 fn one() -> Tensor {
@@ -130,7 +129,9 @@ fn a_rank_that_returns_early_is_named() {
 #[test]
 fn nothing_stays_on_the_boards() {
     let t = one();
-    run(4, |group| {
+    let sent = t.clone();
+    run(4, move |group| {
+        let t = sent.clone();
         let specs = [spec(); 4];
         for _ in 0..10 {
             drop(group.start_all_gather(&t, &specs)?);
@@ -141,7 +142,7 @@ fn nothing_stays_on_the_boards() {
     })
     .expect("started operations may be dropped");
     // The tensor is shared by handles: if the boards had kept one, its memory would still be counted.
-    let world = World::new(2, DEADLINE);
+    let world = World::new(2);
     let a = Member::of_world(world.clone(), 0);
     let b = Member::of_world(world.clone(), 1);
     for member in [a, b] {
@@ -176,123 +177,4 @@ fn nothing_stays_on_the_boards() {
         "{:?}",
         state.boards[0].lanes
     );
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Fault {
-    Error,
-    Panic,
-    /// Longer than the deadline: until the others have given up.
-    Stall,
-    /// Shorter than the deadline: nothing may happen.
-    Delay,
-}
-
-/// One step of a random but agreed program.
-fn step(group: &Group, kind: usize) -> Result<()> {
-    let n = group.world_size();
-    let t = one();
-    match kind % 7 {
-        0 => group.barrier(),
-        1 => group.all_reduce(&t, ReduceOp::Sum).map(drop),
-        2 => group.all_gather(&t, &vec![spec(); n]).map(drop),
-        3 => group.all_to_all(vec![t; n], &vec![spec(); n]).map(drop),
-        4 => {
-            let (next, prev) = ((group.rank() + 1) % n, (group.rank() + n - 1) % n);
-            group.send_recv(&t, next, spec(), prev).map(drop)
-        }
-        5 => {
-            let root = kind / 7 % n;
-            group
-                .broadcast((group.rank() == root).then_some(&t), spec(), root)
-                .map(drop)
-        }
-        _ => group.split(group.rank() % 2, 0)?.barrier(),
-    }
-}
-
-fn inject(world_size: usize, program: &[usize], culprit: usize, at: usize, fault: Fault) {
-    let deadline = match fault {
-        // Long enough that a rank which is merely not scheduled on a busy machine is not taken for lost.
-        Fault::Stall => Duration::from_millis(150),
-        _ => DEADLINE,
-    };
-    let start = Instant::now();
-    let gave_up = AtomicUsize::new(0);
-    let outcomes = run_each(world_size, Options { deadline }, |group| {
-        let run = || {
-            for (i, kind) in program.iter().enumerate() {
-                if i == at && group.rank() == culprit {
-                    match fault {
-                        Fault::Error => return Err(Error::Kernel("injected".into())),
-                        // As a panic, without the message on stderr.
-                        Fault::Panic => std::panic::resume_unwind(Box::new("injected".to_owned())),
-                        Fault::Stall => {
-                            while gave_up.load(Ordering::Acquire) + 1 < world_size {
-                                std::thread::sleep(Duration::from_millis(5));
-                            }
-                        }
-                        Fault::Delay => std::thread::sleep(Duration::from_millis(3)),
-                    }
-                }
-                step(&group, *kind)?;
-            }
-            // Whatever the program was, nobody passes here without the culprit.
-            group.barrier()
-        };
-        let outcome = run();
-        gave_up.fetch_add(1, Ordering::Release);
-        outcome
-    });
-    let limit = if fault == Fault::Stall {
-        deadline
-    } else {
-        Duration::ZERO
-    } + Duration::from_secs(2);
-    assert!(
-        start.elapsed() < limit,
-        "{fault:?} took {:?}",
-        start.elapsed()
-    );
-    for (rank, outcome) in outcomes.into_iter().enumerate() {
-        if fault == Fault::Delay {
-            outcome.expect("a delay is no failure");
-            continue;
-        }
-        let error = outcome.expect_err("the culprit holds everybody up");
-        assert_eq!(
-            error.culprit(),
-            Some(culprit),
-            "rank {rank}, {fault:?} at {at} of {program:?}: {error}"
-        );
-    }
-}
-
-fn faults(cases: u32, kinds: &[Fault]) {
-    let inputs = (
-        2usize..6,
-        prop::collection::vec(0usize..50, 1..8),
-        0usize..6,
-        0usize..8,
-    );
-    let config = ProptestConfig {
-        cases,
-        ..ProptestConfig::default()
-    };
-    proptest!(config, |((world_size, program, culprit, at) in inputs)| {
-        for fault in kinds {
-            inject(world_size, &program, culprit % world_size, at % program.len(), *fault);
-        }
-    });
-}
-
-// Together a thousand injections.
-#[test]
-fn errors_panics_and_delays_anywhere_are_told_apart() {
-    faults(300, &[Fault::Error, Fault::Panic, Fault::Delay]);
-}
-
-#[test]
-fn a_stall_anywhere_is_named_at_the_deadline() {
-    faults(100, &[Fault::Stall]);
 }

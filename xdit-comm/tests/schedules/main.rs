@@ -18,14 +18,23 @@ mod sync {
 use member::Member;
 use state::World;
 use std::sync::Arc;
-use xdit_comm::{Backend, Call, DEADLINE, Error, Group, Op, ReduceOp, Result, Spec, Ticket};
+use xdit_comm::{Backend, Call, Error, Group, Loss, Op, ReduceOp, Result, Spec, Ticket};
 
 /// What each rank returns, as `threads::run_each`, with shuttle's threads.
 fn run_each<T: Send + 'static>(
     world_size: usize,
     work: impl Fn(&Group) -> Result<T> + Send + Sync + 'static,
 ) -> (Arc<World>, Vec<Result<T>>) {
-    let world = World::new(world_size, DEADLINE);
+    run_each_watched(world_size, |_| {}, work)
+}
+
+/// The same; `watch` runs on the calling thread meanwhile.
+fn run_each_watched<T: Send + 'static>(
+    world_size: usize,
+    watch: impl FnOnce(&World),
+    work: impl Fn(&Group) -> Result<T> + Send + Sync + 'static,
+) -> (Arc<World>, Vec<Result<T>>) {
+    let world = World::new(world_size);
     let work = Arc::new(work);
     let ranks: Vec<_> = (0..world_size)
         .map(|rank| {
@@ -39,6 +48,7 @@ fn run_each<T: Send + 'static>(
             })
         })
         .collect();
+    watch(&world);
     let outcomes = ranks
         .into_iter()
         .map(|rank| rank.join().expect("no rank panics"))

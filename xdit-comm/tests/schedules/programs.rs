@@ -1,7 +1,8 @@
 //! What ranks do while shuttle chooses their order.
 
-use crate::run_each;
+use crate::{run_each, run_each_watched};
 use shuttle::rand::{Rng, thread_rng};
+use std::{sync::Arc, time::Duration};
 use xdit_comm::{Error, Group, ReduceOp, Result, Spec, conformance};
 use xdit_kernels::{DType, Tensor};
 
@@ -132,6 +133,34 @@ fn nothing_stays_behind_in_any_order() {
         assert!(board.rounds.is_empty(), "{:?}", board.rounds);
         let empty = |l: &crate::state::Lane| l.arrived.is_empty() && l.abandoned.is_empty();
         assert!(board.lanes.values().all(empty), "{:?}", board.lanes);
+    };
+    shuttle::check_random(ranks, 3000);
+}
+
+/// A rank that stalls until it is given up: time finds it, whoever waits for it by then.
+#[test]
+fn a_stalling_rank_is_named_in_any_order() {
+    let ranks = || {
+        let over = Arc::new(shuttle::sync::Mutex::new(false));
+        let told = over.clone();
+        let watch = |world: &crate::World| {
+            let tick = Duration::from_secs(1);
+            while !matches!(world.tick(tick, 4 * tick), crate::state::Tick::Failed(_)) {
+                shuttle::thread::yield_now();
+            }
+            *told.lock().expect("nobody panics") = true;
+        };
+        let (_, outcomes) = run_each_watched(3, watch, move |group| {
+            while group.rank() == 1 && !*over.lock().expect("nobody panics") {
+                shuttle::thread::yield_now();
+            }
+            group.barrier()
+        });
+        // A rank that shuttle has not run for so long is as lost as the one that stalls.
+        for outcome in outcomes {
+            let error = outcome.expect_err("the barrier never passes");
+            assert!(error.is_stall() && error.culprit().is_some(), "{error}");
+        }
     };
     shuttle::check_random(ranks, 3000);
 }

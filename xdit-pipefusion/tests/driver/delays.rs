@@ -59,6 +59,10 @@ impl Backend for Dawdling {
         Ok(Box::new(Late { pending, dice }))
     }
 
+    fn progress(&self) -> Result<()> {
+        self.group.progress()
+    }
+
     fn split(&self, _color: usize, _key: usize) -> Result<Box<dyn Backend>> {
         Err(Error::Kernel("a pipeline does not split".into()))
     }
@@ -93,7 +97,7 @@ proptest! {
         let (model, stages) = Model::all().nth(walk).expect("one of them");
         let plan = Plan { stages, patches, steps, warmup_steps, max_drift, model };
         let deadline = Duration::from_secs(20);
-        let outcomes = run_each(stages, Options { deadline }, |group| {
+        let outcomes = run_each(stages, Options::deadline(deadline), move |group| {
             let dice = Dice::of(seed, group.rank());
             let pipe = Group::new(Box::new(Dawdling { group, dice: dice.clone() }));
             let hooks: [Box<Hook<'_>>; 2] = [dice.clone(), dice].map(|dice| {

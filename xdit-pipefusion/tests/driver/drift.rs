@@ -136,7 +136,7 @@ fn ranks_beside_the_stages_decide_with_them() {
             ..PLAN
         };
         let want = simulate(&plan, &noise(1));
-        let done = threads::run(4, |world| {
+        let done = threads::run(4, move |world| {
             let pipe = Some(world.split(world.rank() % 2, world.rank())?);
             let replica = Some(world);
             on_rank(&plan, 1, Groups { pipe, replica }, no_hooks(), 0).map_err(comm_error)

@@ -36,7 +36,7 @@ fn hook(at: Option<(Turn, Place, Fault)>) -> Box<Hook<'static>> {
 
 fn inject(plan: Plan, culprit: usize, turn: Turn, place: Place, fault: Fault) {
     let began = Instant::now();
-    let outcomes = run_each(plan.stages, Options::default(), |pipe| {
+    let outcomes = run_each(plan.stages, Options::default(), move |pipe| {
         let at = (pipe.rank() == culprit).then_some((turn, place, fault));
         on_rank(&plan, 1, Groups::stages(pipe), [hook(at), hook(at)], 0).map_err(comm_error)
     });

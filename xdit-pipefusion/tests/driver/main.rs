@@ -3,6 +3,7 @@
 mod delays;
 mod drift;
 mod faults;
+mod messages;
 mod naive;
 mod run;
 mod same;

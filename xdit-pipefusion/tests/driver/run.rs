@@ -166,7 +166,9 @@ pub(crate) fn comm_error(failure: Failure) -> Error {
 
 /// What each stage returns.
 pub(crate) fn on_threads(plan: &Plan, seed: usize) -> Vec<Done> {
-    let work = |pipe| on_rank(plan, seed, Groups::stages(pipe), no_hooks(), 0).map_err(comm_error);
+    let own = *plan;
+    let work =
+        move |pipe| on_rank(&own, seed, Groups::stages(pipe), no_hooks(), 0).map_err(comm_error);
     let outcomes = threads::run_each(plan.stages, Options::default(), work);
     let stages = outcomes.into_iter();
     stages

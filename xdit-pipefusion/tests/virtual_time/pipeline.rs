@@ -136,34 +136,35 @@ impl Case {
             byte: self.byte(),
             one_port: self.pace.one_port,
         };
-        let ranks = threads::run(self.costs.len(), |world| {
+        let case = self.clone();
+        let ranks = threads::run(self.costs.len(), move |world| {
             let clock = Clock::default();
             let timed = |group: Group, stamps: &Arc<Stamps>| {
                 Timed::new(group, clock.clone(), speed, stamps.clone())
             };
             let mut links = timed(world.split(0, world.rank())?, &stamps[0]);
-            links.posts_late = self.posts_late;
+            links.posts_late = case.posts_late;
             let pipe = Group::new(Box::new(links));
             let mut stage = Busy {
-                case: self,
-                legs: self.placement.legs_of(world.rank(), self.costs.len()),
-                cost: self.costs[world.rank()],
+                case: &case,
+                legs: case.placement.legs_of(world.rank(), case.costs.len()),
+                cost: case.costs[world.rank()],
                 clock: clock.clone(),
                 turns: Vec::new(),
             };
             let driver = Driver {
                 schedule: Schedule {
-                    steps: self.steps,
-                    warmup_steps: self.warmup_steps,
-                    patches: self.patches,
+                    steps: case.steps,
+                    warmup_steps: case.warmup_steps,
+                    patches: case.patches,
                 },
                 pipe: Some(pipe.clone()),
-                placement: self.placement,
+                placement: case.placement,
                 replica: Some(Group::new(Box::new(timed(world, &stamps[1])))),
-                max_drift: self.max_drift,
+                max_drift: case.max_drift,
                 kept: Kept::default(),
             };
-            let latents = (0..self.patches).map(|patch| latents(self.plan().tokens(patch).len));
+            let latents = (0..case.patches).map(|patch| latents(case.plan().tokens(patch).len));
             let latents = latents.collect::<Result<_, _>>()?;
             driver
                 .run(&mut stage, &mut Still, latents)
