@@ -14,6 +14,7 @@ use xdit_pipefusion::{Driver, Kept, PatchPlan, Placement, Schedule, StaleKv};
 use xdit_usp::{Order, Ring, SequencePlan, Ulysses, usp};
 
 use crate::error::Result;
+use crate::layers::{Progress, Told};
 use crate::vae::VaeDecoder;
 
 pub(crate) use layout::Layout;
@@ -104,6 +105,17 @@ impl Team {
             .is_some_and(|ranks| ranks.replica.world_size() > 1)
     }
 
+    /// Where this rank tells of what it has finished.
+    pub(crate) fn progress(&self) -> Progress {
+        let ranks = self.ranks.as_ref();
+        ranks.map_or_else(Progress::default, |ranks| Progress::to(ranks.mesh.world()))
+    }
+
+    /// Tells that this rank has finished an operation; an error if another has failed.
+    pub(crate) fn note(&self) -> Result<()> {
+        Ok(self.progress().note()?)
+    }
+
     /// What this rank has sent so far.
     pub(crate) fn stats(&self) -> Option<Stats> {
         self.ranks.as_ref().map(|ranks| ranks.mesh.world().stats())
@@ -131,9 +143,13 @@ impl Team {
         Ok(match (&self.ranks, kept) {
             (None, None) => Box::new(Flash),
             (None, Some(kept)) => Box::new(StaleKv::new(Flash, kept.clone(), ALWAYS_FRESH)),
-            (Some(ranks), None) => Box::new(usp(&ranks.mesh, Order::Contiguous, Flash)?),
+            (Some(ranks), None) => {
+                let told = Told(self.progress());
+                Box::new(usp(&ranks.mesh, Order::Contiguous, told)?)
+            }
             (Some(ranks), Some(kept)) => {
-                let ring = Ring::new(ranks.mesh.group(Axis::Ring).clone(), ranks.plan, Flash)?;
+                let told = Told(self.progress());
+                let ring = Ring::new(ranks.mesh.group(Axis::Ring).clone(), ranks.plan, told)?;
                 Box::new(Ulysses::new(
                     ranks.mesh.group(Axis::Ulysses).clone(),
                     ranks.plan,

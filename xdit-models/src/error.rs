@@ -183,7 +183,9 @@ pub enum Error {
     },
 
     /// The system started no thread.
-    #[error("no thread for {what}: {reason}")]
+    #[error(
+        "no thread for {what}: {reason} (the system limits their number: ulimit -u, pids.max of a container)"
+    )]
     NoThread {
         /// What it was for.
         what: String,
@@ -288,6 +290,17 @@ impl Error {
             Self::Comm(xdit_comm::Error::Degrees(_)) => ErrorCategory::InvalidRequest,
             Self::Comm(_) => ErrorCategory::RankLost,
             Self::Io { .. } | Self::Hub { .. } | Self::NoThread { .. } => ErrorCategory::Io,
+        }
+    }
+
+    /// Whether a rank is lost because it finished nothing within the deadline ([`RankBackend::Threads`](crate::RankBackend)): with a
+    /// longer one it might have gone on.
+    #[must_use]
+    pub fn is_stall(&self) -> bool {
+        match self {
+            Self::Rank { source, .. } => source.is_stall(),
+            Self::Comm(error) => error.is_stall(),
+            _ => false,
         }
     }
 

@@ -55,7 +55,8 @@ pub struct StepEnd<'a> {
     pub latents: Option<&'a Tensor>,
 }
 
-/// Watches a run. Every method has an empty default; `()` watches nothing.
+/// Watches a run. Every method has an empty default; `()` watches nothing. An observer is called on the thread of the caller, one that
+/// ranks wait for; their deadline does not run meanwhile.
 ///
 /// # Examples
 /// ```
@@ -82,12 +83,12 @@ pub trait Observer: Send {
         ControlFlow::Continue(())
     }
 
-    /// Whether [`StepEnd::latents`] is to be filled: ranks must gather them for it in every step.
+    /// Whether [`StepEnd::latents`] is to be filled: ranks must gather them for it in every step. Over ranks asked once a call.
     fn wants_latents(&self) -> bool {
         false
     }
 
-    /// Whether [`tensor`](Self::tensor) is to be called.
+    /// Whether [`tensor`](Self::tensor) is to be called. Over ranks asked once a call.
     fn wants_tensors(&self) -> bool {
         false
     }

@@ -1,18 +1,14 @@
 //! Ranks for a run: how many, on what, and what comes of them.
 
 mod pipefusion;
+mod remote;
+mod run;
 
-use std::fmt;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use xdit_comm::{Axis, DEADLINE, Degrees, Group, threads};
+use xdit_comm::{Axis, DEADLINE, Degrees, Group};
 
-use xdit_pipefusion::Placement;
-
-use crate::compose::Team;
 use crate::error::{Error, Result};
-use crate::pipeline::{pool, share};
 
 pub use pipefusion::{PipeFusion, StageSplit};
 
@@ -40,6 +36,8 @@ pub struct Parallel {
     pub pipefusion: PipeFusion,
     /// Whether the ranks of a replica decode row bands of each picture together; otherwise its first rank decodes alone.
     pub vae: bool,
+    /// Whether a single rank is a thread of its own, which has a deadline: beside it others draw, who would wait for it.
+    watched: bool,
 }
 
 /// What ranks are.
@@ -49,7 +47,9 @@ pub enum RankBackend {
     /// Threads of this process, started by each call. They share one copy of the weights, and the pipeline's compute
     /// threads are dealt out among them (at least one each).
     Threads {
-        /// A rank that keeps others waiting for longer than this ends the run with [`Error::Rank`].
+        /// A rank that finishes no operation for longer than this ends the run with [`Error::Rank`]. What is told of: each call
+        /// of a kernel, of large ones each piece of some 10¹⁰ FLOPs. Time in which the process is stopped, or the observer is at
+        /// work, does not count. A thread that never returns is left behind ([`threads`]).
         deadline: Duration,
     },
     /// This process is one rank of a group of the caller's. Every rank of it makes the same calls; each gets the latents
@@ -73,6 +73,7 @@ impl Parallel {
             backend: RankBackend::Threads { deadline: DEADLINE },
             pipefusion: PipeFusion::default(),
             vae: true,
+            watched: false,
         }
     }
 
@@ -84,10 +85,11 @@ impl Parallel {
             backend: RankBackend::Group(group),
             pipefusion: PipeFusion::default(),
             vae: true,
+            watched: false,
         }
     }
 
-    /// Sets how long a rank may keep others waiting; for ranks that are threads.
+    /// Sets how long a rank may go without finishing an operation; for ranks that are threads.
     #[must_use]
     pub fn deadline(mut self, limit: Duration) -> Self {
         if let RankBackend::Threads { deadline } = &mut self.backend {
@@ -110,9 +112,11 @@ impl Parallel {
         self
     }
 
-    /// Whether there is one rank only.
-    pub(crate) fn is_alone(&self) -> bool {
-        self.degrees == Degrees::default() && matches!(self.backend, RankBackend::Threads { .. })
+    /// Whether there is one rank only, on the caller's thread.
+    fn is_alone(&self) -> bool {
+        self.degrees == Degrees::default()
+            && matches!(self.backend, RankBackend::Threads { .. })
+            && !self.watched
     }
 
     /// Replicas that this process runs at the same time.
@@ -139,10 +143,11 @@ impl Parallel {
         }
     }
 
-    /// The ranks of one of its replicas.
+    /// The ranks of one of its replicas; each of several is watched.
     pub(crate) fn one_replica(&self) -> Self {
         let mut one = self.clone();
         one.degrees.data = 1;
+        one.watched |= self.degrees.data > 1;
         one
     }
 
@@ -174,95 +179,11 @@ impl Parallel {
             _ => Ok(()),
         }
     }
-
-    /// What `work` returns on each rank that this process runs, by rank. `threads` are dealt out among ranks that are
-    /// threads; stages are placed as `placement` says.
-    ///
-    /// # Errors
-    /// The error of the rank that was the cause, with its place on the mesh ([`Error::Rank`]).
-    pub(crate) fn run<T: Send>(
-        &self,
-        threads: usize,
-        placement: Placement,
-        work: impl Fn(&Team) -> Result<T> + Sync,
-    ) -> Result<Vec<T>> {
-        let degrees = self.degrees;
-        let deadline = match &self.backend {
-            RankBackend::Group(group) => {
-                return Ok(vec![work(&Team::join(group, degrees, placement)?)?]);
-            }
-            RankBackend::Threads { deadline } => *deadline,
-        };
-        let world = degrees.product().unwrap_or(1);
-        // The first error that a rank came to by itself is the cause; the others only report that they lost a peer.
-        let cause: Mutex<Option<(usize, Error)>> = Mutex::new(None);
-        let outcomes = threads::run_each(world, threads::Options { deadline }, |group| {
-            let rank = group.rank();
-            let outcome = pool(Some(share(threads, world, rank)), &format!("rank {rank}"))
-                .and_then(|pool| pool.install(|| work(&Team::join(&group, degrees, placement)?)));
-            outcome.map_err(|error| match error.lost_peer() {
-                Ok(lost) => lost,
-                Err(own) => {
-                    let told = xdit_comm::Error::Kernel(own.to_string());
-                    let mut cause = cause.lock().unwrap_or_else(PoisonError::into_inner);
-                    cause.get_or_insert((rank, own));
-                    told
-                }
-            })
-        });
-        match cause.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some((_, stopped @ Error::Stopped { .. })) => return Err(stopped),
-            Some((rank, source)) => {
-                return Err(Error::Rank {
-                    rank: Place { degrees, rank }.to_string(),
-                    source: Box::new(source),
-                });
-            }
-            None => {}
-        }
-        let (done, failed): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
-        // Without an error of its own the cause panicked, or stopped answering.
-        let mut failed: Vec<xdit_comm::Error> =
-            failed.into_iter().filter_map(Result::err).collect();
-        failed.sort_by_key(|error| !matches!(error, xdit_comm::Error::Rank { .. }));
-        match failed.into_iter().next() {
-            None => Ok(done.into_iter().flatten().collect()),
-            Some(error) => Err(match error.culprit() {
-                Some(rank) => Error::Rank {
-                    rank: Place { degrees, rank }.to_string(),
-                    source: Box::new(Error::Comm(error)),
-                },
-                None => Error::Comm(error),
-            }),
-        }
-    }
-}
-
-/// A rank and its coordinates on the axes that have more than one: `rank 3 (ring 1, ulysses 1)`.
-struct Place {
-    degrees: Degrees,
-    rank: usize,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rank {}", self.rank)?;
-        let coordinates: Vec<String> = Axis::ALL
-            .into_iter()
-            .filter(|axis| self.degrees.of(*axis) > 1)
-            .map(|axis| format!("{axis} {}", self.degrees.coord(self.rank, axis)))
-            .collect();
-        write!(f, " ({})", coordinates.join(", "))
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use xdit_kernels::Tensor;
-    use xdit_pipefusion::{Part, PatchPlan};
-
     use super::*;
-    use crate::error::ErrorCategory;
 
     fn two_by_two() -> Parallel {
         Parallel::threads(Degrees {
@@ -271,63 +192,6 @@ mod tests {
             ..Degrees::default()
         })
         .deadline(Duration::from_secs(5))
-    }
-
-    /// Of a stream of four.
-    fn first_row(team: &Team) -> usize {
-        let patches = PatchPlan::new(1, 1, 1).unwrap();
-        team.layout(4, patches).text(Part::Whole).unwrap().start
-    }
-
-    /// The text of four tokens, each rank giving one.
-    fn gather(team: &Team) -> Result<Tensor> {
-        let patches = PatchPlan::new(4, 1, 1).unwrap();
-        let mine = Tensor::from_slice(&[0f32], [1, 1])?;
-        team.gather(&team.layout(1, patches), &[mine])
-    }
-
-    #[test]
-    fn threads_are_dealt_out() {
-        let threads = two_by_two()
-            .run(6, Placement::Linear, |_| Ok(rayon::current_num_threads()))
-            .unwrap();
-        assert_eq!(threads, [2, 2, 1, 1]);
-        let fewer = two_by_two()
-            .run(1, Placement::Linear, |_| Ok(rayon::current_num_threads()))
-            .unwrap();
-        assert_eq!(fewer, [1; 4]);
-    }
-
-    #[test]
-    fn the_rank_that_fails_is_named_with_its_place() {
-        let fail = |team: &Team| match first_row(team) {
-            3 => Err(Error::OutOfMemory {
-                what: "a test".into(),
-                bytes: 7,
-            }),
-            _ => gather(team),
-        };
-        let error = two_by_two().run(1, Placement::Linear, fail).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "rank 3 (ring 1, ulysses 1): out of memory: a test needs 7 bytes"
-        );
-        assert_eq!(error.category(), ErrorCategory::OutOfMemory);
-    }
-
-    #[test]
-    fn a_rank_that_panics_is_named_too() {
-        let panics = |team: &Team| {
-            assert!(first_row(team) != 2, "as planned");
-            gather(team)
-        };
-        let error = two_by_two().run(1, Placement::Linear, panics).unwrap_err();
-        let message = error.to_string();
-        assert!(
-            message.starts_with("rank 2 (ring 1, ulysses 0): ") && message.contains("as planned"),
-            "{message}"
-        );
-        assert_eq!(error.category(), ErrorCategory::RankLost);
     }
 
     #[test]

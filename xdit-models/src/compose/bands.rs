@@ -4,13 +4,13 @@ use std::num::NonZero;
 use std::ops::Range;
 
 use xdit_comm::{Group, Shard, Spec};
-use xdit_kernels::attention::{Flash, Mask, Segment};
+use xdit_kernels::attention::{Mask, Segment};
 use xdit_kernels::group_norm::GroupSums;
 use xdit_kernels::{DType, Tensor, View};
 use xdit_usp::{Order, Ring, SequencePlan};
 
 use crate::error::Result;
-use crate::layers::attend_by;
+use crate::layers::{Progress, Told, attend_by};
 use crate::vae::{Bands, Edges, VaeDecoder, dims};
 
 impl VaeDecoder {
@@ -49,7 +49,7 @@ impl VaeDecoder {
     /// let packing = &mut Packing::new(DType::F32, Device::cpu());
     /// let decoder = VaeDecoder::load(&config, &Scope::root(&weights), packing)?;
     /// let latents_bhwc = Tensor::zeros([1, 5, 4, 16], DType::F32, Device::cpu())?;
-    /// let pictures = threads::run(3, |ranks| {
+    /// let pictures = threads::run(3, move |ranks| {
     ///     decoder.forward_over(&latents_bhwc, &ranks).map_err(|e| xdit_comm::Error::Kernel(e.to_string()))
     /// })?;
     /// assert_eq!(pictures[0].as_ref().map(|picture| picture.shape()), Some(&[1, 40, 32, 3][..]));
@@ -176,7 +176,12 @@ impl Bands for BandRanks<'_> {
             len: run.len,
             total: self.pixels(),
         };
-        let mut ring = Ring::new(self.group.clone(), self.plan, Flash)?;
+        let told = Told(Progress::to(self.group));
+        let mut ring = Ring::new(self.group.clone(), self.plan, told)?;
         attend_by(&mut ring, &[segment], qkv_blc, 1, None, Mask::default())
+    }
+
+    fn progress(&self) -> Result<()> {
+        Ok(self.group.progress()?)
     }
 }

@@ -1,6 +1,6 @@
 //! From embedded prompts and noise to images, on all ranks.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
 use xdit_comm::{Shard, Stats};
 use xdit_kernels::{DType, Device, Tensor};
@@ -20,21 +20,21 @@ use crate::request::OutputType;
 use crate::run_plan::RankMemory;
 use crate::schedulers::Scheduler;
 
-/// A call, ready to be denoised.
+/// A call, ready to be denoised. It owns what it needs, or shares it: a rank that never returns keeps its share.
 #[derive(Debug)]
-pub(crate) struct Call<'a, D: Dit> {
-    pub(crate) painter: &'a Painter<D>,
+pub(crate) struct Call<D: Dit> {
+    pub(crate) painter: Arc<Painter<D>>,
     /// With the call's steps.
-    pub(crate) scheduler: &'a dyn Scheduler,
-    pub(crate) plan: &'a Plan,
-    pub(crate) spread: &'a Spread,
+    pub(crate) scheduler: Box<dyn Scheduler>,
+    pub(crate) plan: Plan,
+    pub(crate) spread: Spread,
     /// A prompt for each branch, for all images.
-    pub(crate) text: &'a [D::Text],
+    pub(crate) text: Vec<D::Text>,
     /// The latents of all images before the first step, f32 tokens `[b, l, c]`.
-    pub(crate) latents_blc: &'a Tensor,
+    pub(crate) latents_blc: Tensor,
     /// Where further noise comes from.
-    pub(crate) generators: &'a [Generator],
-    pub(crate) finite: &'a Finite,
+    pub(crate) generators: Vec<Generator>,
+    pub(crate) finite: Arc<Finite>,
     pub(crate) dtype: DType,
     pub(crate) device: Device,
     pub(crate) output: OutputType,
@@ -42,56 +42,37 @@ pub(crate) struct Call<'a, D: Dit> {
 
 /// Draws the call's images on the ranks of `parallel`, which share `threads` compute threads. Latents are the tokens.
 pub(crate) fn draw<D: Dit>(
-    call: &Call<'_, D>,
+    call: Call<D>,
     parallel: &Parallel,
     threads: usize,
     observer: &mut dyn Observer,
 ) -> Result<Output> {
-    let replicas = replicas(call, parallel.degrees.data)?;
+    let call = Arc::new(call);
+    let replicas = replicas(&call, parallel.degrees.data)?;
     let decode = match (call.output, parallel.shares_decode()) {
         (OutputType::Latent, _) => None,
         (OutputType::Image, true) => Some(By::AllRanks),
         (OutputType::Image, false) => Some(By::FirstRank),
     };
-    let done = match parallel.is_alone() {
-        true => vec![part(&replicas[0], &Team::alone(), decode, observer)?],
-        false => {
-            if observer.wants_tensors() && replicas.len() > 1 {
-                return Err(Error::invalid(
-                    "data_parallel_degree",
-                    replicas.len(),
-                    "1 where every stage is shown",
-                ));
-            }
-            // The first rank is the one that is watched.
-            let watched = Mutex::new(Some(&mut *observer));
-            parallel.run(threads, call.spread.stages.placement(), |team| {
-                let replica = &replicas[team.replica()];
-                let first = team.leads() && team.replica() == 0;
-                let mut taken = first
-                    .then(|| {
-                        watched
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .take()
-                    })
-                    .flatten();
-                let mut silent = ();
-                let observer: &mut dyn Observer = match &mut taken {
-                    Some(observer) => &mut **observer,
-                    None => &mut silent,
-                };
-                part(replica, team, decode, observer)
-            })?
-        }
+    if observer.wants_tensors() && replicas.len() > 1 {
+        return Err(Error::invalid(
+            "data_parallel_degree",
+            replicas.len(),
+            "1 where every stage is shown",
+        ));
+    }
+    let placement = call.spread.stages.placement();
+    let work = move |team: &Team, observer: &mut dyn Observer| {
+        part(&replicas[team.replica()], team, decode, observer)
     };
-    let output = joined(call, done)?;
+    let done = parallel.run(threads, placement, work, observer)?;
+    let output = joined(&call, done)?;
     warn_of_drift(&output.pipefusion, observer);
     Ok(output)
 }
 
 /// The call's images, dealt out.
-fn replicas<'a, D: Dit>(call: &Call<'a, D>, count: usize) -> Result<Vec<Replica<'a, D>>> {
+fn replicas<D: Dit>(call: &Arc<Call<D>>, count: usize) -> Result<Vec<Replica<D>>> {
     (0..count)
         .map(|index| {
             let images = Shard::of(call.plan.images, count, index);
@@ -100,24 +81,17 @@ fn replicas<'a, D: Dit>(call: &Call<'a, D>, count: usize) -> Result<Vec<Replica<
                 .iter()
                 .map(|text| D::select(text, images.start, images.len));
             Ok(Replica {
-                painter: call.painter,
-                scheduler: call.scheduler,
-                plan: call.plan,
-                spread: call.spread,
                 images,
                 text: text.collect::<Result<_>>()?,
                 latents_blc: call.latents_blc.narrow(0, images.start, images.len)?,
-                generators: call.generators.to_vec(),
-                finite: call.finite,
-                dtype: call.dtype,
-                device: call.device,
+                call: call.clone(),
             })
         })
         .collect()
 }
 
 /// One output of what the ranks made, in the order of the call's images.
-fn joined<D: Dit>(call: &Call<'_, D>, done: Vec<Part>) -> Result<Output> {
+fn joined<D: Dit>(call: &Call<D>, done: Vec<Part>) -> Result<Output> {
     let join = |parts: Vec<&Tensor>| -> Result<Option<Tensor>> {
         Ok(match &parts[..] {
             [] => None,
@@ -219,14 +193,14 @@ struct Part {
 
 /// This rank's part in its replica's images; a replica without images has nothing to do.
 fn part<D: Dit>(
-    replica: &Replica<'_, D>,
+    replica: &Replica<D>,
     team: &Team,
     decode: Option<By>,
     observer: &mut dyn Observer,
 ) -> Result<Part> {
     let (mut latents, mut float, mut memory, mut report) = (None, None, None, None);
     let draws = replica.images.len > 0;
-    let deciders = match replica.spread.max_drift {
+    let deciders = match replica.call.spread.max_drift {
         Some(_) => team.deciders(draws)?,
         None => None,
     };
@@ -235,8 +209,10 @@ fn part<D: Dit>(
         let latents_blc = done.latents_blc;
         (memory, report) = (Some(done.memory), Some(done.report));
         float = match decode {
-            Some(By::AllRanks) => replica.decode(&latents_blc, Some(team), observer)?,
-            Some(By::FirstRank) if team.leads() => replica.decode(&latents_blc, None, observer)?,
+            Some(By::AllRanks) => replica.decode(&latents_blc, (team, true), observer)?,
+            Some(By::FirstRank) if team.leads() => {
+                replica.decode(&latents_blc, (team, false), observer)?
+            }
             _ => None,
         };
         latents = Some(latents_blc);

@@ -126,9 +126,9 @@ pub(crate) type Rows<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 ///
 /// Between the pieces text and image are one stream `[b, text + image, c]`, text first; the text may be absent, where attention
 /// has kept its keys and values. Text is stream 0 of attention's [`Segment`]s, the image's parts are the streams after it.
-pub(crate) trait Dit: Debug + Send + Sync {
+pub(crate) trait Dit: Debug + Send + Sync + 'static {
     /// A prompt as it is read; the same in every step.
-    type Text: Clone + Debug + Send + Sync;
+    type Text: Clone + Debug + Send + Sync + 'static;
     /// What some blocks keep of a prompt for all steps of an image.
     type Context: Debug;
     /// Where tokens stand.

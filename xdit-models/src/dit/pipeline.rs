@@ -1,6 +1,7 @@
 //! From a request to images, for a model of any family.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use xdit_kernels::{DType, Tensor};
 
@@ -193,7 +194,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
             observer.warning(warning);
         }
         let scheduler = scheduler(&configs.scheduler(request)?, &plan)?;
-        let finite = Finite::new(request.allow_non_finite, options.dtype);
+        let finite = Arc::new(Finite::new(request.allow_non_finite, options.dtype));
         let of = (request, &plan);
         let embeds = F::encode(&self.store, &self.tokenizers, of, &finite, observer)?;
         let blocks = match parallel.stage_here() {
@@ -227,19 +228,19 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         let latents = at_first_level(latents, &*scheduler)?;
         observer.offer("latents", &latents)?;
         let call = Call {
-            painter: &painter,
-            scheduler: &*scheduler,
-            plan: &plan,
-            spread: &spread,
-            text: &text,
-            latents_blc: &painter.transformer.packed(&latents)?,
-            generators: &generators,
-            finite: &finite,
+            latents_blc: painter.transformer.packed(&latents)?,
+            painter,
+            scheduler,
+            plan,
+            spread,
+            text,
+            generators,
+            finite: finite.clone(),
             dtype: options.dtype,
             device: options.device,
             output: request.output,
         };
-        let output = draw(&call, parallel, threads, observer)?;
+        let output = draw(call, parallel, threads, observer)?;
         finite.tell(observer);
         Ok(output)
     }

@@ -2,44 +2,35 @@
 //!
 //! Each rank has rows of its own of text and image, and blocks of its own. Shapes: b images, l tokens, c channels.
 
+use std::sync::Arc;
+
 use xdit_cfg::Branch;
 use xdit_comm::{Group, Shard, Spec};
-use xdit_kernels::{DType, Device, Tensor, reserved};
+use xdit_kernels::{DType, Tensor, reserved};
 use xdit_pipefusion::{Kept, Part, Report};
 
-use super::plan::Plan;
 use super::sampling::Sampling;
-use super::spread::Spread;
 use super::stage::{DitStage, Pass};
 use super::watch::Watch;
-use super::{Dit, Painter};
+use super::{Call, Dit};
 use crate::compose::Team;
 use crate::error::Result;
-use crate::finite::{Finite, Origin, Whose};
-use crate::noise::Generator;
+use crate::finite::{Origin, Whose};
 use crate::observer::{Observer, Phase, PhaseEvent};
 use crate::run_plan::RankMemory;
-use crate::schedulers::Scheduler;
+use crate::vae::Whole;
 
 /// The images of one replica, ready to be denoised.
 #[derive(Debug)]
-pub(super) struct Replica<'a, D: Dit> {
-    pub(super) painter: &'a Painter<D>,
-    pub(super) scheduler: &'a dyn Scheduler,
-    /// The plan of the whole call.
-    pub(super) plan: &'a Plan,
-    pub(super) spread: &'a Spread,
-    /// Which of the call's images.
+pub(super) struct Replica<D: Dit> {
+    /// The whole call.
+    pub(super) call: Arc<Call<D>>,
+    /// Which of its images.
     pub(super) images: Shard,
     /// Their prompts, and the negative ones if those are needed.
     pub(super) text: Vec<D::Text>,
     /// Their latents before the first step, f32 `[b, l, c]`.
     pub(super) latents_blc: Tensor,
-    /// Where further noise comes from, for all images of the call.
-    pub(super) generators: Vec<Generator>,
-    pub(super) finite: &'a Finite,
-    pub(super) dtype: DType,
-    pub(super) device: Device,
 }
 
 /// What comes of denoising on one rank.
@@ -50,7 +41,7 @@ pub(super) struct Denoised {
     pub(super) memory: RankMemory,
 }
 
-impl<D: Dit> Replica<'_, D> {
+impl<D: Dit> Replica<D> {
     /// The latents after all steps.
     ///
     /// # Collective
@@ -61,8 +52,9 @@ impl<D: Dit> Replica<'_, D> {
         deciders: Option<Group>,
         observer: &mut dyn Observer,
     ) -> Result<Denoised> {
-        let (plan, spread, scheduler) = (self.plan, self.spread, self.scheduler);
-        let transformer = &self.painter.transformer;
+        let call = &*self.call;
+        let (plan, spread, scheduler) = (&call.plan, &call.spread, &*call.scheduler);
+        let transformer = &call.painter.transformer;
         let timesteps = scheduler.timesteps();
         observer.offer_values("timesteps", timesteps)?;
         if !scheduler.sigmas().is_empty() {
@@ -134,12 +126,12 @@ impl<D: Dit> Replica<'_, D> {
             team,
             layout: &layout,
             watch: &watch,
-            generators: self.generators.clone(),
-            finite: self.finite,
+            generators: call.generators.clone(),
+            finite: &call.finite,
             all_images: plan.images,
             images: self.images,
             noise_shape: shape.shown_shape(plan.images, plan.latent_size),
-            dtype: self.dtype,
+            dtype: call.dtype,
             pack: &|latents| transformer.packed(latents),
             noise_blc: None,
             latents_blc: None,
@@ -157,7 +149,7 @@ impl<D: Dit> Replica<'_, D> {
         let latents_blc = team.spread_from_end(sampling.latents_blc, spec)?;
         watch.end();
         Ok(Denoised {
-            latents_blc: latents_blc.on(self.device),
+            latents_blc: latents_blc.on(call.device),
             report,
             memory,
         })
@@ -167,16 +159,17 @@ impl<D: Dit> Replica<'_, D> {
     /// is decoded at a time, which gives the same values in less memory.
     ///
     /// # Collective
-    /// With `ranks` every rank of that team calls it; they decode together. Without, this rank decodes alone.
+    /// `together` every rank of the team calls it, and they decode together; otherwise this rank decodes alone.
     pub(super) fn decode(
         &self,
         latents_blc: &Tensor,
-        ranks: Option<&Team>,
+        (team, together): (&Team, bool),
         observer: &mut dyn Observer,
     ) -> Result<Option<Tensor>> {
-        let (plan, images) = (self.plan, self.images.len);
+        let (call, images) = (&*self.call, self.images.len);
+        let plan = &call.plan;
         let _span = tracing::info_span!("decode", images).entered();
-        let vae = &self.painter.vae;
+        let vae = &call.painter.vae;
         observer.phase(
             Phase::Decode,
             PhaseEvent::Start {
@@ -188,24 +181,26 @@ impl<D: Dit> Replica<'_, D> {
         for value in &mut scaled {
             *value = *value / config.scaling_factor + config.shift_factor;
         }
-        let scaled = Tensor::from_slice(&scaled, latents_blc.shape())?.on(self.device);
-        let latents_bhwc = self.painter.transformer.unpack(&scaled, plan.latent_size)?;
+        let scaled = Tensor::from_slice(&scaled, latents_blc.shape())?.on(call.device);
+        let latents_bhwc = call.painter.transformer.unpack(&scaled, plan.latent_size)?;
         observer.offer_picture("vae.input", &latents_bhwc)?;
+        let alone = Whole(team.progress());
         let mut decoded = Vec::with_capacity(images);
         let mut planes = Vec::new();
         for i in 0..images {
             let latents_bhwc = latents_bhwc.narrow(0, i, 1)?;
-            let image_bhwc = match ranks {
-                Some(team) => team.decode(vae, &latents_bhwc)?,
-                None if plan.vae_tiling => Some(vae.forward_tiled(&latents_bhwc)?),
-                None => Some(vae.forward(&latents_bhwc, &mut ())?),
+            let image_bhwc = match together {
+                true => team.decode(vae, &latents_bhwc)?,
+                false if plan.vae_tiling => Some(vae.tiled(&latents_bhwc, &alone)?),
+                false => Some(vae.forward_band(&latents_bhwc, &alone, &mut ())?),
             };
+            team.note()?;
             let Some(image_bhwc) = image_bhwc else {
                 continue;
             };
             let planar = image_bhwc.view().permute(&[0, 3, 1, 2])?.to_tensor()?;
             let whose = Whose::images(self.images.start + i, plan.images);
-            self.finite.check(&planar, whose, || Origin::Vae)?;
+            call.finite.check(&planar, whose, || Origin::Vae)?;
             if planes.is_empty() {
                 planes = reserved("pictures", images * planar.numel())?;
             }

@@ -97,6 +97,7 @@ impl Sampler for Sampling<'_> {
             &mut sample,
             noise.as_deref(),
         )?;
+        self.team.note()?;
         let latents = Tensor::from_slice(&sample, latents.shape())?.on(latents.device());
         self.check(turn, StepPart::Scheduler, &latents)?;
         Ok(latents)

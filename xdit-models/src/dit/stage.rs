@@ -134,7 +134,7 @@ impl<D: Dit> DitStage<'_, D> {
         })?;
         let modulation = &mut self.passes[pass].modulation;
         modulation.insert(leg, (turn.step, made));
-        Ok(())
+        self.team.note()
     }
 
     fn modulation(&self, leg: usize, pass: usize) -> Result<&D::Modulation> {
@@ -260,11 +260,13 @@ impl<D: Dit> Stage for DitStage<'_, D> {
                     true => self.passes[pass].text.clone(),
                     false => D::with_rows(&self.passes[pass].text, None)?,
                 };
-                self.inside(turn, pass, |observer| {
+                let hidden = self.inside(turn, pass, |observer| {
                     let places = self.places(turn.part);
                     self.transformer
                         .embed(&latents_blc, &text, places, observer)
-                })
+                })?;
+                self.team.note()?;
+                Ok(hidden)
             })
             .collect()
     }
@@ -312,6 +314,7 @@ impl<D: Dit> Stage for DitStage<'_, D> {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
+        self.team.note()?;
         let scales = self
             .guide
             .plan

@@ -11,7 +11,7 @@ use xdit_kernels::{Tensor, View};
 
 use super::{FluxConfig, RotaryTables};
 use crate::error::Result;
-use crate::layers::{EPS, Joint, Packing, byte_len, chunk};
+use crate::layers::{EPS, Joint, Packing, byte_len, chunk, linear};
 use crate::weights::Scope;
 
 /// Width of the feed-forward layers, in multiples of the residual stream's.
@@ -76,8 +76,8 @@ impl Stream {
         x_blc: &Tensor,
         modulation: &Tensor,
         rope: &RotaryTables,
-        start: usize,
-        joint: &mut Joint,
+        (start, joint): (usize, &mut Joint),
+        attention: &mut dyn Attention,
     ) -> Result<()> {
         let c = x_blc.dim(2);
         let normed = layer_norm_modulate(
@@ -86,7 +86,7 @@ impl Stream {
             chunk(modulation, 1, c)?,
             EPS,
         )?;
-        let qkv_blc = self.qkv.forward(&normed)?;
+        let qkv_blc = linear(&self.qkv, &[normed.view()], Epilogue::None, attention)?;
         drop(normed);
         let rope = rope.rows(start, qkv_blc.dim(1))?;
         joint.fill(
@@ -98,7 +98,13 @@ impl Stream {
     }
 
     /// The stream after attention's part `attn_blc` and the feed-forward layers.
-    fn finish(&self, x_blc: &Tensor, modulation: &Tensor, attn_blc: View<'_>) -> Result<Tensor> {
+    fn finish(
+        &self,
+        x_blc: &Tensor,
+        modulation: &Tensor,
+        attn_blc: View<'_>,
+        attention: &mut dyn Attention,
+    ) -> Result<Tensor> {
         let c = x_blc.dim(2);
         let gate = |index, residual| -> Result<_> {
             Ok(Epilogue::GateResidual {
@@ -106,20 +112,18 @@ impl Stream {
                 residual,
             })
         };
-        let hidden = self.out.forward_with(&[attn_blc], gate(2, x_blc.view())?)?;
+        let hidden = linear(&self.out, &[attn_blc], gate(2, x_blc.view())?, attention)?;
         let normed = layer_norm_modulate(
             &hidden,
             chunk(modulation, 3, c)?,
             chunk(modulation, 4, c)?,
             EPS,
         )?;
-        let inner = self
-            .ff_in
-            .forward_with(&[normed.view()], Epilogue::Activation(Activation::GeluTanh))?;
+        let gelu = Epilogue::Activation(Activation::GeluTanh);
+        let inner = linear(&self.ff_in, &[normed.view()], gelu, attention)?;
         drop(normed);
-        Ok(self
-            .ff_out
-            .forward_with(&[inner.view()], gate(5, hidden.view())?)?)
+        let gated = gate(5, hidden.view())?;
+        linear(&self.ff_out, &[inner.view()], gated, attention)
     }
 }
 
@@ -171,22 +175,25 @@ impl DoubleBlock {
         let mut joint = Joint::new(image_blc, text_len + image_len, self.heads)?;
         if let Some(text_blc) = text_blc {
             self.text
-                .project(text_blc, &modulation[1], rope, 0, &mut joint)?;
+                .project(text_blc, &modulation[1], rope, (0, &mut joint), attention)?;
         }
+        let place = (text_len, &mut joint);
         self.image
-            .project(image_blc, &modulation[0], rope, text_len, &mut joint)?;
+            .project(image_blc, &modulation[0], rope, place, attention)?;
         let attn_blc = joint.attend(attention, rope.segments())?;
         let text = match text_blc {
             None => None,
             Some(text_blc) => {
                 let attn_blc = attn_blc.view().narrow(1, 0, text_len)?;
-                Some(self.text.finish(text_blc, &modulation[1], attn_blc)?)
+                let text = &self.text;
+                Some(text.finish(text_blc, &modulation[1], attn_blc, attention)?)
             }
         };
         let image = self.image.finish(
             image_blc,
             &modulation[0],
             attn_blc.view().narrow(1, text_len, image_len)?,
+            attention,
         )?;
         Ok((image, text))
     }
@@ -260,22 +267,20 @@ impl SingleBlock {
         )?;
         let mut joint = Joint::new(x_blc, length, self.heads)?;
         joint.fill(
-            &self.qkv.forward(&normed)?,
+            &linear(&self.qkv, &[normed.view()], Epilogue::None, attention)?,
             Some([&self.norm_q, &self.norm_k].map(|norm| HeadNorm::Rms(norm.view()))),
             Some(rope.rows(0, length)?),
             0,
         )?;
         let attn_blc = joint.attend(attention, rope.segments())?;
-        let mlp_blc = self
-            .mlp
-            .forward_with(&[normed.view()], Epilogue::Activation(Activation::GeluTanh))?;
+        let gelu = Epilogue::Activation(Activation::GeluTanh);
+        let mlp_blc = linear(&self.mlp, &[normed.view()], gelu, attention)?;
         drop(normed);
         let gate = Epilogue::GateResidual {
             gate: chunk(modulation, 2, c)?,
             residual: x_blc.view(),
         };
-        Ok(self
-            .out
-            .forward_with(&[attn_blc.view(), mlp_blc.view()], gate)?)
+        let both = [attn_blc.view(), mlp_blc.view()];
+        linear(&self.out, &both, gate, attention)
     }
 }

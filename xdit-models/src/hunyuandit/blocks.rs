@@ -11,7 +11,7 @@ use xdit_kernels::{Tensor, elementwise};
 
 use super::{HunyuanConfig, HunyuanPositions};
 use crate::error::Result;
-use crate::layers::{EPS, Joint, LayerNorm, Packing, byte_len};
+use crate::layers::{EPS, Joint, LayerNorm, Packing, byte_len, linear};
 use crate::weights::Scope;
 
 /// A LayerNorm over each head of queries or keys.
@@ -172,12 +172,18 @@ impl HunyuanBlock {
 
     /// What the block starts from: the stream with the output of an earlier block in it, `[b, l, c]` all; `x_blc` itself where
     /// the block has no such input.
-    pub(super) fn join(&self, x_blc: &Tensor, skip_blc: &Tensor) -> Result<Tensor> {
+    pub(super) fn join(
+        &self,
+        x_blc: &Tensor,
+        skip_blc: &Tensor,
+        attention: &mut dyn Attention,
+    ) -> Result<Tensor> {
         let Some(skip) = &self.skip else {
             return Ok(x_blc.clone());
         };
         let both = Tensor::cat(&[x_blc.view(), skip_blc.view()], 2)?;
-        Ok(skip.linear.forward(&skip.norm.forward(&both)?)?)
+        let normed = skip.norm.forward(&both)?;
+        linear(&skip.linear, &[normed.view()], Epilogue::None, attention)
     }
 
     /// The stream `[b, l, c]` after the block; `attention` is the image's own.
@@ -194,13 +200,17 @@ impl HunyuanBlock {
         let mut image = Joint::new(x_blc, x_blc.dim(1), self.heads)?;
         let SelfAttention { qkv, out, .. } = &self.attn1;
         let norms = [&self.attn1.norm_q, &self.attn1.norm_k].map(QkNorm::head_norm);
-        image.fill(&qkv.forward(&normed)?, Some(norms), Some(rope), 0)?;
+        let qkv_blc = linear(qkv, &[normed.view()], Epilogue::None, attention)?;
+        image.fill(&qkv_blc, Some(norms), Some(rope), 0)?;
+        drop(qkv_blc);
         drop(normed);
         let attn_blc = image.attend(attention, positions.segments())?;
-        let x_blc = out.forward_with(&[attn_blc.view()], Epilogue::Residual(x_blc.view()))?;
+        let residual = Epilogue::Residual(x_blc.view());
+        let x_blc = linear(out, &[attn_blc.view()], residual, attention)?;
 
         let CrossAttention { q, norm_q, out, .. } = &self.attn2;
-        let q_blc = q.forward(&self.norm2.forward(&x_blc)?)?;
+        let normed = self.norm2.forward(&x_blc)?;
+        let q_blc = linear(q, &[normed.view()], Epilogue::None, attention)?;
         let q_blhd = q_blc
             .view()
             .split_last(&[self.heads, q_blc.dim(2) / self.heads])?;
@@ -211,15 +221,16 @@ impl HunyuanBlock {
             ..AttnInput::new(&q_blhd, &text.k, &text.v)
         };
         let attn_blc = Flash.attend(&input)?.out.reshape(x_blc.shape())?;
-        let x_blc = out.forward_with(&[attn_blc.view()], Epilogue::Residual(x_blc.view()))?;
+        attention.progress()?;
+        let residual = Epilogue::Residual(x_blc.view());
+        let x_blc = linear(out, &[attn_blc.view()], residual, attention)?;
 
         let normed = self.norm3.forward(&x_blc)?;
-        let inner = self
-            .ff_in
-            .forward_with(&[normed.view()], Epilogue::Activation(Activation::GeluTanh))?;
+        let gelu = Epilogue::Activation(Activation::GeluTanh);
+        let inner = linear(&self.ff_in, &[normed.view()], gelu, attention)?;
         drop(normed);
         let residual = Epilogue::Residual(x_blc.view());
-        Ok(self.ff_out.forward_with(&[inner.view()], residual)?)
+        linear(&self.ff_out, &[inner.view()], residual, attention)
     }
 
     /// Bytes that it holds.

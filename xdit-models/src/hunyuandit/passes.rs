@@ -146,7 +146,8 @@ impl HunyuanTransformer {
             let _span = tracing::debug_span!("block", kind = "cross", i).entered();
             let name = format!("block.blocks.{i}");
             if let Some(source) = self.config.skip_source(i) {
-                stream_blc = block.join(&stream_blc, &skips.take(source)?)?;
+                let skip_blc = skips.take(source)?;
+                stream_blc = block.join(&stream_blc, &skip_blc, &mut *attention[n])?;
                 observer.offer(&format!("{name}.skip_linear"), &stream_blc)?;
             }
             let step = (&modulation.shifts[n], &text[n]);

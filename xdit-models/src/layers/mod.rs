@@ -7,6 +7,7 @@ pub(crate) mod latents;
 mod norm;
 mod packing;
 mod parameters;
+mod progress;
 mod time_text;
 
 pub use packing::Packing;
@@ -15,6 +16,7 @@ pub(crate) use attention::{attend, attend_by};
 pub(crate) use joint::{EPS, Joint, byte_len, chunk};
 pub(crate) use norm::{GroupNorm, LayerNorm};
 pub(crate) use parameters::Parameters;
+pub(crate) use progress::{Progress, Told, convolution, linear};
 pub(crate) use time_text::{Mlp, TIME_CHANNELS, TimeTextEmbed, sinusoid};
 
 use xdit_kernels::activation::Activation;

@@ -11,7 +11,7 @@ use xdit_kernels::{Tensor, View};
 
 use super::{Sd3Config, Sd3Positions};
 use crate::error::{Error, Result};
-use crate::layers::{EPS, Joint, Packing, byte_len, chunk};
+use crate::layers::{EPS, Joint, Packing, byte_len, chunk, linear};
 use crate::weights::Scope;
 
 /// Width of the feed-forward layers, in multiples of the residual stream's.
@@ -44,10 +44,16 @@ impl Qkv {
     }
 
     /// Queries, keys and values of `x_blc`, which is normalised and modulated, into rows `start..` of the joint ones.
-    fn fill(&self, x_blc: &Tensor, start: usize, joint: &mut Joint) -> Result<()> {
+    fn fill(
+        &self,
+        x_blc: &Tensor,
+        (start, joint): (usize, &mut Joint),
+        attention: &mut dyn Attention,
+    ) -> Result<()> {
         let norms = self.norms.as_ref();
         let norms = norms.map(|norms| norms.each_ref().map(|norm| HeadNorm::Rms(norm.view())));
-        joint.fill(&self.linear.forward(x_blc)?, norms, None, start)
+        let qkv_blc = linear(&self.linear, &[x_blc.view()], Epilogue::None, attention)?;
+        joint.fill(&qkv_blc, norms, None, start)
     }
 
     fn byte_len(&self) -> usize {
@@ -85,13 +91,23 @@ impl Tail {
     }
 
     /// `x_blc` with the feed-forward layers' part, of which shift, scale and gate are vectors 3, 4 and 5.
-    fn feed_forward(&self, x_blc: &Tensor, modulation: &Tensor) -> Result<Tensor> {
+    fn feed_forward(
+        &self,
+        x_blc: &Tensor,
+        modulation: &Tensor,
+        attention: &mut dyn Attention,
+    ) -> Result<Tensor> {
         let normed = modulated(x_blc, modulation, [3, 4])?;
-        let inner = self
-            .ff_in
-            .forward_with(&[normed.view()], Epilogue::Activation(Activation::GeluTanh))?;
+        let gelu = Epilogue::Activation(Activation::GeluTanh);
+        let inner = linear(&self.ff_in, &[normed.view()], gelu, attention)?;
         drop(normed);
-        gated(&self.ff_out, inner.view(), modulation, 5, x_blc)
+        gated(
+            &self.ff_out,
+            inner.view(),
+            (modulation, 5),
+            x_blc,
+            attention,
+        )
     }
 }
 
@@ -189,6 +205,7 @@ impl JointBlock {
         let [joint_attention, own_attention @ ..] = attention else {
             return Err(no_attention());
         };
+        let joint_attention = &mut **joint_attention;
         let (text_len, image_len) = (text_blc.map_or(0, |text| text.dim(1)), image_blc.dim(1));
         let mut joint = Joint::new(image_blc, text_len + image_len, self.heads)?;
         if let Some(text_blc) = text_blc {
@@ -198,30 +215,34 @@ impl JointBlock {
                 None => [1, 0],
             };
             let normed = modulated(text_blc, text_mod, shift_scale)?;
-            self.text.fill(&normed, 0, &mut joint)?;
+            self.text.fill(&normed, (0, &mut joint), joint_attention)?;
         }
         let normed = modulated(image_blc, image_mod, [0, 1])?;
-        self.image.fill(&normed, text_len, &mut joint)?;
+        self.image
+            .fill(&normed, (text_len, &mut joint), joint_attention)?;
         drop(normed);
-        let attn_blc = joint.attend(&mut **joint_attention, positions.segments())?;
+        let attn_blc = joint.attend(joint_attention, positions.segments())?;
         let part = |start, len| attn_blc.view().narrow(1, start, len);
 
         let image_attn = part(text_len, image_len)?;
-        let mut image = gated(&self.image_tail.out, image_attn, image_mod, 2, image_blc)?;
+        let (tail, gate) = (&self.image_tail, (image_mod, 2));
+        let mut image = gated(&tail.out, image_attn, gate, image_blc, joint_attention)?;
         if let Some(dual) = &self.dual {
             let own_attention = own_attention.first_mut().ok_or_else(no_attention)?;
             let normed = modulated(image_blc, image_mod, [6, 7])?;
             let mut own = Joint::new(image_blc, image_len, self.heads)?;
-            dual.qkv.fill(&normed, 0, &mut own)?;
+            dual.qkv.fill(&normed, (0, &mut own), joint_attention)?;
             drop(normed);
             let own_blc = own.attend(&mut **own_attention, positions.image_segments())?;
-            image = gated(&dual.out, own_blc.view(), image_mod, 8, &image)?;
+            let gate = (image_mod, 8);
+            image = gated(&dual.out, own_blc.view(), gate, &image, joint_attention)?;
         }
-        let image = self.image_tail.feed_forward(&image, image_mod)?;
+        let image = tail.feed_forward(&image, image_mod, joint_attention)?;
         let text = match (text_blc, &self.text_tail) {
             (Some(text_blc), Some(tail)) => {
-                let text = gated(&tail.out, part(0, text_len)?, text_mod, 2, text_blc)?;
-                Some(tail.feed_forward(&text, text_mod)?)
+                let (attn_blc, gate) = (part(0, text_len)?, (text_mod, 2));
+                let text = gated(&tail.out, attn_blc, gate, text_blc, joint_attention)?;
+                Some(tail.feed_forward(&text, text_mod, joint_attention)?)
             }
             (text_blc, _) => text_blc.cloned(),
         };
@@ -260,19 +281,19 @@ fn modulated(x_blc: &Tensor, modulation: &Tensor, [shift, scale]: [usize; 2]) ->
     Ok(layer_norm_modulate(x_blc, shift, scale, EPS)?)
 }
 
-/// `residual_blc` + the vector at `gate` · `linear(x_blc)`.
+/// `residual_blc` + the vector at `gate` · `layer(x_blc)`.
 fn gated(
-    linear: &Linear,
+    layer: &Linear,
     x_blc: View<'_>,
-    modulation: &Tensor,
-    gate: usize,
+    (modulation, gate): (&Tensor, usize),
     residual_blc: &Tensor,
+    attention: &mut dyn Attention,
 ) -> Result<Tensor> {
     let epilogue = Epilogue::GateResidual {
         gate: chunk(modulation, gate, residual_blc.dim(2))?,
         residual: residual_blc.view(),
     };
-    Ok(linear.forward_with(&[x_blc], epilogue)?)
+    linear(layer, &[x_blc], epilogue, attention)
 }
 
 fn no_attention() -> Error {

@@ -14,7 +14,7 @@ use xdit_kernels::group_norm::GroupSums;
 use xdit_kernels::{Conv2d, Tensor, View};
 
 use crate::error::Result;
-use crate::layers::{GroupNorm, attend};
+use crate::layers::{GroupNorm, Progress, Told, attend_by, convolution};
 
 /// What the holder of some rows of a picture asks of the holders of the others.
 ///
@@ -32,14 +32,17 @@ pub(crate) trait Bands: fmt::Debug {
 
     /// Attention with one head of the latent pixels held here to all: `[b, l, 3c]` to `[b, l, c]`.
     fn attend(&self, qkv_blc: &Tensor) -> Result<Tensor>;
+
+    /// An operation on the rows held here is finished; an error if another holder has failed. Not collective.
+    fn progress(&self) -> Result<()>;
 }
 
 /// Waits for the row above and the row below, `[b, 1, w, c]`; none at the picture's border.
 pub(crate) type Edges<'a> = Box<dyn FnOnce() -> Result<[Option<Tensor>; 2]> + 'a>;
 
-/// One holder of all rows.
-#[derive(Debug)]
-pub(crate) struct Whole;
+/// One holder of all rows, which may have others beside it that wait for the picture.
+#[derive(Debug, Default)]
+pub(crate) struct Whole(pub(crate) Progress);
 
 impl Bands for Whole {
     fn rows(&self, total: usize) -> Range<usize> {
@@ -55,7 +58,12 @@ impl Bands for Whole {
     }
 
     fn attend(&self, qkv_blc: &Tensor) -> Result<Tensor> {
-        attend(qkv_blc, 1, None, Mask::default())
+        let mut attention = Told(self.0.clone());
+        attend_by(&mut attention, &[], qkv_blc, 1, None, Mask::default())
+    }
+
+    fn progress(&self) -> Result<()> {
+        Ok(self.0.note()?)
     }
 }
 
@@ -72,10 +80,14 @@ impl Framed {
     /// meanwhile, and normalised here straight to where the convolution reads them, so that the band is written once.
     pub(super) fn normalised(norm: &GroupNorm, x_bhwc: &Tensor, bands: &dyn Bands) -> Result<Self> {
         let edges = bands.start_edges(x_bhwc)?;
-        let sums = bands.sum(norm.sums(x_bhwc)?)?;
-        Self::of(x_bhwc, edges()?, |parts| {
+        let own = norm.sums(x_bhwc)?;
+        bands.progress()?;
+        let sums = bands.sum(own)?;
+        let normed = Self::of(x_bhwc, edges()?, |parts| {
             norm.forward_rows(parts, &sums, true)
-        })
+        })?;
+        bands.progress()?;
+        Ok(normed)
     }
 
     /// `x` as it is.
@@ -110,12 +122,27 @@ impl Framed {
     }
 
     /// The band's rows of a convolution that keeps the size, plus `residual`.
-    pub(super) fn convolved(&self, conv: &Conv2d, residual: Option<View<'_>>) -> Result<Tensor> {
-        Ok(conv.forward_rows(&self.x_bhwc, residual, self.band.clone())?)
+    pub(super) fn convolved(
+        &self,
+        conv: &Conv2d,
+        residual: Option<View<'_>>,
+        bands: &dyn Bands,
+    ) -> Result<Tensor> {
+        let (width, told) = (self.x_bhwc.dim(2), || bands.progress());
+        convolution(
+            conv,
+            &self.x_bhwc,
+            residual,
+            self.band.clone(),
+            width,
+            &told,
+        )
     }
 
     /// The band's rows of a convolution that doubles the size first.
-    pub(super) fn upsampled(&self, conv: &Conv2d) -> Result<Tensor> {
-        Ok(conv.forward_rows(&self.x_bhwc, None, 2 * self.band.start..2 * self.band.end)?)
+    pub(super) fn upsampled(&self, conv: &Conv2d, bands: &dyn Bands) -> Result<Tensor> {
+        let (width, told) = (2 * self.x_bhwc.dim(2), || bands.progress());
+        let lines = 2 * self.band.start..2 * self.band.end;
+        convolution(conv, &self.x_bhwc, None, lines, width, &told)
     }
 }

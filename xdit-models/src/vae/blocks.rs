@@ -63,15 +63,17 @@ impl ResnetBlock {
 
     /// Takes its input, so that no picture lives longer than it is needed.
     pub(super) fn forward(&self, x_bhwc: Tensor, bands: &dyn Bands) -> Result<Tensor> {
-        let inner =
-            Framed::normalised(&self.norm1, &x_bhwc, bands)?.convolved(&self.conv1, None)?;
+        let normed = Framed::normalised(&self.norm1, &x_bhwc, bands)?;
+        let inner = normed.convolved(&self.conv1, None, bands)?;
+        drop(normed);
         let normed = Framed::normalised(&self.norm2, &inner, bands)?;
         drop(inner);
         let residual = match &self.conv_shortcut {
             Some(conv) => conv.forward_rows(&x_bhwc, None, 0..x_bhwc.dim(1))?,
             None => x_bhwc,
         };
-        normed.convolved(&self.conv2, Some(residual.view()))
+        bands.progress()?;
+        normed.convolved(&self.conv2, Some(residual.view()), bands)
     }
 }
 
@@ -120,6 +122,7 @@ impl PixelAttention {
             .reshape([b, h * w, c])?;
         let qkv_blc = self.qkv.forward(&normed)?;
         drop(normed);
+        bands.progress()?;
         let attention = bands.attend(&qkv_blc)?;
         drop(qkv_blc);
         let residual = x_bhwc.view().reshape([b, h * w, c])?;

@@ -145,7 +145,7 @@ impl VaeDecoder {
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel) for another shape, or without memory for the activations.
     pub fn forward(&self, latents_bhwc: &Tensor, observer: &mut dyn Observer) -> Result<Tensor> {
-        self.forward_band(latents_bhwc, &Whole, observer)
+        self.forward_band(latents_bhwc, &Whole::default(), observer)
     }
 
     /// The rows of the pictures that this rank holds. The latents are whole; from the first convolution on nothing is.
@@ -167,8 +167,11 @@ impl VaeDecoder {
             hidden = conv.forward(&hidden)?;
         }
         observer.offer_picture("vae.decoder.input", &hidden)?;
-        let hidden = Framed::within(hidden, rows.start - from..rows.end - from)
-            .convolved(&self.conv_in, None)?;
+        let hidden = Framed::within(hidden, rows.start - from..rows.end - from).convolved(
+            &self.conv_in,
+            None,
+            bands,
+        )?;
         observer.offer_picture("vae.decoder.conv_in", &hidden)?;
         let mut hidden =
             self.mid_block
@@ -187,7 +190,7 @@ impl VaeDecoder {
         let normed = Framed::normalised(&self.conv_norm_out, &hidden, bands)?;
         drop(hidden);
         let image = normed
-            .convolved(&self.conv_out, None)?
+            .convolved(&self.conv_out, None, bands)?
             .to_dtype(DType::F32)?;
         observer.offer_picture("vae.decoder.sample", &image)?;
         Ok(image)
@@ -201,7 +204,7 @@ impl UpBlock {
             hidden = resnet.forward(hidden, bands)?;
         }
         match &self.upsampler {
-            Some(conv) => Framed::plain(hidden, bands)?.upsampled(conv),
+            Some(conv) => Framed::plain(hidden, bands)?.upsampled(conv, bands),
             None => Ok(hidden),
         }
     }

@@ -158,12 +158,13 @@ impl VaeEncoder {
         let _span = tracing::info_span!("vae_encoder").entered();
         expect_channels("vae encoder", image_bhwc, self.config.in_channels)?;
         observer.offer_picture("vae.encoder.input", image_bhwc)?;
+        let whole = Whole::default();
         let mut hidden = self.conv_in.forward(&image_bhwc.to_dtype(self.dtype)?)?;
         observer.offer_picture("vae.encoder.conv_in", &hidden)?;
         for (i, block) in self.down_blocks.iter().enumerate() {
             let _span = tracing::debug_span!("down_block", i).entered();
             for resnet in &block.resnets {
-                hidden = resnet.forward(hidden, &Whole)?;
+                hidden = resnet.forward(hidden, &whole)?;
             }
             if let Some(conv) = &block.downsampler {
                 hidden = conv.forward(&hidden)?;
@@ -172,7 +173,7 @@ impl VaeEncoder {
         }
         let hidden = self
             .mid_block
-            .forward(hidden, &Whole, "vae.encoder.mid_block", observer)?;
+            .forward(hidden, &whole, "vae.encoder.mid_block", observer)?;
         let normed = self.conv_norm_out.forward(&hidden, true)?;
         drop(hidden);
         let mut parameters = self.conv_out.forward(&normed)?;

@@ -8,7 +8,7 @@ mod encoder;
 mod size;
 mod tiling;
 
-pub(crate) use bands::{Bands, Edges};
+pub(crate) use bands::{Bands, Edges, Whole};
 pub use config::VaeConfig;
 pub use decoder::VaeDecoder;
 pub use encoder::{Moments, VaeEncoder};

@@ -4,7 +4,7 @@
 
 use xdit_kernels::{Tensor, View, reserved};
 
-use super::{VaeConfig, VaeDecoder, dims, expect_channels};
+use super::{VaeConfig, VaeDecoder, Whole, dims, expect_channels};
 use crate::error::Result;
 
 /// How large tiles are and how far apart, in latent pixels.
@@ -53,11 +53,16 @@ impl VaeDecoder {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn forward_tiled(&self, latents_bhwc: &Tensor) -> Result<Tensor> {
+        self.tiled(latents_bhwc, &Whole::default())
+    }
+
+    /// The same by a rank that others wait for.
+    pub(crate) fn tiled(&self, latents_bhwc: &Tensor, alone: &Whole) -> Result<Tensor> {
         expect_channels("vae decoder", latents_bhwc, self.config().latent_channels)?;
         let [b, h, w, _] = *dims(latents_bhwc)?;
         let Tiling { size, step } = Tiling::new(self.config());
         if h <= size && w <= size {
-            return self.forward(latents_bhwc, &mut ());
+            return self.forward_band(latents_bhwc, alone, &mut ());
         }
         let (scale, c) = (self.config().scale_factor(), self.config().out_channels);
         let [height, width] = [h, w].map(|n| n * scale);
@@ -74,7 +79,7 @@ impl VaeDecoder {
                     x,
                     size.min(w - x),
                 )?;
-                let mut tile = self.tile(latents)?;
+                let mut tile = self.tile(latents, alone)?;
                 if let Some(above) = above.get(j) {
                     tile.fade_from(above, Side::Above, fade, c);
                 }
@@ -96,8 +101,8 @@ impl VaeDecoder {
         Ok(Tensor::from_slice(&out, [b, height, width, c])?.on(latents_bhwc.device()))
     }
 
-    fn tile(&self, latents_bhwc: View<'_>) -> Result<Tile> {
-        let decoded = self.forward(&latents_bhwc.to_tensor()?, &mut ())?;
+    fn tile(&self, latents_bhwc: View<'_>, alone: &Whole) -> Result<Tile> {
+        let decoded = self.forward_band(&latents_bhwc.to_tensor()?, alone, &mut ())?;
         Ok(Tile {
             values: decoded.try_to_f32_vec()?,
             h: decoded.dim(1),

@@ -1,0 +1,292 @@
+//! Telling the other ranks that this one is at work, operation by operation, and large operations in pieces.
+//!
+//! A rank is lost when it finishes nothing for the deadline. So the longest thing that it does without a word must be short: one
+//! call of a kernel, and of those that grow with the picture (attention, linear layers, convolutions) a piece of [`PIECE`] FLOPs. What a
+//! row becomes does not depend on the rows beside it, so pieces change no byte.
+
+use xdit_comm::Group;
+use xdit_kernels::attention::{Attention, AttnInput, AttnOut, Flash, flash_into};
+use xdit_kernels::linear::{Epilogue, Linear};
+use xdit_kernels::{Conv2d, DType, Tensor, TensorMut, View};
+
+use crate::error::Result;
+
+/// FLOPs of a piece: about half a second of one core with AVX2.
+const PIECE: usize = 1 << 34;
+
+/// The fewest rows of a piece: with fewer, packing keys or reading weights again would show.
+const LEAST_ROWS: usize = 512;
+
+/// The same of a convolution, whose rows are long. A multiple of a Winograd tile's rows.
+const LEAST_LINES: usize = 16;
+
+/// Where a rank tells of what it has finished; nowhere, if it is alone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress(Option<Group>);
+
+impl Progress {
+    /// To the ranks of this group.
+    pub(crate) fn to(group: &Group) -> Self {
+        Self(Some(group.clone()))
+    }
+
+    /// An operation is finished; an error if another rank has failed.
+    pub(crate) fn note(&self) -> xdit_comm::Result<()> {
+        self.0.as_ref().map_or(Ok(()), Group::progress)
+    }
+}
+
+/// [`Flash`] at the bottom of a rank's nest of attention: in pieces of query rows.
+#[derive(Debug, Default)]
+pub(crate) struct Told(pub(crate) Progress);
+
+impl Attention for Told {
+    fn attend(&mut self, input: &AttnInput<'_>) -> xdit_kernels::Result<AttnOut> {
+        self.attend_in_pieces(input, PIECE, LEAST_ROWS)
+    }
+
+    fn progress(&mut self) -> xdit_kernels::Result<()> {
+        Ok(self.0.note()?)
+    }
+}
+
+impl Told {
+    fn attend_in_pieces(
+        &mut self,
+        input: &AttnInput<'_>,
+        piece: usize,
+        least: usize,
+    ) -> xdit_kernels::Result<AttnOut> {
+        // What came before is finished.
+        self.progress()?;
+        let whole = input.mask.causal || input.mask.bias.is_some() || self.0.0.is_none();
+        let &[b, lq, h, d] = input.q.shape() else {
+            return Flash.attend(input);
+        };
+        let flops = [4, b, input.k.dim(1), h, d];
+        let rows = rows_of_piece(&flops, piece, least);
+        let out = match whole || lq <= rows {
+            true => Flash.attend(input)?,
+            false => {
+                let (dtype, device) = (input.q.dtype(), input.q.device());
+                let mut out = TensorMut::zeros(input.q.shape(), dtype, device)?;
+                let mut lse = TensorMut::zeros([b, h, lq], DType::F32, device)?;
+                for start in (0..lq).step_by(rows) {
+                    let len = rows.min(lq - start);
+                    let q = input.q.narrow(1, start, len)?;
+                    let out = out.view_mut().narrow(1, start, len)?;
+                    let lse = lse.view_mut().narrow(2, start, len)?;
+                    flash_into(&AttnInput { q, ..*input }, out, lse)?;
+                    self.progress()?;
+                }
+                let (out, lse) = (out.freeze(), lse.freeze());
+                AttnOut { out, lse }
+            }
+        };
+        self.progress()?;
+        Ok(out)
+    }
+}
+
+/// A linear layer inside a block, told of by the block's attention.
+///
+/// # Shapes
+/// x `[b, l, k₁]`, …, to `[b, l, n]`, and so the epilogue's.
+pub(crate) fn linear(
+    layer: &Linear,
+    x: &[View<'_>],
+    epilogue: Epilogue<'_>,
+    attention: &mut dyn Attention,
+) -> Result<Tensor> {
+    linear_in_pieces(layer, x, epilogue, attention, PIECE, LEAST_ROWS)
+}
+
+fn linear_in_pieces(
+    layer: &Linear,
+    x: &[View<'_>],
+    epilogue: Epilogue<'_>,
+    attention: &mut dyn Attention,
+    piece: usize,
+    least: usize,
+) -> Result<Tensor> {
+    let (k, n) = (layer.in_features(), layer.out_features());
+    let (b, l) = match x.first().map(View::shape) {
+        Some(&[b, l, _]) => (b, l),
+        _ => (1, 0),
+    };
+    let rows = rows_of_piece(&[2, b, k, n], piece, least);
+    if l <= rows {
+        let out = layer.forward_with(x, epilogue)?;
+        attention.progress()?;
+        return Ok(out);
+    }
+    let mut out = TensorMut::zeros([b, l, n], x[0].dtype(), x[0].device())?;
+    for start in (0..l).step_by(rows) {
+        let len = rows.min(l - start);
+        let x: Vec<View<'_>> = x
+            .iter()
+            .map(|x| x.narrow(1, start, len))
+            .collect::<Result<_, _>>()?;
+        let epilogue = match epilogue {
+            Epilogue::Residual(residual) => Epilogue::Residual(residual.narrow(1, start, len)?),
+            Epilogue::GateResidual { gate, residual } => Epilogue::GateResidual {
+                gate,
+                residual: residual.narrow(1, start, len)?,
+            },
+            Epilogue::Mul(factor) => Epilogue::Mul(factor.narrow(1, start, len)?),
+            rowless => rowless,
+        };
+        layer.forward_into(&x, epilogue, out.view_mut().narrow(1, start, len)?)?;
+        attention.progress()?;
+    }
+    Ok(out.freeze())
+}
+
+/// Lines `lines` of a convolution's result, `told` of piece by piece.
+pub(crate) fn convolution(
+    conv: &Conv2d,
+    x_bhwc: &Tensor,
+    residual: Option<View<'_>>,
+    lines: std::ops::Range<usize>,
+    width: usize,
+    told: &dyn Fn() -> Result<()>,
+) -> Result<Tensor> {
+    let (b, oc) = (x_bhwc.dim(0), conv.out_channels());
+    // Nine taps, or one: then pieces are smaller than they need be.
+    let flops = [2 * 9, b, width, conv.in_channels(), oc];
+    let rows = rows_of_piece(&flops, PIECE, LEAST_LINES) / LEAST_LINES * LEAST_LINES;
+    if lines.len() <= rows {
+        let out = conv.forward_rows(x_bhwc, residual, lines)?;
+        told()?;
+        return Ok(out);
+    }
+    let shape = [b, lines.len(), width, oc];
+    let mut out = TensorMut::zeros(shape, x_bhwc.dtype(), x_bhwc.device())?;
+    for start in (0..lines.len()).step_by(rows) {
+        let len = rows.min(lines.len() - start);
+        let residual = residual.map(|r| r.narrow(1, start, len)).transpose()?;
+        let piece = lines.start + start..lines.start + start + len;
+        let out = out.view_mut().narrow(1, start, len)?;
+        conv.forward_rows_into(x_bhwc, residual, piece, out)?;
+        told()?;
+    }
+    Ok(out.freeze())
+}
+
+/// How many rows make a piece, if a row takes the product of these FLOPs.
+fn rows_of_piece(flops: &[usize], piece: usize, least: usize) -> usize {
+    let a_row = flops
+        .iter()
+        .fold(1_usize, |product, n| product.saturating_mul(*n));
+    (piece / a_row.max(1)).max(least)
+}
+
+#[cfg(test)]
+mod tests {
+    use xdit_comm::threads;
+    use xdit_kernels::attention::Mask;
+    use xdit_kernels::{Conv2dOptions, Device, Padding};
+
+    use super::*;
+
+    fn random(shape: &[usize], seed: usize) -> Tensor {
+        let count: usize = shape.iter().product();
+        let values: Vec<f32> = (0..count)
+            .map(|i| ((i * 37 + seed * 101) as f32 * 0.7).sin())
+            .collect();
+        Tensor::from_slice(&values, shape).unwrap()
+    }
+
+    /// A rank of a group of one.
+    fn told() -> Told {
+        let mut groups = threads::run(1, Ok).unwrap();
+        Told(Progress::to(&groups.remove(0)))
+    }
+
+    #[test]
+    fn pieces_of_attention_are_the_bytes_of_the_whole() {
+        let [q, k, v] = [1, 2, 3].map(|seed| random(&[2, 523, 3, 20], seed));
+        let seen: Vec<bool> = (0..2 * 523).map(|i| i % 7 != 3).collect();
+        for key_mask in [None, Some(&seen[..])] {
+            let mask = Mask {
+                key_mask,
+                ..Mask::default()
+            };
+            let input = AttnInput {
+                mask,
+                ..AttnInput::new(&q, &k, &v)
+            };
+            let whole = Flash.attend(&input).unwrap();
+            for least in [1, 84, 100, 522] {
+                let pieces = told().attend_in_pieces(&input, 1, least).unwrap();
+                assert!(pieces.out.as_bytes() == whole.out.as_bytes(), "{least}");
+                assert!(pieces.lse.as_bytes() == whole.lse.as_bytes(), "{least}");
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_of_linear_layers_are_the_bytes_of_the_whole() {
+        for dtype in [DType::F32, DType::BF16] {
+            let cast = |tensor: Tensor| tensor.to_dtype(dtype).unwrap();
+            let (weight, bias) = (random(&[70, 40], 1), random(&[70], 2));
+            let layer =
+                Linear::pack(weight.view(), Some(bias.view()), dtype, Device::cpu()).unwrap();
+            let [a, b] = [[2, 301, 30], [2, 301, 10]].map(|shape| cast(random(&shape, 3)));
+            let (residual, gate) = (cast(random(&[2, 301, 70], 4)), cast(random(&[2, 70], 5)));
+            let (residual, gate) = (residual.view(), gate.view());
+            for epilogue in [
+                Epilogue::None,
+                Epilogue::Residual(residual),
+                Epilogue::GateResidual { gate, residual },
+                Epilogue::Mul(residual),
+            ] {
+                let x = [a.view(), b.view()];
+                let whole = layer.forward_with(&x, epilogue).unwrap();
+                for least in [1, 6, 64, 300] {
+                    let pieces = linear_in_pieces(&layer, &x, epilogue, &mut told(), 1, least);
+                    assert!(pieces.unwrap().as_bytes() == whole.as_bytes(), "{least}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_of_convolutions_are_the_bytes_of_the_whole() {
+        for (upsample, dtype) in [
+            (false, DType::F32),
+            (true, DType::F32),
+            (false, DType::BF16),
+        ] {
+            let options = Conv2dOptions {
+                padding: Padding::all(1),
+                upsample,
+                ..Conv2dOptions::default()
+            };
+            let (weight, bias) = (random(&[32, 32, 3, 3], 1), random(&[32], 2));
+            let conv =
+                Conv2d::pack(&weight, Some(bias.view()), options, dtype, Device::cpu()).unwrap();
+            let x = random(&[1, 75, 21, 32], 3).to_dtype(dtype).unwrap();
+            let (lines, width) = if upsample { (2..150, 42) } else { (1..75, 21) };
+            let residual = random(&[1, lines.len(), width, 32], 4)
+                .to_dtype(dtype)
+                .unwrap();
+            let whole = conv
+                .forward_rows(&x, Some(residual.view()), lines.clone())
+                .unwrap();
+            let mut out = TensorMut::zeros(whole.shape(), dtype, Device::cpu()).unwrap();
+            for start in (0..lines.len()).step_by(LEAST_LINES) {
+                let len = LEAST_LINES.min(lines.len() - start);
+                let residual = residual.view().narrow(1, start, len).unwrap();
+                let piece = lines.start + start..lines.start + start + len;
+                let out = out.view_mut().narrow(1, start, len).unwrap();
+                conv.forward_rows_into(&x, Some(residual), piece, out)
+                    .unwrap();
+            }
+            assert!(
+                out.freeze().as_bytes() == whole.as_bytes(),
+                "{upsample} {dtype}"
+            );
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The caller's observer, as a rank on another thread sees it.
+//!
+//! An observer need not outlive the call, and a rank's thread may: so the observer stays with the caller, and the rank sends it what
+//! there is to see.
+
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc;
+
+use xdit_comm::threads::Caller;
+use xdit_kernels::Tensor;
+
+use crate::error::{Error, Result};
+use crate::observer::{Observer, Phase, PhaseEvent, StepEnd};
+
+/// What a rank asks the caller to do with its observer.
+pub(super) type Asked = Box<dyn FnOnce(&mut dyn Observer) + Send>;
+
+/// What an observer wants to see; asked once, before there are ranks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wishes {
+    latents: bool,
+    tensors: bool,
+}
+
+impl Wishes {
+    pub(super) fn of(observer: &dyn Observer) -> Self {
+        Self {
+            latents: observer.wants_latents(),
+            tensors: observer.wants_tensors(),
+        }
+    }
+}
+
+/// An observer on the thread that started the ranks. Answers are waited for; where none will come the caller has gone, and the run
+/// is over.
+#[derive(Debug)]
+pub(super) struct Remote {
+    caller: Caller<Asked>,
+    wishes: Wishes,
+}
+
+impl Remote {
+    pub(super) fn new(caller: Caller<Asked>, wishes: Wishes) -> Self {
+        Self { caller, wishes }
+    }
+
+    /// What the observer answers; nothing if the caller has gone. If it panics, then here: this rank has failed.
+    fn ask<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&mut dyn Observer) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = mpsc::channel();
+        self.caller.send(Box::new(move |observer| {
+            let told = catch_unwind(AssertUnwindSafe(|| what(observer)));
+            // The rank that asks waits below.
+            answer.send(told).ok();
+        }));
+        let told = answered.recv().ok()?;
+        Some(told.unwrap_or_else(|panic| resume_unwind(panic)))
+    }
+}
+
+impl Observer for Remote {
+    fn phase(&mut self, phase: Phase, event: PhaseEvent) {
+        self.ask(move |observer| observer.phase(phase, event));
+    }
+
+    fn step_end(&mut self, step: &StepEnd<'_>) -> ControlFlow<()> {
+        let &StepEnd {
+            index,
+            total,
+            timestep,
+            latents,
+        } = step;
+        let latents = latents.cloned();
+        let answer = self.ask(move |observer| {
+            observer.step_end(&StepEnd {
+                index,
+                total,
+                timestep,
+                latents: latents.as_ref(),
+            })
+        });
+        answer.unwrap_or(ControlFlow::Break(()))
+    }
+
+    fn wants_latents(&self) -> bool {
+        self.wishes.latents
+    }
+
+    fn wants_tensors(&self) -> bool {
+        self.wishes.tensors
+    }
+
+    fn tensor(&mut self, name: &str, make: &dyn Fn() -> Result<Tensor>) -> Result<()> {
+        if !self.wishes.tensors {
+            return Ok(());
+        }
+        let (named, made) = (name.to_owned(), make()?);
+        let answer = self.ask(move |observer| observer.tensor(&named, &|| Ok(made.clone())));
+        // The step does not matter: nobody hears of it.
+        answer.unwrap_or(Err(Error::Stopped { step: 0 }))
+    }
+
+    fn ids(&mut self, name: &str, ids: &[Vec<u32>]) {
+        let (name, ids) = (name.to_owned(), ids.to_vec());
+        self.ask(move |observer| observer.ids(&name, &ids));
+    }
+
+    fn warning(&mut self, text: &str) {
+        let text = text.to_owned();
+        self.ask(move |observer| observer.warning(&text));
+    }
+}
