@@ -17,6 +17,10 @@ pub(crate) enum Failure {
     #[error("{}{}", .0, flags(.0))]
     Model(xdit_models::Error),
 
+    /// A rank did nothing for too long.
+    #[error("{0} (--rank-timeout: how long a rank may go without finishing an operation)")]
+    Stalled(xdit_models::Error),
+
     /// A file could not be written.
     #[error("{}: cannot be written: {}", shown(path), quote::reason(reason))]
     Output {
@@ -82,6 +86,7 @@ impl From<xdit_models::Error> for Failure {
                 let given = quote::shorten(&given);
                 Self::Usage(format!("--{flag} {given}{also}: must be {allowed}"))
             }
+            other if other.is_stall() => Self::Stalled(other),
             other => Self::Model(other),
         }
     }
@@ -122,7 +127,7 @@ impl Failure {
         match self {
             Self::Usage(_) | Self::NoRecord { .. } => 2,
             Self::Output { .. } | Self::Input { .. } | Self::Stdout(_) => 1,
-            Self::Model(error) => match error.category() {
+            Self::Model(error) | Self::Stalled(error) => match error.category() {
                 ErrorCategory::InvalidRequest => 2,
                 ErrorCategory::ModelNotFound | ErrorCategory::Gated => 3,
                 ErrorCategory::BadModel => 4,

@@ -94,7 +94,8 @@ pub(crate) struct ParallelArgs {
     /// Decode each picture on one rank instead of in row bands on all of its ranks.
     #[arg(long)]
     pub no_parallel_vae: bool,
-    /// How long a rank may keep others waiting before the run ends with an error.
+    /// How long a rank may go without finishing an operation before the run ends with an error (exit code 6). Time in which
+    /// this process is stopped does not count.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub rank_timeout: u64,
 }

@@ -293,9 +293,7 @@ impl Error {
         }
     }
 
-    /// Whether a rank is lost because it finished nothing within the deadline ([`RankBackend::Threads`](crate::RankBackend)): with a
-    /// longer one it might have gone on.
-    #[must_use]
+    /// Whether a rank is lost since it finished nothing within the deadline: with a longer one it might have gone on.
     pub fn is_stall(&self) -> bool {
         match self {
             Self::Rank { source, .. } => source.is_stall(),

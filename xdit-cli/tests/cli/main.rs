@@ -29,4 +29,5 @@ mod replay;
 mod sd3;
 mod sd3_bad_input;
 mod signals;
+mod stalls;
 mod tokenizers;
