@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The threads backend and small cases of every kernel under miri: data races, leaks, undefined behaviour. Needs a nightly toolchain:
 #     rustup toolchain install nightly --component miri rust-src
-# The fault injections (`anywhere`) are left out: they count on time, which miri slows down.
+# The fault injections (`anywhere`) and the tests of time are left out: they count on time, which miri slows down.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-MIRIFLAGS="-Zmiri-disable-isolation" cargo +nightly miri test -p xdit-comm --lib -- threads::tests --skip anywhere
+MIRIFLAGS="-Zmiri-disable-isolation" cargo +nightly miri test -p xdit-comm --lib -- threads::tests --skip anywhere --skip tests::time
 # Kernels on the portable tier. Who reads or writes beside its memory is seen, and views that overlap. The thread pool's
 # threads are still there at the end, and its queues keep pointers as numbers.
 MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows -Zmiri-permissive-provenance" \

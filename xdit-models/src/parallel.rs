@@ -48,7 +48,7 @@ pub enum RankBackend {
     /// threads are dealt out among them (at least one each).
     Threads {
         /// A rank that finishes no operation for longer than this ends the run with [`Error::Rank`]. What is told of: each call
-        /// of a kernel, of large ones each piece of some 10¹⁰ FLOPs. Time in which the process is stopped, or the observer is at
+        /// of a kernel, of large ones each piece of some 4·10⁹ FLOPs a thread. Time in which the process is stopped, or the observer is at
         /// work, does not count. A thread that never returns is left behind ([`threads`]).
         deadline: Duration,
     },

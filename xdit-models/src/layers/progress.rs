@@ -1,7 +1,7 @@
 //! Telling the other ranks that this one is at work, operation by operation, and large operations in pieces.
 //!
 //! A rank is lost when it finishes nothing for the deadline. So the longest thing that it does without a word must be short: one
-//! call of a kernel, and of those that grow with the picture (attention, linear layers, convolutions) a piece of [`PIECE`] FLOPs. What a
+//! call of a kernel, and of those that grow with the picture (attention, linear layers, convolutions) a piece of [`PIECE`] FLOPs a thread. What a
 //! row becomes does not depend on the rows beside it, so pieces change no byte.
 
 use xdit_comm::Group;
@@ -11,8 +11,8 @@ use xdit_kernels::{Conv2d, DType, Tensor, TensorMut, View};
 
 use crate::error::Result;
 
-/// FLOPs of a piece: about half a second of one core with AVX2.
-const PIECE: usize = 1 << 34;
+/// FLOPs of a piece for each compute thread: about a tenth of a second of a core with AVX2.
+const PIECE: usize = 1 << 32;
 
 /// The fewest rows of a piece: with fewer, packing keys or reading weights again would show.
 const LEAST_ROWS: usize = 512;
@@ -178,7 +178,8 @@ fn rows_of_piece(flops: &[usize], piece: usize, least: usize) -> usize {
     let a_row = flops
         .iter()
         .fold(1_usize, |product, n| product.saturating_mul(*n));
-    (piece / a_row.max(1)).max(least)
+    let all_threads = piece.saturating_mul(rayon::current_num_threads());
+    (all_threads / a_row.max(1)).max(least)
 }
 
 #[cfg(test)]
