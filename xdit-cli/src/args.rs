@@ -300,7 +300,7 @@ Exit codes:
   3    model not found, or its licence not yet accepted on the hub
   4    bad model: a file is missing, damaged or not supported
   5    out of memory
-  6    a rank was lost: it panicked, or kept the others waiting for too long
+  6    a rank was lost: it panicked, or finished nothing for too long
   101  a fault of this program; please report it
   130  interrupted (SIGINT)
   143  terminated (SIGTERM)
