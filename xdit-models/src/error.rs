@@ -183,9 +183,7 @@ pub enum Error {
     },
 
     /// The system started no thread.
-    #[error(
-        "no thread for {what}: {reason} (the system limits their number: ulimit -u, pids.max of a container)"
-    )]
+    #[error("no thread for {what}: {reason} (limits: ulimit -u, pids.max of a container)")]
     NoThread {
         /// What it was for.
         what: String,

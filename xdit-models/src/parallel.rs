@@ -113,7 +113,7 @@ impl Parallel {
     }
 
     /// Whether there is one rank only, on the caller's thread.
-    fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         self.degrees == Degrees::default()
             && matches!(self.backend, RankBackend::Threads { .. })
             && !self.watched

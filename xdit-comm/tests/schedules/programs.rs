@@ -1,5 +1,6 @@
 //! What ranks do while shuttle chooses their order.
 
+use crate::state::{Failure, Tick};
 use crate::{run_each, run_each_watched};
 use shuttle::rand::{Rng, thread_rng};
 use std::{sync::Arc, time::Duration};
@@ -145,9 +146,16 @@ fn a_stalling_rank_is_named_in_any_order() {
         let told = over.clone();
         let watch = |world: &crate::World| {
             let tick = Duration::from_secs(1);
-            while !matches!(world.tick(tick, 4 * tick), crate::state::Tick::Failed(_)) {
-                shuttle::thread::yield_now();
-            }
+            let failure = loop {
+                match world.tick(tick, 4 * tick) {
+                    Tick::Failed(failure) => break failure,
+                    Tick::Passed | Tick::Held => shuttle::thread::yield_now(),
+                }
+            };
+            let Failure::Lost { reason, .. } = failure else {
+                panic!("{failure:?}");
+            };
+            assert!(reason.is_stall(), "{reason}");
             *told.lock().expect("nobody panics") = true;
         };
         let (_, outcomes) = run_each_watched(3, watch, move |group| {
