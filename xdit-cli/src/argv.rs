@@ -47,22 +47,57 @@ fn command() -> clap::Command {
     })
 }
 
-/// `words` with `_` turned into `-` in the names of known flags; values stay as they are.
+/// `words` with `_` turned into `-` in the names of known flags, and with what looks like a number after a flag made its
+/// value (`--seed=-inf`); values stay as they are.
 fn dashed(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let flags = flag_names(&Cli::command());
+    let command = Cli::command();
+    let flags = flag_names(&command, |_| true);
+    let valued = flag_names(&command, |argument| argument.get_action().takes_values());
     let mut rest_is_values = false;
-    words
-        .into_iter()
-        .map(|word| {
-            rest_is_values |= word == "--";
-            match word.to_str() {
-                Some(text) if !rest_is_values => {
-                    dash_flag(text, &flags).map_or(word, OsString::from)
-                }
-                _ => word,
+    // The flag that the next word may be a value of.
+    let mut open: Option<String> = None;
+    let mut dashed: Vec<OsString> = Vec::new();
+    for word in words {
+        rest_is_values |= word == "--";
+        let Some(text) = word.to_str().filter(|_| !rest_is_values) else {
+            dashed.push(word);
+            continue;
+        };
+        if let Some(flag) = &open
+            && is_odd_number(text)
+        {
+            let value = OsString::from(format!("{flag}={text}"));
+            match dashed
+                .last_mut()
+                .filter(|last| last.to_str() == Some(flag.as_str()))
+            {
+                Some(last) => *last = value,
+                None => dashed.push(value),
             }
-        })
-        .collect()
+            continue;
+        }
+        let word = dash_flag(text, &flags).map_or(word, OsString::from);
+        if let Some(name) = word.to_str().and_then(|text| text.strip_prefix("--")) {
+            open = valued
+                .iter()
+                .any(|flag| flag == name)
+                .then(|| format!("--{name}"));
+        }
+        dashed.push(word);
+    }
+    dashed
+}
+
+/// Whether `word` is meant as a number and clap takes it for a flag: `-inf`, `-nan`, `-1e999`, `-0x10`.
+fn is_odd_number(word: &str) -> bool {
+    let Some(rest) = word.strip_prefix('-') else {
+        return false;
+    };
+    let named = ["inf", "infinity", "nan"]
+        .iter()
+        .any(|name| rest.eq_ignore_ascii_case(name));
+    let digits = rest.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+    named || digits && !word.parse().is_ok_and(f64::is_finite)
 }
 
 /// `--a_b` or `--a_b=value` as `--a-b`, if there is such a flag.
@@ -82,10 +117,11 @@ fn dash_flag(word: &str, flags: &[String]) -> Option<String> {
     })
 }
 
-fn flag_names(command: &clap::Command) -> Vec<String> {
+fn flag_names(command: &clap::Command, which: impl Fn(&clap::Arg) -> bool) -> Vec<String> {
     command
         .get_subcommands()
         .flat_map(clap::Command::get_arguments)
+        .filter(|argument| which(argument))
         .filter_map(|argument| argument.get_long())
         .map(str::to_owned)
         .collect()
@@ -198,6 +234,17 @@ mod tests {
             ])
             .contains("2^64-1")
         );
+    }
+
+    #[test]
+    fn what_looks_like_a_number_is_a_value() {
+        let scale = usage(&["generate", "--prompt", "a", "--guidance_scale", "-inf"]);
+        assert!(scale.contains("'-inf' for '--guidance-scale"), "{scale}");
+        let seed = usage(&["generate", "--prompt", "a", "--seed", "1", "-1e999"]);
+        assert!(seed.contains("'-1e999' for '--seed"), "{seed}");
+        let args = generate(&["generate", "--prompt", "a", "-nan"]);
+        assert_eq!(args.prompts.prompt, ["a", "-nan"]);
+        assert!(usage(&["generate", "--prompt", "a", "--quiet", "-inf"]).contains("-i"));
     }
 
     #[test]

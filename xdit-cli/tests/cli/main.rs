@@ -19,6 +19,7 @@ mod memory_limits;
 mod no_t5;
 mod not_finite;
 mod odd_folder;
+mod numbers;
 mod picture_record;
 mod pipefusion;
 mod plan;
