@@ -32,6 +32,18 @@ pub(crate) enum Command {
     Info(InfoArgs),
 }
 
+impl Command {
+    /// What is told on the way.
+    pub(crate) fn report(&self) -> &ReportArgs {
+        match self {
+            Self::Generate(args) => &args.report,
+            Self::Plan(args) => &args.report,
+            Self::Replay(args) => &args.report,
+            Self::Info(args) => &args.report,
+        }
+    }
+}
+
 /// `xdit-cli generate`.
 #[derive(Debug, Args)]
 #[command(after_help = GENERATE_NOTES)]

@@ -50,6 +50,13 @@ pub(crate) fn run(
     session: &Session,
 ) -> Result<u8, Failure> {
     let lines = prompt_file::read(path, base)?;
+    for line in &lines {
+        if let Ok(request) = &line.request {
+            let (kind, images) = (args.output.output_type, request.image_count());
+            plan.for_line(line.number, images, kind).check_names()?;
+        }
+    }
+    session.begin_trace()?;
     let hub = &args.model.hub;
     let check = |source: &ModelSource| check_base(source, hub.variant.as_deref(), base, compute);
     let model = Model::find(Wanted::new(&args.model), &check, session)?;

@@ -125,12 +125,15 @@ pub(crate) enum Unit {
 pub(crate) struct LogWriter(MultiProgress);
 
 impl Write for LogWriter {
+    /// A line that cannot be written is lost: as in [`eprint_line`]. An error would make tracing complain on standard error,
+    /// by a panic where that is closed.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.suspend(|| io::stderr().write(bytes))
+        self.0.suspend(|| io::stderr().write_all(bytes)).ok();
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 

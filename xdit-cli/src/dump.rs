@@ -11,6 +11,9 @@ use crate::failure::Failure;
 use crate::partial::{Existing, PartialFile, Partials, system_reason};
 use crate::tensor_file::{self, Data, Entry};
 
+/// No stage has a longer name.
+const LONGEST_NAME: usize = 64;
+
 /// A folder that stages are written to: `NAME.safetensors` holds one tensor called NAME.
 #[derive(Debug)]
 pub(crate) struct Dump {
@@ -28,7 +31,7 @@ impl Dump {
     /// [`Failure::Output`] when it cannot be made or written, or holds such files.
     pub(crate) fn create(folder: &Path, partials: &Partials) -> std::result::Result<Self, Failure> {
         let failed = |e: io::Error| Failure::output(folder, system_reason(&e));
-        fs::create_dir_all(folder).map_err(failed)?;
+        partials.make_folder(folder)?;
         for entry in fs::read_dir(folder).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
             if Path::new(&name)
@@ -39,7 +42,9 @@ impl Dump {
                 return Err(Failure::output(folder, reason));
             }
         }
-        PartialFile::create(&folder.join("latents.safetensors"), partials)?;
+        // As long as a stage's name may be.
+        let name = format!("{}.safetensors", "x".repeat(LONGEST_NAME));
+        PartialFile::create(&folder.join(name), partials)?;
         Ok(Self {
             folder: folder.to_owned(),
             partials: partials.clone(),

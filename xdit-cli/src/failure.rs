@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use xdit_kernels::DType;
 use xdit_models::{ErrorCategory, quote};
 
+use crate::partial::system_reason;
+
 /// Why a command failed: one line that names the flag or file, and an exit code.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -28,6 +30,13 @@ pub(crate) enum Failure {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+
+    /// A file whose name, with the numbers that it gets, is longer than its file system allows.
+    #[error("{}: cannot be written: the name is too long ({} bytes, {} with its folders)", shown(path), name_bytes(path), path.as_os_str().len())]
+    LongName {
+        /// The file.
+        path: PathBuf,
     },
 
     /// A file could not be read.
@@ -106,6 +115,16 @@ impl Failure {
         }
     }
 
+    /// A [`Failure::Output`] or [`Failure::LongName`]: what the system says about a file or folder that is to be made.
+    pub(crate) fn unwritable(path: &Path, error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidFilename => Self::LongName {
+                path: path.to_owned(),
+            },
+            _ => Self::output(path, system_reason(error)),
+        }
+    }
+
     /// A [`Failure::Input`].
     pub(crate) fn input(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
         Self::Input {
@@ -125,7 +144,7 @@ impl Failure {
     /// The process's exit code, as `--help` lists them.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::NoRecord { .. } => 2,
+            Self::Usage(_) | Self::LongName { .. } | Self::NoRecord { .. } => 2,
             Self::Output { .. } | Self::Input { .. } | Self::Stdout(_) => 1,
             Self::Model(error) | Self::Stalled(error) => match error.category() {
                 ErrorCategory::InvalidRequest => 2,
@@ -142,4 +161,9 @@ impl Failure {
 /// The name of a file as messages give it.
 pub(crate) fn shown(path: &Path) -> String {
     quote::name(&path.display().to_string())
+}
+
+/// The length of the last part of a path.
+fn name_bytes(path: &Path) -> usize {
+    path.file_name().map_or(0, |name| name.len())
 }

@@ -49,7 +49,8 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
     };
     let images = request.image_count();
     let output = args.output.output.as_deref();
-    let plan = OutputPlan::new(output, kind, images, request.seeds[0], &session.partials)?;
+    let (partials, places) = (&session.partials, &session.places);
+    let plan = OutputPlan::new(output, kind, images, request.seeds[0], partials, places)?;
     if let Some(file) = &args.prompts.prompt_file {
         return batch::run(args, file, &request, &compute, &plan, session);
     }
@@ -57,6 +58,7 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
         Some(folder) => Some(Dump::create(folder, &session.partials)?),
         None => None,
     };
+    session.begin_trace()?;
     let mut watch = Watch::new(&session.console, dump);
     let hub = &args.model.hub;
     let check = |source: &ModelSource| {

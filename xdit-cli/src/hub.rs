@@ -95,6 +95,17 @@ fn with_command(error: Error, id: &str, args: &HubArgs) -> Error {
     }
 }
 
+/// The folder in the hub's cache that holds the repository `id`, also where it is not there yet; none where there is no
+/// cache, which [`download`] tells.
+pub(crate) fn repository(id: &str, args: &HubArgs, environment: &Environment) -> Option<PathBuf> {
+    let options = options(environment, args.download_dir.as_deref()).ok()?;
+    Some(
+        options
+            .cache_dir
+            .join(format!("models--{}", id.replace('/', "--"))),
+    )
+}
+
 /// What huggingface_hub reads from its environment (its page "Environment variables").
 fn options(environment: &Environment, download_dir: Option<&Path>) -> Result<HubOptions, Failure> {
     let home = || path(environment, "HOME").or_else(|| path(environment, "USERPROFILE"));

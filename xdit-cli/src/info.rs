@@ -19,6 +19,7 @@ use crate::{console, memory, model};
 /// # Errors
 /// Any [`Failure`].
 pub(crate) fn run(args: &InfoArgs, session: &Session) -> Result<u8, Failure> {
+    session.begin_trace()?;
     let wanted = Wanted {
         name: &args.model,
         hub: &args.hub,

@@ -21,14 +21,17 @@ mod logging;
 mod memory;
 mod model;
 mod output;
+mod parameters;
 mod partial;
 mod picture;
 mod pipefusion;
+mod places;
 mod plan;
 mod plan_text;
 mod prompt_file;
 mod ranks;
 mod record;
+mod recorded;
 mod replay;
 mod request;
 mod session;
@@ -45,7 +48,7 @@ use std::time::Instant;
 use serde_json::json;
 use xdit_models::quote;
 
-use args::{Command, ReportArgs};
+use args::Command;
 use argv::Parsed;
 use environment::Environment;
 use failure::Failure;
@@ -84,15 +87,10 @@ fn grow_stack() {
 }
 
 fn run(command: &Command, started: Instant) -> u8 {
-    let flags: &ReportArgs = match command {
-        Command::Generate(args) => &args.report,
-        Command::Plan(args) => &args.report,
-        Command::Replay(args) => &args.report,
-        Command::Info(args) => &args.report,
-    };
-    let session = match Session::open(started, flags, Environment::read()) {
+    let json = command.report().json;
+    let session = match Session::open(started, command, Environment::read()) {
         Ok(session) => session,
-        Err(failure) => return report(Err(failure), flags.json),
+        Err(failure) => return report(Err(failure), json),
     };
     // A panic is a fault of this program; caught here, so that the trace is closed and the exit code is ours.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match command {
@@ -103,7 +101,7 @@ fn run(command: &Command, started: Instant) -> u8 {
     }));
     let closed = session.close();
     match outcome {
-        Ok(result) => report(result.and_then(|code| closed.map(|()| code)), flags.json),
+        Ok(result) => report(result.and_then(|code| closed.map(|()| code)), json),
         Err(_) => FAULT,
     }
 }

@@ -1,11 +1,12 @@
 //! `--model`: the demo inside the binary, a folder, or a repository of the hub.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use xdit_models::{Error, ModelIndex, ModelSource};
 
 use crate::args::{HubArgs, ModelArgs};
 use crate::digest;
+use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::record::ModelRecord;
 use crate::session::Session;
@@ -99,6 +100,17 @@ impl Model {
     }
 }
 
+/// The folder that holds the files of `name`, now or after the download; none of the demo, or where [`source`] finds
+/// nothing.
+pub(crate) fn folder_of(name: &str, hub: &HubArgs, environment: &Environment) -> Option<PathBuf> {
+    match name {
+        DEMO => None,
+        folder if Path::new(folder).exists() => Some(folder.into()),
+        id if is_hub_id(id) => repository(id, hub, environment),
+        _ => None,
+    }
+}
+
 /// The files that are wanted, and the hub's revision.
 ///
 /// # Errors
@@ -154,7 +166,12 @@ fn demo() -> Result<ModelSource, Failure> {
 }
 
 #[cfg(feature = "hub")]
-use crate::hub::download;
+use crate::hub::{download, repository};
+
+#[cfg(not(feature = "hub"))]
+fn repository(_name: &str, _hub: &HubArgs, _environment: &Environment) -> Option<PathBuf> {
+    None
+}
 
 #[cfg(not(feature = "hub"))]
 fn download(

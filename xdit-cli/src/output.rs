@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use crate::args::OutputType;
 use crate::failure::{Failure, shown};
 use crate::partial::{Existing, PartialFile, Partials, replaceable};
+use crate::places::Places;
 
 /// Names that are tried before giving up when names that this program chooses are taken.
 const MOST_NAMES: usize = 100_000;
+/// What gives the names.
+const FLAG: &str = "--output";
 
 /// The names of the files that a run writes.
 #[derive(Debug)]
@@ -20,20 +23,22 @@ pub(crate) struct OutputPlan {
     /// Whether the user chose the name: then a file of that name is replaced.
     named: bool,
     partials: Partials,
+    places: Places,
 }
 
 impl OutputPlan {
     /// Where `images` images go. A folder that is named with a `/` at its end is made if it is not there.
     ///
     /// # Errors
-    /// [`Failure::Usage`] for a name whose extension says something else, [`Failure::Output`] when the place cannot be
-    /// written.
+    /// [`Failure::Usage`] for a name whose extension says something else, or that is one of `places`; [`Failure::LongName`]
+    /// for one that is too long with its number; [`Failure::Output`] when the place cannot be written.
     pub(crate) fn new(
         output: Option<&Path>,
         kind: OutputType,
         images: usize,
         seed: i128,
         partials: &Partials,
+        places: &Places,
     ) -> Result<Self, Failure> {
         let output = output.unwrap_or(Path::new(""));
         if output.exists() && !output.is_dir() && !output.is_file() {
@@ -57,10 +62,10 @@ impl OutputPlan {
             files: if kind == OutputType::Png { images } else { 1 },
             named: !names_folder,
             partials: partials.clone(),
+            places: places.clone(),
         };
-        if names_folder && !plan.folder.as_os_str().is_empty() {
-            fs::create_dir_all(&plan.folder)
-                .map_err(|e| Failure::output(&plan.folder, crate::partial::system_reason(&e)))?;
+        if names_folder {
+            partials.make_folder(&plan.folder)?;
         }
         plan.check()?;
         Ok(plan)
@@ -75,6 +80,7 @@ impl OutputPlan {
             files: if kind == OutputType::Png { images } else { 1 },
             named: self.named,
             partials: self.partials.clone(),
+            places: self.places.clone(),
         }
     }
 
@@ -89,7 +95,9 @@ impl OutputPlan {
     ) -> Result<PathBuf, Failure> {
         for attempt in 0..MOST_NAMES {
             let path = self.path(index, attempt);
-            if !self.named && path.exists() {
+            // The trace's name is not in the folder yet.
+            let taken = || path.exists() || self.places.check(FLAG, &path).is_err();
+            if !self.named && taken() {
                 continue;
             }
             let mut partial = PartialFile::create(&path, &self.partials)?;
@@ -125,14 +133,27 @@ impl OutputPlan {
             .join(format!("{}{again}{number}.{}", self.stem, self.extension))
     }
 
-    /// Whether the files could be written now: the folder by trying, the names by looking at what has them.
+    /// Whether the files could be written now: the folder by trying, the names as [`OutputPlan::check_names`] does.
     fn check(&self) -> Result<(), Failure> {
-        if !self.named {
-            return PartialFile::create(&self.folder.join(&self.stem), &self.partials).map(drop);
-        }
         PartialFile::create(&self.path(0, 0), &self.partials)?;
-        (1..self.files.min(MOST_NAMES))
-            .try_for_each(|index| replaceable(&self.path(index, 0)).map(drop))
+        self.check_names()
+    }
+
+    /// Whether the names are short enough, belong to nothing else, and to no folder.
+    ///
+    /// # Errors
+    /// As [`OutputPlan::new`].
+    pub(crate) fn check_names(&self) -> Result<(), Failure> {
+        let names = || (0..self.files.min(MOST_NAMES)).map(|index| self.path(index, 0));
+        self.places.check_all(FLAG, names())?;
+        let last = self.files.saturating_sub(1);
+        if !self.named {
+            // The longest that may be chosen.
+            return replaceable(&self.path(last, MOST_NAMES - 1)).map(drop);
+        }
+        names()
+            .chain([self.path(last, 0)])
+            .try_for_each(|name| replaceable(&name).map(drop))
     }
 }
 
@@ -163,7 +184,8 @@ fn stem_of(output: &Path, kind: OutputType) -> Result<String, Failure> {
     }
 }
 
-fn ends_in_separator(path: &Path) -> bool {
+/// Whether a name is that of a folder although there may be none.
+pub(crate) fn ends_in_separator(path: &Path) -> bool {
     path.to_str()
         .is_some_and(|text| text.ends_with(std::path::is_separator))
 }
@@ -174,7 +196,8 @@ mod tests {
     use std::io::Write;
 
     fn plan(output: &Path, kind: OutputType, images: usize) -> Result<OutputPlan, Failure> {
-        OutputPlan::new(Some(output), kind, images, 42, &Partials::default())
+        let (partials, places) = (Partials::default(), Places::default());
+        OutputPlan::new(Some(output), kind, images, 42, &partials, &places)
     }
 
     fn fill(plan: &OutputPlan, index: usize) -> String {

@@ -6,27 +6,74 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 
 use crate::failure::{Failure, shown};
 
-/// The temporary files that exist now, so that a signal can remove them.
+/// The temporary files that exist now, so that a signal can remove them, and the folders that were made for files.
+///
+/// Its lock is held while a file or folder is made, renamed or removed, and never while anything is written.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Partials(Arc<Mutex<BTreeSet<PathBuf>>>);
+pub(crate) struct Partials(Arc<Mutex<Made>>);
+
+#[derive(Debug, Default)]
+struct Made {
+    files: BTreeSet<PathBuf>,
+    /// In the order in which they were made.
+    folders: Vec<PathBuf>,
+}
+
+impl Made {
+    /// Removes the folders that were made and have remained empty.
+    fn remove_empty_folders(&mut self) {
+        for folder in self.folders.drain(..).rev() {
+            // Not empty: then there is something in it that stays.
+            fs::remove_dir(folder).ok();
+        }
+    }
+}
 
 impl Partials {
-    /// Removes every temporary file. No file is begun or finished while the answer is held.
+    /// Removes every temporary file, and the folders that were made and hold nothing. No file is begun or finished while the
+    /// answer is held.
     pub(crate) fn remove_all(&self) -> impl Drop + '_ {
-        let paths = self.lock();
-        for path in paths.iter() {
+        let mut made = self.lock();
+        for path in &made.files {
             // The program is ending: a file that cannot be removed has nobody left to be told.
             fs::remove_file(path).ok();
         }
-        paths
+        made.remove_empty_folders();
+        made
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
-        // The set is whole even if a holder panicked: each change of it is one call.
+    /// Makes `folder` and those above it that are missing. What remains empty of them is removed when the program ends.
+    ///
+    /// # Errors
+    /// [`Failure::Output`] when one of them cannot be made.
+    pub(crate) fn make_folder(&self, folder: &Path) -> Result<(), Failure> {
+        let mut made = self.lock();
+        let missing = folder
+            .ancestors()
+            .take_while(|folder| !folder.as_os_str().is_empty() && !folder.is_dir());
+        let missing: Vec<&Path> = missing.collect();
+        for folder in missing.into_iter().rev() {
+            match fs::create_dir(folder) {
+                Ok(()) => made.folders.push(folder.to_owned()),
+                // Another process was faster, or the path goes up again.
+                Err(_) if folder.is_dir() => {}
+                Err(e) => return Err(Failure::unwritable(folder, &e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the folders that were made and have remained empty: the run is over.
+    pub(crate) fn remove_empty_folders(&self) {
+        self.lock().remove_empty_folders();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Made> {
+        // The sets are whole even if a holder panicked: each change of them is one call.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -43,7 +90,9 @@ pub(crate) enum Existing {
 /// A file that gets its name only by [`PartialFile::commit`]; dropped before, it leaves nothing.
 #[derive(Debug)]
 pub(crate) struct PartialFile {
-    temporary: NamedTempFile,
+    file: File,
+    /// Its temporary name; none once it has its own.
+    temporary: Option<TempPath>,
     target: PathBuf,
     partials: Partials,
 }
@@ -52,9 +101,9 @@ impl PartialFile {
     /// An empty file in the folder of `target`.
     ///
     /// # Errors
-    /// [`Failure::Output`] when the folder cannot be written or `target` cannot be replaced.
+    /// [`Failure::Output`] when the folder cannot be written or `target` cannot be replaced, [`Failure::LongName`] when the
+    /// file system has no such long names.
     pub(crate) fn create(target: &Path, partials: &Partials) -> Result<Self, Failure> {
-        let failed = |reason: String| Failure::output(target, reason);
         let target_file = replaceable(target)?;
         let folder = folder_of(&target_file);
         if !folder.is_dir() {
@@ -62,16 +111,19 @@ impl PartialFile {
                 true => format!("{} is not a folder", shown(folder)),
                 false => format!("there is no folder {}", shown(folder)),
             };
-            return Err(failed(reason));
+            return Err(Failure::output(target, reason));
         }
-        let mut set = partials.lock();
-        let temporary = builder()
+        // Between the two a signal finds no file, or waits.
+        let mut made = partials.lock();
+        let (file, temporary) = builder()
             .tempfile_in(folder)
-            .map_err(|e| failed(system_reason(&e)))?;
-        set.insert(temporary.path().to_owned());
-        drop(set);
+            .map_err(|e| Failure::unwritable(target, &e))?
+            .into_parts();
+        made.files.insert(temporary.to_path_buf());
+        drop(made);
         Ok(Self {
-            temporary,
+            file,
+            temporary: Some(temporary),
             target: target_file,
             partials: partials.clone(),
         })
@@ -79,7 +131,12 @@ impl PartialFile {
 
     /// The file, for writing.
     pub(crate) fn file(&mut self) -> &mut File {
-        self.temporary.as_file_mut()
+        &mut self.file
+    }
+
+    /// The name that it gets.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
     }
 
     /// Gives the file its name, which is the answer; none if the name was taken and stays so ([`Existing::Keep`]).
@@ -87,21 +144,36 @@ impl PartialFile {
     /// # Errors
     /// [`Failure::Output`] when the file cannot be renamed.
     pub(crate) fn commit(mut self, existing: Existing) -> Result<Option<PathBuf>, Failure> {
-        let failed = |target: &Path, e: &io::Error| Failure::output(target, system_reason(e));
-        self.temporary
-            .flush()
-            .map_err(|e| failed(&self.target, &e))?;
-        let mut set = self.partials.lock();
-        set.remove(self.temporary.path());
-        let renamed = match existing {
-            Existing::Replace => self.temporary.persist(&self.target),
-            Existing::Keep => self.temporary.persist_noclobber(&self.target),
+        let failed = |e: &io::Error| Failure::unwritable(&self.target, e);
+        self.file.flush().map_err(|e| failed(&e))?;
+        let Some(temporary) = self.temporary.take() else {
+            return Ok(None);
         };
-        drop(set);
+        let mut made = self.partials.lock();
+        let name = temporary.to_path_buf();
+        // A name that cannot be given takes the file with it.
+        let renamed = match existing {
+            Existing::Replace => temporary.persist(&self.target),
+            Existing::Keep => temporary.persist_noclobber(&self.target),
+        }
+        .map_err(|e| e.error);
+        made.files.remove(&name);
+        drop(made);
         match renamed {
-            Ok(_) => Ok(Some(self.target)),
-            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
-            Err(e) => Err(failed(&self.target, &e.error)),
+            Ok(()) => Ok(Some(self.target.clone())),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+            Err(e) => Err(failed(&e)),
+        }
+    }
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        if let Some(temporary) = self.temporary.take() {
+            let mut made = self.partials.lock();
+            made.files.remove(&temporary.to_path_buf());
+            // The file, before a signal may look.
+            drop(temporary);
         }
     }
 }
@@ -110,12 +182,17 @@ impl PartialFile {
 /// is replaced and not the link.
 ///
 /// # Errors
-/// [`Failure::Output`] when something that is not a file has this name.
+/// [`Failure::Output`] when something that is not a file has this name, [`Failure::LongName`] when the file system has no such
+/// long names.
 pub(crate) fn replaceable(target: &Path) -> Result<PathBuf, Failure> {
     let failed = |reason: String| Failure::output(target, reason);
     let file = match fs::symlink_metadata(target) {
         Ok(meta) if meta.is_symlink() => {
             fs::canonicalize(target).map_err(|e| failed(format!("broken link: {e}")))?
+        }
+        // It says so whether there is such a file or not.
+        Err(e) if e.kind() == io::ErrorKind::InvalidFilename => {
+            return Err(Failure::unwritable(target, &e));
         }
         _ => target.to_owned(),
     };

@@ -38,6 +38,7 @@ pub(crate) fn run(args: &PlanArgs, session: &Session) -> Result<u8, Failure> {
     };
     let request = request::from_args(prompts, &args.call).vae_tiling(args.run.vae_tiling);
     request::check(&request)?;
+    session.begin_trace()?;
     let device = args.run.device.open(args.run.threads.cpu_tier)?;
     let parallel = args.parallel.plan()?;
     let wanted = Wanted::new(&args.model);

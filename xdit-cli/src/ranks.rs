@@ -109,11 +109,19 @@ pub(crate) enum Balance {
     Memory,
 }
 
-/// A number of at least 0 that is not infinite.
+/// The value of `--max-drift`.
 fn drift(text: &str) -> Result<f32, String> {
-    match text.parse::<f32>() {
-        Ok(x) if x.is_finite() && x >= 0.0 => Ok(x),
-        _ => Err("must be a finite number from 0 up".into()),
+    check_drift(text.parse().unwrap_or(f32::NAN))
+}
+
+/// `drift`, if it is a number of at least 0 that is not infinite.
+///
+/// # Errors
+/// What it must be.
+pub(crate) fn check_drift(drift: f32) -> Result<f32, String> {
+    match drift.is_finite() && drift >= 0.0 {
+        true => Ok(drift),
+        false => Err("must be a finite number from 0 up".into()),
     }
 }
 

@@ -1,13 +1,16 @@
-//! What a PNG says about the run that made it: a text for people and their tools, and a record to repeat it from.
-//!
-//! The text is AUTOMATIC1111's `parameters` (prompt, `Negative prompt: …`, one line of settings); the record is one
-//! JSON object under the key `xdit`.
+//! What a PNG says about the run that made it, so that it can be repeated: one JSON object under the key `xdit`.
 
 use serde::{Deserialize, Serialize};
 use xdit_comm::Degrees;
-use xdit_models::{Parallel, PipeFusion, RunPlan};
+use xdit_kernels::DType;
+use xdit_models::{Parallel, PipeFusion, Request, RunPlan, quote};
 
+use crate::failure::Failure;
 use crate::pipefusion::PipeFusionRecord;
+use crate::{ranks, request};
+
+/// No path on any system is longer.
+const LONGEST_NAME: usize = 4096;
 
 /// The version of the record that this program writes.
 pub(crate) const FORMAT: u32 = 1;
@@ -169,8 +172,8 @@ impl RunRecord {
     /// # Errors
     /// One line that says which field is missing or wrong, or that a newer version wrote it.
     pub(crate) fn parse(json: &str) -> Result<Self, String> {
-        let record: Self =
-            serde_json::from_str(json).map_err(|e| format!("damaged record: {e}"))?;
+        let record: Self = serde_json::from_str(json)
+            .map_err(|e| format!("damaged record: {}", quote::reason(&e.to_string())))?;
         if record.format != FORMAT {
             let found = record.format;
             return Err(format!(
@@ -194,55 +197,51 @@ impl RunRecord {
         request.exact_diffusers.unwrap_or(before)
     }
 
+    /// The request of the run, checked as that of the flags is.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`], which names the flag of the value.
+    pub(crate) fn checked(&self) -> Result<Request, Failure> {
+        let request = request::from_record(&self.request);
+        request::check(&request)?;
+        let images = request.image_count();
+        if self.images != images {
+            return Err(Failure::usage(format!(
+                "images {}: must be {images}, by its prompts and --num-images-per-prompt",
+                self.images
+            )));
+        }
+        let pipefusion = self.parallel.as_ref().and_then(|p| p.pipefusion.as_ref());
+        if let Some(drift) = pipefusion.and_then(|p| p.max_drift) {
+            ranks::check_drift(drift)
+                .map_err(|reason| Failure::usage(format!("--max-drift {drift}: {reason}")))?;
+        }
+        if self.model.name.len() > LONGEST_NAME {
+            let name = quote::shorten(&self.model.name);
+            return Err(Failure::usage(format!(
+                "--model {name}: is no name of a model"
+            )));
+        }
+        Ok(request)
+    }
+
+    /// The dtype of the run.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] when there is none of that name.
+    pub(crate) fn dtype(&self) -> Result<DType, Failure> {
+        let mut dtypes = [DType::F32, DType::BF16, DType::F16].into_iter();
+        let found = dtypes.find(|dtype| dtype.to_string() == self.dtype);
+        found.ok_or_else(|| {
+            let given = quote::shorten(&self.dtype);
+            Failure::usage(format!("--dtype {given}: must be f32, bf16 or f16"))
+        })
+    }
+
     /// The record as one line of JSON.
     pub(crate) fn to_json(&self) -> String {
         // A structure of strings and numbers always has a JSON form: seeds fit 64 bits, scales are finite.
         serde_json::to_string(self).unwrap_or_default()
-    }
-
-    /// AUTOMATIC1111's `parameters`.
-    pub(crate) fn parameters(&self) -> String {
-        let request = &self.request;
-        let prompt_index = self.image / request.num_images_per_prompt.max(1);
-        let prompt = pick(&request.prompt, prompt_index).map_or("", String::as_str);
-        let mut text = format!("{prompt}\n");
-        // The others have no other guidance than this; Flux is told its own beside it.
-        let (cfg_scale, told) = match self.model.class.as_str() {
-            "StableDiffusion3Pipeline" | "HunyuanDiTPipeline" => (request.guidance_scale, None),
-            _ => (request.true_cfg_scale, Some(request.guidance_scale)),
-        };
-        if cfg_scale > 1.
-            && let Some(negative) = pick(&request.negative_prompt, prompt_index)
-        {
-            text += &format!("Negative prompt: {negative}\n");
-        }
-        let several_seeds = request.seed.len() > 1;
-        let seed = pick(&request.seed, if several_seeds { self.image } else { 0 })
-            .copied()
-            .unwrap_or_default();
-        text += &format!(
-            "Steps: {}, Sampler: {}, CFG scale: {cfg_scale}, ",
-            request.num_inference_steps,
-            sampler(request.scheduler.as_deref()),
-        );
-        if let Some(guidance) = told {
-            text += &format!("Guidance: {guidance}, ");
-        }
-        text += &format!("Seed: {seed}, Size: {}x{}, ", request.width, request.height);
-        if request.clip_skip > 0 {
-            // There the last layer that is always left out counts too.
-            text += &format!("Clip skip: {}, ", request.clip_skip + 1);
-        }
-        if self.images > 1 && !several_seeds {
-            text += &format!("Batch size: {}, Batch pos: {}, ", self.images, self.image);
-        }
-        let digest = self.model.digest.get(..10).unwrap_or(&self.model.digest);
-        text += &format!(
-            "Model hash: {digest}, Model: {}, Version: {}",
-            short_name(&self.model.name),
-            self.version
-        );
-        text
     }
 }
 
@@ -257,31 +256,6 @@ fn is_one(degree: &usize) -> bool {
 
 fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
     *number == T::default()
-}
-
-/// What others call a sampler.
-fn sampler(scheduler: Option<&str>) -> &str {
-    match scheduler {
-        Some("DDPMScheduler") => "DDPM",
-        Some("DDIMScheduler") => "DDIM",
-        Some("DPMSolverMultistepScheduler") => "DPM++ 2M",
-        Some("EulerDiscreteScheduler") | None => "Euler",
-        Some(other) => other,
-    }
-}
-
-/// The item of one for all, or of one for each.
-fn pick<T>(items: &[T], index: usize) -> Option<&T> {
-    items.get(if items.len() == 1 { 0 } else { index })
-}
-
-/// The last part of a path or hub id, without what would break the line of settings.
-fn short_name(model: &str) -> String {
-    let name = model
-        .trim_end_matches(['/', '\\'])
-        .rsplit(['/', '\\'])
-        .next();
-    name.unwrap_or(model).replace([',', '\n'], " ")
 }
 
 #[cfg(test)]

@@ -1,18 +1,20 @@
 //! `xdit-cli replay`: runs again what a PNG records, and compares.
 
+use std::path::Path;
+
 use serde_json::json;
-use xdit_kernels::{DType, Device, Tier};
-use xdit_models::quote;
+use xdit_kernels::{Device, Tier};
+use xdit_models::{Image, ModelSource, quote};
 
 use crate::args::{HubArgs, OutputType, ReplayArgs};
 use crate::console;
-use crate::draw::{Compute, draw};
+use crate::draw::{Compute, draw, plan as plan_of};
 use crate::failure::{Failure, shown};
-use crate::model::{Check, Model, Wanted};
+use crate::model::{self, Check, Model, Wanted};
 use crate::output::OutputPlan;
-use crate::picture::{Difference, Picture};
+use crate::picture::{Comparison, Difference, Picture};
 use crate::record::{ParallelRecord, RunRecord};
-use crate::request;
+use crate::recorded::Recorded;
 use crate::session::Session;
 use crate::watch::Watch;
 
@@ -21,31 +23,35 @@ use crate::watch::Watch;
 /// # Errors
 /// Any [`Failure`].
 pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
-    let (recorded, record) = Picture::read(&args.image)?;
-    let request = request::from_record(&record.request)
+    let recorded = Recorded::open(&args.image)?;
+    let record = &recorded.record;
+    let damaged = |failure: Failure| damaged(&args.image, failure);
+    let request = record
+        .checked()
+        .map_err(damaged)?
         .exact_diffusers(record.exact_diffusers())
         .allow_non_finite(record.request.allow_non_finite || args.allow_non_finite);
-    let seed = record.request.seed.first().copied().unwrap_or_default();
+    let mut places = session.places.clone();
+    if args.model.is_none()
+        && let Some(folder) = model::folder_of(&record.model.name, &args.hub, &session.environment)
+    {
+        places.add_model("the recorded model", &folder)?;
+    }
     let plan = match &args.output {
         Some(path) => Some(OutputPlan::new(
             Some(path),
             OutputType::Png,
             1,
-            seed,
+            request.seeds[0],
             &session.partials,
+            &places,
         )?),
         None => None,
     };
+    session.begin_trace()?;
     let mut watch = Watch::new(&session.console, None);
-    let model = find_model(args, &record, session)?;
-    if model.record.digest != record.model.digest {
-        let name = quote::name(&model.record.name);
-        watch.warn(format!(
-            "the files of {name} are not those that the image was made with (other digest)"
-        ));
-    }
     let compute = Compute {
-        dtype: dtype(&record).map_err(|reason| Failure::no_record(&args.image, reason))?,
+        dtype: record.dtype().map_err(damaged)?,
         device: device(args.threads.cpu_tier, &record.tier, &mut watch),
         threads: session.threads(&args.threads),
         low_memory: false,
@@ -54,13 +60,28 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
             .as_ref()
             .map_or_else(Default::default, ParallelRecord::parallel),
     };
-    let drawn = draw(&model, &request, &compute, &mut watch).map_err(|failure| match failure {
-        // The record gave these values, not a flag.
-        Failure::Usage(reason) => {
-            Failure::no_record(&args.image, format!("damaged record: {reason}"))
-        }
-        other => other,
-    })?;
+    let foretell = |source: &ModelSource, variant: Option<&str>| {
+        plan_of(source, variant, &request, &compute, None)
+    };
+    let variant = args.hub.variant.as_ref().or(record.model.variant.as_ref());
+    let variant = variant.map(String::as_str);
+    let check = |source: &ModelSource| foretell(source, variant).map(drop);
+    let model = find_model(args, record, &check, session).map_err(damaged)?;
+    if model.record.digest != record.model.digest {
+        let name = &model.record.name;
+        watch.warn(format!(
+            "the files of {} are not those that the image was made with (other digest)",
+            quote::name(name)
+        ));
+    }
+    let foretold = foretell(&model.source, model.record.variant.as_deref());
+    let foretold = foretold.map_err(|e| damaged(e.into()))?;
+    let same_size = (foretold.width, foretold.height) == (recorded.width, recorded.height);
+    if same_size {
+        // A damaged picture is told before the run.
+        recorded.each_row(|_| ())?;
+    }
+    let drawn = draw(&model, &request, &compute, &mut watch).map_err(damaged)?;
     let Some(image) = drawn.output.images.get(record.image) else {
         let reason = format!(
             "damaged record: image {} of {}",
@@ -69,18 +90,23 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
         );
         return Err(Failure::no_record(&args.image, reason));
     };
-    let replayed = Picture {
-        width: image.width,
-        height: image.height,
-        rgb: image.rgb.clone(),
+    let difference = match same_size {
+        true => Some(compare(&recorded, image)?),
+        false => None,
     };
     let file = match &plan {
-        Some(plan) => Some(plan.write(0, |file| {
-            replayed.write(file, Some(&drawn.record_of(record.image)))
-        })?),
+        Some(plan) => {
+            let replayed = Picture {
+                width: image.width,
+                height: image.height,
+                rgb: image.rgb.clone(),
+            };
+            Some(plan.write(0, |file| {
+                replayed.write(file, Some(&drawn.record_of(record.image)))
+            })?)
+        }
         None => None,
     };
-    let difference = Difference::between(&recorded, &replayed);
     let identical = difference.is_some_and(|d| d.bytes == 0);
     if session.report.json {
         let mut report = drawn.report(session, &watch);
@@ -94,7 +120,7 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
         );
         console::print_json(&report)?;
     } else if !session.report.quiet {
-        let verdict = verdict(difference, &recorded, &replayed);
+        let verdict = verdict(difference, &recorded, image);
         console::print(&format!(
             "{}: {verdict}; {}\n",
             shown(&args.image),
@@ -104,13 +130,29 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
     Ok(u8::from(!identical))
 }
 
-fn verdict(difference: Option<Difference>, recorded: &Picture, replayed: &Picture) -> String {
+/// What a request that cannot be served means here: the record gave its values, not a flag.
+fn damaged(image: &Path, failure: Failure) -> Failure {
+    match failure.exit_code() {
+        2 => Failure::no_record(image, format!("damaged record: {failure}")),
+        _ => failure,
+    }
+}
+
+/// The pixels of the file beside those that were drawn now.
+fn compare(recorded: &Recorded, image: &Image) -> Result<Difference, Failure> {
+    let mut comparison = Comparison::default();
+    let mut now = image.rgb.chunks(3 * image.width.max(1));
+    recorded.each_row(|row| comparison.add(row, now.next().unwrap_or_default()))?;
+    Ok(comparison.difference())
+}
+
+fn verdict(difference: Option<Difference>, recorded: &Recorded, replayed: &Image) -> String {
     match difference {
         Some(d) if d.bytes == 0 => "identical".into(),
         Some(d) => format!(
             "different: {} of {} bytes, by at most {}, PSNR {:.1} dB",
             d.bytes,
-            recorded.rgb.len(),
+            replayed.rgb.len(),
             d.max_abs,
             d.psnr
         ),
@@ -122,13 +164,16 @@ fn verdict(difference: Option<Difference>, recorded: &Picture, replayed: &Pictur
 }
 
 /// The pipeline of the flags, else that of the record.
-fn find_model(args: &ReplayArgs, record: &RunRecord, session: &Session) -> Result<Model, Failure> {
-    // What is recorded was drawn once: it is no bad request.
-    let any: Check<'_> = &|_| Ok(());
+fn find_model(
+    args: &ReplayArgs,
+    record: &RunRecord,
+    check: Check<'_>,
+    session: &Session,
+) -> Result<Model, Failure> {
     let no_t5 = record.model.no_t5;
     if let Some(name) = &args.model {
         let hub = &args.hub;
-        return Model::find(Wanted { name, hub, no_t5 }, any, session);
+        return Model::find(Wanted { name, hub, no_t5 }, check, session);
     }
     let given = &args.hub;
     let hub = HubArgs {
@@ -147,15 +192,7 @@ fn find_model(args: &ReplayArgs, record: &RunRecord, session: &Session) -> Resul
         hub: &hub,
         no_t5,
     };
-    Model::find(wanted, any, session)
-}
-
-fn dtype(record: &RunRecord) -> Result<DType, String> {
-    let dtypes = [DType::F32, DType::BF16, DType::F16];
-    let found = dtypes
-        .into_iter()
-        .find(|dtype| dtype.to_string() == record.dtype);
-    found.ok_or_else(|| format!("damaged record: dtype {}", quote::shorten(&record.dtype)))
+    Model::find(wanted, check, session)
 }
 
 /// The tier of the flag, else that of the record, else this processor's best, with a warning.
@@ -167,10 +204,9 @@ fn device(asked: Option<Tier>, recorded: &str, watch: &mut Watch) -> Device {
         Ok(tier) => Device::Cpu(tier),
         Err(_) => {
             let device = Device::cpu();
-            let recorded = quote::shorten(recorded);
             watch.warn(format!(
-                "the image was made with {recorded} instructions, which this processor lacks: with {} the last bits may \
-                 differ",
+                "the image was made with {} instructions, which this processor lacks: with {} the last bits may differ",
+                quote::shorten(recorded),
                 device.tier()
             ));
             device

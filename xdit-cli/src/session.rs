@@ -1,16 +1,19 @@
 //! What every command needs: the flags about reporting, the console, the environment, the files in the making.
 
+use std::path::Path;
 use std::time::Instant;
 
 use xdit_models::quote;
 
-use crate::args::{HubArgs, ReportArgs, ThreadArgs};
+use crate::args::{Command, HubArgs, ReportArgs, ThreadArgs};
 use crate::console::Console;
 use crate::environment::Environment;
 use crate::failure::Failure;
+use crate::output;
 use crate::partial::Partials;
+use crate::places::Places;
 use crate::trace::TraceFile;
-use crate::{logging, signals};
+use crate::{logging, model, signals};
 
 /// One run of the program.
 #[derive(Debug)]
@@ -25,44 +28,79 @@ pub(crate) struct Session {
     pub console: Console,
     /// Files that have no name yet.
     pub partials: Partials,
-    trace: Option<TraceFile>,
+    /// What flags read and write.
+    pub places: Places,
+    trace: TraceFile,
 }
 
 impl Session {
-    /// Opens the console, the log and the trace, and takes over SIGINT, SIGTERM and SIGHUP.
+    /// Opens the console and the log, and takes over SIGINT, SIGTERM and SIGHUP: before any file is made.
     ///
     /// # Errors
-    /// [`Failure::Output`] when the trace cannot be written.
+    /// [`Failure::Usage`] when two flags name one place, [`Failure::Output`] when a folder cannot be made.
     pub(crate) fn open(
         started: Instant,
-        report: &ReportArgs,
+        command: &Command,
         environment: Environment,
     ) -> Result<Self, Failure> {
-        let partials = Partials::default();
+        let report = command.report();
         let console = Console::new(report, &environment);
-        let trace = match &report.trace {
-            Some(path) => Some(TraceFile::create(path, started, &partials)?),
-            None => None,
-        };
-        signals::install(partials.clone(), trace.clone(), console.clone())
-            .map_err(|e| xdit_models::refused_thread("signals", &e))?;
-        logging::install(report, &environment, &console, trace.as_ref());
-        Ok(Self {
+        let session = Self {
             started,
             report: report.clone(),
+            places: places(command, &environment)?,
             environment,
             console,
-            partials,
-            trace,
-        })
+            partials: Partials::default(),
+            trace: TraceFile::default(),
+        };
+        let trace = session.trace.clone();
+        signals::install(session.partials.clone(), trace, session.console.clone())
+            .map_err(|e| xdit_models::refused_thread("signals", &e))?;
+        let opened = session.make_files(command);
+        if opened.is_err() {
+            session.partials.remove_empty_folders();
+        }
+        opened.map(|()| session)
     }
 
-    /// Gives the trace its name, if there is one.
+    /// Makes the folders that files are written to, and opens the log.
+    fn make_files(&self, command: &Command) -> Result<(), Failure> {
+        if let Command::Generate(args) = command {
+            let output = args.output.output.as_deref();
+            let folders = [
+                args.output.dump.as_deref(),
+                output.filter(|output| output::ends_in_separator(output)),
+            ];
+            for folder in folders.into_iter().flatten() {
+                self.partials.make_folder(folder)?;
+            }
+        }
+        let trace = self.report.trace.is_some().then_some(&self.trace);
+        logging::install(&self.report, &self.environment, &self.console, trace);
+        Ok(())
+    }
+
+    /// Begins the trace, if there is to be one: when all names were looked at, since from now on its file gets its name however
+    /// the run ends.
+    ///
+    /// # Errors
+    /// [`Failure::Output`] when it cannot be written.
+    pub(crate) fn begin_trace(&self) -> Result<(), Failure> {
+        match &self.report.trace {
+            Some(path) => self.trace.begin(path, self.started, &self.partials),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the trace its name, if there is one, and takes away folders that remained empty.
     ///
     /// # Errors
     /// [`Failure::Output`] when it cannot be written.
     pub(crate) fn close(&self) -> Result<(), Failure> {
-        self.trace.as_ref().map_or(Ok(()), TraceFile::finish)
+        let finished = self.trace.finish();
+        self.partials.remove_empty_folders();
+        finished
     }
 
     /// The number of compute threads: the flag, the environment, or every core this process may use.
@@ -91,4 +129,40 @@ impl Session {
             None => Ok(()),
         }
     }
+}
+
+/// What the flags of `command` read and write, except for the pictures.
+///
+/// # Errors
+/// [`Failure::Usage`] when a file that is written is another one's.
+fn places(command: &Command, environment: &Environment) -> Result<Places, Failure> {
+    let mut places = Places::default();
+    let (name, hub) = match command {
+        Command::Generate(args) => (args.model.model.as_deref(), &args.model.hub),
+        Command::Plan(args) => (args.model.model.as_deref(), &args.model.hub),
+        Command::Replay(args) => (args.model.as_deref(), &args.hub),
+        Command::Info(args) => (Some(args.model.as_str()), &args.hub),
+    };
+    if let Some(name) = name
+        && let Some(folder) = model::folder_of(name, hub, environment)
+    {
+        places.model("--model", &folder);
+    }
+    match command {
+        Command::Generate(args) => {
+            let file = args.prompts.prompt_file.as_deref();
+            if let Some(file) = file.filter(|file| *file != Path::new("-")) {
+                places.read("--prompt-file", file);
+            }
+            if let Some(folder) = &args.output.dump {
+                places.dump("--dump", folder)?;
+            }
+        }
+        Command::Replay(args) => places.read("replay", &args.image),
+        Command::Plan(_) | Command::Info(_) => {}
+    }
+    if let Some(trace) = &command.report().trace {
+        places.write("--trace", trace)?;
+    }
+    Ok(places)
 }

@@ -20,11 +20,11 @@ use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::failure::Failure;
-use crate::partial::{Existing, PartialFile, Partials, system_reason};
+use crate::partial::{Existing, PartialFile, Partials};
 
-/// A trace that is being written; clones write the same file. It gets its name, as valid JSON, by
+/// A trace that is being written, once it was begun; clones write the same file. It gets its name, as valid JSON, by
 /// [`TraceFile::finish`], however the run ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct TraceFile(Arc<Mutex<Option<Open>>>);
 
 #[derive(Debug)]
@@ -34,50 +34,53 @@ struct Open {
     threads: HashMap<ThreadId, usize>,
     started: Instant,
     events: usize,
+    /// The first thing that went wrong: from there on the file is not whole.
+    failed: Option<std::io::Error>,
 }
 
 impl TraceFile {
-    /// A trace that will be at `path`; times are counted from `started`.
+    /// Begins the trace that will be at `path`; times are counted from `started`.
     ///
     /// # Errors
     /// [`Failure::Output`] when `path` cannot be written.
-    pub(crate) fn create(
+    pub(crate) fn begin(
+        &self,
         path: &Path,
         started: Instant,
         partials: &Partials,
-    ) -> Result<Self, Failure> {
+    ) -> Result<(), Failure> {
         let mut partial = PartialFile::create(path, partials)?;
-        let failed = |e: std::io::Error| Failure::output(path, system_reason(&e));
-        let mut writer =
-            BufWriter::with_capacity(1 << 16, partial.file().try_clone().map_err(failed)?);
-        writer
-            .write_all(b"{\"displayTimeUnit\":\"ms\",\"traceEvents\":[")
-            .map_err(failed)?;
+        let failed = |e: std::io::Error| Failure::unwritable(path, &e);
+        let file = partial.file().try_clone().map_err(failed)?;
         let mut open = Open {
             partial,
-            writer,
+            writer: BufWriter::with_capacity(1 << 16, file),
             threads: HashMap::new(),
             started,
             events: 0,
+            failed: None,
         };
+        open.write("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[");
         open.event(&json!({"ph": "M", "name": "process_name", "pid": 0, "tid": 0, "args": {"name": "xdit-cli"}}));
         open.thread();
-        Ok(Self(Arc::new(Mutex::new(Some(open)))))
+        *self.lock() = Some(open);
+        Ok(())
     }
 
     /// Closes the JSON and gives the file its name; later spans are not recorded. A second call does nothing.
     ///
     /// # Errors
-    /// [`Failure::Output`] when the disk is full or the file cannot be renamed.
+    /// [`Failure::Output`] when the disk is or was full, or the file cannot be renamed.
     pub(crate) fn finish(&self) -> Result<(), Failure> {
         let Some(mut open) = self.lock().take() else {
             return Ok(());
         };
-        let written = open
-            .writer
-            .write_all(b"\n]}\n")
-            .and_then(|()| open.writer.flush());
-        written.map_err(|e| Failure::output("--trace", system_reason(&e)))?;
+        open.write("\n]}\n");
+        let written = match open.failed.take() {
+            Some(error) => Err(error),
+            None => open.writer.flush(),
+        };
+        written.map_err(|e| Failure::unwritable(open.partial.target(), &e))?;
         open.partial.commit(Existing::Replace).map(drop)
     }
 
@@ -105,8 +108,14 @@ impl Open {
     fn event(&mut self, event: &Value) {
         let separator = if self.events == 0 { "\n" } else { ",\n" };
         self.events += 1;
-        // A full disk is reported by the last flush.
-        write!(self.writer, "{separator}{event}").ok();
+        self.write(&format!("{separator}{event}"));
+    }
+
+    /// Writes `text`, unless something before it could not be written: a file with a hole must not get its name.
+    fn write(&mut self, text: &str) {
+        if self.failed.is_none() {
+            self.failed = self.writer.write_all(text.as_bytes()).err();
+        }
     }
 }
 
@@ -217,7 +226,11 @@ mod tests {
     fn spans_of_all_threads_are_valid_json() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("trace.json");
-        let trace = TraceFile::create(&path, Instant::now(), &Partials::default()).unwrap();
+        let trace = TraceFile::default();
+        trace.finish().unwrap();
+        trace
+            .begin(&path, Instant::now(), &Partials::default())
+            .unwrap();
         let subscriber = tracing_subscriber::registry().with(TraceLayer(trace.clone()));
         let dispatch = tracing::Dispatch::new(subscriber);
         tracing::dispatcher::with_default(&dispatch, || {

@@ -91,33 +91,3 @@ fn damage_is_named() {
     assert!(RunRecord::parse(&json.replace("\"image\":2", "\"image\":4")).is_err());
     assert!(RunRecord::parse("").is_err());
 }
-
-#[test]
-fn parameters_as_others_read_them() {
-    let mut record = record();
-    assert_eq!(
-        record.parameters(),
-        "b\nNegative prompt: blurry\nSteps: 28, Sampler: Euler, CFG scale: 1.5, Guidance: 3.5, \
-         Seed: 18446744073709551615, Size: 1024x512, Batch size: 4, Batch pos: 2, Model hash: 0123456789, \
-         Model: FLUX.1-dev, Version: xdit-rs 0.1.0"
-    );
-    record.request.seed = vec![1, 2, 3, 4];
-    record.request.true_cfg_scale = 1.;
-    let text = record.parameters();
-    assert!(
-        text.contains("Seed: 3,") && !text.contains("Batch") && !text.contains("Negative"),
-        "{text}"
-    );
-    record.model.class = "StableDiffusion3Pipeline".into();
-    record.request.clip_skip = 1;
-    let text = record.parameters();
-    let told = "\nNegative prompt: blurry\nSteps: 28, Sampler: Euler, CFG scale: 3.5, Seed: 3, Size: 1024x512, Clip skip: 2, ";
-    assert!(text.contains(told), "{text}");
-    record.model.class = "HunyuanDiTPipeline".into();
-    record.request.scheduler = Some("DPMSolverMultistepScheduler".into());
-    let text = record.parameters();
-    assert!(
-        text.contains("Sampler: DPM++ 2M, CFG scale: 3.5, Seed: 3,"),
-        "{text}"
-    );
-}

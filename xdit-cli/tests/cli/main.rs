@@ -2,12 +2,14 @@
 
 mod bad_input;
 mod broken_model;
+mod disk;
 #[cfg(all(feature = "hub", unix))]
 mod fake_hub;
 mod flux_folder;
 mod generate;
 mod help;
 mod hostile;
+mod hostile_picture;
 mod hub;
 mod hub_online;
 mod hunyuan;
@@ -18,10 +20,11 @@ mod memory;
 mod memory_limits;
 mod no_t5;
 mod not_finite;
-mod odd_folder;
 mod numbers;
+mod odd_folder;
 mod picture_record;
 mod pipefusion;
+mod places;
 mod plan;
 mod program;
 mod prompt_file;
@@ -32,3 +35,4 @@ mod sd3_bad_input;
 mod signals;
 mod stalls;
 mod tokenizers;
+mod unread;
