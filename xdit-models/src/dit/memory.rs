@@ -42,7 +42,8 @@ impl Counted<'_> {
         let sizes = configs.encoder_sizes();
         let names = configs.encoder_names();
         let encoders = names.into_iter().zip(&sizes);
-        let rows = sizes.iter().map(|size| size.row).max().unwrap_or(0);
+        let rows = sizes.iter().map(|size| size.row_bytes(dtype));
+        let rows = rows.max().unwrap_or(0);
         let blocks = match self.parallel.stage_here() {
             Some(stage) => self.spread.stages.blocks(stage),
             None => (0..shape.block_count()).into(),
@@ -55,11 +56,11 @@ impl Counted<'_> {
         let text_kv = of_ranks(&|rank| rank.text_kv_bytes);
         MemoryEstimate {
             text_encoders: encoders
-                .map(|(name, size)| (name, size.parameters.bytes(dtype)))
+                .map(|(name, size)| (name, size.bytes(dtype)))
                 .collect(),
             transformer: shape.stage_bytes(&blocks, dtype),
             vae: decoder_bytes(vae, dtype),
-            encoding: product(&[self.prompts, plan.text_len, rows, dtype.size()]),
+            encoding: product(&[self.prompts, plan.text_len, rows]),
             embeddings: self.embeddings(shape, dtype),
             latents: self.latents(shape),
             kept: of_ranks(&|rank| rank.kv_bytes).saturating_sub(text_kv),

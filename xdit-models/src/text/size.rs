@@ -1,5 +1,7 @@
 //! What text encoders take in memory, as their configurations tell.
 
+use xdit_kernels::DType;
+
 use super::{BertConfig, ClipTextConfig, T5Config};
 use crate::layers::Parameters;
 
@@ -7,17 +9,39 @@ use crate::layers::Parameters;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EncoderSize {
     /// Its parameters, the tables that stay in their files among them.
-    pub(crate) parameters: Parameters,
+    parameters: Parameters,
+    /// Those of them that are f32 where the others are f16.
+    wide: usize,
     /// Numbers that it holds at once at most for each token of a prompt.
-    pub(crate) row: usize,
+    row: usize,
 }
 
 impl EncoderSize {
+    /// Bytes of its weights.
+    pub(crate) fn bytes(&self, dtype: DType) -> u64 {
+        let more = match dtype {
+            DType::F16 => DType::F32.size() - DType::F16.size(),
+            _ => 0,
+        };
+        let wide = (self.wide as u64).saturating_mul(more as u64);
+        self.parameters.bytes(dtype).saturating_add(wide)
+    }
+
+    /// Bytes that it holds at once at most for each token of a prompt.
+    pub(crate) fn row_bytes(&self, dtype: DType) -> usize {
+        let each = match dtype {
+            DType::F16 if self.wide > 0 => DType::F32,
+            other => other,
+        };
+        self.row.saturating_mul(each.size())
+    }
+
     /// Of blocks of pre- or post-norm attention and feed-forward layers: the stream, its normalised form, and either queries,
     /// keys and values with the attention of them, or what is between the feed-forward layers.
     fn new(parameters: Parameters, width: usize, inner: usize, between: usize) -> Self {
         Self {
             parameters,
+            wide: 0,
             row: (2 * width).saturating_add(inner.saturating_mul(4).max(between)),
         }
     }
@@ -37,7 +61,13 @@ impl T5Config {
             .matrix(self.vocab_size, width)
             .vector(self.relative_attention_num_buckets * self.num_heads)
             .vector(width);
-        EncoderSize::new(parameters, width, inner, 2 * self.d_ff)
+        EncoderSize {
+            wide: self
+                .d_ff
+                .saturating_mul(width)
+                .saturating_mul(self.num_layers),
+            ..EncoderSize::new(parameters, width, inner, 2 * self.d_ff)
+        }
     }
 }
 
@@ -81,8 +111,6 @@ fn block(width: usize, inner: usize) -> Parameters {
 
 #[cfg(test)]
 mod tests {
-    use xdit_kernels::DType;
-
     use super::*;
     use crate::config::ConfigFile;
 
@@ -91,7 +119,7 @@ mod tests {
     }
 
     fn parameters(size: EncoderSize) -> u64 {
-        size.parameters.bytes(DType::F32) / 4
+        size.bytes(DType::F32) / 4
     }
 
     #[test]
@@ -100,6 +128,9 @@ mod tests {
             "feed_forward_proj": "gated-gelu"}"#;
         let t5 = T5Config::read(&file(xxl)).unwrap().size();
         assert_eq!(parameters(t5), 4_762_310_656);
+        // The last layers of its feed-forwards stay f32.
+        let wide = 24 * 10_240 * 4096 * 2;
+        assert_eq!(t5.bytes(DType::F16) - t5.bytes(DType::BF16), wide);
         let large = r#"{"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12,
             "num_hidden_layers": 12, "projection_dim": 768, "vocab_size": 49408}"#;
         let clip = ClipTextConfig::read(&file(large)).unwrap();
