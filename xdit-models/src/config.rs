@@ -5,6 +5,7 @@
 
 use std::ops::RangeInclusive;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, shorten};
@@ -45,11 +46,7 @@ impl ConfigFile {
             );
             return Err(Error::bad_file(file, reason));
         }
-        let parsed = serde_json::from_slice(bytes).or_else(|error| {
-            let quoted = std::str::from_utf8(bytes).map(quote_python_numbers);
-            quoted.map_or(Err(error), |text| serde_json::from_str(&text))
-        });
-        match parsed {
+        match from_python(bytes) {
             Ok(Value::Object(fields)) => Ok(Self { file, fields }),
             Ok(other) => Err(Error::bad_file(
                 file,
@@ -292,6 +289,14 @@ impl ConfigFile {
 
 fn whole(value: &Value) -> Option<usize> {
     value.as_u64().and_then(|n| usize::try_from(n).ok())
+}
+
+/// What `bytes` hold, JSON as Python writes and reads it: see [`quote_python_numbers`].
+pub(crate) fn from_python<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(bytes).or_else(|error| {
+        let quoted = std::str::from_utf8(bytes).map(quote_python_numbers);
+        quoted.map_or(Err(error), |text| serde_json::from_str(&text))
+    })
 }
 
 /// `json` with the numbers that only Python reads as strings, where they stand outside of strings: `NaN`, `Infinity` and

@@ -5,6 +5,7 @@ use xdit_kernels::Tensor;
 use crate::error::{Error, Result};
 use crate::model_index::ModelIndex;
 use crate::observer::Observer;
+use crate::quote;
 use crate::source::ModelSource;
 use crate::tokenizers::{Encoded, Tokenizer};
 
@@ -111,7 +112,7 @@ pub(crate) fn tokenize_masked(
             if let Some(removed) = &encoded.removed {
                 observer.warning(&format!(
                     "the end of the prompt ({} tokens) was cut off, because {encoder} reads {length} tokens: {}",
-                    removed.tokens, removed.text
+                    removed.tokens, quote::reason(&removed.text)
                 ));
             }
             match encoded.ids.iter().find(|id| **id as usize >= vocab_size) {

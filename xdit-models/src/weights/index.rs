@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use crate::config::from_python;
 use crate::error::{Error, Result, shorten};
 use crate::source::ModelSource;
 
@@ -95,7 +96,7 @@ impl WeightFiles {
     fn sharded(source: &ModelSource, component: &str, index: String) -> Result<Self> {
         let bad = |reason: String| Error::bad_file(source.shown(&index), reason);
         let bytes = source.read(&index, MAX_INDEX_BYTES)?;
-        let parsed: IndexJson = serde_json::from_slice(&bytes)
+        let parsed: IndexJson = from_python(&bytes)
             .map_err(|error| bad(format!("not an index of weights: {error}")))?;
         let shards: BTreeSet<&String> = parsed.weight_map.values().collect();
         if shards.is_empty() || shards.len() > MAX_SHARDS {
