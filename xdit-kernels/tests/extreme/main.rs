@@ -51,6 +51,7 @@ proptest! {
     #![proptest_config(ProptestConfig {
         cases: if cfg!(miri) { 1 } else { ProptestConfig::default().cases },
         failure_persistence: None,
+        max_shrink_iters: if cfg!(miri) { 0 } else { 4096 },
         ..ProptestConfig::default()
     })]
 
@@ -95,12 +96,13 @@ mod found {
                 "{lk}"
             );
         }
-        let keys = View::from_slice_strided(&ONE, [1, 1000, 1, 4], [0, 0, 0, 1]).unwrap();
+        let keys = View::from_slice_strided(&ONE, [1, 40, 1, 4], [0, 0, 0, 1]).unwrap();
         let out = Flash.attend(&AttnInput::new(q, keys, keys)).unwrap().out;
         assert!(out.to_f32_vec().iter().all(|v| (v - 1.0).abs() < 1e-5));
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri ends where memory is refused")]
     fn strides_and_padding_of_2_to_the_63() {
         let weight = Tensor::from_slice(&ONE, [1, 1, 2, 2]).unwrap();
         let x = Tensor::from_slice(&[1f32; 9], [1, 3, 3, 1]).unwrap();
@@ -147,6 +149,7 @@ mod found {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri ends where memory is refused")]
     fn rows_of_nothing_are_not_walked() {
         for rows in [1 << 40, 1 << 47, 1 << 60] {
             let empty = View::from_slice::<f32>(&[], [rows, 0]).unwrap();

@@ -23,7 +23,7 @@ fn wild(d: &mut Draw<'_>) -> usize {
         usize::MAX - 1,
         usize::MAX,
     ];
-    if d.once_in(8) {
+    if !cfg!(miri) && d.once_in(8) {
         d.of(&WILD)
     } else {
         d.below(4)
