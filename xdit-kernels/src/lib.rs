@@ -19,8 +19,11 @@ pub mod rope;
 mod rows;
 mod shape;
 mod simd;
+mod sizes;
 pub mod softmax;
 mod storage;
+#[cfg(test)]
+mod storage_tests;
 mod tensor;
 pub mod upsample;
 mod vector;

@@ -1,7 +1,3 @@
-mod layout;
-
-pub(crate) use layout::Layout;
-
 use std::{fmt, ops::Deref};
 
 /// Most dims a tensor can have.

@@ -234,6 +234,3 @@ fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<
     file.seek(SeekFrom::Start(offset))?;
     file.read_exact(bytes)
 }
-
-#[cfg(test)]
-mod tests;

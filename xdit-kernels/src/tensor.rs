@@ -1,7 +1,7 @@
 use crate::{
     DType, Device, Element, Error, MappedFile, Result, Shape, View, ViewMut,
     rows::by_dtype,
-    shape::Layout,
+    sizes::Layout,
     storage::{Buffer, Storage},
 };
 use std::{borrow::Cow, fmt, sync::Arc};

@@ -1,6 +1,6 @@
 //! Borrowed tensors: a pointer, a shape and strides. Every kernel takes these, so memory of any owner can be handed in.
 
-use crate::{DType, Device, Element, Error, MAX_NDIM, Result, Shape, Tensor, shape::Layout};
+use crate::{DType, Device, Element, Error, MAX_NDIM, Result, Shape, Tensor, sizes::Layout};
 use std::{fmt, marker::PhantomData};
 
 /// A tensor that borrows its elements; strides are in elements. Cheap to copy.

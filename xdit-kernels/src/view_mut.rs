@@ -1,6 +1,6 @@
 //! Borrowed tensors that a kernel writes into.
 
-use crate::{DType, Device, Element, Error, Result, Shape, View, shape::Layout, view};
+use crate::{DType, Device, Element, Error, Result, Shape, View, sizes::Layout, view};
 use std::{fmt, marker::PhantomData};
 
 /// A tensor that borrows its elements to write them; strides are in elements, and no two indices share an element.

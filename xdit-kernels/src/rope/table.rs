@@ -1,4 +1,4 @@
-use crate::{DType, Device, Error, Result, Tensor, shape::Layout, vector::reserved};
+use crate::{DType, Device, Error, Result, Tensor, sizes::Layout, vector::reserved};
 
 /// (cos, sin) of each position's angles, f32: what rotary embedding multiplies by.
 ///
