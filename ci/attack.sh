@@ -5,4 +5,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export XDIT_ATTACK_SECONDS=${1:-60} XDIT_ATTACK_SEED=${2:-1000}
-cargo test -p xdit-cli --test attack -- --nocapture
+# The whole workspace, so that what its tests have built is not built again.
+cargo test --workspace --test attack -- --nocapture
