@@ -138,12 +138,14 @@ fn a_process_that_was_stopped_goes_on() {
 #[test]
 fn threads_that_the_system_refuses_are_an_error_that_says_so() {
     let folder = tempfile::tempdir().unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(folder.path(), open).unwrap();
     let program = command();
     // Root has as many as it likes, so that it becomes nobody first; where that is not possible there is nothing to see.
     let become_nobody = "setpriv --reuid=65533 --clear-groups";
     let script = format!(
         "if [ \"$(id -u)\" = 0 ]; then nobody='{become_nobody}'; $nobody test -x \"$1\" || exit 99; fi; \
-         ulimit -u 6; exec $nobody \"$@\""
+         exec prlimit --nproc=6 $nobody \"$@\""
     );
     let limited = |more: &[&str]| {
         let mut shell = Command::new("sh");
