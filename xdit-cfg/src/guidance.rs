@@ -22,7 +22,7 @@ use xdit_kernels::{DType, Tensor, elementwise};
 ///     _ => Tensor::from_slice(&[1f32], [1, 1]),
 /// };
 /// let scales = Scales { guidance: 5.0, rescale: 0.0, skip_layers: None };
-/// let both = threads::run(2, |cfg| {
+/// let both = threads::run(2, move |cfg| {
 ///     let guidance = Guidance::new(Some(cfg))?;
 ///     let branches = guidance.branches(&scales);
 ///     assert_eq!(branches.len(), 1);

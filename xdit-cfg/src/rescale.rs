@@ -19,7 +19,7 @@ use xdit_kernels::{DType, Tensor, TensorMut, elementwise};
 /// let rows = |x: &[f32]| Tensor::from_slice(x, [1, x.len()]);
 /// let whole = guidance.combine(&scales, &[rows(&cond)?, rows(&uncond)?])?;
 /// // Two ranks of sequence parallelism, each with its rows of both branches.
-/// let halves = threads::run(2, |ulysses| {
+/// let halves = threads::run(2, move |ulysses| {
 ///     let mine = 2 * ulysses.rank()..2 * ulysses.rank() + 2;
 ///     let guided = guidance.guide(&scales, &[rows(&cond[mine.clone()])?, rows(&uncond[mine])?])?;
 ///     let sums = guided.sums().all_reduced(&ulysses)?;

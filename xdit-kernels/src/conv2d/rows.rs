@@ -69,7 +69,7 @@ impl Conv2d {
             return Err(Error::shape(
                 "conv2d",
                 format!("rows of {} in all", shape[1]),
-                &rows,
+                rows,
             ));
         }
         Ok([shape[0], rows.len(), shape[2], shape[3]])
