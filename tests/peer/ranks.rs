@@ -59,9 +59,9 @@ pub(super) fn forward(
                         Ok(Box::new(usp(&mesh, Order::Contiguous, Flash)?) as Box<dyn Attention>)
                     })
                     .collect::<xdit_comm::Result<Vec<_>>>()?;
-                let text_rows = model.embed_text(&shard(&prompt)?, &pooled).map_err(told)?;
+                let text_rows = model.embed_text(&shard(prompt)?, pooled).map_err(told)?;
                 let input = FluxInput {
-                    latents: &shard(&latents)?,
+                    latents: &shard(latents)?,
                     text: &text_rows,
                     timestep: &[0.7],
                     guidance: Some(&[3500.0]),
