@@ -26,6 +26,13 @@ struct Best {
     id: u32,
 }
 
+impl Best {
+    /// Whether a way with this score is better.
+    fn is_beaten_by(&self, score: f64) -> bool {
+        self.start.is_none() || score > self.score
+    }
+}
+
 impl Unigram {
     /// Of pieces with scores.
     pub(super) fn new(
@@ -107,7 +114,7 @@ impl Unigram {
             let mut offer = |len: usize, score: f64, id: u32| {
                 let there = &mut best[start + len];
                 let score = score + here;
-                if there.start.is_none() || score > there.score {
+                if there.is_beaten_by(score) {
                     *there = Best {
                         score,
                         start: Some(start as u32),
@@ -120,9 +127,15 @@ impl Unigram {
                     single |= len == c.len_utf8();
                     offer(len, self.vocabulary.score(id), id);
                 })?;
-            if !single {
-                let id = self.unk_id.ok_or(NO_UNKNOWN)?;
-                offer(c.len_utf8(), self.unk_score, id);
+            let score = self.unk_score + here;
+            let there = &mut best[start + c.len_utf8()];
+            // Without an id for it what is unknown is an error only where nothing else is better.
+            if !single && there.is_beaten_by(score) {
+                *there = Best {
+                    score,
+                    start: Some(start as u32),
+                    id: self.unk_id.ok_or(NO_UNKNOWN)?,
+                };
             }
         }
         Ok(best)
@@ -159,6 +172,15 @@ mod tests {
         assert_eq!(ids(&model, "abcdacdxx"), [8, 1, 5, 0]);
         assert_eq!(ids(&model, "xaéb"), [0, 1, 0, 2]);
         assert!(ids(&model, "").is_empty());
+    }
+
+    #[test]
+    fn what_is_unknown_may_be_part_of_a_piece() {
+        let vocabulary = Vocabulary::new(Entries::of_json(r#"[["b",0],["ba",0]]"#).unwrap());
+        let model = Unigram::new(vocabulary, None, false).unwrap();
+        assert_eq!(ids(&model, "bab"), [1, 0]);
+        let alone = model.encode("a", &mut Vec::new(), &Effort::new(1));
+        assert!(alone.unwrap_err().contains("unk_id"));
     }
 
     #[test]
