@@ -95,8 +95,9 @@ pub fn attack(name: &str, few: u64, mut case: impl FnMut(&mut Rng) -> Result<(),
 /// # Errors
 /// What it did instead.
 pub fn survives(program: &Path, words: &[String], folder: &Path) -> Result<(), String> {
-    let log = folder.join("stderr.txt");
-    let stderr = File::create(&log).map_err(|error| error.to_string())?;
+    let [log, results] = ["stderr.txt", "stdout.txt"].map(|name| folder.join(name));
+    let create = |path: &Path| File::create(path).map_err(|error| error.to_string());
+    let (stderr, stdout) = (create(&log)?, create(&results)?);
     let mut child = Command::new("sh")
         .args(["-c", &format!("ulimit -v {MEMORY_KIB}; exec \"$0\" \"$@\"")])
         .arg(program)
@@ -108,7 +109,7 @@ pub fn survives(program: &Path, words: &[String], folder: &Path) -> Result<(), S
         .env("HF_HUB_OFFLINE", "1")
         .env("HF_HOME", "/nonexistent")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(stdout)
         .stderr(stderr)
         .spawn()
         .map_err(|error| format!("cannot run: {error}"))?;
@@ -134,6 +135,10 @@ pub fn survives(program: &Path, words: &[String], folder: &Path) -> Result<(), S
         // Whatever files hold, a line is short and does nothing to a terminal.
         _ if !said.lines().all(xdit_models::quote::is_line) => false,
         (Some(0), []) => true,
+        // A picture that is replayed and differs is a result, not an error.
+        (Some(1), []) => {
+            fs::read_to_string(&results).is_ok_and(|told| told.contains(": different: "))
+        }
         (Some(1..=LAST_CODE), [error]) => {
             error.len() < 2000 && !error.contains("fault in xdit-cli")
         }
@@ -168,6 +173,10 @@ mod tests {
     fn a_program_survives_with_one_line_or_success() {
         assert_eq!(outcome("echo 'warning: x' >&2"), Ok(()));
         assert_eq!(outcome("echo 'error: x' >&2; exit 4"), Ok(()));
+        assert_eq!(
+            outcome("echo 'a.png: different: 1×1 now 2×2'; exit 1"),
+            Ok(())
+        );
         for (script, part) in [
             ("kill -ABRT $$", "signal Some(6)"),
             ("kill -KILL $$", "signal Some(9)"),
@@ -181,6 +190,7 @@ mod tests {
                 "code Some(4)",
             ),
             ("exit 4", "code Some(4)"),
+            ("exit 1", "code Some(1)"),
             ("echo 'error: x' >&2", "code Some(0)"),
         ] {
             let error = outcome(script).unwrap_err();
