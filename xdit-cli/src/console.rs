@@ -154,7 +154,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 /// One line of JSON on standard output.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let json = serde_json::to_string(value).map_err(|e| Failure::usage(e.to_string()))?;
     write_out(&format!("{}\n", quote::escape_json(&json)))

@@ -49,7 +49,7 @@ pub enum RankBackend {
     Threads {
         /// A rank that finishes no operation for longer than this ends the run with [`Error::Rank`]. What is told of: each call
         /// of a kernel, of large ones each piece of some 4·10⁹ FLOPs a thread. Time in which the process is stopped, or the observer is at
-        /// work, does not count. A thread that never returns is left behind ([`threads`]).
+        /// work, does not count. A thread that never returns is left behind ([`xdit_comm::threads`]).
         deadline: Duration,
     },
     /// This process is one rank of a group of the caller's. Every rank of it makes the same calls; each gets the latents
