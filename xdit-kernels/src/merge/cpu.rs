@@ -51,7 +51,8 @@ fn tokens<A: Lane, B: Lane>(a: &AttnOut, b: &AttnOut, mut out: ViewMut<'_>, mut 
                 let to = batch * lse_steps[0] + head * lse_steps[1] + token * lse_steps[2];
                 lse.ptr().add(to).write(sum);
                 let to = batch * out_steps[0] + token * out_steps[1] + head * out_steps[2];
-                merge_row::<A, B>(tier, x, y, wa, wb, out.ptr().add(to));
+                // Rows of no elements lie nowhere: their place may be outside.
+                merge_row::<A, B>(tier, x, y, wa, wb, out.ptr().wrapping_add(to));
             }
         }
     });

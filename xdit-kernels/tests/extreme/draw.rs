@@ -19,6 +19,12 @@ pub(crate) const EXTREME: [usize; 11] = [
     usize::MAX,
 ];
 
+/// Whether so many steps are more than a test has time for. More than memory holds is not: that is refused.
+pub(crate) fn is_slow(counts: &[usize], most: usize) -> bool {
+    let steps = counts.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+    steps.is_some_and(|steps| (most..1 << 44).contains(&steps))
+}
+
 /// Elements that views look at.
 pub(crate) const LEN: usize = if cfg!(miri) { 256 } else { 4096 };
 

@@ -1,7 +1,7 @@
 //! Attention, the merge of its parts, linear layers.
 
 use crate::{
-    draw::{Draw, settled},
+    draw::{Draw, is_slow, settled},
     guard::{guarded, same},
 };
 use xdit_kernels::{
@@ -19,6 +19,9 @@ pub(crate) fn attention(d: &mut Draw<'_>) {
     };
     if d.once_in(16) {
         dim = (1 << 16) + d.below(2);
+    }
+    if is_slow(&[b, h, lq, lk, dim], 1 << 26) {
+        return;
     }
     let (dtype, device) = (d.dtype(), d.device());
     let kv = [b, lk, h_kv, dim];

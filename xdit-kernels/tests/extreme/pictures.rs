@@ -1,7 +1,7 @@
 //! Convolution, group norm, upsampling.
 
 use crate::{
-    draw::{Draw, settled},
+    draw::{Draw, is_slow, settled},
     guard::{guarded, same},
 };
 use xdit_kernels::{
@@ -29,6 +29,9 @@ fn wild(d: &mut Draw<'_>) -> usize {
         d.below(4)
     }
 }
+
+/// Elements of an output that a test has time for.
+const MOST: usize = 1 << 18;
 
 pub(crate) fn conv2d(d: &mut Draw<'_>) {
     let [oc, ic]: [usize; 2] = d.sizes();
@@ -61,14 +64,6 @@ pub(crate) fn conv2d(d: &mut Draw<'_>) {
     let Some(x) = d.view_of(&[b, h, w, ic], x_dtype).map(|x| x.on(device)) else {
         return;
     };
-    // Rows that may not be there.
-    let (start, len) = (wild(d), wild(d));
-    let band = start..start.saturating_add(len);
-    let small = b.max(1).saturating_mul(oc) < 1 << 12;
-    if small && len < 16 {
-        let _ = conv.forward_rows(x, None, band);
-    }
-    // Half of an output of 2^17 pixels is more than a test has time for; more than memory holds is not.
     let side = |n: usize, scale: usize, pad: usize, k: usize| {
         let padded = n.saturating_mul(scale).saturating_add(pad);
         padded.checked_sub(k).map_or(0, |n| n / options.stride + 1)
@@ -81,8 +76,12 @@ pub(crate) fn conv2d(d: &mut Draw<'_>) {
         side(w, scale, p.left.saturating_add(p.right), kw),
         oc,
     ];
-    let numel = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-    if numel.is_some_and(|n| (1 << 18..1 << 44).contains(&n)) {
+    // Rows that may not be there.
+    let (start, len) = (wild(d), wild(d));
+    if len < 16 && !is_slow(&[b.max(1), len, shape[2], oc], MOST) {
+        let _ = conv.forward_rows(x, None, start..start.saturating_add(len));
+    }
+    if is_slow(&shape, MOST) {
         return;
     }
     let residual = d.view_of(&shape, x_dtype).filter(|_| d.once_in(2));
