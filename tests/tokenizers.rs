@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use peak_alloc::PeakAlloc;
 use xdit_models::ModelSource;
-use xdit_models::tokenizers::Tokenizer;
+use xdit_models::text::tokenizers::Tokenizer;
 use xdit_tests::attack::Rng;
 
 #[global_allocator]

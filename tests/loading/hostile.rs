@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use xdit_models::quote::is_line;
-use xdit_models::tokenizers::Tokenizer;
+use xdit_models::text::tokenizers::Tokenizer;
 use xdit_models::{
     LoadOptions, ModelIndex, ModelSource, Parallel, Pipeline, Request, Result, info,
 };

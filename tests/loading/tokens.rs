@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use xdit_models::ModelSource;
-use xdit_models::tokenizers::Tokenizer;
+use xdit_models::text::tokenizers::Tokenizer;
 
 use xdit_tests::goldens;
 

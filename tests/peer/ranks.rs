@@ -7,7 +7,7 @@ use xdit_kernels::attention::{Attention, Flash, Segment};
 use xdit_kernels::{DType, Tensor};
 use xdit_models::flux::{FluxInput, FluxTransformer, RotaryTables};
 use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request};
-use xdit_usp::{Order, plan, usp};
+use xdit_usp::{ShardOrder, plan, usp};
 
 /// A picture of the demo model, `side` pixels square.
 pub(super) fn demo(side: usize, dtype: DType, degrees: Degrees) -> Result<Case, Failure> {
@@ -48,7 +48,7 @@ pub(super) fn forward(
                 .map_err(|e| xdit_comm::Error::Kernel(e.to_string()))?;
             pool.install(|| {
                 let mesh = DeviceMesh::new(&group, degrees)?;
-                let plan = plan(&mesh, Order::Contiguous);
+                let plan = plan(&mesh, ShardOrder::Contiguous);
                 let (ring, ulysses) = (mesh.coord(Axis::Ring), mesh.coord(Axis::Ulysses));
                 let shard = |x: &Tensor| plan.shard(x.view(), 1, ring, ulysses);
                 let segments = plan.segments(&[prompt.dim(1), latents.dim(1)], ring, ulysses);
@@ -56,7 +56,8 @@ pub(super) fn forward(
                 let told = |e: xdit_models::Error| xdit_comm::Error::Kernel(e.to_string());
                 let mut attention = (0..model.block_count())
                     .map(|_| {
-                        Ok(Box::new(usp(&mesh, Order::Contiguous, Flash)?) as Box<dyn Attention>)
+                        Ok(Box::new(usp(&mesh, ShardOrder::Contiguous, Flash)?)
+                            as Box<dyn Attention>)
                     })
                     .collect::<xdit_comm::Result<Vec<_>>>()?;
                 let text_rows = model.embed_text(&shard(prompt)?, pooled).map_err(told)?;

@@ -5,8 +5,8 @@ use xdit_kernels::{DType, Device, Tensor};
 use xdit_models::ModelSource;
 use xdit_models::layers::Packing;
 use xdit_models::sd3::{PromptEmbeds, Sd3Config};
+use xdit_models::text::tokenizers::Tokenizer;
 use xdit_models::text::{ClipOutput, ClipTextConfig, ClipTextModel, T5Config, T5Encoder};
-use xdit_models::tokenizers::Tokenizer;
 use xdit_models::weights::Scope;
 use xdit_tests::recorded::{cases, compare, source};
 

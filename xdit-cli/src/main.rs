@@ -2,44 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod args;
-mod argv;
-mod batch;
-mod call;
-mod console;
-mod device;
-mod digest;
-mod draw;
-mod dump;
-mod environment;
-mod failure;
-mod generate;
-#[cfg(feature = "hub")]
-mod hub;
-mod info;
-mod last_resort;
-mod logging;
-mod memory;
-mod model;
+mod commands;
 mod output;
-mod parameters;
-mod partial;
-mod picture;
-mod pipefusion;
-mod places;
-mod plan;
-mod plan_text;
-mod prompt_file;
-mod ranks;
-mod record;
-mod recorded;
-mod replay;
-mod request;
-mod session;
-mod signals;
-mod table;
-mod tensor_file;
-mod trace;
-mod watch;
+mod report;
+mod run;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -48,11 +14,14 @@ use std::time::Instant;
 use serde_json::json;
 use xdit_models::quote;
 
-use args::Command;
-use argv::Parsed;
-use environment::Environment;
-use failure::Failure;
-use session::Session;
+use args::argv::{self, Parsed};
+use args::cli::Command;
+use commands::{generate, info, plan, replay};
+use report::console;
+use report::failure::Failure;
+use run::environment::Environment;
+use run::last_resort;
+use run::session::Session;
 
 /// More than this thread needs.
 const MAIN_STACK: usize = 512 << 10;
@@ -72,9 +41,9 @@ fn main() -> ExitCode {
     last_resort::arm(json);
     faults_are_one_line();
     let code = match argv::parse(words) {
-        Ok(Parsed::Text(text)) => report(console::print(&text).map(|()| 0), false),
-        Ok(Parsed::Run(cli)) => run(&cli.command, started),
-        Err(failure) => report(Err(failure), json),
+        Ok(Parsed::Text(text)) => tell(console::print(&text).map(|()| 0), false),
+        Ok(Parsed::Run(cli)) => run_command(&cli.command, started),
+        Err(failure) => tell(Err(failure), json),
     };
     ExitCode::from(code)
 }
@@ -86,11 +55,11 @@ fn grow_stack() {
     std::hint::black_box([0_u8; MAIN_STACK]);
 }
 
-fn run(command: &Command, started: Instant) -> u8 {
+fn run_command(command: &Command, started: Instant) -> u8 {
     let json = command.report().json;
     let session = match Session::open(started, command, Environment::read()) {
         Ok(session) => session,
-        Err(failure) => return report(Err(failure), json),
+        Err(failure) => return tell(Err(failure), json),
     };
     // A panic is a fault of this program; caught here, so that the trace is closed and the exit code is ours.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match command {
@@ -101,13 +70,13 @@ fn run(command: &Command, started: Instant) -> u8 {
     }));
     let closed = session.close();
     match outcome {
-        Ok(result) => report(result.and_then(|code| closed.map(|()| code)), json),
+        Ok(result) => tell(result.and_then(|code| closed.map(|()| code)), json),
         Err(_) => FAULT,
     }
 }
 
 /// Tells of a failure, in one line and, with `--json`, as one object. Returns the exit code.
-fn report(result: Result<u8, Failure>, json: bool) -> u8 {
+fn tell(result: Result<u8, Failure>, json: bool) -> u8 {
     match result {
         Ok(code) => code,
         Err(Failure::Stdout(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 1,

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use xdit_kernels::DType;
 
+use crate::pipeline::finite;
+use crate::quote;
 pub(crate) use crate::quote::shorten;
-use crate::{finite, quote};
 
 /// A `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;

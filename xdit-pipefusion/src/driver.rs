@@ -1,8 +1,8 @@
 //! The denoising loop.
 
+use crate::drift_monitor::DriftMonitor;
 use crate::inbox::{Inbox, Task};
 use crate::links::Links;
-use crate::watch::Watch;
 use crate::{Error, Kept, Placement, Schedule, Turn};
 use xdit_comm::{Group, Spec};
 use xdit_kernels::Tensor;
@@ -163,7 +163,7 @@ impl Driver {
         let links = Links::new(self.pipe.as_ref(), self.placement);
         let last = links.legs() - 1;
         let samples = self.placement.end(links.stages()) == links.stage();
-        let mut watch = Watch::new(self);
+        let mut watch = DriftMonitor::new(self);
         let mut states: Vec<P::State> = latents.iter().map(|_| P::State::default()).collect();
         let mut inbox = Inbox::new(schedule, &links);
         inbox.post(&mut watch, &links, stage, &latents)?;

@@ -1,8 +1,8 @@
 //! What a stage has to do next, and the receives of its input.
 
+use crate::drift_monitor::DriftMonitor;
 use crate::links::{Incoming, Input, Links};
-use crate::order::Order;
-use crate::watch::Watch;
+use crate::turn_order::TurnOrder;
 use crate::{Error, Schedule, Stage, Turn};
 use std::collections::VecDeque;
 use xdit_kernels::Tensor;
@@ -18,7 +18,7 @@ pub(crate) struct Inbox {
     /// Patches whose input is posted ahead, on each leg.
     depth: usize,
     next_step: usize,
-    order: Order,
+    order: TurnOrder,
     lanes: Vec<Lane>,
 }
 
@@ -48,7 +48,7 @@ impl Inbox {
             schedule,
             depth: schedule.patches.div_ceil(links.around().max(1)),
             next_step: 0,
-            order: Order::new(placement, stage, stages, schedule.patches),
+            order: TurnOrder::new(placement, stage, stages, schedule.patches),
             lanes: placement
                 .legs_of(stage, stages)
                 .into_iter()
@@ -60,7 +60,7 @@ impl Inbox {
     /// Posts the input of the next turn of each leg, and of more as far as they are known and `depth` allows.
     pub(crate) fn post<S: Stage>(
         &mut self,
-        watch: &mut Watch<'_>,
+        watch: &mut DriftMonitor<'_>,
         links: &Links<'_>,
         stage: &S,
         latents: &[Tensor],
@@ -89,7 +89,7 @@ impl Inbox {
     }
 
     /// The next step's turns, if they are known now.
-    fn learn(&mut self, watch: &mut Watch<'_>) -> Result<bool, Error> {
+    fn learn(&mut self, watch: &mut DriftMonitor<'_>) -> Result<bool, Error> {
         let step = self.next_step;
         if step == self.schedule.steps {
             return Ok(false);

@@ -2,19 +2,19 @@
 #![forbid(unsafe_code)]
 
 mod blocks;
+mod drift_monitor;
 mod driver;
 mod error;
 mod inbox;
 mod kept;
 mod links;
-mod order;
 mod patches;
 mod placement;
 mod schedule;
 mod stages;
 mod stale_kv;
 mod traffic;
-mod watch;
+mod turn_order;
 
 pub use blocks::Blocks;
 pub use driver::{Driver, Report, Sampler, Stage};

@@ -77,7 +77,7 @@ impl PatchPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Part, Placement, Schedule, StepTraffic, order::Order};
+    use crate::{Part, Placement, Schedule, StepTraffic, turn_order::TurnOrder};
     use proptest::prelude::*;
 
     /// Small ones, and those that wrap when they are doubled or multiplied.
@@ -113,7 +113,7 @@ mod tests {
                 let tokens = plan.tokens(at % count);
                 prop_assert!(tokens.end() <= plan.image_tokens());
                 for placement in [Placement::Linear, Placement::Folded] {
-                    let _ = Order::new(placement, at % count, count, rows);
+                    let _ = TurnOrder::new(placement, at % count, count, rows);
                 }
                 let lossy = Schedule { steps: row_tokens, warmup_steps: at, patches: count }.is_lossy();
                 prop_assert_eq!(lossy, count > 1 && row_tokens > at.max(1));

@@ -1,5 +1,5 @@
 use crate::Placement;
-use crate::order::Order;
+use crate::turn_order::TurnOrder;
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::ops::Range;
@@ -125,8 +125,8 @@ impl Schedule {
         // When each leg is done with each turn that it has taken up.
         let mut done: Vec<Vec<usize>> = vec![Vec::new(); legs];
         let mut rows: Vec<Vec<String>> = vec![Vec::new(); stages];
-        let mut orders: Vec<Order> = (0..stages)
-            .map(|stage| Order::new(placement, stage, stages, self.patches))
+        let mut orders: Vec<TurnOrder> = (0..stages)
+            .map(|stage| TurnOrder::new(placement, stage, stages, self.patches))
             .collect();
         let mut todo: Vec<VecDeque<Turn>> = vec![turns.iter().copied().collect(); stages];
         // When the sampler is done with each patch of the step before, and of which step that is.

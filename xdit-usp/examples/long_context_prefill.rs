@@ -10,7 +10,7 @@ use xdit_kernels::{
     attention::{Attention, AttnInput, Flash, Mask},
     layout,
 };
-use xdit_usp::{Order, plan, usp};
+use xdit_usp::{ShardOrder, plan, usp};
 
 const HEADS: usize = 8;
 const KV_HEADS: usize = 2;
@@ -74,11 +74,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             },
         )?;
         let (r, u) = (mesh.coord(Axis::Ring), mesh.coord(Axis::Ulysses));
-        let plan = plan(&mesh, Order::Zigzag);
+        let plan = plan(&mesh, ShardOrder::Zigzag);
         let [q, k, v] = views_of(&shared, tokens)?.map(|x| plan.shard(x, 1, r, u));
         let (q, k, v) = (q?, k?, v?);
         let segments = plan.segments(&[tokens], r, u);
-        let mut attention = usp(&mesh, Order::Zigzag, Flash)?;
+        let mut attention = usp(&mesh, ShardOrder::Zigzag, Flash)?;
         let input = AttnInput {
             segments: &segments,
             mask: causal_mask(),

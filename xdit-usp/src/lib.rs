@@ -8,7 +8,7 @@ mod ring;
 mod tests;
 mod ulysses;
 
-pub use plan::{Order, SequencePlan};
+pub use plan::{SequencePlan, ShardOrder};
 pub use ring::Ring;
 pub use ulysses::Ulysses;
 
@@ -19,7 +19,11 @@ use xdit_kernels::{Result, attention::Attention};
 ///
 /// # Errors
 /// None in practice: the plan is made from the mesh.
-pub fn usp<A: Attention>(mesh: &DeviceMesh, order: Order, inner: A) -> Result<Ulysses<Ring<A>>> {
+pub fn usp<A: Attention>(
+    mesh: &DeviceMesh,
+    order: ShardOrder,
+    inner: A,
+) -> Result<Ulysses<Ring<A>>> {
     let plan = plan(mesh, order);
     let ring = Ring::new(mesh.group(Axis::Ring).clone(), plan, inner)?;
     Ulysses::new(
@@ -31,7 +35,7 @@ pub fn usp<A: Attention>(mesh: &DeviceMesh, order: Order, inner: A) -> Result<Ul
 }
 
 /// The plan of a mesh's ring and Ulysses axes.
-pub fn plan(mesh: &DeviceMesh, order: Order) -> SequencePlan {
+pub fn plan(mesh: &DeviceMesh, order: ShardOrder) -> SequencePlan {
     let degrees = mesh.degrees();
     SequencePlan {
         ring: degrees.ring,

@@ -8,7 +8,7 @@ use xdit_kernels::{AttnInput, Error, Result, Tensor, View, attention::Segment};
 /// How the rows of a stream are dealt out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
-pub enum Order {
+pub enum ShardOrder {
     /// One run of rows a rank, in rank order. For attention without a causal mask.
     #[default]
     Contiguous,
@@ -25,8 +25,8 @@ pub enum Order {
 ///
 /// # Examples
 /// ```
-/// use xdit_usp::{Order, SequencePlan};
-/// let plan = SequencePlan { ring: 2, ulysses: 2, order: Order::Contiguous };
+/// use xdit_usp::{ShardOrder, SequencePlan};
+/// let plan = SequencePlan { ring: 2, ulysses: 2, order: ShardOrder::Contiguous };
 /// let rows: Vec<_> = (0..4).map(|i| plan.runs(10, i / 2, i % 2)[0].len).collect();
 /// assert_eq!(rows, [3, 3, 2, 2]);
 /// ```
@@ -37,15 +37,15 @@ pub struct SequencePlan {
     /// Degree of Ulysses.
     pub ulysses: usize,
     /// How rows are dealt out.
-    pub order: Order,
+    pub order: ShardOrder,
 }
 
 impl SequencePlan {
     /// Runs that one rank holds of each stream.
     pub fn runs_per_stream(&self) -> usize {
         match self.order {
-            Order::Contiguous | Order::Blocks(_) => 1,
-            Order::Zigzag => 2,
+            ShardOrder::Contiguous | ShardOrder::Blocks(_) => 1,
+            ShardOrder::Zigzag => 2,
         }
     }
 
@@ -55,7 +55,7 @@ impl SequencePlan {
     /// # Panics
     /// If a coordinate is not below its degree.
     pub fn runs(&self, total: usize, ring_rank: usize, ulysses_rank: usize) -> Vec<Shard> {
-        if let Order::Blocks(rows) = self.order {
+        if let ShardOrder::Blocks(rows) = self.order {
             return vec![self.blocks(total, rows, ring_rank, ulysses_rank..=ulysses_rank)];
         }
         self.chunks(total, ring_rank)
@@ -77,7 +77,7 @@ impl SequencePlan {
     /// If the ring rank is not below the ring's degree, or that of Ulysses is 0.
     pub fn chunks(&self, total: usize, ring_rank: usize) -> Vec<Shard> {
         match self.order {
-            Order::Contiguous => {
+            ShardOrder::Contiguous => {
                 // Cut over all ranks first, so that no two differ by more than one row.
                 let of = |u| Shard::of_grid(total, (self.ring, ring_rank), (self.ulysses, u));
                 let (first, last) = (of(0), of(self.ulysses.saturating_sub(1)));
@@ -86,8 +86,8 @@ impl SequencePlan {
                     len: last.end() - first.start,
                 }]
             }
-            Order::Zigzag => zigzag(total, self.ring, ring_rank).to_vec(),
-            Order::Blocks(rows) => {
+            ShardOrder::Zigzag => zigzag(total, self.ring, ring_rank).to_vec(),
+            ShardOrder::Blocks(rows) => {
                 vec![self.blocks(total, rows, ring_rank, 0..=self.ulysses.saturating_sub(1))]
             }
         }
@@ -277,9 +277,13 @@ mod tests {
         ]
     }
 
-    fn orders() -> impl Strategy<Value = Order> {
-        let blocks = (1usize..40).prop_map(|rows| Order::Blocks(NonZero::new(rows).unwrap()));
-        prop_oneof![Just(Order::Contiguous), Just(Order::Zigzag), blocks]
+    fn orders() -> impl Strategy<Value = ShardOrder> {
+        let blocks = (1usize..40).prop_map(|rows| ShardOrder::Blocks(NonZero::new(rows).unwrap()));
+        prop_oneof![
+            Just(ShardOrder::Contiguous),
+            Just(ShardOrder::Zigzag),
+            blocks
+        ]
     }
 
     proptest! {
@@ -299,14 +303,14 @@ mod tests {
             let shortest = parts.iter().map(|p| p.dim(1)).min().unwrap();
             match order {
                 // A ring rank's rows are cut again over its Ulysses ranks; nothing differs by more than one row.
-                Order::Contiguous => prop_assert!(longest - shortest <= 1, "{longest} and {shortest} rows"),
-                Order::Blocks(rows) => {
+                ShardOrder::Contiguous => prop_assert!(longest - shortest <= 1, "{longest} and {shortest} rows"),
+                ShardOrder::Blocks(rows) => {
                     let rows = rows.get();
                     prop_assert!(longest.div_ceil(rows) - shortest.div_ceil(rows) <= 1, "{longest} and {shortest} rows");
                     let ragged: Vec<_> = parts.iter().filter(|p| p.dim(1) % rows != 0).collect();
                     prop_assert!(ragged.len() <= usize::from(total % rows != 0), "only the last block is cut");
                 }
-                Order::Zigzag => {}
+                ShardOrder::Zigzag => {}
             }
         }
 
@@ -316,8 +320,8 @@ mod tests {
         ) {
             let (ring, ulysses) = (ring.max(1), ulysses.max(1));
             let (r, u) = (at[0] % ring, at[1] % ulysses);
-            let blocks = Order::Blocks(NonZero::new(rows.max(1)).unwrap());
-            for order in [Order::Contiguous, Order::Zigzag, blocks] {
+            let blocks = ShardOrder::Blocks(NonZero::new(rows.max(1)).unwrap());
+            for order in [ShardOrder::Contiguous, ShardOrder::Zigzag, blocks] {
                 let plan = SequencePlan { ring, ulysses, order };
                 for (run, chunk) in plan.runs(total, r, u).iter().zip(plan.chunks(total, r)) {
                     prop_assert!(chunk.start <= run.start && run.end() <= chunk.end() && chunk.end() <= total);
@@ -359,7 +363,7 @@ mod tests {
             let plan = SequencePlan {
                 ring,
                 ulysses: 1,
-                order: Order::Zigzag,
+                order: ShardOrder::Zigzag,
             };
             let work = plan.causal_work(32_768);
             let mean = work.iter().sum::<u64>() as f64 / ring as f64;
@@ -372,7 +376,7 @@ mod tests {
         let straight = SequencePlan {
             ring: 4,
             ulysses: 1,
-            order: Order::Contiguous,
+            order: ShardOrder::Contiguous,
         }
         .causal_work(32_768);
         assert!(

@@ -14,7 +14,7 @@ const OP: &str = "ring";
 /// (Liu et al., "Ring Attention", arXiv:2310.01889).
 ///
 /// The next hop is under way while the current block is computed. Any number of rows a rank, none too. Under a causal mask
-/// only the pairs of runs that see each other are computed, which [`Order::Zigzag`](crate::Order::Zigzag) balances.
+/// only the pairs of runs that see each other are computed, which [`ShardOrder::Zigzag`](crate::ShardOrder::Zigzag) balances.
 /// Over a group of one it is its inner attention exactly.
 ///
 /// # Collective

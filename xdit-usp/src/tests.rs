@@ -1,6 +1,6 @@
 //! Any number of ranks gives what one rank gives, and moves the bytes that the formula says.
 
-use crate::{Order, SequencePlan, heads::Heads, plan, usp};
+use crate::{SequencePlan, ShardOrder, heads::Heads, plan, usp};
 use proptest::prelude::*;
 use xdit_comm::{Axis, Degrees, DeviceMesh, Result, Shard, Stats, threads};
 use xdit_kernels::{
@@ -23,11 +23,11 @@ struct Case {
 }
 
 impl Case {
-    fn order(&self) -> Order {
+    fn order(&self) -> ShardOrder {
         if self.causal {
-            Order::Zigzag
+            ShardOrder::Zigzag
         } else {
-            Order::Contiguous
+            ShardOrder::Contiguous
         }
     }
 
@@ -353,7 +353,7 @@ fn degree_one_is_the_inner_attention_bit_for_bit() {
     let want = Flash.attend(&AttnInput::new(&q, &k, &v)).unwrap();
     let got = threads::run(1, move |world| {
         let mesh = DeviceMesh::new(&world, Degrees::default())?;
-        Ok(usp(&mesh, Order::Contiguous, Flash)?
+        Ok(usp(&mesh, ShardOrder::Contiguous, Flash)?
             .attend(&AttnInput::new(&q, &k, &v))?
             .out)
     });
@@ -382,7 +382,7 @@ fn segments_that_are_not_the_plans_are_an_error_on_every_rank() {
                 ..Default::default()
             },
         )?;
-        usp(&mesh, Order::Contiguous, Flash)?.attend(&AttnInput::new(&q, &q, &q))?;
+        usp(&mesh, ShardOrder::Contiguous, Flash)?.attend(&AttnInput::new(&q, &q, &q))?;
         Ok(())
     });
     let text = outcome.unwrap_err().to_string();

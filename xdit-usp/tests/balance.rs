@@ -5,7 +5,7 @@ use xdit_kernels::{
     Result, Tensor,
     attention::{Attention, AttnInput, AttnOut, Flash, Mask},
 };
-use xdit_usp::{Order, plan, usp};
+use xdit_usp::{ShardOrder, plan, usp};
 
 /// Counts pairs of a query and a key that it sees, for each query head.
 struct Counting<'a> {
@@ -25,7 +25,7 @@ impl Attention for Counting<'_> {
 }
 
 /// Pairs that each rank of ring 4 × Ulysses 2 computes of `total` rows and 4 heads.
-fn work(order: Order, total: usize) -> Vec<u64> {
+fn work(order: ShardOrder, total: usize) -> Vec<u64> {
     let degrees = Degrees {
         ring: 4,
         ulysses: 2,
@@ -59,14 +59,14 @@ fn work(order: Order, total: usize) -> Vec<u64> {
 #[test]
 fn the_slowest_rank_is_within_a_twentieth_of_the_mean() {
     for total in [512, 1009] {
-        let pairs = work(Order::Zigzag, total);
+        let pairs = work(ShardOrder::Zigzag, total);
         let all = 4 * total as u64 * (total as u64 + 1) / 2;
         assert_eq!(pairs.iter().sum::<u64>(), all, "each pair is computed once");
         let (mean, slowest) = (all as f64 / 8.0, pairs.iter().max().copied().unwrap_or(0));
         // The bound.
         assert!(slowest as f64 <= 1.05 * mean, "{total} rows: {pairs:?}");
     }
-    let straight = work(Order::Contiguous, 512);
+    let straight = work(ShardOrder::Contiguous, 512);
     assert!(
         straight[7] > 6 * straight[0],
         "without zigzag the last rank does most: {straight:?}"

@@ -12,7 +12,7 @@ use xdit_kernels::{
     Tensor,
     attention::{Attention, AttnInput, AttnOut, Flash},
 };
-use xdit_usp::{Order, Ring, plan};
+use xdit_usp::{Ring, ShardOrder, plan};
 
 const RANKS: usize = 4;
 /// Of one block on one rank, and of a message on a link.
@@ -132,7 +132,7 @@ fn hops_are_in_flight_while_blocks_are_computed() {
     };
     let ranks = threads::run(RANKS, move |world| {
         let mesh = DeviceMesh::new(&world, degrees)?;
-        let plan = plan(&mesh, Order::Contiguous);
+        let plan = plan(&mesh, ShardOrder::Contiguous);
         let trace = Trace::default();
         let links = SlowLinks {
             group: mesh.group(Axis::Ring).clone(),

@@ -5,7 +5,7 @@ use xdit_kernels::{Tensor, View, norm};
 
 use super::Packing;
 use crate::error::Result;
-use crate::weights::Scope;
+use crate::files::weights::Scope;
 
 /// LayerNorm over the last dim.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use xdit_kernels::linear::Linear;
 use xdit_kernels::{Conv2d, Conv2dOptions, DType, Device, Tensor, View};
 
 use crate::error::Result;
-use crate::weights::Scope;
+use crate::files::weights::Scope;
 
 /// How a model's weights are held, and who is told about the progress of packing them.
 ///

@@ -9,8 +9,8 @@ use xdit_kernels::{DType, Tensor, elementwise};
 
 use super::Packing;
 use crate::error::Result;
+use crate::files::weights::Scope;
 use crate::observer::Observer;
-use crate::weights::Scope;
 
 /// Width of the sinusoidal embedding of a timestep.
 pub(crate) const TIME_CHANNELS: usize = 256;

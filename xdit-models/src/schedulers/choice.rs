@@ -4,8 +4,8 @@ use super::{
     Ddim, DdimConfig, Ddpm, DdpmConfig, DpmSolverMultistep, DpmSolverMultistepConfig, Euler,
     EulerConfig, FlowMatchEuler, FlowMatchEulerConfig, Scheduler,
 };
-use crate::config::ConfigFile;
 use crate::error::{Error, Result};
+use crate::files::config::ConfigFile;
 
 /// The options of a scheduler of any supported class.
 #[derive(Clone, Debug, PartialEq)]

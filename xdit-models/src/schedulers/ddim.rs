@@ -7,8 +7,8 @@ use super::noise_schedule::{
 };
 use super::timesteps::{spaced, steps_alone, whole};
 use super::{Scheduler, StepState, TimestepRequest, no_step, same_length};
-use crate::config::ConfigFile;
 use crate::error::Result;
+use crate::files::config::ConfigFile;
 
 /// The options of [`Ddim`].
 #[derive(Clone, Debug, PartialEq)]

@@ -4,8 +4,8 @@
 use super::noise_schedule::{self, NoiseSchedule, TimestepSpacing, check_steps, refuse_flags};
 use super::timesteps::{spaced, steps_alone, too_many, whole};
 use super::{Scheduler, StepState, TimestepRequest, no_step, same_length};
-use crate::config::ConfigFile;
 use crate::error::{Error, Result};
+use crate::files::config::ConfigFile;
 
 /// How much noise a step adds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -3,8 +3,8 @@
 use super::SigmaSpacing;
 use super::noise_schedule::{self, NoiseSchedule, PredictionType, TimestepSpacing, refuse_flags};
 use super::spacing::sigma_spacing;
-use crate::config::ConfigFile;
 use crate::error::Result;
+use crate::files::config::ConfigFile;
 
 /// The form of the second-order update.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

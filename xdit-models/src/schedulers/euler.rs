@@ -13,8 +13,8 @@ use super::timesteps::{
 use super::{
     Scheduler, SigmaSpacing, StepState, TimestepRequest, f32_math, no_step, same_length, spacing,
 };
-use crate::config::ConfigFile;
 use crate::error::Result;
+use crate::files::config::ConfigFile;
 
 /// The options of [`Euler`].
 #[derive(Clone, Debug, PartialEq)]

@@ -3,8 +3,8 @@
 
 use super::noise_schedule::warn_of_unknown;
 use super::spacing::sigma_spacing;
-use crate::config::ConfigFile;
 use crate::error::Result;
+use crate::files::config::ConfigFile;
 
 /// How the noise levels are moved with the length of the image sequence.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

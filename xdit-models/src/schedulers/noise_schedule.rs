@@ -1,8 +1,8 @@
 //! What the schedulers of diffusion have in common: the noise schedule that a model was trained with, and what it predicts
 //! (diffusers `schedulers/scheduling_ddpm.py`; the others repeat it).
 
-use crate::config::ConfigFile;
 use crate::error::{Error, Result};
+use crate::files::config::ConfigFile;
 
 /// The variance that each step of training adds.
 #[derive(Clone, Debug, PartialEq)]

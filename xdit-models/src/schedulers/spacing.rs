@@ -4,8 +4,8 @@ use std::ops::{Add, Div, Mul, Sub};
 
 use super::beta::quantile;
 use super::{SigmaSpacing, f32_math};
-use crate::config::ConfigFile;
 use crate::error::Result;
+use crate::files::config::ConfigFile;
 
 /// f32 or f64: diffusers computes given noise levels in the one and its own in the other.
 pub(super) trait Real:

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::ConfigFile;
+use crate::files::config::ConfigFile;
 
 const HUNYUAN: &str = r#""beta_start": 0.00085, "beta_end": 0.03, "beta_schedule": "scaled_linear", "clip_sample": false,
     "prediction_type": "v_prediction", "steps_offset": 1"#;

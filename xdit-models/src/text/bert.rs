@@ -7,11 +7,11 @@ use xdit_kernels::linear::{Epilogue, Linear};
 use xdit_kernels::{DType, Tensor, elementwise, embedding};
 
 use super::{BertConfig, check_ids};
-use crate::activation::ActivationKind;
 use crate::error::Result;
+use crate::files::weights::Scope;
+use crate::layers::activation::ActivationKind;
 use crate::layers::{LayerNorm, Packing, attend};
 use crate::observer::Observer;
-use crate::weights::Scope;
 
 /// A BERT encoder: what HunyuanDiT calls its bilingual CLIP.
 ///
@@ -201,11 +201,11 @@ impl Layer {
 mod tests {
     use xdit_kernels::Device;
 
-    use super::super::waves::Waves;
     use super::*;
-    use crate::config::ConfigFile;
     use crate::error::Error;
-    use crate::weights::WeightSource;
+    use crate::files::config::ConfigFile;
+    use crate::files::weights::WeightSource;
+    use crate::text::test_weights::TestWeights;
 
     fn encoder(weights: &dyn WeightSource) -> BertEncoder {
         let json = br#"{"vocab_size": 9, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 12,
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn names_come_with_and_without_a_prefix() {
-        let outputs = [Waves(""), Waves("bert.")].map(|weights| {
+        let outputs = [TestWeights(""), TestWeights("bert.")].map(|weights| {
             let output = encoder(&weights).forward(&[vec![2, 5, 3]], None, &mut ());
             output.unwrap().to_f32_vec()
         });
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn text_does_not_see_padding() {
-        let encoder = encoder(&Waves(""));
+        let encoder = encoder(&TestWeights(""));
         let mask = [true, true, true, false, false];
         let run = |row: [u32; 5], mask| {
             let output = encoder.forward(&[row.to_vec()], mask, &mut ());
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_an_error() {
-        let encoder = encoder(&Waves(""));
+        let encoder = encoder(&TestWeights(""));
         let run = |ids: &[Vec<u32>], mask| encoder.forward(ids, mask, &mut ()).unwrap_err();
         let row = |len| vec![vec![1; len]];
         assert!(matches!(run(&row(7), None), Error::Kernel(_)), "positions");

@@ -1,8 +1,8 @@
 //! Configuration of transformers' `BertModel` (transformers `models/bert/configuration_bert.py`).
 
-use crate::activation::{ACTIVATIONS, ActivationKind};
-use crate::config::ConfigFile;
 use crate::error::Result;
+use crate::files::config::ConfigFile;
+use crate::layers::activation::{ACTIVATIONS, ActivationKind};
 
 /// The shape of a BERT encoder.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,9 +8,9 @@ use xdit_kernels::{DType, Tensor, elementwise, embedding};
 
 use super::{ClipTextConfig, check_ids};
 use crate::error::{Error, Result};
+use crate::files::weights::Scope;
 use crate::layers::{LayerNorm, Packing, attend};
 use crate::observer::Observer;
-use crate::weights::Scope;
 
 /// A CLIP text encoder.
 ///

@@ -1,8 +1,8 @@
 //! Configuration of transformers' `CLIPTextModel` (transformers `models/clip/configuration_clip.py`).
 
-use crate::activation::{ACTIVATIONS, ActivationKind};
-use crate::config::ConfigFile;
 use crate::error::Result;
+use crate::files::config::ConfigFile;
+use crate::layers::activation::{ACTIVATIONS, ActivationKind};
 
 /// The shape of a CLIP text encoder.
 #[derive(Clone, Debug, PartialEq)]

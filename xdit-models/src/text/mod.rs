@@ -1,14 +1,18 @@
-//! Text encoders: CLIP, T5 and mT5, BERT.
+//! Text: tokenizers, the encoders CLIP, T5, mT5 and BERT, and the steps from prompts to what encoders read.
+//!
+//! It uses `files`, `layers` and `observer`.
 
 mod bert;
 mod bert_config;
 mod clip;
 mod clip_config;
+pub(crate) mod prompts;
 mod size;
 mod t5;
 mod t5_config;
 #[cfg(test)]
-mod waves;
+mod test_weights;
+pub mod tokenizers;
 
 pub use bert::BertEncoder;
 pub use bert_config::BertConfig;

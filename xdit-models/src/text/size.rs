@@ -112,7 +112,7 @@ fn block(width: usize, inner: usize) -> Parameters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ConfigFile;
+    use crate::files::config::ConfigFile;
 
     fn file(json: &str) -> ConfigFile {
         ConfigFile::parse("config.json", json.as_bytes()).unwrap()

@@ -13,9 +13,9 @@ use xdit_kernels::{DType, Tensor, TensorMut, View, embedding, norm, reserved};
 
 use super::{T5Config, check_ids};
 use crate::error::Result;
+use crate::files::weights::Scope;
 use crate::layers::{Packing, attend};
 use crate::observer::Observer;
-use crate::weights::Scope;
 
 /// A T5 encoder.
 ///
@@ -291,10 +291,10 @@ fn bucket(distance: i64, buckets: usize, max_distance: usize) -> usize {
 mod tests {
     use xdit_kernels::Device;
 
-    use super::super::waves::Waves;
     use super::*;
-    use crate::config::ConfigFile;
-    use crate::weights::WeightSource;
+    use crate::files::config::ConfigFile;
+    use crate::files::weights::WeightSource;
+    use crate::text::test_weights::TestWeights;
 
     #[test]
     fn buckets_as_in_transformers() {
@@ -336,7 +336,7 @@ mod tests {
     impl WeightSource for Without {
         fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
             assert_ne!(name, self.0);
-            Waves("").tensor(name, shape)
+            TestWeights("").tensor(name, shape)
         }
 
         fn contains(&self, name: &str) -> bool {
@@ -363,7 +363,7 @@ mod tests {
             encoder.embed_tokens.to_f32_vec()
         };
         let [own, shared] = ["encoder.embed_tokens.weight", "shared.weight"];
-        let values = |name| Waves("").tensor(name, &[9, 8]).unwrap().to_f32_vec();
+        let values = |name| TestWeights("").tensor(name, &[9, 8]).unwrap().to_f32_vec();
         assert_eq!(table("neither"), values(own));
         assert_eq!(table(shared), values(own));
         assert_eq!(table(own), values(shared));
@@ -374,7 +374,7 @@ mod tests {
         let json = br#"{"vocab_size": 9, "d_model": 8, "d_kv": 3, "d_ff": 8, "num_heads": 2, "num_layers": 2}"#;
         let config = T5Config::read(&ConfigFile::parse("c", json).unwrap()).unwrap();
         let packing = &mut Packing::new(DType::F32, Device::cpu());
-        let encoder = T5Encoder::load(&config, &Scope::root(&Waves("")), packing).unwrap();
+        let encoder = T5Encoder::load(&config, &Scope::root(&TestWeights("")), packing).unwrap();
         let run = |row: [u32; 4], mask: Option<&[bool]>| {
             let output = encoder.forward(&[row.to_vec()], mask, &mut ()).unwrap();
             output.to_f32_vec()[..2 * 8].to_vec()

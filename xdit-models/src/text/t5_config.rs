@@ -1,9 +1,9 @@
 //! Configuration of transformers' `T5EncoderModel` and `MT5EncoderModel` (transformers `models/t5/configuration_t5.py`,
 //! `models/mt5/configuration_mt5.py`): mT5 is T5 with other sizes.
 
-use crate::activation::{ACTIVATIONS, ActivationKind};
-use crate::config::ConfigFile;
 use crate::error::Result;
+use crate::files::config::ConfigFile;
+use crate::layers::activation::{ACTIVATIONS, ActivationKind};
 
 /// The shape of a T5 encoder.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,9 +8,9 @@ use xdit_kernels::{Conv2d, Conv2dOptions, Padding, Tensor};
 use super::VaeConfig;
 use super::bands::{Bands, Framed};
 use crate::error::Result;
+use crate::files::weights::Scope;
 use crate::layers::{GroupNorm, Packing};
 use crate::observer::Observer;
-use crate::weights::Scope;
 
 /// A 3×3 convolution that keeps the size.
 pub(super) fn conv_3x3(

@@ -1,7 +1,7 @@
 //! Configuration of diffusers' `AutoencoderKL` (diffusers `models/autoencoders/autoencoder_kl.py`).
 
-use crate::config::ConfigFile;
 use crate::error::Result;
+use crate::files::config::ConfigFile;
 
 /// The shape of an `AutoencoderKL`.
 #[derive(Clone, Debug, PartialEq)]

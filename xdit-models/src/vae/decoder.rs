@@ -6,9 +6,9 @@ use super::bands::{Bands, Framed, Whole};
 use super::blocks::{MidBlock, ResnetBlock, conv_3x3};
 use super::{VaeConfig, expect_channels};
 use crate::error::Result;
+use crate::files::weights::Scope;
 use crate::layers::{GroupNorm, Packing};
 use crate::observer::Observer;
-use crate::weights::Scope;
 
 /// The decoder of an `AutoencoderKL`.
 ///

@@ -6,10 +6,10 @@ use super::bands::Whole;
 use super::blocks::{MidBlock, ResnetBlock, conv_3x3};
 use super::{VaeConfig, expect_channels};
 use crate::error::Result;
+use crate::files::weights::Scope;
 use crate::layers::{GroupNorm, Packing};
 use crate::noise::{Generator, randn_tensor};
 use crate::observer::Observer;
-use crate::weights::Scope;
 
 /// The encoder of an `AutoencoderKL`.
 ///

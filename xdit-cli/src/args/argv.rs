@@ -1,0 +1,287 @@
+//! From the words of the command line to [`Cli`], or to an exit code and one line.
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
+
+use crate::args::cli::Cli;
+use crate::report::failure::Failure;
+
+/// What the command line asks for.
+pub(crate) enum Parsed {
+    /// A run.
+    Run(Box<Cli>),
+    /// Only a text on standard output: help or version.
+    Text(String),
+}
+
+/// The parsed command line; `words` begins with the program's name.
+///
+/// # Errors
+/// [`Failure::Usage`] with one line that names the flag.
+pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
+    let parsed = command()
+        .try_get_matches_from(dashed(words))
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed {
+        Ok(cli) => Ok(Parsed::Run(Box::new(cli))),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                Ok(Parsed::Text(error.render().to_string()))
+            }
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(Failure::usage(
+                "no command given; try `xdit-cli generate --prompt TEXT` or `xdit-cli --help`",
+            )),
+            _ => Err(Failure::usage(one_line(&error.render().to_string()))),
+        },
+    }
+}
+
+/// The command line, in which `-16` after a flag is its value, right or wrong: not a flag that nobody knows.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommands(|subcommand| {
+        subcommand.mut_args(|argument| {
+            let valued = argument.get_action().takes_values();
+            argument.allow_negative_numbers(valued)
+        })
+    })
+}
+
+/// `words` with `_` turned into `-` in the names of known flags, and with what looks like a number after a flag made its
+/// value (`--seed=-inf`); values stay as they are.
+fn dashed(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let command = Cli::command();
+    let flags = flag_names(&command, |_| true);
+    let valued = flag_names(&command, |argument| argument.get_action().takes_values());
+    let mut rest_is_values = false;
+    // The flag that the next word may be a value of.
+    let mut open: Option<String> = None;
+    let mut dashed: Vec<OsString> = Vec::new();
+    for word in words {
+        rest_is_values |= word == "--";
+        let Some(text) = word.to_str().filter(|_| !rest_is_values) else {
+            dashed.push(word);
+            continue;
+        };
+        if let Some(flag) = &open
+            && is_odd_number(text)
+        {
+            let value = OsString::from(format!("{flag}={text}"));
+            match dashed
+                .last_mut()
+                .filter(|last| last.to_str() == Some(flag.as_str()))
+            {
+                Some(last) => *last = value,
+                None => dashed.push(value),
+            }
+            continue;
+        }
+        let word = dash_flag(text, &flags).map_or(word, OsString::from);
+        if let Some(name) = word.to_str().and_then(|text| text.strip_prefix("--")) {
+            open = valued
+                .iter()
+                .any(|flag| flag == name)
+                .then(|| format!("--{name}"));
+        }
+        dashed.push(word);
+    }
+    dashed
+}
+
+/// Whether `word` is meant as a number and clap takes it for a flag: `-inf`, `-nan`, `-1e999`, `-0x10`.
+fn is_odd_number(word: &str) -> bool {
+    let Some(rest) = word.strip_prefix('-') else {
+        return false;
+    };
+    let named = ["inf", "infinity", "nan"]
+        .iter()
+        .any(|name| rest.eq_ignore_ascii_case(name));
+    let digits = rest.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+    named || digits && !word.parse().is_ok_and(f64::is_finite)
+}
+
+/// `--a_b` or `--a_b=value` as `--a-b`, if there is such a flag.
+fn dash_flag(word: &str, flags: &[String]) -> Option<String> {
+    let flag = word.strip_prefix("--")?;
+    let (name, value) = match flag.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (flag, None),
+    };
+    let dashed = name.replace('_', "-");
+    if dashed == name || !flags.contains(&dashed) {
+        return None;
+    }
+    Some(match value {
+        Some(value) => format!("--{dashed}={value}"),
+        None => format!("--{dashed}"),
+    })
+}
+
+fn flag_names(command: &clap::Command, which: impl Fn(&clap::Arg) -> bool) -> Vec<String> {
+    command
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .filter(|argument| which(argument))
+        .filter_map(|argument| argument.get_long())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// clap's message without its usage block, on one line.
+fn one_line(message: &str) -> String {
+    let words: Vec<&str> = message
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .flat_map(str::split_whitespace)
+        .collect();
+    let line = words.join(" ").replace(" tip: ", "; tip: ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    const LONGEST: usize = 400;
+    if line.chars().count() > LONGEST {
+        return line.chars().take(LONGEST).chain(['…']).collect();
+    }
+    line.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::cli::Command;
+
+    fn words(line: &[&str]) -> Vec<OsString> {
+        ["xdit-cli"]
+            .iter()
+            .chain(line)
+            .map(OsString::from)
+            .collect()
+    }
+
+    fn generate(line: &[&str]) -> crate::args::cli::GenerateArgs {
+        match parse(words(line)) {
+            Ok(Parsed::Run(cli)) => match cli.command {
+                Command::Generate(args) => *args,
+                other => panic!("not generate: {other:?}"),
+            },
+            Ok(Parsed::Text(text)) => panic!("only text: {text}"),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+
+    fn usage(line: &[&str]) -> String {
+        match parse(words(line)) {
+            Err(failure) => {
+                assert_eq!(failure.exit_code(), 2);
+                let message = failure.to_string();
+                assert!(!message.contains('\n'), "more than one line: {message}");
+                message
+            }
+            Ok(_) => panic!("accepted: {line:?}"),
+        }
+    }
+
+    #[test]
+    fn underscores_in_names_but_not_in_values() {
+        let args = generate(&[
+            "generate",
+            "--num_inference_steps=4",
+            "--prompt",
+            "a_b",
+            "--true-cfg_scale",
+            "2.5",
+            "--output",
+            "my_file.png",
+            "--prompt_2=c_d",
+        ]);
+        assert_eq!(args.call.num_inference_steps, Some(4));
+        assert_eq!(args.prompts.prompt, ["a_b"]);
+        assert_eq!(args.call.prompt_2, ["c_d"]);
+        assert_eq!(args.call.true_cfg_scale, Some(2.5));
+        assert_eq!(args.output.output.unwrap().to_str(), Some("my_file.png"));
+    }
+
+    #[test]
+    fn several_prompts_and_seeds() {
+        let args = generate(&[
+            "generate",
+            "--prompt",
+            "a",
+            "",
+            "--prompt=c",
+            "--seed",
+            "1",
+            "-2",
+        ]);
+        assert_eq!(args.prompts.prompt, ["a", "", "c"]);
+        assert_eq!(args.call.seed, [1, -2]);
+        let args = generate(&["generate", "--prompt", "a", "-1"]);
+        assert_eq!(args.prompts.prompt, ["a", "-1"]);
+        assert_eq!(generate(&["generate", "--prompt", "a"]).call.seed, [42]);
+    }
+
+    #[test]
+    fn torch_takes_these_seeds() {
+        for seed in ["18446744073709551615", "-9223372036854775808"] {
+            let args = generate(&["generate", "--prompt", "a", "--seed", seed]);
+            assert_eq!(args.call.seed, [seed.parse::<i128>().unwrap()]);
+        }
+        assert!(
+            usage(&[
+                "generate",
+                "--prompt",
+                "a",
+                "--seed",
+                "18446744073709551616"
+            ])
+            .contains("2^64-1")
+        );
+    }
+
+    #[test]
+    fn what_looks_like_a_number_is_a_value() {
+        let scale = usage(&["generate", "--prompt", "a", "--guidance_scale", "-inf"]);
+        assert!(scale.contains("'-inf' for '--guidance-scale"), "{scale}");
+        let seed = usage(&["generate", "--prompt", "a", "--seed", "1", "-1e999"]);
+        assert!(seed.contains("'-1e999' for '--seed"), "{seed}");
+        let args = generate(&["generate", "--prompt", "a", "-nan"]);
+        assert_eq!(args.prompts.prompt, ["a", "-nan"]);
+        assert!(usage(&["generate", "--prompt", "a", "--quiet", "-inf"]).contains("-i"));
+    }
+
+    #[test]
+    fn mistakes_are_one_line() {
+        assert!(usage(&["generate", "--prompt", "a", "--widht", "64"]).contains("--width"));
+        assert!(usage(&["generate", "--no_such_flag"]).contains("--no_such_flag"));
+        assert!(usage(&["generate"]).contains("--prompt"));
+        assert!(usage(&["generate", "--prompt", "a", "--dtype", "f8"]).contains("bf16"));
+        assert!(
+            usage(&["generate", "--prompt", "a", "--guidance-scale", "nan"]).contains("finite")
+        );
+        assert!(usage(&["generate", "--prompt", "a", "--threads", "0"]).contains("--threads"));
+        let negative = usage(&["generate", "--prompt", "a", "--height", "-16"]);
+        assert!(negative.contains("'-16' for '--height"), "{negative}");
+        assert!(usage(&[]).contains("generate"));
+        assert!(usage(&["paint"]).contains("paint"));
+        assert!(usage(&["generate", &format!("--{}", "x".repeat(100_000))]).len() < 1000);
+    }
+
+    #[test]
+    fn names_that_others_use() {
+        let line = [
+            "generate",
+            "--prompt",
+            "a",
+            "--dtype",
+            "bfloat16",
+            "--output_type",
+            "pil",
+        ];
+        let args = generate(&line);
+        assert_eq!(args.run.dtype, crate::args::cli::Precision::Bf16);
+        assert_eq!(args.output.output_type, crate::args::cli::OutputType::Png);
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        command().debug_assert();
+    }
+}

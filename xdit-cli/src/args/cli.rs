@@ -1,0 +1,344 @@
+//! The command line: every flag, in diffusers' and xDiT's words.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
+use xdit_kernels::{DType, Tier};
+
+use crate::args::call::{CallArgs, PromptArgs};
+use crate::args::device::DeviceChoice;
+use crate::args::ranks::ParallelArgs;
+
+/// From a prompt to an image with a Diffusion Transformer.
+#[derive(Debug, Parser)]
+#[command(name = "xdit-cli", version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
+#[command(term_width = 100)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Draw images for prompts.
+    Generate(Box<GenerateArgs>),
+    /// Say who would compute what, and what it takes, without loading any weights.
+    Plan(Box<PlanArgs>),
+    /// Repeat the run that a PNG records and say whether the pixels are identical.
+    Replay(Box<ReplayArgs>),
+    /// Say what a pipeline contains, without loading its weights.
+    Info(InfoArgs),
+}
+
+impl Command {
+    /// What is told on the way.
+    pub(crate) fn report(&self) -> &ReportArgs {
+        match self {
+            Self::Generate(args) => &args.report,
+            Self::Plan(args) => &args.report,
+            Self::Replay(args) => &args.report,
+            Self::Info(args) => &args.report,
+        }
+    }
+}
+
+/// `xdit-cli generate`.
+#[derive(Debug, Args)]
+#[command(after_help = GENERATE_NOTES)]
+pub(crate) struct GenerateArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// What to draw.
+    #[command(flatten)]
+    pub prompts: PromptArgs,
+    /// diffusers' other call arguments.
+    #[command(flatten)]
+    pub call: CallArgs,
+    /// How to compute.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Over which ranks.
+    #[command(flatten)]
+    pub parallel: ParallelArgs,
+    /// Where the results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// What is told on the way.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// `xdit-cli plan`: the flags of `generate` that decide who computes what.
+#[derive(Debug, Args)]
+#[command(after_help = PLAN_NOTES)]
+pub(crate) struct PlanArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// As of generate; only how many there are matters [default: one prompt].
+    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT", help_heading = "Image")]
+    pub prompt: Vec<String>,
+    /// diffusers' other call arguments.
+    #[command(flatten)]
+    pub call: CallArgs,
+    /// How to compute.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Over which ranks.
+    #[command(flatten)]
+    pub parallel: ParallelArgs,
+    /// Also draw which stage computes which patch when, for the first STEPS steps (1 to 64; 4 if left out).
+    #[arg(long, value_name = "STEPS", num_args = 0..=1, default_missing_value = "4", help_heading = "Ranks",
+          value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub show_schedule: Option<u8>,
+    /// What is told.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// `xdit-cli replay`.
+#[derive(Debug, Args)]
+#[command(after_help = REPLAY_NOTES)]
+pub(crate) struct ReplayArgs {
+    /// A PNG that xdit-cli wrote.
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+    /// Run this pipeline instead of the recorded one: a folder, a hub id, or demo.
+    #[arg(long, value_name = "PATH|HUB_ID", help_heading = "Model", value_parser = NonEmptyStringValueParser::new())]
+    pub model: Option<String>,
+    /// Where on the hub the pipeline is looked for; the recorded revision and variant if left out.
+    #[command(flatten)]
+    pub hub: HubArgs,
+    /// How to compute; the dtype and the device are the recorded ones.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+    /// Also save the image drawn now.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// Draw even if the result is not finite (NaN or infinity) and the record does not say so.
+    #[arg(long, help_heading = "Output")]
+    pub allow_non_finite: bool,
+    /// What is told on the way.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// `xdit-cli info`.
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// A folder in diffusers' layout, a hub id such as black-forest-labs/FLUX.1-schnell, or demo.
+    #[arg(value_name = "MODEL", default_value = "demo", value_parser = NonEmptyStringValueParser::new())]
+    pub model: String,
+    /// Where on the hub the pipeline is looked for.
+    #[command(flatten)]
+    pub hub: HubArgs,
+    /// SD3 only: the pipeline without T5.
+    #[arg(long, help_heading = "Model")]
+    pub no_t5: bool,
+    /// What is told on the way.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// Which pipeline.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// A folder in diffusers' layout, a hub id such as black-forest-labs/FLUX.1-schnell, or demo (the small pipeline
+    /// inside this binary) [default: demo].
+    #[arg(long, value_name = "PATH|HUB_ID", value_parser = NonEmptyStringValueParser::new())]
+    pub model: Option<String>,
+    /// Where on the hub.
+    #[command(flatten)]
+    pub hub: HubArgs,
+    /// SD3 only: leave T5 out, as diffusers' text_encoder_3=None, tokenizer_3=None: its files are neither read nor
+    /// downloaded, and the memory that it takes is saved; --prompt-3 then has no effect.
+    #[arg(long)]
+    pub no_t5: bool,
+}
+
+/// Which of a pipeline's files.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct HubArgs {
+    /// Branch, tag or commit of the hub repository [default: main].
+    #[arg(long, value_name = "REVISION", help_heading = "Model", value_parser = NonEmptyStringValueParser::new())]
+    pub revision: Option<String>,
+    /// Weight files with this infix, e.g. fp16 for model.fp16.safetensors.
+    #[arg(long, value_name = "NAME", help_heading = "Model", value_parser = NonEmptyStringValueParser::new())]
+    pub variant: Option<String>,
+    /// The hub's cache folder [default: HF_HUB_CACHE, HF_HOME/hub or ~/.cache/huggingface/hub].
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub download_dir: Option<PathBuf>,
+}
+
+/// Where and how to compute.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Compute")]
+pub(crate) struct RunArgs {
+    /// Of weights and activations; sums are f32 always. f32 is also the default of diffusers.
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = Precision::F32,
+        value_name = "f32|bf16|f16",
+        hide_possible_values = true
+    )]
+    pub dtype: Precision,
+    /// Where to compute; this version does so on the CPU only.
+    #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda[:N]")]
+    pub device: DeviceChoice,
+    /// Decode in overlapping tiles, as diffusers' enable_tiling: less memory for large pictures, approximate (seams are
+    /// blended). Only where one rank decodes; row bands over several ranks are exact and are used instead.
+    #[arg(long)]
+    pub vae_tiling: bool,
+    /// Let the text encoders go before the transformer is read: less memory, slower with --prompt-file.
+    #[arg(long)]
+    pub low_memory: bool,
+    /// Threads and instructions.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// Threads and instructions.
+#[derive(Debug, Args)]
+pub(crate) struct ThreadArgs {
+    /// Compute threads; changes the speed, never the image [default: RAYON_NUM_THREADS, OMP_NUM_THREADS or all cores].
+    #[arg(long, value_name = "N", help_heading = "Compute", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+    /// Instruction tier: portable, avx2, avx512 or avx512-bf16 [default: the fastest this processor has].
+    #[arg(long, value_name = "TIER", hide = true, value_parser = tier)]
+    pub cpu_tier: Option<Tier>,
+}
+
+/// Where the results go.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct OutputArgs {
+    /// A file, or a folder (existing, or with / at the end). Several images are numbered _0, _1, ... An existing file of
+    /// that name is replaced [default: xdit-SEED.png, or the next free name].
+    #[arg(long, value_name = "FILE|FOLDER")]
+    pub output: Option<PathBuf>,
+    /// png, or a .safetensors file: latent holds `latents` as diffusers' output_type="latent", float holds `image`
+    /// (B, 3, H, W), f32 from 0 to 1.
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = OutputType::Png,
+        value_name = "png|latent|float",
+        hide_possible_values = true
+    )]
+    pub output_type: OutputType,
+    /// Leave prompt, seed and settings out of the PNG.
+    #[arg(long)]
+    pub no_metadata: bool,
+    /// Write the result even if it is not finite (NaN or infinity), with a warning that names where that begins; without this
+    /// flag such a run ends with exit code 1 and writes nothing.
+    #[arg(long)]
+    pub allow_non_finite: bool,
+    /// Write every stage as safetensors: token ids, embeddings, latents and model output of each step, VAE. A folder that
+    /// holds .safetensors files already is refused.
+    #[arg(long, value_name = "DIR")]
+    pub dump: Option<PathBuf>,
+}
+
+/// What is told, and how.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Reporting")]
+pub(crate) struct ReportArgs {
+    /// One JSON object on standard output instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// Errors only: no progress bars, no warnings, no closing line.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// More on standard error: -v what is done, -vv details. Else RUST_LOG or XDIT_LOGGING_LEVEL decides.
+    #[arg(long, short, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Write a trace of phases, blocks and kernels for chrome://tracing or ui.perfetto.dev.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+}
+
+/// `--dtype`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Precision {
+    /// IEEE single.
+    #[value(alias = "float32", alias = "fp32")]
+    F32,
+    /// bfloat16 with f32 accumulation.
+    #[value(alias = "bfloat16")]
+    Bf16,
+    /// IEEE half with f32 accumulation.
+    #[value(alias = "float16", alias = "fp16")]
+    F16,
+}
+
+impl From<Precision> for DType {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::BF16,
+            Precision::F16 => Self::F16,
+        }
+    }
+}
+
+/// `--output-type`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum OutputType {
+    /// PNG files.
+    #[value(alias = "pil")]
+    Png,
+    /// The latents.
+    Latent,
+    /// The image before it is rounded to bytes.
+    Float,
+}
+
+fn tier(text: &str) -> Result<Tier, String> {
+    text.parse().map_err(|e: xdit_kernels::Error| e.to_string())
+}
+
+/// Shown below every help text, and listed in the README.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0    done (replay: the pixels are identical)
+  1    failure: a file or the network could not be read or written, or the result is not finite;
+       replay: the pixels differ
+  2    usage: an unknown flag, or a value that cannot be served
+  3    model not found, or its licence not yet accepted on the hub
+  4    bad model: a file is missing, damaged or not supported
+  5    out of memory
+  6    a rank was lost: it panicked, or finished nothing for too long
+  101  a fault of this program; please report it
+  130  interrupted (SIGINT)
+  143  terminated (SIGTERM)
+  129  hung up (SIGHUP)
+
+Flags may be written with - or _: --num-inference-steps, --num_inference_steps.";
+
+const GENERATE_NOTES: &str = "\
+Same image:
+  The same prompt, seed, size, steps, dtype, instruction tier and ranks give the same bytes, whatever --threads is.
+  Ulysses, ring and guidance ranks give the image of one rank up to the last bits; PipeFusion's patches do not (--num-pipeline-patch).
+  Processors with other instructions (AVX2, AVX-512, NEON) give the same image up to the last bits.
+
+Exit codes: 0 done, 1 failure, 2 usage, 3 model not found or gated, 4 bad model, 5 out of memory,
+  6 a rank was lost, 130 SIGINT, 143 SIGTERM, 129 SIGHUP. None of them leaves a partial result.
+A download that is broken off leaves blobs/*.part in the hub's cache: the next run resumes it.
+
+Example:
+  xdit-cli generate --prompt \"a red circle on a blue background\" --output circle.png";
+
+const PLAN_NOTES: &str = "\
+Only configurations are read, and of a hub id only these are downloaded. Parameters are those of
+the transformer; text encoders and autoencoder come on top. Exit codes as generate.
+
+Example:
+  xdit-cli plan --pipefusion-parallel-degree 2 --num-pipeline-patch 4 --show-schedule";
+
+const REPLAY_NOTES: &str = "\
+Exit codes: 0 the pixels are identical, 1 they differ or the run failed, 2 IMAGE records no run, else as generate.";

@@ -1,0 +1,260 @@
+//! The flags that say over which ranks, in xDiT's words, and what they ask for.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use xdit_comm::Degrees;
+use xdit_models::{Parallel, PipeFusion, StageSplit};
+
+use crate::report::failure::Failure;
+use crate::report::pipefusion::PlacementName;
+
+/// Over which ranks.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Ranks")]
+pub(crate) struct ParallelArgs {
+    /// Ranks that share each image by exchanging heads for tokens. Ranks are threads that this program starts; the
+    /// compute threads are dealt out among them.
+    #[arg(
+        long,
+        value_name = "U",
+        default_value_t = 1,
+        allow_negative_numbers = true
+    )]
+    pub ulysses_degree: usize,
+    /// Ranks that share each image by passing keys and values round; multiplies with --ulysses-degree.
+    #[arg(
+        long,
+        value_name = "R",
+        default_value_t = 1,
+        allow_negative_numbers = true
+    )]
+    pub ring_degree: usize,
+    /// Ranks that share out guidance's branches (--cfg-degree 2): one draws with the prompt, one with the negative prompt. For
+    /// guidance above 1 only: SD3; Flux with --true-cfg-scale and --negative-prompt.
+    #[arg(long)]
+    pub use_cfg_parallel: bool,
+    /// The same as a number [default: 1].
+    #[arg(long, value_name = "1|2", value_parser = clap::value_parser!(u8).range(1..=2), allow_negative_numbers = true)]
+    pub cfg_degree: Option<u8>,
+    /// Stages that the blocks of the model are dealt out to, of U x R ranks each (PipeFusion). Lossy after the warm-up
+    /// unless --num-pipeline-patch is 1.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        allow_negative_numbers = true
+    )]
+    pub pipefusion_parallel_degree: usize,
+    /// Patches of rows that go through the stages one after another. Lossy after the warm-up from 2 on: a patch meets keys
+    /// and values of the step before where those of this step are not there yet [default: N].
+    #[arg(long, value_name = "M", allow_negative_numbers = true)]
+    pub num_pipeline_patch: Option<usize>,
+    /// Steps at the start that run whole and exact; the first always does. As many as there are steps: nothing is lossy.
+    #[arg(
+        long,
+        value_name = "W",
+        default_value_t = 1,
+        allow_negative_numbers = true
+    )]
+    pub warmup_steps: usize,
+    /// Blocks of each stage from the first to the last, e.g. 3,5 [default: as --pipefusion-balance].
+    #[arg(long, value_name = "A,B,…", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
+    pub attn_layer_num_for_pp: Vec<usize>,
+    /// What the stages get about as much of: FLOPs of a step, or bytes of parameters [default: flops].
+    #[arg(
+        long,
+        value_enum,
+        value_name = "flops|memory",
+        hide_possible_values = true,
+        conflicts_with = "attn_layer_num_for_pp"
+    )]
+    pub pipefusion_balance: Option<Balance>,
+    /// How a pass goes through the stages: each has blocks that follow each other, or from both ends of the model, so that what
+    /// a U-shaped model reads again stays where it was made [default: folded for such models, else linear].
+    #[arg(
+        long,
+        value_enum,
+        value_name = "linear|folded",
+        hide_possible_values = true
+    )]
+    pub pipefusion_placement: Option<PlacementName>,
+    /// Run a step whole when keys and values had changed by more than X (relative L2) in the step before the last: less
+    /// lossy, slower.
+    #[arg(long, value_name = "X", value_parser = drift, allow_negative_numbers = true)]
+    pub max_drift: Option<f32>,
+    /// Replicas of these ranks that share out the images or the lines of --prompt-file; no image changes by it.
+    #[arg(
+        long,
+        value_name = "D",
+        default_value_t = 1,
+        allow_negative_numbers = true
+    )]
+    pub data_parallel_degree: usize,
+    /// Decode each picture on one rank instead of in row bands on all of its ranks.
+    #[arg(long)]
+    pub no_parallel_vae: bool,
+    /// How long a rank may go without finishing an operation before the run ends with an error (exit code 6). Time in which
+    /// this process is stopped does not count.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub rank_timeout: u64,
+}
+
+/// `--pipefusion-balance`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Balance {
+    /// FLOPs of a step.
+    Flops,
+    /// Bytes of parameters.
+    Memory,
+}
+
+/// The value of `--max-drift`.
+fn drift(text: &str) -> Result<f32, String> {
+    check_drift(text.parse().unwrap_or(f32::NAN))
+}
+
+/// `drift`, if it is a number of at least 0 that is not infinite.
+///
+/// # Errors
+/// What it must be.
+pub(crate) fn check_drift(drift: f32) -> Result<f32, String> {
+    match drift.is_finite() && drift >= 0.0 {
+        true => Ok(drift),
+        false => Err("must be a finite number from 0 up".into()),
+    }
+}
+
+impl ParallelArgs {
+    /// What the flags ask for.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] that names the flag which is 0, [`Failure::Model`] with the nearest legal plan.
+    pub(crate) fn plan(&self) -> Result<Parallel, Failure> {
+        let degrees = Degrees {
+            data: self.data_parallel_degree,
+            cfg: self.cfg()?,
+            pipe: self.pipefusion_parallel_degree,
+            ring: self.ring_degree,
+            ulysses: self.ulysses_degree,
+        };
+        let plan = Parallel::threads(degrees)
+            .pipefusion(self.pipefusion())
+            .vae(!self.no_parallel_vae)
+            .deadline(Duration::from_secs(self.rank_timeout));
+        let flags = [
+            ("--data-parallel-degree", degrees.data),
+            ("--pipefusion-parallel-degree", degrees.pipe),
+            ("--ring-degree", degrees.ring),
+            ("--ulysses-degree", degrees.ulysses),
+        ];
+        plan.check().map_err(
+            |error| match flags.iter().find(|(_, degree)| *degree == 0) {
+                Some((flag, _)) => Failure::usage(format!("{flag} 0: {error}")),
+                None => error.into(),
+            },
+        )?;
+        Ok(plan)
+    }
+
+    fn cfg(&self) -> Result<usize, Failure> {
+        match (self.use_cfg_parallel, self.cfg_degree) {
+            (true, Some(1)) => Err(Failure::usage(
+                "--use-cfg-parallel is --cfg-degree 2: leave out --cfg-degree 1",
+            )),
+            (true, _) => Ok(2),
+            (false, degree) => Ok(degree.unwrap_or(1).into()),
+        }
+    }
+
+    fn pipefusion(&self) -> PipeFusion {
+        let stages = match (
+            self.attn_layer_num_for_pp.as_slice(),
+            self.pipefusion_balance,
+        ) {
+            ([], Some(Balance::Memory)) => StageSplit::Memory,
+            ([], _) => StageSplit::Flops,
+            (blocks, _) => StageSplit::Blocks(blocks.to_vec()),
+        };
+        let mut pipefusion = PipeFusion::default()
+            .warmup_steps(self.warmup_steps)
+            .stages(stages);
+        pipefusion.patches = self.num_pipeline_patch;
+        pipefusion.placement = self.pipefusion_placement.map(Into::into);
+        pipefusion.max_drift = self.max_drift;
+        pipefusion
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::argv::{self, Parsed};
+    use crate::args::cli::Command;
+
+    fn plan(flags: &str) -> Result<Parallel, Failure> {
+        let words = ["xdit-cli", "generate", "--prompt", "a"].into_iter();
+        match argv::parse(words.chain(flags.split_whitespace()).map(Into::into))? {
+            Parsed::Run(cli) => match cli.command {
+                Command::Generate(args) => args.parallel.plan(),
+                other => panic!("not generate: {other:?}"),
+            },
+            Parsed::Text(text) => panic!("only text: {text}"),
+        }
+    }
+
+    #[test]
+    fn every_flag_arrives() {
+        let none = plan("").unwrap();
+        assert_eq!(none.degrees, Degrees::default());
+        assert_eq!(none.pipefusion, PipeFusion::default());
+        let flags = "--pipefusion_parallel_degree 2 --num_pipeline_patch=5 --warmup-steps 0 --max_drift 0.25 \
+                     --attn_layer_num_for_pp";
+        let expected = |blocks: &[usize]| {
+            let stages = StageSplit::Blocks(blocks.to_vec());
+            let patches = PipeFusion::default().patches(5).warmup_steps(0);
+            patches.max_drift(0.25).stages(stages)
+        };
+        for (blocks, split) in [("3,5", &[3, 5][..]), ("3 5 --seed 7", &[3, 5]), ("8", &[8])] {
+            let all = plan(&format!("{flags} {blocks}")).unwrap();
+            assert_eq!(all.degrees.pipe, 2);
+            assert_eq!(all.pipefusion, expected(split), "{blocks}");
+        }
+        let memory = plan("--pipefusion-balance memory").unwrap();
+        assert_eq!(memory.pipefusion.stages, StageSplit::Memory);
+    }
+
+    #[test]
+    fn guidance_ranks() {
+        for (flags, degree) in [
+            ("", 1),
+            ("--cfg-degree 1", 1),
+            ("--cfg_degree=2", 2),
+            ("--use_cfg_parallel", 2),
+            ("--use-cfg-parallel --cfg-degree 2", 2),
+        ] {
+            assert_eq!(plan(flags).unwrap().degrees.cfg, degree, "{flags}");
+        }
+        for flags in [
+            "--use-cfg-parallel --cfg-degree 1",
+            "--cfg-degree 0",
+            "--cfg-degree 3",
+            "--cfg-degree -1",
+        ] {
+            let failure = plan(flags).unwrap_err();
+            assert_eq!(failure.exit_code(), 2);
+            assert!(failure.to_string().contains("--cfg-degree"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn the_flag_that_is_nothing_is_named() {
+        let failure = plan("--pipefusion-parallel-degree 0").unwrap_err();
+        let message = failure.to_string();
+        assert_eq!(failure.exit_code(), 2);
+        assert!(
+            message.starts_with("--pipefusion-parallel-degree 0: ") && message.contains("nearest"),
+            "{message}"
+        );
+    }
+}

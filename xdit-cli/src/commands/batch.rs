@@ -1,0 +1,270 @@
+//! `xdit-cli generate --prompt-file`: many requests, each result written as soon as it is there.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use xdit_models::{ModelSource, Observer, Output, Pipeline, Request, quote};
+
+use crate::args::cli::{GenerateArgs, OutputType};
+use crate::args::prompt_file::{self, Line};
+use crate::commands::generate::{shown, write};
+use crate::output::files::OutputPlan;
+use crate::report::console::{self, Unit};
+use crate::report::failure::{self, Failure};
+use crate::report::progress::Progress;
+use crate::run::draw::{Compute, Drawn, load, plan};
+use crate::run::memory;
+use crate::run::model::{Model, Wanted};
+use crate::run::session::Session;
+
+/// Characters of a prompt that a line on standard output shows.
+const SHOWN: usize = 60;
+
+/// What is seen of one request.
+#[derive(Debug)]
+struct Seen {
+    number: usize,
+    request: Request,
+    began: Instant,
+    warnings: Vec<String>,
+}
+
+impl Observer for Seen {
+    fn warning(&mut self, text: &str) {
+        self.warnings.push(text.to_owned());
+    }
+}
+
+/// Draws every line of the file. Returns 0 if all were drawn, 1 if some were not; each of those is told in a line.
+///
+/// # Errors
+/// Any [`Failure`] that concerns the whole file.
+pub(crate) fn run(
+    args: &GenerateArgs,
+    path: &Path,
+    base: &Request,
+    compute: &Compute,
+    plan: &OutputPlan,
+    session: &Session,
+) -> Result<u8, Failure> {
+    let lines = prompt_file::read(path, base)?;
+    for line in &lines {
+        if let Ok(request) = &line.request {
+            let (kind, images) = (args.output.output_type, request.image_count());
+            plan.for_line(line.number, images, kind).check_names()?;
+        }
+    }
+    session.begin_trace()?;
+    let hub = &args.model.hub;
+    let check = |source: &ModelSource| check_base(source, hub.variant.as_deref(), base, compute);
+    let model = Model::find(Wanted::new(&args.model), &check, session)?;
+    check(&model.source)?;
+    let mut watch = Progress::new(&session.console, None);
+    let pipeline = load(&model, compute, &mut watch)?;
+    let bar = session
+        .console
+        .bar("prompts", lines.len() as u64, Unit::Pieces);
+    let mut report = Report {
+        kind: args.output.output_type,
+        metadata: !args.output.no_metadata,
+        path,
+        plan,
+        session,
+        model: &model,
+        pipeline: &pipeline,
+        each: each(compute),
+        written: 0,
+        failed: 0,
+        fatal: None,
+    };
+    // Bad lines are told first and in one go: they cost nothing.
+    let mut requests = Vec::with_capacity(lines.len());
+    for Line { number, request } in lines {
+        match request {
+            Ok(request) => requests.push((number, request)),
+            Err(reason) => {
+                report.failed(number, &reason)?;
+                bar.inc(1);
+            }
+        }
+    }
+    let requests = requests.into_iter().map(|(number, request)| {
+        let seen = Seen {
+            number,
+            request: request.clone(),
+            began: Instant::now(),
+            warnings: Vec::new(),
+        };
+        (request, seen)
+    });
+    pipeline.generate_each(requests, |_, result, seen| {
+        let told = match result {
+            Ok(output) => report.done(output, seen),
+            // Other weights than those that were loaded: no line can be drawn any more.
+            Err(_) if pipeline.check_files().is_err() => {
+                pipeline.check_files().map_err(Failure::from)
+            }
+            Err(error) => report.failed(seen.number, &Failure::from(error).to_string()),
+        };
+        bar.inc(1);
+        match told {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                report.fatal = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    bar.finish_and_clear();
+    if let Some(fatal) = report.fatal.take() {
+        return Err(fatal);
+    }
+    report.close()
+}
+
+/// How each request is computed: by one replica.
+fn each(compute: &Compute) -> Compute {
+    let mut each = compute.clone();
+    each.parallel.degrees.data = 1;
+    each
+}
+
+/// What no line can have is refused before any weight is read: stages, a number of patches, arguments that the model has no
+/// use for. Which numbers of patches a line can have depends on its size, whether there is guidance on its scale.
+fn check_base(
+    source: &ModelSource,
+    variant: Option<&str>,
+    base: &Request,
+    compute: &Compute,
+) -> xdit_models::Result<()> {
+    let mut each = each(compute);
+    let patches = &mut each.parallel.pipefusion.patches;
+    *patches = Some(patches.unwrap_or(1).min(1));
+    each.parallel.degrees.cfg = 1;
+    let any = |list: &Option<Vec<String>>| list.as_ref().map(|_| vec!["any".to_owned()]);
+    let mut request = Request::new(["any"])
+        .true_cfg_scale(base.true_cfg_scale)
+        .clip_skip(base.clip_skip)
+        .skip_guidance_layers(base.skip_guidance_layers.clone());
+    request.prompt_3 = any(&base.prompt_3);
+    request.negative_prompt_3 = any(&base.negative_prompt_3);
+    request.scheduler = base.scheduler.clone();
+    request.guidance_rescale = base.guidance_rescale;
+    request.use_resolution_binning = base.use_resolution_binning;
+    request.original_size = base.original_size;
+    request.target_size = base.target_size;
+    request.crops_coords_top_left = base.crops_coords_top_left;
+    request.exact_diffusers = base.exact_diffusers;
+    // Lines may be smaller than the pictures that the model was made for.
+    plan(source, variant, &request, &each, Some(u64::MAX)).map(drop)
+}
+
+/// What is told of the requests as they end.
+struct Report<'a> {
+    kind: OutputType,
+    metadata: bool,
+    path: &'a Path,
+    plan: &'a OutputPlan,
+    session: &'a Session,
+    model: &'a Model,
+    pipeline: &'a Pipeline,
+    /// How each request is computed: by one replica.
+    each: Compute,
+    written: usize,
+    failed: usize,
+    /// What ends the run: nothing can be written any more.
+    fatal: Option<Failure>,
+}
+
+impl Report<'_> {
+    /// Writes the files of a request and says so.
+    fn done(&mut self, output: Output, seen: Seen) -> Result<(), Failure> {
+        for warning in &seen.warnings {
+            let place = self.place(seen.number);
+            self.session.console.warn(Some(&place), warning);
+        }
+        let (model, request) = (self.model, &seen.request);
+        // It was drawn: what there was of memory was enough.
+        let variant = model.record.variant.as_deref();
+        let foretold = plan(&model.source, variant, request, &self.each, Some(u64::MAX))?;
+        let drawn = Drawn::new(model, request, self.pipeline, &self.each, foretold, output);
+        let plan = self
+            .plan
+            .for_line(seen.number, drawn.record.images, self.kind);
+        let files = write(&drawn, self.kind, self.metadata, &plan)?;
+        self.written += files.len();
+        let seconds = seen.began.elapsed().as_secs_f64();
+        self.say(
+            &json!({
+                "line": seen.number,
+                "files": files,
+                "request": drawn.record.request,
+                "seconds": seconds,
+                "warnings": seen.warnings,
+                "ranks": drawn.ranks(),
+                "pipefusion": drawn.pipefusion(),
+            }),
+            &line(&files, &drawn.record.request.prompt, drawn.patches()),
+        )
+    }
+
+    /// Says why a line was not drawn; the others go on.
+    fn failed(&mut self, number: usize, reason: &str) -> Result<(), Failure> {
+        self.failed += 1;
+        let place = self.place(number);
+        self.session
+            .console
+            .error_line(&format!("error: {place}: {reason}"));
+        match self.session.report.json {
+            true => self.say(&json!({"line": number, "error": reason}), ""),
+            false => Ok(()),
+        }
+    }
+
+    fn place(&self, number: usize) -> String {
+        match self.path == Path::new("-") {
+            true => format!("standard input, line {number}"),
+            false => format!("{}:{number}", failure::shown(self.path)),
+        }
+    }
+
+    fn say(&self, value: &Value, text: &str) -> Result<(), Failure> {
+        let (json, quiet) = (self.session.report.json, self.session.report.quiet);
+        self.session.console.above_bars(|| match (json, quiet) {
+            (true, _) => console::print_json(value),
+            (false, true) => Ok(()),
+            (false, false) => console::print(&format!("{}\n", quote::line(text))),
+        })
+    }
+
+    /// The closing line, and the exit code.
+    fn close(&self) -> Result<u8, Failure> {
+        let (files, failed) = (self.written, self.failed);
+        let seconds = self.session.started.elapsed().as_secs_f64();
+        let peak = memory::peak_bytes();
+        let mut text = format!("{files} files, {failed} lines failed, total {seconds:.2} s");
+        if let Some(bytes) = peak {
+            text += &format!("; peak memory {}", memory::shown(bytes));
+        }
+        self.say(
+            &json!({"files": files, "failed": failed, "seconds": seconds, "peak_memory_bytes": peak}),
+            &text,
+        )?;
+        Ok(u8::from(failed > 0))
+    }
+}
+
+/// `a.png: the prompt`, shortened, and what was measured.
+fn line(files: &[PathBuf], prompt: &[String], measured: Option<String>) -> String {
+    let first = prompt.first().map_or("", String::as_str);
+    let mut text: String = first.chars().take(SHOWN).collect();
+    if first.chars().nth(SHOWN).is_some() {
+        text.push('…');
+    }
+    if let Some(measured) = measured {
+        text += &format!("; {measured}");
+    }
+    format!("{}: {text}", shown(files))
+}

@@ -1,0 +1,163 @@
+//! `xdit-cli info`: what a pipeline contains.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde_json::json;
+use xdit_models::info::{ComponentInfo, PipelineInfo, describe};
+use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request, RunPlan, quote};
+
+use crate::args::cli::InfoArgs;
+use crate::report::console;
+use crate::report::failure::Failure;
+use crate::report::table::aligned;
+use crate::run::model::{Files, Wanted};
+use crate::run::session::Session;
+use crate::run::{memory, model};
+
+/// Prints the components of a pipeline; no weights are loaded.
+///
+/// # Errors
+/// Any [`Failure`].
+pub(crate) fn run(args: &InfoArgs, session: &Session) -> Result<u8, Failure> {
+    session.begin_trace()?;
+    let wanted = Wanted {
+        name: &args.model,
+        hub: &args.hub,
+        no_t5: args.no_t5,
+    };
+    let (source, _) = model::source(wanted, Files::All, session)?;
+    let info = describe(&source, args.hub.variant.as_deref())?;
+    let plan = one_picture(&source, args.hub.variant.as_deref());
+    if session.report.json {
+        let mut json = serde_json::to_value(&info).map_err(|e| Failure::usage(e.to_string()))?;
+        json["memory"] = json!(plan.map(|plan| memory::estimate(&plan.memory)));
+        console::print_json(&json)?;
+    } else {
+        let memory = plan.map_or_else(String::new, |plan| takes(&plan));
+        console::print(&(table(&info) + &memory))?;
+    }
+    Ok(0)
+}
+
+/// What one picture of the pipeline's own size takes, in f32 on one rank; none if the pipeline cannot be run so.
+fn one_picture(source: &ModelSource, variant: Option<&str>) -> Option<RunPlan> {
+    let options = LoadOptions {
+        variant: variant.map(str::to_owned),
+        // Of whatever machine.
+        memory_limit: Some(u64::MAX),
+        ..LoadOptions::default()
+    };
+    Pipeline::plan(
+        source,
+        &options,
+        &Request::new(["any"]),
+        &Parallel::default(),
+    )
+    .ok()
+}
+
+/// In a line, what a picture takes; in another what can be saved.
+fn takes(plan: &RunPlan) -> String {
+    let memory = &plan.memory;
+    let (all, weights) = (memory.total(), memory.weights());
+    let mut text = format!(
+        "one picture of {}×{} in f32: {}, of which weights {} (plan tells more)\n",
+        plan.width,
+        plan.height,
+        memory::shown(all),
+        memory::shown(weights)
+    );
+    text += &memory::without_t5(memory);
+    text
+}
+
+/// The facts as text: a line for the pipeline, a row for each component, a line of sums.
+fn table(info: &PipelineInfo) -> String {
+    let version = info.diffusers_version.as_ref().map_or(String::new(), |v| {
+        format!(", diffusers {}", quote::shorten(v))
+    });
+    let head = [
+        "component",
+        "class",
+        "parameters",
+        "dtype",
+        "bytes",
+        "files",
+        "heads",
+        "blocks",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(info.components.iter().map(row));
+    let mut text = format!(
+        "{}: {}{version}\n",
+        quote::name(&info.name),
+        quote::shorten(&info.class)
+    );
+    text += &aligned(&rows, &[2, 4, 5]);
+    let parameters: u64 = info.components.iter().map(|c| c.parameters).sum();
+    let bytes: u64 = info.components.iter().map(|c| c.bytes).sum();
+    writeln!(
+        text,
+        "total: {} parameters, {}",
+        count(parameters),
+        memory::shown(bytes)
+    )
+    .ok();
+    text
+}
+
+fn row(component: &ComponentInfo) -> [String; 8] {
+    let heads = match (component.heads, component.head_dim) {
+        (Some(heads), Some(dim)) => format!("{heads} × {dim}"),
+        (Some(heads), None) => heads.to_string(),
+        _ => String::new(),
+    };
+    let number = |n: u64, text: String| if n > 0 { text } else { String::new() };
+    let dtypes: Vec<String> = component.dtypes.keys().cloned().collect();
+    [
+        quote::shorten(&component.name),
+        quote::shorten(&component.class),
+        number(component.parameters, count(component.parameters)),
+        quote::shorten(&dtypes.join(", ")),
+        number(component.bytes, memory::shown(component.bytes)),
+        number(
+            component.files.len() as u64,
+            component.files.len().to_string(),
+        ),
+        heads,
+        blocks(&component.blocks),
+    ]
+}
+
+fn blocks(blocks: &BTreeMap<String, usize>) -> String {
+    let each: Vec<String> = blocks
+        .iter()
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+    each.join(", ")
+}
+
+/// A number of parameters in three digits: `11.9 B`.
+fn count(number: u64) -> String {
+    let value = number as f64;
+    match number {
+        0..1_000 => number.to_string(),
+        1_000..1_000_000 => format!("{:.1} k", value / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} M", value / 1e6),
+        _ => format!("{:.1} B", value / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        assert_eq!(count(999), "999");
+        assert_eq!(count(123_456), "123.5 k");
+        assert_eq!(count(3_300_000), "3.3 M");
+        assert_eq!(count(11_901_408_320), "11.9 B");
+    }
+}

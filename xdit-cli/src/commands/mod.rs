@@ -1,0 +1,9 @@
+//! One file for each command (`generate` has a second one, for many prompts).
+//!
+//! A command reads its flags, runs a pipeline through `run`, and writes through `output` and `report`.
+
+pub(crate) mod batch;
+pub(crate) mod generate;
+pub(crate) mod info;
+pub(crate) mod plan;
+pub(crate) mod replay;

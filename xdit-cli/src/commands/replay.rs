@@ -1,0 +1,215 @@
+//! `xdit-cli replay`: runs again what a PNG records, and compares.
+
+use std::path::Path;
+
+use serde_json::json;
+use xdit_kernels::{Device, Tier};
+use xdit_models::{Image, ModelSource, quote};
+
+use crate::args::cli::{HubArgs, OutputType, ReplayArgs};
+use crate::output::files::OutputPlan;
+use crate::output::picture::{Comparison, Difference, Picture};
+use crate::output::record::{ParallelRecord, RunRecord};
+use crate::output::recorded::Recorded;
+use crate::report::console;
+use crate::report::failure::{Failure, shown};
+use crate::report::progress::Progress;
+use crate::run::draw::{Compute, draw, plan as plan_of};
+use crate::run::model::{self, Check, Model, Wanted};
+use crate::run::session::Session;
+
+/// Repeats the run of `args.image`. Returns 0 if the pixels are identical, 1 if not.
+///
+/// # Errors
+/// Any [`Failure`].
+pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
+    let recorded = Recorded::open(&args.image)?;
+    let record = &recorded.record;
+    let damaged = |failure: Failure| damaged(&args.image, failure);
+    let request = record
+        .checked()
+        .map_err(damaged)?
+        .exact_diffusers(record.exact_diffusers())
+        .allow_non_finite(record.request.allow_non_finite || args.allow_non_finite);
+    let mut places = session.places.clone();
+    if args.model.is_none()
+        && let Some(folder) = model::folder_of(&record.model.name, &args.hub, &session.environment)
+    {
+        places.add_model("the recorded model", &folder)?;
+    }
+    let plan = match &args.output {
+        Some(path) => Some(OutputPlan::new(
+            Some(path),
+            OutputType::Png,
+            1,
+            request.seeds[0],
+            &session.partials,
+            &places,
+        )?),
+        None => None,
+    };
+    session.begin_trace()?;
+    let mut watch = Progress::new(&session.console, None);
+    let compute = Compute {
+        dtype: record.dtype().map_err(damaged)?,
+        device: device(args.threads.cpu_tier, &record.tier, &mut watch),
+        threads: session.threads(&args.threads),
+        low_memory: false,
+        parallel: record
+            .parallel
+            .as_ref()
+            .map_or_else(Default::default, ParallelRecord::parallel),
+    };
+    let foretell = |source: &ModelSource, variant: Option<&str>| {
+        plan_of(source, variant, &request, &compute, None)
+    };
+    let variant = args.hub.variant.as_ref().or(record.model.variant.as_ref());
+    let variant = variant.map(String::as_str);
+    let check = |source: &ModelSource| foretell(source, variant).map(drop);
+    let model = find_model(args, record, &check, session).map_err(damaged)?;
+    if model.record.digest != record.model.digest {
+        let name = &model.record.name;
+        watch.warn(format!(
+            "the files of {} are not those that the image was made with (other digest)",
+            quote::name(name)
+        ));
+    }
+    let foretold = foretell(&model.source, model.record.variant.as_deref());
+    let foretold = foretold.map_err(|e| damaged(e.into()))?;
+    let same_size = (foretold.width, foretold.height) == (recorded.width, recorded.height);
+    if same_size {
+        // A damaged picture is told before the run.
+        recorded.each_row(|_| ())?;
+    }
+    let drawn = draw(&model, &request, &compute, &mut watch).map_err(damaged)?;
+    let Some(image) = drawn.output.images.get(record.image) else {
+        let reason = format!(
+            "damaged record: image {} of {}",
+            record.image,
+            drawn.output.images.len()
+        );
+        return Err(Failure::no_record(&args.image, reason));
+    };
+    let difference = match same_size {
+        true => Some(compare(&recorded, image)?),
+        false => None,
+    };
+    let file = match &plan {
+        Some(plan) => {
+            let replayed = Picture {
+                width: image.width,
+                height: image.height,
+                rgb: image.rgb.clone(),
+            };
+            Some(plan.write(0, |file| {
+                replayed.write(file, Some(&drawn.record_of(record.image)))
+            })?)
+        }
+        None => None,
+    };
+    let identical = difference.is_some_and(|d| d.bytes == 0);
+    if session.report.json {
+        let mut report = drawn.report(session, &watch);
+        report["image"] = json!(args.image);
+        report["file"] = json!(file);
+        report["identical"] = json!(identical);
+        // JSON has no infinity: identical pictures have no PSNR.
+        let psnr = difference.map(|d| d.psnr).filter(|psnr| psnr.is_finite());
+        report["difference"] = json!(
+            difference.map(|d| json!({"bytes": d.bytes, "max_abs": d.max_abs, "psnr_db": psnr}))
+        );
+        console::print_json(&report)?;
+    } else if !session.report.quiet {
+        let verdict = verdict(difference, &recorded, image);
+        console::print(&format!(
+            "{}: {verdict}; {}\n",
+            shown(&args.image),
+            drawn.summary(session, &watch)
+        ))?;
+    }
+    Ok(u8::from(!identical))
+}
+
+/// What a request that cannot be served means here: the record gave its values, not a flag.
+fn damaged(image: &Path, failure: Failure) -> Failure {
+    match failure.exit_code() {
+        2 => Failure::no_record(image, format!("damaged record: {failure}")),
+        _ => failure,
+    }
+}
+
+/// The pixels of the file beside those that were drawn now.
+fn compare(recorded: &Recorded, image: &Image) -> Result<Difference, Failure> {
+    let mut comparison = Comparison::default();
+    let mut now = image.rgb.chunks(3 * image.width.max(1));
+    recorded.each_row(|row| comparison.add(row, now.next().unwrap_or_default()))?;
+    Ok(comparison.difference())
+}
+
+fn verdict(difference: Option<Difference>, recorded: &Recorded, replayed: &Image) -> String {
+    match difference {
+        Some(d) if d.bytes == 0 => "identical".into(),
+        Some(d) => format!(
+            "different: {} of {} bytes, by at most {}, PSNR {:.1} dB",
+            d.bytes,
+            replayed.rgb.len(),
+            d.max_abs,
+            d.psnr
+        ),
+        None => format!(
+            "different: {}×{} now {}×{}",
+            recorded.width, recorded.height, replayed.width, replayed.height
+        ),
+    }
+}
+
+/// The pipeline of the flags, else that of the record.
+fn find_model(
+    args: &ReplayArgs,
+    record: &RunRecord,
+    check: Check<'_>,
+    session: &Session,
+) -> Result<Model, Failure> {
+    let no_t5 = record.model.no_t5;
+    if let Some(name) = &args.model {
+        let hub = &args.hub;
+        return Model::find(Wanted { name, hub, no_t5 }, check, session);
+    }
+    let given = &args.hub;
+    let hub = HubArgs {
+        revision: given
+            .revision
+            .clone()
+            .or_else(|| record.model.revision.clone()),
+        variant: given
+            .variant
+            .clone()
+            .or_else(|| record.model.variant.clone()),
+        download_dir: given.download_dir.clone(),
+    };
+    let wanted = Wanted {
+        name: &record.model.name,
+        hub: &hub,
+        no_t5,
+    };
+    Model::find(wanted, check, session)
+}
+
+/// The tier of the flag, else that of the record, else this processor's best, with a warning.
+fn device(asked: Option<Tier>, recorded: &str, watch: &mut Progress) -> Device {
+    if let Some(tier) = asked {
+        return Device::Cpu(tier);
+    }
+    match recorded.parse() {
+        Ok(tier) => Device::Cpu(tier),
+        Err(_) => {
+            let device = Device::cpu();
+            watch.warn(format!(
+                "the image was made with {} instructions, which this processor lacks: with {} the last bits may differ",
+                quote::shorten(recorded),
+                device.tier()
+            ));
+            device
+        }
+    }
+}

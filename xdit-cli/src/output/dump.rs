@@ -1,0 +1,147 @@
+//! `--dump DIR`: every stage of a run as safetensors, under diffusers' names.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use xdit_kernels::Tensor;
+use xdit_models::{Error, Result};
+
+use crate::output::partial::{Existing, PartialFile, Partials, system_reason};
+use crate::output::tensor_file::{self, Data, Entry};
+use crate::report::failure::Failure;
+
+/// No stage has a longer name.
+const LONGEST_NAME: usize = 64;
+
+/// A folder that stages are written to: `NAME.safetensors` holds one tensor called NAME.
+#[derive(Debug)]
+pub(crate) struct Dump {
+    folder: PathBuf,
+    partials: Partials,
+    /// What could not be written where there was nobody to tell.
+    failed: Option<Error>,
+}
+
+impl Dump {
+    /// The folder, made if it is not there. One with `.safetensors` files is refused: steps of another run would stay
+    /// among those of this one.
+    ///
+    /// # Errors
+    /// [`Failure::Output`] when it cannot be made or written, or holds such files.
+    pub(crate) fn create(folder: &Path, partials: &Partials) -> std::result::Result<Self, Failure> {
+        let failed = |e: io::Error| Failure::output(folder, system_reason(&e));
+        partials.make_folder(folder)?;
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if Path::new(&name)
+                .extension()
+                .is_some_and(|e| e == "safetensors")
+            {
+                let reason = "holds .safetensors files already; --dump needs a folder without";
+                return Err(Failure::output(folder, reason));
+            }
+        }
+        // As long as a stage's name may be.
+        let name = format!("{}.safetensors", "x".repeat(LONGEST_NAME));
+        PartialFile::create(&folder.join(name), partials)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            partials: partials.clone(),
+            failed: None,
+        })
+    }
+
+    /// Writes a tensor.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when this one, or token ids before it, could not be written.
+    pub(crate) fn tensor(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => self.write(name, Data::Tensor(tensor)),
+        }
+    }
+
+    /// Writes token ids; a failure is returned by the next [`Dump::tensor`].
+    pub(crate) fn ids(&mut self, name: &str, ids: &[Vec<u32>]) {
+        if let Err(error) = self.write(name, Data::Ids(ids)) {
+            self.failed.get_or_insert(error);
+        }
+    }
+
+    fn write(&self, name: &str, data: Data<'_>) -> Result<()> {
+        let path = self
+            .folder
+            .join(format!("{}.safetensors", name.replace(['/', '\\'], ".")));
+        let failed = |failure: Failure| Error::Io {
+            path: path.clone(),
+            source: io::Error::other(match failure {
+                Failure::Output { reason, .. } => reason,
+                other => other.to_string(),
+            }),
+        };
+        let mut partial = PartialFile::create(&path, &self.partials).map_err(failed)?;
+        let mut file = io::BufWriter::new(partial.file());
+        tensor_file::write(&mut file, &[Entry { name, data }], &[])
+            .and_then(|()| io::Write::flush(&mut file))
+            .map_err(|source| Error::Io {
+                path: path.clone(),
+                source,
+            })?;
+        drop(file);
+        partial.commit(Existing::Replace).map(drop).map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_for_each_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("new/dump");
+        let mut dump = Dump::create(&place, &Partials::default()).unwrap();
+        dump.ids("input_ids", &[vec![1, 2]]);
+        dump.tensor("step/latents", &Tensor::from_slice(&[1f32], [1]).unwrap())
+            .unwrap();
+        let mut names: Vec<_> = fs::read_dir(&place)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["input_ids.safetensors", "step.latents.safetensors"]);
+
+        let again = Dump::create(&place, &Partials::default()).unwrap_err();
+        assert!(again.to_string().contains("already"), "{again}");
+        names
+            .iter()
+            .for_each(|name| fs::remove_file(place.join(name)).unwrap());
+        fs::write(place.join("notes.txt"), b"").unwrap();
+        Dump::create(&place, &Partials::default()).unwrap();
+    }
+
+    #[test]
+    fn lost_ids_are_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("dump");
+        let mut dump = Dump::create(&place, &Partials::default()).unwrap();
+        fs::remove_dir(&place).unwrap();
+        dump.ids("input_ids", &[vec![1]]);
+        let error = dump
+            .tensor("x", &Tensor::from_slice(&[1f32], [1]).unwrap())
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("input_ids.safetensors"),
+            "{error}"
+        );
+        fs::write(&place, b"").unwrap();
+        assert_eq!(
+            Dump::create(&place, &Partials::default())
+                .unwrap_err()
+                .exit_code(),
+            1
+        );
+    }
+}

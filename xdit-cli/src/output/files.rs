@@ -1,0 +1,310 @@
+//! Which files a run writes: names, numbers, and whether they can be written at all.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::args::cli::OutputType;
+use crate::output::partial::{Existing, PartialFile, Partials, replaceable};
+use crate::output::places::Places;
+use crate::report::failure::{Failure, shown};
+
+/// Names that are tried before giving up when names that this program chooses are taken.
+const MOST_NAMES: usize = 100_000;
+/// What gives the names.
+const FLAG: &str = "--output";
+
+/// The names of the files that a run writes.
+#[derive(Debug)]
+pub(crate) struct OutputPlan {
+    folder: PathBuf,
+    stem: String,
+    extension: &'static str,
+    files: usize,
+    /// Whether the user chose the name: then a file of that name is replaced.
+    named: bool,
+    partials: Partials,
+    places: Places,
+}
+
+impl OutputPlan {
+    /// Where `images` images go. A folder that is named with a `/` at its end is made if it is not there.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] for a name whose extension says something else, or that is one of `places`; [`Failure::LongName`]
+    /// for one that is too long with its number; [`Failure::Output`] when the place cannot be written.
+    pub(crate) fn new(
+        output: Option<&Path>,
+        kind: OutputType,
+        images: usize,
+        seed: i128,
+        partials: &Partials,
+        places: &Places,
+    ) -> Result<Self, Failure> {
+        let output = output.unwrap_or(Path::new(""));
+        if output.exists() && !output.is_dir() && !output.is_file() {
+            return Err(Failure::output(output, "is not a regular file"));
+        }
+        let names_folder =
+            output.as_os_str().is_empty() || output.is_dir() || ends_in_separator(output);
+        let (folder, stem) = if names_folder {
+            (output.to_owned(), format!("xdit-{seed}"))
+        } else {
+            let folder = output.parent().unwrap_or(Path::new("")).to_owned();
+            (folder, stem_of(output, kind)?)
+        };
+        let plan = Self {
+            folder,
+            stem,
+            extension: match kind {
+                OutputType::Png => "png",
+                OutputType::Latent | OutputType::Float => "safetensors",
+            },
+            files: if kind == OutputType::Png { images } else { 1 },
+            named: !names_folder,
+            partials: partials.clone(),
+            places: places.clone(),
+        };
+        if names_folder {
+            partials.make_folder(&plan.folder)?;
+        }
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// The same place for the images of line `number` of a prompt file: the number is part of every name.
+    pub(crate) fn for_line(&self, number: usize, images: usize, kind: OutputType) -> Self {
+        Self {
+            folder: self.folder.clone(),
+            stem: format!("{}-{number:05}", self.stem),
+            extension: self.extension,
+            files: if kind == OutputType::Png { images } else { 1 },
+            named: self.named,
+            partials: self.partials.clone(),
+            places: self.places.clone(),
+        }
+    }
+
+    /// Writes the file of image `index` by `write`, under its final name only when it is whole. Returns the name.
+    ///
+    /// # Errors
+    /// [`Failure::Output`], and what `write` returns.
+    pub(crate) fn write(
+        &self,
+        index: usize,
+        mut write: impl FnMut(&mut fs::File) -> Result<(), String>,
+    ) -> Result<PathBuf, Failure> {
+        for attempt in 0..MOST_NAMES {
+            let path = self.path(index, attempt);
+            // The trace's name is not in the folder yet.
+            let taken = || path.exists() || self.places.check(FLAG, &path).is_err();
+            if !self.named && taken() {
+                continue;
+            }
+            let mut partial = PartialFile::create(&path, &self.partials)?;
+            write(partial.file()).map_err(|reason| Failure::output(&path, reason))?;
+            let existing = if self.named {
+                Existing::Replace
+            } else {
+                Existing::Keep
+            };
+            if let Some(written) = partial.commit(existing)? {
+                return Ok(if self.named { path } else { written });
+            }
+        }
+        Err(Failure::output(
+            self.path(index, 0),
+            "too many files of this name",
+        ))
+    }
+
+    /// The name of image `index`; `attempt` counts the names that were taken.
+    fn path(&self, index: usize, attempt: usize) -> PathBuf {
+        let number = if self.files > 1 {
+            format!("_{index}")
+        } else {
+            String::new()
+        };
+        let again = if attempt > 0 {
+            format!("-{attempt}")
+        } else {
+            String::new()
+        };
+        self.folder
+            .join(format!("{}{again}{number}.{}", self.stem, self.extension))
+    }
+
+    /// Whether the files could be written now: the folder by trying, the names as [`OutputPlan::check_names`] does.
+    fn check(&self) -> Result<(), Failure> {
+        PartialFile::create(&self.path(0, 0), &self.partials)?;
+        self.check_names()
+    }
+
+    /// Whether the names are short enough, belong to nothing else, and to no folder.
+    ///
+    /// # Errors
+    /// As [`OutputPlan::new`].
+    pub(crate) fn check_names(&self) -> Result<(), Failure> {
+        let names = || (0..self.files.min(MOST_NAMES)).map(|index| self.path(index, 0));
+        self.places.check_all(FLAG, names())?;
+        let last = self.files.saturating_sub(1);
+        if !self.named {
+            // The longest that may be chosen.
+            return replaceable(&self.path(last, MOST_NAMES - 1)).map(drop);
+        }
+        names()
+            .chain([self.path(last, 0)])
+            .try_for_each(|name| replaceable(&name).map(drop))
+    }
+}
+
+/// The name without its extension, which must be one that fits or none.
+fn stem_of(output: &Path, kind: OutputType) -> Result<String, Failure> {
+    let name = output
+        .file_name()
+        .ok_or_else(|| Failure::output(output, "is not the name of a file"))?
+        .to_str()
+        .ok_or_else(|| Failure::output(output, "the name is not UTF-8"))?;
+    let Some((stem, extension)) = name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()) else {
+        return Ok(name.to_owned());
+    };
+    match extension.to_lowercase().as_str() {
+        "png" | "safetensors" => Ok(stem.to_owned()),
+        "jpg" | "jpeg" | "webp" | "gif" | "bmp" | "tif" | "tiff" | "avif" | "npy" | "npz"
+        | "pt" => {
+            let (what, ending) = match kind {
+                OutputType::Png => ("images are", "png"),
+                _ => ("tensors are", "safetensors"),
+            };
+            Err(Failure::usage(format!(
+                "--output {}: {what} written as .{ending} only; use {stem}.{ending}",
+                shown(output)
+            )))
+        }
+        _ => Ok(name.to_owned()),
+    }
+}
+
+/// Whether a name is that of a folder although there may be none.
+pub(crate) fn ends_in_separator(path: &Path) -> bool {
+    path.to_str()
+        .is_some_and(|text| text.ends_with(std::path::is_separator))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn plan(output: &Path, kind: OutputType, images: usize) -> Result<OutputPlan, Failure> {
+        let (partials, places) = (Partials::default(), Places::default());
+        OutputPlan::new(Some(output), kind, images, 42, &partials, &places)
+    }
+
+    fn fill(plan: &OutputPlan, index: usize) -> String {
+        let path = plan
+            .write(index, |file| {
+                file.write_all(b"x").map_err(|e| e.to_string())
+            })
+            .unwrap();
+        path.file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn names_of_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        assert_eq!(
+            fill(&plan(&at("a.png"), OutputType::Png, 1).unwrap(), 0),
+            "a.png"
+        );
+        assert_eq!(
+            fill(&plan(&at("a"), OutputType::Png, 1).unwrap(), 0),
+            "a.png"
+        );
+        assert_eq!(
+            fill(&plan(&at("v1.5"), OutputType::Png, 1).unwrap(), 0),
+            "v1.5.png"
+        );
+        assert_eq!(
+            fill(&plan(&at(".hidden"), OutputType::Png, 1).unwrap(), 0),
+            ".hidden.png"
+        );
+        let two = plan(&at("b.PNG"), OutputType::Png, 2).unwrap();
+        assert_eq!(fill(&two, 1), "b_1.png");
+        let latents = plan(&at("a.png"), OutputType::Latent, 3).unwrap();
+        assert_eq!(fill(&latents, 0), "a.safetensors");
+        let message = plan(&at("a.jpg"), OutputType::Png, 1)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("use a.png"), "{message}");
+    }
+
+    #[test]
+    fn lines_have_names_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = plan(&folder.path().join("set.png"), OutputType::Png, 1).unwrap();
+        let first = all.for_line(1, 1, OutputType::Png);
+        assert_eq!(fill(&first, 0), "set-00001.png");
+        let tenth = all.for_line(10, 2, OutputType::Png);
+        assert_eq!(fill(&tenth, 1), "set-00010_1.png");
+    }
+
+    #[test]
+    fn chosen_names_never_replace() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = || plan(folder.path(), OutputType::Png, 1).unwrap();
+        assert_eq!(fill(&one(), 0), "xdit-42.png");
+        assert_eq!(fill(&one(), 0), "xdit-42-1.png");
+        let two = plan(folder.path(), OutputType::Png, 2).unwrap();
+        assert_eq!(fill(&two, 0), "xdit-42_0.png");
+        assert_eq!(fill(&two, 0), "xdit-42-1_0.png");
+    }
+
+    #[test]
+    fn given_names_replace() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.png");
+        for _ in 0..2 {
+            assert_eq!(fill(&plan(&file, OutputType::Png, 1).unwrap(), 0), "a.png");
+        }
+    }
+
+    #[test]
+    fn new_folder_by_its_separator() {
+        let folder = tempfile::tempdir().unwrap();
+        let nested = PathBuf::from(format!("{}/", folder.path().join("x/y").display()));
+        assert_eq!(
+            fill(&plan(&nested, OutputType::Float, 2).unwrap(), 0),
+            "xdit-42.safetensors"
+        );
+        assert!(folder.path().join("x/y/xdit-42.safetensors").is_file());
+    }
+
+    #[test]
+    fn unwritable_places_are_refused_before_anything_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("no/such/a.png");
+        let failure = plan(&missing, OutputType::Png, 1).unwrap_err();
+        assert_eq!(failure.exit_code(), 1);
+        assert!(
+            failure.to_string().contains("there is no folder"),
+            "{failure}"
+        );
+        std::fs::create_dir(folder.path().join("b_1.png")).unwrap();
+        let failure = plan(&folder.path().join("b.png"), OutputType::Png, 2).unwrap_err();
+        assert!(failure.to_string().contains("is a folder"), "{failure}");
+    }
+
+    #[test]
+    fn a_failed_write_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan(&folder.path().join("a.png"), OutputType::Png, 1).unwrap();
+        let failure = plan.write(0, |_| Err("disk full".into())).unwrap_err();
+        assert!(
+            failure
+                .to_string()
+                .ends_with("a.png: cannot be written: disk full")
+        );
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

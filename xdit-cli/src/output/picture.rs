@@ -1,0 +1,132 @@
+//! PNG files: written with their record, and how two of them differ. [`crate::output::recorded`] reads them back.
+
+use std::io::Write;
+
+use crate::output::partial::system_reason;
+use crate::output::record::RunRecord;
+
+/// The key of the JSON record.
+pub(crate) const RECORD_KEY: &str = "xdit";
+/// The key of AUTOMATIC1111's text.
+const PARAMETERS_KEY: &str = "parameters";
+
+/// An 8-bit RGB image.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Picture {
+    /// Pixels across.
+    pub width: usize,
+    /// Pixels down.
+    pub height: usize,
+    /// Row by row, three bytes a pixel.
+    pub rgb: Vec<u8>,
+}
+
+impl Picture {
+    /// Writes the PNG, with the record in it if there is one.
+    ///
+    /// # Errors
+    /// What the file system says, or that the size does not fit PNG.
+    pub(crate) fn write(&self, file: impl Write, record: Option<&RunRecord>) -> Result<(), String> {
+        let size =
+            |n: usize| u32::try_from(n).map_err(|_| format!("{n} pixels are too many for a PNG"));
+        let mut encoder = png::Encoder::new(file, size(self.width)?, size(self.height)?);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        if let Some(record) = record {
+            for (key, text) in [
+                (PARAMETERS_KEY, record.parameters()),
+                (RECORD_KEY, record.to_json()),
+            ] {
+                // tEXt is Latin-1; its readers are the most, so iTXt (UTF-8) is used only where it must be.
+                let added = match text.is_ascii() {
+                    true => encoder.add_text_chunk(key.into(), text),
+                    false => encoder.add_itxt_chunk(key.into(), text),
+                };
+                added.map_err(|e| e.to_string())?;
+            }
+        }
+        let reason = |e: png::EncodingError| match e {
+            png::EncodingError::IoError(e) => system_reason(&e),
+            other => other.to_string(),
+        };
+        let mut writer = encoder.write_header().map_err(reason)?;
+        writer.write_image_data(&self.rgb).map_err(reason)?;
+        writer.finish().map_err(reason)
+    }
+}
+
+/// How two pictures of one size differ.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Difference {
+    /// Bytes that are not equal.
+    pub bytes: usize,
+    /// The greatest difference of a byte.
+    pub max_abs: u8,
+    /// Peak signal to noise ratio in dB; infinite for equal pictures.
+    pub psnr: f64,
+}
+
+/// Compares two pictures of one size, row by row.
+#[derive(Debug, Default)]
+pub(crate) struct Comparison {
+    bytes: usize,
+    different: usize,
+    max_abs: u8,
+    squares: u64,
+}
+
+impl Comparison {
+    /// Adds a row of both.
+    pub(crate) fn add(&mut self, a: &[u8], b: &[u8]) {
+        for delta in a.iter().zip(b).map(|(x, y)| x.abs_diff(*y)) {
+            self.different += usize::from(delta != 0);
+            self.max_abs = self.max_abs.max(delta);
+            self.squares += u64::from(delta).pow(2);
+        }
+        self.bytes += a.len().max(b.len());
+    }
+
+    /// The difference of all rows.
+    pub(crate) fn difference(&self) -> Difference {
+        let mean = self.squares as f64 / self.bytes.max(1) as f64;
+        Difference {
+            bytes: self.different,
+            max_abs: self.max_abs,
+            psnr: 10. * (255f64.powi(2) / mean).log10(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn picture() -> Picture {
+        Picture {
+            width: 16,
+            height: 8,
+            rgb: (0..16 * 8 * 3).map(|i| (i * 7 % 256) as u8).collect(),
+        }
+    }
+
+    #[test]
+    fn differences() {
+        let (a, mut b) = (picture(), picture());
+        let between = |a: &Picture, b: &Picture| {
+            let mut comparison = Comparison::default();
+            let rows = |p: &Picture| p.rgb.chunks(16 * 3).map(<[u8]>::to_vec).collect::<Vec<_>>();
+            rows(a)
+                .iter()
+                .zip(rows(b))
+                .for_each(|(a, b)| comparison.add(a, &b));
+            comparison.difference()
+        };
+        let same = between(&a, &b);
+        assert_eq!((same.bytes, same.max_abs, same.psnr), (0, 0, f64::INFINITY));
+        b.rgb[5] = b.rgb[5].wrapping_add(3);
+        let other = between(&a, &b);
+        assert_eq!((other.bytes, other.max_abs), (1, 3));
+        // 10 log10(255² · 384 / 9), one byte of 16·8·3 off by 3.
+        assert!((other.psnr - 64.43).abs() <= 0.01, "{}", other.psnr);
+    }
+}

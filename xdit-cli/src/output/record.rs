@@ -1,0 +1,262 @@
+//! What a PNG says about the run that made it, so that it can be repeated: one JSON object under the key `xdit`.
+
+use serde::{Deserialize, Serialize};
+use xdit_comm::Degrees;
+use xdit_kernels::DType;
+use xdit_models::{Parallel, PipeFusion, Request, RunPlan, quote};
+
+use crate::args::{ranks, request};
+use crate::report::failure::Failure;
+use crate::report::pipefusion::PipeFusionRecord;
+
+/// No path on any system is longer.
+const LONGEST_NAME: usize = 4096;
+
+/// The version of the record that this program writes.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Everything that decides the pixels of one image.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct RunRecord {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The program and its version.
+    pub version: String,
+    /// The pipeline.
+    pub model: ModelRecord,
+    /// diffusers' call arguments, as they were used (no default left open).
+    pub request: RequestRecord,
+    /// Of weights and activations.
+    pub dtype: String,
+    /// `cpu`.
+    pub device: String,
+    /// The instruction tier; others differ in the last bits.
+    pub tier: String,
+    /// How each image was shared out among ranks, if it was: sums in another order differ in the last bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<ParallelRecord>,
+    /// Which image of the batch this is, from 0.
+    pub image: usize,
+    /// Images in the batch.
+    pub images: usize,
+}
+
+/// Which pipeline made an image.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct ModelRecord {
+    /// As `--model` was given: a folder, a hub id, or `demo`.
+    pub name: String,
+    /// The hub's commit, or the branch or tag that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// `--variant`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Whether the optional T5 was left out (`--no-t5`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_t5: bool,
+    /// The pipeline's class in diffusers.
+    pub class: String,
+    /// [`crate::run::digest`] of its files.
+    pub digest: String,
+}
+
+/// The ranks that made an image together, and how. Replicas do not matter: they change no byte.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct ParallelRecord {
+    pub ulysses_degree: usize,
+    pub ring_degree: usize,
+    /// Ranks that guidance's branches were shared out to.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub cfg_degree: usize,
+    pub parallel_vae: bool,
+    /// Stages and patches, if there were several of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipefusion: Option<PipeFusionRecord>,
+}
+
+impl ParallelRecord {
+    /// What `parallel` shares out, and `plan` foretold; none if an image has one rank and one patch.
+    pub(crate) fn of(parallel: &Parallel, plan: &RunPlan) -> Option<Self> {
+        let degrees = parallel.degrees;
+        let pipefusion = PipeFusionRecord::of(parallel, plan);
+        (degrees.ulysses * degrees.ring * degrees.cfg > 1 || pipefusion.is_some()).then_some(Self {
+            ulysses_degree: degrees.ulysses,
+            ring_degree: degrees.ring,
+            cfg_degree: degrees.cfg,
+            parallel_vae: parallel.vae,
+            pipefusion,
+        })
+    }
+
+    /// The ranks that it was taken from.
+    pub(crate) fn parallel(&self) -> Parallel {
+        let mut degrees = Degrees {
+            ulysses: self.ulysses_degree,
+            ring: self.ring_degree,
+            cfg: self.cfg_degree,
+            ..Degrees::default()
+        };
+        let mut options = PipeFusion::default();
+        if let Some(record) = &self.pipefusion {
+            degrees.pipe = record.pipefusion_parallel_degree;
+            options = record.options();
+        }
+        Parallel::threads(degrees)
+            .vae(self.parallel_vae)
+            .pipefusion(options)
+    }
+}
+
+/// diffusers' call arguments.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(crate) struct RequestRecord {
+    pub prompt: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prompt_2: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub negative_prompt: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub negative_prompt_2: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prompt_3: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub negative_prompt_3: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub clip_skip: usize,
+    /// diffusers' name of the sampler's class; of flow matching, which has one, it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<String>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub guidance_rescale: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub use_resolution_binning: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original_size: Option<[usize; 2]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_size: Option<[usize; 2]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crops_coords_top_left: Option<[usize; 2]>,
+    /// There if several prompts had several images each ([`RunRecord::exact_diffusers`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_diffusers: Option<bool>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skip_guidance_layers: Vec<usize>,
+    /// This and the next two are there if blocks are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_layer_guidance_scale: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_layer_guidance_start: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_layer_guidance_stop: Option<f64>,
+    pub true_cfg_scale: f64,
+    pub height: usize,
+    pub width: usize,
+    pub num_inference_steps: usize,
+    pub guidance_scale: f64,
+    pub max_sequence_length: usize,
+    pub num_images_per_prompt: usize,
+    /// Whether the picture was decoded in blended tiles.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vae_tiling: bool,
+    /// Whether NaN and infinity were allowed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_non_finite: bool,
+    /// One for the whole batch, or one for each image.
+    pub seed: Vec<i128>,
+}
+
+impl RunRecord {
+    /// The record in `json`.
+    ///
+    /// # Errors
+    /// One line that says which field is missing or wrong, or that a newer version wrote it.
+    pub(crate) fn parse(json: &str) -> Result<Self, String> {
+        let record: Self = serde_json::from_str(json)
+            .map_err(|e| format!("damaged record: {}", quote::reason(&e.to_string())))?;
+        if record.format != FORMAT {
+            let found = record.format;
+            return Err(format!(
+                "the record is of format {found}; this version reads format {FORMAT}"
+            ));
+        }
+        if record.image >= record.images {
+            return Err(format!(
+                "damaged record: image {} of {}",
+                record.image, record.images
+            ));
+        }
+        Ok(record)
+    }
+
+    /// Whether images read the masks of other prompts, as in diffusers. HunyuanDiT's always did before records said so.
+    pub(crate) fn exact_diffusers(&self) -> bool {
+        let request = &self.request;
+        let several = request.prompt.len() > 1 && request.num_images_per_prompt > 1;
+        let before = several && self.model.class == "HunyuanDiTPipeline";
+        request.exact_diffusers.unwrap_or(before)
+    }
+
+    /// The request of the run, checked as that of the flags is.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`], which names the flag of the value.
+    pub(crate) fn checked(&self) -> Result<Request, Failure> {
+        let request = request::from_record(&self.request);
+        request::check(&request)?;
+        let images = request.image_count();
+        if self.images != images {
+            return Err(Failure::usage(format!(
+                "images {}: must be {images}, by its prompts and --num-images-per-prompt",
+                self.images
+            )));
+        }
+        let pipefusion = self.parallel.as_ref().and_then(|p| p.pipefusion.as_ref());
+        if let Some(drift) = pipefusion.and_then(|p| p.max_drift) {
+            ranks::check_drift(drift)
+                .map_err(|reason| Failure::usage(format!("--max-drift {drift}: {reason}")))?;
+        }
+        if self.model.name.len() > LONGEST_NAME {
+            let name = quote::shorten(&self.model.name);
+            return Err(Failure::usage(format!(
+                "--model {name}: is no name of a model"
+            )));
+        }
+        Ok(request)
+    }
+
+    /// The dtype of the run.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] when there is none of that name.
+    pub(crate) fn dtype(&self) -> Result<DType, Failure> {
+        let mut dtypes = [DType::F32, DType::BF16, DType::F16].into_iter();
+        let found = dtypes.find(|dtype| dtype.to_string() == self.dtype);
+        found.ok_or_else(|| {
+            let given = quote::shorten(&self.dtype);
+            Failure::usage(format!("--dtype {given}: must be f32, bf16 or f16"))
+        })
+    }
+
+    /// The record as one line of JSON.
+    pub(crate) fn to_json(&self) -> String {
+        // A structure of strings and numbers always has a JSON form: seeds fit 64 bits, scales are finite.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// Records without a degree are of one.
+fn one() -> usize {
+    1
+}
+
+fn is_one(degree: &usize) -> bool {
+    *degree == 1
+}
+
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,93 @@
+//! Records survive their text, old ones too.
+
+use super::*;
+
+pub(crate) fn record() -> RunRecord {
+    RunRecord {
+        format: FORMAT,
+        version: "xdit-rs 0.1.0".into(),
+        model: ModelRecord {
+            name: "black-forest-labs/FLUX.1-dev".into(),
+            revision: Some("main".into()),
+            variant: None,
+            no_t5: false,
+            class: "FluxPipeline".into(),
+            digest: "0123456789abcdef".into(),
+        },
+        request: RequestRecord {
+            prompt: vec!["a \"red\" circle, ünïcode ❤".into(), "b".into()],
+            negative_prompt: vec!["blurry".into()],
+            true_cfg_scale: 1.5,
+            height: 512,
+            width: 1024,
+            num_inference_steps: 28,
+            guidance_scale: 3.5,
+            max_sequence_length: 512,
+            num_images_per_prompt: 2,
+            seed: vec![i128::from(u64::MAX)],
+            ..RequestRecord::default()
+        },
+        dtype: "f32".into(),
+        device: "cpu".into(),
+        tier: "avx2".into(),
+        parallel: None,
+        image: 2,
+        images: 4,
+    }
+}
+
+#[test]
+fn survives_json() {
+    assert_eq!(RunRecord::parse(&record().to_json()).unwrap(), record());
+    let mut negative = record();
+    negative.request.seed = vec![i128::from(i64::MIN), 0, 1, 2];
+    assert_eq!(RunRecord::parse(&negative.to_json()).unwrap(), negative);
+    let mut shared = record();
+    let mut parallel = ParallelRecord {
+        ulysses_degree: 2,
+        ring_degree: 3,
+        cfg_degree: 2,
+        parallel_vae: false,
+        pipefusion: None,
+    };
+    shared.parallel = Some(parallel.clone());
+    assert_eq!(RunRecord::parse(&shared.to_json()).unwrap(), shared);
+    // Older records know no guidance ranks.
+    parallel.cfg_degree = 1;
+    shared.parallel = Some(parallel.clone());
+    assert!(!shared.to_json().contains("cfg_degree"));
+    assert_eq!(RunRecord::parse(&shared.to_json()).unwrap(), shared);
+    assert_eq!(parallel.parallel().pipefusion, PipeFusion::default());
+    parallel.pipefusion = Some(crate::report::pipefusion::tests::record());
+    shared.parallel = Some(parallel);
+    assert_eq!(RunRecord::parse(&shared.to_json()).unwrap(), shared);
+    assert!(!shared.to_json().contains("guidance_rescale"));
+    shared.request.guidance_rescale = 0.7;
+    shared.request.scheduler = Some("DDIMScheduler".into());
+    shared.request.target_size = Some([64, 32]);
+    assert_eq!(RunRecord::parse(&shared.to_json()).unwrap(), shared);
+}
+
+#[test]
+fn records_of_before_the_field_repeat_what_was_drawn() {
+    let mut record = record();
+    assert!(!record.exact_diffusers(), "Flux has no masks");
+    record.model.class = "HunyuanDiTPipeline".into();
+    assert!(record.exact_diffusers());
+    record.request.exact_diffusers = Some(false);
+    assert!(!record.exact_diffusers());
+    record.request.exact_diffusers = None;
+    record.request.num_images_per_prompt = 1;
+    assert!(!record.exact_diffusers());
+}
+
+#[test]
+fn damage_is_named() {
+    let json = record().to_json();
+    let missing = RunRecord::parse(&json.replace("\"dtype\":\"f32\",", "")).unwrap_err();
+    assert!(missing.contains("dtype"), "{missing}");
+    let newer = RunRecord::parse(&json.replace("\"format\":1", "\"format\":2")).unwrap_err();
+    assert!(newer.contains("format 2"), "{newer}");
+    assert!(RunRecord::parse(&json.replace("\"image\":2", "\"image\":4")).is_err());
+    assert!(RunRecord::parse("").is_err());
+}

@@ -1,0 +1,169 @@
+//! What ends a run, and with which exit code.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use xdit_kernels::DType;
+use xdit_models::{ErrorCategory, quote};
+
+use crate::output::partial::system_reason;
+
+/// Why a command failed: one line that names the flag or file, and an exit code.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// A flag, or a value of one, that cannot be served.
+    #[error("{0}")]
+    Usage(String),
+
+    /// The model could not be found, read or run.
+    #[error("{}{}", .0, flags(.0))]
+    Model(xdit_models::Error),
+
+    /// A rank did nothing for too long.
+    #[error("{0} (--rank-timeout: how long a rank may go without finishing an operation)")]
+    Stalled(xdit_models::Error),
+
+    /// A file could not be written.
+    #[error("{}: cannot be written: {}", shown(path), quote::reason(reason))]
+    Output {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+
+    /// A file whose name, with the numbers that it gets, is longer than its file system allows.
+    #[error("{}: cannot be written: the name is too long ({} bytes, {} with its folders)", shown(path), name_bytes(path), path.as_os_str().len())]
+    LongName {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// A file could not be read.
+    #[error("{}: cannot be read: {}", shown(path), quote::reason(reason))]
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+
+    /// A PNG from which no run can be repeated.
+    #[error("{}: {}", shown(path), quote::reason(reason))]
+    NoRecord {
+        /// The file.
+        path: PathBuf,
+        /// What is missing or wrong.
+        reason: String,
+    },
+
+    /// The reader of standard output is gone.
+    #[error("standard output: {0}")]
+    Stdout(io::Error),
+}
+
+/// The flags that help against an error of the library.
+fn flags(error: &xdit_models::Error) -> &'static str {
+    match error {
+        xdit_models::Error::Rank { source, .. } => flags(source),
+        xdit_models::Error::NotFinite { dtype, .. } => match dtype {
+            DType::F16 => {
+                " (--dtype bf16, --dtype f32); --allow-non-finite writes the result all the same"
+            }
+            DType::BF16 => " (--dtype f32); --allow-non-finite writes the result all the same",
+            _ => "; --allow-non-finite writes the result all the same",
+        },
+        _ => "",
+    }
+}
+
+impl From<xdit_models::Error> for Failure {
+    /// Arguments of the call become the flags of the same name.
+    fn from(error: xdit_models::Error) -> Self {
+        match error {
+            xdit_models::Error::InvalidRequest {
+                argument,
+                given,
+                allowed,
+            } => {
+                let flag = argument.replace('_', "-");
+                // The other name of the same flag takes no number.
+                let also = match argument {
+                    "cfg_degree" => " (--use-cfg-parallel)",
+                    _ => "",
+                };
+                let given = quote::shorten(&given);
+                Self::Usage(format!("--{flag} {given}{also}: must be {allowed}"))
+            }
+            other if other.is_stall() => Self::Stalled(other),
+            other => Self::Model(other),
+        }
+    }
+}
+
+impl Failure {
+    /// A [`Failure::Usage`].
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::Usage(message.into())
+    }
+
+    /// A [`Failure::Output`].
+    pub(crate) fn output(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
+        Self::Output {
+            path: path.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// A [`Failure::Output`] or [`Failure::LongName`]: what the system says about a file or folder that is to be made.
+    pub(crate) fn unwritable(path: &Path, error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidFilename => Self::LongName {
+                path: path.to_owned(),
+            },
+            _ => Self::output(path, system_reason(error)),
+        }
+    }
+
+    /// A [`Failure::Input`].
+    pub(crate) fn input(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
+        Self::Input {
+            path: path.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// A [`Failure::NoRecord`].
+    pub(crate) fn no_record(path: &Path, reason: impl ToString) -> Self {
+        Self::NoRecord {
+            path: path.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// The process's exit code, as `--help` lists them.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::LongName { .. } | Self::NoRecord { .. } => 2,
+            Self::Output { .. } | Self::Input { .. } | Self::Stdout(_) => 1,
+            Self::Model(error) | Self::Stalled(error) => match error.category() {
+                ErrorCategory::InvalidRequest => 2,
+                ErrorCategory::ModelNotFound | ErrorCategory::Gated => 3,
+                ErrorCategory::BadModel => 4,
+                ErrorCategory::OutOfMemory => 5,
+                ErrorCategory::RankLost => 6,
+                _ => 1,
+            },
+        }
+    }
+}
+
+/// The name of a file as messages give it.
+pub(crate) fn shown(path: &Path) -> String {
+    quote::name(&path.display().to_string())
+}
+
+/// The length of the last part of a path.
+fn name_bytes(path: &Path) -> usize {
+    path.file_name().map_or(0, |name| name.len())
+}

@@ -1,0 +1,10 @@
+//! What a run tells people and machines: the console, progress, logs, traces, tables, failures.
+
+pub(crate) mod console;
+pub(crate) mod failure;
+pub(crate) mod logging;
+pub(crate) mod pipefusion;
+pub(crate) mod plan_text;
+pub(crate) mod progress;
+pub(crate) mod table;
+pub(crate) mod trace;

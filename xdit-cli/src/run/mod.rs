@@ -1,0 +1,14 @@
+//! A run of a pipeline: the session, the model, the call, memory, signals.
+//!
+//! It uses `args`, `output` and `report`, and no command.
+
+pub(crate) mod digest;
+pub(crate) mod draw;
+pub(crate) mod environment;
+#[cfg(feature = "hub")]
+pub(crate) mod hub;
+pub(crate) mod last_resort;
+pub(crate) mod memory;
+pub(crate) mod model;
+pub(crate) mod session;
+pub(crate) mod signals;

@@ -1,0 +1,222 @@
+//! `--model`: the demo inside the binary, a folder, or a repository of the hub.
+
+use std::path::{Path, PathBuf};
+
+use xdit_models::{Error, ModelIndex, ModelSource};
+
+use crate::args::cli::{HubArgs, ModelArgs};
+use crate::output::record::ModelRecord;
+use crate::report::failure::Failure;
+use crate::run::digest;
+use crate::run::environment::Environment;
+use crate::run::session::Session;
+
+/// The name of the pipeline inside the binary.
+pub(crate) const DEMO: &str = "demo";
+
+/// What may refuse a pipeline by its configurations.
+pub(crate) type Check<'a> = &'a dyn Fn(&ModelSource) -> xdit_models::Result<()>;
+
+/// Which files of a pipeline are needed.
+#[derive(Clone, Copy)]
+pub(crate) enum Files<'a> {
+    /// All.
+    All,
+    /// All; but weights are downloaded only when this has seen the configurations.
+    #[cfg_attr(
+        not(feature = "hub"),
+        expect(dead_code, reason = "it is the hub that calls it")
+    )]
+    Checked(Check<'a>),
+    /// None of the weights.
+    Configurations,
+}
+
+/// Which pipeline is wanted, and which parts of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// A folder, a hub id, or `demo`.
+    pub name: &'a str,
+    /// Where on the hub, and which weights.
+    pub hub: &'a HubArgs,
+    /// Whether the optional T5 is left out.
+    pub no_t5: bool,
+}
+
+impl<'a> Wanted<'a> {
+    /// What the flags say; the demo if they name none.
+    pub(crate) fn new(args: &'a ModelArgs) -> Self {
+        Self {
+            name: args.model.as_deref().unwrap_or(DEMO),
+            hub: &args.hub,
+            no_t5: args.no_t5,
+        }
+    }
+
+    /// The wanted parts of a pipeline.
+    ///
+    /// # Errors
+    /// As [`ModelSource::without_t5`].
+    pub(crate) fn parts(&self, source: ModelSource) -> xdit_models::Result<ModelSource> {
+        match self.no_t5 {
+            true => source.without_t5(),
+            false => Ok(source),
+        }
+    }
+}
+
+/// A pipeline that was found.
+#[derive(Debug)]
+pub(crate) struct Model {
+    /// Its files.
+    pub source: ModelSource,
+    /// How a later run finds it again.
+    pub record: ModelRecord,
+}
+
+impl Model {
+    /// The pipeline that is wanted. Of the hub, weights are downloaded only when `check` has seen the configurations.
+    ///
+    /// # Errors
+    /// [`Failure::Model`] when there is none, or its index cannot be read.
+    pub(crate) fn find(
+        wanted: Wanted<'_>,
+        check: Check<'_>,
+        session: &Session,
+    ) -> Result<Self, Failure> {
+        let Wanted { name, hub, no_t5 } = wanted;
+        let (source, revision) = source(wanted, Files::Checked(check), session)?;
+        let class = ModelIndex::read(&source)?.pipeline.name().to_owned();
+        let digest = digest::of(&source)?;
+        let record = ModelRecord {
+            name: name.to_owned(),
+            revision,
+            variant: hub.variant.clone(),
+            no_t5,
+            class,
+            digest,
+        };
+        Ok(Self { source, record })
+    }
+}
+
+/// The folder that holds the files of `name`, now or after the download; none of the demo, or where [`source`] finds
+/// nothing.
+pub(crate) fn folder_of(name: &str, hub: &HubArgs, environment: &Environment) -> Option<PathBuf> {
+    match name {
+        DEMO => None,
+        folder if Path::new(folder).exists() => Some(folder.into()),
+        id if is_hub_id(id) => repository(id, hub, environment),
+        _ => None,
+    }
+}
+
+/// The files that are wanted, and the hub's revision.
+///
+/// # Errors
+/// [`Failure::Model`] when there are none.
+pub(crate) fn source(
+    wanted: Wanted<'_>,
+    files: Files<'_>,
+    session: &Session,
+) -> Result<(ModelSource, Option<String>), Failure> {
+    let (source, revision) = whole(wanted, files, session)?;
+    Ok((wanted.parts(source)?, revision))
+}
+
+/// The files of the whole pipeline; T5's are not downloaded where they are not wanted.
+fn whole(
+    wanted: Wanted<'_>,
+    files: Files<'_>,
+    session: &Session,
+) -> Result<(ModelSource, Option<String>), Failure> {
+    let Wanted { name, hub, .. } = wanted;
+    if name == DEMO {
+        Session::refuse_hub_flags(hub, name)?;
+        return Ok((demo()?, None));
+    }
+    if let Some(other) = name.strip_prefix("demo:") {
+        let reason = format!("there is no demo {other:?}; there is one: {DEMO} (Flux)");
+        return Err(not_found(name, &reason));
+    }
+    if Path::new(name).exists() {
+        Session::refuse_hub_flags(hub, name)?;
+        return Ok((ModelSource::folder(name)?, None));
+    }
+    if !is_hub_id(name) {
+        return Err(not_found(
+            name,
+            "no such folder, and not a hub id (ORGANISATION/NAME)",
+        ));
+    }
+    download(wanted, files, session)
+}
+
+#[cfg(feature = "demo")]
+fn demo() -> Result<ModelSource, Failure> {
+    Ok(ModelSource::demo())
+}
+
+#[cfg(not(feature = "demo"))]
+fn demo() -> Result<ModelSource, Failure> {
+    Err(not_found(
+        DEMO,
+        "this binary was built without the demo; give --model a folder or a hub id",
+    ))
+}
+
+#[cfg(feature = "hub")]
+use crate::run::hub::{download, repository};
+
+#[cfg(not(feature = "hub"))]
+fn repository(_name: &str, _hub: &HubArgs, _environment: &Environment) -> Option<PathBuf> {
+    None
+}
+
+#[cfg(not(feature = "hub"))]
+fn download(
+    wanted: Wanted<'_>,
+    _files: Files<'_>,
+    _session: &Session,
+) -> Result<(ModelSource, Option<String>), Failure> {
+    let reason = "no such folder, and this binary was built without the hub";
+    Err(not_found(wanted.name, reason))
+}
+
+fn not_found(model: &str, reason: &str) -> Failure {
+    Failure::Model(Error::ModelNotFound {
+        model: model.into(),
+        reason: reason.into(),
+    })
+}
+
+/// Whether the hub allows such a name: two parts of letters, digits, `-`, `_` and `.`.
+fn is_hub_id(name: &str) -> bool {
+    let part = |part: &str| {
+        !part.is_empty()
+            && part.len() <= 96
+            && !part.starts_with(['-', '.'])
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    name.split_once('/')
+        .is_some_and(|(organisation, name)| part(organisation) && part(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hub_ids() {
+        for id in ["black-forest-labs/FLUX.1-dev", "a/b", "0/9_x"] {
+            assert!(is_hub_id(id), "{id}");
+        }
+        for no in [
+            "demo", "a/b/c", "/a", "a/", "./a", "../a", "a b/c", "-a/b", "a/.b", "C:\\a", "a/b\n",
+        ] {
+            assert!(!is_hub_id(no), "{no:?}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What every command needs: the flags about reporting, the console, the environment, the files in the making.
+
+use std::path::Path;
+use std::time::Instant;
+
+use xdit_models::quote;
+
+use crate::args::cli::{Command, HubArgs, ReportArgs, ThreadArgs};
+use crate::output::files;
+use crate::output::partial::Partials;
+use crate::output::places::Places;
+use crate::report::console::Console;
+use crate::report::failure::Failure;
+use crate::report::logging;
+use crate::report::trace::TraceFile;
+use crate::run::environment::Environment;
+use crate::run::{model, signals};
+
+/// One run of the program.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// When the program began.
+    pub started: Instant,
+    /// `--json`, `--quiet`, `-v`.
+    pub report: ReportArgs,
+    /// The environment.
+    pub environment: Environment,
+    /// Standard error.
+    pub console: Console,
+    /// Files that have no name yet.
+    pub partials: Partials,
+    /// What flags read and write.
+    pub places: Places,
+    trace: TraceFile,
+}
+
+impl Session {
+    /// Opens the console and the log, and takes over SIGINT, SIGTERM and SIGHUP: before any file is made.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] when two flags name one place, [`Failure::Output`] when a folder cannot be made.
+    pub(crate) fn open(
+        started: Instant,
+        command: &Command,
+        environment: Environment,
+    ) -> Result<Self, Failure> {
+        let report = command.report();
+        let console = Console::new(report, &environment);
+        let session = Self {
+            started,
+            report: report.clone(),
+            places: places(command, &environment)?,
+            environment,
+            console,
+            partials: Partials::default(),
+            trace: TraceFile::default(),
+        };
+        let trace = session.trace.clone();
+        signals::install(session.partials.clone(), trace, session.console.clone())
+            .map_err(|e| xdit_models::refused_thread("signals", &e))?;
+        let opened = session.make_files(command);
+        if opened.is_err() {
+            session.partials.remove_empty_folders();
+        }
+        opened.map(|()| session)
+    }
+
+    /// Makes the folders that files are written to, and opens the log.
+    fn make_files(&self, command: &Command) -> Result<(), Failure> {
+        if let Command::Generate(args) = command {
+            let output = args.output.output.as_deref();
+            let folders = [
+                args.output.dump.as_deref(),
+                output.filter(|output| files::ends_in_separator(output)),
+            ];
+            for folder in folders.into_iter().flatten() {
+                self.partials.make_folder(folder)?;
+            }
+        }
+        let trace = self.report.trace.is_some().then_some(&self.trace);
+        logging::install(&self.report, &self.environment, &self.console, trace);
+        Ok(())
+    }
+
+    /// Begins the trace, if there is to be one: when all names were looked at, since from now on its file gets its name however
+    /// the run ends.
+    ///
+    /// # Errors
+    /// [`Failure::Output`] when it cannot be written.
+    pub(crate) fn begin_trace(&self) -> Result<(), Failure> {
+        match &self.report.trace {
+            Some(path) => self.trace.begin(path, self.started, &self.partials),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the trace its name, if there is one, and takes away folders that remained empty.
+    ///
+    /// # Errors
+    /// [`Failure::Output`] when it cannot be written.
+    pub(crate) fn close(&self) -> Result<(), Failure> {
+        let finished = self.trace.finish();
+        self.partials.remove_empty_folders();
+        finished
+    }
+
+    /// The number of compute threads: the flag, the environment, or every core this process may use.
+    pub(crate) fn threads(&self, args: &ThreadArgs) -> usize {
+        args.threads
+            .map(usize::from)
+            .or_else(|| self.environment.threads())
+            .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
+            .unwrap_or(1)
+    }
+
+    /// `--revision` without a hub id would be ignored in silence.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] when a flag is given that only a hub id gives a meaning.
+    pub(crate) fn refuse_hub_flags(hub: &HubArgs, model: &str) -> Result<(), Failure> {
+        let given = [
+            ("--revision", hub.revision.is_some()),
+            ("--download-dir", hub.download_dir.is_some()),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            Some((flag, _)) => Err(Failure::usage(format!(
+                "{flag} needs a hub id as --model, and {} is none",
+                quote::name(model)
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the flags of `command` read and write, except for the pictures.
+///
+/// # Errors
+/// [`Failure::Usage`] when a file that is written is another one's.
+fn places(command: &Command, environment: &Environment) -> Result<Places, Failure> {
+    let mut places = Places::default();
+    let (name, hub) = match command {
+        Command::Generate(args) => (args.model.model.as_deref(), &args.model.hub),
+        Command::Plan(args) => (args.model.model.as_deref(), &args.model.hub),
+        Command::Replay(args) => (args.model.as_deref(), &args.hub),
+        Command::Info(args) => (Some(args.model.as_str()), &args.hub),
+    };
+    if let Some(name) = name
+        && let Some(folder) = model::folder_of(name, hub, environment)
+    {
+        places.model("--model", &folder);
+    }
+    match command {
+        Command::Generate(args) => {
+            let file = args.prompts.prompt_file.as_deref();
+            if let Some(file) = file.filter(|file| *file != Path::new("-")) {
+                places.read("--prompt-file", file);
+            }
+            if let Some(folder) = &args.output.dump {
+                places.dump("--dump", folder)?;
+            }
+        }
+        Command::Replay(args) => places.read("replay", &args.image),
+        Command::Plan(_) | Command::Info(_) => {}
+    }
+    if let Some(trace) = &command.report().trace {
+        places.write("--trace", trace)?;
+    }
+    Ok(places)
+}

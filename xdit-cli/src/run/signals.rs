@@ -1,0 +1,106 @@
+//! SIGINT, SIGTERM and SIGHUP: no partial file, a whole trace, exit code 130, 143 or 129, whoever reads the terminal.
+//!
+//! What ends the process takes no lock that a thread holds while it writes to standard output or standard error: nobody
+//! may read there, and then such a write never returns.
+
+use std::sync::atomic::Ordering;
+
+use crate::output::partial::Partials;
+use crate::report::console::Console;
+use crate::report::trace::TraceFile;
+use crate::run::last_resort;
+
+/// How long the end of the process waits for a terminal to take off the bars.
+#[cfg(unix)]
+const PATIENCE: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// Ends the process when it is interrupted or terminated: at once, even in the middle of a step. Files that grow too large
+/// are errors of what writes them. Called before the first file is made.
+///
+/// # Errors
+/// When the system refuses the handler.
+#[cfg(unix)]
+pub(crate) fn install(
+    partials: Partials,
+    trace: TraceFile,
+    console: Console,
+) -> std::io::Result<()> {
+    use signal_hook::consts::{
+        SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ,
+    };
+    // With a handler the write that passes RLIMIT_FSIZE fails with EFBIG; without one the process dies of it.
+    signal_hook::flag::register(SIGXFSZ, std::sync::Arc::default())?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, last_resort::SIGNAL])?;
+    let ignored = Ignored::read();
+    for signal in [SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU] {
+        if ignored.lacks(signal) {
+            signals.add_signal(signal)?;
+        }
+    }
+    std::thread::Builder::new()
+        .name(last_resort::THREAD.into())
+        .spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                trace.finish().ok();
+                let _no_more_files = partials.remove_all();
+                if last_resort::is_ending() {
+                    last_resort::tell();
+                    last_resort::exit();
+                }
+                clear(console);
+                if ![SIGINT, SIGTERM, SIGHUP].contains(&signal) {
+                    // They have no exit code of ours: the process dies of them, as it would without a handler.
+                    signal_hook::low_level::emulate_default_handler(signal).ok();
+                }
+                // Not `std::process::exit`: that flushes standard output.
+                signal_hook::low_level::exit(128 + signal);
+            }
+        })
+        .map(|_| last_resort::HANDLED.store(true, Ordering::SeqCst))
+}
+
+/// Takes the bars off the terminal, if it is read: another thread tries, and is not waited for.
+#[cfg(unix)]
+fn clear(console: Console) {
+    let (done, cleared) = std::sync::mpsc::channel();
+    let clearing = move || {
+        console.clear();
+        done.send(()).ok();
+    };
+    // Without a thread the bars stay.
+    if std::thread::Builder::new().spawn(clearing).is_ok() {
+        cleared.recv_timeout(PATIENCE).ok();
+    }
+}
+
+/// The signals that whoever started the process wants ignored, as `nohup` does the hangup: a handler would undo it.
+/// Linux tells; where nobody does, the system's own handling of them stays.
+#[cfg(unix)]
+struct Ignored(u64);
+
+#[cfg(unix)]
+impl Ignored {
+    fn read() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigIgn:"))
+            .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        Self(mask.unwrap_or(u64::MAX))
+    }
+
+    fn lacks(&self, signal: i32) -> bool {
+        // Bit n - 1 is signal n.
+        self.0 & (1 << (signal - 1)) == 0
+    }
+}
+
+/// Elsewhere the system's own handling stays: the process ends, and temporary names show what was partial.
+#[cfg(not(unix))]
+pub(crate) fn install(
+    _partials: Partials,
+    _trace: TraceFile,
+    _console: Console,
+) -> std::io::Result<()> {
+    Ok(())
+}

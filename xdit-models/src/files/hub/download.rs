@@ -1,0 +1,357 @@
+//! One repository of the hub: which commit and files it has, and how those that are needed come into the cache.
+
+use serde::Deserialize;
+
+use super::address::{Endpoint, encoded, encoded_path};
+use super::cache::{Commit, RepoCache};
+use super::client::{Client, Refusal, RemoteFile};
+use super::part::{is_sha256, sha256};
+use super::{HubOptions, HubProgress, Snapshot, choose};
+use crate::error::{Error, Result, shorten};
+use crate::files::config::{ConfigFile, MAX_CONFIG_BYTES};
+use crate::files::inner_path::InnerPath;
+use crate::files::model_index::MODEL_INDEX;
+use crate::files::snapshots::{Found, Wanted};
+use crate::files::source::ModelSource;
+
+/// The longest list of a repository's files, in bytes; each has some hundred.
+const MAX_LISTING_BYTES: u64 = 64 << 20;
+
+/// Why there was no download.
+pub(super) enum Failure {
+    /// The hub refuses, cannot be reached or makes no sense: a copy in the cache is as good as it was.
+    Refused(Error),
+    /// Everything else.
+    Final(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// One repository of the hub at one revision.
+pub(super) struct Hub<'a> {
+    id: &'a str,
+    revision: &'a InnerPath,
+    endpoint: &'a Endpoint,
+    page: String,
+    client: Client,
+    options: &'a HubOptions,
+}
+
+/// What the hub says about a revision.
+struct Listing {
+    commit: Commit,
+    /// Every file once, sorted.
+    files: Vec<InnerPath>,
+}
+
+/// The same, as it says it.
+#[derive(Deserialize)]
+struct Answer {
+    sha: String,
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+}
+
+/// A `model_index.json` that was looked at before anything is written.
+struct Index {
+    config: ConfigFile,
+    /// Its bytes with the hub's name for them, where the cache lacks it.
+    arrived: Option<(RemoteFile, Vec<u8>)>,
+}
+
+impl<'a> Hub<'a> {
+    pub(super) fn new(id: &'a str, revision: &'a InnerPath, options: &'a HubOptions) -> Self {
+        let endpoint = &options.endpoint;
+        Self {
+            id,
+            revision,
+            endpoint,
+            page: format!("{endpoint}/{id}"),
+            client: Client::new(options),
+            options,
+        }
+    }
+
+    /// Brings what is `wanted` into the cache and moves its ref when that is whole. Nothing is written before every name
+    /// from the hub is checked.
+    pub(super) fn download(
+        &self,
+        wanted: Wanted<'_>,
+        cached: &RepoCache,
+        check: &mut dyn FnMut(&ModelSource) -> Result<()>,
+        progress: &mut dyn FnMut(HubProgress<'_>),
+    ) -> Result<Snapshot, Failure> {
+        let Listing { commit, files } = self.listing()?;
+        let Some(index_file) = files.iter().find(|file| file.as_str() == MODEL_INDEX) else {
+            return Err(Failure::Refused(Error::MissingFile {
+                file: format!("{}/{MODEL_INDEX}", self.page),
+                hint: "; the repository is not a diffusers pipeline".into(),
+            }));
+        };
+        let index = self.index(index_file, &commit, cached)?;
+        let needed = choose::needed(&files, &index.config, wanted)
+            .map_err(|reason| self.odd(&format!("{MODEL_INDEX}: {reason}")))?;
+        self.keep(index_file, &commit, cached, index)?;
+        let is_weights = |file: &&InnerPath| file.as_str().contains(".safetensors");
+        let (large, small): (Vec<_>, Vec<_>) = needed.into_iter().partition(is_weights);
+        let total = small.len() + if wanted.weights { large.len() } else { 0 };
+        let mut fetch = |file: &InnerPath, files_done| {
+            let mut report = |done, total_bytes| {
+                progress(HubProgress {
+                    file: file.as_str(),
+                    done,
+                    total: total_bytes,
+                    files_done,
+                    files_total: total,
+                })
+            };
+            self.fetch(file, &commit, cached, &mut report)
+        };
+        for (done, file) in small.iter().enumerate() {
+            fetch(file, done)?;
+        }
+        check(&cached.source(&commit)?)?;
+        if wanted.weights {
+            for (done, file) in large.iter().enumerate() {
+                fetch(file, small.len() + done)?;
+            }
+        }
+        // A look at a part of a new commit must not take the ref away from an older one that is whole.
+        let whole = large.iter().all(|file| cached.has(&commit, file));
+        let costs_nothing = wanted.without.is_empty() || {
+            let all = Wanted {
+                without: &[],
+                ..wanted
+            };
+            !matches!(cached.find(self.revision, all)?, Found::Whole { .. })
+        };
+        if ((whole && costs_nothing) || !cached.has_ref(self.revision))
+            && let Err(error) = cached.write_ref(self.revision, &commit)
+        {
+            tracing::warn!("{error}; offline, {} is not found", self.model());
+        }
+        Ok(Snapshot {
+            source: cached.source(&commit)?,
+            commit: commit.as_str().to_owned(),
+        })
+    }
+
+    /// The commit of the revision and its files.
+    fn listing(&self) -> Result<Listing, Failure> {
+        let at = encoded(self.revision.as_str());
+        let url = format!("{}/api/models/{}/revision/{at}", self.endpoint, self.id);
+        let answer = self
+            .client
+            .text(&url, MAX_LISTING_BYTES)
+            .map_err(|refusal| self.failure(refusal, None))?;
+        let answer: Answer = serde_json::from_slice(&answer)
+            .map_err(|error| self.odd(&format!("no list of files: {error}")))?;
+        let commit = Commit::new(&answer.sha)
+            .ok_or_else(|| self.odd(&format!("commit `{}`", shorten(&answer.sha))))?;
+        let asked = self.revision.as_str();
+        if asked.len() >= 40
+            && Commit::new(asked).is_some()
+            && !asked.eq_ignore_ascii_case(&answer.sha)
+        {
+            return Err(self.odd(&format!("another commit than asked for: {}", answer.sha)));
+        }
+        let checked: Result<Vec<InnerPath>, Failure> = answer
+            .siblings
+            .iter()
+            .map(|Sibling { rfilename: name }| {
+                InnerPath::new(name).map_err(|reason| {
+                    self.odd(&format!(
+                        "the list of files names `{}`, which {reason}",
+                        shorten(name)
+                    ))
+                })
+            })
+            .collect();
+        let mut files = checked?;
+        files.sort_unstable();
+        files.dedup();
+        Ok(Listing { commit, files })
+    }
+
+    /// The pipeline's index: the cache's, or the hub's, which is not written anywhere yet.
+    fn index(
+        &self,
+        file: &InnerPath,
+        commit: &Commit,
+        cached: &RepoCache,
+    ) -> Result<Index, Failure> {
+        if cached.has(commit, file) {
+            let config = cached.source(commit)?.config(MODEL_INDEX)?;
+            return Ok(Index {
+                config,
+                arrived: None,
+            });
+        }
+        let url = self.url(file, commit);
+        let failure = |refusal| self.failure(refusal, Some(file));
+        let remote = self.client.metadata(&url).map_err(failure)?;
+        let bytes = self
+            .client
+            .text(&url, MAX_CONFIG_BYTES as u64)
+            .map_err(failure)?;
+        if bytes.len() as u64 != remote.size
+            || (is_sha256(&remote.etag) && sha256(&bytes) != remote.etag)
+        {
+            return Err(failure(Refusal::Odd(
+                "arrived damaged; run it again".into(),
+            )));
+        }
+        let config = ConfigFile::parse(format!("{}/{MODEL_INDEX}", self.page), &bytes)
+            .map_err(Failure::Refused)?;
+        Ok(Index {
+            config,
+            arrived: Some((remote, bytes)),
+        })
+    }
+
+    /// Puts an index that has arrived into the cache.
+    fn keep(
+        &self,
+        file: &InnerPath,
+        commit: &Commit,
+        cached: &RepoCache,
+        index: Index,
+    ) -> Result<(), Failure> {
+        let Some((remote, bytes)) = index.arrived else {
+            return Ok(());
+        };
+        let blob = cached.blob(&remote).map_err(Failure::Refused)?;
+        let part = cached.part_path(&blob)?;
+        let _lock = cached
+            .lock(&blob, file, self.options.lock_timeout)
+            .map_err(waited_in_vain)?;
+        let written = std::fs::write(&part, bytes)
+            .and_then(|()| std::fs::rename(&part, cached.blob_path(&blob)));
+        written.map_err(|source| Error::Io { path: part, source })?;
+        cached.link_blob(commit, file, &blob, remote.size)?;
+        Ok(())
+    }
+
+    /// Brings one file into the cache, if it is not there.
+    fn fetch(
+        &self,
+        file: &InnerPath,
+        commit: &Commit,
+        cached: &RepoCache,
+        report: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), Failure> {
+        if cached.has(commit, file) {
+            return Ok(());
+        }
+        let url = self.url(file, commit);
+        let failure = |refusal| self.failure(refusal, Some(file));
+        let remote = self.client.metadata(&url).map_err(failure)?;
+        let blob = cached.blob(&remote).map_err(Failure::Refused)?;
+        let link = || cached.link_blob(commit, file, &blob, remote.size);
+        if link()? {
+            return Ok(());
+        }
+        let part = cached.part_path(&blob)?;
+        let _lock = cached
+            .lock(&blob, file, self.options.lock_timeout)
+            .map_err(waited_in_vain)?;
+        // Another process may have been faster.
+        if link()? {
+            return Ok(());
+        }
+        let mut report = |done| report(done, remote.size);
+        let arrived = self.client.download(&url, &remote, &part, &mut report);
+        let arrived = arrived
+            .and_then(|()| std::fs::rename(&part, cached.blob_path(&blob)).map_err(Refusal::Disk));
+        arrived.map_err(|refusal| match refusal {
+            Refusal::Disk(source) => Error::Io { path: part, source }.into(),
+            other => failure(other),
+        })?;
+        link()?;
+        Ok(())
+    }
+
+    /// Where the file lies on the hub: of the commit, as a revision may move while gigabytes arrive.
+    fn url(&self, file: &InnerPath, commit: &Commit) -> String {
+        let path = encoded_path(file.as_str());
+        format!(
+            "{}/{}/resolve/{}/{path}",
+            self.endpoint,
+            self.id,
+            commit.as_str()
+        )
+    }
+
+    fn model(&self) -> String {
+        format!("{} at {}", self.id, self.revision.as_str())
+    }
+
+    /// What a refusal means; `file` is what was asked for, if not the repository itself.
+    fn failure(&self, refusal: Refusal, file: Option<&InnerPath>) -> Failure {
+        let what = match file {
+            Some(file) => format!("{}/{}", self.page, file.as_str()),
+            None => self.model(),
+        };
+        Failure::Refused(match refusal {
+            Refusal::Status(status) => self.status(status, what, file),
+            Refusal::Network(reason) | Refusal::Odd(reason) => Error::Hub { what, reason },
+            Refusal::Disk(error) => {
+                let reason = error.to_string();
+                return Failure::Final(Error::Hub { what, reason });
+            }
+        })
+    }
+
+    fn status(&self, status: u16, what: String, file: Option<&InnerPath>) -> Error {
+        let model = self.model();
+        match (status, file) {
+            // The hub hides private repositories and those that do not exist behind the same answer.
+            (401, None) => {
+                let reason = format!(
+                    "HTTP 401: no such repository, or one that needs a token (HF_TOKEN); see {}",
+                    self.page
+                );
+                Error::ModelNotFound { model, reason }
+            }
+            (401 | 403, _) => Error::Gated {
+                repo: self.id.into(),
+                status,
+                page: self.page.clone(),
+            },
+            (404, None) => {
+                let reason = format!(
+                    "HTTP 404: no such repository or revision; see {}",
+                    self.page
+                );
+                Error::ModelNotFound { model, reason }
+            }
+            _ => Error::Hub {
+                what,
+                reason: format!("HTTP {status}"),
+            },
+        }
+    }
+
+    fn odd(&self, reason: &str) -> Failure {
+        Failure::Refused(Error::Hub {
+            what: self.model(),
+            reason: reason.into(),
+        })
+    }
+}
+
+/// A lock that another process holds for too long is as good as a hub that refuses.
+fn waited_in_vain(error: Error) -> Failure {
+    match error {
+        error @ Error::Hub { .. } => Failure::Refused(error),
+        other => Failure::Final(other),
+    }
+}

@@ -1,0 +1,131 @@
+//! What the configurations of a Flux pipeline say: all that can be known of it without its weights.
+
+use super::FluxConfig;
+use crate::error::Result;
+use crate::files::model_index::ModelIndex;
+use crate::files::source::{DEMO, ModelSource};
+use crate::pipeline::fits;
+use crate::pipeline::request::Defaults;
+use crate::schedulers::{FlowMatchEulerConfig, SchedulerConfig};
+use crate::text::prompts::CLIP_LENGTH;
+use crate::text::tokenizers::model_max_length;
+use crate::text::{ClipTextConfig, T5Config};
+use crate::vae::VaeConfig;
+
+/// The configurations of all components, which fit together.
+#[derive(Debug)]
+pub(crate) struct Configs {
+    pub(crate) index: ModelIndex,
+    pub(crate) clip: ClipTextConfig,
+    pub(crate) t5: T5Config,
+    pub(crate) flux: FluxConfig,
+    pub(crate) vae: VaeConfig,
+    pub(crate) scheduler: FlowMatchEulerConfig,
+    /// Tokens of CLIP.
+    pub(crate) clip_length: usize,
+    /// Pixels along the side of the pictures that the autoencoder was made for, when its configuration says.
+    sample_size: Option<usize>,
+}
+
+impl Configs {
+    /// Those of the pipeline in `source`.
+    pub(crate) fn read(source: &ModelSource) -> Result<Self> {
+        let index = ModelIndex::read(source)?;
+        index.expect("text_encoder", &["CLIPTextModel"])?;
+        index.expect("text_encoder_2", &["T5EncoderModel"])?;
+        index.expect("transformer", &["FluxTransformer2DModel"])?;
+        index.expect("vae", &["AutoencoderKL"])?;
+        index.expect("scheduler", SchedulerConfig::FLOW_MATCHING)?;
+        let clip_file = fits::component(source, "text_encoder")?;
+        let clip = ClipTextConfig::read(&clip_file)?;
+        let t5 = T5Config::read(&fits::component(source, "text_encoder_2")?)?;
+        let flux = FluxConfig::read(&fits::component(source, "transformer")?)?;
+        let vae_file = fits::component(source, "vae")?;
+        let vae = fits::vae(&vae_file)?;
+        let clip_length = model_max_length(source, "tokenizer")?.unwrap_or(CLIP_LENGTH);
+        fits::positions(&clip_file, clip.max_position_embeddings, clip_length)?;
+        check_widths(source, &flux, &clip, &t5, &vae)?;
+        let scheduler =
+            FlowMatchEulerConfig::read(&source.config("scheduler/scheduler_config.json")?)?;
+        Ok(Self {
+            index,
+            clip,
+            t5,
+            flux,
+            vae,
+            scheduler,
+            clip_length,
+            sample_size: vae_file.optional_count("sample_size", 1..=1 << 16)?,
+        })
+    }
+
+    /// What suits the model: distilled with guidance (FLUX.1-dev), distilled to few steps (FLUX.1-schnell, whose
+    /// schedule is not shifted by the image's size), or neither. The size is the autoencoder's `sample_size` where it
+    /// is a plausible one; diffusers always says 1024.
+    pub(crate) fn defaults(&self, source: &ModelSource) -> Defaults {
+        let side = self
+            .sample_size
+            .filter(|side| (128..=2048).contains(side) && side % 16 == 0)
+            .unwrap_or(1024);
+        let (num_inference_steps, guidance_scale, max_sequence_length) = match (
+            self.flux.guidance_embeds,
+            self.scheduler.use_dynamic_shifting,
+        ) {
+            (true, _) => (28, 3.5, 512),
+            (false, false) => (4, 0.0, 256),
+            // Captions that the demo pipeline was trained with are no longer than 24 tokens.
+            (false, true) if source.name() == DEMO && source.path().is_none() => (20, 0.0, 24),
+            (false, true) => (28, 0.0, 512),
+        };
+        Defaults {
+            height: side,
+            width: side,
+            num_inference_steps,
+            guidance_scale,
+            max_sequence_length,
+            scheduler: SchedulerConfig::FLOW_MATCHING[0],
+        }
+    }
+}
+
+/// What ties the components together: the width of one is the input of another.
+fn check_widths(
+    source: &ModelSource,
+    flux: &FluxConfig,
+    clip: &ClipTextConfig,
+    t5: &T5Config,
+    vae: &VaeConfig,
+) -> Result<()> {
+    let config = source.config("transformer/config.json")?;
+    for (field, has, needs, of) in [
+        (
+            "pooled_projection_dim",
+            flux.pooled_projection_dim,
+            clip.hidden_size,
+            "text_encoder's hidden_size",
+        ),
+        (
+            "joint_attention_dim",
+            flux.joint_attention_dim,
+            t5.d_model,
+            "text_encoder_2's d_model",
+        ),
+        (
+            "in_channels",
+            flux.in_channels,
+            4 * vae.latent_channels,
+            "four times the vae's latent_channels",
+        ),
+        (
+            "out_channels",
+            flux.out_channels,
+            flux.in_channels,
+            "in_channels",
+        ),
+    ] {
+        if has != needs {
+            return Err(config.bad(field, format!("{needs}, {of}")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! What blocks of a Flux transformer cost, as its configuration tells: FLOPs of a step and bytes of parameters.
+
+use xdit_kernels::DType;
+use xdit_pipefusion::Blocks;
+
+use super::FluxConfig;
+use super::blocks::MLP_RATIO;
+use crate::layers::{Parameters, TIME_CHANNELS};
+
+fn block_parameters(config: &FluxConfig, block: usize) -> Parameters {
+    let (c, d) = (config.hidden_size(), config.attention_head_dim);
+    let none = Parameters::default();
+    if block >= config.num_layers {
+        return none
+            .linear(3 * c, c)
+            .linear(3 * c, c)
+            .linear(MLP_RATIO * c, c)
+            .linear(c, (1 + MLP_RATIO) * c)
+            .vector(2 * d);
+    }
+    (0..2).fold(none, |streams, _| {
+        streams
+            .linear(6 * c, c)
+            .linear(3 * c, c)
+            .linear(c, c)
+            .linear(MLP_RATIO * c, c)
+            .linear(c, MLP_RATIO * c)
+            .vector(2 * d)
+    })
+}
+
+/// Bytes of one block's parameters.
+pub(crate) fn block_bytes(config: &FluxConfig, block: usize, dtype: DType) -> u64 {
+    block_parameters(config, block).bytes(dtype)
+}
+
+/// Bytes of all parameters that a stage of these blocks computes with: the embedding of timestep and pooled text too, which
+/// every stage has, and the ends of the transformer where they are the stage's.
+pub(crate) fn stage_bytes(config: &FluxConfig, blocks: &Blocks, dtype: DType) -> u64 {
+    let c = config.hidden_size();
+    let guidance = usize::from(config.guidance_embeds);
+    let time = (0..1 + guidance).fold(Parameters::default(), |sum, _| {
+        sum.linear(c, TIME_CHANNELS).linear(c, c)
+    });
+    let mut ends = time.linear(c, config.pooled_projection_dim).linear(c, c);
+    if blocks.contains(0) {
+        ends = ends
+            .linear(c, config.in_channels)
+            .linear(c, config.joint_attention_dim);
+    }
+    if blocks.contains(config.block_count() - 1) {
+        let out = config.patch_size * config.patch_size * config.out_channels;
+        ends = ends.linear(2 * c, c).linear(out, c);
+    }
+    blocks.iter().fold(ends.bytes(dtype), |sum, block| {
+        sum.saturating_add(block_bytes(config, block, dtype))
+    })
+}
+
+/// FLOPs of one block in a step, for one image: text and image tokens go through its matrices and meet in attention. Both
+/// kinds of block have 12 c² multiplications a token.
+pub(crate) fn block_flops(config: &FluxConfig, block: usize, text: usize, image: usize) -> f64 {
+    let c = config.hidden_size() as f64;
+    let tokens = (text + image) as f64;
+    let modulation = if block < config.num_layers { 12.0 } else { 3.0 };
+    24.0 * tokens * c * c + 4.0 * tokens * tokens * c + 2.0 * modulation * c * c
+}
+
+/// FLOPs of a step beside those of the blocks, for one image: before the first block, and after the last.
+pub(crate) fn end_flops(config: &FluxConfig, image: usize) -> [f64; 2] {
+    let (c, image) = (config.hidden_size() as f64, image as f64);
+    [
+        2.0 * image * config.in_channels as f64 * c,
+        2.0 * image * c * config.out_channels as f64 + 4.0 * c * c,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::config::ConfigFile;
+
+    #[test]
+    fn flux_dev_has_twelve_billion_parameters() {
+        let json = br#"{"guidance_embeds": true}"#;
+        let config = FluxConfig::read(&ConfigFile::parse("c", json).unwrap()).unwrap();
+        // Its files hold 11,901,408,320 parameters of bf16; here biases and norms are f32.
+        let bytes = stage_bytes(&config, &(0..57).into(), DType::BF16) as f64;
+        assert!(
+            (bytes / (2.0 * 11_901_408_320.0) - 1.0).abs() <= 1e-3,
+            "{bytes}"
+        );
+        let halves: u64 = [0..28, 28..57]
+            .into_iter()
+            .map(|blocks| stage_bytes(&config, &blocks.into(), DType::F32))
+            .sum();
+        // What every stage has is counted twice.
+        let twice = halves - stage_bytes(&config, &(0..57).into(), DType::F32);
+        assert!(twice > 0 && twice < 150_000_000, "{twice}");
+        assert!(block_bytes(&config, 0, DType::BF16) > 2 * block_bytes(&config, 56, DType::BF16));
+        let [double, single] = [0, 56].map(|block| block_flops(&config, block, 512, 4096));
+        assert!((double / single - 1.0).abs() <= 1e-3);
+    }
+}

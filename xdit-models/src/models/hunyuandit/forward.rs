@@ -1,0 +1,215 @@
+//! A forward pass in pieces, so that stages can make it together.
+//!
+//! Shapes: b images, l image tokens, t text tokens, c channels. The stream between the pieces is the image's tokens
+//! `[b, l, c]`; text is read by cross-attention and never in it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use xdit_kernels::activation::{Activation, activation};
+use xdit_kernels::attention::Attention;
+use xdit_kernels::linear::Linear;
+use xdit_kernels::norm::layer_norm_modulate;
+use xdit_kernels::{DType, Tensor, embedding};
+use xdit_pipefusion::Blocks;
+
+use super::blocks::{HunyuanBlock, TextKv};
+use super::transformer::expect;
+use super::{HunyuanPositions, HunyuanText, HunyuanTransformer};
+use crate::error::Result;
+use crate::layers::{EPS, byte_len, chunk};
+use crate::models::skips::Skips;
+use crate::observer::Observer;
+
+/// What some blocks keep of a prompt for all steps and patches of an image; copies share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    blocks: Blocks,
+    /// Keys and values of the text in each of the blocks.
+    text: Arc<Vec<TextKv>>,
+    extra_bc: Tensor,
+}
+
+/// What timestep and prompt make of themselves for some blocks; the same for all tokens of a step.
+#[derive(Debug)]
+pub(crate) struct Modulation {
+    silu_temb_bc: Tensor,
+    /// Of each block, added after its first norm.
+    shifts: Vec<Tensor>,
+    context: Context,
+}
+
+impl Context {
+    /// Bytes of the keys and values.
+    pub(super) fn byte_len(&self) -> usize {
+        self.text.iter().map(TextKv::byte_len).sum()
+    }
+}
+
+impl HunyuanTransformer {
+    /// BERT's and mT5's tokens one after the other, padding replaced.
+    pub(super) fn padded(&self, [bert, t5]: [&Tensor; 2], masks: [&[bool]; 2]) -> Result<Tensor> {
+        let (b, len, c) = (bert.dim(0), self.config.text_tokens(), bert.dim(2));
+        let both = Tensor::cat(&[bert.view(), t5.view()], 1)?.reshape([b * len, c])?;
+        let padding = self.text_embedding_padding.to_dtype(self.dtype)?;
+        let table = Tensor::cat(&[both.view(), padding.view()], 0)?;
+        let lens = [bert.dim(1), t5.dim(1)];
+        let rows: Vec<u32> = (0..b)
+            .flat_map(|image| (0..len).map(move |token| (image, token)))
+            .map(|(image, token)| {
+                let kept = match token.checked_sub(lens[0]) {
+                    None => masks[0][image * lens[0] + token],
+                    Some(token) => masks[1][image * lens[1] + token],
+                };
+                // Few enough: a tensor of them is in memory.
+                (if kept {
+                    image * len + token
+                } else {
+                    b * len + token
+                }) as u32
+            })
+            .collect();
+        Ok(embedding::embedding(&table, &rows)?.reshape([b, len, c])?)
+    }
+
+    /// What these blocks keep of these prompts.
+    pub(super) fn context(&self, blocks: &Blocks, text: &HunyuanText) -> Result<Context> {
+        let kv = |block: &HunyuanBlock| block.text_kv(&text.tokens_btc);
+        let mut all = Vec::with_capacity(blocks.len());
+        for range in blocks.ranges() {
+            let held = self.blocks[self.place(range)?].iter();
+            all.extend(held.map(kv).collect::<Result<Vec<_>>>()?);
+        }
+        Ok(Context {
+            blocks: blocks.clone(),
+            text: Arc::new(all),
+            extra_bc: text.extra_bc.clone(),
+        })
+    }
+
+    /// The modulation of these blocks. Timesteps are the scheduler's, from 1000 down.
+    pub(super) fn modulation(
+        &self,
+        blocks: Range<usize>,
+        timestep: &[f32],
+        context: &Context,
+        observer: &mut dyn Observer,
+    ) -> Result<Modulation> {
+        let temb_bc = self
+            .time_extra_emb
+            .forward(timestep, &context.extra_bc, observer)?;
+        let silu_temb_bc = activation(&temb_bc, Activation::Silu)?;
+        let shifts = self.blocks[self.place(&blocks)?].par_iter();
+        Ok(Modulation {
+            shifts: shifts
+                .map(|block| block.shift(&silu_temb_bc))
+                .collect::<Result<_>>()?,
+            silu_temb_bc,
+            context: context.clone(),
+        })
+    }
+
+    /// Latents `[b, l, p·p·in_channels]` as tokens of the stream.
+    pub(super) fn embed(&self, latents: &Tensor, observer: &mut dyn Observer) -> Result<Tensor> {
+        let image_blc = held(&self.pos_embed)?.forward(&latents.to_dtype(self.dtype)?)?;
+        observer.offer("transformer.pos_embed", &image_blc)?;
+        Ok(image_blc)
+    }
+
+    /// The stream after these blocks; `attention` has an entry for each, `skips` the outputs that they read again, of blocks
+    /// before these.
+    pub(super) fn run_blocks(
+        &self,
+        blocks: Range<usize>,
+        mut stream_blc: Tensor,
+        (modulation, positions): (&Modulation, &HunyuanPositions),
+        attention: &mut [Box<dyn Attention>],
+        skips: &mut Skips,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
+        let place = self.place(&blocks)?;
+        expect(
+            attention.len() == blocks.len() && modulation.shifts.len() == blocks.len(),
+            format!("an attention and a shift for each of {blocks:?}"),
+            &[attention.len(), modulation.shifts.len()],
+        )?;
+        let Context {
+            blocks: known,
+            text,
+            ..
+        } = &modulation.context;
+        let known = known.place(&blocks);
+        expect(known.is_some(), format!("a context of {blocks:?}"), &known)?;
+        let text = &text[known.unwrap_or_default()];
+        for (n, (i, block)) in blocks.zip(&self.blocks[place]).enumerate() {
+            let _span = tracing::debug_span!("block", kind = "cross", i).entered();
+            let name = format!("block.blocks.{i}");
+            if let Some(source) = self.config.skip_source(i) {
+                let skip_blc = skips.take(source)?;
+                stream_blc = block.join(&stream_blc, &skip_blc, &mut *attention[n])?;
+                observer.offer(&format!("{name}.skip_linear"), &stream_blc)?;
+            }
+            let step = (&modulation.shifts[n], &text[n]);
+            stream_blc = block.forward(&stream_blc, step, positions, &mut *attention[n])?;
+            observer.offer(&format!("{name}.hidden_states"), &stream_blc)?;
+            if self.config.reader(i).is_some() {
+                skips.put(i, stream_blc.clone());
+            }
+        }
+        Ok(stream_blc)
+    }
+
+    /// The predicted mean `[b, l, p·p·in_channels]`, f32, of the stream.
+    pub(super) fn project(
+        &self,
+        stream_blc: &Tensor,
+        modulation: &Modulation,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
+        // AdaLayerNormContinuous: the scale comes first here.
+        let c = self.config.hidden_size();
+        let modulation = held(&self.norm_out)?.forward(&modulation.silu_temb_bc)?;
+        let (shift, scale) = (chunk(&modulation, 1, c)?, chunk(&modulation, 0, c)?);
+        let normed = layer_norm_modulate(stream_blc, shift, scale, EPS)?;
+        observer.offer("transformer.norm_out", &normed)?;
+        Ok(held(&self.proj_out)?.forward(&normed.to_dtype(DType::F32)?)?)
+    }
+
+    /// Bytes of the parameters that a stage of these blocks computes with.
+    pub(crate) fn byte_len(&self, blocks: &Blocks) -> usize {
+        let first = self.pos_embed.as_ref().filter(|_| blocks.contains(0));
+        let last = blocks.contains(self.config.block_count() - 1);
+        let back = [&self.norm_out, &self.proj_out].map(|end| end.as_ref().filter(|_| last));
+        let ends: Vec<&Linear> = first
+            .into_iter()
+            .chain(back.into_iter().flatten())
+            .collect();
+        let held = self.held.iter().zip(&self.blocks);
+        let inside = held.filter(|(i, _)| blocks.contains(*i));
+        byte_len(&ends, &[&self.text_embedding_padding])
+            + self.time_extra_emb.byte_len()
+            + self.text_embedder.byte_len()
+            + inside.map(|(_, block)| block.byte_len()).sum::<usize>()
+    }
+
+    /// Where these blocks lie among those that are held.
+    fn place(&self, blocks: &Range<usize>) -> Result<Range<usize>> {
+        let place = self.held.place(blocks);
+        let expected = || format!("blocks of {:?}", self.held.ranges());
+        expect(place.is_some(), expected(), blocks)?;
+        Ok(place.unwrap_or_default())
+    }
+}
+
+/// An end of the transformer, which the stage at that end holds.
+fn held(end: &Option<Linear>) -> Result<&Linear> {
+    end.as_ref().ok_or_else(|| {
+        xdit_kernels::Error::shape(
+            "hunyuandit",
+            "a stage that holds this end of the transformer",
+            "one that does not",
+        )
+        .into()
+    })
+}

@@ -1,0 +1,143 @@
+//! What blocks of an SD3 transformer cost, as its configuration tells: FLOPs of a step and bytes of parameters.
+
+use xdit_kernels::DType;
+use xdit_pipefusion::Blocks;
+
+use super::Sd3Config;
+use super::blocks::{MLP_RATIO, modulation_vectors};
+use crate::layers::{Parameters, TIME_CHANNELS};
+
+fn block_parameters(config: &Sd3Config, block: usize) -> Parameters {
+    let (c, d) = (config.hidden_size(), config.attention_head_dim);
+    let qkv = |sum: Parameters| {
+        let sum = sum.linear(3 * c, c);
+        sum.vector(if config.qk_norm { 2 * d } else { 0 })
+    };
+    let tail = |sum: Parameters| {
+        sum.linear(c, c)
+            .linear(MLP_RATIO * c, c)
+            .linear(c, MLP_RATIO * c)
+    };
+    let [image, text] = modulation_vectors(config, block);
+    let modulation = Parameters::default().linear((image + text) * c, c);
+    // The joint attention's image and text.
+    let mut sum = tail(qkv(qkv(modulation)));
+    if config.is_dual(block) {
+        sum = qkv(sum).linear(c, c);
+    }
+    if !config.is_context_pre_only(block) {
+        sum = tail(sum);
+    }
+    sum
+}
+
+/// Bytes of one block's parameters.
+pub(crate) fn block_bytes(config: &Sd3Config, block: usize, dtype: DType) -> u64 {
+    block_parameters(config, block).bytes(dtype)
+}
+
+/// Bytes of all parameters that a stage of these blocks computes with: the embedding of timestep and pooled text too, which
+/// every stage has, and the ends of the transformer where they are the stage's. The position table stays in its file.
+pub(crate) fn stage_bytes(config: &Sd3Config, blocks: &Blocks, dtype: DType) -> u64 {
+    let c = config.hidden_size();
+    let [channels_in, channels_out] = config.token_channels();
+    let time = Parameters::default().linear(c, TIME_CHANNELS).linear(c, c);
+    let mut ends = time.linear(c, config.pooled_projection_dim).linear(c, c);
+    if blocks.contains(0) {
+        ends = ends
+            .linear(c, channels_in)
+            .linear(c, config.joint_attention_dim);
+    }
+    if blocks.contains(config.block_count() - 1) {
+        ends = ends.linear(2 * c, c).linear(channels_out, c);
+    }
+    blocks.iter().fold(ends.bytes(dtype), |sum, block| {
+        sum.saturating_add(block_bytes(config, block, dtype))
+    })
+}
+
+/// FLOPs of one block in a step, for one image: text and image tokens go through 12 c² multiplications each and meet in
+/// attention. A text that is only read has 3 c², the image's own attention 4 c² more.
+pub(crate) fn block_flops(config: &Sd3Config, block: usize, text: usize, image: usize) -> f64 {
+    let c = config.hidden_size() as f64;
+    let (text, image) = (text as f64, image as f64);
+    let (dual, read) = (config.is_dual(block), config.is_context_pre_only(block));
+    let squares = text * if read { 3.0 } else { 12.0 } + image * if dual { 16.0 } else { 12.0 };
+    let own = if dual { image * image } else { 0.0 };
+    let [image_vectors, text_vectors] = modulation_vectors(config, block);
+    let modulation = (image_vectors + text_vectors) as f64;
+    2.0 * (squares + modulation) * c * c + 4.0 * ((text + image) * (text + image) + own) * c
+}
+
+/// FLOPs of a step beside those of the blocks, for one image: before the first block, and after the last.
+pub(crate) fn end_flops(config: &Sd3Config, image: usize) -> [f64; 2] {
+    let (c, image) = (config.hidden_size() as f64, image as f64);
+    let [channels_in, channels_out] = config.token_channels().map(|channels| channels as f64);
+    [
+        2.0 * image * channels_in * c,
+        2.0 * image * c * channels_out + 4.0 * c * c,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::config::ConfigFile;
+
+    fn config(json: &str) -> Sd3Config {
+        Sd3Config::read(&ConfigFile::parse("c", json.as_bytes()).unwrap()).unwrap()
+    }
+
+    fn medium() -> Sd3Config {
+        config(
+            r#"{"num_attention_heads": 24, "caption_projection_dim": 1536, "num_layers": 24, "qk_norm": "rms_norm",
+            "dual_attention_layers": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]}"#,
+        )
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_real_models() {
+        let large = r#"{"num_attention_heads": 38, "caption_projection_dim": 2432, "num_layers": 38,
+            "qk_norm": "rms_norm"}"#;
+        let first =
+            r#"{"num_attention_heads": 24, "caption_projection_dim": 1536, "num_layers": 24}"#;
+        // All parameters of the hub's files, and those of them that are biases and norms, which are f32 here.
+        for (config, parameters, vectors) in [
+            (config(first), 2_028_328_000, 1_102_912),
+            (medium(), 2_243_171_520, 1_250_496),
+            (config(large), 8_056_627_520, 2_777_408),
+        ] {
+            let all = 0..config.block_count();
+            assert_eq!(
+                stage_bytes(&config, &all.clone().into(), DType::F32),
+                4 * parameters
+            );
+            let half = stage_bytes(&config, &all.into(), DType::BF16);
+            assert_eq!(half, 2 * parameters + 2 * vectors);
+        }
+    }
+
+    #[test]
+    fn stages_share_only_what_each_has() {
+        let config = medium();
+        let halves: u64 = [0..11, 11..24]
+            .into_iter()
+            .map(|blocks| stage_bytes(&config, &blocks.into(), DType::F32))
+            .sum();
+        let twice = halves - stage_bytes(&config, &(0..24).into(), DType::F32);
+        // Two layers of timestep and two of pooled text.
+        assert_eq!(twice, 4 * 1536 * (256 + 1536 + 2048 + 1536 + 4));
+    }
+
+    #[test]
+    fn dual_blocks_cost_more_and_the_last_less() {
+        let config = medium();
+        let flops = |block| block_flops(&config, block, 333, 4096);
+        assert!(flops(0) > flops(13) && flops(13) > flops(23));
+        let c = 1536.0 * 1536.0;
+        let own = 2.0 * (4096.0 * 4.0 + 3.0) * c + 4.0 * 4096.0 * 4096.0 * 1536.0;
+        assert!(((flops(0) - flops(13)) / own - 1.0).abs() <= 1e-9);
+        let read = 2.0 * (333.0 * 9.0 + 4.0) * c;
+        assert!(((flops(13) - flops(23)) / read - 1.0).abs() <= 1e-9);
+    }
+}

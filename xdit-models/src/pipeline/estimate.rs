@@ -1,0 +1,125 @@
+//! What a call takes in memory: the one estimate that plans show and that runs are checked by.
+
+use crate::error::Result;
+use crate::files::source::OPTIONAL_T5;
+use crate::pipeline::memory_limit;
+
+/// What a call takes in memory in this process, foretold from the configurations: [`RunPlan::memory`](crate::RunPlan), and what
+/// [`Pipeline::load`](crate::Pipeline::load) and [`generate`](crate::Pipeline::generate) are checked by.
+///
+/// All in bytes. Ranks that are threads share one copy of the weights; what each of them holds besides is counted for all of them
+/// together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryEstimate {
+    /// Each text encoder's weights in the compute dtype, by the component's name.
+    pub text_encoders: Vec<(&'static str, u64)>,
+    /// The transformer's weights; of one stage only where this process is one.
+    pub transformer: u64,
+    /// The weights of the autoencoder's decoder.
+    pub vae: u64,
+    /// Activations of the text encoders.
+    pub encoding: u64,
+    /// The prompts' embeddings, for each image and branch of guidance.
+    pub embeddings: u64,
+    /// Latents, noise and predictions.
+    pub latents: u64,
+    /// Keys and values that stages keep for other patches.
+    pub kept: u64,
+    /// Keys and values of the text that blocks read by cross-attention, made once an image by every rank.
+    pub text_kv: u64,
+    /// Activations of the transformer.
+    pub denoising: u64,
+    /// Activations of the decoder.
+    pub decoding: u64,
+    /// The pictures, as f32 and as 8 bits.
+    pub pictures: u64,
+    /// Whether the text encoders leave before the other weights come.
+    pub low_memory: bool,
+    /// Ranks and compute threads that the call starts.
+    pub(crate) threads: u64,
+}
+
+impl MemoryEstimate {
+    /// Weights of the text encoders.
+    #[must_use]
+    pub fn encoder_weights(&self) -> u64 {
+        sum(self.text_encoders.iter().map(|(_, bytes)| *bytes))
+    }
+
+    /// What [`ModelSource::without_t5`](crate::ModelSource::without_t5) saves of the weights; none where there is no T5 that can
+    /// be left out.
+    #[must_use]
+    pub fn optional_t5(&self) -> Option<u64> {
+        let mut encoders = self.text_encoders.iter();
+        let found = encoders.find(|(name, _)| OPTIONAL_T5.contains(name));
+        found.map(|(_, bytes)| *bytes)
+    }
+
+    /// All weights that are held at the same time.
+    #[must_use]
+    pub fn weights(&self) -> u64 {
+        let loaded = self.transformer.saturating_add(self.vae);
+        match self.low_memory {
+            true => loaded.max(self.encoder_weights()),
+            false => loaded.saturating_add(self.encoder_weights()),
+        }
+    }
+
+    /// What is held beside the weights at most: the phases follow each other, and embeddings and latents go through all.
+    #[must_use]
+    pub fn call(&self) -> u64 {
+        let denoising = sum([self.kept, self.text_kv, self.denoising]);
+        let decoding = sum([self.decoding, self.pictures]);
+        let worst = self.encoding.max(denoising).max(decoding);
+        sum([self.embeddings, self.latents, worst])
+    }
+
+    /// All that is held at most.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.weights().saturating_add(self.call())
+    }
+
+    /// An error if what the call takes beside what is `held` already does not fit into `limit`, or into what is available.
+    pub(crate) fn check(&self, what: &str, held: u64, limit: Option<u64>) -> Result<()> {
+        memory_limit::check(what, self.total().saturating_sub(held), limit, self.threads)
+    }
+}
+
+fn sum(bytes: impl IntoIterator<Item = u64>) -> u64 {
+    bytes.into_iter().fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_follow_each_other() {
+        let mut estimate = MemoryEstimate {
+            text_encoders: vec![("text_encoder", 100), ("text_encoder_2", 1000)],
+            transformer: 500,
+            vae: 50,
+            encoding: 7,
+            embeddings: 1,
+            latents: 2,
+            kept: 10,
+            text_kv: 20,
+            denoising: 40,
+            decoding: 60,
+            pictures: 5,
+            ..MemoryEstimate::default()
+        };
+        assert_eq!(estimate.weights(), 1650);
+        assert_eq!(estimate.call(), 3 + 70);
+        assert_eq!(estimate.total(), 1650 + 73);
+        estimate.low_memory = true;
+        assert_eq!(estimate.weights(), 1100);
+        assert!(estimate.check("a test", 1100, Some(73)).is_ok());
+        let error = estimate.check("a test", 1100, Some(72)).unwrap_err();
+        assert!(error.to_string().contains("73 bytes"), "{error}");
+        estimate.decoding = u64::MAX;
+        assert_eq!(estimate.total(), u64::MAX);
+    }
+}

@@ -1,0 +1,253 @@
+//! From a request to images, for a model of any family.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use xdit_kernels::{DType, Tensor};
+
+use super::memory::Counted;
+use crate::error::Result;
+use crate::files::source::ModelSource;
+use crate::models::dit::{Dit, Guide};
+use crate::observer::Observer;
+use crate::pipeline::estimate::MemoryEstimate;
+use crate::pipeline::finite::{Finite, Origin, Whose};
+use crate::pipeline::options::LoadOptions;
+use crate::pipeline::output::Output;
+use crate::pipeline::prepare::{
+    Planned, at_first_level, generators, given_latents, noise, scheduler,
+};
+use crate::pipeline::request::{Defaults, Request};
+use crate::pipeline::resolve::{ResolvedRequest, Rules};
+use crate::pipeline::run_plan::RunPlan;
+use crate::pipeline::store::{ModelLoader, ModelStore};
+use crate::ranks::job::{Job, run_job};
+use crate::ranks::parallel::Parallel;
+use crate::ranks::partition::Partition;
+use crate::schedulers::SchedulerConfig;
+
+/// What the pipeline of a family of models does in its own way: its configurations know.
+pub(crate) trait Family: ModelLoader + Debug + Send + Sync + Sized + 'static {
+    /// The tokenizers.
+    type Tokenizers: Debug + Send + Sync;
+    /// What the encoders make of the prompts of a branch, for all images.
+    type Embeds;
+
+    /// Those of the pipeline in `source`, which fit together.
+    fn read(source: &ModelSource) -> Result<Self>;
+
+    /// The tokenizers in `source`.
+    fn tokenizers(&self, source: &ModelSource) -> Result<Self::Tokenizers>;
+
+    /// diffusers' own defaults.
+    fn defaults(&self, source: &ModelSource) -> Defaults;
+
+    /// What sizes and lengths are allowed.
+    fn rules(&self) -> Rules;
+
+    /// The scheduler that the request asks for.
+    fn scheduler(&self, request: &Request) -> Result<SchedulerConfig>;
+
+    /// What guides the request's call; an error for arguments that the family has no use for, and for prompts that do not fit
+    /// each other.
+    fn guide(&self, request: &Request, defaults: &Defaults) -> Result<Guide>;
+
+    /// The embedded prompts of each branch, the conditional one first, each encoder's looked through by `finite`.
+    fn encode(
+        store: &ModelStore<Self>,
+        tokenizers: &Self::Tokenizers,
+        of: (&Request, &ResolvedRequest),
+        finite: &Finite,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Self::Embeds>>;
+
+    /// A branch's prompts as the transformer reads them.
+    fn embed_text(
+        transformer: &Self::Dit,
+        embeds: &Self::Embeds,
+        of: (&Request, &ResolvedRequest),
+        observer: &mut dyn Observer,
+    ) -> Result<<Self::Dit as Dit>::Text>;
+
+    /// Channels of the autoencoder's latents, in which noise is drawn.
+    fn noise_channels(&self) -> usize;
+
+    /// Noise `[b, c, h, w]` as diffusers holds latents between steps.
+    fn of_noise(noise_bchw: Tensor) -> Result<Tensor> {
+        Ok(noise_bchw)
+    }
+}
+
+/// A pipeline of whichever family.
+pub(crate) trait AnyPipeline: Debug + Send + Sync {
+    /// What a call uses where its request says nothing.
+    fn defaults(&self) -> &Defaults;
+
+    /// An error if the weights' files are not those that were loaded.
+    fn check_files(&self) -> Result<()>;
+
+    /// Draws what `request` asks for: prompts are encoded on the current thread pool, then the ranks of `parallel` share
+    /// `threads` compute threads.
+    fn generate(
+        &self,
+        request: &Request,
+        parallel: &Parallel,
+        threads: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Output>;
+}
+
+/// A family's pipeline.
+#[derive(Debug)]
+struct DitPipeline<F: Family> {
+    store: ModelStore<F>,
+    tokenizers: F::Tokenizers,
+    defaults: Defaults,
+    options: LoadOptions,
+}
+
+/// The pipeline in `source`; of the transformer `one_stage` only, read by the first call.
+pub(crate) fn load<F: Family>(
+    source: &ModelSource,
+    options: &LoadOptions,
+    one_stage: bool,
+    observer: &mut dyn Observer,
+) -> Result<Box<dyn AnyPipeline>> {
+    // Configurations first: what is wrong with them shows before any weight is read.
+    let configs = F::read(source)?;
+    let tokenizers = configs.tokenizers(source)?;
+    let store = ModelStore::load(configs, source, options, one_stage, observer)?;
+    Ok(Box::new(DitPipeline::<F> {
+        defaults: store.configs.defaults(source),
+        store,
+        tokenizers,
+        options: options.clone(),
+    }))
+}
+
+/// What the pipeline in `source` would do for `request`, as its configurations tell.
+pub(crate) fn plan<F: Family>(
+    source: &ModelSource,
+    options: &LoadOptions,
+    request: &Request,
+    parallel: &Parallel,
+) -> Result<RunPlan> {
+    let configs = F::read(source)?;
+    let defaults = configs.defaults(source);
+    let (plan, partition, memory) = planned(&configs, &defaults, request, parallel, options)?;
+    memory.check(&plan.told(&memory), 0, options.memory_limit)?;
+    Ok(partition.run_plan(&plan, configs.shape(), memory))
+}
+
+/// What a request asks of these ranks, checked, and what that takes in memory, which is not.
+fn planned<F: Family>(
+    configs: &F,
+    defaults: &Defaults,
+    request: &Request,
+    parallel: &Parallel,
+    options: &LoadOptions,
+) -> Result<(ResolvedRequest, Partition, MemoryEstimate)> {
+    let guide = configs.guide(request, defaults)?;
+    let model = Planned {
+        shape: configs.shape(),
+        vae: configs.vae(),
+        rules: configs.rules(),
+        defaults,
+    };
+    let (plan, partition) = model.plan(request, guide, parallel, options.dtype)?;
+    // What is wrong with these shows before any weight is read.
+    let draws_noise = matches!(configs.scheduler(request)?, SchedulerConfig::Ddpm(_));
+    given_latents(request, &latents_shape(configs, &plan))?;
+    let counted = Counted {
+        plan: &plan,
+        partition: &partition,
+        parallel,
+        options,
+        prompts: request.prompt.len(),
+        draws_noise,
+    };
+    let memory = counted.estimate(configs);
+    Ok((plan, partition, memory))
+}
+
+/// Of all images' latents, as diffusers holds them.
+fn latents_shape<F: Family>(configs: &F, plan: &ResolvedRequest) -> Vec<usize> {
+    configs.shape().shown_shape(plan.images, plan.latent_size)
+}
+
+impl<F: Family> AnyPipeline for DitPipeline<F> {
+    fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
+    fn check_files(&self) -> Result<()> {
+        self.store.check_files()
+    }
+
+    fn generate(
+        &self,
+        request: &Request,
+        parallel: &Parallel,
+        threads: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Output> {
+        let (configs, options) = (&self.store.configs, &self.options);
+        let (plan, partition, memory) =
+            planned(configs, &self.defaults, request, parallel, options)?;
+        let held = self.store.held(&memory);
+        memory.check(&plan.told(&memory), held, options.memory_limit)?;
+        for warning in &plan.warnings {
+            observer.warning(warning);
+        }
+        let scheduler = scheduler(&configs.scheduler(request)?, &plan)?;
+        let finite = Arc::new(Finite::new(request.allow_non_finite, options.dtype));
+        let of = (request, &plan);
+        let embeds = F::encode(&self.store, &self.tokenizers, of, &finite, observer)?;
+        let blocks = match parallel.stage_here() {
+            Some(stage) => partition.stages.blocks(stage),
+            None => self.store.all_blocks(),
+        };
+        let loaded = self.store.loaded(&blocks, observer)?;
+        let mut text = Vec::with_capacity(embeds.len());
+        for (branch, embeds) in embeds.iter().enumerate() {
+            let mut silent = ();
+            // Of the branches the conditional one is shown from inside.
+            let inside: &mut dyn Observer = match branch {
+                0 => &mut *observer,
+                _ => &mut silent,
+            };
+            text.push(F::embed_text(&loaded.transformer, embeds, of, inside)?);
+        }
+        drop(embeds);
+        let mut generators = generators(request)?;
+        let latents = match given_latents(request, &latents_shape(configs, &plan))? {
+            Some(latents) => latents.to_dtype(DType::F32)?.on(options.device),
+            None => F::of_noise(noise(
+                &plan,
+                configs.noise_channels(),
+                options,
+                &mut generators,
+            )?)?,
+        };
+        let images = Whose::images(0, plan.images);
+        finite.check(&latents, images, || Origin::Latents)?;
+        let latents = at_first_level(latents, &*scheduler)?;
+        observer.offer("latents", &latents)?;
+        let call = Job {
+            latents_blc: loaded.transformer.packed(&latents)?,
+            loaded,
+            scheduler,
+            plan,
+            partition,
+            text,
+            generators,
+            finite: finite.clone(),
+            dtype: options.dtype,
+            device: options.device,
+            output: request.output,
+        };
+        let output = run_job(call, parallel, threads, observer)?;
+        finite.tell(observer);
+        Ok(output)
+    }
+}

@@ -1,0 +1,301 @@
+//! Pipelines: from a prompt to an image, whatever the model.
+
+use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::files::model_index::{ModelIndex, PipelineClass};
+use crate::files::source::ModelSource;
+use crate::models::{flux, hunyuandit, sd3};
+use crate::observer::Observer;
+use crate::pipeline::family::{AnyPipeline, load, plan};
+use crate::pipeline::memory_limit::refused_thread;
+use crate::pipeline::options::LoadOptions;
+use crate::pipeline::output::Output;
+use crate::pipeline::request::{Defaults, Request};
+use crate::pipeline::run_plan::RunPlan;
+use crate::ranks::parallel::{Parallel, RankBackend};
+use crate::ranks::pools::{pool, share};
+
+/// A loaded pipeline of any supported class.
+///
+/// It owns a thread pool and computes on it alone.
+///
+/// # Examples
+/// ```
+/// # #[cfg(feature = "demo")] {
+/// use xdit_models::{LoadOptions, ModelSource, OutputType, Pipeline, Request};
+/// let pipe = Pipeline::load(&ModelSource::demo(), &LoadOptions::default(), &mut ())?;
+/// let request = Request::new(["a red circle on a blue background"])
+///     .height(64)
+///     .width(64)
+///     .num_inference_steps(2);
+/// let output = pipe.generate(&request, &mut ())?;
+/// assert_eq!((output.images[0].width, output.images[0].height), (64, 64));
+/// # }
+/// # Ok::<(), xdit_models::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Pipeline {
+    class: PipelineClass,
+    model: Box<dyn AnyPipeline>,
+    pool: rayon::ThreadPool,
+    parallel: Parallel,
+}
+
+impl Pipeline {
+    /// The pipeline in `source`, ready to run.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`], [`Error::BadFile`], [`Error::BadConfig`], [`Error::BadTensor`] or
+    /// [`Error::Unsupported`] for what is wrong with its files, [`Error::OutOfMemory`] when its weights do not fit,
+    /// [`Error::InvalidRequest`] for no threads or too many.
+    pub fn load(
+        source: &ModelSource,
+        options: &LoadOptions,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        Self::load_over(source, options, Parallel::default(), observer)
+    }
+
+    /// The pipeline in `source`, spread over ranks. A process that is one rank of several stages (a
+    /// [`RankBackend::Group`]) reads its stage's tensors only, when its first call has told which they are.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load) and [`parallel`](Self::parallel).
+    pub fn load_over(
+        source: &ModelSource,
+        options: &LoadOptions,
+        parallel: Parallel,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        parallel.check()?;
+        let pool = pool(options.threads, "xdit")?;
+        let one_stage = parallel.degrees.pipe > 1 && parallel.stage_here().is_some();
+        let loaded = pool.install(|| {
+            let class = ModelIndex::read(source)?.pipeline;
+            let load = match class {
+                PipelineClass::Flux => load::<flux::Configs>,
+                PipelineClass::Sd3 => load::<sd3::Configs>,
+                PipelineClass::HunyuanDit => load::<hunyuandit::Configs>,
+            };
+            Ok((class, load(source, options, one_stage, observer)?))
+        });
+        let (class, model) = loaded.map_err(named_memory)?;
+        Ok(Self {
+            class,
+            model,
+            pool,
+            parallel,
+        })
+    }
+
+    /// What the pipeline in `source` would do for `request` on these ranks: told from its configurations, before any weight
+    /// is read.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`] for configurations, as [`Pipeline::generate`] for the request.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[cfg(feature = "demo")] {
+    /// use xdit_comm::Degrees;
+    /// use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request};
+    /// let parallel = Parallel::threads(Degrees { pipe: 2, ..Degrees::default() });
+    /// let plan = |request| Pipeline::plan(&ModelSource::demo(), &LoadOptions::default(), &request, &parallel);
+    /// let stages = plan(Request::new(["a red circle"]))?.stages;
+    /// assert_eq!(stages[0].blocks.ranges()[0].end, stages[1].blocks.ranges()[0].start);
+    /// let refused = plan(Request::new(["a red circle"]).height(8));
+    /// assert!(refused.is_err_and(|error| error.to_string().starts_with("`height` = 8")));
+    /// # }
+    /// # Ok::<(), xdit_models::Error>(())
+    /// ```
+    pub fn plan(
+        source: &ModelSource,
+        options: &LoadOptions,
+        request: &Request,
+        parallel: &Parallel,
+    ) -> Result<RunPlan> {
+        parallel.check()?;
+        let plan = match ModelIndex::read(source)?.pipeline {
+            PipelineClass::Flux => plan::<flux::Configs>,
+            PipelineClass::Sd3 => plan::<sd3::Configs>,
+            PipelineClass::HunyuanDit => plan::<hunyuandit::Configs>,
+        };
+        plan(source, options, request, parallel)
+    }
+
+    /// The same pipeline, spread over ranks.
+    ///
+    /// # Errors
+    /// [`Error::Comm`] for degrees that make no mesh (the message names the nearest that do),
+    /// [`Error::InvalidRequest`] for an axis that this version does not use.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[cfg(feature = "demo")] {
+    /// use xdit_comm::Degrees;
+    /// use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request};
+    /// let pipe = Pipeline::load(&ModelSource::demo(), &LoadOptions::default(), &mut ())?;
+    /// let pipe = pipe.parallel(Parallel::threads(Degrees { ulysses: 2, ..Degrees::default() }))?;
+    /// let request = Request::new(["a red circle"]).height(64).width(80).num_inference_steps(1);
+    /// let output = pipe.generate(&request, &mut ())?;
+    /// assert_eq!((output.images.len(), output.communication.len()), (1, 2));
+    /// # }
+    /// # Ok::<(), xdit_models::Error>(())
+    /// ```
+    pub fn parallel(mut self, parallel: Parallel) -> Result<Self> {
+        parallel.check()?;
+        self.parallel = parallel;
+        Ok(self)
+    }
+
+    /// The class of the pipeline.
+    #[must_use]
+    pub fn class(&self) -> PipelineClass {
+        self.class
+    }
+
+    /// What a call uses where its request says nothing.
+    #[must_use]
+    pub fn defaults(&self) -> &Defaults {
+        self.model.defaults()
+    }
+
+    /// How many threads it computes with.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// An error if a file of weights on disk has another size or time than when it was loaded, or is gone. Every call that
+    /// draws asks this first; files that are cut while a call runs end the process (SIGBUS), see the crate's documentation.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`], which names the file.
+    pub fn check_files(&self) -> Result<()> {
+        self.model.check_files()
+    }
+
+    /// Draws what `request` asks for.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] for arguments out of range, [`Error::OutOfMemory`] when the call would not fit,
+    /// [`Error::Stopped`] when the observer ended it, [`Error::BadFile`] when the weights' files changed since they were
+    /// loaded.
+    pub fn generate(&self, request: &Request, observer: &mut dyn Observer) -> Result<Output> {
+        let _span = tracing::info_span!("generate").entered();
+        self.draw(request, &self.parallel, &self.pool, observer)
+    }
+
+    fn draw(
+        &self,
+        request: &Request,
+        parallel: &Parallel,
+        pool: &rayon::ThreadPool,
+        observer: &mut dyn Observer,
+    ) -> Result<Output> {
+        self.check_files()?;
+        let threads = pool.current_num_threads();
+        let model = &self.model;
+        let output = pool.install(|| model.generate(request, parallel, threads, observer));
+        output.map_err(named_memory)
+    }
+}
+
+impl Pipeline {
+    /// Draws requests of any prompts and sizes, one after another on each replica of the data axis, and hands each result
+    /// to `done` when it is there: the request's index, what came of it, and its observer. A request that fails does not
+    /// keep the others from being drawn; `Break` starts no more.
+    ///
+    /// Images do not depend on the number of replicas.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] for several replicas over a group of the caller's, who can call
+    /// [`generate`](Self::generate) on each; errors of requests go to `done`.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[cfg(feature = "demo")] {
+    /// use std::ops::ControlFlow;
+    /// use xdit_models::{LoadOptions, ModelSource, Pipeline, Request};
+    /// let pipe = Pipeline::load(&ModelSource::demo(), &LoadOptions::default(), &mut ())?;
+    /// let small = |text| Request::new([text]).width(64).num_inference_steps(1);
+    /// let requests = [small("a red circle").height(64), small("a green star").height(0), small("a ring").height(32)];
+    /// let mut heights = [0; 3];
+    /// pipe.generate_each(requests.map(|request| (request, ())), |index, result, ()| {
+    ///     heights[index] = result.map_or(0, |output| output.height);
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// assert_eq!(heights, [64, 0, 32]);
+    /// # }
+    /// # Ok::<(), xdit_models::Error>(())
+    /// ```
+    pub fn generate_each<O: Observer>(
+        &self,
+        requests: impl IntoIterator<Item = (Request, O), IntoIter: Send>,
+        done: impl FnMut(usize, Result<Output>, O) -> ControlFlow<()> + Send,
+    ) -> Result<()> {
+        let replicas = self.parallel.degrees.data;
+        if replicas > 1 && matches!(self.parallel.backend, RankBackend::Group(_)) {
+            return Err(Error::invalid(
+                "data_parallel_degree",
+                replicas,
+                "1 over a group",
+            ));
+        }
+        let parallel = self.parallel.one_replica();
+        let waiting = Mutex::new(Some(requests.into_iter().enumerate()));
+        let done = Mutex::new(done);
+        // Whole values are swapped under these locks: a panic elsewhere leaves nothing half done.
+        let next = || {
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.as_mut().and_then(Iterator::next)
+        };
+        let work = |pool: &rayon::ThreadPool| {
+            while let Some((index, (request, mut observer))) = next() {
+                let result = self.draw(&request, &parallel, pool, &mut observer);
+                let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                if done(index, result, observer).is_break() {
+                    *waiting.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                }
+            }
+        };
+        if replicas == 1 {
+            work(&self.pool);
+            return Ok(());
+        }
+        let pools = (0..replicas)
+            .map(|replica| {
+                let share = share(self.threads(), replicas, replica);
+                pool(Some(share), &format!("replica {replica}"))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let work = &work;
+        std::thread::scope(|scope| {
+            for (replica, pool) in pools.iter().enumerate() {
+                let what = format!("replica {replica}");
+                let started = std::thread::Builder::new()
+                    .name(what.clone())
+                    .spawn_scoped(scope, move || work(pool));
+                if let Err(error) = started {
+                    // Those that run finish what they draw.
+                    *waiting.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    return Err(refused_thread(&what, &error));
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// An allocation that a kernel was refused, as this crate's own kind of error.
+fn named_memory(error: Error) -> Error {
+    match error {
+        Error::Kernel(xdit_kernels::Error::OutOfMemory { op, bytes }) => Error::OutOfMemory {
+            what: op.into(),
+            bytes: bytes as u64,
+        },
+        other => other,
+    }
+}

@@ -1,0 +1,217 @@
+//! What a pipeline is made of, from its configurations and the headers of its weights: no weights are read.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::files::model_index::ModelIndex;
+use crate::files::source::ModelSource;
+use crate::files::weights::Weights;
+use crate::models::flux::FluxConfig;
+use crate::models::hunyuandit::HunyuanConfig;
+use crate::models::sd3::Sd3Config;
+use crate::quote;
+use crate::text::{BertConfig, ClipTextConfig, T5Config};
+use crate::vae::VaeConfig;
+
+/// The facts about a pipeline.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct PipelineInfo {
+    /// The folder or the pipeline's name.
+    pub name: String,
+    /// diffusers' name of its class.
+    pub class: String,
+    /// The diffusers version that wrote it, when it says.
+    pub diffusers_version: Option<String>,
+    /// Its components, by name.
+    pub components: Vec<ComponentInfo>,
+}
+
+/// The facts about a component of a pipeline.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ComponentInfo {
+    /// The component's name and folder.
+    pub name: String,
+    /// The Python class that it is made of.
+    pub class: String,
+    /// Numbers in its weights.
+    pub parameters: u64,
+    /// How many of them are stored in which dtype.
+    pub dtypes: BTreeMap<String, u64>,
+    /// Bytes of its weights, as stored.
+    pub bytes: u64,
+    /// Its files, by their path in the pipeline.
+    pub files: Vec<String>,
+    /// Attention heads, when it has attention.
+    pub heads: Option<usize>,
+    /// Width of a head, when it has attention.
+    pub head_dim: Option<usize>,
+    /// How many blocks of each kind it has.
+    pub blocks: BTreeMap<String, usize>,
+}
+
+/// The facts about the pipeline in `source`, with the weights of `variant` as [`ModelSource::open_weights`] finds them. Without
+/// one, components that have no plain weights are described by those they have.
+///
+/// # Errors
+/// As [`ModelIndex::read`]; and for a component whose configuration or weights' headers are missing or damaged.
+///
+/// # Examples
+/// ```
+/// # #[cfg(feature = "demo")] {
+/// let info = xdit_models::info::describe(&xdit_models::ModelSource::demo(), None)?;
+/// let transformer = info.components.iter().find(|c| c.name == "transformer").unwrap();
+/// assert_eq!(info.class, "FluxPipeline");
+/// assert_eq!((transformer.heads, transformer.head_dim), (Some(4), Some(32)));
+/// assert_eq!(transformer.blocks["single_transformer_blocks"], 6);
+/// # }
+/// # Ok::<(), xdit_models::Error>(())
+/// ```
+pub fn describe(source: &ModelSource, variant: Option<&str>) -> Result<PipelineInfo> {
+    let index = ModelIndex::read(source)?;
+    let files = source.list()?;
+    let components = index
+        .components
+        .iter()
+        .map(|(name, component)| {
+            let folder = format!("{name}/");
+            let mut info = ComponentInfo {
+                name: name.clone(),
+                class: component.class.clone(),
+                parameters: 0,
+                dtypes: BTreeMap::new(),
+                bytes: 0,
+                files: files
+                    .iter()
+                    .filter(|file| file.starts_with(&folder))
+                    .cloned()
+                    .collect(),
+                heads: None,
+                head_dim: None,
+                blocks: BTreeMap::new(),
+            };
+            if info.shape_from(source)? {
+                info.count(&weights(source, name, variant, &info.files)?);
+            }
+            // An index may hold a megabyte of either.
+            info.name = quote::cut(&info.name);
+            info.class = quote::cut(&info.class);
+            Ok(info)
+        })
+        .collect::<Result<_>>()?;
+    Ok(PipelineInfo {
+        name: source.name().to_owned(),
+        class: index.pipeline.name().to_owned(),
+        diffusers_version: index.diffusers_version.as_deref().map(quote::cut),
+        components,
+    })
+}
+
+impl ComponentInfo {
+    /// Heads and blocks, from the configuration; whether the component is one that has weights.
+    fn shape_from(&mut self, source: &ModelSource) -> Result<bool> {
+        let config = || source.config(&format!("{}/config.json", self.name));
+        let (heads, head_dim, blocks): (_, _, &[(&str, usize)]) = match self.class.as_str() {
+            "FluxTransformer2DModel" => {
+                let c = FluxConfig::read(&config()?)?;
+                let kinds = [
+                    ("transformer_blocks", c.num_layers),
+                    ("single_transformer_blocks", c.num_single_layers),
+                ];
+                (c.num_attention_heads, c.attention_head_dim, &kinds.clone())
+            }
+            "SD3Transformer2DModel" => {
+                let c = Sd3Config::read(&config()?)?;
+                let dual = c.dual_attention_layers.len();
+                let kinds = [
+                    ("transformer_blocks", c.num_layers - dual),
+                    ("dual_attention_blocks", dual),
+                ];
+                (c.num_attention_heads, c.attention_head_dim, &kinds.clone())
+            }
+            "HunyuanDiT2DModel" => {
+                let c = HunyuanConfig::read(&config()?)?;
+                (
+                    c.num_attention_heads,
+                    c.attention_head_dim,
+                    &[("blocks", c.num_layers)],
+                )
+            }
+            "BertModel" => {
+                let c = BertConfig::read(&config()?)?;
+                (
+                    c.num_attention_heads,
+                    c.hidden_size / c.num_attention_heads,
+                    &[("layer", c.num_hidden_layers)],
+                )
+            }
+            "CLIPTextModel" | "CLIPTextModelWithProjection" => {
+                let c = ClipTextConfig::read(&config()?)?;
+                (
+                    c.num_attention_heads,
+                    c.head_dim(),
+                    &[("layers", c.num_hidden_layers)],
+                )
+            }
+            "T5EncoderModel" | "MT5EncoderModel" => {
+                let c = T5Config::read_as(&self.class, &config()?)?;
+                (c.num_heads, c.d_kv, &[("block", c.num_layers)])
+            }
+            "AutoencoderKL" => {
+                let levels = VaeConfig::read(&config()?)?.block_out_channels;
+                let channels = levels[levels.len() - 1];
+                (
+                    1,
+                    channels,
+                    &[("down_blocks", levels.len()), ("up_blocks", levels.len())],
+                )
+            }
+            _ => return Ok(false),
+        };
+        self.heads = Some(heads);
+        self.head_dim = Some(head_dim);
+        self.blocks = blocks
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(kind, count)| ((*kind).to_owned(), *count))
+            .collect();
+        Ok(true)
+    }
+
+    fn count(&mut self, weights: &Weights) {
+        for (_, tensor) in weights.tensors() {
+            let numbers: u64 = tensor.shape.iter().map(|dim| *dim as u64).product();
+            self.parameters += numbers;
+            *self.dtypes.entry(tensor.dtype.to_string()).or_default() += numbers;
+        }
+        self.bytes = weights.total_bytes();
+    }
+}
+
+/// The weights of `component`: of `variant`, or without one of whichever there is when there are no plain ones.
+fn weights(
+    source: &ModelSource,
+    component: &str,
+    variant: Option<&str>,
+    files: &[String],
+) -> Result<Weights> {
+    if variant.is_some() {
+        return source.open_weights(component, variant);
+    }
+    let missing = match source.open_weights(component, None) {
+        Err(error @ Error::MissingFile { .. }) => error,
+        other => return other,
+    };
+    // model.VARIANT.safetensors, or model.VARIANT-00001-of-00002.safetensors
+    let variant = files.iter().find_map(|file| {
+        let (_, rest) = file.strip_suffix(".safetensors")?.rsplit_once('.')?;
+        Some(rest.split("-0").next().unwrap_or(rest))
+    });
+    match variant {
+        Some(variant) => source.open_weights(component, Some(variant)),
+        None => Err(missing),
+    }
+}

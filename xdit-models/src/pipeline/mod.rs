@@ -1,0 +1,20 @@
+//! From a request to an output: arguments and their checks, plans, memory, loading, encoding, results.
+//!
+//! A call is resolved and prepared here, on the caller's thread; `ranks` runs it.
+
+pub(crate) mod estimate;
+pub(crate) mod family;
+pub(crate) mod finite;
+pub(crate) mod fits;
+pub(crate) mod handle;
+pub(crate) mod image;
+pub mod info;
+pub(crate) mod memory;
+pub(crate) mod memory_limit;
+pub(crate) mod options;
+pub(crate) mod output;
+pub(crate) mod prepare;
+pub(crate) mod request;
+pub(crate) mod resolve;
+pub(crate) mod run_plan;
+pub(crate) mod store;

@@ -1,0 +1,255 @@
+//! A request, checked and completed: what a pipeline is going to do, before it does anything.
+
+use crate::error::{Error, Result};
+use crate::models::dit::Guide;
+use crate::pipeline::request::{Defaults, Request};
+use crate::schedulers::MAX_INFERENCE_STEPS;
+use crate::vae::VaeConfig;
+
+/// The longest side of an image in pixels.
+pub(crate) const MAX_SIDE: usize = 1 << 15;
+/// Longer prompts are refused, as the tokenizers do; shorter ones are cut after the tokens that an encoder reads.
+const MAX_PROMPT_BYTES: usize = 8 << 20;
+
+/// What a family of models allows and wants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// diffusers refuses more T5 tokens.
+    pub(crate) max_sequence_length: usize,
+    /// Tokens of CLIP that stand before those of T5.
+    pub(crate) clip_tokens: usize,
+    /// Latent pixels along each side of a token.
+    pub(crate) patch: usize,
+    /// Whether sizes that are not whole tokens are cut to such, with a warning, or refused.
+    pub(crate) cuts_sizes: bool,
+    /// Which of the heights and widths that the model was trained on a picture is drawn in, unless the request tells otherwise.
+    pub(crate) standard_size: Option<fn([usize; 2]) -> [usize; 2]>,
+    /// The most tokens along a side, where a table of positions sets it.
+    pub(crate) max_tokens: Option<usize>,
+    /// Whether noise levels are evenly spaced before they are shifted, and not the scheduler's own.
+    pub(crate) even_sigmas: bool,
+}
+
+/// The checked arguments of one call.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ResolvedRequest {
+    pub(crate) images: usize,
+    /// In pixels, snapped.
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    /// Latent pixels.
+    pub(crate) latent_size: [usize; 2],
+    /// Rows and columns of image tokens.
+    pub(crate) tokens: [usize; 2],
+    pub(crate) text_len: usize,
+    /// Tokens of T5 among them.
+    pub(crate) sequence_length: usize,
+    pub(crate) steps: usize,
+    /// Noise levels before the scheduler shifts them, where they are not the scheduler's own.
+    pub(crate) sigmas: Option<Vec<f64>>,
+    pub(crate) guide: Guide,
+    /// Whether large images are decoded in tiles.
+    pub(crate) vae_tiling: bool,
+    /// Images that replicas in this process decode at the same time.
+    pub(crate) decoded_at_once: usize,
+    /// What the caller should know.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl ResolvedRequest {
+    pub(crate) fn new(
+        request: &Request,
+        defaults: &Defaults,
+        rules: Rules,
+        guide: Guide,
+        vae: &VaeConfig,
+    ) -> Result<Self> {
+        check_prompts(request)?;
+        let images = match request.num_images_per_prompt {
+            0 => None,
+            n => request.prompt.len().checked_mul(n),
+        };
+        let images = images.filter(|n| *n <= 1 << 20).ok_or_else(|| {
+            Error::invalid(
+                "num_images_per_prompt",
+                request.num_images_per_prompt,
+                "at least 1, and few enough to fit",
+            )
+        })?;
+        if request.seeds.len() != 1 && request.seeds.len() != images {
+            let allowed = format!("1 seed for the batch or {images}, one for each image");
+            return Err(Error::invalid(
+                "seed",
+                format!("{} seeds", request.seeds.len()),
+                allowed,
+            ));
+        }
+        let unit = rules.patch * vae.scale_factor();
+        let asked = [
+            request.height.unwrap_or(defaults.height),
+            request.width.unwrap_or(defaults.width),
+        ];
+        for (argument, pixels) in ["height", "width"].into_iter().zip(asked) {
+            if !(unit..=MAX_SIDE).contains(&pixels) {
+                return Err(Error::invalid(
+                    argument,
+                    pixels,
+                    format!("from {unit} to {MAX_SIDE} pixels"),
+                ));
+            }
+        }
+        let mut tokens = asked.map(|pixels| pixels / unit);
+        let [mut height, mut width] = tokens.map(|tokens| tokens * unit);
+        let mut warnings = Vec::new();
+        for (i, argument) in ["height", "width"].into_iter().enumerate() {
+            if !rules.cuts_sizes && asked[i] != [height, width][i] {
+                return Err(Error::invalid(
+                    argument,
+                    asked[i],
+                    format!("divisible by {unit}"),
+                ));
+            }
+            if let Some(most) = rules.max_tokens.filter(|most| tokens[i] > *most) {
+                let allowed = format!("at most {}: positions are a table", most * unit);
+                return Err(Error::invalid(argument, asked[i], allowed));
+            }
+        }
+        if asked != [height, width] {
+            warnings.push(format!(
+                "`height` and `width` have to be divisible by {unit} but are {} and {}: drawing {height} x {width}",
+                asked[0], asked[1]
+            ));
+        }
+        let standard_size = rules
+            .standard_size
+            .filter(|_| request.use_resolution_binning.unwrap_or(true));
+        if let Some(standard_size) = standard_size {
+            tokens = standard_size([height, width]).map(|pixels| pixels / unit);
+            let standard = tokens.map(|tokens| tokens * unit);
+            if standard != [height, width] {
+                let [to_height, to_width] = standard;
+                warnings.push(format!(
+                    "drawing {to_height} x {to_width}, the size that the model was trained on nearest to {height} x {width} \
+                     (use_resolution_binning)"
+                ));
+                [height, width] = standard;
+            }
+        }
+        let sequence_length = request
+            .max_sequence_length
+            .unwrap_or(defaults.max_sequence_length);
+        if !(1..=rules.max_sequence_length).contains(&sequence_length) {
+            let allowed = format!("from 1 to {}", rules.max_sequence_length);
+            return Err(Error::invalid(
+                "max_sequence_length",
+                sequence_length,
+                allowed,
+            ));
+        }
+        let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale);
+        for (argument, scale) in [
+            ("guidance_scale", guidance_scale),
+            ("true_cfg_scale", request.true_cfg_scale),
+            ("guidance_rescale", request.guidance_rescale),
+        ] {
+            if !(scale as f32).is_finite() {
+                return Err(Error::invalid(argument, scale, "a finite number"));
+            }
+        }
+        let (steps, sigmas) = sigmas(request, defaults, rules)?;
+        Ok(Self {
+            images,
+            height,
+            width,
+            latent_size: tokens.map(|tokens| rules.patch * tokens),
+            tokens,
+            text_len: rules.clip_tokens + sequence_length,
+            sequence_length,
+            steps,
+            sigmas,
+            guide,
+            vae_tiling: request.vae_tiling,
+            decoded_at_once: 1,
+            warnings,
+        })
+    }
+
+    /// Ranks decode each image together: exactly, and each in its part of the memory, so that tiles have no use.
+    pub(crate) fn decode_in_bands(&mut self) {
+        if std::mem::take(&mut self.vae_tiling) {
+            let text = "`vae_tiling` has no effect: the ranks of a replica decode each image together, exactly";
+            self.warnings.push(text.into());
+        }
+    }
+
+    pub(crate) fn image_tokens(&self) -> usize {
+        self.tokens[0] * self.tokens[1]
+    }
+}
+
+fn check_prompts(request: &Request) -> Result<()> {
+    let lists = [
+        ("prompt", Some(&request.prompt)),
+        ("prompt_2", request.prompt_2.as_ref()),
+        ("negative_prompt", request.negative_prompt.as_ref()),
+        ("negative_prompt_2", request.negative_prompt_2.as_ref()),
+        ("prompt_3", request.prompt_3.as_ref()),
+        ("negative_prompt_3", request.negative_prompt_3.as_ref()),
+    ];
+    for (argument, list) in lists {
+        if let Some(long) = list
+            .into_iter()
+            .flatten()
+            .find(|prompt| prompt.len() > MAX_PROMPT_BYTES)
+        {
+            let allowed = format!("at most {MAX_PROMPT_BYTES} bytes, not {}", long.len());
+            return Err(Error::invalid(argument, long, allowed));
+        }
+    }
+    Ok(())
+}
+
+/// How many steps, and the caller's noise levels or `np.linspace(1, 1 / steps, steps)`.
+fn sigmas(
+    request: &Request,
+    defaults: &Defaults,
+    rules: Rules,
+) -> Result<(usize, Option<Vec<f64>>)> {
+    let steps = match &request.sigmas {
+        Some(sigmas) => sigmas.len(),
+        None => request
+            .num_inference_steps
+            .unwrap_or(defaults.num_inference_steps),
+    };
+    let argument = if request.sigmas.is_some() {
+        "sigmas"
+    } else {
+        "num_inference_steps"
+    };
+    if !(1..=MAX_INFERENCE_STEPS).contains(&steps) {
+        return Err(Error::invalid(
+            argument,
+            steps,
+            format!("from 1 to {MAX_INFERENCE_STEPS}"),
+        ));
+    }
+    if let Some(sigmas) = &request.sigmas {
+        return match sigmas.iter().find(|sigma| !(0.0..=1.0).contains(*sigma)) {
+            Some(sigma) => Err(Error::invalid(argument, sigma, "numbers from 0 to 1")),
+            None => Ok((steps, Some(sigmas.clone()))),
+        };
+    }
+    if !rules.even_sigmas {
+        return Ok((steps, None));
+    }
+    let last = 1.0 / steps as f64;
+    let step = (last - 1.0) / (steps.max(2) - 1) as f64;
+    let sigmas = (0..steps).map(|i| match i > 0 && i + 1 == steps {
+        true => last,
+        false => i as f64 * step + 1.0,
+    });
+    Ok((steps, Some(sigmas.collect())))
+}
+
+#[cfg(test)]
+mod tests;

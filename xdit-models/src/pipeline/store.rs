@@ -1,0 +1,312 @@
+//! The weights of a pipeline, as far as they are held.
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use xdit_kernels::DType;
+use xdit_pipefusion::Blocks;
+
+use crate::error::Result;
+use crate::files::source::ModelSource;
+use crate::files::weights::{Scope, Stamp, Weights};
+use crate::layers::Packing;
+use crate::models::dit::{Dit, DitShape};
+use crate::observer::{Observer, Phase, PhaseEvent};
+use crate::pipeline::estimate::MemoryEstimate;
+use crate::pipeline::memory_limit;
+use crate::pipeline::options::LoadOptions;
+use crate::text::EncoderSize;
+use crate::vae::{VaeConfig, VaeDecoder};
+
+/// The models that make pictures.
+#[derive(Debug)]
+pub(crate) struct LoadedModel<D> {
+    pub(crate) transformer: D,
+    pub(crate) vae: VaeDecoder,
+}
+
+/// How the models of a family are made of their weights: its configurations know.
+pub(crate) trait ModelLoader {
+    /// The transformer.
+    type Dit: Dit;
+    /// The models that read prompts.
+    type Encoders: Debug + Send + Sync;
+
+    /// The folders of the models that read prompts, those that there are.
+    fn encoder_names(&self) -> Vec<&'static str>;
+
+    /// What each of them takes in memory, in the order of their names.
+    fn encoder_sizes(&self) -> Vec<EncoderSize>;
+
+    /// The models that read prompts, of weights in the order of their names.
+    fn pack_encoders(
+        &self,
+        weights: &[Weights],
+        packing: &mut Packing<'_>,
+    ) -> Result<Self::Encoders>;
+
+    /// Some blocks of the transformer.
+    fn pack_transformer(
+        &self,
+        blocks: &Blocks,
+        weights: &Weights,
+        packing: &mut Packing<'_>,
+    ) -> Result<Self::Dit>;
+
+    /// Whether a transformer holds these blocks.
+    fn holds(transformer: &Self::Dit, blocks: &Blocks) -> bool;
+
+    /// The transformer's shape.
+    fn shape(&self) -> &dyn DitShape;
+
+    /// The autoencoder's.
+    fn vae(&self) -> &VaeConfig;
+}
+
+/// A pipeline's configurations, and its weights as far as they are held.
+#[derive(Debug)]
+pub(crate) struct ModelStore<R: ModelLoader> {
+    pub(crate) configs: R,
+    source: ModelSource,
+    options: LoadOptions,
+    /// `None` where they are read for each call and let go before it denoises.
+    encoders: Option<R::Encoders>,
+    /// Loaded once, by the first call if not before.
+    loaded: Mutex<Option<Arc<LoadedModel<R::Dit>>>>,
+    /// Held while encoders that no one keeps are in memory, so that there is one copy of them.
+    encoding: Mutex<()>,
+    /// Of the weights' files, as they were when they were opened first.
+    stamps: Vec<Stamp>,
+}
+
+const PAINTER: [&str; 2] = ["transformer", "vae"];
+
+impl<R: ModelLoader> ModelStore<R> {
+    /// The weights in `source`. Of `one_stage` the first call reads the transformer, when it knows the blocks.
+    pub(crate) fn load(
+        configs: R,
+        source: &ModelSource,
+        options: &LoadOptions,
+        one_stage: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let _span = tracing::info_span!("load").entered();
+        let mut store = Self {
+            configs,
+            source: source.clone(),
+            options: options.clone(),
+            encoders: None,
+            loaded: Mutex::new(None),
+            encoding: Mutex::new(()),
+            stamps: Vec::new(),
+        };
+        let names = store.configs.encoder_names();
+        // Headers only: a missing file shows now, not after the prompts are encoded.
+        let of_painter = store.open(&PAINTER)?;
+        let of_encoders = store.open(&names)?;
+        let opened = of_painter.iter().chain(&of_encoders);
+        store.stamps = opened.flat_map(Weights::stamps).cloned().collect();
+        store.check_shapes(&of_painter, &of_encoders)?;
+        if options.low_memory {
+            store.check_memory(&[&of_encoders])?;
+            store.check_memory(&[&of_painter])?;
+            return Ok(store);
+        }
+        if one_stage {
+            store.check_memory(&[&of_encoders])?;
+            store.encoders = Some(store.packed(&[&of_encoders], observer, |packing| {
+                store.configs.pack_encoders(&of_encoders, packing)
+            })?);
+            return Ok(store);
+        }
+        let all: [&[Weights]; 2] = [&of_painter, &of_encoders];
+        store.check_memory(&all)?;
+        let (loaded, encoders) = store.packed(&all, observer, |packing| {
+            Ok((
+                store.pack_painter(&of_painter, &store.all_blocks(), packing)?,
+                store.configs.pack_encoders(&of_encoders, packing)?,
+            ))
+        })?;
+        store.encoders = Some(encoders);
+        store.loaded = Mutex::new(Some(Arc::new(loaded)));
+        Ok(store)
+    }
+
+    /// An error if a weights' file is not the one that was loaded: some tables stay in the file, and what is read anew would
+    /// be another model's.
+    pub(crate) fn check_files(&self) -> Result<()> {
+        self.stamps.iter().try_for_each(Stamp::check)
+    }
+
+    /// Compares the models with the files' headers: every tensor that is needed is there, in its shape and a dtype that is
+    /// computed in. No weight is read.
+    fn check_shapes(&self, loaded: &[Weights], encoders: &[Weights]) -> Result<()> {
+        let unread = |all: &[Weights]| all.iter().map(Weights::unread).collect::<Vec<_>>();
+        let packing = &mut Packing::names_only();
+        self.pack_painter(&unread(loaded), &self.all_blocks(), packing)?;
+        self.configs.pack_encoders(&unread(encoders), packing)?;
+        Ok(())
+    }
+
+    /// The blocks of the whole transformer.
+    pub(crate) fn all_blocks(&self) -> Blocks {
+        (0..self.configs.shape().block_count()).into()
+    }
+
+    /// Bytes of the weights that are held now, as `estimate` counts them.
+    pub(crate) fn held(&self, estimate: &MemoryEstimate) -> u64 {
+        let encoders = match self.encoders {
+            Some(_) => estimate.encoder_weights(),
+            None => 0,
+        };
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        match *loaded {
+            Some(_) => encoders
+                .saturating_add(estimate.transformer)
+                .saturating_add(estimate.vae),
+            None => encoders,
+        }
+    }
+
+    fn open(&self, names: &[&str]) -> Result<Vec<Weights>> {
+        let variant = self.options.variant.as_deref();
+        let open = |name: &&str| self.source.open_weights(name, variant);
+        names.iter().map(open).collect()
+    }
+
+    fn check_memory(&self, weights: &[&[Weights]]) -> Result<()> {
+        let bytes = packed_bytes(weights, self.options.dtype);
+        memory_limit::check("the weights", bytes, self.options.memory_limit, 0)
+    }
+
+    /// What `pack` makes of these weights, with progress over their bytes.
+    fn packed<T>(
+        &self,
+        weights: &[&[Weights]],
+        observer: &mut dyn Observer,
+        pack: impl FnOnce(&mut Packing<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let files = weights.iter().copied().flatten();
+        let total = files.map(Weights::total_bytes).sum();
+        observer.phase(Phase::Load, PhaseEvent::Start { total });
+        let mut done = 0;
+        let mut on_packed = |bytes: u64| {
+            done += bytes;
+            observer.phase(
+                Phase::Load,
+                PhaseEvent::Advance {
+                    done: done.min(total),
+                    total,
+                },
+            );
+        };
+        let (dtype, device) = (self.options.dtype, self.options.device);
+        let made = pack(&mut Packing::new(dtype, device).on_packed(&mut on_packed))?;
+        observer.phase(Phase::Load, PhaseEvent::End);
+        Ok(made)
+    }
+
+    fn pack_painter(
+        &self,
+        weights: &[Weights],
+        blocks: &Blocks,
+        packing: &mut Packing<'_>,
+    ) -> Result<LoadedModel<R::Dit>> {
+        let [transformer, vae] = weights else {
+            return Err(
+                xdit_kernels::Error::shape("load", "transformer and vae", weights.len()).into(),
+            );
+        };
+        Ok(LoadedModel {
+            transformer: self
+                .configs
+                .pack_transformer(blocks, transformer, packing)?,
+            vae: VaeDecoder::load(self.configs.vae(), &Scope::root(vae), packing)?,
+        })
+    }
+
+    /// These blocks of the transformer, and the autoencoder, loaded now if they were not before.
+    pub(crate) fn loaded(
+        &self,
+        blocks: &Blocks,
+        observer: &mut dyn Observer,
+    ) -> Result<Arc<LoadedModel<R::Dit>>> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = loaded.as_ref();
+        if let Some(held) = held.filter(|held| R::holds(&held.transformer, blocks)) {
+            return Ok(held.clone());
+        }
+        // Other blocks than before leave first.
+        *loaded = None;
+        let _span = tracing::info_span!("load").entered();
+        let weights = self.open(&PAINTER)?;
+        match *blocks == self.all_blocks() {
+            true => self.check_memory(&[&weights])?,
+            false => {
+                let shape = self.configs.shape();
+                let bytes = shape.stage_bytes(blocks, self.options.dtype);
+                memory_limit::check(
+                    "the weights of a stage",
+                    bytes,
+                    self.options.memory_limit,
+                    0,
+                )?;
+            }
+        }
+        let made = self.packed(&[&weights], observer, |packing| {
+            self.pack_painter(&weights, blocks, packing)
+        })?;
+        Ok(loaded.insert(Arc::new(made)).clone())
+    }
+
+    /// What `read` makes of prompts with the encoders, which are loaded now where nobody keeps them.
+    pub(crate) fn with_encoders<T>(
+        &self,
+        observer: &mut dyn Observer,
+        read: impl FnOnce(&R::Encoders, &mut dyn Observer) -> Result<T>,
+    ) -> Result<T> {
+        let (_one_copy, loaded);
+        let encoders = match &self.encoders {
+            Some(encoders) => encoders,
+            None => {
+                _one_copy = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+                let weights = self.open(&self.configs.encoder_names())?;
+                loaded = self.packed(&[&weights], observer, |packing| {
+                    self.configs.pack_encoders(&weights, packing)
+                })?;
+                &loaded
+            }
+        };
+        let _span = tracing::info_span!("encode").entered();
+        read(encoders, observer)
+    }
+}
+
+/// The blocks, of a model whose stages have blocks that follow each other.
+pub(crate) fn one_range(blocks: &Blocks) -> Result<Range<usize>> {
+    match blocks.ranges() {
+        [one] => Ok(one.clone()),
+        other => {
+            Err(xdit_kernels::Error::shape("load", "blocks that follow each other", other).into())
+        }
+    }
+}
+
+/// Bytes of all weights as they are packed: Winograd's form of a 3×3 convolution has 36 f32 for its 9 taps; the last layer of T5's
+/// feed-forwards is f32 where the rest is f16.
+fn packed_bytes(all: &[&[Weights]], dtype: DType) -> u64 {
+    all.iter()
+        .copied()
+        .flatten()
+        .flat_map(|weights| weights.tensors())
+        .map(|(name, info)| {
+            let each = match (&info.shape[..], dtype) {
+                ([_, _, 3, 3], _) => 16,
+                (_, DType::F16) if name.ends_with(".DenseReluDense.wo.weight") => 4,
+                _ => dtype.size() as u64,
+            };
+            info.shape.iter().map(|dim| *dim as u64).product::<u64>() * each
+        })
+        .sum()
+}

@@ -1,0 +1,290 @@
+//! The one place that names every strategy: how ranks make one picture together.
+//!
+//! A [`RankContext`] is what a rank knows of the others. Models never see it: they are handed attention, rows and positions that
+//! are this rank's, and return this rank's rows.
+
+mod bands;
+mod layout;
+
+use xdit_cfg::{Guidance, RescaleSums};
+use xdit_comm::{Axis, Degrees, DeviceMesh, Group, ReduceOp, Spec, Stats};
+use xdit_kernels::attention::{Attention, Flash};
+use xdit_kernels::{Tensor, View};
+use xdit_pipefusion::{Driver, Kept, PatchPlan, Placement, Schedule, StaleKv};
+use xdit_usp::{Ring, SequencePlan, ShardOrder, Ulysses, usp};
+
+use crate::error::Result;
+use crate::layers::{Progress, Told};
+use crate::vae::VaeDecoder;
+
+pub(crate) use layout::Layout;
+
+/// One rank among those that make pictures together.
+#[derive(Debug)]
+pub(crate) struct RankContext {
+    /// `None` for a rank that is alone.
+    ranks: Option<Ranks>,
+}
+
+#[derive(Debug)]
+struct Ranks {
+    mesh: DeviceMesh,
+    /// The ranks that make the same pictures: those of one place on the data axis. The first is the one that speaks for
+    /// them: of the stage where the model ends and the latents are stepped.
+    replica: Group,
+    /// The ranks of one stage of one branch, which have rows each: ulysses + U · ring.
+    sequence: Group,
+    plan: SequencePlan,
+    placement: Placement,
+}
+
+impl RankContext {
+    /// A rank that does everything.
+    pub(crate) fn alone() -> Self {
+        Self { ranks: None }
+    }
+
+    /// This rank's place on a mesh over `world`, whose stages are placed so.
+    ///
+    /// # Collective
+    /// Every rank of the world calls it with the same degrees.
+    pub(crate) fn join(world: &Group, degrees: Degrees, placement: Placement) -> Result<Self> {
+        let mesh = DeviceMesh::new(world, degrees)?;
+        let rows = degrees.ring * degrees.ulysses;
+        let (branch, stage) = (mesh.coord(Axis::Cfg), mesh.coord(Axis::Pipe));
+        let row = world.rank() % rows;
+        // The stage where the model ends comes first.
+        let from_end = (stage + degrees.pipe - placement.end(degrees.pipe)) % degrees.pipe;
+        let order = (branch * degrees.pipe + from_end) * rows + row;
+        let replica = world.split(mesh.coord(Axis::Data), order)?;
+        let sequence = world.split(world.rank() / rows, row)?;
+        let plan = xdit_usp::plan(&mesh, ShardOrder::Contiguous);
+        Ok(Self {
+            ranks: Some(Ranks {
+                mesh,
+                replica,
+                sequence,
+                plan,
+                placement,
+            }),
+        })
+    }
+
+    /// Which replica this rank belongs to.
+    pub(crate) fn replica(&self) -> usize {
+        self.coord(Axis::Data)
+    }
+
+    /// Which stage this rank is.
+    pub(crate) fn stage(&self) -> usize {
+        self.coord(Axis::Pipe)
+    }
+
+    /// Which of the ranks that share out guidance's branches this is.
+    pub(crate) fn branch(&self) -> usize {
+        self.coord(Axis::Cfg)
+    }
+
+    fn coord(&self, axis: Axis) -> usize {
+        self.ranks
+            .as_ref()
+            .map_or(0, |ranks| ranks.mesh.coord(axis))
+    }
+
+    /// Whether this rank speaks for its replica.
+    pub(crate) fn leads(&self) -> bool {
+        self.ranks
+            .as_ref()
+            .is_none_or(|ranks| ranks.replica.rank() == 0)
+    }
+
+    /// Whether each picture is made by several ranks.
+    pub(crate) fn shares_pictures(&self) -> bool {
+        self.ranks
+            .as_ref()
+            .is_some_and(|ranks| ranks.replica.world_size() > 1)
+    }
+
+    /// Where this rank tells of what it has finished.
+    pub(crate) fn progress(&self) -> Progress {
+        let ranks = self.ranks.as_ref();
+        ranks.map_or_else(Progress::default, |ranks| Progress::to(ranks.mesh.world()))
+    }
+
+    /// Tells that this rank has finished an operation; an error if another has failed.
+    pub(crate) fn note(&self) -> Result<()> {
+        Ok(self.progress().note()?)
+    }
+
+    /// What this rank has sent so far.
+    pub(crate) fn stats(&self) -> Option<Stats> {
+        self.ranks.as_ref().map(|ranks| ranks.mesh.world().stats())
+    }
+
+    /// Whether each wish is true on any rank of the replica.
+    ///
+    /// # Collective
+    /// Every rank of a replica calls it.
+    pub(crate) fn any(&self, wishes: [bool; 2]) -> Result<[bool; 2]> {
+        let Some(ranks) = self.ranks.as_ref().filter(|_| self.shares_pictures()) else {
+            return Ok(wishes);
+        };
+        let mine = wishes.map(|wish| f32::from(u8::from(wish)));
+        let most = ranks
+            .replica
+            .all_reduce(&Tensor::from_slice(&mine, [2])?, ReduceOp::Max)?
+            .to_f32_vec();
+        Ok([0, 1].map(|i| most[i] > 0.0))
+    }
+
+    /// Attention over whole streams of which this rank holds some rows: the nest of strategies around the kernel. Where
+    /// patches will meet keys and values of others, these are `kept`.
+    pub(crate) fn attention(&self, kept: Option<&Kept>) -> Result<Box<dyn Attention>> {
+        Ok(match (&self.ranks, kept) {
+            (None, None) => Box::new(Flash),
+            (None, Some(kept)) => Box::new(StaleKv::new(Flash, kept.clone(), ALWAYS_FRESH)),
+            (Some(ranks), None) => {
+                let told = Told(self.progress());
+                Box::new(usp(&ranks.mesh, ShardOrder::Contiguous, told)?)
+            }
+            (Some(ranks), Some(kept)) => {
+                let told = Told(self.progress());
+                let ring = Ring::new(ranks.mesh.group(Axis::Ring).clone(), ranks.plan, told)?;
+                Box::new(Ulysses::new(
+                    ranks.mesh.group(Axis::Ulysses).clone(),
+                    ranks.plan,
+                    ranks.mesh.coord(Axis::Ring),
+                    StaleKv::new(ring, kept.clone(), ALWAYS_FRESH),
+                )?)
+            }
+        })
+    }
+
+    /// The ranks that decide together which steps run whole: those of all replicas that `draw`, so that no image depends on
+    /// how many replicas there are. Nobody, for a rank that is alone.
+    ///
+    /// # Collective
+    /// Every rank of the world calls it.
+    pub(crate) fn deciders(&self, draws: bool) -> Result<Option<Group>> {
+        Ok(match &self.ranks {
+            None => None,
+            Some(ranks) => {
+                let world = ranks.mesh.world();
+                Some(world.split(usize::from(draws), world.rank())?)
+            }
+        })
+    }
+
+    /// Guidance over the ranks that have a branch each, or over this one, which has all.
+    pub(crate) fn guidance(&self) -> Result<Guidance> {
+        let pair = self.ranks.as_ref().map(|ranks| ranks.mesh.group(Axis::Cfg));
+        Ok(Guidance::new(pair.cloned())?)
+    }
+
+    /// What the ranks of a stage of a branch have summed up over their rows, together.
+    ///
+    /// # Collective
+    /// Every rank of a stage calls it.
+    pub(crate) fn over_rows(&self, sums: RescaleSums) -> Result<RescaleSums> {
+        Ok(match &self.ranks {
+            Some(ranks) if ranks.sequence.world_size() > 1 => sums.all_reduced(&ranks.sequence)?,
+            _ => sums,
+        })
+    }
+
+    /// The denoising loop over this rank's replica; `deciders` decide together about `max_drift`, the replica otherwise.
+    pub(crate) fn driver(
+        &self,
+        schedule: Schedule,
+        max_drift: Option<f32>,
+        kept: &Kept,
+        deciders: Option<Group>,
+    ) -> Driver {
+        let ranks = self.ranks.as_ref();
+        Driver {
+            schedule,
+            pipe: ranks.map(|ranks| ranks.mesh.group(Axis::Pipe).clone()),
+            placement: ranks.map_or(Placement::Linear, |ranks| ranks.placement),
+            replica: deciders.or_else(|| ranks.map(|ranks| ranks.replica.clone())),
+            max_drift,
+            kept: kept.clone(),
+        }
+    }
+
+    /// Which rows this rank holds of a text of `text_len` tokens and of each patch.
+    pub(crate) fn layout(&self, text_len: usize, patches: PatchPlan) -> Layout {
+        let plan = self.ranks.as_ref().map(|ranks| ranks.plan);
+        let rank = self.ranks.as_ref().map_or(0, |ranks| ranks.sequence.rank());
+        Layout::new(plan, rank, text_len, patches)
+    }
+
+    /// The whole `[b, image tokens, ..]`, on every rank of a stage, from each one's rows of every patch.
+    ///
+    /// # Collective
+    /// Every rank of a stage calls it.
+    pub(crate) fn gather(&self, layout: &Layout, patches: &[Tensor]) -> Result<Tensor> {
+        let views: Vec<View<'_>> = patches.iter().map(Tensor::view).collect();
+        let rows = match patches {
+            [one] => one.clone(),
+            _ => Tensor::cat(&views, 1)?,
+        };
+        let Some(ranks) = self
+            .ranks
+            .as_ref()
+            .filter(|ranks| ranks.sequence.world_size() > 1)
+        else {
+            return Ok(rows);
+        };
+        let expected: Vec<Spec> = (0..ranks.sequence.world_size())
+            .map(|rank| {
+                let mut shape = rows.shape().to_vec();
+                shape[1] = layout.image_rows_of(rank);
+                Spec::new(shape.as_slice(), rows.dtype())
+            })
+            .collect();
+        let parts = ranks.sequence.all_gather(&rows, &expected)?;
+        Ok(layout.assemble(&parts)?.on(rows.device()))
+    }
+
+    /// What the stage where the model ends has, on every stage.
+    ///
+    /// # Collective
+    /// Every rank of a replica calls it; those of that stage with the tensor, whose spec all know.
+    pub(crate) fn spread_from_end(&self, made: Option<Tensor>, spec: Spec) -> Result<Tensor> {
+        let placement = self.ranks.as_ref().map(|ranks| ranks.placement);
+        let pipe = self
+            .ranks
+            .as_ref()
+            .map(|ranks| ranks.mesh.group(Axis::Pipe));
+        match (pipe.filter(|pipe| pipe.world_size() > 1), made) {
+            (None, Some(made)) => Ok(made),
+            (None, None) => {
+                Err(xdit_kernels::Error::shape("stages", "the end of the model", "none").into())
+            }
+            (Some(pipe), made) => {
+                let end = placement.unwrap_or_default().end(pipe.world_size());
+                Ok(pipe.broadcast(made.as_ref(), spec, end)?)
+            }
+        }
+    }
+}
+
+/// Streams that come first in every step: text and the first patch.
+const ALWAYS_FRESH: usize = 2;
+
+impl RankContext {
+    /// The pictures of latents `[b, h, w, c]`, on the rank that speaks for the replica; every rank decodes a band of rows.
+    ///
+    /// # Collective
+    /// Every rank of a replica calls it with the same latents.
+    pub(crate) fn decode(
+        &self,
+        decoder: &VaeDecoder,
+        latents_bhwc: &Tensor,
+    ) -> Result<Option<Tensor>> {
+        match &self.ranks {
+            None => decoder.forward(latents_bhwc, &mut ()).map(Some),
+            Some(ranks) => decoder.forward_over(latents_bhwc, &ranks.replica),
+        }
+    }
+}

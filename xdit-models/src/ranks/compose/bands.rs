@@ -1,0 +1,187 @@
+//! Pictures decoded by the ranks of a group together, a band of rows each.
+
+use std::num::NonZero;
+use std::ops::Range;
+
+use xdit_comm::{Group, Shard, Spec};
+use xdit_kernels::attention::{Mask, Segment};
+use xdit_kernels::group_norm::GroupSums;
+use xdit_kernels::{DType, Tensor, View};
+use xdit_usp::{Ring, SequencePlan, ShardOrder};
+
+use crate::error::Result;
+use crate::layers::{Progress, Told, attend_by};
+use crate::vae::{Bands, Edges, VaeDecoder, dims};
+
+impl VaeDecoder {
+    /// The same pictures as [`forward`](Self::forward), decoded by all ranks of a group together, on its first rank;
+    /// nothing on the others. Any number of rows over any number of ranks: some may be left without.
+    ///
+    /// Each rank holds a band of rows at every resolution. Ranks exchange the rows at the bands' borders before each 3×3
+    /// convolution, the sums that group norms need, and keys and values of the middle block's attention, so that the
+    /// result is that of one rank but for the order of sums in f32. A rank's activations take 1/ranks of the memory of
+    /// one that decodes alone (a latent row more where ranks do not divide the rows) and, at a resolution with w pixels a
+    /// line and c channels, up to six lines of w·c elements: those beside the band as received, normalised in front of
+    /// the convolution, and its own as sent.
+    ///
+    /// # Shapes
+    /// Latents `[b, h, w, latent_channels]`, whole on every rank, to `[b, s·h, s·w, out_channels]`.
+    ///
+    /// # Collective
+    /// Every rank of the group calls it with the same latents.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); [`Error::Comm`](crate::Error::Comm) when another rank is lost.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[cfg(feature = "demo")] {
+    /// use xdit_comm::threads;
+    /// use xdit_kernels::{DType, Device, Tensor};
+    /// use xdit_models::ModelSource;
+    /// use xdit_models::layers::Packing;
+    /// use xdit_models::vae::{VaeConfig, VaeDecoder};
+    /// use xdit_models::weights::Scope;
+    ///
+    /// let demo = ModelSource::demo();
+    /// let config = VaeConfig::read(&demo.config("vae/config.json")?)?;
+    /// let weights = demo.open_weights("vae", None)?;
+    /// let packing = &mut Packing::new(DType::F32, Device::cpu());
+    /// let decoder = VaeDecoder::load(&config, &Scope::root(&weights), packing)?;
+    /// let latents_bhwc = Tensor::zeros([1, 5, 4, 16], DType::F32, Device::cpu())?;
+    /// let pictures = threads::run(3, move |ranks| {
+    ///     decoder.forward_over(&latents_bhwc, &ranks).map_err(|e| xdit_comm::Error::Kernel(e.to_string()))
+    /// })?;
+    /// assert_eq!(pictures[0].as_ref().map(|picture| picture.shape()), Some(&[1, 40, 32, 3][..]));
+    /// assert!(pictures[1].is_none() && pictures[2].is_none());
+    /// # }
+    /// # Ok::<(), xdit_models::Error>(())
+    /// ```
+    pub fn forward_over(&self, latents_bhwc: &Tensor, ranks: &Group) -> Result<Option<Tensor>> {
+        let &[b, h, w, _] = dims(latents_bhwc)?;
+        let (count, width) = (ranks.world_size(), NonZero::new(w));
+        let Some(width) = width.filter(|_| count > 1 && h > 0) else {
+            let leads = ranks.rank() == 0;
+            return leads
+                .then(|| self.forward(latents_bhwc, &mut ()))
+                .transpose();
+        };
+        let bands = BandRanks {
+            group: ranks,
+            plan: SequencePlan {
+                ring: count,
+                ulysses: 1,
+                order: ShardOrder::Blocks(width),
+            },
+            height: h,
+            width,
+        };
+        let band = self.forward_band(latents_bhwc, &bands, &mut ())?;
+        let scale = self.config().scale_factor();
+        let expected: Vec<Spec> = (0..count)
+            .map(|rank| {
+                let rows = scale * bands.band(rank).len;
+                let shape = [b, rows, scale * w, self.config().out_channels];
+                Spec::new(shape.as_slice(), DType::F32)
+            })
+            .collect();
+        let parts = ranks.gather(&band, &expected, 0)?;
+        drop(band);
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let views: Vec<View<'_>> = parts.iter().map(Tensor::view).collect();
+        Ok(Some(Tensor::cat(&views, 1)?.on(latents_bhwc.device())))
+    }
+}
+
+/// The ranks of a group, each with the latent rows that `plan` deals out, and what becomes of them.
+#[derive(Debug)]
+struct BandRanks<'a> {
+    group: &'a Group,
+    plan: SequencePlan,
+    /// Of the latents.
+    height: usize,
+    width: NonZero<usize>,
+}
+
+impl BandRanks<'_> {
+    fn pixels(&self) -> usize {
+        self.height * self.width.get()
+    }
+
+    /// The latent rows of a rank. Ranks without any come last.
+    fn band(&self, rank: usize) -> Shard {
+        let pixels = self.plan.runs(self.pixels(), rank, 0)[0];
+        Shard {
+            start: pixels.start / self.width,
+            len: pixels.len / self.width,
+        }
+    }
+
+    /// The ranks that hold the rows above and below this rank's.
+    fn neighbours(&self) -> [Option<usize>; 2] {
+        let me = self.group.rank();
+        if self.band(me).len == 0 {
+            return [None, None];
+        }
+        let below = (me + 1..self.group.world_size()).next();
+        [
+            me.checked_sub(1),
+            below.filter(|rank| self.band(*rank).len > 0),
+        ]
+    }
+}
+
+impl Bands for BandRanks<'_> {
+    fn rows(&self, _: usize) -> Range<usize> {
+        let band = self.band(self.group.rank());
+        band.start..band.end()
+    }
+
+    fn start_edges<'a>(&'a self, x_bhwc: &Tensor) -> Result<Edges<'a>> {
+        let (neighbours, device) = (self.neighbours(), x_bhwc.device());
+        let [b, h, w, c] = *dims(x_bhwc)?;
+        let spec = Spec::new([b, 1, w, c].as_slice(), x_bhwc.dtype());
+        for (row, peer) in [0, h.saturating_sub(1)].into_iter().zip(neighbours) {
+            if let Some(peer) = peer {
+                // A copy: the message must not keep the whole band.
+                let row = x_bhwc.view().narrow(1, row, 1)?.to_tensor()?;
+                // Nobody waits for a send; it ends when the neighbour has taken the row.
+                drop(self.group.start_send(&row, peer)?);
+            }
+        }
+        let [above, below] =
+            neighbours.map(|peer| peer.map(|peer| self.group.start_recv(spec, peer)));
+        let pending = [above.transpose()?, below.transpose()?];
+        Ok(Box::new(move || {
+            let [above, below] = pending.map(|row| row.map(xdit_comm::Pending::wait_one));
+            let on = |row: Tensor| row.on(device);
+            Ok([above.transpose()?.map(on), below.transpose()?.map(on)])
+        }))
+    }
+
+    fn sum(&self, sums: GroupSums) -> Result<GroupSums> {
+        // In f32 the difference of Σx² and (Σx)² would lose what the kernel keeps.
+        let all = self.group.all_gather_f64(sums.values())?;
+        Ok(GroupSums::total(sums.groups(), &all)?)
+    }
+
+    fn attend(&self, qkv_blc: &Tensor) -> Result<Tensor> {
+        let me = self.group.rank();
+        let run = self.plan.runs(self.pixels(), me, 0)[0];
+        let segment = Segment {
+            stream: 0,
+            start: run.start,
+            len: run.len,
+            total: self.pixels(),
+        };
+        let told = Told(Progress::to(self.group));
+        let mut ring = Ring::new(self.group.clone(), self.plan, told)?;
+        attend_by(&mut ring, &[segment], qkv_blc, 1, None, Mask::default())
+    }
+
+    fn progress(&self) -> Result<()> {
+        Ok(self.group.progress()?)
+    }
+}

@@ -1,0 +1,13 @@
+//! A call over ranks: which rank holds which rows and blocks, what wraps attention, the denoising steps, decoding in bands.
+//!
+//! Only `compose.rs` names every strategy. This wing runs models through the traits of `models::dit`.
+
+pub(crate) mod compose;
+pub(crate) mod job;
+pub(crate) mod parallel;
+pub(crate) mod partition;
+pub(crate) mod pools;
+pub(crate) mod rank_observer;
+pub(crate) mod replica;
+pub(crate) mod sampling;
+pub(crate) mod stage;

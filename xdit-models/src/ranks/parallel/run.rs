@@ -1,0 +1,272 @@
+//! A call's work, on every rank that this process runs.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use xdit_comm::threads::{self, Caller};
+use xdit_comm::{Axis, Degrees, Group};
+use xdit_pipefusion::Placement;
+
+use super::remote::{Asked, Remote, Wishes};
+use super::{Parallel, RankBackend};
+use crate::error::{Error, Result};
+use crate::observer::Observer;
+use crate::pipeline::memory_limit::refused_thread;
+use crate::ranks::compose::RankContext;
+use crate::ranks::pools::pool;
+use crate::ranks::pools::share;
+
+impl Parallel {
+    /// What `work` returns on each rank that this process runs, by rank. `threads` are dealt out among ranks that are
+    /// threads; stages are placed as `placement` says. The first rank of the first replica is the one that `observer` watches:
+    /// the observer stays on this thread, and that rank waits for its answers.
+    ///
+    /// # Errors
+    /// The error of the rank that was the cause, with its place on the mesh ([`Error::Rank`]).
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        threads: usize,
+        placement: Placement,
+        work: impl Fn(&RankContext, &mut dyn Observer) -> Result<T> + Send + Sync + 'static,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<T>> {
+        let degrees = self.degrees;
+        let is_watched =
+            |rank_context: &RankContext| rank_context.leads() && rank_context.replica() == 0;
+        let deadline = match &self.backend {
+            RankBackend::Group(group) => {
+                let rank_context = RankContext::join(group, degrees, placement)?;
+                let watched = is_watched(&rank_context);
+                let mut silent = ();
+                return Ok(vec![work(
+                    &rank_context,
+                    if watched { observer } else { &mut silent },
+                )?]);
+            }
+            RankBackend::Threads { .. } if self.is_alone() => {
+                return Ok(vec![work(&RankContext::alone(), observer)?]);
+            }
+            RankBackend::Threads { deadline } => *deadline,
+        };
+        let world = degrees.product().unwrap_or(1);
+        // The first error that a rank came to by itself is the cause; the others only report that they lost a peer.
+        let cause: Arc<Mutex<Option<(usize, Error)>>> = Arc::default();
+        let causes = cause.clone();
+        let wishes = Wishes::of(observer);
+        let on_rank = move |group: Group, caller: Caller<Asked>| {
+            let rank = group.rank();
+            let outcome = pool(Some(share(threads, world, rank)), &format!("rank {rank}"))
+                .and_then(|pool| {
+                    pool.install(|| {
+                        let rank_context = RankContext::join(&group, degrees, placement)?;
+                        match is_watched(&rank_context) {
+                            true => work(&rank_context, &mut Remote::new(caller, wishes)),
+                            false => work(&rank_context, &mut ()),
+                        }
+                    })
+                });
+            outcome.map_err(|error| match error.lost_peer() {
+                Ok(lost) => lost,
+                Err(own) => {
+                    let told = xdit_comm::Error::Kernel(own.to_string());
+                    let mut cause = causes.lock().unwrap_or_else(PoisonError::into_inner);
+                    cause.get_or_insert((rank, own));
+                    told
+                }
+            })
+        };
+        let options = threads::Options::deadline(deadline);
+        let outcomes = threads::run_serving(world, options, on_rank, |asked| asked(observer));
+        let place = |rank| Place { degrees, rank }.to_string();
+        let cause = cause.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match cause {
+            Some((_, stopped @ Error::Stopped { .. })) => return Err(stopped),
+            Some((rank, source)) => {
+                return Err(Error::Rank {
+                    rank: place(rank),
+                    source: Box::new(source),
+                });
+            }
+            None => {}
+        }
+        let (done, failed): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
+        let failed = failed.into_iter().filter_map(Result::err).collect();
+        // Without an error of its own the cause panicked, stopped answering, or was never started.
+        match threads::cause(failed) {
+            None => Ok(done.into_iter().flatten().collect()),
+            Some(xdit_comm::Error::NoThread { rank, reason }) => {
+                Err(refused_thread(&place(rank), &reason))
+            }
+            Some(error) => Err(match error.culprit() {
+                Some(rank) => Error::Rank {
+                    rank: place(rank),
+                    source: Box::new(Error::Comm(error)),
+                },
+                None => Error::Comm(error),
+            }),
+        }
+    }
+}
+
+/// A rank and its coordinates on the axes that have more than one: `rank 3 (ring 1, ulysses 1)`.
+struct Place {
+    degrees: Degrees,
+    rank: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {}", self.rank)?;
+        let coordinates: Vec<String> = Axis::ALL
+            .into_iter()
+            .filter(|axis| self.degrees.of(*axis) > 1)
+            .map(|axis| format!("{axis} {}", self.degrees.coord(self.rank, axis)))
+            .collect();
+        write!(f, " ({})", coordinates.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use xdit_kernels::Tensor;
+    use xdit_pipefusion::{Part, PatchPlan};
+
+    use super::*;
+    use crate::error::ErrorCategory;
+
+    fn two_by_two() -> Parallel {
+        Parallel::threads(Degrees {
+            ring: 2,
+            ulysses: 2,
+            ..Degrees::default()
+        })
+        .deadline(Duration::from_secs(5))
+    }
+
+    /// Of a stream of four.
+    fn first_row(rank_context: &RankContext) -> usize {
+        let patches = PatchPlan::new(1, 1, 1).unwrap();
+        rank_context
+            .layout(4, patches)
+            .text(Part::Whole)
+            .unwrap()
+            .start
+    }
+
+    /// The text of four tokens, each rank giving one.
+    fn gather(rank_context: &RankContext) -> Result<Tensor> {
+        let patches = PatchPlan::new(4, 1, 1).unwrap();
+        let mine = Tensor::from_slice(&[0f32], [1, 1])?;
+        rank_context.gather(&rank_context.layout(1, patches), &[mine])
+    }
+
+    #[test]
+    fn threads_are_dealt_out() {
+        let threads = two_by_two()
+            .run(
+                6,
+                Placement::Linear,
+                |_, _| Ok(rayon::current_num_threads()),
+                &mut (),
+            )
+            .unwrap();
+        assert_eq!(threads, [2, 2, 1, 1]);
+        let fewer = two_by_two()
+            .run(
+                1,
+                Placement::Linear,
+                |_, _| Ok(rayon::current_num_threads()),
+                &mut (),
+            )
+            .unwrap();
+        assert_eq!(fewer, [1; 4]);
+    }
+
+    #[test]
+    fn the_rank_that_fails_is_named_with_its_place() {
+        let fail = |rank_context: &RankContext, _: &mut dyn Observer| match first_row(rank_context)
+        {
+            3 => Err(Error::OutOfMemory {
+                what: "a test".into(),
+                bytes: 7,
+            }),
+            _ => gather(rank_context),
+        };
+        let error = two_by_two()
+            .run(1, Placement::Linear, fail, &mut ())
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "rank 3 (ring 1, ulysses 1): out of memory: a test needs 7 bytes"
+        );
+        assert_eq!(error.category(), ErrorCategory::OutOfMemory);
+    }
+
+    #[test]
+    fn a_rank_that_panics_is_named_too() {
+        let panics = |rank_context: &RankContext, _: &mut dyn Observer| {
+            assert!(first_row(rank_context) != 2, "as planned");
+            gather(rank_context)
+        };
+        let error = two_by_two()
+            .run(1, Placement::Linear, panics, &mut ())
+            .unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.starts_with("rank 2 (ring 1, ulysses 0): ") && message.contains("as planned"),
+            "{message}"
+        );
+        assert_eq!(error.category(), ErrorCategory::RankLost);
+    }
+
+    /// Knows on which thread it is called; not `'static`.
+    struct Here<'a>(&'a mut Vec<String>, std::thread::ThreadId);
+
+    impl Observer for Here<'_> {
+        fn warning(&mut self, text: &str) {
+            assert_eq!(std::thread::current().id(), self.1);
+            // Longer than the deadline below: that of the ranks does not run meanwhile.
+            std::thread::sleep(Duration::from_millis(600));
+            self.0.push(text.to_owned());
+        }
+    }
+
+    #[test]
+    fn the_observer_is_served_where_the_caller_is() {
+        let mut told = Vec::new();
+        let work = |rank_context: &RankContext, observer: &mut dyn Observer| {
+            observer.warning(&format!("{:?}", rank_context.leads()));
+            gather(rank_context).map(drop)
+        };
+        let parallel = two_by_two().deadline(Duration::from_millis(300));
+        let observer = &mut Here(&mut told, std::thread::current().id());
+        parallel.run(4, Placement::Linear, work, observer).unwrap();
+        assert_eq!(told, ["true"], "of the first rank alone");
+    }
+
+    #[test]
+    fn a_rank_that_never_ends_is_named_and_left_behind() {
+        let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let seen = over.clone();
+        let stalls = move |rank_context: &RankContext, _: &mut dyn Observer| {
+            while first_row(rank_context) == 1 && !seen.load(std::sync::atomic::Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            gather(rank_context).map(drop)
+        };
+        let parallel = two_by_two().deadline(Duration::from_millis(300));
+        let error = parallel
+            .run(4, Placement::Linear, stalls, &mut ())
+            .unwrap_err();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        let message = error.to_string();
+        assert!(
+            message.starts_with("rank 1 (ring 0, ulysses 1): ") && message.contains("left behind"),
+            "{message}"
+        );
+        assert!(error.is_stall());
+        assert_eq!(error.category(), ErrorCategory::RankLost);
+    }
+}

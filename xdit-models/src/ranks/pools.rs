@@ -1,0 +1,34 @@
+//! Pools of compute threads.
+
+use std::num::NonZero;
+
+use crate::error::{Error, Result};
+use crate::pipeline::memory_limit::refused_thread;
+
+/// How many of `threads` one of several takes; at least one.
+pub(crate) fn share(threads: usize, among: usize, index: usize) -> usize {
+    (threads / among + usize::from(index < threads % among)).max(1)
+}
+
+/// More threads than this are a mistake.
+const MAX_THREADS: usize = 4096;
+
+/// Compute threads; `name` is what their names begin with.
+pub(crate) fn pool(threads: Option<usize>, name: &str) -> Result<rayon::ThreadPool> {
+    // Asked here because rayon would read its environment variable.
+    let threads =
+        threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get));
+    if !(1..=MAX_THREADS).contains(&threads) {
+        return Err(Error::invalid(
+            "threads",
+            threads,
+            format!("from 1 to {MAX_THREADS}"),
+        ));
+    }
+    let name = name.to_owned();
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(move |i| format!("{name}.{i}"))
+        .build()
+        .map_err(|error| refused_thread(&format!("{threads} compute threads"), &error))
+}

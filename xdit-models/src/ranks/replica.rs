@@ -1,0 +1,238 @@
+//! What each rank of a replica does: noise to latents to pictures, for the images of that replica.
+//!
+//! Each rank has rows of its own of text and image, and blocks of its own. Shapes: b images, l tokens, c channels.
+
+use std::sync::Arc;
+
+use xdit_cfg::Branch;
+use xdit_comm::{Group, Shard, Spec};
+use xdit_kernels::{DType, Tensor, reserved};
+use xdit_pipefusion::{Kept, Part, Report};
+
+use super::sampling::Sampling;
+use super::stage::{DitStage, Pass};
+use crate::error::Result;
+use crate::models::dit::Dit;
+use crate::observer::{Observer, Phase, PhaseEvent};
+use crate::pipeline::finite::{Origin, Whose};
+use crate::pipeline::run_plan::RankMemory;
+use crate::ranks::compose::RankContext;
+use crate::ranks::job::Job;
+use crate::ranks::rank_observer::RankObserver;
+use crate::vae::Whole;
+
+/// The images of one replica, ready to be denoised.
+#[derive(Debug)]
+pub(crate) struct Replica<D: Dit> {
+    /// The whole call.
+    pub(crate) call: Arc<Job<D>>,
+    /// Which of its images.
+    pub(crate) images: Shard,
+    /// Their prompts, and the negative ones if those are needed.
+    pub(crate) text: Vec<D::Text>,
+    /// Their latents before the first step, f32 `[b, l, c]`.
+    pub(crate) latents_blc: Tensor,
+}
+
+/// What comes of denoising on one rank.
+pub(crate) struct Denoised {
+    /// The latents after all steps, f32 `[b, l, c]`, whole.
+    pub(crate) latents_blc: Tensor,
+    pub(crate) report: Report,
+    pub(crate) memory: RankMemory,
+}
+
+impl<D: Dit> Replica<D> {
+    /// The latents after all steps.
+    ///
+    /// # Collective
+    /// Every rank of the replica calls it; with a limit of drift also every rank of `deciders`.
+    pub(crate) fn denoise(
+        &self,
+        rank_context: &RankContext,
+        deciders: Option<Group>,
+        observer: &mut dyn Observer,
+    ) -> Result<Denoised> {
+        let call = &*self.call;
+        let (plan, partition, scheduler) = (&call.plan, &call.partition, &*call.scheduler);
+        let transformer = &call.loaded.transformer;
+        let timesteps = scheduler.timesteps();
+        observer.offer_values("timesteps", timesteps)?;
+        if !scheduler.sigmas().is_empty() {
+            observer.offer_values("sigmas", scheduler.sigmas())?;
+        }
+        let places = transformer.places(plan.text_len, plan.tokens, observer)?;
+
+        let _span = tracing::info_span!("denoise", steps = timesteps.len()).entered();
+        let show = |tokens: &Tensor| transformer.shown(tokens, plan.latent_size);
+        let watch = RankObserver::new(observer, rank_context, &show)?;
+        watch.begin(timesteps.len());
+        let stream_text = transformer.shape().stream_text(plan.text_len);
+        let layout = rank_context.layout(stream_text, partition.patches);
+        let count = partition.patches.count();
+        let parts = std::iter::once(Part::Whole).chain((0..count).map(Part::Patch));
+        let blocks = partition.stages.blocks(rank_context.stage());
+        let kept = Kept::default();
+        let shape = transformer.shape();
+        let guidance = rank_context.guidance()?;
+        let kept_by = partition.schedule.is_lossy().then_some(&kept);
+        let own = partition.branches_of(rank_context.branch());
+        let passes = Branch::ALL
+            .iter()
+            .filter(|branch| own.contains(branch))
+            .map(|branch| {
+                // What leaves layers out reads the prompt itself.
+                let text = match branch {
+                    Branch::Unconditional => &self.text[1],
+                    _ => &self.text[0],
+                };
+                let attentions = blocks.iter().map(|block| shape.attentions(block));
+                let count_of = |[joint, image]: [usize; 2]| joint + image;
+                let nests = attentions.flat_map(|each| 0..count_of(each));
+                let nests = nests.map(|_| rank_context.attention(kept_by));
+                let text = D::with_rows(text, Some(&|whole| layout.shard_text(whole)))?;
+                let seen = watch.sees_inside() && *branch == Branch::Conditional;
+                let context = match seen {
+                    true => watch.with(|observer| transformer.context(&blocks, &text, observer))?,
+                    false => transformer.context(&blocks, &text, &mut ())?,
+                };
+                Ok(Pass::new(
+                    *branch,
+                    text,
+                    context,
+                    nests.collect::<Result<_>>()?,
+                ))
+            })
+            .collect::<Result<_>>()?;
+        let mut stage = DitStage {
+            transformer,
+            stages: &partition.stages,
+            blocks: &blocks,
+            layout: &layout,
+            passes,
+            places: parts
+                .map(|part| D::part(&places, layout.text(part), &layout.image(part)))
+                .collect::<Result<_>>()?,
+            images: self.images.len,
+            scheduler,
+            guide: &plan.guide,
+            guidance,
+            rank_context,
+            rescale: vec![None; count],
+            watch: &watch,
+        };
+        let channels = shape.token_channels();
+        let mut sampling = Sampling {
+            scheduler,
+            rank_context,
+            layout: &layout,
+            watch: &watch,
+            generators: call.generators.clone(),
+            finite: &call.finite,
+            all_images: plan.images,
+            images: self.images,
+            noise_shape: shape.shown_shape(plan.images, plan.latent_size),
+            dtype: call.dtype,
+            pack: &|latents| transformer.packed(latents),
+            noise_blc: None,
+            latents_blc: None,
+        };
+        let latents = (0..count)
+            .map(|patch| layout.shard_patch(&self.latents_blc, patch))
+            .collect::<Result<Vec<_>>>()?;
+        let driver = rank_context.driver(partition.schedule, partition.max_drift, &kept, deciders);
+        let (_, report) = driver.run(&mut stage, &mut sampling, latents)?;
+        let text_kv = stage.passes.iter().map(Pass::text_kv_len).sum();
+        let memory = RankMemory::new(transformer.byte_len(&blocks), kept.bytes(), text_kv);
+        // Keys and values are not needed any more.
+        drop(stage);
+        let spec = Spec::new([self.images.len, plan.image_tokens(), channels], DType::F32);
+        let latents_blc = rank_context.spread_from_end(sampling.latents_blc, spec)?;
+        watch.end();
+        Ok(Denoised {
+            latents_blc: latents_blc.on(call.device),
+            report,
+            memory,
+        })
+    }
+
+    /// The images of final latents: `[b, 3, height, width]` in [0, 1], on the rank that speaks for the replica. One image
+    /// is decoded at a time, which gives the same values in less memory.
+    ///
+    /// # Collective
+    /// `together` every rank of the replica calls it, and they decode together; otherwise this rank decodes alone.
+    pub(crate) fn decode(
+        &self,
+        latents_blc: &Tensor,
+        (rank_context, together): (&RankContext, bool),
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Tensor>> {
+        let (call, images) = (&*self.call, self.images.len);
+        let plan = &call.plan;
+        let _span = tracing::info_span!("decode", images).entered();
+        let vae = &call.loaded.vae;
+        observer.phase(
+            Phase::Decode,
+            PhaseEvent::Start {
+                total: images as u64,
+            },
+        );
+        let config = vae.config();
+        let mut scaled = latents_blc.try_to_f32_vec()?;
+        for value in &mut scaled {
+            *value = *value / config.scaling_factor + config.shift_factor;
+        }
+        let scaled = Tensor::from_slice(&scaled, latents_blc.shape())?.on(call.device);
+        let latents_bhwc = call.loaded.transformer.unpack(&scaled, plan.latent_size)?;
+        observer.offer_picture("vae.input", &latents_bhwc)?;
+        let alone = Whole(rank_context.progress());
+        let mut decoded = Vec::with_capacity(images);
+        let mut planes = Vec::new();
+        for i in 0..images {
+            let latents_bhwc = latents_bhwc.narrow(0, i, 1)?;
+            let image_bhwc = match together {
+                true => rank_context.decode(vae, &latents_bhwc)?,
+                false if plan.vae_tiling => Some(vae.tiled(&latents_bhwc, &alone)?),
+                false => Some(vae.forward_band(&latents_bhwc, &alone, &mut ())?),
+            };
+            rank_context.note()?;
+            let Some(image_bhwc) = image_bhwc else {
+                continue;
+            };
+            let planar = image_bhwc.view().permute(&[0, 3, 1, 2])?.to_tensor()?;
+            let whose = Whose::images(self.images.start + i, plan.images);
+            call.finite.check(&planar, whose, || Origin::Vae)?;
+            if planes.is_empty() {
+                planes = reserved("pictures", images * planar.numel())?;
+            }
+            let values = planar.try_to_f32_vec()?;
+            planes.extend(
+                values
+                    .iter()
+                    .map(|value| (value * 0.5 + 0.5).clamp(0.0, 1.0)),
+            );
+            if observer.wants_tensors() {
+                decoded.push(planar);
+            }
+            let done = i as u64 + 1;
+            observer.phase(
+                Phase::Decode,
+                PhaseEvent::Advance {
+                    done,
+                    total: images as u64,
+                },
+            );
+        }
+        if planes.is_empty() {
+            return Ok(None);
+        }
+        if observer.wants_tensors() {
+            let views: Vec<_> = decoded.iter().map(Tensor::view).collect();
+            observer.tensor("vae.output", &|| Ok(Tensor::cat(&views, 0)?))?;
+        }
+        observer.phase(Phase::Decode, PhaseEvent::End);
+        let image = Tensor::from_slice(&planes, [images, 3, plan.height, plan.width])?;
+        observer.offer("image", &image)?;
+        Ok(Some(image))
+    }
+}

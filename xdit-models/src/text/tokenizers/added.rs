@@ -1,0 +1,295 @@
+//! Special and added tokens: what `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and
+//! `tokenizer.json` say about them, put together as transformers 5 does (`tokenization_utils_base.py`,
+//! `_from_pretrained`, and `tokenization_utils_tokenizers.py`, `__init__`).
+
+use std::collections::{BTreeMap, HashSet};
+
+use ::tokenizers::AddedToken;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::added_vocabulary::AddedVocabulary;
+use super::tokenizer_config;
+use super::whole::Listed;
+use crate::error::Result;
+use crate::files::config::ConfigFile;
+use crate::files::source::ModelSource;
+
+/// The named special tokens, in the order in which they are added.
+const NAMES: [&str; 7] = [
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+];
+
+/// The tokens of a tokenizer that are more than pieces of words.
+#[derive(Debug)]
+pub(super) struct SpecialTokens {
+    named: BTreeMap<&'static str, AddedToken>,
+    /// By id.
+    decoder: BTreeMap<u32, AddedToken>,
+    extra: Option<Vec<AddedToken>>,
+    /// How many sentinels a T5 has.
+    extra_ids: usize,
+    model_max_length: Option<usize>,
+    /// Whether `padding_side` is the left.
+    pub(super) pads_left: bool,
+    /// Whether `truncation_side` is the left.
+    pub(super) truncates_left: bool,
+}
+
+/// The longest sequence that a model was made for, when `tokenizer_config.json` says; transformers writes 1e30 for "no limit".
+pub(super) fn model_max_length(config: &ConfigFile) -> Option<usize> {
+    config.count("model_max_length", None, 1..=1 << 30).ok()
+}
+
+impl SpecialTokens {
+    /// What the files of `component` say. `defaults` are the names that the Python class gives by itself, `tokenizer`
+    /// is what a `tokenizer.json` lists, if there is one.
+    pub(super) fn read(
+        source: &ModelSource,
+        component: &str,
+        defaults: &[(&'static str, &str)],
+        tokenizer: Option<&Listed>,
+    ) -> Result<Self> {
+        let config = tokenizer_config(source, component)?;
+        let mut special = Self {
+            named: defaults
+                .iter()
+                .map(|(name, token)| (*name, AddedToken::from(*token, true)))
+                .collect(),
+            decoder: BTreeMap::new(),
+            extra: extra_tokens(&config),
+            extra_ids: config.count("extra_ids", Some(100), 0..=10_000)?,
+            model_max_length: model_max_length(&config),
+            pads_left: is_left(&config, "padding", tokenizer.map(|listed| &listed.padding))?,
+            truncates_left: is_left(
+                &config,
+                "truncation",
+                tokenizer.map(|listed| &listed.truncation),
+            )?,
+        };
+        special.named_from(&config, false);
+        if let Some(Value::Object(decoder)) = config.value("added_tokens_decoder") {
+            let tokens = decoder
+                .iter()
+                .filter_map(|(id, token)| Some((id.parse().ok()?, added_token(token, None)?)));
+            special.decoder.extend(tokens);
+        } else {
+            special.read_legacy(source, component, tokenizer)?;
+        }
+        let by_content: BTreeMap<&str, _> = special
+            .decoder
+            .values()
+            .map(|token| (token.content.as_str(), token))
+            .collect();
+        for token in special.named.values_mut() {
+            if let Some(known) = by_content.get(token.content.as_str()) {
+                *token = (*known).clone();
+            }
+        }
+        Ok(special)
+    }
+
+    /// The files of before `added_tokens_decoder`.
+    fn read_legacy(
+        &mut self,
+        source: &ModelSource,
+        component: &str,
+        tokenizer: Option<&Listed>,
+    ) -> Result<()> {
+        let path = format!("{component}/special_tokens_map.json");
+        if source.exists(&path) {
+            let map = source.config(&path)?;
+            self.named_from(&map, true);
+            self.extra = extra_tokens(&map).or(self.extra.take());
+        }
+        let path = format!("{component}/added_tokens.json");
+        if source.exists(&path) {
+            let map = source.config(&path)?;
+            let special: HashSet<String> = self.all().map(|token| token.content.clone()).collect();
+            for content in map.fields() {
+                if let Some(id) = map
+                    .value(content)
+                    .and_then(Value::as_u64)
+                    .and_then(|id| u32::try_from(id).ok())
+                {
+                    self.decoder
+                        .insert(id, AddedToken::from(content, special.contains(content)));
+                }
+            }
+        }
+        let added = tokenizer.into_iter().flat_map(|listed| &listed.added);
+        self.decoder
+            .extend(added.filter_map(|(id, token)| Some(((*id)?, token.clone()))));
+        Ok(())
+    }
+
+    fn named_from(&mut self, config: &ConfigFile, legacy: bool) {
+        for name in NAMES {
+            let special = legacy.then_some(true);
+            if let Some(token) = config
+                .value(name)
+                .and_then(|value| added_token(value, special))
+            {
+                self.named.insert(name, token);
+            }
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &AddedToken> {
+        self.named.values().chain(self.extra.iter().flatten())
+    }
+
+    /// The text of the named token, such as `eos_token`.
+    pub(super) fn content(&self, name: &str) -> Option<&str> {
+        self.named.get(name).map(|token| token.content.as_str())
+    }
+
+    /// The text of the token that fills up short prompts.
+    pub(super) fn pad(&self) -> Option<&str> {
+        self.content("pad_token")
+    }
+
+    /// Takes `pad` when no file names a padding token.
+    pub(super) fn default_pad(&mut self, pad: Option<String>) {
+        if let Some(pad) = pad {
+            self.named
+                .entry("pad_token")
+                .or_insert_with(|| AddedToken::from(pad, true));
+        }
+    }
+
+    /// Gives a T5 its sentinels `<extra_id_…>` after `first`, when no file lists tokens of that kind.
+    pub(super) fn default_sentinels(&mut self, first: Vec<AddedToken>) {
+        if self.extra.is_none() {
+            let sentinels =
+                (0..self.extra_ids).map(|i| AddedToken::from(format!("<extra_id_{i}>"), true));
+            self.extra = Some(first.into_iter().chain(sentinels).collect());
+        }
+    }
+
+    /// How many sentinels `<extra_id_…>` a T5 has.
+    pub(super) fn extra_ids(&self) -> usize {
+        self.extra_ids
+    }
+
+    /// The longest sequence the model was made for.
+    pub(super) fn model_max_length(&self) -> Option<usize> {
+        self.model_max_length
+    }
+
+    /// The tokens to add to those that are `present`, in order.
+    pub(super) fn to_add(&self, present: &AddedVocabulary) -> Vec<AddedToken> {
+        let mut known: HashSet<&str> = present
+            .tokens()
+            .values()
+            .map(|token| token.content.as_str())
+            .collect();
+        let mut tokens: Vec<AddedToken> = Vec::new();
+        for token in self.decoder.values() {
+            let other = present.token(&token.content);
+            if !other.is_some_and(|other| same(other, token)) {
+                tokens.push(token.clone());
+                known.insert(&token.content);
+            }
+        }
+        let named = NAMES.iter().filter_map(|name| self.named.get(name));
+        for token in named.chain(self.extra.iter().flatten()) {
+            if known.insert(&token.content) {
+                tokens.push(token.clone());
+            }
+        }
+        let names: HashSet<&str> = self
+            .named
+            .values()
+            .map(|token| token.content.as_str())
+            .collect();
+        for token in &mut tokens {
+            token.special |= names.contains(token.content.as_str());
+        }
+        tokens
+    }
+}
+
+/// Whether `what` is done on the left, as `tokenizer_config.json` says, else `tokenizer.json`; most say nothing.
+fn is_left(config: &ConfigFile, what: &str, listed: Option<&Value>) -> Result<bool> {
+    let side = listed.and_then(|part| part["direction"].as_str());
+    let default = match side {
+        Some("Left") => "left",
+        _ => "right",
+    };
+    let sides = [("left", true), ("right", false)];
+    config.choice(&format!("{what}_side"), default, &sides)
+}
+
+/// Whether two tokens are written alike; the library's own comparison looks at the content only.
+fn same(a: &AddedToken, b: &AddedToken) -> bool {
+    a.content == b.content
+        && (a.special, a.normalized, a.lstrip, a.rstrip, a.single_word)
+            == (b.special, b.normalized, b.lstrip, b.rstrip, b.single_word)
+}
+
+/// A token as files write it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Written {
+    id: Option<u32>,
+    content: String,
+    special: Option<bool>,
+    single_word: Option<bool>,
+    lstrip: Option<bool>,
+    rstrip: Option<bool>,
+    normalized: Option<bool>,
+}
+
+impl Written {
+    pub(super) fn id(&self) -> Option<u32> {
+        self.id
+    }
+
+    pub(super) fn token(self) -> AddedToken {
+        let token = AddedToken::from(self.content, self.special.unwrap_or(false))
+            .single_word(self.single_word.unwrap_or(false))
+            .lstrip(self.lstrip.unwrap_or(false))
+            .rstrip(self.rstrip.unwrap_or(false));
+        match self.normalized {
+            Some(normalized) => token.normalized(normalized),
+            None => token,
+        }
+    }
+}
+
+/// A token from its text or its object. A text is a special token; `special` overrides what an object says.
+fn added_token(value: &Value, special: Option<bool>) -> Option<AddedToken> {
+    match value {
+        Value::String(content) => Some(AddedToken::from(content.clone(), true)),
+        Value::Object(_) => {
+            let written = Written::deserialize(value).ok()?;
+            let special = special.or(written.special);
+            Some(Written { special, ..written }.token())
+        }
+        _ => None,
+    }
+}
+
+/// `extra_special_tokens`, or `additional_special_tokens` as it was called before, when it lists any.
+fn extra_tokens(config: &ConfigFile) -> Option<Vec<AddedToken>> {
+    let list = |field: &str| match config.value(field) {
+        Some(Value::Array(list)) => Some(
+            list.iter()
+                .filter_map(|token| added_token(token, None))
+                .collect::<Vec<_>>(),
+        ),
+        _ => None,
+    };
+    let extra = list("extra_special_tokens");
+    if extra.as_ref().is_some_and(|tokens| !tokens.is_empty()) {
+        extra
+    } else {
+        list("additional_special_tokens").or(extra)
+    }
+}
