@@ -24,7 +24,7 @@ impl ConfigFile {
     /// The object in `bytes`, which were read from `file`.
     ///
     /// # Errors
-    /// [`Error::BadFile`] when it is longer than [`MAX_CONFIG_BYTES`], is not JSON, or is not an object.
+    /// [`Error::BadFile`] when it is longer than 1 MiB, is not JSON, or is not an object.
     ///
     /// # Examples
     /// ```
