@@ -74,21 +74,21 @@ impl Dump {
         let path = self
             .folder
             .join(format!("{}.safetensors", name.replace(['/', '\\'], ".")));
-        let failed = |failure: Failure| Error::Io {
+        let error = |reason: String| Error::Io {
             path: path.clone(),
-            source: io::Error::other(match failure {
+            source: io::Error::other(reason),
+        };
+        let failed = |failure: Failure| {
+            error(match failure {
                 Failure::Output { reason, .. } => reason,
                 other => other.to_string(),
-            }),
+            })
         };
         let mut partial = PartialFile::create(&path, &self.partials).map_err(failed)?;
         let mut file = io::BufWriter::new(partial.file());
         tensor_file::write(&mut file, &[Entry { name, data }], &[])
             .and_then(|()| io::Write::flush(&mut file))
-            .map_err(|source| Error::Io {
-                path: path.clone(),
-                source,
-            })?;
+            .map_err(|e| error(system_reason(&e)))?;
         drop(file);
         partial.commit(Existing::Replace).map(drop).map_err(failed)
     }
