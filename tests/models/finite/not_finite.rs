@@ -5,7 +5,7 @@ use xdit_kernels::{DType, Tensor};
 use xdit_models::{Error, ErrorCategory, OutputType, Parallel, Request};
 use xdit_tests::changed::{Files, files, huge, scaled, with_text};
 
-use crate::{call, load, run};
+use super::{call, load, run};
 
 /// Pipelines, each with a part that gives NaN or infinity, and how the message names it.
 fn broken() -> Vec<(Files, Request, &'static str)> {

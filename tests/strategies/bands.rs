@@ -10,7 +10,7 @@ use xdit_models::noise::{Generator, randn_tensor};
 use xdit_models::vae::{VaeConfig, VaeDecoder};
 use xdit_models::weights::Scope;
 
-use crate::golden::{Golden, max_abs, path, relative_l2, within};
+use xdit_tests::goldens::{Golden, max_abs, path, relative_l2, within};
 
 /// The bound: f32 sums in another order (group sums, attention, Winograd tiles that start at other rows).
 const PICTURE: f64 = 2e-5;

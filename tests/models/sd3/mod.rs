@@ -6,8 +6,6 @@ mod names;
 mod pipeline;
 mod transformer;
 
-use xdit_tests::goldens as golden;
-
 /// The golden pipelines, each with what makes it different.
 const SD3_MEDIUM: &str = "sd3-medium"; // no T5, no norms of queries and keys
 const SD35_MEDIUM: &str = "sd35-medium"; // dual attention

@@ -5,9 +5,9 @@ use xdit_models::hunyuandit::{HunyuanConfig, HunyuanPositions};
 use xdit_models::{ConfigFile, LoadOptions, OutputType, Parallel, Pipeline, Request};
 use xdit_tests::recorded::{STAGE, source};
 
-use crate::V1_2;
+use super::V1_2;
+use super::pipeline::{LATENTS, load};
 use crate::golden::{Recorder, bytes, max_abs, relative_l2, request, within};
-use crate::pipeline::{LATENTS, load};
 
 fn golden() -> Value {
     serde_json::from_slice(&bytes("hunyuan-sizes.json.gz")).expect("JSON")

@@ -10,8 +10,8 @@ use xdit_models::text::{ClipOutput, ClipTextConfig, ClipTextModel, T5Config, T5E
 use xdit_models::weights::Scope;
 use xdit_tests::recorded::{cases, compare, source};
 
+use super::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM};
 use crate::golden::{Golden, Recorder};
-use crate::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM};
 
 /// The encoders of a pipeline with their tokenizers.
 struct Encoders {

@@ -6,8 +6,8 @@ use xdit_models::sd3::{Sd3Config, Sd3Input, Sd3Positions, Sd3Transformer};
 use xdit_models::weights::Scope;
 use xdit_tests::recorded::{cases, compare, pixels, source, tokens};
 
+use super::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM};
 use crate::golden::{Golden, Recorder};
-use crate::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM};
 
 fn load(pipeline: &str) -> Sd3Transformer {
     let source = source(pipeline);

@@ -8,8 +8,8 @@ use xdit_models::layers::Packing;
 use xdit_models::weights::Scope;
 use xdit_tests::recorded::{cases, compare, pixels, source, tokens};
 
+use super::{V1_1, V1_2};
 use crate::golden::{Golden, Recorder};
-use crate::{V1_1, V1_2};
 
 fn load(pipeline: &str) -> HunyuanTransformer {
     let source = source(pipeline);

@@ -161,7 +161,7 @@ fn prompts_show_what_they_show_with_diffusers() {
 }
 
 #[test]
-#[ignore = "all 64 prompts, about a minute: cargo test --release -p xdit-tests --test flux -- --ignored"]
+#[ignore = "all 64 prompts, about a minute: cargo test --release -p xdit-tests --test models -- --ignored"]
 fn all_prompts_show_what_they_show_with_diffusers() {
     check_prompts(1);
 }

@@ -1,9 +1,7 @@
-//! How much memory a decode takes at most, by one rank and by one of several: every allocation is counted. A program of its
-//! own, with one test, so that nothing else is.
+//! How much memory a decode takes at most, by one rank and by one of several: every allocation is counted.
 
 use std::sync::Mutex;
 
-use peak_alloc::PeakAlloc;
 use rayon::ThreadPoolBuilder;
 use xdit_comm::{Backend, Call, Group, Result, Shard, Ticket};
 use xdit_kernels::{DType, Device, Tensor};
@@ -12,8 +10,7 @@ use xdit_models::layers::Packing;
 use xdit_models::vae::{VaeConfig, VaeDecoder};
 use xdit_models::weights::Scope;
 
-#[global_allocator]
-static ALLOCATED: PeakAlloc = PeakAlloc;
+use crate::{ALLOCATED, alone};
 
 /// One rank of many, the others being made up: whatever it expects arrives at once and is zeros. So all that is allocated is
 /// this rank's, messages that it receives included; what it sends is held until the next collective.
@@ -86,6 +83,7 @@ const SMALL: usize = 64 << 10;
 
 #[test]
 fn a_rank_takes_its_share_of_the_memory() {
+    let _turn = alone();
     let source = ModelSource::demo();
     let config = VaeConfig::read(&source.config("vae/config.json").unwrap()).unwrap();
     let weights = source.open_weights("vae", None).unwrap();

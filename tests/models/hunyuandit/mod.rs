@@ -7,8 +7,6 @@ mod pipeline;
 mod sizes;
 mod transformer;
 
-use xdit_tests::goldens as golden;
-
 /// The golden pipelines, each with what makes it different.
 const V1_1: &str = "hunyuan-v1.1"; // style and sizes are embedded
 const V1_2: &str = "hunyuan-v1.2";

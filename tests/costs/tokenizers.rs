@@ -3,13 +3,11 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
-use peak_alloc::PeakAlloc;
 use xdit_models::ModelSource;
 use xdit_models::text::tokenizers::Tokenizer;
 use xdit_tests::attack::Rng;
 
-#[global_allocator]
-static ALLOCATED: PeakAlloc = PeakAlloc;
+use crate::{ALLOCATED, alone};
 
 /// A piece as vocabularies have them: a few letters, some of several bytes.
 fn piece(rng: &mut Rng) -> String {
@@ -129,9 +127,9 @@ fn cost(name: &str, class: &str, files: Vec<(&str, Vec<u8>)>) -> Result<f64, Str
     encoded.map(|_| times)
 }
 
-// One test: what others allocate would count as well.
 #[test]
 fn a_tokenizer_costs_a_few_times_its_files() {
+    let _turn = alone();
     // As many as mT5 has; the file itself, where it lies on a disk, is one of the eight.
     for (name, class, files) in [
         (

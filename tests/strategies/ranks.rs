@@ -7,7 +7,7 @@ use xdit_models::{
     ErrorCategory, LoadOptions, ModelSource, Observer, Output, Parallel, Pipeline, Request, StepEnd,
 };
 
-use crate::golden::{Recorder, max_abs, path, within};
+use xdit_tests::goldens::{Recorder, max_abs, path, within};
 
 /// f32 sums in another order inside attention, through all steps and the decoder. Seen: below 5e-6.
 const IMAGE: f64 = 2e-5;

@@ -12,8 +12,8 @@ use xdit_models::weights::{Scope, Weights};
 use xdit_tests::goldens::{self, asked};
 use xdit_tests::recorded::{cases, compare, source};
 
+use super::{V1_1, V1_2};
 use crate::golden::{Golden, Recorder};
-use crate::{V1_1, V1_2};
 
 /// Tokens that the encoders get (diffusers `HunyuanDiTPipeline.__call__`).
 const LENGTHS: [usize; 2] = [77, 256];

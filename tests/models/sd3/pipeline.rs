@@ -1,30 +1,24 @@
-//! Every recorded `HunyuanDiTPipeline.__call__`, run again from prompt to pixels.
+//! Every recorded `StableDiffusion3Pipeline.__call__`, run again from prompt to pixels.
 
+use xdit_kernels::DType;
 use xdit_models::{LoadOptions, Output, Pipeline};
 use xdit_tests::recorded::{STAGE, cases, source};
 
+use super::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM};
 use crate::golden::{Golden, Recorder, max_abs, relative_l2, request, within};
-use crate::{V1_1, V1_2};
 
 /// Latents: what the stages leave, through up to six steps of which each feeds the next, with guidance that multiplies it.
-pub(crate) const LATENTS: f64 = 1e-5;
-/// Predictions: as latents, which the next step's model magnifies where it is steep, and guidance by up to 2 · scale − 1 = 9.
-/// Tiers and orders of summing, alike in error elsewhere, were at 1.2e-5 to 2.2e-5 in the steepest.
-const PREDICTION: f64 = 4e-5;
+const LATENTS: f64 = 1e-5;
 /// Images: the latents' difference through the decoder, whose output spans about [-1, 1].
 const IMAGE: f64 = 5e-5;
 
 /// How far a tensor may be from its golden; `None` for what is compared in its own way, or elsewhere.
 fn tolerance(name: &str) -> Option<f64> {
-    // Attention alone is fused with what follows it; half of the last layer's rows are never computed; what a scheduler scales
-    // is its own test's.
-    let fused = name.contains(".attn") || name == "transformer.proj_out";
-    let elsewhere =
-        name == "image" || name.ends_with("model_input") || name == "vae.post_quant_conv";
-    (!fused && !elsewhere).then_some(match name {
+    let elsewhere = name.ends_with("input_ids") || name == "image" || name == "cropped_pos_embed";
+    // Attention alone is fused with what follows it.
+    (!elsewhere && !name.contains(".attn")).then_some(match name {
         // Noise agrees with torch to 3e-6 absolute: its own SIMD variants differ as much.
         "latents" => 3e-6,
-        _ if name.contains(".noise_pred") => PREDICTION,
         _ if name.starts_with("step.") || name == "vae.input" => LATENTS,
         _ => STAGE,
     })
@@ -34,10 +28,6 @@ fn tolerance(name: &str) -> Option<f64> {
 fn differences(golden: &Golden, seen: &Recorder) -> Vec<String> {
     let mut wrong = Vec::new();
     for name in golden.names() {
-        if golden.is_whole(&name) {
-            wrong.extend(whole_differs(golden, seen, &name));
-            continue;
-        }
         let Some(tolerance) = tolerance(&name) else {
             continue;
         };
@@ -53,8 +43,8 @@ fn differences(golden: &Golden, seen: &Recorder) -> Vec<String> {
             shape[0] /= 2;
             want = want.split_off(want.len() / 2);
         }
-        // Embeddings that are the same for all images are recorded once.
-        if name.contains("prompt_embeds") && shape[0] == 1 && got.dim(0) > 1 {
+        // It broadcasts one negative prompt where this pipeline repeats it.
+        if name.starts_with("negative_") && shape[0] == 1 && got.dim(0) > 1 {
             values.truncate(want.len());
         } else if got.shape() != shape {
             wrong.push(format!("{name}: {:?}, not {shape:?}", got.shape()));
@@ -69,36 +59,12 @@ fn differences(golden: &Golden, seen: &Recorder) -> Vec<String> {
     wrong
 }
 
-/// Token ids, masks and timesteps agree exactly.
-fn whole_differs(golden: &Golden, seen: &Recorder, name: &str) -> Option<String> {
-    let want = golden.ids(name);
-    if name.ends_with("input_ids") {
-        let same = seen.ids.get(name) == Some(&want);
-        return (!same).then(|| format!("{name}: other ids"));
-    }
-    if name.ends_with("attention_mask") {
-        // What the encoders got shows in what they made, and in the masks that the transformer got.
-        return None;
-    }
-    let Some(got) = seen.tensors.get(name) else {
-        return Some(format!("{name}: not shown"));
-    };
-    let want: Vec<f32> = want.concat().iter().map(|value| *value as f32).collect();
-    let mut got = got.to_f32_vec();
-    if got.len() > want.len() {
-        // A mask that is the same for all images is recorded once.
-        got.truncate(want.len());
-    }
-    (got != want).then(|| format!("{name}: other values"))
-}
-
 fn image_differs(golden: &Golden, output: &Output) -> Vec<String> {
     let mut wrong = Vec::new();
     let (shape, want) = golden.f32("image");
     let float = output.float.as_ref().expect("an image");
     assert_eq!(float.shape(), shape);
     let apart = max_abs(&float.to_f32_vec(), &want);
-    println!("{apart:9.2e} image");
     if !within(apart, IMAGE) {
         wrong.push(format!("image: {apart:.2e} > {IMAGE:.0e}"));
     }
@@ -116,25 +82,26 @@ fn image_differs(golden: &Golden, output: &Output) -> Vec<String> {
     wrong
 }
 
-pub(crate) fn load(name: &str) -> Pipeline {
+fn run(name: &str) {
     let options = LoadOptions {
         threads: Some(2),
         ..LoadOptions::default()
     };
-    Pipeline::load(&source(name), &options, &mut ()).expect("a loaded pipeline")
-}
-
-fn run(name: &str) {
-    let pipe = load(name);
+    let pipe = Pipeline::load(&source(name), &options, &mut ()).expect("a loaded pipeline");
     let mut wrong = Vec::new();
-    // `eta` is no argument here: DDIM draws no noise.
-    let cases = cases(name).into_iter();
-    for (case, golden) in cases.filter(|(_, golden)| golden.meta["call"]["eta"].is_null()) {
-        println!("{case}");
+    for (case, golden) in cases(name) {
         let mut seen = Recorder::default();
         let output = pipe
             .generate(&request(&golden.meta), &mut seen)
             .unwrap_or_else(|e| panic!("{case}: {e}"));
+        for ids in golden
+            .names()
+            .iter()
+            .filter(|name| name.ends_with("input_ids"))
+        {
+            let want = golden.ids(ids);
+            assert_eq!(seen.ids[ids][..want.len()], want, "{case}: {ids}");
+        }
         let found = differences(&golden, &seen)
             .into_iter()
             .chain(image_differs(&golden, &output));
@@ -144,11 +111,58 @@ fn run(name: &str) {
 }
 
 #[test]
-fn v1_1_draws_what_diffusers_draws() {
-    run(V1_1);
+fn sd3_medium_draws_what_diffusers_draws() {
+    run(SD3_MEDIUM);
 }
 
 #[test]
-fn v1_2_draws_what_diffusers_draws() {
-    run(V1_2);
+fn sd35_medium_draws_what_diffusers_draws() {
+    run(SD35_MEDIUM);
+}
+
+#[test]
+fn sd35_large_draws_what_diffusers_draws() {
+    run(SD35_LARGE);
+}
+
+/// dB of all values of a pipeline's recorded pictures together. In bf16 every activation is rounded to 8 bits (4e-3 of its
+/// size), which goes through up to five blocks, six steps and the decoder; at 40 dB the mean error is 1 % of the range, where
+/// a difference is hard to see. It is what the project promises for the demo in bf16.
+const NEAR_BF16: f64 = 40.0;
+/// dB of a single one. Guidance multiplies rounding with what it multiplies, and random weights damp nothing: diffusers' own
+/// bf16, which also rounds latents after every step, is at 38.0 dB of the worst of them (`skip_window`). Which way roundings go
+/// there is luck: this is at 36.3 (portable) to 42.3 (AVX512-BF16) in four tiers.
+const NEAR_BF16_EACH: f64 = 34.0;
+
+/// In dB, of values in [0, 1].
+fn psnr(squares: f64, count: usize) -> f64 {
+    -10.0 * (squares / count as f64).log10()
+}
+
+#[test]
+fn bf16_is_near_what_diffusers_draws_in_f32() {
+    let options = LoadOptions {
+        dtype: DType::BF16,
+        threads: Some(2),
+        ..LoadOptions::default()
+    };
+    for name in [SD3_MEDIUM, SD35_MEDIUM, SD35_LARGE] {
+        let pipe = Pipeline::load(&source(name), &options, &mut ()).expect("a loaded pipeline");
+        let (mut all, mut count) = (0.0, 0);
+        for (case, golden) in cases(name) {
+            let output = pipe.generate(&request(&golden.meta), &mut ()).unwrap();
+            let (_, want) = golden.f32("image");
+            let got = output.float.expect("an image").to_f32_vec();
+            assert_eq!(got.len(), want.len());
+            let squares = got.iter().zip(&want).map(|(g, w)| f64::from(g - w).powi(2));
+            let squares: f64 = squares.sum();
+            let near = psnr(squares, got.len());
+            println!("{near:.1} dB {name} {case}");
+            assert!(near >= NEAR_BF16_EACH, "{name} {case}: {near:.1} dB");
+            (all, count) = (all + squares, count + got.len());
+        }
+        let near = psnr(all, count);
+        println!("{near:.1} dB {name}");
+        assert!(near >= NEAR_BF16, "{name}: {near:.1} dB");
+    }
 }

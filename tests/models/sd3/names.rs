@@ -8,7 +8,7 @@ use xdit_models::text::{ClipTextConfig, ClipTextModel, T5Config, T5Encoder};
 use xdit_models::vae::{VaeConfig, VaeDecoder};
 use xdit_tests::goldens::{self, asked};
 
-use crate::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM};
+use super::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM};
 
 /// As on the hub (stabilityai/stable-diffusion-3-medium-diffusers, stable-diffusion-3.5-medium and -large), without fields
 /// that do not matter.

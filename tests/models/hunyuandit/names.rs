@@ -8,7 +8,7 @@ use xdit_models::text::{BertConfig, BertEncoder, T5Config, T5Encoder};
 use xdit_models::vae::{VaeConfig, VaeDecoder};
 use xdit_tests::goldens::{self, asked};
 
-use crate::{V1_1, V1_2};
+use super::{V1_1, V1_2};
 
 /// As on the hub (Tencent-Hunyuan/HunyuanDiT-v1.1-Diffusers and -v1.2-Diffusers), without fields that do not matter.
 const TRANSFORMER_1_1: &str = r#"{"_class_name": "HunyuanDiT2DModel", "activation_fn": "gelu-approximate",

@@ -5,7 +5,7 @@ use xdit_models::Request;
 use xdit_tests::changed::{Files, files, scaled};
 use xdit_tests::goldens::Recorder;
 
-use crate::{call, run};
+use super::{call, run};
 
 /// The largest magnitude among tensors whose names contain `part`.
 fn largest(seen: &Recorder, part: &str) -> f32 {

@@ -1,0 +1,17 @@
+//! What the project's own code allocates: this program counts every allocation, so its tests take turns.
+
+mod decoder;
+mod tokenizers;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static ALLOCATED: PeakAlloc = PeakAlloc;
+
+/// While a test holds this, no other test of the program allocates.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,18 @@
+//! Whole models over several ranks: `table.rs` runs every strategy with every family (README's table); the other files compare
+//! PipeFusion with an independent simulation, run hybrids, guidance over two ranks and random delays, and check what each
+//! rank reads, holds and sends. Tests of one strategy alone belong in its crate.
+
+mod bands;
+mod delays;
+mod engine;
+mod exact;
+mod flux;
+mod guidance;
+mod hunyuandit;
+mod hybrids;
+mod loading;
+mod memory;
+mod ranks;
+mod sd3;
+mod simulation;
+mod table;
