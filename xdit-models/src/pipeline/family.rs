@@ -8,8 +8,9 @@ use xdit_kernels::{DType, Tensor};
 use super::memory::Counted;
 use crate::error::Result;
 use crate::files::source::ModelSource;
-use crate::models::dit::{Dit, Guide};
+use crate::models::dit::Dit;
 use crate::observer::Observer;
+use crate::pipeline::configurations::Configurations;
 use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::finite::{Finite, Origin, Whose};
 use crate::pipeline::options::LoadOptions;
@@ -18,7 +19,7 @@ use crate::pipeline::prepare::{
     Planned, at_first_level, generators, given_latents, noise, scheduler,
 };
 use crate::pipeline::request::{Defaults, Request};
-use crate::pipeline::resolve::{ResolvedRequest, Rules};
+use crate::pipeline::resolve::ResolvedRequest;
 use crate::pipeline::run_plan::RunPlan;
 use crate::pipeline::store::{ModelLoader, ModelStore};
 use crate::ranks::job::{Job, run_job};
@@ -26,31 +27,17 @@ use crate::ranks::parallel::Parallel;
 use crate::ranks::partition::Partition;
 use crate::schedulers::SchedulerConfig;
 
-/// What the pipeline of a family of models does in its own way: its configurations know.
-pub(crate) trait Family: ModelLoader + Debug + Send + Sync + Sized + 'static {
+/// How the pipeline of a family of models turns prompts and noise into what its transformer reads.
+pub(crate) trait Family:
+    ModelLoader + Configurations + Debug + Send + Sync + 'static
+{
     /// The tokenizers.
     type Tokenizers: Debug + Send + Sync;
     /// What the encoders make of the prompts of a branch, for all images.
     type Embeds;
 
-    /// Those of the pipeline in `source`, which fit together.
-    fn read(source: &ModelSource) -> Result<Self>;
-
     /// The tokenizers in `source`.
     fn tokenizers(&self, source: &ModelSource) -> Result<Self::Tokenizers>;
-
-    /// diffusers' own defaults.
-    fn defaults(&self, source: &ModelSource) -> Defaults;
-
-    /// What sizes and lengths are allowed.
-    fn rules(&self) -> Rules;
-
-    /// The scheduler that the request asks for.
-    fn scheduler(&self, request: &Request) -> Result<SchedulerConfig>;
-
-    /// What guides the request's call; an error for arguments that the family has no use for, and for prompts that do not fit
-    /// each other.
-    fn guide(&self, request: &Request, defaults: &Defaults) -> Result<Guide>;
 
     /// The embedded prompts of each branch, the conditional one first, each encoder's looked through by `finite`.
     fn encode(
@@ -68,9 +55,6 @@ pub(crate) trait Family: ModelLoader + Debug + Send + Sync + Sized + 'static {
         of: (&Request, &ResolvedRequest),
         observer: &mut dyn Observer,
     ) -> Result<<Self::Dit as Dit>::Text>;
-
-    /// Channels of the autoencoder's latents, in which noise is drawn.
-    fn noise_channels(&self) -> usize;
 
     /// Noise `[b, c, h, w]` as diffusers holds latents between steps.
     fn of_noise(noise_bchw: Tensor) -> Result<Tensor> {

@@ -197,6 +197,7 @@ mod tests {
     use crate::PipelineClass;
     use crate::files::source::ModelSource;
     use crate::models::{flux, hunyuandit, sd3};
+    use crate::pipeline::configurations::Configurations;
     use crate::pipeline::request::Request;
 
     fn golden(name: &str) -> ModelSource {

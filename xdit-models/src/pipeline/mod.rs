@@ -2,6 +2,7 @@
 //!
 //! A call is resolved and prepared here, on the caller's thread; `ranks` runs it.
 
+pub(crate) mod configurations;
 pub(crate) mod estimate;
 pub(crate) mod family;
 pub(crate) mod finite;

@@ -1,16 +1,32 @@
 //! What the configurations of a Flux pipeline say: all that can be known of it without its weights.
 
+use xdit_cfg::GuidancePlan;
+
 use super::FluxConfig;
 use crate::error::Result;
 use crate::files::model_index::ModelIndex;
 use crate::files::source::{DEMO, ModelSource};
+use crate::models::dit::Guide;
+use crate::pipeline::configurations::Configurations;
 use crate::pipeline::fits;
-use crate::pipeline::request::Defaults;
+use crate::pipeline::request::{Defaults, Request};
+use crate::pipeline::resolve::Rules;
 use crate::schedulers::{FlowMatchEulerConfig, SchedulerConfig};
 use crate::text::prompts::CLIP_LENGTH;
 use crate::text::tokenizers::model_max_length;
 use crate::text::{ClipTextConfig, T5Config};
 use crate::vae::VaeConfig;
+
+/// `FluxPipeline.check_inputs`, and its sigmas.
+pub(crate) const RULES: Rules = Rules {
+    max_sequence_length: 512,
+    clip_tokens: 0,
+    patch: 2,
+    cuts_sizes: true,
+    standard_size: None,
+    max_tokens: None,
+    even_sigmas: true,
+};
 
 /// The configurations of all components, which fit together.
 #[derive(Debug)]
@@ -27,9 +43,8 @@ pub(crate) struct Configs {
     sample_size: Option<usize>,
 }
 
-impl Configs {
-    /// Those of the pipeline in `source`.
-    pub(crate) fn read(source: &ModelSource) -> Result<Self> {
+impl Configurations for Configs {
+    fn read(source: &ModelSource) -> Result<Self> {
         let index = ModelIndex::read(source)?;
         index.expect("text_encoder", &["CLIPTextModel"])?;
         index.expect("text_encoder_2", &["T5EncoderModel"])?;
@@ -62,7 +77,7 @@ impl Configs {
     /// What suits the model: distilled with guidance (FLUX.1-dev), distilled to few steps (FLUX.1-schnell, whose
     /// schedule is not shifted by the image's size), or neither. The size is the autoencoder's `sample_size` where it
     /// is a plausible one; diffusers always says 1024.
-    pub(crate) fn defaults(&self, source: &ModelSource) -> Defaults {
+    fn defaults(&self, source: &ModelSource) -> Defaults {
         let side = self
             .sample_size
             .filter(|side| (128..=2048).contains(side) && side % 16 == 0)
@@ -85,6 +100,45 @@ impl Configs {
             max_sequence_length,
             scheduler: SchedulerConfig::FLOW_MATCHING[0],
         }
+    }
+
+    fn rules(&self) -> Rules {
+        RULES
+    }
+
+    fn scheduler(&self, _: &Request) -> Result<SchedulerConfig> {
+        Ok(SchedulerConfig::FlowMatchEuler(self.scheduler.clone()))
+    }
+
+    fn guide(&self, request: &Request, defaults: &Defaults) -> Result<Guide> {
+        request.refuse_conditions(SchedulerConfig::FLOW_MATCHING)?;
+        request.refuse(&[
+            ("prompt_3", request.prompt_3.is_some()),
+            ("negative_prompt_3", request.negative_prompt_3.is_some()),
+            ("clip_skip", request.clip_skip != 0),
+            (
+                "skip_guidance_layers",
+                !request.skip_guidance_layers.is_empty(),
+            ),
+        ])?;
+        // Without a negative prompt there is no other branch, whatever the scale.
+        let scale = match request.branches()?.negative {
+            Some(_) => request.true_cfg_scale as f32,
+            None => 1.0,
+        };
+        Ok(Guide {
+            embedded: request.guidance_scale.unwrap_or(defaults.guidance_scale) as f32,
+            plan: GuidancePlan {
+                guidance_scale: scale,
+                guidance_rescale: 0.0,
+                skip_layers: None,
+            },
+            skipped: Vec::new(),
+        })
+    }
+
+    fn noise_channels(&self) -> usize {
+        self.flux.in_channels / 4
     }
 }
 

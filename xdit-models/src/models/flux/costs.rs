@@ -6,6 +6,7 @@ use xdit_pipefusion::Blocks;
 use super::FluxConfig;
 use super::blocks::MLP_RATIO;
 use crate::layers::{Parameters, TIME_CHANNELS};
+use crate::models::dit::DitShape;
 
 fn block_parameters(config: &FluxConfig, block: usize) -> Parameters {
     let (c, d) = (config.hidden_size(), config.attention_head_dim);
@@ -29,50 +30,88 @@ fn block_parameters(config: &FluxConfig, block: usize) -> Parameters {
     })
 }
 
-/// Bytes of one block's parameters.
-pub(crate) fn block_bytes(config: &FluxConfig, block: usize, dtype: DType) -> u64 {
-    block_parameters(config, block).bytes(dtype)
-}
-
-/// Bytes of all parameters that a stage of these blocks computes with: the embedding of timestep and pooled text too, which
-/// every stage has, and the ends of the transformer where they are the stage's.
-pub(crate) fn stage_bytes(config: &FluxConfig, blocks: &Blocks, dtype: DType) -> u64 {
-    let c = config.hidden_size();
-    let guidance = usize::from(config.guidance_embeds);
-    let time = (0..1 + guidance).fold(Parameters::default(), |sum, _| {
-        sum.linear(c, TIME_CHANNELS).linear(c, c)
-    });
-    let mut ends = time.linear(c, config.pooled_projection_dim).linear(c, c);
-    if blocks.contains(0) {
-        ends = ends
-            .linear(c, config.in_channels)
-            .linear(c, config.joint_attention_dim);
+impl DitShape for FluxConfig {
+    fn block_count(&self) -> usize {
+        self.block_count()
     }
-    if blocks.contains(config.block_count() - 1) {
-        let out = config.patch_size * config.patch_size * config.out_channels;
-        ends = ends.linear(2 * c, c).linear(out, c);
+
+    fn kinds(&self, blocks: &Blocks) -> Vec<(&'static str, usize)> {
+        let double = blocks
+            .iter()
+            .filter(|block| *block < self.num_layers)
+            .count();
+        vec![("double", double), ("single", blocks.len() - double)]
     }
-    blocks.iter().fold(ends.bytes(dtype), |sum, block| {
-        sum.saturating_add(block_bytes(config, block, dtype))
-    })
-}
 
-/// FLOPs of one block in a step, for one image: text and image tokens go through its matrices and meet in attention. Both
-/// kinds of block have 12 c² multiplications a token.
-pub(crate) fn block_flops(config: &FluxConfig, block: usize, text: usize, image: usize) -> f64 {
-    let c = config.hidden_size() as f64;
-    let tokens = (text + image) as f64;
-    let modulation = if block < config.num_layers { 12.0 } else { 3.0 };
-    24.0 * tokens * c * c + 4.0 * tokens * tokens * c + 2.0 * modulation * c * c
-}
+    fn hidden_size(&self) -> usize {
+        self.hidden_size()
+    }
 
-/// FLOPs of a step beside those of the blocks, for one image: before the first block, and after the last.
-pub(crate) fn end_flops(config: &FluxConfig, image: usize) -> [f64; 2] {
-    let (c, image) = (config.hidden_size() as f64, image as f64);
-    [
-        2.0 * image * config.in_channels as f64 * c,
-        2.0 * image * c * config.out_channels as f64 + 4.0 * c * c,
-    ]
+    fn heads(&self) -> [usize; 2] {
+        [self.num_attention_heads, self.attention_head_dim]
+    }
+
+    fn token_channels(&self) -> usize {
+        self.in_channels
+    }
+
+    fn shown_shape(&self, images: usize, [h, w]: [usize; 2]) -> Vec<usize> {
+        vec![images, h / 2 * (w / 2), self.in_channels]
+    }
+
+    fn attentions(&self, _: usize) -> [usize; 2] {
+        [1, 0]
+    }
+
+    fn text_widths(&self) -> [usize; 2] {
+        [self.joint_attention_dim, self.hidden_size()]
+    }
+
+    /// Bytes of one block's parameters.
+    fn block_bytes(&self, block: usize, dtype: DType) -> u64 {
+        block_parameters(self, block).bytes(dtype)
+    }
+
+    /// Bytes of all parameters that a stage of these blocks computes with: the embedding of timestep and pooled text too, which
+    /// every stage has, and the ends of the transformer where they are the stage's.
+    fn stage_bytes(&self, blocks: &Blocks, dtype: DType) -> u64 {
+        let c = self.hidden_size();
+        let guidance = usize::from(self.guidance_embeds);
+        let time = (0..1 + guidance).fold(Parameters::default(), |sum, _| {
+            sum.linear(c, TIME_CHANNELS).linear(c, c)
+        });
+        let mut ends = time.linear(c, self.pooled_projection_dim).linear(c, c);
+        if blocks.contains(0) {
+            ends = ends
+                .linear(c, self.in_channels)
+                .linear(c, self.joint_attention_dim);
+        }
+        if blocks.contains(self.block_count() - 1) {
+            let out = self.patch_size * self.patch_size * self.out_channels;
+            ends = ends.linear(2 * c, c).linear(out, c);
+        }
+        blocks.iter().fold(ends.bytes(dtype), |sum, block| {
+            sum.saturating_add(self.block_bytes(block, dtype))
+        })
+    }
+
+    /// FLOPs of one block in a step, for one image: text and image tokens go through its matrices and meet in attention. Both
+    /// kinds of block have 12 c² multiplications a token.
+    fn block_flops(&self, block: usize, text: usize, image: usize) -> f64 {
+        let c = self.hidden_size() as f64;
+        let tokens = (text + image) as f64;
+        let modulation = if block < self.num_layers { 12.0 } else { 3.0 };
+        24.0 * tokens * c * c + 4.0 * tokens * tokens * c + 2.0 * modulation * c * c
+    }
+
+    /// FLOPs of a step beside those of the blocks, for one image: before the first block, and after the last.
+    fn end_flops(&self, image: usize) -> [f64; 2] {
+        let (c, image) = (self.hidden_size() as f64, image as f64);
+        [
+            2.0 * image * self.in_channels as f64 * c,
+            2.0 * image * c * self.out_channels as f64 + 4.0 * c * c,
+        ]
+    }
 }
 
 #[cfg(test)]
@@ -85,20 +124,20 @@ mod tests {
         let json = br#"{"guidance_embeds": true}"#;
         let config = FluxConfig::read(&ConfigFile::parse("c", json).unwrap()).unwrap();
         // Its files hold 11,901,408,320 parameters of bf16; here biases and norms are f32.
-        let bytes = stage_bytes(&config, &(0..57).into(), DType::BF16) as f64;
+        let bytes = config.stage_bytes(&(0..57).into(), DType::BF16) as f64;
         assert!(
             (bytes / (2.0 * 11_901_408_320.0) - 1.0).abs() <= 1e-3,
             "{bytes}"
         );
         let halves: u64 = [0..28, 28..57]
             .into_iter()
-            .map(|blocks| stage_bytes(&config, &blocks.into(), DType::F32))
+            .map(|blocks| config.stage_bytes(&blocks.into(), DType::F32))
             .sum();
         // What every stage has is counted twice.
-        let twice = halves - stage_bytes(&config, &(0..57).into(), DType::F32);
+        let twice = halves - config.stage_bytes(&(0..57).into(), DType::F32);
         assert!(twice > 0 && twice < 150_000_000, "{twice}");
-        assert!(block_bytes(&config, 0, DType::BF16) > 2 * block_bytes(&config, 56, DType::BF16));
-        let [double, single] = [0, 56].map(|block| block_flops(&config, block, 512, 4096));
+        assert!(config.block_bytes(0, DType::BF16) > 2 * config.block_bytes(56, DType::BF16));
+        let [double, single] = [0, 56].map(|block| config.block_flops(block, 512, 4096));
         assert!((double / single - 1.0).abs() <= 1e-3);
     }
 }

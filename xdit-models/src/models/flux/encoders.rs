@@ -5,8 +5,7 @@ use xdit_kernels::Tensor;
 use super::FluxTransformer;
 use xdit_pipefusion::Blocks;
 
-use super::configs::Configs;
-use super::pipeline::RULES;
+use super::configs::{Configs, RULES};
 use crate::error::Result;
 use crate::files::source::ModelSource;
 use crate::files::weights::{Scope, Weights};

@@ -8,15 +8,17 @@ use std::ops::Range;
 use half::f16;
 use rayon::prelude::*;
 use xdit_kernels::activation::{Activation, activation};
-use xdit_kernels::attention::Attention;
+use xdit_kernels::attention::{Attention, Segment};
 use xdit_kernels::linear::Linear;
 use xdit_kernels::norm::layer_norm_modulate;
 use xdit_kernels::{DType, Tensor};
 use xdit_pipefusion::Blocks;
 
-use super::{FluxText, FluxTransformer, RotaryTables};
+use super::{FluxText, FluxTransformer, RotaryTables, latents};
 use crate::error::{Error, Result};
 use crate::layers::{EPS, byte_len, chunk};
+use crate::models::dit::{Dit, DitShape, Moment, Rows};
+use crate::models::skips::Skips;
 use crate::observer::Observer;
 
 /// What timestep, guidance and pooled text make of themselves for some blocks; the same for all tokens of a step.
@@ -30,8 +32,8 @@ pub(crate) struct Modulation {
 }
 
 impl FluxTransformer {
-    /// The modulation of these blocks.
-    pub(super) fn modulation(
+    /// The modulation of these blocks. `timestep` is the scheduler's divided by 1000, one per image, as `guidance` is.
+    pub(super) fn modulate(
         &self,
         blocks: Range<usize>,
         timestep: &[f32],
@@ -61,14 +63,99 @@ impl FluxTransformer {
         })
     }
 
-    /// Latents `[b, image tokens, in_channels]` as tokens of the stream, after the text's if there is any.
-    pub(super) fn embed(
+    /// Where these blocks lie among the double and the single blocks that are held.
+    fn split(&self, blocks: Range<usize>) -> [Range<usize>; 2] {
+        let layers = self.config.num_layers;
+        let double = |block: usize| block.min(layers) - self.held.start.min(layers);
+        let single = |block: usize| block.max(layers) - self.held.start.max(layers);
+        [
+            double(blocks.start)..double(blocks.end),
+            single(blocks.start)..single(blocks.end),
+        ]
+    }
+}
+
+impl Dit for FluxTransformer {
+    type Text = FluxText;
+    /// The pooled text, `[b, c]`.
+    type Context = Tensor;
+    type Places = RotaryTables;
+    type Modulation = Modulation;
+
+    fn shape(&self) -> &dyn DitShape {
+        self.config()
+    }
+
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn select(text: &FluxText, start: usize, len: usize) -> Result<FluxText> {
+        let narrow = |context: &Tensor| Ok::<_, Error>(context.narrow(0, start, len)?);
+        Ok(FluxText {
+            context: text.context.as_ref().map(narrow).transpose()?,
+            pooled: text.pooled.narrow(0, start, len)?,
+        })
+    }
+
+    fn with_rows(text: &FluxText, rows: Option<Rows<'_>>) -> Result<FluxText> {
+        let context = text.context.as_ref().zip(rows);
+        Ok(FluxText {
+            context: context.map(|(context, rows)| rows(context)).transpose()?,
+            pooled: text.pooled.clone(),
+        })
+    }
+
+    fn places(
         &self,
-        latents: &Tensor,
+        text_len: usize,
+        [rows, columns]: [usize; 2],
+        observer: &mut dyn Observer,
+    ) -> Result<RotaryTables> {
+        let rotary = RotaryTables::new(&self.config.axes_dims_rope, text_len, rows, columns)?;
+        observer.offer("image_rotary_emb.cos", rotary.cos())?;
+        observer.offer("image_rotary_emb.sin", rotary.sin())?;
+        Ok(rotary)
+    }
+
+    fn part(
+        places: &RotaryTables,
+        text: Option<Segment>,
+        image: &[(usize, Segment)],
+    ) -> Result<RotaryTables> {
+        places.part(text, image)
+    }
+
+    fn context(&self, _: &Blocks, text: &FluxText, _: &mut dyn Observer) -> Result<Tensor> {
+        Ok(text.pooled.clone())
+    }
+
+    fn modulation(
+        &self,
+        blocks: Range<usize>,
+        _: &[usize],
+        moment: Moment,
+        pooled_bc: &Tensor,
+        observer: &mut dyn Observer,
+    ) -> Result<Modulation> {
+        self.modulate(
+            blocks,
+            &vec![moment.timestep / 1000.0; moment.images],
+            Some(&vec![moment.guidance_scale; moment.images]),
+            pooled_bc,
+            observer,
+        )
+    }
+
+    /// Latents `[b, image tokens, in_channels]` as tokens of the stream, after the text's if there is any.
+    fn embed(
+        &self,
+        latents_blc: &Tensor,
         text: &FluxText,
+        _: &RotaryTables,
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
-        let image_blc = held(&self.x_embedder)?.forward(&latents.to_dtype(self.dtype)?)?;
+        let image_blc = held(&self.x_embedder)?.forward(&latents_blc.to_dtype(self.dtype)?)?;
         observer.offer("transformer.x_embedder", &image_blc)?;
         let Some(text_blc) = &text.context else {
             return Ok(image_blc);
@@ -78,13 +165,13 @@ impl FluxTransformer {
     }
 
     /// The stream after these blocks; `attention` has an entry for each.
-    pub(super) fn run_blocks(
+    fn run_blocks(
         &self,
         blocks: Range<usize>,
         mut stream_blc: Tensor,
-        modulation: &Modulation,
-        rotary: &RotaryTables,
+        (modulation, rotary): (&Modulation, &RotaryTables),
         attention: &mut [Box<dyn Attention>],
+        _: &mut Skips,
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
         let [double, single] = self.split(blocks);
@@ -150,17 +237,17 @@ impl FluxTransformer {
         Ok(stream_blc)
     }
 
-    /// The velocity `[b, image tokens, out_channels]`, f32, of a stream whose first `text_len` tokens are text.
-    pub(super) fn project(
+    /// The velocity `[b, image tokens, out_channels]`, f32, of the stream.
+    fn project(
         &self,
         stream_blc: &Tensor,
-        text_len: usize,
-        modulation: &Modulation,
+        (modulation, rotary): (&Modulation, &RotaryTables),
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
         // AdaLayerNormContinuous: the scale comes first here.
         let c = self.config.hidden_size();
         let modulation = held(&self.norm_out)?.forward(&modulation.silu_temb_bc)?;
+        let text_len = rotary.text_len();
         let image_len = stream_blc.dim(1) - text_len;
         let image_blc = stream_blc.view().narrow(1, text_len, image_len)?;
         let normed = layer_norm_modulate(
@@ -174,7 +261,7 @@ impl FluxTransformer {
     }
 
     /// Bytes of the parameters that a stage of these blocks computes with.
-    pub(crate) fn byte_len(&self, blocks: &Blocks) -> usize {
+    fn byte_len(&self, blocks: &Blocks) -> usize {
         let (first, last) = (
             blocks.contains(0),
             blocks.contains(self.config.block_count() - 1),
@@ -194,15 +281,16 @@ impl FluxTransformer {
         byte_len(&ends, &[]) + self.time_text_embed.byte_len() + double + single
     }
 
-    /// Where these blocks lie among the double and the single blocks that are held.
-    fn split(&self, blocks: Range<usize>) -> [Range<usize>; 2] {
-        let layers = self.config.num_layers;
-        let double = |block: usize| block.min(layers) - self.held.start.min(layers);
-        let single = |block: usize| block.max(layers) - self.held.start.max(layers);
-        [
-            double(blocks.start)..double(blocks.end),
-            single(blocks.start)..single(blocks.end),
-        ]
+    fn unpack(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
+        latents::unpack_nhwc(tokens_blc.view(), size)
+    }
+
+    fn shown(&self, tokens_blc: &Tensor, _: [usize; 2]) -> Result<Tensor> {
+        Ok(tokens_blc.clone())
+    }
+
+    fn packed(&self, shown: &Tensor) -> Result<Tensor> {
+        Ok(shown.clone())
     }
 }
 

@@ -4,7 +4,6 @@ mod blocks;
 mod config;
 mod configs;
 mod costs;
-mod dit;
 mod embeddings;
 mod encoders;
 mod forward;
@@ -14,7 +13,7 @@ mod transformer;
 
 pub use config::FluxConfig;
 pub(crate) use configs::Configs;
-pub use embeddings::RotaryTables;
 #[cfg(test)]
-pub(crate) use pipeline::RULES;
+pub(crate) use configs::RULES;
+pub use embeddings::RotaryTables;
 pub use transformer::{FluxInput, FluxText, FluxTransformer};

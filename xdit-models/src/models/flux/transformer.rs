@@ -13,6 +13,8 @@ use super::{FluxConfig, RotaryTables};
 use crate::error::{Error, Result};
 use crate::files::weights::Scope;
 use crate::layers::{Packing, TimeTextEmbed};
+use crate::models::dit::Dit;
+use crate::models::skips::Skips;
 use crate::observer::Observer;
 
 /// A Flux transformer: weights only, so that threads may share it.
@@ -63,35 +65,6 @@ pub struct FluxText {
     pub(super) context: Option<Tensor>,
     /// `[b, c]`, f32.
     pub(super) pooled: Tensor,
-}
-
-impl FluxText {
-    /// Prompts `start..start + len`.
-    pub(crate) fn select(&self, start: usize, len: usize) -> Result<Self> {
-        Ok(Self {
-            context: match &self.context {
-                None => None,
-                Some(context) => Some(context.narrow(0, start, len)?),
-            },
-            pooled: self.pooled.narrow(0, start, len)?,
-        })
-    }
-
-    /// The same prompts where their tokens are not computed.
-    pub(super) fn without_context(&self) -> Self {
-        Self {
-            context: None,
-            pooled: self.pooled.clone(),
-        }
-    }
-
-    /// The same prompts with other rows of their tokens.
-    pub(crate) fn with_rows(&self, rows: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Self> {
-        Ok(Self {
-            context: self.context.as_ref().map(rows).transpose()?,
-            pooled: self.pooled.clone(),
-        })
-    }
 }
 
 /// The arguments of one forward pass.
@@ -246,23 +219,24 @@ impl FluxTransformer {
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
         self.check(input, attention.len())?;
-        let modulation = self.modulation(
+        let modulation = self.modulate(
             self.held.clone(),
             input.timestep,
             input.guidance,
             &input.text.pooled,
             observer,
         )?;
-        let hidden = self.embed(input.latents, input.text, observer)?;
+        let at = (&modulation, input.rotary);
+        let hidden = self.embed(input.latents, input.text, input.rotary, observer)?;
         let hidden = self.run_blocks(
             self.held.clone(),
             hidden,
-            &modulation,
-            input.rotary,
+            at,
             attention,
+            &mut Skips::default(),
             observer,
         )?;
-        self.project(&hidden, input.rotary.text_len(), &modulation, observer)
+        self.project(&hidden, at, observer)
     }
 
     fn check(&self, input: &FluxInput<'_>, attention: usize) -> Result<()> {

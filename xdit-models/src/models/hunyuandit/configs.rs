@@ -1,12 +1,18 @@
 //! What the configurations of a HunyuanDiT pipeline say: all that can be known of it without its weights.
 
+use xdit_cfg::GuidancePlan;
+
 use super::HunyuanConfig;
-use crate::error::Result;
+use super::sizes::standard_size;
+use crate::error::{Error, Result};
 use crate::files::config::ConfigFile;
 use crate::files::model_index::ModelIndex;
 use crate::files::source::ModelSource;
+use crate::models::dit::Guide;
+use crate::pipeline::configurations::Configurations;
 use crate::pipeline::fits;
 use crate::pipeline::request::{Defaults, Request};
+use crate::pipeline::resolve::Rules;
 use crate::schedulers::SchedulerConfig;
 use crate::text::{BertConfig, T5Config};
 use crate::vae::VaeConfig;
@@ -26,9 +32,8 @@ pub(crate) struct Configs {
     scheduler_file: ConfigFile,
 }
 
-impl Configs {
-    /// Those of the pipeline in `source`.
-    pub(crate) fn read(source: &ModelSource) -> Result<Self> {
+impl Configurations for Configs {
+    fn read(source: &ModelSource) -> Result<Self> {
         let index = ModelIndex::read(source)?;
         index.expect("text_encoder", &["BertModel"])?;
         let t5 = index.expect("text_encoder_2", &["T5EncoderModel", "MT5EncoderModel"])?;
@@ -53,6 +58,82 @@ impl Configs {
         Ok(configs)
     }
 
+    /// diffusers' own defaults (`HunyuanDiTPipeline.__call__`).
+    fn defaults(&self, _: &ModelSource) -> Defaults {
+        let side = self.hunyuan.sample_size * self.vae.scale_factor();
+        Defaults {
+            height: side,
+            width: side,
+            num_inference_steps: 50,
+            guidance_scale: 5.0,
+            max_sequence_length: TEXT_LENGTHS[1],
+            scheduler: self.scheduler.class(),
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            max_sequence_length: TEXT_LENGTHS[1],
+            clip_tokens: TEXT_LENGTHS[0],
+            patch: self.hunyuan.patch_size,
+            cuts_sizes: true,
+            standard_size: Some(standard_size),
+            max_tokens: None,
+            even_sigmas: false,
+        }
+    }
+
+    /// The scheduler that `request` asks for: that of the pipeline, or another made from its options.
+    fn scheduler(&self, request: &Request) -> Result<SchedulerConfig> {
+        request.check_scheduler(SchedulerConfig::DIFFUSION)?;
+        match &request.scheduler {
+            None => Ok(self.scheduler.clone()),
+            Some(class) => SchedulerConfig::read_as(class, &self.scheduler_file),
+        }
+    }
+
+    fn guide(&self, request: &Request, defaults: &Defaults) -> Result<Guide> {
+        request.refuse(&[
+            ("prompt_2", request.prompt_2.is_some()),
+            ("prompt_3", request.prompt_3.is_some()),
+            ("negative_prompt_2", request.negative_prompt_2.is_some()),
+            ("negative_prompt_3", request.negative_prompt_3.is_some()),
+            ("true_cfg_scale", request.true_cfg_scale != 1.0),
+            ("clip_skip", request.clip_skip != 0),
+            (
+                "skip_guidance_layers",
+                !request.skip_guidance_layers.is_empty(),
+            ),
+            ("sigmas", request.sigmas.is_some()),
+        ])?;
+        if let Some(length) = request.max_sequence_length
+            && length != TEXT_LENGTHS[1]
+        {
+            let allowed = format!("{}: this model reads no other number", TEXT_LENGTHS[1]);
+            return Err(Error::invalid("max_sequence_length", length, allowed));
+        }
+        if !self.hunyuan.style_and_size {
+            request.refuse_sizes()?;
+        }
+        let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale) as f32;
+        request.branches_3(guidance_scale > 1.0)?;
+        Ok(Guide {
+            embedded: 0.0,
+            plan: GuidancePlan {
+                guidance_scale,
+                guidance_rescale: request.guidance_rescale as f32,
+                skip_layers: None,
+            },
+            skipped: Vec::new(),
+        })
+    }
+
+    fn noise_channels(&self) -> usize {
+        self.hunyuan.in_channels
+    }
+}
+
+impl Configs {
     /// What ties the components together: the width of one is the input of another.
     fn check_widths(&self, config: &ConfigFile) -> Result<()> {
         let hunyuan = &self.hunyuan;
@@ -95,27 +176,5 @@ impl Configs {
             }
         }
         Ok(())
-    }
-
-    /// The scheduler that `request` asks for: that of the pipeline, or another made from its options.
-    pub(crate) fn scheduler(&self, request: &Request) -> Result<SchedulerConfig> {
-        request.check_scheduler(SchedulerConfig::DIFFUSION)?;
-        match &request.scheduler {
-            None => Ok(self.scheduler.clone()),
-            Some(class) => SchedulerConfig::read_as(class, &self.scheduler_file),
-        }
-    }
-
-    /// diffusers' own defaults (`HunyuanDiTPipeline.__call__`).
-    pub(crate) fn defaults(&self) -> Defaults {
-        let side = self.hunyuan.sample_size * self.vae.scale_factor();
-        Defaults {
-            height: side,
-            width: side,
-            num_inference_steps: 50,
-            guidance_scale: 5.0,
-            max_sequence_length: TEXT_LENGTHS[1],
-            scheduler: self.scheduler.class(),
-        }
     }
 }

@@ -6,6 +6,7 @@ use xdit_pipefusion::Blocks;
 use super::HunyuanConfig;
 use super::embeddings::extra_channels;
 use crate::layers::{Parameters, TIME_CHANNELS};
+use crate::models::dit::DitShape;
 
 fn block_parameters(config: &HunyuanConfig, block: usize) -> Parameters {
     let (c, d) = (config.hidden_size(), config.attention_head_dim);
@@ -21,64 +22,117 @@ fn block_parameters(config: &HunyuanConfig, block: usize) -> Parameters {
     cross.linear(inner, c).linear(c, inner)
 }
 
-/// Bytes of one block's parameters.
-pub(crate) fn block_bytes(config: &HunyuanConfig, block: usize, dtype: DType) -> u64 {
-    block_parameters(config, block).bytes(dtype)
-}
-
-/// Bytes of all parameters that a stage of these blocks computes with: what reads timestep and text too, which every stage
-/// has, and the ends of the transformer where they are the stage's.
-pub(crate) fn stage_bytes(config: &HunyuanConfig, blocks: &Blocks, dtype: DType) -> u64 {
-    let (c, text, t5) = (
-        config.hidden_size(),
-        config.cross_attention_dim,
-        config.cross_attention_dim_t5,
-    );
-    let time = Parameters::default().linear(c, TIME_CHANNELS).linear(c, c);
-    let pooler = time
-        .vector((1 + config.text_len_t5) * t5)
-        .linear(3 * t5, t5)
-        .linear(config.pooled_projection_dim, t5);
-    let style = if config.style_and_size { c } else { 0 };
-    let extra = pooler
-        .vector(style)
-        .linear(4 * c, extra_channels(config))
-        .linear(c, 4 * c);
-    let mut ends = extra
-        .linear(4 * t5, t5)
-        .linear(text, 4 * t5)
-        .vector(config.text_tokens() * text);
-    let channels = config.token_channels();
-    if blocks.contains(0) {
-        ends = ends.linear(c, channels);
+impl DitShape for HunyuanConfig {
+    fn block_count(&self) -> usize {
+        self.block_count()
     }
-    if blocks.contains(config.block_count() - 1) {
-        ends = ends.linear(2 * c, c).linear(channels, c);
+
+    fn kinds(&self, blocks: &Blocks) -> Vec<(&'static str, usize)> {
+        let skips = blocks.iter().filter(|b| self.skip_source(*b).is_some());
+        let skips = skips.count();
+        vec![("plain", blocks.len() - skips), ("skip", skips)]
     }
-    blocks.iter().fold(ends.bytes(dtype), |sum, block| {
-        sum.saturating_add(block_bytes(config, block, dtype))
-    })
-}
 
-/// FLOPs of one block in a step, for one image: image tokens go through 6 c² multiplications beside the feed-forward layers,
-/// with a skip 2 c² more, and attend to each other and to the text. The text's own keys and values are made once an image.
-pub(crate) fn block_flops(config: &HunyuanConfig, block: usize, text: usize, image: usize) -> f64 {
-    let (c, inner) = (config.hidden_size() as f64, config.ff_inner_dim as f64);
-    let (text, image) = (text as f64, image as f64);
-    let squares = if config.skip_source(block).is_some() {
-        8.0
-    } else {
-        6.0
-    };
-    let linears = image * (squares * c * c + 2.0 * c * inner) + c * c;
-    2.0 * linears + 4.0 * image * (image + text) * c
-}
+    fn hidden_size(&self) -> usize {
+        self.hidden_size()
+    }
 
-/// FLOPs of a step beside those of the blocks, for one image: before the first block, and after the last.
-pub(crate) fn end_flops(config: &HunyuanConfig, image: usize) -> [f64; 2] {
-    let (c, image) = (config.hidden_size() as f64, image as f64);
-    let tokens = 2.0 * image * config.token_channels() as f64 * c;
-    [tokens, tokens + 4.0 * c * c]
+    fn heads(&self) -> [usize; 2] {
+        [self.num_attention_heads, self.attention_head_dim]
+    }
+
+    fn token_channels(&self) -> usize {
+        self.token_channels()
+    }
+
+    fn shown_shape(&self, images: usize, [h, w]: [usize; 2]) -> Vec<usize> {
+        vec![images, self.in_channels, h, w]
+    }
+
+    fn attentions(&self, _: usize) -> [usize; 2] {
+        // That to the text is no strategy's affair: its keys are whole on every rank.
+        [1, 0]
+    }
+
+    fn stream_text(&self, _: usize) -> usize {
+        0
+    }
+
+    fn text_widths(&self) -> [usize; 2] {
+        let widest = self.cross_attention_dim.max(self.cross_attention_dim_t5);
+        [widest, self.cross_attention_dim]
+    }
+
+    fn text_kv_bytes(&self, dtype: DType) -> u64 {
+        let factors = [2, self.text_tokens(), self.hidden_size(), dtype.size()];
+        factors
+            .iter()
+            .fold(1, |bytes: u64, n| bytes.saturating_mul(*n as u64))
+    }
+
+    /// Bytes of one block's parameters.
+    fn block_bytes(&self, block: usize, dtype: DType) -> u64 {
+        block_parameters(self, block).bytes(dtype)
+    }
+
+    fn reader(&self, block: usize) -> Option<usize> {
+        self.reader(block)
+    }
+
+    /// Bytes of all parameters that a stage of these blocks computes with: what reads timestep and text too, which every stage
+    /// has, and the ends of the transformer where they are the stage's.
+    fn stage_bytes(&self, blocks: &Blocks, dtype: DType) -> u64 {
+        let (c, text, t5) = (
+            self.hidden_size(),
+            self.cross_attention_dim,
+            self.cross_attention_dim_t5,
+        );
+        let time = Parameters::default().linear(c, TIME_CHANNELS).linear(c, c);
+        let pooler = time
+            .vector((1 + self.text_len_t5) * t5)
+            .linear(3 * t5, t5)
+            .linear(self.pooled_projection_dim, t5);
+        let style = if self.style_and_size { c } else { 0 };
+        let extra = pooler
+            .vector(style)
+            .linear(4 * c, extra_channels(self))
+            .linear(c, 4 * c);
+        let mut ends = extra
+            .linear(4 * t5, t5)
+            .linear(text, 4 * t5)
+            .vector(self.text_tokens() * text);
+        let channels = self.token_channels();
+        if blocks.contains(0) {
+            ends = ends.linear(c, channels);
+        }
+        if blocks.contains(self.block_count() - 1) {
+            ends = ends.linear(2 * c, c).linear(channels, c);
+        }
+        blocks.iter().fold(ends.bytes(dtype), |sum, block| {
+            sum.saturating_add(self.block_bytes(block, dtype))
+        })
+    }
+
+    /// FLOPs of one block in a step, for one image: image tokens go through 6 c² multiplications beside the feed-forward layers,
+    /// with a skip 2 c² more, and attend to each other and to the text. The text's own keys and values are made once an image.
+    fn block_flops(&self, block: usize, text: usize, image: usize) -> f64 {
+        let (c, inner) = (self.hidden_size() as f64, self.ff_inner_dim as f64);
+        let (text, image) = (text as f64, image as f64);
+        let squares = if self.skip_source(block).is_some() {
+            8.0
+        } else {
+            6.0
+        };
+        let linears = image * (squares * c * c + 2.0 * c * inner) + c * c;
+        2.0 * linears + 4.0 * image * (image + text) * c
+    }
+
+    /// FLOPs of a step beside those of the blocks, for one image: before the first block, and after the last.
+    fn end_flops(&self, image: usize) -> [f64; 2] {
+        let (c, image) = (self.hidden_size() as f64, image as f64);
+        let tokens = 2.0 * image * self.token_channels() as f64 * c;
+        [tokens, tokens + 4.0 * c * c]
+    }
 }
 
 #[cfg(test)]
@@ -100,7 +154,7 @@ mod tests {
         for (config, parameters) in [(hub(true), V1_1), (hub(false), V1_2)] {
             let all = Blocks::from(0..40);
             let unread = 16 * (1408 + 1);
-            let bytes = stage_bytes(&config, &all, DType::F32);
+            let bytes = config.stage_bytes(&all, DType::F32);
             assert_eq!(bytes, 4 * (parameters - unread));
         }
     }
@@ -111,11 +165,11 @@ mod tests {
     #[test]
     fn stages_share_only_what_each_has() {
         let config = hub(false);
-        let bytes = |blocks: &Blocks| stage_bytes(&config, blocks, DType::F32);
+        let bytes = |blocks: &Blocks| config.stage_bytes(blocks, DType::F32);
         let folded = [Blocks::new([0..10, 30..40]), Blocks::from(10..30)];
         let twice = folded.iter().map(bytes).sum::<u64>() - bytes(&Blocks::from(0..40));
         let alone = |blocks: &Blocks| {
-            let each = |block| block_bytes(&config, block, DType::F32);
+            let each = |block| config.block_bytes(block, DType::F32);
             bytes(blocks) - blocks.iter().map(each).sum::<u64>()
         };
         // The middle has neither end.
@@ -125,11 +179,11 @@ mod tests {
     #[test]
     fn blocks_with_skips_cost_more() {
         let config = hub(false);
-        let flops = |block| block_flops(&config, block, 333, 4096);
+        let flops = |block| config.block_flops(block, 333, 4096);
         let c = 1408.0 * 1408.0;
         assert_eq!(flops(0), flops(20));
         assert!(((flops(21) - flops(20)) / (4.0 * 4096.0 * c) - 1.0).abs() <= 1e-9);
-        let bytes = |block| block_bytes(&config, block, DType::F32);
+        let bytes = |block| config.block_bytes(block, DType::F32);
         assert_eq!(bytes(21) - bytes(20), 4 * (2 * 1408 * 1408 + 5 * 1408));
     }
 }

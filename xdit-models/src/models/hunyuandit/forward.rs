@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use xdit_kernels::activation::{Activation, activation};
-use xdit_kernels::attention::Attention;
+use xdit_kernels::attention::{Attention, Segment};
 use xdit_kernels::linear::Linear;
 use xdit_kernels::norm::layer_norm_modulate;
 use xdit_kernels::{DType, Tensor, embedding};
@@ -18,7 +18,8 @@ use super::blocks::{HunyuanBlock, TextKv};
 use super::transformer::expect;
 use super::{HunyuanPositions, HunyuanText, HunyuanTransformer};
 use crate::error::Result;
-use crate::layers::{EPS, byte_len, chunk};
+use crate::layers::{EPS, byte_len, chunk, latents};
+use crate::models::dit::{Dit, DitShape, Moment, Rows};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
@@ -38,13 +39,6 @@ pub(crate) struct Modulation {
     /// Of each block, added after its first norm.
     shifts: Vec<Tensor>,
     context: Context,
-}
-
-impl Context {
-    /// Bytes of the keys and values.
-    pub(super) fn byte_len(&self) -> usize {
-        self.text.iter().map(TextKv::byte_len).sum()
-    }
 }
 
 impl HunyuanTransformer {
@@ -73,23 +67,8 @@ impl HunyuanTransformer {
         Ok(embedding::embedding(&table, &rows)?.reshape([b, len, c])?)
     }
 
-    /// What these blocks keep of these prompts.
-    pub(super) fn context(&self, blocks: &Blocks, text: &HunyuanText) -> Result<Context> {
-        let kv = |block: &HunyuanBlock| block.text_kv(&text.tokens_btc);
-        let mut all = Vec::with_capacity(blocks.len());
-        for range in blocks.ranges() {
-            let held = self.blocks[self.place(range)?].iter();
-            all.extend(held.map(kv).collect::<Result<Vec<_>>>()?);
-        }
-        Ok(Context {
-            blocks: blocks.clone(),
-            text: Arc::new(all),
-            extra_bc: text.extra_bc.clone(),
-        })
-    }
-
     /// The modulation of these blocks. Timesteps are the scheduler's, from 1000 down.
-    pub(super) fn modulation(
+    pub(super) fn modulate(
         &self,
         blocks: Range<usize>,
         timestep: &[f32],
@@ -110,16 +89,113 @@ impl HunyuanTransformer {
         })
     }
 
+    /// Where these blocks lie among those that are held.
+    fn place(&self, blocks: &Range<usize>) -> Result<Range<usize>> {
+        let place = self.held.place(blocks);
+        let expected = || format!("blocks of {:?}", self.held.ranges());
+        expect(place.is_some(), expected(), blocks)?;
+        Ok(place.unwrap_or_default())
+    }
+}
+
+impl Dit for HunyuanTransformer {
+    type Text = HunyuanText;
+    type Context = Context;
+    type Places = HunyuanPositions;
+    type Modulation = Modulation;
+
+    fn shape(&self) -> &dyn DitShape {
+        self.config()
+    }
+
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn select(text: &HunyuanText, start: usize, len: usize) -> Result<HunyuanText> {
+        Ok(HunyuanText {
+            tokens_btc: text.tokens_btc.narrow(0, start, len)?,
+            extra_bc: text.extra_bc.narrow(0, start, len)?,
+        })
+    }
+
+    fn with_rows(text: &HunyuanText, _: Option<Rows<'_>>) -> Result<HunyuanText> {
+        // Every rank reads the whole text.
+        Ok(text.clone())
+    }
+
+    fn places(
+        &self,
+        _: usize,
+        [rows, columns]: [usize; 2],
+        observer: &mut dyn Observer,
+    ) -> Result<HunyuanPositions> {
+        let positions = HunyuanPositions::new(&self.config, rows, columns)?;
+        observer.offer("image_rotary_emb.cos", positions.cos())?;
+        observer.offer("image_rotary_emb.sin", positions.sin())?;
+        Ok(positions)
+    }
+
+    fn part(
+        positions: &HunyuanPositions,
+        _: Option<Segment>,
+        image: &[(usize, Segment)],
+    ) -> Result<HunyuanPositions> {
+        positions.part(image)
+    }
+
+    /// What these blocks keep of these prompts.
+    fn context(
+        &self,
+        blocks: &Blocks,
+        text: &HunyuanText,
+        _: &mut dyn Observer,
+    ) -> Result<Context> {
+        let kv = |block: &HunyuanBlock| block.text_kv(&text.tokens_btc);
+        let mut all = Vec::with_capacity(blocks.len());
+        for range in blocks.ranges() {
+            let held = self.blocks[self.place(range)?].iter();
+            all.extend(held.map(kv).collect::<Result<Vec<_>>>()?);
+        }
+        Ok(Context {
+            blocks: blocks.clone(),
+            text: Arc::new(all),
+            extra_bc: text.extra_bc.clone(),
+        })
+    }
+
+    fn text_kv_len(context: &Context) -> usize {
+        context.text.iter().map(TextKv::byte_len).sum()
+    }
+
+    fn modulation(
+        &self,
+        blocks: Range<usize>,
+        _: &[usize],
+        moment: Moment,
+        context: &Context,
+        observer: &mut dyn Observer,
+    ) -> Result<Modulation> {
+        let timestep = vec![moment.timestep; moment.images];
+        self.modulate(blocks, &timestep, context, observer)
+    }
+
     /// Latents `[b, l, p·p·in_channels]` as tokens of the stream.
-    pub(super) fn embed(&self, latents: &Tensor, observer: &mut dyn Observer) -> Result<Tensor> {
-        let image_blc = held(&self.pos_embed)?.forward(&latents.to_dtype(self.dtype)?)?;
+    fn embed(
+        &self,
+        latents_blc: &Tensor,
+        _: &HunyuanText,
+        _: &HunyuanPositions,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
+        let image_blc = held(&self.pos_embed)?.forward(&latents_blc.to_dtype(self.dtype)?)?;
         observer.offer("transformer.pos_embed", &image_blc)?;
         Ok(image_blc)
     }
 
     /// The stream after these blocks; `attention` has an entry for each, `skips` the outputs that they read again, of blocks
     /// before these.
-    pub(super) fn run_blocks(
+    fn run_blocks(
         &self,
         blocks: Range<usize>,
         mut stream_blc: Tensor,
@@ -161,10 +237,10 @@ impl HunyuanTransformer {
     }
 
     /// The predicted mean `[b, l, p·p·in_channels]`, f32, of the stream.
-    pub(super) fn project(
+    fn project(
         &self,
         stream_blc: &Tensor,
-        modulation: &Modulation,
+        (modulation, _): (&Modulation, &HunyuanPositions),
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
         // AdaLayerNormContinuous: the scale comes first here.
@@ -177,7 +253,7 @@ impl HunyuanTransformer {
     }
 
     /// Bytes of the parameters that a stage of these blocks computes with.
-    pub(crate) fn byte_len(&self, blocks: &Blocks) -> usize {
+    fn byte_len(&self, blocks: &Blocks) -> usize {
         let first = self.pos_embed.as_ref().filter(|_| blocks.contains(0));
         let last = blocks.contains(self.config.block_count() - 1);
         let back = [&self.norm_out, &self.proj_out].map(|end| end.as_ref().filter(|_| last));
@@ -193,12 +269,16 @@ impl HunyuanTransformer {
             + inside.map(|(_, block)| block.byte_len()).sum::<usize>()
     }
 
-    /// Where these blocks lie among those that are held.
-    fn place(&self, blocks: &Range<usize>) -> Result<Range<usize>> {
-        let place = self.held.place(blocks);
-        let expected = || format!("blocks of {:?}", self.held.ranges());
-        expect(place.is_some(), expected(), blocks)?;
-        Ok(place.unwrap_or_default())
+    fn unpack(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
+        latents::unpack_nhwc(tokens_blc.view(), size, self.config.patch_size)
+    }
+
+    fn shown(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
+        latents::unpack(tokens_blc.view(), size, self.config.patch_size)
+    }
+
+    fn packed(&self, shown: &Tensor) -> Result<Tensor> {
+        latents::pack(shown, self.config.patch_size)
     }
 }
 

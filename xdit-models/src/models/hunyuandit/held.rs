@@ -6,6 +6,7 @@ use xdit_kernels::attention::Attention;
 use super::transformer::expect;
 use super::{HunyuanPositions, HunyuanText, HunyuanTransformer};
 use crate::error::Result;
+use crate::models::dit::Dit;
 use crate::models::skips::Skips;
 
 /// What the blocks that are held keep of a prompt for all steps of an image, keys and values of their cross-attention above
@@ -19,7 +20,7 @@ impl HunyuanTransformer {
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel) for text of another model's width.
     pub fn read_text(&self, text: &HunyuanText) -> Result<HunyuanContext> {
-        Ok(HunyuanContext(self.context(&self.held, text)?))
+        Ok(HunyuanContext(self.context(&self.held, text, &mut ())?))
     }
 
     /// The stream `[b, l, c]` after the blocks that are held, one after the other, as if those between them were not there.
@@ -73,7 +74,7 @@ impl HunyuanTransformer {
         let (mut stream_blc, mut rest) = (stream_blc.clone(), attention);
         let mut skips = Skips::default();
         for range in self.held.ranges() {
-            let modulation = self.modulation(range.clone(), timestep, &context.0, &mut ())?;
+            let modulation = self.modulate(range.clone(), timestep, &context.0, &mut ())?;
             let (own, others) = rest.split_at_mut(range.len());
             let at = (&modulation, positions);
             let blocks = range.clone();

@@ -1,90 +1,26 @@
 //! Prompt to image with HunyuanDiT (diffusers `pipelines/hunyuandit/pipeline_hunyuandit.py`, `HunyuanDiTPipeline`).
 
-use xdit_cfg::GuidancePlan;
 use xdit_kernels::Tensor;
 
-use super::configs::{Configs, TEXT_LENGTHS};
+use super::configs::Configs;
 use super::embeddings::SIZE_NUMBERS;
 use super::encoders::{ImagesOfPrompts, PromptEmbeds, Tokenizers, encode};
-use super::sizes::standard_size;
 use super::{HunyuanText, HunyuanTransformer};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::source::ModelSource;
-use crate::models::dit::Guide;
 use crate::observer::Observer;
 use crate::pipeline::family::Family;
 use crate::pipeline::finite::Finite;
-use crate::pipeline::request::{Defaults, Request};
-use crate::pipeline::resolve::{ResolvedRequest, Rules};
+use crate::pipeline::request::Request;
+use crate::pipeline::resolve::ResolvedRequest;
 use crate::pipeline::store::ModelStore;
-use crate::schedulers::SchedulerConfig;
 
 impl Family for Configs {
     type Tokenizers = Tokenizers;
     type Embeds = PromptEmbeds;
 
-    fn read(source: &ModelSource) -> Result<Self> {
-        Self::read(source)
-    }
-
     fn tokenizers(&self, source: &ModelSource) -> Result<Tokenizers> {
         Tokenizers::read(source, self)
-    }
-
-    fn defaults(&self, _: &ModelSource) -> Defaults {
-        self.defaults()
-    }
-
-    fn rules(&self) -> Rules {
-        Rules {
-            max_sequence_length: TEXT_LENGTHS[1],
-            clip_tokens: TEXT_LENGTHS[0],
-            patch: self.hunyuan.patch_size,
-            cuts_sizes: true,
-            standard_size: Some(standard_size),
-            max_tokens: None,
-            even_sigmas: false,
-        }
-    }
-
-    fn scheduler(&self, request: &Request) -> Result<SchedulerConfig> {
-        self.scheduler(request)
-    }
-
-    fn guide(&self, request: &Request, defaults: &Defaults) -> Result<Guide> {
-        request.refuse(&[
-            ("prompt_2", request.prompt_2.is_some()),
-            ("prompt_3", request.prompt_3.is_some()),
-            ("negative_prompt_2", request.negative_prompt_2.is_some()),
-            ("negative_prompt_3", request.negative_prompt_3.is_some()),
-            ("true_cfg_scale", request.true_cfg_scale != 1.0),
-            ("clip_skip", request.clip_skip != 0),
-            (
-                "skip_guidance_layers",
-                !request.skip_guidance_layers.is_empty(),
-            ),
-            ("sigmas", request.sigmas.is_some()),
-        ])?;
-        if let Some(length) = request.max_sequence_length
-            && length != TEXT_LENGTHS[1]
-        {
-            let allowed = format!("{}: this model reads no other number", TEXT_LENGTHS[1]);
-            return Err(Error::invalid("max_sequence_length", length, allowed));
-        }
-        if !self.hunyuan.style_and_size {
-            request.refuse_sizes()?;
-        }
-        let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale) as f32;
-        request.branches_3(guidance_scale > 1.0)?;
-        Ok(Guide {
-            embedded: 0.0,
-            plan: GuidancePlan {
-                guidance_scale,
-                guidance_rescale: request.guidance_rescale as f32,
-                skip_layers: None,
-            },
-            skipped: Vec::new(),
-        })
     }
 
     fn encode(
@@ -119,10 +55,6 @@ impl Family for Configs {
         let both = embeds.embeds.each_ref();
         let masks = embeds.masks.each_ref().map(Vec::as_slice);
         transformer.embed_text(both, masks, &sizes, observer)
-    }
-
-    fn noise_channels(&self) -> usize {
-        self.hunyuan.in_channels
     }
 }
 

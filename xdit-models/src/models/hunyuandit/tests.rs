@@ -14,6 +14,7 @@ use crate::files::config::ConfigFile;
 use crate::files::weights::Scope;
 use crate::files::weights::numbered::{NumberedWeights, tensor};
 use crate::layers::Packing;
+use crate::models::dit::Dit;
 use crate::models::skips::Skips;
 
 const TIMESTEPS: [f32; 2] = [731.0, 40.0];
@@ -86,13 +87,18 @@ fn in_pieces(stages: &[(HunyuanTransformer, Blocks)], legs: &[Range<usize>]) -> 
     };
     let (first, _) = stage_of(0);
     let positions = HunyuanPositions::new(first.config(), 3, 2)?;
-    let mut stream = first.embed(&tensor("latents", &[2, IMAGE, 12]), &mut ())?;
+    let mut stream = first.embed(
+        &tensor("latents", &[2, IMAGE, 12]),
+        &text(first),
+        &positions,
+        &mut (),
+    )?;
     let mut skips = Skips::default();
     let mut predicted = None;
     for leg in legs {
         let (model, blocks) = stage_of(leg.start);
-        let context = model.context(blocks, &text(model))?;
-        let modulation = model.modulation(leg.clone(), &TIMESTEPS, &context, &mut ())?;
+        let context = model.context(blocks, &text(model), &mut ())?;
+        let modulation = model.modulate(leg.clone(), &TIMESTEPS, &context, &mut ())?;
         stream = model.run_blocks(
             leg.clone(),
             stream,
@@ -102,7 +108,7 @@ fn in_pieces(stages: &[(HunyuanTransformer, Blocks)], legs: &[Range<usize>]) -> 
             &mut (),
         )?;
         if leg.end == model.config().block_count() {
-            predicted = Some(model.project(&stream, &modulation, &mut ())?);
+            predicted = Some(model.project(&stream, (&modulation, &positions), &mut ())?);
         }
     }
     assert!(skips.is_empty());
@@ -213,10 +219,10 @@ fn what_does_not_fit_is_an_error() {
     assert!(HunyuanTransformer::load_blocks(model.config(), &beyond, &scope, packing).is_err());
 
     // A block whose input of an earlier one is not there.
-    let context = model.context(&Blocks::from(0..4), &text(&model)).unwrap();
-    let modulation = model
-        .modulation(3..4, &TIMESTEPS, &context, &mut ())
+    let context = model
+        .context(&Blocks::from(0..4), &text(&model), &mut ())
         .unwrap();
+    let modulation = model.modulate(3..4, &TIMESTEPS, &context, &mut ()).unwrap();
     let positions = HunyuanPositions::new(model.config(), 3, 2).unwrap();
     let stream = tensor("stream", &[2, IMAGE, 12]);
     let run = |skips: &mut Skips| {

@@ -13,6 +13,7 @@ use super::{HunyuanConfig, HunyuanPositions};
 use crate::error::{Error, Result};
 use crate::files::weights::Scope;
 use crate::layers::{Mlp, Packing};
+use crate::models::dit::Dit;
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
@@ -236,19 +237,13 @@ impl HunyuanTransformer {
     ) -> Result<Tensor> {
         self.check(input)?;
         let blocks = 0..self.config.block_count();
-        let context = self.context(&self.held, input.text)?;
-        let modulation = self.modulation(blocks.clone(), input.timestep, &context, observer)?;
-        let hidden = self.embed(input.latents, observer)?;
+        let context = self.context(&self.held, input.text, observer)?;
+        let modulation = self.modulate(blocks.clone(), input.timestep, &context, observer)?;
+        let at = (&modulation, input.positions);
+        let hidden = self.embed(input.latents, input.text, input.positions, observer)?;
         let mut skips = Skips::default();
-        let hidden = self.run_blocks(
-            blocks,
-            hidden,
-            (&modulation, input.positions),
-            attention,
-            &mut skips,
-            observer,
-        )?;
-        self.project(&hidden, &modulation, observer)
+        let hidden = self.run_blocks(blocks, hidden, at, attention, &mut skips, observer)?;
+        self.project(&hidden, at, observer)
     }
 
     fn check(&self, input: &HunyuanInput<'_>) -> Result<()> {

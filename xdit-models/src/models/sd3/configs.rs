@@ -1,17 +1,25 @@
 //! What the configurations of a Stable Diffusion 3 pipeline say: all that can be known of it without its weights.
 
+use xdit_cfg::{GuidancePlan, SkipLayers};
+
 use super::Sd3Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::config::ConfigFile;
 use crate::files::model_index::ModelIndex;
 use crate::files::source::ModelSource;
+use crate::models::dit::Guide;
+use crate::pipeline::configurations::Configurations;
 use crate::pipeline::fits;
-use crate::pipeline::request::Defaults;
+use crate::pipeline::request::{Defaults, Request};
+use crate::pipeline::resolve::Rules;
 use crate::schedulers::{FlowMatchEulerConfig, SchedulerConfig};
 use crate::text::prompts::CLIP_LENGTH;
 use crate::text::tokenizers::model_max_length;
 use crate::text::{ClipTextConfig, T5Config};
 use crate::vae::VaeConfig;
+
+/// diffusers refuses more tokens of T5.
+pub(super) const MAX_SEQUENCE_LENGTH: usize = 512;
 
 /// The configurations of all components, which fit together.
 #[derive(Debug)]
@@ -28,9 +36,8 @@ pub(crate) struct Configs {
     pub(crate) clip_length: usize,
 }
 
-impl Configs {
-    /// Those of the pipeline in `source`.
-    pub(crate) fn read(source: &ModelSource) -> Result<Self> {
+impl Configurations for Configs {
+    fn read(source: &ModelSource) -> Result<Self> {
         let index = ModelIndex::read(source)?;
         for name in ["text_encoder", "text_encoder_2"] {
             index.expect(name, &["CLIPTextModelWithProjection"])?;
@@ -51,7 +58,7 @@ impl Configs {
             let file = fits::component(source, folder)?;
             let clip = ClipTextConfig::read(&file)?;
             fits::positions(&file, clip.max_position_embeddings, clip_length)?;
-            Ok::<_, crate::Error>(clip)
+            Ok::<_, Error>(clip)
         };
         let sd3_file = fits::component(source, "transformer")?;
         let configs = Self {
@@ -70,6 +77,76 @@ impl Configs {
         Ok(configs)
     }
 
+    /// diffusers' own defaults (`StableDiffusion3Pipeline.__call__`).
+    fn defaults(&self, _: &ModelSource) -> Defaults {
+        let side = self.sd3.sample_size * self.vae.scale_factor();
+        Defaults {
+            height: side,
+            width: side,
+            num_inference_steps: 28,
+            guidance_scale: 7.0,
+            max_sequence_length: 256,
+            scheduler: SchedulerConfig::FLOW_MATCHING[0],
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            max_sequence_length: MAX_SEQUENCE_LENGTH,
+            clip_tokens: self.clip_length,
+            patch: self.sd3.patch_size,
+            cuts_sizes: false,
+            standard_size: None,
+            max_tokens: Some(self.sd3.pos_embed_max_size),
+            even_sigmas: false,
+        }
+    }
+
+    fn scheduler(&self, _: &Request) -> Result<SchedulerConfig> {
+        Ok(SchedulerConfig::FlowMatchEuler(self.scheduler.clone()))
+    }
+
+    /// Guidance, and which blocks its third branch leaves out.
+    fn guide(&self, request: &Request, defaults: &Defaults) -> Result<Guide> {
+        request.refuse_conditions(SchedulerConfig::FLOW_MATCHING)?;
+        request.refuse(&[("true_cfg_scale", request.true_cfg_scale != 1.0)])?;
+        let skipped = &request.skip_guidance_layers;
+        let count = self.sd3.block_count();
+        if let Some(block) = skipped.iter().find(|block| **block >= count) {
+            let allowed = format!("below {count}, the blocks of the model");
+            return Err(Error::invalid("skip_guidance_layers", block, allowed));
+        }
+        let layers = self
+            .clip
+            .num_hidden_layers
+            .min(self.clip_2.num_hidden_layers);
+        if request.clip_skip >= layers {
+            let allowed = format!("below {layers}, the layers of CLIP");
+            return Err(Error::invalid("clip_skip", request.clip_skip, allowed));
+        }
+        let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale) as f32;
+        request.branches_3(guidance_scale > 1.0)?;
+        Ok(Guide {
+            embedded: 0.0,
+            plan: GuidancePlan {
+                guidance_scale,
+                guidance_rescale: 0.0,
+                skip_layers: (!skipped.is_empty()).then_some(SkipLayers {
+                    scale: request.skip_layer_guidance_scale as f32,
+                    start: request.skip_layer_guidance_start,
+                    stop: request.skip_layer_guidance_stop,
+                }),
+            },
+            skipped: skipped.clone(),
+        })
+    }
+
+    fn noise_channels(&self) -> usize {
+        self.sd3.in_channels
+    }
+}
+
+impl Configs {
     /// What ties the components together: the width of one is the input of another.
     fn check_widths(&self, config: &ConfigFile) -> Result<()> {
         let sd3 = &self.sd3;
@@ -104,18 +181,5 @@ impl Configs {
             }
         }
         Ok(())
-    }
-
-    /// diffusers' own defaults (`StableDiffusion3Pipeline.__call__`).
-    pub(crate) fn defaults(&self) -> Defaults {
-        let side = self.sd3.sample_size * self.vae.scale_factor();
-        Defaults {
-            height: side,
-            width: side,
-            num_inference_steps: 28,
-            guidance_scale: 7.0,
-            max_sequence_length: 256,
-            scheduler: SchedulerConfig::FLOW_MATCHING[0],
-        }
     }
 }

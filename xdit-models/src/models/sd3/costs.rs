@@ -6,6 +6,7 @@ use xdit_pipefusion::Blocks;
 use super::Sd3Config;
 use super::blocks::{MLP_RATIO, modulation_vectors};
 use crate::layers::{Parameters, TIME_CHANNELS};
+use crate::models::dit::DitShape;
 
 fn block_parameters(config: &Sd3Config, block: usize) -> Parameters {
     let (c, d) = (config.hidden_size(), config.attention_head_dim);
@@ -31,52 +32,90 @@ fn block_parameters(config: &Sd3Config, block: usize) -> Parameters {
     sum
 }
 
-/// Bytes of one block's parameters.
-pub(crate) fn block_bytes(config: &Sd3Config, block: usize, dtype: DType) -> u64 {
-    block_parameters(config, block).bytes(dtype)
-}
-
-/// Bytes of all parameters that a stage of these blocks computes with: the embedding of timestep and pooled text too, which
-/// every stage has, and the ends of the transformer where they are the stage's. The position table stays in its file.
-pub(crate) fn stage_bytes(config: &Sd3Config, blocks: &Blocks, dtype: DType) -> u64 {
-    let c = config.hidden_size();
-    let [channels_in, channels_out] = config.token_channels();
-    let time = Parameters::default().linear(c, TIME_CHANNELS).linear(c, c);
-    let mut ends = time.linear(c, config.pooled_projection_dim).linear(c, c);
-    if blocks.contains(0) {
-        ends = ends
-            .linear(c, channels_in)
-            .linear(c, config.joint_attention_dim);
+impl DitShape for Sd3Config {
+    fn block_count(&self) -> usize {
+        self.block_count()
     }
-    if blocks.contains(config.block_count() - 1) {
-        ends = ends.linear(2 * c, c).linear(channels_out, c);
+
+    fn kinds(&self, blocks: &Blocks) -> Vec<(&'static str, usize)> {
+        let dual = blocks.iter().filter(|block| self.is_dual(*block)).count();
+        match self.dual_attention_layers.is_empty() {
+            true => vec![("joint", blocks.len())],
+            false => vec![("dual", dual), ("joint", blocks.len() - dual)],
+        }
     }
-    blocks.iter().fold(ends.bytes(dtype), |sum, block| {
-        sum.saturating_add(block_bytes(config, block, dtype))
-    })
-}
 
-/// FLOPs of one block in a step, for one image: text and image tokens go through 12 c² multiplications each and meet in
-/// attention. A text that is only read has 3 c², the image's own attention 4 c² more.
-pub(crate) fn block_flops(config: &Sd3Config, block: usize, text: usize, image: usize) -> f64 {
-    let c = config.hidden_size() as f64;
-    let (text, image) = (text as f64, image as f64);
-    let (dual, read) = (config.is_dual(block), config.is_context_pre_only(block));
-    let squares = text * if read { 3.0 } else { 12.0 } + image * if dual { 16.0 } else { 12.0 };
-    let own = if dual { image * image } else { 0.0 };
-    let [image_vectors, text_vectors] = modulation_vectors(config, block);
-    let modulation = (image_vectors + text_vectors) as f64;
-    2.0 * (squares + modulation) * c * c + 4.0 * ((text + image) * (text + image) + own) * c
-}
+    fn hidden_size(&self) -> usize {
+        self.hidden_size()
+    }
 
-/// FLOPs of a step beside those of the blocks, for one image: before the first block, and after the last.
-pub(crate) fn end_flops(config: &Sd3Config, image: usize) -> [f64; 2] {
-    let (c, image) = (config.hidden_size() as f64, image as f64);
-    let [channels_in, channels_out] = config.token_channels().map(|channels| channels as f64);
-    [
-        2.0 * image * channels_in * c,
-        2.0 * image * c * channels_out + 4.0 * c * c,
-    ]
+    fn heads(&self) -> [usize; 2] {
+        [self.num_attention_heads, self.attention_head_dim]
+    }
+
+    fn token_channels(&self) -> usize {
+        self.token_channels()[0]
+    }
+
+    fn shown_shape(&self, images: usize, [h, w]: [usize; 2]) -> Vec<usize> {
+        vec![images, self.in_channels, h, w]
+    }
+
+    fn attentions(&self, block: usize) -> [usize; 2] {
+        [1, usize::from(self.is_dual(block))]
+    }
+
+    fn text_widths(&self) -> [usize; 2] {
+        [self.joint_attention_dim, self.hidden_size()]
+    }
+
+    /// Bytes of one block's parameters.
+    fn block_bytes(&self, block: usize, dtype: DType) -> u64 {
+        block_parameters(self, block).bytes(dtype)
+    }
+
+    /// Bytes of all parameters that a stage of these blocks computes with: the embedding of timestep and pooled text too, which
+    /// every stage has, and the ends of the transformer where they are the stage's. The position table stays in its file.
+    fn stage_bytes(&self, blocks: &Blocks, dtype: DType) -> u64 {
+        let c = self.hidden_size();
+        let [channels_in, channels_out] = self.token_channels();
+        let time = Parameters::default().linear(c, TIME_CHANNELS).linear(c, c);
+        let mut ends = time.linear(c, self.pooled_projection_dim).linear(c, c);
+        if blocks.contains(0) {
+            ends = ends
+                .linear(c, channels_in)
+                .linear(c, self.joint_attention_dim);
+        }
+        if blocks.contains(self.block_count() - 1) {
+            ends = ends.linear(2 * c, c).linear(channels_out, c);
+        }
+        blocks.iter().fold(ends.bytes(dtype), |sum, block| {
+            sum.saturating_add(self.block_bytes(block, dtype))
+        })
+    }
+
+    /// FLOPs of one block in a step, for one image: text and image tokens go through 12 c² multiplications each and meet in
+    /// attention. A text that is only read has 3 c², the image's own attention 4 c² more.
+    fn block_flops(&self, block: usize, text: usize, image: usize) -> f64 {
+        let c = self.hidden_size() as f64;
+        let (text, image) = (text as f64, image as f64);
+        let (dual, read) = (self.is_dual(block), self.is_context_pre_only(block));
+        let squares = text * if read { 3.0 } else { 12.0 } + image * if dual { 16.0 } else { 12.0 };
+        let own = if dual { image * image } else { 0.0 };
+        let [image_vectors, text_vectors] = modulation_vectors(self, block);
+        let modulation = (image_vectors + text_vectors) as f64;
+        2.0 * (squares + modulation) * c * c + 4.0 * ((text + image) * (text + image) + own) * c
+    }
+
+    /// FLOPs of a step beside those of the blocks, for one image: before the first block, and after the last.
+    fn end_flops(&self, image: usize) -> [f64; 2] {
+        let (c, image) = (self.hidden_size() as f64, image as f64);
+        let [channels_in, channels_out] = self.token_channels().map(|channels| channels as f64);
+        [
+            2.0 * image * channels_in * c,
+            2.0 * image * c * channels_out + 4.0 * c * c,
+        ]
+    }
 }
 
 #[cfg(test)]
@@ -109,10 +148,10 @@ mod tests {
         ] {
             let all = 0..config.block_count();
             assert_eq!(
-                stage_bytes(&config, &all.clone().into(), DType::F32),
+                config.stage_bytes(&all.clone().into(), DType::F32),
                 4 * parameters
             );
-            let half = stage_bytes(&config, &all.into(), DType::BF16);
+            let half = config.stage_bytes(&all.into(), DType::BF16);
             assert_eq!(half, 2 * parameters + 2 * vectors);
         }
     }
@@ -122,9 +161,9 @@ mod tests {
         let config = medium();
         let halves: u64 = [0..11, 11..24]
             .into_iter()
-            .map(|blocks| stage_bytes(&config, &blocks.into(), DType::F32))
+            .map(|blocks| config.stage_bytes(&blocks.into(), DType::F32))
             .sum();
-        let twice = halves - stage_bytes(&config, &(0..24).into(), DType::F32);
+        let twice = halves - config.stage_bytes(&(0..24).into(), DType::F32);
         // Two layers of timestep and two of pooled text.
         assert_eq!(twice, 4 * 1536 * (256 + 1536 + 2048 + 1536 + 4));
     }
@@ -132,7 +171,7 @@ mod tests {
     #[test]
     fn dual_blocks_cost_more_and_the_last_less() {
         let config = medium();
-        let flops = |block| block_flops(&config, block, 333, 4096);
+        let flops = |block| config.block_flops(block, 333, 4096);
         assert!(flops(0) > flops(13) && flops(13) > flops(23));
         let c = 1536.0 * 1536.0;
         let own = 2.0 * (4096.0 * 4.0 + 3.0) * c + 4.0 * 4096.0 * 4096.0 * 1536.0;

@@ -2,8 +2,7 @@
 
 use xdit_pipefusion::Blocks;
 
-use super::configs::Configs;
-use super::pipeline::MAX_SEQUENCE_LENGTH;
+use super::configs::{Configs, MAX_SEQUENCE_LENGTH};
 use super::{PromptEmbeds, Sd3Transformer};
 use crate::error::Result;
 use crate::files::source::ModelSource;

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 use xdit_kernels::activation::{Activation, activation};
-use xdit_kernels::attention::Attention;
+use xdit_kernels::attention::{Attention, Segment};
 use xdit_kernels::linear::Linear;
 use xdit_kernels::norm::layer_norm_modulate;
 use xdit_kernels::{DType, Tensor};
@@ -15,7 +15,9 @@ use xdit_pipefusion::Blocks;
 
 use super::{Sd3Positions, Sd3Text, Sd3Transformer};
 use crate::error::{Error, Result};
-use crate::layers::{EPS, byte_len, chunk};
+use crate::layers::{EPS, byte_len, chunk, latents};
+use crate::models::dit::{Dit, DitShape, Moment, Rows};
+use crate::models::skips::Skips;
 use crate::observer::Observer;
 
 /// What timestep and pooled text make of themselves for some blocks; the same for all tokens of a step.
@@ -29,7 +31,7 @@ pub(crate) struct Modulation {
 impl Sd3Transformer {
     /// The modulation of these blocks without those of `skip_layers`, which they will then be run without. Timesteps are
     /// the scheduler's, from 1000 down.
-    pub(super) fn modulation(
+    pub(super) fn modulate(
         &self,
         blocks: Range<usize>,
         timestep: &[f32],
@@ -54,15 +56,91 @@ impl Sd3Transformer {
         })
     }
 
-    /// Latents `[b, image tokens, p·p·in_channels]` as tokens of the stream, after the text's if there is any.
-    pub(super) fn embed(
+    /// Where these blocks lie among those that are held.
+    fn place(&self, blocks: &Range<usize>) -> Result<Range<usize>> {
+        match self.holds(blocks) {
+            true => Ok(blocks.start - self.held.start..blocks.end - self.held.start),
+            false => {
+                let expected = format!("blocks of {:?}", self.held);
+                Err(xdit_kernels::Error::shape("sd3", expected, blocks).into())
+            }
+        }
+    }
+}
+
+impl Dit for Sd3Transformer {
+    type Text = Sd3Text;
+    /// The pooled text, `[b, c]`.
+    type Context = Tensor;
+    type Places = Sd3Positions;
+    type Modulation = Modulation;
+
+    fn shape(&self) -> &dyn DitShape {
+        self.config()
+    }
+
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn select(text: &Sd3Text, start: usize, len: usize) -> Result<Sd3Text> {
+        let narrow = |context: &Tensor| Ok::<_, Error>(context.narrow(0, start, len)?);
+        Ok(Sd3Text {
+            context: text.context.as_ref().map(narrow).transpose()?,
+            pooled: text.pooled.narrow(0, start, len)?,
+        })
+    }
+
+    fn with_rows(text: &Sd3Text, rows: Option<Rows<'_>>) -> Result<Sd3Text> {
+        let context = text.context.as_ref().zip(rows);
+        Ok(Sd3Text {
+            context: context.map(|(context, rows)| rows(context)).transpose()?,
+            pooled: text.pooled.clone(),
+        })
+    }
+
+    fn places(
         &self,
-        latents: &Tensor,
+        text_len: usize,
+        [rows, columns]: [usize; 2],
+        _: &mut dyn Observer,
+    ) -> Result<Sd3Positions> {
+        Sd3Positions::new(&self.config, text_len, rows, columns)
+    }
+
+    fn part(
+        places: &Sd3Positions,
+        text: Option<Segment>,
+        image: &[(usize, Segment)],
+    ) -> Result<Sd3Positions> {
+        places.part(text, image)
+    }
+
+    fn context(&self, _: &Blocks, text: &Sd3Text, _: &mut dyn Observer) -> Result<Tensor> {
+        Ok(text.pooled.clone())
+    }
+
+    fn modulation(
+        &self,
+        blocks: Range<usize>,
+        skipped: &[usize],
+        moment: Moment,
+        pooled_bc: &Tensor,
+        observer: &mut dyn Observer,
+    ) -> Result<Modulation> {
+        let timestep = vec![moment.timestep; moment.images];
+        self.modulate(blocks, &timestep, pooled_bc, skipped, observer)
+    }
+
+    /// Latents `[b, image tokens, p·p·in_channels]` as tokens of the stream, after the text's if there is any.
+    fn embed(
+        &self,
+        latents_blc: &Tensor,
         text: &Sd3Text,
         positions: &Sd3Positions,
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
-        let latents_blc = latents.to_dtype(self.dtype)?;
+        let latents_blc = latents_blc.to_dtype(self.dtype)?;
         let image_blc = held(&self.pos_embed)?.forward(&latents_blc, positions)?;
         observer.offer("transformer.pos_embed", &image_blc)?;
         let Some(text_blc) = &text.context else {
@@ -74,13 +152,13 @@ impl Sd3Transformer {
 
     /// The stream after these blocks, without those that have no modulation; `attention` has an entry for each time that a
     /// block attends, those left out included.
-    pub(super) fn run_blocks(
+    fn run_blocks(
         &self,
         blocks: Range<usize>,
         stream_blc: Tensor,
-        modulation: &Modulation,
-        positions: &Sd3Positions,
+        (modulation, positions): (&Modulation, &Sd3Positions),
         mut attention: &mut [Box<dyn Attention>],
+        _: &mut Skips,
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
         let held = self.place(&blocks)?;
@@ -126,17 +204,17 @@ impl Sd3Transformer {
         }
     }
 
-    /// The velocity `[b, image tokens, p·p·out_channels]`, f32, of a stream whose first `text_len` tokens are text.
-    pub(super) fn project(
+    /// The velocity `[b, image tokens, p·p·out_channels]`, f32, of the stream.
+    fn project(
         &self,
         stream_blc: &Tensor,
-        text_len: usize,
-        modulation: &Modulation,
+        (modulation, positions): (&Modulation, &Sd3Positions),
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
         // AdaLayerNormContinuous: the scale comes first here.
         let c = self.config.hidden_size();
         let modulation = held(&self.norm_out)?.forward(&modulation.silu_temb_bc)?;
+        let text_len = positions.text_len();
         let image_len = stream_blc.dim(1) - text_len;
         let image_blc = stream_blc.view().narrow(1, text_len, image_len)?;
         let (shift, scale) = (chunk(&modulation, 1, c)?, chunk(&modulation, 0, c)?);
@@ -147,7 +225,7 @@ impl Sd3Transformer {
 
     /// Bytes of the parameters that a stage of these blocks computes with. The position table is not among them: it stays
     /// in the file.
-    pub(crate) fn byte_len(&self, blocks: &Blocks) -> usize {
+    fn byte_len(&self, blocks: &Blocks) -> usize {
         let (first, last) = (
             blocks.contains(0),
             blocks.contains(self.config.block_count() - 1),
@@ -162,15 +240,16 @@ impl Sd3Transformer {
         byte_len(&ends, &[]) + self.time_text_embed.byte_len() + blocks
     }
 
-    /// Where these blocks lie among those that are held.
-    fn place(&self, blocks: &Range<usize>) -> Result<Range<usize>> {
-        match self.holds(blocks) {
-            true => Ok(blocks.start - self.held.start..blocks.end - self.held.start),
-            false => {
-                let expected = format!("blocks of {:?}", self.held);
-                Err(xdit_kernels::Error::shape("sd3", expected, blocks).into())
-            }
-        }
+    fn unpack(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
+        latents::unpack_nhwc(tokens_blc.view(), size, self.config.patch_size)
+    }
+
+    fn shown(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor> {
+        latents::unpack(tokens_blc.view(), size, self.config.patch_size)
+    }
+
+    fn packed(&self, shown: &Tensor) -> Result<Tensor> {
+        latents::pack(shown, self.config.patch_size)
     }
 }
 

@@ -4,7 +4,6 @@ mod blocks;
 mod config;
 mod configs;
 mod costs;
-mod dit;
 mod embeddings;
 mod encoders;
 mod forward;

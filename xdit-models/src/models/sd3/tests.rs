@@ -14,6 +14,8 @@ use crate::files::config::ConfigFile;
 use crate::files::weights::Scope;
 use crate::files::weights::numbered::{NumberedWeights, tensor};
 use crate::layers::Packing;
+use crate::models::dit::Dit;
+use crate::models::skips::Skips;
 
 /// Some blocks, and what was asked for them.
 fn load(config: &Sd3Config, blocks: Range<usize>) -> (Sd3Transformer, Vec<String>) {
@@ -99,7 +101,7 @@ proptest! {
                 prop_assert_eq!(stage.byte_len(&blocks.clone().into()), whole.byte_len(&blocks.clone().into()));
                 let text = inputs.text(&stage);
                 let modulation = stage
-                    .modulation(blocks.clone(), &TIMESTEPS, &text.pooled, &skip, &mut ())
+                    .modulate(blocks.clone(), &TIMESTEPS, &text.pooled, &skip, &mut ())
                     .unwrap();
                 let hidden = stream.take().unwrap_or_else(|| {
                     stage.embed(&inputs.latents, &text, &inputs.positions, &mut ()).unwrap()
@@ -108,14 +110,14 @@ proptest! {
                     .run_blocks(
                         blocks.clone(),
                         hidden,
-                        &modulation,
-                        &inputs.positions,
+                        (&modulation, &inputs.positions),
                         &mut stage.attention(),
+                        &mut Skips::default(),
                         &mut (),
                     )
                     .unwrap();
                 prop_assert_eq!(hidden.shape(), [2, TEXT + IMAGE, 18]);
-                let projected = stage.project(&hidden, TEXT, &modulation, &mut ());
+                let projected = stage.project(&hidden, (&modulation, &inputs.positions), &mut ());
                 prop_assert_eq!(projected.is_ok(), blocks.end == layers);
                 prediction = projected.ok();
                 stream = Some(hidden);
@@ -186,7 +188,7 @@ fn text_may_be_absent_where_attention_has_kept_it() {
     assert_eq!(attention.len(), model.attention().len());
     let text = inputs.text(&model);
     let modulation = model
-        .modulation(0..3, &TIMESTEPS, &text.pooled, &[], &mut ())
+        .modulate(0..3, &TIMESTEPS, &text.pooled, &[], &mut ())
         .unwrap();
     let image = Segment {
         stream: 1,
@@ -207,15 +209,15 @@ fn text_may_be_absent_where_attention_has_kept_it() {
             .run_blocks(
                 0..3,
                 hidden,
-                &modulation,
-                positions,
+                (&modulation, positions),
                 &mut attention,
+                &mut Skips::default(),
                 &mut (),
             )
             .unwrap();
         assert_eq!(hidden.dim(1), positions.token_count());
         let got = model
-            .project(&hidden, positions.text_len(), &modulation, &mut ())
+            .project(&hidden, (&modulation, positions), &mut ())
             .unwrap();
         assert_eq!(got.to_f32_vec(), want.to_f32_vec());
     }
@@ -247,12 +249,14 @@ fn skipped_blocks_change_nothing() {
     // Without any block, the prediction is the projection of the embedded latents.
     let text = inputs.text(&model);
     let modulation = model
-        .modulation(0..3, &TIMESTEPS, &text.pooled, &[], &mut ())
+        .modulate(0..3, &TIMESTEPS, &text.pooled, &[], &mut ())
         .unwrap();
     let hidden = model
         .embed(&inputs.latents, &text, &inputs.positions, &mut ())
         .unwrap();
-    let projected = model.project(&hidden, TEXT, &modulation, &mut ()).unwrap();
+    let projected = model
+        .project(&hidden, (&modulation, &inputs.positions), &mut ())
+        .unwrap();
     assert_eq!(run(&[0, 1, 2]), projected.to_f32_vec());
 }
 
@@ -265,7 +269,7 @@ fn what_does_not_fit_is_an_error() {
     let message = |result: Result<Tensor>| result.unwrap_err().to_string();
     assert!(message(inputs.forward(&part, &[])).contains("text of 2 prompts"));
     let text = inputs.text(&model);
-    let too_many = part.modulation(0..3, &TIMESTEPS, &text.pooled, &[], &mut ());
+    let too_many = part.modulate(0..3, &TIMESTEPS, &text.pooled, &[], &mut ());
     let error = too_many.unwrap_err().to_string();
     assert!(error.contains("blocks of 1..3"), "{error}");
     let wrong = part.embed(&inputs.latents, &text, &inputs.positions, &mut ());

@@ -14,6 +14,8 @@ use super::{Sd3Config, Sd3Positions};
 use crate::error::{Error, Result};
 use crate::files::weights::Scope;
 use crate::layers::{Packing, TimeTextEmbed};
+use crate::models::dit::Dit;
+use crate::models::skips::Skips;
 use crate::observer::Observer;
 
 /// An SD3 transformer: weights only, so that threads may share it.
@@ -220,24 +222,24 @@ impl Sd3Transformer {
         self.check(input)?;
         let blocks = self.held.clone();
         let pooled = &input.text.pooled;
-        let modulation = self.modulation(
+        let modulation = self.modulate(
             blocks.clone(),
             input.timestep,
             pooled,
             input.skip_layers,
             observer,
         )?;
+        let at = (&modulation, input.positions);
         let hidden = self.embed(input.latents, input.text, input.positions, observer)?;
         let hidden = self.run_blocks(
             blocks,
             hidden,
-            &modulation,
-            input.positions,
+            at,
             attention,
+            &mut Skips::default(),
             observer,
         )?;
-        let text_len = input.positions.text_len();
-        self.project(&hidden, text_len, &modulation, observer)
+        self.project(&hidden, at, observer)
     }
 
     fn check(&self, input: &Sd3Input<'_>) -> Result<()> {
