@@ -22,6 +22,27 @@ pub struct OpStats {
     pub waited: Duration,
 }
 
+impl OpStats {
+    /// What was added since these totals were `earlier`.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_comm::OpStats;
+    /// let earlier = OpStats { calls: 2, bytes: 8, ..OpStats::default() };
+    /// let now = OpStats { calls: 3, bytes: 8, ..OpStats::default() };
+    /// assert_eq!(now.since(earlier), OpStats { calls: 1, ..OpStats::default() });
+    /// ```
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            calls: self.calls.saturating_sub(earlier.calls),
+            bytes: self.bytes.saturating_sub(earlier.bytes),
+            copied: self.copied.saturating_sub(earlier.copied),
+            waited: self.waited.saturating_sub(earlier.waited),
+        }
+    }
+}
+
 /// The totals that a group and those split from it share.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counters(Arc<Mutex<Stats>>);

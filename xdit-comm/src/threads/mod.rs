@@ -1,9 +1,12 @@
 //! Ranks as threads of one process: tensors change hands without a copy.
 //!
+//! [`Ranks`] start once and serve call after call; [`run`], [`run_each`] and [`run_serving`] are one call on ranks of its own.
+//!
 //! **A thread cannot be stopped from outside**, so that a rank which never returns (an endless loop, a thread that a debugger
 //! holds) is *left behind*: the caller goes on without it, within the deadline and [`Options::grace`]. Its thread runs on and keeps
 //! what it holds: its share of the closure, its tensors, a core if it loops. Every later call on its group fails with
-//! [`Error::PeerLost`], so that it ends as soon as it calls again; the end of the process ends it in any case. That is why work must be
+//! [`Error::PeerLost`], so that it ends as soon as it calls again, and cannot reach the ranks' next call, which has a group of its own;
+//! the end of the process ends it in any case. That is why work must be
 //! `'static`.
 //!
 //! **Time** is counted by the thread that called for the ranks, in ticks. A process that is stopped and continued, a laptop that
@@ -11,51 +14,17 @@
 
 mod agree;
 mod member;
+mod options;
+mod ranks;
 mod state;
 #[cfg(test)]
 mod tests;
 mod watch;
 
-use crate::{DEADLINE, Error, Group, Loss, Result};
-use member::Member;
-use state::World;
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError, mpsc},
-    time::Duration,
-};
+use crate::{Error, Group, Loss, Result};
+pub use options::Options;
+pub use ranks::{RankState, Ranks};
 pub use watch::Caller;
-use watch::{Event, Watch};
-
-/// How ranks are run as threads.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// A rank that finishes nothing for longer than this is lost: no call, and no operation of its own that it tells of by
-    /// [`Group::progress`]. Time in which it waits for others does not count.
-    pub deadline: Duration,
-    /// How long after a failure the caller waits for ranks that can still return.
-    pub grace: Duration,
-}
-
-impl Options {
-    /// The default grace with this deadline.
-    pub fn deadline(deadline: Duration) -> Self {
-        Self {
-            deadline,
-            ..Self::default()
-        }
-    }
-}
-
-impl Default for Options {
-    /// [`DEADLINE`], and a grace of two seconds.
-    fn default() -> Self {
-        Self {
-            deadline: DEADLINE,
-            grace: Duration::from_secs(2),
-        }
-    }
-}
 
 /// What each of `world_size` ranks returns, in rank order; each runs `work` on a thread of its own with the world's group.
 ///
@@ -108,6 +77,7 @@ pub fn cause(errors: Vec<Error>) -> Option<Error> {
 /// behind, [`Error::NoThread`] for one that was never started, the error of its last group call for one that was a survivor.
 ///
 /// Returns at the latest when the deadline and the grace have passed since a rank last did anything, whatever its thread does.
+/// One call of [`Ranks`].
 pub fn run_each<T: Send + 'static>(
     world_size: usize,
     options: Options,
@@ -135,86 +105,9 @@ pub fn run_serving<T: Send + 'static, M: Send + 'static>(
     work: impl Fn(Group, Caller<M>) -> Result<T> + Send + Sync + 'static,
     serve: impl FnMut(M),
 ) -> Vec<Result<T>> {
-    let world = World::new(world_size);
-    let outcomes: Outcomes<T> = Arc::new(Mutex::new((0..world_size).map(|_| None).collect()));
-    let (sender, events) = mpsc::channel();
-    let work = Arc::new(work);
-    let mut started = Vec::with_capacity(world_size);
-    for rank in 0..world_size {
-        let (of_rank, work, told) = (world.clone(), work.clone(), outcomes.clone());
-        let caller = Caller(sender.clone());
-        let body = move || {
-            let outcome = run_one(&of_rank, rank, |group| work(group, caller.clone()));
-            // What it held is free when its outcome is seen.
-            drop(work);
-            lock(&told)[rank] = Some(outcome);
-            // Without a receiver nobody waits for it any more.
-            caller.0.send(Event::Returned(rank)).ok();
-        };
-        let thread = std::thread::Builder::new().name(format!("rank {rank}"));
-        match thread.spawn(body) {
-            // Nobody joins it: a thread that never ends would be waited for for ever.
-            Ok(_) => started.push(rank),
-            Err(e) => {
-                // Told at once, so that the others do not wait for the deadline.
-                let reason = e.to_string();
-                world.leave(rank, Some(&format!("no thread for it: {reason}")));
-                lock(&outcomes)[rank] = Some(Err(Error::NoThread { rank, reason }));
-            }
-        }
-    }
-    drop((sender, work));
-    let watch = Watch::new(options.deadline, options.grace);
-    let watch = watch.run(&world, &events, serve, started);
-    // What was returned meanwhile counts; what is still to come will lie in a list that nobody reads.
-    let taken: Vec<_> = lock(&outcomes).iter_mut().map(Option::take).collect();
-    let ranks = taken.into_iter().enumerate();
-    ranks
-        .map(|(rank, outcome)| {
-            outcome.unwrap_or_else(|| {
-                let reason = watch.loss(rank);
-                Err(Error::Rank { rank, reason })
-            })
-        })
-        .collect()
-}
-
-/// Of each rank, when it has returned.
-type Outcomes<T> = Arc<Mutex<Vec<Option<Result<T>>>>>;
-
-/// Nothing panics while it holds the lock.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn run_one<T>(world: &Arc<World>, rank: usize, work: impl Fn(Group) -> Result<T>) -> Result<T> {
-    let group = Group::new(Box::new(Member::of_world(world.clone(), rank)));
-    let outcome = catch_unwind(AssertUnwindSafe(|| work(group)));
-    let outcome = outcome.unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(Error::Kernel(format!(
-            "panicked: {}",
-            text.unwrap_or("without a message")
-        )))
-    });
-    match outcome {
-        Ok(value) => {
-            world.leave(rank, None);
-            Ok(value)
-        }
-        // What another rank caused is passed on as it is.
-        Err(e @ (Error::PeerLost { .. } | Error::Disagree { .. } | Error::Deadlock(_))) => {
-            world.leave(rank, Some(&e.to_string()));
-            Err(e)
-        }
-        Err(e) => {
-            let reason = e.to_string();
-            world.leave(rank, Some(&reason));
-            let reason = Loss::Failed(reason);
-            Err(Error::Rank { rank, reason })
-        }
-    }
+    let mut ranks = Ranks::new(world_size, options);
+    ranks.call(
+        move |group, (): &mut (), caller| work(group.clone(), caller),
+        serve,
+    )
 }

@@ -202,6 +202,25 @@ impl World {
         }
     }
 
+    /// Begins another call of the same ranks, all of which have left. False, and nothing done, if the last call left something behind:
+    /// a failure, a rank at work, a message, an operation that was started.
+    pub(super) fn begin_again(&self) -> bool {
+        // Never waits, as a tick.
+        let Ok(mut state) = self.state.try_lock() else {
+            return false;
+        };
+        let over = state.ranks.iter().all(|at| matches!(at, Activity::Left));
+        let quiet = state.boards.iter().all(|board| {
+            let open = |lane: &Lane| lane.next_send != lane.next_recv || !lane.arrived.is_empty();
+            board.rounds.is_empty() && !board.lanes.values().any(open)
+        });
+        if state.failure.is_some() || !over || !quiet {
+            return false;
+        }
+        (0..state.ranks.len()).for_each(|rank| state.computes(rank));
+        true
+    }
+
     /// A rank is done: with its result (`None`) or with a reason why not.
     pub(super) fn leave(&self, rank: usize, reason: Option<&str>) {
         let mut state = self.lock();

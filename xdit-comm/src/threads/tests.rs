@@ -1,9 +1,10 @@
 mod faults;
+mod kept;
 mod time;
 
-use super::*;
+use super::{member::Member, state::World, *};
 use crate::{ReduceOp, Spec, conformance};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use xdit_kernels::{DType, Tensor};
 
 fn one() -> Tensor {

@@ -15,7 +15,7 @@ pub(super) enum Event<M> {
     Message(M),
 }
 
-/// The way from a rank to the thread that called [`run_serving`](super::run_serving).
+/// The way from a rank to the thread that made the call.
 pub struct Caller<M>(pub(super) Sender<Event<M>>);
 
 impl<M> fmt::Debug for Caller<M> {

@@ -35,6 +35,17 @@ fn run_each_watched<T: Send + 'static>(
     work: impl Fn(&Group) -> Result<T> + Send + Sync + 'static,
 ) -> (Arc<World>, Vec<Result<T>>) {
     let world = World::new(world_size);
+    let outcomes = run_call(&world, world_size, watch, work);
+    (world, outcomes)
+}
+
+/// One of several calls of the same ranks.
+fn run_call<T: Send + 'static>(
+    world: &Arc<World>,
+    world_size: usize,
+    watch: impl FnOnce(&World),
+    work: impl Fn(&Group) -> Result<T> + Send + Sync + 'static,
+) -> Vec<Result<T>> {
     let work = Arc::new(work);
     let ranks: Vec<_> = (0..world_size)
         .map(|rank| {
@@ -48,10 +59,7 @@ fn run_each_watched<T: Send + 'static>(
             })
         })
         .collect();
-    watch(&world);
-    let outcomes = ranks
-        .into_iter()
-        .map(|rank| rank.join().expect("no rank panics"))
-        .collect();
-    (world, outcomes)
+    watch(world);
+    let joined = ranks.into_iter().map(|rank| rank.join());
+    joined.map(|rank| rank.expect("no rank panics")).collect()
 }

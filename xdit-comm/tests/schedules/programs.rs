@@ -1,7 +1,7 @@
 //! What ranks do while shuttle chooses their order.
 
 use crate::state::{Failure, Tick};
-use crate::{run_each, run_each_watched};
+use crate::{World, run_call, run_each, run_each_watched};
 use shuttle::rand::{Rng, thread_rng};
 use std::{sync::Arc, time::Duration};
 use xdit_comm::{Error, Group, ReduceOp, Result, Spec, conformance};
@@ -168,6 +168,38 @@ fn a_stalling_rank_is_named_in_any_order() {
         for outcome in outcomes {
             let error = outcome.expect_err("the barrier never passes");
             assert!(error.is_stall() && error.culprit().is_some(), "{error}");
+        }
+    };
+    shuttle::check_random(ranks, 3000);
+}
+
+/// One call after another on the same world: none begins where the last one failed or left something behind.
+#[test]
+fn calls_follow_each_other_in_any_order() {
+    let ranks = || {
+        let mut rng = thread_rng();
+        let world = World::new(2);
+        for _ in 0..3 {
+            let how = rng.gen_range(0..4);
+            let outcomes = run_call(
+                &world,
+                2,
+                |_| {},
+                move |group| {
+                    match (group.rank(), how) {
+                        (1, 0) => return Err(Error::Kernel("injected".into())),
+                        (1, 1) => drop(group.start_send(&one(), 0)?),
+                        (1, 2) => drop(group.start_recv(spec(), 0)?),
+                        _ => {}
+                    }
+                    (0..3).try_for_each(|kind| step(group, kind))
+                },
+            );
+            assert_eq!(outcomes.iter().all(Result::is_ok), how != 0);
+            assert_eq!(world.begin_again(), how == 3, "after {how}");
+            if how != 3 {
+                break;
+            }
         }
     };
     shuttle::check_random(ranks, 3000);

@@ -17,7 +17,7 @@ use std::{
 use xdit_kernels::{DType, Device, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Fault {
+pub(super) enum Fault {
     /// Its work returns an error.
     Error,
     Panic,
@@ -39,7 +39,7 @@ impl Fault {
 
 /// Where in a step a rank fails.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Place {
+pub(super) enum Place {
     /// Before it.
     Between,
     /// While operations that it has started are in flight.
@@ -50,8 +50,8 @@ enum Place {
 
 /// A random but agreed program, and who fails where in it.
 #[derive(Debug, Clone)]
-struct Case {
-    world_size: usize,
+pub(super) struct Case {
+    pub(super) world_size: usize,
     program: Vec<usize>,
     at: usize,
     culprits: Vec<(usize, Fault)>,
@@ -72,7 +72,7 @@ impl Dice {
 }
 
 impl Case {
-    fn draw(seed: usize, faults: &[Fault]) -> Self {
+    pub(super) fn draw(seed: usize, faults: &[Fault]) -> Self {
         let mut dice = Dice(seed as u64);
         let world_size = 2 + dice.below(4);
         let program: Vec<usize> = (0..1 + dice.below(7)).map(|_| dice.below(70)).collect();
@@ -123,9 +123,9 @@ fn started(group: &Group, kind: usize) -> Result<Vec<Pending>> {
 
 /// What tells a rank that waits for ever that the test is over.
 #[derive(Debug, Default)]
-struct Told {
-    gave_up: AtomicUsize,
-    gone: AtomicBool,
+pub(super) struct Told {
+    pub(super) gave_up: AtomicUsize,
+    pub(super) gone: AtomicBool,
 }
 
 fn fail(fault: Fault, others: usize, told: &Told) -> Result<bool> {
@@ -156,7 +156,7 @@ fn fail(fault: Fault, others: usize, told: &Told) -> Result<bool> {
     }
 }
 
-fn rank(case: &Case, group: &Group, told: &Told) -> Result<()> {
+pub(super) fn rank(case: &Case, group: &Group, told: &Told) -> Result<()> {
     let own = case.culprits.iter().find(|(rank, _)| *rank == group.rank());
     let others = case.world_size - case.culprits.len();
     for (i, kind) in case.program.iter().enumerate() {

@@ -1,0 +1,293 @@
+//! Threads that stay: each is a rank, and waits for the next call.
+
+use super::{
+    member::Member,
+    options::Options,
+    state::World,
+    watch::{Caller, Event, Watch},
+};
+use crate::{Error, Group, Loss, Result};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, Receiver, Sender},
+    },
+};
+
+/// What a rank keeps from call to call, on its own thread: thread pools, meshes over its group, caches.
+///
+/// The first call makes it, by [`Default`]. A rank whose work panics loses it, and so does one whose thread is left behind.
+pub trait RankState: Default + 'static {
+    /// Drops what belongs to the group of earlier calls, such as groups split from it: the last call failed, and the group of
+    /// this one is new.
+    fn group_renewed(&mut self);
+}
+
+/// Nothing is kept.
+impl RankState for () {
+    fn group_renewed(&mut self) {}
+}
+
+/// Ranks as threads that serve call after call. The first call starts the threads; they end when this is dropped.
+///
+/// From call to call each rank keeps its thread, its [`RankState`] and its [`Group`], with the groups split from it. After a call that failed, or
+/// left a message or a started operation behind, the next call has a new group, and nothing of the old one reaches it: calls on
+/// the old group fail for as long as anybody holds it. A rank that was left behind gets another thread, with a new state; the old thread ends as soon
+/// as its work returns.
+///
+/// # Examples
+/// ```
+/// use xdit_comm::threads::{Caller, Options, RankState, Ranks};
+/// use xdit_comm::{Error, Group};
+///
+/// /// The group of a rank and its neighbour.
+/// #[derive(Default)]
+/// struct Pair(Option<Group>);
+///
+/// impl RankState for Pair {
+///     fn group_renewed(&mut self) {
+///         self.0 = None;
+///     }
+/// }
+///
+/// let mut ranks = Ranks::new(4, Options::default());
+/// let work = |group: &Group, pair: &mut Pair, _: Caller<()>| {
+///     let made = match pair.0.take() {
+///         Some(made) => made,
+///         None => group.split(group.rank() / 2, 0)?,
+///     };
+///     Ok(pair.0.insert(made).rank())
+/// };
+/// for _ in 0..3 {
+///     let places = ranks.call(work, |()| {}).into_iter().collect::<Result<Vec<_>, _>>()?;
+///     assert_eq!(places, [0, 1, 0, 1]);
+///     // A call that fails does not matter to the next.
+///     let failed = ranks.call(|_, _, _: Caller<()>| Err::<(), _>(Error::Kernel("injected".into())), |()| {});
+///     assert!(failed.iter().all(Result::is_err));
+/// }
+/// # Ok::<(), Error>(())
+/// ```
+pub struct Ranks<S = ()> {
+    options: Options,
+    /// Of each rank, how its thread gets work; none before it is started, and after it was left behind.
+    threads: Vec<Option<Sender<Work<S>>>>,
+    /// Where the ranks of the last call met, if nothing was wrong with it.
+    world: Option<Arc<World>>,
+}
+
+/// What a rank's thread does for one call.
+type Work<S> = Box<dyn FnOnce(&mut Option<Place<S>>) + Send>;
+
+/// A rank, as its thread keeps it.
+struct Place<S> {
+    world: Arc<World>,
+    group: Group,
+    state: S,
+}
+
+/// Of each rank, when it has returned.
+type Outcomes<T> = Arc<Mutex<Vec<Option<Result<T>>>>>;
+
+impl<S: RankState> Ranks<S> {
+    /// So many ranks, not started yet.
+    pub fn new(world_size: usize, options: Options) -> Self {
+        Self {
+            options,
+            threads: (0..world_size).map(|_| None).collect(),
+            world: None,
+        }
+    }
+
+    /// How many ranks there are.
+    pub fn world_size(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Sets the deadline and the grace of the calls to come.
+    pub fn set_options(&mut self, options: Options) {
+        self.options = options;
+    }
+
+    /// What `work` returns on each rank, in rank order, failures kept apart: [`Error::Rank`] for a rank whose own work failed or
+    /// panicked or that was left behind, [`Error::NoThread`] for one that has no thread, the error of its last group call for one
+    /// that was a survivor. The calling thread serves what ranks send it by their [`Caller`]; while it does, their deadline does not run.
+    ///
+    /// Returns at the latest when the deadline and the grace have passed since a rank last did anything, whatever its thread does.
+    pub fn call<T: Send + 'static, M: Send + 'static>(
+        &mut self,
+        work: impl Fn(&Group, &mut S, Caller<M>) -> Result<T> + Send + Sync + 'static,
+        serve: impl FnMut(M),
+    ) -> Vec<Result<T>> {
+        let world_size = self.world_size();
+        let world = self.world.take().filter(|world| world.begin_again());
+        let world = world.unwrap_or_else(|| World::new(world_size));
+        // Threads come back when their ranks have returned. If `serve` panics none does, and each ends after its work.
+        let mut threads = std::mem::take(&mut self.threads);
+        self.threads.resize_with(world_size, || None);
+        let outcomes: Outcomes<T> = Arc::new(Mutex::new((0..world_size).map(|_| None).collect()));
+        let (sender, events) = mpsc::channel();
+        let work = Arc::new(work);
+        let mut started = Vec::with_capacity(world_size);
+        for (rank, thread) in threads.iter_mut().enumerate() {
+            let (world_of_rank, work, told) = (world.clone(), work.clone(), outcomes.clone());
+            let caller = Caller(sender.clone());
+            let body = move |place: &mut Option<Place<S>>| {
+                let outcome = run_one(&world_of_rank, rank, place, |group, state| {
+                    work(group, state, caller.clone())
+                });
+                // What it held is free when its outcome is seen.
+                drop(work);
+                lock(&told)[rank] = Some(outcome);
+                // Without a receiver nobody waits for it any more.
+                caller.0.send(Event::Returned(rank)).ok();
+            };
+            match hand_over(rank, thread, Box::new(body)) {
+                Ok(()) => started.push(rank),
+                Err(reason) => {
+                    // Told at once, so that the others do not wait for the deadline.
+                    world.leave(rank, Some(&format!("no thread for it: {reason}")));
+                    lock(&outcomes)[rank] = Some(Err(Error::NoThread { rank, reason }));
+                }
+            }
+        }
+        drop((sender, work));
+        let watch = Watch::new(self.options.deadline, self.options.grace);
+        let watch = watch.run(&world, &events, serve, started);
+        // What was returned meanwhile counts; what is still to come will lie in a list that nobody reads.
+        let taken: Vec<_> = lock(&outcomes).iter_mut().map(Option::take).collect();
+        let mut results = Vec::with_capacity(world_size);
+        for (rank, (outcome, thread)) in taken.into_iter().zip(threads).enumerate() {
+            results.push(match outcome {
+                Some(outcome) => {
+                    self.threads[rank] = thread;
+                    outcome
+                }
+                // It is not waited for, and is given nothing more: its thread ends when it returns.
+                None => Err(Error::Rank {
+                    rank,
+                    reason: watch.loss(rank),
+                }),
+            });
+        }
+        self.world = results.iter().all(Result::is_ok).then_some(world);
+        results
+    }
+}
+
+impl<S> fmt::Debug for Ranks<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ranks")
+            .field("world_size", &self.threads.len())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Gives work to a rank's thread, which is started if there is none; the system's reason if it starts none.
+fn hand_over<S: RankState>(
+    rank: usize,
+    thread: &mut Option<Sender<Work<S>>>,
+    mut work: Work<S>,
+) -> std::result::Result<(), String> {
+    if let Some(running) = thread {
+        match running.send(work) {
+            Ok(()) => return Ok(()),
+            // Its thread has ended.
+            Err(returned) => work = returned.0,
+        }
+    }
+    let (sender, receiver) = mpsc::channel();
+    let started = std::thread::Builder::new()
+        .name(format!("rank {rank}"))
+        // Nobody joins it: a thread that never ends would be waited for for ever.
+        .spawn(move || serve_calls(&receiver));
+    started.map_err(|e| e.to_string())?;
+    sender
+        .send(work)
+        .map_err(|_| "it ended at once".to_owned())?;
+    *thread = Some(sender);
+    Ok(())
+}
+
+/// What a rank's thread does: one call after another, until nobody can give it more.
+fn serve_calls<S>(calls: &Receiver<Work<S>>) {
+    let mut place = None;
+    while let Ok(work) = calls.recv() {
+        work(&mut place);
+    }
+}
+
+/// Nothing panics while it holds the lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// This rank's part in a call that meets in `world`.
+fn run_one<S: RankState, T>(
+    world: &Arc<World>,
+    rank: usize,
+    place: &mut Option<Place<S>>,
+    work: impl Fn(&Group, &mut S) -> Result<T>,
+) -> Result<T> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let place = enter(world, rank, place);
+        work(&place.group, &mut place.state)
+    }));
+    let panicked = outcome.is_err();
+    let outcome = outcome.unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(Error::Kernel(format!(
+            "panicked: {}",
+            text.unwrap_or("without a message")
+        )))
+    });
+    let outcome = match outcome {
+        Ok(value) => {
+            world.leave(rank, None);
+            Ok(value)
+        }
+        // What another rank caused is passed on as it is.
+        Err(e @ (Error::PeerLost { .. } | Error::Disagree { .. } | Error::Deadlock(_))) => {
+            world.leave(rank, Some(&e.to_string()));
+            Err(e)
+        }
+        Err(e) => {
+            let reason = e.to_string();
+            world.leave(rank, Some(&reason));
+            let reason = Loss::Failed(reason);
+            Err(Error::Rank { rank, reason })
+        }
+    };
+    if panicked {
+        // A state that was left in the middle of something may panic again; the others were told of the first panic.
+        catch_unwind(AssertUnwindSafe(|| drop(place.take()))).ok();
+    }
+    outcome
+}
+
+/// The rank as it was after the last call, or on a new group.
+fn enter<'a, S: RankState>(
+    world: &Arc<World>,
+    rank: usize,
+    place: &'a mut Option<Place<S>>,
+) -> &'a mut Place<S> {
+    let on_new_group = |state| Place {
+        world: world.clone(),
+        group: Group::new(Box::new(Member::of_world(world.clone(), rank))),
+        state,
+    };
+    let entered = match place.take() {
+        None => on_new_group(S::default()),
+        Some(kept) if Arc::ptr_eq(&kept.world, world) => kept,
+        Some(mut kept) => {
+            kept.state.group_renewed();
+            on_new_group(kept.state)
+        }
+    };
+    place.insert(entered)
+}
