@@ -1,4 +1,12 @@
-//! House rules that a machine can check. Each test names the rule of CONTRIBUTING.md that it guards.
+//! House rules that a machine can check, over the files of the whole workspace. Each test names the rule of CONTRIBUTING.md
+//! that it guards. `circles.rs` looks at imports (which `modules.rs` and `tokens.rs` read), `names.rs` at names of types, `readme.rs` at what
+//! people read; the other rules are here.
+
+mod circles;
+mod modules;
+mod names;
+mod readme;
+mod tokens;
 
 use std::{
     fs,
@@ -303,43 +311,6 @@ fn every_crate_has_its_papers() {
             .nth(1)
             .is_some_and(|l| l.trim_start().starts_with("workspace = true"));
         assert!(lints, "{name}: [lints] workspace = true");
-    }
-}
-
-#[test]
-fn readme_is_one_screen() {
-    let lines = read(&root().join("README.md")).lines().count();
-    assert!(lines <= 60, "README.md has {lines} lines");
-}
-
-#[test]
-fn readme_names_the_tests_of_every_strategy() {
-    let tests = read(&root().join("tests/strategies/table.rs"));
-    let readme = read(&root().join("README.md"));
-    let mut lines = readme
-        .lines()
-        .skip_while(|line| !line.contains("`ulysses`"));
-    let names = |line: &str| -> Vec<String> {
-        let quoted = line.split('`').skip(1).step_by(2);
-        quoted.map(str::to_owned).collect()
-    };
-    let strategies = names(lines.next().expect("the table of strategies"));
-    for strategy in &strategies {
-        assert!(tests.contains(&format!("fn {strategy}()")), "{strategy}");
-    }
-    assert_eq!(tests.matches("#[test]").count(), strategies.len());
-    let families: Vec<&str> = lines
-        .skip(1)
-        .take_while(|line| line.starts_with('|'))
-        .collect();
-    assert_eq!(families.len(), tests.matches("\nevery_strategy!(").count());
-    for line in families {
-        let family = names(line).remove(0);
-        assert!(
-            tests.contains(&format!("every_strategy!(\n    {family},")),
-            "{family}"
-        );
-        assert_eq!(line.matches('✓').count(), strategies.len(), "{line}");
     }
 }
 
