@@ -1,6 +1,8 @@
 //! How much memory a decode takes at most, by one rank and by one of several: every allocation is counted.
 
+use std::fmt::Debug;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use rayon::ThreadPoolBuilder;
 use xdit_comm::{Backend, Call, Group, Result, Shard, Ticket};
@@ -13,7 +15,8 @@ use xdit_models::weights::Scope;
 use crate::{ALLOCATED, alone};
 
 /// One rank of many, the others being made up: whatever it expects arrives at once and is zeros. So all that is allocated is
-/// this rank's, messages that it receives included; what it sends is held until the next collective.
+/// this rank's, messages that it receives included; what it sends is held until the next collective, or the next exchange of
+/// the control plane.
 #[derive(Debug)]
 struct OneOf {
     rank: usize,
@@ -22,10 +25,10 @@ struct OneOf {
 }
 
 #[derive(Debug)]
-struct Arrived(Vec<Tensor>);
+struct Arrived<T>(T);
 
-impl Ticket for Arrived {
-    fn wait(self: Box<Self>) -> Result<Vec<Tensor>> {
+impl<T: Send + Debug> Ticket<T> for Arrived<T> {
+    fn wait(self: Box<Self>) -> Result<T> {
         Ok(self.0)
     }
 }
@@ -39,15 +42,39 @@ impl Backend for OneOf {
         self.world_size
     }
 
-    fn start(&self, call: Call) -> Result<Box<dyn Ticket>> {
+    fn receives_ahead(&self) -> bool {
+        true
+    }
+
+    fn start(&self, batch: Vec<Call>) -> Result<Box<dyn Ticket>> {
         let mut sent = self.sent.lock().unwrap();
-        if call.op.is_collective() {
-            sent.clear();
+        let mut arrived = Vec::new();
+        for call in batch {
+            if call.op.is_collective() {
+                sent.clear();
+            }
+            sent.extend(call.gives);
+            for spec in &call.expects {
+                arrived.push(Tensor::zeros(spec.shape, spec.dtype, Device::cpu())?);
+            }
         }
-        sent.extend(call.gives);
-        let zeros = |spec: &xdit_comm::Spec| Tensor::zeros(spec.shape, spec.dtype, Device::cpu());
-        let arrived = call.expects.iter().map(zeros).collect::<Result<_, _>>()?;
         Ok(Box::new(Arrived(arrived)))
+    }
+
+    fn start_control(
+        &self,
+        bytes: Vec<u8>,
+        _: Option<Duration>,
+    ) -> Result<Box<dyn Ticket<Vec<Vec<u8>>>>> {
+        self.sent.lock().unwrap().clear();
+        Ok(Box::new(Arrived(vec![
+            vec![0; bytes.len()];
+            self.world_size
+        ])))
+    }
+
+    fn fail(&self, reason: &str) {
+        unreachable!("a decode does not fail: {reason}")
     }
 
     fn split(&self, _: usize, _: usize) -> Result<Box<dyn Backend>> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write;
 
-use xdit_comm::Degrees;
+use xdit_models::Degrees;
 use xdit_models::{Image, LoadOptions, Output, Parallel, PipeFusion, Pipeline};
 
 use super::subject::{PATCHES, STAGES, Subject, WARMUPS};

@@ -1,7 +1,6 @@
 use super::{Case, Failure, pipelines, ranks};
 use serde_json::Value;
 use std::hint::black_box;
-use xdit_comm::Degrees;
 use xdit_kernels::{
     Algorithm, Conv2d, Conv2dOptions, DType, Device, Padding, Tensor,
     activation::{Activation, activation},
@@ -12,6 +11,7 @@ use xdit_kernels::{
     norm::layer_norm_modulate,
     rope::rms_norm_rope,
 };
+use xdit_models::Degrees;
 use xdit_models::{
     Blocks, ConfigFile, LoadOptions, ModelSource, Pipeline, Request,
     flux::{FluxConfig, FluxInput, FluxTransformer, RotaryTables},

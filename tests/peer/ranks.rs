@@ -2,10 +2,11 @@
 
 use super::{Case, Failure};
 use std::hint::black_box;
-use xdit_comm::{Axis, Degrees, DeviceMesh, threads};
+use xdit_comm::{DeviceMesh, threads};
 use xdit_kernels::attention::{Attention, Flash, Segment};
 use xdit_kernels::{DType, Tensor};
 use xdit_models::flux::{FluxInput, FluxTransformer, RotaryTables};
+use xdit_models::{Degrees, axes};
 use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request};
 use xdit_usp::{ShardOrder, plan, usp};
 
@@ -47,9 +48,9 @@ pub(super) fn forward(
                 .build()
                 .map_err(|e| xdit_comm::Error::Kernel(e.to_string()))?;
             pool.install(|| {
-                let mesh = DeviceMesh::new(&group, degrees)?;
-                let plan = plan(&mesh, ShardOrder::Contiguous);
-                let (ring, ulysses) = (mesh.coord(Axis::Ring), mesh.coord(Axis::Ulysses));
+                let mesh = DeviceMesh::new(&group, degrees.shape())?;
+                let plan = plan(&mesh, ShardOrder::Contiguous)?;
+                let (ring, ulysses) = (mesh.coord(axes::RING)?, mesh.coord(axes::ULYSSES)?);
                 let shard = |x: &Tensor| plan.shard(x.view(), 1, ring, ulysses);
                 let segments = plan.segments(&[prompt.dim(1), latents.dim(1)], ring, ulysses);
                 let [text, image]: [Segment; 2] = segments.try_into().expect("one run a stream");

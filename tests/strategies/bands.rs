@@ -122,7 +122,7 @@ fn bytes_sent_are_what_the_formula_says() {
             .sum();
         assert_eq!(bytes("send"), beside * line * 4 + ring, "rank {rank}");
         let sums = (1 + 2 * config.norm_num_groups) * 8;
-        assert_eq!(bytes("all_gather"), norms * sums * (count - 1));
+        assert_eq!(bytes("control"), norms * sums * (count - 1));
         let picture = 64 * rows(rank) * w * 3 * 4;
         assert_eq!(bytes("gather"), usize::from(rank > 0) * picture);
     }

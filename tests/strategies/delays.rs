@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use xdit_comm::{Backend, Call, Group, Op, Pending, Result, Ticket, threads};
-use xdit_kernels::Tensor;
+use xdit_comm::{Backend, Call, Group, Result, Ticket, threads};
 use xdit_models::{Parallel, Pipeline};
 
 use crate::engine::{
@@ -46,10 +45,10 @@ impl Late {
 }
 
 #[derive(Debug)]
-struct LateTicket(Pending, Duration);
+struct LateTicket<T>(Box<dyn Ticket<T>>, Duration);
 
-impl Ticket for LateTicket {
-    fn wait(self: Box<Self>) -> Result<Vec<Tensor>> {
+impl<T: std::fmt::Debug> Ticket<T> for LateTicket<T> {
+    fn wait(self: Box<Self>) -> Result<T> {
         std::thread::sleep(self.1);
         self.0.wait()
     }
@@ -64,19 +63,28 @@ impl Backend for Late {
         self.group.world_size()
     }
 
-    fn start(&self, call: Call) -> Result<Box<dyn Ticket>> {
+    fn receives_ahead(&self) -> bool {
+        self.group.receives_ahead()
+    }
+
+    fn start(&self, batch: Vec<Call>) -> Result<Box<dyn Ticket>> {
         std::thread::sleep(self.dawdle());
-        let (gives, group) = (&call.gives, &self.group);
-        let pending = match call.op {
-            Op::Send { dst } => group.start_send(&gives[0], dst),
-            Op::Recv { src } => group.start_recv(call.expects[0], src),
-            Op::Broadcast { root } => group.start_broadcast(gives.first(), call.expects[0], root),
-            Op::AllGather => group.start_all_gather(&gives[0], &call.expects),
-            Op::AllReduce(how) => group.start_all_reduce(&gives[0], how),
-            Op::AllToAll => group.start_all_to_all(call.gives.clone(), &call.expects),
-            other => panic!("no part of a run calls {other}"),
-        };
-        Ok(Box::new(LateTicket(pending?, self.dawdle())))
+        let ticket = self.group.backend().start(batch)?;
+        Ok(Box::new(LateTicket(ticket, self.dawdle())))
+    }
+
+    fn start_control(
+        &self,
+        bytes: Vec<u8>,
+        deadline: Option<Duration>,
+    ) -> Result<Box<dyn Ticket<Vec<Vec<u8>>>>> {
+        std::thread::sleep(self.dawdle());
+        let ticket = self.group.backend().start_control(bytes, deadline)?;
+        Ok(Box::new(LateTicket(ticket, self.dawdle())))
+    }
+
+    fn fail(&self, reason: &str) {
+        self.group.backend().fail(reason);
     }
 
     fn progress(&self) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The engine under test: a golden pipeline, and runs of it.
 
-use xdit_comm::Degrees;
 use xdit_kernels::Tensor;
+use xdit_models::Degrees;
 use xdit_models::{
     LoadOptions, ModelSource, Output, OutputType, Parallel, PipeFusion, Pipeline, Request,
 };

@@ -1,7 +1,7 @@
 //! Guidance's branches on two ranks: the image of one rank, and one exchange a step where the prediction is.
 
-use xdit_comm::{Axis, Degrees};
 use xdit_kernels::Tensor;
+use xdit_models::{Degrees, axes};
 use xdit_models::{Error, Output, Parallel, PipeFusion, Pipeline, Request};
 use xdit_tests::goldens::Recorder;
 
@@ -35,7 +35,7 @@ fn two_ranks_give_the_image_of_one() {
     assert_eq!(output.latents.to_f32_vec(), one);
     // 45 tokens of 64 channels, f32, to the other rank, in each of four steps.
     for stats in &output.communication {
-        let exchange = stats[&("all_gather", Some(Axis::Cfg))];
+        let exchange = stats[&("all_gather", Some(axes::CFG))];
         assert_eq!((exchange.calls, exchange.bytes), (4, 4 * 45 * 64 * 4));
     }
 }
@@ -73,9 +73,9 @@ fn guidance_multiplies_with_everything_else() {
                 _ => 1 + 3 * patches,
             };
             for (rank, stats) in output.communication.iter().enumerate() {
-                let last = degrees.coord(rank, Axis::Pipe) + 1 == pipe_degree;
-                let draws = degrees.coord(rank, Axis::Data) == 0;
-                let exchange = stats.get(&("all_gather", Some(Axis::Cfg)));
+                let last = degrees.coord(rank, axes::PIPE) + 1 == pipe_degree;
+                let draws = degrees.coord(rank, axes::DATA) == 0;
+                let exchange = stats.get(&("all_gather", Some(axes::CFG)));
                 let expected = (last && draws).then_some(calls);
                 assert_eq!(
                     exchange.map(|sent| sent.calls),

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use xdit_comm::{Axis, Degrees};
 use xdit_kernels::attention::Attention;
 use xdit_kernels::{DType, Device, Tensor};
 use xdit_models::hunyuandit::{
@@ -13,6 +12,7 @@ use xdit_models::layers::Packing;
 use xdit_models::noise::{Generator, randn_tensor};
 use xdit_models::schedulers::{Scheduler, SchedulerConfig, StepState, TimestepRequest};
 use xdit_models::weights::Scope;
+use xdit_models::{Degrees, axes};
 use xdit_models::{OutputType, Parallel, Pipeline, Placement, Request};
 
 use crate::engine::{HYBRID, apart, draw, drawn, golden, output, pipefusion, source};
@@ -275,7 +275,7 @@ fn skips_cross_no_link_of_a_folded_pipeline_and_those_of_a_linear_one_are_counte
             .communication
             .iter()
             .flat_map(|stats| stats.iter())
-            .filter(|((op, axis), _)| *op == "send" && *axis == Some(Axis::Pipe))
+            .filter(|((op, axis), _)| *op == "send" && *axis == Some(axes::PIPE))
             .map(|(_, stats)| stats.bytes)
             .sum();
         // Of eight blocks the outputs of 0, 1 and 2 are read again, by 7, 6 and 5. Both branches have 45 tokens of 32 channels.

@@ -1,10 +1,10 @@
 //! What a plan foretells is what is then measured.
 
 use serde_json::json;
-use xdit_comm::{Axis, Degrees};
 use xdit_kernels::DType;
 use xdit_models::hunyuandit::{HunyuanConfig, HunyuanTransformer};
 use xdit_models::sd3::{Sd3Config, Sd3Transformer};
+use xdit_models::{Degrees, axes};
 use xdit_models::{
     LoadOptions, ModelSource, Parallel, PipeFusion, Pipeline, Placement, Request, StageSplit,
     Traffic,
@@ -58,8 +58,8 @@ fn check_model(
     }
     let mut sent = vec![(0, 0); degrees.pipe];
     for (rank, stats) in output.communication.iter().enumerate() {
-        let of_rank = stats[&("send", Some(Axis::Pipe))];
-        let stage = &mut sent[degrees.coord(rank, Axis::Pipe)];
+        let of_rank = stats[&("send", Some(axes::PIPE))];
+        let stage = &mut sent[degrees.coord(rank, axes::PIPE)];
         *stage = (stage.0 + of_rank.calls, stage.1 + of_rank.bytes);
     }
     let total = |traffic: &mut dyn Iterator<Item = Traffic>| {

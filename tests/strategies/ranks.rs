@@ -2,7 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use xdit_comm::{Axis, Degrees, threads};
+use xdit_comm::threads;
+use xdit_models::{Degrees, axes};
 use xdit_models::{
     ErrorCategory, LoadOptions, ModelSource, Observer, Output, Parallel, Pipeline, Request, StepEnd,
 };
@@ -206,7 +207,7 @@ fn bytes_sent_are_what_the_formula_says() {
     // Half of the heads of q, k and v of half of the tokens go out, and half of the outputs come back.
     let attention = 4 * (text + image) / 2 * (c / 2) * 4 * layers * steps;
     for stats in &output.communication {
-        let sent = stats[&("all_to_all", Some(Axis::Ulysses))];
+        let sent = stats[&("all_to_all", Some(axes::ULYSSES))];
         assert_eq!(sent.bytes, attention);
         assert_eq!(sent.calls, 2 * layers * steps);
         // Each rank hands the other its half of the latents, once, as nobody follows the steps.

@@ -1,7 +1,7 @@
 //! Every strategy for every family of models: README's table. Each test draws a picture over ranks and compares it with one
 //! rank's; the other files look closer.
 
-use xdit_comm::Degrees;
+use xdit_models::Degrees;
 use xdit_models::{Parallel, PipeFusion, Request};
 use xdit_tests::goldens::max_abs;
 

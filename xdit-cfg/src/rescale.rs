@@ -179,8 +179,8 @@ impl RescaleSums {
         Ok(())
     }
 
-    /// The sums of all ranks of a group, added in rank order: the same bits on every rank. One small `all_gather`,
-    /// 40 bytes a batch entry to each other rank.
+    /// The sums of all ranks of a group, added in rank order: the same bits on every rank. One small exchange of
+    /// the control plane, 40 bytes a batch entry to each other rank.
     ///
     /// # Collective
     /// Every rank of the group calls it. For several axes (ring, Ulysses), reduce over one and then over the other.
@@ -191,7 +191,7 @@ impl RescaleSums {
         if group.world_size() == 1 {
             return Ok(self.clone());
         }
-        let all = group.all_gather_f64(&self.numbers())?;
+        let all = group.control().all_gather_f64(&self.numbers())?;
         let mut parts = all.iter().map(|numbers| Self::from_numbers(numbers));
         // A group has at least one rank.
         let mut total = parts.next().unwrap_or_else(|| self.clone());

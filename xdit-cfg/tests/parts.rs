@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use xdit_cfg::{Branch, Error, Guidance, Guided, Scales};
-use xdit_comm::{Axis, Degrees, DeviceMesh, Shard, threads};
+use xdit_comm::{Axis, DeviceMesh, MeshShape, Shard, threads};
 use xdit_kernels::{DType, Tensor};
 
 /// What a branch predicts for the whole images `[b, l, c]`; each entry has a spread and mean of its own.
@@ -21,6 +21,9 @@ fn predictions(branches: &[Branch], shape: [usize; 3], rows: Shard) -> Vec<Tenso
     let rows = |branch: &Branch| prediction(*branch, shape).narrow(1, rows.start, rows.len);
     branches.iter().map(|b| rows(b).unwrap()).collect()
 }
+
+const ROWS: [Axis; 2] = [Axis::new("row blocks"), Axis::new("rows")];
+const PAIR: Axis = Axis::new("branches");
 
 const SCALES: Scales = Scales {
     guidance: 6.0,
@@ -65,17 +68,17 @@ proptest! {
         ulysses in 1usize..4, ring in 1usize..3, cfg in 1usize..3,
     ) {
         let shape = [batch, tokens, channels];
-        let degrees = Degrees { ulysses, ring, cfg, ..Default::default() };
+        let shape_of_ranks = MeshShape::new([(PAIR, cfg), (ROWS[0], ring), (ROWS[1], ulysses)]);
         let ranks = threads::run(ulysses * ring * cfg, move |world| {
-            let mesh = DeviceMesh::new(&world, degrees)?;
-            let part = mesh.coord(Axis::Ring) * ulysses + mesh.coord(Axis::Ulysses);
+            let mesh = DeviceMesh::new(&world, shape_of_ranks.clone())?;
+            let part = mesh.coord(ROWS[0])? * ulysses + mesh.coord(ROWS[1])?;
             let rows = Shard::of(tokens, ulysses * ring, part);
-            let guidance = Guidance::new(Some(mesh.group(Axis::Cfg).clone()))?;
+            let guidance = Guidance::new(Some(mesh.group(PAIR)?.clone()))?;
             let predictions = predictions(guidance.branches(&SCALES), shape, rows);
             let guided = guidance.guide(&SCALES, &predictions)?;
             let sums = guided.sums()
-                .all_reduced(mesh.group(Axis::Ulysses))?
-                .all_reduced(mesh.group(Axis::Ring))?;
+                .all_reduced(mesh.group(ROWS[1])?)?
+                .all_reduced(mesh.group(ROWS[0])?)?;
             Ok((guided.rescaled(&sums)?, rows.len, world.stats()))
         }).unwrap();
         let whole = whole(shape);
@@ -83,18 +86,18 @@ proptest! {
             let parts: Vec<Tensor> = ranks.iter().map(|(out, ..)| out.clone()).collect();
             assert_whole(&parts, &whole);
             for (_, rows, stats) in ranks {
-                let sent = |axis| {
-                    let did = stats.get(&("all_gather", Some(axis)));
+                let sent = |op, axis| {
+                    let did = stats.get(&(op, Some(axis)));
                     did.map_or((0, 0), |did| (did.calls, did.bytes))
                 };
                 let sums = |degree: usize| {
                     (usize::from(degree > 1), (degree - 1) * 40 * batch)
                 };
-                prop_assert_eq!(sent(Axis::Ulysses), sums(ulysses));
-                prop_assert_eq!(sent(Axis::Ring), sums(ring));
+                prop_assert_eq!(sent("control", ROWS[1]), sums(ulysses));
+                prop_assert_eq!(sent("control", ROWS[0]), sums(ring));
                 // Three branches: rank 0 gives the conditional one, rank 1 the two others.
                 let bytes = (1 + rank) * batch * rows * channels * 4;
-                prop_assert_eq!(sent(Axis::Cfg), if cfg > 1 { (1, bytes) } else { (0, 0) });
+                prop_assert_eq!(sent("all_gather", PAIR), if cfg > 1 { (1, bytes) } else { (0, 0) });
             }
         }
     }

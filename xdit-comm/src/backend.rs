@@ -1,178 +1,73 @@
-//! What a transport implements, and what it is handed.
+//! What a transport implements.
 
-use crate::Result;
-use std::fmt;
-use xdit_kernels::{DType, Shape, Tensor};
+use crate::{Call, Result};
+use std::{fmt, time::Duration};
+use xdit_kernels::Tensor;
 
-/// Shape and dtype of a tensor that is still to come. Every rank knows them from the plan; none is asked for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Spec {
-    /// Sizes of the dims.
-    pub shape: Shape,
-    /// Element type.
-    pub dtype: DType,
-}
-
-impl Spec {
-    /// A spec of this shape and dtype.
-    pub fn new(shape: impl Into<Shape>, dtype: DType) -> Self {
-        Self {
-            shape: shape.into(),
-            dtype,
-        }
-    }
-
-    /// The spec that this tensor has.
-    pub fn of(tensor: &Tensor) -> Self {
-        Self::new(tensor.shape(), tensor.dtype())
-    }
-
-    /// Bytes of such a tensor.
-    pub fn bytes(&self) -> usize {
-        self.shape.numel().saturating_mul(self.dtype.size())
-    }
-}
-
-impl fmt::Debug for Spec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}", self.shape, self.dtype)
-    }
-}
-
-/// How values of several ranks become one. Exhaustive, as [`Op`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ReduceOp {
-    /// Element by element, in rank order, in f32.
-    Sum,
-    /// Largest element.
-    Max,
-}
-
-/// An operation of a group. Exhaustive: a transport that does not know a new one must not compile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Op {
-    /// To one rank.
-    Send {
-        /// The receiver.
-        dst: usize,
-    },
-    /// From one rank.
-    Recv {
-        /// The sender.
-        src: usize,
-    },
-    /// Root's tensor to all.
-    Broadcast {
-        /// The sender.
-        root: usize,
-    },
-    /// Root's i-th tensor to rank i.
-    Scatter {
-        /// The sender.
-        root: usize,
-    },
-    /// All tensors to the root, in rank order.
-    Gather {
-        /// The receiver.
-        root: usize,
-    },
-    /// All tensors to all, in rank order.
-    AllGather,
-    /// One tensor made of all, to all.
-    AllReduce(ReduceOp),
-    /// Rank i gets the i-th part of what all_reduce would give.
-    ReduceScatter(ReduceOp),
-    /// Rank i's j-th tensor becomes rank j's i-th.
-    AllToAll,
-    /// Nothing, when all have come.
-    Barrier,
-}
-
-impl Op {
-    /// Its name, as in NCCL and MPI.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Send { .. } => "send",
-            Self::Recv { .. } => "recv",
-            Self::Broadcast { .. } => "broadcast",
-            Self::Scatter { .. } => "scatter",
-            Self::Gather { .. } => "gather",
-            Self::AllGather => "all_gather",
-            Self::AllReduce(_) => "all_reduce",
-            Self::ReduceScatter(_) => "reduce_scatter",
-            Self::AllToAll => "all_to_all",
-            Self::Barrier => "barrier",
-        }
-    }
-
-    /// Whether every rank of the group calls it.
-    pub fn is_collective(self) -> bool {
-        !matches!(self, Self::Send { .. } | Self::Recv { .. })
-    }
-}
-
-impl fmt::Display for Op {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Send { dst } => write!(f, "send to {dst}"),
-            Self::Recv { src } => write!(f, "recv from {src}"),
-            Self::Broadcast { root } | Self::Scatter { root } | Self::Gather { root } => {
-                write!(f, "{} with root {root}", self.name())
-            }
-            Self::AllReduce(how) | Self::ReduceScatter(how) => {
-                write!(f, "{} ({how:?})", self.name())
-            }
-            _ => f.write_str(self.name()),
-        }
-    }
-}
-
-/// One rank's part in one operation: what it gives and what it expects, in rank order.
-#[derive(Debug, Clone)]
-pub struct Call {
-    /// The operation.
-    pub op: Op,
-    /// What this rank gives: one tensor for each receiver where receivers differ, else one, else none.
-    pub gives: Vec<Tensor>,
-    /// What this rank expects: one spec a tensor that will come back. Exact; anything else is an error on both sides.
-    pub expects: Vec<Spec>,
-}
-
-impl fmt::Display for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let gives: Vec<Spec> = self.gives.iter().map(Spec::of).collect();
-        write!(
-            f,
-            "{}, gives {gives:?}, expects {:?}",
-            self.op, self.expects
-        )
-    }
-}
-
-/// A started operation.
-pub trait Ticket: Send + fmt::Debug {
-    /// The tensors that this rank expected, when they are there.
+/// Something started that brings a `T`.
+pub trait Ticket<T = Vec<Tensor>>: Send + fmt::Debug {
+    /// What was started to arrive. A ticket of tensors brings those that the calls of its batch expect, call by call.
+    ///
+    /// On the processor it returns when they are there. On a device with a queue it only makes that queue wait: what the queue is
+    /// given from now on sees the tensors. So its return says nothing about how far another rank is; ranks that must know that
+    /// tell each other on the control plane.
     ///
     /// # Errors
-    /// [`PeerLost`](crate::Error::PeerLost) if a rank that it needs failed; [`Disagree`](crate::Error::Disagree).
-    fn wait(self: Box<Self>) -> Result<Vec<Tensor>>;
+    /// [`PeerLost`](crate::Error::PeerLost) if a rank that it needs failed; [`Disagree`](crate::Error::Disagree);
+    /// [`Deadlock`](crate::Error::Deadlock).
+    fn wait(self: Box<Self>) -> Result<T>;
 }
 
 /// One rank's end of a group: what a transport (threads, NCCL, MPI, a user's own) implements.
 ///
-/// Contract: ranks start the same collectives in the same order; between two ranks, messages arrive in the order sent.
-/// `start` never waits for another rank. A failure anywhere makes every started or later call return within the
-/// deadline, naming the rank at fault. [`conformance`](crate::conformance) tests all of it.
+/// A group has two planes. On the *data plane* tensors of the group's device travel ([`start`](Self::start)). On the *control plane*
+/// bytes of the host travel: flags, sums in f64, and why a rank has failed ([`start_control`](Self::start_control),
+/// [`fail`](Self::fail)). Neither waits for the other.
+///
+/// # Contract
+/// - Ranks start the same collectives in the same order, and the same exchanges of the control plane in the same order; the two
+///   orders are independent. Between two ranks, messages arrive in the order sent.
+/// - No method waits for another rank, but [`split`](Self::split).
+/// - The calls of a batch progress together: none of them waits for another to end. An empty batch is done.
+/// - **Batches.** Where [`receives_ahead`](Self::receives_ahead) is true, started batches progress beside each other. Where it is
+///   false, a rank's batches run one after another in the order in which they were started, over all groups of its world: a
+///   receive holds up what was started after it until its message comes, and a send until its receiver takes it. *There a receive
+///   and the sends that it depends on, whoever makes them, are one batch.* Code that keeps to this runs on every backend.
+/// - A started batch runs to its end, whether its ticket is waited for or dropped.
+/// - A reduction has the same bytes on every rank; in which order ranks are added is the backend's choice.
+/// - The first failure of any rank is kept, and travels on the control plane: it makes every started or later call on every rank return
+///   within the deadline, with an error that names the rank at fault and its reason.
+///
+/// [`conformance`](crate::conformance) tests all of it.
 pub trait Backend: Send + Sync + fmt::Debug {
     /// My index in the group.
     fn rank(&self) -> usize;
     /// How many ranks it has.
     fn world_size(&self) -> usize;
-    /// Starts an operation; arguments were checked by [`Group`](crate::Group).
+
+    /// Whether a receive may be started before the sends that it depends on, in a batch of its own. See the contract.
+    fn receives_ahead(&self) -> bool;
+
+    /// Starts the calls of a batch, which progress together; [`Group`](crate::Group) has checked their arguments.
     ///
     /// # Errors
     /// If a failure is already known.
-    fn start(&self, call: Call) -> Result<Box<dyn Ticket>>;
+    fn start(&self, batch: Vec<Call>) -> Result<Box<dyn Ticket>>;
+
+    /// Starts to gather bytes of the host from every rank; they arrive in rank order, and need not be equally many. A rank that
+    /// others wait for longer than `deadline` is lost; without one, a rank that makes no progress for the world's deadline.
+    ///
+    /// # Errors
+    /// If a failure is already known.
+    fn start_control(
+        &self,
+        bytes: Vec<u8>,
+        deadline: Option<Duration>,
+    ) -> Result<Box<dyn Ticket<Vec<Vec<u8>>>>>;
+
+    /// Tells all ranks of the world that this one has failed, and why. Only the first failure is kept.
+    fn fail(&self, reason: &str);
+
     /// The subgroup of the ranks that give the same color, ordered by key, then rank. Collective.
     ///
     /// # Errors

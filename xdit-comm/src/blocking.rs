@@ -1,7 +1,6 @@
 //! The calls of a group that return when their tensors are there.
 
 use crate::{Group, ReduceOp, Result, Spec};
-use half::bf16;
 use xdit_kernels::Tensor;
 
 impl Group {
@@ -89,27 +88,7 @@ impl Group {
         self.start_all_gather(tensor, expected)?.wait()
     }
 
-    /// Every rank's numbers, in rank order, bit for bit: for sums that f32 would lose. All ranks give as many.
-    ///
-    /// # Collective
-    /// Every rank calls it with the same number of values.
-    ///
-    /// # Errors
-    /// As [`all_gather`](Self::all_gather).
-    ///
-    /// # Examples
-    /// ```
-    /// let all = xdit_comm::threads::run(2, |group| group.all_gather_f64(&[1.0 / (3.0 + group.rank() as f64)]))?;
-    /// assert_eq!(all, [[[1.0 / 3.0], [0.25]], [[1.0 / 3.0], [0.25]]]);
-    /// # Ok::<(), xdit_comm::Error>(())
-    /// ```
-    pub fn all_gather_f64(&self, values: &[f64]) -> Result<Vec<Vec<f64>>> {
-        let mine = words(values)?;
-        let all = self.all_gather(&mine, &vec![Spec::of(&mine); self.world_size()])?;
-        Ok(all.iter().map(numbers).collect())
-    }
-
-    /// All ranks' tensors made one, in rank order and f32, so that every rank has the same bytes.
+    /// All ranks' tensors made one, in f32: the same bytes on every rank. The backend chooses the order of the ranks.
     ///
     /// # Collective
     /// Every rank calls it with one shape, dtype and operation.
@@ -151,59 +130,5 @@ impl Group {
     /// [`Error::PeerLost`](crate::Error::PeerLost).
     pub fn barrier(&self) -> Result<()> {
         self.start_barrier()?.wait().map(drop)
-    }
-}
-
-/// The bits of f64s, four elements each: tensors hold no f64, and what only moves elements changes no bit of them.
-fn words(values: &[f64]) -> Result<Tensor> {
-    let words: Vec<bf16> = values
-        .iter()
-        .flat_map(|value| {
-            let bits = value.to_bits();
-            [48, 32, 16, 0].map(|shift| bf16::from_bits((bits >> shift) as u16))
-        })
-        .collect();
-    Ok(Tensor::from_slice(&words, [words.len()])?)
-}
-
-fn numbers(words: &Tensor) -> Vec<f64> {
-    let (quads, _) = words
-        .as_slice::<bf16>()
-        .unwrap_or_default()
-        .as_chunks::<4>();
-    quads
-        .iter()
-        .map(|quad| {
-            let bits = |bits: u64, part: &bf16| bits << 16 | u64::from(part.to_bits());
-            f64::from_bits(quad.iter().fold(0, bits))
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn f64_keeps_its_bits() {
-        let values = [
-            0.0,
-            -0.0,
-            1.0 / 3.0,
-            f64::MAX,
-            f64::MIN_POSITIVE / 8.0,
-            f64::NEG_INFINITY,
-            6.4e19,
-            f64::from_bits(12345),
-        ];
-        let back = numbers(&words(&values).unwrap());
-        let bits = |values: &[f64]| {
-            values
-                .iter()
-                .map(|value| value.to_bits())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(bits(&back), bits(&values));
-        assert!(numbers(&words(&[f64::NAN]).unwrap())[0].is_nan());
     }
 }

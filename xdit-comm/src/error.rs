@@ -51,6 +51,14 @@ pub enum Error {
     /// Degrees that do not make the world, with every factor and the nearest plan that does.
     #[error("{0}")]
     Degrees(String),
+    /// A mesh has no such axis.
+    #[error("no axis {axis} in the mesh {mesh}")]
+    Axis {
+        /// The name that was asked for.
+        axis: &'static str,
+        /// The axes that there are, with their degrees.
+        mesh: String,
+    },
     /// A tensor operation failed on this rank.
     #[error("{0}")]
     Kernel(String),
@@ -80,6 +88,8 @@ pub enum Loss {
     Failed(String),
     /// It finished no operation for so long, the group's deadline.
     NoProgress(Duration),
+    /// Others have waited for it for so long in an exchange of the control plane, whose deadline that was.
+    NoAnswer(Duration),
     /// Its thread had not returned when the caller stopped waiting for it, and runs on.
     LeftBehind {
         /// How long it had finished nothing, if it was lost for that.
@@ -91,7 +101,7 @@ impl Loss {
     /// Whether the deadline was the reason: with a longer one the rank might have gone on.
     pub fn is_stall(&self) -> bool {
         match self {
-            Self::NoProgress(_) => true,
+            Self::NoProgress(_) | Self::NoAnswer(_) => true,
             Self::LeftBehind { idle } => idle.is_some(),
             Self::Failed(_) => false,
         }
@@ -104,6 +114,10 @@ impl fmt::Display for Loss {
         match self {
             Self::Failed(reason) => f.write_str(reason),
             Self::NoProgress(idle) => f.write_str(&no_progress(idle)),
+            Self::NoAnswer(limit) => {
+                let seconds = limit.as_secs_f64();
+                write!(f, "no part in a control exchange within {seconds:.1} s")
+            }
             Self::LeftBehind { idle } => {
                 let before = idle
                     .as_ref()

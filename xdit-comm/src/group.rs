@@ -1,10 +1,13 @@
 use crate::{
-    Axis, Backend, Call, Error, Op, ReduceOp, Result, Spec, Stats, Ticket, stats::Counters,
+    Axis, Backend, Call, Control, Op, Pending, ReduceOp, Result, Spec, Stats, stats::Counters,
 };
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 use xdit_kernels::Tensor;
 
 /// Ranks that call the same collectives in the same order. Cheap to clone; clones are the same rank of the same group.
+///
+/// Tensors travel on its data plane: by the calls below, or several calls at once as a batch ([`start`](Self::start)). Bytes of the
+/// host travel on its control plane ([`control`](Self::control)).
 ///
 /// Blocking calls are their started forms, awaited. Shapes that will come back are given by the caller, since every rank
 /// knows them from the plan: nothing is negotiated at run time.
@@ -22,53 +25,9 @@ use xdit_kernels::Tensor;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Group {
-    backend: Arc<dyn Backend>,
-    counters: Counters,
-    axis: Option<Axis>,
-}
-
-/// An operation under way. It owns its tensors; dropping it without waiting loses what would have arrived.
-#[must_use = "a started operation is finished by wait()"]
-#[derive(Debug)]
-pub struct Pending {
-    ticket: Box<dyn Ticket>,
-    counters: Counters,
-    op: Op,
-    axis: Option<Axis>,
-    bytes: usize,
-}
-
-impl Pending {
-    /// The tensors that arrive, in rank order.
-    ///
-    /// # Errors
-    /// [`Error::PeerLost`], [`Error::Disagree`], [`Error::Deadlock`].
-    pub fn wait(self) -> Result<Vec<Tensor>> {
-        let axis = self.axis.map_or("world", Axis::name);
-        let bytes = self.bytes;
-        let _span = tracing::trace_span!("collective", op = self.op.name(), axis, bytes).entered();
-        let start = Instant::now();
-        let out = self.ticket.wait();
-        self.counters.waited(self.op, self.axis, start.elapsed());
-        out
-    }
-
-    /// The one tensor that arrives.
-    ///
-    /// # Errors
-    /// As [`wait`](Self::wait).
-    ///
-    /// # Panics
-    /// If the operation does not bring exactly one: a bug in the backend.
-    pub fn wait_one(self) -> Result<Tensor> {
-        let mut all = self.wait()?;
-        assert_eq!(
-            all.len(),
-            1,
-            "the backend brings as many tensors as were expected"
-        );
-        Ok(all.remove(0))
-    }
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) counters: Counters,
+    pub(crate) axis: Option<Axis>,
 }
 
 impl Group {
@@ -91,6 +50,22 @@ impl Group {
         self.backend.world_size()
     }
 
+    /// Its backend, for a transport around it: what is started there is not counted.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// The control plane: bytes of the host, beside the tensors.
+    pub fn control(&self) -> Control<'_> {
+        Control::new(self)
+    }
+
+    /// Whether a receive may be started before the sends that it depends on, in a batch of its own. Where it may not, they must be
+    /// one batch ([`Backend`]'s contract).
+    pub fn receives_ahead(&self) -> bool {
+        self.backend.receives_ahead()
+    }
+
     /// What this rank has done on this group and the groups split from it: calls, bytes sent, time waited, per operation
     /// and axis.
     pub fn stats(&self) -> Stats {
@@ -99,7 +74,7 @@ impl Group {
 
     /// Adds to what [`stats`](Self::stats) says was copied around `op`: who packs messages counts what it copies.
     pub fn count_copied(&self, op: Op, bytes: usize) {
-        self.counters.copied(op, self.axis, bytes);
+        self.counters.copied(op.name(), self.axis, bytes);
     }
 
     /// Tells the group that this rank has finished an operation of its own: a rank that computes for long between two calls
@@ -107,7 +82,7 @@ impl Group {
     /// waits; not collective.
     ///
     /// # Errors
-    /// [`Error::PeerLost`], [`Error::Disagree`] or [`Error::Deadlock`] if a failure is known: what is being computed here is of no use
+    /// [`PeerLost`](crate::Error::PeerLost), [`Disagree`](crate::Error::Disagree) or [`Deadlock`](crate::Error::Deadlock) if a failure is known: what is being computed here is of no use
     /// any more.
     pub fn progress(&self) -> Result<()> {
         self.backend.progress()
@@ -119,51 +94,53 @@ impl Group {
         self
     }
 
-    pub(crate) fn argument(
-        &self,
-        op: &'static str,
-        expected: impl ToString,
-        got: impl ToString,
-    ) -> Error {
-        Error::Argument {
-            op,
-            rank: self.rank(),
-            world_size: self.world_size(),
-            expected: expected.to_string(),
-            got: got.to_string(),
+    /// Starts calls that progress together, none waiting for another to end: a receive and the sends that it depends on, say. The
+    /// tensors that arrive are those that the calls expect, call by call. An empty batch is done.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::Error::Argument) if a call names no rank of the group, or gives or expects another number of tensors than its operation
+    /// moves; or if a failure is known.
+    ///
+    /// # Examples
+    /// Two ranks swap two tensors, in one batch:
+    /// ```
+    /// use xdit_comm::{Call, Spec, threads};
+    /// use xdit_kernels::Tensor;
+    /// let got = threads::run(2, |group| {
+    ///     let (me, peer) = (group.rank() as f32, 1 - group.rank());
+    ///     let (a, b) = (Tensor::from_slice(&[me], [1])?, Tensor::from_slice(&[me, me], [2])?);
+    ///     let batch = vec![
+    ///         Call::send(&a, peer),
+    ///         Call::send(&b, peer),
+    ///         Call::recv(Spec::of(&a), peer),
+    ///         Call::recv(Spec::of(&b), peer),
+    ///     ];
+    ///     let arrived = group.start(batch)?.wait()?;
+    ///     Ok((arrived[0].to_f32_vec(), arrived[1].to_f32_vec()))
+    /// })?;
+    /// assert_eq!(got[0], (vec![1.0], vec![1.0, 1.0]));
+    /// # Ok::<(), xdit_comm::Error>(())
+    /// ```
+    pub fn start(&self, batch: Vec<Call>) -> Result<Pending> {
+        let (rank, world_size) = (self.rank(), self.world_size());
+        for call in &batch {
+            call.check(rank, world_size)?;
         }
+        let mut bytes = 0;
+        for call in &batch {
+            let sent = call.sent_bytes(rank, world_size);
+            self.counters.started(call.op.name(), self.axis, sent);
+            bytes += sent;
+        }
+        // What is waited for is what arrives: of a batch, its first receive.
+        let awaited = batch.iter().find(|call| !call.expects.is_empty());
+        let op = awaited.or(batch.first()).map_or("batch", |c| c.op.name());
+        let ticket = self.backend.start(batch)?;
+        Ok(Pending::new(ticket, self, op, bytes))
     }
 
-    pub(crate) fn peer(&self, op: &'static str, rank: usize) -> Result<()> {
-        if rank < self.world_size() {
-            return Ok(());
-        }
-        Err(self.argument(op, format!("a rank below {}", self.world_size()), rank))
-    }
-
-    pub(crate) fn per_rank<T>(&self, op: &'static str, what: &str, items: &[T]) -> Result<()> {
-        if items.len() == self.world_size() {
-            return Ok(());
-        }
-        Err(self.argument(
-            op,
-            format!("{what} for each of {} ranks", self.world_size()),
-            items.len(),
-        ))
-    }
-
-    pub(crate) fn start(&self, call: Call) -> Result<Pending> {
-        let op = call.op;
-        let bytes = sent_bytes(&call, self.rank(), self.world_size());
-        self.counters.started(op, self.axis, bytes);
-        let ticket = self.backend.start(call)?;
-        Ok(Pending {
-            ticket,
-            counters: self.counters.clone(),
-            op,
-            axis: self.axis,
-            bytes,
-        })
+    fn start_one(&self, call: Call) -> Result<Pending> {
+        self.start(vec![call])
     }
 
     /// Sends to `dst`; the tensor is shared, not copied, where the backend can.
@@ -171,12 +148,7 @@ impl Group {
     /// # Errors
     /// If there is no such rank or a failure is known.
     pub fn start_send(&self, tensor: &Tensor, dst: usize) -> Result<Pending> {
-        self.peer("send", dst)?;
-        self.start(Call {
-            op: Op::Send { dst },
-            gives: vec![tensor.clone()],
-            expects: vec![],
-        })
+        self.start_one(Call::send(tensor, dst))
     }
 
     /// Receives from `src` what it sends next.
@@ -184,12 +156,7 @@ impl Group {
     /// # Errors
     /// If there is no such rank or a failure is known.
     pub fn start_recv(&self, expected: Spec, src: usize) -> Result<Pending> {
-        self.peer("recv", src)?;
-        self.start(Call {
-            op: Op::Recv { src },
-            gives: vec![],
-            expects: vec![expected],
-        })
+        self.start_one(Call::recv(expected, src))
     }
 
     /// Sends to `dst` and receives from `src` at once; wait on the result for what arrives.
@@ -203,11 +170,7 @@ impl Group {
         expected: Spec,
         src: usize,
     ) -> Result<Pending> {
-        self.peer("send_recv", dst)?;
-        self.peer("send_recv", src)?;
-        // A send ends when the receiver has taken it or the message is owned by the transport; nobody waits for it.
-        drop(self.start_send(tensor, dst)?);
-        self.start_recv(expected, src)
+        self.start(vec![Call::send(tensor, dst), Call::recv(expected, src)])
     }
 
     /// Starts [`broadcast`](Self::broadcast).
@@ -220,19 +183,7 @@ impl Group {
         expected: Spec,
         root: usize,
     ) -> Result<Pending> {
-        self.peer("broadcast", root)?;
-        if tensor.is_some() != (self.rank() == root) {
-            return Err(self.argument(
-                "broadcast",
-                "a tensor on the root and on no other rank",
-                format!(
-                    "{} tensor on rank {}",
-                    if tensor.is_some() { "a" } else { "no" },
-                    self.rank()
-                ),
-            ));
-        }
-        self.start(Call {
+        self.start_one(Call {
             op: Op::Broadcast { root },
             gives: tensor.into_iter().cloned().collect(),
             expects: vec![expected],
@@ -249,21 +200,11 @@ impl Group {
         expected: Spec,
         root: usize,
     ) -> Result<Pending> {
-        self.peer("scatter", root)?;
-        if tensors.is_some() != (self.rank() == root) {
-            return Err(self.argument(
-                "scatter",
-                "tensors on the root and on no other rank",
-                tensors.is_some(),
-            ));
-        }
-        let gives = tensors.unwrap_or_default();
-        if self.rank() == root {
-            self.per_rank("scatter", "a tensor", &gives)?;
-        }
-        let op = Op::Scatter { root };
-        let expects = vec![expected];
-        self.start(Call { op, gives, expects })
+        self.start_one(Call {
+            op: Op::Scatter { root },
+            gives: tensors.unwrap_or_default(),
+            expects: vec![expected],
+        })
     }
 
     /// Starts [`gather`](Self::gather).
@@ -271,14 +212,11 @@ impl Group {
     /// # Errors
     /// As it.
     pub fn start_gather(&self, tensor: &Tensor, expected: &[Spec], root: usize) -> Result<Pending> {
-        self.peer("gather", root)?;
-        self.per_rank("gather", "a spec", expected)?;
-        let expects = if self.rank() == root {
-            expected.to_vec()
-        } else {
-            vec![]
+        let expects = match self.rank() == root {
+            true => expected.to_vec(),
+            false => vec![],
         };
-        self.start(Call {
+        self.start_one(Call {
             op: Op::Gather { root },
             gives: vec![tensor.clone()],
             expects,
@@ -290,9 +228,8 @@ impl Group {
     /// # Errors
     /// As it.
     pub fn start_reduce_scatter(&self, tensors: Vec<Tensor>, how: ReduceOp) -> Result<Pending> {
-        self.per_rank("reduce_scatter", "a tensor", &tensors)?;
-        let expects = vec![Spec::of(&tensors[self.rank()])];
-        self.start(Call {
+        let expects = tensors.get(self.rank()).map(Spec::of).into_iter().collect();
+        self.start_one(Call {
             op: Op::ReduceScatter(how),
             gives: tensors,
             expects,
@@ -304,7 +241,7 @@ impl Group {
     /// # Errors
     /// As it.
     pub fn start_barrier(&self) -> Result<Pending> {
-        self.start(Call {
+        self.start_one(Call {
             op: Op::Barrier,
             gives: vec![],
             expects: vec![],
@@ -316,8 +253,7 @@ impl Group {
     /// # Errors
     /// As it.
     pub fn start_all_gather(&self, tensor: &Tensor, expected: &[Spec]) -> Result<Pending> {
-        self.per_rank("all_gather", "a spec", expected)?;
-        self.start(Call {
+        self.start_one(Call {
             op: Op::AllGather,
             gives: vec![tensor.clone()],
             expects: expected.to_vec(),
@@ -329,9 +265,7 @@ impl Group {
     /// # Errors
     /// As it.
     pub fn start_all_to_all(&self, tensors: Vec<Tensor>, expected: &[Spec]) -> Result<Pending> {
-        self.per_rank("all_to_all", "a tensor", &tensors)?;
-        self.per_rank("all_to_all", "a spec", expected)?;
-        self.start(Call {
+        self.start_one(Call {
             op: Op::AllToAll,
             gives: tensors,
             expects: expected.to_vec(),
@@ -343,7 +277,7 @@ impl Group {
     /// # Errors
     /// As it.
     pub fn start_all_reduce(&self, tensor: &Tensor, how: ReduceOp) -> Result<Pending> {
-        self.start(Call {
+        self.start_one(Call {
             op: Op::AllReduce(how),
             gives: vec![tensor.clone()],
             expects: vec![Spec::of(tensor)],
@@ -356,38 +290,12 @@ impl Group {
     /// Every rank calls it.
     ///
     /// # Errors
-    /// [`Error::PeerLost`], [`Error::Disagree`].
+    /// [`PeerLost`](crate::Error::PeerLost), [`Disagree`](crate::Error::Disagree).
     pub fn split(&self, color: usize, key: usize) -> Result<Self> {
         Ok(Self {
             backend: self.backend.split(color, key)?.into(),
             counters: self.counters.clone(),
             axis: self.axis,
         })
-    }
-}
-
-/// Bytes that this rank hands to other ranks by a call: what stays on the rank is not counted, and a tensor that several
-/// ranks receive is counted once for each.
-fn sent_bytes(call: &Call, rank: usize, world_size: usize) -> usize {
-    let bytes = |t: &Tensor| Spec::of(t).bytes();
-    let others = world_size - 1;
-    match call.op {
-        Op::Send { dst } => {
-            if dst == rank {
-                0
-            } else {
-                call.gives.iter().map(bytes).sum()
-            }
-        }
-        Op::Recv { .. } | Op::Barrier => 0,
-        Op::Gather { root } if root == rank => 0,
-        Op::Gather { .. } => call.gives.iter().map(bytes).sum(),
-        Op::Broadcast { .. } | Op::AllGather | Op::AllReduce(_) => {
-            call.gives.iter().map(bytes).sum::<usize>() * others
-        }
-        Op::Scatter { .. } | Op::ReduceScatter(_) | Op::AllToAll => {
-            let to_others = call.gives.iter().enumerate().filter(|(i, _)| *i != rank);
-            to_others.map(|(_, t)| bytes(t)).sum()
-        }
     }
 }

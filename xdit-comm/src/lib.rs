@@ -3,18 +3,24 @@
 
 mod backend;
 mod blocking;
+mod call;
 pub mod conformance;
+mod control;
 mod error;
 mod group;
 mod mesh;
+mod pending;
 mod shard;
 mod stats;
 mod sync;
 pub mod threads;
 
-pub use backend::{Backend, Call, Op, ReduceOp, Spec, Ticket};
+pub use backend::{Backend, Ticket};
+pub use call::{Call, Op, ReduceOp, Spec};
+pub use control::Control;
 pub use error::{DEADLINE, Error, Loss, Result};
-pub use group::{Group, Pending};
-pub use mesh::{Axis, Degrees, DeviceMesh};
+pub use group::Group;
+pub use mesh::{Axis, DeviceMesh, MeshShape};
+pub use pending::Pending;
 pub use shard::{Shard, zigzag};
 pub use stats::{OpStats, Stats};

@@ -3,124 +3,131 @@
 use crate::{Error, Group, Result};
 use std::fmt;
 
-/// An axis of the mesh. Ulysses neighbours are adjacent ranks, then ring, pipe, cfg, data (xDiT's order).
+/// The name of an axis of a mesh. Whoever makes a mesh chooses its axes; this crate knows none.
+///
+/// # Examples
+/// ```
+/// use xdit_comm::Axis;
+/// const EXPERTS: Axis = Axis::new("experts");
+/// assert_eq!(EXPERTS.to_string(), "experts");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Axis {
-    /// Replicas: prompts and images are shared out.
-    Data,
-    /// The branches of classifier-free guidance.
-    Cfg,
-    /// Pipeline stages.
-    Pipe,
-    /// Sequence parallelism by rotating keys and values.
-    Ring,
-    /// Sequence parallelism by exchanging heads for tokens.
-    Ulysses,
-}
+pub struct Axis(&'static str);
 
 impl Axis {
-    /// Outermost first: the last varies fastest over ranks.
-    pub const ALL: [Self; 5] = [Self::Data, Self::Cfg, Self::Pipe, Self::Ring, Self::Ulysses];
+    /// The axis of this name.
+    pub const fn new(name: &'static str) -> Self {
+        Self(name)
+    }
 
     /// Its name in messages and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Data => "data",
-            Self::Cfg => "cfg",
-            Self::Pipe => "pipe",
-            Self::Ring => "ring",
-            Self::Ulysses => "ulysses",
-        }
+    pub const fn name(self) -> &'static str {
+        self.0
     }
 }
 
 impl fmt::Display for Axis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.0)
     }
 }
 
-/// How many ranks each axis has; their product is the world.
+/// How many ranks each axis has; their product is the world. Axes come outermost first: ranks next to each other differ on the
+/// last.
+///
+/// # Examples
+/// ```
+/// use xdit_comm::{Axis, MeshShape};
+/// let (rows, columns) = (Axis::new("rows"), Axis::new("columns"));
+/// let shape = MeshShape::new([(rows, 2), (columns, 3)]);
+/// assert_eq!(shape.to_string(), "rows 2 × columns 3");
+/// assert_eq!((shape.coord(4, rows), shape.coord(4, columns)), (Some(1), Some(1)));
+/// let message = shape.check(8).unwrap_err().to_string();
+/// assert_eq!(message, "rows 2 × columns 3 = 6, but there are 8 ranks; the nearest plan for 8 ranks is rows 2 × columns 4");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MeshShape {
+    sides: Vec<Side>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Degrees {
-    /// Replicas.
-    pub data: usize,
-    /// Guidance branches, 1 or 2.
-    pub cfg: usize,
-    /// Pipeline stages.
-    pub pipe: usize,
-    /// Ring.
-    pub ring: usize,
-    /// Ulysses.
-    pub ulysses: usize,
+struct Side {
+    axis: Axis,
+    degree: usize,
+    /// The largest degree that its user allows.
+    most: usize,
 }
 
-impl Default for Degrees {
-    fn default() -> Self {
+impl MeshShape {
+    /// These axes with these degrees, outermost first.
+    pub fn new(axes: impl IntoIterator<Item = (Axis, usize)>) -> Self {
+        let sides = axes.into_iter().map(|(axis, degree)| Side {
+            axis,
+            degree,
+            most: usize::MAX,
+        });
         Self {
-            data: 1,
-            cfg: 1,
-            pipe: 1,
-            ring: 1,
-            ulysses: 1,
-        }
-    }
-}
-
-impl Degrees {
-    /// The degree of one axis.
-    pub fn of(&self, axis: Axis) -> usize {
-        match axis {
-            Axis::Data => self.data,
-            Axis::Cfg => self.cfg,
-            Axis::Pipe => self.pipe,
-            Axis::Ring => self.ring,
-            Axis::Ulysses => self.ulysses,
+            sides: sides.collect(),
         }
     }
 
-    /// Where a rank stands on one axis.
-    ///
-    /// # Panics
-    /// If a degree is 0.
-    pub fn coord(&self, rank: usize, axis: Axis) -> usize {
-        coord_and_color(self, rank, axis).0
-    }
-
-    fn with(mut self, axis: Axis, degree: usize) -> Self {
-        match axis {
-            Axis::Data => self.data = degree,
-            Axis::Cfg => self.cfg = degree,
-            Axis::Pipe => self.pipe = degree,
-            Axis::Ring => self.ring = degree,
-            Axis::Ulysses => self.ulysses = degree,
+    /// Allows no larger degree than `most` on an axis.
+    #[must_use]
+    pub fn at_most(mut self, axis: Axis, most: usize) -> Self {
+        for side in self.sides.iter_mut().filter(|side| side.axis == axis) {
+            side.most = most;
         }
         self
     }
 
+    /// The axes, outermost first.
+    pub fn axes(&self) -> impl Iterator<Item = Axis> {
+        self.sides.iter().map(|side| side.axis)
+    }
+
+    /// The degree of an axis, if there is such an axis.
+    pub fn degree(&self, axis: Axis) -> Option<usize> {
+        let side = self.sides.iter().find(|side| side.axis == axis);
+        side.map(|side| side.degree)
+    }
+
+    /// Where a rank stands on an axis, if there is such an axis.
+    ///
+    /// # Panics
+    /// If its degree is 0.
+    pub fn coord(&self, rank: usize, axis: Axis) -> Option<usize> {
+        let index = self.sides.iter().position(|side| side.axis == axis)?;
+        Some(self.coord_and_color(rank, index).0)
+    }
+
+    /// A rank's index along an axis, and a number that the ranks which differ along it alone share.
+    fn coord_and_color(&self, rank: usize, index: usize) -> (usize, usize) {
+        // Of more ranks than can be counted none is beyond the first.
+        let inner = self.sides[index + 1..]
+            .iter()
+            .fold(1usize, |n, side| n.saturating_mul(side.degree));
+        let coord = rank / inner % self.sides[index].degree;
+        (coord, rank - coord * inner)
+    }
+
     /// Number of ranks, or `None` if it does not fit.
     pub fn product(&self) -> Option<usize> {
-        Axis::ALL
-            .iter()
-            .try_fold(1usize, |n, &a| n.checked_mul(self.of(a)))
+        let mut sides = self.sides.iter();
+        sides.try_fold(1usize, |n, side| n.checked_mul(side.degree))
     }
 
     /// Checks that the degrees make a world of this size.
     ///
     /// # Errors
     /// [`Error::Degrees`] naming every factor and the nearest plan that is legal.
-    ///
-    /// # Examples
-    /// ```
-    /// use xdit_comm::Degrees;
-    /// let degrees = Degrees { ulysses: 3, ring: 2, ..Default::default() };
-    /// let message = degrees.check(8).unwrap_err().to_string();
-    /// assert!(message.contains("data 1 × cfg 1 × pipe 1 × ring 2 × ulysses 3 = 6"), "{message}");
-    /// assert!(message.contains("nearest"), "{message}");
-    /// ```
     pub fn check(&self, world_size: usize) -> Result<()> {
-        let legal = self.cfg <= 2 && Axis::ALL.iter().all(|&a| self.of(a) >= 1);
+        let twice = (self.sides.iter().enumerate())
+            .find(|(i, side)| self.sides[..*i].iter().any(|other| other.axis == side.axis));
+        if let Some((_, side)) = twice {
+            return Err(Error::Degrees(format!("{self}: two axes {}", side.axis)));
+        }
+        let legal = |side: &Side| side.degree >= 1 && side.degree <= side.most;
+        let legal = self.sides.iter().all(legal);
         if legal && self.product() == Some(world_size) {
             return Ok(());
         }
@@ -129,10 +136,12 @@ impl Degrees {
             .map_or("more than a machine can count".to_owned(), |n| {
                 n.to_string()
             });
-        let reason = if !legal {
-            ": each degree is at least 1, and cfg at most 2".to_owned()
-        } else {
+        let reason = if legal {
             format!(", but there are {world_size} ranks")
+        } else {
+            let limited = self.sides.iter().filter(|side| side.most < usize::MAX);
+            let most = limited.map(|side| format!(", and {} at most {}", side.axis, side.most));
+            format!(": each degree is at least 1{}", most.collect::<String>())
         };
         let nearest = match self.nearest(world_size) {
             Some(plan) => format!("; the nearest plan for {world_size} ranks is {plan}"),
@@ -146,20 +155,17 @@ impl Degrees {
     /// The legal degrees for `world_size` that change the least: the sum over axes of |log of the ratio|, the earlier of
     /// equals in mesh order.
     fn nearest(&self, world_size: usize) -> Option<Self> {
-        fn factor(left: usize, axes: &[Axis], plan: Degrees, out: &mut Vec<Degrees>) {
-            match axes {
-                [] => {
-                    if left == 1 {
-                        out.push(plan)
-                    }
+        fn factor(left: usize, at: usize, plan: &mut MeshShape, out: &mut Vec<MeshShape>) {
+            let Some(side) = plan.sides.get(at) else {
+                if left == 1 {
+                    out.push(plan.clone());
                 }
-                [axis, rest @ ..] => {
-                    for d in (1..=left)
-                        .filter(|d| left.is_multiple_of(*d) && (*axis != Axis::Cfg || *d <= 2))
-                    {
-                        factor(left / d, rest, plan.with(*axis, d), out);
-                    }
-                }
+                return;
+            };
+            let most = left.min(side.most);
+            for degree in (1..=most).filter(|degree| left.is_multiple_of(*degree)) {
+                plan.sides[at].degree = degree;
+                factor(left / degree, at + 1, plan, out);
             }
         }
         // Beyond this many ranks the search would take longer than the answer is worth.
@@ -167,10 +173,12 @@ impl Degrees {
             return None;
         }
         let mut plans = Vec::new();
-        factor(world_size, &Axis::ALL, Self::default(), &mut plans);
+        factor(world_size, 0, &mut self.clone(), &mut plans);
         let distance = |plan: &Self| -> f64 {
-            let ratio = |a: &Axis| (plan.of(*a) as f64 / self.of(*a).max(1) as f64).ln().abs();
-            Axis::ALL.iter().map(ratio).sum()
+            let pairs = plan.sides.iter().zip(&self.sides);
+            pairs
+                .map(|(a, b)| (a.degree as f64 / b.degree.max(1) as f64).ln().abs())
+                .sum()
         };
         plans
             .into_iter()
@@ -178,21 +186,22 @@ impl Degrees {
     }
 }
 
-impl fmt::Display for Degrees {
+impl fmt::Display for MeshShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, axis) in Axis::ALL.into_iter().enumerate() {
+        for (i, side) in self.sides.iter().enumerate() {
             let times = if i > 0 { " × " } else { "" };
-            write!(f, "{times}{axis} {}", self.of(axis))?;
+            write!(f, "{times}{} {}", side.axis, side.degree)?;
         }
         Ok(())
     }
 }
 
-/// The ranks of a world on named axes: `rank = ulysses + U·(ring + R·(pipe + P·(cfg + C·data)))`.
+/// The ranks of a world on named axes, the last of which varies fastest.
 #[derive(Debug, Clone)]
 pub struct DeviceMesh {
     world: Group,
-    degrees: Degrees,
+    shape: MeshShape,
+    /// Of each axis.
     groups: Vec<Group>,
 }
 
@@ -200,23 +209,20 @@ impl DeviceMesh {
     /// The mesh over `world`.
     ///
     /// # Collective
-    /// Every rank of the world calls it with the same degrees.
+    /// Every rank of the world calls it with the same shape.
     ///
     /// # Errors
-    /// [`Error::Degrees`] if they do not multiply to the world's size; errors of [`Group::split`].
-    pub fn new(world: &Group, degrees: Degrees) -> Result<Self> {
-        degrees.check(world.world_size())?;
-        let groups = Axis::ALL
-            .into_iter()
-            .map(|axis| {
-                let (coord, color) = coord_and_color(&degrees, world.rank(), axis);
-                Ok(world.split(color, coord)?.named(axis))
-            })
-            .collect::<Result<_>>()?;
+    /// [`Error::Degrees`] if the degrees do not multiply to the world's size; errors of [`Group::split`].
+    pub fn new(world: &Group, shape: MeshShape) -> Result<Self> {
+        shape.check(world.world_size())?;
+        let groups = shape.axes().enumerate().map(|(index, axis)| {
+            let (coord, color) = shape.coord_and_color(world.rank(), index);
+            Ok(world.split(color, coord)?.named(axis))
+        });
         Ok(Self {
             world: world.clone(),
-            degrees,
-            groups,
+            groups: groups.collect::<Result<_>>()?,
+            shape,
         })
     }
 
@@ -225,117 +231,101 @@ impl DeviceMesh {
         &self.world
     }
 
-    /// The degrees.
-    pub fn degrees(&self) -> Degrees {
-        self.degrees
+    /// The axes and their degrees.
+    pub fn shape(&self) -> &MeshShape {
+        &self.shape
     }
 
     /// The ranks that differ from me on this axis alone; a group of one where the degree is 1.
-    pub fn group(&self, axis: Axis) -> &Group {
-        let index = Axis::ALL
-            .iter()
-            .position(|a| *a == axis)
-            .expect("ALL holds every axis");
-        &self.groups[index]
+    ///
+    /// # Errors
+    /// [`Error::Axis`] if the mesh has no such axis.
+    pub fn group(&self, axis: Axis) -> Result<&Group> {
+        let index = self.shape.axes().position(|own| own == axis);
+        index.map(|index| &self.groups[index]).ok_or(Error::Axis {
+            axis: axis.name(),
+            mesh: self.shape.to_string(),
+        })
     }
 
     /// My place on this axis.
-    pub fn coord(&self, axis: Axis) -> usize {
-        self.group(axis).rank()
+    ///
+    /// # Errors
+    /// As [`group`](Self::group).
+    pub fn coord(&self, axis: Axis) -> Result<usize> {
+        Ok(self.group(axis)?.rank())
     }
-}
-
-/// A rank's index along `axis`, and a number that the ranks which differ along it alone share.
-fn coord_and_color(degrees: &Degrees, rank: usize, axis: Axis) -> (usize, usize) {
-    // Of more ranks than can be counted none is beyond the first.
-    let inner = Axis::ALL
-        .iter()
-        .skip_while(|a| **a != axis)
-        .skip(1)
-        .fold(1usize, |n, a| n.saturating_mul(degrees.of(*a)));
-    let coord = rank / inner % degrees.of(axis);
-    (coord, rank - coord * inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const A: Axis = Axis::new("a");
+    const B: Axis = Axis::new("b");
+    const C: Axis = Axis::new("c");
+
     #[test]
-    fn rank_five_of_sixteen_is_where_xdit_puts_it() {
-        // data 2 × cfg 2 × pipe 2 × ulysses 2: groups of rank 5 as printed in xDiT's docstring.
-        let degrees = Degrees {
-            data: 2,
-            cfg: 2,
-            pipe: 2,
-            ulysses: 2,
-            ..Default::default()
-        };
-        let members = |axis| -> Vec<usize> {
-            let color = coord_and_color(&degrees, 5, axis).1;
-            (0..16)
-                .filter(|&r| coord_and_color(&degrees, r, axis).1 == color)
+    fn the_last_axis_varies_fastest() {
+        let shape = MeshShape::new([(A, 2), (B, 3), (C, 4)]);
+        let places = |rank| [A, B, C].map(|axis| shape.coord(rank, axis).unwrap());
+        assert_eq!(places(0), [0, 0, 0]);
+        assert_eq!(places(1), [0, 0, 1]);
+        assert_eq!(places(4), [0, 1, 0]);
+        assert_eq!(places(23), [1, 2, 3]);
+        let members = |index| -> Vec<usize> {
+            let color = shape.coord_and_color(5, index).1;
+            (0..24)
+                .filter(|&r| shape.coord_and_color(r, index).1 == color)
                 .collect()
         };
-        assert_eq!(members(Axis::Ulysses), [4, 5]);
-        assert_eq!(members(Axis::Pipe), [5, 7]);
-        assert_eq!(members(Axis::Cfg), [1, 5]);
-        assert_eq!(members(Axis::Data), [5, 13]);
-        assert_eq!(members(Axis::Ring), [5]);
+        assert_eq!(members(0), [5, 17]);
+        assert_eq!(members(1), [1, 5, 9]);
+        assert_eq!(members(2), [4, 5, 6, 7]);
     }
 
     #[test]
     fn wrong_degrees_name_all_factors_and_a_plan() {
-        let wrong = Degrees {
-            ulysses: 3,
-            ..Default::default()
+        let message = |axes: &[(Axis, usize)], world| {
+            let shape = MeshShape::new(axes.iter().copied()).at_most(B, 2);
+            shape.check(world).unwrap_err().to_string()
         };
-        let message = wrong.check(4).unwrap_err().to_string();
+        let wrong = message(&[(A, 1), (B, 1), (C, 3)], 4);
         assert!(
-            message.contains("ulysses 3 = 3, but there are 4 ranks"),
-            "{message}"
+            wrong.starts_with("a 1 × b 1 × c 3 = 3, but there are 4 ranks"),
+            "{wrong}"
         );
-        assert!(message.contains("ring 1 × ulysses 4"), "{message}");
-        let zero = Degrees {
-            pipe: 0,
-            ..Default::default()
-        };
+        assert!(wrong.ends_with("is a 1 × b 1 × c 4"), "{wrong}");
+        let zero = message(&[(A, 0)], 1);
+        assert!(zero.contains("at least 1"), "{zero}");
+        let most = message(&[(A, 1), (B, 3)], 3);
         assert!(
-            zero.check(1)
-                .unwrap_err()
-                .to_string()
-                .contains("at least 1")
+            most.contains("b at most 2") && most.contains("a 3 × b 1"),
+            "{most}"
         );
-        let cfg = Degrees {
-            cfg: 3,
-            ..Default::default()
-        };
-        assert!(
-            cfg.check(3)
-                .unwrap_err()
-                .to_string()
-                .contains("cfg at most 2")
-        );
-        let huge = Degrees {
-            ulysses: usize::MAX,
-            ring: 2,
-            ..Default::default()
-        };
-        assert!(
-            huge.check(2)
-                .unwrap_err()
-                .to_string()
-                .contains("more than a machine can count")
-        );
+        let huge = message(&[(A, usize::MAX), (C, 2)], 2);
+        assert!(huge.contains("more than a machine can count"), "{huge}");
+        let twice = message(&[(A, 1), (B, 1), (A, 1)], 1);
+        assert!(twice.contains("two axes a"), "{twice}");
     }
 
     #[test]
-    fn every_legal_plan_checks() {
+    fn every_nearest_plan_is_legal() {
         for world in 1..=32 {
-            let plan = Degrees::default()
-                .nearest(world)
-                .expect("each world has a plan");
+            let shape = MeshShape::new([(A, 1), (B, 1), (C, 1)]).at_most(B, 2);
+            let plan = shape.nearest(world).expect("each world has a plan");
             plan.check(world).expect("the nearest plan is legal");
         }
+    }
+
+    #[test]
+    fn an_axis_that_is_not_there_is_named() {
+        let mesh = crate::threads::run(1, |world| {
+            let mesh = DeviceMesh::new(&world, MeshShape::new([(A, 1)]))?;
+            assert_eq!(mesh.coord(A)?, 0);
+            mesh.coord(B)
+        });
+        let message = mesh.unwrap_err().to_string();
+        assert!(message.contains("no axis b in the mesh a 1"), "{message}");
     }
 }

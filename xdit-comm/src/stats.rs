@@ -1,11 +1,12 @@
-use crate::{Axis, Op};
+use crate::Axis;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-/// What one rank did, per operation and mesh axis (`None` for groups without an axis).
+/// What one rank did, per operation and mesh axis (`None` for groups without an axis). Exchanges of the control plane are the
+/// operation `control`; of a batch each call counts under its own, and the wait under that of its first receive.
 pub type Stats = BTreeMap<(&'static str, Option<Axis>), OpStats>;
 
 /// Totals of one operation on one axis.
@@ -53,19 +54,19 @@ impl Counters {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn started(&self, op: Op, axis: Option<Axis>, bytes: usize) {
+    pub(crate) fn started(&self, op: &'static str, axis: Option<Axis>, bytes: usize) {
         let mut stats = self.lock();
-        let entry = stats.entry((op.name(), axis)).or_default();
+        let entry = stats.entry((op, axis)).or_default();
         entry.calls += 1;
         entry.bytes += bytes;
     }
 
-    pub(crate) fn waited(&self, op: Op, axis: Option<Axis>, time: Duration) {
-        self.lock().entry((op.name(), axis)).or_default().waited += time;
+    pub(crate) fn waited(&self, op: &'static str, axis: Option<Axis>, time: Duration) {
+        self.lock().entry((op, axis)).or_default().waited += time;
     }
 
-    pub(crate) fn copied(&self, op: Op, axis: Option<Axis>, bytes: usize) {
-        self.lock().entry((op.name(), axis)).or_default().copied += bytes;
+    pub(crate) fn copied(&self, op: &'static str, axis: Option<Axis>, bytes: usize) {
+        self.lock().entry((op, axis)).or_default().copied += bytes;
     }
 
     pub(crate) fn read(&self) -> Stats {

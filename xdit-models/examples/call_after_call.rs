@@ -3,8 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use xdit_comm::Degrees;
-use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request, Result};
+use xdit_models::{Degrees, LoadOptions, ModelSource, Parallel, Pipeline, Request, Result};
 
 fn main() -> Result<()> {
     let calls = std::env::args().nth(1).and_then(|calls| calls.parse().ok());

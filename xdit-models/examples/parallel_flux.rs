@@ -1,7 +1,7 @@
 //! One picture over four ranks, Ulysses 2 × ring 2, and the same picture from one:
 //! `cargo run --release -p xdit-models --features demo --example parallel_flux`.
 
-use xdit_comm::Degrees;
+use xdit_models::Degrees;
 use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request, Result};
 
 fn main() -> Result<()> {

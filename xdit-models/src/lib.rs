@@ -33,5 +33,7 @@ pub use pipeline::options::LoadOptions;
 pub use pipeline::output::Output;
 pub use pipeline::request::{Defaults, OutputType, Request};
 pub use pipeline::run_plan::{RankMemory, RankPlan, RunPlan, StageSummary};
+pub use ranks::axes;
+pub use ranks::degrees::Degrees;
 pub use ranks::parallel::{Parallel, PipeFusion, RankBackend, StageSplit};
 pub use xdit_pipefusion::{Blocks, PatchPlan, Placement, Report, Schedule, StepTraffic, Traffic};

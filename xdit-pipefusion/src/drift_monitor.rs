@@ -3,8 +3,7 @@
 use crate::kept::Change;
 use crate::{Driver, Error, Part, Report};
 use std::collections::VecDeque;
-use xdit_comm::{Group, Pending, ReduceOp};
-use xdit_kernels::Tensor;
+use xdit_comm::{Group, Pending};
 
 /// Decides which steps run whole, and collects the drift of each.
 pub(crate) struct DriftMonitor<'a> {
@@ -14,7 +13,7 @@ pub(crate) struct DriftMonitor<'a> {
     /// Of each step so far, on this rank.
     own: Vec<Change>,
     /// Steps whose drift is on its way, when it is exchanged step by step.
-    under_way: VecDeque<Pending>,
+    under_way: VecDeque<Pending<Vec<Vec<u8>>>>,
     report: Report,
 }
 
@@ -80,9 +79,8 @@ impl<'a> DriftMonitor<'a> {
             match self.replica {
                 None => self.report.drift.push(change.relative()),
                 Some(replica) => {
-                    let sums = Tensor::from_slice(&[change.moved as f32, change.norm as f32], [2])?;
-                    self.under_way
-                        .push_back(replica.start_all_reduce(&sums, ReduceOp::Sum)?);
+                    let sums = replica.control().start_all_gather_f64(&numbers(&change))?;
+                    self.under_way.push_back(sums);
                 }
             }
         }
@@ -90,11 +88,17 @@ impl<'a> DriftMonitor<'a> {
     }
 
     fn collect_until(&mut self, step: usize) -> Result<(), Error> {
+        let Some(replica) = self.replica else {
+            return Ok(());
+        };
         while self.report.drift.len() <= step {
             let Some(sums) = self.under_way.pop_front() else {
                 break;
             };
-            self.report.drift.extend(relative(&sums.wait_one()?));
+            let of_ranks = sums.wait()?;
+            let of_ranks = of_ranks.iter().map(|sums| replica.control().numbers(sums));
+            let sums = total(of_ranks.collect::<Result<_, _>>()?);
+            self.report.drift.extend(relative(&sums));
         }
         Ok(())
     }
@@ -109,23 +113,36 @@ impl<'a> DriftMonitor<'a> {
             self.collect_until(schedule.steps - 1)?;
             return Ok(self.report);
         }
-        let sums: Vec<f32> = self
-            .own
-            .iter()
-            .flat_map(|c| [c.moved as f32, c.norm as f32])
-            .collect();
-        let mut sums = Tensor::from_slice(&sums, [sums.len()])?;
-        if let Some(replica) = self.replica {
-            sums = replica.all_reduce(&sums, ReduceOp::Sum)?;
-        }
-        self.report.drift = relative(&sums);
+        let sums: Vec<f64> = self.own.iter().flat_map(numbers).collect();
+        let of_ranks = match self.replica {
+            Some(replica) => replica.control().all_gather_f64(&sums)?,
+            None => vec![sums],
+        };
+        self.report.drift = relative(&total(of_ranks));
         Ok(self.report)
     }
 }
 
+/// What a rank tells of a step: moved and norm.
+fn numbers(change: &Change) -> [f64; 2] {
+    [change.moved, change.norm]
+}
+
+/// The sums of all ranks, added in rank order in f32, so that a drift is one number on every rank and with every backend.
+fn total(of_ranks: Vec<Vec<f64>>) -> Vec<f32> {
+    let mut of_ranks = of_ranks.into_iter();
+    let narrow = |sums: Vec<f64>| sums.into_iter().map(|x| x as f32).collect::<Vec<_>>();
+    let mut total = of_ranks.next().map(narrow).unwrap_or_default();
+    for sums in of_ranks {
+        for (sum, x) in total.iter_mut().zip(narrow(sums)) {
+            *sum += x;
+        }
+    }
+    total
+}
+
 /// The drift of each step out of sums, moved and norm in turn.
-fn relative(sums: &Tensor) -> Vec<Option<f32>> {
-    let sums = sums.to_f32_vec();
+fn relative(sums: &[f32]) -> Vec<Option<f32>> {
     let changes = sums.chunks_exact(2).map(|pair| Change {
         moved: f64::from(pair[0]),
         norm: f64::from(pair[1]),

@@ -1,7 +1,7 @@
 //! Where a stage's tensors come from and go to.
 
 use crate::{Error, Placement, Stage, Turn};
-use xdit_comm::{Group, Pending, Spec};
+use xdit_comm::{Call, Group, Pending, Spec};
 use xdit_kernels::Tensor;
 
 /// A stage's place among the stages.
@@ -13,9 +13,9 @@ pub(crate) struct Links<'a> {
 
 /// The input of a turn on a leg, which is under way.
 pub(crate) struct Incoming {
-    stream: Vec<Pending>,
+    stream: Option<Pending>,
     /// From each earlier leg that hands on outputs of blocks.
-    skips: Vec<(usize, Vec<Pending>)>,
+    skips: Vec<(usize, Pending)>,
 }
 
 /// The input of a turn on a leg.
@@ -26,16 +26,12 @@ pub(crate) struct Input {
 
 impl Incoming {
     pub(crate) fn wait(self) -> Result<Input, Error> {
-        let all = |pending: Vec<Pending>| -> Result<Vec<Tensor>, Error> {
-            let tensors = pending.into_iter().map(Pending::wait_one);
-            Ok(tensors.collect::<Result<_, _>>()?)
-        };
+        let stream = self.stream.map_or(Ok(Vec::new()), Pending::wait)?;
         let skips = self.skips.into_iter();
+        let skips = skips.map(|(from, pending)| Ok((from, pending.wait()?)));
         Ok(Input {
-            stream: all(self.stream)?,
-            skips: skips
-                .map(|(from, pending)| Ok((from, all(pending)?)))
-                .collect::<Result<_, Error>>()?,
+            stream,
+            skips: skips.collect::<Result<_, Error>>()?,
         })
     }
 }
@@ -88,25 +84,25 @@ impl<'a> Links<'a> {
         latents: &[Tensor],
     ) -> Result<Incoming, Error> {
         let mut incoming = Incoming {
-            stream: Vec::new(),
+            stream: None,
             skips: Vec::new(),
         };
         let Some(pipe) = self.pipe else {
             return Ok(incoming);
         };
-        let receive = |specs: Vec<Spec>, src: usize| -> Result<Vec<Pending>, Error> {
-            let pending = specs.into_iter().map(|spec| pipe.start_recv(spec, src));
-            Ok(pending.collect::<Result<_, _>>()?)
+        let receive = |specs: Vec<Spec>, src: usize| {
+            let batch = specs.into_iter().map(|spec| Call::recv(spec, src));
+            pipe.start(batch.collect())
         };
         let end = self.of(self.legs() - 1);
         match leg {
             0 if turn.step > 0 && end != self.stage() => {
                 let patches = turn.part.patches(latents.len());
                 let specs = patches.map(|patch| Spec::of(&latents[patch])).collect();
-                incoming.stream = receive(specs, end)?;
+                incoming.stream = Some(receive(specs, end)?);
             }
             0 => {}
-            _ => incoming.stream = receive(stage.carried(turn, leg), self.of(leg - 1))?,
+            _ => incoming.stream = Some(receive(stage.carried(turn, leg), self.of(leg - 1))?),
         }
         for from in (0..leg).filter(|from| self.of(*from) != self.stage()) {
             let specs = stage.skipped(turn, from, leg);
@@ -142,10 +138,9 @@ impl<'a> Links<'a> {
 
     fn send(&self, tensors: &[Tensor], dst: usize) -> Result<(), Error> {
         if let Some(pipe) = self.pipe.filter(|pipe| pipe.rank() != dst) {
-            for tensor in tensors {
-                // The message owns its tensor; nothing here needs to know when it is gone.
-                drop(pipe.start_send(tensor, dst)?);
-            }
+            let batch = tensors.iter().map(|tensor| Call::send(tensor, dst));
+            // The messages own their tensors; nothing here needs to know when they are gone.
+            drop(pipe.start(batch.collect())?);
         }
         Ok(())
     }

@@ -4,13 +4,13 @@
 //!     cargo run --release -p xdit-usp --example long_context_prefill [tokens]
 
 use std::{sync::Arc, time::Instant};
-use xdit_comm::{Axis, Degrees, DeviceMesh, threads};
+use xdit_comm::{DeviceMesh, MeshShape, threads};
 use xdit_kernels::{
     View, ViewMut,
     attention::{Attention, AttnInput, Flash, Mask},
     layout,
 };
-use xdit_usp::{ShardOrder, plan, usp};
+use xdit_usp::{RING, ShardOrder, ULYSSES, plan, usp};
 
 const HEADS: usize = 8;
 const KV_HEADS: usize = 2;
@@ -65,16 +65,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let start = Instant::now();
     let shared = data.clone();
     let ranks = threads::run(4, move |world| {
-        let mesh = DeviceMesh::new(
-            &world,
-            Degrees {
-                ring: 2,
-                ulysses: 2,
-                ..Default::default()
-            },
-        )?;
-        let (r, u) = (mesh.coord(Axis::Ring), mesh.coord(Axis::Ulysses));
-        let plan = plan(&mesh, ShardOrder::Zigzag);
+        let mesh = DeviceMesh::new(&world, MeshShape::new([(RING, 2), (ULYSSES, 2)]))?;
+        let (r, u) = (mesh.coord(RING)?, mesh.coord(ULYSSES)?);
+        let plan = plan(&mesh, ShardOrder::Zigzag)?;
         let [q, k, v] = views_of(&shared, tokens)?.map(|x| plan.shard(x, 1, r, u));
         let (q, k, v) = (q?, k?, v?);
         let segments = plan.segments(&[tokens], r, u);

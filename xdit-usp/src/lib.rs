@@ -15,31 +15,33 @@ pub use ulysses::Ulysses;
 use xdit_comm::{Axis, DeviceMesh};
 use xdit_kernels::{Result, attention::Attention};
 
-/// Ulysses around Ring around `inner`, over the axes of these names of a mesh.
+/// The axis over which keys and values go round.
+pub const RING: Axis = Axis::new("ring");
+/// The axis over which heads are exchanged for tokens.
+pub const ULYSSES: Axis = Axis::new("ulysses");
+
+/// Ulysses around Ring around `inner`, over the axes [`ULYSSES`] and [`RING`] of a mesh.
 ///
 /// # Errors
-/// None in practice: the plan is made from the mesh.
+/// If the mesh has no such axes.
 pub fn usp<A: Attention>(
     mesh: &DeviceMesh,
     order: ShardOrder,
     inner: A,
 ) -> Result<Ulysses<Ring<A>>> {
-    let plan = plan(mesh, order);
-    let ring = Ring::new(mesh.group(Axis::Ring).clone(), plan, inner)?;
-    Ulysses::new(
-        mesh.group(Axis::Ulysses).clone(),
-        plan,
-        mesh.coord(Axis::Ring),
-        ring,
-    )
+    let plan = plan(mesh, order)?;
+    let ring = Ring::new(mesh.group(RING)?.clone(), plan, inner)?;
+    Ulysses::new(mesh.group(ULYSSES)?.clone(), plan, mesh.coord(RING)?, ring)
 }
 
-/// The plan of a mesh's ring and Ulysses axes.
-pub fn plan(mesh: &DeviceMesh, order: ShardOrder) -> SequencePlan {
-    let degrees = mesh.degrees();
-    SequencePlan {
-        ring: degrees.ring,
-        ulysses: degrees.ulysses,
+/// The plan of a mesh's axes [`RING`] and [`ULYSSES`].
+///
+/// # Errors
+/// If the mesh has no such axes.
+pub fn plan(mesh: &DeviceMesh, order: ShardOrder) -> Result<SequencePlan> {
+    Ok(SequencePlan {
+        ring: mesh.group(RING)?.world_size(),
+        ulysses: mesh.group(ULYSSES)?.world_size(),
         order,
-    }
+    })
 }

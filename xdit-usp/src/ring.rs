@@ -1,6 +1,6 @@
 use crate::SequencePlan;
 use std::fmt;
-use xdit_comm::{Group, Pending, Shard, Spec};
+use xdit_comm::{Call, Group, Pending, Shard, Spec};
 use xdit_kernels::{
     DType, Error, Result, Tensor, View,
     attention::{Attention, AttnInput, AttnOut, Mask},
@@ -58,42 +58,47 @@ struct Block {
 
 /// A block on its way here.
 struct Arriving {
-    kv: [Pending; 2],
-    mask: Option<Pending>,
+    pending: Pending,
+    masked: bool,
 }
 
 impl Block {
-    /// Sends this block on and starts to receive the one of the previous rank, which has `rows` rows.
+    /// Sends this block on and starts to receive the one of the previous rank, which has `rows` rows. All of it is one batch: no
+    /// rank's receive may wait behind a send that waits for that rank ([`xdit_comm::Backend`]).
     fn pass_on(&self, group: &Group, rows: usize) -> Result<Arriving> {
         let n = group.world_size();
         let (next, prev) = ((group.rank() + 1) % n, (group.rank() + n - 1) % n);
-        let pass = |t: &Tensor| -> Result<Pending> {
+        let parts = || {
+            [Some(&self.k), Some(&self.v), self.mask.as_ref()]
+                .into_iter()
+                .flatten()
+        };
+        let arrives = |t: &Tensor| {
             let mut shape = t.shape().to_vec();
             shape[1] = rows;
-            Ok(group.start_send_recv(t, next, Spec::new(shape.as_slice(), t.dtype()), prev)?)
+            Call::recv(Spec::new(shape.as_slice(), t.dtype()), prev)
         };
-        let mask = match &self.mask {
-            Some(mask) => Some(pass(mask)?),
-            None => None,
-        };
+        let sends = parts().map(|t| Call::send(t, next));
+        let hop = sends.chain(parts().map(arrives)).collect();
         Ok(Arriving {
-            kv: [pass(&self.k)?, pass(&self.v)?],
-            mask,
+            pending: group.start(hop)?,
+            masked: self.mask.is_some(),
         })
     }
 }
 
 impl Arriving {
     fn wait(self) -> Result<Block> {
-        let [k, v] = self.kv;
-        let mask = match self.mask {
-            Some(mask) => Some(mask.wait_one()?),
-            None => None,
+        let mut parts = self.pending.wait()?.into_iter();
+        let mut part = || {
+            parts
+                .next()
+                .ok_or_else(|| Error::shape(OP, "a part of a block", "none"))
         };
         Ok(Block {
-            k: k.wait_one()?,
-            v: v.wait_one()?,
-            mask,
+            k: part()?,
+            v: part()?,
+            mask: self.masked.then(part).transpose()?,
         })
     }
 }

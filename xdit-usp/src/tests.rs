@@ -1,8 +1,8 @@
 //! Any number of ranks gives what one rank gives, and moves the bytes that the formula says.
 
-use crate::{SequencePlan, ShardOrder, heads::Heads, plan, usp};
+use crate::{RING, SequencePlan, ShardOrder, ULYSSES, heads::Heads, plan, usp};
 use proptest::prelude::*;
-use xdit_comm::{Axis, Degrees, DeviceMesh, Result, Shard, Stats, threads};
+use xdit_comm::{Axis, DeviceMesh, MeshShape, Result, Shard, Stats, threads};
 use xdit_kernels::{
     Tensor, View,
     attention::{Attention, AttnInput, Flash, Mask},
@@ -108,16 +108,12 @@ impl Case {
             ..AttnInput::new(&q, &k, &v)
         };
         let want = Flash.attend(&input).unwrap();
-        let degrees = Degrees {
-            ulysses: self.ulysses,
-            ring: self.ring,
-            ..Default::default()
-        };
+        let shape = MeshShape::new([(RING, self.ring), (ULYSSES, self.ulysses)]);
         let (case, local_of) = (self.clone(), mask.clone());
         let (q, k, v) = (q.clone(), k.clone(), v.clone());
         let got = threads::run(self.ulysses * self.ring, move |world| {
-            let mesh = DeviceMesh::new(&world, degrees)?;
-            let (r, u) = (mesh.coord(Axis::Ring), mesh.coord(Axis::Ulysses));
+            let mesh = DeviceMesh::new(&world, shape.clone())?;
+            let (r, u) = (mesh.coord(RING)?, mesh.coord(ULYSSES)?);
             let rows = case.local_rows(r, u);
             let [q, k, v] = [&q, &k, &v].map(|t| case.local(t.view(), &rows));
             let local_mask: Option<Vec<bool>> = local_of.as_ref().map(|m| {
@@ -126,7 +122,7 @@ impl Case {
                     .flat_map(|b| rows.iter().flat_map(move |s| row(b, s)).collect::<Vec<_>>())
                     .collect()
             });
-            let segments = plan(&mesh, case.order()).segments(&case.totals, r, u);
+            let segments = plan(&mesh, case.order())?.segments(&case.totals, r, u);
             let mut attention = usp(&mesh, case.order(), Flash)?;
             let input = AttnInput {
                 segments: &segments,
@@ -159,16 +155,16 @@ impl Case {
             };
             self.close("lse", lse, &lse_rows(&want.lse));
             assert_eq!(
-                bytes(sent, Axis::Ulysses),
+                bytes(sent, ULYSSES),
                 self.ulysses_bytes(r, u),
                 "{self:?} rank {rank}: Ulysses bytes"
             );
             assert_eq!(
-                bytes(sent, Axis::Ring),
+                bytes(sent, RING),
                 self.ring_bytes(r, u),
                 "{self:?} rank {rank}: ring bytes"
             );
-            let exchanges = sent.get(&("all_to_all", Some(Axis::Ulysses)));
+            let exchanges = sent.get(&("all_to_all", Some(ULYSSES)));
             let exchanges = exchanges.copied().unwrap_or_default();
             // Queries, keys and values in one, the outputs in one.
             let calls = if self.ulysses > 1 { 2 } else { 0 };
@@ -352,7 +348,7 @@ fn degree_one_is_the_inner_attention_bit_for_bit() {
     let [q, k, v] = [1, 2, 3].map(|s| case.tensor(s, 3));
     let want = Flash.attend(&AttnInput::new(&q, &k, &v)).unwrap();
     let got = threads::run(1, move |world| {
-        let mesh = DeviceMesh::new(&world, Degrees::default())?;
+        let mesh = DeviceMesh::new(&world, MeshShape::new([(RING, 1), (ULYSSES, 1)]))?;
         Ok(usp(&mesh, ShardOrder::Contiguous, Flash)?
             .attend(&AttnInput::new(&q, &k, &v))?
             .out)
@@ -375,13 +371,7 @@ fn segments_that_are_not_the_plans_are_an_error_on_every_rank() {
     };
     let q = case.tensor(1, 2);
     let outcome: Result<Vec<()>> = threads::run(2, move |world| {
-        let mesh = DeviceMesh::new(
-            &world,
-            Degrees {
-                ulysses: 2,
-                ..Default::default()
-            },
-        )?;
+        let mesh = DeviceMesh::new(&world, MeshShape::new([(RING, 1), (ULYSSES, 2)]))?;
         usp(&mesh, ShardOrder::Contiguous, Flash)?.attend(&AttnInput::new(&q, &q, &q))?;
         Ok(())
     });

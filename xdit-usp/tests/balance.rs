@@ -1,11 +1,11 @@
 //! Zigzag sharding deals out causal work evenly: counted from what the inner attention is really asked for.
 
-use xdit_comm::{Axis, Degrees, DeviceMesh, threads};
+use xdit_comm::{DeviceMesh, MeshShape, threads};
 use xdit_kernels::{
     Result, Tensor,
     attention::{Attention, AttnInput, AttnOut, Flash, Mask},
 };
-use xdit_usp::{ShardOrder, plan, usp};
+use xdit_usp::{RING, ShardOrder, ULYSSES, plan, usp};
 
 /// Counts pairs of a query and a key that it sees, for each query head.
 struct Counting<'a> {
@@ -26,15 +26,10 @@ impl Attention for Counting<'_> {
 
 /// Pairs that each rank of ring 4 × Ulysses 2 computes of `total` rows and 4 heads.
 fn work(order: ShardOrder, total: usize) -> Vec<u64> {
-    let degrees = Degrees {
-        ring: 4,
-        ulysses: 2,
-        ..Default::default()
-    };
     let ranks = threads::run(8, move |world| {
-        let mesh = DeviceMesh::new(&world, degrees)?;
-        let (r, u) = (mesh.coord(Axis::Ring), mesh.coord(Axis::Ulysses));
-        let plan = plan(&mesh, order);
+        let mesh = DeviceMesh::new(&world, MeshShape::new([(RING, 4), (ULYSSES, 2)]))?;
+        let (r, u) = (mesh.coord(RING)?, mesh.coord(ULYSSES)?);
+        let plan = plan(&mesh, order)?;
         let whole = Tensor::zeros(
             [1, total, 4, 32],
             xdit_kernels::DType::F32,

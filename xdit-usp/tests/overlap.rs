@@ -5,14 +5,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use xdit_comm::{
-    Axis, Backend, Call, Degrees, DeviceMesh, Error, Group, Op, Pending, Result, Ticket, threads,
-};
+use xdit_comm::{Backend, Call, DeviceMesh, Error, Group, MeshShape, Op, Result, Ticket, threads};
 use xdit_kernels::{
     Tensor,
     attention::{Attention, AttnInput, AttnOut, Flash},
 };
-use xdit_usp::{Ring, ShardOrder, plan};
+use xdit_usp::{RING, Ring, ShardOrder, ULYSSES, plan};
 
 const RANKS: usize = 4;
 /// Of one block on one rank, and of a message on a link.
@@ -43,35 +41,48 @@ impl Backend for SlowLinks {
         self.group.world_size()
     }
 
-    fn start(&self, call: Call) -> Result<Box<dyn Ticket>> {
+    fn receives_ahead(&self) -> bool {
+        self.group.receives_ahead()
+    }
+
+    fn start(&self, batch: Vec<Call>) -> Result<Box<dyn Ticket>> {
         let me = self.group.rank();
-        match call.op {
-            Op::Send { dst } => {
-                let mut sent = self.sent.lock().expect("no rank panics");
-                sent.entry((me, dst)).or_default().push(Instant::now());
-                drop(sent);
-                let pending = self.group.start_send(&call.gives[0], dst)?;
-                Ok(Box::new(Arrival {
-                    pending,
-                    link: None,
-                }))
+        let mut links = Vec::new();
+        for call in &batch {
+            match call.op {
+                Op::Send { dst } => {
+                    let mut sent = self.sent.lock().expect("no rank panics");
+                    sent.entry((me, dst)).or_default().push(Instant::now());
+                }
+                Op::Recv { src } => {
+                    let mut received = self.received.lock().expect("no rank panics");
+                    let number = received.entry(src).or_default();
+                    links.push(Link {
+                        pair: (src, me),
+                        number: *number,
+                        sent: self.sent.clone(),
+                        trace: self.trace.clone(),
+                    });
+                    *number += 1;
+                }
+                other => return Err(Error::Kernel(format!("a ring does not call {other}"))),
             }
-            Op::Recv { src } => {
-                let mut received = self.received.lock().expect("no rank panics");
-                let number = received.entry(src).or_default();
-                let link = Some(Link {
-                    pair: (src, me),
-                    number: *number,
-                    sent: self.sent.clone(),
-                    trace: self.trace.clone(),
-                });
-                *number += 1;
-                drop(received);
-                let pending = self.group.start_recv(call.expects[0], src)?;
-                Ok(Box::new(Arrival { pending, link }))
-            }
-            other => Err(Error::Kernel(format!("a ring does not call {other}"))),
         }
+        let ticket = self.group.backend().start(batch)?;
+        Ok(Box::new(Arrival { ticket, links }))
+    }
+
+    fn start_control(
+        &self,
+        bytes: Vec<u8>,
+        deadline: Option<Duration>,
+    ) -> Result<Box<dyn Ticket<Vec<Vec<u8>>>>> {
+        let ticket = self.group.backend().start_control(bytes, deadline)?;
+        Ok(ticket)
+    }
+
+    fn fail(&self, reason: &str) {
+        self.group.backend().fail(reason);
     }
 
     fn split(&self, _color: usize, _key: usize) -> Result<Box<dyn Backend>> {
@@ -89,14 +100,14 @@ struct Link {
 
 #[derive(Debug)]
 struct Arrival {
-    pending: Pending,
-    link: Option<Link>,
+    ticket: Box<dyn Ticket>,
+    links: Vec<Link>,
 }
 
 impl Ticket for Arrival {
     fn wait(self: Box<Self>) -> Result<Vec<Tensor>> {
-        let tensors = self.pending.wait()?;
-        if let Some(link) = self.link {
+        let tensors = self.ticket.wait()?;
+        for link in self.links {
             let began = link.sent.lock().expect("no rank panics")[&link.pair][link.number];
             let due = began + HOP;
             sleep(due.saturating_duration_since(Instant::now()));
@@ -126,16 +137,13 @@ impl Attention for Slow {
 #[test]
 fn hops_are_in_flight_while_blocks_are_computed() {
     let sent = Sent::default();
-    let degrees = Degrees {
-        ring: RANKS,
-        ..Default::default()
-    };
     let ranks = threads::run(RANKS, move |world| {
-        let mesh = DeviceMesh::new(&world, degrees)?;
-        let plan = plan(&mesh, ShardOrder::Contiguous);
+        let shape = MeshShape::new([(RING, RANKS), (ULYSSES, 1)]);
+        let mesh = DeviceMesh::new(&world, shape)?;
+        let plan = plan(&mesh, ShardOrder::Contiguous)?;
         let trace = Trace::default();
         let links = SlowLinks {
-            group: mesh.group(Axis::Ring).clone(),
+            group: mesh.group(RING)?.clone(),
             sent: sent.clone(),
             received: Mutex::default(),
             trace: trace.clone(),

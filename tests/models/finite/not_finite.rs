@@ -1,7 +1,7 @@
 //! Results that are not finite end a call, and the message says where that begins.
 
-use xdit_comm::Degrees;
 use xdit_kernels::{DType, Tensor};
+use xdit_models::Degrees;
 use xdit_models::{Error, ErrorCategory, OutputType, Parallel, Request};
 use xdit_tests::changed::{Files, files, huge, scaled, with_text};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use xdit_comm::Degrees;
+use xdit_models::Degrees;
 use xdit_models::{Parallel, PipeFusion, StageSplit};
 
 use crate::report::failure::Failure;

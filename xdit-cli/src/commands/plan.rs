@@ -1,8 +1,8 @@
 //! `xdit-cli plan`: who would compute what, and what it takes, told from the configurations alone.
 
 use serde_json::{Map, Value, json};
-use xdit_comm::Axis;
 use xdit_kernels::DType;
+use xdit_models::axes;
 use xdit_models::{Error, LoadOptions, Pipeline, RunPlan, StepTraffic, Traffic};
 
 use crate::args::cli::PlanArgs;
@@ -98,7 +98,7 @@ impl Shown<'_> {
             object
         });
         let axes = |of: &dyn Fn(usize) -> usize| {
-            let names = Axis::ALL.iter().enumerate();
+            let names = axes::ALL.iter().enumerate();
             Map::from_iter(names.map(|(i, axis)| (axis.name().to_owned(), of(i).into())))
         };
         let ranks = plan.ranks.iter().map(|rank| {
@@ -127,7 +127,7 @@ impl Shown<'_> {
             "images": plan.images,
             "text_tokens": plan.text_tokens,
             "image_tokens": plan.image_tokens,
-            "degrees": axes(&|i| plan.degrees.of(Axis::ALL[i])),
+            "degrees": axes(&|i| plan.degrees.of(axes::ALL[i])),
             "patches": patches.collect::<Vec<_>>(),
             "num_inference_steps": plan.schedule.steps,
             "warmup_steps": plan.schedule.warmup_steps,

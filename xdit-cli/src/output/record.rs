@@ -1,8 +1,8 @@
 //! What a PNG says about the run that made it, so that it can be repeated: one JSON object under the key `xdit`.
 
 use serde::{Deserialize, Serialize};
-use xdit_comm::Degrees;
 use xdit_kernels::DType;
+use xdit_models::Degrees;
 use xdit_models::{Parallel, PipeFusion, Request, RunPlan, quote};
 
 use crate::args::{ranks, request};

@@ -1,6 +1,7 @@
 //! What `xdit-cli plan` prints.
 
 use xdit_comm::Axis;
+use xdit_models::axes;
 use xdit_models::{Blocks, Placement, RunPlan, StepTraffic, Traffic, quote};
 
 use crate::commands::plan::{Shown, all_steps, totals, whole_steps};
@@ -55,7 +56,7 @@ fn counted(count: usize, what: &str) -> String {
 
 fn axes(plan: &RunPlan) -> impl Iterator<Item = Axis> {
     let degrees = plan.degrees;
-    Axis::ALL
+    axes::ALL
         .into_iter()
         .filter(move |axis| degrees.of(*axis) > 1)
 }
@@ -153,7 +154,7 @@ fn ranks(plan: &RunPlan) -> String {
     let mut rows = vec![head];
     for rank in &plan.ranks {
         let mut row = vec![rank.rank.to_string()];
-        let coordinates = Axis::ALL.iter().zip(rank.coordinates);
+        let coordinates = axes::ALL.iter().zip(rank.coordinates);
         row.extend(
             coordinates
                 .filter(|(axis, _)| plan.degrees.of(**axis) > 1)

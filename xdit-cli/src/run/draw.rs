@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use xdit_comm::{Axis, Shard};
 use xdit_kernels::{DType, Device};
+use xdit_models::axes;
 use xdit_models::{LoadOptions, ModelSource, Output, Parallel, Pipeline, Request, RunPlan};
 
 use crate::args::request;
@@ -184,7 +185,7 @@ impl Drawn {
     /// The mesh, what each rank sent over each of its axes, and what it held.
     pub(crate) fn ranks(&self) -> Value {
         let degrees = self.compute.parallel.degrees;
-        let axes = Axis::ALL.map(|axis| (axis.name().to_owned(), degrees.of(axis).into()));
+        let axes = axes::ALL.map(|axis| (axis.name().to_owned(), degrees.of(axis).into()));
         let sent = self.output.communication.iter().enumerate();
         let sent = sent.flat_map(|(rank, stats)| {
             stats.iter().map(move |((operation, axis), total)| {
@@ -234,7 +235,7 @@ impl Drawn {
             request.width, request.height, request.num_inference_steps, self.record.dtype
         );
         let degrees = self.compute.parallel.degrees;
-        for axis in Axis::ALL.into_iter().filter(|axis| degrees.of(*axis) > 1) {
+        for axis in axes::ALL.into_iter().filter(|axis| degrees.of(*axis) > 1) {
             line += &format!("{axis} {}, ", degrees.of(axis));
         }
         if let Some(patches) = self.patches() {

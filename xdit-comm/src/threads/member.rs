@@ -2,16 +2,19 @@
 
 use super::{
     agree::agree,
-    state::{Activity, Failure, GroupId, Lane, Post, Round, State, Target, World},
+    board::{BoardId, Post},
+    finish::finish,
+    state::{Activity, Failure, State, Target, World},
 };
-use crate::{Backend, Call, Error, Op, ReduceOp, Result, Spec, Ticket, sync::MutexGuard};
-use std::sync::{Arc, OnceLock};
-use xdit_kernels::{Device, Tensor};
+use crate::{Backend, Call, Error, Loss, Op, Result, Spec, Ticket, sync::MutexGuard};
+use std::{sync::Arc, time::Duration};
+use xdit_kernels::Tensor;
 
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     world: Arc<World>,
-    group: GroupId,
+    /// The board of the data plane; that of the control plane follows it.
+    data: BoardId,
     rank: usize,
     /// World ranks, in group order.
     members: Arc<[usize]>,
@@ -22,10 +25,14 @@ impl Member {
         let members = world.lock().boards[0].members.clone();
         Self {
             world,
-            group: 0,
+            data: 0,
             rank,
             members,
         }
+    }
+
+    fn control(&self) -> BoardId {
+        self.data + 1
     }
 
     fn world_rank(&self) -> usize {
@@ -42,26 +49,16 @@ impl Member {
         Ok(state)
     }
 
-    /// Puts this rank's part of the next collective on the board; its round.
-    fn post(&self, post: Post, what: &str) -> Result<usize> {
+    /// Puts this rank's part of the next collective on a board; its round.
+    fn post(&self, board: BoardId, post: Post, what: &str) -> Result<usize> {
         let mut state = self.enter(what)?;
-        let board = &mut state.boards[self.group];
-        let number = board.next_round[self.rank];
-        board.next_round[self.rank] += 1;
-        let index = number - board.first_round;
-        while board.rounds.len() <= index {
-            board.rounds.push_back(Round {
-                posts: vec![None; self.members.len()],
-                taken: 0,
-                reduced: Arc::new(OnceLock::new()),
-                subgroups: None,
-            });
-        }
-        let posts = &mut board.rounds[index].posts;
+        let board = &mut state.boards[board];
+        let number = board.begin_round(self.rank);
+        let posts = &mut board.round(number).posts;
         let differs = |(j, other): (usize, &Option<Post>)| {
             let fits = match (&post, other.as_ref()?) {
                 (Post::Call(mine), Post::Call(theirs)) => agree(self.rank, mine, j, theirs),
-                (Post::Split { .. }, Post::Split { .. }) => true,
+                (Post::Split { .. }, Post::Split { .. }) | (Post::Bytes(_), Post::Bytes(_)) => true,
                 _ => false,
             };
             (!fits).then_some(j)
@@ -71,6 +68,7 @@ impl Member {
             let show = |p: &Post| match p {
                 Post::Call(call) => call.to_string(),
                 Post::Split { .. } => "split".into(),
+                Post::Bytes(_) => CONTROL.into(),
             };
             let error = Error::Disagree {
                 rank: self.world_rank(),
@@ -88,22 +86,30 @@ impl Member {
         Ok(number)
     }
 
-    /// Waits until nothing is missing; the state then, locked.
-    fn wait_for(&self, target: &Target, what: &str) -> Result<MutexGuard<'_, State>> {
+    /// Waits until nothing is missing, for up to `limit` if there is one; the state then, locked.
+    fn wait_for(
+        &self,
+        board: BoardId,
+        target: &Target,
+        what: &str,
+        limit: Option<Duration>,
+    ) -> Result<MutexGuard<'_, State>> {
         let mut state = self.world.lock();
+        let until = limit.map(|limit| state.until(limit));
         loop {
             let me = self.world_rank();
             if let Some(failure) = &state.failure {
                 return Err(failure.seen_by(me, what));
             }
-            if state.missing(self.group, target).is_empty() {
+            if state.missing(board, target).is_empty() {
                 state.computes(me);
                 return Ok(state);
             }
             state.ranks[me] = Activity::Waiting {
-                group: self.group,
+                board,
                 target: target.clone(),
                 what: what.to_owned(),
+                until,
             };
             state = match state.diagnose(me) {
                 Ok(()) => self.world.wait(state),
@@ -115,31 +121,50 @@ impl Member {
         }
     }
 
-    /// This rank is done with a round: the last one clears it away.
-    fn take_round(&self, state: &mut State, number: usize) {
-        let count = self.members.len();
-        let board = &mut state.boards[self.group];
-        if let Some(round) = number
-            .checked_sub(board.first_round)
-            .and_then(|i| board.rounds.get_mut(i))
-        {
-            round.taken += 1;
-        }
-        while board.rounds.front().is_some_and(|r| r.taken == count) {
-            board.rounds.pop_front();
-            board.first_round += 1;
-        }
-    }
-
-    fn ticket(&self, target: Target, call: Arc<Call>) -> Box<dyn Ticket> {
-        Box::new(Started {
+    fn ticket(&self, target: Target, call: Arc<Call>) -> Started {
+        Started {
             member: self.clone(),
             target,
             call,
             open: true,
-        })
+        }
+    }
+
+    /// A call's ticket; none for a send, which is done when posted: the tensor is shared with the receiver.
+    fn start_one(&self, mut call: Call) -> Result<Option<Started>> {
+        match call.op {
+            Op::Send { dst } => {
+                let mut state = self.enter(call.op.name())?;
+                let lane = state.boards[self.data].lane(self.rank, dst);
+                lane.send(call.gives.pop());
+                state.wake_complete();
+                drop(state);
+                self.world.changed.notify_all();
+                Ok(None)
+            }
+            Op::Recv { src } => {
+                let mut state = self.enter(call.op.name())?;
+                let number = state.boards[self.data].lane(src, self.rank).begin_recv();
+                drop(state);
+                let target = Target::Message {
+                    src,
+                    dst: self.rank,
+                    number,
+                };
+                Ok(Some(self.ticket(target, Arc::new(call))))
+            }
+            _ => {
+                let call = Arc::new(call);
+                let post = Post::Call(call.clone());
+                let number = self.post(self.data, post, call.op.name())?;
+                Ok(Some(self.ticket(Target::Round(number), call)))
+            }
+        }
     }
 }
+
+/// An exchange of the control plane, as errors name it.
+const CONTROL: &str = "control exchange";
 
 impl Backend for Member {
     fn rank(&self) -> usize {
@@ -157,97 +182,66 @@ impl Backend for Member {
         }
     }
 
-    fn start(&self, mut call: Call) -> Result<Box<dyn Ticket>> {
-        match call.op {
-            Op::Send { dst } => {
-                let mut state = self.enter(call.op.name())?;
-                let lane = state.boards[self.group]
-                    .lanes
-                    .entry((self.rank, dst))
-                    .or_default();
-                let number = lane.next_send;
-                lane.next_send += 1;
-                if !lane.abandoned.remove(&number) {
-                    lane.arrived.extend(call.gives.pop().map(|t| (number, t)));
-                }
-                state.wake_complete();
-                drop(state);
-                self.world.changed.notify_all();
-                Ok(Box::new(Sent))
-            }
-            Op::Recv { src } => {
-                let mut state = self.enter(call.op.name())?;
-                let lane: &mut Lane = state.boards[self.group]
-                    .lanes
-                    .entry((src, self.rank))
-                    .or_default();
-                let number = lane.next_recv;
-                lane.next_recv += 1;
-                drop(state);
-                let target = Target::Message {
-                    src,
-                    dst: self.rank,
-                    number,
-                };
-                Ok(self.ticket(target, Arc::new(call)))
-            }
-            _ => {
-                let call = Arc::new(call);
-                let number = self.post(Post::Call(call.clone()), call.op.name())?;
-                Ok(self.ticket(Target::Round(number), call))
-            }
-        }
+    /// Messages are numbered when they are started, so that their order is that of the starts.
+    fn receives_ahead(&self) -> bool {
+        true
+    }
+
+    fn start(&self, batch: Vec<Call>) -> Result<Box<dyn Ticket>> {
+        let started = batch
+            .into_iter()
+            .filter_map(|call| self.start_one(call).transpose());
+        Ok(Box::new(Batch(started.collect::<Result<_>>()?)))
+    }
+
+    fn start_control(
+        &self,
+        bytes: Vec<u8>,
+        deadline: Option<Duration>,
+    ) -> Result<Box<dyn Ticket<Vec<Vec<u8>>>>> {
+        let number = self.post(self.control(), Post::Bytes(bytes), CONTROL)?;
+        Ok(Box::new(Exchange {
+            member: self.clone(),
+            number,
+            deadline,
+            open: true,
+        }))
+    }
+
+    fn fail(&self, reason: &str) {
+        let rank = self.world_rank();
+        let reason = Loss::Failed(reason.to_owned());
+        let state = self.world.lock();
+        self.world.fail(state, Failure::Lost { rank, reason });
     }
 
     fn split(&self, color: usize, key: usize) -> Result<Box<dyn Backend>> {
-        let number = self.post(Post::Split { color, key }, "split")?;
-        let mut state = self.wait_for(&Target::Round(number), "split")?;
-        let index = number - state.boards[self.group].first_round;
-        let round = &state.boards[self.group].rounds[index];
-        let mut colors: Vec<(usize, usize, usize)> = Vec::new();
-        for (rank, post) in round.posts.iter().enumerate() {
-            if let Some(Post::Split { color, key }) = post {
-                colors.push((*color, *key, rank));
-            }
-        }
-        colors.sort_unstable();
-        if round.subgroups.is_none() {
-            let mut subgroups = std::collections::BTreeMap::new();
-            for chunk in colors.chunk_by(|a, b| a.0 == b.0) {
-                let members = chunk
-                    .iter()
-                    .map(|(_, _, rank)| self.members[*rank])
-                    .collect();
-                subgroups.insert(chunk[0].0, state.add_board(members));
-            }
-            state.boards[self.group].rounds[index].subgroups = Some(subgroups);
-        }
-        let subgroups = state.boards[self.group].rounds[index].subgroups.as_ref();
-        let group = subgroups
-            .and_then(|s| s.get(&color))
-            .copied()
-            .unwrap_or_default();
-        let members = state.boards[group].members.clone();
-        self.take_round(&mut state, number);
+        let data = self.data;
+        let number = self.post(data, Post::Split { color, key }, "split")?;
+        let mut state = self.wait_for(data, &Target::Round(number), "split", None)?;
+        let own = state.subgroup(data, number, color);
+        let members = state.boards[own].members.clone();
+        state.boards[data].take_round(number);
         drop(state);
         let me = self.world_rank();
         let rank = members.iter().position(|m| *m == me).unwrap_or_default();
         Ok(Box::new(Self {
             world: self.world.clone(),
-            group,
+            data: own,
             rank,
             members,
         }))
     }
 }
 
-/// A send is done when posted: the tensor is shared with the receiver.
+/// What a batch waits for.
 #[derive(Debug)]
-struct Sent;
+struct Batch(Vec<Started>);
 
-impl Ticket for Sent {
+impl Ticket for Batch {
     fn wait(self: Box<Self>) -> Result<Vec<Tensor>> {
-        Ok(vec![])
+        let arrived = self.0.into_iter().map(Started::wait);
+        Ok(arrived.collect::<Result<Vec<_>>>()?.concat())
     }
 }
 
@@ -268,32 +262,25 @@ impl Drop for Started {
         }
         let mut state = self.member.world.lock();
         match self.target {
-            Target::Round(number) => self.member.take_round(&mut state, number),
+            Target::Round(number) => state.boards[self.member.data].take_round(number),
             Target::Message { src, dst, number } => {
-                let lane = state.boards[self.member.group]
-                    .lanes
-                    .entry((src, dst))
-                    .or_default();
-                if lane.arrived.remove(&number).is_none() {
-                    lane.abandoned.insert(number);
-                }
+                state.boards[self.member.data]
+                    .lane(src, dst)
+                    .abandon(number);
             }
         }
     }
 }
 
-impl Ticket for Started {
-    fn wait(mut self: Box<Self>) -> Result<Vec<Tensor>> {
+impl Started {
+    fn wait(mut self) -> Result<Vec<Tensor>> {
         let what = self.call.to_string();
         let member = self.member.clone();
-        let mut state = member.wait_for(&self.target, &what)?;
+        let mut state = member.wait_for(member.data, &self.target, &what, None)?;
         self.open = false;
         match self.target {
             Target::Message { src, dst, number } => {
-                let lane = state.boards[member.group]
-                    .lanes
-                    .entry((src, dst))
-                    .or_default();
+                let lane = state.boards[member.data].lane(src, dst);
                 let tensor = lane.arrived.remove(&number);
                 let matches = tensor
                     .as_ref()
@@ -316,8 +303,7 @@ impl Ticket for Started {
                 }
             }
             Target::Round(number) => {
-                let board = &state.boards[member.group];
-                let round = &board.rounds[number - board.first_round];
+                let round = state.boards[member.data].round(number);
                 let calls: Vec<Arc<Call>> = round
                     .posts
                     .iter()
@@ -327,7 +313,7 @@ impl Ticket for Started {
                     })
                     .collect();
                 let reduced = round.reduced.clone();
-                member.take_round(&mut state, number);
+                state.boards[member.data].take_round(number);
                 drop(state);
                 finish(self.call.op, member.rank, &calls, &reduced)
             }
@@ -335,49 +321,38 @@ impl Ticket for Started {
     }
 }
 
-/// What rank `me` gets from everyone's part.
-fn finish(
-    op: Op,
-    me: usize,
-    calls: &[Arc<Call>],
-    reduced: &OnceLock<Result<Tensor>>,
-) -> Result<Vec<Tensor>> {
-    let of = |rank: usize, part: usize| calls[rank].gives[part].clone();
-    let all = 0..calls.len();
-    Ok(match op {
-        Op::Send { .. } | Op::Recv { .. } | Op::Barrier => vec![],
-        Op::Broadcast { root } => vec![of(root, 0)],
-        Op::Scatter { root } => vec![of(root, me)],
-        Op::Gather { root } if me != root => vec![],
-        Op::Gather { .. } | Op::AllGather => all.map(|r| of(r, 0)).collect(),
-        Op::AllToAll => all.map(|r| of(r, me)).collect(),
-        Op::AllReduce(how) => {
-            let make = || reduce(how, &all.map(|r| of(r, 0)).collect::<Vec<_>>());
-            vec![reduced.get_or_init(make).clone()?]
-        }
-        Op::ReduceScatter(how) => vec![reduce(how, &all.map(|r| of(r, me)).collect::<Vec<_>>())?],
-    })
+/// An exchange of the control plane under way.
+#[derive(Debug)]
+struct Exchange {
+    member: Member,
+    number: usize,
+    deadline: Option<Duration>,
+    open: bool,
 }
 
-/// In rank order and f32, rounded once.
-fn reduce(how: ReduceOp, parts: &[Tensor]) -> Result<Tensor> {
-    let mut total = parts[0].to_f32_vec();
-    for part in &parts[1..] {
-        for (sum, x) in total.iter_mut().zip(part.to_f32_vec()) {
-            *sum = match how {
-                ReduceOp::Sum => *sum + x,
-                // NaN stays: a maximum that hides it would hide a fault.
-                ReduceOp::Max => {
-                    if x > *sum || x.is_nan() {
-                        x
-                    } else {
-                        *sum
-                    }
-                }
-            };
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.open {
+            let mut state = self.member.world.lock();
+            // After a failure nothing is kept.
+            state.boards[self.member.control()].take_round(self.number);
         }
     }
-    let device: Device = parts[0].device();
-    let view = xdit_kernels::View::from_slice(&total, parts[0].shape())?.on(device);
-    Ok(xdit_kernels::layout::cast(view, parts[0].dtype())?)
+}
+
+impl Ticket<Vec<Vec<u8>>> for Exchange {
+    fn wait(mut self: Box<Self>) -> Result<Vec<Vec<u8>>> {
+        let (member, number) = (self.member.clone(), self.number);
+        let (board, target) = (member.control(), Target::Round(self.number));
+        let mut state = member.wait_for(board, &target, CONTROL, self.deadline)?;
+        self.open = false;
+        let posts = &state.boards[board].round(number).posts;
+        let bytes = posts.iter().map(|post| match post {
+            Some(Post::Bytes(bytes)) => bytes.clone(),
+            _ => Vec::new(),
+        });
+        let bytes = bytes.collect();
+        state.boards[board].take_round(number);
+        Ok(bytes)
+    }
 }

@@ -13,6 +13,9 @@
 //! sleeps, and a caller that is busy with a message of a rank cost two ticks at most (a tick is a sixteenth of the deadline, at most 0.1 s).
 
 mod agree;
+mod board;
+mod circle;
+mod finish;
 mod member;
 mod options;
 mod ranks;

@@ -1,61 +1,18 @@
 //! What all ranks of a world share: what was posted, who does what, what failed.
 
+use super::board::{Board, BoardId, Post};
 use crate::{
-    Call, Error, Loss, Result,
+    Error, Loss,
     sync::{Condvar, Mutex, MutexGuard},
 };
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::BTreeMap,
     sync::{
-        Arc, OnceLock, PoisonError, TryLockError,
+        Arc, PoisonError, TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
-use xdit_kernels::Tensor;
-
-/// A group's place in the shared state.
-pub(super) type GroupId = usize;
-
-/// What one rank puts on the board in one round.
-#[derive(Debug, Clone)]
-pub(super) enum Post {
-    Call(Arc<Call>),
-    Split { color: usize, key: usize },
-}
-
-/// One collective of a group: complete when every member has posted, forgotten when every member has taken.
-#[derive(Debug)]
-pub(super) struct Round {
-    pub(super) posts: Vec<Option<Post>>,
-    pub(super) taken: usize,
-    /// A reduction's result, made by the first rank that takes it.
-    pub(super) reduced: Arc<OnceLock<Result<Tensor>>>,
-    /// The subgroups of a split, by color, made by the first rank that takes it.
-    pub(super) subgroups: Option<BTreeMap<usize, GroupId>>,
-}
-
-/// Messages of one sender to one receiver, numbered in the order sent.
-#[derive(Debug, Default)]
-pub(super) struct Lane {
-    pub(super) arrived: BTreeMap<usize, Tensor>,
-    /// Numbers that the receiver has given up on.
-    pub(super) abandoned: HashSet<usize>,
-    pub(super) next_send: usize,
-    pub(super) next_recv: usize,
-}
-
-#[derive(Debug)]
-pub(super) struct Board {
-    /// World ranks, in group order.
-    pub(super) members: Arc<[usize]>,
-    pub(super) rounds: VecDeque<Round>,
-    /// Number of the first round still kept.
-    pub(super) first_round: usize,
-    /// The round that each member posts next.
-    pub(super) next_round: Vec<usize>,
-    pub(super) lanes: HashMap<(usize, usize), Lane>,
-}
 
 /// What a waiting rank waits for.
 #[derive(Debug, Clone)]
@@ -75,9 +32,11 @@ pub(super) enum Activity {
         since: Duration,
     },
     Waiting {
-        group: GroupId,
+        board: BoardId,
         target: Target,
         what: String,
+        /// By the world's clock, and how long it has waited then: the deadline of an exchange.
+        until: Option<(Duration, Duration)>,
     },
     Left,
 }
@@ -144,7 +103,7 @@ impl World {
             known: vec![0; world_size],
             boards: Vec::new(),
         };
-        state.add_board((0..world_size).collect());
+        state.add_boards((0..world_size).collect());
         Arc::new(Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -193,7 +152,7 @@ impl World {
         }
         state.clock += passed;
         state.count(&self.finished);
-        match state.stalled(deadline) {
+        match state.stalled(deadline).or_else(|| state.overdue()) {
             Some(lost) => {
                 self.fail(state, lost.clone());
                 Tick::Failed(lost)
@@ -210,10 +169,7 @@ impl World {
             return false;
         };
         let over = state.ranks.iter().all(|at| matches!(at, Activity::Left));
-        let quiet = state.boards.iter().all(|board| {
-            let open = |lane: &Lane| lane.next_send != lane.next_recv || !lane.arrived.is_empty();
-            board.rounds.is_empty() && !board.lanes.values().any(open)
-        });
+        let quiet = state.boards.iter().all(Board::is_quiet);
         if state.failure.is_some() || !over || !quiet {
             return false;
         }
@@ -250,20 +206,40 @@ impl State {
         }
     }
 
-    pub(super) fn add_board(&mut self, members: Vec<usize>) -> GroupId {
-        self.boards.push(Board {
-            next_round: vec![0; members.len()],
-            members: members.into(),
-            rounds: VecDeque::new(),
-            first_round: 0,
-            lanes: HashMap::new(),
-        });
-        self.boards.len() - 1
+    /// The board of a new group's data plane; that of its control plane follows it.
+    pub(super) fn add_boards(&mut self, members: Vec<usize>) -> BoardId {
+        let data = self.boards.len();
+        self.boards.extend(Board::of_group(members));
+        data
+    }
+
+    /// The subgroup of a color, out of a split that all have posted.
+    pub(super) fn subgroup(&mut self, board: BoardId, number: usize, color: usize) -> BoardId {
+        let members = self.boards[board].members.clone();
+        let round = self.boards[board].round(number);
+        if let Some(subgroups) = &round.subgroups {
+            return subgroups.get(&color).copied().unwrap_or_default();
+        }
+        let mut colors: Vec<(usize, usize, usize)> = Vec::new();
+        for (rank, post) in round.posts.iter().enumerate() {
+            if let Some(Post::Split { color, key }) = post {
+                colors.push((*color, *key, rank));
+            }
+        }
+        colors.sort_unstable();
+        let mut subgroups = BTreeMap::new();
+        for chunk in colors.chunk_by(|a, b| a.0 == b.0) {
+            let of_color = chunk.iter().map(|(_, _, rank)| members[*rank]).collect();
+            subgroups.insert(chunk[0].0, self.add_boards(of_color));
+        }
+        let own = subgroups.get(&color).copied().unwrap_or_default();
+        self.boards[board].round(number).subgroups = Some(subgroups);
+        own
     }
 
     /// World ranks whose part is missing for what this rank waits for.
-    pub(super) fn missing(&self, group: GroupId, target: &Target) -> Vec<usize> {
-        let board = &self.boards[group];
+    pub(super) fn missing(&self, board: BoardId, target: &Target) -> Vec<usize> {
+        let board = &self.boards[board];
         match target {
             Target::Message { src, dst, number } => {
                 let here = board
@@ -296,8 +272,8 @@ impl State {
     /// Marks waiting ranks whose target is complete as running again, from now on.
     pub(super) fn wake_complete(&mut self) {
         for rank in 0..self.ranks.len() {
-            if let Activity::Waiting { group, target, .. } = &self.ranks[rank]
-                && self.missing(*group, target).is_empty()
+            if let Activity::Waiting { board, target, .. } = &self.ranks[rank]
+                && self.missing(*board, target).is_empty()
             {
                 self.computes(rank);
             }
@@ -313,6 +289,28 @@ impl State {
                 self.computes(rank);
             }
         }
+    }
+
+    /// When a wait that begins now, and may take so long, is overdue.
+    pub(super) fn until(&self, limit: Duration) -> (Duration, Duration) {
+        (self.clock.saturating_add(limit), limit)
+    }
+
+    /// A rank that others have waited for longer than they wait in an exchange of the control plane.
+    fn overdue(&self) -> Option<Failure> {
+        self.ranks.iter().find_map(|at| match at {
+            Activity::Waiting {
+                board,
+                target,
+                until: Some((until, limit)),
+                ..
+            } if self.clock >= *until => {
+                let rank = *self.missing(*board, target).first()?;
+                let reason = Loss::NoAnswer(*limit);
+                Some(Failure::Lost { rank, reason })
+            }
+            _ => None,
+        })
     }
 
     /// The rank that has computed longest without finishing anything, if that is `deadline` or longer.
@@ -333,68 +331,5 @@ impl State {
     /// A rank has finished something and goes on by itself.
     pub(super) fn computes(&mut self, rank: usize) {
         self.ranks[rank] = Activity::Computing { since: self.clock };
-    }
-
-    fn waits_on(&self, rank: usize) -> Vec<usize> {
-        match &self.ranks[rank] {
-            Activity::Waiting { group, target, .. } => self.missing(*group, target),
-            _ => vec![],
-        }
-    }
-
-    fn describe(&self, rank: usize) -> String {
-        match &self.ranks[rank] {
-            Activity::Waiting { what, .. } => what.clone(),
-            Activity::Computing { .. } => "nothing (it computes)".into(),
-            Activity::Left => "nothing (it has returned)".into(),
-        }
-    }
-
-    /// Looks from a waiting rank along who waits for whom: for a rank that has left, or a circle.
-    pub(super) fn diagnose(&self, me: usize) -> std::result::Result<(), Failure> {
-        let mut seen = vec![false; self.ranks.len()];
-        // Depth first, with the path, so that a circle can be shown.
-        let mut path: Vec<(usize, Vec<usize>)> = vec![(me, self.waits_on(me))];
-        seen[me] = true;
-        while let Some((_, pending)) = path.last_mut() {
-            let Some(rank) = pending.pop() else {
-                path.pop();
-                continue;
-            };
-            if let Some(start) = path.iter().position(|(r, _)| *r == rank) {
-                let circle: Vec<usize> = path[start..].iter().map(|(r, _)| *r).collect();
-                return Err(Failure::Disagree(self.circle(&circle)));
-            }
-            if std::mem::replace(&mut seen[rank], true) {
-                continue;
-            }
-            match &self.ranks[rank] {
-                Activity::Left => {
-                    let calls = self.describe(me);
-                    let reason = format!("it has returned, while others still call {calls}");
-                    let reason = Loss::Failed(reason);
-                    return Err(Failure::Lost { rank, reason });
-                }
-                Activity::Computing { .. } => {}
-                Activity::Waiting { .. } => path.push((rank, self.waits_on(rank))),
-            }
-        }
-        Ok(())
-    }
-
-    fn circle(&self, ranks: &[usize]) -> Error {
-        if let [a, b] = ranks {
-            return Error::Disagree {
-                rank: *a,
-                other: *b,
-                mine: self.describe(*a),
-                theirs: self.describe(*b),
-            };
-        }
-        let each: Vec<String> = ranks
-            .iter()
-            .map(|r| format!("rank {r} in {}", self.describe(*r)))
-            .collect();
-        Error::Deadlock(format!("each waits for the next: {}", each.join(", ")))
     }
 }

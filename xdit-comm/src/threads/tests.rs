@@ -3,8 +3,11 @@ mod kept;
 mod time;
 
 use super::{member::Member, state::World, *};
-use crate::{ReduceOp, Spec, conformance};
-use std::time::{Duration, Instant};
+use crate::{Call, ReduceOp, Spec, conformance};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use xdit_kernels::{DType, Tensor};
 
 fn one() -> Tensor {
@@ -37,6 +40,88 @@ fn conforms_at_every_size() {
                 .unwrap_or_else(|e| panic!("{name} on {world_size} ranks: {e}"));
         }
     }
+}
+
+#[test]
+fn nobody_passes_a_barrier_early() {
+    let come = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let all = come.clone();
+    run(3, move |group| {
+        for round in 1..=20 {
+            all.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            group.barrier()?;
+            let come = all.load(std::sync::atomic::Ordering::SeqCst);
+            assert!(come >= 3 * round, "{come} in round {round}");
+        }
+        Ok(())
+    })
+    .expect("all come");
+    assert_eq!(come.load(std::sync::atomic::Ordering::SeqCst), 60);
+}
+
+#[test]
+fn an_exchange_of_the_control_plane_has_a_deadline_of_its_own() {
+    // The last rank makes progress all the time, but takes no part.
+    let options = Options::deadline(Duration::from_secs(20));
+    let outcomes = run_each(3, options, |group| {
+        let limit = Duration::from_millis(60);
+        if group.rank() < 2 {
+            return group.control().deadline(limit).all_gather(&[1]).map(drop);
+        }
+        loop {
+            group.progress()?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    for e in errors(outcomes) {
+        assert_eq!(e.culprit(), Some(2), "{e}");
+        assert!(
+            e.is_stall() && e.to_string().contains("control exchange"),
+            "{e}"
+        );
+    }
+}
+
+#[test]
+fn a_rank_that_says_that_it_has_failed_is_named() {
+    let outcomes = run_each(3, Options::default(), |group| {
+        if group.rank() == 1 {
+            group.control().fail("out of luck");
+            group.control().fail("a second reason");
+        }
+        group.barrier()
+    });
+    for e in errors(outcomes) {
+        assert_eq!(e.culprit(), Some(1), "{e}");
+        assert!(e.to_string().contains("rank 1 is lost: out of luck"), "{e}");
+    }
+}
+
+#[test]
+fn calls_that_no_rank_can_make_are_refused() {
+    let refused = |call: Call| {
+        let outcome = run(2, move |group| group.start(vec![call.clone()])?.wait());
+        outcome.expect_err("it cannot be").to_string()
+    };
+    assert!(refused(Call::send(&one(), 2)).contains("a rank below 2, got 2"));
+    let (op, gives) = (crate::Op::AllToAll, vec![one()]);
+    let uneven = refused(Call {
+        op,
+        gives,
+        expects: vec![spec()],
+    });
+    assert!(
+        uneven.contains("expected 2 tensors to give and 2 to get on this rank"),
+        "{uneven}"
+    );
+    let op = crate::Op::AllReduce(ReduceOp::Sum);
+    let other = Spec::new([2], DType::F32);
+    let reduced = refused(Call {
+        op,
+        gives: vec![one()],
+        expects: vec![other],
+    });
+    assert!(reduced.contains("a result of [1] f32"), "{reduced}");
 }
 
 #[test]
@@ -163,13 +248,17 @@ fn nothing_stays_on_the_boards() {
                 .start_recv(spec(), 1 - group.rank())
                 .expect("nothing failed"),
         );
+        drop(
+            group
+                .control()
+                .start_all_gather(&[1])
+                .expect("nothing failed"),
+        );
     }
     let state = world.lock();
-    assert!(
-        state.boards[0].rounds.is_empty(),
-        "{:?}",
-        state.boards[0].rounds
-    );
+    for board in &state.boards[..2] {
+        assert!(board.rounds.is_empty(), "{:?}", board.rounds);
+    }
     assert!(
         state.boards[0]
             .lanes

@@ -4,6 +4,12 @@
 
 #[path = "../../src/threads/agree.rs"]
 mod agree;
+#[path = "../../src/threads/board.rs"]
+mod board;
+#[path = "../../src/threads/circle.rs"]
+mod circle;
+#[path = "../../src/threads/finish.rs"]
+mod finish;
 #[path = "../../src/threads/member.rs"]
 mod member;
 mod programs;

@@ -99,7 +99,7 @@ impl Pipeline {
     /// # Examples
     /// ```
     /// # #[cfg(feature = "demo")] {
-    /// use xdit_comm::Degrees;
+    /// use xdit_models::Degrees;
     /// use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request};
     /// let parallel = Parallel::threads(Degrees { pipe: 2, ..Degrees::default() });
     /// let plan = |request| Pipeline::plan(&ModelSource::demo(), &LoadOptions::default(), &request, &parallel);
@@ -134,7 +134,7 @@ impl Pipeline {
     /// # Examples
     /// ```
     /// # #[cfg(feature = "demo")] {
-    /// use xdit_comm::Degrees;
+    /// use xdit_models::Degrees;
     /// use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request};
     /// let pipe = Pipeline::load(&ModelSource::demo(), &LoadOptions::default(), &mut ())?;
     /// let pipe = pipe.parallel(Parallel::threads(Degrees { ulysses: 2, ..Degrees::default() }))?;

@@ -191,7 +191,7 @@ fn product(factors: &[usize]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use xdit_comm::Degrees;
+    use crate::ranks::degrees::Degrees;
 
     use super::*;
     use crate::PipelineClass;

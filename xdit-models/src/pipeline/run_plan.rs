@@ -1,6 +1,7 @@
 //! What a call is going to do on which rank, told before anything is loaded.
 
-use xdit_comm::{Axis, Degrees};
+use crate::ranks::axes;
+use crate::ranks::degrees::Degrees;
 use xdit_pipefusion::{Blocks, PatchPlan, Placement, Schedule, StepTraffic};
 
 use crate::pipeline::estimate::MemoryEstimate;
@@ -70,8 +71,8 @@ pub struct StageSummary {
 pub struct RankPlan {
     /// Its number.
     pub rank: usize,
-    /// Its place on each axis, in the order of [`Axis::ALL`].
-    pub coordinates: [usize; Axis::ALL.len()],
+    /// Its place on each axis, in the order of [`axes::ALL`].
+    pub coordinates: [usize; axes::ALL.len()],
     /// Bytes of its stage's parameters in the compute dtype.
     pub parameter_bytes: u64,
     /// Bytes of the keys and values that it keeps: for other patches 2 · blocks · tokens · heads · head dim · bytes of the

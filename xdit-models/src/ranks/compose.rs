@@ -7,7 +7,7 @@ mod bands;
 mod layout;
 
 use xdit_cfg::{Guidance, RescaleSums};
-use xdit_comm::{Axis, Degrees, DeviceMesh, Group, ReduceOp, Spec, Stats};
+use xdit_comm::{Axis, DeviceMesh, Group, Spec, Stats};
 use xdit_kernels::attention::{Attention, Flash};
 use xdit_kernels::{Tensor, View};
 use xdit_pipefusion::{Driver, Kept, PatchPlan, Placement, Schedule, StaleKv};
@@ -15,6 +15,8 @@ use xdit_usp::{Ring, SequencePlan, ShardOrder, Ulysses, usp};
 
 use crate::error::Result;
 use crate::layers::{Progress, Told};
+use crate::ranks::axes;
+use crate::ranks::degrees::Degrees;
 use crate::vae::VaeDecoder;
 
 pub(crate) use layout::Layout;
@@ -29,6 +31,9 @@ pub(crate) struct RankContext {
 #[derive(Debug)]
 struct Ranks {
     mesh: DeviceMesh,
+    degrees: Degrees,
+    /// The stages of this rank's rows.
+    pipe: Group,
     /// The ranks that make the same pictures: those of one place on the data axis. The first is the one that speaks for
     /// them: of the stage where the model ends and the latents are stepped.
     replica: Group,
@@ -49,19 +54,21 @@ impl RankContext {
     /// # Collective
     /// Every rank of the world calls it with the same degrees.
     pub(crate) fn join(world: &Group, degrees: Degrees, placement: Placement) -> Result<Self> {
-        let mesh = DeviceMesh::new(world, degrees)?;
+        let mesh = DeviceMesh::new(world, degrees.shape())?;
         let rows = degrees.ring * degrees.ulysses;
-        let (branch, stage) = (mesh.coord(Axis::Cfg), mesh.coord(Axis::Pipe));
+        let (branch, stage) = (mesh.coord(axes::CFG)?, mesh.coord(axes::PIPE)?);
         let row = world.rank() % rows;
         // The stage where the model ends comes first.
         let from_end = (stage + degrees.pipe - placement.end(degrees.pipe)) % degrees.pipe;
         let order = (branch * degrees.pipe + from_end) * rows + row;
-        let replica = world.split(mesh.coord(Axis::Data), order)?;
+        let replica = world.split(mesh.coord(axes::DATA)?, order)?;
         let sequence = world.split(world.rank() / rows, row)?;
-        let plan = xdit_usp::plan(&mesh, ShardOrder::Contiguous);
+        let plan = xdit_usp::plan(&mesh, ShardOrder::Contiguous)?;
         Ok(Self {
             ranks: Some(Ranks {
+                pipe: mesh.group(axes::PIPE)?.clone(),
                 mesh,
+                degrees,
                 replica,
                 sequence,
                 plan,
@@ -72,23 +79,23 @@ impl RankContext {
 
     /// Which replica this rank belongs to.
     pub(crate) fn replica(&self) -> usize {
-        self.coord(Axis::Data)
+        self.coord(axes::DATA)
     }
 
     /// Which stage this rank is.
     pub(crate) fn stage(&self) -> usize {
-        self.coord(Axis::Pipe)
+        self.coord(axes::PIPE)
     }
 
     /// Which of the ranks that share out guidance's branches this is.
     pub(crate) fn branch(&self) -> usize {
-        self.coord(Axis::Cfg)
+        self.coord(axes::CFG)
     }
 
     fn coord(&self, axis: Axis) -> usize {
-        self.ranks
-            .as_ref()
-            .map_or(0, |ranks| ranks.mesh.coord(axis))
+        self.ranks.as_ref().map_or(0, |ranks| {
+            ranks.degrees.coord(ranks.mesh.world().rank(), axis)
+        })
     }
 
     /// Whether this rank speaks for its replica.
@@ -129,12 +136,7 @@ impl RankContext {
         let Some(ranks) = self.ranks.as_ref().filter(|_| self.shares_pictures()) else {
             return Ok(wishes);
         };
-        let mine = wishes.map(|wish| f32::from(u8::from(wish)));
-        let most = ranks
-            .replica
-            .all_reduce(&Tensor::from_slice(&mine, [2])?, ReduceOp::Max)?
-            .to_f32_vec();
-        Ok([0, 1].map(|i| most[i] > 0.0))
+        Ok(ranks.replica.control().any(wishes)?)
     }
 
     /// Attention over whole streams of which this rank holds some rows: the nest of strategies around the kernel. Where
@@ -149,11 +151,11 @@ impl RankContext {
             }
             (Some(ranks), Some(kept)) => {
                 let told = Told(self.progress());
-                let ring = Ring::new(ranks.mesh.group(Axis::Ring).clone(), ranks.plan, told)?;
+                let ring = Ring::new(ranks.mesh.group(axes::RING)?.clone(), ranks.plan, told)?;
                 Box::new(Ulysses::new(
-                    ranks.mesh.group(Axis::Ulysses).clone(),
+                    ranks.mesh.group(axes::ULYSSES)?.clone(),
                     ranks.plan,
-                    ranks.mesh.coord(Axis::Ring),
+                    ranks.mesh.coord(axes::RING)?,
                     StaleKv::new(ring, kept.clone(), ALWAYS_FRESH),
                 )?)
             }
@@ -177,8 +179,8 @@ impl RankContext {
 
     /// Guidance over the ranks that have a branch each, or over this one, which has all.
     pub(crate) fn guidance(&self) -> Result<Guidance> {
-        let pair = self.ranks.as_ref().map(|ranks| ranks.mesh.group(Axis::Cfg));
-        Ok(Guidance::new(pair.cloned())?)
+        let pair = self.ranks.as_ref().map(|ranks| ranks.mesh.group(axes::CFG));
+        Ok(Guidance::new(pair.transpose()?.cloned())?)
     }
 
     /// What the ranks of a stage of a branch have summed up over their rows, together.
@@ -203,7 +205,7 @@ impl RankContext {
         let ranks = self.ranks.as_ref();
         Driver {
             schedule,
-            pipe: ranks.map(|ranks| ranks.mesh.group(Axis::Pipe).clone()),
+            pipe: ranks.map(|ranks| ranks.pipe.clone()),
             placement: ranks.map_or(Placement::Linear, |ranks| ranks.placement),
             replica: deciders.or_else(|| ranks.map(|ranks| ranks.replica.clone())),
             max_drift,
@@ -252,10 +254,7 @@ impl RankContext {
     /// Every rank of a replica calls it; those of that stage with the tensor, whose spec all know.
     pub(crate) fn spread_from_end(&self, made: Option<Tensor>, spec: Spec) -> Result<Tensor> {
         let placement = self.ranks.as_ref().map(|ranks| ranks.placement);
-        let pipe = self
-            .ranks
-            .as_ref()
-            .map(|ranks| ranks.mesh.group(Axis::Pipe));
+        let pipe = self.ranks.as_ref().map(|ranks| &ranks.pipe);
         match (pipe.filter(|pipe| pipe.world_size() > 1), made) {
             (None, Some(made)) => Ok(made),
             (None, None) => {

@@ -2,7 +2,9 @@
 //!
 //! Only `compose.rs` names every strategy. This wing runs models through the traits of `models::dit`.
 
+pub mod axes;
 pub(crate) mod compose;
+pub(crate) mod degrees;
 pub(crate) mod job;
 pub(crate) mod parallel;
 pub(crate) mod partition;

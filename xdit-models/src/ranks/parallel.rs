@@ -6,7 +6,9 @@ mod run;
 
 use std::time::Duration;
 
-use xdit_comm::{Axis, DEADLINE, Degrees, Group};
+use crate::ranks::axes;
+use crate::ranks::degrees::Degrees;
+use xdit_comm::{DEADLINE, Group};
 
 use crate::error::{Error, Result};
 
@@ -19,7 +21,7 @@ const MOST_RANKS: usize = 1024;
 ///
 /// # Examples
 /// ```
-/// use xdit_comm::Degrees;
+/// use xdit_models::Degrees;
 /// use xdit_models::Parallel;
 /// let parallel = Parallel::threads(Degrees { ulysses: 2, ring: 2, ..Degrees::default() });
 /// assert_eq!(parallel.degrees.product(), Some(4));
@@ -139,7 +141,7 @@ impl Parallel {
     pub(crate) fn stage_here(&self) -> Option<usize> {
         match &self.backend {
             RankBackend::Threads { .. } => None,
-            RankBackend::Group(group) => Some(self.degrees.coord(group.rank(), Axis::Pipe)),
+            RankBackend::Group(group) => Some(self.degrees.coord(group.rank(), axes::PIPE)),
         }
     }
 

@@ -1,7 +1,9 @@
 //! How a checked call is divided over time and stages.
 
+use crate::ranks::axes;
+use crate::ranks::degrees::Degrees;
 use xdit_cfg::Branch;
-use xdit_comm::{Axis, Degrees, Shard};
+use xdit_comm::Shard;
 use xdit_kernels::DType;
 use xdit_pipefusion::{Part, PatchPlan, Placement, Schedule, StagePlan, StepTraffic};
 
@@ -100,12 +102,12 @@ impl Partition {
     pub(crate) fn ranks(&self, plan: &ResolvedRequest, shape: &dyn DitShape) -> Vec<RankPlan> {
         (0..self.degrees.product().unwrap_or(0))
             .map(|rank| {
-                let blocks = self.stages.blocks(self.degrees.coord(rank, Axis::Pipe));
+                let blocks = self.stages.blocks(self.degrees.coord(rank, axes::PIPE));
                 let text_kv_bytes = self.text_kv_bytes(plan, shape, rank);
                 let kept = self.kept_bytes(plan, shape, rank);
                 RankPlan {
                     rank,
-                    coordinates: Axis::ALL.map(|axis| self.degrees.coord(rank, axis)),
+                    coordinates: axes::ALL.map(|axis| self.degrees.coord(rank, axis)),
                     parameter_bytes: shape.stage_bytes(&blocks, self.dtype),
                     kv_bytes: kept.saturating_add(text_kv_bytes),
                     text_kv_bytes,
@@ -117,7 +119,7 @@ impl Partition {
     /// Every rank makes those of its blocks by itself, for all heads of its replica's images.
     fn text_kv_bytes(&self, plan: &ResolvedRequest, shape: &dyn DitShape, rank: usize) -> u64 {
         let [data, stage, cfg] =
-            [Axis::Data, Axis::Pipe, Axis::Cfg].map(|axis| self.degrees.coord(rank, axis));
+            [axes::DATA, axes::PIPE, axes::CFG].map(|axis| self.degrees.coord(rank, axis));
         let factors = [
             self.stages.blocks(stage).len(),
             self.branches_of(cfg).len(),
@@ -133,7 +135,7 @@ impl Partition {
         if !self.schedule.is_lossy() {
             return 0;
         }
-        let [data, stage, ring, ulysses] = [Axis::Data, Axis::Pipe, Axis::Ring, Axis::Ulysses]
+        let [data, stage, ring, ulysses] = [axes::DATA, axes::PIPE, axes::RING, axes::ULYSSES]
             .map(|axis| self.degrees.coord(rank, axis));
         let text = shape.stream_text(plan.text_len);
         // After the all-to-all a rank has its heads of the rows of its Ulysses group.
@@ -151,7 +153,7 @@ impl Partition {
         };
         let own = self.stages.blocks(stage);
         // Of every branch, without the blocks that it leaves out.
-        let tokens: usize = (self.branches_of(self.degrees.coord(rank, Axis::Cfg)).iter())
+        let tokens: usize = (self.branches_of(self.degrees.coord(rank, axes::CFG)).iter())
             .flat_map(|branch| {
                 own.iter()
                     .filter(|block| !plan.guide.skips(*branch, *block))

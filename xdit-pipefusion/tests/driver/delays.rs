@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 use xdit_comm::threads::{Options, run_each};
-use xdit_comm::{Backend, Call, Error, Group, Op, Pending, Result, Ticket};
-use xdit_kernels::Tensor;
+use xdit_comm::{Backend, Call, Error, Group, Result, Ticket};
 
 /// How long a rank takes, each time anew: mostly nothing, sometimes long enough for the others to overtake it.
 #[derive(Debug, Clone)]
@@ -47,16 +46,29 @@ impl Backend for Dawdling {
         self.group.world_size()
     }
 
-    fn start(&self, call: Call) -> Result<Box<dyn Ticket>> {
+    fn receives_ahead(&self) -> bool {
+        self.group.receives_ahead()
+    }
+
+    fn start(&self, batch: Vec<Call>) -> Result<Box<dyn Ticket>> {
         self.dice.wait();
-        let pending = match call.op {
-            Op::Send { dst } => self.group.start_send(&call.gives[0], dst)?,
-            Op::Recv { src } => self.group.start_recv(call.expects[0], src)?,
-            Op::AllReduce(how) => self.group.start_all_reduce(&call.gives[0], how)?,
-            other => return Err(Error::Kernel(format!("a pipeline does not call {other}"))),
-        };
+        let (ticket, dice) = (self.group.backend().start(batch)?, self.dice.clone());
+        Ok(Box::new(Late { ticket, dice }))
+    }
+
+    fn start_control(
+        &self,
+        bytes: Vec<u8>,
+        deadline: Option<Duration>,
+    ) -> Result<Box<dyn Ticket<Vec<Vec<u8>>>>> {
+        self.dice.wait();
+        let ticket = self.group.backend().start_control(bytes, deadline)?;
         let dice = self.dice.clone();
-        Ok(Box::new(Late { pending, dice }))
+        Ok(Box::new(Late { ticket, dice }))
+    }
+
+    fn fail(&self, reason: &str) {
+        self.group.backend().fail(reason);
     }
 
     fn progress(&self) -> Result<()> {
@@ -69,15 +81,15 @@ impl Backend for Dawdling {
 }
 
 #[derive(Debug)]
-struct Late {
-    pending: Pending,
+struct Late<T> {
+    ticket: Box<dyn Ticket<T>>,
     dice: Dice,
 }
 
-impl Ticket for Late {
-    fn wait(self: Box<Self>) -> Result<Vec<Tensor>> {
+impl<T: std::fmt::Debug> Ticket<T> for Late<T> {
+    fn wait(self: Box<Self>) -> Result<T> {
         self.dice.wait();
-        self.pending.wait()
+        self.ticket.wait()
     }
 }
 

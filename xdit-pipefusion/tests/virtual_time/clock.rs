@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use xdit_comm::{Backend, Call, Error, Group, Op, Pending, Result, Spec, Ticket};
+use std::time::Duration;
+use xdit_comm::{Backend, Call, Error, Group, Op, Result, Spec, Ticket};
 use xdit_kernels::Tensor;
 
 /// A rank's time.
@@ -46,8 +47,8 @@ pub(crate) struct Speed {
 pub(crate) struct Stamps {
     /// Of each pair of ranks, in order.
     sent: Mutex<HashMap<(usize, usize), Vec<f64>>>,
-    /// When the last rank came to each reduction.
-    reductions: Mutex<Vec<f64>>,
+    /// When the last rank came to each exchange of the control plane.
+    exchanges: Mutex<Vec<f64>>,
 }
 
 /// A group in which a message starts when it was sent, its receive is posted and the link is free; and arrives
@@ -69,7 +70,7 @@ struct Inbound {
     arrived: HashMap<usize, usize>,
     /// When the link from each rank has done what it was given.
     free: HashMap<Option<usize>, f64>,
-    reductions: usize,
+    exchanges: usize,
 }
 
 impl Timed {
@@ -84,16 +85,40 @@ impl Timed {
         }
     }
 
-    fn arrival(&self, pending: Pending, what: What) -> Box<dyn Ticket> {
-        Box::new(Arrival {
-            pending,
-            what,
-            me: self.group.rank(),
-            clock: self.clock.clone(),
-            speed: self.speed,
-            stamps: self.stamps.clone(),
-            inbound: self.inbound.clone(),
-        })
+    /// When a call is started, and what it waits for.
+    fn started(&self, call: &Call, now: f64) -> Result<What> {
+        match call.op {
+            Op::Send { dst } => {
+                let pair = (self.group.rank(), dst);
+                lock(&self.stamps.sent).entry(pair).or_default().push(now);
+                Ok(What::Nothing)
+            }
+            Op::Recv { src } => {
+                let mut inbound = lock(&self.inbound);
+                let posted = inbound.posted.entry(src).or_default();
+                *posted += 1;
+                Ok(What::Message {
+                    src,
+                    number: *posted - 1,
+                    posted: (!self.posts_late).then_some(now),
+                })
+            }
+            other => Err(Error::Kernel(format!("a pipeline does not call {other}"))),
+        }
+    }
+
+    fn arrival<T>(&self, ticket: Box<dyn Ticket<T>>, waits: Vec<What>) -> Arrival<T> {
+        Arrival {
+            ticket,
+            waits,
+            at: At {
+                me: self.group.rank(),
+                clock: self.clock.clone(),
+                speed: self.speed,
+                stamps: self.stamps.clone(),
+                inbound: self.inbound.clone(),
+            },
+        }
     }
 }
 
@@ -106,49 +131,42 @@ impl Backend for Timed {
         self.group.world_size()
     }
 
-    fn start(&self, call: Call) -> Result<Box<dyn Ticket>> {
+    fn receives_ahead(&self) -> bool {
+        self.group.receives_ahead()
+    }
+
+    fn start(&self, batch: Vec<Call>) -> Result<Box<dyn Ticket>> {
         let now = self.clock.now();
-        match call.op {
-            Op::Send { dst } => {
-                let pair = (self.group.rank(), dst);
-                lock(&self.stamps.sent).entry(pair).or_default().push(now);
-                let pending = self.group.start_send(&call.gives[0], dst)?;
-                Ok(self.arrival(pending, What::Nothing))
+        let waits = batch.iter().map(|call| self.started(call, now));
+        let waits = waits.collect::<Result<_>>()?;
+        let ticket = self.group.backend().start(batch)?;
+        Ok(Box::new(self.arrival(ticket, waits)))
+    }
+
+    fn start_control(
+        &self,
+        bytes: Vec<u8>,
+        deadline: Option<Duration>,
+    ) -> Result<Box<dyn Ticket<Vec<Vec<u8>>>>> {
+        let now = self.clock.now();
+        let round = {
+            let mut inbound = lock(&self.inbound);
+            inbound.exchanges += 1;
+            inbound.exchanges - 1
+        };
+        {
+            let mut rounds = lock(&self.stamps.exchanges);
+            if rounds.len() <= round {
+                rounds.push(now);
             }
-            Op::Recv { src } => {
-                let number = {
-                    let mut inbound = lock(&self.inbound);
-                    let posted = inbound.posted.entry(src).or_default();
-                    *posted += 1;
-                    *posted - 1
-                };
-                let posted = (!self.posts_late).then_some(now);
-                let pending = self.group.start_recv(call.expects[0], src)?;
-                let what = What::Message {
-                    src,
-                    number,
-                    posted,
-                };
-                Ok(self.arrival(pending, what))
-            }
-            Op::AllReduce(how) => {
-                let round = {
-                    let mut inbound = lock(&self.inbound);
-                    inbound.reductions += 1;
-                    inbound.reductions - 1
-                };
-                {
-                    let mut rounds = lock(&self.stamps.reductions);
-                    if rounds.len() <= round {
-                        rounds.push(now);
-                    }
-                    rounds[round] = rounds[round].max(now);
-                }
-                let pending = self.group.start_all_reduce(&call.gives[0], how)?;
-                Ok(self.arrival(pending, What::Reduction(round)))
-            }
-            other => Err(Error::Kernel(format!("a pipeline does not call {other}"))),
+            rounds[round] = rounds[round].max(now);
         }
+        let ticket = self.group.backend().start_control(bytes, deadline)?;
+        Ok(Box::new(self.arrival(ticket, vec![What::Exchange(round)])))
+    }
+
+    fn fail(&self, reason: &str) {
+        self.group.backend().fail(reason);
     }
 
     fn split(&self, _color: usize, _key: usize) -> Result<Box<dyn Backend>> {
@@ -164,13 +182,19 @@ enum What {
         number: usize,
         posted: Option<f64>,
     },
-    Reduction(usize),
+    Exchange(usize),
 }
 
 #[derive(Debug)]
-struct Arrival {
-    pending: Pending,
-    what: What,
+struct Arrival<T> {
+    ticket: Box<dyn Ticket<T>>,
+    waits: Vec<What>,
+    at: At,
+}
+
+/// The rank that waits.
+#[derive(Debug)]
+struct At {
     me: usize,
     clock: Clock,
     speed: Speed,
@@ -178,10 +202,10 @@ struct Arrival {
     inbound: Arc<Mutex<Inbound>>,
 }
 
-impl Ticket for Arrival {
-    fn wait(self: Box<Self>) -> Result<Vec<Tensor>> {
-        let tensors = self.pending.wait()?;
-        match self.what {
+impl At {
+    /// The clock goes on to when this was there; a message brings so many bytes.
+    fn reach(&self, what: &What, bytes: usize) {
+        match *what {
             What::Nothing => {}
             What::Message {
                 src,
@@ -197,15 +221,36 @@ impl Ticket for Arrival {
                 let link = (!self.speed.one_port).then_some(src);
                 let free = inbound.free.entry(link).or_default();
                 let start = sent.max(posted).max(*free);
-                let bytes: usize = tensors.iter().map(|t| Spec::of(t).bytes()).sum();
                 *free = start + bytes as f64 * self.speed.byte;
                 self.clock.reach(*free + self.speed.latency);
             }
-            What::Reduction(round) => {
-                let last = lock(&self.stamps.reductions)[round];
+            What::Exchange(round) => {
+                let last = lock(&self.stamps.exchanges)[round];
                 self.clock.reach(last + self.speed.latency);
             }
         }
+    }
+}
+
+impl Ticket for Arrival<Vec<Tensor>> {
+    fn wait(self: Box<Self>) -> Result<Vec<Tensor>> {
+        let Self { ticket, waits, at } = *self;
+        let tensors = ticket.wait()?;
+        let messages = waits
+            .iter()
+            .filter(|what| matches!(what, What::Message { .. }));
+        for (what, tensor) in messages.zip(&tensors) {
+            at.reach(what, Spec::of(tensor).bytes());
+        }
         Ok(tensors)
+    }
+}
+
+impl Ticket<Vec<Vec<u8>>> for Arrival<Vec<Vec<u8>>> {
+    fn wait(self: Box<Self>) -> Result<Vec<Vec<u8>>> {
+        let Self { ticket, waits, at } = *self;
+        let bytes = ticket.wait()?;
+        waits.iter().for_each(|what| at.reach(what, 0));
+        Ok(bytes)
     }
 }

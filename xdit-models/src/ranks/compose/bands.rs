@@ -3,7 +3,7 @@
 use std::num::NonZero;
 use std::ops::Range;
 
-use xdit_comm::{Group, Shard, Spec};
+use xdit_comm::{Call, Group, Shard, Spec};
 use xdit_kernels::attention::{Mask, Segment};
 use xdit_kernels::group_norm::GroupSums;
 use xdit_kernels::{DType, Tensor, View};
@@ -143,27 +143,25 @@ impl Bands for BandRanks<'_> {
         let (neighbours, device) = (self.neighbours(), x_bhwc.device());
         let [b, h, w, c] = *dims(x_bhwc)?;
         let spec = Spec::new([b, 1, w, c].as_slice(), x_bhwc.dtype());
+        // One batch: neighbours wait for each other's rows.
+        let mut batch = Vec::new();
         for (row, peer) in [0, h.saturating_sub(1)].into_iter().zip(neighbours) {
             if let Some(peer) = peer {
                 // A copy: the message must not keep the whole band.
                 let row = x_bhwc.view().narrow(1, row, 1)?.to_tensor()?;
-                // Nobody waits for a send; it ends when the neighbour has taken the row.
-                drop(self.group.start_send(&row, peer)?);
+                batch.extend([Call::send(&row, peer), Call::recv(spec, peer)]);
             }
         }
-        let [above, below] =
-            neighbours.map(|peer| peer.map(|peer| self.group.start_recv(spec, peer)));
-        let pending = [above.transpose()?, below.transpose()?];
+        let pending = self.group.start(batch)?;
         Ok(Box::new(move || {
-            let [above, below] = pending.map(|row| row.map(xdit_comm::Pending::wait_one));
-            let on = |row: Tensor| row.on(device);
-            Ok([above.transpose()?.map(on), below.transpose()?.map(on)])
+            let mut rows = pending.wait()?.into_iter().map(|row| row.on(device));
+            Ok(neighbours.map(|peer| peer.and_then(|_| rows.next())))
         }))
     }
 
     fn sum(&self, sums: GroupSums) -> Result<GroupSums> {
-        // In f32 the difference of Σx² and (Σx)² would lose what the kernel keeps.
-        let all = self.group.all_gather_f64(sums.values())?;
+        // In f64, since in f32 the difference of Σx² and (Σx)² would lose what the kernel keeps; in rank order, the same everywhere.
+        let all = self.group.control().all_gather_f64(sums.values())?;
         Ok(GroupSums::total(sums.groups(), &all)?)
     }
 

@@ -1,6 +1,7 @@
 //! Which rows of an image's streams each rank holds.
 
-use xdit_comm::{Degrees, Shard};
+use crate::ranks::degrees::Degrees;
+use xdit_comm::Shard;
 use xdit_kernels::attention::Segment;
 use xdit_kernels::{Tensor, View};
 use xdit_pipefusion::{Part, PatchPlan};

@@ -8,7 +8,7 @@ use xdit_pipefusion::Placement;
 ///
 /// # Examples
 /// ```
-/// use xdit_comm::Degrees;
+/// use xdit_models::Degrees;
 /// use xdit_models::{Parallel, PipeFusion};
 /// let pipefusion = PipeFusion::default().patches(4).warmup_steps(2).max_drift(0.2);
 /// let degrees = Degrees { pipe: 2, ulysses: 2, ..Degrees::default() };

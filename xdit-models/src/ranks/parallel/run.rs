@@ -3,8 +3,10 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::ranks::axes;
+use crate::ranks::degrees::Degrees;
+use xdit_comm::Group;
 use xdit_comm::threads::{self, Caller};
-use xdit_comm::{Axis, Degrees, Group};
 use xdit_pipefusion::Placement;
 
 use super::remote::{Asked, Remote, Wishes};
@@ -117,7 +119,7 @@ struct Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rank {}", self.rank)?;
-        let coordinates: Vec<String> = Axis::ALL
+        let coordinates: Vec<String> = axes::ALL
             .into_iter()
             .filter(|axis| self.degrees.of(*axis) > 1)
             .map(|axis| format!("{axis} {}", self.degrees.coord(self.rank, axis)))

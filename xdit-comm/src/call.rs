@@ -1,0 +1,247 @@
+//! One rank's part in an operation, and whether it can be one.
+
+use crate::{Error, Result};
+use std::fmt;
+use xdit_kernels::{DType, Shape, Tensor};
+
+/// Shape and dtype of a tensor that is still to come. Every rank knows them from the plan; none is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Spec {
+    /// Sizes of the dims.
+    pub shape: Shape,
+    /// Element type.
+    pub dtype: DType,
+}
+
+impl Spec {
+    /// A spec of this shape and dtype.
+    pub fn new(shape: impl Into<Shape>, dtype: DType) -> Self {
+        Self {
+            shape: shape.into(),
+            dtype,
+        }
+    }
+
+    /// The spec that this tensor has.
+    pub fn of(tensor: &Tensor) -> Self {
+        Self::new(tensor.shape(), tensor.dtype())
+    }
+
+    /// Bytes of such a tensor.
+    pub fn bytes(&self) -> usize {
+        self.shape.numel().saturating_mul(self.dtype.size())
+    }
+}
+
+impl fmt::Debug for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.shape, self.dtype)
+    }
+}
+
+/// How values of several ranks become one. Exhaustive, as [`Op`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReduceOp {
+    /// Element by element in f32, rounded once to the tensor's dtype. The backend chooses the order of the ranks; all ranks get
+    /// the same bytes.
+    Sum,
+    /// Largest element.
+    Max,
+}
+
+/// An operation of a group. Exhaustive: a transport that does not know a new one must not compile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// To one rank.
+    Send {
+        /// The receiver.
+        dst: usize,
+    },
+    /// From one rank.
+    Recv {
+        /// The sender.
+        src: usize,
+    },
+    /// Root's tensor to all.
+    Broadcast {
+        /// The sender.
+        root: usize,
+    },
+    /// Root's i-th tensor to rank i.
+    Scatter {
+        /// The sender.
+        root: usize,
+    },
+    /// All tensors to the root, in rank order.
+    Gather {
+        /// The receiver.
+        root: usize,
+    },
+    /// All tensors to all, in rank order.
+    AllGather,
+    /// One tensor made of all, to all.
+    AllReduce(ReduceOp),
+    /// Rank i gets the i-th part of what all_reduce would give.
+    ReduceScatter(ReduceOp),
+    /// Rank i's j-th tensor becomes rank j's i-th.
+    AllToAll,
+    /// Nothing, when all have come.
+    Barrier,
+}
+
+impl Op {
+    /// Its name, as in NCCL and MPI.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Send { .. } => "send",
+            Self::Recv { .. } => "recv",
+            Self::Broadcast { .. } => "broadcast",
+            Self::Scatter { .. } => "scatter",
+            Self::Gather { .. } => "gather",
+            Self::AllGather => "all_gather",
+            Self::AllReduce(_) => "all_reduce",
+            Self::ReduceScatter(_) => "reduce_scatter",
+            Self::AllToAll => "all_to_all",
+            Self::Barrier => "barrier",
+        }
+    }
+
+    /// Whether every rank of the group calls it.
+    pub fn is_collective(self) -> bool {
+        !matches!(self, Self::Send { .. } | Self::Recv { .. })
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send { dst } => write!(f, "send to {dst}"),
+            Self::Recv { src } => write!(f, "recv from {src}"),
+            Self::Broadcast { root } | Self::Scatter { root } | Self::Gather { root } => {
+                write!(f, "{} with root {root}", self.name())
+            }
+            Self::AllReduce(how) | Self::ReduceScatter(how) => {
+                write!(f, "{} ({how:?})", self.name())
+            }
+            _ => f.write_str(self.name()),
+        }
+    }
+}
+
+/// One rank's part in one operation: what it gives and what it expects, in rank order.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The operation.
+    pub op: Op,
+    /// What this rank gives: one tensor for each receiver where receivers differ, else one, else none.
+    pub gives: Vec<Tensor>,
+    /// What this rank expects: one spec a tensor that will come back. Exact; anything else is an error on both sides.
+    pub expects: Vec<Spec>,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gives: Vec<Spec> = self.gives.iter().map(Spec::of).collect();
+        write!(
+            f,
+            "{}, gives {gives:?}, expects {:?}",
+            self.op, self.expects
+        )
+    }
+}
+
+impl Call {
+    /// This tensor to rank `dst`.
+    pub fn send(tensor: &Tensor, dst: usize) -> Self {
+        Self {
+            op: Op::Send { dst },
+            gives: vec![tensor.clone()],
+            expects: vec![],
+        }
+    }
+
+    /// The next tensor from rank `src`.
+    pub fn recv(expected: Spec, src: usize) -> Self {
+        Self {
+            op: Op::Recv { src },
+            gives: vec![],
+            expects: vec![expected],
+        }
+    }
+
+    /// Whether rank `rank` of `world_size` can make this call: its peer is a rank of the group, and it gives and expects as many
+    /// tensors as the operation moves.
+    ///
+    /// # Errors
+    /// [`Error::Argument`].
+    pub(crate) fn check(&self, rank: usize, world_size: usize) -> Result<()> {
+        let argument = |expected: String, got: String| Error::Argument {
+            op: self.op.name(),
+            rank,
+            world_size,
+            expected,
+            got,
+        };
+        let (all, one) = (world_size, 1);
+        let (peer, gives, expects) = match self.op {
+            Op::Send { dst } => (Some(dst), one, 0),
+            Op::Recv { src } => (Some(src), 0, one),
+            Op::Broadcast { root } => (Some(root), usize::from(rank == root), one),
+            Op::Scatter { root } if rank == root => (Some(root), all, one),
+            Op::Scatter { root } => (Some(root), 0, one),
+            Op::Gather { root } if rank == root => (Some(root), one, all),
+            Op::Gather { root } => (Some(root), one, 0),
+            Op::AllGather => (None, one, all),
+            Op::AllReduce(_) => (None, one, one),
+            Op::ReduceScatter(_) => (None, all, one),
+            Op::AllToAll => (None, all, all),
+            Op::Barrier => (None, 0, 0),
+        };
+        if let Some(peer) = peer.filter(|peer| *peer >= world_size) {
+            return Err(argument(
+                format!("a rank below {world_size}"),
+                peer.to_string(),
+            ));
+        }
+        if (self.gives.len(), self.expects.len()) != (gives, expects) {
+            let counts = |gives, expects| format!("{gives} tensors to give and {expects} to get");
+            return Err(argument(
+                format!("{} on this rank", counts(gives, expects)),
+                counts(self.gives.len(), self.expects.len()),
+            ));
+        }
+        let reduced = match self.op {
+            Op::AllReduce(_) => self.gives.first(),
+            Op::ReduceScatter(_) => self.gives.get(rank),
+            _ => None,
+        };
+        let expected = self.expects.first();
+        match reduced.map(Spec::of) {
+            Some(spec) if expected != Some(&spec) => Err(argument(
+                format!("a result of {spec:?}, as what is reduced"),
+                format!("{expected:?}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes that this rank hands to other ranks: what stays on the rank is not counted, and a tensor that several ranks receive
+    /// is counted once for each.
+    pub(crate) fn sent_bytes(&self, rank: usize, world_size: usize) -> usize {
+        let bytes = |t: &Tensor| Spec::of(t).bytes();
+        let others = world_size - 1;
+        match self.op {
+            Op::Send { dst } if dst == rank => 0,
+            Op::Recv { .. } | Op::Barrier => 0,
+            Op::Gather { root } if root == rank => 0,
+            Op::Send { .. } | Op::Gather { .. } => self.gives.iter().map(bytes).sum(),
+            Op::Broadcast { .. } | Op::AllGather | Op::AllReduce(_) => {
+                self.gives.iter().map(bytes).sum::<usize>() * others
+            }
+            Op::Scatter { .. } | Op::ReduceScatter(_) | Op::AllToAll => {
+                let to_others = self.gives.iter().enumerate().filter(|(i, _)| *i != rank);
+                to_others.map(|(_, t)| bytes(t)).sum()
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What is under way.
+
+use crate::{Axis, Group, Result, Ticket, stats::Counters};
+use std::time::Instant;
+use xdit_kernels::Tensor;
+
+/// Something started that brings a `T`: the tensors of a batch, or the bytes of an exchange of the control plane. It owns what it
+/// sends. Dropped without waiting, it runs to its end, and what arrives is lost.
+#[must_use = "a started operation is finished by wait()"]
+#[derive(Debug)]
+pub struct Pending<T = Vec<Tensor>> {
+    ticket: Box<dyn Ticket<T>>,
+    counters: Counters,
+    op: &'static str,
+    axis: Option<Axis>,
+    bytes: usize,
+}
+
+impl<T> Pending<T> {
+    pub(crate) fn new(
+        ticket: Box<dyn Ticket<T>>,
+        group: &Group,
+        op: &'static str,
+        bytes: usize,
+    ) -> Self {
+        Self {
+            ticket,
+            counters: group.counters.clone(),
+            op,
+            axis: group.axis,
+            bytes,
+        }
+    }
+
+    /// What arrives: of a batch the tensors that its calls expect, call by call; of an exchange each rank's part, in rank order.
+    ///
+    /// # Errors
+    /// [`PeerLost`](crate::Error::PeerLost), [`Disagree`](crate::Error::Disagree), [`Deadlock`](crate::Error::Deadlock).
+    pub fn wait(self) -> Result<T> {
+        let axis = self.axis.map_or("world", Axis::name);
+        let bytes = self.bytes;
+        let _span = tracing::trace_span!("collective", op = self.op, axis, bytes).entered();
+        let start = Instant::now();
+        let out = self.ticket.wait();
+        self.counters.waited(self.op, self.axis, start.elapsed());
+        out
+    }
+}
+
+impl Pending {
+    /// The one tensor that arrives.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    ///
+    /// # Panics
+    /// If the operation does not bring exactly one: a bug in the backend.
+    pub fn wait_one(self) -> Result<Tensor> {
+        let mut all = self.wait()?;
+        assert_eq!(
+            all.len(),
+            1,
+            "the backend brings as many tensors as were expected"
+        );
+        Ok(all.remove(0))
+    }
+}

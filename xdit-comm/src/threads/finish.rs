@@ -1,0 +1,52 @@
+//! What a rank gets of a collective, when everyone's part is there.
+
+use crate::{Call, Op, ReduceOp, Result};
+use std::sync::{Arc, OnceLock};
+use xdit_kernels::{Device, Tensor};
+
+/// What rank `me` gets from everyone's part.
+pub(super) fn finish(
+    op: Op,
+    me: usize,
+    calls: &[Arc<Call>],
+    reduced: &OnceLock<Result<Tensor>>,
+) -> Result<Vec<Tensor>> {
+    let of = |rank: usize, part: usize| calls[rank].gives[part].clone();
+    let all = 0..calls.len();
+    Ok(match op {
+        Op::Send { .. } | Op::Recv { .. } | Op::Barrier => vec![],
+        Op::Broadcast { root } => vec![of(root, 0)],
+        Op::Scatter { root } => vec![of(root, me)],
+        Op::Gather { root } if me != root => vec![],
+        Op::Gather { .. } | Op::AllGather => all.map(|r| of(r, 0)).collect(),
+        Op::AllToAll => all.map(|r| of(r, me)).collect(),
+        Op::AllReduce(how) => {
+            let make = || reduce(how, &all.map(|r| of(r, 0)).collect::<Vec<_>>());
+            vec![reduced.get_or_init(make).clone()?]
+        }
+        Op::ReduceScatter(how) => vec![reduce(how, &all.map(|r| of(r, me)).collect::<Vec<_>>())?],
+    })
+}
+
+/// In rank order and f32, rounded once.
+fn reduce(how: ReduceOp, parts: &[Tensor]) -> Result<Tensor> {
+    let mut total = parts[0].to_f32_vec();
+    for part in &parts[1..] {
+        for (sum, x) in total.iter_mut().zip(part.to_f32_vec()) {
+            *sum = match how {
+                ReduceOp::Sum => *sum + x,
+                // NaN stays: a maximum that hides it would hide a fault.
+                ReduceOp::Max => {
+                    if x > *sum || x.is_nan() {
+                        x
+                    } else {
+                        *sum
+                    }
+                }
+            };
+        }
+    }
+    let device: Device = parts[0].device();
+    let view = xdit_kernels::View::from_slice(&total, parts[0].shape())?.on(device);
+    Ok(xdit_kernels::layout::cast(view, parts[0].dtype())?)
+}
