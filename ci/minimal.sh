@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The lowest versions of dependencies that Cargo.toml asks for are enough: everything compiles with them.
+# It needs no nightly toolchain, but an unstable option of Cargo, and a copy of the files, whose Cargo.lock it writes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")/ci/minimal
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+# Files as they are now; one that is deleted but not yet committed so is left out.
+git ls-files -z --cached --others --exclude-standard --deduplicate | tar --null --ignore-failed-read -T - -cf - | tar -xC "$copy"
+cd "$copy"
+if ! cargo update -q --dry-run 2>/dev/null; then
+    echo "left out: the registry cannot be asked which versions there are"
+    exit
+fi
+RUSTC_BOOTSTRAP=1 cargo update -q -Z direct-minimal-versions
+cargo check --locked --workspace --all-targets --target-dir "$target"
