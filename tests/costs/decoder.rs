@@ -55,7 +55,7 @@ impl Backend for OneOf {
             }
             sent.extend(call.gives);
             for spec in &call.expects {
-                arrived.push(Tensor::zeros(spec.shape, spec.dtype, Device::cpu())?);
+                arrived.push(Tensor::zeros(spec.shape, spec.dtype, &Device::cpu())?);
             }
         }
         Ok(Box::new(Arrived(arrived)))
@@ -117,7 +117,7 @@ fn a_rank_takes_its_share_of_the_memory() {
     let packing = &mut Packing::new(DType::F32, Device::cpu());
     let decoder = VaeDecoder::load(&config, &Scope::root(&weights), packing).unwrap();
     let (rows, columns) = (40, 32);
-    let latents = Tensor::zeros([1, rows, columns, 16], DType::F32, Device::cpu()).unwrap();
+    let latents = Tensor::zeros([1, rows, columns, 16], DType::F32, &Device::cpu()).unwrap();
     let forward = |latents: &Tensor, threads| {
         peak(threads, || drop(decoder.forward(latents, &mut ()).unwrap()))
     };

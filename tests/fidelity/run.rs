@@ -56,7 +56,7 @@ fn compared(key: Key, output: &Output, serial: &Output, right: Option<bool>) -> 
         output
             .float
             .as_ref()
-            .map(|float| float.to_f32_vec())
+            .map(|float| float.to_vec_blocking::<f32>().unwrap())
             .unwrap_or_default()
     };
     let max_abs = floats(output)

@@ -32,7 +32,7 @@ fn random(shape: &[usize], dtype: DType) -> Result<Tensor, Failure> {
             state as f32 / 2_147_483_648.0 - 1.0
         })
         .collect();
-    Ok(Tensor::from_slice(&data, shape)?.to_dtype(dtype)?)
+    Ok(Tensor::from_slice(&data, shape, &Device::cpu())?.to_dtype(dtype)?)
 }
 
 /// The dtype that a request names.
@@ -59,7 +59,7 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
             let (m, k, n) = (size("m")?, size("k")?, size("n")?);
             let x = random(&[m, k], dtype)?;
             let (weight, bias) = (random(&[n, k], dtype)?, random(&[n], dtype)?);
-            let linear = Linear::pack(weight.view(), Some(bias.view()), dtype, device)?;
+            let linear = Linear::pack(weight.view(), Some(bias.view()), dtype, &device)?;
             Box::new(move || {
                 black_box(linear.forward(&x)?);
                 Ok(())
@@ -122,7 +122,7 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
                 algorithm: Algorithm::Auto,
                 ..Default::default()
             };
-            let conv = Conv2d::pack(weight.view(), Some(bias.view()), options, dtype, device)?;
+            let conv = Conv2d::pack(weight.view(), Some(bias.view()), options, dtype, &device)?;
             Box::new(move || {
                 black_box(conv.forward(&x)?);
                 Ok(())
@@ -216,7 +216,13 @@ fn flux_blocks(
     let prompt = random(&[1, text_tokens, config.joint_attention_dim], dtype)?;
     let pooled = random(&[1, config.pooled_projection_dim], dtype)?;
     let side = image_tokens.isqrt();
-    let rotary = RotaryTables::new(&config.axes_dims_rope, text_tokens, side, side)?;
+    let rotary = RotaryTables::new(
+        &config.axes_dims_rope,
+        text_tokens,
+        side,
+        side,
+        &Device::cpu(),
+    )?;
     let latents = random(&[1, side * side, config.in_channels], DType::F32)?;
     if let Some(degrees) = degrees {
         return Ok(ranks::forward(
@@ -296,7 +302,7 @@ fn hunyuan_blocks(image_tokens: usize, dtype: DType) -> Result<Case, Failure> {
     let text = model.embed_text([&bert, &t5], [mask, mask_t5], &[0.0; 6], &mut ())?;
     let context = model.read_text(&text)?;
     let side = image_tokens.isqrt();
-    let positions = HunyuanPositions::new(&config, side, side)?;
+    let positions = HunyuanPositions::new(&config, side, side, &Device::cpu())?;
     let stream = random(&[1, side * side, config.hidden_size()], dtype)?;
     Ok(Box::new(move || {
         let attention = &mut model.attention();

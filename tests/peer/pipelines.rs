@@ -51,5 +51,9 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
 pub(super) fn picture(request: &Value) -> Result<Vec<f32>, Failure> {
     let (pipe, call) = load(request)?;
     let output = pipe.generate(&call, &mut ())?;
-    Ok(output.float.ok_or("no picture")?.to_f32_vec())
+    Ok(output
+        .float
+        .ok_or("no picture")?
+        .to_vec_blocking::<f32>()
+        .unwrap())
 }

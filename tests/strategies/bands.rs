@@ -34,7 +34,7 @@ fn latents([h, w]: [usize; 2], seed: i128) -> Tensor {
     let mut generators = [Generator::from_seed(seed).unwrap()];
     let values: Vec<f32> = randn_tensor(&shape, &mut generators).unwrap();
     let doubled: Vec<f32> = values.iter().map(|value| 2.0 * value).collect();
-    Tensor::from_slice(&doubled, shape).unwrap()
+    Tensor::from_slice(&doubled, shape, &Device::cpu()).unwrap()
 }
 
 /// The picture by `count` ranks with a thread each, and what each sent.
@@ -62,7 +62,10 @@ fn same_picture_by_any_number_of_ranks(decoder: &Arc<VaeDecoder>) {
         for count in 1..=8 {
             let (picture, _) = over(decoder, &latents, count);
             assert_eq!(picture.shape(), whole.shape());
-            let apart = max_abs(&picture.to_f32_vec(), &whole.to_f32_vec());
+            let apart = max_abs(
+                &picture.to_vec_blocking::<f32>().unwrap(),
+                &whole.to_vec_blocking::<f32>().unwrap(),
+            );
             println!("{height:3} rows of latents, {count} ranks: {apart:.2e}");
             if !within(apart, PICTURE) || (count == 1 && apart != 0.0) {
                 wrong.push(format!("{height} rows, {count} ranks: {apart:.2e}"));
@@ -88,8 +91,12 @@ fn bands_in_bf16_are_as_near_as_bf16_is() {
     let [exact, rounded] =
         [DType::F32, DType::BF16].map(|dtype| decoder_of(&ModelSource::demo(), dtype));
     let latents = latents([7, 6], 1);
-    let truth = exact.forward(&latents, &mut ()).unwrap().to_f32_vec();
-    let error = |picture: Tensor| relative_l2(&picture.to_f32_vec(), &truth);
+    let truth = exact
+        .forward(&latents, &mut ())
+        .unwrap()
+        .to_vec_blocking::<f32>()
+        .unwrap();
+    let error = |picture: Tensor| relative_l2(&picture.to_vec_blocking::<f32>().unwrap(), &truth);
     let whole = error(rounded.forward(&latents, &mut ()).unwrap());
     let bands = error(over(&rounded, &latents, 3).0);
     assert!(bands <= 1.2 * whole, "{bands:.2e} and {whole:.2e}");
@@ -153,10 +160,16 @@ fn tiles_are_those_of_diffusers() {
     let tiled = decoder.forward_tiled(&latents).unwrap();
     assert_eq!(tiled.shape(), want.shape());
     // As the decoder's own stages (`vae.rs`).
-    let apart = relative_l2(&tiled.to_f32_vec(), &want.to_f32_vec());
+    let apart = relative_l2(
+        &tiled.to_vec_blocking::<f32>().unwrap(),
+        &want.to_vec_blocking::<f32>().unwrap(),
+    );
     assert!(within(apart, 2e-6), "{apart:.2e}");
     let whole = decoder.forward(&latents, &mut ()).unwrap();
-    let apart = relative_l2(&tiled.to_f32_vec(), &whole.to_f32_vec());
+    let apart = relative_l2(
+        &tiled.to_vec_blocking::<f32>().unwrap(),
+        &whole.to_vec_blocking::<f32>().unwrap(),
+    );
     assert!(apart >= 1e-3, "there are tiles: {apart:.2e}");
     // What fits a tile is decoded whole.
     let small = latents.narrow(1, 0, 8).unwrap();
@@ -164,5 +177,5 @@ fn tiles_are_those_of_diffusers() {
         decoder.forward_tiled(&small).unwrap(),
         decoder.forward(&small, &mut ()).unwrap(),
     ];
-    assert!(tiled.as_bytes() == whole.as_bytes());
+    assert!(tiled.host_bytes_blocking().unwrap() == whole.host_bytes_blocking().unwrap());
 }

@@ -134,7 +134,7 @@ proptest! {
         });
         for output in outputs {
             let output = output.expect("no rank is lost");
-            prop_assert!(apart(&output.latents.to_f32_vec(), &prompt.latents.to_f32_vec()) <= SAME);
+            prop_assert!(apart(&output.latents.to_vec_blocking::<f32>().unwrap(), &prompt.latents.to_vec_blocking::<f32>().unwrap()) <= SAME);
             prop_assert_eq!(&output.pipefusion[0].whole, &prompt.pipefusion[0].whole);
         }
     }

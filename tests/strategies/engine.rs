@@ -94,7 +94,10 @@ pub(crate) fn output(
 }
 
 pub(crate) fn latents(pipe: &Pipeline, request: &Request) -> Vec<f32> {
-    draw(pipe, request).latents.to_f32_vec()
+    draw(pipe, request)
+        .latents
+        .to_vec_blocking::<f32>()
+        .unwrap()
 }
 
 pub(crate) use xdit_tests::goldens::relative_l2 as apart;

@@ -31,7 +31,7 @@ fn warm_up_to_the_end_is_serial() {
     let output = draw(&pipe, &request());
     assert_eq!(output.pipefusion[0].whole, [0, 1, 2, 3]);
     assert_eq!(output.pipefusion[0].refreshed, [3]);
-    assert!(apart(&output.latents.to_f32_vec(), &serial) <= SAME);
+    assert!(apart(&output.latents.to_vec_blocking::<f32>().unwrap(), &serial) <= SAME);
     // One that every step may have changes nothing.
     pipe = over(pipe, [1, 2, 1, 1], pipefusion(3, 1));
     let without = draw(&pipe, &request());
@@ -42,7 +42,10 @@ fn warm_up_to_the_end_is_serial() {
     );
     let with = draw(&pipe, &request());
     assert!(with.pipefusion[0].refreshed.is_empty());
-    assert_eq!(with.latents.as_bytes(), without.latents.as_bytes());
+    assert_eq!(
+        with.latents.host_bytes_blocking().unwrap(),
+        without.latents.host_bytes_blocking().unwrap()
+    );
 }
 
 #[test]
@@ -61,7 +64,10 @@ fn nothing_of_an_image_reaches_the_next() {
     let pipe = apply(golden("flux-dev"));
     draw(&pipe, &other());
     let after = draw(&pipe, &request());
-    assert_eq!(after.latents.as_bytes(), alone.latents.as_bytes());
+    assert_eq!(
+        after.latents.host_bytes_blocking().unwrap(),
+        alone.latents.host_bytes_blocking().unwrap()
+    );
     assert_eq!(after.pipefusion, alone.pipefusion);
     assert_eq!(after.memory, alone.memory);
 }
@@ -171,8 +177,8 @@ fn a_watched_run_shows_the_steps_whole() {
         let pipe = over(golden("flux-dev"), axes, pipefusion(4, 1));
         let output = pipe.generate(&request, &mut seen).unwrap();
         assert_eq!(
-            seen.0["step.3.latents"].to_f32_vec(),
-            output.latents.to_f32_vec()
+            seen.0["step.3.latents"].to_vec_blocking::<f32>().unwrap(),
+            output.latents.to_vec_blocking::<f32>().unwrap()
         );
         seen.0
     };
@@ -186,7 +192,10 @@ fn a_watched_run_shows_the_steps_whole() {
         ] {
             let name = format!("step.{step}.{name}");
             assert_eq!(one[&name].shape(), [1, 45, 64]);
-            let distance = apart(&many[&name].to_f32_vec(), &one[&name].to_f32_vec());
+            let distance = apart(
+                &many[&name].to_vec_blocking::<f32>().unwrap(),
+                &one[&name].to_vec_blocking::<f32>().unwrap(),
+            );
             assert!(distance <= HYBRID, "{name}: {distance:.2e}");
         }
     }

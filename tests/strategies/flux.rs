@@ -1,7 +1,7 @@
 //! The engine with Flux against the simulation.
 
-use xdit_kernels::Tensor;
 use xdit_kernels::attention::Attention;
+use xdit_kernels::{Device, Tensor};
 use xdit_models::Request;
 use xdit_models::flux::{FluxConfig, FluxInput, FluxText, FluxTransformer, RotaryTables};
 use xdit_models::layers::Packing;
@@ -37,7 +37,7 @@ impl Whole for Flux {
             rotary: &self.rotary,
         };
         let prediction = self.model.forward(&input, attention, &mut ());
-        prediction.unwrap().to_f32_vec()
+        prediction.unwrap().to_vec_blocking::<f32>().unwrap()
     }
 }
 
@@ -58,9 +58,20 @@ impl Simulation<Flux> {
             Some(model.embed_text(embeds, pooled).unwrap())
         });
         let texts = texts.collect();
-        let values = |name: &str| seen.get(name).expect("shown").to_f32_vec();
+        let values = |name: &str| {
+            seen.get(name)
+                .expect("shown")
+                .to_vec_blocking::<f32>()
+                .unwrap()
+        };
         let sizes = [9, 5, 13];
-        let rotary = RotaryTables::new(&config.axes_dims_rope, sizes[2], sizes[0], sizes[1]);
+        let rotary = RotaryTables::new(
+            &config.axes_dims_rope,
+            sizes[2],
+            sizes[0],
+            sizes[1],
+            &Device::cpu(),
+        );
         Self {
             noise: values("latents"),
             timesteps: values("timesteps"),
@@ -171,7 +182,7 @@ fn steps_that_max_drift_runs_whole_are_whole() {
             );
         }
         let want = simulation.run(3, |step| report.whole.contains(&step));
-        let distance = apart(&output.latents.to_f32_vec(), &want);
+        let distance = apart(&output.latents.to_vec_blocking::<f32>().unwrap(), &want);
         // Seven steps instead of four.
         assert!(distance <= 2.0 * SAME, "{plan:?}: {distance:.2e}");
     }

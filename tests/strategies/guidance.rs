@@ -25,14 +25,14 @@ fn drawn(pipe: &mut Option<Pipeline>, degrees: Degrees, pipefusion: PipeFusion) 
 fn two_ranks_give_the_image_of_one() {
     let mut pipe = Some(golden("flux-dev"));
     let one = drawn(&mut pipe, Degrees::default(), pipefusion(1, 1));
-    let one = one.latents.to_f32_vec();
+    let one = one.latents.to_vec_blocking::<f32>().unwrap();
     let two = Degrees {
         cfg: 2,
         ..Degrees::default()
     };
     let output = drawn(&mut pipe, two, pipefusion(1, 1));
     // The same operations on each branch, combined in the same order.
-    assert_eq!(output.latents.to_f32_vec(), one);
+    assert_eq!(output.latents.to_vec_blocking::<f32>().unwrap(), one);
     // 45 tokens of 64 channels, f32, to the other rank, in each of four steps.
     for stats in &output.communication {
         let exchange = stats[&("all_gather", Some(axes::CFG))];
@@ -46,7 +46,7 @@ fn guidance_multiplies_with_everything_else() {
     for patches in [1, 4] {
         let options = || pipefusion(patches, 1);
         let alone = drawn(&mut pipe, Degrees::default(), options());
-        let alone = alone.latents.to_f32_vec();
+        let alone = alone.latents.to_vec_blocking::<f32>().unwrap();
         for [data, pipe_degree, ring, ulysses] in [
             [1, 2, 1, 1],
             [1, 1, 2, 2],
@@ -62,7 +62,7 @@ fn guidance_multiplies_with_everything_else() {
                 ulysses,
             };
             let output = drawn(&mut pipe, degrees, options());
-            let distance = apart(&output.latents.to_f32_vec(), &alone);
+            let distance = apart(&output.latents.to_vec_blocking::<f32>().unwrap(), &alone);
             assert!(
                 distance <= HYBRID,
                 "{degrees}, {patches} patches: {distance:.2e}"
@@ -125,7 +125,7 @@ fn every_branch_is_shown_whichever_rank_computes_it() {
             assert!(one.keys().eq(two.keys()), "{degrees}: {:?}", two.keys());
             for (name, shown) in &one {
                 assert_eq!(two[name].shape(), shown.shape(), "{degrees}: {name}");
-                let [got, want] = [&two[name], shown].map(Tensor::to_f32_vec);
+                let [got, want] = [&two[name], shown].map(|x| x.to_vec_blocking::<f32>().unwrap());
                 // The other branch on another rank changes no operation.
                 if [pipe, ulysses] == [1, 1] {
                     assert_eq!(got, want, "{name}");

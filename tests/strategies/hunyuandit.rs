@@ -40,7 +40,9 @@ const CHANNELS: usize = 4;
 
 /// Latents as tokens of (dy, dx, channel).
 fn tokens(latents: &Tensor) -> Vec<f32> {
-    xdit_tests::recorded::tokens(latents).to_f32_vec()
+    xdit_tests::recorded::tokens(latents)
+        .to_vec_blocking::<f32>()
+        .unwrap()
 }
 
 /// The model alone with its two prompts.
@@ -69,7 +71,7 @@ impl Whole for Hunyuan {
             positions: &self.positions,
         };
         let prediction = self.model.forward(&input, attention, &mut ());
-        prediction.unwrap().to_f32_vec()
+        prediction.unwrap().to_vec_blocking::<f32>().unwrap()
     }
 }
 
@@ -106,7 +108,7 @@ fn noise(scheduler: &dyn Scheduler, steps: usize) -> Vec<Vec<f32>> {
     let mut next = || randn_tensor::<f32>(&shape, &mut generators).unwrap();
     next();
     let drawn = (0..steps).map(|step| match scheduler.draws_noise(step) {
-        true => tokens(&Tensor::from_slice(&next(), shape).unwrap()),
+        true => tokens(&Tensor::from_slice(&next(), shape, &Device::cpu()).unwrap()),
         false => Vec::new(),
     });
     drawn.collect()
@@ -126,7 +128,7 @@ fn simulation(request: &Request, name: &str, steps: usize, rescale: f64) -> Simu
     let texts = ["", "negative_"].iter().map(|prefix| {
         let shown = |name: &str| seen.get(&format!("{prefix}{name}")).expect("shown");
         let mask = |name: &str| -> Vec<bool> {
-            let ones = shown(name).to_f32_vec();
+            let ones = shown(name).to_vec_blocking::<f32>().unwrap();
             ones.into_iter().map(|one| one != 0.0).collect()
         };
         let masks = [mask("text_embedding_mask"), mask("text_embedding_mask_t5")];
@@ -154,7 +156,7 @@ fn simulation(request: &Request, name: &str, steps: usize, rescale: f64) -> Simu
         guidance: 3.0,
         rescale,
         model: Hunyuan {
-            positions: HunyuanPositions::new(&config, SIZES[0], SIZES[1]).unwrap(),
+            positions: HunyuanPositions::new(&config, SIZES[0], SIZES[1], &Device::cpu()).unwrap(),
             texts,
             model,
         },
@@ -235,12 +237,14 @@ fn the_rescale_is_to_the_whole_image() {
 fn warm_up_to_the_end_is_serial() {
     let request = request(DPM, 3);
     let mut pipe = Some(golden(MODEL));
-    let serial = drawn(&mut pipe, [1; 5], pipefusion(1, 1), &request).to_f32_vec();
+    let serial = drawn(&mut pipe, [1; 5], pipefusion(1, 1), &request)
+        .to_vec_blocking::<f32>()
+        .unwrap();
     for placement in BOTH {
         for stages in [1, 2, 3, 4] {
             let options = pipefusion(3, 3).placement(placement);
             let got = drawn(&mut pipe, [1, 1, stages, 1, 1], options, &request);
-            let distance = apart(&got.to_f32_vec(), &serial);
+            let distance = apart(&got.to_vec_blocking::<f32>().unwrap(), &serial);
             assert!(distance <= 1e-6, "{placement:?}, {stages}: {distance:.2e}");
         }
     }
@@ -316,7 +320,9 @@ fn skips_cross_no_link_of_a_folded_pipeline_and_those_of_a_linear_one_are_counte
 fn every_product_up_to_sixteen_ranks() {
     let two_images = request(DDPM, 2).num_images_per_prompt(2);
     let mut pipe = Some(golden(MODEL));
-    let alone = drawn(&mut pipe, [1; 5], pipefusion(3, 1), &two_images).to_f32_vec();
+    let alone = drawn(&mut pipe, [1; 5], pipefusion(3, 1), &two_images)
+        .to_vec_blocking::<f32>()
+        .unwrap();
     let up_to = |product: usize| 1..=16 / product;
     let mut plans = 0;
     for cfg in [1, 2] {
@@ -328,7 +334,7 @@ fn every_product_up_to_sixteen_ranks() {
                         let options = pipefusion(3, 1).placement(BOTH[plans % 2]);
                         let axes = [data, cfg, stages, ring, ulysses];
                         let got = drawn(&mut pipe, axes, options, &two_images);
-                        let distance = apart(&got.to_f32_vec(), &alone);
+                        let distance = apart(&got.to_vec_blocking::<f32>().unwrap(), &alone);
                         assert!(distance <= HYBRID, "{axes:?}: {distance:.2e}");
                         plans += 1;
                     }
@@ -349,7 +355,7 @@ fn pictures_that_all_ranks_decode() {
         let mut picture = |axes| {
             let options = pipefusion(patches, 1).placement(placement);
             let float = output(&mut pipe, axes, options, &pictures).float;
-            float.expect("pictures").to_f32_vec()
+            float.expect("pictures").to_vec_blocking::<f32>().unwrap()
         };
         let alone = picture([1; 5]);
         for axes in [[2, 1, 1, 1, 2], [1, 2, 4, 1, 2], [2, 2, 2, 2, 1]] {

@@ -8,7 +8,10 @@ use crate::engine::{HYBRID, apart, draw, golden, over, pipefusion, request};
 fn every_product_up_to_sixteen_ranks_gives_the_image_of_pipefusion_alone() {
     let two_images = || -> Request { request().num_images_per_prompt(2).num_inference_steps(3) };
     let mut pipe = over(golden("flux-dev"), [1, 2, 1, 1], pipefusion(4, 1));
-    let alone = draw(&pipe, &two_images()).latents.to_f32_vec();
+    let alone = draw(&pipe, &two_images())
+        .latents
+        .to_vec_blocking::<f32>()
+        .unwrap();
     let up_to = |product: usize| 1..=16 / product;
     let mut plans = Vec::new();
     for data in up_to(1) {
@@ -26,7 +29,7 @@ fn every_product_up_to_sixteen_ranks_gives_the_image_of_pipefusion_alone() {
     for plan in plans {
         pipe = over(pipe, plan, pipefusion(4, 1));
         let output = draw(&pipe, &two_images());
-        let distance = apart(&output.latents.to_f32_vec(), &alone);
+        let distance = apart(&output.latents.to_vec_blocking::<f32>().unwrap(), &alone);
         assert!(
             distance <= HYBRID,
             "data, pipe, ring, ulysses {plan:?}: {distance:.2e}"
@@ -57,7 +60,10 @@ fn replicas_decide_together_which_steps_run_whole() {
         for report in &output.pipefusion {
             assert_eq!(report.whole, alone.pipefusion[0].whole, "{data} replicas");
         }
-        assert_eq!(output.latents.as_bytes(), alone.latents.as_bytes());
+        assert_eq!(
+            output.latents.host_bytes_blocking().unwrap(),
+            alone.latents.host_bytes_blocking().unwrap()
+        );
     }
 }
 
@@ -83,7 +89,11 @@ fn the_picture_too_with_every_axis() {
         )
         .parallel(parallel)
         .unwrap();
-        draw(&pipe, &request).float.unwrap().to_f32_vec()
+        draw(&pipe, &request)
+            .float
+            .unwrap()
+            .to_vec_blocking::<f32>()
+            .unwrap()
     };
     let alone = picture([1, 2, 1, 1]);
     for axes in [[2, 2, 2, 2], [1, 4, 1, 3], [2, 1, 1, 1], [1, 8, 1, 1]] {

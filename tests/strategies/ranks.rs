@@ -45,7 +45,12 @@ fn draw(pipe: &Pipeline, request: &Request) -> Output {
 }
 
 fn float(output: &Output) -> Vec<f32> {
-    output.float.as_ref().expect("a picture").to_f32_vec()
+    output
+        .float
+        .as_ref()
+        .expect("a picture")
+        .to_vec_blocking::<f32>()
+        .unwrap()
 }
 
 /// Every plan of at most eight ranks.
@@ -135,9 +140,20 @@ fn replicas_change_no_byte() {
                 },
             );
             let shared = draw(&pipe, &request);
-            let bytes = |output: &Output| output.float.as_ref().unwrap().as_bytes().to_vec();
+            let bytes = |output: &Output| {
+                output
+                    .float
+                    .as_ref()
+                    .unwrap()
+                    .host_bytes_blocking()
+                    .unwrap()
+                    .to_vec()
+            };
             assert!(bytes(&shared) == bytes(&whole), "{data} replicas differ");
-            assert!(shared.latents.as_bytes() == whole.latents.as_bytes());
+            assert!(
+                shared.latents.host_bytes_blocking().unwrap()
+                    == whole.latents.host_bytes_blocking().unwrap()
+            );
         }
     }
     let both = over(
@@ -310,8 +326,10 @@ impl Observer for Follows {
     }
 
     fn step_end(&mut self, step: &StepEnd<'_>) -> ControlFlow<()> {
-        self.1
-            .push(step.latents.map(|latents| latents.to_f32_vec()));
+        self.1.push(
+            step.latents
+                .map(|latents| latents.to_vec_blocking::<f32>().unwrap()),
+        );
         ControlFlow::Continue(())
     }
 }
@@ -330,7 +348,7 @@ fn latents_are_shown_to_who_follows_them() {
         pipe.generate(&request, &mut ignores).unwrap();
         let shown: Vec<_> = follows.1.into_iter().flatten().collect();
         assert_eq!(shown.len(), 3);
-        assert_eq!(shown[2], output.latents.to_f32_vec());
+        assert_eq!(shown[2], output.latents.to_vec_blocking::<f32>().unwrap());
         assert!(shown[0] != shown[1]);
         assert_eq!(ignores.1, [None, None, None]);
     }

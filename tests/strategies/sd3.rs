@@ -26,7 +26,9 @@ const SIZES: [usize; 3] = [9, 5, 77 + 6];
 
 /// Latents as tokens of (dy, dx, channel).
 fn tokens(latents: &Tensor) -> Vec<f32> {
-    xdit_tests::recorded::tokens(latents).to_f32_vec()
+    xdit_tests::recorded::tokens(latents)
+        .to_vec_blocking::<f32>()
+        .unwrap()
 }
 
 /// The model alone with its two prompts.
@@ -63,7 +65,8 @@ impl Whole for Sd3 {
         self.model
             .forward(&input, attention, &mut ())
             .unwrap()
-            .to_f32_vec()
+            .to_vec_blocking::<f32>()
+            .unwrap()
     }
 }
 
@@ -83,7 +86,12 @@ fn simulation(pipeline: &str) -> Simulation<Sd3> {
         model.embed_text(shown("prompt_embeds"), pooled).unwrap()
     });
     let texts = texts.collect();
-    let values = |name: &str| seen.get(name).expect("shown").to_f32_vec();
+    let values = |name: &str| {
+        seen.get(name)
+            .expect("shown")
+            .to_vec_blocking::<f32>()
+            .unwrap()
+    };
     let [rows, columns, text_len] = SIZES;
     Simulation {
         noise: tokens(seen.get("latents").expect("shown")),
@@ -145,7 +153,9 @@ fn every_product_up_to_sixteen_ranks() {
     let two_images = request().num_images_per_prompt(2).num_inference_steps(2);
     for (name, stages, patches) in [("sd35-medium", 5, 3), ("sd3-medium", 4, 1)] {
         let mut pipe = Some(golden(name));
-        let alone = drawn(&mut pipe, [1; 5], pipefusion(patches, 1), &two_images).to_f32_vec();
+        let alone = drawn(&mut pipe, [1; 5], pipefusion(patches, 1), &two_images)
+            .to_vec_blocking::<f32>()
+            .unwrap();
         let up_to = |product: usize| 1..=16 / product;
         let mut plans = 0;
         for cfg in [1, 2] {
@@ -155,7 +165,7 @@ fn every_product_up_to_sixteen_ranks() {
                         for ulysses in up_to(cfg * data * pipe_degree * ring) {
                             let axes = [data, cfg, pipe_degree, ring, ulysses];
                             let got = drawn(&mut pipe, axes, pipefusion(patches, 1), &two_images);
-                            let distance = apart(&got.to_f32_vec(), &alone);
+                            let distance = apart(&got.to_vec_blocking::<f32>().unwrap(), &alone);
                             assert!(distance <= HYBRID, "{name}, {axes:?}: {distance:.2e}");
                             plans += 1;
                         }
@@ -174,7 +184,9 @@ fn text_of_any_length() {
     for (length, patches) in [(256, 1), (256, 3), (1, 3), (20, 1)] {
         let request = request().max_sequence_length(length).num_inference_steps(2);
         let options = || pipefusion(patches, 1);
-        let alone = drawn(&mut pipe, [1; 5], options(), &request).to_f32_vec();
+        let alone = drawn(&mut pipe, [1; 5], options(), &request)
+            .to_vec_blocking::<f32>()
+            .unwrap();
         for axes in [
             [1, 1, 1, 1, 4],
             [1, 1, 1, 4, 1],
@@ -183,7 +195,7 @@ fn text_of_any_length() {
             [1, 2, 2, 2, 2],
         ] {
             let got = drawn(&mut pipe, axes, options(), &request);
-            let distance = apart(&got.to_f32_vec(), &alone);
+            let distance = apart(&got.to_vec_blocking::<f32>().unwrap(), &alone);
             assert!(distance <= HYBRID, "{length}, {axes:?}: {distance:.2e}");
         }
     }
@@ -200,7 +212,11 @@ fn pictures_that_all_ranks_decode() {
         for patches in [1, 3] {
             let mut picture = |axes| {
                 let output = output(&mut pipe, axes, pipefusion(patches, 1), &request);
-                output.float.expect("pictures").to_f32_vec()
+                output
+                    .float
+                    .expect("pictures")
+                    .to_vec_blocking::<f32>()
+                    .unwrap()
             };
             let alone = picture([1; 5]);
             for axes in [
@@ -223,7 +239,9 @@ fn thirty_eight_heads_over_any_number_of_ranks() {
     let mut pipe = Some(golden("sd35-large"));
     // Its table of positions has eight rows.
     let request = request().height(112);
-    let alone = drawn(&mut pipe, [1; 5], pipefusion(1, 1), &request).to_f32_vec();
+    let alone = drawn(&mut pipe, [1; 5], pipefusion(1, 1), &request)
+        .to_vec_blocking::<f32>()
+        .unwrap();
     for ulysses in [2, 3, 4, 8] {
         for axes in [
             [1, 1, 1, 1, ulysses],
@@ -231,7 +249,7 @@ fn thirty_eight_heads_over_any_number_of_ranks() {
             [1, 1, 1, 2, ulysses],
         ] {
             let got = drawn(&mut pipe, axes, pipefusion(1, 1), &request);
-            let distance = apart(&got.to_f32_vec(), &alone);
+            let distance = apart(&got.to_vec_blocking::<f32>().unwrap(), &alone);
             assert!(distance <= HYBRID, "{axes:?}: {distance:.2e}");
         }
     }
@@ -247,7 +265,9 @@ fn skip_layer_guidance_under_every_strategy() {
     let mut pipe = Some(golden("sd35-medium"));
     for patches in [1, 3] {
         let options = || pipefusion(patches, 1);
-        let alone = drawn(&mut pipe, [1; 5], options(), &request).to_f32_vec();
+        let alone = drawn(&mut pipe, [1; 5], options(), &request)
+            .to_vec_blocking::<f32>()
+            .unwrap();
         for axes in [
             [1, 2, 1, 1, 1],
             [1, 1, 3, 1, 1],
@@ -255,7 +275,7 @@ fn skip_layer_guidance_under_every_strategy() {
             [1, 1, 5, 2, 1],
         ] {
             let got = drawn(&mut pipe, axes, options(), &request);
-            let distance = apart(&got.to_f32_vec(), &alone);
+            let distance = apart(&got.to_vec_blocking::<f32>().unwrap(), &alone);
             assert!(
                 distance <= HYBRID,
                 "{axes:?}, {patches} patches: {distance:.2e}"

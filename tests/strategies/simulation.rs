@@ -9,7 +9,10 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 
-use xdit_kernels::attention::{Attention, AttnInput, AttnOut};
+use xdit_kernels::{
+    Device,
+    attention::{Attention, AttnInput, AttnOut},
+};
 use xdit_kernels::{Tensor, View};
 use xdit_models::{Error, Observer};
 
@@ -29,7 +32,7 @@ impl Attention for Layer {
         let &[1, tokens, heads, d] = input.q.shape() else {
             panic!("one image at a time");
         };
-        let values = |x: View<'_>| x.to_tensor().map(|x| x.to_f32_vec());
+        let values = |x: View<'_>| x.to_tensor().map(|x| x.to_vec_blocking::<f32>().unwrap());
         let (q, k, v) = (values(input.q)?, values(input.k)?, values(input.v)?);
         self.k.resize(k.len(), 0.0);
         self.v.resize(v.len(), 0.0);
@@ -69,8 +72,8 @@ impl Attention for Layer {
             }
         }
         Ok(AttnOut {
-            out: Tensor::from_slice(&out, input.q.shape())?,
-            lse: Tensor::from_slice(&[0f32; 0], [1, heads, 0])?,
+            out: Tensor::from_slice(&out, input.q.shape(), &Device::cpu())?,
+            lse: Tensor::from_slice(&[0f32; 0], [1, heads, 0], &Device::cpu())?,
         })
     }
 }
@@ -205,7 +208,9 @@ impl<M: Whole> Simulation<M> {
                     let with_text = token < text_len && run.start == 0;
                     *fresh = with_text || (token >= text_len && run.contains(&(token - text_len)));
                 }
-                let image = Tensor::from_slice(&latents, [1, rows * columns, channels]).unwrap();
+                let image =
+                    Tensor::from_slice(&latents, [1, rows * columns, channels], &Device::cpu())
+                        .unwrap();
                 let predictions: Vec<Vec<f32>> = layers
                     .iter_mut()
                     .enumerate()

@@ -28,7 +28,11 @@ fn pictures(
 ) -> Vec<f32> {
     let parallel = Parallel::threads(degrees).pipefusion(options).vae(bands);
     let pipe = golden(name).parallel(parallel).expect("a legal plan");
-    draw(&pipe, request).float.expect("pictures").to_f32_vec()
+    draw(&pipe, request)
+        .float
+        .expect("pictures")
+        .to_vec_blocking::<f32>()
+        .unwrap()
 }
 
 /// Pictures over ranks of these degrees are those of one rank, with the same patches; only bands decode by bands.

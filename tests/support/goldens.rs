@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 use safetensors::SafeTensors;
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 use xdit_models::layers::Packing;
 use xdit_models::weights::{Scope, ZeroWeights};
 use xdit_models::{ConfigFile, Error, Observer, Request};
@@ -99,7 +99,7 @@ impl Golden {
     /// An f32 tensor.
     pub fn tensor(&self, name: &str) -> Tensor {
         let (shape, values) = self.f32(name);
-        Tensor::from_slice(&values, shape.as_slice()).expect("a golden tensor")
+        Tensor::from_slice(&values, shape.as_slice(), &Device::cpu()).expect("a golden tensor")
     }
 
     /// Shape and values of a tensor of bytes.

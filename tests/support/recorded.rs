@@ -48,7 +48,7 @@ pub fn compare(case: &str, golden: &Golden, name: &str, got: &Tensor) -> Option<
     if got.shape() != shape {
         return Some(format!("{case}: {name}: {:?}, not {shape:?}", got.shape()));
     }
-    let apart = relative_l2(&got.to_f32_vec(), &want);
+    let apart = relative_l2(&got.to_vec_blocking::<f32>().unwrap(), &want);
     println!("{apart:9.2e} {case} {name}");
     (!within(apart, STAGE)).then(|| format!("{case}: {name}: {apart:.2e} > {STAGE:.0e}"))
 }

@@ -4,7 +4,7 @@
 use std::{thread::sleep, time::Duration, time::Instant};
 use xdit_cfg::{Branch, Error, Guidance, GuidancePlan};
 use xdit_comm::{Group, threads};
-use xdit_kernels::{Tensor, elementwise};
+use xdit_kernels::{Device, Tensor, elementwise};
 
 const STEPS: usize = 10;
 
@@ -12,8 +12,8 @@ const STEPS: usize = 10;
 fn predict(points: &Tensor, branch: Branch) -> Result<Tensor, Error> {
     sleep(Duration::from_millis(10));
     let target = match branch {
-        Branch::Conditional => Tensor::from_slice(&[1f32, 1.0], [2])?,
-        _ => Tensor::from_slice(&[0.5f32, 0.0], [2])?,
+        Branch::Conditional => Tensor::from_slice(&[1f32, 1.0], [2], &Device::cpu())?,
+        _ => Tensor::from_slice(&[0.5f32, 0.0], [2], &Device::cpu())?,
     };
     let away = elementwise::sub(points, &target)?;
     Ok(elementwise::scale(&away, -1.0)?)
@@ -21,7 +21,11 @@ fn predict(points: &Tensor, branch: Branch) -> Result<Tensor, Error> {
 
 fn run(plan: GuidancePlan, cfg: Option<Group>) -> Result<Tensor, Error> {
     let guidance = Guidance::new(cfg)?;
-    let mut points = Tensor::from_slice(&[0f32, 0.0, -1.0, 2.0, 3.0, -0.5], [1, 3, 2])?;
+    let mut points = Tensor::from_slice(
+        &[0f32, 0.0, -1.0, 2.0, 3.0, -0.5],
+        [1, 3, 2],
+        &Device::cpu(),
+    )?;
     for step in 0..STEPS {
         let scales = plan.scales(step, STEPS);
         let branches = guidance.branches(&scales).iter();
@@ -42,12 +46,14 @@ fn main() -> Result<(), Error> {
     plan.check(2)?;
 
     let start = Instant::now();
-    let one = run(plan, None)?.to_f32_vec();
+    let one = run(plan, None)?.to_vec_blocking::<f32>().unwrap();
     println!("one rank   {:>4} ms  {one:?}", start.elapsed().as_millis());
 
     let start = Instant::now();
     let ranks = threads::run(2, move |cfg| {
-        let points = run(plan, Some(cfg.clone()))?.to_f32_vec();
+        let points = run(plan, Some(cfg.clone()))?
+            .to_vec_blocking::<f32>()
+            .unwrap();
         Ok((points, cfg.stats()))
     })?;
     println!("two ranks  {:>4} ms", start.elapsed().as_millis());

@@ -16,10 +16,10 @@ use xdit_kernels::{DType, Tensor, elementwise};
 /// ```
 /// use xdit_cfg::{Branch, Guidance, Scales};
 /// use xdit_comm::threads;
-/// use xdit_kernels::Tensor;
+/// use xdit_kernels::{Device, Tensor};
 /// let model = |branch| match branch {
-///     Branch::Conditional => Tensor::from_slice(&[3f32], [1, 1]),
-///     _ => Tensor::from_slice(&[1f32], [1, 1]),
+///     Branch::Conditional => Tensor::from_slice(&[3f32], [1, 1], &Device::cpu()),
+///     _ => Tensor::from_slice(&[1f32], [1, 1], &Device::cpu()),
 /// };
 /// let scales = Scales { guidance: 5.0, rescale: 0.0, skip_layers: None };
 /// let both = threads::run(2, move |cfg| {
@@ -27,7 +27,7 @@ use xdit_kernels::{DType, Tensor, elementwise};
 ///     let branches = guidance.branches(&scales);
 ///     assert_eq!(branches.len(), 1);
 ///     let predictions = branches.iter().map(|b| model(*b)).collect::<Result<Vec<_>, _>>()?;
-///     Ok(guidance.combine(&scales, &predictions)?.to_f32_vec())
+///     Ok(guidance.combine(&scales, &predictions)?.to_vec_blocking::<f32>()?)
 /// })?;
 /// assert_eq!(both, [[11.0], [11.0]]);
 /// # Ok::<(), xdit_comm::Error>(())
@@ -89,7 +89,7 @@ impl Guidance {
         if !guided.needs_rescale() {
             return Ok(guided.into_prediction());
         }
-        let sums = guided.sums();
+        let sums = guided.sums()?;
         guided.rescaled(&sums)
     }
 
@@ -158,9 +158,7 @@ impl Guidance {
             .iter()
             .zip(counts)
             .flat_map(|(joint, count)| (0..count).map(move |i| joint.narrow(0, i * batch, batch)));
-        branches
-            .map(|branch| Ok(branch?.on(first.device())))
-            .collect()
+        branches.map(|branch| Ok(branch?)).collect()
     }
 }
 

@@ -12,20 +12,20 @@ use xdit_kernels::{DType, Tensor, TensorMut, elementwise};
 /// ```
 /// use xdit_cfg::{Guidance, Scales};
 /// use xdit_comm::threads;
-/// use xdit_kernels::Tensor;
+/// use xdit_kernels::{Device, Tensor};
 /// let (cond, uncond) = ([1f32, 2., 3., 5.], [0f32, 1., 1., 3.]);
 /// let scales = Scales { guidance: 4.0, rescale: 0.7, skip_layers: None };
 /// let guidance = Guidance::new(None)?;
-/// let rows = |x: &[f32]| Tensor::from_slice(x, [1, x.len()]);
+/// let rows = |x: &[f32]| Tensor::from_slice(x, [1, x.len()], &Device::cpu());
 /// let whole = guidance.combine(&scales, &[rows(&cond)?, rows(&uncond)?])?;
 /// // Two ranks of sequence parallelism, each with its rows of both branches.
 /// let halves = threads::run(2, move |ulysses| {
 ///     let mine = 2 * ulysses.rank()..2 * ulysses.rank() + 2;
 ///     let guided = guidance.guide(&scales, &[rows(&cond[mine.clone()])?, rows(&uncond[mine])?])?;
-///     let sums = guided.sums().all_reduced(&ulysses)?;
-///     Ok(guided.rescaled(&sums)?.to_f32_vec())
+///     let sums = guided.sums()?.all_reduced(&ulysses)?;
+///     Ok(guided.rescaled(&sums)?.to_vec_blocking::<f32>()?)
 /// })?;
-/// assert_eq!(halves.concat(), whole.to_f32_vec());
+/// assert_eq!(halves.concat(), whole.to_vec_blocking::<f32>()?);
 /// # Ok::<(), xdit_cfg::Error>(())
 /// ```
 ///
@@ -79,18 +79,21 @@ impl Guided {
     }
 
     /// The sums over what this rank holds.
-    pub fn sums(&self) -> RescaleSums {
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if the device failed.
+    pub fn sums(&self) -> Result<RescaleSums> {
         let batch = self.guided.dim(0);
-        let of = |prediction: &Tensor| -> Vec<[f64; 2]> {
-            let values = prediction.as_slice::<f32>().unwrap_or_default();
+        let of = |prediction: &Tensor| -> Result<Vec<[f64; 2]>> {
+            let values = prediction.host_slice_blocking::<f32>()?;
             let len = values.len() / batch.max(1);
-            (0..batch)
+            Ok((0..batch)
                 .map(|entry| sums(&values[entry * len..(entry + 1) * len]))
-                .collect()
+                .collect())
         };
         let count = self.guided.numel() as u64 / batch.max(1) as u64;
-        let pairs = of(&self.conditional).into_iter().zip(of(&self.guided));
-        RescaleSums {
+        let pairs = of(&self.conditional)?.into_iter().zip(of(&self.guided)?);
+        Ok(RescaleSums {
             entries: pairs
                 .map(|(conditional, guided)| EntrySums {
                     count,
@@ -98,7 +101,7 @@ impl Guided {
                     guided,
                 })
                 .collect(),
-        }
+        })
     }
 
     /// The prediction, f32, rescaled by the sums over whole images.

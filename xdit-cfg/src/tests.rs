@@ -3,7 +3,7 @@
 use crate::{Branch, Error, Guidance, GuidancePlan, Scales, SkipLayers};
 use proptest::prelude::*;
 use xdit_comm::{Group, threads};
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 
 #[derive(Debug, Clone)]
 struct Case {
@@ -26,7 +26,7 @@ impl Case {
         let data: Vec<f32> = (0..self.shape.iter().product())
             .map(|_| uniform() + uniform())
             .collect();
-        Tensor::from_slice(&data, &self.shape[..])
+        Tensor::from_slice(&data, &self.shape[..], &Device::cpu())
             .and_then(|wide| wide.to_dtype(self.dtype))
             .unwrap()
     }
@@ -45,7 +45,7 @@ impl Case {
     /// The definition, in f64, and how far f32 may be from each element.
     fn oracle(&self) -> (Vec<f64>, Vec<f64>) {
         let f64s = |branch| -> Vec<f64> {
-            let values = self.prediction(branch).to_f32_vec();
+            let values = self.prediction(branch).to_vec_blocking::<f32>().unwrap();
             values.into_iter().map(f64::from).collect()
         };
         let [cond, uncond, skipped] = [
@@ -131,7 +131,7 @@ proptest! {
         prop_assert_eq!(got.shape(), &case.shape[..]);
         prop_assert_eq!(got.dtype(), DType::F32);
         let (expected, tols) = case.oracle();
-        for ((got, expected), tol) in got.to_f32_vec().into_iter().zip(expected).zip(tols) {
+        for ((got, expected), tol) in got.to_vec_blocking::<f32>().unwrap().into_iter().zip(expected).zip(tols) {
             let diff = (f64::from(got) - expected).abs();
             prop_assert!(diff <= tol, "{} and {}: {} > {}", got, expected, diff, tol);
         }
@@ -147,7 +147,7 @@ proptest! {
         }).unwrap();
         let branches = case.scales.branches().len();
         for (rank, (out, stats)) in two.iter().enumerate() {
-            prop_assert_eq!(out.as_bytes(), one.as_bytes());
+            prop_assert_eq!(out.host_bytes_blocking().unwrap(), one.host_bytes_blocking().unwrap());
             if branches == 1 {
                 prop_assert!(stats.is_empty(), "{:?}", stats);
                 continue;
@@ -175,7 +175,7 @@ const UNCOND: [f32; 8] = [0.25, -1., 1.5, 0.5, 2., 0.5, -1., -0.25];
 const SKIPPED: [f32; 8] = [0.375, -0.5, 1.75, 0., 2.5, 1.5, -1.5, 0.5];
 
 fn two_by_four(x: &[f32]) -> Tensor {
-    Tensor::from_slice(x, [2, 4]).unwrap()
+    Tensor::from_slice(x, [2, 4], &Device::cpu()).unwrap()
 }
 
 #[test]
@@ -213,7 +213,12 @@ fn numbers_of_diffusers() {
         let got = guidance
             .combine(&scales, &all[..scales.branches().len()])
             .unwrap();
-        for (got, expected) in got.to_f32_vec().into_iter().zip(expected) {
+        for (got, expected) in got
+            .to_vec_blocking::<f32>()
+            .unwrap()
+            .into_iter()
+            .zip(expected)
+        {
             let diff = (got - expected).abs();
             // torch rounds the two terms of the rescale, this crate its factor: three roundings apart.
             assert!(
@@ -231,12 +236,12 @@ fn without_guidance_the_conditional_branch_is_the_prediction() {
     let scales = scales(1.0, 0.7, Some(2.8));
     assert_eq!(guidance.branches(&scales), [Branch::Conditional]);
     let out = guidance.combine(&scales, &[two_by_four(&COND)]).unwrap();
-    assert_eq!(out.to_f32_vec(), COND);
+    assert_eq!(out.to_vec_blocking::<f32>().unwrap(), COND);
 }
 
 #[test]
 fn a_rank_without_rows_takes_part() {
-    let empty = Tensor::from_slice::<f32>(&[], [2, 0, 3]).unwrap();
+    let empty = Tensor::from_slice::<f32>(&[], [2, 0, 3], &Device::cpu()).unwrap();
     let scales = scales(5.0, 0.5, Some(1.0));
     let shapes = threads::run(2, move |cfg| {
         let guidance = Guidance::new(Some(cfg))?;
@@ -358,13 +363,13 @@ fn predictions_that_do_not_fit() {
         "{count}"
     );
     for other in [
-        Tensor::from_slice(&UNCOND, [4, 2]).unwrap(),
+        Tensor::from_slice(&UNCOND, [4, 2], &Device::cpu()).unwrap(),
         cond.to_dtype(DType::BF16).unwrap(),
     ] {
         let error = refused(&[other]);
         assert!(matches!(error, Error::Shape { .. }), "{error}");
     }
-    let scalar = Tensor::from_slice(&[1f32], []).unwrap();
+    let scalar = Tensor::from_slice(&[1f32], [], &Device::cpu()).unwrap();
     let error = guidance.combine(&scales, &[scalar.clone(), scalar]);
     assert!(matches!(error, Err(Error::Shape { .. })));
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use xdit_cfg::{Branch, Error, Guidance, Guided, Scales};
 use xdit_comm::{Axis, DeviceMesh, MeshShape, Shard, threads};
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 
 /// What a branch predicts for the whole images `[b, l, c]`; each entry has a spread and mean of its own.
 fn prediction(branch: Branch, shape: [usize; 3]) -> Tensor {
@@ -14,7 +14,7 @@ fn prediction(branch: Branch, shape: [usize; 3]) -> Tensor {
         (x as f32 / 1000.0 - 1.0) * (1.0 + entry) + 0.1 * entry
     };
     let data: Vec<f32> = (0..shape.iter().product()).map(value).collect();
-    Tensor::from_slice(&data, shape).unwrap()
+    Tensor::from_slice(&data, shape, &Device::cpu()).unwrap()
 }
 
 fn predictions(branches: &[Branch], shape: [usize; 3], rows: Shard) -> Vec<Tensor> {
@@ -50,8 +50,11 @@ fn whole(shape: [usize; 3]) -> Tensor {
 /// f64 sums differs.
 fn assert_whole(parts: &[Tensor], whole: &Tensor) {
     let views: Vec<_> = parts.iter().map(Tensor::view).collect();
-    let joint = Tensor::cat(&views, 1).unwrap().to_f32_vec();
-    let whole = whole.to_f32_vec();
+    let joint = Tensor::cat(&views, 1)
+        .unwrap()
+        .to_vec_blocking::<f32>()
+        .unwrap();
+    let whole = whole.to_vec_blocking::<f32>().unwrap();
     assert_eq!(joint.len(), whole.len());
     let largest = whole.iter().fold(0f32, |m, x| m.max(x.abs()));
     for (got, expected) in joint.iter().zip(&whole) {
@@ -76,7 +79,7 @@ proptest! {
             let guidance = Guidance::new(Some(mesh.group(PAIR)?.clone()))?;
             let predictions = predictions(guidance.branches(&SCALES), shape, rows);
             let guided = guidance.guide(&SCALES, &predictions)?;
-            let sums = guided.sums()
+            let sums = guided.sums().unwrap()
                 .all_reduced(mesh.group(ROWS[1])?)?
                 .all_reduced(mesh.group(ROWS[0])?)?;
             Ok((guided.rescaled(&sums)?, rows.len, world.stats()))
@@ -112,9 +115,9 @@ fn patch_by_patch() {
         .map(|rows| predictions(SCALES.branches(), shape, rows))
         .map(|predictions| guidance.guide(&SCALES, &predictions).unwrap())
         .collect();
-    let mut sums = guided[0].sums();
+    let mut sums = guided[0].sums().unwrap();
     for patch in &guided[1..] {
-        sums.merge(&patch.sums()).unwrap();
+        sums.merge(&patch.sums().unwrap()).unwrap();
     }
     let parts: Vec<Tensor> = guided
         .into_iter()
@@ -129,14 +132,18 @@ fn the_sums_of_a_part_are_not_those_of_the_whole() {
     let shape = [1, 2, 3];
     let guidance = Guidance::new(None).unwrap();
     let row = predictions(SCALES.branches(), shape, Shard { start: 1, len: 1 });
-    let alone = guidance.combine(&SCALES, &row).unwrap().to_f32_vec();
-    let whole = whole(shape).to_f32_vec();
+    let alone = guidance
+        .combine(&SCALES, &row)
+        .unwrap()
+        .to_vec_blocking::<f32>()
+        .unwrap();
+    let whole = whole(shape).to_vec_blocking::<f32>().unwrap();
     let mut pairs = alone.iter().zip(&whole[3..]);
     assert!(pairs.any(|(a, b)| (a - b).abs() > 0.01));
 }
 
 fn guide(scales: &Scales, values: [&[f32]; 2]) -> Guided {
-    let rows = |x: &[f32]| Tensor::from_slice(x, [1, x.len()]).unwrap();
+    let rows = |x: &[f32]| Tensor::from_slice(x, [1, x.len()], &Device::cpu()).unwrap();
     let guidance = Guidance::new(None).unwrap();
     guidance.guide(scales, &values.map(rows)).unwrap()
 }
@@ -146,7 +153,7 @@ fn a_constant_prediction_has_no_scale() {
     // 0.1 is no binary fraction: what rounding leaves of its spread must not count. And one element has none.
     for len in [1, 2, 1000] {
         let guided = guide(&TWO_BRANCHES, [&vec![0.1; len], &vec![0.3; len]]);
-        let sums = guided.sums();
+        let sums = guided.sums().unwrap();
         let error = guided.rescaled(&sums).unwrap_err();
         assert!(
             matches!(error, Error::Constant { entry: 0, count } if count == len as u64),
@@ -157,8 +164,12 @@ fn a_constant_prediction_has_no_scale() {
     let cond: Vec<f32> = (0..64).map(|i| 64.0 + i as f32 / 64.0).collect();
     let uncond: Vec<f32> = cond.iter().map(|x| 2.0 * x).collect();
     let guided = guide(&TWO_BRANCHES, [&cond, &uncond]);
-    let sums = guided.sums();
-    let out = guided.rescaled(&sums).unwrap().to_f32_vec();
+    let sums = guided.sums().unwrap();
+    let out = guided
+        .rescaled(&sums)
+        .unwrap()
+        .to_vec_blocking::<f32>()
+        .unwrap();
     // guided = uncond + 6 · (cond − uncond) = −4 · cond, whose spread is 4 times that of cond.
     for (out, cond) in out.iter().zip(&cond) {
         let expected = -4.0 * cond * (0.7 / 4.0 + 0.3);
@@ -169,20 +180,26 @@ fn a_constant_prediction_has_no_scale() {
 #[test]
 fn nan_stays_visible() {
     let guided = guide(&TWO_BRANCHES, [&[f32::NAN, 1.0, 2.0], &[0.0, 1.0, 3.0]]);
-    let sums = guided.sums();
-    let out = guided.rescaled(&sums).unwrap().to_f32_vec();
+    let sums = guided.sums().unwrap();
+    let out = guided
+        .rescaled(&sums)
+        .unwrap()
+        .to_vec_blocking::<f32>()
+        .unwrap();
     assert!(out.iter().all(|x| x.is_nan()), "{out:?}");
 }
 
 #[test]
 fn sums_of_another_batch_are_refused() {
-    let one = guide(&TWO_BRANCHES, [&[1.0, 2.0], &[0.0, 1.5]]).sums();
+    let one = guide(&TWO_BRANCHES, [&[1.0, 2.0], &[0.0, 1.5]])
+        .sums()
+        .unwrap();
     let guidance = Guidance::new(None).unwrap();
     let all = Shard { start: 0, len: 2 };
     let two = guidance
         .guide(&SCALES, &predictions(SCALES.branches(), [2, 2, 2], all))
         .unwrap();
-    let mut sums = two.sums();
+    let mut sums = two.sums().unwrap();
     assert!(matches!(sums.merge(&one), Err(Error::Shape { .. })));
     assert!(matches!(two.rescaled(&one), Err(Error::Shape { .. })));
 }
@@ -207,12 +224,22 @@ fn both_ranks_see_every_branch() {
             let own = guidance.branches(&scales).iter();
             let own = own.map(|branch| all_branches[branch.index()].clone());
             let guided = guidance.guide(&scales, &own.collect::<Vec<_>>())?;
-            let bytes = |x: &Tensor| (x.shape().to_vec(), x.dtype(), x.as_bytes().to_vec());
+            let bytes = |x: &Tensor| {
+                (
+                    x.shape().to_vec(),
+                    x.dtype(),
+                    x.host_bytes_blocking().unwrap().to_vec(),
+                )
+            };
             Ok(guided.predictions().iter().map(bytes).collect::<Vec<_>>())
         });
-        let want = want
-            .iter()
-            .map(|x| (x.shape().to_vec(), x.dtype(), x.as_bytes().to_vec()));
+        let want = want.iter().map(|x| {
+            (
+                x.shape().to_vec(),
+                x.dtype(),
+                x.host_bytes_blocking().unwrap().to_vec(),
+            )
+        });
         let want: Vec<_> = want.collect();
         assert_eq!(seen.unwrap(), [want.clone(), want]);
     }

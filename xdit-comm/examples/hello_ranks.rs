@@ -1,12 +1,15 @@
 //! Four ranks say who they are and agree on a sum.
 
 use xdit_comm::{ReduceOp, Result, threads};
-use xdit_kernels::Tensor;
+use xdit_kernels::{Device, Tensor};
 
 fn main() -> Result<()> {
     let lines = threads::run(4, |group| {
-        let mine = Tensor::from_slice(&[group.rank() as f32 + 1.0], [1])?;
-        let sum = group.all_reduce(&mine, ReduceOp::Sum)?.to_f32_vec()[0];
+        let mine = Tensor::from_slice(&[group.rank() as f32 + 1.0], [1], &Device::cpu())?;
+        let sum = group
+            .all_reduce(&mine, ReduceOp::Sum)?
+            .to_vec_blocking::<f32>()
+            .unwrap()[0];
         Ok(format!(
             "rank {} of {}: the sum is {sum}",
             group.rank(),

@@ -1,13 +1,13 @@
 //! A tensor goes once round a ring, the next hop under way while the last one is looked at.
 
 use xdit_comm::{Result, Spec, threads};
-use xdit_kernels::Tensor;
+use xdit_kernels::{Device, Tensor};
 
 fn main() -> Result<()> {
     let seen = threads::run(4, |group| {
         let n = group.world_size();
         let (next, prev) = ((group.rank() + 1) % n, (group.rank() + n - 1) % n);
-        let mut held = Tensor::from_slice(&[group.rank() as f32], [1])?;
+        let mut held = Tensor::from_slice(&[group.rank() as f32], [1], &Device::cpu())?;
         let mut seen = Vec::new();
         for hop in 0..n {
             let arriving = if hop + 1 < n {
@@ -15,7 +15,7 @@ fn main() -> Result<()> {
             } else {
                 None
             };
-            seen.push(held.to_f32_vec()[0]);
+            seen.push(held.to_vec_blocking::<f32>().unwrap()[0]);
             if let Some(arriving) = arriving {
                 held = arriving.wait_one()?;
             }

@@ -15,10 +15,10 @@ use xdit_kernels::Tensor;
 /// # Examples
 /// ```
 /// use xdit_comm::{ReduceOp, threads};
-/// use xdit_kernels::Tensor;
+/// use xdit_kernels::{Device, Tensor};
 /// let sums = threads::run(3, |group| {
-///     let mine = Tensor::from_slice(&[group.rank() as f32], [1])?;
-///     Ok(group.all_reduce(&mine, ReduceOp::Sum)?.to_f32_vec())
+///     let mine = Tensor::from_slice(&[group.rank() as f32], [1], &Device::cpu())?;
+///     Ok(group.all_reduce(&mine, ReduceOp::Sum)?.to_vec_blocking::<f32>()?)
 /// })?;
 /// assert_eq!(sums, [[3.0], [3.0], [3.0]]);
 /// # Ok::<(), xdit_comm::Error>(())
@@ -105,10 +105,10 @@ impl Group {
     /// Two ranks swap two tensors, in one batch:
     /// ```
     /// use xdit_comm::{Call, Spec, threads};
-    /// use xdit_kernels::Tensor;
+    /// use xdit_kernels::{Device, Tensor};
     /// let got = threads::run(2, |group| {
     ///     let (me, peer) = (group.rank() as f32, 1 - group.rank());
-    ///     let (a, b) = (Tensor::from_slice(&[me], [1])?, Tensor::from_slice(&[me, me], [2])?);
+    ///     let (a, b) = (Tensor::from_slice(&[me], [1], &Device::cpu())?, Tensor::from_slice(&[me, me], [2], &Device::cpu())?);
     ///     let batch = vec![
     ///         Call::send(&a, peer),
     ///         Call::send(&b, peer),
@@ -116,7 +116,7 @@ impl Group {
     ///         Call::recv(Spec::of(&b), peer),
     ///     ];
     ///     let arrived = group.start(batch)?.wait()?;
-    ///     Ok((arrived[0].to_f32_vec(), arrived[1].to_f32_vec()))
+    ///     Ok((arrived[0].to_vec_blocking::<f32>()?, arrived[1].to_vec_blocking::<f32>()?))
     /// })?;
     /// assert_eq!(got[0], (vec![1.0], vec![1.0, 1.0]));
     /// # Ok::<(), xdit_comm::Error>(())

@@ -9,7 +9,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rayon::ThreadPool;
 use std::time::Duration;
 use xdit_kernels::{
-    DType, Result, Tensor, TensorMut,
+    DType, Device, Result, Tensor, TensorMut,
     activation::{Activation, activation_into},
     elementwise::gate_residual_into,
     norm::{layer_norm_modulate_into, rms_norm_into},
@@ -26,7 +26,7 @@ fn tensor(shape: &[usize], dtype: DType) -> Tensor {
     let data: Vec<f32> = (0..n)
         .map(|i| ((i * 7919) % 2003) as f32 * 0.003 - 3.0)
         .collect();
-    let f32s = Tensor::from_slice(&data, shape).expect("the shape fits");
+    let f32s = Tensor::from_slice(&data, shape, &Device::cpu()).expect("the shape fits");
     f32s.to_dtype(dtype).expect("memory suffices")
 }
 
@@ -36,7 +36,7 @@ fn rows(criterion: &mut Criterion, pool: &ThreadPool, l: usize, dtype: DType) {
     let heads = x.reshape([1, l, HEADS, D]).expect("24 heads of 128");
     let weight = tensor(&[D], dtype);
     let positions: Vec<f32> = (0..l).map(|i| i as f32).collect();
-    let (cos, sin) = rope_table(&positions, D, 10_000.0).expect("128 is even");
+    let (cos, sin) = rope_table(&positions, D, 10_000.0, x.device()).expect("128 is even");
     let mut out = TensorMut::zeros([1, l, C], dtype, x.device()).expect("memory suffices");
     let mut group = criterion.benchmark_group(format!("ops/{dtype}/{l}"));
     group.throughput(Throughput::Bytes((2 * l * C * dtype.size()) as u64));

@@ -21,7 +21,7 @@ fn tensor(shape: &[usize], dtype: DType) -> Tensor {
     let data: Vec<f32> = (0..n)
         .map(|i| ((i * 7919) % 2003) as f32 * 0.001 - 1.0)
         .collect();
-    let f32s = Tensor::from_slice(&data, shape).expect("the shape fits");
+    let f32s = Tensor::from_slice(&data, shape, &Device::cpu()).expect("the shape fits");
     f32s.to_dtype(dtype).expect("memory suffices")
 }
 
@@ -45,7 +45,7 @@ fn linear(criterion: &mut Criterion, pool: &ThreadPool) {
         for (m, k, n) in [(256, 256, 1024), (1024, 3072, 3072), (1024, 3072, 12_288)] {
             let weight = tensor(&[n, k], dtype);
             let linear =
-                Linear::pack(weight.view(), None, dtype, Device::cpu()).expect("shapes fit");
+                Linear::pack(weight.view(), None, dtype, &Device::cpu()).expect("shapes fit");
             let x = tensor(&[m, k], dtype);
             let name = format!("{dtype}/{m}x{k}x{n}");
             bench(
@@ -79,7 +79,7 @@ fn conv2d(criterion: &mut Criterion, pool: &ThreadPool) {
             padding: Padding::all(1),
             ..Default::default()
         };
-        let conv = Conv2d::pack(weight.view(), None, options, DType::F32, Device::cpu());
+        let conv = Conv2d::pack(weight.view(), None, options, DType::F32, &Device::cpu());
         let conv = conv.expect("shapes fit");
         let x = tensor(&[1, size, size, channels], DType::F32);
         let name = format!("f32/{channels}x{size}x{size}");

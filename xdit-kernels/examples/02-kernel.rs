@@ -18,32 +18,32 @@ const D: usize = 64;
 const C: usize = H * D;
 
 /// Numbers without pattern, the same in every run.
-fn numbers(shape: &[usize], scale: f32, seed: u32) -> Result<Tensor> {
+fn numbers(shape: &[usize], scale: f32, seed: u32, device: &Device) -> Result<Tensor> {
     let mut state = seed;
     let next = std::iter::repeat_with(|| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         ((state >> 8) as f32 / 8_388_608.0 - 1.0) * scale
     });
     let data: Vec<f32> = next.take(shape.iter().product()).collect();
-    Tensor::from_slice(&data, shape)
+    Tensor::from_slice(&data, shape, device)
 }
 
 /// x + gate·proj(attention(qk_norm_rope(qkv(modulate(layer_norm(x)))))), seven kernels.
-fn branch(device: Device) -> Result<Tensor> {
-    let x_blc = numbers(&[B, L, C], 1.0, 1)?;
-    let modulation = numbers(&[3, B, C], 0.5, 2)?;
+fn branch(device: &Device) -> Result<Tensor> {
+    let x_blc = numbers(&[B, L, C], 1.0, 1, device)?;
+    let modulation = numbers(&[3, B, C], 0.5, 2, device)?;
     let part = |i| modulation.view().select(0, i);
     let pack = |n: usize, seed| -> Result<Linear> {
-        let weight = numbers(&[n, C], 1.0 / (C as f32).sqrt(), seed)?;
+        let weight = numbers(&[n, C], 1.0 / (C as f32).sqrt(), seed, device)?;
         Linear::pack(weight.view(), None, DType::F32, device)
     };
     let (to_qkv, to_out) = (pack(3 * C, 3)?, pack(C, 4)?);
     let ones = vec![1f32; D];
-    let weight = Some(View::from_slice(&ones, [D])?);
+    let weight = Some(View::from_slice(&ones, [D], device)?);
     let positions: Vec<f32> = (0..L).map(|i| i as f32).collect();
-    let (cos, sin) = rope_table(&positions, D, 10_000.0)?;
+    let (cos, sin) = rope_table(&positions, D, 10_000.0, device)?;
 
-    let x = x_blc.view().on(device);
+    let x = x_blc.view();
     let normed = layer_norm_modulate(x, part(0)?, part(1)?, 1e-6)?;
     let qkv = to_qkv.forward(&normed)?;
     let qkv_bl3hd = qkv.view().split_last(&[3, H, D])?;
@@ -75,9 +75,9 @@ fn branch(device: Device) -> Result<Tensor> {
 fn main() -> Result<()> {
     for tier in Tier::available() {
         let start = Instant::now();
-        let y = branch(Device::Cpu(tier))?;
+        let y = branch(&Device::cpu_with(tier)?)?;
         let time = start.elapsed();
-        let first = &y.to_f32_vec()[..4];
+        let first = &y.to_vec_blocking::<f32>()?[..4];
         println!("{tier:>12}: {first:.6?} in {time:.1?}, packing included");
     }
     Ok(())

@@ -1,37 +1,147 @@
-use crate::{Error, Result};
-use std::fmt;
+//! Where tensors live and where their kernels run: a handle to a queue.
 
-/// Where a tensor lives and which code runs on it.
+use crate::{Error, Result, Tier};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// A handle to a queue: the memory that tensors lie in, and the line in which their kernels run. Cheap to clone; clones are
+/// the same queue.
+///
+/// Every tensor knows its device by its storage, and a kernel runs on the queue of its first operand. Today each device is
+/// the processor ([`DeviceKind::Cpu`]), with the instructions of one [`Tier`].
+///
+/// # Order
+/// - Kernels given to one queue run in the order in which they were given.
+/// - Queues that come from one device by [`fork`](Self::fork) share memory and run beside each other. Whoever writes on one
+///   queue what another reads orders them: [`record`](Self::record) on the first, [`wait`](Self::wait) on the second.
+/// - A call that starts a kernel may return before the kernel has run. Only the reads whose names end in `_blocking` and
+///   [`synchronize`](Self::synchronize) wait for the queue, and only they report that a kernel failed after its start.
+///
+/// The processor's queue is the calling thread: its kernels have run when their calls return. `record` and `wait` do nothing
+/// there, and code that uses them is right on every device.
+///
+/// # Which devices are equal
+/// Two handles are equal if kernels take operands of both: the same memory and the same code, whichever the queue. Two
+/// processors' devices are equal if their tiers are.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{Device, Tensor, elementwise::add};
+/// let compute = Device::cpu();
+/// let x = Tensor::from_slice(&[1f32, 2.], [2], &compute, &Device::cpu())?;
+/// // A second queue over the same memory waits for what the first has been given.
+/// let send = compute.fork();
+/// send.wait(&compute.record());
+/// assert_eq!(send, compute);
+/// let y = add(&x, &x)?.to_vec_blocking::<f32>()?;
+/// assert_eq!((y, compute.host_reads()), (vec![2., 4.], 1));
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Device(Arc<Queue>);
+
+/// One queue and what it shares with its forks.
+struct Queue {
+    kind: DeviceKind,
+    /// Reads by the host of tensors of this queue and its forks.
+    host_reads: Arc<AtomicU64>,
+}
+
+/// What a [`Device`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Device {
+pub enum DeviceKind {
     /// The processor, with the instructions of one tier.
     Cpu(Tier),
 }
 
 impl Device {
-    /// The processor with the widest instructions it has.
+    /// The processor with the tier that is fastest on it ([`Tier::detect`]).
     pub fn cpu() -> Self {
-        Self::Cpu(Tier::detect())
+        Self::new(DeviceKind::Cpu(Tier::detect()))
     }
 
-    /// Checks that this processor has the tier, which anyone may name.
-    pub(crate) fn expect(self, op: &'static str) -> Result<()> {
-        let tier = self.tier();
+    /// The processor with the instructions of this tier.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if this processor does not have them.
+    pub fn cpu_with(tier: Tier) -> Result<Self> {
         if tier.is_available() {
-            return Ok(());
+            return Ok(Self::new(DeviceKind::Cpu(tier)));
         }
         Err(Error::Device {
-            op,
+            op: "device",
             reason: format!("this processor has no {tier}; it has {}", Tier::widest()),
         })
     }
 
-    /// The instruction tier of its kernels.
-    pub fn tier(self) -> Tier {
-        match self {
-            Self::Cpu(tier) => tier,
+    fn new(kind: DeviceKind) -> Self {
+        Self(Arc::new(Queue {
+            kind,
+            host_reads: Arc::default(),
+        }))
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> DeviceKind {
+        self.0.kind
+    }
+
+    /// The instruction tier of the kernels that run on the processor.
+    pub fn tier(&self) -> Tier {
+        let DeviceKind::Cpu(tier) = self.0.kind;
+        tier
+    }
+
+    /// Another queue over the same memory, which runs beside this one. It counts into the same [`host_reads`](Self::host_reads).
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self(Arc::new(Queue {
+            kind: self.0.kind,
+            host_reads: Arc::clone(&self.0.host_reads),
+        }))
+    }
+
+    /// An event that happens when everything that this queue was given so far has run.
+    pub fn record(&self) -> Event {
+        Event {
+            queue: self.clone(),
         }
+    }
+
+    /// Makes whatever this queue is given from now on run after the event. Does not block the calling thread.
+    pub fn wait(&self, event: &Event) {
+        // The processor's queues run their kernels before the calls return: every event has happened.
+        match (self.0.kind, event.queue.0.kind) {
+            (DeviceKind::Cpu(_), DeviceKind::Cpu(_)) => (),
+        }
+    }
+
+    /// Blocks the calling thread until everything that this queue was given has run.
+    ///
+    /// # Errors
+    /// If a kernel failed after its call returned. None does on the processor.
+    pub fn synchronize(&self) -> Result<()> {
+        match self.0.kind {
+            DeviceKind::Cpu(_) => Ok(()),
+        }
+    }
+
+    /// How many times the host has read tensors of this device and of its forks: by
+    /// [`Tensor::to_vec_blocking`](crate::Tensor::to_vec_blocking) and the other methods whose names end so. Kernels do not
+    /// count.
+    pub fn host_reads(&self) -> u64 {
+        self.0.host_reads.load(Ordering::Relaxed)
+    }
+
+    /// Notes one read by the host.
+    pub(crate) fn count_host_read(&self) {
+        self.0.host_reads.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -41,123 +151,61 @@ impl Default for Device {
     }
 }
 
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.kind == other.0.kind
+    }
+}
+
+impl Eq for Device {}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device {self}")
+    }
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cpu(tier) => write!(f, "cpu ({tier})"),
+        match self.0.kind {
+            DeviceKind::Cpu(tier) => write!(f, "cpu ({tier})"),
         }
     }
 }
 
-/// The instruction sets that CPU kernels are compiled for, narrowest first.
-///
-/// A value, not a global: a test or a user picks one by [`Device::Cpu`]. Results of different tiers differ in
-/// the last bits (the order of sums follows the vector width); results of one tier never change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Tier {
-    /// Plain Rust over arrays of eight; the compiler vectorises it (SSE2, NEON).
-    Portable,
-    /// AVX2, FMA and F16C.
-    Avx2,
-    /// AVX-512 F, BW, VL and DQ.
-    Avx512,
-    /// The same and AVX512-BF16: bf16 products in pairs.
-    Avx512Bf16,
+/// A point in a queue's work, made by [`Device::record`]: other queues wait for it by [`Device::wait`].
+#[derive(Debug, Clone)]
+pub struct Event {
+    queue: Device,
 }
 
-impl Tier {
-    /// The fastest tier of this processor.
-    ///
-    /// That is the widest, but for one: Intel's cores do a product of AVX512-BF16 at a quarter of the rate of one in f32 (they
-    /// have AMX beside it), so that bf16 widened to f32 is faster. Measured on Emerald Rapids, 1024·3072·3072 on two threads: 123 ms by AVX512-BF16, 63 ms by
-    /// AVX-512; attention likewise. [`Device::Cpu`] takes either.
-    pub fn detect() -> Self {
-        match Self::widest() {
-            Self::Avx512Bf16 if !vendor_is_amd() => Self::Avx512,
-            widest => widest,
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tensor;
+
+    #[test]
+    fn forks_count_reads_together_and_other_devices_do_not() {
+        let device = Device::cpu();
+        let (fork, other) = (device.fork(), Device::cpu());
+        let tensor = |device: &Device| Tensor::from_slice(&[1f32], [1], device).unwrap();
+        tensor(&device).to_vec_blocking::<f32>().unwrap();
+        tensor(&fork.fork()).host_slice_blocking::<f32>().unwrap();
+        assert_eq!((device.host_reads(), fork.host_reads()), (2, 2));
+        assert_eq!(other.host_reads(), 0);
+        assert_eq!((&device, &device), (&fork, &other));
     }
 
-    /// The widest tier of this processor.
-    fn widest() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::is_x86_feature_detected as has;
-            let avx2 = has!("avx2") && has!("fma") && has!("f16c");
-            let avx512 =
-                has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq");
-            if avx2 && avx512 && has!("avx512bf16") {
-                return Self::Avx512Bf16;
+    #[test]
+    fn a_tier_that_the_processor_lacks_is_refused() {
+        for tier in [Tier::Portable, Tier::Avx2, Tier::Avx512, Tier::Avx512Bf16] {
+            match Device::cpu_with(tier) {
+                Ok(device) => assert_eq!((device.tier(), true), (tier, tier.is_available())),
+                Err(error) => {
+                    assert!(!tier.is_available());
+                    assert!(error.to_string().contains(&tier.to_string()), "{error}");
+                }
             }
-            if avx2 && avx512 {
-                return Self::Avx512;
-            }
-            if avx2 {
-                return Self::Avx2;
-            }
-        }
-        Self::Portable
-    }
-
-    /// Whether this processor can run the tier.
-    pub fn is_available(self) -> bool {
-        self <= Self::widest()
-    }
-
-    /// Every tier that this processor can run, narrowest first.
-    pub fn available() -> impl Iterator<Item = Self> {
-        [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16]
-            .into_iter()
-            .filter(|t| t.is_available())
-    }
-}
-
-/// Whether this processor says that it is AMD's.
-#[cfg(target_arch = "x86_64")]
-fn vendor_is_amd() -> bool {
-    // SAFETY: every x86-64 processor has CPUID, and leaf 0 of it.
-    #[allow(unused_unsafe, reason = "safe in newer versions of Rust")]
-    let id = unsafe { std::arch::x86_64::__cpuid(0) };
-    let name = [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).concat();
-    name == b"AuthenticAMD"
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn vendor_is_amd() -> bool {
-    false
-}
-
-impl fmt::Display for Tier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Portable => "portable",
-            Self::Avx2 => "avx2",
-            Self::Avx512 => "avx512",
-            Self::Avx512Bf16 => "avx512-bf16",
-        })
-    }
-}
-
-/// One of the names that [`Tier`] displays as.
-impl std::str::FromStr for Tier {
-    type Err = crate::Error;
-    fn from_str(name: &str) -> crate::Result<Self> {
-        let tiers = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
-        let known = tiers.iter().find(|t| t.to_string() == name);
-        match known {
-            Some(tier) if tier.is_available() => Ok(*tier),
-            Some(tier) => Err(crate::Error::Device {
-                op: "tier",
-                reason: format!("this processor has no {tier}; it has {}", Self::widest()),
-            }),
-            None => Err(crate::Error::Device {
-                op: "tier",
-                reason: format!(
-                    "no tier is called {name:?}; they are {}",
-                    tiers.map(|t| t.to_string()).join(", ")
-                ),
-            }),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Finds NaN and infinity in a tensor, wherever it lies.
 
-use crate::{DType, Tensor, simd::Shared};
+use crate::{DType, Result, Tensor, simd::Shared};
 use rayon::prelude::*;
 
 /// Elements that one task looks at.
@@ -9,25 +9,34 @@ const CHUNK: usize = 1 << 16;
 impl Tensor {
     /// The index of the first NaN or infinity, row-major; `None` when all numbers are finite.
     ///
+    /// Blocks until the device has found it, and counts as one of [`Device::host_reads`](crate::Device::host_reads).
+    ///
+    /// # Errors
+    /// If the dtype is none that kernels compute with, or the device failed.
+    ///
     /// # Examples
     /// ```
-    /// use xdit_kernels::Tensor;
-    /// assert_eq!(Tensor::from_slice(&[1f32, f32::NAN], [2])?.first_not_finite(), Some(1));
+    /// use xdit_kernels::{Device, Tensor};
+    /// let x = Tensor::from_slice(&[1f32, f32::NAN], [2], &Device::cpu())?;
+    /// assert_eq!(x.first_not_finite_blocking()?, Some(1));
     /// # Ok::<(), xdit_kernels::Error>(())
     /// ```
-    pub fn first_not_finite(&self) -> Option<usize> {
+    pub fn first_not_finite_blocking(&self) -> Result<Option<usize>> {
+        self.device().synchronize()?;
+        self.device().count_host_read();
         let (at, len) = (self.view().ptr().cast_mut(), self.numel());
         // A number is finite unless all bits of its exponent are set.
         // SAFETY: a tensor is contiguous: `len` elements of its dtype, so as many words of that size, follow the pointer.
-        unsafe {
+        Ok(unsafe {
             match self.dtype() {
                 DType::F32 => first(Shared(at.cast::<u32>()), len, |w| {
                     w & 0x7f80_0000 == 0x7f80_0000
                 }),
                 DType::BF16 => first(Shared(at.cast::<u16>()), len, |w| w & 0x7f80 == 0x7f80),
                 DType::F16 => first(Shared(at.cast::<u16>()), len, |w| w & 0x7c00 == 0x7c00),
+                other => return Err(other.not_float("first_not_finite")),
             }
-        }
+        })
     }
 }
 
@@ -58,6 +67,7 @@ mod tests {
 
     #[test]
     fn each_dtype_and_place_is_seen() {
+        let device = crate::Device::cpu();
         let len = CHUNK + CHUNK / 2;
         let first = |values: &[f32]| {
             let halves: Vec<bf16> = values.iter().map(|v| bf16::from_f32(*v)).collect();
@@ -66,15 +76,18 @@ mod tests {
                 .map(|v| f16::from_f32(v.min(65504.0)))
                 .collect();
             [
-                Tensor::from_slice(values, [len])
+                Tensor::from_slice(values, [len], &device)
                     .unwrap()
-                    .first_not_finite(),
-                Tensor::from_slice(&halves, [len])
+                    .first_not_finite_blocking()
+                    .unwrap(),
+                Tensor::from_slice(&halves, [len], &device)
                     .unwrap()
-                    .first_not_finite(),
-                Tensor::from_slice(&small, [len])
+                    .first_not_finite_blocking()
+                    .unwrap(),
+                Tensor::from_slice(&small, [len], &device)
                     .unwrap()
-                    .first_not_finite(),
+                    .first_not_finite_blocking()
+                    .unwrap(),
             ]
         };
         for (index, bad) in [
@@ -93,9 +106,10 @@ mod tests {
             assert_eq!(first(&values), [Some(index), Some(index), small]);
         }
         assert_eq!(
-            Tensor::from_slice::<f32>(&[], [0])
+            Tensor::from_slice::<f32>(&[], [0], &device)
                 .unwrap()
-                .first_not_finite(),
+                .first_not_finite_blocking()
+                .unwrap(),
             None
         );
     }

@@ -184,7 +184,7 @@ impl<'a> Floats<'a> {
     /// The parameter `x`, which must have this shape.
     pub(crate) fn new(op: &'static str, x: View<'a>, shape: &[usize]) -> Result<Self> {
         expect_parameter(op, &x, shape)?;
-        Ok(match x.as_slice() {
+        Ok(match x.slice() {
             Some(floats) => Self::Borrowed(floats),
             None => Self::Owned(layout::cast(x, DType::F32)?),
         })
@@ -209,7 +209,7 @@ impl Deref for Floats<'_> {
     fn deref(&self) -> &[f32] {
         match self {
             Self::Borrowed(floats) => floats,
-            Self::Owned(tensor) => tensor.as_slice().unwrap_or_default(),
+            Self::Owned(tensor) => tensor.slice().unwrap_or_default(),
             Self::Made(floats) => floats,
         }
     }
@@ -222,8 +222,7 @@ pub(crate) struct Operand<'a> {
 }
 
 impl<'a> Operand<'a> {
-    pub(crate) fn new(op: &'static str, x: View<'a>, dtype: DType) -> Result<Self> {
-        x.device().expect(op)?;
+    pub(crate) fn new(x: View<'a>, dtype: DType) -> Result<Self> {
         let adjacent = x.strides().last().is_none_or(|&s| s == 1) || x.shape().last() == Some(&1);
         let copy = (!adjacent || x.dtype() != dtype).then(|| layout::cast(x, dtype));
         Ok(Self {
@@ -244,30 +243,10 @@ pub(crate) fn expect_rows(
     shape: &[usize],
     dtype: DType,
 ) -> Result<()> {
+    dtype.float(op)?;
     out.expect(op, shape, dtype)?;
     if out.strides().last().is_some_and(|&s| s != 1) {
         return Err(Error::shape(op, "an output with an adjacent last dim", out));
     }
     Ok(())
 }
-
-/// `by_dtype!(dtype, T => expression)` evaluates the expression with `T` the element type.
-macro_rules! by_dtype {
-    ($dtype:expr, $t:ident => $body:expr) => {
-        match $dtype {
-            $crate::DType::F32 => {
-                type $t = f32;
-                $body
-            }
-            $crate::DType::BF16 => {
-                type $t = half::bf16;
-                $body
-            }
-            $crate::DType::F16 => {
-                type $t = half::f16;
-                $body
-            }
-        }
-    };
-}
-pub(crate) use by_dtype;

@@ -1,6 +1,6 @@
 //! The memory behind tensors: aligned buffers, mapped files, bytes embedded in the binary.
 
-use crate::{Error, Result, vector::filled};
+use crate::{Device, DeviceKind, Error, Result, vector::filled};
 use std::{
     alloc::{Layout, alloc, alloc_zeroed, dealloc},
     fs::File,
@@ -100,8 +100,9 @@ impl Drop for Buffer {
 ///
 /// - kernels read the elements through raw pointers, as numbers of which every bit pattern is one, and no number that they
 ///   read decides an address or a length. Who writes to the file changes numbers of a result, and nothing else;
-/// - [`Tensor::as_slice`](crate::Tensor::as_slice) of such a tensor is `None`; [`View::to_tensor`](crate::View::to_tensor),
-///   [`Tensor::to_f32_vec`](crate::Tensor::to_f32_vec) and [`Tensor::as_bytes`](crate::Tensor::as_bytes) copy;
+/// - [`Tensor::host_slice_blocking`](crate::Tensor::host_slice_blocking) of such a tensor is an error;
+///   [`View::to_tensor`](crate::View::to_tensor), [`Tensor::to_vec_blocking`](crate::Tensor::to_vec_blocking) and
+///   [`Tensor::host_bytes_blocking`](crate::Tensor::host_bytes_blocking) copy;
 /// - [`read_at`](Self::read_at), for what is parsed, copies from the file, where a file that was cut is an error.
 ///
 /// Whoever cuts the file ends this process when it next touches a lost page: the system sends SIGBUS, as to every program
@@ -113,9 +114,11 @@ impl Drop for Buffer {
 /// let path = std::env::temp_dir().join(format!("xdit-kernels-doc-{}", std::process::id()));
 /// std::fs::write(&path, [1f32, 2., 3., 4.].map(f32::to_le_bytes).concat()).unwrap();
 /// let file = MappedFile::open(&path)?;
-/// let table = Tensor::from_mapped(&file, 0, [2, 2], DType::F32, Device::cpu())?;
-/// assert_eq!(table.as_slice::<f32>(), None);
-/// assert_eq!(embedding(&table, &[1])?.as_slice::<f32>(), Some(&[3., 4.][..]));
+/// let device = Device::cpu();
+/// let table = Tensor::from_mapped(&file, 0, [2, 2], DType::F32, &device)?;
+/// assert!(table.host_slice_blocking::<f32>().is_err());
+/// let ids = Tensor::from_slice(&[1u32], [1], &device)?;
+/// assert_eq!(embedding(&table, &ids)?.host_slice_blocking::<f32>()?, [3., 4.]);
 /// # std::fs::remove_file(path).unwrap();
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
@@ -198,26 +201,62 @@ impl MappedFile {
     }
 }
 
-/// Bytes that tensors share.
+/// The memory of tensors, which share it, and the device that it is of.
 #[derive(Debug, Clone)]
-pub(crate) enum Storage {
+pub(crate) struct Storage {
+    bytes: Bytes,
+    device: Device,
+}
+
+/// Who owns the bytes. All lie where the processor reads them.
+#[derive(Debug, Clone)]
+enum Bytes {
     Owned(Arc<Buffer>),
     Mapped(MappedFile),
     Static(&'static [u8]),
 }
 
 impl Storage {
+    pub(crate) fn owned(buffer: Buffer, device: Device) -> Self {
+        let bytes = Bytes::Owned(Arc::new(buffer));
+        Self { bytes, device }
+    }
+
+    pub(crate) fn mapped(file: MappedFile, device: Device) -> Self {
+        let bytes = Bytes::Mapped(file);
+        Self { bytes, device }
+    }
+
+    pub(crate) fn of_static(bytes: &'static [u8], device: Device) -> Self {
+        let bytes = Bytes::Static(bytes);
+        Self { bytes, device }
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The same bytes as memory of another device, where both reach it.
+    pub(crate) fn shared_with(&self, device: &Device) -> Self {
+        match (self.device.kind(), device.kind()) {
+            (DeviceKind::Cpu(_), DeviceKind::Cpu(_)) => Self {
+                bytes: self.bytes.clone(),
+                device: device.clone(),
+            },
+        }
+    }
+
     pub(crate) fn ptr(&self) -> *const u8 {
-        match self {
-            Self::Owned(buffer) => buffer.ptr(),
-            Self::Mapped(file) => file.map.as_ptr(),
-            Self::Static(bytes) => bytes.as_ptr(),
+        match &self.bytes {
+            Bytes::Owned(buffer) => buffer.ptr(),
+            Bytes::Mapped(file) => file.map.as_ptr(),
+            Bytes::Static(bytes) => bytes.as_ptr(),
         }
     }
 
     /// Whether nobody changes the bytes while they are borrowed.
     pub(crate) fn is_steady(&self) -> bool {
-        !matches!(self, Self::Mapped(_))
+        !matches!(self.bytes, Bytes::Mapped(_))
     }
 }
 

@@ -27,7 +27,7 @@ impl Drop for Scratch {
 }
 
 fn mapped(file: &MappedFile, shape: [usize; 2]) -> Tensor {
-    Tensor::from_mapped(file, 0, shape, DType::F32, Device::cpu()).unwrap()
+    Tensor::from_mapped(file, 0, shape, DType::F32, &Device::cpu()).unwrap()
 }
 
 #[test]
@@ -36,8 +36,9 @@ fn a_mapped_tensor_is_never_a_slice() {
     let scratch = Scratch::new("slice", &values);
     let file = MappedFile::open(&scratch).unwrap();
     let tensor = mapped(&file, [6, 8]);
-    let owned = Tensor::from_slice(&values, [6, 8]).unwrap();
-    assert_eq!(tensor.as_slice::<f32>(), None);
+    let device = &Device::cpu();
+    let owned = Tensor::from_slice(&values, [6, 8], device).unwrap();
+    assert!(tensor.host_slice_blocking::<f32>().is_err());
     let view = tensor.view();
     for view in [
         view,
@@ -46,25 +47,42 @@ fn a_mapped_tensor_is_never_a_slice() {
         view.select(0, 3).unwrap(),
         view.reshape([48]).unwrap(),
         view.split_last(&[2, 4]).unwrap(),
-        view.on(Device::default()),
         tensor.narrow(0, 2, 3).unwrap().view(),
         tensor.reshape([2, 24]).unwrap().view(),
-        tensor.clone().on(Device::default()).view(),
+        tensor.to_device(&device.fork()).unwrap().view(),
     ] {
-        assert_eq!(view.as_slice::<f32>(), None, "{view:?}");
-        assert!(view.to_tensor().unwrap().as_slice::<f32>().is_some());
+        assert_eq!(view.slice::<f32>(), None, "{view:?}");
+        let copy = view.to_tensor().unwrap();
+        assert!(copy.host_slice_blocking::<f32>().is_ok());
     }
-    assert_eq!(tensor.to_f32_vec(), values);
-    assert_eq!(tensor.as_bytes(), owned.as_bytes());
-    assert_eq!(tensor.first_not_finite(), None);
-    // Kernels read it where it lies.
-    let row = |t: &Tensor| embedding(t, &[5, 0]).unwrap().to_f32_vec();
-    assert_eq!(row(&tensor), row(&owned));
-    let x = Tensor::from_slice(&[1f32; 8], [1, 8]).unwrap();
-    let pack = |t: &Tensor| Linear::pack(t.view(), None, DType::F32, Device::cpu()).unwrap();
+    assert_eq!(tensor.to_vec_blocking::<f32>().unwrap(), values);
     assert_eq!(
-        pack(&tensor).forward(&x).unwrap().to_f32_vec(),
-        pack(&owned).forward(&x).unwrap().to_f32_vec()
+        tensor.host_bytes_blocking().unwrap(),
+        owned.host_bytes_blocking().unwrap()
+    );
+    assert_eq!(tensor.first_not_finite_blocking().unwrap(), None);
+    // Kernels read it where it lies.
+    let row = |t: &Tensor| {
+        let ids = Tensor::from_slice(&[5u32, 0], [2], device).unwrap();
+        embedding(t, &ids)
+            .unwrap()
+            .to_vec_blocking::<f32>()
+            .unwrap()
+    };
+    assert_eq!(row(&tensor), row(&owned));
+    let x = Tensor::from_slice(&[1f32; 8], [1, 8], device).unwrap();
+    let pack = |t: &Tensor| Linear::pack(t.view(), None, DType::F32, &Device::cpu()).unwrap();
+    assert_eq!(
+        pack(&tensor)
+            .forward(&x)
+            .unwrap()
+            .to_vec_blocking::<f32>()
+            .unwrap(),
+        pack(&owned)
+            .forward(&x)
+            .unwrap()
+            .to_vec_blocking::<f32>()
+            .unwrap()
     );
 }
 
@@ -90,13 +108,17 @@ fn a_file_that_others_write_changes_numbers_only() {
         let other = s.spawn(writer);
         while !other.is_finished() {
             let now = layout::contiguous(&tensor).unwrap();
-            let values = now.as_slice::<f32>().unwrap();
+            let values = now.host_slice_blocking::<f32>().unwrap();
             assert!(values.iter().all(|v| (0.0..200.0).contains(v)));
-            assert_eq!(tensor.first_not_finite(), None);
+            assert_eq!(tensor.first_not_finite_blocking().unwrap(), None);
         }
     });
-    assert_eq!(tensor.to_f32_vec(), [199.0; 4096]);
-    assert_eq!(copy.to_f32_vec(), [1.0; 4096], "a copy stays");
+    assert_eq!(tensor.to_vec_blocking::<f32>().unwrap(), [199.0; 4096]);
+    assert_eq!(
+        copy.to_vec_blocking::<f32>().unwrap(),
+        [1.0; 4096],
+        "a copy stays"
+    );
 }
 
 #[test]
@@ -106,7 +128,7 @@ fn a_file_that_was_cut_is_an_error_where_it_is_read() {
     let file = MappedFile::open(&scratch).unwrap();
     assert_eq!(file.byte_len(), 256);
     assert_eq!(file.read_at(0, 4).unwrap(), 1f32.to_le_bytes());
-    assert_eq!(file.read_at(256, 0).unwrap(), []);
+    assert_eq!(file.read_at(256, 0).unwrap(), [0u8; 0]);
     let there = std::fs::OpenOptions::new()
         .write(true)
         .open(&*scratch)
@@ -130,10 +152,11 @@ fn a_tensor_ends_inside_its_file() {
     let scratch = Scratch::new("end", &[1.0; 6]);
     let file = MappedFile::open(&scratch).unwrap();
     let at = |offset, shape: [usize; 2], dtype| {
-        Tensor::from_mapped(&file, offset, shape, dtype, Device::cpu()).map(|t| t.to_f32_vec())
+        Tensor::from_mapped(&file, offset, shape, dtype, &Device::cpu())
+            .map(|t| t.to_vec_blocking::<f32>().unwrap())
     };
     assert_eq!(at(0, [2, 3], DType::F32).unwrap(), [1.0; 6]);
-    assert_eq!(at(24, [0, 3], DType::F32).unwrap(), []);
+    assert_eq!(at(24, [0, 3], DType::F32).unwrap(), [0f32; 0]);
     // Not aligned for the dtype: a copy.
     assert_eq!(at(1, [1, 5], DType::F32).unwrap().len(), 5);
     for (offset, shape) in [

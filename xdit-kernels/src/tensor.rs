@@ -1,18 +1,17 @@
 use crate::{
     DType, Device, Element, Error, MappedFile, Result, Shape, View, ViewMut,
-    rows::by_dtype,
     sizes::Layout,
     storage::{Buffer, Storage},
 };
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::fmt;
 
-/// A value: immutable, contiguous, cheap to clone (clones share memory); knows its device and dtype.
+/// A value: immutable, contiguous, cheap to clone (clones share memory); knows its dtype, and by its memory its device.
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{DType, Tensor};
-/// let x = Tensor::from_slice(&[1f32, 2., 3., 4.], [2, 2])?;
-/// assert_eq!(x.narrow(0, 1, 1)?.to_f32_vec(), [3., 4.]);
+/// use xdit_kernels::{DType, Device, Tensor};
+/// let x = Tensor::from_slice(&[1f32, 2., 3., 4.], [2, 2], &Device::cpu())?;
+/// assert_eq!(x.narrow(0, 1, 1)?.to_vec_blocking::<f32>()?, [3., 4.]);
 /// assert_eq!(x.to_dtype(DType::BF16)?.dtype(), DType::BF16);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
@@ -23,23 +22,26 @@ pub struct Tensor {
     offset: usize,
     /// Contiguous.
     layout: Layout,
-    device: Device,
 }
 
 impl Tensor {
-    /// A copy of a row-major slice.
+    /// A copy of a row-major slice in the device's memory.
     ///
     /// # Errors
     /// If the slice's length is not the product of the shape, or there is no memory.
-    pub fn from_slice<T: Element>(data: &[T], shape: impl Into<Shape>) -> Result<Self> {
-        View::from_slice(data, shape)?.to_tensor()
+    pub fn from_slice<T: Element>(
+        data: &[T],
+        shape: impl Into<Shape>,
+        device: &Device,
+    ) -> Result<Self> {
+        View::from_slice(data, shape, device)?.to_tensor()
     }
 
     /// Zeros.
     ///
     /// # Errors
     /// If there is no memory.
-    pub fn zeros(shape: impl Into<Shape>, dtype: DType, device: Device) -> Result<Self> {
+    pub fn zeros(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Self> {
         Ok(TensorMut::zeros(shape, dtype, device)?.freeze())
     }
 
@@ -53,17 +55,11 @@ impl Tensor {
         offset: usize,
         shape: impl Into<Shape>,
         dtype: DType,
-        device: Device,
+        device: &Device,
     ) -> Result<Self> {
         let len = file.byte_len();
-        Self::from_storage(
-            Storage::Mapped(file.clone()),
-            len,
-            offset,
-            shape.into(),
-            dtype,
-            device,
-        )
+        let storage = Storage::mapped(file.clone(), device.clone());
+        Self::from_storage(storage, len, offset, shape.into(), dtype)
     }
 
     /// The elements that lie at `offset` in bytes that live as long as the program. Copies only if they are not
@@ -76,16 +72,10 @@ impl Tensor {
         offset: usize,
         shape: impl Into<Shape>,
         dtype: DType,
-        device: Device,
+        device: &Device,
     ) -> Result<Self> {
-        Self::from_storage(
-            Storage::Static(bytes),
-            bytes.len(),
-            offset,
-            shape.into(),
-            dtype,
-            device,
-        )
+        let storage = Storage::of_static(bytes, device.clone());
+        Self::from_storage(storage, bytes.len(), offset, shape.into(), dtype)
     }
 
     fn from_storage(
@@ -94,7 +84,6 @@ impl Tensor {
         offset: usize,
         shape: Shape,
         dtype: DType,
-        device: Device,
     ) -> Result<Self> {
         let layout = Layout::of_output("tensor", shape, dtype)?;
         let len = layout.byte_len();
@@ -108,7 +97,7 @@ impl Tensor {
         // In bounds, as checked above (one past the end for an empty tensor).
         let start = storage.ptr().wrapping_add(offset);
         if !start.addr().is_multiple_of(dtype.size()) {
-            let mut out = TensorMut::zeros(shape, dtype, device)?;
+            let mut out = TensorMut::zeros(shape, dtype, storage.device())?;
             // SAFETY: `len` bytes lie at `start` (checked above) and `out` holds as many; they are different memory.
             unsafe { std::ptr::copy_nonoverlapping(start, out.view_mut().ptr(), len) };
             return Ok(out.freeze());
@@ -117,7 +106,6 @@ impl Tensor {
             storage,
             offset,
             layout,
-            device,
         })
     }
 
@@ -141,16 +129,21 @@ impl Tensor {
         self.layout.dtype()
     }
 
-    /// Where it lives.
-    pub fn device(&self) -> Device {
-        self.device
+    /// The device whose memory holds it.
+    pub fn device(&self) -> &Device {
+        self.storage.device()
     }
 
-    /// The same elements, computed with on another tier of the processor; shares memory.
-    #[must_use]
-    pub fn on(mut self, device: Device) -> Self {
-        self.device = device;
-        self
+    /// The elements in another device's memory. Shares memory where both devices reach it, as all of the processor's do; only
+    /// otherwise copies.
+    ///
+    /// # Errors
+    /// If there is no memory for a copy.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            storage: self.storage.shared_with(device),
+            ..*self
+        })
     }
 
     /// The whole as a borrowed view.
@@ -162,7 +155,7 @@ impl Tensor {
             View::from_raw(
                 self.storage.ptr().wrapping_add(self.offset),
                 self.layout,
-                self.device,
+                self.storage.device(),
             )
         };
         match self.storage.is_steady() {
@@ -219,44 +212,9 @@ impl Tensor {
         crate::layout::cast(self.view(), dtype)
     }
 
-    /// The elements as a slice, if they are of this type and not in a mapped file ([`MappedFile`] says why).
-    pub fn as_slice<T: Element>(&self) -> Option<&[T]> {
-        self.view().as_slice()
-    }
-
-    /// The elements as f32, whatever the dtype.
-    pub fn to_f32_vec(&self) -> Vec<f32> {
-        by_dtype!(self.dtype(), T => self.widened::<T>().collect())
-    }
-
-    /// As [`to_f32_vec`](Self::to_f32_vec), for tensors that may be large.
-    ///
-    /// # Errors
-    /// If there is no memory.
-    pub fn try_to_f32_vec(&self) -> Result<Vec<f32>> {
-        let mut values = crate::reserved("f32 values", self.numel())?;
-        by_dtype!(self.dtype(), T => values.extend(self.widened::<T>()));
-        Ok(values)
-    }
-
-    fn widened<T: Element>(&self) -> impl Iterator<Item = f32> {
-        let first = self.view().ptr().cast::<T>();
-        // SAFETY: a tensor is contiguous, so its elements follow the pointer, and lives as long as the iterator, which borrows it.
-        (0..self.numel()).map(move |i| unsafe { first.add(i).read() }.to_f32())
-    }
-
-    /// The elements' bytes, little-endian as in memory: borrowed, or copied if they lie in a mapped file ([`MappedFile`] says
-    /// why).
-    pub fn as_bytes(&self) -> Cow<'_, [u8]> {
-        let (first, len) = (self.view().ptr(), self.byte_len());
-        if !self.storage.is_steady() {
-            let mut bytes = vec![0; len];
-            // SAFETY: `len` bytes lie at `first`, and `bytes` is as long and elsewhere.
-            unsafe { std::ptr::copy_nonoverlapping(first, bytes.as_mut_ptr(), len) };
-            return Cow::Owned(bytes);
-        }
-        // SAFETY: the storage holds `len` initialised bytes there, which nobody changes.
-        Cow::Borrowed(unsafe { std::slice::from_raw_parts(first, len) })
+    /// Whether nobody changes the elements while they are borrowed.
+    pub(crate) fn is_steady(&self) -> bool {
+        self.storage.is_steady()
     }
 
     /// Itself, or a copy if others may change the elements.
@@ -280,7 +238,7 @@ impl fmt::Debug for Tensor {
             "Tensor {:?} {} on {}",
             self.shape(),
             self.dtype(),
-            self.device
+            self.device()
         )
     }
 }
@@ -290,8 +248,8 @@ impl fmt::Debug for Tensor {
 /// # Examples
 /// ```
 /// use xdit_kernels::{DType, Device, TensorMut};
-/// let x = TensorMut::zeros([2, 3], DType::F32, Device::cpu())?.freeze();
-/// assert_eq!(x.to_f32_vec(), [0.; 6]);
+/// let x = TensorMut::zeros([2, 3], DType::F32, &Device::cpu())?.freeze();
+/// assert_eq!(x.to_vec_blocking::<f32>()?, [0.; 6]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 #[derive(Debug)]
@@ -307,12 +265,12 @@ impl TensorMut {
     ///
     /// # Errors
     /// If there is no memory.
-    pub fn zeros(shape: impl Into<Shape>, dtype: DType, device: Device) -> Result<Self> {
+    pub fn zeros(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Self> {
         let layout = Layout::of_output("zeros", shape.into(), dtype)?;
         Ok(Self {
             buffer: Buffer::new(layout.byte_len(), true, "zeros")?,
             layout,
-            device,
+            device: device.clone(),
         })
     }
 
@@ -324,35 +282,34 @@ impl TensorMut {
         op: &'static str,
         shape: impl Into<Shape>,
         dtype: DType,
-        device: Device,
+        device: &Device,
     ) -> Result<Self> {
         let layout = Layout::of_output(op, shape.into(), dtype)?;
         Ok(Self {
             buffer: Buffer::new(layout.byte_len(), false, op)?,
             layout,
-            device,
+            device: device.clone(),
         })
     }
 
     /// What is written so far.
     pub fn view(&self) -> View<'_> {
         // SAFETY: the buffer holds the layout's elements, aligned to 64 bytes, which nobody writes while `self` is borrowed.
-        unsafe { View::from_raw(self.buffer.ptr(), self.layout, self.device) }
+        unsafe { View::from_raw(self.buffer.ptr(), self.layout, &self.device) }
     }
 
     /// The whole, to write into.
     pub fn view_mut(&mut self) -> ViewMut<'_> {
         // SAFETY: the buffer holds the layout's elements, aligned to 64 bytes, and `self` is borrowed exclusively.
-        unsafe { ViewMut::from_raw(self.buffer.ptr(), self.layout, self.device) }
+        unsafe { ViewMut::from_raw(self.buffer.ptr(), self.layout, &self.device) }
     }
 
     /// The finished tensor.
     pub fn freeze(self) -> Tensor {
         Tensor {
-            storage: Storage::Owned(Arc::new(self.buffer)),
+            storage: Storage::owned(self.buffer, self.device),
             offset: 0,
             layout: self.layout,
-            device: self.device,
         }
     }
 }

@@ -1,24 +1,26 @@
 //! Borrowed tensors: a pointer, a shape and strides. Every kernel takes these, so memory of any owner can be handed in.
 
-use crate::{DType, Device, Element, Error, MAX_NDIM, Result, Shape, Tensor, sizes::Layout};
+use crate::{
+    DType, Device, DeviceKind, Element, Error, MAX_NDIM, Result, Shape, Tensor, sizes::Layout,
+};
 use std::{fmt, marker::PhantomData};
 
 /// A tensor that borrows its elements; strides are in elements. Cheap to copy.
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::View;
-/// let data = [1f32, 2., 3., 4., 5., 6.];
-/// let rows = View::from_slice(&data, [2, 3])?;
-/// let columns = rows.transpose(0, 1)?;
-/// assert_eq!(columns.to_tensor()?.to_f32_vec(), [1., 4., 2., 5., 3., 6.]);
+/// use xdit_kernels::{Device, View};
+/// let (data, device) = ([1f32, 2., 3., 4., 5., 6.], Device::cpu());
+/// let rows = View::from_slice(&data, [2, 3], &device)?;
+/// let columns = rows.transpose(0, 1)?.to_tensor()?;
+/// assert_eq!(columns.to_vec_blocking::<f32>()?, [1., 4., 2., 5., 3., 6.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     ptr: *const u8,
     layout: Layout,
-    device: Device,
+    device: &'a Device,
     /// Whether nobody changes the elements for `'a`: false where they lie in a mapped file.
     steady: bool,
     owner: PhantomData<&'a [u8]>,
@@ -30,14 +32,18 @@ unsafe impl Send for View<'_> {}
 unsafe impl Sync for View<'_> {}
 
 impl<'a> View<'a> {
-    /// A view of a whole row-major slice, on the processor's widest tier.
+    /// A view of a whole row-major slice of the host's memory, for kernels of `device`.
     ///
     /// # Errors
     /// If the slice's length is not the product of the shape.
-    pub fn from_slice<T: Element>(data: &'a [T], shape: impl Into<Shape>) -> Result<Self> {
+    pub fn from_slice<T: Element>(
+        data: &'a [T],
+        shape: impl Into<Shape>,
+        device: &'a Device,
+    ) -> Result<Self> {
         let shape = shape.into();
         match Layout::contiguous(shape, T::DTYPE) {
-            Some(layout) if layout.numel() == data.len() => Ok(Self::over(data, layout)),
+            Some(layout) if layout.numel() == data.len() => Ok(Self::over(data, layout, device)),
             _ => Err(Error::shape("view", format!("{shape:?}"), data.len())),
         }
     }
@@ -52,10 +58,11 @@ impl<'a> View<'a> {
         data: &'a [T],
         shape: impl Into<Shape>,
         strides: impl Into<Shape>,
+        device: &'a Device,
     ) -> Result<Self> {
         let (shape, strides) = (shape.into(), strides.into());
         match Layout::strided(shape, strides, T::DTYPE) {
-            Some(layout) if layout.extent() <= data.len() => Ok(Self::over(data, layout)),
+            Some(layout) if layout.extent() <= data.len() => Ok(Self::over(data, layout, device)),
             _ => Err(Error::shape(
                 "view",
                 format!("a slice that holds shape {shape:?} with strides {strides:?}"),
@@ -65,15 +72,17 @@ impl<'a> View<'a> {
     }
 
     /// The layout's extent is inside the slice.
-    fn over<T: Element>(data: &'a [T], layout: Layout) -> Self {
+    fn over<T: Element>(data: &'a [T], layout: Layout, device: &'a Device) -> Self {
+        // Of all devices this one alone reaches the host's memory.
+        let DeviceKind::Cpu(_) = device.kind();
         // SAFETY: the slice's elements are initialised, of this dtype and borrowed for 'a; the caller checked the extent.
-        unsafe { Self::from_raw(data.as_ptr().cast(), layout, Device::cpu()) }
+        unsafe { Self::from_raw(data.as_ptr().cast(), layout, device) }
     }
 
     /// # Safety
     /// `ptr` points at initialised elements of the layout's dtype, aligned for it, for every index that the layout reaches,
     /// and they stay unchanged for `'a` (or the view is then made [`unsteady`](Self::unsteady)).
-    pub(crate) unsafe fn from_raw(ptr: *const u8, layout: Layout, device: Device) -> Self {
+    pub(crate) unsafe fn from_raw(ptr: *const u8, layout: Layout, device: &'a Device) -> Self {
         Self {
             ptr,
             layout,
@@ -89,12 +98,6 @@ impl<'a> View<'a> {
             steady: false,
             ..self
         }
-    }
-
-    /// The same elements, computed with on another tier of the processor.
-    pub fn on(mut self, device: Device) -> Self {
-        self.device = device;
-        self
     }
 
     /// Sizes of the dims, outermost first.
@@ -131,8 +134,8 @@ impl<'a> View<'a> {
         &self.layout
     }
 
-    /// Where the elements lie.
-    pub fn device(&self) -> Device {
+    /// The device whose memory holds the elements.
+    pub fn device(&self) -> &'a Device {
         self.device
     }
 
@@ -232,9 +235,8 @@ impl<'a> View<'a> {
         crate::layout::contiguous(*self)
     }
 
-    /// The elements as a slice, if they are contiguous, of this type, and not in a mapped file
-    /// ([`MappedFile`](crate::MappedFile) says why; [`to_tensor`](Self::to_tensor) copies those).
-    pub fn as_slice<T: Element>(&self) -> Option<&'a [T]> {
+    /// The elements for a kernel of the processor, if they are contiguous, of this type, and nobody may change them.
+    pub(crate) fn slice<T: Element>(&self) -> Option<&'a [T]> {
         if self.dtype() != T::DTYPE || !self.is_contiguous() || !self.steady {
             return None;
         }

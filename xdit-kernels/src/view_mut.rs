@@ -7,7 +7,7 @@ use std::{fmt, marker::PhantomData};
 pub struct ViewMut<'a> {
     ptr: *mut u8,
     layout: Layout,
-    device: Device,
+    device: &'a Device,
     owner: PhantomData<&'a mut [u8]>,
 }
 
@@ -17,21 +17,25 @@ unsafe impl Send for ViewMut<'_> {}
 unsafe impl Sync for ViewMut<'_> {}
 
 impl<'a> ViewMut<'a> {
-    /// A view of a whole row-major slice.
+    /// A view of a whole row-major slice of the host's memory, for kernels of `device`.
     ///
     /// # Errors
     /// If the slice's length is not the product of the shape.
-    pub fn from_slice<T: Element>(data: &'a mut [T], shape: impl Into<Shape>) -> Result<Self> {
+    pub fn from_slice<T: Element>(
+        data: &'a mut [T],
+        shape: impl Into<Shape>,
+        device: &'a Device,
+    ) -> Result<Self> {
         // The read-only constructor checks the length.
-        let layout = *View::from_slice(data, shape)?.layout();
+        let layout = *View::from_slice(data, shape, device)?.layout();
         // SAFETY: the slice is exclusively borrowed for 'a and the view just checked covers it exactly.
-        Ok(unsafe { Self::from_raw(data.as_mut_ptr().cast(), layout, Device::cpu()) })
+        Ok(unsafe { Self::from_raw(data.as_mut_ptr().cast(), layout, device) })
     }
 
     /// # Safety
     /// `layout` is contiguous, and `ptr` points at its elements, aligned for its dtype, that nobody else reads or writes for
     /// `'a`. They may be uninitialised if the kernel that receives the view writes all of them.
-    pub(crate) unsafe fn from_raw(ptr: *mut u8, layout: Layout, device: Device) -> Self {
+    pub(crate) unsafe fn from_raw(ptr: *mut u8, layout: Layout, device: &'a Device) -> Self {
         Self {
             ptr,
             layout,
@@ -102,8 +106,8 @@ impl<'a> ViewMut<'a> {
         self.layout.dtype()
     }
 
-    /// Where the elements lie.
-    pub fn device(&self) -> Device {
+    /// The device whose memory holds the elements.
+    pub fn device(&self) -> &'a Device {
         self.device
     }
 

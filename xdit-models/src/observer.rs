@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use xdit_kernels::Tensor;
+use xdit_kernels::{Device, Tensor};
 
 use crate::error::Result;
 
@@ -159,7 +159,9 @@ impl dyn Observer + '_ {
         if !self.wants_tensors() {
             return Ok(());
         }
-        self.tensor(name, &|| Ok(Tensor::from_slice(values, [values.len()])?))
+        self.tensor(name, &|| {
+            Ok(Tensor::from_slice(values, [values.len()], &Device::cpu())?)
+        })
     }
 
     /// Shows a picture `[b, h, w, c]` in diffusers' layout `[b, c, h, w]`.

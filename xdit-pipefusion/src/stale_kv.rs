@@ -20,7 +20,7 @@ const SAMPLE: usize = 16;
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::View;
+/// use xdit_kernels::{Device, View};
 /// use xdit_kernels::attention::{Attention, AttnInput, Flash, Segment};
 /// use xdit_pipefusion::{Kept, StaleKv};
 /// let kept = Kept::default();
@@ -29,10 +29,10 @@ const SAMPLE: usize = 16;
 /// let ask = |attention: &mut StaleKv<Flash>, values: &[f32], segments: &[Segment]| {
 ///     let shape = [1, values.len(), 1, 1];
 ///     let zeros = vec![0.0; values.len()];
-///     let v = View::from_slice(values, shape)?;
-///     let k = View::from_slice(&zeros, shape)?;
-///     let input = AttnInput { segments, ..AttnInput::new(k, k, v) };
-///     Ok::<_, xdit_kernels::Error>(attention.attend(&input)?.out.to_f32_vec())
+///     let v = View::from_slice(values, shape, &Device::cpu())?;
+///     let k = View::from_slice(&zeros, shape, &Device::cpu())?;
+///     let input = AttnInput::new(k, k, v).with_segments(segments);
+///     Ok::<_, xdit_kernels::Error>(attention.attend(&input)?.out.to_vec_blocking::<f32>()?)
 /// };
 /// // Two patches of one token; keys of 0 make the output the mean of the values.
 /// assert_eq!(ask(&mut attention, &[1.0, 3.0], &[patch(0), patch(1)])?, [2.0, 2.0]);
@@ -143,7 +143,7 @@ impl Store {
 fn compare(fresh: View<'_>, stale: View<'_>, start: usize, change: &mut Change) -> Result<()> {
     let first = start.next_multiple_of(SAMPLE) - start;
     for row in (first..fresh.dim(1)).step_by(SAMPLE) {
-        let values = |x: View<'_>| Ok::<_, Error>(x.narrow(1, row, 1)?.to_tensor()?.to_f32_vec());
+        let values = |x: View<'_>| x.narrow(1, row, 1)?.to_tensor()?.to_vec_blocking::<f32>();
         for (fresh, stale) in values(fresh)?.into_iter().zip(values(stale)?) {
             change.add(fresh, stale);
         }
@@ -174,13 +174,10 @@ impl<A: Attention> Attention for StaleKv<A> {
             return self.inner.attend(input);
         };
         self.kept.changed(store.replace(input, self.always_fresh)?);
-        let keys = AttnInput {
-            k: store.k.view(),
-            v: store.v.view(),
-            keys: &store.streams,
-            ..*input
-        };
-        self.inner.attend(&keys)
+        let mut joint = *input;
+        (joint.k, joint.v) = (store.k.view(), store.v.view());
+        joint.keys = &store.streams;
+        self.inner.attend(&joint)
     }
 
     fn progress(&mut self) -> Result<()> {
@@ -207,7 +204,7 @@ mod tests {
         let values: Vec<f32> = (0..2 * rows * 2 * 4)
             .map(|i| ((i * 37 + seed * 101) as f32 * 0.7).sin())
             .collect();
-        Tensor::from_slice(&values, [2, rows, 2, 4]).unwrap()
+        Tensor::from_slice(&values, [2, rows, 2, 4], &Device::cpu()).unwrap()
     }
 
     fn attend(
@@ -216,10 +213,7 @@ mod tests {
         segments: &[Segment],
     ) -> Result<AttnOut> {
         let [q, k, v] = x;
-        attention.attend(&AttnInput {
-            segments,
-            ..AttnInput::new(q, k, v)
-        })
+        attention.attend(&AttnInput::new(q, k, v).with_segments(segments))
     }
 
     #[test]
@@ -229,7 +223,10 @@ mod tests {
         let first = [1, 2, 3].map(|seed| tensor(12, seed));
         let whole = attend(&mut kept, &first, &streams).unwrap();
         let plain = attend(&mut Flash, &first, &[]).unwrap();
-        assert_eq!(whole.out.as_bytes(), plain.out.as_bytes());
+        assert_eq!(
+            whole.out.host_bytes_blocking().unwrap(),
+            plain.out.host_bytes_blocking().unwrap()
+        );
 
         let fresh = [4, 5, 6].map(|seed| tensor(8, seed));
         let got = attend(&mut kept, &fresh, &streams[..2]).unwrap();
@@ -238,13 +235,19 @@ mod tests {
             Tensor::cat(&[fresh[i].view(), old], 1).unwrap()
         };
         let want = attend(&mut Flash, &[fresh[0].clone(), mixed(1), mixed(2)], &[]).unwrap();
-        assert_eq!(got.out.as_bytes(), want.out.as_bytes());
+        assert_eq!(
+            got.out.host_bytes_blocking().unwrap(),
+            want.out.host_bytes_blocking().unwrap()
+        );
 
         // The next step's whole turn replaces everything.
         let again = [7, 8, 9].map(|seed| tensor(12, seed));
         let got = attend(&mut kept, &again, &streams).unwrap();
         let want = attend(&mut Flash, &again, &[]).unwrap();
-        assert_eq!(got.out.as_bytes(), want.out.as_bytes());
+        assert_eq!(
+            got.out.host_bytes_blocking().unwrap(),
+            want.out.host_bytes_blocking().unwrap()
+        );
     }
 
     #[test]
@@ -263,8 +266,13 @@ mod tests {
             "text and patch 0 are never old"
         );
         let twice = |x: &Tensor| {
-            let values: Vec<f32> = x.to_f32_vec().iter().map(|v| 2.0 * v).collect();
-            Tensor::from_slice(&values, x.shape()).unwrap()
+            let values: Vec<f32> = x
+                .to_vec_blocking::<f32>()
+                .unwrap()
+                .iter()
+                .map(|v| 2.0 * v)
+                .collect();
+            Tensor::from_slice(&values, x.shape(), &Device::cpu()).unwrap()
         };
         let last = [0, 1, 2].map(|i| twice(&first[i].narrow(1, 8, 4).unwrap()));
         attend(&mut kept, &last, &streams[2..]).unwrap();
@@ -282,11 +290,7 @@ mod tests {
         let ask = |kept: &mut StaleKv<Flash>, k: View<'_>, v: View<'_>, keys: &[Segment]| {
             let segments = &[segment(0, 4)];
             let input = AttnInput::new(q.view(), k, v);
-            kept.attend(&AttnInput {
-                segments,
-                keys,
-                ..input
-            })
+            kept.attend(&input.with_segments(segments).with_keys(keys))
         };
         ask(&mut kept, k.view(), v.view(), &keys).unwrap();
         let fresh = tensor(3, 4);
@@ -296,7 +300,10 @@ mod tests {
             Tensor::cat(&[text, fresh.view()], 1).unwrap()
         };
         let want = attend(&mut Flash, &[q.clone(), joint(&k), joint(&v)], &[]).unwrap();
-        assert_eq!(got.out.as_bytes(), want.out.as_bytes());
+        assert_eq!(
+            got.out.host_bytes_blocking().unwrap(),
+            want.out.host_bytes_blocking().unwrap()
+        );
     }
 
     #[test]
@@ -306,7 +313,7 @@ mod tests {
         let segments = &[segment(0, 4)];
         let plain = AttnInput::new(&x, &x, &x);
         assert!(kept.attend(&plain).is_err(), "no segments");
-        let mut causal = AttnInput { segments, ..plain };
+        let mut causal = plain.with_segments(segments);
         causal.mask.causal = true;
         let error = kept.attend(&causal).unwrap_err().to_string();
         assert!(error.contains("no mask"), "{error}");
@@ -321,7 +328,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("streams of the first call"), "{error}");
-        let other_batch = Tensor::zeros([1, 4, 2, 4], DType::F32, Device::cpu()).unwrap();
+        let other_batch = Tensor::zeros([1, 4, 2, 4], DType::F32, &Device::cpu()).unwrap();
         let x = [other_batch.clone(), other_batch.clone(), other_batch];
         assert!(attend(&mut kept, &x, &[segment(0, 4)]).is_err());
         let short = [1, 2, 3].map(|seed| tensor(3, seed));

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Instant};
 use xdit_comm::{DeviceMesh, MeshShape, threads};
 use xdit_kernels::{
-    View, ViewMut,
+    Device, View, ViewMut,
     attention::{Attention, AttnInput, Flash, Mask},
     layout,
 };
@@ -27,16 +27,17 @@ fn numbers(len: usize, mut state: u32) -> Vec<f32> {
 }
 
 /// Queries, keys and values in the caller's memory.
-fn views_of([q, k, v]: &[Vec<f32>; 3], tokens: usize) -> xdit_kernels::Result<[View<'_>; 3]> {
-    let view = |data, heads| View::from_slice(data, [1, tokens, heads, D]);
+fn views_of<'a>(
+    [q, k, v]: &'a [Vec<f32>; 3],
+    tokens: usize,
+    device: &'a Device,
+) -> xdit_kernels::Result<[View<'a>; 3]> {
+    let view = |data, heads| View::from_slice(data, [1, tokens, heads, D], device);
     Ok([view(q, HEADS)?, view(k, KV_HEADS)?, view(v, KV_HEADS)?])
 }
 
 fn causal_mask() -> Mask<'static> {
-    Mask {
-        causal: true,
-        ..Default::default()
-    }
+    Mask::default().with_causal(true)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -50,38 +51,34 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let v = numbers(tokens * KV_HEADS * D, 3);
     // Ranks borrow from what all share.
     let data = Arc::new([q, k, v]);
-    let [q, k, v] = views_of(&data, tokens)?;
+    let device = Device::cpu();
+    let [q, k, v] = views_of(&data, tokens, &device)?;
 
     let start = Instant::now();
     let want = Flash
-        .attend(&AttnInput {
-            mask: causal_mask(),
-            ..AttnInput::new(q, k, v)
-        })?
+        .attend(&AttnInput::new(q, k, v).with_mask(causal_mask()))?
         .out;
     println!("one rank:   {:.2} s", start.elapsed().as_secs_f64());
 
     // Each rank returns its rows, and where they belong.
     let start = Instant::now();
-    let shared = data.clone();
+    let (shared, queue) = (data.clone(), device.clone());
     let ranks = threads::run(4, move |world| {
         let mesh = DeviceMesh::new(&world, MeshShape::new([(RING, 2), (ULYSSES, 2)]))?;
         let (r, u) = (mesh.coord(RING)?, mesh.coord(ULYSSES)?);
         let plan = plan(&mesh, ShardOrder::Zigzag)?;
-        let [q, k, v] = views_of(&shared, tokens)?.map(|x| plan.shard(x, 1, r, u));
+        let [q, k, v] = views_of(&shared, tokens, &queue)?.map(|x| plan.shard(x, 1, r, u));
         let (q, k, v) = (q?, k?, v?);
         let segments = plan.segments(&[tokens], r, u);
         let mut attention = usp(&mesh, ShardOrder::Zigzag, Flash)?;
-        let input = AttnInput {
-            segments: &segments,
-            mask: causal_mask(),
-            lse: false,
-            ..AttnInput::new(&q, &k, &v)
-        };
+        let input = AttnInput::new(&q, &k, &v)
+            .with_segments(&segments)
+            .with_mask(causal_mask())
+            .with_lse(false);
         Ok((attention.attend(&input)?.out, plan.runs(tokens, r, u)))
     })?;
     let mut out = vec![0f32; tokens * HEADS * D];
-    let mut whole = ViewMut::from_slice(&mut out, [1, tokens, HEADS, D])?;
+    let mut whole = ViewMut::from_slice(&mut out, [1, tokens, HEADS, D], &device)?;
     for (local, runs) in ranks {
         let mut at = 0;
         for run in runs {
@@ -95,7 +92,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         start.elapsed().as_secs_f64()
     );
 
-    let want = want.to_f32_vec();
+    let want = want.to_vec_blocking::<f32>()?;
     let squares = |of: &dyn Fn(usize) -> f32| -> f64 {
         (0..out.len()).map(|i| f64::from(of(i)).powi(2)).sum()
     };

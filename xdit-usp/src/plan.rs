@@ -267,6 +267,7 @@ pub(crate) fn expect_heads(op: &'static str, input: &AttnInput<'_>) -> Result<()
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use xdit_kernels::Device;
 
     /// Small ones, and those that wrap when they are doubled or multiplied.
     fn any_size() -> impl Strategy<Value = usize> {
@@ -293,12 +294,12 @@ mod tests {
         ) {
             let plan = SequencePlan { ring, ulysses, order };
             let data: Vec<f32> = (0..total).map(|i| i as f32).collect();
-            let whole = Tensor::from_slice(&data, [1, total]).unwrap();
+            let whole = Tensor::from_slice(&data, [1, total], &Device::cpu()).unwrap();
             let parts: Vec<Tensor> = (0..ring * ulysses)
                 .map(|i| plan.shard(whole.view(), 1, i / ulysses, i % ulysses).unwrap())
                 .collect();
             prop_assert_eq!(parts.iter().map(|p| p.dim(1)).sum::<usize>(), total);
-            prop_assert_eq!(plan.assemble(&parts, 1, total).unwrap().to_f32_vec(), data);
+            prop_assert_eq!(plan.assemble(&parts, 1, total).unwrap().to_vec_blocking::<f32>().unwrap(), data);
             let longest = parts.iter().map(|p| p.dim(1)).max().unwrap();
             let shortest = parts.iter().map(|p| p.dim(1)).min().unwrap();
             match order {
@@ -334,7 +335,7 @@ mod tests {
                     prop_assert_eq!(plan.causal_work(total).len(), ring);
                 }
                 prop_assert!(plan.assemble(&[], 0, total).is_err());
-                let one = Tensor::from_slice(&[1f32], [1]).unwrap();
+                let one = Tensor::from_slice(&[1f32], [1], &Device::cpu()).unwrap();
                 let _ = plan.assemble(&[one.clone(), one], at[0], total);
             }
         }

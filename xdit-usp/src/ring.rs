@@ -4,7 +4,6 @@ use xdit_comm::{Call, Group, Pending, Shard, Spec};
 use xdit_kernels::{
     DType, Error, Result, Tensor, View,
     attention::{Attention, AttnInput, AttnOut, Mask},
-    layout,
     merge::merge,
 };
 
@@ -173,11 +172,7 @@ impl<A: Attention> Ring<A> {
         }
         let mask = match input.mask.key_mask {
             None => None,
-            Some(mask) => {
-                let ones: Vec<f32> = mask.iter().map(|&m| f32::from(u8::from(m))).collect();
-                let view = View::from_slice(&ones, [input.k.dim(0), input.k.dim(1)])?;
-                Some(layout::cast(view.on(input.k.device()), input.k.dtype())?)
-            }
+            Some(mask) => Some(mask.to_tensor()?),
         };
         let mut block = Block {
             k: input.k.to_tensor()?,
@@ -245,28 +240,18 @@ impl<A: Attention> Ring<A> {
         }
         let mask = match &block.mask {
             None => None,
-            Some(mask) => Some(
-                mask.view()
-                    .narrow(1, k_at, key.len)?
-                    .to_tensor()?
-                    .to_f32_vec(),
-            ),
+            Some(mask) => Some(mask.view().narrow(1, k_at, key.len)?),
         };
-        let seen: Option<Vec<bool>> = mask.map(|m| m.iter().map(|x| *x != 0.0).collect());
-        let inner = AttnInput {
-            q: input.q.narrow(1, q_at, query.len)?,
-            k: block.k.view().narrow(1, k_at, key.len)?,
-            v: block.v.view().narrow(1, k_at, key.len)?,
-            segments: &[],
-            keys: &[],
-            scale: input.scale,
-            mask: Mask {
-                causal: input.mask.causal && key.start == query.start,
-                key_mask: seen.as_deref(),
-                bias: None,
-            },
-            lse: true,
-        };
+        let mask = Mask::default()
+            .with_causal(input.mask.causal && key.start == query.start)
+            .with_key_mask(mask);
+        let inner = AttnInput::new(
+            input.q.narrow(1, q_at, query.len)?,
+            block.k.view().narrow(1, k_at, key.len)?,
+            block.v.view().narrow(1, k_at, key.len)?,
+        )
+        .with_scale(input.scale)
+        .with_mask(mask);
         Ok(Some(self.inner.attend(&inner)?))
     }
 
@@ -278,8 +263,8 @@ impl<A: Attention> Ring<A> {
         if rows < input.q.dim(1) {
             // No key at all anywhere: the whole stream is empty of them.
             let nothing = [f32::NEG_INFINITY];
-            let lse = View::from_slice_strided(&nothing, [b, h, input.q.dim(1)], [0; 3])?
-                .on(input.q.device());
+            let shape = [b, h, input.q.dim(1)];
+            let lse = View::from_slice_strided(&nothing, shape, [0; 3], input.q.device())?;
             let out = Tensor::zeros(input.q.shape(), input.q.dtype(), input.q.device())?;
             return Ok(AttnOut {
                 out,

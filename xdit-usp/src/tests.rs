@@ -4,7 +4,7 @@ use crate::{RING, SequencePlan, ShardOrder, ULYSSES, heads::Heads, plan, usp};
 use proptest::prelude::*;
 use xdit_comm::{Axis, DeviceMesh, MeshShape, Result, Shard, Stats, threads};
 use xdit_kernels::{
-    Tensor, View,
+    Device, Tensor, View,
     attention::{Attention, AttnInput, Flash, Mask},
 };
 
@@ -20,6 +20,14 @@ struct Case {
     d: usize,
     causal: bool,
     masked: bool,
+}
+
+/// The mask [b, l] of tokens as attention takes it.
+fn seen_of(mask: Option<&[bool]>, batch: usize) -> Option<Tensor> {
+    let mask = mask?;
+    let seen: Vec<u8> = mask.iter().map(|&seen| u8::from(seen)).collect();
+    let shape = [batch, seen.len() / batch];
+    Some(Tensor::from_slice(&seen, shape, &Device::cpu()).unwrap())
 }
 
 impl Case {
@@ -56,7 +64,7 @@ impl Case {
         let data: Vec<f32> = (0..shape.iter().product())
             .map(|_| uniform() + uniform() + uniform())
             .collect();
-        Tensor::from_slice(&data, shape).unwrap()
+        Tensor::from_slice(&data, shape, &Device::cpu()).unwrap()
     }
 
     /// Each batch row hides another part of the keys; no row hides all.
@@ -98,15 +106,11 @@ impl Case {
         let [q, k, v] = [(1, self.heads), (2, self.kv_heads), (3, self.kv_heads)]
             .map(|(s, h)| self.tensor(s, h));
         let mask = self.mask();
-        let whole_mask = Mask {
-            causal: self.causal,
-            key_mask: mask.as_deref(),
-            bias: None,
-        };
-        let input = AttnInput {
-            mask: whole_mask,
-            ..AttnInput::new(&q, &k, &v)
-        };
+        let seen = seen_of(mask.as_deref(), self.batch);
+        let whole_mask = Mask::default()
+            .with_causal(self.causal)
+            .with_key_mask(seen.as_ref().map(Tensor::view));
+        let input = AttnInput::new(&q, &k, &v).with_mask(whole_mask);
         let want = Flash.attend(&input).unwrap();
         let shape = MeshShape::new([(RING, self.ring), (ULYSSES, self.ulysses)]);
         let (case, local_of) = (self.clone(), mask.clone());
@@ -124,19 +128,17 @@ impl Case {
             });
             let segments = plan(&mesh, case.order())?.segments(&case.totals, r, u);
             let mut attention = usp(&mesh, case.order(), Flash)?;
-            let input = AttnInput {
-                segments: &segments,
-                mask: Mask {
-                    causal: case.causal,
-                    key_mask: local_mask.as_deref(),
-                    bias: None,
-                },
-                lse: false,
-                ..AttnInput::new(&q, &k, &v)
-            };
+            let seen = seen_of(local_mask.as_deref(), case.batch);
+            let mask = Mask::default()
+                .with_causal(case.causal)
+                .with_key_mask(seen.as_ref().map(Tensor::view));
+            let input = AttnInput::new(&q, &k, &v)
+                .with_segments(&segments)
+                .with_mask(mask)
+                .with_lse(false);
             let out = attention.attend(&input)?.out;
             let sent = world.stats();
-            let lse = attention.attend(&AttnInput { lse: true, ..input })?.lse;
+            let lse = attention.attend(&input.with_lse(true))?.lse;
             Ok((out, lse, rows, sent))
         });
         for (rank, (out, lse, rows, sent)) in got
@@ -177,7 +179,10 @@ impl Case {
     /// The bound, 1e-5 of the largest value: sums over keys are taken in another order, nothing else differs.
     fn close(&self, what: &str, got: &Tensor, want: &Tensor) {
         assert_eq!(got.shape(), want.shape(), "{self:?}: {what}");
-        let (got, want) = (got.to_f32_vec(), want.to_f32_vec());
+        let (got, want) = (
+            got.to_vec_blocking::<f32>().unwrap(),
+            want.to_vec_blocking::<f32>().unwrap(),
+        );
         let scale = want.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
         for (g, w) in got.iter().zip(&want) {
             assert!(
@@ -353,7 +358,10 @@ fn degree_one_is_the_inner_attention_bit_for_bit() {
             .attend(&AttnInput::new(&q, &k, &v))?
             .out)
     });
-    assert_eq!(got.unwrap()[0].as_bytes(), want.out.as_bytes());
+    assert_eq!(
+        got.unwrap()[0].host_bytes_blocking().unwrap(),
+        want.out.host_bytes_blocking().unwrap()
+    );
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Cursor<'_> {
 }
 
 /// Writes views one after another into one flat message.
-fn pack(pieces: &[View<'_>], dtype: DType, device: Device) -> Result<Tensor> {
+fn pack(pieces: &[View<'_>], dtype: DType, device: &Device) -> Result<Tensor> {
     let len = pieces.iter().map(View::numel).sum::<usize>();
     let mut message = TensorMut::zeros([len], dtype, device)?;
     let mut at = 0;
@@ -194,13 +194,7 @@ impl<A: Attention> Ulysses<A> {
         // A key mask travels with the keys, as ones and zeros of the same dtype.
         let mask = match input.mask.key_mask {
             None => None,
-            Some(mask) => {
-                let ones: Vec<f32> = mask.iter().map(|&m| f32::from(u8::from(m))).collect();
-                Some(layout::cast(
-                    View::from_slice(&ones, [b, l, 1, 1])?.on(device),
-                    dtype,
-                )?)
-            }
+            Some(mask) => Some(layout::cast(mask, dtype)?.reshape([b, l, 1, 1])?),
         };
         let mask_heads = usize::from(mask.is_some());
         let pieces = |to: &Heads| -> Result<Vec<View<'_>>> {
@@ -265,22 +259,20 @@ impl<A: Attention> Ulysses<A> {
                 repeated
             }
         };
-        let seen: Vec<bool> = mask.to_f32_vec().iter().map(|m| *m != 0.0).collect();
-        let segments = self.chunk_segments(&streams);
-        let inner_input = AttnInput {
-            q: q.view(),
-            k: k.view(),
-            v: v.view(),
-            segments: &segments,
-            keys: &[],
-            scale: input.scale,
-            mask: Mask {
-                causal: input.mask.causal,
-                key_mask: (mask_heads > 0).then_some(seen.as_slice()),
-                bias: None,
-            },
-            lse: input.lse,
+        let seen = mask.to_dtype(DType::U8)?;
+        let seen = match mask_heads {
+            0 => None,
+            _ => Some(seen.view().reshape([b, rows.total])?),
         };
+        let segments = self.chunk_segments(&streams);
+        let mask = Mask::default()
+            .with_causal(input.mask.causal)
+            .with_key_mask(seen);
+        let inner_input = AttnInput::new(&q, &k, &v)
+            .with_segments(&segments)
+            .with_scale(input.scale)
+            .with_mask(mask)
+            .with_lse(input.lse);
         // A rank without heads has nothing to compute; nor has any rank of its ring.
         let part = match mine.q.len {
             0 => None,

@@ -33,19 +33,15 @@ fn work(order: ShardOrder, total: usize) -> Vec<u64> {
         let whole = Tensor::zeros(
             [1, total, 4, 32],
             xdit_kernels::DType::F32,
-            Default::default(),
+            &xdit_kernels::Device::cpu(),
         )?;
         let x = plan.shard(whole.view(), 1, r, u)?;
         let segments = plan.segments(&[total], r, u);
         let mut pairs = 0;
-        usp(&mesh, order, Counting { pairs: &mut pairs })?.attend(&AttnInput {
-            segments: &segments,
-            mask: Mask {
-                causal: true,
-                ..Default::default()
-            },
-            ..AttnInput::new(&x, &x, &x)
-        })?;
+        let input = AttnInput::new(&x, &x, &x)
+            .with_segments(&segments)
+            .with_mask(Mask::default().with_causal(true));
+        usp(&mesh, order, Counting { pairs: &mut pairs })?.attend(&input)?;
         Ok(pairs)
     });
     ranks.expect("no rank fails")

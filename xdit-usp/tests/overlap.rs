@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use xdit_comm::{Backend, Call, DeviceMesh, Error, Group, MeshShape, Op, Result, Ticket, threads};
 use xdit_kernels::{
-    Tensor,
+    Device, Tensor,
     attention::{Attention, AttnInput, AttnOut, Flash},
 };
 use xdit_usp::{RING, Ring, ShardOrder, ULYSSES, plan};
@@ -152,14 +152,11 @@ fn hops_are_in_flight_while_blocks_are_computed() {
             trace: trace.clone(),
         };
         let mut ring = Ring::new(Group::new(Box::new(links)), plan, inner)?;
-        let x = Tensor::from_slice(&[0.5f32; 8 * 2 * 32], [1, 8, 2, 32])?;
+        let x = Tensor::from_slice(&[0.5f32; 8 * 2 * 32], [1, 8, 2, 32], &Device::cpu())?;
         let segments = plan.segments(&[8 * RANKS], world.rank(), 0);
         world.barrier()?;
         let began = Instant::now();
-        ring.attend(&AttnInput {
-            segments: &segments,
-            ..AttnInput::new(&x, &x, &x)
-        })?;
+        ring.attend(&AttnInput::new(&x, &x, &x).with_segments(&segments))?;
         let total = began.elapsed();
         let events = trace.lock().expect("no rank panics").clone();
         Ok((began, total, events))

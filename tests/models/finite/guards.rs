@@ -10,7 +10,7 @@ use super::{call, run};
 /// The largest magnitude among tensors whose names contain `part`.
 fn largest(seen: &Recorder, part: &str) -> f32 {
     let tensors = seen.tensors.iter().filter(|(name, _)| name.contains(part));
-    let values = tensors.flat_map(|(_, tensor)| tensor.to_f32_vec());
+    let values = tensors.flat_map(|(_, tensor)| tensor.to_vec_blocking::<f32>().unwrap());
     values.fold(0.0, |largest, value| value.abs().max(largest))
 }
 
@@ -64,7 +64,14 @@ fn a_t5_beyond_f16_draws_the_picture_of_f32() {
                 largest > 7e4 && largest.is_finite(),
                 "{model}, {dtype}: {largest}"
             );
-            (drawn.float.expect("a picture").to_f32_vec(), drawn.images)
+            (
+                drawn
+                    .float
+                    .expect("a picture")
+                    .to_vec_blocking::<f32>()
+                    .unwrap(),
+                drawn.images,
+            )
         };
         let ((exact, bytes), (half, half_bytes)) = (draw(DType::F32), draw(DType::F16));
         let floats = psnr(&half, &exact);

@@ -1,6 +1,6 @@
 //! Results that are not finite end a call, and the message says where that begins.
 
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 use xdit_models::Degrees;
 use xdit_models::{Error, ErrorCategory, OutputType, Parallel, Request};
 use xdit_tests::changed::{Files, files, huge, scaled, with_text};
@@ -180,10 +180,11 @@ fn the_image_is_named() {
     let (drawn, seen) = run(&files("hunyuan-v1.2"), DType::F32, &request);
     drawn.expect("a picture");
     let latents = &seen.tensors["latents"];
-    let mut values = latents.to_f32_vec();
+    let mut values = latents.to_vec_blocking::<f32>().unwrap();
     let one = values.len() / 3;
     values[one + 5] = f32::NAN;
-    let request = request.latents(Tensor::from_slice(&values, latents.shape()).unwrap());
+    let request =
+        request.latents(Tensor::from_slice(&values, latents.shape(), &Device::cpu()).unwrap());
     let (drawn, _) = run(&files("hunyuan-v1.2"), DType::F32, &request);
     let message = drawn.map(drop).expect_err("NaN").to_string();
     assert!(

@@ -62,7 +62,7 @@ fn differences(golden: &Golden, seen: &Recorder) -> Vec<String> {
             continue;
         };
         let (shape, want) = golden.f32(&name);
-        let mut got_values = got.to_f32_vec();
+        let mut got_values = got.to_vec_blocking::<f32>().unwrap();
         // diffusers broadcasts one negative prompt where this pipeline repeats it.
         if name.starts_with("negative_") && shape[0] == 1 && got.dim(0) > 1 {
             got_values.truncate(want.len());
@@ -95,7 +95,7 @@ fn check_image(golden: &Golden, output: &Output) -> Vec<String> {
     let (shape, want) = golden.f32("image");
     let float = output.float.as_ref().expect("an image");
     assert_eq!(float.shape(), shape);
-    let apart = max_abs(&float.to_f32_vec(), &want);
+    let apart = max_abs(&float.to_vec_blocking::<f32>().unwrap(), &want);
     if !within(apart, IMAGE) {
         wrong.push(format!("image: {apart:.2e} > {IMAGE:.0e}"));
     }

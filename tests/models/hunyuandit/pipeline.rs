@@ -46,7 +46,7 @@ fn differences(golden: &Golden, seen: &Recorder) -> Vec<String> {
             continue;
         };
         let (mut shape, mut want) = golden.f32(&name);
-        let mut values = got.to_f32_vec();
+        let mut values = got.to_vec_blocking::<f32>().unwrap();
         // diffusers runs both branches as one batch, the prompt's last; here the prompt's is shown.
         let batched = name.starts_with("transformer.") || name.starts_with("block.");
         if batched && shape[0] == 2 * got.dim(0) {
@@ -84,7 +84,7 @@ fn whole_differs(golden: &Golden, seen: &Recorder, name: &str) -> Option<String>
         return Some(format!("{name}: not shown"));
     };
     let want: Vec<f32> = want.concat().iter().map(|value| *value as f32).collect();
-    let mut got = got.to_f32_vec();
+    let mut got = got.to_vec_blocking::<f32>().unwrap();
     if got.len() > want.len() {
         // A mask that is the same for all images is recorded once.
         got.truncate(want.len());
@@ -97,7 +97,7 @@ fn image_differs(golden: &Golden, output: &Output) -> Vec<String> {
     let (shape, want) = golden.f32("image");
     let float = output.float.as_ref().expect("an image");
     assert_eq!(float.shape(), shape);
-    let apart = max_abs(&float.to_f32_vec(), &want);
+    let apart = max_abs(&float.to_vec_blocking::<f32>().unwrap(), &want);
     println!("{apart:9.2e} image");
     if !within(apart, IMAGE) {
         wrong.push(format!("image: {apart:.2e} > {IMAGE:.0e}"));

@@ -1,6 +1,7 @@
 //! The sizes in which pictures are drawn, and where tokens of the real sizes stand.
 
 use serde_json::Value;
+use xdit_kernels::Device;
 use xdit_models::hunyuandit::{HunyuanConfig, HunyuanPositions};
 use xdit_models::{ConfigFile, LoadOptions, OutputType, Parallel, Pipeline, Request};
 use xdit_tests::recorded::{STAGE, source};
@@ -45,12 +46,17 @@ fn tokens_of_real_sizes_stand_where_diffusers_has_them() {
     let config = HunyuanConfig::read(&ConfigFile::parse("config.json", json).unwrap()).unwrap();
     for rotary in golden()["rotary"].as_array().expect("tables") {
         let side = |name: &str| rotary[name].as_u64().expect("pixels") as usize / 16;
-        let positions = HunyuanPositions::new(&config, side("height"), side("width")).unwrap();
+        let positions =
+            HunyuanPositions::new(&config, side("height"), side("width"), &Device::cpu()).unwrap();
         for (name, table) in [("cos", positions.cos()), ("sin", positions.sin())] {
             let rows = rotary["rows"].as_array().expect("rows");
             for (row, want) in rows.iter().zip(rotary[name].as_array().expect("rows")) {
                 let row = row.as_u64().expect("a row") as usize;
-                let got = table.narrow(0, row, 1).unwrap().to_f32_vec();
+                let got = table
+                    .narrow(0, row, 1)
+                    .unwrap()
+                    .to_vec_blocking::<f32>()
+                    .unwrap();
                 // Each frequency is twice in a row.
                 assert!(got.chunks(2).all(|two| two[0] == two[1]));
                 let got: Vec<f32> = got.iter().step_by(2).copied().collect();
@@ -72,7 +78,7 @@ fn a_picture_is_drawn_in_the_nearest_size() {
     let shape: Vec<f32> = output.latents.shape().iter().map(|n| *n as f32).collect();
     assert_eq!(shape, numbers(&golden["shape"]));
     let stride = golden["stride"].as_u64().expect("a stride") as usize;
-    let latents = output.latents.to_f32_vec();
+    let latents = output.latents.to_vec_blocking::<f32>().unwrap();
     let latents: Vec<f32> = latents.iter().step_by(stride).copied().collect();
     let apart = relative_l2(&latents, &numbers(&golden["latents"]));
     assert!(within(apart, LATENTS), "{apart:.2e}");

@@ -64,7 +64,7 @@ fn check_case(model: &HunyuanTransformer, case: &str, golden: &Golden) -> Vec<St
     let [b, _, h, w] = shape;
     let mut seen = Recorder::default();
     let text = text(model, golden, guided, &mut seen);
-    let positions = HunyuanPositions::new(model.config(), h / 2, w / 2).unwrap();
+    let positions = HunyuanPositions::new(model.config(), h / 2, w / 2, &Device::cpu()).unwrap();
 
     let mut wrong = Vec::new();
     for (name, got) in [("cos", positions.cos()), ("sin", positions.sin())] {

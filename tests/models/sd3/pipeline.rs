@@ -36,7 +36,7 @@ fn differences(golden: &Golden, seen: &Recorder) -> Vec<String> {
             continue;
         };
         let (mut shape, mut want) = golden.f32(&name);
-        let mut values = got.to_f32_vec();
+        let mut values = got.to_vec_blocking::<f32>().unwrap();
         // diffusers runs both branches as one batch, the prompt's last; here the prompt's is shown.
         let batched = name.starts_with("transformer.") || name.starts_with("block.");
         if batched && shape[0] == 2 * got.dim(0) {
@@ -64,7 +64,7 @@ fn image_differs(golden: &Golden, output: &Output) -> Vec<String> {
     let (shape, want) = golden.f32("image");
     let float = output.float.as_ref().expect("an image");
     assert_eq!(float.shape(), shape);
-    let apart = max_abs(&float.to_f32_vec(), &want);
+    let apart = max_abs(&float.to_vec_blocking::<f32>().unwrap(), &want);
     if !within(apart, IMAGE) {
         wrong.push(format!("image: {apart:.2e} > {IMAGE:.0e}"));
     }
@@ -152,7 +152,11 @@ fn bf16_is_near_what_diffusers_draws_in_f32() {
         for (case, golden) in cases(name) {
             let output = pipe.generate(&request(&golden.meta), &mut ()).unwrap();
             let (_, want) = golden.f32("image");
-            let got = output.float.expect("an image").to_f32_vec();
+            let got = output
+                .float
+                .expect("an image")
+                .to_vec_blocking::<f32>()
+                .unwrap();
             assert_eq!(got.len(), want.len());
             let squares = got.iter().zip(&want).map(|(g, w)| f64::from(g - w).powi(2));
             let squares: f64 = squares.sum();

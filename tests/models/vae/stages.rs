@@ -59,7 +59,7 @@ fn check(pipeline: &str) {
             .get(&name)
             .unwrap_or_else(|| panic!("{name} was not shown"));
         assert_eq!(got.shape(), shape, "{name}");
-        let apart = relative_l2(&got.to_f32_vec(), &want);
+        let apart = relative_l2(&got.to_vec_blocking::<f32>().unwrap(), &want);
         if !within(apart, STAGE) {
             wrong.push(format!("{name}: {apart:.2e}"));
         }

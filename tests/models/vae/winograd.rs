@@ -46,14 +46,14 @@ impl Decoder<'_> {
                 ..Conv2dOptions::default()
             };
             let bias = Some(bias.view());
-            Conv2d::pack(&weight, bias, options, DType::F32, Device::cpu())
+            Conv2d::pack(&weight, bias, options, DType::F32, &Device::cpu())
                 .unwrap()
                 .forward(x)
                 .unwrap()
         });
         let (at, want) = sums(x, &weight, &bias, upsample);
         let sampled = |y: &Tensor| {
-            let y = y.to_f32_vec();
+            let y = y.to_vec_blocking::<f32>().unwrap();
             at.iter()
                 .flat_map(|&p| y[p * outputs..][..outputs].to_vec())
                 .collect::<Vec<f32>>()
@@ -80,7 +80,7 @@ impl Decoder<'_> {
         let weight = self.parameter(&format!("{name}.weight"), &shape);
         let weight = weight.reshape([outputs, inputs]).unwrap();
         let bias = self.parameter(&format!("{name}.bias"), &[outputs]);
-        Linear::pack(weight.view(), Some(bias.view()), DType::F32, Device::cpu())
+        Linear::pack(weight.view(), Some(bias.view()), DType::F32, &Device::cpu())
             .unwrap()
             .forward(x)
             .unwrap()
@@ -141,7 +141,7 @@ fn sums(x: &Tensor, weight: &Tensor, bias: &Tensor, upsample: bool) -> (Vec<usiz
     let [h, w, ic] = [1, 2, 3].map(|d| x.dim(d));
     let shift = usize::from(upsample);
     let (oh, ow, oc) = (h << shift, w << shift, weight.dim(0));
-    let [x, weight, bias] = [x, weight, bias].map(Tensor::to_f32_vec);
+    let [x, weight, bias] = [x, weight, bias].map(|x| x.to_vec_blocking::<f32>().unwrap());
     // About 500 pixels. Odd, so that every place in a tile of 4×4 comes up, and the corners.
     let step = (oh * ow / 500) | 1;
     let mut at: Vec<usize> = (0..oh * ow).step_by(step).collect();
@@ -192,7 +192,10 @@ fn winograd_is_exact_enough_for_a_trained_decoder() {
     let image = decoder.decode(&nhwc("vae.input"), &config);
     // The same network: whatever was measured above was measured on its activations. Two dozen convolutions one after
     // another, each as far apart as L2 allows.
-    let apart = relative_l2(&image.to_f32_vec(), &nhwc("vae.output").to_f32_vec());
+    let apart = relative_l2(
+        &image.to_vec_blocking::<f32>().unwrap(),
+        &nhwc("vae.output").to_vec_blocking::<f32>().unwrap(),
+    );
     assert!(apart <= 24.0 * L2, "another picture: {apart:.2e}");
 
     let mut wrong = Vec::new();

@@ -38,10 +38,15 @@ impl DeviceChoice {
     /// The device, with the instructions of `tier` if one is asked for.
     ///
     /// # Errors
-    /// [`Failure::Usage`] for a GPU: this version has no code for one.
+    /// [`Failure::Usage`] for a GPU: this version has no code for one; or for a tier that the processor lacks.
     pub(crate) fn open(self, tier: Option<Tier>) -> Result<Device, Failure> {
         match self {
-            Self::Auto | Self::Cpu => Ok(tier.map_or_else(Device::cpu, Device::Cpu)),
+            Self::Auto | Self::Cpu => match tier {
+                Some(tier) => {
+                    Device::cpu_with(tier).map_err(|error| Failure::usage(error.to_string()))
+                }
+                None => Ok(Device::cpu()),
+            },
             Self::Cuda(number) => Err(Failure::usage(format!(
                 "--device cuda:{number}: not built yet, this version computes on the CPU only; use --device cpu"
             ))),
@@ -69,6 +74,6 @@ mod tests {
         assert_eq!(failure.exit_code(), 2);
         assert!(failure.to_string().contains("cuda:1: not built yet"));
         let device = DeviceChoice::Auto.open(Some(Tier::Portable)).unwrap();
-        assert_eq!(device, Device::Cpu(Tier::Portable));
+        assert_eq!(device.tier(), Tier::Portable);
     }
 }

@@ -49,7 +49,7 @@ pub(crate) fn run(args: &PlanArgs, session: &Session) -> Result<u8, Failure> {
     let plan = |memory_limit| {
         let options = LoadOptions {
             dtype,
-            device,
+            device: device.clone(),
             variant: args.model.hub.variant.clone(),
             memory_limit,
             ..LoadOptions::default()

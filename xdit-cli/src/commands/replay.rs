@@ -7,6 +7,7 @@ use xdit_kernels::{Device, Tier};
 use xdit_models::{Image, ModelSource, quote};
 
 use crate::args::cli::{HubArgs, OutputType, ReplayArgs};
+use crate::args::device::DeviceChoice;
 use crate::output::files::OutputPlan;
 use crate::output::picture::{Comparison, Difference, Picture};
 use crate::output::record::{ParallelRecord, RunRecord};
@@ -52,7 +53,7 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
     let mut watch = Progress::new(&session.console, None);
     let compute = Compute {
         dtype: record.dtype().map_err(damaged)?,
-        device: device(args.threads.cpu_tier, &record.tier, &mut watch),
+        device: device(args.threads.cpu_tier, &record.tier, &mut watch)?,
         threads: session.threads(&args.threads),
         low_memory: false,
         parallel: record
@@ -196,12 +197,12 @@ fn find_model(
 }
 
 /// The tier of the flag, else that of the record, else this processor's best, with a warning.
-fn device(asked: Option<Tier>, recorded: &str, watch: &mut Progress) -> Device {
+fn device(asked: Option<Tier>, recorded: &str, watch: &mut Progress) -> Result<Device, Failure> {
     if let Some(tier) = asked {
-        return Device::Cpu(tier);
+        return DeviceChoice::Cpu.open(Some(tier));
     }
     match recorded.parse() {
-        Ok(tier) => Device::Cpu(tier),
+        Ok(tier) => DeviceChoice::Cpu.open(Some(tier)),
         Err(_) => {
             let device = Device::cpu();
             watch.warn(format!(
@@ -209,7 +210,7 @@ fn device(asked: Option<Tier>, recorded: &str, watch: &mut Progress) -> Device {
                 quote::shorten(recorded),
                 device.tier()
             ));
-            device
+            Ok(device)
         }
     }
 }

@@ -97,6 +97,7 @@ impl Dump {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xdit_kernels::Device;
 
     #[test]
     fn a_file_for_each_name() {
@@ -104,8 +105,11 @@ mod tests {
         let place = folder.path().join("new/dump");
         let mut dump = Dump::create(&place, &Partials::default()).unwrap();
         dump.ids("input_ids", &[vec![1, 2]]);
-        dump.tensor("step/latents", &Tensor::from_slice(&[1f32], [1]).unwrap())
-            .unwrap();
+        dump.tensor(
+            "step/latents",
+            &Tensor::from_slice(&[1f32], [1], &Device::cpu()).unwrap(),
+        )
+        .unwrap();
         let mut names: Vec<_> = fs::read_dir(&place)
             .unwrap()
             .map(|e| e.unwrap().file_name())
@@ -130,7 +134,10 @@ mod tests {
         fs::remove_dir(&place).unwrap();
         dump.ids("input_ids", &[vec![1]]);
         let error = dump
-            .tensor("x", &Tensor::from_slice(&[1f32], [1]).unwrap())
+            .tensor(
+                "x",
+                &Tensor::from_slice(&[1f32], [1], &Device::cpu()).unwrap(),
+            )
             .unwrap_err();
         assert!(
             error.to_string().contains("input_ids.safetensors"),

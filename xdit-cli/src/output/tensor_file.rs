@@ -53,7 +53,10 @@ impl Data<'_> {
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
         match self {
-            Self::Tensor(tensor) => out.write_all(&tensor.as_bytes()),
+            Self::Tensor(tensor) => {
+                let bytes = tensor.host_bytes_blocking().map_err(io::Error::other)?;
+                out.write_all(&bytes)
+            }
             Self::Ids(rows) => {
                 let bytes: Vec<u8> = rows
                     .iter()
@@ -106,10 +109,11 @@ pub(crate) fn write(
 mod tests {
     use super::*;
     use safetensors::{Dtype, SafeTensors};
+    use xdit_kernels::Device;
 
     #[test]
     fn others_read_it() {
-        let x = Tensor::from_slice(&[1f32, 2., 3., 4., 5., 6.], [1, 2, 3]).unwrap();
+        let x = Tensor::from_slice(&[1f32, 2., 3., 4., 5., 6.], [1, 2, 3], &Device::cpu()).unwrap();
         let half = x.to_dtype(DType::BF16).unwrap();
         let ids = [vec![1u32, 2, 49407], vec![3, 4, 5]];
         let entries = [
@@ -133,7 +137,11 @@ mod tests {
         let read = file.tensor("x").unwrap();
         assert_eq!(
             (read.dtype(), read.shape(), read.data()),
-            (Dtype::F32, &[1, 2, 3][..], &*x.as_bytes())
+            (
+                Dtype::F32,
+                &[1, 2, 3][..],
+                &*x.host_bytes_blocking().unwrap()
+            )
         );
         assert_eq!(file.tensor("half").unwrap().dtype(), Dtype::BF16);
         let read = file.tensor("input_ids").unwrap();

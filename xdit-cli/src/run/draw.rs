@@ -64,7 +64,7 @@ pub(crate) fn plan(
 fn options(variant: Option<&str>, compute: &Compute) -> LoadOptions {
     LoadOptions {
         dtype: compute.dtype,
-        device: compute.device,
+        device: compute.device.clone(),
         threads: Some(compute.threads),
         variant: variant.map(str::to_owned),
         low_memory: compute.low_memory,

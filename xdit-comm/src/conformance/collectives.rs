@@ -2,7 +2,7 @@
 
 use super::support::{ensure, numbers, same, spec};
 use crate::{Group, ReduceOp, Result, Spec, Stats};
-use xdit_kernels::Tensor;
+use xdit_kernels::{Device, Tensor};
 
 pub(super) fn broadcast(group: &Group) -> Result<()> {
     for root in 0..group.world_size() {
@@ -54,14 +54,22 @@ pub(super) fn all_reduce(group: &Group) -> Result<()> {
     let want: Vec<f32> = (0..4)
         .map(|i| (0..n).map(|r| (r * 1000 + i) as f32).sum())
         .collect();
-    same("all_reduce", &sum, &Tensor::from_slice(&want, [4])?)?;
+    same(
+        "all_reduce",
+        &sum,
+        &Tensor::from_slice(&want, [4], &Device::cpu())?,
+    )?;
     same(
         "all_reduce max",
         &group.all_reduce(&mine, ReduceOp::Max)?,
         &numbers(n - 1, 4)?,
     )?;
     // Values whose sum depends on the order: all ranks must have added in the same one.
-    let awkward = Tensor::from_slice(&[1e8f32 / (1.0 + group.rank() as f32), 1.0, -1e8], [3])?;
+    let awkward = Tensor::from_slice(
+        &[1e8f32 / (1.0 + group.rank() as f32), 1.0, -1e8],
+        [3],
+        &Device::cpu(),
+    )?;
     let sum = group.all_reduce(&awkward, ReduceOp::Sum)?;
     let specs = vec![Spec::of(&sum); n];
     for other in group.all_gather(&sum, &specs)? {
@@ -83,7 +91,7 @@ pub(super) fn reduce_scatter(group: &Group) -> Result<()> {
     same(
         "reduce_scatter",
         &mine,
-        &Tensor::from_slice(&want, [me + 1])?,
+        &Tensor::from_slice(&want, [me + 1], &Device::cpu())?,
     )
 }
 
@@ -106,7 +114,7 @@ pub(super) fn all_to_all_twice(group: &Group) -> Result<()> {
 }
 
 pub(super) fn empty_tensors(group: &Group) -> Result<()> {
-    let empty = Tensor::from_slice::<f32>(&[], [0, 3])?;
+    let empty = Tensor::from_slice::<f32>(&[], [0, 3], &Device::cpu())?;
     let specs = vec![Spec::of(&empty); group.world_size()];
     for t in group.all_gather(&empty, &specs)? {
         same("all_gather of nothing", &t, &empty)?;

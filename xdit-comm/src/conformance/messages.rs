@@ -2,7 +2,7 @@
 
 use super::support::{ensure, numbers, same, spec};
 use crate::{Call, Group, ReduceOp, Result, Spec};
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 
 /// A message to each rank, and one from each.
 fn to_all(group: &Group, sent: impl Fn(usize) -> Result<Tensor>, len: usize) -> Result<Vec<Call>> {
@@ -107,7 +107,7 @@ pub(super) fn dtypes(group: &Group) -> Result<()> {
     for dtype in [DType::F32, DType::BF16, DType::F16] {
         let make = |rank: usize| -> Result<Tensor> {
             let data = [f32::NAN, -0.0, f32::INFINITY, rank as f32 + 0.5];
-            Ok(Tensor::from_slice(&data, [2, 2])?.to_dtype(dtype)?)
+            Ok(Tensor::from_slice(&data, [2, 2], &Device::cpu())?.to_dtype(dtype)?)
         };
         let mine = make(group.rank())?;
         same(

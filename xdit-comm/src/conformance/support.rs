@@ -1,7 +1,7 @@
 //! What the checks share.
 
 use crate::{Error, Result, Spec};
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 
 pub(super) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<()> {
     if holds {
@@ -14,7 +14,7 @@ pub(super) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<()> {
 /// `len` numbers that tell their maker.
 pub(super) fn numbers(from: usize, len: usize) -> Result<Tensor> {
     let data: Vec<f32> = (0..len).map(|i| (from * 1000 + i) as f32).collect();
-    Ok(Tensor::from_slice(&data, [len])?)
+    Ok(Tensor::from_slice(&data, [len], &Device::cpu())?)
 }
 
 pub(super) fn spec(len: usize) -> Spec {
@@ -24,12 +24,12 @@ pub(super) fn spec(len: usize) -> Spec {
 pub(super) fn same(op: &str, got: &Tensor, want: &Tensor) -> Result<()> {
     let equal = got.shape() == want.shape()
         && got.dtype() == want.dtype()
-        && got.as_bytes() == want.as_bytes();
+        && got.host_bytes_blocking()? == want.host_bytes_blocking()?;
     ensure(equal, || {
         format!(
             "{op}: got {:?}, want {:?}",
-            got.to_f32_vec(),
-            want.to_f32_vec()
+            got.to_vec_blocking::<f32>(),
+            want.to_vec_blocking::<f32>()
         )
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::{Call, Op, ReduceOp, Result};
 use std::sync::{Arc, OnceLock};
-use xdit_kernels::{Device, Tensor};
+use xdit_kernels::Tensor;
 
 /// What rank `me` gets from everyone's part.
 pub(super) fn finish(
@@ -30,9 +30,9 @@ pub(super) fn finish(
 
 /// In rank order and f32, rounded once.
 fn reduce(how: ReduceOp, parts: &[Tensor]) -> Result<Tensor> {
-    let mut total = parts[0].to_f32_vec();
+    let mut total = parts[0].to_vec_blocking::<f32>()?;
     for part in &parts[1..] {
-        for (sum, x) in total.iter_mut().zip(part.to_f32_vec()) {
+        for (sum, x) in total.iter_mut().zip(part.to_vec_blocking::<f32>()?) {
             *sum = match how {
                 ReduceOp::Sum => *sum + x,
                 // NaN stays: a maximum that hides it would hide a fault.
@@ -46,7 +46,6 @@ fn reduce(how: ReduceOp, parts: &[Tensor]) -> Result<Tensor> {
             };
         }
     }
-    let device: Device = parts[0].device();
-    let view = xdit_kernels::View::from_slice(&total, parts[0].shape())?.on(device);
+    let view = xdit_kernels::View::from_slice(&total, parts[0].shape(), parts[0].device())?;
     Ok(xdit_kernels::layout::cast(view, parts[0].dtype())?)
 }

@@ -8,10 +8,10 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 
 fn one() -> Tensor {
-    Tensor::from_slice(&[1f32], [1]).expect("one number")
+    Tensor::from_slice(&[1f32], [1], &Device::cpu()).expect("one number")
 }
 
 fn spec() -> Spec {
@@ -142,7 +142,11 @@ fn different_operations_show_both_sides() {
 #[test]
 fn different_shapes_show_both_sides() {
     let outcomes = run_each(3, Options::default(), |group| {
-        let t = Tensor::from_slice(&vec![0f32; 2 + group.rank() / 2], [2 + group.rank() / 2])?;
+        let t = Tensor::from_slice(
+            &vec![0f32; 2 + group.rank() / 2],
+            [2 + group.rank() / 2],
+            &Device::cpu(),
+        )?;
         group.all_reduce(&t, ReduceOp::Sum).map(drop)
     });
     for e in errors(outcomes) {

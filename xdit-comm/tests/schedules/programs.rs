@@ -5,10 +5,10 @@ use crate::{World, run_call, run_each, run_each_watched};
 use shuttle::rand::{Rng, thread_rng};
 use std::{sync::Arc, time::Duration};
 use xdit_comm::{Error, Group, ReduceOp, Result, Spec, conformance};
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 
 fn one() -> Tensor {
-    Tensor::from_slice(&[1f32], [1]).expect("one number")
+    Tensor::from_slice(&[1f32], [1], &Device::cpu()).expect("one number")
 }
 
 fn spec() -> Spec {

@@ -1,15 +1,16 @@
 use super::{Activation, math::with_activation};
 use crate::{
-    View, ViewMut,
-    rows::{Walk, by_dtype},
+    Result, View, ViewMut,
+    dtype::by_float,
+    rows::Walk,
     simd::{Lane, Shared, Simd, tiered},
 };
 use std::ops::Range;
 
 /// out = act(x). Shapes and dtypes are equal, last dims adjacent (checked by the caller).
-pub(super) fn activation(x: View<'_>, act: Activation, mut out: ViewMut<'_>) {
+pub(super) fn activation(x: View<'_>, act: Activation, mut out: ViewMut<'_>) -> Result<()> {
     let walk = Walk::elements(x.shape(), [x.strides(), out.strides()]);
-    by_dtype!(x.dtype(), T => {
+    by_float!("activation", x.dtype(), T => {
         let (tier, src, dst) = (x.device().tier(), Shared(x.ptr().cast::<T>().cast_mut()), Shared(out.ptr().cast::<T>()));
         walk.split_elements(2 * size_of::<T>(), |rows, span| {
             // SAFETY: the walk's offsets plus the span stay inside both views, whose shape it was made from; tasks get
@@ -17,12 +18,13 @@ pub(super) fn activation(x: View<'_>, act: Activation, mut out: ViewMut<'_>) {
             unsafe { run_activation::<T>(tier, &walk, rows, span, src.ptr(), dst.ptr(), act) }
         });
     });
+    Ok(())
 }
 
 /// out = act(x)·y, likewise.
-pub(super) fn gated(x: View<'_>, y: View<'_>, act: Activation, mut out: ViewMut<'_>) {
+pub(super) fn gated(x: View<'_>, y: View<'_>, act: Activation, mut out: ViewMut<'_>) -> Result<()> {
     let walk = Walk::elements(x.shape(), [x.strides(), y.strides(), out.strides()]);
-    by_dtype!(x.dtype(), T => {
+    by_float!("activation", x.dtype(), T => {
         let tier = x.device().tier();
         let (x, y) = (Shared(x.ptr().cast::<T>().cast_mut()), Shared(y.ptr().cast::<T>().cast_mut()));
         let dst = Shared(out.ptr().cast::<T>());
@@ -31,6 +33,7 @@ pub(super) fn gated(x: View<'_>, y: View<'_>, act: Activation, mut out: ViewMut<
             unsafe { run_gated::<T>(tier, &walk, rows, span, x.ptr(), y.ptr(), dst.ptr(), act) }
         });
     });
+    Ok(())
 }
 
 /// # Safety

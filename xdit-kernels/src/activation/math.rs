@@ -19,7 +19,7 @@ impl Activation {
         unsafe {
             match T::DTYPE {
                 DType::BF16 => self.with_degree::<S, 4>(x),
-                DType::F32 | DType::F16 => self.with_degree::<S, 5>(x),
+                _ => self.with_degree::<S, 5>(x),
             }
         }
     }

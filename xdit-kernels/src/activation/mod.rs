@@ -33,10 +33,10 @@ pub enum Activation {
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, activation::{Activation, activation}};
+/// use xdit_kernels::{Device, View, activation::{Activation, activation}};
 /// let x = [-1f32, 0., 2.];
-/// let y = activation(View::from_slice(&x, [3])?, Activation::Relu)?;
-/// assert_eq!(y.to_f32_vec(), [0., 0., 2.]);
+/// let y = activation(View::from_slice(&x, [3], &Device::cpu())?, Activation::Relu)?;
+/// assert_eq!(y.to_vec_blocking::<f32>()?, [0., 0., 2.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn activation<'a>(x: impl Into<View<'a>>, act: Activation) -> Result<Tensor> {
@@ -59,9 +59,8 @@ pub fn activation_into<'a>(
     let x = x.into();
     let _span = tracing::trace_span!("activation", ?act, n = x.numel()).entered();
     expect_rows("activation", &out, x.shape(), x.dtype())?;
-    let x = Operand::new("activation", x, x.dtype())?;
-    cpu::activation(x.view(), act, out);
-    Ok(())
+    let x = Operand::new(x, x.dtype())?;
+    cpu::activation(x.view(), act, out)
 }
 
 /// `act(x)·y`, in x's dtype (computed in f32): the gated units of Shazeer, arXiv:2002.05202.
@@ -74,10 +73,10 @@ pub fn activation_into<'a>(
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, activation::{Activation, gated}};
+/// use xdit_kernels::{Device, View, activation::{Activation, gated}};
 /// let (x, y) = ([-1f32, 3.], [5f32, 7.]);
-/// let out = gated(View::from_slice(&x, [2])?, View::from_slice(&y, [2])?, Activation::Relu)?;
-/// assert_eq!(out.to_f32_vec(), [0., 21.]);
+/// let out = gated(View::from_slice(&x, [2], &Device::cpu())?, View::from_slice(&y, [2], &Device::cpu())?, Activation::Relu)?;
+/// assert_eq!(out.to_vec_blocking::<f32>()?, [0., 21.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn gated<'a, 'b>(
@@ -112,8 +111,7 @@ pub fn gated_into<'a, 'b>(
         ));
     }
     expect_rows("gated", &out, x.shape(), x.dtype())?;
-    let operand = |view| Operand::new("gated", view, x.dtype());
+    let operand = |view| Operand::new(view, x.dtype());
     let (x, y) = (operand(x)?, operand(y)?);
-    cpu::gated(x.view(), y.view(), act, out);
-    Ok(())
+    cpu::gated(x.view(), y.view(), act, out)
 }

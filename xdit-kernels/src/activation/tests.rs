@@ -1,5 +1,6 @@
 use super::*;
-use crate::{DType, Device, Tier};
+use crate::testing::test_devices;
+use crate::{DType, Device};
 use proptest::prelude::*;
 
 const ALL: [Activation; 5] = [
@@ -43,45 +44,45 @@ fn tolerance(dtype: DType, want: f64) -> f64 {
     let half_ulp = match dtype {
         DType::F32 => 2e-7,
         DType::BF16 => 2f64.powi(-8) * 1.01,
-        DType::F16 => 2f64.powi(-11) * 1.01,
+        _ => 2f64.powi(-11) * 1.01,
     };
     half_ulp * want.abs() + 2e-7
 }
 
-fn check(act: Activation, data: &[f32], shape: [usize; 2], dtype: DType, tier: Tier) {
-    let x = Tensor::from_slice(data, shape)
+fn check(act: Activation, data: &[f32], shape: [usize; 2], dtype: DType, device: &Device) {
+    let x = Tensor::from_slice(data, shape, device)
         .unwrap()
         .to_dtype(dtype)
         .unwrap();
     // Every second column: a view with strides.
     let wide = Tensor::cat(&[x.view(), x.view()], 1).unwrap();
-    let view = wide
-        .view()
-        .narrow(1, shape[1] / 2, shape[1])
-        .unwrap()
-        .on(Device::Cpu(tier));
-    let rows = view.to_tensor().unwrap().to_f32_vec();
+    let view = wide.view().narrow(1, shape[1] / 2, shape[1]).unwrap();
+    let rows = view.to_tensor().unwrap().to_vec_blocking::<f32>().unwrap();
     let got = activation(view, act).unwrap();
-    let y = x.view().on(Device::Cpu(tier));
-    let both = gated(view, y, act).unwrap().to_f32_vec();
+    let y = x.view();
+    let both = gated(view, y, act)
+        .unwrap()
+        .to_vec_blocking::<f32>()
+        .unwrap();
     for (i, ((g, x), y)) in got
-        .to_f32_vec()
+        .to_vec_blocking::<f32>()
+        .unwrap()
         .iter()
         .zip(&rows)
-        .zip(x.to_f32_vec())
+        .zip(x.to_vec_blocking::<f32>().unwrap())
         .enumerate()
     {
         let want = oracle(act, f64::from(*x));
         let tol = tolerance(dtype, want);
         assert!(
             (f64::from(*g) - want).abs() <= tol,
-            "{act:?} {dtype} {tier} at {i}: {g} not {want} for {x}"
+            "{act:?} {dtype} {device} at {i}: {g} not {want} for {x}"
         );
         let want = want * f64::from(y);
         let tol = tolerance(dtype, want) + 2e-7 * f64::from(y).abs();
         assert!(
             (f64::from(both[i]) - want).abs() <= tol,
-            "gated {act:?} {dtype} {tier} at {i}: {} not {want}",
+            "gated {act:?} {dtype} {device} at {i}: {} not {want}",
             both[i]
         );
     }
@@ -96,8 +97,8 @@ proptest! {
         let data: Vec<f32> = (0..rows * columns)
             .map(|i| ((i as u32 * 7919 + seed * 104_729) % 2003) as f32 * 0.01 - 10.0)
             .collect();
-        for tier in Tier::available() {
-            check(ALL[which], &data, [rows, columns], dtype, tier);
+        for device in &test_devices() {
+            check(ALL[which], &data, [rows, columns], dtype, device);
         }
     }
 }
@@ -105,9 +106,9 @@ proptest! {
 #[test]
 fn dense_grid_in_f32() {
     let data: Vec<f32> = (-60_000..60_000).map(|i| i as f32 * 2e-4).collect();
-    for tier in Tier::available() {
+    for device in &test_devices() {
         for act in ALL {
-            check(act, &data, [1, data.len()], DType::F32, tier);
+            check(act, &data, [1, data.len()], DType::F32, device);
         }
     }
 }
@@ -116,28 +117,31 @@ fn dense_grid_in_f32() {
 #[test]
 fn extremes() {
     let x = [1e4f32, -1e4, 0.0, f32::INFINITY, f32::NAN, 3e38, -3e38];
-    for tier in Tier::available() {
-        let view = View::from_slice(&x, [7]).unwrap().on(Device::Cpu(tier));
+    for device in &test_devices() {
+        let view = View::from_slice(&x, [7], device).unwrap();
         for act in ALL {
-            let y = activation(view, act).unwrap().to_f32_vec();
+            let y = activation(view, act)
+                .unwrap()
+                .to_vec_blocking::<f32>()
+                .unwrap();
             assert_eq!(
                 (y[0], y[2], y[3], y[5]),
                 (1e4, 0.0, f32::INFINITY, 3e38),
-                "{act:?} {tier}"
+                "{act:?} {device}"
             );
             // 256 / 2^125, where both are bounded.
-            assert!(y[1].abs() <= 1e-35, "{act:?} {tier}: {}", y[1]);
-            assert!(y[4].is_nan(), "{act:?} {tier}: NaN became {}", y[4]);
-            assert!(y[6].abs() <= 1e-35, "{act:?} {tier}: {}", y[6]);
+            assert!(y[1].abs() <= 1e-35, "{act:?} {device}: {}", y[1]);
+            assert!(y[4].is_nan(), "{act:?} {device}: NaN became {}", y[4]);
+            assert!(y[6].abs() <= 1e-35, "{act:?} {device}: {}", y[6]);
         }
     }
 }
 
 #[test]
 fn shapes_must_agree() {
-    let x = Tensor::zeros([2, 3], DType::F32, Device::cpu()).unwrap();
-    let y = Tensor::zeros([3, 2], DType::F32, Device::cpu()).unwrap();
+    let x = Tensor::zeros([2, 3], DType::F32, &Device::cpu()).unwrap();
+    let y = Tensor::zeros([3, 2], DType::F32, &Device::cpu()).unwrap();
     assert!(gated(&x, &y, Activation::Silu).is_err());
-    let mut out = TensorMut::zeros([2, 3], DType::BF16, Device::cpu()).unwrap();
+    let mut out = TensorMut::zeros([2, 3], DType::BF16, &Device::cpu()).unwrap();
     assert!(activation_into(&x, Activation::Silu, out.view_mut()).is_err());
 }

@@ -11,11 +11,11 @@ use super::{
     tile::KEYS,
 };
 use crate::{
-    DType, Error, Result, ViewMut,
+    Error, Result, ViewMut,
+    dtype::by_float,
     simd::{Lane, Shared},
     storage::Buffer,
 };
-use half::{bf16, f16};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -35,11 +35,7 @@ pub(super) fn flash(
     out: ViewMut<'_>,
     lse: ViewMut<'_>,
 ) -> Result<()> {
-    match input.q.dtype() {
-        DType::F32 => Call::<f32>::new(input, dims, out, lse)?.run(),
-        DType::BF16 => Call::<bf16>::new(input, dims, out, lse)?.run(),
-        DType::F16 => Call::<f16>::new(input, dims, out, lse)?.run(),
-    }
+    by_float!(OP, input.q.dtype(), T => Call::<T>::new(input, dims, out, lse)?.run())
 }
 
 impl<T: Lane> Call<'_, T> {

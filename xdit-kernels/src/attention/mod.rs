@@ -65,7 +65,10 @@ impl<A: Attention + ?Sized> Attention for &mut A {
 /// `q` [b, lq, h, d]; `k` and `v` [b, lk, h_kv, d] where h_kv divides h: q head i reads kv head i / (h / h_kv). d is 1 to
 /// 65536.
 /// Views of one joint tensor are welcome: only a last dim with a stride other than 1 costs a copy.
+///
+/// [`new`](Self::new) makes one, which the methods `with_…` and the fields then change.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct AttnInput<'a> {
     /// Queries.
     pub q: View<'a>,
@@ -99,6 +102,36 @@ impl<'a> AttnInput<'a> {
             lse: true,
         }
     }
+
+    /// With these [`segments`](Self::segments).
+    #[must_use]
+    pub fn with_segments(self, segments: &'a [Segment]) -> Self {
+        Self { segments, ..self }
+    }
+
+    /// With these [`keys`](Self::keys).
+    #[must_use]
+    pub fn with_keys(self, keys: &'a [Segment]) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// With this [`scale`](Self::scale).
+    #[must_use]
+    pub fn with_scale(self, scale: Option<f32>) -> Self {
+        Self { scale, ..self }
+    }
+
+    /// With this [`mask`](Self::mask).
+    #[must_use]
+    pub fn with_mask(self, mask: Mask<'a>) -> Self {
+        Self { mask, ..self }
+    }
+
+    /// With or without [`lse`](Self::lse).
+    #[must_use]
+    pub fn with_lse(self, lse: bool) -> Self {
+        Self { lse, ..self }
+    }
 }
 
 /// The place of some local rows in a whole stream (text, image).
@@ -114,16 +147,39 @@ pub struct Segment {
     pub total: usize,
 }
 
-/// Which keys a query sees, and what is added to its scores. The default hides nothing.
+/// Which keys a query sees, and what is added to its scores. The default hides nothing; the methods `with_…` and the fields
+/// change it.
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct Mask<'a> {
     /// Query i sees keys 0..=i, as `is_causal` of PyTorch's `scaled_dot_product_attention` (aligned at the first key
     /// even where lq and lk differ).
     pub causal: bool,
-    /// [b, lk], true where the key is seen. What the hidden keys and values hold, NaN included, has no effect.
-    pub key_mask: Option<&'a [bool]>,
+    /// [b, lk] of u8: 0 where the key is hidden, anything else where it is seen. What the hidden keys and values hold, NaN
+    /// included, has no effect.
+    pub key_mask: Option<View<'a>>,
     /// Added to the scaled scores: [b, h, lq, lk], where each of the first three dims may be 1 and then counts for all.
     pub bias: Option<View<'a>>,
+}
+
+impl<'a> Mask<'a> {
+    /// With or without the [`causal`](Self::causal) mask.
+    #[must_use]
+    pub fn with_causal(self, causal: bool) -> Self {
+        Self { causal, ..self }
+    }
+
+    /// With this [`key_mask`](Self::key_mask).
+    #[must_use]
+    pub fn with_key_mask(self, key_mask: Option<View<'a>>) -> Self {
+        Self { key_mask, ..self }
+    }
+
+    /// With this [`bias`](Self::bias).
+    #[must_use]
+    pub fn with_bias(self, bias: Option<View<'a>>) -> Self {
+        Self { bias, ..self }
+    }
 }
 
 /// What attention returns.
@@ -146,15 +202,15 @@ pub struct AttnOut {
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, attention::{AttnInput, Attention, Flash}};
+/// use xdit_kernels::{Device, View, attention::{AttnInput, Attention, Flash}};
 /// // One query that is equally near to both keys: the mean of the values, and ln(e⁰ + e⁰).
 /// let (q, k, v) = ([0f32, 0.], [1f32, 2., 3., 4.], [10f32, 20., 30., 40.]);
-/// let q = View::from_slice(&q, [1, 1, 1, 2])?;
-/// let k = View::from_slice(&k, [1, 2, 1, 2])?;
-/// let v = View::from_slice(&v, [1, 2, 1, 2])?;
+/// let q = View::from_slice(&q, [1, 1, 1, 2], &Device::cpu())?;
+/// let k = View::from_slice(&k, [1, 2, 1, 2], &Device::cpu())?;
+/// let v = View::from_slice(&v, [1, 2, 1, 2], &Device::cpu())?;
 /// let got = Flash.attend(&AttnInput::new(q, k, v))?;
-/// assert_eq!(got.out.to_f32_vec(), [20., 30.]);
-/// assert!((got.lse.to_f32_vec()[0] - 2f32.ln()).abs() < 1e-6);
+/// assert_eq!(got.out.to_vec_blocking::<f32>()?, [20., 30.]);
+/// assert!((got.lse.to_vec_blocking::<f32>()?[0] - 2f32.ln()).abs() < 1e-6);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
@@ -186,19 +242,19 @@ impl Attention for Flash {
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, ViewMut, attention::{AttnInput, flash_into}};
+/// use xdit_kernels::{Device, View, ViewMut, attention::{AttnInput, flash_into}};
 /// let (q, k, v) = ([1f32], [1f32], [5f32]);
 /// let shape = [1, 1, 1, 1];
 /// let input = AttnInput::new(
-///     View::from_slice(&q, shape)?,
-///     View::from_slice(&k, shape)?,
-///     View::from_slice(&v, shape)?,
+///     View::from_slice(&q, shape, &Device::cpu())?,
+///     View::from_slice(&k, shape, &Device::cpu())?,
+///     View::from_slice(&v, shape, &Device::cpu())?,
 /// );
 /// let (mut out, mut lse) = ([0f32], [0f32]);
 /// flash_into(
 ///     &input,
-///     ViewMut::from_slice(&mut out, shape)?,
-///     ViewMut::from_slice(&mut lse, [1, 1, 1])?,
+///     ViewMut::from_slice(&mut out, shape, &Device::cpu())?,
+///     ViewMut::from_slice(&mut lse, [1, 1, 1], &Device::cpu())?,
 /// )?;
 /// assert_eq!((out, lse), ([5.], [1.]));
 /// # Ok::<(), xdit_kernels::Error>(())
@@ -267,7 +323,6 @@ impl Dims {
         if k_b != b || k_d != d {
             return Err(Error::shape(OP, format!("k [{b}, lk, h_kv, {d}]"), k));
         }
-        q.device().expect(OP)?;
         if h % h_kv.max(1) != 0 || (h_kv == 0) != (h == 0) {
             let want = format!("a number of kv heads that divides {h} heads");
             return Err(Error::shape(OP, want, h_kv));
@@ -284,11 +339,17 @@ impl Dims {
                 });
             }
         }
-        if let Some(mask) = input.mask.key_mask
-            && Some(mask.len()) != b.checked_mul(lk)
-        {
-            let want = format!("a key mask of {b} rows of {lk} keys");
-            return Err(Error::shape(OP, want, mask.len()));
+        if let Some(mask) = input.mask.key_mask {
+            if mask.shape() != [b, lk] {
+                return Err(Error::shape(OP, format!("a key mask [{b}, {lk}]"), mask));
+            }
+            if mask.dtype() != DType::U8 {
+                return Err(Error::DType {
+                    op: OP,
+                    expected: "u8 key mask".into(),
+                    got: mask.dtype(),
+                });
+            }
         }
         if let Some(bias) = input.mask.bias {
             let fits = bias.ndim() == 4

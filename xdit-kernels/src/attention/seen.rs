@@ -1,7 +1,7 @@
 //! The key mask.
 
 use super::{Dims, OP, tile::KEYS};
-use crate::{Result, vector::reserved};
+use crate::{Result, View, vector::reserved};
 
 /// The key mask as the kernel reads it.
 pub(super) struct Seen {
@@ -13,20 +13,26 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn new(mask: Option<&[bool]>, dims: &Dims) -> Result<Self> {
+    /// `mask` is [b, lk] of u8, checked by the caller.
+    pub(super) fn new(mask: Option<View<'_>>, dims: &Dims) -> Result<Self> {
         let lk = dims.lk;
-        let mask = mask.filter(|_| lk > 0).unwrap_or(&[]);
-        let count = |block: &[bool]| block.iter().filter(|&&seen| seen).count();
-        let mut flags = reserved(OP, mask.len())?;
-        flags.extend(mask.iter().map(|&seen| f32::from(u8::from(seen))));
-        Ok(Self {
-            flags,
-            counts: mask
-                .chunks(lk.max(1))
-                .flat_map(|row| row.chunks(KEYS).map(count))
-                .collect(),
-            lk,
-        })
+        let mut flags: Vec<f32> = Vec::new();
+        if let Some(mask) = mask.filter(|mask| mask.numel() > 0) {
+            flags = reserved(OP, mask.numel())?;
+            let (first, steps) = (mask.ptr(), mask.strides());
+            let places = (0..dims.b).flat_map(|b| (0..lk).map(move |key| (b, key)));
+            flags.extend(places.map(|(b, key)| {
+                // SAFETY: the view reaches every index of its shape.
+                let byte = unsafe { first.add(b * steps[0] + key * steps[1]).read() };
+                f32::from(u8::from(byte != 0))
+            }));
+        }
+        let count = |block: &[f32]| block.iter().filter(|&&seen| seen != 0.0).count();
+        let counts = flags
+            .chunks(lk.max(1))
+            .flat_map(|row| row.chunks(KEYS).map(count))
+            .collect();
+        Ok(Self { flags, counts, lk })
     }
 
     fn count(&self, batch: usize, first: usize) -> Option<usize> {

@@ -7,11 +7,11 @@
 
 use super::{Conv2d, direct, pack::Kind, winograd};
 use crate::{
-    DType, Result, Tier, View, ViewMut,
+    Result, Tier, View, ViewMut,
+    dtype::by_float,
     simd::{Lane, Shared, Simd},
     storage::Buffer,
 };
-use half::{bf16, f16};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -62,11 +62,7 @@ pub(super) fn run(
     first: usize,
     out: ViewMut<'_>,
 ) -> Result<()> {
-    match x.dtype() {
-        DType::F32 => typed::<f32>(conv, x, residual, first, out),
-        DType::BF16 => typed::<bf16>(conv, x, residual, first, out),
-        DType::F16 => typed::<f16>(conv, x, residual, first, out),
-    }
+    by_float!("conv2d", x.dtype(), T => typed::<T>(conv, x, residual, first, out))
 }
 
 fn typed<T: Lane>(

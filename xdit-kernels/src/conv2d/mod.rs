@@ -23,7 +23,7 @@ mod tests;
 mod transform;
 mod winograd;
 
-use crate::{DType, Device, Error, Result, Tensor, TensorMut, View, ViewMut, layout};
+use crate::{DType, Device, Error, Result, Tensor, TensorMut, View, ViewMut, layout, rows::Floats};
 use options::MAX_PADDING;
 pub use options::{Algorithm, Conv2dOptions, Padding};
 use pack::{Kind, Packed};
@@ -34,11 +34,11 @@ use pack::{Kind, Packed};
 /// ```
 /// use xdit_kernels::{Conv2d, Conv2dOptions, DType, Device, Padding, Tensor};
 /// // A 3×3 box filter over one channel.
-/// let weight = Tensor::from_slice(&[1f32; 9], [1, 1, 3, 3])?;
+/// let weight = Tensor::from_slice(&[1f32; 9], [1, 1, 3, 3], &Device::cpu())?;
 /// let options = Conv2dOptions { padding: Padding::all(1), ..Conv2dOptions::default() };
-/// let conv = Conv2d::pack(&weight, None, options, DType::F32, Device::cpu())?;
-/// let x = Tensor::from_slice(&[1f32; 9], [1, 3, 3, 1])?;
-/// let y = conv.forward(&x)?.to_f32_vec();
+/// let conv = Conv2d::pack(&weight, None, options, DType::F32, &Device::cpu())?;
+/// let x = Tensor::from_slice(&[1f32; 9], [1, 3, 3, 1], &Device::cpu())?;
+/// let y = conv.forward(&x)?.to_vec_blocking::<f32>()?;
 /// let want = [4., 6., 4., 6., 9., 6., 4., 6., 4.];
 /// assert!(y.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-5));
 /// # Ok::<(), xdit_kernels::Error>(())
@@ -68,7 +68,7 @@ impl Conv2d {
         bias: Option<View<'_>>,
         options: Conv2dOptions,
         dtype: DType,
-        device: Device,
+        device: &Device,
     ) -> Result<Self> {
         let weight = weight.into();
         let &[oc, ic, kh, kw] = weight.shape() else {
@@ -96,7 +96,6 @@ impl Conv2d {
             let want = format!("at most {MAX_PADDING} rows or columns of padding");
             return Err(Error::shape("conv2d", want, p));
         }
-        device.expect("conv2d")?;
         let winograd_fits = kh == 3 && kw == 3 && options.stride == 1;
         let kind = match options.algorithm {
             Algorithm::Winograd if !winograd_fits => {
@@ -114,7 +113,9 @@ impl Conv2d {
         let weight = rounded(weight, dtype)?;
         let mut bias = match bias {
             None => vec![0.0; oc],
-            Some(b) if b.shape() == [oc] => rounded(b, dtype)?.to_f32_vec(),
+            Some(b) if b.shape() == [oc] => {
+                Floats::new("conv2d", rounded(b, dtype)?.view(), &[oc])?.to_vec()
+            }
             Some(b) => return Err(Error::shape("conv2d", format!("a bias [{oc}]"), b)),
         };
         let lanes = cpu::lanes(device.tier());
@@ -125,7 +126,7 @@ impl Conv2d {
             shape: [oc, ic, kh, kw],
             options,
             dtype,
-            device,
+            device: device.clone(),
         })
     }
 
@@ -248,7 +249,7 @@ impl Conv2d {
         if c != ic {
             return wrong(format!("an input [b, h, w, {ic}]"));
         }
-        if x.device() != self.device {
+        if *x.device() != self.device {
             return Err(Error::Device {
                 op: "conv2d",
                 reason: format!(

@@ -33,7 +33,7 @@ impl Packed {
     /// From `weight` `[oc, ic, kh, kw]`, f32.
     pub(super) fn new(weight: &Tensor, kind: Kind, lanes: usize) -> Result<Self> {
         let [oc, ic, kh, kw] = [0, 1, 2, 3].map(|d| weight.dim(d));
-        let w = weight.as_slice::<f32>().unwrap_or_default();
+        let w = weight.slice::<f32>().unwrap_or_default();
         let taps = if kind == Kind::Winograd { 36 } else { kh * kw };
         let (rows, columns) = match kind {
             Kind::Narrow => (ic.checked_next_multiple_of(lanes), oc),

@@ -19,11 +19,11 @@ impl Conv2d {
     /// # Examples
     /// ```
     /// use xdit_kernels::{Conv2d, Conv2dOptions, DType, Device, Padding, Tensor};
-    /// let weight = Tensor::from_slice(&[1f32; 9], [1, 1, 3, 3])?;
+    /// let weight = Tensor::from_slice(&[1f32; 9], [1, 1, 3, 3], &Device::cpu())?;
     /// let options = Conv2dOptions { padding: Padding::all(1), ..Conv2dOptions::default() };
-    /// let conv = Conv2d::pack(&weight, None, options, DType::F32, Device::cpu())?;
-    /// let x = Tensor::from_slice(&[1f32; 9], [1, 3, 3, 1])?;
-    /// let y = conv.forward_rows(&x, None, 1..2)?.to_f32_vec();
+    /// let conv = Conv2d::pack(&weight, None, options, DType::F32, &Device::cpu())?;
+    /// let x = Tensor::from_slice(&[1f32; 9], [1, 3, 3, 1], &Device::cpu())?;
+    /// let y = conv.forward_rows(&x, None, 1..2)?.to_vec_blocking::<f32>()?;
     /// assert!(y.iter().zip([6., 9., 6.]).all(|(a, b)| (a - b).abs() < 1e-5));
     /// # Ok::<(), xdit_kernels::Error>(())
     /// ```

@@ -1,7 +1,7 @@
 mod rows;
 
 use super::*;
-use crate::Tier;
+use crate::testing::{floats, test_devices};
 use proptest::prelude::*;
 
 /// Numbers in −1..1 from a seed (splitmix64).
@@ -30,7 +30,7 @@ impl Case {
     fn new(x: [usize; 4], [oc, kh, kw]: [usize; 3], options: Conv2dOptions, dtype: DType) -> Self {
         let tensor = |shape: &[usize], seed| {
             let data = noise(shape.iter().product(), seed);
-            Tensor::from_slice(&data, shape)
+            Tensor::from_slice(&data, shape, &Device::cpu())
                 .unwrap()
                 .to_dtype(dtype)
                 .unwrap()
@@ -47,38 +47,44 @@ impl Case {
     fn residual(&self, shape: &[usize]) -> Option<Tensor> {
         let data = noise(shape.iter().product(), 4);
         self.residual.then(|| {
-            Tensor::from_slice(&data, shape)
+            Tensor::from_slice(&data, shape, &Device::cpu())
                 .unwrap()
                 .to_dtype(self.x.dtype())
                 .unwrap()
         })
     }
 
-    fn forward(&self, algorithm: Algorithm, tier: Tier) -> Tensor {
+    fn forward(&self, algorithm: Algorithm, device: &Device) -> Tensor {
         let options = Conv2dOptions {
             algorithm,
             ..self.options
         };
-        let bias = self.bias.as_ref().map(Tensor::view);
+        let on = |x: &Tensor| x.to_device(device).unwrap();
+        let (x, weight, bias) = (on(&self.x), on(&self.weight), self.bias.as_ref().map(on));
         let conv = Conv2d::pack(
-            &self.weight,
-            bias,
+            &weight,
+            bias.as_ref().map(Tensor::view),
             options,
             self.x.dtype(),
-            Device::Cpu(tier),
+            device,
         )
         .unwrap();
-        let x = self.x.view().on(Device::Cpu(tier));
-        let residual = self.residual(&conv.output_shape(&x, x.shape()).unwrap());
-        conv.forward_with(x, residual.as_ref().map(Tensor::view))
+        let shape = conv.output_shape(&x.view(), x.shape()).unwrap();
+        let residual = self.residual(&shape).map(|residual| on(&residual));
+        conv.forward_with(&x, residual.as_ref().map(Tensor::view))
             .unwrap()
     }
 
     /// The sum by its definition, and the sum of the products' sizes, which rounding errors are measured by.
     fn oracle(&self, shape: &[usize]) -> Vec<(f64, f64)> {
-        let (x, weight) = (self.x.to_f32_vec(), self.weight.to_f32_vec());
-        let bias = self.bias.as_ref().map(Tensor::to_f32_vec);
-        let residual = self.residual(shape).map(|r| r.to_f32_vec());
+        let (x, weight) = (
+            self.x.to_vec_blocking::<f32>().unwrap(),
+            self.weight.to_vec_blocking::<f32>().unwrap(),
+        );
+        let bias = self.bias.as_ref().map(floats);
+        let residual = self
+            .residual(shape)
+            .map(|r| r.to_vec_blocking::<f32>().unwrap());
         let [_, h, w, ic] = [0, 1, 2, 3].map(|d| self.x.dim(d));
         let [oc, _, kh, kw] = [0, 1, 2, 3].map(|d| self.weight.dim(d));
         let (p, s) = (self.options.padding, self.options.stride);
@@ -112,8 +118,8 @@ impl Case {
         out
     }
 
-    fn check(&self, algorithm: Algorithm, tier: Tier) {
-        let out = self.forward(algorithm, tier);
+    fn check(&self, algorithm: Algorithm, device: &Device) {
+        let out = self.forward(algorithm, device);
         let winograd = algorithm == Algorithm::Winograd;
         // Of the sum of |products|. Direct: chains of at most 512 roundings, which add up like their square root.
         // Winograd: four times that, since its transforms pass through larger values. A bound chosen, not derived; the error
@@ -122,10 +128,11 @@ impl Case {
         let rounding = match self.x.dtype() {
             DType::F32 => 0.0,
             DType::F16 => 1.0 / 2048.0,
-            DType::BF16 => 1.0 / 256.0,
+            _ => 1.0 / 256.0,
         };
         for (i, (got, (want, size))) in out
-            .to_f32_vec()
+            .to_vec_blocking::<f32>()
+            .unwrap()
             .into_iter()
             .zip(self.oracle(out.shape()))
             .enumerate()
@@ -133,7 +140,7 @@ impl Case {
             let tol = f32_error * size + rounding * want.abs() + 1e-6;
             assert!(
                 (f64::from(got) - want).abs() <= tol,
-                "{tier} {algorithm:?} {} -> {:?} {:?} {:?}: element {i} is {got}, not {want} ± {tol:e}",
+                "{device} {algorithm:?} {} -> {:?} {:?} {:?}: element {i} is {got}, not {want} ± {tol:e}",
                 self.x.dtype(),
                 self.x.shape(),
                 self.weight.shape(),
@@ -171,8 +178,8 @@ proptest! {
         let mut case = Case::new([b, h.max(kh), w.max(kw), ic], [oc, kh, kw], options, dtype);
         case.residual = residual;
         case.bias = case.bias.filter(|_| bias);
-        for tier in Tier::available() {
-            case.check(Algorithm::Direct, tier);
+        for device in &test_devices() {
+            case.check(Algorithm::Direct, device);
         }
     }
 
@@ -187,17 +194,22 @@ proptest! {
         let options = Conv2dOptions { padding, upsample, ..Conv2dOptions::default() };
         let mut case = Case::new([b, h, w, ic], [oc, 3, 3], options, dtype);
         case.residual = residual;
-        for tier in Tier::available() {
-            case.check(Algorithm::Winograd, tier);
+        for device in &test_devices() {
+            case.check(Algorithm::Winograd, device);
         }
     }
 }
 
 /// ‖error‖ / ‖result‖ of an algorithm on random data, against the sum in f64.
 fn relative_error(algorithm: Algorithm, case: &Case) -> f64 {
-    let out = case.forward(algorithm, Tier::detect());
+    let out = case.forward(algorithm, &Device::cpu());
     let (mut error, mut total) = (0.0, 0.0);
-    for (got, (want, _)) in out.to_f32_vec().into_iter().zip(case.oracle(out.shape())) {
+    for (got, (want, _)) in out
+        .to_vec_blocking::<f32>()
+        .unwrap()
+        .into_iter()
+        .zip(case.oracle(out.shape()))
+    {
         error += (f64::from(got) - want).powi(2);
         total += want * want;
     }
@@ -234,13 +246,13 @@ fn any_number_of_threads_gives_the_same_bytes() {
                 .num_threads(threads)
                 .build()
                 .unwrap();
-            pool.install(|| case.forward(algorithm, Tier::detect()))
+            pool.install(|| case.forward(algorithm, &Device::cpu()))
         };
         let one = run(1);
         for threads in [2, 3, 7] {
             assert_eq!(
-                run(threads).as_bytes(),
-                one.as_bytes(),
+                run(threads).host_bytes_blocking().unwrap(),
+                one.host_bytes_blocking().unwrap(),
                 "{algorithm:?} on {threads} threads"
             );
         }
@@ -255,12 +267,12 @@ fn a_picture_is_the_same_in_any_batch() {
     };
     for algorithm in [Algorithm::Direct, Algorithm::Winograd] {
         let mut case = Case::new([3, 29, 23, 19], [21, 3, 3], options, DType::F32);
-        let all = case.forward(algorithm, Tier::detect());
+        let all = case.forward(algorithm, &Device::cpu());
         case.x = case.x.narrow(0, 1, 1).unwrap();
-        let one = case.forward(algorithm, Tier::detect());
+        let one = case.forward(algorithm, &Device::cpu());
         assert_eq!(
-            all.narrow(0, 1, 1).unwrap().as_bytes(),
-            one.as_bytes(),
+            all.narrow(0, 1, 1).unwrap().host_bytes_blocking().unwrap(),
+            one.host_bytes_blocking().unwrap(),
             "{algorithm:?}"
         );
     }
@@ -273,19 +285,19 @@ fn strided_views_go_in_and_out() {
         ..Conv2dOptions::default()
     };
     let mut case = Case::new([2, 9, 11, 5], [6, 3, 3], options, DType::F32);
-    let want = case.forward(Algorithm::Auto, Tier::detect());
+    let want = case.forward(Algorithm::Auto, &Device::cpu());
     let conv = Conv2d::pack(
         &case.weight,
         case.bias.as_ref().map(Tensor::view),
         options,
         DType::F32,
-        Device::cpu(),
+        &Device::cpu(),
     )
     .unwrap();
     // Channels first in memory, seen as channels last.
     case.x = layout::contiguous(case.x.view().permute(&[0, 3, 1, 2]).unwrap()).unwrap();
     let x = case.x.view().permute(&[0, 2, 3, 1]).unwrap();
-    let mut out = TensorMut::zeros([2, 9, 13, 8], DType::F32, Device::cpu()).unwrap();
+    let mut out = TensorMut::zeros([2, 9, 13, 8], DType::F32, &Device::cpu()).unwrap();
     let part = out
         .view_mut()
         .narrow(2, 1, 11)
@@ -300,16 +312,29 @@ fn strided_views_go_in_and_out() {
         .unwrap()
         .narrow(3, 2, 6)
         .unwrap();
-    assert_eq!(part.to_tensor().unwrap().as_bytes(), want.as_bytes());
-    let around: f32 = out.to_f32_vec().iter().map(|v| v.abs()).sum();
-    let inside: f32 = want.to_f32_vec().iter().map(|v| v.abs()).sum();
+    assert_eq!(
+        part.to_tensor().unwrap().host_bytes_blocking().unwrap(),
+        want.host_bytes_blocking().unwrap()
+    );
+    let around: f32 = out
+        .to_vec_blocking::<f32>()
+        .unwrap()
+        .iter()
+        .map(|v| v.abs())
+        .sum();
+    let inside: f32 = want
+        .to_vec_blocking::<f32>()
+        .unwrap()
+        .iter()
+        .map(|v| v.abs())
+        .sum();
     // Sums in f32 of the same numbers: nothing was written around the part.
     assert!((around - inside).abs() <= 1e-3 * inside);
 }
 
 #[test]
 fn wrong_input_is_an_error() {
-    let device = Device::cpu();
+    let device = &Device::cpu();
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, device).unwrap();
     let pack =
         |weight: &[usize], options| Conv2d::pack(&zeros(weight), None, options, DType::F32, device);
@@ -362,10 +387,8 @@ fn wrong_input_is_an_error() {
         conv.forward(&zeros(&[0, 8, 8, 2])).unwrap().shape(),
         [0, 6, 6, 4]
     );
-    if device.tier() != Tier::Portable {
-        assert!(
-            conv.forward(zeros(&[1, 8, 8, 2]).view().on(Device::Cpu(Tier::Portable)))
-                .is_err()
-        );
+    let x = zeros(&[1, 8, 8, 2]);
+    for other in test_devices().iter().filter(|other| *other != device) {
+        assert!(conv.forward(&x.to_device(other).unwrap()).is_err());
     }
 }

@@ -1,6 +1,7 @@
 use crate::{
-    View, ViewMut,
-    rows::{Walk, by_dtype},
+    Result, View, ViewMut,
+    dtype::by_float,
+    rows::Walk,
     shape::MAX_NDIM,
     simd::{Lane, Shared, Simd, tiered},
 };
@@ -17,14 +18,19 @@ pub(super) enum Combine {
 }
 
 /// out = combine(x, y). y's shape is the end of x's (0-strides repeat it); dtypes are equal, last dims adjacent.
-pub(super) fn binary(x: View<'_>, y: View<'_>, combine: Combine, mut out: ViewMut<'_>) {
+pub(super) fn binary(
+    x: View<'_>,
+    y: View<'_>,
+    combine: Combine,
+    mut out: ViewMut<'_>,
+) -> Result<()> {
     let mut y_strides = [0; MAX_NDIM];
     y_strides[x.ndim() - y.ndim()..x.ndim()].copy_from_slice(y.strides());
     let walk = Walk::elements(
         x.shape(),
         [x.strides(), &y_strides[..x.ndim()], out.strides()],
     );
-    by_dtype!(x.dtype(), T => {
+    by_float!("elementwise", x.dtype(), T => {
         let tier = x.device().tier();
         let (x, y) = (Shared(x.ptr().cast::<T>().cast_mut()), Shared(y.ptr().cast::<T>().cast_mut()));
         let dst = Shared(out.ptr().cast::<T>());
@@ -34,13 +40,19 @@ pub(super) fn binary(x: View<'_>, y: View<'_>, combine: Combine, mut out: ViewMu
             unsafe { run_binary::<T>(tier, &walk, rows, span, x.ptr(), y.ptr(), combine, dst.ptr()) }
         });
     });
+    Ok(())
 }
 
 /// out = residual + gate·x, [b, l, c] with gate [b, c]. Shapes and dtypes are checked by the caller.
-pub(super) fn gate_residual(x: View<'_>, gate: &[f32], residual: View<'_>, mut out: ViewMut<'_>) {
+pub(super) fn gate_residual(
+    x: View<'_>,
+    gate: &[f32],
+    residual: View<'_>,
+    mut out: ViewMut<'_>,
+) -> Result<()> {
     let tokens = x.dim(1);
     let walk = Walk::rows(x.shape(), [x.strides(), residual.strides(), out.strides()]);
-    by_dtype!(x.dtype(), T => {
+    by_float!("elementwise", x.dtype(), T => {
         let tier = x.device().tier();
         let (x, y) = (Shared(x.ptr().cast::<T>().cast_mut()), Shared(residual.ptr().cast::<T>().cast_mut()));
         let dst = Shared(out.ptr().cast::<T>());
@@ -49,6 +61,7 @@ pub(super) fn gate_residual(x: View<'_>, gate: &[f32], residual: View<'_>, mut o
             unsafe { run_gate_residual::<T>(tier, &walk, rows, x.ptr(), gate, tokens, y.ptr(), dst.ptr()) }
         });
     });
+    Ok(())
 }
 
 /// # Safety

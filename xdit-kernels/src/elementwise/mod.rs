@@ -40,12 +40,8 @@ fn binary_into(
         let y = layout::cast(y, DType::F32)?;
         return layout::copy_into(&binary(op, wide.view(), y.view(), combine)?, out);
     }
-    let (x, y) = (
-        Operand::new(op, x, x.dtype())?,
-        Operand::new(op, y, x.dtype())?,
-    );
-    cpu::binary(x.view(), y.view(), combine, out);
-    Ok(())
+    let (x, y) = (Operand::new(x, x.dtype())?, Operand::new(y, x.dtype())?);
+    cpu::binary(x.view(), y.view(), combine, out)
 }
 
 /// `x + y`, in x's dtype.
@@ -58,10 +54,10 @@ fn binary_into(
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, elementwise::add};
+/// use xdit_kernels::{Device, View, elementwise::add};
 /// let (x, y) = ([1f32, 2., 3., 4.], [10f32, 20.]);
-/// let z = add(View::from_slice(&x, [2, 2])?, View::from_slice(&y, [2])?)?;
-/// assert_eq!(z.to_f32_vec(), [11., 22., 13., 24.]);
+/// let z = add(View::from_slice(&x, [2, 2], &Device::cpu())?, View::from_slice(&y, [2], &Device::cpu())?)?;
+/// assert_eq!(z.to_vec_blocking::<f32>()?, [11., 22., 13., 24.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn add<'a, 'b>(x: impl Into<View<'a>>, y: impl Into<View<'b>>) -> Result<Tensor> {
@@ -87,10 +83,10 @@ pub fn add_into<'a, 'b>(
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, elementwise::sub};
+/// use xdit_kernels::{Device, View, elementwise::sub};
 /// let (x, y) = ([1f32, 2.], [10f32, 20.]);
-/// let z = sub(View::from_slice(&x, [2])?, View::from_slice(&y, [2])?)?;
-/// assert_eq!(z.to_f32_vec(), [-9., -18.]);
+/// let z = sub(View::from_slice(&x, [2], &Device::cpu())?, View::from_slice(&y, [2], &Device::cpu())?)?;
+/// assert_eq!(z.to_vec_blocking::<f32>()?, [-9., -18.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn sub<'a, 'b>(x: impl Into<View<'a>>, y: impl Into<View<'b>>) -> Result<Tensor> {
@@ -116,10 +112,10 @@ pub fn sub_into<'a, 'b>(
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, elementwise::mul};
+/// use xdit_kernels::{Device, View, elementwise::mul};
 /// let (x, y) = ([1f32, 2.], [10f32, 20.]);
-/// let z = mul(View::from_slice(&x, [2])?, View::from_slice(&y, [2])?)?;
-/// assert_eq!(z.to_f32_vec(), [10., 40.]);
+/// let z = mul(View::from_slice(&x, [2], &Device::cpu())?, View::from_slice(&y, [2], &Device::cpu())?)?;
+/// assert_eq!(z.to_vec_blocking::<f32>()?, [10., 40.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn mul<'a, 'b>(x: impl Into<View<'a>>, y: impl Into<View<'b>>) -> Result<Tensor> {
@@ -148,10 +144,10 @@ pub fn mul_into<'a, 'b>(
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, elementwise::add_scaled};
+/// use xdit_kernels::{Device, View, elementwise::add_scaled};
 /// let (x, y) = ([1f32, 2.], [10f32, 20.]);
-/// let z = add_scaled(View::from_slice(&x, [2])?, View::from_slice(&y, [2])?, -0.5)?;
-/// assert_eq!(z.to_f32_vec(), [-4., -8.]);
+/// let z = add_scaled(View::from_slice(&x, [2], &Device::cpu())?, View::from_slice(&y, [2], &Device::cpu())?, -0.5)?;
+/// assert_eq!(z.to_vec_blocking::<f32>()?, [-4., -8.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn add_scaled<'a, 'b>(
@@ -182,9 +178,9 @@ pub fn add_scaled_into<'a, 'b>(
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, elementwise::scale};
+/// use xdit_kernels::{Device, View, elementwise::scale};
 /// let x = [1f32, 2.];
-/// assert_eq!(scale(View::from_slice(&x, [2])?, 3.0)?.to_f32_vec(), [3., 6.]);
+/// assert_eq!(scale(View::from_slice(&x, [2], &Device::cpu())?, 3.0)?.to_vec_blocking::<f32>()?, [3., 6.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn scale<'a>(x: impl Into<View<'a>>, a: f32) -> Result<Tensor> {
@@ -203,10 +199,9 @@ pub fn scale_into<'a>(x: impl Into<View<'a>>, a: f32, out: ViewMut<'_>) -> Resul
     let x = x.into();
     let _span = tracing::trace_span!("elementwise", op = "scale", n = x.numel()).entered();
     expect_rows("scale", &out, x.shape(), x.dtype())?;
-    let x = Operand::new("scale", x, x.dtype())?;
+    let x = Operand::new(x, x.dtype())?;
     // x twice: one loop serves all of these, and the second load comes from the cache.
-    cpu::binary(x.view(), x.view(), Combine::Scale(a), out);
-    Ok(())
+    cpu::binary(x.view(), x.view(), Combine::Scale(a), out)
 }
 
 /// `residual + gate·x`, in the residual's dtype: the end of each branch of a transformer block.
@@ -219,11 +214,11 @@ pub fn scale_into<'a>(x: impl Into<View<'a>>, a: f32, out: ViewMut<'_>) -> Resul
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, elementwise::gate_residual};
+/// use xdit_kernels::{Device, View, elementwise::gate_residual};
 /// let (x, gate, residual) = ([1f32, 2., 3., 4.], [10f32, 0.], [5f32; 4]);
-/// let token = |x| View::from_slice(x, [1, 2, 2]);
-/// let y = gate_residual(token(&x)?, View::from_slice(&gate, [1, 2])?, token(&residual)?)?;
-/// assert_eq!(y.to_f32_vec(), [15., 5., 35., 5.]);
+/// let token = |x| View::from_slice(x, [1, 2, 2], &Device::cpu());
+/// let y = gate_residual(token(&x)?, View::from_slice(&gate, [1, 2], &Device::cpu())?, token(&residual)?)?;
+/// assert_eq!(y.to_vec_blocking::<f32>()?, [15., 5., 35., 5.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn gate_residual<'a, 'b, 'c>(
@@ -271,15 +266,13 @@ pub fn gate_residual_into<'a, 'b, 'c>(
             layout::cast(x, DType::F32)?,
             layout::cast(residual, DType::F32)?,
         ];
-        residual.device().expect(OP)?;
         let mut sum = TensorMut::zeros([b, l, c], DType::F32, residual.device())?;
-        cpu::gate_residual(wide[0].view(), &gate, wide[1].view(), sum.view_mut());
+        cpu::gate_residual(wide[0].view(), &gate, wide[1].view(), sum.view_mut())?;
         return layout::copy_into(&sum.freeze(), out);
     }
     let (x, residual) = (
-        Operand::new(OP, x, x.dtype())?,
-        Operand::new(OP, residual, residual.dtype())?,
+        Operand::new(x, x.dtype())?,
+        Operand::new(residual, residual.dtype())?,
     );
-    cpu::gate_residual(x.view(), &gate, residual.view(), out);
-    Ok(())
+    cpu::gate_residual(x.view(), &gate, residual.view(), out)
 }

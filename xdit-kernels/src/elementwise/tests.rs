@@ -1,13 +1,14 @@
 use super::*;
-use crate::{Device, Tier};
+use crate::Device;
+use crate::testing::test_devices;
 use proptest::prelude::*;
 
-fn tensor(shape: &[usize], dtype: DType, seed: usize) -> Tensor {
+fn tensor(shape: &[usize], dtype: DType, seed: usize, device: &Device) -> Tensor {
     let n = shape.iter().product::<usize>();
     let data: Vec<f32> = (0..n)
         .map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 * 0.01 - 10.0)
         .collect();
-    Tensor::from_slice(&data, shape)
+    Tensor::from_slice(&data, shape, device)
         .unwrap()
         .to_dtype(dtype)
         .unwrap()
@@ -19,7 +20,7 @@ fn assert_close(got: f32, want: f64, terms: f64, dtype: DType, what: &str) {
     let (relative, absolute) = match dtype {
         DType::F32 => (0.0, 0.0),
         DType::BF16 => (2f64.powi(-8), 0.0),
-        DType::F16 => (2f64.powi(-11), 3e-8),
+        _ => (2f64.powi(-11), 3e-8),
     };
     let tol = relative * want.abs() + absolute + 1.3e-7 * terms;
     assert!(
@@ -36,22 +37,22 @@ proptest! {
         a in 1usize..4, b in 1usize..5, c in 1usize..60, suffix in 0usize..3, xd in 0usize..3, yd in 0usize..3,
     ) {
         let (xd, yd) = (DTYPES[xd], DTYPES[yd]);
-        let wide = tensor(&[a, b, c + 2], xd, 1);
-        let y = tensor(&[a, b, c][suffix..], yd, 2);
-        for tier in Tier::available() {
-            let x = wide.view().narrow(2, 1, c).unwrap().on(Device::Cpu(tier));
+        for device in &test_devices() {
+            let wide = tensor(&[a, b, c + 2], xd, 1, device);
+            let y = tensor(&[a, b, c][suffix..], yd, 2, device);
+            let x = wide.view().narrow(2, 1, c).unwrap();
             let results = [
                 add(x, &y).unwrap(), sub(x, &y).unwrap(), mul(x, &y).unwrap(), add_scaled(x, &y, -0.3).unwrap(),
                 scale(x, 1.7).unwrap(),
-            ].map(|t| (t.dtype(), t.to_f32_vec()));
-            let (xs, ys) = (x.to_tensor().unwrap().to_f32_vec(), y.to_f32_vec());
+            ].map(|t| (t.dtype(), t.to_vec_blocking::<f32>().unwrap()));
+            let (xs, ys) = (x.to_tensor().unwrap().to_vec_blocking::<f32>().unwrap(), y.to_vec_blocking::<f32>().unwrap());
             for i in 0..xs.len() {
                 let (x, y) = (f64::from(xs[i]), f64::from(ys[i % ys.len()]));
                 let a = f64::from(-0.3f32);
                 let want = [x + y, x - y, x * y, x + a * y, x * f64::from(1.7f32)];
                 for (op, (w, (dtype, got))) in want.iter().zip(&results).enumerate() {
                     prop_assert_eq!(*dtype, xd);
-                    assert_close(got[i], *w, x.abs() + y.abs() + w.abs(), xd, &format!("{tier} op {op} {xd} {yd} at {i}"));
+                    assert_close(got[i], *w, x.abs() + y.abs() + w.abs(), xd, &format!("{device} op {op} {xd} {yd} at {i}"));
                 }
             }
         }
@@ -61,17 +62,17 @@ proptest! {
     fn gate_residual_equals_scalars(
         b in 1usize..4, l in 1usize..5, c in 1usize..70, xd in 0usize..3, rd in 0usize..3, gd in 0usize..3,
     ) {
-        let (x, gate) = (tensor(&[b, l, c], DTYPES[xd], 1), tensor(&[b, c], DTYPES[gd], 2));
-        let wide = tensor(&[b, l + 1, c], DTYPES[rd], 3);
-        for tier in Tier::available() {
-            let residual = wide.view().narrow(1, 1, l).unwrap().on(Device::Cpu(tier));
-            let got = gate_residual(x.view().on(Device::Cpu(tier)), &gate, residual).unwrap();
+        for device in &test_devices() {
+            let (x, gate) = (tensor(&[b, l, c], DTYPES[xd], 1, device), tensor(&[b, c], DTYPES[gd], 2, device));
+            let wide = tensor(&[b, l + 1, c], DTYPES[rd], 3, device);
+            let residual = wide.view().narrow(1, 1, l).unwrap();
+            let got = gate_residual(x.view(), &gate, residual).unwrap();
             prop_assert_eq!(got.dtype(), DTYPES[rd]);
-            let r = residual.to_tensor().unwrap().to_f32_vec();
-            let (got, x, g) = (got.to_f32_vec(), x.to_f32_vec(), gate.to_f32_vec());
+            let r = residual.to_tensor().unwrap().to_vec_blocking::<f32>().unwrap();
+            let (got, x, g) = (got.to_vec_blocking::<f32>().unwrap(), x.to_vec_blocking::<f32>().unwrap(), gate.to_vec_blocking::<f32>().unwrap());
             for i in 0..r.len() {
                 let (r, product) = (f64::from(r[i]), f64::from(x[i]) * f64::from(g[i / (l * c) * c + i % c]));
-                assert_close(got[i], r + product, r.abs() + product.abs(), DTYPES[rd], &format!("{tier} at {i}"));
+                assert_close(got[i], r + product, r.abs() + product.abs(), DTYPES[rd], &format!("{device} at {i}"));
             }
         }
     }
@@ -81,13 +82,17 @@ proptest! {
 #[test]
 fn large_and_transposed_operands() {
     let (x, y) = (
-        tensor(&[700, 513], DType::F32, 1),
-        tensor(&[513, 700], DType::F32, 2),
+        tensor(&[700, 513], DType::F32, 1, &Device::cpu()),
+        tensor(&[513, 700], DType::F32, 2, &Device::cpu()),
     );
     let got = add(&x, y.view().transpose(0, 1).unwrap())
         .unwrap()
-        .to_f32_vec();
-    let (x, y) = (x.to_f32_vec(), y.to_f32_vec());
+        .to_vec_blocking::<f32>()
+        .unwrap();
+    let (x, y) = (
+        x.to_vec_blocking::<f32>().unwrap(),
+        y.to_vec_blocking::<f32>().unwrap(),
+    );
     for (i, g) in got.iter().enumerate() {
         assert_eq!(*g, x[i] + y[i % 513 * 700 + i / 513], "at {i}");
     }
@@ -97,19 +102,29 @@ fn large_and_transposed_operands() {
 #[test]
 fn a_scheduler_step_rounds_as_torch_does() {
     let (x, y) = (
-        tensor(&[4099], DType::F32, 1),
-        tensor(&[4099], DType::F32, 2),
+        tensor(&[4099], DType::F32, 1, &Device::cpu()),
+        tensor(&[4099], DType::F32, 2, &Device::cpu()),
     );
-    let got = add_scaled(&x, &y, -0.033_7).unwrap().to_f32_vec();
-    for (i, (x, y)) in x.to_f32_vec().iter().zip(y.to_f32_vec()).enumerate() {
+    let got = add_scaled(&x, &y, -0.033_7)
+        .unwrap()
+        .to_vec_blocking::<f32>()
+        .unwrap();
+    for (i, (x, y)) in x
+        .to_vec_blocking::<f32>()
+        .unwrap()
+        .iter()
+        .zip(y.to_vec_blocking::<f32>().unwrap())
+        .enumerate()
+    {
         assert_eq!(got[i], x + -0.033_7 * y, "at {i}");
     }
 }
 
 #[test]
 fn nan_and_infinity_pass_through() {
-    let x = Tensor::from_slice(&[f32::NAN, f32::INFINITY, 1.0], [1, 1, 3]).unwrap();
-    let one = Tensor::from_slice(&[1f32; 3], [1, 1, 3]).unwrap();
+    let device = &Device::cpu();
+    let x = Tensor::from_slice(&[f32::NAN, f32::INFINITY, 1.0], [1, 1, 3], device).unwrap();
+    let one = Tensor::from_slice(&[1f32; 3], [1, 1, 3], device).unwrap();
     let gate = one.reshape([1, 3]).unwrap();
     for y in [
         add(&x, &one),
@@ -118,7 +133,7 @@ fn nan_and_infinity_pass_through() {
         gate_residual(&x, &gate, &one),
         gate_residual(&one, &gate, &x),
     ] {
-        let y = y.unwrap().to_f32_vec();
+        let y = y.unwrap().to_vec_blocking::<f32>().unwrap();
         assert!(
             y[0].is_nan() && y[1] == f32::INFINITY && y[2].is_finite(),
             "{y:?}"
@@ -128,21 +143,21 @@ fn nan_and_infinity_pass_through() {
 
 #[test]
 fn wrong_shapes_are_errors() {
-    let x = tensor(&[1, 2, 3], DType::F32, 0);
-    assert!(add(&x, &tensor(&[2], DType::F32, 0)).is_err());
-    assert!(add(&tensor(&[3], DType::F32, 0), &x).is_err());
-    let gate = tensor(&[1, 2], DType::F32, 0);
+    let x = tensor(&[1, 2, 3], DType::F32, 0, &Device::cpu());
+    assert!(add(&x, &tensor(&[2], DType::F32, 0, &Device::cpu())).is_err());
+    assert!(add(&tensor(&[3], DType::F32, 0, &Device::cpu()), &x).is_err());
+    let gate = tensor(&[1, 2], DType::F32, 0, &Device::cpu());
     let e = gate_residual(&x, &gate, &x).unwrap_err().to_string();
     assert!(e.contains("gate_residual") && e.contains("[1, 3]"), "{e}");
     assert!(gate_residual(&gate, &gate, &x).is_err());
-    let mut out = TensorMut::zeros([1, 2, 4], DType::F32, Device::cpu()).unwrap();
+    let mut out = TensorMut::zeros([1, 2, 4], DType::F32, &Device::cpu()).unwrap();
     assert!(scale_into(&x, 2.0, out.view_mut()).is_err());
 }
 
 #[test]
 fn nothing_in_is_nothing_out() {
     for shape in [[2, 0, 3], [0, 2, 3], [2, 3, 0]] {
-        let x = tensor(&shape, DType::F32, 0);
+        let x = tensor(&shape, DType::F32, 0, &Device::cpu());
         let sum = add_scaled(&x, &x, 2.0).unwrap();
         assert_eq!(sum.shape(), shape);
         assert_eq!(scale(&x, 2.0).unwrap().shape(), shape);

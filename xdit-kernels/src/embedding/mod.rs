@@ -1,34 +1,35 @@
 //! Rows of a table picked by ids.
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
-use crate::{Error, Result, Tensor, TensorMut, View, ViewMut, layout};
+use crate::{DType, Error, Result, Tensor, TensorMut, View, ViewMut};
 
-/// Row `ids[i]` of the table as row i, in the table's dtype.
+const OP: &str = "embedding";
+
+/// Row `ids[i]` of the table as row i, in the table's dtype, which may be any.
 ///
 /// # Shapes
-/// table is `[n, c]`; the result `[ids.len(), c]`.
+/// table is `[n, c]`, ids `[l]` of u32; the result `[l, c]`.
 ///
 /// # Errors
-/// If an id is not below n or there is no memory.
+/// If an id is not below n, the ids are not u32, or there is no memory.
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, embedding::embedding};
-/// let table = [0f32, 1., 10., 11., 20., 21.];
-/// let rows = embedding(View::from_slice(&table, [3, 2])?, &[2, 0])?;
-/// assert_eq!(rows.to_f32_vec(), [20., 21., 0., 1.]);
+/// use xdit_kernels::{Device, Tensor, embedding::embedding};
+/// let device = Device::cpu();
+/// let table = Tensor::from_slice(&[0f32, 1., 10., 11., 20., 21.], [3, 2], &device)?;
+/// let ids = Tensor::from_slice(&[2u32, 0], [2], &device)?;
+/// assert_eq!(embedding(&table, &ids)?.to_vec_blocking::<f32>()?, [20., 21., 0., 1.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
-pub fn embedding<'a>(table: impl Into<View<'a>>, ids: &[u32]) -> Result<Tensor> {
-    let table = table.into();
-    let &[_, c] = table.shape() else {
-        return Err(Error::shape("embedding", "a table of shape [n, c]", table));
-    };
+pub fn embedding<'a, 'b>(table: impl Into<View<'a>>, ids: impl Into<View<'b>>) -> Result<Tensor> {
+    let (table, ids) = (table.into(), ids.into());
+    let shape = output_shape(&table, &ids)?;
     // SAFETY: `embedding_into` writes every row.
-    let mut out =
-        unsafe { TensorMut::uninit("embedding", [ids.len(), c], table.dtype(), table.device())? };
+    let mut out = unsafe { TensorMut::uninit(OP, shape, table.dtype(), table.device())? };
     embedding_into(table, ids, out.view_mut())?;
     Ok(out.freeze())
 }
@@ -36,24 +37,32 @@ pub fn embedding<'a>(table: impl Into<View<'a>>, ids: &[u32]) -> Result<Tensor> 
 /// [`embedding`] into memory that is there.
 ///
 /// # Errors
-/// If an id is not below n, or `out` is not `[ids.len(), c]` in the table's dtype.
-pub fn embedding_into<'a>(
+/// As [`embedding`]'s, or if `out` is not `[l, c]` in the table's dtype.
+pub fn embedding_into<'a, 'b>(
     table: impl Into<View<'a>>,
-    ids: &[u32],
-    mut out: ViewMut<'_>,
+    ids: impl Into<View<'b>>,
+    out: ViewMut<'_>,
 ) -> Result<()> {
-    let table = table.into();
-    let &[n, c] = table.shape() else {
-        return Err(Error::shape("embedding", "a table of shape [n, c]", table));
+    let (table, ids) = (table.into(), ids.into());
+    let [l, c] = output_shape(&table, &ids)?;
+    let _span = tracing::trace_span!("embedding", ids = l, n = table.dim(0), c).entered();
+    out.expect(OP, &[l, c], table.dtype())?;
+    cpu::embedding(table, ids, out)
+}
+
+fn output_shape(table: &View<'_>, ids: &View<'_>) -> Result<[usize; 2]> {
+    let &[_, c] = table.shape() else {
+        return Err(Error::shape(OP, "a table of shape [n, c]", table));
     };
-    let _span = tracing::trace_span!("embedding", ids = ids.len(), n, c).entered();
-    out.expect("embedding", &[ids.len(), c], table.dtype())?;
-    if let Some(id) = ids.iter().find(|&&id| id as usize >= n) {
-        return Err(Error::shape("embedding", format!("ids below {n}"), id));
+    let &[l] = ids.shape() else {
+        return Err(Error::shape(OP, "ids of shape [l]", ids));
+    };
+    if ids.dtype() != DType::U32 {
+        return Err(Error::DType {
+            op: OP,
+            expected: "u32 ids".into(),
+            got: ids.dtype(),
+        });
     }
-    for (i, &id) in ids.iter().enumerate() {
-        let row = out.reborrow().narrow(0, i, 1)?;
-        layout::copy_into(table.narrow(0, id as usize, 1)?, row)?;
-    }
-    Ok(())
+    Ok([l, c])
 }

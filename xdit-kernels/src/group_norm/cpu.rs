@@ -2,12 +2,12 @@
 
 use super::OP;
 use crate::{
-    DType, Result, View, ViewMut,
+    Result, View, ViewMut,
     activation::Activation,
+    dtype::by_float,
     simd::{Lane, Shared, Simd, tiered},
     vector::{filled, reserved},
 };
-use half::{bf16, f16};
 use rayon::prelude::*;
 
 /// Pixels of one f32 sum.
@@ -114,11 +114,7 @@ fn gapless(w: usize, strides: &[usize]) -> bool {
 
 /// Σx and Σx² of each group of each picture of `x`, which is not empty and has contiguous channels.
 pub(super) fn sums(x: View<'_>, groups: usize) -> Result<Vec<[f64; 2]>> {
-    match x.dtype() {
-        DType::F32 => sums_of::<f32>(x, groups),
-        DType::BF16 => sums_of::<bf16>(x, groups),
-        DType::F16 => sums_of::<f16>(x, groups),
-    }
+    by_float!(OP, x.dtype(), T => sums_of::<T>(x, groups))
 }
 
 fn sums_of<T: Lane>(x: View<'_>, groups: usize) -> Result<Vec<[f64; 2]>> {
@@ -165,11 +161,7 @@ pub(super) fn run(
         .chunks(parameters.groups)
         .map(|sums| affine(sums, pixels, c, parameters))
         .collect::<Result<Vec<Affine>>>()?;
-    match x.dtype() {
-        DType::F32 => typed::<f32>(x, &affine, out),
-        DType::BF16 => typed::<bf16>(x, &affine, out),
-        DType::F16 => typed::<f16>(x, &affine, out),
-    }
+    by_float!(OP, x.dtype(), T => typed::<T>(x, &affine, out));
     Ok(())
 }
 

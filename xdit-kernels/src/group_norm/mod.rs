@@ -6,7 +6,9 @@ mod tests;
 
 use cpu::Parameters;
 
-use crate::{Error, Result, Tensor, TensorMut, View, ViewMut, layout, vector::filled};
+use crate::{
+    Error, Result, Tensor, TensorMut, View, ViewMut, layout, rows::Floats, vector::filled,
+};
 
 /// Each group of channels of each picture brought to mean 0 and variance 1, scaled by `weight`, shifted by `bias`; then,
 /// if `silu`, x·sigmoid(x).
@@ -22,10 +24,10 @@ use crate::{Error, Result, Tensor, TensorMut, View, ViewMut, layout, vector::fil
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{Tensor, group_norm::group_norm};
-/// let x = Tensor::from_slice(&[1f32, 3., 1., 3.], [1, 2, 1, 2])?;
-/// let (weight, bias) = (Tensor::from_slice(&[1f32; 2], [2])?, Tensor::from_slice(&[0f32; 2], [2])?);
-/// assert_eq!(group_norm(&x, 1, &weight, &bias, 0.0, false)?.to_f32_vec(), [-1., 1., -1., 1.]);
+/// use xdit_kernels::{Device, Tensor, group_norm::group_norm};
+/// let x = Tensor::from_slice(&[1f32, 3., 1., 3.], [1, 2, 1, 2], &Device::cpu())?;
+/// let (weight, bias) = (Tensor::from_slice(&[1f32; 2], [2], &Device::cpu())?, Tensor::from_slice(&[0f32; 2], [2], &Device::cpu())?);
+/// assert_eq!(group_norm(&x, 1, &weight, &bias, 0.0, false)?.to_vec_blocking::<f32>()?, [-1., 1., -1., 1.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn group_norm<'a, 'w, 'b>(
@@ -74,14 +76,14 @@ pub fn group_norm_into<'a, 'w, 'b>(
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{Tensor, group_norm::{GroupSums, group_norm, group_norm_rows}};
-/// let x = Tensor::from_slice(&[1f32, 3., 5., 2.], [1, 4, 1, 1])?;
-/// let (one, zero) = (Tensor::from_slice(&[1f32], [1])?, Tensor::from_slice(&[0f32], [1])?);
+/// use xdit_kernels::{Device, Tensor, group_norm::{GroupSums, group_norm, group_norm_rows}};
+/// let x = Tensor::from_slice(&[1f32, 3., 5., 2.], [1, 4, 1, 1], &Device::cpu())?;
+/// let (one, zero) = (Tensor::from_slice(&[1f32], [1], &Device::cpu())?, Tensor::from_slice(&[0f32], [1], &Device::cpu())?);
 /// let (top, rest) = (x.narrow(1, 0, 1)?, x.narrow(1, 1, 3)?);
 /// let sums = [GroupSums::of(&top, 1)?, GroupSums::of(&rest, 1)?];
 /// let sums = GroupSums::total(1, &sums.map(|part| part.values().to_vec()))?;
 /// let parts = group_norm_rows(&[top.view(), rest.view()], &sums, &one, &zero, 0.0, false)?;
-/// assert_eq!(parts.to_f32_vec(), group_norm(&x, 1, &one, &zero, 0.0, false)?.to_f32_vec());
+/// assert_eq!(parts.to_vec_blocking::<f32>()?, group_norm(&x, 1, &one, &zero, 0.0, false)?.to_vec_blocking::<f32>()?);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn group_norm_rows<'w, 'b>(
@@ -126,8 +128,8 @@ pub fn group_norm_rows<'w, 'b>(
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{Tensor, group_norm::GroupSums};
-/// let x = Tensor::from_slice(&[1f32, 3.], [1, 2, 1, 1])?;
+/// use xdit_kernels::{Device, Tensor, group_norm::GroupSums};
+/// let x = Tensor::from_slice(&[1f32, 3.], [1, 2, 1, 1], &Device::cpu())?;
 /// // Pixels, Σx, Σx².
 /// assert_eq!(GroupSums::of(&x, 1)?.values(), [2., 4., 10.]);
 /// # Ok::<(), xdit_kernels::Error>(())
@@ -215,7 +217,6 @@ fn dims(x: &View<'_>, groups: usize) -> Result<[usize; 4]> {
     let &[b, h, w, c] = x.shape() else {
         return Err(Error::shape(OP, "an input [b, h, w, c]", x));
     };
-    x.device().expect(OP)?;
     if c > MAX_CHANNELS {
         return Err(Error::shape(
             OP,
@@ -251,8 +252,8 @@ impl cpu::Parameters {
         }
         Ok(Self {
             groups,
-            weight: weight.to_tensor()?.to_f32_vec(),
-            bias: bias.to_tensor()?.to_f32_vec(),
+            weight: Floats::new(OP, weight, &[c])?.to_vec(),
+            bias: Floats::new(OP, bias, &[c])?.to_vec(),
             eps: f64::from(eps),
             silu,
         })

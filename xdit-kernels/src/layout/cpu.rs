@@ -1,25 +1,36 @@
-use crate::{DType, Element, View, ViewMut, shape::MAX_NDIM};
-use half::{bf16, f16};
+use super::OP;
+use crate::{DType, Float, Result, View, ViewMut, dtype::by_float, shape::MAX_NDIM};
 use rayon::prelude::*;
 
 /// Below this many elements a copy runs on the calling thread.
 const SERIAL: usize = 1 << 14;
 
-/// Copies with conversion. Shapes are equal (checked by the caller).
-pub(super) fn copy(x: View<'_>, out: ViewMut<'_>) {
-    match x.dtype() {
-        DType::F32 => from::<f32>(x, out),
-        DType::BF16 => from::<bf16>(x, out),
-        DType::F16 => from::<f16>(x, out),
+/// Copies: as bits within one dtype, else converted between floats, or a float and u8. Shapes are equal (checked by the caller).
+pub(super) fn copy(x: View<'_>, out: ViewMut<'_>) -> Result<()> {
+    if x.dtype() == out.dtype() {
+        match x.dtype().size() {
+            1 => rows::<u8, u8, true>(x, out, |bits| bits),
+            2 => rows::<u16, u16, true>(x, out, |bits| bits),
+            _ => rows::<u32, u32, true>(x, out, |bits| bits),
+        }
+        return Ok(());
+    }
+    match (x.dtype(), out.dtype()) {
+        (DType::U8, to) => {
+            by_float!(OP, to, D => rows::<u8, D, false>(x, out, |x| D::from_f32(f32::from(x))));
+            Ok(())
+        }
+        (from, DType::U8) => {
+            by_float!(OP, from, S => rows::<S, u8, false>(x, out, |x| x.to_f32() as u8));
+            Ok(())
+        }
+        (from, _) => by_float!(OP, from, S => converted::<S>(x, out)),
     }
 }
 
-fn from<S: Element>(x: View<'_>, out: ViewMut<'_>) {
-    match out.dtype() {
-        DType::F32 => rows::<S, f32>(x, out),
-        DType::BF16 => rows::<S, bf16>(x, out),
-        DType::F16 => rows::<S, f16>(x, out),
-    }
+fn converted<S: Float>(x: View<'_>, out: ViewMut<'_>) -> Result<()> {
+    by_float!(OP, out.dtype(), D => rows::<S, D, false>(x, out, |x| D::from_f32(x.to_f32())));
+    Ok(())
 }
 
 struct Ptr<T>(*mut T);
@@ -28,8 +39,13 @@ unsafe impl<T> Send for Ptr<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Ptr<T> {}
 
-/// Row by row: a row is the last dims that are contiguous on both sides.
-fn rows<S: Element, D: Element>(x: View<'_>, mut out: ViewMut<'_>) {
+/// Row by row: a row is the last dims that are contiguous on both sides. Elements of x are as large as `S`, those of out as
+/// `D`; with `SAME` these are one type and `convert` changes nothing.
+fn rows<S: Copy, D: Copy, const SAME: bool>(
+    x: View<'_>,
+    mut out: ViewMut<'_>,
+    convert: impl Fn(S) -> D + Sync,
+) {
     if x.numel() == 0 {
         return;
     }
@@ -64,12 +80,11 @@ fn rows<S: Element, D: Element>(x: View<'_>, mut out: ViewMut<'_>) {
         unsafe {
             let src = x.ptr().cast::<S>().add(xo);
             let dst = dst.0.add(oo);
-            if x_step == 1 && o_step == 1 && S::DTYPE == D::DTYPE {
+            if SAME && x_step == 1 && o_step == 1 {
                 std::ptr::copy_nonoverlapping(src.cast::<D>(), dst, row);
             } else {
                 for i in 0..row {
-                    dst.add(i * o_step)
-                        .write(D::from_f32((*src.add(i * x_step)).to_f32()));
+                    dst.add(i * o_step).write(convert(*src.add(i * x_step)));
                 }
             }
         }

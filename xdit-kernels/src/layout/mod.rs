@@ -6,6 +6,8 @@ mod tests;
 
 use crate::{DType, Error, Result, Tensor, TensorMut, View, ViewMut};
 
+const OP: &str = "copy";
+
 /// The view's elements, contiguous.
 ///
 /// # Errors
@@ -15,10 +17,11 @@ pub fn contiguous<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
     cast(x, x.dtype())
 }
 
-/// The view's elements in another dtype (rounded to nearest even), contiguous.
+/// The view's elements in another dtype, contiguous: from one float to another (rounded to nearest even), from u8 to a float,
+/// or from a float to u8 (towards zero, at most 255; NaN becomes 0).
 ///
 /// # Errors
-/// If there is no memory.
+/// If there is no memory, or there is no such conversion.
 pub fn cast<'a>(x: impl Into<View<'a>>, dtype: DType) -> Result<Tensor> {
     let x = x.into();
     // SAFETY: `copy_into` writes every element of its output.
@@ -27,27 +30,28 @@ pub fn cast<'a>(x: impl Into<View<'a>>, dtype: DType) -> Result<Tensor> {
     Ok(out.freeze())
 }
 
-/// Writes the view's elements into `out`, converting the dtype.
+/// Writes the view's elements into `out`, converting the dtype as [`cast`] does.
 ///
 /// # Errors
-/// If the shapes differ.
+/// If the shapes differ, or there is no such conversion.
 ///
 /// # Examples
 /// ```
 /// use xdit_kernels::{DType, Device, TensorMut, View, layout};
-/// let mut joint = TensorMut::zeros([3, 2], DType::F32, Device::cpu())?;
+/// let device = Device::cpu();
+/// let mut joint = TensorMut::zeros([3, 2], DType::F32, &device)?;
 /// let row = [5f32, 6.];
-/// layout::copy_into(View::from_slice(&row, [1, 2])?, joint.view_mut().narrow(0, 2, 1)?)?;
-/// assert_eq!(joint.freeze().to_f32_vec(), [0., 0., 0., 0., 5., 6.]);
+/// let row = View::from_slice(&row, [1, 2], &device)?;
+/// layout::copy_into(row, joint.view_mut().narrow(0, 2, 1)?)?;
+/// assert_eq!(joint.freeze().to_vec_blocking::<f32>()?, [0., 0., 0., 0., 5., 6.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn copy_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) -> Result<()> {
     let x = x.into();
     if x.shape() != out.shape() {
-        return Err(Error::shape("copy", format!("{:?}", out.shape()), x));
+        return Err(Error::shape(OP, format!("{:?}", out.shape()), x));
     }
-    cpu::copy(x, out);
-    Ok(())
+    cpu::copy(x, out)
 }
 
 /// The parts one after another along `dim`.

@@ -7,14 +7,15 @@ fn check(dims: [usize; 3], order: [usize; 3], start: usize) {
     let data: Vec<f32> = (0..dims.iter().product::<usize>())
         .map(|i| i as f32 * 0.5 - 7.0)
         .collect();
-    let view = View::from_slice(&data, dims)
+    let device = Device::cpu();
+    let view = View::from_slice(&data, dims, &device)
         .unwrap()
         .permute(&order)
         .unwrap();
     let start = start % view.dim(1);
     let view = view.narrow(1, start, view.dim(1) - start).unwrap();
     let copy = cast(view, DType::BF16).unwrap();
-    let got = copy.to_f32_vec();
+    let got = copy.to_vec_blocking::<f32>().unwrap();
     let strides = [dims[1] * dims[2], dims[2], 1];
     let mut i = 0;
     for a in 0..view.dim(0) {
@@ -45,34 +46,35 @@ proptest! {
         let shape = |n: usize| if dim == 0 { [n, c] } else { [c, n] };
         let make = |n: usize, from: f32| {
             let data: Vec<f32> = (0..n * c).map(|i| from + i as f32).collect();
-            Tensor::from_slice(&data, shape(n)).unwrap()
+            Tensor::from_slice(&data, shape(n), &Device::cpu()).unwrap()
         };
         let (x, y) = (make(a, 0.), make(b, 100.));
         let both = cat(&[x.view(), y.view()], dim).unwrap();
-        prop_assert_eq!(both.narrow(dim, 0, a).unwrap().to_f32_vec(), x.to_f32_vec());
-        prop_assert_eq!(both.narrow(dim, a, b).unwrap().to_f32_vec(), y.to_f32_vec());
+        prop_assert_eq!(both.narrow(dim, 0, a).unwrap().to_vec_blocking::<f32>().unwrap(), x.to_vec_blocking::<f32>().unwrap());
+        prop_assert_eq!(both.narrow(dim, a, b).unwrap().to_vec_blocking::<f32>().unwrap(), y.to_vec_blocking::<f32>().unwrap());
     }
 }
 
 #[test]
 fn large_copies_run_in_parallel_and_agree() {
     let data: Vec<f32> = (0..64 * 1024).map(|i| i as f32).collect();
-    let x = View::from_slice(&data, [64, 1024])
+    let device = Device::cpu();
+    let x = View::from_slice(&data, [64, 1024], &device)
         .unwrap()
         .transpose(0, 1)
         .unwrap();
     let t = contiguous(x).unwrap();
-    let got = t.as_slice::<f32>().unwrap();
+    let got = t.host_slice_blocking::<f32>().unwrap();
     assert_eq!(got[1], 1024.0);
     assert_eq!(got[64], 1.0);
     let back = contiguous(t.view().transpose(0, 1).unwrap()).unwrap();
-    assert_eq!(back.as_slice::<f32>().unwrap(), data);
+    assert_eq!(back.host_slice_blocking::<f32>().unwrap(), data);
 }
 
 #[test]
 fn shapes_that_differ_are_errors() {
-    let x = Tensor::zeros([2, 3], DType::F32, Device::cpu()).unwrap();
-    let y = Tensor::zeros([2, 4], DType::F32, Device::cpu()).unwrap();
+    let x = Tensor::zeros([2, 3], DType::F32, &Device::cpu()).unwrap();
+    let y = Tensor::zeros([2, 4], DType::F32, &Device::cpu()).unwrap();
     let e = cat(&[x.view(), y.view()], 0).unwrap_err();
     assert!(e.to_string().contains("differ in dim 0"), "{e}");
     assert!(x.view().reshape([7]).is_err());

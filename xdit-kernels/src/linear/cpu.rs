@@ -9,7 +9,8 @@ use super::{
     weights::Weights,
 };
 use crate::{
-    DType, Result, Tier,
+    Result, Tier,
+    dtype::FloatType,
     simd::microkernel::{self, Kernel},
     storage::Buffer,
 };
@@ -20,13 +21,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(super) fn forward(weights: &Weights, input: &Input<'_>, finish: &Finish<'_>) -> Result<()> {
     let tier = weights.device.tier();
     match weights.dtype {
-        DType::F32 => Product::<F32>::new(weights, input, finish).run(),
-        DType::F16 => Product::<F16>::new(weights, input, finish).run(),
+        FloatType::F32 => Product::<F32>::new(weights, input, finish).run(),
+        FloatType::F16 => Product::<F16>::new(weights, input, finish).run(),
         // The instruction takes bf16 on both sides; other inputs are widened and so are the weights.
-        DType::BF16 if tier == Tier::Avx512Bf16 && input.is_bf16() => {
+        FloatType::BF16 if tier == Tier::Avx512Bf16 && input.is_bf16() => {
             Product::<Dots>::new(weights, input, finish).run()
         }
-        DType::BF16 => Product::<Pairs>::new(weights, input, finish).run(),
+        FloatType::BF16 => Product::<Pairs>::new(weights, input, finish).run(),
     }
 }
 

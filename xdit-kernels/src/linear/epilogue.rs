@@ -2,8 +2,9 @@
 
 use super::rows::Rows;
 use crate::{
-    DType, Tier, View,
+    Tier, View,
     activation::Activation,
+    dtype::FloatType,
     simd::{Lane, Shared, Simd, tiered},
 };
 use half::{bf16, f16};
@@ -15,7 +16,7 @@ pub(super) struct Finish<'a> {
     /// What sums begin with, padded to whole panels.
     pub(super) bias: &'a [f32],
     pub(super) kind: Kind<'a>,
-    pub(super) dtype: DType,
+    pub(super) dtype: FloatType,
     pub(super) rows: Rows,
     pub(super) out: Shared<u8>,
     pub(super) n: usize,
@@ -109,9 +110,9 @@ impl Finish<'_> {
         // SAFETY: the caller's promise; the output's dtype is T.
         unsafe {
             match self.dtype {
-                DType::F32 => finish::<f32>(self.tier, self, sums, stride, rows, columns),
-                DType::F16 => finish::<f16>(self.tier, self, sums, stride, rows, columns),
-                DType::BF16 => finish::<bf16>(self.tier, self, sums, stride, rows, columns),
+                FloatType::F32 => finish::<f32>(self.tier, self, sums, stride, rows, columns),
+                FloatType::F16 => finish::<f16>(self.tier, self, sums, stride, rows, columns),
+                FloatType::BF16 => finish::<bf16>(self.tier, self, sums, stride, rows, columns),
             }
         }
     }

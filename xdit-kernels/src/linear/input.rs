@@ -2,7 +2,8 @@
 
 use super::rows::Rows;
 use crate::{
-    DType, Error, Result, Tensor, Tier, View,
+    Error, Result, Tensor, Tier, View,
+    dtype::FloatType,
     simd::{
         Lane,
         microkernel::{MAX_MR, Micro, Pair},
@@ -21,6 +22,7 @@ pub(super) struct Input<'a> {
 /// One of them: `k` columns from column `start` of the whole.
 struct Part<'a> {
     data: Data<'a>,
+    dtype: FloatType,
     rows: Rows,
     start: usize,
     k: usize,
@@ -85,6 +87,7 @@ impl<'a> Input<'a> {
             };
             let mut part = Part {
                 data,
+                dtype: view.dtype().float("linear")?,
                 rows: Rows::leading(&[], &[]),
                 start,
                 k: width,
@@ -109,7 +112,7 @@ impl<'a> Input<'a> {
 
     /// Whether every part is bf16.
     pub(super) fn is_bf16(&self) -> bool {
-        self.parts.iter().all(|p| p.view().dtype() == DType::BF16)
+        self.parts.iter().all(|p| p.dtype == FloatType::BF16)
     }
 
     /// Packs rows `row .. row + rows` as `[deep][mr]` f32, 0 for k's and rows beyond the input's.
@@ -132,10 +135,10 @@ impl<'a> Input<'a> {
             // SAFETY: the caller's promise: the part's columns are inside the panel.
             unsafe {
                 let out = out.add(part.start * mr);
-                match view.dtype() {
-                    DType::F32 => pack_part::<f32>(tier, part, view, row, rows, out),
-                    DType::F16 => pack_part::<f16>(tier, part, view, row, rows, out),
-                    DType::BF16 => pack_part::<bf16>(tier, part, view, row, rows, out),
+                match part.dtype {
+                    FloatType::F32 => pack_part::<f32>(tier, part, view, row, rows, out),
+                    FloatType::F16 => pack_part::<f16>(tier, part, view, row, rows, out),
+                    FloatType::BF16 => pack_part::<bf16>(tier, part, view, row, rows, out),
                 }
             }
             end = part.start + part.k;

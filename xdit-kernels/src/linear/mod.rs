@@ -17,7 +17,7 @@ mod weights;
 
 use crate::{
     DType, Device, Error, Result, Tensor, TensorMut, View, ViewMut, activation::Activation,
-    vector::reserved,
+    rows::Floats, vector::reserved,
 };
 use epilogue::{Finish, Kind};
 use input::Input;
@@ -33,22 +33,22 @@ use weights::Weights;
 /// let weight = [1f32, 2., 3., 4., 5., 6.];
 /// let bias = [0.5f32, -0.5];
 /// let layer = Linear::pack(
-///     View::from_slice(&weight, [2, 3])?,
-///     Some(View::from_slice(&bias, [2])?),
+///     View::from_slice(&weight, [2, 3], &Device::cpu())?,
+///     Some(View::from_slice(&bias, [2], &Device::cpu())?),
 ///     DType::F32,
-///     Device::cpu(),
+///     &Device::cpu(),
 /// )?;
 /// let x = [1f32, 1., 1.];
-/// let x = View::from_slice(&x, [1, 3])?;
-/// assert_eq!(layer.forward(x)?.to_f32_vec(), [6.5, 14.5]);
+/// let x = View::from_slice(&x, [1, 3], &Device::cpu())?;
+/// assert_eq!(layer.forward(x)?.to_vec_blocking::<f32>()?, [6.5, 14.5]);
 ///
 /// // The same layer with its input in two parts and a residual added before the one rounding.
 /// let residual = [100f32, 200.];
 /// let y = layer.forward_with(
 ///     &[x.narrow(1, 0, 1)?, x.narrow(1, 1, 2)?],
-///     Epilogue::Residual(View::from_slice(&residual, [1, 2])?),
+///     Epilogue::Residual(View::from_slice(&residual, [1, 2], &Device::cpu())?),
 /// )?;
-/// assert_eq!(y.to_f32_vec(), [106.5, 214.5]);
+/// assert_eq!(y.to_vec_blocking::<f32>()?, [106.5, 214.5]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub struct Linear {
@@ -90,7 +90,7 @@ impl Linear {
         weight: View<'_>,
         bias: Option<View<'_>>,
         dtype: DType,
-        device: Device,
+        device: &Device,
     ) -> Result<Self> {
         Self::pack_rows(&[(weight, bias)], dtype, device)
     }
@@ -102,7 +102,7 @@ impl Linear {
     pub fn pack_rows(
         parts: &[(View<'_>, Option<View<'_>>)],
         dtype: DType,
-        device: Device,
+        device: &Device,
     ) -> Result<Self> {
         for (weight, bias) in parts {
             if weight.ndim() != 2 {
@@ -128,14 +128,17 @@ impl Linear {
         if parts.is_empty() {
             return Err(Error::shape("linear", "at least one weight", parts.len()));
         }
-        device.expect("linear")?;
         let views: Vec<View<'_>> = parts.iter().map(|(weight, _)| *weight).collect();
-        let weights = Weights::pack(&views, dtype, device)?;
+        let weights = Weights::pack(&views, dtype.float("linear")?, device)?;
         let mut bias_n = reserved("linear bias", weights.padded_n())?;
         for (weight, bias) in parts {
             match bias {
                 // Through `dtype`, as a torch module cast to it would have.
-                Some(bias) => bias_n.extend(crate::layout::cast(*bias, dtype)?.to_f32_vec()),
+                Some(bias) => bias_n.extend_from_slice(&Floats::new(
+                    "linear",
+                    crate::layout::cast(*bias, dtype)?.view(),
+                    bias.shape(),
+                )?),
                 None => bias_n.resize(bias_n.len() + weight.dim(0), 0.0),
             }
         }
@@ -158,7 +161,7 @@ impl Linear {
 
     /// The dtype that the weights are stored as.
     pub fn dtype(&self) -> DType {
-        self.weights.dtype
+        self.weights.dtype.dtype()
     }
 
     /// Bytes that the layer holds.
@@ -215,6 +218,7 @@ impl Linear {
         let lead = &x[0].shape()[..x[0].ndim() - 1];
         let shape = [lead, &[n]].concat();
         out.expect("linear", &shape, out.dtype())?;
+        let dtype = out.dtype().float("linear")?;
         let _span = tracing::trace_span!("linear", m = input.count(), n, k).entered();
         if input.count() * n == 0 {
             return Ok(());
@@ -271,7 +275,7 @@ impl Linear {
             tier: self.weights.device.tier(),
             bias: &self.bias,
             kind,
-            dtype: out.dtype(),
+            dtype,
             rows: Rows::leading(out.shape(), out.strides()),
             out: crate::simd::Shared(out.ptr()),
             n,

@@ -1,16 +1,17 @@
-//! Linear layers against sums in f64, over odd shapes, every tier, dtype and epilogue.
+//! Linear layers against sums in f64, over odd shapes, every device, dtype and epilogue.
 
 mod place;
 
 use super::*;
-use crate::{Element, Tier, layout};
+use crate::testing::test_devices;
+use crate::{Float, dtype::FloatType, layout};
 use half::{bf16, f16};
 use proptest::prelude::*;
 
 const DTYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 
 /// Numbers of both signs in about −1..1 that differ from place to place, as `dtype`.
-fn numbers(shape: &[usize], seed: u32, dtype: DType, device: Device) -> Tensor {
+fn numbers(shape: &[usize], seed: u32, dtype: DType, device: &Device) -> Tensor {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     let data: Vec<f32> = (0..shape.iter().product::<usize>())
         .map(|_| {
@@ -18,7 +19,7 @@ fn numbers(shape: &[usize], seed: u32, dtype: DType, device: Device) -> Tensor {
             (state >> 8) as f32 / 8_388_608.0 - 1.0
         })
         .collect();
-    layout::cast(View::from_slice(&data, shape).unwrap().on(device), dtype).unwrap()
+    layout::cast(View::from_slice(&data, shape, device).unwrap(), dtype).unwrap()
 }
 
 /// Half a unit in the last place of a number near x.
@@ -26,7 +27,7 @@ fn rounding(dtype: DType, x: f64) -> f64 {
     let bits = match dtype {
         DType::F32 => 24,
         DType::BF16 => 8,
-        DType::F16 => 11,
+        _ => 11,
     };
     // Below f16's smallest normal number the spacing no longer shrinks.
     x.abs().max(6.2e-5) * 0.5f64.powi(bits)
@@ -50,7 +51,7 @@ struct Case {
     batch: usize,
 }
 
-fn check(case: Case, tier: Tier) {
+fn check(case: Case, device: &Device) {
     let Case {
         m,
         k,
@@ -61,7 +62,6 @@ fn check(case: Case, tier: Tier) {
         cut,
         batch,
     } = case;
-    let device = Device::Cpu(tier);
     let (weight, bias) = (
         numbers(&[n, k], 1, DType::F32, device),
         numbers(&[n], 2, DType::F32, device),
@@ -99,12 +99,22 @@ fn check(case: Case, tier: Tier) {
     };
     let got = layer.forward_with(&inputs, fused).unwrap();
     assert_eq!((got.shape(), got.dtype()), (&shape[..], dtype));
-    let (got, other, gate) = (got.to_f32_vec(), other.to_f32_vec(), gate.to_f32_vec());
-    let (x, w) = (
-        x.to_f32_vec(),
-        layout::cast(&weight, stored).unwrap().to_f32_vec(),
+    let (got, other, gate) = (
+        got.to_vec_blocking::<f32>().unwrap(),
+        other.to_vec_blocking::<f32>().unwrap(),
+        gate.to_vec_blocking::<f32>().unwrap(),
     );
-    let bias = layout::cast(&bias, stored).unwrap().to_f32_vec();
+    let (x, w) = (
+        x.to_vec_blocking::<f32>().unwrap(),
+        layout::cast(&weight, stored)
+            .unwrap()
+            .to_vec_blocking::<f32>()
+            .unwrap(),
+    );
+    let bias = layout::cast(&bias, stored)
+        .unwrap()
+        .to_vec_blocking::<f32>()
+        .unwrap();
     for row in 0..batch * m {
         for j in 0..n {
             let (mut sum, mut size) = (0.0, 0.0f64);
@@ -132,7 +142,7 @@ fn check(case: Case, tier: Tier) {
             let got = f64::from(got[at]);
             assert!(
                 (got - want).abs() <= tol,
-                "{case:?} {tier} row {row} column {j}: {got} not {want} ± {tol}"
+                "{case:?} {device} row {row} column {j}: {got} not {want} ± {tol}"
             );
         }
     }
@@ -149,15 +159,15 @@ proptest! {
         m in 1usize..70, k in 1usize..600, n in 1usize..150, stored in dtype(), dtype in dtype(),
         epilogue in 0usize..5, cut in 0usize..600, batch in 1usize..3,
     ) {
-        for tier in Tier::available() {
-            check(Case { m, k, n, stored, dtype, epilogue, cut, batch }, tier);
+        for device in &test_devices() {
+            check(Case { m, k, n, stored, dtype, epilogue, cut, batch }, device);
         }
     }
 }
 
 #[test]
 fn several_blocks_and_edges_equal_f64() {
-    for tier in Tier::available() {
+    for device in &test_devices() {
         for stored in DTYPES {
             for (m, k, n) in [(1, 1, 1), (3, 0, 5), (2, 1025, 33), (29, 1536, 31)] {
                 check(
@@ -171,7 +181,7 @@ fn several_blocks_and_edges_equal_f64() {
                         cut: 511,
                         batch: 2,
                     },
-                    tier,
+                    device,
                 );
             }
         }
@@ -182,8 +192,7 @@ fn several_blocks_and_edges_equal_f64() {
 #[test]
 fn a_row_depends_on_itself_alone() {
     let (m, k, n) = (61, 1100, 203);
-    for tier in Tier::available() {
-        let device = Device::Cpu(tier);
+    for device in &test_devices() {
         for stored in DTYPES {
             let layer = Linear::pack(
                 numbers(&[n, k], 6, stored, device).view(),
@@ -199,18 +208,25 @@ fn a_row_depends_on_itself_alone() {
                     .build()
                     .unwrap();
                 let part = x.view().narrow(0, start, rows).unwrap();
-                pool.install(|| layer.forward(part).unwrap().as_bytes().to_vec())
+                pool.install(|| {
+                    layer
+                        .forward(part)
+                        .unwrap()
+                        .host_bytes_blocking()
+                        .unwrap()
+                        .to_vec()
+                })
             };
             let whole = one(1, 0, m);
             let row = n * stored.size();
             assert!(
                 one(2, 0, m) == whole && one(3, 0, m) == whole,
-                "{tier} {stored}: threads change the result"
+                "{device} {stored}: threads change the result"
             );
             for (start, rows) in [(0, 1), (60, 1), (17, 2), (30, 3), (40, 4), (5, 14), (9, 40)] {
                 assert!(
                     one(2, start, rows) == whole[start * row..][..rows * row],
-                    "{tier} {stored}: {rows} rows from {start}"
+                    "{device} {stored}: {rows} rows from {start}"
                 );
             }
         }
@@ -220,7 +236,7 @@ fn a_row_depends_on_itself_alone() {
 /// Weights of any dtype and strides, an output with strides, operands of another dtype.
 #[test]
 fn views_of_any_kind_are_taken() {
-    let device = Device::cpu();
+    let device = &Device::cpu();
     let weight_kn = numbers(&[40, 30], 8, DType::F16, device);
     let layer = Linear::pack(
         weight_kn.view().transpose(0, 1).unwrap(),
@@ -241,14 +257,14 @@ fn views_of_any_kind_are_taken() {
         &[x.to_tensor().unwrap().view()],
         Epilogue::Residual(residual.to_dtype(DType::F32).unwrap().view()),
     );
-    let want = want.unwrap().to_f32_vec();
+    let want = want.unwrap().to_vec_blocking::<f32>().unwrap();
     // The middle third of rows of 90.
     let mut wide = TensorMut::zeros([5, 90], DType::F32, device).unwrap();
     let middle = wide.view_mut().narrow(1, 30, 30).unwrap();
     layer
         .forward_into(&[x], Epilogue::Residual(residual.view()), middle)
         .unwrap();
-    let wide = wide.freeze().to_f32_vec();
+    let wide = wide.freeze().to_vec_blocking::<f32>().unwrap();
     for i in 0..5 {
         let (row, zeros) = (&wide[i * 90..][..90], [0.0; 30]);
         assert_eq!(
@@ -261,7 +277,7 @@ fn views_of_any_kind_are_taken() {
 
 #[test]
 fn wrong_shapes_are_errors() {
-    let device = Device::cpu();
+    let device = &Device::cpu();
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, device).unwrap();
     let (w, b) = (zeros(&[4, 6]), zeros(&[3]));
     assert!(Linear::pack(w.view(), Some(b.view()), DType::F32, device).is_err());
@@ -317,9 +333,8 @@ fn wrong_shapes_are_errors() {
 /// AVX512-BF16's form through its emulation, on tiers that never choose it themselves.
 #[test]
 fn pairs_of_bf16_on_both_sides_equal_f64() {
-    for tier in Tier::available() {
+    for device in &test_devices() {
         for (m, k, n, cut) in [(1, 7, 5, 0), (31, 1027, 70, 513), (5, 64, 33, 32)] {
-            let device = Device::Cpu(tier);
             let w = numbers(&[n, k], 11, DType::BF16, device);
             let layer = Linear::pack(w.view(), None, DType::BF16, device).unwrap();
             let x = numbers(&[m, k], 12, DType::BF16, device);
@@ -329,16 +344,19 @@ fn pairs_of_bf16_on_both_sides_equal_f64() {
             ];
             let mut out = vec![0f32; m * n];
             let finish = Finish {
-                tier,
+                tier: device.tier(),
                 bias: &layer.bias,
                 kind: Kind::None,
-                dtype: DType::F32,
+                dtype: FloatType::F32,
                 rows: Rows::leading(&[m, n], &[n, 1]),
                 out: crate::simd::Shared(out.as_mut_ptr().cast()),
                 n,
             };
             cpu::forward_dots(&layer.weights, &Input::new(&inputs, k).unwrap(), &finish).unwrap();
-            let (x, w) = (x.to_f32_vec(), w.to_f32_vec());
+            let (x, w) = (
+                x.to_vec_blocking::<f32>().unwrap(),
+                w.to_vec_blocking::<f32>().unwrap(),
+            );
             for (at, got) in out.into_iter().enumerate() {
                 let products =
                     (0..k).map(|i| f64::from(x[at / n * k + i]) * f64::from(w[at % n * k + i]));
@@ -347,7 +365,7 @@ fn pairs_of_bf16_on_both_sides_equal_f64() {
                 let tol = 16.0 * 2f64.powi(-24) * (size + 1.0);
                 assert!(
                     (f64::from(got) - want).abs() <= tol,
-                    "{tier} {m}x{k}x{n} at {at}: {got} not {want}"
+                    "{device} {m}x{k}x{n} at {at}: {got} not {want}"
                 );
             }
         }
@@ -357,20 +375,25 @@ fn pairs_of_bf16_on_both_sides_equal_f64() {
 /// Numbers of every dtype survive packing exactly: a unit row picks its weight.
 #[test]
 fn unit_rows_pick_weights() {
-    fn pick<T: Element>() {
+    fn pick<T: Float>() {
         let (n, k) = (37, 21);
         let weight: Vec<T> = (0..n * k).map(|i| T::from_f32(i as f32 - 300.0)).collect();
         let unit: Vec<T> = (0..k * k)
             .map(|i| T::from_f32(f32::from(u8::from(i / k == i % k))))
             .collect();
-        for tier in Tier::available() {
-            let weight = View::from_slice(&weight, [n, k]).unwrap();
-            let layer = Linear::pack(weight, None, T::DTYPE, Device::Cpu(tier)).unwrap();
+        for device in &test_devices() {
+            let weight = View::from_slice(&weight, [n, k], device).unwrap();
+            let layer = Linear::pack(weight, None, T::DTYPE, device).unwrap();
             let got = layer
-                .forward(View::from_slice(&unit, [k, k]).unwrap())
+                .forward(View::from_slice(&unit, [k, k], device).unwrap())
                 .unwrap();
             let want = weight.transpose(0, 1).unwrap().to_tensor().unwrap();
-            assert_eq!(got.as_bytes(), want.as_bytes(), "{tier} {}", T::DTYPE);
+            assert_eq!(
+                got.host_bytes_blocking().unwrap(),
+                want.host_bytes_blocking().unwrap(),
+                "{device} {}",
+                T::DTYPE
+            );
         }
     }
     pick::<f32>();

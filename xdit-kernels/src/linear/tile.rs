@@ -2,7 +2,8 @@
 
 use super::{cpu::Product, form::Form, plan::Plan};
 use crate::{
-    DType, Result,
+    Result,
+    dtype::FloatType,
     simd::{
         Shared,
         microkernel::{Ahead, Kernel, Sums},
@@ -155,7 +156,7 @@ impl<F: Form> Product<'_, F> {
                     let dtype = self.finish.dtype;
                     (to.wrapping_add(column * dtype.size()), row, dtype)
                 }
-                _ => (held.cast(), stride, DType::F32),
+                _ => (held.cast(), stride, FloatType::F32),
             };
             Sums {
                 from,

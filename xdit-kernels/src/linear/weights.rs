@@ -2,6 +2,7 @@
 
 use crate::{
     DType, Device, Error, Result, Tensor, TensorMut, View,
+    dtype::FloatType,
     simd::{
         Lane, Shared, Simd,
         microkernel::tile_shape,
@@ -20,13 +21,13 @@ pub(super) struct Weights {
     pub(super) n: usize,
     pub(super) k: usize,
     pub(super) nr: usize,
-    pub(super) dtype: DType,
+    pub(super) dtype: FloatType,
     pub(super) device: Device,
 }
 
 /// k rounded up to what a panel of this dtype holds.
-fn padded_k(k: usize, dtype: DType) -> usize {
-    if dtype == DType::BF16 {
+fn padded_k(k: usize, dtype: FloatType) -> usize {
+    if dtype == FloatType::BF16 {
         k.next_multiple_of(2)
     } else {
         k
@@ -35,7 +36,7 @@ fn padded_k(k: usize, dtype: DType) -> usize {
 
 impl Weights {
     /// The parts' rows one after another. All are `[_, k]` (checked by the caller).
-    pub(super) fn pack(parts: &[View<'_>], dtype: DType, device: Device) -> Result<Self> {
+    pub(super) fn pack(parts: &[View<'_>], dtype: FloatType, device: &Device) -> Result<Self> {
         let too_large = || Error::OutOfMemory {
             op: "linear weights",
             bytes: usize::MAX,
@@ -48,8 +49,9 @@ impl Weights {
         let (_, nr) = tile_shape(device.tier());
         let (count, deep) = (n.div_ceil(nr), padded_k(k, dtype));
         // SAFETY: `fill` below writes every element of every panel.
-        let mut panels =
-            unsafe { TensorMut::uninit("linear weights", [count, deep, nr], dtype, device)? };
+        let mut panels = unsafe {
+            TensorMut::uninit("linear weights", [count, deep, nr], dtype.dtype(), device)?
+        };
         let out = Shared(panels.view_mut().ptr());
         let mut sources = Vec::with_capacity(parts.len());
         let mut first = 0;
@@ -72,9 +74,11 @@ impl Weights {
             unsafe {
                 let (tier, at) = (device.tier(), p * deep * nr);
                 match dtype {
-                    DType::F32 => fill::<f32>(tier, &rows, k, out.ptr().cast::<f32>().add(at)),
-                    DType::F16 => fill::<f16>(tier, &rows, k, out.ptr().cast::<f16>().add(at)),
-                    DType::BF16 => fill::<bf16>(tier, &rows, k, out.ptr().cast::<bf16>().add(at)),
+                    FloatType::F32 => fill::<f32>(tier, &rows, k, out.ptr().cast::<f32>().add(at)),
+                    FloatType::F16 => fill::<f16>(tier, &rows, k, out.ptr().cast::<f16>().add(at)),
+                    FloatType::BF16 => {
+                        fill::<bf16>(tier, &rows, k, out.ptr().cast::<bf16>().add(at))
+                    }
                 }
             }
         });
@@ -84,7 +88,7 @@ impl Weights {
             k,
             nr,
             dtype,
-            device,
+            device: device.clone(),
         })
     }
 
@@ -113,6 +117,7 @@ impl Weights {
 struct Source<'a> {
     first: usize,
     view: View<'a>,
+    dtype: FloatType,
     copy: Option<Tensor>,
 }
 
@@ -122,6 +127,7 @@ impl<'a> Source<'a> {
         Ok(Self {
             first,
             view,
+            dtype: view.dtype().float("linear")?,
             copy: if adjacent {
                 None
             } else {
@@ -137,10 +143,10 @@ impl<'a> Source<'a> {
         let at = view
             .ptr()
             .wrapping_add(inside * view.strides()[0] * view.dtype().size());
-        Some(match view.dtype() {
-            DType::F32 => Row::F32(at.cast()),
-            DType::F16 => Row::F16(at.cast()),
-            DType::BF16 => Row::Bf16(at.cast()),
+        Some(match self.dtype {
+            FloatType::F32 => Row::F32(at.cast()),
+            FloatType::F16 => Row::F16(at.cast()),
+            FloatType::BF16 => Row::Bf16(at.cast()),
         })
     }
 }

@@ -1,36 +1,30 @@
+use super::OP;
 use crate::{
-    DType, Tier, ViewMut,
+    Result, Tier, ViewMut,
     attention::AttnOut,
+    dtype::by_float,
     simd::{Lane, Shared, Simd, tiered},
 };
-use half::{bf16, f16};
 use rayon::prelude::*;
 
 /// Shapes were checked by the caller, and nobody changes the parts; the last stride of `out` is 1.
-pub(super) fn merge(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) {
-    match a.out.dtype() {
-        DType::F32 => left::<f32>(a, b, out, lse),
-        DType::BF16 => left::<bf16>(a, b, out, lse),
-        DType::F16 => left::<f16>(a, b, out, lse),
-    }
+pub(super) fn merge(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) -> Result<()> {
+    by_float!(OP, a.out.dtype(), A => left::<A>(a, b, out, lse))
 }
 
-fn left<A: Lane>(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) {
-    match b.out.dtype() {
-        DType::F32 => tokens::<A, f32>(a, b, out, lse),
-        DType::BF16 => tokens::<A, bf16>(a, b, out, lse),
-        DType::F16 => tokens::<A, f16>(a, b, out, lse),
-    }
+fn left<A: Lane>(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) -> Result<()> {
+    by_float!(OP, b.out.dtype(), B => tokens::<A, B>(a, b, out, lse));
+    Ok(())
 }
 
 /// One task per (batch, token): all its heads.
 fn tokens<A: Lane, B: Lane>(a: &AttnOut, b: &AttnOut, mut out: ViewMut<'_>, mut lse: ViewMut<'_>) {
     let tier: Tier = a.out.device().tier();
     let (lq, h, d) = (a.out.dim(1), a.out.dim(2), a.out.dim(3));
-    let (Some(a_out), Some(b_out)) = (a.out.as_slice::<A>(), b.out.as_slice::<B>()) else {
+    let (Some(a_out), Some(b_out)) = (a.out.slice::<A>(), b.out.slice::<B>()) else {
         unreachable!("the caller matched the dtypes, and tensors are contiguous");
     };
-    let (Some(a_lse), Some(b_lse)) = (a.lse.as_slice::<f32>(), b.lse.as_slice::<f32>()) else {
+    let (Some(a_lse), Some(b_lse)) = (a.lse.slice::<f32>(), b.lse.slice::<f32>()) else {
         unreachable!("the caller checked the dtype, and tensors are contiguous");
     };
     let (out_steps, lse_steps) = (out.strides().to_vec(), lse.strides().to_vec());

@@ -19,16 +19,16 @@ use crate::{DType, Error, Result, TensorMut, ViewMut, attention::AttnOut};
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, attention::{AttnInput, Attention, Flash}, merge::merge};
+/// use xdit_kernels::{Device, View, attention::{AttnInput, Attention, Flash}, merge::merge};
 /// let (q, k, v) = ([0.5f32, 1.], [1f32, 2., 3., 4.], [10f32, 20., 30., 40.]);
-/// let q = View::from_slice(&q, [1, 1, 1, 2])?;
-/// let k = View::from_slice(&k, [1, 2, 1, 2])?;
-/// let v = View::from_slice(&v, [1, 2, 1, 2])?;
+/// let q = View::from_slice(&q, [1, 1, 1, 2], &Device::cpu())?;
+/// let k = View::from_slice(&k, [1, 2, 1, 2], &Device::cpu())?;
+/// let v = View::from_slice(&v, [1, 2, 1, 2], &Device::cpu())?;
 /// let whole = Flash.attend(&AttnInput::new(q, k, v))?;
 /// let first = Flash.attend(&AttnInput::new(q, k.narrow(1, 0, 1)?, v.narrow(1, 0, 1)?))?;
 /// let second = Flash.attend(&AttnInput::new(q, k.narrow(1, 1, 1)?, v.narrow(1, 1, 1)?))?;
 /// let both = merge(&first, &second)?;
-/// let far = (both.out.to_f32_vec()[0] - whole.out.to_f32_vec()[0]).abs();
+/// let far = (both.out.to_vec_blocking::<f32>()?[0] - whole.out.to_vec_blocking::<f32>()?[0]).abs();
 /// assert!(far < 1e-5);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
@@ -75,7 +75,6 @@ pub fn merge_into(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) 
         return Err(Error::shape(OP, "an output whose last stride is 1", out));
     }
     let _span = tracing::trace_span!("merge", b = batch, lq, h).entered();
-    a.out.device().expect(OP)?;
     if a.lse.numel() == 0 {
         return Ok(());
     }
@@ -85,8 +84,7 @@ pub fn merge_into(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) 
             lse: part.lse.steady()?,
         })
     };
-    cpu::merge(&steady(a)?, &steady(b)?, out, lse);
-    Ok(())
+    cpu::merge(&steady(a)?, &steady(b)?, out, lse)
 }
 
 const OP: &str = "merge";

@@ -1,6 +1,7 @@
 use crate::{
-    View, ViewMut,
-    rows::{Walk, by_dtype},
+    Result, View, ViewMut,
+    dtype::by_float,
+    rows::Walk,
     simd::{Lane, Shared, Simd, tiered},
 };
 use std::ops::Range;
@@ -14,10 +15,15 @@ pub(super) struct Affine<'a> {
 }
 
 /// Shapes and dtypes are checked by the caller: gain and bias hold a parameter row for each row of x.
-pub(super) fn layer_norm(x: View<'_>, affine: &Affine<'_>, eps: f32, mut out: ViewMut<'_>) {
+pub(super) fn layer_norm(
+    x: View<'_>,
+    affine: &Affine<'_>,
+    eps: f32,
+    mut out: ViewMut<'_>,
+) -> Result<()> {
     let walk = Walk::rows(x.shape(), [x.strides(), out.strides()]);
     let far = x.numel() * x.dtype().size() >= FAR_BYTES;
-    by_dtype!(x.dtype(), T => {
+    by_float!("norm", x.dtype(), T => {
         let (tier, src) = (x.device().tier(), Shared(x.ptr().cast::<T>().cast_mut()));
         let dst = Shared(out.ptr().cast::<T>());
         walk.split_rows(2 * size_of::<T>(), |rows| {
@@ -26,12 +32,13 @@ pub(super) fn layer_norm(x: View<'_>, affine: &Affine<'_>, eps: f32, mut out: Vi
             unsafe { run_layer_norm::<T>(tier, &walk, rows, src.ptr(), affine, eps, dst.ptr(), far) }
         });
     });
+    Ok(())
 }
 
 /// Likewise; gain is [c].
-pub(super) fn rms_norm(x: View<'_>, gain: &[f32], eps: f32, mut out: ViewMut<'_>) {
+pub(super) fn rms_norm(x: View<'_>, gain: &[f32], eps: f32, mut out: ViewMut<'_>) -> Result<()> {
     let walk = Walk::rows(x.shape(), [x.strides(), out.strides()]);
-    by_dtype!(x.dtype(), T => {
+    by_float!("norm", x.dtype(), T => {
         let (tier, src) = (x.device().tier(), Shared(x.ptr().cast::<T>().cast_mut()));
         let dst = Shared(out.ptr().cast::<T>());
         walk.split_rows(2 * size_of::<T>(), |rows| {
@@ -39,6 +46,7 @@ pub(super) fn rms_norm(x: View<'_>, gain: &[f32], eps: f32, mut out: ViewMut<'_>
             unsafe { run_rms_norm::<T>(tier, &walk, rows, src.ptr(), gain, eps, dst.ptr()) }
         });
     });
+    Ok(())
 }
 
 /// Bytes of a result from which on it is stored past the caches: most of it would have left them before anyone reads it,

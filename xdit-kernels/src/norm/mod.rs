@@ -32,10 +32,10 @@ fn last_dim(op: &'static str, x: &View<'_>) -> Result<usize> {
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, norm::layer_norm};
+/// use xdit_kernels::{Device, View, norm::layer_norm};
 /// let x = [1f32, 3., 10., 30.];
-/// let y = layer_norm(View::from_slice(&x, [2, 2])?, None, None, 0.0)?;
-/// assert_eq!(y.to_f32_vec(), [-1., 1., -1., 1.]);
+/// let y = layer_norm(View::from_slice(&x, [2, 2], &Device::cpu())?, None, None, 0.0)?;
+/// assert_eq!(y.to_vec_blocking::<f32>()?, [-1., 1., -1., 1.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn layer_norm<'a>(
@@ -78,8 +78,7 @@ pub fn layer_norm_into<'a>(
         bias: &Floats::or(OP, bias, c, 0.0)?,
         rows_each: usize::MAX,
     };
-    cpu::layer_norm(Operand::new(OP, x, x.dtype())?.view(), &affine, eps, out);
-    Ok(())
+    cpu::layer_norm(Operand::new(x, x.dtype())?.view(), &affine, eps, out)
 }
 
 /// LayerNorm(x)·(1 + scale) + shift: adaptive layer norm (Peebles and Xie, arXiv:2212.09748, section 3.2).
@@ -92,11 +91,11 @@ pub fn layer_norm_into<'a>(
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, norm::layer_norm_modulate};
+/// use xdit_kernels::{Device, View, norm::layer_norm_modulate};
 /// let (x, shift, scale) = ([1f32, 3.], [10f32, 20.], [0f32, 1.]);
-/// let row = |x| View::from_slice(x, [1, 2]);
-/// let y = layer_norm_modulate(View::from_slice(&x, [1, 1, 2])?, row(&shift)?, row(&scale)?, 0.0)?;
-/// assert_eq!(y.to_f32_vec(), [9., 22.]);
+/// let row = |x| View::from_slice(x, [1, 2], &Device::cpu());
+/// let y = layer_norm_modulate(View::from_slice(&x, [1, 1, 2], &Device::cpu())?, row(&shift)?, row(&scale)?, 0.0)?;
+/// assert_eq!(y.to_vec_blocking::<f32>()?, [9., 22.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn layer_norm_modulate<'a, 'b, 'c>(
@@ -146,8 +145,7 @@ pub fn layer_norm_modulate_into<'a, 'b, 'c>(
         bias: &Floats::new(OP, shift, &[b, c])?,
         rows_each: l,
     };
-    cpu::layer_norm(Operand::new(OP, x, x.dtype())?.view(), &affine, eps, out);
-    Ok(())
+    cpu::layer_norm(Operand::new(x, x.dtype())?.view(), &affine, eps, out)
 }
 
 /// LayerNorm(x)·weight + shift, where the shift is each batch entry's own: HunyuanDiT's `AdaLayerNormShift` (diffusers
@@ -161,11 +159,11 @@ pub fn layer_norm_modulate_into<'a, 'b, 'c>(
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, norm::layer_norm_shift};
+/// use xdit_kernels::{Device, View, norm::layer_norm_shift};
 /// let (x, weight, shift) = ([1f32, 3.], [2f32, 5.], [10f32, 20.]);
-/// let x = View::from_slice(&x, [1, 1, 2])?;
-/// let y = layer_norm_shift(x, View::from_slice(&weight, [2])?, View::from_slice(&shift, [1, 2])?, 0.0)?;
-/// assert_eq!(y.to_f32_vec(), [8., 25.]);
+/// let x = View::from_slice(&x, [1, 1, 2], &Device::cpu())?;
+/// let y = layer_norm_shift(x, View::from_slice(&weight, [2], &Device::cpu())?, View::from_slice(&shift, [1, 2], &Device::cpu())?, 0.0)?;
+/// assert_eq!(y.to_vec_blocking::<f32>()?, [8., 25.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn layer_norm_shift<'a, 'b, 'c>(
@@ -215,8 +213,7 @@ pub fn layer_norm_shift_into<'a, 'b, 'c>(
         bias: &shift,
         rows_each: l,
     };
-    cpu::layer_norm(Operand::new(OP, x, x.dtype())?.view(), &affine, eps, out);
-    Ok(())
+    cpu::layer_norm(Operand::new(x, x.dtype())?.view(), &affine, eps, out)
 }
 
 /// x / √(mean of x² + eps), times weight; in x's dtype (Zhang and Sennrich, arXiv:1910.07467). T5's layer norm is this.
@@ -229,10 +226,10 @@ pub fn layer_norm_shift_into<'a, 'b, 'c>(
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, norm::rms_norm};
+/// use xdit_kernels::{Device, View, norm::rms_norm};
 /// let x = [1f32, 7., -10., 10.];
-/// let y = rms_norm(View::from_slice(&x, [2, 2])?, None, 0.0)?;
-/// assert_eq!(y.to_f32_vec(), [0.2, 1.4, -1., 1.]);
+/// let y = rms_norm(View::from_slice(&x, [2, 2], &Device::cpu())?, None, 0.0)?;
+/// assert_eq!(y.to_vec_blocking::<f32>()?, [0.2, 1.4, -1., 1.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn rms_norm<'a>(x: impl Into<View<'a>>, weight: Option<View<'_>>, eps: f32) -> Result<Tensor> {
@@ -265,6 +262,5 @@ pub fn rms_norm_into<'a>(
         return Ok(());
     }
     let gain = Floats::or(OP, weight, c, 1.0)?;
-    cpu::rms_norm(Operand::new(OP, x, x.dtype())?.view(), &gain, eps, out);
-    Ok(())
+    cpu::rms_norm(Operand::new(x, x.dtype())?.view(), &gain, eps, out)
 }

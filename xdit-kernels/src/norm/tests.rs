@@ -1,5 +1,6 @@
 use super::*;
-use crate::{DType, Device, Tier};
+use crate::testing::test_devices;
+use crate::{DType, Device};
 use proptest::prelude::*;
 
 /// Deterministic numbers around `mean` with a deviation near `std`.
@@ -42,7 +43,7 @@ fn relative(dtype: DType) -> f64 {
     match dtype {
         DType::F32 => 1e-6,
         DType::BF16 => 2f64.powi(-8) + 1e-6,
-        DType::F16 => 2f64.powi(-11) + 1e-6,
+        _ => 2f64.powi(-11) + 1e-6,
     }
 }
 
@@ -52,7 +53,13 @@ fn assert_close(got: &Tensor, want: &[f64], scale: f64, what: &str) {
     let tol = relative(got.dtype());
     // f16 has steps of 2^-24 near 0.
     let step = if got.dtype() == DType::F16 { 3e-8 } else { 0.0 };
-    for (i, (g, w)) in got.to_f32_vec().iter().zip(want).enumerate() {
+    for (i, (g, w)) in got
+        .to_vec_blocking::<f32>()
+        .unwrap()
+        .iter()
+        .zip(want)
+        .enumerate()
+    {
         let diff = (f64::from(*g) - w).abs();
         assert!(
             diff <= tol * w.abs() + 1e-6 * scale + step,
@@ -61,25 +68,28 @@ fn assert_close(got: &Tensor, want: &[f64], scale: f64, what: &str) {
     }
 }
 
-/// [b, l, c] cut out of wider rows, on a tier.
-fn strided(wide: &Tensor, c: usize, tier: Tier) -> View<'_> {
-    wide.view().narrow(2, 1, c).unwrap().on(Device::Cpu(tier))
+/// [b, l, c] cut out of wider rows.
+fn strided(wide: &Tensor, c: usize) -> View<'_> {
+    wide.view().narrow(2, 1, c).unwrap()
 }
 
-fn check(b: usize, l: usize, c: usize, mean: f32, dtype: DType, tier: Tier) {
-    let what = format!("[{b}, {l}, {c}] mean {mean} {dtype} {tier}");
-    let wide = Tensor::from_slice(&data(b * l * (c + 3), mean, 1.0, c), [b, l, c + 3]);
+fn check(b: usize, l: usize, c: usize, mean: f32, dtype: DType, device: &Device) {
+    let what = format!("[{b}, {l}, {c}] mean {mean} {dtype} {device}");
+    let wide = Tensor::from_slice(&data(b * l * (c + 3), mean, 1.0, c), [b, l, c + 3], device);
     let wide = wide.unwrap().to_dtype(dtype).unwrap();
-    let x = strided(&wide, c, tier);
-    let rows = x.to_tensor().unwrap().to_f32_vec();
-    let shift = Tensor::from_slice(&data(b * c, 0.0, 1.0, 1), [b, c]).unwrap();
-    let scale = Tensor::from_slice(&data(b * c, 0.0, 1.0, 2), [b, c]).unwrap();
+    let x = strided(&wide, c);
+    let rows = x.to_tensor().unwrap().to_vec_blocking::<f32>().unwrap();
+    let shift = Tensor::from_slice(&data(b * c, 0.0, 1.0, 1), [b, c], device).unwrap();
+    let scale = Tensor::from_slice(&data(b * c, 0.0, 1.0, 2), [b, c], device).unwrap();
     let normal = layer_norm_oracle(&rows, c, 1e-6);
     // |normal| ≤ √c ≤ the bound below; the deviations of the data stay within 2 of the mean.
     let got = layer_norm(x, None, None, 1e-6).unwrap();
     assert_close(&got, &normal, 2.0, &format!("layer_norm {what}"));
 
-    let (scales, shifts) = (scale.to_f32_vec(), shift.to_f32_vec());
+    let (scales, shifts) = (
+        scale.to_vec_blocking::<f32>().unwrap(),
+        shift.to_vec_blocking::<f32>().unwrap(),
+    );
     let modulated: Vec<f64> = normal
         .iter()
         .enumerate()
@@ -94,7 +104,11 @@ fn check(b: usize, l: usize, c: usize, mean: f32, dtype: DType, tier: Tier) {
     // Parameters of another dtype and with strides.
     let weight = scale.to_dtype(DType::BF16).unwrap();
     let weight = weight.view().select(0, b - 1).unwrap();
-    let weights = weight.to_tensor().unwrap().to_f32_vec();
+    let weights = weight
+        .to_tensor()
+        .unwrap()
+        .to_vec_blocking::<f32>()
+        .unwrap();
     let bias = shift.view().select(0, 0).unwrap();
     let affine: Vec<f64> = normal
         .iter()
@@ -126,29 +140,32 @@ proptest! {
         b in 1usize..4, l in 1usize..5, c in 2usize..200, mean in prop::sample::select(vec![0f32, 0.5, -3.0]),
         dtype in prop::sample::select(vec![DType::F32, DType::BF16, DType::F16]),
     ) {
-        for tier in Tier::available() {
-            check(b, l, c, mean, dtype, tier);
+        for device in &test_devices() {
+            check(b, l, c, mean, dtype, device);
         }
     }
 }
 
 #[test]
 fn flux_width_and_long_rows() {
-    for tier in Tier::available() {
-        check(2, 9, 3072, 0.3, DType::F32, tier);
-        check(1, 33, 3072, 0.3, DType::BF16, tier);
-        check(1, 2, 15_361, 0.3, DType::F32, tier);
+    for device in &test_devices() {
+        check(2, 9, 3072, 0.3, DType::F32, device);
+        check(1, 33, 3072, 0.3, DType::BF16, device);
+        check(1, 2, 15_361, 0.3, DType::F32, device);
     }
 }
 
 /// Without the shift, f32 sums of squares would leave two digits at mean 100, none at 10^5.
 #[test]
 fn large_means_cost_no_digits() {
-    for tier in Tier::available() {
+    for device in &test_devices() {
         for (mean, c) in [(100.0, 3072), (-1000.0, 777), (1e5, 64)] {
             let x = data(4 * c, mean, 1.0, 5);
-            let view = View::from_slice(&x, [4, c]).unwrap().on(Device::Cpu(tier));
-            let got = layer_norm(view, None, None, 1e-6).unwrap().to_f32_vec();
+            let view = View::from_slice(&x, [4, c], device).unwrap();
+            let got = layer_norm(view, None, None, 1e-6)
+                .unwrap()
+                .to_vec_blocking::<f32>()
+                .unwrap();
             let want = layer_norm_oracle(&x, c, 1e-6);
             let (mut diff, mut norm) = (0.0, 0.0);
             for (g, w) in got.iter().zip(&want) {
@@ -158,7 +175,7 @@ fn large_means_cost_no_digits() {
             // The bound of the kernel's contract; measured about 1e-7.
             assert!(
                 (diff / norm).sqrt() <= 1e-6,
-                "{tier} mean {mean}: {}",
+                "{device} mean {mean}: {}",
                 (diff / norm).sqrt()
             );
         }
@@ -168,12 +185,15 @@ fn large_means_cost_no_digits() {
 /// The shift is the mean of the row's first eighth: here it is as far from the row's as it can be, √7 deviations.
 #[test]
 fn a_row_may_begin_far_from_its_mean() {
-    for tier in Tier::available() {
+    for device in &test_devices() {
         for (step, c) in [(50.0, 3072), (-1e4, 1024), (1e3, 512)] {
             let mut x = data(c, 2.0, 1.0, 4);
             x[..c / 8].iter_mut().for_each(|v| *v += step);
-            let view = View::from_slice(&x, [1, c]).unwrap().on(Device::Cpu(tier));
-            let got = layer_norm(view, None, None, 1e-6).unwrap().to_f32_vec();
+            let view = View::from_slice(&x, [1, c], device).unwrap();
+            let got = layer_norm(view, None, None, 1e-6)
+                .unwrap()
+                .to_vec_blocking::<f32>()
+                .unwrap();
             let want = layer_norm_oracle(&x, c, 1e-6);
             let diff: f64 = got
                 .iter()
@@ -183,33 +203,33 @@ fn a_row_may_begin_far_from_its_mean() {
             let norm: f64 = want.iter().map(|w| w * w).sum();
             // As above: the sum of squares about the shift is 8 times that about the mean, so it loses three bits of 24.
             let error = (diff / norm).sqrt();
-            assert!(error <= 1e-6, "{tier} step {step}: {error}");
+            assert!(error <= 1e-6, "{device} step {step}: {error}");
         }
     }
 }
 
 #[test]
 fn bad_values_stay_in_their_row() {
-    for tier in Tier::available() {
+    for device in &test_devices() {
         for bad in [f32::NAN, f32::INFINITY] {
             for at in [0, 40, 66] {
                 let mut x = data(3 * 67, 0.0, 1.0, 0);
                 x[67 + at] = bad;
-                let view = View::from_slice(&x, [3, 67]).unwrap().on(Device::Cpu(tier));
+                let view = View::from_slice(&x, [3, 67], device).unwrap();
                 for y in [
                     layer_norm(view, None, None, 1e-6),
                     rms_norm(view, None, 1e-6),
                 ] {
-                    let y = y.unwrap().to_f32_vec();
+                    let y = y.unwrap().to_vec_blocking::<f32>().unwrap();
                     assert!(
                         y[67 + at].is_nan(),
-                        "{tier}: {bad} at {at} became {}",
+                        "{device}: {bad} at {at} became {}",
                         y[67 + at]
                     );
                     let finite = |r: &[f32]| r.iter().all(|v| v.is_finite());
                     assert!(
                         finite(&y[..67]) && finite(&y[134..]),
-                        "{tier}: {bad} left its row"
+                        "{device}: {bad} left its row"
                     );
                 }
             }
@@ -220,8 +240,12 @@ fn bad_values_stay_in_their_row() {
 #[test]
 fn rows_do_not_depend_on_their_number_or_the_pool() {
     let (l, c) = (300, 515);
-    let x = Tensor::from_slice(&data(l * c, 1.0, 2.0, 3), [l, c]).unwrap();
-    let whole = rms_norm(&x, None, 1e-6).unwrap().to_f32_vec();
+    let device = &Device::cpu();
+    let x = Tensor::from_slice(&data(l * c, 1.0, 2.0, 3), [l, c], device).unwrap();
+    let whole = rms_norm(&x, None, 1e-6)
+        .unwrap()
+        .to_vec_blocking::<f32>()
+        .unwrap();
     for threads in [1, 2, 3] {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -230,39 +254,44 @@ fn rows_do_not_depend_on_their_number_or_the_pool() {
         let again = pool
             .install(|| rms_norm(&x, None, 1e-6))
             .unwrap()
-            .to_f32_vec();
+            .to_vec_blocking::<f32>()
+            .unwrap();
         assert!(again == whole, "{threads} threads differ");
     }
     let one = rms_norm(x.view().narrow(0, 7, 1).unwrap(), None, 1e-6).unwrap();
-    assert_eq!(one.to_f32_vec(), whole[7 * c..8 * c]);
+    assert_eq!(one.to_vec_blocking::<f32>().unwrap(), whole[7 * c..8 * c]);
 }
 
 /// A result that is stored past the caches has the same bits as its parts, which are not; rows of odd length begin at
 /// every alignment.
 #[test]
 fn large_results_equal_their_parts() {
-    for tier in Tier::available() {
-        let device = Device::Cpu(tier);
+    for device in &test_devices() {
         for (dtype, c) in [(DType::F32, 2048), (DType::BF16, 2049), (DType::F16, 2064)] {
             let l = (17 << 20) / (c * dtype.size());
             let x = data(l * c, 1.0, 2.0, 4);
-            let x = View::from_slice(&x, [l, c]).unwrap().on(device);
+            let x = View::from_slice(&x, [l, c], device).unwrap();
             let x = crate::layout::cast(x, dtype).unwrap();
             let whole = layer_norm(&x, None, None, 1e-6).unwrap();
             let parts = [(0, l / 2), (l / 2, l - l / 2)].map(|(start, rows)| {
                 let part = x.view().narrow(0, start, rows).unwrap();
                 layer_norm(part, None, None, 1e-6).unwrap()
             });
-            let parts = parts.each_ref().map(Tensor::as_bytes).concat();
-            assert!(whole.as_bytes() == parts, "{tier} {dtype}");
+            let parts = parts
+                .map(|x| x.host_bytes_blocking().unwrap().to_vec())
+                .concat();
+            assert!(
+                whole.host_bytes_blocking().unwrap() == parts,
+                "{device} {dtype}"
+            );
         }
     }
 }
 
 #[test]
 fn wrong_shapes_are_errors() {
-    let x = Tensor::zeros([1, 2, 3], DType::F32, Device::cpu()).unwrap();
-    let two = Tensor::zeros([2, 3], DType::F32, Device::cpu()).unwrap();
+    let x = Tensor::zeros([1, 2, 3], DType::F32, &Device::cpu()).unwrap();
+    let two = Tensor::zeros([2, 3], DType::F32, &Device::cpu()).unwrap();
     assert!(rms_norm(&x, Some(two.view()), 1e-6).is_err());
     assert!(layer_norm(&x, Some(two.view()), None, 1e-6).is_err());
     let e = layer_norm_modulate(&x, &two, &two, 1e-6)
@@ -273,17 +302,17 @@ fn wrong_shapes_are_errors() {
         "{e}"
     );
     assert!(layer_norm_modulate(&two, &two, &two, 1e-6).is_err());
-    let weight = Tensor::zeros([3], DType::F32, Device::cpu()).unwrap();
+    let weight = Tensor::zeros([3], DType::F32, &Device::cpu()).unwrap();
     assert!(layer_norm_shift(&x, &weight, &two, 1e-6).is_err());
     assert!(layer_norm_shift(&two, &weight, &two, 1e-6).is_err());
-    let empty = Tensor::zeros([0, 5, 3], DType::F32, Device::cpu()).unwrap();
-    let none = Tensor::zeros([0, 3], DType::F32, Device::cpu()).unwrap();
+    let empty = Tensor::zeros([0, 5, 3], DType::F32, &Device::cpu()).unwrap();
+    let none = Tensor::zeros([0, 3], DType::F32, &Device::cpu()).unwrap();
     assert_eq!(
         layer_norm_modulate(&empty, &none, &none, 1e-6)
             .unwrap()
             .shape(),
         [0, 5, 3]
     );
-    let mut out = TensorMut::zeros([1, 2, 3], DType::F16, Device::cpu()).unwrap();
+    let mut out = TensorMut::zeros([1, 2, 3], DType::F16, &Device::cpu()).unwrap();
     assert!(rms_norm_into(&x, None, 1e-6, out.view_mut()).is_err());
 }

@@ -1,7 +1,8 @@
 use crate::{
-    View, ViewMut,
+    Result, View, ViewMut,
+    dtype::by_float,
     norm::{moments, sum, sum_of_squares},
-    rows::{Walk, by_dtype},
+    rows::Walk,
     simd::{Lane, Shared, Simd, tiered},
 };
 use std::ops::Range;
@@ -34,9 +35,9 @@ pub(super) struct HeadRow<'a> {
 }
 
 /// out = rope(norm(x)), rows of [b, l, h, d]. Shapes and dtypes are checked by the caller.
-pub(super) fn norm_rope(x: View<'_>, head: &HeadRow<'_>, mut out: ViewMut<'_>) {
+pub(super) fn norm_rope(x: View<'_>, head: &HeadRow<'_>, mut out: ViewMut<'_>) -> Result<()> {
     let walk = Walk::rows(x.shape(), [x.strides(), out.strides()]);
-    by_dtype!(x.dtype(), T => {
+    by_float!("rope", x.dtype(), T => {
         let (tier, src) = (x.device().tier(), Shared(x.ptr().cast::<T>().cast_mut()));
         let dst = Shared(out.ptr().cast::<T>());
         walk.split_rows(2 * size_of::<T>(), |rows| {
@@ -45,6 +46,7 @@ pub(super) fn norm_rope(x: View<'_>, head: &HeadRow<'_>, mut out: ViewMut<'_>) {
             unsafe { run_norm_rope::<T>(tier, &walk, rows, src.ptr(), head, dst.ptr()) }
         });
     });
+    Ok(())
 }
 
 /// q, k = rope(norm(·)), v copied, in one pass over the three parts of a fused projection.
@@ -52,7 +54,7 @@ pub(super) fn qk_norm_rope(
     parts: [View<'_>; 3],
     heads: [&HeadRow<'_>; 2],
     mut outs: [ViewMut<'_>; 3],
-) {
+) -> Result<()> {
     let [q, k, v] = &parts;
     let walk = Walk::rows(
         q.shape(),
@@ -65,7 +67,7 @@ pub(super) fn qk_norm_rope(
             outs[2].strides(),
         ],
     );
-    by_dtype!(q.dtype(), T => {
+    by_float!("rope", q.dtype(), T => {
         let tier = q.device().tier();
         let src = parts.map(|p| Shared(p.ptr().cast::<T>().cast_mut()));
         let dst = outs.each_mut().map(|o| Shared(o.ptr().cast::<T>()));
@@ -75,6 +77,7 @@ pub(super) fn qk_norm_rope(
             unsafe { run_qk_norm_rope::<T>(tier, &walk, rows, src, heads, dst) }
         });
     });
+    Ok(())
 }
 
 /// How the entries of a row become normalised ones: (x − mean)·scale + offset, times gain, plus bias; x·scale, times gain,

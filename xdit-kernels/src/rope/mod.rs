@@ -89,11 +89,11 @@ fn tables<'a>(
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, rope::{rms_norm_rope, rope_table}};
+/// use xdit_kernels::{Device, View, rope::{rms_norm_rope, rope_table}};
 /// let x = [3f32, 0.];
 /// let (cos, sin) = rope_table(&[std::f64::consts::FRAC_PI_2], 2, 10_000.0)?;
 /// let rope = Some((cos.view(), sin.view()));
-/// let y = rms_norm_rope(View::from_slice(&x, [1, 1, 1, 2])?, None, 0.0, rope)?.to_f32_vec();
+/// let y = rms_norm_rope(View::from_slice(&x, [1, 1, 1, 2], &Device::cpu())?, None, 0.0, rope)?.to_vec_blocking::<f32>()?;
 /// // Of length √2, turned by a quarter.
 /// assert!(y[0].abs() < 1e-6 && (y[1] - 2f32.sqrt()).abs() < 1e-6);
 /// # Ok::<(), xdit_kernels::Error>(())
@@ -135,12 +135,12 @@ pub fn rms_norm_rope_into<'a>(
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, rope::layer_norm_rope};
+/// use xdit_kernels::{Device, View, rope::layer_norm_rope};
 /// let (x, weight, bias) = ([5f32, 1.], [2f32, 3.], [10f32, 0.]);
-/// let parameter = |p| View::from_slice(p, [2]);
-/// let x = View::from_slice(&x, [1, 1, 1, 2])?;
+/// let parameter = |p| View::from_slice(p, [2], &Device::cpu());
+/// let x = View::from_slice(&x, [1, 1, 1, 2], &Device::cpu())?;
 /// let y = layer_norm_rope(x, parameter(&weight)?, parameter(&bias)?, 0.0, None)?;
-/// assert_eq!(y.to_f32_vec(), [12., -3.]);
+/// assert_eq!(y.to_vec_blocking::<f32>()?, [12., -3.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn layer_norm_rope<'a>(
@@ -208,8 +208,7 @@ fn one_stream(
         heads: h,
         tokens: l,
     };
-    cpu::norm_rope(Operand::new(op, x, x.dtype())?.view(), &head, out);
-    Ok(())
+    cpu::norm_rope(Operand::new(x, x.dtype())?.view(), &head, out)
 }
 
 /// Writes queries, keys and values of a fused projection: queries and keys normalised and rotated, values copied.
@@ -227,15 +226,15 @@ fn one_stream(
 /// use xdit_kernels::{DType, Device, TensorMut, View, rope::{HeadNorm, QkNormRope, qk_norm_rope_into}};
 /// let qkv = [2f32, 2., 3., -3., 5., 7.];
 /// let ones = [1f32; 2];
-/// let norm = Some(HeadNorm::Rms(View::from_slice(&ones, [2])?));
-/// let new = || TensorMut::zeros([1, 1, 1, 2], DType::F32, Device::cpu());
+/// let norm = Some(HeadNorm::Rms(View::from_slice(&ones, [2], &Device::cpu())?));
+/// let new = || TensorMut::zeros([1, 1, 1, 2], DType::F32, &Device::cpu());
 /// let (mut q, mut k, mut v) = (new()?, new()?, new()?);
 /// let options = QkNormRope { norm_q: norm, norm_k: norm, ..QkNormRope::default() };
-/// let qkv = View::from_slice(&qkv, [1, 1, 3, 1, 2])?;
+/// let qkv = View::from_slice(&qkv, [1, 1, 3, 1, 2], &Device::cpu())?;
 /// qk_norm_rope_into(qkv, &options, q.view_mut(), k.view_mut(), v.view_mut())?;
-/// assert_eq!(q.freeze().to_f32_vec(), [1., 1.]);
-/// assert_eq!(k.freeze().to_f32_vec(), [1., -1.]);
-/// assert_eq!(v.freeze().to_f32_vec(), [5., 7.]);
+/// assert_eq!(q.freeze().to_vec_blocking::<f32>()?, [1., 1.]);
+/// assert_eq!(k.freeze().to_vec_blocking::<f32>()?, [1., -1.]);
+/// assert_eq!(v.freeze().to_vec_blocking::<f32>()?, [5., 7.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn qk_norm_rope_into<'a>(
@@ -291,7 +290,7 @@ pub fn qk_norm_rope_into<'a>(
         heads: h,
         tokens: l,
     };
-    let qkv = Operand::new(OP, qkv, qkv.dtype())?;
+    let qkv = Operand::new(qkv, qkv.dtype())?;
     let qkv = qkv.view();
     cpu::qk_norm_rope(
         [qkv.select(2, 0)?, qkv.select(2, 1)?, qkv.select(2, 2)?],
@@ -300,6 +299,5 @@ pub fn qk_norm_rope_into<'a>(
             &head(&gain_k, options.norm_k, bias_k.as_deref()),
         ],
         [q, k, v],
-    );
-    Ok(())
+    )
 }

@@ -14,16 +14,18 @@ use crate::{DType, Device, Error, Result, Tensor, sizes::Layout, vector::reserve
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::rope::rope_table;
-/// let (cos, sin) = rope_table(&[0f32, 1.], 2, 10_000.0)?;
-/// assert_eq!(cos.to_f32_vec(), [1., 1., 1f64.cos() as f32, 1f64.cos() as f32]);
-/// assert_eq!(sin.narrow(0, 1, 1)?.to_f32_vec(), [1f64.sin() as f32; 2]);
+/// use xdit_kernels::{Device, rope::rope_table};
+/// let (cos, sin) = rope_table(&[0f32, 1.], 2, 10_000.0, &Device::cpu())?;
+/// let turned = [1., 1., 1f64.cos() as f32, 1f64.cos() as f32];
+/// assert_eq!(cos.to_vec_blocking::<f32>()?, turned);
+/// assert_eq!(sin.narrow(0, 1, 1)?.to_vec_blocking::<f32>()?, [1f64.sin() as f32; 2]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn rope_table<P: Copy + Into<f64>>(
     positions: &[P],
     dim: usize,
     theta: f64,
+    device: &Device,
 ) -> Result<(Tensor, Tensor)> {
     if !dim.is_multiple_of(2) {
         return Err(Error::shape("rope_table", "an even dim", dim));
@@ -32,7 +34,7 @@ pub fn rope_table<P: Copy + Into<f64>>(
     let shape = [positions.len(), dim];
     let len = Layout::of_output(OP, shape.into(), DType::F32)?.numel();
     if len == 0 {
-        let none = Tensor::zeros(shape, DType::F32, Device::cpu())?;
+        let none = Tensor::zeros(shape, DType::F32, device)?;
         return Ok((none.clone(), none));
     }
     let (mut cos, mut sin) = (reserved(OP, len)?, reserved(OP, len)?);
@@ -47,7 +49,7 @@ pub fn rope_table<P: Copy + Into<f64>>(
         }
     }
     Ok((
-        Tensor::from_slice(&cos, shape)?,
-        Tensor::from_slice(&sin, shape)?,
+        Tensor::from_slice(&cos, shape, device)?,
+        Tensor::from_slice(&sin, shape, device)?,
     ))
 }

@@ -1,5 +1,6 @@
 use super::*;
-use crate::{DType, Device, Tier};
+use crate::testing::test_devices;
+use crate::{DType, Device};
 use proptest::prelude::*;
 
 fn data(n: usize, seed: usize) -> Vec<f32> {
@@ -45,10 +46,16 @@ fn assert_close(got: &Tensor, want: &[f64], what: &str) {
     let (relative, absolute) = match got.dtype() {
         DType::F32 => (0.0, 4e-6),
         DType::BF16 => (2f64.powi(-8), 4e-6),
-        DType::F16 => (2f64.powi(-11), 4e-6),
+        _ => (2f64.powi(-11), 4e-6),
     };
     assert_eq!(got.numel(), want.len());
-    for (i, (g, w)) in got.to_f32_vec().iter().zip(want).enumerate() {
+    for (i, (g, w)) in got
+        .to_vec_blocking::<f32>()
+        .unwrap()
+        .iter()
+        .zip(want)
+        .enumerate()
+    {
         let diff = (f64::from(*g) - w).abs();
         assert!(
             diff <= relative * w.abs() + absolute,
@@ -57,31 +64,39 @@ fn assert_close(got: &Tensor, want: &[f64], what: &str) {
     }
 }
 
-fn check(b: usize, l: usize, h: usize, d: usize, dtype: DType, tier: Tier) {
-    let what = format!("[{b}, {l}, {h}, {d}] {dtype} {tier}");
-    let device = Device::Cpu(tier);
-    let qkv = Tensor::from_slice(&data(b * l * 3 * h * d, d), [b, l, 3, h, d])
+fn check(b: usize, l: usize, h: usize, d: usize, dtype: DType, device: &Device) {
+    let what = format!("[{b}, {l}, {h}, {d}] {dtype} {device}");
+    let qkv = Tensor::from_slice(&data(b * l * 3 * h * d, d), [b, l, 3, h, d], device)
         .unwrap()
         .to_dtype(dtype)
         .unwrap();
     let positions: Vec<f32> = (0..l).map(|i| i as f32 * 1.5).collect();
     let table = d
         .is_multiple_of(2)
-        .then(|| rope_table(&positions, d, 10_000.0).unwrap());
+        .then(|| rope_table(&positions, d, 10_000.0, device).unwrap());
     let rope = table.as_ref().map(|(c, s)| (c.view(), s.view()));
-    let tables = table
-        .as_ref()
-        .map(|(c, s)| (c.to_f32_vec(), s.to_f32_vec()));
+    let tables = table.as_ref().map(|(c, s)| {
+        (
+            c.to_vec_blocking::<f32>().unwrap(),
+            s.to_vec_blocking::<f32>().unwrap(),
+        )
+    });
     let tables = tables.as_ref().map(|(c, s)| (&c[..], &s[..]));
-    let weight = Tensor::from_slice(&data(d, 9), [d])
+    let weight = Tensor::from_slice(&data(d, 9), [d], device)
         .unwrap()
         .to_dtype(DType::BF16)
         .unwrap();
-    let weights = weight.to_f32_vec();
-    let bias = Tensor::from_slice(&data(d, 4), [d]).unwrap();
-    let biases = bias.to_f32_vec();
-    let part = |i| qkv.view().select(2, i).unwrap().on(device);
-    let rows = |i| part(i).to_tensor().unwrap().to_f32_vec();
+    let weights = weight.to_vec_blocking::<f32>().unwrap();
+    let bias = Tensor::from_slice(&data(d, 4), [d], device).unwrap();
+    let biases = bias.to_vec_blocking::<f32>().unwrap();
+    let part = |i| qkv.view().select(2, i).unwrap();
+    let rows = |i| {
+        part(i)
+            .to_tensor()
+            .unwrap()
+            .to_vec_blocking::<f32>()
+            .unwrap()
+    };
 
     let got = rms_norm_rope(part(1), Some(weight.view()), 1e-6, rope).unwrap();
     assert_close(
@@ -127,7 +142,7 @@ fn check(b: usize, l: usize, h: usize, d: usize, dtype: DType, tier: Tier) {
         rope,
     };
     qk_norm_rope_into(
-        qkv.view().on(device),
+        qkv.view(),
         &options,
         q.view_mut().narrow(1, 2, l).unwrap(),
         k.view_mut().narrow(1, 2, l).unwrap(),
@@ -152,13 +167,19 @@ fn check(b: usize, l: usize, h: usize, d: usize, dtype: DType, tier: Tier) {
         &oracle(&rows(1), [l, h, d], key_norm, key_eps, tables),
         &format!("k {what}"),
     );
-    assert_eq!(middle(&v).to_f32_vec(), rows(2), "v {what}");
+    assert_eq!(
+        middle(&v).to_vec_blocking::<f32>().unwrap(),
+        rows(2),
+        "v {what}"
+    );
     for t in [&q, &k, &v] {
         let around = [t.narrow(1, 0, 2).unwrap(), t.narrow(1, l + 2, 1).unwrap()];
         assert!(
-            around
+            around.iter().all(|t| t
+                .to_vec_blocking::<f32>()
+                .unwrap()
                 .iter()
-                .all(|t| t.to_f32_vec().iter().all(|&x| x == 0.0)),
+                .all(|&x| x == 0.0)),
             "{what}: wrote outside"
         );
     }
@@ -171,16 +192,16 @@ proptest! {
         d in prop::sample::select(vec![2usize, 7, 8, 16, 22, 32, 40, 63, 64, 72, 80, 88, 96, 128, 130]),
         dtype in prop::sample::select(vec![DType::F32, DType::BF16, DType::F16]),
     ) {
-        for tier in Tier::available() {
-            check(b, l, h, d, dtype, tier);
+        for device in &test_devices() {
+            check(b, l, h, d, dtype, device);
         }
     }
 }
 
 #[test]
 fn flux_heads_in_parallel() {
-    for tier in Tier::available() {
-        check(2, 70, 24, 128, DType::F32, tier);
+    for device in &test_devices() {
+        check(2, 70, 24, 128, DType::F32, device);
     }
 }
 
@@ -188,14 +209,15 @@ fn flux_heads_in_parallel() {
 fn a_rotation_keeps_lengths_and_adds_up() {
     // Position p turned by q more equals position p + q.
     let d = 64;
-    let x = Tensor::from_slice(&data(d, 1), [1, 1, 1, d]).unwrap();
+    let device = &Device::cpu();
+    let x = Tensor::from_slice(&data(d, 1), [1, 1, 1, d], device).unwrap();
     let turn = |x: &Tensor, position: f64| {
-        let (cos, sin) = rope_table(&[position], d, 10_000.0).unwrap();
+        let (cos, sin) = rope_table(&[position], d, 10_000.0, device).unwrap();
         let qkv = Tensor::cat(&[x.view(), x.view(), x.view()], 2)
             .unwrap()
             .reshape([1, 1, 3, 1, d])
             .unwrap();
-        let new = || TensorMut::zeros([1, 1, 1, d], DType::F32, Device::cpu()).unwrap();
+        let new = || TensorMut::zeros([1, 1, 1, d], DType::F32, &Device::cpu()).unwrap();
         let (mut q, mut k, mut v) = (new(), new(), new());
         let options = QkNormRope {
             rope: Some((cos.view(), sin.view())),
@@ -204,8 +226,8 @@ fn a_rotation_keeps_lengths_and_adds_up() {
         qk_norm_rope_into(&qkv, &options, q.view_mut(), k.view_mut(), v.view_mut()).unwrap();
         q.freeze()
     };
-    let twice = turn(&turn(&x, 5.0), 12.0).to_f32_vec();
-    let once = turn(&x, 17.0).to_f32_vec();
+    let twice = turn(&turn(&x, 5.0), 12.0).to_vec_blocking::<f32>().unwrap();
+    let once = turn(&x, 17.0).to_vec_blocking::<f32>().unwrap();
     for (a, b) in twice.iter().zip(&once) {
         // Entries are below 3; two roundings of each table and product.
         assert!((a - b).abs() <= 2e-6, "{a} not {b}");
@@ -224,13 +246,11 @@ fn large_means_cost_no_digits() {
     let ones = vec![1f32; d];
     let zeros = vec![0f32; d];
     let want = oracle(&x, [2, 1, d], (None, Some(&zeros)), Some(1e-6), None);
-    let parameter = |p| View::from_slice(p, [d]).unwrap();
-    for tier in Tier::available() {
-        let view = View::from_slice(&x, [1, 2, 1, d])
-            .unwrap()
-            .on(Device::Cpu(tier));
+    for device in &test_devices() {
+        let parameter = |p| View::from_slice(p, [d], device).unwrap();
+        let view = View::from_slice(&x, [1, 2, 1, d], device).unwrap();
         let y = layer_norm_rope(view, parameter(&ones), parameter(&zeros), 1e-6, None).unwrap();
-        assert_close(&y, &want, &tier.to_string());
+        assert_close(&y, &want, &device.to_string());
     }
 }
 
@@ -238,25 +258,27 @@ fn large_means_cost_no_digits() {
 fn nan_stays_in_its_row() {
     let mut x = data(4 * 22, 0);
     x[22 + 3] = f32::NAN;
-    for tier in Tier::available() {
-        let view = View::from_slice(&x, [1, 2, 2, 22])
+    for device in &test_devices() {
+        let view = View::from_slice(&x, [1, 2, 2, 22], device).unwrap();
+        let y = rms_norm_rope(view, None, 1e-6, None)
             .unwrap()
-            .on(Device::Cpu(tier));
-        let y = rms_norm_rope(view, None, 1e-6, None).unwrap().to_f32_vec();
-        assert!(y[22..44].iter().all(|v| v.is_nan()), "{tier}");
+            .to_vec_blocking::<f32>()
+            .unwrap();
+        assert!(y[22..44].iter().all(|v| v.is_nan()), "{device}");
         assert!(
             y[..22].iter().chain(&y[44..]).all(|v| v.is_finite()),
-            "{tier}"
+            "{device}"
         );
     }
 }
 
 #[test]
 fn wrong_shapes_are_errors() {
-    let (cos, sin) = rope_table(&[0.0, 1.0], 8, 10_000.0).unwrap();
+    let device = &Device::cpu();
+    let (cos, sin) = rope_table(&[0.0, 1.0], 8, 10_000.0, device).unwrap();
     let rope = Some((cos.view(), sin.view()));
-    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, Device::cpu()).unwrap();
-    assert!(rope_table(&[1.0], 3, 10_000.0).is_err());
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::cpu()).unwrap();
+    assert!(rope_table(&[1.0], 3, 10_000.0, device).is_err());
     assert!(
         rms_norm_rope(&zeros(&[1, 3, 1, 8]), None, 1e-6, rope).is_err(),
         "three tokens, two positions"
@@ -276,7 +298,7 @@ fn wrong_shapes_are_errors() {
     )
     .unwrap_err();
     assert!(e.to_string().contains("even head dim"), "{e}");
-    let new = || TensorMut::zeros([1, 2, 1, 8], DType::F32, Device::cpu()).unwrap();
+    let new = || TensorMut::zeros([1, 2, 1, 8], DType::F32, &Device::cpu()).unwrap();
     let (mut q, mut k, mut v) = (new(), new(), new());
     let two = zeros(&[1, 2, 2, 1, 8]);
     let r = qk_norm_rope_into(

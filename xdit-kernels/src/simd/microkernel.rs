@@ -17,7 +17,7 @@ mod step;
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512, Avx512Bf16};
 use super::{Lane, Portable, Simd};
-use crate::{DType, Tier};
+use crate::{Tier, dtype::FloatType};
 use half::{bf16, f16};
 pub(crate) use step::Micro;
 use step::{Dots, Step, Wide, WidePairs};
@@ -48,7 +48,7 @@ pub(crate) struct Sums {
     /// Elements of `dtype`, to which the sums are rounded.
     pub(crate) to: *mut u8,
     pub(crate) to_row: usize,
-    pub(crate) dtype: DType,
+    pub(crate) dtype: FloatType,
 }
 
 impl Sums {
@@ -71,9 +71,9 @@ impl Sums {
         // SAFETY: the caller's promise.
         unsafe {
             match self.dtype {
-                DType::F32 => self.put_as::<S, f32, ROWS>(acc, column),
-                DType::BF16 => self.put_as::<S, bf16, ROWS>(acc, column),
-                DType::F16 => self.put_as::<S, f16, ROWS>(acc, column),
+                FloatType::F32 => self.put_as::<S, f32, ROWS>(acc, column),
+                FloatType::BF16 => self.put_as::<S, bf16, ROWS>(acc, column),
+                FloatType::F16 => self.put_as::<S, f16, ROWS>(acc, column),
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The tile against sums in f64, for every tier, number of rows and form of A and B.
 
 use super::microkernel::*;
-use crate::{DType, Tier};
+use crate::Tier;
 use half::{bf16, f16};
 
 const STEPS: [usize; 4] = [0, 1, 2, 37];
@@ -66,7 +66,7 @@ fn check<A: Copy, B: Copy>(
                     from_row: if add { c_row } else { 0 },
                     to: to.cast(),
                     to_row: c_row,
-                    dtype: DType::F32,
+                    dtype: crate::dtype::FloatType::F32,
                 };
                 // SAFETY: a, b and c hold every element that rows and steps reach; the tier is available.
                 unsafe { kernel.tile(rows)(steps, a.as_ptr(), b.as_ptr(), &sums) };

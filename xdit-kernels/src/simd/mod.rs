@@ -23,7 +23,7 @@ pub(crate) use avx2::Avx2;
 pub(crate) use avx512::{Avx512, Avx512Bf16};
 pub(crate) use portable::Portable;
 
-use crate::Element;
+use crate::Float;
 use half::{bf16, f16};
 
 /// Vectors of f32 and the instructions on them.
@@ -119,7 +119,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 ///
 /// # Safety
 /// As [`Simd`]'s.
-pub(crate) trait Lane: Element {
+pub(crate) trait Lane: Float {
     unsafe fn load<S: Simd>(p: *const Self) -> S::V;
     unsafe fn load_n<S: Simd>(p: *const Self, n: usize) -> S::V;
     unsafe fn store<S: Simd>(p: *mut Self, v: S::V);

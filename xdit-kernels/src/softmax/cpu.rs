@@ -1,14 +1,15 @@
 use crate::{
-    View, ViewMut,
-    rows::{Walk, by_dtype},
+    Result, View, ViewMut,
+    dtype::by_float,
+    rows::Walk,
     simd::{Lane, Shared, Simd, math, tiered},
 };
 use std::ops::Range;
 
 /// Shapes and dtypes are equal, last dims adjacent (checked by the caller).
-pub(super) fn softmax(x: View<'_>, mut out: ViewMut<'_>) {
+pub(super) fn softmax(x: View<'_>, mut out: ViewMut<'_>) -> Result<()> {
     let walk = Walk::rows(x.shape(), [x.strides(), out.strides()]);
-    by_dtype!(x.dtype(), T => {
+    by_float!("softmax", x.dtype(), T => {
         let (tier, src) = (x.device().tier(), Shared(x.ptr().cast::<T>().cast_mut()));
         let dst = Shared(out.ptr().cast::<T>());
         walk.split_rows(2 * size_of::<T>(), |rows| {
@@ -17,6 +18,7 @@ pub(super) fn softmax(x: View<'_>, mut out: ViewMut<'_>) {
             unsafe { run_softmax::<T>(tier, &walk, rows, src.ptr(), dst.ptr()) }
         });
     });
+    Ok(())
 }
 
 /// e^x for x ≤ 0; exactly 0 below −87 (f32 has no normal number there), NaN for NaN.

@@ -21,10 +21,10 @@ use crate::{
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{View, softmax::softmax};
+/// use xdit_kernels::{Device, View, softmax::softmax};
 /// let x = [1000f32, 1000., 5., f32::NEG_INFINITY];
-/// let y = softmax(View::from_slice(&x, [2, 2])?)?;
-/// assert_eq!(y.to_f32_vec(), [0.5, 0.5, 1.0, 0.0]);
+/// let y = softmax(View::from_slice(&x, [2, 2], &Device::cpu())?)?;
+/// assert_eq!(y.to_vec_blocking::<f32>()?, [0.5, 0.5, 1.0, 0.0]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn softmax<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
@@ -43,7 +43,6 @@ pub fn softmax_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) -> Result<()> 
     let x = x.into();
     let _span = tracing::trace_span!("softmax", n = x.numel()).entered();
     expect_rows("softmax", &out, x.shape(), x.dtype())?;
-    let x = Operand::new("softmax", x, x.dtype())?;
-    cpu::softmax(x.view(), out);
-    Ok(())
+    let x = Operand::new(x, x.dtype())?;
+    cpu::softmax(x.view(), out)
 }

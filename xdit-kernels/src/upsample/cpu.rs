@@ -1,5 +1,4 @@
-use crate::{DType, Element, Result, View, ViewMut, layout, simd::Shared};
-use half::{bf16, f16};
+use crate::{Float, Result, View, ViewMut, dtype::by_float, layout, simd::Shared};
 use rayon::prelude::*;
 
 /// Shapes are checked.
@@ -14,16 +13,12 @@ pub(super) fn upsample(x: View<'_>, out: ViewMut<'_>) -> Result<()> {
         copy = layout::contiguous(x)?;
         copy.view()
     };
-    match x.dtype() {
-        DType::F32 => rows::<f32>(x, out),
-        DType::BF16 => rows::<bf16>(x, out),
-        DType::F16 => rows::<f16>(x, out),
-    }
+    by_float!("upsample_nearest_2x", x.dtype(), T => rows::<T>(x, out));
     Ok(())
 }
 
 /// One task a row of the output.
-fn rows<T: Element>(x: View<'_>, mut out: ViewMut<'_>) {
+fn rows<T: Float>(x: View<'_>, mut out: ViewMut<'_>) {
     let [b, h, w, c] = [0, 1, 2, 3].map(|d| x.dim(d));
     let xs = [0, 1, 2, 3].map(|d| x.strides()[d]);
     let os = [0, 1, 2, 3].map(|d| out.strides()[d]);

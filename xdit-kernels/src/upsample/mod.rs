@@ -18,9 +18,9 @@ use crate::{Error, Result, Tensor, TensorMut, View, ViewMut};
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{Tensor, upsample::upsample_nearest_2x};
-/// let x = Tensor::from_slice(&[1f32, 2.], [1, 1, 2, 1])?;
-/// assert_eq!(upsample_nearest_2x(&x)?.to_f32_vec(), [1., 1., 2., 2., 1., 1., 2., 2.]);
+/// use xdit_kernels::{Device, Tensor, upsample::upsample_nearest_2x};
+/// let x = Tensor::from_slice(&[1f32, 2.], [1, 1, 2, 1], &Device::cpu())?;
+/// assert_eq!(upsample_nearest_2x(&x)?.to_vec_blocking::<f32>()?, [1., 1., 2., 2., 1., 1., 2., 2.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub fn upsample_nearest_2x<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {

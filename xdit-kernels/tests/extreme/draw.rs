@@ -38,15 +38,43 @@ static DATA: LazyLock<(Vec<f32>, Vec<bf16>, Vec<f16>)> = LazyLock::new(|| {
     (floats, bf16s, f16s)
 });
 
+/// The processor in each of its tiers.
+static DEVICES: LazyLock<Vec<Device>> = LazyLock::new(|| {
+    Tier::available()
+        .map(|tier| Device::cpu_with(tier).expect("an available tier"))
+        .collect()
+});
+
 /// A source of choices: the same tape makes the same ones.
 pub(crate) struct Draw<'a> {
     tape: &'a [u32],
     at: usize,
+    device: &'static Device,
 }
 
 impl<'a> Draw<'a> {
+    /// Choices for a case on a device that the tape chooses.
     pub(crate) fn new(tape: &'a [u32]) -> Self {
-        Self { tape, at: 0 }
+        let device = &DEVICES[tape[0] as usize % DEVICES.len()];
+        Self {
+            tape,
+            at: 0,
+            device,
+        }
+    }
+
+    /// Choices from another tape for the same case.
+    pub(crate) fn on(device: &'static Device, tape: &'a [u32]) -> Self {
+        Self {
+            tape,
+            at: 0,
+            device,
+        }
+    }
+
+    /// The device that the case is on.
+    pub(crate) fn device(&self) -> &'static Device {
+        self.device
     }
 
     /// A number below `n`.
@@ -101,20 +129,6 @@ impl<'a> Draw<'a> {
         self.of(&[DType::F32, DType::F32, DType::BF16, DType::F16])
     }
 
-    /// A tier that the processor has, or once in a while any.
-    pub(crate) fn device(&mut self) -> Device {
-        let have: Vec<Tier> = Tier::available().collect();
-        if self.once_in(16) {
-            return Device::Cpu(self.of(&[
-                Tier::Portable,
-                Tier::Avx2,
-                Tier::Avx512,
-                Tier::Avx512Bf16,
-            ]));
-        }
-        Device::Cpu(self.of(&have))
-    }
-
     /// Strides for a shape: mostly row-major, with gaps, repeats and overlaps, and some that lead anywhere.
     pub(crate) fn strides(&mut self, shape: &[usize]) -> Vec<usize> {
         let mut strides = vec![0; shape.len()];
@@ -140,11 +154,11 @@ impl<'a> Draw<'a> {
         [strides, repeat].iter().find_map(|strides| {
             // The last element of the memory is the view's last: who reads further leaves the allocation.
             let skip = LEN - extent(shape, strides)?.min(LEN);
-            let strides = strides.as_slice();
+            let (strides, device) = (strides.as_slice(), self.device);
             match dtype {
-                DType::BF16 => View::from_slice_strided(&DATA.1[skip..], shape, strides),
-                DType::F16 => View::from_slice_strided(&DATA.2[skip..], shape, strides),
-                _ => View::from_slice_strided(&DATA.0[skip..], shape, strides),
+                DType::BF16 => View::from_slice_strided(&DATA.1[skip..], shape, strides, device),
+                DType::F16 => View::from_slice_strided(&DATA.2[skip..], shape, strides, device),
+                _ => View::from_slice_strided(&DATA.0[skip..], shape, strides, device),
             }
             .ok()
         })
@@ -166,6 +180,5 @@ fn extent(shape: &[usize], strides: &[usize]) -> Option<usize> {
 
 /// The view's elements in memory of their own, in order: what a kernel should make the same of.
 pub(crate) fn settled(view: &View<'_>) -> Tensor {
-    let copy = view.to_tensor().expect("memory for a small view");
-    copy.on(view.device())
+    view.to_tensor().expect("memory for a small view")
 }

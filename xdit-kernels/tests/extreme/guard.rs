@@ -1,7 +1,7 @@
 //! Outputs with memory around them that must not change, and the two promises that every kernel's case checks.
 
 use crate::draw::Draw;
-use xdit_kernels::{DType, Device, Result, Tensor, TensorMut, View, ViewMut, layout};
+use xdit_kernels::{DType, Result, Tensor, TensorMut, View, ViewMut, layout};
 
 /// More elements than a case writes.
 const MOST: usize = 1 << 18;
@@ -15,7 +15,9 @@ fn flood(out: ViewMut<'_>) {
         return;
     }
     let one = [CANARY];
-    let flat = View::from_slice_strided(&one, shape.as_slice(), vec![0; shape.len()].as_slice());
+    let repeat = vec![0; shape.len()];
+    let device = out.device();
+    let flat = View::from_slice_strided(&one, shape.as_slice(), repeat.as_slice(), device);
     layout::copy_into(flat.expect("a small shape"), out).expect("the same shape");
 }
 
@@ -38,7 +40,7 @@ pub(crate) fn guarded(
     if numel > MOST {
         return None;
     }
-    let mut whole = TensorMut::zeros(padded.as_slice(), dtype, Device::cpu()).ok()?;
+    let mut whole = TensorMut::zeros(padded.as_slice(), dtype, d.device()).ok()?;
     flood(whole.view_mut());
     let done = call(part(whole.view_mut(), shape, &pads));
     let inner = {
@@ -49,7 +51,7 @@ pub(crate) fn guarded(
         view.to_tensor().expect("memory for a small view")
     };
     flood(part(whole.view_mut(), shape, &pads));
-    let whole = whole.freeze().to_f32_vec();
+    let whole = whole.freeze().to_vec_blocking::<f32>().unwrap();
     assert!(
         whole.iter().all(|&v| v == CANARY),
         "something was written around the output {shape:?} in {padded:?}"
@@ -70,10 +72,10 @@ pub(crate) fn same(guarded: Option<&Tensor>, returned: Result<Tensor>) {
     if let (Some(a), Ok(b)) = (guarded, &returned) {
         assert_eq!((a.shape(), a.dtype()), (b.shape(), b.dtype()));
         assert!(
-            a.as_bytes() == b.as_bytes(),
+            a.host_bytes_blocking().unwrap() == b.host_bytes_blocking().unwrap(),
             "strides changed the result: {:?} and {:?}",
-            a.to_f32_vec(),
-            b.to_f32_vec()
+            a.to_vec_blocking::<f32>().unwrap(),
+            b.to_vec_blocking::<f32>().unwrap()
         );
     }
 }

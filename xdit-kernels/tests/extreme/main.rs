@@ -1,5 +1,5 @@
 //! Every public kernel with shapes, strides and parameters that nobody means: dims up to `usize::MAX` (beside a 0, where
-//! memory can hold them), strides of 0 and of 2^63, more padding than memory, tiers that the processor lacks.
+//! memory can hold them), strides of 0 and of 2^63, more padding than memory, in each of the processor's tiers.
 //!
 //! A call returns, soon, with a result or an error. A result does not depend on the strides of what it was made from, bit by
 //! bit, and no byte around an output changes. `ci/checked.sh` runs this in release mode with overflow checks, `ci/miri.sh` a
@@ -70,6 +70,7 @@ proptest! {
 
 /// The cases by which the faults were found.
 mod found {
+    use std::sync::LazyLock;
     use xdit_kernels::{
         Attention, AttnInput, Conv2d, Conv2dOptions, DType, Device, Flash, Padding, Tensor, View,
         activation::{Activation, activation},
@@ -79,10 +80,11 @@ mod found {
     };
 
     const ONE: [f32; 4] = [1.0; 4];
+    static DEVICE: LazyLock<Device> = LazyLock::new(Device::cpu);
 
     #[test]
     fn keys_that_repeat_one_row_2_to_the_59_times() {
-        let q = View::from_slice(&ONE, [1, 1, 1, 4]).unwrap();
+        let q = View::from_slice(&ONE, [1, 1, 1, 4], &DEVICE).unwrap();
         for lk in [
             1 << 59,
             1 << 60,
@@ -92,32 +94,40 @@ mod found {
             1 << 37,
         ] {
             assert!(
-                View::from_slice_strided(&ONE, [1, lk, 1, 4], [0, 0, 0, 1]).is_err(),
+                View::from_slice_strided(&ONE, [1, lk, 1, 4], [0, 0, 0, 1], &DEVICE).is_err(),
                 "{lk}"
             );
         }
-        let keys = View::from_slice_strided(&ONE, [1, 40, 1, 4], [0, 0, 0, 1]).unwrap();
+        let keys = View::from_slice_strided(&ONE, [1, 40, 1, 4], [0, 0, 0, 1], &DEVICE).unwrap();
         let out = Flash.attend(&AttnInput::new(q, keys, keys)).unwrap().out;
-        assert!(out.to_f32_vec().iter().all(|v| (v - 1.0).abs() < 1e-5));
+        assert!(
+            out.to_vec_blocking::<f32>()
+                .unwrap()
+                .iter()
+                .all(|v| (v - 1.0).abs() < 1e-5)
+        );
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "miri ends where memory is refused")]
     fn strides_and_padding_of_2_to_the_63() {
-        let weight = Tensor::from_slice(&ONE, [1, 1, 2, 2]).unwrap();
-        let x = Tensor::from_slice(&[1f32; 9], [1, 3, 3, 1]).unwrap();
+        let weight = Tensor::from_slice(&ONE, [1, 1, 2, 2], &DEVICE).unwrap();
+        let x = Tensor::from_slice(&[1f32; 9], [1, 3, 3, 1], &DEVICE).unwrap();
         let conv = |stride, padding| {
             let options = Conv2dOptions {
                 stride,
                 padding,
                 ..Conv2dOptions::default()
             };
-            Conv2d::pack(&weight, None, options, DType::F32, Device::cpu())?.forward(&x)
+            Conv2d::pack(&weight, None, options, DType::F32, &DEVICE)?.forward(&x)
         };
         for stride in [1 << 31, 1 << 32, 1 << 33, 1 << 63, usize::MAX] {
             // One output, wherever the second would be.
             assert_eq!(
-                conv(stride, Padding::all(0)).unwrap().to_f32_vec(),
+                conv(stride, Padding::all(0))
+                    .unwrap()
+                    .to_vec_blocking::<f32>()
+                    .unwrap(),
                 [4.0],
                 "{stride}"
             );
@@ -152,14 +162,14 @@ mod found {
     #[cfg_attr(miri, ignore = "miri ends where memory is refused")]
     fn rows_of_nothing_are_not_walked() {
         for rows in [1 << 40, 1 << 47, 1 << 60] {
-            let empty = View::from_slice::<f32>(&[], [rows, 0]).unwrap();
+            let empty = View::from_slice::<f32>(&[], [rows, 0], &DEVICE).unwrap();
             assert_eq!(
                 activation(empty, Activation::Relu).unwrap().shape(),
                 [rows, 0]
             );
             assert_eq!(layer_norm(empty, None, None, 0.0).unwrap().numel(), 0);
-            assert!(Linear::pack(empty, None, DType::F32, Device::cpu()).is_err());
-            let picture = View::from_slice::<f32>(&[], [rows, 0, 1, 1]).unwrap();
+            assert!(Linear::pack(empty, None, DType::F32, &DEVICE).is_err());
+            let picture = View::from_slice::<f32>(&[], [rows, 0, 1, 1], &DEVICE).unwrap();
             assert!(GroupSums::of(picture, 1).is_err());
         }
     }
@@ -167,12 +177,12 @@ mod found {
     #[test]
     fn a_view_beside_a_dim_of_zero_is_checked() {
         let huge = 1usize << 62;
-        assert!(View::from_slice::<f32>(&[], [huge, 0]).is_err());
-        assert!(View::from_slice::<f32>(&[], [0, huge, huge]).is_err());
-        assert!(View::from_slice_strided::<f32>(&[], [huge, huge, 0], [huge; 3]).is_err());
+        assert!(View::from_slice::<f32>(&[], [huge, 0], &DEVICE).is_err());
+        assert!(View::from_slice::<f32>(&[], [0, huge, huge], &DEVICE).is_err());
+        assert!(View::from_slice_strided::<f32>(&[], [huge, huge, 0], [huge; 3], &DEVICE).is_err());
         // Strides that nobody steps along do no harm, and none are left.
-        let view = View::from_slice_strided::<f32>(&[], [3, 0], [usize::MAX; 2]).unwrap();
+        let view = View::from_slice_strided::<f32>(&[], [3, 0], [usize::MAX; 2], &DEVICE).unwrap();
         assert_eq!(view.narrow(0, 2, 1).unwrap().strides(), [1, 1]);
-        assert!(Tensor::zeros([huge, 0], DType::F32, Device::cpu()).is_err());
+        assert!(Tensor::zeros([huge, 0], DType::F32, &DEVICE).is_err());
     }
 }

@@ -32,10 +32,11 @@ pub(crate) fn attention(d: &mut Draw<'_>) {
     ) else {
         return;
     };
-    let q = q.on(device);
-    let seen: Vec<bool> = (0..b.saturating_mul(lk).min(4096) + usize::from(d.once_in(16)))
-        .map(|i| i % 3 != 1)
+    let seen: Vec<u8> = (0..b.saturating_mul(lk).min(4096) + usize::from(d.once_in(16)))
+        .map(|i| u8::from(i % 3 != 1))
         .collect();
+    let rows = [b, seen.len().checked_div(b).unwrap_or(0)];
+    let seen = View::from_slice(&seen, rows, device).ok();
     let bias_shape = [b, h, lq].map(|n| if d.once_in(2) { 1 } else { n });
     let bias_dtype = d.dtype();
     let [bias_b, bias_h, bias_q] = bias_shape;
@@ -49,20 +50,18 @@ pub(crate) fn attention(d: &mut Draw<'_>) {
         len: lq,
         total: 1,
     }];
-    let input = AttnInput {
-        segments: if d.once_in(4) { &segments } else { &[] },
-        scale: d.of(&[None, None, Some(0.0), Some(-1.0), Some(f32::INFINITY)]),
-        mask: Mask {
-            causal: d.once_in(3),
-            key_mask: d.once_in(2).then_some(&seen[..]),
-            bias,
-        },
-        ..AttnInput::new(q, k, v)
-    };
+    let mask = Mask::default()
+        .with_causal(d.once_in(3))
+        .with_key_mask(seen.filter(|_| d.once_in(2)))
+        .with_bias(bias);
+    let input = AttnInput::new(q, k, v)
+        .with_segments(if d.once_in(4) { &segments } else { &[] })
+        .with_scale(d.of(&[None, None, Some(0.0), Some(-1.0), Some(f32::INFINITY)]))
+        .with_mask(mask);
     let mut lse = None;
     let out = guarded(d, &[b, lq, h, dim], dtype, |out| {
         let mut done = Ok(());
-        let mut inner = Draw::new(&[1, 2, 0]);
+        let mut inner = Draw::on(device, &[1, 2, 0]);
         lse = guarded(&mut inner, &[b, h, lq], DType::F32, |lse| {
             done = flash_into(&input, out, lse);
             Ok(())
@@ -74,16 +73,9 @@ pub(crate) fn attention(d: &mut Draw<'_>) {
     }
     let held = [q, k, v].map(|x| settled(&x));
     let bias = bias.map(|bias| settled(&bias));
-    let again = AttnInput {
-        q: held[0].view(),
-        k: held[1].view(),
-        v: held[2].view(),
-        mask: Mask {
-            bias: bias.as_ref().map(Tensor::view),
-            ..input.mask
-        },
-        ..input
-    };
+    let mut again = input;
+    [again.q, again.k, again.v] = held.each_ref().map(Tensor::view);
+    again.mask.bias = bias.as_ref().map(Tensor::view);
     let want = Flash.attend(&again).expect("the same sizes");
     same(out.as_ref(), Ok(want.out));
     if out.is_some() {
@@ -104,7 +96,7 @@ pub(crate) fn merge(d: &mut Draw<'_>) {
         let out = d.view_of(&[b, lq, h, dim], dtype)?;
         let lse = d.view_of(&[b, h, lq], lse_dtype)?;
         Some(AttnOut {
-            out: settled(&out).on(device),
+            out: settled(&out),
             lse: settled(&lse),
         })
     };
@@ -114,7 +106,7 @@ pub(crate) fn merge(d: &mut Draw<'_>) {
     let mut lse = None;
     let out = guarded(d, x.out.shape(), x.out.dtype(), |out| {
         let mut done = Ok(());
-        let mut inner = Draw::new(&[1, 2, 0]);
+        let mut inner = Draw::on(device, &[1, 2, 0]);
         lse = guarded(&mut inner, &[b, h, lq], DType::F32, |lse| {
             done = parts::merge_into(&x, &y, out, lse);
             Ok(())

@@ -61,7 +61,7 @@ pub(crate) fn conv2d(d: &mut Draw<'_>) {
     };
     let [b, h, w] = d.sizes();
     let x_dtype = d.dtype();
-    let Some(x) = d.view_of(&[b, h, w, ic], x_dtype).map(|x| x.on(device)) else {
+    let Some(x) = d.view_of(&[b, h, w, ic], x_dtype) else {
         return;
     };
     let side = |n: usize, scale: usize, pad: usize, k: usize| {
@@ -122,9 +122,9 @@ fn grouped(d: &mut Draw<'_>) -> ([usize; 4], usize) {
 
 pub(crate) fn group_norm(d: &mut Draw<'_>) {
     let (shape, groups) = grouped(d);
-    let (dtype, p_dtype, device) = (d.dtype(), d.dtype(), d.device());
+    let (dtype, p_dtype) = (d.dtype(), d.dtype());
     let (Some(x), Some(weight), Some(bias)) = (
-        d.view_of(&shape, dtype).map(|x| x.on(device)),
+        d.view_of(&shape, dtype),
         d.view_of(&shape[3..], p_dtype),
         d.view_of(&shape[3..], p_dtype),
     ) else {
@@ -145,7 +145,7 @@ pub(crate) fn group_norm(d: &mut Draw<'_>) {
 
 pub(crate) fn group_norm_rows(d: &mut Draw<'_>) {
     let (shape, groups) = grouped(d);
-    let (dtype, device) = (d.dtype(), d.device());
+    let dtype = d.dtype();
     let (weight, bias) = (d.view_of(&shape[3..], dtype), d.view_of(&shape[3..], dtype));
     let (Some(weight), Some(bias)) = (weight, bias) else {
         return;
@@ -154,7 +154,7 @@ pub(crate) fn group_norm_rows(d: &mut Draw<'_>) {
         .filter_map(|_| {
             let rows = d.size();
             let shape = [shape[0], rows, shape[2], shape[3]];
-            d.view_of(&shape, dtype).map(|x| x.on(device))
+            d.view_of(&shape, dtype)
         })
         .collect();
     let sums: Vec<Vec<f64>> = parts

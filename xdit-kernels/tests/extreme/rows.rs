@@ -39,8 +39,8 @@ fn parameter(d: &mut Draw<'_>, shape: &[usize]) -> Option<View<'static>> {
 }
 
 pub(crate) fn activation(d: &mut Draw<'_>) {
-    let (shape, dtype, device) = (shape(d), d.dtype(), d.device());
-    let Some(x) = d.view_of(&shape, dtype).map(|x| x.on(device)) else {
+    let (shape, dtype) = (shape(d), d.dtype());
+    let Some(x) = d.view_of(&shape, dtype) else {
         return;
     };
     let which = d.of(&ACTIVATIONS);
@@ -52,12 +52,12 @@ pub(crate) fn activation(d: &mut Draw<'_>) {
 }
 
 pub(crate) fn gated(d: &mut Draw<'_>) {
-    let (shape, dtype, device) = (shape(d), d.dtype(), d.device());
+    let (shape, dtype) = (shape(d), d.dtype());
     let y_dtype = d.dtype();
     let (Some(x), Some(y)) = (d.view_of(&shape, dtype), d.view_of(&shape, y_dtype)) else {
         return;
     };
-    let (x, which) = (x.on(device), d.of(&ACTIVATIONS));
+    let (x, which) = (x, d.of(&ACTIVATIONS));
     let got = guarded(d, &shape, dtype, |out| act::gated_into(x, y, which, out));
     if act::gated(x, y, which).is_ok() {
         same(got.as_ref(), act::gated(&settled(&x), &settled(&y), which));
@@ -65,13 +65,13 @@ pub(crate) fn gated(d: &mut Draw<'_>) {
 }
 
 pub(crate) fn elementwise(d: &mut Draw<'_>) {
-    let (shape, dtype, device) = (shape(d), d.dtype(), d.device());
+    let (shape, dtype) = (shape(d), d.dtype());
     let tail = shape[d.below(shape.len() + 1)..].to_vec();
     let y_dtype = if d.once_in(4) { d.dtype() } else { dtype };
     let (Some(x), Some(y)) = (d.view_of(&shape, dtype), d.view_of(&tail, y_dtype)) else {
         return;
     };
-    let (x, a, which) = (x.on(device), float(d), d.below(4));
+    let (x, a, which) = (x, float(d), d.below(4));
     let call = |x: View<'_>, y: View<'_>| match which {
         0 => el::add(x, y),
         1 => el::sub(x, y),
@@ -90,8 +90,8 @@ pub(crate) fn elementwise(d: &mut Draw<'_>) {
 }
 
 pub(crate) fn scale(d: &mut Draw<'_>) {
-    let (shape, dtype, device) = (shape(d), d.dtype(), d.device());
-    let Some(x) = d.view_of(&shape, dtype).map(|x| x.on(device)) else {
+    let (shape, dtype) = (shape(d), d.dtype());
+    let Some(x) = d.view_of(&shape, dtype) else {
         return;
     };
     let a = float(d);
@@ -103,7 +103,7 @@ pub(crate) fn scale(d: &mut Draw<'_>) {
 
 pub(crate) fn gate_residual(d: &mut Draw<'_>) {
     let shape: [usize; 3] = d.sizes();
-    let (dtype, device) = (d.dtype(), d.device());
+    let dtype = d.dtype();
     let x_dtype = if d.once_in(4) { d.dtype() } else { dtype };
     let (Some(x), Some(residual), Some(gate)) = (
         d.view_of(&shape, x_dtype),
@@ -112,7 +112,6 @@ pub(crate) fn gate_residual(d: &mut Draw<'_>) {
     ) else {
         return;
     };
-    let (x, residual) = (x.on(device), residual.on(device));
     let got = guarded(d, &shape, dtype, |out| {
         el::gate_residual_into(x, gate, residual, out)
     });
@@ -131,8 +130,8 @@ fn normed(
     call: impl Fn(View<'_>, [Option<View<'_>>; 2], f32) -> Result<Tensor>,
     into: impl Fn(View<'_>, [Option<View<'_>>; 2], f32, xdit_kernels::ViewMut<'_>) -> Result<()>,
 ) {
-    let (dtype, device, eps) = (d.dtype(), d.device(), float(d));
-    let Some(x) = d.view_of(shape, dtype).map(|x| x.on(device)) else {
+    let (dtype, eps) = (d.dtype(), float(d));
+    let Some(x) = d.view_of(shape, dtype) else {
         return;
     };
     let got = guarded(d, shape, dtype, |out| into(x, parameters, eps, out));
@@ -289,9 +288,9 @@ pub(crate) fn qk_norm_rope(d: &mut Draw<'_>) {
         let q = guarded(d, &out, dtype, |q| {
             // The two others inside, so that all three are guarded.
             let mut done = Ok(());
-            let mut inner = Draw::new(&[1, 2, 0]);
+            let mut inner = Draw::on(device, &[1, 2, 0]);
             k = guarded(&mut inner, &out, dtype, |k| {
-                let mut inner = Draw::new(&[0, 1, 2]);
+                let mut inner = Draw::on(device, &[0, 1, 2]);
                 v = guarded(&mut inner, &out, dtype, |v| {
                     done = rope::qk_norm_rope_into(qkv, &options, q, k, v);
                     Ok(())
@@ -302,9 +301,9 @@ pub(crate) fn qk_norm_rope(d: &mut Draw<'_>) {
         });
         q.zip(k).zip(v)
     };
-    let got = run(d, qkv.on(device));
+    let got = run(d, qkv);
     if let Some(((q, k), v)) = got
-        && let Some(((q2, k2), v2)) = run(d, settled(&qkv.on(device)).view())
+        && let Some(((q2, k2), v2)) = run(d, settled(&qkv).view())
     {
         for (a, b) in [(q, q2), (k, k2), (v, v2)] {
             same(Some(&a), Ok(b));
@@ -316,7 +315,7 @@ pub(crate) fn rope_table(d: &mut Draw<'_>) {
     let positions: Vec<f32> = (0..d.small()).map(|i| i as f32).collect();
     let dim = d.size();
     let theta = d.of(&[10_000.0, 0.0, -1.0, f64::NAN]);
-    if let Ok((cos, sin)) = rope::rope_table(&positions, dim, theta) {
+    if let Ok((cos, sin)) = rope::rope_table(&positions, dim, theta, d.device()) {
         assert_eq!(cos.shape(), [positions.len(), dim]);
         assert_eq!(sin.numel(), cos.numel());
     }
@@ -334,10 +333,11 @@ pub(crate) fn embedding(d: &mut Draw<'_>) {
             n => (n % shape[0].clamp(1, 100)) as u32,
         })
         .collect();
-    let got = guarded(d, &[ids.len(), shape[1]], dtype, |out| {
+    let known = ids.iter().all(|&id| (id as usize) < shape[0]);
+    let ids = Tensor::from_slice(&ids, [ids.len()], d.device()).expect("memory for a few");
+    let got = guarded(d, &[ids.numel(), shape[1]], dtype, |out| {
         emb::embedding_into(table, &ids, out)
     });
-    let known = ids.iter().all(|&id| (id as usize) < shape[0]);
     let returned = emb::embedding(table, &ids);
     assert!(known || returned.is_err());
     if returned.is_ok() {

@@ -4,7 +4,7 @@ use crate::{
     draw::{Draw, EXTREME, LEN, settled},
     guard::{guarded, same},
 };
-use xdit_kernels::{DType, Device, Tensor, View, layout};
+use xdit_kernels::{Tensor, View, layout};
 
 fn shape(d: &mut Draw<'_>) -> Vec<usize> {
     let dims: [usize; 6] = d.sizes();
@@ -75,9 +75,6 @@ pub(crate) fn view(d: &mut Draw<'_>) {
         if x.numel() < 1 << 16 {
             // Each element is one of the memory's, whatever led there.
             assert_eq!(settled(&x).numel(), x.numel());
-            if let (true, DType::F32) = (x.is_contiguous(), x.dtype()) {
-                assert_eq!(x.as_slice::<f32>().map(<[f32]>::len), Some(x.numel()));
-            }
         }
     }
 }
@@ -86,13 +83,13 @@ pub(crate) fn tensor(d: &mut Draw<'_>) {
     static BYTES: [u8; LEN] = [0; LEN];
     let (shape, dtype) = (shape(d), d.dtype());
     let offset = any(d);
-    if let Ok(x) = Tensor::from_static(&BYTES, offset, shape.as_slice(), dtype, Device::cpu()) {
+    if let Ok(x) = Tensor::from_static(&BYTES, offset, shape.as_slice(), dtype, d.device()) {
         assert!(offset + x.byte_len() <= LEN);
-        assert_eq!(x.as_bytes().len(), x.byte_len());
-        assert_eq!(x.to_f32_vec().len(), x.numel());
+        assert_eq!(x.host_bytes_blocking().unwrap().len(), x.byte_len());
+        assert_eq!(x.to_vec_blocking::<f32>().unwrap().len(), x.numel());
         let (dim, start, len) = (any(d), any(d), any(d));
         if let Ok(part) = x.narrow(dim, start, len) {
-            assert_eq!(part.first_not_finite(), None);
+            assert_eq!(part.first_not_finite_blocking().unwrap(), None);
         }
         let other = [any(d), any(d)];
         if let Ok(reshaped) = x.reshape(other) {
@@ -101,7 +98,7 @@ pub(crate) fn tensor(d: &mut Draw<'_>) {
     }
     let small = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
     if small.is_none_or(|n| n < 1 << 16) || shape.iter().any(|&n| n >= 1 << 47) {
-        let zeros = Tensor::zeros(shape.as_slice(), dtype, Device::cpu());
+        let zeros = Tensor::zeros(shape.as_slice(), dtype, d.device());
         assert!(zeros.is_ok() || shape.iter().any(|n| EXTREME.contains(n)));
     }
 }

@@ -37,14 +37,14 @@ impl FileBytes {
 
     /// The elements at `offset`. Mapped and static bytes are shared when they are aligned.
     pub(crate) fn tensor(&self, offset: usize, shape: &[usize], dtype: DType) -> Result<Tensor> {
-        let device = Device::cpu();
+        let device = &Device::cpu();
         Ok(match self {
             Self::Mapped(file) => Tensor::from_mapped(file, offset, shape, dtype, device)?,
             Self::Static(bytes) => Tensor::from_static(bytes, offset, shape, dtype, device)?,
             Self::Memory(bytes) => match dtype {
-                DType::BF16 => copy::<bf16>(bytes, offset, shape)?,
-                DType::F16 => copy::<f16>(bytes, offset, shape)?,
-                _ => copy::<f32>(bytes, offset, shape)?,
+                DType::BF16 => copy::<bf16>(bytes, offset, shape, device)?,
+                DType::F16 => copy::<f16>(bytes, offset, shape, device)?,
+                _ => copy::<f32>(bytes, offset, shape, device)?,
             },
         })
     }
@@ -58,7 +58,12 @@ impl FileBytes {
 }
 
 /// The elements at `offset`, copied: the bytes of a vector have no alignment to speak of.
-fn copy<T: Element>(bytes: &[u8], offset: usize, shape: &[usize]) -> Result<Tensor> {
+fn copy<T: Element>(
+    bytes: &[u8],
+    offset: usize,
+    shape: &[usize],
+    device: &Device,
+) -> Result<Tensor> {
     let count = shape
         .iter()
         .try_fold(size_of::<T>(), |product, dim| product.checked_mul(*dim));
@@ -73,5 +78,5 @@ fn copy<T: Element>(bytes: &[u8], offset: usize, shape: &[usize]) -> Result<Tens
         .chunks_exact(size_of::<T>())
         .map(bytemuck::pod_read_unaligned)
         .collect();
-    Ok(Tensor::from_slice(&values, shape)?)
+    Ok(Tensor::from_slice(&values, shape, device)?)
 }

@@ -36,12 +36,10 @@ pub(crate) fn attend_by(
     mask: Mask<'_>,
 ) -> Result<Tensor> {
     let [q, k, v] = fused_heads(qkv_blc, heads)?;
-    let input = AttnInput {
-        segments,
-        scale,
-        mask,
-        ..AttnInput::new(q, k, v)
-    };
+    let input = AttnInput::new(q, k, v)
+        .with_segments(segments)
+        .with_scale(scale)
+        .with_mask(mask);
     let out = attention.attend(&input)?.out;
     Ok(out.reshape([qkv_blc.dim(0), qkv_blc.dim(1), qkv_blc.dim(2) / 3])?)
 }

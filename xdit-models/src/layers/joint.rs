@@ -76,11 +76,9 @@ impl Joint {
         segments: &[Segment],
     ) -> Result<Tensor> {
         let (q, k, v) = (self.q.freeze(), self.k.freeze(), self.v.freeze());
-        let input = AttnInput {
-            segments,
-            lse: false,
-            ..AttnInput::new(q.view(), k.view(), v.view())
-        };
+        let input = AttnInput::new(&q, &k, &v)
+            .with_segments(segments)
+            .with_lse(false);
         let out = attention.attend(&input)?.out;
         let shape = [out.dim(0), out.dim(1), out.dim(2) * out.dim(3)];
         Ok(out.reshape(shape)?)

@@ -39,25 +39,32 @@ pub(crate) fn unpack(tokens_blc: View<'_>, size: [usize; 2], p: usize) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xdit_kernels::Device;
 
     #[test]
     fn unpacking_undoes_packing() {
         let values: Vec<f32> = (0..2 * 3 * 4 * 6).map(|v| v as f32).collect();
-        let latents = Tensor::from_slice(&values, [2, 3, 4, 6]).unwrap();
+        let latents = Tensor::from_slice(&values, [2, 3, 4, 6], &Device::cpu()).unwrap();
         let tokens = pack(&latents, 2).unwrap();
         assert_eq!(tokens.shape(), [2, 6, 12]);
         // Token (0, 0): three channels 24 apart of pixels (0,0), (0,1), (1,0), (1,1).
         assert_eq!(
-            tokens.to_f32_vec()[..12],
+            tokens.to_vec_blocking::<f32>().unwrap()[..12],
             [0., 24., 48., 1., 25., 49., 6., 30., 54., 7., 31., 55.]
         );
         // The second token is two pixels to the right.
-        assert_eq!(tokens.to_f32_vec()[12..15], [2., 26., 50.]);
+        assert_eq!(
+            tokens.to_vec_blocking::<f32>().unwrap()[12..15],
+            [2., 26., 50.]
+        );
         let back = unpack(tokens.view(), [4, 6], 2).unwrap();
-        assert_eq!(back.to_f32_vec(), values);
+        assert_eq!(back.to_vec_blocking::<f32>().unwrap(), values);
         assert_eq!(back.shape(), [2, 3, 4, 6]);
         let pixels = unpack_nhwc(tokens.view(), [4, 6], 2).unwrap();
         assert_eq!(pixels.shape(), [2, 4, 6, 3]);
-        assert_eq!(pixels.to_f32_vec()[..6], [0., 24., 48., 1., 25., 49.]);
+        assert_eq!(
+            pixels.to_vec_blocking::<f32>().unwrap()[..6],
+            [0., 24., 48., 1., 25., 49.]
+        );
     }
 }

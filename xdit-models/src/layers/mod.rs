@@ -9,6 +9,7 @@ mod norm;
 mod packing;
 mod parameters;
 mod progress;
+mod table;
 mod time_text;
 
 pub use packing::Packing;
@@ -18,4 +19,5 @@ pub(crate) use joint::{EPS, Joint, byte_len, chunk};
 pub(crate) use norm::{GroupNorm, LayerNorm};
 pub(crate) use parameters::Parameters;
 pub(crate) use progress::{Progress, Told, convolution, linear};
+pub(crate) use table::rows_of;
 pub(crate) use time_text::{Mlp, TIME_CHANNELS, TimeTextEmbed, sinusoid};

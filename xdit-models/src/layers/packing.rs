@@ -65,6 +65,11 @@ impl<'a> Packing<'a> {
         self.dtype
     }
 
+    /// The device that weights are held on.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The linear layer `weight` (and `bias`, if it has one) of `scope`.
     pub(crate) fn linear(
         &mut self,
@@ -114,7 +119,7 @@ impl<'a> Packing<'a> {
                 Ok((weight, bias))
             })
             .collect::<Result<Vec<(View<'_>, Option<View<'_>>)>>>()?;
-        let linear = Linear::pack_rows(&views, self.dtype, self.device)?;
+        let linear = Linear::pack_rows(&views, self.dtype, &self.device)?;
         for ((scope, _), (weight, bias)) in parts.iter().zip(&tensors) {
             self.done(scope, "weight", weight);
             if let Some(bias) = bias {
@@ -145,7 +150,7 @@ impl<'a> Packing<'a> {
                 Ok((weight.narrow(1, 0, inputs)?, Some(bias)))
             })
             .collect::<Result<Vec<_>>>()?;
-        let linear = Linear::pack_rows(&parts, self.dtype, self.device)?;
+        let linear = Linear::pack_rows(&parts, self.dtype, &self.device)?;
         self.done(scope, "weight", &weight);
         self.done(scope, "bias", &bias);
         Ok(linear)
@@ -170,7 +175,7 @@ impl<'a> Packing<'a> {
             Some(bias_view),
             options,
             self.dtype,
-            self.device,
+            &self.device,
         )?;
         self.done(scope, "weight", &weight);
         self.done(scope, "bias", &bias);
@@ -190,7 +195,7 @@ impl<'a> Packing<'a> {
         let rows = weight.view().narrow(0, 0, kept)?.permute(&[0, 2, 3, 1])?;
         let rows = rows.to_tensor()?.reshape([kept, size * size * inputs])?;
         let bias_view = bias.view().narrow(0, 0, kept)?;
-        let linear = Linear::pack(rows.view(), Some(bias_view), self.dtype, self.device)?;
+        let linear = Linear::pack(rows.view(), Some(bias_view), self.dtype, &self.device)?;
         self.done(scope, "weight", &weight);
         self.done(scope, "bias", &bias);
         Ok(linear)
@@ -210,12 +215,12 @@ impl<'a> Packing<'a> {
     ) -> Result<Tensor> {
         let stored = scope.tensor(name, shape)?;
         let packed = match (self.names_only, stored.dtype()) {
-            (true, _) => Tensor::zeros([1], DType::F32, self.device)?,
+            (true, _) => Tensor::zeros([1], DType::F32, &self.device)?,
             (false, DType::F32) => stored.view().to_tensor()?,
             (false, _) => stored.to_dtype(DType::F32)?,
         };
         self.done(scope, name, &stored);
-        Ok(packed.on(self.device))
+        Ok(packed.to_device(&self.device)?)
     }
 
     /// A table of which few rows are read, as it lies in the file: it stays mapped and takes no memory of its own.
@@ -227,7 +232,7 @@ impl<'a> Packing<'a> {
     ) -> Result<Tensor> {
         let stored = scope.tensor(name, shape)?;
         self.done(scope, name, &stored);
-        Ok(stored.on(self.device))
+        Ok(stored.to_device(&self.device)?)
     }
 
     fn done(&mut self, scope: &Scope<'_>, name: &str, stored: &Tensor) {

@@ -5,7 +5,7 @@
 
 use xdit_kernels::activation::Activation;
 use xdit_kernels::linear::{Epilogue, Linear};
-use xdit_kernels::{DType, Tensor, elementwise};
+use xdit_kernels::{DType, Device, Tensor, elementwise};
 
 use super::Packing;
 use crate::error::Result;
@@ -121,12 +121,12 @@ impl TimeTextEmbed {
         text_bc: &Tensor,
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
-        let projected = sinusoid(timestep)?.on(text_bc.device());
+        let projected = sinusoid(timestep, text_bc.device())?;
         observer.offer("transformer.time_proj", &projected)?;
         let mut temb = self.timestep.forward(&projected)?;
         observer.offer("transformer.timestep_embedder", &temb)?;
         if let (Some(embedder), Some(guidance)) = (&self.guidance, guidance) {
-            let guidance = embedder.forward(&sinusoid(guidance)?.on(text_bc.device()))?;
+            let guidance = embedder.forward(&sinusoid(guidance, text_bc.device())?)?;
             observer.offer("transformer.guidance_embedder", &guidance)?;
             temb = elementwise::add(&temb, &guidance)?;
         }
@@ -139,7 +139,7 @@ impl TimeTextEmbed {
 
 /// Cosines, then sines, of each value at 128 periods: `[values, 256]` (`get_timestep_embedding` with
 /// `flip_sin_to_cos`). Every step is rounded to f32 where torch rounds it: an angle near 1000 is worth it.
-pub(crate) fn sinusoid(values: &[f32]) -> Result<Tensor> {
+pub(crate) fn sinusoid(values: &[f32], device: &Device) -> Result<Tensor> {
     let half = TIME_CHANNELS / 2;
     let mut out = Vec::with_capacity(values.len() * TIME_CHANNELS);
     for value in values {
@@ -147,7 +147,11 @@ pub(crate) fn sinusoid(values: &[f32]) -> Result<Tensor> {
         out.extend(angles.iter().map(|angle| f64::from(*angle).cos() as f32));
         out.extend(angles.iter().map(|angle| f64::from(*angle).sin() as f32));
     }
-    Ok(Tensor::from_slice(&out, [values.len(), TIME_CHANNELS])?)
+    Ok(Tensor::from_slice(
+        &out,
+        [values.len(), TIME_CHANNELS],
+        device,
+    )?)
 }
 
 /// `exp(-ln(10000) · i / half)` as torch's vectorised f32 `exp` gives it for half = 128: rounded to nearest except at
@@ -169,7 +173,10 @@ mod tests {
 
     #[test]
     fn sinusoid_puts_cosines_first() {
-        let out = sinusoid(&[0.0, 1000.0]).unwrap().to_f32_vec();
+        let out = sinusoid(&[0.0, 1000.0], &Device::cpu())
+            .unwrap()
+            .to_vec_blocking::<f32>()
+            .unwrap();
         assert!(out[..128].iter().all(|c| *c == 1.0) && out[128..256].iter().all(|s| *s == 0.0));
         // One rounding of the result.
         assert!(

@@ -205,7 +205,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         drop(embeds);
         let mut generators = generators(request)?;
         let latents = match given_latents(request, &latents_shape(configs, &plan))? {
-            Some(latents) => latents.to_dtype(DType::F32)?.on(options.device),
+            Some(latents) => latents.to_dtype(DType::F32)?.to_device(&options.device)?,
             None => F::of_noise(noise(
                 &plan,
                 configs.noise_channels(),
@@ -227,7 +227,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
             generators,
             finite: finite.clone(),
             dtype: options.dtype,
-            device: options.device,
+            device: options.device.clone(),
             output: request.output,
         };
         let output = run_job(call, parallel, threads, observer)?;

@@ -150,12 +150,16 @@ impl Finite {
         whose: Whose,
         origin: impl FnOnce() -> Origin,
     ) -> Result<()> {
-        if result.first_not_finite().is_none() {
+        if result.first_not_finite_blocking()?.is_none() {
             return Ok(());
         }
         let mut indices = Vec::new();
         for i in 0..result.dim(0) {
-            if result.narrow(0, i, 1)?.first_not_finite().is_some() {
+            if result
+                .narrow(0, i, 1)?
+                .first_not_finite_blocking()?
+                .is_some()
+            {
                 indices.push(i);
             }
         }
@@ -204,9 +208,10 @@ pub(crate) fn room(dtype: DType) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xdit_kernels::Device;
 
     fn values(values: &[f32]) -> Tensor {
-        Tensor::from_slice(values, [values.len(), 1]).unwrap()
+        Tensor::from_slice(values, [values.len(), 1], &Device::cpu()).unwrap()
     }
 
     #[test]

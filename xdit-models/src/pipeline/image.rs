@@ -27,9 +27,9 @@ impl Image {
     ///
     /// # Examples
     /// ```
-    /// use xdit_kernels::Tensor;
+    /// use xdit_kernels::{Device, Tensor};
     /// use xdit_models::Image;
-    /// let planes = Tensor::from_slice(&[0f32, 0.5, 1.0], [1, 3, 1, 1])?;
+    /// let planes = Tensor::from_slice(&[0f32, 0.5, 1.0], [1, 3, 1, 1], &Device::cpu())?;
     /// assert_eq!(Image::from_planes(&planes)?[0].rgb, [0, 128, 255]);
     /// # Ok::<(), xdit_models::Error>(())
     /// ```
@@ -44,7 +44,7 @@ impl Image {
         let &[images, 3, height, width] = planes_bchw.shape() else {
             return Err(wrong());
         };
-        let values = planes_bchw.as_slice::<f32>().ok_or_else(wrong)?;
+        let values = planes_bchw.host_slice_blocking::<f32>()?;
         let plane = height * width;
         (0..images)
             .map(|i| {
@@ -68,6 +68,7 @@ fn level(value: f32) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xdit_kernels::Device;
 
     #[test]
     fn halves_round_to_even() {
@@ -80,7 +81,7 @@ mod tests {
     #[test]
     fn planes_become_pixels() {
         let values: Vec<f32> = (0..12).map(|v| v as f32 / 255.0).collect();
-        let planes = Tensor::from_slice(&values, [1, 3, 2, 2]).unwrap();
+        let planes = Tensor::from_slice(&values, [1, 3, 2, 2], &Device::cpu()).unwrap();
         let images = Image::from_planes(&planes).unwrap();
         assert_eq!(images[0].rgb, [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]);
         assert!(Image::from_planes(&planes.reshape([3, 1, 2, 2]).unwrap()).is_err());

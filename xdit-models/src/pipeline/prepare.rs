@@ -1,7 +1,7 @@
 //! What comes before denoising for every model: the checked plan, and the noise.
 
 use half::{bf16, f16};
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 use crate::models::dit::{DitShape, Guide};
@@ -58,15 +58,22 @@ pub(crate) fn noise(
 ) -> Result<Tensor> {
     let [h, w] = plan.latent_size;
     let shape = [plan.images, channels, h, w];
-    Ok(drawn(&shape, options.dtype, generators)?.on(options.device))
+    drawn(&shape, options.dtype, generators, &options.device)
 }
 
 /// Noise of this shape as f32, drawn in `dtype`.
-pub(crate) fn drawn(shape: &[usize], dtype: DType, generators: &mut [Generator]) -> Result<Tensor> {
+pub(crate) fn drawn(
+    shape: &[usize],
+    dtype: DType,
+    generators: &mut [Generator],
+    device: &Device,
+) -> Result<Tensor> {
     let noise = match dtype {
-        DType::F32 => Tensor::from_slice(&randn_tensor::<f32>(shape, generators)?, shape)?,
-        DType::BF16 => Tensor::from_slice(&randn_tensor::<bf16>(shape, generators)?, shape)?,
-        DType::F16 => Tensor::from_slice(&randn_tensor::<f16>(shape, generators)?, shape)?,
+        DType::F32 => Tensor::from_slice(&randn_tensor::<f32>(shape, generators)?, shape, device)?,
+        DType::BF16 => {
+            Tensor::from_slice(&randn_tensor::<bf16>(shape, generators)?, shape, device)?
+        }
+        DType::F16 => Tensor::from_slice(&randn_tensor::<f16>(shape, generators)?, shape, device)?,
         other => return Err(Error::invalid("dtype", other, "f32, bf16 or f16")),
     };
     Ok(noise.to_dtype(DType::F32)?)
@@ -98,9 +105,13 @@ pub(crate) fn at_first_level(latents: Tensor, scheduler: &dyn Scheduler) -> Resu
     if sigma == 1.0 {
         return Ok(latents);
     }
-    let mut values = latents.try_to_f32_vec()?;
+    let mut values = latents.to_vec_blocking::<f32>()?;
     values.iter_mut().for_each(|x| *x *= sigma);
-    Ok(Tensor::from_slice(&values, latents.shape())?.on(latents.device()))
+    Ok(Tensor::from_slice(
+        &values,
+        latents.shape(),
+        latents.device(),
+    )?)
 }
 
 /// The caller's latents, if there are any and they have this shape.

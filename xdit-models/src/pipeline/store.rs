@@ -201,7 +201,7 @@ impl<R: ModelLoader> ModelStore<R> {
                 },
             );
         };
-        let (dtype, device) = (self.options.dtype, self.options.device);
+        let (dtype, device) = (self.options.dtype, self.options.device.clone());
         let made = pack(&mut Packing::new(dtype, device).on_packed(&mut on_packed))?;
         observer.phase(Phase::Load, PhaseEvent::End);
         Ok(made)

@@ -132,7 +132,7 @@ fn joined<D: Dit>(call: &Job<D>, done: Vec<Part>) -> Result<Output> {
             }
             rounded
         }
-        None => Tensor::zeros([0], call.dtype, call.device)?,
+        None => Tensor::zeros([0], call.dtype, &call.device)?,
     };
     Ok(Output {
         images: float

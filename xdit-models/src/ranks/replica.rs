@@ -150,7 +150,7 @@ impl<D: Dit> Replica<D> {
         let latents_blc = rank_context.spread_from_end(sampling.latents_blc, spec)?;
         watch.end();
         Ok(Denoised {
-            latents_blc: latents_blc.on(call.device),
+            latents_blc,
             report,
             memory,
         })
@@ -178,11 +178,11 @@ impl<D: Dit> Replica<D> {
             },
         );
         let config = vae.config();
-        let mut scaled = latents_blc.try_to_f32_vec()?;
+        let mut scaled = latents_blc.to_vec_blocking::<f32>()?;
         for value in &mut scaled {
             *value = *value / config.scaling_factor + config.shift_factor;
         }
-        let scaled = Tensor::from_slice(&scaled, latents_blc.shape())?.on(call.device);
+        let scaled = Tensor::from_slice(&scaled, latents_blc.shape(), &call.device)?;
         let latents_bhwc = call.loaded.transformer.unpack(&scaled, plan.latent_size)?;
         observer.offer_picture("vae.input", &latents_bhwc)?;
         let alone = Whole(rank_context.progress());
@@ -205,7 +205,7 @@ impl<D: Dit> Replica<D> {
             if planes.is_empty() {
                 planes = reserved("pictures", images * planar.numel())?;
             }
-            let values = planar.try_to_f32_vec()?;
+            let values = planar.to_vec_blocking::<f32>()?;
             planes.extend(
                 values
                     .iter()
@@ -231,7 +231,8 @@ impl<D: Dit> Replica<D> {
             observer.tensor("vae.output", &|| Ok(Tensor::cat(&views, 0)?))?;
         }
         observer.phase(Phase::Decode, PhaseEvent::End);
-        let image = Tensor::from_slice(&planes, [images, 3, plan.height, plan.width])?;
+        let image =
+            Tensor::from_slice(&planes, [images, 3, plan.height, plan.width], &call.device)?;
         observer.offer("image", &image)?;
         Ok(Some(image))
     }

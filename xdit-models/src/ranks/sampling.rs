@@ -1,7 +1,7 @@
 //! The scheduler, as the denoising driver runs it.
 
 use xdit_comm::Shard;
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 use xdit_pipefusion::{Sampler, Turn};
 
 use crate::error::{Error, Result};
@@ -41,7 +41,7 @@ pub(crate) struct Sampling<'a> {
 impl Sampling<'_> {
     /// This rank's rows of a step's noise. It is drawn for the whole of all images of the call, so that it is the same
     /// however they are shared out.
-    fn noise(&mut self, turn: Turn, patch: usize) -> Result<Option<Vec<f32>>> {
+    fn noise(&mut self, turn: Turn, patch: usize, device: &Device) -> Result<Option<Vec<f32>>> {
         if !self.scheduler.draws_noise(turn.step) {
             return Ok(None);
         }
@@ -50,13 +50,13 @@ impl Sampling<'_> {
                 true => DType::F32,
                 false => self.dtype,
             };
-            let all = drawn(&self.noise_shape, dtype, &mut self.generators)?;
+            let all = drawn(&self.noise_shape, dtype, &mut self.generators, device)?;
             let own = all.narrow(0, self.images.start, self.images.len)?;
             self.noise_blc = Some((self.pack)(&own)?);
         }
         let rows = self.noise_blc.as_ref().map(|noise| {
             let rows = self.layout.shard_patch(noise, patch)?;
-            Ok::<_, Error>(rows.try_to_f32_vec()?)
+            Ok::<_, Error>(rows.to_vec_blocking::<f32>()?)
         });
         rows.transpose()
     }
@@ -89,16 +89,16 @@ impl Sampler for Sampling<'_> {
         latents: &Tensor,
     ) -> Result<Tensor> {
         self.check(turn, StepPart::Transformer, prediction)?;
-        let noise = self.noise(turn, patch)?;
-        let mut sample = latents.try_to_f32_vec()?;
+        let noise = self.noise(turn, patch, latents.device())?;
+        let mut sample = latents.to_vec_blocking::<f32>()?;
         self.scheduler.step(
             state,
-            &prediction.try_to_f32_vec()?,
+            &prediction.to_vec_blocking::<f32>()?,
             &mut sample,
             noise.as_deref(),
         )?;
         self.rank_context.note()?;
-        let latents = Tensor::from_slice(&sample, latents.shape())?.on(latents.device());
+        let latents = Tensor::from_slice(&sample, latents.shape(), latents.device())?;
         self.check(turn, StepPart::Scheduler, &latents)?;
         Ok(latents)
     }

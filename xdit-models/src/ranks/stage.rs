@@ -180,7 +180,7 @@ impl<D: Dit> DitStage<'_, D> {
         let mut start = 0;
         let patches = part.patches(self.rescale.len());
         for (patch, (_, rows)) in patches.zip(self.layout.image(part)) {
-            let sums = guided.narrow(1, start, rows.len)?.sums();
+            let sums = guided.narrow(1, start, rows.len)?.sums()?;
             self.rescale[patch] = Some(self.rank_context.over_rows(sums)?);
             start += rows.len;
         }
@@ -249,9 +249,9 @@ impl<D: Dit> Stage for DitStage<'_, D> {
         let latents_blc = match self.scheduler.model_input_divisor(turn.step) {
             None => latents_blc,
             Some(divisor) => {
-                let mut values = latents_blc.try_to_f32_vec()?;
+                let mut values = latents_blc.to_vec_blocking::<f32>()?;
                 values.iter_mut().for_each(|x| *x /= divisor);
-                Tensor::from_slice(&values, latents_blc.shape())?.on(latents_blc.device())
+                Tensor::from_slice(&values, latents_blc.shape(), latents_blc.device())?
             }
         };
         self.active(turn.step)

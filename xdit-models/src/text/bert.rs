@@ -4,12 +4,13 @@
 
 use xdit_kernels::attention::Mask;
 use xdit_kernels::linear::{Epilogue, Linear};
-use xdit_kernels::{DType, Tensor, elementwise, embedding};
+use xdit_kernels::{DType, Tensor, View, elementwise};
 
-use super::{BertConfig, check_ids};
+use super::{BertConfig, check_ids, key_mask};
 use crate::error::Result;
 use crate::files::weights::Scope;
 use crate::layers::activation::ActivationKind;
+use crate::layers::rows_of;
 use crate::layers::{LayerNorm, Packing, attend};
 use crate::observer::Observer;
 
@@ -17,7 +18,7 @@ use crate::observer::Observer;
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{DType, Device};
+/// use xdit_kernels::{View, DType, Device};
 /// use xdit_models::ConfigFile;
 /// use xdit_models::layers::Packing;
 /// use xdit_models::text::{BertConfig, BertEncoder};
@@ -124,6 +125,8 @@ impl BertEncoder {
         let _span = tracing::info_span!("bert", prompts = ids.len()).entered();
         let length = check_ids(ids, Some(self.config.max_position_embeddings))?;
         let mut hidden_blc = self.embed(ids, length)?;
+        let mask_bl = key_mask(mask, [ids.len(), length], hidden_blc.device())?;
+        let mask = mask_bl.as_ref().map(Tensor::view);
         observer.offer("bert.hidden_states.0", &hidden_blc)?;
         for (i, layer) in self.layers.iter().enumerate() {
             let _span = tracing::debug_span!("block", i).entered();
@@ -137,7 +140,7 @@ impl BertEncoder {
     /// Tokens, their type 0 and positions, in transformers' order, then the norm.
     fn embed(&self, ids: &[Vec<u32>], length: usize) -> Result<Tensor> {
         let rows = |table: &Tensor, ids: &[u32]| -> Result<Tensor> {
-            Ok(embedding::embedding(table, ids)?.to_dtype(DType::F32)?)
+            Ok(rows_of(table, ids)?.to_dtype(DType::F32)?)
         };
         let positions: Vec<u32> = (0..ids.len()).flat_map(|_| 0..length as u32).collect();
         let ids_flat = ids.concat();
@@ -177,12 +180,9 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x_blc: &Tensor, heads: usize, mask: Option<&[bool]>) -> Result<Tensor> {
+    fn forward(&self, x_blc: &Tensor, heads: usize, mask: Option<View<'_>>) -> Result<Tensor> {
         let qkv_blc = self.qkv.forward(x_blc)?;
-        let mask = Mask {
-            key_mask: mask,
-            ..Mask::default()
-        };
+        let mask = Mask::default().with_key_mask(mask);
         let attention = attend(&qkv_blc, heads, None, mask)?;
         let residual = Epilogue::Residual(x_blc.view());
         let sum = self
@@ -219,7 +219,7 @@ mod tests {
     fn names_come_with_and_without_a_prefix() {
         let outputs = [TestWeights(""), TestWeights("bert.")].map(|weights| {
             let output = encoder(&weights).forward(&[vec![2, 5, 3]], None, &mut ());
-            output.unwrap().to_f32_vec()
+            output.unwrap().to_vec_blocking::<f32>().unwrap()
         });
         assert_eq!(outputs[0], outputs[1]);
     }
@@ -230,7 +230,7 @@ mod tests {
         let mask = [true, true, true, false, false];
         let run = |row: [u32; 5], mask| {
             let output = encoder.forward(&[row.to_vec()], mask, &mut ());
-            output.unwrap().to_f32_vec()[..3 * 8].to_vec()
+            output.unwrap().to_vec_blocking::<f32>().unwrap()[..3 * 8].to_vec()
         };
         let (padded, other) = ([2, 5, 3, 0, 0], [2, 5, 3, 7, 8]);
         assert_eq!(run(padded, Some(&mask)), run(other, Some(&mask)));

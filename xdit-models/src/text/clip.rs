@@ -4,12 +4,12 @@
 
 use xdit_kernels::attention::Mask;
 use xdit_kernels::linear::{Epilogue, Linear};
-use xdit_kernels::{DType, Tensor, elementwise, embedding};
+use xdit_kernels::{DType, Tensor, elementwise};
 
 use super::{ClipTextConfig, check_ids};
 use crate::error::{Error, Result};
 use crate::files::weights::Scope;
-use crate::layers::{LayerNorm, Packing, attend};
+use crate::layers::{LayerNorm, Packing, attend, rows_of};
 use crate::observer::Observer;
 
 /// A CLIP text encoder.
@@ -214,10 +214,8 @@ impl ClipTextModel {
 
     fn embed(&self, ids: &[Vec<u32>], length: usize) -> Result<Tensor> {
         let positions: Vec<u32> = (0..ids.len()).flat_map(|_| 0..length as u32).collect();
-        let tokens =
-            embedding::embedding(&self.token_embedding, &ids.concat())?.to_dtype(DType::F32)?;
-        let positions =
-            embedding::embedding(&self.position_embedding, &positions)?.to_dtype(DType::F32)?;
+        let tokens = rows_of(&self.token_embedding, &ids.concat())?.to_dtype(DType::F32)?;
+        let positions = rows_of(&self.position_embedding, &positions)?.to_dtype(DType::F32)?;
         let hidden = elementwise::add(&tokens, &positions)?.to_dtype(self.dtype)?;
         Ok(hidden.reshape([ids.len(), length, self.config.hidden_size])?)
     }
@@ -227,10 +225,7 @@ impl Layer {
     fn forward(&self, x_blc: &Tensor, config: &ClipTextConfig) -> Result<Tensor> {
         let normed = self.layer_norm1.forward(x_blc)?;
         let qkv_blc = self.qkv_proj.forward(&normed)?;
-        let mask = Mask {
-            causal: true,
-            ..Mask::default()
-        };
+        let mask = Mask::default().with_causal(true);
         let attention = attend(&qkv_blc, config.num_attention_heads, None, mask)?;
         let hidden = self
             .out_proj

@@ -23,6 +23,16 @@ pub use t5::T5Encoder;
 pub use t5_config::T5Config;
 
 use crate::error::{Error, Result};
+use xdit_kernels::{Device, Tensor};
+
+/// A tokenizer's mask of `[b, l]` tokens on a device, as attention takes it.
+fn key_mask(mask: Option<&[bool]>, shape: [usize; 2], device: &Device) -> Result<Option<Tensor>> {
+    let on_device = |mask: &[bool]| {
+        let seen: Vec<u8> = mask.iter().map(|seen| u8::from(*seen)).collect();
+        Ok(Tensor::from_slice(&seen, shape, device)?)
+    };
+    mask.map(on_device).transpose()
+}
 
 /// The length of all rows of `ids`.
 fn check_ids(ids: &[Vec<u32>], longest: Option<usize>) -> Result<usize> {

@@ -9,12 +9,12 @@
 use xdit_kernels::activation::Activation;
 use xdit_kernels::attention::Mask;
 use xdit_kernels::linear::{Epilogue, Linear};
-use xdit_kernels::{DType, Tensor, TensorMut, View, embedding, norm, reserved};
+use xdit_kernels::{DType, Tensor, TensorMut, View, norm, reserved};
 
-use super::{T5Config, check_ids};
+use super::{T5Config, check_ids, key_mask};
 use crate::error::Result;
 use crate::files::weights::Scope;
-use crate::layers::{Packing, attend};
+use crate::layers::{Packing, attend, rows_of};
 use crate::observer::Observer;
 
 /// A T5 encoder.
@@ -162,9 +162,11 @@ impl T5Encoder {
         let _span = tracing::info_span!("t5", prompts = ids.len()).entered();
         let length = check_ids(ids, None)?;
         let bias_1hll = self.position_bias(length)?;
-        let hidden = embedding::embedding(&self.embed_tokens, &ids.concat())?
-            .to_dtype(stream_dtype(self.dtype))?;
+        let hidden =
+            rows_of(&self.embed_tokens, &ids.concat())?.to_dtype(stream_dtype(self.dtype))?;
         let mut hidden_blc = hidden.reshape([ids.len(), length, self.config.d_model])?;
+        let mask_bl = key_mask(mask, [ids.len(), length], hidden_blc.device())?;
+        let mask = mask_bl.as_ref().map(Tensor::view);
         observer.offer("t5.hidden_states.0", &hidden_blc)?;
         for (i, block) in self.blocks.iter().enumerate() {
             let _span = tracing::debug_span!("block", i).entered();
@@ -185,7 +187,8 @@ impl T5Encoder {
     /// The bias of each pair of positions and each head: `[1, h, l, l]`, f32.
     fn position_bias(&self, length: usize) -> Result<Tensor> {
         let (heads, config) = (self.config.num_heads, &self.config);
-        let table = self.relative_attention_bias.to_f32_vec();
+        let bias_table = &self.relative_attention_bias;
+        let table: Vec<f32> = bias_table.to_vec_blocking()?;
         // One value per head and per distance from -(l-1) to l-1; a row of the bias is a window of it.
         let span = 2 * length - 1;
         let buckets: Vec<usize> = (0..span)
@@ -208,7 +211,11 @@ impl T5Encoder {
                 bias.extend_from_slice(&by_distance[length - 1 - query..span - query]);
             }
         }
-        Ok(Tensor::from_slice(&bias, [1, heads, length, length])?)
+        Ok(Tensor::from_slice(
+            &bias,
+            [1, heads, length, length],
+            bias_table.device(),
+        )?)
     }
 }
 
@@ -218,7 +225,7 @@ impl Block {
         &self,
         x_blc: &Tensor,
         bias_1hll: View<'_>,
-        mask: Option<&[bool]>,
+        mask: Option<View<'_>>,
         (config, dtype): (&T5Config, DType),
     ) -> Result<Tensor> {
         let (eps, wide) = (config.layer_norm_epsilon, x_blc.dtype());
@@ -226,11 +233,9 @@ impl Block {
             norm::rms_norm(x_blc, Some(weight.view()), eps)?.to_dtype(dtype)
         };
         let qkv_blc = self.qkv.forward(&norm(x_blc, &self.attention_norm)?)?;
-        let mask = Mask {
-            key_mask: mask,
-            bias: Some(bias_1hll),
-            ..Mask::default()
-        };
+        let mask = Mask::default()
+            .with_key_mask(mask)
+            .with_bias(Some(bias_1hll));
         // T5 does not scale by the head width: that is folded into its weights.
         let attention = attend(&qkv_blc, config.num_heads, Some(1.0), mask)?;
         let residual = Epilogue::Residual(x_blc.view());
@@ -360,10 +365,16 @@ mod tests {
             let packing = &mut Packing::new(DType::F32, Device::cpu());
             let weights = Without(missing);
             let encoder = T5Encoder::load(&config, &Scope::root(&weights), packing).unwrap();
-            encoder.embed_tokens.to_f32_vec()
+            encoder.embed_tokens.to_vec_blocking::<f32>().unwrap()
         };
         let [own, shared] = ["encoder.embed_tokens.weight", "shared.weight"];
-        let values = |name| TestWeights("").tensor(name, &[9, 8]).unwrap().to_f32_vec();
+        let values = |name| {
+            TestWeights("")
+                .tensor(name, &[9, 8])
+                .unwrap()
+                .to_vec_blocking::<f32>()
+                .unwrap()
+        };
         assert_eq!(table("neither"), values(own));
         assert_eq!(table(shared), values(own));
         assert_eq!(table(own), values(shared));
@@ -377,7 +388,7 @@ mod tests {
         let encoder = T5Encoder::load(&config, &Scope::root(&TestWeights("")), packing).unwrap();
         let run = |row: [u32; 4], mask: Option<&[bool]>| {
             let output = encoder.forward(&[row.to_vec()], mask, &mut ()).unwrap();
-            output.to_f32_vec()[..2 * 8].to_vec()
+            output.to_vec_blocking::<f32>().unwrap()[..2 * 8].to_vec()
         };
         let (padded, other) = ([3, 1, 0, 0], [3, 1, 5, 7]);
         assert_eq!(run(padded, None), run(padded, Some(&[true; 4])));

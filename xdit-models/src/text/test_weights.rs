@@ -1,6 +1,6 @@
 //! Weights for tests.
 
-use xdit_kernels::Tensor;
+use xdit_kernels::{Device, Tensor};
 
 use crate::error::Result;
 use crate::files::weights::WeightSource;
@@ -15,7 +15,7 @@ impl WeightSource for TestWeights {
         let values: Vec<f32> = (0..shape.iter().product())
             .map(|i: usize| ((i * 7 + seed) as f32).sin())
             .collect();
-        Ok(Tensor::from_slice(&values, shape)?)
+        Ok(Tensor::from_slice(&values, shape, &Device::cpu())?)
     }
 
     fn contains(&self, name: &str) -> bool {

@@ -95,7 +95,7 @@ impl Framed {
         let edges = bands.start_edges(&x_bhwc)?;
         Self::of(&x_bhwc, edges()?, |parts| match parts {
             [_] => Ok(x_bhwc.clone()),
-            _ => Ok(Tensor::cat(parts, 1)?.on(x_bhwc.device())),
+            _ => Ok(Tensor::cat(parts, 1)?),
         })
     }
 

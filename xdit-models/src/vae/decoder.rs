@@ -27,7 +27,7 @@ use crate::observer::Observer;
 /// let weights = ZeroWeights::new(DType::F32);
 /// let packing = &mut Packing::new(DType::F32, Device::cpu());
 /// let decoder = VaeDecoder::load(&config, &Scope::root(&weights), packing)?;
-/// let latents_bhwc = Tensor::zeros([1, 3, 5, 4], DType::F32, Device::cpu())?;
+/// let latents_bhwc = Tensor::zeros([1, 3, 5, 4], DType::F32, &Device::cpu())?;
 /// let image_bhwc = decoder.forward(&latents_bhwc, &mut ())?;
 /// assert_eq!(image_bhwc.shape(), [1, 6, 10, 3]);
 /// # Ok::<(), xdit_models::Error>(())

@@ -28,7 +28,7 @@ use crate::observer::Observer;
 /// let weights = ZeroWeights::new(DType::F32);
 /// let packing = &mut Packing::new(DType::F32, Device::cpu());
 /// let encoder = VaeEncoder::load(&config, &Scope::root(&weights), packing)?;
-/// let image_bhwc = Tensor::zeros([1, 6, 10, 3], DType::F32, Device::cpu())?;
+/// let image_bhwc = Tensor::zeros([1, 6, 10, 3], DType::F32, &Device::cpu())?;
 /// let moments = encoder.forward(&image_bhwc, &mut ())?;
 /// assert_eq!(moments.mean()?.shape(), [1, 3, 5, 4]);
 /// # Ok::<(), xdit_models::Error>(())
@@ -209,13 +209,14 @@ impl Moments {
     /// As [`randn_tensor`].
     pub fn sample(&self, generators: &mut [Generator]) -> Result<Tensor> {
         let &[b, h, w, twice] = super::dims(&self.parameters_bhwc)?;
-        let c = twice / 2;
+        let (c, device) = (twice / 2, self.parameters_bhwc.device());
         let noise: Vec<f32> = randn_tensor(&[b, c, h, w], generators)?;
-        let noise = Tensor::from_slice(&noise, [b, c, h, w])?
+        let noise = Tensor::from_slice(&noise, [b, c, h, w], device)?
             .view()
             .permute(&[0, 2, 3, 1])?
             .to_tensor()?;
-        let (parameters, noise) = (self.parameters_bhwc.to_f32_vec(), noise.to_f32_vec());
+        let parameters: Vec<f32> = self.parameters_bhwc.to_vec_blocking()?;
+        let noise: Vec<f32> = noise.to_vec_blocking()?;
         let values: Vec<f32> =
             parameters
                 .chunks(twice)
@@ -229,6 +230,6 @@ impl Moments {
                     )
                 })
                 .collect();
-        Ok(Tensor::from_slice(&values, [b, h, w, c])?.on(self.parameters_bhwc.device()))
+        Ok(Tensor::from_slice(&values, [b, h, w, c], device)?)
     }
 }

@@ -98,13 +98,17 @@ impl VaeDecoder {
             }
             above = row;
         }
-        Ok(Tensor::from_slice(&out, [b, height, width, c])?.on(latents_bhwc.device()))
+        Ok(Tensor::from_slice(
+            &out,
+            [b, height, width, c],
+            latents_bhwc.device(),
+        )?)
     }
 
     fn tile(&self, latents_bhwc: View<'_>, alone: &Whole) -> Result<Tile> {
         let decoded = self.forward_band(&latents_bhwc.to_tensor()?, alone, &mut ())?;
         Ok(Tile {
-            values: decoded.try_to_f32_vec()?,
+            values: decoded.to_vec_blocking::<f32>()?,
             h: decoded.dim(1),
             w: decoded.dim(2),
         })

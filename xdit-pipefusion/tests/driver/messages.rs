@@ -70,7 +70,9 @@ impl Trap {
                 Fault::Error => Err(Error::Kernel("injected".into())),
                 // As a panic, without the message on stderr.
                 Fault::Panic => std::panic::resume_unwind(Box::new("injected".to_owned())),
-                Fault::Memory => Ok(Tensor::zeros([1 << 46], DType::F32, Device::cpu()).map(drop)?),
+                Fault::Memory => {
+                    Ok(Tensor::zeros([1 << 46], DType::F32, &Device::cpu()).map(drop)?)
+                }
                 Fault::Endless => {
                     while !self.gone.load(Ordering::Acquire) {
                         std::thread::sleep(Duration::from_millis(2));

@@ -3,7 +3,7 @@
 use crate::toy::{CHANNELS, Failure, Hook, ROW_TOKENS, ROWS, Toy, TwoStep, noise};
 use xdit_comm::threads::{self, Options};
 use xdit_comm::{Error, Group};
-use xdit_kernels::Tensor;
+use xdit_kernels::{Device, Tensor};
 use xdit_pipefusion::{Driver, Kept, PatchPlan, Placement, Report, Schedule, StagePlan};
 
 #[derive(Debug, Clone, Copy)]
@@ -125,7 +125,7 @@ pub(crate) fn on_rank<'a>(
     let latents = (0..plan.patches).map(|patch| {
         let tokens = patches.tokens(patch);
         let values = &noise[tokens.start * CHANNELS..tokens.end() * CHANNELS];
-        Tensor::from_slice(values, [1, tokens.len, CHANNELS])
+        Tensor::from_slice(values, [1, tokens.len, CHANNELS], &Device::cpu())
     });
     let latents = latents.collect::<Result<Vec<_>, _>>()?;
     let driver = Driver {
@@ -142,7 +142,10 @@ pub(crate) fn on_rank<'a>(
     };
     let (latents, report) = driver.run(&mut stage, &mut sampler, latents)?;
     Ok(Done {
-        latents: latents.iter().flat_map(Tensor::to_f32_vec).collect(),
+        latents: latents
+            .iter()
+            .flat_map(|x| x.to_vec_blocking::<f32>().unwrap())
+            .collect(),
         report,
         images: sampler.images,
         kept_bytes: kept.bytes(),

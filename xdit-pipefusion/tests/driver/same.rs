@@ -3,7 +3,7 @@
 use crate::naive::simulate;
 use crate::run::{Groups, Model, Plan, distance, no_hooks, on_rank, on_threads};
 use crate::toy::{CHANNELS, HIDDEN, IMAGE, TEXT, Toy, TwoStep, noise};
-use xdit_kernels::Tensor;
+use xdit_kernels::{Device, Tensor};
 use xdit_pipefusion::{Kept, Part, PatchPlan, Sampler, Stage, StagePlan, Turn};
 
 const STEPS: usize = 5;
@@ -68,7 +68,8 @@ fn one_patch_on_one_stage_is_the_plain_loop() {
     let mut model = Toy::new(image, stages, false, 0, &Kept::default(), blocks_hook);
     let images = Vec::new();
     let mut sampler = TwoStep { hook, images };
-    let mut x = Tensor::from_slice(&noise(1), [1, IMAGE, CHANNELS]).expect("the noise");
+    let mut x =
+        Tensor::from_slice(&noise(1), [1, IMAGE, CHANNELS], &Device::cpu()).expect("the noise");
     let mut state = None;
     for step in 0..STEPS {
         let part = Part::Whole;
@@ -82,7 +83,7 @@ fn one_patch_on_one_stage_is_the_plain_loop() {
     }
     let alone =
         on_rank(&plan(1, 1, 0), 1, Groups::default(), no_hooks(), 0).expect("runs without a group");
-    assert_eq!(alone.latents, x.to_f32_vec());
+    assert_eq!(alone.latents, x.to_vec_blocking::<f32>().unwrap());
     for patches in [2, 5] {
         // Warm-up to the end: exact, whatever the patches.
         let whole = on_rank(

@@ -6,8 +6,11 @@
 use std::collections::HashMap;
 use std::error::Error;
 use xdit_comm::Spec;
-use xdit_kernels::attention::{Attention, AttnInput, Flash, Segment};
 use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{
+    Device,
+    attention::{Attention, AttnInput, Flash, Segment},
+};
 use xdit_pipefusion::{Kept, Part, PatchPlan, Sampler, Stage, StagePlan, StaleKv, Turn};
 
 pub(crate) const TEXT: usize = 5;
@@ -81,14 +84,14 @@ pub(crate) fn noise(seed: usize) -> Vec<f32> {
 }
 
 fn rows_of(tensor: &Tensor) -> Vec<Row> {
-    let values = tensor.to_f32_vec();
+    let values = tensor.to_vec_blocking::<f32>().unwrap();
     let rows = values.chunks_exact(HIDDEN);
     rows.map(|row| std::array::from_fn(|j| row[j])).collect()
 }
 
 fn tensor_of(rows: &[Row], tail: &[usize]) -> xdit_kernels::Result<Tensor> {
     let shape = [&[1, rows.len()], tail].concat();
-    Tensor::from_slice(&rows.concat(), shape.as_slice())
+    Tensor::from_slice(&rows.concat(), shape.as_slice(), &Device::cpu())
 }
 
 /// Called before each block and each step of the sampler.
@@ -217,7 +220,7 @@ impl Stage for Toy<'_> {
         }
         let patches = turn.part.patches(self.patches.count());
         for (patch, latents) in patches.zip(latents) {
-            let x = latents.to_f32_vec();
+            let x = latents.to_vec_blocking::<f32>().unwrap();
             let start = self.patches.tokens(patch).start;
             let tokens = x.chunks_exact(CHANNELS).enumerate();
             rows.extend(tokens.map(|(i, x)| embed_image(start + i, x)));
@@ -269,7 +272,11 @@ impl Stage for Toy<'_> {
             let len = self.patches.tokens(patch).len;
             let made: Vec<_> = rows[from..from + len].iter().map(project).collect();
             from += len;
-            Ok(Tensor::from_slice(&made.concat(), [1, len, CHANNELS])?)
+            Ok(Tensor::from_slice(
+                &made.concat(),
+                [1, len, CHANNELS],
+                &Device::cpu(),
+            )?)
         });
         let mut predictions = predictions.collect::<Result<Vec<_>, Failure>>()?;
         predictions.truncate(predictions.len() - self.missing);
@@ -288,10 +295,7 @@ fn attend(
         tensor_of(&made, &[HEADS, HIDDEN / HEADS])
     };
     let (q, k, v) = (of(0)?, of(1)?, of(2)?);
-    let seen = attention.attend(&AttnInput {
-        segments,
-        ..AttnInput::new(&q, &k, &v)
-    })?;
+    let seen = attention.attend(&AttnInput::new(&q, &k, &v).with_segments(segments))?;
     for (row, seen) in rows.iter_mut().zip(rows_of(&seen.out)) {
         row.iter_mut().zip(seen).for_each(|(x, y)| *x += y);
     }
@@ -323,21 +327,31 @@ impl Sampler for TwoStep<'_> {
         latents: &Tensor,
     ) -> Result<Tensor, Failure> {
         (self.hook)(turn, Place::Sampler)?;
-        let before = state.replace(prediction.clone()).map(|t| t.to_f32_vec());
-        let now = prediction.to_f32_vec();
-        let x = latents.to_f32_vec();
+        let before = state
+            .replace(prediction.clone())
+            .map(|t| t.to_vec_blocking::<f32>().unwrap());
+        let now = prediction.to_vec_blocking::<f32>().unwrap();
+        let x = latents.to_vec_blocking::<f32>().unwrap();
         let values: Vec<f32> = (0..x.len())
             .map(|i| update(x[i], now[i], before.as_ref().map(|before| before[i])))
             .collect();
-        Ok(Tensor::from_slice(&values, latents.shape())?)
+        Ok(Tensor::from_slice(
+            &values,
+            latents.shape(),
+            &Device::cpu(),
+        )?)
     }
 
     fn step_end(&mut self, step: usize, latents: &[Tensor]) -> Result<(), Failure> {
         let part = Part::Whole;
         (self.hook)(Turn { step, part }, Place::StepEnd)?;
         assert_eq!(step, self.images.len(), "steps end in order");
-        self.images
-            .push(latents.iter().flat_map(Tensor::to_f32_vec).collect());
+        self.images.push(
+            latents
+                .iter()
+                .flat_map(|x| x.to_vec_blocking::<f32>().unwrap())
+                .collect(),
+        );
         Ok(())
     }
 }

@@ -178,7 +178,7 @@ impl Case {
 }
 
 fn latents(tokens: usize) -> xdit_kernels::Result<Tensor> {
-    Tensor::zeros([1, tokens, Case::LATENT / 4], DType::F32, Device::cpu())
+    Tensor::zeros([1, tokens, Case::LATENT / 4], DType::F32, &Device::cpu())
 }
 
 struct Busy<'a> {
@@ -210,13 +210,13 @@ impl Stage for Busy<'_> {
 
     fn give(&mut self, turn: Turn, from: usize, to: usize) -> Result<Vec<Tensor>, Self::Error> {
         let specs = self.skipped(turn, from, to).into_iter();
-        let made = specs.map(|spec| Tensor::zeros(spec.shape, spec.dtype, Device::cpu()));
+        let made = specs.map(|spec| Tensor::zeros(spec.shape, spec.dtype, &Device::cpu()));
         Ok(made.collect::<Result<_, _>>()?)
     }
 
     fn embed(&mut self, turn: Turn, _latents: &[Tensor]) -> Result<Vec<Tensor>, Self::Error> {
         let specs = self.carried(turn, 0).into_iter();
-        let made = specs.map(|spec| Tensor::zeros(spec.shape, spec.dtype, Device::cpu()));
+        let made = specs.map(|spec| Tensor::zeros(spec.shape, spec.dtype, &Device::cpu()));
         Ok(made.collect::<Result<_, _>>()?)
     }
 

@@ -139,7 +139,7 @@ fn fail(fault: Fault, others: usize, told: &Told) -> Result<bool> {
         // As a panic, without the message on stderr.
         Fault::Panic => std::panic::resume_unwind(Box::new("injected".to_owned())),
         Fault::Memory => {
-            Tensor::zeros([1 << 46], DType::F32, Device::cpu())?;
+            Tensor::zeros([1 << 46], DType::F32, &Device::cpu())?;
             Ok(true)
         }
         Fault::Leaves => Ok(false),

@@ -18,7 +18,7 @@ use std::{
     thread::ThreadId,
     time::{Duration, Instant},
 };
-use xdit_kernels::Tensor;
+use xdit_kernels::{Device, Tensor};
 
 /// What a test sees a rank keep.
 #[derive(Debug, Default)]
@@ -45,16 +45,19 @@ type Kept = (ThreadId, usize, usize);
 fn meet(ranks: &mut Ranks<Seen>) -> Vec<Kept> {
     let world_size = ranks.world_size();
     let work = move |group: &Group, seen: &mut Seen, _: Caller<()>| {
-        let all = group.all_reduce(&one(), ReduceOp::Sum)?.to_f32_vec();
+        let all = group
+            .all_reduce(&one(), ReduceOp::Sum)?
+            .to_vec_blocking::<f32>()
+            .unwrap();
         assert_eq!(all, [world_size as f32]);
         let pair = match seen.pair.take() {
             Some(pair) => pair,
             None => group.split(group.rank() / 2, 0)?,
         };
-        let number = Tensor::from_slice(&[group.rank() as f32], [1])?;
+        let number = Tensor::from_slice(&[group.rank() as f32], [1], &Device::cpu())?;
         let numbers = pair.all_gather(&number, &vec![spec(); pair.world_size()])?;
         assert_eq!(
-            numbers[pair.rank()].to_f32_vec(),
+            numbers[pair.rank()].to_vec_blocking::<f32>().unwrap(),
             [group.rank() as f32],
             "of this call"
         );
@@ -109,7 +112,7 @@ fn one_after_another_the_promises_hold_on_the_same_ranks() {
 #[test]
 fn what_a_call_leaves_behind_does_not_reach_the_next() {
     let mut ranks = Ranks::<Seen>::new(2, Options::default());
-    let number = |x: f32| Tensor::from_slice(&[x], [1]).expect("one number");
+    let number = |x: f32| Tensor::from_slice(&[x], [1], &Device::cpu()).expect("one number");
     meet(&mut ranks);
     // A message that nobody receives, and a receive that nobody waits for.
     for leaves in [0, 1] {
@@ -125,7 +128,7 @@ fn what_a_call_leaves_behind_does_not_reach_the_next() {
         outcomes.into_iter().for_each(|o| o.expect("nothing fails"));
         let next = silent(move |group: &Group| match group.rank() {
             0 => group.send(&number(8.0), 1).map(|()| vec![]),
-            _ => Ok(group.recv(spec(), 0)?.to_f32_vec()),
+            _ => Ok(group.recv(spec(), 0)?.to_vec_blocking::<f32>().unwrap()),
         });
         let mut outcomes = ranks.call(next, |()| {});
         let received = outcomes.pop().expect("two ranks").expect("nothing fails");
@@ -212,9 +215,9 @@ fn who_was_left_behind_is_replaced_and_ends_quietly() {
             std::thread::sleep(Duration::from_millis(1));
         }
         match pending {
-            Some(pending) => Ok(pending.wait_one()?.to_f32_vec()),
+            Some(pending) => Ok(pending.wait_one()?.to_vec_blocking::<f32>().unwrap()),
             None => group
-                .send(&Tensor::from_slice(&[5f32], [1])?, 0)
+                .send(&Tensor::from_slice(&[5f32], [1], &Device::cpu())?, 0)
                 .map(|()| vec![]),
         }
     });

@@ -3,6 +3,7 @@
 mod rows;
 
 use super::*;
+use crate::testing::{floats, test_devices};
 use crate::{Device, Tier};
 use half::bf16;
 use proptest::prelude::*;
@@ -60,7 +61,8 @@ struct Data {
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    key_mask: Option<Vec<bool>>,
+    /// [b, lk] of u8.
+    key_mask: Option<Tensor>,
     bias: Option<Tensor>,
 }
 
@@ -69,13 +71,13 @@ impl Case {
         self.h_kv * self.group
     }
 
-    fn data(&self) -> Data {
+    fn data(&self, device: &Device) -> Data {
         let tensor = |shape: [usize; 4], seed, scale: f32| {
             let x: Vec<f32> = noise(shape.iter().product(), seed)
                 .iter()
                 .map(|x| x * scale)
                 .collect();
-            Tensor::from_slice(&x, shape)
+            Tensor::from_slice(&x, shape, device)
                 .unwrap()
                 .to_dtype(self.dtype)
                 .unwrap()
@@ -85,13 +87,14 @@ impl Case {
         let v = tensor([self.b, self.lk, self.h_kv, self.d], 3, 1.0);
         let key_mask = self.key_mask.then(|| {
             let keep = noise(self.b * self.lk, 4);
-            keep.iter().map(|&x| x < 0.3).collect()
+            let keep: Vec<u8> = keep.iter().map(|&x| u8::from(x < 0.3)).collect();
+            Tensor::from_slice(&keep, [self.b, self.lk], device).unwrap()
         });
         let bias = self.bias.map(|one| {
             let dims = [self.b, self.h(), self.lq];
             let [b, h, l] = [0, 1, 2].map(|i| if one[i] { 1 } else { dims[i] });
             let x = noise(b * h * l * self.lk, 5);
-            Tensor::from_slice(&x, [b, h, l, self.lk]).unwrap()
+            Tensor::from_slice(&x, [b, h, l, self.lk], device).unwrap()
         });
         Data {
             q,
@@ -102,16 +105,15 @@ impl Case {
         }
     }
 
-    fn input<'a>(&self, data: &'a Data, tier: Tier) -> AttnInput<'a> {
-        let on = |x: &'a Tensor| x.view().on(Device::Cpu(tier));
+    fn input<'a>(&self, data: &'a Data) -> AttnInput<'a> {
         AttnInput {
             scale: self.scale,
             mask: Mask {
                 causal: self.causal,
-                key_mask: data.key_mask.as_deref(),
+                key_mask: data.key_mask.as_ref().map(Tensor::view),
                 bias: data.bias.as_ref().map(Tensor::view),
             },
-            ..AttnInput::new(on(&data.q), on(&data.k), on(&data.v))
+            ..AttnInput::new(&data.q, &data.k, &data.v)
         }
     }
 }
@@ -125,9 +127,11 @@ struct Oracle {
 }
 
 fn oracle(case: &Case, data: &Data) -> Oracle {
-    let [q, k, v] = [&data.q, &data.k, &data.v].map(Tensor::to_f32_vec);
+    let [q, k, v] = [&data.q, &data.k, &data.v].map(floats);
     let (h, d, lk) = (case.h(), case.d, case.lk);
     let scale = case.scale.map_or(1.0 / (d as f64).sqrt(), f64::from);
+    let mask = data.key_mask.as_ref();
+    let mask = mask.map(|mask| mask.to_vec_blocking::<u8>().unwrap());
     let mut out = vec![0.0; q.len()];
     let mut lse = vec![f64::NEG_INFINITY; case.b * h * case.lq];
     let mut size = vec![0f64; lse.len()];
@@ -138,7 +142,7 @@ fn oracle(case: &Case, data: &Data) -> Oracle {
         let key = |j: usize| ((b * lk + j) * case.h_kv + head / case.group) * d;
         let seen: Vec<usize> = (0..lk)
             .filter(|&j| !case.causal || j <= i)
-            .filter(|&j| data.key_mask.as_ref().is_none_or(|m| m[b * lk + j]))
+            .filter(|&j| mask.as_ref().is_none_or(|m| m[b * lk + j] != 0))
             .collect();
         let scores: Vec<f64> = seen
             .iter()
@@ -148,7 +152,7 @@ fn oracle(case: &Case, data: &Data) -> Oracle {
                 let bias = data.bias.as_ref().map_or(0.0, |t| {
                     let index = [b, head, i];
                     let place = (0..3).fold(0, |n, dim| n * t.dim(dim) + index[dim] % t.dim(dim));
-                    f64::from(t.as_slice::<f32>().unwrap()[place * lk + j])
+                    f64::from(t.host_slice_blocking::<f32>().unwrap()[place * lk + j])
                 });
                 let row = &mut size[(b * h + head) * case.lq + i];
                 *row = row.max(terms.map(|t| (t * scale).abs()).sum::<f64>() + bias.abs());
@@ -172,7 +176,10 @@ fn oracle(case: &Case, data: &Data) -> Oracle {
 #[allow(clippy::needless_range_loop, reason = "an index says where it differs")]
 fn compare(case: &Case, got: &AttnOut, want: &Oracle, pairs: bool, what: &str) {
     assert_eq!(got.out.dtype(), case.dtype, "{what}");
-    let (out, lse) = (got.out.to_f32_vec(), got.lse.to_f32_vec());
+    let (out, lse) = (
+        got.out.to_vec_blocking::<f32>().unwrap(),
+        got.lse.to_vec_blocking::<f32>().unwrap(),
+    );
     for (row, (&lse, &want_lse)) in lse.iter().zip(&want.lse).enumerate() {
         // A score is a sum of up to 512 terms in f32: the bound is 512 units (6e-8) of `size`, what is seen about 3.
         let score = 3e-7 * want.size[row];
@@ -206,30 +213,30 @@ fn compare(case: &Case, got: &AttnOut, want: &Oracle, pairs: bool, what: &str) {
 }
 
 fn check(case: &Case) {
-    let data = case.data();
-    let want = oracle(case, &data);
-    let mut joint = None;
-    if case.joint {
-        // [b, l, 3, h, d], of which q, k and v are narrow views; lq = lk and one head a group.
-        let shape = [case.b, case.lq, 1, case.h(), case.d];
-        let parts = [&data.q, &data.k, &data.v].map(|x| x.reshape(shape).unwrap());
-        joint = Some(Tensor::cat(&parts.each_ref().map(Tensor::view), 2).unwrap());
-    }
-    for tier in Tier::available() {
-        let mut input = case.input(&data, tier);
+    for device in &test_devices() {
+        let data = case.data(device);
+        let want = oracle(case, &data);
+        let mut joint = None;
+        if case.joint {
+            // [b, l, 3, h, d], of which q, k and v are narrow views; lq = lk and one head a group.
+            let shape = [case.b, case.lq, 1, case.h(), case.d];
+            let parts = [&data.q, &data.k, &data.v].map(|x| x.reshape(shape).unwrap());
+            joint = Some(Tensor::cat(&parts.each_ref().map(Tensor::view), 2).unwrap());
+        }
+        let mut input = case.input(&data);
         if let Some(joint) = &joint {
-            let view = joint.view().on(Device::Cpu(tier));
+            let view = joint.view();
             input.q = view.select(2, 0).unwrap();
             input.k = view.select(2, 1).unwrap();
             input.v = view.select(2, 2).unwrap();
         }
         let got = Flash.attend(&input).unwrap();
         // That tier takes the path of pairs by itself.
-        let pairs = tier == Tier::Avx512Bf16;
-        compare(case, &got, &want, pairs, &tier.to_string());
+        let pairs = device.tier() == Tier::Avx512Bf16;
+        compare(case, &got, &want, pairs, &device.to_string());
         if case.dtype == DType::BF16 {
             let got = with_pairs(&input);
-            compare(case, &got, &want, true, &format!("{tier} in pairs"));
+            compare(case, &got, &want, true, &format!("{device} in pairs"));
         }
     }
 }

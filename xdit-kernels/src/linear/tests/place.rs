@@ -1,8 +1,9 @@
 //! Results that lie between others' memory: nothing beside them is written, whichever kernel stores them.
 
 use super::{DTYPES, numbers};
+use crate::testing::test_devices;
 use crate::{
-    Device, Tensor, TensorMut, Tier, View, layout,
+    Tensor, TensorMut, View, layout,
     linear::{Epilogue, Linear},
 };
 
@@ -11,8 +12,7 @@ use crate::{
 #[test]
 fn neighbours_keep_their_values() {
     let side = 40;
-    for tier in Tier::available() {
-        let device = Device::Cpu(tier);
+    for device in &test_devices() {
         for (stored, dtype) in DTYPES.into_iter().flat_map(|s| DTYPES.map(|d| (s, d))) {
             for (k, n) in [(20, 64), (1030, 70)] {
                 let (weight, bias) = (
@@ -27,10 +27,11 @@ fn neighbours_keep_their_values() {
                     let want = layer
                         .forward_with(&[x.view()], Epilogue::Residual(zeros.view()))
                         .unwrap()
-                        .to_f32_vec();
+                        .to_vec_blocking::<f32>()
+                        .unwrap();
                     let (rows, width) = (m + 2, n + 2 * side);
                     let sevens = vec![7f32; rows * width];
-                    let sevens = View::from_slice(&sevens, [rows, width]).unwrap().on(device);
+                    let sevens = View::from_slice(&sevens, [rows, width], device).unwrap();
                     let mut wide = TensorMut::zeros([rows, width], dtype, device).unwrap();
                     layout::copy_into(sevens, wide.view_mut()).unwrap();
                     layer
@@ -39,7 +40,7 @@ fn neighbours_keep_their_values() {
                             rows.narrow(1, side, n).unwrap()
                         })
                         .unwrap();
-                    let got = wide.freeze().to_f32_vec();
+                    let got = wide.freeze().to_vec_blocking::<f32>().unwrap();
                     for (at, &x) in got.iter().enumerate() {
                         let (i, j) = (at / width, at % width);
                         let inside = (1..=m).contains(&i) && (side..side + n).contains(&j);
@@ -50,7 +51,7 @@ fn neighbours_keep_their_values() {
                         };
                         assert!(
                             x == want,
-                            "{tier} {stored} {dtype} {m}x{k}x{n} at {i}, {j}: {x}"
+                            "{device} {stored} {dtype} {m}x{k}x{n} at {i}, {j}: {x}"
                         );
                     }
                 }

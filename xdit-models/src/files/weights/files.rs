@@ -200,7 +200,7 @@ impl WeightSource for Weights {
         };
         let tensor = self.files[*file].bytes.tensor(info.offset, shape, dtype)?;
         if self.looks_through
-            && let Some(index) = tensor.first_not_finite()
+            && let Some(index) = tensor.first_not_finite_blocking()?
         {
             let found = format!("NaN or infinity at element {index}");
             return Err(self.bad(Some(*file), name, "finite numbers".into(), found));

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use xdit_kernels::Tensor;
+use xdit_kernels::{Device, Tensor};
 
 use super::WeightSource;
 use crate::error::Result;
@@ -35,7 +35,12 @@ fn numbers(name: &str, count: usize) -> Vec<f32> {
 
 /// The tensor of this name.
 pub(crate) fn tensor(name: &str, shape: &[usize]) -> Tensor {
-    Tensor::from_slice(&numbers(name, shape.iter().product()), shape).unwrap()
+    Tensor::from_slice(
+        &numbers(name, shape.iter().product()),
+        shape,
+        &Device::cpu(),
+    )
+    .unwrap()
 }
 
 impl WeightSource for NumberedWeights {

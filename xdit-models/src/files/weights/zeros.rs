@@ -51,7 +51,7 @@ impl WeightSource for ZeroWeights {
         let count = shape.iter().product();
         let zeros = match state.zeros.take() {
             Some(zeros) if zeros.numel() >= count => zeros,
-            _ => Tensor::zeros([count], self.dtype, Device::cpu())?,
+            _ => Tensor::zeros([count], self.dtype, &Device::cpu())?,
         };
         let tensor = zeros.narrow(0, 0, count)?.reshape(shape)?;
         state.zeros = Some(zeros);

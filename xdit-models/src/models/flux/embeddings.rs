@@ -3,7 +3,7 @@
 //!
 //! Shapes: l tokens, d head dim.
 
-use xdit_kernels::attention::Segment;
+use xdit_kernels::{Device, attention::Segment};
 use xdit_kernels::{Tensor, View, rope};
 
 use crate::error::Result;
@@ -17,10 +17,10 @@ const THETA: f64 = 10_000.0;
 /// # Examples
 /// ```
 /// use xdit_models::flux::RotaryTables;
-/// let tables = RotaryTables::new(&[16, 56, 56], 24, 16, 16)?;
+/// let tables = RotaryTables::new(&[16, 56, 56], 24, 16, 16, &Device::cpu())?;
 /// assert_eq!(tables.cos().shape(), [24 + 16 * 16, 128]);
 /// // Text stands at position 0, so it is not rotated.
-/// assert!(tables.cos().narrow(0, 0, 24)?.to_f32_vec().iter().all(|c| *c == 1.0));
+/// assert!(tables.cos().narrow(0, 0, 24)?.to_vec_blocking::<f32>()?.iter().all(|c| *c == 1.0));
 /// # Ok::<(), xdit_models::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -45,6 +45,7 @@ impl RotaryTables {
         text_len: usize,
         rows: usize,
         columns: usize,
+        device: &Device,
     ) -> Result<Self> {
         let text = std::iter::repeat_n([0.0; 3], text_len);
         let image = (0..rows)
@@ -53,7 +54,7 @@ impl RotaryTables {
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
         for (axis, dims) in axes_dims.iter().enumerate().filter(|(_, dims)| **dims > 0) {
             let positions: Vec<f32> = ids.iter().map(|id| id[axis]).collect();
-            let table = rope::rope_table(&positions, *dims, THETA)?;
+            let table = rope::rope_table(&positions, *dims, THETA, device)?;
             cos.push(table.0);
             sin.push(table.1);
         }

@@ -112,7 +112,13 @@ impl Dit for FluxTransformer {
         [rows, columns]: [usize; 2],
         observer: &mut dyn Observer,
     ) -> Result<RotaryTables> {
-        let rotary = RotaryTables::new(&self.config.axes_dims_rope, text_len, rows, columns)?;
+        let rotary = RotaryTables::new(
+            &self.config.axes_dims_rope,
+            text_len,
+            rows,
+            columns,
+            &self.device,
+        )?;
         observer.offer("image_rotary_emb.cos", rotary.cos())?;
         observer.offer("image_rotary_emb.sin", rotary.sin())?;
         Ok(rotary)
@@ -307,13 +313,16 @@ fn held(end: &Option<Linear>) -> Result<&Linear> {
 
 /// `x`, with infinities of f16 brought back to its largest number; diffusers clips the same streams after the same blocks.
 fn saturate(x: Tensor) -> Result<Tensor> {
-    match x.as_slice::<f16>() {
-        Some(values) if values.par_iter().any(|value| value.is_infinite()) => {
+    if x.dtype() != DType::F16 {
+        return Ok(x);
+    }
+    match x.host_slice_blocking::<f16>()? {
+        values if values.par_iter().any(|value| value.is_infinite()) => {
             let clipped: Vec<f16> = values
                 .par_iter()
                 .map(|value| value.clamp(f16::MIN, f16::MAX))
                 .collect();
-            Ok(Tensor::from_slice(&clipped, x.shape())?.on(x.device()))
+            Ok(Tensor::from_slice(&clipped, x.shape(), x.device())?)
         }
         _ => Ok(x),
     }
@@ -322,12 +331,24 @@ fn saturate(x: Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xdit_kernels::Device;
 
     #[test]
     fn only_infinities_of_f16_are_clipped() {
-        let x = Tensor::from_slice(&[f16::INFINITY, f16::ONE, f16::NEG_INFINITY], [3]).unwrap();
-        assert_eq!(saturate(x).unwrap().to_f32_vec(), [65504.0, 1.0, -65504.0]);
-        let x = Tensor::from_slice(&[f32::INFINITY], [1]).unwrap();
-        assert_eq!(saturate(x).unwrap().to_f32_vec(), [f32::INFINITY]);
+        let x = Tensor::from_slice(
+            &[f16::INFINITY, f16::ONE, f16::NEG_INFINITY],
+            [3],
+            &Device::cpu(),
+        )
+        .unwrap();
+        assert_eq!(
+            saturate(x).unwrap().to_vec_blocking::<f32>().unwrap(),
+            [65504.0, 1.0, -65504.0]
+        );
+        let x = Tensor::from_slice(&[f32::INFINITY], [1], &Device::cpu()).unwrap();
+        assert_eq!(
+            saturate(x).unwrap().to_vec_blocking::<f32>().unwrap(),
+            [f32::INFINITY]
+        );
     }
 }

@@ -32,15 +32,19 @@ fn dims(latents_bchw: &Tensor) -> Result<&[usize; 4]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xdit_kernels::Device;
 
     #[test]
     fn unpacking_undoes_packing() {
         let values: Vec<f32> = (0..2 * 3 * 4 * 6).map(|v| v as f32).collect();
-        let latents = Tensor::from_slice(&values, [2, 3, 4, 6]).unwrap();
+        let latents = Tensor::from_slice(&values, [2, 3, 4, 6], &Device::cpu()).unwrap();
         let tokens = pack(&latents).unwrap();
         assert_eq!(tokens.shape(), [2, 6, 12]);
         // Token (0, 0) of channel 0: pixels (0,0) (0,1) (1,0) (1,1).
-        assert_eq!(tokens.to_f32_vec()[..4], [0., 1., 6., 7.]);
+        assert_eq!(
+            tokens.to_vec_blocking::<f32>().unwrap()[..4],
+            [0., 1., 6., 7.]
+        );
         let pixels = unpack_nhwc(tokens.view(), [4, 6]).unwrap();
         let back = pixels
             .view()
@@ -48,6 +52,6 @@ mod tests {
             .unwrap()
             .to_tensor()
             .unwrap();
-        assert_eq!(back.to_f32_vec(), values);
+        assert_eq!(back.to_vec_blocking::<f32>().unwrap(), values);
     }
 }

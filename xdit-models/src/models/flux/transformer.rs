@@ -4,9 +4,12 @@
 
 use std::ops::Range;
 
-use xdit_kernels::attention::{Attention, Flash};
 use xdit_kernels::linear::Linear;
 use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{
+    Device,
+    attention::{Attention, Flash},
+};
 
 use super::blocks::{DoubleBlock, SingleBlock};
 use super::{FluxConfig, RotaryTables};
@@ -34,9 +37,9 @@ use crate::observer::Observer;
 /// let packing = &mut Packing::new(DType::F32, Device::cpu());
 /// let model = FluxTransformer::load(&config, &Scope::root(&weights), packing)?;
 ///
-/// let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, Device::cpu());
+/// let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::cpu());
 /// let text = model.embed_text(&zeros(&[1, 3, 8])?, &zeros(&[1, 4])?)?;
-/// let rotary = RotaryTables::new(&config.axes_dims_rope, 3, 2, 2)?;
+/// let rotary = RotaryTables::new(&config.axes_dims_rope, 3, 2, 2, &Device::cpu())?;
 /// let latents = zeros(&[1, 4, 64])?;
 /// let input = FluxInput { latents: &latents, text: &text, timestep: &[1.0], guidance: None, rotary: &rotary };
 /// let prediction = model.forward(&input, &mut model.attention(), &mut ())?;
@@ -56,6 +59,7 @@ pub struct FluxTransformer {
     pub(super) norm_out: Option<Linear>,
     pub(super) proj_out: Option<Linear>,
     pub(super) dtype: DType,
+    pub(super) device: Device,
 }
 
 /// A prompt as the transformer reads it; the same in every step.
@@ -154,6 +158,7 @@ impl FluxTransformer {
             norm_out,
             proj_out,
             dtype: packing.dtype(),
+            device: packing.device().clone(),
             config: config.clone(),
         })
     }

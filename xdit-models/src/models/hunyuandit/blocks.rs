@@ -216,10 +216,7 @@ impl HunyuanBlock {
             .split_last(&[self.heads, q_blc.dim(2) / self.heads])?;
         let (weight, bias) = (norm_q.weight.view(), norm_q.bias.view());
         let q_blhd = layer_norm_rope(q_blhd, weight, bias, EPS, Some(rope))?;
-        let input = AttnInput {
-            lse: false,
-            ..AttnInput::new(&q_blhd, &text.k, &text.v)
-        };
+        let input = AttnInput::new(&q_blhd, &text.k, &text.v).with_lse(false);
         let attn_blc = Flash.attend(&input)?.out.reshape(x_blc.shape())?;
         attention.progress()?;
         let residual = Epilogue::Residual(x_blc.view());

@@ -47,7 +47,7 @@ impl Pooler {
     /// `[b, l, c]` to `[b, pooled]`, f32.
     fn forward(&self, embeds_blc: &Tensor) -> Result<Tensor> {
         let (b, l, c) = (embeds_blc.dim(0), embeds_blc.dim(1), embeds_blc.dim(2));
-        let embeds = embeds_blc.try_to_f32_vec()?;
+        let embeds = embeds_blc.to_vec_blocking::<f32>()?;
         let mut means = reserved("text means", b * c)?;
         means.resize(b * c, 0f32);
         for (mean, rows) in means.chunks_mut(c).zip(embeds.chunks(l * c)) {
@@ -56,7 +56,7 @@ impl Pooler {
                 *mean = (column.map(|v| f64::from(*v)).sum::<f64>() / l as f64) as f32;
             }
         }
-        let mean_b1c = Tensor::from_slice(&means, [b, 1, c])?.on(embeds_blc.device());
+        let mean_b1c = Tensor::from_slice(&means, [b, 1, c], embeds_blc.device())?;
         let embeds_blc = embeds_blc.to_dtype(DType::F32)?;
         let x_blc = Tensor::cat(&[mean_b1c.view(), embeds_blc.view()], 1)?;
         let x_blc = elementwise::add(&x_blc, &self.positions)?;
@@ -64,14 +64,8 @@ impl Pooler {
         let q_b1c = self.q.forward(x_blc.view().narrow(1, 0, 1)?)?;
         let kv_blc = self.kv.forward(&x_blc)?;
         let kv = kv_blc.view().split_last(&[2, heads[0], heads[1]])?;
-        let input = AttnInput {
-            lse: false,
-            ..AttnInput::new(
-                q_b1c.view().split_last(&heads)?,
-                kv.select(2, 0)?,
-                kv.select(2, 1)?,
-            )
-        };
+        let q = q_b1c.view().split_last(&heads)?;
+        let input = AttnInput::new(q, kv.select(2, 0)?, kv.select(2, 1)?).with_lse(false);
         let pooled = Flash.attend(&input)?.out.reshape([b, c])?;
         Ok(self.out.forward(&pooled)?)
     }
@@ -132,7 +126,7 @@ impl TimeExtraEmbed {
         let joined = match &self.style {
             None => pooled_bc,
             Some(style) => {
-                let sizes = sinusoid(sizes)?.on(pooled_bc.device());
+                let sizes = sinusoid(sizes, pooled_bc.device())?;
                 observer.offer("transformer.size_proj", &rows(&sizes)?)?;
                 let sizes = rows(&sizes.reshape([1, SIZE_NUMBERS * TIME_CHANNELS])?)?;
                 let style = rows(style)?;
@@ -152,7 +146,7 @@ impl TimeExtraEmbed {
         extra_bc: &Tensor,
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
-        let projected = sinusoid(timestep)?.on(extra_bc.device());
+        let projected = sinusoid(timestep, extra_bc.device())?;
         observer.offer("transformer.time_proj", &projected)?;
         let temb = self.timestep.forward(&projected)?;
         observer.offer("transformer.timestep_embedder", &temb)?;

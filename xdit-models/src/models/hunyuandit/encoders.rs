@@ -224,7 +224,8 @@ impl PromptEmbeds {
         let names = ["text_embedding_mask", "text_embedding_mask_t5"];
         for ((name, mask), embeds) in names.into_iter().zip(&self.masks).zip(&self.embeds) {
             let ones: Vec<f32> = mask.iter().map(|text| f32::from(*text)).collect();
-            let mask_bl = Tensor::from_slice(&ones, [embeds.dim(0), embeds.dim(1)])?;
+            let mask_bl =
+                Tensor::from_slice(&ones, [embeds.dim(0), embeds.dim(1)], embeds.device())?;
             observer.offer(&format!("{prefix}{name}"), &mask_bl)?;
         }
         Ok(())
@@ -250,10 +251,11 @@ impl Inputs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xdit_kernels::Device;
 
     #[test]
     fn masks_stay_with_their_prompts_unless_diffusers_is_copied() {
-        let embeds_blc = Tensor::from_slice(&[1f32, 2.], [2, 1, 1]).unwrap();
+        let embeds_blc = Tensor::from_slice(&[1f32, 2.], [2, 1, 1], &Device::cpu()).unwrap();
         for (exact_diffusers, masks) in [
             (
                 false,
@@ -271,7 +273,7 @@ mod tests {
             let of_prompts = [vec![true, false], vec![false, true]];
             let made = PromptEmbeds::of_images([&embeds_blc; 2], of_prompts, images).unwrap();
             for embeds in &made.embeds {
-                assert_eq!(embeds.to_f32_vec(), [1., 1., 2., 2.]);
+                assert_eq!(embeds.to_vec_blocking::<f32>().unwrap(), [1., 1., 2., 2.]);
             }
             assert_eq!(made.masks, masks.map(|mask| mask.to_vec()));
         }

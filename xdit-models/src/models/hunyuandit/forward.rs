@@ -11,14 +11,14 @@ use xdit_kernels::activation::{Activation, activation};
 use xdit_kernels::attention::{Attention, Segment};
 use xdit_kernels::linear::Linear;
 use xdit_kernels::norm::layer_norm_modulate;
-use xdit_kernels::{DType, Tensor, embedding};
+use xdit_kernels::{DType, Tensor};
 use xdit_pipefusion::Blocks;
 
 use super::blocks::{HunyuanBlock, TextKv};
 use super::transformer::expect;
 use super::{HunyuanPositions, HunyuanText, HunyuanTransformer};
 use crate::error::Result;
-use crate::layers::{EPS, byte_len, chunk, latents};
+use crate::layers::{EPS, byte_len, chunk, latents, rows_of};
 use crate::models::dit::{Dit, DitShape, Moment, Rows};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
@@ -64,7 +64,7 @@ impl HunyuanTransformer {
                 }) as u32
             })
             .collect();
-        Ok(embedding::embedding(&table, &rows)?.reshape([b, len, c])?)
+        Ok(rows_of(&table, &rows)?.reshape([b, len, c])?)
     }
 
     /// The modulation of these blocks. Timesteps are the scheduler's, from 1000 down.
@@ -130,7 +130,7 @@ impl Dit for HunyuanTransformer {
         [rows, columns]: [usize; 2],
         observer: &mut dyn Observer,
     ) -> Result<HunyuanPositions> {
-        let positions = HunyuanPositions::new(&self.config, rows, columns)?;
+        let positions = HunyuanPositions::new(&self.config, rows, columns, &self.device)?;
         observer.offer("image_rotary_emb.cos", positions.cos())?;
         observer.offer("image_rotary_emb.sin", positions.sin())?;
         Ok(positions)

@@ -46,12 +46,12 @@ impl HunyuanTransformer {
     /// let packing = &mut Packing::new(DType::F32, Device::cpu());
     /// let model = HunyuanTransformer::load_blocks(&config, &held, &Scope::root(&weights), packing)?;
     ///
-    /// let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, Device::cpu());
+    /// let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::cpu());
     /// let masks = [&[true; 3][..], &[true; 5]];
     /// let text = model.embed_text([&zeros(&[1, 3, 8])?, &zeros(&[1, 5, 16])?], masks, &[0.0; 6], &mut ())?;
     /// // Once an image; then in every step:
     /// let context = model.read_text(&text)?;
-    /// let positions = HunyuanPositions::new(&config, 2, 2)?;
+    /// let positions = HunyuanPositions::new(&config, 2, 2, &Device::cpu())?;
     /// let stream = model.run_held(&zeros(&[1, 4, 16])?, &[999.0], &context, &positions, &mut model.attention())?;
     /// assert_eq!(stream.shape(), [1, 4, 16]);
     /// # Ok::<(), xdit_models::Error>(())

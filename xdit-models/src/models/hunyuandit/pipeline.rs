@@ -49,7 +49,7 @@ impl Family for Configs {
     ) -> Result<HunyuanText> {
         let sizes = sizes(request, plan);
         if transformer.config().style_and_size {
-            let shown = Tensor::from_slice(&sizes, [1, SIZE_NUMBERS])?;
+            let shown = Tensor::from_slice(&sizes, [1, SIZE_NUMBERS], embeds.embeds[0].device())?;
             observer.offer("image_meta_size", &shown)?;
         }
         let both = embeds.embeds.each_ref();

@@ -3,7 +3,7 @@
 //!
 //! Shapes: l tokens, d head dim.
 
-use xdit_kernels::attention::Segment;
+use xdit_kernels::{Device, attention::Segment};
 use xdit_kernels::{Tensor, reserved};
 
 use super::HunyuanConfig;
@@ -23,7 +23,7 @@ const BASE_PIXELS: usize = 512 / 8;
 /// let json = br#"{"hidden_size": 1408, "in_channels": 4, "patch_size": 2}"#;
 /// let config = HunyuanConfig::read(&ConfigFile::parse("config.json", json)?)?;
 /// // A picture of 1024 × 768 pixels.
-/// let positions = HunyuanPositions::new(&config, 64, 48)?;
+/// let positions = HunyuanPositions::new(&config, 64, 48, &Device::cpu())?;
 /// assert_eq!(positions.cos().shape(), [64 * 48, 88]);
 /// # Ok::<(), xdit_models::Error>(())
 /// ```
@@ -44,7 +44,12 @@ impl HunyuanPositions {
     ///
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel) when there is no memory for them, or no token.
-    pub fn new(config: &HunyuanConfig, rows: usize, columns: usize) -> Result<Self> {
+    pub fn new(
+        config: &HunyuanConfig,
+        rows: usize,
+        columns: usize,
+        device: &Device,
+    ) -> Result<Self> {
         if rows * columns == 0 {
             let expected = "at least one token along each side";
             return Err(
@@ -82,8 +87,8 @@ impl HunyuanPositions {
         }
         let shape = [rows * columns, 2 * half];
         Ok(Self {
-            cos_ld: Tensor::from_slice(&cos, shape)?,
-            sin_ld: Tensor::from_slice(&sin, shape)?,
+            cos_ld: Tensor::from_slice(&cos, shape, device)?,
+            sin_ld: Tensor::from_slice(&sin, shape, device)?,
             segments: vec![Segment {
                 stream: 1,
                 start: 0,
@@ -172,14 +177,14 @@ mod tests {
         let json = br#"{"attention_head_dim": 8, "num_attention_heads": 1, "hidden_size": 8, "in_channels": 4,
             "patch_size": 2}"#;
         let config = HunyuanConfig::read(&ConfigFile::parse("c", json).unwrap()).unwrap();
-        HunyuanPositions::new(&config, rows, columns).unwrap()
+        HunyuanPositions::new(&config, rows, columns, &Device::cpu()).unwrap()
     }
 
     #[test]
     fn the_longer_side_spans_32_places() {
         // Places 0, 8, 16, 24 along four columns; two rows in the middle sixteen of 32 places.
         let tables = positions(2, 4);
-        let cos = tables.cos().to_f32_vec();
+        let cos = tables.cos().to_vec_blocking::<f32>().unwrap();
         let angle_of = |place: f64| place.cos() as f32;
         for (token, (row, column)) in [
             (8.0, 0.0),
@@ -203,7 +208,7 @@ mod tests {
         // stop is 24 · (2 − 1) / 2 = 12: the second row's place.
         assert_eq!(cos[8 * 4 + 4], angle_of(12.0));
         // A row by itself stands at the start of the eight in the middle.
-        let cos = positions(1, 4).cos().to_f32_vec();
+        let cos = positions(1, 4).cos().to_vec_blocking::<f32>().unwrap();
         assert_eq!([cos[4], cos[8 * 3]], [12.0, 24.0].map(angle_of));
     }
 
@@ -222,11 +227,14 @@ mod tests {
         let part = whole.part(&[patch]).unwrap();
         assert_eq!(part.segments(), [patch.1]);
         let want = whole.cos().narrow(0, 10, 2).unwrap();
-        assert_eq!(part.cos().to_f32_vec(), want.to_f32_vec());
+        assert_eq!(
+            part.cos().to_vec_blocking::<f32>().unwrap(),
+            want.to_vec_blocking::<f32>().unwrap()
+        );
         assert_eq!(part.token_count(), 2);
         assert!(whole.part(&[(12, rows(1, 0, 1, 12))]).is_err());
         let json = br#"{"hidden_size": 1408, "in_channels": 4, "patch_size": 2}"#;
         let config = HunyuanConfig::read(&ConfigFile::parse("c", json).unwrap()).unwrap();
-        assert!(HunyuanPositions::new(&config, 0, 4).is_err());
+        assert!(HunyuanPositions::new(&config, 0, 4, &Device::cpu()).is_err());
     }
 }

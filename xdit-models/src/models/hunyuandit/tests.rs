@@ -70,7 +70,7 @@ fn forward(model: &HunyuanTransformer, text: &HunyuanText) -> Result<Tensor> {
         latents: &tensor("latents", &[2, IMAGE, 12]),
         text,
         timestep: &TIMESTEPS,
-        positions: &HunyuanPositions::new(model.config(), 3, 2).unwrap(),
+        positions: &HunyuanPositions::new(model.config(), 3, 2, &Device::cpu()).unwrap(),
     };
     model.forward(&input, &mut model.attention(), &mut ())
 }
@@ -86,7 +86,7 @@ fn in_pieces(stages: &[(HunyuanTransformer, Blocks)], legs: &[Range<usize>]) -> 
         stage.expect("a stage that holds the block")
     };
     let (first, _) = stage_of(0);
-    let positions = HunyuanPositions::new(first.config(), 3, 2)?;
+    let positions = HunyuanPositions::new(first.config(), 3, 2, &Device::cpu())?;
     let mut stream = first.embed(
         &tensor("latents", &[2, IMAGE, 12]),
         &text(first),
@@ -141,7 +141,7 @@ proptest! {
             prop_assert_eq!(held, count);
             let stages: Vec<_> = loaded.into_iter().map(|((model, _), blocks)| (model, blocks)).collect();
             let got = in_pieces(&stages, &legs).unwrap();
-            prop_assert_eq!(got.to_f32_vec(), whole.to_f32_vec());
+            prop_assert_eq!(got.to_vec_blocking::<f32>().unwrap(), whole.to_vec_blocking::<f32>().unwrap());
         }
     }
 }
@@ -150,13 +150,19 @@ proptest! {
 fn what_masks_hide_of_bert_has_no_effect() {
     let model = all(&config(4, false));
     let [bert, t5] = embeds();
-    let whole = forward(&model, &text(&model)).unwrap().to_f32_vec();
+    let whole = forward(&model, &text(&model))
+        .unwrap()
+        .to_vec_blocking::<f32>()
+        .unwrap();
     let changed = |row: usize| {
-        let mut values = bert.to_f32_vec();
+        let mut values = bert.to_vec_blocking::<f32>().unwrap();
         values[10 * row..10 * (row + 1)].fill(7.0);
-        let bert = Tensor::from_slice(&values, bert.shape()).unwrap();
+        let bert = Tensor::from_slice(&values, bert.shape(), &Device::cpu()).unwrap();
         let text = model.embed_text([&bert, &t5], MASKS, &SIZES, &mut ());
-        forward(&model, &text.unwrap()).unwrap().to_f32_vec()
+        forward(&model, &text.unwrap())
+            .unwrap()
+            .to_vec_blocking::<f32>()
+            .unwrap()
     };
     // Rows of both pictures, of which the masks keep 0, 1 and 3.
     for row in [2, 4, 5] {
@@ -173,8 +179,15 @@ fn sizes_are_read_where_they_are_embedded() {
         let model = all(&config(2, style));
         let [bert, t5] = embeds();
         let other = model.embed_text([&bert, &t5], MASKS, &[9.0; 6], &mut ());
-        let other = forward(&model, &other.unwrap()).unwrap().to_f32_vec();
-        let same = other == forward(&model, &text(&model)).unwrap().to_f32_vec();
+        let other = forward(&model, &other.unwrap())
+            .unwrap()
+            .to_vec_blocking::<f32>()
+            .unwrap();
+        let same = other
+            == forward(&model, &text(&model))
+                .unwrap()
+                .to_vec_blocking::<f32>()
+                .unwrap();
         assert_eq!(same, !style);
     }
 }
@@ -223,7 +236,7 @@ fn what_does_not_fit_is_an_error() {
         .context(&Blocks::from(0..4), &text(&model), &mut ())
         .unwrap();
     let modulation = model.modulate(3..4, &TIMESTEPS, &context, &mut ()).unwrap();
-    let positions = HunyuanPositions::new(model.config(), 3, 2).unwrap();
+    let positions = HunyuanPositions::new(model.config(), 3, 2, &Device::cpu()).unwrap();
     let stream = tensor("stream", &[2, IMAGE, 12]);
     let run = |skips: &mut Skips| {
         let at = (&modulation, &positions);

@@ -2,9 +2,12 @@
 //!
 //! Shapes: b images, l image tokens, t text tokens, c channels, p the patch size.
 
-use xdit_kernels::attention::{Attention, Flash};
 use xdit_kernels::linear::Linear;
 use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{
+    Device,
+    attention::{Attention, Flash},
+};
 use xdit_pipefusion::Blocks;
 
 use super::blocks::HunyuanBlock;
@@ -35,14 +38,14 @@ use crate::observer::Observer;
 /// let packing = &mut Packing::new(DType::F32, Device::cpu());
 /// let model = HunyuanTransformer::load(&config, &Scope::root(&weights), packing)?;
 ///
-/// let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, Device::cpu());
+/// let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::cpu());
 /// let (bert, t5) = (zeros(&[1, 3, 8])?, zeros(&[1, 5, 16])?);
 /// // The prompt has two tokens of BERT and four of mT5; the rest is padding.
 /// let masks = [&[true, true, false][..], &[true, true, true, true, false]];
 /// let sizes = [1024.0, 1024.0, 1024.0, 1024.0, 0.0, 0.0];
 /// let text = model.embed_text([&bert, &t5], masks, &sizes, &mut ())?;
 /// // Latents of 4 × 4 pixels and 4 channels: 2 × 2 tokens.
-/// let positions = HunyuanPositions::new(&config, 2, 2)?;
+/// let positions = HunyuanPositions::new(&config, 2, 2, &Device::cpu())?;
 /// let latents = zeros(&[1, 4, 16])?;
 /// let input = HunyuanInput { latents: &latents, text: &text, timestep: &[999.0], positions: &positions };
 /// let prediction = model.forward(&input, &mut model.attention(), &mut ())?;
@@ -63,6 +66,7 @@ pub struct HunyuanTransformer {
     pub(super) norm_out: Option<Linear>,
     pub(super) proj_out: Option<Linear>,
     pub(super) dtype: DType,
+    pub(super) device: Device,
 }
 
 /// A prompt as the transformer reads it; the same in every step.
@@ -162,6 +166,7 @@ impl HunyuanTransformer {
             norm_out,
             proj_out,
             dtype: packing.dtype(),
+            device: packing.device().clone(),
             config: config.clone(),
         })
     }

@@ -5,12 +5,12 @@
 
 use xdit_kernels::attention::Segment;
 use xdit_kernels::linear::Linear;
-use xdit_kernels::{Tensor, elementwise, embedding};
+use xdit_kernels::{Tensor, elementwise};
 
 use super::Sd3Config;
 use crate::error::Result;
 use crate::files::weights::Scope;
-use crate::layers::Packing;
+use crate::layers::{Packing, rows_of};
 
 /// A convolution whose kernel is its stride, so a linear layer of tokens, and a table of positions.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl PatchEmbed {
 
     /// Latent tokens `[b, l, p·p·in_channels]` as tokens of the stream, `[b, l, c]`.
     pub(super) fn forward(&self, latents_blc: &Tensor, positions: &Sd3Positions) -> Result<Tensor> {
-        let rows_lc = embedding::embedding(&self.table, &positions.rows)?;
+        let rows_lc = rows_of(&self.table, &positions.rows)?;
         let image_blc = self.proj.forward(latents_blc)?;
         Ok(elementwise::add(&image_blc, &rows_lc)?)
     }

@@ -68,9 +68,12 @@ impl PromptEmbeds {
 mod tests {
     use super::*;
     use crate::files::config::ConfigFile;
+    use xdit_kernels::Device;
 
     fn clip(values: [f32; 2], tokens: usize, projected: f32) -> ClipOutput {
-        let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape).unwrap();
+        let tensor = |values: &[f32], shape: &[usize]| {
+            Tensor::from_slice(values, shape, &Device::cpu()).unwrap()
+        };
         let embeds: Vec<f32> = values.repeat(tokens);
         ClipOutput {
             prompt_embeds: tensor(&embeds, &[1, tokens, 2]),
@@ -88,21 +91,21 @@ mod tests {
     #[test]
     fn clip_is_filled_up_and_t5_follows() {
         let (first, second) = (clip([1., 2.], 2, 5.), clip([3., 4.], 2, 6.));
-        let t5 = Tensor::from_slice(&[7f32; 5], [1, 1, 5]).unwrap();
+        let t5 = Tensor::from_slice(&[7f32; 5], [1, 1, 5], &Device::cpu()).unwrap();
         let joined = PromptEmbeds::join(&config(5), [&first, &second], Some(&t5), 1).unwrap();
         assert_eq!(joined.prompt_embeds.shape(), [1, 3, 5]);
         assert_eq!(
-            joined.prompt_embeds.to_f32_vec(),
+            joined.prompt_embeds.to_vec_blocking::<f32>().unwrap(),
             [1., 2., 3., 4., 0., 1., 2., 3., 4., 0., 7., 7., 7., 7., 7.]
         );
         // Through the projections, not the pooled states themselves.
-        assert_eq!(joined.pooled.to_f32_vec(), [5., 6.]);
+        assert_eq!(joined.pooled.to_vec_blocking::<f32>().unwrap(), [5., 6.]);
 
         // As wide as T5: nothing to fill up. Without T5: zeros.
         let joined = PromptEmbeds::join(&config(4), [&first, &second], None, 2).unwrap();
         let clip = [1., 2., 3., 4.].repeat(2);
         assert_eq!(
-            joined.prompt_embeds.to_f32_vec(),
+            joined.prompt_embeds.to_vec_blocking::<f32>().unwrap(),
             [clip, vec![0.; 8]].concat()
         );
     }

@@ -122,7 +122,7 @@ proptest! {
                 prediction = projected.ok();
                 stream = Some(hidden);
             }
-            prop_assert_eq!(prediction.unwrap().to_f32_vec(), want.to_f32_vec());
+            prop_assert_eq!(prediction.unwrap().to_vec_blocking::<f32>().unwrap(), want.to_vec_blocking::<f32>().unwrap());
             // Both stages read the embedding of timestep and pooled text, and nothing else is read twice.
             let shared = all.iter().filter(|name| name.starts_with("time_text_embed."));
             prop_assert_eq!(bytes, whole.byte_len(&(0..layers).into()) + whole.time_text_embed.byte_len());
@@ -219,7 +219,10 @@ fn text_may_be_absent_where_attention_has_kept_it() {
         let got = model
             .project(&hidden, (&modulation, positions), &mut ())
             .unwrap();
-        assert_eq!(got.to_f32_vec(), want.to_f32_vec());
+        assert_eq!(
+            got.to_vec_blocking::<f32>().unwrap(),
+            want.to_vec_blocking::<f32>().unwrap()
+        );
     }
     let seen = seen.borrow();
     let text = Segment {
@@ -240,7 +243,13 @@ fn skipped_blocks_change_nothing() {
     let config = config(3, &[1], false);
     let inputs = Inputs::new(&config);
     let (model, _) = load(&config, 0..3);
-    let run = |skip: &[usize]| inputs.forward(&model, skip).unwrap().to_f32_vec();
+    let run = |skip: &[usize]| {
+        inputs
+            .forward(&model, skip)
+            .unwrap()
+            .to_vec_blocking::<f32>()
+            .unwrap()
+    };
     // Blocks that there are not, and naming one twice, have no effect.
     assert_eq!(run(&[7]), run(&[]));
     assert_eq!(run(&[1, 1]), run(&[1]));
@@ -257,7 +266,7 @@ fn skipped_blocks_change_nothing() {
     let projected = model
         .project(&hidden, (&modulation, &inputs.positions), &mut ())
         .unwrap();
-    assert_eq!(run(&[0, 1, 2]), projected.to_f32_vec());
+    assert_eq!(run(&[0, 1, 2]), projected.to_vec_blocking::<f32>().unwrap());
 }
 
 #[test]

@@ -35,7 +35,7 @@ use crate::observer::Observer;
 /// let packing = &mut Packing::new(DType::F32, Device::cpu());
 /// let model = Sd3Transformer::load(&config, &Scope::root(&weights), packing)?;
 ///
-/// let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, Device::cpu());
+/// let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::cpu());
 /// let text = model.embed_text(&zeros(&[1, 3, 8])?, &zeros(&[1, 4])?)?;
 /// // Latents of 4 × 4 pixels and 16 channels: 2 × 2 tokens.
 /// let positions = Sd3Positions::new(&config, 3, 2, 2)?;

@@ -48,7 +48,7 @@ impl VaeDecoder {
     /// let weights = demo.open_weights("vae", None)?;
     /// let packing = &mut Packing::new(DType::F32, Device::cpu());
     /// let decoder = VaeDecoder::load(&config, &Scope::root(&weights), packing)?;
-    /// let latents_bhwc = Tensor::zeros([1, 5, 4, 16], DType::F32, Device::cpu())?;
+    /// let latents_bhwc = Tensor::zeros([1, 5, 4, 16], DType::F32, &Device::cpu())?;
     /// let pictures = threads::run(3, move |ranks| {
     ///     decoder.forward_over(&latents_bhwc, &ranks).map_err(|e| xdit_comm::Error::Kernel(e.to_string()))
     /// })?;
@@ -91,7 +91,7 @@ impl VaeDecoder {
             return Ok(None);
         }
         let views: Vec<View<'_>> = parts.iter().map(Tensor::view).collect();
-        Ok(Some(Tensor::cat(&views, 1)?.on(latents_bhwc.device())))
+        Ok(Some(Tensor::cat(&views, 1)?))
     }
 }
 
@@ -140,7 +140,7 @@ impl Bands for BandRanks<'_> {
     }
 
     fn start_edges<'a>(&'a self, x_bhwc: &Tensor) -> Result<Edges<'a>> {
-        let (neighbours, device) = (self.neighbours(), x_bhwc.device());
+        let neighbours = self.neighbours();
         let [b, h, w, c] = *dims(x_bhwc)?;
         let spec = Spec::new([b, 1, w, c].as_slice(), x_bhwc.dtype());
         // One batch: neighbours wait for each other's rows.
@@ -154,7 +154,7 @@ impl Bands for BandRanks<'_> {
         }
         let pending = self.group.start(batch)?;
         Ok(Box::new(move || {
-            let mut rows = pending.wait()?.into_iter().map(|row| row.on(device));
+            let mut rows = pending.wait()?.into_iter();
             Ok(neighbours.map(|peer| peer.and_then(|_| rows.next())))
         }))
     }

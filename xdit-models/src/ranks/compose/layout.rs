@@ -143,6 +143,7 @@ fn narrow(whole_blc: &Tensor, start: usize, len: usize) -> Result<Tensor> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use xdit_kernels::Device;
 
     proptest! {
         #[test]
@@ -153,7 +154,7 @@ mod tests {
             let patches = PatchPlan::new(rows, columns, 1 + cut % rows).unwrap();
             let plan = SequencePlan { ring, ulysses, order: ShardOrder::Contiguous };
             let values: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
-            let whole = Tensor::from_slice(&values, [1, rows * columns, 1]).unwrap();
+            let whole = Tensor::from_slice(&values, [1, rows * columns, 1], &Device::cpu()).unwrap();
             let mut text = 0;
             let parts: Vec<Tensor> = (0..ring * ulysses)
                 .map(|rank| {
@@ -172,7 +173,7 @@ mod tests {
                 .collect();
             prop_assert_eq!(text, text_len);
             let layout = Layout::new(Some(plan), 0, text_len, patches);
-            prop_assert_eq!(layout.assemble(&parts).unwrap().to_f32_vec(), values);
+            prop_assert_eq!(layout.assemble(&parts).unwrap().to_vec_blocking::<f32>().unwrap(), values);
         }
     }
 }

@@ -132,7 +132,7 @@ impl fmt::Display for Place {
 mod tests {
     use std::time::Duration;
 
-    use xdit_kernels::Tensor;
+    use xdit_kernels::{Device, Tensor};
     use xdit_pipefusion::{Part, PatchPlan};
 
     use super::*;
@@ -160,7 +160,7 @@ mod tests {
     /// The text of four tokens, each rank giving one.
     fn gather(rank_context: &RankContext) -> Result<Tensor> {
         let patches = PatchPlan::new(4, 1, 1).unwrap();
-        let mine = Tensor::from_slice(&[0f32], [1, 1])?;
+        let mine = Tensor::from_slice(&[0f32], [1, 1], &Device::cpu())?;
         rank_context.gather(&rank_context.layout(1, patches), &[mine])
     }
 

@@ -45,13 +45,17 @@ fn every_kind_of_source_gives_the_same_tensor() {
             .child_if_present("a");
         let sum = scope
             .pack("weight", &[2, 2], |tensor| {
-                Ok::<_, Error>(tensor.to_f32_vec().iter().sum::<f32>())
+                Ok::<_, Error>(tensor.to_vec_blocking::<f32>().unwrap().iter().sum::<f32>())
             })
             .unwrap();
         assert_eq!(sum, 10.0, "{source:?}");
         // Released pages come back when they are read again.
         assert_eq!(
-            scope.tensor("weight", &[2, 2]).unwrap().to_f32_vec(),
+            scope
+                .tensor("weight", &[2, 2])
+                .unwrap()
+                .to_vec_blocking::<f32>()
+                .unwrap(),
             [1.0, 2.0, 3.0, 4.0]
         );
         assert_eq!(weights.unused(), ["b"]);
@@ -94,8 +98,12 @@ fn only_three_dtypes_compute() {
     ];
     let weights = single(safetensors::serialize(views, None).unwrap()).unwrap();
     assert_eq!(
-        weights.tensor("h", &[1]).unwrap().as_slice(),
-        Some(&halves[..])
+        weights
+            .tensor("h", &[1])
+            .unwrap()
+            .to_vec_blocking::<bf16>()
+            .unwrap(),
+        halves
     );
     let error = weights.tensor("i", &[1]).unwrap_err().to_string();
     assert!(
@@ -125,8 +133,22 @@ fn shards_are_one() {
     )
     .open_weights("t", None)
     .unwrap();
-    assert_eq!(weights.tensor("a", &[1]).unwrap().to_f32_vec(), [1.0]);
-    assert_eq!(weights.tensor("b", &[1]).unwrap().to_f32_vec(), [2.0]);
+    assert_eq!(
+        weights
+            .tensor("a", &[1])
+            .unwrap()
+            .to_vec_blocking::<f32>()
+            .unwrap(),
+        [1.0]
+    );
+    assert_eq!(
+        weights
+            .tensor("b", &[1])
+            .unwrap()
+            .to_vec_blocking::<f32>()
+            .unwrap(),
+        [2.0]
+    );
     let missing = weights.tensor("c", &[1]).unwrap_err().to_string();
     assert!(
         missing.starts_with("memory:t/model.safetensors.index.json: tensor `c`"),
@@ -169,7 +191,14 @@ fn what_only_an_index_lists_matters_to_who_asks_for_it() {
         file(&[("c", &[1], &[2.0])]),
     );
     let weights = source.open_weights("t", None).unwrap();
-    assert_eq!(weights.tensor("a", &[1]).unwrap().to_f32_vec(), [1.0]);
+    assert_eq!(
+        weights
+            .tensor("a", &[1])
+            .unwrap()
+            .to_vec_blocking::<f32>()
+            .unwrap(),
+        [1.0]
+    );
     let error = weights.tensor("b", &[1]).unwrap_err().to_string();
     assert!(
         error.contains(
@@ -200,7 +229,14 @@ fn variants_are_found_in_every_spelling() {
         let source = ModelSource::memory(files);
         for (variant, value) in [(Some("fp16"), 16.0), (None, 32.0)] {
             let weights = source.open_weights("t", variant).unwrap();
-            assert_eq!(weights.tensor("a", &[1]).unwrap().to_f32_vec(), [value]);
+            assert_eq!(
+                weights
+                    .tensor("a", &[1])
+                    .unwrap()
+                    .to_vec_blocking::<f32>()
+                    .unwrap(),
+                [value]
+            );
         }
         let error = source
             .open_weights("t", Some("bf16"))
@@ -221,7 +257,8 @@ fn variants_are_found_in_every_spelling() {
             .unwrap()
             .tensor("a", &[1])
             .unwrap()
-            .to_f32_vec(),
+            .to_vec_blocking::<f32>()
+            .unwrap(),
         [32.0]
     );
 }
