@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod branch;
 mod error;
 mod guidance;
 mod plan;
@@ -8,7 +9,8 @@ mod rescale;
 #[cfg(test)]
 mod tests;
 
+pub use branch::Branch;
 pub use error::{Error, Result};
 pub use guidance::Guidance;
-pub use plan::{Branch, GuidancePlan, Scales, SkipLayers};
+pub use plan::{GuidancePlan, Scales, SkipLayers};
 pub use rescale::{Guided, RescaleSums};

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use xdit_kernels::DType;
 
-use crate::pipeline::finite;
 use crate::quote;
 pub(crate) use crate::quote::shorten;
 
@@ -166,7 +165,7 @@ pub enum Error {
     },
 
     /// A result with NaN or infinity in it, which the request does not allow.
-    #[error("the result is not finite (NaN or infinity): that begins in {origin}; {}", finite::room(*.dtype))]
+    #[error("the result is not finite (NaN or infinity): that begins in {origin}; {}", room(*.dtype))]
     NotFinite {
         /// The component where it begins, of which step, and whose result it is.
         origin: String,
@@ -355,3 +354,14 @@ impl Error {
 
 #[cfg(test)]
 mod tests;
+
+/// What a dtype has room for, and which has more.
+fn room(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "f16 ends at 65504: dtype bf16 or f32 has room for more",
+        DType::BF16 => {
+            "bf16 has room for what f32 has, but rounds more: dtype f32 may help, else a weight or an argument is at fault"
+        }
+        _ => "no dtype has room for more than f32: a weight or an argument is at fault",
+    }
+}

@@ -16,9 +16,10 @@ pub mod vae;
 
 pub use error::{Error, ErrorCategory, Result};
 pub use files::config::ConfigFile;
+pub use files::config::MODEL_INDEX;
 #[cfg(feature = "hub")]
 pub use files::hub;
-pub use files::model_index::{ComponentClass, MODEL_INDEX, ModelIndex, PipelineClass};
+pub use files::model_index::{ComponentClass, ModelIndex, PipelineClass};
 pub use files::source::ModelSource;
 pub use files::weights;
 pub use layers::activation::ActivationKind;

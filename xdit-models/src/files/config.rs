@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, shorten};
 
+/// The name of the file that makes a folder a pipeline.
+pub const MODEL_INDEX: &str = "model_index.json";
 /// The longest configuration that is read, in bytes. Real ones have a few kilobytes.
 pub(crate) const MAX_CONFIG_BYTES: usize = 1 << 20;
 

@@ -5,7 +5,10 @@
 pub(crate) mod config;
 #[cfg(feature = "demo")]
 mod demo;
+mod disk;
 pub(crate) mod file_bytes;
+mod folder;
+mod hints;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub(crate) mod inner_path;

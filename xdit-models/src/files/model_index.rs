@@ -5,11 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::files::config::ConfigFile;
-use crate::files::source::ModelSource;
-
-/// The name of the file that makes a folder a pipeline.
-pub const MODEL_INDEX: &str = "model_index.json";
+use crate::files::config::{ConfigFile, MODEL_INDEX};
+use crate::files::source::{ModelSource, OPTIONAL_T5};
 
 /// More components than this are refused; SD3 has nine.
 const MAX_COMPONENTS: usize = 64;
@@ -150,6 +147,37 @@ impl ModelIndex {
             Some(component) if supported.contains(&component.class.as_str()) => Ok(component),
             Some(_) => Err(self.config.unsupported(name, supported.iter().copied())),
         }
+    }
+}
+
+impl ModelSource {
+    /// The same pipeline without T5, as diffusers' `text_encoder_3=None, tokenizer_3=None`: where T5's embeddings would
+    /// stand, the transformer reads zeros. T5's files are not read, and its memory is saved. A pipeline that has no T5
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] for a pipeline that cannot draw without T5 (every one but Stable Diffusion 3), and as
+    /// [`ModelIndex::read`].
+    ///
+    /// # Examples
+    /// ```
+    /// # #[cfg(feature = "demo")] {
+    /// use xdit_models::ModelSource;
+    /// let refused = ModelSource::demo().without_t5().unwrap_err();
+    /// assert!(refused.to_string().starts_with("`no_t5`"), "{refused}");
+    /// # }
+    /// ```
+    pub fn without_t5(self) -> Result<Self> {
+        let class = ModelIndex::read(&self)?.pipeline;
+        if class != PipelineClass::Sd3 {
+            let allowed = format!(
+                "left out: {} cannot draw without T5, {} can",
+                class.name(),
+                PipelineClass::Sd3.name()
+            );
+            return Err(Error::invalid("no_t5", "given", allowed));
+        }
+        Ok(self.hiding(OPTIONAL_T5))
     }
 }
 

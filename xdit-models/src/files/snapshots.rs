@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::files::config::ConfigFile;
-use crate::files::model_index::MODEL_INDEX;
+use crate::files::config::MODEL_INDEX;
 use crate::files::source::ModelSource;
 use crate::files::weights;
 
@@ -86,7 +86,7 @@ pub(crate) fn find(folder: &Path, revision: &str, wanted: Wanted<'_>) -> Result<
         if !path.is_dir() {
             continue;
         }
-        let source = ModelSource::folder(path)?;
+        let source = ModelSource::in_folder(path);
         match missing(&source, wanted)? {
             None => {
                 let instead_of = own.filter(|own| *own != commit);

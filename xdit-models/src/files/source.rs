@@ -1,27 +1,18 @@
-//! Where the files of a pipeline come from: a folder, the binary itself, or memory.
-
-mod hints;
+//! Where the files of a pipeline come from: a folder, the binary itself, or memory. What needs to know the files' contents
+//! (`folder`, `without_t5`, `open_weights`) is implemented where those are known.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use xdit_kernels::MappedFile;
-
 use crate::error::{Error, Result};
 use crate::files::config::{ConfigFile, MAX_CONFIG_BYTES};
+use crate::files::disk::{map, read_at_most, walk};
 use crate::files::file_bytes::FileBytes;
+use crate::files::hints;
 use crate::files::inner_path;
-use crate::files::model_index::{ModelIndex, PipelineClass};
-use crate::files::weights::Weights;
-
-/// Deeper folders than this are not listed: a pipeline has two levels.
-const MAX_DEPTH: usize = 4;
-/// More files than this are not listed; FLUX.1-dev has 30.
-const MAX_FILES: usize = 10_000;
 
 /// The name of the pipeline that is part of this crate.
 pub(crate) const DEMO: &str = "demo";
@@ -58,31 +49,19 @@ enum Files {
 }
 
 impl ModelSource {
-    /// The pipeline in the folder `path`. A repository's folder in the hub's cache (`models--ORG--NAME`) stands for the snapshot
-    /// in it.
-    ///
-    /// # Errors
-    /// [`Error::ModelNotFound`] when there is no such folder, or several snapshots and none of them `refs/main`.
-    pub fn folder(path: impl Into<PathBuf>) -> Result<Self> {
-        let path = path.into();
-        let name = path.display().to_string();
-        if !path.is_dir() {
-            let reason = if path.exists() {
-                "is a file, not the folder of a pipeline"
-            } else {
-                "no such folder"
-            };
-            return Err(Error::ModelNotFound {
-                model: name,
-                reason: reason.into(),
-            });
-        }
-        let path = hints::pipeline_folder(path)?;
-        Ok(Self {
+    /// The pipeline whose files lie in the folder `path` itself; [`ModelSource::folder`] looks whether they do.
+    pub(super) fn in_folder(path: PathBuf) -> Self {
+        Self {
             name: path.display().to_string(),
             files: Files::Folder(path),
             hidden: &[],
-        })
+        }
+    }
+
+    /// The same pipeline as if it had no such components.
+    pub(super) fn hiding(mut self, components: &'static [&'static str]) -> Self {
+        self.hidden = components;
+        self
     }
 
     /// The pipeline called `name` whose files are part of the binary.
@@ -109,36 +88,6 @@ impl ModelSource {
             files: Files::Memory(Arc::new(files)),
             hidden: &[],
         }
-    }
-
-    /// The same pipeline without T5, as diffusers' `text_encoder_3=None, tokenizer_3=None`: where T5's embeddings would
-    /// stand, the transformer reads zeros. T5's files are not read, and its memory is saved. A pipeline that has no T5
-    /// stays as it is.
-    ///
-    /// # Errors
-    /// [`Error::InvalidRequest`] for a pipeline that cannot draw without T5 (every one but Stable Diffusion 3), and as
-    /// [`ModelIndex::read`].
-    ///
-    /// # Examples
-    /// ```
-    /// # #[cfg(feature = "demo")] {
-    /// use xdit_models::ModelSource;
-    /// let refused = ModelSource::demo().without_t5().unwrap_err();
-    /// assert!(refused.to_string().starts_with("`no_t5`"), "{refused}");
-    /// # }
-    /// ```
-    pub fn without_t5(mut self) -> Result<Self> {
-        let class = ModelIndex::read(&self)?.pipeline;
-        if class != PipelineClass::Sd3 {
-            let allowed = format!(
-                "left out: {} cannot draw without T5, {} can",
-                class.name(),
-                PipelineClass::Sd3.name()
-            );
-            return Err(Error::invalid("no_t5", "given", allowed));
-        }
-        self.hidden = OPTIONAL_T5;
-        Ok(self)
     }
 
     /// Whether the component `name` is to be as if it were not there.
@@ -271,14 +220,6 @@ impl ModelSource {
         }
     }
 
-    /// The weights of the folder `component`; see [`Weights::open`].
-    ///
-    /// # Errors
-    /// As [`Weights::open`].
-    pub fn open_weights(&self, component: &str, variant: Option<&str>) -> Result<Weights> {
-        Weights::open(self, component, variant)
-    }
-
     /// Where the file `path` lies on disk; only for folders.
     fn file_path(&self, path: &str) -> Result<PathBuf> {
         let Files::Folder(folder) = &self.files else {
@@ -333,63 +274,6 @@ impl fmt::Debug for ModelSource {
             .field("kind", &kind)
             .finish()
     }
-}
-
-/// The file, mapped; where the system has no memory for that, the size is named.
-fn map(path: &Path) -> Result<MappedFile> {
-    MappedFile::open(path).map_err(|error| match error {
-        xdit_kernels::Error::Io { source, .. }
-            if source.kind() == std::io::ErrorKind::OutOfMemory =>
-        {
-            Error::OutOfMemory {
-                what: format!("{}: to be mapped, it", path.display()),
-                bytes: std::fs::metadata(path).map_or(0, |meta| meta.len()),
-            }
-        }
-        other => other.into(),
-    })
-}
-
-fn read_at_most(path: &Path, limit: usize) -> Result<Vec<u8>> {
-    let io = |source| Error::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(io)?;
-    // One byte more than allowed, so that a longer file is seen to be longer.
-    file.take(limit as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(io)?;
-    Ok(bytes)
-}
-
-fn walk(folder: &Path, prefix: &str, depth: usize, paths: &mut Vec<String>) -> Result<()> {
-    let io = |source| Error::Io {
-        path: folder.to_owned(),
-        source,
-    };
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-            continue;
-        };
-        let inner = format!("{prefix}{name}");
-        if path.is_dir() {
-            if depth < MAX_DEPTH {
-                walk(&path, &format!("{inner}/"), depth + 1, paths)?;
-            }
-        } else if path.is_file() {
-            paths.push(inner);
-        }
-        if paths.len() > MAX_FILES {
-            return Err(Error::bad_file(
-                folder.display().to_string(),
-                "too many files for a pipeline",
-            ));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

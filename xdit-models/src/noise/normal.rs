@@ -1,27 +1,7 @@
 //! torch's block path: uniforms in blocks of 16, eight pairs of which become normals by Box–Muller.
 
-use super::Generator;
-
 /// Length of a block; fewer numbers than this are drawn one by one.
 pub(super) const BLOCK: usize = 16;
-
-/// A number type that noise can be drawn in: f32, f64, bf16 or f16.
-pub trait NoiseType: Copy + Default + Sealed {
-    /// `value`, rounded as torch rounds it.
-    #[doc(hidden)]
-    fn from_normal(value: f64) -> Self;
-
-    /// Draws at least [`BLOCK`] numbers.
-    #[doc(hidden)]
-    fn fill_blocks(generator: &mut Generator, noise: &mut [Self]);
-}
-
-/// Keeps [`NoiseType`] to the types above.
-pub trait Sealed {}
-impl Sealed for f32 {}
-impl Sealed for f64 {}
-impl Sealed for half::bf16 {}
-impl Sealed for half::f16 {}
 
 /// Draws every uniform first, turns whole blocks into normals, then draws the last 16 places again when a part of a
 /// block is left.

@@ -3,6 +3,8 @@
 //! Numbers that torch 2.15 drew with seed 7: for each length the first, middle and last value, then the first and
 //! third of three more, so that the state left behind is seen too.
 
+use half::{bf16, f16};
+
 use super::*;
 use crate::error::ErrorCategory;
 

@@ -194,17 +194,6 @@ impl Finite {
     }
 }
 
-/// What a dtype has room for, and which has more.
-pub(crate) fn room(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F16 => "f16 ends at 65504: dtype bf16 or f32 has room for more",
-        DType::BF16 => {
-            "bf16 has room for what f32 has, but rounds more: dtype f32 may help, else a weight or an argument is at fault"
-        }
-        _ => "no dtype has room for more than f32: a weight or an argument is at fault",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

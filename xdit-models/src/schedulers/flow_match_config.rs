@@ -2,7 +2,7 @@
 //! (diffusers `schedulers/scheduling_flow_match_euler_discrete.py`).
 
 use super::noise_schedule::warn_of_unknown;
-use super::spacing::sigma_spacing;
+use super::spacing::{SigmaSpacing, sigma_spacing};
 use crate::error::Result;
 use crate::files::config::ConfigFile;
 
@@ -13,20 +13,6 @@ pub enum TimeShift {
     Exponential,
     /// `mu / (mu + (1/t - 1))`.
     Linear,
-}
-
-/// A schedule that the noise levels are converted to, keeping only their ends.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SigmaSpacing {
-    /// Equal steps of the seventh root (Karras et al. 2022).
-    Karras,
-    /// Equal steps of the logarithm.
-    Exponential,
-    /// The same from the logarithms of the ends in f32 (Lu et al. 2022). DPM-Solver++ only, which tells the model the nearest
-    /// whole timesteps.
-    Lu,
-    /// Quantiles of a beta distribution (Lee et al. 2024).
-    Beta,
 }
 
 /// The options of a flow-matching Euler scheduler.

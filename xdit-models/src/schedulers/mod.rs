@@ -23,9 +23,10 @@ pub use ddpm::{Ddpm, DdpmConfig, Variance};
 pub use dpm_solver::DpmSolverMultistep;
 pub use dpm_solver_config::{DpmSolverMultistepConfig, FinalSigma, SolverType};
 pub use euler::{Euler, EulerConfig};
-pub use flow_match_config::{FlowMatchEulerConfig, SigmaSpacing, TimeShift};
+pub use flow_match_config::{FlowMatchEulerConfig, TimeShift};
 pub use flow_match_euler::FlowMatchEuler;
 pub use noise_schedule::{Betas, NoiseSchedule, PredictionType, TimestepSpacing};
+pub use spacing::SigmaSpacing;
 
 use crate::error::{Error, Result};
 

@@ -3,9 +3,23 @@
 use std::ops::{Add, Div, Mul, Sub};
 
 use super::beta::quantile;
-use super::{SigmaSpacing, f32_math};
+use super::f32_math;
 use crate::error::Result;
 use crate::files::config::ConfigFile;
+
+/// A schedule that the noise levels are converted to, keeping only their ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SigmaSpacing {
+    /// Equal steps of the seventh root (Karras et al. 2022).
+    Karras,
+    /// Equal steps of the logarithm.
+    Exponential,
+    /// The same from the logarithms of the ends in f32 (Lu et al. 2022). DPM-Solver++ only, which tells the model the nearest
+    /// whole timesteps.
+    Lu,
+    /// Quantiles of a beta distribution (Lee et al. 2024).
+    Beta,
+}
 
 /// f32 or f64: diffusers computes given noise levels in the one and its own in the other.
 pub(super) trait Real:

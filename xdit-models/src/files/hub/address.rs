@@ -7,6 +7,9 @@ use ureq::http::Uri;
 
 use crate::error::{Error, Result};
 
+/// The hub itself.
+pub const HUB_ENDPOINT: &str = "https://huggingface.co";
+
 /// What stands for itself in a part of an address (RFC 3986, "unreserved"); everything else is encoded.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -98,7 +101,7 @@ impl Default for Endpoint {
     /// The public hub.
     fn default() -> Self {
         Self {
-            base: super::HUB_ENDPOINT.into(),
+            base: HUB_ENDPOINT.into(),
             login: None,
         }
     }

@@ -158,7 +158,7 @@ mod tests {
     };
 
     fn parse(index: &str) -> ConfigFile {
-        ConfigFile::parse(crate::files::model_index::MODEL_INDEX, index.as_bytes()).unwrap()
+        ConfigFile::parse(crate::files::config::MODEL_INDEX, index.as_bytes()).unwrap()
     }
 
     fn paths(names: &[&str]) -> Vec<InnerPath> {

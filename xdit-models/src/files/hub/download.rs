@@ -4,13 +4,15 @@ use serde::Deserialize;
 
 use super::address::{Endpoint, encoded, encoded_path};
 use super::cache::{Commit, RepoCache};
+use super::choose;
 use super::client::{Client, Refusal, RemoteFile};
+use super::options::HubOptions;
 use super::part::{is_sha256, sha256};
-use super::{HubOptions, HubProgress, Snapshot, choose};
+use super::progress::{HubProgress, Snapshot};
 use crate::error::{Error, Result, shorten};
+use crate::files::config::MODEL_INDEX;
 use crate::files::config::{ConfigFile, MAX_CONFIG_BYTES};
 use crate::files::inner_path::InnerPath;
-use crate::files::model_index::MODEL_INDEX;
 use crate::files::snapshots::{Found, Wanted};
 use crate::files::source::ModelSource;
 

@@ -10,40 +10,18 @@ mod download;
 mod lock;
 mod options;
 mod part;
+mod progress;
 mod transfer;
 
 use crate::error::{Error, Result, shorten};
 use crate::files::inner_path::InnerPath;
 use crate::files::snapshots::{Found, MAIN, Wanted};
 use crate::files::source::{ModelSource, OPTIONAL_T5};
-pub use address::{Endpoint, Token};
+pub use address::{Endpoint, HUB_ENDPOINT, Token};
 use cache::RepoCache;
 use download::{Failure, Hub};
-pub use options::{HUB_ENDPOINT, HubOptions};
-
-/// How far a download is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct HubProgress<'a> {
-    /// The file's path in the repository.
-    pub file: &'a str,
-    /// Bytes of it that have arrived.
-    pub done: u64,
-    /// Its bytes.
-    pub total: u64,
-    /// How many files are complete.
-    pub files_done: usize,
-    /// How many files are needed.
-    pub files_total: usize,
-}
-
-/// A pipeline in the cache.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// Its files.
-    pub source: ModelSource,
-    /// The commit they are from.
-    pub commit: String,
-}
+pub use options::HubOptions;
+pub use progress::{HubProgress, Snapshot};
 
 /// The pipeline `id` (`ORG/NAME`) of the hub at `revision` (a branch, tag or commit; `main` if left out), downloaded as
 /// far as the cache lacks it.

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use super::address::{Endpoint, Token};
 
-/// The hub itself.
-pub const HUB_ENDPOINT: &str = "https://huggingface.co";
 /// How long the hub may be silent, as in huggingface_hub.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long another process that downloads the same file may bring nothing: longer than it takes to give up itself.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::files::model_index::ModelIndex;
 
 #[test]
 fn folder_reads_and_lists() {
@@ -58,7 +59,7 @@ fn without_t5_its_files_are_not_there() {
     };
     let source = |class| {
         ModelSource::memory([
-            (crate::files::model_index::MODEL_INDEX, index(class)),
+            (crate::files::config::MODEL_INDEX, index(class)),
             ("text_encoder_3/config.json", b"{}".to_vec()),
             ("text_encoder/config.json", b"{}".to_vec()),
         ])

@@ -160,6 +160,16 @@ impl Weights {
     }
 }
 
+impl ModelSource {
+    /// The weights of the folder `component`; see [`Weights::open`].
+    ///
+    /// # Errors
+    /// As [`Weights::open`].
+    pub fn open_weights(&self, component: &str, variant: Option<&str>) -> Result<Weights> {
+        Weights::open(self, component, variant)
+    }
+}
+
 impl WeightSource for Weights {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.asked

@@ -115,7 +115,7 @@ impl Tokenizer {
             "BertTokenizer" | "BertTokenizerFast" => bert::read(source, component),
             "TokenizersBackend" | "PreTrainedTokenizerFast" => whole::read(source, component),
             _ => Err(Error::Unsupported {
-                file: source.shown(crate::files::model_index::MODEL_INDEX),
+                file: source.shown(crate::files::config::MODEL_INDEX),
                 field: component.into(),
                 found: format!("\"{}\"", shorten(class)),
                 supported: "CLIPTokenizer, T5Tokenizer, BertTokenizer, TokenizersBackend, \

@@ -1,11 +1,10 @@
 //! What lies where a file of a pipeline should be, and what to do about it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::error::{Error, Result};
-use crate::files::model_index::MODEL_INDEX;
-use crate::files::snapshots::{self, Found, MAIN, Wanted};
+use crate::files::config::MODEL_INDEX;
+use crate::files::disk::MAX_FILES;
 use crate::quote;
 
 /// How many names a message lists.
@@ -27,53 +26,6 @@ pub(super) fn stand_in(bytes: &[u8]) -> Option<&'static str> {
     is_page.then_some(
         "is a web page; download the file itself (on the hub: /resolve/ in its address, not /blob/)",
     )
-}
-
-/// The folder of the pipeline that `path` means: a repository's folder in the hub's cache (`models--ORG--NAME`) stands for its
-/// snapshot, that of `refs/main` (another that is whole, where that is not), or the one that there is.
-pub(super) fn pipeline_folder(path: PathBuf) -> Result<PathBuf> {
-    let snapshots = path.join("snapshots");
-    if path.join(MODEL_INDEX).exists() || !snapshots.is_dir() {
-        return Ok(path);
-    }
-    let main = match path.join("refs/main") {
-        file if file.is_file() => super::read_at_most(&file, 1000)?,
-        _ => Vec::new(),
-    };
-    let main = std::str::from_utf8(&main).unwrap_or_default().trim();
-    let is_name = super::inner_path::check(main).is_ok() && !main.contains('/');
-    let all = Wanted {
-        variant: None,
-        weights: true,
-        without: &[],
-    };
-    if is_name
-        && let Found::Whole {
-            commit,
-            instead_of: Some(own),
-            ..
-        } = snapshots::find(&path, MAIN, all)?
-    {
-        let shown = quote::name(&path.display().to_string());
-        tracing::warn!("{shown}: using commit {commit}: that of refs/main, {own}, is incomplete");
-        return Ok(snapshots.join(commit));
-    }
-    if is_name && snapshots.join(main).is_dir() {
-        return Ok(snapshots.join(main));
-    }
-    let found: Vec<String> = folders(&snapshots);
-    let reason = match found.as_slice() {
-        [one] => return Ok(snapshots.join(one)),
-        [] => "a folder of the hub's cache without a snapshot".to_owned() + &to_complete(&path),
-        several => format!(
-            "a folder of the hub's cache with several snapshots, none of them `refs/main`; give one: {}",
-            listed(several.iter().map(|name| format!("snapshots/{name}")))
-        ),
-    };
-    Err(Error::ModelNotFound {
-        model: path.display().to_string(),
-        reason,
-    })
 }
 
 /// What is known of the file `path` of `folder`, which cannot be opened: where its link leads, or one beside it, or, for a
@@ -116,7 +68,7 @@ fn dangling(folder: &Path, path: &str, it: &str) -> Option<String> {
 }
 
 /// How a folder of the hub's cache gets the files that it lacks.
-fn to_complete(folder: &Path) -> String {
+pub(super) fn to_complete(folder: &Path) -> String {
     let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let id = folder.iter().find_map(|part| {
         let id = part.to_str()?.strip_prefix("models--")?;
@@ -173,21 +125,22 @@ fn elsewhere(folder: &Path) -> String {
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten();
     let mut names: Vec<String> = entries
-        .take(super::MAX_FILES)
+        .take(MAX_FILES)
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
     names.sort_unstable();
     names
 }
 
-fn folders(folder: &Path) -> Vec<String> {
+/// The names of the folders in `folder`, sorted.
+pub(super) fn folders(folder: &Path) -> Vec<String> {
     let mut names = names(folder);
     names.retain(|name| folder.join(name).is_dir());
     names
 }
 
 /// `a, b, …`.
-fn listed(names: impl Iterator<Item = String>) -> String {
+pub(super) fn listed(names: impl Iterator<Item = String>) -> String {
     let mut names = names.map(|name| quote::shorten(&name));
     let mut list: Vec<String> = names.by_ref().take(LISTED).collect();
     if names.next().is_some() {
@@ -199,6 +152,7 @@ fn listed(names: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use crate::files::source::ModelSource;
 
     fn message(folder: &Path) -> String {

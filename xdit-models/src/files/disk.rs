@@ -1,0 +1,77 @@
+//! Files and folders on disk, read as far as their sizes allow.
+
+use std::io::Read;
+use std::path::Path;
+
+use xdit_kernels::MappedFile;
+
+use crate::error::{Error, Result};
+
+/// Deeper folders than this are not listed: a pipeline has two levels.
+const MAX_DEPTH: usize = 4;
+/// More files than this are not listed; FLUX.1-dev has 30.
+pub(super) const MAX_FILES: usize = 10_000;
+
+/// The file, mapped; where the system has no memory for that, the size is named.
+pub(super) fn map(path: &Path) -> Result<MappedFile> {
+    MappedFile::open(path).map_err(|error| match error {
+        xdit_kernels::Error::Io { source, .. }
+            if source.kind() == std::io::ErrorKind::OutOfMemory =>
+        {
+            Error::OutOfMemory {
+                what: format!("{}: to be mapped, it", path.display()),
+                bytes: std::fs::metadata(path).map_or(0, |meta| meta.len()),
+            }
+        }
+        other => other.into(),
+    })
+}
+
+/// The bytes of a file, cut one byte after `limit`.
+pub(super) fn read_at_most(path: &Path, limit: usize) -> Result<Vec<u8>> {
+    let io = |source| Error::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(io)?;
+    // One byte more than allowed, so that a longer file is seen to be longer.
+    file.take(limit as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
+    Ok(bytes)
+}
+
+/// Adds the files in `folder` to `paths`, each with `prefix` before its path inside.
+pub(super) fn walk(
+    folder: &Path,
+    prefix: &str,
+    depth: usize,
+    paths: &mut Vec<String>,
+) -> Result<()> {
+    let io = |source| Error::Io {
+        path: folder.to_owned(),
+        source,
+    };
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        let inner = format!("{prefix}{name}");
+        if path.is_dir() {
+            if depth < MAX_DEPTH {
+                walk(&path, &format!("{inner}/"), depth + 1, paths)?;
+            }
+        } else if path.is_file() {
+            paths.push(inner);
+        }
+        if paths.len() > MAX_FILES {
+            return Err(Error::bad_file(
+                folder.display().to_string(),
+                "too many files for a pipeline",
+            ));
+        }
+    }
+    Ok(())
+}
