@@ -69,3 +69,14 @@ impl Error {
         }
     }
 }
+
+impl From<Error> for xdit_comm::Error {
+    /// For the closure of [`xdit_comm::threads::run`]: an error of ranks stays what it is, another is told in its words.
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Comm(error) => error,
+            Error::Kernel(error) => error.into(),
+            other => Self::Kernel(other.to_string()),
+        }
+    }
+}

@@ -2,27 +2,33 @@
 #![forbid(unsafe_code)]
 
 mod blocks;
+mod draw;
 mod drift_monitor;
 mod driver;
 mod error;
+mod functions;
 mod inbox;
 mod kept;
 mod links;
 mod patches;
 mod placement;
+mod run;
 mod schedule;
+mod stage;
 mod stages;
 mod stale_kv;
 mod traffic;
 mod turn_order;
 
 pub use blocks::Blocks;
-pub use driver::{Driver, Report, Sampler, Stage};
+pub use driver::{Driver, Report};
 pub use error::{Error, Result, What};
+pub use functions::{sampler_fn, stage_fn};
 pub use kept::Kept;
 pub use patches::PatchPlan;
 pub use placement::Placement;
 pub use schedule::{Part, Schedule, Turn};
+pub use stage::{Sampler, Stage};
 pub use stages::StagePlan;
 pub use stale_kv::StaleKv;
 pub use traffic::{StepTraffic, Traffic};

@@ -1,7 +1,3 @@
-use crate::Placement;
-use crate::turn_order::TurnOrder;
-use std::collections::VecDeque;
-use std::fmt::Write;
 use std::ops::Range;
 
 /// What goes through the stages at once.
@@ -81,99 +77,6 @@ impl Schedule {
     /// Every patch by itself.
     pub(crate) fn patched(&self) -> Vec<Part> {
         (0..self.patches).map(Part::Patch).collect()
-    }
-
-    /// The first `steps` steps over `stages` as a text grid, a row a stage: time goes to the right, in units of one patch
-    /// on one stage (half of that, where the pipeline is folded), links taking none. `2.1` is patch 1 in step 2, `2'1` the same
-    /// on its way up a folded pipeline, `0.*` a whole step, `·` waiting.
-    pub fn draw(&self, placement: Placement, stages: usize, steps: usize) -> String {
-        let rows = match stages {
-            0 => Vec::new(),
-            _ => self.rows(placement, stages, steps.min(self.steps)),
-        };
-        let width = rows
-            .iter()
-            .flatten()
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or(1);
-        let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-        let name = format!("stage {}", stages.saturating_sub(1)).len();
-        let mut grid = String::new();
-        for (stage, row) in rows.iter().enumerate() {
-            let stage = format!("stage {stage}");
-            let _ = write!(grid, "{stage:name$} |");
-            for column in 0..columns {
-                let cell = row.get(column).map_or("·", String::as_str);
-                let _ = write!(grid, " {cell:width$}");
-            }
-            grid.truncate(grid.trim_end().len());
-            grid.push('\n');
-        }
-        grid
-    }
-
-    /// What each stage does in each unit of time.
-    fn rows(&self, placement: Placement, stages: usize, steps: usize) -> Vec<Vec<String>> {
-        let turns: Vec<Turn> = (0..steps)
-            .flat_map(|step| {
-                let parts = self.parts(step).into_iter();
-                parts.map(move |part| Turn { step, part })
-            })
-            .collect();
-        let legs = placement.legs(stages);
-        // When each leg is done with each turn that it has taken up.
-        let mut done: Vec<Vec<usize>> = vec![Vec::new(); legs];
-        let mut rows: Vec<Vec<String>> = vec![Vec::new(); stages];
-        let mut orders: Vec<TurnOrder> = (0..stages)
-            .map(|stage| TurnOrder::new(placement, stage, stages, self.patches))
-            .collect();
-        let mut todo: Vec<VecDeque<Turn>> = vec![turns.iter().copied().collect(); stages];
-        // When the sampler is done with each patch of the step before, and of which step that is.
-        let mut sampled = vec![(0, 0); self.patches];
-        let mut moved = true;
-        while moved {
-            moved = false;
-            for stage in 0..stages {
-                let Some((second, turn)) = orders[stage].next(todo[stage].front().copied()) else {
-                    continue;
-                };
-                let leg = placement.legs_of(stage, stages)[usize::from(second)];
-                let patches = turn.part.patches(self.patches);
-                let ready = match leg.checked_sub(1) {
-                    Some(before) => done[before].get(done[leg].len()).copied(),
-                    None if patches.clone().all(|patch| sampled[patch].1 == turn.step) => {
-                        patches.clone().map(|patch| sampled[patch].0).max()
-                    }
-                    None => None,
-                };
-                let Some(ready) = ready else { continue };
-                moved = true;
-                orders[stage].take(second, turn);
-                if !second {
-                    todo[stage].pop_front();
-                }
-                // The stage where a folded pipeline turns has both halves at once.
-                let halves = 1 + usize::from(placement == Placement::Folded && 2 * leg + 1 == legs);
-                let label = match (turn.part, second) {
-                    (Part::Whole, false) => format!("{}.*", turn.step),
-                    (Part::Whole, true) => format!("{}'*", turn.step),
-                    (Part::Patch(patch), false) => format!("{}.{patch}", turn.step),
-                    (Part::Patch(patch), true) => format!("{}'{patch}", turn.step),
-                };
-                let row = &mut rows[stage];
-                let start = ready.max(row.len());
-                row.resize(start, "·".into());
-                row.resize(start + patches.len() * halves, label);
-                done[leg].push(row.len());
-                if leg + 1 == legs {
-                    for patch in patches {
-                        sampled[patch] = (row.len(), turn.step + 1);
-                    }
-                }
-            }
-        }
-        rows
     }
 }
 

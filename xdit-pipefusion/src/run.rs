@@ -1,0 +1,83 @@
+//! The denoising loop itself.
+
+use crate::drift_monitor::DriftMonitor;
+use crate::inbox::{Inbox, Task};
+use crate::links::Links;
+use crate::{Driver, Error, Report, Sampler, Stage, Turn};
+use xdit_kernels::Tensor;
+
+impl Driver {
+    /// Denoises `latents`, this rank's rows of each patch: those after the last step on the stage of the last leg, what came last
+    /// on the first, what it was given on the others; and what was done.
+    ///
+    /// # Errors
+    /// Of the stage, the sampler, or communication; another rank's failure is an [`xdit_comm::Error::PeerLost`].
+    /// [`Error::Predictions`] if the last leg does not predict each patch of a turn.
+    ///
+    /// # Panics
+    /// If there are not as many latents as patches.
+    pub fn run<S: Stage, P: Sampler<Error = S::Error>>(
+        &self,
+        stage: &mut S,
+        sampler: &mut P,
+        mut latents: Vec<Tensor>,
+    ) -> Result<(Vec<Tensor>, Report), S::Error> {
+        let schedule = self.schedule;
+        assert_eq!(latents.len(), schedule.patches, "latents of each patch");
+        let links = Links::new(self.pipe.as_ref(), self.placement);
+        let last = links.legs() - 1;
+        let samples = self.placement.end(links.stages()) == links.stage();
+        let mut watch = DriftMonitor::new(self);
+        let mut states: Vec<P::State> = latents.iter().map(|_| P::State::default()).collect();
+        let mut inbox = Inbox::new(schedule, &links);
+        inbox.post(&mut watch, &links, stage, &latents)?;
+        while let Some(Task { turn, leg, input }) = inbox.take()? {
+            let Turn { step, part } = turn;
+            let _span = tracing::info_span!("step", index = step).entered();
+            let patches = part.patches(schedule.patches);
+            inbox.post(&mut watch, &links, stage, &latents)?;
+
+            let mut hidden = input.stream;
+            if leg == 0 {
+                for (patch, fresh) in patches.clone().zip(hidden) {
+                    latents[patch] = fresh;
+                }
+                hidden = stage.embed(turn, &latents[patches.clone()])?;
+            }
+            for (from, skips) in input.skips {
+                stage.receive(turn, from, leg, skips)?;
+            }
+            let hidden = stage.blocks(turn, leg, hidden)?;
+            watch.computed(step);
+            if leg < last {
+                links.send_on(stage, turn, leg, &hidden)?;
+            } else {
+                let predictions = stage.project(turn, hidden)?;
+                if predictions.len() != patches.len() {
+                    return Err(Error::Predictions {
+                        turn,
+                        expected: patches.len(),
+                        got: predictions.len(),
+                    }
+                    .into());
+                }
+                for (patch, prediction) in patches.clone().zip(&predictions) {
+                    let state = &mut states[patch];
+                    latents[patch] =
+                        sampler.step(turn, patch, state, prediction, &latents[patch])?;
+                }
+                if step + 1 < schedule.steps {
+                    links.send_back(&latents[patches])?;
+                }
+            }
+            if inbox.is_step_over(step) {
+                // First the sampler: what the last one's end brings tells the others that it has not failed.
+                if samples {
+                    sampler.step_end(step, &latents)?;
+                }
+                watch.step_end(step)?;
+            }
+        }
+        Ok((latents, watch.finish()?))
+    }
+}
