@@ -27,14 +27,17 @@ pub struct Control<'a> {
     deadline: Option<Duration>,
 }
 
-impl<'a> Control<'a> {
-    pub(crate) fn new(group: &'a Group) -> Self {
-        Self {
-            group,
+impl Group {
+    /// The control plane: bytes of the host, beside the tensors.
+    pub fn control(&self) -> Control<'_> {
+        Control {
+            group: self,
             deadline: None,
         }
     }
+}
 
+impl Control<'_> {
     /// Sets a deadline for each exchange: a rank that others have waited for so long in one is lost, whether it makes progress
     /// or not. Without it a rank is lost that makes no progress for the deadline of the world.
     #[must_use]
@@ -54,7 +57,13 @@ impl<'a> Control<'a> {
         let sent = bytes.len() * (group.world_size() - 1);
         group.counters.started(OP, group.axis, sent);
         let ticket = group.backend.start_control(bytes.to_vec(), self.deadline)?;
-        Ok(Pending::new(ticket, group, OP, sent))
+        Ok(Pending::new(
+            ticket,
+            group.counters.clone(),
+            group.axis,
+            OP,
+            sent,
+        ))
     }
 
     /// Every rank's bytes, in rank order. Ranks may give different numbers of bytes, and none.

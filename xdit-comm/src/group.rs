@@ -1,6 +1,4 @@
-use crate::{
-    Axis, Backend, Call, Control, Op, Pending, ReduceOp, Result, Spec, Stats, stats::Counters,
-};
+use crate::{Axis, Backend, Call, Op, Pending, ReduceOp, Result, Spec, Stats, stats::Counters};
 use std::sync::Arc;
 use xdit_kernels::Tensor;
 
@@ -53,11 +51,6 @@ impl Group {
     /// Its backend, for a transport around it: what is started there is not counted.
     pub fn backend(&self) -> &dyn Backend {
         &*self.backend
-    }
-
-    /// The control plane: bytes of the host, beside the tensors.
-    pub fn control(&self) -> Control<'_> {
-        Control::new(self)
     }
 
     /// Whether a receive may be started before the sends that it depends on, in a batch of its own. Where it may not, they must be
@@ -136,7 +129,13 @@ impl Group {
         let awaited = batch.iter().find(|call| !call.expects.is_empty());
         let op = awaited.or(batch.first()).map_or("batch", |c| c.op.name());
         let ticket = self.backend.start(batch)?;
-        Ok(Pending::new(ticket, self, op, bytes))
+        Ok(Pending::new(
+            ticket,
+            self.counters.clone(),
+            self.axis,
+            op,
+            bytes,
+        ))
     }
 
     fn start_one(&self, call: Call) -> Result<Pending> {

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod axis;
 mod backend;
 mod blocking;
 mod call;
@@ -15,12 +16,13 @@ mod stats;
 mod sync;
 pub mod threads;
 
+pub use axis::Axis;
 pub use backend::{Backend, Ticket};
 pub use call::{Call, Op, ReduceOp, Spec};
 pub use control::Control;
 pub use error::{DEADLINE, Error, Loss, Result};
 pub use group::Group;
-pub use mesh::{Axis, DeviceMesh, MeshShape};
+pub use mesh::{DeviceMesh, MeshShape};
 pub use pending::Pending;
 pub use shard::{Shard, zigzag};
 pub use stats::{OpStats, Stats};

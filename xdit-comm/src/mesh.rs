@@ -1,36 +1,7 @@
 //! Ranks on named axes.
 
-use crate::{Error, Group, Result};
+use crate::{Axis, Error, Group, Result};
 use std::fmt;
-
-/// The name of an axis of a mesh. Whoever makes a mesh chooses its axes; this crate knows none.
-///
-/// # Examples
-/// ```
-/// use xdit_comm::Axis;
-/// const EXPERTS: Axis = Axis::new("experts");
-/// assert_eq!(EXPERTS.to_string(), "experts");
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Axis(&'static str);
-
-impl Axis {
-    /// The axis of this name.
-    pub const fn new(name: &'static str) -> Self {
-        Self(name)
-    }
-
-    /// Its name in messages and reports.
-    pub const fn name(self) -> &'static str {
-        self.0
-    }
-}
-
-impl fmt::Display for Axis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
 
 /// How many ranks each axis has; their product is the world. Axes come outermost first: ranks next to each other differ on the
 /// last.

@@ -1,6 +1,6 @@
 //! What is under way.
 
-use crate::{Axis, Group, Result, Ticket, stats::Counters};
+use crate::{Axis, Result, Ticket, stats::Counters};
 use std::time::Instant;
 use xdit_kernels::Tensor;
 
@@ -19,15 +19,16 @@ pub struct Pending<T = Vec<Tensor>> {
 impl<T> Pending<T> {
     pub(crate) fn new(
         ticket: Box<dyn Ticket<T>>,
-        group: &Group,
+        counters: Counters,
+        axis: Option<Axis>,
         op: &'static str,
         bytes: usize,
     ) -> Self {
         Self {
             ticket,
-            counters: group.counters.clone(),
+            counters,
             op,
-            axis: group.axis,
+            axis,
             bytes,
         }
     }

@@ -83,7 +83,6 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn the_first_step_is_whole_even_without_warm_up() {
@@ -113,82 +112,6 @@ mod tests {
                 ..schedule
             }
             .is_lossy()
-        );
-    }
-
-    #[test]
-    fn the_grid_shows_the_pipeline_filling() {
-        let grid = Schedule {
-            steps: 3,
-            warmup_steps: 1,
-            patches: 2,
-        }
-        .draw(Placement::Linear, 2, 3);
-        let expected = "\
-stage 0 | 0.* 0.* ·   ·   1.0 1.1 2.0 2.1 ·
-stage 1 | ·   ·   0.* 0.* ·   1.0 1.1 2.0 2.1
-";
-        assert_eq!(grid, expected);
-    }
-
-    #[test]
-    fn the_readme_shows_what_is_drawn() {
-        let readme = include_str!("../README.md");
-        for (placement, stages, warmup_steps, patches) in
-            [(Placement::Linear, 3, 1, 4), (Placement::Folded, 2, 0, 3)]
-        {
-            let schedule = Schedule {
-                steps: 3,
-                warmup_steps,
-                patches,
-            };
-            let grid = schedule.draw(placement, stages, 3);
-            assert!(readme.contains(&grid), "\n{grid}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn every_turn_is_drawn_on_every_leg(stages in 1usize..6, patches in 1usize..7, warmup_steps in 0usize..4, folded: bool) {
-            let placement = if folded { Placement::Folded } else { Placement::Linear };
-            let schedule = Schedule { steps: 4, warmup_steps, patches };
-            let rows = schedule.rows(placement, stages, 4);
-            for row in rows {
-                let busy = row.iter().filter(|cell| *cell != "·").count();
-                prop_assert_eq!(busy, 4 * patches * if folded { 2 } else { 1 });
-            }
-        }
-    }
-
-    #[test]
-    fn one_stage_never_waits_and_no_steps_are_empty_rows() {
-        let schedule = Schedule {
-            steps: 2,
-            warmup_steps: 0,
-            patches: 2,
-        };
-        assert_eq!(
-            schedule.draw(Placement::Linear, 1, 9),
-            "stage 0 | 0.* 0.* 1.0 1.1\n"
-        );
-        assert_eq!(
-            schedule.draw(Placement::Linear, 2, 0),
-            "stage 0 |\nstage 1 |\n"
-        );
-    }
-
-    #[test]
-    fn fewer_patches_than_stages_leave_gaps() {
-        let grid = Schedule {
-            steps: 3,
-            warmup_steps: 0,
-            patches: 2,
-        }
-        .draw(Placement::Linear, 3, 3);
-        let first = grid.lines().next().unwrap();
-        assert_eq!(
-            first,
-            "stage 0 | 0.* 0.* ·   ·   ·   ·   1.0 1.1 ·   2.0 2.1 ·   ·"
         );
     }
 }
