@@ -1,6 +1,5 @@
 //! Guidance's branches on two ranks: the image of one rank, and one exchange a step where the prediction is.
 
-use xdit_kernels::Tensor;
 use xdit_models::{Degrees, axes};
 use xdit_models::{Error, Output, Parallel, PipeFusion, Pipeline, Request};
 use xdit_tests::goldens::Recorder;

@@ -143,26 +143,26 @@ impl SequencePlan {
         dim: usize,
         ring_rank: usize,
         ulysses_rank: usize,
-    ) -> Result<Tensor> {
+    ) -> crate::Result<Tensor> {
         if dim >= whole.ndim() {
-            return Err(Error::shape("shard", format!("a dim {dim}"), whole));
+            return Err(crate::Error::plan("shard", format!("a dim {dim}"), whole));
         }
         let runs = self.runs(whole.dim(dim), ring_rank, ulysses_rank);
         let parts = runs
             .iter()
             .map(|r| whole.narrow(dim, r.start, r.len))
             .collect::<Result<Vec<_>>>()?;
-        Tensor::cat(&parts, dim)
+        Ok(Tensor::cat(&parts, dim)?)
     }
 
     /// The whole stream of `total` rows from every rank's local rows: `parts[ulysses + U·ring]` along `dim`.
     ///
     /// # Errors
     /// If the parts are not what the plan deals out.
-    pub fn assemble(&self, parts: &[Tensor], dim: usize, total: usize) -> Result<Tensor> {
+    pub fn assemble(&self, parts: &[Tensor], dim: usize, total: usize) -> crate::Result<Tensor> {
         let ranks = self.ring.checked_mul(self.ulysses).filter(|&n| n > 0);
         let wrong = || {
-            Error::shape(
+            crate::Error::plan(
                 "assemble",
                 format!(
                     "{} × {} parts of {total} rows in all",
@@ -191,7 +191,10 @@ impl SequencePlan {
         }
         match placed.is_empty() {
             true => Ok(parts[0].clone()),
-            false => Tensor::cat(&placed.iter().map(|(_, v)| *v).collect::<Vec<_>>(), dim),
+            false => Ok(Tensor::cat(
+                &placed.iter().map(|(_, v)| *v).collect::<Vec<_>>(),
+                dim,
+            )?),
         }
     }
 

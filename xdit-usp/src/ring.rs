@@ -36,9 +36,9 @@ impl<A> Ring<A> {
     ///
     /// # Errors
     /// If the group is not as large as the plan's ring.
-    pub fn new(group: Group, plan: SequencePlan, inner: A) -> Result<Self> {
+    pub fn new(group: Group, plan: SequencePlan, inner: A) -> crate::Result<Self> {
         if group.world_size() != plan.ring {
-            return Err(Error::shape(
+            return Err(crate::Error::plan(
                 OP,
                 format!("a group of {} ranks", plan.ring),
                 group.world_size(),

@@ -245,12 +245,13 @@ impl Case {
         } else {
             mine.kv.len
         };
-        let row = 2 * kv * self.d + usize::from(self.masked);
+        // Keys and values are f32, the mask is bytes.
+        let row = 4 * 2 * kv * self.d + usize::from(self.masked);
         (0..self.ring - 1)
             .map(|hop| {
                 let holder = (r + self.ring - hop) % self.ring;
                 let rows: usize = (0..self.ulysses).map(|o| self.rows_of(holder, o)).sum();
-                self.batch * 4 * rows * row
+                self.batch * rows * row
             })
             .sum()
     }

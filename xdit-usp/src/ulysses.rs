@@ -36,9 +36,14 @@ impl<A> Ulysses<A> {
     ///
     /// # Errors
     /// If the group is not as large as the plan's Ulysses degree.
-    pub fn new(group: Group, plan: SequencePlan, ring_rank: usize, inner: A) -> Result<Self> {
+    pub fn new(
+        group: Group,
+        plan: SequencePlan,
+        ring_rank: usize,
+        inner: A,
+    ) -> crate::Result<Self> {
         if group.world_size() != plan.ulysses || ring_rank >= plan.ring {
-            return Err(Error::shape(
+            return Err(crate::Error::plan(
                 OP,
                 format!(
                     "a group of {} ranks and a ring rank below {}",

@@ -28,6 +28,15 @@ impl From<xdit_cfg::Error> for Error {
     }
 }
 
+impl From<xdit_usp::Error> for Error {
+    fn from(error: xdit_usp::Error) -> Self {
+        match error {
+            xdit_usp::Error::Comm(error) => error.into(),
+            other => Self::Kernel(other.into()),
+        }
+    }
+}
+
 impl From<xdit_pipefusion::Error> for Error {
     fn from(error: xdit_pipefusion::Error) -> Self {
         use xdit_pipefusion::{Error as Pipeline, What};
