@@ -10,7 +10,7 @@ use serde::Deserialize;
 use xdit_models::Request;
 
 use crate::args::request;
-use crate::output::partial::system_reason;
+use crate::report::failure::system_reason;
 use crate::report::failure::{Failure, shown};
 
 /// Larger files are refused: they are read whole.

@@ -9,7 +9,7 @@ use xdit_models::{ModelSource, Observer, Output, Pipeline, Request, quote};
 
 use crate::args::cli::{GenerateArgs, OutputType};
 use crate::args::prompt_file::{self, Line};
-use crate::commands::generate::{shown, write};
+use crate::commands::written::{shown, write};
 use crate::output::files::OutputPlan;
 use crate::report::console::{self, Unit};
 use crate::report::failure::{self, Failure};

@@ -1,25 +1,20 @@
 //! `xdit-cli generate`: flags to request, request to files.
 
-use std::io::Write;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use serde_json::json;
-use xdit_kernels::Tensor;
 use xdit_models::ModelSource;
 
 use crate::args::cli::{GenerateArgs, OutputType};
 use crate::args::request;
 use crate::commands::batch;
+use crate::commands::written::{shown, write};
 use crate::output::dump::Dump;
 use crate::output::files::OutputPlan;
-use crate::output::partial::system_reason;
-use crate::output::picture::Picture;
-use crate::output::tensor_file::{self, Data, Entry};
 use crate::report::console;
-use crate::report::failure::{self, Failure};
+use crate::report::failure::Failure;
 use crate::report::progress::Progress;
-use crate::run::draw::{Compute, Drawn, draw, plan as plan_of};
+use crate::run::draw::{Compute, draw, plan as plan_of};
 use crate::run::model::{Model, Wanted};
 use crate::run::session::Session;
 
@@ -87,88 +82,4 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
         ))?;
     }
     Ok(0)
-}
-
-/// Writes the results of a run. Returns the names of the files.
-pub(crate) fn write(
-    drawn: &Drawn,
-    kind: OutputType,
-    metadata: bool,
-    plan: &OutputPlan,
-) -> Result<Vec<PathBuf>, Failure> {
-    let output = &drawn.output;
-    match kind {
-        OutputType::Png => output
-            .images
-            .iter()
-            .enumerate()
-            .map(|(index, image)| {
-                let record = metadata.then(|| drawn.record_of(index));
-                let picture = Picture {
-                    width: image.width,
-                    height: image.height,
-                    rgb: image.rgb.clone(),
-                };
-                plan.write(index, |file| picture.write(file, record.as_ref()))
-            })
-            .collect(),
-        OutputType::Latent => write_tensor(drawn, "latents", &output.latents, metadata, plan),
-        OutputType::Float => {
-            let float = output
-                .float
-                .as_ref()
-                .ok_or_else(|| Failure::usage("the pipeline returned no image"))?;
-            write_tensor(drawn, "image", float, metadata, plan)
-        }
-    }
-}
-
-fn write_tensor(
-    drawn: &Drawn,
-    name: &str,
-    tensor: &Tensor,
-    metadata: bool,
-    plan: &OutputPlan,
-) -> Result<Vec<PathBuf>, Failure> {
-    let texts: Vec<(&str, String)> = match metadata {
-        true => vec![("xdit", drawn.record.to_json())],
-        false => Vec::new(),
-    };
-    let path = plan.write(0, |file| {
-        let mut file = std::io::BufWriter::new(file);
-        let entries = [Entry {
-            name,
-            data: Data::Tensor(tensor),
-        }];
-        let written = tensor_file::write(&mut file, &entries, &texts).and_then(|()| file.flush());
-        written.map_err(|e| system_reason(&e))
-    })?;
-    Ok(vec![path])
-}
-
-/// The names of files in a line: the first and the last of many.
-pub(crate) fn shown(files: &[PathBuf]) -> String {
-    match files {
-        [] => String::new(),
-        [one] => failure::shown(one),
-        [first, .., last] => format!(
-            "{} … {} ({} files)",
-            failure::shown(first),
-            failure::shown(last),
-            files.len()
-        ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn many_files_are_one_phrase() {
-        let files: Vec<PathBuf> = (0..3).map(|i| format!("a_{i}.png").into()).collect();
-        assert_eq!(shown(&files[..1]), "a_0.png");
-        assert_eq!(shown(&files), "a_0.png … a_2.png (3 files)");
-        assert_eq!(shown(&["a\nb.png".into()]), r"a\nb.png");
-    }
 }

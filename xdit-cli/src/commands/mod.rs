@@ -1,4 +1,4 @@
-//! One file for each command (`generate` has a second one, for many prompts).
+//! One file for each command (`generate` has two more, for many prompts and for writing files).
 //!
 //! A command reads its flags, runs a pipeline through `run`, and writes through `output` and `report`.
 
@@ -7,3 +7,4 @@ pub(crate) mod generate;
 pub(crate) mod info;
 pub(crate) mod plan;
 pub(crate) mod replay;
+mod written;

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use xdit_kernels::Tensor;
 use xdit_models::{Error, Result};
 
-use crate::output::partial::{Existing, PartialFile, Partials, system_reason};
+use crate::output::partial::{Existing, PartialFile, Partials};
 use crate::output::tensor_file::{self, Data, Entry};
 use crate::report::failure::Failure;
+use crate::report::failure::system_reason;
 
 /// No stage has a longer name.
 const LONGEST_NAME: usize = 64;

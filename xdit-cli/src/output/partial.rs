@@ -211,13 +211,6 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// The system's reason without its number.
-pub(crate) fn system_reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let end = text.find(" (os error").or_else(|| text.find(" at path"));
-    text[..end.unwrap_or(text.len())].to_lowercase()
-}
-
 fn builder() -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".xdit-").suffix(".partial");

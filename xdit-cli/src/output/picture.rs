@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use crate::output::partial::system_reason;
 use crate::output::record::RunRecord;
+use crate::report::failure::system_reason;
 
 /// The key of the JSON record.
 pub(crate) const RECORD_KEY: &str = "xdit";

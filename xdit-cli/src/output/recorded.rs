@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use png::{BitDepth, ColorType, Decoder, DecodingError, Info, Limits, Reader};
 
-use crate::output::partial::system_reason;
 use crate::output::picture::RECORD_KEY;
 use crate::output::record::RunRecord;
 use crate::report::failure::Failure;
+use crate::report::failure::system_reason;
 
 /// Bytes of text and of one row that are read of a PNG.
 const MOST_BYTES: usize = 16 << 20;

@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use xdit_kernels::DType;
 use xdit_models::{ErrorCategory, quote};
 
-use crate::output::partial::system_reason;
-
 /// Why a command failed: one line that names the flag or file, and an exit code.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -166,4 +164,11 @@ pub(crate) fn shown(path: &Path) -> String {
 /// The length of the last part of a path.
 fn name_bytes(path: &Path) -> usize {
     path.file_name().map_or(0, |name| name.len())
+}
+
+/// The system's reason without its number.
+pub(crate) fn system_reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let end = text.find(" (os error").or_else(|| text.find(" at path"));
+    text[..end.unwrap_or(text.len())].to_lowercase()
 }

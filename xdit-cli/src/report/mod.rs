@@ -4,6 +4,7 @@ pub(crate) mod console;
 pub(crate) mod failure;
 pub(crate) mod logging;
 pub(crate) mod pipefusion;
+pub(crate) mod plan_json;
 pub(crate) mod plan_text;
 pub(crate) mod progress;
 pub(crate) mod table;

@@ -4,7 +4,7 @@ use xdit_comm::Axis;
 use xdit_models::axes;
 use xdit_models::{Blocks, Placement, RunPlan, StepTraffic, Traffic, quote};
 
-use crate::commands::plan::{Shown, all_steps, totals, whole_steps};
+use crate::report::plan_json::{Shown, all_steps, totals, whole_steps};
 use crate::report::table::{aligned, cells};
 use crate::run::memory::{self, shown as bytes};
 

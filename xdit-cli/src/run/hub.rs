@@ -9,9 +9,9 @@ use xdit_models::hub::{Endpoint, HubOptions, Token, snapshot_checked};
 use xdit_models::{Error, ModelSource, quote};
 
 use crate::args::cli::HubArgs;
-use crate::output::partial::system_reason;
 use crate::report::console::Unit;
 use crate::report::failure::Failure;
+use crate::report::failure::system_reason;
 use crate::run::environment::Environment;
 use crate::run::model::{Files, Wanted};
 use crate::run::session::Session;

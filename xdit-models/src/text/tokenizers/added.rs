@@ -9,8 +9,6 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::added_vocabulary::AddedVocabulary;
-use super::tokenizer_config;
-use super::whole::Listed;
 use crate::error::Result;
 use crate::files::config::ConfigFile;
 use crate::files::source::ModelSource;
@@ -40,6 +38,25 @@ pub(super) struct SpecialTokens {
     pub(super) pads_left: bool,
     /// Whether `truncation_side` is the left.
     pub(super) truncates_left: bool,
+}
+
+/// What a `tokenizer.json` says beside its model and steps.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// The added tokens with their ids.
+    pub(super) added: Vec<(Option<u32>, AddedToken)>,
+    pub(super) padding: Value,
+    pub(super) truncation: Value,
+}
+
+/// `tokenizer_config.json` of the folder `component`, or an empty one.
+pub(super) fn tokenizer_config(source: &ModelSource, component: &str) -> Result<ConfigFile> {
+    let path = format!("{component}/tokenizer_config.json");
+    if source.exists(&path) {
+        source.config(&path)
+    } else {
+        ConfigFile::parse(source.shown(&path), b"{}")
+    }
 }
 
 /// The longest sequence that a model was made for, when `tokenizer_config.json` says; transformers writes 1e30 for "no limit".

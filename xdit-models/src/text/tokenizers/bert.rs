@@ -8,15 +8,15 @@ use ::tokenizers::normalizers::BertNormalizer;
 use ::tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use serde_json::Value;
 
-use super::added::SpecialTokens;
+use super::added::{SpecialTokens, tokenizer_config};
 use super::engine::{Engine, Model};
 use super::limits::MAX_TOKENIZER_BYTES;
 use super::steps::{Decoder, Normalize, Normalizer, PreTokenize, PreTokenizer};
 use super::template::Template;
+use super::tokenizer::Tokenizer;
 use super::vocabulary::{Entries, Vocabulary};
 use super::whole::Parts;
 use super::wordpiece::WordPiece;
-use super::{Tokenizer, tokenizer_config};
 use crate::error::{Error, Result, shorten};
 use crate::files::config::ConfigFile;
 use crate::files::source::ModelSource;

@@ -4,7 +4,6 @@ use ::tokenizers::SplitDelimiterBehavior;
 use ::tokenizers::decoders::byte_level::ByteLevel;
 use ::tokenizers::normalizers::{Lowercase, NFC};
 
-use super::Tokenizer;
 use super::added::SpecialTokens;
 use super::bpe::{self, Bpe, Merges};
 use super::engine::{Engine, Model};
@@ -13,6 +12,7 @@ use super::limits::MAX_TOKENIZER_BYTES;
 use super::search::Search;
 use super::steps::{Decoder, Normalize, Normalizer, PreTokenize, PreTokenizer};
 use super::template::Template;
+use super::tokenizer::Tokenizer;
 use super::vocabulary::{Entries, Vocabulary};
 use super::whole::Parts;
 use crate::error::{Error, Result, shorten};

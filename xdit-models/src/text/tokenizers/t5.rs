@@ -4,14 +4,15 @@ use ::tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use ::tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 
 use super::added::SpecialTokens;
+use super::charsmap;
 use super::engine::{Engine, Model};
 use super::limits::MAX_TOKENIZER_BYTES;
 use super::spiece::SentencePiece;
 use super::steps::{Decoder, Normalize, Normalizer, PreTokenize, PreTokenizer};
+use super::tokenizer::Tokenizer;
 use super::unigram::Unigram;
 use super::vocabulary::{Entries, Vocabulary};
 use super::whole::Parts;
-use super::{Tokenizer, charsmap};
 use crate::error::{Error, Result, shorten};
 use crate::files::source::ModelSource;
 

@@ -7,14 +7,14 @@ use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::Tokenizer;
-use super::added::{self, SpecialTokens};
+use super::added::{self, Listed, SpecialTokens};
 use super::bpe::{self, Bpe};
 use super::engine::{Engine, Model};
 use super::json::{checked, members, part};
 use super::limits::{MAX_ADDED_TOKENS, MAX_TOKENIZER_BYTES};
 use super::steps::{Decoder, Normalizer, PreTokenizer};
 use super::template::Template;
+use super::tokenizer::Tokenizer;
 use super::unigram::Unigram;
 use super::vocabulary::{Entries, Vocabulary};
 use super::wordpiece::{WordLevel, WordPiece};
@@ -33,15 +33,6 @@ pub(super) struct Parts<'a> {
     post_processor: Option<&'a str>,
     decoder: Option<&'a str>,
     model: Option<&'a str>,
-}
-
-/// What a `tokenizer.json` says beside its model and steps.
-#[derive(Debug, Default)]
-pub(super) struct Listed {
-    /// The added tokens with their ids.
-    pub(super) added: Vec<(Option<u32>, AddedToken)>,
-    pub(super) padding: Value,
-    pub(super) truncation: Value,
 }
 
 impl<'a> Parts<'a> {
