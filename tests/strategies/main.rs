@@ -15,4 +15,5 @@ mod memory;
 mod ranks;
 mod sd3;
 mod simulation;
+mod strict;
 mod table;

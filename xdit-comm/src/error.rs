@@ -141,12 +141,17 @@ impl Error {
         }
     }
 
+    /// Why that rank is lost, where one is.
+    pub fn loss(&self) -> Option<&Loss> {
+        match self {
+            Self::PeerLost { reason, .. } | Self::Rank { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
     /// Whether a rank is lost because it finished nothing within the deadline.
     pub fn is_stall(&self) -> bool {
-        match self {
-            Self::PeerLost { reason, .. } | Self::Rank { reason, .. } => reason.is_stall(),
-            _ => false,
-        }
+        self.loss().is_some_and(Loss::is_stall)
     }
 }
 

@@ -13,6 +13,7 @@ mod mesh;
 mod pending;
 mod shard;
 mod stats;
+pub mod strict;
 mod sync;
 pub mod threads;
 

@@ -207,6 +207,10 @@ pub enum Error {
         source: Box<Self>,
     },
 
+    /// Why a rank is lost that came to no error of its own: it panicked, left, or stopped answering. [`Error::Rank`] says which.
+    #[error("{0}")]
+    Lost(xdit_comm::Loss),
+
     /// Ranks lost each other, or degrees that make no mesh.
     #[error(transparent)]
     Comm(xdit_comm::Error),
@@ -286,7 +290,7 @@ impl Error {
             Self::Kernel(_) => ErrorCategory::Internal,
             Self::Rank { source, .. } => source.category(),
             Self::Comm(xdit_comm::Error::Degrees(_)) => ErrorCategory::InvalidRequest,
-            Self::Comm(_) => ErrorCategory::RankLost,
+            Self::Comm(_) | Self::Lost(_) => ErrorCategory::RankLost,
             Self::Io { .. } | Self::Hub { .. } | Self::NoThread { .. } => ErrorCategory::Io,
         }
     }
@@ -296,6 +300,7 @@ impl Error {
         match self {
             Self::Rank { source, .. } => source.is_stall(),
             Self::Comm(error) => error.is_stall(),
+            Self::Lost(loss) => loss.is_stall(),
             _ => false,
         }
     }

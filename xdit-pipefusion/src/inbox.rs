@@ -1,7 +1,7 @@
-//! What a stage has to do next, and the receives of its input.
+//! What a stage has to do next, and the receives of its input, which are posted ahead.
 
 use crate::drift_monitor::DriftMonitor;
-use crate::links::{Incoming, Input, Links};
+use crate::links::{Incoming, Links, Task};
 use crate::turn_order::TurnOrder;
 use crate::{Error, Schedule, Stage, Turn};
 use std::collections::VecDeque;
@@ -27,13 +27,6 @@ struct Lane {
     turns: VecDeque<Turn>,
     /// Of the first turns.
     posted: VecDeque<Incoming>,
-}
-
-/// A turn on a leg.
-pub(crate) struct Task {
-    pub(crate) turn: Turn,
-    pub(crate) leg: usize,
-    pub(crate) input: Input,
 }
 
 impl Inbox {

@@ -10,6 +10,7 @@ mod functions;
 mod inbox;
 mod kept;
 mod links;
+mod lockstep;
 mod patches;
 mod placement;
 mod run;
@@ -17,8 +18,10 @@ mod schedule;
 mod stage;
 mod stages;
 mod stale_kv;
+mod timetable;
 mod traffic;
 mod turn_order;
+mod work;
 
 pub use blocks::Blocks;
 pub use driver::{Driver, Report};

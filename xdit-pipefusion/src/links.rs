@@ -19,9 +19,32 @@ pub(crate) struct Incoming {
 }
 
 /// The input of a turn on a leg.
+#[derive(Default)]
 pub(crate) struct Input {
     pub(crate) stream: Vec<Tensor>,
+    /// From each earlier leg that hands on outputs of blocks.
     pub(crate) skips: Vec<(usize, Vec<Tensor>)>,
+}
+
+impl Input {
+    /// One more tensor: of the stream, or of what blocks of an earlier leg hand on.
+    pub(crate) fn add(&mut self, from: Option<usize>, tensor: Tensor) {
+        let Some(from) = from else {
+            self.stream.push(tensor);
+            return;
+        };
+        match self.skips.iter_mut().find(|(leg, _)| *leg == from) {
+            Some((_, skips)) => skips.push(tensor),
+            None => self.skips.push((from, vec![tensor])),
+        }
+    }
+}
+
+/// A turn on a leg.
+pub(crate) struct Task {
+    pub(crate) turn: Turn,
+    pub(crate) leg: usize,
+    pub(crate) input: Input,
 }
 
 impl Incoming {
@@ -61,7 +84,18 @@ impl<'a> Links<'a> {
         self.placement.legs(self.stages())
     }
 
-    fn of(&self, leg: usize) -> usize {
+    /// The stage with the end of the model.
+    pub(crate) fn end(&self) -> usize {
+        self.of(self.legs() - 1)
+    }
+
+    /// Whether receives may be posted ahead.
+    pub(crate) fn receives_ahead(&self) -> bool {
+        self.pipe.is_none_or(Group::receives_ahead)
+    }
+
+    /// The stage of a leg.
+    pub(crate) fn of(&self, leg: usize) -> usize {
         self.placement.stage(leg, self.stages())
     }
 
@@ -94,7 +128,7 @@ impl<'a> Links<'a> {
             let batch = specs.into_iter().map(|spec| Call::recv(spec, src));
             pipe.start(batch.collect())
         };
-        let end = self.of(self.legs() - 1);
+        let end = self.end();
         match leg {
             0 if turn.step > 0 && end != self.stage() => {
                 let patches = turn.part.patches(latents.len());
@@ -113,35 +147,39 @@ impl<'a> Links<'a> {
         Ok(incoming)
     }
 
-    /// Starts to send what a leg made to the next, and what blocks of it made to the legs that want it.
-    pub(crate) fn send_on<S: Stage>(
+    /// The sends of what a leg made to the next, and of what blocks of it made to the legs that want it.
+    pub(crate) fn onward<S: Stage>(
         &self,
         stage: &mut S,
         turn: Turn,
         leg: usize,
         stream: &[Tensor],
-    ) -> Result<(), S::Error> {
-        self.send(stream, self.of(leg + 1))?;
+    ) -> Result<Vec<Call>, S::Error> {
+        let mut sends = self.sends(stream, self.of(leg + 1));
         for to in (leg + 1..self.legs()).filter(|to| self.of(*to) != self.stage()) {
             if !stage.skipped(turn, leg, to).is_empty() {
                 let skips = stage.give(turn, leg, to)?;
-                self.send(&skips, self.of(to))?;
+                sends.extend(self.sends(&skips, self.of(to)));
             }
         }
-        Ok(())
+        Ok(sends)
     }
 
-    /// Starts to send latents to the first stage.
-    pub(crate) fn send_back(&self, latents: &[Tensor]) -> Result<(), Error> {
-        self.send(latents, 0)
+    /// The sends of latents to the first stage.
+    pub(crate) fn back(&self, latents: &[Tensor]) -> Vec<Call> {
+        self.sends(latents, 0)
     }
 
-    fn send(&self, tensors: &[Tensor], dst: usize) -> Result<(), Error> {
-        if let Some(pipe) = self.pipe.filter(|pipe| pipe.rank() != dst) {
-            let batch = tensors.iter().map(|tensor| Call::send(tensor, dst));
-            // The messages own their tensors; nothing here needs to know when they are gone.
-            drop(pipe.start(batch.collect())?);
+    fn sends(&self, tensors: &[Tensor], dst: usize) -> Vec<Call> {
+        let others = tensors.iter().filter(|_| self.stage() != dst);
+        others.map(|tensor| Call::send(tensor, dst)).collect()
+    }
+
+    /// Starts a batch; nothing where it is empty.
+    pub(crate) fn start(&self, batch: Vec<Call>) -> Result<Option<Pending>, Error> {
+        match self.pipe.filter(|_| !batch.is_empty()) {
+            Some(pipe) => Ok(Some(pipe.start(batch)?)),
+            None => Ok(None),
         }
-        Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! The denoising loop itself.
 
 use crate::drift_monitor::DriftMonitor;
-use crate::inbox::{Inbox, Task};
-use crate::links::Links;
+use crate::links::{Links, Task};
+use crate::work::Work;
 use crate::{Driver, Error, Report, Sampler, Stage, Turn};
 use xdit_kernels::Tensor;
 
@@ -29,13 +29,14 @@ impl Driver {
         let samples = self.placement.end(links.stages()) == links.stage();
         let mut watch = DriftMonitor::new(self);
         let mut states: Vec<P::State> = latents.iter().map(|_| P::State::default()).collect();
-        let mut inbox = Inbox::new(schedule, &links);
-        inbox.post(&mut watch, &links, stage, &latents)?;
-        while let Some(Task { turn, leg, input }) = inbox.take()? {
+        let mut work = Work::new(schedule, &links);
+        work.post(&mut watch, &links, stage, &latents)?;
+        while let Some(task) = work.take(&mut watch, &links, stage, &latents)? {
+            let Task { turn, leg, input } = task;
             let Turn { step, part } = turn;
             let _span = tracing::info_span!("step", index = step).entered();
             let patches = part.patches(schedule.patches);
-            inbox.post(&mut watch, &links, stage, &latents)?;
+            work.post(&mut watch, &links, stage, &latents)?;
 
             let mut hidden = input.stream;
             if leg == 0 {
@@ -49,8 +50,9 @@ impl Driver {
             }
             let hidden = stage.blocks(turn, leg, hidden)?;
             watch.computed(step);
+            let mut sends = Vec::new();
             if leg < last {
-                links.send_on(stage, turn, leg, &hidden)?;
+                sends = links.onward(stage, turn, leg, &hidden)?;
             } else {
                 let predictions = stage.project(turn, hidden)?;
                 if predictions.len() != patches.len() {
@@ -67,10 +69,11 @@ impl Driver {
                         sampler.step(turn, patch, state, prediction, &latents[patch])?;
                 }
                 if step + 1 < schedule.steps {
-                    links.send_back(&latents[patches])?;
+                    sends = links.back(&latents[patches]);
                 }
             }
-            if inbox.is_step_over(step) {
+            work.send(sends, &links, stage, &latents)?;
+            if work.is_step_over(&links, step) {
                 // First the sampler: what the last one's end brings tells the others that it has not failed.
                 if samples {
                     sampler.step_end(step, &latents)?;

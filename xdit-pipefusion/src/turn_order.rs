@@ -51,6 +51,11 @@ impl TurnOrder {
         }
     }
 
+    /// Whether a turn of this step has gone down and not come up.
+    pub(crate) fn has_out(&self, step: usize) -> bool {
+        self.out.iter().any(|turn| turn.step == step)
+    }
+
     /// Whether a turn needs latents that are still under way: then it is no use to wait for its input.
     pub(crate) fn waits(&self, turn: Turn) -> bool {
         let overlap = |a: Part, b: Part| match (a, b) {

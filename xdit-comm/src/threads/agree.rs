@@ -3,7 +3,7 @@
 use crate::{Call, Op, Spec};
 
 /// `a` is rank `i`'s call, `b` rank `j`'s, in the same place of the order of collectives.
-pub(super) fn agree(i: usize, a: &Call, j: usize, b: &Call) -> bool {
+pub(crate) fn agree(i: usize, a: &Call, j: usize, b: &Call) -> bool {
     let specs = |call: &Call| call.gives.iter().map(Spec::of).collect::<Vec<_>>();
     // What the root `r` gives must be what the other expects.
     let from_root = |r: usize, other: usize, root: &Call, call: &Call| {

@@ -1,6 +1,6 @@
 //! Who waits for whom.
 
-use super::state::{Activity, Failure, State};
+use super::state::{Activity, State, WorldFailure};
 use crate::{Error, Loss};
 
 impl State {
@@ -20,7 +20,7 @@ impl State {
     }
 
     /// Looks from a waiting rank along who waits for whom: for a rank that has left, or a circle.
-    pub(super) fn diagnose(&self, me: usize) -> std::result::Result<(), Failure> {
+    pub(super) fn diagnose(&self, me: usize) -> std::result::Result<(), WorldFailure> {
         let mut seen = vec![false; self.ranks.len()];
         // Depth first, with the path, so that a circle can be shown.
         let mut path: Vec<(usize, Vec<usize>)> = vec![(me, self.waits_on(me))];
@@ -32,7 +32,7 @@ impl State {
             };
             if let Some(start) = path.iter().position(|(r, _)| *r == rank) {
                 let circle: Vec<usize> = path[start..].iter().map(|(r, _)| *r).collect();
-                return Err(Failure::Disagree(self.circle(&circle)));
+                return Err(WorldFailure::Disagree(self.circle(&circle)));
             }
             if std::mem::replace(&mut seen[rank], true) {
                 continue;
@@ -42,7 +42,7 @@ impl State {
                     let calls = self.describe(me);
                     let reason = format!("it has returned, while others still call {calls}");
                     let reason = Loss::Failed(reason);
-                    return Err(Failure::Lost { rank, reason });
+                    return Err(WorldFailure::Lost { rank, reason });
                 }
                 Activity::Computing { .. } => {}
                 Activity::Waiting { .. } => path.push((rank, self.waits_on(rank))),

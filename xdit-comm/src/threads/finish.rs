@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use xdit_kernels::Tensor;
 
 /// What rank `me` gets from everyone's part.
-pub(super) fn finish(
+pub(crate) fn finish(
     op: Op,
     me: usize,
     calls: &[Arc<Call>],

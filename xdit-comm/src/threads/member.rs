@@ -4,7 +4,7 @@ use super::{
     agree::agree,
     board::{BoardId, Post},
     finish::finish,
-    state::{Activity, Failure, State, Target, World},
+    state::{Activity, State, Target, World, WorldFailure},
 };
 use crate::{Backend, Call, Error, Loss, Op, Result, Spec, Ticket, sync::MutexGuard};
 use std::{sync::Arc, time::Duration};
@@ -76,7 +76,8 @@ impl Member {
                 mine: show(&post),
                 theirs: posts[j].as_ref().map(show).unwrap_or_default(),
             };
-            self.world.fail(state, Failure::Disagree(error.clone()));
+            self.world
+                .fail(state, WorldFailure::Disagree(error.clone()));
             return Err(error);
         }
         posts[self.rank] = Some(post);
@@ -212,7 +213,7 @@ impl Backend for Member {
         let rank = self.world_rank();
         let reason = Loss::Failed(reason.to_owned());
         let state = self.world.lock();
-        self.world.fail(state, Failure::Lost { rank, reason });
+        self.world.fail(state, WorldFailure::Lost { rank, reason });
     }
 
     fn split(&self, color: usize, key: usize) -> Result<Box<dyn Backend>> {
@@ -297,7 +298,9 @@ impl Started {
                                 other.iter().map(Spec::of).collect::<Vec<_>>()
                             ),
                         };
-                        member.world.fail(state, Failure::Disagree(error.clone()));
+                        member
+                            .world
+                            .fail(state, WorldFailure::Disagree(error.clone()));
                         Err(error)
                     }
                 }

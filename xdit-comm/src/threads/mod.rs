@@ -12,14 +12,14 @@
 //! **Time** is counted by the thread that called for the ranks, in ticks. A process that is stopped and continued, a laptop that
 //! sleeps, and a caller that is busy with a message of a rank cost two ticks at most (a tick is a sixteenth of the deadline, at most 0.1 s).
 
-mod agree;
+pub(crate) mod agree;
 mod board;
 mod circle;
-mod finish;
+pub(crate) mod finish;
 mod member;
 mod options;
 mod ranks;
-mod state;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 mod watch;

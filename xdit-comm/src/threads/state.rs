@@ -43,7 +43,7 @@ pub(super) enum Activity {
 
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) failure: Option<Failure>,
+    pub(super) failure: Option<WorldFailure>,
     /// How long the world has run. It moves by the caller's ticks alone, so that time in which the process is stopped, or the
     /// caller busy, is not in it.
     clock: Duration,
@@ -55,13 +55,13 @@ pub(super) struct State {
 
 /// Why the world cannot go on. Ranks are world ranks.
 #[derive(Debug, Clone)]
-pub(super) enum Failure {
+pub(crate) enum WorldFailure {
     Lost { rank: usize, reason: Loss },
     Disagree(Error),
 }
 
-impl Failure {
-    pub(super) fn seen_by(&self, rank: usize, op: &str) -> Error {
+impl WorldFailure {
+    pub(crate) fn seen_by(&self, rank: usize, op: &str) -> Error {
         match self {
             Self::Lost { rank: lost, reason } => Error::PeerLost {
                 op: op.to_owned(),
@@ -78,7 +78,7 @@ impl Failure {
 #[derive(Debug)]
 pub(super) enum Tick {
     Passed,
-    Failed(Failure),
+    Failed(WorldFailure),
     /// Somebody else holds the state.
     Held,
 }
@@ -132,7 +132,7 @@ impl World {
     }
 
     /// Notes a failure, and wakes everyone.
-    pub(super) fn fail(&self, mut state: MutexGuard<'_, State>, failure: Failure) {
+    pub(super) fn fail(&self, mut state: MutexGuard<'_, State>, failure: WorldFailure) {
         state.fail(failure);
         drop(state);
         self.failed.store(true, Ordering::Relaxed);
@@ -184,7 +184,7 @@ impl World {
         match reason {
             Some(reason) => {
                 let reason = Loss::Failed(reason.to_owned());
-                self.fail(state, Failure::Lost { rank, reason });
+                self.fail(state, WorldFailure::Lost { rank, reason });
             }
             None => {
                 drop(state);
@@ -196,7 +196,7 @@ impl World {
 
 impl State {
     /// The first failure stays: what follows is its consequence. Tensors still on the boards are dropped.
-    pub(super) fn fail(&mut self, failure: Failure) {
+    pub(super) fn fail(&mut self, failure: WorldFailure) {
         if self.failure.is_none() {
             self.failure = Some(failure);
             for board in &mut self.boards {
@@ -297,7 +297,7 @@ impl State {
     }
 
     /// A rank that others have waited for longer than they wait in an exchange of the control plane.
-    fn overdue(&self) -> Option<Failure> {
+    fn overdue(&self) -> Option<WorldFailure> {
         self.ranks.iter().find_map(|at| match at {
             Activity::Waiting {
                 board,
@@ -307,14 +307,14 @@ impl State {
             } if self.clock >= *until => {
                 let rank = *self.missing(*board, target).first()?;
                 let reason = Loss::NoAnswer(*limit);
-                Some(Failure::Lost { rank, reason })
+                Some(WorldFailure::Lost { rank, reason })
             }
             _ => None,
         })
     }
 
     /// The rank that has computed longest without finishing anything, if that is `deadline` or longer.
-    fn stalled(&self, deadline: Duration) -> Option<Failure> {
+    fn stalled(&self, deadline: Duration) -> Option<WorldFailure> {
         let idle = self
             .ranks
             .iter()
@@ -325,7 +325,7 @@ impl State {
             });
         let (idle, rank) = idle.max_by_key(|(idle, rank)| (*idle, std::cmp::Reverse(*rank)))?;
         let reason = Loss::NoProgress(idle);
-        (idle >= deadline).then_some(Failure::Lost { rank, reason })
+        (idle >= deadline).then_some(WorldFailure::Lost { rank, reason })
     }
 
     /// A rank has finished something and goes on by itself.

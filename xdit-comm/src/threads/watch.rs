@@ -1,6 +1,6 @@
 //! What the thread that called for ranks does while they run: it moves their clock, serves them, and knows when to go.
 
-use super::state::{Failure, Tick, World};
+use super::state::{Tick, World, WorldFailure};
 use crate::Loss;
 use std::{
     fmt,
@@ -99,7 +99,7 @@ impl Watch {
         match world.tick(passed, self.deadline) {
             Tick::Passed => self.held = Duration::ZERO,
             Tick::Held => self.held += passed,
-            Tick::Failed(Failure::Lost {
+            Tick::Failed(WorldFailure::Lost {
                 rank,
                 reason: Loss::NoProgress(idle),
             }) => self.failed = Some((Duration::ZERO, Some((rank, idle)))),

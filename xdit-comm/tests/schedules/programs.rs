@@ -1,6 +1,6 @@
 //! What ranks do while shuttle chooses their order.
 
-use crate::state::{Failure, Tick};
+use crate::state::{Tick, WorldFailure};
 use crate::{World, run_call, run_each, run_each_watched};
 use shuttle::rand::{Rng, thread_rng};
 use std::{sync::Arc, time::Duration};
@@ -152,7 +152,7 @@ fn a_stalling_rank_is_named_in_any_order() {
                     Tick::Passed | Tick::Held => shuttle::thread::yield_now(),
                 }
             };
-            let Failure::Lost { reason, .. } = failure else {
+            let WorldFailure::Lost { reason, .. } = failure else {
                 panic!("{failure:?}");
             };
             assert!(reason.is_stall(), "{reason}");

@@ -7,4 +7,5 @@ mod messages;
 mod naive;
 mod run;
 mod same;
+mod strict;
 mod toy;

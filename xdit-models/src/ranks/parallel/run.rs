@@ -99,12 +99,13 @@ impl Parallel {
             Some(xdit_comm::Error::NoThread { rank, reason }) => {
                 Err(refused_thread(&place(rank), &reason))
             }
-            Some(error) => Err(match error.culprit() {
-                Some(rank) => Error::Rank {
+            Some(error) => Err(match (error.culprit(), error.loss()) {
+                // Its place names the rank: the reason need not.
+                (Some(rank), Some(loss)) => Error::Rank {
                     rank: place(rank),
-                    source: Box::new(Error::Comm(error)),
+                    source: Box::new(Error::Lost(loss.clone())),
                 },
-                None => Error::Comm(error),
+                _ => Error::Comm(error),
             }),
         }
     }
@@ -217,7 +218,7 @@ mod tests {
             .unwrap_err();
         let message = error.to_string();
         assert!(
-            message.starts_with("rank 2 (ring 1, ulysses 0): ") && message.contains("as planned"),
+            message == "rank 2 (ring 1, ulysses 0): panicked: as planned",
             "{message}"
         );
         assert_eq!(error.category(), ErrorCategory::RankLost);
@@ -265,7 +266,8 @@ mod tests {
         over.store(true, std::sync::atomic::Ordering::Relaxed);
         let message = error.to_string();
         assert!(
-            message.starts_with("rank 1 (ring 0, ulysses 1): ") && message.contains("left behind"),
+            message.starts_with("rank 1 (ring 0, ulysses 1): no progress for ")
+                && message.ends_with("left behind"),
             "{message}"
         );
         assert!(error.is_stall());

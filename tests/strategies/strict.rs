@@ -1,0 +1,125 @@
+//! Every strategy with every family, README's table, on a backend that behaves as NCCL does (`xdit_comm::strict`): a rank's
+//! messages run one batch after another, a receive holds up what follows, and no order of sums is promised. The pictures are those
+//! of ranks on threads, to the last bit.
+
+use std::time::Duration;
+
+use xdit_comm::strict::{self, StrictOptions};
+use xdit_models::{Degrees, Parallel, PipeFusion, Pipeline, Request};
+
+use crate::engine::{draw, golden, options, pipefusion, source};
+
+/// 7 × 3 image tokens; 9 tokens of text where that is to choose.
+fn request(prompt: &str) -> Request {
+    Request::new([prompt])
+        .height(112)
+        .width(48)
+        .num_inference_steps(3)
+        .negative_prompt(["green"])
+}
+
+fn families() -> [(&'static str, Request); 3] {
+    let circle = request("a red circle").max_sequence_length(9);
+    [
+        ("flux-dev", circle.clone().true_cfg_scale(2.0)),
+        ("sd35-medium", circle.guidance_scale(3.0)),
+        (
+            "hunyuan-v1.2",
+            request("一个红色的圆")
+                .guidance_scale(3.0)
+                .use_resolution_binning(false),
+        ),
+    ]
+}
+
+/// What ranks of these degrees draw on the strict backend is what they draw on threads, whatever is late.
+fn same_as_threads(degrees: Degrees, parts: &PipeFusion, bands: bool, seeds: u64) {
+    for (name, request) in families() {
+        let parallel = Parallel::threads(degrees)
+            .pipefusion(parts.clone())
+            .vae(bands);
+        let on_threads = golden(name).parallel(parallel).expect("a legal plan");
+        let want = draw(&on_threads, &request).float.expect("pictures");
+        let world = degrees.product().expect("a few ranks");
+        for seed in 0..seeds {
+            let strict = StrictOptions {
+                delay: Duration::from_micros(100),
+                ..StrictOptions::seed(seed)
+            };
+            let (request, parts) = (request.clone(), parts.clone());
+            let pictures = strict::run(world, &strict, move |group| {
+                let parallel = Parallel::group(degrees, group)
+                    .pipefusion(parts.clone())
+                    .vae(bands);
+                let mut one = options();
+                one.threads = Some(1);
+                let told = |error: xdit_models::Error| xdit_comm::Error::Kernel(error.to_string());
+                let pipe = Pipeline::load_over(&source(name), &one, parallel, &mut ());
+                let output = pipe.map_err(told)?.generate(&request, &mut ());
+                Ok(output.map_err(told)?.float)
+            });
+            let pictures =
+                pictures.unwrap_or_else(|e| panic!("{name}, {degrees}, seed {seed}: {e}"));
+            // The first rank of the replica has them.
+            let drawn: Vec<_> = pictures.into_iter().flatten().collect();
+            assert_eq!(drawn.len(), degrees.data, "{name}, {degrees}");
+            let bytes = |x: &xdit_kernels::Tensor| x.to_vec_blocking::<f32>().expect("f32");
+            assert_eq!(
+                bytes(&drawn[0]),
+                bytes(&want),
+                "{name}, {degrees}, seed {seed}"
+            );
+        }
+    }
+}
+
+fn exact() -> PipeFusion {
+    pipefusion(1, 1)
+}
+
+fn ranks(set: impl FnOnce(&mut Degrees)) -> Degrees {
+    let mut degrees = Degrees::default();
+    set(&mut degrees);
+    degrees
+}
+
+#[test]
+fn ulysses() {
+    same_as_threads(ranks(|d| d.ulysses = 3), &exact(), false, 2);
+}
+
+#[test]
+fn ring() {
+    same_as_threads(ranks(|d| d.ring = 4), &exact(), false, 2);
+}
+
+/// HunyuanDiT's pipeline is folded, the others are straight.
+#[test]
+fn pipefusion_stages() {
+    for stages in [2, 3] {
+        same_as_threads(ranks(|d| d.pipe = stages), &pipefusion(3, 1), false, 2);
+    }
+}
+
+#[test]
+fn pipefusion_that_watches_the_drift() {
+    let parts = pipefusion(3, 0).max_drift(0.05);
+    same_as_threads(ranks(|d| d.pipe = 2), &parts, false, 2);
+}
+
+#[test]
+fn cfg() {
+    same_as_threads(ranks(|d| d.cfg = 2), &exact(), false, 2);
+}
+
+#[test]
+fn parallel_vae() {
+    let degrees = ranks(|d| (d.ulysses, d.ring) = (2, 2));
+    same_as_threads(degrees, &exact(), true, 2);
+}
+
+#[test]
+fn hybrid() {
+    let degrees = ranks(|d| (d.cfg, d.pipe, d.ring, d.ulysses) = (2, 2, 2, 2));
+    same_as_threads(degrees, &pipefusion(3, 1), true, 1);
+}

@@ -1,0 +1,135 @@
+//! A backend for tests, over threads, that behaves as NCCL does: what runs on it needs no more than NCCL gives.
+//!
+//! - A rank's batches run on a queue of its own, one after another in the order in which they were started, over all groups of the
+//!   world: [`Group::receives_ahead`] is false.
+//! - A receive holds up its queue until its message is sent, and a send until its receiver takes it. Only the calls of one batch
+//!   progress together.
+//! - A dropped ticket stops nothing: what was started holds up the queue until it is done. A rank's work ends when its queue is empty.
+//! - A reduction adds ranks in an order drawn by [`StrictOptions::seed`].
+//! - Tensors of another device than [`StrictOptions::device`] are refused.
+//! - Ranks and queues pause at random, by [`StrictOptions::seed`].
+//!
+//! Nothing hangs: ranks and queues that wait for each other in a circle are an [`Error::Deadlock`], which says what each runs, what it
+//! needs, and where that is stuck.
+//!
+//! [`unbatched`] and [`posting_ahead`] break the posting rule around a group, so that a test can show that this backend notices.
+//!
+//! # Examples
+//! Two ranks that first send and then receive, in batches of their own, wait for each other:
+//! ```
+//! use xdit_comm::{Spec, strict};
+//! use xdit_kernels::{Device, Tensor};
+//! let options = strict::StrictOptions::default();
+//! let swapped = strict::run(2, &options, |group| {
+//!     let (mine, peer) = (Tensor::from_slice(&[group.rank() as f32], [1], &Device::cpu())?, 1 - group.rank());
+//!     Ok(group.send_recv(&mine, peer, Spec::of(&mine), peer)?.to_vec_blocking::<f32>()?[0])
+//! })?;
+//! assert_eq!(swapped, [1.0, 0.0]);
+//! let stuck = strict::run(2, &options, |group| {
+//!     let (mine, peer) = (Tensor::from_slice(&[group.rank() as f32], [1], &Device::cpu())?, 1 - group.rank());
+//!     drop(group.start_send(&mine, peer)?);
+//!     group.recv(Spec::of(&mine), peer)
+//! });
+//! assert!(stuck.unwrap_err().to_string().contains("queued behind send to 1"));
+//! # Ok::<(), xdit_comm::Error>(())
+//! ```
+
+mod careless;
+mod dice;
+mod matching;
+mod member;
+mod options;
+mod queue;
+mod stuck;
+#[cfg(test)]
+mod tests;
+mod world;
+
+pub use careless::{posting_ahead, unbatched};
+pub use options::StrictOptions;
+
+use crate::{Error, Group, Result, threads};
+use member::StrictMember;
+use std::sync::Arc;
+use world::StrictWorld;
+
+/// What each of `world_size` ranks returns, in rank order, as [`threads::run`].
+///
+/// # Errors
+/// As of [`threads::run`].
+pub fn run<T: Send + 'static>(
+    world_size: usize,
+    options: &StrictOptions,
+    work: impl Fn(Group) -> Result<T> + Send + Sync + 'static,
+) -> Result<Vec<T>> {
+    let (mut done, mut errors) = (vec![], vec![]);
+    for outcome in run_each(world_size, options, work) {
+        match outcome {
+            Ok(value) => done.push(value),
+            Err(error) => errors.push(error),
+        }
+    }
+    threads::cause(errors).map_or(Ok(done), Err)
+}
+
+/// What each rank returns, failures kept apart, as [`threads::run_each`].
+pub fn run_each<T: Send + 'static>(
+    world_size: usize,
+    options: &StrictOptions,
+    work: impl Fn(Group) -> Result<T> + Send + Sync + 'static,
+) -> Vec<Result<T>> {
+    let world = StrictWorld::new(world_size, options);
+    let options = threads::Options::deadline(options.deadline);
+    threads::run_each(world_size, options, move |ranks| {
+        on_rank(&world, &ranks, &work)
+    })
+}
+
+fn on_rank<T>(
+    world: &Arc<StrictWorld>,
+    ranks: &Group,
+    work: impl Fn(Group) -> Result<T>,
+) -> Result<T> {
+    let rank = ranks.rank();
+    let (of_queue, dice) = (world.clone(), world.dice(2 * rank + 1));
+    let queue = std::thread::Builder::new().name(format!("queue of rank {rank}"));
+    let queue = queue.spawn(move || queue::run(&of_queue, rank, &dice));
+    let queue = queue.map_err(|e| Error::NoThread {
+        rank,
+        reason: e.to_string(),
+    })?;
+    let outcome = {
+        let leaves = Leaves { world, rank };
+        let member = StrictMember::of_world(world.clone(), rank, ranks.clone());
+        let outcome = work(Group::new(Box::new(member)));
+        if let Err(error) = &outcome {
+            leaves.world.fail(rank, &error.to_string());
+        }
+        outcome
+    };
+    // What was started runs to its end.
+    let ended = queue.join();
+    let outcome = outcome?;
+    if ended.is_err() {
+        return Err(Error::Kernel("its queue has panicked".into()));
+    }
+    match world.failure(rank, "end of its queue") {
+        Some(error) => Err(error),
+        None => Ok(outcome),
+    }
+}
+
+/// Tells the others that a rank has returned, however.
+struct Leaves<'a> {
+    world: &'a StrictWorld,
+    rank: usize,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.world.fail(self.rank, "panicked");
+        }
+        self.world.leave(self.rank);
+    }
+}

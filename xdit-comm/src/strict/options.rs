@@ -1,0 +1,39 @@
+//! What a test chooses.
+
+use std::time::Duration;
+use xdit_kernels::Device;
+
+/// How the backend behaves where NCCL leaves it open.
+#[derive(Debug, Clone)]
+pub struct StrictOptions {
+    /// Decides delays, and the order in which reductions add ranks.
+    pub seed: u64,
+    /// The longest pause of a rank or a queue; zero for none.
+    pub delay: Duration,
+    /// The device whose tensors are taken.
+    pub device: Device,
+    /// As [`threads::Options::deadline`](crate::threads::Options::deadline).
+    pub deadline: Duration,
+}
+
+impl Default for StrictOptions {
+    /// Seed 0, pauses up to 0.3 ms, the processor, a deadline of 60 s.
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            delay: Duration::from_micros(300),
+            device: Device::cpu(),
+            deadline: crate::DEADLINE,
+        }
+    }
+}
+
+impl StrictOptions {
+    /// The default with this seed.
+    pub fn seed(seed: u64) -> Self {
+        Self {
+            seed,
+            ..Self::default()
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What a stage has to do next.
+
+use crate::drift_monitor::DriftMonitor;
+use crate::inbox::Inbox;
+use crate::links::{Links, Task};
+use crate::lockstep::Lockstep;
+use crate::{Error, Schedule, Stage};
+use xdit_comm::Call;
+use xdit_kernels::Tensor;
+
+/// The turns of a stage, as their input comes: posted ahead where the backend allows, else slot by slot. Values are the same.
+pub(crate) enum Work {
+    Ahead(Inbox),
+    Lockstep(Lockstep),
+}
+
+impl Work {
+    pub(crate) fn new(schedule: Schedule, links: &Links<'_>) -> Self {
+        match links.receives_ahead() {
+            true => Self::Ahead(Inbox::new(schedule, links)),
+            false => Self::Lockstep(Lockstep::new(schedule, links)),
+        }
+    }
+
+    /// Posts the receives of later turns, where they may be posted ahead.
+    pub(crate) fn post<S: Stage>(
+        &mut self,
+        monitor: &mut DriftMonitor<'_>,
+        links: &Links<'_>,
+        stage: &S,
+        latents: &[Tensor],
+    ) -> Result<(), Error> {
+        match self {
+            Self::Ahead(inbox) => inbox.post(monitor, links, stage, latents),
+            Self::Lockstep(_) => Ok(()),
+        }
+    }
+
+    /// What comes next, and its input when that has come; `None` when there is no more.
+    pub(crate) fn take<S: Stage>(
+        &mut self,
+        monitor: &mut DriftMonitor<'_>,
+        links: &Links<'_>,
+        stage: &S,
+        latents: &[Tensor],
+    ) -> Result<Option<Task>, Error> {
+        match self {
+            Self::Ahead(inbox) => inbox.take(),
+            Self::Lockstep(lockstep) => lockstep.take(monitor, links, stage, latents),
+        }
+    }
+
+    /// Starts to send what the task made.
+    pub(crate) fn send<S: Stage>(
+        &mut self,
+        sends: Vec<Call>,
+        links: &Links<'_>,
+        stage: &S,
+        latents: &[Tensor],
+    ) -> Result<(), Error> {
+        match self {
+            // The messages own their tensors; nothing here needs to know when they are gone.
+            Self::Ahead(_) => links.start(sends).map(drop),
+            Self::Lockstep(lockstep) => lockstep.end_slot(sends, links, stage, latents),
+        }
+    }
+
+    /// Whether no turn of this step is left.
+    pub(crate) fn is_step_over(&self, links: &Links<'_>, step: usize) -> bool {
+        match self {
+            Self::Ahead(inbox) => inbox.is_step_over(step),
+            Self::Lockstep(lockstep) => lockstep.is_step_over(links.stage(), step),
+        }
+    }
+}
