@@ -1,6 +1,7 @@
 //! diffusers' schedulers of diffusion, step by step: the `runs` of `schedulers.json.gz`.
 
 use serde_json::{Value, json};
+use xdit_kernels::{Device, Tensor};
 use xdit_models::ConfigFile;
 use xdit_models::noise::Generator;
 use xdit_models::schedulers::{Scheduler, SchedulerConfig, StepState, TimestepRequest};
@@ -97,9 +98,17 @@ fn follow(run: &Value) -> Option<String> {
             .collect();
         let noise = scheduler
             .draws_noise(step)
-            .then(|| generator.randn::<f32>(sample.len()).expect("four numbers"));
-        let done = scheduler.step(&mut state, &output, &mut sample, noise.as_deref());
-        done.expect("a step");
+            .then(|| tensor(&generator.randn(sample.len()).expect("four numbers")));
+        let done = scheduler.step(
+            &mut state,
+            &tensor(&output),
+            &tensor(&sample),
+            noise.as_ref(),
+        );
+        sample = done
+            .expect("a step")
+            .to_vec_blocking()
+            .expect("four numbers");
         // Runs of many steps have the last sample alone.
         let Some(expected) = (step + expected.len()).checked_sub(count) else {
             continue;
@@ -115,6 +124,10 @@ fn follow(run: &Value) -> Option<String> {
         }
     }
     (state.step != count).then(|| format!("{} steps", state.step))
+}
+
+fn tensor(values: &[f32]) -> Tensor {
+    Tensor::from_slice(values, [values.len()], &Device::cpu()).expect("four numbers")
 }
 
 #[test]

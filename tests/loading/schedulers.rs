@@ -1,6 +1,7 @@
 //! diffusers' flow-matching schedules and steps: `schedulers.json.gz`.
 
 use serde_json::Value;
+use xdit_kernels::{Device, Tensor};
 use xdit_models::ConfigFile;
 use xdit_models::noise::Generator;
 use xdit_models::schedulers::{
@@ -28,6 +29,15 @@ fn numbers(value: &Value) -> Vec<f64> {
         .iter()
         .map(|number| number.as_f64().expect("a number"))
         .collect()
+}
+
+fn tensor(values: &[f32]) -> Tensor {
+    Tensor::from_slice(values, [values.len()], &Device::cpu()).expect("a short list")
+}
+
+fn row(value: &Value) -> Tensor {
+    let values: Vec<f32> = numbers(value).iter().map(|x| *x as f32).collect();
+    tensor(&values)
 }
 
 fn close(name: &str, found: &[f32], expected: &[f64], unit: f64) {
@@ -88,25 +98,23 @@ fn steps_are_those_of_diffusers() {
         scheduler
             .set_timesteps(&request)
             .expect("a schedule that diffusers made");
-        let mut sample: Vec<f32> = numbers(&run["sample"]).iter().map(|x| *x as f32).collect();
+        let mut sample = row(&run["sample"]);
         let mut generator = Generator::new(run["noise_seed"].as_u64().unwrap_or_default());
         let mut state = StepState::default();
         for step in run["steps"].as_array().expect("steps of a run") {
-            let velocity: Vec<f32> = numbers(&step["model_output"])
-                .iter()
-                .map(|x| *x as f32)
-                .collect();
-            let noise = scheduler
-                .draws_noise(state.step)
-                .then(|| generator.randn::<f32>(sample.len()).expect("eight numbers"));
-            scheduler
-                .step(&mut state, &velocity, &mut sample, noise.as_deref())
+            let velocity = row(&step["model_output"]);
+            let noise = scheduler.draws_noise(state.step).then(|| {
+                let noise = generator.randn::<f32>(sample.numel());
+                tensor(&noise.expect("eight numbers"))
+            });
+            sample = scheduler
+                .step(&mut state, &velocity, &sample, noise.as_ref())
                 .expect("a step");
             // Values below 4: two units in their last place; stochastic steps hold noise that is 3e-6 from torch's.
             let unit = if noise.is_some() { 30.0 } else { 4.0 };
             close(
                 &run["config"].to_string(),
-                &sample,
+                &sample.to_vec_blocking::<f32>().expect("eight numbers"),
                 &numbers(&step["prev_sample"]),
                 unit,
             );

@@ -91,12 +91,14 @@ impl Update for Sampler {
 
     fn step(&self, step: usize, values: Range<usize>, prediction: &[f32], latents: &mut [f32]) {
         for i in values {
-            let noise = self.noise[step].get(i).map(std::slice::from_ref);
+            let one = |value: f32| Tensor::from_slice(&[value], [1], &Device::cpu()).unwrap();
+            let noise = self.noise[step].get(i).map(|noise| one(*noise));
             let state = &mut self.states.borrow_mut()[i];
-            let sample = &mut latents[i..=i];
-            self.scheduler
-                .step(state, &prediction[i..=i], sample, noise)
-                .unwrap();
+            let (prediction, sample) = (one(prediction[i]), one(latents[i]));
+            let stepped = self
+                .scheduler
+                .step(state, &prediction, &sample, noise.as_ref());
+            latents[i] = stepped.unwrap().to_vec_blocking::<f32>().unwrap()[0];
         }
     }
 }

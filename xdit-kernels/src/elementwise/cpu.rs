@@ -14,7 +14,15 @@ pub(super) enum Combine {
     Sub,
     Mul,
     AddScaled(f32),
+    /// a·x + b·y.
+    WeightedSum(f32, f32),
+    /// Of x alone, as all below.
     Scale(f32),
+    /// a·x + b.
+    ScaleShift(f32, f32),
+    Divide(f32),
+    /// From, to.
+    Clamp(f32, f32),
 }
 
 /// out = combine(x, y). y's shape is the end of x's (0-strides repeat it); dtypes are equal, last dims adjacent.
@@ -109,9 +117,29 @@ unsafe fn binary_rows<S: Simd, T: Lane>(
                     let k = S::splat(k);
                     each!(a, b => S::add(a, S::mul(k, b)))
                 }
+                Combine::WeightedSum(k, l) => {
+                    let (k, l) = (S::splat(k), S::splat(l));
+                    each!(a, b => S::add(S::mul(k, a), S::mul(l, b)))
+                }
                 Combine::Scale(k) => {
                     let k = S::splat(k);
                     each!(a, _b => S::mul(k, a))
+                }
+                Combine::ScaleShift(k, l) => {
+                    let (k, l) = (S::splat(k), S::splat(l));
+                    each!(a, _b => S::add(S::mul(k, a), l))
+                }
+                Combine::Divide(k) => {
+                    let k = S::splat(k);
+                    each!(a, _b => S::div(a, k))
+                }
+                Combine::Clamp(low, high) => {
+                    let (low, high) = (S::splat(low), S::splat(high));
+                    // No comparison with NaN is true.
+                    each!(a, _b => {
+                        let a = S::select_gt(low, a, low, a);
+                        S::select_gt(a, high, high, a)
+                    })
                 }
             }
         }

@@ -1,8 +1,10 @@
-//! Arithmetic element by element: gate and residual, sums, products, a scheduler's update.
+//! Arithmetic element by element: gate and residual, sums, products, and what a scheduler's update is made of.
 //!
 //! Computed in f32 and rounded once, whatever the dtypes.
 
+mod call;
 mod cpu;
+mod scalars;
 #[cfg(test)]
 mod tests;
 
@@ -10,39 +12,12 @@ use crate::{
     DType, Error, Result, Tensor, TensorMut, View, ViewMut, layout,
     rows::{Floats, Operand, expect_rows},
 };
+use call::{binary, binary_into};
 use cpu::Combine;
-
-fn binary(op: &'static str, x: View<'_>, y: View<'_>, combine: Combine) -> Result<Tensor> {
-    // SAFETY: `binary_into` writes every element.
-    let mut out = unsafe { TensorMut::uninit(op, x.shape(), x.dtype(), x.device())? };
-    binary_into(op, x, y, combine, out.view_mut())?;
-    Ok(out.freeze())
-}
-
-fn binary_into(
-    op: &'static str,
-    x: View<'_>,
-    y: View<'_>,
-    combine: Combine,
-    out: ViewMut<'_>,
-) -> Result<()> {
-    let _span = tracing::trace_span!("elementwise", op, n = x.numel()).entered();
-    if !x.shape().ends_with(y.shape()) || (y.ndim() == 0 && x.ndim() > 0) {
-        return Err(Error::shape(
-            op,
-            format!("y of shape {:?} or its last dims", x.shape()),
-            y,
-        ));
-    }
-    expect_rows(op, &out, x.shape(), x.dtype())?;
-    if x.dtype() != y.dtype() {
-        let wide = layout::cast(x, DType::F32)?;
-        let y = layout::cast(y, DType::F32)?;
-        return layout::copy_into(&binary(op, wide.view(), y.view(), combine)?, out);
-    }
-    let (x, y) = (Operand::new(x, x.dtype())?, Operand::new(y, x.dtype())?);
-    cpu::binary(x.view(), y.view(), combine, out)
-}
+pub use scalars::{
+    add_scaled, add_scaled_into, clamp, clamp_into, divide, divide_into, scale, scale_into,
+    scale_shift, scale_shift_into, weighted_sum, weighted_sum_into,
+};
 
 /// `x + y`, in x's dtype.
 ///
@@ -132,76 +107,6 @@ pub fn mul_into<'a, 'b>(
     out: ViewMut<'_>,
 ) -> Result<()> {
     binary_into("mul", x.into(), y.into(), Combine::Mul, out)
-}
-
-/// `x + a·y`, in x's dtype: an Euler scheduler's step. The product is rounded to f32 before the sum, as torch does.
-///
-/// # Shapes
-/// As [`add`]'s.
-///
-/// # Errors
-/// If the shapes do not fit or there is no memory.
-///
-/// # Examples
-/// ```
-/// use xdit_kernels::{Device, View, elementwise::add_scaled};
-/// let (x, y) = ([1f32, 2.], [10f32, 20.]);
-/// let z = add_scaled(View::from_slice(&x, [2], &Device::cpu())?, View::from_slice(&y, [2], &Device::cpu())?, -0.5)?;
-/// assert_eq!(z.to_vec_blocking::<f32>()?, [-4., -8.]);
-/// # Ok::<(), xdit_kernels::Error>(())
-/// ```
-pub fn add_scaled<'a, 'b>(
-    x: impl Into<View<'a>>,
-    y: impl Into<View<'b>>,
-    a: f32,
-) -> Result<Tensor> {
-    binary("add_scaled", x.into(), y.into(), Combine::AddScaled(a))
-}
-
-/// [`add_scaled`] into memory that is there.
-///
-/// # Errors
-/// If shapes do not fit, or `out` differs from x in shape or dtype.
-pub fn add_scaled_into<'a, 'b>(
-    x: impl Into<View<'a>>,
-    y: impl Into<View<'b>>,
-    a: f32,
-    out: ViewMut<'_>,
-) -> Result<()> {
-    binary_into("add_scaled", x.into(), y.into(), Combine::AddScaled(a), out)
-}
-
-/// `a · x`, in x's dtype.
-///
-/// # Errors
-/// If there is no memory.
-///
-/// # Examples
-/// ```
-/// use xdit_kernels::{Device, View, elementwise::scale};
-/// let x = [1f32, 2.];
-/// assert_eq!(scale(View::from_slice(&x, [2], &Device::cpu())?, 3.0)?.to_vec_blocking::<f32>()?, [3., 6.]);
-/// # Ok::<(), xdit_kernels::Error>(())
-/// ```
-pub fn scale<'a>(x: impl Into<View<'a>>, a: f32) -> Result<Tensor> {
-    let x = x.into();
-    // SAFETY: `scale_into` writes every element.
-    let mut out = unsafe { TensorMut::uninit("scale", x.shape(), x.dtype(), x.device())? };
-    scale_into(x, a, out.view_mut())?;
-    Ok(out.freeze())
-}
-
-/// [`scale`] into memory that is there.
-///
-/// # Errors
-/// If `out` differs from x in shape or dtype.
-pub fn scale_into<'a>(x: impl Into<View<'a>>, a: f32, out: ViewMut<'_>) -> Result<()> {
-    let x = x.into();
-    let _span = tracing::trace_span!("elementwise", op = "scale", n = x.numel()).entered();
-    expect_rows("scale", &out, x.shape(), x.dtype())?;
-    let x = Operand::new(x, x.dtype())?;
-    // x twice: one loop serves all of these, and the second load comes from the cache.
-    cpu::binary(x.view(), x.view(), Combine::Scale(a), out)
 }
 
 /// `residual + gate·x`, in the residual's dtype: the end of each branch of a transformer block.

@@ -1,3 +1,5 @@
+mod scalars;
+
 use super::*;
 use crate::Device;
 use crate::testing::test_devices;

@@ -151,6 +151,10 @@ impl Simd for Avx2 {
         unsafe { _mm256_mul_ps(a, b) }
     }
     #[inline(always)]
+    unsafe fn div(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_div_ps(a, b) }
+    }
+    #[inline(always)]
     unsafe fn recip(a: __m256) -> __m256 {
         // The estimate has 12 bits: one step would leave the last bit wrong, two cost as much as the division.
         unsafe { _mm256_div_ps(_mm256_set1_ps(1.0), a) }

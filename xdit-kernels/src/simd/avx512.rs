@@ -150,6 +150,10 @@ macro_rules! avx512 {
                 unsafe { _mm512_mul_ps(a, b) }
             }
             #[inline(always)]
+            unsafe fn div(a: __m512, b: __m512) -> __m512 {
+                unsafe { _mm512_div_ps(a, b) }
+            }
+            #[inline(always)]
             unsafe fn recip(a: __m512) -> __m512 {
                 unsafe {
                     let r = _mm512_rcp14_ps(a);

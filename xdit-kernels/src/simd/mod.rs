@@ -78,6 +78,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// a/b, rounded to nearest.
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
     /// 1/a to one unit in the last place, for 1 ≤ |a| ≤ 2^126; where an estimate of enough bits exists, quicker than a
     /// division.
     unsafe fn recip(a: Self::V) -> Self::V;

@@ -150,6 +150,10 @@ impl Simd for Portable {
         zip(a, b, |x, y| x * y)
     }
     #[inline(always)]
+    unsafe fn div(a: V, b: V) -> V {
+        zip(a, b, |x, y| x / y)
+    }
+    #[inline(always)]
     unsafe fn recip(a: V) -> V {
         map(a, |x| 1.0 / x)
     }

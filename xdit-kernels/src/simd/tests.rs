@@ -29,6 +29,7 @@ unsafe fn ops<S: Simd>(x: &[f32], y: &[f32], out: &mut [Vec<f32>]) {
                 math::power::<S, 5>(a),
                 S::swap_pairs(a),
                 S::negate_even(a),
+                S::div(a, b),
             ];
             for (o, r) in out.iter_mut().zip(results) {
                 S::store_n(o.as_mut_ptr().add(i), n, r);
@@ -46,7 +47,7 @@ fn lanes_equal_scalars() {
         .map(|i| ((i * 7) % 64) as f32 * 0.21 - 6.0)
         .collect();
     for tier in Tier::available() {
-        let mut out = vec![Vec::new(); 10];
+        let mut out = vec![Vec::new(); 11];
         // SAFETY: the slices are as long as each other.
         unsafe { run_ops(tier, &x, &y, &mut out) };
         for i in 0..64 {
@@ -62,6 +63,7 @@ fn lanes_equal_scalars() {
                 f64::from(a).exp2() as f32,
                 x[i ^ 1],
                 if i % 2 == 0 { -a } else { a },
+                a / b,
             ];
             for (op, (o, w)) in out.iter().zip(want).enumerate() {
                 // The polynomials' bound is 1.5e-7 (power) and 3e-7 (exp); the rest differs by one rounding at most.

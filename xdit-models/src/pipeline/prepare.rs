@@ -1,7 +1,7 @@
 //! What comes before denoising for every model: the checked plan, and the noise.
 
 use half::{bf16, f16};
-use xdit_kernels::{DType, Device, Tensor};
+use xdit_kernels::{DType, Device, Tensor, elementwise};
 
 use crate::error::{Error, Result};
 use crate::models::dit::{DitShape, Guide};
@@ -105,13 +105,7 @@ pub(crate) fn at_first_level(latents: Tensor, scheduler: &dyn Scheduler) -> Resu
     if sigma == 1.0 {
         return Ok(latents);
     }
-    let mut values = latents.to_vec_blocking::<f32>()?;
-    values.iter_mut().for_each(|x| *x *= sigma);
-    Ok(Tensor::from_slice(
-        &values,
-        latents.shape(),
-        latents.device(),
-    )?)
+    Ok(elementwise::scale(&latents.to_dtype(DType::F32)?, sigma)?)
 }
 
 /// The caller's latents, if there are any and they have this shape.

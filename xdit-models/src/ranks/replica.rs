@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use xdit_cfg::Branch;
 use xdit_comm::{Group, Shard, Spec};
-use xdit_kernels::{DType, Tensor, reserved};
+use xdit_kernels::{DType, Tensor, elementwise};
 use xdit_pipefusion::{Kept, Part, Report};
 
 use super::sampling::Sampling;
@@ -178,16 +178,12 @@ impl<D: Dit> Replica<D> {
             },
         );
         let config = vae.config();
-        let mut scaled = latents_blc.to_vec_blocking::<f32>()?;
-        for value in &mut scaled {
-            *value = *value / config.scaling_factor + config.shift_factor;
-        }
-        let scaled = Tensor::from_slice(&scaled, latents_blc.shape(), &call.device)?;
+        let scaled = elementwise::divide(latents_blc, config.scaling_factor)?;
+        let scaled = elementwise::scale_shift(&scaled, 1.0, config.shift_factor)?;
         let latents_bhwc = call.loaded.transformer.unpack(&scaled, plan.latent_size)?;
         observer.offer_picture("vae.input", &latents_bhwc)?;
         let alone = Whole(rank_context.progress());
-        let mut decoded = Vec::with_capacity(images);
-        let mut planes = Vec::new();
+        let (mut decoded, mut planes) = (Vec::new(), Vec::new());
         for i in 0..images {
             let latents_bhwc = latents_bhwc.narrow(0, i, 1)?;
             let image_bhwc = match together {
@@ -202,15 +198,8 @@ impl<D: Dit> Replica<D> {
             let planar = image_bhwc.view().permute(&[0, 3, 1, 2])?.to_tensor()?;
             let whose = Whose::images(self.images.start + i, plan.images);
             call.finite.check(&planar, whose, || Origin::Vae)?;
-            if planes.is_empty() {
-                planes = reserved("pictures", images * planar.numel())?;
-            }
-            let values = planar.to_vec_blocking::<f32>()?;
-            planes.extend(
-                values
-                    .iter()
-                    .map(|value| (value * 0.5 + 0.5).clamp(0.0, 1.0)),
-            );
+            let shifted = elementwise::scale_shift(&planar.to_dtype(DType::F32)?, 0.5, 0.5)?;
+            planes.push(elementwise::clamp(&shifted, 0.0, 1.0)?);
             if observer.wants_tensors() {
                 decoded.push(planar);
             }
@@ -231,8 +220,11 @@ impl<D: Dit> Replica<D> {
             observer.tensor("vae.output", &|| Ok(Tensor::cat(&views, 0)?))?;
         }
         observer.phase(Phase::Decode, PhaseEvent::End);
-        let image =
-            Tensor::from_slice(&planes, [images, 3, plan.height, plan.width], &call.device)?;
+        let views: Vec<_> = planes.iter().map(Tensor::view).collect();
+        let image = match &planes[..] {
+            [one] => one.clone(),
+            _ => Tensor::cat(&views, 0)?,
+        };
         observer.offer("image", &image)?;
         Ok(Some(image))
     }

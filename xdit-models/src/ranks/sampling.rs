@@ -41,7 +41,7 @@ pub(crate) struct Sampling<'a> {
 impl Sampling<'_> {
     /// This rank's rows of a step's noise. It is drawn for the whole of all images of the call, so that it is the same
     /// however they are shared out.
-    fn noise(&mut self, turn: Turn, patch: usize, device: &Device) -> Result<Option<Vec<f32>>> {
+    fn noise(&mut self, turn: Turn, patch: usize, device: &Device) -> Result<Option<Tensor>> {
         if !self.scheduler.draws_noise(turn.step) {
             return Ok(None);
         }
@@ -54,11 +54,9 @@ impl Sampling<'_> {
             let own = all.narrow(0, self.images.start, self.images.len)?;
             self.noise_blc = Some((self.pack)(&own)?);
         }
-        let rows = self.noise_blc.as_ref().map(|noise| {
-            let rows = self.layout.shard_patch(noise, patch)?;
-            Ok::<_, Error>(rows.to_vec_blocking::<f32>()?)
-        });
-        rows.transpose()
+        let rows = self.noise_blc.as_ref();
+        rows.map(|noise| self.layout.shard_patch(noise, patch))
+            .transpose()
     }
 }
 
@@ -90,15 +88,10 @@ impl Sampler for Sampling<'_> {
     ) -> Result<Tensor> {
         self.check(turn, StepPart::Transformer, prediction)?;
         let noise = self.noise(turn, patch, latents.device())?;
-        let mut sample = latents.to_vec_blocking::<f32>()?;
-        self.scheduler.step(
-            state,
-            &prediction.to_vec_blocking::<f32>()?,
-            &mut sample,
-            noise.as_deref(),
-        )?;
+        let latents = self
+            .scheduler
+            .step(state, prediction, latents, noise.as_ref())?;
         self.rank_context.note()?;
-        let latents = Tensor::from_slice(&sample, latents.shape(), latents.device())?;
         self.check(turn, StepPart::Scheduler, &latents)?;
         Ok(latents)
     }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use xdit_cfg::{Branch, Guidance, Guided, RescaleSums};
 use xdit_comm::Spec;
-use xdit_kernels::Tensor;
 use xdit_kernels::attention::Attention;
+use xdit_kernels::{Tensor, elementwise};
 use xdit_pipefusion::{Blocks, Part, Stage, StagePlan, Turn};
 
 use crate::error::{Error, Result};
@@ -248,11 +248,7 @@ impl<D: Dit> Stage for DitStage<'_, D> {
         };
         let latents_blc = match self.scheduler.model_input_divisor(turn.step) {
             None => latents_blc,
-            Some(divisor) => {
-                let mut values = latents_blc.to_vec_blocking::<f32>()?;
-                values.iter_mut().for_each(|x| *x /= divisor);
-                Tensor::from_slice(&values, latents_blc.shape(), latents_blc.device())?
-            }
+            Some(divisor) => elementwise::divide(&latents_blc, divisor)?,
         };
         self.active(turn.step)
             .into_iter()

@@ -1,12 +1,15 @@
 //! The deterministic walk along diffusion's path (Song et al. 2020; diffusers `schedulers/scheduling_ddim.py`,
 //! `DDIMScheduler`), without the noise that `eta` would add.
 
+use xdit_kernels::elementwise::{add_scaled, divide, weighted_sum};
+use xdit_kernels::{DType, Tensor};
+
 use super::ddpm::{CLIP_FIELDS, alpha_at, clip_sample, clipped, refuse_noise_alone};
 use super::noise_schedule::{
     self, NoiseSchedule, PredictionType, TimestepSpacing, check_steps, refuse_flags,
 };
 use super::timesteps::{spaced, steps_alone, whole};
-use super::{Scheduler, StepState, TimestepRequest, no_step, same_length};
+use super::{Scheduler, StepState, TimestepRequest, no_step, of_shape};
 use crate::error::Result;
 use crate::files::config::ConfigFile;
 
@@ -57,15 +60,18 @@ impl DdimConfig {
 ///
 /// # Examples
 /// ```
+/// use xdit_kernels::{Device, Tensor};
 /// use xdit_models::schedulers::{Ddim, DdimConfig, Scheduler, StepState, TimestepRequest};
 /// let mut scheduler = Ddim::new(DdimConfig::default());
 /// scheduler.set_timesteps(&TimestepRequest { num_inference_steps: Some(2), ..Default::default() })?;
-/// let (mut state, mut sample) = (StepState::default(), [0.5]);
+/// let cpu = Device::cpu();
+/// let (mut state, mut sample) = (StepState::default(), Tensor::from_slice(&[0.5f32], [1], &cpu)?);
 /// for _ in 0..2 {
 ///     // A model that finds no noise.
-///     scheduler.step(&mut state, &[0.0], &mut sample, None)?;
+///     let output = Tensor::from_slice(&[0f32], [1], &cpu)?;
+///     sample = scheduler.step(&mut state, &output, &sample, None)?;
 /// }
-/// assert_eq!(sample, [1.0]);
+/// assert_eq!(sample.to_vec_blocking::<f32>()?, [1.0]);
 /// # Ok::<(), xdit_models::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -135,26 +141,28 @@ impl Scheduler for Ddim {
     fn step(
         &self,
         state: &mut StepState,
-        model_output: &[f32],
-        sample: &mut [f32],
-        _noise: Option<&[f32]>,
-    ) -> Result<()> {
-        same_length("model_output", sample.len(), model_output.len())?;
+        model_output: &Tensor,
+        sample: &Tensor,
+        _noise: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let output = of_shape("model_output", model_output, sample)?;
+        let sample = sample.to_dtype(DType::F32)?;
         let step = self.steps.get(state.step);
         let step = *step.ok_or_else(|| no_step(state.step, self.steps.len()))?;
         let predicted = self.config.schedule.prediction_type;
         let clip = self.config.clip_sample;
-        for (sample, output) in sample.iter_mut().zip(model_output) {
-            let clean = predicted.clean(*sample, *output, step.signal, step.noise);
-            // Of the sample as it is predicted, not as it is clipped.
-            let noise = match predicted {
-                PredictionType::Epsilon => *output,
-                PredictionType::Sample => (*sample - step.signal * clean) / step.noise,
-                PredictionType::VPrediction => step.signal * output + step.noise * *sample,
-            };
-            *sample = step.next_signal * clipped(clean, clip) + step.next_noise * noise;
-        }
+        let clean = predicted.clean(&sample, &output, step.signal, step.noise)?;
+        // Of the sample as it is predicted, not as it is clipped.
+        let noise = match predicted {
+            PredictionType::Epsilon => output,
+            PredictionType::Sample => {
+                divide(&add_scaled(&sample, &clean, -step.signal)?, step.noise)?
+            }
+            PredictionType::VPrediction => weighted_sum(&output, step.signal, &sample, step.noise)?,
+        };
+        let clean = clipped(clean, clip)?;
+        let next = weighted_sum(&clean, step.next_signal, &noise, step.next_noise)?;
         state.step += 1;
-        Ok(())
+        Ok(next)
     }
 }

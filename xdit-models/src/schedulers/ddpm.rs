@@ -1,9 +1,12 @@
 //! Denoising diffusion (Ho et al. 2020): fresh noise after each step (diffusers `schedulers/scheduling_ddpm.py`,
 //! `DDPMScheduler`).
 
+use xdit_kernels::elementwise::{add_scaled, clamp, weighted_sum};
+use xdit_kernels::{DType, Tensor};
+
 use super::noise_schedule::{self, NoiseSchedule, TimestepSpacing, check_steps, refuse_flags};
 use super::timesteps::{spaced, steps_alone, too_many, whole};
-use super::{Scheduler, StepState, TimestepRequest, no_step, same_length};
+use super::{Scheduler, StepState, TimestepRequest, no_step, of_shape};
 use crate::error::{Error, Result};
 use crate::files::config::ConfigFile;
 
@@ -87,10 +90,10 @@ pub(super) fn clip_sample(config: &ConfigFile) -> Result<Option<f64>> {
 }
 
 /// `clean` within the limit, if there is one.
-pub(super) fn clipped(clean: f32, limit: Option<f64>) -> f32 {
+pub(super) fn clipped(clean: Tensor, limit: Option<f64>) -> Result<Tensor> {
     match limit.map(|limit| limit as f32) {
-        Some(limit) if clean.abs() > limit => limit.copysign(clean),
-        _ => clean,
+        Some(limit) => Ok(clamp(&clean, -limit, limit)?),
+        None => Ok(clean),
     }
 }
 
@@ -198,30 +201,27 @@ impl Scheduler for Ddpm {
     fn step(
         &self,
         state: &mut StepState,
-        model_output: &[f32],
-        sample: &mut [f32],
-        noise: Option<&[f32]>,
-    ) -> Result<()> {
-        same_length("model_output", sample.len(), model_output.len())?;
+        model_output: &Tensor,
+        sample: &Tensor,
+        noise: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let output = of_shape("model_output", model_output, sample)?;
+        let sample = sample.to_dtype(DType::F32)?;
         let step = self.steps.get(state.step);
         let step = *step.ok_or_else(|| no_step(state.step, self.steps.len()))?;
         let predicted = self.config.schedule.prediction_type;
         let clip = self.config.clip_sample;
-        for (sample, output) in sample.iter_mut().zip(model_output) {
-            let clean = predicted.clean(*sample, *output, step.signal, step.noise);
-            *sample = step.clean * clipped(clean, clip) + step.sample * *sample;
-        }
+        let clean = predicted.clean(&sample, &output, step.signal, step.noise)?;
+        let clean = clipped(clean, clip)?;
+        let mut next = weighted_sum(&clean, step.clean, &sample, step.sample)?;
         if let Some(deviation) = step.fresh {
             let noise = noise.ok_or_else(|| {
                 Error::invalid("noise", "nothing", "given: DDPMScheduler adds noise")
             })?;
-            same_length("noise", sample.len(), noise.len())?;
-            for (sample, noise) in sample.iter_mut().zip(noise) {
-                *sample += deviation * noise;
-            }
+            next = add_scaled(&next, &of_shape("noise", noise, &sample)?, deviation)?;
         }
         state.step += 1;
-        Ok(())
+        Ok(next)
     }
 }
 

@@ -1,13 +1,16 @@
 //! DPM-Solver++ over several steps (Lu et al. 2022; diffusers `schedulers/scheduling_dpmsolver_multistep.py`,
 //! `DPMSolverMultistepScheduler`).
 
+use xdit_kernels::elementwise::{add_scaled, scale, sub, weighted_sum};
+use xdit_kernels::{DType, Tensor};
+
 use super::dpm_solver_config::{DpmSolverMultistepConfig, FinalSigma, SolverType};
 use super::noise_schedule::check_steps;
 use super::timesteps::{
     all_sigmas, interpolate, logarithms, spaced, steps_alone, timestep_of, too_many, whole,
 };
 use super::{
-    Scheduler, SigmaSpacing, StepState, TimestepRequest, f32_math, no_step, same_length, spacing,
+    Scheduler, SigmaSpacing, StepState, TimestepRequest, f32_math, no_step, of_shape, spacing,
 };
 use crate::error::{Error, Result};
 
@@ -18,14 +21,17 @@ const SHORT: usize = 15;
 ///
 /// # Examples
 /// ```
+/// use xdit_kernels::{Device, Tensor};
 /// use xdit_models::schedulers::{
 ///     DpmSolverMultistep, DpmSolverMultistepConfig, Scheduler, StepState, TimestepRequest,
 /// };
 /// let mut scheduler = DpmSolverMultistep::new(DpmSolverMultistepConfig::default());
 /// scheduler.set_timesteps(&TimestepRequest { num_inference_steps: Some(3), ..Default::default() })?;
 /// assert_eq!(scheduler.timesteps(), [999.0, 666.0, 333.0]);
-/// let (mut state, mut sample) = (StepState::default(), [0.5]);
-/// scheduler.step(&mut state, &[0.0], &mut sample, None)?;
+/// let cpu = Device::cpu();
+/// let (sample, output) = (Tensor::from_slice(&[0.5f32], [1], &cpu)?, Tensor::from_slice(&[0f32], [1], &cpu)?);
+/// let mut state = StepState::default();
+/// scheduler.step(&mut state, &output, &sample, None)?;
 /// // What later steps need of this one: the clean sample.
 /// assert_eq!((state.step, state.history.len()), (1, 1));
 /// # Ok::<(), xdit_models::Error>(())
@@ -169,64 +175,60 @@ impl Scheduler for DpmSolverMultistep {
     fn step(
         &self,
         state: &mut StepState,
-        model_output: &[f32],
-        sample: &mut [f32],
-        noise: Option<&[f32]>,
-    ) -> Result<()> {
-        same_length("model_output", sample.len(), model_output.len())?;
+        model_output: &Tensor,
+        sample: &Tensor,
+        noise: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let output = of_shape("model_output", model_output, sample)?;
+        let sample = sample.to_dtype(DType::F32)?;
         let step = state.step;
         if step >= self.timesteps.len() {
             return Err(no_step(step, self.timesteps.len()));
         }
-        for before in &state.history {
-            same_length("sample", before.len(), sample.len())?;
+        if let Some(before) = state.history.iter().find(|x| x.shape() != sample.shape()) {
+            let allowed = format!("of the shape of the steps before, {:?}", before.shape());
+            return Err(Error::invalid(
+                "sample",
+                format!("{:?}", sample.shape()),
+                allowed,
+            ));
         }
         let noise = match self.config.stochastic {
-            true => Some(noise.ok_or_else(|| {
-                Error::invalid("noise", "nothing", "given: sde-dpmsolver++ adds noise")
-            })?),
+            true => {
+                let noise = noise.ok_or_else(|| {
+                    Error::invalid("noise", "nothing", "given: sde-dpmsolver++ adds noise")
+                })?;
+                Some(of_shape("noise", noise, &sample)?)
+            }
             false => None,
         };
-        same_length(
-            "noise",
-            sample.len(),
-            noise.map_or(sample.len(), <[f32]>::len),
-        )?;
         let level = |step: usize| Level::of(self.sigmas[step]);
         let (now, next) = (level(step), level(step + 1));
         let predicted = self.config.schedule.prediction_type;
-        let clean = model_output
-            .iter()
-            .zip(sample.iter())
-            .map(|(output, sample)| predicted.clean(*sample, *output, now.alpha, now.sigma));
-        let mut kept = xdit_kernels::reserved("predicted samples", sample.len())?;
-        kept.extend(clean);
-        let clean: Vec<f32> = kept;
+        let clean = predicted.clean(&sample, &output, now.alpha, now.sigma)?;
         let order = self.order(step, state.history.len());
         let weights = Weights::new(&self.config, now, next, order);
         let gaps = Gaps::new(now, next, (1..order).map(|back| level(step - back)));
         let before = |back: usize| &state.history[state.history.len() - back];
-        for (i, (sample, clean)) in sample.iter_mut().zip(&clean).enumerate() {
-            let mut x = weights.sample * *sample + weights.clean * clean;
-            match order {
-                1 => {}
-                2 => x += weights.first * gaps.first(*clean, before(1)[i]),
-                _ => {
-                    let [first, second] = gaps.both(*clean, before(1)[i], before(2)[i]);
-                    x = x + weights.first * first + weights.second * second;
-                }
+        let mut next = weighted_sum(&sample, weights.sample, &clean, weights.clean)?;
+        match order {
+            1 => {}
+            2 => next = add_scaled(&next, &gaps.first(&clean, before(1))?, weights.first)?,
+            _ => {
+                let [first, second] = gaps.both(&clean, before(1), before(2))?;
+                next = add_scaled(&next, &first, weights.first)?;
+                next = add_scaled(&next, &second, weights.second)?;
             }
-            if let Some(noise) = noise {
-                x += weights.noise * noise[i];
-            }
-            *sample = x;
+        }
+        if let Some(noise) = noise {
+            next = add_scaled(&next, &noise, weights.noise)?;
         }
         state.step += 1;
         state.history.push(clean);
         if state.history.len() >= self.config.solver_order {
             state.history.remove(0);
         }
-        Ok(())
+        Ok(next)
     }
 }
 
@@ -286,17 +288,19 @@ impl Gaps {
     }
 
     /// The clean sample's first derivative of two estimates, newest first.
-    fn first(self, m0: f32, m1: f32) -> f32 {
-        1.0 / self.last * (m0 - m1)
+    fn first(self, m0: &Tensor, m1: &Tensor) -> Result<Tensor> {
+        Ok(scale(&sub(m0, m1)?, 1.0 / self.last)?)
     }
 
     /// Its first and second derivative of three.
-    fn both(self, m0: f32, m1: f32, m2: f32) -> [f32; 2] {
-        let (late, early) = (self.first(m0, m1), 1.0 / self.before * (m1 - m2));
+    fn both(self, m0: &Tensor, m1: &Tensor, m2: &Tensor) -> Result<[Tensor; 2]> {
+        let late = self.first(m0, m1)?;
+        let early = scale(&sub(m1, m2)?, 1.0 / self.before)?;
+        let turned = sub(&late, &early)?;
         let sum = self.last + self.before;
-        [
-            late + self.last / sum * (late - early),
-            1.0 / sum * (late - early),
-        ]
+        Ok([
+            add_scaled(&late, &turned, self.last / sum)?,
+            scale(&turned, 1.0 / sum)?,
+        ])
     }
 }

@@ -1,6 +1,9 @@
 //! Euler's method on the noise level (Karras et al. 2022, algorithm 2 without churn; diffusers
 //! `schedulers/scheduling_euler_discrete.py`, `EulerDiscreteScheduler`).
 
+use xdit_kernels::elementwise::{add_scaled, divide, sub};
+use xdit_kernels::{DType, Tensor};
+
 use super::dpm_solver::keep_some_signal;
 use super::dpm_solver_config::{FinalSigma, final_sigma};
 use super::noise_schedule::{
@@ -11,7 +14,7 @@ use super::timesteps::{
     all_sigmas, interpolate, logarithms, spaced, steps_alone, timestep_of, too_many,
 };
 use super::{
-    Scheduler, SigmaSpacing, StepState, TimestepRequest, f32_math, no_step, same_length, spacing,
+    Scheduler, SigmaSpacing, StepState, TimestepRequest, f32_math, no_step, of_shape, spacing,
 };
 use crate::error::Result;
 use crate::files::config::ConfigFile;
@@ -226,11 +229,12 @@ impl Scheduler for Euler {
     fn step(
         &self,
         state: &mut StepState,
-        model_output: &[f32],
-        sample: &mut [f32],
-        _noise: Option<&[f32]>,
-    ) -> Result<()> {
-        same_length("model_output", sample.len(), model_output.len())?;
+        model_output: &Tensor,
+        sample: &Tensor,
+        _noise: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let output = of_shape("model_output", model_output, sample)?;
+        let sample = sample.to_dtype(DType::F32)?;
         let step = state.step;
         if step >= self.timesteps.len() {
             return Err(no_step(step, self.timesteps.len()));
@@ -240,15 +244,14 @@ impl Scheduler for Euler {
         let all = sigma * sigma + 1.0;
         let part = -sigma / f32_math::sqrt(all);
         let predicted = self.config.schedule.prediction_type;
-        for (sample, output) in sample.iter_mut().zip(model_output) {
-            let clean = match predicted {
-                PredictionType::Epsilon => *sample - sigma * output,
-                PredictionType::Sample => *output,
-                PredictionType::VPrediction => output * part + *sample / all,
-            };
-            *sample += (*sample - clean) / sigma * dt;
-        }
+        let clean = match predicted {
+            PredictionType::Epsilon => add_scaled(&sample, &output, -sigma)?,
+            PredictionType::Sample => output,
+            PredictionType::VPrediction => add_scaled(&divide(&sample, all)?, &output, part)?,
+        };
+        let slope = divide(&sub(&sample, &clean)?, sigma)?;
+        let next = add_scaled(&sample, &slope, dt)?;
         state.step += 1;
-        Ok(())
+        Ok(next)
     }
 }

@@ -3,10 +3,13 @@
 //! The arithmetic follows the Python line by line, f32 where NumPy or torch hold f32 and f64 where they hold f64, so
 //! that the noise levels come out equal.
 
+use xdit_kernels::elementwise::{add_scaled, weighted_sum};
+use xdit_kernels::{DType, Tensor};
+
 use super::flow_match_config::{FlowMatchEulerConfig, TimeShift};
 use super::spacing::{Real, linspace};
 use super::{
-    MAX_INFERENCE_STEPS, Scheduler, StepState, TimestepRequest, no_step, same_length, spacing,
+    MAX_INFERENCE_STEPS, Scheduler, StepState, TimestepRequest, no_step, of_shape, spacing,
 };
 use crate::error::{Error, Result};
 
@@ -14,16 +17,17 @@ use crate::error::{Error, Result};
 ///
 /// # Examples
 /// ```
+/// use xdit_kernels::{Device, Tensor};
 /// use xdit_models::schedulers::{FlowMatchEuler, FlowMatchEulerConfig, Scheduler, StepState, TimestepRequest};
 /// let config = FlowMatchEulerConfig { shift: 3.0, ..Default::default() };
 /// let mut scheduler = FlowMatchEuler::new(config);
 /// scheduler.set_timesteps(&TimestepRequest { sigmas: Some(&[1.0, 0.5]), ..Default::default() })?;
 /// assert_eq!(scheduler.sigmas(), [1.0, 0.75, 0.0]);
-/// let mut sample = [1.0];
+/// let cpu = Device::cpu();
+/// let (sample, velocity) = (Tensor::from_slice(&[1f32], [1], &cpu)?, Tensor::from_slice(&[2f32], [1], &cpu)?);
 /// let mut state = StepState::default();
-/// scheduler.step(&mut state, &[2.0], &mut sample, None)?;
-/// assert_eq!(sample, [0.5]);
-/// assert_eq!(state, StepState::at(1));
+/// let sample = scheduler.step(&mut state, &velocity, &sample, None)?;
+/// assert_eq!((sample.to_vec_blocking::<f32>()?, state.step), (vec![0.5], 1));
 /// # Ok::<(), xdit_models::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -65,21 +69,19 @@ impl FlowMatchEuler {
         &self.config
     }
 
-    /// Mixes `sample` with `noise` to the noise level before step `step`, as a run that starts from a picture does
+    /// `sample` mixed with `noise` to the noise level before step `step`, f32, as a run that starts from a picture does
     /// (diffusers' `scale_noise`).
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] when the lengths differ or there is no such step.
-    pub fn scale_noise(&self, step: usize, sample: &mut [f32], noise: &[f32]) -> Result<()> {
+    /// [`Error::InvalidRequest`] when the shapes differ or there is no such step.
+    pub fn scale_noise(&self, step: usize, sample: &Tensor, noise: &Tensor) -> Result<Tensor> {
         let sigma = *self
             .sigmas
             .get(step)
             .ok_or_else(|| no_step(step, self.timesteps.len()))?;
-        same_length("noise", sample.len(), noise.len())?;
-        for (sample, noise) in sample.iter_mut().zip(noise) {
-            *sample = sigma * noise + (1.0 - sigma) * *sample;
-        }
-        Ok(())
+        let noise = of_shape("noise", noise, sample)?;
+        let sample = sample.to_dtype(DType::F32)?;
+        Ok(weighted_sum(&noise, sigma, &sample, 1.0 - sigma)?)
     }
 
     /// Shifts, stretches and respaces the noise levels; then f32.
@@ -175,33 +177,29 @@ impl Scheduler for FlowMatchEuler {
     fn step(
         &self,
         state: &mut StepState,
-        model_output: &[f32],
-        sample: &mut [f32],
-        noise: Option<&[f32]>,
-    ) -> Result<()> {
-        same_length("model_output", sample.len(), model_output.len())?;
+        model_output: &Tensor,
+        sample: &Tensor,
+        noise: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let output = of_shape("model_output", model_output, sample)?;
+        let sample = sample.to_dtype(DType::F32)?;
         let (Some(&sigma), Some(&next)) =
             (self.sigmas.get(state.step), self.sigmas.get(state.step + 1))
         else {
             return Err(no_step(state.step, self.timesteps.len()));
         };
-        if self.config.stochastic_sampling {
+        let stepped = if self.config.stochastic_sampling {
             let noise = noise.ok_or_else(|| {
                 Error::invalid("noise", "nothing", "given: stochastic_sampling is on")
             })?;
-            same_length("noise", sample.len(), noise.len())?;
-            for ((sample, velocity), noise) in sample.iter_mut().zip(model_output).zip(noise) {
-                let clean = *sample - sigma * velocity;
-                *sample = (1.0 - next) * clean + next * noise;
-            }
+            let noise = of_shape("noise", noise, &sample)?;
+            let clean = add_scaled(&sample, &output, -sigma)?;
+            weighted_sum(&clean, 1.0 - next, &noise, next)?
         } else {
-            let dt = next - sigma;
-            for (sample, velocity) in sample.iter_mut().zip(model_output) {
-                *sample += dt * velocity;
-            }
-        }
+            add_scaled(&sample, &output, next - sigma)?
+        };
         state.step += 1;
-        Ok(())
+        Ok(stepped)
     }
 }
 

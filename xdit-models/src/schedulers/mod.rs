@@ -28,6 +28,8 @@ pub use flow_match_euler::FlowMatchEuler;
 pub use noise_schedule::{Betas, NoiseSchedule, PredictionType, TimestepSpacing};
 pub use spacing::SigmaSpacing;
 
+use xdit_kernels::{DType, Tensor};
+
 use crate::error::{Error, Result};
 
 /// More steps than this are refused.
@@ -47,12 +49,12 @@ pub struct TimestepRequest<'a> {
 }
 
 /// Where one part of an image stands in the schedule, and what later steps need of earlier ones.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct StepState {
     /// The index of the next step.
     pub step: usize,
-    /// What a multistep scheduler keeps of the last steps, oldest first; each as long as the sample.
-    pub history: Vec<Vec<f32>>,
+    /// What a multistep scheduler keeps of the last steps, oldest first: f32, of the sample's shape.
+    pub history: Vec<Tensor>,
 }
 
 impl StepState {
@@ -104,35 +106,39 @@ pub trait Scheduler: Send + Sync + std::fmt::Debug {
         true
     }
 
-    /// Takes `sample` over the step that `state` stands at, and advances `state`.
+    /// The sample after the step that `state` stands at, f32; advances `state`.
+    ///
+    /// Everything is computed on the sample's device in f32, each operation rounded as torch rounds it, and nothing is read on the
+    /// host.
     ///
     /// # Shapes
-    /// `sample`, `model_output` and `noise` have the same length.
+    /// `sample`, `model_output` and `noise` have the same shape, whichever it is.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] when the lengths differ, the schedule is at its end, or
+    /// [`Error::InvalidRequest`] when the shapes differ, the schedule is at its end, or
     /// noise is needed and not given.
     fn step(
         &self,
         state: &mut StepState,
-        model_output: &[f32],
-        sample: &mut [f32],
-        noise: Option<&[f32]>,
-    ) -> Result<()>;
+        model_output: &Tensor,
+        sample: &Tensor,
+        noise: Option<&Tensor>,
+    ) -> Result<Tensor>;
 }
 
 fn no_step(step: usize, steps: usize) -> Error {
     Error::invalid("step", step, format!("below {steps}: the schedule's steps"))
 }
 
-fn same_length(argument: &'static str, expected: usize, found: usize) -> Result<()> {
-    if expected == found {
-        return Ok(());
+/// `given` as f32, if it has the shape of the sample.
+fn of_shape(argument: &'static str, given: &Tensor, sample: &Tensor) -> Result<Tensor> {
+    if given.shape() == sample.shape() {
+        return Ok(given.to_dtype(DType::F32)?);
     }
     Err(Error::invalid(
         argument,
-        format!("{found} values"),
-        format!("{expected} values, as many as the sample has"),
+        format!("a tensor of shape {:?}", given.shape()),
+        format!("of the sample's shape, {:?}", sample.shape()),
     ))
 }
 

@@ -1,6 +1,9 @@
 //! What the schedulers of diffusion have in common: the noise schedule that a model was trained with, and what it predicts
 //! (diffusers `schedulers/scheduling_ddpm.py`; the others repeat it).
 
+use xdit_kernels::Tensor;
+use xdit_kernels::elementwise::{add_scaled, divide, weighted_sum};
+
 use crate::error::{Error, Result};
 use crate::files::config::ConfigFile;
 
@@ -141,13 +144,23 @@ impl NoiseSchedule {
 }
 
 impl PredictionType {
-    /// The sample without noise, where `signal` and `noise` are the parts of both in `sample`.
-    pub(super) fn clean(self, sample: f32, output: f32, signal: f32, noise: f32) -> f32 {
-        match self {
-            Self::Epsilon => (sample - noise * output) / signal,
-            Self::Sample => output,
-            Self::VPrediction => signal * sample - noise * output,
-        }
+    /// The sample without noise, f32, where `signal` and `noise` are the parts of both in `sample`:
+    ///
+    /// ```text
+    /// (sample − noise · output) / signal        output        signal · sample − noise · output
+    /// ```
+    pub(super) fn clean(
+        self,
+        sample: &Tensor,
+        output: &Tensor,
+        signal: f32,
+        noise: f32,
+    ) -> Result<Tensor> {
+        Ok(match self {
+            Self::Epsilon => divide(&add_scaled(sample, output, -noise)?, signal)?,
+            Self::Sample => output.clone(),
+            Self::VPrediction => weighted_sum(sample, signal, output, -noise)?,
+        })
     }
 }
 

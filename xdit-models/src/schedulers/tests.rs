@@ -1,7 +1,19 @@
 use proptest::prelude::*;
 
+use xdit_kernels::Device;
+
 use super::*;
 use crate::files::config::ConfigFile;
+
+/// Some values as a tensor.
+pub(super) fn row(values: &[f32]) -> Tensor {
+    Tensor::from_slice(values, [values.len()], &Device::cpu()).unwrap()
+}
+
+/// A tensor's values.
+pub(super) fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.to_vec_blocking().unwrap()
+}
 
 const HUNYUAN: &str = r#""beta_start": 0.00085, "beta_end": 0.03, "beta_schedule": "scaled_linear", "clip_sample": false,
     "prediction_type": "v_prediction", "steps_offset": 1"#;
@@ -186,20 +198,19 @@ fn steps_that_the_schedule_does_not_have_are_refused() {
 fn wrong_steps_are_refused() {
     for class in SchedulerConfig::DIFFUSION {
         let scheduler = steps(&read(class, "").unwrap(), 2).unwrap();
-        let mut sample = [0.5; 3];
-        let short = scheduler.step(&mut StepState::default(), &[0.1; 2], &mut sample, None);
+        let (sample, output) = (row(&[0.5; 3]), row(&[0.1; 3]));
+        let short = scheduler.step(&mut StepState::default(), &row(&[0.1; 2]), &sample, None);
         assert!(
             short.unwrap_err().to_string().starts_with("`model_output`"),
             "{class}"
         );
-        let noise = [0.0; 3];
-        let late = scheduler.step(&mut StepState::at(2), &[0.1; 3], &mut sample, Some(&noise));
+        let late = scheduler.step(&mut StepState::at(2), &output, &sample, Some(&output));
         assert!(
             late.unwrap_err().to_string().starts_with("`step`"),
             "{class}"
         );
         if scheduler.draws_noise(0) {
-            let silent = scheduler.step(&mut StepState::default(), &[0.1; 3], &mut sample, None);
+            let silent = scheduler.step(&mut StepState::default(), &output, &sample, None);
             assert!(
                 silent.unwrap_err().to_string().starts_with("`noise`"),
                 "{class}"
@@ -209,11 +220,11 @@ fn wrong_steps_are_refused() {
 }
 
 /// A made-up model's answer.
-fn output(sample: &[f32], step: usize) -> Vec<f32> {
-    sample
-        .iter()
+fn output(sample: &Tensor, step: usize) -> Tensor {
+    let output = values(sample).into_iter();
+    row(&output
         .map(|x| (x * 0.6 + step as f32).sin())
-        .collect()
+        .collect::<Vec<_>>())
 }
 
 proptest! {
@@ -232,21 +243,22 @@ proptest! {
         let scheduler = steps(&read(class, &fields).unwrap(), count).unwrap();
         let cut = cut.min(len);
         let start: Vec<f32> = (0..len).map(|i| (i as f32 * 1.7).cos()).collect();
-        let (mut whole, mut parts) = (start.clone(), start);
+        let mut whole = row(&start);
+        let mut parts = [row(&start[..cut]), row(&start[cut..])];
         let mut states = [StepState::default(), StepState::default()];
         let mut state = StepState::default();
         for step in 0..count {
             let noise: Vec<f32> = (0..len).map(|i| ((i * 7 + step) as f32).sin()).collect();
-            let noise = scheduler.draws_noise(step).then_some(noise.as_slice());
+            let noise = scheduler.draws_noise(step).then(|| row(&noise));
             let outputs = output(&whole, step);
-            scheduler.step(&mut state, &outputs, &mut whole, noise).unwrap();
-            for (state, range) in states.iter_mut().zip([0..cut, cut..len]) {
-                let part = &mut parts[range.clone()];
-                let outputs = output(part, step);
-                let noise = noise.map(|noise| &noise[range]);
-                scheduler.step(state, &outputs, part, noise).unwrap();
+            whole = scheduler.step(&mut state, &outputs, &whole, noise.as_ref()).unwrap();
+            for (i, (start, len)) in [(0, cut), (cut, len - cut)].into_iter().enumerate() {
+                let outputs = output(&parts[i], step);
+                let noise = noise.as_ref().map(|noise| noise.narrow(0, start, len).unwrap());
+                let stepped = scheduler.step(&mut states[i], &outputs, &parts[i], noise.as_ref());
+                parts[i] = stepped.unwrap();
             }
         }
-        prop_assert_eq!(whole, parts);
+        prop_assert_eq!(values(&whole), parts.map(|part| values(&part)).concat());
     }
 }

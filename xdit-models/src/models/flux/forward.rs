@@ -9,6 +9,7 @@ use half::f16;
 use rayon::prelude::*;
 use xdit_kernels::activation::{Activation, activation};
 use xdit_kernels::attention::{Attention, Segment};
+use xdit_kernels::elementwise::clamp;
 use xdit_kernels::linear::Linear;
 use xdit_kernels::norm::layer_norm_modulate;
 use xdit_kernels::{DType, Tensor};
@@ -313,17 +314,8 @@ fn held(end: &Option<Linear>) -> Result<&Linear> {
 
 /// `x`, with infinities of f16 brought back to its largest number; diffusers clips the same streams after the same blocks.
 fn saturate(x: Tensor) -> Result<Tensor> {
-    if x.dtype() != DType::F16 {
-        return Ok(x);
-    }
-    match x.host_slice_blocking::<f16>()? {
-        values if values.par_iter().any(|value| value.is_infinite()) => {
-            let clipped: Vec<f16> = values
-                .par_iter()
-                .map(|value| value.clamp(f16::MIN, f16::MAX))
-                .collect();
-            Ok(Tensor::from_slice(&clipped, x.shape(), x.device())?)
-        }
+    match x.dtype() {
+        DType::F16 => Ok(clamp(&x, f16::MIN.to_f32(), f16::MAX.to_f32())?),
         _ => Ok(x),
     }
 }

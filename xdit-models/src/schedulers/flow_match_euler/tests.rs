@@ -5,6 +5,7 @@
 use super::*;
 use crate::noise::Generator;
 use crate::schedulers::SigmaSpacing;
+use crate::schedulers::tests::{row, values};
 
 struct Case {
     name: &'static str,
@@ -84,21 +85,21 @@ fn three_steps(config: FlowMatchEulerConfig) -> FlowMatchEuler {
 #[test]
 fn steps_are_those_of_diffusers() {
     let scheduler = three_steps(FlowMatchEulerConfig::default());
-    let mut sample = [0.3, -1.7, 2.25];
+    let (mut sample, velocity) = (row(&[0.3, -1.7, 2.25]), row(&[-0.9, 0.4, 1.1]));
     let mut state = StepState::default();
     for expected in [
         [0.5249999761581421, -1.8000000715255737, 1.975000023841858],
         [0.75, -1.9000000953674316, 1.7000000476837158],
         [1.2000000476837158, -2.1000001430511475, 1.1500000953674316],
     ] {
-        scheduler
-            .step(&mut state, &[-0.9, 0.4, 1.1], &mut sample, None)
+        sample = scheduler
+            .step(&mut state, &velocity, &sample, None)
             .unwrap();
         // The same two roundings in the same order: equal.
-        assert_eq!(sample, expected);
+        assert_eq!(values(&sample), expected);
     }
     let error = scheduler
-        .step(&mut state, &[0.0; 3], &mut sample, None)
+        .step(&mut state, &velocity, &sample, None)
         .unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -114,23 +115,20 @@ fn stochastic_steps_are_those_of_diffusers() {
     });
     assert!(scheduler.draws_noise(0));
     let mut generator = Generator::new(3);
-    let mut sample = [0.3, -1.7, 2.25];
+    let (mut sample, velocity) = (row(&[0.3, -1.7, 2.25]), row(&[-0.9, 0.4, 1.1]));
     let mut state = StepState::default();
-    assert!(
-        scheduler
-            .step(&mut state, &[0.0; 3], &mut sample, None)
-            .is_err()
-    );
+    let silent = scheduler.step(&mut state, &velocity, &sample, None);
+    assert!(silent.is_err());
     for expected in [
         [0.902457058429718, -0.39387500286102295, 0.3542335629463196],
         [0.4818694591522217, -0.3238462805747986, -0.9195128679275513],
         [0.9318694472312927, -0.5238462686538696, -1.469512939453125],
     ] {
         let noise: Vec<f32> = generator.randn(3).unwrap();
-        scheduler
-            .step(&mut state, &[-0.9, 0.4, 1.1], &mut sample, Some(&noise))
+        sample = scheduler
+            .step(&mut state, &velocity, &sample, Some(&row(&noise)))
             .unwrap();
-        for (found, expected) in sample.iter().zip(expected) {
+        for (found, expected) in values(&sample).iter().zip(expected) {
             // The noise agrees with torch's to 3e-6.
             assert!(
                 (found - expected).abs() <= 3e-6_f32,
@@ -143,36 +141,27 @@ fn stochastic_steps_are_those_of_diffusers() {
 #[test]
 fn patches_step_apart() {
     let scheduler = three_steps(FlowMatchEulerConfig::default());
-    let velocity = [-0.9, 0.4, 1.1, 0.2];
-    let mut whole = [0.3, -1.7, 2.25, 0.7];
-    let mut parts = whole;
-    let mut state = StepState::default();
-    let mut states = [StepState::default(), StepState::default()];
-    for _ in 0..3 {
-        scheduler
-            .step(&mut state, &velocity, &mut whole, None)
-            .unwrap();
-    }
-    for ((state, part), velocity) in states
-        .iter_mut()
-        .zip(parts.chunks_mut(2))
-        .zip(velocity.chunks(2))
-    {
+    let (velocity, start) = (row(&[-0.9, 0.4, 1.1, 0.2]), row(&[0.3, -1.7, 2.25, 0.7]));
+    let run = |velocity: &Tensor, start: &Tensor| {
+        let (mut state, mut sample) = (StepState::default(), start.clone());
         for _ in 0..3 {
-            scheduler.step(state, velocity, part, None).unwrap();
+            sample = scheduler.step(&mut state, velocity, &sample, None).unwrap();
         }
-    }
-    assert_eq!(whole, parts);
+        values(&sample)
+    };
+    let part = |x: &Tensor, start: usize| x.narrow(0, start, 2).unwrap();
+    let parts = [0, 2].map(|at| run(&part(&velocity, at), &part(&start, at)));
+    assert_eq!(run(&velocity, &start), parts.concat());
 }
 
 #[test]
 fn a_picture_is_mixed_with_noise() {
     let scheduler = three_steps(FlowMatchEulerConfig::default());
-    let mut sample = [2.0];
-    scheduler.scale_noise(1, &mut sample, &[10.0]).unwrap();
-    assert_eq!(sample, [0.75 * 10.0 + 0.25 * 2.0]);
-    assert!(scheduler.scale_noise(9, &mut sample, &[10.0]).is_err());
-    assert!(scheduler.scale_noise(1, &mut sample, &[]).is_err());
+    let (sample, noise) = (row(&[2.0]), row(&[10.0]));
+    let mixed = scheduler.scale_noise(1, &sample, &noise).unwrap();
+    assert_eq!(values(&mixed), [0.75 * 10.0 + 0.25 * 2.0]);
+    assert!(scheduler.scale_noise(9, &sample, &noise).is_err());
+    assert!(scheduler.scale_noise(1, &sample, &row(&[])).is_err());
 }
 
 #[test]

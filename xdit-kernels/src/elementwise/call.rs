@@ -1,0 +1,68 @@
+//! From checked shapes to the loop over elements.
+
+use super::cpu::{self, Combine};
+use crate::{
+    DType, Error, Result, Tensor, TensorMut, View, ViewMut, layout,
+    rows::{Operand, expect_rows},
+};
+
+/// The pairs of x and y combined, in x's dtype and shape; y has that shape or its last dims.
+pub(super) fn binary(
+    op: &'static str,
+    x: View<'_>,
+    y: View<'_>,
+    combine: Combine,
+) -> Result<Tensor> {
+    // SAFETY: `binary_into` writes every element.
+    let mut out = unsafe { TensorMut::uninit(op, x.shape(), x.dtype(), x.device())? };
+    binary_into(op, x, y, combine, out.view_mut())?;
+    Ok(out.freeze())
+}
+
+/// [`binary`] into memory that is there.
+pub(super) fn binary_into(
+    op: &'static str,
+    x: View<'_>,
+    y: View<'_>,
+    combine: Combine,
+    out: ViewMut<'_>,
+) -> Result<()> {
+    let _span = tracing::trace_span!("elementwise", op, n = x.numel()).entered();
+    if !x.shape().ends_with(y.shape()) || (y.ndim() == 0 && x.ndim() > 0) {
+        return Err(Error::shape(
+            op,
+            format!("y of shape {:?} or its last dims", x.shape()),
+            y,
+        ));
+    }
+    expect_rows(op, &out, x.shape(), x.dtype())?;
+    if x.dtype() != y.dtype() {
+        let wide = layout::cast(x, DType::F32)?;
+        let y = layout::cast(y, DType::F32)?;
+        return layout::copy_into(&binary(op, wide.view(), y.view(), combine)?, out);
+    }
+    let (x, y) = (Operand::new(x, x.dtype())?, Operand::new(y, x.dtype())?);
+    cpu::binary(x.view(), y.view(), combine, out)
+}
+
+/// What becomes of each element of x alone, in its dtype and shape.
+pub(super) fn unary(op: &'static str, x: View<'_>, combine: Combine) -> Result<Tensor> {
+    // SAFETY: `unary_into` writes every element.
+    let mut out = unsafe { TensorMut::uninit(op, x.shape(), x.dtype(), x.device())? };
+    unary_into(op, x, combine, out.view_mut())?;
+    Ok(out.freeze())
+}
+
+/// [`unary`] into memory that is there.
+pub(super) fn unary_into(
+    op: &'static str,
+    x: View<'_>,
+    combine: Combine,
+    out: ViewMut<'_>,
+) -> Result<()> {
+    let _span = tracing::trace_span!("elementwise", op, n = x.numel()).entered();
+    expect_rows(op, &out, x.shape(), x.dtype())?;
+    let x = Operand::new(x, x.dtype())?;
+    // x twice: one loop serves all operations, and the second load comes from the cache.
+    cpu::binary(x.view(), x.view(), combine, out)
+}
