@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use xdit_comm::Group;
+use xdit_kernels::sums::RunningSums;
 use xdit_kernels::{DType, Tensor, TensorMut, elementwise};
 
 /// A guided prediction before the rescale. See [`Guidance::guide`](crate::Guidance::guide).
@@ -78,24 +79,22 @@ impl Guided {
         self.guided
     }
 
-    /// The sums over what this rank holds.
+    /// The sums over what this rank holds. Kernels add them up, and the host reads them once.
     ///
     /// # Errors
-    /// [`Error::Kernel`] if the device failed.
+    /// [`Error::Kernel`] if there is no memory, or the device failed.
     pub fn sums(&self) -> Result<RescaleSums> {
         let batch = self.guided.dim(0);
-        let of = |prediction: &Tensor| -> Result<Vec<[f64; 2]>> {
-            let values = prediction.host_slice_blocking::<f32>()?;
-            let len = values.len() / batch.max(1);
-            Ok((0..batch)
-                .map(|entry| sums(&values[entry * len..(entry + 1) * len]))
-                .collect())
-        };
+        let mut sums = RunningSums::zeros(4 * batch, self.guided.device())?;
+        sums.add_moments(0, &self.conditional)?;
+        sums.add_moments(2 * batch, &self.guided)?;
+        let sums = sums.to_vec_blocking(0..4 * batch)?;
+        let (conditional, guided) = sums.split_at(2 * batch);
         let count = self.guided.numel() as u64 / batch.max(1) as u64;
-        let pairs = of(&self.conditional)?.into_iter().zip(of(&self.guided)?);
+        let pairs = conditional.as_chunks().0.iter().zip(guided.as_chunks().0);
         Ok(RescaleSums {
             entries: pairs
-                .map(|(conditional, guided)| EntrySums {
+                .map(|(&conditional, &guided)| EntrySums {
                     count,
                     conditional,
                     guided,
@@ -235,25 +234,4 @@ impl RescaleSums {
             entries: entries.iter().map(entry).collect(),
         }
     }
-}
-
-/// Σx and Σx², in an order that depends on the length alone. Eight running sums let the compiler use vectors.
-fn sums(values: &[f32]) -> [f64; 2] {
-    let mut lanes = [[0f64; 8]; 2];
-    let chunks = values.chunks_exact(8);
-    let rest = chunks.remainder();
-    let mut add = |lane: usize, x: f32| {
-        let x = f64::from(x);
-        lanes[0][lane] += x;
-        lanes[1][lane] += x * x;
-    };
-    for chunk in chunks {
-        for (lane, x) in chunk.iter().enumerate() {
-            add(lane, *x);
-        }
-    }
-    for (lane, x) in rest.iter().enumerate() {
-        add(lane, *x);
-    }
-    lanes.map(|lanes| lanes.iter().sum())
 }

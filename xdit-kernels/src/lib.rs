@@ -25,6 +25,7 @@ pub mod softmax;
 mod storage;
 #[cfg(test)]
 mod storage_tests;
+pub mod sums;
 mod tensor;
 #[cfg(test)]
 mod testing;

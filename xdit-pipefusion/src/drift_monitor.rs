@@ -3,15 +3,17 @@
 use crate::kept::Change;
 use crate::{Driver, Error, Part, Report};
 use std::collections::VecDeque;
+use std::ops::Range;
 use xdit_comm::{Group, Pending};
+use xdit_kernels::sums::RunningSums;
 
 /// Decides which steps run whole, and collects the drift of each.
 pub(crate) struct DriftMonitor<'a> {
     driver: &'a Driver,
     /// Who decides together.
     replica: Option<&'a Group>,
-    /// Of each step so far, on this rank.
-    own: Vec<Change>,
+    /// The numbers of each step's [`Change`] on this rank, in turn, where they are summed up; `None` while nothing was compared.
+    own: Option<RunningSums>,
     /// Steps whose drift is on its way, when it is exchanged step by step.
     under_way: VecDeque<Pending<Vec<Vec<u8>>>>,
     report: Report,
@@ -24,7 +26,7 @@ impl<'a> DriftMonitor<'a> {
         Self {
             driver,
             replica: driver.replica.as_ref().or(driver.pipe.as_ref()),
-            own: Vec::new(),
+            own: None,
             under_way: VecDeque::new(),
             report: Report::default(),
         }
@@ -63,23 +65,36 @@ impl<'a> DriftMonitor<'a> {
     }
 
     /// Blocks have been computed, of a step: the one that is to end next, or the one after it where the pipeline is folded.
-    pub(crate) fn computed(&mut self, step: usize) {
-        if self.own.len() <= step {
-            self.own.resize(step + 1, Change::default());
-        }
-        let change = self.driver.kept.take_change();
-        self.own[step].moved += change.moved;
-        self.own[step].norm += change.norm;
+    pub(crate) fn computed(&mut self, step: usize) -> Result<(), Error> {
+        let Some(change) = self.driver.kept.take_change() else {
+            return Ok(());
+        };
+        let own = match &mut self.own {
+            Some(own) => own,
+            none => none.insert(RunningSums::zeros(
+                2 * self.driver.schedule.steps,
+                change.device(),
+            )?),
+        };
+        Ok(own.add(2 * step, &change)?)
+    }
+
+    /// What this rank has measured of some steps, moved and norm in turn: a read of the host.
+    fn own_blocking(&self, steps: Range<usize>) -> Result<Vec<f64>, Error> {
+        Ok(match &self.own {
+            Some(own) => own.to_vec_blocking(2 * steps.start..2 * steps.end)?,
+            None => vec![0.0; 2 * steps.len()],
+        })
     }
 
     /// This rank is through with a step.
     pub(crate) fn step_end(&mut self, step: usize) -> Result<(), Error> {
-        let change = self.own[step];
         if self.decides() {
+            let own = self.own_blocking(step..step + 1)?;
             match self.replica {
-                None => self.report.drift.push(change.relative()),
+                None => self.report.drift.push(Change::of(&own).relative()),
                 Some(replica) => {
-                    let sums = replica.control().start_all_gather_f64(&numbers(&change))?;
+                    let sums = replica.control().start_all_gather_f64(&own)?;
                     self.under_way.push_back(sums);
                 }
             }
@@ -113,7 +128,7 @@ impl<'a> DriftMonitor<'a> {
             self.collect_until(schedule.steps - 1)?;
             return Ok(self.report);
         }
-        let sums: Vec<f64> = self.own.iter().flat_map(numbers).collect();
+        let sums = self.own_blocking(0..schedule.steps)?;
         let of_ranks = match self.replica {
             Some(replica) => replica.control().all_gather_f64(&sums)?,
             None => vec![sums],
@@ -121,11 +136,6 @@ impl<'a> DriftMonitor<'a> {
         self.report.drift = relative(&total(of_ranks));
         Ok(self.report)
     }
-}
-
-/// What a rank tells of a step: moved and norm.
-fn numbers(change: &Change) -> [f64; 2] {
-    [change.moved, change.norm]
 }
 
 /// The sums of all ranks, added in rank order in f32, so that a drift is one number on every rank and with every backend.
@@ -154,6 +164,7 @@ fn relative(sums: &[f32]) -> Vec<Option<f32>> {
 mod tests {
     use super::*;
     use crate::{Kept, Placement, Schedule};
+    use xdit_kernels::{Device, Tensor};
 
     fn driver(max_drift: Option<f32>) -> Driver {
         Driver {
@@ -170,9 +181,13 @@ mod tests {
         }
     }
 
-    fn change(fresh: f32, stale: f32) -> Change {
-        let mut change = Change::default();
-        change.add(fresh, stale);
+    fn change(fresh: f32, stale: f32) -> RunningSums {
+        let device = &Device::cpu();
+        let tensor = |value: f32| Tensor::from_slice(&[value], [1, 1], device).unwrap();
+        let mut change = RunningSums::zeros(2, device).unwrap();
+        change
+            .add_distance(0, &tensor(fresh), &tensor(stale), 0, 1)
+            .unwrap();
         change
     }
 
@@ -180,11 +195,11 @@ mod tests {
     fn what_a_failed_run_measured_is_not_the_next_ones() {
         for max_drift in [None, Some(0.0)] {
             let driver = driver(max_drift);
-            driver.kept.changed(change(1.0, 2.0));
+            driver.kept.changed(change(1.0, 2.0)).unwrap();
             let mut watch = DriftMonitor::new(&driver);
             for step in 0..4 {
                 watch.parts(step).unwrap();
-                watch.computed(step);
+                watch.computed(step).unwrap();
                 watch.step_end(step).unwrap();
             }
             assert_eq!(watch.finish().unwrap().drift, [None; 4]);
@@ -198,9 +213,9 @@ mod tests {
         for step in 0..4 {
             watch.parts(step).unwrap();
             if step == 1 {
-                driver.kept.changed(change(f32::NAN, 1.0));
+                driver.kept.changed(change(f32::NAN, 1.0)).unwrap();
             }
-            watch.computed(step);
+            watch.computed(step).unwrap();
             watch.step_end(step).unwrap();
         }
         let report = watch.finish().unwrap();

@@ -1,4 +1,5 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use xdit_kernels::{Result, sums::RunningSums};
 
 /// What the [`StaleKv`](crate::StaleKv)s of one rank hold, and what they have measured: a handle that they share with the
 /// [`Driver`](crate::Driver).
@@ -14,7 +15,8 @@ pub struct Kept(Arc<Mutex<Totals>>);
 #[derive(Debug, Default)]
 struct Totals {
     bytes: usize,
-    change: Change,
+    /// The numbers of a [`Change`], where they are summed up; `None` while nothing was compared.
+    change: Option<RunningSums>,
 }
 
 /// How far keys and values are from those of the step before, as sums over sampled tokens of squares.
@@ -27,15 +29,20 @@ pub(crate) struct Change {
 }
 
 impl Change {
+    /// Of the two sums.
+    pub(crate) fn of(sums: &[f64]) -> Self {
+        match sums {
+            [moved, norm, ..] => Self {
+                moved: *moved,
+                norm: *norm,
+            },
+            _ => Self::default(),
+        }
+    }
+
     /// The relative L2 distance; `None` where nothing, or nothing but zeros, was compared. What is not a number stays so.
     pub(crate) fn relative(&self) -> Option<f32> {
         (self.moved != 0.0 || self.norm != 0.0).then(|| (self.moved / self.norm).sqrt() as f32)
-    }
-
-    pub(crate) fn add(&mut self, fresh: f32, stale: f32) {
-        let (fresh, stale) = (f64::from(fresh), f64::from(stale));
-        self.moved += (fresh - stale).powi(2);
-        self.norm += fresh.powi(2);
     }
 }
 
@@ -54,26 +61,31 @@ impl Kept {
         self.lock().bytes += bytes;
     }
 
-    pub(crate) fn changed(&self, change: Change) {
-        let total = &mut self.lock().change;
-        total.moved += change.moved;
-        total.norm += change.norm;
+    /// Adds the two sums that a [`Change`] is made of, which stay on their device.
+    pub(crate) fn changed(&self, change: RunningSums) -> Result<()> {
+        match &mut self.lock().change {
+            Some(total) => total.add(0, &change)?,
+            total => *total = Some(change),
+        }
+        Ok(())
     }
 
-    /// What was measured since it was last asked.
-    pub(crate) fn take_change(&self) -> Change {
-        std::mem::take(&mut self.lock().change)
+    /// What was measured since it was last asked, if anything was.
+    pub(crate) fn take_change(&self) -> Option<RunningSums> {
+        self.lock().change.take()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xdit_kernels::{Device, Tensor};
 
     fn relative(pairs: &[(f32, f32)]) -> Option<f32> {
         let mut change = Change::default();
         for (fresh, stale) in pairs {
-            change.add(*fresh, *stale);
+            change.moved += f64::from(fresh - stale).powi(2);
+            change.norm += f64::from(*fresh).powi(2);
         }
         change.relative()
     }
@@ -91,12 +103,17 @@ mod tests {
     #[test]
     fn handles_share_what_was_measured_until_it_is_taken() {
         let kept = Kept::default();
-        let mut change = Change::default();
-        change.add(1.0, 2.0);
-        kept.clone().changed(change);
-        kept.clone().changed(change);
-        let twice = kept.take_change();
-        assert_eq!((twice.moved, twice.norm), (2.0, 2.0));
-        assert_eq!(kept.take_change(), Change::default());
+        let device = &Device::cpu();
+        let tensor = |value: f32| Tensor::from_slice(&[value], [1, 1], device).unwrap();
+        let mut change = RunningSums::zeros(2, device).unwrap();
+        change
+            .add_distance(0, &tensor(1.0), &tensor(3.0), 0, 1)
+            .unwrap();
+        kept.clone().changed(change.clone()).unwrap();
+        kept.clone().changed(change).unwrap();
+        assert_eq!(device.host_reads(), 0);
+        let twice = kept.take_change().unwrap();
+        assert_eq!(twice.to_vec_blocking(0..2).unwrap(), [8.0, 2.0]);
+        assert!(kept.take_change().is_none());
     }
 }

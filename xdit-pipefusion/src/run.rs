@@ -49,7 +49,7 @@ impl Driver {
                 stage.receive(turn, from, leg, skips)?;
             }
             let hidden = stage.blocks(turn, leg, hidden)?;
-            watch.computed(step);
+            watch.computed(step)?;
             let mut sends = Vec::new();
             if leg < last {
                 sends = links.onward(stage, turn, leg, &hidden)?;

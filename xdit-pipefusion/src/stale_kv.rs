@@ -1,8 +1,7 @@
 use crate::Kept;
-use crate::kept::Change;
 use std::fmt;
 use xdit_kernels::attention::{Attention, AttnInput, AttnOut, Segment};
-use xdit_kernels::{Error, Result, TensorMut, View, layout};
+use xdit_kernels::{Error, Result, TensorMut, View, layout, sums::RunningSums};
 
 const OP: &str = "stale_kv";
 /// Of each stream every so many tokens are compared with those of the step before.
@@ -102,9 +101,15 @@ impl Store {
         2 * k.numel() * k.dtype().size()
     }
 
-    /// Replaces the rows that a call brings; how much those that may be used when they are old have changed.
-    fn replace(&mut self, input: &AttnInput<'_>, always_fresh: usize) -> Result<Change> {
-        let mut change = Change::default();
+    /// Replaces the rows that a call brings; how much those that may be used when they are old have changed: sampled tokens, as
+    /// [`RunningSums::add_distance`]. Which tokens depends on their place in the stream alone, so that it is the same however the stream
+    /// is cut over ranks.
+    fn replace(
+        &mut self,
+        input: &AttnInput<'_>,
+        always_fresh: usize,
+    ) -> Result<Option<RunningSums>> {
+        let mut change: Option<RunningSums> = None;
         let mut from = 0;
         for segment in brought(input) {
             let mut at = 0;
@@ -123,12 +128,13 @@ impl Store {
             for (fresh, store) in [(input.k, &mut self.k), (input.v, &mut self.v)] {
                 let fresh = fresh.narrow(1, from, segment.len)?;
                 if segment.stream >= always_fresh {
-                    compare(
-                        fresh,
-                        store.view().narrow(1, at, segment.len)?,
-                        segment.start,
-                        &mut change,
-                    )?;
+                    let sums = match &mut change {
+                        Some(sums) => sums,
+                        none => none.insert(RunningSums::zeros(2, fresh.device())?),
+                    };
+                    let stale = store.view().narrow(1, at, segment.len)?;
+                    let first = segment.start.next_multiple_of(SAMPLE) - segment.start;
+                    sums.add_distance(0, fresh, stale, first, SAMPLE)?;
                 }
                 layout::copy_into(fresh, store.view_mut().narrow(1, at, segment.len)?)?;
             }
@@ -136,19 +142,6 @@ impl Store {
         }
         Ok(change)
     }
-}
-
-/// Adds up the change of sampled tokens. Which they are depends on their place in the stream alone, so that it is the same
-/// however the stream is cut over ranks.
-fn compare(fresh: View<'_>, stale: View<'_>, start: usize, change: &mut Change) -> Result<()> {
-    let first = start.next_multiple_of(SAMPLE) - start;
-    for row in (first..fresh.dim(1)).step_by(SAMPLE) {
-        let values = |x: View<'_>| x.narrow(1, row, 1)?.to_tensor()?.to_vec_blocking::<f32>();
-        for (fresh, stale) in values(fresh)?.into_iter().zip(values(stale)?) {
-            change.add(fresh, stale);
-        }
-    }
-    Ok(())
 }
 
 impl<A: Attention> Attention for StaleKv<A> {
@@ -173,7 +166,9 @@ impl<A: Attention> Attention for StaleKv<A> {
             self.kept.holds(store.bytes());
             return self.inner.attend(input);
         };
-        self.kept.changed(store.replace(input, self.always_fresh)?);
+        if let Some(change) = store.replace(input, self.always_fresh)? {
+            self.kept.changed(change)?;
+        }
         let mut joint = *input;
         (joint.k, joint.v) = (store.k.view(), store.v.view());
         joint.keys = &store.streams;
@@ -257,12 +252,11 @@ mod tests {
         let mut kept = StaleKv::new(Flash, meter.clone(), 2);
         let first = [1, 2, 3].map(|seed| tensor(12, seed));
         attend(&mut kept, &first, &streams).unwrap();
-        assert_eq!(meter.take_change().relative(), None);
+        assert!(meter.take_change().is_none());
         let fresh = [1, 2, 3].map(|seed| tensor(8, seed + 5));
         attend(&mut kept, &fresh, &streams[..2]).unwrap();
-        assert_eq!(
-            meter.take_change().relative(),
-            None,
+        assert!(
+            meter.take_change().is_none(),
             "text and patch 0 are never old"
         );
         let twice = |x: &Tensor| {
@@ -277,7 +271,11 @@ mod tests {
         let last = [0, 1, 2].map(|i| twice(&first[i].narrow(1, 8, 4).unwrap()));
         attend(&mut kept, &last, &streams[2..]).unwrap();
         // Twice as large: half of the fresh value away.
-        let change = meter.take_change().relative().unwrap();
+        let change = meter.take_change().unwrap();
+        let [moved, norm] = change.to_vec_blocking(0..2).unwrap()[..] else {
+            panic!("two sums")
+        };
+        let change = (moved / norm).sqrt();
         assert!((change - 0.5).abs() <= 1e-6, "{change}");
         assert_eq!(meter.bytes(), 2 * 2 * 12 * 2 * 4 * 4);
     }

@@ -163,9 +163,17 @@ impl Finite {
                 indices.push(i);
             }
         }
+        self.found(&indices, whose, origin())
+    }
+
+    /// Notes, or refuses, a result that is not finite for these of the prompts or images that `whose` counts.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub(crate) fn found(&self, indices: &[usize], whose: Whose, origin: Origin) -> Result<()> {
         let found = Found {
-            origin: origin(),
-            whose: whose.phrase(&indices),
+            origin,
+            whose: whose.phrase(indices),
         };
         if !self.allowed {
             return Err(self.error(&found));

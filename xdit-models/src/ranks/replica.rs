@@ -135,6 +135,7 @@ impl<D: Dit> Replica<D> {
             dtype: call.dtype,
             pack: &|latents| transformer.packed(latents),
             noise_blc: None,
+            not_finite: None,
             latents_blc: None,
         };
         let latents = (0..count)

@@ -1,6 +1,7 @@
 //! The scheduler, as the denoising driver runs it.
 
 use xdit_comm::Shard;
+use xdit_kernels::sums::RunningSums;
 use xdit_kernels::{DType, Device, Tensor};
 use xdit_pipefusion::{Sampler, Turn};
 
@@ -34,6 +35,8 @@ pub(crate) struct Sampling<'a> {
     pub(crate) pack: &'a dyn Fn(&Tensor) -> Result<Tensor>,
     /// This step's noise.
     pub(crate) noise_blc: Option<Tensor>,
+    /// How many numbers of this step are not finite: for each [`StepPart`] those of each image.
+    pub(crate) not_finite: Option<RunningSums>,
     /// The latents after the last step, whole.
     pub(crate) latents_blc: Option<Tensor>,
 }
@@ -61,16 +64,46 @@ impl Sampling<'_> {
 }
 
 impl Sampling<'_> {
-    /// Looks through this rank's rows of a step's result.
-    fn check(&self, turn: Turn, part: StepPart, rows_blc: &Tensor) -> Result<()> {
+    /// Has what is not finite in this rank's rows of a step's result counted.
+    fn count_not_finite(&mut self, part: StepPart, rows_blc: &Tensor) -> Result<()> {
+        let images = self.images.len;
+        let counts = match &mut self.not_finite {
+            Some(counts) => counts,
+            none => none.insert(RunningSums::zeros(2 * images, rows_blc.device())?),
+        };
+        let at = match part {
+            StepPart::Transformer => 0,
+            StepPart::Scheduler => images,
+        };
+        Ok(counts.add_not_finite(at, rows_blc)?)
+    }
+
+    /// Looks at what was counted in a step: the one read of the host in it, so that a run that has failed ends early.
+    fn check_step(&mut self, step: usize) -> Result<()> {
+        let Some(counts) = self.not_finite.take() else {
+            return Ok(());
+        };
+        let counts = counts.to_vec_blocking(0..counts.len())?;
+        let (predicted, stepped) = counts.split_at(self.images.len);
         let timesteps = self.scheduler.timesteps();
-        let images = Whose::images(self.images.start, self.all_images);
-        self.finite.check(rows_blc, images, || Origin::Step {
-            index: turn.step,
-            of: timesteps.len(),
-            part,
-            timestep: timesteps[turn.step].to_string(),
-        })
+        for (part, counts) in [
+            (StepPart::Transformer, predicted),
+            (StepPart::Scheduler, stepped),
+        ] {
+            let bad: Vec<usize> = (0..counts.len()).filter(|i| counts[*i] > 0.0).collect();
+            if bad.is_empty() {
+                continue;
+            }
+            let images = Whose::images(self.images.start, self.all_images);
+            let origin = Origin::Step {
+                index: step,
+                of: timesteps.len(),
+                part,
+                timestep: timesteps[step].to_string(),
+            };
+            return self.finite.found(&bad, images, origin);
+        }
+        Ok(())
     }
 }
 
@@ -86,17 +119,18 @@ impl Sampler for Sampling<'_> {
         prediction: &Tensor,
         latents: &Tensor,
     ) -> Result<Tensor> {
-        self.check(turn, StepPart::Transformer, prediction)?;
+        self.count_not_finite(StepPart::Transformer, prediction)?;
         let noise = self.noise(turn, patch, latents.device())?;
         let latents = self
             .scheduler
             .step(state, prediction, latents, noise.as_ref())?;
         self.rank_context.note()?;
-        self.check(turn, StepPart::Scheduler, &latents)?;
+        self.count_not_finite(StepPart::Scheduler, &latents)?;
         Ok(latents)
     }
 
     fn step_end(&mut self, step: usize, latents: &[Tensor]) -> Result<()> {
+        self.check_step(step)?;
         let timestep = self.scheduler.timesteps()[step];
         let whole = self
             .watch

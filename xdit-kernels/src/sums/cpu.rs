@@ -1,0 +1,55 @@
+//! The sums over elements that lie one after another.
+
+/// Σ(fresh − stale)² and Σfresh², one element after the other.
+pub(super) fn distance(fresh: &[f32], stale: &[f32], to: &mut [f64]) {
+    let [mut moved, mut norm] = [to[0], to[1]];
+    for (fresh, stale) in fresh.iter().zip(stale) {
+        let (fresh, stale) = (f64::from(*fresh), f64::from(*stale));
+        moved += (fresh - stale).powi(2);
+        norm += fresh.powi(2);
+    }
+    to.copy_from_slice(&[moved, norm]);
+}
+
+/// Σx and Σx² of each entry, of which `to` has two numbers each.
+pub(super) fn moments(values: &[f32], to: &mut [f64]) {
+    let (pairs, _) = to.as_chunks_mut::<2>();
+    let len = values.len() / pairs.len().max(1);
+    for (entry, [sum, squares]) in pairs.iter_mut().enumerate() {
+        let [x, xx] = moments_of(&values[entry * len..(entry + 1) * len]);
+        *sum += x;
+        *squares += xx;
+    }
+}
+
+/// Σx and Σx², in an order that depends on the length alone. Eight running sums let the compiler use vectors.
+fn moments_of(values: &[f32]) -> [f64; 2] {
+    let mut lanes = [[0f64; 8]; 2];
+    let chunks = values.chunks_exact(8);
+    let rest = chunks.remainder();
+    let mut add = |lane: usize, x: f32| {
+        let x = f64::from(x);
+        lanes[0][lane] += x;
+        lanes[1][lane] += x * x;
+    };
+    for chunk in chunks {
+        for (lane, x) in chunk.iter().enumerate() {
+            add(lane, *x);
+        }
+    }
+    for (lane, x) in rest.iter().enumerate() {
+        add(lane, *x);
+    }
+    lanes.map(|lanes| lanes.iter().sum())
+}
+
+/// How many are NaN or infinite in each entry, of which `to` has a number each.
+pub(super) fn not_finite(values: &[f32], to: &mut [f64]) {
+    let len = values.len() / to.len().max(1);
+    for (entry, count) in to.iter_mut().enumerate() {
+        let values = &values[entry * len..(entry + 1) * len];
+        // A sum of ones and zeros has no branch for each element.
+        let bad: u64 = values.iter().map(|x| u64::from(!x.is_finite())).sum();
+        *count += bad as f64;
+    }
+}
