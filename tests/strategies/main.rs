@@ -1,6 +1,6 @@
 //! Whole models over several ranks: `table.rs` runs every strategy with every family (README's table); the other files compare
 //! PipeFusion with an independent simulation, run hybrids, guidance over two ranks and random delays, and check what each
-//! rank reads, holds and sends. Tests of one strategy alone belong in its crate.
+//! rank reads, holds and sends (`host_reads.rs`: how often the host reads tensors in a step). Tests of one strategy alone belong in its crate.
 
 mod bands;
 mod delays;
@@ -8,6 +8,7 @@ mod engine;
 mod exact;
 mod flux;
 mod guidance;
+mod host_reads;
 mod hunyuandit;
 mod hybrids;
 mod loading;

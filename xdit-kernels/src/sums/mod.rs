@@ -47,11 +47,7 @@ impl RunningSums {
     }
 
     /// How many numbers there are.
-    #[allow(
-        clippy::len_without_is_empty,
-        reason = "nobody makes one without numbers"
-    )]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.values.len()
     }
 
@@ -65,7 +61,7 @@ impl RunningSums {
     /// # Errors
     /// If there are not so many from `at` on.
     pub fn add(&mut self, at: usize, other: &Self) -> Result<()> {
-        let to = self.part(at, Some(other.len()))?;
+        let to = self.part(at, Some(other.count()))?;
         self.expect(&other.device)?;
         for (sum, more) in self.values[to].iter_mut().zip(&other.values) {
             *sum += more;
@@ -201,11 +197,11 @@ impl RunningSums {
     /// `len` numbers from `at` on; no `len` is more than can be counted.
     fn part(&self, at: usize, len: Option<usize>) -> Result<Range<usize>> {
         let end = len.and_then(|len| at.checked_add(len));
-        match end.filter(|end| *end <= self.len()) {
+        match end.filter(|end| *end <= self.count()) {
             Some(end) => Ok(at..end),
             None => Err(Error::shape(
                 OP,
-                format!("numbers within 0..{}", self.len()),
+                format!("numbers within 0..{}", self.count()),
                 (at, len),
             )),
         }

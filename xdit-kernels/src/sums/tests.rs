@@ -15,7 +15,7 @@ fn tensor(shape: &[usize], dtype: DType, seed: usize, device: &Device) -> Tensor
 }
 
 fn read(sums: &RunningSums) -> Vec<f64> {
-    sums.to_vec_blocking(0..sums.len()).unwrap()
+    sums.to_vec_blocking(0..sums.count()).unwrap()
 }
 
 proptest! {

@@ -89,6 +89,24 @@ pub(crate) struct Moment {
     pub(crate) images: usize,
 }
 
+/// What blocks and projection read in a step beside the stream.
+#[derive(Debug)]
+pub(crate) struct Conditioning<'a, M, P> {
+    /// Of these blocks, for the step's timestep and the prompt.
+    pub(crate) modulation: &'a M,
+    /// Where the stream's tokens stand.
+    pub(crate) places: &'a P,
+}
+
+// Derived, they would ask the same of M and P.
+impl<M, P> Clone for Conditioning<'_, M, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M, P> Copy for Conditioning<'_, M, P> {}
+
 /// Some rows of a whole text `[b, l, ..]`.
 pub(crate) type Rows<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 
@@ -173,7 +191,7 @@ pub(crate) trait Dit: Debug + Send + Sync + 'static {
         &self,
         blocks: Range<usize>,
         stream_blc: Tensor,
-        at: (&Self::Modulation, &Self::Places),
+        conditioning: Conditioning<'_, Self::Modulation, Self::Places>,
         attention: &mut [Box<dyn Attention>],
         skips: &mut Skips,
         observer: &mut dyn Observer,
@@ -183,7 +201,7 @@ pub(crate) trait Dit: Debug + Send + Sync + 'static {
     fn project(
         &self,
         stream_blc: &Tensor,
-        at: (&Self::Modulation, &Self::Places),
+        conditioning: Conditioning<'_, Self::Modulation, Self::Places>,
         observer: &mut dyn Observer,
     ) -> Result<Tensor>;
 

@@ -9,7 +9,7 @@ use xdit_kernels::{Tensor, elementwise};
 use xdit_pipefusion::{Blocks, Part, Stage, StagePlan, Turn};
 
 use crate::error::{Error, Result};
-use crate::models::dit::{Dit, Guide, Moment};
+use crate::models::dit::{Conditioning, Dit, Guide, Moment};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 use crate::ranks::compose::{Layout, RankContext};
@@ -282,7 +282,10 @@ impl<D: Dit> Stage for DitStage<'_, D> {
                     self.transformer.run_blocks(
                         self.stages.leg(leg),
                         stream_blc,
-                        (self.modulation(leg, pass)?, self.places(turn.part)),
+                        Conditioning {
+                            modulation: self.modulation(leg, pass)?,
+                            places: self.places(turn.part),
+                        },
                         &mut attention[own.clone()],
                         &mut skips,
                         observer,
@@ -306,8 +309,11 @@ impl<D: Dit> Stage for DitStage<'_, D> {
             .zip(&hidden)
             .map(|(pass, stream_blc)| {
                 self.inside(turn, *pass, |observer| {
-                    let at = (self.modulation(last, *pass)?, self.places(turn.part));
-                    self.transformer.project(stream_blc, at, observer)
+                    let conditioning = Conditioning {
+                        modulation: self.modulation(last, *pass)?,
+                        places: self.places(turn.part),
+                    };
+                    self.transformer.project(stream_blc, conditioning, observer)
                 })
             })
             .collect::<Result<Vec<_>>>()?;

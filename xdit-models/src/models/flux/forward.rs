@@ -6,7 +6,6 @@
 use std::ops::Range;
 
 use half::f16;
-use rayon::prelude::*;
 use xdit_kernels::activation::{Activation, activation};
 use xdit_kernels::attention::{Attention, Segment};
 use xdit_kernels::elementwise::clamp;
@@ -18,7 +17,7 @@ use xdit_pipefusion::Blocks;
 use super::{FluxText, FluxTransformer, RotaryTables, latents};
 use crate::error::{Error, Result};
 use crate::layers::{EPS, byte_len, chunk};
-use crate::models::dit::{Dit, DitShape, Moment, Rows};
+use crate::models::dit::{Conditioning, Dit, DitShape, Moment, Rows};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
@@ -53,11 +52,11 @@ impl FluxTransformer {
         let [double, single] = self.split(blocks);
         Ok(Modulation {
             double: self.blocks[double]
-                .par_iter()
+                .iter()
                 .map(|block| block.modulation(&silu_temb_bc))
                 .collect::<Result<_>>()?,
             single: self.single_blocks[single]
-                .par_iter()
+                .iter()
                 .map(|block| block.modulation(&silu_temb_bc))
                 .collect::<Result<_>>()?,
             silu_temb_bc,
@@ -176,11 +175,15 @@ impl Dit for FluxTransformer {
         &self,
         blocks: Range<usize>,
         mut stream_blc: Tensor,
-        (modulation, rotary): (&Modulation, &RotaryTables),
+        conditioning: Conditioning<'_, Modulation, RotaryTables>,
         attention: &mut [Box<dyn Attention>],
         _: &mut Skips,
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
+        let Conditioning {
+            modulation,
+            places: rotary,
+        } = conditioning;
         let [double, single] = self.split(blocks);
         let (double_attention, single_attention) = attention.split_at_mut(double.len());
         let text_len = rotary.text_len();
@@ -248,9 +251,13 @@ impl Dit for FluxTransformer {
     fn project(
         &self,
         stream_blc: &Tensor,
-        (modulation, rotary): (&Modulation, &RotaryTables),
+        conditioning: Conditioning<'_, Modulation, RotaryTables>,
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
+        let Conditioning {
+            modulation,
+            places: rotary,
+        } = conditioning;
         // AdaLayerNormContinuous: the scale comes first here.
         let c = self.config.hidden_size();
         let modulation = held(&self.norm_out)?.forward(&modulation.silu_temb_bc)?;

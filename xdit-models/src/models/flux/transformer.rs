@@ -16,7 +16,7 @@ use super::{FluxConfig, RotaryTables};
 use crate::error::{Error, Result};
 use crate::files::weights::Scope;
 use crate::layers::{Packing, TimeTextEmbed};
-use crate::models::dit::Dit;
+use crate::models::dit::{Conditioning, Dit};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
@@ -231,17 +231,20 @@ impl FluxTransformer {
             &input.text.pooled,
             observer,
         )?;
-        let at = (&modulation, input.rotary);
+        let conditioning = Conditioning {
+            modulation: &modulation,
+            places: input.rotary,
+        };
         let hidden = self.embed(input.latents, input.text, input.rotary, observer)?;
         let hidden = self.run_blocks(
             self.held.clone(),
             hidden,
-            at,
+            conditioning,
             attention,
             &mut Skips::default(),
             observer,
         )?;
-        self.project(&hidden, at, observer)
+        self.project(&hidden, conditioning, observer)
     }
 
     fn check(&self, input: &FluxInput<'_>, attention: usize) -> Result<()> {

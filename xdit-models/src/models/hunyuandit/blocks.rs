@@ -84,6 +84,14 @@ pub(super) struct HunyuanBlock {
     heads: usize,
 }
 
+/// What a block reads in a step beside the stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlockConditioning<'a> {
+    /// Added after the first norm, f32 `[b, c]`.
+    pub(super) shift_bc: &'a Tensor,
+    pub(super) text: &'a TextKv,
+}
+
 /// Keys and values of the text in one block, `[b, t, h, d]` each.
 #[derive(Clone, Debug)]
 pub(super) struct TextKv {
@@ -190,7 +198,7 @@ impl HunyuanBlock {
     pub(super) fn forward(
         &self,
         x_blc: &Tensor,
-        (shift_bc, text): (&Tensor, &TextKv),
+        BlockConditioning { shift_bc, text }: BlockConditioning<'_>,
         positions: &HunyuanPositions,
         attention: &mut dyn Attention,
     ) -> Result<Tensor> {

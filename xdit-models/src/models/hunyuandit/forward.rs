@@ -6,7 +6,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use xdit_kernels::activation::{Activation, activation};
 use xdit_kernels::attention::{Attention, Segment};
 use xdit_kernels::linear::Linear;
@@ -14,12 +13,12 @@ use xdit_kernels::norm::layer_norm_modulate;
 use xdit_kernels::{DType, Tensor};
 use xdit_pipefusion::Blocks;
 
-use super::blocks::{HunyuanBlock, TextKv};
+use super::blocks::{BlockConditioning, HunyuanBlock, TextKv};
 use super::transformer::expect;
 use super::{HunyuanPositions, HunyuanText, HunyuanTransformer};
 use crate::error::Result;
 use crate::layers::{EPS, byte_len, chunk, latents, rows_of};
-use crate::models::dit::{Dit, DitShape, Moment, Rows};
+use crate::models::dit::{Conditioning, Dit, DitShape, Moment, Rows};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
@@ -79,7 +78,7 @@ impl HunyuanTransformer {
             .time_extra_emb
             .forward(timestep, &context.extra_bc, observer)?;
         let silu_temb_bc = activation(&temb_bc, Activation::Silu)?;
-        let shifts = self.blocks[self.place(&blocks)?].par_iter();
+        let shifts = self.blocks[self.place(&blocks)?].iter();
         Ok(Modulation {
             shifts: shifts
                 .map(|block| block.shift(&silu_temb_bc))
@@ -199,11 +198,15 @@ impl Dit for HunyuanTransformer {
         &self,
         blocks: Range<usize>,
         mut stream_blc: Tensor,
-        (modulation, positions): (&Modulation, &HunyuanPositions),
+        conditioning: Conditioning<'_, Modulation, HunyuanPositions>,
         attention: &mut [Box<dyn Attention>],
         skips: &mut Skips,
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
+        let Conditioning {
+            modulation,
+            places: positions,
+        } = conditioning;
         let place = self.place(&blocks)?;
         expect(
             attention.len() == blocks.len() && modulation.shifts.len() == blocks.len(),
@@ -226,8 +229,11 @@ impl Dit for HunyuanTransformer {
                 stream_blc = block.join(&stream_blc, &skip_blc, &mut *attention[n])?;
                 observer.offer(&format!("{name}.skip_linear"), &stream_blc)?;
             }
-            let step = (&modulation.shifts[n], &text[n]);
-            stream_blc = block.forward(&stream_blc, step, positions, &mut *attention[n])?;
+            let conditioning = BlockConditioning {
+                shift_bc: &modulation.shifts[n],
+                text: &text[n],
+            };
+            stream_blc = block.forward(&stream_blc, conditioning, positions, &mut *attention[n])?;
             observer.offer(&format!("{name}.hidden_states"), &stream_blc)?;
             if self.config.reader(i).is_some() {
                 skips.put(i, stream_blc.clone());
@@ -240,9 +246,10 @@ impl Dit for HunyuanTransformer {
     fn project(
         &self,
         stream_blc: &Tensor,
-        (modulation, _): (&Modulation, &HunyuanPositions),
+        conditioning: Conditioning<'_, Modulation, HunyuanPositions>,
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
+        let Conditioning { modulation, .. } = conditioning;
         // AdaLayerNormContinuous: the scale comes first here.
         let c = self.config.hidden_size();
         let modulation = held(&self.norm_out)?.forward(&modulation.silu_temb_bc)?;

@@ -6,7 +6,7 @@ use xdit_kernels::attention::Attention;
 use super::transformer::expect;
 use super::{HunyuanPositions, HunyuanText, HunyuanTransformer};
 use crate::error::Result;
-use crate::models::dit::Dit;
+use crate::models::dit::{Conditioning, Dit};
 use crate::models::skips::Skips;
 
 /// What the blocks that are held keep of a prompt for all steps of an image, keys and values of their cross-attention above
@@ -76,9 +76,13 @@ impl HunyuanTransformer {
         for range in self.held.ranges() {
             let modulation = self.modulate(range.clone(), timestep, &context.0, &mut ())?;
             let (own, others) = rest.split_at_mut(range.len());
-            let at = (&modulation, positions);
+            let conditioning = Conditioning {
+                modulation: &modulation,
+                places: positions,
+            };
             let blocks = range.clone();
-            stream_blc = self.run_blocks(blocks, stream_blc, at, own, &mut skips, &mut ())?;
+            stream_blc =
+                self.run_blocks(blocks, stream_blc, conditioning, own, &mut skips, &mut ())?;
             rest = others;
         }
         Ok(stream_blc)

@@ -14,7 +14,7 @@ use crate::files::config::ConfigFile;
 use crate::files::weights::Scope;
 use crate::files::weights::numbered::{NumberedWeights, tensor};
 use crate::layers::Packing;
-use crate::models::dit::Dit;
+use crate::models::dit::{Conditioning, Dit};
 use crate::models::skips::Skips;
 
 const TIMESTEPS: [f32; 2] = [731.0, 40.0];
@@ -102,13 +102,23 @@ fn in_pieces(stages: &[(HunyuanTransformer, Blocks)], legs: &[Range<usize>]) -> 
         stream = model.run_blocks(
             leg.clone(),
             stream,
-            (&modulation, &positions),
+            Conditioning {
+                modulation: &modulation,
+                places: &positions,
+            },
             &mut flash(leg.len()),
             &mut skips,
             &mut (),
         )?;
         if leg.end == model.config().block_count() {
-            predicted = Some(model.project(&stream, (&modulation, &positions), &mut ())?);
+            predicted = Some(model.project(
+                &stream,
+                Conditioning {
+                    modulation: &modulation,
+                    places: &positions,
+                },
+                &mut (),
+            )?);
         }
     }
     assert!(skips.is_empty());
@@ -239,8 +249,18 @@ fn what_does_not_fit_is_an_error() {
     let positions = HunyuanPositions::new(model.config(), 3, 2, &Device::cpu()).unwrap();
     let stream = tensor("stream", &[2, IMAGE, 12]);
     let run = |skips: &mut Skips| {
-        let at = (&modulation, &positions);
-        model.run_blocks(3..4, stream.clone(), at, &mut flash(1), skips, &mut ())
+        let conditioning = Conditioning {
+            modulation: &modulation,
+            places: &positions,
+        };
+        model.run_blocks(
+            3..4,
+            stream.clone(),
+            conditioning,
+            &mut flash(1),
+            skips,
+            &mut (),
+        )
     };
     let error = run(&mut Skips::default()).unwrap_err().to_string();
     assert!(error.contains("block 0"), "{error}");

@@ -16,7 +16,7 @@ use super::{HunyuanConfig, HunyuanPositions};
 use crate::error::{Error, Result};
 use crate::files::weights::Scope;
 use crate::layers::{Mlp, Packing};
-use crate::models::dit::Dit;
+use crate::models::dit::{Conditioning, Dit};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
@@ -244,11 +244,21 @@ impl HunyuanTransformer {
         let blocks = 0..self.config.block_count();
         let context = self.context(&self.held, input.text, observer)?;
         let modulation = self.modulate(blocks.clone(), input.timestep, &context, observer)?;
-        let at = (&modulation, input.positions);
+        let conditioning = Conditioning {
+            modulation: &modulation,
+            places: input.positions,
+        };
         let hidden = self.embed(input.latents, input.text, input.positions, observer)?;
         let mut skips = Skips::default();
-        let hidden = self.run_blocks(blocks, hidden, at, attention, &mut skips, observer)?;
-        self.project(&hidden, at, observer)
+        let hidden = self.run_blocks(
+            blocks,
+            hidden,
+            conditioning,
+            attention,
+            &mut skips,
+            observer,
+        )?;
+        self.project(&hidden, conditioning, observer)
     }
 
     fn check(&self, input: &HunyuanInput<'_>) -> Result<()> {

@@ -5,7 +5,6 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
 use xdit_kernels::activation::{Activation, activation};
 use xdit_kernels::attention::{Attention, Segment};
 use xdit_kernels::linear::Linear;
@@ -16,7 +15,7 @@ use xdit_pipefusion::Blocks;
 use super::{Sd3Positions, Sd3Text, Sd3Transformer};
 use crate::error::{Error, Result};
 use crate::layers::{EPS, byte_len, chunk, latents};
-use crate::models::dit::{Dit, DitShape, Moment, Rows};
+use crate::models::dit::{Conditioning, Dit, DitShape, Moment, Rows};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
@@ -45,7 +44,7 @@ impl Sd3Transformer {
         let silu_temb_bc = activation(&temb_bc, Activation::Silu)?;
         Ok(Modulation {
             blocks: self.blocks[self.place(&blocks)?]
-                .par_iter()
+                .iter()
                 .zip(blocks)
                 .map(|(block, i)| match skip_layers.contains(&i) {
                     true => Ok(None),
@@ -156,11 +155,15 @@ impl Dit for Sd3Transformer {
         &self,
         blocks: Range<usize>,
         stream_blc: Tensor,
-        (modulation, positions): (&Modulation, &Sd3Positions),
+        conditioning: Conditioning<'_, Modulation, Sd3Positions>,
         mut attention: &mut [Box<dyn Attention>],
         _: &mut Skips,
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
+        let Conditioning {
+            modulation,
+            places: positions,
+        } = conditioning;
         let held = self.place(&blocks)?;
         let expected = self.attentions(blocks.clone());
         if attention.len() != expected || modulation.blocks.len() != blocks.len() {
@@ -208,9 +211,13 @@ impl Dit for Sd3Transformer {
     fn project(
         &self,
         stream_blc: &Tensor,
-        (modulation, positions): (&Modulation, &Sd3Positions),
+        conditioning: Conditioning<'_, Modulation, Sd3Positions>,
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
+        let Conditioning {
+            modulation,
+            places: positions,
+        } = conditioning;
         // AdaLayerNormContinuous: the scale comes first here.
         let c = self.config.hidden_size();
         let modulation = held(&self.norm_out)?.forward(&modulation.silu_temb_bc)?;

@@ -14,7 +14,7 @@ use crate::files::config::ConfigFile;
 use crate::files::weights::Scope;
 use crate::files::weights::numbered::{NumberedWeights, tensor};
 use crate::layers::Packing;
-use crate::models::dit::Dit;
+use crate::models::dit::{Conditioning, Dit};
 use crate::models::skips::Skips;
 
 /// Some blocks, and what was asked for them.
@@ -110,14 +110,14 @@ proptest! {
                     .run_blocks(
                         blocks.clone(),
                         hidden,
-                        (&modulation, &inputs.positions),
+                        Conditioning { modulation: &modulation, places: &inputs.positions },
                         &mut stage.attention(),
                         &mut Skips::default(),
                         &mut (),
                     )
                     .unwrap();
                 prop_assert_eq!(hidden.shape(), [2, TEXT + IMAGE, 18]);
-                let projected = stage.project(&hidden, (&modulation, &inputs.positions), &mut ());
+                let projected = stage.project(&hidden, Conditioning { modulation: &modulation, places: &inputs.positions }, &mut ());
                 prop_assert_eq!(projected.is_ok(), blocks.end == layers);
                 prediction = projected.ok();
                 stream = Some(hidden);
@@ -209,7 +209,10 @@ fn text_may_be_absent_where_attention_has_kept_it() {
             .run_blocks(
                 0..3,
                 hidden,
-                (&modulation, positions),
+                Conditioning {
+                    modulation: &modulation,
+                    places: positions,
+                },
                 &mut attention,
                 &mut Skips::default(),
                 &mut (),
@@ -217,7 +220,14 @@ fn text_may_be_absent_where_attention_has_kept_it() {
             .unwrap();
         assert_eq!(hidden.dim(1), positions.token_count());
         let got = model
-            .project(&hidden, (&modulation, positions), &mut ())
+            .project(
+                &hidden,
+                Conditioning {
+                    modulation: &modulation,
+                    places: positions,
+                },
+                &mut (),
+            )
             .unwrap();
         assert_eq!(
             got.to_vec_blocking::<f32>().unwrap(),
@@ -264,7 +274,14 @@ fn skipped_blocks_change_nothing() {
         .embed(&inputs.latents, &text, &inputs.positions, &mut ())
         .unwrap();
     let projected = model
-        .project(&hidden, (&modulation, &inputs.positions), &mut ())
+        .project(
+            &hidden,
+            Conditioning {
+                modulation: &modulation,
+                places: &inputs.positions,
+            },
+            &mut (),
+        )
         .unwrap();
     assert_eq!(run(&[0, 1, 2]), projected.to_vec_blocking::<f32>().unwrap());
 }

@@ -14,7 +14,7 @@ use super::{Sd3Config, Sd3Positions};
 use crate::error::{Error, Result};
 use crate::files::weights::Scope;
 use crate::layers::{Packing, TimeTextEmbed};
-use crate::models::dit::Dit;
+use crate::models::dit::{Conditioning, Dit};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
@@ -229,17 +229,20 @@ impl Sd3Transformer {
             input.skip_layers,
             observer,
         )?;
-        let at = (&modulation, input.positions);
+        let conditioning = Conditioning {
+            modulation: &modulation,
+            places: input.positions,
+        };
         let hidden = self.embed(input.latents, input.text, input.positions, observer)?;
         let hidden = self.run_blocks(
             blocks,
             hidden,
-            at,
+            conditioning,
             attention,
             &mut Skips::default(),
             observer,
         )?;
-        self.project(&hidden, at, observer)
+        self.project(&hidden, conditioning, observer)
     }
 
     fn check(&self, input: &Sd3Input<'_>) -> Result<()> {
