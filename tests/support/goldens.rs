@@ -238,11 +238,11 @@ pub fn request(meta: &serde_json::Value) -> Request {
         let blocks = list.iter().map(|n| n.as_u64().expect("a block") as usize);
         request.skip_guidance_layers = blocks.collect();
     }
-    request = request.skip_layer_guidance(
-        number("skip_layer_guidance_scale", 2.8),
-        number("skip_layer_guidance_start", 0.01),
-        number("skip_layer_guidance_stop", 0.2),
-    );
+    let skips = !request.skip_guidance_layers.is_empty();
+    let number_of = |field: &str| call[field].as_f64().filter(|_| skips);
+    request.skip_layer_guidance_scale = number_of("skip_layer_guidance_scale");
+    request.skip_layer_guidance_start = number_of("skip_layer_guidance_start");
+    request.skip_layer_guidance_stop = number_of("skip_layer_guidance_stop");
     request.sigmas = call["sigmas"]
         .as_array()
         .map(|list| list.iter().map(|s| s.as_f64().expect("a number")).collect());
@@ -259,7 +259,7 @@ pub fn request(meta: &serde_json::Value) -> Request {
         .as_str()
         .is_some_and(|name| name.starts_with("hunyuan"));
     let several = request.prompt.len() > 1 && request.num_images_per_prompt > 1;
-    request.exact_diffusers = hunyuan && several;
+    request.exact_diffusers = Some(hunyuan && several);
     request.original_size = pair("original_size");
     request.target_size = pair("target_size");
     request.crops_coords_top_left = pair("crops_coords_top_left");

@@ -38,7 +38,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
 }
 
 /// The command line, in which `-16` after a flag is its value, right or wrong: not a flag that nobody knows.
-fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     Cli::command().mut_subcommands(|subcommand| {
         subcommand.mut_args(|argument| {
             let valued = argument.get_action().takes_values();

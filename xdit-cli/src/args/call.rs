@@ -1,11 +1,16 @@
 //! The flags of a call: what to draw, in diffusers' words.
+//!
+//! Each is an argument of `Request` of the same name, and serialises as one. Some more are among the flags of how to compute and
+//! what to write (`args::cli`).
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, builder::NonEmptyStringValueParser};
+use serde::Serialize;
+use xdit_models::noise::Generator;
 
 /// What to draw.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Image")]
 pub(crate) struct PromptArgs {
     /// What to draw; several prompts make one batch. Each of 1 to 65536 bytes (64 KiB), not only spaces.
@@ -15,11 +20,12 @@ pub(crate) struct PromptArgs {
     /// this section, e.g. {"prompt": "a cat", "seed": 7, "height": 512}. Each result is written when it is there, as
     /// NAME-LINE.png; a bad line is told, the rest is drawn, and the exit code is 1.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "dump"])]
+    #[serde(skip)]
     pub prompt_file: Option<PathBuf>,
 }
 
 /// What diffusers' `pipe(...)` takes beside the prompt; what is left out has the pipeline's default.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Image")]
 pub(crate) struct CallArgs {
     /// Prompt of the second text encoder (Flux: T5; SD3: the larger CLIP), one for all or one for each prompt; as
@@ -52,6 +58,10 @@ pub(crate) struct CallArgs {
     /// Denoising steps [default: 28; schnell: 4; HunyuanDiT: 50; demo: 20].
     #[arg(long, value_name = "N")]
     pub num_inference_steps: Option<usize>,
+    /// Flux and SD3: the noise levels, from high to low, each from 1 to 0; there are as many steps [default: evenly spaced from 1
+    /// down].
+    #[arg(long, value_name = "A,B,…", num_args = 1.., value_delimiter = ',', value_parser = finite, allow_negative_numbers = true)]
+    pub sigmas: Vec<f64>,
     /// Flux: distilled guidance, ignored without a guidance embedding (schnell, demo) [default: 3.5]. SD3, HunyuanDiT:
     /// classifier-free guidance; 1 or less is off and costs half the time [default: 7; HunyuanDiT: 5].
     #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
@@ -92,13 +102,13 @@ pub(crate) struct CallArgs {
     #[arg(long, value_name = "A,B,…", num_args = 1.., value_delimiter = ',')]
     pub skip_guidance_layers: Vec<usize>,
     /// How far skip-layer guidance pushes away from the prediction without these blocks [default: 2.8].
-    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true, requires = "skip_guidance_layers")]
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
     pub skip_layer_guidance_scale: Option<f64>,
     /// The part of the steps after which it begins [default: 0.01].
-    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true, requires = "skip_guidance_layers")]
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
     pub skip_layer_guidance_start: Option<f64>,
     /// The part of the steps at which it ends [default: 0.2].
-    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true, requires = "skip_guidance_layers")]
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
     pub skip_layer_guidance_stop: Option<f64>,
     /// T5 tokens; a longer prompt is cut, with a warning [default: 512; schnell and SD3: 256; demo: 24].
     #[arg(long, value_name = "N")]
@@ -112,18 +122,7 @@ pub(crate) struct CallArgs {
     pub seed: Vec<i128>,
 }
 
-impl CallArgs {
-    /// Whether pictures are drawn at sizes that the model was trained on; none where neither flag is given.
-    pub(crate) fn resolution_binning(&self) -> Option<bool> {
-        match (self.use_resolution_binning, self.no_use_resolution_binning) {
-            (true, _) => Some(true),
-            (_, true) => Some(false),
-            _ => None,
-        }
-    }
-}
-
-/// A number that is neither infinite nor NaN.
+/// A number that is neither infinite nor NaN, as JSON has them.
 fn finite(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(x) if x.is_finite() => Ok(x),
@@ -133,9 +132,7 @@ fn finite(text: &str) -> Result<f64, String> {
 
 /// What `torch.Generator.manual_seed` takes.
 fn seed(text: &str) -> Result<i128, String> {
-    let range = i128::from(i64::MIN)..=i128::from(u64::MAX);
-    match text.parse::<i128>() {
-        Ok(seed) if range.contains(&seed) => Ok(seed),
-        _ => Err("expected an integer from -2^63 to 2^64-1".into()),
-    }
+    let seed = text.parse().ok();
+    seed.filter(|seed| Generator::from_seed(*seed).is_ok())
+        .ok_or_else(|| "expected an integer from -2^63 to 2^64-1".into())
 }

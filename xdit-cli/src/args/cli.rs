@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
+use serde::Serialize;
 use xdit_kernels::{DType, Tier};
 
 use crate::args::call::{CallArgs, PromptArgs};
@@ -175,7 +176,7 @@ pub(crate) struct HubArgs {
 }
 
 /// Where and how to compute.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Compute")]
 pub(crate) struct RunArgs {
     /// Of weights and activations; sums are f32 always. f32 is also the default of diffusers.
@@ -186,9 +187,11 @@ pub(crate) struct RunArgs {
         value_name = "f32|bf16|f16",
         hide_possible_values = true
     )]
+    #[serde(skip)]
     pub dtype: Precision,
     /// Where to compute; this version does so on the CPU only.
     #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda[:N]")]
+    #[serde(skip)]
     pub device: DeviceChoice,
     /// Decode in overlapping tiles, as diffusers' enable_tiling: less memory for large pictures, approximate (seams are
     /// blended). Only where one rank decodes; row bands over several ranks are exact and are used instead.
@@ -196,9 +199,11 @@ pub(crate) struct RunArgs {
     pub vae_tiling: bool,
     /// Let the text encoders go before the transformer is read: less memory, slower with --prompt-file.
     #[arg(long)]
+    #[serde(skip)]
     pub low_memory: bool,
     /// Threads and instructions.
     #[command(flatten)]
+    #[serde(skip)]
     pub threads: ThreadArgs,
 }
 
@@ -214,12 +219,13 @@ pub(crate) struct ThreadArgs {
 }
 
 /// Where the results go.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
     /// A file, or a folder (existing, or with / at the end). Several images are numbered _0, _1, ... An existing file of
     /// that name is replaced [default: xdit-SEED.png, or the next free name].
     #[arg(long, value_name = "FILE|FOLDER")]
+    #[serde(skip)]
     pub output: Option<PathBuf>,
     /// png, or a .safetensors file: latent holds `latents` as diffusers' output_type="latent", float holds `image`
     /// (B, 3, H, W), f32 from 0 to 1.
@@ -230,9 +236,11 @@ pub(crate) struct OutputArgs {
         value_name = "png|latent|float",
         hide_possible_values = true
     )]
+    #[serde(skip)]
     pub output_type: OutputType,
     /// Leave prompt, seed and settings out of the PNG.
     #[arg(long)]
+    #[serde(skip)]
     pub no_metadata: bool,
     /// Write the result even if it is not finite (NaN or infinity), with a warning that names where that begins; without this
     /// flag such a run ends with exit code 1 and writes nothing.
@@ -241,6 +249,7 @@ pub(crate) struct OutputArgs {
     /// Write every stage as safetensors: token ids, embeddings, latents and model output of each step, VAE. A folder that
     /// holds .safetensors files already is refused.
     #[arg(long, value_name = "DIR")]
+    #[serde(skip)]
     pub dump: Option<PathBuf>,
 }
 
@@ -296,6 +305,16 @@ pub(crate) enum OutputType {
     Latent,
     /// The image before it is rounded to bytes.
     Float,
+}
+
+impl From<OutputType> for xdit_models::OutputType {
+    /// What the pipeline returns for it.
+    fn from(kind: OutputType) -> Self {
+        match kind {
+            OutputType::Latent => Self::Latent,
+            OutputType::Png | OutputType::Float => Self::Image,
+        }
+    }
 }
 
 fn tier(text: &str) -> Result<Tier, String> {

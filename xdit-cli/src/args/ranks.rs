@@ -81,7 +81,7 @@ pub(crate) struct ParallelArgs {
     pub pipefusion_placement: Option<PlacementName>,
     /// Run a step whole when keys and values had changed by more than X (relative L2) in the step before the last: less
     /// lossy, slower.
-    #[arg(long, value_name = "X", value_parser = drift, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub max_drift: Option<f32>,
     /// Replicas of these ranks that share out the images or the lines of --prompt-file; no image changes by it.
     #[arg(
@@ -107,22 +107,6 @@ pub(crate) enum Balance {
     Flops,
     /// Bytes of parameters.
     Memory,
-}
-
-/// The value of `--max-drift`.
-fn drift(text: &str) -> Result<f32, String> {
-    check_drift(text.parse().unwrap_or(f32::NAN))
-}
-
-/// `drift`, if it is a number of at least 0 that is not infinite.
-///
-/// # Errors
-/// What it must be.
-pub(crate) fn check_drift(drift: f32) -> Result<f32, String> {
-    match drift.is_finite() && drift >= 0.0 {
-        true => Ok(drift),
-        false => Err("must be a finite number from 0 up".into()),
-    }
 }
 
 impl ParallelArgs {

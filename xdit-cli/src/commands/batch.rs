@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use xdit_models::{ModelSource, Observer, Output, Pipeline, Request, quote};
+use xdit_models::{ModelSource, Observer, Output, Overlay, Request, RunPlan, quote};
 
 use crate::args::cli::{GenerateArgs, OutputType};
 use crate::args::prompt_file::{self, Line};
@@ -26,7 +26,6 @@ const SHOWN: usize = 60;
 #[derive(Debug)]
 struct Seen {
     number: usize,
-    request: Request,
     began: Instant,
     warnings: Vec<String>,
 }
@@ -37,19 +36,19 @@ impl Observer for Seen {
     }
 }
 
-/// Draws every line of the file. Returns 0 if all were drawn, 1 if some were not; each of those is told in a line.
+/// Draws every line of the file; `flags` say what lines do not, and make the request `base`. Returns 0 if all were drawn, 1 if some were not; each of those is told in a line.
 ///
 /// # Errors
 /// Any [`Failure`] that concerns the whole file.
 pub(crate) fn run(
     args: &GenerateArgs,
     path: &Path,
-    base: &Request,
+    (flags, base): (&Overlay, Request),
     compute: &Compute,
     plan: &OutputPlan,
     session: &Session,
 ) -> Result<u8, Failure> {
-    let lines = prompt_file::read(path, base)?;
+    let lines = prompt_file::read(path, flags)?;
     for line in &lines {
         if let Ok(request) = &line.request {
             let (kind, images) = (args.output.output_type, request.image_count());
@@ -58,22 +57,22 @@ pub(crate) fn run(
     }
     session.begin_trace()?;
     let hub = &args.model.hub;
-    let check = |source: &ModelSource| check_base(source, hub.variant.as_deref(), base, compute);
-    let model = Model::find(Wanted::new(&args.model), &check, session)?;
-    check(&model.source)?;
+    let kind = args.output.output_type;
+    let base = any_line(base);
+    let plan_for = |source: &ModelSource| plan_any(source, hub.variant.as_deref(), &base, compute);
+    let (model, _) = Model::find(Wanted::new(&args.model), &plan_for, session)?;
     let mut watch = Progress::new(&session.console, None);
     let pipeline = load(&model, compute, &mut watch)?;
     let bar = session
         .console
         .bar("prompts", lines.len() as u64, Unit::Pieces);
     let mut report = Report {
-        kind: args.output.output_type,
+        kind,
         metadata: !args.output.no_metadata,
         path,
         plan,
         session,
         model: &model,
-        pipeline: &pipeline,
         each: each(compute),
         written: 0,
         failed: 0,
@@ -83,7 +82,7 @@ pub(crate) fn run(
     let mut requests = Vec::with_capacity(lines.len());
     for Line { number, request } in lines {
         match request {
-            Ok(request) => requests.push((number, request)),
+            Ok(request) => requests.push((number, request.output(kind.into()))),
             Err(reason) => {
                 report.failed(number, &reason)?;
                 bar.inc(1);
@@ -93,7 +92,6 @@ pub(crate) fn run(
     let requests = requests.into_iter().map(|(number, request)| {
         let seen = Seen {
             number,
-            request: request.clone(),
             began: Instant::now(),
             warnings: Vec::new(),
         };
@@ -131,34 +129,38 @@ fn each(compute: &Compute) -> Compute {
     each
 }
 
+/// The request of the flags as far as all lines have it: arguments that a line may yet set so that the whole can be served are left
+/// out.
+fn any_line(flags: Request) -> Request {
+    let any = |list: Option<Vec<String>>| list.map(|_| vec!["any".to_owned()]);
+    let mut request = flags.num_images_per_prompt(1).seed(0);
+    request.prompt = vec!["any".to_owned()];
+    request.prompt_2 = any(request.prompt_2);
+    request.prompt_3 = any(request.prompt_3);
+    request.negative_prompt = any(request.negative_prompt);
+    // Without the first negative prompt it may be refused.
+    request.negative_prompt_2 =
+        any(request.negative_prompt_2).filter(|_| request.negative_prompt.is_some());
+    request.negative_prompt_3 = any(request.negative_prompt_3);
+    (request.height, request.width) = (None, None);
+    (request.num_inference_steps, request.max_sequence_length) = (None, None);
+    request
+}
+
 /// What no line can have is refused before any weight is read: stages, a number of patches, arguments that the model has no
 /// use for. Which numbers of patches a line can have depends on its size, whether there is guidance on its scale.
-fn check_base(
+fn plan_any(
     source: &ModelSource,
     variant: Option<&str>,
     base: &Request,
     compute: &Compute,
-) -> xdit_models::Result<()> {
+) -> xdit_models::Result<RunPlan> {
     let mut each = each(compute);
     let patches = &mut each.parallel.pipefusion.patches;
     *patches = Some(patches.unwrap_or(1).min(1));
     each.parallel.degrees.cfg = 1;
-    let any = |list: &Option<Vec<String>>| list.as_ref().map(|_| vec!["any".to_owned()]);
-    let mut request = Request::new(["any"])
-        .true_cfg_scale(base.true_cfg_scale)
-        .clip_skip(base.clip_skip)
-        .skip_guidance_layers(base.skip_guidance_layers.clone());
-    request.prompt_3 = any(&base.prompt_3);
-    request.negative_prompt_3 = any(&base.negative_prompt_3);
-    request.scheduler = base.scheduler.clone();
-    request.guidance_rescale = base.guidance_rescale;
-    request.use_resolution_binning = base.use_resolution_binning;
-    request.original_size = base.original_size;
-    request.target_size = base.target_size;
-    request.crops_coords_top_left = base.crops_coords_top_left;
-    request.exact_diffusers = base.exact_diffusers;
     // Lines may be smaller than the pictures that the model was made for.
-    plan(source, variant, &request, &each, Some(u64::MAX)).map(drop)
+    plan(source, variant, base, &each, Some(u64::MAX))
 }
 
 /// What is told of the requests as they end.
@@ -169,7 +171,6 @@ struct Report<'a> {
     plan: &'a OutputPlan,
     session: &'a Session,
     model: &'a Model,
-    pipeline: &'a Pipeline,
     /// How each request is computed: by one replica.
     each: Compute,
     written: usize,
@@ -185,11 +186,7 @@ impl Report<'_> {
             let place = self.place(seen.number);
             self.session.console.warn(Some(&place), warning);
         }
-        let (model, request) = (self.model, &seen.request);
-        // It was drawn: what there was of memory was enough.
-        let variant = model.record.variant.as_deref();
-        let foretold = plan(&model.source, variant, request, &self.each, Some(u64::MAX))?;
-        let drawn = Drawn::new(model, request, self.pipeline, &self.each, foretold, output);
+        let drawn = Drawn::new(self.model, &self.each, output);
         let plan = self
             .plan
             .for_line(seen.number, drawn.record.images, self.kind);

@@ -24,16 +24,11 @@ use crate::run::session::Session;
 /// Any [`Failure`].
 pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure> {
     let kind = args.output.output_type;
-    let mut request = request::from_args(&args.prompts.prompt, &args.call);
+    let flags = request::of_generate(args)?;
+    let request = request::request(&flags)?.output(kind.into());
     // The lines of a prompt file are checked one by one.
     if args.prompts.prompt_file.is_none() {
         request::check(&request)?;
-    }
-    request = request
-        .vae_tiling(args.run.vae_tiling)
-        .allow_non_finite(args.output.allow_non_finite);
-    if kind == OutputType::Latent {
-        request = request.output(xdit_models::OutputType::Latent);
     }
     let compute = Compute {
         dtype: args.run.dtype.into(),
@@ -47,7 +42,7 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
     let (partials, places) = (&session.partials, &session.places);
     let plan = OutputPlan::new(output, kind, images, request.seeds[0], partials, places)?;
     if let Some(file) = &args.prompts.prompt_file {
-        return batch::run(args, file, &request, &compute, &plan, session);
+        return batch::run(args, file, (&flags, request), &compute, &plan, session);
     }
     let dump = match &args.output.dump {
         Some(folder) => Some(Dump::create(folder, &session.partials)?),
@@ -56,11 +51,10 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
     session.begin_trace()?;
     let mut watch = Progress::new(&session.console, dump);
     let hub = &args.model.hub;
-    let check = |source: &ModelSource| {
-        plan_of(source, hub.variant.as_deref(), &request, &compute, None).map(drop)
-    };
-    let model = Model::find(Wanted::new(&args.model), &check, session)?;
-    let drawn = draw(&model, &request, &compute, &mut watch)?;
+    let plan_for =
+        |source: &ModelSource| plan_of(source, hub.variant.as_deref(), &request, &compute, None);
+    let (model, planned) = Model::find(Wanted::new(&args.model), &plan_for, session)?;
+    let drawn = draw(&model, planned, &compute, &mut watch)?;
 
     let write_began = Instant::now();
     let files = write(&drawn, kind, !args.output.no_metadata, &plan)?;

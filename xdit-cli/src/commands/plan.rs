@@ -17,11 +17,7 @@ use crate::run::session::Session;
 /// Any [`Failure`] that `generate` would end with before it reads weights, except for too little memory: the plan may be
 /// for another machine.
 pub(crate) fn run(args: &PlanArgs, session: &Session) -> Result<u8, Failure> {
-    let prompts = match args.prompt.as_slice() {
-        [] => &["any".to_owned()],
-        given => given,
-    };
-    let request = request::from_args(prompts, &args.call).vae_tiling(args.run.vae_tiling);
+    let request = request::request(&request::of_plan(args)?)?;
     request::check(&request)?;
     session.begin_trace()?;
     let device = args.run.device.open(args.run.threads.cpu_tier)?;
@@ -29,19 +25,16 @@ pub(crate) fn run(args: &PlanArgs, session: &Session) -> Result<u8, Failure> {
     let wanted = Wanted::new(&args.model);
     let (source, _) = model::source(wanted, Files::Configurations, session)?;
     let dtype = args.run.dtype.into();
-    let plan = |memory_limit| {
-        let options = LoadOptions {
-            dtype,
-            device: device.clone(),
-            variant: args.model.hub.variant.clone(),
-            memory_limit,
-            ..LoadOptions::default()
-        };
-        Pipeline::plan(&source, &options, &request, &parallel)
+    let options = LoadOptions {
+        dtype,
+        device,
+        variant: args.model.hub.variant.clone(),
+        memory_limit: Some(u64::MAX),
+        ..LoadOptions::default()
     };
-    let found = plan(Some(u64::MAX))?;
+    let found = Pipeline::plan(&source, &options, &request, &parallel)?;
     let mut warnings = Vec::new();
-    if let Err(error @ Error::OutOfMemory { .. }) = plan(None) {
+    if let Err(error @ Error::OutOfMemory { .. }) = found.check_memory(None) {
         warnings.push(format!("not on this machine: {error}"));
     }
     let shown = Shown {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 use xdit_kernels::{Device, Tier};
-use xdit_models::{Image, ModelSource, quote};
+use xdit_models::{Image, ModelSource, RunPlan, quote};
 
 use crate::args::cli::{HubArgs, OutputType, ReplayArgs};
 use crate::args::device::DeviceChoice;
@@ -16,7 +16,7 @@ use crate::report::console;
 use crate::report::failure::{Failure, shown};
 use crate::report::progress::Progress;
 use crate::run::draw::{Compute, draw, plan as plan_of};
-use crate::run::model::{self, Check, Model, Wanted};
+use crate::run::model::{self, Model, PlanFor, Wanted};
 use crate::run::session::Session;
 
 /// Repeats the run of `args.image`. Returns 0 if the pixels are identical, 1 if not.
@@ -61,13 +61,10 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
             .as_ref()
             .map_or_else(Default::default, ParallelRecord::parallel),
     };
-    let foretell = |source: &ModelSource, variant: Option<&str>| {
-        plan_of(source, variant, &request, &compute, None)
-    };
     let variant = args.hub.variant.as_ref().or(record.model.variant.as_ref());
     let variant = variant.map(String::as_str);
-    let check = |source: &ModelSource| foretell(source, variant).map(drop);
-    let model = find_model(args, record, &check, session).map_err(damaged)?;
+    let plan_for = |source: &ModelSource| plan_of(source, variant, &request, &compute, None);
+    let (model, planned) = find_model(args, record, &plan_for, session).map_err(damaged)?;
     if model.record.digest != record.model.digest {
         let name = &model.record.name;
         watch.warn(format!(
@@ -75,14 +72,12 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
             quote::name(name)
         ));
     }
-    let foretold = foretell(&model.source, model.record.variant.as_deref());
-    let foretold = foretold.map_err(|e| damaged(e.into()))?;
-    let same_size = (foretold.width, foretold.height) == (recorded.width, recorded.height);
+    let same_size = (planned.width, planned.height) == (recorded.width, recorded.height);
     if same_size {
         // A damaged picture is told before the run.
         recorded.each_row(|_| ())?;
     }
-    let drawn = draw(&model, &request, &compute, &mut watch).map_err(damaged)?;
+    let drawn = draw(&model, planned, &compute, &mut watch).map_err(damaged)?;
     let Some(image) = drawn.output.images.get(record.image) else {
         let reason = format!(
             "damaged record: image {} of {}",
@@ -168,13 +163,13 @@ fn verdict(difference: Option<Difference>, recorded: &Recorded, replayed: &Image
 fn find_model(
     args: &ReplayArgs,
     record: &RunRecord,
-    check: Check<'_>,
+    plan: PlanFor<'_>,
     session: &Session,
-) -> Result<Model, Failure> {
+) -> Result<(Model, RunPlan), Failure> {
     let no_t5 = record.model.no_t5;
     if let Some(name) = &args.model {
         let hub = &args.hub;
-        return Model::find(Wanted { name, hub, no_t5 }, check, session);
+        return Model::find(Wanted { name, hub, no_t5 }, plan, session);
     }
     let given = &args.hub;
     let hub = HubArgs {
@@ -193,7 +188,7 @@ fn find_model(
         hub: &hub,
         no_t5,
     };
-    Model::find(wanted, check, session)
+    Model::find(wanted, plan, session)
 }
 
 /// The tier of the flag, else that of the record, else this processor's best, with a warning.

@@ -11,28 +11,31 @@ impl RunRecord {
         let prompt = pick(&request.prompt, prompt_index).map_or("", String::as_str);
         let mut text = format!("{prompt}\n");
         // The others have no other guidance than this; Flux is told its own beside it.
+        let guidance_scale = request.guidance_scale.unwrap_or_default();
         let (cfg_scale, told) = match self.model.class.as_str() {
-            "StableDiffusion3Pipeline" | "HunyuanDiTPipeline" => (request.guidance_scale, None),
-            _ => (request.true_cfg_scale, Some(request.guidance_scale)),
+            "StableDiffusion3Pipeline" | "HunyuanDiTPipeline" => (guidance_scale, None),
+            _ => (request.true_cfg_scale, Some(guidance_scale)),
         };
         if cfg_scale > 1.
-            && let Some(negative) = pick(&request.negative_prompt, prompt_index)
+            && let Some(negative) = request.negative_prompt.as_ref()
+            && let Some(negative) = pick(negative, prompt_index)
         {
             text += &format!("Negative prompt: {negative}\n");
         }
-        let several_seeds = request.seed.len() > 1;
-        let seed = pick(&request.seed, if several_seeds { self.image } else { 0 })
+        let several_seeds = request.seeds.len() > 1;
+        let seed = pick(&request.seeds, if several_seeds { self.image } else { 0 })
             .copied()
             .unwrap_or_default();
         text += &format!(
             "Steps: {}, Sampler: {}, CFG scale: {cfg_scale}, ",
-            request.num_inference_steps,
+            request.num_inference_steps.unwrap_or_default(),
             sampler(request.scheduler.as_deref()),
         );
         if let Some(guidance) = told {
             text += &format!("Guidance: {guidance}, ");
         }
-        text += &format!("Seed: {seed}, Size: {}x{}, ", request.width, request.height);
+        let [width, height] = [request.width, request.height].map(Option::unwrap_or_default);
+        text += &format!("Seed: {seed}, Size: {width}x{height}, ");
         if request.clip_skip > 0 {
             // There the last layer that is always left out counts too.
             text += &format!("Clip skip: {}, ", request.clip_skip + 1);
@@ -88,7 +91,7 @@ mod tests {
              Seed: 18446744073709551615, Size: 1024x512, Batch size: 4, Batch pos: 2, Model hash: 0123456789, \
              Model: FLUX.1-dev, Version: xdit-rs 0.1.0"
         );
-        record.request.seed = vec![1, 2, 3, 4];
+        record.request.seeds = vec![1, 2, 3, 4];
         record.request.true_cfg_scale = 1.;
         let text = record.parameters();
         assert!(

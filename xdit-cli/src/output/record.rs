@@ -5,7 +5,7 @@ use xdit_kernels::DType;
 use xdit_models::Degrees;
 use xdit_models::{Parallel, PipeFusion, Request, RunPlan, quote};
 
-use crate::args::{ranks, request};
+use crate::args::request;
 use crate::report::failure::Failure;
 use crate::report::pipefusion::PipeFusionRecord;
 
@@ -16,7 +16,7 @@ const LONGEST_NAME: usize = 4096;
 pub(crate) const FORMAT: u32 = 1;
 
 /// Everything that decides the pixels of one image.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct RunRecord {
     /// [`FORMAT`].
     pub format: u32,
@@ -25,7 +25,7 @@ pub(crate) struct RunRecord {
     /// The pipeline.
     pub model: ModelRecord,
     /// diffusers' call arguments, as they were used (no default left open).
-    pub request: RequestRecord,
+    pub request: Request,
     /// Of weights and activations.
     pub dtype: String,
     /// `cpu`.
@@ -108,64 +108,6 @@ impl ParallelRecord {
     }
 }
 
-/// diffusers' call arguments.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-pub(crate) struct RequestRecord {
-    pub prompt: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub prompt_2: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub negative_prompt: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub negative_prompt_2: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub prompt_3: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub negative_prompt_3: Vec<String>,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub clip_skip: usize,
-    /// diffusers' name of the sampler's class; of flow matching, which has one, it is left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scheduler: Option<String>,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub guidance_rescale: f64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub use_resolution_binning: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub original_size: Option<[usize; 2]>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target_size: Option<[usize; 2]>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub crops_coords_top_left: Option<[usize; 2]>,
-    /// There if several prompts had several images each ([`RunRecord::exact_diffusers`]).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exact_diffusers: Option<bool>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub skip_guidance_layers: Vec<usize>,
-    /// This and the next two are there if blocks are left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub skip_layer_guidance_scale: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub skip_layer_guidance_start: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub skip_layer_guidance_stop: Option<f64>,
-    pub true_cfg_scale: f64,
-    pub height: usize,
-    pub width: usize,
-    pub num_inference_steps: usize,
-    pub guidance_scale: f64,
-    pub max_sequence_length: usize,
-    pub num_images_per_prompt: usize,
-    /// Whether the picture was decoded in blended tiles.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub vae_tiling: bool,
-    /// Whether NaN and infinity were allowed.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub allow_non_finite: bool,
-    /// One for the whole batch, or one for each image.
-    pub seed: Vec<i128>,
-}
-
 impl RunRecord {
     /// The record in `json`.
     ///
@@ -202,7 +144,7 @@ impl RunRecord {
     /// # Errors
     /// [`Failure::Usage`], which names the flag of the value.
     pub(crate) fn checked(&self) -> Result<Request, Failure> {
-        let request = request::from_record(&self.request);
+        let request = self.request.clone();
         request::check(&request)?;
         let images = request.image_count();
         if self.images != images {
@@ -210,11 +152,6 @@ impl RunRecord {
                 "images {}: must be {images}, by its prompts and --num-images-per-prompt",
                 self.images
             )));
-        }
-        let pipefusion = self.parallel.as_ref().and_then(|p| p.pipefusion.as_ref());
-        if let Some(drift) = pipefusion.and_then(|p| p.max_drift) {
-            ranks::check_drift(drift)
-                .map_err(|reason| Failure::usage(format!("--max-drift {drift}: {reason}")))?;
         }
         if self.model.name.len() > LONGEST_NAME {
             let name = quote::shorten(&self.model.name);
@@ -252,10 +189,6 @@ fn one() -> usize {
 
 fn is_one(degree: &usize) -> bool {
     *degree == 1
-}
-
-fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
-    *number == T::default()
 }
 
 #[cfg(test)]

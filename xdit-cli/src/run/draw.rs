@@ -6,7 +6,6 @@ use xdit_kernels::{DType, Device};
 use xdit_models::axes;
 use xdit_models::{LoadOptions, ModelSource, Output, Parallel, Pipeline, Request, RunPlan};
 
-use crate::args::request;
 use crate::output::record::{FORMAT, ParallelRecord, RunRecord};
 use crate::report::failure::Failure;
 use crate::report::pipefusion::{self, Measured};
@@ -39,8 +38,6 @@ pub(crate) struct Drawn {
     pub record: RunRecord,
     /// How it was computed.
     pub compute: Compute,
-    /// What was foretold.
-    pub plan: RunPlan,
 }
 
 /// What `request` will take, by the configurations in `source`: what these refuse is refused before any weight is read.
@@ -92,51 +89,41 @@ pub(crate) fn load(
     )?)
 }
 
-/// Runs `request` on `model`.
+/// Runs what was planned for `model`.
 ///
 /// # Errors
 /// [`Failure::Model`] for whatever the library refuses.
 pub(crate) fn draw(
     model: &Model,
-    request: &Request,
+    plan: RunPlan,
     compute: &Compute,
     watch: &mut Progress,
 ) -> Result<Drawn, Failure> {
-    let variant = model.record.variant.as_deref();
-    let plan = plan(&model.source, variant, request, compute, None)?;
     let pipeline = load(model, compute, watch)?;
-    tracing::info!(images = request.image_count(), seeds = ?request.seeds, "generate");
-    let output = pipeline.generate(request, watch)?;
-    Ok(Drawn::new(model, request, &pipeline, compute, plan, output))
+    tracing::info!(images = plan.images, seeds = ?plan.request.seeds, "generate");
+    let output = pipeline.run(plan, watch)?;
+    Ok(Drawn::new(model, compute, output))
 }
 
 impl Drawn {
-    /// The finished run of `request` and its record.
-    pub(crate) fn new(
-        model: &Model,
-        request: &Request,
-        pipeline: &Pipeline,
-        compute: &Compute,
-        plan: RunPlan,
-        output: Output,
-    ) -> Self {
+    /// A finished run and its record.
+    pub(crate) fn new(model: &Model, compute: &Compute, output: Output) -> Self {
         let record = RunRecord {
             format: FORMAT,
             version: concat!("xdit-rs ", env!("CARGO_PKG_VERSION")).into(),
             model: model.record.clone(),
-            request: request::to_record(request, pipeline.defaults(), &output),
+            request: output.plan.request.clone(),
             dtype: compute.dtype.to_string(),
             device: "cpu".into(),
             tier: compute.device.tier().to_string(),
-            parallel: ParallelRecord::of(&compute.parallel, &plan),
+            parallel: ParallelRecord::of(&compute.parallel, &output.plan),
             image: 0,
-            images: request.image_count(),
+            images: output.plan.images,
         };
         let mut drawn = Self {
             output,
             record,
             compute: compute.clone(),
-            plan,
         };
         drawn.record = drawn.record_of(0);
         drawn
@@ -148,7 +135,7 @@ impl Drawn {
         record.image = image;
         let pipefusion = record.parallel.as_mut().and_then(|p| p.pipefusion.as_mut());
         if let Some(pipefusion) = pipefusion {
-            let (images, replicas) = (record.images, self.plan.degrees.data);
+            let (images, replicas) = (record.images, self.output.plan.degrees.data);
             let replica = (0..replicas)
                 .position(|replica| image < Shard::of(images, replicas, replica).end());
             let report = self.output.pipefusion.get(replica.unwrap_or(0));
@@ -218,21 +205,21 @@ impl Drawn {
     /// Stages and patches, and what each replica measured.
     pub(crate) fn pipefusion(&self) -> Value {
         let max_drift = self.compute.parallel.pipefusion.max_drift;
-        pipefusion::report(&self.plan, max_drift, &self.output.pipefusion)
+        pipefusion::report(&self.output.plan, max_drift, &self.output.pipefusion)
     }
 
     /// The same in a phrase, if there were several patches: `4 patches, drift 0.12 at most`.
     pub(crate) fn patches(&self) -> Option<String> {
         let max_drift = self.compute.parallel.pipefusion.max_drift;
-        pipefusion::phrase(&self.plan, max_drift, &self.output.pipefusion)
+        pipefusion::phrase(&self.output.plan, max_drift, &self.output.pipefusion)
     }
 
     /// The same in half a line: `256×256, 20 steps, f32: load 0.05 s, …; peak memory 180 MiB`.
     pub(crate) fn summary(&self, session: &Session, watch: &Progress) -> String {
-        let request = &self.record.request;
+        let plan = &self.output.plan;
         let mut line = format!(
             "{}×{}, {} steps, {}: ",
-            request.width, request.height, request.num_inference_steps, self.record.dtype
+            plan.width, plan.height, plan.schedule.steps, self.record.dtype
         );
         let degrees = self.compute.parallel.degrees;
         for axis in axes::ALL.into_iter().filter(|axis| degrees.of(*axis) > 1) {

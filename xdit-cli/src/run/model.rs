@@ -1,8 +1,9 @@
 //! `--model`: the demo inside the binary, a folder, or a repository of the hub.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use xdit_models::{Error, ModelIndex, ModelSource};
+use xdit_models::{Error, ModelIndex, ModelSource, RunPlan};
 
 use crate::args::cli::{HubArgs, ModelArgs};
 use crate::output::record::ModelRecord;
@@ -16,6 +17,9 @@ pub(crate) const DEMO: &str = "demo";
 
 /// What may refuse a pipeline by its configurations.
 pub(crate) type Check<'a> = &'a dyn Fn(&ModelSource) -> xdit_models::Result<()>;
+
+/// What is going to be done with a pipeline, or why its configurations do not allow it.
+pub(crate) type PlanFor<'a> = &'a dyn Fn(&ModelSource) -> xdit_models::Result<RunPlan>;
 
 /// Which files of a pipeline are needed.
 #[derive(Clone, Copy)]
@@ -75,17 +79,28 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// The pipeline that is wanted. Of the hub, weights are downloaded only when `check` has seen the configurations.
+    /// The pipeline that is wanted, and what `plan` makes of its configurations; of the hub, weights are downloaded only after
+    /// that.
     ///
     /// # Errors
-    /// [`Failure::Model`] when there is none, or its index cannot be read.
+    /// [`Failure::Model`] when there is none, or its index cannot be read; what `plan` refuses.
     pub(crate) fn find(
         wanted: Wanted<'_>,
-        check: Check<'_>,
+        plan: PlanFor<'_>,
         session: &Session,
-    ) -> Result<Self, Failure> {
+    ) -> Result<(Self, RunPlan), Failure> {
         let Wanted { name, hub, no_t5 } = wanted;
-        let (source, revision) = source(wanted, Files::Checked(check), session)?;
+        let planned = RefCell::new(None);
+        let check = |source: &ModelSource| {
+            *planned.borrow_mut() = Some(plan(source)?);
+            Ok(())
+        };
+        let (source, revision) = source(wanted, Files::Checked(&check), session)?;
+        // Only the hub asks before it has all files.
+        let plan = match planned.take() {
+            Some(plan) => plan,
+            None => plan(&source)?,
+        };
         let class = ModelIndex::read(&source)?.pipeline.name().to_owned();
         let digest = digest::of(&source)?;
         let record = ModelRecord {
@@ -96,7 +111,7 @@ impl Model {
             class,
             digest,
         };
-        Ok(Self { source, record })
+        Ok((Self { source, record }, plan))
     }
 }
 

@@ -136,7 +136,7 @@ fn records_that_ask_for_too_much() {
         (
             "\"num_images_per_prompt\":1",
             "\"num_images_per_prompt\":18446744073709551615",
-            "images 1",
+            "--num-images-per-prompt",
         ),
         ("\"height\":64", "\"height\":1000000000", "--height"),
         ("\"width\":64", "\"width\":18446744073709551615", "--width"),

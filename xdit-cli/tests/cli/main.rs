@@ -22,6 +22,7 @@ mod no_t5;
 mod not_finite;
 mod numbers;
 mod odd_folder;
+mod old_pictures;
 mod picture_record;
 mod pipefusion;
 mod places;

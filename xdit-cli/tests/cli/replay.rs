@@ -137,7 +137,11 @@ fn a_megabyte_of_prompt_is_refused_as_from_flags() {
         &record.replace("a red circle on a blue background", &prompt),
     );
     let outcome = run(folder.path(), ["replay", "a.png", "--output", "b.png"]);
-    refused(&outcome, 2, "--prompt: a prompt of 1020000 bytes");
+    refused(
+        &outcome,
+        2,
+        "--prompt a text of 1020000 bytes: must be at most 65536 bytes",
+    );
     assert_eq!(names(folder.path()), ["a.png"]);
 }
 

@@ -30,7 +30,10 @@ fn what_sd3_cannot_draw() {
             "--skip-guidance-layers 5: must be below 5",
         ),
         ("--skip-guidance-layers 1,x", "--skip-guidance-layers"),
-        ("--skip-layer-guidance-scale 3", "--skip-guidance-layers"),
+        (
+            "--skip-layer-guidance-scale 3",
+            "--skip-layer-guidance-scale 3: must be left out without skip_guidance_layers",
+        ),
         (
             "--skip-guidance-layers 1 --skip-layer-guidance-stop nan",
             "--skip-layer-guidance-stop",
@@ -40,8 +43,14 @@ fn what_sd3_cannot_draw() {
             "--true-cfg-scale",
         ),
         ("--max-sequence-length 513", "--max-sequence-length 513"),
-        ("--prompt-3 a b", "--prompt-3: 2 values"),
-        ("--negative-prompt-3 a b", "--negative-prompt-3: 2 values"),
+        (
+            "--prompt-3 a b",
+            "--prompt-3 2 prompts: must be 1 prompt or 1",
+        ),
+        (
+            "--negative-prompt-3 a b",
+            "--negative-prompt-3 2 prompts: must be 1 prompt or 1",
+        ),
         (
             "--scheduler DDIMScheduler",
             "--scheduler DDIMScheduler: must be FlowMatchEulerDiscreteScheduler",

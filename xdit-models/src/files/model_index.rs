@@ -24,7 +24,7 @@ pub enum PipelineClass {
 }
 
 impl PipelineClass {
-    /// Every supported pipeline with diffusers' name of its class.
+    /// Every supported pipeline with diffusers' name of its class, in the order of the variants.
     pub const ALL: &'static [(&'static str, Self)] = &[
         ("FluxPipeline", Self::Flux),
         ("StableDiffusion3Pipeline", Self::Sd3),
@@ -34,11 +34,7 @@ impl PipelineClass {
     /// diffusers' name of the class.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Flux => "FluxPipeline",
-            Self::Sd3 => "StableDiffusion3Pipeline",
-            Self::HunyuanDit => "HunyuanDiTPipeline",
-        }
+        Self::ALL[self as usize].0
     }
 }
 

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use xdit_kernels::{DType, Tensor};
 
 use super::memory::Counted;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::source::ModelSource;
 use crate::models::dit::Dit;
 use crate::observer::Observer;
 use crate::pipeline::configurations::Configurations;
-use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::finite::{Finite, Origin, Whose};
 use crate::pipeline::options::LoadOptions;
 use crate::pipeline::output::Output;
@@ -20,11 +19,10 @@ use crate::pipeline::prepare::{
 };
 use crate::pipeline::request::{Defaults, Request};
 use crate::pipeline::resolve::ResolvedRequest;
-use crate::pipeline::run_plan::RunPlan;
+use crate::pipeline::run_plan::{ResolvedCall, RunPlan};
 use crate::pipeline::store::{ModelLoader, ModelStore};
 use crate::ranks::job::{Job, run_job};
 use crate::ranks::parallel::Parallel;
-use crate::ranks::partition::Partition;
 use crate::schedulers::SchedulerConfig;
 
 /// How the pipeline of a family of models turns prompts and noise into what its transformer reads.
@@ -70,15 +68,11 @@ pub(crate) trait AnyPipeline: Debug + Send + Sync {
     /// An error if the weights' files are not those that were loaded.
     fn check_files(&self) -> Result<()>;
 
-    /// Draws what `request` asks for: prompts are encoded on the current thread pool, then the ranks of `parallel` share
-    /// `threads` compute threads.
-    fn generate(
-        &self,
-        request: &Request,
-        parallel: &Parallel,
-        threads: usize,
-        observer: &mut dyn Observer,
-    ) -> Result<Output>;
+    /// What is going to be done for `request` on the ranks of `parallel`.
+    fn plan(&self, request: &Request, parallel: &Parallel) -> Result<RunPlan>;
+
+    /// Draws what `plan` says: prompts are encoded on the current thread pool, then the ranks share `threads` compute threads.
+    fn run(&self, plan: RunPlan, threads: usize, observer: &mut dyn Observer) -> Result<Output>;
 }
 
 /// A family's pipeline.
@@ -109,7 +103,8 @@ pub(crate) fn load<F: Family>(
     }))
 }
 
-/// What the pipeline in `source` would do for `request`, as its configurations tell.
+/// What the pipeline in `source` would do for `request`, as its configurations tell; whether there is memory for it is not
+/// looked at.
 pub(crate) fn plan<F: Family>(
     source: &ModelSource,
     options: &LoadOptions,
@@ -118,9 +113,7 @@ pub(crate) fn plan<F: Family>(
 ) -> Result<RunPlan> {
     let configs = F::read(source)?;
     let defaults = configs.defaults(source);
-    let (plan, partition, memory) = planned(&configs, &defaults, request, parallel, options)?;
-    memory.check(&plan.told(&memory), 0, options.memory_limit)?;
-    Ok(partition.run_plan(&plan, configs.shape(), memory))
+    planned(&configs, &defaults, request, parallel, options)
 }
 
 /// What a request asks of these ranks, checked, and what that takes in memory, which is not.
@@ -130,7 +123,8 @@ fn planned<F: Family>(
     request: &Request,
     parallel: &Parallel,
     options: &LoadOptions,
-) -> Result<(ResolvedRequest, Partition, MemoryEstimate)> {
+) -> Result<RunPlan> {
+    request.check()?;
     let guide = configs.guide(request, defaults)?;
     let model = Planned {
         shape: configs.shape(),
@@ -138,12 +132,12 @@ fn planned<F: Family>(
         rules: configs.rules(),
         defaults,
     };
-    let (plan, partition) = model.plan(request, guide, parallel, options.dtype)?;
+    let (resolved, partition) = model.plan(request, guide, parallel, options.dtype)?;
     // What is wrong with these shows before any weight is read.
     let draws_noise = matches!(configs.scheduler(request)?, SchedulerConfig::Ddpm(_));
-    given_latents(request, &latents_shape(configs, &plan))?;
+    given_latents(request, &latents_shape(configs, &resolved))?;
     let counted = Counted {
-        plan: &plan,
+        plan: &resolved,
         partition: &partition,
         parallel,
         options,
@@ -151,7 +145,25 @@ fn planned<F: Family>(
         draws_noise,
     };
     let memory = counted.estimate(configs);
-    Ok((plan, partition, memory))
+    let served = resolved.completed(request, defaults);
+    let call = ResolvedCall {
+        request: request.clone(),
+        resolved,
+        partition,
+        parallel: parallel.clone(),
+        dtype: options.dtype,
+        configurations: decisive(configs, defaults),
+    };
+    Ok(RunPlan::new(call, served, configs.shape(), memory))
+}
+
+/// What plans depend on, as text.
+fn decisive<F: Family>(configs: &F, defaults: &Defaults) -> String {
+    let (shape, vae, rules) = (configs.shape(), configs.vae(), configs.rules());
+    format!(
+        "{} {shape:?} {vae:?} {rules:?} {defaults:?}",
+        F::TRANSFORMER
+    )
 }
 
 /// Of all images' latents, as diffusers holds them.
@@ -168,18 +180,32 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         self.store.check_files()
     }
 
-    fn generate(
+    fn plan(&self, request: &Request, parallel: &Parallel) -> Result<RunPlan> {
+        let configs = &self.store.configs;
+        planned(configs, &self.defaults, request, parallel, &self.options)
+    }
+
+    fn run(
         &self,
-        request: &Request,
-        parallel: &Parallel,
+        run_plan: RunPlan,
         threads: usize,
         observer: &mut dyn Observer,
     ) -> Result<Output> {
         let (configs, options) = (&self.store.configs, &self.options);
-        let (plan, partition, memory) =
-            planned(configs, &self.defaults, request, parallel, options)?;
-        let held = self.store.held(&memory);
-        memory.check(&plan.told(&memory), held, options.memory_limit)?;
+        let call = run_plan.call.clone();
+        if call.dtype != options.dtype || call.configurations != decisive(configs, &self.defaults) {
+            let allowed =
+                "one that was made with the configurations and the dtype of this pipeline";
+            return Err(Error::invalid(
+                "plan",
+                "a plan for another pipeline",
+                allowed,
+            ));
+        }
+        let (request, parallel) = (&call.request, &call.parallel);
+        let (plan, partition) = (call.resolved.clone(), call.partition.clone());
+        let held = self.store.held(&run_plan.memory);
+        run_plan.check_memory_beside(held, options.memory_limit)?;
         for warning in &plan.warnings {
             observer.warning(warning);
         }
@@ -217,7 +243,8 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         finite.check(&latents, images, || Origin::Latents)?;
         let latents = at_first_level(latents, &*scheduler)?;
         observer.offer("latents", &latents)?;
-        let call = Job {
+        let job = Job {
+            run_plan,
             latents_blc: loaded.transformer.packed(&latents)?,
             loaded,
             scheduler,
@@ -230,7 +257,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
             device: options.device.clone(),
             output: request.output,
         };
-        let output = run_job(call, parallel, threads, observer)?;
+        let output = run_job(job, parallel, threads, observer)?;
         finite.tell(observer);
         Ok(output)
     }

@@ -93,7 +93,7 @@ pub(crate) fn sample_size(
     patch: usize,
     scale: usize,
 ) -> Result<()> {
-    let most = crate::pipeline::resolve::MAX_SIDE / scale;
+    let most = crate::pipeline::request::MAX_SIDE / scale;
     match (patch..=most).contains(&found) {
         true => Ok(()),
         false => Err(file.bad(

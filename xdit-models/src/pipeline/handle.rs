@@ -6,9 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::{Error, Result};
 use crate::files::model_index::{ModelIndex, PipelineClass};
 use crate::files::source::ModelSource;
-use crate::models::{flux, hunyuandit, sd3};
 use crate::observer::Observer;
-use crate::pipeline::family::{AnyPipeline, load, plan};
+use crate::pipeline::families;
+use crate::pipeline::family::AnyPipeline;
 use crate::pipeline::memory_limit::refused_thread;
 use crate::pipeline::options::LoadOptions;
 use crate::pipeline::output::Output;
@@ -74,11 +74,7 @@ impl Pipeline {
         let one_stage = parallel.degrees.pipe > 1 && parallel.stage_here().is_some();
         let loaded = pool.install(|| {
             let class = ModelIndex::read(source)?.pipeline;
-            let load = match class {
-                PipelineClass::Flux => load::<flux::Configs>,
-                PipelineClass::Sd3 => load::<sd3::Configs>,
-                PipelineClass::HunyuanDit => load::<hunyuandit::Configs>,
-            };
+            let load = families::of_class(class).load;
             Ok((class, load(source, options, one_stage, observer)?))
         });
         let (class, model) = loaded.map_err(named_memory)?;
@@ -117,12 +113,10 @@ impl Pipeline {
         parallel: &Parallel,
     ) -> Result<RunPlan> {
         parallel.check()?;
-        let plan = match ModelIndex::read(source)?.pipeline {
-            PipelineClass::Flux => plan::<flux::Configs>,
-            PipelineClass::Sd3 => plan::<sd3::Configs>,
-            PipelineClass::HunyuanDit => plan::<hunyuandit::Configs>,
-        };
-        plan(source, options, request, parallel)
+        let class = ModelIndex::read(source)?.pipeline;
+        let plan = (families::of_class(class).plan)(source, options, request, parallel)?;
+        plan.check_memory(options.memory_limit)?;
+        Ok(plan)
     }
 
     /// The same pipeline, spread over ranks.
@@ -184,21 +178,50 @@ impl Pipeline {
     /// [`Error::Stopped`] when the observer ended it, [`Error::BadFile`] when the weights' files changed since they were
     /// loaded.
     pub fn generate(&self, request: &Request, observer: &mut dyn Observer) -> Result<Output> {
+        self.check_files()?;
+        self.run(self.model.plan(request, &self.parallel)?, observer)
+    }
+
+    /// Draws what [`plan`](Self::plan) made of a request for this pipeline and its ranks; nothing is resolved again.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate); [`Error::InvalidRequest`] for a plan for other configurations, another dtype or other
+    /// ranks.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[cfg(feature = "demo")] {
+    /// use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request};
+    /// let (source, options) = (ModelSource::demo(), LoadOptions::default());
+    /// let request = Request::new(["a red circle"]).height(70).width(64).num_inference_steps(1);
+    /// let plan = Pipeline::plan(&source, &options, &request, &Parallel::default())?;
+    /// assert_eq!((plan.height, plan.warnings.len()), (64, 1));
+    /// let output = Pipeline::load(&source, &options, &mut ())?.run(plan, &mut ())?;
+    /// assert_eq!(output.plan.request.height, Some(64));
+    /// # }
+    /// # Ok::<(), xdit_models::Error>(())
+    /// ```
+    pub fn run(&self, plan: RunPlan, observer: &mut dyn Observer) -> Result<Output> {
+        let degrees = self.parallel.degrees;
+        if plan.degrees != degrees {
+            let given = format!("a plan for {}", plan.degrees);
+            let allowed = format!("one for {degrees}, the ranks of this pipeline");
+            return Err(Error::invalid("plan", given, allowed));
+        }
         let _span = tracing::info_span!("generate").entered();
-        self.draw(request, &self.parallel, &self.pool, observer)
+        self.draw(plan, &self.pool, observer)
     }
 
     fn draw(
         &self,
-        request: &Request,
-        parallel: &Parallel,
+        plan: RunPlan,
         pool: &rayon::ThreadPool,
         observer: &mut dyn Observer,
     ) -> Result<Output> {
         self.check_files()?;
         let threads = pool.current_num_threads();
         let model = &self.model;
-        let output = pool.install(|| model.generate(request, parallel, threads, observer));
+        let output = pool.install(|| model.run(plan, threads, observer));
         output.map_err(named_memory)
     }
 }
@@ -224,7 +247,7 @@ impl Pipeline {
     /// let requests = [small("a red circle").height(64), small("a green star").height(0), small("a ring").height(32)];
     /// let mut heights = [0; 3];
     /// pipe.generate_each(requests.map(|request| (request, ())), |index, result, ()| {
-    ///     heights[index] = result.map_or(0, |output| output.height);
+    ///     heights[index] = result.map_or(0, |output| output.plan.height);
     ///     ControlFlow::Continue(())
     /// })?;
     /// assert_eq!(heights, [64, 0, 32]);
@@ -254,7 +277,10 @@ impl Pipeline {
         };
         let work = |pool: &rayon::ThreadPool| {
             while let Some((index, (request, mut observer))) = next() {
-                let result = self.draw(&request, &parallel, pool, &mut observer);
+                let result = self
+                    .model
+                    .plan(&request, &parallel)
+                    .and_then(|plan| self.draw(plan, pool, &mut observer));
                 let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                 if done(index, result, observer).is_break() {
                     *waiting.lock().unwrap_or_else(PoisonError::into_inner) = None;

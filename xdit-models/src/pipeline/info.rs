@@ -8,9 +8,7 @@ use crate::error::{Error, Result};
 use crate::files::model_index::ModelIndex;
 use crate::files::source::ModelSource;
 use crate::files::weights::Weights;
-use crate::models::flux::FluxConfig;
-use crate::models::hunyuandit::HunyuanConfig;
-use crate::models::sd3::Sd3Config;
+use crate::pipeline::families;
 use crate::quote;
 use crate::text::{BertConfig, ClipTextConfig, T5Config};
 use crate::vae::VaeConfig;
@@ -114,63 +112,38 @@ impl ComponentInfo {
     /// Heads and blocks, from the configuration; whether the component is one that has weights.
     fn shape_from(&mut self, source: &ModelSource) -> Result<bool> {
         let config = || source.config(&format!("{}/config.json", self.name));
-        let (heads, head_dim, blocks): (_, _, &[(&str, usize)]) = match self.class.as_str() {
-            "FluxTransformer2DModel" => {
-                let c = FluxConfig::read(&config()?)?;
-                let kinds = [
-                    ("transformer_blocks", c.num_layers),
-                    ("single_transformer_blocks", c.num_single_layers),
-                ];
-                (c.num_attention_heads, c.attention_head_dim, &kinds.clone())
-            }
-            "SD3Transformer2DModel" => {
-                let c = Sd3Config::read(&config()?)?;
-                let dual = c.dual_attention_layers.len();
-                let kinds = [
-                    ("transformer_blocks", c.num_layers - dual),
-                    ("dual_attention_blocks", dual),
-                ];
-                (c.num_attention_heads, c.attention_head_dim, &kinds.clone())
-            }
-            "HunyuanDiT2DModel" => {
-                let c = HunyuanConfig::read(&config()?)?;
-                (
-                    c.num_attention_heads,
-                    c.attention_head_dim,
-                    &[("blocks", c.num_layers)],
-                )
-            }
+        if let Some(family) = families::of_transformer(&self.class) {
+            let facts = (family.facts)(&config()?)?;
+            self.shape(facts.heads, facts.head_dim, &facts.blocks);
+            return Ok(true);
+        }
+        match self.class.as_str() {
             "BertModel" => {
                 let c = BertConfig::read(&config()?)?;
-                (
-                    c.num_attention_heads,
-                    c.hidden_size / c.num_attention_heads,
-                    &[("layer", c.num_hidden_layers)],
-                )
+                let head_dim = c.hidden_size / c.num_attention_heads;
+                let blocks = [("layer", c.num_hidden_layers)];
+                self.shape(c.num_attention_heads, head_dim, &blocks);
             }
             "CLIPTextModel" | "CLIPTextModelWithProjection" => {
                 let c = ClipTextConfig::read(&config()?)?;
-                (
-                    c.num_attention_heads,
-                    c.head_dim(),
-                    &[("layers", c.num_hidden_layers)],
-                )
+                let blocks = [("layers", c.num_hidden_layers)];
+                self.shape(c.num_attention_heads, c.head_dim(), &blocks);
             }
             "T5EncoderModel" | "MT5EncoderModel" => {
                 let c = T5Config::read_as(&self.class, &config()?)?;
-                (c.num_heads, c.d_kv, &[("block", c.num_layers)])
+                self.shape(c.num_heads, c.d_kv, &[("block", c.num_layers)]);
             }
             "AutoencoderKL" => {
                 let levels = VaeConfig::read(&config()?)?.block_out_channels;
-                let channels = levels[levels.len() - 1];
-                (
-                    1,
-                    channels,
-                    &[("down_blocks", levels.len()), ("up_blocks", levels.len())],
-                )
+                let blocks = [("down_blocks", levels.len()), ("up_blocks", levels.len())];
+                self.shape(1, levels[levels.len() - 1], &blocks);
             }
             _ => return Ok(false),
-        };
+        }
+        Ok(true)
+    }
+
+    fn shape(&mut self, heads: usize, head_dim: usize, blocks: &[(&str, usize)]) {
         self.heads = Some(heads);
         self.head_dim = Some(head_dim);
         self.blocks = blocks
@@ -178,7 +151,6 @@ impl ComponentInfo {
             .filter(|(_, count)| *count > 0)
             .map(|(kind, count)| ((*kind).to_owned(), *count))
             .collect();
-        Ok(true)
     }
 
     fn count(&mut self, weights: &Weights) {

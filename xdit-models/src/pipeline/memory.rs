@@ -5,7 +5,7 @@ use xdit_kernels::DType;
 use crate::models::dit::DitShape;
 use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::options::LoadOptions;
-use crate::pipeline::resolve::MAX_SIDE;
+use crate::pipeline::request::MAX_SIDE;
 use crate::pipeline::resolve::ResolvedRequest;
 use crate::pipeline::store::ModelLoader;
 use crate::ranks::parallel::{Parallel, RankBackend};
@@ -194,10 +194,9 @@ mod tests {
     use crate::ranks::degrees::Degrees;
 
     use super::*;
-    use crate::PipelineClass;
+    use crate::files::model_index::ModelIndex;
     use crate::files::source::ModelSource;
-    use crate::models::{flux, hunyuandit, sd3};
-    use crate::pipeline::configurations::Configurations;
+    use crate::pipeline::families;
     use crate::pipeline::request::Request;
 
     fn golden(name: &str) -> ModelSource {
@@ -225,18 +224,11 @@ mod tests {
 
     #[test]
     fn encoders_and_decoders_weigh_what_their_files_say() {
-        for (name, class) in [
-            ("flux-dev", PipelineClass::Flux),
-            ("sd35-medium", PipelineClass::Sd3),
-            ("hunyuan-v1.2", PipelineClass::HunyuanDit),
-        ] {
+        for name in ["flux-dev", "sd35-medium", "hunyuan-v1.2"] {
             let source = golden(name);
             let told = estimate(&source, &small(), Degrees::default());
-            let sizes = match class {
-                PipelineClass::Flux => flux::Configs::read(&source).unwrap().encoder_sizes(),
-                PipelineClass::Sd3 => sd3::Configs::read(&source).unwrap().encoder_sizes(),
-                _ => hunyuandit::Configs::read(&source).unwrap().encoder_sizes(),
-            };
+            let class = ModelIndex::read(&source).unwrap().pipeline;
+            let sizes = (families::of_class(class).encoder_sizes)(&source).unwrap();
             assert_eq!(told.text_encoders.len(), sizes.len());
             for (component, bytes) in &told.text_encoders {
                 let weights = source.open_weights(component, None).unwrap();

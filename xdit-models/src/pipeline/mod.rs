@@ -4,6 +4,7 @@
 
 pub(crate) mod configurations;
 pub(crate) mod estimate;
+pub(crate) mod families;
 pub(crate) mod family;
 pub(crate) mod finite;
 pub(crate) mod fits;
@@ -15,6 +16,7 @@ pub(crate) mod memory_limit;
 pub(crate) mod options;
 pub(crate) mod output;
 pub(crate) mod prepare;
+pub(crate) mod rank_plan;
 pub(crate) mod request;
 pub(crate) mod resolve;
 pub(crate) mod run_plan;

@@ -5,7 +5,8 @@ use xdit_kernels::Tensor;
 use xdit_pipefusion::Report;
 
 use crate::pipeline::image::Image;
-use crate::pipeline::run_plan::RankMemory;
+use crate::pipeline::rank_plan::RankMemory;
+use crate::pipeline::run_plan::RunPlan;
 
 /// What a call returns.
 #[derive(Clone, Debug)]
@@ -17,10 +18,8 @@ pub struct Output {
     pub float: Option<Tensor>,
     /// The final latents, packed: `[images, tokens, channels]`, as diffusers' `output_type="latent"` returns them.
     pub latents: Tensor,
-    /// Height of the images in pixels, after snapping.
-    pub height: usize,
-    /// Width of the images in pixels, after snapping.
-    pub width: usize,
+    /// What was drawn, and how it was shared out.
+    pub plan: RunPlan,
     /// What each rank sent, by rank; empty when there was one.
     pub communication: Vec<Stats>,
     /// What each rank that had images held, by rank.

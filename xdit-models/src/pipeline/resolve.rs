@@ -2,14 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::models::dit::Guide;
-use crate::pipeline::request::{Defaults, Request};
-use crate::schedulers::MAX_INFERENCE_STEPS;
+use crate::pipeline::request::{Defaults, MAX_SIDE, Request};
+use crate::schedulers::SchedulerConfig;
 use crate::vae::VaeConfig;
-
-/// The longest side of an image in pixels.
-pub(crate) const MAX_SIDE: usize = 1 << 15;
-/// Longer prompts are refused, as the tokenizers do; shorter ones are cut after the tokens that an encoder reads.
-const MAX_PROMPT_BYTES: usize = 8 << 20;
 
 /// What a family of models allows and wants.
 #[derive(Clone, Copy, Debug)]
@@ -64,33 +59,13 @@ impl ResolvedRequest {
         guide: Guide,
         vae: &VaeConfig,
     ) -> Result<Self> {
-        check_prompts(request)?;
-        let images = match request.num_images_per_prompt {
-            0 => None,
-            n => request.prompt.len().checked_mul(n),
-        };
-        let images = images.filter(|n| *n <= 1 << 20).ok_or_else(|| {
-            Error::invalid(
-                "num_images_per_prompt",
-                request.num_images_per_prompt,
-                "at least 1, and few enough to fit",
-            )
-        })?;
-        if request.seeds.len() != 1 && request.seeds.len() != images {
-            let allowed = format!("1 seed for the batch or {images}, one for each image");
-            return Err(Error::invalid(
-                "seed",
-                format!("{} seeds", request.seeds.len()),
-                allowed,
-            ));
-        }
         let unit = rules.patch * vae.scale_factor();
         let asked = [
             request.height.unwrap_or(defaults.height),
             request.width.unwrap_or(defaults.width),
         ];
         for (argument, pixels) in ["height", "width"].into_iter().zip(asked) {
-            if !(unit..=MAX_SIDE).contains(&pixels) {
+            if pixels < unit {
                 return Err(Error::invalid(
                     argument,
                     pixels,
@@ -138,7 +113,7 @@ impl ResolvedRequest {
         let sequence_length = request
             .max_sequence_length
             .unwrap_or(defaults.max_sequence_length);
-        if !(1..=rules.max_sequence_length).contains(&sequence_length) {
+        if sequence_length > rules.max_sequence_length {
             let allowed = format!("from 1 to {}", rules.max_sequence_length);
             return Err(Error::invalid(
                 "max_sequence_length",
@@ -146,19 +121,9 @@ impl ResolvedRequest {
                 allowed,
             ));
         }
-        let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale);
-        for (argument, scale) in [
-            ("guidance_scale", guidance_scale),
-            ("true_cfg_scale", request.true_cfg_scale),
-            ("guidance_rescale", request.guidance_rescale),
-        ] {
-            if !(scale as f32).is_finite() {
-                return Err(Error::invalid(argument, scale, "a finite number"));
-            }
-        }
-        let (steps, sigmas) = sigmas(request, defaults, rules)?;
+        let (steps, sigmas) = sigmas(request, defaults, rules);
         Ok(Self {
-            images,
+            images: request.image_count(),
             height,
             width,
             latent_size: tokens.map(|tokens| rules.patch * tokens),
@@ -182,65 +147,48 @@ impl ResolvedRequest {
         }
     }
 
+    /// The request as it is served: nothing is left to the pipeline's defaults, and what has no effect is left out, as are latents
+    /// that were given.
+    pub(crate) fn completed(&self, request: &Request, defaults: &Defaults) -> Request {
+        let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale);
+        let scheduler = request.scheduler.clone().or_else(|| {
+            let several = SchedulerConfig::DIFFUSION.contains(&defaults.scheduler);
+            several.then(|| defaults.scheduler.into())
+        });
+        // Only then can images read the masks of other prompts.
+        let several = request.prompt.len() > 1 && request.num_images_per_prompt > 1;
+        let skips = request.skip_layers();
+        Request {
+            scheduler,
+            exact_diffusers: several.then_some(request.exact_diffusers.unwrap_or_default()),
+            skip_layer_guidance_scale: skips.map(|[scale, ..]| scale),
+            skip_layer_guidance_start: skips.map(|[_, start, _]| start),
+            skip_layer_guidance_stop: skips.map(|[.., stop]| stop),
+            height: Some(self.height),
+            width: Some(self.width),
+            num_inference_steps: Some(self.steps),
+            guidance_scale: Some(guidance_scale),
+            max_sequence_length: Some(self.sequence_length),
+            latents: None,
+            ..request.clone()
+        }
+    }
+
     pub(crate) fn image_tokens(&self) -> usize {
         self.tokens[0] * self.tokens[1]
     }
 }
 
-fn check_prompts(request: &Request) -> Result<()> {
-    let lists = [
-        ("prompt", Some(&request.prompt)),
-        ("prompt_2", request.prompt_2.as_ref()),
-        ("negative_prompt", request.negative_prompt.as_ref()),
-        ("negative_prompt_2", request.negative_prompt_2.as_ref()),
-        ("prompt_3", request.prompt_3.as_ref()),
-        ("negative_prompt_3", request.negative_prompt_3.as_ref()),
-    ];
-    for (argument, list) in lists {
-        if let Some(long) = list
-            .into_iter()
-            .flatten()
-            .find(|prompt| prompt.len() > MAX_PROMPT_BYTES)
-        {
-            let allowed = format!("at most {MAX_PROMPT_BYTES} bytes, not {}", long.len());
-            return Err(Error::invalid(argument, long, allowed));
-        }
-    }
-    Ok(())
-}
-
 /// How many steps, and the caller's noise levels or `np.linspace(1, 1 / steps, steps)`.
-fn sigmas(
-    request: &Request,
-    defaults: &Defaults,
-    rules: Rules,
-) -> Result<(usize, Option<Vec<f64>>)> {
-    let steps = match &request.sigmas {
-        Some(sigmas) => sigmas.len(),
-        None => request
-            .num_inference_steps
-            .unwrap_or(defaults.num_inference_steps),
-    };
-    let argument = if request.sigmas.is_some() {
-        "sigmas"
-    } else {
-        "num_inference_steps"
-    };
-    if !(1..=MAX_INFERENCE_STEPS).contains(&steps) {
-        return Err(Error::invalid(
-            argument,
-            steps,
-            format!("from 1 to {MAX_INFERENCE_STEPS}"),
-        ));
-    }
+fn sigmas(request: &Request, defaults: &Defaults, rules: Rules) -> (usize, Option<Vec<f64>>) {
     if let Some(sigmas) = &request.sigmas {
-        return match sigmas.iter().find(|sigma| !(0.0..=1.0).contains(*sigma)) {
-            Some(sigma) => Err(Error::invalid(argument, sigma, "numbers from 0 to 1")),
-            None => Ok((steps, Some(sigmas.clone()))),
-        };
+        return (sigmas.len(), Some(sigmas.clone()));
     }
+    let steps = request
+        .num_inference_steps
+        .unwrap_or(defaults.num_inference_steps);
     if !rules.even_sigmas {
-        return Ok((steps, None));
+        return (steps, None);
     }
     let last = 1.0 / steps as f64;
     let step = (last - 1.0) / (steps.max(2) - 1) as f64;
@@ -248,7 +196,7 @@ fn sigmas(
         true => last,
         false => i as f64 * step + 1.0,
     });
-    Ok((steps, Some(sigmas.collect())))
+    (steps, Some(sigmas.collect()))
 }
 
 #[cfg(test)]

@@ -1,17 +1,32 @@
 //! What a call is going to do on which rank, told before anything is loaded.
 
-use crate::ranks::axes;
-use crate::ranks::degrees::Degrees;
-use xdit_pipefusion::{Blocks, PatchPlan, Placement, Schedule, StepTraffic};
+use std::sync::Arc;
 
+use xdit_kernels::DType;
+use xdit_pipefusion::{PatchPlan, Placement, Schedule, StepTraffic};
+
+use crate::error::Result;
+use crate::models::dit::DitShape;
 use crate::pipeline::estimate::MemoryEstimate;
+use crate::pipeline::rank_plan::{RankPlan, StageSummary};
+use crate::pipeline::request::Request;
+use crate::pipeline::resolve::ResolvedRequest;
+use crate::ranks::degrees::Degrees;
+use crate::ranks::parallel::Parallel;
+use crate::ranks::partition::Partition;
 
-/// A call's plan: who computes what, and what it takes.
+/// A call's plan: what is drawn, who computes what, and what it takes.
 ///
+/// [`Pipeline::run`](crate::Pipeline::run) draws what a plan says, and [`Output::plan`](crate::Output::plan) tells what was drawn.
 /// Bytes of parameters are those of the transformer; text encoders and autoencoder come on top.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RunPlan {
+    /// The request as it is served: with the pipeline's defaults where it said nothing, sizes as they are drawn, and without
+    /// arguments that have no effect. The same request again gives the same images.
+    pub request: Request,
+    /// What the caller should know: sizes that were changed, arguments without effect.
+    pub warnings: Vec<String>,
     /// In pixels, snapped.
     pub height: usize,
     /// In pixels, snapped.
@@ -38,9 +53,70 @@ pub struct RunPlan {
     pub memory: MemoryEstimate,
     /// What goes over the links between stages in each step, all ranks of a stage of one replica together.
     pub traffic: Vec<StepTraffic>,
+    /// What `run` needs beside.
+    pub(crate) call: Arc<ResolvedCall>,
+}
+
+/// A request resolved for one pipeline and its ranks.
+#[derive(Debug)]
+pub(crate) struct ResolvedCall {
+    /// As it was given.
+    pub(crate) request: Request,
+    pub(crate) resolved: ResolvedRequest,
+    pub(crate) partition: Partition,
+    pub(crate) parallel: Parallel,
+    /// Of weights and activations.
+    pub(crate) dtype: DType,
+    /// The configurations that it was resolved by, as text: a plan is for pipelines with the same.
+    pub(crate) configurations: String,
 }
 
 impl RunPlan {
+    /// The plan of `call`, which takes `memory`; `served` is its request, completed.
+    pub(crate) fn new(
+        call: ResolvedCall,
+        served: Request,
+        shape: &dyn DitShape,
+        memory: MemoryEstimate,
+    ) -> Self {
+        let (resolved, partition) = (&call.resolved, &call.partition);
+        Self {
+            request: served,
+            warnings: resolved.warnings.clone(),
+            height: resolved.height,
+            width: resolved.width,
+            images: resolved.images,
+            text_tokens: resolved.text_len,
+            image_tokens: resolved.image_tokens(),
+            degrees: call.parallel.degrees,
+            patches: partition.patches,
+            schedule: partition.schedule,
+            placement: partition.stages.placement(),
+            stages: partition.summaries(resolved, shape),
+            ranks: partition.ranks(resolved, shape),
+            memory,
+            traffic: (0..partition.schedule.steps)
+                .map(|step| partition.traffic(step, resolved, shape))
+                .collect(),
+            call: Arc::new(call),
+        }
+    }
+
+    /// An error if what the call takes in memory does not fit into `limit` bytes, or into what the system says is available when
+    /// `None`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub fn check_memory(&self, limit: Option<u64>) -> Result<()> {
+        self.check_memory_beside(0, limit)
+    }
+
+    /// The same where some of the weights are `held` already.
+    pub(crate) fn check_memory_beside(&self, held: u64, limit: Option<u64>) -> Result<()> {
+        let what = self.call.resolved.told(&self.memory);
+        self.memory.check(&what, held, limit)
+    }
+
     /// The traffic of the first step that runs whole (the first of all), and of the first that runs patch by patch, if any
     /// does.
     pub fn step_traffic(&self) -> (Option<StepTraffic>, Option<StepTraffic>) {
@@ -48,59 +124,5 @@ impl RunPlan {
         let patched = (0..self.traffic.len()).find(|step| !whole(step));
         let first = self.traffic.first().copied();
         (first, patched.map(|step| self.traffic[step]))
-    }
-}
-
-/// One stage of the pipeline.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct StageSummary {
-    /// Its blocks, counted through.
-    pub blocks: Blocks,
-    /// How many there are of each kind.
-    pub kinds: Vec<(&'static str, usize)>,
-    /// Its part of a step's FLOPs, from 0 to 1.
-    pub flops_share: f64,
-    /// Bytes of its parameters in the compute dtype.
-    pub parameter_bytes: u64,
-}
-
-/// One rank.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct RankPlan {
-    /// Its number.
-    pub rank: usize,
-    /// Its place on each axis, in the order of [`axes::ALL`].
-    pub coordinates: [usize; axes::ALL.len()],
-    /// Bytes of its stage's parameters in the compute dtype.
-    pub parameter_bytes: u64,
-    /// Bytes of the keys and values that it keeps: for other patches 2 · blocks · tokens · heads · head dim · bytes of the
-    /// dtype · images · branches, tokens and heads being its part, where any step runs patch by patch; and those of the text.
-    pub kv_bytes: u64,
-    /// Those of the text among them, which blocks read by cross-attention (HunyuanDiT): made once an image, and by every rank
-    /// for all heads.
-    pub text_kv_bytes: u64,
-}
-
-/// What one rank held of what [`RankPlan`] foretells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RankMemory {
-    /// Bytes of the transformer's parameters that it computed with.
-    pub parameter_bytes: u64,
-    /// Bytes of keys and values that it kept.
-    pub kv_bytes: u64,
-    /// Those of the text among them.
-    pub text_kv_bytes: u64,
-}
-
-impl RankMemory {
-    pub(crate) fn new(parameter_bytes: usize, kept_bytes: usize, text_kv_bytes: usize) -> Self {
-        Self {
-            parameter_bytes: parameter_bytes as u64,
-            kv_bytes: (kept_bytes + text_kv_bytes) as u64,
-            text_kv_bytes: text_kv_bytes as u64,
-        }
     }
 }

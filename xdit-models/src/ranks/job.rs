@@ -14,9 +14,10 @@ use crate::observer::Observer;
 use crate::pipeline::finite::{Finite, Origin, Whose};
 use crate::pipeline::image::Image;
 use crate::pipeline::output::Output;
+use crate::pipeline::rank_plan::RankMemory;
 use crate::pipeline::request::OutputType;
 use crate::pipeline::resolve::ResolvedRequest;
-use crate::pipeline::run_plan::RankMemory;
+use crate::pipeline::run_plan::RunPlan;
 use crate::pipeline::store::LoadedModel;
 use crate::ranks::compose::RankContext;
 use crate::ranks::parallel::Parallel;
@@ -29,6 +30,8 @@ pub(crate) struct Job<D: Dit> {
     pub(crate) loaded: Arc<LoadedModel<D>>,
     /// With the call's steps.
     pub(crate) scheduler: Box<dyn Scheduler>,
+    /// What is drawn, for the output.
+    pub(crate) run_plan: RunPlan,
     pub(crate) plan: ResolvedRequest,
     pub(crate) partition: Partition,
     /// A prompt for each branch, for all images.
@@ -142,8 +145,7 @@ fn joined<D: Dit>(call: &Job<D>, done: Vec<Part>) -> Result<Output> {
             .unwrap_or_default(),
         float,
         latents,
-        height: call.plan.height,
-        width: call.plan.width,
+        plan: call.run_plan.clone(),
         memory: done.iter().filter_map(|part| part.memory).collect(),
         pipefusion: done
             .iter()

@@ -175,8 +175,9 @@ impl Parallel {
         }
         degrees.check(world)?;
         match self.pipefusion.max_drift {
-            Some(drift) if drift.is_nan() || drift < 0.0 => {
-                Err(Error::invalid("max_drift", drift, "a number from 0 up"))
+            Some(drift) if !(drift.is_finite() && drift >= 0.0) => {
+                let allowed = "a finite number from 0 up";
+                Err(Error::invalid("max_drift", drift, allowed))
             }
             _ => Ok(()),
         }

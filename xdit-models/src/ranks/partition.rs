@@ -9,9 +9,8 @@ use xdit_pipefusion::{Part, PatchPlan, Placement, Schedule, StagePlan, StepTraff
 
 use crate::error::{Error, Result};
 use crate::models::dit::DitShape;
-use crate::pipeline::estimate::MemoryEstimate;
+use crate::pipeline::rank_plan::{RankPlan, StageSummary};
 use crate::pipeline::resolve::ResolvedRequest;
-use crate::pipeline::run_plan::{RankPlan, RunPlan, StageSummary};
 use crate::ranks::compose::Layout;
 use crate::ranks::parallel::{Parallel, StageSplit};
 
@@ -174,16 +173,15 @@ impl Partition {
             .fold(1, |bytes: u64, n| bytes.saturating_mul(*n as u64))
     }
 
-    /// The whole plan, to be shown.
-    pub(crate) fn run_plan(
+    /// The stages, in order.
+    pub(crate) fn summaries(
         &self,
         plan: &ResolvedRequest,
         shape: &dyn DitShape,
-        memory: MemoryEstimate,
-    ) -> RunPlan {
+    ) -> Vec<StageSummary> {
         let flops = flops(plan, shape);
         let total: f64 = flops.iter().sum();
-        let stages = (0..self.stages.count())
+        (0..self.stages.count())
             .map(|stage| {
                 let blocks = self.stages.blocks(stage);
                 StageSummary {
@@ -193,28 +191,16 @@ impl Partition {
                     blocks,
                 }
             })
-            .collect();
-        RunPlan {
-            height: plan.height,
-            width: plan.width,
-            images: plan.images,
-            text_tokens: plan.text_len,
-            image_tokens: plan.image_tokens(),
-            degrees: self.degrees,
-            patches: self.patches,
-            schedule: self.schedule,
-            placement: self.stages.placement(),
-            stages,
-            ranks: self.ranks(plan, shape),
-            memory,
-            traffic: (0..self.schedule.steps)
-                .map(|step| self.traffic(step, plan, shape))
-                .collect(),
-        }
+            .collect()
     }
 
     /// What one replica with the most images sends from stage to stage in a step, all ranks of a stage together.
-    fn traffic(&self, step: usize, plan: &ResolvedRequest, shape: &dyn DitShape) -> StepTraffic {
+    pub(crate) fn traffic(
+        &self,
+        step: usize,
+        plan: &ResolvedRequest,
+        shape: &dyn DitShape,
+    ) -> StepTraffic {
         let images = plan.images.div_ceil(self.degrees.data);
         let scales = plan.guide.plan.scales(step, plan.steps);
         let branches = scales.branches().len();

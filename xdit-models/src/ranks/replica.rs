@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::models::dit::Dit;
 use crate::observer::{Observer, Phase, PhaseEvent};
 use crate::pipeline::finite::{Origin, Whose};
-use crate::pipeline::run_plan::RankMemory;
+use crate::pipeline::rank_plan::RankMemory;
 use crate::ranks::compose::RankContext;
 use crate::ranks::job::Job;
 use crate::ranks::rank_observer::RankObserver;

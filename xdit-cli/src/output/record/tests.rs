@@ -14,19 +14,16 @@ pub(crate) fn record() -> RunRecord {
             class: "FluxPipeline".into(),
             digest: "0123456789abcdef".into(),
         },
-        request: RequestRecord {
-            prompt: vec!["a \"red\" circle, ünïcode ❤".into(), "b".into()],
-            negative_prompt: vec!["blurry".into()],
-            true_cfg_scale: 1.5,
-            height: 512,
-            width: 1024,
-            num_inference_steps: 28,
-            guidance_scale: 3.5,
-            max_sequence_length: 512,
-            num_images_per_prompt: 2,
-            seed: vec![i128::from(u64::MAX)],
-            ..RequestRecord::default()
-        },
+        request: Request::new(["a \"red\" circle, ünïcode ❤", "b"])
+            .negative_prompt(["blurry"])
+            .true_cfg_scale(1.5)
+            .height(512)
+            .width(1024)
+            .num_inference_steps(28)
+            .guidance_scale(3.5)
+            .max_sequence_length(512)
+            .num_images_per_prompt(2)
+            .seed(u64::MAX),
         dtype: "f32".into(),
         device: "cpu".into(),
         tier: "avx2".into(),
@@ -36,12 +33,17 @@ pub(crate) fn record() -> RunRecord {
     }
 }
 
+fn survives(record: &RunRecord) {
+    let again = RunRecord::parse(&record.to_json()).unwrap();
+    assert_eq!(format!("{again:?}"), format!("{record:?}"));
+}
+
 #[test]
 fn survives_json() {
-    assert_eq!(RunRecord::parse(&record().to_json()).unwrap(), record());
+    survives(&record());
     let mut negative = record();
-    negative.request.seed = vec![i128::from(i64::MIN), 0, 1, 2];
-    assert_eq!(RunRecord::parse(&negative.to_json()).unwrap(), negative);
+    negative.request.seeds = vec![i128::from(i64::MIN), 0, 1, 2];
+    survives(&negative);
     let mut shared = record();
     let mut parallel = ParallelRecord {
         ulysses_degree: 2,
@@ -51,21 +53,21 @@ fn survives_json() {
         pipefusion: None,
     };
     shared.parallel = Some(parallel.clone());
-    assert_eq!(RunRecord::parse(&shared.to_json()).unwrap(), shared);
+    survives(&shared);
     // Older records know no guidance ranks.
     parallel.cfg_degree = 1;
     shared.parallel = Some(parallel.clone());
     assert!(!shared.to_json().contains("cfg_degree"));
-    assert_eq!(RunRecord::parse(&shared.to_json()).unwrap(), shared);
+    survives(&shared);
     assert_eq!(parallel.parallel().pipefusion, PipeFusion::default());
     parallel.pipefusion = Some(crate::report::pipefusion::tests::record());
     shared.parallel = Some(parallel);
-    assert_eq!(RunRecord::parse(&shared.to_json()).unwrap(), shared);
+    survives(&shared);
     assert!(!shared.to_json().contains("guidance_rescale"));
     shared.request.guidance_rescale = 0.7;
     shared.request.scheduler = Some("DDIMScheduler".into());
     shared.request.target_size = Some([64, 32]);
-    assert_eq!(RunRecord::parse(&shared.to_json()).unwrap(), shared);
+    survives(&shared);
 }
 
 #[test]
@@ -89,5 +91,8 @@ fn damage_is_named() {
     let newer = RunRecord::parse(&json.replace("\"format\":1", "\"format\":2")).unwrap_err();
     assert!(newer.contains("format 2"), "{newer}");
     assert!(RunRecord::parse(&json.replace("\"image\":2", "\"image\":4")).is_err());
+    let unknown = json.replace("\"height\":", "\"heigth\":");
+    let unknown = RunRecord::parse(&unknown).unwrap_err();
+    assert!(unknown.contains("unknown field `heigth`"), "{unknown}");
     assert!(RunRecord::parse("").is_err());
 }

@@ -4,10 +4,11 @@ use xdit_cfg::GuidancePlan;
 
 use super::FluxConfig;
 use crate::error::Result;
-use crate::files::model_index::ModelIndex;
+use crate::files::config::ConfigFile;
+use crate::files::model_index::{ModelIndex, PipelineClass};
 use crate::files::source::{DEMO, ModelSource};
 use crate::models::dit::Guide;
-use crate::pipeline::configurations::Configurations;
+use crate::pipeline::configurations::{Configurations, TransformerFacts};
 use crate::pipeline::fits;
 use crate::pipeline::request::{Defaults, Request};
 use crate::pipeline::resolve::Rules;
@@ -44,11 +45,26 @@ pub(crate) struct Configs {
 }
 
 impl Configurations for Configs {
+    const CLASS: PipelineClass = PipelineClass::Flux;
+    const TRANSFORMER: &'static str = "FluxTransformer2DModel";
+
+    fn facts(config: &ConfigFile) -> Result<TransformerFacts> {
+        let config = FluxConfig::read(config)?;
+        Ok(TransformerFacts {
+            heads: config.num_attention_heads,
+            head_dim: config.attention_head_dim,
+            blocks: vec![
+                ("transformer_blocks", config.num_layers),
+                ("single_transformer_blocks", config.num_single_layers),
+            ],
+        })
+    }
+
     fn read(source: &ModelSource) -> Result<Self> {
         let index = ModelIndex::read(source)?;
         index.expect("text_encoder", &["CLIPTextModel"])?;
         index.expect("text_encoder_2", &["T5EncoderModel"])?;
-        index.expect("transformer", &["FluxTransformer2DModel"])?;
+        index.expect("transformer", &[Self::TRANSFORMER])?;
         index.expect("vae", &["AutoencoderKL"])?;
         index.expect("scheduler", SchedulerConfig::FLOW_MATCHING)?;
         let clip_file = fits::component(source, "text_encoder")?;

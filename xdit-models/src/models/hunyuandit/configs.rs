@@ -6,10 +6,10 @@ use super::HunyuanConfig;
 use super::sizes::standard_size;
 use crate::error::{Error, Result};
 use crate::files::config::ConfigFile;
-use crate::files::model_index::ModelIndex;
+use crate::files::model_index::{ModelIndex, PipelineClass};
 use crate::files::source::ModelSource;
 use crate::models::dit::Guide;
-use crate::pipeline::configurations::Configurations;
+use crate::pipeline::configurations::{Configurations, TransformerFacts};
 use crate::pipeline::fits;
 use crate::pipeline::request::{Defaults, Request};
 use crate::pipeline::resolve::Rules;
@@ -33,11 +33,23 @@ pub(crate) struct Configs {
 }
 
 impl Configurations for Configs {
+    const CLASS: PipelineClass = PipelineClass::HunyuanDit;
+    const TRANSFORMER: &'static str = "HunyuanDiT2DModel";
+
+    fn facts(config: &ConfigFile) -> Result<TransformerFacts> {
+        let config = HunyuanConfig::read(config)?;
+        Ok(TransformerFacts {
+            heads: config.num_attention_heads,
+            head_dim: config.attention_head_dim,
+            blocks: vec![("blocks", config.num_layers)],
+        })
+    }
+
     fn read(source: &ModelSource) -> Result<Self> {
         let index = ModelIndex::read(source)?;
         index.expect("text_encoder", &["BertModel"])?;
         let t5 = index.expect("text_encoder_2", &["T5EncoderModel", "MT5EncoderModel"])?;
-        index.expect("transformer", &["HunyuanDiT2DModel"])?;
+        index.expect("transformer", &[Self::TRANSFORMER])?;
         index.expect("vae", &["AutoencoderKL"])?;
         let scheduler = index.expect("scheduler", SchedulerConfig::DIFFUSION)?;
         let config = |folder| fits::component(source, folder);
@@ -116,7 +128,6 @@ impl Configurations for Configs {
             request.refuse_sizes()?;
         }
         let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale) as f32;
-        request.branches_3(guidance_scale > 1.0)?;
         Ok(Guide {
             embedded: 0.0,
             plan: GuidancePlan {

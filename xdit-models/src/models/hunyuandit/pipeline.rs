@@ -30,13 +30,13 @@ impl Family for Configs {
         finite: &Finite,
         observer: &mut dyn Observer,
     ) -> Result<Vec<PromptEmbeds>> {
-        let branches = request.branches_3(plan.guide.plan.guidance_scale > 1.0)?;
+        let branches = request.branches_3(plan.guide.plan.guidance_scale > 1.0);
         let [prompt, ..] = branches.positive;
         let negative = branches.negative.map(|[prompt, ..]| prompt);
         let branches: Vec<_> = std::iter::once(prompt).chain(negative).collect();
         let images = ImagesOfPrompts {
             each: request.num_images_per_prompt,
-            exact_diffusers: request.exact_diffusers,
+            exact_diffusers: request.exact_diffusers == Some(true),
         };
         encode(store, tokenizers, &branches, images, finite, observer)
     }

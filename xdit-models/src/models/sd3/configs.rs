@@ -5,10 +5,10 @@ use xdit_cfg::{GuidancePlan, SkipLayers};
 use super::Sd3Config;
 use crate::error::{Error, Result};
 use crate::files::config::ConfigFile;
-use crate::files::model_index::ModelIndex;
+use crate::files::model_index::{ModelIndex, PipelineClass};
 use crate::files::source::ModelSource;
 use crate::models::dit::Guide;
-use crate::pipeline::configurations::Configurations;
+use crate::pipeline::configurations::{Configurations, TransformerFacts};
 use crate::pipeline::fits;
 use crate::pipeline::request::{Defaults, Request};
 use crate::pipeline::resolve::Rules;
@@ -37,12 +37,28 @@ pub(crate) struct Configs {
 }
 
 impl Configurations for Configs {
+    const CLASS: PipelineClass = PipelineClass::Sd3;
+    const TRANSFORMER: &'static str = "SD3Transformer2DModel";
+
+    fn facts(config: &ConfigFile) -> Result<TransformerFacts> {
+        let config = Sd3Config::read(config)?;
+        let dual = config.dual_attention_layers.len();
+        Ok(TransformerFacts {
+            heads: config.num_attention_heads,
+            head_dim: config.attention_head_dim,
+            blocks: vec![
+                ("transformer_blocks", config.num_layers - dual),
+                ("dual_attention_blocks", dual),
+            ],
+        })
+    }
+
     fn read(source: &ModelSource) -> Result<Self> {
         let index = ModelIndex::read(source)?;
         for name in ["text_encoder", "text_encoder_2"] {
             index.expect(name, &["CLIPTextModelWithProjection"])?;
         }
-        index.expect("transformer", &["SD3Transformer2DModel"])?;
+        index.expect("transformer", &[Self::TRANSFORMER])?;
         index.expect("vae", &["AutoencoderKL"])?;
         index.expect("scheduler", SchedulerConfig::FLOW_MATCHING)?;
         let t5 = match index.components.contains_key("text_encoder_3") {
@@ -125,17 +141,18 @@ impl Configurations for Configs {
             return Err(Error::invalid("clip_skip", request.clip_skip, allowed));
         }
         let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale) as f32;
-        request.branches_3(guidance_scale > 1.0)?;
         Ok(Guide {
             embedded: 0.0,
             plan: GuidancePlan {
                 guidance_scale,
                 guidance_rescale: 0.0,
-                skip_layers: (!skipped.is_empty()).then_some(SkipLayers {
-                    scale: request.skip_layer_guidance_scale as f32,
-                    start: request.skip_layer_guidance_start,
-                    stop: request.skip_layer_guidance_stop,
-                }),
+                skip_layers: request
+                    .skip_layers()
+                    .map(|[scale, start, stop]| SkipLayers {
+                        scale: scale as f32,
+                        start,
+                        stop,
+                    }),
             },
             skipped: skipped.clone(),
         })

@@ -36,7 +36,7 @@ impl Family for Configs {
         encode(
             store,
             tokenizers,
-            &request.branches_3(guided)?,
+            &request.branches_3(guided),
             [
                 request.num_images_per_prompt,
                 plan.sequence_length,

@@ -1,6 +1,6 @@
 //! The prompts of each branch of guidance, for each text encoder, as many as there are prompts.
 
-use super::Request;
+use super::fields::Request;
 use crate::error::{Error, Result};
 
 impl Request {
@@ -8,20 +8,16 @@ impl Request {
     /// `prompt`.
     pub(crate) fn branches(&self) -> Result<Branches> {
         let count = self.prompt.len();
-        if count == 0 {
-            return Err(Error::invalid("prompt", "nothing", "at least one prompt"));
-        }
-        let partition = |argument, list: &[String]| partition(argument, list, count);
-        let second = |argument, list: &Option<Vec<String>>, first: &[String]| match list {
-            Some(list) => partition(argument, list),
-            None => Ok(first.to_vec()),
+        let second = |list: &Option<Vec<String>>, first: &[String]| match list {
+            Some(list) => of_each(list, count),
+            None => first.to_vec(),
         };
         let prompt = self.prompt.clone();
-        let prompt_2 = second("prompt_2", &self.prompt_2, &prompt)?;
+        let prompt_2 = second(&self.prompt_2, &prompt);
         let negative = match &self.negative_prompt {
             Some(list) => {
-                let first = partition("negative_prompt", list)?;
-                let second = second("negative_prompt_2", &self.negative_prompt_2, &first)?;
+                let first = of_each(list, count);
+                let second = second(&self.negative_prompt_2, &first);
                 (self.true_cfg_scale > 1.0).then_some([first, second])
             }
             None if self.negative_prompt_2.is_some() => {
@@ -57,47 +53,54 @@ pub(crate) struct Branches3 {
 impl Request {
     /// The prompts of all three text encoders, and the negative ones where there is guidance; each list as long as
     /// `prompt`. A missing second or third prompt is the first; a missing negative one is empty.
-    pub(crate) fn branches_3(&self, guidance: bool) -> Result<Branches3> {
+    pub(crate) fn branches_3(&self, guidance: bool) -> Branches3 {
         let count = self.prompt.len();
-        if count == 0 {
-            return Err(Error::invalid("prompt", "nothing", "at least one prompt"));
-        }
         // diffusers takes an empty string for none.
-        let list = |argument, list: &Option<Vec<String>>, first: &[String]| match list {
-            Some(list) if list.len() != 1 || !list[0].is_empty() => {
-                partition(argument, list, count)
-            }
-            _ => Ok(first.to_vec()),
+        let list = |list: &Option<Vec<String>>, first: &[String]| match list {
+            Some(list) if list.len() != 1 || !list[0].is_empty() => of_each(list, count),
+            _ => first.to_vec(),
         };
         let prompt = self.prompt.clone();
         let nothing = vec![String::new(); count];
-        let negative = list("negative_prompt", &self.negative_prompt, &nothing)?;
-        let negative = [
-            list("negative_prompt_2", &self.negative_prompt_2, &negative)?,
-            list("negative_prompt_3", &self.negative_prompt_3, &negative)?,
-            negative,
-        ];
-        let [second, third, first] = negative;
-        Ok(Branches3 {
+        let first = list(&self.negative_prompt, &nothing);
+        let second = list(&self.negative_prompt_2, &first);
+        let third = list(&self.negative_prompt_3, &first);
+        Branches3 {
             positive: [
                 prompt.clone(),
-                list("prompt_2", &self.prompt_2, &prompt)?,
-                list("prompt_3", &self.prompt_3, &prompt)?,
+                list(&self.prompt_2, &prompt),
+                list(&self.prompt_3, &prompt),
             ],
             negative: guidance.then_some([first, second, third]),
-        })
+        }
     }
 }
 
-/// One prompt for each of `count`.
-fn partition(argument: &'static str, list: &[String], count: usize) -> Result<Vec<String>> {
-    match list.len() {
-        n if n == count => Ok(list.to_vec()),
-        1 => Ok(vec![list[0].clone(); count]),
-        n => Err(Error::invalid(
-            argument,
-            format!("{n} prompts"),
-            format!("1 prompt or {count}, as many as `prompt`"),
-        )),
+/// One prompt for each of `count`: [`Request::check`] has seen that there are one or as many.
+fn of_each(list: &[String], count: usize) -> Vec<String> {
+    match list {
+        [one] => vec![one.clone(); count],
+        several => several.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_negative_prompt_serves_all() {
+        let request = Request::new(["a", "b"])
+            .negative_prompt(["c"])
+            .true_cfg_scale(2.0);
+        let branches = request.branches().unwrap();
+        assert_eq!(branches.positive[1], ["a", "b"]);
+        assert_eq!(branches.negative.unwrap()[1], ["c", "c"]);
+        // Without a scale above 1 diffusers runs one branch.
+        let request = Request::new(["a"]).negative_prompt(["c"]);
+        assert!(request.branches().unwrap().negative.is_none());
+        let request = Request::new(["a"]).negative_prompt_2(["c"]);
+        let error = request.branches().unwrap_err().to_string();
+        assert!(error.starts_with("`negative_prompt_2`"), "{error}");
     }
 }

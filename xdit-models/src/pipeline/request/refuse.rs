@@ -1,51 +1,9 @@
-//! Arguments that only some models know: the sampler, and what HunyuanDiT is told of a picture's size.
+//! Arguments that only some models know.
 
-use super::Request;
+use super::fields::Request;
 use crate::error::{Error, Result};
 
 impl Request {
-    /// Sets the sampler, by diffusers' name of its class.
-    #[must_use]
-    pub fn scheduler(mut self, class: impl Into<String>) -> Self {
-        self.scheduler = Some(class.into());
-        self
-    }
-
-    /// Sets how far the guided prediction's deviation is brought back to that of the conditional one.
-    #[must_use]
-    pub fn guidance_rescale(mut self, weight: f64) -> Self {
-        self.guidance_rescale = weight;
-        self
-    }
-
-    /// Sets whether pictures are drawn at a size that the model was trained on.
-    #[must_use]
-    pub fn use_resolution_binning(mut self, binning: bool) -> Self {
-        self.use_resolution_binning = Some(binning);
-        self
-    }
-
-    /// Sets the height and width that the model is told the picture had before it was scaled.
-    #[must_use]
-    pub fn original_size(mut self, size: [usize; 2]) -> Self {
-        self.original_size = Some(size);
-        self
-    }
-
-    /// Sets the height and width that the model is told the picture has.
-    #[must_use]
-    pub fn target_size(mut self, size: [usize; 2]) -> Self {
-        self.target_size = Some(size);
-        self
-    }
-
-    /// Sets the row and column at which the model is told the picture was cut out of a larger one.
-    #[must_use]
-    pub fn crops_coords_top_left(mut self, corner: [usize; 2]) -> Self {
-        self.crops_coords_top_left = Some(corner);
-        self
-    }
-
     /// An error if any of these arguments is given: the model has no use for it.
     pub(crate) fn refuse(&self, given: &[(&'static str, bool)]) -> Result<()> {
         match given.iter().find(|(_, given)| *given) {
@@ -67,7 +25,7 @@ impl Request {
                 "use_resolution_binning",
                 self.use_resolution_binning.is_some(),
             ),
-            ("exact_diffusers", self.exact_diffusers),
+            ("exact_diffusers", self.exact_diffusers == Some(true)),
         ])?;
         self.refuse_sizes()
     }

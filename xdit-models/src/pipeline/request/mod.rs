@@ -1,0 +1,18 @@
+//! What to draw: the arguments of a pipeline's call, in diffusers' words, from wherever they come.
+//!
+//! `fields` is the one list of them; the others say how they are set, laid over one another, checked and split into branches.
+
+mod branches;
+mod builders;
+mod check;
+mod fields;
+mod lists;
+mod overlay;
+mod refuse;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use branches::{Branches, Branches3};
+pub(crate) use check::MAX_SIDE;
+pub use fields::{Defaults, OutputType, Request};
+pub use overlay::Overlay;

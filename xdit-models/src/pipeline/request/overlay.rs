@@ -1,0 +1,102 @@
+//! Parts of a request, laid over one another: flags, a line of a file, a record, the body of a call.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::ser::Serialize;
+use serde_json::{Map, Value};
+
+use super::fields::Request;
+
+/// Some arguments of a [`Request`], by their names there. One may be laid over another, whose arguments it replaces.
+///
+/// # Examples
+/// ```
+/// use xdit_models::Overlay;
+/// let flags = Overlay::parse(r#"{"height": 512, "width": 512, "seed": 7}"#)?;
+/// let line = Overlay::parse(r#"{"prompt": "a cat", "seed": [1, 2], "num_images_per_prompt": 2, "width": null}"#)?;
+/// let request = line.over(&flags).request()?;
+/// assert_eq!((request.height, request.width), (Some(512), None));
+/// assert_eq!(request.seeds, [1, 2]);
+/// assert!(Overlay::parse(r#"{"heigth": 512}"#).is_err());
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overlay(Map<String, Value>);
+
+impl Overlay {
+    /// The arguments in a JSON object. An argument that is `null` is as if it had never been given, whatever this overlay is laid
+    /// over.
+    ///
+    /// # Errors
+    /// What is wrong with the text, or with which field.
+    pub fn parse(json: &str) -> serde_json::Result<Self> {
+        let Fields(fields) = serde_json::from_str(json)?;
+        Self::checked(fields)
+    }
+
+    /// The arguments in `fields`, which serialises to an object.
+    ///
+    /// # Errors
+    /// Which field is wrong.
+    pub fn of(fields: &impl Serialize) -> serde_json::Result<Self> {
+        match serde_json::to_value(fields)? {
+            Value::Object(fields) => Self::checked(fields),
+            other => Err(Error::custom(format!("expected an object, found {other}"))),
+        }
+    }
+
+    /// These arguments, and those of `base` that are not among them.
+    #[must_use]
+    pub fn over(&self, base: &Self) -> Self {
+        let mut fields = base.0.clone();
+        fields.extend(self.0.clone());
+        Self(fields)
+    }
+
+    /// The request that these arguments make, with defaults for all others. [`Request::check`] tells whether it can be served.
+    ///
+    /// # Errors
+    /// Which field is wrong.
+    pub fn request(&self) -> serde_json::Result<Request> {
+        let given = self.0.iter().filter(|(_, value)| !value.is_null());
+        let given = given.map(|(name, value)| (name.clone(), value.clone()));
+        serde_json::from_value(Value::Object(given.collect()))
+    }
+
+    fn checked(fields: Map<String, Value>) -> serde_json::Result<Self> {
+        let overlay = Self(fields);
+        overlay.request()?;
+        Ok(overlay)
+    }
+}
+
+/// The fields of an object, each of which is there once.
+struct Fields(Map<String, Value>);
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with arguments of a call")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Fields, A::Error> {
+        let mut fields = Map::new();
+        while let Some((name, value)) = object.next_entry::<String, Value>()? {
+            if fields.contains_key(&name) {
+                return Err(Error::custom(format!("duplicate field `{name}`")));
+            }
+            fields.insert(name, value);
+        }
+        Ok(Fields(fields))
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(FieldsVisitor)
+    }
+}
