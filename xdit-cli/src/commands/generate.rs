@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::json;
 use xdit_models::ModelSource;
 
-use crate::args::cli::{GenerateArgs, OutputType};
+use crate::args::cli::GenerateArgs;
 use crate::args::request;
 use crate::commands::batch;
 use crate::commands::written::{shown, write};
