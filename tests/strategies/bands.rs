@@ -151,7 +151,7 @@ fn a_rank_with_other_latents_is_an_error_on_all() {
 fn tiles_are_those_of_diffusers() {
     let golden = Golden::read("vae/flux-dev-tiled.safetensors.gz");
     let picture = |name: &str, dims: &[usize]| {
-        let planar = golden.tensor(name);
+        let planar = golden.tensor(name, &Device::cpu());
         planar.view().permute(dims).unwrap().to_tensor().unwrap()
     };
     let decoder = golden_decoder("flux-dev");

@@ -96,10 +96,10 @@ impl Golden {
         )
     }
 
-    /// An f32 tensor.
-    pub fn tensor(&self, name: &str) -> Tensor {
+    /// An f32 tensor on a device.
+    pub fn tensor(&self, name: &str, device: &Device) -> Tensor {
         let (shape, values) = self.f32(name);
-        Tensor::from_slice(&values, shape.as_slice(), &Device::cpu()).expect("a golden tensor")
+        Tensor::from_slice(&values, shape.as_slice(), device).expect("a golden tensor")
     }
 
     /// Shape and values of a tensor of bytes.

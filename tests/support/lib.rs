@@ -3,6 +3,7 @@
 pub mod attack;
 pub mod changed;
 pub mod facts;
+pub mod golden_run;
 pub mod goldens;
 pub mod recorded;
 pub mod wide;

@@ -1,18 +1,24 @@
 //! The demo pipeline: the pictures that diffusers draws, in f32 and nearly in bf16, whatever the number of threads.
 
 use serde_json::Value;
-use xdit_kernels::DType;
+use xdit_kernels::{DType, Device};
 use xdit_models::{Image, LoadOptions, ModelSource, Pipeline, Request};
 
 use xdit_tests::facts::{Prompts, json};
+use xdit_tests::golden_run::devices;
 
 use crate::golden::{Golden, relative_l2, within};
 
 const PROMPT: &str = "a red circle on a blue background";
 
 fn pipeline(dtype: DType, threads: usize) -> Pipeline {
+    pipeline_on(&Device::cpu(), dtype, threads)
+}
+
+fn pipeline_on(device: &Device, dtype: DType, threads: usize) -> Pipeline {
     let options = LoadOptions {
         dtype,
+        device: device.clone(),
         threads: Some(threads),
         ..LoadOptions::default()
     };
@@ -29,25 +35,22 @@ fn draw(pipe: &Pipeline, prompt: &str, seed: u64) -> Image {
 #[test]
 fn the_picture_is_the_one_that_diffusers_draws() {
     let golden = Golden::read("demo.safetensors.gz");
-    let pipe = pipeline(DType::F32, 2);
-    let output = pipe.generate(&Request::new([PROMPT]), &mut ()).unwrap();
-    // Twenty steps through a trained, so well-conditioned, model: as for four steps of the random ones.
-    let apart = relative_l2(
-        &output.latents.to_vec_blocking::<f32>().unwrap(),
-        &golden.f32("latents").1,
-    );
-    assert!(apart <= 1e-5, "latents: {apart:.2e}");
-    // A difference of 5e-5 can only tip a rounding.
     let (_, pixels) = golden.u8("image_u8");
-    let levels = pixels
-        .iter()
-        .zip(&output.images[0].rgb)
-        .map(|(a, b)| a.abs_diff(*b))
-        .max();
-    assert!(
-        levels <= Some(1) && pixels.len() == output.images[0].rgb.len(),
-        "{levels:?} levels"
-    );
+    for device in devices() {
+        let pipe = pipeline_on(&device, DType::F32, 2);
+        let output = pipe.generate(&Request::new([PROMPT]), &mut ()).unwrap();
+        // Twenty steps through a trained, so well-conditioned, model: as for four steps of the random ones.
+        let latents = output.latents.to_vec_blocking::<f32>().unwrap();
+        let apart = relative_l2(&latents, &golden.f32("latents").1);
+        assert!(apart <= 1e-5, "{device}: latents: {apart:.2e}");
+        // A difference of 5e-5 can only tip a rounding.
+        let rgb = &output.images[0].rgb;
+        let levels = pixels.iter().zip(rgb).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(
+            levels <= Some(1) && pixels.len() == rgb.len(),
+            "{device}: {levels:?} levels"
+        );
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use xdit_models::layers::Packing;
 use xdit_models::text::tokenizers::{Encoded, Tokenizer};
 use xdit_models::text::{BertConfig, BertEncoder, T5Config, T5Encoder};
 use xdit_models::weights::{Scope, Weights};
+use xdit_tests::golden_run::devices;
 use xdit_tests::goldens::{self, asked};
 use xdit_tests::recorded::{cases, compare, source};
 
@@ -34,7 +35,7 @@ struct Encoders {
 }
 
 impl Encoders {
-    fn load(pipeline: &str) -> Self {
+    fn load(pipeline: &str, device: &Device) -> Self {
         let source = source(pipeline);
         let index: Value =
             serde_json::from_slice(&source.read("model_index.json", 1 << 20).unwrap()).unwrap();
@@ -43,7 +44,7 @@ impl Encoders {
             Tokenizer::read(&source, name, class).unwrap()
         };
         let config = |folder| source.config(&format!("{folder}/config.json")).unwrap();
-        let packing = &mut Packing::new(DType::F32, Device::cpu());
+        let packing = &mut Packing::new(DType::F32, device.clone());
         let weights = open(&source, "text_encoder");
         let bert = BertConfig::read(&config("text_encoder")).unwrap();
         let bert = BertEncoder::load(&bert, &Scope::root(&weights), packing).unwrap();
@@ -142,14 +143,19 @@ fn check_branch(encoders: &Encoders, case: &str, golden: &Golden, prefix: &str) 
 }
 
 fn check(pipeline: &str) {
-    let encoders = Encoders::load(pipeline);
-    let (mut wrong, mut embeds) = (Vec::new(), 0);
-    for (case, golden) in cases(pipeline) {
-        let names = golden.names();
-        embeds += names.iter().filter(|n| n.contains("prompt_embeds")).count();
-        wrong.extend(check_branch(&encoders, &case, &golden, ""));
-        if names.iter().any(|name| name == "negative_bert.input_ids") {
-            wrong.extend(check_branch(&encoders, &case, &golden, "negative_"));
+    let cases = cases(pipeline);
+    let names = cases.iter().flat_map(|(_, golden)| golden.names());
+    let embeds = names.filter(|n| n.contains("prompt_embeds")).count();
+    let mut wrong = Vec::new();
+    for device in devices() {
+        let encoders = Encoders::load(pipeline, &device);
+        for (case, golden) in &cases {
+            let case = format!("{device}: {case}");
+            wrong.extend(check_branch(&encoders, &case, golden, ""));
+            let mut names = golden.names().into_iter();
+            if names.any(|name| name == "negative_bert.input_ids") {
+                wrong.extend(check_branch(&encoders, &case, golden, "negative_"));
+            }
         }
     }
     assert!(embeds > 4, "{pipeline} has {embeds} recorded embeddings");

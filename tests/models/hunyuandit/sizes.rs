@@ -4,10 +4,10 @@ use serde_json::Value;
 use xdit_kernels::Device;
 use xdit_models::hunyuandit::{HunyuanConfig, HunyuanPositions};
 use xdit_models::{ConfigFile, LoadOptions, OutputType, Parallel, Pipeline, Request};
+use xdit_tests::golden_run::{LATENTS, load};
 use xdit_tests::recorded::{STAGE, source};
 
 use super::V1_2;
-use super::pipeline::{LATENTS, load};
 use crate::golden::{Recorder, bytes, max_abs, relative_l2, request, within};
 
 fn golden() -> Value {
@@ -74,7 +74,10 @@ fn a_picture_is_drawn_in_the_nearest_size() {
     let mut request = request(golden).output(OutputType::Latent);
     request.use_resolution_binning = None;
     let mut seen = Recorder::default();
-    let output = load(V1_2).generate(&request, &mut seen).unwrap();
+    let output = load(V1_2, &Device::cpu())
+        .0
+        .generate(&request, &mut seen)
+        .unwrap();
     let shape: Vec<f32> = output.latents.shape().iter().map(|n| *n as f32).collect();
     assert_eq!(shape, numbers(&golden["shape"]));
     let stride = golden["stride"].as_u64().expect("a stride") as usize;

@@ -6,16 +6,17 @@ use xdit_models::hunyuandit::{
 };
 use xdit_models::layers::Packing;
 use xdit_models::weights::Scope;
+use xdit_tests::golden_run::devices;
 use xdit_tests::recorded::{cases, compare, pixels, source, tokens};
 
 use super::{V1_1, V1_2};
 use crate::golden::{Golden, Recorder};
 
-fn load(pipeline: &str) -> HunyuanTransformer {
+fn load(pipeline: &str, device: &Device) -> HunyuanTransformer {
     let source = source(pipeline);
     let config = HunyuanConfig::read(&source.config("transformer/config.json").unwrap()).unwrap();
     let weights = source.open_weights("transformer", None).unwrap();
-    let packing = &mut Packing::new(DType::F32, Device::cpu());
+    let packing = &mut Packing::new(DType::F32, device.clone());
     let model = HunyuanTransformer::load(&config, &Scope::root(&weights), packing).unwrap();
     let unused = weights.unused();
     assert!(unused.is_empty(), "nobody asked for {unused:?}");
@@ -27,13 +28,14 @@ fn text(
     model: &HunyuanTransformer,
     golden: &Golden,
     guided: bool,
+    device: &Device,
     seen: &mut Recorder,
 ) -> HunyuanText {
     let prefixes: &[&str] = if guided { &["negative_", ""] } else { &[""] };
     let embeds = ["prompt_embeds", "prompt_embeds_2"].map(|name| {
         let parts: Vec<_> = prefixes
             .iter()
-            .map(|prefix| golden.tensor(&format!("{prefix}{name}")))
+            .map(|prefix| golden.tensor(&format!("{prefix}{name}"), device))
             .collect();
         Tensor::cat(&parts.iter().map(Tensor::view).collect::<Vec<_>>(), 0).unwrap()
     });
@@ -54,17 +56,22 @@ fn text(
 }
 
 /// The recorded steps of one case: what is out of tolerance.
-fn check_case(model: &HunyuanTransformer, case: &str, golden: &Golden) -> Vec<String> {
+fn check_case(
+    model: &HunyuanTransformer,
+    case: &str,
+    golden: &Golden,
+    device: &Device,
+) -> Vec<String> {
     let names = golden.names();
     let has = |name: &str| names.iter().any(|other| other == name);
     let guided = has("negative_prompt_embeds");
     let timesteps = golden.ids("timesteps").concat();
-    let initial = golden.tensor("latents");
+    let initial = golden.tensor("latents", device);
     let shape: [usize; 4] = initial.shape().try_into().unwrap();
     let [b, _, h, w] = shape;
     let mut seen = Recorder::default();
-    let text = text(model, golden, guided, &mut seen);
-    let positions = HunyuanPositions::new(model.config(), h / 2, w / 2, &Device::cpu()).unwrap();
+    let text = text(model, golden, guided, device, &mut seen);
+    let positions = HunyuanPositions::new(model.config(), h / 2, w / 2, device).unwrap();
 
     let mut wrong = Vec::new();
     for (name, got) in [("cos", positions.cos()), ("sin", positions.sin())] {
@@ -78,7 +85,7 @@ fn check_case(model: &HunyuanTransformer, case: &str, golden: &Golden) -> Vec<St
     for (step, timestep) in timesteps.iter().enumerate() {
         let latents = match step {
             0 => tokens(&initial),
-            _ => tokens(&golden.tensor(&format!("step.{}.latents", step - 1))),
+            _ => tokens(&golden.tensor(&format!("step.{}.latents", step - 1), device)),
         };
         let stacked = match guided {
             true => Tensor::cat(&[latents.view(), latents.view()], 0).unwrap(),
@@ -123,17 +130,24 @@ fn check_case(model: &HunyuanTransformer, case: &str, golden: &Golden) -> Vec<St
 }
 
 fn check(pipeline: &str) {
-    let model = load(pipeline);
     // mT5's embeddings are large, and recorded in few cases; the others' steps are those of whole pipelines.
     let recorded: Vec<_> = cases(pipeline)
         .into_iter()
         .filter(|(_, golden)| golden.names().iter().any(|name| name == "prompt_embeds_2"))
         .collect();
     assert!(!recorded.is_empty(), "{pipeline}: no case with embeddings");
-    let wrong: Vec<String> = recorded
-        .iter()
-        .flat_map(|(case, golden)| check_case(&model, case, golden))
-        .collect();
+    let mut wrong = Vec::new();
+    for device in devices() {
+        let model = load(pipeline, &device);
+        for (case, golden) in &recorded {
+            wrong.extend(check_case(
+                &model,
+                &format!("{device}: {case}"),
+                golden,
+                &device,
+            ));
+        }
+    }
     assert!(wrong.is_empty(), "{pipeline}:\n{}", wrong.join("\n"));
 }
 

@@ -8,6 +8,7 @@ use xdit_models::sd3::{PromptEmbeds, Sd3Config};
 use xdit_models::text::tokenizers::Tokenizer;
 use xdit_models::text::{ClipOutput, ClipTextConfig, ClipTextModel, T5Config, T5Encoder};
 use xdit_models::weights::Scope;
+use xdit_tests::golden_run::devices;
 use xdit_tests::recorded::{cases, compare, source};
 
 use super::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM};
@@ -27,7 +28,7 @@ const CLIP_LENGTH: usize = 77;
 const PROMPTS: [&str; 3] = ["prompt", "prompt_2", "prompt_3"];
 
 impl Encoders {
-    fn load(pipeline: &str) -> Self {
+    fn load(pipeline: &str, device: &Device) -> Self {
         let source = source(pipeline);
         let index: Value =
             serde_json::from_slice(&source.read("model_index.json", 1 << 20).unwrap()).unwrap();
@@ -38,7 +39,7 @@ impl Encoders {
         let clip = |encoder: &str, name: &'static str, tokens: &str| {
             let config = source.config(&format!("{encoder}/config.json")).unwrap();
             let config = ClipTextConfig::read(&config).unwrap();
-            let model = packed(&source, encoder, |scope, packing| {
+            let model = packed(&source, encoder, device, |scope, packing| {
                 ClipTextModel::load_with_projection(&config, scope, packing).unwrap()
             });
             (tokenizer(tokens), model.named(name))
@@ -46,7 +47,7 @@ impl Encoders {
         let t5 = index["text_encoder_3"][1].as_str().map(|_| {
             let config = source.config("text_encoder_3/config.json").unwrap();
             let config = T5Config::read(&config).unwrap();
-            let model = packed(&source, "text_encoder_3", |scope, packing| {
+            let model = packed(&source, "text_encoder_3", device, |scope, packing| {
                 T5Encoder::load(&config, scope, packing).unwrap()
             });
             (tokenizer("tokenizer_3"), model)
@@ -65,10 +66,11 @@ impl Encoders {
 fn packed<T>(
     source: &ModelSource,
     component: &str,
+    device: &Device,
     pack: impl FnOnce(&Scope<'_>, &mut Packing<'_>) -> T,
 ) -> T {
     let weights = source.open_weights(component, None).unwrap();
-    let packing = &mut Packing::new(DType::F32, Device::cpu());
+    let packing = &mut Packing::new(DType::F32, device.clone());
     let model = pack(&Scope::root(&weights), packing);
     // Old CLIP checkpoints hold the numbers 0, 1, 2, … as well.
     let unused: Vec<_> = weights
@@ -189,12 +191,16 @@ fn check_branch(encoders: &Encoders, case: &str, golden: &Golden, prefix: &str) 
 }
 
 fn check(pipeline: &str) {
-    let encoders = Encoders::load(pipeline);
+    let cases = cases(pipeline);
     let mut wrong = Vec::new();
-    for (case, golden) in cases(pipeline) {
-        wrong.extend(check_branch(&encoders, &case, &golden, ""));
-        if golden.names().iter().any(|n| n == "negative_prompt_embeds") {
-            wrong.extend(check_branch(&encoders, &case, &golden, "negative_"));
+    for device in devices() {
+        let encoders = Encoders::load(pipeline, &device);
+        for (case, golden) in &cases {
+            let case = format!("{device}: {case}");
+            wrong.extend(check_branch(&encoders, &case, golden, ""));
+            if golden.names().iter().any(|n| n == "negative_prompt_embeds") {
+                wrong.extend(check_branch(&encoders, &case, golden, "negative_"));
+            }
         }
     }
     assert!(wrong.is_empty(), "{pipeline}:\n{}", wrong.join("\n"));

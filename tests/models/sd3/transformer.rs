@@ -4,16 +4,17 @@ use xdit_kernels::{DType, Device, Tensor};
 use xdit_models::layers::Packing;
 use xdit_models::sd3::{Sd3Config, Sd3Input, Sd3Positions, Sd3Transformer};
 use xdit_models::weights::Scope;
+use xdit_tests::golden_run::devices;
 use xdit_tests::recorded::{cases, compare, pixels, source, tokens};
 
 use super::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM};
 use crate::golden::{Golden, Recorder};
 
-fn load(pipeline: &str) -> Sd3Transformer {
+fn load(pipeline: &str, device: &Device) -> Sd3Transformer {
     let source = source(pipeline);
     let config = Sd3Config::read(&source.config("transformer/config.json").unwrap()).unwrap();
     let weights = source.open_weights("transformer", None).unwrap();
-    let packing = &mut Packing::new(DType::F32, Device::cpu());
+    let packing = &mut Packing::new(DType::F32, device.clone());
     let model = Sd3Transformer::load(&config, &Scope::root(&weights), packing).unwrap();
     let unused = weights.unused();
     assert!(unused.is_empty(), "nobody asked for {unused:?}");
@@ -30,22 +31,25 @@ fn rows(x: &Tensor, times: usize) -> Tensor {
 }
 
 /// A case's text: unconditional rows, where there are any, before the conditional ones, as diffusers stacks them.
-fn text(golden: &Golden, name: &str, guided: bool) -> Tensor {
-    let positive = golden.tensor(name);
+fn text(golden: &Golden, name: &str, guided: bool, device: &Device) -> Tensor {
+    let positive = golden.tensor(name, device);
     if !guided {
         return positive;
     }
-    let negative = rows(&golden.tensor(&format!("negative_{name}")), positive.dim(0));
+    let negative = rows(
+        &golden.tensor(&format!("negative_{name}"), device),
+        positive.dim(0),
+    );
     Tensor::cat(&[negative.view(), positive.view()], 0).unwrap()
 }
 
 /// The recorded steps of one case: what is out of tolerance.
-fn check_case(model: &Sd3Transformer, case: &str, golden: &Golden) -> Vec<String> {
+fn check_case(model: &Sd3Transformer, case: &str, golden: &Golden, device: &Device) -> Vec<String> {
     let names = golden.names();
     let has = |name: &str| names.iter().any(|other| other == name);
     let guided = has("negative_prompt_embeds");
     let (_, timesteps) = golden.f32("timesteps");
-    let initial = golden.tensor("latents");
+    let initial = golden.tensor("latents", device);
     let shape: [usize; 4] = initial.shape().try_into().unwrap();
     let [b, _, h, w] = shape;
     let call = &golden.meta["call"];
@@ -56,8 +60,8 @@ fn check_case(model: &Sd3Transformer, case: &str, golden: &Golden) -> Vec<String
         .map(|layer| layer.as_u64().unwrap() as usize)
         .collect();
 
-    let embeds = text(golden, "prompt_embeds", guided);
-    let pooled = text(golden, "pooled_prompt_embeds", guided);
+    let embeds = text(golden, "prompt_embeds", guided, device);
+    let pooled = text(golden, "pooled_prompt_embeds", guided, device);
     let both = model.embed_text(&embeds, &pooled).unwrap();
     let positive = [&embeds, &pooled].map(|x| x.narrow(0, x.dim(0) - b, b).unwrap());
     let positive = model.embed_text(&positive[0], &positive[1]).unwrap();
@@ -67,7 +71,7 @@ fn check_case(model: &Sd3Transformer, case: &str, golden: &Golden) -> Vec<String
     for (step, timestep) in timesteps.iter().enumerate() {
         let latents = match step {
             0 => tokens(&initial),
-            _ => tokens(&golden.tensor(&format!("step.{}.latents", step - 1))),
+            _ => tokens(&golden.tensor(&format!("step.{}.latents", step - 1), device)),
         };
         let stacked = match guided {
             true => Tensor::cat(&[latents.view(), latents.view()], 0).unwrap(),
@@ -116,11 +120,19 @@ fn check_case(model: &Sd3Transformer, case: &str, golden: &Golden) -> Vec<String
 }
 
 fn check(pipeline: &str) {
-    let model = load(pipeline);
-    let wrong: Vec<String> = cases(pipeline)
-        .iter()
-        .flat_map(|(case, golden)| check_case(&model, case, golden))
-        .collect();
+    let cases = cases(pipeline);
+    let mut wrong = Vec::new();
+    for device in devices() {
+        let model = load(pipeline, &device);
+        for (case, golden) in &cases {
+            wrong.extend(check_case(
+                &model,
+                &format!("{device}: {case}"),
+                golden,
+                &device,
+            ));
+        }
+    }
     assert!(wrong.is_empty(), "{pipeline}:\n{}", wrong.join("\n"));
 }
 

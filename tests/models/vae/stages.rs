@@ -5,6 +5,7 @@ use xdit_models::ModelSource;
 use xdit_models::layers::Packing;
 use xdit_models::vae::{VaeConfig, VaeDecoder, VaeEncoder};
 use xdit_models::weights::Scope;
+use xdit_tests::golden_run::devices;
 
 use crate::golden::{Golden, Recorder, path, relative_l2, within};
 
@@ -12,10 +13,14 @@ use crate::golden::{Golden, Recorder, path, relative_l2, within};
 const STAGE: f64 = 2e-6;
 
 fn check(pipeline: &str) {
+    devices().for_each(|device| check_on(pipeline, &device));
+}
+
+fn check_on(pipeline: &str, device: &Device) {
     let source = ModelSource::folder(path(&format!("pipelines/{pipeline}"))).unwrap();
     let config = VaeConfig::read(&source.config("vae/config.json").unwrap()).unwrap();
     let weights = source.open_weights("vae", None).unwrap();
-    let packing = &mut Packing::new(DType::F32, Device::cpu());
+    let packing = &mut Packing::new(DType::F32, device.clone());
     let decoder = VaeDecoder::load(&config, &Scope::root(&weights), packing).unwrap();
     let encoder = VaeEncoder::load(&config, &Scope::root(&weights), packing).unwrap();
     assert!(
@@ -27,7 +32,7 @@ fn check(pipeline: &str) {
     let golden = Golden::read(&format!("vae/{pipeline}.safetensors.gz"));
     let nhwc = |name: &str| {
         golden
-            .tensor(name)
+            .tensor(name, device)
             .view()
             .permute(&[0, 2, 3, 1])
             .unwrap()
@@ -64,7 +69,11 @@ fn check(pipeline: &str) {
             wrong.push(format!("{name}: {apart:.2e}"));
         }
     }
-    assert!(wrong.is_empty(), "{pipeline}:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{pipeline} on {device}:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
