@@ -115,13 +115,13 @@ impl Guided {
         let batch = self.guided.dim(0);
         sums.expect_batch("rescale", batch)?;
         let (shape, device) = (self.guided.shape(), self.guided.device());
-        let mut out = TensorMut::zeros(shape, DType::F32, device)?;
+        let mut out = TensorMut::unfilled(shape, DType::F32, device)?;
         for (entry, sums) in sums.entries.iter().enumerate() {
             let factor = sums.factor(entry, self.rescale.into())?;
             let rows = self.guided.view().narrow(0, entry, 1)?;
-            elementwise::scale_into(rows, factor as f32, out.view_mut().narrow(0, entry, 1)?)?;
+            elementwise::scale_into(rows, factor as f32, out.part(&[(0, entry, 1)])?)?;
         }
-        Ok(out.freeze())
+        Ok(out.freeze()?)
     }
 }
 

@@ -292,6 +292,11 @@ impl TensorMut {
         })
     }
 
+    /// Number of elements.
+    pub(crate) fn numel(&self) -> usize {
+        self.layout.numel()
+    }
+
     /// What is written so far.
     pub fn view(&self) -> View<'_> {
         // SAFETY: the buffer holds the layout's elements, aligned to 64 bytes, which nobody writes while `self` is borrowed.

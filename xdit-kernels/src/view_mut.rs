@@ -1,13 +1,19 @@
 //! Borrowed tensors that a kernel writes into.
 
 use crate::{DType, Device, Element, Error, Result, Shape, View, sizes::Layout, view};
-use std::{fmt, marker::PhantomData};
+use std::{
+    fmt,
+    marker::PhantomData,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 /// A tensor that borrows its elements to write them; strides are in elements, and no two indices share an element.
 pub struct ViewMut<'a> {
     ptr: *mut u8,
     layout: Layout,
     device: &'a Device,
+    /// Where a kernel that has written all elements notes it.
+    written: Option<&'a AtomicBool>,
     owner: PhantomData<&'a mut [u8]>,
 }
 
@@ -40,8 +46,27 @@ impl<'a> ViewMut<'a> {
             ptr,
             layout,
             device,
+            written: None,
             owner: PhantomData,
         }
+    }
+
+    /// The same, of which a kernel that has written all elements sets `note`.
+    pub(crate) fn noting(self, note: Option<&'a AtomicBool>) -> Self {
+        Self {
+            written: note,
+            ..self
+        }
+    }
+
+    /// Runs a kernel that writes every element unless it fails, and notes that it has.
+    pub(crate) fn written_by(self, kernel: impl FnOnce(Self) -> Result<()>) -> Result<()> {
+        let note = self.written;
+        kernel(self.noting(None))?;
+        if let Some(note) = note {
+            note.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// A shorter borrow of the same elements.
@@ -69,6 +94,8 @@ impl<'a> ViewMut<'a> {
             // An element that this view reaches, or the first where the result has none.
             ptr: self.ptr.wrapping_add(offset),
             layout,
+            // Whoever writes some elements has not written all.
+            written: None,
             ..self
         })
     }

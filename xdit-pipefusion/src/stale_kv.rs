@@ -85,9 +85,9 @@ fn brought<'a>(input: &AttnInput<'a>) -> &'a [Segment] {
 impl Store {
     fn new(input: &AttnInput<'_>) -> Result<Self> {
         let copy = |x: View<'_>| {
-            let mut copy = TensorMut::zeros(x.shape(), x.dtype(), x.device())?;
-            layout::copy_into(x, copy.view_mut())?;
-            Ok::<_, Error>(copy)
+            let mut copy = TensorMut::unfilled(x.shape(), x.dtype(), x.device())?;
+            layout::copy_into(x, copy.part(&[])?)?;
+            copy.filled()
         };
         Ok(Self {
             streams: brought(input).to_vec(),

@@ -2,7 +2,7 @@ use crate::{SequencePlan, heads::Heads};
 use std::fmt;
 use xdit_comm::{Group, Op, Shard, Spec};
 use xdit_kernels::{
-    DType, Device, Error, Result, Tensor, TensorMut, View,
+    DType, Device, Error, Result, Tensor, TensorMut, Unfilled, View,
     attention::{Attention, AttnInput, AttnOut, Mask, Segment},
     layout,
 };
@@ -79,17 +79,14 @@ impl Cursor<'_> {
 /// Writes views one after another into one flat message.
 fn pack(pieces: &[View<'_>], dtype: DType, device: &Device) -> Result<Tensor> {
     let len = pieces.iter().map(View::numel).sum::<usize>();
-    let mut message = TensorMut::zeros([len], dtype, device)?;
+    let mut message = TensorMut::unfilled([len], dtype, device)?;
     let mut at = 0;
     for piece in pieces {
-        let place = message
-            .view_mut()
-            .narrow(0, at, piece.numel())?
-            .reshape(piece.shape())?;
-        layout::copy_into(*piece, place)?;
+        let place = message.part(&[(0, at, piece.numel())])?;
+        layout::copy_into(*piece, place.reshape(piece.shape())?)?;
         at += piece.numel();
     }
-    Ok(message.freeze())
+    message.freeze()
 }
 
 fn bytes(view: View<'_>) -> usize {
@@ -129,11 +126,11 @@ impl Rows {
     }
 
     /// `whole` [b, rows, ..] gets the local rows of `rank` at their places.
-    fn place(&self, rank: usize, local: View<'_>, whole: &mut TensorMut) -> Result<()> {
+    fn place(&self, rank: usize, local: View<'_>, whole: &mut Unfilled) -> Result<()> {
         let mut at = 0;
         for run in &self.runs[rank] {
             let rows = local.narrow(1, at, run.len)?;
-            layout::copy_into(rows, whole.view_mut().narrow(1, run.start, run.len)?)?;
+            layout::copy_into(rows, whole.part(&[(1, run.start, run.len)])?)?;
             at += run.len;
         }
         Ok(())
@@ -231,7 +228,7 @@ impl<A: Attention> Ulysses<A> {
         let received = self.group.all_to_all(messages, &expected)?;
 
         let new =
-            |heads: usize, d: usize| TensorMut::zeros([b, rows.total, heads, d], dtype, device);
+            |heads: usize, d: usize| TensorMut::unfilled([b, rows.total, heads, d], dtype, device);
         let mut whole = [
             new(mine.q.len, d)?,
             new(mine.kv.len, d)?,
@@ -254,7 +251,8 @@ impl<A: Attention> Ulysses<A> {
             }
         }
         drop(received);
-        let [q, k, v, mask] = whole.map(TensorMut::freeze);
+        let [q, k, v, mask] = whole.map(Unfilled::freeze);
+        let (q, k, v, mask) = (q?, k?, v?, mask?);
         self.copied([&q, &k, &v, &mask].map(Tensor::view));
         let (k, v) = match mine.repeats() {
             None => (k, v),
@@ -330,21 +328,21 @@ impl<A: Attention> Ulysses<A> {
             })
             .collect();
         let received = self.group.all_to_all(messages, &expected)?;
-        let mut whole = TensorMut::zeros([b, l, h, d], dtype, device)?;
+        let mut whole = TensorMut::unfilled([b, l, h, d], dtype, device)?;
         for (rank, (message, from)) in received.iter().zip(heads).enumerate() {
-            let mut place = whole.view_mut().narrow(2, from.q.start, from.q.len)?;
+            let place = (2, from.q.start, from.q.len);
             if rank != me {
-                layout::copy_into(message, place)?;
+                layout::copy_into(message, whole.part(&[place])?)?;
                 continue;
             }
             let mut at = 0;
             for run in &rows.runs[me] {
                 let mine = x.view().narrow(1, run.start, run.len)?;
-                layout::copy_into(mine, place.reborrow().narrow(1, at, run.len)?)?;
+                layout::copy_into(mine, whole.part(&[place, (1, at, run.len)])?)?;
                 at += run.len;
             }
         }
-        let whole = whole.freeze();
+        let whole = whole.freeze()?;
         self.copied([whole.view()]);
         Ok(whole)
     }

@@ -2,13 +2,15 @@ use super::{Activation, math::with_activation};
 use crate::{
     Result, View, ViewMut,
     dtype::by_float,
-    rows::Walk,
+    rows::{Operand, Walk},
     simd::{Lane, Shared, Simd, tiered},
 };
 use std::ops::Range;
 
 /// out = act(x). Shapes and dtypes are equal, last dims adjacent (checked by the caller).
 pub(super) fn activation(x: View<'_>, act: Activation, mut out: ViewMut<'_>) -> Result<()> {
+    let x = Operand::new(x, x.dtype())?;
+    let x = x.view();
     let walk = Walk::elements(x.shape(), [x.strides(), out.strides()]);
     by_float!("activation", x.dtype(), T => {
         let (tier, src, dst) = (x.device().tier(), Shared(x.ptr().cast::<T>().cast_mut()), Shared(out.ptr().cast::<T>()));
@@ -23,6 +25,8 @@ pub(super) fn activation(x: View<'_>, act: Activation, mut out: ViewMut<'_>) -> 
 
 /// out = act(x)·y, likewise.
 pub(super) fn gated(x: View<'_>, y: View<'_>, act: Activation, mut out: ViewMut<'_>) -> Result<()> {
+    let (x, y) = (Operand::new(x, x.dtype())?, Operand::new(y, x.dtype())?);
+    let (x, y) = (x.view(), y.view());
     let walk = Walk::elements(x.shape(), [x.strides(), y.strides(), out.strides()]);
     by_float!("activation", x.dtype(), T => {
         let tier = x.device().tier();

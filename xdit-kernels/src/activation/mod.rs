@@ -6,8 +6,8 @@ mod math;
 mod tests;
 
 use crate::{
-    Error, Result, Tensor, TensorMut, View, ViewMut,
-    rows::{Operand, expect_rows},
+    DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
+    rows::expect_rows,
 };
 
 /// Which function is applied to each element.
@@ -59,8 +59,9 @@ pub fn activation_into<'a>(
     let x = x.into();
     let _span = tracing::trace_span!("activation", ?act, n = x.numel()).entered();
     expect_rows("activation", &out, x.shape(), x.dtype())?;
-    let x = Operand::new(x, x.dtype())?;
-    cpu::activation(x.view(), act, out)
+    match one_device("activation", [x.device(), out.device()])? {
+        DeviceKind::Cpu(_) => out.written_by(|out| cpu::activation(x, act, out)),
+    }
 }
 
 /// `act(x)·y`, in x's dtype (computed in f32): the gated units of Shazeer, arXiv:2002.05202.
@@ -111,7 +112,7 @@ pub fn gated_into<'a, 'b>(
         ));
     }
     expect_rows("gated", &out, x.shape(), x.dtype())?;
-    let operand = |view| Operand::new(view, x.dtype());
-    let (x, y) = (operand(x)?, operand(y)?);
-    cpu::gated(x.view(), y.view(), act, out)
+    match one_device("gated", [x.device(), y.device(), out.device()])? {
+        DeviceKind::Cpu(_) => out.written_by(|out| cpu::gated(x, y, act, out)),
+    }
 }

@@ -11,8 +11,9 @@ use super::{
     tile::KEYS,
 };
 use crate::{
-    Error, Result, ViewMut,
+    DType, Error, Result, ViewMut,
     dtype::by_float,
+    layout,
     simd::{Lane, Shared},
     storage::Buffer,
 };
@@ -28,14 +29,32 @@ const UNIT_BYTES: usize = 8 << 20;
 /// Bytes of packed keys and values that are held at a time otherwise, if one kv head fits.
 const PACKED_BYTES: usize = 64 << 20;
 
-/// As `flash_into`, on views whose last strides are 1.
+/// As `flash_into`; shapes are checked by the caller.
 pub(super) fn flash(
     input: &AttnInput<'_>,
     dims: &Dims,
     out: ViewMut<'_>,
     lse: ViewMut<'_>,
 ) -> Result<()> {
-    by_float!(OP, input.q.dtype(), T => Call::<T>::new(input, dims, out, lse)?.run())
+    // Tasks read vectors along d and, of the bias, along lk.
+    let mut copies = [const { None }; 4];
+    let [q_copy, k_copy, v_copy, bias_copy] = &mut copies;
+    let mut input = *input;
+    for (view, copy) in [
+        (&mut input.q, q_copy),
+        (&mut input.k, k_copy),
+        (&mut input.v, v_copy),
+    ] {
+        if view.strides()[3] != 1 && dims.d > 1 {
+            *view = copy.insert(layout::contiguous(*view)?).view();
+        }
+    }
+    if let Some(bias) = &mut input.mask.bias
+        && (bias.dtype() != DType::F32 || (bias.strides()[3] != 1 && dims.lk > 1))
+    {
+        *bias = bias_copy.insert(layout::cast(*bias, DType::F32)?).view();
+    }
+    by_float!(OP, input.q.dtype(), T => Call::<T>::new(&input, dims, out, lse)?.run())
 }
 
 impl<T: Lane> Call<'_, T> {

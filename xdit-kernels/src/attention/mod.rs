@@ -16,7 +16,9 @@ mod tile;
 #[cfg(target_arch = "x86_64")]
 mod transpose;
 
-use crate::{DType, Error, Result, Tensor, TensorMut, View, ViewMut, layout};
+use crate::{
+    DType, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
+};
 
 /// Attention over every key that an implementation can reach.
 ///
@@ -270,25 +272,14 @@ pub fn flash_into(input: &AttnInput<'_>, out: ViewMut<'_>, lse: ViewMut<'_>) -> 
         b, lq, lk, h, d, ..
     } = dims;
     let _span = tracing::trace_span!("attention", b, lq, lk, h, d).entered();
-    // The kernel reads vectors along d and, of the bias, along lk.
-    let mut copies = [const { None }; 4];
-    let [q_copy, k_copy, v_copy, bias_copy] = &mut copies;
-    let mut input = *input;
-    for (view, copy) in [
-        (&mut input.q, q_copy),
-        (&mut input.k, k_copy),
-        (&mut input.v, v_copy),
-    ] {
-        if view.strides()[3] != 1 && dims.d > 1 {
-            *view = copy.insert(layout::contiguous(*view)?).view();
+    let views = [Some(input.q), Some(input.k), Some(input.v)];
+    let masks = [input.mask.key_mask, input.mask.bias];
+    let inputs = views.iter().chain(&masks).flatten().map(View::device);
+    match one_device(OP, inputs.chain([out.device(), lse.device()]))? {
+        DeviceKind::Cpu(_) => {
+            lse.written_by(|lse| out.written_by(|out| cpu::flash(input, &dims, out, lse)))
         }
     }
-    if let Some(bias) = &mut input.mask.bias
-        && (bias.dtype() != DType::F32 || (bias.strides()[3] != 1 && dims.lk > 1))
-    {
-        *bias = bias_copy.insert(layout::cast(*bias, DType::F32)?).view();
-    }
-    cpu::flash(&input, &dims, out, lse)
 }
 
 const OP: &str = "attention";

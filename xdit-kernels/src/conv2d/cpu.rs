@@ -9,6 +9,7 @@ use super::{Conv2d, direct, pack::Kind, winograd};
 use crate::{
     Result, Tier, View, ViewMut,
     dtype::by_float,
+    layout,
     simd::{Lane, Shared, Simd},
     storage::Buffer,
 };
@@ -54,7 +55,7 @@ fn head(strides: &[usize]) -> [usize; 3] {
     [strides[0], strides[1], strides[2]]
 }
 
-/// The output's rows from `first` on, as many as `out` has. Shapes are checked, channels are contiguous, nothing is empty.
+/// The output's rows from `first` on, as many as `out` has. Shapes are checked, nothing is empty.
 pub(super) fn run(
     conv: &Conv2d,
     x: View<'_>,
@@ -62,6 +63,16 @@ pub(super) fn run(
     first: usize,
     out: ViewMut<'_>,
 ) -> Result<()> {
+    let (x_copy, residual_copy);
+    let (mut x, mut residual) = (x, residual);
+    if x.strides()[3] != 1 {
+        x_copy = layout::contiguous(x)?;
+        x = x_copy.view();
+    }
+    if let Some(r) = residual.filter(|r| r.strides()[3] != 1) {
+        residual_copy = layout::contiguous(r)?;
+        residual = Some(residual_copy.view());
+    }
     by_float!("conv2d", x.dtype(), T => typed::<T>(conv, x, residual, first, out))
 }
 

@@ -23,7 +23,10 @@ mod tests;
 mod transform;
 mod winograd;
 
-use crate::{DType, Device, Error, Result, Tensor, TensorMut, View, ViewMut, layout, rows::Floats};
+use crate::{
+    DType, Device, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
+    dispatch::one_device, layout, rows::Floats,
+};
 use options::MAX_PADDING;
 pub use options::{Algorithm, Conv2dOptions, Padding};
 use pack::{Kind, Packed};
@@ -225,18 +228,15 @@ impl Conv2d {
         if shape.contains(&0) {
             return Ok(());
         }
-        let (x_copy, residual_copy);
-        let mut x = x;
-        if x.strides()[3] != 1 {
-            x_copy = layout::contiguous(x)?;
-            x = x_copy.view();
+        let operands = [
+            Some(&self.device),
+            Some(x.device()),
+            residual.map(|r| r.device()),
+        ];
+        let operands = operands.into_iter().flatten().chain([out.device()]);
+        match one_device("conv2d", operands)? {
+            DeviceKind::Cpu(_) => out.written_by(|out| cpu::run(self, x, residual, first, out)),
         }
-        let mut residual = residual;
-        if let Some(r) = residual.filter(|r| r.strides()[3] != 1) {
-            residual_copy = layout::contiguous(r)?;
-            residual = Some(residual_copy.view());
-        }
-        cpu::run(self, x, residual, first, out)
     }
 
     /// What an input of `shape` gives; `x` is what errors show.
@@ -248,16 +248,6 @@ impl Conv2d {
         };
         if c != ic {
             return wrong(format!("an input [b, h, w, {ic}]"));
-        }
-        if *x.device() != self.device {
-            return Err(Error::Device {
-                op: "conv2d",
-                reason: format!(
-                    "weights packed for {}, input on {}",
-                    self.device,
-                    x.device()
-                ),
-            });
         }
         let p = self.options.padding;
         let scale = if self.options.upsample { 2 } else { 1 };

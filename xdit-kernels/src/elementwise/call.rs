@@ -2,8 +2,8 @@
 
 use super::cpu::{self, Combine};
 use crate::{
-    DType, Error, Result, Tensor, TensorMut, View, ViewMut, layout,
-    rows::{Operand, expect_rows},
+    DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
+    rows::expect_rows,
 };
 
 /// The pairs of x and y combined, in x's dtype and shape; y has that shape or its last dims.
@@ -36,13 +36,9 @@ pub(super) fn binary_into(
         ));
     }
     expect_rows(op, &out, x.shape(), x.dtype())?;
-    if x.dtype() != y.dtype() {
-        let wide = layout::cast(x, DType::F32)?;
-        let y = layout::cast(y, DType::F32)?;
-        return layout::copy_into(&binary(op, wide.view(), y.view(), combine)?, out);
+    match one_device(op, [x.device(), y.device(), out.device()])? {
+        DeviceKind::Cpu(_) => out.written_by(|out| cpu::binary(x, y, combine, out)),
     }
-    let (x, y) = (Operand::new(x, x.dtype())?, Operand::new(y, x.dtype())?);
-    cpu::binary(x.view(), y.view(), combine, out)
 }
 
 /// What becomes of each element of x alone, in its dtype and shape.
@@ -62,7 +58,8 @@ pub(super) fn unary_into(
 ) -> Result<()> {
     let _span = tracing::trace_span!("elementwise", op, n = x.numel()).entered();
     expect_rows(op, &out, x.shape(), x.dtype())?;
-    let x = Operand::new(x, x.dtype())?;
-    // x twice: one loop serves all operations, and the second load comes from the cache.
-    cpu::binary(x.view(), x.view(), combine, out)
+    match one_device(op, [x.device(), out.device()])? {
+        // x twice: one loop serves all operations, and the second load comes from the cache.
+        DeviceKind::Cpu(_) => out.written_by(|out| cpu::binary(x, x, combine, out)),
+    }
 }

@@ -1,7 +1,8 @@
 use crate::{
-    Result, View, ViewMut,
+    DType, Result, TensorMut, View, ViewMut,
     dtype::by_float,
-    rows::Walk,
+    layout,
+    rows::{Floats, Operand, Walk},
     shape::MAX_NDIM,
     simd::{Lane, Shared, Simd, tiered},
 };
@@ -25,13 +26,21 @@ pub(super) enum Combine {
     Clamp(f32, f32),
 }
 
+/// out = combine(x, y), in f32 where the dtypes differ. Shapes are checked by the caller.
+pub(super) fn binary(x: View<'_>, y: View<'_>, combine: Combine, out: ViewMut<'_>) -> Result<()> {
+    if x.dtype() != y.dtype() {
+        let (x, y) = (layout::cast(x, DType::F32)?, layout::cast(y, DType::F32)?);
+        let mut wide = TensorMut::unfilled(x.shape(), DType::F32, x.device())?;
+        let part = wide.part(&[])?;
+        part.written_by(|part| combined(x.view(), y.view(), combine, part))?;
+        return layout::copy_into(&wide.freeze()?, out);
+    }
+    let (x, y) = (Operand::new(x, x.dtype())?, Operand::new(y, x.dtype())?);
+    combined(x.view(), y.view(), combine, out)
+}
+
 /// out = combine(x, y). y's shape is the end of x's (0-strides repeat it); dtypes are equal, last dims adjacent.
-pub(super) fn binary(
-    x: View<'_>,
-    y: View<'_>,
-    combine: Combine,
-    mut out: ViewMut<'_>,
-) -> Result<()> {
+fn combined(x: View<'_>, y: View<'_>, combine: Combine, mut out: ViewMut<'_>) -> Result<()> {
     let mut y_strides = [0; MAX_NDIM];
     y_strides[x.ndim() - y.ndim()..x.ndim()].copy_from_slice(y.strides());
     let walk = Walk::elements(
@@ -51,13 +60,33 @@ pub(super) fn binary(
     Ok(())
 }
 
-/// out = residual + gate·x, [b, l, c] with gate [b, c]. Shapes and dtypes are checked by the caller.
+/// out = residual + gate·x, [b, l, c] with gate [b, c], in f32 where the dtypes differ. Shapes are checked by the caller.
 pub(super) fn gate_residual(
     x: View<'_>,
-    gate: &[f32],
+    gate: View<'_>,
     residual: View<'_>,
-    mut out: ViewMut<'_>,
+    out: ViewMut<'_>,
 ) -> Result<()> {
+    let gate = Floats::new("gate_residual", gate, gate.shape())?;
+    if x.dtype() != residual.dtype() {
+        let (x, residual) = (
+            layout::cast(x, DType::F32)?,
+            layout::cast(residual, DType::F32)?,
+        );
+        let mut sum = TensorMut::unfilled(x.shape(), DType::F32, x.device())?;
+        let part = sum.part(&[])?;
+        part.written_by(|part| gated_sum(x.view(), &gate, residual.view(), part))?;
+        return layout::copy_into(&sum.freeze()?, out);
+    }
+    let (x, residual) = (
+        Operand::new(x, x.dtype())?,
+        Operand::new(residual, residual.dtype())?,
+    );
+    gated_sum(x.view(), &gate, residual.view(), out)
+}
+
+/// Likewise; dtypes are equal, last dims adjacent.
+fn gated_sum(x: View<'_>, gate: &[f32], residual: View<'_>, mut out: ViewMut<'_>) -> Result<()> {
     let tokens = x.dim(1);
     let walk = Walk::rows(x.shape(), [x.strides(), residual.strides(), out.strides()]);
     by_float!("elementwise", x.dtype(), T => {

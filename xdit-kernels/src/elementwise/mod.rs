@@ -9,8 +9,9 @@ mod scalars;
 mod tests;
 
 use crate::{
-    DType, Error, Result, Tensor, TensorMut, View, ViewMut, layout,
-    rows::{Floats, Operand, expect_rows},
+    DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
+    dispatch::one_device,
+    rows::{expect_parameter, expect_rows},
 };
 use call::{binary, binary_into};
 use cpu::Combine;
@@ -165,19 +166,10 @@ pub fn gate_residual_into<'a, 'b, 'c>(
         return Err(Error::shape(OP, format!("x of shape {:?}", [b, l, c]), x));
     }
     expect_rows(OP, &out, residual.shape(), residual.dtype())?;
-    let gate = Floats::new(OP, gate.into(), &[b, c])?;
-    if x.dtype() != residual.dtype() {
-        let wide = [
-            layout::cast(x, DType::F32)?,
-            layout::cast(residual, DType::F32)?,
-        ];
-        let mut sum = TensorMut::zeros([b, l, c], DType::F32, residual.device())?;
-        cpu::gate_residual(wide[0].view(), &gate, wide[1].view(), sum.view_mut())?;
-        return layout::copy_into(&sum.freeze(), out);
+    let gate = gate.into();
+    expect_parameter(OP, &gate, &[b, c])?;
+    let operands = [x.device(), gate.device(), residual.device(), out.device()];
+    match one_device(OP, operands)? {
+        DeviceKind::Cpu(_) => out.written_by(|out| cpu::gate_residual(x, gate, residual, out)),
     }
-    let (x, residual) = (
-        Operand::new(x, x.dtype())?,
-        Operand::new(residual, residual.dtype())?,
-    );
-    cpu::gate_residual(x.view(), &gate, residual.view(), out)
 }

@@ -1,8 +1,8 @@
 mod scalars;
 
 use super::*;
-use crate::Device;
 use crate::testing::test_devices;
+use crate::{DType, Device};
 use proptest::prelude::*;
 
 fn tensor(shape: &[usize], dtype: DType, seed: usize, device: &Device) -> Tensor {

@@ -4,7 +4,9 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
-use crate::{DType, Error, Result, Tensor, TensorMut, View, ViewMut};
+use crate::{
+    DType, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
+};
 
 const OP: &str = "embedding";
 
@@ -47,7 +49,9 @@ pub fn embedding_into<'a, 'b>(
     let [l, c] = output_shape(&table, &ids)?;
     let _span = tracing::trace_span!("embedding", ids = l, n = table.dim(0), c).entered();
     out.expect(OP, &[l, c], table.dtype())?;
-    cpu::embedding(table, ids, out)
+    match one_device(OP, [table.device(), ids.device(), out.device()])? {
+        DeviceKind::Cpu(_) => out.written_by(|out| cpu::embedding(table, ids, out)),
+    }
 }
 
 fn output_shape(table: &View<'_>, ids: &View<'_>) -> Result<[usize; 2]> {

@@ -1,10 +1,12 @@
 //! Two passes: sums of fixed chunks of pixels, then normalisation.
 
-use super::OP;
+use super::{OP, Parameters};
 use crate::{
-    Result, View, ViewMut,
+    Result, Tensor, View, ViewMut,
     activation::Activation,
     dtype::by_float,
+    layout,
+    rows::Floats,
     simd::{Lane, Shared, Simd, tiered},
     vector::{filled, reserved},
 };
@@ -14,15 +16,6 @@ use rayon::prelude::*;
 const RUN: usize = 64;
 /// Elements that one task of either pass aims at. Fixed, so that sums do not depend on the pool.
 const TASK: usize = 1 << 15;
-
-/// Everything but the picture. `weight` and `bias` have one element a channel.
-pub(super) struct Parameters {
-    pub(super) groups: usize,
-    pub(super) weight: Vec<f32>,
-    pub(super) bias: Vec<f32>,
-    pub(super) eps: f64,
-    pub(super) silu: bool,
-}
 
 /// y = (x − mean)·scale + bias, one of each a channel, padded with zeros to whole vectors.
 struct Affine {
@@ -112,8 +105,17 @@ fn gapless(w: usize, strides: &[usize]) -> bool {
     strides[1] == w * strides[2]
 }
 
-/// Σx and Σx² of each group of each picture of `x`, which is not empty and has contiguous channels.
+/// A copy, if the channels are not adjacent.
+fn adjacent(x: View<'_>) -> Result<Option<Tensor>> {
+    (x.strides()[3] != 1)
+        .then(|| layout::contiguous(x))
+        .transpose()
+}
+
+/// Σx and Σx² of each group of each picture of `x`, which is not empty.
 pub(super) fn sums(x: View<'_>, groups: usize) -> Result<Vec<[f64; 2]>> {
+    let copy = adjacent(x)?;
+    let x = copy.as_ref().map_or(x, Tensor::view);
     by_float!(OP, x.dtype(), T => sums_of::<T>(x, groups))
 }
 
@@ -148,18 +150,22 @@ fn sums_of<T: Lane>(x: View<'_>, groups: usize) -> Result<Vec<[f64; 2]>> {
     Ok(all)
 }
 
-/// Brings `x`, which is not empty and has contiguous channels, to `out`; `sums` are [`sums`] over `pixels` pixels.
+/// Brings `x`, which is not empty, to `out`; `sums` are [`sums`] over `pixels` pixels.
 pub(super) fn run(
     x: View<'_>,
     sums: &[[f64; 2]],
     pixels: f64,
-    parameters: &Parameters,
+    parameters: &Parameters<'_>,
     out: ViewMut<'_>,
 ) -> Result<()> {
+    let copy = adjacent(x)?;
+    let x = copy.as_ref().map_or(x, Tensor::view);
     let c = x.dim(3);
+    let weight = Floats::new(OP, parameters.weight, &[c])?;
+    let bias = Floats::new(OP, parameters.bias, &[c])?;
     let affine = sums
         .chunks(parameters.groups)
-        .map(|sums| affine(sums, pixels, c, parameters))
+        .map(|sums| affine(sums, pixels, (&weight, &bias), parameters))
         .collect::<Result<Vec<Affine>>>()?;
     by_float!(OP, x.dtype(), T => typed::<T>(x, &affine, out));
     Ok(())
@@ -185,7 +191,13 @@ fn typed<T: Lane>(x: View<'_>, affine: &[Affine], mut out: ViewMut<'_>) {
 
 /// What each group's Σx and Σx² over `pixels` pixels make of a pixel (in f64: their difference loses nothing that f32
 /// inputs hold unless the mean is 10⁴ deviations away).
-fn affine(sums: &[[f64; 2]], pixels: f64, c: usize, p: &Parameters) -> Result<Affine> {
+fn affine(
+    sums: &[[f64; 2]],
+    pixels: f64,
+    (weight, bias): (&[f32], &[f32]),
+    p: &Parameters<'_>,
+) -> Result<Affine> {
+    let c = weight.len();
     let in_group = c / p.groups;
     let padded = c.next_multiple_of(16);
     let mut out = Affine {
@@ -194,15 +206,15 @@ fn affine(sums: &[[f64; 2]], pixels: f64, c: usize, p: &Parameters) -> Result<Af
         bias: filled(OP, 0.0, padded)?,
         silu: p.silu,
     };
-    out.bias[..c].copy_from_slice(&p.bias);
+    out.bias[..c].copy_from_slice(bias);
     let n = pixels * in_group as f64;
     for (g, [sum, square]) in sums.iter().enumerate() {
         let mean = sum / n;
         let variance = (square / n - mean * mean).max(0.0);
-        let scale = 1.0 / (variance + p.eps).sqrt();
+        let scale = 1.0 / (variance + f64::from(p.eps)).sqrt();
         for ch in g * in_group..(g + 1) * in_group {
             out.mean[ch] = mean as f32;
-            out.scale[ch] = (scale * f64::from(p.weight[ch])) as f32;
+            out.scale[ch] = (scale * f64::from(weight[ch])) as f32;
         }
     }
     Ok(out)

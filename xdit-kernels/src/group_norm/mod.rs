@@ -4,10 +4,9 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
-use cpu::Parameters;
-
 use crate::{
-    Error, Result, Tensor, TensorMut, View, ViewMut, layout, rows::Floats, vector::filled,
+    DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
+    vector::filled,
 };
 
 /// Each group of channels of each picture brought to mean 0 and variance 1, scaled by `weight`, shifted by `bias`; then,
@@ -161,14 +160,10 @@ impl GroupSums {
             values[0] = (h * w) as f64;
             return Ok(Self { groups, values });
         }
-        let copy;
-        let x = if x.strides()[3] == 1 {
-            x
-        } else {
-            copy = layout::contiguous(x)?;
-            copy.view()
+        let sums = match x.device().kind() {
+            DeviceKind::Cpu(_) => cpu::sums(x, groups)?,
         };
-        values.extend(cpu::sums(x, groups)?.into_iter().flatten());
+        values.extend(sums.into_iter().flatten());
         Ok(Self { groups, values })
     }
 
@@ -234,13 +229,23 @@ fn dims(x: &View<'_>, groups: usize) -> Result<[usize; 4]> {
     Ok([b, h, w, c])
 }
 
-impl cpu::Parameters {
+/// Everything but the picture.
+struct Parameters<'a> {
+    groups: usize,
+    /// `[c]`, of any dtype, and so the bias.
+    weight: View<'a>,
+    bias: View<'a>,
+    eps: f32,
+    silu: bool,
+}
+
+impl<'a> Parameters<'a> {
     /// Checked against `x`'s channels.
     fn new(
         x: View<'_>,
         groups: usize,
-        weight: View<'_>,
-        bias: View<'_>,
+        weight: View<'a>,
+        bias: View<'a>,
         eps: f32,
         silu: bool,
     ) -> Result<Self> {
@@ -252,9 +257,9 @@ impl cpu::Parameters {
         }
         Ok(Self {
             groups,
-            weight: Floats::new(OP, weight, &[c])?.to_vec(),
-            bias: Floats::new(OP, bias, &[c])?.to_vec(),
-            eps: f64::from(eps),
+            weight,
+            bias,
+            eps,
             silu,
         })
     }
@@ -278,13 +283,14 @@ impl cpu::Parameters {
         if x.numel() == 0 {
             return Ok(());
         }
-        let copy;
-        let x = if x.strides()[3] == 1 {
-            x
-        } else {
-            copy = layout::contiguous(x)?;
-            copy.view()
-        };
-        cpu::run(x, of_groups, pixels, self, out)
+        let operands = [
+            x.device(),
+            self.weight.device(),
+            self.bias.device(),
+            out.device(),
+        ];
+        match one_device(OP, operands)? {
+            DeviceKind::Cpu(_) => out.written_by(|out| cpu::run(x, of_groups, pixels, self, out)),
+        }
     }
 }

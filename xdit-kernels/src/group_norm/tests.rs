@@ -1,4 +1,5 @@
 use super::*;
+use crate::layout;
 use crate::testing::test_devices;
 use crate::{DType, Device};
 use proptest::prelude::*;

@@ -4,7 +4,9 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
-use crate::{DType, Error, Result, Tensor, TensorMut, View, ViewMut};
+use crate::{
+    DType, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
+};
 
 const OP: &str = "copy";
 
@@ -51,7 +53,9 @@ pub fn copy_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) -> Result<()> {
     if x.shape() != out.shape() {
         return Err(Error::shape(OP, format!("{:?}", out.shape()), x));
     }
-    cpu::copy(x, out)
+    match one_device(OP, [x.device(), out.device()])? {
+        DeviceKind::Cpu(_) => out.written_by(|out| cpu::copy(x, out)),
+    }
 }
 
 /// The parts one after another along `dim`.

@@ -1,15 +1,17 @@
 //! The product: rows packed, tiles of the output handed to threads, each tile finished by the task that summed it.
 
 use super::{
-    epilogue::Finish,
+    Epilogue, Linear,
+    epilogue::{Finish, Kind},
     form::{Dots, F16, F32, Form, Pairs},
     input::Input,
     plan::Plan,
+    rows::Rows,
     tile::{Chunk, Scratch},
     weights::Weights,
 };
 use crate::{
-    Result, Tier,
+    Error, Result, Tensor, Tier, View, ViewMut,
     dtype::FloatType,
     simd::microkernel::{self, Kernel},
     storage::Buffer,
@@ -17,8 +19,70 @@ use crate::{
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// As `Linear::forward_into`, of an output `shape` that is not empty; shapes of the input and the output are checked.
+pub(super) fn linear(
+    layer: &Linear,
+    input: &Input<'_>,
+    epilogue: Epilogue<'_>,
+    shape: &[usize],
+    mut out: ViewMut<'_>,
+) -> Result<()> {
+    let n = layer.out_features();
+    let dtype = out.dtype().float("linear")?;
+    // Operands in the output's dtype with their last dim adjacent; almost always they are so already.
+    let fit = |view: View<'_>, shape: &[usize]| -> Result<Option<Tensor>> {
+        if view.shape() != shape {
+            return Err(Error::shape(
+                "linear",
+                format!("an operand {shape:?} in the epilogue"),
+                view,
+            ));
+        }
+        let fits = view.dtype() == out.dtype() && (n == 1 || view.strides()[view.ndim() - 1] == 1);
+        if fits {
+            Ok(None)
+        } else {
+            crate::layout::cast(view, out.dtype()).map(Some)
+        }
+    };
+    let held;
+    let held_gate;
+    let kind = match epilogue {
+        Epilogue::None => Kind::None,
+        Epilogue::Activation(activation) => Kind::Activation(activation),
+        Epilogue::Residual(residual) => {
+            held = fit(residual, shape)?;
+            Kind::Residual(held.as_ref().map_or(residual, Tensor::view).into())
+        }
+        Epilogue::GateResidual { gate, residual } => {
+            let batch = *shape.first().filter(|_| shape.len() > 1).unwrap_or(&1);
+            held_gate = fit(gate, &[batch, n])?;
+            held = fit(residual, shape)?;
+            Kind::GateResidual {
+                gate: held_gate.as_ref().map_or(gate, Tensor::view).into(),
+                rows_per_gate: input.count() / batch,
+                residual: held.as_ref().map_or(residual, Tensor::view).into(),
+            }
+        }
+        Epilogue::Mul(factor) => {
+            held = fit(factor, shape)?;
+            Kind::Mul(held.as_ref().map_or(factor, Tensor::view).into())
+        }
+    };
+    let finish = Finish {
+        tier: layer.weights.device.tier(),
+        bias: &layer.bias,
+        kind,
+        dtype,
+        rows: Rows::leading(out.shape(), out.strides()),
+        out: crate::simd::Shared(out.ptr()),
+        n,
+    };
+    forward(&layer.weights, input, &finish)
+}
+
 /// Rows of x times the weights, finished. Neither the number of rows nor of outputs is 0.
-pub(super) fn forward(weights: &Weights, input: &Input<'_>, finish: &Finish<'_>) -> Result<()> {
+fn forward(weights: &Weights, input: &Input<'_>, finish: &Finish<'_>) -> Result<()> {
     let tier = weights.device.tier();
     match weights.dtype {
         FloatType::F32 => Product::<F32>::new(weights, input, finish).run(),

@@ -16,12 +16,10 @@ mod tile;
 mod weights;
 
 use crate::{
-    DType, Device, Error, Result, Tensor, TensorMut, View, ViewMut, activation::Activation,
-    rows::Floats, vector::reserved,
+    DType, Device, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
+    activation::Activation, dispatch::one_device, rows::Floats, vector::reserved,
 };
-use epilogue::{Finish, Kind};
 use input::Input;
-use rows::Rows;
 use std::fmt;
 use weights::Weights;
 
@@ -79,6 +77,16 @@ pub enum Epilogue<'a> {
     },
     /// `y·factor`, element by element: T5's gated GELU (arXiv:2002.05202).
     Mul(View<'a>),
+}
+
+impl<'a> Epilogue<'a> {
+    fn operands(&self) -> [Option<View<'a>>; 2] {
+        match *self {
+            Self::None | Self::Activation(_) => [None, None],
+            Self::Residual(x) | Self::Mul(x) => [Some(x), None],
+            Self::GateResidual { gate, residual } => [Some(gate), Some(residual)],
+        }
+    }
 }
 
 impl Linear {
@@ -211,14 +219,13 @@ impl Linear {
         &self,
         x: &[View<'_>],
         epilogue: Epilogue<'_>,
-        mut out: ViewMut<'_>,
+        out: ViewMut<'_>,
     ) -> Result<()> {
         let (n, k) = (self.out_features(), self.in_features());
         let input = Input::new(x, k)?;
         let lead = &x[0].shape()[..x[0].ndim() - 1];
         let shape = [lead, &[n]].concat();
         out.expect("linear", &shape, out.dtype())?;
-        let dtype = out.dtype().float("linear")?;
         let _span = tracing::trace_span!("linear", m = input.count(), n, k).entered();
         if input.count() * n == 0 {
             return Ok(());
@@ -230,57 +237,13 @@ impl Linear {
                 out,
             ));
         }
-        // Operands in the output's dtype with their last dim adjacent; almost always they are so already.
-        let fit = |view: View<'_>, shape: &[usize]| -> Result<Option<Tensor>> {
-            if view.shape() != shape {
-                return Err(Error::shape(
-                    "linear",
-                    format!("an operand {shape:?} in the epilogue"),
-                    view,
-                ));
+        let operands = epilogue.operands();
+        let inputs = x.iter().chain(operands.iter().flatten()).map(View::device);
+        match one_device("linear", inputs.chain([&self.weights.device, out.device()]))? {
+            DeviceKind::Cpu(_) => {
+                out.written_by(|out| cpu::linear(self, &input, epilogue, &shape, out))
             }
-            let fits =
-                view.dtype() == out.dtype() && (n == 1 || view.strides()[view.ndim() - 1] == 1);
-            if fits {
-                Ok(None)
-            } else {
-                crate::layout::cast(view, out.dtype()).map(Some)
-            }
-        };
-        let held;
-        let held_gate;
-        let kind = match epilogue {
-            Epilogue::None => Kind::None,
-            Epilogue::Activation(activation) => Kind::Activation(activation),
-            Epilogue::Residual(residual) => {
-                held = fit(residual, &shape)?;
-                Kind::Residual(held.as_ref().map_or(residual, Tensor::view).into())
-            }
-            Epilogue::GateResidual { gate, residual } => {
-                let batch = *shape.first().filter(|_| shape.len() > 1).unwrap_or(&1);
-                held_gate = fit(gate, &[batch, n])?;
-                held = fit(residual, &shape)?;
-                Kind::GateResidual {
-                    gate: held_gate.as_ref().map_or(gate, Tensor::view).into(),
-                    rows_per_gate: input.count() / batch,
-                    residual: held.as_ref().map_or(residual, Tensor::view).into(),
-                }
-            }
-            Epilogue::Mul(factor) => {
-                held = fit(factor, &shape)?;
-                Kind::Mul(held.as_ref().map_or(factor, Tensor::view).into())
-            }
-        };
-        let finish = Finish {
-            tier: self.weights.device.tier(),
-            bias: &self.bias,
-            kind,
-            dtype,
-            rows: Rows::leading(out.shape(), out.strides()),
-            out: crate::simd::Shared(out.ptr()),
-            n,
-        };
-        cpu::forward(&self.weights, &input, &finish)
+        }
     }
 }
 

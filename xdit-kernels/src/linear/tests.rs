@@ -2,6 +2,8 @@
 
 mod place;
 
+use super::epilogue::{Finish, Kind};
+use super::rows::Rows;
 use super::*;
 use crate::testing::test_devices;
 use crate::{Float, dtype::FloatType, layout};

@@ -9,6 +9,16 @@ use rayon::prelude::*;
 
 /// Shapes were checked by the caller, and nobody changes the parts; the last stride of `out` is 1.
 pub(super) fn merge(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) -> Result<()> {
+    if a.lse.numel() == 0 {
+        return Ok(());
+    }
+    let steady = |part: &AttnOut| -> Result<AttnOut> {
+        Ok(AttnOut {
+            out: part.out.steady()?,
+            lse: part.lse.steady()?,
+        })
+    };
+    let (a, b) = (&steady(a)?, &steady(b)?);
     by_float!(OP, a.out.dtype(), A => left::<A>(a, b, out, lse))
 }
 

@@ -7,7 +7,10 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
-use crate::{DType, Error, Result, TensorMut, ViewMut, attention::AttnOut};
+use crate::{
+    DType, DeviceKind, Error, Result, Tensor, TensorMut, ViewMut, attention::AttnOut,
+    dispatch::one_device,
+};
 
 /// Attention over the keys of both parts, which share no key.
 ///
@@ -75,16 +78,13 @@ pub fn merge_into(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) 
         return Err(Error::shape(OP, "an output whose last stride is 1", out));
     }
     let _span = tracing::trace_span!("merge", b = batch, lq, h).entered();
-    if a.lse.numel() == 0 {
-        return Ok(());
+    let tensors = [&a.out, &a.lse, &b.out, &b.lse].map(Tensor::device);
+    let outputs = [out.device(), lse.device()];
+    match one_device(OP, tensors.into_iter().chain(outputs))? {
+        DeviceKind::Cpu(_) => {
+            lse.written_by(|lse| out.written_by(|out| cpu::merge(a, b, out, lse)))
+        }
     }
-    let steady = |part: &AttnOut| -> Result<AttnOut> {
-        Ok(AttnOut {
-            out: part.out.steady()?,
-            lse: part.lse.steady()?,
-        })
-    };
-    cpu::merge(&steady(a)?, &steady(b)?, out, lse)
 }
 
 const OP: &str = "merge";

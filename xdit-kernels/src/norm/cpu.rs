@@ -1,26 +1,81 @@
 use crate::{
     Result, View, ViewMut,
     dtype::by_float,
-    rows::Walk,
+    rows::{Floats, Operand, Walk},
     simd::{Lane, Shared, Simd, tiered},
+    vector::reserved,
 };
 use std::ops::Range;
 
 /// What is done to a normalised row: times gain, plus bias, both [parameter rows, c].
-pub(super) struct Affine<'a> {
-    pub(super) gain: &'a [f32],
-    pub(super) bias: &'a [f32],
+struct Affine<'a> {
+    gain: &'a [f32],
+    bias: &'a [f32],
     /// Rows of x that one parameter row serves.
-    pub(super) rows_each: usize,
+    rows_each: usize,
 }
 
-/// Shapes and dtypes are checked by the caller: gain and bias hold a parameter row for each row of x.
+/// What follows a LayerNorm of x `[.., c]`. Shapes are checked by the caller.
+pub(super) enum After<'a> {
+    /// Times weight `[c]` plus bias `[c]`: 1 and 0 where there is none.
+    Affine {
+        weight: Option<View<'a>>,
+        bias: Option<View<'a>>,
+    },
+    /// Times 1 + scale, plus shift: `[b, c]` of x `[b, l, c]`.
+    Modulate { shift: View<'a>, scale: View<'a> },
+    /// Times weight `[c]`, plus shift `[b, c]` of x `[b, l, c]`.
+    Shift { weight: View<'a>, shift: View<'a> },
+}
+
+/// x is not empty, and `op` is what errors name.
 pub(super) fn layer_norm(
+    op: &'static str,
     x: View<'_>,
-    affine: &Affine<'_>,
+    after: After<'_>,
     eps: f32,
-    mut out: ViewMut<'_>,
+    out: ViewMut<'_>,
 ) -> Result<()> {
+    let operand = Operand::new(x, x.dtype())?;
+    let c = x.dim(x.ndim() - 1);
+    match after {
+        After::Affine { weight, bias } => {
+            let affine = Affine {
+                gain: &Floats::or(op, weight, c, 1.0)?,
+                bias: &Floats::or(op, bias, c, 0.0)?,
+                rows_each: usize::MAX,
+            };
+            normalised(operand.view(), &affine, eps, out)
+        }
+        After::Modulate { shift, scale } => {
+            let scale = Floats::new(op, scale, scale.shape())?;
+            let mut gain = reserved(op, scale.len())?;
+            gain.extend(scale.iter().map(|s| 1.0 + s));
+            let affine = Affine {
+                gain: &gain,
+                bias: &Floats::new(op, shift, shift.shape())?,
+                rows_each: x.dim(1),
+            };
+            normalised(operand.view(), &affine, eps, out)
+        }
+        After::Shift { weight, shift } => {
+            let batch = shift.dim(0);
+            let shift = Floats::new(op, shift, shift.shape())?;
+            let weight = Floats::new(op, weight, &[c])?;
+            let mut gain = reserved(op, shift.len())?;
+            (0..batch).for_each(|_| gain.extend_from_slice(&weight));
+            let affine = Affine {
+                gain: &gain,
+                bias: &shift,
+                rows_each: x.dim(1),
+            };
+            normalised(operand.view(), &affine, eps, out)
+        }
+    }
+}
+
+/// Gain and bias hold a parameter row for each row of x; the last dims are adjacent.
+fn normalised(x: View<'_>, affine: &Affine<'_>, eps: f32, mut out: ViewMut<'_>) -> Result<()> {
     let walk = Walk::rows(x.shape(), [x.strides(), out.strides()]);
     let far = x.numel() * x.dtype().size() >= FAR_BYTES;
     by_float!("norm", x.dtype(), T => {
@@ -35,8 +90,16 @@ pub(super) fn layer_norm(
     Ok(())
 }
 
-/// Likewise; gain is [c].
-pub(super) fn rms_norm(x: View<'_>, gain: &[f32], eps: f32, mut out: ViewMut<'_>) -> Result<()> {
+/// Shapes are checked by the caller: the weight is [c]; x is not empty.
+pub(super) fn rms_norm(
+    x: View<'_>,
+    weight: Option<View<'_>>,
+    eps: f32,
+    mut out: ViewMut<'_>,
+) -> Result<()> {
+    let gain: &[f32] = &Floats::or("rms_norm", weight, x.dim(x.ndim() - 1), 1.0)?;
+    let x = Operand::new(x, x.dtype())?;
+    let x = x.view();
     let walk = Walk::rows(x.shape(), [x.strides(), out.strides()]);
     by_float!("norm", x.dtype(), T => {
         let (tier, src) = (x.device().tier(), Shared(x.ptr().cast::<T>().cast_mut()));

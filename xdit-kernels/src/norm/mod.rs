@@ -8,11 +8,10 @@ mod cpu;
 mod tests;
 
 use crate::{
-    Error, Result, Tensor, TensorMut, View, ViewMut,
-    rows::{Floats, Operand, expect_parameter, expect_rows},
-    vector::reserved,
+    DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
+    dispatch::one_device,
+    rows::{expect_parameter, expect_rows},
 };
-use cpu::Affine;
 pub(crate) use cpu::{moments, sum, sum_of_squares};
 
 fn last_dim(op: &'static str, x: &View<'_>) -> Result<usize> {
@@ -70,15 +69,21 @@ pub fn layer_norm_into<'a>(
     for parameter in [weight, bias].iter().flatten() {
         expect_parameter(OP, parameter, &[c])?;
     }
+    let devices = [
+        Some(x.device()),
+        weight.map(|w| w.device()),
+        bias.map(|b| b.device()),
+        Some(out.device()),
+    ]
+    .into_iter()
+    .flatten();
     if x.numel() == 0 {
         return Ok(());
     }
-    let affine = Affine {
-        gain: &Floats::or(OP, weight, c, 1.0)?,
-        bias: &Floats::or(OP, bias, c, 0.0)?,
-        rows_each: usize::MAX,
-    };
-    cpu::layer_norm(Operand::new(x, x.dtype())?.view(), &affine, eps, out)
+    let after = cpu::After::Affine { weight, bias };
+    match one_device(OP, devices)? {
+        DeviceKind::Cpu(_) => out.written_by(|out| cpu::layer_norm(OP, x, after, eps, out)),
+    }
 }
 
 /// LayerNorm(x)·(1 + scale) + shift: adaptive layer norm (Peebles and Xie, arXiv:2212.09748, section 3.2).
@@ -134,18 +139,14 @@ pub fn layer_norm_modulate_into<'a, 'b, 'c>(
     for parameter in [&shift, &scale] {
         expect_parameter(OP, parameter, &[b, c])?;
     }
+    let devices = [x.device(), shift.device(), scale.device(), out.device()];
     if x.numel() == 0 {
         return Ok(());
     }
-    let scale = Floats::new(OP, scale, &[b, c])?;
-    let mut gain = reserved(OP, scale.len())?;
-    gain.extend(scale.iter().map(|s| 1.0 + s));
-    let affine = Affine {
-        gain: &gain,
-        bias: &Floats::new(OP, shift, &[b, c])?,
-        rows_each: l,
-    };
-    cpu::layer_norm(Operand::new(x, x.dtype())?.view(), &affine, eps, out)
+    let after = cpu::After::Modulate { shift, scale };
+    match one_device(OP, devices)? {
+        DeviceKind::Cpu(_) => out.written_by(|out| cpu::layer_norm(OP, x, after, eps, out)),
+    }
 }
 
 /// LayerNorm(x)·weight + shift, where the shift is each batch entry's own: HunyuanDiT's `AdaLayerNormShift` (diffusers
@@ -201,19 +202,14 @@ pub fn layer_norm_shift_into<'a, 'b, 'c>(
     let (weight, shift) = (weight.into(), shift.into());
     expect_parameter(OP, &weight, &[c])?;
     expect_parameter(OP, &shift, &[b, c])?;
+    let devices = [x.device(), weight.device(), shift.device(), out.device()];
     if x.numel() == 0 {
         return Ok(());
     }
-    let shift = Floats::new(OP, shift, &[b, c])?;
-    let weight = Floats::new(OP, weight, &[c])?;
-    let mut gain = reserved(OP, shift.len())?;
-    (0..b).for_each(|_| gain.extend_from_slice(&weight));
-    let affine = Affine {
-        gain: &gain,
-        bias: &shift,
-        rows_each: l,
-    };
-    cpu::layer_norm(Operand::new(x, x.dtype())?.view(), &affine, eps, out)
+    let after = cpu::After::Shift { weight, shift };
+    match one_device(OP, devices)? {
+        DeviceKind::Cpu(_) => out.written_by(|out| cpu::layer_norm(OP, x, after, eps, out)),
+    }
 }
 
 /// x / √(mean of x² + eps), times weight; in x's dtype (Zhang and Sennrich, arXiv:1910.07467). T5's layer norm is this.
@@ -258,9 +254,17 @@ pub fn rms_norm_into<'a>(
     if let Some(weight) = &weight {
         expect_parameter(OP, weight, &[c])?;
     }
+    let devices = [
+        Some(x.device()),
+        weight.map(|w| w.device()),
+        Some(out.device()),
+    ]
+    .into_iter()
+    .flatten();
     if x.numel() == 0 {
         return Ok(());
     }
-    let gain = Floats::or(OP, weight, c, 1.0)?;
-    cpu::rms_norm(Operand::new(x, x.dtype())?.view(), &gain, eps, out)
+    match one_device(OP, devices)? {
+        DeviceKind::Cpu(_) => out.written_by(|out| cpu::rms_norm(x, weight, eps, out)),
+    }
 }

@@ -1,14 +1,15 @@
+use super::{HeadNorm, QkNormRope};
 use crate::{
     Result, View, ViewMut,
     dtype::by_float,
     norm::{moments, sum, sum_of_squares},
-    rows::Walk,
+    rows::{Floats, Operand, Walk},
     simd::{Lane, Shared, Simd, tiered},
 };
 use std::ops::Range;
 
 /// What a head row is divided by, and what is taken off it and added to it.
-pub(super) enum Norm<'a> {
+enum Norm<'a> {
     /// The row's length stays.
     None,
     Rms {
@@ -22,20 +23,110 @@ pub(super) enum Norm<'a> {
 }
 
 /// What is done to each head row of one stream.
-pub(super) struct HeadRow<'a> {
+struct HeadRow<'a> {
     /// [d]; ones where the norm has no weight or there is no norm.
-    pub(super) gain: &'a [f32],
-    pub(super) norm: Norm<'a>,
+    gain: &'a [f32],
+    norm: Norm<'a>,
     /// cos and sin, [l, d] each.
-    pub(super) rope: Option<(&'a [f32], &'a [f32])>,
+    rope: Option<(&'a [f32], &'a [f32])>,
     /// Head rows of one token.
-    pub(super) heads: usize,
+    heads: usize,
     /// Tokens of one batch entry.
-    pub(super) tokens: usize,
+    tokens: usize,
+}
+
+/// As `rms_norm_rope_into` and `layer_norm_rope_into`; shapes are checked by the caller.
+pub(super) fn one_stream(
+    op: &'static str,
+    x: View<'_>,
+    (weight, bias): (Option<View<'_>>, Option<View<'_>>),
+    eps: f32,
+    rope: Option<(View<'_>, View<'_>)>,
+    out: ViewMut<'_>,
+) -> Result<()> {
+    let (l, h, d) = (x.dim(1), x.dim(2), x.dim(3));
+    let gain = Floats::or(op, weight, d, 1.0)?;
+    let bias = bias.map(|bias| Floats::new(op, bias, &[d])).transpose()?;
+    let tables = tables(op, rope, l, d)?;
+    let head = HeadRow {
+        gain: &gain,
+        norm: match &bias {
+            Some(bias) => Norm::Layer { bias, eps },
+            None => Norm::Rms { eps },
+        },
+        rope: tables.as_ref().map(|(cos, sin)| (&**cos, &**sin)),
+        heads: h,
+        tokens: l,
+    };
+    norm_rope(Operand::new(x, x.dtype())?.view(), &head, out)
+}
+
+/// As `qk_norm_rope_into`; shapes are checked by the caller.
+pub(super) fn three_streams(
+    qkv: View<'_>,
+    options: &QkNormRope<'_>,
+    [q, k, v]: [ViewMut<'_>; 3],
+) -> Result<()> {
+    const OP: &str = "qk_norm_rope";
+    let (l, h, d) = (qkv.dim(1), qkv.dim(3), qkv.dim(4));
+    let norms = [options.norm_q, options.norm_k];
+    let gains = norms.map(|norm| {
+        let weight = norm.map(|(HeadNorm::Rms(weight) | HeadNorm::Layer { weight, .. })| weight);
+        Floats::or(OP, weight, d, 1.0)
+    });
+    let [gain_q, gain_k] = gains;
+    let (gain_q, gain_k) = (gain_q?, gain_k?);
+    let biases = norms.map(|norm| match norm {
+        Some(HeadNorm::Layer { bias, .. }) => Floats::new(OP, bias, &[d]).map(Some),
+        _ => Ok(None),
+    });
+    let [bias_q, bias_k] = biases;
+    let (bias_q, bias_k) = (bias_q?, bias_k?);
+    let tables = tables(OP, options.rope, l, d)?;
+    let eps = options.eps;
+    let head = |gain, norm: Option<HeadNorm<'_>>, bias| HeadRow {
+        gain,
+        norm: match (norm, bias) {
+            (None, _) => Norm::None,
+            (_, Some(bias)) => Norm::Layer { bias, eps },
+            (_, None) => Norm::Rms { eps },
+        },
+        rope: tables.as_ref().map(|(cos, sin)| (&**cos, &**sin)),
+        heads: h,
+        tokens: l,
+    };
+    let qkv = Operand::new(qkv, qkv.dtype())?;
+    let qkv = qkv.view();
+    qk_norm_rope(
+        [qkv.select(2, 0)?, qkv.select(2, 1)?, qkv.select(2, 2)?],
+        [
+            &head(&gain_q, options.norm_q, bias_q.as_deref()),
+            &head(&gain_k, options.norm_k, bias_k.as_deref()),
+        ],
+        [q, k, v],
+    )
+}
+
+type Tables<'a> = Option<(Floats<'a>, Floats<'a>)>;
+
+/// The tables, which fit.
+fn tables<'a>(
+    op: &'static str,
+    rope: Option<(View<'a>, View<'a>)>,
+    l: usize,
+    d: usize,
+) -> Result<Tables<'a>> {
+    let Some((cos, sin)) = rope else {
+        return Ok(None);
+    };
+    Ok(Some((
+        Floats::new(op, cos, &[l, d])?,
+        Floats::new(op, sin, &[l, d])?,
+    )))
 }
 
 /// out = rope(norm(x)), rows of [b, l, h, d]. Shapes and dtypes are checked by the caller.
-pub(super) fn norm_rope(x: View<'_>, head: &HeadRow<'_>, mut out: ViewMut<'_>) -> Result<()> {
+fn norm_rope(x: View<'_>, head: &HeadRow<'_>, mut out: ViewMut<'_>) -> Result<()> {
     let walk = Walk::rows(x.shape(), [x.strides(), out.strides()]);
     by_float!("rope", x.dtype(), T => {
         let (tier, src) = (x.device().tier(), Shared(x.ptr().cast::<T>().cast_mut()));
@@ -50,7 +141,7 @@ pub(super) fn norm_rope(x: View<'_>, head: &HeadRow<'_>, mut out: ViewMut<'_>) -
 }
 
 /// q, k = rope(norm(·)), v copied, in one pass over the three parts of a fused projection.
-pub(super) fn qk_norm_rope(
+fn qk_norm_rope(
     parts: [View<'_>; 3],
     heads: [&HeadRow<'_>; 2],
     mut outs: [ViewMut<'_>; 3],

@@ -12,10 +12,10 @@ mod tests;
 pub use table::rope_table;
 
 use crate::{
-    Error, Result, Tensor, TensorMut, View, ViewMut,
-    rows::{Floats, Operand, expect_parameter, expect_rows},
+    DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
+    dispatch::one_device,
+    rows::{expect_parameter, expect_rows},
 };
-use cpu::{HeadRow, Norm};
 
 /// A norm over each head's row. Parameters are `[d]`, of any dtype.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +31,15 @@ pub enum HeadNorm<'a> {
     },
 }
 
+impl<'a> HeadNorm<'a> {
+    fn parameters(&self) -> [Option<View<'a>>; 2] {
+        match *self {
+            Self::Rms(weight) => [Some(weight), None],
+            Self::Layer { weight, bias } => [Some(weight), Some(bias)],
+        }
+    }
+}
+
 /// What [`qk_norm_rope_into`] does to queries and keys. Parameters may have any dtype.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct QkNormRope<'a> {
@@ -43,8 +52,6 @@ pub struct QkNormRope<'a> {
     /// cos and sin, `[l, d]` each, as [`rope_table`] makes them; `None`: no rotation.
     pub rope: Option<(View<'a>, View<'a>)>,
 }
-
-type Tables<'a> = Option<(Floats<'a>, Floats<'a>)>;
 
 fn expect_tables(
     op: &'static str,
@@ -60,22 +67,6 @@ fn expect_tables(
     }
     expect_parameter(op, &cos, &[l, d])?;
     expect_parameter(op, &sin, &[l, d])
-}
-
-/// The tables, which fit.
-fn tables<'a>(
-    op: &'static str,
-    rope: Option<(View<'a>, View<'a>)>,
-    l: usize,
-    d: usize,
-) -> Result<Tables<'a>> {
-    let Some((cos, sin)) = rope else {
-        return Ok(None);
-    };
-    Ok(Some((
-        Floats::new(op, cos, &[l, d])?,
-        Floats::new(op, sin, &[l, d])?,
-    )))
 }
 
 /// RMS norm of each head's row, then the rotation; in x's dtype.
@@ -195,20 +186,18 @@ fn one_stream(
     if x.numel() == 0 {
         return Ok(());
     }
-    let gain = Floats::or(op, weight, d, 1.0)?;
-    let bias = bias.map(|bias| Floats::new(op, bias, &[d])).transpose()?;
-    let tables = tables(op, rope, l, d)?;
-    let head = HeadRow {
-        gain: &gain,
-        norm: match &bias {
-            Some(bias) => Norm::Layer { bias, eps },
-            None => Norm::Rms { eps },
-        },
-        rope: tables.as_ref().map(|(cos, sin)| (&**cos, &**sin)),
-        heads: h,
-        tokens: l,
-    };
-    cpu::norm_rope(Operand::new(x, x.dtype())?.view(), &head, out)
+    let parameters = [
+        weight,
+        bias,
+        rope.map(|(cos, _)| cos),
+        rope.map(|(_, sin)| sin),
+    ];
+    let parameters = parameters.iter().flatten().map(View::device);
+    match one_device(op, parameters.chain([x.device(), out.device()]))? {
+        DeviceKind::Cpu(_) => {
+            out.written_by(|out| cpu::one_stream(op, x, (weight, bias), eps, rope, out))
+        }
+    }
 }
 
 /// Writes queries, keys and values of a fused projection: queries and keys normalised and rotated, values copied.
@@ -265,39 +254,13 @@ pub fn qk_norm_rope_into<'a>(
     if qkv.numel() == 0 {
         return Ok(());
     }
-    let gains = norms.map(|norm| {
-        let weight = norm.map(|(HeadNorm::Rms(weight) | HeadNorm::Layer { weight, .. })| weight);
-        Floats::or(OP, weight, d, 1.0)
-    });
-    let [gain_q, gain_k] = gains;
-    let (gain_q, gain_k) = (gain_q?, gain_k?);
-    let biases = norms.map(|norm| match norm {
-        Some(HeadNorm::Layer { bias, .. }) => Floats::new(OP, bias, &[d]).map(Some),
-        _ => Ok(None),
-    });
-    let [bias_q, bias_k] = biases;
-    let (bias_q, bias_k) = (bias_q?, bias_k?);
-    let tables = tables(OP, options.rope, l, d)?;
-    let eps = options.eps;
-    let head = |gain, norm: Option<HeadNorm<'_>>, bias| HeadRow {
-        gain,
-        norm: match (norm, bias) {
-            (None, _) => Norm::None,
-            (_, Some(bias)) => Norm::Layer { bias, eps },
-            (_, None) => Norm::Rms { eps },
-        },
-        rope: tables.as_ref().map(|(cos, sin)| (&**cos, &**sin)),
-        heads: h,
-        tokens: l,
-    };
-    let qkv = Operand::new(qkv, qkv.dtype())?;
-    let qkv = qkv.view();
-    cpu::qk_norm_rope(
-        [qkv.select(2, 0)?, qkv.select(2, 1)?, qkv.select(2, 2)?],
-        [
-            &head(&gain_q, options.norm_q, bias_q.as_deref()),
-            &head(&gain_k, options.norm_k, bias_k.as_deref()),
-        ],
-        [q, k, v],
-    )
+    let of_norms = norms.iter().flatten().flat_map(HeadNorm::parameters);
+    let of_rope = options.rope.iter().flat_map(|(cos, sin)| [cos, sin]);
+    let parameters = of_norms.flatten().chain(of_rope.copied());
+    let outputs = [q.device(), k.device(), v.device(), qkv.device()];
+    match one_device(OP, parameters.map(|p| p.device()).chain(outputs))? {
+        DeviceKind::Cpu(_) => q.written_by(|q| {
+            k.written_by(|k| v.written_by(|v| cpu::three_streams(qkv, options, [q, k, v])))
+        }),
+    }
 }

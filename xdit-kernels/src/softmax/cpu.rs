@@ -1,13 +1,15 @@
 use crate::{
     Result, View, ViewMut,
     dtype::by_float,
-    rows::Walk,
+    rows::{Operand, Walk},
     simd::{Lane, Shared, Simd, math, tiered},
 };
 use std::ops::Range;
 
 /// Shapes and dtypes are equal, last dims adjacent (checked by the caller).
 pub(super) fn softmax(x: View<'_>, mut out: ViewMut<'_>) -> Result<()> {
+    let x = Operand::new(x, x.dtype())?;
+    let x = x.view();
     let walk = Walk::rows(x.shape(), [x.strides(), out.strides()]);
     by_float!("softmax", x.dtype(), T => {
         let (tier, src) = (x.device().tier(), Shared(x.ptr().cast::<T>().cast_mut()));

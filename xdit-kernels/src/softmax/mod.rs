@@ -5,8 +5,7 @@ mod cpu;
 mod tests;
 
 use crate::{
-    Result, Tensor, TensorMut, View, ViewMut,
-    rows::{Operand, expect_rows},
+    DeviceKind, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device, rows::expect_rows,
 };
 
 /// e^x over its sum along the last dim, in x's dtype; the row's maximum is subtracted first, so nothing overflows.
@@ -43,6 +42,7 @@ pub fn softmax_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) -> Result<()> 
     let x = x.into();
     let _span = tracing::trace_span!("softmax", n = x.numel()).entered();
     expect_rows("softmax", &out, x.shape(), x.dtype())?;
-    let x = Operand::new(x, x.dtype())?;
-    cpu::softmax(x.view(), out)
+    match one_device("softmax", [x.device(), out.device()])? {
+        DeviceKind::Cpu(_) => out.written_by(|out| cpu::softmax(x, out)),
+    }
 }

@@ -4,7 +4,7 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
-use crate::{Error, Result, Tensor, TensorMut, View, ViewMut};
+use crate::{DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device};
 
 /// The picture with each pixel repeated in a 2×2 square (torch's `interpolate(scale_factor=2, mode="nearest")`).
 ///
@@ -43,7 +43,9 @@ pub fn upsample_nearest_2x_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) ->
     out.expect("upsample_nearest_2x", &shape, x.dtype())?;
     let [b, h, w, c] = shape;
     let _span = tracing::trace_span!("upsample_nearest_2x", b, h, w, c).entered();
-    cpu::upsample(x, out)
+    match one_device("upsample_nearest_2x", [x.device(), out.device()])? {
+        DeviceKind::Cpu(_) => out.written_by(|out| cpu::upsample(x, out)),
+    }
 }
 
 fn output_shape(x: &View<'_>) -> Result<[usize; 4]> {

@@ -5,7 +5,7 @@
 use xdit_kernels::attention::{Attention, AttnInput, Segment};
 use xdit_kernels::linear::Linear;
 use xdit_kernels::rope::{HeadNorm, QkNormRope, qk_norm_rope_into};
-use xdit_kernels::{Tensor, TensorMut, View};
+use xdit_kernels::{Tensor, TensorMut, Unfilled, View};
 
 use crate::error::Result;
 
@@ -26,20 +26,20 @@ pub(crate) fn byte_len(linears: &[&Linear], tensors: &[&Tensor]) -> usize {
 
 /// Queries, keys and values of text and image together, `[b, l, h, d]`, while they are filled.
 pub(crate) struct Joint {
-    q: TensorMut,
-    k: TensorMut,
-    v: TensorMut,
+    q: Unfilled,
+    k: Unfilled,
+    v: Unfilled,
     heads: usize,
 }
 
 impl Joint {
     pub(crate) fn new(like_blc: &Tensor, length: usize, heads: usize) -> Result<Self> {
         let shape = [like_blc.dim(0), length, heads, like_blc.dim(2) / heads];
-        let zeros = || TensorMut::zeros(shape, like_blc.dtype(), like_blc.device());
+        let new = || TensorMut::unfilled(shape, like_blc.dtype(), like_blc.device());
         Ok(Self {
-            q: zeros()?,
-            k: zeros()?,
-            v: zeros()?,
+            q: new()?,
+            k: new()?,
+            v: new()?,
             heads,
         })
     }
@@ -63,8 +63,7 @@ impl Joint {
         let qkv_bl3hd = qkv_blc
             .view()
             .split_last(&[3, self.heads, c / self.heads])?;
-        let [q, k, v] =
-            [&mut self.q, &mut self.k, &mut self.v].map(|t| t.view_mut().narrow(1, start, len));
+        let [q, k, v] = [&mut self.q, &mut self.k, &mut self.v].map(|t| t.part(&[(1, start, len)]));
         qk_norm_rope_into(qkv_bl3hd, &options, q?, k?, v?)?;
         Ok(())
     }
@@ -75,7 +74,7 @@ impl Joint {
         attention: &mut dyn Attention,
         segments: &[Segment],
     ) -> Result<Tensor> {
-        let (q, k, v) = (self.q.freeze(), self.k.freeze(), self.v.freeze());
+        let (q, k, v) = (self.q.freeze()?, self.k.freeze()?, self.v.freeze()?);
         let input = AttnInput::new(&q, &k, &v)
             .with_segments(segments)
             .with_lse(false);

@@ -69,19 +69,19 @@ impl Told {
             true => Flash.attend(input)?,
             false => {
                 let (dtype, device) = (input.q.dtype(), input.q.device());
-                let mut out = TensorMut::zeros(input.q.shape(), dtype, device)?;
-                let mut lse = TensorMut::zeros([b, h, lq], DType::F32, device)?;
+                let mut out = TensorMut::unfilled(input.q.shape(), dtype, device)?;
+                let mut lse = TensorMut::unfilled([b, h, lq], DType::F32, device)?;
                 for start in (0..lq).step_by(rows) {
                     let len = rows.min(lq - start);
                     let q = input.q.narrow(1, start, len)?;
-                    let out = out.view_mut().narrow(1, start, len)?;
-                    let lse = lse.view_mut().narrow(2, start, len)?;
+                    let out = out.part(&[(1, start, len)])?;
+                    let lse = lse.part(&[(2, start, len)])?;
                     let mut piece = *input;
                     piece.q = q;
                     flash_into(&piece, out, lse)?;
                     self.progress()?;
                 }
-                let (out, lse) = (out.freeze(), lse.freeze());
+                let (out, lse) = (out.freeze()?, lse.freeze()?);
                 AttnOut { out, lse }
             }
         };
@@ -122,7 +122,7 @@ fn linear_in_pieces(
         attention.progress()?;
         return Ok(out);
     }
-    let mut out = TensorMut::zeros([b, l, n], x[0].dtype(), x[0].device())?;
+    let mut out = TensorMut::unfilled([b, l, n], x[0].dtype(), x[0].device())?;
     for start in (0..l).step_by(rows) {
         let len = rows.min(l - start);
         let x: Vec<View<'_>> = x
@@ -138,10 +138,10 @@ fn linear_in_pieces(
             Epilogue::Mul(factor) => Epilogue::Mul(factor.narrow(1, start, len)?),
             rowless => rowless,
         };
-        layer.forward_into(&x, epilogue, out.view_mut().narrow(1, start, len)?)?;
+        layer.forward_into(&x, epilogue, out.part(&[(1, start, len)])?)?;
         attention.progress()?;
     }
-    Ok(out.freeze())
+    Ok(out.freeze()?)
 }
 
 /// Lines `lines` of a convolution's result, `told` of piece by piece.
@@ -163,16 +163,16 @@ pub(crate) fn convolution(
         return Ok(out);
     }
     let shape = [b, lines.len(), width, oc];
-    let mut out = TensorMut::zeros(shape, x_bhwc.dtype(), x_bhwc.device())?;
+    let mut out = TensorMut::unfilled(shape, x_bhwc.dtype(), x_bhwc.device())?;
     for start in (0..lines.len()).step_by(rows) {
         let len = rows.min(lines.len() - start);
         let residual = residual.map(|r| r.narrow(1, start, len)).transpose()?;
         let piece = lines.start + start..lines.start + start + len;
-        let out = out.view_mut().narrow(1, start, len)?;
+        let out = out.part(&[(1, start, len)])?;
         conv.forward_rows_into(x_bhwc, residual, piece, out)?;
         told()?;
     }
-    Ok(out.freeze())
+    Ok(out.freeze()?)
 }
 
 /// How many rows make a piece, if a row takes the product of these FLOPs.

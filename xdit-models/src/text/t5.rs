@@ -270,9 +270,9 @@ fn forward_as(
         return Ok(layer.forward_with(&[x_blc.view()], epilogue)?);
     }
     let shape = [x_blc.dim(0), x_blc.dim(1), layer.out_features()];
-    let mut out = TensorMut::zeros(shape, dtype, x_blc.device())?;
-    layer.forward_into(&[x_blc.view()], epilogue, out.view_mut())?;
-    Ok(out.freeze())
+    let mut out = TensorMut::unfilled(shape, dtype, x_blc.device())?;
+    layer.forward_into(&[x_blc.view()], epilogue, out.part(&[])?)?;
+    Ok(out.freeze()?)
 }
 
 /// Which row of the bias table serves a key `distance` positions after the query: half of the rows for each direction,

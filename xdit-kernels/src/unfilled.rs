@@ -1,0 +1,195 @@
+//! Outputs that are not zeroed first.
+
+use crate::{DType, Device, Error, MAX_NDIM, Result, Shape, Tensor, TensorMut, ViewMut};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A tensor of which nothing is written yet: it hands out parts, each for one kernel to write, and becomes a tensor when kernels
+/// have written all of it. No zeroing, and no way to see memory that nobody has written.
+///
+/// A part counts as written when a kernel (an `op_into`, or [`layout::copy_into`](crate::layout::copy_into)) that was given the
+/// whole part has returned without an error. A part that is narrowed further, or that no kernel takes, does not count.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{DType, Device, Tensor, TensorMut, layout};
+/// let device = Device::cpu();
+/// let row = Tensor::from_slice(&[1f32, 2.], [1, 2], &device)?;
+/// let mut joint = TensorMut::unfilled([2, 2], DType::F32, &device)?;
+/// layout::copy_into(&row, joint.part(&[(0, 1, 1)])?)?;
+/// layout::copy_into(&row, joint.part(&[(0, 0, 1)])?)?;
+/// assert_eq!(joint.freeze()?.to_vec_blocking::<f32>()?, [1., 2., 1., 2.]);
+///
+/// let mut half = TensorMut::unfilled([2, 2], DType::F32, &device)?;
+/// layout::copy_into(&row, half.part(&[(0, 1, 1)])?)?;
+/// assert!(half.freeze().is_err());
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Unfilled {
+    tensor: TensorMut,
+    parts: Vec<Part>,
+}
+
+/// A box of elements that was handed out.
+#[derive(Debug)]
+struct Part {
+    /// First entry of each dim, and number of entries.
+    dims: [(usize, usize); MAX_NDIM],
+    /// Set by the kernel that has written all of it.
+    written: AtomicBool,
+}
+
+const OP: &str = "unfilled output";
+
+impl TensorMut {
+    /// A tensor that is not zeroed: kernels write it part by part, all of it.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn unfilled(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Unfilled> {
+        // SAFETY: `Unfilled` hands out views to write into and nothing to read, and gives the tensor away only when kernels have
+        // written every element.
+        let tensor = unsafe { Self::uninit(OP, shape, dtype, device)? };
+        Ok(Unfilled {
+            tensor,
+            parts: Vec::new(),
+        })
+    }
+}
+
+impl Unfilled {
+    /// The part that holds `len` entries of `dim` from `start` on, for each `(dim, start, len)`; without any, the whole.
+    ///
+    /// # Errors
+    /// If a dim has no such entries.
+    pub fn part(&mut self, ranges: &[(usize, usize, usize)]) -> Result<ViewMut<'_>> {
+        let mut dims = [(0, 1); MAX_NDIM];
+        let mut view = self.tensor.view_mut();
+        for (dim, &n) in view.shape().iter().enumerate() {
+            dims[dim] = (0, n);
+        }
+        for &(dim, start, len) in ranges {
+            view = view.narrow(dim, start, len)?;
+            // The dim is there, or `narrow` had failed. A dim that is narrowed twice starts within the first range.
+            dims[dim] = (dims[dim].0 + start, len);
+        }
+        self.parts.push(Part {
+            dims,
+            written: AtomicBool::new(false),
+        });
+        let note = self.parts.last().map(|part| &part.written);
+        Ok(view.noting(note))
+    }
+
+    /// The tensor, to be written further.
+    ///
+    /// # Errors
+    /// If kernels have not written each element once: some are missing, or parts overlap.
+    pub fn filled(self) -> Result<TensorMut> {
+        let written: Vec<&Part> = (self.parts.iter())
+            .filter(|part| part.written.load(Ordering::Relaxed))
+            .collect();
+        let apart = written
+            .iter()
+            .enumerate()
+            .all(|(i, a)| written[..i].iter().all(|b| a.is_apart(b)));
+        // Boxes that are apart lie inside the tensor, so their sizes add up to no more than its.
+        let elements: usize = written.iter().map(|part| part.numel()).sum();
+        if apart && elements == self.tensor.numel() {
+            return Ok(self.tensor);
+        }
+        let got = match apart {
+            true => format!("{elements}"),
+            false => "parts that overlap".into(),
+        };
+        Err(Error::Shape {
+            op: OP,
+            expected: format!(
+                "kernels to write each of {} elements once",
+                self.tensor.numel()
+            ),
+            got,
+        })
+    }
+
+    /// The finished tensor.
+    ///
+    /// # Errors
+    /// As [`filled`](Self::filled)'s.
+    pub fn freeze(self) -> Result<Tensor> {
+        Ok(self.filled()?.freeze())
+    }
+}
+
+impl Part {
+    fn numel(&self) -> usize {
+        self.dims.iter().map(|(_, len)| len).product()
+    }
+
+    /// Whether no element is in both.
+    fn is_apart(&self, other: &Self) -> bool {
+        let mut dims = self.dims.iter().zip(&other.dims);
+        self.numel() == 0
+            || other.numel() == 0
+            || dims.any(|(a, b)| a.0 + a.1 <= b.0 || b.0 + b.1 <= a.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{layout::copy_into, softmax::softmax_into};
+
+    fn ones(shape: &[usize], device: &Device) -> Tensor {
+        let numel = shape.iter().product();
+        Tensor::from_slice(&vec![1f32; numel], shape, device).unwrap()
+    }
+
+    #[test]
+    fn what_kernels_have_not_written_is_never_a_tensor() {
+        let device = &Device::cpu();
+        let new = || TensorMut::unfilled([2, 3], DType::F32, device).unwrap();
+        let row = ones(&[1, 3], device);
+        // Nothing; a part that no kernel takes; one of two parts.
+        assert!(new().freeze().is_err());
+        let mut unused = new();
+        unused.part(&[]).unwrap();
+        assert!(unused.freeze().is_err());
+        let mut half = new();
+        copy_into(&row, half.part(&[(0, 0, 1)]).unwrap()).unwrap();
+        assert!(half.filled().is_err());
+        // The same part twice is not the whole.
+        let mut twice = new();
+        for _ in 0..2 {
+            copy_into(&row, twice.part(&[(0, 0, 1)]).unwrap()).unwrap();
+        }
+        assert!(twice.freeze().is_err());
+        // A kernel that was given a piece of a part, or failed.
+        let mut piece = new();
+        copy_into(&row, piece.part(&[]).unwrap().narrow(0, 1, 1).unwrap()).unwrap();
+        assert!(piece.freeze().is_err());
+        let mut failed = new();
+        assert!(copy_into(&row, failed.part(&[]).unwrap()).is_err());
+        assert!(failed.freeze().is_err());
+    }
+
+    #[test]
+    fn parts_in_any_dims_make_the_whole() {
+        let device = &Device::cpu();
+        let mut out = TensorMut::unfilled([2, 3], DType::F32, device).unwrap();
+        copy_into(&ones(&[2, 1], device), out.part(&[(1, 2, 1)]).unwrap()).unwrap();
+        let corner = out.part(&[(1, 0, 2), (0, 1, 1)]).unwrap();
+        softmax_into(&ones(&[1, 2], device), corner).unwrap();
+        // Another shape of the same elements is the same part.
+        let flat = out.part(&[(0, 0, 1), (1, 0, 2)]).unwrap();
+        let flat = flat.split_last(&[2, 1]).unwrap();
+        copy_into(&ones(&[1, 2, 1], device), flat).unwrap();
+        let got = out.freeze().unwrap().to_vec_blocking::<f32>().unwrap();
+        assert_eq!(got, [1., 1., 1., 0.5, 0.5, 1.]);
+        let empty = TensorMut::unfilled([2, 0], DType::F32, device).unwrap();
+        assert_eq!(empty.freeze().unwrap().shape(), [2, 0]);
+        let mut out = TensorMut::unfilled([2, 3], DType::F32, device).unwrap();
+        assert!(out.part(&[(1, 2, 2)]).is_err());
+        assert!(out.part(&[(2, 0, 1)]).is_err());
+    }
+}
