@@ -36,6 +36,7 @@ pub mod upsample;
 mod vector;
 mod view;
 mod view_mut;
+mod weight_form;
 
 pub use activation::Activation;
 pub use allocator::{LastResort, keep_freed_memory};
@@ -54,3 +55,4 @@ pub use unfilled::Unfilled;
 pub use vector::reserved;
 pub use view::View;
 pub use view_mut::ViewMut;
+pub use weight_form::WeightForm;

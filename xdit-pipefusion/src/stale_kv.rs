@@ -22,14 +22,15 @@ const SAMPLE: usize = 16;
 /// use xdit_kernels::{Device, View};
 /// use xdit_kernels::attention::{Attention, AttnInput, Flash, Segment};
 /// use xdit_pipefusion::{Kept, StaleKv};
+/// let device = &Device::cpu();
 /// let kept = Kept::default();
 /// let mut attention = StaleKv::new(Flash, kept.clone(), 1);
 /// let patch = |stream| Segment { stream, start: 0, len: 1, total: 1 };
 /// let ask = |attention: &mut StaleKv<Flash>, values: &[f32], segments: &[Segment]| {
 ///     let shape = [1, values.len(), 1, 1];
 ///     let zeros = vec![0.0; values.len()];
-///     let v = View::from_slice(values, shape, &Device::cpu())?;
-///     let k = View::from_slice(&zeros, shape, &Device::cpu())?;
+///     let v = View::from_slice(values, shape, device)?;
+///     let k = View::from_slice(&zeros, shape, device)?;
 ///     let input = AttnInput::new(k, k, v).with_segments(segments);
 ///     Ok::<_, xdit_kernels::Error>(attention.attend(&input)?.out.to_vec_blocking::<f32>()?)
 /// };

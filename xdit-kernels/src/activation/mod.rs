@@ -34,8 +34,9 @@ pub enum Activation {
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, View, activation::{Activation, activation}};
+/// let device = &Device::cpu();
 /// let x = [-1f32, 0., 2.];
-/// let y = activation(View::from_slice(&x, [3], &Device::cpu())?, Activation::Relu)?;
+/// let y = activation(View::from_slice(&x, [3], device)?, Activation::Relu)?;
 /// assert_eq!(y.to_vec_blocking::<f32>()?, [0., 0., 2.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
@@ -75,8 +76,9 @@ pub fn activation_into<'a>(
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, View, activation::{Activation, gated}};
+/// let device = &Device::cpu();
 /// let (x, y) = ([-1f32, 3.], [5f32, 7.]);
-/// let out = gated(View::from_slice(&x, [2], &Device::cpu())?, View::from_slice(&y, [2], &Device::cpu())?, Activation::Relu)?;
+/// let out = gated(View::from_slice(&x, [2], device)?, View::from_slice(&y, [2], device)?, Activation::Relu)?;
 /// assert_eq!(out.to_vec_blocking::<f32>()?, [0., 21.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```

@@ -205,11 +205,12 @@ pub struct AttnOut {
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, View, attention::{AttnInput, Attention, Flash}};
+/// let device = &Device::cpu();
 /// // One query that is equally near to both keys: the mean of the values, and ln(e⁰ + e⁰).
 /// let (q, k, v) = ([0f32, 0.], [1f32, 2., 3., 4.], [10f32, 20., 30., 40.]);
-/// let q = View::from_slice(&q, [1, 1, 1, 2], &Device::cpu())?;
-/// let k = View::from_slice(&k, [1, 2, 1, 2], &Device::cpu())?;
-/// let v = View::from_slice(&v, [1, 2, 1, 2], &Device::cpu())?;
+/// let q = View::from_slice(&q, [1, 1, 1, 2], device)?;
+/// let k = View::from_slice(&k, [1, 2, 1, 2], device)?;
+/// let v = View::from_slice(&v, [1, 2, 1, 2], device)?;
 /// let got = Flash.attend(&AttnInput::new(q, k, v))?;
 /// assert_eq!(got.out.to_vec_blocking::<f32>()?, [20., 30.]);
 /// assert!((got.lse.to_vec_blocking::<f32>()?[0] - 2f32.ln()).abs() < 1e-6);
@@ -245,18 +246,19 @@ impl Attention for Flash {
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, View, ViewMut, attention::{AttnInput, flash_into}};
+/// let device = &Device::cpu();
 /// let (q, k, v) = ([1f32], [1f32], [5f32]);
 /// let shape = [1, 1, 1, 1];
 /// let input = AttnInput::new(
-///     View::from_slice(&q, shape, &Device::cpu())?,
-///     View::from_slice(&k, shape, &Device::cpu())?,
-///     View::from_slice(&v, shape, &Device::cpu())?,
+///     View::from_slice(&q, shape, device)?,
+///     View::from_slice(&k, shape, device)?,
+///     View::from_slice(&v, shape, device)?,
 /// );
 /// let (mut out, mut lse) = ([0f32], [0f32]);
 /// flash_into(
 ///     &input,
-///     ViewMut::from_slice(&mut out, shape, &Device::cpu())?,
-///     ViewMut::from_slice(&mut lse, [1, 1, 1], &Device::cpu())?,
+///     ViewMut::from_slice(&mut out, shape, device)?,
+///     ViewMut::from_slice(&mut lse, [1, 1, 1], device)?,
 /// )?;
 /// assert_eq!((out, lse), ([5.], [1.]));
 /// # Ok::<(), xdit_kernels::Error>(())

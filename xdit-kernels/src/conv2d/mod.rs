@@ -24,7 +24,7 @@ mod transform;
 mod winograd;
 
 use crate::{
-    DType, Device, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
+    DType, Device, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, WeightForm,
     dispatch::one_device, layout, rows::Floats,
 };
 use options::MAX_PADDING;
@@ -141,6 +141,14 @@ impl Conv2d {
     /// Number of output channels.
     pub fn out_channels(&self) -> usize {
         self.shape[0]
+    }
+
+    /// The form that the weights are held in.
+    pub fn form(&self) -> WeightForm {
+        match self.packed.kind {
+            Kind::Winograd => WeightForm::Winograd,
+            Kind::Direct | Kind::Narrow => WeightForm::Dense(DType::F32),
+        }
     }
 
     /// The dtype that the weights were rounded to. They are kept in f32, in which all is computed.

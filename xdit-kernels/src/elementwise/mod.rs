@@ -31,8 +31,9 @@ pub use scalars::{
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, View, elementwise::add};
+/// let device = &Device::cpu();
 /// let (x, y) = ([1f32, 2., 3., 4.], [10f32, 20.]);
-/// let z = add(View::from_slice(&x, [2, 2], &Device::cpu())?, View::from_slice(&y, [2], &Device::cpu())?)?;
+/// let z = add(View::from_slice(&x, [2, 2], device)?, View::from_slice(&y, [2], device)?)?;
 /// assert_eq!(z.to_vec_blocking::<f32>()?, [11., 22., 13., 24.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
@@ -60,8 +61,9 @@ pub fn add_into<'a, 'b>(
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, View, elementwise::sub};
+/// let device = &Device::cpu();
 /// let (x, y) = ([1f32, 2.], [10f32, 20.]);
-/// let z = sub(View::from_slice(&x, [2], &Device::cpu())?, View::from_slice(&y, [2], &Device::cpu())?)?;
+/// let z = sub(View::from_slice(&x, [2], device)?, View::from_slice(&y, [2], device)?)?;
 /// assert_eq!(z.to_vec_blocking::<f32>()?, [-9., -18.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
@@ -89,8 +91,9 @@ pub fn sub_into<'a, 'b>(
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, View, elementwise::mul};
+/// let device = &Device::cpu();
 /// let (x, y) = ([1f32, 2.], [10f32, 20.]);
-/// let z = mul(View::from_slice(&x, [2], &Device::cpu())?, View::from_slice(&y, [2], &Device::cpu())?)?;
+/// let z = mul(View::from_slice(&x, [2], device)?, View::from_slice(&y, [2], device)?)?;
 /// assert_eq!(z.to_vec_blocking::<f32>()?, [10., 40.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
@@ -121,9 +124,10 @@ pub fn mul_into<'a, 'b>(
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, View, elementwise::gate_residual};
+/// let device = &Device::cpu();
 /// let (x, gate, residual) = ([1f32, 2., 3., 4.], [10f32, 0.], [5f32; 4]);
-/// let token = |x| View::from_slice(x, [1, 2, 2], &Device::cpu());
-/// let y = gate_residual(token(&x)?, View::from_slice(&gate, [1, 2], &Device::cpu())?, token(&residual)?)?;
+/// let token = |x| View::from_slice(x, [1, 2, 2], device);
+/// let y = gate_residual(token(&x)?, View::from_slice(&gate, [1, 2], device)?, token(&residual)?)?;
 /// assert_eq!(y.to_vec_blocking::<f32>()?, [15., 5., 35., 5.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```

@@ -16,7 +16,7 @@ mod tile;
 mod weights;
 
 use crate::{
-    DType, Device, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
+    DType, Device, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, WeightForm,
     activation::Activation, dispatch::one_device, rows::Floats, vector::reserved,
 };
 use input::Input;
@@ -28,23 +28,24 @@ use weights::Weights;
 /// # Examples
 /// ```
 /// use xdit_kernels::{DType, Device, View, linear::{Epilogue, Linear}};
+/// let device = &Device::cpu();
 /// let weight = [1f32, 2., 3., 4., 5., 6.];
 /// let bias = [0.5f32, -0.5];
 /// let layer = Linear::pack(
-///     View::from_slice(&weight, [2, 3], &Device::cpu())?,
-///     Some(View::from_slice(&bias, [2], &Device::cpu())?),
+///     View::from_slice(&weight, [2, 3], device)?,
+///     Some(View::from_slice(&bias, [2], device)?),
 ///     DType::F32,
-///     &Device::cpu(),
+///     device,
 /// )?;
 /// let x = [1f32, 1., 1.];
-/// let x = View::from_slice(&x, [1, 3], &Device::cpu())?;
+/// let x = View::from_slice(&x, [1, 3], device)?;
 /// assert_eq!(layer.forward(x)?.to_vec_blocking::<f32>()?, [6.5, 14.5]);
 ///
 /// // The same layer with its input in two parts and a residual added before the one rounding.
 /// let residual = [100f32, 200.];
 /// let y = layer.forward_with(
 ///     &[x.narrow(1, 0, 1)?, x.narrow(1, 1, 2)?],
-///     Epilogue::Residual(View::from_slice(&residual, [1, 2], &Device::cpu())?),
+///     Epilogue::Residual(View::from_slice(&residual, [1, 2], device)?),
 /// )?;
 /// assert_eq!(y.to_vec_blocking::<f32>()?, [106.5, 214.5]);
 /// # Ok::<(), xdit_kernels::Error>(())
@@ -165,6 +166,11 @@ impl Linear {
     /// Length n of an output row.
     pub fn out_features(&self) -> usize {
         self.weights.n
+    }
+
+    /// The form that the weights are held in.
+    pub fn form(&self) -> WeightForm {
+        WeightForm::Dense(self.dtype())
     }
 
     /// The dtype that the weights are stored as.

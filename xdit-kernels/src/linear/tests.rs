@@ -1,13 +1,13 @@
 //! Linear layers against sums in f64, over odd shapes, every device, dtype and epilogue.
 
+mod forms;
 mod place;
 
 use super::epilogue::{Finish, Kind};
 use super::rows::Rows;
 use super::*;
 use crate::testing::test_devices;
-use crate::{Float, dtype::FloatType, layout};
-use half::{bf16, f16};
+use crate::{dtype::FloatType, layout};
 use proptest::prelude::*;
 
 const DTYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
@@ -372,33 +372,4 @@ fn pairs_of_bf16_on_both_sides_equal_f64() {
             }
         }
     }
-}
-
-/// Numbers of every dtype survive packing exactly: a unit row picks its weight.
-#[test]
-fn unit_rows_pick_weights() {
-    fn pick<T: Float>() {
-        let (n, k) = (37, 21);
-        let weight: Vec<T> = (0..n * k).map(|i| T::from_f32(i as f32 - 300.0)).collect();
-        let unit: Vec<T> = (0..k * k)
-            .map(|i| T::from_f32(f32::from(u8::from(i / k == i % k))))
-            .collect();
-        for device in &test_devices() {
-            let weight = View::from_slice(&weight, [n, k], device).unwrap();
-            let layer = Linear::pack(weight, None, T::DTYPE, device).unwrap();
-            let got = layer
-                .forward(View::from_slice(&unit, [k, k], device).unwrap())
-                .unwrap();
-            let want = weight.transpose(0, 1).unwrap().to_tensor().unwrap();
-            assert_eq!(
-                got.host_bytes_blocking().unwrap(),
-                want.host_bytes_blocking().unwrap(),
-                "{device} {}",
-                T::DTYPE
-            );
-        }
-    }
-    pick::<f32>();
-    pick::<bf16>();
-    pick::<f16>();
 }

@@ -23,10 +23,11 @@ use crate::{
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, View, attention::{AttnInput, Attention, Flash}, merge::merge};
+/// let device = &Device::cpu();
 /// let (q, k, v) = ([0.5f32, 1.], [1f32, 2., 3., 4.], [10f32, 20., 30., 40.]);
-/// let q = View::from_slice(&q, [1, 1, 1, 2], &Device::cpu())?;
-/// let k = View::from_slice(&k, [1, 2, 1, 2], &Device::cpu())?;
-/// let v = View::from_slice(&v, [1, 2, 1, 2], &Device::cpu())?;
+/// let q = View::from_slice(&q, [1, 1, 1, 2], device)?;
+/// let k = View::from_slice(&k, [1, 2, 1, 2], device)?;
+/// let v = View::from_slice(&v, [1, 2, 1, 2], device)?;
 /// let whole = Flash.attend(&AttnInput::new(q, k, v))?;
 /// let first = Flash.attend(&AttnInput::new(q, k.narrow(1, 0, 1)?, v.narrow(1, 0, 1)?))?;
 /// let second = Flash.attend(&AttnInput::new(q, k.narrow(1, 1, 1)?, v.narrow(1, 1, 1)?))?;

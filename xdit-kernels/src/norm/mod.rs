@@ -32,8 +32,9 @@ fn last_dim(op: &'static str, x: &View<'_>) -> Result<usize> {
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, View, norm::layer_norm};
+/// let device = &Device::cpu();
 /// let x = [1f32, 3., 10., 30.];
-/// let y = layer_norm(View::from_slice(&x, [2, 2], &Device::cpu())?, None, None, 0.0)?;
+/// let y = layer_norm(View::from_slice(&x, [2, 2], device)?, None, None, 0.0)?;
 /// assert_eq!(y.to_vec_blocking::<f32>()?, [-1., 1., -1., 1.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
@@ -97,9 +98,10 @@ pub fn layer_norm_into<'a>(
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, View, norm::layer_norm_modulate};
+/// let device = &Device::cpu();
 /// let (x, shift, scale) = ([1f32, 3.], [10f32, 20.], [0f32, 1.]);
-/// let row = |x| View::from_slice(x, [1, 2], &Device::cpu());
-/// let y = layer_norm_modulate(View::from_slice(&x, [1, 1, 2], &Device::cpu())?, row(&shift)?, row(&scale)?, 0.0)?;
+/// let row = |x| View::from_slice(x, [1, 2], device);
+/// let y = layer_norm_modulate(View::from_slice(&x, [1, 1, 2], device)?, row(&shift)?, row(&scale)?, 0.0)?;
 /// assert_eq!(y.to_vec_blocking::<f32>()?, [9., 22.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
@@ -161,9 +163,10 @@ pub fn layer_norm_modulate_into<'a, 'b, 'c>(
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, View, norm::layer_norm_shift};
+/// let device = &Device::cpu();
 /// let (x, weight, shift) = ([1f32, 3.], [2f32, 5.], [10f32, 20.]);
-/// let x = View::from_slice(&x, [1, 1, 2], &Device::cpu())?;
-/// let y = layer_norm_shift(x, View::from_slice(&weight, [2], &Device::cpu())?, View::from_slice(&shift, [1, 2], &Device::cpu())?, 0.0)?;
+/// let x = View::from_slice(&x, [1, 1, 2], device)?;
+/// let y = layer_norm_shift(x, View::from_slice(&weight, [2], device)?, View::from_slice(&shift, [1, 2], device)?, 0.0)?;
 /// assert_eq!(y.to_vec_blocking::<f32>()?, [8., 25.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
@@ -223,8 +226,9 @@ pub fn layer_norm_shift_into<'a, 'b, 'c>(
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, View, norm::rms_norm};
+/// let device = &Device::cpu();
 /// let x = [1f32, 7., -10., 10.];
-/// let y = rms_norm(View::from_slice(&x, [2, 2], &Device::cpu())?, None, 0.0)?;
+/// let y = rms_norm(View::from_slice(&x, [2, 2], device)?, None, 0.0)?;
 /// assert_eq!(y.to_vec_blocking::<f32>()?, [0.2, 1.4, -1., 1.]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```

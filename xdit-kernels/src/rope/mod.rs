@@ -81,10 +81,11 @@ fn expect_tables(
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, View, rope::{rms_norm_rope, rope_table}};
+/// let device = &Device::cpu();
 /// let x = [3f32, 0.];
 /// let (cos, sin) = rope_table(&[std::f64::consts::FRAC_PI_2], 2, 10_000.0)?;
 /// let rope = Some((cos.view(), sin.view()));
-/// let y = rms_norm_rope(View::from_slice(&x, [1, 1, 1, 2], &Device::cpu())?, None, 0.0, rope)?.to_vec_blocking::<f32>()?;
+/// let y = rms_norm_rope(View::from_slice(&x, [1, 1, 1, 2], device)?, None, 0.0, rope)?.to_vec_blocking::<f32>()?;
 /// // Of length √2, turned by a quarter.
 /// assert!(y[0].abs() < 1e-6 && (y[1] - 2f32.sqrt()).abs() < 1e-6);
 /// # Ok::<(), xdit_kernels::Error>(())
@@ -127,9 +128,10 @@ pub fn rms_norm_rope_into<'a>(
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, View, rope::layer_norm_rope};
+/// let device = &Device::cpu();
 /// let (x, weight, bias) = ([5f32, 1.], [2f32, 3.], [10f32, 0.]);
-/// let parameter = |p| View::from_slice(p, [2], &Device::cpu());
-/// let x = View::from_slice(&x, [1, 1, 1, 2], &Device::cpu())?;
+/// let parameter = |p| View::from_slice(p, [2], device);
+/// let x = View::from_slice(&x, [1, 1, 1, 2], device)?;
 /// let y = layer_norm_rope(x, parameter(&weight)?, parameter(&bias)?, 0.0, None)?;
 /// assert_eq!(y.to_vec_blocking::<f32>()?, [12., -3.]);
 /// # Ok::<(), xdit_kernels::Error>(())
@@ -213,13 +215,14 @@ fn one_stream(
 /// # Examples
 /// ```
 /// use xdit_kernels::{DType, Device, TensorMut, View, rope::{HeadNorm, QkNormRope, qk_norm_rope_into}};
+/// let device = &Device::cpu();
 /// let qkv = [2f32, 2., 3., -3., 5., 7.];
 /// let ones = [1f32; 2];
-/// let norm = Some(HeadNorm::Rms(View::from_slice(&ones, [2], &Device::cpu())?));
-/// let new = || TensorMut::zeros([1, 1, 1, 2], DType::F32, &Device::cpu());
+/// let norm = Some(HeadNorm::Rms(View::from_slice(&ones, [2], device)?));
+/// let new = || TensorMut::zeros([1, 1, 1, 2], DType::F32, device);
 /// let (mut q, mut k, mut v) = (new()?, new()?, new()?);
 /// let options = QkNormRope { norm_q: norm, norm_k: norm, ..QkNormRope::default() };
-/// let qkv = View::from_slice(&qkv, [1, 1, 3, 1, 2], &Device::cpu())?;
+/// let qkv = View::from_slice(&qkv, [1, 1, 3, 1, 2], device)?;
 /// qk_norm_rope_into(qkv, &options, q.view_mut(), k.view_mut(), v.view_mut())?;
 /// assert_eq!(q.freeze().to_vec_blocking::<f32>()?, [1., 1.]);
 /// assert_eq!(k.freeze().to_vec_blocking::<f32>()?, [1., -1.]);

@@ -21,8 +21,9 @@ use crate::{
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, View, softmax::softmax};
+/// let device = &Device::cpu();
 /// let x = [1000f32, 1000., 5., f32::NEG_INFINITY];
-/// let y = softmax(View::from_slice(&x, [2, 2], &Device::cpu())?)?;
+/// let y = softmax(View::from_slice(&x, [2, 2], device)?)?;
 /// assert_eq!(y.to_vec_blocking::<f32>()?, [0.5, 0.5, 1.0, 0.0]);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```

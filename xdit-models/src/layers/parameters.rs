@@ -1,6 +1,6 @@
 //! How many parameters a model has, as its configuration tells.
 
-use xdit_kernels::DType;
+use xdit_kernels::WeightForm;
 
 /// Numbers of parameters: matrices, held in the compute dtype, and vectors (biases, norms), held in f32.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,10 +40,9 @@ impl Parameters {
         self
     }
 
-    /// Their bytes where matrices are held in `dtype`.
-    pub(crate) fn bytes(self, dtype: DType) -> u64 {
-        (self.matrices as u64)
-            .saturating_mul(dtype.size() as u64)
+    /// Their bytes where matrices are held in this form.
+    pub(crate) fn bytes(self, form: WeightForm) -> u64 {
+        form.matrix_bytes(self.matrices, 1)
             .saturating_add((self.vectors as u64).saturating_mul(4))
     }
 }

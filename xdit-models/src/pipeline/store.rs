@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use xdit_kernels::DType;
+use xdit_kernels::{DType, WeightForm};
 use xdit_pipefusion::Blocks;
 
 use crate::error::Result;
@@ -301,12 +301,14 @@ fn packed_bytes(all: &[&[Weights]], dtype: DType) -> u64 {
         .flatten()
         .flat_map(|weights| weights.tensors())
         .map(|(name, info)| {
-            let each = match (&info.shape[..], dtype) {
-                ([_, _, 3, 3], _) => 16,
-                (_, DType::F16) if name.ends_with(".DenseReluDense.wo.weight") => 4,
-                _ => dtype.size() as u64,
+            let form = match (&info.shape[..], dtype) {
+                ([_, _, 3, 3], _) => WeightForm::Winograd,
+                (_, DType::F16) if name.ends_with(".DenseReluDense.wo.weight") => {
+                    WeightForm::Dense(DType::F32)
+                }
+                _ => WeightForm::Dense(dtype),
             };
-            info.shape.iter().map(|dim| *dim as u64).product::<u64>() * each
+            form.matrix_bytes(info.shape.iter().product(), 1)
         })
         .sum()
 }

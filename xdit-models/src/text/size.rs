@@ -1,6 +1,6 @@
 //! What text encoders take in memory, as their configurations tell.
 
-use xdit_kernels::DType;
+use xdit_kernels::{DType, WeightForm};
 
 use super::{BertConfig, ClipTextConfig, T5Config};
 use crate::layers::Parameters;
@@ -24,7 +24,9 @@ impl EncoderSize {
             _ => 0,
         };
         let wide = (self.wide as u64).saturating_mul(more as u64);
-        self.parameters.bytes(dtype).saturating_add(wide)
+        self.parameters
+            .bytes(WeightForm::Dense(dtype))
+            .saturating_add(wide)
     }
 
     /// Bytes that it holds at once at most for each token of a prompt.

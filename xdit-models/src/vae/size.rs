@@ -1,6 +1,6 @@
 //! What a decoder takes in memory, as its configuration tells.
 
-use xdit_kernels::DType;
+use xdit_kernels::{DType, WeightForm};
 
 use super::VaeConfig;
 use crate::layers::Parameters;
@@ -34,7 +34,11 @@ pub(crate) fn decoder_bytes(config: &VaeConfig, dtype: DType) -> u64 {
         let taps = (outputs as u64).saturating_mul(inputs as u64);
         taps.saturating_mul(16).saturating_add(4 * outputs as u64)
     };
-    let plain = |outputs, inputs| Parameters::default().linear(outputs, inputs).bytes(dtype);
+    let plain = |outputs, inputs| {
+        Parameters::default()
+            .linear(outputs, inputs)
+            .bytes(WeightForm::Dense(dtype))
+    };
     let norm = |channels: usize| 8 * channels as u64;
     let resnet = |inputs: usize, outputs: usize| {
         let shortcut = match inputs == outputs {

@@ -1,6 +1,6 @@
 //! What blocks of a Flux transformer cost, as its configuration tells: FLOPs of a step and bytes of parameters.
 
-use xdit_kernels::DType;
+use xdit_kernels::{DType, WeightForm};
 use xdit_pipefusion::Blocks;
 
 use super::FluxConfig;
@@ -69,7 +69,7 @@ impl DitShape for FluxConfig {
 
     /// Bytes of one block's parameters.
     fn block_bytes(&self, block: usize, dtype: DType) -> u64 {
-        block_parameters(self, block).bytes(dtype)
+        block_parameters(self, block).bytes(WeightForm::Dense(dtype))
     }
 
     /// Bytes of all parameters that a stage of these blocks computes with: the embedding of timestep and pooled text too, which
@@ -90,9 +90,11 @@ impl DitShape for FluxConfig {
             let out = self.patch_size * self.patch_size * self.out_channels;
             ends = ends.linear(2 * c, c).linear(out, c);
         }
-        blocks.iter().fold(ends.bytes(dtype), |sum, block| {
-            sum.saturating_add(self.block_bytes(block, dtype))
-        })
+        blocks
+            .iter()
+            .fold(ends.bytes(WeightForm::Dense(dtype)), |sum, block| {
+                sum.saturating_add(self.block_bytes(block, dtype))
+            })
     }
 
     /// FLOPs of one block in a step, for one image: text and image tokens go through its matrices and meet in attention. Both

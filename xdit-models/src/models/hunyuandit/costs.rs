@@ -1,6 +1,6 @@
 //! What blocks of a HunyuanDiT transformer cost, as its configuration tells: FLOPs of a step and bytes of parameters.
 
-use xdit_kernels::DType;
+use xdit_kernels::{DType, WeightForm};
 use xdit_pipefusion::Blocks;
 
 use super::HunyuanConfig;
@@ -72,7 +72,7 @@ impl DitShape for HunyuanConfig {
 
     /// Bytes of one block's parameters.
     fn block_bytes(&self, block: usize, dtype: DType) -> u64 {
-        block_parameters(self, block).bytes(dtype)
+        block_parameters(self, block).bytes(WeightForm::Dense(dtype))
     }
 
     fn reader(&self, block: usize) -> Option<usize> {
@@ -108,9 +108,11 @@ impl DitShape for HunyuanConfig {
         if blocks.contains(self.block_count() - 1) {
             ends = ends.linear(2 * c, c).linear(channels, c);
         }
-        blocks.iter().fold(ends.bytes(dtype), |sum, block| {
-            sum.saturating_add(self.block_bytes(block, dtype))
-        })
+        blocks
+            .iter()
+            .fold(ends.bytes(WeightForm::Dense(dtype)), |sum, block| {
+                sum.saturating_add(self.block_bytes(block, dtype))
+            })
     }
 
     /// FLOPs of one block in a step, for one image: image tokens go through 6 c² multiplications beside the feed-forward layers,
