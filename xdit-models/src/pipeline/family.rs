@@ -22,7 +22,9 @@ use crate::pipeline::resolve::ResolvedRequest;
 use crate::pipeline::run_plan::{ResolvedCall, RunPlan};
 use crate::pipeline::store::{ModelLoader, ModelStore};
 use crate::ranks::job::{Job, run_job};
+use crate::ranks::idle::IdleRanks;
 use crate::ranks::parallel::Parallel;
+use crate::ranks::parallel::run::RunOn;
 use crate::schedulers::SchedulerConfig;
 
 /// How the pipeline of a family of models turns prompts and noise into what its transformer reads.
@@ -71,8 +73,15 @@ pub(crate) trait AnyPipeline: Debug + Send + Sync {
     /// What is going to be done for `request` on the ranks of `parallel`.
     fn plan(&self, request: &Request, parallel: &Parallel) -> Result<RunPlan>;
 
-    /// Draws what `plan` says: prompts are encoded on the current thread pool, then the ranks share `threads` compute threads.
-    fn run(&self, plan: RunPlan, threads: usize, observer: &mut dyn Observer) -> Result<Output>;
+    /// Draws what `plan` says: prompts are encoded on the current thread pool, then the ranks share `threads` compute threads. Ranks
+    /// that are threads come from `idle`.
+    fn run(
+        &self,
+        plan: RunPlan,
+        threads: usize,
+        idle: &IdleRanks,
+        observer: &mut dyn Observer,
+    ) -> Result<Output>;
 }
 
 /// A family's pipeline.
@@ -189,6 +198,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         &self,
         run_plan: RunPlan,
         threads: usize,
+        idle: &IdleRanks,
         observer: &mut dyn Observer,
     ) -> Result<Output> {
         let (configs, options) = (&self.store.configs, &self.options);
@@ -257,7 +267,12 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
             device: options.device.clone(),
             output: request.output,
         };
-        let output = run_job(job, parallel, threads, observer)?;
+        let run_on = RunOn {
+            parallel,
+            threads,
+            idle,
+        };
+        let output = run_job(job, run_on, observer)?;
         finite.tell(observer);
         Ok(output)
     }

@@ -1,7 +1,7 @@
 //! Pipelines: from a prompt to an image, whatever the model.
 
 use std::ops::ControlFlow;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::files::model_index::{ModelIndex, PipelineClass};
@@ -14,12 +14,14 @@ use crate::pipeline::options::LoadOptions;
 use crate::pipeline::output::Output;
 use crate::pipeline::request::{Defaults, Request};
 use crate::pipeline::run_plan::RunPlan;
+use crate::ranks::idle::IdleRanks;
 use crate::ranks::parallel::{Parallel, RankBackend};
 use crate::ranks::pools::{pool, share};
 
 /// A loaded pipeline of any supported class.
 ///
-/// It owns a thread pool and computes on it alone.
+/// It owns a thread pool and computes on it alone; over several ranks that are threads, on the threads of these ranks, which the first
+/// call starts and later calls find again. Several threads can make calls at the same time.
 ///
 /// # Examples
 /// ```
@@ -41,6 +43,9 @@ pub struct Pipeline {
     model: Box<dyn AnyPipeline>,
     pool: rayon::ThreadPool,
     parallel: Parallel,
+    ranks: IdleRanks,
+    /// The compute threads of each replica that draws requests of its own.
+    replica_pools: Mutex<Arc<[rayon::ThreadPool]>>,
 }
 
 impl Pipeline {
@@ -83,6 +88,8 @@ impl Pipeline {
             model,
             pool,
             parallel,
+            ranks: IdleRanks::default(),
+            replica_pools: Mutex::default(),
         })
     }
 
@@ -119,7 +126,7 @@ impl Pipeline {
         Ok(plan)
     }
 
-    /// The same pipeline, spread over ranks.
+    /// The same pipeline, spread over ranks. Ranks of earlier calls stay, as far as their number is still asked for.
     ///
     /// # Errors
     /// [`Error::Comm`] for degrees that make no mesh (the message names the nearest that do),
@@ -178,8 +185,39 @@ impl Pipeline {
     /// [`Error::Stopped`] when the observer ended it, [`Error::BadFile`] when the weights' files changed since they were
     /// loaded.
     pub fn generate(&self, request: &Request, observer: &mut dyn Observer) -> Result<Output> {
+        self.generate_over(request, &self.parallel, observer)
+    }
+
+    /// Draws what `request` asks for on other ranks than the pipeline's own, for this call. Plans may change from call to call: ranks
+    /// of each number stay, up to 64 in all.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate) and [`parallel`](Self::parallel).
+    ///
+    /// # Examples
+    /// ```
+    /// # #[cfg(feature = "demo")] {
+    /// use xdit_models::{Degrees, LoadOptions, ModelSource, Parallel, Pipeline, Request};
+    /// let pipe = Pipeline::load(&ModelSource::demo(), &LoadOptions::default(), &mut ())?;
+    /// let request = Request::new(["a red circle"]).height(64).width(80).num_inference_steps(1);
+    /// for ulysses in [1, 2, 3, 2] {
+    ///     let parallel = Parallel::threads(Degrees { ulysses, ..Degrees::default() });
+    ///     let output = pipe.generate_over(&request, &parallel, &mut ())?;
+    ///     assert_eq!(output.images.len(), 1);
+    /// }
+    /// # }
+    /// # Ok::<(), xdit_models::Error>(())
+    /// ```
+    pub fn generate_over(
+        &self,
+        request: &Request,
+        parallel: &Parallel,
+        observer: &mut dyn Observer,
+    ) -> Result<Output> {
+        let _span = tracing::info_span!("generate").entered();
+        parallel.check()?;
         self.check_files()?;
-        self.run(self.model.plan(request, &self.parallel)?, observer)
+        self.draw(self.model.plan(request, parallel)?, &self.pool, observer)
     }
 
     /// Draws what [`plan`](Self::plan) made of a request for this pipeline and its ranks; nothing is resolved again.
@@ -219,9 +257,8 @@ impl Pipeline {
         observer: &mut dyn Observer,
     ) -> Result<Output> {
         self.check_files()?;
-        let threads = pool.current_num_threads();
-        let model = &self.model;
-        let output = pool.install(|| model.run(plan, threads, observer));
+        let (threads, idle) = (pool.current_num_threads(), &self.ranks);
+        let output = pool.install(|| self.model.run(plan, threads, idle, observer));
         output.map_err(named_memory)
     }
 }
@@ -291,13 +328,9 @@ impl Pipeline {
             work(&self.pool);
             return Ok(());
         }
-        let pools = (0..replicas)
-            .map(|replica| {
-                let share = share(self.threads(), replicas, replica);
-                pool(Some(share), &format!("replica {replica}"))
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let pools = self.replica_pools(replicas)?;
         let work = &work;
+        // Ranks and compute threads stay. The threads that hand out requests do not: they borrow from the caller.
         std::thread::scope(|scope| {
             for (replica, pool) in pools.iter().enumerate() {
                 let what = format!("replica {replica}");
@@ -312,6 +345,22 @@ impl Pipeline {
             }
             Ok(())
         })
+    }
+}
+
+impl Pipeline {
+    /// The compute threads of each of so many replicas, made anew only for another number than last.
+    fn replica_pools(&self, replicas: usize) -> Result<Arc<[rayon::ThreadPool]>> {
+        let kept = self.replica_pools.lock();
+        let mut kept = kept.unwrap_or_else(PoisonError::into_inner);
+        if kept.len() != replicas {
+            let pools = (0..replicas).map(|replica| {
+                let share = share(self.threads(), replicas, replica);
+                pool(Some(share), &format!("replica {replica}"))
+            });
+            *kept = pools.collect::<Result<_>>()?;
+        }
+        Ok(kept.clone())
     }
 }
 

@@ -6,8 +6,11 @@
 mod bands;
 mod layout;
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use xdit_cfg::{Guidance, RescaleSums};
-use xdit_comm::{Axis, DeviceMesh, Group, Spec, Stats};
+use xdit_comm::{Axis, DeviceMesh, Group, OpStats, Spec, Stats};
 use xdit_kernels::attention::{Attention, Flash};
 use xdit_kernels::{Tensor, View};
 use xdit_pipefusion::{Driver, Kept, PatchPlan, Placement, Schedule, StaleKv};
@@ -21,15 +24,17 @@ use crate::vae::VaeDecoder;
 
 pub(crate) use layout::Layout;
 
-/// One rank among those that make pictures together.
-#[derive(Debug)]
+/// One rank among those that make pictures together. Clones are the same rank.
+#[derive(Clone, Debug)]
 pub(crate) struct RankContext {
     /// `None` for a rank that is alone.
-    ranks: Option<Ranks>,
+    ranks: Option<Arc<Joined>>,
+    /// What this rank had sent before the call.
+    before: Stats,
 }
 
 #[derive(Debug)]
-struct Ranks {
+struct Joined {
     mesh: DeviceMesh,
     degrees: Degrees,
     /// The stages of this rank's rows.
@@ -41,12 +46,17 @@ struct Ranks {
     sequence: Group,
     plan: SequencePlan,
     placement: Placement,
+    /// The ranks that decide together, by how many replicas draw. Groups are split once, not by each call.
+    deciders: Mutex<BTreeMap<usize, Group>>,
 }
 
 impl RankContext {
     /// A rank that does everything.
     pub(crate) fn alone() -> Self {
-        Self { ranks: None }
+        Self {
+            ranks: None,
+            before: Stats::new(),
+        }
     }
 
     /// This rank's place on a mesh over `world`, whose stages are placed so.
@@ -65,7 +75,7 @@ impl RankContext {
         let sequence = world.split(world.rank() / rows, row)?;
         let plan = xdit_usp::plan(&mesh, ShardOrder::Contiguous)?;
         Ok(Self {
-            ranks: Some(Ranks {
+            ranks: Some(Arc::new(Joined {
                 pipe: mesh.group(axes::PIPE)?.clone(),
                 mesh,
                 degrees,
@@ -73,8 +83,20 @@ impl RankContext {
                 sequence,
                 plan,
                 placement,
-            }),
+                deciders: Mutex::default(),
+            })),
+            before: Stats::new(),
         })
+    }
+
+    /// The same rank at the beginning of a call: what it sends is counted from now on.
+    pub(crate) fn for_a_call(&self) -> Self {
+        let ranks = self.ranks.clone();
+        let sent = ranks.as_ref().map(|ranks| ranks.mesh.world().stats());
+        Self {
+            before: sent.unwrap_or_default(),
+            ranks,
+        }
     }
 
     /// Which replica this rank belongs to.
@@ -123,9 +145,16 @@ impl RankContext {
         Ok(self.progress().note()?)
     }
 
-    /// What this rank has sent so far.
+    /// What this rank has sent in this call.
     pub(crate) fn stats(&self) -> Option<Stats> {
-        self.ranks.as_ref().map(|ranks| ranks.mesh.world().stats())
+        let ranks = self.ranks.as_ref()?;
+        let sent = ranks.mesh.world().stats().into_iter();
+        let in_this_call = sent.map(|(operation, total)| {
+            let before = self.before.get(&operation).copied().unwrap_or_default();
+            (operation, total.since(before))
+        });
+        let some = |total: &OpStats| *total != OpStats::default();
+        Some(in_this_call.filter(|(_, total)| some(total)).collect())
     }
 
     /// Whether each wish is true on any rank of the replica.
@@ -162,19 +191,32 @@ impl RankContext {
         })
     }
 
-    /// The ranks that decide together which steps run whole: those of all replicas that `draw`, so that no image depends on
-    /// how many replicas there are. Nobody, for a rank that is alone.
+    /// The ranks that decide together which steps run whole: those of the first `drawing` replicas, which are all that draw, so that no
+    /// image depends on how many replicas there are. Nobody, for a rank that is alone.
     ///
     /// # Collective
-    /// Every rank of the world calls it.
-    pub(crate) fn deciders(&self, draws: bool) -> Result<Option<Group>> {
-        Ok(match &self.ranks {
-            None => None,
-            Some(ranks) => {
+    /// Every rank of the world calls it with the same number.
+    pub(crate) fn deciders(&self, drawing: usize) -> Result<Option<Group>> {
+        let Some(ranks) = &self.ranks else {
+            return Ok(None);
+        };
+        let lock = || {
+            ranks
+                .deciders
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let known = lock().get(&drawing).cloned();
+        let group = match known {
+            Some(group) => group,
+            None => {
                 let world = ranks.mesh.world();
-                Some(world.split(usize::from(draws), world.rank())?)
+                let draws = self.replica() < drawing;
+                world.split(usize::from(draws), world.rank())?
             }
-        })
+        };
+        lock().insert(drawing, group.clone());
+        Ok(Some(group))
     }
 
     /// Guidance over the ranks that have a branch each, or over this one, which has all.

@@ -20,7 +20,7 @@ use crate::pipeline::resolve::ResolvedRequest;
 use crate::pipeline::run_plan::RunPlan;
 use crate::pipeline::store::LoadedModel;
 use crate::ranks::compose::RankContext;
-use crate::ranks::parallel::Parallel;
+use crate::ranks::parallel::RunOn;
 use crate::ranks::partition::Partition;
 use crate::schedulers::Scheduler;
 
@@ -46,13 +46,13 @@ pub(crate) struct Job<D: Dit> {
     pub(crate) output: OutputType,
 }
 
-/// Draws the call's images on the ranks of `parallel`, which share `threads` compute threads. Latents are the tokens.
+/// Draws the call's images on the ranks of `run_on`. Latents are the tokens.
 pub(crate) fn run_job<D: Dit>(
     call: Job<D>,
-    parallel: &Parallel,
-    threads: usize,
+    run_on: RunOn<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Output> {
+    let parallel = run_on.parallel;
     let call = Arc::new(call);
     let replicas = replicas(&call, parallel.degrees.data)?;
     let decode = match (call.output, parallel.shares_decode()) {
@@ -68,15 +68,16 @@ pub(crate) fn run_job<D: Dit>(
         ));
     }
     let placement = call.partition.stages.placement();
+    let drawing = replicas.iter().filter(|replica| replica.draws()).count();
     let work = move |rank_context: &RankContext, observer: &mut dyn Observer| {
         part(
-            &replicas[rank_context.replica()],
+            (&replicas[rank_context.replica()], drawing),
             rank_context,
             decode,
             observer,
         )
     };
-    let done = parallel.run(threads, placement, work, observer)?;
+    let done = run_on.run(placement, work, observer)?;
     let output = joined(&call, done)?;
     warn_of_drift(&output.pipefusion, observer);
     Ok(output)
@@ -201,20 +202,19 @@ struct Part {
     report: Option<Report>,
 }
 
-/// This rank's part in its replica's images; a replica without images has nothing to do.
+/// This rank's part in its replica's images, one of so many that draw; a replica without images has nothing to do.
 fn part<D: Dit>(
-    replica: &Replica<D>,
+    (replica, drawing): (&Replica<D>, usize),
     rank_context: &RankContext,
     decode: Option<By>,
     observer: &mut dyn Observer,
 ) -> Result<Part> {
     let (mut latents, mut float, mut memory, mut report) = (None, None, None, None);
-    let draws = replica.images.len > 0;
     let deciders = match replica.call.partition.max_drift {
-        Some(_) => rank_context.deciders(draws)?,
+        Some(_) => rank_context.deciders(drawing)?,
         None => None,
     };
-    if draws {
+    if replica.draws() {
         let done = replica.denoise(rank_context, deciders, observer)?;
         let latents_blc = done.latents_blc;
         (memory, report) = (Some(done.memory), Some(done.report));

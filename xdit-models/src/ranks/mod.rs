@@ -5,6 +5,7 @@
 pub mod axes;
 pub(crate) mod compose;
 pub(crate) mod degrees;
+pub(crate) mod idle;
 pub(crate) mod job;
 pub(crate) mod parallel;
 pub(crate) mod partition;

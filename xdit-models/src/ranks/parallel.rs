@@ -13,6 +13,7 @@ use xdit_comm::{DEADLINE, Group};
 use crate::error::{Error, Result};
 
 pub use pipefusion::{PipeFusion, StageSplit};
+pub(crate) use run::RunOn;
 
 /// More ranks than this in one process are a mistake.
 const MOST_RANKS: usize = 1024;
@@ -46,8 +47,8 @@ pub struct Parallel {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum RankBackend {
-    /// Threads of this process, started by each call. They share one copy of the weights, and the pipeline's compute
-    /// threads are dealt out among them (at least one each).
+    /// Threads of this process. The first call starts them, and they stay until the pipeline is dropped. They share one copy of
+    /// the weights, and the pipeline's compute threads are dealt out among them (at least one each).
     Threads {
         /// A rank that finishes no operation for longer than this ends the run with [`Error::Rank`]. What is told of: each call
         /// of a kernel, of large ones each piece of some 4·10⁹ FLOPs a thread. Time in which the process is stopped, or the observer is at

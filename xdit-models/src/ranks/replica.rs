@@ -43,6 +43,11 @@ pub(crate) struct Denoised {
 }
 
 impl<D: Dit> Replica<D> {
+    /// Whether it has images to draw.
+    pub(crate) fn draws(&self) -> bool {
+        self.images.len > 0
+    }
+
     /// The latents after all steps.
     ///
     /// # Collective

@@ -15,29 +15,38 @@ use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::pipeline::memory_limit::refused_thread;
 use crate::ranks::compose::RankContext;
-use crate::ranks::pools::pool;
+use crate::ranks::idle::{IdleRanks, KeptByRank};
 use crate::ranks::pools::share;
 
-impl Parallel {
-    /// What `work` returns on each rank that this process runs, by rank. `threads` are dealt out among ranks that are
-    /// threads; stages are placed as `placement` says. The first rank of the first replica is the one that `observer` watches:
-    /// the observer stays on this thread, and that rank waits for its answers.
+/// What a call runs on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunOn<'a> {
+    pub(crate) parallel: &'a Parallel,
+    /// Compute threads, which are dealt out among ranks that are threads.
+    pub(crate) threads: usize,
+    /// Where such ranks come from and go back to.
+    pub(crate) idle: &'a IdleRanks,
+}
+
+impl RunOn<'_> {
+    /// What `work` returns on each rank that this process runs, by rank. Stages are placed as `placement` says. The first rank
+    /// of the first replica is the one that `observer` watches: the observer stays on this thread, and that rank waits for its
+    /// answers.
     ///
     /// # Errors
     /// The error of the rank that was the cause, with its place on the mesh ([`Error::Rank`]).
     pub(crate) fn run<T: Send + 'static>(
-        &self,
-        threads: usize,
+        self,
         placement: Placement,
         work: impl Fn(&RankContext, &mut dyn Observer) -> Result<T> + Send + Sync + 'static,
         observer: &mut dyn Observer,
     ) -> Result<Vec<T>> {
-        let degrees = self.degrees;
+        let (degrees, threads) = (self.parallel.degrees, self.threads);
         let is_watched =
             |rank_context: &RankContext| rank_context.leads() && rank_context.replica() == 0;
-        let deadline = match &self.backend {
+        let deadline = match &self.parallel.backend {
             RankBackend::Group(group) => {
-                let rank_context = RankContext::join(group, degrees, placement)?;
+                let rank_context = RankContext::join(group, degrees, placement)?.for_a_call();
                 let watched = is_watched(&rank_context);
                 let mut silent = ();
                 return Ok(vec![work(
@@ -45,7 +54,7 @@ impl Parallel {
                     if watched { observer } else { &mut silent },
                 )?]);
             }
-            RankBackend::Threads { .. } if self.is_alone() => {
+            RankBackend::Threads { .. } if self.parallel.is_alone() => {
                 return Ok(vec![work(&RankContext::alone(), observer)?]);
             }
             RankBackend::Threads { deadline } => *deadline,
@@ -55,18 +64,15 @@ impl Parallel {
         let cause: Arc<Mutex<Option<(usize, Error)>>> = Arc::default();
         let causes = cause.clone();
         let wishes = Wishes::of(observer);
-        let on_rank = move |group: Group, caller: Caller<Asked>| {
+        let on_rank = move |group: &Group, kept: &mut KeptByRank, caller: Caller<Asked>| {
             let rank = group.rank();
-            let outcome = pool(Some(share(threads, world, rank)), &format!("rank {rank}"))
-                .and_then(|pool| {
-                    pool.install(|| {
-                        let rank_context = RankContext::join(&group, degrees, placement)?;
-                        match is_watched(&rank_context) {
-                            true => work(&rank_context, &mut Remote::new(caller, wishes)),
-                            false => work(&rank_context, &mut ()),
-                        }
-                    })
-                });
+            let ready = kept.ready(group, degrees, placement, share(threads, world, rank));
+            let outcome = ready.and_then(|(pool, rank_context)| {
+                pool.install(|| match is_watched(&rank_context) {
+                    true => work(&rank_context, &mut Remote::new(caller, wishes)),
+                    false => work(&rank_context, &mut ()),
+                })
+            });
             outcome.map_err(|error| match error.lost_peer() {
                 Ok(lost) => lost,
                 Err(own) => {
@@ -77,8 +83,10 @@ impl Parallel {
                 }
             })
         };
-        let options = threads::Options::deadline(deadline);
-        let outcomes = threads::run_serving(world, options, on_rank, |asked| asked(observer));
+        let mut ranks = self.idle.take(world);
+        ranks.set_options(threads::Options::deadline(deadline));
+        let outcomes = ranks.call(on_rank, |asked| asked(observer));
+        self.idle.give_back(ranks);
         let place = |rank| Place { degrees, rank }.to_string();
         let cause = cause.lock().unwrap_or_else(PoisonError::into_inner).take();
         match cause {
@@ -139,6 +147,21 @@ mod tests {
     use super::*;
     use crate::error::ErrorCategory;
 
+    /// A call on ranks of its own.
+    fn run<T: Send + 'static>(
+        parallel: &Parallel,
+        threads: usize,
+        work: impl Fn(&RankContext, &mut dyn Observer) -> Result<T> + Send + Sync + 'static,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<T>> {
+        let run_on = RunOn {
+            parallel,
+            threads,
+            idle: &IdleRanks::default(),
+        };
+        run_on.run(Placement::Linear, work, observer)
+    }
+
     fn two_by_two() -> Parallel {
         Parallel::threads(Degrees {
             ring: 2,
@@ -167,23 +190,21 @@ mod tests {
 
     #[test]
     fn threads_are_dealt_out() {
-        let threads = two_by_two()
-            .run(
-                6,
-                Placement::Linear,
-                |_, _| Ok(rayon::current_num_threads()),
-                &mut (),
-            )
-            .unwrap();
+        let threads = run(
+            &two_by_two(),
+            6,
+            |_, _| Ok(rayon::current_num_threads()),
+            &mut (),
+        )
+        .unwrap();
         assert_eq!(threads, [2, 2, 1, 1]);
-        let fewer = two_by_two()
-            .run(
-                1,
-                Placement::Linear,
-                |_, _| Ok(rayon::current_num_threads()),
-                &mut (),
-            )
-            .unwrap();
+        let fewer = run(
+            &two_by_two(),
+            1,
+            |_, _| Ok(rayon::current_num_threads()),
+            &mut (),
+        )
+        .unwrap();
         assert_eq!(fewer, [1; 4]);
     }
 
@@ -197,9 +218,7 @@ mod tests {
             }),
             _ => gather(rank_context),
         };
-        let error = two_by_two()
-            .run(1, Placement::Linear, fail, &mut ())
-            .unwrap_err();
+        let error = run(&two_by_two(), 1, fail, &mut ()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "rank 3 (ring 1, ulysses 1): out of memory: a test needs 7 bytes"
@@ -213,9 +232,7 @@ mod tests {
             assert!(first_row(rank_context) != 2, "as planned");
             gather(rank_context)
         };
-        let error = two_by_two()
-            .run(1, Placement::Linear, panics, &mut ())
-            .unwrap_err();
+        let error = run(&two_by_two(), 1, panics, &mut ()).unwrap_err();
         let message = error.to_string();
         assert!(
             message == "rank 2 (ring 1, ulysses 0): panicked: as planned",
@@ -245,7 +262,7 @@ mod tests {
         };
         let parallel = two_by_two().deadline(Duration::from_millis(300));
         let observer = &mut Here(&mut told, std::thread::current().id());
-        parallel.run(4, Placement::Linear, work, observer).unwrap();
+        run(&parallel, 4, work, observer).unwrap();
         assert_eq!(told, ["true"], "of the first rank alone");
     }
 
@@ -260,9 +277,7 @@ mod tests {
             gather(rank_context).map(drop)
         };
         let parallel = two_by_two().deadline(Duration::from_millis(300));
-        let error = parallel
-            .run(4, Placement::Linear, stalls, &mut ())
-            .unwrap_err();
+        let error = run(&parallel, 4, stalls, &mut ()).unwrap_err();
         over.store(true, std::sync::atomic::Ordering::Relaxed);
         let message = error.to_string();
         assert!(
@@ -272,5 +287,80 @@ mod tests {
         );
         assert!(error.is_stall());
         assert_eq!(error.category(), ErrorCategory::RankLost);
+    }
+
+    #[test]
+    fn ranks_keep_threads_and_pools_and_one_that_is_left_behind_is_replaced() {
+        let idle = IdleRanks::default();
+        let parallel = two_by_two();
+        // The thread that each rank computes on.
+        let threads = |parallel: &Parallel| {
+            let work = |rank_context: &RankContext, _: &mut dyn Observer| {
+                gather(rank_context)?;
+                Ok(std::thread::current().id())
+            };
+            let run_on = RunOn {
+                parallel,
+                threads: 4,
+                idle: &idle,
+            };
+            run_on.run(Placement::Linear, work, &mut ()).unwrap()
+        };
+        let first = threads(&parallel);
+        assert_eq!(threads(&parallel), first);
+        // Another plan of as many ranks.
+        let ring = Parallel::threads(Degrees {
+            ring: 4,
+            ..Degrees::default()
+        });
+        assert_eq!(threads(&ring), first);
+        assert_eq!(threads(&parallel), first);
+        let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let seen = over.clone();
+        let stalls = move |rank_context: &RankContext, _: &mut dyn Observer| {
+            while first_row(rank_context) == 1 && !seen.load(std::sync::atomic::Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            gather(rank_context).map(drop)
+        };
+        let short = two_by_two().deadline(Duration::from_millis(300));
+        let run_on = RunOn {
+            parallel: &short,
+            threads: 4,
+            idle: &idle,
+        };
+        let error = run_on.run(Placement::Linear, stalls, &mut ()).unwrap_err();
+        assert!(error.is_stall(), "{error}");
+        let second = threads(&parallel);
+        for rank in [0, 2, 3] {
+            assert_eq!(second[rank], first[rank], "of a rank that came back");
+        }
+        assert_ne!(second[1], first[1], "the old one is still at work");
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(threads(&parallel), second);
+    }
+
+    #[test]
+    fn what_ranks_send_is_counted_call_by_call() {
+        let idle = IdleRanks::default();
+        let parallel = two_by_two();
+        let run_on = RunOn {
+            parallel: &parallel,
+            threads: 4,
+            idle: &idle,
+        };
+        for _ in 0..3 {
+            let work = |rank_context: &RankContext, _: &mut dyn Observer| {
+                gather(rank_context)?;
+                Ok(rank_context.stats().unwrap())
+            };
+            for stats in run_on.run(Placement::Linear, work, &mut ()).unwrap() {
+                let counted: Vec<_> = stats
+                    .iter()
+                    .map(|(op, total)| (op.0, total.calls))
+                    .collect();
+                assert_eq!(counted, [("all_gather", 1)]);
+            }
+        }
     }
 }

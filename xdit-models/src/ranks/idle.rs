@@ -1,0 +1,127 @@
+//! Ranks between calls, and what each of them keeps.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rayon::ThreadPool;
+use xdit_comm::Group;
+use xdit_comm::threads::{Options, RankState, Ranks};
+use xdit_pipefusion::Placement;
+
+use crate::error::Result;
+use crate::ranks::compose::RankContext;
+use crate::ranks::degrees::Degrees;
+use crate::ranks::pools::pool;
+
+/// What a rank keeps from call to call: its compute threads, and its places on the meshes of these calls.
+#[derive(Debug, Default)]
+pub(crate) struct KeptByRank {
+    pool: Option<ThreadPool>,
+    contexts: Vec<(Degrees, Placement, RankContext)>,
+}
+
+impl RankState for KeptByRank {
+    fn group_renewed(&mut self) {
+        self.contexts.clear();
+    }
+}
+
+impl KeptByRank {
+    /// So many compute threads, and this rank's place on a mesh over `world`.
+    ///
+    /// # Collective
+    /// Every rank of the world calls it with the same degrees and placement.
+    pub(crate) fn ready(
+        &mut self,
+        world: &Group,
+        degrees: Degrees,
+        placement: Placement,
+        threads: usize,
+    ) -> Result<(&ThreadPool, RankContext)> {
+        let pool = match self.pool.take() {
+            Some(kept) if kept.current_num_threads() == threads => kept,
+            _ => pool(Some(threads), &format!("rank {}", world.rank()))?,
+        };
+        let pool = self.pool.insert(pool);
+        let mut known = self.contexts.iter();
+        let context = match known.find(|(d, p, _)| (*d, *p) == (degrees, placement)) {
+            Some((_, _, context)) => context.clone(),
+            None => {
+                let context = RankContext::join(world, degrees, placement)?;
+                self.contexts.push((degrees, placement, context.clone()));
+                context
+            }
+        };
+        Ok((pool, context.for_a_call()))
+    }
+}
+
+/// Of ranks that are idle so many stay, and the last used in any case: they take nothing but their threads.
+const MOST_IDLE_RANKS: usize = 64;
+
+/// The ranks of a pipeline that no call has. A call takes those that fit, or new ones, and gives them back, so that calls at the
+/// same time have ranks of their own.
+#[derive(Debug, Default)]
+pub(crate) struct IdleRanks(Mutex<Vec<Ranks<KeptByRank>>>);
+
+impl IdleRanks {
+    /// The ranks of this number that were used last, or new ones.
+    pub(crate) fn take(&self, world_size: usize) -> Ranks<KeptByRank> {
+        let mut idle = self.lock();
+        let fits = |ranks: &Ranks<KeptByRank>| ranks.world_size() == world_size;
+        match idle.iter().rposition(fits) {
+            Some(i) => idle.remove(i),
+            None => {
+                make_room(&mut idle, world_size);
+                Ranks::new(world_size, Options::default())
+            }
+        }
+    }
+
+    /// Keeps ranks for the next call.
+    pub(crate) fn give_back(&self, ranks: Ranks<KeptByRank>) {
+        let mut idle = self.lock();
+        make_room(&mut idle, ranks.world_size());
+        idle.push(ranks);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Ranks<KeptByRank>>> {
+        // Whole values are moved in and out.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends those that were not used for longest until so many more may stay.
+fn make_room(idle: &mut Vec<Ranks<KeptByRank>>, more: usize) {
+    let count = |idle: &[Ranks<KeptByRank>]| idle.iter().map(Ranks::world_size).sum::<usize>();
+    while !idle.is_empty() && count(idle) + more > MOST_IDLE_RANKS {
+        drop(idle.remove(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_ranks_are_bounded_and_the_last_used_stay() {
+        let idle = IdleRanks::default();
+        for world_size in [40, 20, 2, 1000] {
+            let ranks = idle.take(world_size);
+            idle.give_back(ranks);
+        }
+        let sizes = |idle: &IdleRanks| {
+            let kept = idle.lock();
+            kept.iter().map(Ranks::world_size).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(&idle), [1000]);
+        for world_size in [2, 4, 8, 4] {
+            let ranks = idle.take(world_size);
+            idle.give_back(ranks);
+        }
+        assert_eq!(sizes(&idle), [2, 8, 4]);
+        // Two calls at the same time have ranks of their own.
+        let both = [idle.take(4), idle.take(4)];
+        both.into_iter().for_each(|ranks| idle.give_back(ranks));
+        assert_eq!(sizes(&idle), [2, 8, 4, 4]);
+    }
+}
