@@ -171,11 +171,15 @@ fn nothing_grows_and_a_failed_call_does_not_matter() {
             .generate_over(&request(size), &plans[plan], &mut ())
             .unwrap_or_else(|error| panic!("call {call}, plan {plan}: {error}"));
         let float = output.float.expect("pictures");
+        let bytes = float
+            .host_bytes_blocking()
+            .expect("pictures on the host")
+            .to_vec();
         let first = pictures
             .entry((plan, size))
-            .or_insert_with(|| float.as_bytes().to_vec());
-        assert!(*first == float.as_bytes(), "call {call}, plan {plan}");
-        drop(float);
+            .or_insert_with(|| bytes.clone());
+        assert!(*first == bytes, "call {call}, plan {plan}");
+        drop((bytes, float));
         if call == 20 {
             let held = Held::now();
             println!("after {call} calls: {held:?}");

@@ -20,7 +20,7 @@ use crate::pipeline::resolve::ResolvedRequest;
 use crate::pipeline::run_plan::RunPlan;
 use crate::pipeline::store::LoadedModel;
 use crate::ranks::compose::RankContext;
-use crate::ranks::parallel::RunOn;
+use crate::ranks::parallel::run::RunOn;
 use crate::ranks::partition::Partition;
 use crate::schedulers::Scheduler;
 

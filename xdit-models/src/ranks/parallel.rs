@@ -2,7 +2,7 @@
 
 mod pipefusion;
 mod remote;
-mod run;
+pub(crate) mod run;
 
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ use xdit_comm::{DEADLINE, Group};
 use crate::error::{Error, Result};
 
 pub use pipefusion::{PipeFusion, StageSplit};
-pub(crate) use run::RunOn;
 
 /// More ranks than this in one process are a mistake.
 const MOST_RANKS: usize = 1024;
