@@ -1,18 +1,35 @@
-//! The sums over elements that lie one after another.
+//! The sums over elements, one after another.
 
-/// Σ(fresh − stale)² and Σfresh², one element after the other.
-pub(super) fn distance(fresh: &[f32], stale: &[f32], to: &mut [f64]) {
+use crate::{Result, View, rows::Floats};
+
+const OP: &str = "sums";
+
+/// Σ(fresh − stale)² and Σfresh² of these rows of dim 1, one element after the other.
+pub(super) fn distance(
+    fresh: View<'_>,
+    stale: View<'_>,
+    rows: impl Iterator<Item = usize>,
+    to: &mut [f64],
+) -> Result<()> {
     let [mut moved, mut norm] = [to[0], to[1]];
-    for (fresh, stale) in fresh.iter().zip(stale) {
-        let (fresh, stale) = (f64::from(*fresh), f64::from(*stale));
-        moved += (fresh - stale).powi(2);
-        norm += fresh.powi(2);
+    for row in rows {
+        let (fresh, stale) = (fresh.narrow(1, row, 1)?, stale.narrow(1, row, 1)?);
+        let shape = fresh.shape();
+        let fresh_values = Floats::new(OP, fresh, shape)?;
+        let stale_values = Floats::new(OP, stale, shape)?;
+        for (fresh, stale) in fresh_values.iter().zip(stale_values.iter()) {
+            let (fresh, stale) = (f64::from(*fresh), f64::from(*stale));
+            moved += (fresh - stale).powi(2);
+            norm += fresh.powi(2);
+        }
     }
     to.copy_from_slice(&[moved, norm]);
+    Ok(())
 }
 
 /// Σx and Σx² of each entry, of which `to` has two numbers each.
-pub(super) fn moments(values: &[f32], to: &mut [f64]) {
+pub(super) fn moments(x: View<'_>, to: &mut [f64]) -> Result<()> {
+    let values = Floats::new(OP, x, x.shape())?;
     let (pairs, _) = to.as_chunks_mut::<2>();
     let len = values.len() / pairs.len().max(1);
     for (entry, [sum, squares]) in pairs.iter_mut().enumerate() {
@@ -20,6 +37,7 @@ pub(super) fn moments(values: &[f32], to: &mut [f64]) {
         *sum += x;
         *squares += xx;
     }
+    Ok(())
 }
 
 /// Σx and Σx², in an order that depends on the length alone. Eight running sums let the compiler use vectors.
@@ -44,7 +62,8 @@ fn moments_of(values: &[f32]) -> [f64; 2] {
 }
 
 /// How many are NaN or infinite in each entry, of which `to` has a number each.
-pub(super) fn not_finite(values: &[f32], to: &mut [f64]) {
+pub(super) fn not_finite(x: View<'_>, to: &mut [f64]) -> Result<()> {
+    let values = Floats::new(OP, x, x.shape())?;
     let len = values.len() / to.len().max(1);
     for (entry, count) in to.iter_mut().enumerate() {
         let values = &values[entry * len..(entry + 1) * len];
@@ -52,4 +71,5 @@ pub(super) fn not_finite(values: &[f32], to: &mut [f64]) {
         let bad: u64 = values.iter().map(|x| u64::from(!x.is_finite())).sum();
         *count += bad as f64;
     }
+    Ok(())
 }

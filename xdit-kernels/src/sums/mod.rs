@@ -6,9 +6,10 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
-use crate::{Device, Error, Result, View, rows::Floats, vector::filled};
+use crate::{Device, DeviceKind, Error, Result, View, vector::filled};
 use std::ops::Range;
 
+/// What errors call these kernels.
 const OP: &str = "sums";
 
 /// Numbers in a device's memory that kernels add to, in f64 and in an order that shapes alone decide: equal on every tier and for
@@ -111,14 +112,10 @@ impl RunningSums {
         self.expect(fresh.device())?;
         self.expect(stale.device())?;
         let _span = tracing::trace_span!("distance", rows = fresh.dim(1), every).entered();
-        for row in (first..fresh.dim(1)).step_by(every) {
-            let (fresh, stale) = (fresh.narrow(1, row, 1)?, stale.narrow(1, row, 1)?);
-            let shape = fresh.shape();
-            let fresh = Floats::new(OP, fresh, shape)?;
-            let stale = Floats::new(OP, stale, shape)?;
-            cpu::distance(&fresh, &stale, &mut self.values[to.clone()]);
+        let rows = (first..fresh.dim(1)).step_by(every);
+        match self.device.kind() {
+            DeviceKind::Cpu(_) => cpu::distance(fresh, stale, rows, &mut self.values[to]),
         }
-        Ok(())
     }
 
     /// Adds Σx and Σx² of each entry of dim 0, in turn.
@@ -145,9 +142,9 @@ impl RunningSums {
         let to = self.part(at, batch.checked_mul(2))?;
         self.expect(x.device())?;
         let _span = tracing::trace_span!("moments", n = x.numel()).entered();
-        let shape = x.shape();
-        cpu::moments(&Floats::new(OP, x, shape)?, &mut self.values[to]);
-        Ok(())
+        match self.device.kind() {
+            DeviceKind::Cpu(_) => cpu::moments(x, &mut self.values[to]),
+        }
     }
 
     /// Adds how many elements of each entry of dim 0 are NaN or infinite.
@@ -163,9 +160,9 @@ impl RunningSums {
         let to = self.part(at, Some(batch))?;
         self.expect(x.device())?;
         let _span = tracing::trace_span!("not_finite", n = x.numel()).entered();
-        let shape = x.shape();
-        cpu::not_finite(&Floats::new(OP, x, shape)?, &mut self.values[to]);
-        Ok(())
+        match self.device.kind() {
+            DeviceKind::Cpu(_) => cpu::not_finite(x, &mut self.values[to]),
+        }
     }
 
     /// A copy of some of the numbers.
