@@ -27,6 +27,13 @@ use crate::ranks::parallel::Parallel;
 use crate::ranks::parallel::run::RunOn;
 use crate::schedulers::SchedulerConfig;
 
+/// What a call was asked for, and what that comes to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) resolved: &'a ResolvedRequest,
+}
+
 /// How the pipeline of a family of models turns prompts and noise into what its transformer reads.
 pub(crate) trait Family:
     ModelLoader + Configurations + Debug + Send + Sync + 'static
@@ -43,7 +50,7 @@ pub(crate) trait Family:
     fn encode(
         store: &ModelStore<Self>,
         tokenizers: &Self::Tokenizers,
-        of: (&Request, &ResolvedRequest),
+        asked: Asked<'_>,
         finite: &Finite,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Self::Embeds>>;
@@ -52,7 +59,7 @@ pub(crate) trait Family:
     fn embed_text(
         transformer: &Self::Dit,
         embeds: &Self::Embeds,
-        of: (&Request, &ResolvedRequest),
+        asked: Asked<'_>,
         observer: &mut dyn Observer,
     ) -> Result<<Self::Dit as Dit>::Text>;
 
@@ -221,8 +228,11 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         }
         let scheduler = scheduler(&configs.scheduler(request)?, &plan)?;
         let finite = Arc::new(Finite::new(request.allow_non_finite, options.dtype));
-        let of = (request, &plan);
-        let embeds = F::encode(&self.store, &self.tokenizers, of, &finite, observer)?;
+        let asked = Asked {
+            request: request,
+            resolved: &plan,
+        };
+        let embeds = F::encode(&self.store, &self.tokenizers, asked, &finite, observer)?;
         let blocks = match parallel.stage_here() {
             Some(stage) => partition.stages.blocks(stage),
             None => self.store.all_blocks(),
@@ -236,7 +246,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
                 0 => &mut *observer,
                 _ => &mut silent,
             };
-            text.push(F::embed_text(&loaded.transformer, embeds, of, inside)?);
+            text.push(F::embed_text(&loaded.transformer, embeds, asked, inside)?);
         }
         drop(embeds);
         let mut generators = generators(request)?;

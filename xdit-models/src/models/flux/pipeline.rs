@@ -8,10 +8,8 @@ use super::{FluxText, FluxTransformer, latents};
 use crate::error::Result;
 use crate::files::source::ModelSource;
 use crate::observer::Observer;
-use crate::pipeline::family::Family;
+use crate::pipeline::family::{Asked, Family};
 use crate::pipeline::finite::Finite;
-use crate::pipeline::request::Request;
-use crate::pipeline::resolve::ResolvedRequest;
 use crate::pipeline::store::ModelStore;
 
 impl Family for Configs {
@@ -26,7 +24,10 @@ impl Family for Configs {
     fn encode(
         store: &ModelStore<Self>,
         tokenizers: &Tokenizers,
-        (request, plan): (&Request, &ResolvedRequest),
+        Asked {
+            request,
+            resolved: plan,
+        }: Asked<'_>,
         finite: &Finite,
         observer: &mut dyn Observer,
     ) -> Result<Vec<[Tensor; 2]>> {
@@ -43,7 +44,7 @@ impl Family for Configs {
     fn embed_text(
         transformer: &FluxTransformer,
         [embeds, pooled]: &[Tensor; 2],
-        _: (&Request, &ResolvedRequest),
+        _: Asked<'_>,
         _: &mut dyn Observer,
     ) -> Result<FluxText> {
         transformer.embed_text(embeds, pooled)

@@ -9,7 +9,7 @@ use super::{HunyuanText, HunyuanTransformer};
 use crate::error::Result;
 use crate::files::source::ModelSource;
 use crate::observer::Observer;
-use crate::pipeline::family::Family;
+use crate::pipeline::family::{Asked, Family};
 use crate::pipeline::finite::Finite;
 use crate::pipeline::request::Request;
 use crate::pipeline::resolve::ResolvedRequest;
@@ -26,7 +26,10 @@ impl Family for Configs {
     fn encode(
         store: &ModelStore<Self>,
         tokenizers: &Tokenizers,
-        (request, plan): (&Request, &ResolvedRequest),
+        Asked {
+            request,
+            resolved: plan,
+        }: Asked<'_>,
         finite: &Finite,
         observer: &mut dyn Observer,
     ) -> Result<Vec<PromptEmbeds>> {
@@ -44,7 +47,10 @@ impl Family for Configs {
     fn embed_text(
         transformer: &HunyuanTransformer,
         embeds: &PromptEmbeds,
-        (request, plan): (&Request, &ResolvedRequest),
+        Asked {
+            request,
+            resolved: plan,
+        }: Asked<'_>,
         observer: &mut dyn Observer,
     ) -> Result<HunyuanText> {
         let sizes = sizes(request, plan);

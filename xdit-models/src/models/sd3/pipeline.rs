@@ -7,10 +7,8 @@ use super::{PromptEmbeds, Sd3Text, Sd3Transformer};
 use crate::error::Result;
 use crate::files::source::ModelSource;
 use crate::observer::Observer;
-use crate::pipeline::family::Family;
+use crate::pipeline::family::{Asked, Family};
 use crate::pipeline::finite::Finite;
-use crate::pipeline::request::Request;
-use crate::pipeline::resolve::ResolvedRequest;
 use crate::pipeline::store::ModelStore;
 
 impl Family for Configs {
@@ -24,7 +22,10 @@ impl Family for Configs {
     fn encode(
         store: &ModelStore<Self>,
         tokenizers: &Tokenizers,
-        (request, plan): (&Request, &ResolvedRequest),
+        Asked {
+            request,
+            resolved: plan,
+        }: Asked<'_>,
         finite: &Finite,
         observer: &mut dyn Observer,
     ) -> Result<Vec<PromptEmbeds>> {
@@ -50,7 +51,7 @@ impl Family for Configs {
     fn embed_text(
         transformer: &Sd3Transformer,
         embeds: &PromptEmbeds,
-        _: (&Request, &ResolvedRequest),
+        _: Asked<'_>,
         _: &mut dyn Observer,
     ) -> Result<Sd3Text> {
         transformer.embed_text(&embeds.prompt_embeds, &embeds.pooled)
