@@ -17,8 +17,8 @@ pub(crate) struct PromptArgs {
     #[arg(long, required_unless_present = "prompt_file", num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
     pub prompt: Vec<String>,
     /// Draw every line of FILE (- is standard input): a prompt, or a JSON object with "prompt" and any of the flags of
-    /// this section, e.g. {"prompt": "a cat", "seed": 7, "height": 512}. Each result is written when it is there, as
-    /// NAME-LINE.png; a bad line is told, the rest is drawn, and the exit code is 1.
+    /// this section, e.g. {"prompt": "a cat", "seed": 7, "height": 512}. The program writes each result as soon as it is
+    /// finished, as NAME-LINE.png. It reports bad lines, draws the others, and ends with exit code 1.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "dump"])]
     #[serde(skip)]
     pub prompt_file: Option<PathBuf>,
@@ -71,7 +71,7 @@ pub(crate) struct CallArgs {
     /// from_config does [default: the class that this file names].
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub scheduler: Option<String>,
-    /// HunyuanDiT only: how far the guided prediction's deviation is brought back to that of the conditional one, 0 to 1
+    /// HunyuanDiT only: rescales the guided prediction towards the standard deviation of the conditional one, 0 to 1
     /// [default: 0].
     #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
     pub guidance_rescale: Option<f64>,
@@ -101,13 +101,13 @@ pub(crate) struct CallArgs {
     /// of the model in its steps [default: none].
     #[arg(long, value_name = "A,B,…", num_args = 1.., value_delimiter = ',')]
     pub skip_guidance_layers: Vec<usize>,
-    /// How far skip-layer guidance pushes away from the prediction without these blocks [default: 2.8].
+    /// Strength of skip-layer guidance [default: 2.8].
     #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
     pub skip_layer_guidance_scale: Option<f64>,
-    /// The part of the steps after which it begins [default: 0.01].
+    /// Fraction of the steps after which skip-layer guidance begins [default: 0.01].
     #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
     pub skip_layer_guidance_start: Option<f64>,
-    /// The part of the steps at which it ends [default: 0.2].
+    /// Fraction of the steps at which skip-layer guidance ends [default: 0.2].
     #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
     pub skip_layer_guidance_stop: Option<f64>,
     /// T5 tokens; a longer prompt is cut, with a warning [default: 512; schnell and SD3: 256; demo: 24].
@@ -116,7 +116,8 @@ pub(crate) struct CallArgs {
     /// Images for each prompt.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub num_images_per_prompt: usize,
-    /// One value: one generator for the whole batch. Several: one generator for each image. As torch.Generator("cpu").
+    /// One value seeds one generator for the whole batch, several values one generator for each image, as
+    /// torch.Generator("cpu").
     #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "N", default_value = "42",
           value_parser = seed, allow_negative_numbers = true)]
     pub seed: Vec<i128>,

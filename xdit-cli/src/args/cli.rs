@@ -10,7 +10,7 @@ use crate::args::call::{CallArgs, PromptArgs};
 use crate::args::device::DeviceChoice;
 use crate::args::ranks::ParallelArgs;
 
-/// From a prompt to an image with a Diffusion Transformer.
+/// Generate images with Diffusion Transformers.
 #[derive(Debug, Parser)]
 #[command(name = "xdit-cli", version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
 #[command(term_width = 100)]
@@ -25,11 +25,11 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Draw images for prompts.
     Generate(Box<GenerateArgs>),
-    /// Say who would compute what, and what it takes, without loading any weights.
+    /// Show what each rank would compute and how much memory it needs, without loading weights.
     Plan(Box<PlanArgs>),
-    /// Repeat the run that a PNG records and say whether the pixels are identical.
+    /// Repeat the run that a PNG records and compare the pixels.
     Replay(Box<ReplayArgs>),
-    /// Say what a pipeline contains, without loading its weights.
+    /// Show what a pipeline contains, without loading its weights.
     Info(InfoArgs),
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct PlanArgs {
     /// The pipeline.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// As of generate; only how many there are matters [default: one prompt].
+    /// Prompts as in generate; only their number matters [default: one prompt].
     #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT", help_heading = "Image")]
     pub prompt: Vec<String>,
     /// diffusers' other call arguments.
@@ -91,7 +91,7 @@ pub(crate) struct PlanArgs {
     /// Over which ranks.
     #[command(flatten)]
     pub parallel: ParallelArgs,
-    /// Also draw which stage computes which patch when, for the first STEPS steps (1 to 64; 4 if left out).
+    /// Also show which stage computes which patch at what time, for the first STEPS steps (1 to 64; 4 if left out).
     #[arg(long, value_name = "STEPS", num_args = 0..=1, default_missing_value = "4", help_heading = "Ranks",
           value_parser = clap::value_parser!(u8).range(1..=64))]
     pub show_schedule: Option<u8>,
@@ -110,13 +110,13 @@ pub(crate) struct ReplayArgs {
     /// Run this pipeline instead of the recorded one: a folder, a hub id, or demo.
     #[arg(long, value_name = "PATH|HUB_ID", help_heading = "Model", value_parser = NonEmptyStringValueParser::new())]
     pub model: Option<String>,
-    /// Where on the hub the pipeline is looked for; the recorded revision and variant if left out.
+    /// Where to find the pipeline on the hub; by default the recorded revision and variant.
     #[command(flatten)]
     pub hub: HubArgs,
     /// How to compute; the dtype and the device are the recorded ones.
     #[command(flatten)]
     pub threads: ThreadArgs,
-    /// Also save the image drawn now.
+    /// Also save the new image.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
     /// Draw even if the result is not finite (NaN or infinity) and the record does not say so.
@@ -156,7 +156,7 @@ pub(crate) struct ModelArgs {
     #[command(flatten)]
     pub hub: HubArgs,
     /// SD3 only: leave T5 out, as diffusers' text_encoder_3=None, tokenizer_3=None: its files are neither read nor
-    /// downloaded, and the memory that it takes is saved; --prompt-3 then has no effect.
+    /// downloaded, which saves memory; --prompt-3 then has no effect.
     #[arg(long)]
     pub no_t5: bool,
 }
@@ -179,7 +179,7 @@ pub(crate) struct HubArgs {
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Compute")]
 pub(crate) struct RunArgs {
-    /// Of weights and activations; sums are f32 always. f32 is also the default of diffusers.
+    /// Dtype of weights and activations; sums are always f32. diffusers' default is f32 too.
     #[arg(
         long,
         value_enum,
@@ -189,7 +189,7 @@ pub(crate) struct RunArgs {
     )]
     #[serde(skip)]
     pub dtype: Precision,
-    /// Where to compute; this version does so on the CPU only.
+    /// Where to compute; this version supports the CPU only.
     #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda[:N]")]
     #[serde(skip)]
     pub device: DeviceChoice,
@@ -197,7 +197,7 @@ pub(crate) struct RunArgs {
     /// blended). Only where one rank decodes; row bands over several ranks are exact and are used instead.
     #[arg(long)]
     pub vae_tiling: bool,
-    /// Let the text encoders go before the transformer is read: less memory, slower with --prompt-file.
+    /// Drop the text encoders before reading the transformer: less memory, slower with --prompt-file.
     #[arg(long)]
     #[serde(skip)]
     pub low_memory: bool,
@@ -242,8 +242,8 @@ pub(crate) struct OutputArgs {
     #[arg(long)]
     #[serde(skip)]
     pub no_metadata: bool,
-    /// Write the result even if it is not finite (NaN or infinity), with a warning that names where that begins; without this
-    /// flag such a run ends with exit code 1 and writes nothing.
+    /// Write the result even if it is not finite (NaN or infinity), with a warning that names where it became so. Without
+    /// this flag such a run ends with exit code 1 and writes nothing.
     #[arg(long)]
     pub allow_non_finite: bool,
     /// Write every stage as safetensors: token ids, embeddings, latents and model output of each step, VAE. A folder that
@@ -260,10 +260,10 @@ pub(crate) struct ReportArgs {
     /// One JSON object on standard output instead of text.
     #[arg(long)]
     pub json: bool,
-    /// Errors only: no progress bars, no warnings, no closing line.
+    /// Print errors only: no progress bars, no warnings, no summary.
     #[arg(long, short)]
     pub quiet: bool,
-    /// More on standard error: -v what is done, -vv details. Else RUST_LOG or XDIT_LOGGING_LEVEL decides.
+    /// Log more to standard error: -v steps of the run, -vv details. By default RUST_LOG or XDIT_LOGGING_LEVEL decides.
     #[arg(long, short, action = ArgAction::Count)]
     pub verbose: u8,
     /// Write a trace of phases, blocks and kernels for chrome://tracing or ui.perfetto.dev.
@@ -327,12 +327,12 @@ Exit codes:
   0    done (replay: the pixels are identical)
   1    failure: a file or the network could not be read or written, or the result is not finite;
        replay: the pixels differ
-  2    usage: an unknown flag, or a value that cannot be served
+  2    usage: an unknown flag, or a value that is not supported
   3    model not found, or its licence not yet accepted on the hub
   4    bad model: a file is missing, damaged or not supported
   5    out of memory
-  6    a rank was lost: it panicked, or finished nothing for too long
-  101  a fault of this program; please report it
+  6    a rank was lost: it panicked, or finished no operation for too long
+  101  a bug in this program; please report it
   130  interrupted (SIGINT)
   143  terminated (SIGTERM)
   129  hung up (SIGHUP)
@@ -347,14 +347,14 @@ Same image:
 
 Exit codes: 0 done, 1 failure, 2 usage, 3 model not found or gated, 4 bad model, 5 out of memory,
   6 a rank was lost, 130 SIGINT, 143 SIGTERM, 129 SIGHUP. None of them leaves a partial result.
-A download that is broken off leaves blobs/*.part in the hub's cache: the next run resumes it.
+An interrupted download leaves blobs/*.part in the hub's cache: the next run resumes it.
 
 Example:
   xdit-cli generate --prompt \"a red circle on a blue background\" --output circle.png";
 
 const PLAN_NOTES: &str = "\
-Only configurations are read, and of a hub id only these are downloaded. Parameters are those of
-the transformer; text encoders and autoencoder come on top. Exit codes as generate.
+plan reads only configurations, and downloads nothing else of a hub id. It counts parameters of the
+transformer; text encoders and autoencoder come on top. Exit codes are those of generate.
 
 Example:
   xdit-cli plan --pipefusion-parallel-degree 2 --num-pipeline-patch 4 --show-schedule";
