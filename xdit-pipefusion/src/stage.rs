@@ -6,8 +6,8 @@ use xdit_kernels::Tensor;
 
 /// One stage of a model: its first, last or middle blocks, or some from both ends. A model with one stage is all of them.
 ///
-/// Tensors hold the rows of one rank: [`Driver`] never looks into them. Where a stage computes is told as a leg of the pass
-/// through the model ([`Placement`]); in a linear pipeline each stage has one, of its own number.
+/// Tensors hold the rows of one rank: [`Driver`](crate::Driver) never looks into them. Where a stage computes is told as a leg of the pass
+/// through the model ([`Placement`](crate::Placement)); in a linear pipeline each stage has one, of its own number.
 pub trait Stage {
     /// What goes wrong in it.
     type Error: From<Error>;
