@@ -22,9 +22,10 @@ use crate::pipeline::resolve::ResolvedRequest;
 use crate::pipeline::run_plan::{ResolvedCall, RunPlan};
 use crate::pipeline::store::{ModelLoader, ModelStore};
 use crate::ranks::idle::IdleRanks;
-use crate::ranks::job::{Job, run_job};
+use crate::ranks::job::Job;
 use crate::ranks::parallel::Parallel;
 use crate::ranks::parallel::run::RunOn;
+use crate::ranks::run_job::run_job;
 use crate::schedulers::SchedulerConfig;
 
 /// What a call was asked for, and what that comes to.

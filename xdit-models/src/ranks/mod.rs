@@ -12,5 +12,6 @@ pub(crate) mod partition;
 pub(crate) mod pools;
 pub(crate) mod rank_observer;
 pub(crate) mod replica;
+pub(crate) mod run_job;
 pub(crate) mod sampling;
 pub(crate) mod stage;

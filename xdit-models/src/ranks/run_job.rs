@@ -1,0 +1,211 @@
+//! From embedded prompts and noise to images, on all ranks.
+
+use std::sync::Arc;
+
+use xdit_comm::{Shard, Stats};
+use xdit_kernels::Tensor;
+use xdit_pipefusion::Report;
+
+use super::job::Job;
+use super::replica::Replica;
+use crate::error::{Error, Result};
+use crate::models::dit::Dit;
+use crate::observer::Observer;
+use crate::pipeline::finite::{Origin, Whose};
+use crate::pipeline::image::Image;
+use crate::pipeline::output::Output;
+use crate::pipeline::rank_plan::RankMemory;
+use crate::pipeline::request::OutputType;
+use crate::ranks::compose::RankContext;
+use crate::ranks::parallel::run::RunOn;
+
+/// Draws the call's images on the ranks of `run_on`. Latents are the tokens.
+pub(crate) fn run_job<D: Dit>(
+    call: Job<D>,
+    run_on: RunOn<'_>,
+    observer: &mut dyn Observer,
+) -> Result<Output> {
+    let parallel = run_on.parallel;
+    let call = Arc::new(call);
+    let replicas = replicas(&call, parallel.degrees.data)?;
+    let decode = match (call.output, parallel.shares_decode()) {
+        (OutputType::Latent, _) => None,
+        (OutputType::Image, true) => Some(By::AllRanks),
+        (OutputType::Image, false) => Some(By::FirstRank),
+    };
+    if observer.wants_tensors() && replicas.len() > 1 {
+        return Err(Error::invalid(
+            "data_parallel_degree",
+            replicas.len(),
+            "1 where every stage is shown",
+        ));
+    }
+    let placement = call.partition.stages.placement();
+    let drawing = replicas.iter().filter(|replica| replica.draws()).count();
+    let work = move |rank_context: &RankContext, observer: &mut dyn Observer| {
+        part(
+            (&replicas[rank_context.replica()], drawing),
+            rank_context,
+            decode,
+            observer,
+        )
+    };
+    let done = run_on.run(placement, work, observer)?;
+    let output = joined(&call, done)?;
+    warn_of_drift(&output.pipefusion, observer);
+    Ok(output)
+}
+
+/// The call's images, dealt out.
+fn replicas<D: Dit>(call: &Arc<Job<D>>, count: usize) -> Result<Vec<Replica<D>>> {
+    (0..count)
+        .map(|index| {
+            let images = Shard::of(call.plan.images, count, index);
+            let text = call
+                .text
+                .iter()
+                .map(|text| D::select(text, images.start, images.len));
+            Ok(Replica {
+                images,
+                text: text.collect::<Result<_>>()?,
+                latents_blc: call.latents_blc.narrow(0, images.start, images.len)?,
+                call: call.clone(),
+            })
+        })
+        .collect()
+}
+
+/// One output of what the ranks made, in the order of the call's images.
+fn joined<D: Dit>(call: &Job<D>, done: Vec<Part>) -> Result<Output> {
+    let join = |parts: Vec<&Tensor>| -> Result<Option<Tensor>> {
+        Ok(match &parts[..] {
+            [] => None,
+            // Nothing is held twice where there is one.
+            [one] => Some((*one).clone()),
+            _ => {
+                let views: Vec<_> = parts.into_iter().map(Tensor::view).collect();
+                Some(Tensor::cat(&views, 0)?)
+            }
+        })
+    };
+    let float = join(done.iter().filter_map(|part| part.float.as_ref()).collect())?;
+    // All ranks of a replica have its latents; where this process is one of them, these are its own.
+    let one = done.len() == 1;
+    let speaks = |part: &&Part| one || part.leads;
+    let latents = join(
+        done.iter()
+            .filter(speaks)
+            .filter_map(|part| part.latents.as_ref())
+            .collect(),
+    )?;
+    let latents = match latents {
+        Some(latents) => {
+            let transformer = &call.loaded.transformer;
+            let shown = transformer.shown(&latents, call.plan.latent_size)?;
+            let rounded = shown.to_dtype(call.dtype)?;
+            if call.output == OutputType::Latent {
+                let images = Whose::images(0, rounded.dim(0));
+                call.finite.check(&rounded, images, || Origin::Rounding)?;
+            }
+            rounded
+        }
+        None => Tensor::zeros([0], call.dtype, &call.device)?,
+    };
+    Ok(Output {
+        images: float
+            .as_ref()
+            .map(Image::from_planes)
+            .transpose()?
+            .unwrap_or_default(),
+        float,
+        latents,
+        plan: call.run_plan.clone(),
+        memory: done.iter().filter_map(|part| part.memory).collect(),
+        pipefusion: done
+            .iter()
+            .filter(speaks)
+            .filter_map(|part| part.report.clone())
+            .collect(),
+        communication: done.into_iter().filter_map(|part| part.stats).collect(),
+    })
+}
+
+/// Above this the keys and values that were used one step late were far from the right ones: pictures visibly differ from
+/// those of one rank (docs/fidelity.md).
+const NOTABLE_DRIFT: f32 = 0.2;
+
+/// Tells when staleness is likely to show.
+fn warn_of_drift(reports: &[Report], observer: &mut dyn Observer) {
+    let lossy = |report: &Report| {
+        let steps = report.drift.iter().enumerate();
+        let lossy = steps.filter(|(step, _)| !report.whole.contains(step));
+        lossy
+            .filter_map(|(step, drift)| Some((step, (*drift)?)))
+            .max_by(|a, b| a.1.total_cmp(&b.1))
+    };
+    let worst = reports
+        .iter()
+        .filter_map(lossy)
+        .max_by(|a, b| a.1.total_cmp(&b.1));
+    if let Some((step, drift)) = worst.filter(|(_, drift)| *drift > NOTABLE_DRIFT) {
+        observer.warning(&format!(
+            "keys and values that were used one step late had changed by {drift:.2} (relative L2) in step {step}: more \
+             warmup_steps, or max_drift, bring the image nearer to that of one rank"
+        ));
+    }
+}
+
+/// Who decodes a replica's images.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    FirstRank,
+    AllRanks,
+}
+
+/// What one rank made.
+struct Part {
+    /// Whether this rank speaks for its replica.
+    leads: bool,
+    /// The final latents of its replica's images.
+    latents: Option<Tensor>,
+    /// Its replica's images, on the rank that speaks for the replica.
+    float: Option<Tensor>,
+    stats: Option<Stats>,
+    memory: Option<RankMemory>,
+    report: Option<Report>,
+}
+
+/// This rank's part in its replica's images, one of so many that draw; a replica without images has nothing to do.
+fn part<D: Dit>(
+    (replica, drawing): (&Replica<D>, usize),
+    rank_context: &RankContext,
+    decode: Option<By>,
+    observer: &mut dyn Observer,
+) -> Result<Part> {
+    let (mut latents, mut float, mut memory, mut report) = (None, None, None, None);
+    let deciders = match replica.call.partition.max_drift {
+        Some(_) => rank_context.deciders(drawing)?,
+        None => None,
+    };
+    if replica.draws() {
+        let done = replica.denoise(rank_context, deciders, observer)?;
+        let latents_blc = done.latents_blc;
+        (memory, report) = (Some(done.memory), Some(done.report));
+        float = match decode {
+            Some(By::AllRanks) => replica.decode(&latents_blc, (rank_context, true), observer)?,
+            Some(By::FirstRank) if rank_context.leads() => {
+                replica.decode(&latents_blc, (rank_context, false), observer)?
+            }
+            _ => None,
+        };
+        latents = Some(latents_blc);
+    }
+    Ok(Part {
+        leads: rank_context.leads(),
+        latents,
+        float,
+        stats: rank_context.stats(),
+        memory,
+        report,
+    })
+}
