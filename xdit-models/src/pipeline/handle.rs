@@ -374,3 +374,6 @@ fn named_memory(error: Error) -> Error {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! Plans are for one pipeline, and what was drawn can be drawn again.
+
+use super::*;
+use crate::ranks::degrees::Degrees;
+use xdit_kernels::DType;
+
+fn golden(name: &str) -> ModelSource {
+    let pipelines = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/pipelines");
+    ModelSource::folder(format!("{pipelines}/{name}")).unwrap()
+}
+
+fn small() -> Request {
+    Request::new(["a"])
+        .height(64)
+        .width(70)
+        .num_inference_steps(1)
+}
+
+#[test]
+fn a_plan_is_drawn_by_the_pipeline_that_it_was_made_for() {
+    let (source, one) = (golden("flux-dev"), Parallel::default());
+    let options = LoadOptions {
+        threads: Some(1),
+        ..LoadOptions::default()
+    };
+    let plan = |source: &ModelSource, options: &LoadOptions, parallel: &Parallel| {
+        Pipeline::plan(source, options, &small(), parallel).unwrap()
+    };
+    let pipe = Pipeline::load(&source, &options, &mut ()).unwrap();
+    let drawn = pipe.run(plan(&source, &options, &one), &mut ()).unwrap();
+    assert_eq!((drawn.plan.height, drawn.plan.width), (64, 64));
+    assert_eq!(drawn.plan.warnings.len(), 1);
+    // What was served is the same request without open ends.
+    let served = drawn.plan.request.clone();
+    assert_eq!((served.height, served.width), (Some(64), Some(64)));
+    let again = pipe.generate(&served, &mut ()).unwrap();
+    assert!(again.plan.warnings.is_empty());
+    assert_eq!(again.images[0].rgb, drawn.images[0].rgb);
+
+    let half = LoadOptions {
+        dtype: DType::BF16,
+        ..options.clone()
+    };
+    let two = Parallel::threads(Degrees {
+        ulysses: 2,
+        ..Degrees::default()
+    });
+    for other in [
+        plan(&golden("flux-schnell"), &options, &one),
+        plan(&source, &half, &one),
+        plan(&source, &options, &two),
+    ] {
+        let error = pipe.run(other, &mut ()).unwrap_err().to_string();
+        assert!(error.starts_with("`plan` = "), "{error}");
+    }
+}
