@@ -35,11 +35,7 @@ fn warm_up_to_the_end_is_serial() {
     // One that every step may have changes nothing.
     pipe = over(pipe, [1, 2, 1, 1], pipefusion(3, 1));
     let without = draw(&pipe, &request());
-    pipe = over(
-        pipe,
-        [1, 2, 1, 1],
-        pipefusion(3, 1).max_drift(f32::INFINITY),
-    );
+    pipe = over(pipe, [1, 2, 1, 1], pipefusion(3, 1).max_drift(f32::MAX));
     let with = draw(&pipe, &request());
     assert!(with.pipefusion[0].refreshed.is_empty());
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What crosses crates: goldens from diffusers, the command line, the house rules.
+//! Support for the tests that cross crates: goldens and their harness, damaged files, facts of the demo.
 
 pub mod attack;
 pub mod changed;

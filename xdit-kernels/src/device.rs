@@ -33,7 +33,7 @@ use std::{
 /// ```
 /// use xdit_kernels::{Device, Tensor, elementwise::add};
 /// let compute = Device::cpu();
-/// let x = Tensor::from_slice(&[1f32, 2.], [2], &compute, &Device::cpu())?;
+/// let x = Tensor::from_slice(&[1f32, 2.], [2], &compute)?;
 /// // A second queue over the same memory waits for what the first has been given.
 /// let send = compute.fork();
 /// send.wait(&compute.record());

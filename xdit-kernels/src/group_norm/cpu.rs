@@ -212,9 +212,11 @@ fn affine(
         let mean = sum / n;
         let variance = (square / n - mean * mean).max(0.0);
         let scale = 1.0 / (variance + f64::from(p.eps)).sqrt();
-        for ch in g * in_group..(g + 1) * in_group {
-            out.mean[ch] = mean as f32;
-            out.scale[ch] = (scale * f64::from(weight[ch])) as f32;
+        let channels = g * in_group..(g + 1) * in_group;
+        out.mean[channels.clone()].fill(mean as f32);
+        let scales = out.scale[channels.clone()].iter_mut();
+        for (out, weight) in scales.zip(&weight[channels]) {
+            *out = (scale * f64::from(*weight)) as f32;
         }
     }
     Ok(out)

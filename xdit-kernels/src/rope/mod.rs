@@ -83,7 +83,7 @@ fn expect_tables(
 /// use xdit_kernels::{Device, View, rope::{rms_norm_rope, rope_table}};
 /// let device = &Device::cpu();
 /// let x = [3f32, 0.];
-/// let (cos, sin) = rope_table(&[std::f64::consts::FRAC_PI_2], 2, 10_000.0)?;
+/// let (cos, sin) = rope_table(&[std::f64::consts::FRAC_PI_2], 2, 10_000.0, device)?;
 /// let rope = Some((cos.view(), sin.view()));
 /// let y = rms_norm_rope(View::from_slice(&x, [1, 1, 1, 2], device)?, None, 0.0, rope)?.to_vec_blocking::<f32>()?;
 /// // Of length √2, turned by a quarter.

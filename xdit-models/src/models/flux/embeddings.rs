@@ -16,6 +16,7 @@ const THETA: f64 = 10_000.0;
 ///
 /// # Examples
 /// ```
+/// use xdit_kernels::Device;
 /// use xdit_models::flux::RotaryTables;
 /// let tables = RotaryTables::new(&[16, 56, 56], 24, 16, 16, &Device::cpu())?;
 /// assert_eq!(tables.cos().shape(), [24 + 16 * 16, 128]);

@@ -19,6 +19,7 @@ const BASE_PIXELS: usize = 512 / 8;
 ///
 /// # Examples
 /// ```
+/// use xdit_kernels::Device;
 /// use xdit_models::{ConfigFile, hunyuandit::{HunyuanConfig, HunyuanPositions}};
 /// let json = br#"{"hidden_size": 1408, "in_channels": 4, "patch_size": 2}"#;
 /// let config = HunyuanConfig::read(&ConfigFile::parse("config.json", json)?)?;
