@@ -230,7 +230,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         let scheduler = scheduler(&configs.scheduler(request)?, &plan)?;
         let finite = Arc::new(Finite::new(request.allow_non_finite, options.dtype));
         let asked = Asked {
-            request: request,
+            request,
             resolved: &plan,
         };
         let embeds = F::encode(&self.store, &self.tokenizers, asked, &finite, observer)?;
