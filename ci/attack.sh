@@ -4,6 +4,6 @@
 # A failure names its case; XDIT_ATTACK_SEED, or the second argument, begins there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export XDIT_ATTACK_SECONDS=${1:-60} XDIT_ATTACK_SEED=${2:-1000}
+export XDIT_ATTACK_SECONDS=${1:-60} XDIT_ATTACK_SEED=${2:-${XDIT_ATTACK_SEED:-1000}}
 # The whole workspace, so that what its tests have built is not built again.
 cargo test --workspace --test attack -- --nocapture

@@ -1,6 +1,7 @@
 //! Every product of data, pipe, ring and ulysses gives the image of PipeFusion alone.
 
 use xdit_models::Request;
+use xdit_tests::goldens::max_abs;
 
 use crate::engine::{HYBRID, apart, draw, golden, over, pipefusion, request};
 
@@ -98,11 +99,7 @@ fn the_picture_too_with_every_axis() {
     let alone = picture([1, 2, 1, 1]);
     for axes in [[2, 2, 2, 2], [1, 4, 1, 3], [2, 1, 1, 1], [1, 8, 1, 1]] {
         let got = picture(axes);
-        let most = got
-            .iter()
-            .zip(&alone)
-            .map(|(a, b)| (a - b).abs())
-            .fold(0.0, f32::max);
+        let most = max_abs(&got, &alone);
         // As for sequence parallelism without PipeFusion: sums in another order in attention and decoder.
         assert!(most <= 2e-5, "{axes:?}: {most:.2e}");
     }

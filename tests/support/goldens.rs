@@ -194,7 +194,14 @@ pub fn max_abs(got: &[f32], want: &[f32]) -> f64 {
     got.iter()
         .zip(want)
         .map(|(g, w)| f64::from((g - w).abs()))
-        .fold(0.0, |worst, d| if d <= worst { worst } else { d })
+        // NaN is the largest, wherever it stands.
+        .fold(0.0, |worst: f64, d| {
+            if worst.is_nan() || d <= worst {
+                worst
+            } else {
+                d
+            }
+        })
 }
 
 /// Whether a difference is in tolerance; NaN is not.

@@ -12,8 +12,8 @@ use std::{
 /// A handle to a queue: the memory that tensors lie in, and the line in which their kernels run. Cheap to clone; clones are
 /// the same queue.
 ///
-/// Every tensor knows its device by its storage, and a kernel runs on the queue of its first operand. Today each device is
-/// the processor ([`DeviceKind::Cpu`]), with the instructions of one [`Tier`].
+/// Every tensor knows its device by its storage, and a kernel runs on the device of its operands. Today each device is the
+/// processor ([`DeviceKind::Cpu`]), with the instructions of one [`Tier`].
 ///
 /// # Order
 /// - Kernels given to one queue run in the order in which they were given.

@@ -184,6 +184,7 @@ impl<'a> Floats<'a> {
     /// The parameter `x`, which must have this shape.
     pub(crate) fn new(op: &'static str, x: View<'a>, shape: &[usize]) -> Result<Self> {
         expect_parameter(op, &x, shape)?;
+        x.dtype().float(op)?;
         Ok(match x.slice() {
             Some(floats) => Self::Borrowed(floats),
             None => Self::Owned(layout::cast(x, DType::F32)?),

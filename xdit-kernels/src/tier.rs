@@ -20,9 +20,9 @@ pub enum Tier {
 impl Tier {
     /// The fastest tier of this processor.
     ///
-    /// That is the widest, but for one: Intel's cores do a product of AVX512-BF16 at a quarter of the rate of one in f32 (they
-    /// have AMX beside it), so that bf16 widened to f32 is faster. Measured on Emerald Rapids, 1024·3072·3072 on two threads: 123 ms by AVX512-BF16, 63 ms by
-    /// AVX-512; attention likewise. [`Device::cpu_with`](crate::Device::cpu_with) takes either.
+    /// That is the widest, but for one: Intel's cores do a product of AVX512-BF16 at a quarter of the rate of one in f32, so
+    /// that bf16 widened to f32 is faster. Measured on Emerald Rapids, 1024·3072·3072 on two threads: 123 ms by AVX512-BF16,
+    /// 63 ms by AVX-512; attention likewise. [`Device::cpu_with`](crate::Device::cpu_with) takes either.
     pub fn detect() -> Self {
         match Self::widest() {
             Self::Avx512Bf16 if !vendor_is_amd() => Self::Avx512,

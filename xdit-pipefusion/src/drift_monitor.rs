@@ -60,7 +60,7 @@ impl<'a> DriftMonitor<'a> {
         // The step before is still in the pipeline. This rank's input of its last turn comes after all ranks have ended the
         // one before that, so waiting for their sums holds up no one.
         self.collect_until(before)?;
-        let drift = self.report.drift[before];
+        let drift = self.report.drift.get(before).copied().flatten();
         Ok(drift.is_some_and(|drift| drift > limit || drift.is_nan()))
     }
 

@@ -12,6 +12,8 @@ pub enum What {
     Blocks,
     /// What blocks cost.
     Costs,
+    /// The latents of a run, one tensor a patch.
+    Latents,
 }
 
 impl fmt::Display for What {
@@ -21,6 +23,7 @@ impl fmt::Display for What {
             Self::Stages => "number of pipeline stages",
             Self::Blocks => "blocks of each stage",
             Self::Costs => "cost of a block",
+            Self::Latents => "number of latents",
         })
     }
 }

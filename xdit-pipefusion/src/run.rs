@@ -3,7 +3,7 @@
 use crate::drift_monitor::DriftMonitor;
 use crate::links::{Links, Task};
 use crate::work::Work;
-use crate::{Driver, Error, Report, Sampler, Stage, Turn};
+use crate::{Driver, Error, Report, Sampler, Stage, Turn, What};
 use xdit_kernels::Tensor;
 
 impl Driver {
@@ -12,10 +12,8 @@ impl Driver {
     ///
     /// # Errors
     /// Of the stage, the sampler, or communication; another rank's failure is an [`xdit_comm::Error::PeerLost`].
-    /// [`Error::Predictions`] if the last leg does not predict each patch of a turn.
-    ///
-    /// # Panics
-    /// If there are not as many latents as patches.
+    /// [`Error::Predictions`] if the last leg does not predict each patch of a turn; [`Error::Plan`] if there are not as many
+    /// latents as patches.
     pub fn run<S: Stage, P: Sampler<Error = S::Error>>(
         &self,
         stage: &mut S,
@@ -23,7 +21,10 @@ impl Driver {
         mut latents: Vec<Tensor>,
     ) -> Result<(Vec<Tensor>, Report), S::Error> {
         let schedule = self.schedule;
-        assert_eq!(latents.len(), schedule.patches, "latents of each patch");
+        if latents.len() != schedule.patches {
+            let allowed = format!("{}, one a patch", schedule.patches);
+            return Err(Error::plan(What::Latents, latents.len(), allowed).into());
+        }
         let links = Links::new(self.pipe.as_ref(), self.placement);
         let last = links.legs() - 1;
         let samples = self.placement.end(links.stages()) == links.stage();

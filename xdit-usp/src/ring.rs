@@ -280,6 +280,12 @@ impl<A: Attention> Ring<A> {
                 lse,
             });
         }
+        if let [only] = &parts[..] {
+            return Ok(AttnOut {
+                out: only.out.to_dtype(input.q.dtype())?,
+                lse: only.lse.clone(),
+            });
+        }
         let out = Tensor::cat(&views(|p| &p.out), 1)?.to_dtype(input.q.dtype())?;
         Ok(AttnOut {
             out,

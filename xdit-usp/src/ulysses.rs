@@ -225,8 +225,9 @@ impl<A: Attention> Ulysses<A> {
             })
             .map(|len| Spec::new([len], dtype))
             .collect();
-        let received = self.group.all_to_all(messages, &expected)?;
+        let travelling = self.group.start_all_to_all(messages, &expected)?;
 
+        // What this rank keeps is placed while the rest travels.
         let new =
             |heads: usize, d: usize| TensorMut::unfilled([b, rows.total, heads, d], dtype, device);
         let mut whole = [
@@ -238,6 +239,7 @@ impl<A: Attention> Ulysses<A> {
         for (part, piece) in whole.iter_mut().zip(&own) {
             rows.place(me, *piece, part)?;
         }
+        let received = travelling.wait()?;
         for (rank, message) in received.iter().enumerate().filter(|(rank, _)| *rank != me) {
             let mut cursor = Cursor { message, at: 0 };
             for (part, (heads, d)) in whole.iter_mut().zip([
@@ -262,10 +264,13 @@ impl<A: Attention> Ulysses<A> {
                 repeated
             }
         };
-        let seen = mask.to_dtype(DType::U8)?;
         let seen = match mask_heads {
             0 => None,
-            _ => Some(seen.view().reshape([b, rows.total])?),
+            _ => Some(mask.to_dtype(DType::U8)?),
+        };
+        let seen = match &seen {
+            None => None,
+            Some(seen) => Some(seen.view().reshape([b, rows.total])?),
         };
         let segments = self.chunk_segments(&streams);
         let mask = Mask::default()
@@ -327,19 +332,20 @@ impl<A: Attention> Ulysses<A> {
                 false => Spec::new([b, l, from.q.len, d], dtype),
             })
             .collect();
-        let received = self.group.all_to_all(messages, &expected)?;
+        let travelling = self.group.start_all_to_all(messages, &expected)?;
         let mut whole = TensorMut::unfilled([b, l, h, d], dtype, device)?;
+        let own = (2, heads[me].q.start, heads[me].q.len);
+        let mut at = 0;
+        for run in &rows.runs[me] {
+            let mine = x.view().narrow(1, run.start, run.len)?;
+            layout::copy_into(mine, whole.part(&[own, (1, at, run.len)])?)?;
+            at += run.len;
+        }
+        let received = travelling.wait()?;
         for (rank, (message, from)) in received.iter().zip(heads).enumerate() {
-            let place = (2, from.q.start, from.q.len);
             if rank != me {
+                let place = (2, from.q.start, from.q.len);
                 layout::copy_into(message, whole.part(&[place])?)?;
-                continue;
-            }
-            let mut at = 0;
-            for run in &rows.runs[me] {
-                let mine = x.view().narrow(1, run.start, run.len)?;
-                layout::copy_into(mine, whole.part(&[place, (1, at, run.len)])?)?;
-                at += run.len;
             }
         }
         let whole = whole.freeze()?;

@@ -81,20 +81,20 @@ pub(crate) struct CallArgs {
     /// Draw at --height and --width as they are.
     #[arg(long, overrides_with = "use_resolution_binning")]
     pub no_use_resolution_binning: bool,
-    /// HunyuanDiT v1.1 only: the size that the model is told the picture had before it was scaled [default: 1024 1024].
+    /// HunyuanDiT v1.1 only: size of the picture before scaling, as given to the model [default: 1024 1024].
     #[arg(long, num_args = 2, value_names = ["H", "W"])]
     pub original_size: Option<Vec<usize>>,
-    /// HunyuanDiT v1.1 only: the size that the model is told the picture has [default: --height --width].
+    /// HunyuanDiT v1.1 only: size of the picture, as given to the model [default: --height --width].
     #[arg(long, num_args = 2, value_names = ["H", "W"])]
     pub target_size: Option<Vec<usize>>,
-    /// HunyuanDiT v1.1 only: where the model is told the picture was cut out of a larger one [default: 0 0].
+    /// HunyuanDiT v1.1 only: top left corner of the crop, as given to the model [default: 0 0].
     #[arg(long, num_args = 2, value_names = ["Y", "X"])]
     pub crops_coords_top_left: Option<Vec<usize>>,
     /// HunyuanDiT only: with several prompts of several images each, let images read the masks of other prompts, as
     /// diffusers does by mistake [default: each reads its own prompt's].
     #[arg(long)]
     pub exact_diffusers: bool,
-    /// SD3 only: layers of both CLIPs that are left out, beside the last, before the embeddings are taken [default: 0].
+    /// SD3 only: layers of both CLIPs to skip at the end, besides the last [default: 0].
     #[arg(long, value_name = "N")]
     pub clip_skip: Option<usize>,
     /// SD3 only (made for 3.5-medium): blocks, counted from 0, that skip-layer guidance leaves out, e.g. 7,8,9; a third run

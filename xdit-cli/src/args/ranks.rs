@@ -14,7 +14,7 @@ use crate::report::pipefusion::PlacementName;
 #[command(next_help_heading = "Ranks")]
 pub(crate) struct ParallelArgs {
     /// Ranks that share each image by exchanging heads for tokens. Ranks are threads that this program starts; the
-    /// compute threads are dealt out among them.
+    /// compute threads are divided among them.
     #[arg(
         long,
         value_name = "U",
@@ -30,15 +30,15 @@ pub(crate) struct ParallelArgs {
         allow_negative_numbers = true
     )]
     pub ring_degree: usize,
-    /// Ranks that share out guidance's branches (--cfg-degree 2): one draws with the prompt, one with the negative prompt. For
-    /// guidance above 1 only: SD3; Flux with --true-cfg-scale and --negative-prompt.
+    /// Two ranks share the branches of guidance (--cfg-degree 2): one computes the prompt, one the negative prompt. Needs
+    /// guidance above 1: SD3 and HunyuanDiT --guidance-scale; Flux --true-cfg-scale with --negative-prompt.
     #[arg(long)]
     pub use_cfg_parallel: bool,
-    /// The same as a number [default: 1].
+    /// Ranks for the branches of guidance; 2 is the same as --use-cfg-parallel [default: 1].
     #[arg(long, value_name = "1|2", value_parser = clap::value_parser!(u8).range(1..=2), allow_negative_numbers = true)]
     pub cfg_degree: Option<u8>,
-    /// Stages that the blocks of the model are dealt out to, of U x R ranks each (PipeFusion). Lossy after the warm-up
-    /// unless --num-pipeline-patch is 1.
+    /// Stages of the pipeline (PipeFusion): each has some of the model's blocks and U x R ranks. The image changes after
+    /// the warm-up unless --num-pipeline-patch is 1.
     #[arg(
         long,
         value_name = "N",
@@ -46,11 +46,12 @@ pub(crate) struct ParallelArgs {
         allow_negative_numbers = true
     )]
     pub pipefusion_parallel_degree: usize,
-    /// Patches of rows that go through the stages one after another. Lossy after the warm-up from 2 on: a patch meets keys
-    /// and values of the step before where those of this step are not there yet [default: N].
+    /// Patches (bands of rows) that go through the stages one after another. From 2 on the image changes after the warm-up:
+    /// a patch attends to keys and values of the previous step where this step's are not ready [default: N].
     #[arg(long, value_name = "M", allow_negative_numbers = true)]
     pub num_pipeline_patch: Option<usize>,
-    /// Steps at the start that run whole and exact; the first always does. As many as there are steps: nothing is lossy.
+    /// First steps that run on the whole image, exactly; at least one does. With as many as there are steps the image is
+    /// exact.
     #[arg(
         long,
         value_name = "W",
@@ -61,7 +62,7 @@ pub(crate) struct ParallelArgs {
     /// Blocks of each stage from the first to the last, e.g. 3,5 [default: as --pipefusion-balance].
     #[arg(long, value_name = "A,B,…", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     pub attn_layer_num_for_pp: Vec<usize>,
-    /// What the stages get about as much of: FLOPs of a step, or bytes of parameters [default: flops].
+    /// What to divide evenly among the stages: FLOPs of a step, or bytes of parameters [default: flops].
     #[arg(
         long,
         value_enum,
@@ -70,8 +71,8 @@ pub(crate) struct ParallelArgs {
         conflicts_with = "attn_layer_num_for_pp"
     )]
     pub pipefusion_balance: Option<Balance>,
-    /// How a pass goes through the stages: each has blocks that follow each other, or from both ends of the model, so that what
-    /// a U-shaped model reads again stays where it was made [default: folded for such models, else linear].
+    /// linear: each stage has blocks that follow each other. folded: each has blocks from both ends of a U-shaped model, so
+    /// that skip connections stay within a stage [default: folded for U-shaped models, else linear].
     #[arg(
         long,
         value_enum,
@@ -79,11 +80,11 @@ pub(crate) struct ParallelArgs {
         hide_possible_values = true
     )]
     pub pipefusion_placement: Option<PlacementName>,
-    /// Run a step whole when keys and values had changed by more than X (relative L2) in the step before the last: less
-    /// lossy, slower.
+    /// Run a step on the whole image if keys and values changed by more than X (relative L2) two steps earlier: nearer to
+    /// the exact image, slower.
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub max_drift: Option<f32>,
-    /// Replicas of these ranks that share out the images or the lines of --prompt-file; no image changes by it.
+    /// Replicas that share the images or the lines of --prompt-file; the images stay the same.
     #[arg(
         long,
         value_name = "D",

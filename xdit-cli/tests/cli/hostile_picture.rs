@@ -174,7 +174,7 @@ fn records_that_ask_for_too_much() {
         (
             "\"placement\"",
             "\"max_drift\":1e300,\"placement\"",
-            "--max-drift",
+            "number out of range",
         ),
         ("\"prompt\":[\"a\"]", &long, "--prompt"),
         ("\"prompt\":[\"a\"]", "\"prompt\":[\"a\",\"b\"]", "images 1"),

@@ -164,6 +164,7 @@ fn threads_that_the_system_refuses_are_an_error_that_says_so() {
     for more in [&["--threads", "64"][..], &["--data-parallel-degree", "64"]] {
         let outcome = limited(more);
         if outcome.code == Some(99) {
+            println!("left out: this machine does not limit processes");
             return;
         }
         assert_eq!(outcome.code, Some(1), "{outcome:?}");

@@ -2,7 +2,7 @@
 
 use super::{
     dice::Dice,
-    world::{Exchange, Host, Rank, Said, StrictState, StrictWorld},
+    world::{Exchange, Host, Rank, Said, StrictState, StrictWorld, TICK, lost},
 };
 use crate::{Backend, Call, Error, Group, Loss, Result, Ticket, threads::state::WorldFailure};
 use std::{
@@ -16,7 +16,7 @@ pub(super) struct StrictMember {
     world: Arc<StrictWorld>,
     group: usize,
     rank: usize,
-    /// StrictWorld ranks, in group order.
+    /// Ranks of the world, in group order.
     members: Arc<[Rank]>,
     dice: Arc<Dice>,
     /// The threads that run the ranks: who makes progress is theirs to know.
@@ -78,8 +78,15 @@ impl StrictMember {
                 state.hosts[me] = Host::Runs;
                 return Ok(state);
             }
-            let left = limit.map(|limit| limit.saturating_sub(began.elapsed()));
-            state = self.world.wait(state, left);
+            let left = limit.map_or(TICK, |limit| {
+                limit.saturating_sub(began.elapsed()).min(TICK)
+            });
+            state = self.world.wait(state, Some(left));
+            if let Some(failure) = lost(&self.ranks) {
+                state.fail(failure);
+                self.world.settle(state);
+                state = self.world.lock();
+            }
         }
     }
 

@@ -62,14 +62,7 @@ pub fn run<T: Send + 'static>(
     options: &StrictOptions,
     work: impl Fn(Group) -> Result<T> + Send + Sync + 'static,
 ) -> Result<Vec<T>> {
-    let (mut done, mut errors) = (vec![], vec![]);
-    for outcome in run_each(world_size, options, work) {
-        match outcome {
-            Ok(value) => done.push(value),
-            Err(error) => errors.push(error),
-        }
-    }
-    threads::cause(errors).map_or(Ok(done), Err)
+    threads::all(run_each(world_size, options, work))
 }
 
 /// What each rank returns, failures kept apart, as [`threads::run_each`].
@@ -107,7 +100,19 @@ fn on_rank<T>(
         }
         outcome
     };
-    // What was started runs to its end.
+    // What was started runs to its end, unless another rank is lost meanwhile.
+    loop {
+        let mut state = world.lock();
+        let over = state.failure.is_some() || state.queues[rank].batches.is_empty();
+        if over || queue.is_finished() {
+            break;
+        }
+        state = world.wait(state, Some(world::TICK));
+        if let Some(failure) = world::lost(ranks) {
+            state.fail(failure);
+            world.settle(state);
+        }
+    }
     let ended = queue.join();
     let outcome = outcome?;
     if ended.is_err() {

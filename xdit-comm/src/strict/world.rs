@@ -1,7 +1,7 @@
 //! What all ranks of a strict world share: queues, groups, exchanges of the control plane, and the first failure.
 
 use super::{dice::Dice, options::StrictOptions};
-use crate::{Call, Error, Loss, Op, Result, threads::state::WorldFailure};
+use crate::{Call, Error, Group, Loss, Op, Result, threads::state::WorldFailure};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -11,6 +11,20 @@ use xdit_kernels::{Device, Tensor};
 
 /// A rank's place in the world.
 pub(super) type Rank = usize;
+
+/// How often a rank that waits looks whether the ranks' threads know of a loss.
+pub(super) const TICK: Duration = Duration::from_millis(20);
+
+/// Notes that a rank which waits is alive; why the ranks' threads cannot go on, if they cannot.
+pub(super) fn lost(ranks: &Group) -> Option<WorldFailure> {
+    match ranks.progress() {
+        Ok(()) => None,
+        Err(Error::PeerLost {
+            lost: rank, reason, ..
+        }) => Some(WorldFailure::Lost { rank, reason }),
+        Err(error) => Some(WorldFailure::Disagree(error)),
+    }
+}
 
 /// A call of a batch. Its number is that among the messages from one rank to another, or among the collectives of its group.
 #[derive(Debug)]
@@ -71,7 +85,7 @@ pub(super) enum Said {
 
 #[derive(Debug)]
 pub(super) struct Members {
-    /// StrictWorld ranks, in group order.
+    /// Ranks of the world, in group order.
     pub(super) ranks: Arc<[Rank]>,
     /// Of each member, how many exchanges and collectives it has begun.
     exchanges: Vec<usize>,

@@ -54,7 +54,11 @@ pub fn run<T: Send + 'static>(
     world_size: usize,
     work: impl Fn(Group) -> Result<T> + Send + Sync + 'static,
 ) -> Result<Vec<T>> {
-    let outcomes = run_each(world_size, Options::default(), work);
+    all(run_each(world_size, Options::default(), work))
+}
+
+/// What all ranks return, or the error that was the cause.
+pub(crate) fn all<T>(outcomes: Vec<Result<T>>) -> Result<Vec<T>> {
     let (mut done, mut errors) = (vec![], vec![]);
     for outcome in outcomes {
         match outcome {

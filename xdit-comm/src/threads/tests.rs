@@ -231,7 +231,7 @@ fn nothing_stays_on_the_boards() {
         group.barrier()
     })
     .expect("started operations may be dropped");
-    // The tensor is shared by handles: if the boards had kept one, its memory would still be counted.
+    // Members outside of a run, so that their boards can be looked at.
     let world = World::new(2);
     let a = Member::of_world(world.clone(), 0);
     let b = Member::of_world(world.clone(), 1);

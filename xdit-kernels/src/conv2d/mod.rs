@@ -74,6 +74,7 @@ impl Conv2d {
         device: &Device,
     ) -> Result<Self> {
         let weight = weight.into();
+        dtype.float("conv2d")?;
         let &[oc, ic, kh, kw] = weight.shape() else {
             return Err(Error::shape("conv2d", "a weight [oc, ic, kh, kw]", weight));
         };
@@ -168,8 +169,8 @@ impl Conv2d {
     /// with `upsample`.
     ///
     /// # Errors
-    /// If the channels differ, the padded input is smaller than the kernel, the input's tier is not the one that the
-    /// weights were packed for, or there is no memory.
+    /// If the channels differ, the padded input is smaller than the kernel, the input is on another device than the weights, or
+    /// there is no memory.
     pub fn forward<'a>(&self, x: impl Into<View<'a>>) -> Result<Tensor> {
         self.forward_with(x, None)
     }

@@ -102,11 +102,7 @@ pub fn group_norm_rows<'w, 'b>(
     shape[1] = 0;
     for part in parts {
         let differs = |d: usize| part.shape().get(d) != first.shape().get(d);
-        if part.ndim() != 4
-            || [0, 2, 3].into_iter().any(differs)
-            || part.dtype() != first.dtype()
-            || part.device() != first.device()
-        {
+        if part.ndim() != 4 || [0, 2, 3].into_iter().any(differs) || part.dtype() != first.dtype() {
             return wrong("parts [b, _, w, c] that differ in their rows alone");
         }
         let rows = shape[1].checked_add(part.dim(1));

@@ -1,8 +1,7 @@
 //! The sums over elements, one after another.
 
+use super::OP;
 use crate::{Result, View, rows::Floats};
-
-const OP: &str = "sums";
 
 /// Σ(fresh − stale)² and Σfresh² of these rows of dim 1, one element after the other.
 pub(super) fn distance(

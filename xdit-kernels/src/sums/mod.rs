@@ -1,4 +1,4 @@
-//! RunningSums that stay on a device while a run goes on: how far tensors have moved, their moments, what in them is not finite.
+//! Sums that stay on a device while a run goes on: how far tensors have moved, their moments, what in them is not finite.
 //!
 //! Kernels add to a [`RunningSums`], call after call, and the host reads it once, when it needs the numbers.
 

@@ -126,7 +126,7 @@ impl Pipeline {
         Ok(plan)
     }
 
-    /// The same pipeline, spread over ranks. Ranks of earlier calls stay, as far as their number is still asked for.
+    /// The same pipeline, spread over ranks. Idle ranks of earlier calls stay, up to 64 in all.
     ///
     /// # Errors
     /// [`Error::Comm`] for degrees that make no mesh (the message names the nearest that do),
@@ -216,7 +216,6 @@ impl Pipeline {
     ) -> Result<Output> {
         let _span = tracing::info_span!("generate").entered();
         parallel.check()?;
-        self.check_files()?;
         self.draw(self.model.plan(request, parallel)?, &self.pool, observer)
     }
 
@@ -241,9 +240,22 @@ impl Pipeline {
     /// ```
     pub fn run(&self, plan: RunPlan, observer: &mut dyn Observer) -> Result<Output> {
         let degrees = self.parallel.degrees;
-        if plan.degrees != degrees {
-            let given = format!("a plan for {}", plan.degrees);
-            let allowed = format!("one for {degrees}, the ranks of this pipeline");
+        let over_group = |ranks: &Parallel| matches!(ranks.backend, RankBackend::Group(_));
+        let same_backend = over_group(&plan.call.parallel) == over_group(&self.parallel);
+        if plan.degrees != degrees || !same_backend {
+            let backend = |ranks: &Parallel| match over_group(ranks) {
+                true => "a group",
+                false => "threads",
+            };
+            let given = format!(
+                "a plan for {} over {}",
+                plan.degrees,
+                backend(&plan.call.parallel)
+            );
+            let allowed = format!(
+                "one for {degrees} over {}, the ranks of this pipeline",
+                backend(&self.parallel)
+            );
             return Err(Error::invalid("plan", given, allowed));
         }
         let _span = tracing::info_span!("generate").entered();

@@ -80,7 +80,7 @@ pub(crate) struct ModelStore<R: ModelLoader> {
     stamps: Vec<Stamp>,
 }
 
-const PAINTER: [&str; 2] = ["transformer", "vae"];
+const DRAWING: [&str; 2] = ["transformer", "vae"];
 
 impl<R: ModelLoader> ModelStore<R> {
     /// The weights in `source`. Of `one_stage` the first call reads the transformer, when it knows the blocks.
@@ -103,14 +103,14 @@ impl<R: ModelLoader> ModelStore<R> {
         };
         let names = store.configs.encoder_names();
         // Headers only: a missing file shows now, not after the prompts are encoded.
-        let of_painter = store.open(&PAINTER)?;
+        let of_drawing = store.open(&DRAWING)?;
         let of_encoders = store.open(&names)?;
-        let opened = of_painter.iter().chain(&of_encoders);
+        let opened = of_drawing.iter().chain(&of_encoders);
         store.stamps = opened.flat_map(Weights::stamps).cloned().collect();
-        store.check_shapes(&of_painter, &of_encoders)?;
+        store.check_shapes(&of_drawing, &of_encoders)?;
         if options.low_memory {
             store.check_memory(&[&of_encoders])?;
-            store.check_memory(&[&of_painter])?;
+            store.check_memory(&[&of_drawing])?;
             return Ok(store);
         }
         if one_stage {
@@ -120,11 +120,11 @@ impl<R: ModelLoader> ModelStore<R> {
             })?);
             return Ok(store);
         }
-        let all: [&[Weights]; 2] = [&of_painter, &of_encoders];
+        let all: [&[Weights]; 2] = [&of_drawing, &of_encoders];
         store.check_memory(&all)?;
         let (loaded, encoders) = store.packed(&all, observer, |packing| {
             Ok((
-                store.pack_painter(&of_painter, &store.all_blocks(), packing)?,
+                store.pack_drawing(&of_drawing, &store.all_blocks(), packing)?,
                 store.configs.pack_encoders(&of_encoders, packing)?,
             ))
         })?;
@@ -144,7 +144,7 @@ impl<R: ModelLoader> ModelStore<R> {
     fn check_shapes(&self, loaded: &[Weights], encoders: &[Weights]) -> Result<()> {
         let unread = |all: &[Weights]| all.iter().map(Weights::unread).collect::<Vec<_>>();
         let packing = &mut Packing::names_only();
-        self.pack_painter(&unread(loaded), &self.all_blocks(), packing)?;
+        self.pack_drawing(&unread(loaded), &self.all_blocks(), packing)?;
         self.configs.pack_encoders(&unread(encoders), packing)?;
         Ok(())
     }
@@ -207,7 +207,7 @@ impl<R: ModelLoader> ModelStore<R> {
         Ok(made)
     }
 
-    fn pack_painter(
+    fn pack_drawing(
         &self,
         weights: &[Weights],
         blocks: &Blocks,
@@ -240,7 +240,7 @@ impl<R: ModelLoader> ModelStore<R> {
         // Other blocks than before leave first.
         *loaded = None;
         let _span = tracing::info_span!("load").entered();
-        let weights = self.open(&PAINTER)?;
+        let weights = self.open(&DRAWING)?;
         match *blocks == self.all_blocks() {
             true => self.check_memory(&[&weights])?,
             false => {
@@ -255,7 +255,7 @@ impl<R: ModelLoader> ModelStore<R> {
             }
         }
         let made = self.packed(&[&weights], observer, |packing| {
-            self.pack_painter(&weights, blocks, packing)
+            self.pack_drawing(&weights, blocks, packing)
         })?;
         Ok(loaded.insert(Arc::new(made)).clone())
     }
@@ -303,6 +303,7 @@ fn packed_bytes(all: &[&[Weights]], dtype: DType) -> u64 {
         .map(|(name, info)| {
             let form = match (&info.shape[..], dtype) {
                 ([_, _, 3, 3], _) => WeightForm::Winograd,
+                ([_, _, 1, 1], _) => WeightForm::Dense(DType::F32),
                 (_, DType::F16) if name.ends_with(".DenseReluDense.wo.weight") => {
                     WeightForm::Dense(DType::F32)
                 }

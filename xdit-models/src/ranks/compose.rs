@@ -207,14 +207,12 @@ impl RankContext {
                 .unwrap_or_else(PoisonError::into_inner)
         };
         let known = lock().get(&drawing).cloned();
-        let group = match known {
-            Some(group) => group,
-            None => {
-                let world = ranks.mesh.world();
-                let draws = self.replica() < drawing;
-                world.split(usize::from(draws), world.rank())?
-            }
-        };
+        if known.is_some() {
+            return Ok(known);
+        }
+        let world = ranks.mesh.world();
+        let draws = self.replica() < drawing;
+        let group = world.split(usize::from(draws), world.rank())?;
         lock().insert(drawing, group.clone());
         Ok(Some(group))
     }

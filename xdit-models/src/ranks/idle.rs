@@ -55,7 +55,7 @@ impl KeptByRank {
     }
 }
 
-/// Of ranks that are idle so many stay, and the last used in any case: they take nothing but their threads.
+/// At most so many idle ranks stay, but always those used last. An idle rank takes nothing but its threads.
 const MOST_IDLE_RANKS: usize = 64;
 
 /// The ranks of a pipeline that no call has. A call takes those that fit, or new ones, and gives them back, so that calls at the

@@ -28,22 +28,20 @@ pub(crate) fn decoder_bytes_per_pixel(config: &VaeConfig, dtype: DType) -> u64 {
     with_gap.max().unwrap_or(0)
 }
 
-/// Bytes of a decoder's parameters as they are packed: Winograd's form of a 3×3 convolution has 36 f32 for its 9 taps.
+/// Bytes of a decoder's parameters as they are packed: Winograd's form of a 3×3 convolution has 36 f32 for its 9 taps, and 1×1
+/// convolutions are held in f32 whatever the dtype.
 pub(crate) fn decoder_bytes(config: &VaeConfig, dtype: DType) -> u64 {
     let winograd = |outputs: usize, inputs: usize| {
-        let taps = (outputs as u64).saturating_mul(inputs as u64);
-        taps.saturating_mul(16).saturating_add(4 * outputs as u64)
+        let weights = WeightForm::Winograd.matrix_bytes(outputs, inputs.saturating_mul(9));
+        weights.saturating_add(4 * outputs as u64)
     };
-    let plain = |outputs, inputs| {
-        Parameters::default()
-            .linear(outputs, inputs)
-            .bytes(WeightForm::Dense(dtype))
-    };
+    let matrix = |outputs, inputs, form| Parameters::default().linear(outputs, inputs).bytes(form);
+    let pointwise = |outputs, inputs| matrix(outputs, inputs, WeightForm::Dense(DType::F32));
     let norm = |channels: usize| 8 * channels as u64;
     let resnet = |inputs: usize, outputs: usize| {
         let shortcut = match inputs == outputs {
             true => 0,
-            false => plain(outputs, inputs),
+            false => pointwise(outputs, inputs),
         };
         norm(inputs)
             + winograd(outputs, inputs)
@@ -54,12 +52,12 @@ pub(crate) fn decoder_bytes(config: &VaeConfig, dtype: DType) -> u64 {
     let deepest = config.block_out_channels.last().copied().unwrap_or(0);
     let (latent, last) = (config.latent_channels, config.block_out_channels.len() - 1);
     let attention = match config.mid_block_add_attention {
-        true => norm(deepest) + plain(4 * deepest, deepest),
+        true => norm(deepest) + matrix(4 * deepest, deepest, WeightForm::Dense(dtype)),
         false => 0,
     };
     let mut sum = winograd(deepest, latent) + 2 * resnet(deepest, deepest) + attention;
     if config.use_post_quant_conv {
-        sum += plain(latent, latent);
+        sum += pointwise(latent, latent);
     }
     let mut inputs = deepest;
     for (i, outputs) in config.block_out_channels.iter().rev().copied().enumerate() {
