@@ -19,10 +19,10 @@ pub(crate) struct Inbox {
     depth: usize,
     next_step: usize,
     order: TurnOrder,
-    lanes: Vec<Lane>,
+    lanes: Vec<LegInbox>,
 }
 
-struct Lane {
+struct LegInbox {
     leg: usize,
     turns: VecDeque<Turn>,
     /// Of the first turns.
@@ -32,7 +32,7 @@ struct Lane {
 impl Inbox {
     pub(crate) fn new(schedule: Schedule, links: &Links<'_>) -> Self {
         let (placement, stage, stages) = (links.placement(), links.stage(), links.stages());
-        let lane = |leg| Lane {
+        let lane = |leg| LegInbox {
             leg,
             turns: VecDeque::new(),
             posted: VecDeque::new(),

@@ -20,13 +20,13 @@ pub(crate) struct Incoming {
 
 /// The input of a turn on a leg.
 #[derive(Default)]
-pub(crate) struct Input {
+pub(crate) struct TurnInput {
     pub(crate) stream: Vec<Tensor>,
     /// From each earlier leg that hands on outputs of blocks.
     pub(crate) skips: Vec<(usize, Vec<Tensor>)>,
 }
 
-impl Input {
+impl TurnInput {
     /// One more tensor: of the stream, or of what blocks of an earlier leg hand on.
     pub(crate) fn add(&mut self, from: Option<usize>, tensor: Tensor) {
         let Some(from) = from else {
@@ -44,15 +44,15 @@ impl Input {
 pub(crate) struct Task {
     pub(crate) turn: Turn,
     pub(crate) leg: usize,
-    pub(crate) input: Input,
+    pub(crate) input: TurnInput,
 }
 
 impl Incoming {
-    pub(crate) fn wait(self) -> Result<Input, Error> {
+    pub(crate) fn wait(self) -> Result<TurnInput, Error> {
         let stream = self.stream.map_or(Ok(Vec::new()), Pending::wait)?;
         let skips = self.skips.into_iter();
         let skips = skips.map(|(from, pending)| Ok((from, pending.wait()?)));
-        Ok(Input {
+        Ok(TurnInput {
             stream,
             skips: skips.collect::<Result<_, Error>>()?,
         })

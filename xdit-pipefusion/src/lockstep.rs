@@ -1,7 +1,7 @@
 //! What a stage has to do next where receives cannot be posted ahead: all stages go in step.
 
 use crate::drift_monitor::DriftMonitor;
-use crate::links::{Input, Links, Task};
+use crate::links::{Links, Task, TurnInput};
 use crate::timetable::{Slot, Timetable};
 use crate::{Error, Schedule, Stage, Turn};
 use std::collections::{HashMap, VecDeque};
@@ -17,15 +17,15 @@ pub(crate) struct Lockstep {
     /// The slot that is under way.
     slot: Slot,
     /// Batches under way, with where each of their tensors belongs.
-    arriving: VecDeque<(Pending, Vec<Place>)>,
-    arrived: HashMap<(Turn, usize), Input>,
+    arriving: VecDeque<(Pending, Vec<Destination>)>,
+    arrived: HashMap<(Turn, usize), TurnInput>,
     /// By patch and step.
     latents: HashMap<(usize, usize), Tensor>,
 }
 
 /// Where a tensor belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Destination {
     /// The input of a turn on a leg: hidden states, or what blocks of an earlier leg hand on.
     Input {
         turn: Turn,
@@ -96,7 +96,10 @@ impl Lockstep {
                 let step = turn.step + 1;
                 if me == 0 && step < self.steps {
                     for patch in turn.part.patches(latents.len()) {
-                        receive(Spec::of(&latents[patch]), Place::Latents { patch, step });
+                        receive(
+                            Spec::of(&latents[patch]),
+                            Destination::Latents { patch, step },
+                        );
                     }
                 }
                 continue;
@@ -104,13 +107,13 @@ impl Lockstep {
             if links.of(leg + 1) == me {
                 for spec in stage.carried(turn, leg + 1) {
                     let (leg, from) = (leg + 1, None);
-                    receive(spec, Place::Input { turn, leg, from });
+                    receive(spec, Destination::Input { turn, leg, from });
                 }
             }
             for to in (leg + 1..=last).filter(|to| links.of(*to) == me) {
                 for spec in stage.skipped(turn, leg, to) {
                     let (leg, from) = (to, Some(leg));
-                    receive(spec, Place::Input { turn, leg, from });
+                    receive(spec, Destination::Input { turn, leg, from });
                 }
             }
         }
@@ -127,13 +130,13 @@ impl Lockstep {
         turn: Turn,
         leg: usize,
         count: usize,
-    ) -> Result<Input, Error> {
+    ) -> Result<TurnInput, Error> {
         let patches = turn.part.patches(count);
-        let wanted = |place: &Place| match place {
-            Place::Input {
+        let wanted = |place: &Destination| match place {
+            Destination::Input {
                 turn: of, leg: on, ..
             } => (*of, *on) == (turn, leg),
-            Place::Latents { patch, step } => {
+            Destination::Latents { patch, step } => {
                 leg == 0 && *step == turn.step && patches.contains(patch)
             }
         };
@@ -142,11 +145,11 @@ impl Lockstep {
         for (pending, places) in self.arriving.drain(..newest.map_or(0, |newest| newest + 1)) {
             for (tensor, place) in pending.wait()?.into_iter().zip(places) {
                 match place {
-                    Place::Input { turn, leg, from } => {
+                    Destination::Input { turn, leg, from } => {
                         let input = self.arrived.entry((turn, leg)).or_default();
                         input.add(from, tensor);
                     }
-                    Place::Latents { patch, step } => {
+                    Destination::Latents { patch, step } => {
                         self.latents.insert((patch, step), tensor);
                     }
                 }

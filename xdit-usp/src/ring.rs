@@ -49,7 +49,7 @@ impl<A> Ring<A> {
 }
 
 /// What goes round: keys and values, and the mask of the keys if there is one.
-struct Block {
+struct KvBlock {
     k: Tensor,
     v: Tensor,
     mask: Option<Tensor>,
@@ -61,7 +61,7 @@ struct Arriving {
     masked: bool,
 }
 
-impl Block {
+impl KvBlock {
     /// Sends this block on and starts to receive the one of the previous rank, which has `rows` rows. All of it is one batch: no
     /// rank's receive may wait behind a send that waits for that rank ([`xdit_comm::Backend`]).
     fn pass_on(&self, group: &Group, rows: usize) -> Result<Arriving> {
@@ -87,14 +87,14 @@ impl Block {
 }
 
 impl Arriving {
-    fn wait(self) -> Result<Block> {
+    fn wait(self) -> Result<KvBlock> {
         let mut parts = self.pending.wait()?.into_iter();
         let mut part = || {
             parts
                 .next()
                 .ok_or_else(|| Error::shape(OP, "a part of a block", "none"))
         };
-        Ok(Block {
+        Ok(KvBlock {
             k: part()?,
             v: part()?,
             mask: self.masked.then(part).transpose()?,
@@ -174,7 +174,7 @@ impl<A: Attention> Ring<A> {
             None => None,
             Some(mask) => Some(mask.to_tensor()?),
         };
-        let mut block = Block {
+        let mut block = KvBlock {
             k: input.k.to_tensor()?,
             v: input.v.to_tensor()?,
             mask,
@@ -229,7 +229,7 @@ impl<A: Attention> Ring<A> {
     fn pair(
         &mut self,
         input: &AttnInput<'_>,
-        block: &Block,
+        block: &KvBlock,
         (query, q_at): (Shard, usize),
         (key, k_at): (Shard, usize),
     ) -> Result<Option<AttnOut>> {

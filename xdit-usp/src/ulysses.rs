@@ -94,13 +94,13 @@ fn bytes(view: View<'_>) -> usize {
 }
 
 /// Where each rank's local rows lie among the rows of the whole group: stream by stream and run by run, in rank order.
-struct Rows {
+struct GatheredRows {
     /// `runs[rank][run]`: offset in the gathered rows, and length. Local offsets follow from the order.
     runs: Vec<Vec<Shard>>,
     total: usize,
 }
 
-impl Rows {
+impl GatheredRows {
     fn new(plan: &SequencePlan, streams: &[(usize, usize)], ring_rank: usize) -> Self {
         let mut runs = vec![Vec::new(); plan.ulysses];
         let mut at = 0;
@@ -171,7 +171,7 @@ impl<A: Attention> Ulysses<A> {
             return Err(Error::shape(OP, "keys of the queries' rows", input.keys));
         }
         let streams = plan.streams(OP, input.segments, |total| plan.runs(total, ring_rank, me))?;
-        let rows = Rows::new(&plan, &streams, ring_rank);
+        let rows = GatheredRows::new(&plan, &streams, ring_rank);
         let (b, l, h, d) = (
             input.q.dim(0),
             input.q.dim(1),
@@ -313,7 +313,7 @@ impl<A: Attention> Ulysses<A> {
     fn send_back(
         &self,
         x: &Tensor,
-        rows: &Rows,
+        rows: &GatheredRows,
         heads: &[Heads],
         shape: [usize; 4],
     ) -> Result<Tensor> {

@@ -277,7 +277,7 @@ mod tests {
         ];
         let args = generate(&line);
         assert_eq!(args.run.dtype, crate::args::cli::Precision::Bf16);
-        assert_eq!(args.output.output_type, crate::args::cli::OutputType::Png);
+        assert_eq!(args.output.output_type, crate::args::cli::OutputFormat::Png);
     }
 
     #[test]

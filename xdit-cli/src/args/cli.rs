@@ -232,12 +232,12 @@ pub(crate) struct OutputArgs {
     #[arg(
         long,
         value_enum,
-        default_value_t = OutputType::Png,
+        default_value_t = OutputFormat::Png,
         value_name = "png|latent|float",
         hide_possible_values = true
     )]
     #[serde(skip)]
-    pub output_type: OutputType,
+    pub output_type: OutputFormat,
     /// Leave prompt, seed and settings out of the PNG.
     #[arg(long)]
     #[serde(skip)]
@@ -297,7 +297,7 @@ impl From<Precision> for DType {
 
 /// `--output-type`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum OutputType {
+pub(crate) enum OutputFormat {
     /// PNG files.
     #[value(alias = "pil")]
     Png,
@@ -307,12 +307,12 @@ pub(crate) enum OutputType {
     Float,
 }
 
-impl From<OutputType> for xdit_models::OutputType {
+impl From<OutputFormat> for xdit_models::OutputType {
     /// What the pipeline returns for it.
-    fn from(kind: OutputType) -> Self {
+    fn from(kind: OutputFormat) -> Self {
         match kind {
-            OutputType::Latent => Self::Latent,
-            OutputType::Png | OutputType::Float => Self::Image,
+            OutputFormat::Latent => Self::Latent,
+            OutputFormat::Png | OutputFormat::Float => Self::Image,
         }
     }
 }

@@ -18,7 +18,7 @@ const MOST_BYTES: u64 = 256 << 20;
 
 /// A line of the file: its number from 1, and the request that it makes or why it makes none.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct PromptLine {
     /// Counted from 1, blank lines too.
     pub number: usize,
     /// The request, or what is wrong with the line.
@@ -29,7 +29,7 @@ pub(crate) struct Line {
 ///
 /// # Errors
 /// [`Failure::Input`] when it cannot be read, [`Failure::Usage`] when it holds no prompt.
-pub(crate) fn read(path: &Path, flags: &Overlay) -> Result<Vec<Line>, Failure> {
+pub(crate) fn read(path: &Path, flags: &Overlay) -> Result<Vec<PromptLine>, Failure> {
     let failed = |error: &std::io::Error| Failure::input(path, system_reason(error));
     let mut bytes = Vec::new();
     let reader: Box<dyn Read> = match path == Path::new("-") {
@@ -54,13 +54,13 @@ pub(crate) fn read(path: &Path, flags: &Overlay) -> Result<Vec<Line>, Failure> {
     }
 }
 
-fn parse(bytes: &[u8], flags: &Overlay) -> Vec<Line> {
+fn parse(bytes: &[u8], flags: &Overlay) -> Vec<PromptLine> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     bytes
         .split(|byte| *byte == b'\n')
         .enumerate()
         .filter(|(_, line)| !line.trim_ascii().is_empty())
-        .map(|(index, line)| Line {
+        .map(|(index, line)| PromptLine {
             number: index + 1,
             request: request(line, flags),
         })

@@ -7,16 +7,16 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use xdit_models::{ModelSource, Observer, Output, Overlay, Request, RunPlan, quote};
 
-use crate::args::cli::{GenerateArgs, OutputType};
-use crate::args::prompt_file::{self, Line};
+use crate::args::cli::{GenerateArgs, OutputFormat};
+use crate::args::prompt_file::{self, PromptLine};
 use crate::commands::written::{shown, write};
 use crate::output::files::OutputPlan;
 use crate::report::console::{self, Unit};
 use crate::report::failure::{self, Failure};
-use crate::report::progress::Progress;
+use crate::report::progress::RunObserver;
 use crate::run::draw::{Compute, Drawn, load, plan};
 use crate::run::memory;
-use crate::run::model::{Model, Wanted};
+use crate::run::model::{FoundModel, ModelChoice};
 use crate::run::session::Session;
 
 /// Characters of a prompt that a line on standard output shows.
@@ -24,13 +24,13 @@ const SHOWN: usize = 60;
 
 /// What is seen of one request.
 #[derive(Debug)]
-struct Seen {
+struct RequestObserver {
     number: usize,
     began: Instant,
     warnings: Vec<String>,
 }
 
-impl Observer for Seen {
+impl Observer for RequestObserver {
     fn warning(&mut self, text: &str) {
         self.warnings.push(text.to_owned());
     }
@@ -60,13 +60,13 @@ pub(crate) fn run(
     let kind = args.output.output_type;
     let base = any_line(base);
     let plan_for = |source: &ModelSource| plan_any(source, hub.variant.as_deref(), &base, compute);
-    let (model, _) = Model::find(Wanted::new(&args.model), &plan_for, session)?;
-    let mut watch = Progress::new(&session.console, None);
+    let (model, _) = FoundModel::find(ModelChoice::new(&args.model), &plan_for, session)?;
+    let mut watch = RunObserver::new(&session.console, None);
     let pipeline = load(&model, compute, &mut watch)?;
     let bar = session
         .console
         .bar("prompts", lines.len() as u64, Unit::Pieces);
-    let mut report = Report {
+    let mut report = BatchReport {
         kind,
         metadata: !args.output.no_metadata,
         path,
@@ -80,7 +80,7 @@ pub(crate) fn run(
     };
     // Bad lines are told first and in one go: they cost nothing.
     let mut requests = Vec::with_capacity(lines.len());
-    for Line { number, request } in lines {
+    for PromptLine { number, request } in lines {
         match request {
             Ok(request) => requests.push((number, request.output(kind.into()))),
             Err(reason) => {
@@ -90,7 +90,7 @@ pub(crate) fn run(
         }
     }
     let requests = requests.into_iter().map(|(number, request)| {
-        let seen = Seen {
+        let seen = RequestObserver {
             number,
             began: Instant::now(),
             warnings: Vec::new(),
@@ -164,13 +164,13 @@ fn plan_any(
 }
 
 /// What is told of the requests as they end.
-struct Report<'a> {
-    kind: OutputType,
+struct BatchReport<'a> {
+    kind: OutputFormat,
     metadata: bool,
     path: &'a Path,
     plan: &'a OutputPlan,
     session: &'a Session,
-    model: &'a Model,
+    model: &'a FoundModel,
     /// How each request is computed: by one replica.
     each: Compute,
     written: usize,
@@ -179,9 +179,9 @@ struct Report<'a> {
     fatal: Option<Failure>,
 }
 
-impl Report<'_> {
+impl BatchReport<'_> {
     /// Writes the files of a request and says so.
-    fn done(&mut self, output: Output, seen: Seen) -> Result<(), Failure> {
+    fn done(&mut self, output: Output, seen: RequestObserver) -> Result<(), Failure> {
         for warning in &seen.warnings {
             let place = self.place(seen.number);
             self.session.console.warn(Some(&place), warning);

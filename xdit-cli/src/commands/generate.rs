@@ -13,9 +13,9 @@ use crate::output::dump::Dump;
 use crate::output::files::OutputPlan;
 use crate::report::console;
 use crate::report::failure::Failure;
-use crate::report::progress::Progress;
+use crate::report::progress::RunObserver;
 use crate::run::draw::{Compute, draw, plan as plan_of};
-use crate::run::model::{Model, Wanted};
+use crate::run::model::{FoundModel, ModelChoice};
 use crate::run::session::Session;
 
 /// Draws what the flags ask for. Everything that can be refused without the model is refused first.
@@ -49,11 +49,11 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
         None => None,
     };
     session.begin_trace()?;
-    let mut watch = Progress::new(&session.console, dump);
+    let mut watch = RunObserver::new(&session.console, dump);
     let hub = &args.model.hub;
     let plan_for =
         |source: &ModelSource| plan_of(source, hub.variant.as_deref(), &request, &compute, None);
-    let (model, planned) = Model::find(Wanted::new(&args.model), &plan_for, session)?;
+    let (model, planned) = FoundModel::find(ModelChoice::new(&args.model), &plan_for, session)?;
     let drawn = draw(&model, planned, &compute, &mut watch)?;
 
     let write_began = Instant::now();

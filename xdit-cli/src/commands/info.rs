@@ -11,7 +11,7 @@ use crate::args::cli::InfoArgs;
 use crate::report::console;
 use crate::report::failure::Failure;
 use crate::report::table::aligned;
-use crate::run::model::{Files, Wanted};
+use crate::run::model::{ModelChoice, NeededFiles};
 use crate::run::session::Session;
 use crate::run::{memory, model};
 
@@ -21,12 +21,12 @@ use crate::run::{memory, model};
 /// Any [`Failure`].
 pub(crate) fn run(args: &InfoArgs, session: &Session) -> Result<u8, Failure> {
     session.begin_trace()?;
-    let wanted = Wanted {
+    let wanted = ModelChoice {
         name: &args.model,
         hub: &args.hub,
         no_t5: args.no_t5,
     };
-    let (source, _) = model::source(wanted, Files::All, session)?;
+    let (source, _) = model::source(wanted, NeededFiles::All, session)?;
     let info = describe(&source, args.hub.variant.as_deref())?;
     let plan = one_picture(&source, args.hub.variant.as_deref());
     if session.report.json {

@@ -8,7 +8,7 @@ use crate::args::request;
 use crate::report::failure::Failure;
 use crate::report::plan_json::Shown;
 use crate::report::{console, plan_text};
-use crate::run::model::{self, Files, Wanted};
+use crate::run::model::{self, ModelChoice, NeededFiles};
 use crate::run::session::Session;
 
 /// Prints what `generate` with these flags would do; no weights are read.
@@ -22,8 +22,8 @@ pub(crate) fn run(args: &PlanArgs, session: &Session) -> Result<u8, Failure> {
     session.begin_trace()?;
     let device = args.run.device.open(args.run.threads.cpu_tier)?;
     let parallel = args.parallel.plan()?;
-    let wanted = Wanted::new(&args.model);
-    let (source, _) = model::source(wanted, Files::Configurations, session)?;
+    let wanted = ModelChoice::new(&args.model);
+    let (source, _) = model::source(wanted, NeededFiles::Configurations, session)?;
     let dtype = args.run.dtype.into();
     let options = LoadOptions {
         dtype,

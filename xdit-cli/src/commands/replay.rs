@@ -6,7 +6,7 @@ use serde_json::json;
 use xdit_kernels::{Device, Tier};
 use xdit_models::{Image, ModelSource, RunPlan, quote};
 
-use crate::args::cli::{HubArgs, OutputType, ReplayArgs};
+use crate::args::cli::{HubArgs, OutputFormat, ReplayArgs};
 use crate::args::device::DeviceChoice;
 use crate::output::files::OutputPlan;
 use crate::output::picture::{Comparison, Difference, Picture};
@@ -14,9 +14,9 @@ use crate::output::record::{ParallelRecord, RunRecord};
 use crate::output::recorded::Recorded;
 use crate::report::console;
 use crate::report::failure::{Failure, shown};
-use crate::report::progress::Progress;
+use crate::report::progress::RunObserver;
 use crate::run::draw::{Compute, draw, plan as plan_of};
-use crate::run::model::{self, Model, PlanFor, Wanted};
+use crate::run::model::{self, FoundModel, ModelChoice, PlanFor};
 use crate::run::session::Session;
 
 /// Repeats the run of `args.image`. Returns 0 if the pixels are identical, 1 if not.
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
     let plan = match &args.output {
         Some(path) => Some(OutputPlan::new(
             Some(path),
-            OutputType::Png,
+            OutputFormat::Png,
             1,
             request.seeds[0],
             &session.partials,
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
         None => None,
     };
     session.begin_trace()?;
-    let mut watch = Progress::new(&session.console, None);
+    let mut watch = RunObserver::new(&session.console, None);
     let compute = Compute {
         dtype: record.dtype().map_err(damaged)?,
         device: device(args.threads.cpu_tier, &record.tier, &mut watch)?,
@@ -165,11 +165,11 @@ fn find_model(
     record: &RunRecord,
     plan: PlanFor<'_>,
     session: &Session,
-) -> Result<(Model, RunPlan), Failure> {
+) -> Result<(FoundModel, RunPlan), Failure> {
     let no_t5 = record.model.no_t5;
     if let Some(name) = &args.model {
         let hub = &args.hub;
-        return Model::find(Wanted { name, hub, no_t5 }, plan, session);
+        return FoundModel::find(ModelChoice { name, hub, no_t5 }, plan, session);
     }
     let given = &args.hub;
     let hub = HubArgs {
@@ -183,16 +183,16 @@ fn find_model(
             .or_else(|| record.model.variant.clone()),
         download_dir: given.download_dir.clone(),
     };
-    let wanted = Wanted {
+    let wanted = ModelChoice {
         name: &record.model.name,
         hub: &hub,
         no_t5,
     };
-    Model::find(wanted, plan, session)
+    FoundModel::find(wanted, plan, session)
 }
 
 /// The tier of the flag, else that of the record, else this processor's best, with a warning.
-fn device(asked: Option<Tier>, recorded: &str, watch: &mut Progress) -> Result<Device, Failure> {
+fn device(asked: Option<Tier>, recorded: &str, watch: &mut RunObserver) -> Result<Device, Failure> {
     if let Some(tier) = asked {
         return DeviceChoice::Cpu.open(Some(tier));
     }

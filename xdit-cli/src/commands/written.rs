@@ -5,23 +5,23 @@ use std::path::PathBuf;
 
 use xdit_kernels::Tensor;
 
-use crate::args::cli::OutputType;
+use crate::args::cli::OutputFormat;
 use crate::output::files::OutputPlan;
 use crate::output::picture::Picture;
-use crate::output::tensor_file::{self, Data, Entry};
+use crate::output::tensor_file::{self, Entry, EntryData};
 use crate::report::failure::{self, Failure, system_reason};
 use crate::run::draw::Drawn;
 
 /// Writes the results of a run. Returns the names of the files.
 pub(super) fn write(
     drawn: &Drawn,
-    kind: OutputType,
+    kind: OutputFormat,
     metadata: bool,
     plan: &OutputPlan,
 ) -> Result<Vec<PathBuf>, Failure> {
     let output = &drawn.output;
     match kind {
-        OutputType::Png => output
+        OutputFormat::Png => output
             .images
             .iter()
             .enumerate()
@@ -35,8 +35,8 @@ pub(super) fn write(
                 plan.write(index, |file| picture.write(file, record.as_ref()))
             })
             .collect(),
-        OutputType::Latent => write_tensor(drawn, "latents", &output.latents, metadata, plan),
-        OutputType::Float => {
+        OutputFormat::Latent => write_tensor(drawn, "latents", &output.latents, metadata, plan),
+        OutputFormat::Float => {
             let float = output
                 .float
                 .as_ref()
@@ -61,7 +61,7 @@ fn write_tensor(
         let mut file = std::io::BufWriter::new(file);
         let entries = [Entry {
             name,
-            data: Data::Tensor(tensor),
+            data: EntryData::Tensor(tensor),
         }];
         let written = tensor_file::write(&mut file, &entries, &texts).and_then(|()| file.flush());
         written.map_err(|e| system_reason(&e))

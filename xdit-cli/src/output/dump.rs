@@ -8,7 +8,7 @@ use xdit_kernels::Tensor;
 use xdit_models::{Error, Result};
 
 use crate::output::partial::{Existing, PartialFile, Partials};
-use crate::output::tensor_file::{self, Data, Entry};
+use crate::output::tensor_file::{self, Entry, EntryData};
 use crate::report::failure::Failure;
 use crate::report::failure::system_reason;
 
@@ -60,18 +60,18 @@ impl Dump {
     pub(crate) fn tensor(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
         match self.failed.take() {
             Some(error) => Err(error),
-            None => self.write(name, Data::Tensor(tensor)),
+            None => self.write(name, EntryData::Tensor(tensor)),
         }
     }
 
     /// Writes token ids; a failure is returned by the next [`Dump::tensor`].
     pub(crate) fn ids(&mut self, name: &str, ids: &[Vec<u32>]) {
-        if let Err(error) = self.write(name, Data::Ids(ids)) {
+        if let Err(error) = self.write(name, EntryData::Ids(ids)) {
             self.failed.get_or_insert(error);
         }
     }
 
-    fn write(&self, name: &str, data: Data<'_>) -> Result<()> {
+    fn write(&self, name: &str, data: EntryData<'_>) -> Result<()> {
         let path = self
             .folder
             .join(format!("{}.safetensors", name.replace(['/', '\\'], ".")));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::args::cli::OutputType;
+use crate::args::cli::OutputFormat;
 use crate::output::partial::{Existing, PartialFile, Partials, replaceable};
 use crate::output::places::Places;
 use crate::report::failure::{Failure, shown};
@@ -34,7 +34,7 @@ impl OutputPlan {
     /// for one that is too long with its number; [`Failure::Output`] when the place cannot be written.
     pub(crate) fn new(
         output: Option<&Path>,
-        kind: OutputType,
+        kind: OutputFormat,
         images: usize,
         seed: i128,
         partials: &Partials,
@@ -56,10 +56,10 @@ impl OutputPlan {
             folder,
             stem,
             extension: match kind {
-                OutputType::Png => "png",
-                OutputType::Latent | OutputType::Float => "safetensors",
+                OutputFormat::Png => "png",
+                OutputFormat::Latent | OutputFormat::Float => "safetensors",
             },
-            files: if kind == OutputType::Png { images } else { 1 },
+            files: if kind == OutputFormat::Png { images } else { 1 },
             named: !names_folder,
             partials: partials.clone(),
             places: places.clone(),
@@ -72,12 +72,12 @@ impl OutputPlan {
     }
 
     /// The same place for the images of line `number` of a prompt file: the number is part of every name.
-    pub(crate) fn for_line(&self, number: usize, images: usize, kind: OutputType) -> Self {
+    pub(crate) fn for_line(&self, number: usize, images: usize, kind: OutputFormat) -> Self {
         Self {
             folder: self.folder.clone(),
             stem: format!("{}-{number:05}", self.stem),
             extension: self.extension,
-            files: if kind == OutputType::Png { images } else { 1 },
+            files: if kind == OutputFormat::Png { images } else { 1 },
             named: self.named,
             partials: self.partials.clone(),
             places: self.places.clone(),
@@ -158,7 +158,7 @@ impl OutputPlan {
 }
 
 /// The name without its extension, which must be one that fits or none.
-fn stem_of(output: &Path, kind: OutputType) -> Result<String, Failure> {
+fn stem_of(output: &Path, kind: OutputFormat) -> Result<String, Failure> {
     let name = output
         .file_name()
         .ok_or_else(|| Failure::output(output, "is not the name of a file"))?
@@ -172,7 +172,7 @@ fn stem_of(output: &Path, kind: OutputType) -> Result<String, Failure> {
         "jpg" | "jpeg" | "webp" | "gif" | "bmp" | "tif" | "tiff" | "avif" | "npy" | "npz"
         | "pt" => {
             let (what, ending) = match kind {
-                OutputType::Png => ("images are", "png"),
+                OutputFormat::Png => ("images are", "png"),
                 _ => ("tensors are", "safetensors"),
             };
             Err(Failure::usage(format!(
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    fn plan(output: &Path, kind: OutputType, images: usize) -> Result<OutputPlan, Failure> {
+    fn plan(output: &Path, kind: OutputFormat, images: usize) -> Result<OutputPlan, Failure> {
         let (partials, places) = (Partials::default(), Places::default());
         OutputPlan::new(Some(output), kind, images, 42, &partials, &places)
     }
@@ -214,26 +214,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         assert_eq!(
-            fill(&plan(&at("a.png"), OutputType::Png, 1).unwrap(), 0),
+            fill(&plan(&at("a.png"), OutputFormat::Png, 1).unwrap(), 0),
             "a.png"
         );
         assert_eq!(
-            fill(&plan(&at("a"), OutputType::Png, 1).unwrap(), 0),
+            fill(&plan(&at("a"), OutputFormat::Png, 1).unwrap(), 0),
             "a.png"
         );
         assert_eq!(
-            fill(&plan(&at("v1.5"), OutputType::Png, 1).unwrap(), 0),
+            fill(&plan(&at("v1.5"), OutputFormat::Png, 1).unwrap(), 0),
             "v1.5.png"
         );
         assert_eq!(
-            fill(&plan(&at(".hidden"), OutputType::Png, 1).unwrap(), 0),
+            fill(&plan(&at(".hidden"), OutputFormat::Png, 1).unwrap(), 0),
             ".hidden.png"
         );
-        let two = plan(&at("b.PNG"), OutputType::Png, 2).unwrap();
+        let two = plan(&at("b.PNG"), OutputFormat::Png, 2).unwrap();
         assert_eq!(fill(&two, 1), "b_1.png");
-        let latents = plan(&at("a.png"), OutputType::Latent, 3).unwrap();
+        let latents = plan(&at("a.png"), OutputFormat::Latent, 3).unwrap();
         assert_eq!(fill(&latents, 0), "a.safetensors");
-        let message = plan(&at("a.jpg"), OutputType::Png, 1)
+        let message = plan(&at("a.jpg"), OutputFormat::Png, 1)
             .unwrap_err()
             .to_string();
         assert!(message.contains("use a.png"), "{message}");
@@ -242,20 +242,20 @@ mod tests {
     #[test]
     fn lines_have_names_of_their_own() {
         let folder = tempfile::tempdir().unwrap();
-        let all = plan(&folder.path().join("set.png"), OutputType::Png, 1).unwrap();
-        let first = all.for_line(1, 1, OutputType::Png);
+        let all = plan(&folder.path().join("set.png"), OutputFormat::Png, 1).unwrap();
+        let first = all.for_line(1, 1, OutputFormat::Png);
         assert_eq!(fill(&first, 0), "set-00001.png");
-        let tenth = all.for_line(10, 2, OutputType::Png);
+        let tenth = all.for_line(10, 2, OutputFormat::Png);
         assert_eq!(fill(&tenth, 1), "set-00010_1.png");
     }
 
     #[test]
     fn chosen_names_never_replace() {
         let folder = tempfile::tempdir().unwrap();
-        let one = || plan(folder.path(), OutputType::Png, 1).unwrap();
+        let one = || plan(folder.path(), OutputFormat::Png, 1).unwrap();
         assert_eq!(fill(&one(), 0), "xdit-42.png");
         assert_eq!(fill(&one(), 0), "xdit-42-1.png");
-        let two = plan(folder.path(), OutputType::Png, 2).unwrap();
+        let two = plan(folder.path(), OutputFormat::Png, 2).unwrap();
         assert_eq!(fill(&two, 0), "xdit-42_0.png");
         assert_eq!(fill(&two, 0), "xdit-42-1_0.png");
     }
@@ -265,7 +265,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.png");
         for _ in 0..2 {
-            assert_eq!(fill(&plan(&file, OutputType::Png, 1).unwrap(), 0), "a.png");
+            assert_eq!(
+                fill(&plan(&file, OutputFormat::Png, 1).unwrap(), 0),
+                "a.png"
+            );
         }
     }
 
@@ -274,7 +277,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let nested = PathBuf::from(format!("{}/", folder.path().join("x/y").display()));
         assert_eq!(
-            fill(&plan(&nested, OutputType::Float, 2).unwrap(), 0),
+            fill(&plan(&nested, OutputFormat::Float, 2).unwrap(), 0),
             "xdit-42.safetensors"
         );
         assert!(folder.path().join("x/y/xdit-42.safetensors").is_file());
@@ -284,21 +287,21 @@ mod tests {
     fn unwritable_places_are_refused_before_anything_runs() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("no/such/a.png");
-        let failure = plan(&missing, OutputType::Png, 1).unwrap_err();
+        let failure = plan(&missing, OutputFormat::Png, 1).unwrap_err();
         assert_eq!(failure.exit_code(), 1);
         assert!(
             failure.to_string().contains("there is no folder"),
             "{failure}"
         );
         std::fs::create_dir(folder.path().join("b_1.png")).unwrap();
-        let failure = plan(&folder.path().join("b.png"), OutputType::Png, 2).unwrap_err();
+        let failure = plan(&folder.path().join("b.png"), OutputFormat::Png, 2).unwrap_err();
         assert!(failure.to_string().contains("is a folder"), "{failure}");
     }
 
     #[test]
     fn a_failed_write_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let plan = plan(&folder.path().join("a.png"), OutputType::Png, 1).unwrap();
+        let plan = plan(&folder.path().join("a.png"), OutputFormat::Png, 1).unwrap();
         let failure = plan.write(0, |_| Err("disk full".into())).unwrap_err();
         assert!(
             failure

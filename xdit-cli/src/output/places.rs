@@ -21,11 +21,11 @@ struct Place {
     /// The flag and its value.
     shown: String,
     spot: Spot,
-    what: What,
+    what: PlaceUse,
 }
 
 #[derive(Clone, Debug)]
-enum What {
+enum PlaceUse {
     /// A file that is read.
     Read,
     /// The folder of a pipeline, and what lies elsewhere of it.
@@ -48,7 +48,7 @@ struct Spot {
 impl Places {
     /// Adds a file that is read.
     pub(crate) fn read(&mut self, flag: &str, file: &Path) {
-        self.add(flag, file, What::Read);
+        self.add(flag, file, PlaceUse::Read);
     }
 
     /// Adds the pipeline in `folder`: everything in it, also where parts of it are links to other folders.
@@ -62,7 +62,7 @@ impl Places {
             folders.extend(id(folder_of(&file)));
             files.extend(id(&file));
         }
-        self.add(name, folder, What::Model { folders, files });
+        self.add(name, folder, PlaceUse::Model { folders, files });
     }
 
     /// Adds the file of a flag that writes one.
@@ -71,7 +71,7 @@ impl Places {
     /// As [`Places::check`].
     pub(crate) fn write(&mut self, flag: &str, file: &Path) -> Result<(), Failure> {
         self.check(flag, file)?;
-        self.add(flag, file, What::Written);
+        self.add(flag, file, PlaceUse::Written);
         Ok(())
     }
 
@@ -85,11 +85,11 @@ impl Places {
         let models = self
             .0
             .iter()
-            .filter(|p| matches!(p.what, What::Model { .. }));
+            .filter(|p| matches!(p.what, PlaceUse::Model { .. }));
         for place in models {
             place.refuse(&spot, &shown)?;
         }
-        self.add(flag, folder, What::Dump);
+        self.add(flag, folder, PlaceUse::Dump);
         Ok(())
     }
 
@@ -143,7 +143,7 @@ impl Places {
         let (others, model) = self.0.split_at(before);
         let written = others
             .iter()
-            .filter(|p| matches!(p.what, What::Written | What::Dump));
+            .filter(|p| matches!(p.what, PlaceUse::Written | PlaceUse::Dump));
         for place in written {
             model
                 .iter()
@@ -152,7 +152,7 @@ impl Places {
         Ok(())
     }
 
-    fn add(&mut self, flag: &str, path: &Path, what: What) {
+    fn add(&mut self, flag: &str, path: &Path, what: PlaceUse) {
         self.0.push(Place {
             shown: format!("{flag} {}", name_of(path)),
             spot: Spot::of(path),
@@ -166,16 +166,20 @@ impl Place {
     fn refuse(&self, new: &Spot, shown: &str) -> Result<(), Failure> {
         let other = &self.shown;
         let reason = match &self.what {
-            What::Read if new.is(&self.spot) => format!("is the file of {other}, which is read"),
-            What::Written if new.is(&self.spot) => format!("is also the file of {other}"),
-            What::Written | What::Dump if new.is(&self.spot) || new.holds(&self.spot) => {
+            PlaceUse::Read if new.is(&self.spot) => {
+                format!("is the file of {other}, which is read")
+            }
+            PlaceUse::Written if new.is(&self.spot) => format!("is also the file of {other}"),
+            PlaceUse::Written | PlaceUse::Dump if new.is(&self.spot) || new.holds(&self.spot) => {
                 format!("is a folder of {other}")
             }
-            What::Written if self.spot.holds(new) => format!("lies in what is the file of {other}"),
-            What::Dump if self.spot.dumps(new) => {
+            PlaceUse::Written if self.spot.holds(new) => {
+                format!("lies in what is the file of {other}")
+            }
+            PlaceUse::Dump if self.spot.dumps(new) => {
                 format!("is a .safetensors file in the folder of {other}, which writes such files")
             }
-            What::Model { folders, files } => {
+            PlaceUse::Model { folders, files } => {
                 let inside = new
                     .path
                     .ancestors()

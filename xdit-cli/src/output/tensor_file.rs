@@ -13,19 +13,19 @@ pub(crate) struct Entry<'a> {
     /// Its name.
     pub name: &'a str,
     /// What it holds.
-    pub data: Data<'a>,
+    pub data: EntryData<'a>,
 }
 
 /// The numbers of an [`Entry`].
 #[derive(Debug)]
-pub(crate) enum Data<'a> {
+pub(crate) enum EntryData<'a> {
     /// A tensor, in its own dtype.
     Tensor(&'a Tensor),
     /// Token ids, as the int64 that transformers has: one row a prompt, all of one length.
     Ids(&'a [Vec<u32>]),
 }
 
-impl Data<'_> {
+impl EntryData<'_> {
     fn dtype(&self) -> &'static str {
         match self {
             Self::Ids(_) => "I64",
@@ -119,15 +119,15 @@ mod tests {
         let entries = [
             Entry {
                 name: "half",
-                data: Data::Tensor(&half),
+                data: EntryData::Tensor(&half),
             },
             Entry {
                 name: "input_ids",
-                data: Data::Ids(&ids),
+                data: EntryData::Ids(&ids),
             },
             Entry {
                 name: "x",
-                data: Data::Tensor(&x),
+                data: EntryData::Tensor(&x),
             },
         ];
         let mut bytes = Vec::new();

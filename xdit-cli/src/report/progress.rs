@@ -14,7 +14,7 @@ use crate::report::console::{Console, Unit};
 
 /// What is seen of one run.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct RunObserver {
     console: Console,
     dump: Option<Dump>,
     bar: Option<ProgressBar>,
@@ -31,7 +31,7 @@ pub(crate) struct Progress {
 /// The names of the phases in their order.
 pub(crate) const PHASES: [&str; 4] = ["load", "encode", "denoise", "decode"];
 
-impl Progress {
+impl RunObserver {
     /// A watch that draws on `console` and writes to `dump`.
     pub(crate) fn new(console: &Console, dump: Option<Dump>) -> Self {
         let now = Instant::now();
@@ -88,7 +88,7 @@ fn name_of(phase: Phase) -> &'static str {
     }
 }
 
-impl Observer for Progress {
+impl Observer for RunObserver {
     fn phase(&mut self, phase: Phase, event: PhaseEvent) {
         let name = name_of(phase);
         match event {

@@ -124,13 +124,13 @@ impl Open {
 pub(crate) struct TraceLayer(pub TraceFile);
 
 /// A span's fields, and when the threads in it entered.
-struct Fields(Map<String, Value>);
+struct SpanFields(Map<String, Value>);
 struct Entered(Vec<(ThreadId, Instant)>);
 
 impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TraceLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         if let Some(span) = context.span(id) {
-            let mut fields = Fields(Map::new());
+            let mut fields = SpanFields(Map::new());
             attributes.record(&mut fields);
             let mut extensions = span.extensions_mut();
             extensions.insert(fields);
@@ -140,7 +140,7 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TraceLayer {
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         if let Some(span) = context.span(id)
-            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+            && let Some(fields) = span.extensions_mut().get_mut::<SpanFields>()
         {
             values.record(fields);
         }
@@ -169,7 +169,7 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TraceLayer {
         };
         let start = entered.0.swap_remove(at).1;
         let arguments = extensions
-            .get_mut::<Fields>()
+            .get_mut::<SpanFields>()
             .map(|fields| fields.0.clone());
         let mut lock = self.0.lock();
         let Some(open) = lock.as_mut() else { return };
@@ -188,7 +188,7 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TraceLayer {
     }
 }
 
-impl Visit for Fields {
+impl Visit for SpanFields {
     fn record_u64(&mut self, field: &Field, value: u64) {
         self.0.insert(field.name().into(), value.into());
     }

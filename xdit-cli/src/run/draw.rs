@@ -9,9 +9,9 @@ use xdit_models::{LoadOptions, ModelSource, Output, Parallel, Pipeline, Request,
 use crate::output::record::{FORMAT, ParallelRecord, RunRecord};
 use crate::report::failure::Failure;
 use crate::report::pipefusion::{self, Measured};
-use crate::report::progress::Progress;
+use crate::report::progress::RunObserver;
 use crate::run::memory;
-use crate::run::model::Model;
+use crate::run::model::FoundModel;
 use crate::run::session::Session;
 
 /// How to compute.
@@ -74,9 +74,9 @@ fn options(variant: Option<&str>, compute: &Compute) -> LoadOptions {
 /// # Errors
 /// [`Failure::Model`] for whatever the library refuses.
 pub(crate) fn load(
-    model: &Model,
+    model: &FoundModel,
     compute: &Compute,
-    watch: &mut Progress,
+    watch: &mut RunObserver,
 ) -> Result<Pipeline, Failure> {
     tracing::info!(model = model.record.name, dtype = %compute.dtype, device = %compute.device, threads = compute.threads, "load");
     let options = options(model.record.variant.as_deref(), compute);
@@ -94,10 +94,10 @@ pub(crate) fn load(
 /// # Errors
 /// [`Failure::Model`] for whatever the library refuses.
 pub(crate) fn draw(
-    model: &Model,
+    model: &FoundModel,
     plan: RunPlan,
     compute: &Compute,
-    watch: &mut Progress,
+    watch: &mut RunObserver,
 ) -> Result<Drawn, Failure> {
     let pipeline = load(model, compute, watch)?;
     tracing::info!(images = plan.images, seeds = ?plan.request.seeds, "generate");
@@ -107,7 +107,7 @@ pub(crate) fn draw(
 
 impl Drawn {
     /// A finished run and its record.
-    pub(crate) fn new(model: &Model, compute: &Compute, output: Output) -> Self {
+    pub(crate) fn new(model: &FoundModel, compute: &Compute, output: Output) -> Self {
         let record = RunRecord {
             format: FORMAT,
             version: concat!("xdit-rs ", env!("CARGO_PKG_VERSION")).into(),
@@ -145,7 +145,7 @@ impl Drawn {
     }
 
     /// What every report says: what ran, how long, in how much memory.
-    pub(crate) fn report(&self, session: &Session, watch: &Progress) -> Value {
+    pub(crate) fn report(&self, session: &Session, watch: &RunObserver) -> Value {
         let mut seconds = watch.seconds_json();
         seconds.insert(
             "total".into(),
@@ -215,7 +215,7 @@ impl Drawn {
     }
 
     /// The same in half a line: `256×256, 20 steps, f32: load 0.05 s, …; peak memory 180 MiB`.
-    pub(crate) fn summary(&self, session: &Session, watch: &Progress) -> String {
+    pub(crate) fn summary(&self, session: &Session, watch: &RunObserver) -> String {
         let plan = &self.output.plan;
         let mut line = format!(
             "{}×{}, {} steps, {}: ",

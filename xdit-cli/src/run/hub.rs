@@ -13,7 +13,7 @@ use crate::report::console::Unit;
 use crate::report::failure::Failure;
 use crate::report::failure::system_reason;
 use crate::run::environment::Environment;
-use crate::run::model::{Files, Wanted};
+use crate::run::model::{ModelChoice, NeededFiles};
 use crate::run::session::Session;
 
 /// The pipeline that is wanted, downloaded as far as the cache lacks it, and its commit.
@@ -21,17 +21,17 @@ use crate::run::session::Session;
 /// # Errors
 /// [`Failure::Model`] when there is none, its licence is not accepted, or the network fails.
 pub(crate) fn download(
-    wanted: Wanted<'_>,
-    files: Files<'_>,
+    wanted: ModelChoice<'_>,
+    files: NeededFiles<'_>,
     session: &Session,
 ) -> Result<(ModelSource, Option<String>), Failure> {
     let (id, args) = (wanted.name, wanted.hub);
     let environment = &session.environment;
     let mut options = options(environment, args.download_dir.as_deref())?;
-    options.configurations_only = matches!(files, Files::Configurations);
+    options.configurations_only = matches!(files, NeededFiles::Configurations);
     options.without_t5 = wanted.no_t5;
     let mut check = |source: &ModelSource| match files {
-        Files::Checked(check) => check(&wanted.parts(source.clone())?),
+        NeededFiles::Checked(check) => check(&wanted.parts(source.clone())?),
         _ => Ok(()),
     };
     tracing::info!(id, ?options, "hub");

@@ -16,14 +16,14 @@ use crate::run::session::Session;
 pub(crate) const DEMO: &str = "demo";
 
 /// What may refuse a pipeline by its configurations.
-pub(crate) type Check<'a> = &'a dyn Fn(&ModelSource) -> xdit_models::Result<()>;
+pub(crate) type ConfigCheck<'a> = &'a dyn Fn(&ModelSource) -> xdit_models::Result<()>;
 
 /// What is going to be done with a pipeline, or why its configurations do not allow it.
 pub(crate) type PlanFor<'a> = &'a dyn Fn(&ModelSource) -> xdit_models::Result<RunPlan>;
 
 /// Which files of a pipeline are needed.
 #[derive(Clone, Copy)]
-pub(crate) enum Files<'a> {
+pub(crate) enum NeededFiles<'a> {
     /// All.
     All,
     /// All; but weights are downloaded only when this has seen the configurations.
@@ -31,14 +31,14 @@ pub(crate) enum Files<'a> {
         not(feature = "hub"),
         expect(dead_code, reason = "it is the hub that calls it")
     )]
-    Checked(Check<'a>),
+    Checked(ConfigCheck<'a>),
     /// None of the weights.
     Configurations,
 }
 
 /// Which pipeline is wanted, and which parts of it.
 #[derive(Clone, Copy)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct ModelChoice<'a> {
     /// A folder, a hub id, or `demo`.
     pub name: &'a str,
     /// Where on the hub, and which weights.
@@ -47,7 +47,7 @@ pub(crate) struct Wanted<'a> {
     pub no_t5: bool,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> ModelChoice<'a> {
     /// What the flags say; the demo if they name none.
     pub(crate) fn new(args: &'a ModelArgs) -> Self {
         Self {
@@ -71,31 +71,31 @@ impl<'a> Wanted<'a> {
 
 /// A pipeline that was found.
 #[derive(Debug)]
-pub(crate) struct Model {
+pub(crate) struct FoundModel {
     /// Its files.
     pub source: ModelSource,
     /// How a later run finds it again.
     pub record: ModelRecord,
 }
 
-impl Model {
+impl FoundModel {
     /// The pipeline that is wanted, and what `plan` makes of its configurations; of the hub, weights are downloaded only after
     /// that.
     ///
     /// # Errors
     /// [`Failure::Model`] when there is none, or its index cannot be read; what `plan` refuses.
     pub(crate) fn find(
-        wanted: Wanted<'_>,
+        wanted: ModelChoice<'_>,
         plan: PlanFor<'_>,
         session: &Session,
     ) -> Result<(Self, RunPlan), Failure> {
-        let Wanted { name, hub, no_t5 } = wanted;
+        let ModelChoice { name, hub, no_t5 } = wanted;
         let planned = RefCell::new(None);
         let check = |source: &ModelSource| {
             *planned.borrow_mut() = Some(plan(source)?);
             Ok(())
         };
-        let (source, revision) = source(wanted, Files::Checked(&check), session)?;
+        let (source, revision) = source(wanted, NeededFiles::Checked(&check), session)?;
         // Only the hub asks before it has all files.
         let plan = match planned.take() {
             Some(plan) => plan,
@@ -131,8 +131,8 @@ pub(crate) fn folder_of(name: &str, hub: &HubArgs, environment: &Environment) ->
 /// # Errors
 /// [`Failure::Model`] when there are none.
 pub(crate) fn source(
-    wanted: Wanted<'_>,
-    files: Files<'_>,
+    wanted: ModelChoice<'_>,
+    files: NeededFiles<'_>,
     session: &Session,
 ) -> Result<(ModelSource, Option<String>), Failure> {
     let (source, revision) = whole(wanted, files, session)?;
@@ -141,11 +141,11 @@ pub(crate) fn source(
 
 /// The files of the whole pipeline; T5's are not downloaded where they are not wanted.
 fn whole(
-    wanted: Wanted<'_>,
-    files: Files<'_>,
+    wanted: ModelChoice<'_>,
+    files: NeededFiles<'_>,
     session: &Session,
 ) -> Result<(ModelSource, Option<String>), Failure> {
-    let Wanted { name, hub, .. } = wanted;
+    let ModelChoice { name, hub, .. } = wanted;
     if name == DEMO {
         Session::refuse_hub_flags(hub, name)?;
         return Ok((demo()?, None));
@@ -190,8 +190,8 @@ fn repository(_name: &str, _hub: &HubArgs, _environment: &Environment) -> Option
 
 #[cfg(not(feature = "hub"))]
 fn download(
-    wanted: Wanted<'_>,
-    _files: Files<'_>,
+    wanted: ModelChoice<'_>,
+    _files: NeededFiles<'_>,
     _session: &Session,
 ) -> Result<(ModelSource, Option<String>), Failure> {
     let reason = "no such folder, and this binary was built without the hub";

@@ -1,6 +1,6 @@
 //! Which calls that run answer to each other, and what comes of them.
 
-use super::world::{Part, Rank, StrictState};
+use super::world::{QueuedCall, Rank, StrictState};
 use crate::{
     Call, Error, Op, Spec,
     threads::{agree::agree, finish::finish, state::WorldFailure},
@@ -8,12 +8,16 @@ use crate::{
 use std::sync::OnceLock;
 
 impl StrictState {
-    fn running(&self, rank: Rank, fits: impl Fn(&Part) -> bool) -> Option<&Part> {
+    fn running(&self, rank: Rank, fits: impl Fn(&QueuedCall) -> bool) -> Option<&QueuedCall> {
         let (batch, part) = self.find(rank, fits)?;
         batch.runs.then_some(part)
     }
 
-    fn part_mut(&mut self, rank: Rank, fits: impl Fn(&Part) -> bool) -> Option<&mut Part> {
+    fn part_mut(
+        &mut self,
+        rank: Rank,
+        fits: impl Fn(&QueuedCall) -> bool,
+    ) -> Option<&mut QueuedCall> {
         let front = self.queues[rank].batches.front_mut()?;
         front.parts.iter_mut().find(|part| fits(part))
     }
@@ -54,7 +58,7 @@ impl StrictState {
         call: &Call,
     ) -> bool {
         let me = ranks.iter().position(|other| *other == rank);
-        let sent = |part: &Part| {
+        let sent = |part: &QueuedCall| {
             let to_me = matches!(part.call.op, Op::Send { dst } if Some(dst) == me);
             part.group == group && part.number == number && to_me
         };
@@ -74,7 +78,7 @@ impl StrictState {
         if let Some(part) = self.part_mut(ranks[src], sent) {
             part.done = Some(vec![]);
         }
-        let receives = |part: &Part| {
+        let receives = |part: &QueuedCall| {
             part.group == group && part.number == number && part.call.op == Op::Recv { src }
         };
         if let Some(part) = self.part_mut(rank, receives) {
@@ -85,7 +89,7 @@ impl StrictState {
 
     /// Ends a collective, if all run it.
     fn collect(&mut self, ranks: &[Rank], group: usize, number: usize) -> bool {
-        let here = |part: &Part| {
+        let here = |part: &QueuedCall| {
             part.group == group && part.number == number && part.call.op.is_collective()
         };
         let calls = ranks.iter().map(|rank| self.running(*rank, here));

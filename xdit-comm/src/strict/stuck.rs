@@ -1,6 +1,6 @@
 //! Who waits for whom, and for ever.
 
-use super::world::{Host, Part, Rank, StrictState};
+use super::world::{Host, QueuedCall, Rank, StrictState};
 use crate::{Error, Loss, Op, threads::state::WorldFailure};
 
 /// What can wait: the thread of a rank, or its queue.
@@ -109,7 +109,7 @@ impl StrictState {
             .collect()
     }
 
-    fn waits_of_part(&self, rank: Rank, part: &Part) -> Vec<Wait> {
+    fn waits_of_part(&self, rank: Rank, part: &QueuedCall) -> Vec<Wait> {
         let ranks = &self.groups[part.group].ranks;
         let me = ranks
             .iter()
@@ -120,7 +120,7 @@ impl StrictState {
             Op::Recv { src } => (vec![ranks[src]], Op::Send { dst: me }),
             op => (ranks.to_vec(), op),
         };
-        let fits = |other: &Part| {
+        let fits = |other: &QueuedCall| {
             let same = match wanted {
                 Op::Send { .. } | Op::Recv { .. } => other.call.op == wanted,
                 _ => other.call.op.is_collective(),

@@ -28,7 +28,7 @@ pub(super) fn lost(ranks: &Group) -> Option<WorldFailure> {
 
 /// A call of a batch. Its number is that among the messages from one rank to another, or among the collectives of its group.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct QueuedCall {
     pub(super) group: usize,
     pub(super) number: usize,
     pub(super) call: Arc<Call>,
@@ -39,7 +39,7 @@ pub(super) struct Part {
 /// A batch on a queue.
 #[derive(Debug)]
 pub(super) struct Queued {
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<QueuedCall>,
     /// Whether the queue runs it; only the first can be.
     pub(super) runs: bool,
 }
@@ -51,7 +51,7 @@ impl Queued {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(super) struct RankQueue {
     pub(super) batches: VecDeque<Queued>,
     /// How many have run.
     pub(super) ran: usize,
@@ -98,7 +98,7 @@ pub(super) struct Members {
 pub(super) struct StrictState {
     pub(super) failure: Option<WorldFailure>,
     pub(super) hosts: Vec<Host>,
-    pub(super) queues: Vec<Queue>,
+    pub(super) queues: Vec<RankQueue>,
     pub(super) groups: Vec<Members>,
     /// What was said in exchanges that not all have heard, and by how many it was heard.
     pub(super) exchanges: HashMap<Exchange, (Vec<Option<Said>>, usize)>,
@@ -121,7 +121,7 @@ impl StrictWorld {
         let mut state = StrictState {
             failure: None,
             hosts: vec![Host::Runs; world_size],
-            queues: (0..world_size).map(|_| Queue::default()).collect(),
+            queues: (0..world_size).map(|_| RankQueue::default()).collect(),
             groups: Vec::new(),
             exchanges: HashMap::new(),
             subgroups: HashMap::new(),
@@ -224,7 +224,7 @@ impl StrictState {
                 _ => &mut of.collectives[member],
             };
             *count += 1;
-            Part {
+            QueuedCall {
                 group,
                 number: *count,
                 call: Arc::new(call),
@@ -294,8 +294,8 @@ impl StrictState {
     pub(super) fn find(
         &self,
         rank: Rank,
-        fits: impl Fn(&Part) -> bool,
-    ) -> Option<(&Queued, &Part)> {
+        fits: impl Fn(&QueuedCall) -> bool,
+    ) -> Option<(&Queued, &QueuedCall)> {
         let mut batches = self.queues[rank].batches.iter();
         batches.find_map(|batch| Some((batch, batch.parts.iter().find(|part| fits(part))?)))
     }

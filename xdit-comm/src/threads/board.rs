@@ -35,7 +35,7 @@ pub(super) struct Round {
 
 /// Messages of one sender to one receiver, numbered in the order sent.
 #[derive(Debug, Default)]
-pub(super) struct Lane {
+pub(super) struct MessageLane {
     pub(super) arrived: BTreeMap<usize, Tensor>,
     /// Numbers that the receiver has given up on.
     pub(super) abandoned: HashSet<usize>,
@@ -52,7 +52,7 @@ pub(super) struct Board {
     pub(super) first_round: usize,
     /// The round that each member posts next.
     pub(super) next_round: Vec<usize>,
-    pub(super) lanes: HashMap<(usize, usize), Lane>,
+    pub(super) lanes: HashMap<(usize, usize), MessageLane>,
 }
 
 impl Board {
@@ -107,16 +107,17 @@ impl Board {
 
     /// Whether nothing that was started is left.
     pub(super) fn is_quiet(&self) -> bool {
-        let open = |lane: &Lane| lane.next_send != lane.next_recv || !lane.arrived.is_empty();
+        let open =
+            |lane: &MessageLane| lane.next_send != lane.next_recv || !lane.arrived.is_empty();
         self.rounds.is_empty() && !self.lanes.values().any(open)
     }
 
-    pub(super) fn lane(&mut self, src: usize, dst: usize) -> &mut Lane {
+    pub(super) fn lane(&mut self, src: usize, dst: usize) -> &mut MessageLane {
         self.lanes.entry((src, dst)).or_default()
     }
 }
 
-impl Lane {
+impl MessageLane {
     /// The next message, unless nobody wants it any more.
     pub(super) fn send(&mut self, tensor: Option<Tensor>) {
         let number = self.next_send;

@@ -1,9 +1,9 @@
 //! Who waits for whom.
 
-use super::state::{Activity, State, WorldFailure};
+use super::state::{Activity, WorldFailure, WorldState};
 use crate::{Error, Loss};
 
-impl State {
+impl WorldState {
     fn waits_on(&self, rank: usize) -> Vec<usize> {
         match &self.ranks[rank] {
             Activity::Waiting { board, target, .. } => self.missing(*board, target),

@@ -4,7 +4,7 @@ use super::{
     agree::agree,
     board::{BoardId, Post},
     finish::finish,
-    state::{Activity, State, Target, World, WorldFailure},
+    state::{Activity, Target, World, WorldFailure, WorldState},
 };
 use crate::{Backend, Call, Error, Loss, Op, Result, Spec, Ticket, sync::MutexGuard};
 use std::{sync::Arc, time::Duration};
@@ -40,7 +40,7 @@ impl Member {
     }
 
     /// The shared state, if nothing has failed; notes that this rank makes progress.
-    fn enter(&self, what: &str) -> Result<MutexGuard<'_, State>> {
+    fn enter(&self, what: &str) -> Result<MutexGuard<'_, WorldState>> {
         let mut state = self.world.lock();
         if let Some(failure) = &state.failure {
             return Err(failure.seen_by(self.world_rank(), what));
@@ -94,7 +94,7 @@ impl Member {
         target: &Target,
         what: &str,
         limit: Option<Duration>,
-    ) -> Result<MutexGuard<'_, State>> {
+    ) -> Result<MutexGuard<'_, WorldState>> {
         let mut state = self.world.lock();
         let until = limit.map(|limit| state.until(limit));
         loop {
@@ -201,7 +201,7 @@ impl Backend for Member {
         deadline: Option<Duration>,
     ) -> Result<Box<dyn Ticket<Vec<Vec<u8>>>>> {
         let number = self.post(self.control(), Post::Bytes(bytes), CONTROL)?;
-        Ok(Box::new(Exchange {
+        Ok(Box::new(PendingExchange {
             member: self.clone(),
             number,
             deadline,
@@ -326,14 +326,14 @@ impl Started {
 
 /// An exchange of the control plane under way.
 #[derive(Debug)]
-struct Exchange {
+struct PendingExchange {
     member: Member,
     number: usize,
     deadline: Option<Duration>,
     open: bool,
 }
 
-impl Drop for Exchange {
+impl Drop for PendingExchange {
     fn drop(&mut self) {
         if self.open {
             let mut state = self.member.world.lock();
@@ -343,7 +343,7 @@ impl Drop for Exchange {
     }
 }
 
-impl Ticket<Vec<Vec<u8>>> for Exchange {
+impl Ticket<Vec<Vec<u8>>> for PendingExchange {
     fn wait(mut self: Box<Self>) -> Result<Vec<Vec<u8>>> {
         let (member, number) = (self.member.clone(), self.number);
         let (board, target) = (member.control(), Target::Round(self.number));

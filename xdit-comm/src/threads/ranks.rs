@@ -4,7 +4,7 @@ use super::{
     member::Member,
     options::Options,
     state::World,
-    watch::{Caller, Event, Watch},
+    watch::{Caller, RankEvent, Watch},
 };
 use crate::{Error, Group, Loss, Result};
 use std::{
@@ -72,16 +72,16 @@ impl RankState for () {
 pub struct Ranks<S = ()> {
     options: Options,
     /// Of each rank, how its thread gets work; none before it is started, and after it was left behind.
-    threads: Vec<Option<Sender<Work<S>>>>,
+    threads: Vec<Option<Sender<RankTask<S>>>>,
     /// Where the ranks of the last call met, if nothing was wrong with it.
     world: Option<Arc<World>>,
 }
 
 /// What a rank's thread does for one call.
-type Work<S> = Box<dyn FnOnce(&mut Option<Place<S>>) + Send>;
+type RankTask<S> = Box<dyn FnOnce(&mut Option<KeptRank<S>>) + Send>;
 
 /// A rank, as its thread keeps it.
-struct Place<S> {
+struct KeptRank<S> {
     world: Arc<World>,
     group: Group,
     state: S,
@@ -133,7 +133,7 @@ impl<S: RankState> Ranks<S> {
         for (rank, thread) in threads.iter_mut().enumerate() {
             let (world_of_rank, work, told) = (world.clone(), work.clone(), outcomes.clone());
             let caller = Caller(sender.clone());
-            let body = move |place: &mut Option<Place<S>>| {
+            let body = move |place: &mut Option<KeptRank<S>>| {
                 let outcome = run_one(&world_of_rank, rank, place, |group, state| {
                     work(group, state, caller.clone())
                 });
@@ -141,7 +141,7 @@ impl<S: RankState> Ranks<S> {
                 drop(work);
                 lock(&told)[rank] = Some(outcome);
                 // Without a receiver nobody waits for it any more.
-                caller.0.send(Event::Returned(rank)).ok();
+                caller.0.send(RankEvent::Returned(rank)).ok();
             };
             match hand_over(rank, thread, Box::new(body)) {
                 Ok(()) => started.push(rank),
@@ -188,8 +188,8 @@ impl<S> fmt::Debug for Ranks<S> {
 /// Gives work to a rank's thread, which is started if there is none; the system's reason if it starts none.
 fn hand_over<S: RankState>(
     rank: usize,
-    thread: &mut Option<Sender<Work<S>>>,
-    mut work: Work<S>,
+    thread: &mut Option<Sender<RankTask<S>>>,
+    mut work: RankTask<S>,
 ) -> std::result::Result<(), String> {
     if let Some(running) = thread {
         match running.send(work) {
@@ -212,7 +212,7 @@ fn hand_over<S: RankState>(
 }
 
 /// What a rank's thread does: one call after another, until nobody can give it more.
-fn serve_calls<S>(calls: &Receiver<Work<S>>) {
+fn serve_calls<S>(calls: &Receiver<RankTask<S>>) {
     let mut place = None;
     while let Ok(work) = calls.recv() {
         work(&mut place);
@@ -228,7 +228,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn run_one<S: RankState, T>(
     world: &Arc<World>,
     rank: usize,
-    place: &mut Option<Place<S>>,
+    place: &mut Option<KeptRank<S>>,
     work: impl Fn(&Group, &mut S) -> Result<T>,
 ) -> Result<T> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -274,9 +274,9 @@ fn run_one<S: RankState, T>(
 fn enter<'a, S: RankState>(
     world: &Arc<World>,
     rank: usize,
-    place: &'a mut Option<Place<S>>,
-) -> &'a mut Place<S> {
-    let on_new_group = |state| Place {
+    place: &'a mut Option<KeptRank<S>>,
+) -> &'a mut KeptRank<S> {
+    let on_new_group = |state| KeptRank {
         world: world.clone(),
         group: Group::new(Box::new(Member::of_world(world.clone(), rank))),
         state,

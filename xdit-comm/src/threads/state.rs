@@ -42,7 +42,7 @@ pub(super) enum Activity {
 }
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct WorldState {
     pub(super) failure: Option<WorldFailure>,
     /// How long the world has run. It moves by the caller's ticks alone, so that time in which the process is stopped, or the
     /// caller busy, is not in it.
@@ -85,7 +85,7 @@ pub(super) enum Tick {
 
 #[derive(Debug)]
 pub(super) struct World {
-    state: Mutex<State>,
+    state: Mutex<WorldState>,
     pub(super) changed: Condvar,
     /// Of each rank, how many operations of its own it has finished.
     finished: Box<[AtomicU64]>,
@@ -96,7 +96,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(world_size: usize) -> Arc<Self> {
         let since = Duration::ZERO;
-        let mut state = State {
+        let mut state = WorldState {
             failure: None,
             clock: since,
             ranks: vec![Activity::Computing { since }; world_size],
@@ -112,13 +112,13 @@ impl World {
         })
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, WorldState> {
         // No code below panics while it holds the lock; if it did, the failure is what the others must see.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Until something has changed. Time is the caller's affair, so that ranks that wait never wake for nothing.
-    pub(super) fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    pub(super) fn wait<'a>(&self, state: MutexGuard<'a, WorldState>) -> MutexGuard<'a, WorldState> {
         self.changed
             .wait(state)
             .unwrap_or_else(PoisonError::into_inner)
@@ -132,7 +132,7 @@ impl World {
     }
 
     /// Notes a failure, and wakes everyone.
-    pub(super) fn fail(&self, mut state: MutexGuard<'_, State>, failure: WorldFailure) {
+    pub(super) fn fail(&self, mut state: MutexGuard<'_, WorldState>, failure: WorldFailure) {
         state.fail(failure);
         drop(state);
         self.failed.store(true, Ordering::Relaxed);
@@ -194,7 +194,7 @@ impl World {
     }
 }
 
-impl State {
+impl WorldState {
     /// The first failure stays: what follows is its consequence. Tensors still on the boards are dropped.
     pub(super) fn fail(&mut self, failure: WorldFailure) {
         if self.failure.is_none() {

@@ -9,14 +9,14 @@ use std::{
 };
 
 /// What comes from ranks to the calling thread.
-pub(super) enum Event<M> {
+pub(super) enum RankEvent<M> {
     /// This rank's outcome is there. It comes after everything that the rank has sent.
     Returned(usize),
     Message(M),
 }
 
 /// The way from a rank to the thread that made the call.
-pub struct Caller<M>(pub(super) Sender<Event<M>>);
+pub struct Caller<M>(pub(super) Sender<RankEvent<M>>);
 
 impl<M> fmt::Debug for Caller<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,7 +34,7 @@ impl<M> Caller<M> {
     /// Hands a message over, to be served there. It may hold a channel for the answer, which closes without one if the caller
     /// has gone. False if it has gone already.
     pub fn send(&self, message: M) -> bool {
-        self.0.send(Event::Message(message)).is_ok()
+        self.0.send(RankEvent::Message(message)).is_ok()
     }
 }
 
@@ -67,14 +67,14 @@ impl Watch {
     pub(super) fn run<M>(
         mut self,
         world: &World,
-        events: &Receiver<Event<M>>,
+        events: &Receiver<RankEvent<M>>,
         mut serve: impl FnMut(M),
         mut left: Vec<usize>,
     ) -> Self {
         while !left.is_empty() && !self.gives_up(&left) {
             match events.recv_timeout(self.tick) {
-                Ok(Event::Message(message)) => serve(message),
-                Ok(Event::Returned(rank)) => left.retain(|other| *other != rank),
+                Ok(RankEvent::Message(message)) => serve(message),
+                Ok(RankEvent::Returned(rank)) => left.retain(|other| *other != rank),
                 Err(RecvTimeoutError::Timeout) => {}
                 // Nobody is left to say anything: a thread has died without a word.
                 Err(RecvTimeoutError::Disconnected) => return self,
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_rank_that_stops_with_the_lock_does_not_stop_the_caller() {
         let world = World::new(2);
-        let (_sender, events) = std::sync::mpsc::channel::<Event<()>>();
+        let (_sender, events) = std::sync::mpsc::channel::<RankEvent<()>>();
         let deadline = Duration::from_millis(100);
         let watch = Watch::new(deadline, deadline);
         let held = world.lock();

@@ -132,7 +132,7 @@ fn nothing_stays_behind_in_any_order() {
         let state = world.lock();
         let board = &state.boards[0];
         assert!(board.rounds.is_empty(), "{:?}", board.rounds);
-        let empty = |l: &crate::board::Lane| l.arrived.is_empty() && l.abandoned.is_empty();
+        let empty = |l: &crate::board::MessageLane| l.arrived.is_empty() && l.abandoned.is_empty();
         assert!(board.lanes.values().all(empty), "{:?}", board.lanes);
     };
     shuttle::check_random(ranks, 3000);

@@ -36,13 +36,13 @@ pub(crate) const OPTIONAL_T5: &[&str] = &["text_encoder_3", "tokenizer_3"];
 #[derive(Clone)]
 pub struct ModelSource {
     name: String,
-    files: Files,
+    files: SourceFiles,
     /// Components that are as if they were not there.
     hidden: &'static [&'static str],
 }
 
 #[derive(Clone)]
-enum Files {
+enum SourceFiles {
     Folder(PathBuf),
     Embedded(&'static [(&'static str, &'static [u8])]),
     Memory(Arc<BTreeMap<String, Arc<Vec<u8>>>>),
@@ -53,7 +53,7 @@ impl ModelSource {
     pub(super) fn in_folder(path: PathBuf) -> Self {
         Self {
             name: path.display().to_string(),
-            files: Files::Folder(path),
+            files: SourceFiles::Folder(path),
             hidden: &[],
         }
     }
@@ -72,7 +72,7 @@ impl ModelSource {
     ) -> Self {
         Self {
             name: name.into(),
-            files: Files::Embedded(files),
+            files: SourceFiles::Embedded(files),
             hidden: &[],
         }
     }
@@ -85,7 +85,7 @@ impl ModelSource {
             .collect();
         Self {
             name: "memory".into(),
-            files: Files::Memory(Arc::new(files)),
+            files: SourceFiles::Memory(Arc::new(files)),
             hidden: &[],
         }
     }
@@ -110,7 +110,7 @@ impl ModelSource {
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match &self.files {
-            Files::Folder(folder) => Some(folder),
+            SourceFiles::Folder(folder) => Some(folder),
             _ => None,
         }
     }
@@ -119,7 +119,7 @@ impl ModelSource {
     #[must_use]
     pub fn shown(&self, path: &str) -> String {
         match &self.files {
-            Files::Folder(folder) => folder.join(path).display().to_string(),
+            SourceFiles::Folder(folder) => folder.join(path).display().to_string(),
             _ => format!("{}:{path}", self.name),
         }
     }
@@ -131,9 +131,11 @@ impl ModelSource {
             return false;
         }
         match &self.files {
-            Files::Folder(folder) => inner_path::check(path).is_ok() && folder.join(path).is_file(),
-            Files::Embedded(files) => files.iter().any(|(name, _)| *name == path),
-            Files::Memory(files) => files.contains_key(path),
+            SourceFiles::Folder(folder) => {
+                inner_path::check(path).is_ok() && folder.join(path).is_file()
+            }
+            SourceFiles::Embedded(files) => files.iter().any(|(name, _)| *name == path),
+            SourceFiles::Memory(files) => files.contains_key(path),
         }
     }
 
@@ -143,13 +145,15 @@ impl ModelSource {
     /// [`Error::Io`] when a folder cannot be read, [`Error::BadFile`] when it holds more than 10,000 files.
     pub fn list(&self) -> Result<Vec<String>> {
         let mut paths = match &self.files {
-            Files::Folder(folder) => {
+            SourceFiles::Folder(folder) => {
                 let mut paths = Vec::new();
                 walk(folder, "", 0, &mut paths)?;
                 paths
             }
-            Files::Embedded(files) => files.iter().map(|(path, _)| (*path).to_owned()).collect(),
-            Files::Memory(files) => files.keys().cloned().collect(),
+            SourceFiles::Embedded(files) => {
+                files.iter().map(|(path, _)| (*path).to_owned()).collect()
+            }
+            SourceFiles::Memory(files) => files.keys().cloned().collect(),
         };
         paths.retain(|path| !self.hides_file(path));
         paths.sort_unstable();
@@ -167,12 +171,12 @@ impl ModelSource {
             return Err(self.missing(path));
         }
         let bytes = match &self.files {
-            Files::Folder(_) => Cow::Owned(read_at_most(&self.file_path(path)?, limit)?),
-            Files::Embedded(files) => match files.iter().find(|(name, _)| *name == path) {
+            SourceFiles::Folder(_) => Cow::Owned(read_at_most(&self.file_path(path)?, limit)?),
+            SourceFiles::Embedded(files) => match files.iter().find(|(name, _)| *name == path) {
                 Some((_, bytes)) => Cow::Borrowed(*bytes),
                 None => return Err(self.missing(path)),
             },
-            Files::Memory(files) => Cow::Borrowed(
+            SourceFiles::Memory(files) => Cow::Borrowed(
                 files
                     .get(path)
                     .ok_or_else(|| self.missing(path))?
@@ -205,12 +209,12 @@ impl ModelSource {
             return Err(self.missing(path));
         }
         let bytes = match &self.files {
-            Files::Folder(_) => FileBytes::Mapped(map(&self.file_path(path)?)?),
-            Files::Embedded(files) => {
+            SourceFiles::Folder(_) => FileBytes::Mapped(map(&self.file_path(path)?)?),
+            SourceFiles::Embedded(files) => {
                 let found = files.iter().find(|(name, _)| *name == path);
                 FileBytes::Static(found.ok_or_else(|| self.missing(path))?.1)
             }
-            Files::Memory(files) => {
+            SourceFiles::Memory(files) => {
                 FileBytes::Memory(files.get(path).ok_or_else(|| self.missing(path))?.clone())
             }
         };
@@ -222,7 +226,7 @@ impl ModelSource {
 
     /// Where the file `path` lies on disk; only for folders.
     fn file_path(&self, path: &str) -> Result<PathBuf> {
-        let Files::Folder(folder) = &self.files else {
+        let SourceFiles::Folder(folder) = &self.files else {
             return Err(self.missing(path));
         };
         if let Err(reason) = inner_path::check(path) {
@@ -242,7 +246,7 @@ impl ModelSource {
 
     fn missing(&self, path: &str) -> Error {
         let hint = match &self.files {
-            Files::Folder(folder) if inner_path::check(path).is_ok() => {
+            SourceFiles::Folder(folder) if inner_path::check(path).is_ok() => {
                 hints::missing(folder, path)
             }
             _ => String::new(),
@@ -256,7 +260,7 @@ impl ModelSource {
     /// Where the links in the folder `component` lead that lead to nothing. Empty, or begins with `; `.
     pub(crate) fn dangling_links(&self, component: &str) -> String {
         match &self.files {
-            Files::Folder(folder) => hints::dangling_links(folder, component),
+            SourceFiles::Folder(folder) => hints::dangling_links(folder, component),
             _ => String::new(),
         }
     }
@@ -265,9 +269,9 @@ impl ModelSource {
 impl fmt::Debug for ModelSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.files {
-            Files::Folder(_) => "folder",
-            Files::Embedded(_) => "embedded",
-            Files::Memory(_) => "memory",
+            SourceFiles::Folder(_) => "folder",
+            SourceFiles::Embedded(_) => "embedded",
+            SourceFiles::Memory(_) => "memory",
         };
         f.debug_struct("ModelSource")
             .field("name", &self.name)

@@ -4,12 +4,12 @@ use xdit_kernels::WeightForm;
 
 /// Numbers of parameters: matrices, held in the compute dtype, and vectors (biases, norms), held in f32.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Parameters {
+pub(crate) struct ParameterCount {
     matrices: usize,
     vectors: usize,
 }
 
-impl Parameters {
+impl ParameterCount {
     /// A linear layer with bias.
     pub(crate) fn linear(self, outputs: usize, inputs: usize) -> Self {
         Self {

@@ -108,7 +108,7 @@ impl<M, P> Clone for Conditioning<'_, M, P> {
 impl<M, P> Copy for Conditioning<'_, M, P> {}
 
 /// Some rows of a whole text `[b, l, ..]`.
-pub(crate) type Rows<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
+pub(crate) type RowSelection<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 
 /// A diffusion transformer, of which maybe only some blocks are held, in the pieces of a forward pass.
 ///
@@ -134,7 +134,7 @@ pub(crate) trait Dit: Debug + Send + Sync + 'static {
     fn select(text: &Self::Text, start: usize, len: usize) -> Result<Self::Text>;
 
     /// The same prompts with other rows of their tokens, or with none where they are not computed.
-    fn with_rows(text: &Self::Text, rows: Option<Rows<'_>>) -> Result<Self::Text>;
+    fn with_rows(text: &Self::Text, rows: Option<RowSelection<'_>>) -> Result<Self::Text>;
 
     /// Where all tokens of a text and a grid of rows and columns stand.
     fn places(

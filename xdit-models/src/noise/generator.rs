@@ -123,7 +123,7 @@ impl fmt::Debug for Generator {
 }
 
 /// A number type that noise can be drawn in: f32, f64, bf16 or f16.
-pub trait NoiseType: Copy + Default + Sealed {
+pub trait NoiseType: Copy + Default + SealedNoise {
     /// `value`, rounded as torch rounds it.
     #[doc(hidden)]
     fn from_normal(value: f64) -> Self;
@@ -134,11 +134,11 @@ pub trait NoiseType: Copy + Default + Sealed {
 }
 
 /// Keeps [`NoiseType`] to the types above.
-pub trait Sealed {}
-impl Sealed for f32 {}
-impl Sealed for f64 {}
-impl Sealed for half::bf16 {}
-impl Sealed for half::f16 {}
+pub trait SealedNoise {}
+impl SealedNoise for f32 {}
+impl SealedNoise for f64 {}
+impl SealedNoise for half::bf16 {}
+impl SealedNoise for half::f16 {}
 
 impl NoiseType for f32 {
     fn from_normal(value: f64) -> Self {

@@ -29,16 +29,17 @@ pub(crate) struct FamilyEntry {
     /// What a transformer's configuration says about it.
     pub(crate) facts: fn(&ConfigFile) -> Result<TransformerFacts>,
     /// [`family::load`].
-    pub(crate) load: Load,
+    pub(crate) load: LoadFn,
     /// [`family::plan`].
-    pub(crate) plan: Plan,
+    pub(crate) plan: PlanFn,
     /// What each text encoder of the pipeline takes in memory.
     #[cfg(test)]
     pub(crate) encoder_sizes: fn(&ModelSource) -> Result<Vec<EncoderSize>>,
 }
 
-type Load = fn(&ModelSource, &LoadOptions, bool, &mut dyn Observer) -> Result<Box<dyn AnyPipeline>>;
-type Plan = fn(&ModelSource, &LoadOptions, &Request, &Parallel) -> Result<RunPlan>;
+type LoadFn =
+    fn(&ModelSource, &LoadOptions, bool, &mut dyn Observer) -> Result<Box<dyn AnyPipeline>>;
+type PlanFn = fn(&ModelSource, &LoadOptions, &Request, &Parallel) -> Result<RunPlan>;
 
 const fn entry<F: Family>() -> FamilyEntry {
     FamilyEntry {

@@ -13,12 +13,12 @@ pub(crate) struct Finite {
     allowed: bool,
     dtype: DType,
     /// The earliest that was found where it is allowed.
-    first: Mutex<Option<Found>>,
+    first: Mutex<Option<NonFinite>>,
 }
 
 /// A result that is not finite.
 #[derive(Clone, Debug)]
-struct Found {
+struct NonFinite {
     origin: Origin,
     whose: String,
 }
@@ -171,7 +171,7 @@ impl Finite {
     /// # Errors
     /// As [`check`](Self::check).
     pub(crate) fn found(&self, indices: &[usize], whose: Whose, origin: Origin) -> Result<()> {
-        let found = Found {
+        let found = NonFinite {
             origin,
             whose: whose.phrase(indices),
         };
@@ -186,7 +186,7 @@ impl Finite {
         Ok(())
     }
 
-    fn error(&self, found: &Found) -> Error {
+    fn error(&self, found: &NonFinite) -> Error {
         Error::NotFinite {
             origin: format!("{}{}", found.origin, found.whose),
             dtype: self.dtype,

@@ -22,7 +22,7 @@ use crate::ranks::axes;
 use crate::ranks::degrees::Degrees;
 use crate::vae::VaeDecoder;
 
-pub(crate) use layout::Layout;
+pub(crate) use layout::StreamLayout;
 
 /// One rank among those that make pictures together. Clones are the same rank.
 #[derive(Clone, Debug)]
@@ -254,17 +254,17 @@ impl RankContext {
     }
 
     /// Which rows this rank holds of a text of `text_len` tokens and of each patch.
-    pub(crate) fn layout(&self, text_len: usize, patches: PatchPlan) -> Layout {
+    pub(crate) fn layout(&self, text_len: usize, patches: PatchPlan) -> StreamLayout {
         let plan = self.ranks.as_ref().map(|ranks| ranks.plan);
         let rank = self.ranks.as_ref().map_or(0, |ranks| ranks.sequence.rank());
-        Layout::new(plan, rank, text_len, patches)
+        StreamLayout::new(plan, rank, text_len, patches)
     }
 
     /// The whole `[b, image tokens, ..]`, on every rank of a stage, from each one's rows of every patch.
     ///
     /// # Collective
     /// Every rank of a stage calls it.
-    pub(crate) fn gather(&self, layout: &Layout, patches: &[Tensor]) -> Result<Tensor> {
+    pub(crate) fn gather(&self, layout: &StreamLayout, patches: &[Tensor]) -> Result<Tensor> {
         let views: Vec<View<'_>> = patches.iter().map(Tensor::view).collect();
         let rows = match patches {
             [one] => one.clone(),

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::models::dit::DitShape;
 use crate::pipeline::rank_plan::{RankPlan, StageSummary};
 use crate::pipeline::resolve::ResolvedRequest;
-use crate::ranks::compose::Layout;
+use crate::ranks::compose::StreamLayout;
 use crate::ranks::parallel::{Parallel, StageSplit};
 
 /// Patches, stages and steps of a call, on ranks of these degrees.
@@ -138,14 +138,17 @@ impl Partition {
             .map(|axis| self.degrees.coord(rank, axis));
         let text = shape.stream_text(plan.text_len);
         // After the all-to-all a rank has its heads of the rows of its Ulysses group.
-        let rows = |of: fn(&Layout) -> usize| -> usize {
+        let rows = |of: fn(&StreamLayout) -> usize| -> usize {
             (0..self.degrees.ulysses)
                 .map(|u| ring * self.degrees.ulysses + u)
-                .map(|rank| Layout::of_rank(self.degrees, rank, text, self.patches))
+                .map(|rank| StreamLayout::of_rank(self.degrees, rank, text, self.patches))
                 .map(|layout| of(&layout))
                 .sum()
         };
-        let (all, image) = (rows(Layout::rows), rows(|l| l.image_rows(Part::Whole)));
+        let (all, image) = (
+            rows(StreamLayout::rows),
+            rows(|l| l.image_rows(Part::Whole)),
+        );
         let of_block = |block: usize| {
             let [joint, alone] = shape.attentions(block);
             joint * all + alone * image

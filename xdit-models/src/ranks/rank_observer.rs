@@ -7,7 +7,7 @@ use xdit_kernels::Tensor;
 
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Phase, PhaseEvent, StepEnd};
-use crate::ranks::compose::{Layout, RankContext};
+use crate::ranks::compose::{RankContext, StreamLayout};
 
 /// An observer that stage and sampler share.
 pub(crate) struct RankObserver<'a> {
@@ -86,7 +86,7 @@ impl<'a> RankObserver<'a> {
         timestep: f32,
         patches: &[Tensor],
         rank_context: &RankContext,
-        layout: &Layout,
+        layout: &StreamLayout,
     ) -> Result<Option<Tensor>> {
         let predictions = self.predictions.take();
         for name in [

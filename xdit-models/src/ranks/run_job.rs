@@ -76,7 +76,7 @@ fn replicas<D: Dit>(call: &Arc<Job<D>>, count: usize) -> Result<Vec<Replica<D>>>
 }
 
 /// One output of what the ranks made, in the order of the call's images.
-fn joined<D: Dit>(call: &Job<D>, done: Vec<Part>) -> Result<Output> {
+fn joined<D: Dit>(call: &Job<D>, done: Vec<RankOutput>) -> Result<Output> {
     let join = |parts: Vec<&Tensor>| -> Result<Option<Tensor>> {
         Ok(match &parts[..] {
             [] => None,
@@ -91,7 +91,7 @@ fn joined<D: Dit>(call: &Job<D>, done: Vec<Part>) -> Result<Output> {
     let float = join(done.iter().filter_map(|part| part.float.as_ref()).collect())?;
     // All ranks of a replica have its latents; where this process is one of them, these are its own.
     let one = done.len() == 1;
-    let speaks = |part: &&Part| one || part.leads;
+    let speaks = |part: &&RankOutput| one || part.leads;
     let latents = join(
         done.iter()
             .filter(speaks)
@@ -163,7 +163,7 @@ enum By {
 }
 
 /// What one rank made.
-struct Part {
+struct RankOutput {
     /// Whether this rank speaks for its replica.
     leads: bool,
     /// The final latents of its replica's images.
@@ -181,7 +181,7 @@ fn part<D: Dit>(
     rank_context: &RankContext,
     decode: Option<By>,
     observer: &mut dyn Observer,
-) -> Result<Part> {
+) -> Result<RankOutput> {
     let (mut latents, mut float, mut memory, mut report) = (None, None, None, None);
     let deciders = match replica.call.partition.max_drift {
         Some(_) => rank_context.deciders(drawing)?,
@@ -200,7 +200,7 @@ fn part<D: Dit>(
         };
         latents = Some(latents_blc);
     }
-    Ok(Part {
+    Ok(RankOutput {
         leads: rank_context.leads(),
         latents,
         float,

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::noise::Generator;
 use crate::pipeline::finite::{Finite, Origin, StepPart, Whose};
 use crate::pipeline::prepare::drawn;
-use crate::ranks::compose::{Layout, RankContext};
+use crate::ranks::compose::{RankContext, StreamLayout};
 use crate::ranks::rank_observer::RankObserver;
 use crate::schedulers::{Scheduler, StepState};
 
@@ -18,7 +18,7 @@ use crate::schedulers::{Scheduler, StepState};
 pub(crate) struct Sampling<'a> {
     pub(crate) scheduler: &'a dyn Scheduler,
     pub(crate) rank_context: &'a RankContext,
-    pub(crate) layout: &'a Layout,
+    pub(crate) layout: &'a StreamLayout,
     pub(crate) watch: &'a RankObserver<'a>,
     /// Where further noise comes from, for all images of the call.
     pub(crate) generators: Vec<Generator>,

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::models::dit::{Conditioning, Dit, Guide, Moment};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
-use crate::ranks::compose::{Layout, RankContext};
+use crate::ranks::compose::{RankContext, StreamLayout};
 use crate::ranks::rank_observer::RankObserver;
 use crate::schedulers::Scheduler;
 
@@ -22,7 +22,7 @@ pub(crate) struct DitStage<'a, D: Dit> {
     pub(crate) stages: &'a StagePlan,
     /// Of this stage.
     pub(crate) blocks: &'a Blocks,
-    pub(crate) layout: &'a Layout,
+    pub(crate) layout: &'a StreamLayout,
     /// This rank's passes.
     pub(crate) passes: Vec<Pass<D>>,
     /// Where this rank's rows stand: all, then those of each patch.

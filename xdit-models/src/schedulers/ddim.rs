@@ -79,12 +79,12 @@ pub struct Ddim {
     config: DdimConfig,
     alphas_cumprod: Vec<f32>,
     timesteps: Vec<f32>,
-    steps: Vec<Step>,
+    steps: Vec<DdimStep>,
 }
 
 /// The parts of picture and noise in the sample, now and next.
 #[derive(Clone, Copy, Debug)]
-struct Step {
+struct DdimStep {
     signal: f32,
     noise: f32,
     next_signal: f32,
@@ -120,7 +120,7 @@ impl Scheduler for Ddim {
         let numbers = |t: &usize| {
             let alpha = at(*t)?;
             let next = t.checked_sub(train / steps).map_or(Ok(end), at)?;
-            Ok(Step {
+            Ok(DdimStep {
                 signal: alpha.sqrt(),
                 noise: (1.0 - alpha).sqrt(),
                 next_signal: next.sqrt(),

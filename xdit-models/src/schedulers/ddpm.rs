@@ -113,12 +113,12 @@ pub struct Ddpm {
     config: DdpmConfig,
     alphas_cumprod: Vec<f32>,
     timesteps: Vec<f32>,
-    steps: Vec<Step>,
+    steps: Vec<DdpmStep>,
 }
 
 /// The numbers of one step.
 #[derive(Clone, Copy, Debug)]
-struct Step {
+struct DdpmStep {
     /// The parts of picture and noise in the sample.
     signal: f32,
     noise: f32,
@@ -142,7 +142,7 @@ impl Ddpm {
     }
 
     /// The step from timestep `t` to `next`, or to the end.
-    fn numbers(&self, t: usize, next: Option<usize>, steps: usize) -> Result<Step> {
+    fn numbers(&self, t: usize, next: Option<usize>, steps: usize) -> Result<DdpmStep> {
         let at = |t: usize| alpha_at(&self.alphas_cumprod, t, steps);
         let alpha = at(t)?;
         let alpha_next = next.map_or(Ok(1.0), at)?;
@@ -155,7 +155,7 @@ impl Ddpm {
             Variance::FixedSmallLog => (0.5 * variance.ln()).exp(),
             Variance::FixedLarge => beta_step.sqrt(),
         };
-        Ok(Step {
+        Ok(DdpmStep {
             signal: alpha.sqrt(),
             noise: beta.sqrt(),
             clean: alpha_next.sqrt() * beta_step / beta,

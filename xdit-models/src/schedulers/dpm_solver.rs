@@ -207,7 +207,7 @@ impl Scheduler for DpmSolverMultistep {
         let predicted = self.config.schedule.prediction_type;
         let clean = predicted.clean(&sample, &output, now.alpha, now.sigma)?;
         let order = self.order(step, state.history.len());
-        let weights = Weights::new(&self.config, now, next, order);
+        let weights = UpdateWeights::new(&self.config, now, next, order);
         let gaps = Gaps::new(now, next, (1..order).map(|back| level(step - back)));
         let before = |back: usize| &state.history[state.history.len() - back];
         let mut next = weighted_sum(&sample, weights.sample, &clean, weights.clean)?;
@@ -234,7 +234,7 @@ impl Scheduler for DpmSolverMultistep {
 
 /// What an update takes of each of its parts.
 #[derive(Clone, Copy, Debug)]
-struct Weights {
+struct UpdateWeights {
     sample: f32,
     clean: f32,
     /// Of the clean sample's derivatives.
@@ -243,7 +243,7 @@ struct Weights {
     noise: f32,
 }
 
-impl Weights {
+impl UpdateWeights {
     fn new(config: &DpmSolverMultistepConfig, now: Level, next: Level, order: usize) -> Self {
         let h = next.lambda - now.lambda;
         let shrink = next.sigma / now.sigma;

@@ -42,13 +42,13 @@ pub struct BertEncoder {
     position_embeddings: Tensor,
     token_type_embeddings: Tensor,
     embeddings_norm: LayerNorm,
-    layers: Vec<Layer>,
+    layers: Vec<BertLayer>,
     dtype: DType,
 }
 
 /// A layer whose norms come after its residual sums.
 #[derive(Debug)]
-struct Layer {
+struct BertLayer {
     qkv: Linear,
     attention_output: Linear,
     attention_norm: LayerNorm,
@@ -79,7 +79,7 @@ impl BertEncoder {
         };
         let layers = (0..config.num_hidden_layers)
             .map(|i| {
-                Layer::load(
+                BertLayer::load(
                     config,
                     &root.child("encoder").child("layer").child(i),
                     packing,
@@ -159,7 +159,7 @@ fn norm(config: &BertConfig, scope: &Scope<'_>, packing: &mut Packing<'_>) -> Re
     LayerNorm::load(&scope.child("LayerNorm"), width, eps, packing)
 }
 
-impl Layer {
+impl BertLayer {
     fn load(config: &BertConfig, layer: &Scope<'_>, packing: &mut Packing<'_>) -> Result<Self> {
         let (width, inner) = (config.hidden_size, config.intermediate_size);
         let attention = layer.child("attention");

@@ -37,7 +37,7 @@ pub struct ClipTextModel {
     config: ClipTextConfig,
     token_embedding: Tensor,
     position_embedding: Tensor,
-    layers: Vec<Layer>,
+    layers: Vec<ClipLayer>,
     final_layer_norm: LayerNorm,
     text_projection: Option<Linear>,
     dtype: DType,
@@ -45,7 +45,7 @@ pub struct ClipTextModel {
 }
 
 #[derive(Debug)]
-struct Layer {
+struct ClipLayer {
     layer_norm1: LayerNorm,
     qkv_proj: Linear,
     out_proj: Linear,
@@ -90,7 +90,7 @@ impl ClipTextModel {
                 let attention = layer.child("self_attn");
                 let mlp = layer.child("mlp");
                 let qkv = ["q_proj", "k_proj", "v_proj"].map(|name| (attention.child(name), width));
-                Ok(Layer {
+                Ok(ClipLayer {
                     layer_norm1: norm(&layer, "layer_norm1", packing)?,
                     qkv_proj: packing.fused(&qkv, width, true)?,
                     out_proj: packing.linear(&attention.child("out_proj"), [width, width], true)?,
@@ -221,7 +221,7 @@ impl ClipTextModel {
     }
 }
 
-impl Layer {
+impl ClipLayer {
     fn forward(&self, x_blc: &Tensor, config: &ClipTextConfig) -> Result<Tensor> {
         let normed = self.layer_norm1.forward(x_blc)?;
         let qkv_blc = self.qkv_proj.forward(&normed)?;

@@ -3,13 +3,13 @@
 use xdit_kernels::{DType, WeightForm};
 
 use super::{BertConfig, ClipTextConfig, T5Config};
-use crate::layers::Parameters;
+use crate::layers::ParameterCount;
 
 /// What an encoder takes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EncoderSize {
     /// Its parameters, the tables that stay in their files among them.
-    parameters: Parameters,
+    parameters: ParameterCount,
     /// Those of them that are f32 where the others are f16.
     wide: usize,
     /// Numbers that it holds at once at most for each token of a prompt.
@@ -40,7 +40,7 @@ impl EncoderSize {
 
     /// Of blocks of pre- or post-norm attention and feed-forward layers: the stream, its normalised form, and either queries,
     /// keys and values with the attention of them, or what is between the feed-forward layers.
-    fn new(parameters: Parameters, width: usize, inner: usize, between: usize) -> Self {
+    fn new(parameters: ParameterCount, width: usize, inner: usize, between: usize) -> Self {
         Self {
             parameters,
             wide: 0,
@@ -54,7 +54,7 @@ impl T5Config {
     pub(crate) fn size(&self) -> EncoderSize {
         let (width, inner) = (self.d_model, self.inner_dim());
         let wide = if self.is_gated_act { 2 } else { 1 };
-        let block = Parameters::default()
+        let block = ParameterCount::default()
             .matrix(4 * inner, width)
             .matrix((wide + 1) * self.d_ff, width)
             .vector(2 * width);
@@ -102,8 +102,8 @@ impl BertConfig {
 }
 
 /// A block of CLIP or BERT.
-fn block(width: usize, inner: usize) -> Parameters {
-    Parameters::default()
+fn block(width: usize, inner: usize) -> ParameterCount {
+    ParameterCount::default()
         .linear(3 * width, width)
         .linear(width, width)
         .linear(inner, width)

@@ -43,13 +43,13 @@ pub struct T5Encoder {
     embed_tokens: Tensor,
     /// `[buckets, h]`, f32.
     relative_attention_bias: Tensor,
-    blocks: Vec<Block>,
+    blocks: Vec<T5Block>,
     final_layer_norm: Tensor,
     dtype: DType,
 }
 
 #[derive(Debug)]
-struct Block {
+struct T5Block {
     attention_norm: Tensor,
     qkv: Linear,
     o: Linear,
@@ -81,7 +81,7 @@ impl T5Encoder {
                     ("wi", None)
                 };
                 let shape = [config.d_ff, width];
-                Ok(Block {
+                Ok(T5Block {
                     attention_norm: packing.vector(
                         &attention.child("layer_norm"),
                         "weight",
@@ -219,7 +219,7 @@ impl T5Encoder {
     }
 }
 
-impl Block {
+impl T5Block {
     /// The stream after the block, in its dtype; other layers than the last compute in `dtype`.
     fn forward(
         &self,

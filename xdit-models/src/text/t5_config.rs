@@ -51,13 +51,13 @@ impl T5Config {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_as(class: &str, config: &ConfigFile) -> Result<Self> {
-        let Defaults {
+        let ClassDefaults {
             feed_forward_proj,
             vocab_size,
             d_ff,
             num_layers,
             num_heads,
-        } = Defaults::of(class);
+        } = ClassDefaults::of(class);
         let (dense_act, is_gated_act) =
             config.choice("feed_forward_proj", feed_forward_proj, &feed_forwards())?;
         let parsed = Self {
@@ -105,7 +105,7 @@ impl T5Config {
 }
 
 /// What transformers' two configuration classes have for absent fields, where they differ.
-struct Defaults {
+struct ClassDefaults {
     feed_forward_proj: &'static str,
     vocab_size: usize,
     d_ff: usize,
@@ -113,7 +113,7 @@ struct Defaults {
     num_heads: usize,
 }
 
-impl Defaults {
+impl ClassDefaults {
     /// Those of `MT5Config` for a class of mT5, else those of `T5Config`.
     fn of(class: &str) -> Self {
         if class.starts_with("MT5") {

@@ -3,7 +3,7 @@
 use xdit_kernels::{DType, WeightForm};
 
 use super::VaeConfig;
-use crate::layers::Parameters;
+use crate::layers::ParameterCount;
 
 /// The most bytes that activations of the decoder take at a time, for each pixel of the picture.
 ///
@@ -35,7 +35,11 @@ pub(crate) fn decoder_bytes(config: &VaeConfig, dtype: DType) -> u64 {
         let weights = WeightForm::Winograd.matrix_bytes(outputs, inputs.saturating_mul(9));
         weights.saturating_add(4 * outputs as u64)
     };
-    let matrix = |outputs, inputs, form| Parameters::default().linear(outputs, inputs).bytes(form);
+    let matrix = |outputs, inputs, form| {
+        ParameterCount::default()
+            .linear(outputs, inputs)
+            .bytes(form)
+    };
     let pointwise = |outputs, inputs| matrix(outputs, inputs, WeightForm::Dense(DType::F32));
     let norm = |channels: usize| 8 * channels as u64;
     let resnet = |inputs: usize, outputs: usize| {

@@ -29,7 +29,7 @@ impl Tiling {
 }
 
 /// A decoded tile, f32 `[b, h, w, c]`.
-struct Tile {
+struct DecodedTile {
     values: Vec<f32>,
     h: usize,
     w: usize,
@@ -37,7 +37,7 @@ struct Tile {
 
 /// A direction in which a tile follows another.
 #[derive(Clone, Copy)]
-enum Side {
+enum TileEdge {
     Above,
     Left,
 }
@@ -70,9 +70,9 @@ impl VaeDecoder {
         let len = b * height * width * c;
         let mut out = reserved("tiled picture", len)?;
         out.resize(len, 0f32);
-        let mut above: Vec<Tile> = Vec::new();
+        let mut above: Vec<DecodedTile> = Vec::new();
         for y in (0..h).step_by(step) {
-            let mut row: Vec<Tile> = Vec::new();
+            let mut row: Vec<DecodedTile> = Vec::new();
             for (j, x) in (0..w).step_by(step).enumerate() {
                 let latents = latents_bhwc.view().narrow(1, y, size.min(h - y))?.narrow(
                     2,
@@ -81,10 +81,10 @@ impl VaeDecoder {
                 )?;
                 let mut tile = self.tile(latents, alone)?;
                 if let Some(above) = above.get(j) {
-                    tile.fade_from(above, Side::Above, fade, c);
+                    tile.fade_from(above, TileEdge::Above, fade, c);
                 }
                 if let Some(left) = row.last() {
-                    tile.fade_from(left, Side::Left, fade, c);
+                    tile.fade_from(left, TileEdge::Left, fade, c);
                 }
                 // What the next tiles do not fade over.
                 let (rows, columns) = (tile.h.min(step * scale), tile.w.min(step * scale) * c);
@@ -105,9 +105,9 @@ impl VaeDecoder {
         )?)
     }
 
-    fn tile(&self, latents_bhwc: View<'_>, alone: &Whole) -> Result<Tile> {
+    fn tile(&self, latents_bhwc: View<'_>, alone: &Whole) -> Result<DecodedTile> {
         let decoded = self.forward_band(&latents_bhwc.to_tensor()?, alone, &mut ())?;
-        Ok(Tile {
+        Ok(DecodedTile {
             values: decoded.to_vec_blocking::<f32>()?,
             h: decoded.dim(1),
             w: decoded.dim(2),
@@ -115,16 +115,16 @@ impl VaeDecoder {
     }
 }
 
-impl Tile {
+impl DecodedTile {
     /// Goes over from the end of `other` to its own values, over `fade` lines or columns, or as many as both have.
-    fn fade_from(&mut self, other: &Self, side: Side, fade: usize, c: usize) {
+    fn fade_from(&mut self, other: &Self, side: TileEdge, fade: usize, c: usize) {
         let pictures = self.values.len() / (self.h * self.w * c);
         let (fade, lines, columns) = match side {
-            Side::Above => {
+            TileEdge::Above => {
                 let fade = fade.min(self.h).min(other.h);
                 (fade, fade, self.w.min(other.w))
             }
-            Side::Left => {
+            TileEdge::Left => {
                 let fade = fade.min(self.w).min(other.w);
                 (fade, self.h.min(other.h), fade)
             }
@@ -133,8 +133,8 @@ impl Tile {
         {
             for x in 0..columns {
                 let (from_y, from_x, at) = match side {
-                    Side::Above => (other.h - fade + y, x, y),
-                    Side::Left => (y, other.w - fade + x, x),
+                    TileEdge::Above => (other.h - fade + y, x, y),
+                    TileEdge::Left => (y, other.w - fade + x, x),
                 };
                 let from = ((picture * other.h + from_y) * other.w + from_x) * c;
                 let to = ((picture * self.h + y) * self.w + x) * c;
@@ -152,8 +152,8 @@ impl Tile {
 mod tests {
     use super::*;
 
-    fn tile(h: usize, w: usize, value: f32) -> Tile {
-        Tile {
+    fn tile(h: usize, w: usize, value: f32) -> DecodedTile {
+        DecodedTile {
             values: vec![value; h * w],
             h,
             w,
@@ -163,10 +163,10 @@ mod tests {
     #[test]
     fn fading_starts_at_the_neighbour_and_ends_before_the_tile() {
         let mut below = tile(4, 2, 1.0);
-        below.fade_from(&tile(6, 2, 0.0), Side::Above, 2, 1);
+        below.fade_from(&tile(6, 2, 0.0), TileEdge::Above, 2, 1);
         assert_eq!(below.values, [0., 0., 0.5, 0.5, 1., 1., 1., 1.]);
         let mut right = tile(1, 3, 1.0);
-        right.fade_from(&tile(1, 2, 0.0), Side::Left, 8, 1);
+        right.fade_from(&tile(1, 2, 0.0), TileEdge::Left, 8, 1);
         assert_eq!(right.values, [0., 0.5, 1.]);
     }
 }

@@ -89,17 +89,17 @@ fn is_small(name: &str) -> bool {
 /// transformers (`model`) prefer.
 fn weights<'a>(names: &[Named<'a>], variant: Option<&str>) -> Vec<Named<'a>> {
     for (base, shards_first) in [("diffusion_pytorch_model", true), ("model", false)] {
-        let of_kind = |kind: Kind| -> Vec<Named<'a>> {
+        let of_kind = |kind: WeightsFile| -> Vec<Named<'a>> {
             names
                 .iter()
                 .copied()
                 .filter(|(name, _)| kind_of(name, base, variant) == Some(kind))
                 .collect()
         };
-        let single = of_kind(Kind::Single);
-        let mut shards = of_kind(Kind::Index);
+        let single = of_kind(WeightsFile::Single);
+        let mut shards = of_kind(WeightsFile::Index);
         if !shards.is_empty() {
-            shards.extend(of_kind(Kind::Shard));
+            shards.extend(of_kind(WeightsFile::Shard));
         }
         let (first, second) = if shards_first {
             (shards, single)
@@ -115,14 +115,14 @@ fn weights<'a>(names: &[Named<'a>], variant: Option<&str>) -> Vec<Named<'a>> {
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Kind {
+enum WeightsFile {
     Single,
     Index,
     Shard,
 }
 
 /// What part of the weights `base` of `variant` the file `name` is.
-fn kind_of(name: &str, base: &str, variant: Option<&str>) -> Option<Kind> {
+fn kind_of(name: &str, base: &str, variant: Option<&str>) -> Option<WeightsFile> {
     let rest = name.strip_prefix(base)?;
     let plain = match variant {
         None => rest.to_owned(),
@@ -136,15 +136,15 @@ fn kind_of(name: &str, base: &str, variant: Option<&str>) -> Option<Kind> {
         }
     };
     if plain == ".safetensors" {
-        return Some(Kind::Single);
+        return Some(WeightsFile::Single);
     }
     if plain == ".safetensors.index.json" {
-        return Some(Kind::Index);
+        return Some(WeightsFile::Index);
     }
     let number = plain.strip_prefix('-')?.strip_suffix(".safetensors")?;
     let (part, of) = number.split_once("-of-")?;
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    (digits(part) && digits(of)).then_some(Kind::Shard)
+    (digits(part) && digits(of)).then_some(WeightsFile::Shard)
 }
 
 #[cfg(test)]

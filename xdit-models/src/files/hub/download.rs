@@ -20,14 +20,14 @@ use crate::files::source::ModelSource;
 const MAX_LISTING_BYTES: u64 = 64 << 20;
 
 /// Why there was no download.
-pub(super) enum Failure {
+pub(super) enum DownloadFailure {
     /// The hub refuses, cannot be reached or makes no sense: a copy in the cache is as good as it was.
     Refused(Error),
     /// Everything else.
     Final(Error),
 }
 
-impl From<Error> for Failure {
+impl From<Error> for DownloadFailure {
     fn from(error: Error) -> Self {
         Self::Final(error)
     }
@@ -90,10 +90,10 @@ impl<'a> Hub<'a> {
         cached: &RepoCache,
         check: &mut dyn FnMut(&ModelSource) -> Result<()>,
         progress: &mut dyn FnMut(HubProgress<'_>),
-    ) -> Result<Snapshot, Failure> {
+    ) -> Result<Snapshot, DownloadFailure> {
         let Listing { commit, files } = self.listing()?;
         let Some(index_file) = files.iter().find(|file| file.as_str() == MODEL_INDEX) else {
-            return Err(Failure::Refused(Error::MissingFile {
+            return Err(DownloadFailure::Refused(Error::MissingFile {
                 file: format!("{}/{MODEL_INDEX}", self.page),
                 hint: "; the repository is not a diffusers pipeline".into(),
             }));
@@ -147,7 +147,7 @@ impl<'a> Hub<'a> {
     }
 
     /// The commit of the revision and its files.
-    fn listing(&self) -> Result<Listing, Failure> {
+    fn listing(&self) -> Result<Listing, DownloadFailure> {
         let at = encoded(self.revision.as_str());
         let url = format!("{}/api/models/{}/revision/{at}", self.endpoint, self.id);
         let answer = self
@@ -165,7 +165,7 @@ impl<'a> Hub<'a> {
         {
             return Err(self.odd(&format!("another commit than asked for: {}", answer.sha)));
         }
-        let checked: Result<Vec<InnerPath>, Failure> = answer
+        let checked: Result<Vec<InnerPath>, DownloadFailure> = answer
             .siblings
             .iter()
             .map(|Sibling { rfilename: name }| {
@@ -189,7 +189,7 @@ impl<'a> Hub<'a> {
         file: &InnerPath,
         commit: &Commit,
         cached: &RepoCache,
-    ) -> Result<Index, Failure> {
+    ) -> Result<Index, DownloadFailure> {
         if cached.has(commit, file) {
             let config = cached.source(commit)?.config(MODEL_INDEX)?;
             return Ok(Index {
@@ -212,7 +212,7 @@ impl<'a> Hub<'a> {
             )));
         }
         let config = ConfigFile::parse(format!("{}/{MODEL_INDEX}", self.page), &bytes)
-            .map_err(Failure::Refused)?;
+            .map_err(DownloadFailure::Refused)?;
         Ok(Index {
             config,
             arrived: Some((remote, bytes)),
@@ -226,11 +226,11 @@ impl<'a> Hub<'a> {
         commit: &Commit,
         cached: &RepoCache,
         index: Index,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DownloadFailure> {
         let Some((remote, bytes)) = index.arrived else {
             return Ok(());
         };
-        let blob = cached.blob(&remote).map_err(Failure::Refused)?;
+        let blob = cached.blob(&remote).map_err(DownloadFailure::Refused)?;
         let part = cached.part_path(&blob)?;
         let _lock = cached
             .lock(&blob, file, self.options.lock_timeout)
@@ -249,14 +249,14 @@ impl<'a> Hub<'a> {
         commit: &Commit,
         cached: &RepoCache,
         report: &mut dyn FnMut(u64, u64),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DownloadFailure> {
         if cached.has(commit, file) {
             return Ok(());
         }
         let url = self.url(file, commit);
         let failure = |refusal| self.failure(refusal, Some(file));
         let remote = self.client.metadata(&url).map_err(failure)?;
-        let blob = cached.blob(&remote).map_err(Failure::Refused)?;
+        let blob = cached.blob(&remote).map_err(DownloadFailure::Refused)?;
         let link = || cached.link_blob(commit, file, &blob, remote.size);
         if link()? {
             return Ok(());
@@ -297,17 +297,17 @@ impl<'a> Hub<'a> {
     }
 
     /// What a refusal means; `file` is what was asked for, if not the repository itself.
-    fn failure(&self, refusal: Refusal, file: Option<&InnerPath>) -> Failure {
+    fn failure(&self, refusal: Refusal, file: Option<&InnerPath>) -> DownloadFailure {
         let what = match file {
             Some(file) => format!("{}/{}", self.page, file.as_str()),
             None => self.model(),
         };
-        Failure::Refused(match refusal {
+        DownloadFailure::Refused(match refusal {
             Refusal::Status(status) => self.status(status, what, file),
             Refusal::Network(reason) | Refusal::Odd(reason) => Error::Hub { what, reason },
             Refusal::Disk(error) => {
                 let reason = error.to_string();
-                return Failure::Final(Error::Hub { what, reason });
+                return DownloadFailure::Final(Error::Hub { what, reason });
             }
         })
     }
@@ -342,8 +342,8 @@ impl<'a> Hub<'a> {
         }
     }
 
-    fn odd(&self, reason: &str) -> Failure {
-        Failure::Refused(Error::Hub {
+    fn odd(&self, reason: &str) -> DownloadFailure {
+        DownloadFailure::Refused(Error::Hub {
             what: self.model(),
             reason: reason.into(),
         })
@@ -351,9 +351,9 @@ impl<'a> Hub<'a> {
 }
 
 /// A lock that another process holds for too long is as good as a hub that refuses.
-fn waited_in_vain(error: Error) -> Failure {
+fn waited_in_vain(error: Error) -> DownloadFailure {
     match error {
-        error @ Error::Hub { .. } => Failure::Refused(error),
-        other => Failure::Final(other),
+        error @ Error::Hub { .. } => DownloadFailure::Refused(error),
+        other => DownloadFailure::Final(other),
     }
 }

@@ -19,7 +19,7 @@ use crate::files::snapshots::{Found, MAIN, Wanted};
 use crate::files::source::{ModelSource, OPTIONAL_T5};
 pub use address::{Endpoint, HUB_ENDPOINT, Token};
 use cache::RepoCache;
-use download::{Failure, Hub};
+use download::{DownloadFailure, Hub};
 pub use options::HubOptions;
 pub use progress::{HubProgress, Snapshot};
 
@@ -120,8 +120,8 @@ pub fn snapshot_checked(
     let hub = Hub::new(id, &revision, options);
     match hub.download(wanted, &cached, check, progress) {
         Ok(snapshot) => Ok(snapshot),
-        Err(Failure::Final(error)) => Err(error),
-        Err(Failure::Refused(error)) => match cached.find(&revision, wanted)? {
+        Err(DownloadFailure::Final(error)) => Err(error),
+        Err(DownloadFailure::Refused(error)) => match cached.find(&revision, wanted)? {
             Found::Whole {
                 source,
                 commit,

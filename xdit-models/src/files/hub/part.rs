@@ -13,13 +13,13 @@ pub(super) const CHUNK: usize = 256 << 10;
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// A file that is arriving.
-pub(super) struct Part {
+pub(super) struct DownloadPart {
     file: File,
     hash: Sha256,
     done: u64,
 }
 
-impl Part {
+impl DownloadPart {
     /// The file `path`, with what an earlier run left of it if that is to be `kept`.
     pub(super) fn open(path: &Path, kept: bool) -> std::io::Result<Self> {
         let file = OpenOptions::new()

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::client::{Client, Refusal, RemoteFile, header};
-use super::part::{CHUNK, Part, is_sha256};
+use super::part::{CHUNK, DownloadPart, is_sha256};
 
 /// How often a download is taken up again that brings next to nothing.
 const RETRIES: u32 = 3;
@@ -98,7 +98,7 @@ impl Client {
         report: &mut dyn FnMut(u64),
     ) -> Result<(), Refusal> {
         let checked = is_sha256(&remote.etag);
-        let mut part = Part::open(path, checked).map_err(Refusal::Disk)?;
+        let mut part = DownloadPart::open(path, checked).map_err(Refusal::Disk)?;
         let mut taken_up = part.done() > 0;
         loop {
             self.complete(url, remote, &mut part, report)?;
@@ -125,7 +125,7 @@ impl Client {
         &self,
         url: &str,
         remote: &RemoteFile,
-        part: &mut Part,
+        part: &mut DownloadPart,
         report: &mut dyn FnMut(u64),
     ) -> Result<(), Refusal> {
         let mut idle = 0;
@@ -160,7 +160,7 @@ impl Client {
         &self,
         url: &str,
         size: u64,
-        part: &mut Part,
+        part: &mut DownloadPart,
         report: &mut dyn FnMut(u64),
     ) -> Result<(), Refusal> {
         let done = part.done();

@@ -14,11 +14,11 @@ use crate::error::Result;
 #[derive(Debug)]
 pub struct ZeroWeights {
     dtype: DType,
-    state: Mutex<State>,
+    state: Mutex<ZeroState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ZeroState {
     zeros: Option<Tensor>,
     asked: Vec<(String, Vec<usize>)>,
 }

@@ -20,14 +20,14 @@ pub(crate) const MLP_RATIO: usize = 4;
 /// `FluxTransformerBlock`: text and image keep weights of their own and meet in attention.
 #[derive(Debug)]
 pub(crate) struct DoubleBlock {
-    image: Stream,
-    text: Stream,
+    image: StreamWeights,
+    text: StreamWeights,
     heads: usize,
 }
 
 /// What one of the two token streams of a double block owns.
 #[derive(Debug)]
-struct Stream {
+struct StreamWeights {
     modulation: Linear,
     qkv: Linear,
     norm_q: Tensor,
@@ -37,7 +37,7 @@ struct Stream {
     ff_out: Linear,
 }
 
-impl Stream {
+impl StreamWeights {
     /// `names`: norm, q, k, v, norm of q, norm of k, output, feed-forward.
     fn load(
         scope: &Scope<'_>,
@@ -147,8 +147,8 @@ impl DoubleBlock {
             "ff_context",
         ];
         Ok(Self {
-            image: Stream::load(scope, config, image, packing)?,
-            text: Stream::load(scope, config, text, packing)?,
+            image: StreamWeights::load(scope, config, image, packing)?,
+            text: StreamWeights::load(scope, config, text, packing)?,
             heads: config.num_attention_heads,
         })
     }

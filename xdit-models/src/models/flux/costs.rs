@@ -5,12 +5,12 @@ use xdit_pipefusion::Blocks;
 
 use super::FluxConfig;
 use super::blocks::MLP_RATIO;
-use crate::layers::{Parameters, TIME_CHANNELS};
+use crate::layers::{ParameterCount, TIME_CHANNELS};
 use crate::models::dit::DitShape;
 
-fn block_parameters(config: &FluxConfig, block: usize) -> Parameters {
+fn block_parameters(config: &FluxConfig, block: usize) -> ParameterCount {
     let (c, d) = (config.hidden_size(), config.attention_head_dim);
-    let none = Parameters::default();
+    let none = ParameterCount::default();
     if block >= config.num_layers {
         return none
             .linear(3 * c, c)
@@ -77,7 +77,7 @@ impl DitShape for FluxConfig {
     fn stage_bytes(&self, blocks: &Blocks, dtype: DType) -> u64 {
         let c = self.hidden_size();
         let guidance = usize::from(self.guidance_embeds);
-        let time = (0..1 + guidance).fold(Parameters::default(), |sum, _| {
+        let time = (0..1 + guidance).fold(ParameterCount::default(), |sum, _| {
             sum.linear(c, TIME_CHANNELS).linear(c, c)
         });
         let mut ends = time.linear(c, self.pooled_projection_dim).linear(c, c);

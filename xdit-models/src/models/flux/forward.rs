@@ -17,7 +17,7 @@ use xdit_pipefusion::Blocks;
 use super::{FluxText, FluxTransformer, RotaryTables, latents};
 use crate::error::{Error, Result};
 use crate::layers::{EPS, byte_len, chunk};
-use crate::models::dit::{Conditioning, Dit, DitShape, Moment, Rows};
+use crate::models::dit::{Conditioning, Dit, DitShape, Moment, RowSelection};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
@@ -98,7 +98,7 @@ impl Dit for FluxTransformer {
         })
     }
 
-    fn with_rows(text: &FluxText, rows: Option<Rows<'_>>) -> Result<FluxText> {
+    fn with_rows(text: &FluxText, rows: Option<RowSelection<'_>>) -> Result<FluxText> {
         let context = text.context.as_ref().zip(rows);
         Ok(FluxText {
             context: context.map(|(context, rows)| rows(context)).transpose()?,

@@ -5,15 +5,15 @@ use xdit_pipefusion::Blocks;
 
 use super::HunyuanConfig;
 use super::embeddings::extra_channels;
-use crate::layers::{Parameters, TIME_CHANNELS};
+use crate::layers::{ParameterCount, TIME_CHANNELS};
 use crate::models::dit::DitShape;
 
-fn block_parameters(config: &HunyuanConfig, block: usize) -> Parameters {
+fn block_parameters(config: &HunyuanConfig, block: usize) -> ParameterCount {
     let (c, d) = (config.hidden_size(), config.attention_head_dim);
     let (text, inner) = (config.cross_attention_dim, config.ff_inner_dim);
     let skip = match config.skip_source(block) {
-        Some(_) => Parameters::default().vector(4 * c).linear(c, 2 * c),
-        None => Parameters::default(),
+        Some(_) => ParameterCount::default().vector(4 * c).linear(c, 2 * c),
+        None => ParameterCount::default(),
     };
     // Weight and bias of three norms, and of those of queries and keys, twice.
     let norms = skip.vector(3 * 2 * c).vector(2 * 4 * d).linear(c, c);
@@ -87,7 +87,9 @@ impl DitShape for HunyuanConfig {
             self.cross_attention_dim,
             self.cross_attention_dim_t5,
         );
-        let time = Parameters::default().linear(c, TIME_CHANNELS).linear(c, c);
+        let time = ParameterCount::default()
+            .linear(c, TIME_CHANNELS)
+            .linear(c, c);
         let pooler = time
             .vector((1 + self.text_len_t5) * t5)
             .linear(3 * t5, t5)

@@ -97,7 +97,7 @@ impl Tokenizers {
 
 /// What the transformer reads of the prompts of one branch: a row for each image.
 #[derive(Clone, Debug)]
-pub(crate) struct PromptEmbeds {
+pub(crate) struct HunyuanEmbeds {
     /// BERT's `[b, text_len, cross_attention_dim]` and mT5's `[b, text_len_t5, cross_attention_dim_t5]`.
     pub(crate) embeds: [Tensor; 2],
     /// `[b, text_len]` and `[b, text_len_t5]`, true where there is text.
@@ -120,7 +120,7 @@ pub(crate) fn encode(
     images: ImagesOfPrompts,
     finite: &Finite,
     observer: &mut dyn Observer,
-) -> Result<Vec<PromptEmbeds>> {
+) -> Result<Vec<HunyuanEmbeds>> {
     let configs = &store.configs;
     store.with_encoders(observer, |encoders, observer| {
         let (mut done, total) = (0, 2 * branches.len() as u64);
@@ -176,7 +176,7 @@ pub(crate) fn encode(
             differs |= masks.iter().any(|mask| {
                 in_turn(mask, prompts.len(), images.each) != mask.repeat(images.each)
             });
-            let encoded = PromptEmbeds::of_images([&first, &second], masks, images)?;
+            let encoded = HunyuanEmbeds::of_images([&first, &second], masks, images)?;
             encoded.show(prefix, observer)?;
             embeds.push(encoded);
         }
@@ -197,7 +197,7 @@ fn in_turn(mask: &[bool], prompts: usize, times: usize) -> Vec<bool> {
     rows.flat_map(|row| row.repeat(times)).collect()
 }
 
-impl PromptEmbeds {
+impl HunyuanEmbeds {
     /// Embeddings and masks are repeated prompt by prompt (`p0 p0 p1 p1`). diffusers repeats the masks as a whole
     /// (`p0 p1 p0 p1`): with several prompts of several images each, an image may get the mask of another prompt there.
     fn of_images(
@@ -271,7 +271,7 @@ mod tests {
                 exact_diffusers,
             };
             let of_prompts = [vec![true, false], vec![false, true]];
-            let made = PromptEmbeds::of_images([&embeds_blc; 2], of_prompts, images).unwrap();
+            let made = HunyuanEmbeds::of_images([&embeds_blc; 2], of_prompts, images).unwrap();
             for embeds in &made.embeds {
                 assert_eq!(embeds.to_vec_blocking::<f32>().unwrap(), [1., 1., 2., 2.]);
             }

@@ -18,7 +18,7 @@ use super::transformer::expect;
 use super::{HunyuanPositions, HunyuanText, HunyuanTransformer};
 use crate::error::Result;
 use crate::layers::{EPS, byte_len, chunk, latents, rows_of};
-use crate::models::dit::{Conditioning, Dit, DitShape, Moment, Rows};
+use crate::models::dit::{Conditioning, Dit, DitShape, Moment, RowSelection};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
@@ -118,7 +118,7 @@ impl Dit for HunyuanTransformer {
         })
     }
 
-    fn with_rows(text: &HunyuanText, _: Option<Rows<'_>>) -> Result<HunyuanText> {
+    fn with_rows(text: &HunyuanText, _: Option<RowSelection<'_>>) -> Result<HunyuanText> {
         // Every rank reads the whole text.
         Ok(text.clone())
     }

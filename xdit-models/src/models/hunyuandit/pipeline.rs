@@ -4,7 +4,7 @@ use xdit_kernels::Tensor;
 
 use super::configs::Configs;
 use super::embeddings::SIZE_NUMBERS;
-use super::encoders::{ImagesOfPrompts, PromptEmbeds, Tokenizers, encode};
+use super::encoders::{HunyuanEmbeds, ImagesOfPrompts, Tokenizers, encode};
 use super::{HunyuanText, HunyuanTransformer};
 use crate::error::Result;
 use crate::files::source::ModelSource;
@@ -17,7 +17,7 @@ use crate::pipeline::store::ModelStore;
 
 impl Family for Configs {
     type Tokenizers = Tokenizers;
-    type Embeds = PromptEmbeds;
+    type Embeds = HunyuanEmbeds;
 
     fn tokenizers(&self, source: &ModelSource) -> Result<Tokenizers> {
         Tokenizers::read(source, self)
@@ -32,7 +32,7 @@ impl Family for Configs {
         }: Asked<'_>,
         finite: &Finite,
         observer: &mut dyn Observer,
-    ) -> Result<Vec<PromptEmbeds>> {
+    ) -> Result<Vec<HunyuanEmbeds>> {
         let branches = request.branches_3(plan.guide.plan.guidance_scale > 1.0);
         let [prompt, ..] = branches.positive;
         let negative = branches.negative.map(|[prompt, ..]| prompt);
@@ -46,7 +46,7 @@ impl Family for Configs {
 
     fn embed_text(
         transformer: &HunyuanTransformer,
-        embeds: &PromptEmbeds,
+        embeds: &HunyuanEmbeds,
         Asked {
             request,
             resolved: plan,

@@ -5,22 +5,22 @@ use xdit_pipefusion::Blocks;
 
 use super::Sd3Config;
 use super::blocks::{MLP_RATIO, modulation_vectors};
-use crate::layers::{Parameters, TIME_CHANNELS};
+use crate::layers::{ParameterCount, TIME_CHANNELS};
 use crate::models::dit::DitShape;
 
-fn block_parameters(config: &Sd3Config, block: usize) -> Parameters {
+fn block_parameters(config: &Sd3Config, block: usize) -> ParameterCount {
     let (c, d) = (config.hidden_size(), config.attention_head_dim);
-    let qkv = |sum: Parameters| {
+    let qkv = |sum: ParameterCount| {
         let sum = sum.linear(3 * c, c);
         sum.vector(if config.qk_norm { 2 * d } else { 0 })
     };
-    let tail = |sum: Parameters| {
+    let tail = |sum: ParameterCount| {
         sum.linear(c, c)
             .linear(MLP_RATIO * c, c)
             .linear(c, MLP_RATIO * c)
     };
     let [image, text] = modulation_vectors(config, block);
-    let modulation = Parameters::default().linear((image + text) * c, c);
+    let modulation = ParameterCount::default().linear((image + text) * c, c);
     // The joint attention's image and text.
     let mut sum = tail(qkv(qkv(modulation)));
     if config.is_dual(block) {
@@ -79,7 +79,9 @@ impl DitShape for Sd3Config {
     fn stage_bytes(&self, blocks: &Blocks, dtype: DType) -> u64 {
         let c = self.hidden_size();
         let [channels_in, channels_out] = self.token_channels();
-        let time = Parameters::default().linear(c, TIME_CHANNELS).linear(c, c);
+        let time = ParameterCount::default()
+            .linear(c, TIME_CHANNELS)
+            .linear(c, c);
         let mut ends = time.linear(c, self.pooled_projection_dim).linear(c, c);
         if blocks.contains(0) {
             ends = ends

@@ -15,7 +15,7 @@ use xdit_pipefusion::Blocks;
 use super::{Sd3Positions, Sd3Text, Sd3Transformer};
 use crate::error::{Error, Result};
 use crate::layers::{EPS, byte_len, chunk, latents};
-use crate::models::dit::{Conditioning, Dit, DitShape, Moment, Rows};
+use crate::models::dit::{Conditioning, Dit, DitShape, Moment, RowSelection};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
@@ -90,7 +90,7 @@ impl Dit for Sd3Transformer {
         })
     }
 
-    fn with_rows(text: &Sd3Text, rows: Option<Rows<'_>>) -> Result<Sd3Text> {
+    fn with_rows(text: &Sd3Text, rows: Option<RowSelection<'_>>) -> Result<Sd3Text> {
         let context = text.context.as_ref().zip(rows);
         Ok(Sd3Text {
             context: context.map(|(context, rows)| rows(context)).transpose()?,

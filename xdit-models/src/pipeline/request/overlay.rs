@@ -31,7 +31,7 @@ impl Overlay {
     /// # Errors
     /// What is wrong with the text, or with which field.
     pub fn parse(json: &str) -> serde_json::Result<Self> {
-        let Fields(fields) = serde_json::from_str(json)?;
+        let UniqueFields(fields) = serde_json::from_str(json)?;
         Self::checked(fields)
     }
 
@@ -72,18 +72,18 @@ impl Overlay {
 }
 
 /// The fields of an object, each of which is there once.
-struct Fields(Map<String, Value>);
+struct UniqueFields(Map<String, Value>);
 
-struct FieldsVisitor;
+struct UniqueFieldsVisitor;
 
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields;
+impl<'de> Visitor<'de> for UniqueFieldsVisitor {
+    type Value = UniqueFields;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with arguments of a call")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Fields, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<UniqueFields, A::Error> {
         let mut fields = Map::new();
         while let Some((name, value)) = object.next_entry::<String, Value>()? {
             if fields.contains_key(&name) {
@@ -91,12 +91,12 @@ impl<'de> Visitor<'de> for FieldsVisitor {
             }
             fields.insert(name, value);
         }
-        Ok(Fields(fields))
+        Ok(UniqueFields(fields))
     }
 }
 
-impl<'de> Deserialize<'de> for Fields {
+impl<'de> Deserialize<'de> for UniqueFields {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_map(FieldsVisitor)
+        from.deserialize_map(UniqueFieldsVisitor)
     }
 }

@@ -12,7 +12,7 @@ use crate::error::Result;
 /// One rank's rows of the text and of each patch. Each patch is a stream of its own, cut over the ranks like the text, so
 /// that a rank has the same rows of it whether the patch comes by itself or with all others.
 #[derive(Debug)]
-pub(crate) struct Layout {
+pub(crate) struct StreamLayout {
     /// `None` where no other rank has rows.
     plan: Option<SequencePlan>,
     patches: PatchPlan,
@@ -23,7 +23,7 @@ pub(crate) struct Layout {
 /// Text is stream 0.
 const TEXT: usize = 0;
 
-impl Layout {
+impl StreamLayout {
     pub(super) fn new(
         plan: Option<SequencePlan>,
         rank: usize,
@@ -158,7 +158,7 @@ mod tests {
             let mut text = 0;
             let parts: Vec<Tensor> = (0..ring * ulysses)
                 .map(|rank| {
-                    let layout = Layout::new(Some(plan), rank, text_len, patches);
+                    let layout = StreamLayout::new(Some(plan), rank, text_len, patches);
                     text += layout.text(Part::Patch(0)).unwrap().len;
                     assert!(layout.text(Part::Patch(1)).is_none());
                     let mine: Vec<Tensor> = (0..patches.count())
@@ -172,7 +172,7 @@ mod tests {
                 })
                 .collect();
             prop_assert_eq!(text, text_len);
-            let layout = Layout::new(Some(plan), 0, text_len, patches);
+            let layout = StreamLayout::new(Some(plan), 0, text_len, patches);
             prop_assert_eq!(layout.assemble(&parts).unwrap().to_vec_blocking::<f32>().unwrap(), values);
         }
     }

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::observer::{Observer, Phase, PhaseEvent, StepEnd};
 
 /// What a rank asks the caller to do with its observer.
-pub(super) type Asked = Box<dyn FnOnce(&mut dyn Observer) + Send>;
+pub(super) type ObserverCall = Box<dyn FnOnce(&mut dyn Observer) + Send>;
 
 /// What an observer wants to see; asked once, before there are ranks.
 #[derive(Clone, Copy, Debug)]
@@ -36,12 +36,12 @@ impl Wishes {
 /// is over.
 #[derive(Debug)]
 pub(super) struct Remote {
-    caller: Caller<Asked>,
+    caller: Caller<ObserverCall>,
     wishes: Wishes,
 }
 
 impl Remote {
-    pub(super) fn new(caller: Caller<Asked>, wishes: Wishes) -> Self {
+    pub(super) fn new(caller: Caller<ObserverCall>, wishes: Wishes) -> Self {
         Self { caller, wishes }
     }
 

@@ -9,7 +9,7 @@ use xdit_comm::Group;
 use xdit_comm::threads::{self, Caller};
 use xdit_pipefusion::Placement;
 
-use super::remote::{Asked, Remote, Wishes};
+use super::remote::{ObserverCall, Remote, Wishes};
 use super::{Parallel, RankBackend};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
@@ -64,7 +64,7 @@ impl RunOn<'_> {
         let cause: Arc<Mutex<Option<(usize, Error)>>> = Arc::default();
         let causes = cause.clone();
         let wishes = Wishes::of(observer);
-        let on_rank = move |group: &Group, kept: &mut KeptByRank, caller: Caller<Asked>| {
+        let on_rank = move |group: &Group, kept: &mut KeptByRank, caller: Caller<ObserverCall>| {
             let rank = group.rank();
             let ready = kept.ready(group, degrees, placement, share(threads, world, rank));
             let outcome = ready.and_then(|(pool, rank_context)| {
@@ -87,7 +87,7 @@ impl RunOn<'_> {
         ranks.set_options(threads::Options::deadline(deadline));
         let outcomes = ranks.call(on_rank, |asked| asked(observer));
         self.idle.give_back(ranks);
-        let place = |rank| Place { degrees, rank }.to_string();
+        let place = |rank| RankCoordinates { degrees, rank }.to_string();
         let cause = cause.lock().unwrap_or_else(PoisonError::into_inner).take();
         match cause {
             Some((_, stopped @ Error::Stopped { .. })) => return Err(stopped),
@@ -120,12 +120,12 @@ impl RunOn<'_> {
 }
 
 /// A rank and its coordinates on the axes that have more than one: `rank 3 (ring 1, ulysses 1)`.
-struct Place {
+struct RankCoordinates {
     degrees: Degrees,
     rank: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RankCoordinates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rank {}", self.rank)?;
         let coordinates: Vec<String> = axes::ALL

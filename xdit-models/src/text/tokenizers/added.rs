@@ -253,7 +253,7 @@ fn same(a: &AddedToken, b: &AddedToken) -> bool {
 
 /// A token as files write it.
 #[derive(Debug, Deserialize)]
-pub(super) struct Written {
+pub(super) struct WrittenToken {
     id: Option<u32>,
     content: String,
     special: Option<bool>,
@@ -263,7 +263,7 @@ pub(super) struct Written {
     normalized: Option<bool>,
 }
 
-impl Written {
+impl WrittenToken {
     pub(super) fn id(&self) -> Option<u32> {
         self.id
     }
@@ -285,9 +285,9 @@ fn added_token(value: &Value, special: Option<bool>) -> Option<AddedToken> {
     match value {
         Value::String(content) => Some(AddedToken::from(content.clone(), true)),
         Value::Object(_) => {
-            let written = Written::deserialize(value).ok()?;
+            let written = WrittenToken::deserialize(value).ok()?;
             let special = special.or(written.special);
-            Some(Written { special, ..written }.token())
+            Some(WrittenToken { special, ..written }.token())
         }
         _ => None,
     }

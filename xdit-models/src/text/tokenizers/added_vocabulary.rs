@@ -27,7 +27,7 @@ pub(super) struct AddedVocabulary {
 }
 
 /// A piece of a text, and the id of the token that it is.
-pub(super) type Part = (Option<u32>, Range<usize>);
+pub(super) type TextPiece = (Option<u32>, Range<usize>);
 
 impl AddedVocabulary {
     pub(super) fn new() -> Result<Self, String> {
@@ -110,7 +110,11 @@ impl AddedVocabulary {
     }
 
     /// `text`, cut at the tokens that are looked for as they are written.
-    pub(super) fn split_written(&self, text: &str, effort: &Effort) -> Result<Vec<Part>, String> {
+    pub(super) fn split_written(
+        &self,
+        text: &str,
+        effort: &Effort,
+    ) -> Result<Vec<TextPiece>, String> {
         self.split(text, &self.written, effort)
     }
 
@@ -119,11 +123,16 @@ impl AddedVocabulary {
         &self,
         text: &str,
         effort: &Effort,
-    ) -> Result<Vec<Part>, String> {
+    ) -> Result<Vec<TextPiece>, String> {
         self.split(text, &self.normalized, effort)
     }
 
-    fn split(&self, text: &str, tokens: &Vocabulary, effort: &Effort) -> Result<Vec<Part>, String> {
+    fn split(
+        &self,
+        text: &str,
+        tokens: &Vocabulary,
+        effort: &Effort,
+    ) -> Result<Vec<TextPiece>, String> {
         let mut parts = Vec::new();
         if tokens.listed() == 0 {
             parts.push((None, 0..text.len()));

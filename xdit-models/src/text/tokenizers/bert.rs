@@ -9,7 +9,7 @@ use ::tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use serde_json::Value;
 
 use super::added::{SpecialTokens, tokenizer_config};
-use super::engine::{Engine, Model};
+use super::engine::{Engine, TokenModel};
 use super::limits::MAX_TOKENIZER_BYTES;
 use super::steps::{Decoder, Normalize, Normalizer, PreTokenize, PreTokenizer};
 use super::template::Template;
@@ -62,7 +62,7 @@ pub(super) fn read(source: &ModelSource, component: &str) -> Result<Tokenizer> {
         )));
     }
     let bad = |reason: String| Error::bad_file(source.shown(component), reason);
-    let mut engine = Engine::new(Model::WordPiece(WordPiece {
+    let mut engine = Engine::new(TokenModel::WordPiece(WordPiece {
         vocabulary,
         unk_token,
         prefix: "##".into(),

@@ -13,7 +13,7 @@ use crate::error::shorten;
 
 /// What of a model is neither vocabulary nor merges.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Options {
+pub(super) struct BpeOptions {
     pub(super) unk_token: Option<String>,
     /// Comes before all pieces but the first of a word.
     pub(super) continuing_subword_prefix: Option<String>,
@@ -32,7 +32,7 @@ pub(super) struct Bpe {
     pub(super) vocabulary: Vocabulary,
     /// By the pair.
     merges: Vec<Merge>,
-    options: Options,
+    options: BpeOptions,
 }
 
 /// What becomes of a pair of pieces.
@@ -54,7 +54,7 @@ pub(super) struct Merges<'a> {
 }
 
 impl<'a> Merges<'a> {
-    pub(super) fn new(vocabulary: &'a Vocabulary, options: &'a Options) -> Self {
+    pub(super) fn new(vocabulary: &'a Vocabulary, options: &'a BpeOptions) -> Self {
         Self {
             vocabulary,
             prefix: options.continuing_subword_prefix.as_deref().unwrap_or(""),
@@ -145,8 +145,8 @@ impl<'de> Visitor<'de> for &mut Merges<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         while let Some(written) = seq.next_element()? {
             match written {
-                Written::Text(text) => self.push_text(&text),
-                Written::Pair(left, right) => self.push(&left, &right),
+                WrittenMerge::Text(text) => self.push_text(&text),
+                WrittenMerge::Pair(left, right) => self.push(&left, &right),
             }
             .map_err(A::Error::custom)?;
         }
@@ -155,33 +155,33 @@ impl<'de> Visitor<'de> for &mut Merges<'_> {
 }
 
 /// A merge as files write it.
-enum Written {
+enum WrittenMerge {
     Text(String),
     Pair(String, String),
 }
 
-impl<'de> Deserialize<'de> for Written {
+impl<'de> Deserialize<'de> for WrittenMerge {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct WrittenVisitor;
-        impl<'de> Visitor<'de> for WrittenVisitor {
-            type Value = Written;
+        struct WrittenMergeVisitor;
+        impl<'de> Visitor<'de> for WrittenMergeVisitor {
+            type Value = WrittenMerge;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a pair of tokens")
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Written, E> {
-                Ok(Written::Text(text.to_owned()))
+            fn visit_str<E>(self, text: &str) -> Result<WrittenMerge, E> {
+                Ok(WrittenMerge::Text(text.to_owned()))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Written, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<WrittenMerge, A::Error> {
                 let missing = || A::Error::custom("a merge without two tokens");
                 let left = seq.next_element()?.ok_or_else(missing)?;
                 let right = seq.next_element()?.ok_or_else(missing)?;
-                Ok(Written::Pair(left, right))
+                Ok(WrittenMerge::Pair(left, right))
             }
         }
-        deserializer.deserialize_any(WrittenVisitor)
+        deserializer.deserialize_any(WrittenMergeVisitor)
     }
 }
 
@@ -202,7 +202,7 @@ impl Bpe {
     /// What `read` gives.
     pub(super) fn new<E>(
         vocabulary: Vocabulary,
-        options: Options,
+        options: BpeOptions,
         read: impl FnOnce(&mut Merges<'_>) -> Result<(), E>,
     ) -> Result<Self, E> {
         let mut merges = Merges::new(&vocabulary, &options);

@@ -6,7 +6,7 @@ use ::tokenizers::normalizers::{Lowercase, NFC};
 
 use super::added::SpecialTokens;
 use super::bpe::{self, Bpe, Merges};
-use super::engine::{Engine, Model};
+use super::engine::{Engine, TokenModel};
 use super::json::checked;
 use super::limits::MAX_TOKENIZER_BYTES;
 use super::search::Search;
@@ -85,12 +85,12 @@ fn build(
         })
     };
     let (bos, eos) = (id("bos_token")?, id("eos_token")?);
-    let options = bpe::Options {
+    let options = bpe::BpeOptions {
         unk_token: special.content("unk_token").map(str::to_owned),
         end_of_word_suffix: Some("</w>".into()),
-        ..bpe::Options::default()
+        ..bpe::BpeOptions::default()
     };
-    let model = Model::Bpe(Bpe::new(vocabulary, options, merges)?);
+    let model = TokenModel::Bpe(Bpe::new(vocabulary, options, merges)?);
     let mut engine = Engine::new(model).map_err(bad)?;
     engine.normalizer = Normalizer::new(vec![
         Normalize::Leaf(NFC.into()),

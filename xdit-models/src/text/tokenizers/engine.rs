@@ -15,14 +15,14 @@ use super::wordpiece::{WordLevel, WordPiece};
 
 /// What makes ids of words.
 #[derive(Debug)]
-pub(super) enum Model {
+pub(super) enum TokenModel {
     Unigram(Unigram),
     Bpe(Bpe),
     WordPiece(WordPiece),
     WordLevel(WordLevel),
 }
 
-impl Model {
+impl TokenModel {
     pub(super) fn vocabulary(&self) -> &Vocabulary {
         match self {
             Self::Unigram(model) => &model.vocabulary,
@@ -56,14 +56,14 @@ pub(super) struct Engine {
     pub(super) added: AddedVocabulary,
     pub(super) normalizer: Normalizer,
     pub(super) pre_tokenizer: PreTokenizer,
-    pub(super) model: Model,
+    pub(super) model: TokenModel,
     pub(super) template: Template,
     pub(super) decoder: Decoder,
 }
 
 impl Engine {
     /// `model` alone.
-    pub(super) fn new(model: Model) -> Result<Self, String> {
+    pub(super) fn new(model: TokenModel) -> Result<Self, String> {
         Ok(Self {
             added: AddedVocabulary::new()?,
             normalizer: Normalizer::default(),

@@ -4,7 +4,7 @@ use ::tokenizers::models::{bpe, unigram, wordpiece};
 use ::tokenizers::{Model as _, Token};
 use proptest::prelude::*;
 
-use super::bpe::{Bpe, Options};
+use super::bpe::{Bpe, BpeOptions};
 use super::limits::Effort;
 use super::unigram::Unigram;
 use super::vocabulary::{Entries, Vocabulary};
@@ -80,13 +80,13 @@ proptest! {
         for (piece, id) in &vocab {
             entries.push(piece, Some(*id), None).unwrap();
         }
-        let options = Options {
+        let options = BpeOptions {
             unk_token: unk.then(|| "<unk>".into()),
             end_of_word_suffix: suffix.then(|| end.into()),
             fuse_unk,
             byte_fallback,
             ignore_merges,
-            ..Options::default()
+            ..BpeOptions::default()
         };
         let model = Bpe::new(Vocabulary::new(entries), options, |list| {
             merges.iter().try_for_each(|(left, right)| list.push(left, right))

@@ -90,15 +90,15 @@ impl Search {
 }
 
 /// Matches that were found already, for a call of the tokenizers library.
-pub(super) struct Found(Cell<Matches>);
+pub(super) struct FoundMatches(Cell<Matches>);
 
-impl Found {
+impl FoundMatches {
     pub(super) fn new(matches: Matches) -> Self {
         Self(Cell::new(matches))
     }
 }
 
-impl Pattern for Found {
+impl Pattern for FoundMatches {
     fn find_matches(&self, _inside: &str) -> ::tokenizers::Result<Matches> {
         Ok(self.0.take())
     }

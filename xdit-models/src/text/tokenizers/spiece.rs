@@ -23,7 +23,7 @@ impl SentencePiece {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         // They are counted before any is built.
         let (mut count, mut len) = (0, 0);
-        for field in Fields(bytes) {
+        for field in MessageFields(bytes) {
             if let (1, Field::Bytes(piece)) = field? {
                 count += 1;
                 len += piece.len();
@@ -36,12 +36,12 @@ impl SentencePiece {
             pieces: Entries::with_capacity(count, len),
             ..Self::default()
         };
-        for field in Fields(bytes) {
+        for field in MessageFields(bytes) {
             match field? {
                 (1, Field::Bytes(piece)) => model.push(piece)?,
                 (2, Field::Bytes(trainer)) => check_trainer(trainer)?,
                 (3, Field::Bytes(normalizer)) => {
-                    for field in Fields(normalizer) {
+                    for field in MessageFields(normalizer) {
                         if let (2, Field::Bytes(map)) = field? {
                             model.charsmap = map.to_vec();
                         }
@@ -61,7 +61,7 @@ impl SentencePiece {
         const CONTROL: u64 = 3;
         const USER_DEFINED: u64 = 4;
         let (mut text, mut score, mut kind) = ("", 0.0, 0);
-        for field in Fields(bytes) {
+        for field in MessageFields(bytes) {
             match field? {
                 (1, Field::Bytes(bytes)) => {
                     text = std::str::from_utf8(bytes)
@@ -87,7 +87,7 @@ impl SentencePiece {
 /// Refuses models that are not unigram.
 fn check_trainer(bytes: &[u8]) -> Result<(), String> {
     const UNIGRAM: u64 = 1;
-    for field in Fields(bytes) {
+    for field in MessageFields(bytes) {
         if let (3, Field::Varint(kind)) = field?
             && kind != UNIGRAM
         {
@@ -109,9 +109,9 @@ enum Field<'a> {
 }
 
 /// The fields of a protobuf message with their numbers; the last item is the error, if there is one.
-struct Fields<'a>(&'a [u8]);
+struct MessageFields<'a>(&'a [u8]);
 
-impl<'a> Fields<'a> {
+impl<'a> MessageFields<'a> {
     fn varint(&mut self) -> Option<u64> {
         let mut value = 0_u64;
         for i in 0..10 {
@@ -147,7 +147,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl<'a> Iterator for Fields<'a> {
+impl<'a> Iterator for MessageFields<'a> {
     type Item = Result<(u64, Field<'a>), String>;
 
     fn next(&mut self) -> Option<Self::Item> {

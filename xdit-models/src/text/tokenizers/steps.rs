@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::limits::Effort;
-use super::search::{Found, Search};
+use super::search::{FoundMatches, Search};
 use super::{charsmap, json};
 use crate::error::shorten;
 use crate::quote;
@@ -99,7 +99,7 @@ impl Normalizer {
                         false => end - start,
                     });
                     check(lens.sum())?;
-                    library(text.replace(Found::new(matches), content))?;
+                    library(text.replace(FoundMatches::new(matches), content))?;
                 }
                 Normalize::Prepend(start) => {
                     check(text.len() + start.len())?;
@@ -175,7 +175,7 @@ impl PreTokenizer {
                     behavior,
                     invert,
                 } => words.split(|_, text| {
-                    let found = Found::new(search.matches(text.get(), effort)?);
+                    let found = FoundMatches::new(search.matches(text.get(), effort)?);
                     match invert {
                         true => text.split(Invert(found), *behavior),
                         false => text.split(found, *behavior),

@@ -5,7 +5,7 @@ use ::tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 
 use super::added::SpecialTokens;
 use super::charsmap;
-use super::engine::{Engine, Model};
+use super::engine::{Engine, TokenModel};
 use super::limits::MAX_TOKENIZER_BYTES;
 use super::spiece::SentencePiece;
 use super::steps::{Decoder, Normalize, Normalizer, PreTokenize, PreTokenizer};
@@ -92,7 +92,7 @@ fn build(pieces: Entries, charsmap: Option<Vec<u8>>) -> std::result::Result<Engi
         return Err(format!("piece `{}` with score {score}", shorten(piece)));
     }
     let model = Unigram::new(Vocabulary::new(pieces), Some(UNK_ID), false)?;
-    let mut engine = Engine::new(Model::Unigram(model))?;
+    let mut engine = Engine::new(TokenModel::Unigram(model))?;
     if let Some(map) = charsmap {
         engine.normalizer =
             Normalizer::new(vec![Normalize::Charsmap(charsmap::precompiled(&map)?)]);

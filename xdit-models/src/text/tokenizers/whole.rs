@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::added::{self, Listed, SpecialTokens};
 use super::bpe::{self, Bpe};
-use super::engine::{Engine, Model};
+use super::engine::{Engine, TokenModel};
 use super::json::{checked, members, part};
 use super::limits::{MAX_ADDED_TOKENS, MAX_TOKENIZER_BYTES};
 use super::steps::{Decoder, Normalizer, PreTokenizer};
@@ -137,7 +137,7 @@ impl<'de> Deserialize<'de> for AddedTokens {
                 mut seq: A,
             ) -> std::result::Result<AddedTokens, A::Error> {
                 let mut tokens = Vec::new();
-                while let Some(token) = seq.next_element::<added::Written>()? {
+                while let Some(token) = seq.next_element::<added::WrittenToken>()? {
                     if tokens.len() == MAX_ADDED_TOKENS {
                         let error = format!("more than {MAX_ADDED_TOKENS} added tokens");
                         return Err(A::Error::custom(error));
@@ -179,7 +179,7 @@ pub(super) fn read(source: &ModelSource, component: &str) -> Result<Tokenizer> {
 }
 
 /// The model of a `tokenizer.json`.
-fn model(parts: &Parts<'_>, shown: &str) -> Result<Model> {
+fn model(parts: &Parts<'_>, shown: &str) -> Result<TokenModel> {
     let bad = |reason: String| Error::bad_file(shown, reason);
     let [kind, vocab, unk_token, unk_id, byte_fallback] = parts.model(
         shown,
@@ -225,11 +225,11 @@ fn model(parts: &Parts<'_>, shown: &str) -> Result<Model> {
                 return Err(bad("`model.vocab` is no list of pieces and scores".into()));
             }
             let unk_id = option(unk_id, "unk_id").map_err(bad)?;
-            Model::Unigram(Unigram::new(vocabulary, unk_id, byte_fallback).map_err(bad)?)
+            TokenModel::Unigram(Unigram::new(vocabulary, unk_id, byte_fallback).map_err(bad)?)
         }
         "\"BPE\"" => {
             let merges = merges.ok_or_else(|| bad("no `model.merges`".into()))?;
-            let options = bpe::Options {
+            let options = bpe::BpeOptions {
                 unk_token,
                 continuing_subword_prefix: prefix,
                 end_of_word_suffix: option(suffix, "end_of_word_suffix").map_err(bad)?,
@@ -240,9 +240,9 @@ fn model(parts: &Parts<'_>, shown: &str) -> Result<Model> {
                     .unwrap_or(false),
             };
             let model = Bpe::new(vocabulary, options, |list| list.push_json(merges));
-            Model::Bpe(model.map_err(|error| bad(format!("`model.merges`: {error}")))?)
+            TokenModel::Bpe(model.map_err(|error| bad(format!("`model.merges`: {error}")))?)
         }
-        "\"WordPiece\"" => Model::WordPiece(WordPiece {
+        "\"WordPiece\"" => TokenModel::WordPiece(WordPiece {
             vocabulary,
             unk_token: unk_token.unwrap_or_else(|| "[UNK]".into()),
             prefix: prefix.unwrap_or_else(|| "##".into()),
@@ -250,7 +250,7 @@ fn model(parts: &Parts<'_>, shown: &str) -> Result<Model> {
                 .map_err(bad)?
                 .unwrap_or(100),
         }),
-        "\"WordLevel\"" => Model::WordLevel(WordLevel {
+        "\"WordLevel\"" => TokenModel::WordLevel(WordLevel {
             vocabulary,
             unk_token: unk_token.unwrap_or_else(|| "<unk>".into()),
         }),

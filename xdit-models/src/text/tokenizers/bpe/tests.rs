@@ -1,7 +1,7 @@
 use super::*;
 use crate::text::tokenizers::vocabulary::Entries;
 
-fn model(vocabulary: &str, merges: &str, options: Options) -> Result<Bpe, String> {
+fn model(vocabulary: &str, merges: &str, options: BpeOptions) -> Result<Bpe, String> {
     let vocabulary = Vocabulary::new(Entries::of_json(vocabulary).unwrap());
     Bpe::new(vocabulary, options, |list| list.push_json(merges))
 }
@@ -18,7 +18,7 @@ fn merges_are_done_in_their_order() {
     let model = model(
         r#"{"u":0,"n":1,"r":2,"e":3,"l":4,"a":5,"t":6,"d":7,"re":8,"at":9,"ed":10,"un":11,"ated":12,"rel":13,"related":14,"unrelated":15}"#,
         r#"[["r","e"],["a","t"],"e d",["u","n"],["at","ed"],["re","l"],["rel","ated"],["un","related"]]"#,
-        Options::default(),
+        BpeOptions::default(),
     )
     .unwrap();
     assert_eq!(ids(&model, "unrelated"), [15]);
@@ -31,11 +31,11 @@ fn merges_are_done_in_their_order() {
 fn unknown_characters_are_fused_or_bytes_or_left_out() {
     let vocabulary = r#"{"<unk>":0,"a":1,"b":2,"<0x63>":3}"#;
     let with = |fuse_unk, byte_fallback, unk: Option<&str>| {
-        let options = Options {
+        let options = BpeOptions {
             unk_token: unk.map(str::to_owned),
             fuse_unk,
             byte_fallback,
-            ..Options::default()
+            ..BpeOptions::default()
         };
         ids(&model(vocabulary, "[]", options).unwrap(), "accb")
     };
@@ -47,10 +47,10 @@ fn unknown_characters_are_fused_or_bytes_or_left_out() {
 
 #[test]
 fn prefixes_and_suffixes_are_written_on_the_pieces() {
-    let options = Options {
+    let options = BpeOptions {
         continuing_subword_prefix: Some("##".into()),
         end_of_word_suffix: Some("</w>".into()),
-        ..Options::default()
+        ..BpeOptions::default()
     };
     let model = model(
         r###"{"a":0,"##b":1,"##c</w>":2,"a</w>":3,"ab":4,"abc</w>":5}"###,
@@ -71,12 +71,12 @@ fn merges_outside_the_vocabulary_are_refused() {
         (r#"[["a"]]"#, "without two tokens"),
         ("[3]", "invalid type"),
     ] {
-        let error = model(r#"{"a":0,"b":1}"#, merges, Options::default()).unwrap_err();
+        let error = model(r#"{"a":0,"b":1}"#, merges, BpeOptions::default()).unwrap_err();
         assert!(error.contains(part), "{error}");
     }
-    let options = Options {
+    let options = BpeOptions {
         continuing_subword_prefix: Some("####".into()),
-        ..Options::default()
+        ..BpeOptions::default()
     };
     assert!(model(r#"{"a":0,"b":1}"#, r#"[["a","b"]]"#, options).is_err());
 }
@@ -91,7 +91,7 @@ fn a_word_without_end_is_merged_in_time() {
         merges.push(format!(r#"["{half}","{half}"]"#));
     }
     let merges = format!("[{}]", merges.join(","));
-    let model = model(&(vocabulary + "}"), &merges, Options::default()).unwrap();
+    let model = model(&(vocabulary + "}"), &merges, BpeOptions::default()).unwrap();
     let start = std::time::Instant::now();
     assert_eq!(ids(&model, &"a".repeat(1 << 20)).len(), 1 << 11);
     assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
