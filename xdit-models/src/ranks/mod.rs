@@ -13,5 +13,6 @@ pub(crate) mod pools;
 pub(crate) mod rank_observer;
 pub(crate) mod replica;
 pub(crate) mod run_job;
+pub(crate) mod run_rank;
 pub(crate) mod sampling;
 pub(crate) mod stage;

@@ -1,8 +1,8 @@
-//! From embedded prompts and noise to images, on all ranks.
+//! Draws the images of a call on all its ranks, from embedded prompts and noise.
 
 use std::sync::Arc;
 
-use xdit_comm::{Shard, Stats};
+use xdit_comm::Shard;
 use xdit_kernels::Tensor;
 use xdit_pipefusion::Report;
 
@@ -14,10 +14,10 @@ use crate::observer::Observer;
 use crate::pipeline::finite::{Origin, Whose};
 use crate::pipeline::image::Image;
 use crate::pipeline::output::Output;
-use crate::pipeline::rank_plan::RankMemory;
 use crate::pipeline::request::OutputType;
 use crate::ranks::compose::RankContext;
 use crate::ranks::parallel::run::RunOn;
+use crate::ranks::run_rank::{DecodeOn, RankOutput, run_rank};
 
 /// Draws the call's images on the ranks of `run_on`. Latents are the tokens.
 pub(crate) fn run_job<D: Dit>(
@@ -30,8 +30,8 @@ pub(crate) fn run_job<D: Dit>(
     let replicas = replicas(&call, parallel.degrees.data)?;
     let decode = match (call.output, parallel.shares_decode()) {
         (OutputType::Latent, _) => None,
-        (OutputType::Image, true) => Some(By::AllRanks),
-        (OutputType::Image, false) => Some(By::FirstRank),
+        (OutputType::Image, true) => Some(DecodeOn::AllRanks),
+        (OutputType::Image, false) => Some(DecodeOn::FirstRank),
     };
     if observer.wants_tensors() && replicas.len() > 1 {
         return Err(Error::invalid(
@@ -43,7 +43,7 @@ pub(crate) fn run_job<D: Dit>(
     let placement = call.partition.stages.placement();
     let drawing = replicas.iter().filter(|replica| replica.draws()).count();
     let work = move |rank_context: &RankContext, observer: &mut dyn Observer| {
-        part(
+        run_rank(
             (&replicas[rank_context.replica()], drawing),
             rank_context,
             decode,
@@ -56,7 +56,7 @@ pub(crate) fn run_job<D: Dit>(
     Ok(output)
 }
 
-/// The call's images, dealt out.
+/// Divides the images of the call among `count` replicas.
 fn replicas<D: Dit>(call: &Arc<Job<D>>, count: usize) -> Result<Vec<Replica<D>>> {
     (0..count)
         .map(|index| {
@@ -75,12 +75,12 @@ fn replicas<D: Dit>(call: &Arc<Job<D>>, count: usize) -> Result<Vec<Replica<D>>>
         .collect()
 }
 
-/// One output of what the ranks made, in the order of the call's images.
+/// Joins the outputs of the ranks, in the order of the images of the call.
 fn joined<D: Dit>(call: &Job<D>, done: Vec<RankOutput>) -> Result<Output> {
     let join = |parts: Vec<&Tensor>| -> Result<Option<Tensor>> {
         Ok(match &parts[..] {
             [] => None,
-            // Nothing is held twice where there is one.
+            // One part needs no copy.
             [one] => Some((*one).clone()),
             _ => {
                 let views: Vec<_> = parts.into_iter().map(Tensor::view).collect();
@@ -89,7 +89,7 @@ fn joined<D: Dit>(call: &Job<D>, done: Vec<RankOutput>) -> Result<Output> {
         })
     };
     let float = join(done.iter().filter_map(|part| part.float.as_ref()).collect())?;
-    // All ranks of a replica have its latents; where this process is one of them, these are its own.
+    // All ranks of a replica return its latents, so one rank of each replica is enough.
     let one = done.len() == 1;
     let speaks = |part: &&RankOutput| one || part.leads;
     let latents = join(
@@ -134,7 +134,7 @@ fn joined<D: Dit>(call: &Job<D>, done: Vec<RankOutput>) -> Result<Output> {
 /// those of one rank (docs/fidelity.md).
 const NOTABLE_DRIFT: f32 = 0.2;
 
-/// Tells when staleness is likely to show.
+/// Warns if stale keys and values probably changed the image visibly.
 fn warn_of_drift(reports: &[Report], observer: &mut dyn Observer) {
     let lossy = |report: &Report| {
         let steps = report.drift.iter().enumerate();
@@ -153,59 +153,4 @@ fn warn_of_drift(reports: &[Report], observer: &mut dyn Observer) {
              warmup_steps, or max_drift, bring the image nearer to that of one rank"
         ));
     }
-}
-
-/// Who decodes a replica's images.
-#[derive(Clone, Copy, Debug)]
-enum By {
-    FirstRank,
-    AllRanks,
-}
-
-/// What one rank made.
-struct RankOutput {
-    /// Whether this rank speaks for its replica.
-    leads: bool,
-    /// The final latents of its replica's images.
-    latents: Option<Tensor>,
-    /// Its replica's images, on the rank that speaks for the replica.
-    float: Option<Tensor>,
-    stats: Option<Stats>,
-    memory: Option<RankMemory>,
-    report: Option<Report>,
-}
-
-/// This rank's part in its replica's images, one of so many that draw; a replica without images has nothing to do.
-fn part<D: Dit>(
-    (replica, drawing): (&Replica<D>, usize),
-    rank_context: &RankContext,
-    decode: Option<By>,
-    observer: &mut dyn Observer,
-) -> Result<RankOutput> {
-    let (mut latents, mut float, mut memory, mut report) = (None, None, None, None);
-    let deciders = match replica.call.partition.max_drift {
-        Some(_) => rank_context.deciders(drawing)?,
-        None => None,
-    };
-    if replica.draws() {
-        let done = replica.denoise(rank_context, deciders, observer)?;
-        let latents_blc = done.latents_blc;
-        (memory, report) = (Some(done.memory), Some(done.report));
-        float = match decode {
-            Some(By::AllRanks) => replica.decode(&latents_blc, (rank_context, true), observer)?,
-            Some(By::FirstRank) if rank_context.leads() => {
-                replica.decode(&latents_blc, (rank_context, false), observer)?
-            }
-            _ => None,
-        };
-        latents = Some(latents_blc);
-    }
-    Ok(RankOutput {
-        leads: rank_context.leads(),
-        latents,
-        float,
-        stats: rank_context.stats(),
-        memory,
-        report,
-    })
 }

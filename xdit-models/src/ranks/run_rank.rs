@@ -1,0 +1,70 @@
+//! One rank's work in a call: it denoises its replica's images, and decodes them where it has to.
+
+use xdit_comm::Stats;
+use xdit_kernels::Tensor;
+use xdit_pipefusion::Report;
+
+use super::replica::Replica;
+use crate::error::Result;
+use crate::models::dit::Dit;
+use crate::observer::Observer;
+use crate::pipeline::rank_plan::RankMemory;
+use crate::ranks::compose::RankContext;
+
+/// Which ranks decode a replica's images.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum DecodeOn {
+    FirstRank,
+    AllRanks,
+}
+
+/// What one rank returns from a call.
+pub(crate) struct RankOutput {
+    /// Whether this is the first rank of its replica.
+    pub(crate) leads: bool,
+    /// The final latents of its replica's images.
+    pub(crate) latents: Option<Tensor>,
+    /// Its replica's images, on the first rank of the replica.
+    pub(crate) float: Option<Tensor>,
+    pub(crate) stats: Option<Stats>,
+    pub(crate) memory: Option<RankMemory>,
+    pub(crate) report: Option<Report>,
+}
+
+/// Denoises and decodes the images of `replica` together with the replica's other ranks. Does nothing for a replica without images.
+/// `drawing` is the number of replicas that have images.
+pub(crate) fn run_rank<D: Dit>(
+    (replica, drawing): (&Replica<D>, usize),
+    rank_context: &RankContext,
+    decode: Option<DecodeOn>,
+    observer: &mut dyn Observer,
+) -> Result<RankOutput> {
+    let (mut latents, mut float, mut memory, mut report) = (None, None, None, None);
+    let deciders = match replica.call.partition.max_drift {
+        Some(_) => rank_context.deciders(drawing)?,
+        None => None,
+    };
+    if replica.draws() {
+        let done = replica.denoise(rank_context, deciders, observer)?;
+        let latents_blc = done.latents_blc;
+        (memory, report) = (Some(done.memory), Some(done.report));
+        float = match decode {
+            Some(DecodeOn::AllRanks) => {
+                replica.decode(&latents_blc, (rank_context, true), observer)?
+            }
+            Some(DecodeOn::FirstRank) if rank_context.leads() => {
+                replica.decode(&latents_blc, (rank_context, false), observer)?
+            }
+            _ => None,
+        };
+        latents = Some(latents_blc);
+    }
+    Ok(RankOutput {
+        leads: rank_context.leads(),
+        latents,
+        float,
+        stats: rank_context.stats(),
+        memory,
+        report,
+    })
+}
