@@ -16,7 +16,8 @@ use crate::report::failure::{self, Failure};
 use crate::report::progress::RunObserver;
 use crate::run::draw::{Compute, Drawn, load, plan};
 use crate::run::memory;
-use crate::run::model::{FoundModel, ModelChoice};
+use crate::run::model::FoundModel;
+use crate::run::model_choice::ModelChoice;
 use crate::run::session::Session;
 
 /// Characters of a prompt that a line on standard output shows.

@@ -15,7 +15,8 @@ use crate::report::console;
 use crate::report::failure::Failure;
 use crate::report::progress::RunObserver;
 use crate::run::draw::{Compute, draw, plan as plan_of};
-use crate::run::model::{FoundModel, ModelChoice};
+use crate::run::model::FoundModel;
+use crate::run::model_choice::ModelChoice;
 use crate::run::session::Session;
 
 /// Draws what the flags ask for. Everything that can be refused without the model is refused first.

@@ -11,7 +11,7 @@ use crate::args::cli::InfoArgs;
 use crate::report::console;
 use crate::report::failure::Failure;
 use crate::report::table::aligned;
-use crate::run::model::{ModelChoice, NeededFiles};
+use crate::run::model_choice::{ModelChoice, NeededFiles};
 use crate::run::session::Session;
 use crate::run::{memory, model};
 

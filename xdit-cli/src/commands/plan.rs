@@ -8,7 +8,8 @@ use crate::args::request;
 use crate::report::failure::Failure;
 use crate::report::plan_json::Shown;
 use crate::report::{console, plan_text};
-use crate::run::model::{self, ModelChoice, NeededFiles};
+use crate::run::model;
+use crate::run::model_choice::{ModelChoice, NeededFiles};
 use crate::run::session::Session;
 
 /// Prints what `generate` with these flags would do; no weights are read.

@@ -16,7 +16,8 @@ use crate::report::console;
 use crate::report::failure::{Failure, shown};
 use crate::report::progress::RunObserver;
 use crate::run::draw::{Compute, draw, plan as plan_of};
-use crate::run::model::{self, FoundModel, ModelChoice, PlanFor};
+use crate::run::model::{FoundModel, PlanFor};
+use crate::run::model_choice::{self, ModelChoice};
 use crate::run::session::Session;
 
 /// Repeats the run of `args.image`. Returns 0 if the pixels are identical, 1 if not.
@@ -34,7 +35,8 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
         .allow_non_finite(record.request.allow_non_finite || args.allow_non_finite);
     let mut places = session.places.clone();
     if args.model.is_none()
-        && let Some(folder) = model::folder_of(&record.model.name, &args.hub, &session.environment)
+        && let Some(folder) =
+            model_choice::folder_of(&record.model.name, &args.hub, &session.environment)
     {
         places.add_model("the recorded model", &folder)?;
     }

@@ -7,8 +7,11 @@ pub(crate) mod draw;
 pub(crate) mod environment;
 #[cfg(feature = "hub")]
 pub(crate) mod hub;
+#[cfg(feature = "hub")]
+pub(crate) mod hub_options;
 pub(crate) mod last_resort;
 pub(crate) mod memory;
 pub(crate) mod model;
+pub(crate) mod model_choice;
 pub(crate) mod session;
 pub(crate) mod signals;

@@ -1,73 +1,18 @@
-//! `--model`: the demo inside the binary, a folder, or a repository of the hub.
+//! Finds the pipeline that `--model` names: the demo inside the binary, a folder, or a repository of the hub.
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use xdit_models::{Error, ModelIndex, ModelSource, RunPlan};
 
-use crate::args::cli::{HubArgs, ModelArgs};
 use crate::output::record::ModelRecord;
 use crate::report::failure::Failure;
 use crate::run::digest;
-use crate::run::environment::Environment;
+use crate::run::model_choice::{DEMO, ModelChoice, NeededFiles, is_hub_id};
 use crate::run::session::Session;
-
-/// The name of the pipeline inside the binary.
-pub(crate) const DEMO: &str = "demo";
-
-/// What may refuse a pipeline by its configurations.
-pub(crate) type ConfigCheck<'a> = &'a dyn Fn(&ModelSource) -> xdit_models::Result<()>;
 
 /// What is going to be done with a pipeline, or why its configurations do not allow it.
 pub(crate) type PlanFor<'a> = &'a dyn Fn(&ModelSource) -> xdit_models::Result<RunPlan>;
-
-/// Which files of a pipeline are needed.
-#[derive(Clone, Copy)]
-pub(crate) enum NeededFiles<'a> {
-    /// All.
-    All,
-    /// All; but weights are downloaded only when this has seen the configurations.
-    #[cfg_attr(
-        not(feature = "hub"),
-        expect(dead_code, reason = "it is the hub that calls it")
-    )]
-    Checked(ConfigCheck<'a>),
-    /// None of the weights.
-    Configurations,
-}
-
-/// Which pipeline is wanted, and which parts of it.
-#[derive(Clone, Copy)]
-pub(crate) struct ModelChoice<'a> {
-    /// A folder, a hub id, or `demo`.
-    pub name: &'a str,
-    /// Where on the hub, and which weights.
-    pub hub: &'a HubArgs,
-    /// Whether the optional T5 is left out.
-    pub no_t5: bool,
-}
-
-impl<'a> ModelChoice<'a> {
-    /// What the flags say; the demo if they name none.
-    pub(crate) fn new(args: &'a ModelArgs) -> Self {
-        Self {
-            name: args.model.as_deref().unwrap_or(DEMO),
-            hub: &args.hub,
-            no_t5: args.no_t5,
-        }
-    }
-
-    /// The wanted parts of a pipeline.
-    ///
-    /// # Errors
-    /// As [`ModelSource::without_t5`].
-    pub(crate) fn parts(&self, source: ModelSource) -> xdit_models::Result<ModelSource> {
-        match self.no_t5 {
-            true => source.without_t5(),
-            false => Ok(source),
-        }
-    }
-}
 
 /// A pipeline that was found.
 #[derive(Debug)]
@@ -115,17 +60,6 @@ impl FoundModel {
     }
 }
 
-/// The folder that holds the files of `name`, now or after the download; none of the demo, or where [`source`] finds
-/// nothing.
-pub(crate) fn folder_of(name: &str, hub: &HubArgs, environment: &Environment) -> Option<PathBuf> {
-    match name {
-        DEMO => None,
-        folder if Path::new(folder).exists() => Some(folder.into()),
-        id if is_hub_id(id) => repository(id, hub, environment),
-        _ => None,
-    }
-}
-
 /// The files that are wanted, and the hub's revision.
 ///
 /// # Errors
@@ -145,9 +79,9 @@ fn whole(
     files: NeededFiles<'_>,
     session: &Session,
 ) -> Result<(ModelSource, Option<String>), Failure> {
-    let ModelChoice { name, hub, .. } = wanted;
+    let name = wanted.name;
     if name == DEMO {
-        Session::refuse_hub_flags(hub, name)?;
+        wanted.refuse_hub_flags()?;
         return Ok((demo()?, None));
     }
     if let Some(other) = name.strip_prefix("demo:") {
@@ -155,7 +89,7 @@ fn whole(
         return Err(not_found(name, &reason));
     }
     if Path::new(name).exists() {
-        Session::refuse_hub_flags(hub, name)?;
+        wanted.refuse_hub_flags()?;
         return Ok((ModelSource::folder(name)?, None));
     }
     if !is_hub_id(name) {
@@ -181,12 +115,7 @@ fn demo() -> Result<ModelSource, Failure> {
 }
 
 #[cfg(feature = "hub")]
-use crate::run::hub::{download, repository};
-
-#[cfg(not(feature = "hub"))]
-fn repository(_name: &str, _hub: &HubArgs, _environment: &Environment) -> Option<PathBuf> {
-    None
-}
+use crate::run::hub::download;
 
 #[cfg(not(feature = "hub"))]
 fn download(
@@ -203,35 +132,4 @@ fn not_found(model: &str, reason: &str) -> Failure {
         model: model.into(),
         reason: reason.into(),
     })
-}
-
-/// Whether the hub allows such a name: two parts of letters, digits, `-`, `_` and `.`.
-fn is_hub_id(name: &str) -> bool {
-    let part = |part: &str| {
-        !part.is_empty()
-            && part.len() <= 96
-            && !part.starts_with(['-', '.'])
-            && part
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    name.split_once('/')
-        .is_some_and(|(organisation, name)| part(organisation) && part(name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hub_ids() {
-        for id in ["black-forest-labs/FLUX.1-dev", "a/b", "0/9_x"] {
-            assert!(is_hub_id(id), "{id}");
-        }
-        for no in [
-            "demo", "a/b/c", "/a", "a/", "./a", "../a", "a b/c", "-a/b", "a/.b", "C:\\a", "a/b\n",
-        ] {
-            assert!(!is_hub_id(no), "{no:?}");
-        }
-    }
 }

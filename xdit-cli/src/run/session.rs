@@ -3,9 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use xdit_models::quote;
-
-use crate::args::cli::{Command, HubArgs, ReportArgs, ThreadArgs};
+use crate::args::cli::{Command, ReportArgs, ThreadArgs};
 use crate::output::files;
 use crate::output::partial::Partials;
 use crate::output::places::Places;
@@ -14,7 +12,7 @@ use crate::report::failure::Failure;
 use crate::report::logging;
 use crate::report::trace::TraceFile;
 use crate::run::environment::Environment;
-use crate::run::{model, signals};
+use crate::run::{model_choice, signals};
 
 /// One run of the program.
 #[derive(Debug)]
@@ -112,24 +110,6 @@ impl Session {
             .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
             .unwrap_or(1)
     }
-
-    /// `--revision` without a hub id would be ignored in silence.
-    ///
-    /// # Errors
-    /// [`Failure::Usage`] when a flag is given that only a hub id gives a meaning.
-    pub(crate) fn refuse_hub_flags(hub: &HubArgs, model: &str) -> Result<(), Failure> {
-        let given = [
-            ("--revision", hub.revision.is_some()),
-            ("--download-dir", hub.download_dir.is_some()),
-        ];
-        match given.iter().find(|(_, given)| *given) {
-            Some((flag, _)) => Err(Failure::usage(format!(
-                "{flag} needs a hub id as --model, and {} is none",
-                quote::name(model)
-            ))),
-            None => Ok(()),
-        }
-    }
 }
 
 /// What the flags of `command` read and write, except for the pictures.
@@ -145,7 +125,7 @@ fn places(command: &Command, environment: &Environment) -> Result<Places, Failur
         Command::Info(args) => (Some(args.model.as_str()), &args.hub),
     };
     if let Some(name) = name
-        && let Some(folder) = model::folder_of(name, hub, environment)
+        && let Some(folder) = model_choice::folder_of(name, hub, environment)
     {
         places.model("--model", &folder);
     }
