@@ -2,23 +2,24 @@
 
 /// One pass of the model over the same latents.
 ///
-/// The order is that of predictions everywhere in this crate. The conditional branch is the first, so that a step without
-/// guidance is its first branch and nothing else. (Batches of diffusers and of xDiT have the unconditional one first.)
+/// Predictions have this order everywhere in this crate. The conditional branch is the first one, so a step without guidance runs
+/// only the first branch. (Batches in diffusers and xDiT have the unconditional branch first.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Branch {
     /// With the prompt.
     Conditional,
-    /// With the negative prompt, or an empty one.
+    /// With the negative prompt or an empty prompt.
     Unconditional,
-    /// With the prompt, some blocks of the transformer left out.
+    /// With the prompt and without some blocks of the transformer.
     SkipLayers,
 }
 
 impl Branch {
-    /// In order.
+    /// All branches, in order.
     pub const ALL: &'static [Self] = &[Self::Conditional, Self::Unconditional, Self::SkipLayers];
 
-    /// Those of `all` that one of `degree` ranks computes: the conditional one is the first rank's, the others the second's.
+    /// Returns the branches of `all` that one of `degree` ranks computes: the first of two ranks computes the conditional branch, the
+    /// second computes the others.
     ///
     /// # Examples
     /// ```
@@ -36,7 +37,7 @@ impl Branch {
         }
     }
 
-    /// Its place in the order of branches, for arrays of prompts or attention states.
+    /// Returns the position of the branch in the order of branches, to index arrays of prompts or attention states.
     ///
     /// # Examples
     /// ```

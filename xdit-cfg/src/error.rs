@@ -1,26 +1,26 @@
 use crate::Branch;
 
-/// What can go wrong: a plan that cannot be, predictions that do not fit each other, or a rank that is lost.
+/// An invalid plan, predictions that do not fit each other, a lost rank, or a failed tensor operation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A scale that no prediction can be multiplied by.
+    /// A scale is not finite or out of range.
     #[error("{name}: {got}, but must be {expected}")]
     Scale {
-        /// Which, as diffusers calls it.
+        /// The name of the argument in diffusers.
         name: &'static str,
-        /// What is possible.
+        /// The allowed values.
         expected: &'static str,
-        /// What it is.
+        /// The given value.
         got: f64,
     },
-    /// A number of ranks that branches are not split over.
+    /// Guidance on more than two ranks, or on none.
     #[error("guidance over {got} ranks, but must be over 1 or 2")]
     Degree {
-        /// The ranks of the cfg axis.
+        /// The number of ranks on the cfg axis.
         got: usize,
     },
-    /// Two ranks and one branch: the second rank would do the first one's work again.
+    /// Two ranks and one branch: the second rank would repeat the work of the first.
     #[error(
         "guidance over 2 ranks with guidance_scale {guidance_scale}, which needs one branch: give a scale above 1 or a cfg degree of 1"
     )]
@@ -28,14 +28,14 @@ pub enum Error {
         /// The scale of the plan.
         guidance_scale: f32,
     },
-    /// Not one prediction for each branch of this rank.
+    /// The number of predictions differs from the number of branches of this rank.
     #[error("combine: {got} predictions, but must be {expected}, of {branches:?}")]
     Predictions {
         /// The branches of this rank.
         branches: &'static [Branch],
-        /// How many they are.
+        /// Their number.
         expected: usize,
-        /// What came.
+        /// The number of given predictions.
         got: usize,
     },
     /// Predictions of different shapes or dtypes, or without a batch dim.
@@ -43,19 +43,19 @@ pub enum Error {
     Shape {
         /// The operation.
         op: &'static str,
-        /// What it needs.
+        /// The required shape or dtype.
         expected: String,
-        /// What it was given.
+        /// The given one.
         got: String,
     },
-    /// A prediction with no standard deviation to divide by: fewer than two elements, or all the same.
+    /// A prediction whose standard deviation is zero: it has fewer than two elements, or all are equal.
     #[error(
         "rescale: the guided prediction of batch entry {entry} is constant over its {count} elements, but must vary"
     )]
     Constant {
-        /// Which entry of the batch.
+        /// The index of the batch entry.
         entry: usize,
-        /// Its elements, over all ranks.
+        /// The number of its elements, over all ranks.
         count: u64,
     },
     /// Communication failed.
@@ -69,7 +69,7 @@ pub enum Error {
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// So that a rank's work, which returns the error of its group, can use `?` on guidance.
+/// Lets the closure of a rank, which returns [`xdit_comm::Error`], use `?` on results of this crate.
 impl From<Error> for xdit_comm::Error {
     fn from(error: Error) -> Self {
         match error {

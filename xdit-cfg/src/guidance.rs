@@ -1,15 +1,15 @@
-//! Branches dealt out to ranks, and put together again.
+//! Distributes the branches of guidance over ranks and combines their predictions.
 
 use crate::plan::check_degree;
 use crate::{Branch, Error, Guided, Result, Scales};
 use xdit_comm::{Group, Op, Spec};
 use xdit_kernels::{DType, Tensor, elementwise};
 
-/// The branches of a prediction over one rank or two.
+/// Classifier-free guidance on one rank or two.
 ///
-/// One rank computes all of them, as a batch or one by one. Of two ranks, rank 0 computes the conditional branch and rank 1
-/// the others. The prediction is combined in f32, in one order of operations, by every rank: two ranks give the bits
-/// that one gives.
+/// One rank computes all branches, as a batch or one by one. With two ranks, rank 0 computes the conditional branch and rank 1
+/// the others. Every rank combines the predictions in f32, in the same order of operations, so two ranks produce the bits of one
+/// rank.
 ///
 /// # Examples
 /// A "model" that predicts 3 with the prompt and 1 without:
@@ -34,12 +34,12 @@ use xdit_kernels::{DType, Tensor, elementwise};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Guidance {
-    /// Of two ranks.
+    /// The group of the two ranks; `None` with one rank.
     pair: Option<Group>,
 }
 
 impl Guidance {
-    /// Guidance over the ranks of a mesh's cfg axis; `None` is one rank.
+    /// Creates guidance over the ranks of a mesh's cfg axis. `None` is one rank.
     ///
     /// # Errors
     /// [`Error::Degree`] if there are more than two.
@@ -50,10 +50,10 @@ impl Guidance {
         })
     }
 
-    /// The branches that this rank computes in a step with these scales, in order.
+    /// Returns the branches that this rank computes in a step with these scales, in order.
     ///
-    /// In a step without guidance that is the conditional one on every rank: two ranks then do the same work and exchange
-    /// nothing. [`GuidancePlan::check`](crate::GuidancePlan::check) refuses a plan in which all steps are like that.
+    /// In a step without guidance, every rank computes the conditional branch. Two ranks then do the same work and exchange
+    /// nothing. [`GuidancePlan::check`](crate::GuidancePlan::check) refuses a plan in which this is the case in all steps.
     pub fn branches(&self, scales: &Scales) -> &'static [Branch] {
         let all = scales.branches();
         match &self.pair {
@@ -62,7 +62,7 @@ impl Guidance {
         }
     }
 
-    /// The guided prediction, f32, on every rank:
+    /// Returns the guided prediction, f32, on every rank:
     ///
     /// ```text
     /// uncond + guidance · (cond − uncond)                      diffusers, any pipeline with guidance
@@ -70,19 +70,20 @@ impl Guidance {
     /// then, per batch entry, · (rescale · std(cond) / std(guided) + 1 − rescale)      diffusers, rescale_noise_cfg
     /// ```
     ///
-    /// Without guidance it is the conditional prediction. The rescale takes the standard deviation over what it is given:
-    /// if that is part of an image, use [`guide`](Self::guide), whose two halves let the parts be summed up between them.
+    /// Without guidance, this is the conditional prediction. The rescale uses the standard deviation over the given predictions.
+    /// If they are only part of an image, call [`guide`](Self::guide), reduce the sums of all parts, and then call
+    /// [`Guided::rescaled`].
     ///
     /// # Shapes
-    /// Predictions, one for each of [`branches`](Self::branches): `[b, ..]`, all alike, f32, bf16 or f16. Slices of a
-    /// batch of branches ([`Tensor::narrow`] of dim 0) serve without a copy.
+    /// `predictions` has one tensor for each of [`branches`](Self::branches): `[b, ..]` in f32, bf16 or f16, all of one shape and
+    /// dtype. Slices of a batch of branches ([`Tensor::narrow`] of dim 0) work without a copy.
     ///
     /// # Collective
-    /// Both ranks call it with the same scales and shapes. One `all_gather` of this rank's predictions; none with one
-    /// rank or in a step without guidance.
+    /// Both ranks call it with the same scales and shapes. It is one `all_gather` of this rank's predictions. With one rank, or in
+    /// a step without guidance, nothing is sent.
     ///
     /// # Errors
-    /// [`Error::Scale`]; [`Error::Predictions`] and [`Error::Shape`] if predictions are not as above; [`Error::Constant`];
+    /// [`Error::Scale`]; [`Error::Predictions`] and [`Error::Shape`] if the predictions are not as above; [`Error::Constant`];
     /// [`Error::Comm`].
     pub fn combine(&self, scales: &Scales, predictions: &[Tensor]) -> Result<Tensor> {
         let guided = self.guide(scales, predictions)?;
@@ -93,16 +94,16 @@ impl Guidance {
         guided.rescaled(&sums)
     }
 
-    /// What [`combine`](Self::combine) gives before the rescale, and what the rescale needs to know.
+    /// Returns the prediction of [`combine`](Self::combine) before the rescale, with the input of the rescale.
     ///
     /// # Shapes
-    /// As of [`combine`](Self::combine).
+    /// As for [`combine`](Self::combine).
     ///
     /// # Collective
-    /// As [`combine`](Self::combine): the one exchange is here.
+    /// As for [`combine`](Self::combine), which makes its only exchange here.
     ///
     /// # Errors
-    /// As of [`combine`](Self::combine).
+    /// As for [`combine`](Self::combine).
     pub fn guide(&self, scales: &Scales, predictions: &[Tensor]) -> Result<Guided> {
         scales.check()?;
         check_predictions(self.branches(scales), predictions)?;

@@ -1,18 +1,18 @@
-//! What a step needs of a model: which branches, and by how much each counts.
+//! The branches that each step needs, and their scales.
 
 use crate::{Branch, Error, Result};
 
-/// Skip-layer guidance: when the third branch is computed and how far the prediction is pushed away from it.
+/// The scale of skip-layer guidance, and the steps that compute its branch.
 ///
-/// As in diffusers' `StableDiffusion3Pipeline` (arguments `skip_layer_guidance_scale`, `_start`, `_stop`); which blocks the
-/// branch leaves out is the model's affair.
+/// As in diffusers' `StableDiffusion3Pipeline` (arguments `skip_layer_guidance_scale`, `_start`, `_stop`). The model decides which
+/// blocks the branch leaves out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SkipLayers {
-    /// By how much `conditional − skip_layers` counts.
+    /// The factor of `conditional − skip_layers`.
     pub scale: f32,
-    /// Steps after this fraction of all have the branch.
+    /// The branch runs in steps after this fraction of all steps.
     pub start: f64,
-    /// Steps before this fraction of all have it.
+    /// The branch runs in steps before this fraction of all steps.
     pub stop: f64,
 }
 
@@ -28,15 +28,15 @@ impl Default for SkipLayers {
 }
 
 impl SkipLayers {
-    /// Whether this step of `steps` has the branch: `steps · start < step < steps · stop`, as diffusers has it. With few
-    /// steps that may be none: 0.2 of 5 steps ends before step 1.
+    /// Returns whether this step of `steps` runs the branch: `steps · start < step < steps · stop`, as in diffusers. With few steps
+    /// this may be no step at all: 0.2 of 5 steps ends before step 1.
     pub fn is_active(&self, step: usize, steps: usize) -> bool {
         let (step, steps) = (step as f64, steps as f64);
         step > steps * self.start && step < steps * self.stop
     }
 }
 
-/// How an image is guided, over all its steps.
+/// The guidance of an image in all steps.
 ///
 /// # Examples
 /// ```
@@ -54,13 +54,13 @@ impl SkipLayers {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GuidancePlan {
-    /// Guidance scale w of equation 2 of the Imagen paper ([arXiv:2205.11487](https://arxiv.org/abs/2205.11487)); 1 or less
-    /// is no guidance, one branch.
+    /// Guidance scale w of equation 2 of the Imagen paper ([arXiv:2205.11487](https://arxiv.org/abs/2205.11487)). 1 or less is no
+    /// guidance: one branch.
     pub guidance_scale: f32,
-    /// φ of section 3.4 of [arXiv:2305.08891](https://arxiv.org/abs/2305.08891): how much of the prediction is brought to
-    /// the standard deviation of the conditional one; 0 is none of it.
+    /// φ of section 3.4 of [arXiv:2305.08891](https://arxiv.org/abs/2305.08891): the share of the prediction that is rescaled to the
+    /// standard deviation of the conditional one. 0 is no rescale.
     pub guidance_rescale: f32,
-    /// The third branch. Without guidance there is none, as in diffusers.
+    /// The third branch. It runs only with guidance, as in diffusers.
     pub skip_layers: Option<SkipLayers>,
 }
 
@@ -76,11 +76,11 @@ impl Default for GuidancePlan {
 }
 
 impl GuidancePlan {
-    /// Nothing, if these scales can be computed with over `cfg_degree` ranks: to be asked before there are any.
+    /// Checks that these scales are valid on `cfg_degree` ranks. Call it before you start the ranks.
     ///
     /// # Errors
-    /// [`Error::Scale`]; [`Error::Degree`] for a degree other than 1 and 2; [`Error::OneBranch`] for two ranks without
-    /// guidance: the second could only repeat the first one's work, so it is better spent on another axis.
+    /// [`Error::Scale`]; [`Error::Degree`] for a degree other than 1 and 2; [`Error::OneBranch`] for two ranks without guidance: the
+    /// second rank would only repeat the work of the first.
     ///
     /// # Examples
     /// ```
@@ -112,7 +112,7 @@ impl GuidancePlan {
         Ok(())
     }
 
-    /// The scales of one step of `steps`.
+    /// Returns the scales of one step of `steps`.
     pub fn scales(&self, step: usize, steps: usize) -> Scales {
         let skip_layers = self
             .skip_layers
@@ -126,19 +126,19 @@ impl GuidancePlan {
     }
 }
 
-/// How one step is guided: what [`GuidancePlan::scales`] gives, or the caller's own, another one each step.
+/// The guidance of one step. [`GuidancePlan::scales`] returns it, or the caller chooses other scales in each step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scales {
-    /// Guidance scale; 1 or less is no guidance.
+    /// Guidance scale. 1 or less is no guidance.
     pub guidance: f32,
-    /// Share of the prediction that is rescaled; 0 is none.
+    /// Share of the prediction that is rescaled. 0 is no rescale.
     pub rescale: f32,
     /// Scale of skip-layer guidance; `None` in a step without that branch.
     pub skip_layers: Option<f32>,
 }
 
 impl Scales {
-    /// The branches that the step needs, in order: one without guidance, two with it, three with skip-layer guidance too.
+    /// Returns the branches that the step needs, in order: one without guidance, two with it, three with skip-layer guidance.
     pub fn branches(&self) -> &'static [Branch] {
         match (self.guidance > 1.0, self.skip_layers) {
             (false, _) => &Branch::ALL[..1],

@@ -7,8 +7,8 @@ use xdit_kernels::{DType, Tensor, TensorMut, elementwise};
 
 /// A guided prediction before the rescale. See [`Guidance::guide`](crate::Guidance::guide).
 ///
-/// The rescale brings the prediction to the standard deviation of the conditional one, over all elements of a batch entry.
-/// Where a rank holds part of an image (sequence parallelism, patches), only the sums over all parts are right:
+/// The rescale changes the prediction so that it has the standard deviation of the conditional prediction, over all elements of a
+/// batch entry. If a rank holds part of an image (sequence parallelism, patches), reduce the sums over all parts:
 ///
 /// ```
 /// use xdit_cfg::{Guidance, Scales};
@@ -30,39 +30,38 @@ use xdit_kernels::{DType, Tensor, TensorMut, elementwise};
 /// # Ok::<(), xdit_cfg::Error>(())
 /// ```
 ///
-/// Patches of a pipeline: guide every patch of the step, [`merge`](RescaleSums::merge) the sums of all, rescale every patch.
-/// A step whose patches are stepped one by one cannot know all sums in time: there, as with keys and values, take those of this
-/// step for the patches that have been seen in it, and those of the step before for the rest.
+/// With patches of a pipeline, guide every patch of the step, [`merge`](RescaleSums::merge) the sums of all patches, and rescale
+/// every patch. If patches are stepped one by one, the sums of later patches are not available in time. As with keys and values,
+/// use this step's sums of the patches that have run, and the previous step's sums of the others.
 #[derive(Debug, Clone)]
 pub struct Guided {
-    /// Of all branches, as they were computed.
+    /// The predictions of all branches, in their own dtype.
     pub(crate) predictions: Vec<Tensor>,
     /// f32 `[b, ..]`, as is `guided`.
     pub(crate) conditional: Tensor,
     pub(crate) guided: Tensor,
-    /// 0 if nothing is to be done.
+    /// 0 for no rescale.
     pub(crate) rescale: f32,
 }
 
 impl Guided {
-    /// The predictions of all branches of the step, in order, whichever rank computed them: for who watches a run.
+    /// Returns the predictions of all branches of the step, in order, on every rank, for example for an observer.
     ///
     /// # Shapes
-    /// `[b, ..]` in the dtype of the model, as many as [`Scales::branches`](crate::Scales::branches).
+    /// `[b, ..]` in the dtype of the model, one for each of [`Scales::branches`](crate::Scales::branches).
     pub fn predictions(&self) -> &[Tensor] {
         &self.predictions
     }
 
-    /// Whether the rescale changes anything, so that sums must be taken and reduced. The same on every rank with the same
-    /// scales.
+    /// Returns whether the prediction needs the rescale, and therefore the sums. All ranks with the same scales agree.
     pub fn needs_rescale(&self) -> bool {
         self.rescale > 0.0
     }
 
-    /// Some of what this rank holds, as [`Tensor::narrow`]: of a patch, say.
+    /// Returns a part of this rank's prediction, for example one patch, like [`Tensor::narrow`].
     ///
     /// # Errors
-    /// [`Error::Kernel`] if there is not so much.
+    /// [`Error::Kernel`] if the range is out of bounds.
     pub fn narrow(&self, dim: usize, start: usize, len: usize) -> Result<Self> {
         let predictions = self.predictions.iter();
         let predictions = predictions.map(|whole| whole.narrow(dim, start, len));
@@ -74,12 +73,12 @@ impl Guided {
         })
     }
 
-    /// The prediction, f32, without the rescale.
+    /// Returns the prediction, f32, without the rescale.
     pub fn into_prediction(self) -> Tensor {
         self.guided
     }
 
-    /// The sums over what this rank holds. Kernels add them up, and the host reads them once.
+    /// Returns the sums over this rank's part. Kernels compute them, and the host reads them once.
     ///
     /// # Errors
     /// [`Error::Kernel`] if there is no memory, or the device failed.
@@ -103,11 +102,11 @@ impl Guided {
         })
     }
 
-    /// The prediction, f32, rescaled by the sums over whole images.
+    /// Returns the prediction, f32, rescaled by the sums over whole images.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the sums are of another batch; [`Error::Constant`] if there is no standard deviation to divide by
-    /// (diffusers gives NaN).
+    /// [`Error::Shape`] if the sums have another batch size; [`Error::Constant`] if the standard deviation of the prediction is
+    /// zero (diffusers then returns NaN).
     pub fn rescaled(self, sums: &RescaleSums) -> Result<Tensor> {
         if !self.needs_rescale() {
             return Ok(self.guided);
@@ -125,11 +124,11 @@ impl Guided {
     }
 }
 
-/// For each batch entry the count, sum and sum of squares of the conditional and of the guided prediction, in f64: what their
-/// standard deviations over a whole image are made of, from parts that lie on several ranks.
+/// The count, sum and sum of squares of the conditional and of the guided prediction, for each batch entry, in f64. The sums of all
+/// ranks together determine the standard deviations over a whole image.
 ///
-/// Standard deviations are taken from the sums; that is exact enough (1e-9 relative) while the mean is within a thousand
-/// standard deviations of zero, and predictions of noise or velocity have a mean near zero.
+/// The standard deviation follows from these sums with a relative error of 1e-9 if the mean is within a thousand standard
+/// deviations of zero. Predictions of noise or velocity have a mean near zero.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RescaleSums {
     entries: Vec<EntrySums>,
@@ -144,31 +143,31 @@ struct EntrySums {
 }
 
 impl EntrySums {
-    /// Numbers of one entry, as they are sent.
+    /// The number of values that are sent for one entry.
     const LEN: usize = 5;
 
-    /// What the entry is multiplied by.
+    /// The factor of the entry.
     fn factor(&self, entry: usize, rescale: f64) -> Result<f64> {
         let squares = |[sum, squares]: [f64; 2]| squares - sum * sum / self.count as f64;
         let guided = squares(self.guided);
-        // What is left of a constant by rounding is not a spread. (NaN passes: it is the model's, and stays visible.)
+        // Rounding errors of a constant are not a deviation. NaN passes this check: it comes from the model and must stay visible.
         if self.count < 2 || guided <= 1e-12 * self.guided[1] {
             return Err(Error::Constant {
                 entry,
                 count: self.count,
             });
         }
-        // Both have the same count, so that Bessel's n − 1 cancels.
+        // Both have the same count, so Bessel's n − 1 cancels.
         let ratio = (squares(self.conditional).max(0.0) / guided).sqrt();
         Ok(rescale * ratio + (1.0 - rescale))
     }
 }
 
 impl RescaleSums {
-    /// The sums of this part and another of the same images, added here.
+    /// Adds the sums of another part of the same images.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the other has another batch.
+    /// [`Error::Shape`] if `other` has another batch size.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         other.expect_batch("merge", self.entries.len())?;
         for (mine, other) in self.entries.iter_mut().zip(&other.entries) {
@@ -181,11 +180,11 @@ impl RescaleSums {
         Ok(())
     }
 
-    /// The sums of all ranks of a group, added in rank order: the same bits on every rank. One small exchange of
-    /// the control plane, 40 bytes a batch entry to each other rank.
+    /// Returns the sums of all ranks of a group, added in rank order, so all ranks get the same bits. It is one exchange on the
+    /// control plane, 40 bytes per batch entry to each other rank.
     ///
     /// # Collective
-    /// Every rank of the group calls it. For several axes (ring, Ulysses), reduce over one and then over the other.
+    /// Every rank of the group calls it. With several axes (ring, Ulysses), reduce over one and then over the other.
     ///
     /// # Errors
     /// [`Error::Comm`].
@@ -214,7 +213,7 @@ impl RescaleSums {
         })
     }
 
-    /// What is sent of each entry. A count is below 2^53, so that f64 holds it.
+    /// The values that are sent for each entry. A count is below 2^53, so f64 represents it exactly.
     fn numbers(&self) -> Vec<f64> {
         let of = |entry: &EntrySums| {
             let ([c, cc], [g, gg]) = (entry.conditional, entry.guided);

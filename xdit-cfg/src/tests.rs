@@ -1,4 +1,4 @@
-//! Two ranks give the bits of one, one gives what f64 gives, and the bytes are those of the formula.
+//! Compares two ranks with one rank bit by bit, one rank with f64, and the bytes sent with the formula.
 
 use crate::{Branch, Error, Guidance, GuidancePlan, Scales, SkipLayers};
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! A rescale over images whose rows lie on several ranks, or come patch by patch.
+//! Rescales images whose rows are on several ranks, or that run patch by patch.
 
 use proptest::prelude::*;
 use xdit_cfg::{Branch, Error, Guidance, Guided, Scales};

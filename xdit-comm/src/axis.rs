@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The name of an axis of a mesh. Whoever makes a mesh chooses its axes; this crate knows none.
+/// The name of an axis of a mesh. The caller chooses the axes; this crate defines none.
 ///
 /// # Examples
 /// ```
@@ -14,12 +14,12 @@ use std::fmt;
 pub struct Axis(&'static str);
 
 impl Axis {
-    /// The axis of this name.
+    /// Creates an axis with this name.
     pub const fn new(name: &'static str) -> Self {
         Self(name)
     }
 
-    /// Its name in messages and reports.
+    /// Returns the name of the axis in messages and reports.
     pub const fn name(self) -> &'static str {
         self.0
     }

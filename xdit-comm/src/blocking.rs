@@ -1,10 +1,10 @@
-//! The calls of a group that return when their tensors are there.
+//! The blocking calls of a group.
 
 use crate::{Group, ReduceOp, Result, Spec};
 use xdit_kernels::Tensor;
 
 impl Group {
-    /// Sends to `dst` and waits until the tensor may be dropped here.
+    /// Sends a tensor to `dst` and waits until this rank may drop it.
     ///
     /// # Errors
     /// [`Error::PeerLost`](crate::Error::PeerLost); [`Error::Argument`](crate::Error::Argument) if there is no such rank.
@@ -12,7 +12,7 @@ impl Group {
         self.start_send(tensor, dst)?.wait().map(drop)
     }
 
-    /// The next tensor from `src`, which has this shape and dtype.
+    /// Receives the next tensor from `src`, which must have this shape and dtype.
     ///
     /// # Errors
     /// [`Error::Disagree`](crate::Error::Disagree) if what was sent differs from `expected`; [`Error::PeerLost`](crate::Error::PeerLost).
@@ -20,7 +20,7 @@ impl Group {
         self.start_recv(expected, src)?.wait_one()
     }
 
-    /// What `src` sends, while `tensor` goes to `dst`.
+    /// Sends `tensor` to `dst` and at the same time receives a tensor from `src`.
     ///
     /// # Errors
     /// As [`send`](Self::send) and [`recv`](Self::recv).
@@ -34,10 +34,10 @@ impl Group {
         self.start_send_recv(tensor, dst, expected, src)?.wait_one()
     }
 
-    /// The root's tensor.
+    /// Returns the root's tensor on every rank.
     ///
     /// # Collective
-    /// Every rank calls it with the same root and spec; the root alone gives a tensor.
+    /// Every rank calls it with the same root and spec. Only the root passes a tensor.
     ///
     /// # Errors
     /// [`Error::Disagree`](crate::Error::Disagree), [`Error::PeerLost`](crate::Error::PeerLost), [`Error::Argument`](crate::Error::Argument).
@@ -50,10 +50,10 @@ impl Group {
         self.start_broadcast(tensor, expected, root)?.wait_one()
     }
 
-    /// My part of what the root gives: its i-th tensor goes to rank i. Parts may differ in shape.
+    /// Returns the i-th tensor of the root on rank i. The tensors may differ in shape.
     ///
     /// # Collective
-    /// Every rank calls it with the same root; the root alone gives tensors, one a rank.
+    /// Every rank calls it with the same root. Only the root passes tensors, one for each rank.
     ///
     /// # Errors
     /// As [`broadcast`](Self::broadcast).
@@ -66,7 +66,7 @@ impl Group {
         self.start_scatter(tensors, expected, root)?.wait_one()
     }
 
-    /// On the root every rank's tensor, in rank order; nothing elsewhere. Shapes may differ from rank to rank.
+    /// Returns the tensors of all ranks on the root, in rank order, and nothing on the other ranks. Shapes may differ between ranks.
     ///
     /// # Collective
     /// Every rank calls it with the same root and all specs.
@@ -77,7 +77,7 @@ impl Group {
         self.start_gather(tensor, expected, root)?.wait()
     }
 
-    /// Every rank's tensor, in rank order. Shapes may differ from rank to rank, as `expected` says.
+    /// Returns the tensors of all ranks, in rank order. Shapes may differ between ranks, as `expected` states.
     ///
     /// # Collective
     /// Every rank calls it with the same specs.
@@ -88,7 +88,7 @@ impl Group {
         self.start_all_gather(tensor, expected)?.wait()
     }
 
-    /// All ranks' tensors made one, in f32: the same bytes on every rank. The backend chooses the order of the ranks.
+    /// Reduces the tensors of all ranks in f32 and returns the same bytes on every rank. The backend chooses the order of the ranks.
     ///
     /// # Collective
     /// Every rank calls it with one shape, dtype and operation.
@@ -99,10 +99,10 @@ impl Group {
         self.start_all_reduce(tensor, how)?.wait_one()
     }
 
-    /// The reduction of every rank's tensor for me: `tensors[i]` is this rank's share of rank i's result.
+    /// Reduces, for each rank i, the tensors `tensors[i]` of all ranks, and returns this rank's result.
     ///
     /// # Collective
-    /// Every rank calls it with the same shapes; shapes may differ from receiver to receiver.
+    /// Every rank calls it with the same shapes. Shapes may differ between receivers.
     ///
     /// # Errors
     /// As [`all_reduce`](Self::all_reduce).
@@ -110,10 +110,10 @@ impl Group {
         self.start_reduce_scatter(tensors, how)?.wait_one()
     }
 
-    /// The tensors that the ranks have for me: rank i's j-th tensor becomes rank j's i-th. Shapes may all differ.
+    /// Sends `tensors[i]` to rank i and returns the tensors that all ranks send to this one, in rank order. All shapes may differ.
     ///
     /// # Collective
-    /// Every rank calls it; `expected[i]` is what rank i gives to me.
+    /// Every rank calls it. `expected[i]` describes the tensor from rank i.
     ///
     /// # Errors
     /// [`Error::Disagree`](crate::Error::Disagree), [`Error::PeerLost`](crate::Error::PeerLost), [`Error::Argument`](crate::Error::Argument).

@@ -1,10 +1,10 @@
-//! One rank's part in an operation, and whether it can be one.
+//! One rank's part in an operation, and its checks.
 
 use crate::{Error, Result};
 use std::fmt;
 use xdit_kernels::{DType, Shape, Tensor};
 
-/// Shape and dtype of a tensor that is still to come. Every rank knows them from the plan; none is asked for.
+/// Shape and dtype of a tensor that will arrive. Every rank knows them from its plan, so ranks never send shapes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Spec {
     /// Sizes of the dims.
@@ -14,7 +14,7 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// A spec of this shape and dtype.
+    /// Creates a spec of this shape and dtype.
     pub fn new(shape: impl Into<Shape>, dtype: DType) -> Self {
         Self {
             shape: shape.into(),
@@ -22,12 +22,12 @@ impl Spec {
         }
     }
 
-    /// The spec that this tensor has.
+    /// Returns the spec of this tensor.
     pub fn of(tensor: &Tensor) -> Self {
         Self::new(tensor.shape(), tensor.dtype())
     }
 
-    /// Bytes of such a tensor.
+    /// Returns the number of bytes of such a tensor.
     pub fn bytes(&self) -> usize {
         self.shape.numel().saturating_mul(self.dtype.size())
     }
@@ -39,58 +39,58 @@ impl fmt::Debug for Spec {
     }
 }
 
-/// How values of several ranks become one. Exhaustive, as [`Op`].
+/// How a reduction combines the values of several ranks. Exhaustive, like [`Op`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReduceOp {
-    /// Element by element in f32, rounded once to the tensor's dtype. The backend chooses the order of the ranks; all ranks get
+    /// The sum of each element in f32, rounded once to the tensor's dtype. The backend chooses the order of the ranks. All ranks get
     /// the same bytes.
     Sum,
-    /// Largest element.
+    /// The maximum of each element.
     Max,
 }
 
-/// An operation of a group. Exhaustive: a transport that does not know a new one must not compile.
+/// An operation of a group. Exhaustive, so that a transport without a new operation does not compile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Op {
-    /// To one rank.
+    /// Sends one tensor to one rank.
     Send {
         /// The receiver.
         dst: usize,
     },
-    /// From one rank.
+    /// Receives one tensor from one rank.
     Recv {
         /// The sender.
         src: usize,
     },
-    /// Root's tensor to all.
+    /// Sends the root's tensor to all ranks.
     Broadcast {
         /// The sender.
         root: usize,
     },
-    /// Root's i-th tensor to rank i.
+    /// Sends the root's i-th tensor to rank i.
     Scatter {
         /// The sender.
         root: usize,
     },
-    /// All tensors to the root, in rank order.
+    /// Sends the tensors of all ranks to the root, in rank order.
     Gather {
         /// The receiver.
         root: usize,
     },
-    /// All tensors to all, in rank order.
+    /// Sends the tensors of all ranks to all ranks, in rank order.
     AllGather,
-    /// One tensor made of all, to all.
+    /// Reduces the tensors of all ranks and sends the result to all ranks.
     AllReduce(ReduceOp),
-    /// Rank i gets the i-th part of what all_reduce would give.
+    /// Reduces the tensors of all ranks and sends the i-th part of the result to rank i.
     ReduceScatter(ReduceOp),
-    /// Rank i's j-th tensor becomes rank j's i-th.
+    /// Sends the j-th tensor of rank i to rank j, for all i and j.
     AllToAll,
-    /// Nothing, when all have come.
+    /// Waits until all ranks have called it.
     Barrier,
 }
 
 impl Op {
-    /// Its name, as in NCCL and MPI.
+    /// Returns the name of the operation, as in NCCL and MPI.
     pub fn name(self) -> &'static str {
         match self {
             Self::Send { .. } => "send",
@@ -106,7 +106,7 @@ impl Op {
         }
     }
 
-    /// Whether every rank of the group calls it.
+    /// Returns whether every rank of the group must call it.
     pub fn is_collective(self) -> bool {
         !matches!(self, Self::Send { .. } | Self::Recv { .. })
     }
@@ -128,14 +128,14 @@ impl fmt::Display for Op {
     }
 }
 
-/// One rank's part in one operation: what it gives and what it expects, in rank order.
+/// One rank's part in one operation: the tensors that it passes and those that it expects, in rank order.
 #[derive(Debug, Clone)]
 pub struct Call {
     /// The operation.
     pub op: Op,
-    /// What this rank gives: one tensor for each receiver where receivers differ, else one, else none.
+    /// The tensors that this rank passes: one for each receiver if receivers get different tensors, otherwise one or none.
     pub gives: Vec<Tensor>,
-    /// What this rank expects: one spec a tensor that will come back. Exact; anything else is an error on both sides.
+    /// One spec for each tensor that this rank expects. Any other shape or dtype is an error on both sides.
     pub expects: Vec<Spec>,
 }
 
@@ -151,7 +151,7 @@ impl fmt::Display for Call {
 }
 
 impl Call {
-    /// This tensor to rank `dst`.
+    /// Creates a call that sends this tensor to rank `dst`.
     pub fn send(tensor: &Tensor, dst: usize) -> Self {
         Self {
             op: Op::Send { dst },
@@ -160,7 +160,7 @@ impl Call {
         }
     }
 
-    /// The next tensor from rank `src`.
+    /// Creates a call that receives the next tensor from rank `src`.
     pub fn recv(expected: Spec, src: usize) -> Self {
         Self {
             op: Op::Recv { src },
@@ -169,8 +169,8 @@ impl Call {
         }
     }
 
-    /// Whether rank `rank` of `world_size` can make this call: its peer is a rank of the group, and it gives and expects as many
-    /// tensors as the operation moves.
+    /// Checks that rank `rank` of `world_size` can make this call: its peer is a rank of the group, and the numbers of passed and
+    /// expected tensors are those of the operation.
     ///
     /// # Errors
     /// [`Error::Argument`].
@@ -225,8 +225,8 @@ impl Call {
         }
     }
 
-    /// Bytes that this rank hands to other ranks: what stays on the rank is not counted, and a tensor that several ranks receive
-    /// is counted once for each.
+    /// Returns the bytes that this rank sends to other ranks. Tensors that stay on the rank do not count. A tensor that several
+    /// ranks receive counts once for each.
     pub(crate) fn sent_bytes(&self, rank: usize, world_size: usize) -> usize {
         let bytes = |t: &Tensor| Spec::of(t).bytes();
         let others = world_size - 1;

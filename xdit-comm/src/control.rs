@@ -1,4 +1,4 @@
-//! The control plane of a group: bytes of the host.
+//! The control plane of a group, which carries host bytes.
 
 use crate::{Error, Group, Pending, Result};
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 /// The operation's name in [`Stats`](crate::Stats).
 const OP: &str = "control";
 
-/// The control plane of a [`Group`]: flags, sums in f64, and why a rank has failed. Its exchanges are ordered among themselves, not
-/// with the tensors of the data plane, and hold up none of these.
+/// The control plane of a [`Group`]: flags, sums in f64, and the reason why a rank failed. Its exchanges have an order of their own.
+/// They do not wait for tensors of the data plane and do not block them.
 ///
 /// # Collective
-/// But for [`fail`](Self::fail) every rank of the group makes the same calls in the same order.
+/// Every rank of the group makes the same calls in the same order, except [`fail`](Self::fail).
 ///
 /// # Examples
 /// ```
@@ -28,7 +28,7 @@ pub struct Control<'a> {
 }
 
 impl Group {
-    /// The control plane: bytes of the host, beside the tensors.
+    /// Returns the control plane of this group.
     pub fn control(&self) -> Control<'_> {
         Control {
             group: self,
@@ -38,8 +38,8 @@ impl Group {
 }
 
 impl Control<'_> {
-    /// Sets a deadline for each exchange: a rank that others have waited for so long in one is lost, whether it makes progress
-    /// or not. Without it a rank is lost that makes no progress for the deadline of the world.
+    /// Sets a deadline for each exchange. A rank is lost if others have waited for it this long, even if it makes progress. Without
+    /// this deadline, a rank is lost if it makes no progress for the deadline of the world.
     #[must_use]
     pub fn deadline(self, limit: Duration) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl Control<'_> {
         ))
     }
 
-    /// Every rank's bytes, in rank order. Ranks may give different numbers of bytes, and none.
+    /// Returns the bytes of all ranks, in rank order. Ranks may pass different numbers of bytes, or none.
     ///
     /// # Errors
     /// [`Error::PeerLost`], [`Error::Disagree`], [`Error::Deadlock`].
@@ -74,7 +74,7 @@ impl Control<'_> {
         self.start_all_gather(bytes)?.wait()
     }
 
-    /// The root's bytes; the others' are not sent.
+    /// Returns the root's bytes. Those of other ranks are not sent.
     ///
     /// # Errors
     /// As [`all_gather`](Self::all_gather); [`Error::Argument`] if there is no such rank.
@@ -88,7 +88,7 @@ impl Control<'_> {
         Ok(self.all_gather(mine)?.swap_remove(root))
     }
 
-    /// Starts [`all_gather_f64`](Self::all_gather_f64); [`numbers`](Self::numbers) reads what arrives.
+    /// Starts [`all_gather_f64`](Self::all_gather_f64). [`numbers`](Self::numbers) reads the result.
     ///
     /// # Errors
     /// If a failure is known.
@@ -97,7 +97,7 @@ impl Control<'_> {
         self.start_all_gather(&bytes)
     }
 
-    /// Every rank's numbers, in rank order, bit for bit.
+    /// Returns the numbers of all ranks, in rank order, bit for bit.
     ///
     /// # Errors
     /// As [`all_gather`](Self::all_gather).
@@ -106,10 +106,10 @@ impl Control<'_> {
         all.iter().map(|bytes| self.numbers(bytes)).collect()
     }
 
-    /// The numbers that a rank has sent.
+    /// Converts the bytes of a rank to the numbers that it sent.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the bytes are no whole numbers: that rank calls another exchange.
+    /// [`Error::Argument`] if the length is not a multiple of 8: that rank called another exchange.
     pub fn numbers(&self, bytes: &[u8]) -> Result<Vec<f64>> {
         let (eights, rest) = bytes.as_chunks::<8>();
         if !rest.is_empty() {
@@ -119,10 +119,10 @@ impl Control<'_> {
         Ok(eights.iter().map(|x| f64::from_le_bytes(*x)).collect())
     }
 
-    /// Whether each flag is true on any rank. All ranks give as many.
+    /// Returns for each flag whether it is true on any rank. All ranks pass the same number of flags.
     ///
     /// # Errors
-    /// As [`all_gather`](Self::all_gather); [`Error::Argument`] if a rank gives another number of flags.
+    /// As [`all_gather`](Self::all_gather); [`Error::Argument`] if a rank passes another number of flags.
     pub fn any<const N: usize>(&self, flags: [bool; N]) -> Result<[bool; N]> {
         let all = self.all_gather(&flags.map(u8::from))?;
         let mut any = [false; N];
@@ -147,9 +147,9 @@ impl Control<'_> {
         }
     }
 
-    /// Tells all ranks of the world that this one has failed, and why: their calls return [`Error::PeerLost`] with this reason. Only
-    /// the first failure of a world is kept. Not collective; never waits. A rank run by [`threads`](crate::threads) need not call
-    /// it: what it returns tells the others.
+    /// Reports to all ranks of the world that this one has failed, and why. Their calls return [`Error::PeerLost`] with this reason.
+    /// Only the first failure of a world is kept. This method never waits and is not collective. A rank run by
+    /// [`threads`](crate::threads) does not need it: the error that its closure returns is reported to the others.
     pub fn fail(&self, reason: &str) {
         self.group.backend.fail(reason);
     }

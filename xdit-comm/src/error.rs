@@ -1,11 +1,11 @@
 use std::fmt;
 use std::time::Duration;
 
-/// What went wrong between ranks. Every message names the operation and the ranks.
+/// An error of communication. Every message names the operation and the ranks.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A rank failed, left or stopped answering; every other rank gets this error from its next call at the latest.
+    /// A rank failed, left or stopped answering. Every other rank gets this error from its next call at the latest.
     #[error("{op} (rank {rank}): rank {lost} is lost: {reason}")]
     PeerLost {
         /// The operation that could not finish here.
@@ -14,10 +14,10 @@ pub enum Error {
         rank: usize,
         /// The rank that is the cause.
         lost: usize,
-        /// What it did: its error, its panic, or how long it made no progress.
+        /// Its error or its panic, or how long it made no progress.
         reason: Loss,
     },
-    /// Two ranks called different things where they must call the same, or expect other shapes than are sent.
+    /// Two ranks called different operations where they must call the same one, or one expects other shapes than the other sends.
     #[error(
         "rank {rank} and rank {other} disagree: rank {rank} calls {mine}, rank {other} calls {theirs}"
     )]
@@ -26,15 +26,15 @@ pub enum Error {
         rank: usize,
         /// The other.
         other: usize,
-        /// What the one called.
+        /// The call of `rank`.
         mine: String,
-        /// What the other called.
+        /// The call of `other`.
         theirs: String,
     },
     /// Ranks wait for each other in a circle.
     #[error("deadlock: {0}")]
     Deadlock(String),
-    /// An argument that no rank could use: a rank outside the group, a count that does not match its size.
+    /// An invalid argument: a rank outside the group, or a count that does not match its size.
     #[error("{op} (rank {rank} of {world_size}): expected {expected}, got {got}")]
     Argument {
         /// The operation.
@@ -43,31 +43,31 @@ pub enum Error {
         rank: usize,
         /// Size of the group.
         world_size: usize,
-        /// What it needs.
+        /// The allowed values.
         expected: String,
-        /// What it was given.
+        /// The given value.
         got: String,
     },
-    /// Degrees that do not make the world, with every factor and the nearest plan that does.
+    /// The product of the degrees is not the size of the world. The message names every factor and the nearest valid plan.
     #[error("{0}")]
     Degrees(String),
-    /// A mesh has no such axis.
+    /// The mesh does not have this axis.
     #[error("no axis {axis} in the mesh {mesh}")]
     Axis {
-        /// The name that was asked for.
+        /// The requested name.
         axis: &'static str,
-        /// The axes that there are, with their degrees.
+        /// The axes of the mesh, with their degrees.
         mesh: String,
     },
     /// A tensor operation failed on this rank.
     #[error("{0}")]
     Kernel(String),
-    /// A rank's own work failed, or never ended; carried by [`threads::run`](crate::threads::run).
+    /// The work of a rank failed or never ended. [`threads::run`](crate::threads::run) returns it.
     #[error("rank {rank}: {reason}")]
     Rank {
         /// The rank.
         rank: usize,
-        /// Its error, its panic, or that its thread is left behind.
+        /// Its error or its panic, or that its thread is left behind.
         reason: Loss,
     },
     /// The system started no thread for a rank.
@@ -84,21 +84,21 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Loss {
-    /// It failed, panicked, or left while others waited for it: in these words.
+    /// The rank failed, panicked, or left while others waited for it. The text is its reason.
     Failed(String),
-    /// It finished no operation for so long, the group's deadline.
+    /// The rank finished no operation for this time, the deadline of the group.
     NoProgress(Duration),
-    /// Others have waited for it for so long in an exchange of the control plane, whose deadline that was.
+    /// Others waited for the rank for this time in an exchange of the control plane, the deadline of the exchange.
     NoAnswer(Duration),
-    /// Its thread had not returned when the caller stopped waiting for it, and runs on.
+    /// The thread of the rank had not returned when the caller stopped waiting for it. The thread still runs.
     LeftBehind {
-        /// How long it had finished nothing, if it was lost for that.
+        /// How long the rank had finished no operation, if it was lost for that reason.
         idle: Option<Duration>,
     },
 }
 
 impl Loss {
-    /// Whether the deadline was the reason: with a longer one the rank might have gone on.
+    /// Returns whether a deadline was the reason. With a longer one the rank might have continued.
     pub fn is_stall(&self) -> bool {
         match self {
             Self::NoProgress(_) | Self::NoAnswer(_) => true,
@@ -132,7 +132,7 @@ impl fmt::Display for Loss {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// The rank that caused the failure, where one is known.
+    /// Returns the rank that caused the failure, if it is known.
     pub fn culprit(&self) -> Option<usize> {
         match self {
             Self::PeerLost { lost, .. } => Some(*lost),
@@ -141,7 +141,7 @@ impl Error {
         }
     }
 
-    /// Why that rank is lost, where one is.
+    /// Returns why a rank is lost, if one is.
     pub fn loss(&self) -> Option<&Loss> {
         match self {
             Self::PeerLost { reason, .. } | Self::Rank { reason, .. } => Some(reason),

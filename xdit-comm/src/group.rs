@@ -4,11 +4,11 @@ use xdit_kernels::Tensor;
 
 /// Ranks that call the same collectives in the same order. Cheap to clone; clones are the same rank of the same group.
 ///
-/// Tensors travel on its data plane: by the calls below, or several calls at once as a batch ([`start`](Self::start)). Bytes of the
-/// host travel on its control plane ([`control`](Self::control)).
+/// Tensors travel on its data plane, by the calls below or as a batch of calls ([`start`](Self::start)). Host bytes travel on its
+/// control plane ([`control`](Self::control)).
 ///
-/// Blocking calls are their started forms, awaited. Shapes that will come back are given by the caller, since every rank
-/// knows them from the plan: nothing is negotiated at run time.
+/// A blocking call starts an operation and waits for it. The caller passes the shapes of the results, because every rank knows them
+/// from its plan. Ranks negotiate nothing at run time.
 ///
 /// # Examples
 /// ```
@@ -29,7 +29,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// The group whose ranks a backend connects.
+    /// Creates the group of the ranks that `backend` connects.
     pub fn new(backend: Box<dyn Backend>) -> Self {
         Self {
             backend: backend.into(),
@@ -38,61 +38,61 @@ impl Group {
         }
     }
 
-    /// My index in the group.
+    /// Returns the index of this rank in the group.
     pub fn rank(&self) -> usize {
         self.backend.rank()
     }
 
-    /// How many ranks it has.
+    /// Returns the number of ranks.
     pub fn world_size(&self) -> usize {
         self.backend.world_size()
     }
 
-    /// Its backend, for a transport around it: what is started there is not counted.
+    /// Returns the backend, for a transport that wraps it. Operations started there are not counted in the statistics.
     pub fn backend(&self) -> &dyn Backend {
         &*self.backend
     }
 
-    /// Whether a receive may be started before the sends that it depends on, in a batch of its own. Where it may not, they must be
-    /// one batch ([`Backend`]'s contract).
+    /// Returns whether a receive may be started before the sends that it depends on, in its own batch. If not, they must be one batch
+    /// (see the contract of [`Backend`]).
     pub fn receives_ahead(&self) -> bool {
         self.backend.receives_ahead()
     }
 
-    /// What this rank has done on this group and the groups split from it: calls, bytes sent, time waited, per operation
-    /// and axis.
+    /// Returns the statistics of this rank for this group and the groups split from it: calls, bytes sent and time waited, per
+    /// operation and axis.
     pub fn stats(&self) -> Stats {
         self.counters.read()
     }
 
-    /// Adds to what [`stats`](Self::stats) says was copied around `op`: who packs messages counts what it copies.
+    /// Adds `bytes` to the copied bytes of `op` in [`stats`](Self::stats). Code that packs messages calls it.
     pub fn count_copied(&self, op: Op, bytes: usize) {
         self.counters.copied(op.name(), self.axis, bytes);
     }
 
-    /// Tells the group that this rank has finished an operation of its own: a rank that computes for long between two calls
-    /// says so after each kernel, or it is lost when the deadline has passed. Starting and finishing a call counts too. Never
-    /// waits; not collective.
+    /// Reports that this rank has finished an operation of its own. A rank that computes for a long time between two calls must call
+    /// this after each kernel, or it is lost after the deadline. The start and the end of a call count as progress too. This method
+    /// never waits and is not collective.
     ///
     /// # Errors
-    /// [`PeerLost`](crate::Error::PeerLost), [`Disagree`](crate::Error::Disagree) or [`Deadlock`](crate::Error::Deadlock) if a failure is known: what is being computed here is of no use
-    /// any more.
+    /// [`PeerLost`](crate::Error::PeerLost), [`Disagree`](crate::Error::Disagree) or [`Deadlock`](crate::Error::Deadlock) if a failure
+    /// is known. The caller can then stop its computation.
     pub fn progress(&self) -> Result<()> {
         self.backend.progress()
     }
 
-    /// The same group, its calls counted under this axis.
+    /// Returns the same group, with its calls counted under this axis.
     pub(crate) fn named(mut self, axis: Axis) -> Self {
         self.axis = Some(axis);
         self
     }
 
-    /// Starts calls that progress together, none waiting for another to end: a receive and the sends that it depends on, say. The
-    /// tensors that arrive are those that the calls expect, call by call. An empty batch is done.
+    /// Starts calls that progress together, for example a receive and the sends that it depends on. No call waits for the end of
+    /// another. The result contains the tensors that the calls expect, call by call. An empty batch is complete at once.
     ///
     /// # Errors
-    /// [`Argument`](crate::Error::Argument) if a call names no rank of the group, or gives or expects another number of tensors than its operation
-    /// moves; or if a failure is known.
+    /// [`Argument`](crate::Error::Argument) if a call names a rank outside the group, or the number of its tensors does not fit its
+    /// operation; the error of a failure that is already known.
     ///
     /// # Examples
     /// Two ranks swap two tensors, in one batch:
@@ -142,7 +142,7 @@ impl Group {
         self.start(vec![call])
     }
 
-    /// Sends to `dst`; the tensor is shared, not copied, where the backend can.
+    /// Starts to send a tensor to `dst`. If the backend can, it shares the tensor instead of copying it.
     ///
     /// # Errors
     /// If there is no such rank or a failure is known.
@@ -150,7 +150,7 @@ impl Group {
         self.start_one(Call::send(tensor, dst))
     }
 
-    /// Receives from `src` what it sends next.
+    /// Starts to receive the next tensor from `src`.
     ///
     /// # Errors
     /// If there is no such rank or a failure is known.
@@ -158,10 +158,10 @@ impl Group {
         self.start_one(Call::recv(expected, src))
     }
 
-    /// Sends to `dst` and receives from `src` at once; wait on the result for what arrives.
+    /// Starts to send to `dst` and to receive from `src`, as one batch. Waiting returns the received tensor.
     ///
     /// # Errors
-    /// As its two halves.
+    /// As [`start_send`](Self::start_send) and [`start_recv`](Self::start_recv).
     pub fn start_send_recv(
         &self,
         tensor: &Tensor,
@@ -175,7 +175,7 @@ impl Group {
     /// Starts [`broadcast`](Self::broadcast).
     ///
     /// # Errors
-    /// As it.
+    /// As the blocking call.
     pub fn start_broadcast(
         &self,
         tensor: Option<&Tensor>,
@@ -192,7 +192,7 @@ impl Group {
     /// Starts [`scatter`](Self::scatter).
     ///
     /// # Errors
-    /// As it.
+    /// As the blocking call.
     pub fn start_scatter(
         &self,
         tensors: Option<Vec<Tensor>>,
@@ -209,7 +209,7 @@ impl Group {
     /// Starts [`gather`](Self::gather).
     ///
     /// # Errors
-    /// As it.
+    /// As the blocking call.
     pub fn start_gather(&self, tensor: &Tensor, expected: &[Spec], root: usize) -> Result<Pending> {
         let expects = match self.rank() == root {
             true => expected.to_vec(),
@@ -225,7 +225,7 @@ impl Group {
     /// Starts [`reduce_scatter`](Self::reduce_scatter).
     ///
     /// # Errors
-    /// As it.
+    /// As the blocking call.
     pub fn start_reduce_scatter(&self, tensors: Vec<Tensor>, how: ReduceOp) -> Result<Pending> {
         let expects = tensors.get(self.rank()).map(Spec::of).into_iter().collect();
         self.start_one(Call {
@@ -238,7 +238,7 @@ impl Group {
     /// Starts [`barrier`](Self::barrier).
     ///
     /// # Errors
-    /// As it.
+    /// As the blocking call.
     pub fn start_barrier(&self) -> Result<Pending> {
         self.start_one(Call {
             op: Op::Barrier,
@@ -250,7 +250,7 @@ impl Group {
     /// Starts [`all_gather`](Self::all_gather).
     ///
     /// # Errors
-    /// As it.
+    /// As the blocking call.
     pub fn start_all_gather(&self, tensor: &Tensor, expected: &[Spec]) -> Result<Pending> {
         self.start_one(Call {
             op: Op::AllGather,
@@ -262,7 +262,7 @@ impl Group {
     /// Starts [`all_to_all`](Self::all_to_all).
     ///
     /// # Errors
-    /// As it.
+    /// As the blocking call.
     pub fn start_all_to_all(&self, tensors: Vec<Tensor>, expected: &[Spec]) -> Result<Pending> {
         self.start_one(Call {
             op: Op::AllToAll,
@@ -274,7 +274,7 @@ impl Group {
     /// Starts [`all_reduce`](Self::all_reduce).
     ///
     /// # Errors
-    /// As it.
+    /// As the blocking call.
     pub fn start_all_reduce(&self, tensor: &Tensor, how: ReduceOp) -> Result<Pending> {
         self.start_one(Call {
             op: Op::AllReduce(how),
@@ -283,7 +283,7 @@ impl Group {
         })
     }
 
-    /// The group of the ranks that give the same color, ordered by key, then by rank here.
+    /// Returns the group of the ranks that pass the same color, ordered by key, then by their rank in this group.
     ///
     /// # Collective
     /// Every rank calls it.

@@ -3,8 +3,8 @@
 use crate::{Axis, Error, Group, Result};
 use std::fmt;
 
-/// How many ranks each axis has; their product is the world. Axes come outermost first: ranks next to each other differ on the
-/// last.
+/// The number of ranks on each axis. The product of all is the size of the world. Axes are ordered outermost first: adjacent ranks
+/// differ on the last axis.
 ///
 /// # Examples
 /// ```
@@ -25,12 +25,12 @@ pub struct MeshShape {
 struct Side {
     axis: Axis,
     degree: usize,
-    /// The largest degree that its user allows.
+    /// The largest degree that the caller allows.
     most: usize,
 }
 
 impl MeshShape {
-    /// These axes with these degrees, outermost first.
+    /// Creates a shape with these axes and degrees, outermost first.
     pub fn new(axes: impl IntoIterator<Item = (Axis, usize)>) -> Self {
         let sides = axes.into_iter().map(|(axis, degree)| Side {
             axis,
@@ -42,7 +42,7 @@ impl MeshShape {
         }
     }
 
-    /// Allows no larger degree than `most` on an axis.
+    /// Limits the degree of an axis to `most`.
     #[must_use]
     pub fn at_most(mut self, axis: Axis, most: usize) -> Self {
         for side in self.sides.iter_mut().filter(|side| side.axis == axis) {
@@ -51,18 +51,18 @@ impl MeshShape {
         self
     }
 
-    /// The axes, outermost first.
+    /// Returns the axes, outermost first.
     pub fn axes(&self) -> impl Iterator<Item = Axis> {
         self.sides.iter().map(|side| side.axis)
     }
 
-    /// The degree of an axis, if there is such an axis.
+    /// Returns the degree of an axis, or `None` if the shape does not have it.
     pub fn degree(&self, axis: Axis) -> Option<usize> {
         let side = self.sides.iter().find(|side| side.axis == axis);
         side.map(|side| side.degree)
     }
 
-    /// Where a rank stands on an axis, if there is such an axis.
+    /// Returns the coordinate of a rank on an axis, or `None` if the shape does not have it.
     ///
     /// # Panics
     /// If its degree is 0.
@@ -81,16 +81,16 @@ impl MeshShape {
         (coord, rank - coord * inner)
     }
 
-    /// Number of ranks, or `None` if it does not fit.
+    /// Returns the number of ranks, or `None` on overflow.
     pub fn product(&self) -> Option<usize> {
         let mut sides = self.sides.iter();
         sides.try_fold(1usize, |n, side| n.checked_mul(side.degree))
     }
 
-    /// Checks that the degrees make a world of this size.
+    /// Checks that the product of the degrees is `world_size`.
     ///
     /// # Errors
-    /// [`Error::Degrees`] naming every factor and the nearest plan that is legal.
+    /// [`Error::Degrees`], which names every factor and the nearest valid plan.
     pub fn check(&self, world_size: usize) -> Result<()> {
         let twice = (self.sides.iter().enumerate())
             .find(|(i, side)| self.sides[..*i].iter().any(|other| other.axis == side.axis));
@@ -167,23 +167,23 @@ impl fmt::Display for MeshShape {
     }
 }
 
-/// The ranks of a world on named axes, the last of which varies fastest.
+/// The ranks of a world on named axes. The last axis varies fastest.
 #[derive(Debug, Clone)]
 pub struct DeviceMesh {
     world: Group,
     shape: MeshShape,
-    /// Of each axis.
+    /// The group of each axis.
     groups: Vec<Group>,
 }
 
 impl DeviceMesh {
-    /// The mesh over `world`.
+    /// Creates the mesh over `world`.
     ///
     /// # Collective
     /// Every rank of the world calls it with the same shape.
     ///
     /// # Errors
-    /// [`Error::Degrees`] if the degrees do not multiply to the world's size; errors of [`Group::split`].
+    /// [`Error::Degrees`] if the product of the degrees is not the size of the world; errors of [`Group::split`].
     pub fn new(world: &Group, shape: MeshShape) -> Result<Self> {
         shape.check(world.world_size())?;
         let groups = shape.axes().enumerate().map(|(index, axis)| {
@@ -197,17 +197,17 @@ impl DeviceMesh {
         })
     }
 
-    /// All ranks.
+    /// Returns the group of all ranks.
     pub fn world(&self) -> &Group {
         &self.world
     }
 
-    /// The axes and their degrees.
+    /// Returns the axes and their degrees.
     pub fn shape(&self) -> &MeshShape {
         &self.shape
     }
 
-    /// The ranks that differ from me on this axis alone; a group of one where the degree is 1.
+    /// Returns the group of the ranks that differ from this one only on `axis`. It has one rank if the degree is 1.
     ///
     /// # Errors
     /// [`Error::Axis`] if the mesh has no such axis.
@@ -219,7 +219,7 @@ impl DeviceMesh {
         })
     }
 
-    /// My place on this axis.
+    /// Returns the coordinate of this rank on `axis`.
     ///
     /// # Errors
     /// As [`group`](Self::group).

@@ -1,11 +1,11 @@
-//! What is under way.
+//! Started operations.
 
 use crate::{Axis, Result, Ticket, stats::Counters};
 use std::time::Instant;
 use xdit_kernels::Tensor;
 
-/// Something started that brings a `T`: the tensors of a batch, or the bytes of an exchange of the control plane. It owns what it
-/// sends. Dropped without waiting, it runs to its end, and what arrives is lost.
+/// A started operation whose result is a `T`: the tensors of a batch, or the bytes of an exchange of the control plane. It owns the
+/// data that it sends. If it is dropped, the operation still runs to its end, and its result is lost.
 #[must_use = "a started operation is finished by wait()"]
 #[derive(Debug)]
 pub struct Pending<T = Vec<Tensor>> {
@@ -33,7 +33,8 @@ impl<T> Pending<T> {
         }
     }
 
-    /// What arrives: of a batch the tensors that its calls expect, call by call; of an exchange each rank's part, in rank order.
+    /// Waits for the result: the tensors that the calls of a batch expect, call by call, or each rank's part of an exchange, in rank
+    /// order.
     ///
     /// # Errors
     /// [`PeerLost`](crate::Error::PeerLost), [`Disagree`](crate::Error::Disagree), [`Deadlock`](crate::Error::Deadlock).
@@ -49,13 +50,13 @@ impl<T> Pending<T> {
 }
 
 impl Pending {
-    /// The one tensor that arrives.
+    /// Waits for the only tensor of the operation.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
     ///
     /// # Panics
-    /// If the operation does not bring exactly one: a bug in the backend.
+    /// If the operation does not return exactly one tensor.
     pub fn wait_one(self) -> Result<Tensor> {
         let mut all = self.wait()?;
         assert_eq!(

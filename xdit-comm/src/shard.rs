@@ -1,14 +1,15 @@
-/// A run of rows of one whole stream.
+/// A contiguous range of rows of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shard {
     /// First row.
     pub start: usize,
-    /// Number of rows; may be 0 where there are fewer rows than parts.
+    /// Number of rows. It may be 0 if there are fewer rows than parts.
     pub len: usize,
 }
 
 impl Shard {
-    /// Part `index` of `total` rows cut into `parts` runs whose lengths differ by at most one, longer ones first.
+    /// Returns part `index` of `total` rows, divided into `parts` ranges whose lengths differ by at most one. The longer ones come
+    /// first.
     ///
     /// # Panics
     /// If `index` is not below `parts`.
@@ -24,8 +25,8 @@ impl Shard {
         Self::cut(total, parts as u128, index as u128)
     }
 
-    /// Part `outer.1 · inner.0 + inner.1` of `outer.0 · inner.0`, each pair a number of parts and an index among them: the
-    /// rows of one rank of a grid.
+    /// Returns the rows of one rank of a grid: part `outer.1 · inner.0 + inner.1` of `outer.0 · inner.0` parts. Each pair is a number
+    /// of parts and an index.
     ///
     /// # Panics
     /// If an index is not below its number of parts.
@@ -56,19 +57,19 @@ impl Shard {
         }
     }
 
-    /// All parts, in order.
+    /// Returns all parts, in order.
     pub fn all(total: usize, parts: usize) -> Vec<Self> {
         (0..parts).map(|i| Self::of(total, parts, i)).collect()
     }
 
-    /// The row after the last.
+    /// Returns the row after the last one.
     pub fn end(&self) -> usize {
         self.start.saturating_add(self.len)
     }
 }
 
-/// The two runs of rank `index` in the zigzag order: cut into 2·`parts` runs, a rank holds one from the front and its mirror
-/// image from the back, so that under a causal mask all ranks see about as many keys.
+/// Returns the two ranges of rank `index` in the zigzag order. The rows are divided into 2·`parts` ranges. A rank holds one from the
+/// front and its mirror image from the back, so that under a causal mask all ranks see about the same number of keys.
 ///
 /// # Panics
 /// If `index` is not below `parts`.

@@ -5,26 +5,26 @@ use std::{
     time::Duration,
 };
 
-/// What one rank did, per operation and mesh axis (`None` for groups without an axis). Exchanges of the control plane are the
-/// operation `control`; of a batch each call counts under its own, and the wait under that of its first receive.
+/// Totals of one rank per operation and mesh axis (`None` for groups without an axis). Exchanges of the control plane count as the
+/// operation `control`. Each call of a batch counts under its own operation, and the wait under that of its first receive.
 pub type Stats = BTreeMap<(&'static str, Option<Axis>), OpStats>;
 
 /// Totals of one operation on one axis.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OpStats {
-    /// How often it was called.
+    /// Number of calls.
     pub calls: usize,
-    /// Bytes handed to other ranks, counted once for each receiver.
+    /// Bytes sent to other ranks, counted once for each receiver.
     pub bytes: usize,
-    /// Bytes that were copied to make its messages and to place what came, as their user counted them
+    /// Bytes that the caller copied to pack messages and to place received ones
     /// ([`Group::count_copied`](crate::Group::count_copied)).
     pub copied: usize,
-    /// Time spent in waiting for it.
+    /// Time spent waiting.
     pub waited: Duration,
 }
 
 impl OpStats {
-    /// What was added since these totals were `earlier`.
+    /// Returns the difference to the totals at an `earlier` time.
     ///
     /// # Examples
     /// ```

@@ -1,4 +1,4 @@
-//! What ranks as threads meet at: the standard library's locks. `tests/schedules` compiles the mailbox with shuttle's in
-//! their place.
+//! The locks of the standard library, through which ranks that are threads meet. `tests/schedules` compiles the mailbox with the
+//! locks of shuttle instead.
 
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};

@@ -1,6 +1,7 @@
 use std::ops::Range;
 
-/// The blocks that a stage holds: ranges in rising order that do not touch, one in a linear pipeline, up to two in a folded one.
+/// The blocks that a stage holds, as ranges in rising order that do not touch. A stage of a linear pipeline holds one range, a
+/// stage of a folded one up to two.
 ///
 /// # Examples
 /// ```
@@ -15,7 +16,8 @@ use std::ops::Range;
 pub struct Blocks(Vec<Range<usize>>);
 
 impl Blocks {
-    /// These ranges, which come in rising order and have no block in common; those that touch become one, empty ones none.
+    /// Creates blocks from ranges in rising order without common blocks. Adjacent ranges are joined, and empty ranges are
+    /// dropped.
     pub fn new(ranges: impl IntoIterator<Item = Range<usize>>) -> Self {
         let mut joined: Vec<Range<usize>> = Vec::new();
         for range in ranges.into_iter().filter(|range| !range.is_empty()) {
@@ -27,32 +29,32 @@ impl Blocks {
         Self(joined)
     }
 
-    /// The ranges.
+    /// Returns the ranges.
     pub fn ranges(&self) -> &[Range<usize>] {
         &self.0
     }
 
-    /// Every block.
+    /// Iterates over all blocks.
     pub fn iter(&self) -> impl Iterator<Item = usize> + Clone + '_ {
         self.0.iter().cloned().flatten()
     }
 
-    /// How many blocks there are.
+    /// Returns the number of blocks.
     pub fn len(&self) -> usize {
         self.0.iter().map(Range::len).sum()
     }
 
-    /// Whether there is no block.
+    /// Returns whether there is no block.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a block is among them.
+    /// Returns whether `block` is one of these.
     pub fn contains(&self, block: usize) -> bool {
         self.0.iter().any(|range| range.contains(&block))
     }
 
-    /// Where the blocks of a range lie among these; `None` unless they follow each other here.
+    /// Returns the position of the blocks of a range among these, or `None` if they do not follow each other here.
     pub fn place(&self, range: &Range<usize>) -> Option<Range<usize>> {
         let mut before = 0;
         for held in &self.0 {
@@ -65,7 +67,7 @@ impl Blocks {
         None
     }
 
-    /// Whether all of `other` are among these.
+    /// Returns whether all of `other` are among these.
     pub fn holds(&self, other: &Self) -> bool {
         other.0.iter().all(|range| self.place(range).is_some())
     }

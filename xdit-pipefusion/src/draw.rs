@@ -1,4 +1,4 @@
-//! A schedule as text: who computes what when.
+//! Prints a schedule as text.
 
 use crate::turn_order::TurnOrder;
 use crate::{Part, Placement, Schedule, Turn};
@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 
 impl Schedule {
-    /// The first `steps` steps over `stages` as a text grid, a row a stage: time goes to the right, in units of one patch
-    /// on one stage (half of that, where the pipeline is folded), links taking none. `2.1` is patch 1 in step 2, `2'1` the same
-    /// on its way up a folded pipeline, `0.*` a whole step, `·` waiting.
+    /// Returns the first `steps` steps over `stages` as a text grid, with one row per stage. Time goes to the right. A column
+    /// is the time of one patch on one stage (half of that in a folded pipeline); links take no time. `2.1` is patch 1 in step
+    /// 2, `2'1` is the same patch on its way up a folded pipeline, `0.*` is a whole step, and `·` is waiting.
     pub fn draw(&self, placement: Placement, stages: usize, steps: usize) -> String {
         let rows = match stages {
             0 => Vec::new(),
@@ -36,7 +36,7 @@ impl Schedule {
         grid
     }
 
-    /// What each stage does in each unit of time.
+    /// Returns the work of each stage in each unit of time.
     fn rows(&self, placement: Placement, stages: usize, steps: usize) -> Vec<Vec<String>> {
         let turns: Vec<Turn> = (0..steps)
             .flat_map(|step| {
@@ -45,14 +45,14 @@ impl Schedule {
             })
             .collect();
         let legs = placement.legs(stages);
-        // When each leg is done with each turn that it has taken up.
+        // The time when each leg finishes each turn.
         let mut done: Vec<Vec<usize>> = vec![Vec::new(); legs];
         let mut rows: Vec<Vec<String>> = vec![Vec::new(); stages];
         let mut orders: Vec<TurnOrder> = (0..stages)
             .map(|stage| TurnOrder::new(placement, stage, stages, self.patches))
             .collect();
         let mut todo: Vec<VecDeque<Turn>> = vec![turns.iter().copied().collect(); stages];
-        // When the sampler is done with each patch of the step before, and of which step that is.
+        // The time when the sampler finishes each patch of the previous step, and the number of that step.
         let mut sampled = vec![(0, 0); self.patches];
         let mut moved = true;
         while moved {
@@ -76,7 +76,7 @@ impl Schedule {
                 if !second {
                     todo[stage].pop_front();
                 }
-                // The stage where a folded pipeline turns has both halves at once.
+                // The last stage of a folded pipeline runs both halves of its turn together.
                 let halves = 1 + usize::from(placement == Placement::Folded && 2 * leg + 1 == legs);
                 let label = match (turn.part, second) {
                     (Part::Whole, false) => format!("{}.*", turn.step),

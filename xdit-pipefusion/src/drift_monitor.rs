@@ -1,4 +1,4 @@
-//! What is measured of a run, and which steps run whole because of it.
+//! Measures the drift of a run, and decides which steps run whole because of it.
 
 use crate::kept::Change;
 use crate::{Driver, Error, Part, Report};
@@ -10,18 +10,18 @@ use xdit_kernels::sums::RunningSums;
 /// Decides which steps run whole, and collects the drift of each.
 pub(crate) struct DriftMonitor<'a> {
     driver: &'a Driver,
-    /// Who decides together.
+    /// The ranks that decide together.
     replica: Option<&'a Group>,
-    /// The numbers of each step's [`Change`] on this rank, in turn, where they are summed up; `None` while nothing was compared.
+    /// The two numbers of each step's [`Change`] on this rank, as running sums. `None` while nothing was compared.
     own: Option<RunningSums>,
-    /// Steps whose drift is on its way, when it is exchanged step by step.
+    /// Steps whose drift is being exchanged, if it is exchanged step by step.
     under_way: VecDeque<Pending<Vec<Vec<u8>>>>,
     report: Report,
 }
 
 impl<'a> DriftMonitor<'a> {
     pub(crate) fn new(driver: &'a Driver) -> Self {
-        // What an earlier run that failed has left.
+        // Discards measurements of an earlier run that failed.
         driver.kept.take_change();
         Self {
             driver,
@@ -32,13 +32,13 @@ impl<'a> DriftMonitor<'a> {
         }
     }
 
-    /// Whether a step's parts depend on what earlier ones have shown.
+    /// Returns whether the parts of a step depend on earlier measurements.
     pub(crate) fn decides(&self) -> bool {
         self.driver.max_drift.is_some() && self.driver.schedule.patches > 1
     }
 
-    /// The parts of a step. Where [`decides`](Self::decides), asked for when the input of the last turn of the step before
-    /// has come, on the first leg.
+    /// Returns the parts of a step. If the monitor [`decides`](Self::decides), the first leg asks for them when it has the
+    /// input of the last turn of the previous step.
     pub(crate) fn parts(&mut self, step: usize) -> Result<Vec<Part>, Error> {
         let schedule = &self.driver.schedule;
         let refresh = !schedule.is_whole(step) && self.has_drifted(step)?;
@@ -52,19 +52,19 @@ impl<'a> DriftMonitor<'a> {
         Ok(schedule.parts(step))
     }
 
-    /// Whether the newest drift that every rank knows before a step is above the limit.
+    /// Returns whether the newest drift that every rank knows before a step is above the limit.
     fn has_drifted(&mut self, step: usize) -> Result<bool, Error> {
         let (Some(limit), Some(before)) = (self.driver.max_drift, step.checked_sub(2)) else {
             return Ok(false);
         };
-        // The step before is still in the pipeline. This rank's input of its last turn comes after all ranks have ended the
-        // one before that, so waiting for their sums holds up no one.
+        // The previous step is still in the pipeline. The input of this rank's last turn of it arrives after all ranks have
+        // finished the step before that one, so the wait for their sums delays no rank.
         self.collect_until(before)?;
         let drift = self.report.drift.get(before).copied().flatten();
         Ok(drift.is_some_and(|drift| drift > limit || drift.is_nan()))
     }
 
-    /// Blocks have been computed, of a step: the one that is to end next, or the one after it where the pipeline is folded.
+    /// Records that blocks of a step were computed: of the next step that ends, or of the one after it in a folded pipeline.
     pub(crate) fn computed(&mut self, step: usize) -> Result<(), Error> {
         let Some(change) = self.driver.kept.take_change() else {
             return Ok(());
@@ -79,7 +79,7 @@ impl<'a> DriftMonitor<'a> {
         Ok(own.add(2 * step, &change)?)
     }
 
-    /// What this rank has measured of some steps, moved and norm in turn: a read of the host.
+    /// Returns this rank's measurements of some steps: for each step the sum of changes and the norm. This is a host read.
     fn own_blocking(&self, steps: Range<usize>) -> Result<Vec<f64>, Error> {
         Ok(match &self.own {
             Some(own) => own.to_vec_blocking(2 * steps.start..2 * steps.end)?,
@@ -87,7 +87,7 @@ impl<'a> DriftMonitor<'a> {
         })
     }
 
-    /// This rank is through with a step.
+    /// Records that this rank has finished a step.
     pub(crate) fn step_end(&mut self, step: usize) -> Result<(), Error> {
         if self.decides() {
             let own = self.own_blocking(step..step + 1)?;
@@ -138,7 +138,7 @@ impl<'a> DriftMonitor<'a> {
     }
 }
 
-/// The sums of all ranks, added in rank order in f32, so that a drift is one number on every rank and with every backend.
+/// Adds the sums of all ranks in f32, in rank order, so that all ranks and all backends get the same drift.
 fn total(of_ranks: Vec<Vec<f64>>) -> Vec<f32> {
     let mut of_ranks = of_ranks.into_iter();
     let narrow = |sums: Vec<f64>| sums.into_iter().map(|x| x as f32).collect::<Vec<_>>();
@@ -151,7 +151,7 @@ fn total(of_ranks: Vec<Vec<f64>>) -> Vec<f32> {
     total
 }
 
-/// The drift of each step out of sums, moved and norm in turn.
+/// Computes the drift of each step from its two sums.
 fn relative(sums: &[f32]) -> Vec<Option<f32>> {
     let changes = sums.chunks_exact(2).map(|pair| Change {
         moved: f64::from(pair[0]),

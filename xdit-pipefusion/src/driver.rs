@@ -1,49 +1,48 @@
-//! What a rank sets about a run, and what it learns of it.
+//! The driver of a rank, and the report of a run.
 
 use crate::{Kept, Placement, Schedule};
 use xdit_comm::Group;
 
-/// The denoising loop: every rank of an image runs it, one stage each. One stage and one patch is the plain loop.
+/// The denoising loop. Every rank of an image runs it, as one stage. With one stage and one patch it is the plain loop.
 ///
-/// Each turn ([`Schedule::parts`]) a stage waits for its input, posts the receives of later turns' input, computes, and starts
-/// to send its output, which it never waits for: buffers are owned by the messages. The stage of the last leg steps the turn's
-/// patches and sends their latents to the first, if that is another.
+/// In each turn ([`Schedule::parts`]) a stage waits for its input, posts the receives for later turns, computes, and starts to
+/// send its output. It never waits for a send, because messages own their buffers. The stage of the last leg steps the patches
+/// of the turn and sends their latents to the first stage, if that is another one.
 ///
 /// # Collective
 /// Every rank of `pipe` (and of `replica`) calls [`run`](Self::run) with the same schedule.
 #[derive(Debug, Clone)]
 pub struct Driver {
-    /// Which turns there are.
+    /// The steps, warm-up steps and patches.
     pub schedule: Schedule,
-    /// The stages of this rank's rows, in order; `None` for one stage.
+    /// The stages of this rank's rows, in order. `None` for one stage.
     pub pipe: Option<Group>,
-    /// How a pass goes through them.
+    /// How a pass goes through the stages.
     pub placement: Placement,
-    /// All ranks that make the same image, for what they decide together; `None` if those of `pipe` are all.
+    /// All ranks of the same image, which decide together. `None` if these are the ranks of `pipe`.
     pub replica: Option<Group>,
-    /// Runs a step whole when the newest drift that every rank knows, that of the step before the last, is above this (or
-    /// is not a number).
+    /// Runs a step whole if the drift two steps earlier, the newest that every rank knows, is above this value or is NaN.
     pub max_drift: Option<f32>,
-    /// The handle of this rank's [`StaleKv`](crate::StaleKv)s.
+    /// The handle that this rank shares with its [`StaleKv`](crate::StaleKv)s.
     pub kept: Kept,
 }
 
-/// What a run has done.
+/// The report of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Report {
-    /// For each step how far the keys and values that may be used old are from those of the step before: relative L2 over
-    /// sampled tokens of all layers and ranks. `None` where nothing was compared: in the first step, and with one patch.
-    /// The same on every rank.
+    /// The drift of each step: how much the keys and values that queries may see old have changed since the previous step, as
+    /// relative L2 over sampled tokens of all layers and ranks. `None` if nothing was compared, as in the first step and with
+    /// one patch. All ranks have the same values.
     pub drift: Vec<Option<f32>>,
-    /// Every step that ran whole.
+    /// All steps that ran whole.
     pub whole: Vec<usize>,
-    /// Those of them that did because of [`Driver::max_drift`].
+    /// The steps among them that ran whole because of [`Driver::max_drift`].
     pub refreshed: Vec<usize>,
 }
 
 impl Driver {
-    /// One stage that follows `schedule`, without a limit for the drift.
+    /// Creates a driver with one stage that follows `schedule`, without a limit for the drift.
     pub fn new(schedule: Schedule) -> Self {
         Self {
             schedule,
@@ -55,7 +54,7 @@ impl Driver {
         }
     }
 
-    /// Over the ranks of `pipe`, one stage each.
+    /// Distributes the stages over the ranks of `pipe`, one stage per rank.
     #[must_use]
     pub fn pipe(self, pipe: Group) -> Self {
         Self {
@@ -64,13 +63,13 @@ impl Driver {
         }
     }
 
-    /// With the stages placed so.
+    /// Sets how a pass goes through the stages.
     #[must_use]
     pub fn placement(self, placement: Placement) -> Self {
         Self { placement, ..self }
     }
 
-    /// With all the ranks that make the same image, where they are more than those of `pipe`.
+    /// Sets all the ranks of the same image, if these are more than the ranks of `pipe`.
     #[must_use]
     pub fn replica(self, replica: Group) -> Self {
         Self {
@@ -79,7 +78,7 @@ impl Driver {
         }
     }
 
-    /// Runs a step whole when the drift is above `limit`; see the field [`max_drift`](Self::max_drift).
+    /// Runs a step whole if the drift is above `limit`. See the field [`max_drift`](Self::max_drift).
     #[must_use]
     pub fn max_drift(self, limit: f32) -> Self {
         Self {
@@ -88,7 +87,7 @@ impl Driver {
         }
     }
 
-    /// With the keys and values that this rank's [`StaleKv`](crate::StaleKv)s share.
+    /// Sets the handle that this rank shares with its [`StaleKv`](crate::StaleKv)s.
     #[must_use]
     pub fn kept(self, kept: Kept) -> Self {
         Self { kept, ..self }

@@ -1,18 +1,18 @@
 use std::fmt;
 
-/// What a plan cuts.
+/// The thing that an invalid plan divides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum What {
-    /// The image, into patches.
+    /// The image, divided into patches.
     Patches,
-    /// The model, into stages.
+    /// The model, divided into stages.
     Stages,
-    /// The blocks that each stage is given.
+    /// The numbers of blocks of the stages.
     Blocks,
-    /// What blocks cost.
+    /// The costs of blocks.
     Costs,
-    /// The latents of a run, one tensor a patch.
+    /// The latents of a run, one tensor per patch.
     Latents,
 }
 
@@ -28,28 +28,28 @@ impl fmt::Display for What {
     }
 }
 
-/// What can go wrong: a plan that cannot be, a stage that breaks its contract, or a rank that is lost.
+/// An invalid plan, a stage that breaks its contract, a lost rank, or a failed tensor operation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Patches or stages that this image or model cannot be cut into.
+    /// The image or model cannot be divided into this number of patches or stages.
     #[error("{what}: {found}, but must be {allowed}")]
     Plan {
-        /// What was to be cut.
+        /// What should be divided.
         what: What,
-        /// What was asked for.
+        /// The requested value.
         found: String,
-        /// What is possible.
+        /// The allowed values.
         allowed: String,
     },
-    /// The last stage's prediction is not one tensor for each patch.
+    /// The prediction of the last stage does not have one tensor for each patch.
     #[error("prediction of {turn:?}: {got} tensors, but must be {expected}, one a patch")]
     Predictions {
-        /// When.
+        /// The turn.
         turn: crate::Turn,
-        /// The patches of the turn.
+        /// The number of patches of the turn.
         expected: usize,
-        /// What came.
+        /// The number of tensors.
         got: usize,
     },
     /// Communication failed.
@@ -74,7 +74,8 @@ impl Error {
 }
 
 impl From<Error> for xdit_comm::Error {
-    /// For the closure of [`xdit_comm::threads::run`]: an error of ranks stays what it is, another is told in its words.
+    /// Converts the error for the closure of [`xdit_comm::threads::run`]. A communication error stays as it is; other errors
+    /// become text.
     fn from(error: Error) -> Self {
         match error {
             Error::Comm(error) => error,

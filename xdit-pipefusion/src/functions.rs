@@ -1,11 +1,11 @@
-//! Stages and samplers out of functions, for models and update rules that are one.
+//! Stages and samplers from closures.
 
 use crate::{Error, Sampler, Stage, Turn};
 use xdit_comm::Spec;
 use xdit_kernels::Tensor;
 
-/// A stage whose blocks are `blocks`, a function of the hidden states of one patch. Its latents are its hidden states and its
-/// predictions; `hidden` is the shape and dtype of one patch's, of which there are `patches`.
+/// Creates a stage whose blocks are the function `blocks` of the hidden states of one patch. Latents are used as hidden states,
+/// and hidden states as predictions. `hidden` is the shape and dtype of one patch, and `patches` is their number.
 ///
 /// # Examples
 /// ```
@@ -25,7 +25,7 @@ where
     }
 }
 
-/// A sampler without a state of its own: `update` makes a patch's next latents of its prediction and its latents.
+/// Creates a sampler without state. `update` computes the next latents of a patch from its prediction and its latents.
 ///
 /// # Examples
 /// ```

@@ -1,4 +1,4 @@
-//! What a stage has to do next, and the receives of its input, which are posted ahead.
+//! The turns of a stage whose receives are posted ahead.
 
 use crate::drift_monitor::DriftMonitor;
 use crate::links::{Incoming, Links, Task};
@@ -7,15 +7,15 @@ use crate::{Error, Schedule, Stage, Turn};
 use std::collections::VecDeque;
 use xdit_kernels::Tensor;
 
-/// The turns to come on each leg, and the receives of their input.
+/// The next turns on each leg, and the receives of their input.
 ///
-/// How far ahead receives are posted: a message that takes x to arrive and is posted d turns ahead lets its receiver take one
-/// every x / d at best, so M patches, a step, take M·x / d. A step takes no less than a patch's way through all stages, over
-/// N − 1 links of x and back (2N − 2 where the pipeline is folded). So d = ⌈M / links⌉ patches hold up nobody, however slow the
-/// links are.
+/// How far ahead receives are posted: let a message take the time x, and let it be posted d turns ahead. Then its receiver can
+/// take one message every x / d at best, and the M patches of a step take M·x / d. A step takes at least the time of one patch
+/// through all stages, over N − 1 links of x and back (2N − 2 in a folded pipeline). So d = ⌈M / links⌉ patches delay no stage,
+/// for links of any speed.
 pub(crate) struct Inbox {
     schedule: Schedule,
-    /// Patches whose input is posted ahead, on each leg.
+    /// The number of patches whose input is posted ahead, on each leg.
     depth: usize,
     next_step: usize,
     order: TurnOrder,
@@ -25,7 +25,7 @@ pub(crate) struct Inbox {
 struct LegInbox {
     leg: usize,
     turns: VecDeque<Turn>,
-    /// Of the first turns.
+    /// The receives of the first turns.
     posted: VecDeque<Incoming>,
 }
 
@@ -50,7 +50,7 @@ impl Inbox {
         }
     }
 
-    /// Posts the input of the next turn of each leg, and of more as far as they are known and `depth` allows.
+    /// Posts the input of the next turn of each leg, and of later turns that are known, up to `depth`.
     pub(crate) fn post<S: Stage>(
         &mut self,
         watch: &mut DriftMonitor<'_>,
@@ -81,14 +81,14 @@ impl Inbox {
         Ok(())
     }
 
-    /// The next step's turns, if they are known now.
+    /// Adds the turns of the next step, if they are known now.
     fn learn(&mut self, watch: &mut DriftMonitor<'_>) -> Result<bool, Error> {
         let step = self.next_step;
         if step == self.schedule.steps {
             return Ok(false);
         }
-        // Which parts there are is asked for when nothing else can go down: then every stage is through with the step before
-        // the last, or will be without this one.
+        // The parts of a step are asked for only when no other turn can start: then every stage has finished the step before
+        // the last, or will finish it without this stage.
         let first = Turn {
             step,
             part: crate::Part::Patch(0),
@@ -105,7 +105,7 @@ impl Inbox {
         Ok(true)
     }
 
-    /// What comes next, and its input when that has come; `None` when there is no more.
+    /// Returns the next turn when its input has arrived. `None` after the last turn.
     pub(crate) fn take(&mut self) -> Result<Option<Task>, Error> {
         let down = self.lanes[0].turns.front().copied();
         let Some((second, turn)) = self.order.next(down) else {
@@ -123,7 +123,7 @@ impl Inbox {
         }))
     }
 
-    /// Whether no turn of this step is left.
+    /// Returns whether no turn of this step is left.
     pub(crate) fn is_step_over(&self, step: usize) -> bool {
         let mut left = self.lanes.iter().flat_map(|lane| &lane.turns);
         !left.any(|turn| turn.step == step)

@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xdit_kernels::{Result, sums::RunningSums};
 
-/// What the [`StaleKv`](crate::StaleKv)s of one rank hold, and what they have measured: a handle that they share with the
+/// The memory and the measurements of all [`StaleKv`](crate::StaleKv)s of one rank, which share this handle with the
 /// [`Driver`](crate::Driver).
 ///
 /// # Examples
@@ -15,21 +15,21 @@ pub struct Kept(Arc<Mutex<Totals>>);
 #[derive(Debug, Default)]
 struct Totals {
     bytes: usize,
-    /// The numbers of a [`Change`], where they are summed up; `None` while nothing was compared.
+    /// The two numbers of a [`Change`], as running sums. `None` while nothing was compared.
     change: Option<RunningSums>,
 }
 
-/// How far keys and values are from those of the step before, as sums over sampled tokens of squares.
+/// The change of keys and values since the previous step, as sums of squares over sampled tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Change {
-    /// Of fresh − stale.
+    /// The sum of (fresh − stale)².
     pub(crate) moved: f64,
-    /// Of the fresh.
+    /// The sum of fresh².
     pub(crate) norm: f64,
 }
 
 impl Change {
-    /// Of the two sums.
+    /// Creates a change from the two sums.
     pub(crate) fn of(sums: &[f64]) -> Self {
         match sums {
             [moved, norm, ..] => Self {
@@ -40,7 +40,7 @@ impl Change {
         }
     }
 
-    /// The relative L2 distance; `None` where nothing, or nothing but zeros, was compared. What is not a number stays so.
+    /// Returns the relative L2 distance. `None` if nothing, or only zeros, were compared. NaN stays NaN.
     pub(crate) fn relative(&self) -> Option<f32> {
         (self.moved != 0.0 || self.norm != 0.0).then(|| (self.moved / self.norm).sqrt() as f32)
     }
@@ -48,11 +48,11 @@ impl Change {
 
 impl Kept {
     fn lock(&self) -> MutexGuard<'_, Totals> {
-        // Sums stay sums whatever a panicking holder did.
+        // The sums stay valid even if a holder of the lock panicked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes of all keys and values that are kept, those of layers that are gone included: a handle serves one image.
+    /// Returns the bytes of all kept keys and values, including those of dropped layers. A handle serves one image.
     pub fn bytes(&self) -> usize {
         self.lock().bytes
     }
@@ -61,7 +61,7 @@ impl Kept {
         self.lock().bytes += bytes;
     }
 
-    /// Adds the two sums that a [`Change`] is made of, which stay on their device.
+    /// Adds the two sums of a [`Change`], which stay on their device.
     pub(crate) fn changed(&self, change: RunningSums) -> Result<()> {
         match &mut self.lock().change {
             Some(total) => total.add(0, &change)?,
@@ -70,7 +70,7 @@ impl Kept {
         Ok(())
     }
 
-    /// What was measured since it was last asked, if anything was.
+    /// Returns the measurements since the last call, if there are any.
     pub(crate) fn take_change(&self) -> Option<RunningSums> {
         self.lock().change.take()
     }

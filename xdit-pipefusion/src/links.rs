@@ -1,20 +1,20 @@
-//! Where a stage's tensors come from and go to.
+//! The messages between stages.
 
 use crate::{Error, Placement, Stage, Turn};
 use xdit_comm::{Call, Group, Pending, Spec};
 use xdit_kernels::Tensor;
 
-/// A stage's place among the stages.
+/// A stage's position among the stages.
 pub(crate) struct Links<'a> {
     /// `None` where there is one stage.
     pipe: Option<&'a Group>,
     placement: Placement,
 }
 
-/// The input of a turn on a leg, which is under way.
+/// The input of a turn on a leg, which is being received.
 pub(crate) struct Incoming {
     stream: Option<Pending>,
-    /// From each earlier leg that hands on outputs of blocks.
+    /// Outputs of blocks from each earlier leg that passes some on.
     skips: Vec<(usize, Pending)>,
 }
 
@@ -22,12 +22,12 @@ pub(crate) struct Incoming {
 #[derive(Default)]
 pub(crate) struct TurnInput {
     pub(crate) stream: Vec<Tensor>,
-    /// From each earlier leg that hands on outputs of blocks.
+    /// Outputs of blocks from each earlier leg that passes some on.
     pub(crate) skips: Vec<(usize, Vec<Tensor>)>,
 }
 
 impl TurnInput {
-    /// One more tensor: of the stream, or of what blocks of an earlier leg hand on.
+    /// Adds one tensor: of the stream, or an output of blocks of the earlier leg `from`.
     pub(crate) fn add(&mut self, from: Option<usize>, tensor: Tensor) {
         let Some(from) = from else {
             self.stream.push(tensor);
@@ -79,37 +79,37 @@ impl<'a> Links<'a> {
         self.placement
     }
 
-    /// The legs of a pass.
+    /// Returns the number of legs of a pass.
     pub(crate) fn legs(&self) -> usize {
         self.placement.legs(self.stages())
     }
 
-    /// The stage with the end of the model.
+    /// Returns the stage with the end of the model.
     pub(crate) fn end(&self) -> usize {
         self.of(self.legs() - 1)
     }
 
-    /// Whether receives may be posted ahead.
+    /// Returns whether receives may be posted ahead.
     pub(crate) fn receives_ahead(&self) -> bool {
         self.pipe.is_none_or(Group::receives_ahead)
     }
 
-    /// The stage of a leg.
+    /// Returns the stage of a leg.
     pub(crate) fn of(&self, leg: usize) -> usize {
         self.placement.stage(leg, self.stages())
     }
 
-    /// The links of a closed walk from the first leg to the first again.
+    /// Returns the number of links of a closed walk from the first leg back to it.
     pub(crate) fn around(&self) -> usize {
         match self.placement {
-            // The latents' way back is shorter than any other.
+            // The way of the latents back to the first stage is shorter.
             Placement::Linear => self.stages() - 1,
             Placement::Folded => self.legs() - 1,
         }
     }
 
-    /// Posts the receives of a turn's input on a leg of this stage. The first leg gets the latents of each patch from the last,
-    /// once a step has made some, unless that is on this stage too.
+    /// Posts the receives of a turn's input on a leg of this stage. After the first step, the first leg receives the latents of
+    /// each patch from the last leg, unless that is on this stage too.
     pub(crate) fn post<S: Stage>(
         &self,
         stage: &S,
@@ -147,7 +147,7 @@ impl<'a> Links<'a> {
         Ok(incoming)
     }
 
-    /// The sends of what a leg made to the next, and of what blocks of it made to the legs that want it.
+    /// Returns the sends of a leg's output to the next leg, and of its blocks' outputs to the legs that need them.
     pub(crate) fn onward<S: Stage>(
         &self,
         stage: &mut S,
@@ -165,7 +165,7 @@ impl<'a> Links<'a> {
         Ok(sends)
     }
 
-    /// The sends of latents to the first stage.
+    /// Returns the sends of latents to the first stage.
     pub(crate) fn back(&self, latents: &[Tensor]) -> Vec<Call> {
         self.sends(latents, 0)
     }
@@ -175,7 +175,7 @@ impl<'a> Links<'a> {
         others.map(|tensor| Call::send(tensor, dst)).collect()
     }
 
-    /// Starts a batch; nothing where it is empty.
+    /// Starts a batch. Does nothing if it is empty.
     pub(crate) fn start(&self, batch: Vec<Call>) -> Result<Option<Pending>, Error> {
         match self.pipe.filter(|_| !batch.is_empty()) {
             Some(pipe) => Ok(Some(pipe.start(batch)?)),

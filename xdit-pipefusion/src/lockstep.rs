@@ -1,4 +1,4 @@
-//! What a stage has to do next where receives cannot be posted ahead: all stages go in step.
+//! The turns of a stage on a backend without receives ahead. All stages follow one timetable.
 
 use crate::drift_monitor::DriftMonitor;
 use crate::links::{Links, Task, TurnInput};
@@ -8,25 +8,25 @@ use std::collections::{HashMap, VecDeque};
 use xdit_comm::{Call, Pending, Spec};
 use xdit_kernels::Tensor;
 
-/// The slots of a [`Timetable`] as one stage sees them. At the end of each slot the stage starts one batch: what it has made in the slot
-/// goes out, and what others have made for it comes in. So no receive holds up a send that it depends on, and slots of all ranks come
-/// in one order.
+/// The slots of a [`Timetable`] for one stage. At the end of each slot the stage starts one batch: it sends its results of the
+/// slot and receives the results for it. So no receive blocks a send that it depends on, and all ranks process slots in the
+/// same order.
 pub(crate) struct Lockstep {
     timetable: Timetable,
     steps: usize,
-    /// The slot that is under way.
+    /// The current slot.
     slot: Slot,
-    /// Batches under way, with where each of their tensors belongs.
+    /// Started batches, with the destination of each of their tensors.
     arriving: VecDeque<(Pending, Vec<Destination>)>,
     arrived: HashMap<(Turn, usize), TurnInput>,
-    /// By patch and step.
+    /// Latents by patch and step.
     latents: HashMap<(usize, usize), Tensor>,
 }
 
-/// Where a tensor belongs.
+/// The destination of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Destination {
-    /// The input of a turn on a leg: hidden states, or what blocks of an earlier leg hand on.
+    /// The input of a turn on a leg: hidden states, or outputs of blocks of an earlier leg.
     Input {
         turn: Turn,
         leg: usize,
@@ -50,8 +50,8 @@ impl Lockstep {
         }
     }
 
-    /// What comes next, and its input when that has come; `None` when there is no more. Slots in which this stage has nothing to do pass
-    /// by.
+    /// Returns the next turn when its input has arrived, and `None` after the last turn. Skips slots in which this stage has no
+    /// work.
     pub(crate) fn take<S: Stage>(
         &mut self,
         monitor: &mut DriftMonitor<'_>,
@@ -72,7 +72,7 @@ impl Lockstep {
         }
     }
 
-    /// The end of a slot: starts to send what this stage has made in it, and to receive what others have.
+    /// Ends a slot: starts to send the results of this stage and to receive the results of others.
     pub(crate) fn end_slot<S: Stage>(
         &mut self,
         mut batch: Vec<Call>,
@@ -123,7 +123,7 @@ impl Lockstep {
         Ok(())
     }
 
-    /// The input of a turn on a leg of this stage; all of it was made in earlier slots.
+    /// Returns the input of a turn on a leg of this stage. All of it was computed in earlier slots.
     fn input(
         &mut self,
         links: &Links<'_>,
@@ -163,7 +163,7 @@ impl Lockstep {
         Ok(input)
     }
 
-    /// Whether no turn of this step is left.
+    /// Returns whether no turn of this step is left.
     pub(crate) fn is_step_over(&self, stage: usize, step: usize) -> bool {
         self.timetable.is_step_over(stage, step)
     }

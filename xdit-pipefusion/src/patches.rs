@@ -1,7 +1,7 @@
 use crate::{Error, Result, error::What};
 use xdit_comm::Shard;
 
-/// How the rows of an image are cut into patches: whole rows, and no patch has two rows more than another.
+/// Divides the rows of an image into patches of whole rows. The sizes of two patches differ by at most one row.
 ///
 /// Rows are those of the grid of image tokens.
 ///
@@ -26,7 +26,7 @@ impl PatchPlan {
     /// `count` patches of `rows` rows of `row_tokens` tokens each.
     ///
     /// # Errors
-    /// [`Error::Plan`] unless there is a row for each patch, and a patch, and the image's tokens can be counted.
+    /// [`Error::Plan`] if there are fewer rows than patches, no patch, or too many tokens to count.
     pub fn new(rows: usize, row_tokens: usize, count: usize) -> Result<Self> {
         if !(1..=rows).contains(&count) {
             let allowed = format!("from 1 to {rows}, the rows of image tokens");
@@ -43,28 +43,28 @@ impl PatchPlan {
         })
     }
 
-    /// How many patches there are.
+    /// Returns the number of patches.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// The tokens of the image.
+    /// Returns the number of tokens of the image.
     pub fn image_tokens(&self) -> usize {
         self.rows * self.row_tokens
     }
 
-    /// The rows of a patch.
+    /// Returns the rows of a patch.
     ///
     /// # Panics
-    /// If there is no such patch.
+    /// If the patch does not exist.
     pub fn rows(&self, patch: usize) -> Shard {
         Shard::of(self.rows, self.count, patch)
     }
 
-    /// The tokens of a patch: they follow each other in the image.
+    /// Returns the tokens of a patch, which follow each other in the image.
     ///
     /// # Panics
-    /// If there is no such patch.
+    /// If the patch does not exist.
     pub fn tokens(&self, patch: usize) -> Shard {
         let rows = self.rows(patch);
         Shard {

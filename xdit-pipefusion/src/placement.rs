@@ -2,8 +2,9 @@ use std::ops::Range;
 
 /// How a forward pass goes through the stages.
 ///
-/// A pass is a walk over *legs*, each on one stage. In a linear pipeline leg i is stage i. In a folded one the walk goes
-/// down all stages and up again, the last stage being one leg: 2 · stages − 1 legs, and it ends where it began.
+/// A pass is a walk over *legs*. Each leg is on one stage. In a linear pipeline, leg i is stage i. In a folded pipeline, the
+/// walk goes down all stages and up again, with one leg on the last stage. It has 2 · stages − 1 legs and ends on the first
+/// stage.
 ///
 /// # Examples
 /// ```
@@ -14,16 +15,16 @@ use std::ops::Range;
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Placement {
-    /// Every stage has blocks that follow each other; the last one's sampler sends latents to the first.
+    /// Every stage has consecutive blocks. The sampler on the last stage sends latents to the first stage.
     #[default]
     Linear,
-    /// Every stage has blocks from both ends of the model, block i with the last but i: what a U-shaped model reads again is
-    /// where it was made, and the first stage's sampler needs no message.
+    /// Every stage has blocks from both ends of the model: block i together with block L − 1 − i. In a U-shaped model, outputs
+    /// of blocks are then read on the stage that computed them. The sampler on the first stage sends no latents.
     Folded,
 }
 
 impl Placement {
-    /// The legs of a pass.
+    /// Returns the number of legs of a pass.
     pub fn legs(self, stages: usize) -> usize {
         match self {
             Self::Linear => stages,
@@ -31,10 +32,10 @@ impl Placement {
         }
     }
 
-    /// The stage of a leg.
+    /// Returns the stage of a leg.
     ///
     /// # Panics
-    /// If there is no such leg.
+    /// If the leg does not exist.
     pub fn stage(self, leg: usize, stages: usize) -> usize {
         assert!(leg < self.legs(stages), "leg {leg} of {stages} stages");
         match self {
@@ -43,17 +44,17 @@ impl Placement {
         }
     }
 
-    /// The legs of a stage, in order: one or two.
+    /// Returns the legs of a stage, in order: one or two.
     pub fn legs_of(self, stage: usize, stages: usize) -> Vec<usize> {
         match (self, stages.checked_sub(stage)) {
             (_, None | Some(0)) => Vec::new(),
-            // A linear pipeline's, and the last stage of a folded one.
+            // A stage of a linear pipeline, or the last stage of a folded one.
             (Self::Linear, _) | (Self::Folded, Some(1)) => vec![stage],
             (Self::Folded, _) => vec![stage, self.legs(stages) - 1 - stage],
         }
     }
 
-    /// The stage with the end of the model, and the sampler.
+    /// Returns the stage with the end of the model and the sampler.
     pub fn end(self, stages: usize) -> usize {
         match self {
             Self::Linear => stages.saturating_sub(1),
@@ -61,8 +62,8 @@ impl Placement {
         }
     }
 
-    /// The blocks of a stage of `blocks`, in ranges of its legs, where `cut` are those of a linear pipeline, or of the first
-    /// half of a folded one.
+    /// Returns the blocks of a stage, in ranges of its legs. `cut` are the blocks of a linear pipeline, or of the first half of
+    /// a folded one.
     pub(crate) fn ranges(self, cut: Range<usize>, blocks: usize) -> Vec<Range<usize>> {
         match self {
             Self::Linear => vec![cut],

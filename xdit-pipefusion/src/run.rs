@@ -1,4 +1,4 @@
-//! The denoising loop itself.
+//! The denoising loop.
 
 use crate::drift_monitor::DriftMonitor;
 use crate::links::{Links, Task};
@@ -7,13 +7,13 @@ use crate::{Driver, Error, Report, Sampler, Stage, Turn, What};
 use xdit_kernels::Tensor;
 
 impl Driver {
-    /// Denoises `latents`, this rank's rows of each patch: those after the last step on the stage of the last leg, what came last
-    /// on the first, what it was given on the others; and what was done.
+    /// Denoises `latents`, this rank's rows of each patch. Returns the report, and latents: on the stage of the last leg those
+    /// after the last step, on the first stage those that it received last, on the others `latents` unchanged.
     ///
     /// # Errors
-    /// Of the stage, the sampler, or communication; another rank's failure is an [`xdit_comm::Error::PeerLost`].
-    /// [`Error::Predictions`] if the last leg does not predict each patch of a turn; [`Error::Plan`] if there are not as many
-    /// latents as patches.
+    /// An error of the stage, the sampler, or communication. The failure of another rank is an [`xdit_comm::Error::PeerLost`].
+    /// [`Error::Predictions`] if the last leg does not return a prediction for each patch of a turn; [`Error::Plan`] if the
+    /// number of latents is not the number of patches.
     pub fn run<S: Stage, P: Sampler<Error = S::Error>>(
         &self,
         stage: &mut S,
@@ -75,7 +75,7 @@ impl Driver {
             }
             work.send(sends, &links, stage, &latents)?;
             if work.is_step_over(&links, step) {
-                // First the sampler: what the last one's end brings tells the others that it has not failed.
+                // The sampler runs first: the exchange at the end of the step shows the other ranks that it has not failed.
                 if samples {
                     sampler.step_end(step, &latents)?;
                 }

@@ -1,21 +1,21 @@
 use std::ops::Range;
 
-/// What goes through the stages at once.
+/// The part of the image that passes through the stages together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// Text and every patch: nothing is stale.
+    /// Text and all patches. No keys or values are stale.
     Whole,
-    /// One patch; text goes with patch 0.
+    /// One patch. Text is computed with patch 0.
     Patch(usize),
 }
 
 impl Part {
-    /// Whether the text stream is computed with it.
+    /// Returns whether the text stream is computed with this part.
     pub fn has_text(self) -> bool {
         matches!(self, Self::Whole | Self::Patch(0))
     }
 
-    /// Its patches, of `count`.
+    /// Returns the patches of this part, of `count`.
     pub fn patches(self, count: usize) -> Range<usize> {
         match self {
             Self::Whole => 0..count,
@@ -29,13 +29,13 @@ impl Part {
 pub struct Turn {
     /// The step, from 0.
     pub step: usize,
-    /// What is computed.
+    /// The part that is computed.
     pub part: Part,
 }
 
-/// Which steps run whole, and the turns of each.
+/// The steps that run whole, and the turns of each step.
 ///
-/// The first step always runs whole, since nothing older is there to be used.
+/// The first step always runs whole, because there are no older keys and values.
 ///
 /// # Examples
 /// ```
@@ -56,17 +56,17 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Whether a step runs whole whatever was measured.
+    /// Returns whether a step always runs whole.
     pub fn is_whole(&self, step: usize) -> bool {
         step < self.warmup_steps.max(1) || self.patches <= 1
     }
 
-    /// Whether any step uses keys and values of the step before.
+    /// Returns whether any step uses keys and values of the previous step.
     pub fn is_lossy(&self) -> bool {
         self.steps > 0 && !self.is_whole(self.steps - 1)
     }
 
-    /// The parts of a step, in order.
+    /// Returns the parts of a step, in order.
     pub fn parts(&self, step: usize) -> Vec<Part> {
         match self.is_whole(step) {
             true => vec![Part::Whole],
@@ -74,7 +74,7 @@ impl Schedule {
         }
     }
 
-    /// Every patch by itself.
+    /// Returns each patch as a part.
     pub(crate) fn patched(&self) -> Vec<Part> {
         (0..self.patches).map(Part::Patch).collect()
     }

@@ -1,28 +1,28 @@
-//! What a model offers to the denoising loop: its blocks, and the update rule of a step.
+//! The traits of a model and of an update rule in the denoising loop.
 
 use crate::{Error, Turn};
 use xdit_comm::Spec;
 use xdit_kernels::Tensor;
 
-/// One stage of a model: its first, last or middle blocks, or some from both ends. A model with one stage is all of them.
+/// One stage of a model: its first, middle or last blocks, or blocks from both ends. A model with one stage has all blocks.
 ///
-/// Tensors hold the rows of one rank: [`Driver`](crate::Driver) never looks into them. Where a stage computes is told as a leg of the pass
-/// through the model ([`Placement`](crate::Placement)); in a linear pipeline each stage has one, of its own number.
+/// Tensors hold the rows of one rank. [`Driver`](crate::Driver) never reads them. A call names the leg of the pass through the
+/// model ([`Placement`](crate::Placement)). In a linear pipeline each stage has one leg, with the number of the stage.
 pub trait Stage {
-    /// What goes wrong in it.
+    /// The error of the stage.
     type Error: From<Error>;
 
-    /// What the leg before hands to this one in a turn, in order. Every rank can tell it from the plan, so that no size
-    /// is ever sent.
+    /// Returns the specs of the tensors that the previous leg sends to this one in a turn, in order. Every rank computes them
+    /// from the plan, so ranks never send sizes.
     fn carried(&self, turn: Turn, leg: usize) -> Vec<Spec>;
 
-    /// Latents to hidden states; on the first leg.
+    /// Turns latents into hidden states, on the first leg.
     ///
     /// # Errors
     /// The model's.
     fn embed(&mut self, turn: Turn, latents: &[Tensor]) -> Result<Vec<Tensor>, Self::Error>;
 
-    /// Hidden states through the blocks of a leg.
+    /// Runs the blocks of a leg on hidden states.
     ///
     /// # Errors
     /// The model's.
@@ -33,20 +33,20 @@ pub trait Stage {
         hidden: Vec<Tensor>,
     ) -> Result<Vec<Tensor>, Self::Error>;
 
-    /// Hidden states to the prediction for each of the part's patches; on the last leg.
+    /// Turns hidden states into the prediction for each patch of the part, on the last leg.
     ///
     /// # Errors
     /// The model's.
     fn project(&mut self, turn: Turn, hidden: Vec<Tensor>) -> Result<Vec<Tensor>, Self::Error>;
 
-    /// In a U-shaped model: what blocks of leg `from` hand straight to blocks of the later leg `to` in a turn, in order. Asked
-    /// for legs of different stages only; what stays on a stage is its own affair.
+    /// For a U-shaped model: returns the specs of the outputs that blocks of leg `from` pass to blocks of the later leg `to` in
+    /// a turn, in order. It is called only for legs on different stages. A stage keeps the other outputs itself.
     fn skipped(&self, turn: Turn, from: usize, to: usize) -> Vec<Spec> {
         let (_, _, _) = (turn, from, to);
         Vec::new()
     }
 
-    /// These, after the blocks of `from`.
+    /// Returns these outputs, after the blocks of `from`.
     ///
     /// # Errors
     /// The model's.
@@ -55,7 +55,7 @@ pub trait Stage {
         Ok(Vec::new())
     }
 
-    /// These, before the blocks of `to`.
+    /// Receives these outputs, before the blocks of `to`.
     ///
     /// # Errors
     /// The model's.
@@ -71,15 +71,15 @@ pub trait Stage {
     }
 }
 
-/// The update rule of a denoising step. It runs on the stage with the last leg, patch by patch: what it needs of earlier steps
-/// lies in a state of each patch, so that it need not know of patches.
+/// The update rule of a denoising step. It runs on the stage with the last leg, patch by patch. The state of each patch holds
+/// the values that later steps need, so the rule needs no special code for patches.
 pub trait Sampler {
-    /// What goes wrong in it.
+    /// The error of the sampler.
     type Error: From<Error>;
-    /// What later steps need of earlier ones.
+    /// The values that later steps need, for one patch.
     type State: Default;
 
-    /// The latents of a patch after the step.
+    /// Returns the latents of a patch after the step.
     ///
     /// # Errors
     /// The sampler's.
@@ -92,8 +92,8 @@ pub trait Sampler {
         latents: &Tensor,
     ) -> Result<Tensor, Self::Error>;
 
-    /// A step is over; its latents, patch by patch. An error ends the run. The sampler's stage does nothing else meanwhile, and
-    /// other ranks that watch the drift soon wait for it.
+    /// Called at the end of a step with its latents, patch by patch. An error ends the run. The stage of the sampler waits for
+    /// this call, and other ranks that watch the drift soon wait for the stage.
     ///
     /// # Errors
     /// The sampler's.

@@ -1,18 +1,18 @@
 use crate::{Blocks, Error, Placement, Result, error::What};
 use std::ops::Range;
 
-/// Which blocks each stage of the pipeline computes, at least one a stage: consecutive ones, or, in a folded pipeline, the same
-/// from both ends of the model.
+/// The blocks of each stage. Each stage has at least one block. The blocks of a stage are consecutive or, in a folded pipeline,
+/// symmetric: the same blocks counted from both ends of the model.
 ///
 /// # Examples
 /// ```
 /// use xdit_pipefusion::StagePlan;
-/// // The last block costs as much as the others together.
+/// // The last block costs as much as all others together.
 /// let plan = StagePlan::balanced(&[1.0, 1.0, 1.0, 3.0], 2)?;
 /// assert_eq!(plan.counts(), [3, 1]);
 /// assert_eq!(plan.blocks(1), (3..4).into());
 /// assert!(StagePlan::explicit(&[4, 0], 4).is_err(), "a stage is never empty");
-/// // Of 8 blocks, 0 and 7 cost as much as 1 and 6, and so on: pairs over stages.
+/// // Of 8 blocks, 0 and 7 are a pair, 1 and 6 the next, and so on: the plan divides pairs into stages.
 /// let plan = StagePlan::balanced(&[1.0, 1.0, 1.0, 3.0], 2)?.folded();
 /// assert_eq!(plan.blocks(0).iter().collect::<Vec<_>>(), [0, 1, 2, 5, 6, 7]);
 /// assert_eq!((0..3).map(|leg| plan.leg(leg)).collect::<Vec<_>>(), [0..3, 3..5, 5..8]);
@@ -20,17 +20,17 @@ use std::ops::Range;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StagePlan {
-    /// The first block of each stage, then the number of blocks; of the first half of the model in a folded pipeline.
+    /// The first block of each stage, then the number of blocks. In a folded pipeline, of the first half of the model.
     bounds: Vec<usize>,
     placement: Placement,
 }
 
 impl StagePlan {
-    /// Blocks of these costs over `stages`, so that the most expensive stage costs as little as can be; of all such cuts
-    /// the one whose squared costs sum up to the least.
+    /// Divides blocks of these costs into `stages`, so that the cost of the most expensive stage is as small as possible. Among
+    /// equal plans, it chooses the one with the smallest sum of squared costs.
     ///
     /// # Errors
-    /// [`Error::Plan`] unless there is a block for each stage, and a stage; or a cost is not a number from 0 up.
+    /// [`Error::Plan`] if there are fewer blocks than stages, no stage, or a cost that is negative or not a number.
     pub fn balanced(costs: &[f64], stages: usize) -> Result<Self> {
         let blocks = costs.len();
         check_count(blocks, stages)?;
@@ -53,15 +53,15 @@ impl StagePlan {
         Ok(Self::linear(bounds))
     }
 
-    /// So many blocks each.
+    /// Creates stages with these numbers of blocks.
     ///
     /// # Errors
-    /// [`Error::Plan`] unless there is a stage, no stage is empty and all stages together have `blocks` blocks.
+    /// [`Error::Plan`] if there is no stage, a stage is empty, or the stages together do not have `blocks` blocks.
     pub fn explicit(counts: &[usize], blocks: usize) -> Result<Self> {
         let total = counts
             .iter()
             .try_fold(0usize, |sum, count| sum.checked_add(*count));
-        // Twice as many in a folded pipeline.
+        // A folded pipeline has twice as many blocks.
         let counted = total == Some(blocks) && blocks.checked_mul(2).is_some();
         if counts.is_empty() || counts.contains(&0) || !counted {
             let allowed = format!("at least 1 each and {blocks} in all, the blocks of the model");
@@ -81,8 +81,8 @@ impl StagePlan {
         }
     }
 
-    /// The same cut of pairs: each stage has the blocks that it had, of a model of twice as many, and the ones as far from
-    /// its end.
+    /// Returns the same division of pairs: for a model of twice as many blocks, each stage has its blocks and the blocks at the
+    /// same distance from the end.
     #[must_use]
     pub fn folded(self) -> Self {
         Self {
@@ -91,43 +91,43 @@ impl StagePlan {
         }
     }
 
-    /// How a pass goes through the stages.
+    /// Returns how a pass goes through the stages.
     pub fn placement(&self) -> Placement {
         self.placement
     }
 
-    /// How many stages there are.
+    /// Returns the number of stages.
     pub fn count(&self) -> usize {
         self.bounds.len() - 1
     }
 
-    /// The blocks of a stage.
+    /// Returns the blocks of a stage.
     ///
     /// # Panics
-    /// If there is no such stage.
+    /// If the stage does not exist.
     pub fn blocks(&self, stage: usize) -> Blocks {
         Blocks::new(self.ranges(stage))
     }
 
-    /// The blocks of a leg ([`Placement`]): they follow each other.
+    /// Returns the blocks of a leg ([`Placement`]), which follow each other.
     ///
     /// # Panics
-    /// If there is no such leg.
+    /// If the leg does not exist.
     pub fn leg(&self, leg: usize) -> Range<usize> {
         let stage = self.placement.stage(leg, self.count());
         let ranges = self.ranges(stage);
         let legs = self.placement.legs_of(stage, self.count());
         match legs.iter().position(|own| *own == leg) {
             Some(own) if legs.len() == ranges.len() => ranges[own].clone(),
-            // The last stage of a folded pipeline, in one go.
+            // The last stage of a folded pipeline runs all its blocks in one leg.
             _ => ranges[0].start..ranges[ranges.len() - 1].end,
         }
     }
 
-    /// The stage that holds a block.
+    /// Returns the stage that holds a block.
     ///
     /// # Panics
-    /// If there is no such block.
+    /// If the block does not exist.
     pub fn stage_of(&self, block: usize) -> usize {
         let mut stages = 0..self.count();
         let found = stages.find(|stage| self.blocks(*stage).contains(block));
@@ -143,7 +143,7 @@ impl StagePlan {
         self.placement.ranges(cut, blocks)
     }
 
-    /// How many blocks each stage has.
+    /// Returns the number of blocks of each stage.
     pub fn counts(&self) -> Vec<usize> {
         (0..self.count())
             .map(|stage| self.blocks(stage).len())
@@ -151,11 +151,12 @@ impl StagePlan {
     }
 }
 
-/// The cut of least total, and that total: `add` makes a total of that of the stages before and a stage's cost, and must
-/// not fall with the former. `sums[i]` is the cost of the first i blocks.
+/// Returns the division with the smallest total, and that total. `add` combines the total of earlier stages with the cost of a
+/// stage, and must not decrease when the total grows. `sums[i]` is the cost of the first i blocks.
 fn cheapest(sums: &[f64], stages: usize, add: impl Fn(f64, f64) -> f64) -> (f64, Vec<usize>) {
     let blocks = sums.len() - 1;
-    // best[end]: of the blocks ..end over the stages so far. cuts[stage][end]: where the last of these stages begins.
+    // best[end]: the best total of the blocks ..end over the stages so far. cuts[stage][end]: the first block of the last of
+    // these stages.
     let mut best: Vec<f64> = sums.iter().map(|sum| add(0.0, *sum)).collect();
     let mut cuts = vec![vec![0; blocks + 1]];
     for stage in 1..stages {

@@ -4,18 +4,19 @@ use xdit_kernels::attention::{Attention, AttnInput, AttnOut, Segment};
 use xdit_kernels::{Error, Result, TensorMut, View, layout, sums::RunningSums};
 
 const OP: &str = "stale_kv";
-/// Of each stream every so many tokens are compared with those of the step before.
+/// Every this many tokens of each stream are compared with those of the previous step.
 const SAMPLE: usize = 16;
 
-/// Keys and values of all patches, kept from call to call: queries of one patch attend to the fresh ones of the patches seen
-/// in this step and to the last step's of the rest (PipeFusion, Fang et al., arXiv:2405.14430).
+/// Keeps keys and values of all patches between calls (PipeFusion, Fang et al., arXiv:2405.14430). The queries of one patch
+/// attend to the fresh keys and values of the patches that have run in this step, and to those of the previous step for the
+/// other patches.
 ///
-/// A call's segments say which rows it brings. The first call brings every stream (text, then each patch) and
-/// fixes their order; a later one brings all of them, or some: their rows are replaced in place, and the inner attention gets
-/// the call's queries with the keys and values of all streams ([`AttnInput::keys`]). Over several ranks it stands between
-/// Ulysses and Ring, so that each rank keeps its heads of its ring's rows.
+/// The segments of a call describe its rows. The first call contains every stream (text, then each patch) and fixes their
+/// order. A later call contains all or some of the streams. `StaleKv` replaces their rows in place and passes the call's
+/// queries to the inner attention, with the keys and values of all streams ([`AttnInput::keys`]). With several ranks, it is
+/// placed between Ulysses and Ring, so that each rank keeps its heads of its ring's rows.
 ///
-/// It belongs to one layer and one image: nothing of an image reaches the next.
+/// One value serves one layer and one image. Nothing of an image reaches the next.
 ///
 /// # Examples
 /// ```
@@ -36,7 +37,7 @@ const SAMPLE: usize = 16;
 /// };
 /// // Two patches of one token; keys of 0 make the output the mean of the values.
 /// assert_eq!(ask(&mut attention, &[1.0, 3.0], &[patch(0), patch(1)])?, [2.0, 2.0]);
-/// // Patch 0 alone sees itself as it is now and patch 1 as it was.
+/// // Patch 0 alone sees its new value and the old value of patch 1.
 /// assert_eq!(ask(&mut attention, &[5.0], &[patch(0)])?, [4.0]);
 /// assert_eq!(kept.bytes(), 2 * 2 * 4);
 /// # Ok::<(), xdit_kernels::Error>(())
@@ -63,8 +64,8 @@ impl<A> fmt::Debug for StaleKv<A> {
 }
 
 impl<A> StaleKv<A> {
-    /// Keeps keys and values around `inner`. Streams below `always_fresh` come first in each step, so that no one ever uses
-    /// old rows of theirs: how much they change is not measured.
+    /// Creates a store of keys and values around `inner`. Streams below `always_fresh` come first in each step, so no query
+    /// sees their old rows, and their change is not measured.
     pub fn new(inner: A, kept: Kept, always_fresh: usize) -> Self {
         Self {
             inner,
@@ -75,7 +76,7 @@ impl<A> StaleKv<A> {
     }
 }
 
-/// Which rows the keys and values of a call are.
+/// Returns the rows of the keys and values of a call.
 fn brought<'a>(input: &AttnInput<'a>) -> &'a [Segment] {
     match input.keys {
         [] => input.segments,
@@ -102,9 +103,9 @@ impl Store {
         2 * k.numel() * k.dtype().size()
     }
 
-    /// Replaces the rows that a call brings; how much those that may be used when they are old have changed: sampled tokens, as
-    /// [`RunningSums::add_distance`]. Which tokens depends on their place in the stream alone, so that it is the same however the stream
-    /// is cut over ranks.
+    /// Replaces the rows of a call. Returns how much the rows that queries may see old have changed, for sampled tokens, as
+    /// [`RunningSums::add_distance`]. The sample depends only on the position in the stream, so it is the same for any number
+    /// of ranks.
     fn replace(
         &mut self,
         input: &AttnInput<'_>,

@@ -1,32 +1,32 @@
-//! Which stage does what when, where all stages go in step.
+//! The timetable of all stages, for backends without receives ahead.
 
 use crate::turn_order::TurnOrder;
 use crate::{Part, Placement, Schedule, Turn};
 use std::collections::VecDeque;
 
-/// A pipeline cut into slots: in a slot each stage takes up one turn at most, whose input was made in earlier slots. What all stages make
-/// in a slot is exchanged at its end.
+/// A pipeline divided into slots. In a slot, each stage runs at most one turn, whose input was computed in earlier slots. The
+/// stages exchange their results at the end of the slot.
 ///
-/// Every rank follows the whole timetable, and all come to the same: so each knows, slot by slot, who sends what to it, and the
-/// messages of a slot can be one batch.
+/// Every rank computes the whole timetable, with the same result. So each rank knows all messages of a slot, and they can be
+/// one batch.
 #[derive(Debug)]
 pub(crate) struct Timetable {
     schedule: Schedule,
     placement: Placement,
     stages: usize,
-    /// Of each stage.
+    /// The order of turns of each stage.
     orders: Vec<TurnOrder>,
-    /// Of each stage, what is to come on its first leg.
+    /// The next turns on the first leg of each stage.
     todo: Vec<VecDeque<Turn>>,
-    /// Of each leg, how many turns it is through with.
+    /// The number of finished turns of each leg.
     done: Vec<usize>,
-    /// Of each patch, how many steps it is through with.
+    /// The number of finished steps of each patch.
     sampled: Vec<usize>,
-    /// The next step whose parts nobody has asked for.
+    /// The next step whose parts are still unknown.
     next_step: usize,
 }
 
-/// What each stage does in a slot: the leg and the turn, if it does something.
+/// The work of each stage in a slot: the leg and the turn, if there is one.
 pub(crate) type Slot = Vec<Option<(usize, Turn)>>;
 
 impl Timetable {
@@ -44,11 +44,11 @@ impl Timetable {
         }
     }
 
-    /// The next slot; `None` after the last. `parts` tells the parts of a step; it is asked once for each step, when the first patch
-    /// could begin with it: then every stage is through with the step before the last.
+    /// Returns the next slot, and `None` after the last. `parts` returns the parts of a step. It is called once for each step,
+    /// when the first patch could begin the step: then every stage has finished the step before the last.
     ///
     /// # Panics
-    /// If no stage can go on though turns are left: a fault of [`TurnOrder`].
+    /// If no stage can continue although turns are left, which would be a bug in [`TurnOrder`].
     pub(crate) fn next<E>(
         &mut self,
         parts: impl FnOnce(usize) -> Result<Vec<Part>, E>,
@@ -80,14 +80,14 @@ impl Timetable {
         Ok(Some(slot))
     }
 
-    /// What a stage takes up next, and on which leg.
+    /// Returns the next turn of a stage and its leg.
     fn order(&self, stage: usize) -> Option<(usize, Turn)> {
         let (second, turn) = self.orders[stage].next(self.todo[stage].front().copied())?;
         let legs = self.placement.legs_of(stage, self.stages);
         Some((legs[usize::from(second)], turn))
     }
 
-    /// The same, if its input is there.
+    /// Returns the same, if its input is available.
     fn ready(&self, stage: usize) -> Option<(usize, Turn)> {
         let (leg, turn) = self.order(stage)?;
         let ready = match leg.checked_sub(1) {
@@ -114,7 +114,7 @@ impl Timetable {
         }
     }
 
-    /// Whether a stage has taken up all turns of a step.
+    /// Returns whether a stage has started all turns of a step.
     pub(crate) fn is_step_over(&self, stage: usize, step: usize) -> bool {
         let mut todo = self.todo[stage].iter();
         !todo.any(|turn| turn.step == step) && !self.orders[stage].has_out(step)

@@ -1,31 +1,32 @@
 use crate::{Part, PatchPlan};
 
-/// What goes over the links in one denoising step, between the ranks of one place in each stage, in a pipeline of more than one
-/// stage.
+/// The messages of one denoising step, between the ranks with the same coordinates in each stage, in a pipeline of several
+/// stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepTraffic {
     /// From each stage to the next: hidden states.
     pub forward: Traffic,
-    /// From each stage to the one before: hidden states on their way up a folded pipeline.
+    /// From each stage to the previous one: hidden states on their way up a folded pipeline.
     pub upward: Traffic,
     /// From the last stage to the first: latents, except after the last step. None in a folded pipeline.
     pub back: Traffic,
-    /// From all stages together straight to those that read outputs of blocks again, in a U-shaped model.
+    /// From all stages together: outputs of blocks that later blocks of a U-shaped model read.
     pub skips: Traffic,
 }
 
 /// Messages and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// How many.
+    /// The number of messages.
     pub messages: usize,
-    /// Of all of them.
+    /// The bytes of all messages.
     pub bytes: usize,
 }
 
 impl StepTraffic {
-    /// What a step of these `parts` sends when nothing else is cut and the hidden states of a part go as one tensor
-    /// ([`Stage::carried`](crate::Stage::carried)): `text_tokens` go once a step, each patch's tokens once.
+    /// Computes the messages of a step with these `parts`, if nothing else is divided and the hidden states of a part are one
+    /// tensor ([`Stage::carried`](crate::Stage::carried)). `text_tokens` are sent once per step, and the tokens of each patch
+    /// once.
     /// `hidden_bytes` and `latent_bytes` are those of one token, in the whole batch. What cannot be counted is `usize::MAX`.
     ///
     /// # Examples
@@ -60,7 +61,7 @@ impl StepTraffic {
         }
     }
 
-    /// The same in a folded pipeline.
+    /// Returns the same for a folded pipeline.
     #[must_use]
     pub fn folded(self) -> Self {
         Self {
@@ -70,7 +71,7 @@ impl StepTraffic {
         }
     }
 
-    /// The same where `crossing` outputs of blocks are read again on another stage: each is handed on like hidden states.
+    /// Returns the same with `crossing` outputs of blocks that another stage reads. Each is as large as the hidden states.
     #[must_use]
     pub fn with_skips(self, crossing: usize) -> Self {
         Self {

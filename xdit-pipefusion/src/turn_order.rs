@@ -1,20 +1,21 @@
 use crate::{Part, Placement, Turn};
 use std::collections::VecDeque;
 
-/// In which order a stage takes up the turns of its legs.
+/// The order in which a stage runs the turns of its legs.
 ///
-/// A stage with two legs takes them up in turn once the pipeline is full: down with one part, up with an earlier one. Between
-/// the two there may be so many parts below it as take their share of the way round: of M patches, with b of the N − 1 links
-/// below, ⌈M · b / (N − 1)⌉. Then slow links hold up nobody as long as M patches can fill the whole way.
+/// When the pipeline is full, a stage with two legs alternates between them: down with one part, then up with an earlier one.
+/// Between the two, a share of the parts may be below the stage: with M patches and b of the N − 1 links below it, ⌈M · b / (N
+/// − 1)⌉ parts. Slow links then delay no stage, as long as M patches can fill the whole way.
 ///
-/// Every stage keeps to this order, whatever comes first, and none waits for ever: before stage k goes up with part u it waits
-/// for stage k + 1, which may want all parts up to u + ⌈M · (b − 1) / (N − 1)⌉ first; those stage k has sent.
+/// Every stage follows this order, whichever input arrives first, and no stage waits for ever: before stage k goes up with part
+/// u, it waits for stage k + 1. That stage may need all parts up to u + ⌈M · (b − 1) / (N − 1)⌉ first, and stage k has already
+/// sent these.
 #[derive(Debug, Clone)]
 pub(crate) struct TurnOrder {
-    /// Parts that may be below this stage.
+    /// The number of parts that may be below this stage.
     below: usize,
     two: bool,
-    /// What has gone down and not come up.
+    /// Turns that have gone down and not come up.
     out: VecDeque<Turn>,
 }
 
@@ -22,7 +23,7 @@ impl TurnOrder {
     pub(crate) fn new(placement: Placement, stage: usize, stages: usize, patches: usize) -> Self {
         let links = (stages - 1).max(1);
         Self {
-            // At most the patches: stages below are no more than links.
+            // At most the number of patches, because the stages below have no more links.
             below: (patches as u128 * (stages - 1 - stage) as u128).div_ceil(links as u128)
                 as usize,
             two: placement.legs_of(stage, stages).len() > 1,
@@ -30,8 +31,8 @@ impl TurnOrder {
         }
     }
 
-    /// What comes next, and whether it is on the second leg; `down` is the next turn of the first. `None` where there is
-    /// nothing, or it is not known yet.
+    /// Returns the next turn, and whether it is on the second leg. `down` is the next turn of the first leg. `None` if there is
+    /// no turn, or it is not known yet.
     pub(crate) fn next(&self, down: Option<Turn>) -> Option<(bool, Turn)> {
         let up = self.out.front().map(|turn| (true, *turn));
         match down {
@@ -42,7 +43,7 @@ impl TurnOrder {
         }
     }
 
-    /// A turn is taken up.
+    /// Records that a turn has started.
     pub(crate) fn take(&mut self, second: bool, turn: Turn) {
         match second {
             true => drop(self.out.pop_front()),
@@ -51,12 +52,12 @@ impl TurnOrder {
         }
     }
 
-    /// Whether a turn of this step has gone down and not come up.
+    /// Returns whether a turn of this step has gone down and not come up.
     pub(crate) fn has_out(&self, step: usize) -> bool {
         self.out.iter().any(|turn| turn.step == step)
     }
 
-    /// Whether a turn needs latents that are still under way: then it is no use to wait for its input.
+    /// Returns whether a turn needs latents that have not arrived, so that it must not wait for its input.
     pub(crate) fn waits(&self, turn: Turn) -> bool {
         let overlap = |a: Part, b: Part| match (a, b) {
             (Part::Patch(a), Part::Patch(b)) => a == b,

@@ -1,4 +1,4 @@
-//! What a stage has to do next.
+//! The next turns of a stage.
 
 use crate::drift_monitor::DriftMonitor;
 use crate::inbox::Inbox;
@@ -8,7 +8,8 @@ use crate::{Error, Schedule, Stage};
 use xdit_comm::Call;
 use xdit_kernels::Tensor;
 
-/// The turns of a stage, as their input comes: posted ahead where the backend allows, else slot by slot. Values are the same.
+/// The turns of a stage in the order of their input: with receives posted ahead if the backend allows it, otherwise slot by
+/// slot. Both produce the same values.
 pub(crate) enum Work {
     Ahead(Inbox),
     Lockstep(Lockstep),
@@ -22,7 +23,7 @@ impl Work {
         }
     }
 
-    /// Posts the receives of later turns, where they may be posted ahead.
+    /// Posts the receives of later turns, if they may be posted ahead.
     pub(crate) fn post<S: Stage>(
         &mut self,
         monitor: &mut DriftMonitor<'_>,
@@ -36,7 +37,7 @@ impl Work {
         }
     }
 
-    /// What comes next, and its input when that has come; `None` when there is no more.
+    /// Returns the next turn when its input has arrived, and `None` after the last turn.
     pub(crate) fn take<S: Stage>(
         &mut self,
         monitor: &mut DriftMonitor<'_>,
@@ -50,7 +51,7 @@ impl Work {
         }
     }
 
-    /// Starts to send what the task made.
+    /// Starts to send the output of the task.
     pub(crate) fn send<S: Stage>(
         &mut self,
         sends: Vec<Call>,
@@ -59,13 +60,13 @@ impl Work {
         latents: &[Tensor],
     ) -> Result<(), Error> {
         match self {
-            // The messages own their tensors; nothing here needs to know when they are gone.
+            // The messages own their tensors, so nothing needs to wait for them.
             Self::Ahead(_) => links.start(sends).map(drop),
             Self::Lockstep(lockstep) => lockstep.end_slot(sends, links, stage, latents),
         }
     }
 
-    /// Whether no turn of this step is left.
+    /// Returns whether no turn of this step is left.
     pub(crate) fn is_step_over(&self, links: &Links<'_>, step: usize) -> bool {
         match self {
             Self::Ahead(inbox) => inbox.is_step_over(step),

@@ -3,15 +3,15 @@
 use crate::{Result, SequencePlan, ShardOrder};
 use xdit_comm::{Axis, DeviceMesh};
 
-/// The axis over which keys and values go round.
+/// The axis over which keys and values pass around the ring.
 pub const RING: Axis = Axis::new("ring");
-/// The axis over which heads are exchanged for tokens.
+/// The axis over which ranks exchange heads for tokens.
 pub const ULYSSES: Axis = Axis::new("ulysses");
 
-/// The plan of a mesh's axes [`RING`] and [`ULYSSES`].
+/// Returns the plan for the axes [`RING`] and [`ULYSSES`] of a mesh.
 ///
 /// # Errors
-/// If the mesh has no such axes.
+/// If the mesh does not have these axes.
 pub fn plan(mesh: &DeviceMesh, order: ShardOrder) -> Result<SequencePlan> {
     Ok(SequencePlan {
         ring: mesh.group(RING)?.world_size(),

@@ -1,17 +1,17 @@
 use std::fmt::Debug;
 
-/// What can go wrong: a plan that its ranks or tensors do not fit, a lost rank, or a tensor operation.
+/// A plan that does not fit its ranks or tensors, a lost rank, or a failed tensor operation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A group, a coordinate or a tensor does not fit the plan.
     #[error("{op}: expected {expected}, got {got}")]
     Plan {
-        /// What was asked for.
+        /// The operation.
         op: &'static str,
         /// What the plan needs.
         expected: String,
-        /// What was given.
+        /// The given value.
         got: String,
     },
     /// Communication failed.
@@ -36,7 +36,7 @@ impl Error {
 }
 
 impl From<Error> for xdit_kernels::Error {
-    /// For the seam [`Attention`](xdit_kernels::Attention), whose errors are those of kernels.
+    /// Converts the error for the trait [`Attention`](xdit_kernels::Attention), whose error type is that of `xdit-kernels`.
     fn from(error: Error) -> Self {
         match error {
             Error::Comm(error) => error.into(),
@@ -47,7 +47,7 @@ impl From<Error> for xdit_kernels::Error {
 }
 
 impl From<Error> for xdit_comm::Error {
-    /// For the closure of [`xdit_comm::threads::run`].
+    /// Converts the error for the closure of [`xdit_comm::threads::run`].
     fn from(error: Error) -> Self {
         match error {
             Error::Comm(error) => error,

@@ -1,4 +1,4 @@
-//! Which heads each Ulysses rank computes, for any number of heads, grouped or not.
+//! The heads that each Ulysses rank computes, for any number of heads, grouped or not.
 
 use xdit_comm::Shard;
 
@@ -7,12 +7,12 @@ use xdit_comm::Shard;
 pub(crate) struct Heads {
     pub(crate) q: Shard,
     pub(crate) kv: Shard,
-    /// Query heads to a key/value head in the whole model.
+    /// Query heads per key/value head in the whole model.
     group: usize,
 }
 
 impl Heads {
-    /// Query heads are cut as evenly as possible; a key/value head goes to every rank that has a query head reading it.
+    /// Divides query heads as evenly as possible. A rank gets all key/value heads that its query heads read.
     pub(crate) fn of(heads: usize, kv_heads: usize, ranks: usize, rank: usize) -> Self {
         let q = Shard::of(heads, ranks, rank);
         let group = heads / kv_heads.max(1);
@@ -29,8 +29,8 @@ impl Heads {
         Self { q, kv, group }
     }
 
-    /// For each query head the key/value head that it reads, if that cannot be said by a number of query heads to a
-    /// key/value head: then keys and values are repeated, a copy for each query head.
+    /// Returns, for each query head, the key/value head that it reads, if the same number of query heads does not read each
+    /// key/value head. Keys and values are then repeated, with one copy for each query head.
     pub(crate) fn repeats(&self) -> Option<Vec<usize>> {
         let reads: Vec<usize> = (self.q.start..self.q.end())
             .map(|h| h / self.group - self.kv.start)

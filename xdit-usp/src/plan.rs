@@ -1,27 +1,27 @@
-//! Which rows of a stream each rank holds.
+//! The rows of a stream that each rank holds.
 
 use std::num::NonZero;
 use std::ops::RangeInclusive;
 use xdit_comm::{Shard, zigzag};
 use xdit_kernels::{AttnInput, Error, Result, Tensor, View, attention::Segment};
 
-/// How the rows of a stream are dealt out.
+/// How the rows of a stream are divided among ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum ShardOrder {
-    /// One run of rows a rank, in rank order. For attention without a causal mask.
+    /// Each rank holds one run of rows, in rank order. For attention without a causal mask.
     #[default]
     Contiguous,
-    /// Two runs a ring rank, one from the front and its mirror image from the back, so that under a causal mask every rank
-    /// has about the same work. Within each run Ulysses ranks hold consecutive rows.
+    /// Each ring rank holds two runs of rows: one from the front, and its mirror image from the back. Under a causal mask every rank
+    /// then has about the same work. Within each run, Ulysses ranks hold consecutive rows.
     Zigzag,
-    /// As [`Contiguous`](Self::Contiguous), in whole blocks of so many rows: pixels of a picture in whole lines. The last
-    /// block of a stream may be shorter.
+    /// As [`Contiguous`](Self::Contiguous), in whole blocks of this many rows, for example the lines of an image. The last block of
+    /// a stream may be shorter.
     Blocks(NonZero<usize>),
 }
 
-/// The rows that each of ring × ulysses ranks holds of a stream, for any number of rows. Arithmetic only: every rank can tell
-/// what every other holds, so that no size is ever asked for.
+/// The rows of a stream that each of ring × ulysses ranks holds, for any number of rows. Every rank computes the rows of every
+/// other rank, so ranks never send sizes.
 ///
 /// # Examples
 /// ```
@@ -36,12 +36,12 @@ pub struct SequencePlan {
     pub ring: usize,
     /// Degree of Ulysses.
     pub ulysses: usize,
-    /// How rows are dealt out.
+    /// How rows are divided among ranks.
     pub order: ShardOrder,
 }
 
 impl SequencePlan {
-    /// Runs that one rank holds of each stream.
+    /// Returns the number of runs of each stream that a rank holds.
     pub fn runs_per_stream(&self) -> usize {
         match self.order {
             ShardOrder::Contiguous | ShardOrder::Blocks(_) => 1,
@@ -49,8 +49,7 @@ impl SequencePlan {
         }
     }
 
-    /// The rows of a stream of `total` that the rank at these coordinates holds, in the order it holds them. Runs may be
-    /// empty.
+    /// Returns the runs of a stream of `total` rows that the rank at these coordinates holds, in its order. Runs may be empty.
     ///
     /// # Panics
     /// If a coordinate is not below its degree.
@@ -70,15 +69,15 @@ impl SequencePlan {
             .collect()
     }
 
-    /// The rows of a stream of `total` that the Ulysses ranks of one ring rank hold together: what a ring rank's keys are
-    /// after the all-to-all.
+    /// Returns the runs of a stream of `total` rows that the Ulysses ranks of one ring rank hold together. These are the rows of the
+    /// ring rank's keys after the all-to-all.
     ///
     /// # Panics
-    /// If the ring rank is not below the ring's degree, or that of Ulysses is 0.
+    /// If the ring rank is not below the ring's degree, or the Ulysses degree is 0.
     pub fn chunks(&self, total: usize, ring_rank: usize) -> Vec<Shard> {
         match self.order {
             ShardOrder::Contiguous => {
-                // Cut over all ranks first, so that no two differ by more than one row.
+                // Divide over all ranks first, so that no two ranks differ by more than one row.
                 let of = |u| Shard::of_grid(total, (self.ring, ring_rank), (self.ulysses, u));
                 let (first, last) = (of(0), of(self.ulysses.saturating_sub(1)));
                 vec![Shard {
@@ -93,7 +92,7 @@ impl SequencePlan {
         }
     }
 
-    /// What these Ulysses ranks of a ring rank hold together of blocks of `rows`.
+    /// Returns the rows that these Ulysses ranks of a ring rank hold together, in blocks of `rows`.
     fn blocks(
         &self,
         total: usize,
@@ -111,7 +110,7 @@ impl SequencePlan {
         }
     }
 
-    /// What attention is told of the local rows: the runs of each stream, in the streams' order.
+    /// Returns the segments that describe the local rows to attention: the runs of each stream, in the order of the streams.
     pub fn segments(
         &self,
         totals: &[usize],
@@ -133,10 +132,10 @@ impl SequencePlan {
             .collect()
     }
 
-    /// The local rows of one whole stream, along `dim`: tokens, positions, rotary tables alike.
+    /// Returns the local rows of one whole stream along `dim`: of tokens, positions or rotary tables.
     ///
     /// # Errors
-    /// If there is no such dim.
+    /// If the tensor does not have this dim.
     pub fn shard(
         &self,
         whole: View<'_>,
@@ -155,10 +154,10 @@ impl SequencePlan {
         Ok(Tensor::cat(&parts, dim)?)
     }
 
-    /// The whole stream of `total` rows from every rank's local rows: `parts[ulysses + U·ring]` along `dim`.
+    /// Joins the local rows of all ranks, `parts[ulysses + U·ring]`, to the whole stream of `total` rows along `dim`.
     ///
     /// # Errors
-    /// If the parts are not what the plan deals out.
+    /// If the parts do not have the rows of the plan.
     pub fn assemble(&self, parts: &[Tensor], dim: usize, total: usize) -> crate::Result<Tensor> {
         let ranks = self.ring.checked_mul(self.ulysses).filter(|&n| n > 0);
         let wrong = || {
@@ -184,7 +183,7 @@ impl SequencePlan {
         }
         placed.retain(|(_, view)| view.dim(dim) > 0);
         placed.sort_by_key(|(start, _)| *start);
-        // The plan deals out `total` rows, so their sum does not wrap; a part may have more than it was dealt.
+        // The plan contains `total` rows, so their sum does not wrap. A part may have more rows than the plan says.
         let rows: usize = placed.iter().map(|(_, v)| v.dim(dim)).sum();
         if rows != total {
             return Err(wrong());
@@ -198,7 +197,7 @@ impl SequencePlan {
         }
     }
 
-    /// Checks that `segments` are what the plan deals to this rank; the streams, by number and total.
+    /// Checks that `segments` are this rank's rows of the plan. Returns the number and the total rows of each stream.
     pub(crate) fn streams(
         &self,
         op: &'static str,
@@ -231,14 +230,14 @@ impl SequencePlan {
             }
             streams.push((id, total));
         }
-        // Places in the joined rows are sums of what follows from the totals.
+        // Offsets in the joined rows are sums of the totals.
         let all = streams
             .iter()
             .try_fold(0usize, |n, (_, total)| n.checked_add(*total));
         all.map(|_| streams).ok_or_else(wrong)
     }
 
-    /// Pairs of query and key that each ring rank computes for one causal stream of `total` rows; `u64::MAX` if there are more.
+    /// Returns the number of query-key pairs that each ring rank computes for one causal stream of `total` rows, at most `u64::MAX`.
     pub fn causal_work(&self, total: usize) -> Vec<u64> {
         (0..self.ring)
             .map(|rank| {

@@ -9,16 +9,16 @@ use xdit_kernels::{
 
 const OP: &str = "ring";
 
-/// Keys and values go round hop by hop while each rank keeps its queries; partial results are merged by their log-sum-exp
-/// (Liu et al., "Ring Attention", arXiv:2310.01889).
+/// Ring attention (Liu et al., "Ring Attention", arXiv:2310.01889). Each rank keeps its queries and passes keys and values to the
+/// next rank, hop by hop. It merges the partial results by their log-sum-exp.
 ///
-/// The next hop is under way while the current block is computed. Any number of rows a rank, none too. Under a causal mask
-/// only the pairs of runs that see each other are computed, which [`ShardOrder::Zigzag`](crate::ShardOrder::Zigzag) balances.
-/// Over a group of one it is its inner attention exactly.
+/// The next hop is in flight while the current block is computed. A rank may have any number of rows, or none. Under a causal mask,
+/// the ring computes only pairs of runs that see each other, which [`ShardOrder::Zigzag`](crate::ShardOrder::Zigzag) balances. Over
+/// a group of one rank it only calls its inner attention.
 ///
 /// # Collective
-/// Every rank of the group calls `attend` with the plan's chunks of the same streams of keys. Queries are the rank's own affair:
-/// they may be other rows ([`AttnInput::keys`]).
+/// Every rank of the group calls `attend` with the plan's chunks of the same streams of keys. The queries of a rank may be other
+/// rows ([`AttnInput::keys`]).
 pub struct Ring<A> {
     group: Group,
     plan: SequencePlan,
@@ -32,10 +32,10 @@ impl<A> fmt::Debug for Ring<A> {
 }
 
 impl<A> Ring<A> {
-    /// A ring over `group`, which is the ring of the plan.
+    /// Creates a ring over `group`, which is the ring of the plan.
     ///
     /// # Errors
-    /// If the group is not as large as the plan's ring.
+    /// If the size of the group is not the ring degree of the plan.
     pub fn new(group: Group, plan: SequencePlan, inner: A) -> crate::Result<Self> {
         if group.world_size() != plan.ring {
             return Err(crate::Error::plan(
@@ -48,22 +48,22 @@ impl<A> Ring<A> {
     }
 }
 
-/// What goes round: keys and values, and the mask of the keys if there is one.
+/// The tensors that pass around the ring: keys, values, and the mask of the keys if there is one.
 struct KvBlock {
     k: Tensor,
     v: Tensor,
     mask: Option<Tensor>,
 }
 
-/// A block on its way here.
+/// A block that this rank is receiving.
 struct Arriving {
     pending: Pending,
     masked: bool,
 }
 
 impl KvBlock {
-    /// Sends this block on and starts to receive the one of the previous rank, which has `rows` rows. All of it is one batch: no
-    /// rank's receive may wait behind a send that waits for that rank ([`xdit_comm::Backend`]).
+    /// Starts to send this block to the next rank and to receive the block of the previous rank, which has `rows` rows. Both are one
+    /// batch, because a receive must not wait for a send that depends on it (see [`xdit_comm::Backend`]).
     fn pass_on(&self, group: &Group, rows: usize) -> Result<Arriving> {
         let n = group.world_size();
         let (next, prev) = ((group.rank() + 1) % n, (group.rank() + n - 1) % n);
@@ -102,7 +102,7 @@ impl Arriving {
     }
 }
 
-/// A partial result, its output in f32 until all parts are in, so that each part is rounded once.
+/// Adds a partial result. The output stays f32 until all parts are added, so that it is rounded once.
 fn add(sum: Option<AttnOut>, part: AttnOut) -> Result<Option<AttnOut>> {
     let part = AttnOut {
         out: part.out.to_dtype(DType::F32)?,
@@ -114,7 +114,7 @@ fn add(sum: Option<AttnOut>, part: AttnOut) -> Result<Option<AttnOut>> {
     }))
 }
 
-/// Runs of rows in the order they are held: (place in the whole stream, offset here).
+/// Returns each run of rows with its offset on this rank, in order.
 fn place(runs: &[Shard]) -> Vec<(Shard, usize)> {
     let mut at = 0;
     runs.iter()
@@ -154,11 +154,11 @@ impl<A: Attention> Ring<A> {
                 (input.segments, of_keys),
             ));
         }
-        // What rank r's block holds, run by run.
+        // The runs of rank r's block.
         let runs =
             |r: usize| -> Vec<Shard> { totals.iter().flat_map(|&t| plan.chunks(t, r)).collect() };
         let rows = |r: usize| -> usize { runs(r).iter().map(|s| s.len).sum() };
-        // Queries stay here: without a causal mask any number of them will do.
+        // Queries are not sent, so without a causal mask there may be any number of them.
         let queries = match of_keys == input.segments {
             true => rows(me),
             false => (input.segments.iter()).fold(0, |n: usize, s| n.saturating_add(s.len)),
@@ -179,7 +179,7 @@ impl<A: Attention> Ring<A> {
             v: input.v.to_tensor()?,
             mask,
         };
-        // One sum for each run of queries under a causal mask, since they see different keys; else one for all.
+        // Under a causal mask, runs of queries see different keys, so each run has its own sum. Otherwise there is one sum.
         let queries = match input.mask.causal {
             true => place(&runs(me)),
             false => vec![(
@@ -217,7 +217,7 @@ impl<A: Attention> Ring<A> {
             }
             drop(computing);
             if let Some(arriving) = arriving {
-                // Short where the hop went on under the block.
+                // The wait is short if the hop overlapped with the computation.
                 let _waiting = tracing::trace_span!("ring_wait", hop).entered();
                 block = arriving.wait()?;
             }
@@ -225,7 +225,7 @@ impl<A: Attention> Ring<A> {
         self.finish(input, sums)
     }
 
-    /// Attention of one run of queries to one run of keys, unless none of its pairs is seen.
+    /// Returns the attention of one run of queries to one run of keys, or `None` if the mask hides all pairs.
     fn pair(
         &mut self,
         input: &AttnInput<'_>,
@@ -233,7 +233,7 @@ impl<A: Attention> Ring<A> {
         (query, q_at): (Shard, usize),
         (key, k_at): (Shard, usize),
     ) -> Result<Option<AttnOut>> {
-        // Runs come from one cut of the stream: two of them are the same or apart.
+        // Runs come from one division of the stream, so two runs are equal or disjoint.
         let hidden = input.mask.causal && key.start > query.start;
         if hidden || query.len == 0 || key.len == 0 {
             return Ok(None);
@@ -255,13 +255,13 @@ impl<A: Attention> Ring<A> {
         Ok(Some(self.inner.attend(&inner)?))
     }
 
-    /// The runs' sums one after another, in the queries' dtype. Rows that saw no key are 0, their lse −∞.
+    /// Joins the sums of the runs, in the dtype of the queries. For rows that see no key, the output is 0 and the lse is −∞.
     fn finish(&self, input: &AttnInput<'_>, sums: Vec<Option<AttnOut>>) -> Result<AttnOut> {
         let parts: Vec<AttnOut> = sums.into_iter().flatten().collect();
         let rows: usize = parts.iter().map(|p| p.out.dim(1)).sum();
         let (b, h) = (input.q.dim(0), input.q.dim(2));
         if rows < input.q.dim(1) {
-            // No key at all anywhere: the whole stream is empty of them.
+            // No rank has any key.
             let nothing = [f32::NEG_INFINITY];
             let shape = [b, h, input.q.dim(1)];
             let lse = View::from_slice_strided(&nothing, shape, [0; 3], input.q.device())?;

@@ -1,4 +1,4 @@
-//! Any number of ranks gives what one rank gives, and moves the bytes that the formula says.
+//! Compares any number of ranks with one rank, and the bytes sent with the formula.
 
 use crate::{RING, SequencePlan, ShardOrder, ULYSSES, heads::Heads, plan, usp};
 use proptest::prelude::*;

@@ -9,12 +9,12 @@ use xdit_kernels::{
 
 const OP: &str = "ulysses";
 
-/// Heads ⇄ tokens: ranks that hold all heads of some tokens exchange them, so that each computes some heads over all tokens
-/// of the group; then back (Jacobs et al., "DeepSpeed Ulysses", arXiv:2309.14509).
+/// Ulysses attention (Jacobs et al., "DeepSpeed Ulysses", arXiv:2309.14509). Each rank holds all heads of some tokens. The ranks
+/// exchange them, so that each rank computes some heads over all tokens of the group. Then they exchange the outputs back.
 ///
-/// Any number of tokens a rank (none too), any number of heads (fewer than ranks too, grouped or not). Queries, keys and
-/// values travel in one all-to-all, the outputs in one back; the log-sum-exp in a third, only if the caller reads it.
-/// Over a group of one it is its inner attention exactly.
+/// A rank may have any number of tokens, or none. There may be any number of heads, grouped or not, and fewer heads than ranks.
+/// Queries, keys and values travel in one all-to-all, and the outputs in another. The log-sum-exp travels in a third one, only if
+/// the caller reads it. Over a group of one rank it only calls its inner attention.
 ///
 /// # Collective
 /// Every rank of the group calls `attend` with the plan's segments of the same streams.
@@ -32,10 +32,10 @@ impl<A> fmt::Debug for Ulysses<A> {
 }
 
 impl<A> Ulysses<A> {
-    /// Ulysses over `group`, whose ranks are those of ring rank `ring_rank` in the plan.
+    /// Creates Ulysses attention over `group`, whose ranks have the ring rank `ring_rank` in the plan.
     ///
     /// # Errors
-    /// If the group is not as large as the plan's Ulysses degree.
+    /// If the size of the group is not the Ulysses degree of the plan, or `ring_rank` is not below its ring degree.
     pub fn new(
         group: Group,
         plan: SequencePlan,
@@ -61,7 +61,7 @@ impl<A> Ulysses<A> {
     }
 }
 
-/// Elements of one message, handed out piece by piece in a fixed order.
+/// Reads the elements of one message piece by piece, in a fixed order.
 struct Cursor<'a> {
     message: &'a Tensor,
     at: usize,
@@ -93,9 +93,9 @@ fn bytes(view: View<'_>) -> usize {
     view.numel() * view.dtype().size()
 }
 
-/// Where each rank's local rows lie among the rows of the whole group: stream by stream and run by run, in rank order.
+/// The positions of each rank's local rows among the rows of the whole group: stream by stream and run by run, in rank order.
 struct GatheredRows {
-    /// `runs[rank][run]`: offset in the gathered rows, and length. Local offsets follow from the order.
+    /// `runs[rank][run]`: the offset in the gathered rows and the length. Local offsets follow from the order.
     runs: Vec<Vec<Shard>>,
     total: usize,
 }
@@ -125,7 +125,7 @@ impl GatheredRows {
         self.runs[rank].iter().map(|r| r.len).sum()
     }
 
-    /// `whole` [b, rows, ..] gets the local rows of `rank` at their places.
+    /// Copies the local rows of `rank` to their positions in `whole` [b, rows, ..].
     fn place(&self, rank: usize, local: View<'_>, whole: &mut Unfilled) -> Result<()> {
         let mut at = 0;
         for run in &self.runs[rank] {
@@ -136,7 +136,7 @@ impl GatheredRows {
         Ok(())
     }
 
-    /// The rows of `rank` among those of the group.
+    /// Returns the rows of `rank` from the rows of the group.
     fn pick(&self, rank: usize, whole: View<'_>) -> Result<Tensor> {
         let parts = self.runs[rank]
             .iter()
@@ -146,7 +146,7 @@ impl GatheredRows {
     }
 }
 
-/// [b, l, kv, d] with a key/value head for each query head.
+/// Repeats key/value heads [b, l, kv, d], so that there is one for each query head.
 fn repeat_heads(x: &Tensor, reads: &[usize]) -> Result<Tensor> {
     let heads = reads
         .iter()
@@ -193,7 +193,7 @@ impl<A: Attention> Ulysses<A> {
         let heads: Vec<Heads> = (0..ranks).map(|r| Heads::of(h, h_kv, ranks, r)).collect();
         let mine = heads[me];
 
-        // A key mask travels with the keys, as ones and zeros of the same dtype.
+        // A key mask travels with the keys, as ones and zeros of the dtype of the keys.
         let mask = match input.mask.key_mask {
             None => None,
             Some(mask) => Some(layout::cast(mask, dtype)?.reshape([b, l, 1, 1])?),
@@ -211,7 +211,7 @@ impl<A: Attention> Ulysses<A> {
         let own = pieces(&mine)?;
         let messages = (heads.iter().enumerate())
             .map(|(rank, to)| match rank == me {
-                // My own share is placed from where it is.
+                // The rank's own share is placed without a message.
                 true => Tensor::zeros([0], dtype, device),
                 false => pack(&pieces(to)?, dtype, device),
             })
@@ -227,7 +227,7 @@ impl<A: Attention> Ulysses<A> {
             .collect();
         let travelling = self.group.start_all_to_all(messages, &expected)?;
 
-        // What this rank keeps is placed while the rest travels.
+        // The rank places its own share while the messages travel.
         let new =
             |heads: usize, d: usize| TensorMut::unfilled([b, rows.total, heads, d], dtype, device);
         let mut whole = [
@@ -281,7 +281,7 @@ impl<A: Attention> Ulysses<A> {
             .with_scale(input.scale)
             .with_mask(mask)
             .with_lse(input.lse);
-        // A rank without heads has nothing to compute; nor has any rank of its ring.
+        // If a rank has no heads, no rank of its ring has any, so there is nothing to compute.
         let part = match mine.q.len {
             0 => None,
             _ => Some(self.inner.attend(&inner_input)?),

@@ -1,4 +1,4 @@
-//! Ulysses around Ring, for a rank that holds its rows of given streams.
+//! Ulysses around Ring, with the division of streams into rows.
 
 use crate::{Error, RING, Result, Ring, SequencePlan, ShardOrder, ULYSSES, Ulysses, plan};
 use std::fmt;
@@ -8,10 +8,10 @@ use xdit_kernels::{
     attention::{Attention, AttnInput, AttnOut, Segment},
 };
 
-/// Ulysses around Ring around `inner`, over the axes [`ULYSSES`] and [`RING`] of a mesh.
+/// Returns Ulysses around Ring around `inner`, over the axes [`ULYSSES`] and [`RING`] of a mesh.
 ///
 /// # Errors
-/// If the mesh has no such axes.
+/// If the mesh does not have these axes.
 pub fn usp<A: Attention>(
     mesh: &DeviceMesh,
     order: ShardOrder,
@@ -22,11 +22,11 @@ pub fn usp<A: Attention>(
     Ulysses::new(mesh.group(ULYSSES)?.clone(), plan, mesh.coord(RING)?, ring)
 }
 
-/// [`usp`] for streams of given lengths: it cuts tensors into this rank's rows ([`shard`](Self::shard)) and names these rows for
-/// attention ([`segments`](Self::segments)), so that both always follow the same plan.
+/// [`usp`] for streams of given lengths. [`shard`](Self::shard) returns this rank's rows of a tensor, and
+/// [`segments`](Self::segments) describes these rows to attention, so both always follow the same plan.
 ///
 /// # Collective
-/// Every rank of the mesh makes one with the same streams, and calls `attend` on it as often.
+/// Every rank of the mesh creates one with the same streams and makes the same number of calls of `attend`.
 pub struct Usp<A> {
     plan: SequencePlan,
     streams: Vec<usize>,
@@ -42,7 +42,7 @@ impl<A> fmt::Debug for Usp<A> {
 }
 
 impl<A: Attention> Usp<A> {
-    /// Attention over `streams` of so many rows each, which follow each other in every tensor.
+    /// Creates attention over streams with these numbers of rows. The streams follow each other in every tensor.
     ///
     /// # Errors
     /// If the mesh has no axes [`ULYSSES`] and [`RING`].
@@ -56,12 +56,12 @@ impl<A: Attention> Usp<A> {
         })
     }
 
-    /// The plan by which rows are dealt out.
+    /// Returns the plan that divides the rows.
     pub fn plan(&self) -> SequencePlan {
         self.plan
     }
 
-    /// This rank's rows of `whole`, whose dim 1 holds all rows of all streams: queries, keys, values and rotary tables alike.
+    /// Returns this rank's rows of `whole`, whose dim 1 holds all rows of all streams: of queries, keys, values or rotary tables.
     ///
     /// # Shapes
     /// `[b, Σ streams, …]` to `[b, this rank's rows, …]`.
@@ -88,7 +88,7 @@ impl<A: Attention> Usp<A> {
         Ok(Tensor::cat(&parts, 1)?)
     }
 
-    /// Which rows of which streams this rank holds, for [`AttnInput::segments`].
+    /// Returns the rows of each stream that this rank holds, for [`AttnInput::segments`].
     pub fn segments(&self) -> Vec<Segment> {
         self.plan
             .segments(&self.streams, self.ring_rank, self.ulysses_rank)

@@ -1,4 +1,4 @@
-//! Zigzag sharding deals out causal work evenly: counted from what the inner attention is really asked for.
+//! Checks that zigzag sharding divides causal work evenly. Counts the work in the calls of the inner attention.
 
 use xdit_comm::{DeviceMesh, MeshShape, threads};
 use xdit_kernels::{

@@ -1,5 +1,5 @@
-//! Ring hops are in flight while blocks are computed: shown with links that take time and an attention that takes time.
-//! Both sleep, so that a busy machine changes little.
+//! Checks that ring hops are in flight while blocks are computed. Links and attention take a fixed time: both sleep, so that the
+//! load of the machine has little effect.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,5 @@
-//! Ulysses and ring on a backend that behaves as NCCL does: what threads give, to the last bit; and no further without batches.
+//! Runs Ulysses and Ring on the strict backend, which behaves like NCCL: the bits equal those on threads, and without batches the
+//! backend reports a deadlock.
 
 use std::time::Duration;
 use xdit_comm::strict::{StrictOptions, posting_ahead, run_each, unbatched};

@@ -1,4 +1,4 @@
-//! Operations that all ranks of a group call.
+//! Tests of the operations that all ranks of a group call.
 
 use super::support::{ensure, numbers, same, spec};
 use crate::{Group, ReduceOp, Result, Spec, Stats};

@@ -1,4 +1,4 @@
-//! The control plane.
+//! Tests of the control plane.
 
 use super::support::{ensure, numbers, same, spec};
 use crate::{Group, Result};

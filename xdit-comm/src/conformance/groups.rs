@@ -1,4 +1,4 @@
-//! Groups out of groups.
+//! Tests of groups that are split from groups.
 
 use super::support::{ensure, numbers, same, spec};
 use crate::{Axis, DeviceMesh, Group, MeshShape, ReduceOp, Result};

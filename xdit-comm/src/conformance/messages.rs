@@ -1,4 +1,4 @@
-//! Batches of messages between two ranks.
+//! Tests of batches of messages between two ranks.
 
 use super::support::{ensure, numbers, same, spec};
 use crate::{Call, Group, ReduceOp, Result, Spec};

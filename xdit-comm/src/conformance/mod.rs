@@ -1,4 +1,4 @@
-//! What every backend promises, one function a promise: run each on all ranks of a group and look at the results.
+//! Tests of the contract of [`Backend`](crate::Backend), one function for each rule. Run each function on all ranks of a group.
 //!
 //! ```
 //! use xdit_comm::{conformance, threads};
@@ -15,10 +15,10 @@ mod support;
 
 use crate::{Group, Result};
 
-/// A check that all ranks of one group run.
+/// A test that all ranks of one group run.
 pub type Check = fn(&Group) -> Result<()>;
 
-/// Every check with its name.
+/// All tests with their names.
 pub const CHECKS: &[(&str, Check)] = &[
     (
         "messages arrive in the order sent",

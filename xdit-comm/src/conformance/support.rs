@@ -1,4 +1,4 @@
-//! What the checks share.
+//! The shared code of the tests.
 
 use crate::{Error, Result, Spec};
 use xdit_kernels::{DType, Device, Tensor};

@@ -1,10 +1,10 @@
-//! Groups that break the posting rule, to show what comes of it.
+//! Groups that break the posting rule, to test that the strict backend detects it.
 
 use crate::{Backend, Call, Group, Result, Ticket};
 use std::time::Duration;
 use xdit_kernels::Tensor;
 
-/// The group as if its user knew no batches: each call is started in a batch of its own.
+/// Returns a group that starts each call of a batch in its own batch.
 pub fn unbatched(group: Group) -> Group {
     Group::new(Box::new(Careless {
         group,
@@ -13,7 +13,7 @@ pub fn unbatched(group: Group) -> Group {
     }))
 }
 
-/// The group as if it could receive ahead.
+/// Returns a group that claims to receive ahead.
 pub fn posting_ahead(group: Group) -> Group {
     Group::new(Box::new(Careless {
         group,

@@ -1,4 +1,4 @@
-//! Chance, by a seed.
+//! Seeded random numbers.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

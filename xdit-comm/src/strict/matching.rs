@@ -1,4 +1,4 @@
-//! Which calls that run answer to each other, and what comes of them.
+//! Matches the calls that run with each other, and completes them.
 
 use super::world::{QueuedCall, Rank, StrictState};
 use crate::{

@@ -1,18 +1,18 @@
-//! A backend for tests, over threads, that behaves as NCCL does: what runs on it needs no more than NCCL gives.
+//! A backend for tests, over threads, that behaves like NCCL. Code that runs on it needs only what NCCL guarantees.
 //!
-//! - A rank's batches run on a queue of its own, one after another in the order in which they were started, over all groups of the
-//!   world: [`Group::receives_ahead`] is false.
-//! - A receive holds up its queue until its message is sent, and a send until its receiver takes it. Only the calls of one batch
-//!   progress together.
-//! - A dropped ticket stops nothing: what was started holds up the queue until it is done. A rank's work ends when its queue is empty.
-//! - A reduction adds ranks in an order drawn by [`StrictOptions::seed`].
-//! - Tensors of another device than [`StrictOptions::device`] are refused.
-//! - Ranks and queues pause at random, by [`StrictOptions::seed`].
+//! - Each rank has a queue. Its batches run one after another in the order in which they were started, over all groups of the world.
+//!   [`Group::receives_ahead`] is false.
+//! - A receive blocks its queue until its message is sent. A send blocks its queue until its receiver takes the message. Only the
+//!   calls of one batch progress together.
+//! - A dropped ticket does not stop its batch, which blocks the queue until it is complete. A rank ends when its queue is empty.
+//! - A reduction adds ranks in an order that [`StrictOptions::seed`] determines.
+//! - Tensors of another device than [`StrictOptions::device`] are errors.
+//! - Ranks and queues pause at random. [`StrictOptions::seed`] determines the pauses.
 //!
-//! Nothing hangs: ranks and queues that wait for each other in a circle are an [`Error::Deadlock`], which says what each runs, what it
-//! needs, and where that is stuck.
+//! No run hangs: if ranks and queues wait for each other in a circle, they get an [`Error::Deadlock`]. It names the running
+//! operations, what each one needs, and where that is blocked.
 //!
-//! [`unbatched`] and [`posting_ahead`] break the posting rule around a group, so that a test can show that this backend notices.
+//! [`unbatched`] and [`posting_ahead`] make a group break the posting rule, so that a test can show that this backend detects it.
 //!
 //! # Examples
 //! Two ranks that first send and then receive, in batches of their own, wait for each other:
@@ -53,10 +53,10 @@ use member::StrictMember;
 use std::sync::Arc;
 use world::StrictWorld;
 
-/// What each of `world_size` ranks returns, in rank order, as [`threads::run`].
+/// Runs `work` on `world_size` ranks and returns the results in rank order, like [`threads::run`].
 ///
 /// # Errors
-/// As of [`threads::run`].
+/// As for [`threads::run`].
 pub fn run<T: Send + 'static>(
     world_size: usize,
     options: &StrictOptions,
@@ -65,7 +65,7 @@ pub fn run<T: Send + 'static>(
     threads::all(run_each(world_size, options, work))
 }
 
-/// What each rank returns, failures kept apart, as [`threads::run_each`].
+/// Returns the result of each rank separately, like [`threads::run_each`].
 pub fn run_each<T: Send + 'static>(
     world_size: usize,
     options: &StrictOptions,
@@ -100,7 +100,7 @@ fn on_rank<T>(
         }
         outcome
     };
-    // What was started runs to its end, unless another rank is lost meanwhile.
+    // Started batches run to their end, unless another rank is lost meanwhile.
     loop {
         let mut state = world.lock();
         let over = state.failure.is_some() || state.queues[rank].batches.is_empty();
@@ -124,7 +124,7 @@ fn on_rank<T>(
     }
 }
 
-/// Tells the others that a rank has returned, however.
+/// Reports that a rank has returned, also after a panic.
 struct Leaves<'a> {
     world: &'a StrictWorld,
     rank: usize,

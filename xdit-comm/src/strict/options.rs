@@ -1,16 +1,16 @@
-//! What a test chooses.
+//! The options of the strict backend.
 
 use std::time::Duration;
 use xdit_kernels::Device;
 
-/// How the backend behaves where NCCL leaves it open.
+/// The behaviour of the backend where NCCL does not specify it.
 #[derive(Debug, Clone)]
 pub struct StrictOptions {
-    /// Decides delays, and the order in which reductions add ranks.
+    /// Determines the delays, and the order in which reductions add ranks.
     pub seed: u64,
-    /// The longest pause of a rank or a queue; zero for none.
+    /// The longest pause of a rank or a queue. Zero for no pauses.
     pub delay: Duration,
-    /// The device whose tensors are taken.
+    /// The device of all tensors.
     pub device: Device,
     /// As [`threads::Options::deadline`](crate::threads::Options::deadline).
     pub deadline: Duration,
@@ -29,7 +29,7 @@ impl Default for StrictOptions {
 }
 
 impl StrictOptions {
-    /// The default with this seed.
+    /// Returns the default options with this seed.
     pub fn seed(seed: u64) -> Self {
         Self {
             seed,

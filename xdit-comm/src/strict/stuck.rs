@@ -1,4 +1,4 @@
-//! Who waits for whom, and for ever.
+//! Finds deadlocks: ranks and queues that wait for each other for ever.
 
 use super::world::{Host, QueuedCall, Rank, StrictState};
 use crate::{Error, Loss, Op, threads::state::WorldFailure};

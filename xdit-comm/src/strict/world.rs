@@ -1,4 +1,4 @@
-//! What all ranks of a strict world share: queues, groups, exchanges of the control plane, and the first failure.
+//! The state that all ranks of a strict world share: queues, groups, exchanges of the control plane, and the first failure.
 
 use super::{dice::Dice, options::StrictOptions};
 use crate::{Call, Error, Group, Loss, Op, Result, threads::state::WorldFailure};

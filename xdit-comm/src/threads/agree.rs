@@ -1,4 +1,4 @@
-//! Whether what two ranks call fits together.
+//! Checks that the calls of two ranks fit each other.
 
 use crate::{Call, Op, Spec};
 

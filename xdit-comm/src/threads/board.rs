@@ -1,4 +1,4 @@
-//! What the ranks of a group have posted: messages between two, and parts of collectives.
+//! The messages and the parts of collectives that the ranks of a group have posted.
 
 use crate::{Call, Result};
 use std::{
@@ -7,10 +7,10 @@ use std::{
 };
 use xdit_kernels::Tensor;
 
-/// A board's place in the shared state. A group has two: of its data plane, and after it that of its control plane.
+/// The index of a board in the shared state. A group has two boards, one for its data plane and the next for its control plane.
 pub(super) type BoardId = usize;
 
-/// What one rank puts on the board in one round.
+/// The part that one rank posts in one round.
 #[derive(Debug, Clone)]
 pub(super) enum Post {
     Call(Arc<Call>),

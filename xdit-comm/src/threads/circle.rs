@@ -1,4 +1,4 @@
-//! Who waits for whom.
+//! Finds ranks that wait for each other in a circle.
 
 use super::state::{Activity, WorldFailure, WorldState};
 use crate::{Error, Loss};
@@ -19,7 +19,7 @@ impl WorldState {
         }
     }
 
-    /// Looks from a waiting rank along who waits for whom: for a rank that has left, or a circle.
+    /// Follows the waits from one waiting rank and looks for a rank that has left, or for a circle.
     pub(super) fn diagnose(&self, me: usize) -> std::result::Result<(), WorldFailure> {
         let mut seen = vec![false; self.ranks.len()];
         // Depth first, with the path, so that a circle can be shown.

@@ -1,10 +1,10 @@
-//! What a rank gets of a collective, when everyone's part is there.
+//! Computes a rank's result of a collective, when all parts have been posted.
 
 use crate::{Call, Op, ReduceOp, Result};
 use std::sync::{Arc, OnceLock};
 use xdit_kernels::Tensor;
 
-/// What rank `me` gets from everyone's part.
+/// Returns the result of rank `me` from the parts of all ranks.
 pub(crate) fn finish(
     op: Op,
     me: usize,
@@ -35,7 +35,7 @@ fn reduce(how: ReduceOp, parts: &[Tensor]) -> Result<Tensor> {
         for (sum, x) in total.iter_mut().zip(part.to_vec_blocking::<f32>()?) {
             *sum = match how {
                 ReduceOp::Sum => *sum + x,
-                // NaN stays: a maximum that hides it would hide a fault.
+                // A NaN must stay visible, so the maximum returns it.
                 ReduceOp::Max => {
                     if x > *sum || x.is_nan() {
                         x

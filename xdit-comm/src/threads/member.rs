@@ -256,7 +256,7 @@ struct Started {
 }
 
 impl Drop for Started {
-    /// Not waited for: what arrives for it is thrown away, so that nothing stays behind.
+    /// A dropped ticket: the result is discarded, so that no message stays behind.
     fn drop(&mut self) {
         if !self.open {
             return;

@@ -1,16 +1,16 @@
-//! Ranks as threads of one process: tensors change hands without a copy.
+//! A backend whose ranks are threads of one process. It passes tensors between ranks without a copy.
 //!
-//! [`Ranks`] start once and serve call after call; [`run`], [`run_each`] and [`run_serving`] are one call on ranks of its own.
+//! [`Ranks`] starts threads once and serves call after call. [`run`], [`run_each`] and [`run_serving`] make one call and start new
+//! ranks for it.
 //!
-//! **A thread cannot be stopped from outside**, so that a rank which never returns (an endless loop, a thread that a debugger
-//! holds) is *left behind*: the caller goes on without it, within the deadline and [`Options::grace`]. Its thread runs on and keeps
-//! what it holds: its share of the closure, its tensors, a core if it loops. Every later call on its group fails with
-//! [`Error::PeerLost`], so that it ends as soon as it calls again, and cannot reach the ranks' next call, which has a group of its own;
-//! the end of the process ends it in any case. That is why work must be
-//! `'static`.
+//! **A thread cannot be stopped from outside.** A rank that never returns (an endless loop, a thread that a debugger holds) is
+//! therefore *left behind*: the caller continues without it, within the deadline and [`Options::grace`]. Its thread still runs and
+//! keeps its share of the closure, its tensors, and a core if it loops. For this reason `work` must be `'static`. Every later call
+//! of the thread on its group fails with [`Error::PeerLost`], so the thread ends as soon as it makes one. It cannot reach the next
+//! call of the ranks, which has another group. The end of the process ends it in any case.
 //!
-//! **Time** is counted by the thread that called for the ranks, in ticks. A process that is stopped and continued, a laptop that
-//! sleeps, and a caller that is busy with a message of a rank cost two ticks at most (a tick is a sixteenth of the deadline, at most 0.1 s).
+//! **Time** is counted in ticks by the thread that called the ranks. A tick is a sixteenth of the deadline, at most 0.1 s. A process
+//! that is stopped and continued, a laptop that sleeps, and a caller that handles a message of a rank count as two ticks at most.
 
 pub(crate) mod agree;
 mod board;
@@ -29,14 +29,15 @@ pub use options::Options;
 pub use ranks::{RankState, Ranks};
 pub use watch::Caller;
 
-/// What each of `world_size` ranks returns, in rank order; each runs `work` on a thread of its own with the world's group.
+/// Runs `work` on `world_size` new threads, one for each rank, and returns the results in rank order. `work` receives the group of
+/// all ranks.
 ///
-/// A rank that returns an error or panics makes the others' calls fail with [`Error::PeerLost`], and one that never returns is
-/// left behind, so this always returns.
+/// This function always returns. If a rank returns an error or panics, the calls of the others fail with [`Error::PeerLost`]. A rank
+/// that never returns is left behind.
 ///
 /// # Errors
 /// The error of the rank that was the cause: [`Error::Rank`] with its message if it returned an error, panicked or stopped
-/// answering, [`Error::NoThread`] if it was never started, otherwise what the lowest failing rank reports.
+/// answering, [`Error::NoThread`] if it was never started, otherwise the error of the lowest rank that failed.
 ///
 /// # Examples
 /// ```
@@ -57,7 +58,7 @@ pub fn run<T: Send + 'static>(
     all(run_each(world_size, Options::default(), work))
 }
 
-/// What all ranks return, or the error that was the cause.
+/// Returns the results of all ranks, or the error that was the cause.
 pub(crate) fn all<T>(outcomes: Vec<Result<T>>) -> Result<Vec<T>> {
     let (mut done, mut errors) = (vec![], vec![]);
     for outcome in outcomes {
@@ -80,11 +81,11 @@ pub fn cause(errors: Vec<Error>) -> Option<Error> {
     })
 }
 
-/// What each rank returns, failures kept apart: [`Error::Rank`] for a rank whose own work failed or panicked or that was left
-/// behind, [`Error::NoThread`] for one that was never started, the error of its last group call for one that was a survivor.
+/// Like [`run`], but returns the result of each rank separately: [`Error::Rank`] for a rank that failed, panicked or was left behind,
+/// [`Error::NoThread`] for a rank that was never started, and the error of its last group call for a rank that only lost a peer.
 ///
-/// Returns at the latest when the deadline and the grace have passed since a rank last did anything, whatever its thread does.
-/// One call of [`Ranks`].
+/// It returns when the deadline and the grace have passed since the last progress of a rank, at the latest. It is one call of
+/// [`Ranks`].
 pub fn run_each<T: Send + 'static>(
     world_size: usize,
     options: Options,
@@ -94,8 +95,8 @@ pub fn run_each<T: Send + 'static>(
     run_serving(world_size, options, silent, |()| {})
 }
 
-/// As [`run_each`], while the calling thread serves what ranks send it by their [`Caller`]: for what must stay on that thread, or
-/// cannot be `'static`. While it serves, the ranks' deadline does not run.
+/// Like [`run_each`], and calls `serve` on the calling thread for each message that a rank sends with its [`Caller`]. Use it for work
+/// that must stay on that thread or cannot be `'static`. The deadline of the ranks does not run while `serve` runs.
 ///
 /// # Examples
 /// ```

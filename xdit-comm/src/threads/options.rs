@@ -1,20 +1,20 @@
-//! How ranks are run as threads.
+//! The options of ranks that are threads.
 
 use crate::DEADLINE;
 use std::time::Duration;
 
-/// How ranks are run as threads.
+/// Options of ranks that are threads.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// A rank that finishes nothing for longer than this is lost: no call, and no operation of its own that it tells of by
-    /// [`Group::progress`](crate::Group::progress). Time in which it waits for others does not count.
+    /// A rank is lost if it finishes nothing for longer than this: no call, and no operation that it reports with
+    /// [`Group::progress`](crate::Group::progress). Time in which it waits for other ranks does not count.
     pub deadline: Duration,
-    /// How long after a failure the caller waits for ranks that can still return.
+    /// How long the caller waits, after a failure, for ranks that can still return.
     pub grace: Duration,
 }
 
 impl Options {
-    /// The default grace with this deadline.
+    /// Creates options with this deadline and the default grace.
     pub fn deadline(deadline: Duration) -> Self {
         Self {
             deadline,
@@ -24,7 +24,7 @@ impl Options {
 }
 
 impl Default for Options {
-    /// [`DEADLINE`], and a grace of two seconds.
+    /// The deadline [`DEADLINE`] and a grace of two seconds.
     fn default() -> Self {
         Self {
             deadline: DEADLINE,

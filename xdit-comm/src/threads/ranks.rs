@@ -1,4 +1,4 @@
-//! Threads that stay: each is a rank, and waits for the next call.
+//! Ranks whose threads wait for the next call.
 
 use super::{
     member::Member,
@@ -16,25 +16,25 @@ use std::{
     },
 };
 
-/// What a rank keeps from call to call, on its own thread: thread pools, meshes over its group, caches.
+/// The state that a rank keeps between calls, on its own thread: thread pools, meshes over its group, caches.
 ///
-/// The first call makes it, by [`Default`]. A rank whose work panics loses it, and so does one whose thread is left behind.
+/// The first call creates it with [`Default`]. It is lost if the rank panics or its thread is left behind.
 pub trait RankState: Default + 'static {
-    /// Drops what belongs to the group of earlier calls, such as groups split from it: the last call failed, and the group of
-    /// this one is new.
+    /// Drops everything that belongs to the group of earlier calls, such as groups split from it. Called when the last call failed
+    /// and this one has a new group.
     fn group_renewed(&mut self);
 }
 
-/// Nothing is kept.
+/// Keeps no state.
 impl RankState for () {
     fn group_renewed(&mut self) {}
 }
 
-/// Ranks as threads that serve call after call. The first call starts the threads; they end when this is dropped.
+/// Ranks that are threads and serve call after call. The first call starts the threads. They end when this value is dropped.
 ///
-/// From call to call each rank keeps its thread, its [`RankState`] and its [`Group`], with the groups split from it. After a call that failed, or
-/// left a message or a started operation behind, the next call has a new group, and nothing of the old one reaches it: calls on
-/// the old group fail for as long as anybody holds it. A rank that was left behind gets another thread, with a new state; the old thread ends as soon
+/// Between calls each rank keeps its thread, its [`RankState`] and its [`Group`], with the groups split from it. If a call failed, or
+/// left a message or a started operation behind, the next call has a new group. No message of the old group can reach it, and all
+/// later calls on the old group fail. A rank that was left behind gets another thread with a new state. The old thread ends as soon
 /// as its work returns.
 ///
 /// # Examples
@@ -63,7 +63,7 @@ impl RankState for () {
 /// for _ in 0..3 {
 ///     let places = ranks.call(work, |()| {}).into_iter().collect::<Result<Vec<_>, _>>()?;
 ///     assert_eq!(places, [0, 1, 0, 1]);
-///     // A call that fails does not matter to the next.
+///     // The next call works after a call that failed.
 ///     let failed = ranks.call(|_, _, _: Caller<()>| Err::<(), _>(Error::Kernel("injected".into())), |()| {});
 ///     assert!(failed.iter().all(Result::is_err));
 /// }
@@ -91,7 +91,7 @@ struct KeptRank<S> {
 type Outcomes<T> = Arc<Mutex<Vec<Option<Result<T>>>>>;
 
 impl<S: RankState> Ranks<S> {
-    /// So many ranks, not started yet.
+    /// Creates `world_size` ranks. Their threads are not started yet.
     pub fn new(world_size: usize, options: Options) -> Self {
         Self {
             options,
@@ -100,21 +100,22 @@ impl<S: RankState> Ranks<S> {
         }
     }
 
-    /// How many ranks there are.
+    /// Returns the number of ranks.
     pub fn world_size(&self) -> usize {
         self.threads.len()
     }
 
-    /// Sets the deadline and the grace of the calls to come.
+    /// Sets the deadline and the grace of later calls.
     pub fn set_options(&mut self, options: Options) {
         self.options = options;
     }
 
-    /// What `work` returns on each rank, in rank order, failures kept apart: [`Error::Rank`] for a rank whose own work failed or
-    /// panicked or that was left behind, [`Error::NoThread`] for one that has no thread, the error of its last group call for one
-    /// that was a survivor. The calling thread serves what ranks send it by their [`Caller`]; while it does, their deadline does not run.
+    /// Runs `work` on all ranks and returns the result of each rank, in rank order: [`Error::Rank`] for a rank that failed, panicked
+    /// or was left behind, [`Error::NoThread`] for a rank without a thread, and the error of its last group call for a rank that only
+    /// lost a peer. The calling thread calls `serve` for each message that a rank sends with its [`Caller`]. The deadline of the ranks
+    /// does not run while `serve` runs.
     ///
-    /// Returns at the latest when the deadline and the grace have passed since a rank last did anything, whatever its thread does.
+    /// It returns when the deadline and the grace have passed since the last progress of a rank, at the latest.
     pub fn call<T: Send + 'static, M: Send + 'static>(
         &mut self,
         work: impl Fn(&Group, &mut S, Caller<M>) -> Result<T> + Send + Sync + 'static,
@@ -123,7 +124,7 @@ impl<S: RankState> Ranks<S> {
         let world_size = self.world_size();
         let world = self.world.take().filter(|world| world.begin_again());
         let world = world.unwrap_or_else(|| World::new(world_size));
-        // Threads come back when their ranks have returned. If `serve` panics none does, and each ends after its work.
+        // A thread is put back when its rank has returned. If `serve` panics, none is put back, and each thread ends after its work.
         let mut threads = std::mem::take(&mut self.threads);
         self.threads.resize_with(world_size, || None);
         let outcomes: Outcomes<T> = Arc::new(Mutex::new((0..world_size).map(|_| None).collect()));
@@ -137,16 +138,16 @@ impl<S: RankState> Ranks<S> {
                 let outcome = run_one(&world_of_rank, rank, place, |group, state| {
                     work(group, state, caller.clone())
                 });
-                // What it held is free when its outcome is seen.
+                // Free the memory of the closure before the outcome is visible.
                 drop(work);
                 lock(&told)[rank] = Some(outcome);
-                // Without a receiver nobody waits for it any more.
+                // Without a receiver, the call has already returned.
                 caller.0.send(RankEvent::Returned(rank)).ok();
             };
             match hand_over(rank, thread, Box::new(body)) {
                 Ok(()) => started.push(rank),
                 Err(reason) => {
-                    // Told at once, so that the others do not wait for the deadline.
+                    // Reported at once, so that the other ranks do not wait for the deadline.
                     world.leave(rank, Some(&format!("no thread for it: {reason}")));
                     lock(&outcomes)[rank] = Some(Err(Error::NoThread { rank, reason }));
                 }
@@ -155,7 +156,7 @@ impl<S: RankState> Ranks<S> {
         drop((sender, work));
         let watch = Watch::new(self.options.deadline, self.options.grace);
         let watch = watch.run(&world, &events, serve, started);
-        // What was returned meanwhile counts; what is still to come will lie in a list that nobody reads.
+        // Outcomes that have arrived meanwhile count. Later ones are ignored.
         let taken: Vec<_> = lock(&outcomes).iter_mut().map(Option::take).collect();
         let mut results = Vec::with_capacity(world_size);
         for (rank, (outcome, thread)) in taken.into_iter().zip(threads).enumerate() {
@@ -164,7 +165,7 @@ impl<S: RankState> Ranks<S> {
                     self.threads[rank] = thread;
                     outcome
                 }
-                // It is not waited for, and is given nothing more: its thread ends when it returns.
+                // The rank is left behind: its thread gets no more work and ends when it returns.
                 None => Err(Error::Rank {
                     rank,
                     reason: watch.loss(rank),
@@ -185,7 +186,7 @@ impl<S> fmt::Debug for Ranks<S> {
     }
 }
 
-/// Gives work to a rank's thread, which is started if there is none; the system's reason if it starts none.
+/// Sends work to the thread of a rank, and starts the thread if there is none. Returns the system's reason if it cannot.
 fn hand_over<S: RankState>(
     rank: usize,
     thread: &mut Option<Sender<RankTask<S>>>,
@@ -201,7 +202,7 @@ fn hand_over<S: RankState>(
     let (sender, receiver) = mpsc::channel();
     let started = std::thread::Builder::new()
         .name(format!("rank {rank}"))
-        // Nobody joins it: a thread that never ends would be waited for for ever.
+        // The thread is never joined: a thread that never ends would block the caller for ever.
         .spawn(move || serve_calls(&receiver));
     started.map_err(|e| e.to_string())?;
     sender
@@ -211,7 +212,7 @@ fn hand_over<S: RankState>(
     Ok(())
 }
 
-/// What a rank's thread does: one call after another, until nobody can give it more.
+/// The loop of a rank's thread: runs one call after another, until the channel is closed.
 fn serve_calls<S>(calls: &Receiver<RankTask<S>>) {
     let mut place = None;
     while let Ok(work) = calls.recv() {
@@ -224,7 +225,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// This rank's part in a call that meets in `world`.
+/// Runs this rank's part of a call that meets in `world`.
 fn run_one<S: RankState, T>(
     world: &Arc<World>,
     rank: usize,
@@ -251,7 +252,7 @@ fn run_one<S: RankState, T>(
             world.leave(rank, None);
             Ok(value)
         }
-        // What another rank caused is passed on as it is.
+        // An error that another rank caused is passed on unchanged.
         Err(e @ (Error::PeerLost { .. } | Error::Disagree { .. } | Error::Deadlock(_))) => {
             world.leave(rank, Some(&e.to_string()));
             Err(e)
@@ -264,13 +265,13 @@ fn run_one<S: RankState, T>(
         }
     };
     if panicked {
-        // A state that was left in the middle of something may panic again; the others were told of the first panic.
+        // Dropping a half-changed state may panic again. The first panic has already been reported.
         catch_unwind(AssertUnwindSafe(|| drop(place.take()))).ok();
     }
     outcome
 }
 
-/// The rank as it was after the last call, or on a new group.
+/// Returns the rank with its state after the last call, or with a new group.
 fn enter<'a, S: RankState>(
     world: &Arc<World>,
     rank: usize,

@@ -1,4 +1,4 @@
-//! What all ranks of a world share: what was posted, who does what, what failed.
+//! The state that all ranks of a world share: posted messages, the activity of each rank, and the first failure.
 
 use super::board::{Board, BoardId, Post};
 use crate::{
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-/// What a waiting rank waits for.
+/// The target of a waiting rank.
 #[derive(Debug, Clone)]
 pub(super) enum Target {
     Round(usize),
@@ -27,7 +27,7 @@ pub(super) enum Target {
 
 #[derive(Debug, Clone)]
 pub(super) enum Activity {
-    /// Between calls, since something was last finished, by the world's clock.
+    /// The rank computes. The time is the end of its last operation, by the world's clock.
     Computing {
         since: Duration,
     },
@@ -44,8 +44,8 @@ pub(super) enum Activity {
 #[derive(Debug)]
 pub(super) struct WorldState {
     pub(super) failure: Option<WorldFailure>,
-    /// How long the world has run. It moves by the caller's ticks alone, so that time in which the process is stopped, or the
-    /// caller busy, is not in it.
+    /// How long the world has run. Only the caller's ticks advance it, so it does not count time in which the process is stopped or
+    /// the caller is busy.
     clock: Duration,
     pub(super) ranks: Vec<Activity>,
     /// Of each rank, how many operations of its own the last tick knew of.
@@ -74,12 +74,12 @@ impl WorldFailure {
     }
 }
 
-/// What came of a moment.
+/// The result of one tick.
 #[derive(Debug)]
 pub(super) enum Tick {
     Passed,
     Failed(WorldFailure),
-    /// Somebody else holds the state.
+    /// Another thread holds the lock.
     Held,
 }
 
@@ -89,7 +89,7 @@ pub(super) struct World {
     pub(super) changed: Condvar,
     /// Of each rank, how many operations of its own it has finished.
     finished: Box<[AtomicU64]>,
-    /// Whether there is a failure, for who does not hold the lock.
+    /// Whether there is a failure, for threads without the lock.
     failed: AtomicBool,
 }
 
@@ -113,11 +113,11 @@ impl World {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, WorldState> {
-        // No code below panics while it holds the lock; if it did, the failure is what the others must see.
+        // No code below panics while it holds the lock. If it did, the other ranks must still see the failure.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Until something has changed. Time is the caller's affair, so that ranks that wait never wake for nothing.
+    /// Waits for a change of the state. The caller advances the time, so waiting ranks never wake without a change.
     pub(super) fn wait<'a>(&self, state: MutexGuard<'a, WorldState>) -> MutexGuard<'a, WorldState> {
         self.changed
             .wait(state)
@@ -126,7 +126,7 @@ impl World {
 
     /// A rank has finished an operation of its own; whether the world has failed.
     pub(super) fn progress(&self, rank: usize) -> bool {
-        // A count that the next tick compares, and a flag that only comes early or late: neither orders anything else.
+        // The next tick compares the count, and the flag may arrive early or late. Neither needs an ordering.
         self.finished[rank].fetch_add(1, Ordering::Relaxed);
         self.failed.load(Ordering::Relaxed)
     }
@@ -139,9 +139,9 @@ impl World {
         self.changed.notify_all();
     }
 
-    /// Time goes on by `passed`, and a rank that has finished nothing for `deadline` is lost, whether others wait for it or not.
+    /// Advances the time by `passed`. A rank that has finished nothing for `deadline` is lost, even if no rank waits for it.
     pub(super) fn tick(&self, passed: Duration, deadline: Duration) -> Tick {
-        // Never waits: a rank may have been stopped for ever while it held the lock.
+        // This must not wait for the lock: a rank may have been stopped for ever while it held it.
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -161,8 +161,8 @@ impl World {
         }
     }
 
-    /// Begins another call of the same ranks, all of which have left. False, and nothing done, if the last call left something behind:
-    /// a failure, a rank at work, a message, an operation that was started.
+    /// Begins another call of the same ranks, after all have left. Returns false, without a change, if the last call left something
+    /// behind: a failure, a rank at work, a message, or a started operation.
     pub(super) fn begin_again(&self) -> bool {
         // Never waits, as a tick.
         let Ok(mut state) = self.state.try_lock() else {
@@ -313,7 +313,7 @@ impl WorldState {
         })
     }
 
-    /// The rank that has computed longest without finishing anything, if that is `deadline` or longer.
+    /// Returns the rank that has computed longest without finishing an operation, if that is `deadline` or longer.
     fn stalled(&self, deadline: Duration) -> Option<WorldFailure> {
         let idle = self
             .ranks

@@ -1,4 +1,4 @@
-//! What the thread that called for ranks does while they run: it moves their clock, serves them, and knows when to go.
+//! The work of the calling thread while ranks run: it advances their clock, serves their messages, and decides when to return.
 
 use super::state::{Tick, World, WorldFailure};
 use crate::Loss;
@@ -8,14 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What comes from ranks to the calling thread.
+/// A message from a rank to the calling thread.
 pub(super) enum RankEvent<M> {
-    /// This rank's outcome is there. It comes after everything that the rank has sent.
+    /// The rank's outcome is available. It is the last event of the rank.
     Returned(usize),
     Message(M),
 }
 
-/// The way from a rank to the thread that made the call.
+/// Sends messages from a rank to the thread that made the call.
 pub struct Caller<M>(pub(super) Sender<RankEvent<M>>);
 
 impl<M> fmt::Debug for Caller<M> {
@@ -31,8 +31,8 @@ impl<M> Clone for Caller<M> {
 }
 
 impl<M> Caller<M> {
-    /// Hands a message over, to be served there. It may hold a channel for the answer, which closes without one if the caller
-    /// has gone. False if it has gone already.
+    /// Sends a message, which the calling thread then serves. The message may contain a channel for the answer; if the caller has
+    /// returned, the channel closes without an answer. Returns false if the caller has already returned.
     pub fn send(&self, message: M) -> bool {
         self.0.send(RankEvent::Message(message)).is_ok()
     }
