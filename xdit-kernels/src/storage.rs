@@ -1,6 +1,8 @@
 //! The memory behind tensors: aligned buffers, mapped files, bytes embedded in the binary.
 
 use crate::{Device, DeviceKind, Error, Result, vector::filled};
+#[cfg(all(target_os = "linux", not(miri)))]
+use rayon::prelude::*;
 use std::{
     alloc::{Layout, alloc, alloc_zeroed, dealloc},
     fs::File,
@@ -11,6 +13,10 @@ use std::{
 
 /// One cache line, and one AVX-512 register.
 pub(crate) const ALIGN: usize = 64;
+
+/// Bytes of a large page of x86-64, and of aarch64 with pages of 4 KiB.
+#[cfg(all(target_os = "linux", not(miri)))]
+const LARGE_PAGE: usize = 2 << 20;
 
 /// An owned, aligned piece of memory. Its bytes may be uninitialised until the kernel that made it has filled it.
 #[derive(Debug)]
@@ -53,9 +59,8 @@ impl Buffer {
     /// TLB when packed weights are read. A hint: failure is ignored.
     #[cfg(all(target_os = "linux", not(miri)))]
     fn advise_large_pages(&self) {
-        const LARGE: usize = 2 << 20;
         const PAGE: usize = 4096;
-        if self.len >= LARGE {
+        if self.len >= LARGE_PAGE {
             // From the page in which the buffer begins: the allocator's own bytes before it often lie where a large page
             // could begin, and the buffer's first 2 MiB would miss theirs.
             let first = self.ptr.addr().get() / PAGE * PAGE;
@@ -63,6 +68,22 @@ impl Buffer {
             let start = self.ptr.as_ptr().with_addr(first).cast();
             // SAFETY: every page of the range holds bytes of the buffer, so it is mapped, and the advice changes no byte.
             unsafe { libc::madvise(start, end - first, libc::MADV_HUGEPAGE) };
+        }
+    }
+
+    /// Makes the calling thread's pool touch each large page of a large buffer once, each page by one thread.
+    ///
+    /// The system clears a page at its first touch. The threads of a kernel write neighbouring tiles at the same time: without
+    /// this call several of them clear the same page, and all that work but one's is thrown away.
+    pub(crate) fn touch_large_pages(&self) {
+        #[cfg(all(target_os = "linux", not(miri)))]
+        if self.len >= 2 * LARGE_PAGE && rayon::current_num_threads() > 1 {
+            let address = self.ptr.addr().get();
+            let first = address.next_multiple_of(LARGE_PAGE) - address;
+            let shared = crate::simd::Shared(self.ptr.as_ptr());
+            let pages = (first..self.len).into_par_iter().step_by(LARGE_PAGE);
+            // SAFETY: the byte lies in the buffer, of which nothing is written or read yet; no two threads take the same one.
+            pages.for_each(|at| unsafe { shared.ptr().add(at).write(0) });
         }
     }
 

@@ -285,8 +285,10 @@ impl TensorMut {
         device: &Device,
     ) -> Result<Self> {
         let layout = Layout::of_output(op, shape.into(), dtype)?;
+        let buffer = Buffer::new(layout.byte_len(), false, op)?;
+        buffer.touch_large_pages();
         Ok(Self {
-            buffer: Buffer::new(layout.byte_len(), false, op)?,
+            buffer,
             layout,
             device: device.clone(),
         })
