@@ -1,10 +1,12 @@
 //! House rules that a machine can check, over the files of the whole workspace. Each test names the rule of CONTRIBUTING.md
-//! that it guards. `circles.rs` looks at imports (which `modules.rs` and `tokens.rs` read), `names.rs` at names of types, `readme.rs` at what
+//! that it guards. `circles.rs` looks at imports (which `modules.rs`, `reader.rs` and `tokens.rs` read), `names.rs` at names of types, `paths.rs` at paths of public items, `readme.rs` at what
 //! people read; the other rules are here.
 
 mod circles;
 mod modules;
 mod names;
+mod paths;
+mod reader;
 mod readme;
 mod tokens;
 

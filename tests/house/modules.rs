@@ -1,36 +1,9 @@
-//! The modules of a crate, read from its files: what each defines, and what each imports. A small reader of Rust's tokens,
-//! enough for `use`, `mod`, items and paths; macros' bodies are read as code.
+//! The modules of a crate: where a path leads, which files import which, and by which paths users reach what is public.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::read;
-use crate::tokens::tokens;
-
-/// A path of a module or an item below the root of its crate.
-pub(crate) type ModulePath = Vec<String>;
-
-/// What a `use` binds in a module.
-#[derive(Clone, Debug)]
-struct Import {
-    /// The name that it binds; `None` for a glob.
-    name: Option<String>,
-    path: ModulePath,
-    /// A re-export of the module's own child: `pub use child::Name`.
-    of_child: bool,
-}
-
-#[derive(Debug, Default)]
-struct Module {
-    file: PathBuf,
-    items: BTreeSet<String>,
-    children: BTreeSet<String>,
-    imports: Vec<Import>,
-    /// Paths in code that begin with `crate`, `self` or `super`, or with a name in scope.
-    paths: Vec<ModulePath>,
-    /// Identifiers in code that are no part of a `use`.
-    names: BTreeSet<String>,
-}
+use crate::reader::{Module, ModulePath};
 
 /// The modules of one crate by their paths.
 #[derive(Debug)]
@@ -45,17 +18,7 @@ impl Modules {
     }
 
     fn add(&mut self, file: &Path, path: ModulePath) {
-        let tokens = tokens(&read(file));
-        let mut module = Module {
-            file: file.to_owned(),
-            ..Module::default()
-        };
-        let mut nested = Vec::new();
-        Reader {
-            tokens: &tokens,
-            at: 0,
-        }
-        .module(&mut module, &path, &mut nested);
+        let (module, nested) = Module::read(file, &path);
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
         let folder = file.parent().expect("a file lies in a folder");
         let folder = match &*name {
@@ -70,16 +33,22 @@ impl Modules {
                 self.add(&file, child);
             }
         }
-        for (path, mut inner) in nested {
-            inner.file = file.to_owned();
-            self.0.insert(path, inner);
-        }
+        self.0.extend(nested);
         self.0.insert(path, module);
     }
 
-    /// The file that defines what `path` names, through re-exports; `None` for what is not of this crate. `tried` holds the
-    /// paths that were asked for on the way here.
-    fn definition(&self, path: &[String], tried: &mut BTreeSet<ModulePath>) -> Option<&Path> {
+    /// Where what `path` names is defined, through re-exports: a module, and the item in it; no item where `path` names the
+    /// module. `None` for what is not of this crate.
+    fn definition(&self, path: &[String]) -> Option<(ModulePath, Option<String>)> {
+        self.defined(path, &mut BTreeSet::new())
+    }
+
+    /// [`definition`](Self::definition); `tried` holds the paths that were asked for on the way here.
+    fn defined(
+        &self,
+        path: &[String],
+        tried: &mut BTreeSet<ModulePath>,
+    ) -> Option<(ModulePath, Option<String>)> {
         // A name of another crate may seem to lead on and on.
         if path.len() > 12 || !tried.insert(path.to_vec()) {
             return None;
@@ -93,7 +62,7 @@ impl Modules {
                 continue;
             }
             if module.items.contains(name) {
-                return Some(&module.file);
+                return Some((at, Some(name.clone())));
             }
             let rest = &path[i + 1..];
             return module.imports.iter().find_map(|import| {
@@ -102,10 +71,10 @@ impl Modules {
                     None => [&import.path[..], &path[i..]].concat(),
                     Some(_) => return None,
                 };
-                self.definition(&target, tried)
+                self.defined(&target, tried)
             });
         }
-        self.0.get(&at).map(|module| module.file.as_path())
+        self.0.contains_key(&at).then_some((at, None))
     }
 
     /// Which files each file imports from.
@@ -134,224 +103,54 @@ impl Modules {
                 }
             }
             for path in to {
-                if let Some(file) = self.definition(&path, &mut BTreeSet::new())
-                    && file != module.file
-                {
+                let Some((home, _)) = self.definition(&path) else {
+                    continue;
+                };
+                let file = self.0[&home].file.as_path();
+                if file != module.file {
                     from.insert(file);
                 }
             }
         }
         edges
     }
-}
 
-const ITEMS: [&str; 9] = [
-    "fn",
-    "struct",
-    "enum",
-    "trait",
-    "type",
-    "const",
-    "static",
-    "union",
-    "macro_rules",
-];
-
-struct Reader<'a> {
-    tokens: &'a [String],
-    at: usize,
-}
-
-impl Reader<'_> {
-    fn peek(&self, ahead: usize) -> &str {
-        self.tokens.get(self.at + ahead).map_or("", String::as_str)
+    /// Of each public module and item, by where it is defined, the paths by which users of the crate reach it.
+    pub(crate) fn public_paths(&self) -> BTreeMap<ModulePath, BTreeSet<ModulePath>> {
+        let mut found = BTreeMap::new();
+        self.reach(&ModulePath::new(), &ModulePath::new(), &mut found);
+        found
     }
 
-    /// Reads up to the brace that closes the module.
-    fn module(
-        &mut self,
-        module: &mut Module,
-        path: &ModulePath,
-        nested: &mut Vec<(ModulePath, Module)>,
+    /// Adds what is public in the module `home`, which users reach as `shown`.
+    fn reach(
+        &self,
+        home: &ModulePath,
+        shown: &ModulePath,
+        found: &mut BTreeMap<ModulePath, BTreeSet<ModulePath>>,
     ) {
-        let (mut depth, mut test, mut public) = (0usize, false, false);
-        while self.at < self.tokens.len() {
-            let token = self.peek(0).to_owned();
-            let next = self.peek(1).to_owned();
-            match token.as_str() {
-                "#" if next == "[" && self.peek(2) == "cfg" && self.peek(4) == "test" => {
-                    test = true;
-                    self.at += 7;
-                    continue;
-                }
-                "mod" if self.peek(2) == ";" => {
-                    module.children.insert(next);
-                    self.at += 3;
-                }
-                "mod" if self.peek(2) == "{" => {
-                    self.at += 3;
-                    let inner_path = [path.as_slice(), &[next]].concat();
-                    let mut inner = Module::default();
-                    self.module(&mut inner, &inner_path, nested);
-                    if !test {
-                        nested.push((inner_path, inner));
-                    }
-                }
-                "use" if next != "<" => {
-                    self.at += 1;
-                    self.uses(module, path, public);
-                }
-                "pub" => {
-                    self.at += 1;
-                    if self.peek(0) == "(" {
-                        while self.peek(0) != ")" {
-                            self.at += 1;
-                        }
-                        self.at += 1;
-                    }
-                    public = true;
-                    continue;
-                }
-                "}" if depth == 0 => {
-                    self.at += 1;
-                    return;
-                }
-                "{" | "}" => {
-                    depth = if token == "{" { depth + 1 } else { depth - 1 };
-                    self.at += 1;
-                }
-                item if depth == 0 && ITEMS.contains(&item) => {
-                    let name = if item == "macro_rules" {
-                        self.peek(2)
-                    } else {
-                        &next
-                    };
-                    // `const fn` names the function.
-                    if !ITEMS.contains(&name) && name != "unsafe" {
-                        module.items.insert(name.to_owned());
-                    }
-                    self.at += 1;
-                }
-                _ => self.path(module, path),
-            }
-            (test, public) = (false, false);
-        }
-    }
-
-    /// A path in code, or any other token.
-    fn path(&mut self, module: &mut Module, at: &ModulePath) {
-        let first = self.peek(0).to_owned();
-        let after_path = self.at > 0 && self.tokens[self.at - 1] == "::";
-        let named = first.starts_with(|c: char| c.is_alphabetic() || c == '_');
-        self.at += 1;
-        if !named || after_path {
-            return;
-        }
-        module.names.insert(first.clone());
-        let mut path = vec![first];
-        while self.peek(0) == "::"
-            && self
-                .peek(1)
-                .starts_with(|c: char| c.is_alphabetic() || c == '_')
-        {
-            path.push(self.peek(1).to_owned());
-            self.at += 2;
-        }
-        if path.len() > 1 {
-            module.names.extend(path.iter().cloned());
-            if let Some(path) = absolute(&path, at) {
-                module.paths.push(path);
+        let module = &self.0[home];
+        let below = |path: &ModulePath, name: &String| {
+            [path.as_slice(), std::slice::from_ref(name)].concat()
+        };
+        let own = module
+            .public
+            .iter()
+            .map(|name| (below(home, name), below(shown, name)));
+        let imports = module.imports.iter().filter(|import| import.public);
+        let imported = imports.filter_map(|import| {
+            let (home, item) = self.definition(&import.path)?;
+            let home = home.into_iter().chain(item).collect();
+            Some(match &import.name {
+                Some(name) => (home, below(shown, name)),
+                None => (home, shown.clone()),
+            })
+        });
+        for (home, shown) in own.chain(imported).collect::<Vec<_>>() {
+            let is_new = found.entry(home.clone()).or_default().insert(shown.clone());
+            if is_new && self.0.contains_key(&home) {
+                self.reach(&home, &shown, found);
             }
         }
     }
-
-    fn uses(&mut self, module: &mut Module, at: &ModulePath, public: bool) {
-        let mut found = Vec::new();
-        self.tree(&[], &mut found);
-        for (path, name) in found {
-            let child = path
-                .first()
-                .is_some_and(|first| first == "self" || module.children.contains(first));
-            let Some(path) = absolute(&path, at) else {
-                continue;
-            };
-            let path = match path.first().map(String::as_str) {
-                Some("crate") => path[1..].to_vec(),
-                _ => [at.as_slice(), &path].concat(),
-            };
-            let of_child = public && (child || path.starts_with(at) && path.len() > at.len() + 1);
-            module.imports.push(Import {
-                name,
-                path,
-                of_child,
-            });
-        }
-    }
-
-    /// One tree of a `use`: its paths with the names that they bind.
-    fn tree(&mut self, prefix: &[String], found: &mut Vec<(ModulePath, Option<String>)>) {
-        let mut path = prefix.to_vec();
-        loop {
-            match self.peek(0) {
-                "{" => {
-                    self.at += 1;
-                    while self.peek(0) != "}" && self.at < self.tokens.len() {
-                        self.tree(&path, found);
-                        if self.peek(0) == "," {
-                            self.at += 1;
-                        }
-                    }
-                    self.at += 1;
-                    return;
-                }
-                "*" => {
-                    self.at += 1;
-                    found.push((path, None));
-                    return;
-                }
-                "::" => self.at += 1,
-                "as" => {
-                    let name = self.peek(1).to_owned();
-                    self.at += 2;
-                    found.push((path, Some(name)));
-                    return;
-                }
-                "," | ";" | "}" | "" => {
-                    if path.last().is_some_and(|last| last == "self") && path.len() > 1 {
-                        path.pop();
-                    }
-                    let name = path.last().cloned();
-                    found.push((path, name));
-                    return;
-                }
-                segment => {
-                    path.push(segment.to_owned());
-                    self.at += 1;
-                }
-            }
-        }
-    }
-}
-
-/// `path` from `crate`, where it begins with `crate`, `self` or `super`; as it is otherwise (relative to the module).
-fn absolute(path: &[String], at: &ModulePath) -> Option<ModulePath> {
-    let mut base = at.clone();
-    let mut rest = path;
-    let mut moved = false;
-    while let Some(first) = rest.first() {
-        match first.as_str() {
-            "self" => moved = true,
-            "super" => {
-                base.pop()?;
-                moved = true;
-            }
-            "crate" => return Some(path.to_vec()),
-            _ => break,
-        }
-        rest = &rest[1..];
-    }
-    Some(match moved {
-        true => [&["crate".to_owned()], base.as_slice(), rest].concat(),
-        false => path.to_vec(),
-    })
 }

@@ -2,9 +2,10 @@ use super::{Case, Failure, pipelines, ranks};
 use serde_json::Value;
 use std::hint::black_box;
 use xdit_kernels::{
-    Algorithm, Conv2d, Conv2dOptions, DType, Device, Padding, Tensor,
+    DType, Device, Tensor,
     activation::{Activation, activation},
     attention::{Attention, AttnInput, Flash},
+    conv2d::{Algorithm, Conv2d, Conv2dOptions, Padding},
     elementwise::{gate_residual, scale},
     group_norm::group_norm,
     linear::Linear,

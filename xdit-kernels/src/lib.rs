@@ -38,15 +38,10 @@ mod view;
 mod view_mut;
 mod weight_form;
 
-pub use activation::Activation;
 pub use allocator::{LastResort, keep_freed_memory};
-pub use attention::{Attention, AttnInput, AttnOut, Flash, Mask, Segment};
-pub use conv2d::{Algorithm, Conv2d, Conv2dOptions, Padding};
 pub use device::{Device, DeviceKind, Event};
 pub use dtype::{DType, Element, Float};
 pub use error::{Error, Result};
-pub use linear::{Epilogue, Linear};
-pub use rope::{HeadNorm, QkNormRope};
 pub use shape::{MAX_NDIM, Shape};
 pub use storage::MappedFile;
 pub use tensor::{Tensor, TensorMut};

@@ -1,4 +1,6 @@
-use crate::{DType, Device, Error, Linear, MappedFile, Tensor, View, embedding::embedding, layout};
+use crate::{
+    DType, Device, Error, MappedFile, Tensor, View, embedding::embedding, layout, linear::Linear,
+};
 use std::path::{Path, PathBuf};
 
 /// A file of its own under the test's name.

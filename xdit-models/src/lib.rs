@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
-pub mod error;
+mod error;
 mod files;
 pub mod layers;
 mod models;

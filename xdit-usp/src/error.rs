@@ -36,7 +36,7 @@ impl Error {
 }
 
 impl From<Error> for xdit_kernels::Error {
-    /// Converts the error for the trait [`Attention`](xdit_kernels::Attention), whose error type is that of `xdit-kernels`.
+    /// Converts the error for the trait [`Attention`](xdit_kernels::attention::Attention), whose error type is that of `xdit-kernels`.
     fn from(error: Error) -> Self {
         match error {
             Error::Comm(error) => error.into(),

@@ -3,7 +3,10 @@
 use std::num::NonZero;
 use std::ops::RangeInclusive;
 use xdit_comm::{Shard, zigzag};
-use xdit_kernels::{AttnInput, Error, Result, Tensor, View, attention::Segment};
+use xdit_kernels::{
+    Error, Result, Tensor, View,
+    attention::{AttnInput, Segment},
+};
 
 /// How the rows of a stream are divided among ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -3,7 +3,10 @@
 use xdit_kernels::attention::{Attention, AttnInput, Flash};
 use xdit_kernels::group_norm::group_norm;
 use xdit_kernels::{
-    Algorithm, Conv2d, Conv2dOptions, DType, Device, Linear, Padding, Tensor, elementwise,
+    DType, Device, Tensor,
+    conv2d::{Algorithm, Conv2d, Conv2dOptions, Padding},
+    elementwise,
+    linear::Linear,
 };
 use xdit_models::vae::VaeConfig;
 use xdit_models::weights::Scope;

@@ -44,7 +44,7 @@ pub enum Algorithm {
 ///
 /// # Examples
 /// ```
-/// use xdit_kernels::{Conv2dOptions, Padding};
+/// use xdit_kernels::conv2d::{Conv2dOptions, Padding};
 /// // diffusers' Downsample2D of a VAE encoder: stride 2, one row below and one column after.
 /// let down = Conv2dOptions {
 ///     stride: 2,

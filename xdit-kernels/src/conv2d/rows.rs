@@ -18,7 +18,8 @@ impl Conv2d {
     ///
     /// # Examples
     /// ```
-    /// use xdit_kernels::{Conv2d, Conv2dOptions, DType, Device, Padding, Tensor};
+    /// use xdit_kernels::conv2d::{Conv2d, Conv2dOptions, Padding};
+    /// use xdit_kernels::{DType, Device, Tensor};
     /// let weight = Tensor::from_slice(&[1f32; 9], [1, 1, 3, 3], &Device::cpu())?;
     /// let options = Conv2dOptions { padding: Padding::all(1), ..Conv2dOptions::default() };
     /// let conv = Conv2d::pack(&weight, None, options, DType::F32, &Device::cpu())?;

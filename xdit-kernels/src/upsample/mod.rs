@@ -8,7 +8,7 @@ use crate::{DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatc
 
 /// The picture with each pixel repeated in a 2×2 square (torch's `interpolate(scale_factor=2, mode="nearest")`).
 ///
-/// Where a convolution follows, [`Conv2dOptions::upsample`](crate::Conv2dOptions::upsample) saves this copy.
+/// Where a convolution follows, [`Conv2dOptions::upsample`](crate::conv2d::Conv2dOptions::upsample) saves this copy.
 ///
 /// # Shapes
 /// `x` `[b, h, w, c]`; the result `[b, 2h, 2w, c]` in its dtype.

@@ -72,8 +72,10 @@ proptest! {
 mod found {
     use std::sync::LazyLock;
     use xdit_kernels::{
-        Attention, AttnInput, Conv2d, Conv2dOptions, DType, Device, Flash, Padding, Tensor, View,
+        DType, Device, Tensor, View,
         activation::{Activation, activation},
+        attention::{Attention, AttnInput, Flash},
+        conv2d::{Conv2d, Conv2dOptions, Padding},
         group_norm::GroupSums,
         linear::Linear,
         norm::layer_norm,

@@ -5,8 +5,11 @@ use crate::{
     guard::{guarded, same},
 };
 use xdit_kernels::{
-    Activation, Attention, AttnInput, AttnOut, DType, Flash, Linear, Mask, Segment, Tensor, View,
-    attention::flash_into, linear::Epilogue, merge as parts,
+    DType, Tensor, View,
+    activation::Activation,
+    attention::{Attention, AttnInput, AttnOut, Flash, Mask, Segment, flash_into},
+    linear::{Epilogue, Linear},
+    merge as parts,
 };
 
 pub(crate) fn attention(d: &mut Draw<'_>) {

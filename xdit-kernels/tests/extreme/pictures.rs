@@ -5,8 +5,8 @@ use crate::{
     guard::{guarded, same},
 };
 use xdit_kernels::{
-    Conv2d, Conv2dOptions, Padding, Tensor, View,
-    conv2d::Algorithm,
+    Tensor, View,
+    conv2d::{Algorithm, Conv2d, Conv2dOptions, Padding},
     group_norm::{GroupSums, group_norm as normalise, group_norm_into, group_norm_rows as bands},
     upsample as up,
 };

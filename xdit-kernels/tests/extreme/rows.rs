@@ -5,8 +5,11 @@ use crate::{
     guard::{guarded, same},
 };
 use xdit_kernels::{
-    Activation, HeadNorm, QkNormRope, Result, Tensor, View, activation as act, elementwise as el,
-    embedding as emb, norm, rope, softmax as soft,
+    Result, Tensor, View, activation as act,
+    activation::Activation,
+    elementwise as el, embedding as emb, norm,
+    rope::{self, HeadNorm, QkNormRope},
+    softmax as soft,
 };
 
 const ACTIVATIONS: [Activation; 5] = [

@@ -48,7 +48,7 @@ pub(crate) enum Found {
     },
     /// A part.
     #[cfg_attr(
-        not(feature = "hub"),
+        not(any(feature = "hub", test)),
         expect(dead_code, reason = "it is the hub that tells of it")
     )]
     Half {

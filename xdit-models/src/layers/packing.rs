@@ -4,7 +4,10 @@ use std::fmt;
 use std::ops::Range;
 
 use xdit_kernels::linear::Linear;
-use xdit_kernels::{Conv2d, Conv2dOptions, DType, Device, Tensor, View};
+use xdit_kernels::{
+    DType, Device, Tensor, View,
+    conv2d::{Conv2d, Conv2dOptions},
+};
 
 use crate::error::Result;
 use crate::files::weights::Scope;

@@ -7,7 +7,7 @@
 use xdit_comm::Group;
 use xdit_kernels::attention::{Attention, AttnInput, AttnOut, Flash, flash_into};
 use xdit_kernels::linear::{Epilogue, Linear};
-use xdit_kernels::{Conv2d, DType, Tensor, TensorMut, View};
+use xdit_kernels::{DType, Tensor, TensorMut, View, conv2d::Conv2d};
 
 use crate::error::Result;
 
@@ -188,7 +188,10 @@ fn rows_of_piece(flops: &[usize], piece: usize, least: usize) -> usize {
 mod tests {
     use xdit_comm::threads;
     use xdit_kernels::attention::Mask;
-    use xdit_kernels::{Conv2dOptions, Device, Padding};
+    use xdit_kernels::{
+        Device,
+        conv2d::{Conv2dOptions, Padding},
+    };
 
     use super::*;
 

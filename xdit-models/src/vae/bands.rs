@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use xdit_kernels::attention::Mask;
 use xdit_kernels::group_norm::GroupSums;
-use xdit_kernels::{Conv2d, Tensor, View};
+use xdit_kernels::{Tensor, View, conv2d::Conv2d};
 
 use crate::error::Result;
 use crate::layers::{GroupNorm, Progress, Told, attend_by, convolution};

@@ -3,7 +3,10 @@
 //! Shapes: b pictures, h and w pixels, c channels, channels last.
 
 use xdit_kernels::linear::{Epilogue, Linear};
-use xdit_kernels::{Conv2d, Conv2dOptions, Padding, Tensor};
+use xdit_kernels::{
+    Tensor,
+    conv2d::{Conv2d, Conv2dOptions, Padding},
+};
 
 use super::VaeConfig;
 use super::bands::{Bands, Framed};

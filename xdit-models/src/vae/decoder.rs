@@ -1,6 +1,9 @@
 //! Latents to pictures (diffusers `models/autoencoders/autoencoder_kl.py`, `vae.py`: `AutoencoderKL.decode`).
 
-use xdit_kernels::{Conv2d, Conv2dOptions, DType, Padding, Tensor};
+use xdit_kernels::{
+    DType, Tensor,
+    conv2d::{Conv2d, Conv2dOptions, Padding},
+};
 
 use super::bands::{Bands, Framed, Whole};
 use super::blocks::{MidBlock, ResnetBlock, conv_3x3};

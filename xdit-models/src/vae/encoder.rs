@@ -1,6 +1,9 @@
 //! Pictures to latents (diffusers `models/autoencoders/autoencoder_kl.py`, `vae.py`: `AutoencoderKL.encode`).
 
-use xdit_kernels::{Conv2d, Conv2dOptions, DType, Padding, Tensor};
+use xdit_kernels::{
+    DType, Tensor,
+    conv2d::{Conv2d, Conv2dOptions, Padding},
+};
 
 use super::bands::Whole;
 use super::blocks::{MidBlock, ResnetBlock, conv_3x3};
