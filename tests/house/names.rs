@@ -12,9 +12,9 @@ const OF_A_CRATE: [&str; 2] = ["Error", "Result"];
 const OF_A_FAMILY: [&str; 4] = ["Configs", "Encoders", "Modulation", "Tokenizers"];
 
 /// Names of two things that are still to be told apart; none may be added.
-const KNOWN: [&str; 17] = [
-    "Affine", "Ahead", "Block", "Call", "Dots", "Floats", "Job", "Kind", "Operand", "Pair", "Part",
-    "Plan", "Product", "Rows", "Tile", "Walk", "Weights",
+const KNOWN: [&str; 12] = [
+    "Block", "Call", "Dots", "Kind", "Operand", "Part", "Plan", "Product", "Rows", "Tile", "Walk",
+    "Weights",
 ];
 
 /// The name of the type that a line defines in a module. Types inside functions and inline tests are indented and have no

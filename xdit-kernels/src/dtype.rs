@@ -1,4 +1,3 @@
-use crate::{Error, Result};
 use half::{bf16, f16};
 use std::fmt;
 
@@ -38,27 +37,6 @@ impl DType {
     /// Whether kernels compute with it: bf16, f16 and f32.
     pub const fn is_float(self) -> bool {
         matches!(self, Self::BF16 | Self::F16 | Self::F32)
-    }
-
-    /// The same as a type that kernels compute with.
-    ///
-    /// # Errors
-    /// [`Error::DType`], which names `op`, if it is none.
-    pub(crate) fn float(self, op: &'static str) -> Result<FloatType> {
-        match self {
-            Self::BF16 => Ok(FloatType::BF16),
-            Self::F16 => Ok(FloatType::F16),
-            Self::F32 => Ok(FloatType::F32),
-            other => Err(other.not_float(op)),
-        }
-    }
-
-    pub(crate) fn not_float(self, op: &'static str) -> Error {
-        Error::DType {
-            op,
-            expected: "bf16, f16 or f32".into(),
-            got: self,
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-use crate::DType;
+use crate::dtype::{DType, FloatType};
 
 /// What went wrong in a kernel or tensor operation: the operation, what it needs, what it was given.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +67,30 @@ impl Error {
             op,
             expected: expected.to_string(),
             got: format!("{got:?}"),
+        }
+    }
+}
+
+// The checks of a dtype that can fail. They are here since errors know dtypes, and dtypes know no errors.
+impl DType {
+    /// The same as a type that kernels compute with.
+    ///
+    /// # Errors
+    /// [`Error::DType`], which names `op`, if it is none.
+    pub(crate) fn float(self, op: &'static str) -> Result<FloatType> {
+        match self {
+            Self::BF16 => Ok(FloatType::BF16),
+            Self::F16 => Ok(FloatType::F16),
+            Self::F32 => Ok(FloatType::F32),
+            other => Err(other.not_float(op)),
+        }
+    }
+
+    pub(crate) fn not_float(self, op: &'static str) -> Error {
+        Error::DType {
+            op,
+            expected: "bf16, f16 or f32".into(),
+            got: self,
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod activation;
 mod allocator;
 pub mod attention;
 pub mod conv2d;
+mod copies;
 mod device;
 mod dispatch;
 mod dtype;

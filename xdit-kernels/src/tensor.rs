@@ -1,5 +1,5 @@
 use crate::{
-    DType, Device, Element, Error, MappedFile, Result, Shape, View, ViewMut,
+    DType, Device, Error, MappedFile, Result, Shape, View, ViewMut,
     sizes::Layout,
     storage::{Buffer, Storage},
 };
@@ -25,18 +25,6 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A copy of a row-major slice in the device's memory.
-    ///
-    /// # Errors
-    /// If the slice's length is not the product of the shape, or there is no memory.
-    pub fn from_slice<T: Element>(
-        data: &[T],
-        shape: impl Into<Shape>,
-        device: &Device,
-    ) -> Result<Self> {
-        View::from_slice(data, shape, device)?.to_tensor()
-    }
-
     /// Zeros.
     ///
     /// # Errors
@@ -164,19 +152,12 @@ impl Tensor {
         }
     }
 
-    /// Rows `start..start + len` of `dim`: shares memory if `dim` is the first, otherwise copies.
-    ///
-    /// # Errors
-    /// If the range leaves the dim.
-    pub fn narrow(&self, dim: usize, start: usize, len: usize) -> Result<Self> {
-        let view = self.view().narrow(dim, start, len)?;
-        if !view.is_contiguous() {
-            return view.to_tensor();
-        }
-        Ok(Self {
+    /// A part of this tensor's [`view`](Self::view) as a tensor of the same memory, or `None` where it is not contiguous.
+    pub(crate) fn sharing(&self, part: View<'_>) -> Option<Self> {
+        part.is_contiguous().then(|| Self {
             // Of the same storage, further on.
-            offset: self.offset + (view.ptr().addr() - self.view().ptr().addr()),
-            layout: *view.layout(),
+            offset: self.offset + (part.ptr().addr() - self.view().ptr().addr()),
+            layout: *part.layout(),
             ..self.clone()
         })
     }
@@ -193,41 +174,20 @@ impl Tensor {
         })
     }
 
-    /// The parts one after another along `dim`.
-    ///
-    /// # Errors
-    /// If there is no part, or they differ in another dim or in dtype.
-    pub fn cat(parts: &[View<'_>], dim: usize) -> Result<Self> {
-        crate::layout::cat(parts, dim)
-    }
-
-    /// The elements in another dtype, rounded to nearest even; itself if it has it already.
-    ///
-    /// # Errors
-    /// If there is no memory.
-    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
-        if dtype == self.dtype() {
-            return Ok(self.clone());
-        }
-        crate::layout::cast(self.view(), dtype)
-    }
-
     /// Whether nobody changes the elements while they are borrowed.
     pub(crate) fn is_steady(&self) -> bool {
         self.storage.is_steady()
     }
 
-    /// Itself, or a copy if others may change the elements.
-    pub(crate) fn steady(&self) -> Result<Self> {
-        match self.storage.is_steady() {
-            true => Ok(self.clone()),
-            false => self.view().to_tensor(),
-        }
-    }
-
     /// Bytes of all elements.
     pub fn byte_len(&self) -> usize {
         self.layout.byte_len()
+    }
+}
+
+impl<'a> From<&'a Tensor> for View<'a> {
+    fn from(tensor: &'a Tensor) -> Self {
+        tensor.view()
     }
 }
 

@@ -27,12 +27,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug)]
 pub struct Unfilled {
     tensor: TensorMut,
-    parts: Vec<Part>,
+    parts: Vec<HandedOut>,
 }
 
 /// A box of elements that was handed out.
 #[derive(Debug)]
-struct Part {
+struct HandedOut {
     /// First entry of each dim, and number of entries.
     dims: [(usize, usize); MAX_NDIM],
     /// Set by the kernel that has written all of it.
@@ -73,7 +73,7 @@ impl Unfilled {
             // The dim is there, or `narrow` had failed. A dim that is narrowed twice starts within the first range.
             dims[dim] = (dims[dim].0 + start, len);
         }
-        self.parts.push(Part {
+        self.parts.push(HandedOut {
             dims,
             written: AtomicBool::new(false),
         });
@@ -86,7 +86,7 @@ impl Unfilled {
     /// # Errors
     /// If kernels have not written each element once: some are missing, or parts overlap.
     pub fn filled(self) -> Result<TensorMut> {
-        let written: Vec<&Part> = (self.parts.iter())
+        let written: Vec<&HandedOut> = (self.parts.iter())
             .filter(|part| part.written.load(Ordering::Relaxed))
             .collect();
         let apart = written
@@ -121,7 +121,7 @@ impl Unfilled {
     }
 }
 
-impl Part {
+impl HandedOut {
     fn numel(&self) -> usize {
         self.dims.iter().map(|(_, len)| len).product()
     }

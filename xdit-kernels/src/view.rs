@@ -1,8 +1,6 @@
 //! Borrowed tensors: a pointer, a shape and strides. Every kernel takes these, so memory of any owner can be handed in.
 
-use crate::{
-    DType, Device, DeviceKind, Element, Error, MAX_NDIM, Result, Shape, Tensor, sizes::Layout,
-};
+use crate::{DType, Device, DeviceKind, Element, Error, MAX_NDIM, Result, Shape, sizes::Layout};
 use std::{fmt, marker::PhantomData};
 
 /// A tensor that borrows its elements; strides are in elements. Cheap to copy.
@@ -227,14 +225,6 @@ impl<'a> View<'a> {
         Ok(Self { layout, ..self })
     }
 
-    /// A contiguous copy.
-    ///
-    /// # Errors
-    /// If there is no memory for it.
-    pub fn to_tensor(&self) -> Result<Tensor> {
-        crate::layout::contiguous(*self)
-    }
-
     /// The elements for a kernel of the processor, if they are contiguous, of this type, and nobody may change them.
     pub(crate) fn slice<T: Element>(&self) -> Option<&'a [T]> {
         if self.dtype() != T::DTYPE || !self.is_contiguous() || !self.steady {
@@ -279,12 +269,6 @@ pub(crate) fn reshape(layout: Layout, shape: Shape) -> Result<Layout> {
 impl fmt::Debug for View<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "View {:?}", self.layout)
-    }
-}
-
-impl<'a> From<&'a Tensor> for View<'a> {
-    fn from(tensor: &'a Tensor) -> Self {
-        tensor.view()
     }
 }
 

@@ -1,4 +1,4 @@
-use super::{Activation, math::with_activation};
+use super::{function::Activation, math::with_activation};
 use crate::{
     Result, View, ViewMut,
     dtype::by_float,

@@ -1,6 +1,6 @@
 //! Activations of one vector: what the kernels here and the linear layers' epilogues apply.
 
-use super::Activation;
+use super::function::Activation;
 use crate::{
     DType,
     simd::{Lane, Simd, math::power},
@@ -122,8 +122,8 @@ macro_rules! with_activation {
     };
     ($act:expr, $constant:ident => $body:expr; $($variant:ident)*) => {
         match $act {
-            $($crate::activation::Activation::$variant => {
-                const $constant: $crate::activation::Activation = $crate::activation::Activation::$variant;
+            $($crate::activation::function::Activation::$variant => {
+                const $constant: $crate::activation::function::Activation = $crate::activation::function::Activation::$variant;
                 $body
             })*
         }

@@ -1,30 +1,17 @@
 //! Activation functions, alone or times a second tensor (gated).
 
 mod cpu;
+mod function;
 mod math;
 #[cfg(test)]
 mod tests;
+
+pub use function::Activation;
 
 use crate::{
     DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
     rows::expect_rows,
 };
-
-/// Which function is applied to each element.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Activation {
-    /// GELU in its tanh approximation, `gelu(approximate="tanh")` (arXiv:1606.08415).
-    GeluTanh,
-    /// GELU with the exact normal distribution, x·Φ(x).
-    GeluErf,
-    /// x·σ(1.702x), CLIP's.
-    QuickGelu,
-    /// x·σ(x), also called swish.
-    Silu,
-    /// max(x, 0).
-    Relu,
-}
 
 /// `act(x)`, in x's dtype (computed in f32).
 ///

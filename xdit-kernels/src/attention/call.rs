@@ -1,23 +1,25 @@
 //! One call of the kernel: its views, and what a task does with them.
 
 use super::{
-    AttnInput, Dims,
-    block::{Bias, Job, KeyBlock, Rows, attend_block, finish_rows, start_rows},
-    lanes::{Pair, Single},
+    block::{attend_block, finish_rows, start_rows},
+    dims::Dims,
+    input::AttnInput,
+    lanes::{PairProduct, SingleProduct},
+    operands::{AttnParameters, Bias, KeyBlock, QueryRows},
     pack::{Paired, Widened, Words, pack_keys, pack_values_pair, pack_values_single},
-    scratch::{Ahead, Floats},
+    scratch::{AlignedFloats, Prefetcher},
     seen::Seen,
     tile::KEYS,
 };
 use crate::{DType, Result, Tier, View, ViewMut, simd::Lane, simd::Shared};
 
 /// One call of the kernel, for elements of type `T`.
-pub(super) struct Call<'a, T> {
+pub(super) struct FlashCall<'a, T> {
     pub(super) dims: Dims,
     pub(super) tier: Tier,
     /// Whether products are of bf16 pairs.
     pairs: bool,
-    pub(super) job: Job<'a>,
+    pub(super) parameters: AttnParameters<'a>,
     pub(super) q: View<'a>,
     k: View<'a>,
     v: View<'a>,
@@ -29,7 +31,7 @@ pub(super) struct Call<'a, T> {
     lse_steps: [usize; 3],
 }
 
-impl<'a, T: Lane> Call<'a, T> {
+impl<'a, T: Lane> FlashCall<'a, T> {
     pub(super) fn new(
         input: &AttnInput<'a>,
         dims: &Dims,
@@ -43,7 +45,7 @@ impl<'a, T: Lane> Call<'a, T> {
             dims: *dims,
             tier,
             pairs: T::DTYPE == DType::BF16 && tier == Tier::Avx512Bf16,
-            job: Job {
+            parameters: AttnParameters {
                 lq: dims.lq,
                 d: dims.d,
                 group: dims.h.checked_div(dims.h_kv).unwrap_or(0),
@@ -138,7 +140,7 @@ impl<'a, T: Lane> Call<'a, T> {
     /// Rows first..first + n of a unit (batch, kv head) against all its keys.
     pub(super) fn task(
         &self,
-        rows: &mut Rows,
+        rows: &mut QueryRows,
         unit: usize,
         first: usize,
         n: usize,
@@ -148,8 +150,8 @@ impl<'a, T: Lane> Call<'a, T> {
             lq, lk, h_kv, d, ..
         } = self.dims;
         let (batch, kv_head) = (unit / h_kv, unit % h_kv);
-        let (tier, job) = (self.tier, &self.job);
-        let head_of = |row: usize| kv_head * job.group + row / lq;
+        let (tier, parameters) = (self.tier, &self.parameters);
+        let head_of = |row: usize| kv_head * parameters.group + row / lq;
         let q_steps = self.q.strides();
         let query = |row: usize| {
             let at = batch * q_steps[0] + row % lq * q_steps[1] + head_of(row) * q_steps[2];
@@ -168,16 +170,16 @@ impl<'a, T: Lane> Call<'a, T> {
         // SAFETY: row < group · lq, so `query` points at a row of q, whose d elements are next to each other.
         unsafe {
             if self.pairs {
-                start_rows::<Paired>(tier, rows, job, first, n, &|row| query(row).cast());
+                start_rows::<Paired>(tier, rows, parameters, first, n, &|row| query(row).cast());
             } else {
-                start_rows::<Widened<T>>(tier, rows, job, first, n, &query);
+                start_rows::<Widened<T>>(tier, rows, parameters, first, n, &query);
             }
         }
         // The next rows' queries, and where these rows' results go.
         let size = size_of::<T>();
         let mut ahead = [
-            Ahead::new(query(first + n).cast(), q_steps[1] * size, d * size, n),
-            Ahead::new(
+            Prefetcher::new(query(first + n).cast(), q_steps[1] * size, d * size, n),
+            Prefetcher::new(
                 to(first).0.cast_const().cast(),
                 self.out_steps[1] * size,
                 d * size,
@@ -185,7 +187,7 @@ impl<'a, T: Lane> Call<'a, T> {
             ),
         ];
         let last_query = (first..first + n).map(|r| r % lq).max().unwrap_or(0);
-        let end = if job.causal {
+        let end = if parameters.causal {
             lk.min(last_query + 1)
         } else {
             lk
@@ -232,11 +234,11 @@ impl<'a, T: Lane> Call<'a, T> {
             // just now); the bias was checked in mod.rs to cover all rows and keys.
             unsafe {
                 if self.pairs {
-                    attend_block::<Pair, 3>(tier, rows, job, &block, &mut ahead);
+                    attend_block::<PairProduct, 3>(tier, rows, parameters, &block, &mut ahead);
                 } else if size_of::<T>() == 2 {
-                    attend_block::<Single, 3>(tier, rows, job, &block, &mut ahead);
+                    attend_block::<SingleProduct, 3>(tier, rows, parameters, &block, &mut ahead);
                 } else {
-                    attend_block::<Single, 5>(tier, rows, job, &block, &mut ahead);
+                    attend_block::<SingleProduct, 5>(tier, rows, parameters, &block, &mut ahead);
                 }
             }
         }
@@ -250,5 +252,5 @@ pub(super) enum Keys<'a> {
     /// All packed, in a place made for this number of key rows.
     Packed(*mut f32, usize),
     /// In the input; the task packs block after block into this buffer.
-    Unpacked(&'a mut Floats),
+    Unpacked(&'a mut AlignedFloats),
 }

@@ -4,10 +4,11 @@
 //! depend on the way its unit goes.
 
 use super::{
-    AttnInput, Dims, OP,
-    block::Rows,
-    call::{Call, Keys},
-    scratch::Floats,
+    call::{FlashCall, Keys},
+    dims::{Dims, OP},
+    input::AttnInput,
+    operands::QueryRows,
+    scratch::AlignedFloats,
     tile::KEYS,
 };
 use crate::{
@@ -54,10 +55,10 @@ pub(super) fn flash(
     {
         *bias = bias_copy.insert(layout::cast(*bias, DType::F32)?).view();
     }
-    by_float!(OP, input.q.dtype(), T => Call::<T>::new(&input, dims, out, lse)?.run())
+    by_float!(OP, input.q.dtype(), T => FlashCall::<T>::new(&input, dims, out, lse)?.run())
 }
 
-impl<T: Lane> Call<'_, T> {
+impl<T: Lane> FlashCall<'_, T> {
     /// Computes and writes everything.
     pub(super) fn run(&self) -> Result<()> {
         let Dims { b, lk, h_kv, d, .. } = self.dims;
@@ -75,9 +76,9 @@ impl<T: Lane> Call<'_, T> {
             });
         };
         // Products of dims of k and of q, so they do not wrap.
-        let plan = Plan {
+        let plan = UnitPlan {
             units: b * h_kv,
-            rows: self.job.group * self.dims.lq,
+            rows: self.parameters.group * self.dims.lq,
             key_rows,
             unit_words,
         };
@@ -95,11 +96,11 @@ impl<T: Lane> Call<'_, T> {
 
     /// For few rows, past which the keys go once or twice: each task packs a block at a time into memory that stays in its
     /// cache.
-    fn pack_in_tasks(&self, plan: &Plan) {
+    fn pack_in_tasks(&self, plan: &UnitPlan) {
         let tasks = plan.rows.div_ceil(ROWS);
         let rows_each = plan.rows.div_ceil(tasks);
         (0..plan.units * tasks).into_par_iter().for_each_init(
-            || (Rows::empty(), Floats::new()),
+            || (QueryRows::empty(), AlignedFloats::new()),
             |(rows, packed), t| {
                 let first = t % tasks * rows_each;
                 let n = rows_each.min(plan.rows - first);
@@ -109,14 +110,14 @@ impl<T: Lane> Call<'_, T> {
     }
 
     /// For enough units for all threads: each worker packs a unit into memory that stays in its cache, and computes it.
-    fn unit_per_worker(&self, plan: &Plan, workers: usize) -> Result<()> {
+    fn unit_per_worker(&self, plan: &UnitPlan, workers: usize) -> Result<()> {
         let unit_words = plan.unit_words;
         // A worker reads of its part only the panels that it has packed.
         let buffer = Buffer::of::<f32>(OP, &[workers, unit_words])?;
         let packed = Shared(buffer.ptr().cast::<f32>());
         let next = AtomicUsize::new(0);
         let work = |worker: usize| {
-            let mut rows = Rows::empty();
+            let mut rows = QueryRows::empty();
             // SAFETY: worker < workers, so its `unit_words` words are inside `packed`.
             let base = unsafe { packed.ptr().add(worker * unit_words) };
             loop {
@@ -139,7 +140,7 @@ impl<T: Lane> Call<'_, T> {
     }
 
     /// For few units or large ones: all threads pack some units, then compute them.
-    fn pack_then_compute(&self, plan: &Plan) -> Result<()> {
+    fn pack_then_compute(&self, plan: &UnitPlan) -> Result<()> {
         let (lk, unit_words) = (self.dims.lk, plan.unit_words);
         let held = (PACKED_BYTES / 4 / unit_words.max(1)).clamp(1, plan.units);
         // The panels that a task reads have been written before it starts (`pack` runs to its end first).
@@ -158,7 +159,7 @@ impl<T: Lane> Call<'_, T> {
             });
             (0..count * tasks)
                 .into_par_iter()
-                .for_each_init(Rows::empty, |scratch, t| {
+                .for_each_init(QueryRows::empty, |scratch, t| {
                     let (unit, first) = (t / tasks, t % tasks * ROWS);
                     let n = ROWS.min(plan.rows - first);
                     let keys = Keys::Packed(base(unit), plan.key_rows);
@@ -170,7 +171,7 @@ impl<T: Lane> Call<'_, T> {
 }
 
 /// Sizes of a call's parts.
-struct Plan {
+struct UnitPlan {
     units: usize,
     /// Query rows of a unit.
     rows: usize,

@@ -1,10 +1,8 @@
 //! What attention asks of a tier beyond [`Simd`]: the size of its matrix tile, products of bf16 pairs, and 2^x for x ≤ 0.
 
 #[cfg(target_arch = "x86_64")]
-use super::transpose::{transpose_8, transpose_16};
-#[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512, Avx512Bf16};
-use crate::simd::{Portable, Simd};
+use crate::simd::{Portable, Simd, transpose::Transpose};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
@@ -12,7 +10,7 @@ use std::arch::x86_64::*;
 ///
 /// # Safety
 /// As [`Simd`]'s.
-pub(super) trait Lanes: Simd {
+pub(super) trait Lanes: Simd + Transpose {
     /// Rows of a tile; with `NV` it decides how many accumulators live in registers.
     const MR: usize;
     /// Vectors of a tile's row.
@@ -22,8 +20,6 @@ pub(super) trait Lanes: Simd {
 
     /// acc + a·b over both halves of each lane, which holds two bf16.
     unsafe fn mac_pairs(acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
-    /// Rows and columns of a square of vectors exchanged; of the array, the first `LANES` vectors count.
-    unsafe fn transpose(square: &mut [Self::V; MAX_LANES]);
     /// (n, f) with x = n + f, n integral and f in 0..=1, as [`Simd::scale_pow2`] wants n: where x < −126 it is
     /// −127, which makes a factor of 0. NaN goes to f.
     #[inline(always)]
@@ -37,9 +33,6 @@ pub(super) trait Lanes: Simd {
         }
     }
 }
-
-/// Lanes of the widest tier.
-pub(super) const MAX_LANES: usize = 16;
 
 /// Two f32 from the bf16 in the low and the high half of a word.
 #[inline(always)]
@@ -64,14 +57,6 @@ impl Lanes for Portable {
         }
         out
     }
-    #[inline(always)]
-    #[allow(clippy::needless_range_loop, reason = "rows and columns trade places")]
-    unsafe fn transpose(square: &mut [Self::V; MAX_LANES]) {
-        let old = *square;
-        for (i, row) in square.iter_mut().enumerate().take(Self::LANES) {
-            *row = std::array::from_fn(|j| old[j][i]);
-        }
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -91,11 +76,6 @@ impl Lanes for Avx2 {
             _mm256_fmadd_ps(_mm256_and_ps(a, high), _mm256_and_ps(b, high), acc)
         }
     }
-    #[inline(always)]
-    unsafe fn transpose(square: &mut [__m256; MAX_LANES]) {
-        // SAFETY: the caller's promise.
-        unsafe { transpose_8(square) }
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -114,11 +94,6 @@ impl Lanes for Avx512 {
             let high = _mm512_castsi512_ps(_mm512_set1_epi32(0xffff_0000_u32 as i32));
             _mm512_fmadd_ps(_mm512_and_ps(a, high), _mm512_and_ps(b, high), acc)
         }
-    }
-    #[inline(always)]
-    unsafe fn transpose(square: &mut [__m512; MAX_LANES]) {
-        // SAFETY: the caller's promise.
-        unsafe { transpose_16(square) }
     }
     #[inline(always)]
     unsafe fn split_exponent(x: __m512) -> (__m512, __m512) {
@@ -146,11 +121,6 @@ impl Lanes for Avx512Bf16 {
         }
     }
     #[inline(always)]
-    unsafe fn transpose(square: &mut [__m512; MAX_LANES]) {
-        // SAFETY: the caller's promise.
-        unsafe { transpose_16(square) }
-    }
-    #[inline(always)]
     unsafe fn split_exponent(x: __m512) -> (__m512, __m512) {
         // VSCALEFPS rounds its exponent down itself, and gives 0 for one too small, −∞ included.
         // SAFETY: the caller has AVX-512 DQ.
@@ -175,12 +145,12 @@ pub(super) trait Product: Send + Sync + 'static {
 }
 
 /// A word is an f32.
-pub(super) struct Single;
+pub(super) struct SingleProduct;
 
 /// A word is two bf16, the earlier one in the low half.
-pub(super) struct Pair;
+pub(super) struct PairProduct;
 
-impl Product for Single {
+impl Product for SingleProduct {
     const WORD: usize = 1;
     #[inline(always)]
     unsafe fn mac<S: Lanes>(acc: S::V, a: S::V, b: S::V) -> S::V {
@@ -189,7 +159,7 @@ impl Product for Single {
     }
 }
 
-impl Product for Pair {
+impl Product for PairProduct {
     const WORD: usize = 2;
     #[inline(always)]
     unsafe fn mac<S: Lanes>(acc: S::V, a: S::V, b: S::V) -> S::V {

@@ -5,7 +5,10 @@
 mod block;
 mod call;
 mod cpu;
+mod dims;
+mod input;
 mod lanes;
+mod operands;
 mod pack;
 mod scratch;
 mod seen;
@@ -13,12 +16,11 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 mod tile;
-#[cfg(target_arch = "x86_64")]
-mod transpose;
 
-use crate::{
-    DType, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
-};
+pub use input::{AttnInput, AttnOut, Mask, Segment};
+
+use crate::{DType, DeviceKind, Error, Result, TensorMut, View, ViewMut, dispatch::one_device};
+use dims::{Dims, OP};
 
 /// Attention over every key that an implementation can reach.
 ///
@@ -59,139 +61,6 @@ impl<A: Attention + ?Sized> Attention for &mut A {
     fn progress(&mut self) -> Result<()> {
         (**self).progress()
     }
-}
-
-/// What attention is computed on.
-///
-/// # Shapes
-/// `q` [b, lq, h, d]; `k` and `v` [b, lk, h_kv, d] where h_kv divides h: q head i reads kv head i / (h / h_kv). d is 1 to
-/// 65536.
-/// Views of one joint tensor are welcome: only a last dim with a stride other than 1 costs a copy.
-///
-/// [`new`](Self::new) makes one, which the methods `with_…` and the fields then change.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct AttnInput<'a> {
-    /// Queries.
-    pub q: View<'a>,
-    /// Keys.
-    pub k: View<'a>,
-    /// Values.
-    pub v: View<'a>,
-    /// Which rows of each whole stream the local rows are, in order; empty stands for one whole stream.
-    pub segments: &'a [Segment],
-    /// The same for the rows of `k` and `v` where they are not those of `q`; empty stands for `segments`.
-    pub keys: &'a [Segment],
-    /// Factor of q kᵀ; `None` is 1/√d.
-    pub scale: Option<f32>,
-    /// Which keys a query sees, and what is added to the scores.
-    pub mask: Mask<'a>,
-    /// Whether the caller reads [`AttnOut::lse`]: a wrapper that would have to send it leaves it out otherwise.
-    pub lse: bool,
-}
-
-impl<'a> AttnInput<'a> {
-    /// Attention of one whole stream, without a mask, scaled by 1/√d; the log-sum-exp is wanted.
-    pub fn new(q: impl Into<View<'a>>, k: impl Into<View<'a>>, v: impl Into<View<'a>>) -> Self {
-        Self {
-            q: q.into(),
-            k: k.into(),
-            v: v.into(),
-            segments: &[],
-            keys: &[],
-            scale: None,
-            mask: Mask::default(),
-            lse: true,
-        }
-    }
-
-    /// With these [`segments`](Self::segments).
-    #[must_use]
-    pub fn with_segments(self, segments: &'a [Segment]) -> Self {
-        Self { segments, ..self }
-    }
-
-    /// With these [`keys`](Self::keys).
-    #[must_use]
-    pub fn with_keys(self, keys: &'a [Segment]) -> Self {
-        Self { keys, ..self }
-    }
-
-    /// With this [`scale`](Self::scale).
-    #[must_use]
-    pub fn with_scale(self, scale: Option<f32>) -> Self {
-        Self { scale, ..self }
-    }
-
-    /// With this [`mask`](Self::mask).
-    #[must_use]
-    pub fn with_mask(self, mask: Mask<'a>) -> Self {
-        Self { mask, ..self }
-    }
-
-    /// With or without [`lse`](Self::lse).
-    #[must_use]
-    pub fn with_lse(self, lse: bool) -> Self {
-        Self { lse, ..self }
-    }
-}
-
-/// The place of some local rows in a whole stream (text, image).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Segment {
-    /// Which of the model's streams, counted from 0.
-    pub stream: usize,
-    /// Index in the whole stream of the first local row.
-    pub start: usize,
-    /// Number of local rows.
-    pub len: usize,
-    /// Number of rows of the whole stream.
-    pub total: usize,
-}
-
-/// Which keys a query sees, and what is added to its scores. The default hides nothing; the methods `with_…` and the fields
-/// change it.
-#[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
-pub struct Mask<'a> {
-    /// Query i sees keys 0..=i, as `is_causal` of PyTorch's `scaled_dot_product_attention` (aligned at the first key
-    /// even where lq and lk differ).
-    pub causal: bool,
-    /// [b, lk] of u8: 0 where the key is hidden, anything else where it is seen. What the hidden keys and values hold, NaN
-    /// included, has no effect.
-    pub key_mask: Option<View<'a>>,
-    /// Added to the scaled scores: [b, h, lq, lk], where each of the first three dims may be 1 and then counts for all.
-    pub bias: Option<View<'a>>,
-}
-
-impl<'a> Mask<'a> {
-    /// With or without the [`causal`](Self::causal) mask.
-    #[must_use]
-    pub fn with_causal(self, causal: bool) -> Self {
-        Self { causal, ..self }
-    }
-
-    /// With this [`key_mask`](Self::key_mask).
-    #[must_use]
-    pub fn with_key_mask(self, key_mask: Option<View<'a>>) -> Self {
-        Self { key_mask, ..self }
-    }
-
-    /// With this [`bias`](Self::bias).
-    #[must_use]
-    pub fn with_bias(self, bias: Option<View<'a>>) -> Self {
-        Self { bias, ..self }
-    }
-}
-
-/// What attention returns.
-#[derive(Debug, Clone)]
-pub struct AttnOut {
-    /// [b, lq, h, d], of q's dtype. A row that sees no key is 0.
-    pub out: Tensor,
-    /// [b, h, lq] f32: natural log of the sum of e^score over the keys seen; −∞ for a row that sees none. A wrapper may
-    /// return it empty, [b, h, 0], where [`AttnInput::lse`] is false.
-    pub lse: Tensor,
 }
 
 /// Flash attention on the local keys: the bottom of every nest of wrappers. `segments` and `keys` do not matter to it.
@@ -281,88 +150,5 @@ pub fn flash_into(input: &AttnInput<'_>, out: ViewMut<'_>, lse: ViewMut<'_>) -> 
         DeviceKind::Cpu(_) => {
             lse.written_by(|lse| out.written_by(|out| cpu::flash(input, &dims, out, lse)))
         }
-    }
-}
-
-const OP: &str = "attention";
-
-/// A task's memory grows with the head dim alone; so it is bounded.
-const MAX_HEAD_DIM: usize = 1 << 16;
-
-/// Sizes, checked against every view of an input.
-#[derive(Debug, Clone, Copy)]
-struct Dims {
-    b: usize,
-    lq: usize,
-    lk: usize,
-    h: usize,
-    h_kv: usize,
-    d: usize,
-}
-
-impl Dims {
-    fn of(input: &AttnInput<'_>) -> Result<Self> {
-        let (q, k, v) = (&input.q, &input.k, &input.v);
-        let &[b, lq, h, d] = q.shape() else {
-            return Err(Error::shape(OP, "q [b, lq, h, d]", q));
-        };
-        let &[k_b, lk, h_kv, k_d] = k.shape() else {
-            return Err(Error::shape(OP, "k [b, lk, h_kv, d]", k));
-        };
-        if d == 0 || d > MAX_HEAD_DIM {
-            let want = format!("a head dim of 1 to {MAX_HEAD_DIM}");
-            return Err(Error::shape(OP, want, q));
-        }
-        if k_b != b || k_d != d {
-            return Err(Error::shape(OP, format!("k [{b}, lk, h_kv, {d}]"), k));
-        }
-        if h % h_kv.max(1) != 0 || (h_kv == 0) != (h == 0) {
-            let want = format!("a number of kv heads that divides {h} heads");
-            return Err(Error::shape(OP, want, h_kv));
-        }
-        if v.shape() != k.shape() {
-            return Err(Error::shape(OP, format!("v {:?} as k", k.shape()), v));
-        }
-        for x in [k, v] {
-            if x.dtype() != q.dtype() {
-                return Err(Error::DType {
-                    op: OP,
-                    expected: format!("{} of q for k and v", q.dtype()),
-                    got: x.dtype(),
-                });
-            }
-        }
-        if let Some(mask) = input.mask.key_mask {
-            if mask.shape() != [b, lk] {
-                return Err(Error::shape(OP, format!("a key mask [{b}, {lk}]"), mask));
-            }
-            if mask.dtype() != DType::U8 {
-                return Err(Error::DType {
-                    op: OP,
-                    expected: "u8 key mask".into(),
-                    got: mask.dtype(),
-                });
-            }
-        }
-        if let Some(bias) = input.mask.bias {
-            let fits = bias.ndim() == 4
-                && bias.dim(3) == lk
-                && [b, h, lq]
-                    .iter()
-                    .zip(bias.shape())
-                    .all(|(&n, &got)| got == n || got == 1);
-            if !fits {
-                let want = format!("a bias [1 or {b}, 1 or {h}, 1 or {lq}, {lk}]");
-                return Err(Error::shape(OP, want, bias));
-            }
-        }
-        Ok(Self {
-            b,
-            lq,
-            lk,
-            h,
-            h_kv,
-            d,
-        })
     }
 }

@@ -3,9 +3,9 @@
 //! A panel is `NR` columns wide, the last one of a matrix one vector if that is enough: [k][width] words, so that a
 //! tile reads it from front to back. Keys are packed [keys / NR][d][NR], values [d / NR][keys][NR].
 
-use super::lanes::{Lanes, MAX_LANES};
+use super::lanes::Lanes;
 use super::scratch::prefetch;
-use crate::simd::{Lane, tiered};
+use crate::simd::{Lane, tiered, transpose::MAX_LANES};
 use half::bf16;
 
 /// How the elements of a row become words along d.

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 /// Cache lines to ask for, a few at a time, while something else is computed: a core waits for about a dozen at once,
 /// so asking for all together would stall it.
-pub(super) struct Ahead {
+pub(super) struct Prefetcher {
     row: *const u8,
     /// Bytes from row to row.
     step: usize,
@@ -14,7 +14,7 @@ pub(super) struct Ahead {
     rows: usize,
 }
 
-impl Ahead {
+impl Prefetcher {
     /// The lines of `rows` rows of `bytes` bytes, `step` bytes apart. They need not be readable.
     pub(super) fn new(row: *const u8, step: usize, bytes: usize, rows: usize) -> Self {
         Self {
@@ -60,9 +60,9 @@ pub(super) fn prefetch<T>(p: *const T, n: usize) {
 struct Line([f32; 16]);
 
 /// A growable array of f32, aligned to 64 bytes: a vector that straddles two cache lines would cost two loads.
-pub(super) struct Floats(Vec<Line>);
+pub(super) struct AlignedFloats(Vec<Line>);
 
-impl Floats {
+impl AlignedFloats {
     pub(super) const fn new() -> Self {
         Self(Vec::new())
     }

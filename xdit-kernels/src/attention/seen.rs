@@ -1,6 +1,9 @@
 //! The key mask.
 
-use super::{Dims, OP, tile::KEYS};
+use super::{
+    dims::{Dims, OP},
+    tile::KEYS,
+};
 use crate::{Result, View, vector::reserved};
 
 /// The key mask as the kernel reads it.

@@ -1,20 +1,24 @@
 //! From scores to weights: masks and the online softmax.
 
 use super::{
-    block::{Job, KeyBlock, Tile},
-    lanes::{Lanes, MAX_LANES, Product, exp2},
+    lanes::{Lanes, Product, exp2},
+    operands::{AttnParameters, KeyBlock, QueryTile},
     tile::KEYS,
 };
-use crate::simd::Lane;
+use crate::simd::{Lane, transpose::MAX_LANES};
 use half::bf16;
 
 /// How many keys of the block any row of the tile sees under the causal mask.
-pub(super) fn visible(job: &Job<'_>, tile: &Tile, block: &KeyBlock) -> usize {
-    if !job.causal {
+pub(super) fn visible(
+    parameters: &AttnParameters<'_>,
+    tile: &QueryTile,
+    block: &KeyBlock,
+) -> usize {
+    if !parameters.causal {
         return block.len;
     }
     let last = (tile.first..tile.first + tile.rows)
-        .map(|r| r % job.lq)
+        .map(|r| r % parameters.lq)
         .max()
         .unwrap_or(0);
     (last + 1).saturating_sub(block.first).min(block.len)
@@ -27,29 +31,29 @@ pub(super) fn visible(job: &Job<'_>, tile: &Tile, block: &KeyBlock) -> usize {
 /// `scores` holds the tile's scores, rows `KEYS` apart; the rest as for `attend_block`.
 #[inline(always)]
 pub(super) unsafe fn mask<S: Lanes>(
-    job: &Job<'_>,
-    tile: &Tile,
+    parameters: &AttnParameters<'_>,
+    tile: &QueryTile,
     block: &KeyBlock,
     len: usize,
     scores: *mut f32,
 ) -> f32 {
     // A negative scale would turn the maximum into a minimum, and 0 · −∞ is NaN: such a scale is applied here.
-    let apply = job.bias.is_some() || job.scale <= 0.0;
+    let apply = parameters.bias.is_some() || parameters.scale <= 0.0;
     for i in 0..tile.rows {
         let r = tile.first + i;
-        let query = r % job.lq;
+        let query = r % parameters.lq;
         // SAFETY: the bias has an element for this batch, head, query and key first + x < first + len; `seen` has one
         // for each key of the block, and only lanes below len are read.
         unsafe {
             let row = scores.add(i * KEYS);
             if apply {
-                let bias = job.bias.as_ref().map(|bias| {
-                    let head = block.kv_head * job.group + r / job.lq;
+                let bias = parameters.bias.as_ref().map(|bias| {
+                    let head = block.kv_head * parameters.group + r / parameters.lq;
                     let [b, h, q] = bias.steps;
                     let at = block.batch * b + head * h + query * q + block.first;
                     bias.view.ptr().cast::<f32>().add(at)
                 });
-                let scale = S::splat(job.scale);
+                let scale = S::splat(parameters.scale);
                 let log2_e = S::splat(std::f32::consts::LOG2_E);
                 let mut x = 0;
                 while x < len {
@@ -73,7 +77,7 @@ pub(super) unsafe fn mask<S: Lanes>(
                     x += n;
                 }
             }
-            let own = if job.causal {
+            let own = if parameters.causal {
                 (query + 1).saturating_sub(block.first).min(len)
             } else {
                 len
@@ -83,7 +87,7 @@ pub(super) unsafe fn mask<S: Lanes>(
             }
         }
     }
-    if apply { 1.0 } else { job.scale }
+    if apply { 1.0 } else { parameters.scale }
 }
 
 /// Turns the scores of a tile's rows into weights 2^(score · scale − max), keeps each row's running maximum and sum, and

@@ -1,6 +1,6 @@
 //! From checked shapes to the loop over elements.
 
-use super::cpu::{self, Combine};
+use super::{combine::Combine, cpu};
 use crate::{
     DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
     rows::expect_rows,

@@ -1,3 +1,4 @@
+use super::combine::Combine;
 use crate::{
     DType, Result, TensorMut, View, ViewMut,
     dtype::by_float,
@@ -7,24 +8,6 @@ use crate::{
     simd::{Lane, Shared, Simd, tiered},
 };
 use std::ops::Range;
-
-/// What becomes of a pair of elements.
-#[derive(Clone, Copy)]
-pub(super) enum Combine {
-    Add,
-    Sub,
-    Mul,
-    AddScaled(f32),
-    /// a·x + b·y.
-    WeightedSum(f32, f32),
-    /// Of x alone, as all below.
-    Scale(f32),
-    /// a·x + b.
-    ScaleShift(f32, f32),
-    Divide(f32),
-    /// From, to.
-    Clamp(f32, f32),
-}
 
 /// out = combine(x, y), in f32 where the dtypes differ. Shapes are checked by the caller.
 pub(super) fn binary(x: View<'_>, y: View<'_>, combine: Combine, out: ViewMut<'_>) -> Result<()> {

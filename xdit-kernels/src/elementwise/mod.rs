@@ -3,6 +3,7 @@
 //! Computed in f32 and rounded once, whatever the dtypes.
 
 mod call;
+mod combine;
 mod cpu;
 mod scalars;
 #[cfg(test)]
@@ -14,7 +15,7 @@ use crate::{
     rows::{expect_parameter, expect_rows},
 };
 use call::{binary, binary_into};
-use cpu::Combine;
+use combine::Combine;
 pub use scalars::{
     add_scaled, add_scaled_into, clamp, clamp_into, divide, divide_into, scale, scale_into,
     scale_shift, scale_shift_into, weighted_sum, weighted_sum_into,

@@ -3,7 +3,7 @@
 //! Each operation is rounded on its own, in the order of its formula, as torch rounds it: equal in f32 on every tier.
 
 use super::call::{binary, binary_into, unary, unary_into};
-use super::cpu::Combine;
+use super::combine::Combine;
 use crate::{Result, Tensor, View, ViewMut};
 
 /// `x + a·y`, in x's dtype: an Euler scheduler's step. The product is rounded to f32 before the sum, as torch does.

@@ -50,7 +50,7 @@ pub fn embedding_into<'a, 'b>(
     let _span = tracing::trace_span!("embedding", ids = l, n = table.dim(0), c).entered();
     out.expect(OP, &[l, c], table.dtype())?;
     match one_device(OP, [table.device(), ids.device(), out.device()])? {
-        DeviceKind::Cpu(_) => out.written_by(|out| cpu::embedding(table, ids, out)),
+        DeviceKind::Cpu(_) => out.written_by(|out| cpu::embedding(OP, table, ids, out)),
     }
 }
 

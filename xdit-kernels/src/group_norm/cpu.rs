@@ -1,6 +1,6 @@
 //! Two passes: sums of fixed chunks of pixels, then normalisation.
 
-use super::{OP, Parameters};
+use super::parameters::{OP, Parameters};
 use crate::{
     Result, Tensor, View, ViewMut,
     activation::Activation,
@@ -18,7 +18,7 @@ const RUN: usize = 64;
 const TASK: usize = 1 << 15;
 
 /// y = (x − mean)·scale + bias, one of each a channel, padded with zeros to whole vectors.
-struct Affine {
+struct ChannelAffine {
     mean: Vec<f32>,
     scale: Vec<f32>,
     bias: Vec<f32>,
@@ -166,12 +166,12 @@ pub(super) fn run(
     let affine = sums
         .chunks(parameters.groups)
         .map(|sums| affine(sums, pixels, (&weight, &bias), parameters))
-        .collect::<Result<Vec<Affine>>>()?;
+        .collect::<Result<Vec<ChannelAffine>>>()?;
     by_float!(OP, x.dtype(), T => typed::<T>(x, &affine, out));
     Ok(())
 }
 
-fn typed<T: Lane>(x: View<'_>, affine: &[Affine], mut out: ViewMut<'_>) {
+fn typed<T: Lane>(x: View<'_>, affine: &[ChannelAffine], mut out: ViewMut<'_>) {
     let w = x.dim(2);
     let [ob, oy, ox] = [0, 1, 2].map(|d| out.strides()[d]);
     let tier = x.device().tier();
@@ -196,11 +196,11 @@ fn affine(
     pixels: f64,
     (weight, bias): (&[f32], &[f32]),
     p: &Parameters<'_>,
-) -> Result<Affine> {
+) -> Result<ChannelAffine> {
     let c = weight.len();
     let in_group = c / p.groups;
     let padded = c.next_multiple_of(16);
-    let mut out = Affine {
+    let mut out = ChannelAffine {
         mean: filled(OP, 0.0, padded)?,
         scale: filled(OP, 0.0, padded)?,
         bias: filled(OP, 0.0, padded)?,
@@ -318,7 +318,12 @@ unsafe fn load<S: Simd, T: Lane>(p: *const T, n: usize) -> S::V {
 }
 
 #[inline(always)]
-unsafe fn apply<S: Simd, T: Lane>(p: Pixels<T>, affine: &Affine, out: *mut T, strides: [usize; 2]) {
+unsafe fn apply<S: Simd, T: Lane>(
+    p: Pixels<T>,
+    affine: &ChannelAffine,
+    out: *mut T,
+    strides: [usize; 2],
+) {
     // SAFETY: the caller's promise, passed on.
     unsafe {
         if affine.silu {
@@ -332,7 +337,7 @@ unsafe fn apply<S: Simd, T: Lane>(p: Pixels<T>, affine: &Affine, out: *mut T, st
 #[inline(always)]
 unsafe fn apply_then<S: Simd, T: Lane, const SILU: bool>(
     p: Pixels<T>,
-    affine: &Affine,
+    affine: &ChannelAffine,
     out: *mut T,
     strides: [usize; 2],
 ) {
@@ -373,5 +378,5 @@ tiered!(
 tiered!(
     /// # Safety
     /// The pixels are inside their picture and inside that at `out`, whose pixels no other task touches.
-    fn normalise[T: Lane][T](p: Pixels<T>, affine: &Affine, out: *mut T, strides: [usize; 2]) = apply
+    fn normalise[T: Lane][T](p: Pixels<T>, affine: &ChannelAffine, out: *mut T, strides: [usize; 2]) = apply
 );

@@ -1,6 +1,7 @@
 //! Group normalisation of channels-last pictures, with SiLU if asked for (torch's `GroupNorm`; Wu and He, 2018).
 
 mod cpu;
+mod parameters;
 #[cfg(test)]
 mod tests;
 
@@ -8,6 +9,7 @@ use crate::{
     DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
     vector::filled,
 };
+use parameters::{OP, Parameters, dims};
 
 /// Each group of channels of each picture brought to mean 0 and variance 1, scaled by `weight`, shifted by `bias`; then,
 /// if `silu`, x·sigmoid(x).
@@ -61,7 +63,7 @@ pub fn group_norm_into<'a, 'w, 'b>(
     let sums = GroupSums::of(x, groups)?;
     out.expect(OP, x.shape(), x.dtype())?;
     let parameters = Parameters::new(x, groups, weight.into(), bias.into(), eps, silu)?;
-    parameters.apply(x, &sums, out)
+    apply(x, &sums, &parameters, out)
 }
 
 /// As [`group_norm`] of `parts` one above another, whose statistics are those of whole pictures that the parts are rows
@@ -113,7 +115,7 @@ pub fn group_norm_rows<'w, 'b>(
     let mut at = 0;
     for part in parts {
         let rows = out.view_mut().narrow(1, at, part.dim(1))?;
-        parameters.apply(*part, sums, rows)?;
+        apply(*part, sums, &parameters, rows)?;
         at += part.dim(1);
     }
     Ok(out.freeze())
@@ -198,95 +200,38 @@ impl GroupSums {
     }
 }
 
-const OP: &str = "group_norm";
-
-/// A task's memory grows with the channels alone; so they are bounded.
-const MAX_CHANNELS: usize = 1 << 20;
-
-/// The dims of a picture whose channels fall into `groups`.
-fn dims(x: &View<'_>, groups: usize) -> Result<[usize; 4]> {
-    let &[b, h, w, c] = x.shape() else {
-        return Err(Error::shape(OP, "an input [b, h, w, c]", x));
-    };
-    if c > MAX_CHANNELS {
+/// Writes all of `out`, which has the shape and dtype of `x`.
+fn apply(
+    x: View<'_>,
+    sums: &GroupSums,
+    parameters: &Parameters<'_>,
+    out: ViewMut<'_>,
+) -> Result<()> {
+    let [b, h, w, c] = dims(&x, parameters.groups)?;
+    if out.strides()[3] != 1 && c != 1 {
+        return Err(Error::shape(OP, "an output with contiguous channels", out));
+    }
+    let (pixels, of_groups) = (sums.values[0], sums.values[1..].as_chunks::<2>().0);
+    if sums.groups != parameters.groups || Some(of_groups.len()) != b.checked_mul(parameters.groups)
+    {
         return Err(Error::shape(
             OP,
-            format!("at most {MAX_CHANNELS} channels"),
-            x,
+            format!("sums of {b} pictures in {} groups", parameters.groups),
+            (of_groups.len(), sums.groups),
         ));
     }
-    if groups == 0 || !c.is_multiple_of(groups) {
-        return Err(Error::shape(
-            OP,
-            format!("channels that {groups} groups divide"),
-            x,
-        ));
+    let _span = tracing::trace_span!("group_norm", b, h, w, c, parameters.groups, parameters.silu)
+        .entered();
+    if x.numel() == 0 {
+        return Ok(());
     }
-    Ok([b, h, w, c])
-}
-
-/// Everything but the picture.
-struct Parameters<'a> {
-    groups: usize,
-    /// `[c]`, of any dtype, and so the bias.
-    weight: View<'a>,
-    bias: View<'a>,
-    eps: f32,
-    silu: bool,
-}
-
-impl<'a> Parameters<'a> {
-    /// Checked against `x`'s channels.
-    fn new(
-        x: View<'_>,
-        groups: usize,
-        weight: View<'a>,
-        bias: View<'a>,
-        eps: f32,
-        silu: bool,
-    ) -> Result<Self> {
-        let [_, _, _, c] = dims(&x, groups)?;
-        for p in [&weight, &bias] {
-            if p.shape() != [c] {
-                return Err(Error::shape(OP, format!("a weight and a bias [{c}]"), p));
-            }
-        }
-        Ok(Self {
-            groups,
-            weight,
-            bias,
-            eps,
-            silu,
-        })
-    }
-
-    /// Writes all of `out`, which has the shape and dtype of `x`.
-    fn apply(&self, x: View<'_>, sums: &GroupSums, out: ViewMut<'_>) -> Result<()> {
-        let [b, h, w, c] = dims(&x, self.groups)?;
-        if out.strides()[3] != 1 && c != 1 {
-            return Err(Error::shape(OP, "an output with contiguous channels", out));
-        }
-        let (pixels, of_groups) = (sums.values[0], sums.values[1..].as_chunks::<2>().0);
-        if sums.groups != self.groups || Some(of_groups.len()) != b.checked_mul(self.groups) {
-            return Err(Error::shape(
-                OP,
-                format!("sums of {b} pictures in {} groups", self.groups),
-                (of_groups.len(), sums.groups),
-            ));
-        }
-        let _span =
-            tracing::trace_span!("group_norm", b, h, w, c, self.groups, self.silu).entered();
-        if x.numel() == 0 {
-            return Ok(());
-        }
-        let operands = [
-            x.device(),
-            self.weight.device(),
-            self.bias.device(),
-            out.device(),
-        ];
-        match one_device(OP, operands)? {
-            DeviceKind::Cpu(_) => out.written_by(|out| cpu::run(x, of_groups, pixels, self, out)),
-        }
+    let operands = [
+        x.device(),
+        parameters.weight.device(),
+        parameters.bias.device(),
+        out.device(),
+    ];
+    match one_device(OP, operands)? {
+        DeviceKind::Cpu(_) => out.written_by(|out| cpu::run(x, of_groups, pixels, parameters, out)),
     }
 }

@@ -1,4 +1,3 @@
-use super::OP;
 use crate::{DType, Float, Result, View, ViewMut, dtype::by_float, shape::MAX_NDIM};
 use rayon::prelude::*;
 
@@ -6,7 +5,7 @@ use rayon::prelude::*;
 const SERIAL: usize = 1 << 14;
 
 /// Copies: as bits within one dtype, else converted between floats, or a float and u8. Shapes are equal (checked by the caller).
-pub(super) fn copy(x: View<'_>, out: ViewMut<'_>) -> Result<()> {
+pub(super) fn copy(op: &'static str, x: View<'_>, out: ViewMut<'_>) -> Result<()> {
     if x.dtype() == out.dtype() {
         match x.dtype().size() {
             1 => rows::<u8, u8, true>(x, out, |bits| bits),
@@ -17,19 +16,19 @@ pub(super) fn copy(x: View<'_>, out: ViewMut<'_>) -> Result<()> {
     }
     match (x.dtype(), out.dtype()) {
         (DType::U8, to) => {
-            by_float!(OP, to, D => rows::<u8, D, false>(x, out, |x| D::from_f32(f32::from(x))));
+            by_float!(op, to, D => rows::<u8, D, false>(x, out, |x| D::from_f32(f32::from(x))));
             Ok(())
         }
         (from, DType::U8) => {
-            by_float!(OP, from, S => rows::<S, u8, false>(x, out, |x| x.to_f32() as u8));
+            by_float!(op, from, S => rows::<S, u8, false>(x, out, |x| x.to_f32() as u8));
             Ok(())
         }
-        (from, _) => by_float!(OP, from, S => converted::<S>(x, out)),
+        (from, _) => by_float!(op, from, S => converted::<S>(op, x, out)),
     }
 }
 
-fn converted<S: Float>(x: View<'_>, out: ViewMut<'_>) -> Result<()> {
-    by_float!(OP, out.dtype(), D => rows::<S, D, false>(x, out, |x| D::from_f32(x.to_f32())));
+fn converted<S: Float>(op: &'static str, x: View<'_>, out: ViewMut<'_>) -> Result<()> {
+    by_float!(op, out.dtype(), D => rows::<S, D, false>(x, out, |x| D::from_f32(x.to_f32())));
     Ok(())
 }
 

@@ -54,7 +54,7 @@ pub fn copy_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) -> Result<()> {
         return Err(Error::shape(OP, format!("{:?}", out.shape()), x));
     }
     match one_device(OP, [x.device(), out.device()])? {
-        DeviceKind::Cpu(_) => out.written_by(|out| cpu::copy(x, out)),
+        DeviceKind::Cpu(_) => out.written_by(|out| cpu::copy(OP, x, out)),
     }
 }
 

@@ -1,4 +1,3 @@
-use super::OP;
 use crate::{
     Result, Tier, ViewMut,
     attention::AttnOut,
@@ -8,7 +7,13 @@ use crate::{
 use rayon::prelude::*;
 
 /// Shapes were checked by the caller, and nobody changes the parts; the last stride of `out` is 1.
-pub(super) fn merge(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) -> Result<()> {
+pub(super) fn merge(
+    op: &'static str,
+    a: &AttnOut,
+    b: &AttnOut,
+    out: ViewMut<'_>,
+    lse: ViewMut<'_>,
+) -> Result<()> {
     if a.lse.numel() == 0 {
         return Ok(());
     }
@@ -19,11 +24,17 @@ pub(super) fn merge(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>
         })
     };
     let (a, b) = (&steady(a)?, &steady(b)?);
-    by_float!(OP, a.out.dtype(), A => left::<A>(a, b, out, lse))
+    by_float!(op, a.out.dtype(), A => left::<A>(op, a, b, out, lse))
 }
 
-fn left<A: Lane>(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) -> Result<()> {
-    by_float!(OP, b.out.dtype(), B => tokens::<A, B>(a, b, out, lse));
+fn left<A: Lane>(
+    op: &'static str,
+    a: &AttnOut,
+    b: &AttnOut,
+    out: ViewMut<'_>,
+    lse: ViewMut<'_>,
+) -> Result<()> {
+    by_float!(op, b.out.dtype(), B => tokens::<A, B>(a, b, out, lse));
     Ok(())
 }
 

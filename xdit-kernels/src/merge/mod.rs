@@ -83,7 +83,7 @@ pub fn merge_into(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) 
     let outputs = [out.device(), lse.device()];
     match one_device(OP, tensors.into_iter().chain(outputs))? {
         DeviceKind::Cpu(_) => {
-            lse.written_by(|lse| out.written_by(|out| cpu::merge(a, b, out, lse)))
+            lse.written_by(|lse| out.written_by(|out| cpu::merge(OP, a, b, out, lse)))
         }
     }
 }

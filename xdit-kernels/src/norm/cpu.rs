@@ -1,3 +1,4 @@
+use super::after::After;
 use crate::{
     Result, View, ViewMut,
     dtype::by_float,
@@ -8,24 +9,11 @@ use crate::{
 use std::ops::Range;
 
 /// What is done to a normalised row: times gain, plus bias, both [parameter rows, c].
-struct Affine<'a> {
+struct RowAffine<'a> {
     gain: &'a [f32],
     bias: &'a [f32],
     /// Rows of x that one parameter row serves.
     rows_each: usize,
-}
-
-/// What follows a LayerNorm of x `[.., c]`. Shapes are checked by the caller.
-pub(super) enum After<'a> {
-    /// Times weight `[c]` plus bias `[c]`: 1 and 0 where there is none.
-    Affine {
-        weight: Option<View<'a>>,
-        bias: Option<View<'a>>,
-    },
-    /// Times 1 + scale, plus shift: `[b, c]` of x `[b, l, c]`.
-    Modulate { shift: View<'a>, scale: View<'a> },
-    /// Times weight `[c]`, plus shift `[b, c]` of x `[b, l, c]`.
-    Shift { weight: View<'a>, shift: View<'a> },
 }
 
 /// x is not empty, and `op` is what errors name.
@@ -40,7 +28,7 @@ pub(super) fn layer_norm(
     let c = x.dim(x.ndim() - 1);
     match after {
         After::Affine { weight, bias } => {
-            let affine = Affine {
+            let affine = RowAffine {
                 gain: &Floats::or(op, weight, c, 1.0)?,
                 bias: &Floats::or(op, bias, c, 0.0)?,
                 rows_each: usize::MAX,
@@ -51,7 +39,7 @@ pub(super) fn layer_norm(
             let scale = Floats::new(op, scale, scale.shape())?;
             let mut gain = reserved(op, scale.len())?;
             gain.extend(scale.iter().map(|s| 1.0 + s));
-            let affine = Affine {
+            let affine = RowAffine {
                 gain: &gain,
                 bias: &Floats::new(op, shift, shift.shape())?,
                 rows_each: x.dim(1),
@@ -64,7 +52,7 @@ pub(super) fn layer_norm(
             let weight = Floats::new(op, weight, &[c])?;
             let mut gain = reserved(op, shift.len())?;
             (0..batch).for_each(|_| gain.extend_from_slice(&weight));
-            let affine = Affine {
+            let affine = RowAffine {
                 gain: &gain,
                 bias: &shift,
                 rows_each: x.dim(1),
@@ -75,7 +63,7 @@ pub(super) fn layer_norm(
 }
 
 /// Gain and bias hold a parameter row for each row of x; the last dims are adjacent.
-fn normalised(x: View<'_>, affine: &Affine<'_>, eps: f32, mut out: ViewMut<'_>) -> Result<()> {
+fn normalised(x: View<'_>, affine: &RowAffine<'_>, eps: f32, mut out: ViewMut<'_>) -> Result<()> {
     let walk = Walk::rows(x.shape(), [x.strides(), out.strides()]);
     let far = x.numel() * x.dtype().size() >= FAR_BYTES;
     by_float!("norm", x.dtype(), T => {
@@ -219,7 +207,7 @@ unsafe fn layer_norm_rows<S: Simd, T: Lane>(
     walk: &Walk<2>,
     rows: Range<usize>,
     x: *const T,
-    affine: &Affine<'_>,
+    affine: &RowAffine<'_>,
     eps: f32,
     out: *mut T,
     far: bool,
@@ -267,7 +255,7 @@ unsafe fn layer_norm_rows<S: Simd, T: Lane>(
         unsafe { S::fence() };
     }
 }
-tiered!(fn run_layer_norm[T: Lane][T](walk: &Walk<2>, rows: Range<usize>, x: *const T, affine: &Affine<'_>, eps: f32,
+tiered!(fn run_layer_norm[T: Lane][T](walk: &Walk<2>, rows: Range<usize>, x: *const T, affine: &RowAffine<'_>, eps: f32,
     out: *mut T, far: bool) = layer_norm_rows);
 
 /// # Safety

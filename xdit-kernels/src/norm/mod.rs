@@ -3,6 +3,7 @@
 //! Statistics are those of the row in f32: the mean first, then the squares of what is left (with the first pass's
 //! rounding corrected, Chan, Golub and LeVeque 1983), so a mean that is large beside the deviation costs no digits.
 
+mod after;
 mod cpu;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use crate::{
     dispatch::one_device,
     rows::{expect_parameter, expect_rows},
 };
+use after::After;
 pub(crate) use cpu::{moments, sum, sum_of_squares};
 
 fn last_dim(op: &'static str, x: &View<'_>) -> Result<usize> {
@@ -81,7 +83,7 @@ pub fn layer_norm_into<'a>(
     if x.numel() == 0 {
         return Ok(());
     }
-    let after = cpu::After::Affine { weight, bias };
+    let after = After::Affine { weight, bias };
     match one_device(OP, devices)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::layer_norm(OP, x, after, eps, out)),
     }
@@ -145,7 +147,7 @@ pub fn layer_norm_modulate_into<'a, 'b, 'c>(
     if x.numel() == 0 {
         return Ok(());
     }
-    let after = cpu::After::Modulate { shift, scale };
+    let after = After::Modulate { shift, scale };
     match one_device(OP, devices)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::layer_norm(OP, x, after, eps, out)),
     }
@@ -209,7 +211,7 @@ pub fn layer_norm_shift_into<'a, 'b, 'c>(
     if x.numel() == 0 {
         return Ok(());
     }
-    let after = cpu::After::Shift { weight, shift };
+    let after = After::Shift { weight, shift };
     match one_device(OP, devices)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::layer_norm(OP, x, after, eps, out)),
     }

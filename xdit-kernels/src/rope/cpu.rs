@@ -1,4 +1,4 @@
-use super::{HeadNorm, QkNormRope};
+use super::options::{HeadNorm, QkNormRope};
 use crate::{
     Result, View, ViewMut,
     dtype::by_float,

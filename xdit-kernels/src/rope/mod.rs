@@ -5,10 +5,12 @@
 //! diffusers rounds a 16-bit row after the norm and after its weight as well.
 
 mod cpu;
+mod options;
 mod table;
 #[cfg(test)]
 mod tests;
 
+pub use options::{HeadNorm, QkNormRope};
 pub use table::rope_table;
 
 use crate::{
@@ -16,42 +18,6 @@ use crate::{
     dispatch::one_device,
     rows::{expect_parameter, expect_rows},
 };
-
-/// A norm over each head's row. Parameters are `[d]`, of any dtype.
-#[derive(Debug, Clone, Copy)]
-pub enum HeadNorm<'a> {
-    /// RMS norm, times this weight.
-    Rms(View<'a>),
-    /// LayerNorm, times weight, plus bias.
-    Layer {
-        /// What the normalised row is multiplied by.
-        weight: View<'a>,
-        /// What is added then.
-        bias: View<'a>,
-    },
-}
-
-impl<'a> HeadNorm<'a> {
-    fn parameters(&self) -> [Option<View<'a>>; 2] {
-        match *self {
-            Self::Rms(weight) => [Some(weight), None],
-            Self::Layer { weight, bias } => [Some(weight), Some(bias)],
-        }
-    }
-}
-
-/// What [`qk_norm_rope_into`] does to queries and keys. Parameters may have any dtype.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct QkNormRope<'a> {
-    /// The queries' norm; `None`: queries are not normalised.
-    pub norm_q: Option<HeadNorm<'a>>,
-    /// The keys' norm; `None`: keys are not normalised.
-    pub norm_k: Option<HeadNorm<'a>>,
-    /// Added to the mean square, or to the variance.
-    pub eps: f32,
-    /// cos and sin, `[l, d]` each, as [`rope_table`] makes them; `None`: no rotation.
-    pub rope: Option<(View<'a>, View<'a>)>,
-}
 
 fn expect_tables(
     op: &'static str,

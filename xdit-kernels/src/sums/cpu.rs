@@ -1,10 +1,10 @@
 //! The sums over elements, one after another.
 
-use super::OP;
 use crate::{Result, View, rows::Floats};
 
 /// Σ(fresh − stale)² and Σfresh² of these rows of dim 1, one element after the other.
 pub(super) fn distance(
+    op: &'static str,
     fresh: View<'_>,
     stale: View<'_>,
     rows: impl Iterator<Item = usize>,
@@ -14,8 +14,8 @@ pub(super) fn distance(
     for row in rows {
         let (fresh, stale) = (fresh.narrow(1, row, 1)?, stale.narrow(1, row, 1)?);
         let shape = fresh.shape();
-        let fresh_values = Floats::new(OP, fresh, shape)?;
-        let stale_values = Floats::new(OP, stale, shape)?;
+        let fresh_values = Floats::new(op, fresh, shape)?;
+        let stale_values = Floats::new(op, stale, shape)?;
         for (fresh, stale) in fresh_values.iter().zip(stale_values.iter()) {
             let (fresh, stale) = (f64::from(*fresh), f64::from(*stale));
             moved += (fresh - stale).powi(2);
@@ -27,8 +27,8 @@ pub(super) fn distance(
 }
 
 /// Σx and Σx² of each entry, of which `to` has two numbers each.
-pub(super) fn moments(x: View<'_>, to: &mut [f64]) -> Result<()> {
-    let values = Floats::new(OP, x, x.shape())?;
+pub(super) fn moments(op: &'static str, x: View<'_>, to: &mut [f64]) -> Result<()> {
+    let values = Floats::new(op, x, x.shape())?;
     let (pairs, _) = to.as_chunks_mut::<2>();
     let len = values.len() / pairs.len().max(1);
     for (entry, [sum, squares]) in pairs.iter_mut().enumerate() {
@@ -61,8 +61,8 @@ fn moments_of(values: &[f32]) -> [f64; 2] {
 }
 
 /// How many are NaN or infinite in each entry, of which `to` has a number each.
-pub(super) fn not_finite(x: View<'_>, to: &mut [f64]) -> Result<()> {
-    let values = Floats::new(OP, x, x.shape())?;
+pub(super) fn not_finite(op: &'static str, x: View<'_>, to: &mut [f64]) -> Result<()> {
+    let values = Floats::new(op, x, x.shape())?;
     let len = values.len() / to.len().max(1);
     for (entry, count) in to.iter_mut().enumerate() {
         let values = &values[entry * len..(entry + 1) * len];

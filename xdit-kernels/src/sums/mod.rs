@@ -114,7 +114,7 @@ impl RunningSums {
         let _span = tracing::trace_span!("distance", rows = fresh.dim(1), every).entered();
         let rows = (first..fresh.dim(1)).step_by(every);
         match self.device.kind() {
-            DeviceKind::Cpu(_) => cpu::distance(fresh, stale, rows, &mut self.values[to]),
+            DeviceKind::Cpu(_) => cpu::distance(OP, fresh, stale, rows, &mut self.values[to]),
         }
     }
 
@@ -143,7 +143,7 @@ impl RunningSums {
         self.expect(x.device())?;
         let _span = tracing::trace_span!("moments", n = x.numel()).entered();
         match self.device.kind() {
-            DeviceKind::Cpu(_) => cpu::moments(x, &mut self.values[to]),
+            DeviceKind::Cpu(_) => cpu::moments(OP, x, &mut self.values[to]),
         }
     }
 
@@ -161,7 +161,7 @@ impl RunningSums {
         self.expect(x.device())?;
         let _span = tracing::trace_span!("not_finite", n = x.numel()).entered();
         match self.device.kind() {
-            DeviceKind::Cpu(_) => cpu::not_finite(x, &mut self.values[to]),
+            DeviceKind::Cpu(_) => cpu::not_finite(OP, x, &mut self.values[to]),
         }
     }
 

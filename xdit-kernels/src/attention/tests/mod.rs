@@ -4,7 +4,7 @@ mod rows;
 
 use super::*;
 use crate::testing::{floats, test_devices};
-use crate::{Device, Tier};
+use crate::{Device, Tensor, Tier};
 use half::bf16;
 use proptest::prelude::*;
 
@@ -247,7 +247,7 @@ fn with_pairs(input: &AttnInput<'_>) -> AttnOut {
     let device = input.q.device();
     let mut out = TensorMut::zeros(input.q.shape(), DType::BF16, device).unwrap();
     let mut lse = TensorMut::zeros([dims.b, dims.h, dims.lq], DType::F32, device).unwrap();
-    call::Call::<bf16>::new(input, &dims, out.view_mut(), lse.view_mut())
+    call::FlashCall::<bf16>::new(input, &dims, out.view_mut(), lse.view_mut())
         .unwrap()
         .with_pairs()
         .run()

@@ -1,0 +1,66 @@
+//! Methods of tensors and views that may copy elements: they stand above the kernels of `layout`, which tensors know nothing of.
+
+use crate::{DType, Device, Element, Result, Shape, Tensor, View, layout};
+
+impl View<'_> {
+    /// A contiguous copy.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn to_tensor(&self) -> Result<Tensor> {
+        layout::contiguous(*self)
+    }
+}
+
+impl Tensor {
+    /// A copy of a row-major slice in the device's memory.
+    ///
+    /// # Errors
+    /// If the slice's length is not the product of the shape, or there is no memory.
+    pub fn from_slice<T: Element>(
+        data: &[T],
+        shape: impl Into<Shape>,
+        device: &Device,
+    ) -> Result<Self> {
+        View::from_slice(data, shape, device)?.to_tensor()
+    }
+
+    /// Rows `start..start + len` of `dim`: shares memory if `dim` is the first, otherwise copies.
+    ///
+    /// # Errors
+    /// If the range leaves the dim.
+    pub fn narrow(&self, dim: usize, start: usize, len: usize) -> Result<Self> {
+        let view = self.view().narrow(dim, start, len)?;
+        match self.sharing(view) {
+            Some(part) => Ok(part),
+            None => view.to_tensor(),
+        }
+    }
+
+    /// The parts one after another along `dim`.
+    ///
+    /// # Errors
+    /// If there is no part, or they differ in another dim or in dtype.
+    pub fn cat(parts: &[View<'_>], dim: usize) -> Result<Self> {
+        layout::cat(parts, dim)
+    }
+
+    /// The elements in another dtype, rounded to nearest even; itself if it has it already.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        if dtype == self.dtype() {
+            return Ok(self.clone());
+        }
+        layout::cast(self.view(), dtype)
+    }
+
+    /// Itself, or a copy if others may change the elements.
+    pub(crate) fn steady(&self) -> Result<Self> {
+        match self.is_steady() {
+            true => Ok(self.clone()),
+            false => self.view().to_tensor(),
+        }
+    }
+}
