@@ -1,4 +1,4 @@
-//! What can go wrong, and into which [`ErrorCategory`] it falls.
+//! The errors of this crate and their [`ErrorCategory`].
 
 mod from;
 
@@ -12,24 +12,24 @@ pub(crate) use crate::quote::shorten;
 /// A `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong while a model was loaded or run.
+/// An error of loading or running a model.
 ///
-/// Each message names the file, tensor, field or argument, what was expected and what was found. It is one line: what stands
-/// in the fields is escaped and cut when it is displayed, see [`quote`].
-/// [`Error::category`] groups the variants, for exit codes and for callers that only care about the kind.
+/// Each message names the file, tensor, field or argument, what was expected and what was found. It is one line: the display
+/// escapes and cuts the text of the fields, see [`quote`]. [`Error::category`] groups the variants, for exit codes and for
+/// callers that only need the kind.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Neither a folder on disk nor a repository of the hub.
+    /// The model is neither a folder on disk nor a repository of the hub.
     #[error("model not found: {}: {}", quote::name(model), quote::reason(reason))]
     ModelNotFound {
-        /// The path or hub id (with its revision) that was asked for.
+        /// The path or hub id (with its revision).
         model: String,
-        /// Where was looked, and what was there.
+        /// The places that were searched, and what was there.
         reason: String,
     },
 
-    /// The hub's cache holds a part of what is asked for, and nothing else may be used.
+    /// The hub's cache holds only a part of the model, and the network may not be used.
     #[error(
         "{} is incomplete in the cache: it lacks {}{}",
         quote::name(model),
@@ -39,13 +39,13 @@ pub enum Error {
     IncompleteModel {
         /// The hub id with its revision.
         model: String,
-        /// A file that it lacks.
+        /// A file that is missing.
         missing: String,
         /// `; ` and how to complete it.
         cure: String,
     },
 
-    /// The hub wants a licence accepted, or a token.
+    /// The hub requires an accepted licence or a token.
     #[error(
         "{} is gated (HTTP {status}): open {} in a browser, accept its licence, and pass a token of that account \
          (HF_TOKEN)",
@@ -61,16 +61,16 @@ pub enum Error {
         page: String,
     },
 
-    /// The hub could not be reached, or answered with something unexpected.
+    /// The hub could not be reached or sent an unexpected answer.
     #[error("hub: {}: {}", quote::name(what), quote::reason(reason))]
     Hub {
-        /// What was asked of it.
+        /// The request.
         what: String,
-        /// How it failed.
+        /// The failure.
         reason: String,
     },
 
-    /// A pipeline lacks a file that it must have.
+    /// A required file of a pipeline is missing.
     #[error(
         "{}: no such file in the pipeline{}",
         quote::name(file),
@@ -79,20 +79,20 @@ pub enum Error {
     MissingFile {
         /// The file, with the pipeline's path.
         file: String,
-        /// Empty, or `; ` and what else was looked for.
+        /// Empty, or `; ` and the other names that were tried.
         hint: String,
     },
 
-    /// A file that cannot be what its name says.
+    /// A file does not have the format that its name says.
     #[error("{}: {}", quote::name(file), quote::reason(reason))]
     BadFile {
         /// The file, with the pipeline's path.
         file: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
 
-    /// A field of a JSON configuration with an impossible value.
+    /// A field of a JSON configuration has an invalid value.
     #[error(
         "{}: `{}` must be {}, found {}",
         quote::name(file),
@@ -105,13 +105,13 @@ pub enum Error {
         file: String,
         /// The field.
         field: String,
-        /// Which values are allowed.
+        /// The allowed values.
         expected: String,
         /// The value in the file.
         found: String,
     },
 
-    /// A class, or an option of one, that this version does not implement.
+    /// A class, or an option of a class, is not supported in this version.
     #[error(
         "{}: `{}` {} is not supported; supported: {}",
         quote::name(file),
@@ -126,11 +126,11 @@ pub enum Error {
         field: String,
         /// The value in the file.
         found: String,
-        /// Every value that is supported.
+        /// All supported values.
         supported: String,
     },
 
-    /// A tensor that is missing, or of the wrong shape, dtype or content.
+    /// A tensor is missing, or has the wrong shape, dtype or content.
     #[error(
         "{}: tensor `{}`: expected {}, found {}",
         quote::name(file),
@@ -143,49 +143,49 @@ pub enum Error {
         file: String,
         /// The tensor's name in the file.
         tensor: String,
-        /// What the model needs.
+        /// The tensor that the model needs.
         expected: String,
-        /// What the file holds.
+        /// The tensor in the file.
         found: String,
     },
 
-    /// An argument of a call that the model cannot serve.
+    /// An argument of a call is invalid for this model.
     #[error(
         "`{argument}` = {}: must be {}",
         quote::shorten(given),
         quote::reason(allowed)
     )]
     InvalidRequest {
-        /// The argument, in diffusers' words.
+        /// The argument, with its name in diffusers.
         argument: &'static str,
-        /// The value that was given (shortened when long).
+        /// The given value (shortened if it is long).
         given: String,
-        /// Which values are allowed.
+        /// The allowed values.
         allowed: String,
     },
 
-    /// A result with NaN or infinity in it, which the request does not allow.
+    /// A result contains NaN or infinity, and the request does not allow it.
     #[error("the result is not finite (NaN or infinity): that begins in {origin}; {}", room(*.dtype))]
     NotFinite {
-        /// The component where it begins, of which step, and whose result it is.
+        /// The component where it begins, the step, and the image.
         origin: String,
-        /// Of weights and activations.
+        /// The dtype of weights and activations.
         dtype: DType,
     },
 
-    /// More memory was needed than there is.
+    /// There is not enough memory.
     #[error("out of memory: {} needs {bytes} bytes", quote::name(what))]
     OutOfMemory {
-        /// What the memory was for.
+        /// The purpose of the memory.
         what: String,
-        /// How much was asked for.
+        /// The requested bytes.
         bytes: u64,
     },
 
-    /// The system started no thread.
+    /// The system refused a thread.
     #[error("no thread for {what}: {reason} (limits: ulimit -u, pids.max of a container)")]
     NoThread {
-        /// What it was for.
+        /// The purpose of the thread.
         what: String,
         /// The system's reason.
         reason: String,
@@ -194,28 +194,28 @@ pub enum Error {
     /// A callback ended the run.
     #[error("stopped by the callback after step {step}")]
     Stopped {
-        /// The last step that was finished, counted from 1.
+        /// The number of finished steps.
         step: usize,
     },
 
-    /// One rank of a run failed, and with it the run.
+    /// A rank failed, and with it the run.
     #[error("{}: {source}", quote::name(rank))]
     Rank {
         /// The rank and its coordinates on the mesh.
         rank: String,
-        /// What went wrong there.
+        /// The error of the rank.
         source: Box<Self>,
     },
 
-    /// Why a rank is lost that came to no error of its own: it panicked, left, or stopped answering. [`Error::Rank`] says which.
+    /// A rank was lost without an error of its own: it panicked, left, or stopped answering. [`Error::Rank`] names the rank.
     #[error("{0}")]
     Lost(xdit_comm::Loss),
 
-    /// Ranks lost each other, or degrees that make no mesh.
+    /// Ranks lost each other, or the degrees do not form a mesh.
     #[error(transparent)]
     Comm(xdit_comm::Error),
 
-    /// A kernel failed: no memory, or shapes that do not fit (a fault of this library).
+    /// A kernel failed: there was no memory, or shapes do not fit, which is a bug of this library.
     #[error(transparent)]
     Kernel(#[from] xdit_kernels::Error),
 
@@ -224,26 +224,26 @@ pub enum Error {
     Io {
         /// The path.
         path: PathBuf,
-        /// Its reason.
+        /// The system's reason.
         source: std::io::Error,
     },
 }
 
-/// The kind of an [`Error`]; `xdit-cli` gives each an exit code of its own.
+/// The kind of an [`Error`]. `xdit-cli` maps each kind to an exit code.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ErrorCategory {
-    /// No such folder, hub repository or revision; or only a part of it, offline.
+    /// The folder, hub repository or revision does not exist, or is incomplete while offline.
     ModelNotFound,
-    /// The hub wants a licence accepted.
+    /// The hub requires an accepted licence.
     Gated,
-    /// The model's files are incomplete, damaged, or of a kind that is not supported.
+    /// The model's files are incomplete, damaged or not supported.
     BadModel,
-    /// An argument of the call is out of its range.
+    /// An argument of the call is out of range.
     InvalidRequest,
-    /// More memory was needed than there is.
+    /// There is not enough memory.
     OutOfMemory,
-    /// A result with NaN or infinity in it.
+    /// A result contains NaN or infinity.
     NotFinite,
     /// A callback ended the run.
     Stopped,
@@ -251,12 +251,12 @@ pub enum ErrorCategory {
     RankLost,
     /// The operating system or the network failed.
     Io,
-    /// A kernel was called wrongly: a fault of this library.
+    /// A kernel was called with wrong arguments: a bug of this library.
     Internal,
 }
 
 impl Error {
-    /// The kind of this error.
+    /// Returns the kind of this error.
     ///
     /// # Examples
     /// ```
@@ -295,7 +295,8 @@ impl Error {
         }
     }
 
-    /// Whether a rank is lost since it finished nothing within the deadline: with a longer one it might have gone on.
+    /// Returns whether a rank is lost because it finished nothing within the deadline. With a longer deadline it might have
+    /// continued.
     pub fn is_stall(&self) -> bool {
         match self {
             Self::Rank { source, .. } => source.is_stall(),
@@ -305,13 +306,13 @@ impl Error {
         }
     }
 
-    /// The other ranks' failure that this error reports, or the error itself where it is this rank's own.
+    /// Returns the failure of another rank that this error reports, or the error itself if it is this rank's own.
     pub(crate) fn lost_peer(self) -> Result<xdit_comm::Error, Self> {
         use xdit_comm::Error as Comm;
         let comm = match self {
             Self::Comm(comm) => comm,
             Self::Kernel(kernel) => match kernel {
-                // Attention carries it through its own crate's error.
+                // Attention carries the error inside the error type of its own crate.
                 xdit_kernels::Error::Other(inner) => match inner.downcast::<Comm>() {
                     Ok(comm) => *comm,
                     Err(inner) => return Err(Self::Kernel(xdit_kernels::Error::Other(inner))),
@@ -326,7 +327,7 @@ impl Error {
         }
     }
 
-    /// An [`Error::InvalidRequest`]; a long value is shortened.
+    /// Creates an [`Error::InvalidRequest`]. A long value is shortened.
     pub fn invalid(
         argument: &'static str,
         given: impl ToString,
@@ -339,7 +340,7 @@ impl Error {
         }
     }
 
-    /// The same with a `note` at the end of its reason, where it has one.
+    /// Returns the same error with a `note` at the end of its reason, if it has one.
     #[cfg(feature = "hub")]
     pub(crate) fn with_note(mut self, note: &str) -> Self {
         if let Self::ModelNotFound { reason, .. } | Self::Hub { reason, .. } = &mut self {
@@ -348,7 +349,7 @@ impl Error {
         self
     }
 
-    /// An [`Error::BadFile`].
+    /// Creates an [`Error::BadFile`].
     pub fn bad_file(file: impl Into<String>, reason: impl ToString) -> Self {
         Self::BadFile {
             file: file.into(),

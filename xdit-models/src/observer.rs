@@ -1,4 +1,5 @@
-//! Who watches a run: progress, the callback at each step's end, and every intermediate result under diffusers' name.
+//! The observer of a run: progress, a callback at the end of each step, and every intermediate result under its name in
+//! diffusers.
 
 use std::ops::ControlFlow;
 
@@ -6,27 +7,27 @@ use xdit_kernels::{Device, Tensor};
 
 use crate::error::Result;
 
-/// The parts of a run, in order.
+/// The phases of a run, in order.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Phase {
     /// Reading and packing weights.
     Load,
-    /// Prompts to embeddings.
+    /// Encoding prompts.
     Encode,
-    /// Noise to latents.
+    /// Denoising.
     Denoise,
-    /// Latents to pixels.
+    /// Decoding latents to pixels.
     Decode,
 }
 
-/// How far a [`Phase`] is.
+/// The progress of a [`Phase`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum PhaseEvent {
-    /// It begins and will have `total` units of work.
+    /// The phase begins, with `total` units of work.
     Start {
-        /// Units: bytes of weights, prompts, steps, images.
+        /// The number of units: bytes of weights, prompts, steps or images.
         total: u64,
     },
     /// `done` of `total` units are finished.
@@ -36,7 +37,7 @@ pub enum PhaseEvent {
         /// All units.
         total: u64,
     },
-    /// It is over.
+    /// The phase ends.
     End,
 }
 
@@ -44,19 +45,19 @@ pub enum PhaseEvent {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct StepEnd<'a> {
-    /// Which step, from 0.
+    /// The index of the step, from 0.
     pub index: usize,
-    /// How many there are.
+    /// The number of steps.
     pub total: usize,
-    /// The timestep that the model was given, from 1000 down.
+    /// The timestep that the model received, from 1000 down.
     pub timestep: f32,
     /// The latents after the step as diffusers holds them (Flux: packed, `[images, tokens, channels]`; Stable Diffusion 3:
     /// `[images, channels, height, width]`), where [`Observer::wants_latents`].
     pub latents: Option<&'a Tensor>,
 }
 
-/// Watches a run. Every method has an empty default; `()` watches nothing. An observer is called on the thread of the caller, one that
-/// ranks wait for; their deadline does not run meanwhile.
+/// Observes a run. Every method has an empty default, and `()` observes nothing. The caller's thread calls the observer. If a
+/// rank waits for it, the deadline of the ranks does not run.
 ///
 /// # Examples
 /// ```
@@ -72,42 +73,44 @@ pub struct StepEnd<'a> {
 /// assert!(!AtMost(3).wants_tensors());
 /// ```
 pub trait Observer: Send {
-    /// A phase begins, moves on or ends.
+    /// Called when a phase begins, progresses or ends.
     fn phase(&mut self, phase: Phase, event: PhaseEvent) {
         let _ = (phase, event);
     }
 
-    /// A denoising step is finished. `Break` ends the run with [`Error::Stopped`](crate::Error::Stopped).
+    /// Called at the end of a denoising step. `Break` ends the run with [`Error::Stopped`](crate::Error::Stopped).
     fn step_end(&mut self, step: &StepEnd<'_>) -> ControlFlow<()> {
         let _ = step;
         ControlFlow::Continue(())
     }
 
-    /// Whether [`StepEnd::latents`] is to be filled: ranks must gather them for it in every step. Over ranks asked once a call.
+    /// Returns whether the observer needs [`StepEnd::latents`]. Ranks must then gather them in every step. With several ranks
+    /// it is called once per call.
     fn wants_latents(&self) -> bool {
         false
     }
 
-    /// Whether [`tensor`](Self::tensor) is to be called. Over ranks asked once a call.
+    /// Returns whether the observer needs [`tensor`](Self::tensor). With several ranks it is called once per call.
     fn wants_tensors(&self) -> bool {
         false
     }
 
-    /// An intermediate result, under the name that diffusers gives it. `make` builds it; not calling it costs nothing.
+    /// Called with an intermediate result, under its name in diffusers. `make` computes the result, and costs nothing if it is
+    /// not called.
     ///
     /// # Errors
-    /// What `make` returned, or what the observer could not do with it; it ends the run.
+    /// An error of `make`, or an error of the observer. It ends the run.
     fn tensor(&mut self, name: &str, make: &dyn Fn() -> Result<Tensor>) -> Result<()> {
         let _ = (name, make);
         Ok(())
     }
 
-    /// The token ids of a batch of prompts, as the text encoder gets them.
+    /// Called with the token ids of a batch of prompts, as the text encoder receives them.
     fn ids(&mut self, name: &str, ids: &[Vec<u32>]) {
         let _ = (name, ids);
     }
 
-    /// Something that the caller should know: a prompt was cut, a size was snapped.
+    /// Called with a warning, for example that a prompt was cut or a size was rounded.
     fn warning(&mut self, text: &str) {
         let _ = text;
     }
@@ -146,7 +149,7 @@ impl<O: Observer + ?Sized> Observer for &mut O {
 }
 
 impl dyn Observer + '_ {
-    /// Shows a result that is there already.
+    /// Shows a result that exists already.
     pub(crate) fn offer(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
         if !self.wants_tensors() {
             return Ok(());
@@ -164,7 +167,7 @@ impl dyn Observer + '_ {
         })
     }
 
-    /// Shows a picture `[b, h, w, c]` in diffusers' layout `[b, c, h, w]`.
+    /// Shows an image `[b, h, w, c]` in diffusers' layout `[b, c, h, w]`.
     pub(crate) fn offer_picture(&mut self, name: &str, x_bhwc: &Tensor) -> Result<()> {
         if !self.wants_tensors() {
             return Ok(());

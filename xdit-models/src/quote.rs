@@ -1,8 +1,8 @@
-//! Text from outside (files, the hub, prompts, paths) as part of a message: escaped, and cut.
+//! Escapes and cuts text from outside (files, the hub, prompts, paths) for messages.
 //!
-//! Whatever a file holds, a message that quotes it is one line of bounded length, shows every character that a terminal would
-//! act on, and reads from left to right. Every message of this crate passes here: [`Error`](crate::Error) escapes and cuts
-//! its fields when it is displayed. Who prints text of other origin uses the same functions.
+//! A message that quotes such text is always one line of bounded length. It shows every character on which a terminal would
+//! act, and reads from left to right. [`Error`](crate::Error) escapes and cuts its fields when it is displayed. Programs that
+//! print other text from outside can call the same functions.
 
 /// The longest quotation of a value, in characters.
 pub const MAX_QUOTE: usize = 80;
@@ -13,10 +13,10 @@ pub const MAX_REASON: usize = 600;
 /// The longest line that is printed, in characters: no message is longer.
 pub const MAX_LINE: usize = 2000;
 
-/// Whether a terminal acts on `c`, or hides it, instead of showing it: control characters, line and paragraph separators,
-/// marks that change the direction of text, invisible marks and tags.
+/// Returns whether a terminal acts on `c` or hides it: control characters, line and paragraph separators, marks that change the
+/// direction of text, invisible marks and tags.
 ///
-/// Joiners (U+200C, U+200D) are not among these: Persian and emoji are written with them.
+/// Joiners (U+200C, U+200D) are not hidden, because Persian and emoji need them.
 #[must_use]
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
@@ -47,7 +47,7 @@ pub fn escape(text: &str) -> String {
     line
 }
 
-/// Each line of `text` as [`escape`] writes it; the line breaks stay.
+/// Escapes each line of `text` as [`escape`] does. The line breaks stay.
 #[must_use]
 pub fn escape_lines(text: &str) -> String {
     let mut lines = String::with_capacity(text.len());
@@ -60,7 +60,7 @@ pub fn escape_lines(text: &str) -> String {
     lines
 }
 
-/// A value as a message quotes it: escaped, and cut after [`MAX_QUOTE`] characters.
+/// Returns a value for a message: escaped, and cut after [`MAX_QUOTE`] characters.
 ///
 /// # Examples
 /// ```
@@ -72,25 +72,27 @@ pub fn shorten(text: &str) -> String {
     head(text, MAX_QUOTE)
 }
 
-/// A reason or a list as a message gives it: escaped, and cut after [`MAX_REASON`] characters.
+/// Returns a reason or a list for a message: escaped, and cut after [`MAX_REASON`] characters.
 #[must_use]
 pub fn reason(text: &str) -> String {
     head(text, MAX_REASON)
 }
 
-/// The name of a file or folder as a message gives it: escaped, with its middle left out above [`MAX_NAME`] characters.
+/// Returns the name of a file or folder for a message: escaped, and without its middle if it has more than [`MAX_NAME`]
+/// characters.
 #[must_use]
 pub fn name(text: &str) -> String {
     middle(text, MAX_NAME)
 }
 
-/// A whole line to print: escaped, with its middle left out above [`MAX_LINE`] characters.
+/// Returns a whole line for printing: escaped, and without its middle if it has more than [`MAX_LINE`] characters.
 #[must_use]
 pub fn line(text: &str) -> String {
     middle(text, MAX_LINE)
 }
 
-/// Whether `text` is what every message is: one line of at most [`MAX_LINE`] characters, none of which [`is_hidden`].
+/// Returns whether `text` has the form of every message: one line of at most [`MAX_LINE`] characters, none of which
+/// [`is_hidden`].
 ///
 /// # Examples
 /// ```
@@ -112,8 +114,8 @@ pub fn cut(text: &str) -> String {
     }
 }
 
-/// JSON text with characters that [`is_hidden`] as `\uXXXX`: serde_json leaves those above U+007E as they are. They stand
-/// inside strings only, so the value is the same.
+/// Writes characters of JSON text that [`is_hidden`] as `\uXXXX`. serde_json does not escape those above U+007E. They occur
+/// only inside strings, so the value stays the same.
 #[must_use]
 pub fn escape_json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
@@ -137,8 +139,8 @@ fn push(line: &mut String, c: char) {
     }
 }
 
-/// The first `longest` characters of `text`, escaped, and `…` if there were more. Escapes count as the characters that
-/// they are made of, and none is cut in two.
+/// Returns the first `longest` characters of `text`, escaped, and `…` if there were more. An escape counts as several
+/// characters and is never cut.
 fn head(text: &str, longest: usize) -> String {
     let mut line = String::new();
     let mut len = 0;
@@ -149,7 +151,7 @@ fn head(text: &str, longest: usize) -> String {
         len += line[before..].chars().count();
         if len > longest {
             line.truncate(before);
-            // What was cut here before ends with this mark already.
+            // Text that was cut before already ends with this mark.
             line.push('…');
             return line;
         }
@@ -160,7 +162,7 @@ fn head(text: &str, longest: usize) -> String {
 /// `text`, escaped; above `longest` characters its start and its end with `…` between them.
 fn middle(text: &str, longest: usize) -> String {
     let mut chars = text.chars();
-    // Looks no further than needed: the text may have megabytes.
+    // Looks no further than needed, because the text may have megabytes.
     if chars.by_ref().take(longest).count() < longest || chars.next().is_none() {
         let whole = escape(text);
         if whole.chars().count() <= longest {

@@ -1,4 +1,4 @@
-//! What the configurations of a family of models decide: all that plans need before any weight is read.
+//! The configurations of a family of models. Plans need only these, and no weights.
 
 use crate::error::Result;
 use crate::files::config::ConfigFile;
@@ -9,49 +9,49 @@ use crate::pipeline::request::{Defaults, Request};
 use crate::pipeline::resolve::Rules;
 use crate::schedulers::SchedulerConfig;
 
-/// What a transformer's configuration says about it.
+/// Facts from the configuration of a transformer.
 #[derive(Debug)]
 pub(crate) struct TransformerFacts {
     /// Attention heads.
     pub(crate) heads: usize,
-    /// Width of a head.
+    /// The width of a head.
     pub(crate) head_dim: usize,
-    /// How many blocks of each kind it has.
+    /// The number of blocks of each kind.
     pub(crate) blocks: Vec<(&'static str, usize)>,
 }
 
-/// The configurations of all components of a pipeline, which fit together.
+/// The configurations of all components of a pipeline, checked against each other.
 pub(crate) trait Configurations: Sized {
-    /// The class of the pipelines.
+    /// The class of the pipeline.
     const CLASS: PipelineClass;
-    /// The Python class of their transformers.
+    /// The Python class of the transformer.
     const TRANSFORMER: &'static str;
 
-    /// What a transformer's configuration says about it.
+    /// Reads the facts from the configuration of a transformer.
     ///
     /// # Errors
-    /// [`Error::BadConfig`](crate::Error::BadConfig) for one that is wrong.
+    /// [`Error::BadConfig`](crate::Error::BadConfig) if the configuration is invalid.
     fn facts(config: &ConfigFile) -> Result<TransformerFacts>;
 
-    /// Those of the pipeline in `source`.
+    /// Reads the configurations of the pipeline in `source`.
     ///
     /// # Errors
-    /// [`Error::BadConfig`](crate::Error::BadConfig) and others for components that are wrong or do not fit together.
+    /// [`Error::BadConfig`](crate::Error::BadConfig) and others if components are invalid or do not fit each other.
     fn read(source: &ModelSource) -> Result<Self>;
 
-    /// diffusers' own defaults.
+    /// Returns the defaults of diffusers.
     fn defaults(&self, source: &ModelSource) -> Defaults;
 
-    /// What sizes and lengths are allowed.
+    /// Returns the allowed sizes and lengths.
     fn rules(&self) -> Rules;
 
-    /// The scheduler that the request asks for.
+    /// Returns the scheduler of the request.
     fn scheduler(&self, request: &Request) -> Result<SchedulerConfig>;
 
-    /// What guides the request's call; an error for arguments that the family has no use for, and for prompts that do not fit
-    /// each other.
+    /// Returns the guidance of the request. An error for arguments that the family does not support, and for prompts that do
+    /// not fit each other.
     fn guide(&self, request: &Request, defaults: &Defaults) -> Result<Guide>;
 
-    /// Channels of the autoencoder's latents, in which noise is drawn.
+    /// Returns the number of channels of the autoencoder's latents, in which noise is drawn.
     fn noise_channels(&self) -> usize;
 }

@@ -1,54 +1,54 @@
-//! What a call takes in memory: the one estimate that plans show and that runs are checked by.
+//! The estimate of a call's memory. Plans show it, and runs are checked against it.
 
 use crate::error::Result;
 use crate::files::source::OPTIONAL_T5;
 use crate::pipeline::memory_limit;
 
-/// What a call takes in memory in this process, foretold from the configurations: [`RunPlan::memory`](crate::RunPlan), and what
-/// [`Pipeline::load`](crate::Pipeline::load) and [`generate`](crate::Pipeline::generate) are checked by.
+/// The memory of a call in this process, computed from the configurations. [`RunPlan::memory`](crate::RunPlan) contains it.
+/// [`Pipeline::load`](crate::Pipeline::load) and [`generate`](crate::Pipeline::generate) compare it with the available memory.
 ///
-/// All in bytes. Ranks that are threads share one copy of the weights; what each of them holds besides is counted for all of them
-/// together.
+/// All values are in bytes. Ranks that are threads share one copy of the weights. All other values are the sum over these
+/// ranks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryEstimate {
-    /// Each text encoder's weights in the compute dtype, by the component's name.
+    /// The weights of each text encoder in the compute dtype, by the name of the component.
     pub text_encoders: Vec<(&'static str, u64)>,
-    /// The transformer's weights; of one stage only where this process is one.
+    /// The weights of the transformer, or of one stage if this process is one stage.
     pub transformer: u64,
     /// The weights of the autoencoder's decoder.
     pub vae: u64,
     /// Activations of the text encoders.
     pub encoding: u64,
-    /// The prompts' embeddings, for each image and branch of guidance.
+    /// The embeddings of the prompts, for each image and branch of guidance.
     pub embeddings: u64,
     /// Latents, noise and predictions.
     pub latents: u64,
     /// Keys and values that stages keep for other patches.
     pub kept: u64,
-    /// Keys and values of the text that blocks read by cross-attention, made once an image by every rank.
+    /// Keys and values of the text for blocks with cross-attention. Every rank computes them once per image.
     pub text_kv: u64,
     /// Activations of the transformer.
     pub denoising: u64,
     /// Activations of the decoder.
     pub decoding: u64,
-    /// The pictures, as f32 and as 8 bits.
+    /// The images, as f32 and as 8 bits.
     pub pictures: u64,
-    /// Whether the text encoders leave before the other weights come.
+    /// Whether the text encoders are dropped before the other weights are loaded.
     pub low_memory: bool,
-    /// Ranks and compute threads that the call starts.
+    /// The number of ranks and compute threads that the call starts.
     pub(crate) threads: u64,
 }
 
 impl MemoryEstimate {
-    /// Weights of the text encoders.
+    /// Returns the weights of all text encoders.
     #[must_use]
     pub fn encoder_weights(&self) -> u64 {
         sum(self.text_encoders.iter().map(|(_, bytes)| *bytes))
     }
 
-    /// What [`ModelSource::without_t5`](crate::ModelSource::without_t5) saves of the weights; none where there is no T5 that can
-    /// be left out.
+    /// Returns the weights that [`ModelSource::without_t5`](crate::ModelSource::without_t5) saves, or `None` if the pipeline
+    /// has no optional T5.
     #[must_use]
     pub fn optional_t5(&self) -> Option<u64> {
         let mut encoders = self.text_encoders.iter();
@@ -56,7 +56,7 @@ impl MemoryEstimate {
         found.map(|(_, bytes)| *bytes)
     }
 
-    /// All weights that are held at the same time.
+    /// Returns the largest sum of weights that are in memory at the same time.
     #[must_use]
     pub fn weights(&self) -> u64 {
         let loaded = self.transformer.saturating_add(self.vae);
@@ -66,7 +66,8 @@ impl MemoryEstimate {
         }
     }
 
-    /// What is held beside the weights at most: the phases follow each other, and embeddings and latents go through all.
+    /// Returns the largest sum of memory besides the weights. Phases follow each other; embeddings and latents exist in all of
+    /// them.
     #[must_use]
     pub fn call(&self) -> u64 {
         let denoising = sum([self.kept, self.text_kv, self.denoising]);
@@ -75,13 +76,14 @@ impl MemoryEstimate {
         sum([self.embeddings, self.latents, worst])
     }
 
-    /// All that is held at most.
+    /// Returns the largest sum of all memory.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.weights().saturating_add(self.call())
     }
 
-    /// An error if what the call takes beside what is `held` already does not fit into `limit`, or into what is available.
+    /// Returns an error if the call needs more, besides the memory that is `held` already, than `limit` or than the available
+    /// memory.
     pub(crate) fn check(&self, what: &str, held: u64, limit: Option<u64>) -> Result<()> {
         memory_limit::check(what, self.total().saturating_sub(held), limit, self.threads)
     }

@@ -1,4 +1,4 @@
-//! The families of models: the one table of them.
+//! The table of model families.
 
 use crate::error::Result;
 use crate::files::config::ConfigFile;

@@ -1,4 +1,4 @@
-//! From a request to images, for a model of any family.
+//! The pipeline of any family of models: from a request to images.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -28,26 +28,26 @@ use crate::ranks::parallel::run::RunOn;
 use crate::ranks::run_job::run_job;
 use crate::schedulers::SchedulerConfig;
 
-/// What a call was asked for, and what that comes to.
+/// A request and the arguments that it resolves to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked<'a> {
     pub(crate) request: &'a Request,
     pub(crate) resolved: &'a ResolvedRequest,
 }
 
-/// How the pipeline of a family of models turns prompts and noise into what its transformer reads.
+/// The part of a pipeline that differs between families: prompts and noise in the form that the transformer reads.
 pub(crate) trait Family:
     ModelLoader + Configurations + Debug + Send + Sync + 'static
 {
     /// The tokenizers.
     type Tokenizers: Debug + Send + Sync;
-    /// What the encoders make of the prompts of a branch, for all images.
+    /// The encoded prompts of one branch, for all images.
     type Embeds;
 
-    /// The tokenizers in `source`.
+    /// Loads the tokenizers in `source`.
     fn tokenizers(&self, source: &ModelSource) -> Result<Self::Tokenizers>;
 
-    /// The embedded prompts of each branch, the conditional one first, each encoder's looked through by `finite`.
+    /// Encodes the prompts of each branch, the conditional branch first. `finite` checks the output of each encoder.
     fn encode(
         store: &ModelStore<Self>,
         tokenizers: &Self::Tokenizers,
@@ -56,7 +56,7 @@ pub(crate) trait Family:
         observer: &mut dyn Observer,
     ) -> Result<Vec<Self::Embeds>>;
 
-    /// A branch's prompts as the transformer reads them.
+    /// Returns the prompts of a branch in the form that the transformer reads.
     fn embed_text(
         transformer: &Self::Dit,
         embeds: &Self::Embeds,
@@ -64,24 +64,24 @@ pub(crate) trait Family:
         observer: &mut dyn Observer,
     ) -> Result<<Self::Dit as Dit>::Text>;
 
-    /// Noise `[b, c, h, w]` as diffusers holds latents between steps.
+    /// Converts noise `[b, c, h, w]` to the form in which diffusers holds latents between steps.
     fn of_noise(noise_bchw: Tensor) -> Result<Tensor> {
         Ok(noise_bchw)
     }
 }
 
-/// A pipeline of whichever family.
+/// A pipeline of any family.
 pub(crate) trait AnyPipeline: Debug + Send + Sync {
-    /// What a call uses where its request says nothing.
+    /// Returns the defaults for missing arguments of a request.
     fn defaults(&self) -> &Defaults;
 
-    /// An error if the weights' files are not those that were loaded.
+    /// Returns an error if the weights' files have changed since they were loaded.
     fn check_files(&self) -> Result<()>;
 
-    /// What is going to be done for `request` on the ranks of `parallel`.
+    /// Plans `request` on the ranks of `parallel`.
     fn plan(&self, request: &Request, parallel: &Parallel) -> Result<RunPlan>;
 
-    /// Draws what `plan` says: prompts are encoded on the current thread pool, then the ranks share `threads` compute threads. Ranks
+    /// Executes `plan`. Encodes the prompts on the current thread pool. Then the ranks share `threads` compute threads. Ranks
     /// that are threads come from `idle`.
     fn run(
         &self,
@@ -92,7 +92,7 @@ pub(crate) trait AnyPipeline: Debug + Send + Sync {
     ) -> Result<Output>;
 }
 
-/// A family's pipeline.
+/// The pipeline of a family.
 #[derive(Debug)]
 struct DitPipeline<F: Family> {
     store: ModelStore<F>,
@@ -101,14 +101,14 @@ struct DitPipeline<F: Family> {
     options: LoadOptions,
 }
 
-/// The pipeline in `source`; of the transformer `one_stage` only, read by the first call.
+/// Loads the pipeline in `source`. With `one_stage`, the first call reads the transformer.
 pub(crate) fn load<F: Family>(
     source: &ModelSource,
     options: &LoadOptions,
     one_stage: bool,
     observer: &mut dyn Observer,
 ) -> Result<Box<dyn AnyPipeline>> {
-    // Configurations first: what is wrong with them shows before any weight is read.
+    // Configurations come first, so that their errors appear before any weight is read.
     let configs = F::read(source)?;
     let tokenizers = configs.tokenizers(source)?;
     let store = ModelStore::load(configs, source, options, one_stage, observer)?;
@@ -120,8 +120,7 @@ pub(crate) fn load<F: Family>(
     }))
 }
 
-/// What the pipeline in `source` would do for `request`, as its configurations tell; whether there is memory for it is not
-/// looked at.
+/// Plans `request` from the configurations in `source`. Does not check whether there is enough memory.
 pub(crate) fn plan<F: Family>(
     source: &ModelSource,
     options: &LoadOptions,
@@ -133,7 +132,7 @@ pub(crate) fn plan<F: Family>(
     planned(&configs, &defaults, request, parallel, options)
 }
 
-/// What a request asks of these ranks, checked, and what that takes in memory, which is not.
+/// Checks a request for these ranks and estimates its memory. Does not compare it with the available memory.
 fn planned<F: Family>(
     configs: &F,
     defaults: &Defaults,
@@ -150,7 +149,7 @@ fn planned<F: Family>(
         defaults,
     };
     let (resolved, partition) = model.plan(request, guide, parallel, options.dtype)?;
-    // What is wrong with these shows before any weight is read.
+    // These errors must appear before any weight is read.
     let draws_noise = matches!(configs.scheduler(request)?, SchedulerConfig::Ddpm(_));
     given_latents(request, &latents_shape(configs, &resolved))?;
     let counted = Counted {
@@ -174,7 +173,7 @@ fn planned<F: Family>(
     Ok(RunPlan::new(call, served, configs.shape(), memory))
 }
 
-/// What plans depend on, as text.
+/// Returns everything that a plan depends on, as text.
 fn decisive<F: Family>(configs: &F, defaults: &Defaults) -> String {
     let (shape, vae, rules) = (configs.shape(), configs.vae(), configs.rules());
     format!(
@@ -183,7 +182,7 @@ fn decisive<F: Family>(configs: &F, defaults: &Defaults) -> String {
     )
 }
 
-/// Of all images' latents, as diffusers holds them.
+/// Returns the shape of all images' latents in diffusers.
 fn latents_shape<F: Family>(configs: &F, plan: &ResolvedRequest) -> Vec<usize> {
     configs.shape().shown_shape(plan.images, plan.latent_size)
 }
@@ -242,7 +241,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         let mut text = Vec::with_capacity(embeds.len());
         for (branch, embeds) in embeds.iter().enumerate() {
             let mut silent = ();
-            // Of the branches the conditional one is shown from inside.
+            // Only the conditional branch shows its intermediate results.
             let inside: &mut dyn Observer = match branch {
                 0 => &mut *observer,
                 _ => &mut silent,

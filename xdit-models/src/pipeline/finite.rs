@@ -1,4 +1,4 @@
-//! Results that are not finite: found where they begin, and an error unless the caller wants them all the same.
+//! Finds results that are not finite where they begin. They are an error unless the caller allows them.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,12 +7,12 @@ use xdit_kernels::{DType, Tensor};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 
-/// Looks through what the parts of a call hand on. All ranks of a call in this process share one.
+/// Checks the results of the parts of a call. All ranks of a call in this process share one value.
 #[derive(Debug)]
 pub(crate) struct Finite {
     allowed: bool,
     dtype: DType,
-    /// The earliest that was found where it is allowed.
+    /// The earliest result that is not finite, if the request allows it.
     first: Mutex<Option<NonFinite>>,
 }
 
@@ -23,40 +23,40 @@ struct NonFinite {
     whose: String,
 }
 
-/// Whose result it is; the earlier part of a run comes first.
+/// The origin of the result. Earlier parts of a run are smaller.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Origin {
-    /// A folder of the pipeline, and the branch's prefix in the names of its embeddings.
+    /// A text encoder: its folder in the pipeline, and the prefix of the branch in the names of its embeddings.
     TextEncoder(&'static str, &'static str),
-    /// The latents that the caller gave.
+    /// The latents of the caller.
     Latents,
     /// A denoising step.
     Step {
-        /// From 0.
+        /// The index of the step, from 0.
         index: usize,
-        /// How many there are.
+        /// The number of steps.
         of: usize,
-        /// Whose result of the step.
+        /// The part of the step.
         part: StepPart,
-        /// What the model was told, as text.
+        /// The timestep that the model received, as text.
         timestep: String,
     },
     /// The autoencoder.
     Vae,
-    /// The latents, when they are given out in the dtype of the call.
+    /// The final latents, rounded to the dtype of the call.
     Rounding,
 }
 
-/// What gives a result in a step, in order.
+/// The parts of a step, in order.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum StepPart {
-    /// A prediction.
+    /// The prediction of the transformer.
     Transformer,
-    /// The latents after it.
+    /// The latents after the scheduler.
     Scheduler,
 }
 
-/// What the first dim of a tensor counts: prompts or images `start..` of `all`.
+/// The meaning of the first dim of a tensor: prompts or images `start..` of `all`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Whose {
     noun: &'static str,
@@ -74,7 +74,7 @@ impl Whose {
         }
     }
 
-    /// Images from `start` on of the call's `all`.
+    /// Images from `start` of `all` images of the call.
     pub(crate) fn images(start: usize, all: usize) -> Self {
         Self {
             noun: "image",
@@ -140,10 +140,10 @@ impl Finite {
         }
     }
 
-    /// Looks through a result, whose first dim counts what `whose` says.
+    /// Checks a result. `whose` describes its first dim.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] for NaN and infinity that are not allowed.
+    /// [`Error::NotFinite`] for NaN and infinity, unless they are allowed.
     pub(crate) fn check(
         &self,
         result: &Tensor,
@@ -166,7 +166,7 @@ impl Finite {
         self.found(&indices, whose, origin())
     }
 
-    /// Notes, or refuses, a result that is not finite for these of the prompts or images that `whose` counts.
+    /// Records or refuses a result that is not finite, for these prompts or images.
     ///
     /// # Errors
     /// As [`check`](Self::check).
@@ -193,7 +193,7 @@ impl Finite {
         }
     }
 
-    /// Tells what was found and allowed, once for the call.
+    /// Warns of allowed results that are not finite, once per call.
     pub(crate) fn tell(&self, observer: &mut dyn Observer) {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = &*first {

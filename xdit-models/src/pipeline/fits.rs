@@ -1,5 +1,5 @@
-//! What the components of a pipeline must have for each other, beside the widths that each family ties together: told from
-//! their configurations, before any weight is read.
+//! Checks that the components of a pipeline fit each other, from their configurations, before any weight is read. Each family
+//! checks widths itself.
 
 use serde_json::Value;
 
@@ -8,10 +8,10 @@ use crate::files::config::ConfigFile;
 use crate::files::source::ModelSource;
 use crate::vae::VaeConfig;
 
-/// The configuration of the component `folder`, whose weights must be plain numbers.
+/// Reads the configuration of the component `folder`, whose weights must not be quantised.
 ///
 /// # Errors
-/// As [`ModelSource::config`]; [`Error::BadFile`] for a component whose weights are quantised.
+/// As [`ModelSource::config`]; [`Error::BadFile`] if the weights of the component are quantised.
 pub(crate) fn component(source: &ModelSource, folder: &str) -> Result<ConfigFile> {
     let file = source.config(&format!("{folder}/config.json"))?;
     match file.value("quantization_config") {
@@ -40,7 +40,7 @@ fn quantised(how: &serde_json::Map<String, Value>) -> String {
         Some(bits) => Some(format!("{bits} bit")),
         None if is_on("load_in_4bit") => Some("4 bit".to_owned()),
         None if is_on("load_in_8bit") => Some("8 bit".to_owned()),
-        // quanto's, torchao's.
+        // The keys of quanto and torchao.
         None => ["weights_dtype", "weights", "quant_type"]
             .iter()
             .find_map(|field| text(field).map(str::to_owned)),
@@ -51,7 +51,7 @@ fn quantised(how: &serde_json::Map<String, Value>) -> String {
     }
 }
 
-/// The configuration of the autoencoder, which must read and draw pictures of red, green and blue.
+/// Reads the configuration of the autoencoder, which must read and write RGB images.
 ///
 /// # Errors
 /// As [`VaeConfig::read`]; [`Error::BadConfig`] for other channels.
@@ -67,10 +67,10 @@ pub(crate) fn vae(file: &ConfigFile) -> Result<VaeConfig> {
     }
 }
 
-/// Checks that a text encoder with `found` positions, as `file` has it, reads prompts of `length` tokens.
+/// Checks that a text encoder with `found` positions in `file` can read prompts of `length` tokens.
 ///
 /// # Errors
-/// [`Error::BadConfig`] when it has fewer.
+/// [`Error::BadConfig`] if it has fewer positions.
 pub(crate) fn positions(file: &ConfigFile, found: usize, length: usize) -> Result<()> {
     if found >= length {
         return Ok(());
@@ -83,10 +83,10 @@ pub(crate) fn positions(file: &ConfigFile, found: usize, length: usize) -> Resul
         .bad("max_position_embeddings", expected))
 }
 
-/// Checks that pictures of `sample_size` latent pixels, which `file` has as the model's own, are of a size that can be drawn.
+/// Checks that the model's own size in `file`, `sample_size` latent pixels, can be drawn.
 ///
 /// # Errors
-/// [`Error::BadConfig`] when they are not.
+/// [`Error::BadConfig`] if it cannot.
 pub(crate) fn sample_size(
     file: &ConfigFile,
     found: usize,

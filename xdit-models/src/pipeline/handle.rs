@@ -1,4 +1,4 @@
-//! Pipelines: from a prompt to an image, whatever the model.
+//! The pipeline that users call, for all models.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,8 +20,8 @@ use crate::ranks::pools::{pool, share};
 
 /// A loaded pipeline of any supported class.
 ///
-/// It owns a thread pool and computes on it alone; over several ranks that are threads, on the threads of these ranks, which the first
-/// call starts and later calls find again. Several threads can make calls at the same time.
+/// A pipeline computes in its own thread pool. With several ranks that are threads, it computes in the pools of these ranks.
+/// The first call starts the ranks, and later calls reuse them. Several threads can make calls at the same time.
 ///
 /// # Examples
 /// ```
@@ -44,17 +44,17 @@ pub struct Pipeline {
     pool: rayon::ThreadPool,
     parallel: Parallel,
     ranks: IdleRanks,
-    /// The compute threads of each replica that draws requests of its own.
+    /// The compute threads of each replica of `generate_each`.
     replica_pools: Mutex<Arc<[rayon::ThreadPool]>>,
 }
 
 impl Pipeline {
-    /// The pipeline in `source`, ready to run.
+    /// Loads the pipeline in `source`.
     ///
     /// # Errors
-    /// [`Error::MissingFile`], [`Error::BadFile`], [`Error::BadConfig`], [`Error::BadTensor`] or
-    /// [`Error::Unsupported`] for what is wrong with its files, [`Error::OutOfMemory`] when its weights do not fit,
-    /// [`Error::InvalidRequest`] for no threads or too many.
+    /// [`Error::MissingFile`], [`Error::BadFile`], [`Error::BadConfig`], [`Error::BadTensor`] or [`Error::Unsupported`] for
+    /// problems of its files, [`Error::OutOfMemory`] if its weights do not fit into memory, [`Error::InvalidRequest`] for an
+    /// invalid number of threads.
     pub fn load(
         source: &ModelSource,
         options: &LoadOptions,
@@ -63,8 +63,8 @@ impl Pipeline {
         Self::load_over(source, options, Parallel::default(), observer)
     }
 
-    /// The pipeline in `source`, spread over ranks. A process that is one rank of several stages (a
-    /// [`RankBackend::Group`]) reads its stage's tensors only, when its first call has told which they are.
+    /// Loads the pipeline in `source` for several ranks. A process that is one rank of several stages (a
+    /// [`RankBackend::Group`]) reads only the tensors of its stage, in its first call.
     ///
     /// # Errors
     /// As [`load`](Self::load) and [`parallel`](Self::parallel).
@@ -93,11 +93,10 @@ impl Pipeline {
         })
     }
 
-    /// What the pipeline in `source` would do for `request` on these ranks: told from its configurations, before any weight
-    /// is read.
+    /// Plans `request` on these ranks from the configurations in `source`, before any weight is read.
     ///
     /// # Errors
-    /// As [`Pipeline::load`] for configurations, as [`Pipeline::generate`] for the request.
+    /// As [`Pipeline::load`] for the configurations, and as [`Pipeline::generate`] for the request.
     ///
     /// # Examples
     /// ```
@@ -126,10 +125,10 @@ impl Pipeline {
         Ok(plan)
     }
 
-    /// The same pipeline, spread over ranks. Idle ranks of earlier calls stay, up to 64 in all.
+    /// Returns the same pipeline with other ranks. Idle ranks of earlier calls stay, up to 64 in all.
     ///
     /// # Errors
-    /// [`Error::Comm`] for degrees that make no mesh (the message names the nearest that do),
+    /// [`Error::Comm`] for degrees that do not form a mesh (the message names the nearest valid ones),
     /// [`Error::InvalidRequest`] for an axis that this version does not use.
     ///
     /// # Examples
@@ -151,26 +150,27 @@ impl Pipeline {
         Ok(self)
     }
 
-    /// The class of the pipeline.
+    /// Returns the class of the pipeline.
     #[must_use]
     pub fn class(&self) -> PipelineClass {
         self.class
     }
 
-    /// What a call uses where its request says nothing.
+    /// Returns the defaults for missing arguments of a request.
     #[must_use]
     pub fn defaults(&self) -> &Defaults {
         self.model.defaults()
     }
 
-    /// How many threads it computes with.
+    /// Returns the number of compute threads.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.pool.current_num_threads()
     }
 
-    /// An error if a file of weights on disk has another size or time than when it was loaded, or is gone. Every call that
-    /// draws asks this first; files that are cut while a call runs end the process (SIGBUS), see the crate's documentation.
+    /// Returns an error if a weights file on disk is missing, or its size or time has changed since it was loaded. Every call
+    /// that draws checks this first. If another process shortens a file during a call, the system ends the process (SIGBUS);
+    /// see the crate's documentation.
     ///
     /// # Errors
     /// [`Error::BadFile`], which names the file.
@@ -178,18 +178,18 @@ impl Pipeline {
         self.model.check_files()
     }
 
-    /// Draws what `request` asks for.
+    /// Draws the images of `request`.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] for arguments out of range, [`Error::OutOfMemory`] when the call would not fit,
-    /// [`Error::Stopped`] when the observer ended it, [`Error::BadFile`] when the weights' files changed since they were
+    /// [`Error::InvalidRequest`] for arguments out of range, [`Error::OutOfMemory`] if the call does not fit into memory,
+    /// [`Error::Stopped`] if the observer ended it, [`Error::BadFile`] if the weights' files have changed since they were
     /// loaded.
     pub fn generate(&self, request: &Request, observer: &mut dyn Observer) -> Result<Output> {
         self.generate_over(request, &self.parallel, observer)
     }
 
-    /// Draws what `request` asks for on other ranks than the pipeline's own, for this call. Plans may change from call to call: ranks
-    /// of each number stay, up to 64 in all.
+    /// Draws the images of `request` on other ranks than those of the pipeline, for this call only. Each call may use another
+    /// plan. Ranks of each number stay, up to 64 in all.
     ///
     /// # Errors
     /// As [`generate`](Self::generate) and [`parallel`](Self::parallel).
@@ -219,10 +219,10 @@ impl Pipeline {
         self.draw(self.model.plan(request, parallel)?, &self.pool, observer)
     }
 
-    /// Draws what [`plan`](Self::plan) made of a request for this pipeline and its ranks; nothing is resolved again.
+    /// Executes a plan that [`plan`](Self::plan) made for this pipeline and its ranks. The request is not resolved again.
     ///
     /// # Errors
-    /// As [`generate`](Self::generate); [`Error::InvalidRequest`] for a plan for other configurations, another dtype or other
+    /// As [`generate`](Self::generate); [`Error::InvalidRequest`] for a plan with other configurations, another dtype or other
     /// ranks.
     ///
     /// # Examples
@@ -276,15 +276,15 @@ impl Pipeline {
 }
 
 impl Pipeline {
-    /// Draws requests of any prompts and sizes, one after another on each replica of the data axis, and hands each result
-    /// to `done` when it is there: the request's index, what came of it, and its observer. A request that fails does not
-    /// keep the others from being drawn; `Break` starts no more.
+    /// Draws requests of any prompts and sizes. Each replica of the data axis draws one request after another. When a result is
+    /// finished, `done` receives the index of the request, its result and its observer. After a failed request, the others are
+    /// still drawn. If `done` returns `Break`, no further request starts.
     ///
     /// Images do not depend on the number of replicas.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] for several replicas over a group of the caller's, who can call
-    /// [`generate`](Self::generate) on each; errors of requests go to `done`.
+    /// [`Error::InvalidRequest`] for several replicas over a group of the caller, who can call [`generate`](Self::generate) on
+    /// each replica instead. `done` receives the errors of requests.
     ///
     /// # Examples
     /// ```
@@ -319,7 +319,7 @@ impl Pipeline {
         let parallel = self.parallel.one_replica();
         let waiting = Mutex::new(Some(requests.into_iter().enumerate()));
         let done = Mutex::new(done);
-        // Whole values are swapped under these locks: a panic elsewhere leaves nothing half done.
+        // Only whole values are swapped under these locks, so a panic leaves no partial change.
         let next = || {
             let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
             waiting.as_mut().and_then(Iterator::next)
@@ -342,7 +342,7 @@ impl Pipeline {
         }
         let pools = self.replica_pools(replicas)?;
         let work = &work;
-        // Ranks and compute threads stay. The threads that hand out requests do not: they borrow from the caller.
+        // Ranks and compute threads stay. The threads that distribute requests do not, because they borrow from the caller.
         std::thread::scope(|scope| {
             for (replica, pool) in pools.iter().enumerate() {
                 let what = format!("replica {replica}");
@@ -350,7 +350,7 @@ impl Pipeline {
                     .name(what.clone())
                     .spawn_scoped(scope, move || work(pool));
                 if let Err(error) = started {
-                    // Those that run finish what they draw.
+                    // Running replicas finish their requests.
                     *waiting.lock().unwrap_or_else(PoisonError::into_inner) = None;
                     return Err(refused_thread(&what, &error));
                 }
@@ -361,7 +361,7 @@ impl Pipeline {
 }
 
 impl Pipeline {
-    /// The compute threads of each of so many replicas, made anew only for another number than last.
+    /// Returns the compute threads of each replica. Creates them again only if the number of replicas changes.
     fn replica_pools(&self, replicas: usize) -> Result<Arc<[rayon::ThreadPool]>> {
         let kept = self.replica_pools.lock();
         let mut kept = kept.unwrap_or_else(PoisonError::into_inner);
@@ -376,7 +376,7 @@ impl Pipeline {
     }
 }
 
-/// An allocation that a kernel was refused, as this crate's own kind of error.
+/// Converts a kernel's refused allocation to this crate's error.
 fn named_memory(error: Error) -> Error {
     match error {
         Error::Kernel(xdit_kernels::Error::OutOfMemory { op, bytes }) => Error::OutOfMemory {

@@ -1,23 +1,23 @@
-//! Pixels.
+//! Images as pixels.
 
 use xdit_kernels::{Tensor, reserved};
 
 use crate::error::{Error, Result};
 
-/// An 8-bit RGB image, rows from the top.
+/// An 8-bit RGB image. Rows start at the top.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Image {
-    /// Pixels in a row.
+    /// The number of pixels in a row.
     pub width: usize,
-    /// Rows.
+    /// The number of rows.
     pub height: usize,
     /// `height × width × 3` values.
     pub rgb: Vec<u8>,
 }
 
 impl Image {
-    /// The images in a batch of planes with values in [0, 1], rounded to 8 bits as diffusers does
-    /// (`image_processor.py`, `numpy_to_pil`: times 255, half to even).
+    /// Converts a batch of planes with values in [0, 1] to images, rounded to 8 bits as in diffusers (`image_processor.py`,
+    /// `numpy_to_pil`: times 255, half to even).
     ///
     /// # Shapes
     /// `[images, 3, height, width]`, f32.

@@ -1,4 +1,4 @@
-//! What a pipeline is made of, from its configurations and the headers of its weights: no weights are read.
+//! Facts about a pipeline from its configurations and the headers of its weights. No weights are read.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,9 @@ use crate::vae::VaeConfig;
 pub struct PipelineInfo {
     /// The folder or the pipeline's name.
     pub name: String,
-    /// diffusers' name of its class.
+    /// The name of its class in diffusers.
     pub class: String,
-    /// The diffusers version that wrote it, when it says.
+    /// The version of diffusers that wrote it, if it is recorded.
     pub diffusers_version: Option<String>,
     /// Its components, by name.
     pub components: Vec<ComponentInfo>,
@@ -33,29 +33,29 @@ pub struct PipelineInfo {
 pub struct ComponentInfo {
     /// The component's name and folder.
     pub name: String,
-    /// The Python class that it is made of.
+    /// The Python class of the component.
     pub class: String,
-    /// Numbers in its weights.
+    /// The number of its parameters.
     pub parameters: u64,
-    /// How many of them are stored in which dtype.
+    /// The number of parameters in each stored dtype.
     pub dtypes: BTreeMap<String, u64>,
-    /// Bytes of its weights, as stored.
+    /// The stored bytes of its weights.
     pub bytes: u64,
-    /// Its files, by their path in the pipeline.
+    /// Its files, by their paths in the pipeline.
     pub files: Vec<String>,
-    /// Attention heads, when it has attention.
+    /// The number of attention heads, if it has attention.
     pub heads: Option<usize>,
-    /// Width of a head, when it has attention.
+    /// The width of a head, if it has attention.
     pub head_dim: Option<usize>,
-    /// How many blocks of each kind it has.
+    /// The number of blocks of each kind.
     pub blocks: BTreeMap<String, usize>,
 }
 
-/// The facts about the pipeline in `source`, with the weights of `variant` as [`ModelSource::open_weights`] finds them. Without
-/// one, components that have no plain weights are described by those they have.
+/// Returns the facts about the pipeline in `source`, with the weights of `variant` as [`ModelSource::open_weights`] finds them.
+/// Without a variant, components without plain weights are described by another variant.
 ///
 /// # Errors
-/// As [`ModelIndex::read`]; and for a component whose configuration or weights' headers are missing or damaged.
+/// As [`ModelIndex::read`]; errors for components whose configuration or weights' headers are missing or damaged.
 ///
 /// # Examples
 /// ```
@@ -94,7 +94,7 @@ pub fn describe(source: &ModelSource, variant: Option<&str>) -> Result<PipelineI
             if info.shape_from(source)? {
                 info.count(&weights(source, name, variant, &info.files)?);
             }
-            // An index may hold a megabyte of either.
+            // An index may contain a megabyte of either.
             info.name = quote::cut(&info.name);
             info.class = quote::cut(&info.class);
             Ok(info)
@@ -109,7 +109,7 @@ pub fn describe(source: &ModelSource, variant: Option<&str>) -> Result<PipelineI
 }
 
 impl ComponentInfo {
-    /// Heads and blocks, from the configuration; whether the component is one that has weights.
+    /// Returns heads and blocks from the configuration, and whether the component has weights.
     fn shape_from(&mut self, source: &ModelSource) -> Result<bool> {
         let config = || source.config(&format!("{}/config.json", self.name));
         if let Some(family) = families::of_transformer(&self.class) {
@@ -163,7 +163,7 @@ impl ComponentInfo {
     }
 }
 
-/// The weights of `component`: of `variant`, or without one of whichever there is when there are no plain ones.
+/// Opens the weights of `component`: of `variant`, or, without one, plain weights or those of any variant.
 fn weights(
     source: &ModelSource,
     component: &str,

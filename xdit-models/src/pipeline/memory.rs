@@ -1,4 +1,4 @@
-//! What a call takes in memory, counted from its plan and the configurations.
+//! Counts the memory of a call from its plan and the configurations.
 
 use xdit_kernels::DType;
 
@@ -12,24 +12,24 @@ use crate::ranks::parallel::{Parallel, RankBackend};
 use crate::ranks::partition::Partition;
 use crate::vae::{Tiling, VaeConfig, decoder_bytes, decoder_bytes_per_pixel};
 
-/// A call whose memory is counted.
+/// The inputs of the count.
 #[derive(Debug)]
 pub(crate) struct Counted<'a> {
     pub(crate) plan: &'a ResolvedRequest,
     pub(crate) partition: &'a Partition,
     pub(crate) parallel: &'a Parallel,
     pub(crate) options: &'a LoadOptions,
-    /// Prompts, each of which is encoded once.
+    /// The number of prompts. Each is encoded once.
     pub(crate) prompts: usize,
-    /// Whether steps draw noise, which each rank then does for the whole of all images.
+    /// Whether steps draw noise. Each rank then draws it for all images.
     pub(crate) draws_noise: bool,
 }
 
-/// What a rank takes whatever is drawn: its messages, its pool, its views.
+/// The fixed memory of a rank: messages, thread pool, views.
 const RANK: u64 = 256 << 10;
 
 impl ResolvedRequest {
-    /// What is drawn, for a message about the memory it takes.
+    /// Describes the images in a message about memory.
     pub(crate) fn told(&self, memory: &MemoryEstimate) -> String {
         let (height, width, images) = (self.height, self.width, self.images);
         let weights = memory.weights();
@@ -38,7 +38,7 @@ impl ResolvedRequest {
 }
 
 impl Counted<'_> {
-    /// The whole estimate.
+    /// Returns the whole estimate.
     pub(crate) fn estimate<R: ModelLoader>(&self, configs: &R) -> MemoryEstimate {
         let (plan, dtype) = (self.plan, self.options.dtype);
         let (shape, vae) = (configs.shape(), configs.vae());
@@ -70,7 +70,7 @@ impl Counted<'_> {
             text_kv,
             denoising: self.denoising(shape, dtype),
             decoding: self.decoding(vae, dtype),
-            // As they are put together and then as a tensor; rounded to 8 bits the first form is gone.
+            // First the planes of each image, then one tensor of all. The planes are dropped before rounding to 8 bits.
             pictures: product(&[plan.images, 3, 4 + 4, plan.height, plan.width]),
             low_memory: self.options.low_memory,
             threads: self.threads(),
@@ -81,7 +81,7 @@ impl Counted<'_> {
         self.parallel.is_alone()
     }
 
-    /// Ranks that this process runs.
+    /// Returns the number of ranks that this process runs.
     fn ranks_here(&self) -> usize {
         match self.parallel.backend {
             RankBackend::Threads { .. } => self.parallel.degrees.product().unwrap_or(usize::MAX),
@@ -89,7 +89,7 @@ impl Counted<'_> {
         }
     }
 
-    /// Of the pipeline's pool; where there are several ranks each is a thread, and has a pool of its own.
+    /// The threads of the pipeline's pool. With several ranks, each rank is a thread with its own pool.
     fn threads(&self) -> u64 {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = self.options.threads.unwrap_or_else(cores);
@@ -101,8 +101,8 @@ impl Counted<'_> {
         threads.saturating_add(of_ranks) as u64
     }
 
-    /// As the encoders make them, for each prompt and repeated for its images; as the transformer embeds them; and each stage's
-    /// part of the latter.
+    /// Embeddings as the encoders produce them, for each prompt and repeated for its images; embeddings in the form of the
+    /// transformer; and each stage's part of these.
     fn embeddings(&self, shape: &dyn DitShape, dtype: DType) -> u64 {
         let plan = self.plan;
         let [encoded, embedded] = shape.text_widths();
@@ -114,8 +114,8 @@ impl Counted<'_> {
         of_images.saturating_add(of_prompts).saturating_mul(texts)
     }
 
-    /// f32: the noise, the latents of the call and of a step before and after it, what the scheduler keeps, and each branch's
-    /// prediction before and after guidance; where steps draw noise, that of each rank twice.
+    /// In f32: the noise, the latents of the call and of a step before and after it, the state of the scheduler, and each
+    /// branch's prediction before and after guidance. If steps draw noise, each rank holds it twice.
     fn latents(&self, shape: &dyn DitShape) -> u64 {
         let plan = self.plan;
         let noise = if self.draws_noise {
@@ -129,8 +129,8 @@ impl Counted<'_> {
     }
 
     /// Each token of the stream takes 8 rows of its width: the residual stream, its normalised form, and queries, keys and
-    /// values twice (as projected, and normalised and rotated). Outputs that later blocks read again take a row each. Branches
-    /// follow each other on a rank; ranks hold besides what they sent and what has come, half as much again.
+    /// values twice (as projected, and normalised and rotated). Each output that later blocks read takes one more row. The
+    /// branches of a rank run one after another. Ranks also hold sent and received messages, which adds a half.
     fn denoising(&self, shape: &dyn DitShape, dtype: DType) -> u64 {
         let plan = self.plan;
         let degrees = self.parallel.degrees;
@@ -138,7 +138,7 @@ impl Counted<'_> {
         let read_again = |block: &usize| shape.reader(*block).is_some();
         let skips = (0..shape.block_count()).filter(read_again).count();
         let branches = self.partition.branch_count();
-        // In a pipeline the outputs of all branches wait for later stages.
+        // In a pipeline, the outputs of all branches wait for later stages.
         let waiting = if degrees.pipe > 1 { branches } else { 1 };
         let at_once = degrees.cfg.min(branches).max(1);
         let rows = (8 * at_once).saturating_add(skips.saturating_mul(waiting));
@@ -150,8 +150,8 @@ impl Counted<'_> {
         }
     }
 
-    /// For one image of each replica at a time the input of a residual block, its normalised form and the first convolution's
-    /// output; of a tile only, with tiles. In bands each rank has six rows of pixels of its neighbours besides.
+    /// For one image of each replica at a time: the input of a residual block, its normalised form and the output of the first
+    /// convolution. With tiles, of one tile only. With bands, each rank also has six rows of pixels of its neighbours.
     fn decoding(&self, vae: &VaeConfig, dtype: DType) -> u64 {
         let plan = self.plan;
         let pixels = product(&[plan.height, plan.width]);
@@ -171,7 +171,7 @@ impl Counted<'_> {
             false => 0,
         };
         let tiles = match plan.vae_tiling {
-            // The picture and its row of tiles, as f32.
+            // The image and its row of tiles, as f32.
             true => product(&[2 * 3 * 4, plan.height, plan.width]),
             false => 0,
         };

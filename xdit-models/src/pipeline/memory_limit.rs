@@ -1,9 +1,9 @@
-//! How much memory may be used, so that a call that cannot fit ends with an error instead of the system's OOM killer.
+//! The available memory. A call that cannot fit ends with an error instead of the system's OOM killer.
 
 use crate::error::{Error, Result};
 
-/// Bytes that this process may still take, as far as the system says: the least of the machine's available memory and
-/// what the control group has left. `None` where neither can be read.
+/// Returns the bytes that this process may still use: the smaller one of the machine's available memory and the rest of the
+/// control group's limit. `None` if neither can be read.
 #[must_use]
 fn available() -> Option<u64> {
     let machine = read("/proc/meminfo").and_then(|text| meminfo_available(&text));
@@ -13,8 +13,8 @@ fn available() -> Option<u64> {
     [machine, group].into_iter().flatten().min()
 }
 
-/// Bytes of address space that this process may still map under its limits (`ulimit -v`, `ulimit -d`), if it has any. Stacks of
-/// threads count here, whether they are used or not.
+/// Returns the bytes of address space that this process may still map under its limits (`ulimit -v`, `ulimit -d`), if it has
+/// any. The stacks of threads count here even if they are not used.
 fn address_space() -> Option<u64> {
     let limits = read("/proc/self/limits")?;
     let status = read("/proc/self/status")?;
@@ -29,13 +29,14 @@ fn address_space() -> Option<u64> {
     both.into_iter().flatten().min()
 }
 
-/// A thread's stack as Rust and rayon make it, with its guard page and what the C library maps beside it.
+/// The stack of a thread of Rust and rayon, with its guard page and the mappings that the C library adds.
 const STACK: u64 = (2 << 20) + (64 << 10);
-/// What is kept free under a limit of address space for all that no estimate counts: tokenizers, messages, the allocator's gaps.
+/// The reserve under a limit of address space for everything that no estimate counts: tokenizers, messages, gaps of the
+/// allocator.
 const HEADROOM: u64 = 24 << 20;
 
-/// An error if `bytes` for `what` are more than `limit`, or than what is available when there is no limit; under a limit of
-/// address space the stacks of `threads` count too.
+/// Returns an error if `bytes` for `what` exceed `limit`, or the available memory if there is no limit. Under a limit of
+/// address space, the stacks of `threads` count too.
 pub(crate) fn check(what: &str, bytes: u64, limit: Option<u64>, threads: u64) -> Result<()> {
     let refuse_over = |limit: Option<u64>, bytes: u64| match limit {
         Some(limit) if bytes > limit => Err(Error::OutOfMemory {
@@ -52,9 +53,9 @@ pub(crate) fn check(what: &str, bytes: u64, limit: Option<u64>, threads: u64) ->
     refuse_over(address_space(), bytes.saturating_add(besides))
 }
 
-/// Why the system started no thread for `what`: no room for its stack under a limit of address space, an
-/// [`Error::OutOfMemory`]; or else `reason`, the system's own ([`Error::NoThread`]), as where the number of threads is limited. The
-/// system says the same in both cases.
+/// Returns why the system refused a thread for `what`. Under a limit of address space without room for a stack, it is an
+/// [`Error::OutOfMemory`]; otherwise it is an [`Error::NoThread`] with the system's `reason`, for example a limit of threads.
+/// The system reports the same reason in both cases.
 #[must_use]
 pub fn refused_thread(what: &str, reason: &dyn std::fmt::Display) -> Error {
     match address_space() {
@@ -77,7 +78,7 @@ fn number(path: &str) -> Option<u64> {
     read(path)?.trim().parse().ok()
 }
 
-/// File pages that the control group counts but would give back.
+/// File pages that the control group counts but can release.
 fn reclaimable() -> u64 {
     read("/sys/fs/cgroup/memory.stat")
         .and_then(|text| {
@@ -93,14 +94,14 @@ fn meminfo_available(text: &str) -> Option<u64> {
     kibibytes(text, "MemAvailable:")
 }
 
-/// The bytes in the line `name` of a table of the kernel's, which counts in KiB.
+/// Returns the bytes in the line `name` of a table of the kernel, which counts in KiB.
 fn kibibytes(table: &str, name: &str) -> Option<u64> {
     let line = table.lines().find(|line| line.starts_with(name))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     kib.checked_mul(1024)
 }
 
-/// The soft limit in the line `name` of `/proc/self/limits`, none if it is unlimited.
+/// Returns the soft limit in the line `name` of `/proc/self/limits`, or `None` if it is unlimited.
 fn soft_limit(table: &str, name: &str) -> Option<u64> {
     let line = table.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()

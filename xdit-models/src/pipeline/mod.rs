@@ -1,6 +1,6 @@
-//! From a request to an output: arguments and their checks, plans, memory, loading, encoding, results.
+//! The pipelines: arguments and their checks, plans, memory, loading, encoding, results.
 //!
-//! A call is resolved and prepared here, on the caller's thread; `ranks` runs it.
+//! A call is resolved and prepared here, on the caller's thread. `ranks` runs it.
 
 pub(crate) mod configurations;
 pub(crate) mod estimate;

@@ -1,21 +1,21 @@
-//! How a pipeline is loaded.
+//! The options of loading a pipeline.
 
 use xdit_kernels::{DType, Device};
 
-/// How a pipeline is loaded.
+/// The options of loading a pipeline.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoadOptions {
-    /// The dtype that weights are held in and models compute in; sums are f32 always.
+    /// The dtype of weights and of computation. Sums are always f32.
     pub dtype: DType,
-    /// Where it runs.
+    /// The device of weights and of computation.
     pub device: Device,
-    /// Threads to compute with; all of the machine's when `None`. Results do not depend on it.
+    /// The number of compute threads. `None` for one per core. Results do not depend on it.
     pub threads: Option<usize>,
-    /// Which variant of the weights to read (`fp16` for `….fp16.safetensors`).
+    /// The variant of the weights (`fp16` for `….fp16.safetensors`).
     pub variant: Option<String>,
-    /// Whether text encoders are read by each call and let go before it denoises, and the other models only after that.
+    /// Whether each call reads the text encoders and drops them before it reads the other models and denoises.
     pub low_memory: bool,
-    /// The most memory that a call may plan to use, weights included, in bytes; what the system says is available when `None`.
+    /// The most memory that a call may use, in bytes, weights included. `None` for the available memory of the system.
     pub memory_limit: Option<u64>,
 }
 

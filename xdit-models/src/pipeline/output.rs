@@ -8,22 +8,22 @@ use crate::pipeline::image::Image;
 use crate::pipeline::rank_plan::RankMemory;
 use crate::pipeline::run_plan::RunPlan;
 
-/// What a call returns.
+/// The result of a call.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Output {
-    /// The images; empty when only latents were asked for.
+    /// The images. Empty if the request asks only for latents.
     pub images: Vec<Image>,
     /// The images before rounding: `[images, 3, height, width]` f32 in [0, 1].
     pub float: Option<Tensor>,
-    /// The final latents, packed: `[images, tokens, channels]`, as diffusers' `output_type="latent"` returns them.
+    /// The final latents, packed: `[images, tokens, channels]`, as diffusers returns them for `output_type="latent"`.
     pub latents: Tensor,
-    /// What was drawn, and how it was shared out.
+    /// The plan of the call.
     pub plan: RunPlan,
-    /// What each rank sent, by rank; empty when there was one.
+    /// The messages of each rank, by rank. Empty for one rank.
     pub communication: Vec<Stats>,
-    /// What each rank that had images held, by rank.
+    /// The memory of each rank that had images, by rank.
     pub memory: Vec<RankMemory>,
-    /// What each replica that had images has measured and done, by replica: drift where patches were several.
+    /// The report of each replica that had images, by replica. It contains the drift if there were several patches.
     pub pipefusion: Vec<Report>,
 }

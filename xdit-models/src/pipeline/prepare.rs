@@ -1,4 +1,4 @@
-//! What comes before denoising for every model: the checked plan, and the noise.
+//! Prepares a call for all models: the checked plan, and the noise.
 
 use half::{bf16, f16};
 use xdit_kernels::{DType, Device, Tensor, elementwise};
@@ -14,7 +14,7 @@ use crate::ranks::partition::Partition;
 use crate::schedulers::{Scheduler, SchedulerConfig, TimestepRequest};
 use crate::vae::VaeConfig;
 
-/// A model as plans see it.
+/// The facts about a model that plans need.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Planned<'a> {
     pub(crate) shape: &'a dyn DitShape,
@@ -24,7 +24,7 @@ pub(crate) struct Planned<'a> {
 }
 
 impl Planned<'_> {
-    /// What a request asks of these ranks, checked, though not whether there is memory for it.
+    /// Checks a request for these ranks. Does not check memory.
     pub(crate) fn plan(
         &self,
         request: &Request,
@@ -43,13 +43,13 @@ impl Planned<'_> {
     }
 }
 
-/// The request's generators.
+/// Returns the random generators of the request.
 pub(crate) fn generators(request: &Request) -> Result<Vec<Generator>> {
     let seeds = request.seeds.iter();
     seeds.map(|seed| Generator::from_seed(*seed)).collect()
 }
 
-/// The initial noise `[b, c, h, w]`, f32: drawn in the pipeline's dtype and in diffusers' order.
+/// Draws the initial noise `[b, c, h, w]`, f32, in the pipeline's dtype and in diffusers' order.
 pub(crate) fn noise(
     plan: &ResolvedRequest,
     channels: usize,
@@ -61,7 +61,7 @@ pub(crate) fn noise(
     drawn(&shape, options.dtype, generators, &options.device)
 }
 
-/// Noise of this shape as f32, drawn in `dtype`.
+/// Draws noise of this shape in `dtype` and returns it as f32.
 pub(crate) fn drawn(
     shape: &[usize],
     dtype: DType,
@@ -79,7 +79,7 @@ pub(crate) fn drawn(
     Ok(noise.to_dtype(DType::F32)?)
 }
 
-/// The scheduler of a call, with its steps.
+/// Creates the scheduler of a call, with its steps.
 pub(crate) fn scheduler(
     config: &SchedulerConfig,
     plan: &ResolvedRequest,
@@ -99,7 +99,7 @@ pub(crate) fn scheduler(
     Ok(scheduler)
 }
 
-/// The latents before the first step: noise, or what the caller gave, at the scheduler's first noise level.
+/// Returns the latents before the first step: noise or the caller's latents, at the scheduler's first noise level.
 pub(crate) fn at_first_level(latents: Tensor, scheduler: &dyn Scheduler) -> Result<Tensor> {
     let sigma = scheduler.init_noise_sigma();
     if sigma == 1.0 {
@@ -108,7 +108,7 @@ pub(crate) fn at_first_level(latents: Tensor, scheduler: &dyn Scheduler) -> Resu
     Ok(elementwise::scale(&latents.to_dtype(DType::F32)?, sigma)?)
 }
 
-/// The caller's latents, if there are any and they have this shape.
+/// Returns the caller's latents, if there are any. Their shape must be this one.
 pub(crate) fn given_latents(request: &Request, expected: &[usize]) -> Result<Option<Tensor>> {
     match &request.latents {
         Some(latents) if latents.shape() != expected => {

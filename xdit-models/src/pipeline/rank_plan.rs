@@ -1,4 +1,4 @@
-//! One stage and one rank of a plan, and what a rank held of it.
+//! Stages and ranks of a plan, and the memory that a rank used.
 
 use xdit_pipefusion::Blocks;
 
@@ -8,11 +8,11 @@ use crate::ranks::axes;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct StageSummary {
-    /// Its blocks, counted through.
+    /// Its blocks, numbered over the whole model.
     pub blocks: Blocks,
-    /// How many there are of each kind.
+    /// The number of blocks of each kind.
     pub kinds: Vec<(&'static str, usize)>,
-    /// Its part of a step's FLOPs, from 0 to 1.
+    /// Its share of a step's FLOPs, from 0 to 1.
     pub flops_share: f64,
     /// Bytes of its parameters in the compute dtype.
     pub parameter_bytes: u64,
@@ -22,29 +22,30 @@ pub struct StageSummary {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RankPlan {
-    /// Its number.
+    /// The number of the rank.
     pub rank: usize,
-    /// Its place on each axis, in the order of [`axes::ALL`].
+    /// Its coordinates on all axes, in the order of [`axes::ALL`].
     pub coordinates: [usize; axes::ALL.len()],
-    /// Bytes of its stage's parameters in the compute dtype.
+    /// Bytes of the parameters of its stage in the compute dtype.
     pub parameter_bytes: u64,
-    /// Bytes of the keys and values that it keeps: for other patches 2 · blocks · tokens · heads · head dim · bytes of the
-    /// dtype · images · branches, tokens and heads being its part, where any step runs patch by patch; and those of the text.
+    /// Bytes of the keys and values that it keeps. If any step runs patch by patch, for other patches: 2 · blocks · tokens ·
+    /// heads · head dim · bytes of the dtype · images · branches, with the rank's share of tokens and heads. Also those of the
+    /// text.
     pub kv_bytes: u64,
-    /// Those of the text among them, which blocks read by cross-attention (HunyuanDiT): made once an image, and by every rank
-    /// for all heads.
+    /// The part of `kv_bytes` for the text, which blocks read by cross-attention (HunyuanDiT). Every rank computes them once
+    /// per image, for all heads.
     pub text_kv_bytes: u64,
 }
 
-/// What one rank held of what [`RankPlan`] foretells.
+/// The measured memory of one rank, for comparison with [`RankPlan`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RankMemory {
-    /// Bytes of the transformer's parameters that it computed with.
+    /// Bytes of the transformer's parameters that the rank computed with.
     pub parameter_bytes: u64,
-    /// Bytes of keys and values that it kept.
+    /// Bytes of the keys and values that it kept.
     pub kv_bytes: u64,
-    /// Those of the text among them.
+    /// The part for the text.
     pub text_kv_bytes: u64,
 }
 

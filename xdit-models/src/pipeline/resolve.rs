@@ -1,4 +1,4 @@
-//! A request, checked and completed: what a pipeline is going to do, before it does anything.
+//! Checks a request and fills in its defaults, before any work.
 
 use crate::error::{Error, Result};
 use crate::models::dit::Guide;
@@ -6,22 +6,22 @@ use crate::pipeline::request::{Defaults, MAX_SIDE, Request};
 use crate::schedulers::SchedulerConfig;
 use crate::vae::VaeConfig;
 
-/// What a family of models allows and wants.
+/// The rules of a family of models.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
-    /// diffusers refuses more T5 tokens.
+    /// The largest number of T5 tokens in diffusers.
     pub(crate) max_sequence_length: usize,
-    /// Tokens of CLIP that stand before those of T5.
+    /// The number of CLIP tokens before those of T5.
     pub(crate) clip_tokens: usize,
-    /// Latent pixels along each side of a token.
+    /// The number of latent pixels along each side of a token.
     pub(crate) patch: usize,
-    /// Whether sizes that are not whole tokens are cut to such, with a warning, or refused.
+    /// Whether sizes that are not whole tokens are rounded down, with a warning, or refused.
     pub(crate) cuts_sizes: bool,
-    /// Which of the heights and widths that the model was trained on a picture is drawn in, unless the request tells otherwise.
+    /// The sizes that the model was trained on. An image is drawn in the nearest one, unless the request turns this off.
     pub(crate) standard_size: Option<fn([usize; 2]) -> [usize; 2]>,
-    /// The most tokens along a side, where a table of positions sets it.
+    /// The largest number of tokens along a side, if a table of positions limits it.
     pub(crate) max_tokens: Option<usize>,
-    /// Whether noise levels are evenly spaced before they are shifted, and not the scheduler's own.
+    /// Whether noise levels are evenly spaced before they are shifted. Otherwise the scheduler chooses its own.
     pub(crate) even_sigmas: bool,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct Rules {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ResolvedRequest {
     pub(crate) images: usize,
-    /// In pixels, snapped.
+    /// In pixels, rounded.
     pub(crate) height: usize,
     pub(crate) width: usize,
     /// Latent pixels.
@@ -37,17 +37,17 @@ pub(crate) struct ResolvedRequest {
     /// Rows and columns of image tokens.
     pub(crate) tokens: [usize; 2],
     pub(crate) text_len: usize,
-    /// Tokens of T5 among them.
+    /// The number of T5 tokens among them.
     pub(crate) sequence_length: usize,
     pub(crate) steps: usize,
-    /// Noise levels before the scheduler shifts them, where they are not the scheduler's own.
+    /// Noise levels before the scheduler shifts them, if they are not the scheduler's own.
     pub(crate) sigmas: Option<Vec<f64>>,
     pub(crate) guide: Guide,
     /// Whether large images are decoded in tiles.
     pub(crate) vae_tiling: bool,
-    /// Images that replicas in this process decode at the same time.
+    /// The number of images that replicas in this process decode at the same time.
     pub(crate) decoded_at_once: usize,
-    /// What the caller should know.
+    /// Warnings for the caller.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -139,7 +139,7 @@ impl ResolvedRequest {
         })
     }
 
-    /// Ranks decode each image together: exactly, and each in its part of the memory, so that tiles have no use.
+    /// If several ranks decode each image together, tiles have no effect: the bands are exact and already divide the memory.
     pub(crate) fn decode_in_bands(&mut self) {
         if std::mem::take(&mut self.vae_tiling) {
             let text = "`vae_tiling` has no effect: the ranks of a replica decode each image together, exactly";
@@ -147,15 +147,14 @@ impl ResolvedRequest {
         }
     }
 
-    /// The request as it is served: nothing is left to the pipeline's defaults, and what has no effect is left out, as are latents
-    /// that were given.
+    /// Returns the request with all defaults filled in, and without arguments that have no effect and without given latents.
     pub(crate) fn completed(&self, request: &Request, defaults: &Defaults) -> Request {
         let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale);
         let scheduler = request.scheduler.clone().or_else(|| {
             let several = SchedulerConfig::DIFFUSION.contains(&defaults.scheduler);
             several.then(|| defaults.scheduler.into())
         });
-        // Only then can images read the masks of other prompts.
+        // Only with several prompts of several images can images read the masks of other prompts.
         let several = request.prompt.len() > 1 && request.num_images_per_prompt > 1;
         let skips = request.skip_layers();
         Request {
@@ -179,7 +178,7 @@ impl ResolvedRequest {
     }
 }
 
-/// How many steps, and the caller's noise levels or `np.linspace(1, 1 / steps, steps)`.
+/// Returns the number of steps, and the caller's noise levels or `np.linspace(1, 1 / steps, steps)`.
 fn sigmas(request: &Request, defaults: &Defaults, rules: Rules) -> (usize, Option<Vec<f64>>) {
     if let Some(sigmas) = &request.sigmas {
         return (sigmas.len(), Some(sigmas.clone()));

@@ -1,4 +1,4 @@
-//! What a call is going to do on which rank, told before anything is loaded.
+//! The plan of a call: the work of each rank, before anything is loaded.
 
 use std::sync::Arc;
 
@@ -15,33 +15,33 @@ use crate::ranks::degrees::Degrees;
 use crate::ranks::parallel::Parallel;
 use crate::ranks::partition::Partition;
 
-/// A call's plan: what is drawn, who computes what, and what it takes.
+/// The plan of a call: its images, the work of each rank, and the memory it needs.
 ///
-/// [`Pipeline::run`](crate::Pipeline::run) draws what a plan says, and [`Output::plan`](crate::Output::plan) tells what was drawn.
-/// Bytes of parameters are those of the transformer; text encoders and autoencoder come on top.
+/// [`Pipeline::run`](crate::Pipeline::run) executes a plan, and [`Output::plan`](crate::Output::plan) contains the executed
+/// one. Bytes of parameters are those of the transformer, without text encoders and autoencoder.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RunPlan {
-    /// The request as it is served: with the pipeline's defaults where it said nothing, sizes as they are drawn, and without
-    /// arguments that have no effect. The same request again gives the same images.
+    /// The request with all defaults filled in: with the sizes of the images, and without arguments that have no effect. The
+    /// same request produces the same images.
     pub request: Request,
-    /// What the caller should know: sizes that were changed, arguments without effect.
+    /// Warnings for the caller: changed sizes, and arguments without effect.
     pub warnings: Vec<String>,
-    /// In pixels, snapped.
+    /// The height in pixels, rounded.
     pub height: usize,
-    /// In pixels, snapped.
+    /// The width in pixels, rounded.
     pub width: usize,
-    /// Images of the call.
+    /// The number of images of the call.
     pub images: usize,
-    /// Tokens of one prompt.
+    /// The number of tokens of one prompt.
     pub text_tokens: usize,
-    /// Tokens of one image.
+    /// The number of tokens of one image.
     pub image_tokens: usize,
-    /// Ranks on each axis.
+    /// The number of ranks on each axis.
     pub degrees: Degrees,
-    /// How the image is cut.
+    /// How the image is divided into patches.
     pub patches: PatchPlan,
-    /// Which steps run whole.
+    /// The steps that run whole.
     pub schedule: Schedule,
     /// How a pass goes through the stages.
     pub placement: Placement,
@@ -49,30 +49,30 @@ pub struct RunPlan {
     pub stages: Vec<StageSummary>,
     /// The ranks, in order.
     pub ranks: Vec<RankPlan>,
-    /// What the call takes in memory in this process.
+    /// The memory of the call in this process.
     pub memory: MemoryEstimate,
-    /// What goes over the links between stages in each step, all ranks of a stage of one replica together.
+    /// The messages between stages in each step, for all ranks of a stage of one replica together.
     pub traffic: Vec<StepTraffic>,
-    /// What `run` needs beside.
+    /// The other inputs of `run`.
     pub(crate) call: Arc<ResolvedCall>,
 }
 
 /// A request resolved for one pipeline and its ranks.
 #[derive(Debug)]
 pub(crate) struct ResolvedCall {
-    /// As it was given.
+    /// The original request.
     pub(crate) request: Request,
     pub(crate) resolved: ResolvedRequest,
     pub(crate) partition: Partition,
     pub(crate) parallel: Parallel,
-    /// Of weights and activations.
+    /// The dtype of weights and activations.
     pub(crate) dtype: DType,
-    /// The configurations that it was resolved by, as text: a plan is for pipelines with the same.
+    /// The configurations that resolved the request, as text. The plan is valid for pipelines with the same configurations.
     pub(crate) configurations: String,
 }
 
 impl RunPlan {
-    /// The plan of `call`, which takes `memory`; `served` is its request, completed.
+    /// Creates the plan of `call`, which needs `memory`. `served` is its request with all defaults.
     pub(crate) fn new(
         call: ResolvedCall,
         served: Request,
@@ -102,8 +102,8 @@ impl RunPlan {
         }
     }
 
-    /// An error if what the call takes in memory does not fit into `limit` bytes, or into what the system says is available when
-    /// `None`.
+    /// Returns an error if the call needs more memory than `limit` bytes, or than the available memory of the system if `limit`
+    /// is `None`.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
@@ -111,14 +111,13 @@ impl RunPlan {
         self.check_memory_beside(0, limit)
     }
 
-    /// The same where some of the weights are `held` already.
+    /// The same if `held` bytes of the weights are in memory already.
     pub(crate) fn check_memory_beside(&self, held: u64, limit: Option<u64>) -> Result<()> {
         let what = self.call.resolved.told(&self.memory);
         self.memory.check(&what, held, limit)
     }
 
-    /// The traffic of the first step that runs whole (the first of all), and of the first that runs patch by patch, if any
-    /// does.
+    /// Returns the traffic of the first whole step (the first of all) and of the first step of patches, if there is one.
     pub fn step_traffic(&self) -> (Option<StepTraffic>, Option<StepTraffic>) {
         let whole = |step: &usize| self.schedule.is_whole(*step);
         let patched = (0..self.traffic.len()).find(|step| !whole(step));

@@ -1,4 +1,4 @@
-//! The weights of a pipeline, as far as they are held.
+//! The weights of a pipeline that are in memory.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -19,34 +19,34 @@ use crate::pipeline::options::LoadOptions;
 use crate::text::EncoderSize;
 use crate::vae::{VaeConfig, VaeDecoder};
 
-/// The models that make pictures.
+/// The transformer and the autoencoder.
 #[derive(Debug)]
 pub(crate) struct LoadedModel<D> {
     pub(crate) transformer: D,
     pub(crate) vae: VaeDecoder,
 }
 
-/// How the models of a family are made of their weights: its configurations know.
+/// Builds the models of a family from their weights, according to its configurations.
 pub(crate) trait ModelLoader {
     /// The transformer.
     type Dit: Dit;
-    /// The models that read prompts.
+    /// The text encoders.
     type Encoders: Debug + Send + Sync;
 
-    /// The folders of the models that read prompts, those that there are.
+    /// Returns the folders of the text encoders of this pipeline.
     fn encoder_names(&self) -> Vec<&'static str>;
 
-    /// What each of them takes in memory, in the order of their names.
+    /// Returns the memory of each text encoder, in the order of the folders.
     fn encoder_sizes(&self) -> Vec<EncoderSize>;
 
-    /// The models that read prompts, of weights in the order of their names.
+    /// Builds the text encoders from their weights, in the order of the folders.
     fn pack_encoders(
         &self,
         weights: &[Weights],
         packing: &mut Packing<'_>,
     ) -> Result<Self::Encoders>;
 
-    /// Some blocks of the transformer.
+    /// Builds some blocks of the transformer.
     fn pack_transformer(
         &self,
         blocks: &Blocks,
@@ -54,17 +54,17 @@ pub(crate) trait ModelLoader {
         packing: &mut Packing<'_>,
     ) -> Result<Self::Dit>;
 
-    /// Whether a transformer holds these blocks.
+    /// Returns whether a transformer contains these blocks.
     fn holds(transformer: &Self::Dit, blocks: &Blocks) -> bool;
 
-    /// The transformer's shape.
+    /// Returns the shape of the transformer.
     fn shape(&self) -> &dyn DitShape;
 
-    /// The autoencoder's.
+    /// Returns the configuration of the autoencoder.
     fn vae(&self) -> &VaeConfig;
 }
 
-/// A pipeline's configurations, and its weights as far as they are held.
+/// The configurations of a pipeline, and those of its weights that are in memory.
 #[derive(Debug)]
 pub(crate) struct ModelStore<R: ModelLoader> {
     pub(crate) configs: R,
@@ -72,18 +72,19 @@ pub(crate) struct ModelStore<R: ModelLoader> {
     options: LoadOptions,
     /// `None` where they are read for each call and let go before it denoises.
     encoders: Option<R::Encoders>,
-    /// Loaded once, by the first call if not before.
+    /// Loaded once, by the first call at the latest.
     loaded: Mutex<Option<Arc<LoadedModel<R::Dit>>>>,
-    /// Held while encoders that no one keeps are in memory, so that there is one copy of them.
+    /// Locked while encoders that are not kept are in memory, so that there is one copy of them.
     encoding: Mutex<()>,
-    /// Of the weights' files, as they were when they were opened first.
+    /// The state of the weights' files when they were first opened.
     stamps: Vec<Stamp>,
 }
 
 const DRAWING: [&str; 2] = ["transformer", "vae"];
 
 impl<R: ModelLoader> ModelStore<R> {
-    /// The weights in `source`. Of `one_stage` the first call reads the transformer, when it knows the blocks.
+    /// Loads the weights in `source`. With `one_stage`, the first call reads the transformer, because only the call determines
+    /// the blocks.
     pub(crate) fn load(
         configs: R,
         source: &ModelSource,
@@ -102,7 +103,7 @@ impl<R: ModelLoader> ModelStore<R> {
             stamps: Vec::new(),
         };
         let names = store.configs.encoder_names();
-        // Headers only: a missing file shows now, not after the prompts are encoded.
+        // Reads only headers, so that a missing file is an error now and not after the prompts are encoded.
         let of_drawing = store.open(&DRAWING)?;
         let of_encoders = store.open(&names)?;
         let opened = of_drawing.iter().chain(&of_encoders);
@@ -133,14 +134,14 @@ impl<R: ModelLoader> ModelStore<R> {
         Ok(store)
     }
 
-    /// An error if a weights' file is not the one that was loaded: some tables stay in the file, and what is read anew would
-    /// be another model's.
+    /// Returns an error if a weights file has changed since it was loaded. Some tables stay in the file, and later reads would
+    /// get another model's values.
     pub(crate) fn check_files(&self) -> Result<()> {
         self.stamps.iter().try_for_each(Stamp::check)
     }
 
-    /// Compares the models with the files' headers: every tensor that is needed is there, in its shape and a dtype that is
-    /// computed in. No weight is read.
+    /// Compares the models with the headers of the files: every required tensor must exist, with its shape and a supported
+    /// dtype. No weight is read.
     fn check_shapes(&self, loaded: &[Weights], encoders: &[Weights]) -> Result<()> {
         let unread = |all: &[Weights]| all.iter().map(Weights::unread).collect::<Vec<_>>();
         let packing = &mut Packing::names_only();
@@ -149,12 +150,12 @@ impl<R: ModelLoader> ModelStore<R> {
         Ok(())
     }
 
-    /// The blocks of the whole transformer.
+    /// Returns all blocks of the transformer.
     pub(crate) fn all_blocks(&self) -> Blocks {
         (0..self.configs.shape().block_count()).into()
     }
 
-    /// Bytes of the weights that are held now, as `estimate` counts them.
+    /// Returns the bytes of the weights in memory, as `estimate` counts them.
     pub(crate) fn held(&self, estimate: &MemoryEstimate) -> u64 {
         let encoders = match self.encoders {
             Some(_) => estimate.encoder_weights(),
@@ -180,7 +181,7 @@ impl<R: ModelLoader> ModelStore<R> {
         memory_limit::check("the weights", bytes, self.options.memory_limit, 0)
     }
 
-    /// What `pack` makes of these weights, with progress over their bytes.
+    /// Builds a model from these weights with `pack`, and reports progress over their bytes.
     fn packed<T>(
         &self,
         weights: &[&[Weights]],
@@ -226,7 +227,7 @@ impl<R: ModelLoader> ModelStore<R> {
         })
     }
 
-    /// These blocks of the transformer, and the autoencoder, loaded now if they were not before.
+    /// Returns these blocks of the transformer and the autoencoder. Loads them if they are not in memory.
     pub(crate) fn loaded(
         &self,
         blocks: &Blocks,
@@ -237,7 +238,7 @@ impl<R: ModelLoader> ModelStore<R> {
         if let Some(held) = held.filter(|held| R::holds(&held.transformer, blocks)) {
             return Ok(held.clone());
         }
-        // Other blocks than before leave first.
+        // Drops other blocks first.
         *loaded = None;
         let _span = tracing::info_span!("load").entered();
         let weights = self.open(&DRAWING)?;
@@ -260,7 +261,7 @@ impl<R: ModelLoader> ModelStore<R> {
         Ok(loaded.insert(Arc::new(made)).clone())
     }
 
-    /// What `read` makes of prompts with the encoders, which are loaded now where nobody keeps them.
+    /// Encodes prompts with `read`. Loads the encoders if they are not kept in memory.
     pub(crate) fn with_encoders<T>(
         &self,
         observer: &mut dyn Observer,
@@ -283,7 +284,7 @@ impl<R: ModelLoader> ModelStore<R> {
     }
 }
 
-/// The blocks, of a model whose stages have blocks that follow each other.
+/// Returns the blocks of a model whose stages have consecutive blocks.
 pub(crate) fn one_range(blocks: &Blocks) -> Result<Range<usize>> {
     match blocks.ranges() {
         [one] => Ok(one.clone()),
@@ -293,8 +294,8 @@ pub(crate) fn one_range(blocks: &Blocks) -> Result<Range<usize>> {
     }
 }
 
-/// Bytes of all weights as they are packed: Winograd's form of a 3×3 convolution has 36 f32 for its 9 taps; the last layer of T5's
-/// feed-forwards is f32 where the rest is f16.
+/// Returns the bytes of all packed weights. Winograd's form of a 3×3 convolution has 36 f32 values for its 9 taps. In f16, the
+/// last layer of T5's feed-forwards is f32.
 fn packed_bytes(all: &[&[Weights]], dtype: DType) -> u64 {
     all.iter()
         .copied()

@@ -1,7 +1,7 @@
-//! The one place that names every strategy: how ranks make one picture together.
+//! Combines all strategies: how several ranks draw one image together. Only this file names every strategy.
 //!
-//! A [`RankContext`] is what a rank knows of the others. Models never see it: they are handed attention, rows and positions that
-//! are this rank's, and return this rank's rows.
+//! A [`RankContext`] describes the other ranks to one rank. Models do not see it: they receive this rank's attention, rows and
+//! positions, and return this rank's rows.
 
 mod bands;
 mod layout;
@@ -24,12 +24,12 @@ use crate::vae::VaeDecoder;
 
 pub(crate) use layout::StreamLayout;
 
-/// One rank among those that make pictures together. Clones are the same rank.
+/// One of the ranks that draw images together. A clone is the same rank.
 #[derive(Clone, Debug)]
 pub(crate) struct RankContext {
     /// `None` for a rank that is alone.
     ranks: Option<Arc<Joined>>,
-    /// What this rank had sent before the call.
+    /// The statistics of this rank before the call.
     before: Stats,
 }
 
@@ -39,19 +39,19 @@ struct Joined {
     degrees: Degrees,
     /// The stages of this rank's rows.
     pipe: Group,
-    /// The ranks that make the same pictures: those of one place on the data axis. The first is the one that speaks for
-    /// them: of the stage where the model ends and the latents are stepped.
+    /// The ranks of one replica. They have the same coordinate on the data axis and draw the same images. The first one is on
+    /// the stage where the model ends and latents are stepped. It reports for the replica.
     replica: Group,
-    /// The ranks of one stage of one branch, which have rows each: ulysses + U · ring.
+    /// The ranks of one stage of one branch, in the order ulysses + U · ring. Each holds some rows.
     sequence: Group,
     plan: SequencePlan,
     placement: Placement,
-    /// The ranks that decide together, by how many replicas draw. Groups are split once, not by each call.
+    /// The ranks that decide together, by the number of replicas that draw. A group is split once and kept for later calls.
     deciders: Mutex<BTreeMap<usize, Group>>,
 }
 
 impl RankContext {
-    /// A rank that does everything.
+    /// Creates a rank that works alone.
     pub(crate) fn alone() -> Self {
         Self {
             ranks: None,
@@ -59,16 +59,16 @@ impl RankContext {
         }
     }
 
-    /// This rank's place on a mesh over `world`, whose stages are placed so.
+    /// Creates this rank's context on a mesh over `world`.
     ///
     /// # Collective
-    /// Every rank of the world calls it with the same degrees.
+    /// Every rank of the world calls it with the same arguments.
     pub(crate) fn join(world: &Group, degrees: Degrees, placement: Placement) -> Result<Self> {
         let mesh = DeviceMesh::new(world, degrees.shape())?;
         let rows = degrees.ring * degrees.ulysses;
         let (branch, stage) = (mesh.coord(axes::CFG)?, mesh.coord(axes::PIPE)?);
         let row = world.rank() % rows;
-        // The stage where the model ends comes first.
+        // The ranks of the stage where the model ends come first.
         let from_end = (stage + degrees.pipe - placement.end(degrees.pipe)) % degrees.pipe;
         let order = (branch * degrees.pipe + from_end) * rows + row;
         let replica = world.split(mesh.coord(axes::DATA)?, order)?;
@@ -89,7 +89,7 @@ impl RankContext {
         })
     }
 
-    /// The same rank at the beginning of a call: what it sends is counted from now on.
+    /// Returns the same rank at the beginning of a call. Its statistics count from now on.
     pub(crate) fn for_a_call(&self) -> Self {
         let ranks = self.ranks.clone();
         let sent = ranks.as_ref().map(|ranks| ranks.mesh.world().stats());
@@ -99,17 +99,17 @@ impl RankContext {
         }
     }
 
-    /// Which replica this rank belongs to.
+    /// Returns the index of this rank's replica.
     pub(crate) fn replica(&self) -> usize {
         self.coord(axes::DATA)
     }
 
-    /// Which stage this rank is.
+    /// Returns the index of this rank's stage.
     pub(crate) fn stage(&self) -> usize {
         self.coord(axes::PIPE)
     }
 
-    /// Which of the ranks that share out guidance's branches this is.
+    /// Returns this rank's index among the ranks that divide the branches of guidance.
     pub(crate) fn branch(&self) -> usize {
         self.coord(axes::CFG)
     }
@@ -120,32 +120,32 @@ impl RankContext {
         })
     }
 
-    /// Whether this rank speaks for its replica.
+    /// Returns whether this rank is the first of its replica, which reports for it.
     pub(crate) fn leads(&self) -> bool {
         self.ranks
             .as_ref()
             .is_none_or(|ranks| ranks.replica.rank() == 0)
     }
 
-    /// Whether each picture is made by several ranks.
+    /// Returns whether several ranks draw each image together.
     pub(crate) fn shares_pictures(&self) -> bool {
         self.ranks
             .as_ref()
             .is_some_and(|ranks| ranks.replica.world_size() > 1)
     }
 
-    /// Where this rank tells of what it has finished.
+    /// Returns the value through which this rank reports progress.
     pub(crate) fn progress(&self) -> Progress {
         let ranks = self.ranks.as_ref();
         ranks.map_or_else(Progress::default, |ranks| Progress::to(ranks.mesh.world()))
     }
 
-    /// Tells that this rank has finished an operation; an error if another has failed.
+    /// Reports that this rank has finished an operation. An error if another rank has failed.
     pub(crate) fn note(&self) -> Result<()> {
         Ok(self.progress().note()?)
     }
 
-    /// What this rank has sent in this call.
+    /// Returns the statistics of this rank in this call.
     pub(crate) fn stats(&self) -> Option<Stats> {
         let ranks = self.ranks.as_ref()?;
         let sent = ranks.mesh.world().stats().into_iter();
@@ -157,7 +157,7 @@ impl RankContext {
         Some(in_this_call.filter(|(_, total)| some(total)).collect())
     }
 
-    /// Whether each wish is true on any rank of the replica.
+    /// Returns for each wish whether it is true on any rank of the replica.
     ///
     /// # Collective
     /// Every rank of a replica calls it.
@@ -168,8 +168,8 @@ impl RankContext {
         Ok(ranks.replica.control().any(wishes)?)
     }
 
-    /// Attention over whole streams of which this rank holds some rows: the nest of strategies around the kernel. Where
-    /// patches will meet keys and values of others, these are `kept`.
+    /// Returns attention over whole streams of which this rank holds some rows: the strategies around the kernel. With `kept`,
+    /// patches attend to kept keys and values of other patches.
     pub(crate) fn attention(&self, kept: Option<&Kept>) -> Result<Box<dyn Attention>> {
         Ok(match (&self.ranks, kept) {
             (None, None) => Box::new(Flash),
@@ -191,8 +191,8 @@ impl RankContext {
         })
     }
 
-    /// The ranks that decide together which steps run whole: those of the first `drawing` replicas, which are all that draw, so that no
-    /// image depends on how many replicas there are. Nobody, for a rank that is alone.
+    /// Returns the ranks that decide together which steps run whole: those of the first `drawing` replicas, the only ones that
+    /// draw. No image then depends on the number of replicas. `None` for a rank that works alone.
     ///
     /// # Collective
     /// Every rank of the world calls it with the same number.
@@ -217,13 +217,13 @@ impl RankContext {
         Ok(Some(group))
     }
 
-    /// Guidance over the ranks that have a branch each, or over this one, which has all.
+    /// Returns guidance over the ranks that have a branch each, or over this one rank with all branches.
     pub(crate) fn guidance(&self) -> Result<Guidance> {
         let pair = self.ranks.as_ref().map(|ranks| ranks.mesh.group(axes::CFG));
         Ok(Guidance::new(pair.transpose()?.cloned())?)
     }
 
-    /// What the ranks of a stage of a branch have summed up over their rows, together.
+    /// Reduces sums over the rows of all ranks of a stage of a branch.
     ///
     /// # Collective
     /// Every rank of a stage calls it.
@@ -234,7 +234,8 @@ impl RankContext {
         })
     }
 
-    /// The denoising loop over this rank's replica; `deciders` decide together about `max_drift`, the replica otherwise.
+    /// Returns the denoising loop over this rank's replica. The ranks of `deciders` decide together about `max_drift`; without
+    /// them, the replica does.
     pub(crate) fn driver(
         &self,
         schedule: Schedule,
@@ -253,14 +254,14 @@ impl RankContext {
         }
     }
 
-    /// Which rows this rank holds of a text of `text_len` tokens and of each patch.
+    /// Returns the rows that this rank holds of a text of `text_len` tokens and of each patch.
     pub(crate) fn layout(&self, text_len: usize, patches: PatchPlan) -> StreamLayout {
         let plan = self.ranks.as_ref().map(|ranks| ranks.plan);
         let rank = self.ranks.as_ref().map_or(0, |ranks| ranks.sequence.rank());
         StreamLayout::new(plan, rank, text_len, patches)
     }
 
-    /// The whole `[b, image tokens, ..]`, on every rank of a stage, from each one's rows of every patch.
+    /// Gathers the whole `[b, image tokens, ..]` on every rank of a stage, from each rank's rows of every patch.
     ///
     /// # Collective
     /// Every rank of a stage calls it.
@@ -288,10 +289,10 @@ impl RankContext {
         layout.assemble(&parts)
     }
 
-    /// What the stage where the model ends has, on every stage.
+    /// Sends a tensor from the stage where the model ends to all stages.
     ///
     /// # Collective
-    /// Every rank of a replica calls it; those of that stage with the tensor, whose spec all know.
+    /// Every rank of a replica calls it. The ranks of that stage pass the tensor. All ranks know its spec.
     pub(crate) fn spread_from_end(&self, made: Option<Tensor>, spec: Spec) -> Result<Tensor> {
         let placement = self.ranks.as_ref().map(|ranks| ranks.placement);
         let pipe = self.ranks.as_ref().map(|ranks| &ranks.pipe);
@@ -308,11 +309,11 @@ impl RankContext {
     }
 }
 
-/// Streams that come first in every step: text and the first patch.
+/// The number of streams that come first in every step: text and the first patch.
 const ALWAYS_FRESH: usize = 2;
 
 impl RankContext {
-    /// The pictures of latents `[b, h, w, c]`, on the rank that speaks for the replica; every rank decodes a band of rows.
+    /// Decodes latents `[b, h, w, c]`, with one band of rows on each rank. Returns the images on the first rank of the replica.
     ///
     /// # Collective
     /// Every rank of a replica calls it with the same latents.

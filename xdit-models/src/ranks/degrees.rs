@@ -1,4 +1,4 @@
-//! How many ranks there are on each axis.
+//! The number of ranks on each axis.
 
 use std::fmt;
 
@@ -7,18 +7,18 @@ use xdit_comm::{Axis, MeshShape};
 use super::axes;
 use crate::error::{Error, Result};
 
-/// How many ranks each axis has; their product is the world. [`axes::ALL`] says in which order ranks lie on them.
+/// The number of ranks on each axis. The product of all is the size of the world. [`axes::ALL`] defines the order of the axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Degrees {
-    /// Replicas.
+    /// Number of replicas.
     pub data: usize,
-    /// Guidance branches, 1 or 2.
+    /// Number of ranks that divide the branches of guidance, 1 or 2.
     pub cfg: usize,
-    /// Pipeline stages.
+    /// Number of pipeline stages.
     pub pipe: usize,
-    /// Ring.
+    /// Ring degree.
     pub ring: usize,
-    /// Ulysses.
+    /// Ulysses degree.
     pub ulysses: usize,
 }
 
@@ -35,18 +35,18 @@ impl Default for Degrees {
 }
 
 impl Degrees {
-    /// The mesh of these degrees.
+    /// Returns the mesh of these degrees.
     pub fn shape(&self) -> MeshShape {
         let degrees = [self.data, self.cfg, self.pipe, self.ring, self.ulysses];
         MeshShape::new(axes::ALL.into_iter().zip(degrees)).at_most(axes::CFG, 2)
     }
 
-    /// The degree of one axis; 1 of an axis that is none of [`axes::ALL`].
+    /// Returns the degree of one axis, or 1 for an axis that is not in [`axes::ALL`].
     pub fn of(&self, axis: Axis) -> usize {
         self.shape().degree(axis).unwrap_or(1)
     }
 
-    /// Where a rank stands on one axis; 0 on an axis that is none of [`axes::ALL`].
+    /// Returns the coordinate of a rank on one axis, or 0 on an axis that is not in [`axes::ALL`].
     ///
     /// # Panics
     /// If a degree is 0.
@@ -54,15 +54,15 @@ impl Degrees {
         self.shape().coord(rank, axis).unwrap_or(0)
     }
 
-    /// Number of ranks, or `None` if it does not fit.
+    /// Returns the number of ranks, or `None` on overflow.
     pub fn product(&self) -> Option<usize> {
         self.shape().product()
     }
 
-    /// Checks that the degrees make a world of this size.
+    /// Checks that the product of the degrees is `world_size`.
     ///
     /// # Errors
-    /// [`Error::Comm`] naming every factor and the nearest plan that is legal.
+    /// [`Error::Comm`], which names every factor and the nearest valid plan.
     ///
     /// # Examples
     /// ```

@@ -1,4 +1,4 @@
-//! Ranks between calls, and what each of them keeps.
+//! Idle ranks between calls, and the state that each rank keeps.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,7 @@ use crate::ranks::compose::RankContext;
 use crate::ranks::degrees::Degrees;
 use crate::ranks::pools::pool;
 
-/// What a rank keeps from call to call: its compute threads, and its places on the meshes of these calls.
+/// The state that a rank keeps between calls: its compute threads, and its contexts on the meshes of these calls.
 #[derive(Debug, Default)]
 pub(crate) struct KeptByRank {
     pool: Option<ThreadPool>,
@@ -26,7 +26,7 @@ impl RankState for KeptByRank {
 }
 
 impl KeptByRank {
-    /// So many compute threads, and this rank's place on a mesh over `world`.
+    /// Returns the compute threads, and this rank's context on a mesh over `world`.
     ///
     /// # Collective
     /// Every rank of the world calls it with the same degrees and placement.
@@ -55,16 +55,16 @@ impl KeptByRank {
     }
 }
 
-/// At most so many idle ranks stay, but always those used last. An idle rank takes nothing but its threads.
+/// The largest number of idle ranks that stay. The ranks of the last call always stay. An idle rank uses only its threads.
 const MOST_IDLE_RANKS: usize = 64;
 
-/// The ranks of a pipeline that no call has. A call takes those that fit, or new ones, and gives them back, so that calls at the
-/// same time have ranks of their own.
+/// The idle ranks of a pipeline. A call takes ranks of the right number, or creates new ones, and returns them at its end.
+/// Simultaneous calls therefore have separate ranks.
 #[derive(Debug, Default)]
 pub(crate) struct IdleRanks(Mutex<Vec<Ranks<KeptByRank>>>);
 
 impl IdleRanks {
-    /// The ranks of this number that were used last, or new ones.
+    /// Returns the most recently used ranks of this number, or new ones.
     pub(crate) fn take(&self, world_size: usize) -> Ranks<KeptByRank> {
         let mut idle = self.lock();
         let fits = |ranks: &Ranks<KeptByRank>| ranks.world_size() == world_size;
@@ -85,12 +85,12 @@ impl IdleRanks {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Ranks<KeptByRank>>> {
-        // Whole values are moved in and out.
+        // Only whole values are moved in and out.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Ends those that were not used for longest until so many more may stay.
+/// Ends the ranks that were unused for longest until `more` ranks fit.
 fn make_room(idle: &mut Vec<Ranks<KeptByRank>>, more: usize) {
     let count = |idle: &[Ranks<KeptByRank>]| idle.iter().map(Ranks::world_size).sum::<usize>();
     while !idle.is_empty() && count(idle) + more > MOST_IDLE_RANKS {

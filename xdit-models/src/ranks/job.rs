@@ -1,4 +1,4 @@
-//! What the ranks of a call work on.
+//! The data of a call that its ranks share.
 
 use std::sync::Arc;
 
@@ -14,21 +14,21 @@ use crate::pipeline::store::LoadedModel;
 use crate::ranks::partition::Partition;
 use crate::schedulers::Scheduler;
 
-/// A call, ready to be denoised. It owns what it needs, or shares it: a rank that never returns keeps its share.
+/// A call that is ready to be denoised. It owns or shares its data, so a rank that never returns keeps its part.
 #[derive(Debug)]
 pub(crate) struct Job<D: Dit> {
     pub(crate) loaded: Arc<LoadedModel<D>>,
-    /// With the call's steps.
+    /// With the steps of the call.
     pub(crate) scheduler: Box<dyn Scheduler>,
-    /// What is drawn, for the output.
+    /// The plan, for the output.
     pub(crate) run_plan: RunPlan,
     pub(crate) plan: ResolvedRequest,
     pub(crate) partition: Partition,
-    /// A prompt for each branch, for all images.
+    /// The prompts of each branch, for all images.
     pub(crate) text: Vec<D::Text>,
     /// The latents of all images before the first step, f32 tokens `[b, l, c]`.
     pub(crate) latents_blc: Tensor,
-    /// Where further noise comes from.
+    /// The generators of further noise.
     pub(crate) generators: Vec<Generator>,
     pub(crate) finite: Arc<Finite>,
     pub(crate) dtype: DType,

@@ -1,4 +1,4 @@
-//! A call over ranks: which rank holds which rows and blocks, what wraps attention, the denoising steps, decoding in bands.
+//! Calls over ranks: the rows and blocks of each rank, the wrappers of attention, the denoising steps, decoding in bands.
 //!
 //! Only `compose.rs` names every strategy. This wing runs models through the traits of `models::dit`.
 

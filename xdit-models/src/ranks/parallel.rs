@@ -1,4 +1,4 @@
-//! Ranks for a run: how many, on what, and what comes of them.
+//! The ranks of a pipeline: their number, their backend, and their options.
 
 mod pipefusion;
 mod remote;
@@ -14,10 +14,10 @@ use crate::error::{Error, Result};
 
 pub use pipefusion::{PipeFusion, StageSplit};
 
-/// More ranks than this in one process are a mistake.
+/// The largest number of ranks in one process. More are probably a mistake.
 const MOST_RANKS: usize = 1024;
 
-/// How a pipeline is spread over ranks: degrees and a backend in, the same images out.
+/// Degrees and a backend: how a pipeline distributes its work over ranks.
 ///
 /// # Examples
 /// ```
@@ -29,33 +29,35 @@ const MOST_RANKS: usize = 1024;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Parallel {
-    /// Ranks on each axis of the mesh. `data` replicas share out the images; `cfg` ranks guidance's branches, `pipe` stages the
-    /// blocks, `ring` × `ulysses` ranks the tokens of each.
+    /// The number of ranks on each axis of the mesh. `data` replicas divide the images, `cfg` ranks the branches of guidance,
+    /// `pipe` stages the blocks, and `ring` × `ulysses` ranks the tokens.
     pub degrees: Degrees,
-    /// What the ranks are.
+    /// The kind of ranks.
     pub backend: RankBackend,
-    /// How stages of a pipeline work, with more than one on the axis `pipe`; or patches by themselves.
+    /// The options of stages and patches. They have an effect with several stages or several patches.
     pub pipefusion: PipeFusion,
-    /// Whether the ranks of a replica decode row bands of each picture together; otherwise its first rank decodes alone.
+    /// Whether the ranks of a replica decode each image together in bands of rows. Otherwise its first rank decodes alone.
     pub vae: bool,
-    /// Whether a single rank is a thread of its own, which has a deadline: beside it others draw, who would wait for it.
+    /// Whether a single rank also runs on its own thread, with a deadline. True for one of several replicas, because others
+    /// would wait for it.
     watched: bool,
 }
 
-/// What ranks are.
+/// The kind of ranks.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum RankBackend {
     /// Threads of this process. The first call starts them, and they stay until the pipeline is dropped. They share one copy of
-    /// the weights, and the pipeline's compute threads are dealt out among them (at least one each).
+    /// the weights and divide the compute threads of the pipeline (at least one each).
     Threads {
-        /// A rank that finishes no operation for longer than this ends the run with [`Error::Rank`]. What is told of: each call
-        /// of a kernel, of large ones each piece of some 4·10⁹ FLOPs a thread. Time in which the process is stopped, or the observer is at
-        /// work, does not count. A thread that never returns is left behind ([`xdit_comm::threads`]).
+        /// A rank that finishes no operation for longer than this ends the run with [`Error::Rank`]. Each kernel call counts as
+        /// an operation; large calls run in pieces of about 4·10⁹ FLOPs per thread, each of which counts. Time in which the
+        /// process is stopped or the observer runs does not count. A thread that never returns is left behind
+        /// ([`xdit_comm::threads`]).
         deadline: Duration,
     },
-    /// This process is one rank of a group of the caller's. Every rank of it makes the same calls; each gets the latents
-    /// of its replica's images, and the first rank of each replica gets the images.
+    /// This process is one rank of a group that the caller created. Every rank of the group makes the same calls. Each rank
+    /// gets the latents of its replica's images, and the first rank of each replica gets the images.
     Group(Group),
 }
 
@@ -67,7 +69,7 @@ impl Default for Parallel {
 }
 
 impl Parallel {
-    /// Ranks as threads of this process.
+    /// Creates ranks that are threads of this process.
     #[must_use]
     pub fn threads(degrees: Degrees) -> Self {
         Self {
@@ -79,7 +81,7 @@ impl Parallel {
         }
     }
 
-    /// Ranks that a group connects; this process is one of them.
+    /// Creates ranks that a group connects. This process is one of them.
     #[must_use]
     pub fn group(degrees: Degrees, group: Group) -> Self {
         Self {
@@ -91,7 +93,7 @@ impl Parallel {
         }
     }
 
-    /// Sets how long a rank may go without finishing an operation; for ranks that are threads.
+    /// Sets the deadline: how long a rank may go without finishing an operation. It applies to ranks that are threads.
     #[must_use]
     pub fn deadline(mut self, limit: Duration) -> Self {
         if let RankBackend::Threads { deadline } = &mut self.backend {
@@ -100,28 +102,28 @@ impl Parallel {
         self
     }
 
-    /// Sets how stages and patches work.
+    /// Sets the options of stages and patches.
     #[must_use]
     pub fn pipefusion(mut self, pipefusion: PipeFusion) -> Self {
         self.pipefusion = pipefusion;
         self
     }
 
-    /// Sets whether pictures are decoded in row bands.
+    /// Sets whether the ranks of a replica decode images together in bands of rows.
     #[must_use]
     pub fn vae(mut self, parallel: bool) -> Self {
         self.vae = parallel;
         self
     }
 
-    /// Whether there is one rank only, on the caller's thread.
+    /// Returns whether there is only one rank, on the caller's thread.
     pub(crate) fn is_alone(&self) -> bool {
         self.degrees == Degrees::default()
             && matches!(self.backend, RankBackend::Threads { .. })
             && !self.watched
     }
 
-    /// Replicas that this process runs at the same time.
+    /// Returns the number of replicas that this process runs at the same time.
     pub(crate) fn replicas_here(&self) -> usize {
         match self.backend {
             RankBackend::Threads { .. } => self.degrees.data,
@@ -129,7 +131,7 @@ impl Parallel {
         }
     }
 
-    /// How many processes the ranks are.
+    /// Returns the number of processes of the ranks.
     pub(crate) fn processes(&self) -> usize {
         match &self.backend {
             RankBackend::Threads { .. } => 1,
@@ -137,7 +139,7 @@ impl Parallel {
         }
     }
 
-    /// The stage that this process is, where it is one rank of a pipeline.
+    /// Returns the stage of this process, if it is one rank of a pipeline.
     pub(crate) fn stage_here(&self) -> Option<usize> {
         match &self.backend {
             RankBackend::Threads { .. } => None,
@@ -145,7 +147,7 @@ impl Parallel {
         }
     }
 
-    /// The ranks of one of its replicas; each of several is watched.
+    /// Returns the ranks of one replica. If there are several replicas, each has a deadline.
     pub(crate) fn one_replica(&self) -> Self {
         let mut one = self.clone();
         one.degrees.data = 1;
@@ -153,15 +155,15 @@ impl Parallel {
         one
     }
 
-    /// Whether each picture is decoded by several ranks.
+    /// Returns whether several ranks decode each image together.
     pub(crate) fn shares_decode(&self) -> bool {
         self.vae && self.one_replica().degrees.product() != Some(1)
     }
 
-    /// Whether a pipeline can be spread so; [`Pipeline::parallel`](crate::Pipeline::parallel) asks too.
+    /// Checks that a pipeline can use these ranks. [`Pipeline::parallel`](crate::Pipeline::parallel) calls it too.
     ///
     /// # Errors
-    /// [`Error::Comm`] for degrees that no world has, [`Error::InvalidRequest`] for a limit of drift that is none.
+    /// [`Error::Comm`] for degrees that form no world, [`Error::InvalidRequest`] for an invalid limit of drift.
     pub fn check(&self) -> Result<()> {
         let degrees = self.degrees;
         let world = match &self.backend {

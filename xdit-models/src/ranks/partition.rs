@@ -1,4 +1,4 @@
-//! How a checked call is divided over time and stages.
+//! Divides a checked call over time and stages.
 
 use crate::ranks::axes;
 use crate::ranks::degrees::Degrees;
@@ -14,7 +14,7 @@ use crate::pipeline::resolve::ResolvedRequest;
 use crate::ranks::compose::StreamLayout;
 use crate::ranks::parallel::{Parallel, StageSplit};
 
-/// Patches, stages and steps of a call, on ranks of these degrees.
+/// The patches, stages and steps of a call on ranks of these degrees.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Partition {
     pub(crate) patches: PatchPlan,
@@ -23,7 +23,7 @@ pub(crate) struct Partition {
     pub(crate) max_drift: Option<f32>,
     degrees: Degrees,
     dtype: DType,
-    /// Guidance's, in the step that wants the most.
+    /// The branches of guidance in the step that uses most of them.
     branches: &'static [Branch],
 }
 
@@ -42,7 +42,7 @@ impl Partition {
         }
         let costs = |costs: Vec<f64>| match placement {
             Placement::Linear => StagePlan::balanced(&costs, degrees.pipe),
-            // Of each block with the one as far from the end.
+            // The cost of each block together with the one at the same distance from the end.
             Placement::Folded => {
                 let half = costs.len() / 2;
                 let outer = costs.iter().zip(costs.iter().rev()).take(half);
@@ -63,7 +63,7 @@ impl Partition {
                 costs(bytes.map(|bytes| bytes as f64).collect())?
             }
         };
-        // A branch that comes in later starts with a whole step, as all do.
+        // A branch that begins later also starts with a whole step.
         let branches = plan.guide.branches(plan.steps);
         let wants = |step: usize| plan.guide.plan.scales(step, plan.steps).branches().len();
         let settled = (0..plan.steps).find(|step| wants(*step) == branches.len());
@@ -88,12 +88,12 @@ impl Partition {
         })
     }
 
-    /// The branches that one of the ranks on the cfg axis computes.
+    /// Returns the branches that one rank of the cfg axis computes.
     pub(crate) fn branches_of(&self, rank: usize) -> &'static [Branch] {
         Branch::of_rank(self.branches, self.degrees.cfg, rank)
     }
 
-    /// How many branches guidance has in the step that wants the most.
+    /// Returns the largest number of branches of guidance in a step.
     pub(crate) fn branch_count(&self) -> usize {
         self.branches.len()
     }
@@ -115,7 +115,7 @@ impl Partition {
             .collect()
     }
 
-    /// Every rank makes those of its blocks by itself, for all heads of its replica's images.
+    /// Every rank computes those of its blocks itself, for all heads and all images of its replica.
     fn text_kv_bytes(&self, plan: &ResolvedRequest, shape: &dyn DitShape, rank: usize) -> u64 {
         let [data, stage, cfg] =
             [axes::DATA, axes::PIPE, axes::CFG].map(|axis| self.degrees.coord(rank, axis));
@@ -137,7 +137,7 @@ impl Partition {
         let [data, stage, ring, ulysses] = [axes::DATA, axes::PIPE, axes::RING, axes::ULYSSES]
             .map(|axis| self.degrees.coord(rank, axis));
         let text = shape.stream_text(plan.text_len);
-        // After the all-to-all a rank has its heads of the rows of its Ulysses group.
+        // After the all-to-all, a rank has its heads of the rows of its Ulysses group.
         let rows = |of: fn(&StreamLayout) -> usize| -> usize {
             (0..self.degrees.ulysses)
                 .map(|u| ring * self.degrees.ulysses + u)
@@ -154,7 +154,7 @@ impl Partition {
             joint * all + alone * image
         };
         let own = self.stages.blocks(stage);
-        // Of every branch, without the blocks that it leaves out.
+        // For every branch, without the blocks that it leaves out.
         let tokens: usize = (self.branches_of(self.degrees.coord(rank, axes::CFG)).iter())
             .flat_map(|branch| {
                 own.iter()
@@ -176,7 +176,7 @@ impl Partition {
             .fold(1, |bytes: u64, n| bytes.saturating_mul(*n as u64))
     }
 
-    /// The stages, in order.
+    /// Returns the stages, in order.
     pub(crate) fn summaries(
         &self,
         plan: &ResolvedRequest,
@@ -197,7 +197,7 @@ impl Partition {
             .collect()
     }
 
-    /// What one replica with the most images sends from stage to stage in a step, all ranks of a stage together.
+    /// Returns the messages between stages in each step, for all ranks of a stage of the replica with the most images.
     pub(crate) fn traffic(
         &self,
         step: usize,
@@ -216,7 +216,7 @@ impl Partition {
         );
         let ranks = self.degrees.ring * self.degrees.ulysses;
         traffic.forward.messages *= branches * ranks;
-        // Each branch's ranks step the latents.
+        // The ranks of each branch step the latents.
         traffic.back.messages *= self.degrees.cfg * ranks;
         traffic.back.bytes *= self.degrees.cfg;
         match self.stages.placement() {
@@ -233,7 +233,7 @@ impl Partition {
     }
 }
 
-/// As asked for, or what suits the model.
+/// Returns the requested placement, or the default of the model.
 fn placement(asked: Option<Placement>, shape: &dyn DitShape) -> Result<Placement> {
     let u_shaped = (0..shape.block_count()).any(|block| shape.reader(block).is_some());
     match (asked, u_shaped) {
@@ -248,7 +248,7 @@ fn placement(asked: Option<Placement>, shape: &dyn DitShape) -> Result<Placement
     }
 }
 
-/// Names what a folded pipeline can have, and the way to more.
+/// Describes the possible folded stages, and the alternative with more stages.
 fn too_many_folded(stages: usize, half: usize) -> Error {
     let allowed = format!(
         "from 1 to {half} where the pipeline is folded, half the blocks of the model; with \
@@ -258,7 +258,7 @@ fn too_many_folded(stages: usize, half: usize) -> Error {
     Error::invalid("pipefusion_parallel_degree", stages, allowed)
 }
 
-/// So many blocks each, half of them from each end of the model where the pipeline is folded.
+/// Creates stages with these numbers of blocks. In a folded pipeline, half of the blocks come from each end of the model.
 fn explicit(counts: &[usize], placement: Placement, blocks: usize) -> Result<StagePlan> {
     if placement == Placement::Linear {
         return Ok(StagePlan::explicit(counts, blocks)?);
@@ -279,7 +279,7 @@ fn explicit(counts: &[usize], placement: Placement, blocks: usize) -> Result<Sta
         })
 }
 
-/// Tells where a number of patches comes from that was not asked for.
+/// Adds the origin of a number of patches that the caller did not set.
 fn of_stages(error: xdit_pipefusion::Error) -> Error {
     match Error::from(error) {
         Error::InvalidRequest {
@@ -291,7 +291,7 @@ fn of_stages(error: xdit_pipefusion::Error) -> Error {
     }
 }
 
-/// FLOPs of each block, those of the ends added to the first and the last.
+/// Returns the FLOPs of each block. The first and the last include those of the model's ends.
 fn flops(plan: &ResolvedRequest, shape: &dyn DitShape) -> Vec<f64> {
     let (text, image) = (plan.text_len, plan.image_tokens());
     let mut flops: Vec<f64> = (0..shape.block_count())

@@ -5,17 +5,17 @@ use std::num::NonZero;
 use crate::error::{Error, Result};
 use crate::pipeline::memory_limit::refused_thread;
 
-/// How many of `threads` one of several takes; at least one.
+/// Returns the share of `threads` of one of several users, at least one.
 pub(crate) fn share(threads: usize, among: usize, index: usize) -> usize {
     (threads / among + usize::from(index < threads % among)).max(1)
 }
 
-/// More threads than this are a mistake.
+/// The largest number of threads. More are probably a mistake.
 const MAX_THREADS: usize = 4096;
 
-/// Compute threads; `name` is what their names begin with.
+/// Creates a pool of compute threads, whose names begin with `name`.
 pub(crate) fn pool(threads: Option<usize>, name: &str) -> Result<rayon::ThreadPool> {
-    // Asked here because rayon would read its environment variable.
+    // The number of cores is read here, because rayon would read its environment variable.
     let threads =
         threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get));
     if !(1..=MAX_THREADS).contains(&threads) {

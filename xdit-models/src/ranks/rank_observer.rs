@@ -1,4 +1,4 @@
-//! What a rank shows of its steps to the caller's observer.
+//! Shows the steps of a rank to the caller's observer.
 
 use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
@@ -12,16 +12,16 @@ use crate::ranks::compose::{RankContext, StreamLayout};
 /// An observer that stage and sampler share.
 pub(crate) struct RankObserver<'a> {
     observer: RefCell<&'a mut dyn Observer>,
-    /// Whether any rank's observer wants to see predictions: then all of a stage gather them.
+    /// Whether any rank's observer needs predictions. Then all ranks of a stage gather them.
     shown: bool,
-    /// The same of the latents after each step.
+    /// Whether any rank's observer needs the latents after each step.
     followed: bool,
-    /// Whether this rank has all rows and all blocks, so that what happens inside can be shown.
+    /// Whether this rank has all rows and all blocks, so that results inside the blocks can be shown.
     whole: bool,
-    /// Predictions of this step under their names, part by part in order.
+    /// The predictions of this step under their names, part by part, in order.
     predictions: RefCell<Vec<(&'static str, Tensor)>>,
     steps: Cell<usize>,
-    /// Tokens as they are shown ([`Dit::shown`](crate::models::dit::Dit::shown)).
+    /// Converts tokens to the form of the observer ([`Dit::shown`](crate::models::dit::Dit::shown)).
     show: &'a dyn Fn(&Tensor) -> Result<Tensor>,
 }
 
@@ -68,15 +68,15 @@ impl<'a> RankObserver<'a> {
         self.observer.borrow_mut().phase(Phase::Denoise, event);
     }
 
-    /// A part's prediction `[b, l, c]`, this rank's rows.
+    /// Shows the prediction `[b, l, c]` of a part, of which this rank has some rows.
     pub(crate) fn predicted(&self, name: &'static str, rows_blc: Tensor) {
         if self.shown {
             self.predictions.borrow_mut().push((name, rows_blc));
         }
     }
 
-    /// A step is over: `patches` are this rank's rows of its latents. The whole latents, if they were gathered, as they are
-    /// after the last step.
+    /// Ends a step. `patches` are this rank's rows of its latents. Returns the whole latents if they were gathered, as after
+    /// the last step.
     ///
     /// # Collective
     /// Every rank of the last stage calls it.
@@ -103,7 +103,7 @@ impl<'a> RankObserver<'a> {
             }
         }
         let (done, total) = (index + 1, self.steps.get());
-        // What nobody follows is gathered once, at the end.
+        // Latents that no observer needs are gathered once, at the end.
         let latents = match self.followed || done == total {
             true => Some(rank_context.gather(layout, patches)?),
             false => None,

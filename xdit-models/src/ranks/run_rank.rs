@@ -1,4 +1,4 @@
-//! One rank's work in a call: it denoises its replica's images, and decodes them where it has to.
+//! The work of one rank in a call: it denoises the images of its replica and, if required, decodes them.
 
 use xdit_comm::Stats;
 use xdit_kernels::Tensor;
@@ -18,7 +18,7 @@ pub(crate) enum DecodeOn {
     AllRanks,
 }
 
-/// What one rank returns from a call.
+/// The result of one rank.
 pub(crate) struct RankOutput {
     /// Whether this is the first rank of its replica.
     pub(crate) leads: bool,

@@ -1,4 +1,4 @@
-//! The scheduler, as the denoising driver runs it.
+//! The scheduler as a sampler of the denoising driver.
 
 use xdit_comm::Shard;
 use xdit_kernels::sums::RunningSums;
@@ -13,37 +13,37 @@ use crate::ranks::compose::{RankContext, StreamLayout};
 use crate::ranks::rank_observer::RankObserver;
 use crate::schedulers::{Scheduler, StepState};
 
-/// Steps latents, this rank's rows of each patch. They stay f32 in between whatever the dtype: rounding them after every
-/// step would cost accuracy and save nothing.
+/// Steps this rank's rows of each patch's latents. Latents stay f32 between steps for all dtypes: rounding after every step
+/// would cost accuracy and save nothing.
 pub(crate) struct Sampling<'a> {
     pub(crate) scheduler: &'a dyn Scheduler,
     pub(crate) rank_context: &'a RankContext,
     pub(crate) layout: &'a StreamLayout,
     pub(crate) watch: &'a RankObserver<'a>,
-    /// Where further noise comes from, for all images of the call.
+    /// The generators of further noise, for all images of the call.
     pub(crate) generators: Vec<Generator>,
     pub(crate) finite: &'a Finite,
-    /// Of the call.
+    /// The number of images of the call.
     pub(crate) all_images: usize,
-    /// Of the call's images `[b, l, c]`, those of this replica, tokens and channels.
+    /// This replica's images among those of the call.
     pub(crate) images: Shard,
-    /// The shape of all images' latents as diffusers holds them, in which noise is drawn.
+    /// The shape of all images' latents in diffusers, in which noise is drawn.
     pub(crate) noise_shape: Vec<usize>,
     /// The dtype of the model's predictions in diffusers.
     pub(crate) dtype: DType,
-    /// Such latents as tokens.
+    /// Converts such latents to tokens.
     pub(crate) pack: &'a dyn Fn(&Tensor) -> Result<Tensor>,
-    /// This step's noise.
+    /// The noise of this step.
     pub(crate) noise_blc: Option<Tensor>,
-    /// How many numbers of this step are not finite: for each [`StepPart`] those of each image.
+    /// The number of values of this step that are not finite: for each [`StepPart`] and each image.
     pub(crate) not_finite: Option<RunningSums>,
     /// The latents after the last step, whole.
     pub(crate) latents_blc: Option<Tensor>,
 }
 
 impl Sampling<'_> {
-    /// This rank's rows of a step's noise. It is drawn for the whole of all images of the call, so that it is the same
-    /// however they are shared out.
+    /// Returns this rank's rows of a step's noise. Noise is drawn for all images of the call, so it is the same for any number
+    /// of ranks.
     fn noise(&mut self, turn: Turn, patch: usize, device: &Device) -> Result<Option<Tensor>> {
         if !self.scheduler.draws_noise(turn.step) {
             return Ok(None);
@@ -64,7 +64,7 @@ impl Sampling<'_> {
 }
 
 impl Sampling<'_> {
-    /// Has what is not finite in this rank's rows of a step's result counted.
+    /// Counts values of this rank's rows that are not finite.
     fn count_not_finite(&mut self, part: StepPart, rows_blc: &Tensor) -> Result<()> {
         let images = self.images.len;
         let counts = match &mut self.not_finite {
@@ -78,7 +78,7 @@ impl Sampling<'_> {
         Ok(counts.add_not_finite(at, rows_blc)?)
     }
 
-    /// Looks at what was counted in a step: the one read of the host in it, so that a run that has failed ends early.
+    /// Checks the counts of a step. This is the only host read in a step; it ends a failed run early.
     fn check_step(&mut self, step: usize) -> Result<()> {
         let Some(counts) = self.not_finite.take() else {
             return Ok(());

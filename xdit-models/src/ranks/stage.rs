@@ -1,4 +1,4 @@
-//! One rank's stage of a transformer, as the denoising driver runs it.
+//! One rank's stage of a transformer, for the denoising driver.
 
 use std::collections::HashMap;
 
@@ -16,38 +16,38 @@ use crate::ranks::compose::{RankContext, StreamLayout};
 use crate::ranks::rank_observer::RankObserver;
 use crate::schedulers::Scheduler;
 
-/// Some blocks of the transformer with what they need of this image.
+/// Some blocks of the transformer, with their inputs for these images.
 pub(crate) struct DitStage<'a, D: Dit> {
     pub(crate) transformer: &'a D,
     pub(crate) stages: &'a StagePlan,
-    /// Of this stage.
+    /// The blocks of this stage.
     pub(crate) blocks: &'a Blocks,
     pub(crate) layout: &'a StreamLayout,
     /// This rank's passes.
     pub(crate) passes: Vec<Pass<D>>,
-    /// Where this rank's rows stand: all, then those of each patch.
+    /// The positions of this rank's rows: of all rows, then of each patch.
     pub(crate) places: Vec<D::Places>,
     pub(crate) images: usize,
     pub(crate) scheduler: &'a dyn Scheduler,
     pub(crate) guide: &'a Guide,
     pub(crate) guidance: Guidance,
     pub(crate) rank_context: &'a RankContext,
-    /// What the rescale of guidance knows of each patch, newest.
+    /// The newest sums for the rescale of guidance, for each patch.
     pub(crate) rescale: Vec<Option<RescaleSums>>,
     pub(crate) watch: &'a RankObserver<'a>,
 }
 
-/// A branch of guidance: one pass a turn, in the steps that want it.
+/// One branch of guidance. It runs once per turn, in the steps that use it.
 pub(crate) struct Pass<D: Dit> {
     pub(crate) branch: Branch,
-    /// This rank's rows.
+    /// This rank's rows of the text.
     text: D::Text,
     context: D::Context,
-    /// Those of each block of the stage.
+    /// The attentions of each block of the stage.
     attention: Vec<Box<dyn Attention>>,
-    /// That of each leg, and the step it was made for.
+    /// The modulation of each leg, and its step.
     modulation: HashMap<usize, (usize, D::Modulation)>,
-    /// Outputs of blocks, in the turns in which other blocks have not read them yet.
+    /// Outputs of blocks that later blocks still have to read, by turn.
     skips: HashMap<Turn, Skips>,
 }
 
@@ -68,14 +68,15 @@ impl<D: Dit> Pass<D> {
         }
     }
 
-    /// Bytes of the keys and values of the text that it keeps.
+    /// Returns the bytes of the kept keys and values of the text.
     pub(crate) fn text_kv_len(&self) -> usize {
         D::text_kv_len(&self.context)
     }
 }
 
 impl<D: Dit> DitStage<'_, D> {
-    /// What watches a branch from inside the blocks: only what the first step does is shown, as the goldens have it.
+    /// Calls `see` with the observer of results inside the blocks. Only the conditional branch in the first step shows them, as
+    /// the goldens do.
     fn inside<T>(
         &self,
         turn: Turn,
@@ -98,7 +99,7 @@ impl<D: Dit> DitStage<'_, D> {
         }
     }
 
-    /// The passes that a step wants, by number.
+    /// Returns the indices of the passes that a step uses.
     fn active(&self, step: usize) -> Vec<usize> {
         let scales = self
             .guide
@@ -110,7 +111,7 @@ impl<D: Dit> DitStage<'_, D> {
             .collect()
     }
 
-    /// The modulation of a leg in a step, made by its first turn.
+    /// Computes the modulation of a leg in a step, in its first turn.
     fn modulate(&mut self, turn: Turn, leg: usize, pass: usize) -> Result<()> {
         let made = self.passes[pass].modulation.get(&leg);
         if made.is_some_and(|(step, _)| *step == turn.step) {
@@ -145,7 +146,7 @@ impl<D: Dit> DitStage<'_, D> {
         })
     }
 
-    /// Where the attentions of a leg lie among those of the stage.
+    /// Returns the range of a leg's attentions among those of the stage.
     fn attentions(&self, leg: usize) -> Result<std::ops::Range<usize>> {
         let blocks = self.stages.leg(leg);
         if self.blocks.place(&blocks).is_none() {
@@ -159,7 +160,7 @@ impl<D: Dit> DitStage<'_, D> {
         Ok(start..start + blocks.map(count).sum::<usize>())
     }
 
-    /// The blocks of leg `from` whose outputs blocks of leg `to` read again.
+    /// Returns the blocks of leg `from` whose outputs blocks of leg `to` read.
     fn handed(&self, from: usize, to: usize) -> Vec<usize> {
         let to = self.stages.leg(to);
         let shape = self.transformer.shape();
@@ -171,8 +172,8 @@ impl<D: Dit> DitStage<'_, D> {
         self.stages.leg(from).filter(read).collect()
     }
 
-    /// A guided prediction, rescaled where it is to be: to a deviation over the whole image, of which the patches that were not
-    /// seen in this step tell that of the last, as their keys and values do.
+    /// Returns a guided prediction, rescaled if the request asks for it. The deviation is over the whole image. Patches that
+    /// have not run in this step contribute their sums of the previous step, like their keys and values.
     fn rescaled(&mut self, part: Part, guided: Guided) -> Result<Tensor> {
         if !guided.needs_rescale() {
             return Ok(guided.into_prediction());
@@ -184,7 +185,7 @@ impl<D: Dit> DitStage<'_, D> {
             self.rescale[patch] = Some(self.rank_context.over_rows(sums)?);
             start += rows.len;
         }
-        // The first step runs whole, so that of every patch something is known.
+        // The first step runs whole, so all patches have sums.
         let mut known = self.rescale.iter().flatten();
         let mut all = known.next().cloned().ok_or_else(|| {
             xdit_kernels::Error::shape("rescale", "a patch at least", self.rescale.len())
@@ -195,7 +196,7 @@ impl<D: Dit> DitStage<'_, D> {
         Ok(guided.rescaled(&all)?)
     }
 
-    /// Of the stream in a turn.
+    /// Returns the spec of the stream in a turn.
     fn spec(&self, turn: Turn) -> Spec {
         let text = self.layout.text(turn.part).map_or(0, |rows| rows.len);
         let rows = text + self.layout.image_rows(turn.part);
@@ -325,7 +326,7 @@ impl<D: Dit> Stage for DitStage<'_, D> {
         let guided = self.guidance.guide(&scales, &predictions)?;
         let branches = scales.branches();
         if branches.len() > 1 {
-            // Those of another rank, too: they came with the exchange.
+            // Predictions of other ranks too, which the exchange has brought.
             for (branch, prediction) in branches.iter().zip(guided.predictions()) {
                 let name = match branch {
                     Branch::Conditional => "noise_pred_cond",

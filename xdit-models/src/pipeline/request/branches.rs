@@ -1,4 +1,4 @@
-//! The prompts of each branch of guidance, for each text encoder, as many as there are prompts.
+//! The prompts of each branch of guidance for each text encoder, one per prompt of the request.
 
 use super::fields::Request;
 use crate::error::{Error, Result};
@@ -55,7 +55,7 @@ impl Request {
     /// `prompt`. A missing second or third prompt is the first; a missing negative one is empty.
     pub(crate) fn branches_3(&self, guidance: bool) -> Branches3 {
         let count = self.prompt.len();
-        // diffusers takes an empty string for none.
+        // diffusers treats an empty string as no prompt.
         let list = |list: &Option<Vec<String>>, first: &[String]| match list {
             Some(list) if list.len() != 1 || !list[0].is_empty() => of_each(list, count),
             _ => first.to_vec(),
@@ -76,7 +76,7 @@ impl Request {
     }
 }
 
-/// One prompt for each of `count`: [`Request::check`] has seen that there are one or as many.
+/// Returns one prompt for each of `count`. [`Request::check`] has checked that there are one or `count` prompts.
 fn of_each(list: &[String], count: usize) -> Vec<String> {
     match list {
         [one] => vec![one.clone(); count],

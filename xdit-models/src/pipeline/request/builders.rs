@@ -1,11 +1,11 @@
-//! Setters of a request's arguments, to be chained.
+//! Chainable setters of a request's arguments.
 
 use xdit_kernels::Tensor;
 
 use super::fields::{OutputType, Request};
 
 impl Request {
-    /// A request to draw one image of each prompt with the pipeline's defaults and seed 42.
+    /// Creates a request for one image per prompt, with the pipeline's defaults and seed 42.
     pub fn new<S: Into<String>>(prompt: impl IntoIterator<Item = S>) -> Self {
         Self {
             prompt: texts(prompt),
@@ -20,14 +20,14 @@ impl Request {
         self
     }
 
-    /// Sets what not to draw.
+    /// Sets the negative prompts.
     #[must_use]
     pub fn negative_prompt<S: Into<String>>(mut self, prompt: impl IntoIterator<Item = S>) -> Self {
         self.negative_prompt = Some(texts(prompt));
         self
     }
 
-    /// Sets what not to draw, for the second text encoder.
+    /// Sets the negative prompts of the second text encoder.
     #[must_use]
     pub fn negative_prompt_2<S: Into<String>>(
         mut self,
@@ -37,14 +37,14 @@ impl Request {
         self
     }
 
-    /// Sets prompts for the third text encoder.
+    /// Sets the prompts of the third text encoder.
     #[must_use]
     pub fn prompt_3<S: Into<String>>(mut self, prompt: impl IntoIterator<Item = S>) -> Self {
         self.prompt_3 = Some(texts(prompt));
         self
     }
 
-    /// Sets negative prompts for the third text encoder.
+    /// Sets the negative prompts of the third text encoder.
     #[must_use]
     pub fn negative_prompt_3<S: Into<String>>(
         mut self,
@@ -54,7 +54,7 @@ impl Request {
         self
     }
 
-    /// Sets how many layers of CLIP are left out.
+    /// Sets how many layers of CLIP are skipped.
     #[must_use]
     pub fn clip_skip(mut self, layers: usize) -> Self {
         self.clip_skip = layers;
@@ -68,7 +68,7 @@ impl Request {
         self
     }
 
-    /// Sets skip-layer guidance's scale, and the parts of the steps after which it begins and at which it ends.
+    /// Sets the scale of skip-layer guidance, and the fractions of the steps at which it starts and stops.
     #[must_use]
     pub fn skip_layer_guidance(mut self, scale: f64, start: f64, stop: f64) -> Self {
         self.skip_layer_guidance_scale = Some(scale);
@@ -77,7 +77,7 @@ impl Request {
         self
     }
 
-    /// Sets the weight of classifier-free guidance.
+    /// Sets the scale of classifier-free guidance.
     #[must_use]
     pub fn true_cfg_scale(mut self, scale: f64) -> Self {
         self.true_cfg_scale = scale;
@@ -112,7 +112,7 @@ impl Request {
         self
     }
 
-    /// Sets the guidance that a distilled model takes as an input.
+    /// Sets the guidance input of a distilled model.
     #[must_use]
     pub fn guidance_scale(mut self, scale: f64) -> Self {
         self.guidance_scale = Some(scale);
@@ -126,7 +126,7 @@ impl Request {
         self
     }
 
-    /// Sets how many images of each prompt are drawn.
+    /// Sets the number of images per prompt.
     #[must_use]
     pub fn num_images_per_prompt(mut self, images: usize) -> Self {
         self.num_images_per_prompt = images;
@@ -154,70 +154,70 @@ impl Request {
         self
     }
 
-    /// Sets what is returned.
+    /// Sets the kind of output.
     #[must_use]
     pub fn output(mut self, output: OutputType) -> Self {
         self.output = output;
         self
     }
 
-    /// Sets whether a fault of diffusers is copied.
+    /// Sets whether to copy a fault of diffusers.
     #[must_use]
     pub fn exact_diffusers(mut self, exact: bool) -> Self {
         self.exact_diffusers = Some(exact);
         self
     }
 
-    /// Sets whether a result with NaN or infinity in it is given out.
+    /// Sets whether to return a result with NaN or infinity.
     #[must_use]
     pub fn allow_non_finite(mut self, allowed: bool) -> Self {
         self.allow_non_finite = allowed;
         self
     }
 
-    /// Sets whether large images are decoded in tiles.
+    /// Sets whether to decode large images in tiles.
     #[must_use]
     pub fn vae_tiling(mut self, tiling: bool) -> Self {
         self.vae_tiling = tiling;
         self
     }
 
-    /// Sets the sampler, by diffusers' name of its class.
+    /// Sets the sampler, by the name of its class in diffusers.
     #[must_use]
     pub fn scheduler(mut self, class: impl Into<String>) -> Self {
         self.scheduler = Some(class.into());
         self
     }
 
-    /// Sets how far the guided prediction's deviation is brought back to that of the conditional one.
+    /// Sets how far the guided prediction is rescaled to the standard deviation of the conditional one.
     #[must_use]
     pub fn guidance_rescale(mut self, weight: f64) -> Self {
         self.guidance_rescale = weight;
         self
     }
 
-    /// Sets whether pictures are drawn at a size that the model was trained on.
+    /// Sets whether to draw images in a size that the model was trained on.
     #[must_use]
     pub fn use_resolution_binning(mut self, binning: bool) -> Self {
         self.use_resolution_binning = Some(binning);
         self
     }
 
-    /// Sets the height and width that the model is told the picture had before it was scaled.
+    /// Sets the height and width of the image before scaling, as an input of the model.
     #[must_use]
     pub fn original_size(mut self, size: [usize; 2]) -> Self {
         self.original_size = Some(size);
         self
     }
 
-    /// Sets the height and width that the model is told the picture has.
+    /// Sets the height and width of the image, as an input of the model.
     #[must_use]
     pub fn target_size(mut self, size: [usize; 2]) -> Self {
         self.target_size = Some(size);
         self
     }
 
-    /// Sets the row and column at which the model is told the picture was cut out of a larger one.
+    /// Sets the row and column of the crop, as an input of the model.
     #[must_use]
     pub fn crops_coords_top_left(mut self, corner: [usize; 2]) -> Self {
         self.crops_coords_top_left = Some(corner);

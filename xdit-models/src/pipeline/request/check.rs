@@ -1,4 +1,4 @@
-//! What no pipeline can serve, whatever its model.
+//! Checks of a request that hold for all models.
 
 use super::fields::Request;
 use crate::error::{Error, Result};
@@ -8,15 +8,15 @@ use crate::schedulers::MAX_INFERENCE_STEPS;
 /// The longest side of an image in pixels.
 pub(crate) const MAX_SIDE: usize = 1 << 15;
 
-/// The most images of one call.
+/// The largest number of images of one call.
 const MAX_IMAGES: usize = 1 << 20;
 
-/// The most bytes of one prompt: far above what a text encoder reads (512 tokens).
+/// The largest number of bytes of one prompt: far above what a text encoder reads (512 tokens).
 const MAX_PROMPT_BYTES: usize = 64 << 10;
 
 impl Request {
-    /// An error for a request that no pipeline can serve. What depends on the model is checked when the request is planned, which
-    /// does this first.
+    /// Checks the arguments that no model accepts. Planning a request calls this first, and then checks the arguments that
+    /// depend on the model.
     ///
     /// # Errors
     /// [`Error::InvalidRequest`], which names the argument.

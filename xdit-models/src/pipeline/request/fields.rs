@@ -1,27 +1,27 @@
-//! The arguments of a pipeline's call, in diffusers' words, and what they are by default.
+//! The arguments of a call, with their names in diffusers, and their defaults.
 
 use serde::{Deserialize, Serialize};
 use xdit_kernels::Tensor;
 
 use super::lists::{seeds, some_texts, texts};
 
-/// What a call is to return.
+/// The kind of result of a call.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum OutputType {
     /// Decoded images.
     #[default]
     Image,
-    /// Packed latents, as diffusers' `output_type="latent"`; the VAE does not run.
+    /// Packed latents, as diffusers' `output_type="latent"`. The VAE does not run.
     Latent,
 }
 
-/// The arguments of one call. What is not set is taken from the pipeline's [`Defaults`].
+/// The arguments of one call. The pipeline's [`Defaults`] replace missing ones.
 ///
-/// With serde a request is an object whose fields have these names, except that `seeds` is `seed`, as diffusers' users know it.
-/// A prompt may be one text or a list, a seed one number or a list. What is left out has its default, and a field of another name
-/// is an error. `latents` and `output` are left out: they are about tensors in memory. An [`Overlay`](crate::Overlay) holds
-/// some of the fields.
+/// With serde, a request is an object with these field names, except that `seeds` is `seed`, as in diffusers. A prompt is one
+/// string or a list, a seed one number or a list. Missing fields have their defaults, and an unknown field is an error.
+/// `latents` and `output` are not part of it, because they concern tensors in memory. An [`Overlay`](crate::Overlay) holds some
+/// of the fields.
 ///
 /// # Examples
 /// ```
@@ -44,65 +44,65 @@ pub enum OutputType {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Request {
-    /// One prompt per group of images.
+    /// The prompts. Each prompt has its own group of images.
     #[serde(deserialize_with = "texts")]
     pub prompt: Vec<String>,
-    /// Prompts for the second text encoder; `prompt` when absent. One for all, or as many as `prompt`.
+    /// Prompts of the second text encoder, one for all or one per prompt. Default: `prompt`.
     #[serde(deserialize_with = "some_texts", skip_serializing_if = "none")]
     pub prompt_2: Option<Vec<String>>,
-    /// What not to draw; used when `true_cfg_scale` is above 1. One for all, or as many as `prompt`.
+    /// Negative prompts, one for all or one per prompt. Used with `true_cfg_scale` above 1.
     #[serde(deserialize_with = "some_texts", skip_serializing_if = "none")]
     pub negative_prompt: Option<Vec<String>>,
-    /// Negative prompts for the second text encoder; `negative_prompt` when absent.
+    /// Negative prompts of the second text encoder. Default: `negative_prompt`.
     #[serde(deserialize_with = "some_texts", skip_serializing_if = "none")]
     pub negative_prompt_2: Option<Vec<String>>,
-    /// For the third text encoder of Stable Diffusion 3 (T5); `prompt` when `None`.
+    /// Prompts of the third text encoder of Stable Diffusion 3 (T5). Default: `prompt`.
     #[serde(deserialize_with = "some_texts", skip_serializing_if = "none")]
     pub prompt_3: Option<Vec<String>>,
-    /// What that encoder reads instead to be kept away from; the first negative prompt when `None`.
+    /// Negative prompts of the third text encoder. Default: `negative_prompt`.
     #[serde(deserialize_with = "some_texts", skip_serializing_if = "none")]
     pub negative_prompt_3: Option<Vec<String>>,
-    /// Layers of CLIP that are left out before its embeddings are taken, beside the last. Stable Diffusion 3 only.
+    /// The number of layers of CLIP that are skipped before the last one. Stable Diffusion 3 only.
     #[serde(skip_serializing_if = "is_default")]
     pub clip_skip: usize,
-    /// The sampler, by diffusers' name of its class; that of the pipeline's file when `None`. HunyuanDiT only.
+    /// The sampler, by the name of its class in diffusers. Default: the sampler of the pipeline's file. HunyuanDiT only.
     #[serde(skip_serializing_if = "none")]
     pub scheduler: Option<String>,
-    /// How far the guided prediction's deviation is brought back to that of the conditional one (Lin et al. 2023): 0 for
-    /// not at all. HunyuanDiT only.
+    /// How far the guided prediction is rescaled to the standard deviation of the conditional one (Lin et al. 2023). 0 is no
+    /// rescale. HunyuanDiT only.
     #[serde(skip_serializing_if = "is_default")]
     pub guidance_rescale: f64,
-    /// Whether pictures are drawn in the size nearest to theirs that the model was trained on, and stay in it; as the model has
-    /// it by default when `None`. HunyuanDiT only.
+    /// Whether to draw images in the nearest size that the model was trained on. The images keep that size. Default: that of
+    /// the model. HunyuanDiT only.
     #[serde(skip_serializing_if = "none")]
     pub use_resolution_binning: Option<bool>,
-    /// Height and width that the model is told the picture had before it was scaled; 1024 and 1024 when `None`. HunyuanDiT
-    /// v1.1 only, as the next two.
+    /// Height and width of the image before scaling, as an input of the model. Default: 1024 and 1024. This and the next two:
+    /// HunyuanDiT v1.1 only.
     #[serde(skip_serializing_if = "none")]
     pub original_size: Option<[usize; 2]>,
-    /// Height and width that the model is told the picture has; its own when `None`.
+    /// Height and width of the image, as an input of the model. Default: the size of the image.
     #[serde(skip_serializing_if = "none")]
     pub target_size: Option<[usize; 2]>,
-    /// Row and column at which the model is told the picture was cut out of a larger one; 0 and 0 when `None`.
+    /// Row and column of the crop, as an input of the model. Default: 0 and 0.
     #[serde(skip_serializing_if = "none")]
     pub crops_coords_top_left: Option<[usize; 2]>,
-    /// Whether a fault of diffusers is copied: with several prompts of several images each, HunyuanDiT's images read their own
-    /// prompts' tokens under the masks of other prompts. Not when `None`.
+    /// Whether to copy a fault of diffusers: with several prompts of several images each, HunyuanDiT's images read their own
+    /// prompts' tokens with the masks of other prompts. Default: false.
     #[serde(skip_serializing_if = "none")]
     pub exact_diffusers: Option<bool>,
-    /// Blocks that skip-layer guidance leaves out; none for no such guidance. Stable Diffusion 3.5 only.
+    /// Blocks that skip-layer guidance leaves out. Empty for no skip-layer guidance. Stable Diffusion 3.5 only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skip_guidance_layers: Vec<usize>,
-    /// How far skip-layer guidance pushes away from the prediction without those blocks; 2.8 when `None`.
+    /// The scale of skip-layer guidance. Default: 2.8.
     #[serde(skip_serializing_if = "none")]
     pub skip_layer_guidance_scale: Option<f64>,
-    /// The part of the steps after which skip-layer guidance begins; 0.01 when `None`.
+    /// The fraction of the steps after which skip-layer guidance starts. Default: 0.01.
     #[serde(skip_serializing_if = "none")]
     pub skip_layer_guidance_start: Option<f64>,
-    /// The part of the steps at which it ends; 0.2 when `None`.
+    /// The fraction of the steps at which skip-layer guidance stops. Default: 0.2.
     #[serde(skip_serializing_if = "none")]
     pub skip_layer_guidance_stop: Option<f64>,
-    /// Weight of classifier-free guidance by a second run of the model; it runs only above 1 and with a negative
+    /// The scale of classifier-free guidance, which runs the model a second time. It is used only above 1 and with a negative
     /// prompt, as in diffusers.
     pub true_cfg_scale: f64,
     /// Height of the images in pixels.
@@ -114,38 +114,38 @@ pub struct Request {
     /// Denoising steps.
     #[serde(skip_serializing_if = "none")]
     pub num_inference_steps: Option<usize>,
-    /// Noise levels to use instead of the evenly spaced ones, from high to low; their number is that of the steps.
+    /// Noise levels instead of the evenly spaced ones, from high to low. Their number is the number of steps.
     #[serde(skip_serializing_if = "none")]
     pub sigmas: Option<Vec<f64>>,
-    /// Guidance that a distilled model takes as an input; ignored by models without it.
+    /// The guidance input of a distilled model. Models without this input ignore it.
     #[serde(skip_serializing_if = "none")]
     pub guidance_scale: Option<f64>,
-    /// Tokens of the second text encoder; longer prompts are cut.
+    /// The number of tokens of the second text encoder. Longer prompts are cut.
     #[serde(skip_serializing_if = "none")]
     pub max_sequence_length: Option<usize>,
-    /// Images of each prompt.
+    /// The number of images per prompt.
     pub num_images_per_prompt: usize,
-    /// Whether images larger than the VAE was trained on are decoded in overlapping tiles, in less memory: an
-    /// approximation, as diffusers' `enable_tiling()`. Not where several ranks share the decode, which is exact.
+    /// Whether to decode images that are larger than those of the VAE's training in overlapping tiles. This needs less memory
+    /// and is approximate, as diffusers' `enable_tiling()`. It has no effect if several ranks decode together, which is exact.
     #[serde(skip_serializing_if = "is_default")]
     pub vae_tiling: bool,
-    /// Whether a result with NaN or infinity in it is given out, with a warning, instead of ending in
+    /// Whether to return a result with NaN or infinity, with a warning, instead of
     /// [`Error::NotFinite`](crate::Error::NotFinite).
     #[serde(skip_serializing_if = "is_default")]
     pub allow_non_finite: bool,
     /// One seed for the whole batch, or one for each image.
     #[serde(rename = "seed", deserialize_with = "seeds")]
     pub seeds: Vec<i128>,
-    /// Packed initial latents to use instead of noise: `[images, tokens, channels]`.
+    /// Packed initial latents instead of noise: `[images, tokens, channels]`.
     #[serde(skip)]
     pub latents: Option<Tensor>,
-    /// What is returned.
+    /// The kind of output.
     #[serde(skip)]
     pub output: OutputType,
 }
 
 impl Default for Request {
-    /// A request without a prompt, of which [`Request::new`] makes one that can be served.
+    /// A request without a prompt. Use [`Request::new`] for a valid request.
     fn default() -> Self {
         Self {
             prompt: Vec::new(),
@@ -184,14 +184,14 @@ impl Default for Request {
 }
 
 impl Request {
-    /// How many images the request asks for.
+    /// Returns the number of images of the request.
     #[must_use]
     pub fn image_count(&self) -> usize {
         self.prompt.len().saturating_mul(self.num_images_per_prompt)
     }
 
-    /// Skip-layer guidance's scale, and the parts of the steps after which it begins and at which it ends; none where no block is
-    /// left out.
+    /// Returns the scale of skip-layer guidance and the fractions of the steps at which it starts and stops, or `None` if no
+    /// block is left out.
     pub(crate) fn skip_layers(&self) -> Option<[f64; 3]> {
         (!self.skip_guidance_layers.is_empty()).then_some([
             self.skip_layer_guidance_scale.unwrap_or(2.8),
@@ -209,7 +209,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// What a pipeline uses where a [`Request`] says nothing.
+/// The defaults of a pipeline for the missing arguments of a [`Request`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Defaults {
@@ -219,10 +219,10 @@ pub struct Defaults {
     pub width: usize,
     /// Denoising steps.
     pub num_inference_steps: usize,
-    /// Guidance of a distilled model.
+    /// Guidance input of a distilled model.
     pub guidance_scale: f64,
-    /// Tokens of the second text encoder.
+    /// Number of tokens of the second text encoder.
     pub max_sequence_length: usize,
-    /// diffusers' name of the sampler's class.
+    /// The name of the sampler's class in diffusers.
     pub scheduler: &'static str,
 }

@@ -1,4 +1,4 @@
-//! One value or a list of them, as JSON may hold prompts and seeds.
+//! Prompts and seeds in JSON: one value or a list.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What to draw: the arguments of a pipeline's call, in diffusers' words, from wherever they come.
+//! The arguments of a call, with their names in diffusers, and their sources.
 //!
 //! `fields` is the one list of them; the others say how they are set, laid over one another, checked and split into branches.
 

@@ -1,4 +1,4 @@
-//! Parts of a request, laid over one another: flags, a line of a file, a record, the body of a call.
+//! Parts of a request that replace each other: flags, a line of a file, a record, the body of a call.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::fields::Request;
 
-/// Some arguments of a [`Request`], by their names there. One may be laid over another, whose arguments it replaces.
+/// Some arguments of a [`Request`], by their names there. The arguments of one overlay replace those of another.
 ///
 /// # Examples
 /// ```
@@ -25,20 +25,19 @@ use super::fields::Request;
 pub struct Overlay(Map<String, Value>);
 
 impl Overlay {
-    /// The arguments in a JSON object. An argument that is `null` is as if it had never been given, whatever this overlay is laid
-    /// over.
+    /// Reads the arguments in a JSON object. An argument that is `null` cancels the argument of any overlay below this one.
     ///
     /// # Errors
-    /// What is wrong with the text, or with which field.
+    /// A description of the error, with the name of the field.
     pub fn parse(json: &str) -> serde_json::Result<Self> {
         let UniqueFields(fields) = serde_json::from_str(json)?;
         Self::checked(fields)
     }
 
-    /// The arguments in `fields`, which serialises to an object.
+    /// Creates an overlay from `fields`, which must serialise to an object.
     ///
     /// # Errors
-    /// Which field is wrong.
+    /// A description of the error, with the name of the field.
     pub fn of(fields: &impl Serialize) -> serde_json::Result<Self> {
         match serde_json::to_value(fields)? {
             Value::Object(fields) => Self::checked(fields),
@@ -46,7 +45,7 @@ impl Overlay {
         }
     }
 
-    /// These arguments, and those of `base` that are not among them.
+    /// Returns these arguments, and those of `base` that are missing here.
     #[must_use]
     pub fn over(&self, base: &Self) -> Self {
         let mut fields = base.0.clone();
@@ -54,10 +53,10 @@ impl Overlay {
         Self(fields)
     }
 
-    /// The request that these arguments make, with defaults for all others. [`Request::check`] tells whether it can be served.
+    /// Returns the request with these arguments and defaults for all others. [`Request::check`] checks it.
     ///
     /// # Errors
-    /// Which field is wrong.
+    /// A description of the error, with the name of the field.
     pub fn request(&self) -> serde_json::Result<Request> {
         let given = self.0.iter().filter(|(_, value)| !value.is_null());
         let given = given.map(|(name, value)| (name.clone(), value.clone()));
@@ -71,7 +70,7 @@ impl Overlay {
     }
 }
 
-/// The fields of an object, each of which is there once.
+/// The fields of an object. Each name must occur once.
 struct UniqueFields(Map<String, Value>);
 
 struct UniqueFieldsVisitor;

@@ -1,10 +1,10 @@
-//! Arguments that only some models know.
+//! Refuses arguments that a model does not support.
 
 use super::fields::Request;
 use crate::error::{Error, Result};
 
 impl Request {
-    /// An error if any of these arguments is given: the model has no use for it.
+    /// Returns an error if any of these arguments is given.
     pub(crate) fn refuse(&self, given: &[(&'static str, bool)]) -> Result<()> {
         match given.iter().find(|(_, given)| *given) {
             Some((argument, _)) => Err(Error::invalid(
@@ -16,7 +16,7 @@ impl Request {
         }
     }
 
-    /// An error if anything of HunyuanDiT's is given, or a scheduler that is not one of `schedulers`.
+    /// Returns an error if an argument of HunyuanDiT is given, or a scheduler that is not one of `schedulers`.
     pub(crate) fn refuse_conditions(&self, schedulers: &[&str]) -> Result<()> {
         self.check_scheduler(schedulers)?;
         self.refuse(&[
@@ -30,7 +30,7 @@ impl Request {
         self.refuse_sizes()
     }
 
-    /// An error if the model is to be told of sizes, and cannot be.
+    /// Returns an error if sizes are given as inputs of a model without such inputs.
     pub(crate) fn refuse_sizes(&self) -> Result<()> {
         self.refuse(&[
             ("original_size", self.original_size.is_some()),
@@ -42,7 +42,7 @@ impl Request {
         ])
     }
 
-    /// An error if a scheduler is asked for that is not one of these.
+    /// Returns an error if the request names a scheduler that is not one of these.
     pub(crate) fn check_scheduler(&self, schedulers: &[&str]) -> Result<()> {
         match &self.scheduler {
             Some(name) if !schedulers.contains(&name.as_str()) => {

@@ -1,10 +1,10 @@
-//! A request survives its JSON, overlays replace each other in order, and what is wrong with a field is told.
+//! Tests of requests: round trips through JSON, the order of overlays, and errors that name the field.
 
 use proptest::prelude::*;
 
 use super::{Overlay, Request};
 
-/// Any number that JSON holds, to the last bit. No negative zero: it equals the default, and defaults are not written.
+/// Any number that JSON can hold, to the last bit. No negative zero: it equals the default, and defaults are not written.
 fn number() -> impl Strategy<Value = f64> {
     any::<f64>()
         .prop_filter("JSON has no such number", |number| number.is_finite())
@@ -38,7 +38,7 @@ fn prompts() -> impl Strategy<Value = Request> {
     })
 }
 
-/// Any request at all, in every field that JSON holds.
+/// Any request, in every field that JSON can hold.
 fn request() -> impl Strategy<Value = Request> {
     let count = || some(any::<usize>());
     let counts = [count(), count(), count(), count()];

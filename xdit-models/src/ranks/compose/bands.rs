@@ -1,4 +1,4 @@
-//! Pictures decoded by the ranks of a group together, a band of rows each.
+//! Decodes images on several ranks together, with one band of rows on each.
 
 use std::num::NonZero;
 use std::ops::Range;
@@ -14,15 +14,15 @@ use crate::layers::{Progress, Told, attend_by};
 use crate::vae::{Bands, Edges, VaeDecoder, dims};
 
 impl VaeDecoder {
-    /// The same pictures as [`forward`](Self::forward), decoded by all ranks of a group together, on its first rank;
-    /// nothing on the others. Any number of rows over any number of ranks: some may be left without.
+    /// Decodes the same images as [`forward`](Self::forward) on all ranks of a group together. Returns them on the first rank
+    /// and `None` on the others. Any number of rows and ranks works; some ranks may have no rows.
     ///
-    /// Each rank holds a band of rows at every resolution. Ranks exchange the rows at the bands' borders before each 3×3
-    /// convolution, the sums that group norms need, and keys and values of the middle block's attention, so that the
-    /// result is that of one rank but for the order of sums in f32. A rank's activations take 1/ranks of the memory of
-    /// one that decodes alone (a latent row more where ranks do not divide the rows) and, at a resolution with w pixels a
-    /// line and c channels, up to six lines of w·c elements: those beside the band as received, normalised in front of
-    /// the convolution, and its own as sent.
+    /// Each rank holds a band of rows at every resolution. Ranks exchange the rows at the borders of bands before each 3×3
+    /// convolution, the sums for the group norms, and keys and values for the attention of the middle block. The result differs
+    /// from that of one rank only by the order of sums in f32. The activations of a rank take 1/ranks of the memory of a single
+    /// rank (one latent row more if the ranks do not divide the rows). At a resolution with w pixels per line and c channels,
+    /// it also holds up to six lines of w·c elements: the neighbours' rows as received and normalised, and its own rows as
+    /// sent.
     ///
     /// # Shapes
     /// Latents `[b, h, w, latent_channels]`, whole on every rank, to `[b, s·h, s·w, out_channels]`.
@@ -31,7 +31,7 @@ impl VaeDecoder {
     /// Every rank of the group calls it with the same latents.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward); [`Error::Comm`](crate::Error::Comm) when another rank is lost.
+    /// As [`forward`](Self::forward); [`Error::Comm`](crate::Error::Comm) if another rank is lost.
     ///
     /// # Examples
     /// ```
@@ -95,12 +95,12 @@ impl VaeDecoder {
     }
 }
 
-/// The ranks of a group, each with the latent rows that `plan` deals out, and what becomes of them.
+/// The ranks of a group, each with its latent rows of `plan`, and the progress of this rank.
 #[derive(Debug)]
 struct BandRanks<'a> {
     group: &'a Group,
     plan: SequencePlan,
-    /// Of the latents.
+    /// The number of latent rows.
     height: usize,
     width: NonZero<usize>,
 }
@@ -110,7 +110,7 @@ impl BandRanks<'_> {
         self.height * self.width.get()
     }
 
-    /// The latent rows of a rank. Ranks without any come last.
+    /// Returns the latent rows of a rank. Ranks without rows come last.
     fn band(&self, rank: usize) -> Shard {
         let pixels = self.plan.runs(self.pixels(), rank, 0)[0];
         Shard {
@@ -119,7 +119,7 @@ impl BandRanks<'_> {
         }
     }
 
-    /// The ranks that hold the rows above and below this rank's.
+    /// Returns the ranks that hold the rows above and below this rank's rows.
     fn neighbours(&self) -> [Option<usize>; 2] {
         let me = self.group.rank();
         if self.band(me).len == 0 {
@@ -143,11 +143,11 @@ impl Bands for BandRanks<'_> {
         let neighbours = self.neighbours();
         let [b, h, w, c] = *dims(x_bhwc)?;
         let spec = Spec::new([b, 1, w, c].as_slice(), x_bhwc.dtype());
-        // One batch: neighbours wait for each other's rows.
+        // One batch, because neighbours wait for each other's rows.
         let mut batch = Vec::new();
         for (row, peer) in [0, h.saturating_sub(1)].into_iter().zip(neighbours) {
             if let Some(peer) = peer {
-                // A copy: the message must not keep the whole band.
+                // A copy, so that the message does not keep the whole band in memory.
                 let row = x_bhwc.view().narrow(1, row, 1)?.to_tensor()?;
                 batch.extend([Call::send(&row, peer), Call::recv(spec, peer)]);
             }
@@ -160,7 +160,8 @@ impl Bands for BandRanks<'_> {
     }
 
     fn sum(&self, sums: GroupSums) -> Result<GroupSums> {
-        // In f64, since in f32 the difference of Σx² and (Σx)² would lose what the kernel keeps; in rank order, the same everywhere.
+        // In f64, because in f32 the difference of Σx² and (Σx)² loses the precision of the kernel. In rank order, so that all
+        // ranks get the same bytes.
         let all = self.group.control().all_gather_f64(sums.values())?;
         Ok(GroupSums::total(sums.groups(), &all)?)
     }

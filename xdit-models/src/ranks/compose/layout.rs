@@ -1,4 +1,4 @@
-//! Which rows of an image's streams each rank holds.
+//! The rows of an image's streams that each rank holds.
 
 use crate::ranks::degrees::Degrees;
 use xdit_comm::Shard;
@@ -9,8 +9,8 @@ use xdit_usp::{SequencePlan, ShardOrder};
 
 use crate::error::Result;
 
-/// One rank's rows of the text and of each patch. Each patch is a stream of its own, cut over the ranks like the text, so
-/// that a rank has the same rows of it whether the patch comes by itself or with all others.
+/// One rank's rows of the text and of each patch. Each patch is a separate stream, divided among the ranks like the text. A
+/// rank therefore has the same rows of a patch whether the patch runs alone or with all others.
 #[derive(Debug)]
 pub(crate) struct StreamLayout {
     /// `None` where no other rank has rows.
@@ -49,7 +49,7 @@ impl StreamLayout {
         }
     }
 
-    /// That of a rank (`ulysses + U · ring`) on a mesh of these degrees.
+    /// Creates the layout of a rank (`ulysses + U · ring`) on a mesh of these degrees.
     pub(crate) fn of_rank(
         degrees: Degrees,
         rank: usize,
@@ -64,29 +64,29 @@ impl StreamLayout {
         Self::new(Some(plan), rank, text_len, patches)
     }
 
-    /// Rows of all streams.
+    /// The number of rows of all streams.
     pub(crate) fn rows(&self) -> usize {
         self.text.len + self.image_rows(Part::Whole)
     }
 
-    /// The text's rows, where the part has any.
+    /// Returns the rows of the text, if the part has text.
     pub(crate) fn text(&self, part: Part) -> Option<Segment> {
         part.has_text().then_some(self.text)
     }
 
-    /// The rows of each patch of a part, each with the place of the patch's first token in the image.
+    /// Returns the rows of each patch of a part, each with the position of the patch's first token in the image.
     pub(crate) fn image(&self, part: Part) -> Vec<(usize, Segment)> {
         part.patches(self.patches.count())
             .map(|patch| (self.patches.tokens(patch).start, self.image[patch]))
             .collect()
     }
 
-    /// How many rows of image tokens a part has.
+    /// Returns the number of rows of image tokens of a part.
     pub(crate) fn image_rows(&self, part: Part) -> usize {
         self.image(part).iter().map(|(_, rows)| rows.len).sum()
     }
 
-    /// How many rows of image tokens a rank has.
+    /// Returns the number of rows of image tokens of a rank.
     pub(super) fn image_rows_of(&self, rank: usize) -> usize {
         let count = self.patches.count();
         (0..count)
@@ -94,18 +94,18 @@ impl StreamLayout {
             .sum()
     }
 
-    /// This rank's rows of a whole text `[b, l, ..]`.
+    /// Returns this rank's rows of a whole text `[b, l, ..]`.
     pub(crate) fn shard_text(&self, whole_blc: &Tensor) -> Result<Tensor> {
         narrow(whole_blc, self.text.start, self.text.len)
     }
 
-    /// This rank's rows of a patch of a whole image `[b, l, ..]`.
+    /// Returns this rank's rows of a patch of a whole image `[b, l, ..]`.
     pub(crate) fn shard_patch(&self, whole_blc: &Tensor, patch: usize) -> Result<Tensor> {
         let start = self.patches.tokens(patch).start + self.image[patch].start;
         narrow(whole_blc, start, self.image[patch].len)
     }
 
-    /// The whole image `[b, l, ..]` from every rank's rows of all patches.
+    /// Joins every rank's rows of all patches to the whole image `[b, l, ..]`.
     pub(super) fn assemble(&self, ranks: &[Tensor]) -> Result<Tensor> {
         let mut at = vec![0; ranks.len()];
         let mut views: Vec<View<'_>> = Vec::new();
@@ -121,7 +121,7 @@ impl StreamLayout {
     }
 }
 
-/// The rows of a stream that a rank holds. Ranks are `ulysses + U · ring`, so that their rows follow each other.
+/// Returns the rows of a stream that a rank holds. Ranks are `ulysses + U · ring`, so their rows follow each other.
 fn rows(plan: Option<SequencePlan>, total: usize, rank: usize) -> Shard {
     match plan {
         None => Shard {

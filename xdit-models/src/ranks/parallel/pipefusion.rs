@@ -1,10 +1,10 @@
-//! How stages and patches work.
+//! The options of stages and patches.
 
 use xdit_pipefusion::Placement;
 
-/// How the blocks of a model are spread over the stages of a pipeline, and the image over patches (PipeFusion, Fang et al.,
-/// arXiv:2405.14430). After the warm-up each patch attends to keys and values of the step before where those of this step
-/// are not there yet: the image differs a little from that of one rank.
+/// How PipeFusion divides the blocks of a model into stages and the image into patches (Fang et al., arXiv:2405.14430). After
+/// the warm-up, each patch attends to keys and values of the previous step where those of this step are not available yet. The
+/// image then differs slightly from that of one rank.
 ///
 /// # Examples
 /// ```
@@ -17,33 +17,33 @@ use xdit_pipefusion::Placement;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct PipeFusion {
-    /// Patches of the image; as many as stages when `None`. With one, and with one stage, nothing is lossy.
+    /// The number of patches. `None` for the number of stages. With one patch the result is exact.
     pub patches: Option<usize>,
-    /// Steps at the start that run whole. The first always does.
+    /// The number of steps at the start that run whole. The first step always does.
     pub warmup_steps: usize,
-    /// Which blocks each stage has.
+    /// The blocks of each stage.
     pub stages: StageSplit,
-    /// How a pass goes through the stages; `None` folds the pipeline of a model whose later blocks read outputs of earlier
-    /// ones again.
+    /// How a pass goes through the stages. `None` folds the pipeline of a model whose later blocks read outputs of earlier
+    /// ones.
     pub placement: Option<Placement>,
-    /// Runs a step whole when keys and values had changed by more than this (relative L2) in the step before the last.
+    /// Runs a step whole if keys and values changed by more than this (relative L2) two steps earlier.
     pub max_drift: Option<f32>,
 }
 
-/// How blocks are shared out over stages.
+/// How the blocks are divided into stages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StageSplit {
-    /// So that each has about as many FLOPs in a step.
+    /// Each stage has about the same number of FLOPs in a step.
     Flops,
-    /// So that each has about as many bytes of parameters.
+    /// Each stage has about the same bytes of parameters.
     Memory,
-    /// So many blocks each.
+    /// The number of blocks of each stage.
     Blocks(Vec<usize>),
 }
 
 impl Default for PipeFusion {
-    /// As many patches as stages, one whole step, stages of equal FLOPs.
+    /// As many patches as stages, one whole step, and stages of equal FLOPs.
     fn default() -> Self {
         Self {
             patches: None,
@@ -63,14 +63,14 @@ impl PipeFusion {
         self
     }
 
-    /// Sets the steps that run whole.
+    /// Sets the number of steps that run whole.
     #[must_use]
     pub fn warmup_steps(mut self, steps: usize) -> Self {
         self.warmup_steps = steps;
         self
     }
 
-    /// Sets the blocks of each stage.
+    /// Sets how the blocks are divided into stages.
     #[must_use]
     pub fn stages(mut self, stages: StageSplit) -> Self {
         self.stages = stages;

@@ -1,7 +1,7 @@
-//! The caller's observer, as a rank on another thread sees it.
+//! The caller's observer, called from a rank on another thread.
 //!
-//! An observer need not outlive the call, and a rank's thread may: so the observer stays with the caller, and the rank sends it what
-//! there is to see.
+//! The observer need not outlive the call, but the thread of a rank may. The observer therefore stays with the caller, and the
+//! rank sends its calls to it.
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,10 +13,10 @@ use xdit_kernels::Tensor;
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Phase, PhaseEvent, StepEnd};
 
-/// What a rank asks the caller to do with its observer.
+/// A call of the observer that a rank asks the caller to make.
 pub(super) type ObserverCall = Box<dyn FnOnce(&mut dyn Observer) + Send>;
 
-/// What an observer wants to see; asked once, before there are ranks.
+/// The wishes of an observer. They are asked once, before the ranks start.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wishes {
     latents: bool,
@@ -32,8 +32,8 @@ impl Wishes {
     }
 }
 
-/// An observer on the thread that started the ranks. Answers are waited for; where none will come the caller has gone, and the run
-/// is over.
+/// An observer on the caller's thread. The rank waits for its answers. If no answer can come, the caller has returned and the
+/// run is over.
 #[derive(Debug)]
 pub(super) struct Remote {
     caller: Caller<ObserverCall>,
@@ -45,7 +45,7 @@ impl Remote {
         Self { caller, wishes }
     }
 
-    /// What the observer answers; nothing if the caller has gone. If it panics, then here: this rank has failed.
+    /// Returns the answer of the observer, or `None` if the caller has returned. If the observer panics, this rank fails.
     fn ask<T: Send + 'static>(
         &self,
         what: impl FnOnce(&mut dyn Observer) -> T + Send + 'static,
@@ -53,7 +53,7 @@ impl Remote {
         let (answer, answered) = mpsc::channel();
         self.caller.send(Box::new(move |observer| {
             let told = catch_unwind(AssertUnwindSafe(|| what(observer)));
-            // The rank that asks waits below.
+            // The rank waits for the answer below.
             answer.send(told).ok();
         }));
         let told = answered.recv().ok()?;
@@ -99,7 +99,7 @@ impl Observer for Remote {
         }
         let (named, made) = (name.to_owned(), make()?);
         let answer = self.ask(move |observer| observer.tensor(&named, &|| Ok(made.clone())));
-        // The step does not matter: nobody hears of it.
+        // The error is never reported, so the step does not matter.
         answer.unwrap_or(Err(Error::Stopped { step: 0 }))
     }
 

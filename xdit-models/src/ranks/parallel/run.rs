@@ -1,4 +1,4 @@
-//! A call's work, on every rank that this process runs.
+//! Runs the work of a call on every rank of this process.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,23 +18,22 @@ use crate::ranks::compose::RankContext;
 use crate::ranks::idle::{IdleRanks, KeptByRank};
 use crate::ranks::pools::share;
 
-/// What a call runs on.
+/// The ranks of a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RunOn<'a> {
     pub(crate) parallel: &'a Parallel,
-    /// Compute threads, which are dealt out among ranks that are threads.
+    /// The number of compute threads. Ranks that are threads divide them.
     pub(crate) threads: usize,
-    /// Where such ranks come from and go back to.
+    /// The idle ranks of the pipeline. Ranks that are threads come from here and return here.
     pub(crate) idle: &'a IdleRanks,
 }
 
 impl RunOn<'_> {
-    /// What `work` returns on each rank that this process runs, by rank. Stages are placed as `placement` says. The first rank
-    /// of the first replica is the one that `observer` watches: the observer stays on this thread, and that rank waits for its
-    /// answers.
+    /// Runs `work` on each rank of this process and returns the results by rank. `placement` is that of the stages. `observer`
+    /// observes the first rank of the first replica. It stays on this thread, and that rank waits for its answers.
     ///
     /// # Errors
-    /// The error of the rank that was the cause, with its place on the mesh ([`Error::Rank`]).
+    /// The error of the rank that was the cause, with its coordinates on the mesh ([`Error::Rank`]).
     pub(crate) fn run<T: Send + 'static>(
         self,
         placement: Placement,
@@ -60,7 +59,7 @@ impl RunOn<'_> {
             RankBackend::Threads { deadline } => *deadline,
         };
         let world = degrees.product().unwrap_or(1);
-        // The first error that a rank came to by itself is the cause; the others only report that they lost a peer.
+        // The first error that no other rank caused. The other ranks only report that they lost a peer.
         let cause: Arc<Mutex<Option<(usize, Error)>>> = Arc::default();
         let causes = cause.clone();
         let wishes = Wishes::of(observer);
@@ -101,14 +100,14 @@ impl RunOn<'_> {
         }
         let (done, failed): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
         let failed = failed.into_iter().filter_map(Result::err).collect();
-        // Without an error of its own the cause panicked, stopped answering, or was never started.
+        // Without an error of its own, the rank at fault panicked, stopped answering, or was never started.
         match threads::cause(failed) {
             None => Ok(done.into_iter().flatten().collect()),
             Some(xdit_comm::Error::NoThread { rank, reason }) => {
                 Err(refused_thread(&place(rank), &reason))
             }
             Some(error) => Err(match (error.culprit(), error.loss()) {
-                // Its place names the rank: the reason need not.
+                // The coordinates name the rank, so the reason need not.
                 (Some(rank), Some(loss)) => Error::Rank {
                     rank: place(rank),
                     source: Box::new(Error::Lost(loss.clone())),
