@@ -1,7 +1,8 @@
-//! Reads the JSON configurations of a pipeline field by field, with the Python classes' defaults and a range for each.
+//! Reads the JSON configurations of a pipeline field by field, with the defaults of the Python classes and a range for each
+//! field.
 //!
-//! A value outside its range is an [`Error::BadConfig`] that names the file, the field, the range and the value, so no
-//! absurd number reaches an allocation.
+//! A value outside its range is an [`Error::BadConfig`] that names the file, the field, the range and the value. No invalid
+//! number reaches an allocation.
 
 use std::ops::RangeInclusive;
 
@@ -12,10 +13,10 @@ use crate::error::{Error, Result, shorten};
 
 /// The name of the file that makes a folder a pipeline.
 pub const MODEL_INDEX: &str = "model_index.json";
-/// The longest configuration that is read, in bytes. Real ones have a few kilobytes.
+/// The longest configuration, in bytes. Real ones have a few kilobytes.
 pub(crate) const MAX_CONFIG_BYTES: usize = 1 << 20;
 
-/// One parsed JSON object and the name of its file, for messages.
+/// A parsed JSON object, with the name of its file for messages.
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
     file: String,
@@ -23,10 +24,10 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// The object in `bytes`, which were read from `file`.
+    /// Parses the object in `bytes`, the content of `file`.
     ///
     /// # Errors
-    /// [`Error::BadFile`] when it is longer than 1 MiB, is not JSON, or is not an object.
+    /// [`Error::BadFile`] if the content is longer than 1 MiB, is not JSON, or is not an object.
     ///
     /// # Examples
     /// ```
@@ -58,24 +59,24 @@ impl ConfigFile {
         }
     }
 
-    /// The file's name, as messages give it.
+    /// Returns the name of the file in messages.
     #[must_use]
     pub fn file(&self) -> &str {
         &self.file
     }
 
-    /// The value of `field`; `None` when it is absent or null.
+    /// Returns the value of `field`, or `None` if it is absent or null.
     #[must_use]
     pub fn value(&self, field: &str) -> Option<&Value> {
         self.fields.get(field).filter(|value| !value.is_null())
     }
 
-    /// The names of all fields.
+    /// Iterates over the names of all fields.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.fields.keys().map(String::as_str)
     }
 
-    /// The same file without these fields.
+    /// Returns the same file without these fields.
     #[must_use]
     pub(crate) fn without(&self, fields: &[String]) -> Self {
         let mut rest = self.clone();
@@ -83,7 +84,7 @@ impl ConfigFile {
         rest
     }
 
-    /// The object inside `field` when there is one: older multi-modal configurations nest `text_config`.
+    /// Returns the object inside `field`, if there is one. Older multi-modal configurations nest `text_config`.
     #[must_use]
     pub fn nested(&self, field: &str) -> Option<Self> {
         match self.fields.get(field) {
@@ -95,10 +96,10 @@ impl ConfigFile {
         }
     }
 
-    /// A whole number inside `range`.
+    /// Reads a whole number inside `range`.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] when it is something else, or absent without a default.
+    /// [`Error::BadConfig`] for any other value, or if the field is absent without a default.
     pub fn count(
         &self,
         field: &str,
@@ -115,10 +116,10 @@ impl ConfigFile {
         }
     }
 
-    /// A whole number inside `range`, or `None` when the field is absent or null.
+    /// Reads a whole number inside `range`, or `None` if the field is absent or null.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] when it is something else.
+    /// [`Error::BadConfig`] for any other value.
     pub fn optional_count(
         &self,
         field: &str,
@@ -129,10 +130,10 @@ impl ConfigFile {
             .transpose()
     }
 
-    /// A list of `len` whole numbers, each inside `range`.
+    /// Reads a list of `len` whole numbers, each inside `range`.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] when it is something else.
+    /// [`Error::BadConfig`] for any other value.
     pub fn counts(
         &self,
         field: &str,
@@ -163,10 +164,10 @@ impl ConfigFile {
             .ok_or_else(|| self.bad(field, expected))
     }
 
-    /// A finite number inside `range`.
+    /// Reads a finite number inside `range`.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] when it is something else.
+    /// [`Error::BadConfig`] for any other value.
     pub fn number(&self, field: &str, default: f64, range: RangeInclusive<f64>) -> Result<f64> {
         if !self.fields.contains_key(field) {
             return Ok(default);
@@ -178,20 +179,20 @@ impl ConfigFile {
             .ok_or_else(|| self.bad(field, expected()))
     }
 
-    /// A finite number inside `range`, or `None` when the field is absent or null.
+    /// Reads a finite number inside `range`, or `None` if the field is absent or null.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] when it is something else.
+    /// [`Error::BadConfig`] for any other value.
     pub fn optional_number(&self, field: &str, range: RangeInclusive<f64>) -> Result<Option<f64>> {
         self.value(field)
             .map(|_| self.number(field, 0.0, range))
             .transpose()
     }
 
-    /// A list of finite numbers, or `None` when the field is absent or null.
+    /// Reads a list of finite numbers, or `None` if the field is absent or null.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] when it is something else, or longer than `longest`.
+    /// [`Error::BadConfig`] for any other value, or a list that is longer than `longest`.
     pub fn optional_numbers(&self, field: &str, longest: usize) -> Result<Option<Vec<f64>>> {
         let Some(value) = self.value(field) else {
             return Ok(None);
@@ -207,7 +208,7 @@ impl ConfigFile {
     /// `true` or `false`.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] when it is something else.
+    /// [`Error::BadConfig`] for any other value.
     pub fn flag(&self, field: &str, default: bool) -> Result<bool> {
         match self.fields.get(field) {
             None => Ok(default),
@@ -216,10 +217,10 @@ impl ConfigFile {
         }
     }
 
-    /// A string.
+    /// Reads a string.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] when it is something else, or absent without a default.
+    /// [`Error::BadConfig`] for any other value, or if the field is absent without a default.
     pub fn text<'a>(&'a self, field: &str, default: Option<&'a str>) -> Result<&'a str> {
         match (self.fields.get(field), default) {
             (None, Some(default)) => Ok(default),
@@ -229,10 +230,10 @@ impl ConfigFile {
         }
     }
 
-    /// A list of strings.
+    /// Reads a list of strings.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] when it is something else, or its length is outside `len`.
+    /// [`Error::BadConfig`] for any other value, or if the length is outside `len`.
     pub fn texts(
         &self,
         field: &str,
@@ -249,10 +250,10 @@ impl ConfigFile {
             .ok_or_else(|| self.bad(field, format!("{} to {} strings", len.start(), len.end())))
     }
 
-    /// What `choices` gives for the string in `field`.
+    /// Returns the value in `choices` for the string in `field`.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] with every choice when the string is none of them.
+    /// [`Error::Unsupported`], with all choices, if the string is none of them.
     pub fn choice<T: Clone>(&self, field: &str, default: &str, choices: &[(&str, T)]) -> Result<T> {
         let name = self.text(field, Some(default))?;
         match choices.iter().find(|(choice, _)| *choice == name) {
@@ -261,7 +262,7 @@ impl ConfigFile {
         }
     }
 
-    /// An [`Error::BadConfig`] about `field`.
+    /// Creates an [`Error::BadConfig`] about `field`.
     pub fn bad(&self, field: &str, expected: impl Into<String>) -> Error {
         let found = self
             .fields
@@ -275,7 +276,7 @@ impl ConfigFile {
         }
     }
 
-    /// An [`Error::Unsupported`] about `field`.
+    /// Creates an [`Error::Unsupported`] about `field`.
     pub fn unsupported<'a>(&self, field: &str, supported: impl Iterator<Item = &'a str>) -> Error {
         Error::Unsupported {
             file: self.file.clone(),
@@ -293,7 +294,7 @@ fn whole(value: &Value) -> Option<usize> {
     value.as_u64().and_then(|n| usize::try_from(n).ok())
 }
 
-/// What `bytes` hold, JSON as Python writes and reads it: see [`quote_python_numbers`].
+/// Parses `bytes` as JSON, as Python writes and reads it: see [`quote_python_numbers`].
 pub(crate) fn from_python<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice(bytes).or_else(|error| {
         let quoted = std::str::from_utf8(bytes).map(quote_python_numbers);

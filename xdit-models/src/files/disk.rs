@@ -1,4 +1,4 @@
-//! Files and folders on disk, read as far as their sizes allow.
+//! Reads files and folders on disk, with limits on their sizes.
 
 use std::io::Read;
 use std::path::Path;
@@ -7,12 +7,12 @@ use xdit_kernels::MappedFile;
 
 use crate::error::{Error, Result};
 
-/// Deeper folders than this are not listed: a pipeline has two levels.
+/// Deeper folders are not listed. A pipeline has two levels.
 const MAX_DEPTH: usize = 4;
-/// More files than this are not listed; FLUX.1-dev has 30.
+/// More files are not listed. FLUX.1-dev has 30.
 pub(super) const MAX_FILES: usize = 10_000;
 
-/// The file, mapped; where the system has no memory for that, the size is named.
+/// Maps the file into memory. If the system refuses, the error names the size.
 pub(super) fn map(path: &Path) -> Result<MappedFile> {
     MappedFile::open(path).map_err(|error| match error {
         xdit_kernels::Error::Io { source, .. }
@@ -27,7 +27,7 @@ pub(super) fn map(path: &Path) -> Result<MappedFile> {
     })
 }
 
-/// The bytes of a file, cut one byte after `limit`.
+/// Returns the bytes of a file, at most one more than `limit`.
 pub(super) fn read_at_most(path: &Path, limit: usize) -> Result<Vec<u8>> {
     let io = |source| Error::Io {
         path: path.to_owned(),
@@ -35,7 +35,7 @@ pub(super) fn read_at_most(path: &Path, limit: usize) -> Result<Vec<u8>> {
     };
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(io)?;
-    // One byte more than allowed, so that a longer file is seen to be longer.
+    // One byte more than allowed, so that a longer file is detected.
     file.take(limit as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(io)?;

@@ -1,4 +1,4 @@
-//! One opened file of a pipeline: mapped, part of the binary, or in memory; and tensors made of its bytes.
+//! One open file of a pipeline (mapped, part of the binary, or in memory), and tensors from its bytes.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -16,7 +16,7 @@ pub(crate) enum FileBytes {
 }
 
 impl FileBytes {
-    /// Bytes of the whole file.
+    /// Returns the number of bytes of the whole file.
     pub(crate) fn byte_len(&self) -> usize {
         match self {
             Self::Mapped(file) => file.byte_len(),
@@ -25,7 +25,8 @@ impl FileBytes {
         }
     }
 
-    /// The first `len` bytes, or all if there are fewer; a mapped file's, which others may change, as a copy.
+    /// Returns the first `len` bytes, or all if there are fewer. Those of a mapped file are copied, because others may change
+    /// them.
     pub(crate) fn start(&self, len: usize) -> Result<Cow<'_, [u8]>> {
         let len = len.min(self.byte_len());
         Ok(match self {
@@ -35,7 +36,7 @@ impl FileBytes {
         })
     }
 
-    /// The elements at `offset`. Mapped and static bytes are shared when they are aligned.
+    /// Returns the elements at `offset`. Mapped and static bytes are shared if they are aligned.
     pub(crate) fn tensor(&self, offset: usize, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let device = &Device::cpu();
         Ok(match self {
@@ -49,7 +50,7 @@ impl FileBytes {
         })
     }
 
-    /// Lets the pages of these bytes leave the resident memory, when they are a file's.
+    /// Releases the pages of these bytes from resident memory, if they belong to a file.
     pub(crate) fn release(&self, offset: usize, len: usize) {
         if let Self::Mapped(file) = self {
             file.release(offset, len);
@@ -57,7 +58,7 @@ impl FileBytes {
     }
 }
 
-/// The elements at `offset`, copied: the bytes of a vector have no alignment to speak of.
+/// Returns a copy of the elements at `offset`, because the bytes of a vector are not aligned.
 fn copy<T: Element>(
     bytes: &[u8],
     offset: usize,

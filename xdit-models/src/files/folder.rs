@@ -1,4 +1,4 @@
-//! A pipeline in a folder, or in a repository's folder of the hub's cache.
+//! A pipeline in a folder, or in the folder of a repository in the hub's cache.
 
 use std::path::PathBuf;
 
@@ -12,11 +12,11 @@ use crate::files::source::ModelSource;
 use crate::quote;
 
 impl ModelSource {
-    /// The pipeline in the folder `path`. A repository's folder in the hub's cache (`models--ORG--NAME`) stands for the snapshot
-    /// in it.
+    /// Opens the pipeline in the folder `path`. The folder of a repository in the hub's cache (`models--ORG--NAME`) selects its
+    /// snapshot.
     ///
     /// # Errors
-    /// [`Error::ModelNotFound`] when there is no such folder, or several snapshots and none of them `refs/main`.
+    /// [`Error::ModelNotFound`] if the folder does not exist, or has several snapshots and none of them is `refs/main`.
     pub fn folder(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let name = path.display().to_string();
@@ -35,8 +35,8 @@ impl ModelSource {
     }
 }
 
-/// The folder of the pipeline that `path` means: a repository's folder in the hub's cache (`models--ORG--NAME`) stands for its
-/// snapshot, that of `refs/main` (another that is whole, where that is not), or the one that there is.
+/// Returns the folder of the pipeline that `path` selects. The folder of a repository in the hub's cache (`models--ORG--NAME`)
+/// selects the snapshot of `refs/main`, another complete one if that is incomplete, or the only one.
 fn pipeline_folder(path: PathBuf) -> Result<PathBuf> {
     let snapshots = path.join("snapshots");
     if path.join(MODEL_INDEX).exists() || !snapshots.is_dir() {

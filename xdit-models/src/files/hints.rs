@@ -1,4 +1,4 @@
-//! What lies where a file of a pipeline should be, and what to do about it.
+//! Hints for error messages: what is in the place of a pipeline's file, and what to do about it.
 
 use std::fs;
 use std::path::Path;
@@ -7,12 +7,12 @@ use crate::files::config::MODEL_INDEX;
 use crate::files::disk::MAX_FILES;
 use crate::quote;
 
-/// How many names a message lists.
+/// The largest number of names in a message.
 const LISTED: usize = 8;
-/// Bytes of a file that tell what it is.
+/// The number of bytes that show the kind of a file.
 pub(super) const SEEN: usize = 256;
 
-/// Why `bytes` are not the file that they are called: what git and browsers leave in its place.
+/// Returns why `bytes` are not the expected file. Recognises what git and browsers store in its place.
 pub(super) fn stand_in(bytes: &[u8]) -> Option<&'static str> {
     let start = &bytes[..bytes.len().min(SEEN)];
     let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
@@ -28,8 +28,8 @@ pub(super) fn stand_in(bytes: &[u8]) -> Option<&'static str> {
     )
 }
 
-/// What is known of the file `path` of `folder`, which cannot be opened: where its link leads, or one beside it, or, for a
-/// pipeline's index, where a pipeline is. Empty, or begins with `; `.
+/// Describes the file `path` of `folder`, which cannot be opened: the target of its link, a similar file beside it, or, for a
+/// pipeline's index, the folder of a pipeline nearby. The text is empty or begins with `; `.
 pub(super) fn missing(folder: &Path, path: &str) -> String {
     if let Some(link) = dangling(folder, path, "it") {
         return link;
@@ -41,7 +41,7 @@ pub(super) fn missing(folder: &Path, path: &str) -> String {
     }
 }
 
-/// Where the first link in the folder `component` leads that leads to nothing. Empty, or begins with `; `.
+/// Describes the first dangling link in the folder `component`. The text is empty or begins with `; `.
 pub(super) fn dangling_links(folder: &Path, component: &str) -> String {
     let names = names(&folder.join(component)).into_iter();
     let mut links = names.filter_map(|name| {
@@ -51,7 +51,7 @@ pub(super) fn dangling_links(folder: &Path, component: &str) -> String {
     links.next().unwrap_or_default()
 }
 
-/// Where `path`, called `it`, leads if it is a link to nothing.
+/// Describes the target of `path`, called `it`, if it is a dangling link.
 fn dangling(folder: &Path, path: &str, it: &str) -> Option<String> {
     let file = folder.join(path);
     let target = fs::read_link(&file).ok().filter(|_| !file.exists())?;
@@ -67,7 +67,7 @@ fn dangling(folder: &Path, path: &str, it: &str) -> Option<String> {
     })
 }
 
-/// How a folder of the hub's cache gets the files that it lacks.
+/// Returns how to complete a folder of the hub's cache.
 pub(super) fn to_complete(folder: &Path) -> String {
     let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let id = folder.iter().find_map(|part| {
@@ -83,7 +83,7 @@ pub(super) fn to_complete(folder: &Path) -> String {
     }
 }
 
-/// Where a pipeline is, if not in `folder`: above it, inside it, or in one file.
+/// Describes where a pipeline is, if not in `folder`: above it, inside it, or in one file.
 fn elsewhere(folder: &Path) -> String {
     let above = folder.join("..");
     if above.join(MODEL_INDEX).is_file() {
@@ -121,7 +121,7 @@ fn elsewhere(folder: &Path) -> String {
     "; every diffusers pipeline has one at its root".into()
 }
 
-/// The names in a folder, sorted; those that are not UTF-8, and more than ten thousand, are left out.
+/// Returns the sorted names in a folder. Leaves out names that are not UTF-8, and all above ten thousand.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten();
     let mut names: Vec<String> = entries
@@ -132,7 +132,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The names of the folders in `folder`, sorted.
+/// Returns the sorted names of the folders in `folder`.
 pub(super) fn folders(folder: &Path) -> Vec<String> {
     let mut names = names(folder);
     names.retain(|name| folder.join(name).is_dir());

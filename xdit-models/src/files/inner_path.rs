@@ -1,20 +1,20 @@
-//! Paths inside a pipeline: the one check that every name from an index, a list of files or a caller passes.
+//! Paths inside a pipeline. Every name from an index, a list of files or a caller passes this check.
 
 #[cfg(feature = "hub")]
 use std::path::Path;
 
 /// The longest path, in bytes.
 const MAX_PATH: usize = 4096;
-/// The longest part of one, in bytes: what file systems allow.
+/// The longest part of a path, in bytes, in common file systems.
 const MAX_PART: usize = 255;
-/// More parts than this are no file of a pipeline, which has two.
+/// The largest number of parts. A file of a pipeline has two.
 const MAX_PARTS: usize = 64;
 
-/// Checks that `path` leads from a pipeline's folder to a file in it on every system: parts that are names, with `/` between
-/// them.
+/// Checks that `path` leads from the folder of a pipeline to a file inside it, on every system: parts that are valid names,
+/// separated by `/`.
 ///
 /// # Errors
-/// What is wrong with it, in words that follow "it".
+/// A description of the problem, which follows the word "it".
 pub(crate) fn check(path: &str) -> Result<(), &'static str> {
     if path.is_empty() {
         return Err("is empty");
@@ -53,7 +53,7 @@ pub(crate) fn check(path: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A path that was checked: nothing else makes one.
+/// A checked path. Only the check creates it.
 #[cfg(feature = "hub")]
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct InnerPath(Box<str>);
@@ -69,12 +69,12 @@ impl InnerPath {
         Ok(Self(path.into()))
     }
 
-    /// The path with `/` between its parts.
+    /// Returns the path with `/` between its parts.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// How many folders lead to the file.
+    /// Returns the number of folders on the way to the file.
     pub(crate) fn depth(&self) -> usize {
         self.0.matches('/').count()
     }

@@ -1,6 +1,6 @@
-//! The files of a pipeline: where they come from (a folder, the hub, the demo in the binary), configurations, weights.
+//! The files of a pipeline: sources (a folder, the hub, the demo in the binary), configurations and weights.
 //!
-//! This wing knows formats and names of files. It uses `error` and `quote`, and no other wing.
+//! This module knows the formats and names of files. It uses only `error` and `quote`.
 
 pub(crate) mod config;
 #[cfg(feature = "demo")]

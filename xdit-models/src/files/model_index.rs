@@ -8,10 +8,10 @@ use crate::error::{Error, Result};
 use crate::files::config::{ConfigFile, MODEL_INDEX};
 use crate::files::source::{ModelSource, OPTIONAL_T5};
 
-/// More components than this are refused; SD3 has nine.
+/// The largest number of components. SD3 has nine.
 const MAX_COMPONENTS: usize = 64;
 
-/// The pipelines that can be run.
+/// The supported pipelines.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum PipelineClass {
@@ -24,21 +24,21 @@ pub enum PipelineClass {
 }
 
 impl PipelineClass {
-    /// Every supported pipeline with diffusers' name of its class, in the order of the variants.
+    /// All supported pipelines with the names of their classes in diffusers, in the order of the variants.
     pub const ALL: &'static [(&'static str, Self)] = &[
         ("FluxPipeline", Self::Flux),
         ("StableDiffusion3Pipeline", Self::Sd3),
         ("HunyuanDiTPipeline", Self::HunyuanDit),
     ];
 
-    /// diffusers' name of the class.
+    /// Returns the name of the class in diffusers.
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::ALL[self as usize].0
     }
 }
 
-/// The class that a component of a pipeline is made of.
+/// The class of a component.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ComponentClass {
     /// `diffusers` or `transformers`.
@@ -64,21 +64,22 @@ pub struct ComponentClass {
 /// ```
 #[derive(Clone, Debug)]
 pub struct ModelIndex {
-    /// Which pipeline it is.
+    /// The class of the pipeline.
     pub pipeline: PipelineClass,
-    /// The diffusers version that wrote it, when it says.
+    /// The version of diffusers that wrote it, if it is recorded.
     pub diffusers_version: Option<String>,
-    /// The components that exist, by name; those set to null are left out.
+    /// The existing components, by name. Components that are null are left out.
     pub components: BTreeMap<String, ComponentClass>,
     config: ConfigFile,
 }
 
 impl ModelIndex {
-    /// The index of the pipeline in `source`.
+    /// Reads the index of the pipeline in `source`.
     ///
     /// # Errors
-    /// [`Error::MissingFile`](crate::Error::MissingFile) without a `model_index.json`, [`Error::Unsupported`](crate::Error::Unsupported) with the list of supported
-    /// pipelines for any other class, [`Error::BadConfig`](crate::Error::BadConfig) for a component that is not `[library, class]`,
+    /// [`Error::MissingFile`](crate::Error::MissingFile) without a `model_index.json`,
+    /// [`Error::Unsupported`](crate::Error::Unsupported) with the list of supported pipelines for any other class,
+    /// [`Error::BadConfig`](crate::Error::BadConfig) for a component that is not `[library, class]`,
     /// [`Error::BadFile`](crate::Error::BadFile) for more than 64 components.
     pub fn read(source: &ModelSource) -> Result<Self> {
         let config = source.config(MODEL_INDEX)?;
@@ -98,7 +99,7 @@ impl ModelIndex {
         let mut components = BTreeMap::new();
         let there = |name: &&str| !name.starts_with('_') && !source.hides(name);
         for name in config.fields().filter(there) {
-            // Besides components an index holds plain options of the pipeline, such as `requires_safety_checker`.
+            // An index also contains plain options of the pipeline, such as `requires_safety_checker`.
             let Some(Value::Array(pair)) = config.value(name) else {
                 continue;
             };
@@ -133,7 +134,8 @@ impl ModelIndex {
     /// Checks that the component `name` exists and is one of the `supported` classes.
     ///
     /// # Errors
-    /// [`Error::BadConfig`](crate::Error::BadConfig) when the pipeline has no such component, [`Error::Unsupported`](crate::Error::Unsupported) for another class.
+    /// [`Error::BadConfig`](crate::Error::BadConfig) if the pipeline does not have the component,
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for another class.
     pub fn expect(&self, name: &str, supported: &[&str]) -> Result<&ComponentClass> {
         match self.components.get(name) {
             None => Err(self.config.bad(
@@ -147,13 +149,11 @@ impl ModelIndex {
 }
 
 impl ModelSource {
-    /// The same pipeline without T5, as diffusers' `text_encoder_3=None, tokenizer_3=None`: where T5's embeddings would
-    /// stand, the transformer reads zeros. T5's files are not read, and its memory is saved. A pipeline that has no T5
-    /// stays as it is.
+    /// Returns the same pipeline without T5, like diffusers' `text_encoder_3=None, tokenizer_3=None`. The transformer reads
+    /// zeros instead of T5's embeddings. The files of T5 are not read, which saves memory. A pipeline without T5 is unchanged.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] for a pipeline that cannot draw without T5 (every one but Stable Diffusion 3), and as
-    /// [`ModelIndex::read`].
+    /// [`Error::InvalidRequest`] for a pipeline that needs T5 (all except Stable Diffusion 3), and as [`ModelIndex::read`].
     ///
     /// # Examples
     /// ```

@@ -1,5 +1,5 @@
-//! Copies of a repository in huggingface_hub's cache (`models--ORG--NAME/{refs/REVISION, snapshots/COMMIT}`): which is whole,
-//! and which file the others lack.
+//! Copies of a repository in huggingface_hub's cache (`models--ORG--NAME/{refs/REVISION, snapshots/COMMIT}`): finds a complete
+//! one, or a file that is missing.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,28 +12,28 @@ use crate::files::config::MODEL_INDEX;
 use crate::files::source::ModelSource;
 use crate::files::weights;
 
-/// The revision that is meant when none is named.
+/// The default revision.
 pub(crate) const MAIN: &str = "main";
-/// More copies of one repository are not looked through.
+/// The largest number of copies of one repository that are searched.
 const MAX_COPIES: usize = 1000;
 /// The longest name of a commit, in bytes: a SHA-256.
 const MAX_COMMIT: usize = 64;
 
-/// Which files of a pipeline are asked for.
+/// The requested files of a pipeline.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
-    /// Of which variant the weights are.
+    /// The variant of the weights.
     pub(crate) variant: Option<&'a str>,
-    /// Whether weights are asked for at all.
+    /// Whether weights are requested.
     pub(crate) weights: bool,
-    /// Components that are not.
+    /// Components that are not requested.
     pub(crate) without: &'a [&'a str],
 }
 
-/// What a repository's cache holds of a revision.
+/// The cached files of a revision.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// All that is asked for.
+    /// All requested files.
     Whole {
         /// The copy.
         #[cfg_attr(
@@ -41,36 +41,36 @@ pub(crate) enum Found {
             expect(dead_code, reason = "it is the hub that hands it on")
         )]
         source: ModelSource,
-        /// Its commit.
+        /// The commit of the copy.
         commit: String,
-        /// The revision's own commit, where its copy is not whole and this is another.
+        /// The revision's own commit, if its copy is incomplete and this is another.
         instead_of: Option<String>,
     },
-    /// A part.
+    /// Some of the requested files.
     #[cfg_attr(
         not(any(feature = "hub", test)),
         expect(dead_code, reason = "it is the hub that tells of it")
     )]
     Half {
-        /// Its commit.
+        /// The commit of the copy.
         commit: String,
-        /// A file that it lacks.
+        /// A missing file.
         missing: String,
     },
-    /// Nothing.
+    /// No copy.
     Nothing,
 }
 
-/// What the repository's cache `folder` holds of `revision`, a commit or the name of a ref.
+/// Returns the cached files of `revision`, a commit or the name of a ref, in the repository's cache `folder`.
 ///
-/// Where the copy of `main` is not whole, another that no ref claims is as good, the newest first: it was `main` once, or
-/// was asked for by its commit.
+/// If the copy of `main` is incomplete, another copy without a ref is used, the newest first: it was `main` earlier, or was
+/// requested by its commit.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) for a file that is there and cannot be read.
+/// [`Error::Io`](crate::Error::Io) for an existing file that cannot be read.
 pub(crate) fn find(folder: &Path, revision: &str, wanted: Wanted<'_>) -> Result<Found> {
     let named = std::fs::read_to_string(folder.join("refs").join(revision)).ok();
-    // A commit has no ref of its own.
+    // A commit has no ref.
     let named = named.as_deref().map_or(revision, str::trim);
     let own = is_commit(named).then(|| named.to_owned());
     let mut half = None;
@@ -104,17 +104,17 @@ pub(crate) fn find(folder: &Path, revision: &str, wanted: Wanted<'_>) -> Result<
     Ok(half.unwrap_or(Found::Nothing))
 }
 
-/// Whether `name` is the name of a commit: hexadecimal digits.
+/// Returns whether `name` is the name of a commit: hexadecimal digits.
 pub(crate) fn is_commit(name: &str) -> bool {
     (1..=MAX_COMMIT).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Where the copy of `commit` lies.
+/// Returns the path of the copy of `commit`.
 pub(crate) fn copy(folder: &Path, commit: &str) -> PathBuf {
     folder.join("snapshots").join(commit)
 }
 
-/// The copies that no ref claims, the newest first.
+/// Returns the copies without a ref, the newest first.
 fn unclaimed(folder: &Path) -> Vec<String> {
     let mut claimed = BTreeSet::new();
     refs(&folder.join("refs"), 0, &mut claimed);
@@ -134,7 +134,7 @@ fn unclaimed(folder: &Path) -> Vec<String> {
     copies.into_iter().rev().map(|(_, commit)| commit).collect()
 }
 
-/// The commits that the refs in `folder` name; `refs/pr/1` lies in folders of its own.
+/// Returns the commits of the refs in `folder`. `refs/pr/1` is in nested folders.
 fn refs(folder: &Path, depth: usize, commits: &mut BTreeSet<String>) {
     let entries = std::fs::read_dir(folder)
         .into_iter()
@@ -152,16 +152,16 @@ fn refs(folder: &Path, depth: usize, commits: &mut BTreeSet<String>) {
     }
 }
 
-/// A file that the pipeline in `source` lacks and that is asked for, if there is one. What its files hold is not looked at,
-/// but for the names in indexes.
+/// Returns a requested file that is missing in `source`, if there is one. Reads only the names in indexes, not other contents
+/// of files.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) for a file that is there and cannot be read.
+/// [`Error::Io`](crate::Error::Io) for an existing file that cannot be read.
 pub(crate) fn missing(source: &ModelSource, wanted: Wanted<'_>) -> Result<Option<String>> {
     if !source.exists(MODEL_INDEX) {
         return Ok(Some(MODEL_INDEX.into()));
     }
-    // A damaged index is there; whoever loads it says what is wrong with it.
+    // A damaged index counts as present. Loading it reports the damage.
     let Ok(index) = source.config(MODEL_INDEX) else {
         return Ok(None);
     };
@@ -171,7 +171,7 @@ pub(crate) fn missing(source: &ModelSource, wanted: Wanted<'_>) -> Result<Option
         }
     }
     match wanted.variant.filter(|_| wanted.weights) {
-        // The plain weights serve for a component without the variant, but not for all.
+        // A component without the variant may use plain weights, but not all components.
         Some(variant) if !weights::has_variant(source, variant)? => {
             Ok(Some(format!("*.{variant}.safetensors")))
         }
@@ -179,7 +179,7 @@ pub(crate) fn missing(source: &ModelSource, wanted: Wanted<'_>) -> Result<Option
     }
 }
 
-/// The components that exist, by name: those that are a library and a class.
+/// Returns the names of the existing components, which are a library and a class.
 pub(crate) fn components(index: &ConfigFile) -> impl Iterator<Item = &str> {
     let exists = |name: &&str| {
         let pair = index.value(name).and_then(Value::as_array);
@@ -191,7 +191,7 @@ pub(crate) fn components(index: &ConfigFile) -> impl Iterator<Item = &str> {
         .filter(exists)
 }
 
-/// As [`missing`], of one component; those that no supported pipeline reads need nothing.
+/// Like [`missing`], for one component. Components that no supported pipeline reads need no file.
 fn missing_of(source: &ModelSource, component: &str, wanted: Wanted<'_>) -> Result<Option<String>> {
     let path = |name: &str| format!("{component}/{name}");
     let lacks = |name: &str| !source.exists(&path(name));

@@ -1,5 +1,5 @@
-//! Where the files of a pipeline come from: a folder, the binary itself, or memory. What needs to know the files' contents
-//! (`folder`, `without_t5`, `open_weights`) is implemented where those are known.
+//! The source of a pipeline's files: a folder, the binary, or memory. Functions that depend on the contents of files (`folder`,
+//! `without_t5`, `open_weights`) are in other modules.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,12 +17,12 @@ use crate::files::inner_path;
 /// The name of the pipeline that is part of this crate.
 pub(crate) const DEMO: &str = "demo";
 
-/// The components of Stable Diffusion 3 that it can draw without.
+/// The optional components of Stable Diffusion 3.
 pub(crate) const OPTIONAL_T5: &[&str] = &["text_encoder_3", "tokenizer_3"];
 
-/// The files of one pipeline, named by their path inside it with `/` between folders.
+/// The files of one pipeline, named by their paths inside it, with `/` between folders.
 ///
-/// Cheap to clone; the bytes of an embedded or in-memory pipeline are shared.
+/// A clone is cheap. It shares the bytes of an embedded or in-memory pipeline.
 ///
 /// # Examples
 /// ```
@@ -37,7 +37,7 @@ pub(crate) const OPTIONAL_T5: &[&str] = &["text_encoder_3", "tokenizer_3"];
 pub struct ModelSource {
     name: String,
     files: SourceFiles,
-    /// Components that are as if they were not there.
+    /// Hidden components, which are treated as missing.
     hidden: &'static [&'static str],
 }
 
@@ -49,7 +49,7 @@ enum SourceFiles {
 }
 
 impl ModelSource {
-    /// The pipeline whose files lie in the folder `path` itself; [`ModelSource::folder`] looks whether they do.
+    /// Creates a source from the folder `path`, without a check. [`ModelSource::folder`] checks it.
     pub(super) fn in_folder(path: PathBuf) -> Self {
         Self {
             name: path.display().to_string(),
@@ -58,13 +58,13 @@ impl ModelSource {
         }
     }
 
-    /// The same pipeline as if it had no such components.
+    /// Returns the same pipeline without these components.
     pub(super) fn hiding(mut self, components: &'static [&'static str]) -> Self {
         self.hidden = components;
         self
     }
 
-    /// The pipeline called `name` whose files are part of the binary.
+    /// Creates a source from the files of the pipeline `name` in the binary.
     #[must_use]
     pub fn embedded(
         name: impl Into<String>,
@@ -77,7 +77,7 @@ impl ModelSource {
         }
     }
 
-    /// A pipeline whose files are in memory.
+    /// Creates a source from files in memory.
     pub fn memory<S: Into<String>>(files: impl IntoIterator<Item = (S, Vec<u8>)>) -> Self {
         let files = files
             .into_iter()
@@ -90,23 +90,23 @@ impl ModelSource {
         }
     }
 
-    /// Whether the component `name` is to be as if it were not there.
+    /// Returns whether the component `name` is hidden.
     pub(crate) fn hides(&self, name: &str) -> bool {
         self.hidden.contains(&name)
     }
 
-    /// Whether the file `path` belongs to a component that is hidden.
+    /// Returns whether the file `path` belongs to a hidden component.
     fn hides_file(&self, path: &str) -> bool {
         path.split('/').next().is_some_and(|name| self.hides(name))
     }
 
-    /// The folder's path or the pipeline's name.
+    /// Returns the path of the folder or the name of the pipeline.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The folder on disk, when the pipeline lies in one.
+    /// Returns the folder on disk, if there is one.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match &self.files {
@@ -115,7 +115,7 @@ impl ModelSource {
         }
     }
 
-    /// How messages name the file `path` of this pipeline.
+    /// Returns the name of the file `path` of this pipeline in messages.
     #[must_use]
     pub fn shown(&self, path: &str) -> String {
         match &self.files {
@@ -124,7 +124,7 @@ impl ModelSource {
         }
     }
 
-    /// Whether there is a file `path`.
+    /// Returns whether the file `path` exists.
     #[must_use]
     pub fn exists(&self, path: &str) -> bool {
         if self.hides_file(path) {
@@ -139,10 +139,10 @@ impl ModelSource {
         }
     }
 
-    /// The paths of all files, sorted.
+    /// Returns the sorted paths of all files.
     ///
     /// # Errors
-    /// [`Error::Io`] when a folder cannot be read, [`Error::BadFile`] when it holds more than 10,000 files.
+    /// [`Error::Io`] if a folder cannot be read, [`Error::BadFile`] if there are more than 10,000 files.
     pub fn list(&self) -> Result<Vec<String>> {
         let mut paths = match &self.files {
             SourceFiles::Folder(folder) => {
@@ -160,12 +160,11 @@ impl ModelSource {
         Ok(paths)
     }
 
-    /// The bytes of the file `path`, at most `limit` of them.
+    /// Reads the file `path`, at most `limit` bytes.
     ///
     /// # Errors
-    /// [`Error::MissingFile`] when there is none, [`Error::BadFile`] when it is longer than `limit`, its path leaves
-    /// the pipeline, or something else lies in its place (a Git LFS pointer, a web page), [`Error::Io`] when it cannot be
-    /// read.
+    /// [`Error::MissingFile`] if the file does not exist, [`Error::BadFile`] if it is longer than `limit`, its path leaves the
+    /// pipeline, or it is something else (a Git LFS pointer, a web page), [`Error::Io`] if it cannot be read.
     pub fn read(&self, path: &str, limit: usize) -> Result<Cow<'_, [u8]>> {
         if self.hides_file(path) {
             return Err(self.missing(path));
@@ -195,7 +194,7 @@ impl ModelSource {
         Ok(bytes)
     }
 
-    /// The JSON configuration in the file `path`.
+    /// Reads the JSON configuration in the file `path`.
     ///
     /// # Errors
     /// As [`ModelSource::read`] and [`ConfigFile::parse`].
@@ -203,7 +202,7 @@ impl ModelSource {
         ConfigFile::parse(self.shown(path), &self.read(path, MAX_CONFIG_BYTES)?)
     }
 
-    /// The file `path`, mapped into memory when it lies in a folder.
+    /// Opens the file `path`. Maps it into memory if it is on disk.
     pub(crate) fn open(&self, path: &str) -> Result<FileBytes> {
         if self.hides_file(path) {
             return Err(self.missing(path));
@@ -224,7 +223,7 @@ impl ModelSource {
         }
     }
 
-    /// Where the file `path` lies on disk; only for folders.
+    /// Returns the path of the file on disk, only for folders.
     fn file_path(&self, path: &str) -> Result<PathBuf> {
         let SourceFiles::Folder(folder) = &self.files else {
             return Err(self.missing(path));
@@ -236,7 +235,7 @@ impl ModelSource {
         let file = folder.join(path);
         match std::fs::metadata(&file) {
             Ok(meta) if meta.is_file() => Ok(file),
-            // A file in a folder that may not be entered is not missing.
+            // A file in a folder without permission is not missing.
             Err(source) if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 Err(Error::Io { path: file, source })
             }
@@ -257,7 +256,7 @@ impl ModelSource {
         }
     }
 
-    /// Where the links in the folder `component` lead that lead to nothing. Empty, or begins with `; `.
+    /// Describes the dangling links in the folder `component`. The text is empty or begins with `; `.
     pub(crate) fn dangling_links(&self, component: &str) -> String {
         match &self.files {
             SourceFiles::Folder(folder) => hints::dangling_links(folder, component),

@@ -1,4 +1,4 @@
-//! Addresses of the hub and what is shown to it: checked before they are used, and never printed with a secret in them.
+//! Addresses of the hub and its token. They are checked before use, and messages never contain their secrets.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,20 +7,20 @@ use ureq::http::Uri;
 
 use crate::error::{Error, Result};
 
-/// The hub itself.
+/// The public hub.
 pub const HUB_ENDPOINT: &str = "https://huggingface.co";
 
-/// What stands for itself in a part of an address (RFC 3986, "unreserved"); everything else is encoded.
+/// The characters that are not encoded in a part of an address (RFC 3986, "unreserved").
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
-/// As [`ENCODED`] for a path: its parts stay parts.
+/// As [`ENCODED`], for a path: `/` is not encoded.
 const ENCODED_PATH: &AsciiSet = &ENCODED.remove(b'/');
 
-/// The address of a hub: `http` or `https`, a host, perhaps a port, a path, and a name and password before the host, which
-/// are sent to it and never shown.
+/// The address of a hub: `http` or `https`, a host, optionally a port, a path, and a name and password before the host.
+/// Requests send the name and password, and messages never show them.
 ///
 /// # Examples
 /// ```
@@ -38,10 +38,10 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The hub at `address`.
+    /// Parses the address of a hub.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] when it is no such address; the error does not quote one that may hold a password.
+    /// [`Error::InvalidRequest`] if the address is invalid. The error does not quote an address that may contain a password.
     pub fn new(address: &str) -> Result<Self> {
         let address = address.trim();
         let wrong = |reason: &str| {
@@ -86,12 +86,12 @@ impl Endpoint {
         Ok(Self { base, login })
     }
 
-    /// Scheme, host and port, in lower case.
+    /// Returns scheme, host and port, in lower case.
     pub(super) fn origin(&self) -> String {
         origin(&self.base).to_ascii_lowercase()
     }
 
-    /// What the header `Authorization` says where the address has a name and a password.
+    /// Returns the value of the header `Authorization` for the name and password of the address.
     pub(super) fn login(&self) -> Option<&str> {
         self.login.as_deref()
     }
@@ -121,7 +121,7 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
-/// A user's token for the hub. It is sent to the hub alone, and never shown.
+/// A user's token for the hub. Only the hub receives it, and messages never show it.
 ///
 /// # Examples
 /// ```
@@ -135,10 +135,10 @@ impl std::fmt::Debug for Endpoint {
 pub struct Token(String);
 
 impl Token {
-    /// The token `text`.
+    /// Checks the token `text`.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`], which does not quote it, when it is empty or has characters that no token has.
+    /// [`Error::InvalidRequest`], without the token, if it is empty or contains invalid characters.
     pub fn new(text: &str) -> Result<Self> {
         let found = if text.is_empty() {
             "it is empty"
@@ -155,7 +155,7 @@ impl Token {
         Err(Error::invalid("token", "(not shown)", allowed))
     }
 
-    /// What the header `Authorization` says.
+    /// Returns the value of the header `Authorization`.
     pub(super) fn bearer(&self) -> String {
         format!("Bearer {}", self.0)
     }
@@ -177,20 +177,20 @@ pub(super) fn encoded(name: &str) -> String {
     utf8_percent_encode(name, ENCODED).to_string()
 }
 
-/// Scheme, host and port of `url`.
+/// Returns scheme, host and port of `url`.
 pub(super) fn origin(url: &str) -> &str {
     let host = url.find("://").map_or(0, |at| at + 3);
     let end = url[host..].find(['/', '?', '#']);
     &url[..end.map_or(url.len(), |end| host + end)]
 }
 
-/// Whether `location` says how to speak with whom, and is not only a path.
+/// Returns whether `location` contains a scheme or host, and not only a path.
 pub(super) fn has_scheme(location: &str) -> bool {
     let scheme = location.split_once("://").map(|(scheme, _)| scheme);
     scheme.is_some_and(|scheme| !scheme.contains(['/', '?', '#']))
 }
 
-/// Where `location`, as an answer from `url` gives it, leads; nowhere if that is not `http` or `https`, or with a password.
+/// Returns the target of `location` in an answer from `url`, or `None` if it is not `http` or `https` or contains a password.
 pub(super) fn target(url: &str, location: &str) -> Option<String> {
     let target = if has_scheme(location) {
         location.to_owned()

@@ -11,7 +11,7 @@ use crate::files::inner_path::InnerPath;
 use crate::files::snapshots::{self, Found, Wanted};
 use crate::files::source::ModelSource;
 
-/// The longest name of a content, in bytes: with `.part` it is the name of a file.
+/// The longest name of a content, in bytes. With `.part` it must be a valid name of a file.
 const MAX_BLOB: usize = 200;
 
 /// The cache of one repository.
@@ -19,7 +19,7 @@ pub(super) struct RepoCache {
     folder: PathBuf,
 }
 
-/// The name of a commit, which was checked.
+/// The checked name of a commit.
 #[derive(Clone, Debug)]
 pub(super) struct Commit(String);
 
@@ -34,12 +34,13 @@ impl Commit {
     }
 }
 
-/// The name of a content, which was checked: one file's.
+/// The checked name of the content of one file.
 #[derive(Clone, Debug)]
 pub(super) struct Blob(String);
 
 impl Blob {
-    /// The ETag `name`, if it can be the name of a file on every system, and of none that is made on the way.
+    /// Checks the ETag `name`: it must be a valid name of a file on every system, and differ from the temporary names of this
+    /// code.
     pub(super) fn new(name: &str) -> Option<Self> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         let on_the_way = [".part", ".incomplete", ".lock"];
@@ -59,22 +60,22 @@ impl RepoCache {
         }
     }
 
-    /// What there is of `revision`.
+    /// Returns the cached files of `revision`.
     pub(super) fn find(&self, revision: &InnerPath, wanted: Wanted<'_>) -> Result<Found> {
         snapshots::find(&self.folder, revision.as_str(), wanted)
     }
 
-    /// The files of `commit`.
+    /// Returns the folder of the files of `commit`.
     pub(super) fn source(&self, commit: &Commit) -> Result<ModelSource> {
         ModelSource::folder(snapshots::copy(&self.folder, &commit.0))
     }
 
-    /// Whether the file is in the cache: a link to nothing, or to itself, is none.
+    /// Returns whether the file is in the cache. A dangling or circular link does not count.
     pub(super) fn has(&self, commit: &Commit, file: &InnerPath) -> bool {
         self.path(commit, file).is_file()
     }
 
-    /// The content of `remote`, as the hub names it.
+    /// Returns the name of the content of `remote`.
     pub(super) fn blob(&self, remote: &RemoteFile) -> Result<Blob> {
         Blob::new(&remote.etag).ok_or_else(|| Error::Hub {
             what: self.folder.display().to_string(),
@@ -82,26 +83,26 @@ impl RepoCache {
         })
     }
 
-    /// Where the content lies.
+    /// Returns the path of the content.
     pub(super) fn blob_path(&self, blob: &Blob) -> PathBuf {
         self.folder.join("blobs").join(&blob.0)
     }
 
-    /// Where the content is put together before; the folder is made if there is none.
+    /// Returns the path of the unfinished content, and creates its folder.
     pub(super) fn part_path(&self, blob: &Blob) -> Result<PathBuf> {
         let path = self.folder.join("blobs").join(format!("{}.part", blob.0));
         make_parent(&path)?;
         Ok(path)
     }
 
-    /// Whether the content is there, by its length.
+    /// Returns whether the content exists with the right length.
     pub(super) fn holds(&self, blob: &Blob, size: u64) -> bool {
         std::fs::metadata(self.blob_path(blob))
             .is_ok_and(|found| found.is_file() && found.len() == size)
     }
 
-    /// Keeps every other process, huggingface_hub's too, from writing the content `blob` of `file` until the answer is
-    /// dropped. Waits while another does, as long as that brings something within `patience`.
+    /// Locks the content `blob` of `file`, so that no other process writes it, not even huggingface_hub. The lock ends when the
+    /// result is dropped. Waits for another process that holds the lock, as long as it makes progress within `patience`.
     pub(super) fn lock(&self, blob: &Blob, file: &InnerPath, patience: Duration) -> Result<File> {
         let name = self.folder.file_name().unwrap_or_default();
         let path = self.folder.with_file_name(".locks").join(name);
@@ -127,7 +128,7 @@ impl RepoCache {
         }
     }
 
-    /// Puts the file into the snapshot when its content is in the cache. A link that leads nowhere, or to itself, is replaced.
+    /// Links the file into the snapshot, after its content is in the cache. Replaces a dangling or circular link.
     pub(super) fn link_blob(
         &self,
         commit: &Commit,
@@ -143,12 +144,12 @@ impl RepoCache {
         }
         let path = self.path(commit, file);
         make_parent(&path)?;
-        // From snapshots/COMMIT/… back to the repository's folder.
+        // From snapshots/COMMIT/… back to the folder of the repository.
         let up: PathBuf = std::iter::repeat_n("..", 2 + file.depth()).collect();
         let target = up.join("blobs").join(&blob.0);
         let made = match link(&target, &self.blob_path(blob), &path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                // Another process may have been faster; else what is there leads nowhere.
+                // Another process may have created the link. Otherwise the existing link is dangling.
                 match path.is_file() {
                     true => Ok(()),
                     false => std::fs::remove_file(&path)
@@ -161,15 +162,15 @@ impl RepoCache {
             .map_err(|source| Error::Io { path, source })
     }
 
-    /// Whether `revision` leads to a commit.
+    /// Returns whether `revision` is a ref to a commit.
     pub(super) fn has_ref(&self, revision: &InnerPath) -> bool {
         self.ref_path(revision).is_file()
     }
 
-    /// Notes that `revision` is `commit` now: at once, so that nobody reads half a name.
+    /// Points `revision` to `commit`. The write is atomic, so no process reads half a name.
     pub(super) fn write_ref(&self, revision: &InnerPath, commit: &Commit) -> Result<()> {
         let path = self.ref_path(revision);
-        // A commit needs no ref, and a cache that is complete may be read-only.
+        // A commit needs no ref. A complete cache may be read-only.
         if revision.as_str() == commit.0
             || std::fs::read_to_string(&path).is_ok_and(|now| now == commit.0)
         {

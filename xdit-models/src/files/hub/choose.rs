@@ -1,4 +1,4 @@
-//! Which files of a repository a pipeline needs.
+//! Selects the files of a repository that a pipeline needs.
 
 use std::collections::HashMap;
 
@@ -9,14 +9,14 @@ use crate::files::config::ConfigFile;
 use crate::files::inner_path::{self, InnerPath};
 use crate::files::snapshots::{Wanted, components};
 
-/// More files than this are not downloaded for one pipeline; FLUX.1-dev needs 26.
+/// The largest number of files that are downloaded for one pipeline. FLUX.1-dev needs 26.
 const MAX_NEEDED: usize = 1000;
 
-/// Those of `files` that the pipeline of `index` needs: the small ones of each component, and its safetensors, of a variant
-/// where one is wanted and the component has such. The time it takes grows as files and components together.
+/// Returns those of `files` that the pipeline of `index` needs: the small files of each component and its safetensors, of a
+/// variant if one is requested and the component has it. The time grows linearly with the numbers of files and components.
 ///
 /// # Errors
-/// What is wrong with the name of a component, or with how many files there are, as a sentence.
+/// A sentence that describes an invalid name of a component, or too many files.
 pub(super) fn needed<'a>(
     files: &'a [InnerPath],
     index: &ConfigFile,
@@ -28,7 +28,7 @@ pub(super) fn needed<'a>(
         .map(|component| (component, Vec::new()))
         .collect();
     for file in files {
-        // What lies deeper is not a pipeline's.
+        // Deeper files do not belong to a pipeline.
         if let Some((component, name)) = file.as_str().split_once('/')
             && !name.contains('/')
             && let Some(names) = of_component.get_mut(component)
@@ -57,7 +57,7 @@ pub(super) fn needed<'a>(
     }
 }
 
-/// Checks the name of each component, those that are null too: it is a folder's.
+/// Checks the name of each component, also of those that are null, because it is the name of a folder.
 fn check(index: &ConfigFile) -> Result<(), String> {
     for component in index.fields().filter(|field| !field.starts_with('_')) {
         if !index.value(component).is_some_and(Value::is_array) {
@@ -75,7 +75,7 @@ fn check(index: &ConfigFile) -> Result<(), String> {
 /// A file of a component: its name in the component's folder, and its path.
 type Named<'a> = (&'a str, &'a InnerPath);
 
-/// Configurations, vocabularies, SentencePiece models.
+/// Returns whether the file is a configuration, a vocabulary or a SentencePiece model.
 fn is_small(name: &str) -> bool {
     let ends = [".json", ".txt", ".model"]
         .iter()
@@ -85,7 +85,8 @@ fn is_small(name: &str) -> bool {
         && !name.contains(".msgpack.")
 }
 
-/// The weights of one component: one file or the shards with their index, as diffusers (`diffusion_pytorch_model`) and
+/// Selects the weights of one component: one file, or shards with their index, with the preference of diffusers
+/// (`diffusion_pytorch_model`) and transformers (`model`).
 /// transformers (`model`) prefer.
 fn weights<'a>(names: &[Named<'a>], variant: Option<&str>) -> Vec<Named<'a>> {
     for (base, shards_first) in [("diffusion_pytorch_model", true), ("model", false)] {
@@ -121,12 +122,12 @@ enum WeightsFile {
     Shard,
 }
 
-/// What part of the weights `base` of `variant` the file `name` is.
+/// Returns the part of the weights `base` of `variant` that the file `name` is.
 fn kind_of(name: &str, base: &str, variant: Option<&str>) -> Option<WeightsFile> {
     let rest = name.strip_prefix(base)?;
     let plain = match variant {
         None => rest.to_owned(),
-        // The variant stands before or after the shard's number, and before or after `index`.
+        // The variant is before or after the number of the shard, and before or after `index`.
         Some(variant) => {
             let mark = format!(".{variant}");
             let at = rest

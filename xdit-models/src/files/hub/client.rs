@@ -1,7 +1,7 @@
 //! Requests to the hub.
 //!
-//! hf-hub's client is not used: it hands the user's token to the host that weights are redirected to, waits for ever for one
-//! that says nothing, and looks at a file's length only.
+//! The client of hf-hub is not used: it sends the user's token to the host to which the hub redirects downloads of weights,
+//! waits without limit for a silent host, and checks only the length of a file.
 
 use std::time::Duration;
 
@@ -12,38 +12,38 @@ use super::address::{has_scheme, origin, target};
 use super::{HubOptions, Token};
 use crate::error::shorten;
 
-/// How often a request is made again that the hub cannot serve now.
+/// The number of retries if the hub cannot answer now.
 const RETRIES: u32 = 3;
-/// The longest pause that the hub may ask for.
+/// The longest pause that the hub may request.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// More redirects than this lead nowhere.
+/// The largest number of redirects.
 const REDIRECTS: usize = 10;
-/// No silence is longer: clocks cannot count to every number of seconds.
+/// The longest silence. Clocks cannot represent every number of seconds.
 const LONGEST_SILENCE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Why there is no answer.
+/// The reason for a missing answer.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// The hub answers with this status.
+    /// The status of the hub's answer.
     Status(u16),
-    /// The hub cannot be reached, or falls silent.
+    /// The hub could not be reached, or was silent for too long.
     Network(String),
-    /// The answer makes no sense.
+    /// The answer was invalid.
     Odd(String),
-    /// What arrives cannot be written.
+    /// The received data could not be written.
     Disk(std::io::Error),
 }
 
-/// What the hub says about a file.
+/// The hub's facts about a file.
 #[derive(Debug)]
 pub(super) struct RemoteFile {
-    /// The name of its content: the SHA-256 where it is a large file.
+    /// The name of its content: the SHA-256 for a large file.
     pub etag: String,
-    /// Its bytes.
+    /// The number of its bytes.
     pub size: u64,
 }
 
-/// Speaks with one hub.
+/// Sends requests to one hub.
 pub(super) struct Client {
     agent: Agent,
     origin: String,
@@ -51,21 +51,21 @@ pub(super) struct Client {
     retry_pause: Duration,
     pub(super) etag_timeout: Duration,
     pub(super) download_timeout: Duration,
-    /// Bytes a second; a slower transfer is given up.
+    /// Bytes per second. A slower transfer is ended.
     pub(super) slowest: u64,
 }
 
 impl Client {
     pub(super) fn new(options: &HubOptions) -> Self {
         let config = Agent::config_builder()
-            // Each is followed here, where it is decided who sees the token.
+            // Redirects are followed here, so that only the hub receives the token.
             .max_redirects(0)
             .http_status_as_error(false)
             .user_agent(concat!("xdit-rs/", env!("CARGO_PKG_VERSION")));
         Self {
             agent: config.build().into(),
             origin: options.endpoint.origin(),
-            // A name and password in the address are for the same header, and closer to the host.
+            // A name and password in the address use the same header and take precedence.
             authorization: match options.endpoint.login() {
                 Some(login) => Some(login.to_owned()),
                 None => options.token.as_ref().map(Token::bearer),
@@ -77,14 +77,14 @@ impl Client {
         }
     }
 
-    /// The pause after `tries` requests; each is twice the last.
+    /// Returns the pause after `tries` requests. Each pause is twice as long as the last.
     pub(super) fn pause(&self, tries: u32) -> Duration {
         self.retry_pause
             .saturating_mul(2_u32.pow(tries))
             .min(LONGEST_PAUSE)
     }
 
-    /// What the hub says about the file at `url`.
+    /// Returns the hub's facts about the file at `url`.
     pub(super) fn metadata(&self, url: &str) -> Result<RemoteFile, Refusal> {
         let (mut linked, mut plain, mut size) = (None, None, None);
         let mut seen = |response: &Response<Body>| {
@@ -92,7 +92,7 @@ impl Client {
                 .take()
                 .or_else(|| header(response, "x-linked-etag").map(etag_of));
             size = size.or_else(|| header(response, "x-linked-size")?.parse().ok());
-            // A repository that was renamed answers with a path, and knows nothing of the file yet.
+            // A repository that was renamed answers with a path, and without facts about the file.
             if header(response, "location").is_none_or(has_scheme) {
                 plain = plain
                     .take()
@@ -115,7 +115,7 @@ impl Client {
         })
     }
 
-    /// The answer at the end of all redirects from `url`; `seen` looks at each on the way.
+    /// Returns the answer after all redirects from `url`. `seen` receives each answer on the way.
     pub(super) fn follow(
         &self,
         url: &str,
@@ -148,7 +148,7 @@ impl Client {
         Err(Refusal::Odd("too many redirects".into()))
     }
 
-    /// The answer to one request, which is made again when the hub cannot serve it now.
+    /// Returns the answer to one request. Retries if the hub cannot answer now.
     fn ask(
         &self,
         url: &str,
@@ -161,7 +161,7 @@ impl Client {
             if let Some(range) = range {
                 request = request.header("Range", range);
             }
-            // The hosts that hold the weights are others', and get no token.
+            // Other hosts than the hub store the weights. They do not receive the token.
             if let Some(authorization) = &self.authorization
                 && origin(url).eq_ignore_ascii_case(&self.origin)
             {

@@ -1,4 +1,4 @@
-//! One repository of the hub: which commit and files it has, and how those that are needed come into the cache.
+//! Downloads one repository of the hub: finds the commit and its files, and copies the required files to the cache.
 
 use serde::Deserialize;
 
@@ -16,14 +16,14 @@ use crate::files::inner_path::InnerPath;
 use crate::files::snapshots::{Found, Wanted};
 use crate::files::source::ModelSource;
 
-/// The longest list of a repository's files, in bytes; each has some hundred.
+/// The longest list of a repository's files, in bytes. An entry has some hundred bytes.
 const MAX_LISTING_BYTES: u64 = 64 << 20;
 
-/// Why there was no download.
+/// The reason of a failed download.
 pub(super) enum DownloadFailure {
-    /// The hub refuses, cannot be reached or makes no sense: a copy in the cache is as good as it was.
+    /// The hub refused, could not be reached or answered nonsense. A complete copy in the cache is still valid.
     Refused(Error),
-    /// Everything else.
+    /// All other errors.
     Final(Error),
 }
 
@@ -43,14 +43,14 @@ pub(super) struct Hub<'a> {
     options: &'a HubOptions,
 }
 
-/// What the hub says about a revision.
+/// The hub's facts about a revision.
 struct Listing {
     commit: Commit,
-    /// Every file once, sorted.
+    /// All files, sorted and without repetition.
     files: Vec<InnerPath>,
 }
 
-/// The same, as it says it.
+/// The same, as the hub sends it.
 #[derive(Deserialize)]
 struct Answer {
     sha: String,
@@ -62,10 +62,10 @@ struct Sibling {
     rfilename: String,
 }
 
-/// A `model_index.json` that was looked at before anything is written.
+/// A `model_index.json` that is checked before anything is written.
 struct Index {
     config: ConfigFile,
-    /// Its bytes with the hub's name for them, where the cache lacks it.
+    /// Its bytes with the hub's name for them, if they are not in the cache.
     arrived: Option<(RemoteFile, Vec<u8>)>,
 }
 
@@ -82,8 +82,8 @@ impl<'a> Hub<'a> {
         }
     }
 
-    /// Brings what is `wanted` into the cache and moves its ref when that is whole. Nothing is written before every name
-    /// from the hub is checked.
+    /// Downloads the `wanted` files to the cache, and moves the cache's ref when they are complete. Checks every name from the
+    /// hub before it writes anything.
     pub(super) fn download(
         &self,
         wanted: Wanted<'_>,
@@ -126,7 +126,7 @@ impl<'a> Hub<'a> {
                 fetch(file, small.len() + done)?;
             }
         }
-        // A look at a part of a new commit must not take the ref away from an older one that is whole.
+        // Some files of a new commit must not take the ref away from an older, complete commit.
         let whole = large.iter().all(|file| cached.has(&commit, file));
         let costs_nothing = wanted.without.is_empty() || {
             let all = Wanted {
@@ -146,7 +146,7 @@ impl<'a> Hub<'a> {
         })
     }
 
-    /// The commit of the revision and its files.
+    /// Returns the commit of the revision and its files.
     fn listing(&self) -> Result<Listing, DownloadFailure> {
         let at = encoded(self.revision.as_str());
         let url = format!("{}/api/models/{}/revision/{at}", self.endpoint, self.id);
@@ -183,7 +183,7 @@ impl<'a> Hub<'a> {
         Ok(Listing { commit, files })
     }
 
-    /// The pipeline's index: the cache's, or the hub's, which is not written anywhere yet.
+    /// Returns the pipeline's index from the cache or from the hub. Does not write it.
     fn index(
         &self,
         file: &InnerPath,
@@ -219,7 +219,7 @@ impl<'a> Hub<'a> {
         })
     }
 
-    /// Puts an index that has arrived into the cache.
+    /// Writes a downloaded index to the cache.
     fn keep(
         &self,
         file: &InnerPath,
@@ -242,7 +242,7 @@ impl<'a> Hub<'a> {
         Ok(())
     }
 
-    /// Brings one file into the cache, if it is not there.
+    /// Downloads one file to the cache, if it is missing.
     fn fetch(
         &self,
         file: &InnerPath,
@@ -281,7 +281,7 @@ impl<'a> Hub<'a> {
         Ok(())
     }
 
-    /// Where the file lies on the hub: of the commit, as a revision may move while gigabytes arrive.
+    /// Returns the address of the file in the commit. A revision could move during a long download.
     fn url(&self, file: &InnerPath, commit: &Commit) -> String {
         let path = encoded_path(file.as_str());
         format!(
@@ -296,7 +296,7 @@ impl<'a> Hub<'a> {
         format!("{} at {}", self.id, self.revision.as_str())
     }
 
-    /// What a refusal means; `file` is what was asked for, if not the repository itself.
+    /// Converts a refusal to an error. `file` is the requested file, or `None` for the repository.
     fn failure(&self, refusal: Refusal, file: Option<&InnerPath>) -> DownloadFailure {
         let what = match file {
             Some(file) => format!("{}/{}", self.page, file.as_str()),
@@ -315,7 +315,7 @@ impl<'a> Hub<'a> {
     fn status(&self, status: u16, what: String, file: Option<&InnerPath>) -> Error {
         let model = self.model();
         match (status, file) {
-            // The hub hides private repositories and those that do not exist behind the same answer.
+            // The hub gives the same answer for private repositories and for those that do not exist.
             (401, None) => {
                 let reason = format!(
                     "HTTP 401: no such repository, or one that needs a token (HF_TOKEN); see {}",
@@ -350,7 +350,7 @@ impl<'a> Hub<'a> {
     }
 }
 
-/// A lock that another process holds for too long is as good as a hub that refuses.
+/// A lock that another process holds for too long is treated like a refusal of the hub.
 fn waited_in_vain(error: Error) -> DownloadFailure {
     match error {
         error @ Error::Hub { .. } => DownloadFailure::Refused(error),

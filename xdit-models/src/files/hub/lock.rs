@@ -1,24 +1,25 @@
-//! Waits while another process brings the same file.
+//! Waits while another process downloads the same file.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-/// The pause between two looks at a lock.
+/// The pause between two checks of a lock.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often a lock's file may be removed under who takes it; on disks that number their files anew it always seems so.
+/// How often the file of a lock may be removed while this process takes the lock. On disks that renumber their files, it always
+/// seems to be removed.
 const REOPENED: usize = 100;
 
-/// What became of a wait.
+/// The result of a wait.
 pub(super) enum Waited {
     /// The lock is held until the file is dropped.
     Held(File),
-    /// Whoever holds it, by the first `String`, has brought nothing for too long.
+    /// The holder of the lock, described by the first `String`, has made no progress for too long.
     InVain(String),
 }
 
-/// The lock `path`, which huggingface_hub takes too, waited for as long as there is progress: what `trace` answers changes
-/// within `patience`. One line in the log says whom it waits for.
+/// Takes the lock `path`, which huggingface_hub uses too. Waits as long as the holder makes progress, which means that the
+/// result of `trace` changes within `patience`. One line in the log names the holder.
 pub(super) fn lock(
     path: &Path,
     file: &str,
@@ -31,7 +32,7 @@ pub(super) fn lock(
     loop {
         match lock.try_lock() {
             Ok(()) if is_at(&lock, path) || reopened == REOPENED => return Ok(Waited::Held(lock)),
-            // Its holder has removed the file, and with it the lock.
+            // The holder has removed the file and with it the lock.
             Ok(()) => {
                 lock = open(path)?;
                 reopened += 1;
@@ -50,18 +51,18 @@ pub(super) fn lock(
                 }
                 std::thread::sleep(PAUSE);
             }
-            // Some shared disks know no locks; huggingface_hub goes on without one there as well.
+            // Some shared disks have no locks. huggingface_hub continues without one too.
             Err(TryLockError::Error(_)) => return Ok(Waited::Held(lock)),
         }
     }
 }
 
-/// What there is of a file that arrives: how many bytes, and when it was written to.
+/// The state of an incoming file: the number of bytes, and the time of the last write.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Trace(u64, Option<SystemTime>);
 
 impl Trace {
-    /// Of all files in `folder` whose names begin with `name`: huggingface_hub's end otherwise.
+    /// Returns the state of all files in `folder` whose names begin with `name`. huggingface_hub uses other endings.
     pub(super) fn of(folder: &Path, name: &str) -> Self {
         let mut trace = Self::default();
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -84,7 +85,7 @@ fn open(path: &Path) -> std::io::Result<File> {
     File::options().create(true).append(true).open(path)
 }
 
-/// Whether `file` is still the one that is called `path`.
+/// Returns whether `file` is still the file at `path`.
 #[cfg(unix)]
 fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -99,7 +100,7 @@ fn is_at(_file: &File, _path: &Path) -> bool {
     true
 }
 
-/// Who holds the lock, as far as the system says (Linux: `/proc/locks`).
+/// Describes the holder of the lock, if the system reports it (Linux: `/proc/locks`).
 fn holder(lock: &File) -> String {
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
     let number = inode(lock).and_then(|inode| process(&locks, inode));
@@ -126,8 +127,8 @@ fn inode(_file: &File) -> Option<u64> {
     None
 }
 
-/// The process that holds a lock on the file `inode`, from lines such as `1: FLOCK  ADVISORY  WRITE 4321 08:02:1234567 0 EOF`;
-/// none where several disks have such a file.
+/// Returns the process that holds a lock on the file `inode`, from lines such as `1: FLOCK  ADVISORY  WRITE 4321 08:02:1234567
+/// 0 EOF`. `None` if several disks have a file of this number.
 fn process(locks: &str, inode: u64) -> Option<u32> {
     let mut found = locks.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();

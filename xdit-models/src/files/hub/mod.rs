@@ -1,6 +1,6 @@
-//! Pipelines from the Hugging Face hub, through the cache that huggingface_hub and every other tool share.
+//! Downloads pipelines from the Hugging Face hub to the cache that huggingface_hub and other tools share.
 //!
-//! Nothing here reads the environment: the caller fills in [`HubOptions`].
+//! This module reads no environment variables. The caller fills in [`HubOptions`].
 
 mod address;
 mod cache;
@@ -23,19 +23,19 @@ use download::{DownloadFailure, Hub};
 pub use options::HubOptions;
 pub use progress::{HubProgress, Snapshot};
 
-/// The pipeline `id` (`ORG/NAME`) of the hub at `revision` (a branch, tag or commit; `main` if left out), downloaded as
-/// far as the cache lacks it.
+/// Returns the pipeline `id` (`ORG/NAME`) of the hub at `revision` (a branch, tag or commit; default `main`). Downloads the
+/// files that are not in the cache.
 ///
-/// Only what a pipeline needs is downloaded: `model_index.json`, configurations, tokenizers, and the safetensors of
-/// each component, of `variant` where there are such. The cache's ref of the revision moves when that is whole, and not
-/// before. When the hub refuses, cannot be reached or makes no sense, a copy in the cache that is whole is used, with a
-/// warning in the log: that of the revision, and for `main` an older one.
+/// It downloads only the files that a pipeline needs: `model_index.json`, configurations, tokenizers, and the safetensors of
+/// each component, of `variant` if they exist. The cache's ref of the revision moves when these files are complete. If the hub
+/// refuses, cannot be reached or answers nonsense, a complete copy in the cache is used, with a warning in the log: that of the
+/// revision, or for `main` an older one.
 ///
 /// # Errors
-/// [`Error::ModelNotFound`] when there is no such repository or revision, or offline not in the cache;
-/// [`Error::IncompleteModel`] when offline a part of it is; [`Error::Gated`] with the page where the licence is accepted;
-/// [`Error::Hub`] when the network fails or the hub's answer makes no sense; [`Error::MissingFile`] when the repository is
-/// not a diffusers pipeline; [`Error::InvalidRequest`] for what is no name of a revision.
+/// [`Error::ModelNotFound`] if the repository or revision does not exist, or, offline, is not in the cache;
+/// [`Error::IncompleteModel`] if, offline, only a part is in the cache; [`Error::Gated`] with the page where the licence can be
+/// accepted; [`Error::Hub`] if the network fails or the hub's answer is invalid; [`Error::MissingFile`] if the repository is
+/// not a diffusers pipeline; [`Error::InvalidRequest`] for an invalid name of a revision.
 ///
 /// # Examples
 /// ```no_run
@@ -57,11 +57,11 @@ pub fn snapshot(
     snapshot_checked(id, revision, variant, options, &mut |_| Ok(()), progress)
 }
 
-/// As [`snapshot`], but `check` sees the pipeline's configurations before any of its weights is downloaded, and can refuse
-/// them: with [`Pipeline::plan`](crate::Pipeline::plan), a request that the model cannot serve.
+/// Like [`snapshot`], but calls `check` with the pipeline's configurations before it downloads weights. `check` can refuse
+/// them, for example with [`Pipeline::plan`](crate::Pipeline::plan) if the model cannot serve a request.
 ///
 /// # Errors
-/// As [`snapshot`], and whatever `check` returns.
+/// As [`snapshot`], and the errors of `check`.
 ///
 /// # Examples
 /// ```no_run
@@ -143,13 +143,13 @@ pub fn snapshot_checked(
     }
 }
 
-/// Says that the copy of `commit` is used where that of the ref's `own` is not whole.
+/// Logs that the copy of `commit` is used because the ref's `own` commit is incomplete.
 fn older(commit: &str, own: &str) -> String {
     format!("using another copy in the cache, commit {commit}: that of commit {own} is incomplete")
 }
 
-/// Checks that `id` is `ORG/NAME` or `NAME`, as the hub allows them: no two have the same folder in the cache. Returns the
-/// revision, which is a path among refs.
+/// Checks that `id` is a valid name `ORG/NAME` or `NAME` of the hub, so that two repositories never share a folder in the
+/// cache. Returns the revision as a path among refs.
 fn check_names(id: &str, revision: &str) -> Result<InnerPath> {
     let plain = |part: &str, more: &str| {
         (1..=250).contains(&part.len())

@@ -1,4 +1,4 @@
-//! Where the hub is and how to deal with it.
+//! The options of downloads.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,14 +7,15 @@ use super::address::{Endpoint, Token};
 
 /// How long the hub may be silent, as in huggingface_hub.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long another process that downloads the same file may bring nothing: longer than it takes to give up itself.
+/// How long another process that downloads the same file may make no progress. It is longer than the time after which that
+/// process ends its own download.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(120);
-/// Bytes a second that a download must bring.
+/// The bytes per second that a download must exceed.
 const SLOWEST: u64 = 1000;
-/// The pause before a request is made again.
+/// The pause before a retry.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
-/// Where the hub is and how to deal with it. Shown by `{:?}` without a secret.
+/// The address of the hub, the cache, and the limits of downloads. `{:?}` shows no secret.
 #[derive(Clone, Debug)]
 pub struct HubOptions {
     /// The cache's folder, which holds `models--ORG--NAME` (`HF_HUB_CACHE`).
@@ -23,27 +24,26 @@ pub struct HubOptions {
     pub endpoint: Endpoint,
     /// The user's token (`HF_TOKEN`).
     pub token: Option<Token>,
-    /// Whether to use the cache alone (`HF_HUB_OFFLINE`).
+    /// Whether to use only the cache (`HF_HUB_OFFLINE`).
     pub offline: bool,
-    /// Whether to leave the weights where they are: for [`Pipeline::plan`](crate::Pipeline::plan), which reads none.
+    /// Whether to leave out the weights, for [`Pipeline::plan`](crate::Pipeline::plan), which does not read them.
     pub configurations_only: bool,
-    /// Whether to leave the T5 of Stable Diffusion 3 where it is, for
-    /// [`ModelSource::without_t5`](crate::ModelSource::without_t5).
+    /// Whether to leave out the T5 of Stable Diffusion 3, for [`ModelSource::without_t5`](crate::ModelSource::without_t5).
     pub without_t5: bool,
-    /// How long the hub may be silent when it is asked about files (`HF_HUB_ETAG_TIMEOUT`).
+    /// How long the hub may take to answer a request about files (`HF_HUB_ETAG_TIMEOUT`).
     pub etag_timeout: Duration,
-    /// How long a download may bring nothing (`HF_HUB_DOWNLOAD_TIMEOUT`).
+    /// How long a download may receive no bytes (`HF_HUB_DOWNLOAD_TIMEOUT`).
     pub download_timeout: Duration,
-    /// Bytes a second: what arrives more slowly, over three times the longest silence, is given up.
+    /// Bytes per second. A download that is slower for three times the longest silence is ended.
     pub slowest: u64,
-    /// The pause before a request is made again; each further one is twice as long.
+    /// The pause before a retry. Each further pause is twice as long.
     pub retry_pause: Duration,
-    /// How long another process that downloads the same file may bring nothing before nobody waits for it any longer.
+    /// How long another process that downloads the same file may make no progress before this one stops waiting for it.
     pub lock_timeout: Duration,
 }
 
 impl HubOptions {
-    /// The public hub without a token, cached in `cache_dir`.
+    /// The public hub without a token, and the cache in `cache_dir`.
     #[must_use]
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! A file that is arriving: it lies beside its content's place as `ETAG.part`, and is hashed on the way.
+//! An incoming file. It is stored next to its final path as `ETAG.part`, and hashed during the download.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sha2::{Digest, Sha256};
 
-/// Bytes that are read at once.
+/// The number of bytes that are read at once.
 pub(super) const CHUNK: usize = 256 << 10;
-/// How often a process that reads what is there of a file shows others that it is alive.
+/// How often a process that hashes an existing part shows others that it is alive.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
-/// A file that is arriving.
+/// An incoming file.
 pub(super) struct DownloadPart {
     file: File,
     hash: Sha256,
@@ -20,7 +20,7 @@ pub(super) struct DownloadPart {
 }
 
 impl DownloadPart {
-    /// The file `path`, with what an earlier run left of it if that is to be `kept`.
+    /// Opens the file `path`. Keeps the part of an earlier run if `kept` is set.
     pub(super) fn open(path: &Path, kept: bool) -> std::io::Result<Self> {
         let file = OpenOptions::new()
             .create(true)
@@ -39,12 +39,12 @@ impl DownloadPart {
         Ok(part)
     }
 
-    /// Bytes that are there.
+    /// Returns the number of stored bytes.
     pub(super) fn done(&self) -> u64 {
         self.done
     }
 
-    /// Takes in what has arrived.
+    /// Appends received bytes.
     pub(super) fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.file.write_all(bytes)?;
         self.hash.update(bytes);
@@ -52,14 +52,14 @@ impl DownloadPart {
         Ok(())
     }
 
-    /// Throws away what is there.
+    /// Discards the stored bytes.
     pub(super) fn restart(&mut self) -> std::io::Result<()> {
         self.file.set_len(0)?;
         (self.hash, self.done) = (Sha256::new(), 0);
         Ok(())
     }
 
-    /// The SHA-256 of what is there.
+    /// Returns the SHA-256 of the stored bytes.
     pub(super) fn sha256(&self) -> String {
         hex(&self.hash.clone().finalize())
     }
@@ -76,14 +76,14 @@ impl DownloadPart {
             self.done += read as u64;
             if shown.elapsed() >= SIGN_OF_LIFE {
                 shown = Instant::now();
-                // Who waits for this file looks at its time; where that cannot be set, it waits less long.
+                // A waiting process looks at the time of the file. If the time cannot be set, it waits a shorter time.
                 let _ = self.file.set_modified(SystemTime::now());
             }
         }
     }
 }
 
-/// Whether `etag` is the SHA-256 of the content, by which a file is checked.
+/// Returns whether `etag` is the SHA-256 of the content, so that the file can be checked.
 pub(super) fn is_sha256(etag: &str) -> bool {
     etag.len() == 64
         && etag
@@ -91,7 +91,7 @@ pub(super) fn is_sha256(etag: &str) -> bool {
             .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
-/// The SHA-256 of `bytes`.
+/// Returns the SHA-256 of `bytes`.
 pub(super) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }

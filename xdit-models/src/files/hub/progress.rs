@@ -1,19 +1,19 @@
-//! What a caller sees of a download: how far it is, and what it brought.
+//! The progress and the result of a download.
 
 use crate::files::source::ModelSource;
 
-/// How far a download is.
+/// The progress of a download.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct HubProgress<'a> {
     /// The file's path in the repository.
     pub file: &'a str,
-    /// Bytes of it that have arrived.
+    /// The number of its received bytes.
     pub done: u64,
-    /// Its bytes.
+    /// The number of its bytes.
     pub total: u64,
-    /// How many files are complete.
+    /// The number of complete files.
     pub files_done: usize,
-    /// How many files are needed.
+    /// The number of required files.
     pub files_total: usize,
 }
 
@@ -22,6 +22,6 @@ pub struct HubProgress<'a> {
 pub struct Snapshot {
     /// Its files.
     pub source: ModelSource,
-    /// The commit they are from.
+    /// The commit of the files.
     pub commit: String,
 }

@@ -1,4 +1,4 @@
-//! What arrives from the hub: short answers, and files that are taken up again where they broke off.
+//! Transfers from the hub: short answers, and files that are resumed.
 
 use std::io::Read;
 use std::path::Path;
@@ -7,23 +7,23 @@ use std::time::{Duration, Instant};
 use super::client::{Client, Refusal, RemoteFile, header};
 use super::part::{CHUNK, DownloadPart, is_sha256};
 
-/// How often a download is taken up again that brings next to nothing.
+/// How often a download with almost no progress is resumed.
 const RETRIES: u32 = 3;
-/// A request that brings as many bytes is worth another one when it breaks off.
+/// A request that received this many bytes does not count as a failed attempt.
 const WORTH_IT: u64 = 1 << 20;
-/// Over so many times the longest silence that is allowed, the speed is looked at.
+/// The speed is measured over this many times the longest silence.
 const SILENCES: u32 = 3;
 
-/// The speed below which a transfer is given up: a host that sends a byte now and then is never silent.
+/// The minimum speed of a transfer. It also ends transfers from a host that sends single bytes, which is never silent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Floor {
-    /// Bytes that must arrive in each `window`.
+    /// The number of bytes that must arrive in each `window`.
     least: u64,
     window: Duration,
 }
 
 impl Floor {
-    /// At least `bytes_per_second`, where `silence` is the longest that is allowed.
+    /// Requires at least `bytes_per_second`, where `silence` is the longest allowed silence.
     pub(super) fn new(bytes_per_second: u64, silence: Duration) -> Self {
         let window = silence.saturating_mul(SILENCES);
         let least = bytes_per_second
@@ -32,7 +32,7 @@ impl Floor {
         Self { least, window }
     }
 
-    /// Reads `body` to its end or to `most` bytes, in chunks that `take` gets.
+    /// Reads `body` to its end, or `most` bytes of it, and passes the chunks to `take`.
     fn read(
         self,
         mut body: impl Read,
@@ -68,7 +68,7 @@ impl Floor {
 }
 
 impl Client {
-    /// The body at `url`, of at most `longest` bytes.
+    /// Returns the body at `url`, at most `longest` bytes.
     pub(super) fn text(&self, url: &str, longest: u64) -> Result<Vec<u8>, Refusal> {
         let mut response = self.follow(url, None, self.etag_timeout, &mut |_| {})?;
         let mut bytes = Vec::new();
@@ -86,10 +86,11 @@ impl Client {
         Ok(bytes)
     }
 
-    /// Brings the file at `url` to `path`, where the start of it may lie already. Tells `report` how many bytes are there.
+    /// Downloads the file at `url` to `path`, which may already contain its start. Calls `report` with the number of stored
+    /// bytes.
     ///
-    /// What an earlier run left is taken up only where the whole can be checked, and thrown away once if the check fails:
-    /// a damaged part must not become a damaged file.
+    /// The part of an earlier run is resumed only if the whole file can be checked. If the check fails, the part is discarded
+    /// once, so that a damaged part never becomes a damaged file.
     pub(super) fn download(
         &self,
         url: &str,
@@ -107,7 +108,7 @@ impl Client {
                 return Ok(());
             }
             if !taken_up {
-                // The next run would take it up again, and find the same.
+                // The next run would resume it and fail in the same way.
                 let _ = std::fs::remove_file(path);
                 return Err(Refusal::Odd(format!(
                     "arrived damaged: its SHA-256 is {found}, and not {}; run it again",
@@ -120,7 +121,7 @@ impl Client {
         }
     }
 
-    /// Makes requests until all of the file is there.
+    /// Sends requests until the file is complete.
     fn complete(
         &self,
         url: &str,
@@ -155,7 +156,7 @@ impl Client {
         Ok(())
     }
 
-    /// One request for what is missing.
+    /// Sends one request for the missing bytes.
     fn more(
         &self,
         url: &str,
@@ -174,7 +175,7 @@ impl Client {
                 }
             }
             416 => return Err(Refusal::Odd("it is shorter than it was".into())),
-            // The whole file comes.
+            // The hub sends the whole file.
             _ => part.restart().map_err(Refusal::Disk)?,
         }
         let floor = Floor::new(self.slowest, self.download_timeout);

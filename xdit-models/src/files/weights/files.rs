@@ -15,18 +15,18 @@ use crate::files::source::ModelSource;
 
 /// The weights of one component: all tensors of its safetensors files.
 ///
-/// Opening reads the headers only. Tensors share the mapped files; a tensor is looked through for NaN and infinity when
-/// it is asked for.
+/// Opening reads only the headers. Tensors share the mapped files. When a tensor is requested, it is checked for NaN and
+/// infinity.
 #[derive(Debug)]
 pub struct Weights {
-    /// How messages name the weights as a whole: the one file, or the index.
+    /// The name of the weights in messages: the only file, or the index.
     name: String,
     files: Vec<File>,
     tensors: BTreeMap<String, (usize, TensorInfo)>,
-    /// The tensors that an index lists and no file has, with the file that should.
+    /// The tensors that an index lists but no file contains, with the file that should contain them.
     listed: BTreeMap<String, String>,
     asked: Mutex<BTreeSet<String>>,
-    /// Whether tensors are looked through for NaN and infinity.
+    /// Whether tensors are checked for NaN and infinity.
     looks_through: bool,
 }
 
@@ -39,12 +39,12 @@ struct File {
 }
 
 impl Weights {
-    /// The weights of the folder `component` of `source`; of this `variant` (`fp16`, say) if one is asked for.
+    /// Opens the weights of the folder `component` of `source`, of this `variant` (for example `fp16`) if one is requested.
     ///
     /// # Errors
-    /// [`Error::MissingFile`] when there are none, or a shard is missing; [`Error::BadFile`] and [`Error::BadTensor`]
-    /// when an index or header is corrupt, a file is truncated, or shards hold a tensor twice. A tensor that an index lists and
-    /// no shard holds is an error for who asks for it, as in diffusers.
+    /// [`Error::MissingFile`] if there are no weights, or a shard is missing; [`Error::BadFile`] and [`Error::BadTensor`] if an
+    /// index or header is corrupt, a file is truncated, or a tensor is in two shards. A tensor that an index lists but no shard
+    /// contains is an error only when it is requested, as in diffusers.
     pub fn open(source: &ModelSource, component: &str, variant: Option<&str>) -> Result<Self> {
         let found = WeightFiles::find(source, component, variant)?;
         let name = source.shown(found.index.as_ref().unwrap_or(&found.files[0]));
@@ -60,7 +60,7 @@ impl Weights {
         Ok(weights)
     }
 
-    /// The tensors of one safetensors file.
+    /// Opens the tensors of one safetensors file.
     ///
     /// # Errors
     /// As [`Weights::open`].
@@ -81,7 +81,8 @@ impl Weights {
         }
     }
 
-    /// The same weights, of which tensors are not looked through: to compare a model with the headers, no weight is read.
+    /// Returns the same weights without the check for NaN and infinity. Comparing a model with the headers then reads no
+    /// weight.
     pub(crate) fn unread(&self) -> Self {
         Self {
             name: self.name.clone(),
@@ -93,7 +94,7 @@ impl Weights {
         }
     }
 
-    /// What tells that a file is no longer the one that was opened, of each file on disk.
+    /// Returns the stamps of all files on disk, which show whether a file has changed.
     pub(crate) fn stamps(&self) -> impl Iterator<Item = &Stamp> {
         self.files.iter().filter_map(|file| file.stamp.as_ref())
     }
@@ -125,20 +126,20 @@ impl Weights {
         Ok(())
     }
 
-    /// Every tensor's name with its dtype, shape and place.
+    /// Iterates over the names of all tensors, with dtype, shape and position.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
         self.tensors
             .iter()
             .map(|(name, (_, info))| (name.as_str(), info))
     }
 
-    /// Bytes of all tensors together.
+    /// Returns the bytes of all tensors together.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.tensors.values().map(|(_, info)| info.len as u64).sum()
     }
 
-    /// The tensors that nobody has asked for yet. Some are normal: a decoder does not ask for the encoder's.
+    /// Returns the tensors that were never requested. Some are normal: a decoder does not request those of the encoder.
     #[must_use]
     pub fn unused(&self) -> Vec<String> {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,7 +162,7 @@ impl Weights {
 }
 
 impl ModelSource {
-    /// The weights of the folder `component`; see [`Weights::open`].
+    /// Opens the weights of the folder `component`. See [`Weights::open`].
     ///
     /// # Errors
     /// As [`Weights::open`].

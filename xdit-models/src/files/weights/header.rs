@@ -1,8 +1,7 @@
-//! The header of a safetensors file, checked before a byte of its tensors is touched.
+//! The header of a safetensors file. It is checked before any tensor is read.
 //!
-//! The format: eight bytes of header length (little-endian), a JSON object that maps names to dtype, shape and the
-//! range of bytes after the header, then the bytes. Ranges must follow each other without gap or overlap and end with
-//! the file.
+//! The format: eight bytes with the length of the header (little-endian); a JSON object that maps names to dtype, shape and a
+//! range of bytes after the header; then the bytes. Ranges must follow each other without gap or overlap and end with the file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,19 +12,19 @@ use xdit_kernels::DType;
 
 use crate::error::{Error, Result, shorten};
 
-/// The longest header that is read, in bytes; FLUX.1-dev's has about 100,000.
+/// The longest header, in bytes. That of FLUX.1-dev has about 100,000.
 pub const MAX_HEADER_BYTES: usize = 16 << 20;
-/// The most tensors of one file.
+/// The largest number of tensors of one file.
 const MAX_TENSORS: usize = 200_000;
-/// The most dims of a stored tensor.
+/// The largest number of dims of a stored tensor.
 const MAX_STORED_NDIM: usize = 16;
 
-/// An element type as a safetensors file spells it.
+/// An element type, with its name in safetensors files.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoredDType(String);
 
 impl StoredDType {
-    /// The kernel dtype; `None` for types that no kernel computes in.
+    /// Returns the dtype of kernels, or `None` for types that no kernel supports.
     #[must_use]
     pub fn dtype(&self) -> Option<DType> {
         match self.0.as_str() {
@@ -36,7 +35,7 @@ impl StoredDType {
         }
     }
 
-    /// Bytes of one element; `None` for a type that is not in the format's list, or smaller than a byte.
+    /// Returns the bytes of one element, or `None` for a type that is unknown or smaller than a byte.
     fn size(&self) -> Option<u64> {
         Some(match self.0.as_str() {
             "BOOL" | "U8" | "I8" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" | "F8_E4M3FNUZ"
@@ -55,39 +54,38 @@ impl fmt::Display for StoredDType {
     }
 }
 
-/// What the header says about one tensor.
+/// The entry of one tensor in the header.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TensorInfo {
     /// Its element type.
     pub dtype: StoredDType,
     /// Its dims, outermost first.
     pub shape: Vec<usize>,
-    /// Its first byte, counted from the start of the file.
+    /// The position of its first byte in the file.
     pub offset: usize,
-    /// Its bytes.
+    /// The number of its bytes.
     pub len: usize,
 }
 
 /// The tensors of one file, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Header {
-    /// Every tensor.
+    /// All tensors.
     pub tensors: BTreeMap<String, TensorInfo>,
 }
 
 impl Header {
-    /// The header of `bytes`, the whole content of `file`.
+    /// Parses the header of `bytes`, the whole content of `file`.
     ///
     /// # Errors
-    /// [`Error::BadFile`] when the file is shorter or longer than its header says, the header is too long or not JSON,
-    /// a name appears twice, ranges overlap or leave gaps; [`Error::BadTensor`] when a range does not fit its shape and
-    /// dtype.
+    /// [`Error::BadFile`] if the file is shorter or longer than its header says, the header is too long or not JSON, a name
+    /// occurs twice, or ranges overlap or leave gaps; [`Error::BadTensor`] if a range does not fit its shape and dtype.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
         Self::parse_start(file, bytes, bytes.len())
     }
 
-    /// How many of a file's first bytes [`Header::parse_start`] wants, from the first eight: the header's, or enough to tell
-    /// what a file is that has none.
+    /// Returns how many of a file's first bytes [`Header::parse_start`] needs, from the first eight: those of the header, or
+    /// enough to recognise a file without one.
     #[must_use]
     pub fn byte_len(start: &[u8]) -> usize {
         let length = start.first_chunk().map(|&bytes| u64::from_le_bytes(bytes));
@@ -97,7 +95,7 @@ impl Header {
         }
     }
 
-    /// The header of a file of `byte_len` bytes, which begins with `start`.
+    /// Parses the header of a file of `byte_len` bytes that begins with `start`.
     ///
     /// # Errors
     /// As [`Header::parse`].
@@ -221,7 +219,7 @@ impl RawTensor {
     }
 }
 
-/// The header's entries, `__metadata__` left out. A visitor, since a map would keep the last of two equal names.
+/// The entries of the header without `__metadata__`. A visitor, because a map would keep the last one of two equal names.
 struct RawHeader(BTreeMap<String, RawTensor>);
 
 impl<'de> Deserialize<'de> for RawHeader {

@@ -1,4 +1,4 @@
-//! Which files hold the weights of a component: one file, or shards with an index; with or without a variant.
+//! Finds the weight files of a component: one file, or shards with an index, with or without a variant.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,11 +8,11 @@ use crate::error::{Error, Result, shorten};
 use crate::files::config::from_python;
 use crate::files::source::ModelSource;
 
-/// The longest index that is read, in bytes; FLUX.1-dev's has about 120,000.
+/// The longest index, in bytes. That of FLUX.1-dev has about 120,000.
 const MAX_INDEX_BYTES: usize = 16 << 20;
-/// The most shards of one component.
+/// The largest number of shards of one component.
 const MAX_SHARDS: usize = 1000;
-/// How diffusers and transformers call the weights of a model.
+/// The names of weights in diffusers and transformers.
 const BASES: [&str; 2] = ["diffusion_pytorch_model", "model"];
 
 /// The weight files of one component.
@@ -20,17 +20,17 @@ const BASES: [&str; 2] = ["diffusion_pytorch_model", "model"];
 pub(super) struct WeightFiles {
     /// Paths of the files, without repetition.
     pub(super) files: Vec<String>,
-    /// The index's path, when there are shards.
+    /// The path of the index, if there are shards.
     pub(super) index: Option<String>,
-    /// Which shard should hold which tensor.
+    /// The shard of each tensor, according to the index.
     pub(super) map: BTreeMap<String, String>,
 }
 
 impl WeightFiles {
-    /// The weight files in the folder `component` of `source`, of this `variant` if one is asked for.
+    /// Finds the weight files in the folder `component` of `source`, of this `variant` if one is requested.
     ///
-    /// A component without the variant falls back to its plain files when another component has it, with a warning in
-    /// the log, as in diffusers.
+    /// A component without the variant uses its plain files if another component has the variant, with a warning in the log, as
+    /// in diffusers.
     pub(super) fn find(
         source: &ModelSource,
         component: &str,
@@ -74,7 +74,7 @@ impl WeightFiles {
                 None => vec![format!("{component}/{base}.safetensors.index.json")],
             };
             let index = indices.into_iter().find(|path| source.exists(path));
-            // With both, diffusers takes the shards and transformers the single file.
+            // If both exist, diffusers uses the shards and transformers the single file.
             let sharded_first = base == BASES[0];
             match index {
                 Some(index) if sharded_first || !source.exists(&single) => {
@@ -128,7 +128,7 @@ impl WeightFiles {
     }
 }
 
-/// Whether any component of `source` has weights of this `variant`.
+/// Returns whether any component of `source` has weights of this `variant`.
 pub(crate) fn has_variant(source: &ModelSource, variant: &str) -> Result<bool> {
     let marks = [format!(".{variant}."), format!(".{variant}-")];
     let files = source.list()?;
@@ -137,10 +137,10 @@ pub(crate) fn has_variant(source: &ModelSource, variant: &str) -> Result<bool> {
         .any(|path| marks.iter().any(|mark| path.contains(mark))))
 }
 
-/// A file of weights that the folder `component` of `source` lacks, if there is one; of `variant` where it has such.
+/// Returns a missing weights file of the folder `component`, if there is one; of `variant` if the component has it.
 ///
 /// # Errors
-/// [`Error::Io`] for an index that is there and cannot be read. One that is damaged lacks nothing: who loads it says more.
+/// [`Error::Io`] for an existing index that cannot be read. A damaged index counts as complete. Loading it reports the damage.
 pub(crate) fn missing(
     source: &ModelSource,
     component: &str,
@@ -156,7 +156,7 @@ pub(crate) fn missing(
             Err(_) => return Ok(None),
         }
     }
-    // A link that leads nowhere says what the file is called.
+    // The name of a dangling link is the name of the missing file.
     let links = |path: &String| {
         source
             .path()
@@ -177,7 +177,7 @@ struct IndexJson {
     weight_map: BTreeMap<String, String>,
 }
 
-/// What the folder holds instead of the weights that were looked for.
+/// Describes what the folder contains instead of weights.
 fn other_files(source: &ModelSource, component: &str) -> String {
     let links = source.dangling_links(component);
     if !links.is_empty() {

@@ -1,8 +1,7 @@
-//! The weights of a component: what models ask for them, and the sources that answer.
+//! The weights of a component: requests of models, and sources of tensors.
 //!
-//! A model asks through a [`Scope`], which carries the prefix of its tensors' names. Behind it stands a
-//! [`WeightSource`]: [`Weights`], the safetensors files of a component, or [`ZeroWeights`], which answers zeros and
-//! remembers what was asked.
+//! A model requests tensors through a [`Scope`], which adds the prefix of their names. Behind it is a [`WeightSource`]:
+//! [`Weights`], the safetensors files of a component, or [`ZeroWeights`], which returns zeros and records the requests.
 
 mod files;
 mod header;

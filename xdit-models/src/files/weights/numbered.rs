@@ -1,4 +1,4 @@
-//! Weights of any model, for tests: made of their names.
+//! Weights for tests of any model, computed from their names.
 
 use std::sync::Mutex;
 
@@ -7,14 +7,14 @@ use xdit_kernels::{Device, Tensor};
 use super::WeightSource;
 use crate::error::Result;
 
-/// Numbers from -0.5 to 0.5 that depend on the name of the tensor and their place in it.
+/// Numbers from -0.5 to 0.5 that depend on the name of the tensor and the position in it.
 #[derive(Debug, Default)]
 pub(crate) struct NumberedWeights {
     asked: Mutex<Vec<String>>,
 }
 
 impl NumberedWeights {
-    /// The names that were asked for, in order.
+    /// The requested names, in order.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
@@ -33,7 +33,7 @@ fn numbers(name: &str, count: usize) -> Vec<f32> {
     (0..count).map(next).collect()
 }
 
-/// The tensor of this name.
+/// Returns the tensor of this name.
 pub(crate) fn tensor(name: &str, shape: &[usize]) -> Tensor {
     Tensor::from_slice(
         &numbers(name, shape.iter().product()),

@@ -1,11 +1,11 @@
-//! Size and time of a weights file when it was opened: what tells that it is another file now.
+//! The size and time of a weights file when it was opened, to detect that it has changed.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
 
-/// What is remembered of a file.
+/// The remembered size and time of a file.
 #[derive(Clone, Debug)]
 pub(crate) struct Stamp {
     path: PathBuf,
@@ -14,10 +14,10 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of the file `path`.
+    /// Reads the stamp of the file `path`.
     ///
     /// # Errors
-    /// [`Error::Io`] when the system does not tell.
+    /// [`Error::Io`] if the system cannot return it.
     pub(crate) fn of(path: &Path) -> Result<Self> {
         let io = |source| Error::Io {
             path: path.to_owned(),
@@ -31,10 +31,10 @@ impl Stamp {
         })
     }
 
-    /// An error if the file is not the one that was opened.
+    /// Returns an error if the file has changed since it was opened.
     ///
     /// # Errors
-    /// [`Error::BadFile`] when it is gone, or has another size or time.
+    /// [`Error::BadFile`] if the file is missing, or has another size or time.
     pub(crate) fn check(&self) -> Result<()> {
         let bad = |what: String| {
             let reason = format!("{what} since it was loaded: load the pipeline again");

@@ -1,4 +1,4 @@
-//! Weights that are all zero and take no memory until they are written: for checks of names and shapes.
+//! Weights that are all zero, to check names and shapes. They take no memory until they are written.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,10 +7,10 @@ use xdit_kernels::{DType, Device, Tensor};
 use super::WeightSource;
 use crate::error::Result;
 
-/// Answers every question with zeros and remembers it.
+/// Answers every request with zeros and records it.
 ///
-/// All tensors share one piece of memory that the system fills lazily, so a model of 24 GB can be asked for without
-/// 24 GB. Every tensor and every prefix is present.
+/// All tensors share one piece of memory that the system fills lazily, so a check of a model of 24 GB does not need 24 GB.
+/// Every tensor and every prefix exists.
 #[derive(Debug)]
 pub struct ZeroWeights {
     dtype: DType,
@@ -24,7 +24,7 @@ struct ZeroState {
 }
 
 impl ZeroWeights {
-    /// Zeros of `dtype`.
+    /// Creates zeros of `dtype`.
     #[must_use]
     pub fn new(dtype: DType) -> Self {
         Self {
@@ -33,7 +33,7 @@ impl ZeroWeights {
         }
     }
 
-    /// The names and shapes that were asked for, in order.
+    /// Returns the requested names and shapes, in order.
     #[must_use]
     pub fn asked(&self) -> Vec<(String, Vec<usize>)> {
         self.state
