@@ -1,4 +1,4 @@
-//! The activation functions of the supported models, under transformers' and diffusers' names.
+//! The activation functions of the supported models, with their names in transformers and diffusers.
 
 use xdit_kernels::activation::Activation;
 
@@ -8,9 +8,9 @@ use xdit_kernels::activation::Activation;
 pub enum ActivationKind {
     /// `x · sigmoid(1.702 x)`.
     QuickGelu,
-    /// GELU by the error function.
+    /// GELU with the error function.
     Gelu,
-    /// GELU by the tanh formula (transformers' `gelu_new` and `gelu_pytorch_tanh`).
+    /// GELU with the tanh formula (transformers' `gelu_new` and `gelu_pytorch_tanh`).
     GeluTanh,
     /// `max(x, 0)`.
     Relu,
@@ -18,7 +18,7 @@ pub enum ActivationKind {
     Silu,
 }
 
-/// transformers' and diffusers' names of the activation functions.
+/// The names of the activation functions in transformers and diffusers.
 pub(crate) const ACTIVATIONS: &[(&str, ActivationKind)] = &[
     ("quick_gelu", ActivationKind::QuickGelu),
     ("gelu", ActivationKind::Gelu),

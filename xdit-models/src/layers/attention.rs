@@ -1,4 +1,4 @@
-//! Self-attention whose queries, keys and values come out of one linear layer.
+//! Self-attention whose queries, keys and values are the output of one linear layer.
 
 use xdit_kernels::attention::{Attention, AttnInput, Flash, Mask, Segment};
 use xdit_kernels::{Tensor, View};
@@ -26,7 +26,7 @@ pub(crate) fn attend(
     attend_by(&mut Flash, &[], qkv_blc, heads, scale, mask)
 }
 
-/// The same by any attention, of a stream of which the rows here are `segments`.
+/// The same with any attention. `segments` describe the rows of the stream that are here.
 pub(crate) fn attend_by(
     attention: &mut dyn Attention,
     segments: &[Segment],

@@ -1,4 +1,4 @@
-//! Queries, keys and values of text and image side by side, and what else the blocks of joint transformers share.
+//! Queries, keys and values of text and image in common tensors, and other code that the blocks of joint transformers share.
 //!
 //! Shapes: b images, l tokens, h heads, d head dim, c = h · d channels.
 
@@ -12,19 +12,19 @@ use crate::error::Result;
 /// Added to every variance and mean square in the blocks.
 pub(crate) const EPS: f32 = 1e-6;
 
-/// One vector `[b, c]` out of the concatenation `[b, n·c]` that a modulation layer makes.
+/// Returns one vector `[b, c]` of the concatenation `[b, n·c]` that a modulation layer computes.
 pub(crate) fn chunk(modulation_bc: &Tensor, index: usize, channels: usize) -> Result<View<'_>> {
     Ok(modulation_bc.view().narrow(1, index * channels, channels)?)
 }
 
-/// Bytes of packed layers and of tensors.
+/// Returns the bytes of packed layers and of tensors.
 pub(crate) fn byte_len(linears: &[&Linear], tensors: &[&Tensor]) -> usize {
     let linears: usize = linears.iter().map(|linear| linear.byte_len()).sum();
     let tensors: usize = tensors.iter().map(|tensor| tensor.byte_len()).sum();
     linears + tensors
 }
 
-/// Queries, keys and values of text and image together, `[b, l, h, d]`, while they are filled.
+/// Queries, keys and values of text and image in common tensors `[b, l, h, d]`, while they are being filled.
 pub(crate) struct Joint {
     q: Unfilled,
     k: Unfilled,

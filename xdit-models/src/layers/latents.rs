@@ -1,5 +1,5 @@
-//! Latents as tokens: patches of p×p pixels, each with the channels of a pixel side by side, as the transformer's last
-//! layer gives them (diffusers `SD3Transformer2DModel.forward`, "unpatchify"; HunyuanDiT's are the same).
+//! Latents as tokens. A token is a patch of p×p pixels, with the channels of a pixel next to each other, as in the output of
+//! the transformer's last layer (diffusers `SD3Transformer2DModel.forward`, "unpatchify"; HunyuanDiT has the same layout).
 //!
 //! Shapes: b images, c latent channels, h and w latent pixels, p pixels along a patch; a token holds (dy, dx, c), row-major.
 
@@ -30,7 +30,7 @@ pub(crate) fn unpack_nhwc(tokens_blc: View<'_>, [h, w]: [usize; 2], p: usize) ->
     Ok(view.to_tensor()?.reshape([b, h, w, c])?)
 }
 
-/// Tokens `[b, h/p · w/p, p·p·c]` to images as diffusers has them, `[b, c, h, w]`: undoes [`pack`].
+/// Tokens `[b, h/p · w/p, p·p·c]` to images in the layout of diffusers, `[b, c, h, w]`. The inverse of [`pack`].
 pub(crate) fn unpack(tokens_blc: View<'_>, size: [usize; 2], p: usize) -> Result<Tensor> {
     let pixels_bhwc = unpack_nhwc(tokens_blc, size, p)?;
     Ok(pixels_bhwc.view().permute(&[0, 3, 1, 2])?.to_tensor()?)

@@ -1,5 +1,5 @@
-//! What several models are built of: packing of weights, normalisation layers, self-attention, joint attention of text and
-//! image, the embedding of timesteps.
+//! Layers that several models share: packing of weights, normalisation, self-attention, joint attention of text and image, and
+//! the embedding of timesteps.
 
 pub(crate) mod activation;
 mod attention;

@@ -39,13 +39,13 @@ impl LayerNorm {
         )?)
     }
 
-    /// Bytes that it holds.
+    /// Returns the bytes of the weights.
     pub(crate) fn byte_len(&self) -> usize {
         super::byte_len(&[], &[&self.weight, &self.bias])
     }
 }
 
-/// GroupNorm over the channels of NHWC images; every one in an `AutoencoderKL` has this epsilon.
+/// GroupNorm over the channels of NHWC images. All group norms of an `AutoencoderKL` have this epsilon.
 #[derive(Debug)]
 pub(crate) struct GroupNorm {
     weight: Tensor,
@@ -69,18 +69,18 @@ impl GroupNorm {
         })
     }
 
-    /// x_bhwc to the same shape, through SiLU when `silu`.
+    /// Normalises x_bhwc, and applies SiLU if `silu` is set. The shape stays the same.
     pub(crate) fn forward<'a>(&self, x_bhwc: impl Into<View<'a>>, silu: bool) -> Result<Tensor> {
         let x_bhwc = x_bhwc.into();
         self.forward_rows(&[x_bhwc], &self.sums(x_bhwc)?, silu)
     }
 
-    /// What rows of pictures add to their statistics.
+    /// Returns the sums of some rows of images, for their statistics.
     pub(crate) fn sums<'a>(&self, x_bhwc: impl Into<View<'a>>) -> Result<GroupSums> {
         Ok(GroupSums::of(x_bhwc, self.groups)?)
     }
 
-    /// Rows of pictures of which `sums` are the statistics, one part above another.
+    /// Normalises some rows of images with the statistics `sums`. `x` is a list of parts, from top to bottom.
     pub(crate) fn forward_rows(
         &self,
         parts_bhwc: &[View<'_>],

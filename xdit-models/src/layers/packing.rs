@@ -1,4 +1,4 @@
-//! Weights from a [`Scope`] into the form that kernels compute with.
+//! Packs weights from a [`Scope`] into the form of the kernels.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,9 +12,9 @@ use xdit_kernels::{
 use crate::error::Result;
 use crate::files::weights::Scope;
 
-/// How a model's weights are held, and who is told about the progress of packing them.
+/// How a model's weights are packed, and the observer of the progress.
 ///
-/// Each tensor is looked through for NaN, packed once from the mapped file, and its pages are released.
+/// Each tensor is checked for NaN and packed once from the mapped file. Then its pages are released.
 pub struct Packing<'a> {
     dtype: DType,
     device: Device,
@@ -33,7 +33,7 @@ impl fmt::Debug for Packing<'_> {
 }
 
 impl<'a> Packing<'a> {
-    /// Weights held, and activations kept, in `dtype`.
+    /// Packs weights, and keeps activations, in `dtype`.
     #[must_use]
     pub fn new(dtype: DType, device: Device) -> Self {
         Self {
@@ -44,8 +44,8 @@ impl<'a> Packing<'a> {
         }
     }
 
-    /// Asks for every tensor by name and shape and packs none: the model that results cannot be run. For checks of what
-    /// a configuration needs, whatever its size.
+    /// Requests every tensor by name and shape but packs none. The resulting model cannot be run. Use it to check which tensors
+    /// a configuration of any size needs.
     #[must_use]
     pub fn names_only() -> Self {
         Self {
@@ -54,7 +54,7 @@ impl<'a> Packing<'a> {
         }
     }
 
-    /// Calls `on_packed` with the stored bytes of each tensor that is done.
+    /// Calls `on_packed` with the stored bytes of each packed tensor.
     #[must_use]
     pub fn on_packed(self, on_packed: &'a mut dyn FnMut(u64)) -> Self {
         Self {
@@ -63,17 +63,17 @@ impl<'a> Packing<'a> {
         }
     }
 
-    /// The dtype that activations have between layers.
+    /// Returns the dtype of activations between layers.
     pub(crate) fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// The device that weights are held on.
+    /// Returns the device of the weights.
     pub(crate) fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The linear layer `weight` (and `bias`, if it has one) of `scope`.
+    /// Packs the linear layer `weight` (and `bias`, if it has one) of `scope`.
     pub(crate) fn linear(
         &mut self,
         scope: &Scope<'_>,
@@ -83,7 +83,7 @@ impl<'a> Packing<'a> {
         self.fused(&[(scope.clone(), outputs)], inputs, bias)
     }
 
-    /// The same without a bias, held in `dtype` whatever the others are held in.
+    /// Packs the same without a bias, in `dtype`.
     pub(crate) fn linear_as(
         &mut self,
         scope: &Scope<'_>,
@@ -96,7 +96,7 @@ impl<'a> Packing<'a> {
         linear
     }
 
-    /// Several linear layers of the same input as one, outputs one after another.
+    /// Packs several linear layers of the same input as one. Their outputs follow each other.
     pub(crate) fn fused(
         &mut self,
         parts: &[(Scope<'_>, usize)],
@@ -132,7 +132,7 @@ impl<'a> Packing<'a> {
         Ok(linear)
     }
 
-    /// Of the linear layer `weight` and `bias` of `scope` these rows of outputs alone, one after another.
+    /// Packs only these rows of outputs, one after another, of the linear layer `weight` and `bias` of `scope`.
     pub(crate) fn linear_rows(
         &mut self,
         scope: &Scope<'_>,
@@ -159,7 +159,7 @@ impl<'a> Packing<'a> {
         Ok(linear)
     }
 
-    /// The convolution `weight` and `bias` of `scope` with a square kernel of `size`.
+    /// Packs the convolution `weight` and `bias` of `scope` with a square kernel of `size`.
     pub(crate) fn conv(
         &mut self,
         scope: &Scope<'_>,
@@ -185,8 +185,8 @@ impl<'a> Packing<'a> {
         Ok(conv)
     }
 
-    /// The convolution `weight` and `bias` of `scope` whose square kernel of `size` is also its stride: a linear layer of
-    /// patches that hold (row, column, channel).
+    /// Packs the convolution `weight` and `bias` of `scope` whose stride is its square kernel of `size`, as a linear layer of
+    /// patches in the order (row, column, channel).
     pub(crate) fn patches(
         &mut self,
         scope: &Scope<'_>,
@@ -204,12 +204,12 @@ impl<'a> Packing<'a> {
         Ok(linear)
     }
 
-    /// A vector, such as the scale of a norm, as f32.
+    /// Reads a vector, such as the scale of a norm, as f32.
     pub(crate) fn vector(&mut self, scope: &Scope<'_>, name: &str, len: usize) -> Result<Tensor> {
         self.small(scope, name, &[len])
     }
 
-    /// A small tensor as f32.
+    /// Reads a small tensor as f32.
     pub(crate) fn small(
         &mut self,
         scope: &Scope<'_>,
@@ -226,7 +226,7 @@ impl<'a> Packing<'a> {
         Ok(packed.to_device(&self.device)?)
     }
 
-    /// A table of which few rows are read, as it lies in the file: it stays mapped and takes no memory of its own.
+    /// Returns a table of which few rows are read, in its stored form. It stays mapped and takes no memory of its own.
     pub(crate) fn table(
         &mut self,
         scope: &Scope<'_>,

@@ -1,8 +1,8 @@
-//! How many parameters a model has, as its configuration tells.
+//! The number of parameters of a model, from its configuration.
 
 use xdit_kernels::WeightForm;
 
-/// Numbers of parameters: matrices, held in the compute dtype, and vectors (biases, norms), held in f32.
+/// Numbers of parameters: matrices, stored in the compute dtype, and vectors (biases, norms), stored in f32.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ParameterCount {
     matrices: usize,
@@ -34,13 +34,13 @@ impl ParameterCount {
         }
     }
 
-    /// A vector by itself, such as the scale of a norm.
+    /// A single vector, such as the scale of a norm.
     pub(crate) fn vector(mut self, len: usize) -> Self {
         self.vectors = self.vectors.saturating_add(len);
         self
     }
 
-    /// Their bytes where matrices are held in this form.
+    /// Returns their bytes if matrices have this form.
     pub(crate) fn bytes(self, form: WeightForm) -> u64 {
         form.matrix_bytes(self.matrices, 1)
             .saturating_add((self.vectors as u64).saturating_mul(4))

@@ -1,8 +1,8 @@
-//! Telling the other ranks that this one is at work, operation by operation, and large operations in pieces.
+//! Reports the progress of a rank to the others after each operation, and divides large operations into pieces.
 //!
-//! A rank is lost when it finishes nothing for the deadline. So the longest thing that it does without a word must be short: one
-//! call of a kernel, and of those that grow with the picture (attention, linear layers, convolutions) a piece of [`PIECE`] FLOPs a thread. What a
-//! row becomes does not depend on the rows beside it, so pieces change no byte.
+//! A rank is lost if it finishes nothing for the deadline. The longest operation without a report must therefore be short: one
+//! call of a kernel. Operations that grow with the image (attention, linear layers, convolutions) run in pieces of [`PIECE`]
+//! FLOPs per thread. A row does not depend on the other rows, so pieces change no byte.
 
 use xdit_comm::Group;
 use xdit_kernels::attention::{Attention, AttnInput, AttnOut, Flash, flash_into};
@@ -14,29 +14,29 @@ use crate::error::Result;
 /// FLOPs of a piece for each compute thread: about a tenth of a second of a core with AVX2.
 const PIECE: usize = 1 << 32;
 
-/// The fewest rows of a piece: with fewer, packing keys or reading weights again would show.
+/// The fewest rows of a piece. With fewer, packing keys or reading weights again would take noticeable time.
 const LEAST_ROWS: usize = 512;
 
-/// The same of a convolution, whose rows are long. A multiple of a Winograd tile's rows.
+/// The same for a convolution, whose rows are long. A multiple of the rows of a Winograd tile.
 const LEAST_LINES: usize = 16;
 
-/// Where a rank tells of what it has finished; nowhere, if it is alone.
+/// Reports the progress of a rank to its group. Does nothing for a rank that works alone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress(Option<Group>);
 
 impl Progress {
-    /// To the ranks of this group.
+    /// Reports to the ranks of this group.
     pub(crate) fn to(group: &Group) -> Self {
         Self(Some(group.clone()))
     }
 
-    /// An operation is finished; an error if another rank has failed.
+    /// Reports that an operation is finished. An error if another rank has failed.
     pub(crate) fn note(&self) -> xdit_comm::Result<()> {
         self.0.as_ref().map_or(Ok(()), Group::progress)
     }
 }
 
-/// [`Flash`] at the bottom of a rank's nest of attention: in pieces of query rows.
+/// [`Flash`], the innermost attention of a rank, in pieces of query rows that report progress.
 #[derive(Debug, Default)]
 pub(crate) struct Told(pub(crate) Progress);
 
@@ -57,7 +57,7 @@ impl Told {
         piece: usize,
         least: usize,
     ) -> xdit_kernels::Result<AttnOut> {
-        // What came before is finished.
+        // Reports the operations before this one.
         self.progress()?;
         let whole = input.mask.causal || input.mask.bias.is_some() || self.0.0.is_none();
         let &[b, lq, h, d] = input.q.shape() else {
@@ -90,7 +90,7 @@ impl Told {
     }
 }
 
-/// A linear layer inside a block, told of by the block's attention.
+/// Computes a linear layer inside a block in pieces, and reports each through the block's attention.
 ///
 /// # Shapes
 /// x `[b, l, k₁]`, …, to `[b, l, n]`, and so the epilogue's.
@@ -144,7 +144,7 @@ fn linear_in_pieces(
     Ok(out.freeze()?)
 }
 
-/// Lines `lines` of a convolution's result, `told` of piece by piece.
+/// Computes the lines `lines` of a convolution in pieces, and calls `told` after each.
 pub(crate) fn convolution(
     conv: &Conv2d,
     x_bhwc: &Tensor,
@@ -154,7 +154,7 @@ pub(crate) fn convolution(
     told: &dyn Fn() -> Result<()>,
 ) -> Result<Tensor> {
     let (b, oc) = (x_bhwc.dim(0), conv.out_channels());
-    // Nine taps, or one: then pieces are smaller than they need be.
+    // Nine taps or one. With one, pieces are smaller than necessary.
     let flops = [2 * 9, b, width, conv.in_channels(), oc];
     let rows = rows_of_piece(&flops, PIECE, LEAST_LINES) / LEAST_LINES * LEAST_LINES;
     if lines.len() <= rows {
@@ -175,7 +175,7 @@ pub(crate) fn convolution(
     Ok(out.freeze()?)
 }
 
-/// How many rows make a piece, if a row takes the product of these FLOPs.
+/// Returns the number of rows of a piece, if one row takes the product of these FLOPs.
 fn rows_of_piece(flops: &[usize], piece: usize, least: usize) -> usize {
     let a_row = flops
         .iter()

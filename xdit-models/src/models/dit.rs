@@ -1,4 +1,4 @@
-//! The interface of a diffusion transformer: single-device code in pieces, without a rank in it.
+//! The interface of a diffusion transformer: single-device code in pieces, without ranks.
 //!
 //! Shapes: b images, l tokens, c channels.
 
@@ -14,91 +14,91 @@ use crate::error::Result;
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
-/// What a transformer's configuration says of its shape and its blocks' costs.
+/// The shape of a transformer and the costs of its blocks, from its configuration.
 pub(crate) trait DitShape: Debug {
-    /// Blocks, of all kinds counted through.
+    /// Returns the number of blocks of all kinds.
     fn block_count(&self) -> usize;
-    /// Kinds of blocks, and how many of `blocks` are of each.
+    /// Returns the kinds of blocks, and the number of `blocks` of each kind.
     fn kinds(&self, blocks: &Blocks) -> Vec<(&'static str, usize)>;
-    /// Width of the residual stream.
+    /// Returns the width of the residual stream.
     fn hidden_size(&self) -> usize;
-    /// Attention heads, and the width of each.
+    /// Returns the number of attention heads and the width of each.
     fn heads(&self) -> [usize; 2];
-    /// Channels of a token of latents, as it comes in.
+    /// Returns the number of channels of a token of latents.
     fn token_channels(&self) -> usize;
-    /// The shape of latents as diffusers holds them between steps ([`Dit::shown`]), of these latent pixels.
+    /// Returns the shape of latents of this size as diffusers holds them between steps ([`Dit::shown`]).
     fn shown_shape(&self, images: usize, size: [usize; 2]) -> Vec<usize>;
-    /// How many attentions a block has over all tokens, and how many over the image's alone.
+    /// Returns how many attentions a block has over all tokens, and how many over those of the image alone.
     fn attentions(&self, block: usize) -> [usize; 2];
-    /// How many of a text's tokens go through the blocks: none where the blocks only read it.
+    /// Returns how many tokens of a text pass through the blocks: none if the blocks only read the text.
     fn stream_text(&self, text_len: usize) -> usize {
         text_len
     }
-    /// Widths of a text's token as the encoders make it, and as the transformer embeds it.
+    /// Returns the width of a text's token in the output of the encoders, and in the transformer.
     fn text_widths(&self) -> [usize; 2];
-    /// Bytes of the keys and values of a text that a block reads by cross-attention, for one image and one prompt.
+    /// Returns the bytes of the keys and values of a text that a block reads by cross-attention, for one image and one prompt.
     fn text_kv_bytes(&self, _dtype: DType) -> u64 {
         0
     }
-    /// Bytes of a block's parameters.
+    /// Returns the bytes of a block's parameters.
     fn block_bytes(&self, block: usize, dtype: DType) -> u64;
-    /// In a U-shaped model, which later block reads the output of this one again.
+    /// Returns the later block that reads the output of this one again, in a U-shaped model.
     fn reader(&self, _block: usize) -> Option<usize> {
         None
     }
-    /// Bytes of all parameters that a stage of these blocks computes with.
+    /// Returns the bytes of all parameters of a stage with these blocks.
     fn stage_bytes(&self, blocks: &Blocks, dtype: DType) -> u64;
-    /// FLOPs of a block in a step, for one image and one prompt.
+    /// Returns the FLOPs of a block in a step, for one image and one prompt.
     fn block_flops(&self, block: usize, text: usize, image: usize) -> f64;
-    /// FLOPs of a step before the first block, and after the last.
+    /// Returns the FLOPs of a step before the first block and after the last.
     fn end_flops(&self, image: usize) -> [f64; 2];
 }
 
-/// What guides a call, of which scales and for which branches.
+/// The guidance of a call: scales and branches.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Guide {
-    /// For models that read the guidance scale.
+    /// The guidance scale, for models with this input.
     pub(crate) embedded: f32,
-    /// Classifier-free guidance; a scale of 1 where there is none.
+    /// Classifier-free guidance. A scale of 1 is none.
     pub(crate) plan: GuidancePlan,
     /// Blocks that the branch of skip-layer guidance leaves out.
     pub(crate) skipped: Vec<usize>,
 }
 
 impl Guide {
-    /// Whether a branch leaves a block out.
+    /// Returns whether a branch leaves a block out.
     pub(crate) fn skips(&self, branch: Branch, block: usize) -> bool {
         branch == Branch::SkipLayers && self.skipped.contains(&block)
     }
 
-    /// The branches that any of `steps` steps wants.
+    /// Returns the branches that any of `steps` steps uses.
     pub(crate) fn branches(&self, steps: usize) -> &'static [Branch] {
         let all = (0..steps.max(1)).map(|step| self.plan.scales(step, steps).branches());
         all.max_by_key(|branches| branches.len()).unwrap_or(&[])
     }
 }
 
-/// A step as the model is told of it.
+/// The inputs of the model that describe a step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
-    /// The scheduler's, from 1000 down.
+    /// The timestep of the scheduler, from 1000 down.
     pub(crate) timestep: f32,
-    /// For models that read the guidance scale.
+    /// The guidance scale, for models with this input.
     pub(crate) guidance_scale: f32,
-    /// Images in the batch.
+    /// The number of images in the batch.
     pub(crate) images: usize,
 }
 
-/// What blocks and projection read in a step beside the stream.
+/// The inputs of blocks and projection in a step, besides the stream.
 #[derive(Debug)]
 pub(crate) struct Conditioning<'a, M, P> {
-    /// Of these blocks, for the step's timestep and the prompt.
+    /// The modulation of these blocks, for the timestep and the prompt.
     pub(crate) modulation: &'a M,
-    /// Where the stream's tokens stand.
+    /// The positions of the stream's tokens.
     pub(crate) places: &'a P,
 }
 
-// Derived, they would ask the same of M and P.
+// A derived implementation would require the same of M and P.
 impl<M, P> Clone for Conditioning<'_, M, P> {
     fn clone(&self) -> Self {
         *self
@@ -107,36 +107,37 @@ impl<M, P> Clone for Conditioning<'_, M, P> {
 
 impl<M, P> Copy for Conditioning<'_, M, P> {}
 
-/// Some rows of a whole text `[b, l, ..]`.
+/// A function that returns some rows of a whole text `[b, l, ..]`.
 pub(crate) type RowSelection<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 
-/// A diffusion transformer, of which maybe only some blocks are held, in the pieces of a forward pass.
+/// A diffusion transformer, or some of its blocks, with a forward pass in pieces.
 ///
-/// Between the pieces text and image are one stream `[b, text + image, c]`, text first; the text may be absent, where attention
-/// has kept its keys and values. Text is stream 0 of attention's [`Segment`]s, the image's parts are the streams after it.
+/// Between the pieces, text and image are one stream `[b, text + image, c]`, text first. The text may be absent if attention
+/// has kept its keys and values. Text is stream 0 of attention's [`Segment`]s, and the parts of the image are the streams after
+/// it.
 pub(crate) trait Dit: Debug + Send + Sync + 'static {
-    /// A prompt as it is read; the same in every step.
+    /// A prompt in the form that the blocks read. It is the same in every step.
     type Text: Clone + Debug + Send + Sync + 'static;
-    /// What some blocks keep of a prompt for all steps of an image.
+    /// The values that some blocks keep of a prompt for all steps of an image.
     type Context: Debug;
-    /// Where tokens stand.
+    /// The positions of tokens.
     type Places: Debug;
-    /// What a step's timestep and prompt make of themselves for some blocks.
+    /// The modulation of some blocks, computed from the timestep and the prompt.
     type Modulation;
 
-    /// Its shape.
+    /// Returns the shape of the transformer.
     fn shape(&self) -> &dyn DitShape;
 
-    /// The dtype of the stream.
+    /// Returns the dtype of the stream.
     fn dtype(&self) -> DType;
 
-    /// Prompts `start..start + len`.
+    /// Returns the prompts `start..start + len`.
     fn select(text: &Self::Text, start: usize, len: usize) -> Result<Self::Text>;
 
-    /// The same prompts with other rows of their tokens, or with none where they are not computed.
+    /// Returns the same prompts with other rows of their tokens, or without tokens if `rows` is `None`.
     fn with_rows(text: &Self::Text, rows: Option<RowSelection<'_>>) -> Result<Self::Text>;
 
-    /// Where all tokens of a text and a grid of rows and columns stand.
+    /// Returns the positions of all tokens of a text and a grid of rows and columns.
     fn places(
         &self,
         text_len: usize,
@@ -144,15 +145,15 @@ pub(crate) trait Dit: Debug + Send + Sync + 'static {
         observer: &mut dyn Observer,
     ) -> Result<Self::Places>;
 
-    /// The places of some: rows of the text, if there are any, and of parts of the image, each a stream with the place of its
-    /// first token in the image.
+    /// Returns the positions of some tokens: rows of the text, if there are any, and of parts of the image. Each part is a
+    /// stream, with the position of its first token in the image.
     fn part(
         places: &Self::Places,
         text: Option<Segment>,
         image: &[(usize, Segment)],
     ) -> Result<Self::Places>;
 
-    /// What these blocks read of a prompt in every step: made once an image.
+    /// Returns the values that these blocks read of a prompt in every step. They are computed once per image.
     fn context(
         &self,
         blocks: &Blocks,
@@ -160,12 +161,12 @@ pub(crate) trait Dit: Debug + Send + Sync + 'static {
         observer: &mut dyn Observer,
     ) -> Result<Self::Context>;
 
-    /// Bytes of the keys and values of the text in a context.
+    /// Returns the bytes of the keys and values of the text in a context.
     fn text_kv_len(_context: &Self::Context) -> usize {
         0
     }
 
-    /// The modulation of these blocks without those that are skipped, and of what comes after the last.
+    /// Returns the modulation of these blocks, except those that are skipped, and of the layers after the last block.
     fn modulation(
         &self,
         blocks: Range<usize>,
@@ -175,7 +176,7 @@ pub(crate) trait Dit: Debug + Send + Sync + 'static {
         observer: &mut dyn Observer,
     ) -> Result<Self::Modulation>;
 
-    /// Latents `[b, l, c]` as tokens of the stream, after the text's if there is any.
+    /// Returns latents `[b, l, c]` as tokens of the stream, after those of the text if there are any.
     fn embed(
         &self,
         latents_blc: &Tensor,
@@ -184,9 +185,8 @@ pub(crate) trait Dit: Debug + Send + Sync + 'static {
         observer: &mut dyn Observer,
     ) -> Result<Tensor>;
 
-    /// The stream after these blocks, without those that their modulation was made without. `attention` has an entry for each
-    /// attention of each block, in order; `skips` has what blocks before these made for these, and gets what these make for
-    /// others.
+    /// Runs these blocks on the stream, except those without modulation. `attention` has an entry for each attention of each
+    /// block, in order. `skips` contains outputs of earlier blocks for these, and receives the outputs of these for later ones.
     fn run_blocks(
         &self,
         blocks: Range<usize>,
@@ -197,7 +197,7 @@ pub(crate) trait Dit: Debug + Send + Sync + 'static {
         observer: &mut dyn Observer,
     ) -> Result<Tensor>;
 
-    /// The prediction for the stream's image tokens, f32 `[b, l, c]`.
+    /// Returns the prediction for the image tokens of the stream, f32 `[b, l, c]`.
     fn project(
         &self,
         stream_blc: &Tensor,
@@ -205,15 +205,15 @@ pub(crate) trait Dit: Debug + Send + Sync + 'static {
         observer: &mut dyn Observer,
     ) -> Result<Tensor>;
 
-    /// Bytes of the parameters that a stage of these blocks computes with.
+    /// Returns the bytes of the parameters of a stage with these blocks.
     fn byte_len(&self, blocks: &Blocks) -> usize;
 
-    /// Tokens `[b, l, c]` as a picture `[b, h, w, c]` of latents.
+    /// Returns tokens `[b, l, c]` as an image `[b, h, w, c]` of latents.
     fn unpack(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor>;
 
-    /// Tokens as diffusers holds latents between steps, for who watches and as the output.
+    /// Returns tokens in the layout in which diffusers holds latents between steps, for observers and for the output.
     fn shown(&self, tokens_blc: &Tensor, size: [usize; 2]) -> Result<Tensor>;
 
-    /// Such latents as tokens `[b, l, c]`: undoes [`shown`](Self::shown).
+    /// Returns such latents as tokens `[b, l, c]`. The inverse of [`shown`](Self::shown).
     fn packed(&self, shown: &Tensor) -> Result<Tensor>;
 }

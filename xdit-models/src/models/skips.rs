@@ -1,4 +1,4 @@
-//! Outputs of blocks that later blocks read again, in a U-shaped model.
+//! Outputs of blocks that later blocks read, in a U-shaped model.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +6,17 @@ use xdit_kernels::Tensor;
 
 use crate::error::Result;
 
-/// They wait here between the two, under the number of the block that made them.
+/// The outputs wait here under the number of their block.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Skips(BTreeMap<usize, Tensor>);
 
 impl Skips {
-    /// Keeps what a block made.
+    /// Stores the output of a block.
     pub(crate) fn put(&mut self, block: usize, output: Tensor) {
         self.0.insert(block, output);
     }
 
-    /// What a block made, which nobody reads a third time.
+    /// Removes and returns the output of a block, which only one later block reads.
     pub(crate) fn take(&mut self, block: usize) -> Result<Tensor> {
         self.0.remove(&block).ok_or_else(|| {
             xdit_kernels::Error::shape("skip", format!("the output of block {block}"), "none")

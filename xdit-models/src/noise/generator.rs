@@ -1,4 +1,4 @@
-//! torch's generator for the CPU, and the number types that it draws.
+//! torch's generator for the CPU, and the number types of its noise.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::mt19937::Mt19937;
 use super::normal;
 use crate::error::{Error, Result};
 
-/// A random generator in the state that `torch.Generator("cpu").manual_seed(seed)` would be in.
+/// A random generator with the state of `torch.Generator("cpu").manual_seed(seed)`.
 ///
 /// # Examples
 /// ```
@@ -24,12 +24,12 @@ use crate::error::{Error, Result};
 pub struct Generator {
     seed: u64,
     mt: Mt19937,
-    /// The second value of the last pair that the one-by-one path drew.
+    /// The second value of the last pair of the one-by-one path.
     kept: Option<f64>,
 }
 
 impl Generator {
-    /// A generator seeded with `seed`. Like torch's, it uses the lower 32 bits only.
+    /// Creates a generator seeded with `seed`. Like torch's, it uses only the lower 32 bits.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl Generator {
         }
     }
 
-    /// A generator seeded with any number that torch accepts: a negative one counts down from 2⁶⁴.
+    /// Creates a generator from any seed that torch accepts. A negative one counts down from 2⁶⁴.
     ///
     /// # Errors
     /// [`Error::InvalidRequest`] below −2⁶³ and above 2⁶⁴ − 1.
@@ -62,7 +62,7 @@ impl Generator {
         Ok(Self::new(seed as u64))
     }
 
-    /// The seed it started from.
+    /// Returns the seed.
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.seed
@@ -71,7 +71,7 @@ impl Generator {
     /// `count` normal numbers, as `torch.randn(count, generator=self, dtype=T)`.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] when they do not fit in memory.
+    /// [`Error::OutOfMemory`] if the numbers do not fit in memory.
     pub fn randn<T: NoiseType>(&mut self, count: usize) -> Result<Vec<T>> {
         let mut noise = reserved("noise", count)?;
         noise.resize(count, T::default());
@@ -79,7 +79,7 @@ impl Generator {
         Ok(noise)
     }
 
-    /// Overwrites `noise` with what `torch.randn(noise.len(), generator=self, dtype=T)` returns.
+    /// Overwrites `noise` with the numbers that `torch.randn(noise.len(), generator=self, dtype=T)` returns.
     pub fn fill<T: NoiseType>(&mut self, noise: &mut [T]) {
         if noise.len() < normal::BLOCK {
             for value in noise {
@@ -90,17 +90,17 @@ impl Generator {
         }
     }
 
-    /// A uniform f32 in [0, 1) with 24 random bits.
+    /// Returns a uniform f32 in [0, 1) with 24 random bits.
     fn uniform_f32(&mut self) -> f32 {
         (self.mt.next_u32() & 0x00ff_ffff) as f32 * (1.0 / 16_777_216.0)
     }
 
-    /// A uniform f64 in [0, 1) with 53 random bits.
+    /// Returns a uniform f64 in [0, 1) with 53 random bits.
     fn uniform_f64(&mut self) -> f64 {
         (self.mt.next_u64() & ((1 << 53) - 1)) as f64 * (1.0 / 9_007_199_254_740_992.0)
     }
 
-    /// The next normal number of the one-by-one path (`ATen/core/DistributionsHelper.h`).
+    /// Returns the next normal number of the one-by-one path (`ATen/core/DistributionsHelper.h`).
     fn next_normal(&mut self) -> f64 {
         if let Some(kept) = self.kept.take() {
             return kept;
@@ -133,7 +133,7 @@ pub trait NoiseType: Copy + Default + SealedNoise {
     fn fill_blocks(generator: &mut Generator, noise: &mut [Self]);
 }
 
-/// Keeps [`NoiseType`] to the types above.
+/// Limits [`NoiseType`] to the types above.
 pub trait SealedNoise {}
 impl SealedNoise for f32 {}
 impl SealedNoise for f64 {}
@@ -162,7 +162,7 @@ impl NoiseType for f64 {
 
 impl NoiseType for bf16 {
     fn from_normal(value: f64) -> Self {
-        // c10::BFloat16 is made from a float: two roundings.
+        // c10::BFloat16 is converted from a float, which rounds twice.
         Self::from_f32(value as f32)
     }
 

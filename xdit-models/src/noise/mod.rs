@@ -1,10 +1,10 @@
-//! Noise equal to torch's: `torch.randn` of a CPU generator, and diffusers' `randn_tensor`.
+//! Noise that equals torch's: `torch.randn` of a CPU generator, and diffusers' `randn_tensor`.
 //!
-//! torch draws normal numbers in two ways (`ATen/native/cpu/DistributionTemplates.h` of torch 2.15): fewer than 16 one
-//! by one in f64, keeping every second one inside the generator; 16 and more in blocks of 16 uniforms that Box–Muller
-//! turns into normals, where a last partial block is drawn again together with its predecessors. bf16 and f16 are f32
-//! draws, rounded. Values agree with torch to about one unit in the last place of the path that torch takes on an
-//! AVX-512 machine; its AVX2 path is itself up to 2.3e-6 away from that.
+//! torch draws normal numbers in two ways (`ATen/native/cpu/DistributionTemplates.h` of torch 2.15). It draws fewer than 16
+//! numbers one by one in f64 and keeps every second one inside the generator. It draws 16 and more in blocks of 16 uniform
+//! numbers, which Box–Muller turns into normal numbers; a last partial block is drawn again together with the numbers before
+//! it. bf16 and f16 are rounded f32 numbers. Values agree with torch to about one unit in the last place of torch's path on an
+//! AVX-512 machine. torch's AVX2 path itself differs from that by up to 2.3e-6.
 
 mod generator;
 mod mt19937;
@@ -16,16 +16,16 @@ pub use self::generator::{Generator, NoiseType};
 
 use crate::error::{Error, Result};
 
-/// The noise of a batch of `shape`, as diffusers' `randn_tensor(shape, generator, dtype=T)` (`utils/torch_utils.py`).
+/// Draws the noise of a batch of `shape`, like diffusers' `randn_tensor(shape, generator, dtype=T)` (`utils/torch_utils.py`).
 ///
-/// One generator draws the whole batch; several draw one item each, in order.
+/// One generator draws the whole batch. Several generators draw one item each, in order.
 ///
 /// # Shapes
-/// The result holds the product of `shape` numbers, row-major.
+/// The result has as many numbers as the product of `shape`, row-major.
 ///
 /// # Errors
-/// [`Error::InvalidRequest`] without a generator, or when there are several but not one per item;
-/// [`Error::OutOfMemory`] when the noise does not fit in memory.
+/// [`Error::InvalidRequest`] without a generator, or for several generators but not one per item; [`Error::OutOfMemory`] if the
+/// noise does not fit in memory.
 ///
 /// # Examples
 /// ```

@@ -1,9 +1,9 @@
-//! The 32-bit Mersenne Twister (Matsumoto and Nishimura 1998), as torch's CPU generator seeds and reads it.
+//! The 32-bit Mersenne Twister (Matsumoto and Nishimura 1998), seeded and read like torch's CPU generator.
 
 const N: usize = 624;
 const M: usize = 397;
 
-/// The state of a Mersenne Twister: 624 words and the place of the next one.
+/// The state of a Mersenne Twister: 624 words and the index of the next one.
 #[derive(Clone)]
 pub(super) struct Mt19937 {
     state: [u32; N],
@@ -11,7 +11,7 @@ pub(super) struct Mt19937 {
 }
 
 impl Mt19937 {
-    /// A generator seeded with `seed` by the reference initialisation.
+    /// Creates a generator with the reference initialisation for `seed`.
     pub(super) fn new(seed: u32) -> Self {
         let mut state = [0; N];
         state[0] = seed;
@@ -24,7 +24,7 @@ impl Mt19937 {
         Self { state, next: N }
     }
 
-    /// The next 32 random bits.
+    /// Returns the next 32 random bits.
     pub(super) fn next_u32(&mut self) -> u32 {
         if self.next == N {
             self.twist();
@@ -37,7 +37,7 @@ impl Mt19937 {
         y ^ (y >> 18)
     }
 
-    /// The next 64 random bits: torch puts the first word high.
+    /// Returns the next 64 random bits. As in torch, the first word is the high one.
     pub(super) fn next_u64(&mut self) -> u64 {
         let high = u64::from(self.next_u32());
         (high << 32) | u64::from(self.next_u32())

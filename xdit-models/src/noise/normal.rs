@@ -1,10 +1,10 @@
-//! torch's block path: uniforms in blocks of 16, eight pairs of which become normals by Box–Muller.
+//! torch's block path: Box–Muller turns the eight pairs of a block of 16 uniform numbers into normal numbers.
 
-/// Length of a block; fewer numbers than this are drawn one by one.
+/// Length of a block. Fewer numbers are drawn one by one.
 pub(super) const BLOCK: usize = 16;
 
-/// Draws every uniform first, turns whole blocks into normals, then draws the last 16 places again when a part of a
-/// block is left.
+/// Draws all uniform numbers first and turns whole blocks into normal numbers. If a part of a block is left, draws the last 16
+/// numbers again.
 pub(super) fn fill_in_place<T>(
     noise: &mut [T],
     mut uniform: impl FnMut() -> T,
@@ -21,7 +21,7 @@ pub(super) fn fill_in_place<T>(
     }
 }
 
-/// As [`fill_in_place`] by f32 blocks that are then rounded; here a partial block draws no uniforms of its own.
+/// Like [`fill_in_place`] with f32 blocks that are then rounded. Here a partial block draws no uniform numbers of its own.
 pub(super) fn fill_rounded<T>(
     noise: &mut [T],
     mut uniform: impl FnMut() -> f32,
@@ -43,10 +43,10 @@ pub(super) fn fill_rounded<T>(
     }
 }
 
-/// Box–Muller on eight pairs `(block[i], block[i + 8])`, rounding to f32 where torch does.
+/// Box–Muller on eight pairs `(block[i], block[i + 8])`, rounded to f32 where torch rounds.
 ///
-/// The functions are evaluated in f64 and rounded: that is within half a unit of any good f32 library, and the same on
-/// every platform.
+/// The functions are evaluated in f64 and rounded. The result is within half a unit of any good f32 library, and the same on
+/// all platforms.
 pub(super) fn box_muller_f32(block: &mut [f32; BLOCK]) {
     let (first, second) = block.split_at_mut(BLOCK / 2);
     for (a, b) in first.iter_mut().zip(second) {

@@ -18,9 +18,9 @@ use crate::files::config::ConfigFile;
 pub struct DdimConfig {
     /// The training schedule.
     pub schedule: NoiseSchedule,
-    /// What the clean sample is clipped to, on both sides of 0.
+    /// The bound of the clean sample on both sides of 0, if it is clipped.
     pub clip_sample: Option<f64>,
-    /// Whether the last step leads to a sample without noise, and not to timestep 0.
+    /// Whether the last step ends with a sample without noise, and not at timestep 0.
     pub set_alpha_to_one: bool,
 }
 
@@ -36,7 +36,7 @@ impl Default for DdimConfig {
 }
 
 impl DdimConfig {
-    /// The options in `config`, whatever class it is of; diffusers' defaults for absent fields.
+    /// Reads the options in `config`, which may be of another class, with diffusers' defaults for absent fields.
     ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) and [`Error::BadConfig`](crate::Error::BadConfig) for options that
@@ -56,7 +56,7 @@ impl DdimConfig {
     }
 }
 
-/// A step to the same clean sample with less of the same noise.
+/// A step towards the same clean sample, with less of the same noise.
 ///
 /// # Examples
 /// ```
@@ -82,7 +82,7 @@ pub struct Ddim {
     steps: Vec<DdimStep>,
 }
 
-/// The parts of picture and noise in the sample, now and next.
+/// The shares of image and noise in the sample, now and after the step.
 #[derive(Clone, Copy, Debug)]
 struct DdimStep {
     signal: f32,
@@ -92,7 +92,7 @@ struct DdimStep {
 }
 
 impl Ddim {
-    /// A scheduler with no steps yet: [`Scheduler::set_timesteps`] comes next.
+    /// Creates a scheduler without steps. Call [`Scheduler::set_timesteps`] next.
     #[must_use]
     pub fn new(config: DdimConfig) -> Self {
         Self {
@@ -116,7 +116,7 @@ impl Scheduler for Ddim {
             true => 1.0,
             false => at(0)?,
         };
-        // The next timestep is a stretch below this one, whether the run stops there or not.
+        // The next timestep is one stride below this one, even if the run ends there.
         let numbers = |t: &usize| {
             let alpha = at(*t)?;
             let next = t.checked_sub(train / steps).map_or(Ok(end), at)?;
@@ -152,7 +152,7 @@ impl Scheduler for Ddim {
         let predicted = self.config.schedule.prediction_type;
         let clip = self.config.clip_sample;
         let clean = predicted.clean(&sample, &output, step.signal, step.noise)?;
-        // Of the sample as it is predicted, not as it is clipped.
+        // The noise is that of the predicted sample, not of the clipped one.
         let noise = match predicted {
             PredictionType::Epsilon => output,
             PredictionType::Sample => {

@@ -10,14 +10,14 @@ use super::{Scheduler, StepState, TimestepRequest, no_step, of_shape};
 use crate::error::{Error, Result};
 use crate::files::config::ConfigFile;
 
-/// How much noise a step adds.
+/// The variance of the noise that a step adds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Variance {
-    /// That of the step before given the clean sample.
+    /// The variance of the previous step, given the clean sample.
     FixedSmall,
-    /// The same by its logarithm.
+    /// The same, computed by its logarithm.
     FixedSmallLog,
-    /// That of the step itself.
+    /// The variance of the step itself.
     FixedLarge,
 }
 
@@ -26,9 +26,9 @@ pub enum Variance {
 pub struct DdpmConfig {
     /// The training schedule.
     pub schedule: NoiseSchedule,
-    /// How much noise a step adds.
+    /// The variance of the noise that a step adds.
     pub variance_type: Variance,
-    /// What the clean sample is clipped to, on both sides of 0.
+    /// The bound of the clean sample on both sides of 0, if it is clipped.
     pub clip_sample: Option<f64>,
 }
 
@@ -44,7 +44,7 @@ impl Default for DdpmConfig {
 }
 
 impl DdpmConfig {
-    /// The options in `config`, whatever class it is of; diffusers' defaults for absent fields.
+    /// Reads the options in `config`, which may be of another class, with diffusers' defaults for absent fields.
     ///
     /// # Errors
     /// [`Error::Unsupported`] and [`Error::BadConfig`] for options that are not supported or out of range.
@@ -74,7 +74,7 @@ impl DdpmConfig {
     }
 }
 
-/// Options about clipping; those of thresholding have no effect while it is off.
+/// The options of clipping. Those of thresholding have no effect while it is off.
 pub(super) const CLIP_FIELDS: &[&str] = &[
     "clip_sample",
     "clip_sample_range",
@@ -83,7 +83,7 @@ pub(super) const CLIP_FIELDS: &[&str] = &[
     "sample_max_value",
 ];
 
-/// What the clean sample is clipped to.
+/// Returns the bound of the clean sample.
 pub(super) fn clip_sample(config: &ConfigFile) -> Result<Option<f64>> {
     let range = config.number("clip_sample_range", 1.0, 1e-6..=1e6)?;
     Ok(config.flag("clip_sample", true)?.then_some(range))
@@ -97,7 +97,7 @@ pub(super) fn clipped(clean: Tensor, limit: Option<f64>) -> Result<Tensor> {
     }
 }
 
-/// A step to a mix of the sample and of what it is without noise, and fresh noise on it.
+/// A step to a mix of the sample and of the predicted clean sample, plus fresh noise.
 ///
 /// # Examples
 /// ```
@@ -119,18 +119,18 @@ pub struct Ddpm {
 /// The numbers of one step.
 #[derive(Clone, Copy, Debug)]
 struct DdpmStep {
-    /// The parts of picture and noise in the sample.
+    /// The shares of image and noise in the sample.
     signal: f32,
     noise: f32,
-    /// Weights of the clean sample and of the sample in the next.
+    /// The weights of the clean sample and of the sample in the next sample.
     clean: f32,
     sample: f32,
-    /// The deviation of the noise that is added.
+    /// The standard deviation of the added noise.
     fresh: Option<f32>,
 }
 
 impl Ddpm {
-    /// A scheduler with no steps yet: [`Scheduler::set_timesteps`] comes next.
+    /// Creates a scheduler without steps. Call [`Scheduler::set_timesteps`] next.
     #[must_use]
     pub fn new(config: DdpmConfig) -> Self {
         Self {
@@ -141,7 +141,7 @@ impl Ddpm {
         }
     }
 
-    /// The step from timestep `t` to `next`, or to the end.
+    /// Returns the numbers of the step from timestep `t` to `next`, or to the end.
     fn numbers(&self, t: usize, next: Option<usize>, steps: usize) -> Result<DdpmStep> {
         let at = |t: usize| alpha_at(&self.alphas_cumprod, t, steps);
         let alpha = at(t)?;
@@ -225,7 +225,7 @@ impl Scheduler for Ddpm {
     }
 }
 
-/// The part of the picture's variance that is left at timestep `t`.
+/// Returns the share of the image's variance at timestep `t`.
 pub(super) fn alpha_at(alphas_cumprod: &[f32], t: usize, steps: usize) -> Result<f32> {
     alphas_cumprod.get(t).copied().ok_or_else(|| {
         let last = alphas_cumprod.len().saturating_sub(1);
@@ -236,7 +236,8 @@ pub(super) fn alpha_at(alphas_cumprod: &[f32], t: usize, steps: usize) -> Result
     })
 }
 
-/// An error if the noise is asked for at a timestep where there is nothing else: the clean sample does not follow from it.
+/// Returns an error if the model predicts noise at a timestep without any signal, because the clean sample does not follow from
+/// it.
 pub(super) fn refuse_noise_alone(
     schedule: &NoiseSchedule,
     mut signals: impl Iterator<Item = f32>,

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Runs shorter than this end in steps of lower order.
+/// Runs with fewer steps end with steps of lower order.
 const SHORT: usize = 15;
 
-/// A step that extrapolates the clean sample from those of the steps before.
+/// A step that extrapolates the clean sample from those of the previous steps.
 ///
 /// # Examples
 /// ```
@@ -32,7 +32,7 @@ const SHORT: usize = 15;
 /// let (sample, output) = (Tensor::from_slice(&[0.5f32], [1], &cpu)?, Tensor::from_slice(&[0f32], [1], &cpu)?);
 /// let mut state = StepState::default();
 /// scheduler.step(&mut state, &output, &sample, None)?;
-/// // What later steps need of this one: the clean sample.
+/// // The value that later steps need of this one: the clean sample.
 /// assert_eq!((state.step, state.history.len()), (1, 1));
 /// # Ok::<(), xdit_models::Error>(())
 /// ```
@@ -44,7 +44,7 @@ pub struct DpmSolverMultistep {
     sigmas: Vec<f32>,
 }
 
-/// A noise level, as it scales picture and noise of variance 1, and the logarithm of their ratio.
+/// A noise level: the factors of image and noise of variance 1, and the logarithm of their ratio.
 #[derive(Clone, Copy, Debug)]
 struct Level {
     alpha: f32,
@@ -65,7 +65,7 @@ impl Level {
 }
 
 impl DpmSolverMultistep {
-    /// A scheduler with no steps yet: [`Scheduler::set_timesteps`] comes next.
+    /// Creates a scheduler without steps. Call [`Scheduler::set_timesteps`] next.
     #[must_use]
     pub fn new(config: DpmSolverMultistepConfig) -> Self {
         let mut alphas_cumprod = config.schedule.alphas_cumprod();
@@ -80,7 +80,7 @@ impl DpmSolverMultistep {
         }
     }
 
-    /// The timesteps in use: those whose signal is not too weak.
+    /// Returns the timesteps in use, those whose signal is not too weak.
     fn last_timestep(&self) -> usize {
         let count = self.config.schedule.num_train_timesteps;
         let Some(least) = self.config.lambda_min_clipped else {
@@ -92,7 +92,7 @@ impl DpmSolverMultistep {
         count - clipped.min(count)
     }
 
-    /// The order of a step, of which `before` others are remembered.
+    /// Returns the order of a step, if `before` earlier steps are remembered.
     fn order(&self, step: usize, before: usize) -> usize {
         let (config, count) = (&self.config, self.timesteps.len());
         let short = config.lower_order_final && count < SHORT;
@@ -108,7 +108,7 @@ impl DpmSolverMultistep {
     }
 }
 
-/// Leaves some of the picture at the last timestep, so that the noise level there is finite: f16's least number.
+/// Keeps some of the image at the last timestep, so that its noise level is finite: the smallest f16 number.
 pub(super) fn keep_some_signal(alphas_cumprod: &mut [f32]) {
     if let Some(last) = alphas_cumprod.last_mut() {
         *last = 2.0_f32.powi(-24);
@@ -232,12 +232,12 @@ impl Scheduler for DpmSolverMultistep {
     }
 }
 
-/// What an update takes of each of its parts.
+/// The weights of an update.
 #[derive(Clone, Copy, Debug)]
 struct UpdateWeights {
     sample: f32,
     clean: f32,
-    /// Of the clean sample's derivatives.
+    /// The weights of the clean sample's derivatives.
     first: f32,
     second: f32,
     noise: f32,
@@ -268,7 +268,7 @@ impl UpdateWeights {
     }
 }
 
-/// Steps before this one in units of it, as logarithms of signal to noise.
+/// The distances of the steps before this one in units of this step, as logarithms of signal to noise.
 #[derive(Clone, Copy, Debug)]
 struct Gaps {
     last: f32,
@@ -287,12 +287,12 @@ impl Gaps {
         }
     }
 
-    /// The clean sample's first derivative of two estimates, newest first.
+    /// Returns the clean sample's first derivative from two estimates, newest first.
     fn first(self, m0: &Tensor, m1: &Tensor) -> Result<Tensor> {
         Ok(scale(&sub(m0, m1)?, 1.0 / self.last)?)
     }
 
-    /// Its first and second derivative of three.
+    /// Returns its first and second derivative from three estimates.
     fn both(self, m0: &Tensor, m1: &Tensor, m2: &Tensor) -> Result<[Tensor; 2]> {
         let late = self.first(m0, m1)?;
         let early = scale(&sub(m1, m2)?, 1.0 / self.before)?;

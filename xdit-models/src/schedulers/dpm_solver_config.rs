@@ -9,18 +9,18 @@ use crate::files::config::ConfigFile;
 /// The form of the second-order update.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SolverType {
-    /// The difference of two predictions taken as it is.
+    /// Uses the difference of two predictions directly.
     Midpoint,
-    /// The same integrated.
+    /// Uses the integral of the difference.
     Heun,
 }
 
 /// The noise level after the last step.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FinalSigma {
-    /// None.
+    /// No noise.
     Zero,
-    /// That of the first timestep of training.
+    /// The noise level of the first timestep of the training.
     SigmaMin,
 }
 
@@ -29,13 +29,13 @@ pub enum FinalSigma {
 pub struct DpmSolverMultistepConfig {
     /// The training schedule.
     pub schedule: NoiseSchedule,
-    /// Predictions that an update is made of: 1, 2 or 3.
+    /// The number of predictions in an update: 1, 2 or 3.
     pub solver_order: usize,
-    /// Whether each step adds fresh noise: `sde-dpmsolver++` and not `dpmsolver++`.
+    /// Whether each step adds fresh noise (`sde-dpmsolver++` instead of `dpmsolver++`).
     pub stochastic: bool,
     /// The form of the second-order update.
     pub solver_type: SolverType,
-    /// Whether the last steps of fewer than 15 are of lower order.
+    /// Whether the last steps of runs with fewer than 15 steps are of lower order.
     pub lower_order_final: bool,
     /// Whether the last step is of first order.
     pub euler_at_final: bool,
@@ -43,7 +43,7 @@ pub struct DpmSolverMultistepConfig {
     pub spacing: Option<SigmaSpacing>,
     /// The noise level after the last step.
     pub final_sigmas_type: FinalSigma,
-    /// Timesteps at which the logarithm of signal to noise is below this are left out.
+    /// The smallest logarithm of signal to noise. Timesteps below it are left out.
     pub lambda_min_clipped: Option<f64>,
 }
 
@@ -65,7 +65,7 @@ impl Default for DpmSolverMultistepConfig {
 }
 
 impl DpmSolverMultistepConfig {
-    /// The options in `config`, whatever class it is of; diffusers' defaults for absent fields.
+    /// Reads the options in `config`, which may be of another class, with diffusers' defaults for absent fields.
     ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) and [`Error::BadConfig`](crate::Error::BadConfig) for options that
@@ -97,7 +97,7 @@ impl DpmSolverMultistepConfig {
                 "dpmsolver++",
                 &[("dpmsolver++", false), ("sde-dpmsolver++", true)],
             )?,
-            // Names of other solvers' types are taken for midpoint, as in diffusers.
+            // The names of other solvers' types mean midpoint, as in diffusers.
             solver_type: config.choice(
                 "solver_type",
                 "midpoint",
@@ -115,7 +115,7 @@ impl DpmSolverMultistepConfig {
                 sigma_spacing(config)?,
                 config.flag("use_lu_lambdas", false)?,
             ) {
-                // In diffusers' order, where a file asks for two.
+                // In diffusers' order, for files that request two.
                 (Some(SigmaSpacing::Karras), _) => Some(SigmaSpacing::Karras),
                 (_, true) => Some(SigmaSpacing::Lu),
                 (other, false) => other,
@@ -126,7 +126,7 @@ impl DpmSolverMultistepConfig {
     }
 }
 
-/// What is not among the training schedule's fields. Those of flow matching have no effect while it is off.
+/// The fields besides those of the training schedule. Those of flow matching have no effect while it is off.
 const FIELDS: &[&str] = &[
     "solver_order",
     "thresholding",

@@ -24,7 +24,7 @@ use crate::files::config::ConfigFile;
 pub struct EulerConfig {
     /// The training schedule.
     pub schedule: NoiseSchedule,
-    /// Whether noise levels are evenly spaced in their logarithm instead of being those of the timesteps.
+    /// Whether noise levels are evenly spaced in their logarithm, instead of being those of the timesteps.
     pub log_linear: bool,
     /// Another spacing of the noise levels.
     pub spacing: Option<SigmaSpacing>,
@@ -32,7 +32,7 @@ pub struct EulerConfig {
     pub sigma_min: Option<f64>,
     /// Overrides the highest noise level of `spacing`.
     pub sigma_max: Option<f64>,
-    /// Whether a model that predicts velocities is told the logarithm of the noise level, and not the timestep.
+    /// Whether a model that predicts velocities receives the logarithm of the noise level instead of the timestep.
     pub continuous: bool,
     /// The noise level after the last step.
     pub final_sigmas_type: FinalSigma,
@@ -54,7 +54,7 @@ impl Default for EulerConfig {
 }
 
 impl EulerConfig {
-    /// The options in `config`, whatever class it is of; diffusers' defaults for absent fields.
+    /// Reads the options in `config`, which may be of another class, with diffusers' defaults for absent fields.
     ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) and [`Error::BadConfig`](crate::Error::BadConfig) for options that
@@ -87,7 +87,7 @@ impl EulerConfig {
     }
 }
 
-/// What is not among the training schedule's fields.
+/// The fields besides those of the training schedule.
 const FIELDS: &[&str] = &[
     "interpolation_type",
     "use_karras_sigmas",
@@ -99,7 +99,7 @@ const FIELDS: &[&str] = &[
     "final_sigmas_type",
 ];
 
-/// A straight step to the next noise level. The sample grows with it, so that the model reads it divided.
+/// A straight step to the next noise level. The sample grows with the noise level, so the model reads a scaled sample.
 ///
 /// # Examples
 /// ```
@@ -121,7 +121,7 @@ pub struct Euler {
 }
 
 impl Euler {
-    /// A scheduler with no steps yet: [`Scheduler::set_timesteps`] comes next.
+    /// Creates a scheduler without steps. Call [`Scheduler::set_timesteps`] next.
     #[must_use]
     pub fn new(config: EulerConfig) -> Self {
         let mut alphas_cumprod = config.schedule.alphas_cumprod();
@@ -136,7 +136,7 @@ impl Euler {
         }
     }
 
-    /// The timesteps of a run, f32 from the start as in diffusers.
+    /// Returns the timesteps of a run, in f32 from the start as in diffusers.
     fn spaced(&self, steps: usize) -> Vec<f32> {
         let schedule = &self.config.schedule;
         let train = schedule.num_train_timesteps;
@@ -170,7 +170,7 @@ impl Scheduler for Euler {
         let logs = logarithms(&all);
         let log = |sigma: f32| f64::from(f32_math::ln(sigma));
         let mut sigmas: Vec<f64> = match config.log_linear {
-            // One more than there are steps, as in diffusers.
+            // One more than the number of steps, as in diffusers.
             true => linspace_f32(log(max), log(min), steps + 1)
                 .into_iter()
                 .map(|log| f64::from(log.exp()))

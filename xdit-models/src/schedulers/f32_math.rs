@@ -1,11 +1,12 @@
-//! Roots and logarithms of f32 to the last bit as torch and NumPy compute them on x86-64.
+//! Square roots and logarithms of f32, equal to the last bit to those of torch and NumPy on x86-64.
 //!
-//! Neither rounds them correctly, and schedules depend on the last bit: diffusers takes the logarithm of the highest noise level
-//! once in f32 and once in f64, and cuts the timestep that lies between them to a whole number, 998 or 999. torch takes roots
-//! by MKL, whose result follows from the processor's estimate of the reciprocal root; ours is AMD's, on which the goldens were made.
+//! torch and NumPy do not round them correctly, and schedules depend on the last bit: diffusers takes the logarithm of the
+//! highest noise level once in f32 and once in f64, and truncates the timestep between them to a whole number, 998 or 999.
+//! torch takes roots with MKL, whose result depends on the processor's estimate of the reciprocal root. This file uses that of
+//! AMD, on which the goldens were made.
 
-/// The root of a positive number, as torch takes it: one step of Goldschmidt's iteration from the processor's estimate, and one
-/// correction, each product rounded before its sum.
+/// Returns the square root of a positive number as torch computes it: one step of Goldschmidt's iteration from the processor's
+/// estimate, and one correction. Each product is rounded before its sum.
 pub(super) fn sqrt(x: f32) -> f32 {
     if !x.is_normal() || x < 0.0 {
         return x.sqrt();
@@ -18,7 +19,8 @@ pub(super) fn sqrt(x: f32) -> f32 {
     root + rest * half
 }
 
-/// The natural logarithm of a positive number, as NumPy takes it: a quotient of polynomials of the mantissa (after Cody and Waite).
+/// Returns the natural logarithm of a positive number as NumPy computes it: a quotient of polynomials of the mantissa (after
+/// Cody and Waite).
 pub(super) fn ln(x: f32) -> f32 {
     const NUMERATOR: [f32; 6] = [
         0.025_899_792,
@@ -60,8 +62,8 @@ fn split(x: f32) -> (i32, f32) {
     ((bits >> 23) as i32 - 127, mantissa)
 }
 
-/// What the instruction `rsqrtss` gives on AMD's processors: 12 bits, out of a table for the upper and one for the lower bits of
-/// the mantissa's first twelve.
+/// Returns the result of the instruction `rsqrtss` on AMD's processors: 12 bits, from one table for the upper and one for the
+/// lower bits of the mantissa's first twelve.
 fn reciprocal_root(x: f32) -> f32 {
     let (exponent, mantissa) = split(x);
     let odd = exponent.rem_euclid(2);
@@ -73,7 +75,7 @@ fn reciprocal_root(x: f32) -> f32 {
     f32::from(scaled) * 2.0_f32.powi(power)
 }
 
-/// 2^13 times the reciprocal roots of numbers from 1 to 2, and from 2 to 4, in steps of 1 / 256 of their least.
+/// 2^13 times the reciprocal roots of numbers from 1 to 2, and from 2 to 4, in steps of 1 / 256 of the smallest.
 #[rustfmt::skip]
 const UPPER: [[u16; 256]; 2] = [
     [
@@ -108,7 +110,7 @@ const UPPER: [[u16; 256]; 2] = [
     ],
 ];
 
-/// What is taken from them within a step: sixteen digits of 4 bits, the first the lowest, for each 1 / 16 of the least.
+/// The values that are subtracted within a step: sixteen digits of 4 bits, lowest first, for each 1 / 16 of the smallest.
 #[rustfmt::skip]
 const LOWER: [[u64; 16]; 2] = [
     [

@@ -6,7 +6,7 @@ use super::spacing::{SigmaSpacing, sigma_spacing};
 use crate::error::Result;
 use crate::files::config::ConfigFile;
 
-/// How the noise levels are moved with the length of the image sequence.
+/// How the noise levels shift with the length of the image sequence.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TimeShift {
     /// `e^mu / (e^mu + (1/t - 1))`.
@@ -18,9 +18,9 @@ pub enum TimeShift {
 /// The options of a flow-matching Euler scheduler.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FlowMatchEulerConfig {
-    /// Steps of the training schedule; timesteps run from it down.
+    /// The number of training steps. Timesteps run down from it.
     pub num_train_timesteps: usize,
-    /// Shift of the noise levels, when it is not dynamic.
+    /// The shift of the noise levels, if it is not dynamic.
     pub shift: f64,
     /// Whether the shift follows the image's size.
     pub use_dynamic_shifting: bool,
@@ -32,9 +32,9 @@ pub struct FlowMatchEulerConfig {
     pub base_image_seq_len: usize,
     /// Tokens at which `mu` is `max_shift`.
     pub max_image_seq_len: usize,
-    /// Whether noise levels rise instead of falling.
+    /// Whether noise levels rise instead of fall.
     pub invert_sigmas: bool,
-    /// The noise level that the last step is stretched to.
+    /// The noise level to which the last step is stretched.
     pub shift_terminal: Option<f64>,
     /// Another spacing of the noise levels.
     pub spacing: Option<SigmaSpacing>,
@@ -71,9 +71,9 @@ impl Default for FlowMatchEulerConfig {
 }
 
 impl FlowMatchEulerConfig {
-    /// The configuration in `config`, with diffusers' defaults for absent fields.
+    /// Reads the configuration in `config`, with diffusers' defaults for absent fields.
     ///
-    /// A field that diffusers does not know is ignored with a warning in the log, as there.
+    /// Fields that diffusers does not know are ignored with a warning in the log, as in diffusers.
     ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) for an unknown `time_shift_type`;

@@ -1,7 +1,7 @@
 //! The Euler scheduler of flow matching (diffusers `schedulers/scheduling_flow_match_euler_discrete.py`).
 //!
-//! The arithmetic follows the Python line by line, f32 where NumPy or torch hold f32 and f64 where they hold f64, so
-//! that the noise levels come out equal.
+//! The arithmetic follows the Python code line by line: f32 where NumPy or torch use f32, and f64 where they use f64, so that
+//! the noise levels are equal.
 
 use xdit_kernels::elementwise::{add_scaled, weighted_sum};
 use xdit_kernels::{DType, Tensor};
@@ -33,7 +33,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct FlowMatchEuler {
     config: FlowMatchEulerConfig,
-    /// Ends of the training schedule, shifted once already when the shift is static.
+    /// The ends of the training schedule. A static shift has been applied once already.
     sigma_min: f64,
     sigma_max: f64,
     timesteps: Vec<f32>,
@@ -41,7 +41,7 @@ pub struct FlowMatchEuler {
 }
 
 impl FlowMatchEuler {
-    /// A scheduler with no steps yet: [`Scheduler::set_timesteps`] comes next.
+    /// Creates a scheduler without steps. Call [`Scheduler::set_timesteps`] next.
     #[must_use]
     pub fn new(config: FlowMatchEulerConfig) -> Self {
         let train = config.num_train_timesteps as f32;
@@ -63,7 +63,7 @@ impl FlowMatchEuler {
         }
     }
 
-    /// The options it was made with.
+    /// Returns the options.
     #[must_use]
     pub fn config(&self) -> &FlowMatchEulerConfig {
         &self.config
@@ -73,7 +73,7 @@ impl FlowMatchEuler {
     /// (diffusers' `scale_noise`).
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] when the shapes differ or there is no such step.
+    /// [`Error::InvalidRequest`] if the shapes differ or the step does not exist.
     pub fn scale_noise(&self, step: usize, sample: &Tensor, noise: &Tensor) -> Result<Tensor> {
         let sigma = *self
             .sigmas
@@ -84,7 +84,7 @@ impl FlowMatchEuler {
         Ok(weighted_sum(&noise, sigma, &sample, 1.0 - sigma)?)
     }
 
-    /// Shifts, stretches and respaces the noise levels; then f32.
+    /// Shifts, stretches and respaces the noise levels, and converts them to f32.
     fn arrange<R: Real>(&self, mut sigmas: Vec<R>, mu: Option<f64>) -> Result<Vec<f32>> {
         let config = &self.config;
         if config.use_dynamic_shifting {

@@ -1,7 +1,7 @@
 //! Schedulers: the list of noise levels, and the update rule of a step.
 //!
-//! A scheduler keeps no history: what a step needs of the steps before it lies in a [`StepState`], one for each part
-//! of the image that is stepped separately.
+//! A scheduler keeps no history. The values that a step needs of earlier steps are in a [`StepState`], one for each part of the
+//! image that is stepped separately.
 
 mod beta;
 mod choice;
@@ -32,33 +32,33 @@ use xdit_kernels::{DType, Tensor};
 
 use crate::error::{Error, Result};
 
-/// More steps than this are refused.
+/// The largest number of steps.
 pub const MAX_INFERENCE_STEPS: usize = 100_000;
 
-/// Which steps a run takes: the arguments of diffusers' `set_timesteps`.
+/// The steps of a run: the arguments of diffusers' `set_timesteps`.
 #[derive(Clone, Debug, Default)]
 pub struct TimestepRequest<'a> {
-    /// How many steps; may be left out when one of the lists is given.
+    /// The number of steps. It may be left out if one of the lists is given.
     pub num_inference_steps: Option<usize>,
-    /// Noise levels to use instead of evenly spaced ones; they are still shifted. Flow matching only.
+    /// Noise levels instead of evenly spaced ones. They are still shifted. Flow matching only.
     pub sigmas: Option<&'a [f64]>,
-    /// What the model is told instead of what follows from the noise levels. Flow matching only.
+    /// The timesteps that the model receives, instead of those of the noise levels. Flow matching only.
     pub timesteps: Option<&'a [f64]>,
-    /// The dynamic shift, which schedulers that shift by the image's size need.
+    /// The dynamic shift, for schedulers that shift with the image size.
     pub mu: Option<f64>,
 }
 
-/// Where one part of an image stands in the schedule, and what later steps need of earlier ones.
+/// The position of one part of an image in the schedule, and the values that later steps need.
 #[derive(Clone, Debug, Default)]
 pub struct StepState {
     /// The index of the next step.
     pub step: usize,
-    /// What a multistep scheduler keeps of the last steps, oldest first: f32, of the sample's shape.
+    /// The values that a multistep scheduler keeps of the last steps, oldest first: f32, in the shape of the sample.
     pub history: Vec<Tensor>,
 }
 
 impl StepState {
-    /// The state before step `step`: 0 from pure noise, more when a picture is the start.
+    /// Creates the state before step `step`: 0 for pure noise, more if the run starts from an image.
     #[must_use]
     pub fn at(step: usize) -> Self {
         Self {
@@ -68,55 +68,52 @@ impl StepState {
     }
 }
 
-/// The noise levels of a run and the update rule that goes from one to the next.
+/// The noise levels of a run, and the update rule from one level to the next.
 pub trait Scheduler: Send + Sync + std::fmt::Debug {
-    /// Fixes the steps of a run.
+    /// Sets the steps of a run.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] when `request` is contradictory, or asks for no step or
-    /// for steps without a finite noise level.
+    /// [`Error::InvalidRequest`] if `request` is contradictory, has no step, or has steps without a finite noise level.
     fn set_timesteps(&mut self, request: &TimestepRequest<'_>) -> Result<()>;
 
-    /// The time input of the model for each step.
+    /// Returns the time input of the model for each step.
     fn timesteps(&self) -> &[f32];
 
-    /// The noise level before each step, and after the last; empty for a scheduler that knows timesteps only.
+    /// Returns the noise level before each step and after the last. Empty for a scheduler that uses only timesteps.
     fn sigmas(&self) -> &[f32] {
         &[]
     }
 
-    /// What noise of variance 1 is multiplied by to be the sample before the first step.
+    /// Returns the factor of noise of variance 1 in the sample before the first step.
     fn init_noise_sigma(&self) -> f32 {
         1.0
     }
 
-    /// What the sample is divided by for the model to read in a step (diffusers' `scale_model_input`); none where it is
-    /// read as it is.
+    /// Returns the divisor of the sample before the model reads it in a step (diffusers' `scale_model_input`), or `None` for no
+    /// division.
     fn model_input_divisor(&self, _step: usize) -> Option<f32> {
         None
     }
 
-    /// Whether [`Scheduler::step`] needs fresh noise in this step, drawn for the whole image.
+    /// Returns whether [`Scheduler::step`] needs fresh noise in this step, drawn for the whole image.
     fn draws_noise(&self, _step: usize) -> bool {
         false
     }
 
-    /// Whether that noise is drawn in f32, and not in the dtype of the model's output.
+    /// Returns whether that noise is drawn in f32, and not in the dtype of the model's output.
     fn noise_is_f32(&self) -> bool {
         true
     }
 
-    /// The sample after the step that `state` stands at, f32; advances `state`.
+    /// Returns the sample after the step of `state`, f32, and advances `state`.
     ///
-    /// Everything is computed on the sample's device in f32, each operation rounded as torch rounds it, and nothing is read on the
-    /// host.
+    /// All operations run on the sample's device in f32, and each is rounded as in torch. The host reads nothing.
     ///
     /// # Shapes
     /// `sample`, `model_output` and `noise` have the same shape, whichever it is.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] when the shapes differ, the schedule is at its end, or
-    /// noise is needed and not given.
+    /// [`Error::InvalidRequest`] if the shapes differ, the schedule is at its end, or required noise is missing.
     fn step(
         &self,
         state: &mut StepState,

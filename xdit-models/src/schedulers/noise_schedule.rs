@@ -1,5 +1,5 @@
-//! What the schedulers of diffusion have in common: the noise schedule that a model was trained with, and what it predicts
-//! (diffusers `schedulers/scheduling_ddpm.py`; the others repeat it).
+//! The common part of diffusion schedulers: the noise schedule of the training, and the meaning of predictions (diffusers
+//! `schedulers/scheduling_ddpm.py`; the others repeat it).
 
 use xdit_kernels::Tensor;
 use xdit_kernels::elementwise::{add_scaled, divide, weighted_sum};
@@ -7,60 +7,60 @@ use xdit_kernels::elementwise::{add_scaled, divide, weighted_sum};
 use crate::error::{Error, Result};
 use crate::files::config::ConfigFile;
 
-/// The variance that each step of training adds.
+/// The variance that each training step adds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Betas {
     /// Evenly spaced from `beta_start` to `beta_end`.
     Linear([f64; 2]),
-    /// Squares of what is evenly spaced from the root of `beta_start` to the root of `beta_end`: of latent diffusion.
+    /// Squares of evenly spaced numbers, from the root of `beta_start` to the root of `beta_end`. Latent diffusion uses it.
     ScaledLinear([f64; 2]),
-    /// What makes the signal's variance a squared cosine (Nichol and Dhariwal 2021).
+    /// The variance of the signal is a squared cosine (Nichol and Dhariwal 2021).
     SquaredCosine,
-    /// Given one by one.
+    /// A list of values.
     Trained(Vec<f64>),
 }
 
-/// What a model's output means.
+/// The meaning of a model's output.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PredictionType {
     /// The noise in the sample.
     Epsilon,
     /// The sample without noise.
     Sample,
-    /// Noise and clean sample turned by a quarter (Salimans and Ho 2022).
+    /// The velocity: noise and clean sample rotated by a quarter turn (Salimans and Ho 2022).
     VPrediction,
 }
 
-/// How the steps of a run are laid over those of training (Lin et al. 2023, table 2).
+/// How the steps of a run are distributed over those of the training (Lin et al. 2023, table 2).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TimestepSpacing {
-    /// Both ends are among them.
+    /// Evenly spaced, with both ends.
     Linspace,
-    /// The first of each stretch.
+    /// The first step of each stride.
     Leading,
-    /// The last of each stretch.
+    /// The last step of each stride.
     Trailing,
 }
 
-/// The training schedule of a diffusion model, and what its output means.
+/// The noise schedule of a diffusion model's training, and the meaning of the model's output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NoiseSchedule {
-    /// Steps of training; timesteps are counted from 0.
+    /// The number of training steps. Timesteps are counted from 0.
     pub num_train_timesteps: usize,
-    /// The variance that each of them adds.
+    /// The variance that each training step adds.
     pub betas: Betas,
-    /// Whether nothing is left of the picture at the last of them (Lin et al. 2023).
+    /// Whether nothing of the image is left at the last step (Lin et al. 2023).
     pub rescale_betas_zero_snr: bool,
-    /// What a model's output means.
+    /// The meaning of the model's output.
     pub prediction_type: PredictionType,
-    /// How the steps of a run are laid over those of training.
+    /// How the steps of a run are distributed over those of the training.
     pub timestep_spacing: TimestepSpacing,
-    /// Added to timesteps that are [`TimestepSpacing::Leading`].
+    /// The offset of [`TimestepSpacing::Leading`] timesteps.
     pub steps_offset: usize,
 }
 
 impl NoiseSchedule {
-    /// The defaults of diffusers' classes, which differ in the spacing.
+    /// The defaults of diffusers' classes, which differ only in the spacing.
     #[must_use]
     pub fn new(timestep_spacing: TimestepSpacing) -> Self {
         Self {
@@ -73,7 +73,7 @@ impl NoiseSchedule {
         }
     }
 
-    /// The schedule in `config`; diffusers' defaults for absent fields.
+    /// Reads the schedule in `config`, with diffusers' defaults for absent fields.
     pub(super) fn read(config: &ConfigFile, spacing: TimestepSpacing) -> Result<Self> {
         let default = Self::new(spacing);
         let num_train_timesteps = config.count(
@@ -123,7 +123,7 @@ impl NoiseSchedule {
         Ok(read)
     }
 
-    /// The part of the picture's variance that is left at each timestep, as torch computes it in f32.
+    /// Returns the share of the image's variance at each timestep, as torch computes it in f32.
     pub(super) fn alphas_cumprod(&self) -> Vec<f32> {
         let count = self.num_train_timesteps;
         let betas: Vec<f32> = match &self.betas {
@@ -164,7 +164,7 @@ impl PredictionType {
     }
 }
 
-/// An error where a scheduler's file asks for what this program does not do.
+/// Returns an error if a scheduler's file requests an option that is not supported.
 pub(super) fn refuse_flags(config: &ConfigFile, fields: &[&str]) -> Result<()> {
     for field in fields {
         if config.value(field).is_some() && config.flag(field, false)? {
@@ -174,8 +174,8 @@ pub(super) fn refuse_flags(config: &ConfigFile, fields: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Warns of fields that no scheduler of ours reads, if the file is of this class; those of other classes may be there
-/// where one scheduler is made from another's file.
+/// Warns of fields that no scheduler here reads, if the file is of this class. A scheduler that is made from another class's
+/// file ignores the fields of that class.
 pub(super) fn warn_of_unknown(config: &ConfigFile, class: &str, fields: &[&[&str]]) {
     if config
         .value("_class_name")
@@ -194,7 +194,7 @@ pub(super) fn warn_of_unknown(config: &ConfigFile, class: &str, fields: &[&[&str
     }
 }
 
-/// An error if as many steps are asked for as the schedule does not have.
+/// Returns an error if the request has more steps than the schedule.
 pub(super) fn check_steps(schedule: &NoiseSchedule, steps: usize) -> Result<()> {
     let most = schedule.num_train_timesteps;
     if steps <= most {
@@ -256,7 +256,7 @@ pub(super) fn linspace_f32(start: f64, stop: f64, count: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Running products, held in f64 as torch does on the CPU.
+/// Running products, in f64 like torch on the CPU.
 fn cumprod(factors: &[f32]) -> Vec<f32> {
     let mut product = 1.0_f64;
     let next = |factor: &f32| {
@@ -266,7 +266,7 @@ fn cumprod(factors: &[f32]) -> Vec<f32> {
     factors.iter().map(next).collect()
 }
 
-/// The factors of `alphas_cumprod` after its roots were stretched to end at 0.
+/// Returns the factors of `alphas_cumprod` after its roots were stretched to end at 0.
 fn zero_terminal_snr(alphas_cumprod: &[f32]) -> Vec<f32> {
     let mut roots: Vec<f32> = alphas_cumprod
         .iter()
@@ -281,7 +281,7 @@ fn zero_terminal_snr(alphas_cumprod: &[f32]) -> Vec<f32> {
     }
     let bars: Vec<f32> = roots.iter().map(|root| root * root).collect();
     let before = std::iter::once(1.0).chain(bars.iter().copied());
-    // There and back by 1 - beta, which rounds.
+    // The conversion to 1 - beta and back rounds, as in torch.
     let betas = bars
         .iter()
         .zip(before)

@@ -7,28 +7,28 @@ use super::f32_math;
 use crate::error::Result;
 use crate::files::config::ConfigFile;
 
-/// A schedule that the noise levels are converted to, keeping only their ends.
+/// A schedule to which the noise levels are converted. Only their ends are kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SigmaSpacing {
     /// Equal steps of the seventh root (Karras et al. 2022).
     Karras,
     /// Equal steps of the logarithm.
     Exponential,
-    /// The same from the logarithms of the ends in f32 (Lu et al. 2022). DPM-Solver++ only, which tells the model the nearest
-    /// whole timesteps.
+    /// The same, from the logarithms of the ends in f32 (Lu et al. 2022). Only for DPM-Solver++, whose model receives the
+    /// nearest whole timesteps.
     Lu,
     /// Quantiles of a beta distribution (Lee et al. 2024).
     Beta,
 }
 
-/// f32 or f64: diffusers computes given noise levels in the one and its own in the other.
+/// f32 or f64: diffusers computes given noise levels in one and its own in the other.
 pub(super) trait Real:
     Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
 {
     /// `value` in this precision.
     fn of(value: f64) -> Self;
 
-    /// This number in f64.
+    /// Returns this number in f64.
     fn to_f64(self) -> f64;
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn linspace(start: f64, stop: f64, count: usize) -> Vec<f64> {
     values
 }
 
-/// The spacing that a scheduler's file asks for; at most one, of those that all schedulers have.
+/// Returns the spacing that a scheduler's file requests. It must request one at most, of those that all schedulers support.
 pub(super) fn sigma_spacing(config: &ConfigFile) -> Result<Option<SigmaSpacing>> {
     let mut chosen = None;
     for (field, spacing) in [

@@ -1,11 +1,11 @@
-//! Which steps of training a run takes, and the noise levels between them, in the arithmetic of NumPy.
+//! The training steps of a run, and the noise levels between them, in the arithmetic of NumPy.
 
 use super::noise_schedule::{NoiseSchedule, TimestepSpacing};
 use super::spacing::linspace;
 use super::{MAX_INFERENCE_STEPS, TimestepRequest, f32_math};
 use crate::error::{Error, Result};
 
-/// Timesteps from high to low, before they are made whole.
+/// Timesteps from high to low, before they are rounded.
 ///
 /// `last` is the number of training timesteps in use; `gaps` is what `linspace` and `leading` divide them into: as many as
 /// there are steps, or one more, whose last is left out.
@@ -22,8 +22,8 @@ pub(super) fn spaced(
         TimestepSpacing::Trailing => {
             let start = last as f64;
             let ratio = schedule.num_train_timesteps as f64 / steps as f64;
-            // The first two numbers of `numpy.arange` make its step. Where rounding gives it a number too many, the
-            // timestep -1, it is left out.
+            // `numpy.arange` computes its stride from its first two numbers. If rounding adds a number, the timestep -1, it is
+            // left out.
             let step = (start - ratio) - start;
             let values = (0..steps).map(|i| start + i as f64 * step);
             return values

@@ -87,7 +87,6 @@ fn is_small(name: &str) -> bool {
 
 /// Selects the weights of one component: one file, or shards with their index, with the preference of diffusers
 /// (`diffusion_pytorch_model`) and transformers (`model`).
-/// transformers (`model`) prefer.
 fn weights<'a>(names: &[Named<'a>], variant: Option<&str>) -> Vec<Named<'a>> {
     for (base, shards_first) in [("diffusion_pytorch_model", true), ("model", false)] {
         let of_kind = |kind: WeightsFile| -> Vec<Named<'a>> {

@@ -1,6 +1,6 @@
 //! The two kinds of Flux blocks (diffusers `models/transformers/transformer_flux.py`).
 //!
-//! Shapes: b images, l tokens, h heads, d head dim, c = h · d channels. Text stands before the image in joint sequences.
+//! Shapes: b images, l tokens, h heads, d head dim, c = h · d channels. In joint sequences, text comes before the image.
 
 use xdit_kernels::activation::Activation;
 use xdit_kernels::attention::Attention;
@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::files::weights::Scope;
 use crate::layers::{EPS, Joint, Packing, byte_len, chunk, linear};
 
-/// Width of the feed-forward layers, in multiples of the residual stream's.
+/// Width of the feed-forward layers, as a multiple of the width of the residual stream.
 pub(crate) const MLP_RATIO: usize = 4;
 
 /// `FluxTransformerBlock`: text and image keep weights of their own and meet in attention.
@@ -25,7 +25,7 @@ pub(crate) struct DoubleBlock {
     heads: usize,
 }
 
-/// What one of the two token streams of a double block owns.
+/// The weights of one of the two token streams of a double block.
 #[derive(Debug)]
 struct StreamWeights {
     modulation: Linear,
@@ -70,7 +70,7 @@ impl StreamWeights {
         byte_len(&linears, &[&self.norm_q, &self.norm_k])
     }
 
-    /// Queries, keys and values of this stream, into rows `start..` of the joint ones.
+    /// Writes queries, keys and values of this stream to rows `start..` of the joint ones.
     fn project(
         &self,
         x_blc: &Tensor,
@@ -97,7 +97,7 @@ impl StreamWeights {
         )
     }
 
-    /// The stream after attention's part `attn_blc` and the feed-forward layers.
+    /// Returns the stream after attention, whose output for it is `attn_blc`, and the feed-forward layers.
     fn finish(
         &self,
         x_blc: &Tensor,
@@ -153,7 +153,7 @@ impl DoubleBlock {
         })
     }
 
-    /// Shift, scale and gate of attention and of the feed-forward layers, for image and text: two `[b, 6c]`.
+    /// Returns shift, scale and gate of attention and of the feed-forward layers, for image and text: two `[b, 6c]`.
     pub(crate) fn modulation(&self, silu_temb_bc: &Tensor) -> Result<[Tensor; 2]> {
         Ok([
             self.image.modulation.forward(silu_temb_bc)?,
@@ -161,7 +161,7 @@ impl DoubleBlock {
         ])
     }
 
-    /// Image and text streams after the block. Without text its keys and values are attention's to know.
+    /// Returns the image and text streams after the block. Without text, attention uses its kept keys and values.
     pub(crate) fn forward(
         &self,
         image_blc: &Tensor,
@@ -198,7 +198,7 @@ impl DoubleBlock {
         Ok((image, text))
     }
 
-    /// Bytes that it holds.
+    /// Returns the bytes of the weights.
     pub(crate) fn byte_len(&self) -> usize {
         self.image.byte_len() + self.text.byte_len()
     }
@@ -239,18 +239,18 @@ impl SingleBlock {
         })
     }
 
-    /// Bytes that it holds.
+    /// Returns the bytes of the weights.
     pub(crate) fn byte_len(&self) -> usize {
         let linears = [&self.modulation, &self.qkv, &self.mlp, &self.out];
         byte_len(&linears, &[&self.norm_q, &self.norm_k])
     }
 
-    /// Shift, scale and gate: `[b, 3c]`.
+    /// Returns shift, scale and gate: `[b, 3c]`.
     pub(crate) fn modulation(&self, silu_temb_bc: &Tensor) -> Result<Tensor> {
         Ok(self.modulation.forward(silu_temb_bc)?)
     }
 
-    /// The joint stream, text first, after the block.
+    /// Returns the joint stream, text first, after the block.
     pub(crate) fn forward(
         &self,
         x_blc: &Tensor,

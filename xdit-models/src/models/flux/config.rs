@@ -3,14 +3,14 @@
 use crate::error::Result;
 use crate::files::config::ConfigFile;
 
-/// The shape of a Flux transformer; every field is inside the range that [`FluxConfig::read`] documents.
+/// The shape of a Flux transformer. Every field is inside the range that [`FluxConfig::read`] documents.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FluxConfig {
-    /// Latent pixels along each side of a token; Flux packs 2×2 outside the model, so 1.
+    /// Latent pixels along each side of a token. Flux packs 2×2 pixels outside the model, so this is 1.
     pub patch_size: usize,
-    /// Channels of a packed latent token that comes in.
+    /// Channels of an input token of packed latents.
     pub in_channels: usize,
-    /// Channels of a packed latent token that goes out.
+    /// Channels of an output token of packed latents.
     pub out_channels: usize,
     /// Double-stream blocks.
     pub num_layers: usize,
@@ -26,17 +26,17 @@ pub struct FluxConfig {
     pub pooled_projection_dim: usize,
     /// Whether the guidance scale is an input (FLUX.1-dev) or not (FLUX.1-schnell).
     pub guidance_embeds: bool,
-    /// How many of a head's components rotate with each of the three ids of a token.
+    /// The number of components of a head that rotate with each of the three ids of a token.
     pub axes_dims_rope: [usize; 3],
 }
 
 impl FluxConfig {
-    /// The configuration in `config`, with diffusers' defaults for absent fields.
+    /// Reads the configuration in `config`, with diffusers' defaults for absent fields.
     ///
     /// # Errors
-    /// [`Error::BadConfig`](crate::Error::BadConfig) when a field is outside its range: 1–1024 heads of 2–1024 (even),
-    /// at most 1024 blocks of each kind, widths up to 65536, `axes_dims_rope` three even numbers that add up to the
-    /// head's width, channels that divide by 4 (2×2 packing).
+    /// [`Error::BadConfig`](crate::Error::BadConfig) if a field is outside its range: 1–1024 heads of 2–1024 (even), at most
+    /// 1024 blocks of each kind, widths up to 65536, `axes_dims_rope` three even numbers whose sum is the width of a head,
+    /// channels that are a multiple of 4 (2×2 packing).
     pub fn read(config: &ConfigFile) -> Result<Self> {
         let width = |field, default| config.count(field, Some(default), 1..=65536);
         let in_channels = width("in_channels", 64)?;
@@ -86,13 +86,13 @@ impl FluxConfig {
         Ok(parsed)
     }
 
-    /// Blocks of both kinds, double ones first.
+    /// Returns the number of blocks of both kinds. Double blocks come first.
     #[must_use]
     pub fn block_count(&self) -> usize {
         self.num_layers + self.num_single_layers
     }
 
-    /// Width of the residual stream: heads times head width.
+    /// Returns the width of the residual stream: heads times head width.
     #[must_use]
     pub fn hidden_size(&self) -> usize {
         self.num_attention_heads * self.attention_head_dim

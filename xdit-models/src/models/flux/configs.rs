@@ -1,4 +1,4 @@
-//! What the configurations of a Flux pipeline say: all that can be known of it without its weights.
+//! The configurations of a Flux pipeline, which describe it without its weights.
 
 use xdit_cfg::GuidancePlan;
 
@@ -29,7 +29,7 @@ pub(crate) const RULES: Rules = Rules {
     even_sigmas: true,
 };
 
-/// The configurations of all components, which fit together.
+/// The configurations of all components, checked against each other.
 #[derive(Debug)]
 pub(crate) struct Configs {
     pub(crate) index: ModelIndex,
@@ -38,9 +38,9 @@ pub(crate) struct Configs {
     pub(crate) flux: FluxConfig,
     pub(crate) vae: VaeConfig,
     pub(crate) scheduler: FlowMatchEulerConfig,
-    /// Tokens of CLIP.
+    /// The number of CLIP tokens.
     pub(crate) clip_length: usize,
-    /// Pixels along the side of the pictures that the autoencoder was made for, when its configuration says.
+    /// The side in pixels of the images that the autoencoder was made for, if its configuration says it.
     sample_size: Option<usize>,
 }
 
@@ -90,9 +90,9 @@ impl Configurations for Configs {
         })
     }
 
-    /// What suits the model: distilled with guidance (FLUX.1-dev), distilled to few steps (FLUX.1-schnell, whose
-    /// schedule is not shifted by the image's size), or neither. The size is the autoencoder's `sample_size` where it
-    /// is a plausible one; diffusers always says 1024.
+    /// Defaults that suit the model: distilled with guidance (FLUX.1-dev), distilled to few steps (FLUX.1-schnell, whose
+    /// schedule does not shift with the image size), or neither. The size is the autoencoder's `sample_size` if it is
+    /// plausible; diffusers always uses 1024.
     fn defaults(&self, source: &ModelSource) -> Defaults {
         let side = self
             .sample_size
@@ -104,7 +104,7 @@ impl Configurations for Configs {
         ) {
             (true, _) => (28, 3.5, 512),
             (false, false) => (4, 0.0, 256),
-            // Captions that the demo pipeline was trained with are no longer than 24 tokens.
+            // The captions in the training of the demo pipeline have at most 24 tokens.
             (false, true) if source.name() == DEMO && source.path().is_none() => (20, 0.0, 24),
             (false, true) => (28, 0.0, 512),
         };
@@ -137,7 +137,7 @@ impl Configurations for Configs {
                 !request.skip_guidance_layers.is_empty(),
             ),
         ])?;
-        // Without a negative prompt there is no other branch, whatever the scale.
+        // Without a negative prompt there is no other branch, for any scale.
         let scale = match request.branches()?.negative {
             Some(_) => request.true_cfg_scale as f32,
             None => 1.0,
@@ -158,7 +158,7 @@ impl Configurations for Configs {
     }
 }
 
-/// What ties the components together: the width of one is the input of another.
+/// Checks that the width of each component is the input width of the next.
 fn check_widths(
     source: &ModelSource,
     flux: &FluxConfig,

@@ -1,4 +1,4 @@
-//! What blocks of a Flux transformer cost, as its configuration tells: FLOPs of a step and bytes of parameters.
+//! The costs of the blocks of a Flux transformer, from its configuration: FLOPs of a step and bytes of parameters.
 
 use xdit_kernels::{DType, WeightForm};
 use xdit_pipefusion::Blocks;
@@ -67,13 +67,13 @@ impl DitShape for FluxConfig {
         [self.joint_attention_dim, self.hidden_size()]
     }
 
-    /// Bytes of one block's parameters.
+    /// Returns the bytes of one block's parameters.
     fn block_bytes(&self, block: usize, dtype: DType) -> u64 {
         block_parameters(self, block).bytes(WeightForm::Dense(dtype))
     }
 
-    /// Bytes of all parameters that a stage of these blocks computes with: the embedding of timestep and pooled text too, which
-    /// every stage has, and the ends of the transformer where they are the stage's.
+    /// Returns the bytes of all parameters of a stage with these blocks. They include the embedding of timestep and pooled
+    /// text, which every stage has, and the ends of the transformer if the stage has them.
     fn stage_bytes(&self, blocks: &Blocks, dtype: DType) -> u64 {
         let c = self.hidden_size();
         let guidance = usize::from(self.guidance_embeds);
@@ -97,8 +97,8 @@ impl DitShape for FluxConfig {
             })
     }
 
-    /// FLOPs of one block in a step, for one image: text and image tokens go through its matrices and meet in attention. Both
-    /// kinds of block have 12 c² multiplications a token.
+    /// Returns the FLOPs of one block in a step, for one image. Text and image tokens pass through its matrices and meet in
+    /// attention. Both kinds of blocks have 12 c² multiplications per token.
     fn block_flops(&self, block: usize, text: usize, image: usize) -> f64 {
         let c = self.hidden_size() as f64;
         let tokens = (text + image) as f64;
@@ -106,7 +106,7 @@ impl DitShape for FluxConfig {
         24.0 * tokens * c * c + 4.0 * tokens * tokens * c + 2.0 * modulation * c * c
     }
 
-    /// FLOPs of a step beside those of the blocks, for one image: before the first block, and after the last.
+    /// Returns the FLOPs of a step outside the blocks, for one image: before the first block and after the last.
     fn end_flops(&self, image: usize) -> [f64; 2] {
         let (c, image) = (self.hidden_size() as f64, image as f64);
         [

@@ -11,8 +11,8 @@ use crate::error::Result;
 /// Base of the rotary frequencies.
 const THETA: f64 = 10_000.0;
 
-/// Where tokens stand: the cosines and sines that rotate their queries and keys, and which rows of which streams they are.
-/// Text tokens come first, then the image tokens of one image size.
+/// The positions of tokens: the cosines and sines that rotate their queries and keys, and the rows of the streams that they
+/// are. Text tokens come first, then the image tokens of one image size.
 ///
 /// # Examples
 /// ```
@@ -20,7 +20,7 @@ const THETA: f64 = 10_000.0;
 /// use xdit_models::flux::RotaryTables;
 /// let tables = RotaryTables::new(&[16, 56, 56], 24, 16, 16, &Device::cpu())?;
 /// assert_eq!(tables.cos().shape(), [24 + 16 * 16, 128]);
-/// // Text stands at position 0, so it is not rotated.
+/// // Text is at position 0, so it is not rotated.
 /// assert!(tables.cos().narrow(0, 0, 24)?.to_vec_blocking::<f32>()?.iter().all(|c| *c == 1.0));
 /// # Ok::<(), xdit_models::Error>(())
 /// ```
@@ -33,14 +33,14 @@ pub struct RotaryTables {
 }
 
 impl RotaryTables {
-    /// The tables of `text_len` text tokens and an image of `rows` × `columns` tokens (`FluxPosEmbed`, whose ids are 0
+    /// Creates the tables of `text_len` text tokens and an image of `rows` × `columns` tokens (`FluxPosEmbed`, whose ids are 0
     /// for text and (0, row, column) for the image).
     ///
     /// # Shapes
-    /// Both tables are `[text_len + rows · columns, sum of axes_dims]`, each frequency twice in a row, f32.
+    /// Both tables are f32 `[text_len + rows · columns, sum of axes_dims]`. Each frequency occurs twice in succession.
     ///
     /// # Errors
-    /// [`Error::Kernel`](crate::Error::Kernel) when there is no memory for them.
+    /// [`Error::Kernel`](crate::Error::Kernel) if there is no memory for them.
     pub fn new(
         axes_dims: &[usize; 3],
         text_len: usize,
@@ -78,11 +78,11 @@ impl RotaryTables {
         })
     }
 
-    /// The tables of some of the tokens: rows of the text, if there are any, and of parts of the image, each part a stream
-    /// of its own (the image as a whole too) with the place of its first token in the image.
+    /// Returns the tables of some of the tokens: rows of the text, if there are any, and of parts of the image. Each part is a
+    /// stream (the image as a whole too), with the position of its first token in the image.
     ///
     /// # Errors
-    /// [`Error::Kernel`](crate::Error::Kernel) if there are no such rows.
+    /// [`Error::Kernel`](crate::Error::Kernel) if these rows do not exist.
     pub fn part(&self, text: Option<Segment>, image: &[(usize, Segment)]) -> Result<Self> {
         let text_rows = text.map(|text| (text.start, text.len));
         let image_rows = image
@@ -107,37 +107,37 @@ impl RotaryTables {
         })
     }
 
-    /// The cosines, `[l, d]`.
+    /// Returns the cosines, `[l, d]`.
     #[must_use]
     pub fn cos(&self) -> &Tensor {
         &self.cos_ld
     }
 
-    /// The sines, `[l, d]`.
+    /// Returns the sines, `[l, d]`.
     #[must_use]
     pub fn sin(&self) -> &Tensor {
         &self.sin_ld
     }
 
-    /// How many tokens there are, of text and image together.
+    /// Returns the number of tokens of text and image together.
     #[must_use]
     pub fn token_count(&self) -> usize {
         self.cos_ld.dim(0)
     }
 
-    /// How many of them are text.
+    /// Returns the number of text tokens.
     #[must_use]
     pub fn text_len(&self) -> usize {
         self.text_len
     }
 
-    /// Which rows of which streams the tokens are.
+    /// Returns the rows of the streams that the tokens are.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// Rows `start..start + len` of both tables.
+    /// Returns rows `start..start + len` of both tables.
     pub(crate) fn rows(&self, start: usize, len: usize) -> Result<(View<'_>, View<'_>)> {
         Ok((
             self.cos_ld.view().narrow(0, start, len)?,

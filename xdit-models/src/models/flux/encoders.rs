@@ -1,4 +1,4 @@
-//! What a Flux transformer reads of prompts: CLIP's pooled and T5's embeddings.
+//! The text inputs of a Flux transformer: CLIP's pooled embeddings and T5's embeddings.
 
 use xdit_kernels::Tensor;
 
@@ -20,7 +20,7 @@ use crate::text::tokenizers::Tokenizer;
 use crate::text::{ClipTextModel, EncoderSize, T5Encoder};
 use crate::vae::VaeConfig;
 
-/// The models that read prompts.
+/// The text encoders.
 #[derive(Debug)]
 pub(crate) struct Encoders {
     text_encoder: ClipTextModel,
@@ -76,7 +76,7 @@ impl ModelLoader for Configs {
     }
 }
 
-/// CLIP's and T5's tokenizers.
+/// The tokenizers of CLIP and T5.
 #[derive(Debug)]
 pub(crate) struct Tokenizers {
     tokenizer: Tokenizer,
@@ -103,7 +103,7 @@ impl Tokenizers {
     }
 }
 
-/// T5 and pooled CLIP embeddings of each branch, the positive one first, each repeated for the images of a prompt.
+/// T5 and pooled CLIP embeddings of each branch, the positive one first, repeated for the images of each prompt.
 pub(crate) fn encode(
     store: &ModelStore<Configs>,
     tokenizers: &Tokenizers,

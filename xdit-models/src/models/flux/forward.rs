@@ -1,7 +1,7 @@
-//! A forward pass in pieces, so that stages can make it together.
+//! A forward pass in pieces, for stages of a pipeline.
 //!
-//! Shapes: b images, l tokens, c channels. Between the pieces text and image are one stream `[b, text + image, c]`; the
-//! text may be absent, when attention has kept its keys and values.
+//! Shapes: b images, l tokens, c channels. Between the pieces, text and image are one stream `[b, text + image, c]`. The text
+//! may be absent if attention has kept its keys and values.
 
 use std::ops::Range;
 
@@ -21,18 +21,19 @@ use crate::models::dit::{Conditioning, Dit, DitShape, Moment, RowSelection};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
-/// What timestep, guidance and pooled text make of themselves for some blocks; the same for all tokens of a step.
+/// The modulation of some blocks, computed from timestep, guidance and pooled text. It is the same for all tokens of a step.
 #[derive(Debug)]
 pub(crate) struct Modulation {
     silu_temb_bc: Tensor,
-    /// Of the double blocks among them, image and text.
+    /// For the double blocks: image and text.
     double: Vec<[Tensor; 2]>,
-    /// Of the single blocks among them.
+    /// For the single blocks.
     single: Vec<Tensor>,
 }
 
 impl FluxTransformer {
-    /// The modulation of these blocks. `timestep` is the scheduler's divided by 1000, one per image, as `guidance` is.
+    /// Computes the modulation of these blocks. `timestep` (the scheduler's divided by 1000) and `guidance` have one value per
+    /// image.
     pub(super) fn modulate(
         &self,
         blocks: Range<usize>,
@@ -63,7 +64,7 @@ impl FluxTransformer {
         })
     }
 
-    /// Where these blocks lie among the double and the single blocks that are held.
+    /// Returns the positions of these blocks among the double and the single blocks of this value.
     fn split(&self, blocks: Range<usize>) -> [Range<usize>; 2] {
         let layers = self.config.num_layers;
         let double = |block: usize| block.min(layers) - self.held.start.min(layers);
@@ -153,7 +154,7 @@ impl Dit for FluxTransformer {
         )
     }
 
-    /// Latents `[b, image tokens, in_channels]` as tokens of the stream, after the text's if there is any.
+    /// Returns latents `[b, image tokens, in_channels]` as tokens of the stream, after those of the text if there are any.
     fn embed(
         &self,
         latents_blc: &Tensor,
@@ -170,7 +171,7 @@ impl Dit for FluxTransformer {
         Ok(Tensor::cat(&[text_blc.view(), image_blc.view()], 1)?)
     }
 
-    /// The stream after these blocks; `attention` has an entry for each.
+    /// Runs these blocks on the stream. `attention` has an entry for each.
     fn run_blocks(
         &self,
         blocks: Range<usize>,
@@ -247,7 +248,7 @@ impl Dit for FluxTransformer {
         Ok(stream_blc)
     }
 
-    /// The velocity `[b, image tokens, out_channels]`, f32, of the stream.
+    /// Returns the velocity `[b, image tokens, out_channels]`, f32, of the stream.
     fn project(
         &self,
         stream_blc: &Tensor,
@@ -274,7 +275,7 @@ impl Dit for FluxTransformer {
         Ok(held(&self.proj_out)?.forward(&normed.to_dtype(DType::F32)?)?)
     }
 
-    /// Bytes of the parameters that a stage of these blocks computes with.
+    /// Returns the bytes of the parameters of a stage with these blocks.
     fn byte_len(&self, blocks: &Blocks) -> usize {
         let (first, last) = (
             blocks.contains(0),
@@ -308,7 +309,7 @@ impl Dit for FluxTransformer {
     }
 }
 
-/// An end of the transformer, which the stage at that end holds.
+/// An end of the transformer. Only the stage at that end has it.
 fn held(end: &Option<Linear>) -> Result<&Linear> {
     end.as_ref().ok_or_else(|| {
         Error::Kernel(xdit_kernels::Error::shape(

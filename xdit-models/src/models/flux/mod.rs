@@ -1,4 +1,4 @@
-//! Flux.1: transformer and pipeline.
+//! Flux.1: the transformer and the pipeline.
 
 mod blocks;
 mod config;

@@ -14,7 +14,7 @@ use crate::pipeline::store::ModelStore;
 
 impl Family for Configs {
     type Tokenizers = Tokenizers;
-    /// T5's, and CLIP's pooled ones.
+    /// Embeddings of T5 and pooled embeddings of CLIP.
     type Embeds = [Tensor; 2];
 
     fn tokenizers(&self, source: &ModelSource) -> Result<Tokenizers> {

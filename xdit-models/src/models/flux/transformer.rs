@@ -20,7 +20,7 @@ use crate::models::dit::{Conditioning, Dit};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
-/// A Flux transformer: weights only, so that threads may share it.
+/// A Flux transformer. It contains only weights, so threads can share it.
 ///
 /// # Examples
 /// ```
@@ -49,7 +49,7 @@ use crate::observer::Observer;
 #[derive(Debug)]
 pub struct FluxTransformer {
     pub(super) config: FluxConfig,
-    /// The blocks that are held, of both kinds counted through; the ends below are there with the first and the last.
+    /// The blocks of this value, of both kinds. The ends below exist together with the first and the last block.
     pub(super) held: Range<usize>,
     pub(super) x_embedder: Option<Linear>,
     pub(super) context_embedder: Option<Linear>,
@@ -62,7 +62,7 @@ pub struct FluxTransformer {
     pub(super) device: Device,
 }
 
-/// A prompt as the transformer reads it; the same in every step.
+/// A prompt in the form that the transformer reads. It is the same in every step.
 #[derive(Clone, Debug)]
 pub struct FluxText {
     /// `[b, l, c]`; a transformer without its first block has no use for it.
@@ -78,16 +78,16 @@ pub struct FluxInput<'a> {
     pub latents: &'a Tensor,
     /// The prompts.
     pub text: &'a FluxText,
-    /// One per image: the scheduler's timestep divided by 1000, so from 1 down.
+    /// One per image: the scheduler's timestep divided by 1000, from 1 down.
     pub timestep: &'a [f32],
-    /// One per image; needed by models with `guidance_embeds`, ignored by others.
+    /// One per image. Models with `guidance_embeds` need it, others ignore it.
     pub guidance: Option<&'a [f32]>,
-    /// The rotary tables of text and image. Where they are those of a part of the tokens, so are latents and text.
+    /// The rotary tables of text and image. If they cover a part of the tokens, latents and text have the same part.
     pub rotary: &'a RotaryTables,
 }
 
 impl FluxTransformer {
-    /// The transformer of this configuration.
+    /// Loads the transformer of this configuration.
     ///
     /// # Errors
     /// [`Error::BadTensor`] for a tensor that is missing or wrong.
@@ -99,11 +99,11 @@ impl FluxTransformer {
         Self::load_blocks(config, 0..config.block_count(), weights, packing)
     }
 
-    /// Some consecutive blocks of the transformer, double ones counted first, with what stands before the first and after
-    /// the last where they are among them: no other tensor is read.
+    /// Loads some consecutive blocks of the transformer, counted from the first double block. With the first or the last block
+    /// it also loads the layers before or after it. It reads no other tensor.
     ///
     /// # Errors
-    /// [`Error::BadTensor`] for a tensor that is missing or wrong, [`Error::InvalidRequest`] for blocks that there are not.
+    /// [`Error::BadTensor`] for a tensor that is missing or wrong, [`Error::InvalidRequest`] for blocks that do not exist.
     pub fn load_blocks(
         config: &FluxConfig,
         held: Range<usize>,
@@ -163,24 +163,24 @@ impl FluxTransformer {
         })
     }
 
-    /// The shape it was made with.
+    /// Returns the configuration.
     #[must_use]
     pub fn config(&self) -> &FluxConfig {
         &self.config
     }
 
-    /// How many blocks are held, of both kinds: one attention each.
+    /// Returns the number of blocks of this value, of both kinds. Each has one attention.
     #[must_use]
     pub fn block_count(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether these blocks are held.
+    /// Returns whether this value contains these blocks.
     pub(super) fn holds(&self, blocks: &Range<usize>) -> bool {
         self.held.start <= blocks.start && blocks.end <= self.held.end
     }
 
-    /// Local attention for every block.
+    /// Returns local attention for every block.
     #[must_use]
     pub fn attention(&self) -> Vec<Box<dyn Attention>> {
         (0..self.block_count())
@@ -188,8 +188,8 @@ impl FluxTransformer {
             .collect()
     }
 
-    /// T5 embeddings `[b, l, joint_attention_dim]` and pooled CLIP embeddings `[b, pooled_projection_dim]` as the
-    /// blocks read them.
+    /// Converts T5 embeddings `[b, l, joint_attention_dim]` and pooled CLIP embeddings `[b, pooled_projection_dim]` to the form
+    /// that the blocks read.
     ///
     /// # Errors
     /// [`Error::Kernel`] for other shapes.
@@ -199,7 +199,7 @@ impl FluxTransformer {
         pooled_prompt_embeds: &Tensor,
     ) -> Result<FluxText> {
         let context = match &self.context_embedder {
-            // The text comes from the stage before.
+            // The previous stage sends the text.
             None => None,
             Some(embedder) => Some(embedder.forward(&prompt_embeds.to_dtype(self.dtype)?)?),
         };
@@ -209,14 +209,14 @@ impl FluxTransformer {
         })
     }
 
-    /// The predicted velocity `[b, image tokens, out_channels]`, f32.
+    /// Returns the predicted velocity `[b, image tokens, out_channels]`, f32.
     ///
     /// `attention` has one entry per block, double blocks first; each keeps its own state from step to step.
     /// `observer` is offered the outputs of the embedders, of every block and of the last norm.
     ///
     /// # Errors
-    /// [`Error::Kernel`] for shapes that do not fit each other or the configuration, or a transformer of which not all
-    /// blocks are held.
+    /// [`Error::Kernel`] for shapes that do not fit each other or the configuration, or if some blocks are missing in this
+    /// value.
     pub fn forward(
         &self,
         input: &FluxInput<'_>,

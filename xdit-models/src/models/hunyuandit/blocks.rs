@@ -50,7 +50,7 @@ struct SelfAttention {
     out: Linear,
 }
 
-/// The image's attention to the text (`attn2`), of which the text's part is computed once an image.
+/// The image's attention to the text (`attn2`). The keys and values of the text are computed once per image.
 #[derive(Debug)]
 struct CrossAttention {
     q: Linear,
@@ -61,18 +61,18 @@ struct CrossAttention {
     out: Linear,
 }
 
-/// How a block takes up the output of an earlier one.
+/// The layers that add the output of an earlier block to a block's input.
 #[derive(Debug)]
 struct Skip {
     norm: LayerNorm,
     linear: Linear,
 }
 
-/// One block: self-attention, cross-attention and feed-forward layers, of which only the first norm knows the step.
+/// One block: self-attention, cross-attention and feed-forward layers. Only its first norm depends on the step.
 #[derive(Debug)]
 pub(super) struct HunyuanBlock {
     skip: Option<Skip>,
-    /// What the timestep's vector makes of itself, added after the first norm.
+    /// The layer that computes the shift after the first norm from the vector of the timestep.
     shift: Linear,
     norm1: [Tensor; 2],
     attn1: SelfAttention,
@@ -84,7 +84,7 @@ pub(super) struct HunyuanBlock {
     heads: usize,
 }
 
-/// What a block reads in a step beside the stream.
+/// The inputs of a block in a step, besides the stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BlockConditioning<'a> {
     /// Added after the first norm, f32 `[b, c]`.
@@ -109,7 +109,7 @@ impl TextKv {
 }
 
 impl HunyuanBlock {
-    /// Block `block` of the transformer.
+    /// Loads block `block` of the transformer.
     pub(super) fn load(
         scope: &Scope<'_>,
         config: &HunyuanConfig,
@@ -158,7 +158,8 @@ impl HunyuanBlock {
         })
     }
 
-    /// Keys and values of the text `[b, t, cross_attention_dim]`: the same in every step, without positions.
+    /// Returns keys and values of the text `[b, t, cross_attention_dim]`. They are the same in every step and have no
+    /// positions.
     pub(super) fn text_kv(&self, text_btc: &Tensor) -> Result<TextKv> {
         let CrossAttention { k, v, norm_k, .. } = &self.attn2;
         let heads = [self.heads, k.out_features() / self.heads];
@@ -172,14 +173,14 @@ impl HunyuanBlock {
         })
     }
 
-    /// What is added after the first norm in a step, f32 `[b, c]`.
+    /// Returns the shift after the first norm in a step, f32 `[b, c]`.
     pub(super) fn shift(&self, silu_temb_bc: &Tensor) -> Result<Tensor> {
         let [_, bias] = &self.norm1;
         Ok(elementwise::add(&self.shift.forward(silu_temb_bc)?, bias)?)
     }
 
-    /// What the block starts from: the stream with the output of an earlier block in it, `[b, l, c]` all; `x_blc` itself where
-    /// the block has no such input.
+    /// Returns the input of the block: the stream combined with the output of an earlier block, all `[b, l, c]`. It is `x_blc`
+    /// itself if the block has no such input.
     pub(super) fn join(
         &self,
         x_blc: &Tensor,
@@ -194,7 +195,7 @@ impl HunyuanBlock {
         linear(&skip.linear, &[normed.view()], Epilogue::None, attention)
     }
 
-    /// The stream `[b, l, c]` after the block; `attention` is the image's own.
+    /// Returns the stream `[b, l, c]` after the block. `attention` is that of the image.
     pub(super) fn forward(
         &self,
         x_blc: &Tensor,
@@ -238,7 +239,7 @@ impl HunyuanBlock {
         linear(&self.ff_out, &[inner.view()], residual, attention)
     }
 
-    /// Bytes that it holds.
+    /// Returns the bytes of the weights.
     pub(super) fn byte_len(&self) -> usize {
         let [weight, bias] = &self.norm1;
         let (own, text) = (&self.attn1, &self.attn2);

@@ -3,17 +3,17 @@
 use crate::error::Result;
 use crate::files::config::ConfigFile;
 
-/// Heads of the attention that pools mT5's embeddings, in every model.
+/// The number of heads of the attention that pools mT5's embeddings, in all models.
 pub(super) const POOLER_HEADS: usize = 8;
 
-/// The shape of a HunyuanDiT transformer; every field is inside the range that [`HunyuanConfig::read`] documents.
+/// The shape of a HunyuanDiT transformer. Every field is inside the range that [`HunyuanConfig::read`] documents.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HunyuanConfig {
-    /// Latent pixels along the side of the pictures that the model was made for.
+    /// Latent pixels along the side of the images that the model was made for.
     pub sample_size: usize,
     /// Latent pixels along each side of a token.
     pub patch_size: usize,
-    /// Channels of the latents; the model predicts as many again for a variance that pipelines leave aside.
+    /// Channels of the latents. The model predicts the same number of channels again for a variance, which pipelines ignore.
     pub in_channels: usize,
     /// Blocks, an even number.
     pub num_layers: usize,
@@ -21,24 +21,24 @@ pub struct HunyuanConfig {
     pub attention_head_dim: usize,
     /// Attention heads.
     pub num_attention_heads: usize,
-    /// Width inside the feed-forward layers: `mlp_ratio` times the residual stream's, cut to a whole number.
+    /// Width inside the feed-forward layers: `mlp_ratio` times that of the residual stream, rounded down.
     pub ff_inner_dim: usize,
-    /// Width of BERT's embeddings, and of the text that blocks read.
+    /// Width of BERT's embeddings, and of the text in the blocks.
     pub cross_attention_dim: usize,
     /// Width of mT5's embeddings.
     pub cross_attention_dim_t5: usize,
     /// Width of mT5's pooled embeddings.
     pub pooled_projection_dim: usize,
-    /// Tokens of BERT.
+    /// Number of BERT tokens.
     pub text_len: usize,
-    /// Tokens of mT5.
+    /// Number of mT5 tokens.
     pub text_len_t5: usize,
-    /// Whether style and picture sizes are embedded (up to v1.1) or not (v1.2).
+    /// Whether style and image sizes are embedded (up to v1.1) or not (v1.2).
     pub style_and_size: bool,
 }
 
 impl HunyuanConfig {
-    /// The configuration in `config`, with diffusers' defaults for absent fields.
+    /// Reads the configuration in `config`, with diffusers' defaults for absent fields.
     ///
     /// # Errors
     /// [`Error::BadConfig`](crate::Error::BadConfig) when a field is outside its range: 1–1024 heads of 4–1024 in steps of 4,
@@ -108,31 +108,31 @@ impl HunyuanConfig {
         })
     }
 
-    /// Blocks.
+    /// Returns the number of blocks.
     #[must_use]
     pub fn block_count(&self) -> usize {
         self.num_layers
     }
 
-    /// Width of the residual stream: heads times head width.
+    /// Returns the width of the residual stream: heads times head width.
     #[must_use]
     pub fn hidden_size(&self) -> usize {
         self.num_attention_heads * self.attention_head_dim
     }
 
-    /// Tokens of text that blocks read: BERT's, then mT5's.
+    /// Returns the number of text tokens that blocks read: BERT's, then mT5's.
     #[must_use]
     pub fn text_tokens(&self) -> usize {
         self.text_len + self.text_len_t5
     }
 
-    /// Numbers in a token of latents, and of the prediction for it.
+    /// Returns the number of values in a token of latents, and in its prediction.
     #[must_use]
     pub fn token_channels(&self) -> usize {
         self.patch_size * self.patch_size * self.in_channels
     }
 
-    /// The block that reads this one's output again, beside what comes from the block before it.
+    /// Returns the later block that reads the output of this one, besides the block after it.
     ///
     /// # Examples
     /// ```
@@ -148,7 +148,7 @@ impl HunyuanConfig {
         (block + 1 < self.num_layers / 2).then(|| self.num_layers - 1 - block)
     }
 
-    /// The block whose output this one reads again.
+    /// Returns the earlier block whose output this one reads.
     #[must_use]
     pub fn skip_source(&self, block: usize) -> Option<usize> {
         let source = (self.num_layers - 1).checked_sub(block)?;

@@ -1,4 +1,4 @@
-//! What the configurations of a HunyuanDiT pipeline say: all that can be known of it without its weights.
+//! The configurations of a HunyuanDiT pipeline, which describe it without its weights.
 
 use xdit_cfg::GuidancePlan;
 
@@ -17,10 +17,10 @@ use crate::schedulers::SchedulerConfig;
 use crate::text::{BertConfig, T5Config};
 use crate::vae::VaeConfig;
 
-/// Tokens of BERT and of mT5, in every call (diffusers `HunyuanDiTPipeline.__call__`).
+/// The numbers of BERT and mT5 tokens in every call (diffusers `HunyuanDiTPipeline.__call__`).
 pub(super) const TEXT_LENGTHS: [usize; 2] = [77, 256];
 
-/// The configurations of all components, which fit together.
+/// The configurations of all components, checked against each other.
 #[derive(Debug)]
 pub(crate) struct Configs {
     pub(crate) index: ModelIndex,
@@ -70,7 +70,7 @@ impl Configurations for Configs {
         Ok(configs)
     }
 
-    /// diffusers' own defaults (`HunyuanDiTPipeline.__call__`).
+    /// The defaults of diffusers (`HunyuanDiTPipeline.__call__`).
     fn defaults(&self, _: &ModelSource) -> Defaults {
         let side = self.hunyuan.sample_size * self.vae.scale_factor();
         Defaults {
@@ -95,7 +95,7 @@ impl Configurations for Configs {
         }
     }
 
-    /// The scheduler that `request` asks for: that of the pipeline, or another made from its options.
+    /// Returns the scheduler of `request`: that of the pipeline, or another class with its options.
     fn scheduler(&self, request: &Request) -> Result<SchedulerConfig> {
         request.check_scheduler(SchedulerConfig::DIFFUSION)?;
         match &request.scheduler {
@@ -145,7 +145,7 @@ impl Configurations for Configs {
 }
 
 impl Configs {
-    /// What ties the components together: the width of one is the input of another.
+    /// Checks that the width of each component is the input width of the next.
     fn check_widths(&self, config: &ConfigFile) -> Result<()> {
         let hunyuan = &self.hunyuan;
         let scale = self.vae.scale_factor();

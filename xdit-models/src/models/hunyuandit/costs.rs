@@ -1,4 +1,4 @@
-//! What blocks of a HunyuanDiT transformer cost, as its configuration tells: FLOPs of a step and bytes of parameters.
+//! The costs of the blocks of a HunyuanDiT transformer, from its configuration: FLOPs of a step and bytes of parameters.
 
 use xdit_kernels::{DType, WeightForm};
 use xdit_pipefusion::Blocks;
@@ -15,7 +15,7 @@ fn block_parameters(config: &HunyuanConfig, block: usize) -> ParameterCount {
         Some(_) => ParameterCount::default().vector(4 * c).linear(c, 2 * c),
         None => ParameterCount::default(),
     };
-    // Weight and bias of three norms, and of those of queries and keys, twice.
+    // Weight and bias of three norms, and twice those of queries and keys.
     let norms = skip.vector(3 * 2 * c).vector(2 * 4 * d).linear(c, c);
     let own = norms.linear(3 * c, c).linear(c, c);
     let cross = own.linear(c, c).linear(2 * c, text).linear(c, c);
@@ -50,7 +50,7 @@ impl DitShape for HunyuanConfig {
     }
 
     fn attentions(&self, _: usize) -> [usize; 2] {
-        // That to the text is no strategy's affair: its keys are whole on every rank.
+        // Strategies do not handle the attention to the text, because every rank has all its keys.
         [1, 0]
     }
 
@@ -70,7 +70,7 @@ impl DitShape for HunyuanConfig {
             .fold(1, |bytes: u64, n| bytes.saturating_mul(*n as u64))
     }
 
-    /// Bytes of one block's parameters.
+    /// Returns the bytes of one block's parameters.
     fn block_bytes(&self, block: usize, dtype: DType) -> u64 {
         block_parameters(self, block).bytes(WeightForm::Dense(dtype))
     }
@@ -79,8 +79,8 @@ impl DitShape for HunyuanConfig {
         self.reader(block)
     }
 
-    /// Bytes of all parameters that a stage of these blocks computes with: what reads timestep and text too, which every stage
-    /// has, and the ends of the transformer where they are the stage's.
+    /// Returns the bytes of all parameters of a stage with these blocks. They include the layers for timestep and text, which
+    /// every stage has, and the ends of the transformer if the stage has them.
     fn stage_bytes(&self, blocks: &Blocks, dtype: DType) -> u64 {
         let (c, text, t5) = (
             self.hidden_size(),
@@ -117,8 +117,9 @@ impl DitShape for HunyuanConfig {
             })
     }
 
-    /// FLOPs of one block in a step, for one image: image tokens go through 6 c² multiplications beside the feed-forward layers,
-    /// with a skip 2 c² more, and attend to each other and to the text. The text's own keys and values are made once an image.
+    /// Returns the FLOPs of one block in a step, for one image. Image tokens pass through 6 c² multiplications besides the
+    /// feed-forward layers, and 2 c² more with a skip. They attend to each other and to the text. The text's keys and values
+    /// are computed once per image.
     fn block_flops(&self, block: usize, text: usize, image: usize) -> f64 {
         let (c, inner) = (self.hidden_size() as f64, self.ff_inner_dim as f64);
         let (text, image) = (text as f64, image as f64);
@@ -131,7 +132,7 @@ impl DitShape for HunyuanConfig {
         2.0 * linears + 4.0 * image * (image + text) * c
     }
 
-    /// FLOPs of a step beside those of the blocks, for one image: before the first block, and after the last.
+    /// Returns the FLOPs of a step outside the blocks, for one image: before the first block and after the last.
     fn end_flops(&self, image: usize) -> [f64; 2] {
         let (c, image) = (self.hidden_size() as f64, image as f64);
         let tokens = 2.0 * image * self.token_channels() as f64 * c;

@@ -1,5 +1,5 @@
-//! What a HunyuanDiT transformer knows of a call beside latents and text: timestep, pooled text, sizes and style as one vector
-//! (diffusers `models/embeddings.py`).
+//! The inputs of a HunyuanDiT transformer besides latents and text: timestep, pooled text, sizes and style, combined in one
+//! vector (diffusers `models/embeddings.py`).
 //!
 //! Shapes: b images, l tokens, c channels.
 
@@ -14,13 +14,13 @@ use crate::files::weights::Scope;
 use crate::layers::{Mlp, Packing, TIME_CHANNELS, byte_len, sinusoid};
 use crate::observer::Observer;
 
-/// Numbers that tell a picture's original size, its target size and where it was cropped.
+/// The numbers that describe the original size of an image, its target size and its crop.
 pub(super) const SIZE_NUMBERS: usize = 6;
 
-/// Attention of the mean of mT5's embeddings to all of them (`HunyuanDiTAttentionPool`).
+/// Attention from the mean of mT5's embeddings to all of them (`HunyuanDiTAttentionPool`).
 #[derive(Debug)]
 struct Pooler {
-    /// Of the mean, then of each token: `[1 + l, c]`.
+    /// The positions of the mean, then of each token: `[1 + l, c]`.
     positions: Tensor,
     q: Linear,
     kv: Linear,
@@ -75,13 +75,13 @@ impl Pooler {
     }
 }
 
-/// Timestep, pooled text, sizes and style as the one vector that shifts every block
-/// (`HunyuanCombinedTimestepTextSizeStyleEmbedding`): all of it in f32 whatever the dtype.
+/// Combines timestep, pooled text, sizes and style in the one vector that shifts every block
+/// (`HunyuanCombinedTimestepTextSizeStyleEmbedding`), in f32 for all dtypes.
 #[derive(Debug)]
 pub(super) struct TimeExtraEmbed {
     timestep: Mlp,
     pooler: Pooler,
-    /// The one style there is, `[1, c]`, in models that embed styles and sizes.
+    /// The only style, `[1, c]`, in models that embed styles and sizes.
     style: Option<Tensor>,
     extra: Mlp,
 }
@@ -113,7 +113,7 @@ impl TimeExtraEmbed {
         })
     }
 
-    /// What mT5's embeddings `[b, l, c]` and the sizes make of themselves, f32 `[b, c]`: the same in every step.
+    /// Returns the vector of mT5's embeddings `[b, l, c]` and the sizes, f32 `[b, c]`. It is the same in every step.
     pub(super) fn extra(
         &self,
         embeds_blc: &Tensor,
@@ -139,7 +139,7 @@ impl TimeExtraEmbed {
         Ok(extra_bc)
     }
 
-    /// The vector of timesteps from 1000 down and of what is the same in every step, f32 `[b, c]`.
+    /// Returns the vector of timesteps from 1000 down and of the constant part, f32 `[b, c]`.
     pub(super) fn forward(
         &self,
         timestep: &[f32],
@@ -155,7 +155,7 @@ impl TimeExtraEmbed {
         Ok(temb)
     }
 
-    /// Bytes that it holds.
+    /// Returns the bytes of the weights.
     pub(super) fn byte_len(&self) -> usize {
         let style: Vec<_> = self.style.iter().collect();
         self.timestep.byte_len()
@@ -165,7 +165,7 @@ impl TimeExtraEmbed {
     }
 }
 
-/// Numbers that the pooled text, the sizes and the style are together.
+/// The number of values of the pooled text, the sizes and the style together.
 pub(super) fn extra_channels(config: &HunyuanConfig) -> usize {
     let others = match config.style_and_size {
         true => SIZE_NUMBERS * TIME_CHANNELS + config.hidden_size(),

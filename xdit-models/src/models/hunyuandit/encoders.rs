@@ -1,4 +1,4 @@
-//! From prompts to what a HunyuanDiT transformer reads of them (diffusers `HunyuanDiTPipeline.encode_prompt`).
+//! Encodes prompts for a HunyuanDiT transformer (diffusers `HunyuanDiTPipeline.encode_prompt`).
 
 use xdit_kernels::Tensor;
 use xdit_pipefusion::Blocks;
@@ -18,7 +18,7 @@ use crate::text::tokenizers::{Encoded, Tokenizer};
 use crate::text::{BertEncoder, EncoderSize, T5Encoder};
 use crate::vae::VaeConfig;
 
-/// The models that read prompts.
+/// The text encoders.
 #[derive(Debug)]
 pub(crate) struct Encoders {
     bert: BertEncoder,
@@ -69,7 +69,7 @@ impl ModelLoader for Configs {
     }
 }
 
-/// BERT's and mT5's tokenizers.
+/// The tokenizers of BERT and mT5.
 #[derive(Debug)]
 pub(crate) struct Tokenizers {
     tokenizer: Tokenizer,
@@ -95,24 +95,24 @@ impl Tokenizers {
     }
 }
 
-/// What the transformer reads of the prompts of one branch: a row for each image.
+/// The text inputs of the transformer for one branch, with one row per image.
 #[derive(Clone, Debug)]
 pub(crate) struct HunyuanEmbeds {
-    /// BERT's `[b, text_len, cross_attention_dim]` and mT5's `[b, text_len_t5, cross_attention_dim_t5]`.
+    /// Embeddings of BERT `[b, text_len, cross_attention_dim]` and mT5 `[b, text_len_t5, cross_attention_dim_t5]`.
     pub(crate) embeds: [Tensor; 2],
     /// `[b, text_len]` and `[b, text_len_t5]`, true where there is text.
     pub(crate) masks: [Vec<bool>; 2],
 }
 
-/// How many images each prompt has, and whether they read masks as in diffusers.
+/// The number of images per prompt, and whether they read masks as in diffusers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ImagesOfPrompts {
     pub(crate) each: usize,
     pub(crate) exact_diffusers: bool,
 }
 
-/// The embeddings and masks of each branch, the positive one first, each repeated for the images of a prompt. A branch is a list
-/// of prompts. It is told once where diffusers would draw other images.
+/// Returns the embeddings and masks of each branch, the positive one first, repeated for the images of each prompt. A branch is
+/// a list of prompts. Warns once if diffusers would draw other images.
 pub(crate) fn encode(
     store: &ModelStore<Configs>,
     tokenizers: &Tokenizers,
@@ -134,7 +134,7 @@ pub(crate) fn encode(
         for (branch, prompts) in branches.iter().enumerate() {
             let prefix = ["", "negative_"][branch.min(1)];
             let mut silent = ();
-            // Encoders' layers are shown of the first branch only, as the others' names.
+            // Only the first branch shows the layers of encoders, because the others would have the same names.
             let bert = Inputs::of(tokenize_masked(
                 &tokenizers.tokenizer,
                 prompts,
@@ -191,7 +191,7 @@ pub(crate) fn encode(
     })
 }
 
-/// Each of `prompts` rows of a mask, `times` in succession.
+/// Repeats each of the `prompts` rows of a mask `times` in succession.
 fn in_turn(mask: &[bool], prompts: usize, times: usize) -> Vec<bool> {
     let rows = mask.chunks((mask.len() / prompts.max(1)).max(1));
     rows.flat_map(|row| row.repeat(times)).collect()

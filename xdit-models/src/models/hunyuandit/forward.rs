@@ -1,4 +1,4 @@
-//! A forward pass in pieces, so that stages can make it together.
+//! A forward pass in pieces, for stages of a pipeline.
 //!
 //! Shapes: b images, l image tokens, t text tokens, c channels. The stream between the pieces is the image's tokens
 //! `[b, l, c]`; text is read by cross-attention and never in it.
@@ -22,7 +22,7 @@ use crate::models::dit::{Conditioning, Dit, DitShape, Moment, RowSelection};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
-/// What some blocks keep of a prompt for all steps and patches of an image; copies share it.
+/// The values that some blocks keep of a prompt for all steps and patches of an image. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     blocks: Blocks,
@@ -31,17 +31,17 @@ pub(crate) struct Context {
     extra_bc: Tensor,
 }
 
-/// What timestep and prompt make of themselves for some blocks; the same for all tokens of a step.
+/// The modulation of some blocks, computed from timestep and prompt. It is the same for all tokens of a step.
 #[derive(Debug)]
 pub(crate) struct Modulation {
     silu_temb_bc: Tensor,
-    /// Of each block, added after its first norm.
+    /// For each block, added after its first norm.
     shifts: Vec<Tensor>,
     context: Context,
 }
 
 impl HunyuanTransformer {
-    /// BERT's and mT5's tokens one after the other, padding replaced.
+    /// The tokens of BERT, then those of mT5. Learned vectors replace those of padding.
     pub(super) fn padded(&self, [bert, t5]: [&Tensor; 2], masks: [&[bool]; 2]) -> Result<Tensor> {
         let (b, len, c) = (bert.dim(0), self.config.text_tokens(), bert.dim(2));
         let both = Tensor::cat(&[bert.view(), t5.view()], 1)?.reshape([b * len, c])?;
@@ -55,7 +55,7 @@ impl HunyuanTransformer {
                     None => masks[0][image * lens[0] + token],
                     Some(token) => masks[1][image * lens[1] + token],
                 };
-                // Few enough: a tensor of them is in memory.
+                // The sum does not overflow: a tensor with these tokens is in memory.
                 (if kept {
                     image * len + token
                 } else {
@@ -66,7 +66,7 @@ impl HunyuanTransformer {
         Ok(rows_of(&table, &rows)?.reshape([b, len, c])?)
     }
 
-    /// The modulation of these blocks. Timesteps are the scheduler's, from 1000 down.
+    /// Computes the modulation of these blocks. Timesteps are those of the scheduler, from 1000 down.
     pub(super) fn modulate(
         &self,
         blocks: Range<usize>,
@@ -88,7 +88,7 @@ impl HunyuanTransformer {
         })
     }
 
-    /// Where these blocks lie among those that are held.
+    /// Returns the positions of these blocks among the blocks of this value.
     fn place(&self, blocks: &Range<usize>) -> Result<Range<usize>> {
         let place = self.held.place(blocks);
         let expected = || format!("blocks of {:?}", self.held.ranges());
@@ -143,7 +143,7 @@ impl Dit for HunyuanTransformer {
         positions.part(image)
     }
 
-    /// What these blocks keep of these prompts.
+    /// Computes the values that these blocks keep of these prompts.
     fn context(
         &self,
         blocks: &Blocks,
@@ -179,7 +179,7 @@ impl Dit for HunyuanTransformer {
         self.modulate(blocks, &timestep, context, observer)
     }
 
-    /// Latents `[b, l, p·p·in_channels]` as tokens of the stream.
+    /// Returns latents `[b, l, p·p·in_channels]` as tokens of the stream.
     fn embed(
         &self,
         latents_blc: &Tensor,
@@ -192,8 +192,8 @@ impl Dit for HunyuanTransformer {
         Ok(image_blc)
     }
 
-    /// The stream after these blocks; `attention` has an entry for each, `skips` the outputs that they read again, of blocks
-    /// before these.
+    /// Runs these blocks on the stream. `attention` has an entry for each. `skips` contains the outputs of earlier blocks that
+    /// they read.
     fn run_blocks(
         &self,
         blocks: Range<usize>,
@@ -242,7 +242,7 @@ impl Dit for HunyuanTransformer {
         Ok(stream_blc)
     }
 
-    /// The predicted mean `[b, l, p·p·in_channels]`, f32, of the stream.
+    /// Returns the predicted mean `[b, l, p·p·in_channels]`, f32, of the stream.
     fn project(
         &self,
         stream_blc: &Tensor,
@@ -259,7 +259,7 @@ impl Dit for HunyuanTransformer {
         Ok(held(&self.proj_out)?.forward(&normed.to_dtype(DType::F32)?)?)
     }
 
-    /// Bytes of the parameters that a stage of these blocks computes with.
+    /// Returns the bytes of the parameters of a stage with these blocks.
     fn byte_len(&self, blocks: &Blocks) -> usize {
         let first = self.pos_embed.as_ref().filter(|_| blocks.contains(0));
         let last = blocks.contains(self.config.block_count() - 1);
@@ -289,7 +289,7 @@ impl Dit for HunyuanTransformer {
     }
 }
 
-/// An end of the transformer, which the stage at that end holds.
+/// An end of the transformer. Only the stage at that end has it.
 fn held(end: &Option<Linear>) -> Result<&Linear> {
     end.as_ref().ok_or_else(|| {
         xdit_kernels::Error::shape(

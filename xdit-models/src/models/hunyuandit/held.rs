@@ -1,4 +1,4 @@
-//! Blocks by themselves, without the ends of the transformer.
+//! Runs some blocks alone, without the ends of the transformer.
 
 use xdit_kernels::Tensor;
 use xdit_kernels::attention::Attention;
@@ -9,26 +9,26 @@ use crate::error::Result;
 use crate::models::dit::{Conditioning, Dit};
 use crate::models::skips::Skips;
 
-/// What the blocks that are held keep of a prompt for all steps of an image, keys and values of their cross-attention above
-/// all; copies share it.
+/// The values that the blocks of a transformer keep of a prompt for all steps of an image, mainly keys and values of their
+/// cross-attention. Clones share them.
 #[derive(Clone, Debug)]
 pub struct HunyuanContext(crate::models::hunyuandit::forward::Context);
 
 impl HunyuanTransformer {
-    /// What the blocks that are held keep of these prompts.
+    /// Computes the values that the blocks of this value keep of these prompts.
     ///
     /// # Errors
-    /// [`Error::Kernel`](crate::Error::Kernel) for text of another model's width.
+    /// [`Error::Kernel`](crate::Error::Kernel) if the width of the text is not that of the model.
     pub fn read_text(&self, text: &HunyuanText) -> Result<HunyuanContext> {
         Ok(HunyuanContext(self.context(&self.held, text, &mut ())?))
     }
 
-    /// The stream `[b, l, c]` after the blocks that are held, one after the other, as if those between them were not there.
+    /// Runs the blocks of this value on the stream `[b, l, c]`, one after another, and skips blocks that it does not contain.
     /// `timestep` is one per image, from 1000 down; `attention` has one entry for each block's self-attention.
     ///
     /// # Errors
-    /// [`Error::Kernel`](crate::Error::Kernel) for shapes that do not fit each other or the configuration, or where a block is
-    /// held without the one whose output it reads again.
+    /// [`Error::Kernel`](crate::Error::Kernel) for shapes that do not fit each other or the configuration, or if a block reads
+    /// the output of a missing block.
     ///
     /// # Examples
     /// ```
@@ -49,7 +49,7 @@ impl HunyuanTransformer {
     /// let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::cpu());
     /// let masks = [&[true; 3][..], &[true; 5]];
     /// let text = model.embed_text([&zeros(&[1, 3, 8])?, &zeros(&[1, 5, 16])?], masks, &[0.0; 6], &mut ())?;
-    /// // Once an image; then in every step:
+    /// // Once per image; then in every step:
     /// let context = model.read_text(&text)?;
     /// let positions = HunyuanPositions::new(&config, 2, 2, &Device::cpu())?;
     /// let stream = model.run_held(&zeros(&[1, 4, 16])?, &[999.0], &context, &positions, &mut model.attention())?;

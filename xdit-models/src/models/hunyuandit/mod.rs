@@ -1,4 +1,4 @@
-//! HunyuanDiT: the transformer and what it reads of prompts.
+//! HunyuanDiT: the transformer and its text inputs.
 
 mod blocks;
 mod config;

@@ -64,7 +64,7 @@ impl Family for Configs {
     }
 }
 
-/// What the model is told of every image's size: what it was once, what it shall be, and where it was cut.
+/// The size inputs of every image: original size, target size and crop.
 fn sizes(request: &Request, plan: &ResolvedRequest) -> [f32; SIZE_NUMBERS] {
     let [original_height, original_width] = request.original_size.unwrap_or([1024, 1024]);
     let [height, width] = request.target_size.unwrap_or([plan.height, plan.width]);

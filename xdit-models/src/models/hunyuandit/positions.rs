@@ -11,11 +11,11 @@ use crate::error::Result;
 
 /// Base of the rotary frequencies.
 const THETA: f64 = 10_000.0;
-/// Latent pixels along the side of the pictures whose tokens stand at whole numbers: 512 pixels, an eighth of them latent.
+/// Latent pixels along the side of an image whose tokens have whole numbers as positions: 512 pixels, an eighth of them latent.
 const BASE_PIXELS: usize = 512 / 8;
 
-/// Where image tokens stand: the cosines and sines that rotate queries and keys, and which rows of which parts of the image the
-/// tokens are. Text is read by cross-attention and stands nowhere.
+/// The positions of image tokens: the cosines and sines that rotate queries and keys, and the rows of the parts of the image
+/// that the tokens are. Text has no positions, because blocks read it by cross-attention.
 ///
 /// # Examples
 /// ```
@@ -23,7 +23,7 @@ const BASE_PIXELS: usize = 512 / 8;
 /// use xdit_models::{ConfigFile, hunyuandit::{HunyuanConfig, HunyuanPositions}};
 /// let json = br#"{"hidden_size": 1408, "in_channels": 4, "patch_size": 2}"#;
 /// let config = HunyuanConfig::read(&ConfigFile::parse("config.json", json)?)?;
-/// // A picture of 1024 × 768 pixels.
+/// // An image of 1024 × 768 pixels.
 /// let positions = HunyuanPositions::new(&config, 64, 48, &Device::cpu())?;
 /// assert_eq!(positions.cos().shape(), [64 * 48, 88]);
 /// # Ok::<(), xdit_models::Error>(())
@@ -41,10 +41,10 @@ impl HunyuanPositions {
     /// centred among as many. The first half of a head turns with the column, the second with the row.
     ///
     /// # Shapes
-    /// Both tables are `[rows · columns, attention_head_dim]`, each frequency twice in a row, f32.
+    /// Both tables are f32 `[rows · columns, attention_head_dim]`. Each frequency occurs twice in succession.
     ///
     /// # Errors
-    /// [`Error::Kernel`](crate::Error::Kernel) when there is no memory for them, or no token.
+    /// [`Error::Kernel`](crate::Error::Kernel) if there is no memory for them, or no token.
     pub fn new(
         config: &HunyuanConfig,
         rows: usize,
@@ -59,7 +59,7 @@ impl HunyuanPositions {
         }
         let base = (BASE_PIXELS / config.patch_size) as f64;
         let (h, w) = (rows as f64, columns as f64);
-        // Python's `round`: halves to even.
+        // Python's `round` rounds halves to even.
         let [height, width] = match h > w {
             true => [base, (base / h * w).round_ties_even()],
             false => [(base / w * h).round_ties_even(), base],
@@ -99,11 +99,11 @@ impl HunyuanPositions {
         })
     }
 
-    /// The positions of parts of the image, each part a stream of its own (the image as a whole too) with the place of its
+    /// Returns the positions of parts of the image. Each part is a stream (the image as a whole too), with the position of its
     /// first token in the image.
     ///
     /// # Errors
-    /// [`Error::Kernel`](crate::Error::Kernel) if there are no such rows.
+    /// [`Error::Kernel`](crate::Error::Kernel) if these rows do not exist.
     pub fn part(&self, image: &[(usize, Segment)]) -> Result<Self> {
         let rows = |table: &Tensor| {
             let runs = image
@@ -119,33 +119,33 @@ impl HunyuanPositions {
         })
     }
 
-    /// The cosines, `[l, d]`.
+    /// Returns the cosines, `[l, d]`.
     #[must_use]
     pub fn cos(&self) -> &Tensor {
         &self.cos_ld
     }
 
-    /// The sines, `[l, d]`.
+    /// Returns the sines, `[l, d]`.
     #[must_use]
     pub fn sin(&self) -> &Tensor {
         &self.sin_ld
     }
 
-    /// How many tokens there are.
+    /// Returns the number of tokens.
     #[must_use]
     pub fn token_count(&self) -> usize {
         self.cos_ld.dim(0)
     }
 
-    /// Which rows of which parts of the image the tokens are.
+    /// Returns the rows of the parts of the image that the tokens are.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 }
 
-/// Numbers at even distances, both ends among them, as torch's f32 `linspace` has them: from the nearer end; of one number the
-/// start.
+/// Returns evenly spaced numbers with both ends, as torch's f32 `linspace` computes them: each from the nearer end. A single
+/// number is the start.
 fn linspace(start: f64, end: f64, count: usize) -> Vec<f32> {
     let (start, end) = (start as f32, end as f32);
     if count == 1 {

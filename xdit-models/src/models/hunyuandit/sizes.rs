@@ -1,7 +1,7 @@
 //! The sizes of pictures that HunyuanDiT was trained on (diffusers `pipelines/hunyuandit/pipeline_hunyuandit.py`,
 //! `map_to_standard_shapes`).
 
-/// Ratios of width to height, and the widths and heights of each.
+/// Ratios of width to height, and widths and heights for each ratio.
 const STANDARD: [(f64, &[[usize; 2]]); 5] = [
     (1.0, &[[1024, 1024], [1280, 1280]]),
     (4.0 / 3.0, &[[1024, 768], [1152, 864], [1280, 960]]),
@@ -10,11 +10,11 @@ const STANDARD: [(f64, &[[usize; 2]]); 5] = [
     (9.0 / 16.0, &[[768, 1280]]),
 ];
 
-/// The height and width that a picture of these is drawn in: itself if it is one of them, else the nearest area among those of
-/// the nearest ratio; the first of several that are as near.
+/// Returns the height and width in which an image of this size is drawn: the same if it is a size of the training, otherwise
+/// the size with the nearest area among those with the nearest ratio. The first one wins if several are equally near.
 pub(super) fn standard_size([height, width]: [usize; 2]) -> [usize; 2] {
     let mut all = STANDARD.iter().flat_map(|(_, sizes)| sizes.iter());
-    // With each size the list has it turned, so that the order of its sides does not matter.
+    // The list contains the rotated form of each size, so the order of the sides does not matter.
     if all.any(|size| *size == [width, height]) {
         return [height, width];
     }

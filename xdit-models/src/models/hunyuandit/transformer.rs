@@ -20,7 +20,7 @@ use crate::models::dit::{Conditioning, Dit};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
-/// A HunyuanDiT transformer: weights only, so that threads may share it.
+/// A HunyuanDiT transformer. It contains only weights, so threads can share it.
 ///
 /// # Examples
 /// ```
@@ -55,12 +55,12 @@ use crate::observer::Observer;
 #[derive(Debug)]
 pub struct HunyuanTransformer {
     pub(super) config: HunyuanConfig,
-    /// The blocks that are held; the ends below are there with the first and the last.
+    /// The blocks of this value. The ends below exist together with the first and the last block.
     pub(super) held: Blocks,
     pub(super) pos_embed: Option<Linear>,
     pub(super) time_extra_emb: TimeExtraEmbed,
     pub(super) text_embedder: Mlp,
-    /// What stands for tokens of padding, `[t, cross_attention_dim]`.
+    /// The learned vectors that replace tokens of padding, `[t, cross_attention_dim]`.
     pub(super) text_embedding_padding: Tensor,
     pub(super) blocks: Vec<HunyuanBlock>,
     pub(super) norm_out: Option<Linear>,
@@ -69,12 +69,12 @@ pub struct HunyuanTransformer {
     pub(super) device: Device,
 }
 
-/// A prompt as the transformer reads it; the same in every step.
+/// A prompt in the form that the transformer reads. It is the same in every step.
 #[derive(Clone, Debug)]
 pub struct HunyuanText {
-    /// BERT's and mT5's tokens, padding replaced, `[b, t, cross_attention_dim]`.
+    /// The tokens of BERT and mT5, with those of padding replaced, `[b, t, cross_attention_dim]`.
     pub(super) tokens_btc: Tensor,
-    /// What mT5's embeddings, sizes and style add to the timestep's vector, f32 `[b, c]`.
+    /// The vector of mT5's embeddings, sizes and style, which is added to that of the timestep, f32 `[b, c]`.
     pub(super) extra_bc: Tensor,
 }
 
@@ -85,14 +85,14 @@ pub struct HunyuanInput<'a> {
     pub latents: &'a Tensor,
     /// The prompts.
     pub text: &'a HunyuanText,
-    /// One per image: the scheduler's timestep, so from 1000 down.
+    /// One per image: the scheduler's timestep, from 1000 down.
     pub timestep: &'a [f32],
-    /// Where the tokens stand.
+    /// The positions of the tokens.
     pub positions: &'a HunyuanPositions,
 }
 
 impl HunyuanTransformer {
-    /// The transformer of this configuration.
+    /// Loads the transformer of this configuration.
     ///
     /// # Errors
     /// [`Error::BadTensor`] for a tensor that is missing or wrong.
@@ -105,11 +105,11 @@ impl HunyuanTransformer {
         Self::load_blocks(config, &all, weights, packing)
     }
 
-    /// Some blocks of the transformer, with what stands before the first and after the last where they are among them, and
-    /// what every stage needs of text and timestep: no other tensor is read.
+    /// Loads some blocks of the transformer, and the layers for text and timestep, which every stage needs. With the first or
+    /// the last block it also loads the layers before or after it. It reads no other tensor.
     ///
     /// # Errors
-    /// [`Error::BadTensor`] for a tensor that is missing or wrong, [`Error::InvalidRequest`] for blocks that there are not.
+    /// [`Error::BadTensor`] for a tensor that is missing or wrong, [`Error::InvalidRequest`] for blocks that do not exist.
     pub fn load_blocks(
         config: &HunyuanConfig,
         held: &Blocks,
@@ -136,7 +136,7 @@ impl HunyuanTransformer {
         let norm_out = last
             .then(|| packing.linear(&norm_out, [2 * c, c], true))
             .transpose()?;
-        // Each pixel of a patch has its channels, then as many for the variance, which nobody reads.
+        // Each pixel of a patch has its channels, then the same number for the variance, which is not used.
         let pixels = config.patch_size * config.patch_size;
         let channels = config.in_channels;
         let means = (0..pixels).map(|pixel| 2 * pixel * channels..(2 * pixel + 1) * channels);
@@ -171,19 +171,19 @@ impl HunyuanTransformer {
         })
     }
 
-    /// The shape it was made with.
+    /// Returns the configuration.
     #[must_use]
     pub fn config(&self) -> &HunyuanConfig {
         &self.config
     }
 
-    /// How many blocks are held.
+    /// Returns the number of blocks of this value.
     #[must_use]
     pub fn block_count(&self) -> usize {
         self.held.len()
     }
 
-    /// Local attention for the image's own in each block.
+    /// Returns local attention for the image's attention to itself in each block.
     #[must_use]
     pub fn attention(&self) -> Vec<Box<dyn Attention>> {
         (0..self.held.len())
@@ -191,10 +191,10 @@ impl HunyuanTransformer {
             .collect()
     }
 
-    /// The embeddings of BERT `[b, text_len, cross_attention_dim]` and of mT5 `[b, text_len_t5, cross_attention_dim_t5]` as
-    /// the blocks read them, what the masks do not keep (`b · tokens` each, row by row) replaced by what was learned for
-    /// padding. `sizes`: original height and width, target height and width, top and left of the crop, of every image; a model
-    /// without [`HunyuanConfig::style_and_size`] does not read them.
+    /// Converts the embeddings of BERT `[b, text_len, cross_attention_dim]` and of mT5 `[b, text_len_t5,
+    /// cross_attention_dim_t5]` to the form that the blocks read. Learned vectors replace the tokens that the masks (`b ·
+    /// tokens` each, row by row) do not keep. `sizes` contains, for every image, original height and width, target height and
+    /// width, and top and left of the crop. A model without [`HunyuanConfig::style_and_size`] ignores it.
     ///
     /// # Errors
     /// [`Error::Kernel`] for other shapes.
@@ -226,14 +226,14 @@ impl HunyuanTransformer {
         })
     }
 
-    /// The predicted mean `[b, l, p·p·in_channels]`, f32.
+    /// Returns the predicted mean `[b, l, p·p·in_channels]`, f32.
     ///
     /// `attention` has one entry for each block's self-attention, in order; each keeps its own state from step to step.
     /// `observer` is offered the outputs of the embedders, of every block and of the last norm.
     ///
     /// # Errors
-    /// [`Error::Kernel`] for shapes that do not fit each other or the configuration, or a transformer of which not all
-    /// blocks are held.
+    /// [`Error::Kernel`] for shapes that do not fit each other or the configuration, or if some blocks are missing in this
+    /// value.
     pub fn forward(
         &self,
         input: &HunyuanInput<'_>,
@@ -287,7 +287,7 @@ impl HunyuanTransformer {
     }
 }
 
-/// An error unless something fits.
+/// Returns an error unless `fits` is true.
 pub(super) fn expect(fits: bool, expected: String, got: &dyn std::fmt::Debug) -> Result<()> {
     match fits {
         true => Ok(()),

@@ -1,6 +1,6 @@
 //! The blocks of SD3 (diffusers `models/attention.py`, `JointTransformerBlock`).
 //!
-//! Shapes: b images, l tokens, h heads, d head dim, c = h · d channels. Text stands before the image in joint sequences.
+//! Shapes: b images, l tokens, h heads, d head dim, c = h · d channels. In joint sequences, text comes before the image.
 
 use xdit_kernels::activation::Activation;
 use xdit_kernels::attention::Attention;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::files::weights::Scope;
 use crate::layers::{EPS, Joint, Packing, byte_len, chunk, linear};
 
-/// Width of the feed-forward layers, in multiples of the residual stream's.
+/// Width of the feed-forward layers, as a multiple of the width of the residual stream.
 pub(super) const MLP_RATIO: usize = 4;
 
 /// The projection of a stream to queries, keys and values, and the RMS norms of queries and keys in models that have them.
@@ -43,7 +43,7 @@ impl Qkv {
         Ok(Self { linear, norms })
     }
 
-    /// Queries, keys and values of `x_blc`, which is normalised and modulated, into rows `start..` of the joint ones.
+    /// Writes queries, keys and values of `x_blc`, which is normalised and modulated, to rows `start..` of the joint ones.
     fn fill(
         &self,
         x_blc: &Tensor,
@@ -62,7 +62,7 @@ impl Qkv {
     }
 }
 
-/// What a stream does after attention.
+/// The layers of a stream after attention.
 #[derive(Debug)]
 struct Tail {
     out: Linear,
@@ -111,17 +111,17 @@ impl Tail {
     }
 }
 
-/// The image's attention to itself alone, of SD3.5-medium (`attn2`).
+/// The attention of the image to itself in SD3.5-medium (`attn2`).
 #[derive(Debug)]
 struct Dual {
     qkv: Qkv,
     out: Linear,
 }
 
-/// Text and image keep weights of their own and meet in attention.
+/// A block of SD3: text and image have separate weights and meet in attention.
 #[derive(Debug)]
 pub(super) struct JointBlock {
-    /// Of image and text.
+    /// For image and text.
     modulation: [Linear; 2],
     image: Qkv,
     image_tail: Tail,
@@ -133,7 +133,7 @@ pub(super) struct JointBlock {
 }
 
 impl JointBlock {
-    /// Block `block` of the transformer.
+    /// Loads block `block` of the transformer.
     pub(super) fn load(
         scope: &Scope<'_>,
         config: &Sd3Config,
@@ -186,14 +186,14 @@ impl JointBlock {
         })
     }
 
-    /// The vectors of image and text that [`modulation_vectors`] counts.
+    /// Returns the vectors of image and text that [`modulation_vectors`] counts.
     pub(super) fn modulation(&self, silu_temb_bc: &Tensor) -> Result<[Tensor; 2]> {
         let [image, text] = &self.modulation;
         Ok([image.forward(silu_temb_bc)?, text.forward(silu_temb_bc)?])
     }
 
-    /// Image and text streams after the block; the last block's text is what it was. Without text its keys and values are
-    /// attention's to know. `attention`: for the joint one, and in a dual block for the image's own.
+    /// Returns the image and text streams after the block. The last block does not change the text. Without text, attention
+    /// uses its kept keys and values. `attention`: for the joint attention, and in a dual block for the image's own.
     pub(super) fn forward(
         &self,
         image_blc: &Tensor,
@@ -249,7 +249,7 @@ impl JointBlock {
         Ok((image, text))
     }
 
-    /// Bytes that it holds.
+    /// Returns the bytes of the weights.
     pub(super) fn byte_len(&self) -> usize {
         let dual = self.dual.as_ref();
         let [image, text] = &self.modulation;
@@ -262,8 +262,8 @@ impl JointBlock {
     }
 }
 
-/// How many vectors `[c]` modulate image and text in a block: shift, scale and gate of attention and of the feed-forward
-/// layers, and of the image's own attention where there is one; of a text that is only read, scale and shift.
+/// Returns the number of vectors `[c]` that modulate image and text in a block: shift, scale and gate of attention and of the
+/// feed-forward layers, and of the image's own attention if there is one; scale and shift for a text that is only read.
 pub(super) fn modulation_vectors(config: &Sd3Config, block: usize) -> [usize; 2] {
     let image = if config.is_dual(block) { 9 } else { 6 };
     let text = if config.is_context_pre_only(block) {
@@ -274,7 +274,7 @@ pub(super) fn modulation_vectors(config: &Sd3Config, block: usize) -> [usize; 2]
     [image, text]
 }
 
-/// LayerNorm, then the vectors at these places as shift and scale.
+/// Applies LayerNorm, with the vectors at these positions as shift and scale.
 fn modulated(x_blc: &Tensor, modulation: &Tensor, [shift, scale]: [usize; 2]) -> Result<Tensor> {
     let c = x_blc.dim(2);
     let (shift, scale) = (chunk(modulation, shift, c)?, chunk(modulation, scale, c)?);

@@ -3,16 +3,16 @@
 use crate::error::Result;
 use crate::files::config::ConfigFile;
 
-/// The shape of an SD3 transformer; every field is inside the range that [`Sd3Config::read`] documents.
+/// The shape of an SD3 transformer. Every field is inside the range that [`Sd3Config::read`] documents.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Sd3Config {
-    /// Latent pixels along the side of the pictures that the model was made for.
+    /// Latent pixels along the side of the images that the model was made for.
     pub sample_size: usize,
     /// Latent pixels along each side of a token.
     pub patch_size: usize,
-    /// Channels of the latents that come in.
+    /// Channels of the input latents.
     pub in_channels: usize,
-    /// Channels of the latents that go out.
+    /// Channels of the output latents.
     pub out_channels: usize,
     /// Blocks.
     pub num_layers: usize,
@@ -22,18 +22,18 @@ pub struct Sd3Config {
     pub num_attention_heads: usize,
     /// Width of the text embeddings.
     pub joint_attention_dim: usize,
-    /// Width of the pooled text embeddings, of both CLIP encoders side by side.
+    /// Width of the pooled text embeddings: those of both CLIP encoders together.
     pub pooled_projection_dim: usize,
-    /// Tokens along each side of the position table, of which a picture takes the middle.
+    /// Tokens along each side of the position table. An image uses the middle of it.
     pub pos_embed_max_size: usize,
-    /// Blocks, in ascending order, in which the image also attends to itself alone (SD3.5-medium).
+    /// Blocks, in ascending order, in which the image also has an attention of its own (SD3.5-medium).
     pub dual_attention_layers: Vec<usize>,
-    /// Whether queries and keys go through an RMS norm (SD3.5) or not (SD3).
+    /// Whether queries and keys pass through an RMS norm (SD3.5) or not (SD3).
     pub qk_norm: bool,
 }
 
 impl Sd3Config {
-    /// The configuration in `config`, with diffusers' defaults for absent fields.
+    /// Reads the configuration in `config`, with diffusers' defaults for absent fields.
     ///
     /// # Errors
     /// [`Error::BadConfig`](crate::Error::BadConfig) when a field is outside its range: 1–1024 heads of 1–1024, 1–1024
@@ -46,7 +46,7 @@ impl Sd3Config {
         let given = config.fields().any(|field| field == "out_channels");
         let out_channels = match config.optional_count("out_channels", 1..=65536)? {
             Some(channels) => channels,
-            // Null stands for "as many as come in".
+            // Null means the number of input channels.
             None if given => in_channels,
             None => 16,
         };
@@ -56,7 +56,7 @@ impl Sd3Config {
         };
         let mut dual = config.counts("dual_attention_layers", &[], 0..=1024, 0..=1 << 20)?;
         let num_layers = config.count("num_layers", Some(18), 1..=1024)?;
-        // diffusers asks each block whether its index is in the list, so others have no effect.
+        // diffusers asks each block whether its index is in the list, so other indices have no effect.
         dual.retain(|block| *block < num_layers);
         dual.sort_unstable();
         dual.dedup();
@@ -88,37 +88,38 @@ impl Sd3Config {
         Ok(parsed)
     }
 
-    /// Blocks.
+    /// Returns the number of blocks.
     #[must_use]
     pub fn block_count(&self) -> usize {
         self.num_layers
     }
 
-    /// Width of the residual stream: heads times head width.
+    /// Returns the width of the residual stream: heads times head width.
     #[must_use]
     pub fn hidden_size(&self) -> usize {
         self.num_attention_heads * self.attention_head_dim
     }
 
-    /// Whether the image also attends to itself alone in this block.
+    /// Returns whether the image also has an attention of its own in this block.
     #[must_use]
     pub fn is_dual(&self, block: usize) -> bool {
         self.dual_attention_layers.binary_search(&block).is_ok()
     }
 
-    /// How many times this block attends: jointly, and where it is dual once more.
+    /// Returns the number of attentions of this block: one, or two in a dual block.
     #[must_use]
     pub fn attentions(&self, block: usize) -> usize {
         1 + usize::from(self.is_dual(block))
     }
 
-    /// Whether this block's text is read and not changed (`context_pre_only`): the last one's, as nothing follows it.
+    /// Returns whether this block reads the text without changing it (`context_pre_only`). This is the case in the last block,
+    /// because no block follows it.
     #[must_use]
     pub fn is_context_pre_only(&self, block: usize) -> bool {
         block + 1 == self.num_layers
     }
 
-    /// Numbers in a token of latents that come in, and of those that go out.
+    /// Returns the number of values in an input token of latents and in an output token.
     #[must_use]
     pub fn token_channels(&self) -> [usize; 2] {
         let patch = self.patch_size * self.patch_size;

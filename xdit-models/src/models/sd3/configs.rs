@@ -1,4 +1,4 @@
-//! What the configurations of a Stable Diffusion 3 pipeline say: all that can be known of it without its weights.
+//! The configurations of a Stable Diffusion 3 pipeline, which describe it without its weights.
 
 use xdit_cfg::{GuidancePlan, SkipLayers};
 
@@ -18,10 +18,10 @@ use crate::text::tokenizers::model_max_length;
 use crate::text::{ClipTextConfig, T5Config};
 use crate::vae::VaeConfig;
 
-/// diffusers refuses more tokens of T5.
+/// The largest number of T5 tokens in diffusers.
 pub(super) const MAX_SEQUENCE_LENGTH: usize = 512;
 
-/// The configurations of all components, which fit together.
+/// The configurations of all components, checked against each other.
 #[derive(Debug)]
 pub(crate) struct Configs {
     pub(crate) index: ModelIndex,
@@ -32,7 +32,7 @@ pub(crate) struct Configs {
     pub(crate) sd3: Sd3Config,
     pub(crate) vae: VaeConfig,
     pub(crate) scheduler: FlowMatchEulerConfig,
-    /// Tokens of each CLIP.
+    /// The number of tokens of each CLIP.
     pub(crate) clip_length: usize,
 }
 
@@ -68,7 +68,7 @@ impl Configurations for Configs {
                 Some(T5Config::read(&fits::component(source, "text_encoder_3")?)?)
             }
         };
-        // One length for both, as diffusers has it.
+        // One length for both, as in diffusers.
         let clip_length = model_max_length(source, "tokenizer")?.unwrap_or(CLIP_LENGTH);
         let clip = |folder| {
             let file = fits::component(source, folder)?;
@@ -93,7 +93,7 @@ impl Configurations for Configs {
         Ok(configs)
     }
 
-    /// diffusers' own defaults (`StableDiffusion3Pipeline.__call__`).
+    /// The defaults of diffusers (`StableDiffusion3Pipeline.__call__`).
     fn defaults(&self, _: &ModelSource) -> Defaults {
         let side = self.sd3.sample_size * self.vae.scale_factor();
         Defaults {
@@ -122,7 +122,7 @@ impl Configurations for Configs {
         Ok(SchedulerConfig::FlowMatchEuler(self.scheduler.clone()))
     }
 
-    /// Guidance, and which blocks its third branch leaves out.
+    /// Returns the guidance, and the blocks that its third branch leaves out.
     fn guide(&self, request: &Request, defaults: &Defaults) -> Result<Guide> {
         request.refuse_conditions(SchedulerConfig::FLOW_MATCHING)?;
         request.refuse(&[("true_cfg_scale", request.true_cfg_scale != 1.0)])?;
@@ -164,7 +164,7 @@ impl Configurations for Configs {
 }
 
 impl Configs {
-    /// What ties the components together: the width of one is the input of another.
+    /// Checks that the width of each component is the input width of the next.
     fn check_widths(&self, config: &ConfigFile) -> Result<()> {
         let sd3 = &self.sd3;
         fits::sample_size(

@@ -1,4 +1,4 @@
-//! What blocks of an SD3 transformer cost, as its configuration tells: FLOPs of a step and bytes of parameters.
+//! The costs of the blocks of an SD3 transformer, from its configuration: FLOPs of a step and bytes of parameters.
 
 use xdit_kernels::{DType, WeightForm};
 use xdit_pipefusion::Blocks;
@@ -69,13 +69,14 @@ impl DitShape for Sd3Config {
         [self.joint_attention_dim, self.hidden_size()]
     }
 
-    /// Bytes of one block's parameters.
+    /// Returns the bytes of one block's parameters.
     fn block_bytes(&self, block: usize, dtype: DType) -> u64 {
         block_parameters(self, block).bytes(WeightForm::Dense(dtype))
     }
 
-    /// Bytes of all parameters that a stage of these blocks computes with: the embedding of timestep and pooled text too, which
-    /// every stage has, and the ends of the transformer where they are the stage's. The position table stays in its file.
+    /// Returns the bytes of all parameters of a stage with these blocks. They include the embedding of timestep and pooled
+    /// text, which every stage has, and the ends of the transformer if the stage has them. The position table stays in its
+    /// file.
     fn stage_bytes(&self, blocks: &Blocks, dtype: DType) -> u64 {
         let c = self.hidden_size();
         let [channels_in, channels_out] = self.token_channels();
@@ -98,8 +99,8 @@ impl DitShape for Sd3Config {
             })
     }
 
-    /// FLOPs of one block in a step, for one image: text and image tokens go through 12 c² multiplications each and meet in
-    /// attention. A text that is only read has 3 c², the image's own attention 4 c² more.
+    /// Returns the FLOPs of one block in a step, for one image. Text and image tokens pass through 12 c² multiplications each
+    /// and meet in attention. A text that is only read has 3 c². The image's own attention has 4 c² more.
     fn block_flops(&self, block: usize, text: usize, image: usize) -> f64 {
         let c = self.hidden_size() as f64;
         let (text, image) = (text as f64, image as f64);
@@ -111,7 +112,7 @@ impl DitShape for Sd3Config {
         2.0 * (squares + modulation) * c * c + 4.0 * ((text + image) * (text + image) + own) * c
     }
 
-    /// FLOPs of a step beside those of the blocks, for one image: before the first block, and after the last.
+    /// Returns the FLOPs of a step outside the blocks, for one image: before the first block and after the last.
     fn end_flops(&self, image: usize) -> [f64; 2] {
         let (c, image) = (self.hidden_size() as f64, image as f64);
         let [channels_in, channels_out] = self.token_channels().map(|channels| channels as f64);

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::files::weights::Scope;
 use crate::layers::{Packing, rows_of};
 
-/// A convolution whose kernel is its stride, so a linear layer of tokens, and a table of positions.
+/// A convolution whose stride is its kernel size, and therefore a linear layer of tokens; and a table of positions.
 #[derive(Debug)]
 pub(super) struct PatchEmbed {
     pub(super) proj: Linear,
@@ -35,7 +35,7 @@ impl PatchEmbed {
         })
     }
 
-    /// Latent tokens `[b, l, p·p·in_channels]` as tokens of the stream, `[b, l, c]`.
+    /// Converts latent tokens `[b, l, p·p·in_channels]` to tokens of the stream, `[b, l, c]`.
     pub(super) fn forward(&self, latents_blc: &Tensor, positions: &Sd3Positions) -> Result<Tensor> {
         let rows_lc = rows_of(&self.table, &positions.rows)?;
         let image_blc = self.proj.forward(latents_blc)?;
@@ -43,7 +43,7 @@ impl PatchEmbed {
     }
 }
 
-/// Where tokens stand: the rows of the position table that are added to image tokens, and which rows of which streams all
+/// The positions of tokens: the rows of the position table that are added to image tokens, and the rows of the streams that all
 /// tokens are. Text tokens come first, without a position, then the image tokens of one image size.
 ///
 /// # Examples
@@ -55,7 +55,7 @@ impl PatchEmbed {
 /// assert_eq!(positions.token_count(), 333 + 2 * 4);
 /// // The middle of a table of 6 rows and 6 columns: rows 2 and 3, columns 1 to 4.
 /// assert_eq!(positions.table_rows(), [13, 14, 15, 16, 19, 20, 21, 22]);
-/// // A picture has at most 6 × 6 tokens.
+/// // An image has at most 6 × 6 tokens.
 /// assert!(Sd3Positions::new(&config, 333, 7, 4).is_err());
 /// # Ok::<(), xdit_models::Error>(())
 /// ```
@@ -67,7 +67,7 @@ pub struct Sd3Positions {
 }
 
 impl Sd3Positions {
-    /// The positions of `text_len` text tokens and an image of `rows` × `columns` tokens (`cropped_pos_embed`).
+    /// Creates the positions of `text_len` text tokens and an image of `rows` × `columns` tokens (`cropped_pos_embed`).
     ///
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel) for more rows or columns than the position table has.
@@ -101,11 +101,11 @@ impl Sd3Positions {
         })
     }
 
-    /// The positions of some of the tokens: rows of the text, if there are any, and of parts of the image, each part a
-    /// stream of its own (the image as a whole too) with the place of its first token in the image.
+    /// Returns the positions of some of the tokens: rows of the text, if there are any, and of parts of the image. Each part is
+    /// a stream (the image as a whole too), with the position of its first token in the image.
     ///
     /// # Errors
-    /// [`Error::Kernel`](crate::Error::Kernel) if there are no such rows.
+    /// [`Error::Kernel`](crate::Error::Kernel) if these rows do not exist.
     pub fn part(&self, text: Option<Segment>, image: &[(usize, Segment)]) -> Result<Self> {
         let mut rows = Vec::new();
         for (place, part) in image {
@@ -126,31 +126,31 @@ impl Sd3Positions {
         })
     }
 
-    /// The row of the position table that each image token gets.
+    /// Returns the row of the position table for each image token.
     #[must_use]
     pub fn table_rows(&self) -> &[u32] {
         &self.rows
     }
 
-    /// How many tokens there are, of text and image together.
+    /// Returns the number of tokens of text and image together.
     #[must_use]
     pub fn token_count(&self) -> usize {
         self.text_len + self.rows.len()
     }
 
-    /// How many of them are text.
+    /// Returns the number of text tokens.
     #[must_use]
     pub fn text_len(&self) -> usize {
         self.text_len
     }
 
-    /// Which rows of which streams the tokens are.
+    /// Returns the rows of the streams that the tokens are.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// Those of them that are the image's.
+    /// Returns the segments of the image.
     pub(super) fn image_segments(&self) -> &[Segment] {
         let text = self.segments.iter().take_while(|part| part.stream == 0);
         &self.segments[text.count()..]

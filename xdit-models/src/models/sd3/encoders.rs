@@ -1,4 +1,4 @@
-//! From prompts to what an SD3 transformer reads of them.
+//! Encodes prompts for an SD3 transformer.
 
 use xdit_pipefusion::Blocks;
 
@@ -18,17 +18,17 @@ use crate::text::tokenizers::Tokenizer;
 use crate::text::{ClipTextModel, EncoderSize, T5Config, T5Encoder};
 use crate::vae::VaeConfig;
 
-/// The models that read prompts.
+/// The text encoders.
 #[derive(Debug)]
 pub(crate) struct Encoders {
     clip: [ClipTextModel; 2],
     t5: Option<T5Encoder>,
 }
 
-/// Names of CLIP's tensors where they are shown.
+/// The names of CLIP's tensors for observers.
 const CLIP: [&str; 2] = ["clip", "clip_2"];
 
-/// Folders of the encoders.
+/// The folders of the encoders.
 const FOLDERS: [&str; 3] = ["text_encoder", "text_encoder_2", "text_encoder_3"];
 
 impl ModelLoader for Configs {
@@ -138,8 +138,8 @@ impl Tokenizers {
     }
 }
 
-/// The embeddings of each branch, the positive one first, each repeated for the images of a prompt. Skipped layers of CLIP are
-/// skipped for the positive one only, as diffusers does.
+/// Returns the embeddings of each branch, the positive one first, repeated for the images of each prompt. Layers of CLIP are
+/// skipped only for the positive branch, as in diffusers.
 pub(crate) fn encode(
     store: &ModelStore<Configs>,
     tokenizers: &Tokenizers,

@@ -1,7 +1,7 @@
-//! A forward pass in pieces, so that stages can make it together.
+//! A forward pass in pieces, for stages of a pipeline.
 //!
-//! Shapes: b images, l tokens, c channels. Between the pieces text and image are one stream `[b, text + image, c]`; the
-//! text may be absent, when attention has kept its keys and values. The last block leaves the text as it was.
+//! Shapes: b images, l tokens, c channels. Between the pieces, text and image are one stream `[b, text + image, c]`. The text
+//! may be absent if attention has kept its keys and values. The last block does not change the text.
 
 use std::ops::Range;
 
@@ -19,17 +19,17 @@ use crate::models::dit::{Conditioning, Dit, DitShape, Moment, RowSelection};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
-/// What timestep and pooled text make of themselves for some blocks; the same for all tokens of a step.
+/// The modulation of some blocks, computed from timestep and pooled text. It is the same for all tokens of a step.
 #[derive(Debug)]
 pub(crate) struct Modulation {
     silu_temb_bc: Tensor,
-    /// Of each block, image and text; `None` where the block is left out.
+    /// For each block: image and text. `None` if the block is left out.
     blocks: Vec<Option<[Tensor; 2]>>,
 }
 
 impl Sd3Transformer {
-    /// The modulation of these blocks without those of `skip_layers`, which they will then be run without. Timesteps are
-    /// the scheduler's, from 1000 down.
+    /// Computes the modulation of these blocks without those of `skip_layers`, which are then left out. Timesteps are those of
+    /// the scheduler, from 1000 down.
     pub(super) fn modulate(
         &self,
         blocks: Range<usize>,
@@ -55,7 +55,7 @@ impl Sd3Transformer {
         })
     }
 
-    /// Where these blocks lie among those that are held.
+    /// Returns the positions of these blocks among the blocks of this value.
     fn place(&self, blocks: &Range<usize>) -> Result<Range<usize>> {
         match self.holds(blocks) {
             true => Ok(blocks.start - self.held.start..blocks.end - self.held.start),
@@ -131,7 +131,7 @@ impl Dit for Sd3Transformer {
         self.modulate(blocks, &timestep, pooled_bc, skipped, observer)
     }
 
-    /// Latents `[b, image tokens, p·p·in_channels]` as tokens of the stream, after the text's if there is any.
+    /// Returns latents `[b, image tokens, p·p·in_channels]` as tokens of the stream, after those of the text if there are any.
     fn embed(
         &self,
         latents_blc: &Tensor,
@@ -149,8 +149,8 @@ impl Dit for Sd3Transformer {
         Ok(Tensor::cat(&[text_blc.view(), image_blc.view()], 1)?)
     }
 
-    /// The stream after these blocks, without those that have no modulation; `attention` has an entry for each time that a
-    /// block attends, those left out included.
+    /// Runs these blocks on the stream, except those without modulation. `attention` has an entry for each attention of each
+    /// block, also of those that are left out.
     fn run_blocks(
         &self,
         blocks: Range<usize>,
@@ -207,7 +207,7 @@ impl Dit for Sd3Transformer {
         }
     }
 
-    /// The velocity `[b, image tokens, p·p·out_channels]`, f32, of the stream.
+    /// Returns the velocity `[b, image tokens, p·p·out_channels]`, f32, of the stream.
     fn project(
         &self,
         stream_blc: &Tensor,
@@ -230,8 +230,7 @@ impl Dit for Sd3Transformer {
         Ok(held(&self.proj_out)?.forward(&normed.to_dtype(DType::F32)?)?)
     }
 
-    /// Bytes of the parameters that a stage of these blocks computes with. The position table is not among them: it stays
-    /// in the file.
+    /// Returns the bytes of the parameters of a stage with these blocks, without the position table, which stays in the file.
     fn byte_len(&self, blocks: &Blocks) -> usize {
         let (first, last) = (
             blocks.contains(0),
@@ -260,7 +259,7 @@ impl Dit for Sd3Transformer {
     }
 }
 
-/// An end of the transformer, which the stage at that end holds.
+/// An end of the transformer. Only the stage at that end has it.
 fn held<T>(end: &Option<T>) -> Result<&T> {
     end.as_ref().ok_or_else(|| {
         Error::Kernel(xdit_kernels::Error::shape(

@@ -1,4 +1,4 @@
-//! Stable Diffusion 3 and 3.5: the transformer and what it reads of prompts.
+//! Stable Diffusion 3 and 3.5: the transformer and its text inputs.
 
 mod blocks;
 mod config;

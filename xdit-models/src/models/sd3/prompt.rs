@@ -9,7 +9,7 @@ use super::Sd3Config;
 use crate::error::Result;
 use crate::text::ClipOutput;
 
-/// What the transformer reads of the prompts of a batch.
+/// The text inputs of the transformer for a batch of prompts.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PromptEmbeds {
@@ -24,8 +24,8 @@ impl PromptEmbeds {
     /// `[b, max_sequence_length, joint_attention_dim]`, or zeros where there is no such encoder.
     ///
     /// # Errors
-    /// [`Error::Kernel`](crate::Error::Kernel) if CLIP's embeddings are wider than T5's, differ in prompts or tokens, or have no
-    /// projection.
+    /// [`Error::Kernel`](crate::Error::Kernel) if CLIP's embeddings are wider than T5's, differ in the number of prompts or
+    /// tokens, or have no projection.
     pub fn join(
         config: &Sd3Config,
         clip: [&ClipOutput; 2],

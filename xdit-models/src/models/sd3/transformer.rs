@@ -18,7 +18,7 @@ use crate::models::dit::{Conditioning, Dit};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
-/// An SD3 transformer: weights only, so that threads may share it.
+/// An SD3 transformer. It contains only weights, so threads can share it.
 ///
 /// # Examples
 /// ```
@@ -49,7 +49,7 @@ use crate::observer::Observer;
 #[derive(Debug)]
 pub struct Sd3Transformer {
     pub(super) config: Sd3Config,
-    /// The blocks that are held; the ends below are there with the first and the last.
+    /// The blocks of this value. The ends below exist together with the first and the last block.
     pub(super) held: Range<usize>,
     pub(super) pos_embed: Option<PatchEmbed>,
     pub(super) context_embedder: Option<Linear>,
@@ -60,7 +60,7 @@ pub struct Sd3Transformer {
     pub(super) dtype: DType,
 }
 
-/// A prompt as the transformer reads it; the same in every step.
+/// A prompt in the form that the transformer reads. It is the same in every step.
 #[derive(Clone, Debug)]
 pub struct Sd3Text {
     /// `[b, l, c]`; a transformer without its first block has no use for it.
@@ -76,16 +76,16 @@ pub struct Sd3Input<'a> {
     pub latents: &'a Tensor,
     /// The prompts.
     pub text: &'a Sd3Text,
-    /// One per image: the scheduler's timestep, so from 1000 down.
+    /// One per image: the scheduler's timestep, from 1000 down.
     pub timestep: &'a [f32],
-    /// Where the tokens stand. Where they are a part of all tokens, so are latents and text.
+    /// The positions of the tokens. If they cover a part of the tokens, latents and text have the same part.
     pub positions: &'a Sd3Positions,
-    /// Blocks that are left out, for guidance by what the prediction is without them.
+    /// Blocks that are left out, for skip-layer guidance.
     pub skip_layers: &'a [usize],
 }
 
 impl Sd3Transformer {
-    /// The transformer of this configuration.
+    /// Loads the transformer of this configuration.
     ///
     /// # Errors
     /// [`Error::BadTensor`] for a tensor that is missing or wrong.
@@ -97,11 +97,11 @@ impl Sd3Transformer {
         Self::load_blocks(config, 0..config.block_count(), weights, packing)
     }
 
-    /// Some consecutive blocks of the transformer, with what stands before the first and after the last where they are
-    /// among them: no other tensor is read.
+    /// Loads some consecutive blocks of the transformer. With the first or the last block it also loads the layers before or
+    /// after it. It reads no other tensor.
     ///
     /// # Errors
-    /// [`Error::BadTensor`] for a tensor that is missing or wrong, [`Error::InvalidRequest`] for blocks that there are not.
+    /// [`Error::BadTensor`] for a tensor that is missing or wrong, [`Error::InvalidRequest`] for blocks that do not exist.
     pub fn load_blocks(
         config: &Sd3Config,
         held: Range<usize>,
@@ -154,29 +154,29 @@ impl Sd3Transformer {
         })
     }
 
-    /// The shape it was made with.
+    /// Returns the configuration.
     #[must_use]
     pub fn config(&self) -> &Sd3Config {
         &self.config
     }
 
-    /// How many blocks are held.
+    /// Returns the number of blocks of this value.
     #[must_use]
     pub fn block_count(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether these blocks are held.
+    /// Returns whether this value contains these blocks.
     pub(super) fn holds(&self, blocks: &Range<usize>) -> bool {
         self.held.start <= blocks.start && blocks.end <= self.held.end
     }
 
-    /// How many attentions these blocks take: one each, dual blocks two.
+    /// Returns the number of attentions of these blocks: one each, or two in dual blocks.
     pub(super) fn attentions(&self, blocks: Range<usize>) -> usize {
         blocks.map(|block| self.config.attentions(block)).sum()
     }
 
-    /// Local attention for every time that a block attends.
+    /// Returns local attention for every attention of every block.
     #[must_use]
     pub fn attention(&self) -> Vec<Box<dyn Attention>> {
         (0..self.attentions(self.held.clone()))
@@ -184,7 +184,8 @@ impl Sd3Transformer {
             .collect()
     }
 
-    /// Text embeddings `[b, l, joint_attention_dim]` and pooled ones `[b, pooled_projection_dim]` as the blocks read them.
+    /// Converts text embeddings `[b, l, joint_attention_dim]` and pooled ones `[b, pooled_projection_dim]` to the form that the
+    /// blocks read.
     ///
     /// # Errors
     /// [`Error::Kernel`] for other shapes.
@@ -194,7 +195,7 @@ impl Sd3Transformer {
         pooled_prompt_embeds: &Tensor,
     ) -> Result<Sd3Text> {
         let context = match &self.context_embedder {
-            // The text comes from the stage before.
+            // The previous stage sends the text.
             None => None,
             Some(embedder) => Some(embedder.forward(&prompt_embeds.to_dtype(self.dtype)?)?),
         };
@@ -204,15 +205,15 @@ impl Sd3Transformer {
         })
     }
 
-    /// The predicted velocity `[b, image tokens, p·p·out_channels]`, f32.
+    /// Returns the predicted velocity `[b, image tokens, p·p·out_channels]`, f32.
     ///
     /// `attention` has one entry for each time that a block attends, in order (a dual block's joint attention, then the
     /// image's own); each keeps its own state from step to step. `observer` is offered the outputs of the embedders, of
     /// every block and of the last norm.
     ///
     /// # Errors
-    /// [`Error::Kernel`] for shapes that do not fit each other or the configuration, or a transformer of which not all
-    /// blocks are held.
+    /// [`Error::Kernel`] for shapes that do not fit each other or the configuration, or if some blocks are missing in this
+    /// value.
     pub fn forward(
         &self,
         input: &Sd3Input<'_>,
