@@ -14,7 +14,7 @@ use crate::layers::rows_of;
 use crate::layers::{LayerNorm, Packing, attend};
 use crate::observer::Observer;
 
-/// A BERT encoder: what HunyuanDiT calls its bilingual CLIP.
+/// A BERT encoder. HunyuanDiT calls it its bilingual CLIP.
 ///
 /// # Examples
 /// ```
@@ -46,7 +46,7 @@ pub struct BertEncoder {
     dtype: DType,
 }
 
-/// A layer whose norms come after its residual sums.
+/// A layer whose norms follow its residual sums.
 #[derive(Debug)]
 struct BertLayer {
     qkv: Linear,
@@ -59,7 +59,7 @@ struct BertLayer {
 }
 
 impl BertEncoder {
-    /// The encoder of this configuration; names with and without the prefix `bert.` are found. The pooler is not asked for.
+    /// Loads the encoder of this configuration. Finds names with and without the prefix `bert.`. Does not read the pooler.
     ///
     /// # Errors
     /// [`Error::BadTensor`](crate::Error::BadTensor) for a tensor that is missing or wrong.
@@ -101,18 +101,18 @@ impl BertEncoder {
         })
     }
 
-    /// The shape it was made with.
+    /// Returns the configuration.
     #[must_use]
     pub fn config(&self) -> &BertConfig {
         &self.config
     }
 
-    /// The encoded prompts, `[b, l, c]`. `observer` is offered `bert.hidden_states.I` and `bert.last_hidden_state`, which is the
-    /// last of them.
+    /// Returns the encoded prompts, `[b, l, c]`. `observer` receives `bert.hidden_states.I`, and the last of them as
+    /// `bert.last_hidden_state`.
     ///
     /// # Shapes
-    /// Each row of `ids` is one prompt; all have the same length, at most `max_position_embeddings`. `mask`, `[b, l]` row-major,
-    /// says which tokens are attended to; without it all are.
+    /// Each row of `ids` is one prompt. All have the same length, at most `max_position_embeddings`. `mask`, `[b, l]`
+    /// row-major, marks the tokens that others attend to. Without it, others attend to all tokens.
     ///
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel) for rows of other lengths, ids outside the vocabulary and a mask of another size.

@@ -19,7 +19,7 @@ pub struct BertConfig {
     pub num_attention_heads: usize,
     /// Rows of the position embedding: the longest prompt.
     pub max_position_embeddings: usize,
-    /// Rows of the embedding of token types; a prompt is of type 0.
+    /// Rows of the embedding of token types. Prompts have type 0.
     pub type_vocab_size: usize,
     /// Activation of the feed-forward layers.
     pub hidden_act: ActivationKind,
@@ -28,7 +28,7 @@ pub struct BertConfig {
 }
 
 impl BertConfig {
-    /// The configuration in `config`, with transformers' defaults for absent fields.
+    /// Reads the configuration in `config`, with transformers' defaults for absent fields.
     ///
     /// # Errors
     /// [`Error::BadConfig`](crate::Error::BadConfig) when a field is outside its range: 1–1024 heads that divide

@@ -54,11 +54,11 @@ struct ClipLayer {
     fc2: Linear,
 }
 
-/// What a CLIP text encoder makes of a batch of prompts.
+/// The output of a CLIP text encoder for a batch of prompts.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClipOutput {
-    /// Before the last layer, or before as many more as are skipped, without the final norm: what SD3 reads. `[b, l, c]`.
+    /// The hidden state before the last layer (or before skipped layers), without the final norm, which SD3 reads: `[b, l, c]`.
     pub prompt_embeds: Tensor,
     /// After the last layer and the final norm: `[b, l, c]`.
     pub last_hidden_state: Tensor,
@@ -69,7 +69,7 @@ pub struct ClipOutput {
 }
 
 impl ClipTextModel {
-    /// The encoder of this configuration; names with and without the prefix `text_model.` are found.
+    /// Loads the encoder of this configuration. Finds names with and without the prefix `text_model.`.
     ///
     /// # Errors
     /// [`Error::BadTensor`] for a tensor that is missing or wrong.
@@ -118,7 +118,7 @@ impl ClipTextModel {
         })
     }
 
-    /// As [`load`](Self::load), with the text projection (`CLIPTextModelWithProjection`).
+    /// Like [`load`](Self::load), with the text projection (`CLIPTextModelWithProjection`).
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -135,22 +135,22 @@ impl ClipTextModel {
         })
     }
 
-    /// The shape it was made with.
+    /// Returns the configuration.
     #[must_use]
     pub fn config(&self) -> &ClipTextConfig {
         &self.config
     }
 
-    /// The encoder, which shows its tensors as `NAME.…` instead of `clip.…`: for the second of a pipeline.
+    /// Returns the encoder with the observed names `NAME.…` instead of `clip.…`, for the second encoder of a pipeline.
     #[must_use]
     pub fn named(self, name: &'static str) -> Self {
         Self { name, ..self }
     }
 
-    /// The encoded prompts. `observer` is offered `clip.hidden_states.I` and `clip.last_hidden_state`.
+    /// Returns the encoded prompts. `observer` receives `clip.hidden_states.I` and `clip.last_hidden_state`.
     ///
     /// # Shapes
-    /// Each row of `ids` is one prompt; all have the same length, at most `max_position_embeddings`.
+    /// Each row of `ids` is one prompt. All have the same length, at most `max_position_embeddings`.
     ///
     /// # Errors
     /// [`Error::Kernel`] for rows of other lengths and ids outside the vocabulary.
@@ -158,11 +158,11 @@ impl ClipTextModel {
         self.forward_skipping(ids, 0, observer)
     }
 
-    /// As [`forward`](Self::forward), with [`prompt_embeds`](ClipOutput::prompt_embeds) from `clip_skip` layers earlier
+    /// Like [`forward`](Self::forward), with [`prompt_embeds`](ClipOutput::prompt_embeds) from `clip_skip` layers earlier
     /// (diffusers takes `hidden_states[-(clip_skip + 2)]`).
     ///
     /// # Errors
-    /// Also [`Error::InvalidRequest`] if there are not so many layers before the last.
+    /// Also [`Error::InvalidRequest`] if there are fewer layers before the last.
     pub fn forward_skipping(
         &self,
         ids: &[Vec<u32>],
@@ -241,8 +241,8 @@ impl ClipLayer {
     }
 }
 
-/// Where a prompt ends: at its first highest id when the configuration says 2 (it was wrong in old checkpoints), else
-/// at the first end token; at 0 when there is none, as argmax gives.
+/// Returns the end of a prompt: its first highest id if the configuration says 2 (which was wrong in old checkpoints),
+/// otherwise the first end token. It is 0 if there is none, like argmax.
 fn pooled_position(ids: &[u32], eos_token_id: usize) -> usize {
     let end = match eos_token_id {
         2 => ids.iter().copied().max().unwrap_or_default(),

@@ -25,13 +25,13 @@ pub struct ClipTextConfig {
     pub hidden_act: ActivationKind,
     /// Added to the variance in each LayerNorm.
     pub layer_norm_eps: f32,
-    /// The token after a prompt. The value 2 stands for "the highest id of the row", as old checkpoints need.
+    /// The token after a prompt. The value 2 means "the highest id of the row", for old checkpoints.
     pub eos_token_id: usize,
 }
 
 impl ClipTextConfig {
-    /// The configuration in `config`, with transformers' defaults for absent fields. A nested `text_config` is used
-    /// when there is one.
+    /// Reads the configuration in `config`, with transformers' defaults for absent fields. Uses a nested `text_config` if there
+    /// is one.
     ///
     /// # Errors
     /// [`Error::BadConfig`](crate::Error::BadConfig) when a field is outside its range: 1–1024 heads that divide
@@ -70,7 +70,7 @@ impl ClipTextConfig {
         Ok(parsed)
     }
 
-    /// Width of one attention head.
+    /// Returns the width of one attention head.
     #[must_use]
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_attention_heads

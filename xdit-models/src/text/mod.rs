@@ -1,6 +1,6 @@
-//! Text: tokenizers, the encoders CLIP, T5, mT5 and BERT, and the steps from prompts to what encoders read.
+//! Text: tokenizers, the encoders CLIP, T5, mT5 and BERT, and the preparation of prompts for them.
 //!
-//! It uses `files`, `layers` and `observer`.
+//! This module uses `files`, `layers` and `observer`.
 
 mod bert;
 mod bert_config;

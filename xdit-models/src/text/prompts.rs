@@ -1,4 +1,4 @@
-//! From prompts to what encoders read, and from their rows to images'.
+//! Prepares prompts for text encoders, and repeats rows of prompts for images.
 
 use xdit_kernels::Tensor;
 
@@ -12,7 +12,7 @@ use crate::text::tokenizers::{Encoded, Tokenizer};
 /// CLIP's context.
 pub(crate) const CLIP_LENGTH: usize = 77;
 
-/// The classes of tokenizers, for any text encoder.
+/// The tokenizer classes of any text encoder.
 const TOKENIZERS: &[&str] = &[
     "CLIPTokenizer",
     "CLIPTokenizerFast",
@@ -24,21 +24,21 @@ const TOKENIZERS: &[&str] = &[
     "PreTrainedTokenizerFast",
 ];
 
-/// The text encoder that a tokenizer writes for.
+/// The text encoder of a tokenizer.
 pub(crate) struct Reader {
-    /// Its folder.
+    /// The folder of the encoder.
     pub(crate) folder: &'static str,
-    /// Rows of its embedding.
+    /// The number of rows of its embedding.
     pub(crate) vocab_size: usize,
-    /// The most tokens that it reads of a prompt.
+    /// The largest number of tokens that it reads of a prompt.
     pub(crate) length: usize,
 }
 
-/// The tokenizer in the folder `name`, which fits its text encoder: what it puts around every prompt is short enough and
-/// known there.
+/// Reads the tokenizer in the folder `name` and checks that it fits its text encoder: the special tokens around a prompt must
+/// be few enough and known to the encoder.
 ///
 /// # Errors
-/// As [`Tokenizer::read`]; [`Error::BadConfig`] when they do not fit.
+/// As [`Tokenizer::read`]; [`Error::BadConfig`] if they do not fit.
 pub(crate) fn tokenizer(
     source: &ModelSource,
     index: &ModelIndex,
@@ -83,7 +83,7 @@ fn unknown_id(file: String, id: u32, vocab_size: usize) -> Error {
     }
 }
 
-/// The ids of `prompts`, with a warning for each that was cut.
+/// Returns the ids of `prompts`, and warns of each prompt that was cut.
 pub(crate) fn tokenize(
     tokenizer: &Tokenizer,
     prompts: &[String],
@@ -96,7 +96,7 @@ pub(crate) fn tokenize(
     Ok(encoded.into_iter().map(|encoded| encoded.ids).collect())
 }
 
-/// As [`tokenize`], for encoders that are told which ids are padding.
+/// Like [`tokenize`], for encoders with a mask of padding.
 pub(crate) fn tokenize_masked(
     tokenizer: &Tokenizer,
     prompts: &[String],
@@ -123,7 +123,7 @@ pub(crate) fn tokenize_masked(
         .collect()
 }
 
-/// Each row `times` in succession.
+/// Repeats each row `times` in succession.
 pub(crate) fn repeat(rows: &Tensor, times: usize) -> Result<Tensor> {
     if times == 1 {
         return Ok(rows.clone());

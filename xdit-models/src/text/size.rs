@@ -1,23 +1,23 @@
-//! What text encoders take in memory, as their configurations tell.
+//! The memory of text encoders, from their configurations.
 
 use xdit_kernels::{DType, WeightForm};
 
 use super::{BertConfig, ClipTextConfig, T5Config};
 use crate::layers::ParameterCount;
 
-/// What an encoder takes.
+/// The memory of an encoder.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EncoderSize {
-    /// Its parameters, the tables that stay in their files among them.
+    /// The number of its parameters, including tables that stay in their files.
     parameters: ParameterCount,
-    /// Those of them that are f32 where the others are f16.
+    /// The number of parameters that are f32 when the others are f16.
     wide: usize,
-    /// Numbers that it holds at once at most for each token of a prompt.
+    /// The largest number of values in memory at a time, for each token of a prompt.
     row: usize,
 }
 
 impl EncoderSize {
-    /// Bytes of its weights.
+    /// Returns the bytes of its weights.
     pub(crate) fn bytes(&self, dtype: DType) -> u64 {
         let more = match dtype {
             DType::F16 => DType::F32.size() - DType::F16.size(),
@@ -29,7 +29,7 @@ impl EncoderSize {
             .saturating_add(wide)
     }
 
-    /// Bytes that it holds at once at most for each token of a prompt.
+    /// Returns the largest number of bytes in memory at a time, for each token of a prompt.
     pub(crate) fn row_bytes(&self, dtype: DType) -> usize {
         let each = match dtype {
             DType::F16 if self.wide > 0 => DType::F32,
@@ -38,8 +38,8 @@ impl EncoderSize {
         self.row.saturating_mul(each.size())
     }
 
-    /// Of blocks of pre- or post-norm attention and feed-forward layers: the stream, its normalised form, and either queries,
-    /// keys and values with the attention of them, or what is between the feed-forward layers.
+    /// For blocks of pre- or post-norm attention and feed-forward layers: the stream, its normalised form, and either queries,
+    /// keys, values and their attention, or the values between the feed-forward layers.
     fn new(parameters: ParameterCount, width: usize, inner: usize, between: usize) -> Self {
         Self {
             parameters,
@@ -50,7 +50,7 @@ impl EncoderSize {
 }
 
 impl T5Config {
-    /// What an encoder of this configuration takes.
+    /// Returns the memory of an encoder of this configuration.
     pub(crate) fn size(&self) -> EncoderSize {
         let (width, inner) = (self.d_model, self.inner_dim());
         let wide = if self.is_gated_act { 2 } else { 1 };
@@ -74,7 +74,7 @@ impl T5Config {
 }
 
 impl ClipTextConfig {
-    /// What an encoder of this configuration takes, with or without a text projection.
+    /// Returns the memory of an encoder of this configuration, with or without a text projection.
     pub(crate) fn size(&self, projection: bool) -> EncoderSize {
         let width = self.hidden_size;
         let table = self.vocab_size + self.max_position_embeddings;
@@ -89,7 +89,7 @@ impl ClipTextConfig {
 }
 
 impl BertConfig {
-    /// What an encoder of this configuration takes.
+    /// Returns the memory of an encoder of this configuration.
     pub(crate) fn size(&self) -> EncoderSize {
         let width = self.hidden_size;
         let table = self.vocab_size + self.max_position_embeddings + self.type_vocab_size;

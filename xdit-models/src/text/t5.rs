@@ -1,8 +1,8 @@
-//! T5's encoder (transformers `models/t5/modeling_t5.py`, `T5EncoderModel`), which is mT5's too.
+//! The encoder of T5 and mT5 (transformers `models/t5/modeling_t5.py`, `T5EncoderModel`).
 //!
-//! The residual stream of published weights passes f16's largest number. Where f16 is asked for, transformers keeps the last layer
-//! of each feed-forward in f32 (`_keep_in_fp32_modules`), which makes f32 of the stream from there on, and clamps the stream
-//! before. Here the stream, the feed-forward's width and that layer are f32 throughout: nothing needs to be clamped.
+//! The residual stream of published weights exceeds the largest f16 number. For f16, transformers keeps the last layer of each
+//! feed-forward in f32 (`_keep_in_fp32_modules`), so the stream is f32 from there on, and clamps the stream before. Here the
+//! stream, the feed-forward's width and that layer are always f32, so nothing needs to be clamped.
 //!
 //! Shapes: b prompts, l tokens, h heads, c channels.
 
@@ -54,15 +54,15 @@ struct T5Block {
     qkv: Linear,
     o: Linear,
     ff_norm: Tensor,
-    /// The projection that goes through the activation.
+    /// The projection before the activation.
     wi: Linear,
-    /// The projection that the activation is multiplied with, in gated models.
+    /// The projection by which the activation is multiplied, in gated models.
     wi_1: Option<Linear>,
     wo: Linear,
 }
 
 impl T5Encoder {
-    /// The encoder of this configuration.
+    /// Loads the encoder of this configuration.
     ///
     /// # Errors
     /// [`Error::BadTensor`](crate::Error::BadTensor) for a tensor that is missing or wrong.
@@ -113,8 +113,8 @@ impl T5Encoder {
             .child(0)
             .child("SelfAttention");
         let buckets = [config.relative_attention_num_buckets, config.num_heads];
-        // Checkpoints hold the tied embedding under either name; where both are there and differ, transformers ties nothing,
-        // whatever `tie_word_embeddings` says, and the encoder reads its own.
+        // Checkpoints contain the tied embedding under one of two names. If both exist and differ, transformers ties nothing,
+        // for any `tie_word_embeddings`, and the encoder reads its own.
         let own = encoder.child("embed_tokens");
         let embeddings = if own.contains("weight") {
             own
@@ -139,17 +139,17 @@ impl T5Encoder {
         })
     }
 
-    /// The shape it was made with.
+    /// Returns the configuration.
     #[must_use]
     pub fn config(&self) -> &T5Config {
         &self.config
     }
 
-    /// The encoded prompts, `[b, l, c]`. `observer` is offered `t5.hidden_states.I` and `t5.last_hidden_state`.
+    /// Returns the encoded prompts, `[b, l, c]`. `observer` receives `t5.hidden_states.I` and `t5.last_hidden_state`.
     ///
     /// # Shapes
-    /// Each row of `ids` is one prompt; all have the same length. `mask`, `[b, l]` row-major, says which tokens are
-    /// attended to; without it all are, the padding too, as Flux does.
+    /// Each row of `ids` is one prompt. All have the same length. `mask`, `[b, l]` row-major, marks the tokens that others
+    /// attend to. Without it, others attend to all tokens, including padding, as in Flux.
     ///
     /// # Errors
     /// [`Error::Kernel`](crate::Error::Kernel) for rows of other lengths and ids outside the vocabulary.
@@ -184,12 +184,12 @@ impl T5Encoder {
         Ok(hidden_blc)
     }
 
-    /// The bias of each pair of positions and each head: `[1, h, l, l]`, f32.
+    /// Returns the bias of each pair of positions and each head: `[1, h, l, l]`, f32.
     fn position_bias(&self, length: usize) -> Result<Tensor> {
         let (heads, config) = (self.config.num_heads, &self.config);
         let bias_table = &self.relative_attention_bias;
         let table: Vec<f32> = bias_table.to_vec_blocking()?;
-        // One value per head and per distance from -(l-1) to l-1; a row of the bias is a window of it.
+        // One value for each head and each distance from -(l-1) to l-1. A row of the bias is a window of these.
         let span = 2 * length - 1;
         let buckets: Vec<usize> = (0..span)
             .map(|i| {
@@ -220,7 +220,7 @@ impl T5Encoder {
 }
 
 impl T5Block {
-    /// The stream after the block, in its dtype; other layers than the last compute in `dtype`.
+    /// Returns the stream after the block, in its dtype. All layers except the last compute in `dtype`.
     fn forward(
         &self,
         x_blc: &Tensor,
@@ -236,7 +236,7 @@ impl T5Block {
         let mask = Mask::default()
             .with_key_mask(mask)
             .with_bias(Some(bias_1hll));
-        // T5 does not scale by the head width: that is folded into its weights.
+        // T5 does not scale by the head width. Its weights include the scale.
         let attention = attend(&qkv_blc, config.num_heads, Some(1.0), mask)?;
         let residual = Epilogue::Residual(x_blc.view());
         let hidden = forward_as(&self.o, &attention, residual, wide)?;
@@ -251,7 +251,7 @@ impl T5Block {
     }
 }
 
-/// The dtype of the residual stream where the other layers compute in `dtype`.
+/// Returns the dtype of the residual stream if the other layers compute in `dtype`.
 fn stream_dtype(dtype: DType) -> DType {
     match dtype {
         DType::F16 => DType::F32,
@@ -259,7 +259,7 @@ fn stream_dtype(dtype: DType) -> DType {
     }
 }
 
-/// A layer's output in `dtype`, whatever its input is of.
+/// Returns a layer's output in `dtype`, for an input of any dtype.
 fn forward_as(
     layer: &Linear,
     x_blc: &Tensor,
@@ -275,8 +275,8 @@ fn forward_as(
     Ok(out.freeze()?)
 }
 
-/// Which row of the bias table serves a key `distance` positions after the query: half of the rows for each direction,
-/// of those half for one distance each and the rest for logarithmic ranges up to `max_distance`
+/// Returns the row of the bias table for a key `distance` positions after the query. Half of the rows are for each direction.
+/// Of these, half are for one distance each, and the others for logarithmic ranges up to `max_distance`
 /// (`_relative_position_bucket`; in f32, as there).
 fn bucket(distance: i64, buckets: usize, max_distance: usize) -> usize {
     let half = buckets / 2;

@@ -22,7 +22,7 @@ pub struct T5Config {
     pub num_heads: usize,
     /// Rows of the table of relative position biases.
     pub relative_attention_num_buckets: usize,
-    /// The distance from which on all positions share the last bucket.
+    /// The distance from which all positions share the last bucket.
     pub relative_attention_max_distance: usize,
     /// Added to the mean square in each RMSNorm.
     pub layer_norm_epsilon: f32,
@@ -33,7 +33,7 @@ pub struct T5Config {
 }
 
 impl T5Config {
-    /// The configuration in `config`, with transformers' defaults for absent fields.
+    /// Reads the configuration in `config`, with transformers' defaults for absent fields.
     ///
     /// As in transformers, activation and gating follow from `feed_forward_proj` alone (`dense_act_fn` and
     /// `is_gated_act` are derived again when a file holds them), and `gated-gelu` means the tanh formula.
@@ -97,14 +97,14 @@ impl T5Config {
         Ok(parsed)
     }
 
-    /// Width of all heads together.
+    /// Returns the width of all heads together.
     #[must_use]
     pub fn inner_dim(&self) -> usize {
         self.num_heads * self.d_kv
     }
 }
 
-/// What transformers' two configuration classes have for absent fields, where they differ.
+/// The defaults of transformers' two configuration classes, where they differ.
 struct ClassDefaults {
     feed_forward_proj: &'static str,
     vocab_size: usize,
@@ -114,7 +114,7 @@ struct ClassDefaults {
 }
 
 impl ClassDefaults {
-    /// Those of `MT5Config` for a class of mT5, else those of `T5Config`.
+    /// Returns the defaults of `MT5Config` for a class of mT5, otherwise those of `T5Config`.
     fn of(class: &str) -> Self {
         if class.starts_with("MT5") {
             Self {
@@ -136,7 +136,7 @@ impl ClassDefaults {
     }
 }
 
-/// Every `feed_forward_proj` with what it means: activation, and whether gated.
+/// All values of `feed_forward_proj`: activation, and whether it is gated.
 fn feed_forwards() -> Vec<(&'static str, (ActivationKind, bool))> {
     let mut choices = vec![
         ("gated-gelu", (ActivationKind::GeluTanh, true)),

@@ -5,7 +5,7 @@ use xdit_kernels::{Device, Tensor};
 use crate::error::Result;
 use crate::files::weights::WeightSource;
 
-/// Weights that are a function of their name and place, under names with a prefix.
+/// Weights that are a function of their name and position, under names with a prefix.
 pub(super) struct TestWeights(pub(super) &'static str);
 
 impl WeightSource for TestWeights {

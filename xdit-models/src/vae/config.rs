@@ -6,23 +6,23 @@ use crate::files::config::ConfigFile;
 /// The shape of an `AutoencoderKL`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VaeConfig {
-    /// Channels of the picture that is encoded.
+    /// Channels of the input image of the encoder.
     pub in_channels: usize,
-    /// Channels of the picture that is decoded.
+    /// Channels of the output image of the decoder.
     pub out_channels: usize,
     /// Channels at each resolution, from the finest to the coarsest.
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks per resolution in the encoder; the decoder has one more.
+    /// Residual blocks per resolution in the encoder. The decoder has one more.
     pub layers_per_block: usize,
     /// Channels of the latents.
     pub latent_channels: usize,
     /// Groups of each GroupNorm.
     pub norm_num_groups: usize,
-    /// Height and width of the pictures that it was trained on, in pixels: the size of a tile.
+    /// Height and width in pixels of the images in its training, and of a tile.
     pub sample_size: usize,
-    /// What encoded latents are multiplied by, after the shift.
+    /// The factor of encoded latents, after the shift.
     pub scaling_factor: f32,
-    /// What is subtracted from encoded latents; 0 when the model has none.
+    /// The value that is subtracted from encoded latents. 0 if the model has none.
     pub shift_factor: f32,
     /// Whether a 1×1 convolution follows the encoder.
     pub use_quant_conv: bool,
@@ -33,7 +33,7 @@ pub struct VaeConfig {
 }
 
 impl VaeConfig {
-    /// The configuration in `config`, with diffusers' defaults for absent fields.
+    /// Reads the configuration in `config`, with diffusers' defaults for absent fields.
     ///
     /// # Errors
     /// [`Error::BadConfig`](crate::Error::BadConfig) when a field is outside its range: 1–8 resolutions, 1–16 layers
@@ -91,7 +91,7 @@ impl VaeConfig {
         })
     }
 
-    /// How many picture pixels lie along the side of one latent pixel.
+    /// Returns the number of image pixels along the side of one latent pixel.
     #[must_use]
     pub fn scale_factor(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)

@@ -1,4 +1,4 @@
-//! Latents to pictures (diffusers `models/autoencoders/autoencoder_kl.py`, `vae.py`: `AutoencoderKL.decode`).
+//! Decodes latents to images (diffusers `models/autoencoders/autoencoder_kl.py`, `vae.py`: `AutoencoderKL.decode`).
 
 use xdit_kernels::{
     DType, Tensor,
@@ -55,7 +55,7 @@ struct UpBlock {
 }
 
 impl VaeDecoder {
-    /// The decoder of this configuration; `weights` is the root of the whole autoencoder.
+    /// Loads the decoder of this configuration. `weights` is the root of the whole autoencoder.
     ///
     /// # Errors
     /// [`Error::BadTensor`](crate::Error::BadTensor) for a tensor that is missing or wrong.
@@ -133,16 +133,16 @@ impl VaeDecoder {
         })
     }
 
-    /// The shape it was made with.
+    /// Returns the configuration.
     #[must_use]
     pub fn config(&self) -> &VaeConfig {
         &self.config
     }
 
-    /// The pictures, with values around [-1, 1], f32. `observer` is offered the stages under `vae.decoder`.
+    /// Returns the images, with values around [-1, 1], f32. `observer` receives the stages under `vae.decoder`.
     ///
     /// # Shapes
-    /// Latents `[b, h, w, latent_channels]` (scaled and shifted already) to `[b, s·h, s·w, out_channels]`, where s is
+    /// Latents `[b, h, w, latent_channels]` (already scaled and shifted) to `[b, s·h, s·w, out_channels]`, where s is
     /// [`VaeConfig::scale_factor`].
     ///
     /// # Errors

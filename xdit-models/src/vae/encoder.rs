@@ -1,4 +1,4 @@
-//! Pictures to latents (diffusers `models/autoencoders/autoencoder_kl.py`, `vae.py`: `AutoencoderKL.encode`).
+//! Encodes images to latents (diffusers `models/autoencoders/autoencoder_kl.py`, `vae.py`: `AutoencoderKL.encode`).
 
 use xdit_kernels::{
     DType, Tensor,
@@ -63,7 +63,7 @@ pub struct Moments {
 }
 
 impl VaeEncoder {
-    /// The encoder of this configuration; `weights` is the root of the whole autoencoder.
+    /// Loads the encoder of this configuration. `weights` is the root of the whole autoencoder.
     ///
     /// # Errors
     /// [`Error::BadTensor`](crate::Error::BadTensor) for a tensor that is missing or wrong.
@@ -149,10 +149,10 @@ impl VaeEncoder {
         })
     }
 
-    /// The distribution of the latents. `observer` is offered the stages under `vae.encoder`.
+    /// Returns the distribution of the latents. `observer` receives the stages under `vae.encoder`.
     ///
     /// # Shapes
-    /// Pictures `[b, s·h, s·w, in_channels]` in [-1, 1] to latents `[b, h, w, latent_channels]`, where s is
+    /// Images `[b, s·h, s·w, in_channels]` in [-1, 1] to latents `[b, h, w, latent_channels]`, where s is
     /// [`VaeConfig::scale_factor`].
     ///
     /// # Errors
@@ -190,23 +190,23 @@ impl VaeEncoder {
 }
 
 impl Moments {
-    /// Means and logarithms of variances as predicted: `[b, h, w, 2c]`.
+    /// Returns the predicted means and logarithms of variances: `[b, h, w, 2c]`.
     #[must_use]
     pub fn parameters(&self) -> &Tensor {
         &self.parameters_bhwc
     }
 
-    /// The most likely latents: `[b, h, w, c]`.
+    /// Returns the most likely latents: `[b, h, w, c]`.
     ///
     /// # Errors
-    /// [`Error::Kernel`](crate::Error::Kernel) without memory for them.
+    /// [`Error::Kernel`](crate::Error::Kernel) if there is no memory for them.
     pub fn mean(&self) -> Result<Tensor> {
         Ok(self
             .parameters_bhwc
             .narrow(3, 0, self.parameters_bhwc.dim(3) / 2)?)
     }
 
-    /// Latents drawn with diffusers' noise: `[b, h, w, c]`; the noise is drawn as `[b, c, h, w]`, as there.
+    /// Returns latents drawn with diffusers' noise: `[b, h, w, c]`. The noise is drawn as `[b, c, h, w]`, as in diffusers.
     ///
     /// # Errors
     /// As [`randn_tensor`].

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::files::config::ConfigFile;
 use crate::files::source::ModelSource;
 
-/// The named special tokens, in the order in which they are added.
+/// The named special tokens, in the order of their addition.
 const NAMES: [&str; 7] = [
     "bos_token",
     "eos_token",
@@ -24,23 +24,23 @@ const NAMES: [&str; 7] = [
     "mask_token",
 ];
 
-/// The tokens of a tokenizer that are more than pieces of words.
+/// The special and added tokens of a tokenizer.
 #[derive(Debug)]
 pub(super) struct SpecialTokens {
     named: BTreeMap<&'static str, AddedToken>,
-    /// By id.
+    /// Tokens by id.
     decoder: BTreeMap<u32, AddedToken>,
     extra: Option<Vec<AddedToken>>,
-    /// How many sentinels a T5 has.
+    /// The number of sentinels of a T5.
     extra_ids: usize,
     model_max_length: Option<usize>,
-    /// Whether `padding_side` is the left.
+    /// Whether `padding_side` is `left`.
     pub(super) pads_left: bool,
-    /// Whether `truncation_side` is the left.
+    /// Whether `truncation_side` is `left`.
     pub(super) truncates_left: bool,
 }
 
-/// What a `tokenizer.json` says beside its model and steps.
+/// The facts of a `tokenizer.json` besides its model and steps.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
     /// The added tokens with their ids.
@@ -59,14 +59,14 @@ pub(super) fn tokenizer_config(source: &ModelSource, component: &str) -> Result<
     }
 }
 
-/// The longest sequence that a model was made for, when `tokenizer_config.json` says; transformers writes 1e30 for "no limit".
+/// Returns the longest sequence of the model, if `tokenizer_config.json` contains it. transformers writes 1e30 for "no limit".
 pub(super) fn model_max_length(config: &ConfigFile) -> Option<usize> {
     config.count("model_max_length", None, 1..=1 << 30).ok()
 }
 
 impl SpecialTokens {
-    /// What the files of `component` say. `defaults` are the names that the Python class gives by itself, `tokenizer`
-    /// is what a `tokenizer.json` lists, if there is one.
+    /// Reads the files of `component`. `defaults` are the default names of the Python class. `tokenizer` is the content of a
+    /// `tokenizer.json`, if there is one.
     pub(super) fn read(
         source: &ModelSource,
         component: &str,
@@ -112,7 +112,7 @@ impl SpecialTokens {
         Ok(special)
     }
 
-    /// The files of before `added_tokens_decoder`.
+    /// Reads the files of versions before `added_tokens_decoder`.
     fn read_legacy(
         &mut self,
         source: &ModelSource,
@@ -162,17 +162,17 @@ impl SpecialTokens {
         self.named.values().chain(self.extra.iter().flatten())
     }
 
-    /// The text of the named token, such as `eos_token`.
+    /// Returns the text of the named token, such as `eos_token`.
     pub(super) fn content(&self, name: &str) -> Option<&str> {
         self.named.get(name).map(|token| token.content.as_str())
     }
 
-    /// The text of the token that fills up short prompts.
+    /// Returns the text of the padding token.
     pub(super) fn pad(&self) -> Option<&str> {
         self.content("pad_token")
     }
 
-    /// Takes `pad` when no file names a padding token.
+    /// Uses `pad` if no file names a padding token.
     pub(super) fn default_pad(&mut self, pad: Option<String>) {
         if let Some(pad) = pad {
             self.named
@@ -181,7 +181,7 @@ impl SpecialTokens {
         }
     }
 
-    /// Gives a T5 its sentinels `<extra_id_…>` after `first`, when no file lists tokens of that kind.
+    /// Adds the sentinels `<extra_id_…>` of a T5 after `first`, if no file lists such tokens.
     pub(super) fn default_sentinels(&mut self, first: Vec<AddedToken>) {
         if self.extra.is_none() {
             let sentinels =
@@ -190,17 +190,17 @@ impl SpecialTokens {
         }
     }
 
-    /// How many sentinels `<extra_id_…>` a T5 has.
+    /// Returns the number of sentinels `<extra_id_…>` of a T5.
     pub(super) fn extra_ids(&self) -> usize {
         self.extra_ids
     }
 
-    /// The longest sequence the model was made for.
+    /// Returns the longest sequence of the model.
     pub(super) fn model_max_length(&self) -> Option<usize> {
         self.model_max_length
     }
 
-    /// The tokens to add to those that are `present`, in order.
+    /// Returns the tokens to add to those that are `present`, in order.
     pub(super) fn to_add(&self, present: &AddedVocabulary) -> Vec<AddedToken> {
         let mut known: HashSet<&str> = present
             .tokens()
@@ -233,7 +233,8 @@ impl SpecialTokens {
     }
 }
 
-/// Whether `what` is done on the left, as `tokenizer_config.json` says, else `tokenizer.json`; most say nothing.
+/// Returns whether `what` is done on the left, according to `tokenizer_config.json` or else `tokenizer.json`. Most files do not
+/// say it.
 fn is_left(config: &ConfigFile, what: &str, listed: Option<&Value>) -> Result<bool> {
     let side = listed.and_then(|part| part["direction"].as_str());
     let default = match side {
@@ -244,14 +245,14 @@ fn is_left(config: &ConfigFile, what: &str, listed: Option<&Value>) -> Result<bo
     config.choice(&format!("{what}_side"), default, &sides)
 }
 
-/// Whether two tokens are written alike; the library's own comparison looks at the content only.
+/// Returns whether two tokens have the same options. The comparison of the library looks only at the content.
 fn same(a: &AddedToken, b: &AddedToken) -> bool {
     a.content == b.content
         && (a.special, a.normalized, a.lstrip, a.rstrip, a.single_word)
             == (b.special, b.normalized, b.lstrip, b.rstrip, b.single_word)
 }
 
-/// A token as files write it.
+/// A token in the form of files.
 #[derive(Debug, Deserialize)]
 pub(super) struct WrittenToken {
     id: Option<u32>,
@@ -280,7 +281,7 @@ impl WrittenToken {
     }
 }
 
-/// A token from its text or its object. A text is a special token; `special` overrides what an object says.
+/// Reads a token from its text or its object. A text is a special token. `special` overrides the value of an object.
 fn added_token(value: &Value, special: Option<bool>) -> Option<AddedToken> {
     match value {
         Value::String(content) => Some(AddedToken::from(content.clone(), true)),

@@ -1,4 +1,4 @@
-//! Added tokens as they are found in a prompt before it is cut into words (tokenizers `tokenizer/added_vocabulary.rs`).
+//! Finds added tokens in a prompt before it is split into words (tokenizers `tokenizer/added_vocabulary.rs`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -10,7 +10,7 @@ use super::search::Search;
 use super::steps::Normalizer;
 use super::vocabulary::{Entries, Vocabulary};
 
-/// The most bytes of all added tokens together.
+/// The largest number of bytes of all added tokens together.
 const MAX_ADDED_BYTES: usize = 4 << 20;
 
 /// The added tokens of a tokenizer.
@@ -18,15 +18,15 @@ const MAX_ADDED_BYTES: usize = 4 << 20;
 pub(super) struct AddedVocabulary {
     tokens: BTreeMap<u32, AddedToken>,
     ids: HashMap<String, u32>,
-    /// The tokens that are looked for in the prompt as it is written.
+    /// The tokens that are searched in the original prompt.
     written: Vocabulary,
-    /// Those that are looked for in the normalized prompt, normalized as well.
+    /// The tokens that are searched in the normalized prompt. They are normalized too.
     normalized: Vocabulary,
-    /// What a word is made of.
+    /// The pattern of a word.
     word: Search,
 }
 
-/// A piece of a text, and the id of the token that it is.
+/// A piece of a text, with its id if it is a token.
 pub(super) type TextPiece = (Option<u32>, Range<usize>);
 
 impl AddedVocabulary {
@@ -40,22 +40,22 @@ impl AddedVocabulary {
         })
     }
 
-    /// The token `content`.
+    /// Returns the token `content`.
     pub(super) fn token(&self, content: &str) -> Option<&AddedToken> {
         self.tokens.get(self.ids.get(content)?)
     }
 
-    /// All tokens by their ids.
+    /// Returns all tokens by their ids.
     pub(super) fn tokens(&self) -> &BTreeMap<u32, AddedToken> {
         &self.tokens
     }
 
-    /// The id of the token `content`.
+    /// Returns the id of the token `content`.
     pub(super) fn id(&self, content: &str) -> Option<u32> {
         self.ids.get(content).copied()
     }
 
-    /// Adds `tokens`: with the model's id where `model` has their text, else after all other ids.
+    /// Adds `tokens`, with the model's id if `model` contains their text, otherwise after all other ids.
     pub(super) fn add(
         &mut self,
         tokens: Vec<AddedToken>,

@@ -1,7 +1,8 @@
 //! `BertTokenizer`: WordPiece over words, punctuation and single Chinese characters
 //! (transformers `models/bert/tokenization_bert.py`).
 //!
-//! As in transformers 5, `never_split` and `do_basic_tokenize` have no effect: special tokens are found before words are split.
+//! As in transformers 5, `never_split` and `do_basic_tokenize` have no effect, because special tokens are found before words
+//! are split.
 
 use ::tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
 use ::tokenizers::normalizers::BertNormalizer;
@@ -21,7 +22,7 @@ use crate::error::{Error, Result, shorten};
 use crate::files::config::ConfigFile;
 use crate::files::source::ModelSource;
 
-/// What the class gives when no file names its special tokens.
+/// The default special tokens of the class.
 const DEFAULTS: [(&str, &str); 5] = [
     ("unk_token", "[UNK]"),
     ("sep_token", "[SEP]"),
@@ -30,7 +31,7 @@ const DEFAULTS: [(&str, &str); 5] = [
     ("mask_token", "[MASK]"),
 ];
 
-/// The tokenizer in the folder `component`: its vocabulary from `tokenizer.json`, else from `vocab.txt`.
+/// Reads the tokenizer in the folder `component`: its vocabulary from `tokenizer.json`, or else from `vocab.txt`.
 pub(super) fn read(source: &ModelSource, component: &str) -> Result<Tokenizer> {
     let json = format!("{component}/tokenizer.json");
     let path = match source.exists(&json) {
@@ -94,7 +95,8 @@ pub(super) fn read(source: &ModelSource, component: &str) -> Result<Tokenizer> {
     Tokenizer::finish(engine, &special, source, component, source.shown(component))
 }
 
-/// What becomes of a prompt before it is split: control characters go, Chinese characters stand apart, accents and capitals go.
+/// Normalizes a prompt before it is split: removes control characters, separates Chinese characters, and removes accents and
+/// capitals.
 fn normalizer(config: &ConfigFile) -> Result<BertNormalizer> {
     let strip_accents = match config.value("strip_accents") {
         None | Some(Value::Null) => None,

@@ -11,19 +11,19 @@ use super::limits::MAX_PIECES;
 use super::vocabulary::Vocabulary;
 use crate::error::shorten;
 
-/// What of a model is neither vocabulary nor merges.
+/// The options of a model besides vocabulary and merges.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BpeOptions {
     pub(super) unk_token: Option<String>,
-    /// Comes before all pieces but the first of a word.
+    /// The prefix of all pieces except the first of a word.
     pub(super) continuing_subword_prefix: Option<String>,
-    /// Comes after the last piece of a word.
+    /// The suffix of the last piece of a word.
     pub(super) end_of_word_suffix: Option<String>,
-    /// Whether unknown characters beside each other are one.
+    /// Whether adjacent unknown characters become one token.
     pub(super) fuse_unk: bool,
-    /// Whether what is unknown becomes pieces such as `<0x0A>`, where all of its bytes have one.
+    /// Whether unknown text becomes pieces such as `<0x0A>`, if all of its bytes have one.
     pub(super) byte_fallback: bool,
-    /// Whether a word that is a piece is left whole.
+    /// Whether a word that is a piece is not split.
     pub(super) ignore_merges: bool,
 }
 
@@ -35,16 +35,16 @@ pub(super) struct Bpe {
     options: BpeOptions,
 }
 
-/// What becomes of a pair of pieces.
+/// The result of a pair of pieces.
 #[derive(Clone, Copy, Debug)]
 struct Merge {
     pair: (u32, u32),
-    /// Lower ones come first.
+    /// Lower ranks are merged first.
     rank: u32,
     id: u32,
 }
 
-/// The merges of a model, as they are read.
+/// The merges of a model, while they are being read.
 #[derive(Debug)]
 pub(super) struct Merges<'a> {
     vocabulary: &'a Vocabulary,
@@ -63,7 +63,7 @@ impl<'a> Merges<'a> {
         }
     }
 
-    /// Makes room for the merges in `bytes` bytes, which have at least four each.
+    /// Reserves memory for the merges in `bytes` bytes, which have at least four bytes each.
     pub(super) fn reserve(&mut self, bytes: usize) {
         self.list.reserve_exact((bytes / 4).min(MAX_PIECES));
     }
@@ -96,7 +96,7 @@ impl<'a> Merges<'a> {
         Ok(())
     }
 
-    /// Adds the merge in `text`, two pieces with a space between, unless it is the line of the version.
+    /// Adds the merge in `text`, two pieces with a space between. Ignores the line of the version.
     pub(super) fn push_text(&mut self, text: &str) -> Result<(), String> {
         if text.starts_with("#version") {
             return Ok(());
@@ -117,7 +117,7 @@ impl<'a> Merges<'a> {
             .map_err(|error| error.to_string())
     }
 
-    /// The merges by their pair. The last of several of one pair counts.
+    /// Returns the merges by their pair. The last one wins if several have the same pair.
     fn sorted(self) -> Vec<Merge> {
         let mut list = self.list;
         list.sort_unstable_by_key(|merge| (merge.pair, Reverse(merge.rank)));
@@ -154,7 +154,7 @@ impl<'de> Visitor<'de> for &mut Merges<'_> {
     }
 }
 
-/// A merge as files write it.
+/// A merge in the form of files.
 enum WrittenMerge {
     Text(String),
     Pair(String, String),
@@ -191,12 +191,12 @@ struct Symbol {
     id: u32,
     prev: Option<u32>,
     next: Option<u32>,
-    /// Whether it was merged into the one before.
+    /// Whether it was merged into the previous piece.
     gone: bool,
 }
 
 impl Bpe {
-    /// The model; `read` adds the merges.
+    /// Creates the model. `read` adds the merges.
     ///
     /// # Errors
     /// What `read` gives.
@@ -232,7 +232,7 @@ impl Bpe {
         Ok(())
     }
 
-    /// The characters of `word`.
+    /// Returns the characters of `word`.
     fn symbols(&self, word: &str) -> Result<Vec<Symbol>, String> {
         let mut symbols: Vec<Symbol> = Vec::new();
         let mut add = |id: u32| {
@@ -311,7 +311,7 @@ impl Bpe {
                 continue;
             };
             let right = symbols[next as usize];
-            // The pair may have become another since it was put into the queue.
+            // The pair may have changed since it was added to the queue.
             if self
                 .merge_of(left.id, right.id)
                 .is_none_or(|merge| merge.id != id)

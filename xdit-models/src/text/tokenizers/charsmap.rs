@@ -1,7 +1,7 @@
-//! Checks a `precompiled_charsmap`, SentencePiece's compiled normalisation rules, before the tokenizers library walks it.
+//! Checks a `precompiled_charsmap`, SentencePiece's compiled normalisation rules, before the tokenizers library reads it.
 //!
-//! The format: the length of a trie in bytes (u32), the trie as a double array of u32 units (darts-clone), then the
-//! replacement texts, each ended by a zero byte. The library indexes the trie and the texts without looking.
+//! The format: the length of a trie in bytes (u32), the trie as a double array of u32 units (darts-clone), and the replacement
+//! texts, each with a zero byte at its end. The library indexes the trie and the texts without checks.
 
 use ::tokenizers::normalizers::Precompiled;
 use serde_json::Value;
@@ -9,12 +9,12 @@ use serde_json::Value;
 use super::json;
 use super::limits::MAX_PART_BYTES;
 
-/// The longest text of a rule, in bytes; the longest known one has 33.
+/// The longest text of a rule, in bytes. The longest known one has 33.
 const MAX_RULE_BYTES: usize = 64;
-/// How much of a text is measured at a time, in bytes.
+/// The number of bytes of a text that are measured at a time.
 const MEASURED: usize = 4096;
 
-/// The charsmap in a step of a normalizer, checked, if there is one.
+/// Returns the checked charsmap in a step of a normalizer, if there is one.
 pub(super) fn of_step(step: &Value) -> Result<Option<Vec<u8>>, String> {
     let Value::String(text) = &step["precompiled_charsmap"] else {
         return Ok(None);
@@ -24,7 +24,7 @@ pub(super) fn of_step(step: &Value) -> Result<Option<Vec<u8>>, String> {
     Ok(Some(map))
 }
 
-/// The first charsmap in the part `normalizer` of a `tokenizer.json`; all of them are checked.
+/// Returns the first charsmap in the part `normalizer` of a `tokenizer.json`, after checking all of them.
 pub(super) fn of_normalizer(normalizer: &Value) -> Result<Option<Vec<u8>>, String> {
     let mut first = None;
     for step in json::steps(normalizer, "normalizer", "normalizers")? {
@@ -33,12 +33,12 @@ pub(super) fn of_normalizer(normalizer: &Value) -> Result<Option<Vec<u8>>, Strin
     Ok(first)
 }
 
-/// The library's form of a charsmap that [`check`] has passed.
+/// Returns the library's form of a charsmap that [`check`] has accepted.
 pub(super) fn precompiled(map: &[u8]) -> Result<Precompiled, String> {
     Precompiled::from(map).map_err(|error| error.to_string())
 }
 
-/// About how long `text` becomes: exactly, but for characters beside each other that a measurement parts.
+/// Returns about how long `text` becomes. The length is exact, unless a measurement separates characters that belong together.
 pub(super) fn mapped_len(map: &Precompiled, text: &str) -> usize {
     let mut len = 0;
     let mut rest = text;
@@ -54,7 +54,7 @@ pub(super) fn mapped_len(map: &Precompiled, text: &str) -> usize {
     len
 }
 
-/// Walks every path of the trie and checks that it stays inside, and that each value is the start of a text.
+/// Follows every path of the trie, and checks that it stays inside and that each value is the start of a text.
 pub(super) fn check(map: &[u8]) -> Result<(), String> {
     let bad = || "corrupt precompiled_charsmap".to_string();
     if map.len() > MAX_PART_BYTES {
@@ -64,7 +64,7 @@ pub(super) fn check(map: &[u8]) -> Result<(), String> {
         ));
     }
     let (len, rest) = map.split_first_chunk::<4>().ok_or_else(bad)?;
-    // The library reads a quarter of the length in units and the rest as text.
+    // The library reads a quarter of the length as units and the rest as text.
     let (trie, texts) = rest
         .split_at_checked(u32::from_le_bytes(*len) as usize / 4 * 4)
         .ok_or_else(bad)?;
@@ -111,12 +111,12 @@ pub(super) fn check(map: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Where the children of a unit lie, relative to it.
+/// Returns the position of a unit's children, relative to the unit.
 fn offset(unit: usize) -> usize {
     (unit >> 10) << ((unit & (1 << 9)) >> 6)
 }
 
-/// Standard base64 with padding.
+/// Decodes standard base64 with padding.
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let bytes = text.as_bytes();
     let padding = bytes.iter().rev().take_while(|byte| **byte == b'=').count();

@@ -18,7 +18,7 @@ use super::whole::Parts;
 use crate::error::{Error, Result, shorten};
 use crate::files::source::ModelSource;
 
-/// What the class gives when no file names its special tokens.
+/// The default special tokens of the class.
 const DEFAULTS: [(&str, &str); 4] = [
     ("bos_token", "<|startoftext|>"),
     ("eos_token", "<|endoftext|>"),
@@ -26,11 +26,11 @@ const DEFAULTS: [(&str, &str); 4] = [
     ("unk_token", "<|endoftext|>"),
 ];
 
-/// What becomes a word: special tokens, contractions, runs of letters, single digits, runs of anything else.
+/// The pattern of a word: special tokens, contractions, runs of letters, single digits, runs of other characters.
 const WORDS: &str =
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-/// The tokenizer in the folder `component`: from `tokenizer.json`, else from `vocab.json` and `merges.txt`.
+/// Reads the tokenizer in the folder `component`, from `tokenizer.json`, or else from `vocab.json` and `merges.txt`.
 pub(super) fn read(source: &ModelSource, component: &str) -> Result<Tokenizer> {
     let path = format!("{component}/tokenizer.json");
     let shown = source.shown(&path);

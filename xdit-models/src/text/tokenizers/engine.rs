@@ -1,5 +1,5 @@
-//! The parts of a tokenizer put together: from a prompt to ids, in the steps of the tokenizers library
-//! (`tokenizer/mod.rs`, `encode_single_sequence`).
+//! A complete tokenizer: converts a prompt to ids in the steps of the tokenizers library (`tokenizer/mod.rs`,
+//! `encode_single_sequence`).
 
 use ::tokenizers::normalizer::Range as Place;
 use ::tokenizers::{AddedToken, NormalizedString};
@@ -13,7 +13,7 @@ use super::unigram::Unigram;
 use super::vocabulary::Vocabulary;
 use super::wordpiece::{WordLevel, WordPiece};
 
-/// What makes ids of words.
+/// The model, which converts words to ids.
 #[derive(Debug)]
 pub(super) enum TokenModel {
     Unigram(Unigram),
@@ -32,7 +32,7 @@ impl TokenModel {
         }
     }
 
-    /// How many ids are the model's: added tokens come after them.
+    /// Returns the number of the model's ids. Added tokens come after them.
     fn size(&self) -> usize {
         match self {
             Self::Unigram(model) => model.vocabulary.listed(),
@@ -50,7 +50,7 @@ impl TokenModel {
     }
 }
 
-/// A whole tokenizer, but for what stands in `tokenizer_config.json`.
+/// A tokenizer without the options of `tokenizer_config.json`.
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) added: AddedVocabulary,
@@ -80,20 +80,20 @@ impl Engine {
         self.added.add(tokens, model, size, &self.normalizer)
     }
 
-    /// The id of the token `text`.
+    /// Returns the id of the token `text`.
     pub(super) fn id(&self, text: &str) -> Option<u32> {
         let model = || self.model.vocabulary().id(text);
         self.added.id(text).or_else(model)
     }
 
-    /// One more than the highest id.
+    /// Returns the highest id plus one.
     pub(super) fn id_bound(&self) -> usize {
         let added = self.added.tokens().keys().next_back();
         let model = self.model.vocabulary().id_bound();
         added.map_or(model, |id| model.max(*id as usize + 1))
     }
 
-    /// The ids of `prompt`, without special tokens around.
+    /// Returns the ids of `prompt`, without special tokens around it.
     pub(super) fn encode(&self, prompt: &str) -> Result<Vec<u32>, String> {
         let effort = Effort::new(prompt.len());
         let mut room = grown(prompt.len());
@@ -116,7 +116,7 @@ impl Engine {
                     .words(part(&text, place)?, room, &effort)?;
                 for word in steps::texts(&words) {
                     self.model.encode(word, &mut ids, &effort)?;
-                    // All parts together share one room.
+                    // All parts together share one limit of growth.
                     room = room.saturating_sub(word.len());
                 }
             }
@@ -124,7 +124,7 @@ impl Engine {
         Ok(ids)
     }
 
-    /// The text of `ids`, if it is not too long.
+    /// Returns the text of `ids`, unless it is too long.
     pub(super) fn decode(&self, ids: &[u32]) -> Option<String> {
         let token = |id: &u32| {
             let added = self.added.tokens().get(id);
@@ -139,7 +139,7 @@ impl Engine {
     }
 }
 
-/// The part of `text` at `place`, which knows where it comes from.
+/// Returns the part of `text` at `place`, with its origin.
 fn part(
     text: &NormalizedString,
     place: std::ops::Range<usize>,

@@ -1,9 +1,9 @@
-//! Files that are made to take memory or time, to go on for ever, or to be another thing each time.
+//! Tests with files that try to use much memory or time, to run for ever, or to change between reads.
 
 use super::tests::{source, t5_json};
 use super::*;
 
-/// A `tokenizer.json` that is taken as it is: whole words, with these parts beside the model.
+/// Returns a `tokenizer.json` of the model of whole words, with these other parts.
 fn whole(parts: &str) -> Result<Tokenizer> {
     let json = format!(
         r#"{{{parts}"model":{{"type":"WordLevel","unk_token":"?","vocab":{{"?":0,"a":1,"p":2}}}},"padding":{{"pad_token":"p"}}}}"#
@@ -51,7 +51,7 @@ fn steps_within_steps_have_an_end() {
             error.contains(&format!("`{name}` has more than 16 Sequences")),
             "{error}"
         );
-        // Deeper than the JSON reader goes.
+        // Deeper than the JSON reader allows.
         let deep = format!(
             r#""{name}":{}{},"#,
             "[".repeat(100_000),

@@ -1,11 +1,11 @@
-//! Finds the parts of a `tokenizer.json` without building a tree of it: a tree costs many times its file.
+//! Finds the parts of a `tokenizer.json` without building a tree, because a tree takes many times the memory of its file.
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::limits::{MAX_DEPTH, MAX_PART_BYTES, MAX_STEPS};
 
-/// The JSON text in `bytes`, checked.
+/// Checks the JSON text in `bytes`.
 pub(super) fn checked(bytes: &[u8]) -> Result<&str, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| format!("not valid JSON: {error}"))?;
     match serde_json::from_str::<IgnoredAny>(text) {
@@ -16,7 +16,7 @@ pub(super) fn checked(bytes: &[u8]) -> Result<&str, String> {
 
 /// The texts of the members `names` of the object `json`, which is valid JSON; `None` where it is not an object.
 ///
-/// Of several members of one name it is the last, and null is no member.
+/// The last one wins if several members have the same name. A null counts as missing.
 pub(super) fn members<'a, const N: usize>(
     json: &'a str,
     names: [&str; N],
@@ -40,7 +40,7 @@ pub(super) fn members<'a, const N: usize>(
     Some(found)
 }
 
-/// How many bytes of `json`, which is valid, its first value takes: up to the comma, colon or bracket after it.
+/// Returns the number of bytes of the first value of `json`, which is valid JSON: up to the comma, colon or bracket after it.
 fn value_len(json: &str) -> usize {
     let (mut depth, mut inside, mut escaped) = (0_usize, false, false);
     for (i, byte) in json.bytes().enumerate() {
@@ -60,7 +60,7 @@ fn value_len(json: &str) -> usize {
     json.len()
 }
 
-/// The value of the part `name`, which may not be long; null when there is none.
+/// Returns the value of the part `name`, whose length is limited, or null if it is missing.
 pub(super) fn part(json: Option<&str>, name: &str) -> Result<Value, String> {
     let json = json.unwrap_or("null");
     if json.len() > MAX_PART_BYTES {
@@ -72,16 +72,16 @@ pub(super) fn part(json: Option<&str>, name: &str) -> Result<Value, String> {
     serde_json::from_str(json).map_err(|error| format!("`{name}`: {error}"))
 }
 
-/// The steps of `value`, in order: itself, or what lies in the list `list` of a `Sequence`, which may hold further ones.
+/// Returns the steps of `value`, in order: itself, or those in the list `list` of a `Sequence`, which may be nested.
 ///
-/// The tokenizers library walks such trees without a limit; it is given their leaves only.
+/// The tokenizers library follows such trees without a limit. It therefore receives only their leaves.
 pub(super) fn steps<'a>(
     value: &'a Value,
     name: &str,
     list: &str,
 ) -> Result<Vec<&'a Value>, String> {
     let mut found = Vec::new();
-    // What is still to be visited, the next step last, each with its depth.
+    // The steps that are still to be visited, the next one last, each with its depth.
     let mut open = vec![(value, 0)];
     while let Some((value, depth)) = open.pop() {
         if value.is_null() && depth == 0 {

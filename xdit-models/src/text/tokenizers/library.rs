@@ -1,4 +1,4 @@
-//! The models beside the tokenizers library's: the same ids, whatever the vocabulary and the word.
+//! Compares the models with those of the tokenizers library: the same ids for any vocabulary and word.
 
 use ::tokenizers::models::{bpe, unigram, wordpiece};
 use ::tokenizers::{Model as _, Token};

@@ -1,49 +1,49 @@
-//! How much a tokenizer may take: what its files may hold, how far text may grow, how long a prompt may be looked at.
+//! The limits of a tokenizer: sizes of its files, growth of text, and time for a prompt.
 //!
-//! Real files are far below: mT5 has 250,112 pieces in 16 MB, the longest piece of any known vocabulary has 256 bytes, and
-//! compatibility forms of Unicode grow a text at most elevenfold.
+//! Real files are far below these limits: mT5 has 250,112 pieces in 16 MB, the longest piece of any known vocabulary has 256
+//! bytes, and compatibility forms of Unicode make a text at most eleven times as long.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// The longest tokenizer file that is read, in bytes; mT5's has 16 MB.
+/// The longest tokenizer file, in bytes. mT5's has 16 MB.
 pub(super) const MAX_TOKENIZER_BYTES: usize = 64 << 20;
-/// The most pieces of a vocabulary, and the most merges; mT5 has 250,112.
+/// The largest number of pieces of a vocabulary, and of merges. mT5 has 250,112.
 pub(super) const MAX_PIECES: usize = 1_000_000;
 /// The longest piece of a vocabulary, and the longest added token, in bytes.
 pub(super) const MAX_PIECE_BYTES: usize = 1024;
-/// The most tokens beside the vocabulary.
+/// The largest number of tokens besides the vocabulary.
 pub(super) const MAX_ADDED_TOKENS: usize = 1 << 17;
 /// The longest part of a `tokenizer.json` that is neither vocabulary, merges nor added tokens, in bytes.
 pub(super) const MAX_PART_BYTES: usize = 2 << 20;
-/// How deep steps of a tokenizer (`Sequence`) may lie in each other.
+/// The deepest nesting of steps (`Sequence`).
 pub(super) const MAX_DEPTH: usize = 16;
-/// The most steps of a normalizer, a pre-tokenizer, a post-processor or a decoder.
+/// The largest number of steps of a normalizer, a pre-tokenizer, a post-processor or a decoder.
 pub(super) const MAX_STEPS: usize = 32;
-/// The most special tokens that a template puts around a prompt.
+/// The largest number of special tokens that a template adds around a prompt.
 pub(super) const MAX_SPECIAL: usize = 1024;
-/// The longest prompt that is tokenized, in bytes.
+/// The longest prompt, in bytes.
 pub(super) const MAX_PROMPT_BYTES: usize = 1 << 20;
 /// The longest text that a prompt may become, in bytes.
 const MAX_TEXT_BYTES: usize = 4 << 20;
-/// How many times its length a text may become, beside [`ROOM`].
+/// How many times as long a text may become, besides [`ROOM`].
 const GROWTH: usize = 16;
-/// What a text may grow by however short it is, in bytes.
+/// The growth that is allowed for a text of any length, in bytes.
 const ROOM: usize = 1024;
 /// How long the regular expressions of a tokenizer may search one prompt.
 const SEARCH_TIME: Duration = Duration::from_secs(20);
-/// What one search counts for at most: a process that was stopped meanwhile did not search.
+/// The longest time that counts for one search. A longer time means that the process was stopped meanwhile.
 const LONGEST_SEARCH: Duration = Duration::from_secs(1);
 
-/// How long a text of `len` bytes may become, in bytes.
+/// Returns how long a text of `len` bytes may become, in bytes.
 pub(super) fn grown(len: usize) -> usize {
     (len * GROWTH + ROOM).min(MAX_TEXT_BYTES.max(len))
 }
 
-/// What is left of the work that one prompt may take.
+/// The rest of the work that one prompt may take.
 #[derive(Debug)]
 pub(super) struct Effort {
-    /// Bytes of pieces that may still be compared.
+    /// The number of bytes of pieces that may still be compared.
     comparisons: Cell<u64>,
     searching: Cell<Duration>,
 }
@@ -57,7 +57,7 @@ impl Effort {
         }
     }
 
-    /// Takes one comparison.
+    /// Counts one comparison.
     pub(super) fn compare(&self) -> Result<(), String> {
         let left = self.comparisons.get().checked_sub(1);
         self.comparisons
@@ -65,7 +65,7 @@ impl Effort {
         Ok(())
     }
 
-    /// Takes the time since `start`, which becomes now.
+    /// Counts the time since `start`, and sets `start` to now.
     pub(super) fn searched(&self, start: &mut Instant) -> Result<(), String> {
         let now = Instant::now();
         let spent = now.duration_since(*start).min(LONGEST_SEARCH);

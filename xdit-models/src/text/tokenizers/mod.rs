@@ -1,11 +1,11 @@
-//! Tokenizers: from every file form on the hub to the ids that transformers gives.
+//! Tokenizers: read all file forms of the hub, and return the ids of transformers.
 //!
-//! transformers 5 builds a `CLIPTokenizer`, `T5Tokenizer` or `BertTokenizer` anew from the vocabulary, whatever else a `tokenizer.json`
-//! says, and takes a `TokenizersBackend` from its `tokenizer.json` as it is. So does this module; which class it is
-//! stands in `model_index.json`.
+//! transformers 5 builds a `CLIPTokenizer`, `T5Tokenizer` or `BertTokenizer` from the vocabulary and ignores the rest of a
+//! `tokenizer.json`. It uses the whole `tokenizer.json` for a `TokenizersBackend`. This module does the same.
+//! `model_index.json` names the class.
 //!
-//! Words are split by the tokenizers library; models, added tokens and templates are this module's own, so that a tokenizer
-//! costs memory in proportion to its files, and a prompt time in proportion to its length, whatever the files say
+//! The tokenizers library splits words. Models, added tokens and templates are implemented here, so that the memory of a
+//! tokenizer is proportional to its files and the time for a prompt is proportional to its length, for all contents of files
 //! (`limits.rs`).
 
 mod added;
@@ -36,11 +36,11 @@ pub use tokenizer::{Encoded, Removed, Tokenizer};
 use tokenizer::guarded;
 
 impl Tokenizer {
-    /// The tokenizer in the folder `component` of `source`, of the transformers class that `model_index.json` names.
+    /// Reads the tokenizer in the folder `component` of `source`, of the transformers class that `model_index.json` names.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for another class, [`Error::MissingFile`] without a vocabulary, [`Error::BadFile`] and
-    /// [`Error::BadConfig`] for files that no such tokenizer can be made of.
+    /// [`Error::BadConfig`] for invalid files.
     ///
     /// # Examples
     /// ```
@@ -74,7 +74,7 @@ impl Tokenizer {
     }
 }
 
-/// The longest sequence that the tokenizer in the folder `component` was made for, when its `tokenizer_config.json` says.
+/// Returns the longest sequence of the tokenizer in the folder `component`, if its `tokenizer_config.json` contains it.
 ///
 /// # Errors
 /// As [`ModelSource::config`].

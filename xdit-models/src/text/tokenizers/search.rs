@@ -1,4 +1,4 @@
-//! Regular expressions of model files: small ones only, that search for a bounded time.
+//! Regular expressions of model files, with limits on their size and their search time.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -10,15 +10,15 @@ use serde_json::Value;
 use super::limits::Effort;
 use crate::error::shorten;
 
-/// The longest expression, in bytes; the longest known, o200k's, has 300.
+/// The longest expression, in bytes. The longest known one, o200k's, has 300.
 const MAX_EXPRESSION_BYTES: usize = 1024;
-/// The most memory that a part of an expression may take once it is compiled, in bytes.
+/// The largest compiled size of a part of an expression, in bytes.
 const MAX_COMPILED_BYTES: usize = 2 << 20;
 
-/// Pieces of a text, in order, and whether each is a match.
+/// The pieces of a text, in order, and whether each is a match.
 pub(super) type Matches = Vec<((usize, usize), bool)>;
 
-/// What is looked for in a text.
+/// A search pattern.
 #[derive(Debug)]
 pub(super) struct Search {
     regex: Regex,
@@ -26,7 +26,7 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// For the regular expression `expression`.
+    /// Creates a pattern from the regular expression `expression`.
     pub(super) fn regex(expression: &str) -> Result<Self, String> {
         let shown = shorten(expression);
         if expression.len() > MAX_EXPRESSION_BYTES {
@@ -45,7 +45,7 @@ impl Search {
         Ok(Self { regex, shown })
     }
 
-    /// For a `pattern` of a `tokenizer.json`: `{"String": …}` or `{"Regex": …}`.
+    /// Creates a pattern from a `pattern` of a `tokenizer.json`: `{"String": …}` or `{"Regex": …}`.
     pub(super) fn of_json(pattern: &Value) -> Result<Self, String> {
         match (&pattern["String"], &pattern["Regex"]) {
             (Value::String(text), Value::Null) => Self::regex(&fancy_regex::escape(text)),
@@ -54,7 +54,7 @@ impl Search {
         }
     }
 
-    /// All of `text`, cut where matches begin and end.
+    /// Splits `text` at the start and end of each match.
     pub(super) fn matches(&self, text: &str, effort: &Effort) -> Result<Matches, String> {
         if text.is_empty() {
             return Ok(vec![((0, 0), false)]);
@@ -79,7 +79,7 @@ impl Search {
         Ok(matches)
     }
 
-    /// Whether there is a match in `text`, which is short.
+    /// Returns whether there is a match in `text`, which is short.
     pub(super) fn is_in(&self, text: &str) -> bool {
         self.regex.is_match(text).unwrap_or(false)
     }
@@ -89,7 +89,7 @@ impl Search {
     }
 }
 
-/// Matches that were found already, for a call of the tokenizers library.
+/// Matches that were already found, for a call of the tokenizers library.
 pub(super) struct FoundMatches(Cell<Matches>);
 
 impl FoundMatches {

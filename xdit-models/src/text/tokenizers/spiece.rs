@@ -6,22 +6,22 @@ use ::tokenizers::AddedToken;
 use super::limits::{MAX_ADDED_TOKENS, MAX_PIECES};
 use super::vocabulary::Entries;
 
-/// What a tokenizer needs of a SentencePiece model.
+/// The content of a SentencePiece model that a tokenizer needs.
 #[derive(Debug, Default)]
 pub(super) struct SentencePiece {
-    /// In the order of ids, with scores.
+    /// Pieces with scores, in the order of ids.
     pub(super) pieces: Entries,
-    /// The symbols that are looked for before words are split: control symbols such as `</s>`, which are special, and
-    /// what the model's author wants in one piece.
+    /// The symbols that are found before words are split: control symbols such as `</s>`, which are special, and symbols that
+    /// the model's author does not want to split.
     pub(super) symbols: Vec<AddedToken>,
-    /// The compiled normalisation rules; empty when there are none.
+    /// The compiled normalisation rules. Empty if there are none.
     pub(super) charsmap: Vec<u8>,
 }
 
 impl SentencePiece {
-    /// The model in `bytes`.
+    /// Reads the model in `bytes`.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        // They are counted before any is built.
+        // The pieces are counted before any is created.
         let (mut count, mut len) = (0, 0);
         for field in MessageFields(bytes) {
             if let (1, Field::Bytes(piece)) = field? {
@@ -108,7 +108,7 @@ enum Field<'a> {
     Fixed32(u32),
 }
 
-/// The fields of a protobuf message with their numbers; the last item is the error, if there is one.
+/// Iterates over the fields of a protobuf message with their numbers. The last item is the error, if there is one.
 struct MessageFields<'a>(&'a [u8]);
 
 impl<'a> MessageFields<'a> {

@@ -1,7 +1,7 @@
-//! The steps before and after a model: what a `tokenizer.json` says about normalizer, pre-tokenizer and decoder.
+//! The steps before and after a model: normalizer, pre-tokenizer and decoder of a `tokenizer.json`.
 //!
-//! Each step is the tokenizers library's, done one at a time, so that what it makes of a text can be measured; those whose
-//! effect has no bound of its own (`Replace`, `Prepend`, `Precompiled`, `Split`) are measured before.
+//! The steps of the tokenizers library run one at a time, so that the growth of a text can be measured. Steps without a bound
+//! of their own (`Replace`, `Prepend`, `Precompiled`, `Split`) are measured before they run.
 
 use ::tokenizers::normalizers::Precompiled;
 use ::tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -19,7 +19,7 @@ use super::{charsmap, json};
 use crate::error::shorten;
 use crate::quote;
 
-/// The longest text that is made of tokens for a message, in bytes.
+/// The longest text of tokens in a message, in bytes.
 const MAX_DECODED_BYTES: usize = 256 << 10;
 
 type LibraryResult<T> = Result<T, ::tokenizers::Error>;
@@ -28,19 +28,19 @@ fn library<T>(result: LibraryResult<T>) -> Result<T, String> {
     result.map_err(|error| quote::reason(&error.to_string()))
 }
 
-/// A step of the library, read from its JSON.
+/// Reads a step of the library from its JSON.
 fn leaf<T: DeserializeOwned>(step: &Value, name: &str) -> Result<T, String> {
     serde_json::from_value(step.clone())
         .map_err(|error| format!("`{name}`: {}", shorten(&error.to_string())))
 }
 
-/// A text of the step, such as `content`.
+/// Returns a text of the step, such as `content`.
 fn text(step: &Value, key: &str, name: &str) -> Result<String, String> {
     let text = step[key].as_str().map(str::to_owned);
     text.ok_or_else(|| format!("`{name}`: {} without a text `{key}`", step["type"]))
 }
 
-/// What becomes of a prompt before it is cut into words.
+/// Normalizes a prompt before it is split into words.
 #[derive(Debug, Default)]
 pub(super) struct Normalizer(Vec<Normalize>);
 
@@ -58,7 +58,7 @@ impl Normalizer {
         Self(steps)
     }
 
-    /// What the part `normalizer` of a `tokenizer.json` says.
+    /// Reads the part `normalizer` of a `tokenizer.json`.
     pub(super) fn of_json(value: &Value) -> Result<Self, String> {
         const NAME: &str = "normalizer";
         let steps = json::steps(value, NAME, "normalizers")?.into_iter();
@@ -119,7 +119,7 @@ impl Normalizer {
     }
 }
 
-/// What cuts a text into words.
+/// Splits a text into words.
 #[derive(Debug, Default)]
 pub(super) struct PreTokenizer(Vec<PreTokenize>);
 
@@ -130,7 +130,7 @@ pub(super) enum PreTokenize {
         behavior: SplitDelimiterBehavior,
         invert: bool,
     },
-    /// A step that makes a text at most four times as long, and a little for each word.
+    /// A step that makes a text at most four times as long, and adds a few bytes for each word.
     Leaf(PreTokenizerWrapper),
 }
 
@@ -139,7 +139,7 @@ impl PreTokenizer {
         Self(steps)
     }
 
-    /// What the part `pre_tokenizer` of a `tokenizer.json` says.
+    /// Reads the part `pre_tokenizer` of a `tokenizer.json`.
     pub(super) fn of_json(value: &Value) -> Result<Self, String> {
         const NAME: &str = "pre_tokenizer";
         let steps = json::steps(value, NAME, "pretokenizers")?.into_iter();
@@ -150,7 +150,7 @@ impl PreTokenizer {
                     behavior: leaf(&step["behavior"], NAME)?,
                     invert: leaf(&step["invert"], NAME)?,
                 },
-                // The library divides by it.
+                // The library divides by this value.
                 Some("FixedLength") if step["length"] == 0 => {
                     return Err(format!("`{NAME}`: FixedLength with a `length` of 0"));
                 }
@@ -160,7 +160,7 @@ impl PreTokenizer {
         Ok(Self(steps.collect::<Result<_, String>>()?))
     }
 
-    /// The words of `text`, which together may have `longest` bytes.
+    /// Returns the words of `text`, which together may have `longest` bytes.
     pub(super) fn words(
         &self,
         text: NormalizedString,
@@ -202,7 +202,7 @@ pub(super) fn texts(words: &PreTokenizedString) -> impl Iterator<Item = &str> {
         .map(|(text, ..)| text)
 }
 
-/// What makes a text of tokens again.
+/// Converts tokens back to text.
 #[derive(Debug, Default)]
 pub(super) struct Decoder(Vec<Decode>);
 
@@ -217,7 +217,7 @@ impl Decoder {
         Self(vec![Decode::Leaf(step.into())])
     }
 
-    /// What the part `decoder` of a `tokenizer.json` says.
+    /// Reads the part `decoder` of a `tokenizer.json`.
     pub(super) fn of_json(value: &Value) -> Result<Self, String> {
         const NAME: &str = "decoder";
         let steps = json::steps(value, NAME, "decoders")?.into_iter();
@@ -233,7 +233,7 @@ impl Decoder {
         Ok(Self(steps.collect::<Result<_, String>>()?))
     }
 
-    /// The text of `tokens`, if it is not too long.
+    /// Returns the text of `tokens`, unless it is too long.
     pub(super) fn decode(&self, mut tokens: Vec<String>) -> Option<String> {
         let effort = Effort::new(0);
         for step in &self.0 {

@@ -16,16 +16,16 @@ use super::whole::Parts;
 use crate::error::{Error, Result, shorten};
 use crate::files::source::ModelSource;
 
-/// What the class gives when no file names its special tokens.
+/// The default special tokens of the class.
 const DEFAULTS: [(&str, &str); 3] = [
     ("eos_token", "</s>"),
     ("pad_token", "<pad>"),
     ("unk_token", "<unk>"),
 ];
-/// The class counts on `<pad>`, `</s>`, `<unk>` being the first three pieces.
+/// The class requires that `<pad>`, `</s>`, `<unk>` are the first three pieces.
 const UNK_ID: usize = 2;
 
-/// The tokenizer in the folder `component`: from `tokenizer.json`, else from `spiece.model`.
+/// Reads the tokenizer in the folder `component`, from `tokenizer.json`, or else from `spiece.model`.
 pub(super) fn read(source: &ModelSource, component: &str) -> Result<Tokenizer> {
     let path = format!("{component}/tokenizer.json");
     let shown = source.shown(&path);
@@ -56,7 +56,7 @@ pub(super) fn read(source: &ModelSource, component: &str) -> Result<Tokenizer> {
     if let Some(map) = &charsmap {
         charsmap::check(map).map_err(bad)?;
     }
-    // The model file ends before the sentinels, which count down.
+    // The model file does not contain the sentinels, which count down.
     let mut pieces = model.pieces;
     for i in (0..special.extra_ids()).rev() {
         pieces

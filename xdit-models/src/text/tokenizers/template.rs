@@ -1,4 +1,4 @@
-//! The special tokens around a prompt: what a `tokenizer.json` says in its `post_processor`.
+//! The special tokens around a prompt, from the `post_processor` of a `tokenizer.json`.
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ pub(super) struct Template {
 }
 
 impl Template {
-    /// What the part `post_processor` of a `tokenizer.json` says.
+    /// Reads the part `post_processor` of a `tokenizer.json`.
     pub(super) fn of_json(value: &Value) -> Result<Self, String> {
         let mut whole = Self::default();
         for step in json::steps(value, "post_processor", "processors")? {
@@ -90,12 +90,12 @@ impl Template {
         }
     }
 
-    /// How many special tokens there are.
+    /// Returns the number of special tokens.
     pub(super) fn special(&self) -> usize {
         self.before.len() + self.after.len()
     }
 
-    /// The ids of a prompt with the special tokens around.
+    /// Returns the ids of a prompt with the special tokens around it.
     pub(super) fn around(&self, ids: &[u32]) -> Vec<u32> {
         [&self.before, ids, &self.after].concat()
     }

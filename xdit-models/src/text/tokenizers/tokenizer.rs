@@ -1,4 +1,4 @@
-//! A tokenizer that is read: prompts to ids.
+//! A loaded tokenizer: converts prompts to ids.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -10,66 +10,66 @@ use crate::error::{Error, Result, shorten};
 use crate::files::source::ModelSource;
 use crate::pipeline::memory_limit::refused_thread;
 
-/// How many of the tokens that were cut off are turned into text again.
+/// The largest number of cut tokens that are converted back to text.
 const SHOWN_TOKENS: usize = 64;
 
-/// Turns prompts into token ids as the transformers class of the same name does.
+/// Converts prompts to token ids, like the transformers class of the same name.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     engine: Arc<Engine>,
-    /// How messages name the tokenizer: its folder or file.
+    /// The name of the tokenizer in messages: its folder or file.
     shown: String,
     pad_id: u32,
     model_max_length: Option<usize>,
     /// Whether padding comes before the prompt.
     pads_left: bool,
-    /// Whether it is the start of a long prompt that is cut off.
+    /// Whether a long prompt is cut at its start.
     truncates_left: bool,
-    /// Rows of the text encoder's vocabulary, when they are known.
+    /// The number of rows of the text encoder's vocabulary, if it is known.
     rows: usize,
 }
 
 /// A prompt as token ids.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Encoded {
-    /// Exactly as many ids as were asked for: the prompt's, the special tokens around it, padding.
+    /// Exactly the requested number of ids: those of the prompt, the special tokens around it, and padding.
     pub ids: Vec<u32>,
-    /// How many of them are not padding.
+    /// The number of ids that are not padding.
     pub len: usize,
-    /// Which is the first of these: 0, unless the tokenizer pads on the left.
+    /// The index of the first of these: 0, unless the tokenizer pads on the left.
     pub start: usize,
-    /// What did not fit.
+    /// The part of the prompt that did not fit.
     pub removed: Option<Removed>,
 }
 
 impl Encoded {
-    /// Which ids are not padding: transformers' `attention_mask`.
+    /// Returns which ids are not padding: transformers' `attention_mask`.
     pub fn attention_mask(&self) -> impl Iterator<Item = bool> {
         let seen = self.start..self.start + self.len;
         (0..self.ids.len()).map(move |i| seen.contains(&i))
     }
 }
 
-/// The end of a prompt that was cut off, or its start where the tokenizer cuts on the left.
+/// The part of a prompt that was cut off: its end, or its start if the tokenizer cuts on the left.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Removed {
-    /// How many tokens it had.
+    /// The number of its tokens.
     pub tokens: usize,
-    /// Its text, or the start of it when it is long.
+    /// Its text, or the start of a long text.
     pub text: String,
 }
 
 impl Tokenizer {
-    /// The ids of `prompt`: the start of it that fits, special tokens included, padded to `max_length`. Where the files name
-    /// the left as the side to cut or to pad on, it is that side.
+    /// Returns the ids of `prompt`: its start, with special tokens, padded to `max_length`. If the files say so, the tokenizer
+    /// cuts or pads on the left.
     ///
     /// # Shapes
     /// [`Encoded::ids`] has `max_length` entries.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] when `max_length` does not even hold the special tokens, or the prompt is longer than
-    /// 1 MiB; [`Error::BadFile`] when the tokenizer has no token for unknown characters and needs one, makes a text of the
-    /// prompt that is more than 16 times as long, or would take too long.
+    /// [`Error::InvalidRequest`] if `max_length` is smaller than the number of special tokens, or the prompt is longer than 1
+    /// MiB; [`Error::BadFile`] if the tokenizer needs a token for unknown characters but has none, makes a text that is more
+    /// than 16 times as long as the prompt, or takes too long.
     pub fn encode(&self, prompt: &str, max_length: usize) -> Result<Encoded> {
         if prompt.len() > MAX_PROMPT_BYTES {
             let allowed = format!("at most {MAX_PROMPT_BYTES} bytes long");
@@ -117,30 +117,30 @@ impl Tokenizer {
         })
     }
 
-    /// The tokenizer for a text encoder whose embedding has `rows` rows: a prompt with an id beyond them is an error.
+    /// Sets the number of rows of the text encoder's embedding. A prompt with an id beyond it is an error.
     #[must_use]
     pub fn with_vocab_size(self, rows: usize) -> Self {
         Self { rows, ..self }
     }
 
-    /// How many special tokens stand around every prompt.
+    /// Returns the number of special tokens around every prompt.
     pub(crate) fn special_tokens(&self) -> usize {
         self.engine.template.special()
     }
 
-    /// The longest sequence the model was made for, when its configuration says.
+    /// Returns the longest sequence of the model, if its configuration contains it.
     #[must_use]
     pub fn model_max_length(&self) -> Option<usize> {
         self.model_max_length
     }
 
-    /// The id that fills up short prompts.
+    /// Returns the id of padding.
     #[must_use]
     pub fn pad_id(&self) -> u32 {
         self.pad_id
     }
 
-    /// One more than the highest id: what the embedding must have rows for.
+    /// Returns the highest id plus one, which is the number of rows that the embedding needs.
     #[must_use]
     pub fn id_bound(&self) -> usize {
         self.engine.id_bound()
@@ -157,7 +157,7 @@ impl Tokenizer {
         })
     }
 
-    /// Adds the special tokens of `tokenizer_config.json` and its like to `engine`, as transformers does.
+    /// Adds the special tokens of `tokenizer_config.json` and similar files to `engine`, as transformers does.
     pub(super) fn finish(
         mut engine: Engine,
         special: &added::SpecialTokens,
@@ -185,9 +185,9 @@ impl Tokenizer {
     }
 }
 
-/// Runs `call`, which leads into the tokenizers library; a panic there on a file that it cannot handle is an error.
+/// Runs `call` of the tokenizers library. A panic of the library on a file that it cannot handle is an error.
 ///
-/// It runs on a thread called `tokenizer`, by which a program's panic hook tells such a panic from its own faults.
+/// The call runs on a thread named `tokenizer`, so that the panic hook of a program can distinguish such a panic from its own.
 pub(super) fn guarded<T: Send>(shown: &str, call: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("tokenizer".into());
