@@ -3,16 +3,14 @@
 #     ci/api.sh            writes them
 #     ci/api.sh --check    fails, with the differences, if one is not as committed
 # Needs no nightly toolchain, but a rustdoc that writes the JSON that ci/api reads; with another one, or without the registry,
-# it says so and ends with 0.
+# it says so and ends with 0. Everything else that goes wrong is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 crates=(xdit-kernels xdit-comm xdit-usp xdit-pipefusion xdit-cfg xdit-models)
 format=57 # of the JSON; changes with the version of public-api in ci/api/Cargo.toml
 
-if ! cargo fetch -q --locked --manifest-path ci/api/Cargo.toml 2>/dev/null; then
-    echo "left out: the registry has no public-api"
-    exit
-fi
+source ci/registry.sh
+from_registry ci/api/Cargo.lock cargo fetch -q --locked --manifest-path ci/api/Cargo.toml
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # Only rustdoc is told that it may: Cargo would build the dependencies again.
@@ -25,6 +23,7 @@ cargo build -q --release --locked --manifest-path ci/api/Cargo.toml --target-dir
 for crate in "${crates[@]}"; do
     json=$target/doc/${crate//-/_}.json
     found=$(tail -c 40 "$json" | sed -n 's/.*"format_version":\([0-9]*\)}$/\1/p')
+    [ -n "$found" ] || { echo "$json: no format_version at its end: is it rustdoc's JSON?" >&2; exit 1; }
     if [ "$found" != "$format" ]; then
         echo "left out: $(rustc --version) writes rustdoc's JSON in format $found, ci/api reads $format"
         exit
