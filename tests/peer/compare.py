@@ -5,8 +5,9 @@
     python tests/peer/compare.py --suite process               # whole processes, start to PNG
     python tests/peer/compare.py --suite ranks                 # several ranks beside one, without PyTorch
     python tests/peer/compare.py --suite pipelines             # whole calls of the goldens' pipelines, and how alike they are
+    python tests/peer/compare.py --suite demo blocks ranks pipelines --before OLD/target/release/peer  # two versions of the engine
 
-A ratio above 1 means that the engine is faster. Both sides have the same number of threads. Between samples the driver
+A ratio above 1 means that the engine is faster. With `--before` an older build of the engine takes PyTorch's place. Both sides have the same number of threads. Between samples the driver
 sleeps, so that the other side's idle threads have stopped spinning.
 """
 
@@ -143,6 +144,49 @@ def ranks(args):
                 print(f"| {label} | {dtype} | {plan} | {median * 1e3:.1f} | {median / medians[0]:.3f} |", flush=True)
 
 
+def before(args, names):
+    """Two builds of the engine on every row of the suites, in turns: the median of the pairs' ratios, and the quartiles."""
+    import cases
+
+    suites = cases.suites(str(ROOT / "xdit-models/demo/flux"))
+    rows = {name: [(label, request) for label, request, _ in suites[name]] for name in suites}
+    blocks = {"op": "flux_blocks", "image_tokens": 1024, "text_tokens": 256}
+    rows["ranks"] = [
+        (f"{label}, {plan}", {**request, "dtype": dtype, "ulysses": u, "ring": r})
+        for label, request in [("demo 512×512", {"op": "demo", "side": 512}), ("Flux blocks", blocks)]
+        for dtype in args.dtype
+        for plan, u, r in [("one rank", 1, 1), ("ulysses 2", 2, 1), ("ring 2", 1, 2)]
+    ]
+    rows["pipelines"] = [
+        (label, {"op": "pipeline", "dtype": dtype, "folder": folder, "call": call})
+        for label, folder, call in cases.pipelines(ROOT / "tests/golden/pipelines")
+        for dtype in args.dtype
+    ]
+    now = Server([str(ROOT / args.target / "release" / "peer"), str(args.threads)])
+    servers = [Server([args.before, str(args.threads)]), now]
+    print("| suite | row | dtype | before ms | now ms | before/now | quartiles |\n|---|---|---|---|---|---|---|")
+    for name in names:
+        for label, request in rows[name]:
+            if request["dtype"] not in args.dtype:
+                continue
+            made = [server.call(request) for server in servers]
+            sides = [lambda n, s=s, m=m: s.sample(m, n) for s, m in zip(servers, made)]
+            reps = [enough(side) for side in sides]
+            samples = [[] for _ in sides]
+            for turn in range(args.rounds):
+                for which in (0, 1) if turn % 2 == 0 else (1, 0):
+                    time.sleep(PAUSE)
+                    sides[which](-(-reps[which] // 4))  # not counted, as in `compare`
+                    samples[which].append(sides[which](reps[which]))
+            for server in servers:
+                server.call({"op": "drop"})
+            old, new = (statistics.median(times) for times in samples)
+            ratios = [a / b for a, b in zip(*samples)]
+            low, middle, high = statistics.quantiles(ratios, n=4)
+            shown = f"{old * 1e3:.3f} | {new * 1e3:.3f} | {middle:.3f} | {low:.3f}–{high:.3f}"
+            print(f"| {name} | {label} | {request['dtype']} | {shown} |", flush=True)
+
+
 def psnr(a, b):
     """dB between pictures whose values span [0, 1]."""
     import numpy as np
@@ -184,6 +228,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--target", default="target", help="cargo's target folder")
+    parser.add_argument("--before", help="the binary `peer` of an older build: compare the two builds, without PyTorch's times")
     parser.add_argument("--candle", help="the candle peer's binary, for the suite `blocks`")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
@@ -191,6 +236,9 @@ def main():
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
     print(f"{time.strftime('%Y-%m-%d')}, {cpu}, {os.cpu_count()} cores, {args.threads} threads a side")
     names = ["linear", "attention", "rows", "conv", "blocks", "sd3", "hunyuan", "demo", "process", "ranks", "pipelines"] if "all" in args.suite else args.suite
+    if args.before:
+        before(args, [name for name in names if name != "process"])
+        return
     for name, suite in (("process", process), ("ranks", ranks), ("pipelines", pipelines)):
         if name in names:
             suite(args)
