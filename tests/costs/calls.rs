@@ -1,5 +1,5 @@
-//! Call after call on one pipeline, of mixed plans and sizes, some of which fail: nothing grows, and no picture changes. A process of its
-//! own, with one test, so that its threads, bytes and open files are those of the calls.
+//! Makes many calls on one pipeline, with mixed plans and sizes, some of which fail: nothing may grow, and no picture may
+//! change. This file is a process with one test, so that its threads, bytes and open files are those of the calls.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;

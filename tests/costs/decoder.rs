@@ -1,4 +1,4 @@
-//! How much memory a decode takes at most, by one rank and by one of several: every allocation is counted.
+//! The peak memory of a decode, by one rank and by one of several. Every allocation is counted.
 
 use std::fmt::Debug;
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! Ten thousand damaged files go into the loaders: none may panic, and none may make them take much memory.
+//! Loads ten thousand damaged files: none may cause a panic or much memory.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

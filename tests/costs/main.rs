@@ -1,4 +1,4 @@
-//! What the project's own code allocates: this program counts every allocation, so its tests take turns.
+//! The allocations of the project's own code. This program counts every allocation, so its tests run one after another.
 
 mod decoder;
 mod tokenizers;

@@ -1,4 +1,4 @@
-//! What tokenizers cost: at most eight times their files, and time in proportion to them.
+//! The costs of tokenizers: memory of at most eight times their files, and time in proportion to these.
 
 use std::fmt::Write as _;
 use std::time::Instant;

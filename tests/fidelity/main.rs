@@ -1,4 +1,4 @@
-//! What PipeFusion's staleness costs a pipeline: `docs/fidelity.md` says how it is run.
+//! Measures the cost of PipeFusion's stale keys and values. `docs/fidelity.md` explains how to run it.
 //!
 //! - `fidelity run FILE SUBJECT [SIDE STEPS STAGES]` draws the prompts of `demo`, or of a JSON file (`sd35-medium.json`), under
 //!   every number of patches and warm-up steps, and appends a line of numbers for each picture. What the file has already is

@@ -1,4 +1,4 @@
-//! Tables and plot of what was drawn.
+//! The tables and the plot of the measurements.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;

@@ -1,4 +1,4 @@
-//! Drawing.
+//! Draws the images and measures them.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;

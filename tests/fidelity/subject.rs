@@ -1,4 +1,4 @@
-//! What is drawn: a pipeline, prompts with seeds, sizes and steps.
+//! The subject of a measurement: a pipeline, prompts with seeds, sizes and steps.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Whatever a field of a configuration holds, what is told of it is one plain line.
+//! For any value of a field of a configuration, the error is one plain line.
 
 use std::collections::BTreeMap;
 

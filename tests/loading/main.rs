@@ -1,4 +1,4 @@
-//! What needs no kernel: noise, schedules, token ids and the files of a pipeline, compared with the goldens.
+//! Tests without kernels: noise, schedules, token ids and the files of a pipeline, compared with the goldens.
 
 mod diffusion;
 mod hostile;

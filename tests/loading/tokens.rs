@@ -1,4 +1,4 @@
-//! The ids that transformers gives 500 prompts: `tokens.json.gz`, and `hunyuan-tokens.json.gz` for BERT and mT5.
+//! The ids of transformers for 500 prompts: `tokens.json.gz`, and `hunyuan-tokens.json.gz` for BERT and mT5.
 
 use std::path::Path;
 

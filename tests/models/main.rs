@@ -1,7 +1,6 @@
-//! Models on one rank, compared with what diffusers and transformers compute: a folder for each family, one for the
-//! autoencoder, and one for numbers that a dtype cannot hold. What a test compares with lies in `tests/golden`
-//! (FORMAT.md there). Tests that need several ranks belong in `tests/strategies`, those of one file of a pipeline in
-//! `tests/loading`.
+//! Models on one rank, compared with diffusers and transformers: a folder for each family, one for the autoencoder, and one for
+//! numbers beyond the range of a dtype. The expected values are in `tests/golden` (see FORMAT.md there). Tests that need
+//! several ranks belong in `tests/strategies`, those of one file of a pipeline in `tests/loading`.
 
 mod finite;
 mod flux;

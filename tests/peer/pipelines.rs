@@ -1,4 +1,4 @@
-//! Whole calls of a pipeline in a folder, with the arguments that diffusers gets.
+//! Whole calls of a pipeline in a folder, with the same arguments as for diffusers.
 
 use super::{Case, Failure, cases::dtype};
 use serde_json::Value;

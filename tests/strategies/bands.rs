@@ -1,4 +1,4 @@
-//! Pictures decoded by several ranks in bands of rows, and by one in tiles.
+//! Decoding by several ranks in bands of rows, and by one rank in tiles.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Random delays at every send, receive and collective change nothing and block no one.
+//! Random delays at every send, receive and collective change nothing and block no rank.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What must not change the image: enough warm-up, other images before, the limits of drift.
+//! Conditions that must not change the image: enough warm-up, earlier images, limits of drift.
 
 use xdit_models::{Error, Request};
 

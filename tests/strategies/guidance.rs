@@ -1,4 +1,4 @@
-//! Guidance's branches on two ranks: the image of one rank, and one exchange a step where the prediction is.
+//! The branches of guidance on two ranks: the image of one rank, and one exchange per step on the stage with the prediction.
 
 use xdit_models::{Degrees, axes};
 use xdit_models::{Error, Output, Parallel, PipeFusion, Pipeline, Request};

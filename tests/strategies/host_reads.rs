@@ -1,6 +1,6 @@
-//! How often the host reads tensors in a denoising step, with every strategy: what `xdit-models`' README lists, and nothing else.
+//! Counts the host reads in a denoising step, with every strategy: only those that the README of `xdit-models` lists.
 //!
-//! A read that one call adds shows in any number of steps; so a call of more steps is compared with a call of fewer.
+//! Each call adds the same number of reads outside its steps, so a call of more steps is compared with a call of fewer.
 
 use xdit_kernels::{DType, Device};
 use xdit_models::{Degrees, LoadOptions, OutputType, Parallel, PipeFusion, Pipeline, Request};

@@ -1,4 +1,4 @@
-//! Every product of data, pipe, ring and ulysses gives the image of PipeFusion alone.
+//! Every product of data, pipe, ring and ulysses produces the image of its PipeFusion part alone.
 
 use xdit_models::Request;
 use xdit_tests::goldens::max_abs;

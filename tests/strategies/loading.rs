@@ -1,4 +1,4 @@
-//! A rank of several stages reads its stage's tensors, and touches no page of the others.
+//! A rank of several stages reads only the tensors of its stage, and touches no page of the others.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;

@@ -1,6 +1,7 @@
-//! Whole models over several ranks: `table.rs` runs every strategy with every family (README's table); the other files compare
-//! PipeFusion with an independent simulation, run hybrids, guidance over two ranks and random delays, and check what each
-//! rank reads, holds and sends (`host_reads.rs`: how often the host reads tensors in a step). Tests of one strategy alone belong in its crate.
+//! Whole models over several ranks. `table.rs` runs every strategy with every family (the table in the README). The other files
+//! compare PipeFusion with an independent simulation, run hybrids, guidance over two ranks and random delays, and check the
+//! reads, memory and messages of each rank (`host_reads.rs`: the host reads in a step). Tests of one strategy alone belong in
+//! its crate.
 
 mod bands;
 mod delays;

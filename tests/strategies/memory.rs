@@ -1,4 +1,4 @@
-//! What a plan foretells is what is then measured.
+//! Compares the memory of a plan with the measured one.
 
 use serde_json::json;
 use xdit_kernels::DType;

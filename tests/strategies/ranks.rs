@@ -1,4 +1,4 @@
-//! Ranks: the same pictures, however many make them together.
+//! Any number of ranks draws the same pictures.
 
 use std::ops::ControlFlow;
 

@@ -1,6 +1,6 @@
-//! Every strategy with every family, README's table, on a backend that behaves as NCCL does (`xdit_comm::strict`): a rank's
-//! messages run one batch after another, a receive holds up what follows, and no order of sums is promised. The pictures are those
-//! of ranks on threads, to the last bit.
+//! Runs every strategy with every family (the table in the README) on the strict backend, which behaves like NCCL
+//! (`xdit_comm::strict`): the batches of a rank run one after another, a receive blocks later ones, and no order of sums is
+//! promised. The pictures equal those on threads, to the last bit.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Every strategy for every family of models: README's table. Each test draws a picture over ranks and compares it with one
-//! rank's; the other files look closer.
+//! Every strategy for every family of models: the table in the README. Each test draws a picture over ranks and compares it
+//! with that of one rank. The other files test details.
 
 use xdit_models::Degrees;
 use xdit_models::{Parallel, PipeFusion, Request};

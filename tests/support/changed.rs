@@ -1,4 +1,4 @@
-//! Golden pipelines with weights multiplied, for numbers that no small pipeline has by itself.
+//! Golden pipelines with multiplied weights, for numbers that do not occur in a small pipeline.
 
 use half::{bf16, f16};
 use xdit_models::ModelSource;

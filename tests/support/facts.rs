@@ -1,4 +1,4 @@
-//! What the pictures of the demo's prompts must show (`demo/facts.json`).
+//! The facts that the pictures of the demo's prompts must show (`demo/facts.json`).
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The files of `tests/golden`, what a run shows of itself, and how far the two are apart.
+//! The files of `tests/golden`, the intermediate results of a run, and the distance between both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! The golden pipelines with the calls that were recorded of them, and tensors of a run beside those of a record.
+//! The golden pipelines with their recorded calls, and comparisons of tensors of a run with recorded ones.
 
 use xdit_kernels::Tensor;
 use xdit_models::ModelSource;

@@ -1,5 +1,5 @@
-//! Golden pipelines with a wider transformer of zeros: of any size, and of no room on the disk. For what depends on sizes
-//! alone.
+//! Golden pipelines with a wider transformer of zeros: of any size, without space on the disk. For tests that depend only on
+//! sizes.
 
 use std::fs;
 use std::io::Write;

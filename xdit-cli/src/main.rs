@@ -1,4 +1,4 @@
-//! The binary `xdit-cli`: the command line is read, one command runs, its failure is one line and an exit code.
+//! The binary `xdit-cli`: parses the command line and runs one command. A failure is one line and an exit code.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -23,20 +23,20 @@ use run::environment::Environment;
 use run::last_resort;
 use run::session::Session;
 
-/// More than this thread needs.
+/// More stack than this thread needs.
 const MAIN_STACK: usize = 512 << 10;
-/// About what a thread maps for handling the overflow of its stack.
+/// About the size of the mapping with which a thread handles the overflow of its stack.
 const STACK: usize = 16 << 10;
-/// Exit code of a fault of this program, as Rust gives it to a panic.
+/// The exit code of a bug of this program, the same as for a panic in Rust.
 const FAULT: u8 = 101;
 
 fn main() -> ExitCode {
     let started = Instant::now();
     grow_stack();
-    // A hint: the run is the same without it, only slower.
+    // Only for speed: the result is the same without it.
     xdit_kernels::keep_freed_memory();
     let words: Vec<OsString> = std::env::args_os().collect();
-    // Words that cannot be parsed give no flags; who asked for JSON is answered in JSON all the same.
+    // If the words cannot be parsed there are no flags. A user who asked for JSON still gets JSON.
     let json = words.iter().any(|word| word == "--json");
     last_resort::arm(json);
     faults_are_one_line();
@@ -48,8 +48,8 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Makes the system map now what this thread will need of its stack: under a limit of address space the process dies of SIGSEGV
-/// where the stack cannot grow later.
+/// Maps the stack that this thread will need now. Under a limit of address space, the process would die of SIGSEGV if the stack
+/// cannot grow later.
 #[inline(never)]
 fn grow_stack() {
     std::hint::black_box([0_u8; MAIN_STACK]);
@@ -61,7 +61,7 @@ fn run_command(command: &Command, started: Instant) -> u8 {
         Ok(session) => session,
         Err(failure) => return tell(Err(failure), json),
     };
-    // A panic is a fault of this program; caught here, so that the trace is closed and the exit code is ours.
+    // A panic is a bug of this program. It is caught here, so that the trace is closed and the exit code is documented.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match command {
         Command::Generate(args) => generate::run(args, &session),
         Command::Plan(args) => plan::run(args, &session),
@@ -75,7 +75,7 @@ fn run_command(command: &Command, started: Instant) -> u8 {
     }
 }
 
-/// Tells of a failure, in one line and, with `--json`, as one object. Returns the exit code.
+/// Reports a failure in one line and, with `--json`, as one object. Returns the exit code.
 fn tell(result: Result<u8, Failure>, json: bool) -> u8 {
     match result {
         Ok(code) => code,
@@ -94,7 +94,7 @@ fn tell(result: Result<u8, Failure>, json: bool) -> u8 {
     }
 }
 
-/// What a panic prints: one line instead of a backtrace.
+/// Makes a panic print one line instead of a backtrace.
 fn faults_are_one_line() {
     std::panic::set_hook(Box::new(|fault| {
         let place = fault
@@ -106,12 +106,12 @@ fn faults_are_one_line() {
             .copied()
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        // So a thread of Rust's library says that no memory was mapped for it.
+        // A thread of Rust's library panics with this text if no memory can be mapped for it.
         if message.starts_with("failed to allocate an alternative stack") {
             last_resort::end(STACK);
         }
-        // A rank's panic ends the run with an error that names the rank and repeats the message; one in the library that
-        // reads tokenizers ends it with an error that names the file.
+        // The panic of a rank ends the run with an error that names the rank and repeats the message. The panic of the library
+        // that reads tokenizers ends the run with an error that names the file.
         if std::thread::current()
             .name()
             .is_some_and(|name| name.starts_with("rank ") || name == "tokenizer")

@@ -1,4 +1,4 @@
-//! Four ranks say who they are and agree on a sum.
+//! Four ranks print their numbers and compute a sum.
 
 use xdit_comm::{ReduceOp, Result, threads};
 use xdit_kernels::{Device, Tensor};

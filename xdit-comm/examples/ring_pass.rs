@@ -1,4 +1,4 @@
-//! A tensor goes once round a ring, the next hop under way while the last one is looked at.
+//! Passes a tensor once around a ring. The next hop is in flight while a rank reads the last one.
 
 use xdit_comm::{Result, Spec, threads};
 use xdit_kernels::{Device, Tensor};

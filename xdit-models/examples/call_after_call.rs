@@ -1,4 +1,4 @@
-//! What calls cost one after another on the same pipeline: the first, and the median of those after it.
+//! Measures repeated calls on the same pipeline: the time of the first call, and the median of the others.
 //! `cargo run --release -p xdit-models --features demo --example call_after_call -- [calls]`.
 
 use std::time::{Duration, Instant};

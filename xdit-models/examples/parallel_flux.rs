@@ -1,4 +1,4 @@
-//! One picture over four ranks, Ulysses 2 × ring 2, and the same picture from one:
+//! Draws one picture on four ranks (Ulysses 2 × ring 2), and the same picture on one:
 //! `cargo run --release -p xdit-models --features demo --example parallel_flux`.
 
 use xdit_models::Degrees;

@@ -1,4 +1,4 @@
-//! f16 where larger numbers than 65504 flow: as transformers and diffusers guard it.
+//! f16 with values above 65504: the guards of transformers and diffusers.
 
 use xdit_kernels::DType;
 use xdit_models::Request;

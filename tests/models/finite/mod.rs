@@ -1,4 +1,4 @@
-//! Numbers beyond what a dtype holds: the guards of transformers and diffusers for f16, and results that are not finite.
+//! Numbers beyond the range of a dtype: the guards of transformers and diffusers for f16, and results that are not finite.
 
 mod guards;
 mod not_finite;

@@ -1,4 +1,4 @@
-//! Results that are not finite end a call, and the message says where that begins.
+//! Results that are not finite end a call, and the message names where they begin.
 
 use xdit_kernels::{DType, Device, Tensor};
 use xdit_models::Degrees;

@@ -1,4 +1,4 @@
-//! The demo pipeline: the pictures that diffusers draws, in f32 and nearly in bf16, whatever the number of threads.
+//! The demo pipeline draws the pictures of diffusers, exactly in f32 and nearly in bf16, with any number of threads.
 
 use serde_json::Value;
 use xdit_kernels::{DType, Device};

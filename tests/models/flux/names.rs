@@ -1,4 +1,4 @@
-//! The real FLUX.1-dev: every tensor that the loader asks for, against diffusers' and transformers' own lists.
+//! The real FLUX.1-dev: compares every tensor that the loader requests with the lists of diffusers and transformers.
 
 use std::collections::BTreeSet;
 

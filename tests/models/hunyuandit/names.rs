@@ -1,5 +1,5 @@
-//! The real HunyuanDiT v1.1 and v1.2: every tensor that the loaders ask for, against diffusers' and transformers' own lists. The
-//! distilled models' configurations have the same shapes.
+//! The real HunyuanDiT v1.1 and v1.2: compares every tensor that the loaders request with the lists of diffusers and
+//! transformers. The configurations of the distilled models have the same shapes.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The sizes in which pictures are drawn, and where tokens of the real sizes stand.
+//! The sizes of pictures, and the positions of tokens for the real sizes.
 
 use serde_json::Value;
 use xdit_kernels::Device;

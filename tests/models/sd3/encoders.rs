@@ -1,4 +1,4 @@
-//! Token ids, text encoders and what the transformer reads of a prompt.
+//! Token ids, text encoders and the text inputs of the transformer.
 
 use serde_json::Value;
 use xdit_kernels::{DType, Device, Tensor};

@@ -1,5 +1,5 @@
-//! The real SD3-medium, SD3.5-medium and SD3.5-large: every tensor that the loaders ask for, against diffusers' and
-//! transformers' own lists.
+//! The real SD3-medium, SD3.5-medium and SD3.5-large: compares every tensor that the loader requests with the lists of
+//! diffusers and transformers.
 
 use std::collections::BTreeSet;
 

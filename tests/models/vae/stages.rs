@@ -1,4 +1,4 @@
-//! The autoencoder's stages, both ways.
+//! The stages of the autoencoder: encoder and decoder.
 
 use xdit_kernels::{DType, Device};
 use xdit_models::ModelSource;

@@ -1,4 +1,4 @@
-//! Winograd's convolution on what a trained VAE decoder really computes, against sums in f64.
+//! Winograd's convolution on the inputs of a trained VAE decoder, compared with sums in f64.
 
 use xdit_kernels::attention::{Attention, AttnInput, Flash};
 use xdit_kernels::group_norm::group_norm;

@@ -1,4 +1,4 @@
-//! JSON damaged by structure: members dropped, doubled, nested, of other types, swapped between files.
+//! Damages the structure of JSON: drops, doubles and nests members, changes their types, swaps them between files.
 
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
-//! Files damaged by structure, and programs that are given them: what the attack tests share.
+//! The shared code of the attack tests: damages the structure of files and runs programs on them.
 //!
-//! A case is its number: the same number makes the same files. The program runs as a process of its own, with a limit on its
-//! memory and a time, so that a stack overflow, a lack of memory or an endless loop is a failure that names its case.
+//! A case is a number, and the same number produces the same files. The program runs as a separate process with a limit on
+//! memory and time, so that a stack overflow, a lack of memory or an endless loop is a failure that names its case.
 
 pub mod files;
 pub mod json;

@@ -1,4 +1,4 @@
-//! Binary formats damaged by structure: SentencePiece's protobuf, safetensors' headers, the chunks of a PNG.
+//! Damages the structure of binary formats: SentencePiece's protobuf, safetensors' headers, the chunks of a PNG.
 
 use serde_json::Value;
 

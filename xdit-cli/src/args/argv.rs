@@ -1,4 +1,4 @@
-//! From the words of the command line to [`Cli`], or to an exit code and one line.
+//! Parses the words of the command line to [`Cli`], or to an exit code and one line.
 
 use std::ffi::OsString;
 
@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 use crate::args::cli::Cli;
 use crate::report::failure::Failure;
 
-/// What the command line asks for.
+/// The request of the command line.
 pub(crate) enum Parsed {
     /// A run.
     Run(Box<Cli>),
@@ -15,7 +15,7 @@ pub(crate) enum Parsed {
     Text(String),
 }
 
-/// The parsed command line; `words` begins with the program's name.
+/// Parses the command line. `words` begins with the program's name.
 ///
 /// # Errors
 /// [`Failure::Usage`] with one line that names the flag.
@@ -37,7 +37,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
     }
 }
 
-/// The command line, in which `-16` after a flag is its value, right or wrong: not a flag that nobody knows.
+/// Joins a word such as `-16` with the flag before it, so that it is the flag's value and not an unknown flag.
 pub(crate) fn command() -> clap::Command {
     Cli::command().mut_subcommands(|subcommand| {
         subcommand.mut_args(|argument| {
@@ -54,7 +54,7 @@ fn dashed(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let flags = flag_names(&command, |_| true);
     let valued = flag_names(&command, |argument| argument.get_action().takes_values());
     let mut rest_is_values = false;
-    // The flag that the next word may be a value of.
+    // The flag whose value the next word may be.
     let mut open: Option<String> = None;
     let mut dashed: Vec<OsString> = Vec::new();
     for word in words {
@@ -88,7 +88,7 @@ fn dashed(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     dashed
 }
 
-/// Whether `word` is meant as a number and clap takes it for a flag: `-inf`, `-nan`, `-1e999`, `-0x10`.
+/// Returns whether `word` is meant as a number although clap treats it as a flag: `-inf`, `-nan`, `-1e999`, `-0x10`.
 fn is_odd_number(word: &str) -> bool {
     let Some(rest) = word.strip_prefix('-') else {
         return false;

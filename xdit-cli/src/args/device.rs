@@ -9,7 +9,7 @@ use crate::report::failure::Failure;
 /// The value of `--device`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum DeviceChoice {
-    /// The best there is: the CPU, in this version.
+    /// The best device: the CPU, in this version.
     Auto,
     /// The CPU.
     Cpu,
@@ -35,10 +35,10 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device, with the instructions of `tier` if one is asked for.
+    /// Returns the device, with the instructions of `tier` if it is given.
     ///
     /// # Errors
-    /// [`Failure::Usage`] for a GPU: this version has no code for one; or for a tier that the processor lacks.
+    /// [`Failure::Usage`] for a GPU, which this version does not support, or for a tier that the processor does not have.
     pub(crate) fn open(self, tier: Option<Tier>) -> Result<Device, Failure> {
         match self {
             Self::Auto | Self::Cpu => match tier {

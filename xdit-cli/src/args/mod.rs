@@ -1,6 +1,6 @@
-//! The command line: every flag, and what it asks for.
+//! The command line: all flags and their values.
 //!
-//! It turns words into values of `xdit-models`, and uses `report::failure` for what is wrong with them.
+//! This module turns words into values of `xdit-models`. It uses `report::failure` for errors.
 
 pub(crate) mod argv;
 pub(crate) mod call;

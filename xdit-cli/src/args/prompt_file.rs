@@ -1,7 +1,7 @@
 //! `--prompt-file`: one request a line.
 //!
-//! A line that begins with `{` is a JSON object with the flags' names (`prompt`, `seed`, `height`, …) as far as they differ
-//! from the command line, where `null` takes back what a flag says; any other line is a prompt. Blank lines are skipped.
+//! A line that begins with `{` is a JSON object with the names of flags (`prompt`, `seed`, `height`, …) that differ from the
+//! command line; `null` cancels a flag. Any other line is a prompt. Blank lines are skipped.
 
 use std::io::Read;
 use std::path::Path;
@@ -13,22 +13,22 @@ use crate::args::request;
 use crate::report::failure::system_reason;
 use crate::report::failure::{Failure, shown};
 
-/// Larger files are refused: they are read whole.
+/// The largest file, because it is read whole.
 const MOST_BYTES: u64 = 256 << 20;
 
-/// A line of the file: its number from 1, and the request that it makes or why it makes none.
+/// A line of the file: its number from 1, and its request or an error.
 #[derive(Debug)]
 pub(crate) struct PromptLine {
     /// Counted from 1, blank lines too.
     pub number: usize,
-    /// The request, or what is wrong with the line.
+    /// The request, or the error of the line.
     pub request: Result<Request, String>,
 }
 
-/// The lines of the file at `path`, or of standard input for `-`; `flags` is what the flags say.
+/// Returns the lines of the file at `path`, or of standard input for `-`. `flags` are those of the command line.
 ///
 /// # Errors
-/// [`Failure::Input`] when it cannot be read, [`Failure::Usage`] when it holds no prompt.
+/// [`Failure::Input`] if it cannot be read, [`Failure::Usage`] if it contains no prompt.
 pub(crate) fn read(path: &Path, flags: &Overlay) -> Result<Vec<PromptLine>, Failure> {
     let failed = |error: &std::io::Error| Failure::input(path, system_reason(error));
     let mut bytes = Vec::new();
@@ -80,7 +80,7 @@ fn request(line: &[u8], flags: &Overlay) -> Result<Request, String> {
     Ok(request)
 }
 
-/// serde's reason: its line is always 1, so only the column is kept, where there is one.
+/// Returns serde's reason without the line, which is always 1.
 fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rfind(" at line ") {

@@ -1,4 +1,4 @@
-//! From flags to a request: flags are an overlay on it, as the lines of a prompt file are.
+//! Turns flags into a request. Flags are an overlay on it, like the lines of a prompt file.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -7,7 +7,7 @@ use xdit_models::{Overlay, Request};
 use crate::args::cli::{GenerateArgs, PlanArgs};
 use crate::report::failure::Failure;
 
-/// What the flags of `generate` say of the request.
+/// Returns the request fields of the flags of `generate`.
 ///
 /// # Errors
 /// [`Failure::Usage`] for a value that JSON cannot hold.
@@ -16,7 +16,7 @@ pub(crate) fn of_generate(args: &GenerateArgs) -> Result<Overlay, Failure> {
     Ok(given(&args.prompts)?.over(&given(&args.call)?).over(&how))
 }
 
-/// What the flags of `plan` say of the request; without a prompt there is any one.
+/// Returns the request fields of the flags of `plan`. Without a prompt it uses any prompt.
 ///
 /// # Errors
 /// As [`of_generate`].
@@ -29,7 +29,7 @@ pub(crate) fn of_plan(args: &PlanArgs) -> Result<Overlay, Failure> {
     Ok(given(&prompt)?.over(&call))
 }
 
-/// What `flags` say, as far as they were given: what is null, false or an empty list was not, and `no_x` turns `x` off.
+/// Returns the fields of the given flags. Null, false and empty lists mean that a flag is missing, and `no_x` turns `x` off.
 fn given(flags: &impl Serialize) -> Result<Overlay, Failure> {
     let told = |error: serde_json::Error| Failure::usage(error.to_string());
     let mut given = Map::new();
@@ -46,17 +46,17 @@ fn given(flags: &impl Serialize) -> Result<Overlay, Failure> {
     Overlay::of(&given).map_err(told)
 }
 
-/// The request that `overlay` makes.
+/// Returns the request of `overlay`.
 ///
 /// # Errors
-/// [`Failure::Usage`] for a field that is wrong.
+/// [`Failure::Usage`] for an invalid field.
 pub(crate) fn request(overlay: &Overlay) -> Result<Request, Failure> {
     let request = overlay.request();
     request.map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// Refuses what no pipeline can serve, before one is looked for: as [`Request::check`], and prompts that say nothing, which
-/// diffusers would draw.
+/// Refuses requests that no pipeline accepts, before the pipeline is searched: like [`Request::check`], and also prompts of
+/// spaces only, which diffusers would draw.
 ///
 /// # Errors
 /// [`Failure::Usage`], which names the flag.

@@ -19,7 +19,7 @@ use crate::run::model::FoundModel;
 use crate::run::model_choice::ModelChoice;
 use crate::run::session::Session;
 
-/// Draws what the flags ask for. Everything that can be refused without the model is refused first.
+/// Draws the images of the flags. First refuses everything that can be refused without the model.
 ///
 /// # Errors
 /// Any [`Failure`].

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &InfoArgs, session: &Session) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// What one picture of the pipeline's own size takes, in f32 on one rank; none if the pipeline cannot be run so.
+/// Returns the memory of one picture of the pipeline's own size, in f32 on one rank, or `None` if the pipeline cannot draw it.
 fn one_picture(source: &ModelSource, variant: Option<&str>) -> Option<RunPlan> {
     let options = LoadOptions {
         variant: variant.map(str::to_owned),
@@ -57,7 +57,7 @@ fn one_picture(source: &ModelSource, variant: Option<&str>) -> Option<RunPlan> {
     .ok()
 }
 
-/// In a line, what a picture takes; in another what can be saved.
+/// Prints the memory of a picture in one line, and the possible saving in another.
 fn takes(plan: &RunPlan) -> String {
     let memory = &plan.memory;
     let (all, weights) = (memory.total(), memory.weights());
@@ -72,7 +72,7 @@ fn takes(plan: &RunPlan) -> String {
     text
 }
 
-/// The facts as text: a line for the pipeline, a row for each component, a line of sums.
+/// Returns the facts as text: a line for the pipeline, a row for each component, a line of sums.
 fn table(info: &PipelineInfo) -> String {
     let version = info.diffusers_version.as_ref().map_or(String::new(), |v| {
         format!(", diffusers {}", quote::shorten(v))

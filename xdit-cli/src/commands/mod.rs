@@ -1,4 +1,4 @@
-//! One file for each command (`generate` has two more, for many prompts and for writing files).
+//! The commands, one file each (`generate` has two more, for many prompts and for writing files).
 //!
 //! A command reads its flags, runs a pipeline through `run`, and writes through `output` and `report`.
 

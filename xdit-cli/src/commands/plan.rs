@@ -12,11 +12,11 @@ use crate::run::model;
 use crate::run::model_choice::{ModelChoice, NeededFiles};
 use crate::run::session::Session;
 
-/// Prints what `generate` with these flags would do; no weights are read.
+/// Prints the plan of `generate` with these flags. Reads no weights.
 ///
 /// # Errors
-/// Any [`Failure`] that `generate` would end with before it reads weights, except for too little memory: the plan may be
-/// for another machine.
+/// Any [`Failure`] with which `generate` would end before it reads weights, except for too little memory, because the plan may
+/// be for another machine.
 pub(crate) fn run(args: &PlanArgs, session: &Session) -> Result<u8, Failure> {
     let request = request::request(&request::of_plan(args)?)?;
     request::check(&request)?;

@@ -76,7 +76,7 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
     }
     let same_size = (planned.width, planned.height) == (recorded.width, recorded.height);
     if same_size {
-        // A damaged picture is told before the run.
+        // A damaged picture is reported before the run.
         recorded.each_row(|_| ())?;
     }
     let drawn = draw(&model, planned, &compute, &mut watch).map_err(damaged)?;
@@ -128,7 +128,7 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
     Ok(u8::from(!identical))
 }
 
-/// What a request that cannot be served means here: the record gave its values, not a flag.
+/// Converts the error of an invalid request: its values come from the record, not from a flag.
 fn damaged(image: &Path, failure: Failure) -> Failure {
     match failure.exit_code() {
         2 => Failure::no_record(image, format!("damaged record: {failure}")),
@@ -136,7 +136,7 @@ fn damaged(image: &Path, failure: Failure) -> Failure {
     }
 }
 
-/// The pixels of the file beside those that were drawn now.
+/// Compares the pixels of the file with the new ones.
 fn compare(recorded: &Recorded, image: &Image) -> Result<Difference, Failure> {
     let mut comparison = Comparison::default();
     let mut now = image.rgb.chunks(3 * image.width.max(1));
@@ -161,7 +161,7 @@ fn verdict(difference: Option<Difference>, recorded: &Recorded, replayed: &Image
     }
 }
 
-/// The pipeline of the flags, else that of the record.
+/// Returns the pipeline of the flags, or else that of the record.
 fn find_model(
     args: &ReplayArgs,
     record: &RunRecord,
@@ -193,7 +193,7 @@ fn find_model(
     FoundModel::find(wanted, plan, session)
 }
 
-/// The tier of the flag, else that of the record, else this processor's best, with a warning.
+/// Returns the tier of the flag, or that of the record, or this processor's best tier, with a warning.
 fn device(asked: Option<Tier>, recorded: &str, watch: &mut RunObserver) -> Result<Device, Failure> {
     if let Some(tier) = asked {
         return DeviceChoice::Cpu.open(Some(tier));

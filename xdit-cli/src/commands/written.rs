@@ -1,4 +1,4 @@
-//! Writes what was drawn to files, as pictures or tensors.
+//! Writes results to files, as pictures or tensors.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -69,7 +69,7 @@ fn write_tensor(
     Ok(vec![path])
 }
 
-/// The names of files in a line: the first and the last of many.
+/// Returns the names of files in one line: the first and the last of many.
 pub(super) fn shown(files: &[PathBuf]) -> String {
     match files {
         [] => String::new(),

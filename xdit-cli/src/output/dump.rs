@@ -12,24 +12,24 @@ use crate::output::tensor_file::{self, Entry, EntryData};
 use crate::report::failure::Failure;
 use crate::report::failure::system_reason;
 
-/// No stage has a longer name.
+/// The longest name of a stage.
 const LONGEST_NAME: usize = 64;
 
-/// A folder that stages are written to: `NAME.safetensors` holds one tensor called NAME.
+/// A folder of stages: `NAME.safetensors` holds one tensor with the name NAME.
 #[derive(Debug)]
 pub(crate) struct Dump {
     folder: PathBuf,
     partials: Partials,
-    /// What could not be written where there was nobody to tell.
+    /// An error that could not be reported yet.
     failed: Option<Error>,
 }
 
 impl Dump {
-    /// The folder, made if it is not there. One with `.safetensors` files is refused: steps of another run would stay
-    /// among those of this one.
+    /// Opens the folder, and creates it if it is missing. Refuses a folder with `.safetensors` files, so that steps of two runs
+    /// never mix.
     ///
     /// # Errors
-    /// [`Failure::Output`] when it cannot be made or written, or holds such files.
+    /// [`Failure::Output`] if the folder cannot be created or written, or contains such files.
     pub(crate) fn create(folder: &Path, partials: &Partials) -> std::result::Result<Self, Failure> {
         let failed = |e: io::Error| Failure::output(folder, system_reason(&e));
         partials.make_folder(folder)?;
@@ -43,7 +43,7 @@ impl Dump {
                 return Err(Failure::output(folder, reason));
             }
         }
-        // As long as a stage's name may be.
+        // The longest possible name of a stage.
         let name = format!("{}.safetensors", "x".repeat(LONGEST_NAME));
         PartialFile::create(&folder.join(name), partials)?;
         Ok(Self {
@@ -56,7 +56,7 @@ impl Dump {
     /// Writes a tensor.
     ///
     /// # Errors
-    /// [`Error::Io`] when this one, or token ids before it, could not be written.
+    /// [`Error::Io`] if this tensor, or earlier token ids, could not be written.
     pub(crate) fn tensor(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
         match self.failed.take() {
             Some(error) => Err(error),
@@ -64,7 +64,7 @@ impl Dump {
         }
     }
 
-    /// Writes token ids; a failure is returned by the next [`Dump::tensor`].
+    /// Writes token ids. The next [`Dump::tensor`] returns a failure.
     pub(crate) fn ids(&mut self, name: &str, ids: &[Vec<u32>]) {
         if let Err(error) = self.write(name, EntryData::Ids(ids)) {
             self.failed.get_or_insert(error);

@@ -1,4 +1,4 @@
-//! Which files a run writes: names, numbers, and whether they can be written at all.
+//! The files of a run: names, numbers, and checks that they can be written.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,30 +8,30 @@ use crate::output::partial::{Existing, PartialFile, Partials, replaceable};
 use crate::output::places::Places;
 use crate::report::failure::{Failure, shown};
 
-/// Names that are tried before giving up when names that this program chooses are taken.
+/// The number of names that are tried if the program chooses the name.
 const MOST_NAMES: usize = 100_000;
-/// What gives the names.
+/// The source of the names.
 const FLAG: &str = "--output";
 
-/// The names of the files that a run writes.
+/// The names of the files of a run.
 #[derive(Debug)]
 pub(crate) struct OutputPlan {
     folder: PathBuf,
     stem: String,
     extension: &'static str,
     files: usize,
-    /// Whether the user chose the name: then a file of that name is replaced.
+    /// Whether the user chose the name, so that an existing file of that name is replaced.
     named: bool,
     partials: Partials,
     places: Places,
 }
 
 impl OutputPlan {
-    /// Where `images` images go. A folder that is named with a `/` at its end is made if it is not there.
+    /// Chooses the files of `images` images. Creates a folder whose name ends with a `/`.
     ///
     /// # Errors
-    /// [`Failure::Usage`] for a name whose extension says something else, or that is one of `places`; [`Failure::LongName`]
-    /// for one that is too long with its number; [`Failure::Output`] when the place cannot be written.
+    /// [`Failure::Usage`] for a name with a wrong extension, or that is one of `places`; [`Failure::LongName`] for a name that
+    /// is too long with its number; [`Failure::Output`] if the place cannot be written.
     pub(crate) fn new(
         output: Option<&Path>,
         kind: OutputFormat,
@@ -71,7 +71,7 @@ impl OutputPlan {
         Ok(plan)
     }
 
-    /// The same place for the images of line `number` of a prompt file: the number is part of every name.
+    /// Returns the same place for the images of line `number` of a prompt file. The number is part of every name.
     pub(crate) fn for_line(&self, number: usize, images: usize, kind: OutputFormat) -> Self {
         Self {
             folder: self.folder.clone(),
@@ -84,10 +84,10 @@ impl OutputPlan {
         }
     }
 
-    /// Writes the file of image `index` by `write`, under its final name only when it is whole. Returns the name.
+    /// Writes the file of image `index` with `write`, and gives it its final name when it is complete. Returns the name.
     ///
     /// # Errors
-    /// [`Failure::Output`], and what `write` returns.
+    /// [`Failure::Output`], and the errors of `write`.
     pub(crate) fn write(
         &self,
         index: usize,
@@ -117,7 +117,7 @@ impl OutputPlan {
         ))
     }
 
-    /// The name of image `index`; `attempt` counts the names that were taken.
+    /// Returns the name of image `index`. `attempt` counts the names that existed already.
     fn path(&self, index: usize, attempt: usize) -> PathBuf {
         let number = if self.files > 1 {
             format!("_{index}")
@@ -133,13 +133,13 @@ impl OutputPlan {
             .join(format!("{}{again}{number}.{}", self.stem, self.extension))
     }
 
-    /// Whether the files could be written now: the folder by trying, the names as [`OutputPlan::check_names`] does.
+    /// Checks that the files can be written now: tries the folder, and checks the names like [`OutputPlan::check_names`].
     fn check(&self) -> Result<(), Failure> {
         PartialFile::create(&self.path(0, 0), &self.partials)?;
         self.check_names()
     }
 
-    /// Whether the names are short enough, belong to nothing else, and to no folder.
+    /// Checks that the names are short enough, and are no folder and no other file of the run.
     ///
     /// # Errors
     /// As [`OutputPlan::new`].
@@ -157,7 +157,7 @@ impl OutputPlan {
     }
 }
 
-/// The name without its extension, which must be one that fits or none.
+/// Returns the name without its extension, which must be missing or fit.
 fn stem_of(output: &Path, kind: OutputFormat) -> Result<String, Failure> {
     let name = output
         .file_name()
@@ -184,7 +184,7 @@ fn stem_of(output: &Path, kind: OutputFormat) -> Result<String, Failure> {
     }
 }
 
-/// Whether a name is that of a folder although there may be none.
+/// Returns whether a name is that of a folder, even if the folder does not exist.
 pub(crate) fn ends_in_separator(path: &Path) -> bool {
     path.to_str()
         .is_some_and(|text| text.ends_with(std::path::is_separator))

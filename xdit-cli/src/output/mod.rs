@@ -1,6 +1,6 @@
-//! The files that a run writes, and those that are read back: names, PNGs with their records, tensors.
+//! The files of a run and their readers: names, PNGs with their records, tensors.
 //!
-//! It uses `report::failure`.
+//! This module uses `report::failure`.
 
 pub(crate) mod dump;
 pub(crate) mod files;

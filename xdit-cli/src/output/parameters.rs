@@ -1,4 +1,4 @@
-//! What a PNG says about its run to people and their tools: AUTOMATIC1111's `parameters` (prompt, `Negative prompt: …`, one
+//! The text about a run in its PNG for people and their tools: AUTOMATIC1111's `parameters` (prompt, `Negative prompt: …`, one
 //! line of settings).
 
 use crate::output::record::RunRecord;

@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all: written under a temporary name in the same folder, then renamed.
+//! Files that are never partial: they are written under a temporary name in the same folder and then renamed.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -10,46 +10,46 @@ use tempfile::TempPath;
 
 use crate::report::failure::{Failure, shown};
 
-/// The temporary files that exist now, so that a signal can remove them, and the folders that were made for files.
+/// The existing temporary files, so that a signal can remove them, and the folders that were created for files.
 ///
-/// Its lock is held while a file or folder is made, renamed or removed, and never while anything is written.
+/// The lock is held while a file or folder is created, renamed or removed, and never during a write.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Partials(Arc<Mutex<Made>>);
 
 #[derive(Debug, Default)]
 struct Made {
     files: BTreeSet<PathBuf>,
-    /// In the order in which they were made.
+    /// In the order of their creation.
     folders: Vec<PathBuf>,
 }
 
 impl Made {
-    /// Removes the folders that were made and have remained empty.
+    /// Removes created folders that are still empty.
     fn remove_empty_folders(&mut self) {
         for folder in self.folders.drain(..).rev() {
-            // Not empty: then there is something in it that stays.
+            // A folder that is not empty stays.
             fs::remove_dir(folder).ok();
         }
     }
 }
 
 impl Partials {
-    /// Removes every temporary file, and the folders that were made and hold nothing. No file is begun or finished while the
-    /// answer is held.
+    /// Removes every temporary file, and created folders that are empty. No file is created or finished while the returned
+    /// guard is held.
     pub(crate) fn remove_all(&self) -> impl Drop + '_ {
         let mut made = self.lock();
         for path in &made.files {
-            // The program is ending: a file that cannot be removed has nobody left to be told.
+            // The program is ending, so an error cannot be reported.
             fs::remove_file(path).ok();
         }
         made.remove_empty_folders();
         made
     }
 
-    /// Makes `folder` and those above it that are missing. What remains empty of them is removed when the program ends.
+    /// Creates `folder` and its missing parents. Those that stay empty are removed when the program ends.
     ///
     /// # Errors
-    /// [`Failure::Output`] when one of them cannot be made.
+    /// [`Failure::Output`] if one of them cannot be created.
     pub(crate) fn make_folder(&self, folder: &Path) -> Result<(), Failure> {
         let mut made = self.lock();
         let missing = folder
@@ -59,7 +59,7 @@ impl Partials {
         for folder in missing.into_iter().rev() {
             match fs::create_dir(folder) {
                 Ok(()) => made.folders.push(folder.to_owned()),
-                // Another process was faster, or the path goes up again.
+                // Another process was faster, or the path contains `..`.
                 Err(_) if folder.is_dir() => {}
                 Err(e) => return Err(Failure::unwritable(folder, &e)),
             }
@@ -67,42 +67,42 @@ impl Partials {
         Ok(())
     }
 
-    /// Removes the folders that were made and have remained empty: the run is over.
+    /// Removes created folders that are still empty, at the end of the run.
     pub(crate) fn remove_empty_folders(&self) {
         self.lock().remove_empty_folders();
     }
 
     fn lock(&self) -> MutexGuard<'_, Made> {
-        // The sets are whole even if a holder panicked: each change of them is one call.
+        // The sets are valid even if a holder panicked, because each change is one call.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What happens when the target exists already.
+/// What to do if the target exists already.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Existing {
-    /// It is replaced.
+    /// Replace it.
     Replace,
-    /// It stays, and [`PartialFile::commit`] says that it is there.
+    /// Keep it. [`PartialFile::commit`] then returns `None`.
     Keep,
 }
 
-/// A file that gets its name only by [`PartialFile::commit`]; dropped before, it leaves nothing.
+/// A file that gets its name with [`PartialFile::commit`]. If it is dropped before, nothing remains.
 #[derive(Debug)]
 pub(crate) struct PartialFile {
     file: File,
-    /// Its temporary name; none once it has its own.
+    /// Its temporary name, or `None` after the rename.
     temporary: Option<TempPath>,
     target: PathBuf,
     partials: Partials,
 }
 
 impl PartialFile {
-    /// An empty file in the folder of `target`.
+    /// Creates an empty file in the folder of `target`.
     ///
     /// # Errors
-    /// [`Failure::Output`] when the folder cannot be written or `target` cannot be replaced, [`Failure::LongName`] when the
-    /// file system has no such long names.
+    /// [`Failure::Output`] if the folder cannot be written or `target` cannot be replaced, [`Failure::LongName`] if the name is
+    /// too long for the file system.
     pub(crate) fn create(target: &Path, partials: &Partials) -> Result<Self, Failure> {
         let target_file = replaceable(target)?;
         let folder = folder_of(&target_file);
@@ -129,20 +129,20 @@ impl PartialFile {
         })
     }
 
-    /// The file, for writing.
+    /// Returns the file, for writing.
     pub(crate) fn file(&mut self) -> &mut File {
         &mut self.file
     }
 
-    /// The name that it gets.
+    /// Returns the final name.
     pub(crate) fn target(&self) -> &Path {
         &self.target
     }
 
-    /// Gives the file its name, which is the answer; none if the name was taken and stays so ([`Existing::Keep`]).
+    /// Gives the file its name and returns it. Returns `None` if the name exists and is kept ([`Existing::Keep`]).
     ///
     /// # Errors
-    /// [`Failure::Output`] when the file cannot be renamed.
+    /// [`Failure::Output`] if the file cannot be renamed.
     pub(crate) fn commit(mut self, existing: Existing) -> Result<Option<PathBuf>, Failure> {
         let failed = |e: &io::Error| Failure::unwritable(&self.target, e);
         self.file.flush().map_err(|e| failed(&e))?;
@@ -151,7 +151,7 @@ impl PartialFile {
         };
         let mut made = self.partials.lock();
         let name = temporary.to_path_buf();
-        // A name that cannot be given takes the file with it.
+        // If the rename fails, the file is removed.
         let renamed = match existing {
             Existing::Replace => temporary.persist(&self.target),
             Existing::Keep => temporary.persist_noclobber(&self.target),
@@ -203,7 +203,7 @@ pub(crate) fn replaceable(target: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-/// The folder that holds `path`.
+/// Returns the folder of `path`.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,

@@ -1,4 +1,4 @@
-//! PNG files: written with their record, and how two of them differ. [`crate::output::recorded`] reads them back.
+//! PNG files: writes them with their record, and compares two of them. [`crate::output::recorded`] reads them.
 
 use std::io::Write;
 
@@ -22,10 +22,10 @@ pub(crate) struct Picture {
 }
 
 impl Picture {
-    /// Writes the PNG, with the record in it if there is one.
+    /// Writes the PNG, with the record if there is one.
     ///
     /// # Errors
-    /// What the file system says, or that the size does not fit PNG.
+    /// An error of the file system, or a size that does not fit PNG.
     pub(crate) fn write(&self, file: impl Write, record: Option<&RunRecord>) -> Result<(), String> {
         let size =
             |n: usize| u32::try_from(n).map_err(|_| format!("{n} pixels are too many for a PNG"));
@@ -37,7 +37,7 @@ impl Picture {
                 (PARAMETERS_KEY, record.parameters()),
                 (RECORD_KEY, record.to_json()),
             ] {
-                // tEXt is Latin-1; its readers are the most, so iTXt (UTF-8) is used only where it must be.
+                // tEXt is Latin-1. Most readers support it, so iTXt (UTF-8) is used only if necessary.
                 let added = match text.is_ascii() {
                     true => encoder.add_text_chunk(key.into(), text),
                     false => encoder.add_itxt_chunk(key.into(), text),
@@ -55,14 +55,14 @@ impl Picture {
     }
 }
 
-/// How two pictures of one size differ.
+/// The difference of two pictures of the same size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Difference {
-    /// Bytes that are not equal.
+    /// The number of different bytes.
     pub bytes: usize,
-    /// The greatest difference of a byte.
+    /// The largest difference of a byte.
     pub max_abs: u8,
-    /// Peak signal to noise ratio in dB; infinite for equal pictures.
+    /// Peak signal to noise ratio in dB. Infinite for equal pictures.
     pub psnr: f64,
 }
 
@@ -76,7 +76,7 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    /// Adds a row of both.
+    /// Adds a row of both pictures.
     pub(crate) fn add(&mut self, a: &[u8], b: &[u8]) {
         for delta in a.iter().zip(b).map(|(x, y)| x.abs_diff(*y)) {
             self.different += usize::from(delta != 0);
@@ -86,7 +86,7 @@ impl Comparison {
         self.bytes += a.len().max(b.len());
     }
 
-    /// The difference of all rows.
+    /// Returns the difference of all rows.
     pub(crate) fn difference(&self) -> Difference {
         let mean = self.squares as f64 / self.bytes.max(1) as f64;
         Difference {

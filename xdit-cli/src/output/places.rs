@@ -1,7 +1,7 @@
-//! What a run reads and writes beside its pictures: nothing that it writes may replace it.
+//! The files that a run reads and writes besides its pictures. No written file may replace another one.
 //!
-//! Two names are one place when they are equal after links and `.` and `..` are followed, when they are two links of one
-//! file, or when a new file's name differs from the other in case only, which some file systems do not tell apart.
+//! Two names are the same place if they are equal after links, `.` and `..` are resolved, if they are two links of one file, or
+//! if a new file's name differs from the other only in case, which some file systems ignore.
 
 use std::collections::HashSet;
 use std::fs;
@@ -12,7 +12,7 @@ use xdit_models::ModelSource;
 use crate::output::partial::folder_of;
 use crate::report::failure::{Failure, shown as name_of};
 
-/// The files and folders that flags name, so that each can be compared with the others.
+/// The files and folders in flags, for comparison with each other.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Places(Vec<Place>);
 
@@ -28,7 +28,7 @@ struct Place {
 enum PlaceUse {
     /// A file that is read.
     Read,
-    /// The folder of a pipeline, and what lies elsewhere of it.
+    /// The folder of a pipeline, and its parts in other folders.
     Model {
         folders: HashSet<Id>,
         files: HashSet<Id>,
@@ -39,7 +39,7 @@ enum PlaceUse {
     Dump,
 }
 
-/// Where a name leads: without links, as far as it existed when it was looked at.
+/// The target of a name: without links, as far as it existed at that time.
 #[derive(Clone, Debug)]
 struct Spot {
     path: PathBuf,
@@ -51,7 +51,7 @@ impl Places {
         self.add(flag, file, PlaceUse::Read);
     }
 
-    /// Adds the pipeline in `folder`: everything in it, also where parts of it are links to other folders.
+    /// Adds the pipeline in `folder`, with all parts, also those that are links to other folders.
     pub(crate) fn model(&mut self, name: &str, folder: &Path) {
         let (mut folders, mut files) = (HashSet::new(), HashSet::new());
         folders.extend(id(folder));
@@ -65,7 +65,7 @@ impl Places {
         self.add(name, folder, PlaceUse::Model { folders, files });
     }
 
-    /// Adds the file of a flag that writes one.
+    /// Adds the file of a flag that writes it.
     ///
     /// # Errors
     /// As [`Places::check`].
@@ -78,7 +78,7 @@ impl Places {
     /// Adds the folder of `--dump`.
     ///
     /// # Errors
-    /// [`Failure::Usage`] when it lies in the pipeline's folder.
+    /// [`Failure::Usage`] if it is inside the pipeline's folder.
     pub(crate) fn dump(&mut self, flag: &str, folder: &Path) -> Result<(), Failure> {
         let shown = format!("{flag} {}", name_of(folder));
         let spot = Spot::of(folder);
@@ -93,10 +93,10 @@ impl Places {
         Ok(())
     }
 
-    /// Whether the new `file` replaces nothing that is read or written by another flag; [`Places::write`] asks too.
+    /// Checks that the new `file` replaces nothing that another flag reads or writes. [`Places::write`] calls it too.
     ///
     /// # Errors
-    /// [`Failure::Usage`], which names both.
+    /// [`Failure::Usage`], which names both flags.
     pub(crate) fn check(&self, flag: &str, file: &Path) -> Result<(), Failure> {
         if self.0.is_empty() {
             return Ok(());
@@ -108,11 +108,11 @@ impl Places {
             .try_for_each(|place| place.refuse(&spot, &shown))
     }
 
-    /// [`Places::check`] for many files of one folder. After the first only those are looked at that exist or have the name of
-    /// something here: there may be a million.
+    /// Like [`Places::check`], for many files of one folder. After the first file it checks only those that exist or have the
+    /// name of a place, because there may be a million.
     ///
     /// # Errors
-    /// [`Failure::Usage`], which names both.
+    /// [`Failure::Usage`], which names both flags.
     pub(crate) fn check_all(
         &self,
         flag: &str,
@@ -136,7 +136,7 @@ impl Places {
     /// pipeline `name` in `folder`, which has become known since.
     ///
     /// # Errors
-    /// [`Failure::Usage`], which names both.
+    /// [`Failure::Usage`], which names both flags.
     pub(crate) fn add_model(&mut self, name: &str, folder: &Path) -> Result<(), Failure> {
         let before = self.0.len();
         self.model(name, folder);
@@ -162,7 +162,7 @@ impl Places {
 }
 
 impl Place {
-    /// Refuses the file `new`, which a flag writes, where it is this place.
+    /// Refuses the file `new` of a flag if it is this place.
     fn refuse(&self, new: &Spot, shown: &str) -> Result<(), Failure> {
         let other = &self.shown;
         let reason = match &self.what {
@@ -219,12 +219,12 @@ impl Spot {
         }
     }
 
-    /// Whether `other` lies below it.
+    /// Returns whether `other` is inside it.
     fn holds(&self, other: &Self) -> bool {
         other.path != self.path && other.path.starts_with(&self.path)
     }
 
-    /// Whether `file` is one of those that `--dump` with this folder may write.
+    /// Returns whether `file` is one that `--dump` with this folder may write.
     fn dumps(&self, file: &Self) -> bool {
         let tensors = file
             .path
@@ -235,7 +235,7 @@ impl Spot {
     }
 }
 
-/// The name of a file as file systems see it that do not tell case apart.
+/// Returns the name of a file in file systems that ignore case.
 fn folded_name(path: &Path) -> Option<String> {
     Some(path.file_name()?.to_string_lossy().to_lowercase())
 }
@@ -256,7 +256,7 @@ fn real(path: &Path) -> PathBuf {
     }
 }
 
-/// What tells one file or folder from all others.
+/// Returns the identity of a file or folder.
 #[cfg(unix)]
 type Id = (u64, u64);
 

@@ -1,4 +1,4 @@
-//! What a PNG says about the run that made it, so that it can be repeated: one JSON object under the key `xdit`.
+//! The record of a run in a PNG, with which it can be repeated: one JSON object under the key `xdit`.
 
 use serde::{Deserialize, Serialize};
 use xdit_kernels::DType;
@@ -9,13 +9,13 @@ use crate::args::request;
 use crate::report::failure::Failure;
 use crate::report::pipefusion::PipeFusionRecord;
 
-/// No path on any system is longer.
+/// The longest path on any system.
 const LONGEST_NAME: usize = 4096;
 
 /// The version of the record that this program writes.
 pub(crate) const FORMAT: u32 = 1;
 
-/// Everything that decides the pixels of one image.
+/// Everything that determines the pixels of one image.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct RunRecord {
     /// [`FORMAT`].
@@ -24,29 +24,29 @@ pub(crate) struct RunRecord {
     pub version: String,
     /// The pipeline.
     pub model: ModelRecord,
-    /// diffusers' call arguments, as they were used (no default left open).
+    /// diffusers' call arguments, with all defaults filled in.
     pub request: Request,
-    /// Of weights and activations.
+    /// The dtype of weights and activations.
     pub dtype: String,
     /// `cpu`.
     pub device: String,
-    /// The instruction tier; others differ in the last bits.
+    /// The instruction tier. Other tiers change the last bits.
     pub tier: String,
-    /// How each image was shared out among ranks, if it was: sums in another order differ in the last bits.
+    /// The ranks of each image, if there were several. Another order of sums changes the last bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parallel: Option<ParallelRecord>,
-    /// Which image of the batch this is, from 0.
+    /// The index of this image in the batch.
     pub image: usize,
-    /// Images in the batch.
+    /// The number of images in the batch.
     pub images: usize,
 }
 
-/// Which pipeline made an image.
+/// The pipeline of an image.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct ModelRecord {
-    /// As `--model` was given: a folder, a hub id, or `demo`.
+    /// The value of `--model`: a folder, a hub id, or `demo`.
     pub name: String,
-    /// The hub's commit, or the branch or tag that was asked for.
+    /// The hub's commit, or the requested branch or tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
     /// `--variant`.
@@ -61,12 +61,12 @@ pub(crate) struct ModelRecord {
     pub digest: String,
 }
 
-/// The ranks that made an image together, and how. Replicas do not matter: they change no byte.
+/// The ranks of an image. Replicas are not recorded, because they change no byte.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct ParallelRecord {
     pub ulysses_degree: usize,
     pub ring_degree: usize,
-    /// Ranks that guidance's branches were shared out to.
+    /// The number of ranks that divided the branches of guidance.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub cfg_degree: usize,
     pub parallel_vae: bool,
@@ -76,7 +76,7 @@ pub(crate) struct ParallelRecord {
 }
 
 impl ParallelRecord {
-    /// What `parallel` shares out, and `plan` foretold; none if an image has one rank and one patch.
+    /// Returns the ranks of `parallel` and `plan`, or `None` if an image has one rank and one patch.
     pub(crate) fn of(parallel: &Parallel, plan: &RunPlan) -> Option<Self> {
         let degrees = parallel.degrees;
         let pipefusion = PipeFusionRecord::of(parallel, plan);
@@ -109,10 +109,10 @@ impl ParallelRecord {
 }
 
 impl RunRecord {
-    /// The record in `json`.
+    /// Reads the record in `json`.
     ///
     /// # Errors
-    /// One line that says which field is missing or wrong, or that a newer version wrote it.
+    /// One line that names a missing or wrong field, or says that a newer version wrote the record.
     pub(crate) fn parse(json: &str) -> Result<Self, String> {
         let record: Self = serde_json::from_str(json)
             .map_err(|e| format!("damaged record: {}", quote::reason(&e.to_string())))?;
@@ -131,7 +131,8 @@ impl RunRecord {
         Ok(record)
     }
 
-    /// Whether images read the masks of other prompts, as in diffusers. HunyuanDiT's always did before records said so.
+    /// Whether images read the masks of other prompts, as in diffusers. Those of HunyuanDiT always did before records contained
+    /// this field.
     pub(crate) fn exact_diffusers(&self) -> bool {
         let request = &self.request;
         let several = request.prompt.len() > 1 && request.num_images_per_prompt > 1;
@@ -139,7 +140,7 @@ impl RunRecord {
         request.exact_diffusers.unwrap_or(before)
     }
 
-    /// The request of the run, checked as that of the flags is.
+    /// Returns the request of the run, checked like that of flags.
     ///
     /// # Errors
     /// [`Failure::Usage`], which names the flag of the value.
@@ -162,10 +163,10 @@ impl RunRecord {
         Ok(request)
     }
 
-    /// The dtype of the run.
+    /// Returns the dtype of the run.
     ///
     /// # Errors
-    /// [`Failure::Usage`] when there is none of that name.
+    /// [`Failure::Usage`] if the dtype is unknown.
     pub(crate) fn dtype(&self) -> Result<DType, Failure> {
         let mut dtypes = [DType::F32, DType::BF16, DType::F16].into_iter();
         let found = dtypes.find(|dtype| dtype.to_string() == self.dtype);
@@ -175,9 +176,9 @@ impl RunRecord {
         })
     }
 
-    /// The record as one line of JSON.
+    /// Returns the record as one line of JSON.
     pub(crate) fn to_json(&self) -> String {
-        // A structure of strings and numbers always has a JSON form: seeds fit 64 bits, scales are finite.
+        // A struct of strings and numbers always has a JSON form: seeds fit 64 bits, and scales are finite.
         serde_json::to_string(self).unwrap_or_default()
     }
 }

@@ -1,4 +1,4 @@
-//! A picture that records its run: the record at once, the pixels row by row, so that no size in the file costs memory.
+//! Reads a picture with its record: the record at once, the pixels row by row, so that no size in the file costs memory.
 
 use std::fs::{self, File};
 use std::io::{BufReader, Seek};
@@ -11,11 +11,11 @@ use crate::output::record::RunRecord;
 use crate::report::failure::Failure;
 use crate::report::failure::system_reason;
 
-/// Bytes of text and of one row that are read of a PNG.
+/// The largest number of bytes of text, and of one row, in a PNG.
 const MOST_BYTES: usize = 16 << 20;
-/// Bytes of a record that another program has compressed.
+/// The largest number of bytes of a record that another program has compressed.
 const MOST_UNPACKED: usize = 4 << 20;
-/// How often deflate can repeat what one byte says: 258 bytes in two bits (RFC 1951, section 3.2.5).
+/// The largest expansion by deflate: 258 bytes in two bits (RFC 1951, section 3.2.5).
 const MOST_DEFLATED: u128 = 1032;
 
 /// A PNG that this program wrote, with its metadata.
@@ -27,16 +27,16 @@ pub(crate) struct Recorded {
     pub width: usize,
     /// Pixels down.
     pub height: usize,
-    /// How it was made.
+    /// The record of the run.
     pub record: RunRecord,
 }
 
 impl Recorded {
-    /// The picture in `path`; of its pixels nothing is read.
+    /// Opens the picture in `path`. Reads none of its pixels.
     ///
     /// # Errors
-    /// [`Failure::Input`] when there is no such file, [`Failure::NoRecord`] when it is not a PNG that this program wrote with
-    /// its metadata.
+    /// [`Failure::Input`] if the file does not exist, [`Failure::NoRecord`] if it is not a PNG that this program wrote with its
+    /// metadata.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         let unreadable = |e| Failure::input(path, system_reason(&e));
         let no_record = |reason| Failure::no_record(path, reason);
@@ -52,7 +52,7 @@ impl Recorded {
         check(info, meta.len()).map_err(no_record)?;
         let mut json = record(info).map_err(no_record)?;
         if json.is_none() {
-            // Texts may stand after the pixels.
+            // Texts may follow the pixels.
             reader
                 .finish()
                 .map_err(|e| failed(path, "damaged PNG", e))?;
@@ -75,10 +75,10 @@ impl Recorded {
         })
     }
 
-    /// Hands each row of pixels to `row`, from the top: three bytes a pixel.
+    /// Passes each row of pixels to `row`, from the top, with three bytes per pixel.
     ///
     /// # Errors
-    /// [`Failure::NoRecord`] when the file is damaged, [`Failure::Input`] when it cannot be read.
+    /// [`Failure::NoRecord`] if the file is damaged, [`Failure::Input`] if it cannot be read.
     pub(crate) fn each_row(&self, mut row: impl FnMut(&[u8])) -> Result<(), Failure> {
         let mut read = || {
             let mut reader = reader(&self.file, true)?;
@@ -97,19 +97,19 @@ impl Recorded {
     }
 }
 
-/// A reader of `file` from its start to the first pixels; it keeps texts or skips them.
+/// Returns a reader of `file` from its start to the first pixels. It keeps or skips texts.
 fn reader(file: &File, skips_text: bool) -> Result<Reader<BufReader<&File>>, DecodingError> {
     let mut file = file;
     file.rewind()?;
     let limits = Limits { bytes: MOST_BYTES };
     let mut decoder = Decoder::new_with_limits(BufReader::new(file), limits);
     decoder.set_ignore_text_chunk(skips_text);
-    // Colour profiles are compressed, and nothing here asks for them.
+    // Colour profiles are compressed, and not used here.
     decoder.set_ignore_iccp_chunk(true);
     decoder.read_info()
 }
 
-/// Refuses what this program does not write, and a size that `bytes` of file cannot hold.
+/// Refuses formats that this program does not write, and a size that does not fit `bytes` of file.
 fn check(info: &Info<'_>, bytes: u64) -> Result<(), String> {
     let plain = (info.color_type, info.bit_depth) == (ColorType::Rgb, BitDepth::Eight);
     if !plain || info.interlaced || info.animation_control.is_some() {
@@ -126,7 +126,7 @@ fn check(info: &Info<'_>, bytes: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// The JSON record among the texts that were read so far.
+/// Returns the JSON record among the texts that were read so far.
 fn record(info: &Info<'_>) -> Result<Option<String>, String> {
     let unpacked = |e: DecodingError| match e {
         DecodingError::Format(_) => {
@@ -159,7 +159,7 @@ fn record(info: &Info<'_>) -> Result<Option<String>, String> {
     Ok(None)
 }
 
-/// What an error of the decoder means: the file cannot be read, or is not what it should be.
+/// Converts an error of the decoder: the file cannot be read, or is invalid.
 fn failed(path: &Path, what: &str, error: DecodingError) -> Failure {
     let reason = match error {
         DecodingError::IoError(e) => match e.kind() {

@@ -72,7 +72,7 @@ impl EntryData<'_> {
 /// Writes the tensors and, beside them, texts by name.
 ///
 /// # Errors
-/// What the file system says.
+/// An error of the file system.
 pub(crate) fn write(
     out: &mut impl Write,
     entries: &[Entry<'_>],

@@ -1,6 +1,6 @@
 //! Standard error and standard output: progress bars, log lines that do not break them, results.
 //!
-//! Whatever is printed passes here, so that no text of a file, a path or a prompt reaches the terminal as more than text.
+//! All output passes through this module, so that text of a file, a path or a prompt cannot control the terminal.
 
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
@@ -15,21 +15,21 @@ use crate::args::cli::ReportArgs;
 use crate::report::failure::Failure;
 use crate::run::environment::Environment;
 
-/// Where the program talks to its user.
+/// The output to the user.
 #[derive(Clone, Debug)]
 pub(crate) struct Console {
     bars: MultiProgress,
-    /// Whether bars are drawn at all.
+    /// Whether to draw bars.
     pub draws: bool,
-    /// Whether log lines may be coloured.
+    /// Whether log lines may have colours.
     pub colors: bool,
     quiet: bool,
-    /// The warnings that were printed.
+    /// The printed warnings.
     warned: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Console {
-    /// As the flags and the terminal ask: bars only on a terminal and without `--quiet`.
+    /// Opens the console according to the flags and the terminal: bars only on a terminal and without `--quiet`.
     pub(crate) fn new(report: &ReportArgs, environment: &Environment) -> Self {
         let terminal = io::stderr().is_terminal() && environment.var("TERM") != Some("dumb");
         let draws = terminal && !report.quiet;
@@ -46,7 +46,7 @@ impl Console {
         }
     }
 
-    /// A bar for `total` pieces of work that is gone when it is done.
+    /// Creates a bar for `total` pieces of work. It disappears at the end.
     pub(crate) fn bar(&self, name: &'static str, total: u64, unit: Unit) -> ProgressBar {
         let bar = self.bars.add(ProgressBar::new(total));
         let template = match unit {
@@ -66,14 +66,14 @@ impl Console {
         bar
     }
 
-    /// One line on standard error, above the bars; not with `--quiet`.
+    /// Prints one line on standard error, above the bars, unless `--quiet` is set.
     pub(crate) fn note(&self, line: &str) {
         if !self.quiet {
             self.error_line(line);
         }
     }
 
-    /// A warning, unless it was given before: `text`, after what it is about (`place`), if that is not the whole run.
+    /// Prints a warning once: `text`, after its subject `place`, if that is not the whole run.
     pub(crate) fn warn(&self, place: Option<&str>, text: &str) {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = warned.insert(text.to_owned());
@@ -85,38 +85,38 @@ impl Console {
         }
     }
 
-    /// One line on standard error, above the bars.
+    /// Prints one line on standard error, above the bars.
     pub(crate) fn error_line(&self, line: &str) {
         self.bars.suspend(|| eprint_line(line));
     }
 
-    /// Does something that writes to the terminal, above the bars.
+    /// Runs a function that writes to the terminal, above the bars.
     pub(crate) fn above_bars<T>(&self, write: impl FnOnce() -> T) -> T {
         self.bars.suspend(write)
     }
 
-    /// Takes the bars off the terminal.
+    /// Removes the bars from the terminal.
     pub(crate) fn clear(&self) {
         if self.draws {
-            // A terminal that is gone needs no clearing.
+            // A closed terminal needs no clearing.
             self.bars.clear().ok();
         }
     }
 
-    /// A writer of log lines.
+    /// Returns a writer of log lines.
     pub(crate) fn log_writer(&self) -> LogWriter {
         LogWriter(self.bars.clone())
     }
 }
 
-/// What a bar counts.
+/// The unit of a bar.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Unit {
     /// Steps, tensors, files.
     Pieces,
     /// Bytes.
     Bytes,
-    /// Nothing that is known beforehand.
+    /// An unknown amount.
     Unknown,
 }
 
@@ -125,8 +125,8 @@ pub(crate) enum Unit {
 pub(crate) struct LogWriter(MultiProgress);
 
 impl Write for LogWriter {
-    /// A line that cannot be written is lost: as in [`eprint_line`]. An error would make tracing complain on standard error,
-    /// by a panic where that is closed.
+    /// A line that cannot be written is lost, as in [`eprint_line`]. An error would make tracing print to standard error, and
+    /// panic if that is closed.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.suspend(|| io::stderr().write_all(bytes)).ok();
         Ok(bytes.len())
@@ -137,21 +137,20 @@ impl Write for LogWriter {
     }
 }
 
-/// One line on standard error, escaped and of bounded length; a closed standard error is nobody's fault and no reason to
-/// stop.
+/// Prints one line on standard error, escaped and of bounded length. A closed standard error is ignored.
 pub(crate) fn eprint_line(line: &str) {
     writeln!(io::stderr().lock(), "{}", quote::line(line)).ok();
 }
 
-/// Lines on standard output, escaped.
+/// Prints lines on standard output, escaped.
 ///
 /// # Errors
-/// [`Failure::Stdout`] when its reader is gone.
+/// [`Failure::Stdout`] if its reader has closed it.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     write_out(&quote::escape_lines(text))
 }
 
-/// One line of JSON on standard output.
+/// Prints one line of JSON on standard output.
 ///
 /// # Errors
 /// As [`print()`].

@@ -1,4 +1,4 @@
-//! What ends a run, and with which exit code.
+//! The failures of a run and their exit codes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use xdit_kernels::DType;
 use xdit_models::{ErrorCategory, quote};
 
-/// Why a command failed: one line that names the flag or file, and an exit code.
+/// The failure of a command: one line that names the flag or file, and an exit code.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// A flag, or a value of one, that cannot be served.
+    /// A flag or a value that is not supported.
     #[error("{0}")]
     Usage(String),
 
@@ -17,7 +17,7 @@ pub(crate) enum Failure {
     #[error("{}{}", .0, flags(.0))]
     Model(xdit_models::Error),
 
-    /// A rank did nothing for too long.
+    /// A rank made no progress for too long.
     #[error("{0} (--rank-timeout: how long a rank may go without finishing an operation)")]
     Stalled(xdit_models::Error),
 
@@ -30,7 +30,7 @@ pub(crate) enum Failure {
         reason: String,
     },
 
-    /// A file whose name, with the numbers that it gets, is longer than its file system allows.
+    /// The name of a file, with its number, is too long for its file system.
     #[error("{}: cannot be written: the name is too long ({} bytes, {} with its folders)", shown(path), name_bytes(path), path.as_os_str().len())]
     LongName {
         /// The file.
@@ -46,7 +46,7 @@ pub(crate) enum Failure {
         reason: String,
     },
 
-    /// A PNG from which no run can be repeated.
+    /// A PNG without a valid record of a run.
     #[error("{}: {}", shown(path), quote::reason(reason))]
     NoRecord {
         /// The file.
@@ -55,12 +55,12 @@ pub(crate) enum Failure {
         reason: String,
     },
 
-    /// The reader of standard output is gone.
+    /// The reader of standard output has closed it.
     #[error("standard output: {0}")]
     Stdout(io::Error),
 }
 
-/// The flags that help against an error of the library.
+/// Names the flags that help against an error of the library.
 fn flags(error: &xdit_models::Error) -> &'static str {
     match error {
         xdit_models::Error::Rank { source, .. } => flags(source),
@@ -76,7 +76,7 @@ fn flags(error: &xdit_models::Error) -> &'static str {
 }
 
 impl From<xdit_models::Error> for Failure {
-    /// Arguments of the call become the flags of the same name.
+    /// Converts arguments of the call to the flags of the same name.
     fn from(error: xdit_models::Error) -> Self {
         match error {
             xdit_models::Error::InvalidRequest {
@@ -100,12 +100,12 @@ impl From<xdit_models::Error> for Failure {
 }
 
 impl Failure {
-    /// A [`Failure::Usage`].
+    /// Creates a [`Failure::Usage`].
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::Usage(message.into())
     }
 
-    /// A [`Failure::Output`].
+    /// Creates a [`Failure::Output`].
     pub(crate) fn output(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
         Self::Output {
             path: path.into(),
@@ -113,7 +113,7 @@ impl Failure {
         }
     }
 
-    /// A [`Failure::Output`] or [`Failure::LongName`]: what the system says about a file or folder that is to be made.
+    /// Creates a [`Failure::Output`] or [`Failure::LongName`] from the system's error for a new file or folder.
     pub(crate) fn unwritable(path: &Path, error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::InvalidFilename => Self::LongName {
@@ -123,7 +123,7 @@ impl Failure {
         }
     }
 
-    /// A [`Failure::Input`].
+    /// Creates a [`Failure::Input`].
     pub(crate) fn input(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
         Self::Input {
             path: path.into(),
@@ -131,7 +131,7 @@ impl Failure {
         }
     }
 
-    /// A [`Failure::NoRecord`].
+    /// Creates a [`Failure::NoRecord`].
     pub(crate) fn no_record(path: &Path, reason: impl ToString) -> Self {
         Self::NoRecord {
             path: path.to_owned(),
@@ -139,7 +139,7 @@ impl Failure {
         }
     }
 
-    /// The process's exit code, as `--help` lists them.
+    /// Returns the exit code of the process, as listed in `--help`.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::LongName { .. } | Self::NoRecord { .. } => 2,
@@ -156,17 +156,17 @@ impl Failure {
     }
 }
 
-/// The name of a file as messages give it.
+/// Returns the name of a file for messages.
 pub(crate) fn shown(path: &Path) -> String {
     quote::name(&path.display().to_string())
 }
 
-/// The length of the last part of a path.
+/// Returns the length of the last part of a path.
 fn name_bytes(path: &Path) -> usize {
     path.file_name().map_or(0, |name| name.len())
 }
 
-/// The system's reason without its number.
+/// Returns the system's reason without its number.
 pub(crate) fn system_reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     let end = text.find(" (os error").or_else(|| text.find(" at path"));

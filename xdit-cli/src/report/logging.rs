@@ -21,7 +21,7 @@ use crate::report::console::Console;
 use crate::report::trace::{TraceFile, TraceLayer};
 use crate::run::environment::Environment;
 
-/// Sends events to standard error as the flags and the environment ask, and spans to the trace if there is one.
+/// Sends events to standard error according to the flags and the environment, and spans to the trace if there is one.
 pub(crate) fn install(
     report: &ReportArgs,
     environment: &Environment,
@@ -37,7 +37,7 @@ pub(crate) fn install(
         .with_writer(move || console_writer.log_writer())
         .with_filter(filter.and(Once::default()));
     let spans = trace.map(|trace| TraceLayer(trace.clone()).with_filter(trace_filter()));
-    // Fails only if a subscriber is there already, and this is the only place that installs one.
+    // This fails only if a subscriber exists already, and no other code installs one.
     tracing_subscriber::registry()
         .with(spans)
         .with(lines)
@@ -48,7 +48,7 @@ pub(crate) fn install(
     }
 }
 
-/// Formats the fields of events and spans: escaped and cut, for they hold names of files and what the hub says.
+/// Formats the fields of events and spans, escaped and cut, because they contain names of files and text of the hub.
 fn quoted_fields() -> impl for<'writer> FormatFields<'writer> + 'static {
     debug_fn(|writer, field, value| {
         let text = quote::reason(&format!("{value:?}"));
@@ -60,7 +60,7 @@ fn quoted_fields() -> impl for<'writer> FormatFields<'writer> + 'static {
     .delimited(" ")
 }
 
-/// Lets each warning through once: components, ranks and pictures may all have the same to say.
+/// Lets each warning through once, because components, ranks and pictures may all produce the same one.
 #[derive(Debug, Default)]
 struct Once(Mutex<BTreeSet<String>>);
 
@@ -94,7 +94,7 @@ fn trace_filter() -> Targets {
     Targets::new().with_targets(crates.map(|name| (name, LevelFilter::TRACE)))
 }
 
-/// What is logged: flags first, then `RUST_LOG`, then `XDIT_LOGGING_LEVEL`; warnings if none is given.
+/// Chooses what to log: by flags, `RUST_LOG` or `XDIT_LOGGING_LEVEL`; warnings if none is given.
 fn filter(report: &ReportArgs, environment: &Environment) -> (Targets, Option<String>) {
     let level = |level: LevelFilter| Targets::new().with_default(level);
     if report.quiet {

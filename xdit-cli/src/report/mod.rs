@@ -1,4 +1,4 @@
-//! What a run tells people and machines: the console, progress, logs, traces, tables, failures.
+//! The output of a run for people and machines: the console, progress, logs, traces, tables, failures.
 
 pub(crate) mod console;
 pub(crate) mod failure;

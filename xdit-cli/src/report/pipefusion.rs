@@ -1,4 +1,4 @@
-//! Stages and patches in what is told of a run: in the PNG's record, with `--json`, in the closing line.
+//! Stages and patches in the reports of a run: in the PNG's record, with `--json`, and in the last line.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -9,10 +9,10 @@ use xdit_models::{Parallel, PipeFusion, Placement, Report, RunPlan, StageSplit, 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum PlacementName {
-    /// Each stage has blocks that follow each other.
+    /// Every stage has consecutive blocks.
     #[default]
     Linear,
-    /// Each stage has blocks from both ends of the model.
+    /// Every stage has blocks from both ends of the model.
     Folded,
 }
 
@@ -34,41 +34,41 @@ impl From<PlacementName> for Placement {
     }
 }
 
-/// What is not written: records of before there were others have none.
+/// The default, which is not written: records of earlier versions have none.
 fn is_linear(name: &PlacementName) -> bool {
     *name == PlacementName::Linear
 }
 
-/// How an image went through stages and patches.
+/// The stages and patches of an image.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct PipeFusionRecord {
     pub pipefusion_parallel_degree: usize,
     pub num_pipeline_patch: usize,
     pub warmup_steps: usize,
-    /// Whatever the balance was: the blocks of each stage.
+    /// The blocks of each stage, for any balance.
     pub attn_layer_num_for_pp: Vec<usize>,
     #[serde(default, skip_serializing_if = "is_linear")]
     pub placement: PlacementName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_drift: Option<f32>,
-    /// What was measured; it decides nothing.
+    /// The measurements, which determine nothing.
     #[serde(default)]
     pub measured: Measured,
 }
 
-/// What the replica that made an image has measured.
+/// The measurements of the replica of an image.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Measured {
-    /// Of each step; none where nothing was compared.
+    /// The drift of each step. `None` if nothing was compared.
     pub drift: Vec<Option<f64>>,
-    /// Steps that ran whole.
+    /// The steps that ran whole.
     pub whole_steps: Vec<usize>,
-    /// Those of them that did because of `max_drift`.
+    /// The steps among them that ran whole because of `max_drift`.
     pub refreshed_steps: Vec<usize>,
 }
 
 impl PipeFusionRecord {
-    /// What `parallel` asks for and `plan` has resolved; none with one stage and one patch.
+    /// Returns the stages and patches of `parallel` and `plan`, or `None` with one stage and one patch.
     pub(crate) fn of(parallel: &Parallel, plan: &RunPlan) -> Option<Self> {
         let patches = plan.patches.count();
         (plan.stages.len() > 1 || patches > 1).then(|| Self {
@@ -95,7 +95,7 @@ impl PipeFusionRecord {
 }
 
 impl Measured {
-    /// What `report` says, drift in four digits.
+    /// Returns the numbers of `report`, with drift in four digits.
     pub(crate) fn of(report: &Report) -> Self {
         Self {
             drift: report
@@ -116,7 +116,7 @@ impl Measured {
     }
 }
 
-/// Four digits are more than a sample of tokens tells.
+/// Rounds to four digits, because a sample of tokens has no more precision.
 fn rounded(drift: f32) -> f64 {
     format!("{drift:.3e}").parse().unwrap_or(drift.into())
 }

@@ -7,23 +7,23 @@ use xdit_models::{RunPlan, StepTraffic, Traffic, axes};
 use crate::report::pipefusion;
 use crate::run::memory;
 
-/// A plan and what else was asked for.
+/// A plan and the other inputs of its report.
 #[derive(Debug)]
 pub(crate) struct Shown<'a> {
-    /// As `--model` was given.
+    /// The value of `--model`.
     pub model: &'a str,
-    /// Of weights and activations.
+    /// The dtype of weights and activations.
     pub dtype: DType,
-    /// Above which drift a step runs whole.
+    /// The drift above which a step runs whole.
     pub max_drift: Option<f32>,
     /// The plan.
     pub plan: &'a RunPlan,
-    /// Stage × time for the first steps.
+    /// The table of stages over time for the first steps.
     pub schedule: Option<String>,
 }
 
 impl Shown<'_> {
-    /// As `plan --json` prints it.
+    /// Returns the JSON of `plan --json`.
     pub(crate) fn json(&self) -> Value {
         let plan = self.plan;
         let patches = (0..plan.patches.count()).map(
@@ -83,13 +83,13 @@ impl Shown<'_> {
     }
 }
 
-/// How many steps run whole whatever is measured.
+/// Returns how many steps always run whole.
 pub(crate) fn whole_steps(plan: &RunPlan) -> usize {
     let steps = 0..plan.schedule.steps;
     steps.filter(|step| plan.schedule.is_whole(*step)).count()
 }
 
-/// Bytes of parameters and of keys and values of all ranks.
+/// Returns the bytes of parameters and of keys and values of all ranks.
 pub(crate) fn totals(plan: &RunPlan) -> [u64; 2] {
     let ranks = plan.ranks.iter();
     ranks.fold([0; 2], |[parameters, kept]: [u64; 2], rank| {
@@ -100,7 +100,7 @@ pub(crate) fn totals(plan: &RunPlan) -> [u64; 2] {
     })
 }
 
-/// What one replica sends between stages in all steps; the last one's latents do not go back.
+/// Returns the messages of one replica between stages in all steps. The latents of the last step are not sent back.
 pub(crate) fn all_steps(plan: &RunPlan) -> Traffic {
     let links = plan.stages.len().saturating_sub(1);
     let mut all = Traffic {

@@ -1,4 +1,4 @@
-//! What `xdit-cli plan` prints.
+//! The text of `xdit-cli plan`.
 
 use xdit_comm::Axis;
 use xdit_models::axes;
@@ -8,7 +8,7 @@ use crate::report::plan_json::{Shown, all_steps, totals, whole_steps};
 use crate::report::table::{aligned, cells};
 use crate::run::memory::{self, shown as bytes};
 
-/// The plan as text: what is drawn, when, and a table each of stages, ranks and links.
+/// Returns the plan as text: the images, the steps, and tables of stages, ranks and links.
 pub(crate) fn text(shown: &Shown<'_>) -> String {
     let plan = shown.plan;
     let mut text = format!(

@@ -1,4 +1,4 @@
-//! Watches a run: bars, the time of each phase and step, warnings, the dump.
+//! Observes a run: bars, the time of each phase and step, warnings, the dump.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -12,7 +12,7 @@ use xdit_models::{Observer, Phase, PhaseEvent, Result, StepEnd};
 use crate::output::dump::Dump;
 use crate::report::console::{Console, Unit};
 
-/// What is seen of one run.
+/// The observed data of one run.
 #[derive(Debug)]
 pub(crate) struct RunObserver {
     console: Console,
@@ -20,11 +20,11 @@ pub(crate) struct RunObserver {
     bar: Option<ProgressBar>,
     phase_began: Instant,
     step_began: Instant,
-    /// Seconds of each phase, by its name.
+    /// The seconds of each phase, by its name.
     pub seconds: BTreeMap<&'static str, f64>,
-    /// Seconds of each denoising step.
+    /// The seconds of each denoising step.
     pub step_seconds: Vec<f64>,
-    /// What the user should know.
+    /// The warnings.
     pub warnings: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct RunObserver {
 pub(crate) const PHASES: [&str; 4] = ["load", "encode", "denoise", "decode"];
 
 impl RunObserver {
-    /// A watch that draws on `console` and writes to `dump`.
+    /// Creates an observer that draws on `console` and writes to `dump`.
     pub(crate) fn new(console: &Console, dump: Option<Dump>) -> Self {
         let now = Instant::now();
         Self {
@@ -47,7 +47,7 @@ impl RunObserver {
         }
     }
 
-    /// One line on standard error, and in the report; once, however often it is said.
+    /// Prints one line on standard error, and adds it to the report, only once.
     pub(crate) fn warn(&mut self, text: impl Into<String>) {
         let text = text.into();
         self.console.warn(None, &text);
@@ -56,14 +56,14 @@ impl RunObserver {
         }
     }
 
-    /// The seconds of each phase so far, in their order.
+    /// Returns the seconds of each phase so far, in order.
     pub(crate) fn phases(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
         PHASES
             .iter()
             .filter_map(|name| Some((*name, *self.seconds.get(name)?)))
     }
 
-    /// The same as JSON.
+    /// Returns the same as JSON.
     pub(crate) fn seconds_json(&self) -> Map<String, Value> {
         self.phases()
             .map(|(name, seconds)| (name.to_owned(), seconds.into()))

@@ -22,8 +22,8 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::output::partial::{Existing, PartialFile, Partials};
 use crate::report::failure::Failure;
 
-/// A trace that is being written, once it was begun; clones write the same file. It gets its name, as valid JSON, by
-/// [`TraceFile::finish`], however the run ended.
+/// A trace that is being written, after it has begun. Clones write the same file. [`TraceFile::finish`] gives it its name, as
+/// valid JSON, for any end of the run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TraceFile(Arc<Mutex<Option<Open>>>);
 
@@ -34,15 +34,15 @@ struct Open {
     threads: HashMap<ThreadId, usize>,
     started: Instant,
     events: usize,
-    /// The first thing that went wrong: from there on the file is not whole.
+    /// The first error. After it the file is incomplete.
     failed: Option<std::io::Error>,
 }
 
 impl TraceFile {
-    /// Begins the trace that will be at `path`; times are counted from `started`.
+    /// Begins the trace for `path`. Times are counted from `started`.
     ///
     /// # Errors
-    /// [`Failure::Output`] when `path` cannot be written.
+    /// [`Failure::Output`] if `path` cannot be written.
     pub(crate) fn begin(
         &self,
         path: &Path,
@@ -67,10 +67,10 @@ impl TraceFile {
         Ok(())
     }
 
-    /// Closes the JSON and gives the file its name; later spans are not recorded. A second call does nothing.
+    /// Closes the JSON and gives the file its name. Later spans are not recorded. A second call does nothing.
     ///
     /// # Errors
-    /// [`Failure::Output`] when the disk is or was full, or the file cannot be renamed.
+    /// [`Failure::Output`] if the disk is or was full, or the file cannot be renamed.
     pub(crate) fn finish(&self) -> Result<(), Failure> {
         let Some(mut open) = self.lock().take() else {
             return Ok(());
@@ -90,7 +90,7 @@ impl TraceFile {
 }
 
 impl Open {
-    /// The number of the current thread; the first time, its name is written too.
+    /// Returns the number of the current thread. The first call also writes its name.
     fn thread(&mut self) -> usize {
         let thread = std::thread::current();
         if let Some(&tid) = self.threads.get(&thread.id()) {
@@ -111,7 +111,7 @@ impl Open {
         self.write(&format!("{separator}{event}"));
     }
 
-    /// Writes `text`, unless something before it could not be written: a file with a hole must not get its name.
+    /// Writes `text`, unless an earlier write failed, because a file with a gap must not get its name.
     fn write(&mut self, text: &str) {
         if self.failed.is_none() {
             self.failed = self.writer.write_all(text.as_bytes()).err();
@@ -119,11 +119,11 @@ impl Open {
     }
 }
 
-/// The layer that records every span it is shown.
+/// The layer that records every span.
 #[derive(Debug)]
 pub(crate) struct TraceLayer(pub TraceFile);
 
-/// A span's fields, and when the threads in it entered.
+/// The fields of a span, and the times when threads entered it.
 struct SpanFields(Map<String, Value>);
 struct Entered(Vec<(ThreadId, Instant)>);
 

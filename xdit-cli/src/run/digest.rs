@@ -1,4 +1,4 @@
-//! A digest that tells one pipeline from another without reading 30 GB.
+//! A digest that distinguishes pipelines without reading 30 GB.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -9,16 +9,16 @@ use xdit_models::{Error, MODEL_INDEX, ModelSource, Result};
 
 /// Pieces of a file that are read.
 const PIECES: u64 = 64;
-/// Bytes of a piece; a file of at most `PIECES · PIECE` bytes is read whole.
+/// Bytes of a piece. A file of at most `PIECES · PIECE` bytes is read whole.
 const PIECE: u64 = 4096;
 
-/// SHA-256, in hex, over the names and sizes of a pipeline's files and 64 pieces of 4 KiB, evenly spread, of each: other
-/// weights of the same shapes have another digest, a file changed between the pieces has not.
+/// SHA-256, in hex, over the names and sizes of a pipeline's files and 64 evenly spaced pieces of 4 KiB of each. Other weights
+/// of the same shapes have another digest. A change between the pieces is not detected.
 ///
-/// Counted are `model_index.json` and the components' configurations, weights and tokenizers.
+/// It covers `model_index.json` and the components' configurations, weights and tokenizers.
 ///
 /// # Errors
-/// When a file cannot be read.
+/// If a file cannot be read.
 pub(crate) fn of(source: &ModelSource) -> Result<String> {
     let mut hash = Sha256::new();
     for path in source.list()?.iter().filter(|path| counts(path)) {
@@ -48,7 +48,7 @@ fn counts(path: &str) -> bool {
         || (path.contains('/') && ["json", "model", "safetensors", "txt"].contains(&extension))
 }
 
-/// The starts of the pieces of a file of `length` bytes.
+/// Returns the starts of the pieces of a file of `length` bytes.
 fn starts(length: u64) -> impl Iterator<Item = u64> {
     let whole = length <= PIECES * PIECE;
     let count = if whole {

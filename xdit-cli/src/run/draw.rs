@@ -1,4 +1,4 @@
-//! Loads a pipeline and runs it once: the part that `generate` and `replay` share.
+//! Loads a pipeline and runs it once, for `generate` and `replay`.
 
 use serde_json::{Value, json};
 use xdit_comm::{Axis, Shard};
@@ -14,18 +14,18 @@ use crate::run::memory;
 use crate::run::model::FoundModel;
 use crate::run::session::Session;
 
-/// How to compute.
+/// The options of a computation.
 #[derive(Clone, Debug)]
 pub(crate) struct Compute {
-    /// Of weights and activations.
+    /// The dtype of weights and activations.
     pub dtype: DType,
-    /// Where.
+    /// The device.
     pub device: Device,
-    /// With how many threads.
+    /// The number of threads.
     pub threads: usize,
-    /// Whether text encoders are let go before the rest is read.
+    /// Whether to drop the text encoders before reading the other models.
     pub low_memory: bool,
-    /// Over which ranks.
+    /// The ranks.
     pub parallel: Parallel,
 }
 
@@ -34,16 +34,16 @@ pub(crate) struct Compute {
 pub(crate) struct Drawn {
     /// Images and latents.
     pub output: Output,
-    /// What decides the pixels of image 0; the others differ in `image`.
+    /// Everything that determines the pixels of image 0. The other images differ in `image`.
     pub record: RunRecord,
-    /// How it was computed.
+    /// The options of the computation.
     pub compute: Compute,
 }
 
-/// What `request` will take, by the configurations in `source`: what these refuse is refused before any weight is read.
+/// Plans `request` from the configurations in `source`, so that its errors appear before any weight is read.
 ///
 /// # Errors
-/// Whatever the library refuses.
+/// Errors of the library.
 pub(crate) fn plan(
     source: &ModelSource,
     variant: Option<&str>,
@@ -69,10 +69,10 @@ fn options(variant: Option<&str>, compute: &Compute) -> LoadOptions {
     }
 }
 
-/// The pipeline of `model`, spread over the ranks that `compute` asks for.
+/// Loads the pipeline of `model` for the ranks of `compute`.
 ///
 /// # Errors
-/// [`Failure::Model`] for whatever the library refuses.
+/// [`Failure::Model`] for errors of the library.
 pub(crate) fn load(
     model: &FoundModel,
     compute: &Compute,
@@ -89,10 +89,10 @@ pub(crate) fn load(
     )?)
 }
 
-/// Runs what was planned for `model`.
+/// Loads `model` and executes `plan`.
 ///
 /// # Errors
-/// [`Failure::Model`] for whatever the library refuses.
+/// [`Failure::Model`] for errors of the library.
 pub(crate) fn draw(
     model: &FoundModel,
     plan: RunPlan,
@@ -106,7 +106,7 @@ pub(crate) fn draw(
 }
 
 impl Drawn {
-    /// A finished run and its record.
+    /// Creates the record of a finished run.
     pub(crate) fn new(model: &FoundModel, compute: &Compute, output: Output) -> Self {
         let record = RunRecord {
             format: FORMAT,
@@ -129,7 +129,7 @@ impl Drawn {
         drawn
     }
 
-    /// The record of image `image`, with what its replica has measured.
+    /// Returns the record of image `image`, with the measurements of its replica.
     pub(crate) fn record_of(&self, image: usize) -> RunRecord {
         let mut record = self.record.clone();
         record.image = image;
@@ -144,7 +144,7 @@ impl Drawn {
         record
     }
 
-    /// What every report says: what ran, how long, in how much memory.
+    /// Returns the common part of all reports: the run, its times and its memory.
     pub(crate) fn report(&self, session: &Session, watch: &RunObserver) -> Value {
         let mut seconds = watch.seconds_json();
         seconds.insert(
@@ -169,7 +169,7 @@ impl Drawn {
         })
     }
 
-    /// The mesh, what each rank sent over each of its axes, and what it held.
+    /// Returns the mesh, and the messages and the memory of each rank.
     pub(crate) fn ranks(&self) -> Value {
         let degrees = self.compute.parallel.degrees;
         let axes = axes::ALL.map(|axis| (axis.name().to_owned(), degrees.of(axis).into()));
@@ -202,19 +202,19 @@ impl Drawn {
         })
     }
 
-    /// Stages and patches, and what each replica measured.
+    /// Returns stages and patches, and the measurements of each replica.
     pub(crate) fn pipefusion(&self) -> Value {
         let max_drift = self.compute.parallel.pipefusion.max_drift;
         pipefusion::report(&self.output.plan, max_drift, &self.output.pipefusion)
     }
 
-    /// The same in a phrase, if there were several patches: `4 patches, drift 0.12 at most`.
+    /// Returns the same as a phrase, if there were several patches: `4 patches, drift 0.12 at most`.
     pub(crate) fn patches(&self) -> Option<String> {
         let max_drift = self.compute.parallel.pipefusion.max_drift;
         pipefusion::phrase(&self.output.plan, max_drift, &self.output.pipefusion)
     }
 
-    /// The same in half a line: `256×256, 20 steps, f32: load 0.05 s, …; peak memory 180 MiB`.
+    /// Returns the same as a line: `256×256, 20 steps, f32: load 0.05 s, …; peak memory 180 MiB`.
     pub(crate) fn summary(&self, session: &Session, watch: &RunObserver) -> String {
         let plan = &self.output.plan;
         let mut line = format!(

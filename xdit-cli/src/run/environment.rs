@@ -1,12 +1,12 @@
-//! The environment, read once: nothing else in the workspace looks at it.
+//! The environment. It is read once, and no other code of the workspace reads it.
 
 use std::collections::BTreeMap;
 
-/// The variables that this program honours, by name; unset and empty are the same.
+/// The variables of this program, by name. Unset and empty are the same.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment(BTreeMap<&'static str, String>);
 
-/// Every variable that is looked at.
+/// All variables that are read.
 const NAMES: [&str; 18] = [
     "HF_ENDPOINT",
     "HF_HOME",
@@ -28,29 +28,29 @@ const NAMES: [&str; 18] = [
     "XDIT_LOGGING_LEVEL",
 ];
 
-/// The variables that ask for a number of threads, the first wins.
+/// The variables with a number of threads. The first one wins.
 const THREADS: [&str; 2] = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"];
 
 impl Environment {
-    /// The process's environment. What is not UTF-8 stays recognisable: U+FFFD stands in it.
+    /// Reads the environment of the process. Bytes that are not UTF-8 become U+FFFD.
     pub(crate) fn read() -> Self {
         Self::with(|name| Some(std::env::var_os(name)?.to_string_lossy().into_owned()))
     }
 
-    /// The environment that `lookup` knows.
+    /// Reads the environment with `lookup`.
     pub(crate) fn with(lookup: impl Fn(&str) -> Option<String>) -> Self {
         let set =
             |name: &&'static str| Some((*name, lookup(name).filter(|value| !value.is_empty())?));
         Self(NAMES.iter().filter_map(set).collect())
     }
 
-    /// The value of `name`, one of [`NAMES`].
+    /// Returns the value of `name`, one of [`NAMES`].
     pub(crate) fn var(&self, name: &str) -> Option<&str> {
         debug_assert!(NAMES.contains(&name), "{name} is not in the list");
         self.0.get(name).map(String::as_str)
     }
 
-    /// Whether `name` is set to something that means yes: 1, true, yes or on, as huggingface_hub reads it.
+    /// Returns whether `name` is set to 1, true, yes or on, as huggingface_hub reads it.
     #[cfg(feature = "hub")]
     pub(crate) fn is_on(&self, name: &str) -> bool {
         let yes = ["1", "true", "yes", "on"];
@@ -58,13 +58,13 @@ impl Environment {
             .is_some_and(|value| yes.contains(&value.to_lowercase().as_str()))
     }
 
-    /// The number of compute threads it asks for: `RAYON_NUM_THREADS`, else `OMP_NUM_THREADS` (the first of a list).
-    /// Zero and what is no number from 1 to 65,535 count as unset.
+    /// Returns the number of compute threads: `RAYON_NUM_THREADS`, or else `OMP_NUM_THREADS` (the first one of a list). Zero
+    /// and values that are no number from 1 to 65,535 count as unset.
     pub(crate) fn threads(&self) -> Option<usize> {
         THREADS.iter().find_map(|name| self.threads_in(name)?.ok())
     }
 
-    /// What is wrong with variables that are not used, a line each. Zero means, as to rayon, that nothing is asked for.
+    /// Returns one line for each invalid variable. Zero means unset, as in rayon.
     pub(crate) fn complaints(&self) -> Vec<String> {
         let complaint = |name: &&'static str| {
             let text = self.threads_in(name)?.err()?;
@@ -77,7 +77,7 @@ impl Environment {
         THREADS.iter().filter_map(complaint).collect()
     }
 
-    /// The number of threads in `name`, or the text that is none; nothing if unset or zero.
+    /// Returns the number of threads in `name`, or the text if it is not a number. `None` if it is unset or zero.
     fn threads_in(&self, name: &str) -> Option<Result<usize, &str>> {
         let text = self.var(name)?;
         match text

@@ -11,10 +11,10 @@ use crate::run::hub_options::options;
 use crate::run::model_choice::{ModelChoice, NeededFiles};
 use crate::run::session::Session;
 
-/// The pipeline that is wanted, downloaded as far as the cache lacks it, and its commit.
+/// Downloads the files of the wanted pipeline that are not in the cache. Returns the pipeline and its commit.
 ///
 /// # Errors
-/// [`Failure::Model`] when there is none, its licence is not accepted, or the network fails.
+/// [`Failure::Model`] if it does not exist, its licence is not accepted, or the network fails.
 pub(crate) fn download(
     wanted: ModelChoice<'_>,
     files: NeededFiles<'_>,
@@ -69,7 +69,7 @@ pub(crate) fn download(
     Ok((found.source, Some(found.commit)))
 }
 
-/// Says with which command a model that is incomplete is completed.
+/// Adds the command that completes an incomplete model.
 fn with_command(error: Error, id: &str, args: &HubArgs) -> Error {
     let Error::IncompleteModel { model, missing, .. } = error else {
         return error;

@@ -1,7 +1,7 @@
-//! When memory is refused to what cannot report it: one line, no partial file, exit code 5.
+//! The last resort if memory is refused to code that cannot report it: one line, no partial file, exit code 5.
 //!
-//! Large pieces are checked before a run and are errors of what asks for them. What is left are many small ones, of this program
-//! and of the libraries it is made of, which end here.
+//! Large allocations are checked before a run, and return errors. Refused small ones, of this program and of its libraries, end
+//! here.
 
 use std::fs::File;
 use std::io::{Cursor, Write};
@@ -16,19 +16,19 @@ static ALLOCATOR: LastResort = LastResort::new(end);
 
 /// The exit code.
 pub(crate) const CODE: u8 = 5;
-/// Held back, so that there is something to tell and tidy up with.
+/// Memory that is reserved for the report and the cleanup.
 const RESERVE: usize = 256 << 10;
-/// How long the thread that was refused memory waits for the one that removes files. That one may need what this one holds.
+/// How long the refused thread waits for the thread that removes files. That thread may need a lock of this one.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The bytes that were refused first; 0 while none were.
+/// The first number of bytes that was refused, or 0.
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
 static RESERVED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
-/// Standard error and, if JSON was asked for, standard output: no lock that a refused thread may hold is needed to write there.
+/// Standard error and, with JSON, standard output. Writing there needs no lock that a refused thread may hold.
 static OUTPUTS: OnceLock<[Option<File>; 2]> = OnceLock::new();
 static TOLD: AtomicBool = AtomicBool::new(false);
 
-/// Makes ready to end in order; the first thing that the program does.
+/// Prepares the orderly end. The program calls this first.
 pub(crate) fn arm(json: bool) {
     if let Ok(mut reserved) = RESERVED.lock() {
         *reserved = vec![1; RESERVE];
@@ -38,12 +38,12 @@ pub(crate) fn arm(json: bool) {
         .ok();
 }
 
-/// Whether memory was refused, so that the program is ending.
+/// Returns whether memory was refused, so that the program is ending.
 pub(crate) fn is_ending() -> bool {
     REFUSED.load(Ordering::SeqCst) > 0
 }
 
-/// Ends the process: by the thread that handles signals, which removes what is partial, if there is one.
+/// Ends the process. The thread that handles signals removes partial files first, if it exists.
 pub(crate) fn end(bytes: usize) -> ! {
     let first = REFUSED
         .compare_exchange(0, bytes.max(1), Ordering::SeqCst, Ordering::SeqCst)
@@ -56,7 +56,7 @@ pub(crate) fn end(bytes: usize) -> ! {
             std::thread::sleep(PATIENCE);
         }
     } else if std::thread::current().name() != Some(THREAD) {
-        // The first one is being dealt with.
+        // Another thread is already ending the process.
         std::thread::sleep(2 * PATIENCE);
     }
     tell();
@@ -66,12 +66,12 @@ pub(crate) fn end(bytes: usize) -> ! {
 /// The name of the thread that handles signals.
 pub(crate) const THREAD: &str = "signals";
 
-/// Another line has said, or says, why the program ends.
+/// Records that another line reports why the program ends.
 pub(crate) fn told() {
     TOLD.store(true, Ordering::SeqCst);
 }
 
-/// Says in one line what was refused, unless that or another failure was told.
+/// Reports a refused allocation in one line, unless that or another failure was reported.
 pub(crate) fn tell() {
     if TOLD.swap(true, Ordering::SeqCst) {
         return;
@@ -81,7 +81,7 @@ pub(crate) fn tell() {
         Some([errors, results]) => [errors.as_ref(), results.as_ref()],
         None => [None; 2],
     };
-    // Nothing is allocated here.
+    // This code allocates nothing.
     let mut line = Cursor::new([0; 256]);
     let message = format_args!("out of memory: the system refused {bytes} bytes");
     let mut write = |mut file: &File, text: std::fmt::Arguments<'_>| {
@@ -92,7 +92,7 @@ pub(crate) fn tell() {
     };
     match errors {
         Some(errors) => write(errors, format_args!("error: {message}\n")),
-        // Right at the start: nobody holds a lock.
+        // At the start, so no thread holds a lock.
         None => drop(writeln!(std::io::stderr(), "error: {message}")),
     }
     if let Some(results) = results {
@@ -112,11 +112,11 @@ pub(crate) fn exit() -> ! {
     std::process::exit(CODE.into());
 }
 
-/// The signal by which the thread that handles signals is told.
+/// The signal for the thread that handles signals.
 #[cfg(unix)]
 pub(crate) const SIGNAL: i32 = signal_hook::consts::SIGABRT;
 
-/// Whether the thread that handles signals was told.
+/// Whether the signal was sent.
 #[cfg(unix)]
 fn wake() -> bool {
     HANDLED.load(Ordering::SeqCst) && signal_hook::low_level::raise(SIGNAL).is_ok()
@@ -127,7 +127,7 @@ fn wake() -> bool {
     false
 }
 
-/// Whether there is a thread that handles [`SIGNAL`].
+/// Whether a thread handles [`SIGNAL`].
 #[cfg(unix)]
 pub(crate) static HANDLED: AtomicBool = AtomicBool::new(false);
 

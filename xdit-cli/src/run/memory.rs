@@ -1,10 +1,10 @@
-//! How much memory the process has used at most, and what a call is estimated to take.
+//! The peak memory of the process, and the estimated memory of a call.
 
 use serde_json::{Map, Value, json};
 use xdit_models::MemoryEstimate;
 
-/// The most memory that the process has held at one time, in bytes; none where the system does not tell (only Linux
-/// does, in `/proc/self/status`: `VmHWM`).
+/// Returns the peak memory of the process in bytes, or `None` if the system does not report it (only Linux does, in
+/// `/proc/self/status`: `VmHWM`).
 pub(crate) fn peak_bytes() -> Option<u64> {
     kibibytes(
         &std::fs::read_to_string("/proc/self/status").ok()?,
@@ -18,7 +18,7 @@ fn kibibytes(table: &str, name: &str) -> Option<u64> {
     number.checked_mul(1024)
 }
 
-/// An estimate as `--json` tells it.
+/// Returns an estimate as JSON.
 pub(crate) fn estimate(memory: &MemoryEstimate) -> Value {
     let encoders = memory.text_encoders.iter();
     let encoders = Map::from_iter(encoders.map(|(name, bytes)| ((*name).to_owned(), json!(bytes))));
@@ -39,7 +39,7 @@ pub(crate) fn estimate(memory: &MemoryEstimate) -> Value {
     })
 }
 
-/// An estimate in three lines: all, the weights, what is held besides.
+/// Returns an estimate in three lines: all, the weights, the rest.
 pub(crate) fn lines(memory: &MemoryEstimate) -> String {
     let (all, weights) = (shown(memory.total()), shown(memory.weights()));
     let [encoders, transformer, decoder] =
@@ -55,7 +55,7 @@ pub(crate) fn lines(memory: &MemoryEstimate) -> String {
     )
 }
 
-/// What leaving T5 out would save, if it can be left out.
+/// Returns the saving without T5, if T5 can be left out.
 pub(crate) fn without_t5(memory: &MemoryEstimate) -> String {
     let line = |bytes| format!("without T5 (--no-t5): {} less\n", shown(bytes));
     memory.optional_t5().map_or_else(String::new, line)

@@ -1,6 +1,6 @@
 //! A run of a pipeline: the session, the model, the call, memory, signals.
 //!
-//! It uses `args`, `output` and `report`, and no command.
+//! This module uses `args`, `output` and `report`, and no command.
 
 pub(crate) mod digest;
 pub(crate) mod draw;

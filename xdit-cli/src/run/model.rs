@@ -11,7 +11,7 @@ use crate::run::digest;
 use crate::run::model_choice::{DEMO, ModelChoice, NeededFiles, is_hub_id};
 use crate::run::session::Session;
 
-/// What is going to be done with a pipeline, or why its configurations do not allow it.
+/// Plans a run from the configurations of a pipeline, or returns why it is impossible.
 pub(crate) type PlanFor<'a> = &'a dyn Fn(&ModelSource) -> xdit_models::Result<RunPlan>;
 
 /// A pipeline that was found.
@@ -19,16 +19,15 @@ pub(crate) type PlanFor<'a> = &'a dyn Fn(&ModelSource) -> xdit_models::Result<Ru
 pub(crate) struct FoundModel {
     /// Its files.
     pub source: ModelSource,
-    /// How a later run finds it again.
+    /// The facts with which a later run finds the pipeline again.
     pub record: ModelRecord,
 }
 
 impl FoundModel {
-    /// The pipeline that is wanted, and what `plan` makes of its configurations; of the hub, weights are downloaded only after
-    /// that.
+    /// Finds the pipeline, and plans the run with its configurations. Weights are downloaded from the hub only after that.
     ///
     /// # Errors
-    /// [`Failure::Model`] when there is none, or its index cannot be read; what `plan` refuses.
+    /// [`Failure::Model`] if the pipeline does not exist, or its index cannot be read; the errors of `plan`.
     pub(crate) fn find(
         wanted: ModelChoice<'_>,
         plan: PlanFor<'_>,
@@ -41,7 +40,7 @@ impl FoundModel {
             Ok(())
         };
         let (source, revision) = source(wanted, NeededFiles::Checked(&check), session)?;
-        // Only the hub asks before it has all files.
+        // Only the hub calls `plan` before all files exist.
         let plan = match planned.take() {
             Some(plan) => plan,
             None => plan(&source)?,
@@ -60,10 +59,10 @@ impl FoundModel {
     }
 }
 
-/// The files that are wanted, and the hub's revision.
+/// Returns the wanted files, and the hub's revision.
 ///
 /// # Errors
-/// [`Failure::Model`] when there are none.
+/// [`Failure::Model`] if they do not exist.
 pub(crate) fn source(
     wanted: ModelChoice<'_>,
     files: NeededFiles<'_>,
@@ -73,7 +72,7 @@ pub(crate) fn source(
     Ok((wanted.parts(source)?, revision))
 }
 
-/// The files of the whole pipeline; T5's are not downloaded where they are not wanted.
+/// Returns the files of the whole pipeline. The files of T5 are not downloaded if they are not wanted.
 fn whole(
     wanted: ModelChoice<'_>,
     files: NeededFiles<'_>,

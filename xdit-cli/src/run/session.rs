@@ -1,4 +1,4 @@
-//! What every command needs: the flags about reporting, the console, the environment, the files in the making.
+//! The common part of all commands: the reporting flags, the console, the environment, the temporary files.
 
 use std::path::Path;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::run::{model_choice, signals};
 /// One run of the program.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// When the program began.
+    /// The start of the program.
     pub started: Instant,
     /// `--json`, `--quiet`, `-v`.
     pub report: ReportArgs,
@@ -25,18 +25,18 @@ pub(crate) struct Session {
     pub environment: Environment,
     /// Standard error.
     pub console: Console,
-    /// Files that have no name yet.
+    /// Files that still have a temporary name.
     pub partials: Partials,
-    /// What flags read and write.
+    /// The files that flags read and write.
     pub places: Places,
     trace: TraceFile,
 }
 
 impl Session {
-    /// Opens the console and the log, and takes over SIGINT, SIGTERM and SIGHUP: before any file is made.
+    /// Opens the console and the log, and handles SIGINT, SIGTERM and SIGHUP, before any file is created.
     ///
     /// # Errors
-    /// [`Failure::Usage`] when two flags name one place, [`Failure::Output`] when a folder cannot be made.
+    /// [`Failure::Usage`] if two flags name one place, [`Failure::Output`] if a folder cannot be created.
     pub(crate) fn open(
         started: Instant,
         command: &Command,
@@ -63,7 +63,7 @@ impl Session {
         opened.map(|()| session)
     }
 
-    /// Makes the folders that files are written to, and opens the log.
+    /// Creates the folders of output files, and opens the log.
     fn make_files(&self, command: &Command) -> Result<(), Failure> {
         if let Command::Generate(args) = command {
             let output = args.output.output.as_deref();
@@ -80,11 +80,11 @@ impl Session {
         Ok(())
     }
 
-    /// Begins the trace, if there is to be one: when all names were looked at, since from now on its file gets its name however
-    /// the run ends.
+    /// Begins the trace, if the flags ask for one. Call it after all checks of names: from now on the trace gets its name for
+    /// any end of the run.
     ///
     /// # Errors
-    /// [`Failure::Output`] when it cannot be written.
+    /// [`Failure::Output`] if it cannot be written.
     pub(crate) fn begin_trace(&self) -> Result<(), Failure> {
         match &self.report.trace {
             Some(path) => self.trace.begin(path, self.started, &self.partials),
@@ -92,17 +92,17 @@ impl Session {
         }
     }
 
-    /// Gives the trace its name, if there is one, and takes away folders that remained empty.
+    /// Gives the trace its name, if there is one, and removes folders that are still empty.
     ///
     /// # Errors
-    /// [`Failure::Output`] when it cannot be written.
+    /// [`Failure::Output`] if it cannot be written.
     pub(crate) fn close(&self) -> Result<(), Failure> {
         let finished = self.trace.finish();
         self.partials.remove_empty_folders();
         finished
     }
 
-    /// The number of compute threads: the flag, the environment, or every core this process may use.
+    /// Returns the number of compute threads: of the flag, of the environment, or all cores of this process.
     pub(crate) fn threads(&self, args: &ThreadArgs) -> usize {
         args.threads
             .map(usize::from)
@@ -112,10 +112,10 @@ impl Session {
     }
 }
 
-/// What the flags of `command` read and write, except for the pictures.
+/// Returns the files that the flags of `command` read and write, except the pictures.
 ///
 /// # Errors
-/// [`Failure::Usage`] when a file that is written is another one's.
+/// [`Failure::Usage`] if a written file is also another file of the run.
 fn places(command: &Command, environment: &Environment) -> Result<Places, Failure> {
     let mut places = Places::default();
     let (name, hub) = match command {

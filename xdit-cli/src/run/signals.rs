@@ -1,7 +1,7 @@
-//! SIGINT, SIGTERM and SIGHUP: no partial file, a whole trace, exit code 130, 143 or 129, whoever reads the terminal.
+//! SIGINT, SIGTERM and SIGHUP: no partial file, a complete trace, exit code 130, 143 or 129, for any reader of the terminal.
 //!
-//! What ends the process takes no lock that a thread holds while it writes to standard output or standard error: nobody
-//! may read there, and then such a write never returns.
+//! The code that ends the process takes no lock that a thread holds while it writes to standard output or standard error: if no
+//! process reads there, such a write never returns.
 
 use std::sync::atomic::Ordering;
 
@@ -10,15 +10,15 @@ use crate::report::console::Console;
 use crate::report::trace::TraceFile;
 use crate::run::last_resort;
 
-/// How long the end of the process waits for a terminal to take off the bars.
+/// How long the end of the process waits until the bars are removed from the terminal.
 #[cfg(unix)]
 const PATIENCE: std::time::Duration = std::time::Duration::from_millis(200);
 
-/// Ends the process when it is interrupted or terminated: at once, even in the middle of a step. Files that grow too large
-/// are errors of what writes them. Called before the first file is made.
+/// Ends the process when it is interrupted or terminated, at once, even in the middle of a step. Makes a file that grows too
+/// large an error of the write. Call it before the first file is created.
 ///
 /// # Errors
-/// When the system refuses the handler.
+/// If the system refuses the handler.
 #[cfg(unix)]
 pub(crate) fn install(
     partials: Partials,
@@ -28,7 +28,7 @@ pub(crate) fn install(
     use signal_hook::consts::{
         SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ,
     };
-    // With a handler the write that passes RLIMIT_FSIZE fails with EFBIG; without one the process dies of it.
+    // With a handler, the write that exceeds RLIMIT_FSIZE fails with EFBIG. Without one, the process dies of the signal.
     signal_hook::flag::register(SIGXFSZ, std::sync::Arc::default())?;
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, last_resort::SIGNAL])?;
     let ignored = Ignored::read();
@@ -49,17 +49,17 @@ pub(crate) fn install(
                 }
                 clear(console);
                 if ![SIGINT, SIGTERM, SIGHUP].contains(&signal) {
-                    // They have no exit code of ours: the process dies of them, as it would without a handler.
+                    // These signals have no exit code of this program: the process dies of them, as it would without a handler.
                     signal_hook::low_level::emulate_default_handler(signal).ok();
                 }
-                // Not `std::process::exit`: that flushes standard output.
+                // Not `std::process::exit`, which flushes standard output.
                 signal_hook::low_level::exit(128 + signal);
             }
         })
         .map(|_| last_resort::HANDLED.store(true, Ordering::SeqCst))
 }
 
-/// Takes the bars off the terminal, if it is read: another thread tries, and is not waited for.
+/// Removes the bars from the terminal, if it is read. Another thread tries this, and this one does not wait for it.
 #[cfg(unix)]
 fn clear(console: Console) {
     let (done, cleared) = std::sync::mpsc::channel();
@@ -73,8 +73,8 @@ fn clear(console: Console) {
     }
 }
 
-/// The signals that whoever started the process wants ignored, as `nohup` does the hangup: a handler would undo it.
-/// Linux tells; where nobody does, the system's own handling of them stays.
+/// Returns the signals that the parent process ignores, like `nohup` ignores the hangup. A handler would undo this. Linux
+/// reports them. On other systems, the system's own handling stays.
 #[cfg(unix)]
 struct Ignored(u64);
 

@@ -1,6 +1,6 @@
-//! Files damaged by structure, given to the program: each run succeeds, or fails with one line and a documented exit code.
+//! Runs the program on files with damaged structure: each run succeeds, or fails with one line and a documented exit code.
 //!
-//! `ci/attack.sh` runs each of these for a minute or longer; here a few cases of each are run, always the same.
+//! `ci/attack.sh` runs each of these tests for a minute or longer. `cargo test` runs a few fixed cases of each.
 
 use std::fs;
 use std::path::{Path, PathBuf};

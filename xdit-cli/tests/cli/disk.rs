@@ -1,4 +1,4 @@
-//! Disks that are full, files that may not grow, folders that go away: exit code 1, one line, nothing left.
+//! Full disks, files that may not grow, folders that disappear: exit code 1, one line, no file left behind.
 #![cfg(target_os = "linux")]
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! A hub on 127.0.0.1 with the demo in it.
+//! A hub on 127.0.0.1 that serves the demo.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};

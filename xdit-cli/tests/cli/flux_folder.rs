@@ -1,4 +1,4 @@
-//! A wider demo, of zeros: a pipeline of any size that takes no room on the disk.
+//! A wider demo of zeros: a pipeline of any size that takes no space on the disk.
 
 use std::fs;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! The command line is a promise: `--help` is compared with a snapshot, so that a change of it is seen.
+//! Compares the texts of `--help` with snapshots, so that every change is a visible diff.
 
 use std::path::{Path, PathBuf};
 

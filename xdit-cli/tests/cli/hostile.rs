@@ -1,4 +1,4 @@
-//! Hostile text in a model's files, its path and the prompt: what is printed is plain lines.
+//! Hostile text in a model's files, its path and the prompt: the program prints only plain lines.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `replay` of pictures that were made to harm: an error in one line, at once, and in little memory.
+//! `replay` of malicious pictures: an error in one line, at once, and with little memory.
 #![cfg(unix)]
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! A hub that helps, refuses or is not there, and what the command makes of its cache.
+//! A hub that answers, refuses or is unreachable, and the effect on the cache.
 #![cfg(all(feature = "hub", unix))]
 
 use std::fs;

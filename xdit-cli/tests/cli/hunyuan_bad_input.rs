@@ -1,5 +1,5 @@
-//! What HunyuanDiT cannot serve, and copies of its pipelines in which one file is broken: one line, a documented exit code,
-//! no file.
+//! Requests that HunyuanDiT does not support, and copies of its pipelines with one broken file: one line, a documented exit
+//! code, no file.
 
 use std::fs;
 

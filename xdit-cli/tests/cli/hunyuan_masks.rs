@@ -1,4 +1,4 @@
-//! Several prompts with several images each: every image reads its own prompt's masks, unless diffusers is to be copied.
+//! Several prompts with several images each: every image reads the masks of its own prompt, unless it copies diffusers.
 
 use crate::generate::pixels;
 use crate::hunyuan::on;

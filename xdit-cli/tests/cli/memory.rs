@@ -1,4 +1,4 @@
-//! Peak memory: the weights are held once, in the compute dtype.
+//! Peak memory: one copy of the weights, in the compute dtype.
 #![cfg(target_os = "linux")]
 
 use std::path::Path;

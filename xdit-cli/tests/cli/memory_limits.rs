@@ -1,5 +1,5 @@
-//! Limits of address space, from just above what the program needs to start up to enough: a run is done, or out of memory, and
-//! nothing else.
+//! Limits of address space, from the needs of the start-up to enough: a run succeeds or is out of memory, and ends in no other
+//! way.
 #![cfg(target_os = "linux")]
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! Pictures of NaN: refused with a message that names where it begins, or drawn because they were asked for.
+//! Results with NaN: refused with a message that names where they begin, or written if the flag allows it.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Numbers that a flag cannot have: whatever they are, the message names the flag.
+//! Invalid numbers: the message always names the flag.
 
 use crate::bad_input::refused;
 use crate::program::{names, run};

@@ -1,5 +1,5 @@
-//! Folders that are not quite a pipeline's: the line says what they are, and what to give instead; and what diffusers draws
-//! all the same is drawn.
+//! Folders that are almost a pipeline: the message says what they are, and what to give instead. Folders that diffusers accepts
+//! are accepted.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What a PNG says about its run.
+//! The record of a run in its PNG.
 
 use std::fs;
 use std::io::BufReader;

@@ -1,4 +1,4 @@
-//! Names of files that cannot be had together, or at all: refused before anything is loaded.
+//! Names of files that conflict or are invalid: refused before anything is loaded.
 #![cfg(unix)]
 
 use std::fs;

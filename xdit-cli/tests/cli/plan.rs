@@ -1,4 +1,4 @@
-//! `xdit-cli plan`, and that what it foretells comes true.
+//! `xdit-cli plan`, and comparisons of plans with runs.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What Stable Diffusion 3, or guidance on two ranks, cannot serve: one line that names the flag, exit code 2.
+//! Requests that Stable Diffusion 3, or guidance on two ranks, does not support: one line that names the flag, exit code 2.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Ranks that stop in the middle of a run, and processes that do.
+//! Ranks and processes that stop in the middle of a run.
 #![cfg(target_os = "linux")]
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! Tokenizers that are made to take memory or time, to go on for ever, to fail in the library, or to be another each time.
+//! Malicious tokenizers: they use memory or time, never end, make the library fail, or change between reads.
 
 use std::fs;
 use std::path::Path;

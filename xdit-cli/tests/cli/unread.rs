@@ -1,4 +1,4 @@
-//! Signals when nobody reads what the program writes: a full pipe, a terminal that was stopped.
+//! Signals while no process reads the output of the program: a full pipe, a stopped terminal.
 #![cfg(target_os = "linux")]
 
 use std::fs;

@@ -1,6 +1,6 @@
-//! The mailbox of the threads backend under many orders of its ranks' steps. Its source is compiled here a second time, with
-//! shuttle's locks, which run one rank at a time and choose at each lock who goes on. Nothing times out there: a wake-up
-//! that is forgotten is a deadlock, which shuttle reports with the schedule that leads to it.
+//! Runs the mailbox of the threads backend under many orders of its ranks' steps. Its source is compiled here a second time,
+//! with shuttle's locks, which run one rank at a time and choose the next one at each lock. There are no timeouts, so a missing
+//! wake-up is a deadlock, which shuttle reports with the schedule that leads to it.
 
 #[path = "../../src/threads/agree.rs"]
 mod agree;

@@ -1,4 +1,4 @@
-//! What ranks do while shuttle chooses their order.
+//! The programs of the ranks whose order shuttle chooses.
 
 use crate::state::{Tick, WorldFailure};
 use crate::{World, run_call, run_each, run_each_watched};

@@ -1,4 +1,4 @@
-//! Whatever is late, a run ends, with the same values.
+//! With a delay anywhere, a run ends with the same values.
 
 use crate::naive::simulate;
 use crate::run::{Groups, Model, Plan, comm_error, distance, on_rank};

@@ -1,4 +1,4 @@
-//! Drift is measured as said, and decides as said.
+//! The measurement of the drift, and its effect with a limit.
 
 use crate::naive::{Outcome, simulate};
 use crate::run::{Done, Groups, Model, Plan, comm_error, distance, no_hooks, on_rank, on_threads};

@@ -1,4 +1,4 @@
-//! A rank that fails reaches the others as an error that names it; nobody hangs.
+//! The failure of a rank is an error on all others that names it. No rank hangs.
 
 use crate::run::{Groups, Model, Plan, comm_error, no_hooks, on_rank};
 use crate::toy::{Failure, Hook, Place};

@@ -1,4 +1,4 @@
-//! The driver on a toy model: against a naive simulation, with drift, with failures, with delays anywhere.
+//! The driver with a toy model: compared with a naive simulation, with drift, with failures, with delays anywhere.
 
 mod delays;
 mod drift;

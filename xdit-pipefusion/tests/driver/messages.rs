@@ -1,4 +1,4 @@
-//! A fault at any message of a pipeline: as it is started, or as it is waited for. Everybody is told which rank it was.
+//! A fault at any message of a pipeline, at its start or during its wait. All ranks get the number of the failed rank.
 
 use crate::run::{Groups, Model, Plan, comm_error, no_hooks, on_rank};
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! The algorithm once more, small and slow: one process, whole arrays, no stages, no messages, no patch states. A row's
-//! queries see the keys and values that were last computed for every row, which are fresh for the patches seen in this
-//! step and one step old for the rest; text is computed with patch 0.
+//! A small and slow implementation of the algorithm: one process, whole arrays, no stages, no messages, no patch states. The
+//! queries of a row see the last keys and values of every row. These are fresh for the patches that have run in this step, and
+//! one step old for the others. Text is computed with patch 0.
 
 use crate::run::{Model, Plan};
 use crate::toy::{

@@ -1,4 +1,4 @@
-//! The values are those of the algorithm, whatever the number of stages.
+//! Any number of stages produces the values of the algorithm.
 
 use crate::naive::simulate;
 use crate::run::{Groups, Model, Plan, distance, no_hooks, on_rank, on_threads};

@@ -1,4 +1,4 @@
-//! A backend that behaves as NCCL does: a rank's messages run one batch after another, and a receive holds up what follows.
+//! The strict backend, which behaves like NCCL: the batches of a rank run one after another, and a receive blocks later ones.
 
 use crate::run::{Done, Groups, Model, Plan, comm_error, no_hooks, on_rank, on_threads};
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
-//! A small model with text, image, attention and blocks without, as stages; and a sampler of two steps.
+//! A small model with text, image, and blocks with and without attention, as stages; and a sampler with two-step history.
 //!
-//! What a row becomes is written once, here, and used by the naive simulation too: which rows are computed when, and which
-//! keys they see, is not.
+//! The computation of a row is written once, here, and the naive simulation uses it too. The simulation decides itself which
+//! rows it computes when, and which keys they see.
 
 use std::collections::HashMap;
 use std::error::Error;

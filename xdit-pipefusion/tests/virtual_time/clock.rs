@@ -1,5 +1,5 @@
-//! Ranks whose time is counted, not spent: what a run would take with links and blocks of given speed, the same to the
-//! last bit on any machine.
+//! Ranks with a simulated clock: the time of a run with links and blocks of given speed, the same to the last bit on any
+//! machine.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,4 +1,4 @@
-//! What folding buys HunyuanDiT: 40 blocks of 1408 channels, of which 19 outputs are read again.
+//! The effect of folding for HunyuanDiT: 40 blocks of 1408 channels, 19 of whose outputs are read again.
 //!
 //! `cargo test -p xdit-pipefusion --test virtual_time folding -- --nocapture` prints the tables of docs/benchmarks/folding.md.
 

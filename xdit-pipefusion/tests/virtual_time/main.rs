@@ -1,5 +1,4 @@
-//! How well the pipeline is used, in virtual time: links of given latency and bandwidth, blocks of given cost, and no
-//! clock on the wall.
+//! The utilisation of the pipeline in simulated time: links of given latency and bandwidth, blocks of given cost.
 
 mod clock;
 mod folding;

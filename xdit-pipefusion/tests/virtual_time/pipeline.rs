@@ -1,4 +1,4 @@
-//! A model that computes nothing and takes its time for it.
+//! A model that computes nothing and takes a given time.
 
 use crate::clock::{Clock, Speed, Stamps, Timed};
 use std::sync::Arc;
