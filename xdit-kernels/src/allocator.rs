@@ -7,8 +7,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 /// Rust ends the process by SIGABRT where memory is refused to what cannot report it: a growing list, a name, a box. Made a
 /// program's `#[global_allocator]`, this calls the program's own function instead, with the number of bytes; it may remove
 /// temporary files, say one line, and must end the process. The memory of tensors is left out: without any their constructors
-/// return [`Error::OutOfMemory`](crate::Error::OutOfMemory), with the operation's name. What else asks and could take no for an
-/// answer ([`reserved`](crate::reserved), `Vec::try_reserve`) ends the process too: an allocator cannot tell who asks.
+/// return [`Error::OutOfMemory`](crate::Error::OutOfMemory), with the operation's name. Other calls that could handle a
+/// refusal ([`reserved`](crate::reserved), `Vec::try_reserve`) end the process too: an allocator cannot tell who asks.
 ///
 /// # Examples
 /// ```

@@ -1,4 +1,5 @@
-//! Methods of tensors and views that may copy elements: they stand above the kernels of `layout`, which tensors know nothing of.
+//! Methods of tensors and views that may copy elements. They call the kernels of `layout`, which take tensors and views, so
+//! they are not in the files of these types.
 
 use crate::{DType, Device, Element, Result, Shape, Tensor, View, layout};
 

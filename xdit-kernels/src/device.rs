@@ -27,7 +27,7 @@ use std::{
 ///
 /// # Which devices are equal
 /// Two handles are equal if kernels take operands of both: the same memory and the same code, whichever the queue. Two
-/// processors' devices are equal if their tiers are.
+/// devices of the processor are equal if they have the same tier.
 ///
 /// # Examples
 /// ```
@@ -87,7 +87,7 @@ impl Device {
         }))
     }
 
-    /// What it is.
+    /// What kind of device this is.
     pub fn kind(&self) -> DeviceKind {
         self.0.kind
     }
@@ -98,7 +98,8 @@ impl Device {
         tier
     }
 
-    /// Another queue over the same memory, which runs beside this one. It counts into the same [`host_reads`](Self::host_reads).
+    /// Another queue over the same memory, which runs beside this one. Both count in the same
+    /// [`host_reads`](Self::host_reads).
     #[must_use]
     pub fn fork(&self) -> Self {
         Self(Arc::new(Queue {
@@ -114,7 +115,7 @@ impl Device {
         }
     }
 
-    /// Makes whatever this queue is given from now on run after the event. Does not block the calling thread.
+    /// Makes all later work of this queue run after the event. Does not block the calling thread.
     pub fn wait(&self, event: &Event) {
         // The processor's queues run their kernels before the calls return: every event has happened.
         match (self.0.kind, event.queue.0.kind) {

@@ -12,9 +12,9 @@ pub enum DType {
     F16,
     /// IEEE single.
     F32,
-    /// A byte: what masks are made of.
+    /// An unsigned byte, for masks.
     U8,
-    /// What token ids and row numbers are made of.
+    /// An unsigned 32-bit integer, for token ids and row numbers.
     U32,
     /// A signed byte.
     I8,
@@ -55,7 +55,7 @@ impl fmt::Display for DType {
     }
 }
 
-/// A [`DType`] that kernels compute with: what is left to tell apart after the check.
+/// A [`DType`] that kernels compute with, as the check `DType::float` returns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FloatType {
     BF16,
@@ -79,9 +79,10 @@ impl FloatType {
 }
 
 mod sealed {
-    /// Kernels trust [`Element`](super::Element) that its size and bits are those of its dtype, so nobody else may implement it.
+    /// Kernels rely on an [`Element`](super::Element) having the size and the bits of its dtype, so only this crate
+    /// implements it.
     pub trait Sealed: Sized {
-        /// The number where every float is exactly one of this type, that is in f32.
+        /// The number, if this type holds every float exactly, as f32 alone does.
         fn widened(_: f32) -> Option<Self> {
             None
         }

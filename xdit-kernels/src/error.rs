@@ -45,10 +45,11 @@ pub enum Error {
     Io {
         /// The file.
         path: std::path::PathBuf,
-        /// The system's word.
+        /// What the system reported.
         source: std::io::Error,
     },
-    /// An error of a wrapper above this crate (a lost peer, say), carried through the seam.
+    /// An error of code outside this crate that implements [`Attention`](crate::attention::Attention): a lost peer, for
+    /// example.
     #[error(transparent)]
     Other(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -71,9 +72,10 @@ impl Error {
     }
 }
 
-// The checks of a dtype that can fail. They are here since errors know dtypes, and dtypes know no errors.
+// Checks of a dtype that can fail. They are in this file because an error holds a dtype: `dtype.rs` must not import `Error`
+// back.
 impl DType {
-    /// The same as a type that kernels compute with.
+    /// This dtype as one that kernels compute with.
     ///
     /// # Errors
     /// [`Error::DType`], which names `op`, if it is none.

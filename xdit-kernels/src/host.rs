@@ -1,11 +1,12 @@
-//! Reads by the host: the only places, beside [`Device::synchronize`](crate::Device::synchronize), that wait for a device.
+//! The methods by which the host reads tensors. They and [`Device::synchronize`](crate::Device::synchronize) are the only
+//! calls that wait for a device.
 
 use crate::{DType, Element, Error, Result, Tensor, vector::reserved};
 use half::{bf16, f16};
 use std::borrow::Cow;
 
 impl Tensor {
-    /// A copy of the elements in a vector, row-major: as `T` if that is their type, and as f32 of any float (which is exact).
+    /// Copies the elements into a vector, row-major. `T` is their own type, or f32, to which any float is converted exactly.
     ///
     /// Blocks until the device has computed them, and counts as one of [`Device::host_reads`](crate::Device::host_reads).
     ///
@@ -35,7 +36,7 @@ impl Tensor {
             expected: format!("{} as the type that is asked for", T::DTYPE),
             got: dtype,
         };
-        // Asked for f32, or nothing is one.
+        // Only f32 can hold another float.
         let widened = |x: f32| T::widened(x).ok_or_else(wrong);
         match dtype {
             DType::BF16 => {

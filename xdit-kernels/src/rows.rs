@@ -32,7 +32,7 @@ impl<const N: usize> Walk<N> {
             rows: outer.iter().product(),
             len,
         };
-        // Rows of nothing are no rows, or their number alone would keep a loop busy.
+        // Rows without elements count as none: a loop over their number could run for years.
         if shape.contains(&0) {
             (walk.rows, walk.len) = (0, 0);
             return walk;
@@ -161,7 +161,7 @@ impl<const N: usize> Iterator for Rows<'_, N> {
     }
 }
 
-/// Elements as adjacent f32: borrowed where they lie so, otherwise converted or made up.
+/// Elements as adjacent f32: borrowed if they already are, otherwise converted, or filled with a default.
 pub(crate) enum Floats<'a> {
     Borrowed(&'a [f32]),
     Owned(Tensor),
@@ -191,7 +191,7 @@ impl<'a> Floats<'a> {
         })
     }
 
-    /// The parameter `x` of `len` elements, or as many times `default` without one.
+    /// The parameter `x` of `len` elements, or `len` times `default` if there is none.
     pub(crate) fn or(
         op: &'static str,
         x: Option<View<'a>>,

@@ -120,13 +120,13 @@ impl Drop for Buffer {
 /// them from it. So the mapping is never handed out as `&[T]` or `&str`, of which Rust promises that they do not change:
 ///
 /// - kernels read the elements through raw pointers, as numbers of which every bit pattern is one, and no number that they
-///   read decides an address or a length. Who writes to the file changes numbers of a result, and nothing else;
+///   read decides an address or a length. A process that writes to the file changes numbers of a result, and nothing else;
 /// - [`Tensor::host_slice_blocking`](crate::Tensor::host_slice_blocking) of such a tensor is an error;
 ///   [`View::to_tensor`](crate::View::to_tensor), [`Tensor::to_vec_blocking`](crate::Tensor::to_vec_blocking) and
 ///   [`Tensor::host_bytes_blocking`](crate::Tensor::host_bytes_blocking) copy;
 /// - [`read_at`](Self::read_at), for what is parsed, copies from the file, where a file that was cut is an error.
 ///
-/// Whoever cuts the file ends this process when it next touches a lost page: the system sends SIGBUS, as to every program
+/// If a process cuts the file, this one ends when it next touches a lost page: the system sends SIGBUS, as to every program
 /// that maps files. Tools that replace a model's file write another and rename it, which leaves the mapped one as it is.
 ///
 /// # Examples

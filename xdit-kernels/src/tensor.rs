@@ -5,7 +5,7 @@ use crate::{
 };
 use std::fmt;
 
-/// A value: immutable, contiguous, cheap to clone (clones share memory); knows its dtype, and by its memory its device.
+/// An immutable, contiguous tensor. Clones share its memory, which knows its device.
 ///
 /// # Examples
 /// ```
@@ -25,7 +25,7 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Zeros.
+    /// A tensor of zeros.
     ///
     /// # Errors
     /// If there is no memory.
@@ -122,8 +122,8 @@ impl Tensor {
         self.storage.device()
     }
 
-    /// The elements in another device's memory. Shares memory where both devices reach it, as all of the processor's do; only
-    /// otherwise copies.
+    /// This tensor on another device. Shares memory if both devices reach it, as all devices of the processor do, and copies
+    /// otherwise.
     ///
     /// # Errors
     /// If there is no memory for a copy.
@@ -134,7 +134,7 @@ impl Tensor {
         })
     }
 
-    /// The whole as a borrowed view.
+    /// A view of the whole tensor.
     pub fn view(&self) -> View<'_> {
         // SAFETY: the storage holds the layout's initialised elements of this dtype at the (aligned) offset, checked at
         // construction; it lives as long as `self` is borrowed and this process never writes it again. Where others may, the
@@ -155,7 +155,7 @@ impl Tensor {
     /// A part of this tensor's [`view`](Self::view) as a tensor of the same memory, or `None` where it is not contiguous.
     pub(crate) fn sharing(&self, part: View<'_>) -> Option<Self> {
         part.is_contiguous().then(|| Self {
-            // Of the same storage, further on.
+            // The part begins further on in the same storage.
             offset: self.offset + (part.ptr().addr() - self.view().ptr().addr()),
             layout: *part.layout(),
             ..self.clone()
@@ -203,7 +203,8 @@ impl fmt::Debug for Tensor {
     }
 }
 
-/// A tensor under construction: owns its memory alone, is filled through views, then frozen.
+/// A tensor that is being built. It alone owns its memory. Kernels fill it through views, and [`freeze`](Self::freeze) makes
+/// it a [`Tensor`].
 ///
 /// # Examples
 /// ```
@@ -221,7 +222,7 @@ pub struct TensorMut {
 }
 
 impl TensorMut {
-    /// Zeros, to be written into.
+    /// A tensor of zeros, to be written into.
     ///
     /// # Errors
     /// If there is no memory.
@@ -234,7 +235,7 @@ impl TensorMut {
         })
     }
 
-    /// Memory that nobody has written yet.
+    /// A tensor of memory that is not initialised.
     ///
     /// # Safety
     /// Every element is written before [`freeze`](Self::freeze).
@@ -259,13 +260,13 @@ impl TensorMut {
         self.layout.numel()
     }
 
-    /// What is written so far.
+    /// A view of the whole, to read what was written so far.
     pub fn view(&self) -> View<'_> {
         // SAFETY: the buffer holds the layout's elements, aligned to 64 bytes, which nobody writes while `self` is borrowed.
         unsafe { View::from_raw(self.buffer.ptr(), self.layout, &self.device) }
     }
 
-    /// The whole, to write into.
+    /// A view of the whole, to write into.
     pub fn view_mut(&mut self) -> ViewMut<'_> {
         // SAFETY: the buffer holds the layout's elements, aligned to 64 bytes, and `self` is borrowed exclusively.
         unsafe { ViewMut::from_raw(self.buffer.ptr(), self.layout, &self.device) }

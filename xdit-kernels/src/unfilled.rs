@@ -3,8 +3,8 @@
 use crate::{DType, Device, Error, MAX_NDIM, Result, Shape, Tensor, TensorMut, ViewMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A tensor of which nothing is written yet: it hands out parts, each for one kernel to write, and becomes a tensor when kernels
-/// have written all of it. No zeroing, and no way to see memory that nobody has written.
+/// A tensor that is not initialised yet. It gives out parts, each for one kernel to write, and becomes a tensor when kernels
+/// have written all of it. It is not zeroed, and safe code never sees memory that no kernel has written.
 ///
 /// A part counts as written when a kernel (an `op_into`, or [`layout::copy_into`](crate::layout::copy_into)) that was given the
 /// whole part has returned without an error. A part that is narrowed further, or that no kernel takes, does not count.
@@ -30,7 +30,7 @@ pub struct Unfilled {
     parts: Vec<HandedOut>,
 }
 
-/// A box of elements that was handed out.
+/// A box of elements that was given out for a kernel to write.
 #[derive(Debug)]
 struct HandedOut {
     /// First entry of each dim, and number of entries.

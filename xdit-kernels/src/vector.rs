@@ -1,9 +1,9 @@
-//! Ordinary vectors that may be large.
+//! Vectors whose allocation can fail with an error.
 
 use crate::{Error, Result};
 
-/// An empty vector with room for `len` elements: what is put into it then needs no further memory. For every vector whose length
-/// grows with a picture or a number of pictures.
+/// An empty vector with room for `len` elements, so that pushing them allocates nothing more. It is meant for every vector
+/// whose length grows with the size or the number of pictures.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`], which names `op`, if there is no memory.
@@ -25,7 +25,7 @@ pub fn reserved<T>(op: &'static str, len: usize) -> Result<Vec<T>> {
     Ok(values)
 }
 
-/// `len` times `value`, likewise.
+/// A vector of `len` times `value`. Fails as [`reserved`] does.
 pub(crate) fn filled<T: Clone>(op: &'static str, value: T, len: usize) -> Result<Vec<T>> {
     let mut all = reserved(op, len)?;
     all.resize(len, value);

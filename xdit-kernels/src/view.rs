@@ -1,4 +1,4 @@
-//! Borrowed tensors: a pointer, a shape and strides. Every kernel takes these, so memory of any owner can be handed in.
+//! Borrowed tensors: a pointer, a shape and strides. Every kernel takes views, so callers can pass memory that they own.
 
 use crate::{DType, Device, DeviceKind, Element, Error, MAX_NDIM, Result, Shape, sizes::Layout};
 use std::{fmt, marker::PhantomData};
@@ -90,7 +90,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The same elements, of which somebody else may change the bits at any time (see [`MappedFile`](crate::MappedFile)).
+    /// This view, marked as one whose bits other processes may change at any time (see [`MappedFile`](crate::MappedFile)).
     pub(crate) fn unsteady(self) -> Self {
         Self {
             steady: false,

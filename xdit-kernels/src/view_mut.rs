@@ -12,7 +12,7 @@ pub struct ViewMut<'a> {
     ptr: *mut u8,
     layout: Layout,
     device: &'a Device,
-    /// Where a kernel that has written all elements notes it.
+    /// The flag that a kernel sets when it has written all elements.
     written: Option<&'a AtomicBool>,
     owner: PhantomData<&'a mut [u8]>,
 }
@@ -51,7 +51,7 @@ impl<'a> ViewMut<'a> {
         }
     }
 
-    /// The same, of which a kernel that has written all elements sets `note`.
+    /// This view with a flag that a kernel sets when it has written all elements.
     pub(crate) fn noting(self, note: Option<&'a AtomicBool>) -> Self {
         Self {
             written: note,
@@ -94,7 +94,7 @@ impl<'a> ViewMut<'a> {
             // An element that this view reaches, or the first where the result has none.
             ptr: self.ptr.wrapping_add(offset),
             layout,
-            // Whoever writes some elements has not written all.
+            // A kernel that writes this part does not write the whole.
             written: None,
             ..self
         })

@@ -35,7 +35,7 @@ pub fn activation<'a>(x: impl Into<View<'a>>, act: Activation) -> Result<Tensor>
     Ok(out.freeze())
 }
 
-/// [`activation`] into memory that is there.
+/// Writes what [`activation`] returns into `out`.
 ///
 /// # Errors
 /// If `out` differs from x in shape or dtype.
@@ -81,7 +81,7 @@ pub fn gated<'a, 'b>(
     Ok(out.freeze())
 }
 
-/// [`gated`] into memory that is there.
+/// Writes what [`gated`] returns into `out`.
 ///
 /// # Errors
 /// If the shapes differ, or `out`'s dtype from x's.

@@ -63,7 +63,7 @@ unsafe fn start<S: Lanes, W: Words>(
 }
 tiered!(pub(super) fn start_rows[W: Words][W](rows: &mut QueryRows, parameters: &AttnParameters<'_>, first: usize, n: usize, query: &(dyn Fn(usize) -> *const W::T + Sync)) = start);
 
-/// Lets a block of keys pass by the rows, and asks for the lines `ahead` meanwhile.
+/// Adds a block of keys and values to the rows' running sums, and prefetches the lines `ahead` meanwhile.
 ///
 /// # Safety
 /// `rows` comes from [`start_rows`] on the same tier with pairs as `P` has them; the block's pointers hold what

@@ -1,7 +1,7 @@
-//! Who packs and who computes: the parallel loops over a call's tasks.
+//! The parallel loops over a call's tasks: which thread packs keys and values, and which computes.
 //!
-//! A unit is a (batch, kv head): the rows of all heads of q that share it, against its keys. What a row gives does not
-//! depend on the way its unit goes.
+//! A unit is a (batch, kv head): the rows of all heads of q that share it, against its keys. A row's result does not depend
+//! on the loop that its unit goes through.
 
 use super::{
     call::{FlashCall, Keys},
@@ -94,7 +94,7 @@ impl<T: Lane> FlashCall<'_, T> {
         self.pack_then_compute(&plan)
     }
 
-    /// For few rows, past which the keys go once or twice: each task packs a block at a time into memory that stays in its
+    /// For few rows, which read each key once or twice: each task packs a block at a time into memory that stays in its
     /// cache.
     fn pack_in_tasks(&self, plan: &UnitPlan) {
         let tasks = plan.rows.div_ceil(ROWS);

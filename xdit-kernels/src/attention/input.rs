@@ -2,14 +2,14 @@
 
 use crate::{Tensor, View};
 
-/// What attention is computed on.
+/// The input of attention.
 ///
 /// # Shapes
 /// `q` [b, lq, h, d]; `k` and `v` [b, lk, h_kv, d] where h_kv divides h: q head i reads kv head i / (h / h_kv). d is 1 to
 /// 65536.
-/// Views of one joint tensor are welcome: only a last dim with a stride other than 1 costs a copy.
+/// The views may be parts of one joint tensor. Only a last dim with a stride other than 1 costs a copy.
 ///
-/// [`new`](Self::new) makes one, which the methods `with_…` and the fields then change.
+/// Make one by [`new`](Self::new), then change it by the methods `with_…` or by the fields.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct AttnInput<'a> {
@@ -125,7 +125,7 @@ impl<'a> Mask<'a> {
     }
 }
 
-/// What attention returns.
+/// The output of attention.
 #[derive(Debug, Clone)]
 pub struct AttnOut {
     /// [b, lq, h, d], of q's dtype. A row that sees no key is 0.

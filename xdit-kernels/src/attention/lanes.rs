@@ -1,4 +1,4 @@
-//! What attention asks of a tier beyond [`Simd`]: the size of its matrix tile, products of bf16 pairs, and 2^x for x ≤ 0.
+//! What attention needs of a tier beyond [`Simd`]: the size of its matrix tile, products of bf16 pairs, and 2^x for x ≤ 0.
 
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512, Avx512Bf16};

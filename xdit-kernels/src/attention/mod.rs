@@ -1,4 +1,5 @@
-//! Attention: the seam that parallel strategies wrap, and the kernel at its bottom.
+//! Attention: the trait that parallel strategies implement by wrapping one another, and the kernel that the innermost one
+//! calls.
 //!
 //! Shapes: b batch, l tokens (lq queries, lk keys), h heads, d head dim.
 
@@ -24,8 +25,8 @@ use dims::{Dims, OP};
 
 /// Attention over every key that an implementation can reach.
 ///
-/// A model calls [`attend`](Self::attend) and knows no more; whether the keys of other ranks take part is the affair of
-/// the wrappers around [`Flash`].
+/// A model calls [`attend`](Self::attend) and knows no more. The wrappers around [`Flash`] decide whether keys of other ranks
+/// take part.
 pub trait Attention {
     /// softmax(q kᵀ · scale + mask) v, with the log of each row's denominator.
     ///
@@ -33,8 +34,8 @@ pub trait Attention {
     /// If shapes or dtypes do not fit each other, there is no memory, or a wrapper's communication fails.
     fn attend(&mut self, input: &AttnInput<'_>) -> Result<AttnOut>;
 
-    /// Notes that the caller has finished an operation beside attention: a wrapper hands it on to what it wraps, and what is at
-    /// the bottom may tell others that this rank is at work.
+    /// Tells the implementation that the caller has finished an operation outside attention. A wrapper passes the call on to
+    /// what it wraps. The innermost implementation may report to other ranks that this one is at work.
     ///
     /// # Errors
     /// If what the caller computes is of no use any more, since another rank has failed.
@@ -63,7 +64,7 @@ impl<A: Attention + ?Sized> Attention for &mut A {
     }
 }
 
-/// Flash attention on the local keys: the bottom of every nest of wrappers. `segments` and `keys` do not matter to it.
+/// Flash attention over the local keys, which every nest of wrappers calls in the end. It ignores `segments` and `keys`.
 ///
 /// Online softmax over blocks of 256 keys (Dao et al., "FlashAttention", arXiv:2205.14135), so memory does not grow with
 /// lq · lk: keys and values are copied once into the layout of the matrix kernel, one kv head (up to 8 MiB) for each

@@ -3,7 +3,7 @@
 use super::scratch::AlignedFloats;
 use crate::View;
 
-/// Some query rows while the keys pass by.
+/// Some query rows and their running sums, to which one block of keys after another is added.
 ///
 /// A row is (group, query): the heads that share a kv head lie one after another, so row r is query r % lq.
 pub(super) struct QueryRows {

@@ -1,9 +1,9 @@
-//! A task's numbers on the boundaries of cache lines, and lines asked for ahead of their use.
+//! A task's buffers, aligned to cache lines, and the prefetching of lines.
 
 use bytemuck::{Pod, Zeroable};
 
-/// Cache lines to ask for, a few at a time, while something else is computed: a core waits for about a dozen at once,
-/// so asking for all together would stall it.
+/// Prefetches cache lines, a few at a time, while something else is computed. A core can wait for about a dozen lines at
+/// once, so prefetching all of them together would stall it.
 pub(super) struct Prefetcher {
     row: *const u8,
     /// Bytes from row to row.
@@ -26,7 +26,7 @@ impl Prefetcher {
         }
     }
 
-    /// Asks for the next few.
+    /// Prefetches the next few lines.
     #[inline(always)]
     pub(super) fn step(&mut self) {
         let mut count = 0;
@@ -42,7 +42,7 @@ impl Prefetcher {
     }
 }
 
-/// Asks for the cache lines of `n` elements; where they lie need not be readable.
+/// Prefetches the cache lines of `n` elements. The address need not be readable.
 #[inline(always)]
 pub(super) fn prefetch<T>(p: *const T, n: usize) {
     #[cfg(target_arch = "x86_64")]

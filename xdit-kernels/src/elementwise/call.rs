@@ -1,4 +1,4 @@
-//! From checked shapes to the loop over elements.
+//! The checks and the dispatch line in which the operations on pairs and on single elements end.
 
 use super::{combine::Combine, cpu};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     rows::expect_rows,
 };
 
-/// The pairs of x and y combined, in x's dtype and shape; y has that shape or its last dims.
+/// `combine` of each pair of elements of x and y, in x's dtype and shape. y has that shape or its last dims.
 pub(super) fn binary(
     op: &'static str,
     x: View<'_>,
@@ -19,7 +19,7 @@ pub(super) fn binary(
     Ok(out.freeze())
 }
 
-/// [`binary`] into memory that is there.
+/// Writes what [`binary`] returns into `out`.
 pub(super) fn binary_into(
     op: &'static str,
     x: View<'_>,
@@ -41,7 +41,7 @@ pub(super) fn binary_into(
     }
 }
 
-/// What becomes of each element of x alone, in its dtype and shape.
+/// `combine` of each element of x, in x's dtype and shape.
 pub(super) fn unary(op: &'static str, x: View<'_>, combine: Combine) -> Result<Tensor> {
     // SAFETY: `unary_into` writes every element.
     let mut out = unsafe { TensorMut::uninit(op, x.shape(), x.dtype(), x.device())? };
@@ -49,7 +49,7 @@ pub(super) fn unary(op: &'static str, x: View<'_>, combine: Combine) -> Result<T
     Ok(out.freeze())
 }
 
-/// [`unary`] into memory that is there.
+/// Writes what [`unary`] returns into `out`.
 pub(super) fn unary_into(
     op: &'static str,
     x: View<'_>,

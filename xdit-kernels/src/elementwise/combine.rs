@@ -1,6 +1,6 @@
 //! The operations on pairs of elements and on single ones.
 
-/// What becomes of a pair of elements.
+/// What is computed from a pair of elements.
 #[derive(Clone, Copy)]
 pub(super) enum Combine {
     Add,
@@ -9,7 +9,7 @@ pub(super) enum Combine {
     AddScaled(f32),
     /// a·x + b·y.
     WeightedSum(f32, f32),
-    /// Of x alone, as all below.
+    /// From x alone, as all below.
     Scale(f32),
     /// a·x + b.
     ScaleShift(f32, f32),

@@ -1,4 +1,4 @@
-//! Arithmetic element by element: gate and residual, sums, products, and what a scheduler's update is made of.
+//! Arithmetic element by element: gate and residual, sums, products, and the terms of schedulers' updates.
 //!
 //! Computed in f32 and rounded once, whatever the dtypes.
 
@@ -42,7 +42,7 @@ pub fn add<'a, 'b>(x: impl Into<View<'a>>, y: impl Into<View<'b>>) -> Result<Ten
     binary("add", x.into(), y.into(), Combine::Add)
 }
 
-/// [`add`] into memory that is there.
+/// Writes what [`add`] returns into `out`.
 ///
 /// # Errors
 /// If shapes do not fit, or `out` differs from x in shape or dtype.
@@ -72,7 +72,7 @@ pub fn sub<'a, 'b>(x: impl Into<View<'a>>, y: impl Into<View<'b>>) -> Result<Ten
     binary("sub", x.into(), y.into(), Combine::Sub)
 }
 
-/// [`sub`] into memory that is there.
+/// Writes what [`sub`] returns into `out`.
 ///
 /// # Errors
 /// If shapes do not fit, or `out` differs from x in shape or dtype.
@@ -102,7 +102,7 @@ pub fn mul<'a, 'b>(x: impl Into<View<'a>>, y: impl Into<View<'b>>) -> Result<Ten
     binary("mul", x.into(), y.into(), Combine::Mul)
 }
 
-/// [`mul`] into memory that is there.
+/// Writes what [`mul`] returns into `out`.
 ///
 /// # Errors
 /// If shapes do not fit, or `out` differs from x in shape or dtype.
@@ -151,7 +151,7 @@ pub fn gate_residual<'a, 'b, 'c>(
     Ok(out.freeze())
 }
 
-/// [`gate_residual`] into memory that is there.
+/// Writes what [`gate_residual`] returns into `out`.
 ///
 /// # Errors
 /// If the shapes do not fit, or `out` differs from the residual in shape or dtype.

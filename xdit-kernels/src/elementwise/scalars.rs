@@ -31,7 +31,7 @@ pub fn add_scaled<'a, 'b>(
     binary("add_scaled", x.into(), y.into(), Combine::AddScaled(a))
 }
 
-/// [`add_scaled`] into memory that is there.
+/// Writes what [`add_scaled`] returns into `out`.
 ///
 /// # Errors
 /// If shapes do not fit, or `out` differs from x in shape or dtype.
@@ -75,7 +75,7 @@ pub fn weighted_sum<'a, 'b>(
     )
 }
 
-/// [`weighted_sum`] into memory that is there.
+/// Writes what [`weighted_sum`] returns into `out`.
 ///
 /// # Errors
 /// If shapes do not fit, or `out` differs from x in shape or dtype.
@@ -107,7 +107,7 @@ pub fn scale<'a>(x: impl Into<View<'a>>, a: f32) -> Result<Tensor> {
     unary("scale", x.into(), Combine::Scale(a))
 }
 
-/// [`scale`] into memory that is there.
+/// Writes what [`scale`] returns into `out`.
 ///
 /// # Errors
 /// If `out` differs from x in shape or dtype.
@@ -132,7 +132,7 @@ pub fn scale_shift<'a>(x: impl Into<View<'a>>, a: f32, b: f32) -> Result<Tensor>
     unary("scale_shift", x.into(), Combine::ScaleShift(a, b))
 }
 
-/// [`scale_shift`] into memory that is there.
+/// Writes what [`scale_shift`] returns into `out`.
 ///
 /// # Errors
 /// If `out` differs from x in shape or dtype.
@@ -162,7 +162,7 @@ pub fn divide<'a>(x: impl Into<View<'a>>, a: f32) -> Result<Tensor> {
     unary("divide", x.into(), Combine::Divide(a))
 }
 
-/// [`divide`] into memory that is there.
+/// Writes what [`divide`] returns into `out`.
 ///
 /// # Errors
 /// If `out` differs from x in shape or dtype.
@@ -187,7 +187,7 @@ pub fn clamp<'a>(x: impl Into<View<'a>>, low: f32, high: f32) -> Result<Tensor> 
     unary("clamp", x.into(), Combine::Clamp(low, high))
 }
 
-/// [`clamp`] into memory that is there.
+/// Writes what [`clamp`] returns into `out`.
 ///
 /// # Errors
 /// If `out` differs from x in shape or dtype.

@@ -36,7 +36,7 @@ pub fn embedding<'a, 'b>(table: impl Into<View<'a>>, ids: impl Into<View<'b>>) -
     Ok(out.freeze())
 }
 
-/// [`embedding`] into memory that is there.
+/// Writes what [`embedding`] returns into `out`.
 ///
 /// # Errors
 /// As [`embedding`]'s, or if `out` is not `[l, c]` in the table's dtype.

@@ -189,8 +189,8 @@ fn typed<T: Lane>(x: View<'_>, affine: &[ChannelAffine], mut out: ViewMut<'_>) {
         });
 }
 
-/// What each group's Σx and Σx² over `pixels` pixels make of a pixel (in f64: their difference loses nothing that f32
-/// inputs hold unless the mean is 10⁴ deviations away).
+/// Each channel's mean, scale and bias from each group's Σx and Σx² over `pixels` pixels (in f64: their difference loses
+/// nothing that f32 inputs hold unless the mean is 10⁴ deviations away).
 fn affine(
     sums: &[[f64; 2]],
     pixels: f64,

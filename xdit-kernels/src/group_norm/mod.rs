@@ -46,7 +46,7 @@ pub fn group_norm<'a, 'w, 'b>(
     Ok(out.freeze())
 }
 
-/// As [`group_norm`], into `out`.
+/// Writes what [`group_norm`] returns into `out`.
 ///
 /// # Errors
 /// As [`group_norm`], and if `out` has another shape or dtype.
@@ -66,8 +66,8 @@ pub fn group_norm_into<'a, 'w, 'b>(
     apply(x, &sums, &parameters, out)
 }
 
-/// As [`group_norm`] of `parts` one above another, whose statistics are those of whole pictures that the parts are rows
-/// of: `sums` are the [`GroupSums`] of all their rows, here and elsewhere.
+/// [`group_norm`] of some rows of pictures, `parts`, one above another. The statistics are those of the whole pictures:
+/// `sums` must be the [`GroupSums`] of all their rows, those of the parts and those that other ranks hold.
 ///
 /// # Shapes
 /// `parts` `[b, h_i, w, c]` to `[b, Σ h_i, w, c]`.

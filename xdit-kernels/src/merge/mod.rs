@@ -14,7 +14,7 @@ use crate::{
 
 /// Attention over the keys of both parts, which share no key.
 ///
-/// A part that saw no key in some row (lse −∞) leaves the other's row as it is, bit by bit. The result has the dtype of
+/// Where a part saw no key in a row (lse −∞), the result is the other part's row, bit for bit. The result has the dtype of
 /// `a`.
 ///
 /// # Errors

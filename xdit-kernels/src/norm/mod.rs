@@ -53,7 +53,7 @@ pub fn layer_norm<'a>(
     Ok(out.freeze())
 }
 
-/// [`layer_norm`] into memory that is there.
+/// Writes what [`layer_norm`] returns into `out`.
 ///
 /// # Errors
 /// If a parameter is not `[c]`, or `out` differs from x in shape or dtype.
@@ -121,7 +121,7 @@ pub fn layer_norm_modulate<'a, 'b, 'c>(
     Ok(out.freeze())
 }
 
-/// [`layer_norm_modulate`] into memory that is there.
+/// Writes what [`layer_norm_modulate`] returns into `out`.
 ///
 /// # Errors
 /// If shapes do not fit, or `out`'s dtype differs from x's.
@@ -186,7 +186,7 @@ pub fn layer_norm_shift<'a, 'b, 'c>(
     Ok(out.freeze())
 }
 
-/// [`layer_norm_shift`] into memory that is there.
+/// Writes what [`layer_norm_shift`] returns into `out`.
 ///
 /// # Errors
 /// If shapes do not fit, or `out`'s dtype differs from x's.
@@ -242,7 +242,7 @@ pub fn rms_norm<'a>(x: impl Into<View<'a>>, weight: Option<View<'_>>, eps: f32) 
     Ok(out.freeze())
 }
 
-/// [`rms_norm`] into memory that is there.
+/// Writes what [`rms_norm`] returns into `out`.
 ///
 /// # Errors
 /// If the weight is not `[c]`, or `out` differs from x in shape or dtype.

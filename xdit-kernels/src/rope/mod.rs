@@ -69,7 +69,7 @@ pub fn rms_norm_rope<'a>(
     Ok(out.freeze())
 }
 
-/// [`rms_norm_rope`] into memory that is there.
+/// Writes what [`rms_norm_rope`] returns into `out`.
 ///
 /// # Errors
 /// As [`rms_norm_rope`]'s, or if `out` differs from x in shape or dtype.
@@ -117,7 +117,7 @@ pub fn layer_norm_rope<'a>(
     Ok(out.freeze())
 }
 
-/// [`layer_norm_rope`] into memory that is there.
+/// Writes what [`layer_norm_rope`] returns into `out`.
 ///
 /// # Errors
 /// As [`rms_norm_rope`]'s, or if `out` differs from x in shape or dtype.

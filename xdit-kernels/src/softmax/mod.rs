@@ -35,7 +35,7 @@ pub fn softmax<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
     Ok(out.freeze())
 }
 
-/// [`softmax`] into memory that is there.
+/// Writes what [`softmax`] returns into `out`.
 ///
 /// # Errors
 /// If `out` differs from x in shape or dtype.

@@ -36,7 +36,7 @@ pub struct RunningSums {
 }
 
 impl RunningSums {
-    /// So many zeros.
+    /// `len` zeros.
     ///
     /// # Errors
     /// If there is no memory.

@@ -33,7 +33,7 @@ pub fn upsample_nearest_2x<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
     Ok(out.freeze())
 }
 
-/// As [`upsample_nearest_2x`], into `out`.
+/// Writes what [`upsample_nearest_2x`] returns into `out`.
 ///
 /// # Errors
 /// As [`upsample_nearest_2x`], and if `out` has another shape or dtype.
