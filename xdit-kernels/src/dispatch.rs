@@ -1,6 +1,6 @@
-//! What every kernel checks of its operands' devices before it is dispatched to one of them.
+//! What kernels check of their operands before they are dispatched to a device.
 
-use crate::{Device, DeviceKind, Error, Result};
+use crate::{DType, Device, DeviceKind, Error, Result, View, ViewMut};
 
 /// The device that all operands are on.
 ///
@@ -26,35 +26,56 @@ pub(crate) fn one_device<'a>(
     }
 }
 
+/// Checks that a parameter has this shape.
+///
+/// # Errors
+/// [`Error::Shape`].
+pub(crate) fn expect_parameter(op: &'static str, x: &View<'_>, shape: &[usize]) -> Result<()> {
+    if x.shape() == shape {
+        return Ok(());
+    }
+    Err(Error::shape(
+        op,
+        format!("a parameter of shape {shape:?}"),
+        x,
+    ))
+}
+
+/// Checks that an output has this shape and dtype, kernels compute with the dtype, and its last dim is adjacent.
+///
+/// # Errors
+/// [`Error::Shape`] or [`Error::DType`].
+pub(crate) fn expect_rows(
+    op: &'static str,
+    out: &ViewMut<'_>,
+    shape: &[usize],
+    dtype: DType,
+) -> Result<()> {
+    dtype.float(op)?;
+    out.expect(op, shape, dtype)?;
+    if out.strides().last().is_some_and(|&s| s != 1) {
+        return Err(Error::shape(op, "an output with an adjacent last dim", out));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use crate::{
-        DType, Device, Tensor, Tier, elementwise::add, norm::layer_norm, testing::test_devices,
-    };
+    use crate::{DType, Tensor, elementwise::add, testing::test_devices};
 
     #[test]
-    fn operands_of_two_devices_are_an_error_that_names_both() {
-        let portable = Device::cpu_with(Tier::Portable).unwrap();
-        let tensor =
-            |shape: &[usize], device: &Device| Tensor::zeros(shape, DType::F32, device).unwrap();
-        let x = tensor(&[2, 3], &portable);
-        for other in test_devices().iter().filter(|other| **other != portable) {
-            let y = tensor(&[2, 3], other);
-            let message = add(&x, &y).unwrap_err().to_string();
-            assert!(
-                message.starts_with("add: all operands must be on one device")
-                    && message.contains(&portable.to_string())
-                    && message.contains(&other.to_string()),
-                "{message}"
-            );
-            let weight = tensor(&[3], other);
-            assert!(layer_norm(&x, Some(weight.view()), None, 0.0).is_err());
-            // The same memory, of the other's device: no copy, and no error.
-            let moved = x.to_device(other).unwrap();
-            assert_eq!(moved.view().ptr(), x.view().ptr());
-            assert!(add(&moved, &y).is_ok());
+    fn memory_is_shared_between_tiers_and_forks_are_the_same_device() {
+        let devices = test_devices();
+        for device in &devices {
+            let tensor = |device| Tensor::zeros([2, 3], DType::F32, device).unwrap();
+            let x = tensor(device);
+            for other in &devices {
+                let moved = x.to_device(other).unwrap();
+                assert_eq!(moved.view().ptr(), x.view().ptr());
+                assert!(add(&moved, &tensor(other)).is_ok());
+            }
+            let fork = device.fork();
+            assert!(add(&x, &tensor(&fork)).is_ok());
         }
-        let fork = tensor(&[2, 3], &portable.fork());
-        assert!(add(&x, &fork).is_ok(), "a fork is the same device");
     }
 }

@@ -1,7 +1,7 @@
 //! The methods by which the host reads tensors. They and [`Device::synchronize`](crate::Device::synchronize) are the only
 //! calls that wait for a device.
 
-use crate::{DType, Element, Error, Result, Tensor, vector::reserved};
+use crate::{DType, DeviceKind, Element, Error, Result, Tensor, vector::reserved};
 use half::{bf16, f16};
 use std::borrow::Cow;
 
@@ -99,6 +99,7 @@ impl Tensor {
     pub fn host_bytes_blocking(&self) -> Result<Cow<'_, [u8]>> {
         self.device().synchronize()?;
         self.device().count_host_read();
+        let DeviceKind::Cpu(_) = self.device().kind();
         let (first, len) = (self.view().ptr(), self.byte_len());
         if self.is_steady() {
             // SAFETY: the storage holds `len` initialised bytes there, which nobody changes.
@@ -115,6 +116,8 @@ impl Tensor {
     /// Copies of the elements, one after another. Their dtype is `T`.
     fn elements<T: Element>(&self) -> impl Iterator<Item = T> {
         assert_eq!(self.dtype(), T::DTYPE, "elements of another type");
+        // Of all devices this one alone has its elements in the host's memory.
+        let DeviceKind::Cpu(_) = self.device().kind();
         let first = self.view().ptr().cast::<T>();
         // SAFETY: a tensor is contiguous, so its elements follow the pointer, and lives as long as the iterator, which borrows it.
         (0..self.numel()).map(move |i| unsafe { first.add(i).read() })

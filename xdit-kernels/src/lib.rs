@@ -7,6 +7,8 @@ pub mod conv2d;
 mod copies;
 mod device;
 mod dispatch;
+#[cfg(test)]
+mod dispatch_tests;
 mod dtype;
 pub mod elementwise;
 pub mod embedding;
@@ -18,6 +20,7 @@ pub mod layout;
 pub mod linear;
 pub mod merge;
 pub mod norm;
+mod numbers;
 pub mod rope;
 mod rows;
 mod shape;

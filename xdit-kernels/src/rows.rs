@@ -1,6 +1,9 @@
-//! How row kernels walk over strided operands, and how the walk is split over the pool.
+//! How row kernels of the processor walk over strided operands, how the pool shares the walk, and operands as they read them.
 
-use crate::{DType, Error, Result, Tensor, View, ViewMut, layout, shape::MAX_NDIM, vector::filled};
+use crate::{
+    DType, Result, Tensor, View, dispatch::expect_parameter, layout, shape::MAX_NDIM,
+    vector::filled,
+};
 use rayon::prelude::*;
 use std::ops::{Deref, Range};
 
@@ -168,18 +171,6 @@ pub(crate) enum Floats<'a> {
     Made(Vec<f32>),
 }
 
-/// Checks a parameter's shape.
-pub(crate) fn expect_parameter(op: &'static str, x: &View<'_>, shape: &[usize]) -> Result<()> {
-    if x.shape() == shape {
-        return Ok(());
-    }
-    Err(Error::shape(
-        op,
-        format!("a parameter of shape {shape:?}"),
-        x,
-    ))
-}
-
 impl<'a> Floats<'a> {
     /// The parameter `x`, which must have this shape.
     pub(crate) fn new(op: &'static str, x: View<'a>, shape: &[usize]) -> Result<Self> {
@@ -235,19 +226,4 @@ impl<'a> Operand<'a> {
     pub(crate) fn view(&self) -> View<'_> {
         self.copy.as_ref().map_or(self.view, Tensor::view)
     }
-}
-
-/// Checks an output that a row kernel writes: shape, dtype, adjacent last dim.
-pub(crate) fn expect_rows(
-    op: &'static str,
-    out: &ViewMut<'_>,
-    shape: &[usize],
-    dtype: DType,
-) -> Result<()> {
-    dtype.float(op)?;
-    out.expect(op, shape, dtype)?;
-    if out.strides().last().is_some_and(|&s| s != 1) {
-        return Err(Error::shape(op, "an output with an adjacent last dim", out));
-    }
-    Ok(())
 }

@@ -1,5 +1,5 @@
 use crate::{
-    DType, Device, Error, MappedFile, Result, Shape, View, ViewMut,
+    DType, Device, DeviceKind, Error, MappedFile, Result, Shape, View, ViewMut,
     sizes::Layout,
     storage::{Buffer, Storage},
 };
@@ -229,7 +229,7 @@ impl TensorMut {
     pub fn zeros(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Self> {
         let layout = Layout::of_output("zeros", shape.into(), dtype)?;
         Ok(Self {
-            buffer: Buffer::new(layout.byte_len(), true, "zeros")?,
+            buffer: memory("zeros", layout, true, device)?,
             layout,
             device: device.clone(),
         })
@@ -279,5 +279,12 @@ impl TensorMut {
             offset: 0,
             layout: self.layout,
         }
+    }
+}
+
+/// Memory of the device for the layout's elements.
+fn memory(op: &'static str, layout: Layout, zeroed: bool, device: &Device) -> Result<Buffer> {
+    match device.kind() {
+        DeviceKind::Cpu(_) => Buffer::new(layout.byte_len(), zeroed, op),
     }
 }

@@ -9,8 +9,8 @@ mod tests;
 pub use function::Activation;
 
 use crate::{
-    DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
-    rows::expect_rows,
+    DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
+    dispatch::{expect_rows, one_device},
 };
 
 /// `act(x)`, in x's dtype (computed in f32).

@@ -2,8 +2,8 @@
 
 use super::{combine::Combine, cpu};
 use crate::{
-    DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
-    rows::expect_rows,
+    DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
+    dispatch::{expect_rows, one_device},
 };
 
 /// `combine` of each pair of elements of x and y, in x's dtype and shape. y has that shape or its last dims.

@@ -11,8 +11,7 @@ mod tests;
 
 use crate::{
     DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
-    dispatch::one_device,
-    rows::{expect_parameter, expect_rows},
+    dispatch::{expect_parameter, expect_rows, one_device},
 };
 use call::{binary, binary_into};
 use combine::Combine;

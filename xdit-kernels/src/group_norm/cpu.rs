@@ -6,9 +6,10 @@ use crate::{
     activation::Activation,
     dtype::by_float,
     layout,
+    numbers::DeviceNumbers,
     rows::Floats,
     simd::{Lane, Shared, Simd, tiered},
-    vector::{filled, reserved},
+    vector::filled,
 };
 use rayon::prelude::*;
 
@@ -112,14 +113,17 @@ fn adjacent(x: View<'_>) -> Result<Option<Tensor>> {
         .transpose()
 }
 
-/// Σx and Σx² of each group of each picture of `x`, which is not empty.
-pub(super) fn sums(x: View<'_>, groups: usize) -> Result<Vec<[f64; 2]>> {
+/// Writes Σx and Σx² of each group of each picture of `x` to `to`, which has room for them and is zeros.
+pub(super) fn sums(x: View<'_>, groups: usize, to: &mut [f64]) -> Result<()> {
+    if x.numel() == 0 {
+        return Ok(());
+    }
     let copy = adjacent(x)?;
     let x = copy.as_ref().map_or(x, Tensor::view);
-    by_float!(OP, x.dtype(), T => sums_of::<T>(x, groups))
+    by_float!(OP, x.dtype(), T => sums_of::<T>(x, groups, to))
 }
 
-fn sums_of<T: Lane>(x: View<'_>, groups: usize) -> Result<Vec<[f64; 2]>> {
+fn sums_of<T: Lane>(x: View<'_>, groups: usize, to: &mut [f64]) -> Result<()> {
     let tier = x.device().tier();
     let chunks = Chunks::<T>::new(x, gapless(x.dim(2), x.strides()));
     let (tasks, c) = (chunks.count(), chunks.c);
@@ -143,21 +147,27 @@ fn sums_of<T: Lane>(x: View<'_>, groups: usize) -> Result<Vec<[f64; 2]>> {
         }
         [sum, square]
     };
-    let mut all = reserved(OP, x.dim(0) * groups)?;
-    for picture in partial.chunks(tasks * 2 * c) {
-        all.extend((0..groups).map(|g| group(picture, g)));
+    let (to, _) = to.as_chunks_mut::<2>();
+    for (picture, to) in partial.chunks(tasks * 2 * c).zip(to.chunks_mut(groups)) {
+        for (g, to) in to.iter_mut().enumerate() {
+            *to = group(picture, g);
+        }
     }
-    Ok(all)
+    Ok(())
 }
 
-/// Brings `x`, which is not empty, to `out`; `sums` are [`sums`] over `pixels` pixels.
+/// Brings `x` to `out`; `numbers` are its [`sums`] over `pixels` pixels.
 pub(super) fn run(
     x: View<'_>,
-    sums: &[[f64; 2]],
+    numbers: &DeviceNumbers,
     pixels: f64,
     parameters: &Parameters<'_>,
     out: ViewMut<'_>,
 ) -> Result<()> {
+    if x.numel() == 0 {
+        return Ok(());
+    }
+    let (sums, _) = numbers.on_cpu().as_chunks::<2>();
     let copy = adjacent(x)?;
     let x = copy.as_ref().map_or(x, Tensor::view);
     let c = x.dim(3);

@@ -6,8 +6,8 @@ mod parameters;
 mod tests;
 
 use crate::{
-    DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
-    vector::filled,
+    Device, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
+    numbers::DeviceNumbers, vector::reserved,
 };
 use parameters::{OP, Parameters, dims};
 
@@ -78,11 +78,12 @@ pub fn group_norm_into<'a, 'w, 'b>(
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, Tensor, group_norm::{GroupSums, group_norm, group_norm_rows}};
-/// let x = Tensor::from_slice(&[1f32, 3., 5., 2.], [1, 4, 1, 1], &Device::cpu())?;
-/// let (one, zero) = (Tensor::from_slice(&[1f32], [1], &Device::cpu())?, Tensor::from_slice(&[0f32], [1], &Device::cpu())?);
+/// let device = Device::cpu();
+/// let x = Tensor::from_slice(&[1f32, 3., 5., 2.], [1, 4, 1, 1], &device)?;
+/// let (one, zero) = (Tensor::from_slice(&[1f32], [1], &device)?, Tensor::from_slice(&[0f32], [1], &device)?);
 /// let (top, rest) = (x.narrow(1, 0, 1)?, x.narrow(1, 1, 3)?);
 /// let sums = [GroupSums::of(&top, 1)?, GroupSums::of(&rest, 1)?];
-/// let sums = GroupSums::total(1, &sums.map(|part| part.values().to_vec()))?;
+/// let sums = GroupSums::total(1, &[sums[0].to_vec_blocking()?, sums[1].to_vec_blocking()?], &device)?;
 /// let parts = group_norm_rows(&[top.view(), rest.view()], &sums, &one, &zero, 0.0, false)?;
 /// assert_eq!(parts.to_vec_blocking::<f32>()?, group_norm(&x, 1, &one, &zero, 0.0, false)?.to_vec_blocking::<f32>()?);
 /// # Ok::<(), xdit_kernels::Error>(())
@@ -121,21 +122,28 @@ pub fn group_norm_rows<'w, 'b>(
     Ok(out.freeze())
 }
 
-/// Sums over pixels from which each group's mean and variance follow, and which add up over rows.
+/// Sums over pixels from which each group's mean and variance follow, and which add up over rows. They stay on their device
+/// until the host reads them.
 ///
 /// # Examples
 /// ```
 /// use xdit_kernels::{Device, Tensor, group_norm::GroupSums};
-/// let x = Tensor::from_slice(&[1f32, 3.], [1, 2, 1, 1], &Device::cpu())?;
+/// let device = Device::cpu();
+/// let x = Tensor::from_slice(&[1f32, 3.], [1, 2, 1, 1], &device)?;
+/// let sums = GroupSums::of(&x, 1)?;
+/// assert_eq!(device.host_reads(), 0);
 /// // Pixels, Σx, Σx².
-/// assert_eq!(GroupSums::of(&x, 1)?.values(), [2., 4., 10.]);
+/// assert_eq!(sums.to_vec_blocking()?, [2., 4., 10.]);
+/// assert_eq!(device.host_reads(), 1);
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct GroupSums {
     groups: usize,
-    /// The number of pixels, then Σx and Σx² of each group of each picture.
-    values: Vec<f64>,
+    /// Pixels of a picture.
+    pixels: f64,
+    /// Σx and Σx² of each group of each picture.
+    sums: DeviceNumbers,
 }
 
 impl GroupSums {
@@ -146,28 +154,33 @@ impl GroupSums {
     /// `x` `[b, h, w, c]`, also without pixels.
     ///
     /// # Errors
-    /// If `groups` does not divide the channels.
+    /// If `groups` does not divide the channels, or there is no memory.
     pub fn of<'a>(x: impl Into<View<'a>>, groups: usize) -> Result<Self> {
         let x = x.into();
         let [b, h, w, _] = dims(&x, groups)?;
-        let mut values = vec![(h * w) as f64];
-        if x.numel() == 0 {
-            // Without channels, any number of groups divides them.
-            let numbers = b.checked_mul(groups).and_then(|n| n.checked_mul(2));
-            values = filled(OP, 0.0, numbers.map_or(usize::MAX, |n| n.saturating_add(1)))?;
-            values[0] = (h * w) as f64;
-            return Ok(Self { groups, values });
+        // Without channels, any number of groups divides them.
+        let numbers = b.checked_mul(groups).and_then(|n| n.checked_mul(2));
+        let mut sums = DeviceNumbers::zeros(OP, numbers.unwrap_or(usize::MAX), x.device())?;
+        match x.device().kind() {
+            DeviceKind::Cpu(_) => cpu::sums(x, groups, sums.on_cpu_mut())?,
         }
-        let sums = match x.device().kind() {
-            DeviceKind::Cpu(_) => cpu::sums(x, groups)?,
-        };
-        values.extend(sums.into_iter().flatten());
-        Ok(Self { groups, values })
+        Ok(Self {
+            groups,
+            pixels: (h * w) as f64,
+            sums,
+        })
     }
 
     /// The numbers, for ranks to exchange: how many pixels a picture has, then Σx and Σx² of each group, picture by picture.
-    pub fn values(&self) -> &[f64] {
-        &self.values
+    ///
+    /// Blocks until the device has added them up, and counts as one of [`Device::host_reads`].
+    ///
+    /// # Errors
+    /// If there is no memory, or the device failed.
+    pub fn to_vec_blocking(&self) -> Result<Vec<f64>> {
+        let mut values = self.sums.to_vec_blocking(OP, 0..self.sums.count())?;
+        values.insert(0, self.pixels);
+        Ok(values)
     }
 
     /// How many groups a picture's channels fall into.
@@ -175,28 +188,49 @@ impl GroupSums {
         self.groups
     }
 
-    /// The sums of whole pictures from the [`values`](Self::values) of parts of their rows, added in the order given.
+    /// The device whose memory holds the sums.
+    pub fn device(&self) -> &Device {
+        self.sums.device()
+    }
+
+    /// The sums of whole pictures from the [numbers](Self::to_vec_blocking) of parts of their rows, added in the order given
+    /// and brought to the device.
     ///
     /// # Errors
-    /// If there is no part, or their numbers are not as many as pictures of so many groups have.
-    pub fn total(groups: usize, parts: &[impl AsRef<[f64]>]) -> Result<Self> {
-        let parts: Vec<&[f64]> = parts.iter().map(AsRef::as_ref).collect();
-        let first = parts.first().copied().unwrap_or_default();
-        let rest = (first.len().checked_sub(1)).and_then(|n| n.checked_rem(groups.checked_mul(2)?));
-        if rest != Some(0) || parts.iter().any(|part| part.len() != first.len()) {
+    /// If there is no part, their numbers are not as many as pictures of so many groups have, or there is no memory.
+    pub fn total(groups: usize, parts: &[impl AsRef<[f64]>], device: &Device) -> Result<Self> {
+        let numbers = |part: &[f64]| {
+            let sums = part.len().checked_sub(1)?;
+            (sums.checked_rem(groups.checked_mul(2)?)? == 0).then_some(sums)
+        };
+        let mut parts_left = parts.iter().map(AsRef::as_ref);
+        let first = parts_left.next().unwrap_or_default();
+        let sums =
+            numbers(first).filter(|_| parts.iter().all(|part| part.as_ref().len() == first.len()));
+        let Some(count) = sums else {
             return Err(Error::shape(
                 OP,
                 format!("sums of {groups} groups, as many in each part"),
-                parts.iter().map(|part| part.len()).collect::<Vec<_>>(),
+                parts
+                    .iter()
+                    .map(|part| part.as_ref().len())
+                    .collect::<Vec<_>>(),
             ));
-        }
-        let mut values = first.to_vec();
-        for part in &parts[1..] {
-            for (sum, more) in values.iter_mut().zip(*part) {
+        };
+        let mut values = reserved(OP, count + 1)?;
+        values.extend_from_slice(first);
+        for part in parts_left {
+            for (sum, more) in values.iter_mut().zip(part) {
                 *sum += more;
             }
         }
-        Ok(Self { groups, values })
+        let mut sums = DeviceNumbers::zeros(OP, count, device)?;
+        sums.write(&values[1..]);
+        Ok(Self {
+            groups,
+            pixels: values[0],
+            sums,
+        })
     }
 }
 
@@ -211,27 +245,28 @@ fn apply(
     if out.strides()[3] != 1 && c != 1 {
         return Err(Error::shape(OP, "an output with contiguous channels", out));
     }
-    let (pixels, of_groups) = (sums.values[0], sums.values[1..].as_chunks::<2>().0);
-    if sums.groups != parameters.groups || Some(of_groups.len()) != b.checked_mul(parameters.groups)
-    {
+    let numbers = b
+        .checked_mul(2)
+        .and_then(|n| n.checked_mul(parameters.groups));
+    if sums.groups != parameters.groups || Some(sums.sums.count()) != numbers {
         return Err(Error::shape(
             OP,
             format!("sums of {b} pictures in {} groups", parameters.groups),
-            (of_groups.len(), sums.groups),
+            (sums.sums.count() / 2 / sums.groups.max(1), sums.groups),
         ));
     }
     let _span = tracing::trace_span!("group_norm", b, h, w, c, parameters.groups, parameters.silu)
         .entered();
-    if x.numel() == 0 {
-        return Ok(());
-    }
     let operands = [
         x.device(),
+        sums.device(),
         parameters.weight.device(),
         parameters.bias.device(),
         out.device(),
     ];
     match one_device(OP, operands)? {
-        DeviceKind::Cpu(_) => out.written_by(|out| cpu::run(x, of_groups, pixels, parameters, out)),
+        DeviceKind::Cpu(_) => {
+            out.written_by(|out| cpu::run(x, &sums.sums, sums.pixels, parameters, out))
+        }
     }
 }

@@ -61,7 +61,7 @@ pub fn copy_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) -> Result<()> {
 /// The parts one after another along `dim`.
 ///
 /// # Errors
-/// If there is no part, or they differ in another dim or in dtype.
+/// If there is no part, they differ in another dim or in dtype, or are not on one device.
 pub fn cat(parts: &[View<'_>], dim: usize) -> Result<Tensor> {
     let wrong = || {
         Error::shape(
@@ -85,6 +85,7 @@ pub fn cat(parts: &[View<'_>], dim: usize) -> Result<Tensor> {
         }
         shape[dim] = shape[dim].checked_add(part.dim(dim)).ok_or_else(wrong)?;
     }
+    one_device("cat", parts.iter().map(View::device))?;
     // SAFETY: the parts' ranges along `dim` tile the output.
     let mut out =
         unsafe { TensorMut::uninit("cat", shape.as_slice(), first.dtype(), first.device())? };

@@ -16,7 +16,7 @@ struct RowAffine<'a> {
     rows_each: usize,
 }
 
-/// x is not empty, and `op` is what errors name.
+/// `op` is what errors name.
 pub(super) fn layer_norm(
     op: &'static str,
     x: View<'_>,
@@ -24,6 +24,9 @@ pub(super) fn layer_norm(
     eps: f32,
     out: ViewMut<'_>,
 ) -> Result<()> {
+    if x.numel() == 0 {
+        return Ok(());
+    }
     let operand = Operand::new(x, x.dtype())?;
     let c = x.dim(x.ndim() - 1);
     match after {
@@ -78,13 +81,16 @@ fn normalised(x: View<'_>, affine: &RowAffine<'_>, eps: f32, mut out: ViewMut<'_
     Ok(())
 }
 
-/// Shapes are checked by the caller: the weight is [c]; x is not empty.
+/// Shapes are checked by the caller: the weight is [c].
 pub(super) fn rms_norm(
     x: View<'_>,
     weight: Option<View<'_>>,
     eps: f32,
     mut out: ViewMut<'_>,
 ) -> Result<()> {
+    if x.numel() == 0 {
+        return Ok(());
+    }
     let gain: &[f32] = &Floats::or("rms_norm", weight, x.dim(x.ndim() - 1), 1.0)?;
     let x = Operand::new(x, x.dtype())?;
     let x = x.view();

@@ -10,8 +10,7 @@ mod tests;
 
 use crate::{
     DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
-    dispatch::one_device,
-    rows::{expect_parameter, expect_rows},
+    dispatch::{expect_parameter, expect_rows, one_device},
 };
 use after::After;
 pub(crate) use cpu::{moments, sum, sum_of_squares};
@@ -80,9 +79,6 @@ pub fn layer_norm_into<'a>(
     ]
     .into_iter()
     .flatten();
-    if x.numel() == 0 {
-        return Ok(());
-    }
     let after = After::Affine { weight, bias };
     match one_device(OP, devices)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::layer_norm(OP, x, after, eps, out)),
@@ -144,9 +140,6 @@ pub fn layer_norm_modulate_into<'a, 'b, 'c>(
         expect_parameter(OP, parameter, &[b, c])?;
     }
     let devices = [x.device(), shift.device(), scale.device(), out.device()];
-    if x.numel() == 0 {
-        return Ok(());
-    }
     let after = After::Modulate { shift, scale };
     match one_device(OP, devices)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::layer_norm(OP, x, after, eps, out)),
@@ -208,9 +201,6 @@ pub fn layer_norm_shift_into<'a, 'b, 'c>(
     expect_parameter(OP, &weight, &[c])?;
     expect_parameter(OP, &shift, &[b, c])?;
     let devices = [x.device(), weight.device(), shift.device(), out.device()];
-    if x.numel() == 0 {
-        return Ok(());
-    }
     let after = After::Shift { weight, shift };
     match one_device(OP, devices)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::layer_norm(OP, x, after, eps, out)),
@@ -267,9 +257,6 @@ pub fn rms_norm_into<'a>(
     ]
     .into_iter()
     .flatten();
-    if x.numel() == 0 {
-        return Ok(());
-    }
     match one_device(OP, devices)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::rms_norm(x, weight, eps, out)),
     }

@@ -44,6 +44,9 @@ pub(super) fn one_stream(
     rope: Option<(View<'_>, View<'_>)>,
     out: ViewMut<'_>,
 ) -> Result<()> {
+    if x.numel() == 0 {
+        return Ok(());
+    }
     let (l, h, d) = (x.dim(1), x.dim(2), x.dim(3));
     let gain = Floats::or(op, weight, d, 1.0)?;
     let bias = bias.map(|bias| Floats::new(op, bias, &[d])).transpose()?;
@@ -68,6 +71,9 @@ pub(super) fn three_streams(
     [q, k, v]: [ViewMut<'_>; 3],
 ) -> Result<()> {
     const OP: &str = "qk_norm_rope";
+    if qkv.numel() == 0 {
+        return Ok(());
+    }
     let (l, h, d) = (qkv.dim(1), qkv.dim(3), qkv.dim(4));
     let norms = [options.norm_q, options.norm_k];
     let gains = norms.map(|norm| {

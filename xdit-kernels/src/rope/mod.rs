@@ -15,8 +15,7 @@ pub use table::rope_table;
 
 use crate::{
     DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
-    dispatch::one_device,
-    rows::{expect_parameter, expect_rows},
+    dispatch::{expect_parameter, expect_rows, one_device},
 };
 
 fn expect_tables(
@@ -151,9 +150,6 @@ fn one_stream(
         expect_parameter(op, parameter, &[d])?;
     }
     expect_tables(op, rope, l, d)?;
-    if x.numel() == 0 {
-        return Ok(());
-    }
     let parameters = [
         weight,
         bias,
@@ -220,9 +216,6 @@ pub fn qk_norm_rope_into<'a>(
         }
     }
     expect_tables(OP, options.rope, l, d)?;
-    if qkv.numel() == 0 {
-        return Ok(());
-    }
     let of_norms = norms.iter().flatten().flat_map(HeadNorm::parameters);
     let of_rope = options.rope.iter().flat_map(|(cos, sin)| [cos, sin]);
     let parameters = of_norms.flatten().chain(of_rope.copied());

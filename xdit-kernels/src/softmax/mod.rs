@@ -5,7 +5,8 @@ mod cpu;
 mod tests;
 
 use crate::{
-    DeviceKind, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device, rows::expect_rows,
+    DeviceKind, Result, Tensor, TensorMut, View, ViewMut,
+    dispatch::{expect_rows, one_device},
 };
 
 /// e^x over its sum along the last dim, in x's dtype; the row's maximum is subtracted first, so nothing overflows.

@@ -1,6 +1,6 @@
-//! The sums over elements, one after another.
+//! The loops over elements. Sums are added one after another; counts, which no order changes, by all threads.
 
-use crate::{Result, View, rows::Floats};
+use crate::{Result, View, finite::count_not_finite, layout, rows::Floats};
 
 /// Σ(fresh − stale)² and Σfresh² of these rows of dim 1, one element after the other.
 pub(super) fn distance(
@@ -62,13 +62,23 @@ fn moments_of(values: &[f32]) -> [f64; 2] {
 
 /// How many are NaN or infinite in each entry, of which `to` has a number each.
 pub(super) fn not_finite(op: &'static str, x: View<'_>, to: &mut [f64]) -> Result<()> {
-    let values = Floats::new(op, x, x.shape())?;
-    let len = values.len() / to.len().max(1);
+    let copy;
+    let x = match x.is_contiguous() {
+        true => x,
+        false => {
+            copy = layout::contiguous(x)?;
+            copy.view()
+        }
+    };
     for (entry, count) in to.iter_mut().enumerate() {
-        let values = &values[entry * len..(entry + 1) * len];
-        // A sum of ones and zeros has no branch for each element.
-        let bad: u64 = values.iter().map(|x| u64::from(!x.is_finite())).sum();
-        *count += bad as f64;
+        *count += count_not_finite(op, x.narrow(0, entry, 1)?)? as f64;
     }
     Ok(())
+}
+
+/// Adds each of `more` to its sum.
+pub(super) fn add(to: &mut [f64], more: &[f64]) {
+    for (sum, more) in to.iter_mut().zip(more) {
+        *sum += more;
+    }
 }

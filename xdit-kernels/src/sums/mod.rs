@@ -6,7 +6,9 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
-use crate::{Device, DeviceKind, Error, Result, View, vector::filled};
+use crate::{
+    Device, DeviceKind, Error, Result, View, dispatch::one_device, numbers::DeviceNumbers,
+};
 use std::ops::Range;
 
 /// What errors call these kernels.
@@ -31,8 +33,7 @@ const OP: &str = "sums";
 /// ```
 #[derive(Debug, Clone)]
 pub struct RunningSums {
-    values: Vec<f64>,
-    device: Device,
+    numbers: DeviceNumbers,
 }
 
 impl RunningSums {
@@ -42,32 +43,32 @@ impl RunningSums {
     /// If there is no memory.
     pub fn zeros(len: usize, device: &Device) -> Result<Self> {
         Ok(Self {
-            values: filled(OP, 0.0, len)?,
-            device: device.clone(),
+            numbers: DeviceNumbers::zeros(OP, len, device)?,
         })
     }
 
     /// How many numbers there are.
     pub fn count(&self) -> usize {
-        self.values.len()
+        self.numbers.count()
     }
 
     /// The device whose memory holds them.
     pub fn device(&self) -> &Device {
-        &self.device
+        self.numbers.device()
     }
 
     /// Adds the numbers of another `RunningSums`, one by one.
     ///
     /// # Errors
-    /// If there are not so many from `at` on.
+    /// If there are not so many from `at` on, or they are on another device.
     pub fn add(&mut self, at: usize, other: &Self) -> Result<()> {
         let to = self.part(at, Some(other.count()))?;
-        self.expect(&other.device)?;
-        for (sum, more) in self.values[to].iter_mut().zip(&other.values) {
-            *sum += more;
+        match one_device(OP, [self.device(), other.device()])? {
+            DeviceKind::Cpu(_) => {
+                cpu::add(&mut self.numbers.on_cpu_mut()[to], other.numbers.on_cpu());
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Adds Σ(fresh − stale)² and Σfresh² of every `every`-th row of dim 1 from row `first` on: how far they are from each other.
@@ -109,12 +110,12 @@ impl RunningSums {
             return Err(Error::shape(OP, "a distance of rows of at least 1", every));
         }
         let to = self.part(at, Some(2))?;
-        self.expect(fresh.device())?;
-        self.expect(stale.device())?;
         let _span = tracing::trace_span!("distance", rows = fresh.dim(1), every).entered();
         let rows = (first..fresh.dim(1)).step_by(every);
-        match self.device.kind() {
-            DeviceKind::Cpu(_) => cpu::distance(OP, fresh, stale, rows, &mut self.values[to]),
+        match one_device(OP, [self.device(), fresh.device(), stale.device()])? {
+            DeviceKind::Cpu(_) => {
+                cpu::distance(OP, fresh, stale, rows, &mut self.numbers.on_cpu_mut()[to])
+            }
         }
     }
 
@@ -140,10 +141,9 @@ impl RunningSums {
         let x = x.into();
         let batch = entries(x)?;
         let to = self.part(at, batch.checked_mul(2))?;
-        self.expect(x.device())?;
         let _span = tracing::trace_span!("moments", n = x.numel()).entered();
-        match self.device.kind() {
-            DeviceKind::Cpu(_) => cpu::moments(OP, x, &mut self.values[to]),
+        match one_device(OP, [self.device(), x.device()])? {
+            DeviceKind::Cpu(_) => cpu::moments(OP, x, &mut self.numbers.on_cpu_mut()[to]),
         }
     }
 
@@ -158,10 +158,9 @@ impl RunningSums {
         let x = x.into();
         let batch = entries(x)?;
         let to = self.part(at, Some(batch))?;
-        self.expect(x.device())?;
         let _span = tracing::trace_span!("not_finite", n = x.numel()).entered();
-        match self.device.kind() {
-            DeviceKind::Cpu(_) => cpu::not_finite(OP, x, &mut self.values[to]),
+        match one_device(OP, [self.device(), x.device()])? {
+            DeviceKind::Cpu(_) => cpu::not_finite(OP, x, &mut self.numbers.on_cpu_mut()[to]),
         }
     }
 
@@ -173,22 +172,7 @@ impl RunningSums {
     /// If there are not so many, there is no memory, or the device failed.
     pub fn to_vec_blocking(&self, range: Range<usize>) -> Result<Vec<f64>> {
         let range = self.part(range.start, Some(range.len()))?;
-        self.device.synchronize()?;
-        self.device.count_host_read();
-        let mut values = filled(OP, 0.0, range.len())?;
-        values.copy_from_slice(&self.values[range]);
-        Ok(values)
-    }
-
-    /// An error unless this device's memory holds the numbers, too.
-    fn expect(&self, device: &Device) -> Result<()> {
-        if *device == self.device {
-            return Ok(());
-        }
-        Err(Error::Device {
-            op: OP,
-            reason: format!("the sums are on {}, a tensor is on {device}", self.device),
-        })
+        self.numbers.to_vec_blocking(OP, range)
     }
 
     /// `len` numbers from `at` on; no `len` is more than can be counted.

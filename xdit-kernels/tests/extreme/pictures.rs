@@ -160,10 +160,10 @@ pub(crate) fn group_norm_rows(d: &mut Draw<'_>) {
     let sums: Vec<Vec<f64>> = parts
         .iter()
         .filter_map(|part| GroupSums::of(*part, groups).ok())
-        .map(|sums| sums.values().to_vec())
+        .map(|sums| sums.to_vec_blocking().unwrap())
         .collect();
     let claimed = if d.once_in(8) { wild(d) } else { groups };
-    if let Ok(sums) = GroupSums::total(claimed, &sums)
+    if let Ok(sums) = GroupSums::total(claimed, &sums, d.device())
         && let Ok(got) = bands(&parts, &sums, weight, bias, 1e-5, false)
     {
         let held: Vec<Tensor> = parts.iter().map(settled).collect();

@@ -162,8 +162,9 @@ impl Bands for BandRanks<'_> {
     fn sum(&self, sums: GroupSums) -> Result<GroupSums> {
         // In f64, because in f32 the difference of Σx² and (Σx)² loses the precision of the kernel. In rank order, so that all
         // ranks get the same bytes.
-        let all = self.group.control().all_gather_f64(sums.values())?;
-        Ok(GroupSums::total(sums.groups(), &all)?)
+        let own = sums.to_vec_blocking()?;
+        let all = self.group.control().all_gather_f64(&own)?;
+        Ok(GroupSums::total(sums.groups(), &all, sums.device())?)
     }
 
     fn attend(&self, qkv_blc: &Tensor) -> Result<Tensor> {

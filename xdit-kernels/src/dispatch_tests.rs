@@ -1,0 +1,367 @@
+//! Every kernel given operands of two devices, one operand after another, also where the tensors are empty: the error names both.
+
+use crate::{
+    DType, Device, Result, Tensor, TensorMut,
+    activation::{self as act, Activation},
+    attention::{Attention, AttnInput, AttnOut, Flash, Mask, flash_into},
+    conv2d::{Conv2d, Conv2dOptions},
+    elementwise as el, embedding as em, group_norm as gn, layout,
+    linear::{Epilogue, Linear},
+    merge as me, norm,
+    rope::{self, HeadNorm, QkNormRope},
+    softmax as so,
+    sums::RunningSums,
+    testing::test_devices,
+    upsample as up,
+};
+use std::{cell::Cell, collections::BTreeSet};
+
+/// Operands for one call, all on one device but for one of them.
+struct Operands<'a> {
+    device: &'a Device,
+    other: &'a Device,
+    /// Which operand is on the other device.
+    odd: usize,
+    made: Cell<usize>,
+    /// The size of the first dim: 0 makes empty tensors.
+    n: usize,
+}
+
+impl Operands<'_> {
+    /// The next operand's device.
+    fn device(&self) -> &Device {
+        let index = self.made.replace(self.made.get() + 1);
+        match index == self.odd {
+            true => self.other,
+            false => self.device,
+        }
+    }
+
+    fn tensor(&self, shape: &[usize]) -> Tensor {
+        self.of(shape, DType::F32)
+    }
+
+    fn of(&self, shape: &[usize], dtype: DType) -> Tensor {
+        Tensor::zeros(shape, dtype, self.device()).unwrap()
+    }
+
+    fn rows(&self) -> Tensor {
+        self.tensor(&[self.n, 4])
+    }
+
+    fn rows_out(&self) -> TensorMut {
+        self.output(&[self.n, 4])
+    }
+
+    fn tokens(&self) -> Tensor {
+        self.tensor(&[self.n, 2, 4])
+    }
+
+    fn vector(&self) -> Tensor {
+        self.tensor(&[4])
+    }
+
+    fn output(&self, shape: &[usize]) -> TensorMut {
+        TensorMut::zeros(shape, DType::F32, self.device()).unwrap()
+    }
+
+    fn attention(&self) -> AttnOut {
+        AttnOut {
+            out: self.tensor(&[self.n, 2, 1, 4]),
+            lse: self.tensor(&[self.n, 1, 2]),
+        }
+    }
+}
+
+type Kernel = fn(&Operands<'_>) -> Result<()>;
+
+/// Each public kernel by the name that its errors begin with. Those that make their own output end in those that write into one.
+fn kernels() -> Vec<(&'static str, Kernel)> {
+    let mut all: Vec<(&'static str, Kernel)> = row_kernels();
+    all.extend(scalar_kernels());
+    all.extend(picture_kernels());
+    all.extend(attention_kernels());
+    all
+}
+
+fn row_kernels() -> Vec<(&'static str, Kernel)> {
+    vec![
+        ("activation", |o| {
+            let mut out = o.rows_out();
+            act::activation_into(&o.rows(), Activation::Silu, out.view_mut())
+        }),
+        ("gated", |o| {
+            let (x, y, mut out) = (o.rows(), o.rows(), o.rows_out());
+            act::gated_into(&x, &y, Activation::Silu, out.view_mut())
+        }),
+        ("embedding", |o| {
+            let (table, ids) = (o.tensor(&[3, 4]), o.of(&[o.n], DType::U32));
+            em::embedding_into(&table, &ids, o.rows_out().view_mut())
+        }),
+        ("copy", |o| {
+            layout::copy_into(&o.rows(), o.rows_out().view_mut())
+        }),
+        ("cat", |o| {
+            let (x, y) = (o.rows(), o.rows());
+            layout::cat(&[x.view(), y.view()], 0).map(drop)
+        }),
+        ("layer_norm", |o| {
+            let (x, weight, bias) = (o.rows(), o.vector(), o.vector());
+            let (weight, bias) = (Some(weight.view()), Some(bias.view()));
+            norm::layer_norm_into(&x, weight, bias, 1e-6, o.rows_out().view_mut())
+        }),
+        ("layer_norm_modulate", |o| {
+            let (x, shift, scale) = (o.tokens(), o.rows(), o.rows());
+            let mut out = o.output(&[o.n, 2, 4]);
+            norm::layer_norm_modulate_into(&x, &shift, &scale, 1e-6, out.view_mut())
+        }),
+        ("layer_norm_shift", |o| {
+            let (x, weight, shift) = (o.tokens(), o.vector(), o.rows());
+            let mut out = o.output(&[o.n, 2, 4]);
+            norm::layer_norm_shift_into(&x, &weight, &shift, 1e-6, out.view_mut())
+        }),
+        ("rms_norm", |o| {
+            let (x, weight) = (o.rows(), o.vector());
+            norm::rms_norm_into(&x, Some(weight.view()), 1e-6, o.rows_out().view_mut())
+        }),
+        ("softmax", |o| {
+            so::softmax_into(&o.rows(), o.rows_out().view_mut())
+        }),
+        ("linear", |o| {
+            let weight = o.tensor(&[3, 4]);
+            let linear = Linear::pack(weight.view(), None, DType::F32, weight.device())?;
+            let (x, y) = (o.tensor(&[o.n, 2, 2]), o.tensor(&[o.n, 2, 2]));
+            let (gate, residual) = (o.tensor(&[o.n, 3]), o.tensor(&[o.n, 2, 3]));
+            let epilogue = Epilogue::GateResidual {
+                gate: gate.view(),
+                residual: residual.view(),
+            };
+            let mut out = o.output(&[o.n, 2, 3]);
+            linear.forward_into(&[x.view(), y.view()], epilogue, out.view_mut())
+        }),
+    ]
+}
+
+fn scalar_kernels() -> Vec<(&'static str, Kernel)> {
+    vec![
+        ("add", |o| {
+            let (x, y, mut out) = (o.rows(), o.vector(), o.rows_out());
+            el::add_into(&x, &y, out.view_mut())
+        }),
+        ("sub", |o| {
+            let (x, y, mut out) = (o.rows(), o.vector(), o.rows_out());
+            el::sub_into(&x, &y, out.view_mut())
+        }),
+        ("mul", |o| {
+            let (x, y, mut out) = (o.rows(), o.vector(), o.rows_out());
+            el::mul_into(&x, &y, out.view_mut())
+        }),
+        ("add_scaled", |o| {
+            let (x, y, mut out) = (o.rows(), o.vector(), o.rows_out());
+            el::add_scaled_into(&x, &y, 2.0, out.view_mut())
+        }),
+        ("weighted_sum", |o| {
+            let (x, y, mut out) = (o.rows(), o.vector(), o.rows_out());
+            el::weighted_sum_into(&x, 2.0, &y, 3.0, out.view_mut())
+        }),
+        ("scale", |o| {
+            el::scale_into(&o.rows(), 2.0, o.rows_out().view_mut())
+        }),
+        ("scale_shift", |o| {
+            el::scale_shift_into(&o.rows(), 2.0, 3.0, o.rows_out().view_mut())
+        }),
+        ("divide", |o| {
+            el::divide_into(&o.rows(), 2.0, o.rows_out().view_mut())
+        }),
+        ("clamp", |o| {
+            el::clamp_into(&o.rows(), -1.0, 1.0, o.rows_out().view_mut())
+        }),
+        ("gate_residual", |o| {
+            let (x, gate, residual) = (o.tokens(), o.rows(), o.tokens());
+            el::gate_residual_into(&x, &gate, &residual, o.output(&[o.n, 2, 4]).view_mut())
+        }),
+        ("sums", |o| {
+            let mut sums = RunningSums::zeros(2, o.device()).unwrap();
+            sums.add_distance(0, &o.tokens(), &o.tokens(), 0, 1)
+        }),
+        ("sums", |o| {
+            let mut sums = RunningSums::zeros(2 * o.n, o.device()).unwrap();
+            sums.add_moments(0, &o.rows())
+        }),
+        ("sums", |o| {
+            let mut sums = RunningSums::zeros(o.n, o.device()).unwrap();
+            sums.add_not_finite(0, &o.rows())
+        }),
+        ("sums", |o| {
+            let mut sums = RunningSums::zeros(o.n, o.device()).unwrap();
+            sums.add(0, &RunningSums::zeros(o.n, o.device()).unwrap())
+        }),
+    ]
+}
+
+fn picture_kernels() -> Vec<(&'static str, Kernel)> {
+    vec![
+        ("group_norm", |o| {
+            let (x, weight, bias) = (o.tensor(&[o.n, 2, 2, 4]), o.vector(), o.vector());
+            let mut out = o.output(&[o.n, 2, 2, 4]);
+            gn::group_norm_into(&x, 2, &weight, &bias, 1e-6, true, out.view_mut())
+        }),
+        ("group_norm", |o| {
+            let (x, y) = (o.tensor(&[o.n, 2, 2, 4]), o.tensor(&[o.n, 1, 2, 4]));
+            let sums = gn::GroupSums::of(&o.tensor(&[o.n, 3, 2, 4]), 2).unwrap();
+            let (weight, bias) = (o.vector(), o.vector());
+            gn::group_norm_rows(&[x.view(), y.view()], &sums, &weight, &bias, 1e-6, true).map(drop)
+        }),
+        ("upsample_nearest_2x", |o| {
+            let mut out = o.output(&[o.n, 4, 6, 4]);
+            up::upsample_nearest_2x_into(&o.tensor(&[o.n, 2, 3, 4]), out.view_mut())
+        }),
+        ("conv2d", |o| {
+            let weight = o.tensor(&[5, 4, 1, 1]);
+            let options = Conv2dOptions::default();
+            let conv = Conv2d::pack(&weight, None, options, DType::F32, weight.device())?;
+            let (x, residual) = (o.tensor(&[o.n, 2, 3, 4]), o.tensor(&[o.n, 2, 3, 5]));
+            conv.forward_into(
+                &x,
+                Some(residual.view()),
+                o.output(&[o.n, 2, 3, 5]).view_mut(),
+            )
+        }),
+    ]
+}
+
+fn attention_kernels() -> Vec<(&'static str, Kernel)> {
+    vec![
+        ("attention", |o| {
+            let (q, k, v) = (
+                o.tensor(&[o.n, 2, 1, 4]),
+                o.tensor(&[o.n, 3, 1, 4]),
+                o.tensor(&[o.n, 3, 1, 4]),
+            );
+            let (seen, bias) = (o.of(&[o.n, 3], DType::U8), o.tensor(&[1, 1, 1, 3]));
+            let mask = Mask::default()
+                .with_key_mask(Some(seen.view()))
+                .with_bias(Some(bias.view()));
+            Flash
+                .attend(&AttnInput::new(&q, &k, &v).with_mask(mask))
+                .map(drop)
+        }),
+        ("attention", |o| {
+            let (q, k) = (o.tensor(&[o.n, 2, 1, 4]), o.tensor(&[o.n, 3, 1, 4]));
+            let (mut out, mut lse) = (o.output(&[o.n, 2, 1, 4]), o.output(&[o.n, 1, 2]));
+            flash_into(&AttnInput::new(&q, &k, &k), out.view_mut(), lse.view_mut())
+        }),
+        ("merge", |o| {
+            let (a, b) = (o.attention(), o.attention());
+            let (mut out, mut lse) = (o.output(&[o.n, 2, 1, 4]), o.output(&[o.n, 1, 2]));
+            me::merge_into(&a, &b, out.view_mut(), lse.view_mut())
+        }),
+        ("rms_norm_rope", |o| {
+            let (x, weight) = (o.tensor(&[o.n, 2, 1, 4]), o.vector());
+            let (cos, sin) = (o.tensor(&[2, 4]), o.tensor(&[2, 4]));
+            let rope = Some((cos.view(), sin.view()));
+            let mut out = o.output(&[o.n, 2, 1, 4]);
+            rope::rms_norm_rope_into(&x, Some(weight.view()), 1e-6, rope, out.view_mut())
+        }),
+        ("layer_norm_rope", |o| {
+            let (x, weight, bias) = (o.tensor(&[o.n, 2, 1, 4]), o.vector(), o.vector());
+            let (cos, sin) = (o.tensor(&[2, 4]), o.tensor(&[2, 4]));
+            let rope = Some((cos.view(), sin.view()));
+            let mut out = o.output(&[o.n, 2, 1, 4]);
+            rope::layer_norm_rope_into(&x, weight.view(), bias.view(), 1e-6, rope, out.view_mut())
+        }),
+        ("qk_norm_rope", |o| {
+            let qkv = o.tensor(&[o.n, 2, 3, 1, 4]);
+            let (rms, weight, bias) = (o.vector(), o.vector(), o.vector());
+            let (cos, sin) = (o.tensor(&[2, 4]), o.tensor(&[2, 4]));
+            let options = QkNormRope {
+                norm_q: Some(HeadNorm::Rms(rms.view())),
+                norm_k: Some(HeadNorm::Layer {
+                    weight: weight.view(),
+                    bias: bias.view(),
+                }),
+                eps: 1e-6,
+                rope: Some((cos.view(), sin.view())),
+            };
+            let [mut q, mut k, mut v] = [(); 3].map(|()| o.output(&[o.n, 2, 1, 4]));
+            rope::qk_norm_rope_into(&qkv, &options, q.view_mut(), k.view_mut(), v.view_mut())
+        }),
+    ]
+}
+
+/// Calls that the table need not have: they take one operand, or end in a call that it has.
+const LEFT_OUT: [&str; 3] = ["cast", "contiguous", "rope_table"];
+
+/// Kernels that return for empty operands before they look at devices.
+const EMPTY_BY_SHAPE: [&str; 2] = ["conv2d", "linear"];
+
+/// Public calls of the kernels' files: functions, and methods that add or write into an output.
+fn public_calls(file: &std::path::Path) -> Vec<String> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let named = |line: &str| {
+        let name = line.trim_start().strip_prefix("pub fn ")?;
+        let name = name
+            .split(|c: char| !c.is_alphanumeric() && c != '_')
+            .next()?;
+        let writes = name == "add" || name.starts_with("add_") || name.ends_with("_into");
+        (line.starts_with("pub") || writes).then(|| name.to_owned())
+    };
+    text.lines().filter_map(named).collect()
+}
+
+#[test]
+fn the_table_has_every_kernel() {
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let folders = std::fs::read_dir(source).unwrap().flatten();
+    let files = folders.flat_map(|folder| ["mod.rs", "scalars.rs"].map(|f| folder.path().join(f)));
+    let calls: BTreeSet<String> = files
+        .filter(|file| file.exists())
+        .flat_map(|file| public_calls(&file))
+        .collect();
+    assert!(calls.len() > 30, "calls are found: {calls:?}");
+    let table: BTreeSet<&str> = include_str!("dispatch_tests.rs")
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .collect();
+    for call in &calls {
+        let into = calls.contains(&format!("{call}_into"));
+        let there = into || table.contains(call.as_str()) || LEFT_OUT.contains(&call.as_str());
+        assert!(there, "{call}: give it operands of two devices");
+    }
+}
+
+#[test]
+fn operands_of_two_devices_are_an_error_that_names_both() {
+    let devices = test_devices();
+    let [device, .., other] = &devices[..] else {
+        // A processor with one tier has one device.
+        return;
+    };
+    let both = [device, other].map(ToString::to_string);
+    for (name, kernel) in kernels() {
+        let sizes: &[usize] = match EMPTY_BY_SHAPE.contains(&name) {
+            true => &[2],
+            false => &[2, 0],
+        };
+        for &n in sizes {
+            let operands = |odd: usize| Operands {
+                device,
+                other,
+                odd,
+                made: Cell::new(0),
+                n,
+            };
+            let alike = operands(usize::MAX);
+            kernel(&alike).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let count = alike.made.get();
+            assert!(count >= 2, "{name} was given {count} operands");
+            for odd in 0..count {
+                let error = kernel(&operands(odd)).err();
+                let message = error.map_or("no error".to_owned(), |e| e.to_string());
+                let names = message
+                    .starts_with(&format!("{name}: all operands must be on one device"))
+                    && both.iter().all(|device| message.contains(device));
+                assert!(names, "{name}, first dim {n}, operand {odd}: {message}");
+            }
+        }
+    }
+}
