@@ -1,5 +1,6 @@
 use crate::{
     DType, Device, Error, MappedFile, Tensor, View, embedding::embedding, layout, linear::Linear,
+    testing::test_devices,
 };
 use std::path::{Path, PathBuf};
 
@@ -28,64 +29,65 @@ impl Drop for Scratch {
     }
 }
 
-fn mapped(file: &MappedFile, shape: [usize; 2]) -> Tensor {
-    Tensor::from_mapped(file, 0, shape, DType::F32, &Device::cpu()).unwrap()
+fn mapped(file: &MappedFile, shape: [usize; 2], device: &Device) -> Tensor {
+    Tensor::from_mapped(file, 0, shape, DType::F32, device).unwrap()
 }
 
 #[test]
 fn a_mapped_tensor_is_never_a_slice() {
-    let values: Vec<f32> = (0..48).map(|i| i as f32).collect();
-    let scratch = Scratch::new("slice", &values);
-    let file = MappedFile::open(&scratch).unwrap();
-    let tensor = mapped(&file, [6, 8]);
-    let device = &Device::cpu();
-    let owned = Tensor::from_slice(&values, [6, 8], device).unwrap();
-    assert!(tensor.host_slice_blocking::<f32>().is_err());
-    let view = tensor.view();
-    for view in [
-        view,
-        View::from(&view),
-        view.narrow(0, 1, 2).unwrap(),
-        view.select(0, 3).unwrap(),
-        view.reshape([48]).unwrap(),
-        view.split_last(&[2, 4]).unwrap(),
-        tensor.narrow(0, 2, 3).unwrap().view(),
-        tensor.reshape([2, 24]).unwrap().view(),
-        tensor.to_device(&device.fork()).unwrap().view(),
-    ] {
-        assert_eq!(view.slice::<f32>(), None, "{view:?}");
-        let copy = view.to_tensor().unwrap();
-        assert!(copy.host_slice_blocking::<f32>().is_ok());
+    for device in &test_devices() {
+        let values: Vec<f32> = (0..48).map(|i| i as f32).collect();
+        let scratch = Scratch::new("slice", &values);
+        let file = MappedFile::open(&scratch).unwrap();
+        let tensor = mapped(&file, [6, 8], device);
+        let owned = Tensor::from_slice(&values, [6, 8], device).unwrap();
+        assert!(tensor.host_slice_blocking::<f32>().is_err());
+        let view = tensor.view();
+        for view in [
+            view,
+            View::from(&view),
+            view.narrow(0, 1, 2).unwrap(),
+            view.select(0, 3).unwrap(),
+            view.reshape([48]).unwrap(),
+            view.split_last(&[2, 4]).unwrap(),
+            tensor.narrow(0, 2, 3).unwrap().view(),
+            tensor.reshape([2, 24]).unwrap().view(),
+            tensor.to_device(&device.fork()).unwrap().view(),
+        ] {
+            assert_eq!(view.slice::<f32>(), None, "{view:?}");
+            let copy = view.to_tensor().unwrap();
+            assert!(copy.host_slice_blocking::<f32>().is_ok());
+        }
+        assert_eq!(tensor.to_vec_blocking::<f32>().unwrap(), values);
+        assert_eq!(
+            tensor.host_bytes_blocking().unwrap(),
+            owned.host_bytes_blocking().unwrap()
+        );
+        assert_eq!(tensor.first_not_finite_blocking().unwrap(), None);
+        // Kernels read it where it lies.
+        let row = |t: &Tensor| {
+            let ids = Tensor::from_slice(&[5u32, 0], [2], device).unwrap();
+            embedding(t, &ids)
+                .unwrap()
+                .to_vec_blocking::<f32>()
+                .unwrap()
+        };
+        assert_eq!(row(&tensor), row(&owned));
+        let x = Tensor::from_slice(&[1f32; 8], [1, 8], device).unwrap();
+        let pack = |t: &Tensor| Linear::pack(t.view(), None, DType::F32, device).unwrap();
+        assert_eq!(
+            pack(&tensor)
+                .forward(&x)
+                .unwrap()
+                .to_vec_blocking::<f32>()
+                .unwrap(),
+            pack(&owned)
+                .forward(&x)
+                .unwrap()
+                .to_vec_blocking::<f32>()
+                .unwrap()
+        );
     }
-    assert_eq!(tensor.to_vec_blocking::<f32>().unwrap(), values);
-    assert_eq!(
-        tensor.host_bytes_blocking().unwrap(),
-        owned.host_bytes_blocking().unwrap()
-    );
-    assert_eq!(tensor.first_not_finite_blocking().unwrap(), None);
-    // Kernels read it where it lies.
-    let row = |t: &Tensor| {
-        let ids = Tensor::from_slice(&[5u32, 0], [2], device).unwrap();
-        embedding(t, &ids)
-            .unwrap()
-            .to_vec_blocking::<f32>()
-            .unwrap()
-    };
-    assert_eq!(row(&tensor), row(&owned));
-    let x = Tensor::from_slice(&[1f32; 8], [1, 8], device).unwrap();
-    let pack = |t: &Tensor| Linear::pack(t.view(), None, DType::F32, &Device::cpu()).unwrap();
-    assert_eq!(
-        pack(&tensor)
-            .forward(&x)
-            .unwrap()
-            .to_vec_blocking::<f32>()
-            .unwrap(),
-        pack(&owned)
-            .forward(&x)
-            .unwrap()
-            .to_vec_blocking::<f32>()
-            .unwrap()
-    );
 }
 
 #[test]
@@ -93,7 +95,7 @@ fn a_mapped_tensor_is_never_a_slice() {
 fn a_file_that_others_write_changes_numbers_only() {
     let scratch = Scratch::new("written", &[1.0; 4096]);
     let file = MappedFile::open(&scratch).unwrap();
-    let tensor = mapped(&file, [64, 64]);
+    let tensor = mapped(&file, [64, 64], &Device::cpu());
     let copy = layout::contiguous(&tensor).unwrap();
     let writer = || {
         for i in 0..200 {

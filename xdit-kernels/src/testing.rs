@@ -1,12 +1,27 @@
 //! What the kernels' tests share.
 
-use crate::{Device, Tensor, Tier};
+use crate::{DType, Device, Tensor, Tier};
 
-/// Every device that this machine has: the processor with each of its tiers.
+/// The dtypes that kernels compute with.
+pub(crate) const FLOATS: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
+
+/// Every device that this machine has: the processor with each of its tiers. Each kernel's tests run on all of them.
 pub(crate) fn test_devices() -> Vec<Device> {
     Tier::available()
         .map(|tier| Device::cpu_with(tier).unwrap())
         .collect()
+}
+
+/// Numbers from −10 to 10 that a seed tells apart.
+pub(crate) fn tensor(shape: &[usize], dtype: DType, seed: usize, device: &Device) -> Tensor {
+    let n = shape.iter().product::<usize>();
+    let data: Vec<f32> = (0..n)
+        .map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 * 0.01 - 10.0)
+        .collect();
+    Tensor::from_slice(&data, shape, device)
+        .unwrap()
+        .to_dtype(dtype)
+        .unwrap()
 }
 
 /// The elements as f32.

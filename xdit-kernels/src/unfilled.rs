@@ -138,7 +138,7 @@ impl HandedOut {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{layout::copy_into, softmax::softmax_into};
+    use crate::{layout::copy_into, softmax::softmax_into, testing::test_devices};
 
     fn ones(shape: &[usize], device: &Device) -> Tensor {
         let numel = shape.iter().product();
@@ -147,49 +147,51 @@ mod tests {
 
     #[test]
     fn what_kernels_have_not_written_is_never_a_tensor() {
-        let device = &Device::cpu();
-        let new = || TensorMut::unfilled([2, 3], DType::F32, device).unwrap();
-        let row = ones(&[1, 3], device);
-        // Nothing; a part that no kernel takes; one of two parts.
-        assert!(new().freeze().is_err());
-        let mut unused = new();
-        unused.part(&[]).unwrap();
-        assert!(unused.freeze().is_err());
-        let mut half = new();
-        copy_into(&row, half.part(&[(0, 0, 1)]).unwrap()).unwrap();
-        assert!(half.filled().is_err());
-        // The same part twice is not the whole.
-        let mut twice = new();
-        for _ in 0..2 {
-            copy_into(&row, twice.part(&[(0, 0, 1)]).unwrap()).unwrap();
+        for device in &test_devices() {
+            let new = || TensorMut::unfilled([2, 3], DType::F32, device).unwrap();
+            let row = ones(&[1, 3], device);
+            // Nothing; a part that no kernel takes; one of two parts.
+            assert!(new().freeze().is_err());
+            let mut unused = new();
+            unused.part(&[]).unwrap();
+            assert!(unused.freeze().is_err());
+            let mut half = new();
+            copy_into(&row, half.part(&[(0, 0, 1)]).unwrap()).unwrap();
+            assert!(half.filled().is_err());
+            // The same part twice is not the whole.
+            let mut twice = new();
+            for _ in 0..2 {
+                copy_into(&row, twice.part(&[(0, 0, 1)]).unwrap()).unwrap();
+            }
+            assert!(twice.freeze().is_err());
+            // A kernel that was given a piece of a part, or failed.
+            let mut piece = new();
+            copy_into(&row, piece.part(&[]).unwrap().narrow(0, 1, 1).unwrap()).unwrap();
+            assert!(piece.freeze().is_err());
+            let mut failed = new();
+            assert!(copy_into(&row, failed.part(&[]).unwrap()).is_err());
+            assert!(failed.freeze().is_err());
         }
-        assert!(twice.freeze().is_err());
-        // A kernel that was given a piece of a part, or failed.
-        let mut piece = new();
-        copy_into(&row, piece.part(&[]).unwrap().narrow(0, 1, 1).unwrap()).unwrap();
-        assert!(piece.freeze().is_err());
-        let mut failed = new();
-        assert!(copy_into(&row, failed.part(&[]).unwrap()).is_err());
-        assert!(failed.freeze().is_err());
     }
 
     #[test]
     fn parts_in_any_dims_make_the_whole() {
-        let device = &Device::cpu();
-        let mut out = TensorMut::unfilled([2, 3], DType::F32, device).unwrap();
-        copy_into(&ones(&[2, 1], device), out.part(&[(1, 2, 1)]).unwrap()).unwrap();
-        let corner = out.part(&[(1, 0, 2), (0, 1, 1)]).unwrap();
-        softmax_into(&ones(&[1, 2], device), corner).unwrap();
-        // Another shape of the same elements is the same part.
-        let flat = out.part(&[(0, 0, 1), (1, 0, 2)]).unwrap();
-        let flat = flat.split_last(&[2, 1]).unwrap();
-        copy_into(&ones(&[1, 2, 1], device), flat).unwrap();
-        let got = out.freeze().unwrap().to_vec_blocking::<f32>().unwrap();
-        assert_eq!(got, [1., 1., 1., 0.5, 0.5, 1.]);
-        let empty = TensorMut::unfilled([2, 0], DType::F32, device).unwrap();
-        assert_eq!(empty.freeze().unwrap().shape(), [2, 0]);
-        let mut out = TensorMut::unfilled([2, 3], DType::F32, device).unwrap();
-        assert!(out.part(&[(1, 2, 2)]).is_err());
-        assert!(out.part(&[(2, 0, 1)]).is_err());
+        for device in &test_devices() {
+            let mut out = TensorMut::unfilled([2, 3], DType::F32, device).unwrap();
+            copy_into(&ones(&[2, 1], device), out.part(&[(1, 2, 1)]).unwrap()).unwrap();
+            let corner = out.part(&[(1, 0, 2), (0, 1, 1)]).unwrap();
+            softmax_into(&ones(&[1, 2], device), corner).unwrap();
+            // Another shape of the same elements is the same part.
+            let flat = out.part(&[(0, 0, 1), (1, 0, 2)]).unwrap();
+            let flat = flat.split_last(&[2, 1]).unwrap();
+            copy_into(&ones(&[1, 2, 1], device), flat).unwrap();
+            let got = out.freeze().unwrap().to_vec_blocking::<f32>().unwrap();
+            assert_eq!(got, [1., 1., 1., 0.5, 0.5, 1.]);
+            let empty = TensorMut::unfilled([2, 0], DType::F32, device).unwrap();
+            assert_eq!(empty.freeze().unwrap().shape(), [2, 0]);
+            let mut out = TensorMut::unfilled([2, 3], DType::F32, device).unwrap();
+            assert!(out.part(&[(1, 2, 2)]).is_err());
+            assert!(out.part(&[(2, 0, 1)]).is_err());
+        }
     }
 }

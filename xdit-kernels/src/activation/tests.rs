@@ -139,9 +139,11 @@ fn extremes() {
 
 #[test]
 fn shapes_must_agree() {
-    let x = Tensor::zeros([2, 3], DType::F32, &Device::cpu()).unwrap();
-    let y = Tensor::zeros([3, 2], DType::F32, &Device::cpu()).unwrap();
-    assert!(gated(&x, &y, Activation::Silu).is_err());
-    let mut out = TensorMut::zeros([2, 3], DType::BF16, &Device::cpu()).unwrap();
-    assert!(activation_into(&x, Activation::Silu, out.view_mut()).is_err());
+    for device in &test_devices() {
+        let x = Tensor::zeros([2, 3], DType::F32, device).unwrap();
+        let y = Tensor::zeros([3, 2], DType::F32, device).unwrap();
+        assert!(gated(&x, &y, Activation::Silu).is_err());
+        let mut out = TensorMut::zeros([2, 3], DType::BF16, device).unwrap();
+        assert!(activation_into(&x, Activation::Silu, out.view_mut()).is_err());
+    }
 }

@@ -1,14 +1,14 @@
 use super::*;
+use crate::testing::test_devices;
 use crate::{DType, Device};
 use proptest::prelude::*;
 
 /// f32 -> bf16 -> f32 of a permuted, narrowed view equals indexing by hand.
-fn check(dims: [usize; 3], order: [usize; 3], start: usize) {
+fn check(dims: [usize; 3], order: [usize; 3], start: usize, device: &Device) {
     let data: Vec<f32> = (0..dims.iter().product::<usize>())
         .map(|i| i as f32 * 0.5 - 7.0)
         .collect();
-    let device = Device::cpu();
-    let view = View::from_slice(&data, dims, &device)
+    let view = View::from_slice(&data, dims, device)
         .unwrap()
         .permute(&order)
         .unwrap();
@@ -38,46 +38,53 @@ proptest! {
     #[test]
     fn any_view_copies(dims in prop::array::uniform3(1usize..9), start in 0usize..9, order in 0usize..6) {
         let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
-        check(dims, orders[order], start);
+        for device in &test_devices() {
+            check(dims, orders[order], start, device);
+        }
     }
 
     #[test]
     fn cat_then_narrow_is_identity(a in 0usize..5, b in 0usize..5, c in 1usize..5, dim in 0usize..2) {
-        let shape = |n: usize| if dim == 0 { [n, c] } else { [c, n] };
-        let make = |n: usize, from: f32| {
-            let data: Vec<f32> = (0..n * c).map(|i| from + i as f32).collect();
-            Tensor::from_slice(&data, shape(n), &Device::cpu()).unwrap()
-        };
-        let (x, y) = (make(a, 0.), make(b, 100.));
-        let both = cat(&[x.view(), y.view()], dim).unwrap();
-        prop_assert_eq!(both.narrow(dim, 0, a).unwrap().to_vec_blocking::<f32>().unwrap(), x.to_vec_blocking::<f32>().unwrap());
-        prop_assert_eq!(both.narrow(dim, a, b).unwrap().to_vec_blocking::<f32>().unwrap(), y.to_vec_blocking::<f32>().unwrap());
+        for device in &test_devices() {
+            let shape = |n: usize| if dim == 0 { [n, c] } else { [c, n] };
+            let make = |n: usize, from: f32| {
+                let data: Vec<f32> = (0..n * c).map(|i| from + i as f32).collect();
+                Tensor::from_slice(&data, shape(n), device).unwrap()
+            };
+            let (x, y) = (make(a, 0.), make(b, 100.));
+            let both = cat(&[x.view(), y.view()], dim).unwrap();
+            prop_assert_eq!(both.narrow(dim, 0, a).unwrap().to_vec_blocking::<f32>().unwrap(), x.to_vec_blocking::<f32>().unwrap());
+            prop_assert_eq!(both.narrow(dim, a, b).unwrap().to_vec_blocking::<f32>().unwrap(), y.to_vec_blocking::<f32>().unwrap());
+        }
     }
 }
 
 #[test]
 fn large_copies_run_in_parallel_and_agree() {
-    let data: Vec<f32> = (0..64 * 1024).map(|i| i as f32).collect();
-    let device = Device::cpu();
-    let x = View::from_slice(&data, [64, 1024], &device)
-        .unwrap()
-        .transpose(0, 1)
-        .unwrap();
-    let t = contiguous(x).unwrap();
-    let got = t.host_slice_blocking::<f32>().unwrap();
-    assert_eq!(got[1], 1024.0);
-    assert_eq!(got[64], 1.0);
-    let back = contiguous(t.view().transpose(0, 1).unwrap()).unwrap();
-    assert_eq!(back.host_slice_blocking::<f32>().unwrap(), data);
+    for device in &test_devices() {
+        let data: Vec<f32> = (0..64 * 1024).map(|i| i as f32).collect();
+        let x = View::from_slice(&data, [64, 1024], device)
+            .unwrap()
+            .transpose(0, 1)
+            .unwrap();
+        let t = contiguous(x).unwrap();
+        let got = t.host_slice_blocking::<f32>().unwrap();
+        assert_eq!(got[1], 1024.0);
+        assert_eq!(got[64], 1.0);
+        let back = contiguous(t.view().transpose(0, 1).unwrap()).unwrap();
+        assert_eq!(back.host_slice_blocking::<f32>().unwrap(), data);
+    }
 }
 
 #[test]
 fn shapes_that_differ_are_errors() {
-    let x = Tensor::zeros([2, 3], DType::F32, &Device::cpu()).unwrap();
-    let y = Tensor::zeros([2, 4], DType::F32, &Device::cpu()).unwrap();
-    let e = cat(&[x.view(), y.view()], 0).unwrap_err();
-    assert!(e.to_string().contains("differ in dim 0"), "{e}");
-    assert!(x.view().reshape([7]).is_err());
-    assert!(x.narrow(1, 2, 2).is_err());
-    assert!(x.narrow(1, usize::MAX, 2).is_err());
+    for device in &test_devices() {
+        let x = Tensor::zeros([2, 3], DType::F32, device).unwrap();
+        let y = Tensor::zeros([2, 4], DType::F32, device).unwrap();
+        let e = cat(&[x.view(), y.view()], 0).unwrap_err();
+        assert!(e.to_string().contains("differ in dim 0"), "{e}");
+        assert!(x.view().reshape([7]).is_err());
+        assert!(x.narrow(1, 2, 2).is_err());
+        assert!(x.narrow(1, usize::MAX, 2).is_err());
+    }
 }

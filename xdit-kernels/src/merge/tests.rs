@@ -80,41 +80,42 @@ proptest! {
 
 #[test]
 fn a_part_without_keys_changes_no_bit() {
-    let device = &Device::cpu();
-    let (q, k) = (
-        noise([1, 5, 2, 33], 1, device),
-        noise([1, 7, 2, 33], 2, device),
-    );
-    let some = Flash.attend(&AttnInput::new(&q, &k, &k)).unwrap();
-    let none = k.view().narrow(1, 0, 0).unwrap();
-    let none = Flash.attend(&AttnInput::new(&q, none, none)).unwrap();
-    for both in [merge(&some, &none).unwrap(), merge(&none, &some).unwrap()] {
-        assert_eq!(
-            both.out.host_bytes_blocking().unwrap(),
-            some.out.host_bytes_blocking().unwrap()
+    for device in &test_devices() {
+        let (q, k) = (
+            noise([1, 5, 2, 33], 1, device),
+            noise([1, 7, 2, 33], 2, device),
         );
-        assert_eq!(
-            both.lse.host_bytes_blocking().unwrap(),
-            some.lse.host_bytes_blocking().unwrap()
+        let some = Flash.attend(&AttnInput::new(&q, &k, &k)).unwrap();
+        let none = k.view().narrow(1, 0, 0).unwrap();
+        let none = Flash.attend(&AttnInput::new(&q, none, none)).unwrap();
+        for both in [merge(&some, &none).unwrap(), merge(&none, &some).unwrap()] {
+            assert_eq!(
+                both.out.host_bytes_blocking().unwrap(),
+                some.out.host_bytes_blocking().unwrap()
+            );
+            assert_eq!(
+                both.lse.host_bytes_blocking().unwrap(),
+                some.lse.host_bytes_blocking().unwrap()
+            );
+        }
+        let nothing = merge(&none, &none).unwrap();
+        assert!(
+            nothing
+                .out
+                .to_vec_blocking::<f32>()
+                .unwrap()
+                .iter()
+                .all(|&x| x == 0.0)
+        );
+        assert!(
+            nothing
+                .lse
+                .to_vec_blocking::<f32>()
+                .unwrap()
+                .iter()
+                .all(|&x| x == f32::NEG_INFINITY)
         );
     }
-    let nothing = merge(&none, &none).unwrap();
-    assert!(
-        nothing
-            .out
-            .to_vec_blocking::<f32>()
-            .unwrap()
-            .iter()
-            .all(|&x| x == 0.0)
-    );
-    assert!(
-        nothing
-            .lse
-            .to_vec_blocking::<f32>()
-            .unwrap()
-            .iter()
-            .all(|&x| x == f32::NEG_INFINITY)
-    );
 }
 
 #[test]
@@ -132,13 +133,14 @@ fn weights_hold_at_the_ends() {
 
 #[test]
 fn shapes_that_differ_are_errors() {
-    let device = &Device::cpu();
-    let (q, k) = (
-        noise([1, 5, 2, 3], 1, device),
-        noise([1, 7, 2, 3], 2, device),
-    );
-    let five = Flash.attend(&AttnInput::new(&q, &k, &k)).unwrap();
-    let seven = Flash.attend(&AttnInput::new(&k, &k, &k)).unwrap();
-    let e = merge(&five, &seven).unwrap_err().to_string();
-    assert!(e.starts_with("merge: expected out [1, 5, 2, 3]"), "{e}");
+    for device in &test_devices() {
+        let (q, k) = (
+            noise([1, 5, 2, 3], 1, device),
+            noise([1, 7, 2, 3], 2, device),
+        );
+        let five = Flash.attend(&AttnInput::new(&q, &k, &k)).unwrap();
+        let seven = Flash.attend(&AttnInput::new(&k, &k, &k)).unwrap();
+        let e = merge(&five, &seven).unwrap_err().to_string();
+        assert!(e.starts_with("merge: expected out [1, 5, 2, 3]"), "{e}");
+    }
 }

@@ -239,27 +239,28 @@ fn bad_values_stay_in_their_row() {
 
 #[test]
 fn rows_do_not_depend_on_their_number_or_the_pool() {
-    let (l, c) = (300, 515);
-    let device = &Device::cpu();
-    let x = Tensor::from_slice(&data(l * c, 1.0, 2.0, 3), [l, c], device).unwrap();
-    let whole = rms_norm(&x, None, 1e-6)
-        .unwrap()
-        .to_vec_blocking::<f32>()
-        .unwrap();
-    for threads in [1, 2, 3] {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
-        let again = pool
-            .install(|| rms_norm(&x, None, 1e-6))
+    for device in &test_devices() {
+        let (l, c) = (300, 515);
+        let x = Tensor::from_slice(&data(l * c, 1.0, 2.0, 3), [l, c], device).unwrap();
+        let whole = rms_norm(&x, None, 1e-6)
             .unwrap()
             .to_vec_blocking::<f32>()
             .unwrap();
-        assert!(again == whole, "{threads} threads differ");
+        for threads in [1, 2, 3] {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            let again = pool
+                .install(|| rms_norm(&x, None, 1e-6))
+                .unwrap()
+                .to_vec_blocking::<f32>()
+                .unwrap();
+            assert!(again == whole, "{threads} threads differ");
+        }
+        let one = rms_norm(x.view().narrow(0, 7, 1).unwrap(), None, 1e-6).unwrap();
+        assert_eq!(one.to_vec_blocking::<f32>().unwrap(), whole[7 * c..8 * c]);
     }
-    let one = rms_norm(x.view().narrow(0, 7, 1).unwrap(), None, 1e-6).unwrap();
-    assert_eq!(one.to_vec_blocking::<f32>().unwrap(), whole[7 * c..8 * c]);
 }
 
 /// A result that is stored past the caches has the same bits as its parts, which are not; rows of odd length begin at
@@ -290,29 +291,31 @@ fn large_results_equal_their_parts() {
 
 #[test]
 fn wrong_shapes_are_errors() {
-    let x = Tensor::zeros([1, 2, 3], DType::F32, &Device::cpu()).unwrap();
-    let two = Tensor::zeros([2, 3], DType::F32, &Device::cpu()).unwrap();
-    assert!(rms_norm(&x, Some(two.view()), 1e-6).is_err());
-    assert!(layer_norm(&x, Some(two.view()), None, 1e-6).is_err());
-    let e = layer_norm_modulate(&x, &two, &two, 1e-6)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        e.contains("layer_norm_modulate") && e.contains("[1, 3]"),
-        "{e}"
-    );
-    assert!(layer_norm_modulate(&two, &two, &two, 1e-6).is_err());
-    let weight = Tensor::zeros([3], DType::F32, &Device::cpu()).unwrap();
-    assert!(layer_norm_shift(&x, &weight, &two, 1e-6).is_err());
-    assert!(layer_norm_shift(&two, &weight, &two, 1e-6).is_err());
-    let empty = Tensor::zeros([0, 5, 3], DType::F32, &Device::cpu()).unwrap();
-    let none = Tensor::zeros([0, 3], DType::F32, &Device::cpu()).unwrap();
-    assert_eq!(
-        layer_norm_modulate(&empty, &none, &none, 1e-6)
-            .unwrap()
-            .shape(),
-        [0, 5, 3]
-    );
-    let mut out = TensorMut::zeros([1, 2, 3], DType::F16, &Device::cpu()).unwrap();
-    assert!(rms_norm_into(&x, None, 1e-6, out.view_mut()).is_err());
+    for device in &test_devices() {
+        let x = Tensor::zeros([1, 2, 3], DType::F32, device).unwrap();
+        let two = Tensor::zeros([2, 3], DType::F32, device).unwrap();
+        assert!(rms_norm(&x, Some(two.view()), 1e-6).is_err());
+        assert!(layer_norm(&x, Some(two.view()), None, 1e-6).is_err());
+        let e = layer_norm_modulate(&x, &two, &two, 1e-6)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            e.contains("layer_norm_modulate") && e.contains("[1, 3]"),
+            "{e}"
+        );
+        assert!(layer_norm_modulate(&two, &two, &two, 1e-6).is_err());
+        let weight = Tensor::zeros([3], DType::F32, device).unwrap();
+        assert!(layer_norm_shift(&x, &weight, &two, 1e-6).is_err());
+        assert!(layer_norm_shift(&two, &weight, &two, 1e-6).is_err());
+        let empty = Tensor::zeros([0, 5, 3], DType::F32, device).unwrap();
+        let none = Tensor::zeros([0, 3], DType::F32, device).unwrap();
+        assert_eq!(
+            layer_norm_modulate(&empty, &none, &none, 1e-6)
+                .unwrap()
+                .shape(),
+            [0, 5, 3]
+        );
+        let mut out = TensorMut::zeros([1, 2, 3], DType::F16, device).unwrap();
+        assert!(rms_norm_into(&x, None, 1e-6, out.view_mut()).is_err());
+    }
 }

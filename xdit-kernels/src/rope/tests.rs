@@ -207,30 +207,31 @@ fn flux_heads_in_parallel() {
 
 #[test]
 fn a_rotation_keeps_lengths_and_adds_up() {
-    // Position p turned by q more equals position p + q.
-    let d = 64;
-    let device = &Device::cpu();
-    let x = Tensor::from_slice(&data(d, 1), [1, 1, 1, d], device).unwrap();
-    let turn = |x: &Tensor, position: f64| {
-        let (cos, sin) = rope_table(&[position], d, 10_000.0, device).unwrap();
-        let qkv = Tensor::cat(&[x.view(), x.view(), x.view()], 2)
-            .unwrap()
-            .reshape([1, 1, 3, 1, d])
-            .unwrap();
-        let new = || TensorMut::zeros([1, 1, 1, d], DType::F32, &Device::cpu()).unwrap();
-        let (mut q, mut k, mut v) = (new(), new(), new());
-        let options = QkNormRope {
-            rope: Some((cos.view(), sin.view())),
-            ..QkNormRope::default()
+    for device in &test_devices() {
+        // Position p turned by q more equals position p + q.
+        let d = 64;
+        let x = Tensor::from_slice(&data(d, 1), [1, 1, 1, d], device).unwrap();
+        let turn = |x: &Tensor, position: f64| {
+            let (cos, sin) = rope_table(&[position], d, 10_000.0, device).unwrap();
+            let qkv = Tensor::cat(&[x.view(), x.view(), x.view()], 2)
+                .unwrap()
+                .reshape([1, 1, 3, 1, d])
+                .unwrap();
+            let new = || TensorMut::zeros([1, 1, 1, d], DType::F32, device).unwrap();
+            let (mut q, mut k, mut v) = (new(), new(), new());
+            let options = QkNormRope {
+                rope: Some((cos.view(), sin.view())),
+                ..QkNormRope::default()
+            };
+            qk_norm_rope_into(&qkv, &options, q.view_mut(), k.view_mut(), v.view_mut()).unwrap();
+            q.freeze()
         };
-        qk_norm_rope_into(&qkv, &options, q.view_mut(), k.view_mut(), v.view_mut()).unwrap();
-        q.freeze()
-    };
-    let twice = turn(&turn(&x, 5.0), 12.0).to_vec_blocking::<f32>().unwrap();
-    let once = turn(&x, 17.0).to_vec_blocking::<f32>().unwrap();
-    for (a, b) in twice.iter().zip(&once) {
-        // Entries are below 3; two roundings of each table and product.
-        assert!((a - b).abs() <= 2e-6, "{a} not {b}");
+        let twice = turn(&turn(&x, 5.0), 12.0).to_vec_blocking::<f32>().unwrap();
+        let once = turn(&x, 17.0).to_vec_blocking::<f32>().unwrap();
+        for (a, b) in twice.iter().zip(&once) {
+            // Entries are below 3; two roundings of each table and product.
+            assert!((a - b).abs() <= 2e-6, "{a} not {b}");
+        }
     }
 }
 
@@ -274,39 +275,40 @@ fn nan_stays_in_its_row() {
 
 #[test]
 fn wrong_shapes_are_errors() {
-    let device = &Device::cpu();
-    let (cos, sin) = rope_table(&[0.0, 1.0], 8, 10_000.0, device).unwrap();
-    let rope = Some((cos.view(), sin.view()));
-    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::cpu()).unwrap();
-    assert!(rope_table(&[1.0], 3, 10_000.0, device).is_err());
-    assert!(
-        rms_norm_rope(&zeros(&[1, 3, 1, 8]), None, 1e-6, rope).is_err(),
-        "three tokens, two positions"
-    );
-    assert!(rms_norm_rope(&zeros(&[1, 2, 1, 7]), None, 1e-6, rope).is_err());
-    assert!(rms_norm_rope(&zeros(&[2, 1, 8]), None, 1e-6, None).is_err());
-    let (three, seven) = (zeros(&[3]), zeros(&[7]));
-    let heads = zeros(&[1, 2, 1, 7]);
-    assert!(layer_norm_rope(&heads, seven.view(), three.view(), 1e-6, None).is_err());
-    assert!(layer_norm_rope(&heads, three.view(), seven.view(), 1e-6, None).is_err());
-    let odd = zeros(&[2, 7]);
-    let e = rms_norm_rope(
-        &zeros(&[1, 2, 1, 7]),
-        None,
-        1e-6,
-        Some((odd.view(), odd.view())),
-    )
-    .unwrap_err();
-    assert!(e.to_string().contains("even head dim"), "{e}");
-    let new = || TensorMut::zeros([1, 2, 1, 8], DType::F32, &Device::cpu()).unwrap();
-    let (mut q, mut k, mut v) = (new(), new(), new());
-    let two = zeros(&[1, 2, 2, 1, 8]);
-    let r = qk_norm_rope_into(
-        &two,
-        &QkNormRope::default(),
-        q.view_mut(),
-        k.view_mut(),
-        v.view_mut(),
-    );
-    assert!(r.is_err(), "two parts");
+    for device in &test_devices() {
+        let (cos, sin) = rope_table(&[0.0, 1.0], 8, 10_000.0, device).unwrap();
+        let rope = Some((cos.view(), sin.view()));
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, device).unwrap();
+        assert!(rope_table(&[1.0], 3, 10_000.0, device).is_err());
+        assert!(
+            rms_norm_rope(&zeros(&[1, 3, 1, 8]), None, 1e-6, rope).is_err(),
+            "three tokens, two positions"
+        );
+        assert!(rms_norm_rope(&zeros(&[1, 2, 1, 7]), None, 1e-6, rope).is_err());
+        assert!(rms_norm_rope(&zeros(&[2, 1, 8]), None, 1e-6, None).is_err());
+        let (three, seven) = (zeros(&[3]), zeros(&[7]));
+        let heads = zeros(&[1, 2, 1, 7]);
+        assert!(layer_norm_rope(&heads, seven.view(), three.view(), 1e-6, None).is_err());
+        assert!(layer_norm_rope(&heads, three.view(), seven.view(), 1e-6, None).is_err());
+        let odd = zeros(&[2, 7]);
+        let e = rms_norm_rope(
+            &zeros(&[1, 2, 1, 7]),
+            None,
+            1e-6,
+            Some((odd.view(), odd.view())),
+        )
+        .unwrap_err();
+        assert!(e.to_string().contains("even head dim"), "{e}");
+        let new = || TensorMut::zeros([1, 2, 1, 8], DType::F32, device).unwrap();
+        let (mut q, mut k, mut v) = (new(), new(), new());
+        let two = zeros(&[1, 2, 2, 1, 8]);
+        let r = qk_norm_rope_into(
+            &two,
+            &QkNormRope::default(),
+            q.view_mut(),
+            k.view_mut(),
+            v.view_mut(),
+        );
+        assert!(r.is_err(), "two parts");
+    }
 }

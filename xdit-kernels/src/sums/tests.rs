@@ -1,18 +1,7 @@
 use super::*;
-use crate::testing::{floats, test_devices};
+use crate::testing::{FLOATS, floats, tensor, test_devices};
 use crate::{DType, Tensor};
 use proptest::prelude::*;
-
-const DTYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
-
-fn tensor(shape: &[usize], dtype: DType, seed: usize, device: &Device) -> Tensor {
-    let n = shape.iter().product::<usize>();
-    let data: Vec<f32> = (0..n)
-        .map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 * 0.01 - 10.0)
-        .collect();
-    let data = Tensor::from_slice(&data, shape, device).unwrap();
-    data.to_dtype(dtype).unwrap()
-}
 
 fn read(sums: &RunningSums) -> Vec<f64> {
     sums.to_vec_blocking(0..sums.count()).unwrap()
@@ -24,9 +13,9 @@ proptest! {
         b in 1usize..4, l in 1usize..40, c in 1usize..40, first in 0usize..20, every in 1usize..18, xd in 0usize..3, yd in 0usize..3,
     ) {
         for device in &test_devices() {
-            let (x, y) = (tensor(&[b, l, c], DTYPES[xd], 1, device), tensor(&[b, l, c], DTYPES[yd], 2, device));
+            let (x, y) = (tensor(&[b, l, c], FLOATS[xd], 1, device), tensor(&[b, l, c], FLOATS[yd], 2, device));
             // Not one after another in memory.
-            let wide = tensor(&[b, l + 3, c], DTYPES[xd], 3, device);
+            let wide = tensor(&[b, l + 3, c], FLOATS[xd], 3, device);
             let inner = wide.view().narrow(1, 2, l).unwrap();
             let (xs, ys, inner_values) = (floats(&x), floats(&y), floats(&inner.to_tensor().unwrap()));
             let mut sums = RunningSums::zeros(5, device).unwrap();
@@ -62,66 +51,74 @@ proptest! {
 
 #[test]
 fn what_is_not_finite_is_counted_by_entry() {
-    for dtype in DTYPES {
-        let mut values = [1.0f32; 3 * 50];
-        (values[3], values[7], values[149]) = (f32::NAN, f32::INFINITY, f32::NEG_INFINITY);
-        let x = Tensor::from_slice(&values, [3, 50], &Device::cpu()).unwrap();
-        let x = x.to_dtype(dtype).unwrap();
-        let mut sums = RunningSums::zeros(4, &Device::cpu()).unwrap();
-        sums.add_not_finite(1, &x).unwrap();
-        sums.add_not_finite(1, x.view().narrow(1, 0, 5).unwrap())
-            .unwrap();
-        assert_eq!(read(&sums), [0.0, 3.0, 0.0, 1.0], "{dtype}");
+    for device in &test_devices() {
+        for dtype in FLOATS {
+            let mut values = [1.0f32; 3 * 50];
+            (values[3], values[7], values[149]) = (f32::NAN, f32::INFINITY, f32::NEG_INFINITY);
+            let x = Tensor::from_slice(&values, [3, 50], device).unwrap();
+            let x = x.to_dtype(dtype).unwrap();
+            let mut sums = RunningSums::zeros(4, device).unwrap();
+            sums.add_not_finite(1, &x).unwrap();
+            sums.add_not_finite(1, x.view().narrow(1, 0, 5).unwrap())
+                .unwrap();
+            assert_eq!(read(&sums), [0.0, 3.0, 0.0, 1.0], "{dtype}");
+        }
     }
 }
 
 #[test]
 fn sums_add_up() {
-    let x = Tensor::from_slice(&[1f32, 2.0], [1, 2], &Device::cpu()).unwrap();
-    let (mut total, mut part) = (
-        RunningSums::zeros(4, &Device::cpu()).unwrap(),
-        RunningSums::zeros(2, &Device::cpu()).unwrap(),
-    );
-    part.add_moments(0, &x).unwrap();
-    total.add(2, &part).unwrap();
-    total.add(2, &part).unwrap();
-    assert_eq!(read(&total), [0.0, 0.0, 6.0, 10.0]);
-    assert_eq!(total.to_vec_blocking(2..3).unwrap(), [6.0]);
-    assert!(total.add(3, &part).is_err());
+    for device in &test_devices() {
+        let x = Tensor::from_slice(&[1f32, 2.0], [1, 2], device).unwrap();
+        let (mut total, mut part) = (
+            RunningSums::zeros(4, device).unwrap(),
+            RunningSums::zeros(2, device).unwrap(),
+        );
+        part.add_moments(0, &x).unwrap();
+        total.add(2, &part).unwrap();
+        total.add(2, &part).unwrap();
+        assert_eq!(read(&total), [0.0, 0.0, 6.0, 10.0]);
+        assert_eq!(total.to_vec_blocking(2..3).unwrap(), [6.0]);
+        assert!(total.add(3, &part).is_err());
+    }
 }
 
 #[test]
 fn what_does_not_fit_is_an_error() {
-    let mut sums = RunningSums::zeros(2, &Device::cpu()).unwrap();
-    let (x, y) = (
-        tensor(&[2, 3], DType::F32, 1, &Device::cpu()),
-        tensor(&[2, 2], DType::F32, 1, &Device::cpu()),
-    );
-    let scalar = tensor(&[], DType::F32, 1, &Device::cpu());
-    for wrong in [
-        sums.add_distance(0, &x, &y, 0, 1),
-        sums.add_distance(0, &x, &x, 0, 0),
-        sums.add_distance(1, &x, &x, 0, 1),
-        sums.add_distance(usize::MAX, &x, &x, 0, 1),
-        sums.add_distance(0, &scalar, &scalar, 0, 1),
-        sums.add_moments(0, &x),
-        sums.add_not_finite(1, &x),
-        sums.add_not_finite(0, &scalar),
-        sums.to_vec_blocking(1..3).map(drop),
-    ] {
-        assert!(wrong.unwrap_err().to_string().contains("sums"));
+    for device in &test_devices() {
+        let mut sums = RunningSums::zeros(2, device).unwrap();
+        let (x, y) = (
+            tensor(&[2, 3], DType::F32, 1, device),
+            tensor(&[2, 2], DType::F32, 1, device),
+        );
+        let scalar = tensor(&[], DType::F32, 1, device);
+        for wrong in [
+            sums.add_distance(0, &x, &y, 0, 1),
+            sums.add_distance(0, &x, &x, 0, 0),
+            sums.add_distance(1, &x, &x, 0, 1),
+            sums.add_distance(usize::MAX, &x, &x, 0, 1),
+            sums.add_distance(0, &scalar, &scalar, 0, 1),
+            sums.add_moments(0, &x),
+            sums.add_not_finite(1, &x),
+            sums.add_not_finite(0, &scalar),
+            sums.to_vec_blocking(1..3).map(drop),
+        ] {
+            assert!(wrong.unwrap_err().to_string().contains("sums"));
+        }
+        assert_eq!(read(&sums), [0.0, 0.0], "nothing was added");
     }
-    assert_eq!(read(&sums), [0.0, 0.0], "nothing was added");
 }
 
 #[test]
 fn nothing_adds_nothing() {
-    let x = tensor(&[2, 0, 3], DType::F32, 1, &Device::cpu());
-    let mut sums = RunningSums::zeros(4, &Device::cpu()).unwrap();
-    sums.add_moments(0, &x).unwrap();
-    sums.add_not_finite(0, &x).unwrap();
-    sums.add_distance(0, &x, &x, 0, 4).unwrap();
-    assert_eq!(read(&sums), [0.0; 4]);
+    for device in &test_devices() {
+        let x = tensor(&[2, 0, 3], DType::F32, 1, device);
+        let mut sums = RunningSums::zeros(4, device).unwrap();
+        sums.add_moments(0, &x).unwrap();
+        sums.add_not_finite(0, &x).unwrap();
+        sums.add_distance(0, &x, &x, 0, 4).unwrap();
+        assert_eq!(read(&sums), [0.0; 4]);
+    }
 }
 
 #[test]

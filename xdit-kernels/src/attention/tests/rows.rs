@@ -106,84 +106,87 @@ fn nan_reaches_the_rows_that_see_it_and_no_other() {
 
 #[test]
 fn a_row_does_not_depend_on_the_others_or_on_the_threads() {
-    let case = Case {
-        h_kv: 2,
-        lq: 200,
-        lk: 400,
-        causal: true,
-        ..PLAIN
-    };
-    let data = case.data(&Device::cpu());
-    let input = case.input(&data);
-    let run = |threads, input: &AttnInput<'_>| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
-        pool.install(|| Flash.attend(input)).unwrap()
-    };
-    let one = run(1, &input);
-    // Two kv heads: a head for each of two threads; three pack both heads together.
-    for threads in [2, 3] {
-        let more = run(threads, &input);
-        assert_eq!(
-            one.out.host_bytes_blocking().unwrap(),
-            more.out.host_bytes_blocking().unwrap()
-        );
-        assert_eq!(
-            one.lse.host_bytes_blocking().unwrap(),
-            more.lse.host_bytes_blocking().unwrap()
-        );
-    }
-    // Causal attention aligns at the first key, so the first rows alone are the same problem.
-    for n in [1, 2, 3, 5, 9, 77, 101] {
-        let few = AttnInput {
-            q: input.q.narrow(1, 0, n).unwrap(),
-            ..input
+    for device in &test_devices() {
+        let case = Case {
+            h_kv: 2,
+            lq: 200,
+            lk: 400,
+            causal: true,
+            ..PLAIN
         };
-        let few = run(1, &few).out.to_vec_blocking::<f32>().unwrap();
-        assert_eq!(
-            few[..],
-            one.out.to_vec_blocking::<f32>().unwrap()[..few.len()],
-            "{n} rows"
-        );
+        let data = case.data(device);
+        let input = case.input(&data);
+        let run = |threads, input: &AttnInput<'_>| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            pool.install(|| Flash.attend(input)).unwrap()
+        };
+        let one = run(1, &input);
+        // Two kv heads: a head for each of two threads; three pack both heads together.
+        for threads in [2, 3] {
+            let more = run(threads, &input);
+            assert_eq!(
+                one.out.host_bytes_blocking().unwrap(),
+                more.out.host_bytes_blocking().unwrap()
+            );
+            assert_eq!(
+                one.lse.host_bytes_blocking().unwrap(),
+                more.lse.host_bytes_blocking().unwrap()
+            );
+        }
+        // Causal attention aligns at the first key, so the first rows alone are the same problem.
+        for n in [1, 2, 3, 5, 9, 77, 101] {
+            let few = AttnInput {
+                q: input.q.narrow(1, 0, n).unwrap(),
+                ..input
+            };
+            let few = run(1, &few).out.to_vec_blocking::<f32>().unwrap();
+            assert_eq!(
+                few[..],
+                one.out.to_vec_blocking::<f32>().unwrap()[..few.len()],
+                "{n} rows"
+            );
+        }
     }
 }
 
 #[test]
 fn what_does_not_fit_is_an_error() {
-    let device = &Device::cpu();
-    let zeros = |shape: [usize; 4]| Tensor::zeros(shape, DType::F32, device).unwrap();
-    let (q, k) = (zeros([1, 2, 4, 8]), zeros([1, 3, 2, 8]));
-    let input = AttnInput::new(&q, &k, &k);
-    assert!(Flash.attend(&input).is_ok());
-    let fails = |input: AttnInput<'_>, word: &str| {
-        let e = Flash.attend(&input).unwrap_err().to_string();
-        assert!(e.starts_with("attention: ") && e.contains(word), "{e}");
-    };
-    let (three, wide) = (zeros([1, 3, 3, 8]), zeros([1, 3, 2, 9]));
-    fails(AttnInput::new(&q, &three, &three), "divides 4 heads");
-    fails(AttnInput::new(&q, &wide, &wide), "[1, lk, h_kv, 8]");
-    fails(AttnInput::new(&q, &k, &three), "v [1, 3, 2, 8]");
-    let half = k.to_dtype(DType::F16).unwrap();
-    fails(AttnInput::new(&q, &half, &half), "f32 of q");
-    let mut masked = input;
-    let mask = Tensor::from_slice(&[1u8; 4], [1, 4], device).unwrap();
-    masked.mask.key_mask = Some(mask.view());
-    fails(masked, "key mask [1, 3]");
-    let mask = Tensor::zeros([1, 3], DType::F32, device).unwrap();
-    masked.mask.key_mask = Some(mask.view());
-    fails(masked, "u8 key mask");
-    let mut biased = input;
-    biased.mask.bias = Some(k.view());
-    fails(biased, "bias");
-    let lse = &mut [0.0; 4];
-    let out = &mut [f16::ZERO; 64];
-    let (out, lse) = (
-        ViewMut::from_slice(out, [1, 2, 4, 8], device).unwrap(),
-        ViewMut::from_slice(lse, [1, 4, 1], device).unwrap(),
-    );
-    assert!(flash_into(&input, out, lse).is_err());
-    let mut boxed: Box<dyn Attention> = Box::new(Flash);
-    assert!(Attention::attend(&mut &mut boxed, &input).is_ok());
+    for device in &test_devices() {
+        let zeros = |shape: [usize; 4]| Tensor::zeros(shape, DType::F32, device).unwrap();
+        let (q, k) = (zeros([1, 2, 4, 8]), zeros([1, 3, 2, 8]));
+        let input = AttnInput::new(&q, &k, &k);
+        assert!(Flash.attend(&input).is_ok());
+        let fails = |input: AttnInput<'_>, word: &str| {
+            let e = Flash.attend(&input).unwrap_err().to_string();
+            assert!(e.starts_with("attention: ") && e.contains(word), "{e}");
+        };
+        let (three, wide) = (zeros([1, 3, 3, 8]), zeros([1, 3, 2, 9]));
+        fails(AttnInput::new(&q, &three, &three), "divides 4 heads");
+        fails(AttnInput::new(&q, &wide, &wide), "[1, lk, h_kv, 8]");
+        fails(AttnInput::new(&q, &k, &three), "v [1, 3, 2, 8]");
+        let half = k.to_dtype(DType::F16).unwrap();
+        fails(AttnInput::new(&q, &half, &half), "f32 of q");
+        let mut masked = input;
+        let mask = Tensor::from_slice(&[1u8; 4], [1, 4], device).unwrap();
+        masked.mask.key_mask = Some(mask.view());
+        fails(masked, "key mask [1, 3]");
+        let mask = Tensor::zeros([1, 3], DType::F32, device).unwrap();
+        masked.mask.key_mask = Some(mask.view());
+        fails(masked, "u8 key mask");
+        let mut biased = input;
+        biased.mask.bias = Some(k.view());
+        fails(biased, "bias");
+        let lse = &mut [0.0; 4];
+        let out = &mut [f16::ZERO; 64];
+        let (out, lse) = (
+            ViewMut::from_slice(out, [1, 2, 4, 8], device).unwrap(),
+            ViewMut::from_slice(lse, [1, 4, 1], device).unwrap(),
+        );
+        assert!(flash_into(&input, out, lse).is_err());
+        let mut boxed: Box<dyn Attention> = Box::new(Flash);
+        assert!(Attention::attend(&mut &mut boxed, &input).is_ok());
+    }
 }

@@ -1,17 +1,14 @@
 //! Operations with scalars against plain f32 arithmetic: equal to the bit on every tier, since schedulers are to step as torch does.
 
-use super::tensor;
 use crate::elementwise::{add_scaled, clamp, divide, scale, scale_shift, weighted_sum};
-use crate::testing::{floats, test_devices};
-use crate::{DType, Device, Tensor};
+use crate::testing::{FLOATS, floats, tensor, test_devices};
+use crate::{DType, Tensor};
 use proptest::prelude::*;
-
-const DTYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 
 proptest! {
     #[test]
     fn each_operation_is_rounded_on_its_own(rows in 1usize..4, c in 1usize..80, dtype in 0usize..3, a in -3f32..3.0, b in 0.01f32..4.0) {
-        let dtype = DTYPES[dtype];
+        let dtype = FLOATS[dtype];
         for device in &test_devices() {
             let (x, y) = (tensor(&[rows, c], dtype, 1, device), tensor(&[c], dtype, 2, device));
             let (xs, ys) = (floats(&x), floats(&y));
@@ -53,13 +50,14 @@ fn limits_hold_infinities_and_leave_nan() {
 
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
-    let cpu = &Device::cpu();
-    let (x, y) = (
-        tensor(&[2, 3], DType::F32, 0, cpu),
-        tensor(&[2], DType::F32, 0, cpu),
-    );
-    let error = weighted_sum(&x, 1.0, &y, 1.0).unwrap_err().to_string();
-    assert!(error.contains("weighted_sum"), "{error}");
-    let nothing = tensor(&[2, 0], DType::F32, 0, cpu);
-    assert_eq!(divide(&nothing, 2.0).unwrap().shape(), [2, 0]);
+    for device in &test_devices() {
+        let (x, y) = (
+            tensor(&[2, 3], DType::F32, 0, device),
+            tensor(&[2], DType::F32, 0, device),
+        );
+        let error = weighted_sum(&x, 1.0, &y, 1.0).unwrap_err().to_string();
+        assert!(error.contains("weighted_sum"), "{error}");
+        let nothing = tensor(&[2, 0], DType::F32, 0, device);
+        assert_eq!(divide(&nothing, 2.0).unwrap().shape(), [2, 0]);
+    }
 }
