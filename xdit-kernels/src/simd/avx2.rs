@@ -1,6 +1,6 @@
 //! AVX2 with FMA and F16C: eight lanes; tails go through a small array.
 
-use super::Simd;
+use super::lane::Simd;
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 

@@ -1,6 +1,6 @@
 //! AVX-512: sixteen lanes, masks for the tails.
 
-use super::Simd;
+use super::lane::Simd;
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 

@@ -31,8 +31,7 @@ const POWER_5: [f32; 6] = [
     0.001_877_576_7,
 ];
 
-/// 2^x by a polynomial of `DEGREE` 4 or 5 for x ≤ 127 that is not NaN. Below −126 it is something
-/// between 0 and 2^−126.
+/// 2^x by a polynomial of `DEGREE` 4 or 5, for x ≤ 127 that is not NaN. For x < −126 the result lies between 0 and 2^−126.
 ///
 /// # Safety
 /// As [`Simd`]'s.

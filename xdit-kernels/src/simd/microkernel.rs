@@ -1,16 +1,16 @@
 //! The register tile under every matrix product: `rows × NR` of C from a panel of A and a panel of B.
 //!
-//! A tier's tile is `Micro::MR` rows by `NR = 2 · LANES` columns, the largest whose sums stay in registers. B is packed
-//! in panels of NR columns, k by k; A is packed k by k with `MR` rows side by side. [`Kernel`] holds one tier's functions for every number of rows, so
-//! that a driver looks them up once.
+//! A tile of a tier has `Micro::MR` rows and `NR = 2 · LANES` columns: the largest whose sums stay in registers. B is packed
+//! in panels of NR columns, k by k; A is packed k by k with `MR` rows side by side. [`Kernel`] holds the functions of a tier
+//! for every number of rows, so that a driver looks them up once.
 //!
-//! Each element of C is one chain of fused multiply-adds in the order of k, started at zero, whose end is added to what
-//! [`Sums`] names. So a result depends on its own row and column only, not on how many rows a tile has.
+//! Each element of C is one chain of fused multiply-adds in the order of k that starts at zero. Its end is added to the
+//! element that [`Sums`] names. A result therefore depends on its row and column alone, not on the number of rows in a tile.
 //!
-//! Forms of B, a panel being `[k][NR]` of:
-//! - f32, or f16 widened on load: one k a step;
-//! - [`Pair`]: two bf16 of neighbouring k, the first in the low half. A is f32 ([`pairs`]: both halves are widened), or
-//!   pairs too ([`dots`]: AVX512-BF16's dot product, two fused multiply-adds elsewhere).
+//! A panel of B is `[k][NR]` of one of:
+//! - f32, or f16 that is widened when it is loaded: one k a step;
+//! - [`Pair`]: two bf16 of neighbouring k, the first in the low half. A is either f32 ([`packed_pairs`]: both halves are
+//!   widened), or pairs too ([`packed_dots`]: the dot product of AVX512-BF16, or two fused multiply-adds on other tiers).
 
 mod step;
 
@@ -19,28 +19,19 @@ use super::{Avx2, Avx512, Avx512Bf16};
 use super::{Lane, Portable, Simd};
 use crate::{Tier, dtype::FloatType};
 use half::{bf16, f16};
-pub(crate) use step::Micro;
-use step::{Dots, Step, Wide, WidePairs};
+use step::{Dots, NV, Step, Wide, WidePairs};
+pub(crate) use step::{MAX_MR, Micro, Pair};
 
-/// Two bf16 of neighbouring k, the one of the even k in the low half.
-pub(crate) type Pair = u32;
-
-/// Vectors in a row of the tile.
-const NV: usize = 2;
-
-/// The most rows that a tile of any tier has.
-pub(crate) const MAX_MR: usize = 14;
-
-/// What a tile brings near the core for those that come after it: at each step the line at `place`, which then moves on
-/// by `stride` bytes. Three such streams: for A, for B and for what C will be stored to.
+/// What a tile prefetches for the tiles after it: at each step the cache line at each place, which then moves on by its
+/// stride in bytes. The three streams are A, B and the memory that C will be stored to.
 #[derive(Clone, Copy)]
 pub(crate) struct Ahead {
     pub(crate) places: [*const u8; 3],
     pub(crate) strides: [usize; 3],
 }
 
-/// What a tile's chains are added to, and where the sums go. Row i of the tile is `from[i·from_row ..]` and
-/// `to[i·to_row ..]`, which may be the same place: blocks of k follow each other so.
+/// What the chains of a tile are added to, and where the sums are stored. Row i of the tile is `from[i·from_row ..]` and
+/// `to[i·to_row ..]`. Both may be the same memory: so one block of k adds to the sums of the block before it.
 #[derive(Clone, Copy)]
 pub(crate) struct Sums {
     pub(crate) from: *const f32,
@@ -52,7 +43,7 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    /// Those of the tile `rows` below. Only addresses.
+    /// The sums of the tile `rows` further down. Computes addresses only.
     #[inline(always)]
     pub(crate) fn below(&self, rows: usize) -> Self {
         Self {
@@ -62,7 +53,7 @@ impl Sums {
         }
     }
 
-    /// Adds and stores the chains' ends `acc` of columns from `column` on.
+    /// Adds the ends of the chains `acc` to the columns from `column` on, and stores the sums.
     ///
     /// # Safety
     /// The elements at `from` and `to` are there; nobody else touches those at `to`.
@@ -134,8 +125,8 @@ unsafe fn tile<S: Micro, P: Step, const ROWS: usize>(
     }
 }
 
-/// Prefetches the step of B that comes `DISTANCE` bytes later: weights that pass by once come from far away, faster than
-/// the processor asks for them by itself.
+/// Prefetches the step of B that comes `DISTANCE` bytes later. Weights that are read once come from memory, and faster so
+/// than by the prefetching of the processor alone.
 #[inline(always)]
 unsafe fn near<S: Micro, P: Step>(b: *const P::B) {
     const DISTANCE: usize = 2048;
@@ -145,8 +136,8 @@ unsafe fn near<S: Micro, P: Step>(b: *const P::B) {
     }
 }
 
-/// A tile of few rows and several panels of B, `panel` words apart: where each word of B is used once or twice, reading
-/// from several places at a time is what keeps memory busy.
+/// A tile of few rows and several panels of B, `panel` words apart. Each word of B is used only a few times here, and
+/// reading from several places at a time keeps the memory busy.
 #[inline(always)]
 unsafe fn few<S: Micro, P: Step, const ROWS: usize, const PANELS: usize>(
     steps: usize,
@@ -241,8 +232,8 @@ pub(crate) fn tile_shape(tier: Tier) -> (usize, usize) {
     }
 }
 
-/// The functions of one step form and tier, for each number of rows; those beyond the tier's MR are never called and
-/// repeat the last.
+/// The functions of one step form and tier for each number of rows. Entries beyond the MR of the tier repeat the last one
+/// and are never called.
 macro_rules! table {
     ($f:ident, $p:ty; $($rows:literal)*) => { [$($f::<$p, $rows>),*] };
 }

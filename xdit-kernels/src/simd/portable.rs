@@ -1,6 +1,6 @@
 //! Plain Rust over arrays of eight: the compiler turns it into SSE2, NEON or whatever the target has.
 
-use super::Simd;
+use super::lane::Simd;
 use half::{bf16, f16};
 
 /// No processor feature beyond the target's baseline.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::Tier;
+use half::{bf16, f16};
 
 /// [x, y, out; op] over two whole vectors and a tail of three.
 #[inline(always)]

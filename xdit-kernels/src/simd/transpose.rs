@@ -1,4 +1,4 @@
-//! Squares of lanes transposed in registers: how rows become panels.
+//! Transposes squares of lanes in registers: so rows become panels.
 
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512, Avx512Bf16};
@@ -14,7 +14,7 @@ pub(crate) const MAX_LANES: usize = 16;
 /// # Safety
 /// As [`Simd`]'s.
 pub(crate) trait Transpose: Simd {
-    /// Lane j of vector i changes places with lane i of vector j, for i, j below `LANES`.
+    /// Swaps lane j of vector i with lane i of vector j, for all i and j below `LANES`.
     unsafe fn transpose(v: &mut [Self::V; MAX_LANES]);
 }
 

@@ -1,6 +1,5 @@
 //! What one step along k does, for each form of A and B.
 
-use super::{NV, Pair};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512, Avx512Bf16};
 use crate::simd::{Lane, Portable, Simd};
@@ -8,18 +7,27 @@ use crate::simd::{Lane, Portable, Simd};
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-/// What the tile needs beside arithmetic: its height and the product of pairs.
+/// Two bf16 of neighbouring k, the one of the even k in the low half.
+pub(crate) type Pair = u32;
+
+/// Vectors in a row of the tile.
+pub(super) const NV: usize = 2;
+
+/// The most rows that a tile of any tier has.
+pub(crate) const MAX_MR: usize = 14;
+
+/// What the tile needs of a tier beside arithmetic: the number of its rows, and the product of pairs.
 ///
 /// # Safety
 /// As [`Simd`]'s.
 pub(crate) trait Micro: Simd {
-    /// Rows of the tile: 2·MR sums, the 2 vectors of B and one of A fill the registers.
+    /// Rows of the tile: 2·MR sums, 2 vectors of B and one of A fill the registers.
     const MR: usize;
     /// The low half of each lane's bits, as a bf16, widened.
     unsafe fn low(pairs: Self::V) -> Self::V;
     /// The high half.
     unsafe fn high(pairs: Self::V) -> Self::V;
-    /// Asks for a cache line to be brought near the core. Any address will do.
+    /// Prefetches a cache line. Any address is allowed.
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}
     /// acc + a.high·b.high + a.low·b.low, each step rounded to f32.
@@ -70,7 +78,7 @@ impl Micro for Avx2 {
 macro_rules! avx512 {
     ($tier:ident { $($dot:item)? }) => {
         impl Micro for $tier {
-            const MR: usize = super::MAX_MR;
+            const MR: usize = MAX_MR;
             #[inline(always)]
             unsafe fn prefetch(p: *const u8) {
                 // SAFETY: a prefetch reads nothing that the program sees, so any address is fine.
@@ -94,7 +102,7 @@ macro_rules! avx512 {
 avx512!(Avx512 {});
 #[cfg(target_arch = "x86_64")]
 avx512!(Avx512Bf16 {
-    /// The instruction takes denormals as zero.
+    /// The instruction treats denormals as zero.
     #[inline(always)]
     unsafe fn dot(acc: Self::V, a: Self::V, b: Self::V) -> Self::V {
         // SAFETY: the caller has AVX512-BF16; the types are 512 bits each.
@@ -102,7 +110,7 @@ avx512!(Avx512Bf16 {
     }
 });
 
-/// One step along k for a form of B: loads a word row of B, multiplies it with a row's word of A.
+/// One step along k for a form of B: loads a row of words of B and multiplies it by a word of each row of A.
 pub(crate) trait Step {
     /// Word of A and of B.
     type A: Copy;
