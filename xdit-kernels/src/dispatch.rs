@@ -59,6 +59,22 @@ pub(crate) fn expect_rows(
     Ok(())
 }
 
+/// The kind of `device`, which is to hold a layer with these weights in a form of its own: the weights are on one device, whose
+/// memory `device` reads.
+///
+/// # Errors
+/// [`Error::Device`], which names two devices of weights that differ.
+pub(crate) fn readable_by<'a>(
+    op: &'static str,
+    device: &Device,
+    weights: impl IntoIterator<Item = &'a Device>,
+) -> Result<DeviceKind> {
+    match (one_device(op, weights)?, device.kind()) {
+        // All tiers of the processor read the same memory.
+        (DeviceKind::Cpu(_), DeviceKind::Cpu(_)) => Ok(device.kind()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::{DType, Tensor, elementwise::add, testing::test_devices};

@@ -1,23 +1,22 @@
-//! How a layer holds its weights, and what they take.
+//! The forms in which layers hold their weights, and how many bytes each takes.
 
 use crate::DType;
+use std::fmt;
 
-/// The form in which a layer holds a weight matrix. It alone says how many bytes the matrix takes: plans, checks of memory and
-/// loading ask it.
-///
-/// Forms whose elements share scales (groups of int8, blocks of GGUF) will stand beside these.
+/// The form in which a layer holds a weight matrix. The form alone decides how many bytes the matrix takes: plans, memory
+/// checks and loading all use [`matrix_bytes`](Self::matrix_bytes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WeightForm {
-    /// Each element by itself in this dtype.
+    /// One element of this dtype for each weight.
     Dense(DType),
-    /// 3×3 kernels transformed for Winograd's F(4×4, 3×3): 36 f32 for 9 elements.
+    /// 3×3 kernels transformed for Winograd's F(4×4, 3×3): 36 f32 for 9 weights.
     Winograd,
 }
 
 impl WeightForm {
-    /// Bytes of a matrix of `rows` × `columns` in this form, without padding to whole panels; a convolution's has a row for each
-    /// output channel. `u64::MAX` where they do not fit.
+    /// Bytes of a matrix of `rows` × `columns` in this form, without the padding that a device adds; `u64::MAX` where the number
+    /// does not fit. The matrix of a convolution has a row for each output channel.
     ///
     /// # Examples
     /// ```
@@ -31,5 +30,14 @@ impl WeightForm {
             Self::Dense(dtype) => dtype.size() as u64,
             Self::Winograd => 36 * 4 / 9,
         })
+    }
+}
+
+impl fmt::Display for WeightForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dense(dtype) => write!(f, "{dtype}"),
+            Self::Winograd => f.write_str("Winograd"),
+        }
     }
 }

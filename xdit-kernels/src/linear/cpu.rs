@@ -1,49 +1,47 @@
-//! The product: rows packed, tiles of the output handed to threads, each tile finished by the task that summed it.
+//! Linear layers on the processor: tiles of the output are distributed over threads, and the thread that sums a tile also
+//! finishes it.
 
-use super::{
-    Epilogue, Linear,
-    epilogue::{Finish, Kind},
-    form::{Dots, F16, F32, Form, Pairs},
-    input::Input,
-    plan::Plan,
-    rows::Rows,
-    tile::{Chunk, Scratch},
-    weights::Weights,
-};
+mod finish;
+mod form;
+mod input;
+mod plan;
+mod product;
+mod row_offsets;
+#[cfg(test)]
+mod tests;
+mod tile;
+mod weights;
+
+use super::epilogue::{Epilogue, batch};
 use crate::{
-    Error, Result, Tensor, Tier, View, ViewMut,
-    dtype::FloatType,
-    simd::microkernel::{self, Kernel},
-    storage::Buffer,
+    Result, Tensor, Tier, View, ViewMut, dtype::FloatType, layout, simd::Shared, storage::Buffer,
 };
+use finish::{Finish, Kind};
+use form::{Dots, F16, F32, Form, Pairs};
+use input::Input;
+use plan::Plan;
+use product::Product;
 use rayon::prelude::*;
+use row_offsets::RowOffsets;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tile::{Chunk, Scratch};
+pub(super) use weights::PackedLinear;
 
-/// As `Linear::forward_into`, of an output `shape` that is not empty; shapes of the input and the output are checked.
+/// Writes the layer of `x`, with its epilogue, into `out` of this `shape`. The caller has checked shapes, dtypes and devices,
+/// and that `out` is not empty.
 pub(super) fn linear(
-    layer: &Linear,
-    input: &Input<'_>,
+    packed: &PackedLinear,
+    x: &[View<'_>],
     epilogue: Epilogue<'_>,
     shape: &[usize],
     mut out: ViewMut<'_>,
 ) -> Result<()> {
-    let n = layer.out_features();
-    let dtype = out.dtype().float("linear")?;
-    // Operands in the output's dtype with their last dim adjacent; almost always they are so already.
-    let fit = |view: View<'_>, shape: &[usize]| -> Result<Option<Tensor>> {
-        if view.shape() != shape {
-            return Err(Error::shape(
-                "linear",
-                format!("an operand {shape:?} in the epilogue"),
-                view,
-            ));
-        }
+    let input = Input::new(x)?;
+    let n = packed.n;
+    // Operands in the dtype of the output whose last dim is adjacent. Almost all are so already.
+    let fit = |view: View<'_>| -> Result<Option<Tensor>> {
         let fits = view.dtype() == out.dtype() && (n == 1 || view.strides()[view.ndim() - 1] == 1);
-        if fits {
-            Ok(None)
-        } else {
-            crate::layout::cast(view, out.dtype()).map(Some)
-        }
+        (!fits).then(|| layout::cast(view, out.dtype())).transpose()
     };
     let held;
     let held_gate;
@@ -51,88 +49,45 @@ pub(super) fn linear(
         Epilogue::None => Kind::None,
         Epilogue::Activation(activation) => Kind::Activation(activation),
         Epilogue::Residual(residual) => {
-            held = fit(residual, shape)?;
+            held = fit(residual)?;
             Kind::Residual(held.as_ref().map_or(residual, Tensor::view).into())
         }
         Epilogue::GateResidual { gate, residual } => {
-            let batch = *shape.first().filter(|_| shape.len() > 1).unwrap_or(&1);
-            held_gate = fit(gate, &[batch, n])?;
-            held = fit(residual, shape)?;
+            held_gate = fit(gate)?;
+            held = fit(residual)?;
             Kind::GateResidual {
                 gate: held_gate.as_ref().map_or(gate, Tensor::view).into(),
-                rows_per_gate: input.count() / batch,
+                rows_per_gate: input.count() / batch(shape),
                 residual: held.as_ref().map_or(residual, Tensor::view).into(),
             }
         }
         Epilogue::Mul(factor) => {
-            held = fit(factor, shape)?;
+            held = fit(factor)?;
             Kind::Mul(held.as_ref().map_or(factor, Tensor::view).into())
         }
     };
     let finish = Finish {
-        tier: layer.weights.device.tier(),
-        bias: &layer.bias,
+        tier: packed.tier,
+        bias: &packed.bias,
         kind,
-        dtype,
-        rows: Rows::leading(out.shape(), out.strides()),
-        out: crate::simd::Shared(out.ptr()),
+        dtype: out.dtype().float("linear")?,
+        rows: RowOffsets::leading(out.shape(), out.strides()),
+        out: Shared(out.ptr()),
         n,
     };
-    forward(&layer.weights, input, &finish)
-}
-
-/// Rows of x times the weights, finished. Neither the number of rows nor of outputs is 0.
-fn forward(weights: &Weights, input: &Input<'_>, finish: &Finish<'_>) -> Result<()> {
-    let tier = weights.device.tier();
-    match weights.dtype {
-        FloatType::F32 => Product::<F32>::new(weights, input, finish).run(),
-        FloatType::F16 => Product::<F16>::new(weights, input, finish).run(),
-        // The instruction takes bf16 on both sides; other inputs are widened and so are the weights.
-        FloatType::BF16 if tier == Tier::Avx512Bf16 && input.is_bf16() => {
-            Product::<Dots>::new(weights, input, finish).run()
+    match packed.dtype {
+        FloatType::F32 => Product::<F32>::new(packed, &input, &finish).run(),
+        FloatType::F16 => Product::<F16>::new(packed, &input, &finish).run(),
+        // The instruction takes bf16 on both sides. For other inputs the weights are widened.
+        FloatType::BF16 if packed.tier == Tier::Avx512Bf16 && input.is_bf16() => {
+            Product::<Dots>::new(packed, &input, &finish).run()
         }
-        FloatType::BF16 => Product::<Pairs>::new(weights, input, finish).run(),
+        FloatType::BF16 => Product::<Pairs>::new(packed, &input, &finish).run(),
     }
 }
 
-/// The product of pairs, whatever the tier.
-#[cfg(test)]
-pub(super) fn forward_dots(
-    weights: &Weights,
-    input: &Input<'_>,
-    finish: &Finish<'_>,
-) -> Result<()> {
-    Product::<Dots>::new(weights, input, finish).run()
-}
-
-/// One call's operands and sizes.
-pub(super) struct Product<'a, F: Form> {
-    pub(super) weights: &'a Weights,
-    input: &'a Input<'a>,
-    pub(super) finish: &'a Finish<'a>,
-    pub(super) kernel: Kernel<F::A, F::B>,
-    pub(super) wide: Kernel<f32, f32>,
-    pub(super) tier: Tier,
-    /// k of a panel, padding included.
-    pub(super) deep: usize,
-}
-
-impl<'a, F: Form> Product<'a, F> {
-    fn new(weights: &'a Weights, input: &'a Input<'a>, finish: &'a Finish<'a>) -> Self {
-        let tier = weights.device.tier();
-        let (kernel, wide) = (F::kernel(tier), microkernel::packed(tier));
-        Self {
-            weights,
-            input,
-            finish,
-            kernel,
-            wide,
-            tier,
-            deep: weights.deep(),
-        }
-    }
-
-    /// Rows in chunks, one after another: each is packed, then multiplied while it is still in the caches.
+impl<F: Form> Product<'_, F> {
+    /// Computes the rows in chunks, one after another: packs a chunk, then multiplies it while it is still in the caches.
     fn run(&self) -> Result<()> {
         let (mr, count) = (self.kernel.mr, self.input.count());
         let panel_words = self.deep.div_ceil(F::A_KS) * mr;
@@ -154,8 +109,8 @@ impl<'a, F: Form> Product<'a, F> {
         Ok(())
     }
 
-    /// Packs a chunk's rows and multiplies them with all weights, in one parallel region: starting threads takes as long
-    /// as small products do. Threads take tiles in order, so that those who work at the same time read the same weights.
+    /// Packs the rows of a chunk and multiplies them by all weights in one parallel region, since starting threads takes as
+    /// long as a small product. Threads take tiles in order, so that threads that work at the same time read the same weights.
     fn multiply(&self, chunk: &Chunk<F>, scratch: &Scratch) {
         let groups = chunk.groups(self.kernel.mr);
         let (taken, packed, next) = (
@@ -173,7 +128,7 @@ impl<'a, F: Form> Product<'a, F> {
                 unsafe { self.pack(chunk, group) };
                 packed.fetch_add(1, Ordering::Release);
             }
-            // A group that is not done yet is being packed by a running thread, so this ends.
+            // A running thread packs each group that is not done yet, so this loop ends.
             let mut turns = 0u32;
             while packed.load(Ordering::Acquire) < groups {
                 turns += 1;
@@ -201,10 +156,10 @@ impl<'a, F: Form> Product<'a, F> {
         }
     }
 
-    /// Packs one group of a chunk's panels.
+    /// Packs one group of panels of a chunk.
     ///
     /// # Safety
-    /// Nobody else touches them meanwhile.
+    /// No other thread touches these panels meanwhile.
     unsafe fn pack(&self, chunk: &Chunk<F>, group: usize) {
         let mr = self.kernel.mr;
         for (row, rows, out) in chunk.group(group, mr) {
@@ -214,5 +169,5 @@ impl<'a, F: Form> Product<'a, F> {
     }
 }
 
-/// Turns of waiting for the other threads' packing (some microseconds) before the processor is offered to others.
+/// Turns of the loop that waits for the other threads to pack (some microseconds) before it yields the processor.
 const PATIENCE: u32 = 2000;

@@ -1,29 +1,25 @@
-//! Linear layers: `y = x·Wᵀ + b` with weights packed once and what follows fused behind it.
+//! Linear layers: `y = x·Wᵀ + b`, with weights that are packed once and an operation fused behind the product.
 //!
-//! Sums are in f32, in blocks of 384 along k that are added in order; the result is rounded once, after
-//! the [`Epilogue`]. A row of the result depends on that row of x alone: neither the number of rows nor the number of
-//! threads changes a bit of it.
+//! Sums are in f32, in blocks along k that are added in order. The result is rounded once, after the [`Epilogue`]. A row of
+//! the result depends on that row of x alone: neither the number of rows nor the number of threads changes a bit of it.
 
 mod cpu;
 mod epilogue;
-mod form;
-mod input;
-mod plan;
-mod rows;
 #[cfg(test)]
 mod tests;
-mod tile;
-mod weights;
 
 use crate::{
-    DType, Device, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, WeightForm,
-    activation::Activation, dispatch::one_device, rows::Floats, vector::reserved,
+    DType, Device, DeviceKind, Error, Result, Shape, Tensor, TensorMut, View, ViewMut, WeightForm,
+    dispatch::{one_device, readable_by},
 };
-use input::Input;
+use cpu::PackedLinear;
+pub use epilogue::Epilogue;
 use std::fmt;
-use weights::Weights;
 
-/// A linear layer with its weights packed for one tier of the processor. Shared between threads by `Arc`.
+/// What errors call these kernels.
+const OP: &str = "linear";
+
+/// A linear layer, whose weights one device holds. Threads share it by `Arc`.
 ///
 /// # Examples
 /// ```
@@ -41,7 +37,7 @@ use weights::Weights;
 /// let x = View::from_slice(&x, [1, 3], device)?;
 /// assert_eq!(layer.forward(x)?.to_vec_blocking::<f32>()?, [6.5, 14.5]);
 ///
-/// // The same layer with its input in two parts and a residual added before the one rounding.
+/// // The same layer with its input in two parts, and a residual that is added before the only rounding.
 /// let residual = [100f32, 200.];
 /// let y = layer.forward_with(
 ///     &[x.narrow(1, 0, 1)?, x.narrow(1, 1, 2)?],
@@ -51,50 +47,24 @@ use weights::Weights;
 /// # Ok::<(), xdit_kernels::Error>(())
 /// ```
 pub struct Linear {
-    weights: Weights,
-    /// One value an output, zeros where there is no bias; padded to whole panels.
-    bias: Vec<f32>,
+    in_features: usize,
+    out_features: usize,
+    form: WeightForm,
+    device: Device,
+    held: Held,
 }
 
-/// What follows the product and the bias, in f32, before the result is rounded to its dtype.
-///
-/// Shapes are those of the output `[.., n]`; b is the output's first dim. Operands may have any dtype and strides.
-#[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
-pub enum Epilogue<'a> {
-    /// Nothing.
-    #[default]
-    None,
-    /// An activation function.
-    Activation(Activation),
-    /// `residual + y`.
-    Residual(View<'a>),
-    /// `residual + gate·y`: the end of a DiT branch (adaLN-Zero, arXiv:2212.09748, section 3.2).
-    GateResidual {
-        /// `[b, n]`, one row for all tokens of a batch entry.
-        gate: View<'a>,
-        /// `[b, .., n]`.
-        residual: View<'a>,
-    },
-    /// `y·factor`, element by element: T5's gated GELU (arXiv:2002.05202).
-    Mul(View<'a>),
-}
-
-impl<'a> Epilogue<'a> {
-    fn operands(&self) -> [Option<View<'a>>; 2] {
-        match *self {
-            Self::None | Self::Activation(_) => [None, None],
-            Self::Residual(x) | Self::Mul(x) => [Some(x), None],
-            Self::GateResidual { gate, residual } => [Some(gate), Some(residual)],
-        }
-    }
+/// Weights and bias as the kernels of a kind of device read them.
+enum Held {
+    Cpu(PackedLinear),
 }
 
 impl Linear {
-    /// The layer of torch's `weight` `[n, k]` and `bias` `[n]`, stored as `dtype`, for the tier of `device`.
+    /// The layer of torch's `weight` `[n, k]` and `bias` `[n]`, rounded to `dtype` and packed for `device`.
     ///
     /// # Errors
-    /// If the shapes differ, the processor lacks the tier, or there is no memory.
+    /// If the shapes do not fit each other, a dtype is not a float, `weight` and `bias` are on two devices, `device` cannot
+    /// read their memory, or there is no memory.
     pub fn pack(
         weight: View<'_>,
         bias: Option<View<'_>>,
@@ -104,163 +74,199 @@ impl Linear {
         Self::pack_rows(&[(weight, bias)], dtype, device)
     }
 
-    /// One layer that computes several of the same input, their outputs one after another (query, key and value, say).
+    /// One layer that computes several layers of the same input, their outputs one after another: query, key and value,
+    /// for example.
     ///
     /// # Errors
-    /// As [`pack`](Self::pack); also if there is no part or they differ in k.
+    /// As [`pack`](Self::pack); also if there is no part, or the parts differ in k.
     pub fn pack_rows(
         parts: &[(View<'_>, Option<View<'_>>)],
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        for (weight, bias) in parts {
-            if weight.ndim() != 2 {
-                return Err(Error::shape("linear", "a weight [n, k]", weight));
-            }
-            if let Some(bias) = bias
-                && bias.shape() != &weight.shape()[..1]
-            {
-                return Err(Error::shape(
-                    "linear",
-                    format!("a bias [{}]", weight.dim(0)),
-                    bias,
-                ));
-            }
-            if weight.dim(1) != parts[0].0.dim(1) {
-                return Err(Error::shape(
-                    "linear",
-                    format!("a weight [n, {}]", parts[0].0.dim(1)),
-                    weight,
-                ));
-            }
-        }
-        if parts.is_empty() {
-            return Err(Error::shape("linear", "at least one weight", parts.len()));
-        }
-        let views: Vec<View<'_>> = parts.iter().map(|(weight, _)| *weight).collect();
-        let weights = Weights::pack(&views, dtype.float("linear")?, device)?;
-        let mut bias_n = reserved("linear bias", weights.padded_n())?;
-        for (weight, bias) in parts {
-            match bias {
-                // Through `dtype`, as a torch module cast to it would have.
-                Some(bias) => bias_n.extend_from_slice(&Floats::new(
-                    "linear",
-                    crate::layout::cast(*bias, dtype)?.view(),
-                    bias.shape(),
-                )?),
-                None => bias_n.resize(bias_n.len() + weight.dim(0), 0.0),
-            }
-        }
-        bias_n.resize(weights.padded_n(), 0.0);
+        let [out_features, in_features] = sizes(parts)?;
+        let float = dtype.float(OP)?;
+        let operands = parts.iter().flat_map(|(weight, bias)| {
+            let bias = bias.as_ref().map(View::device);
+            [Some(weight.device()), bias].into_iter().flatten()
+        });
+        let held = match readable_by(OP, device, operands)? {
+            DeviceKind::Cpu(_) => Held::Cpu(PackedLinear::new(
+                parts,
+                [out_features, in_features],
+                float,
+                device,
+            )?),
+        };
         Ok(Self {
-            weights,
-            bias: bias_n,
+            in_features,
+            out_features,
+            form: WeightForm::Dense(dtype),
+            device: device.clone(),
+            held,
         })
     }
 
     /// Length k of an input row.
     pub fn in_features(&self) -> usize {
-        self.weights.k
+        self.in_features
     }
 
     /// Length n of an output row.
     pub fn out_features(&self) -> usize {
-        self.weights.n
+        self.out_features
     }
 
-    /// The form that the weights are held in.
+    /// The form in which the layer holds its weights.
     pub fn form(&self) -> WeightForm {
-        WeightForm::Dense(self.dtype())
+        self.form
     }
 
-    /// The dtype that the weights are stored as.
-    pub fn dtype(&self) -> DType {
-        self.weights.dtype.dtype()
+    /// The device that holds the weights, and that computes the layer.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
-    /// Bytes that the layer holds.
+    /// Bytes that the layer takes in the memory of its device: weights, padding and bias.
     pub fn byte_len(&self) -> usize {
-        self.weights.byte_len() + self.bias.len() * size_of::<f32>()
+        match &self.held {
+            Held::Cpu(packed) => packed.byte_len(),
+        }
     }
 
-    /// `x·Wᵀ + b`, in x's dtype (which may differ from the weights').
+    /// `x·Wᵀ + b`, in the dtype of x, which may differ from that of the weights.
     ///
     /// # Shapes
     /// x `[.., k]`, result `[.., n]`.
     ///
     /// # Errors
-    /// If x's last dim is not k, or there is no memory.
+    /// If the last dim of x is not k, its dtype is not a float, x and the weights are on two devices, or there is no memory.
     pub fn forward<'a>(&self, x: impl Into<View<'a>>) -> Result<Tensor> {
         self.forward_with(&[x.into()], Epilogue::None)
     }
 
-    /// The layer of inputs that stand side by side along k (nothing is copied together), with an epilogue fused.
+    /// The layer of inputs that stand side by side along k, without a copy that joins them, and with an epilogue.
     ///
     /// # Shapes
-    /// x `[.., k₁]`, `[.., k₂]`, … with k₁ + k₂ + … = k; the result `[.., n]` has the first one's dtype.
+    /// x `[.., k₁]`, `[.., k₂]`, … with k₁ + k₂ + … = k. The result `[.., n]` has the dtype of the first input.
     ///
     /// # Errors
-    /// If a shape does not fit, or there is no memory.
+    /// As [`forward`](Self::forward), for each input and each operand of the epilogue; also if there is no input.
     pub fn forward_with(&self, x: &[View<'_>], epilogue: Epilogue<'_>) -> Result<Tensor> {
-        let first = x
-            .first()
-            .ok_or_else(|| Error::shape("linear", "at least one input", x.len()))?;
-        let mut shape = first.shape().to_vec();
-        if let Some(last) = shape.last_mut() {
-            *last = self.out_features();
-        }
+        let shape = self.output_shape(x)?;
         // SAFETY: `forward_into` writes every element.
-        let mut out = unsafe {
-            TensorMut::uninit("linear", shape.as_slice(), first.dtype(), first.device())?
-        };
+        let mut out = unsafe { TensorMut::uninit(OP, shape, x[0].dtype(), x[0].device())? };
         self.forward_into(x, epilogue, out.view_mut())?;
         Ok(out.freeze())
     }
 
-    /// [`forward_with`](Self::forward_with) into memory that is there, of any dtype and row strides.
+    /// Writes the result of [`forward_with`](Self::forward_with) into `out`, which may have any float dtype and any distance
+    /// between its rows.
     ///
     /// # Errors
-    /// As above; also if `out` has another shape.
+    /// As [`forward_with`](Self::forward_with); also if `out` has another shape, the elements of a row of `out` are not
+    /// adjacent, or `out` is on another device.
     pub fn forward_into(
         &self,
         x: &[View<'_>],
         epilogue: Epilogue<'_>,
         out: ViewMut<'_>,
     ) -> Result<()> {
-        let (n, k) = (self.out_features(), self.in_features());
-        let input = Input::new(x, k)?;
-        let lead = &x[0].shape()[..x[0].ndim() - 1];
-        let shape = [lead, &[n]].concat();
-        out.expect("linear", &shape, out.dtype())?;
-        let _span = tracing::trace_span!("linear", m = input.count(), n, k).entered();
-        if input.count() * n == 0 {
-            return Ok(());
+        let shape = self.output_shape(x)?;
+        let (n, k) = (self.out_features, self.in_features);
+        let m = shape[..shape.len() - 1].iter().product::<usize>();
+        let _span = tracing::trace_span!("linear", m, n, k).entered();
+        for dtype in x.iter().map(View::dtype).chain([out.dtype()]) {
+            dtype.float(OP)?;
         }
-        if out.strides()[lead.len()] != 1 && n > 1 {
+        out.expect(OP, &shape, out.dtype())?;
+        if out.strides()[shape.len() - 1] != 1 && n > 1 {
             return Err(Error::shape(
-                "linear",
+                OP,
                 "an output whose last dim is adjacent",
                 out,
             ));
         }
-        let operands = epilogue.operands();
-        let inputs = x.iter().chain(operands.iter().flatten()).map(View::device);
-        match one_device("linear", inputs.chain([&self.weights.device, out.device()]))? {
-            DeviceKind::Cpu(_) => {
-                out.written_by(|out| cpu::linear(self, &input, epilogue, &shape, out))
+        let operands = epilogue.operands(&shape);
+        let operands = operands.iter().flatten();
+        for (operand, wanted) in operands.clone() {
+            if operand.shape() != &wanted[..] {
+                let wanted = format!("an operand {wanted:?} in the epilogue");
+                return Err(Error::shape(OP, wanted, operand));
+            }
+        }
+        let devices = (x.iter().map(View::device))
+            .chain(operands.map(|(operand, _)| operand.device()))
+            .chain([&self.device, out.device()]);
+        one_device(OP, devices)?;
+        if shape.contains(&0) {
+            return Ok(());
+        }
+        match &self.held {
+            Held::Cpu(packed) => {
+                out.written_by(|out| cpu::linear(packed, x, epilogue, &shape, out))
             }
         }
     }
+
+    /// The shape `[.., n]` of the result for these inputs, whose last dims sum to k and whose other dims are equal.
+    fn output_shape(&self, x: &[View<'_>]) -> Result<Shape> {
+        let k = self.in_features;
+        let wrong = || {
+            let wanted = format!("inputs [.., k] whose k sum to {k}, other dims equal");
+            Error::shape(OP, wanted, x)
+        };
+        let (_, lead) = x
+            .first()
+            .and_then(|x| x.shape().split_last())
+            .ok_or_else(wrong)?;
+        let mut sum = 0usize;
+        for x in x {
+            let (&width, others) = x.shape().split_last().ok_or_else(wrong)?;
+            sum = sum.checked_add(width).ok_or_else(wrong)?;
+            if others != lead {
+                return Err(wrong());
+            }
+        }
+        if sum != k {
+            return Err(wrong());
+        }
+        Shape::from_iter(lead.iter().copied().chain([self.out_features])).ok_or_else(wrong)
+    }
+}
+
+/// n and k of the layer that these parts make.
+fn sizes(parts: &[(View<'_>, Option<View<'_>>)]) -> Result<[usize; 2]> {
+    let Some((first, _)) = parts.first() else {
+        return Err(Error::shape(OP, "at least one weight", parts.len()));
+    };
+    let mut n = 0usize;
+    for (weight, bias) in parts {
+        weight.dtype().float(OP)?;
+        let &[rows, k] = weight.shape() else {
+            return Err(Error::shape(OP, "a weight [n, k]", weight));
+        };
+        if first.shape().last() != Some(&k) {
+            let wanted = format!("a weight [n, {}]", first.dim(1));
+            return Err(Error::shape(OP, wanted, weight));
+        }
+        if let Some(bias) = bias {
+            bias.dtype().float(OP)?;
+            if bias.shape() != [rows] {
+                return Err(Error::shape(OP, format!("a bias [{rows}]"), bias));
+            }
+        }
+        n = n.checked_add(rows).ok_or(Error::OutOfMemory {
+            op: OP,
+            bytes: usize::MAX,
+        })?;
+    }
+    Ok([n, first.dim(1)])
 }
 
 impl fmt::Debug for Linear {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Linear [{}, {}] {}",
-            self.out_features(),
-            self.in_features(),
-            self.dtype()
-        )
+        let (n, k) = (self.out_features, self.in_features);
+        write!(f, "Linear [{n}, {k}] {} on {}", self.form, self.device)
     }
 }

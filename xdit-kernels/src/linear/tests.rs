@@ -3,17 +3,14 @@
 mod forms;
 mod place;
 
-use super::epilogue::{Finish, Kind};
-use super::rows::Rows;
 use super::*;
-use crate::testing::test_devices;
-use crate::{dtype::FloatType, layout};
+use crate::{Tier, activation::Activation, layout, testing::test_devices};
 use proptest::prelude::*;
 
 const DTYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 
 /// Numbers of both signs in about −1..1 that differ from place to place, as `dtype`.
-fn numbers(shape: &[usize], seed: u32, dtype: DType, device: &Device) -> Tensor {
+pub(super) fn numbers(shape: &[usize], seed: u32, dtype: DType, device: &Device) -> Tensor {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     let data: Vec<f32> = (0..shape.iter().product::<usize>())
         .map(|_| {
@@ -238,138 +235,163 @@ fn a_row_depends_on_itself_alone() {
 /// Weights of any dtype and strides, an output with strides, operands of another dtype.
 #[test]
 fn views_of_any_kind_are_taken() {
-    let device = &Device::cpu();
-    let weight_kn = numbers(&[40, 30], 8, DType::F16, device);
-    let layer = Linear::pack(
-        weight_kn.view().transpose(0, 1).unwrap(),
-        None,
-        DType::F32,
-        device,
-    )
-    .unwrap();
-    assert_eq!(
-        (layer.in_features(), layer.out_features(), layer.dtype()),
-        (40, 30, DType::F32)
-    );
-    assert!(layer.byte_len() >= 40 * 30 * 4, "{}", layer.byte_len());
-    let x_km = numbers(&[40, 5], 9, DType::F32, device);
-    let residual = numbers(&[5, 30], 10, DType::BF16, device);
-    let x = x_km.view().transpose(0, 1).unwrap();
-    let want = layer.forward_with(
-        &[x.to_tensor().unwrap().view()],
-        Epilogue::Residual(residual.to_dtype(DType::F32).unwrap().view()),
-    );
-    let want = want.unwrap().to_vec_blocking::<f32>().unwrap();
-    // The middle third of rows of 90.
-    let mut wide = TensorMut::zeros([5, 90], DType::F32, device).unwrap();
-    let middle = wide.view_mut().narrow(1, 30, 30).unwrap();
-    layer
-        .forward_into(&[x], Epilogue::Residual(residual.view()), middle)
-        .unwrap();
-    let wide = wide.freeze().to_vec_blocking::<f32>().unwrap();
-    for i in 0..5 {
-        let (row, zeros) = (&wide[i * 90..][..90], [0.0; 30]);
+    for device in &test_devices() {
+        let weight_kn = numbers(&[40, 30], 8, DType::F16, device);
+        let weight = weight_kn.view().transpose(0, 1).unwrap();
+        let layer = Linear::pack(weight, None, DType::F32, device).unwrap();
         assert_eq!(
-            (&row[..30], &row[30..60], &row[60..]),
-            (&zeros[..], &want[i * 30..][..30], &zeros[..]),
-            "row {i}"
+            (layer.in_features(), layer.out_features(), layer.form()),
+            (40, 30, WeightForm::Dense(DType::F32))
+        );
+        let x_km = numbers(&[40, 5], 9, DType::F32, device);
+        let residual = numbers(&[5, 30], 10, DType::BF16, device);
+        let x = x_km.view().transpose(0, 1).unwrap();
+        let want = layer.forward_with(
+            &[x.to_tensor().unwrap().view()],
+            Epilogue::Residual(residual.to_dtype(DType::F32).unwrap().view()),
+        );
+        let want = want.unwrap().to_vec_blocking::<f32>().unwrap();
+        // The middle third of rows of 90.
+        let mut wide = TensorMut::zeros([5, 90], DType::F32, device).unwrap();
+        let middle = wide.view_mut().narrow(1, 30, 30).unwrap();
+        layer
+            .forward_into(&[x], Epilogue::Residual(residual.view()), middle)
+            .unwrap();
+        let wide = wide.freeze().to_vec_blocking::<f32>().unwrap();
+        for i in 0..5 {
+            let (row, zeros) = (&wide[i * 90..][..90], [0.0; 30]);
+            assert_eq!(
+                (&row[..30], &row[30..60], &row[60..]),
+                (&zeros[..], &want[i * 30..][..30], &zeros[..]),
+                "{device} row {i}"
+            );
+        }
+    }
+}
+
+/// A gate for an output without a batch dim has one row.
+#[test]
+fn an_output_of_one_dim_is_one_batch_entry() {
+    for device in &test_devices() {
+        let weight = numbers(&[4, 3], 1, DType::F32, device);
+        let layer = Linear::pack(weight.view(), None, DType::F32, device).unwrap();
+        let x = numbers(&[3], 2, DType::F32, device);
+        let (gate, residual) = (
+            numbers(&[1, 4], 3, DType::F32, device),
+            numbers(&[4], 4, DType::F32, device),
+        );
+        let forward = |x: &Tensor, residual: &Tensor| {
+            let gate = gate.view();
+            let residual = residual.view();
+            let fused = Epilogue::GateResidual { gate, residual };
+            layer.forward_with(&[x.view()], fused)
+        };
+        let row = forward(
+            &x.reshape([1, 3]).unwrap(),
+            &residual.reshape([1, 4]).unwrap(),
+        );
+        let got = forward(&x, &residual).unwrap();
+        assert_eq!(got.shape(), [4]);
+        assert_eq!(
+            got.host_bytes_blocking().unwrap(),
+            row.unwrap().host_bytes_blocking().unwrap(),
+            "{device}"
         );
     }
 }
 
 #[test]
 fn wrong_shapes_are_errors() {
-    let device = &Device::cpu();
-    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, device).unwrap();
-    let (w, b) = (zeros(&[4, 6]), zeros(&[3]));
-    assert!(Linear::pack(w.view(), Some(b.view()), DType::F32, device).is_err());
-    assert!(Linear::pack(b.view(), None, DType::F32, device).is_err());
-    assert!(Linear::pack_rows(&[], DType::F32, device).is_err());
-    assert!(
-        Linear::pack_rows(
-            &[(w.view(), None), (zeros(&[4, 5]).view(), None)],
-            DType::F32,
-            device
-        )
-        .is_err()
-    );
-    let layer = Linear::pack(w.view(), None, DType::F32, device).unwrap();
-    let message = layer.forward(&zeros(&[2, 5])).unwrap_err().to_string();
-    assert!(
-        message.contains("linear") && message.contains("sum to 6"),
-        "{message}"
-    );
-    let x = zeros(&[2, 6]);
-    assert!(layer.forward_with(&[], Epilogue::None).is_err());
-    assert!(
-        layer
-            .forward_with(
-                &[zeros(&[2, 3]).view(), zeros(&[1, 3]).view()],
-                Epilogue::None
+    for device in &test_devices() {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, device).unwrap();
+        let (w, b) = (zeros(&[4, 6]), zeros(&[3]));
+        assert!(Linear::pack(w.view(), Some(b.view()), DType::F32, device).is_err());
+        assert!(Linear::pack(b.view(), None, DType::F32, device).is_err());
+        assert!(Linear::pack_rows(&[], DType::F32, device).is_err());
+        assert!(
+            Linear::pack_rows(
+                &[(w.view(), None), (zeros(&[4, 5]).view(), None)],
+                DType::F32,
+                device
             )
             .is_err()
-    );
-    assert!(
-        layer
-            .forward_with(&[x.view()], Epilogue::Residual(zeros(&[2, 5]).view()))
-            .is_err()
-    );
-    let (gate, residual) = (zeros(&[1, 4]), zeros(&[2, 4]));
-    let gated = Epilogue::GateResidual {
-        gate: gate.view(),
-        residual: residual.view(),
-    };
-    assert!(layer.forward_with(&[x.view()], gated).is_err());
-    let mut out = TensorMut::zeros([2, 5], DType::F32, device).unwrap();
-    assert!(
-        layer
-            .forward_into(&[x.view()], Epilogue::None, out.view_mut())
-            .is_err()
-    );
-    // No rows, no outputs: nothing to do, and no error.
-    assert_eq!(layer.forward(&zeros(&[0, 6])).unwrap().shape(), [0, 4]);
-    let empty = Linear::pack(zeros(&[0, 6]).view(), None, DType::F32, device).unwrap();
-    assert_eq!(empty.forward(&x).unwrap().shape(), [2, 0]);
+        );
+        let layer = Linear::pack(w.view(), None, DType::F32, device).unwrap();
+        let message = layer.forward(&zeros(&[2, 5])).unwrap_err().to_string();
+        assert!(
+            message.contains("linear") && message.contains("sum to 6"),
+            "{message}"
+        );
+        let x = zeros(&[2, 6]);
+        assert!(layer.forward_with(&[], Epilogue::None).is_err());
+        assert!(
+            layer
+                .forward_with(
+                    &[zeros(&[2, 3]).view(), zeros(&[1, 3]).view()],
+                    Epilogue::None
+                )
+                .is_err()
+        );
+        assert!(
+            layer
+                .forward_with(&[x.view()], Epilogue::Residual(zeros(&[2, 5]).view()))
+                .is_err()
+        );
+        let (gate, residual) = (zeros(&[1, 4]), zeros(&[2, 4]));
+        let gated = Epilogue::GateResidual {
+            gate: gate.view(),
+            residual: residual.view(),
+        };
+        assert!(layer.forward_with(&[x.view()], gated).is_err());
+        let mut out = TensorMut::zeros([2, 5], DType::F32, device).unwrap();
+        assert!(
+            layer
+                .forward_into(&[x.view()], Epilogue::None, out.view_mut())
+                .is_err()
+        );
+        // No rows, no outputs: nothing to do, and no error.
+        assert_eq!(layer.forward(&zeros(&[0, 6])).unwrap().shape(), [0, 4]);
+        let empty = Linear::pack(zeros(&[0, 6]).view(), None, DType::F32, device).unwrap();
+        assert_eq!(empty.forward(&x).unwrap().shape(), [2, 0]);
+    }
 }
 
-/// AVX512-BF16's form through its emulation, on tiers that never choose it themselves.
+/// The error names both devices, also where there is nothing to compute.
 #[test]
-fn pairs_of_bf16_on_both_sides_equal_f64() {
-    for device in &test_devices() {
-        for (m, k, n, cut) in [(1, 7, 5, 0), (31, 1027, 70, 513), (5, 64, 33, 32)] {
-            let w = numbers(&[n, k], 11, DType::BF16, device);
-            let layer = Linear::pack(w.view(), None, DType::BF16, device).unwrap();
-            let x = numbers(&[m, k], 12, DType::BF16, device);
-            let inputs = [
-                x.view().narrow(1, 0, cut).unwrap(),
-                x.view().narrow(1, cut, k - cut).unwrap(),
-            ];
-            let mut out = vec![0f32; m * n];
-            let finish = Finish {
-                tier: device.tier(),
-                bias: &layer.bias,
-                kind: Kind::None,
-                dtype: FloatType::F32,
-                rows: Rows::leading(&[m, n], &[n, 1]),
-                out: crate::simd::Shared(out.as_mut_ptr().cast()),
-                n,
-            };
-            cpu::forward_dots(&layer.weights, &Input::new(&inputs, k).unwrap(), &finish).unwrap();
-            let (x, w) = (
-                x.to_vec_blocking::<f32>().unwrap(),
-                w.to_vec_blocking::<f32>().unwrap(),
+fn operands_of_two_devices_are_errors() {
+    let portable = &Device::cpu_with(Tier::Portable).unwrap();
+    let zeros =
+        |shape: &[usize], device: &Device| Tensor::zeros(shape, DType::F32, device).unwrap();
+    for other in test_devices().iter().filter(|other| *other != portable) {
+        let refused = |result: Result<()>| {
+            let message = result.unwrap_err().to_string();
+            let named = [portable, other].map(|device| message.contains(&device.to_string()));
+            assert!(
+                message.starts_with("linear: ") && named == [true; 2],
+                "{message}"
             );
-            for (at, got) in out.into_iter().enumerate() {
-                let products =
-                    (0..k).map(|i| f64::from(x[at / n * k + i]) * f64::from(w[at % n * k + i]));
-                let (want, size) = products.fold((0.0, 0.0), |(s, a), p| (s + p, a + p.abs()));
-                // As in `check`, without a rounding of the result.
-                let tol = 16.0 * 2f64.powi(-24) * (size + 1.0);
-                assert!(
-                    (f64::from(got) - want).abs() <= tol,
-                    "{device} {m}x{k}x{n} at {at}: {got} not {want}"
-                );
-            }
+        };
+        let (weight, bias) = (zeros(&[4, 6], portable), zeros(&[4], portable));
+        let weight_there = zeros(&[4, 6], other);
+        let pack = |parts: &[_]| Linear::pack_rows(parts, DType::F32, portable);
+        refused(pack(&[(weight_there.view(), Some(bias.view()))]).map(drop));
+        refused(pack(&[(weight.view(), None), (weight_there.view(), None)]).map(drop));
+        // The processor's tiers share memory, so that weights may come from any of them.
+        pack(&[(weight_there.view(), None)]).unwrap();
+
+        let layer = pack(&[(weight.view(), Some(bias.view()))]).unwrap();
+        assert_eq!(layer.device(), portable);
+        for rows in [2, 0] {
+            let x = zeros(&[rows, 6], portable);
+            refused(layer.forward(&zeros(&[rows, 6], other)).map(drop));
+            let residual = zeros(&[rows, 4], other);
+            let residual = Epilogue::Residual(residual.view());
+            refused(layer.forward_with(&[x.view()], residual).map(drop));
+            let mut out = TensorMut::zeros([rows, 4], DType::F32, other).unwrap();
+            refused(layer.forward_into(&[x.view()], Epilogue::None, out.view_mut()));
+            let halves = [zeros(&[rows, 3], portable), zeros(&[rows, 3], other)];
+            let halves = halves.each_ref().map(Tensor::view);
+            refused(layer.forward_with(&halves, Epilogue::None).map(drop));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Weights in each form: what is packed, and the bytes that the form tells.
+//! Weights in each form: the packed numbers, and their bytes.
 
 use super::{DTYPES, numbers};
-use crate::{Device, Float, View, WeightForm, linear::Linear, testing::test_devices};
+use crate::{Float, View, WeightForm, linear::Linear, testing::test_devices};
 use half::{bf16, f16};
 
 /// Numbers of every dtype survive packing exactly: a unit row picks its weight.
@@ -33,21 +33,17 @@ fn unit_rows_pick_weights() {
     pick::<f16>();
 }
 
-/// What a layer holds beside its matrix is padding to whole panels and a bias.
+/// Beside its matrix a layer holds a bias, and padding to whole panels: none for these sizes.
 #[test]
 fn a_form_tells_the_bytes_of_its_matrix() {
-    let device = &Device::cpu();
-    for dtype in DTYPES {
-        let layer = Linear::pack(
-            numbers(&[64, 96], 1, dtype, device).view(),
-            None,
-            dtype,
-            device,
-        );
-        let layer = layer.unwrap();
-        assert_eq!(layer.form(), WeightForm::Dense(dtype));
-        let bytes = layer.form().matrix_bytes(64, 96) + 64 * 4;
-        assert_eq!(layer.byte_len() as u64, bytes, "{dtype}");
+    for device in &test_devices() {
+        for dtype in DTYPES {
+            let weight = numbers(&[64, 96], 1, dtype, device);
+            let layer = Linear::pack(weight.view(), None, dtype, device).unwrap();
+            assert_eq!(layer.form(), WeightForm::Dense(dtype));
+            let bytes = layer.form().matrix_bytes(64, 96) + 64 * 4;
+            assert_eq!(layer.byte_len() as u64, bytes, "{device} {dtype}");
+        }
     }
     assert_eq!(WeightForm::Winograd.matrix_bytes(usize::MAX, 9), u64::MAX);
 }

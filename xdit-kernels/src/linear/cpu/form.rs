@@ -1,4 +1,4 @@
-//! How weights of each dtype meet the packed input.
+//! How the weights of each dtype are multiplied by the packed input.
 
 use super::input::Input;
 use crate::{
@@ -11,9 +11,9 @@ use crate::{
 };
 use half::f16;
 
-/// How weights of one dtype meet the packed input.
+/// How the weights of one dtype are multiplied by the packed input.
 ///
-/// A *word* is what one place of a panel holds: an element, or a pair of bf16.
+/// A *word* is an entry of a panel: one element, or a pair of bf16.
 pub(super) trait Form {
     /// A word of the packed input.
     type A: Copy + Send + Sync;
@@ -23,8 +23,8 @@ pub(super) trait Form {
     const B_KS: usize;
     /// k's in a word of the packed input.
     const A_KS: usize;
-    /// k's that are summed in one chain before they are added to the sum of the blocks before them. In f32 the error of a
-    /// sum grows with the length of its chain, and a block of weights for one tile stays in the cache near the core.
+    /// k's that are summed in one chain, which is then added to the sum of the blocks before it. In f32 the error of a sum
+    /// grows with the length of its chain; besides, a block of weights for one tile stays in the cache near the core.
     const BLOCK: usize = 384;
     fn kernel(tier: Tier) -> Kernel<Self::A, Self::B>;
     /// Packs rows as [`Input::pack`] does.
@@ -40,14 +40,14 @@ pub(super) trait Form {
         deep: usize,
         out: *mut Self::A,
     );
-    /// Whether weights are narrower than the arithmetic, so that a block which serves many rows is widened first.
+    /// Whether weights are narrower than the arithmetic, so that a block for many rows is widened before it is used.
     const NARROW: bool;
     /// Writes the `words` words at `b` as f32, k by k.
     ///
     /// # Safety
     /// `words · nr` words at `b`; room for their elements at `out`; the processor has the tier.
     unsafe fn widen(_tier: Tier, _b: *const Self::B, _words: usize, _out: *mut f32) {}
-    /// The input's pointer for f32 tiles; null for a form that is never widened.
+    /// The pointer to the input for f32 tiles; null for a form that is never widened.
     fn as_f32(a: *const Self::A) -> *const f32;
 }
 
@@ -120,8 +120,8 @@ impl Form for Dots {
     type B = Pair;
     const A_KS: usize = 2;
     const B_KS: usize = 2;
-    // Products of bf16 have no digits for which shorter chains would matter, and at this rate each meeting of a block with
-    // its sums costs a hundredth.
+    // Products of bf16 are too coarse for shorter chains to matter, and at this rate adding a block to its sums takes a
+    // hundredth of the time.
     const BLOCK: usize = 1024;
     const NARROW: bool = false;
     fn kernel(tier: Tier) -> Kernel<Pair, Pair> {

@@ -1,9 +1,9 @@
-//! How the output is cut: chunks of rows that are packed together, tiles for threads.
+//! Divides the output into chunks of rows that are packed together, and chunks into tiles for threads.
 
 /// Most bytes of packed input that one call holds at a time.
 const PACKED_BYTES: usize = 16 << 20;
 
-/// Bytes of packed input below which it is not cut into chunks: each chunk costs the threads a meeting.
+/// Bytes of packed input below which it is not divided into chunks: at the end of a chunk the threads wait for each other.
 const CHUNK_BYTES: usize = 3 << 20;
 
 /// Rows of a tile at most: 280 rows of a block of 384 k in f32 take 0.4 MB of the cache near a core.

@@ -1,6 +1,6 @@
-//! One tile of the output: block by block of k, what comes next brought near the core meanwhile.
+//! One tile of the output, computed in blocks of k while the operands of the next tile are prefetched.
 
-use super::{cpu::Product, form::Form, plan::Plan};
+use super::{form::Form, plan::Plan, product::Product};
 use crate::{
     Result,
     dtype::FloatType,
@@ -15,7 +15,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// Panels of rows beyond which a block of narrow weights is widened once instead of in each panel's tile.
+/// Panels of rows beyond which a block of narrow weights is widened once instead of in the tile of each panel.
 const WIDEN_ROWS: usize = 2;
 
 /// Rows that are packed at the same time, and how their part of the output is cut.
@@ -62,17 +62,17 @@ impl<F: Form> Chunk<F> {
         }
     }
 
-    /// In how many groups the rows' panels are packed.
+    /// Number of groups in which the panels of the rows are packed.
     pub(super) fn groups(&self, mr: usize) -> usize {
         self.rows.div_ceil(mr).div_ceil(self.group_panels())
     }
 
-    /// Panels of a group: what takes longer to pack than to hand out.
+    /// Panels of a group: enough that packing takes longer than taking the group.
     fn group_panels(&self) -> usize {
         (1usize << 13).div_ceil(self.panel_words.max(1))
     }
 
-    /// The panels of a group: first row of the input, number of rows, place.
+    /// The panels of a group: first row of the input, number of rows, address.
     pub(super) fn group(
         &self,
         group: usize,
@@ -97,7 +97,7 @@ impl<F: Form> Chunk<F> {
 }
 
 impl<F: Form> Product<'_, F> {
-    /// Address of row panel `rows / mr` at k. Only an address: it may lie behind the last panel.
+    /// Address of row panel `rows / mr` at k. It may lie behind the last panel.
     fn a(&self, chunk: &Chunk<F>, row: usize, k: usize) -> *const F::A {
         chunk
             .packed
@@ -114,11 +114,11 @@ impl<F: Form> Product<'_, F> {
             .wrapping_add(words * self.kernel.nr)
     }
 
-    /// Sums and finishes tile `task`. `next` tells which tile is likely to come after it on this thread.
+    /// Sums and finishes tile `task`. `next` is the tile that this thread will probably take afterwards.
     ///
     /// # Safety
-    /// The chunk's rows are packed; `scratch` has room for the plan's tile and a widened block, and is nobody else's;
-    /// nor is the tile of the output.
+    /// The rows of the chunk are packed; `scratch` has room for a tile of the plan and a widened block; nobody else uses
+    /// `scratch` or this tile of the output.
     pub(super) unsafe fn tile(
         &self,
         chunk: &Chunk<F>,
@@ -218,8 +218,8 @@ impl<F: Form> Product<'_, F> {
         }
     }
 
-    /// What block (k, j) of a tile prefetches: the block of weights after it, and its share (one of as many as the tile
-    /// has panels of weights) of the rows' next block of k.
+    /// What block (k, j) of a tile prefetches: the block of weights after it, and a part of the next block of k of the rows,
+    /// which the panels of weights of the tile share.
     fn ahead(
         &self,
         chunk: &Chunk<F>,
@@ -291,8 +291,8 @@ impl<F: Form> Product<'_, F> {
     }
 }
 
-/// What one block prefetches of an operand: `bytes` bytes in the tile of each row panel, those of the next panel `panel`
-/// bytes on.
+/// What one block prefetches of an operand: `bytes` bytes in the tile of each row panel. The bytes of the next panel begin
+/// `panel` bytes further on.
 #[derive(Clone, Copy)]
 struct Stream {
     start: *const u8,
@@ -335,7 +335,7 @@ impl Block {
     }
 }
 
-/// Memory of the workers of one call: a tile of sums and a widened block each.
+/// Memory of the workers of one call: for each a tile of sums and a widened block.
 pub(super) struct Scratch {
     buffer: Buffer,
     sums: usize,
@@ -343,7 +343,7 @@ pub(super) struct Scratch {
     pub(super) workers: usize,
 }
 
-/// One worker's.
+/// The memory of one worker.
 pub(super) struct Piece {
     sums: *mut f32,
     block: *mut f32,

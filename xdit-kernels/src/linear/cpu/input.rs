@@ -1,8 +1,8 @@
-//! The input of a linear layer, packed for the register tile: panels of MR rows, k by k.
+//! Packs the input of a linear layer for the register tile: panels of MR rows, k by k.
 
-use super::rows::Rows;
+use super::row_offsets::RowOffsets;
 use crate::{
-    Error, Result, Tensor, Tier, View,
+    Result, Tensor, Tier, View,
     dtype::FloatType,
     simd::{
         Lane,
@@ -19,16 +19,16 @@ pub(super) struct Input<'a> {
     count: usize,
 }
 
-/// One of them: `k` columns from column `start` of the whole.
+/// One of the inputs: `k` columns from column `start` of the whole.
 struct Part<'a> {
     data: Data<'a>,
     dtype: FloatType,
-    rows: Rows,
+    rows: RowOffsets,
     start: usize,
     k: usize,
 }
 
-/// Borrowed as it is, or a copy whose rows are adjacent elements.
+/// Borrowed as it is, or copied so that the elements of a row are adjacent.
 enum Data<'a> {
     Borrowed(View<'a>),
     Copied(Tensor),
@@ -44,7 +44,7 @@ impl Part<'_> {
 }
 
 impl Part<'_> {
-    /// Where rows `row .. row + rows` start; null beyond.
+    /// Addresses of rows `row .. row + rows`; null behind them.
     ///
     /// # Safety
     /// The view is the part's, of dtype T, and has these rows, at most MAX_MR.
@@ -59,49 +59,36 @@ impl Part<'_> {
 }
 
 impl<'a> Input<'a> {
-    /// Checks that the views' last dims sum to k and that their other dims are equal.
-    pub(super) fn new(x: &[View<'a>], k: usize) -> Result<Self> {
-        let wrong = || {
-            Error::shape(
-                "linear",
-                format!("inputs [.., k] whose k sum to {k}, other dims equal"),
-                x,
-            )
-        };
-        let lead = x
-            .first()
-            .and_then(|x| x.shape().split_last())
-            .ok_or_else(wrong)?
-            .1;
+    /// The caller has checked that there is an input, that all dims but the last are equal, and that the last dims sum to a k.
+    pub(super) fn new(x: &[View<'a>]) -> Result<Self> {
         let mut parts = Vec::with_capacity(x.len());
-        let mut start = 0usize;
+        let mut start = 0;
         for &view in x {
-            let (&width, others) = view.shape().split_last().ok_or_else(wrong)?;
-            if others != lead {
-                return Err(wrong());
-            }
-            let data = if view.strides()[others.len()] == 1 || width < 2 {
+            let last = view.ndim() - 1;
+            let k = view.dim(last);
+            let data = if view.strides()[last] == 1 || k < 2 {
                 Data::Borrowed(view)
             } else {
                 Data::Copied(view.to_tensor()?)
             };
-            let mut part = Part {
-                data,
-                dtype: view.dtype().float("linear")?,
-                rows: Rows::leading(&[], &[]),
-                start,
-                k: width,
+            let dtype = view.dtype().float("linear")?;
+            let rows = match &data {
+                Data::Borrowed(view) => RowOffsets::leading(view.shape(), view.strides()),
+                Data::Copied(copy) => RowOffsets::leading(copy.shape(), copy.view().strides()),
             };
-            part.rows = Rows::leading(part.view().shape(), part.view().strides());
-            parts.push(part);
-            start = start.checked_add(width).ok_or_else(wrong)?;
+            parts.push(Part {
+                data,
+                dtype,
+                rows,
+                start,
+                k,
+            });
+            start += k;
         }
-        if start != k {
-            return Err(wrong());
-        }
+        let lead = x.first().and_then(|x| x.shape().split_last());
         Ok(Self {
             parts,
-            count: lead.iter().product(),
+            count: lead.map_or(0, |(_, lead)| lead.iter().product()),
         })
     }
 

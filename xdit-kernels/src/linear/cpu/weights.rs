@@ -1,31 +1,36 @@
-//! Weights packed for the register tile: panels of NR outputs, k by k.
+//! Packs the weights of a linear layer for the register tile: panels of NR outputs, k by k.
 
 use crate::{
-    DType, Device, Error, Result, Tensor, TensorMut, View,
+    DType, Device, Result, Tensor, TensorMut, Tier, View,
     dtype::FloatType,
+    layout,
+    rows::Floats,
     simd::{
         Lane, Shared, Simd,
         microkernel::tile_shape,
         tiered,
         transpose::{MAX_LANES, Transpose},
     },
+    vector::reserved,
 };
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-/// Weights `[n, k]` as `[n / NR][k][NR]` of f32 or f16, or `[n / NR][k / 2][NR][2]` of bf16; n is padded with zeros to
-/// whole panels, k of bf16 to whole pairs.
+/// The weights and the bias of a layer. Weights `[n, k]` are held as `[n / NR][k][NR]` of f32 or f16, or as
+/// `[n / NR][k / 2][NR][2]` of bf16; zeros pad n to whole panels, and k of bf16 to whole pairs.
 #[derive(Debug)]
-pub(super) struct Weights {
+pub(in crate::linear) struct PackedLinear {
     panels: Tensor,
+    /// One value for each output, zeros where there is no bias and in the padding.
+    pub(super) bias: Vec<f32>,
     pub(super) n: usize,
     pub(super) k: usize,
     pub(super) nr: usize,
     pub(super) dtype: FloatType,
-    pub(super) device: Device,
+    pub(super) tier: Tier,
 }
 
-/// k rounded up to what a panel of this dtype holds.
+/// k rounded up to the number that a panel of this dtype holds.
 fn padded_k(k: usize, dtype: FloatType) -> usize {
     if dtype == FloatType::BF16 {
         k.next_multiple_of(2)
@@ -34,19 +39,17 @@ fn padded_k(k: usize, dtype: FloatType) -> usize {
     }
 }
 
-impl Weights {
-    /// The parts' rows one after another. All are `[_, k]` (checked by the caller).
-    pub(super) fn pack(parts: &[View<'_>], dtype: FloatType, device: &Device) -> Result<Self> {
-        let too_large = || Error::OutOfMemory {
-            op: "linear weights",
-            bytes: usize::MAX,
-        };
-        let k = parts.first().map_or(0, |w| w.dim(1));
-        let n = parts
-            .iter()
-            .try_fold(0usize, |n, w| n.checked_add(w.dim(0)))
-            .ok_or_else(too_large)?;
-        let (_, nr) = tile_shape(device.tier());
+impl PackedLinear {
+    /// The layers of the parts, their outputs one after another: weights `[_, k]` and biases, `n` outputs in all. The caller
+    /// has checked the shapes.
+    pub(in crate::linear) fn new(
+        parts: &[(View<'_>, Option<View<'_>>)],
+        [n, k]: [usize; 2],
+        dtype: FloatType,
+        device: &Device,
+    ) -> Result<Self> {
+        let tier = device.tier();
+        let (_, nr) = tile_shape(tier);
         let (count, deep) = (n.div_ceil(nr), padded_k(k, dtype));
         // SAFETY: `fill` below writes every element of every panel.
         let mut panels = unsafe {
@@ -55,9 +58,9 @@ impl Weights {
         let out = Shared(panels.view_mut().ptr());
         let mut sources = Vec::with_capacity(parts.len());
         let mut first = 0;
-        for &view in parts {
-            sources.push(Source::new(first, view)?);
-            first += view.dim(0);
+        for &(weight, _) in parts {
+            sources.push(Source::new(first, weight)?);
+            first += weight.dim(0);
         }
         // Panels of no k are nothing to write.
         let panels_to_fill = if k == 0 { 0 } else { count };
@@ -72,7 +75,7 @@ impl Weights {
             // SAFETY: panel p is `deep · nr` elements from p · deep · nr of a buffer of `count` such panels; each task
             // writes its own. The rows are those of views, k elements each.
             unsafe {
-                let (tier, at) = (device.tier(), p * deep * nr);
+                let at = p * deep * nr;
                 match dtype {
                     FloatType::F32 => fill::<f32>(tier, &rows, k, out.ptr().cast::<f32>().add(at)),
                     FloatType::F16 => fill::<f16>(tier, &rows, k, out.ptr().cast::<f16>().add(at)),
@@ -84,11 +87,12 @@ impl Weights {
         });
         Ok(Self {
             panels: panels.freeze(),
+            bias: padded_bias(parts, dtype, n.next_multiple_of(nr))?,
             n,
             k,
             nr,
             dtype,
-            device: device.clone(),
+            tier,
         })
     }
 
@@ -97,8 +101,9 @@ impl Weights {
         self.n.next_multiple_of(self.nr)
     }
 
-    pub(super) fn byte_len(&self) -> usize {
-        self.panels.numel() * self.dtype.size()
+    /// Bytes of panels and bias.
+    pub(in crate::linear) fn byte_len(&self) -> usize {
+        self.panels.byte_len() + self.bias.len() * size_of::<f32>()
     }
 
     /// Start of the packed elements; panel p is `panel_len` elements from `p · panel_len`.
@@ -112,8 +117,30 @@ impl Weights {
     }
 }
 
-/// One of the weights that are packed together, the output that its first row is, and a copy if its rows are not
-/// adjacent elements.
+/// The biases of the parts one after another, zeros where a part has none, padded with zeros to `len`.
+fn padded_bias(
+    parts: &[(View<'_>, Option<View<'_>>)],
+    dtype: FloatType,
+    len: usize,
+) -> Result<Vec<f32>> {
+    let mut values = reserved("linear bias", len)?;
+    for (weight, bias) in parts {
+        match bias {
+            // Rounded to the dtype of the weights, as in a torch module that is cast to it.
+            Some(bias) => values.extend_from_slice(&Floats::new(
+                "linear",
+                layout::cast(*bias, dtype.dtype())?.view(),
+                bias.shape(),
+            )?),
+            None => values.resize(values.len() + weight.dim(0), 0.0),
+        }
+    }
+    values.resize(len, 0.0);
+    Ok(values)
+}
+
+/// One of the weights that are packed together, the output that its first row computes, and a copy of it if the elements of
+/// its rows are not adjacent.
 struct Source<'a> {
     first: usize,
     view: View<'a>,
@@ -136,7 +163,7 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// Output `row`, if it is one of this weight's.
+    /// The weights of output `row`, if it is an output of this part.
     fn row(&self, row: usize) -> Option<Row> {
         let view = self.copy.as_ref().map_or(self.view, Tensor::view);
         let inside = row.checked_sub(self.first).filter(|&i| i < view.dim(0))?;

@@ -1,17 +1,18 @@
-//! Where each row of a strided tensor starts.
+//! Finds where each row of a strided tensor starts.
 
 use crate::shape::MAX_NDIM;
 
-/// The rows of a tensor `[.., c]`: its leading dims flattened, neighbours merged where their strides allow.
+/// Offsets of the rows of a tensor `[.., c]`. The leading dims are flattened; neighbouring dims are merged where their strides
+/// allow it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rows {
+pub(super) struct RowOffsets {
     /// Sizes and strides (elements), innermost first.
     dims: [(usize, usize); MAX_NDIM],
     ndim: usize,
 }
 
-impl Rows {
-    /// The rows of a tensor of this shape and these strides.
+impl RowOffsets {
+    /// The row offsets of a tensor of this shape and these strides.
     pub(super) fn leading(shape: &[usize], strides: &[usize]) -> Self {
         let mut rows = Self {
             dims: [(1, 0); MAX_NDIM],
@@ -33,7 +34,7 @@ impl Rows {
         rows
     }
 
-    /// Elements from one row to the next, if that is the same between all.
+    /// Elements from one row to the next, if the distance is the same for all rows.
     #[inline]
     pub(super) fn stride(&self) -> Option<usize> {
         (self.ndim <= 1).then_some(self.dims[0].1)

@@ -1,0 +1,39 @@
+//! Operands and sizes of one product.
+
+use super::{finish::Finish, form::Form, input::Input, weights::PackedLinear};
+use crate::{
+    Tier,
+    simd::microkernel::{self, Kernel},
+};
+
+/// One call: rows of the input times the weights, finished.
+pub(super) struct Product<'a, F: Form> {
+    pub(super) weights: &'a PackedLinear,
+    pub(super) input: &'a Input<'a>,
+    pub(super) finish: &'a Finish<'a>,
+    pub(super) kernel: Kernel<F::A, F::B>,
+    /// The kernel for weights that were widened to f32.
+    pub(super) wide: Kernel<f32, f32>,
+    pub(super) tier: Tier,
+    /// k of a panel, padding included.
+    pub(super) deep: usize,
+}
+
+impl<'a, F: Form> Product<'a, F> {
+    pub(super) fn new(
+        weights: &'a PackedLinear,
+        input: &'a Input<'a>,
+        finish: &'a Finish<'a>,
+    ) -> Self {
+        let tier = weights.tier;
+        Self {
+            weights,
+            input,
+            finish,
+            kernel: F::kernel(tier),
+            wide: microkernel::packed(tier),
+            tier,
+            deep: weights.deep(),
+        }
+    }
+}
