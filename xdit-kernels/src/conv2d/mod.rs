@@ -1,37 +1,35 @@
-//! Two-dimensional convolution of channels-last pictures, weights packed once.
+//! Two-dimensional convolution of channels-last pictures, with weights that are packed once.
 //!
-//! Two algorithms. `Direct` is an implicit GEMM: a task copies its input tile (with padding, channels in vectors) and
-//! walks the taps over it. `Winograd` is F(4×4, 3×3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural
-//! Networks", 2015): 4× fewer multiplications. Its interpolation points are 0, ±5/8, ±3/2 and ∞ rather than the
-//! textbook's 0, ±1, ±2: every constant is still exact in f32, and the error on random data is 1.6× that of a plain f32
-//! sum instead of 3.6×. Both accumulate in f32 whatever the dtype.
+//! There are two algorithms. `Direct` is an implicit GEMM: a task copies its input tile (with padding, channels in vectors)
+//! and walks over it with the taps of the kernel. `Winograd` is F(4×4, 3×3) (Lavin and Gray, "Fast Algorithms for
+//! Convolutional Neural Networks", 2015): 4× fewer multiplications. Its interpolation points are 0, ±5/8, ±3/2 and ∞ instead
+//! of the textbook's 0, ±1, ±2 and ∞: every constant is still exact in f32, and the error on random data is 1.6× that of a
+//! plain f32 sum instead of 3.6×. Both sum in f32 whatever the dtype. [`Conv2dOptions::weight_form`] chooses.
 //!
 //! # Scratch
-//! Each thread holds one block at a time, whatever the picture's size. For a 3×3 kernel and as many channels out as in:
-//! `Direct` 0.6 to 1.1 MiB up to 512 channels and below 2 MiB up to 4096 (it aims at 0.5 MiB without the rows and columns
-//! that the kernel reaches beyond a tile); `Winograd` 2 MiB at 128 channels, 8 MiB from 512 on, and from 2048 on what one
-//! group of 14 tiles takes: 4 KiB a channel.
+//! Each thread holds one block at a time, whatever the size of the picture. For a 3×3 kernel and as many channels out as in:
+//! `Direct` takes 0.6 to 1.1 MiB up to 512 channels and below 2 MiB up to 4096 (its target is 0.5 MiB without the rows and
+//! columns that the kernel reaches beyond a tile). `Winograd` takes 2 MiB at 128 channels, 8 MiB from 512 on, and from 2048
+//! on 4 KiB a channel, which is one group of 14 tiles.
 
 mod cpu;
-mod direct;
-mod narrow;
 mod options;
-mod pack;
 mod rows;
 #[cfg(test)]
 mod tests;
-mod transform;
-mod winograd;
 
 use crate::{
     DType, Device, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, WeightForm,
-    dispatch::one_device, layout, rows::Floats,
+    dispatch::{one_device, readable_by},
 };
+use cpu::PackedConv2d;
 use options::MAX_PADDING;
 pub use options::{Algorithm, Conv2dOptions, Padding};
-use pack::{Kind, Packed};
 
-/// A convolution with its weights packed for one tier; shared by reference between threads.
+/// What errors call these kernels.
+const OP: &str = "conv2d";
+
+/// A convolution, whose weights one device holds. Threads share it by reference.
 ///
 /// # Examples
 /// ```
@@ -49,24 +47,31 @@ use pack::{Kind, Packed};
 /// ```
 #[derive(Debug)]
 pub struct Conv2d {
-    packed: Packed,
-    /// One a channel, f32, zeros where there was none; padded to whole vectors.
-    bias: Vec<f32>,
+    /// `[oc, ic, kh, kw]`.
     shape: [usize; 4],
     options: Conv2dOptions,
     dtype: DType,
+    form: WeightForm,
     device: Device,
+    weights: ConvWeights,
+}
+
+/// Weights and bias as the kernels of a kind of device read them.
+#[derive(Debug)]
+enum ConvWeights {
+    Cpu(PackedConv2d),
 }
 
 impl Conv2d {
     /// The convolution with this weight and bias, rounded to `dtype` and packed for `device`.
     ///
     /// # Shapes
-    /// `weight` `[oc, ic, kh, kw]` as PyTorch keeps it, `bias` `[oc]`; any dtype.
+    /// `weight` `[oc, ic, kh, kw]` as PyTorch keeps it, `bias` `[oc]`.
     ///
     /// # Errors
-    /// If a dim of the weight is 0, the bias does not fit, the stride is 0, a padding is above 2^31, or `Algorithm::Winograd` is asked for and the
-    /// kernel is not 3×3 with stride 1.
+    /// If a dim of the weight is 0, the bias does not fit, a dtype is not a float, the stride is 0, a padding is above 2^31,
+    /// [`Algorithm::Winograd`] is asked for and the kernel is not 3×3 with stride 1, `weight` and `bias` are on two devices,
+    /// `device` cannot read their memory, or there is no memory.
     pub fn pack<'a>(
         weight: impl Into<View<'a>>,
         bias: Option<View<'_>>,
@@ -75,63 +80,48 @@ impl Conv2d {
         device: &Device,
     ) -> Result<Self> {
         let weight = weight.into();
-        dtype.float("conv2d")?;
         let &[oc, ic, kh, kw] = weight.shape() else {
-            return Err(Error::shape("conv2d", "a weight [oc, ic, kh, kw]", weight));
+            return Err(Error::shape(OP, "a weight [oc, ic, kh, kw]", weight));
         };
         if weight.numel() == 0 {
-            return Err(Error::shape(
-                "conv2d",
-                "a weight without a dim of 0",
-                weight,
-            ));
+            return Err(Error::shape(OP, "a weight without a dim of 0", weight));
+        }
+        if let Some(bias) = bias.filter(|bias| bias.shape() != [oc]) {
+            return Err(Error::shape(OP, format!("a bias [{oc}]"), bias));
+        }
+        for dtype in [Some(dtype), Some(weight.dtype()), bias.map(|b| b.dtype())] {
+            dtype.map(|dtype| dtype.float(OP)).transpose()?;
         }
         if options.stride == 0 {
-            return Err(Error::shape(
-                "conv2d",
-                "a stride of at least 1",
-                options.stride,
-            ));
+            return Err(Error::shape(OP, "a stride of at least 1", options.stride));
         }
         let p = options.padding;
         if [p.top, p.bottom, p.left, p.right]
             .iter()
             .any(|&n| n > MAX_PADDING)
         {
-            let want = format!("at most {MAX_PADDING} rows or columns of padding");
-            return Err(Error::shape("conv2d", want, p));
+            let wanted = format!("at most {MAX_PADDING} rows or columns of padding");
+            return Err(Error::shape(OP, wanted, p));
         }
-        let winograd_fits = kh == 3 && kw == 3 && options.stride == 1;
-        let kind = match options.algorithm {
-            Algorithm::Winograd if !winograd_fits => {
-                return Err(Error::shape(
-                    "conv2d",
-                    "a 3x3 kernel with stride 1 for Winograd",
-                    (weight, options.stride),
-                ));
+        if options.algorithm == Algorithm::Winograd && !options.winograd_fits([kh, kw]) {
+            let wanted = "a 3x3 kernel with stride 1 for Winograd";
+            return Err(Error::shape(OP, wanted, (weight, options.stride)));
+        }
+        let shape = [oc, ic, kh, kw];
+        let form = options.weight_form(shape);
+        let operands = [Some(weight.device()), bias.map(|bias| bias.device())];
+        let weights = match readable_by(OP, device, operands.into_iter().flatten())? {
+            DeviceKind::Cpu(tier) => {
+                ConvWeights::Cpu(PackedConv2d::new(weight, bias, form, shape, dtype, tier)?)
             }
-            Algorithm::Winograd => Kind::Winograd,
-            _ if oc <= narrow::MAX => Kind::Narrow,
-            Algorithm::Auto if winograd_fits => Kind::Winograd,
-            _ => Kind::Direct,
         };
-        let weight = rounded(weight, dtype)?;
-        let mut bias = match bias {
-            None => vec![0.0; oc],
-            Some(b) if b.shape() == [oc] => {
-                Floats::new("conv2d", rounded(b, dtype)?.view(), &[oc])?.to_vec()
-            }
-            Some(b) => return Err(Error::shape("conv2d", format!("a bias [{oc}]"), b)),
-        };
-        let lanes = cpu::lanes(device.tier());
-        bias.resize(oc.next_multiple_of(lanes), 0.0);
         Ok(Self {
-            packed: Packed::new(&weight, kind, lanes)?,
-            bias,
-            shape: [oc, ic, kh, kw],
+            shape,
             options,
             dtype,
+            form,
             device: device.clone(),
+            weights,
         })
     }
 
@@ -145,38 +135,42 @@ impl Conv2d {
         self.shape[0]
     }
 
-    /// The form that the weights are held in.
+    /// The form in which the convolution holds its weights.
     pub fn form(&self) -> WeightForm {
-        match self.packed.kind {
-            Kind::Winograd => WeightForm::Winograd,
-            Kind::Direct | Kind::Narrow => WeightForm::Dense(DType::F32),
-        }
+        self.form
     }
 
-    /// The dtype that the weights were rounded to. They are kept in f32, in which all is computed.
+    /// The device that holds the weights, and that computes the convolution.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The dtype that the weights were rounded to. They are held in f32, in which everything is computed.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// Bytes that the packed weights and the bias take.
+    /// Bytes that the convolution takes in the memory of its device: weights, padding and bias.
     pub fn byte_len(&self) -> usize {
-        self.packed.byte_len() + self.bias.len() * size_of::<f32>()
+        match &self.weights {
+            ConvWeights::Cpu(packed) => packed.byte_len(),
+        }
     }
 
-    /// The convolution of `x`, in its dtype.
+    /// The convolution of `x`, in the dtype of `x`.
     ///
     /// # Shapes
-    /// `x` `[b, h, w, ic]`; the result `[b, (h + top + bottom - kh) / stride + 1, …, oc]`, where h is doubled first
-    /// with `upsample`.
+    /// `x` `[b, h, w, ic]`; the result `[b, (h + top + bottom - kh) / stride + 1, …, oc]`. With `upsample`, h and w are doubled
+    /// first.
     ///
     /// # Errors
-    /// If the channels differ, the padded input is smaller than the kernel, the input is on another device than the weights, or
-    /// there is no memory.
+    /// If the channels differ, the dtype is not a float, the padded input is smaller than the kernel, the input is on another
+    /// device than the weights, or there is no memory.
     pub fn forward<'a>(&self, x: impl Into<View<'a>>) -> Result<Tensor> {
         self.forward_with(x, None)
     }
 
-    /// The convolution of `x` plus `residual`, which has the result's shape and dtype.
+    /// The convolution of `x` plus `residual`, which has the shape and dtype of the result.
     ///
     /// # Errors
     /// As [`forward`](Self::forward), and if the residual does not fit.
@@ -188,15 +182,16 @@ impl Conv2d {
         let x = x.into();
         let shape = self.output_shape(&x, x.shape())?;
         // SAFETY: `forward_into` writes every element of its output.
-        let mut out = unsafe { TensorMut::uninit("conv2d", shape, x.dtype(), x.device())? };
+        let mut out = unsafe { TensorMut::uninit(OP, shape, x.dtype(), x.device())? };
         self.forward_into(x, residual, out.view_mut())?;
         Ok(out.freeze())
     }
 
-    /// As [`forward_with`](Self::forward_with), into `out`.
+    /// Writes the result of [`forward_with`](Self::forward_with) into `out`.
     ///
     /// # Errors
-    /// As [`forward_with`](Self::forward_with), and if `out` has another shape or dtype.
+    /// As [`forward_with`](Self::forward_with); also if `out` has another shape or dtype, its channels are not adjacent, or it
+    /// is on another device.
     pub fn forward_into<'a>(
         &self,
         x: impl Into<View<'a>>,
@@ -208,7 +203,7 @@ impl Conv2d {
         self.window(x, residual, 0, shape, out)
     }
 
-    /// The result's rows from `first` on; `shape` is that of `out`, and there are so many.
+    /// Writes the rows of the result from `first` on into `out`, whose shape is `shape`. The result has so many rows.
     fn window(
         &self,
         x: View<'_>,
@@ -217,42 +212,39 @@ impl Conv2d {
         shape: [usize; 4],
         out: ViewMut<'_>,
     ) -> Result<()> {
-        out.expect("conv2d", &shape, x.dtype())?;
+        x.dtype().float(OP)?;
+        out.expect(OP, &shape, x.dtype())?;
         if out.strides()[3] != 1 && shape[3] != 1 {
-            return Err(Error::shape(
-                "conv2d",
-                "an output with contiguous channels",
-                out,
-            ));
+            return Err(Error::shape(OP, "an output with contiguous channels", out));
         }
         if let Some(r) = residual.filter(|r| r.shape() != shape || r.dtype() != x.dtype()) {
-            return Err(Error::shape(
-                "conv2d",
-                format!("a residual {shape:?} of {}", x.dtype()),
-                r,
-            ));
+            let wanted = format!("a residual {shape:?} of {}", x.dtype());
+            return Err(Error::shape(OP, wanted, r));
         }
         let [oc, ic, kh, kw] = self.shape;
         let [b, h, w, _] = shape;
         let _span = tracing::trace_span!("conv2d", b, h, w, ic, oc, kh, kw).entered();
-        if shape.contains(&0) {
-            return Ok(());
-        }
         let operands = [
             Some(&self.device),
             Some(x.device()),
             residual.map(|r| r.device()),
+            Some(out.device()),
         ];
-        let operands = operands.into_iter().flatten().chain([out.device()]);
-        match one_device("conv2d", operands)? {
-            DeviceKind::Cpu(_) => out.written_by(|out| cpu::run(self, x, residual, first, out)),
+        one_device(OP, operands.into_iter().flatten())?;
+        if shape.contains(&0) {
+            return Ok(());
+        }
+        match &self.weights {
+            ConvWeights::Cpu(packed) => {
+                out.written_by(|out| cpu::conv2d(packed, &self.options, x, residual, first, out))
+            }
         }
     }
 
-    /// What an input of `shape` gives; `x` is what errors show.
+    /// The shape of the result for an input of `shape`. Errors show `x`.
     fn output_shape(&self, x: &View<'_>, shape: &[usize]) -> Result<[usize; 4]> {
         let [oc, ic, kh, kw] = self.shape;
-        let wrong = |expected: String| Err(Error::shape("conv2d", expected, x));
+        let wrong = |expected: String| Err(Error::shape(OP, expected, x));
         let &[b, h, w, c] = shape else {
             return wrong(format!("an input [b, h, w, {ic}]"));
         };
@@ -275,9 +267,4 @@ impl Conv2d {
             )),
         }
     }
-}
-
-/// The elements rounded to `dtype`, as f32.
-fn rounded(x: View<'_>, dtype: DType) -> Result<Tensor> {
-    layout::cast(x, dtype)?.to_dtype(DType::F32)
 }

@@ -1,6 +1,8 @@
-//! What a convolution does besides its weights.
+//! What a convolution does besides its weights, and the form of weights that follows.
 
-/// The most zeros on a side of the input: coordinates in the padded input then never wrap.
+use crate::{DType, WeightForm};
+
+/// The largest padding on a side of the input. Coordinates in the padded input then never wrap.
 pub(super) const MAX_PADDING: usize = 1 << 31;
 
 /// Rows and columns of zeros around the input, at most 2^31 on a side.
@@ -17,7 +19,7 @@ pub struct Padding {
 }
 
 impl Padding {
-    /// The same on every side.
+    /// The same padding on every side.
     pub fn all(n: usize) -> Self {
         Self {
             top: n,
@@ -28,15 +30,15 @@ impl Padding {
     }
 }
 
-/// How a convolution is computed.
+/// The algorithm of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Algorithm {
-    /// `Winograd` where it applies and pays (not for four output channels or fewer), else `Direct`.
+    /// `Winograd` for 3×3 kernels with stride 1 and more than four output channels, else `Direct`.
     #[default]
     Auto,
     /// The plain sum of products.
     Direct,
-    /// F(4×4, 3×3): for 3×3 kernels with stride 1 only. The packed weights take 4× the room.
+    /// Winograd's F(4×4, 3×3), for 3×3 kernels with stride 1 only. The weights take 4× as much memory.
     Winograd,
 }
 
@@ -55,15 +57,50 @@ pub enum Algorithm {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conv2dOptions {
-    /// Distance of neighbouring outputs in the input, in both directions.
+    /// Distance between the inputs of neighbouring outputs, in both directions.
     pub stride: usize,
     /// Zeros around the input.
     pub padding: Padding,
-    /// How it is computed.
+    /// The algorithm.
     pub algorithm: Algorithm,
-    /// Whether the input is first doubled in size by repeating each pixel (diffusers' `Upsample2D`); the doubled picture
-    /// is never made.
+    /// Whether the input is first doubled in size by repeating each pixel (diffusers' `Upsample2D`). The doubled picture is
+    /// never stored.
     pub upsample: bool,
+}
+
+/// The most output channels for which the direct algorithm is faster than Winograd's where both apply.
+pub(super) const FEW_OUTPUTS: usize = 4;
+
+impl Conv2dOptions {
+    /// The form in which [`Conv2d`](crate::Conv2d) holds a weight of this shape under these options. The form decides the
+    /// algorithm and, by [`WeightForm::matrix_bytes`], the memory.
+    ///
+    /// # Shapes
+    /// `[oc, ic, kh, kw]`, as PyTorch keeps the weight.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_kernels::{Conv2dOptions, DType, WeightForm};
+    /// let options = Conv2dOptions::default();
+    /// assert_eq!(options.weight_form([128, 64, 3, 3]), WeightForm::Winograd);
+    /// assert_eq!(options.weight_form([128, 64, 1, 1]), WeightForm::Dense(DType::F32));
+    /// ```
+    pub fn weight_form(&self, [oc, _, kh, kw]: [usize; 4]) -> WeightForm {
+        let is_winograd = match self.algorithm {
+            Algorithm::Winograd => true,
+            Algorithm::Auto => self.winograd_fits([kh, kw]) && oc > FEW_OUTPUTS,
+            Algorithm::Direct => false,
+        };
+        match is_winograd {
+            true => WeightForm::Winograd,
+            false => WeightForm::Dense(DType::F32),
+        }
+    }
+
+    /// Whether Winograd's algorithm applies to a kernel of this size.
+    pub(super) fn winograd_fits(&self, kernel: [usize; 2]) -> bool {
+        kernel == [3, 3] && self.stride == 1
+    }
 }
 
 impl Default for Conv2dOptions {

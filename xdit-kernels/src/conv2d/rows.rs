@@ -1,20 +1,20 @@
-//! Some rows of a convolution's result.
+//! Computes some rows of the result of a convolution.
 
-use super::Conv2d;
+use super::{Conv2d, OP};
 use crate::{Error, Result, Tensor, TensorMut, View, ViewMut};
 use std::ops::Range;
 
 impl Conv2d {
-    /// Rows `rows` of [`forward_with`](Self::forward_with): what a rank computes that holds those rows of a picture's
-    /// input and the few beside them that the kernel reaches. No other row is computed.
+    /// Rows `rows` of the result of [`forward_with`](Self::forward_with). No other row is computed. A rank that holds a band of
+    /// a picture, with the few rows beside it that the kernel reaches, computes the rows of its band.
     ///
     /// # Shapes
-    /// `x` `[b, h, w, ic]`; the result `[b, rows.len(), …, oc]`, and so `residual`. Rows count from the top of the whole
-    /// result, padding as ever.
+    /// `x` `[b, h, w, ic]`; `residual` and the result `[b, rows.len(), …, oc]`. Rows count from the top of the whole result,
+    /// whose padding is that of the options.
     ///
     /// # Errors
-    /// As [`forward_with`](Self::forward_with), and if the result has no such rows. No rows are possible of any `x`, one
-    /// without rows too.
+    /// As [`forward_with`](Self::forward_with); also if the result lacks one of the rows. An empty range is allowed for every
+    /// `x`, even one without rows.
     ///
     /// # Examples
     /// ```
@@ -37,16 +37,17 @@ impl Conv2d {
         let x = x.into();
         let shape = self.rows_shape(&x, &rows)?;
         // SAFETY: `window` writes every element of its output.
-        let mut out = unsafe { TensorMut::uninit("conv2d", shape, x.dtype(), x.device())? };
+        let mut out = unsafe { TensorMut::uninit(OP, shape, x.dtype(), x.device())? };
         self.window(x, residual, rows.start, shape, out.view_mut())?;
         Ok(out.freeze())
     }
 
-    /// As [`forward_rows`](Self::forward_rows), into `out`: rows in several calls, if each but the last has a multiple of 8 of them,
-    /// are the bytes of one.
+    /// Writes the result of [`forward_rows`](Self::forward_rows) into `out`. Several calls give the bytes of one call if each but
+    /// the last computes a multiple of 8 rows.
     ///
     /// # Errors
-    /// As [`forward_rows`](Self::forward_rows), and if `out` has another shape or dtype.
+    /// As [`forward_rows`](Self::forward_rows); also if `out` has another shape or dtype, its channels are not adjacent, or it
+    /// is on another device.
     pub fn forward_rows_into<'a>(
         &self,
         x: impl Into<View<'a>>,
@@ -59,16 +60,16 @@ impl Conv2d {
         self.window(x, residual, rows.start, shape, out)
     }
 
-    /// The shape of these rows of the result for `x`, if it has them.
+    /// The shape of these rows of the result for `x`, if the result has them.
     fn rows_shape(&self, x: &View<'_>, rows: &Range<usize>) -> Result<[usize; 4]> {
         let shape = match (rows.is_empty(), x.shape()) {
-            // As many rows as the kernel has give a result, of which none are taken.
+            // An input with as many rows as the kernel has a result, of which no row is taken.
             (true, &[b, _, w, c]) => self.output_shape(x, &[b, self.shape[2], w, c])?,
             _ => self.output_shape(x, x.shape())?,
         };
         if !rows.is_empty() && rows.end > shape[1] {
             return Err(Error::shape(
-                "conv2d",
+                OP,
                 format!("rows of {} in all", shape[1]),
                 rows,
             ));

@@ -16,15 +16,15 @@ use super::epilogue::{Epilogue, batch};
 use crate::{
     Result, Tensor, Tier, View, ViewMut, dtype::FloatType, layout, simd::Shared, storage::Buffer,
 };
-use finish::{Finish, Kind};
+use finish::{Finish, FusedOp};
 use form::{Dots, F16, F32, Form, Pairs};
 use input::Input;
-use plan::Plan;
-use product::Product;
+use plan::TilePlan;
+use product::MatrixProduct;
 use rayon::prelude::*;
 use row_offsets::RowOffsets;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tile::{Chunk, Scratch};
+use tile::{Chunk, TileScratch};
 pub(super) use weights::PackedLinear;
 
 /// Writes the layer of `x`, with its epilogue, into `out` of this `shape`. The caller has checked shapes, dtypes and devices,
@@ -46,16 +46,16 @@ pub(super) fn linear(
     let held;
     let held_gate;
     let kind = match epilogue {
-        Epilogue::None => Kind::None,
-        Epilogue::Activation(activation) => Kind::Activation(activation),
+        Epilogue::None => FusedOp::None,
+        Epilogue::Activation(activation) => FusedOp::Activation(activation),
         Epilogue::Residual(residual) => {
             held = fit(residual)?;
-            Kind::Residual(held.as_ref().map_or(residual, Tensor::view).into())
+            FusedOp::Residual(held.as_ref().map_or(residual, Tensor::view).into())
         }
         Epilogue::GateResidual { gate, residual } => {
             held_gate = fit(gate)?;
             held = fit(residual)?;
-            Kind::GateResidual {
+            FusedOp::GateResidual {
                 gate: held_gate.as_ref().map_or(gate, Tensor::view).into(),
                 rows_per_gate: input.count() / batch(shape),
                 residual: held.as_ref().map_or(residual, Tensor::view).into(),
@@ -63,7 +63,7 @@ pub(super) fn linear(
         }
         Epilogue::Mul(factor) => {
             held = fit(factor)?;
-            Kind::Mul(held.as_ref().map_or(factor, Tensor::view).into())
+            FusedOp::Mul(held.as_ref().map_or(factor, Tensor::view).into())
         }
     };
     let finish = Finish {
@@ -76,22 +76,22 @@ pub(super) fn linear(
         n,
     };
     match packed.dtype {
-        FloatType::F32 => Product::<F32>::new(packed, &input, &finish).run(),
-        FloatType::F16 => Product::<F16>::new(packed, &input, &finish).run(),
+        FloatType::F32 => MatrixProduct::<F32>::new(packed, &input, &finish).run(),
+        FloatType::F16 => MatrixProduct::<F16>::new(packed, &input, &finish).run(),
         // The instruction takes bf16 on both sides. For other inputs the weights are widened.
         FloatType::BF16 if packed.tier == Tier::Avx512Bf16 && input.is_bf16() => {
-            Product::<Dots>::new(packed, &input, &finish).run()
+            MatrixProduct::<Dots>::new(packed, &input, &finish).run()
         }
-        FloatType::BF16 => Product::<Pairs>::new(packed, &input, &finish).run(),
+        FloatType::BF16 => MatrixProduct::<Pairs>::new(packed, &input, &finish).run(),
     }
 }
 
-impl<F: Form> Product<'_, F> {
+impl<F: Form> MatrixProduct<'_, F> {
     /// Computes the rows in chunks, one after another: packs a chunk, then multiplies it while it is still in the caches.
     fn run(&self) -> Result<()> {
         let (mr, count) = (self.kernel.mr, self.input.count());
         let panel_words = self.deep.div_ceil(F::A_KS) * mr;
-        let plan = Plan::new(
+        let plan = TilePlan::new(
             count.div_ceil(mr),
             self.weights.padded_n() / self.kernel.nr,
             (mr, self.kernel.nr),
@@ -100,7 +100,7 @@ impl<F: Form> Product<'_, F> {
         );
         let chunk = plan.chunk_panels * mr;
         let packed = Buffer::of::<F::A>("linear input", &[plan.chunk_panels, panel_words])?;
-        let scratch = Scratch::new::<F>(&plan, mr, self.kernel.nr, self.deep)?;
+        let scratch = TileScratch::new::<F>(&plan, mr, self.kernel.nr, self.deep)?;
         for row in (0..count).step_by(chunk) {
             let rows = chunk.min(count - row);
             let chunk = Chunk::new(self, &plan, row, rows, packed.ptr().cast(), panel_words);
@@ -111,7 +111,7 @@ impl<F: Form> Product<'_, F> {
 
     /// Packs the rows of a chunk and multiplies them by all weights in one parallel region, since starting threads takes as
     /// long as a small product. Threads take tiles in order, so that threads that work at the same time read the same weights.
-    fn multiply(&self, chunk: &Chunk<F>, scratch: &Scratch) {
+    fn multiply(&self, chunk: &Chunk<F>, scratch: &TileScratch) {
         let groups = chunk.groups(self.kernel.mr);
         let (taken, packed, next) = (
             AtomicUsize::new(0),

@@ -51,11 +51,11 @@ pub struct Linear {
     out_features: usize,
     form: WeightForm,
     device: Device,
-    held: Held,
+    weights: LinearWeights,
 }
 
 /// Weights and bias as the kernels of a kind of device read them.
-enum Held {
+enum LinearWeights {
     Cpu(PackedLinear),
 }
 
@@ -90,8 +90,8 @@ impl Linear {
             let bias = bias.as_ref().map(View::device);
             [Some(weight.device()), bias].into_iter().flatten()
         });
-        let held = match readable_by(OP, device, operands)? {
-            DeviceKind::Cpu(_) => Held::Cpu(PackedLinear::new(
+        let weights = match readable_by(OP, device, operands)? {
+            DeviceKind::Cpu(_) => LinearWeights::Cpu(PackedLinear::new(
                 parts,
                 [out_features, in_features],
                 float,
@@ -103,7 +103,7 @@ impl Linear {
             out_features,
             form: WeightForm::Dense(dtype),
             device: device.clone(),
-            held,
+            weights,
         })
     }
 
@@ -129,8 +129,8 @@ impl Linear {
 
     /// Bytes that the layer takes in the memory of its device: weights, padding and bias.
     pub fn byte_len(&self) -> usize {
-        match &self.held {
-            Held::Cpu(packed) => packed.byte_len(),
+        match &self.weights {
+            LinearWeights::Cpu(packed) => packed.byte_len(),
         }
     }
 
@@ -202,8 +202,8 @@ impl Linear {
         if shape.contains(&0) {
             return Ok(());
         }
-        match &self.held {
-            Held::Cpu(packed) => {
+        match &self.weights {
+            LinearWeights::Cpu(packed) => {
                 out.written_by(|out| cpu::linear(packed, x, epilogue, &shape, out))
             }
         }

@@ -1,10 +1,11 @@
 //! Linear layers against sums in f64, over odd shapes, every device, dtype and epilogue.
 
+mod checks;
 mod forms;
 mod place;
 
 use super::*;
-use crate::{Tier, activation::Activation, layout, testing::test_devices};
+use crate::{activation::Activation, layout, testing::test_devices};
 use proptest::prelude::*;
 
 const DTYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
@@ -297,101 +298,5 @@ fn an_output_of_one_dim_is_one_batch_entry() {
             row.unwrap().host_bytes_blocking().unwrap(),
             "{device}"
         );
-    }
-}
-
-#[test]
-fn wrong_shapes_are_errors() {
-    for device in &test_devices() {
-        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, device).unwrap();
-        let (w, b) = (zeros(&[4, 6]), zeros(&[3]));
-        assert!(Linear::pack(w.view(), Some(b.view()), DType::F32, device).is_err());
-        assert!(Linear::pack(b.view(), None, DType::F32, device).is_err());
-        assert!(Linear::pack_rows(&[], DType::F32, device).is_err());
-        assert!(
-            Linear::pack_rows(
-                &[(w.view(), None), (zeros(&[4, 5]).view(), None)],
-                DType::F32,
-                device
-            )
-            .is_err()
-        );
-        let layer = Linear::pack(w.view(), None, DType::F32, device).unwrap();
-        let message = layer.forward(&zeros(&[2, 5])).unwrap_err().to_string();
-        assert!(
-            message.contains("linear") && message.contains("sum to 6"),
-            "{message}"
-        );
-        let x = zeros(&[2, 6]);
-        assert!(layer.forward_with(&[], Epilogue::None).is_err());
-        assert!(
-            layer
-                .forward_with(
-                    &[zeros(&[2, 3]).view(), zeros(&[1, 3]).view()],
-                    Epilogue::None
-                )
-                .is_err()
-        );
-        assert!(
-            layer
-                .forward_with(&[x.view()], Epilogue::Residual(zeros(&[2, 5]).view()))
-                .is_err()
-        );
-        let (gate, residual) = (zeros(&[1, 4]), zeros(&[2, 4]));
-        let gated = Epilogue::GateResidual {
-            gate: gate.view(),
-            residual: residual.view(),
-        };
-        assert!(layer.forward_with(&[x.view()], gated).is_err());
-        let mut out = TensorMut::zeros([2, 5], DType::F32, device).unwrap();
-        assert!(
-            layer
-                .forward_into(&[x.view()], Epilogue::None, out.view_mut())
-                .is_err()
-        );
-        // No rows, no outputs: nothing to do, and no error.
-        assert_eq!(layer.forward(&zeros(&[0, 6])).unwrap().shape(), [0, 4]);
-        let empty = Linear::pack(zeros(&[0, 6]).view(), None, DType::F32, device).unwrap();
-        assert_eq!(empty.forward(&x).unwrap().shape(), [2, 0]);
-    }
-}
-
-/// The error names both devices, also where there is nothing to compute.
-#[test]
-fn operands_of_two_devices_are_errors() {
-    let portable = &Device::cpu_with(Tier::Portable).unwrap();
-    let zeros =
-        |shape: &[usize], device: &Device| Tensor::zeros(shape, DType::F32, device).unwrap();
-    for other in test_devices().iter().filter(|other| *other != portable) {
-        let refused = |result: Result<()>| {
-            let message = result.unwrap_err().to_string();
-            let named = [portable, other].map(|device| message.contains(&device.to_string()));
-            assert!(
-                message.starts_with("linear: ") && named == [true; 2],
-                "{message}"
-            );
-        };
-        let (weight, bias) = (zeros(&[4, 6], portable), zeros(&[4], portable));
-        let weight_there = zeros(&[4, 6], other);
-        let pack = |parts: &[_]| Linear::pack_rows(parts, DType::F32, portable);
-        refused(pack(&[(weight_there.view(), Some(bias.view()))]).map(drop));
-        refused(pack(&[(weight.view(), None), (weight_there.view(), None)]).map(drop));
-        // The processor's tiers share memory, so that weights may come from any of them.
-        pack(&[(weight_there.view(), None)]).unwrap();
-
-        let layer = pack(&[(weight.view(), Some(bias.view()))]).unwrap();
-        assert_eq!(layer.device(), portable);
-        for rows in [2, 0] {
-            let x = zeros(&[rows, 6], portable);
-            refused(layer.forward(&zeros(&[rows, 6], other)).map(drop));
-            let residual = zeros(&[rows, 4], other);
-            let residual = Epilogue::Residual(residual.view());
-            refused(layer.forward_with(&[x.view()], residual).map(drop));
-            let mut out = TensorMut::zeros([rows, 4], DType::F32, other).unwrap();
-            refused(layer.forward_into(&[x.view()], Epilogue::None, out.view_mut()));
-            let halves = [zeros(&[rows, 3], portable), zeros(&[rows, 3], other)];
-            let halves = halves.each_ref().map(Tensor::view);
-            refused(layer.forward_with(&halves, Epilogue::None).map(drop));
-        }
     }
 }

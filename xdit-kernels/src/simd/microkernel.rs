@@ -19,7 +19,7 @@ use super::{Avx2, Avx512, Avx512Bf16};
 use super::{Lane, Portable, Simd};
 use crate::{Tier, dtype::FloatType};
 use half::{bf16, f16};
-use step::{Dots, NV, Step, Wide, WidePairs};
+use step::{DotPairs, NV, Step, Wide, WidePairs};
 pub(crate) use step::{MAX_MR, Micro, Pair};
 
 /// What a tile prefetches for the tiles after it: at each step the cache line at each place, which then moves on by its
@@ -377,5 +377,5 @@ pub(crate) fn packed_pairs(tier: Tier) -> Kernel<f32, Pair> {
 
 /// Packed A in pairs of bf16 against B in pairs.
 pub(crate) fn packed_dots(tier: Tier) -> Kernel<Pair, Pair> {
-    kernel::<Dots>(tier)
+    kernel::<DotPairs>(tier)
 }

@@ -6,17 +6,15 @@ fn algorithms() -> impl Strategy<Value = Algorithm> {
     prop::sample::select(vec![Algorithm::Direct, Algorithm::Winograd])
 }
 
-/// The convolution of a case, rows of it, and the whole.
-fn whole(case: &Case) -> (Conv2d, Tensor) {
-    let bias = case.bias.as_ref().map(Tensor::view);
-    let device = &Device::cpu();
-    let conv = Conv2d::pack(&case.weight, bias, case.options, case.x.dtype(), device).unwrap();
-    let shape = conv.output_shape(&case.x.view(), case.x.shape()).unwrap();
-    let residual = case.residual(&shape);
-    let all = conv
-        .forward_with(&case.x, residual.as_ref().map(Tensor::view))
-        .unwrap();
-    (conv, all)
+/// The convolution of a case, its input and the whole result, on a device.
+fn whole(case: &Case, device: &Device) -> (Conv2d, Tensor, Tensor) {
+    let algorithm = case.options.algorithm;
+    let x = case.x.to_device(device).unwrap();
+    (
+        case.pack(algorithm, device),
+        x,
+        case.forward(algorithm, device),
+    )
 }
 
 /// Of numbers up to about 30 in sums of 9·40 products: what `winograd_is_the_sum` allows, for tiles that start elsewhere.
@@ -37,18 +35,23 @@ proptest! {
         let options = Conv2dOptions { padding, upsample, algorithm, stride };
         let mut case = Case::new([b, h, w, ic], [oc, 3, 3], options, DType::F32);
         case.residual = residual;
-        let (conv, all) = whole(&case);
-        let first = first % all.dim(1);
-        let rows = first..first + count % (all.dim(1) - first + 1);
-        let residual = case.residual(all.shape()).map(|r| r.narrow(1, rows.start, rows.len()).unwrap());
-        let got = conv.forward_rows(&case.x, residual.as_ref().map(Tensor::view), rows.clone()).unwrap();
-        let want = all.narrow(1, rows.start, rows.len()).unwrap();
-        prop_assert_eq!(got.shape(), want.shape());
-        if algorithm == Algorithm::Direct || rows.start % 4 == 0 {
-            prop_assert!(got.host_bytes_blocking().unwrap() == want.host_bytes_blocking().unwrap(), "the same sums in the same order");
-        }
-        for (a, b) in got.to_vec_blocking::<f32>().unwrap().into_iter().zip(want.to_vec_blocking::<f32>().unwrap()) {
-            prop_assert!((a - b).abs() <= TILES, "{a} and {b}");
+        for device in &test_devices() {
+            let (conv, x, all) = whole(&case, device);
+            let first = first % all.dim(1);
+            let rows = first..first + count % (all.dim(1) - first + 1);
+            let part = |x: &Tensor| x.narrow(1, rows.start, rows.len()).unwrap();
+            let residual = case.residual(all.shape()).map(|r| part(&r).to_device(device).unwrap());
+            let residual = residual.as_ref().map(Tensor::view);
+            let got = conv.forward_rows(&x, residual, rows.clone()).unwrap();
+            let want = part(&all);
+            prop_assert_eq!(got.shape(), want.shape());
+            if algorithm == Algorithm::Direct || rows.start % 4 == 0 {
+                // The same sums in the same order.
+                prop_assert_eq!(got.host_bytes_blocking().unwrap(), want.host_bytes_blocking().unwrap(), "{}", device);
+            }
+            for (a, b) in floats(&got).into_iter().zip(floats(&want)) {
+                prop_assert!((a - b).abs() <= TILES, "{device}: {a} and {b}");
+            }
         }
     }
 
@@ -61,42 +64,45 @@ proptest! {
     ) {
         let options = Conv2dOptions { padding: Padding::all(1), upsample, algorithm, ..Conv2dOptions::default() };
         let case = Case::new([1, h, w, ic], [oc, 3, 3], options, DType::F32);
-        let (conv, all) = whole(&case);
         let start = start % h;
         let end = (start + len).min(h);
         let (from, to) = (start.saturating_sub(1), (end + 1).min(h));
-        let band = case.x.narrow(1, from, to - from).unwrap();
         let scale = if upsample { 2 } else { 1 };
         let rows = (start - from) * scale..(end - from) * scale;
-        let got = conv.forward_rows(&band, None, rows).unwrap();
-        let want = all.narrow(1, start * scale, (end - start) * scale).unwrap();
-        for (a, b) in got.to_vec_blocking::<f32>().unwrap().into_iter().zip(want.to_vec_blocking::<f32>().unwrap()) {
-            prop_assert!((a - b).abs() <= TILES, "{a} and {b}");
+        for device in &test_devices() {
+            let (conv, x, all) = whole(&case, device);
+            let band = x.narrow(1, from, to - from).unwrap();
+            let got = conv.forward_rows(&band, None, rows.clone()).unwrap();
+            let want = all.narrow(1, start * scale, (end - start) * scale).unwrap();
+            for (a, b) in floats(&got).into_iter().zip(floats(&want)) {
+                prop_assert!((a - b).abs() <= TILES, "{device}: {a} and {b}");
+            }
         }
     }
 }
 
 #[test]
-fn no_rows_come_of_anything_and_rows_beyond_the_end_are_refused() {
+fn an_empty_range_is_allowed_and_rows_beyond_the_end_are_refused() {
     let options = Conv2dOptions {
         padding: Padding::all(1),
         upsample: true,
         ..Conv2dOptions::default()
     };
     let case = Case::new([1, 5, 6, 2], [7, 3, 3], options, DType::F32);
-    let (conv, _) = whole(&case);
-    let nothing = case.x.narrow(1, 0, 0).unwrap();
-    let none = conv.forward_rows(&nothing, None, 0..0).unwrap();
-    assert_eq!(none.shape(), [1, 0, 12, 7]);
-    assert!(conv.forward_rows(&nothing, None, 0..1).is_err());
-    assert!(conv.forward_rows(&case.x, None, 9..11).is_err());
-    assert!(
-        conv.forward_rows(&case.x, None, usize::MAX - 1..usize::MAX)
-            .is_err()
-    );
-    let residual = Tensor::zeros([1, 10, 12, 7], DType::F32, &Device::cpu()).unwrap();
-    assert!(
-        conv.forward_rows(&case.x, Some(residual.view()), 0..2)
-            .is_err()
-    );
+    for device in &test_devices() {
+        let (conv, x, _) = whole(&case, device);
+        let nothing = x.narrow(1, 0, 0).unwrap();
+        let none = conv.forward_rows(&nothing, None, 0..0).unwrap();
+        assert_eq!(none.shape(), [1, 0, 12, 7]);
+        let residual = Tensor::zeros([1, 10, 12, 7], DType::F32, device).unwrap();
+        let last = usize::MAX;
+        for (x, residual, rows) in [
+            (&nothing, None, 0..1),
+            (&x, None, 9..11),
+            (&x, None, last - 1..last),
+            (&x, Some(residual.view()), 0..2),
+        ] {
+            assert!(conv.forward_rows(x, residual, rows).is_err(), "{device}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ pub(super) struct Finish<'a> {
     pub(super) tier: Tier,
     /// What sums begin with, padded with zeros to whole panels.
     pub(super) bias: &'a [f32],
-    pub(super) kind: Kind<'a>,
+    pub(super) kind: FusedOp<'a>,
     pub(super) dtype: FloatType,
     pub(super) rows: RowOffsets,
     pub(super) out: Shared<u8>,
@@ -27,25 +27,25 @@ pub(super) struct Finish<'a> {
     clippy::large_enum_variant,
     reason = "one lives on the stack for a call"
 )]
-pub(super) enum Kind<'a> {
+pub(super) enum FusedOp<'a> {
     None,
     Activation(Activation),
-    Residual(Operand<'a>),
+    Residual(RowOperand<'a>),
     GateResidual {
-        gate: Operand<'a>,
+        gate: RowOperand<'a>,
         rows_per_gate: usize,
-        residual: Operand<'a>,
+        residual: RowOperand<'a>,
     },
-    Mul(Operand<'a>),
+    Mul(RowOperand<'a>),
 }
 
 /// A tensor that is read row by row.
-pub(super) struct Operand<'a> {
+pub(super) struct RowOperand<'a> {
     view: View<'a>,
     rows: RowOffsets,
 }
 
-impl<'a> From<View<'a>> for Operand<'a> {
+impl<'a> From<View<'a>> for RowOperand<'a> {
     fn from(view: View<'a>) -> Self {
         Self {
             rows: RowOffsets::leading(view.shape(), view.strides()),
@@ -54,7 +54,7 @@ impl<'a> From<View<'a>> for Operand<'a> {
     }
 }
 
-impl Operand<'_> {
+impl RowOperand<'_> {
     /// # Safety
     /// The view's dtype is T and has such a row and column.
     #[inline(always)]
@@ -88,7 +88,7 @@ impl Finish<'_> {
     /// else is done to them and all of `columns` are the output's.
     pub(super) fn direct(&self, row: usize, columns: Range<usize>) -> Option<(*mut u8, usize)> {
         let stride = self.rows.stride()?;
-        let whole = matches!(self.kind, Kind::None) && columns.end <= self.n;
+        let whole = matches!(self.kind, FusedOp::None) && columns.end <= self.n;
         whole.then(|| {
             let at = (row * stride + columns.start) * self.dtype.size();
             (self.out.ptr().wrapping_add(at), stride)
@@ -239,18 +239,18 @@ unsafe fn finish_body<S: Simd, T: Lane>(
                 .cast::<T>()
                 .add(finish.rows.offset(r) + column);
             match &finish.kind {
-                Kind::None => row::<S, T>(sums, out, n, Keep),
+                FusedOp::None => row::<S, T>(sums, out, n, Keep),
                 // A loop of its own for the activation of Flux and T5.
-                Kind::Activation(Activation::GeluTanh) => {
+                FusedOp::Activation(Activation::GeluTanh) => {
                     row::<S, T>(sums, out, n, Activate(Activation::GeluTanh));
                 }
-                Kind::Activation(activation) => {
+                FusedOp::Activation(activation) => {
                     row::<S, T>(sums, out, n, Activate(*activation));
                 }
-                Kind::Residual(residual) => {
+                FusedOp::Residual(residual) => {
                     row::<S, T>(sums, out, n, Add(residual.at::<T>(r, column)));
                 }
-                Kind::GateResidual {
+                FusedOp::GateResidual {
                     gate,
                     rows_per_gate,
                     residual,
@@ -259,7 +259,7 @@ unsafe fn finish_body<S: Simd, T: Lane>(
                     let residual = residual.at::<T>(r, column);
                     row::<S, T>(sums, out, n, Gate { gate, residual });
                 }
-                Kind::Mul(factor) => {
+                FusedOp::Mul(factor) => {
                     row::<S, T>(sums, out, n, Multiply(factor.at::<T>(r, column)));
                 }
             }

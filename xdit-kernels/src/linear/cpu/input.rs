@@ -15,13 +15,13 @@ use half::{bf16, f16};
 
 /// Inputs that stand side by side along k.
 pub(super) struct Input<'a> {
-    parts: Vec<Part<'a>>,
+    parts: Vec<InputPart<'a>>,
     count: usize,
 }
 
 /// One of the inputs: `k` columns from column `start` of the whole.
-struct Part<'a> {
-    data: Data<'a>,
+struct InputPart<'a> {
+    data: InputData<'a>,
     dtype: FloatType,
     rows: RowOffsets,
     start: usize,
@@ -29,21 +29,21 @@ struct Part<'a> {
 }
 
 /// Borrowed as it is, or copied so that the elements of a row are adjacent.
-enum Data<'a> {
+enum InputData<'a> {
     Borrowed(View<'a>),
     Copied(Tensor),
 }
 
-impl Part<'_> {
+impl InputPart<'_> {
     fn view(&self) -> View<'_> {
         match &self.data {
-            Data::Borrowed(view) => *view,
-            Data::Copied(tensor) => tensor.view(),
+            InputData::Borrowed(view) => *view,
+            InputData::Copied(tensor) => tensor.view(),
         }
     }
 }
 
-impl Part<'_> {
+impl InputPart<'_> {
     /// Addresses of rows `row .. row + rows`; null behind them.
     ///
     /// # Safety
@@ -67,16 +67,16 @@ impl<'a> Input<'a> {
             let last = view.ndim() - 1;
             let k = view.dim(last);
             let data = if view.strides()[last] == 1 || k < 2 {
-                Data::Borrowed(view)
+                InputData::Borrowed(view)
             } else {
-                Data::Copied(view.to_tensor()?)
+                InputData::Copied(view.to_tensor()?)
             };
             let dtype = view.dtype().float("linear")?;
             let rows = match &data {
-                Data::Borrowed(view) => RowOffsets::leading(view.shape(), view.strides()),
-                Data::Copied(copy) => RowOffsets::leading(copy.shape(), copy.view().strides()),
+                InputData::Borrowed(view) => RowOffsets::leading(view.shape(), view.strides()),
+                InputData::Copied(copy) => RowOffsets::leading(copy.shape(), copy.view().strides()),
             };
-            parts.push(Part {
+            parts.push(InputPart {
                 data,
                 dtype,
                 rows,
@@ -203,7 +203,7 @@ impl<'a> Input<'a> {
 /// As [`Input::pack`]'s; `view` is the part's, of dtype T.
 unsafe fn pack_part<T: Lane>(
     tier: Tier,
-    part: &Part<'_>,
+    part: &InputPart<'_>,
     view: View<'_>,
     row: usize,
     rows: usize,

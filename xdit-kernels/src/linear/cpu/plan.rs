@@ -17,7 +17,7 @@ const TILES_PER_THREAD: usize = 4;
 
 /// Sizes of tiles and chunks, in panels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct TilePlan {
     pub(super) row_panels: usize,
     pub(super) column_panels: usize,
     /// Rows that are packed together: whole tiles, but for the last.
@@ -26,7 +26,7 @@ pub(super) struct Plan {
     pub(super) chunk_tasks: usize,
 }
 
-impl Plan {
+impl TilePlan {
     /// The cut of `rows × columns` panels of `(mr, nr)` with the least estimated time on `threads` threads. A packed panel
     /// of rows takes `panel_bytes`. Results do not depend on it.
     pub(super) fn new(
@@ -98,7 +98,7 @@ mod tests {
                 (300, 7),
             ] {
                 for k in [16, 3072, 1 << 20] {
-                    let plan = Plan::new(rows, columns, (14, 32), k * 14 * 4, threads);
+                    let plan = TilePlan::new(rows, columns, (14, 32), k * 14 * 4, threads);
                     let tiles =
                         rows.div_ceil(plan.row_panels) * columns.div_ceil(plan.column_panels);
                     let what = format!("{plan:?} for {rows} x {columns}, k {k}, {threads} threads");

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// One call: rows of the input times the weights, finished.
-pub(super) struct Product<'a, F: Form> {
+pub(super) struct MatrixProduct<'a, F: Form> {
     pub(super) weights: &'a PackedLinear,
     pub(super) input: &'a Input<'a>,
     pub(super) finish: &'a Finish<'a>,
@@ -19,7 +19,7 @@ pub(super) struct Product<'a, F: Form> {
     pub(super) deep: usize,
 }
 
-impl<'a, F: Form> Product<'a, F> {
+impl<'a, F: Form> MatrixProduct<'a, F> {
     pub(super) fn new(
         weights: &'a PackedLinear,
         input: &'a Input<'a>,

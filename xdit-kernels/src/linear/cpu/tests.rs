@@ -20,14 +20,14 @@ fn pairs_of_bf16_on_both_sides_equal_f64() {
             let finish = Finish {
                 tier: device.tier(),
                 bias: &packed.bias,
-                kind: Kind::None,
+                kind: FusedOp::None,
                 dtype: FloatType::F32,
                 rows: RowOffsets::leading(&[m, n], &[n, 1]),
                 out: Shared(out.as_mut_ptr().cast()),
                 n,
             };
             let input = Input::new(&inputs).unwrap();
-            Product::<Dots>::new(&packed, &input, &finish)
+            MatrixProduct::<Dots>::new(&packed, &input, &finish)
                 .run()
                 .unwrap();
             let (x, w) = (

@@ -1,6 +1,6 @@
 //! One tile of the output, computed in blocks of k while the operands of the next tile are prefetched.
 
-use super::{form::Form, plan::Plan, product::Product};
+use super::{form::Form, plan::TilePlan, product::MatrixProduct};
 use crate::{
     Result,
     dtype::FloatType,
@@ -24,7 +24,7 @@ pub(super) struct Chunk<F: Form> {
     rows: usize,
     packed: Shared<F::A>,
     panel_words: usize,
-    plan: Plan,
+    plan: TilePlan,
     row_tiles: usize,
     /// Panels of all weights.
     column_panels: usize,
@@ -32,7 +32,7 @@ pub(super) struct Chunk<F: Form> {
 }
 
 /// A tile of the output: rows count from the chunk's first, panels are NR columns each.
-struct Tile {
+struct OutputTile {
     rows: Range<usize>,
     panels: Range<usize>,
 }
@@ -40,8 +40,8 @@ struct Tile {
 impl<F: Form> Chunk<F> {
     /// Rows `row .. row + rows`, packed in panels of `panel_words`.
     pub(super) fn new(
-        product: &Product<'_, F>,
-        plan: &Plan,
+        product: &MatrixProduct<'_, F>,
+        plan: &TilePlan,
         row: usize,
         rows: usize,
         packed: *mut F::A,
@@ -86,17 +86,17 @@ impl<F: Form> Chunk<F> {
         })
     }
 
-    fn tile(&self, task: usize, mr: usize) -> Tile {
+    fn tile(&self, task: usize, mr: usize) -> OutputTile {
         let p = (task % self.row_tiles) * self.plan.row_panels;
         let j = (task / self.row_tiles) * self.plan.column_panels;
-        Tile {
+        OutputTile {
             rows: p * mr..self.rows.min((p + self.plan.row_panels) * mr),
             panels: j..self.column_panels.min(j + self.plan.column_panels),
         }
     }
 }
 
-impl<F: Form> Product<'_, F> {
+impl<F: Form> MatrixProduct<'_, F> {
     /// Address of row panel `rows / mr` at k. It may lie behind the last panel.
     fn a(&self, chunk: &Chunk<F>, row: usize, k: usize) -> *const F::A {
         chunk
@@ -172,7 +172,7 @@ impl<F: Form> Product<'_, F> {
             // the output.
             unsafe {
                 let (a, b) = (self.a(chunk, tile.rows.start, k), self.b(j, k));
-                let block = Block {
+                let block = BlockProduct {
                     rows: tile.rows.len(),
                     panel_words: chunk.panel_words,
                     sums: sums(k, j),
@@ -223,7 +223,7 @@ impl<F: Form> Product<'_, F> {
     fn ahead(
         &self,
         chunk: &Chunk<F>,
-        tile: &Tile,
+        tile: &OutputTile,
         k: usize,
         j: usize,
         next: &AtomicUsize,
@@ -232,7 +232,7 @@ impl<F: Form> Product<'_, F> {
         let last = k + F::BLOCK >= self.deep;
         let (following, at) = if !last {
             (
-                Tile {
+                OutputTile {
                     rows: tile.rows.clone(),
                     panels: tile.panels.clone(),
                 },
@@ -301,14 +301,14 @@ struct Stream {
 }
 
 /// All panels of rows of a tile against one block of weights.
-struct Block {
+struct BlockProduct {
     rows: usize,
     panel_words: usize,
     sums: Sums,
     ahead: [Stream; 3],
 }
 
-impl Block {
+impl BlockProduct {
     /// # Safety
     /// `steps` words of `b`, `rows` packed rows at `a` and their sums are there.
     #[inline]
@@ -336,7 +336,7 @@ impl Block {
 }
 
 /// Memory of the workers of one call: for each a tile of sums and a widened block.
-pub(super) struct Scratch {
+pub(super) struct TileScratch {
     buffer: Buffer,
     sums: usize,
     block: usize,
@@ -349,8 +349,8 @@ pub(super) struct Piece {
     block: *mut f32,
 }
 
-impl Scratch {
-    pub(super) fn new<F: Form>(plan: &Plan, mr: usize, nr: usize, deep: usize) -> Result<Self> {
+impl TileScratch {
+    pub(super) fn new<F: Form>(plan: &TilePlan, mr: usize, nr: usize, deep: usize) -> Result<Self> {
         // NR is at least 16 f32, a cache line: workers share none.
         let sums = plan.row_panels * mr * plan.column_panels * nr;
         let block = if F::NARROW {

@@ -178,8 +178,8 @@ impl Step for WidePairs {
     }
 }
 
-pub(crate) struct Dots;
-impl Step for Dots {
+pub(crate) struct DotPairs;
+impl Step for DotPairs {
     type A = Pair;
     type B = Pair;
     const A_WORDS: usize = 1;

@@ -1,4 +1,4 @@
-//! Winograd's transforms of one tile and one vector of channels: inputs to V, M to outputs.
+//! Winograd's transforms of one tile and one vector of channels: from inputs to V, and from M to outputs.
 
 #![allow(
     clippy::needless_range_loop,
@@ -6,7 +6,7 @@
 )]
 
 use super::{
-    cpu::Call,
+    call::ConvCall,
     pack::{A, B},
 };
 use crate::simd::{Lane, Simd};
@@ -49,11 +49,11 @@ unsafe fn output_transform<S: Simd>(m: [S::V; 6]) -> [S::V; 4] {
     }
 }
 
-/// The 6×6 inputs of a tile whose first output is (y, x): blocks of channels `block_step` apart, the 36 results `xi_step`
-/// apart. `zeros` is a pixel of the padding.
+/// Transforms the 6×6 inputs of the tile whose first output is (y, x). In `v` the blocks of channels are `block_step` apart,
+/// and the 36 results of a block `xi_step`. `zeros` is a pixel of the padding.
 #[inline(always)]
 pub(super) unsafe fn transform_in<S: Simd, T: Lane>(
-    call: &Call<'_, T>,
+    call: &ConvCall<'_, T>,
     [batch, y, x]: [usize; 3],
     zeros: *const T,
     v: *mut f32,
@@ -62,7 +62,7 @@ pub(super) unsafe fn transform_in<S: Simd, T: Lane>(
 ) {
     let mut pixels = [[zeros; 6]; 6];
     let inside = match (call.pixel(batch, y, x), call.pixel(batch, y + 5, x + 5)) {
-        (Some(first), Some(_)) if call.shift() == 0 => Some(first),
+        (Some(first), Some(_)) if call.shift == 0 => Some(first),
         _ => {
             for i in 0..6 {
                 for j in 0..6 {
@@ -137,10 +137,10 @@ unsafe fn transform_block<S: Simd>(
     }
 }
 
-/// The 4×4 outputs of a tile for one vector of channels; the 36 sums are `step` apart.
+/// Transforms 36 sums, which are `step` apart, to the 4×4 outputs of a tile for one vector of channels, and stores them.
 #[inline(always)]
 pub(super) unsafe fn transform_out<S: Simd, T: Lane>(
-    call: &Call<'_, T>,
+    call: &ConvCall<'_, T>,
     [batch, y, x]: [usize; 3],
     vector: usize,
     m: *const f32,

@@ -1,5 +1,5 @@
-//! The direct algorithm for at most four output channels (the last convolution of a decoder, to colours): lanes are input
-//! channels, where panels of output channels would stay mostly empty.
+//! The direct algorithm for few output channels, such as the colours that the last convolution of a decoder computes. Its lanes
+//! are input channels, since panels of output channels would be mostly empty.
 
 #![allow(
     clippy::needless_range_loop,
@@ -7,19 +7,22 @@
 )]
 
 use super::{
-    cpu::{Call, Walk},
-    direct::Tile,
+    call::{ConvCall, ConvTile},
+    product::TapWalk,
 };
-use crate::simd::{Lane, Simd};
+use crate::{
+    conv2d::options::FEW_OUTPUTS,
+    simd::{Lane, Simd},
+};
 
-/// The most output channels.
-pub(super) const MAX: usize = 4;
 /// Lanes of the widest tier.
 const MAX_LANES: usize = 16;
-/// Output pixels at a time: so many times four sums stay in registers.
+/// Output pixels at a time: with four output channels their sums stay in registers.
 const fn pixels(lanes: usize) -> usize {
     if lanes == 16 { 6 } else { 2 }
 }
+
+const _: () = assert!(FEW_OUTPUTS <= 4, "`channels` knows up to four");
 
 /// All output channels of a tile.
 ///
@@ -27,10 +30,10 @@ const fn pixels(lanes: usize) -> usize {
 /// The scratch holds the tile's input as `walk` describes; the output's pixels are this task's own.
 #[inline(always)]
 pub(super) unsafe fn channels<S: Simd, T: Lane>(
-    call: &Call<'_, T>,
-    walk: Walk<'_>,
+    call: &ConvCall<'_, T>,
+    walk: TapWalk<'_>,
     scratch: *const f32,
-    tile: Tile,
+    tile: ConvTile,
 ) {
     // SAFETY: the caller's promise, passed on.
     unsafe {
@@ -49,10 +52,10 @@ pub(super) unsafe fn channels<S: Simd, T: Lane>(
 
 #[inline(always)]
 unsafe fn rows<S: Simd, T: Lane, const P: usize, const OC: usize>(
-    call: &Call<'_, T>,
-    walk: Walk<'_>,
+    call: &ConvCall<'_, T>,
+    walk: TapWalk<'_>,
     scratch: *const f32,
-    tile: Tile,
+    tile: ConvTile,
 ) {
     // SAFETY: there is one vector of output channels.
     let (bias, n) = unsafe { call.bias::<S>(0) };
@@ -62,7 +65,7 @@ unsafe fn rows<S: Simd, T: Lane, const P: usize, const OC: usize>(
             // next row, past the last the slack. The weights hold OC vectors for each block and tap.
             let acc = unsafe {
                 let mut acc = [[S::zero(); OC]; P];
-                let mut b = call.conv.packed.ptr();
+                let mut b = call.packed.ptr();
                 for block in 0..walk.blocks {
                     for &tap in walk.taps {
                         let a =

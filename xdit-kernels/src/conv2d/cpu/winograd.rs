@@ -1,12 +1,13 @@
-//! Winograd F(4×4, 3×3): tiles of 6×6 inputs give 4×4 outputs, by 36 products a channel instead of 144.
+//! Winograd F(4×4, 3×3): computes 4×4 outputs from a tile of 6×6 inputs, with 36 products a channel instead of 144.
 //!
-//! A task takes a block of tiles (in raster order), in groups of MR, the rows of the micro-kernel: it transforms their
-//! inputs to V `[group][6·6][ic block][MR][lane]`, multiplies each of the 36 matrices with its transformed weights into M
-//! `[group][6·6][panel][MR][oc in panel]`, and transforms that back.
+//! A task computes a block of tiles, in raster order, in groups of MR, the number of rows of the micro-kernel. It transforms
+//! their inputs to V `[group][6·6][ic block][MR][lane]`, multiplies each of the 36 matrices by its transformed weights to
+//! M `[group][6·6][panel][MR][oc in panel]`, and transforms M to the outputs.
 
 use super::{
-    cpu::{Call, Walk, product},
-    pack::PANEL,
+    call::ConvCall,
+    pack::{PANEL, lanes},
+    product::{TapWalk, product},
     transform::{transform_in, transform_out},
 };
 use crate::{
@@ -25,12 +26,12 @@ const fn rows(lanes: usize) -> usize {
     if lanes == 16 { 14 } else { 6 }
 }
 
-/// How the tiles are shared out. Sizes follow the shapes and the pool's threads; a tile's result depends on neither: it
-/// is computed by itself, whatever its neighbours in the block. Lengths are in f32.
-pub(super) struct Plan {
-    /// Blocks of a picture (they do not cross pictures of a batch).
+/// How the tiles are distributed. Sizes depend on the shapes and on the threads of the pool. The result of a tile depends on
+/// neither, nor on its neighbours in the block. Lengths are in f32.
+pub(super) struct WinogradPlan {
+    /// Blocks of a picture. A block belongs to one picture of a batch.
     blocks: usize,
-    /// Groups of a picture, which blocks are made of; the last may be short.
+    /// Groups of a picture. Blocks consist of groups; the last group may be short.
     groups: usize,
     /// Tiles in a row and in a column of the output.
     nx: usize,
@@ -44,9 +45,9 @@ pub(super) struct Plan {
     mr: usize,
 }
 
-impl Plan {
-    pub(super) fn new<T>(call: &Call<'_, T>) -> Self {
-        let lanes = super::cpu::lanes(call.conv.device.tier());
+impl WinogradPlan {
+    pub(super) fn new<T>(call: &ConvCall<'_, T>) -> Self {
+        let lanes = lanes(call.packed.tier);
         let mr = rows(lanes);
         let (ic, oc) = (
             call.ic.next_multiple_of(lanes),
@@ -67,7 +68,7 @@ impl Plan {
         }
     }
 
-    pub(super) fn tasks<T>(&self, call: &Call<'_, T>) -> usize {
+    pub(super) fn tasks<T>(&self, call: &ConvCall<'_, T>) -> usize {
         call.batch * self.blocks
     }
 
@@ -91,14 +92,14 @@ impl Plan {
     }
 }
 
-/// Into how many blocks of at most `most` groups a picture is cut: where there are enough, as many for each thread.
+/// Number of blocks of at most `most` groups in a picture: a multiple of the threads where there are enough groups.
 fn blocks(groups: usize, most: usize, threads: usize) -> usize {
     let blocks = groups.div_ceil(most);
     blocks.next_multiple_of(threads).min(groups)
 }
 
-/// The parts of one task: tiles `first..first + count` of a picture, and where they lie in the scratch.
-struct Block {
+/// One task: tiles `first..first + count` of a picture, and the parts of the scratch.
+struct TileBlock {
     batch: usize,
     first: usize,
     count: usize,
@@ -107,10 +108,10 @@ struct Block {
     m: *mut f32,
 }
 
-impl Block {
+impl TileBlock {
     /// The first output pixel of tile `t` of the block.
     #[inline(always)]
-    fn corner(&self, plan: &Plan, t: usize) -> [usize; 3] {
+    fn corner(&self, plan: &WinogradPlan, t: usize) -> [usize; 3] {
         let t = self.first + t;
         [self.batch, t / plan.nx * 4, t % plan.nx * 4]
     }
@@ -123,15 +124,15 @@ impl Block {
 /// index.
 pub(super) unsafe fn block<T: Lane>(
     tier: Tier,
-    call: &Call<'_, T>,
-    plan: &Plan,
+    call: &ConvCall<'_, T>,
+    plan: &WinogradPlan,
     scratch: *mut f32,
     task: usize,
 ) {
     let tiles = plan.tiles(task % plan.blocks);
     // The zeros, V and M lie one after another.
     let v = scratch.wrapping_add(plan.zeros);
-    let block = Block {
+    let block = TileBlock {
         batch: task / plan.blocks,
         first: tiles.start,
         count: tiles.len(),
@@ -142,7 +143,7 @@ pub(super) unsafe fn block<T: Lane>(
     let sizes = Sizes {
         ic: call.ic,
         oc: call.oc,
-        weights: call.conv.packed.ptr(),
+        weights: call.packed.ptr(),
     };
     // SAFETY: the caller's promise; the block's parts are inside the scratch; V is written before it is read, M likewise.
     unsafe {
@@ -152,7 +153,7 @@ pub(super) unsafe fn block<T: Lane>(
     }
 }
 
-/// What the products need to know of the call.
+/// The sizes and weights that the products need.
 #[derive(Clone, Copy)]
 struct Sizes {
     ic: usize,
@@ -161,7 +162,7 @@ struct Sizes {
 }
 
 #[inline(always)]
-unsafe fn inputs<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, block: &Block) {
+unsafe fn inputs<S: Simd, T: Lane>(call: &ConvCall<'_, T>, plan: &WinogradPlan, block: &TileBlock) {
     let mr = rows(S::LANES);
     let blocks = call.ic.div_ceil(S::LANES);
     // SAFETY: the zeros are as long as a pixel (of f32, so of any dtype); V has a place for each tile of the last group.
@@ -192,11 +193,11 @@ unsafe fn inputs<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, block: &Bloc
     }
 }
 tiered!(
-    fn transform_inputs[T: Lane][T](call: &Call<'_, T>, plan: &Plan, block: &Block) = inputs
+    fn transform_inputs[T: Lane][T](call: &ConvCall<'_, T>, plan: &WinogradPlan, block: &TileBlock) = inputs
 );
 
 #[inline(always)]
-unsafe fn products<S: Simd>(sizes: Sizes, plan: &Plan, block: &Block) {
+unsafe fn products<S: Simd>(sizes: Sizes, plan: &WinogradPlan, block: &TileBlock) {
     // SAFETY: the caller's promise, passed on.
     unsafe {
         if S::LANES == 16 {
@@ -207,15 +208,15 @@ unsafe fn products<S: Simd>(sizes: Sizes, plan: &Plan, block: &Block) {
     }
 }
 tiered!(
-    fn multiply(sizes: Sizes, plan: &Plan, block: &Block) = products
+    fn multiply(sizes: Sizes, plan: &WinogradPlan, block: &TileBlock) = products
 );
 
 /// M = V·U for each of the 36 points, panel by panel. A last group that is at most half full takes HALF rows.
 #[inline(always)]
 unsafe fn products_of<S: Simd, const MR: usize, const HALF: usize>(
     sizes: Sizes,
-    plan: &Plan,
-    block: &Block,
+    plan: &WinogradPlan,
+    block: &TileBlock,
 ) {
     let Sizes { ic, oc, weights } = sizes;
     let (blocks, vectors) = (ic.div_ceil(S::LANES), oc.div_ceil(S::LANES));
@@ -235,7 +236,7 @@ unsafe fn products_of<S: Simd, const MR: usize, const HALF: usize>(
             };
             for g in 0..groups {
                 let ahead_step = (PANEL * S::LANES).div_ceil(groups);
-                let walk = Walk {
+                let walk = TapWalk {
                     taps: &[0],
                     blocks,
                     step: MR * S::LANES,
@@ -262,7 +263,11 @@ unsafe fn products_of<S: Simd, const MR: usize, const HALF: usize>(
 }
 
 #[inline(always)]
-unsafe fn outputs<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, block: &Block) {
+unsafe fn outputs<S: Simd, T: Lane>(
+    call: &ConvCall<'_, T>,
+    plan: &WinogradPlan,
+    block: &TileBlock,
+) {
     let mr = rows(S::LANES);
     let vectors = call.oc.div_ceil(S::LANES);
     for t in 0..block.count {
@@ -279,7 +284,7 @@ unsafe fn outputs<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, block: &Blo
     }
 }
 tiered!(
-    fn transform_outputs[T: Lane][T](call: &Call<'_, T>, plan: &Plan, block: &Block) = outputs
+    fn transform_outputs[T: Lane][T](call: &ConvCall<'_, T>, plan: &WinogradPlan, block: &TileBlock) = outputs
 );
 
 #[cfg(test)]

@@ -1,41 +1,42 @@
 //! The direct algorithm: an implicit GEMM over a copied tile of the input.
 //!
 //! The tile is copied as `[ic block][phase][row][column][lane]`, where phase (r mod stride, c mod stride) holds every
-//! stride-th row and column. An output pixel's input under one tap is then at a distance from the tile's start that grows
-//! by one pixel as the output does, whatever the stride, and MR outputs in a row (running on over line ends, where a few
-//! are computed for nothing) are MR neighbours.
+//! stride-th row and column. Under one tap, the inputs of neighbouring outputs are then neighbouring pixels, whatever the
+//! stride, so that MR outputs in a row read MR pixels in a row. Such a row continues over the ends of lines, where a few
+//! outputs are computed and dropped.
 
 use super::{
-    cpu::{Call, Walk, prefetch, product},
+    call::{ConvCall, ConvTile},
     narrow,
-    pack::{Kind, PANEL},
+    pack::{PANEL, PanelOrder, lanes},
+    product::{TapWalk, prefetch, product},
 };
 use crate::{
     Error, Result,
     simd::{Lane, Simd, tiered},
 };
 
-/// Elements of scratch that a tile aims at: 0.5 MiB, a part of every second-level cache.
+/// Target for the elements of scratch of a tile: 0.5 MiB, a part of every second-level cache.
 const SCRATCH: usize = 1 << 17;
 /// Most output pixels in a tile, so that a picture makes enough tasks.
 const PIXELS: usize = 2048;
 /// Room behind the last row: the most rows that a micro-kernel takes.
 const SLACK: usize = 16;
-/// Pixels that the copy of the input asks for ahead of time.
+/// Distance in pixels at which the copy of the input prefetches.
 const AHEAD: usize = 12;
 /// Lanes of the widest tier.
 const MAX_LANES: usize = 16;
 
-/// Sizes of the tiles, fixed by the call's shapes alone.
-pub(super) struct Plan {
+/// Sizes of the tiles, which depend on the shapes of the call alone.
+pub(super) struct DirectPlan {
     th: usize,
     tw: usize,
     lanes: usize,
 }
 
-impl Plan {
-    pub(super) fn new<T>(call: &Call<'_, T>) -> Self {
-        let lanes = super::cpu::lanes(call.conv.device.tier());
+impl DirectPlan {
+    pub(super) fn new<T>(call: &ConvCall<'_, T>) -> Self {
+        let lanes = lanes(call.packed.tier);
         let channels = call.ic.next_multiple_of(lanes);
         let per_pixel = channels.saturating_mul(call.stride.saturating_mul(call.stride));
         let pixels = (SCRATCH / per_pixel).clamp(16, PIXELS);
@@ -44,25 +45,25 @@ impl Plan {
         Self { th, tw, lanes }
     }
 
-    fn tiles<T>(&self, call: &Call<'_, T>) -> (usize, usize) {
+    fn tiles<T>(&self, call: &ConvCall<'_, T>) -> (usize, usize) {
         (call.oh.div_ceil(self.th), call.ow.div_ceil(self.tw))
     }
 
-    pub(super) fn tasks<T>(&self, call: &Call<'_, T>) -> usize {
+    pub(super) fn tasks<T>(&self, call: &ConvCall<'_, T>) -> usize {
         let (ny, nx) = self.tiles(call);
         call.batch * ny * nx
     }
 
     /// Pixels between phases, and columns of a phase, of a tile with `th` rows and `tw` columns.
-    fn phase<T>(call: &Call<'_, T>, th: usize, tw: usize) -> (usize, usize) {
-        let ([_, _, kh, kw], s) = (call.conv.shape, call.stride);
+    fn phase<T>(call: &ConvCall<'_, T>, th: usize, tw: usize) -> (usize, usize) {
+        let ([_, _, kh, kw], s) = (call.packed.shape, call.stride);
         let wp = tw + (kw - 1) / s;
         ((th + (kh - 1) / s) * wp, wp)
     }
 
     /// # Errors
-    /// If the phases, stride² of them, are more than memory can hold.
-    pub(super) fn scratch_len<T>(&self, call: &Call<'_, T>) -> Result<usize> {
+    /// If the stride² phases are larger than memory can be.
+    pub(super) fn scratch_len<T>(&self, call: &ConvCall<'_, T>) -> Result<usize> {
         let s = call.stride;
         let (phase, _) = Self::phase(call, self.th, self.tw);
         let pixels = s.checked_mul(s).and_then(|n| n.checked_mul(phase));
@@ -76,21 +77,13 @@ impl Plan {
     }
 }
 
-/// One tile of the output, whose input lies in the scratch.
-#[derive(Clone, Copy)]
-pub(super) struct Tile {
-    pub(super) batch: usize,
-    /// First row and column, rows and columns.
-    pub(super) y0: usize,
-    pub(super) x0: usize,
-    pub(super) th: usize,
-    pub(super) tw: usize,
-    /// Columns of a phase: the distance of the output's rows in the scratch.
-    pub(super) wp: usize,
-}
-
 #[inline(always)]
-unsafe fn tile<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, scratch: *mut f32, task: usize) {
+unsafe fn tile<S: Simd, T: Lane>(
+    call: &ConvCall<'_, T>,
+    plan: &DirectPlan,
+    scratch: *mut f32,
+    task: usize,
+) {
     let (ny, nx) = plan.tiles(call);
     let (batch, y0, x0) = (
         task / (ny * nx),
@@ -98,9 +91,9 @@ unsafe fn tile<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, scratch: *mut 
         task % nx * plan.tw,
     );
     let (th, tw) = (plan.th.min(call.oh - y0), plan.tw.min(call.ow - x0));
-    let ([_, _, kh, kw], s) = (call.conv.shape, call.stride);
-    let (phase, wp) = Plan::phase(call, th, tw);
-    let tile = Tile {
+    let ([_, _, kh, kw], s) = (call.packed.shape, call.stride);
+    let (phase, wp) = DirectPlan::phase(call, th, tw);
+    let tile = ConvTile {
         batch,
         y0,
         x0,
@@ -130,7 +123,7 @@ unsafe fn tile<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, scratch: *mut 
         .map(|t| (t / kw, t % kw))
         .map(|(y, x)| (((y % s) * s + x % s) * phase + (y / s) * wp + x / s) * S::LANES)
         .collect();
-    let walk = Walk {
+    let walk = TapWalk {
         taps: &taps,
         blocks,
         step,
@@ -140,8 +133,8 @@ unsafe fn tile<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, scratch: *mut 
     };
     // SAFETY: the scratch is filled as `walk` describes; the caller vouches for the rest.
     unsafe {
-        match (call.conv.packed.kind, S::LANES) {
-            (Kind::Narrow, _) => narrow::channels::<S, T>(call, walk, scratch, tile),
+        match (call.packed.order, S::LANES) {
+            (PanelOrder::Narrow, _) => narrow::channels::<S, T>(call, walk, scratch, tile),
             (_, 16) => panels::<S, T, 14>(call, walk, scratch, tile),
             _ => panels::<S, T, 6>(call, walk, scratch, tile),
         }
@@ -151,8 +144,8 @@ unsafe fn tile<S: Simd, T: Lane>(call: &Call<'_, T>, plan: &Plan, scratch: *mut 
 /// Copies the pixels of one phase (rows py, py + stride, …), `len` in all, to `to`; blocks of channels are `step` apart.
 #[inline(always)]
 unsafe fn fill_phase<S: Simd, T: Lane>(
-    call: &Call<'_, T>,
-    tile: Tile,
+    call: &ConvCall<'_, T>,
+    tile: ConvTile,
     [py, px]: [usize; 2],
     len: usize,
     to: *mut f32,
@@ -195,10 +188,10 @@ unsafe fn fill_phase<S: Simd, T: Lane>(
 /// All output channels of a tile, panel by panel.
 #[inline(always)]
 unsafe fn panels<S: Simd, T: Lane, const MR: usize>(
-    call: &Call<'_, T>,
-    walk: Walk<'_>,
+    call: &ConvCall<'_, T>,
+    walk: TapWalk<'_>,
     scratch: *const f32,
-    tile: Tile,
+    tile: ConvTile,
 ) {
     let vectors = call.oc.div_ceil(S::LANES);
     let mut v = 0;
@@ -206,7 +199,6 @@ unsafe fn panels<S: Simd, T: Lane, const MR: usize>(
         // SAFETY: a panel of the weights starts after v vectors of them.
         unsafe {
             let b = call
-                .conv
                 .packed
                 .ptr()
                 .add(v * S::LANES * walk.taps.len() * call.ic);
@@ -222,15 +214,15 @@ unsafe fn panels<S: Simd, T: Lane, const MR: usize>(
 
 #[inline(always)]
 unsafe fn rows<S: Simd, T: Lane, const MR: usize, const NV: usize>(
-    call: &Call<'_, T>,
-    walk: Walk<'_>,
+    call: &ConvCall<'_, T>,
+    walk: TapWalk<'_>,
     scratch: *const f32,
     b: *const f32,
     v: usize,
-    tile: Tile,
+    tile: ConvTile,
 ) {
     const { assert!(MR <= SLACK, "rows past the end stay in the slack") };
-    let Tile {
+    let ConvTile {
         batch,
         y0,
         x0,
@@ -278,5 +270,5 @@ tiered!(
     /// # Safety
     /// The call's pointers reach its shapes; `scratch` holds the plan's length and is this task's own; no other task has
     /// this index.
-    pub(super) fn block[T: Lane][T](call: &Call<'_, T>, plan: &Plan, scratch: *mut f32, task: usize) = tile
+    pub(super) fn block[T: Lane][T](call: &ConvCall<'_, T>, plan: &DirectPlan, scratch: *mut f32, task: usize) = tile
 );

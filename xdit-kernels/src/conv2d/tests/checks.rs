@@ -1,0 +1,142 @@
+//! Refused calls, and the bytes that a form tells.
+
+use super::*;
+use crate::Tier;
+
+#[test]
+fn wrong_input_is_an_error() {
+    for device in &test_devices() {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, device).unwrap();
+        let pack = |weight: &[usize], options| {
+            Conv2d::pack(&zeros(weight), None, options, DType::F32, device)
+        };
+        let default = Conv2dOptions::default();
+        let refused = |r: Result<Conv2d>| r.unwrap_err().to_string();
+        assert!(refused(pack(&[4, 3, 3], default)).contains("oc, ic, kh, kw"));
+        assert!(refused(pack(&[4, 0, 3, 3], default)).contains("dim of 0"));
+        assert!(
+            refused(pack(
+                &[4, 2, 3, 3],
+                Conv2dOptions {
+                    stride: 0,
+                    ..default
+                }
+            ))
+            .contains("stride")
+        );
+        let winograd = Conv2dOptions {
+            stride: 2,
+            algorithm: Algorithm::Winograd,
+            ..default
+        };
+        assert!(refused(pack(&[4, 2, 3, 3], winograd)).contains("stride 1"));
+        let bias = zeros(&[5]);
+        assert!(
+            refused(Conv2d::pack(
+                &zeros(&[4, 2, 3, 3]),
+                Some(bias.view()),
+                default,
+                DType::F32,
+                device
+            ))
+            .contains("bias")
+        );
+        let conv = pack(&[4, 2, 3, 3], default).unwrap();
+        assert_eq!((conv.in_channels(), conv.out_channels()), (2, 4));
+        assert!(conv.forward(&zeros(&[1, 8, 8, 3])).is_err());
+        assert!(conv.forward(&zeros(&[8, 8, 2])).is_err());
+        assert!(
+            conv.forward(&zeros(&[1, 2, 8, 2]))
+                .unwrap_err()
+                .to_string()
+                .contains("3x3")
+        );
+        assert!(
+            conv.forward_with(&zeros(&[1, 8, 8, 2]), Some(zeros(&[1, 6, 5, 4]).view()))
+                .is_err()
+        );
+        assert_eq!(
+            conv.forward(&zeros(&[0, 8, 8, 2])).unwrap().shape(),
+            [0, 6, 6, 4]
+        );
+    }
+}
+
+/// The error names both devices, also where there is nothing to compute.
+#[test]
+fn operands_of_two_devices_are_errors() {
+    let portable = &Device::cpu_with(Tier::Portable).unwrap();
+    let zeros =
+        |shape: &[usize], device: &Device| Tensor::zeros(shape, DType::F32, device).unwrap();
+    for other in test_devices().iter().filter(|other| *other != portable) {
+        let refused = |result: Result<()>| {
+            let message = result.unwrap_err().to_string();
+            let named = [portable, other].map(|device| message.contains(&device.to_string()));
+            assert!(
+                message.starts_with("conv2d: ") && named == [true; 2],
+                "{message}"
+            );
+        };
+        let options = Conv2dOptions::default();
+        let pack = |weight: &Tensor, bias: &Tensor| {
+            Conv2d::pack(weight, Some(bias.view()), options, DType::F32, portable)
+        };
+        let (weight, bias) = (zeros(&[4, 2, 3, 3], other), zeros(&[4], other));
+        refused(pack(&weight, &zeros(&[4], portable)).map(drop));
+        // The processor's tiers share memory, so that weights may come from any of them.
+        let conv = pack(&weight, &bias).unwrap();
+        assert_eq!(conv.device(), portable);
+        for pictures in [1, 0] {
+            let x = zeros(&[pictures, 8, 8, 2], portable);
+            let [x_there, residual_there] =
+                [[pictures, 8, 8, 2], [pictures, 6, 6, 4]].map(|shape| zeros(&shape, other));
+            refused(conv.forward(&x_there).map(drop));
+            refused(conv.forward_rows(&x_there, None, 0..0).map(drop));
+            refused(conv.forward_with(&x, Some(residual_there.view())).map(drop));
+            let mut out = TensorMut::zeros([pictures, 6, 6, 4], DType::F32, other).unwrap();
+            refused(conv.forward_into(&x, None, out.view_mut()));
+        }
+    }
+}
+
+/// The form that the options tell is the one that is held, and tells the bytes: channels are whole vectors of every tier here.
+#[test]
+fn a_form_tells_the_bytes_of_its_weights() {
+    for device in &test_devices() {
+        for (oc, kernel, algorithm, form) in [
+            (32, 3, Algorithm::Auto, WeightForm::Winograd),
+            (32, 3, Algorithm::Winograd, WeightForm::Winograd),
+            (32, 3, Algorithm::Direct, WeightForm::Dense(DType::F32)),
+            (32, 1, Algorithm::Auto, WeightForm::Dense(DType::F32)),
+            (3, 3, Algorithm::Auto, WeightForm::Dense(DType::F32)),
+            (3, 3, Algorithm::Winograd, WeightForm::Winograd),
+        ] {
+            let case = Case::new(
+                [1, 4, 4, 32],
+                [oc, kernel, kernel],
+                Conv2dOptions::default(),
+                DType::BF16,
+            );
+            let conv = case.pack(algorithm, device);
+            let told = conv.options.weight_form([oc, 32, kernel, kernel]);
+            assert_eq!(
+                (conv.form(), told),
+                (form, form),
+                "{oc} {kernel} {algorithm:?}"
+            );
+            let bytes = form.matrix_bytes(oc, 32 * kernel * kernel) as usize;
+            // Three outputs are padded to a vector: in Winograd's form the weights too.
+            let lanes = if conv.device().tier() >= Tier::Avx512 {
+                16
+            } else {
+                8
+            };
+            let (weights, bias) = match form {
+                _ if oc == 32 => (bytes, 32 * 4),
+                WeightForm::Winograd => (bytes / oc * lanes, lanes * 4),
+                WeightForm::Dense(_) => (bytes, lanes * 4),
+            };
+            assert_eq!(conv.byte_len(), weights + bias, "{device} {algorithm:?}");
+        }
+    }
+}
