@@ -86,8 +86,8 @@ fn no_two_types_have_the_same_name() {
             let name = name.as_str();
             let mut files = files.iter();
             let of_a_family = files.all(|file| file.starts_with("xdit-models/src/models"));
-            let allowed = OF_A_CRATE.contains(&name)
-                || (OF_A_FAMILY.contains(&name) && of_a_family);
+            let allowed =
+                OF_A_CRATE.contains(&name) || (OF_A_FAMILY.contains(&name) && of_a_family);
             !allowed
         })
         .filter(|(_, files)| files.len() > 1)

@@ -292,9 +292,6 @@ fn attention_kernels() -> Vec<(&'static str, Kernel)> {
 /// Calls that the table need not have: they take one operand, or end in a call that it has.
 const LEFT_OUT: [&str; 3] = ["cast", "contiguous", "rope_table"];
 
-/// Kernels that return for empty operands before they look at devices.
-const EMPTY_BY_SHAPE: [&str; 2] = ["conv2d", "linear"];
-
 /// Public calls of the kernels' files: functions, and methods that add or write into an output.
 fn public_calls(file: &std::path::Path) -> Vec<String> {
     let text = std::fs::read_to_string(file).unwrap();
@@ -338,11 +335,7 @@ fn operands_of_two_devices_are_an_error_that_names_both() {
     };
     let both = [device, other].map(ToString::to_string);
     for (name, kernel) in kernels() {
-        let sizes: &[usize] = match EMPTY_BY_SHAPE.contains(&name) {
-            true => &[2],
-            false => &[2, 0],
-        };
-        for &n in sizes {
+        for n in [2, 0] {
             let operands = |odd: usize| Operands {
                 device,
                 other,

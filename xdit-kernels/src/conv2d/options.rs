@@ -72,7 +72,7 @@ pub struct Conv2dOptions {
 pub(super) const FEW_OUTPUTS: usize = 4;
 
 impl Conv2dOptions {
-    /// The form in which [`Conv2d`](crate::Conv2d) holds a weight of this shape under these options. The form decides the
+    /// The form in which [`Conv2d`](super::Conv2d) holds a weight of this shape under these options. The form decides the
     /// algorithm and, by [`WeightForm::matrix_bytes`], the memory.
     ///
     /// # Shapes
@@ -80,7 +80,7 @@ impl Conv2dOptions {
     ///
     /// # Examples
     /// ```
-    /// use xdit_kernels::{Conv2dOptions, DType, WeightForm};
+    /// use xdit_kernels::{DType, WeightForm, conv2d::Conv2dOptions};
     /// let options = Conv2dOptions::default();
     /// assert_eq!(options.weight_form([128, 64, 3, 3]), WeightForm::Winograd);
     /// assert_eq!(options.weight_form([128, 64, 1, 1]), WeightForm::Dense(DType::F32));

@@ -3,11 +3,9 @@
 use std::fmt;
 use std::ops::Range;
 
+use xdit_kernels::conv2d::{Conv2d, Conv2dOptions};
 use xdit_kernels::linear::Linear;
-use xdit_kernels::{
-    DType, Device, Tensor, View,
-    conv2d::{Conv2d, Conv2dOptions},
-};
+use xdit_kernels::{DType, Device, Tensor, View, WeightForm};
 
 use crate::error::Result;
 use crate::files::weights::Scope;
@@ -19,6 +17,7 @@ pub struct Packing<'a> {
     dtype: DType,
     device: Device,
     names_only: bool,
+    bytes: u64,
     on_packed: Option<&'a mut dyn FnMut(u64)>,
 }
 
@@ -40,6 +39,7 @@ impl<'a> Packing<'a> {
             dtype,
             device,
             names_only: false,
+            bytes: 0,
             on_packed: None,
         }
     }
@@ -51,6 +51,15 @@ impl<'a> Packing<'a> {
         Self {
             names_only: true,
             ..Self::new(DType::F32, Device::cpu())
+        }
+    }
+
+    /// Like [`names_only`](Self::names_only), for a model that will hold its weights in `dtype`. [`bytes`](Self::bytes) then
+    /// returns how much memory they will take.
+    pub(crate) fn sizes_only(dtype: DType) -> Self {
+        Self {
+            dtype,
+            ..Self::names_only()
         }
     }
 
@@ -71,6 +80,20 @@ impl<'a> Packing<'a> {
     /// Returns the device of the weights.
     pub(crate) fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Returns the bytes of all weights that were requested so far, in the forms in which kernels hold them, without padding.
+    /// Tables that stay in their file count as stored, since the pages that are read stay in memory.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Adds a matrix in this form, and a vector of f32.
+    fn count(&mut self, form: WeightForm, rows: usize, columns: usize, vector: usize) {
+        let vector = WeightForm::Dense(DType::F32).matrix_bytes(vector, 1);
+        self.bytes = (self.bytes)
+            .saturating_add(form.matrix_bytes(rows, columns))
+            .saturating_add(vector);
     }
 
     /// Packs the linear layer `weight` (and `bias`, if it has one) of `scope`.
@@ -123,7 +146,9 @@ impl<'a> Packing<'a> {
             })
             .collect::<Result<Vec<(View<'_>, Option<View<'_>>)>>>()?;
         let linear = Linear::pack_rows(&views, self.dtype, &self.device)?;
-        for ((scope, _), (weight, bias)) in parts.iter().zip(&tensors) {
+        for ((scope, outputs), (weight, bias)) in parts.iter().zip(&tensors) {
+            let of_bias = bias.as_ref().map_or(0, Tensor::numel);
+            self.count(linear.form(), *outputs, inputs, of_bias);
             self.done(scope, "weight", weight);
             if let Some(bias) = bias {
                 self.done(scope, "bias", bias);
@@ -141,19 +166,22 @@ impl<'a> Packing<'a> {
     ) -> Result<Linear> {
         let weight = scope.tensor("weight", &[outputs, inputs])?;
         let bias = scope.tensor("bias", &[outputs])?;
-        let (inputs, most) = match self.names_only {
+        let (kept, most) = match self.names_only {
             true => (1, 1),
             false => (inputs, usize::MAX),
         };
+        let mut held = 0usize;
         let parts = rows
             .map(|rows| {
+                held = held.saturating_add(rows.len());
                 let count = rows.len().min(most);
                 let weight = weight.view().narrow(0, rows.start, count)?;
                 let bias = bias.view().narrow(0, rows.start, count)?;
-                Ok((weight.narrow(1, 0, inputs)?, Some(bias)))
+                Ok((weight.narrow(1, 0, kept)?, Some(bias)))
             })
             .collect::<Result<Vec<_>>>()?;
         let linear = Linear::pack_rows(&parts, self.dtype, &self.device)?;
+        self.count(linear.form(), held, inputs, held);
         self.done(scope, "weight", &weight);
         self.done(scope, "bias", &bias);
         Ok(linear)
@@ -166,7 +194,8 @@ impl<'a> Packing<'a> {
         [outputs, inputs, size]: [usize; 3],
         options: Conv2dOptions,
     ) -> Result<Conv2d> {
-        let weight = scope.tensor("weight", &[outputs, inputs, size, size])?;
+        let shape = [outputs, inputs, size, size];
+        let weight = scope.tensor("weight", &shape)?;
         let bias = scope.tensor("bias", &[outputs])?;
         let (mut weight_view, mut bias_view) = (weight.view(), bias.view());
         if self.names_only {
@@ -180,6 +209,8 @@ impl<'a> Packing<'a> {
             self.dtype,
             &self.device,
         )?;
+        let columns = weight.numel() / outputs.max(1);
+        self.count(options.weight_form(shape), outputs, columns, outputs);
         self.done(scope, "weight", &weight);
         self.done(scope, "bias", &bias);
         Ok(conv)
@@ -199,6 +230,8 @@ impl<'a> Packing<'a> {
         let rows = rows.to_tensor()?.reshape([kept, size * size * inputs])?;
         let bias_view = bias.view().narrow(0, 0, kept)?;
         let linear = Linear::pack(rows.view(), Some(bias_view), self.dtype, &self.device)?;
+        let columns = weight.numel() / outputs.max(1);
+        self.count(linear.form(), outputs, columns, outputs);
         self.done(scope, "weight", &weight);
         self.done(scope, "bias", &bias);
         Ok(linear)
@@ -222,6 +255,8 @@ impl<'a> Packing<'a> {
             (false, DType::F32) => stored.view().to_tensor()?,
             (false, _) => stored.to_dtype(DType::F32)?,
         };
+        let form = WeightForm::Dense(packed.dtype());
+        self.count(form, stored.numel(), 1, 0);
         self.done(scope, name, &stored);
         Ok(packed.to_device(&self.device)?)
     }
@@ -234,6 +269,8 @@ impl<'a> Packing<'a> {
         shape: &[usize],
     ) -> Result<Tensor> {
         let stored = scope.tensor(name, shape)?;
+        let form = WeightForm::Dense(stored.dtype());
+        self.count(form, stored.numel(), 1, 0);
         self.done(scope, name, &stored);
         Ok(stored.to_device(&self.device)?)
     }

@@ -191,13 +191,15 @@ fn product(factors: &[usize]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use crate::ranks::degrees::Degrees;
+    use xdit_kernels::conv2d::Conv2dOptions;
 
     use super::*;
+    use crate::error::Error;
     use crate::files::model_index::ModelIndex;
     use crate::files::source::ModelSource;
     use crate::pipeline::families;
     use crate::pipeline::request::Request;
+    use crate::ranks::degrees::Degrees;
 
     fn golden(name: &str) -> ModelSource {
         let pipelines = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/pipelines");
@@ -245,19 +247,17 @@ mod tests {
                     "{name} {component}: {bytes} told, {stored} stored"
                 );
             }
-            // Winograd's form holds 36 numbers for 9; the told bytes leave nothing out.
             let vae = source.open_weights("vae", None).unwrap();
             let packed: u64 = vae
                 .tensors()
                 .filter(|(name, _)| {
                     name.starts_with("decoder.") || name.starts_with("post_quant_conv.")
                 })
-                .map(|(_, info)| {
-                    let bytes = 4 * info.shape.iter().product::<usize>() as u64;
-                    match &info.shape[..] {
-                        [_, _, 3, 3] => 4 * bytes,
-                        _ => bytes,
-                    }
+                .map(|(_, info)| match info.shape[..] {
+                    [oc, ic, kh, kw] => Conv2dOptions::default()
+                        .weight_form([oc, ic, kh, kw])
+                        .matrix_bytes(oc, ic * kh * kw),
+                    _ => 4 * info.shape.iter().product::<usize>() as u64,
                 })
                 .sum();
             let off = told.vae.abs_diff(packed) as f64 / packed as f64;
@@ -266,6 +266,29 @@ mod tests {
                 "{name} vae: {} told, {packed} packed",
                 told.vae
             );
+        }
+    }
+
+    /// Both follow from the forms of the weights: the plan by the configurations, loading by what the models ask for. In the
+    /// dtype of the files, since tables stay there.
+    #[test]
+    fn loading_checks_memory_for_what_the_plan_tells() {
+        for name in ["flux-dev", "sd35-medium", "hunyuan-v1.2"] {
+            let options = |memory_limit| LoadOptions {
+                dtype: DType::BF16,
+                memory_limit: Some(memory_limit),
+                ..LoadOptions::default()
+            };
+            let (source, parallel) = (golden(name), Parallel::default());
+            let plan = crate::Pipeline::plan(&source, &options(u64::MAX), &small(), &parallel);
+            let told = plan.unwrap().memory.weights();
+            let error = crate::Pipeline::load(&source, &options(0), &mut ()).unwrap_err();
+            let Error::OutOfMemory { bytes, .. } = error else {
+                panic!("{name}: {error}");
+            };
+            // Plans leave out the tables of positions.
+            let off = told.abs_diff(bytes) as f64 / bytes as f64;
+            assert!(off <= 0.05, "{name}: {told} told, {bytes} checked");
         }
     }
 

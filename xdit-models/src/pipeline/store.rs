@@ -4,7 +4,6 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use xdit_kernels::{DType, WeightForm};
 use xdit_pipefusion::Blocks;
 
 use crate::error::Result;
@@ -108,21 +107,24 @@ impl<R: ModelLoader> ModelStore<R> {
         let of_encoders = store.open(&names)?;
         let opened = of_drawing.iter().chain(&of_encoders);
         store.stamps = opened.flat_map(Weights::stamps).cloned().collect();
-        store.check_shapes(&of_drawing, &of_encoders)?;
+        let (drawing, encoders) = (
+            store.drawing_bytes(&of_drawing, &store.all_blocks())?,
+            store.encoder_bytes(&of_encoders)?,
+        );
         if options.low_memory {
-            store.check_memory(&[&of_encoders])?;
-            store.check_memory(&[&of_drawing])?;
+            store.check_memory("the weights", encoders)?;
+            store.check_memory("the weights", drawing)?;
             return Ok(store);
         }
         if one_stage {
-            store.check_memory(&[&of_encoders])?;
+            store.check_memory("the weights", encoders)?;
             store.encoders = Some(store.packed(&[&of_encoders], observer, |packing| {
                 store.configs.pack_encoders(&of_encoders, packing)
             })?);
             return Ok(store);
         }
+        store.check_memory("the weights", drawing.saturating_add(encoders))?;
         let all: [&[Weights]; 2] = [&of_drawing, &of_encoders];
-        store.check_memory(&all)?;
         let (loaded, encoders) = store.packed(&all, observer, |packing| {
             Ok((
                 store.pack_drawing(&of_drawing, &store.all_blocks(), packing)?,
@@ -140,14 +142,19 @@ impl<R: ModelLoader> ModelStore<R> {
         self.stamps.iter().try_for_each(Stamp::check)
     }
 
-    /// Compares the models with the headers of the files: every required tensor must exist, with its shape and a supported
-    /// dtype. No weight is read.
-    fn check_shapes(&self, loaded: &[Weights], encoders: &[Weights]) -> Result<()> {
-        let unread = |all: &[Weights]| all.iter().map(Weights::unread).collect::<Vec<_>>();
-        let packing = &mut Packing::names_only();
-        self.pack_drawing(&unread(loaded), &self.all_blocks(), packing)?;
-        self.configs.pack_encoders(&unread(encoders), packing)?;
-        Ok(())
+    /// Returns the bytes that these blocks of the transformer and the decoder will take. Compares both with the headers of the
+    /// files: every required tensor must exist, with its shape and a supported dtype. No weight is read.
+    fn drawing_bytes(&self, weights: &[Weights], blocks: &Blocks) -> Result<u64> {
+        let packing = &mut Packing::sizes_only(self.options.dtype);
+        self.pack_drawing(&unread(weights), blocks, packing)?;
+        Ok(packing.bytes())
+    }
+
+    /// Returns the bytes that the encoders will take, after the same comparison.
+    fn encoder_bytes(&self, weights: &[Weights]) -> Result<u64> {
+        let packing = &mut Packing::sizes_only(self.options.dtype);
+        self.configs.pack_encoders(&unread(weights), packing)?;
+        Ok(packing.bytes())
     }
 
     /// Returns all blocks of the transformer.
@@ -176,9 +183,8 @@ impl<R: ModelLoader> ModelStore<R> {
         names.iter().map(open).collect()
     }
 
-    fn check_memory(&self, weights: &[&[Weights]]) -> Result<()> {
-        let bytes = packed_bytes(weights, self.options.dtype);
-        memory_limit::check("the weights", bytes, self.options.memory_limit, 0)
+    fn check_memory(&self, what: &str, bytes: u64) -> Result<()> {
+        memory_limit::check(what, bytes, self.options.memory_limit, 0)
     }
 
     /// Builds a model from these weights with `pack`, and reports progress over their bytes.
@@ -242,19 +248,11 @@ impl<R: ModelLoader> ModelStore<R> {
         *loaded = None;
         let _span = tracing::info_span!("load").entered();
         let weights = self.open(&DRAWING)?;
-        match *blocks == self.all_blocks() {
-            true => self.check_memory(&[&weights])?,
-            false => {
-                let shape = self.configs.shape();
-                let bytes = shape.stage_bytes(blocks, self.options.dtype);
-                memory_limit::check(
-                    "the weights of a stage",
-                    bytes,
-                    self.options.memory_limit,
-                    0,
-                )?;
-            }
-        }
+        let what = match *blocks == self.all_blocks() {
+            true => "the weights",
+            false => "the weights of a stage",
+        };
+        self.check_memory(what, self.drawing_bytes(&weights, blocks)?)?;
         let made = self.packed(&[&weights], observer, |packing| {
             self.pack_drawing(&weights, blocks, packing)
         })?;
@@ -294,23 +292,7 @@ pub(crate) fn one_range(blocks: &Blocks) -> Result<Range<usize>> {
     }
 }
 
-/// Returns the bytes of all packed weights. Winograd's form of a 3×3 convolution has 36 f32 values for its 9 taps. In f16, the
-/// last layer of T5's feed-forwards is f32.
-fn packed_bytes(all: &[&[Weights]], dtype: DType) -> u64 {
-    all.iter()
-        .copied()
-        .flatten()
-        .flat_map(|weights| weights.tensors())
-        .map(|(name, info)| {
-            let form = match (&info.shape[..], dtype) {
-                ([_, _, 3, 3], _) => WeightForm::Winograd,
-                ([_, _, 1, 1], _) => WeightForm::Dense(DType::F32),
-                (_, DType::F16) if name.ends_with(".DenseReluDense.wo.weight") => {
-                    WeightForm::Dense(DType::F32)
-                }
-                _ => WeightForm::Dense(dtype),
-            };
-            form.matrix_bytes(info.shape.iter().product(), 1)
-        })
-        .sum()
+/// Returns the same files for a comparison with their headers, which reads no weight.
+fn unread(weights: &[Weights]) -> Vec<Weights> {
+    weights.iter().map(Weights::unread).collect()
 }

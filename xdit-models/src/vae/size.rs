@@ -1,5 +1,6 @@
 //! What a decoder takes in memory, as its configuration tells.
 
+use xdit_kernels::conv2d::Conv2dOptions;
 use xdit_kernels::{DType, WeightForm};
 
 use super::VaeConfig;
@@ -28,48 +29,87 @@ pub(crate) fn decoder_bytes_per_pixel(config: &VaeConfig, dtype: DType) -> u64 {
     with_gap.max().unwrap_or(0)
 }
 
-/// Bytes of a decoder's parameters as they are packed: Winograd's form of a 3×3 convolution has 36 f32 for its 9 taps, and 1×1
-/// convolutions are held in f32 whatever the dtype.
+/// Returns the bytes of a decoder's parameters in the forms in which kernels hold them, without padding.
 pub(crate) fn decoder_bytes(config: &VaeConfig, dtype: DType) -> u64 {
-    let winograd = |outputs: usize, inputs: usize| {
-        let weights = WeightForm::Winograd.matrix_bytes(outputs, inputs.saturating_mul(9));
-        weights.saturating_add(4 * outputs as u64)
-    };
-    let matrix = |outputs, inputs, form| {
+    // No convolution of a decoder chooses an algorithm or a stride: their weights have the form of the default options.
+    let conv = |outputs: usize, inputs: usize, size: usize| {
+        let form = Conv2dOptions::default().weight_form([outputs, inputs, size, size]);
         ParameterCount::default()
-            .linear(outputs, inputs)
+            .linear(outputs, inputs.saturating_mul(size * size))
             .bytes(form)
     };
-    let pointwise = |outputs, inputs| matrix(outputs, inputs, WeightForm::Dense(DType::F32));
     let norm = |channels: usize| 8 * channels as u64;
     let resnet = |inputs: usize, outputs: usize| {
         let shortcut = match inputs == outputs {
             true => 0,
-            false => pointwise(outputs, inputs),
+            false => conv(outputs, inputs, 1),
         };
         norm(inputs)
-            + winograd(outputs, inputs)
+            + conv(outputs, inputs, 3)
             + norm(outputs)
-            + winograd(outputs, outputs)
+            + conv(outputs, outputs, 3)
             + shortcut
     };
     let deepest = config.block_out_channels.last().copied().unwrap_or(0);
     let (latent, last) = (config.latent_channels, config.block_out_channels.len() - 1);
     let attention = match config.mid_block_add_attention {
-        true => norm(deepest) + matrix(4 * deepest, deepest, WeightForm::Dense(dtype)),
+        true => {
+            let projections = ParameterCount::default().linear(4 * deepest, deepest);
+            norm(deepest) + projections.bytes(WeightForm::Dense(dtype))
+        }
         false => 0,
     };
-    let mut sum = winograd(deepest, latent) + 2 * resnet(deepest, deepest) + attention;
+    let mut sum = conv(deepest, latent, 3) + 2 * resnet(deepest, deepest) + attention;
     if config.use_post_quant_conv {
-        sum += pointwise(latent, latent);
+        sum += conv(latent, latent, 1);
     }
     let mut inputs = deepest;
     for (i, outputs) in config.block_out_channels.iter().rev().copied().enumerate() {
         sum += resnet(inputs, outputs) + config.layers_per_block as u64 * resnet(outputs, outputs);
         if i < last {
-            sum += winograd(outputs, outputs);
+            sum += conv(outputs, outputs, 3);
         }
         inputs = outputs;
     }
-    sum + norm(inputs) + winograd(config.out_channels, inputs)
+    sum + norm(inputs) + conv(config.out_channels, inputs, 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::config::ConfigFile;
+    use crate::files::weights::{Scope, ZeroWeights};
+    use crate::layers::Packing;
+    use crate::vae::VaeDecoder;
+
+    #[test]
+    fn a_decoder_takes_what_its_configuration_tells() {
+        for (channels, attention, quant, out) in [
+            ("[8]", true, true, 3),
+            ("[8, 16]", true, false, 3),
+            ("[4, 8, 16, 16]", false, true, 8),
+        ] {
+            let levels = channels.split(',').count();
+            let blocks = |name: &str| vec![format!("{name:?}"); levels].join(",");
+            let config = format!(
+                r#"{{"block_out_channels": {channels}, "norm_num_groups": 2, "latent_channels": 4,
+                "mid_block_add_attention": {attention}, "use_post_quant_conv": {quant}, "out_channels": {out},
+                "down_block_types": [{}], "up_block_types": [{}]}}"#,
+                blocks("DownEncoderBlock2D"),
+                blocks("UpDecoderBlock2D"),
+            );
+            let config = ConfigFile::parse("config.json", config.as_bytes()).unwrap();
+            let config = VaeConfig::read(&config).unwrap();
+            for dtype in [DType::F32, DType::BF16] {
+                let weights = ZeroWeights::new(DType::F32);
+                let packing = &mut Packing::sizes_only(dtype);
+                VaeDecoder::load(&config, &Scope::root(&weights), packing).unwrap();
+                assert_eq!(
+                    decoder_bytes(&config, dtype),
+                    packing.bytes(),
+                    "{channels} {dtype}"
+                );
+            }
+        }
+    }
 }

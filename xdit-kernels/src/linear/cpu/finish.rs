@@ -230,7 +230,7 @@ unsafe fn finish_body<S: Simd, T: Lane>(
     let (n, column) = (columns.len(), columns.start);
     for (i, r) in rows.enumerate() {
         // SAFETY: the caller's promise: each operand has the output's rows (the gate one for `rows_per_gate` of them)
-        // and columns, checked when it was made.
+        // and columns, checked before the dispatch.
         unsafe {
             let sums = sums.add(i * stride);
             let out = finish
