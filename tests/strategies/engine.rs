@@ -2,14 +2,10 @@
 
 use xdit_kernels::Tensor;
 use xdit_models::Degrees;
-use xdit_models::{
-    LoadOptions, ModelSource, Output, OutputType, Parallel, PipeFusion, Pipeline, Request,
-};
-use xdit_tests::goldens::path;
+use xdit_models::{LoadOptions, Output, OutputType, Parallel, PipeFusion, Pipeline, Request};
 
-pub(crate) fn source(name: &str) -> ModelSource {
-    ModelSource::folder(path(&format!("pipelines/{name}"))).expect("a golden pipeline")
-}
+pub(crate) use xdit_tests::goldens::values;
+pub(crate) use xdit_tests::recorded::source;
 
 pub(crate) fn options() -> LoadOptions {
     LoadOptions {
@@ -59,6 +55,30 @@ pub(crate) fn draw(pipe: &Pipeline, request: &Request) -> Output {
     pipe.generate(request, &mut ()).expect("latents")
 }
 
+/// Every `[data, cfg, pipe, ring, ulysses]` of up to 16 ranks, with at most three replicas and so many stages.
+pub(crate) fn products(most_stages: usize) -> Vec<[usize; 5]> {
+    let mut products = Vec::new();
+    let up_to = |product: usize| 1..=16 / product;
+    for cfg in [1, 2] {
+        for data in up_to(cfg).filter(|data| *data <= 3) {
+            for pipe in up_to(cfg * data).filter(|pipe| *pipe <= most_stages) {
+                for ring in up_to(cfg * data * pipe) {
+                    for ulysses in up_to(cfg * data * pipe * ring) {
+                        products.push([data, cfg, pipe, ring, ulysses]);
+                    }
+                }
+            }
+        }
+    }
+    assert!(products.len() > 150, "{}", products.len());
+    products
+}
+
+/// Latents as the values of tokens that hold (dy, dx, channel).
+pub(crate) fn tokens(latents: &Tensor) -> Vec<f32> {
+    values(&xdit_tests::recorded::tokens(latents))
+}
+
 /// The latents of the same over ranks: `[data, cfg, pipe, ring, ulysses]`.
 pub(crate) fn drawn(
     pipe: &mut Option<Pipeline>,
@@ -94,10 +114,7 @@ pub(crate) fn output(
 }
 
 pub(crate) fn latents(pipe: &Pipeline, request: &Request) -> Vec<f32> {
-    draw(pipe, request)
-        .latents
-        .to_vec_blocking::<f32>()
-        .unwrap()
+    values(&draw(pipe, request).latents)
 }
 
 pub(crate) use xdit_tests::goldens::relative_l2 as apart;

@@ -1,6 +1,7 @@
 //! Conditions that must not change the image: enough warm-up, earlier images, limits of drift.
 
 use xdit_models::{Error, Request};
+use xdit_tests::goldens::Recorder;
 
 use crate::engine::{HYBRID, SAME, apart, draw, golden, latents, over, pipefusion, request};
 
@@ -149,34 +150,16 @@ fn a_rank_stopped_on_the_last_stage_stops_all() {
 
 #[test]
 fn a_watched_run_shows_the_steps_whole() {
-    use std::collections::BTreeMap;
-    use xdit_kernels::Tensor;
-    use xdit_models::Observer;
-    #[derive(Default)]
-    struct Seen(BTreeMap<String, Tensor>);
-    impl Observer for Seen {
-        fn wants_tensors(&self) -> bool {
-            true
-        }
-        fn tensor(
-            &mut self,
-            name: &str,
-            make: &dyn Fn() -> Result<Tensor, Error>,
-        ) -> Result<(), Error> {
-            self.0.insert(name.into(), make()?);
-            Ok(())
-        }
-    }
     let request = request().negative_prompt(["green"]).true_cfg_scale(2.0);
     let watched = |axes| {
-        let mut seen = Seen::default();
+        let mut seen = Recorder::default();
         let pipe = over(golden("flux-dev"), axes, pipefusion(4, 1));
         let output = pipe.generate(&request, &mut seen).unwrap();
         assert_eq!(
-            seen.0["step.3.latents"].to_vec_blocking::<f32>().unwrap(),
+            seen.values("step.3.latents"),
             output.latents.to_vec_blocking::<f32>().unwrap()
         );
-        seen.0
+        seen.tensors
     };
     let (one, many) = (watched([1, 1, 1, 1]), watched([1, 2, 1, 2]));
     for step in 0..4 {

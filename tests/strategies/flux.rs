@@ -6,9 +6,10 @@ use xdit_models::Request;
 use xdit_models::flux::{FluxConfig, FluxInput, FluxText, FluxTransformer, RotaryTables};
 use xdit_models::layers::Packing;
 use xdit_models::weights::Scope;
+use xdit_tests::goldens::Recorder;
 
-use crate::engine::{apart, golden, latents, over, pipefusion, request, source};
-use crate::simulation::{Flow, Seen, Simulation, Whole};
+use crate::engine::{apart, golden, latents, over, pipefusion, request, source, values};
+use crate::simulation::{Flow, Simulation, Whole};
 
 /// Flux with its prompts, the positive one first.
 struct Flux {
@@ -37,14 +38,14 @@ impl Whole for Flux {
             rotary: &self.rotary,
         };
         let prediction = self.model.forward(&input, attention, &mut ());
-        prediction.unwrap().to_vec_blocking::<f32>().unwrap()
+        values(&prediction.unwrap())
     }
 }
 
 impl Simulation<Flux> {
     /// Of the request in [`request`], or one like it.
     fn new(pipeline: &str, request: &Request, guidance: f32) -> Self {
-        let mut seen = Seen::default();
+        let mut seen = Recorder::default();
         let serial = golden(pipeline).generate(request, &mut seen);
         serial.expect("a serial run");
         let source = source(pipeline);
@@ -53,17 +54,11 @@ impl Simulation<Flux> {
         let packing = &mut Packing::new(xdit_kernels::DType::F32, xdit_kernels::Device::cpu());
         let model = FluxTransformer::load(&config, &Scope::root(&weights), packing).unwrap();
         let texts = ["", "negative_"].iter().filter_map(|prefix| {
-            let embeds = seen.get(&format!("{prefix}prompt_embeds"))?;
-            let pooled = seen.get(&format!("{prefix}pooled_prompt_embeds"))?;
+            let embeds = seen.tensors.get(&format!("{prefix}prompt_embeds"))?;
+            let pooled = seen.tensors.get(&format!("{prefix}pooled_prompt_embeds"))?;
             Some(model.embed_text(embeds, pooled).unwrap())
         });
         let texts = texts.collect();
-        let values = |name: &str| {
-            seen.get(name)
-                .expect("shown")
-                .to_vec_blocking::<f32>()
-                .unwrap()
-        };
         let sizes = [9, 5, 13];
         let rotary = RotaryTables::new(
             &config.axes_dims_rope,
@@ -73,9 +68,9 @@ impl Simulation<Flux> {
             &Device::cpu(),
         );
         Self {
-            noise: values("latents"),
-            timesteps: values("timesteps"),
-            update: Box::new(Flow(values("sigmas"))),
+            noise: seen.values("latents"),
+            timesteps: seen.values("timesteps"),
+            update: Box::new(Flow(seen.values("sigmas"))),
             sizes,
             guidance,
             rescale: 0.0,

@@ -14,7 +14,6 @@ use xdit_kernels::{
     attention::{Attention, AttnInput, AttnOut},
 };
 use xdit_kernels::{Tensor, View};
-use xdit_models::{Error, Observer};
 
 /// Keys and values of one layer, as they were when each row was last computed: `[token][head][channel]`.
 #[derive(Default)]
@@ -126,36 +125,6 @@ impl Update for Flow {
         for i in values {
             latents[i] += (self.0[step + 1] - self.0[step]) * prediction[i];
         }
-    }
-}
-
-/// Keeps some of what a serial run shows.
-#[derive(Default)]
-pub(crate) struct Seen(Vec<(String, Tensor)>);
-
-impl Observer for Seen {
-    fn wants_tensors(&self) -> bool {
-        true
-    }
-
-    fn tensor(
-        &mut self,
-        name: &str,
-        make: &dyn Fn() -> Result<Tensor, Error>,
-    ) -> Result<(), Error> {
-        if !name.contains('.') {
-            self.0.push((name.into(), make()?));
-        }
-        Ok(())
-    }
-}
-
-impl Seen {
-    pub(crate) fn get(&self, name: &str) -> Option<&Tensor> {
-        self.0
-            .iter()
-            .find(|(other, _)| other == name)
-            .map(|(_, tensor)| tensor)
     }
 }
 

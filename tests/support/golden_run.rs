@@ -124,6 +124,25 @@ pub fn goldens_match(pipeline: &str) {
     assert!(wrong.is_empty(), "{pipeline}:\n{}", wrong.join("\n"));
 }
 
+/// Loads a model on every device, and checks each recorded case with it.
+///
+/// # Panics
+/// With the lines that `check` returns.
+pub fn cases_agree<M>(
+    cases: &[(String, Golden)],
+    load: impl Fn(&Device) -> M,
+    check: impl Fn(&M, &str, &Golden, &Device) -> Vec<String>,
+) {
+    let mut wrong = Vec::new();
+    for device in devices() {
+        let model = load(&device);
+        for (case, golden) in cases {
+            wrong.extend(check(&model, &format!("{device}: {case}"), golden, &device));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Runs a recorded call, and says of every tensor that is missing or not what diffusers computed.
 fn golden_matches(pipe: &Pipeline, family: &GoldenFamily, golden: &Golden) -> Vec<String> {
     let mut seen = Recorder::default();

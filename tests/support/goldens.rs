@@ -1,15 +1,13 @@
 //! The files of `tests/golden`, the intermediate results of a run, and the distance between both.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 use safetensors::SafeTensors;
-use xdit_kernels::{DType, Device, Tensor};
-use xdit_models::layers::Packing;
-use xdit_models::weights::{Scope, ZeroWeights};
-use xdit_models::{ConfigFile, Error, Observer, Request};
+use xdit_kernels::{Device, Tensor};
+use xdit_models::{Error, Observer, Request};
 
 /// A path below `tests/golden`.
 pub fn path(inside: &str) -> PathBuf {
@@ -150,6 +148,16 @@ pub struct Recorder {
     pub warnings: Vec<String>,
 }
 
+impl Recorder {
+    /// The values of a tensor that was shown.
+    ///
+    /// # Panics
+    /// If there is none of that name.
+    pub fn values(&self, name: &str) -> Vec<f32> {
+        values(self.tensors.get(name).expect("a tensor that was shown"))
+    }
+}
+
 impl Observer for Recorder {
     fn wants_tensors(&self) -> bool {
         true
@@ -173,6 +181,14 @@ impl Observer for Recorder {
     fn warning(&mut self, text: &str) {
         self.warnings.push(text.to_owned());
     }
+}
+
+/// The values of an f32 tensor.
+///
+/// # Panics
+/// If it has another dtype.
+pub fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.to_vec_blocking().expect("an f32 tensor")
 }
 
 /// ‖got - want‖ / ‖want‖.
@@ -274,33 +290,4 @@ pub fn request(meta: &serde_json::Value) -> Request {
         Value::Array(list) => request.seeds(list.iter().map(|seed| seed.as_i64().expect("a seed"))),
         seed => request.seed(seed.as_i64().expect("a seed")),
     }
-}
-
-/// What `load` asks for with this configuration, as `component name [shape]` lines.
-///
-/// # Panics
-/// If it asks for a tensor twice.
-pub fn asked(
-    component: &str,
-    json: &str,
-    load: impl Fn(&ConfigFile, &Scope<'_>, &mut Packing<'_>),
-) -> BTreeSet<String> {
-    let config = ConfigFile::parse(format!("{component}/config.json"), json.as_bytes()).unwrap();
-    let weights = ZeroWeights::new(DType::BF16);
-    load(&config, &Scope::root(&weights), &mut Packing::names_only());
-    let asked = weights.asked();
-    let lines: BTreeSet<String> = asked
-        .iter()
-        // Zeros have every name, so T5's own embedding is found; checkpoints hold it as the shared one.
-        .map(|(name, shape)| {
-            let name = name.replace("encoder.embed_tokens.", "shared.");
-            format!("{component} {name} {shape:?}")
-        })
-        .collect();
-    assert_eq!(
-        lines.len(),
-        asked.len(),
-        "{component}: a tensor was asked for twice"
-    );
-    lines
 }

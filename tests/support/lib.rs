@@ -6,4 +6,5 @@ pub mod facts;
 pub mod golden_run;
 pub mod goldens;
 pub mod recorded;
+pub mod tensor_list;
 pub mod wide;

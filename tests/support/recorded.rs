@@ -1,9 +1,10 @@
 //! The golden pipelines with their recorded calls, and comparisons of tensors of a run with recorded ones.
 
 use xdit_kernels::Tensor;
-use xdit_models::ModelSource;
+use xdit_models::text::tokenizers::Tokenizer;
+use xdit_models::{ModelIndex, ModelSource};
 
-use crate::goldens::{Golden, path, relative_l2, within};
+use crate::goldens::{Golden, Recorder, path, relative_l2, within};
 
 /// Embeddings, blocks and predictions: both sides round every operation to f32 (6e-8) over sums of a few hundred terms in
 /// different orders; the goldens' weights are such that f32 itself is at most 1.2e-6 from f64 in any block.
@@ -15,6 +16,16 @@ pub const STAGE: f64 = 2e-6;
 /// If there is none of that name.
 pub fn source(pipeline: &str) -> ModelSource {
     ModelSource::folder(path(&format!("pipelines/{pipeline}"))).expect("a golden pipeline")
+}
+
+/// The tokenizer in a folder of a pipeline.
+///
+/// # Panics
+/// If there is none, or it cannot be read.
+pub fn tokenizer(source: &ModelSource, folder: &str) -> Tokenizer {
+    let index = ModelIndex::read(source).expect("a model index");
+    let class = &index.components[folder].class;
+    Tokenizer::read(source, folder, class).expect("a tokenizer")
 }
 
 /// The recorded calls of a pipeline, with their names.
@@ -51,6 +62,26 @@ pub fn compare(case: &str, golden: &Golden, name: &str, got: &Tensor) -> Option<
     let apart = relative_l2(&got.to_vec_blocking::<f32>().unwrap(), &want);
     println!("{apart:9.2e} {case} {name}");
     (!within(apart, STAGE)).then(|| format!("{case}: {name}: {apart:.2e} > {STAGE:.0e}"))
+}
+
+/// Compares what a run has shown from inside a transformer with its goldens, but for tensors that are computed `elsewhere`.
+pub fn compare_inside(
+    case: &str,
+    golden: &Golden,
+    seen: &Recorder,
+    elsewhere: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let names = golden.names().into_iter();
+    let inside =
+        names.filter(|name| name.starts_with("transformer.") || name.starts_with("block."));
+    let differs = |name: String| match seen.tensors.get(&name) {
+        Some(got) => compare(case, golden, &name, got),
+        None => Some(format!("{case}: {name}: not shown")),
+    };
+    inside
+        .filter(|name| !elsewhere(name))
+        .filter_map(differs)
+        .collect()
 }
 
 /// `[b, c, h, w]` as tokens of 2×2 pixels that hold (row, column, channel).

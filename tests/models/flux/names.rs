@@ -1,11 +1,8 @@
 //! The real FLUX.1-dev: compares every tensor that the loader requests with the lists of diffusers and transformers.
 
-use std::collections::BTreeSet;
-
 use xdit_models::flux::{FluxConfig, FluxTransformer};
-use xdit_models::text::{ClipTextConfig, ClipTextModel, T5Config, T5Encoder};
-use xdit_models::vae::{VaeConfig, VaeDecoder};
-use xdit_tests::goldens::{self, asked};
+use xdit_models::text::{ClipTextConfig, ClipTextModel};
+use xdit_tests::tensor_list::AskedTensors;
 
 /// As on the hub (black-forest-labs/FLUX.1-dev), without fields that do not matter.
 const TRANSFORMER: &str = r#"{"_class_name": "FluxTransformer2DModel", "attention_head_dim": 128,
@@ -25,49 +22,17 @@ const VAE: &str = r#"{"_class_name": "AutoencoderKL", "block_out_channels": [128
 
 #[test]
 fn flux_dev_is_asked_for_tensor_by_tensor() {
-    let mut ours = asked("transformer", TRANSFORMER, |config, scope, packing| {
-        FluxTransformer::load(&FluxConfig::read(config).unwrap(), scope, packing).unwrap();
-    });
-    // Zeros have every prefix, so CLIP's optional `text_model.` is found; the list of transformers 5 has none.
-    let clip = asked("text_encoder", TEXT_ENCODER, |config, scope, packing| {
-        ClipTextModel::load(&ClipTextConfig::read(config).unwrap(), scope, packing).unwrap();
-    });
-    ours.extend(clip.iter().map(|line| line.replace(" text_model.", " ")));
-    ours.extend(asked(
-        "text_encoder_2",
-        TEXT_ENCODER_2,
-        |config, scope, packing| {
-            T5Encoder::load(&T5Config::read(config).unwrap(), scope, packing).unwrap();
-        },
-    ));
-    ours.extend(asked("vae", VAE, |config, scope, packing| {
-        VaeDecoder::load(&VaeConfig::read(config).unwrap(), scope, packing).unwrap();
-    }));
-
-    let list = String::from_utf8(goldens::bytes("flux-dev-tensors.txt.gz")).unwrap();
-    let theirs: BTreeSet<String> = list.lines().map(ToString::to_string).collect();
-    let missing: Vec<_> = theirs.difference(&ours).collect();
-    let extra: Vec<_> = ours.difference(&theirs).collect();
-    assert!(
-        missing.is_empty() && extra.is_empty(),
-        "not asked for: {missing:#?}\nnot there: {extra:#?}"
-    );
-    let numbers = |line: &&String| -> u64 {
-        let shape = line
-            .split_once('[')
-            .expect("a shape")
-            .1
-            .trim_end_matches(']');
-        shape
-            .split(", ")
-            .map(|dim| dim.parse::<u64>().expect("a dim"))
-            .product()
-    };
-    let transformer: u64 = theirs
-        .iter()
-        .filter(|line| line.starts_with("transformer "))
-        .map(|line| numbers(&line))
-        .sum();
+    let parameters = AskedTensors::default()
+        .component("transformer", TRANSFORMER, |config, scope, packing| {
+            FluxTransformer::load(&FluxConfig::read(config).unwrap(), scope, packing).unwrap();
+        })
+        .component("text_encoder", TEXT_ENCODER, |config, scope, packing| {
+            ClipTextModel::load(&ClipTextConfig::read(config).unwrap(), scope, packing).unwrap();
+        })
+        .without_prefix("text_encoder", "text_model.")
+        .t5("text_encoder_2", TEXT_ENCODER_2)
+        .vae(VAE)
+        .as_listed("flux-dev", &[], &[]);
     // The "12 billion parameters" of the model card.
-    assert_eq!(transformer, 11_901_408_320);
+    assert_eq!(parameters, 11_901_408_320);
 }

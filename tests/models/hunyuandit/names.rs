@@ -1,12 +1,9 @@
 //! The real HunyuanDiT v1.1 and v1.2: compares every tensor that the loaders request with the lists of diffusers and
 //! transformers. The configurations of the distilled models have the same shapes.
 
-use std::collections::BTreeSet;
-
 use xdit_models::hunyuandit::{HunyuanConfig, HunyuanTransformer};
-use xdit_models::text::{BertConfig, BertEncoder, T5Config, T5Encoder};
-use xdit_models::vae::{VaeConfig, VaeDecoder};
-use xdit_tests::goldens::{self, asked};
+use xdit_models::text::{BertConfig, BertEncoder};
+use xdit_tests::tensor_list::AskedTensors;
 
 use super::{V1_1, V1_2};
 
@@ -34,48 +31,20 @@ const VAE: &str = r#"{"_class_name": "AutoencoderKL", "block_out_channels": [128
     "latent_channels": 4, "layers_per_block": 2, "norm_num_groups": 32, "scaling_factor": 0.13025}"#;
 
 fn check(model: &str, transformer: &str, parameters: u64) {
-    let mut ours = asked("transformer", transformer, |config, scope, packing| {
-        HunyuanTransformer::load(&HunyuanConfig::read(config).unwrap(), scope, packing).unwrap();
-    });
-    let bert = asked("text_encoder", TEXT_ENCODER, |config, scope, packing| {
-        BertEncoder::load(&BertConfig::read(config).unwrap(), scope, packing).unwrap();
-    });
-    // Zeros have every prefix, so the optional `bert.` is found; the list of transformers 5 has none.
-    ours.extend(bert.iter().map(|line| line.replace(" bert.", " ")));
-    ours.extend(asked(
-        "text_encoder_2",
-        TEXT_ENCODER_2,
-        |config, scope, packing| {
-            T5Encoder::load(&T5Config::read(config).unwrap(), scope, packing).unwrap();
-        },
-    ));
-    ours.extend(asked("vae", VAE, |config, scope, packing| {
-        VaeDecoder::load(&VaeConfig::read(config).unwrap(), scope, packing).unwrap();
-    }));
-
-    let list = String::from_utf8(goldens::bytes(&format!("{model}-tensors.txt.gz"))).unwrap();
+    let asked = AskedTensors::default()
+        .component("transformer", transformer, |config, scope, packing| {
+            HunyuanTransformer::load(&HunyuanConfig::read(config).unwrap(), scope, packing)
+                .unwrap();
+        })
+        .component("text_encoder", TEXT_ENCODER, |config, scope, packing| {
+            BertEncoder::load(&BertConfig::read(config).unwrap(), scope, packing).unwrap();
+        })
+        .without_prefix("text_encoder", "bert.")
+        .t5("text_encoder_2", TEXT_ENCODER_2)
+        .vae(VAE);
     // Last hidden states are read, pooled ones are not.
-    let pooler = |line: &&str| line.starts_with("text_encoder pooler.");
-    let theirs: BTreeSet<String> = list
-        .lines()
-        .filter(|line| !pooler(line))
-        .map(ToString::to_string)
-        .collect();
-    let missing: Vec<_> = theirs.difference(&ours).collect();
-    let extra: Vec<_> = ours.difference(&theirs).collect();
-    assert!(
-        missing.is_empty() && extra.is_empty(),
-        "{model}: not asked for: {missing:#?}\nnot there: {extra:#?}"
-    );
-    let numbers = |line: &String| -> u64 {
-        let (_, shape) = line.split_once('[').expect("a shape");
-        let dims = shape.trim_end_matches(']').split(", ");
-        dims.map(|dim| dim.parse::<u64>().expect("a dim")).product()
-    };
-    let learned = theirs
-        .iter()
-        .filter(|line| line.starts_with("transformer "));
-    assert_eq!(learned.map(numbers).sum::<u64>(), parameters, "{model}");
+    let learned = asked.as_listed(model, &["text_encoder pooler."], &[]);
+    assert_eq!(learned, parameters, "{model}");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use xdit_models::hunyuandit::{
 };
 use xdit_models::layers::Packing;
 use xdit_models::weights::Scope;
-use xdit_tests::golden_run::devices;
-use xdit_tests::recorded::{cases, compare, pixels, source, tokens};
+use xdit_tests::golden_run::cases_agree;
+use xdit_tests::recorded::{cases, compare, compare_inside, pixels, source, tokens};
 
 use super::{V1_1, V1_2};
 use crate::golden::{Golden, Recorder};
@@ -114,18 +114,10 @@ fn check_case(
             wrong.extend(compare(case, golden, &name, &got));
         }
     }
-    let inside = names.iter().filter(|name| {
-        let prefixes = ["transformer.", "block."];
-        // Attention alone is fused with what follows it; half of the last layer's rows are never computed.
-        let fused = name.contains(".0.attn") || *name == "transformer.proj_out";
-        prefixes.iter().any(|p| name.starts_with(p)) && !fused
-    });
-    for name in inside {
-        match seen.tensors.get(name) {
-            Some(got) => wrong.extend(compare(case, golden, name, got)),
-            None => wrong.push(format!("{case}: {name}: not shown")),
-        }
-    }
+    // Attention alone is fused with what follows it; half of the last layer's rows are never computed.
+    wrong.extend(compare_inside(case, golden, &seen, |name| {
+        name.contains(".0.attn") || name == "transformer.proj_out"
+    }));
     wrong
 }
 
@@ -136,19 +128,7 @@ fn check(pipeline: &str) {
         .filter(|(_, golden)| golden.names().iter().any(|name| name == "prompt_embeds_2"))
         .collect();
     assert!(!recorded.is_empty(), "{pipeline}: no case with embeddings");
-    let mut wrong = Vec::new();
-    for device in devices() {
-        let model = load(pipeline, &device);
-        for (case, golden) in &recorded {
-            wrong.extend(check_case(
-                &model,
-                &format!("{device}: {case}"),
-                golden,
-                &device,
-            ));
-        }
-    }
-    assert!(wrong.is_empty(), "{pipeline}:\n{}", wrong.join("\n"));
+    cases_agree(&recorded, |device| load(pipeline, device), check_case);
 }
 
 #[test]

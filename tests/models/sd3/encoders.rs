@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 use xdit_kernels::{DType, Device, Tensor};
-use xdit_models::ModelSource;
 use xdit_models::layers::Packing;
 use xdit_models::sd3::{PromptEmbeds, Sd3Config};
 use xdit_models::text::tokenizers::Tokenizer;
 use xdit_models::text::{ClipOutput, ClipTextConfig, ClipTextModel, T5Config, T5Encoder};
 use xdit_models::weights::Scope;
-use xdit_tests::golden_run::devices;
-use xdit_tests::recorded::{cases, compare, source};
+use xdit_models::{ModelIndex, ModelSource};
+use xdit_tests::golden_run::cases_agree;
+use xdit_tests::recorded::{cases, compare, source, tokenizer};
 
 use super::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM};
 use crate::golden::{Golden, Recorder};
@@ -30,12 +30,8 @@ const PROMPTS: [&str; 3] = ["prompt", "prompt_2", "prompt_3"];
 impl Encoders {
     fn load(pipeline: &str, device: &Device) -> Self {
         let source = source(pipeline);
-        let index: Value =
-            serde_json::from_slice(&source.read("model_index.json", 1 << 20).unwrap()).unwrap();
-        let tokenizer = |name: &str| {
-            let class = index[name][1].as_str().expect("a class");
-            Tokenizer::read(&source, name, class).unwrap()
-        };
+        let index = ModelIndex::read(&source).unwrap();
+        let tokenizer = |name: &str| tokenizer(&source, name);
         let clip = |encoder: &str, name: &'static str, tokens: &str| {
             let config = source.config(&format!("{encoder}/config.json")).unwrap();
             let config = ClipTextConfig::read(&config).unwrap();
@@ -44,7 +40,7 @@ impl Encoders {
             });
             (tokenizer(tokens), model.named(name))
         };
-        let t5 = index["text_encoder_3"][1].as_str().map(|_| {
+        let t5 = index.components.get("text_encoder_3").map(|_| {
             let config = source.config("text_encoder_3/config.json").unwrap();
             let config = T5Config::read(&config).unwrap();
             let model = packed(&source, "text_encoder_3", device, |scope, packing| {
@@ -191,19 +187,15 @@ fn check_branch(encoders: &Encoders, case: &str, golden: &Golden, prefix: &str) 
 }
 
 fn check(pipeline: &str) {
-    let cases = cases(pipeline);
-    let mut wrong = Vec::new();
-    for device in devices() {
-        let encoders = Encoders::load(pipeline, &device);
-        for (case, golden) in &cases {
-            let case = format!("{device}: {case}");
-            wrong.extend(check_branch(&encoders, &case, golden, ""));
-            if golden.names().iter().any(|n| n == "negative_prompt_embeds") {
-                wrong.extend(check_branch(&encoders, &case, golden, "negative_"));
-            }
+    let load = |device: &Device| Encoders::load(pipeline, device);
+    cases_agree(&cases(pipeline), load, |encoders, case, golden, _| {
+        let mut wrong = check_branch(encoders, case, golden, "");
+        let mut names = golden.names().into_iter();
+        if names.any(|name| name == "negative_prompt_embeds") {
+            wrong.extend(check_branch(encoders, case, golden, "negative_"));
         }
-    }
-    assert!(wrong.is_empty(), "{pipeline}:\n{}", wrong.join("\n"));
+        wrong
+    });
 }
 
 #[test]

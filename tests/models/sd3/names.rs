@@ -1,12 +1,12 @@
 //! The real SD3-medium, SD3.5-medium and SD3.5-large: compares every tensor that the loader requests with the lists of
 //! diffusers and transformers.
 
-use std::collections::BTreeSet;
-
+use xdit_models::ConfigFile;
+use xdit_models::layers::Packing;
 use xdit_models::sd3::{Sd3Config, Sd3Transformer};
-use xdit_models::text::{ClipTextConfig, ClipTextModel, T5Config, T5Encoder};
-use xdit_models::vae::{VaeConfig, VaeDecoder};
-use xdit_tests::goldens::{self, asked};
+use xdit_models::text::{ClipTextConfig, ClipTextModel};
+use xdit_models::weights::Scope;
+use xdit_tests::tensor_list::AskedTensors;
 
 use super::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM};
 
@@ -41,48 +41,22 @@ const VAE: &str = r#"{"_class_name": "AutoencoderKL", "block_out_channels": [128
     "latent_channels": 16, "layers_per_block": 2, "norm_num_groups": 32, "scaling_factor": 1.5305,
     "shift_factor": 0.0609, "use_post_quant_conv": false, "use_quant_conv": false}"#;
 
-fn check(model: &str, transformer: &str, parameters: u64) {
-    let mut ours = asked("transformer", transformer, |config, scope, packing| {
-        Sd3Transformer::load(&Sd3Config::read(config).unwrap(), scope, packing).unwrap();
-    });
-    for (component, json) in [
-        ("text_encoder", TEXT_ENCODER),
-        ("text_encoder_2", TEXT_ENCODER_2),
-    ] {
-        ours.extend(asked(component, json, |config, scope, packing| {
-            let config = ClipTextConfig::read(config).unwrap();
-            ClipTextModel::load_with_projection(&config, scope, packing).unwrap();
-        }));
-    }
-    ours.extend(asked(
-        "text_encoder_3",
-        TEXT_ENCODER_3,
-        |config, scope, packing| {
-            T5Encoder::load(&T5Config::read(config).unwrap(), scope, packing).unwrap();
-        },
-    ));
-    ours.extend(asked("vae", VAE, |config, scope, packing| {
-        VaeDecoder::load(&VaeConfig::read(config).unwrap(), scope, packing).unwrap();
-    }));
+fn load_clip(config: &ConfigFile, scope: &Scope<'_>, packing: &mut Packing<'_>) {
+    let config = ClipTextConfig::read(config).unwrap();
+    ClipTextModel::load_with_projection(&config, scope, packing).unwrap();
+}
 
-    let list = String::from_utf8(goldens::bytes(&format!("{model}-tensors.txt.gz"))).unwrap();
-    let theirs: BTreeSet<String> = list.lines().map(ToString::to_string).collect();
-    let missing: Vec<_> = theirs.difference(&ours).collect();
-    let extra: Vec<_> = ours.difference(&theirs).collect();
-    assert!(
-        missing.is_empty() && extra.is_empty(),
-        "{model}: not asked for: {missing:#?}\nnot there: {extra:#?}"
-    );
-    let numbers = |line: &String| -> u64 {
-        let (_, shape) = line.split_once('[').expect("a shape");
-        let dims = shape.trim_end_matches(']').split(", ");
-        dims.map(|dim| dim.parse::<u64>().expect("a dim")).product()
-    };
-    // The position table is no parameter.
-    let learned = theirs.iter().filter(|line| {
-        line.starts_with("transformer ") && !line.starts_with("transformer pos_embed.pos_embed ")
-    });
-    assert_eq!(learned.map(numbers).sum::<u64>(), parameters, "{model}");
+fn check(model: &str, transformer: &str, parameters: u64) {
+    let learned = AskedTensors::default()
+        .component("transformer", transformer, |config, scope, packing| {
+            Sd3Transformer::load(&Sd3Config::read(config).unwrap(), scope, packing).unwrap();
+        })
+        .component("text_encoder", TEXT_ENCODER, load_clip)
+        .component("text_encoder_2", TEXT_ENCODER_2, load_clip)
+        .t5("text_encoder_3", TEXT_ENCODER_3)
+        .vae(VAE)
+        .as_listed(model, &[], &["transformer pos_embed.pos_embed "]);
+    assert_eq!(learned, parameters, "{model}");
 }
 
 #[test]

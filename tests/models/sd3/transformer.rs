@@ -4,8 +4,8 @@ use xdit_kernels::{DType, Device, Tensor};
 use xdit_models::layers::Packing;
 use xdit_models::sd3::{Sd3Config, Sd3Input, Sd3Positions, Sd3Transformer};
 use xdit_models::weights::Scope;
-use xdit_tests::golden_run::devices;
-use xdit_tests::recorded::{cases, compare, pixels, source, tokens};
+use xdit_tests::golden_run::cases_agree;
+use xdit_tests::recorded::{cases, compare, compare_inside, pixels, source, tokens};
 
 use super::{SD3_MEDIUM, SD35_LARGE, SD35_MEDIUM};
 use crate::golden::{Golden, Recorder};
@@ -104,36 +104,18 @@ fn check_case(model: &Sd3Transformer, case: &str, golden: &Golden, device: &Devi
             let name = format!("step.{step}.{name}");
             wrong.extend(compare(case, golden, &name, &got));
         }
-        let inside = names.iter().filter(|name| {
-            let prefixes = ["transformer.", "block."];
+        if step == 0 {
             // Attention alone is fused with what follows it.
-            prefixes.iter().any(|p| name.starts_with(p)) && !name.contains(".0.attn")
-        });
-        for name in inside.filter(|_| step == 0) {
-            match seen.tensors.get(name) {
-                Some(got) => wrong.extend(compare(case, golden, name, got)),
-                None => wrong.push(format!("{case}: {name}: not shown")),
-            }
+            let fused = |name: &str| name.contains(".0.attn");
+            wrong.extend(compare_inside(case, golden, &seen, fused));
         }
     }
     wrong
 }
 
 fn check(pipeline: &str) {
-    let cases = cases(pipeline);
-    let mut wrong = Vec::new();
-    for device in devices() {
-        let model = load(pipeline, &device);
-        for (case, golden) in &cases {
-            wrong.extend(check_case(
-                &model,
-                &format!("{device}: {case}"),
-                golden,
-                &device,
-            ));
-        }
-    }
-    assert!(wrong.is_empty(), "{pipeline}:\n{}", wrong.join("\n"));
+    let load = |device: &Device| load(pipeline, device);
+    cases_agree(&cases(pipeline), load, check_case);
 }
 
 #[test]
