@@ -9,7 +9,6 @@ use crate::files::source::ModelSource;
 use crate::observer::Observer;
 use crate::pipeline::families;
 use crate::pipeline::family::AnyPipeline;
-use crate::pipeline::memory_limit::refused_thread;
 use crate::pipeline::options::LoadOptions;
 use crate::pipeline::output::Output;
 use crate::pipeline::request::{Defaults, Request};
@@ -340,23 +339,18 @@ impl Pipeline {
             work(&self.pool);
             return Ok(());
         }
-        let pools = self.replica_pools(replicas)?;
-        let work = &work;
-        // Ranks and compute threads stay. The threads that distribute requests do not, because they borrow from the caller.
-        std::thread::scope(|scope| {
-            for (replica, pool) in pools.iter().enumerate() {
-                let what = format!("replica {replica}");
-                let started = std::thread::Builder::new()
-                    .name(what.clone())
-                    .spawn_scoped(scope, move || work(pool));
-                if let Err(error) = started {
-                    // Running replicas finish their requests.
-                    *waiting.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                    return Err(refused_thread(&what, &error));
-                }
-            }
-            Ok(())
-        })
+        on_each(&self.replica_pools(replicas)?, &work);
+        Ok(())
+    }
+}
+
+/// Runs `work` on a thread of each pool, at the same time. It starts no thread.
+fn on_each(pools: &[rayon::ThreadPool], work: &(impl Fn(&rayon::ThreadPool) + Sync)) {
+    if let [pool, others @ ..] = pools {
+        pool.in_place_scope(|scope| {
+            scope.spawn(move |_| work(pool));
+            on_each(others, work);
+        });
     }
 }
 

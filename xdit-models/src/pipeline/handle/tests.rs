@@ -1,4 +1,6 @@
-//! Plans are for one pipeline, and what was drawn can be drawn again.
+//! Plans are for one pipeline, what was drawn can be drawn again, and the threads of replicas stay.
+
+use std::collections::HashSet;
 
 use super::*;
 use crate::ranks::degrees::Degrees;
@@ -53,4 +55,33 @@ fn a_plan_is_drawn_by_the_pipeline_that_it_was_made_for() {
         let error = pipe.run(other, &mut ()).unwrap_err().to_string();
         assert!(error.starts_with("`plan` = "), "{error}");
     }
+}
+
+#[test]
+fn replicas_that_draw_requests_start_no_thread_after_the_first_call() {
+    let options = LoadOptions {
+        threads: Some(2),
+        ..LoadOptions::default()
+    };
+    let two = Parallel::threads(Degrees {
+        data: 2,
+        ..Degrees::default()
+    });
+    let pipe = Pipeline::load(&golden("flux-schnell"), &options, &mut ()).unwrap();
+    let pipe = pipe.parallel(two).unwrap();
+    // An id of a thread is never given to another one.
+    let mut threads = HashSet::new();
+    for _ in 0..4 {
+        let requests = std::iter::repeat_n((small(), ()), 3);
+        let mut drawn = 0;
+        pipe.generate_each(requests, |_, output, ()| {
+            assert_eq!(output.unwrap().images.len(), 1);
+            drawn += 1;
+            threads.insert(std::thread::current().id());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(drawn, 3);
+    }
+    assert!(threads.len() <= 2, "{threads:?}");
 }
