@@ -1,6 +1,6 @@
-//! What each rank of a replica does: noise to latents to pictures, for the images of that replica.
+//! The work of each rank of a replica, for the images of that replica: denoises latents, and decodes them.
 //!
-//! Each rank has rows of its own of text and image, and blocks of its own. Shapes: b images, l tokens, c channels.
+//! Each rank has its own rows of text and image, and its own blocks. Shapes: b images, l tokens, c channels.
 
 use std::sync::Arc;
 
@@ -26,32 +26,32 @@ use crate::vae::Whole;
 pub(crate) struct Replica<D: Dit> {
     /// The whole call.
     pub(crate) call: Arc<Job<D>>,
-    /// Which of its images.
+    /// The images of this replica among those of the call.
     pub(crate) images: Shard,
-    /// Their prompts, and the negative ones if those are needed.
+    /// Their prompts, and the negative ones if the call needs them.
     pub(crate) text: Vec<D::Text>,
     /// Their latents before the first step, f32 `[b, l, c]`.
     pub(crate) latents_blc: Tensor,
 }
 
-/// What comes of denoising on one rank.
+/// The result of denoising on one rank.
 pub(crate) struct Denoised {
-    /// The latents after all steps, f32 `[b, l, c]`, whole.
+    /// The whole latents after all steps, f32 `[b, l, c]`.
     pub(crate) latents_blc: Tensor,
     pub(crate) report: Report,
     pub(crate) memory: RankMemory,
 }
 
 impl<D: Dit> Replica<D> {
-    /// Whether it has images to draw.
+    /// Returns whether the replica has images.
     pub(crate) fn draws(&self) -> bool {
         self.images.len > 0
     }
 
-    /// The latents after all steps.
+    /// Returns the latents after all steps.
     ///
     /// # Collective
-    /// Every rank of the replica calls it; with a limit of drift also every rank of `deciders`.
+    /// Every rank of the replica calls it, and with a limit of drift every rank of `deciders`.
     pub(crate) fn denoise(
         &self,
         rank_context: &RankContext,
@@ -86,7 +86,7 @@ impl<D: Dit> Replica<D> {
             .iter()
             .filter(|branch| own.contains(branch))
             .map(|branch| {
-                // What leaves layers out reads the prompt itself.
+                // The branch that leaves layers out reads the prompt itself.
                 let text = match branch {
                     Branch::Unconditional => &self.text[1],
                     _ => &self.text[0],
@@ -162,8 +162,8 @@ impl<D: Dit> Replica<D> {
         })
     }
 
-    /// The images of final latents: `[b, 3, height, width]` in [0, 1], on the rank that speaks for the replica. One image
-    /// is decoded at a time, which gives the same values in less memory.
+    /// Decodes the images of final latents. Returns `[b, 3, height, width]` in [0, 1], on the first rank of the replica. It
+    /// decodes one image at a time, which takes less memory and returns the same values.
     ///
     /// # Collective
     /// `together` every rank of the replica calls it, and they decode together; otherwise this rank decodes alone.

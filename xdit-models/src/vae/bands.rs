@@ -1,10 +1,10 @@
-//! The seam of parallel decoding: a picture cut into bands of rows, one a rank.
+//! The trait of parallel decoding: an image is divided into bands of rows, one for each rank.
 //!
-//! The decoder is single-device code that holds some rows of a picture. It asks others for three things, the trait
-//! [`Bands`]: the rows beside its own, statistics of all rows, attention to all pixels. [`Whole`] answers for a rank that
-//! holds everything, and then nothing differs from code that never heard of bands, to the last bit.
+//! The decoder is single-device code for some rows of an image. It needs three things of the other ranks, which are the trait
+//! [`Bands`]: the rows next to its own, statistics of all rows, and attention to all pixels. [`Whole`] implements the trait for
+//! a rank with all rows. The result is then the same, to the last bit, as without bands.
 //!
-//! Shapes: b pictures, h and w pixels, c channels, channels last.
+//! Shapes: b images, h and w pixels, c channels, channels last.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,31 +16,31 @@ use xdit_kernels::{Tensor, View, conv2d::Conv2d};
 use crate::error::Result;
 use crate::layers::{GroupNorm, Progress, Told, attend_by, convolution};
 
-/// What the holder of some rows of a picture asks of the holders of the others.
+/// The calls of a rank with some rows of an image to the ranks with the others.
 ///
 /// # Collective
-/// Every holder calls the same methods in the same order, one without rows too.
+/// Every rank calls the same methods in the same order, even if it has no rows.
 pub(crate) trait Bands: fmt::Debug {
-    /// The latent rows held here, of `total`.
+    /// Returns the latent rows of this rank, of `total`.
     fn rows(&self, total: usize) -> Range<usize>;
 
-    /// Starts to fetch the rows beside `x_bhwc`, this rank's rows at some resolution.
+    /// Starts to receive the rows next to `x_bhwc`, this rank's rows at some resolution.
     fn start_edges<'a>(&'a self, x_bhwc: &Tensor) -> Result<Edges<'a>>;
 
-    /// The sums over everyone's rows, the same bytes for everyone.
+    /// Returns the sums over the rows of all ranks, the same bytes on every rank.
     fn sum(&self, sums: GroupSums) -> Result<GroupSums>;
 
-    /// Attention with one head of the latent pixels held here to all: `[b, l, 3c]` to `[b, l, c]`.
+    /// Computes attention with one head of this rank's latent pixels to all: `[b, l, 3c]` to `[b, l, c]`.
     fn attend(&self, qkv_blc: &Tensor) -> Result<Tensor>;
 
-    /// An operation on the rows held here is finished; an error if another holder has failed. Not collective.
+    /// Reports that an operation on this rank's rows is finished. An error if another rank has failed. Not collective.
     fn progress(&self) -> Result<()>;
 }
 
-/// Waits for the row above and the row below, `[b, 1, w, c]`; none at the picture's border.
+/// Waits for the row above and the row below, `[b, 1, w, c]`. `None` at the border of the image.
 pub(crate) type Edges<'a> = Box<dyn FnOnce() -> Result<[Option<Tensor>; 2]> + 'a>;
 
-/// One holder of all rows, which may have others beside it that wait for the picture.
+/// A rank with all rows. Other ranks may wait for its image.
 #[derive(Debug, Default)]
 pub(crate) struct Whole(pub(crate) Progress);
 
@@ -67,11 +67,11 @@ impl Bands for Whole {
     }
 }
 
-/// A band and the rows beside it: what a 3×3 convolution reads.
+/// A band and the rows next to it, which a 3×3 convolution reads.
 #[derive(Debug)]
 pub(super) struct Framed {
     x_bhwc: Tensor,
-    /// Where the band itself lies in it.
+    /// The position of the band in it.
     band: Range<usize>,
 }
 
@@ -99,7 +99,7 @@ impl Framed {
         })
     }
 
-    /// Rows `band` of `x`, which holds the rows beside them already.
+    /// Returns rows `band` of `x`, which also contains the rows next to them.
     pub(super) fn within(x_bhwc: Tensor, band: Range<usize>) -> Self {
         Self { x_bhwc, band }
     }
@@ -121,7 +121,7 @@ impl Framed {
         })
     }
 
-    /// The band's rows of a convolution that keeps the size, plus `residual`.
+    /// Returns the band's rows of a convolution that keeps the size, plus `residual`.
     pub(super) fn convolved(
         &self,
         conv: &Conv2d,
@@ -139,7 +139,7 @@ impl Framed {
         )
     }
 
-    /// The band's rows of a convolution that doubles the size first.
+    /// Returns the band's rows of a convolution that doubles the size first.
     pub(super) fn upsampled(&self, conv: &Conv2d, bands: &dyn Bands) -> Result<Tensor> {
         let (width, told) = (2 * self.x_bhwc.dim(2), || bands.progress());
         let lines = 2 * self.band.start..2 * self.band.end;

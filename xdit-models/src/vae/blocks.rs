@@ -1,6 +1,6 @@
-//! What encoder and decoder share (diffusers `models/resnet.py`, `models/unets/unet_2d_blocks.py`).
+//! The blocks that encoder and decoder share (diffusers `models/resnet.py`, `models/unets/unet_2d_blocks.py`).
 //!
-//! Shapes: b pictures, h and w pixels, c channels, channels last.
+//! Shapes: b images, h and w pixels, c channels, channels last.
 
 use xdit_kernels::linear::{Epilogue, Linear};
 use xdit_kernels::{
@@ -64,7 +64,7 @@ impl ResnetBlock {
         })
     }
 
-    /// Takes its input, so that no picture lives longer than it is needed.
+    /// Takes ownership of its input, so that no tensor lives longer than necessary.
     pub(super) fn forward(&self, x_bhwc: Tensor, bands: &dyn Bands) -> Result<Tensor> {
         let normed = Framed::normalised(&self.norm1, &x_bhwc, bands)?;
         let inner = normed.convolved(&self.conv1, None, bands)?;
@@ -95,7 +95,7 @@ impl PixelAttention {
         groups: usize,
         packing: &mut Packing<'_>,
     ) -> Result<Self> {
-        // Checkpoints from before diffusers 0.13 call the projections by other names.
+        // Checkpoints from before diffusers 0.13 use other names for the projections.
         let named = |new: &str, old: &str| {
             let new_scope = scope.child(new);
             if new_scope.contains("weight") {

@@ -1,4 +1,4 @@
-//! What a decoder takes in memory, as its configuration tells.
+//! The memory of a decoder, from its configuration.
 
 use xdit_kernels::conv2d::Conv2dOptions;
 use xdit_kernels::{DType, WeightForm};
@@ -6,12 +6,12 @@ use xdit_kernels::{DType, WeightForm};
 use super::VaeConfig;
 use crate::layers::ParameterCount;
 
-/// The most bytes that activations of the decoder take at a time, for each pixel of the picture.
+/// Returns the largest number of bytes of the decoder's activations at a time, for each pixel of the image.
 ///
-/// A residual block from i to o channels holds its input, the input normalised and the first convolution's output
-/// (2i + o), then the input, that output and its normalised form (i + 2o), then the input, the normalised form, the
-/// shortcut and the result (i + 3o, or 3o without a shortcut); each level has a quarter of the next one's pixels. What a
-/// level held is free in the next one and mostly too small for what that needs: as much is counted as a gap of the allocator's.
+/// A residual block from i to o channels holds its input, the normalised input and the first convolution's output (2i + o);
+/// then the input, that output and its normalised form (i + 2o); then the input, the normalised form, the shortcut and the
+/// result (i + 3o, or 3o without a shortcut). Each level has a quarter of the next one's pixels. The freed memory of a level is
+/// mostly too small for the next one, and counts as a gap of the allocator.
 pub(crate) fn decoder_bytes_per_pixel(config: &VaeConfig, dtype: DType) -> u64 {
     let channels = &config.block_out_channels;
     let levels = channels.iter().enumerate().map(|(level, outputs)| {

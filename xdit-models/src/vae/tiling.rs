@@ -1,17 +1,16 @@
 //! Decoding in overlapping tiles (diffusers `models/autoencoders/autoencoder_kl.py`: `AutoencoderKL.tiled_decode`).
 //!
-//! Shapes: b pictures, h and w pixels, c channels, channels last.
+//! Shapes: b images, h and w pixels, c channels, channels last.
 
 use xdit_kernels::{Tensor, View, reserved};
 
 use super::{VaeConfig, VaeDecoder, Whole, dims, expect_channels};
 use crate::error::Result;
 
-/// How large tiles are and how far apart, in latent pixels.
+/// The size of tiles and their distance, in latent pixels.
 ///
-/// diffusers fades over `int(sample_size / 4)` picture pixels and decodes tiles `int(latent size · 3/4)` apart. Where the
-/// two are not the same overlap its picture comes out in another size than it was asked for; here the fade is what the
-/// tiles overlap.
+/// diffusers fades over `int(sample_size / 4)` image pixels and decodes tiles `int(latent size · 3/4)` apart. If these do not
+/// give the same overlap, its image has another size than the requested one. Here the fade is the overlap of the tiles.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Tiling {
     pub(crate) size: usize,
@@ -35,7 +34,7 @@ struct DecodedTile {
     w: usize,
 }
 
-/// A direction in which a tile follows another.
+/// The direction in which a tile follows another.
 #[derive(Clone, Copy)]
 enum TileEdge {
     Above,
@@ -43,9 +42,9 @@ enum TileEdge {
 }
 
 impl VaeDecoder {
-    /// The pictures decoded tile by tile, fading from one into the next where they overlap by a quarter: activations for a
-    /// tile of [`VaeConfig::sample_size`] squared, however large the picture. An approximation: group norm and attention
-    /// see a tile each, so that tiles may differ in colour. Latents no larger than a tile are decoded whole.
+    /// Decodes the images tile by tile, and blends tiles where they overlap by a quarter. The activations are those of a tile
+    /// of [`VaeConfig::sample_size`] squared, for images of any size. It is an approximation: group norm and attention see one
+    /// tile each, so tiles may differ in colour. Latents that fit one tile are decoded whole.
     ///
     /// # Shapes
     /// As [`forward`](Self::forward).
@@ -56,7 +55,7 @@ impl VaeDecoder {
         self.tiled(latents_bhwc, &Whole::default())
     }
 
-    /// The same by a rank that others wait for.
+    /// The same, on a rank for which others wait.
     pub(crate) fn tiled(&self, latents_bhwc: &Tensor, alone: &Whole) -> Result<Tensor> {
         expect_channels("vae decoder", latents_bhwc, self.config().latent_channels)?;
         let [b, h, w, _] = *dims(latents_bhwc)?;
@@ -86,7 +85,7 @@ impl VaeDecoder {
                 if let Some(left) = row.last() {
                     tile.fade_from(left, TileEdge::Left, fade, c);
                 }
-                // What the next tiles do not fade over.
+                // The part that the next tiles do not blend.
                 let (rows, columns) = (tile.h.min(step * scale), tile.w.min(step * scale) * c);
                 for line in 0..b * rows {
                     let (picture, line) = (line / rows, line % rows);
@@ -116,7 +115,7 @@ impl VaeDecoder {
 }
 
 impl DecodedTile {
-    /// Goes over from the end of `other` to its own values, over `fade` lines or columns, or as many as both have.
+    /// Blends from the end of `other` to its own values, over `fade` lines or columns, or as many as both have.
     fn fade_from(&mut self, other: &Self, side: TileEdge, fade: usize, c: usize) {
         let pictures = self.values.len() / (self.h * self.w * c);
         let (fade, lines, columns) = match side {
