@@ -118,6 +118,8 @@ impl Observer for Fails {
             true => Err(Error::OutOfMemory {
                 what: "a test".into(),
                 bytes: 7,
+                available: None,
+                cure: String::new(),
             }),
             false => Ok(()),
         }

@@ -16,7 +16,7 @@ use xdit_models::quote;
 
 use args::argv::{self, Parsed};
 use args::cli::Command;
-use commands::{generate, info, plan, replay};
+use commands::{download, generate, info, plan, replay};
 use report::console;
 use report::failure::Failure;
 use run::environment::Environment;
@@ -67,6 +67,7 @@ fn run_command(command: &Command, started: Instant) -> u8 {
         Command::Plan(args) => plan::run(args, &session),
         Command::Replay(args) => replay::run(args, &session),
         Command::Info(args) => info::run(args, &session),
+        Command::Download(args) => download::run(args, &session),
     }));
     let closed = session.close();
     match outcome {
@@ -81,13 +82,13 @@ fn tell(result: Result<u8, Failure>, json: bool) -> u8 {
         Ok(code) => code,
         Err(Failure::Stdout(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 1,
         Err(failure) => {
-            last_resort::told();
+            last_resort::is_first_to_tell();
             let code = failure.exit_code();
             let message = quote::line(&failure.to_string());
             console::eprint_line(&format!("error: {message}"));
             if json {
                 let object = json!({"error": {"message": message, "exit_code": code}});
-                console::print_json(&object).ok();
+                console::print_json_line(&object).ok();
             }
             code
         }

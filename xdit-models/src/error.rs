@@ -9,6 +9,12 @@ use xdit_kernels::DType;
 use crate::quote;
 pub(crate) use crate::quote::shorten;
 
+/// `, 21 GiB are available`.
+fn there_are(available: Option<u64>) -> String {
+    let told = |available| format!(", {} are available", quote::bytes(available));
+    available.map(told).unwrap_or_default()
+}
+
 /// A `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -174,12 +180,22 @@ pub enum Error {
     },
 
     /// There is not enough memory.
-    #[error("out of memory: {} needs {bytes} bytes", quote::name(what))]
+    #[error(
+        "out of memory: {} needs {}{}{}",
+        quote::name(what),
+        quote::bytes(*bytes),
+        there_are(*available),
+        quote::reason(cure)
+    )]
     OutOfMemory {
         /// The purpose of the memory.
         what: String,
         /// The requested bytes.
         bytes: u64,
+        /// The available bytes, if they are known.
+        available: Option<u64>,
+        /// Empty, or `; try ` and what needs less memory.
+        cure: String,
     },
 
     /// The system refused a thread.

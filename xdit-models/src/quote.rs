@@ -186,12 +186,43 @@ fn middle(text: &str, longest: usize) -> String {
     format!("{start}…{end}")
 }
 
+/// A number of bytes in the largest binary unit that leaves a whole part.
+///
+/// # Examples
+/// ```
+/// use xdit_models::quote::bytes;
+/// assert_eq!(bytes(1536), "1.5 KiB");
+/// assert_eq!(bytes(21 << 30), "21 GiB");
+/// ```
+#[must_use]
+pub fn bytes(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024. && unit + 1 < units.len() {
+        value /= 1024.;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes} B"),
+        _ if value < 10. => format!("{value:.1} {}", units[unit]),
+        _ => format!("{value:.0} {}", units[unit]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const HOSTILE: &str =
         "a\n\r\t\0\u{1b}]0;x\u{7}\u{7f}\u{9b}31m\u{202e}\u{2066}\u{2028}\u{feff}\u{200b}\u{e0041}b";
+
+    #[test]
+    fn units() {
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(256 << 20), "256 MiB");
+        assert_eq!(bytes(u64::MAX), "16 EiB");
+    }
 
     #[test]
     fn hidden_characters_are_shown() {

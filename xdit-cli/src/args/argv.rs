@@ -2,9 +2,11 @@
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::cli::Cli;
+use crate::args::hints;
 use crate::report::failure::Failure;
 
 /// The request of the command line.
@@ -32,6 +34,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(Failure::usage(
                 "no command given; try `xdit-cli generate --prompt TEXT` or `xdit-cli --help`",
             )),
+            ErrorKind::UnknownArgument => Err(Failure::usage(unknown(&error))),
             _ => Err(Failure::usage(one_line(&error.render().to_string()))),
         },
     }
@@ -125,6 +128,22 @@ fn flag_names(command: &clap::Command, which: impl Fn(&clap::Arg) -> bool) -> Ve
         .filter_map(|argument| argument.get_long())
         .map(str::to_owned)
         .collect()
+}
+
+/// What is said of a flag that there is not: what other programs mean by it, or clap's own guess.
+fn unknown(error: &clap::Error) -> String {
+    let line = one_line(&error.render().to_string());
+    let word = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) => word,
+        _ => return line,
+    };
+    match hints::instead_of(word) {
+        Some(hint) => {
+            let said = line.split("; tip:").next().unwrap_or(&line);
+            format!("{said}; {hint}")
+        }
+        None => line,
+    }
 }
 
 /// clap's message without its usage block, on one line.
@@ -278,6 +297,35 @@ mod tests {
         let args = generate(&line);
         assert_eq!(args.run.dtype, crate::args::cli::Precision::Bf16);
         assert_eq!(args.output.output_type, crate::args::cli::OutputFormat::Png);
+    }
+
+    #[test]
+    fn flags_of_other_programs_get_a_hint() {
+        for (flag, hint) in [
+            ("--steps", "--num-inference-steps"),
+            ("--sampler", "--scheduler"),
+            ("--batch", "--num-images-per-prompt"),
+            ("--use_parallel_vae", "by default; --no-parallel-vae"),
+            ("--tensor_parallel_degree", "--ulysses-degree"),
+            ("--lora", "LoRA is not supported"),
+        ] {
+            let told = usage(&["generate", "--prompt", "a", flag, "3"]);
+            assert!(told.contains(flag) && told.contains(hint), "{told}");
+            assert!(!told.contains("tip:"), "{told}");
+        }
+    }
+
+    #[test]
+    fn short_flags() {
+        let args = generate(&[
+            "generate", "-p", "a b", "-o", "x.png", "-s", "7", "-W", "64", "-H", "32", "-n", "2",
+            "-q",
+        ]);
+        assert_eq!(args.prompts.prompt, ["a b"]);
+        assert_eq!(args.output.output.unwrap().to_str(), Some("x.png"));
+        assert_eq!(args.call.seed, [7]);
+        assert_eq!((args.call.width, args.call.height), (Some(64), Some(32)));
+        assert_eq!(args.call.num_images_per_prompt, 2);
     }
 
     #[test]

@@ -7,21 +7,31 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, builder::NonEmptyStringValueParser};
 use serde::Serialize;
-use xdit_models::noise::Generator;
+
+use crate::args::seed::SeedChoice;
 
 /// What to draw.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Image")]
 pub(crate) struct PromptArgs {
-    /// What to draw; several prompts make one batch. Each of 1 to 65536 bytes (64 KiB), not only spaces.
-    #[arg(long, required_unless_present = "prompt_file", num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
+    /// What to draw; several prompts make one batch. Each has at most 65536 bytes (64 KiB); an empty one is drawn
+    /// too.
+    #[arg(long, short, required_unless_present = "prompt_file", num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
     pub prompt: Vec<String>,
     /// Draw every line of FILE (- is standard input): a prompt, or a JSON object with "prompt" and any of the flags of
     /// this section, e.g. {"prompt": "a cat", "seed": 7, "height": 512}. The program writes each result as soon as it is
-    /// finished, as NAME-LINE.png. It reports bad lines, draws the others, and ends with exit code 1.
+    /// finished, as NAME-LINE.png. It skips empty lines and lines that begin with #. It reports bad lines, draws the others, and ends with exit code 1.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "dump"])]
     #[serde(skip)]
     pub prompt_file: Option<PathBuf>,
+    /// With --prompt-file: the first line uses --seed, the next --seed + 1, and so on; a line with its own seed keeps it.
+    #[arg(long)]
+    #[serde(skip)]
+    pub increment_seed: bool,
+    /// With --prompt-file: skip a line if all of its files exist.
+    #[arg(long)]
+    #[serde(skip)]
+    pub skip_existing: bool,
 }
 
 /// What diffusers' `pipe(...)` takes beside the prompt; what is left out has the pipeline's default.
@@ -50,10 +60,10 @@ pub(crate) struct CallArgs {
     pub true_cfg_scale: Option<f64>,
     /// In pixels; Flux: rounded down to a multiple of 16; SD3: must be one [default: what the model was made for, mostly
     /// 1024; demo: 256].
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, short = 'H', value_name = "PIXELS")]
     pub height: Option<usize>,
     /// In pixels; as --height.
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, short = 'W', value_name = "PIXELS")]
     pub width: Option<usize>,
     /// Denoising steps [default: 28; schnell: 4; HunyuanDiT: 50; demo: 20].
     #[arg(long, value_name = "N")]
@@ -114,13 +124,13 @@ pub(crate) struct CallArgs {
     #[arg(long, value_name = "N")]
     pub max_sequence_length: Option<usize>,
     /// Images for each prompt.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 1)]
     pub num_images_per_prompt: usize,
     /// One value seeds one generator for the whole batch, several values one generator for each image, as
-    /// torch.Generator("cpu").
-    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "N", default_value = "42",
-          value_parser = seed, allow_negative_numbers = true)]
-    pub seed: Vec<i128>,
+    /// torch.Generator("cpu"). random draws a seed and reports it.
+    #[arg(long, short, num_args = 1.., action = ArgAction::Append, value_name = "N", default_value = "42",
+          allow_negative_numbers = true)]
+    pub seed: Vec<SeedChoice>,
 }
 
 /// A number that is neither infinite nor NaN, as JSON has them.
@@ -129,11 +139,4 @@ fn finite(text: &str) -> Result<f64, String> {
         Ok(x) if x.is_finite() => Ok(x),
         _ => Err("expected a finite number".into()),
     }
-}
-
-/// What `torch.Generator.manual_seed` takes.
-fn seed(text: &str) -> Result<i128, String> {
-    let seed = text.parse().ok();
-    seed.filter(|seed| Generator::from_seed(*seed).is_ok())
-        .ok_or_else(|| "expected an integer from -2^63 to 2^64-1".into())
 }

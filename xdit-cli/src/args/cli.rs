@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Replay(Box<ReplayArgs>),
     /// Show what a pipeline contains, without loading its weights.
     Info(InfoArgs),
+    /// Download a pipeline from the hub into its cache, or complete it there.
+    Download(DownloadArgs),
 }
 
 impl Command {
@@ -41,6 +43,7 @@ impl Command {
             Self::Plan(args) => &args.report,
             Self::Replay(args) => &args.report,
             Self::Info(args) => &args.report,
+            Self::Download(args) => &args.report,
         }
     }
 }
@@ -80,7 +83,7 @@ pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Prompts as in generate; only their number matters [default: one prompt].
-    #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT", help_heading = "Image")]
+    #[arg(long, short, num_args = 1.., action = ArgAction::Append, value_name = "TEXT", help_heading = "Image")]
     pub prompt: Vec<String>,
     /// diffusers' other call arguments.
     #[command(flatten)]
@@ -117,7 +120,7 @@ pub(crate) struct ReplayArgs {
     #[command(flatten)]
     pub threads: ThreadArgs,
     /// Also save the new image.
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    #[arg(long, short, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
     /// Draw even if the result is not finite (NaN or infinity) and the record does not say so.
     #[arg(long, help_heading = "Output")]
@@ -130,13 +133,32 @@ pub(crate) struct ReplayArgs {
 /// `xdit-cli info`.
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
-    /// A folder in diffusers' layout, a hub id such as black-forest-labs/FLUX.1-schnell, or demo.
-    #[arg(value_name = "MODEL", default_value = "demo", value_parser = NonEmptyStringValueParser::new())]
+    /// A folder in diffusers' layout, a hub id such as black-forest-labs/FLUX.1-schnell, or demo; or a PNG that xdit-cli
+    /// wrote, to show how it was made.
+    #[arg(value_name = "MODEL|IMAGE", default_value = "demo", value_parser = NonEmptyStringValueParser::new())]
     pub model: String,
     /// Where on the hub the pipeline is looked for.
     #[command(flatten)]
     pub hub: HubArgs,
     /// SD3 only: the pipeline without T5.
+    #[arg(long, help_heading = "Model")]
+    pub no_t5: bool,
+    /// What is told on the way.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// `xdit-cli download`.
+#[derive(Debug, Args)]
+#[command(after_help = DOWNLOAD_NOTES)]
+pub(crate) struct DownloadArgs {
+    /// A hub id such as black-forest-labs/FLUX.1-schnell.
+    #[arg(value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
+    pub model: String,
+    /// Where on the hub, and which weights.
+    #[command(flatten)]
+    pub hub: HubArgs,
+    /// SD3 only: leave T5 out.
     #[arg(long, help_heading = "Model")]
     pub no_t5: bool,
     /// What is told on the way.
@@ -222,9 +244,9 @@ pub(crate) struct ThreadArgs {
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
-    /// A file, or a folder (existing, or with / at the end). Several images are numbered _0, _1, ... An existing file of
+    /// A file, or a folder (existing, or with / at the end). Several images are numbered _000, _001, ... - writes one image to standard output. An existing file of
     /// that name is replaced [default: xdit-SEED.png, or the next free name].
-    #[arg(long, value_name = "FILE|FOLDER")]
+    #[arg(long, short, value_name = "FILE|FOLDER")]
     #[serde(skip)]
     pub output: Option<PathBuf>,
     /// png, or a .safetensors file: latent holds `latents` as diffusers' output_type="latent", float holds `image`
@@ -361,3 +383,7 @@ Example:
 
 const REPLAY_NOTES: &str = "\
 Exit codes: 0 the pixels are identical, 1 they differ or the run failed, 2 IMAGE records no run, else as generate.";
+
+const DOWNLOAD_NOTES: &str = "\
+download brings only what a pipeline needs: configurations, tokenizers and the safetensors of each component, several
+files at the same time. A download that was broken off is resumed by the next. generate downloads by itself.";

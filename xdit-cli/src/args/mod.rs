@@ -6,6 +6,8 @@ pub(crate) mod argv;
 pub(crate) mod call;
 pub(crate) mod cli;
 pub(crate) mod device;
+pub(crate) mod hints;
 pub(crate) mod prompt_file;
 pub(crate) mod ranks;
 pub(crate) mod request;
+pub(crate) mod seed;

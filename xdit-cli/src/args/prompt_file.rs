@@ -1,15 +1,15 @@
 //! `--prompt-file`: one request a line.
 //!
 //! A line that begins with `{` is a JSON object with the names of flags (`prompt`, `seed`, `height`, …) that differ from the
-//! command line; `null` cancels a flag. Any other line is a prompt. Blank lines are skipped.
+//! command line; `null` cancels a flag. Any other line is a prompt. Blank lines and lines that begin with `#` are skipped.
 
 use std::io::Read;
 use std::path::Path;
 
+use serde::de::IgnoredAny;
 use serde_json::json;
 use xdit_models::{Overlay, Request};
 
-use crate::args::request;
 use crate::report::failure::system_reason;
 use crate::report::failure::{Failure, shown};
 
@@ -29,7 +29,11 @@ pub(crate) struct PromptLine {
 ///
 /// # Errors
 /// [`Failure::Input`] if it cannot be read, [`Failure::Usage`] if it contains no prompt.
-pub(crate) fn read(path: &Path, flags: &Overlay) -> Result<Vec<PromptLine>, Failure> {
+pub(crate) fn read(
+    path: &Path,
+    flags: &Overlay,
+    increment_seed: bool,
+) -> Result<Vec<PromptLine>, Failure> {
     let failed = |error: &std::io::Error| Failure::input(path, system_reason(error));
     let mut bytes = Vec::new();
     let reader: Box<dyn Read> = match path == Path::new("-") {
@@ -44,7 +48,7 @@ pub(crate) fn read(path: &Path, flags: &Overlay) -> Result<Vec<PromptLine>, Fail
             format!("more than {MOST_BYTES} bytes"),
         ));
     }
-    let lines = parse(&bytes, flags);
+    let lines = parse(&bytes, flags, increment_seed);
     match lines.is_empty() {
         true => Err(Failure::usage(format!(
             "--prompt-file {}: no prompt in it",
@@ -54,29 +58,42 @@ pub(crate) fn read(path: &Path, flags: &Overlay) -> Result<Vec<PromptLine>, Fail
     }
 }
 
-fn parse(bytes: &[u8], flags: &Overlay) -> Vec<PromptLine> {
+fn parse(bytes: &[u8], flags: &Overlay, increment_seed: bool) -> Vec<PromptLine> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     bytes
         .split(|byte| *byte == b'\n')
         .enumerate()
         .filter(|(_, line)| !line.trim_ascii().is_empty())
-        .map(|(index, line)| PromptLine {
+        .filter(|(_, line)| !line.trim_ascii().starts_with(b"#"))
+        .enumerate()
+        .map(|(drawn_before, (index, line))| PromptLine {
             number: index + 1,
-            request: request(line, flags),
+            request: request(line, flags, if increment_seed { drawn_before } else { 0 }),
         })
         .collect()
 }
 
-fn request(line: &[u8], flags: &Overlay) -> Result<Request, String> {
+/// The request of a line; seeds of the flags grow by `increment`.
+fn request(line: &[u8], flags: &Overlay, increment: usize) -> Result<Request, String> {
     let text = std::str::from_utf8(line).map_err(|_| "is not UTF-8".to_owned())?;
     let text = text.trim();
+    if text == "[" || serde_json::from_str::<Vec<IgnoredAny>>(text).is_ok() {
+        return Err("is a JSON array; write one object on each line".into());
+    }
     let line = match text.starts_with('{') {
         true => Overlay::parse(text),
         false => Overlay::of(&json!({"prompt": text})),
     };
-    let request = line.and_then(|line| line.over(flags).request());
-    let request = request.map_err(|e| reason(&e))?;
-    request::check(&request).map_err(|failure| failure.to_string())?;
+    let line = line.map_err(|e| reason(&e))?;
+    let mut request = line.over(flags).request().map_err(|e| reason(&e))?;
+    if !line.has("seed") {
+        for seed in &mut request.seeds {
+            *seed += increment as i128;
+        }
+    }
+    request
+        .check()
+        .map_err(|error| Failure::from(error).to_string())?;
     Ok(request)
 }
 
@@ -101,7 +118,7 @@ mod tests {
     fn prompts_and_objects() {
         let text = "\u{feff}a red circle\r\n\n  {\"prompt\": \"b\", \"seed\": [1, -2], \"num_images_per_prompt\": 2, \
                     \"width\": 32}\nlast";
-        let lines = parse(text.as_bytes(), &base());
+        let lines = parse(text.as_bytes(), &base(), false);
         assert_eq!(
             lines.iter().map(|l| l.number).collect::<Vec<_>>(),
             [1, 3, 4]
@@ -126,7 +143,7 @@ mod tests {
             "original_size": [3, 4], "exact_diffusers": true}"#;
         let flags = r#"{"skip_guidance_layers": [7], "clip_skip": 2}"#;
         let base = Overlay::parse(flags).unwrap().over(&base());
-        let line = request(text.replace('\n', " ").as_bytes(), &base).unwrap();
+        let line = request(text.replace('\n', " ").as_bytes(), &base, 0).unwrap();
         let expected = Request::new(["a"])
             .height(64)
             .seed(7)
@@ -141,7 +158,7 @@ mod tests {
             .exact_diffusers(true);
         assert_eq!(format!("{line:?}"), format!("{expected:?}"));
         // What it does not say is the flags'.
-        let line = request(b"{\"prompt\": \"a\"}", &base).unwrap();
+        let line = request(b"{\"prompt\": \"a\"}", &base, 0).unwrap();
         assert_eq!((line.clip_skip, line.skip_guidance_layers), (2, vec![7]));
     }
 
@@ -173,12 +190,38 @@ mod tests {
                 "expected a sequence",
             ),
             (b"{\"prompt\": \"a\"", "column 14"),
+            (b"[\"a\", \"b\"]", "is a JSON array"),
+            (b"[]", "is a JSON array"),
+            (b"[", "is a JSON array"),
+            (
+                b"{\"prompt\": \"a\", \"clip_skip\": 1, \"clip-skip\": 2}",
+                "duplicate field",
+            ),
             (b"\xff\xfe", "UTF-8"),
         ] {
-            let lines = parse(line, &base());
+            let lines = parse(line, &base(), false);
             let error = lines[0].request.as_ref().unwrap_err();
             assert!(error.contains(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn comments_spellings_and_seeds() {
+        let text = "# a comment\n[oil] a cat\n\n{\"prompt\": \"b\", \"num-inference-steps\": 3}\n  # more\n\
+                    {\"prompt\": \"c\", \"seed\": 40}\nd";
+        let lines = parse(text.as_bytes(), &base(), true);
+        let numbers: Vec<_> = lines.iter().map(|line| line.number).collect();
+        assert_eq!(numbers, [2, 4, 6, 7]);
+        let requests: Vec<_> = lines
+            .into_iter()
+            .map(|line| line.request.unwrap())
+            .collect();
+        assert_eq!(requests[0].prompt, ["[oil] a cat"]);
+        assert_eq!(requests[1].num_inference_steps, Some(3));
+        let seeds: Vec<_> = requests.iter().map(|request| request.seeds[0]).collect();
+        assert_eq!(seeds, [7, 8, 40, 10]);
+        let lines = parse(text.as_bytes(), &base(), false);
+        assert_eq!(lines[3].request.as_ref().unwrap().seeds, [7]);
     }
 
     #[test]
@@ -186,8 +229,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("prompts.txt");
         std::fs::write(&file, "\n  \n").unwrap();
-        assert_eq!(read(&file, &base()).unwrap_err().exit_code(), 2);
-        let missing = read(&folder.path().join("no"), &base()).unwrap_err();
+        assert_eq!(read(&file, &base(), false).unwrap_err().exit_code(), 2);
+        let missing = read(&folder.path().join("no"), &base(), false).unwrap_err();
         assert_eq!(missing.exit_code(), 1);
     }
 }

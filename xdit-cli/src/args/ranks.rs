@@ -97,7 +97,7 @@ pub(crate) struct ParallelArgs {
     pub no_parallel_vae: bool,
     /// How long a rank may go without finishing an operation before the run ends with an error (exit code 6). Time in which
     /// this process is stopped does not count.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = Self::RANK_TIMEOUT, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub rank_timeout: u64,
 }
 
@@ -111,6 +111,9 @@ pub(crate) enum Balance {
 }
 
 impl ParallelArgs {
+    /// `--rank-timeout` where it is not given.
+    pub(crate) const RANK_TIMEOUT: u64 = 60;
+
     /// What the flags ask for.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ pub(crate) fn of_generate(args: &GenerateArgs) -> Result<Overlay, Failure> {
 /// As [`of_generate`].
 pub(crate) fn of_plan(args: &PlanArgs) -> Result<Overlay, Failure> {
     let prompt = match args.prompt.as_slice() {
-        [] => json!({"prompt": "any"}),
+        [] => json!({"prompt": ""}),
         prompts => json!({"prompt": prompts}),
     };
     let call = given(&args.call)?.over(&given(&args.run)?);
@@ -55,28 +55,6 @@ pub(crate) fn request(overlay: &Overlay) -> Result<Request, Failure> {
     request.map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// Refuses requests that no pipeline accepts, before the pipeline is searched: like [`Request::check`], and also prompts of
-/// spaces only, which diffusers would draw.
-///
-/// # Errors
-/// [`Failure::Usage`], which names the flag.
-pub(crate) fn check(request: &Request) -> Result<(), Failure> {
-    let lists = [
-        ("--prompt", Some(&request.prompt)),
-        ("--prompt-2", request.prompt_2.as_ref()),
-        ("--prompt-3", request.prompt_3.as_ref()),
-    ];
-    for (flag, list) in lists {
-        let mut texts = list.into_iter().flatten();
-        if texts.any(|text| text.trim().is_empty()) {
-            return Err(Failure::usage(format!(
-                "{flag}: is empty; say what to draw"
-            )));
-        }
-    }
-    Ok(request.check()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,7 +69,7 @@ mod tests {
             Parsed::Run(cli) => match cli.command {
                 Command::Generate(args) => {
                     let request = super::request(&of_generate(&args)?)?;
-                    check(&request)?;
+                    request.check()?;
                     Ok(request)
                 }
                 other => panic!("not generate: {other:?}"),
@@ -156,7 +134,7 @@ mod tests {
             let line = json!({"prompt": "a", "skip_guidance_layers": [1], (name.as_str()): value})
                 .to_string();
             let in_line = Overlay::parse(&line).unwrap().request().unwrap();
-            check(&in_line).unwrap();
+            in_line.check().unwrap();
             let mut record = record();
             record.request = in_line;
             let again = RunRecord::parse(&record.to_json()).unwrap();

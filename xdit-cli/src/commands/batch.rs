@@ -5,20 +5,23 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use xdit_models::{ModelSource, Observer, Output, Overlay, Request, RunPlan, quote};
+use xdit_models::{ModelSource, Observer, Output, Overlay, Request, RunPlan, StepEnd, quote};
 
 use crate::args::cli::{GenerateArgs, OutputFormat};
 use crate::args::prompt_file::{self, PromptLine};
 use crate::commands::written::{shown, write};
 use crate::output::files::OutputPlan;
-use crate::report::console::{self, Unit};
+use crate::report::bar::{Bar, Unit};
+use crate::report::console;
 use crate::report::failure::{self, Failure};
 use crate::report::progress::RunObserver;
+use crate::report::standing::BatchTotals;
 use crate::run::draw::{Compute, Drawn, load, plan};
-use crate::run::memory;
+use crate::run::last_resort;
 use crate::run::model::FoundModel;
 use crate::run::model_choice::ModelChoice;
 use crate::run::session::Session;
+use crate::run::unused;
 
 /// Characters of a prompt that a line on standard output shows.
 const SHOWN: usize = 60;
@@ -29,11 +32,21 @@ struct RequestObserver {
     number: usize,
     began: Instant,
     warnings: Vec<String>,
+    /// Counts the steps of all requests.
+    bar: Bar,
+    /// The request's steps that are not done.
+    steps: u64,
 }
 
 impl Observer for RequestObserver {
+    fn step_end(&mut self, _: &StepEnd<'_>) -> ControlFlow<()> {
+        self.bar.inc(1);
+        self.steps = self.steps.saturating_sub(1);
+        ControlFlow::Continue(())
+    }
+
     fn warning(&mut self, text: &str) {
-        self.warnings.push(text.to_owned());
+        self.warnings.push(failure::with_flags(text));
     }
 }
 
@@ -49,11 +62,12 @@ pub(crate) fn run(
     plan: &OutputPlan,
     session: &Session,
 ) -> Result<u8, Failure> {
-    let lines = prompt_file::read(path, flags)?;
+    let lines = prompt_file::read(path, flags, args.prompts.increment_seed)?;
     for line in &lines {
         if let Ok(request) = &line.request {
             let (kind, images) = (args.output.output_type, request.image_count());
-            plan.for_line(line.number, images, kind).check_names()?;
+            let place = (line.number, request.seeds[0]);
+            plan.for_line(place, images, kind).check_names()?;
         }
     }
     session.begin_trace()?;
@@ -61,12 +75,30 @@ pub(crate) fn run(
     let kind = args.output.output_type;
     let base = any_line(base);
     let plan_for = |source: &ModelSource| plan_any(source, hub.variant.as_deref(), &base, compute);
-    let (model, _) = FoundModel::find(ModelChoice::new(&args.model), &plan_for, session)?;
+    let (model, planned) = FoundModel::find(ModelChoice::new(&args.model), &plan_for, session)?;
     let mut watch = RunObserver::new(&session.console, None);
+    let degrees = compute.parallel.degrees;
+    let drawn = lines.iter().filter(|line| line.request.is_ok()).count();
+    let of_ranks = [
+        unused::crowded(degrees.product().unwrap_or(usize::MAX), compute.threads),
+        unused::idle_replicas(degrees.data, drawn, "line"),
+    ];
+    let unused = of_ranks.into_iter().flatten();
+    let unused = unused.chain(unused::of_output(&args.output));
+    for warning in unused.chain(unused::of_words(&[], &args.call.seed)) {
+        watch.warn(warning);
+    }
+    unused::say_seeds(&args.call.seed, &session.console);
     let pipeline = load(&model, compute, &mut watch)?;
-    let bar = session
-        .console
-        .bar("prompts", lines.len() as u64, Unit::Pieces);
+    session.console.standing.set_totals(BatchTotals {
+        started: session.started,
+        files: 0,
+        failed: 0,
+        skipped: 0,
+        lines: lines.len(),
+        finished: 0,
+        warnings: watch.warnings.clone(),
+    });
     let mut report = BatchReport {
         kind,
         metadata: !args.output.no_metadata,
@@ -75,30 +107,44 @@ pub(crate) fn run(
         session,
         model: &model,
         each: each(compute),
-        written: 0,
-        failed: 0,
         fatal: None,
     };
     // Bad lines are told first and in one go: they cost nothing.
     let mut requests = Vec::with_capacity(lines.len());
     for PromptLine { number, request } in lines {
         match request {
-            Ok(request) => requests.push((number, request.output(kind.into()))),
-            Err(reason) => {
-                report.failed(number, &reason)?;
-                bar.inc(1);
+            Ok(request) => {
+                let place = (number, request.seeds[0]);
+                let plan = plan.for_line(place, request.image_count(), kind);
+                match plan.existing().filter(|_| args.prompts.skip_existing) {
+                    Some(files) => report.skipped(number, &files)?,
+                    None => requests.push((number, request.output(kind.into()))),
+                }
             }
+            Err(reason) => report.failed(number, &reason)?,
         }
     }
+    let steps = |request: &Request| {
+        let sigmas = request.sigmas.as_ref().map(Vec::len);
+        let steps = sigmas.or(request.num_inference_steps);
+        steps.unwrap_or(planned.schedule.steps) as u64
+    };
+    let total = requests.iter().map(|(_, request)| steps(request));
+    let total = total.fold(0, u64::saturating_add);
+    let bar = Bar::new(&session.console, "denoise", total, Unit::Pieces);
     let requests = requests.into_iter().map(|(number, request)| {
         let seen = RequestObserver {
             number,
             began: Instant::now(),
             warnings: Vec::new(),
+            bar: bar.clone(),
+            steps: steps(&request),
         };
         (request, seen)
     });
-    pipeline.generate_each(requests, |_, result, seen| {
+    let ended = pipeline.generate_each(requests, |_, result, seen| {
+        // What a line that fails leaves undone is not waited for.
+        seen.bar.inc(seen.steps);
         let told = match result {
             Ok(output) => report.done(output, seen),
             // Other weights than those that were loaded: no line can be drawn any more.
@@ -107,7 +153,6 @@ pub(crate) fn run(
             }
             Err(error) => report.failed(seen.number, &Failure::from(error).to_string()),
         };
-        bar.inc(1);
         match told {
             Ok(()) => ControlFlow::Continue(()),
             Err(failure) => {
@@ -115,10 +160,10 @@ pub(crate) fn run(
                 ControlFlow::Break(())
             }
         }
-    })?;
-    bar.finish_and_clear();
-    if let Some(fatal) = report.fatal.take() {
-        return Err(fatal);
+    });
+    drop(bar);
+    if let Err(error) = ended {
+        report.fatal.get_or_insert(error.into());
     }
     report.close()
 }
@@ -174,8 +219,6 @@ struct BatchReport<'a> {
     model: &'a FoundModel,
     /// How each request is computed: by one replica.
     each: Compute,
-    written: usize,
-    failed: usize,
     /// What ends the run: nothing can be written any more.
     fatal: Option<Failure>,
 }
@@ -188,11 +231,15 @@ impl BatchReport<'_> {
             self.session.console.warn(Some(&place), warning);
         }
         let drawn = Drawn::new(self.model, &self.each, output);
+        let seed = drawn.record.request.seeds[0];
         let plan = self
             .plan
-            .for_line(seen.number, drawn.record.images, self.kind);
+            .for_line((seen.number, seed), drawn.record.images, self.kind);
         let files = write(&drawn, self.kind, self.metadata, &plan)?;
-        self.written += files.len();
+        self.session.console.standing.count(|totals| {
+            totals.files += files.len();
+            totals.finished += 1;
+        });
         let seconds = seen.began.elapsed().as_secs_f64();
         self.say(
             &json!({
@@ -208,9 +255,24 @@ impl BatchReport<'_> {
         )
     }
 
+    /// Says that the files of a line exist.
+    fn skipped(&mut self, number: usize, files: &[PathBuf]) -> Result<(), Failure> {
+        self.session.console.standing.count(|totals| {
+            totals.skipped += 1;
+            totals.finished += 1;
+        });
+        self.say(
+            &json!({"line": number, "files": files, "skipped": true}),
+            &format!("{}: exists, skipped", shown(files)),
+        )
+    }
+
     /// Says why a line was not drawn; the others go on.
     fn failed(&mut self, number: usize, reason: &str) -> Result<(), Failure> {
-        self.failed += 1;
+        self.session.console.standing.count(|totals| {
+            totals.failed += 1;
+            totals.finished += 1;
+        });
         let place = self.place(number);
         self.session
             .console
@@ -231,26 +293,39 @@ impl BatchReport<'_> {
     fn say(&self, value: &Value, text: &str) -> Result<(), Failure> {
         let (json, quiet) = (self.session.report.json, self.session.report.quiet);
         self.session.console.above_bars(|| match (json, quiet) {
-            (true, _) => console::print_json(value),
+            (true, _) => console::print_json_line(value),
             (false, true) => Ok(()),
             (false, false) => console::print(&format!("{}\n", quote::line(text))),
         })
     }
 
-    /// The closing line, and the exit code.
-    fn close(&self) -> Result<u8, Failure> {
-        let (files, failed) = (self.written, self.failed);
-        let seconds = self.session.started.elapsed().as_secs_f64();
-        let peak = memory::peak_bytes();
-        let mut text = format!("{files} files, {failed} lines failed, total {seconds:.2} s");
-        if let Some(bytes) = peak {
-            text += &format!("; peak memory {}", memory::shown(bytes));
+    /// The closing line, whatever ended the run, and the exit code.
+    fn close(&mut self) -> Result<u8, Failure> {
+        let Some(totals) = self.session.console.standing.totals() else {
+            return Ok(0);
+        };
+        if !last_resort::is_first_to_tell() {
+            // A signal has said it.
+            return Ok(1);
         }
-        self.say(
-            &json!({"files": files, "failed": failed, "seconds": seconds, "peak_memory_bytes": peak}),
-            &text,
-        )?;
-        Ok(u8::from(failed > 0))
+        if let Some(unread @ Failure::Stdout(_)) =
+            self.fatal.take_if(|it| matches!(it, Failure::Stdout(_)))
+        {
+            return Err(unread);
+        }
+        let fatal = self.fatal.take().map(|failure| {
+            let message = quote::line(&failure.to_string());
+            self.session
+                .console
+                .error_line(&format!("error: {message}"));
+            (message, failure.exit_code())
+        });
+        let mut object = totals.json();
+        if let Some((message, code)) = &fatal {
+            object["error"] = json!({"message": message, "exit_code": code});
+        }
+        self.say(&object, &totals.text())?;
+        Ok(fatal.map_or(u8::from(totals.failed > 0), |(_, code)| code))
     }
 }
 

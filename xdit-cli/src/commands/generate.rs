@@ -18,6 +18,7 @@ use crate::run::draw::{Compute, draw, plan as plan_of};
 use crate::run::model::FoundModel;
 use crate::run::model_choice::ModelChoice;
 use crate::run::session::Session;
+use crate::run::unused;
 
 /// Draws the images of the flags. First refuses everything that can be refused without the model.
 ///
@@ -29,19 +30,26 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
     let request = request::request(&flags)?.output(kind.into());
     // The lines of a prompt file are checked one by one.
     if args.prompts.prompt_file.is_none() {
-        request::check(&request)?;
+        request.check()?;
     }
-    let compute = Compute {
-        dtype: args.run.dtype.into(),
-        device: args.run.device.open(args.run.threads.cpu_tier)?,
-        threads: session.threads(&args.run.threads),
-        low_memory: args.run.low_memory,
-        parallel: args.parallel.plan()?,
-    };
+    let compute = Compute::new(&args.run, &args.parallel, session)?;
+    for (flag, given) in [
+        ("--increment-seed", args.prompts.increment_seed),
+        ("--skip-existing", args.prompts.skip_existing),
+    ] {
+        if given && args.prompts.prompt_file.is_none() {
+            return Err(Failure::usage(format!("{flag} needs --prompt-file")));
+        }
+    }
     let images = request.image_count();
     let output = args.output.output.as_deref();
     let (partials, places) = (&session.partials, &session.places);
     let plan = OutputPlan::new(output, kind, images, request.seeds[0], partials, places)?;
+    if plan.is_stdout() && (session.report.json || args.prompts.prompt_file.is_some()) {
+        return Err(Failure::usage(
+            "--output -: standard output takes 1 image and nothing else; leave out --json and --prompt-file",
+        ));
+    }
     if let Some(file) = &args.prompts.prompt_file {
         return batch::run(args, file, (&flags, request), &compute, &plan, session);
     }
@@ -55,6 +63,12 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
     let plan_for =
         |source: &ModelSource| plan_of(source, hub.variant.as_deref(), &request, &compute, None);
     let (model, planned) = FoundModel::find(ModelChoice::new(&args.model), &plan_for, session)?;
+    let unused = unused::of_ranks(&args.parallel, &planned, compute.threads);
+    let unused = unused.into_iter().chain(unused::of_output(&args.output));
+    for warning in unused.chain(unused::of_words(&args.prompts.prompt, &args.call.seed)) {
+        watch.warn(warning);
+    }
+    unused::say_seeds(&args.call.seed, &session.console);
     let drawn = draw(&model, planned, &compute, &mut watch)?;
 
     let write_began = Instant::now();
@@ -70,11 +84,11 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
         report["output_type"] = json!(format!("{kind:?}").to_lowercase());
         console::print_json(&report)?;
     } else if !session.report.quiet {
-        console::print(&format!(
-            "{}: {}\n",
-            shown(&files),
-            drawn.summary(session, &watch)
-        ))?;
+        let summary = drawn.summary(session, &watch);
+        match plan.is_stdout() {
+            true => session.console.note(&format!("standard output: {summary}")),
+            false => console::print(&format!("{}: {summary}\n", shown(&files)))?,
+        }
     }
     Ok(0)
 }

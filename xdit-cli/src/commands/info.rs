@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 
 use serde_json::json;
 use xdit_models::info::{ComponentInfo, PipelineInfo, describe};
 use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request, RunPlan, quote};
 
 use crate::args::cli::InfoArgs;
+use crate::commands::picture;
 use crate::report::console;
+use crate::report::counted::counted;
 use crate::report::failure::Failure;
 use crate::report::table::aligned;
 use crate::run::model_choice::{ModelChoice, NeededFiles};
@@ -20,18 +23,22 @@ use crate::run::{memory, model};
 /// # Errors
 /// Any [`Failure`].
 pub(crate) fn run(args: &InfoArgs, session: &Session) -> Result<u8, Failure> {
+    let picture = Path::new(&args.model);
+    if picture::is_one(picture) {
+        return picture::run(picture, session);
+    }
     session.begin_trace()?;
     let wanted = ModelChoice {
         name: &args.model,
         hub: &args.hub,
         no_t5: args.no_t5,
     };
-    let (source, _) = model::source(wanted, NeededFiles::All, session)?;
+    let (source, _) = model::source(wanted, NeededFiles::Headers, session)?;
     let info = describe(&source, args.hub.variant.as_deref())?;
     let plan = one_picture(&source, args.hub.variant.as_deref());
     if session.report.json {
         let mut json = serde_json::to_value(&info).map_err(|e| Failure::usage(e.to_string()))?;
-        json["memory"] = json!(plan.map(|plan| memory::estimate(&plan.memory)));
+        json["memory"] = json!(plan.map(|plan| memory::estimate(&plan)));
         console::print_json(&json)?;
     } else {
         let memory = plan.map_or_else(String::new, |plan| takes(&plan));
@@ -62,7 +69,7 @@ fn takes(plan: &RunPlan) -> String {
     let memory = &plan.memory;
     let (all, weights) = (memory.total(), memory.weights());
     let mut text = format!(
-        "one picture of {}×{} in f32: {}, of which weights {} (plan tells more)\n",
+        "one picture of {}×{} in f32: {}, of which weights {} (see plan)\n",
         plan.width,
         plan.height,
         memory::shown(all),
@@ -77,16 +84,7 @@ fn table(info: &PipelineInfo) -> String {
     let version = info.diffusers_version.as_ref().map_or(String::new(), |v| {
         format!(", diffusers {}", quote::shorten(v))
     });
-    let head = [
-        "component",
-        "class",
-        "parameters",
-        "dtype",
-        "bytes",
-        "files",
-        "heads",
-        "blocks",
-    ];
+    let head = ["component", "class", "parameters", "dtype", "bytes"];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(info.components.iter().map(row));
     let mut text = format!(
@@ -94,7 +92,17 @@ fn table(info: &PipelineInfo) -> String {
         quote::name(&info.name),
         quote::shorten(&info.class)
     );
-    text += &aligned(&rows, &[2, 4, 5]);
+    let rows = aligned(&rows, &[2, 4]);
+    let details = info.components.iter().map(details);
+    for (row, details) in rows
+        .lines()
+        .zip(std::iter::once(String::new()).chain(details))
+    {
+        text += &format!("{row}\n");
+        if !details.is_empty() {
+            text += &format!("    {details}\n");
+        }
+    }
     let parameters: u64 = info.components.iter().map(|c| c.parameters).sum();
     let bytes: u64 = info.components.iter().map(|c| c.bytes).sum();
     writeln!(
@@ -107,12 +115,7 @@ fn table(info: &PipelineInfo) -> String {
     text
 }
 
-fn row(component: &ComponentInfo) -> [String; 8] {
-    let heads = match (component.heads, component.head_dim) {
-        (Some(heads), Some(dim)) => format!("{heads} × {dim}"),
-        (Some(heads), None) => heads.to_string(),
-        _ => String::new(),
-    };
+fn row(component: &ComponentInfo) -> [String; 5] {
     let number = |n: u64, text: String| if n > 0 { text } else { String::new() };
     let dtypes: Vec<String> = component.dtypes.keys().cloned().collect();
     [
@@ -121,13 +124,23 @@ fn row(component: &ComponentInfo) -> [String; 8] {
         number(component.parameters, count(component.parameters)),
         quote::shorten(&dtypes.join(", ")),
         number(component.bytes, memory::shown(component.bytes)),
-        number(
-            component.files.len() as u64,
-            component.files.len().to_string(),
-        ),
+    ]
+}
+
+/// `2 files, 4 × 32 heads, 2 layers`: what a row has no room for.
+fn details(component: &ComponentInfo) -> String {
+    let heads = match (component.heads, component.head_dim) {
+        (Some(heads), Some(dim)) => format!("{heads} × {dim} heads"),
+        (Some(heads), None) => counted(heads, "head"),
+        _ => String::new(),
+    };
+    let parts = [
+        counted(component.files.len(), "file"),
         heads,
         blocks(&component.blocks),
-    ]
+    ];
+    let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    parts.join(", ")
 }
 
 fn blocks(blocks: &BTreeMap<String, usize>) -> String {

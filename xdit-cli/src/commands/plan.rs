@@ -1,16 +1,18 @@
 //! `xdit-cli plan`: who would compute what, and what it takes, told from the configurations alone.
 
 use serde_json::json;
-use xdit_models::{Error, LoadOptions, Pipeline};
+use xdit_models::Error;
 
 use crate::args::cli::PlanArgs;
 use crate::args::request;
-use crate::report::failure::Failure;
+use crate::report::failure::{Failure, with_flags};
 use crate::report::plan_json::Shown;
 use crate::report::{console, plan_text};
+use crate::run::draw::{self, Compute};
 use crate::run::model;
 use crate::run::model_choice::{ModelChoice, NeededFiles};
 use crate::run::session::Session;
+use crate::run::unused;
 
 /// Prints the plan of `generate` with these flags. Reads no weights.
 ///
@@ -19,29 +21,23 @@ use crate::run::session::Session;
 /// be for another machine.
 pub(crate) fn run(args: &PlanArgs, session: &Session) -> Result<u8, Failure> {
     let request = request::request(&request::of_plan(args)?)?;
-    request::check(&request)?;
+    request.check()?;
     session.begin_trace()?;
-    let device = args.run.device.open(args.run.threads.cpu_tier)?;
-    let parallel = args.parallel.plan()?;
+    let compute = Compute::new(&args.run, &args.parallel, session)?;
     let wanted = ModelChoice::new(&args.model);
     let (source, _) = model::source(wanted, NeededFiles::Configurations, session)?;
-    let dtype = args.run.dtype.into();
-    let options = LoadOptions {
-        dtype,
-        device,
-        variant: args.model.hub.variant.clone(),
-        memory_limit: Some(u64::MAX),
-        ..LoadOptions::default()
-    };
-    let found = Pipeline::plan(&source, &options, &request, &parallel)?;
-    let mut warnings = Vec::new();
+    let variant = args.model.hub.variant.as_deref();
+    // For another machine than this one there may be memory.
+    let found = draw::plan(&source, variant, &request, &compute, Some(u64::MAX))?;
+    let mut warnings: Vec<String> = found.warnings.iter().map(|it| with_flags(it)).collect();
+    warnings.extend(unused::of_ranks(&args.parallel, &found, compute.threads));
     if let Err(error @ Error::OutOfMemory { .. }) = found.check_memory(None) {
-        warnings.push(format!("not on this machine: {error}"));
+        warnings.push(format!("not on this machine: {}", Failure::from(error)));
     }
     let shown = Shown {
         model: wanted.name,
-        dtype,
-        max_drift: parallel.pipefusion.max_drift,
+        dtype: compute.dtype,
+        max_drift: compute.parallel.pipefusion.max_drift,
         plan: &found,
         schedule: args.show_schedule.map(|steps| {
             let (stages, steps) = (found.stages.len(), steps.into());

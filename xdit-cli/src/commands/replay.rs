@@ -51,6 +51,11 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
         )?),
         None => None,
     };
+    if plan.as_ref().is_some_and(OutputPlan::is_stdout) {
+        return Err(Failure::usage(
+            "--output -: replay writes its result to standard output; give the name of a file",
+        ));
+    }
     session.begin_trace()?;
     let mut watch = RunObserver::new(&session.console, None);
     let compute = Compute {
@@ -66,7 +71,7 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
     let variant = args.hub.variant.as_ref().or(record.model.variant.as_ref());
     let variant = variant.map(String::as_str);
     let plan_for = |source: &ModelSource| plan_of(source, variant, &request, &compute, None);
-    let (model, planned) = find_model(args, record, &plan_for, session).map_err(damaged)?;
+    let (model, mut planned) = find_model(args, record, &plan_for, session).map_err(damaged)?;
     if model.record.digest != record.model.digest {
         let name = &model.record.name;
         watch.warn(format!(
@@ -79,6 +84,8 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
         // A damaged picture is reported before the run.
         recorded.each_row(|_| ())?;
     }
+    // They are about flags of the recorded run, whose user was told.
+    planned.warnings.clear();
     let drawn = draw(&model, planned, &compute, &mut watch).map_err(damaged)?;
     let Some(image) = drawn.output.images.get(record.image) else {
         let reason = format!(

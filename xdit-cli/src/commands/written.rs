@@ -89,9 +89,9 @@ mod tests {
 
     #[test]
     fn many_files_are_one_phrase() {
-        let files: Vec<PathBuf> = (0..3).map(|i| format!("a_{i}.png").into()).collect();
-        assert_eq!(shown(&files[..1]), "a_0.png");
-        assert_eq!(shown(&files), "a_0.png … a_2.png (3 files)");
+        let files: Vec<PathBuf> = (0..3).map(|i| format!("a_{i:03}.png").into()).collect();
+        assert_eq!(shown(&files[..1]), "a_000.png");
+        assert_eq!(shown(&files), "a_000.png … a_002.png (3 files)");
         assert_eq!(shown(&["a\nb.png".into()]), r"a\nb.png");
     }
 }

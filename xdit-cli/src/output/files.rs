@@ -1,6 +1,6 @@
 //! The files of a run: names, numbers, and checks that they can be written.
 
-use std::fs;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use crate::args::cli::OutputFormat;
@@ -12,6 +12,8 @@ use crate::report::failure::{Failure, shown};
 const MOST_NAMES: usize = 100_000;
 /// The source of the names.
 const FLAG: &str = "--output";
+/// What stands for standard output.
+const STDOUT: &str = "-";
 
 /// The names of the files of a run.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(crate) struct OutputPlan {
     files: usize,
     /// Whether the user chose the name, so that an existing file of that name is replaced.
     named: bool,
+    /// Whether the one file goes to standard output.
+    is_stdout: bool,
     partials: Partials,
     places: Places,
 }
@@ -41,13 +45,24 @@ impl OutputPlan {
         places: &Places,
     ) -> Result<Self, Failure> {
         let output = output.unwrap_or(Path::new(""));
+        let is_stdout = output == Path::new(STDOUT);
+        if is_stdout && kind == OutputFormat::Png && images > 1 {
+            return Err(Failure::usage(format!(
+                "--output -: standard output takes 1 image, and this run draws {images}"
+            )));
+        }
+        if is_stdout && std::io::stdout().is_terminal() {
+            return Err(Failure::usage(
+                "--output -: standard output is a terminal; redirect it to a file or a program",
+            ));
+        }
         if output.exists() && !output.is_dir() && !output.is_file() {
             return Err(Failure::output(output, "is not a regular file"));
         }
         let names_folder =
             output.as_os_str().is_empty() || output.is_dir() || ends_in_separator(output);
         let (folder, stem) = if names_folder {
-            (output.to_owned(), format!("xdit-{seed}"))
+            (output.to_owned(), stem_of_seed(seed))
         } else {
             let folder = output.parent().unwrap_or(Path::new("")).to_owned();
             (folder, stem_of(output, kind)?)
@@ -61,9 +76,13 @@ impl OutputPlan {
             },
             files: if kind == OutputFormat::Png { images } else { 1 },
             named: !names_folder,
+            is_stdout,
             partials: partials.clone(),
             places: places.clone(),
         };
+        if is_stdout {
+            return Ok(plan);
+        }
         if names_folder {
             partials.make_folder(&plan.folder)?;
         }
@@ -71,14 +90,25 @@ impl OutputPlan {
         Ok(plan)
     }
 
-    /// Returns the same place for the images of line `number` of a prompt file. The number is part of every name.
-    pub(crate) fn for_line(&self, number: usize, images: usize, kind: OutputFormat) -> Self {
+    /// The same place for the images of line `number` of a prompt file, whose first seed is `seed`: the number is part of every
+    /// name, and so is the seed unless the user chose the name.
+    pub(crate) fn for_line(
+        &self,
+        (number, seed): (usize, i128),
+        images: usize,
+        kind: OutputFormat,
+    ) -> Self {
+        let stem = match self.named {
+            true => self.stem.clone(),
+            false => stem_of_seed(seed),
+        };
         Self {
             folder: self.folder.clone(),
-            stem: format!("{}-{number:05}", self.stem),
+            stem: format!("{stem}-{number:05}"),
             extension: self.extension,
             files: if kind == OutputFormat::Png { images } else { 1 },
             named: self.named,
+            is_stdout: false,
             partials: self.partials.clone(),
             places: self.places.clone(),
         }
@@ -91,8 +121,15 @@ impl OutputPlan {
     pub(crate) fn write(
         &self,
         index: usize,
-        mut write: impl FnMut(&mut fs::File) -> Result<(), String>,
+        mut write: impl FnMut(&mut dyn Write) -> Result<(), String>,
     ) -> Result<PathBuf, Failure> {
+        if self.is_stdout {
+            let mut bytes = Vec::new();
+            write(&mut bytes).map_err(|reason| Failure::output(STDOUT, reason))?;
+            let mut stdout = std::io::stdout().lock();
+            let written = stdout.write_all(&bytes).and_then(|()| stdout.flush());
+            return written.map(|()| STDOUT.into()).map_err(Failure::Stdout);
+        }
         for attempt in 0..MOST_NAMES {
             let path = self.path(index, attempt);
             // The trace's name is not in the folder yet.
@@ -117,10 +154,22 @@ impl OutputPlan {
         ))
     }
 
+    /// Whether the results go to standard output.
+    pub(crate) fn is_stdout(&self) -> bool {
+        self.is_stdout
+    }
+
+    /// The files, if all of them exist already.
+    pub(crate) fn existing(&self) -> Option<Vec<PathBuf>> {
+        let mut names = (0..self.files).map(|index| self.path(index, 0));
+        let all = names.clone();
+        names.all(|name| name.is_file()).then(|| all.collect())
+    }
+
     /// Returns the name of image `index`. `attempt` counts the names that existed already.
     fn path(&self, index: usize, attempt: usize) -> PathBuf {
         let number = if self.files > 1 {
-            format!("_{index}")
+            format!("_{index:03}")
         } else {
             String::new()
         };
@@ -155,6 +204,11 @@ impl OutputPlan {
             .chain([self.path(last, 0)])
             .try_for_each(|name| replaceable(&name).map(drop))
     }
+}
+
+/// The name that this program chooses.
+fn stem_of_seed(seed: i128) -> String {
+    format!("xdit-{seed}")
 }
 
 /// Returns the name without its extension, which must be missing or fit.
@@ -193,7 +247,6 @@ pub(crate) fn ends_in_separator(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     fn plan(output: &Path, kind: OutputFormat, images: usize) -> Result<OutputPlan, Failure> {
         let (partials, places) = (Partials::default(), Places::default());
@@ -230,7 +283,7 @@ mod tests {
             ".hidden.png"
         );
         let two = plan(&at("b.PNG"), OutputFormat::Png, 2).unwrap();
-        assert_eq!(fill(&two, 1), "b_1.png");
+        assert_eq!(fill(&two, 1), "b_001.png");
         let latents = plan(&at("a.png"), OutputFormat::Latent, 3).unwrap();
         assert_eq!(fill(&latents, 0), "a.safetensors");
         let message = plan(&at("a.jpg"), OutputFormat::Png, 1)
@@ -243,10 +296,10 @@ mod tests {
     fn lines_have_names_of_their_own() {
         let folder = tempfile::tempdir().unwrap();
         let all = plan(&folder.path().join("set.png"), OutputFormat::Png, 1).unwrap();
-        let first = all.for_line(1, 1, OutputFormat::Png);
+        let first = all.for_line((1, 42), 1, OutputFormat::Png);
         assert_eq!(fill(&first, 0), "set-00001.png");
-        let tenth = all.for_line(10, 2, OutputFormat::Png);
-        assert_eq!(fill(&tenth, 1), "set-00010_1.png");
+        let tenth = all.for_line((10, 42), 2, OutputFormat::Png);
+        assert_eq!(fill(&tenth, 1), "set-00010_001.png");
     }
 
     #[test]
@@ -256,8 +309,8 @@ mod tests {
         assert_eq!(fill(&one(), 0), "xdit-42.png");
         assert_eq!(fill(&one(), 0), "xdit-42-1.png");
         let two = plan(folder.path(), OutputFormat::Png, 2).unwrap();
-        assert_eq!(fill(&two, 0), "xdit-42_0.png");
-        assert_eq!(fill(&two, 0), "xdit-42-1_0.png");
+        assert_eq!(fill(&two, 0), "xdit-42_000.png");
+        assert_eq!(fill(&two, 0), "xdit-42-1_000.png");
     }
 
     #[test]
@@ -293,7 +346,7 @@ mod tests {
             failure.to_string().contains("there is no folder"),
             "{failure}"
         );
-        std::fs::create_dir(folder.path().join("b_1.png")).unwrap();
+        std::fs::create_dir(folder.path().join("b_001.png")).unwrap();
         let failure = plan(&folder.path().join("b.png"), OutputFormat::Png, 2).unwrap_err();
         assert!(failure.to_string().contains("is a folder"), "{failure}");
     }

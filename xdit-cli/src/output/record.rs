@@ -5,7 +5,6 @@ use xdit_kernels::DType;
 use xdit_models::Degrees;
 use xdit_models::{Parallel, PipeFusion, Request, RunPlan, quote};
 
-use crate::args::request;
 use crate::report::failure::Failure;
 use crate::report::pipefusion::PipeFusionRecord;
 
@@ -146,7 +145,7 @@ impl RunRecord {
     /// [`Failure::Usage`], which names the flag of the value.
     pub(crate) fn checked(&self) -> Result<Request, Failure> {
         let request = self.request.clone();
-        request::check(&request)?;
+        request.check()?;
         let images = request.image_count();
         if self.images != images {
             return Err(Failure::usage(format!(

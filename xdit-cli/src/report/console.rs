@@ -5,15 +5,16 @@
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 use serde::Serialize;
 use xdit_models::quote;
 
 use crate::args::cli::ReportArgs;
 use crate::report::failure::Failure;
+use crate::report::standing::Standing;
 use crate::run::environment::Environment;
+use crate::run::last_resort;
 
 /// The output to the user.
 #[derive(Clone, Debug)]
@@ -23,7 +24,12 @@ pub(crate) struct Console {
     pub draws: bool,
     /// Whether log lines may have colours.
     pub colors: bool,
-    quiet: bool,
+    /// Whether only errors are told.
+    pub quiet: bool,
+    /// Whether results are JSON.
+    pub json: bool,
+    /// How far the run is.
+    pub standing: Standing,
     /// The printed warnings.
     warned: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -42,28 +48,20 @@ impl Console {
             draws,
             colors: terminal && environment.var("NO_COLOR").is_none(),
             quiet: report.quiet,
+            json: report.json,
+            standing: Standing::default(),
             warned: Arc::default(),
         }
     }
 
-    /// Creates a bar for `total` pieces of work. It disappears at the end.
-    pub(crate) fn bar(&self, name: &'static str, total: u64, unit: Unit) -> ProgressBar {
-        let bar = self.bars.add(ProgressBar::new(total));
-        let template = match unit {
-            Unit::Pieces => "{prefix:8} {bar:30} {pos}/{len}  {elapsed}, {eta} left",
-            Unit::Bytes => {
-                "{prefix:8} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}, {eta} left  {msg}"
-            }
-            Unit::Unknown => "{prefix:8} {spinner} {elapsed}",
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("━╸ "));
-        }
-        bar.set_prefix(name);
-        if self.draws {
-            bar.enable_steady_tick(Duration::from_millis(200));
-        }
-        bar
+    /// `bar` among the bars.
+    pub(crate) fn add(&self, bar: ProgressBar) -> ProgressBar {
+        self.bars.add(bar)
+    }
+
+    /// Whether lines tell how far the run is: no bar does, and nobody asked for silence.
+    pub(crate) fn tells_lines(&self) -> bool {
+        !self.draws && !self.quiet
     }
 
     /// Prints one line on standard error, above the bars, unless `--quiet` is set.
@@ -109,17 +107,6 @@ impl Console {
     }
 }
 
-/// The unit of a bar.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Unit {
-    /// Steps, tensors, files.
-    Pieces,
-    /// Bytes.
-    Bytes,
-    /// An unknown amount.
-    Unknown,
-}
-
 /// Writes log lines above the bars.
 #[derive(Clone, Debug)]
 pub(crate) struct LogWriter(MultiProgress);
@@ -150,11 +137,20 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     write_out(&quote::escape_lines(text))
 }
 
-/// Prints one line of JSON on standard output.
+/// One line of JSON on standard output, which is all that the run answers: a signal adds nothing from now on.
 ///
 /// # Errors
 /// As [`print()`].
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    last_resort::is_first_to_tell();
+    print_json_line(value)
+}
+
+/// One of several lines of JSON on standard output.
+///
+/// # Errors
+/// As [`print()`].
+pub(crate) fn print_json_line(value: &impl Serialize) -> Result<(), Failure> {
     let json = serde_json::to_string(value).map_err(|e| Failure::usage(e.to_string()))?;
     write_out(&format!("{}\n", quote::escape_json(&json)))
 }

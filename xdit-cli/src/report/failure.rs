@@ -14,7 +14,7 @@ pub(crate) enum Failure {
     Usage(String),
 
     /// The model could not be found, read or run.
-    #[error("{}{}", .0, flags(.0))]
+    #[error("{}{}", told(.0), flags(.0))]
     Model(xdit_models::Error),
 
     /// A rank made no progress for too long.
@@ -58,6 +58,33 @@ pub(crate) enum Failure {
     /// The reader of standard output has closed it.
     #[error("standard output: {0}")]
     Stdout(io::Error),
+}
+
+/// An error of the library in the words of the command line.
+fn told(error: &xdit_models::Error) -> String {
+    let text = error.to_string();
+    match error.category() {
+        ErrorCategory::OutOfMemory => with_flags(&text),
+        _ => text,
+    }
+}
+
+/// A message of the library whose arguments, such as `guidance_scale`, become the flags of the same name.
+pub(crate) fn with_flags(text: &str) -> String {
+    let is_argument = |part: &str| {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        part.starts_with(|c: char| c.is_ascii_lowercase()) && part.chars().all(plain)
+    };
+    let mut parts = text.split('`');
+    let mut told = parts.next().unwrap_or_default().to_owned();
+    while let Some(quoted) = parts.next() {
+        match (is_argument(quoted), parts.next()) {
+            (true, Some(rest)) => told += &format!("--{}{rest}", quoted.replace('_', "-")),
+            (_, Some(rest)) => told += &format!("`{quoted}`{rest}"),
+            (_, None) => told += &format!("`{quoted}"),
+        }
+    }
+    told
 }
 
 /// Names the flags that help against an error of the library.
@@ -171,4 +198,45 @@ pub(crate) fn system_reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     let end = text.find(" (os error").or_else(|| text.find(" at path"));
     text[..end.unwrap_or(text.len())].to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_flags() {
+        for (text, told) in [
+            (
+                "`guidance_scale` has no effect",
+                "--guidance-scale has no effect",
+            ),
+            (
+                "try `vae_tiling` or `dtype` bf16",
+                "try --vae-tiling or --dtype bf16",
+            ),
+            (
+                "such as `a red circle`, or `no",
+                "such as `a red circle`, or `no",
+            ),
+            ("", ""),
+        ] {
+            assert_eq!(with_flags(text), told);
+        }
+    }
+
+    #[test]
+    fn too_little_memory_says_what_helps() {
+        let failure = Failure::from(xdit_models::Error::OutOfMemory {
+            what: "20000 x 20000".into(),
+            bytes: 126 << 30,
+            available: Some(21 << 30),
+            cure: "; try `vae_tiling` or a smaller size".into(),
+        });
+        assert_eq!(failure.exit_code(), 5);
+        assert_eq!(
+            failure.to_string(),
+            "out of memory: 20000 x 20000 needs 126 GiB, 21 GiB are available; try --vae-tiling or a smaller size"
+        );
+    }
 }

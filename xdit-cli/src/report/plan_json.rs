@@ -77,7 +77,7 @@ impl Shown<'_> {
             "ranks": ranks.collect::<Vec<_>>(),
             "links": links,
             "totals": {"parameter_bytes": parameter_bytes, "kv_bytes": kv_bytes},
-            "memory": memory::estimate(&plan.memory),
+            "memory": memory::estimate(plan),
             "schedule": self.schedule,
         })
     }
@@ -89,15 +89,10 @@ pub(crate) fn whole_steps(plan: &RunPlan) -> usize {
     steps.filter(|step| plan.schedule.is_whole(*step)).count()
 }
 
-/// Returns the bytes of parameters and of keys and values of all ranks.
+/// Bytes of parameters and of keys and values of all ranks: these are threads of one process, which holds each parameter once.
 pub(crate) fn totals(plan: &RunPlan) -> [u64; 2] {
-    let ranks = plan.ranks.iter();
-    ranks.fold([0; 2], |[parameters, kept]: [u64; 2], rank| {
-        [
-            parameters.saturating_add(rank.parameter_bytes),
-            kept.saturating_add(rank.kv_bytes),
-        ]
-    })
+    let kept = plan.ranks.iter().map(|rank| rank.kv_bytes);
+    [plan.memory.transformer, kept.fold(0, u64::saturating_add)]
 }
 
 /// Returns the messages of one replica between stages in all steps. The latents of the last step are not sent back.

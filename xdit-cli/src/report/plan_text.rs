@@ -4,6 +4,7 @@ use xdit_comm::Axis;
 use xdit_models::axes;
 use xdit_models::{Blocks, Placement, RunPlan, StepTraffic, Traffic, quote};
 
+use crate::report::counted::counted;
 use crate::report::plan_json::{Shown, all_steps, totals, whole_steps};
 use crate::report::table::{aligned, cells};
 use crate::run::memory::{self, shown as bytes};
@@ -33,7 +34,7 @@ pub(crate) fn text(shown: &Shown<'_>) -> String {
         text += &links(plan);
     }
     text.push('\n');
-    text += &memory::lines(&plan.memory);
+    text += &memory::lines(plan);
     text += &memory::without_t5(&plan.memory);
     if let Some(schedule) = &shown.schedule {
         text += match plan.placement {
@@ -45,13 +46,6 @@ pub(crate) fn text(shown: &Shown<'_>) -> String {
         text += schedule;
     }
     text
-}
-
-fn counted(count: usize, what: &str) -> String {
-    match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
-    }
 }
 
 fn axes(plan: &RunPlan) -> impl Iterator<Item = Axis> {
@@ -91,7 +85,7 @@ fn patches(plan: &RunPlan) -> String {
         })
         .collect();
     match count {
-        1 => format!("1 patch: {} rows", plan.patches.rows(0).len),
+        1 => format!("1 patch: {}", counted(plan.patches.rows(0).len, "row")),
         _ => format!("{count} patches: {}", sizes.join(", ")),
     }
 }
@@ -103,12 +97,12 @@ fn steps(shown: &Shown<'_>) -> String {
         return format!("{} whole: exact", counted(steps, "step"));
     }
     let mut text = format!(
-        "{} whole, then {} patch by patch: lossy, keys and values are up to one step old",
+        "{} whole, then {} patch by patch: lossy, keys and values up to a step old",
         counted(whole, "step"),
         steps - whole
     );
     if let Some(drift) = shown.max_drift {
-        text += &format!("; whole again when drift is above {drift}");
+        text += &format!("\na step runs whole again when drift is above {drift}");
     }
     text
 }
@@ -208,5 +202,5 @@ fn links(plan: &RunPlan) -> String {
         }
     }
     let all = sent(&all_steps(plan)).join(", ");
-    aligned(&rows, &[]) + &format!("all {} steps: {all}\n", plan.schedule.steps)
+    aligned(&rows, &[]) + &format!("total of {}: {all}\n", counted(plan.schedule.steps, "step"))
 }

@@ -4,20 +4,21 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use indicatif::ProgressBar;
 use serde_json::{Map, Value};
 use xdit_kernels::Tensor;
 use xdit_models::{Observer, Phase, PhaseEvent, Result, StepEnd};
 
 use crate::output::dump::Dump;
-use crate::report::console::{Console, Unit};
+use crate::report::bar::{Bar, Unit};
+use crate::report::console::Console;
+use crate::report::failure::with_flags;
 
 /// The observed data of one run.
 #[derive(Debug)]
 pub(crate) struct RunObserver {
     console: Console,
     dump: Option<Dump>,
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
     phase_began: Instant,
     step_began: Instant,
     /// The seconds of each phase, by its name.
@@ -71,9 +72,7 @@ impl RunObserver {
     }
 
     fn end_phase(&mut self, name: &'static str) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
+        self.bar = None;
         *self.seconds.entry(name).or_default() += self.phase_began.elapsed().as_secs_f64();
     }
 }
@@ -100,7 +99,8 @@ impl Observer for RunObserver {
                     _ if total > 1 => Unit::Pieces,
                     _ => Unit::Unknown,
                 };
-                self.bar = Some(self.console.bar(name, total, unit));
+                self.bar = None;
+                self.bar = Some(Bar::new(&self.console, name, total, unit));
             }
             PhaseEvent::Advance { done, total } => {
                 if let Some(bar) = &self.bar {
@@ -146,6 +146,6 @@ impl Observer for RunObserver {
     }
 
     fn warning(&mut self, text: &str) {
-        self.warn(text);
+        self.warn(with_flags(text));
     }
 }

@@ -6,7 +6,10 @@ use xdit_kernels::{DType, Device};
 use xdit_models::axes;
 use xdit_models::{LoadOptions, ModelSource, Output, Parallel, Pipeline, Request, RunPlan};
 
+use crate::args::cli::RunArgs;
+use crate::args::ranks::ParallelArgs;
 use crate::output::record::{FORMAT, ParallelRecord, RunRecord};
+use crate::report::counted::counted;
 use crate::report::failure::Failure;
 use crate::report::pipefusion::{self, Measured};
 use crate::report::progress::RunObserver;
@@ -27,6 +30,26 @@ pub(crate) struct Compute {
     pub low_memory: bool,
     /// The ranks.
     pub parallel: Parallel,
+}
+
+impl Compute {
+    /// What the flags ask for.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] for a device that there is not, and what the flags of ranks are refused for.
+    pub(crate) fn new(
+        run: &RunArgs,
+        parallel: &ParallelArgs,
+        session: &Session,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            dtype: run.dtype.into(),
+            device: run.device.open(run.threads.cpu_tier)?,
+            threads: session.threads(&run.threads),
+            low_memory: run.low_memory,
+            parallel: parallel.plan()?,
+        })
+    }
 }
 
 /// A finished run.
@@ -218,8 +241,11 @@ impl Drawn {
     pub(crate) fn summary(&self, session: &Session, watch: &RunObserver) -> String {
         let plan = &self.output.plan;
         let mut line = format!(
-            "{}×{}, {} steps, {}: ",
-            plan.width, plan.height, plan.schedule.steps, self.record.dtype
+            "{}×{}, {}, {}: ",
+            plan.width,
+            plan.height,
+            counted(plan.schedule.steps, "step"),
+            self.record.dtype
         );
         let degrees = self.compute.parallel.degrees;
         for axis in axes::ALL.into_iter().filter(|axis| degrees.of(*axis) > 1) {

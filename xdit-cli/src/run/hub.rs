@@ -1,13 +1,13 @@
-//! Downloads a pipeline from the hub, with a bar for each file.
+//! Downloads a pipeline from the hub, with one bar for all weights.
 
-use indicatif::ProgressBar;
-use xdit_models::hub::snapshot_checked;
+use xdit_models::hub::{HubWeights, snapshot_checked};
 use xdit_models::{Error, ModelSource, quote};
 
 use crate::args::cli::HubArgs;
-use crate::report::console::Unit;
+use crate::report::bar::{Bar, Unit};
 use crate::report::failure::Failure;
 use crate::run::hub_options::options;
+use crate::run::memory::shown;
 use crate::run::model_choice::{ModelChoice, NeededFiles};
 use crate::run::session::Session;
 
@@ -23,7 +23,11 @@ pub(crate) fn download(
     let (id, args) = (wanted.name, wanted.hub);
     let environment = &session.environment;
     let mut options = options(environment, args.download_dir.as_deref())?;
-    options.configurations_only = matches!(files, NeededFiles::Configurations);
+    options.weights = match files {
+        NeededFiles::Configurations => HubWeights::None,
+        NeededFiles::Headers => HubWeights::Headers,
+        NeededFiles::All | NeededFiles::Checked(_) => HubWeights::Whole,
+    };
     options.without_t5 = wanted.no_t5;
     let mut check = |source: &ModelSource| match files {
         NeededFiles::Checked(check) => check(&wanted.parts(source.clone())?),
@@ -31,7 +35,7 @@ pub(crate) fn download(
     };
     tracing::info!(id, ?options, "hub");
     let draws = !environment.is_on("HF_HUB_DISABLE_PROGRESS_BARS");
-    let mut bar: Option<(String, ProgressBar)> = None;
+    let mut bar: Option<Bar> = None;
     let found = snapshot_checked(
         id,
         args.revision.as_deref(),
@@ -39,32 +43,30 @@ pub(crate) fn download(
         &options,
         &mut check,
         &mut |progress| {
-            if !draws {
+            if progress.bytes_total == 0 {
                 return;
             }
-            if bar.as_ref().is_none_or(|(file, _)| file != progress.file) {
-                if let Some((_, bar)) = bar.take() {
-                    bar.finish_and_clear();
-                }
-                let new = session.console.bar("download", progress.total, Unit::Bytes);
-                let number = format!(
-                    "{}/{} {}",
-                    progress.files_done + 1,
-                    progress.files_total,
-                    progress.file
-                );
-                new.set_message(quote::shorten(&number));
-                bar = Some((progress.file.to_owned(), new));
-            }
-            if let Some((_, bar)) = &bar {
-                bar.set_length(progress.total);
-                bar.set_position(progress.done);
+            let bar = bar.get_or_insert_with(|| {
+                let (bytes, folder) = (shown(progress.bytes_total), &options.cache_dir);
+                let folder = quote::name(&folder.display().to_string());
+                session
+                    .console
+                    .note(&format!("downloading {bytes} of {id} into {folder}"));
+                Bar::new(
+                    &session.console,
+                    "download",
+                    progress.bytes_total,
+                    Unit::Bytes,
+                )
+            });
+            if draws {
+                let files = [progress.files_done, progress.files_total];
+                bar.set_message(format!("{}/{} files", files[0], files[1]));
+                bar.set_position(progress.bytes_done);
             }
         },
     );
-    if let Some((_, bar)) = bar {
-        bar.finish_and_clear();
-    }
+    drop(bar);
     let found = found.map_err(|error| with_command(error, id, args))?;
     Ok((found.source, Some(found.commit)))
 }
@@ -74,7 +76,7 @@ fn with_command(error: Error, id: &str, args: &HubArgs) -> Error {
     let Error::IncompleteModel { model, missing, .. } = error else {
         return error;
     };
-    let mut command = format!("HF_HUB_OFFLINE=0 xdit-cli info {id}");
+    let mut command = format!("HF_HUB_OFFLINE=0 xdit-cli download {id}");
     for (flag, value) in [("--revision", &args.revision), ("--variant", &args.variant)] {
         if let Some(value) = value {
             command += &format!(" {flag} {value}");

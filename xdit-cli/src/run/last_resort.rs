@@ -24,18 +24,29 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The first number of bytes that was refused, or 0.
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
 static RESERVED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
-/// Standard error and, with JSON, standard output. Writing there needs no lock that a refused thread may hold.
-static OUTPUTS: OnceLock<[Option<File>; 2]> = OnceLock::new();
+/// Standard error and standard output: no lock that another thread may hold is needed to write there.
+static OUTPUTS: OnceLock<Outputs> = OnceLock::new();
 static TOLD: AtomicBool = AtomicBool::new(false);
+
+#[derive(Debug)]
+struct Outputs {
+    errors: Option<File>,
+    results: Option<File>,
+    /// Whether JSON was asked for.
+    json: bool,
+}
 
 /// Prepares the orderly end. The program calls this first.
 pub(crate) fn arm(json: bool) {
     if let Ok(mut reserved) = RESERVED.lock() {
         *reserved = vec![1; RESERVE];
     }
-    OUTPUTS
-        .set([copy_of_stderr(), copy_of_stdout().filter(|_| json)])
-        .ok();
+    let outputs = Outputs {
+        errors: copy_of_stderr(),
+        results: copy_of_stdout(),
+        json,
+    };
+    OUTPUTS.set(outputs).ok();
 }
 
 /// Returns whether memory was refused, so that the program is ending.
@@ -66,19 +77,40 @@ pub(crate) fn end(bytes: usize) -> ! {
 /// The name of the thread that handles signals.
 pub(crate) const THREAD: &str = "signals";
 
-/// Records that another line reports why the program ends.
-pub(crate) fn told() {
-    TOLD.store(true, Ordering::SeqCst);
+/// Whether nothing has said yet why the program ends, or what it has done: whoever asks says it now.
+pub(crate) fn is_first_to_tell() -> bool {
+    !TOLD.swap(true, Ordering::SeqCst)
+}
+
+/// Writes to standard error although another thread may be in the middle of that; it waits where nobody reads.
+#[cfg(unix)]
+pub(crate) fn write_error(text: &str) {
+    let errors = OUTPUTS.get().and_then(|outputs| outputs.errors.as_ref());
+    if let Some(mut errors) = errors {
+        errors.write_all(text.as_bytes()).ok();
+    }
+}
+
+/// The same to standard output.
+#[cfg(unix)]
+pub(crate) fn write_result(text: &str) {
+    let results = OUTPUTS.get().and_then(|outputs| outputs.results.as_ref());
+    if let Some(mut results) = results {
+        results.write_all(text.as_bytes()).ok();
+    }
 }
 
 /// Reports a refused allocation in one line, unless that or another failure was reported.
 pub(crate) fn tell() {
-    if TOLD.swap(true, Ordering::SeqCst) {
+    if !is_first_to_tell() {
         return;
     }
     let bytes = REFUSED.load(Ordering::SeqCst);
     let [errors, results] = match OUTPUTS.get() {
-        Some([errors, results]) => [errors.as_ref(), results.as_ref()],
+        Some(outputs) => {
+            let results = outputs.results.as_ref().filter(|_| outputs.json);
+            [outputs.errors.as_ref(), results]
+        }
         None => [None; 2],
     };
     // This code allocates nothing.

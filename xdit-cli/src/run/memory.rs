@@ -1,7 +1,8 @@
 //! The peak memory of the process, and the estimated memory of a call.
 
 use serde_json::{Map, Value, json};
-use xdit_models::MemoryEstimate;
+pub(crate) use xdit_models::quote::bytes as shown;
+use xdit_models::{MemoryEstimate, RunPlan};
 
 /// Returns the peak memory of the process in bytes, or `None` if the system does not report it (only Linux does, in
 /// `/proc/self/status`: `VmHWM`).
@@ -18,10 +19,12 @@ fn kibibytes(table: &str, name: &str) -> Option<u64> {
     number.checked_mul(1024)
 }
 
-/// Returns an estimate as JSON.
-pub(crate) fn estimate(memory: &MemoryEstimate) -> Value {
+/// What a plan takes as `--json` tells it.
+pub(crate) fn estimate(plan: &RunPlan) -> Value {
+    let memory = &plan.memory;
     let encoders = memory.text_encoders.iter();
     let encoders = Map::from_iter(encoders.map(|(name, bytes)| ((*name).to_owned(), json!(bytes))));
+    let available = plan.available_memory();
     json!({
         "weights": {"text_encoders": encoders, "transformer": memory.transformer, "vae": memory.vae},
         "weights_at_once": memory.weights(),
@@ -35,13 +38,23 @@ pub(crate) fn estimate(memory: &MemoryEstimate) -> Value {
         },
         "pictures": memory.pictures,
         "total": memory.total(),
+        "available": available,
+        "fits": available.map(|bytes| memory.total() <= bytes),
         "optional_t5": memory.optional_t5(),
     })
 }
 
-/// Returns an estimate in three lines: all, the weights, the rest.
-pub(crate) fn lines(memory: &MemoryEstimate) -> String {
-    let (all, weights) = (shown(memory.total()), shown(memory.weights()));
+/// Whether a plan fits into the memory of this process, and what takes how much of it.
+pub(crate) fn lines(plan: &RunPlan) -> String {
+    let memory = &plan.memory;
+    let total = memory.total();
+    let fits = match plan.available_memory() {
+        Some(available) if total <= available => {
+            format!(" of {} available: fits", shown(available))
+        }
+        Some(available) => format!(" of {} available: DOES NOT FIT", shown(available)),
+        None => String::new(),
+    };
     let [encoders, transformer, decoder] =
         [memory.encoder_weights(), memory.transformer, memory.vae].map(shown);
     let kept = shown(memory.kept.saturating_add(memory.text_kv));
@@ -49,9 +62,12 @@ pub(crate) fn lines(memory: &MemoryEstimate) -> String {
     let besides = memory.embeddings.saturating_add(memory.latents);
     let [activations, besides, pictures] = [activations, besides, memory.pictures].map(shown);
     format!(
-        "memory of the process: {all} at most, of which weights {weights}\n  \
-         text encoders {encoders}, transformer {transformer}, decoder {decoder}\n  \
-         activations {activations}, embeddings and latents {besides}, keys and values {kept}, pictures {pictures}\n"
+        "memory of the process at its peak: {}{fits}\n  \
+         weights {}: text encoders {encoders}, transformer {transformer}, VAE {decoder}\n  \
+         activations {activations}, embeddings and latents {besides}\n  \
+         keys and values {kept}, pictures {pictures}\n",
+        shown(total),
+        shown(memory.weights()),
     )
 }
 
@@ -59,22 +75,6 @@ pub(crate) fn lines(memory: &MemoryEstimate) -> String {
 pub(crate) fn without_t5(memory: &MemoryEstimate) -> String {
     let line = |bytes| format!("without T5 (--no-t5): {} less\n", shown(bytes));
     memory.optional_t5().map_or_else(String::new, line)
-}
-
-/// `bytes` in the largest binary unit that leaves a whole part: `3.2 GiB`.
-pub(crate) fn shown(bytes: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024. && unit + 1 < units.len() {
-        value /= 1024.;
-        unit += 1;
-    }
-    match unit {
-        0 => format!("{bytes} B"),
-        _ if value < 10. => format!("{value:.1} {}", units[unit]),
-        _ => format!("{value:.0} {}", units[unit]),
-    }
 }
 
 #[cfg(test)]
@@ -87,13 +87,5 @@ mod tests {
         assert_eq!(kibibytes(table, "VmHWM:"), Some(2 << 20));
         assert_eq!(kibibytes(table, "VmRSS:"), None);
         assert_eq!(kibibytes("VmHWM: lots kB", "VmHWM:"), None);
-    }
-
-    #[test]
-    fn units() {
-        assert_eq!(shown(1023), "1023 B");
-        assert_eq!(shown(1536), "1.5 KiB");
-        assert_eq!(shown(256 << 20), "256 MiB");
-        assert_eq!(shown(u64::MAX), "16 EiB");
     }
 }

@@ -15,3 +15,4 @@ pub(crate) mod model;
 pub(crate) mod model_choice;
 pub(crate) mod session;
 pub(crate) mod signals;
+pub(crate) mod unused;

@@ -27,6 +27,8 @@ pub(crate) enum NeededFiles<'a> {
         expect(dead_code, reason = "it is the hub that calls it")
     )]
     Checked(ConfigCheck<'a>),
+    /// All but weights, and the headers of these.
+    Headers,
     /// None of the weights.
     Configurations,
 }
@@ -91,6 +93,11 @@ pub(crate) fn folder_of(name: &str, hub: &HubArgs, environment: &Environment) ->
         id if is_hub_id(id) => repository(id, hub, environment),
         _ => None,
     }
+}
+
+/// Whether `name` is looked for on the hub: there is no such folder, and it could be a hub id.
+pub(crate) fn is_on_the_hub(name: &str) -> bool {
+    name != DEMO && !Path::new(name).exists() && is_hub_id(name)
 }
 
 #[cfg(not(feature = "hub"))]

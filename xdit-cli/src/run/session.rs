@@ -123,6 +123,7 @@ fn places(command: &Command, environment: &Environment) -> Result<Places, Failur
         Command::Plan(args) => (args.model.model.as_deref(), &args.model.hub),
         Command::Replay(args) => (args.model.as_deref(), &args.hub),
         Command::Info(args) => (Some(args.model.as_str()), &args.hub),
+        Command::Download(args) => (Some(args.model.as_str()), &args.hub),
     };
     if let Some(name) = name
         && let Some(folder) = model_choice::folder_of(name, hub, environment)
@@ -140,7 +141,7 @@ fn places(command: &Command, environment: &Environment) -> Result<Places, Failur
             }
         }
         Command::Replay(args) => places.read("replay", &args.image),
-        Command::Plan(_) | Command::Info(_) => {}
+        Command::Plan(_) | Command::Info(_) | Command::Download(_) => {}
     }
     if let Some(trace) = &command.report().trace {
         places.write("--trace", trace)?;

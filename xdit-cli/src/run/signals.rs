@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering;
 
 use crate::output::partial::Partials;
 use crate::report::console::Console;
+use crate::report::farewell::Farewell;
 use crate::report::trace::TraceFile;
 use crate::run::last_resort;
 
-/// How long the end of the process waits until the bars are removed from the terminal.
+/// How long the end of the process waits for somebody to read what it says.
 #[cfg(unix)]
 const PATIENCE: std::time::Duration = std::time::Duration::from_millis(200);
 
@@ -47,7 +48,7 @@ pub(crate) fn install(
                     last_resort::tell();
                     last_resort::exit();
                 }
-                clear(console);
+                say(console, Farewell::of(signal));
                 if ![SIGINT, SIGTERM, SIGHUP].contains(&signal) {
                     // These signals have no exit code of this program: the process dies of them, as it would without a handler.
                     signal_hook::low_level::emulate_default_handler(signal).ok();
@@ -59,17 +60,20 @@ pub(crate) fn install(
         .map(|_| last_resort::HANDLED.store(true, Ordering::SeqCst))
 }
 
-/// Removes the bars from the terminal, if it is read. Another thread tries this, and this one does not wait for it.
+/// Takes the bars off the terminal and says what was interrupted, if that is read: another thread tries, and is not waited for.
 #[cfg(unix)]
-fn clear(console: Console) {
-    let (done, cleared) = std::sync::mpsc::channel();
-    let clearing = move || {
+fn say(console: Console, farewell: Option<Farewell>) {
+    let (done, said) = std::sync::mpsc::channel();
+    let saying = move || {
         console.clear();
+        if let Some(farewell) = farewell.filter(|_| last_resort::is_first_to_tell()) {
+            farewell.say(&console);
+        }
         done.send(()).ok();
     };
     // Without a thread the bars stay.
-    if std::thread::Builder::new().spawn(clearing).is_ok() {
-        cleared.recv_timeout(PATIENCE).ok();
+    if std::thread::Builder::new().spawn(saying).is_ok() {
+        said.recv_timeout(PATIENCE).ok();
     }
 }
 

@@ -61,11 +61,11 @@ fn files_that_may_not_grow() {
     fs::write(folder.path().join("prompts.txt"), "a\nb\n").unwrap();
     let mut words = small("a", &["--output", "a.png"]);
     words.splice(1..3, ["--prompt-file", "prompts.txt"]);
-    refused(
-        &after("ulimit -f 1;", folder.path(), &words),
-        1,
-        "file too large",
-    );
+    let ended = after("ulimit -f 1;", folder.path(), &words);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.ends_with("file too large\n"), "{ended:?}");
+    let totals = "0 files, 0 lines failed, 2 lines not drawn, total ";
+    assert!(ended.stdout.starts_with(totals), "{ended:?}");
     assert_eq!(names(folder.path()), ["prompts.txt"]);
 }
 

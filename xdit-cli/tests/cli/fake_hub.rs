@@ -24,6 +24,7 @@ struct Served {
     status: AtomicU16,
     slow: AtomicBool,
     furthest: AtomicUsize,
+    sent: AtomicUsize,
 }
 
 impl FakeHub {
@@ -44,6 +45,7 @@ impl FakeHub {
             status: AtomicU16::new(200),
             slow: AtomicBool::new(false),
             furthest: AtomicUsize::new(0),
+            sent: AtomicUsize::new(0),
         });
         let hub = Self {
             address,
@@ -72,6 +74,11 @@ impl FakeHub {
     /// The largest place in a file from which on it was asked for.
     pub(crate) fn furthest(&self) -> usize {
         self.served.furthest.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of files that were sent.
+    pub(crate) fn sent(&self) -> usize {
+        self.served.sent.load(Ordering::SeqCst)
     }
 
     /// The program that speaks to this hub and keeps its cache in `home`.
@@ -164,6 +171,7 @@ impl Served {
                 std::thread::sleep(Duration::from_millis(25));
             }
             stream.write_all(piece)?;
+            self.sent.fetch_add(piece.len(), Ordering::SeqCst);
         }
         Ok(())
     }

@@ -125,10 +125,10 @@ fn several_prompts_and_images_are_numbered() {
     assert_eq!(
         names(&out),
         [
-            "xdit-1_0.png",
-            "xdit-1_1.png",
-            "xdit-1_2.png",
-            "xdit-1_3.png"
+            "xdit-1_000.png",
+            "xdit-1_001.png",
+            "xdit-1_002.png",
+            "xdit-1_003.png"
         ]
     );
     // One generator for each image: image 2 is what seed 3 alone draws of the second prompt, up to the last bits.
@@ -138,7 +138,7 @@ fn several_prompts_and_images_are_numbered() {
     )
     .succeeded();
     let (batch, alone) = (
-        pixels(&out.join("xdit-1_2.png")),
+        pixels(&out.join("xdit-1_002.png")),
         pixels(&folder.path().join("alone.png")),
     );
     let worst = batch

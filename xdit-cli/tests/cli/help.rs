@@ -6,7 +6,8 @@ use crate::program::run;
 
 #[test]
 fn is_as_recorded() {
-    let cases: [(&str, &[&str]); 5] = [
+    let cases: [(&str, &[&str]); 6] = [
+        ("help-download.txt", &["download", "--help"]),
         ("help.txt", &["--help"]),
         ("help-generate.txt", &["generate", "--help"]),
         ("help-info.txt", &["info", "--help"]),

@@ -38,14 +38,14 @@ fn every_image_is_that_of_its_prompt_alone() {
             "--prompt {prompt} --negative-prompt {negative} --seed {seed} --output alone.png"
         ));
         let (own, exact) = (
-            drawn(&format!("own_{image}.png")),
-            drawn(&format!("exact_{image}.png")),
+            drawn(&format!("own_{image:03}.png")),
+            drawn(&format!("exact_{image:03}.png")),
         );
         assert!(own == drawn("alone.png"), "image {image}");
         // The first and the last image get their own masks in diffusers too.
         assert_eq!(exact == own, [0, 3].contains(&image), "image {image}");
     }
-    for (name, exact) in [("own_1.png", false), ("exact_1.png", true)] {
+    for (name, exact) in [("own_001.png", false), ("exact_001.png", true)] {
         assert_eq!(
             record(&folder.join(name))["request"]["exact_diffusers"],
             exact
@@ -53,12 +53,12 @@ fn every_image_is_that_of_its_prompt_alone() {
         run(folder, ["replay", name]).succeeded();
     }
     // Records of before there was the field hold what diffusers draws.
-    let file = folder.join("exact_1.png");
+    let file = folder.join("exact_001.png");
     let (pixels, text) = read(&file);
     let old = text.replace("\"exact_diffusers\":true,", "");
     assert_ne!(text, old);
     write(&file, [80, 96], &pixels, &old);
-    run(folder, ["replay", "exact_1.png"]).succeeded();
+    run(folder, ["replay", "exact_001.png"]).succeeded();
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::broken_model::copy;
-use crate::program::{demo, run};
+use crate::picture_record::record;
+use crate::program::{demo, run, small};
 
 #[test]
 fn the_demo_as_a_table() {
@@ -72,4 +73,45 @@ fn the_variant_is_the_one_asked_for() {
     let outcome = run(folder.path(), ["info", "model", "--variant", "none"]);
     assert_eq!(outcome.code, Some(4), "{outcome:?}");
     assert!(outcome.stderr.contains("variant `none`"), "{outcome:?}");
+}
+
+#[test]
+fn how_a_picture_was_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = ["-o", "a.png", "-s", "7", "-n", "2", "--dtype", "bf16"];
+    run(folder.path(), small("a red circle", &more)).succeeded();
+    let told = run(folder.path(), ["info", "a_001.png"]).succeeded().stdout;
+    for line in [
+        "a_001.png: 64×64, image 2 of 2",
+        "  model.name: demo",
+        "  prompt: a red circle",
+        "  seed: 7",
+        "  num_inference_steps: 2",
+        "  dtype: bf16",
+        "draw it again: xdit-cli replay a_001.png",
+    ] {
+        assert!(told.lines().any(|it| it == line), "{line}: {told}");
+    }
+    let json = run(folder.path(), ["info", "a_001.png", "--json"])
+        .succeeded()
+        .json();
+    assert_eq!(json["record"], record(&folder.path().join("a_001.png")));
+    assert_eq!((&json["width"], &json["height"]), (&64.into(), &64.into()));
+    std::fs::write(folder.path().join("b.png"), b"no picture").unwrap();
+    let refused = run(folder.path(), ["info", "b.png"]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.starts_with("error: b.png: "), "{refused:?}");
+}
+
+#[test]
+fn tables_fit_a_terminal() {
+    for model in ["sd35-medium", "hunyuan-v1.1", "flux-dev"] {
+        let folder = crate::sd3::golden(model);
+        let words = ["info".into(), folder.display().to_string()];
+        let text = run(Path::new("."), words).succeeded().stdout;
+        // The first line begins with the folder.
+        for line in text.lines().skip(1) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
 }

@@ -2,7 +2,9 @@
 
 mod bad_input;
 mod broken_model;
+mod comforts;
 mod disk;
+mod empty_prompt;
 #[cfg(all(feature = "hub", unix))]
 mod fake_hub;
 mod flux_folder;
@@ -11,6 +13,8 @@ mod help;
 mod hostile;
 mod hostile_picture;
 mod hub;
+#[cfg(all(feature = "hub", unix))]
+mod hub_download;
 mod hub_online;
 mod hunyuan;
 mod hunyuan_bad_input;
@@ -37,3 +41,4 @@ mod signals;
 mod stalls;
 mod tokenizers;
 mod unread;
+mod unused;

@@ -74,7 +74,7 @@ fn with_max_drift_replicas_decide_together() {
     assert_eq!(replicas[0], replicas[1]);
     // The record does not hold the replicas: one draws the same.
     for image in 0..3 {
-        let file = format!("a_{image}.png");
+        let file = format!("a_{image:03}.png");
         run(folder.path(), ["replay", &file]).succeeded();
         let record = record(&folder.path().join(file));
         let recorded = &record["parallel"]["pipefusion"];

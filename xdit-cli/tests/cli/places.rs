@@ -43,8 +43,8 @@ fn one_file_for_two_flags() {
         ("--output sub/ --trace sub/xdit-42.png", "xdit-42.png"),
         ("--trace xdit-42.png", "xdit-42.png"),
         (
-            "--output a.png --num-images-per-prompt 3 --trace a_2.png",
-            "a_2.png",
+            "--output a.png --num-images-per-prompt 3 --trace a_002.png",
+            "a_002.png",
         ),
         ("--output old.png --trace hard.json", "hard.json"),
         ("--output old.png --trace soft.json", "soft.json"),

@@ -47,9 +47,9 @@ fn one_bad_line_does_not_keep_the_others() {
             names(&out),
             [
                 "xdit-42-00001.png",
-                "xdit-42-00003.png",
-                "xdit-42-00005_0.png",
-                "xdit-42-00005_1.png"
+                "xdit-42-00005_000.png",
+                "xdit-42-00005_001.png",
+                "xdit-7-00003.png"
             ]
         );
         let told: Vec<serde_json::Value> = outcome
@@ -63,9 +63,9 @@ fn one_bad_line_does_not_keep_the_others() {
         let last = told.last().unwrap();
         assert_eq!((&last["files"], &last["failed"]), (&4.into(), &1.into()));
         // Its own seed and size, and the picture that its record says.
-        let (width, height, _) = pixels(&out.join("xdit-42-00003.png"));
+        let (width, height, _) = pixels(&out.join("xdit-7-00003.png"));
         assert_eq!((width, height), (48, 32));
-        let replay = run(&out, ["replay", "xdit-42-00003.png"]).succeeded();
+        let replay = run(&out, ["replay", "xdit-7-00003.png"]).succeeded();
         assert!(replay.stdout.contains("identical"), "{replay:?}");
     }
 }
@@ -95,4 +95,58 @@ fn files_that_hold_nothing_are_refused() {
     assert_eq!(run(folder.path(), BASE).code, Some(2));
     let both = run(folder.path(), BASE.iter().chain(&["--prompt", "a"]));
     assert_eq!(both.code, Some(2), "{both:?}");
+}
+
+#[test]
+fn seeds_are_counted_and_files_that_exist_are_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = "# shapes\na\n{\"prompt\": \"b\", \"num-inference-steps\": 1}\n{\"prompt\": \"c\", \"seed\": 7}\n[\"d\"]\n";
+    fs::write(folder.path().join("prompts.jsonl"), lines).unwrap();
+    let more = [
+        "--output",
+        "out/",
+        "--seed",
+        "5",
+        "--increment-seed",
+        "--skip-existing",
+        "--json",
+    ];
+    let draw = || run(folder.path(), BASE.iter().chain(&more));
+    let first = draw();
+    assert_eq!(first.code, Some(1), "{first:?}");
+    assert!(
+        first.stderr.contains("prompts.jsonl:5: is a JSON array"),
+        "{first:?}"
+    );
+    let out = folder.path().join("out");
+    let expected = ["xdit-5-00002.png", "xdit-6-00003.png", "xdit-7-00004.png"];
+    assert_eq!(names(&out), expected);
+    let steps =
+        crate::picture_record::record(&out.join(expected[1]))["request"]["num_inference_steps"]
+            .clone();
+    assert_eq!(steps, 1);
+    fs::remove_file(out.join(expected[1])).unwrap();
+    let again = draw();
+    let told: Vec<serde_json::Value> = again
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let skipped: Vec<_> = told
+        .iter()
+        .filter(|it| it["skipped"] == true)
+        .map(|it| it["line"].clone())
+        .collect();
+    assert_eq!(skipped, [2, 4]);
+    let last = told.last().unwrap();
+    assert_eq!(
+        (&last["files"], &last["skipped"], &last["failed"]),
+        (&1.into(), &2.into(), &1.into())
+    );
+    assert_eq!(names(&out), expected);
+    let alone = run(
+        folder.path(),
+        ["generate", "--prompt", "a", "--skip-existing"],
+    );
+    assert_eq!(alone.code, Some(2), "{alone:?}");
 }

@@ -52,7 +52,14 @@ fn replicas_write_the_same_bytes() {
     let two = ["--output", "two/", "--data-parallel-degree", "2"];
     run(folder.path(), words(&two)).succeeded();
     for index in 0..3 {
-        let file = |at: &str| fs::read(folder.path().join(at).join(format!("xdit-42_{index}.png")));
+        let file = |at: &str| {
+            fs::read(
+                folder
+                    .path()
+                    .join(at)
+                    .join(format!("xdit-42_{index:03}.png")),
+            )
+        };
         assert!(
             file("one").unwrap() == file("two").unwrap(),
             "image {index}"

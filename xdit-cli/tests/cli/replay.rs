@@ -73,7 +73,7 @@ fn one_image_of_a_batch() {
         "7",
     ];
     draw(folder.path(), &more);
-    for image in ["a_0.png", "a_1.png"] {
+    for image in ["a_000.png", "a_001.png"] {
         run(folder.path(), ["replay", image]).succeeded();
     }
 }

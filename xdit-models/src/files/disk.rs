@@ -21,6 +21,8 @@ pub(super) fn map(path: &Path) -> Result<MappedFile> {
             Error::OutOfMemory {
                 what: format!("{}: to be mapped, it", path.display()),
                 bytes: std::fs::metadata(path).map_or(0, |meta| meta.len()),
+                available: None,
+                cure: String::new(),
             }
         }
         other => other.into(),

@@ -13,6 +13,16 @@ pub(crate) enum FileBytes {
     Mapped(MappedFile),
     Static(&'static [u8]),
     Memory(Arc<Vec<u8>>),
+    Start(Arc<FileStart>),
+}
+
+/// The start of a file that lies elsewhere: the header of weights.
+#[derive(Debug)]
+pub(crate) struct FileStart {
+    /// Its first bytes.
+    pub(crate) bytes: Vec<u8>,
+    /// Bytes of the whole file.
+    pub(crate) byte_len: usize,
 }
 
 impl FileBytes {
@@ -22,6 +32,7 @@ impl FileBytes {
             Self::Mapped(file) => file.byte_len(),
             Self::Static(bytes) => bytes.len(),
             Self::Memory(bytes) => bytes.len(),
+            Self::Start(start) => start.byte_len,
         }
     }
 
@@ -33,6 +44,7 @@ impl FileBytes {
             Self::Mapped(file) => Cow::Owned(file.read_at(0, len)?),
             Self::Static(bytes) => Cow::Borrowed(&bytes[..len]),
             Self::Memory(bytes) => Cow::Borrowed(&bytes[..len]),
+            Self::Start(start) => Cow::Borrowed(&start.bytes[..len.min(start.bytes.len())]),
         })
     }
 
@@ -47,6 +59,12 @@ impl FileBytes {
                 DType::F16 => copy::<f16>(bytes, offset, shape, device)?,
                 _ => copy::<f32>(bytes, offset, shape, device)?,
             },
+            Self::Start(_) => {
+                return Err(Error::bad_file(
+                    "hub",
+                    "only the headers of the weights were read; download the model first",
+                ));
+            }
         })
     }
 

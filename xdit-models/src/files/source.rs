@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::files::config::{ConfigFile, MAX_CONFIG_BYTES};
 use crate::files::disk::{map, read_at_most, walk};
-use crate::files::file_bytes::FileBytes;
+use crate::files::file_bytes::{FileBytes, FileStart};
 use crate::files::hints;
 use crate::files::inner_path;
 
@@ -39,6 +39,8 @@ pub struct ModelSource {
     files: SourceFiles,
     /// Hidden components, which are treated as missing.
     hidden: &'static [&'static str],
+    /// Files that are not there, of which only the start is known.
+    starts: Arc<BTreeMap<String, Arc<FileStart>>>,
 }
 
 #[derive(Clone)]
@@ -55,7 +57,18 @@ impl ModelSource {
             name: path.display().to_string(),
             files: SourceFiles::Folder(path),
             hidden: &[],
+            starts: Arc::default(),
         }
+    }
+
+    /// The same pipeline, of whose weights some are elsewhere: what is known of these is the start of each.
+    #[cfg(feature = "hub")]
+    pub(super) fn with_starts(mut self, starts: BTreeMap<String, FileStart>) -> Self {
+        let shared = starts
+            .into_iter()
+            .map(|(path, start)| (path, Arc::new(start)));
+        self.starts = Arc::new(shared.collect());
+        self
     }
 
     /// Returns the same pipeline without these components.
@@ -74,6 +87,7 @@ impl ModelSource {
             name: name.into(),
             files: SourceFiles::Embedded(files),
             hidden: &[],
+            starts: Arc::default(),
         }
     }
 
@@ -87,6 +101,7 @@ impl ModelSource {
             name: "memory".into(),
             files: SourceFiles::Memory(Arc::new(files)),
             hidden: &[],
+            starts: Arc::default(),
         }
     }
 
@@ -98,6 +113,11 @@ impl ModelSource {
     /// Returns whether the file `path` belongs to a hidden component.
     fn hides_file(&self, path: &str) -> bool {
         path.split('/').next().is_some_and(|name| self.hides(name))
+    }
+
+    /// Whether this is the pipeline that is part of this crate.
+    pub(crate) fn is_demo(&self) -> bool {
+        self.name == DEMO && self.path().is_none()
     }
 
     /// Returns the path of the folder or the name of the pipeline.
@@ -130,6 +150,9 @@ impl ModelSource {
         if self.hides_file(path) {
             return false;
         }
+        if self.starts.contains_key(path) {
+            return true;
+        }
         match &self.files {
             SourceFiles::Folder(folder) => {
                 inner_path::check(path).is_ok() && folder.join(path).is_file()
@@ -137,6 +160,11 @@ impl ModelSource {
             SourceFiles::Embedded(files) => files.iter().any(|(name, _)| *name == path),
             SourceFiles::Memory(files) => files.contains_key(path),
         }
+    }
+
+    /// Whether the file `path` is one of which only the start is known.
+    pub(crate) fn is_elsewhere(&self, path: &str) -> bool {
+        self.starts.contains_key(path)
     }
 
     /// Returns the sorted paths of all files.
@@ -155,8 +183,10 @@ impl ModelSource {
             }
             SourceFiles::Memory(files) => files.keys().cloned().collect(),
         };
+        paths.extend(self.starts.keys().cloned());
         paths.retain(|path| !self.hides_file(path));
         paths.sort_unstable();
+        paths.dedup();
         Ok(paths)
     }
 
@@ -206,6 +236,9 @@ impl ModelSource {
     pub(crate) fn open(&self, path: &str) -> Result<FileBytes> {
         if self.hides_file(path) {
             return Err(self.missing(path));
+        }
+        if let Some(start) = self.starts.get(path) {
+            return Ok(FileBytes::Start(start.clone()));
         }
         let bytes = match &self.files {
             SourceFiles::Folder(_) => FileBytes::Mapped(map(&self.file_path(path)?)?),

@@ -43,6 +43,8 @@ pub fn randn_tensor<T: NoiseType>(shape: &[usize], generators: &mut [Generator])
         .ok_or_else(|| Error::OutOfMemory {
             what: "noise".into(),
             bytes: u64::MAX,
+            available: None,
+            cure: String::new(),
         })?;
     match generators {
         [generator] => generator.randn(count),

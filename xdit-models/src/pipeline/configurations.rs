@@ -6,7 +6,7 @@ use crate::files::model_index::PipelineClass;
 use crate::files::source::ModelSource;
 use crate::models::dit::Guide;
 use crate::pipeline::request::{Defaults, Request};
-use crate::pipeline::resolve::Rules;
+use crate::pipeline::resolve::{ResolvedRequest, Rules};
 use crate::schedulers::SchedulerConfig;
 
 /// Facts from the configuration of a transformer.
@@ -51,6 +51,10 @@ pub(crate) trait Configurations: Sized {
     /// Returns the guidance of the request. An error for arguments that the family does not support, and for prompts that do
     /// not fit each other.
     fn guide(&self, request: &Request, defaults: &Defaults) -> Result<Guide>;
+
+    /// What the caller should know of a request that can be served: which arguments have no effect on this model, and what the
+    /// model was not made for.
+    fn warnings(&self, request: &Request, resolved: &ResolvedRequest) -> Vec<String>;
 
     /// Returns the number of channels of the autoencoder's latents, in which noise is drawn.
     fn noise_channels(&self) -> usize;

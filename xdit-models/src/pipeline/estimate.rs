@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(estimate.weights(), 1100);
         assert!(estimate.check("a test", 1100, Some(73)).is_ok());
         let error = estimate.check("a test", 1100, Some(72)).unwrap_err();
-        assert!(error.to_string().contains("73 bytes"), "{error}");
+        assert!(error.to_string().contains("73 B"), "{error}");
         estimate.decoding = u64::MAX;
         assert_eq!(estimate.total(), u64::MAX);
     }

@@ -148,7 +148,10 @@ fn planned<F: Family>(
         rules: configs.rules(),
         defaults,
     };
-    let (resolved, partition) = model.plan(request, guide, parallel, options.dtype)?;
+    let (mut resolved, partition) = model.plan(request, guide, parallel, options.dtype)?;
+    let known = configs.warnings(request, &resolved);
+    resolved.warnings.extend(request.unused_everywhere());
+    resolved.warnings.extend(known);
     // These errors must appear before any weight is read.
     let draws_noise = matches!(configs.scheduler(request)?, SchedulerConfig::Ddpm(_));
     given_latents(request, &latents_shape(configs, &resolved))?;
@@ -223,7 +226,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         let (plan, partition) = (call.resolved.clone(), call.partition.clone());
         let held = self.store.held(&run_plan.memory);
         run_plan.check_memory_beside(held, options.memory_limit)?;
-        for warning in &plan.warnings {
+        for warning in &run_plan.warnings {
             observer.warning(warning);
         }
         let scheduler = scheduler(&configs.scheduler(request)?, &plan)?;

@@ -376,6 +376,8 @@ fn named_memory(error: Error) -> Error {
         Error::Kernel(xdit_kernels::Error::OutOfMemory { op, bytes }) => Error::OutOfMemory {
             what: op.into(),
             bytes: bytes as u64,
+            available: None,
+            cure: String::new(),
         },
         other => other,
     }

@@ -35,22 +35,26 @@ const STACK: u64 = (2 << 20) + (64 << 10);
 /// allocator.
 const HEADROOM: u64 = 24 << 20;
 
-/// Returns an error if `bytes` for `what` exceed `limit`, or the available memory if there is no limit. Under a limit of
-/// address space, the stacks of `threads` count too.
+/// Returns the bytes that a call with this number of threads may use, if the system says: the available memory, or under a
+/// limit of address space what remains beside the stacks of the threads, if that is less.
+pub(crate) fn room(threads: u64) -> Option<u64> {
+    let besides = threads.saturating_mul(STACK).saturating_add(HEADROOM);
+    let mapped = address_space().map(|left| left.saturating_sub(besides));
+    [available(), mapped].into_iter().flatten().min()
+}
+
+/// Returns an error if `bytes` for `what` exceed `limit`, or without a limit the [`room`] of a call with `threads` threads.
 pub(crate) fn check(what: &str, bytes: u64, limit: Option<u64>, threads: u64) -> Result<()> {
-    let refuse_over = |limit: Option<u64>, bytes: u64| match limit {
-        Some(limit) if bytes > limit => Err(Error::OutOfMemory {
-            what: format!("{what} (of {limit} available)"),
+    let room = limit.or_else(|| room(threads));
+    match room {
+        Some(available) if bytes > available => Err(Error::OutOfMemory {
+            what: what.into(),
             bytes,
+            available: room,
+            cure: String::new(),
         }),
         _ => Ok(()),
-    };
-    if limit.is_some() {
-        return refuse_over(limit, bytes);
     }
-    refuse_over(available(), bytes)?;
-    let besides = threads.saturating_mul(STACK).saturating_add(HEADROOM);
-    refuse_over(address_space(), bytes.saturating_add(besides))
 }
 
 /// Returns why the system refused a thread for `what`. Under a limit of address space without room for a stack, it is an
@@ -60,8 +64,10 @@ pub(crate) fn check(what: &str, bytes: u64, limit: Option<u64>, threads: u64) ->
 pub fn refused_thread(what: &str, reason: &dyn std::fmt::Display) -> Error {
     match address_space() {
         Some(left) if left < 2 * STACK => Error::OutOfMemory {
-            what: format!("the stack of a thread for {what} (of {left} available)"),
+            what: format!("the stack of a thread for {what}"),
             bytes: STACK,
+            available: Some(left),
+            cure: String::new(),
         },
         _ => Error::NoThread {
             what: what.into(),
@@ -134,7 +140,7 @@ mod tests {
         let error = check("activations", 11, Some(10), 0).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "out of memory: activations (of 10 available) needs 11 bytes"
+            "out of memory: activations needs 11 B, 10 B are available"
         );
     }
 }

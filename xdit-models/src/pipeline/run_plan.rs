@@ -5,9 +5,10 @@ use std::sync::Arc;
 use xdit_kernels::DType;
 use xdit_pipefusion::{PatchPlan, Placement, Schedule, StepTraffic};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::dit::DitShape;
 use crate::pipeline::estimate::MemoryEstimate;
+use crate::pipeline::memory_limit;
 use crate::pipeline::rank_plan::{RankPlan, StageSummary};
 use crate::pipeline::request::Request;
 use crate::pipeline::resolve::ResolvedRequest;
@@ -111,10 +112,65 @@ impl RunPlan {
         self.check_memory_beside(0, limit)
     }
 
+    /// Bytes that this process may still take for the call, as far as the system says: what [`Self::check_memory`] compares
+    /// [`MemoryEstimate::total`] with. The least of the machine's available memory, the control group's and, under a limit of
+    /// address space, what that leaves beside the stacks of the call's threads.
+    #[must_use]
+    pub fn available_memory(&self) -> Option<u64> {
+        memory_limit::room(self.memory.threads)
+    }
+
     /// The same if `held` bytes of the weights are in memory already.
     pub(crate) fn check_memory_beside(&self, held: u64, limit: Option<u64>) -> Result<()> {
-        let what = self.call.resolved.told(&self.memory);
-        self.memory.check(&what, held, limit)
+        let mut what = format!("{} x {}", self.height, self.width);
+        if self.images > 1 {
+            what += &format!(", {} images,", self.images);
+        }
+        let checked = self.memory.check(&what, held, limit);
+        checked.map_err(|error| match error {
+            Error::OutOfMemory {
+                what,
+                bytes,
+                available,
+                ..
+            } => Error::OutOfMemory {
+                what,
+                bytes,
+                available,
+                cure: self.cure(),
+            },
+            other => other,
+        })
+    }
+
+    /// What takes less memory where the most is taken.
+    fn cure(&self) -> String {
+        let (memory, request) = (&self.memory, &self.call.request);
+        let mut ways: Vec<&str> = Vec::new();
+        if memory.call() >= memory.weights() {
+            let decoder = memory.decoding >= memory.denoising.max(memory.encoding);
+            if decoder && !request.vae_tiling && !self.call.parallel.shares_decode() {
+                ways.push("`vae_tiling`");
+            }
+            if self.images > 1 {
+                ways.push("fewer images");
+            }
+            ways.push("a smaller size");
+        } else {
+            if self.call.dtype == DType::F32 {
+                ways.push("`dtype` bf16");
+            }
+            if !memory.low_memory {
+                ways.push("`low_memory`");
+            }
+            if memory.optional_t5().is_some() {
+                ways.push("`no_t5`");
+            }
+        }
+        match ways.is_empty() {
+            true => String::new(),
+            false => format!("; try {}", ways.join(" or ")),
+        }
     }
 
     /// Returns the traffic of the first whole step (the first of all) and of the first step of patches, if there is one.

@@ -32,6 +32,8 @@ pub(super) enum Refusal {
     Odd(String),
     /// The received data could not be written.
     Disk(std::io::Error),
+    /// Another file failed, and with it the pipeline.
+    Stopped,
 }
 
 /// The hub's facts about a file.

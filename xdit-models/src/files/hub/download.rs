@@ -1,20 +1,17 @@
-//! Downloads one repository of the hub: finds the commit and its files, and copies the required files to the cache.
+//! One repository of the hub: finds its commit and files, and downloads a file to the cache.
 
 use serde::Deserialize;
 
 use super::address::{Endpoint, encoded, encoded_path};
 use super::cache::{Commit, RepoCache};
-use super::choose;
 use super::client::{Client, Refusal, RemoteFile};
 use super::options::HubOptions;
 use super::part::{is_sha256, sha256};
-use super::progress::{HubProgress, Snapshot};
+use super::transfer::DownloadReport;
 use crate::error::{Error, Result, shorten};
 use crate::files::config::MODEL_INDEX;
 use crate::files::config::{ConfigFile, MAX_CONFIG_BYTES};
 use crate::files::inner_path::InnerPath;
-use crate::files::snapshots::{Found, Wanted};
-use crate::files::source::ModelSource;
 
 /// The longest list of a repository's files, in bytes. An entry has some hundred bytes.
 const MAX_LISTING_BYTES: u64 = 64 << 20;
@@ -36,18 +33,18 @@ impl From<Error> for DownloadFailure {
 /// One repository of the hub at one revision.
 pub(super) struct Hub<'a> {
     id: &'a str,
-    revision: &'a InnerPath,
+    pub(super) revision: &'a InnerPath,
     endpoint: &'a Endpoint,
-    page: String,
+    pub(super) page: String,
     client: Client,
     options: &'a HubOptions,
 }
 
 /// The hub's facts about a revision.
-struct Listing {
-    commit: Commit,
+pub(super) struct Listing {
+    pub(super) commit: Commit,
     /// All files, sorted and without repetition.
-    files: Vec<InnerPath>,
+    pub(super) files: Vec<InnerPath>,
 }
 
 /// The same, as the hub sends it.
@@ -63,8 +60,8 @@ struct Sibling {
 }
 
 /// A `model_index.json` that is checked before anything is written.
-struct Index {
-    config: ConfigFile,
+pub(super) struct Index {
+    pub(super) config: ConfigFile,
     /// Its bytes with the hub's name for them, if they are not in the cache.
     arrived: Option<(RemoteFile, Vec<u8>)>,
 }
@@ -82,72 +79,8 @@ impl<'a> Hub<'a> {
         }
     }
 
-    /// Downloads the `wanted` files to the cache, and moves the cache's ref when they are complete. Checks every name from the
-    /// hub before it writes anything.
-    pub(super) fn download(
-        &self,
-        wanted: Wanted<'_>,
-        cached: &RepoCache,
-        check: &mut dyn FnMut(&ModelSource) -> Result<()>,
-        progress: &mut dyn FnMut(HubProgress<'_>),
-    ) -> Result<Snapshot, DownloadFailure> {
-        let Listing { commit, files } = self.listing()?;
-        let Some(index_file) = files.iter().find(|file| file.as_str() == MODEL_INDEX) else {
-            return Err(DownloadFailure::Refused(Error::MissingFile {
-                file: format!("{}/{MODEL_INDEX}", self.page),
-                hint: "; the repository is not a diffusers pipeline".into(),
-            }));
-        };
-        let index = self.index(index_file, &commit, cached)?;
-        let needed = choose::needed(&files, &index.config, wanted)
-            .map_err(|reason| self.odd(&format!("{MODEL_INDEX}: {reason}")))?;
-        self.keep(index_file, &commit, cached, index)?;
-        let is_weights = |file: &&InnerPath| file.as_str().contains(".safetensors");
-        let (large, small): (Vec<_>, Vec<_>) = needed.into_iter().partition(is_weights);
-        let total = small.len() + if wanted.weights { large.len() } else { 0 };
-        let mut fetch = |file: &InnerPath, files_done| {
-            let mut report = |done, total_bytes| {
-                progress(HubProgress {
-                    file: file.as_str(),
-                    done,
-                    total: total_bytes,
-                    files_done,
-                    files_total: total,
-                })
-            };
-            self.fetch(file, &commit, cached, &mut report)
-        };
-        for (done, file) in small.iter().enumerate() {
-            fetch(file, done)?;
-        }
-        check(&cached.source(&commit)?)?;
-        if wanted.weights {
-            for (done, file) in large.iter().enumerate() {
-                fetch(file, small.len() + done)?;
-            }
-        }
-        // Some files of a new commit must not take the ref away from an older, complete commit.
-        let whole = large.iter().all(|file| cached.has(&commit, file));
-        let costs_nothing = wanted.without.is_empty() || {
-            let all = Wanted {
-                without: &[],
-                ..wanted
-            };
-            !matches!(cached.find(self.revision, all)?, Found::Whole { .. })
-        };
-        if ((whole && costs_nothing) || !cached.has_ref(self.revision))
-            && let Err(error) = cached.write_ref(self.revision, &commit)
-        {
-            tracing::warn!("{error}; offline, {} is not found", self.model());
-        }
-        Ok(Snapshot {
-            source: cached.source(&commit)?,
-            commit: commit.as_str().to_owned(),
-        })
-    }
-
     /// Returns the commit of the revision and its files.
-    fn listing(&self) -> Result<Listing, DownloadFailure> {
+    pub(super) fn listing(&self) -> Result<Listing, DownloadFailure> {
         let at = encoded(self.revision.as_str());
         let url = format!("{}/api/models/{}/revision/{at}", self.endpoint, self.id);
         let answer = self
@@ -184,7 +117,7 @@ impl<'a> Hub<'a> {
     }
 
     /// Returns the pipeline's index from the cache or from the hub. Does not write it.
-    fn index(
+    pub(super) fn index(
         &self,
         file: &InnerPath,
         commit: &Commit,
@@ -220,7 +153,7 @@ impl<'a> Hub<'a> {
     }
 
     /// Writes a downloaded index to the cache.
-    fn keep(
+    pub(super) fn keep(
         &self,
         file: &InnerPath,
         commit: &Commit,
@@ -243,7 +176,7 @@ impl<'a> Hub<'a> {
     }
 
     /// Downloads one file to the cache, if it is missing.
-    fn fetch(
+    pub(super) fn fetch(
         &self,
         file: &InnerPath,
         commit: &Commit,
@@ -253,10 +186,46 @@ impl<'a> Hub<'a> {
         if cached.has(commit, file) {
             return Ok(());
         }
+        let remote = self.metadata(file, commit)?;
+        let mut report = |done| {
+            report(done, remote.size);
+            Ok(())
+        };
+        self.fetch_known(file, &remote, commit, cached, &mut report)
+    }
+
+    /// What the hub says about a file.
+    pub(super) fn metadata(
+        &self,
+        file: &InnerPath,
+        commit: &Commit,
+    ) -> Result<RemoteFile, DownloadFailure> {
+        let found = self.client.metadata(&self.url(file, commit));
+        found.map_err(|refusal| self.failure(refusal, Some(file)))
+    }
+
+    /// The first bytes of a file, as many as `wanted` says by those that have come, and the bytes of the whole.
+    pub(super) fn start(
+        &self,
+        file: &InnerPath,
+        commit: &Commit,
+        wanted: impl Fn(&[u8]) -> usize,
+    ) -> Result<(Vec<u8>, u64), DownloadFailure> {
+        let found = self.client.start(&self.url(file, commit), wanted);
+        found.map_err(|refusal| self.failure(refusal, Some(file)))
+    }
+
+    /// Brings a file of which the hub has spoken into the cache.
+    pub(super) fn fetch_known(
+        &self,
+        file: &InnerPath,
+        remote: &RemoteFile,
+        commit: &Commit,
+        cached: &RepoCache,
+        report: &mut DownloadReport<'_>,
+    ) -> Result<(), DownloadFailure> {
         let url = self.url(file, commit);
-        let failure = |refusal| self.failure(refusal, Some(file));
-        let remote = self.client.metadata(&url).map_err(failure)?;
-        let blob = cached.blob(&remote).map_err(DownloadFailure::Refused)?;
+        let blob = cached.blob(remote).map_err(DownloadFailure::Refused)?;
         let link = || cached.link_blob(commit, file, &blob, remote.size);
         if link()? {
             return Ok(());
@@ -269,13 +238,12 @@ impl<'a> Hub<'a> {
         if link()? {
             return Ok(());
         }
-        let mut report = |done| report(done, remote.size);
-        let arrived = self.client.download(&url, &remote, &part, &mut report);
+        let arrived = self.client.download(&url, remote, &part, report);
         let arrived = arrived
             .and_then(|()| std::fs::rename(&part, cached.blob_path(&blob)).map_err(Refusal::Disk));
         arrived.map_err(|refusal| match refusal {
             Refusal::Disk(source) => Error::Io { path: part, source }.into(),
-            other => failure(other),
+            other => self.failure(other, Some(file)),
         })?;
         link()?;
         Ok(())
@@ -292,7 +260,7 @@ impl<'a> Hub<'a> {
         )
     }
 
-    fn model(&self) -> String {
+    pub(super) fn model(&self) -> String {
         format!("{} at {}", self.id, self.revision.as_str())
     }
 
@@ -305,6 +273,10 @@ impl<'a> Hub<'a> {
         DownloadFailure::Refused(match refusal {
             Refusal::Status(status) => self.status(status, what, file),
             Refusal::Network(reason) | Refusal::Odd(reason) => Error::Hub { what, reason },
+            Refusal::Stopped => {
+                let reason = "stopped, because another file failed".into();
+                return DownloadFailure::Final(Error::Hub { what, reason });
+            }
             Refusal::Disk(error) => {
                 let reason = error.to_string();
                 return DownloadFailure::Final(Error::Hub { what, reason });
@@ -342,7 +314,7 @@ impl<'a> Hub<'a> {
         }
     }
 
-    fn odd(&self, reason: &str) -> DownloadFailure {
+    pub(super) fn odd(&self, reason: &str) -> DownloadFailure {
         DownloadFailure::Refused(Error::Hub {
             what: self.model(),
             reason: reason.into(),

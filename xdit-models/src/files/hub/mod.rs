@@ -7,9 +7,12 @@ mod cache;
 mod choose;
 mod client;
 mod download;
+mod headers;
 mod lock;
 mod options;
+mod parallel;
 mod part;
+mod pipeline;
 mod progress;
 mod transfer;
 
@@ -20,7 +23,7 @@ use crate::files::source::{ModelSource, OPTIONAL_T5};
 pub use address::{Endpoint, HUB_ENDPOINT, Token};
 use cache::RepoCache;
 use download::{DownloadFailure, Hub};
-pub use options::HubOptions;
+pub use options::{HubOptions, HubWeights};
 pub use progress::{HubProgress, Snapshot};
 
 /// Returns the pipeline `id` (`ORG/NAME`) of the hub at `revision` (a branch, tag or commit; default `main`). Downloads the
@@ -42,7 +45,7 @@ pub use progress::{HubProgress, Snapshot};
 /// use xdit_models::hub::{HubOptions, snapshot};
 /// let options = HubOptions::new("/home/me/.cache/huggingface/hub");
 /// let flux = snapshot("black-forest-labs/FLUX.1-schnell", None, None, &options, &mut |progress| {
-///     eprintln!("{}: {} of {} bytes", progress.file, progress.done, progress.total);
+///     eprintln!("{} of {} bytes of weights", progress.bytes_done, progress.bytes_total);
 /// })?;
 /// println!("{:?}", flux.source.list()?);
 /// # Ok::<(), xdit_models::Error>(())
@@ -87,7 +90,7 @@ pub fn snapshot_checked(
     let model = format!("{id} at {}", revision.as_str());
     let wanted = Wanted {
         variant,
-        weights: !options.configurations_only,
+        weights: options.weights != HubWeights::None,
         without: match options.without_t5 {
             true => OPTIONAL_T5,
             false => &[],
@@ -118,7 +121,7 @@ pub fn snapshot_checked(
         };
     }
     let hub = Hub::new(id, &revision, options);
-    match hub.download(wanted, &cached, check, progress) {
+    match hub.download((wanted, options.weights), &cached, check, progress) {
         Ok(snapshot) => Ok(snapshot),
         Err(DownloadFailure::Final(error)) => Err(error),
         Err(DownloadFailure::Refused(error)) => match cached.find(&revision, wanted)? {

@@ -15,6 +15,19 @@ const SLOWEST: u64 = 1000;
 /// The pause before a retry.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
+/// What is brought of a pipeline's weights.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum HubWeights {
+    /// All, to draw with.
+    #[default]
+    Whole,
+    /// The header of each file, by a range of its bytes, for [`info::describe`](crate::info::describe). The cache keeps none.
+    Headers,
+    /// Nothing: for [`Pipeline::plan`](crate::Pipeline::plan), which reads configurations alone.
+    None,
+}
+
 /// The address of the hub, the cache, and the limits of downloads. `{:?}` shows no secret.
 #[derive(Clone, Debug)]
 pub struct HubOptions {
@@ -26,8 +39,8 @@ pub struct HubOptions {
     pub token: Option<Token>,
     /// Whether to use only the cache (`HF_HUB_OFFLINE`).
     pub offline: bool,
-    /// Whether to leave out the weights, for [`Pipeline::plan`](crate::Pipeline::plan), which does not read them.
-    pub configurations_only: bool,
+    /// What to bring of the weights.
+    pub weights: HubWeights,
     /// Whether to leave out the T5 of Stable Diffusion 3, for [`ModelSource::without_t5`](crate::ModelSource::without_t5).
     pub without_t5: bool,
     /// How long the hub may take to answer a request about files (`HF_HUB_ETAG_TIMEOUT`).
@@ -51,7 +64,7 @@ impl HubOptions {
             endpoint: Endpoint::default(),
             token: None,
             offline: false,
-            configurations_only: false,
+            weights: HubWeights::Whole,
             without_t5: false,
             etag_timeout: TIMEOUT,
             download_timeout: TIMEOUT,

@@ -4,6 +4,7 @@ use crate::files::source::ModelSource;
 
 /// The progress of a download.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct HubProgress<'a> {
     /// The file's path in the repository.
     pub file: &'a str,
@@ -15,6 +16,10 @@ pub struct HubProgress<'a> {
     pub files_done: usize,
     /// The number of required files.
     pub files_total: usize,
+    /// Bytes of the weights that have arrived, of those that were lacking when this began; 0 while configurations arrive.
+    pub bytes_done: u64,
+    /// Bytes of all weights that were lacking.
+    pub bytes_total: u64,
 }
 
 /// A pipeline in the cache.

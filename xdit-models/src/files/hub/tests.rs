@@ -171,7 +171,7 @@ fn a_hub_that_is_down_does_not_hide_the_cache() {
 fn a_plan_needs_no_weights() {
     let (hub, cache) = (TestHub::start(COMMIT), tempfile::tempdir().unwrap());
     let options = HubOptions {
-        configurations_only: true,
+        weights: HubWeights::None,
         ..hub.options(&cache)
     };
     let plan = get("org/new", None, &options).unwrap();

@@ -11,8 +11,13 @@ use super::part::{CHUNK, DownloadPart, is_sha256};
 const RETRIES: u32 = 3;
 /// A request that received this many bytes does not count as a failed attempt.
 const WORTH_IT: u64 = 1 << 20;
+/// So much of a file of weights is asked for first: mostly more than its header, which says how long it is.
+const FIRST_BYTES: usize = 64 << 10;
 /// The speed is measured over this many times the longest silence.
 const SILENCES: u32 = 3;
+
+/// Is told how many bytes of a file are there, and may end its download.
+pub(super) type DownloadReport<'a> = dyn FnMut(u64) -> Result<(), Refusal> + 'a;
 
 /// The minimum speed of a transfer. It also ends transfers from a host that sends single bytes, which is never silent.
 #[derive(Clone, Copy, Debug)]
@@ -86,8 +91,43 @@ impl Client {
         Ok(bytes)
     }
 
+    /// The first bytes of the file at `url`, as many as `wanted` says by those that have come, and the bytes of the whole file.
+    pub(super) fn start(
+        &self,
+        url: &str,
+        wanted: impl Fn(&[u8]) -> usize,
+    ) -> Result<(Vec<u8>, u64), Refusal> {
+        let mut most = FIRST_BYTES;
+        loop {
+            let range = Some(format!("bytes=0-{}", most - 1));
+            let mut response = self.follow(url, range, self.etag_timeout, &mut |_| {})?;
+            let whole = |range: &str| range.rsplit('/').next()?.parse().ok();
+            let size: Option<u64> = match header(&response, "content-range") {
+                Some(range) => whole(range),
+                // The whole file would come; the rest of it is not read.
+                None => header(&response, "content-length").and_then(|it| it.parse().ok()),
+            };
+            let size = size.ok_or_else(|| Refusal::Odd("no length".into()))?;
+            let mut bytes = Vec::new();
+            let floor = Floor::new(self.slowest, self.etag_timeout);
+            let body = response.body_mut().as_reader();
+            floor.read(body, most as u64, &mut |chunk| {
+                bytes.extend_from_slice(chunk);
+                Ok(())
+            })?;
+            let wanted = wanted(&bytes).min(usize::try_from(size).unwrap_or(usize::MAX));
+            if bytes.len() >= wanted {
+                return Ok((bytes, size));
+            }
+            if wanted <= most {
+                return Err(Refusal::Network("the connection breaks off".into()));
+            }
+            most = wanted;
+        }
+    }
+
     /// Downloads the file at `url` to `path`, which may already contain its start. Calls `report` with the number of stored
-    /// bytes.
+    /// bytes; an error of `report` ends the download.
     ///
     /// The part of an earlier run is resumed only if the whole file can be checked. If the check fails, the part is discarded
     /// once, so that a damaged part never becomes a damaged file.
@@ -96,7 +136,7 @@ impl Client {
         url: &str,
         remote: &RemoteFile,
         path: &Path,
-        report: &mut dyn FnMut(u64),
+        report: &mut DownloadReport<'_>,
     ) -> Result<(), Refusal> {
         let checked = is_sha256(&remote.etag);
         let mut part = DownloadPart::open(path, checked).map_err(Refusal::Disk)?;
@@ -127,13 +167,13 @@ impl Client {
         url: &str,
         remote: &RemoteFile,
         part: &mut DownloadPart,
-        report: &mut dyn FnMut(u64),
+        report: &mut DownloadReport<'_>,
     ) -> Result<(), Refusal> {
         let mut idle = 0;
         if part.done() > remote.size {
             part.restart().map_err(Refusal::Disk)?;
         }
-        report(part.done());
+        report(part.done())?;
         while part.done() != remote.size {
             let before = part.done();
             let tried = self.more(url, remote.size, part, report);
@@ -162,7 +202,7 @@ impl Client {
         url: &str,
         size: u64,
         part: &mut DownloadPart,
-        report: &mut dyn FnMut(u64),
+        report: &mut DownloadReport<'_>,
     ) -> Result<(), Refusal> {
         let done = part.done();
         let range = Some(format!("bytes={done}-"));
@@ -182,8 +222,7 @@ impl Client {
         let most = size - part.done();
         floor.read(response.body_mut().as_reader(), most, &mut |chunk| {
             part.write(chunk).map_err(Refusal::Disk)?;
-            report(part.done());
-            Ok(())
+            report(part.done())
         })
     }
 }

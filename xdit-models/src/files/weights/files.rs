@@ -101,7 +101,8 @@ impl Weights {
 
     fn add(&mut self, source: &ModelSource, path: &str) -> Result<()> {
         let shown = source.shown(path);
-        let stamp = source.path().map(|folder| Stamp::of(&folder.join(path)));
+        let folder = source.path().filter(|_| !source.is_elsewhere(path));
+        let stamp = folder.map(|folder| Stamp::of(&folder.join(path)));
         let bytes = source.open(path)?;
         let stamp = stamp.transpose()?;
         let start = bytes.start(Header::byte_len(&bytes.start(8)?))?;

@@ -3,15 +3,16 @@
 use xdit_cfg::GuidancePlan;
 
 use super::FluxConfig;
+use super::demo;
 use crate::error::Result;
 use crate::files::config::ConfigFile;
 use crate::files::model_index::{ModelIndex, PipelineClass};
-use crate::files::source::{DEMO, ModelSource};
+use crate::files::source::ModelSource;
 use crate::models::dit::Guide;
 use crate::pipeline::configurations::{Configurations, TransformerFacts};
 use crate::pipeline::fits;
-use crate::pipeline::request::{Defaults, Request};
-use crate::pipeline::resolve::Rules;
+use crate::pipeline::request::{Defaults, Request, unused};
+use crate::pipeline::resolve::{ResolvedRequest, Rules};
 use crate::schedulers::{FlowMatchEulerConfig, SchedulerConfig};
 use crate::text::prompts::CLIP_LENGTH;
 use crate::text::tokenizers::model_max_length;
@@ -42,6 +43,8 @@ pub(crate) struct Configs {
     pub(crate) clip_length: usize,
     /// The side in pixels of the images that the autoencoder was made for, if its configuration says it.
     sample_size: Option<usize>,
+    /// Whether these are those of the demo.
+    is_demo: bool,
 }
 
 impl Configurations for Configs {
@@ -87,13 +90,14 @@ impl Configurations for Configs {
             scheduler,
             clip_length,
             sample_size: vae_file.optional_count("sample_size", 1..=1 << 16)?,
+            is_demo: source.is_demo(),
         })
     }
 
     /// Defaults that suit the model: distilled with guidance (FLUX.1-dev), distilled to few steps (FLUX.1-schnell, whose
     /// schedule does not shift with the image size), or neither. The size is the autoencoder's `sample_size` if it is
     /// plausible; diffusers always uses 1024.
-    fn defaults(&self, source: &ModelSource) -> Defaults {
+    fn defaults(&self, _: &ModelSource) -> Defaults {
         let side = self
             .sample_size
             .filter(|side| (128..=2048).contains(side) && side % 16 == 0)
@@ -105,7 +109,7 @@ impl Configurations for Configs {
             (true, _) => (28, 3.5, 512),
             (false, false) => (4, 0.0, 256),
             // The captions in the training of the demo pipeline have at most 24 tokens.
-            (false, true) if source.name() == DEMO && source.path().is_none() => (20, 0.0, 24),
+            (false, true) if self.is_demo => (20, 0.0, 24),
             (false, true) => (28, 0.0, 512),
         };
         Defaults {
@@ -151,6 +155,34 @@ impl Configurations for Configs {
             },
             skipped: Vec::new(),
         })
+    }
+
+    fn warnings(&self, request: &Request, resolved: &ResolvedRequest) -> Vec<String> {
+        let scale = request.guidance_scale.unwrap_or_default();
+        let mut warnings = unused(
+            &[("guidance_scale", !self.flux.guidance_embeds && scale != 0.0)],
+            "this model has no guidance embedding",
+        );
+        let guides = request.true_cfg_scale > 1.0;
+        let negative = [
+            ("negative_prompt", request.negative_prompt.is_some()),
+            ("negative_prompt_2", request.negative_prompt_2.is_some()),
+        ];
+        warnings.extend(match (guides, negative[0].1) {
+            (false, _) => unused(
+                &negative,
+                "there is no guidance, which needs a `true_cfg_scale` above 1",
+            ),
+            (true, false) => unused(
+                &[("true_cfg_scale", true)],
+                "there is no `negative_prompt`, which may be empty",
+            ),
+            (true, true) => Vec::new(),
+        });
+        if self.is_demo {
+            warnings.extend(demo::warnings(request, [resolved.height, resolved.width]));
+        }
+        warnings
     }
 
     fn noise_channels(&self) -> usize {

@@ -4,6 +4,7 @@ mod blocks;
 mod config;
 mod configs;
 mod costs;
+mod demo;
 mod embeddings;
 mod encoders;
 mod forward;

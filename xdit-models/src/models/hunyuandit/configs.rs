@@ -12,7 +12,7 @@ use crate::models::dit::Guide;
 use crate::pipeline::configurations::{Configurations, TransformerFacts};
 use crate::pipeline::fits;
 use crate::pipeline::request::{Defaults, Request};
-use crate::pipeline::resolve::Rules;
+use crate::pipeline::resolve::{ResolvedRequest, Rules};
 use crate::schedulers::SchedulerConfig;
 use crate::text::{BertConfig, T5Config};
 use crate::vae::VaeConfig;
@@ -137,6 +137,13 @@ impl Configurations for Configs {
             },
             skipped: Vec::new(),
         })
+    }
+
+    fn warnings(&self, request: &Request, resolved: &ResolvedRequest) -> Vec<String> {
+        match resolved.guide.plan.guidance_scale > 1.0 {
+            true => Vec::new(),
+            false => request.unused_without_guidance(),
+        }
     }
 
     fn noise_channels(&self) -> usize {

@@ -10,8 +10,8 @@ use crate::files::source::ModelSource;
 use crate::models::dit::Guide;
 use crate::pipeline::configurations::{Configurations, TransformerFacts};
 use crate::pipeline::fits;
-use crate::pipeline::request::{Defaults, Request};
-use crate::pipeline::resolve::Rules;
+use crate::pipeline::request::{Defaults, Request, unused};
+use crate::pipeline::resolve::{ResolvedRequest, Rules};
 use crate::schedulers::{FlowMatchEulerConfig, SchedulerConfig};
 use crate::text::prompts::CLIP_LENGTH;
 use crate::text::tokenizers::model_max_length;
@@ -156,6 +156,22 @@ impl Configurations for Configs {
             },
             skipped: skipped.clone(),
         })
+    }
+
+    fn warnings(&self, request: &Request, resolved: &ResolvedRequest) -> Vec<String> {
+        let negative_3 = request.negative_prompt_3.is_some();
+        let mut warnings = match resolved.guide.plan.guidance_scale > 1.0 {
+            true => Vec::new(),
+            false => request.unused_without_guidance(),
+        };
+        if self.t5.is_none() {
+            let of_t5 = [
+                ("prompt_3", request.prompt_3.is_some()),
+                ("negative_prompt_3", negative_3),
+            ];
+            warnings.extend(unused(&of_t5, "there is no T5, which reads it"));
+        }
+        warnings
     }
 
     fn noise_channels(&self) -> usize {

@@ -30,10 +30,6 @@ impl Family for Configs {
         observer: &mut dyn Observer,
     ) -> Result<Vec<PromptEmbeds>> {
         let guided = plan.guide.plan.guidance_scale > 1.0;
-        let for_t5 = request.prompt_3.is_some() || request.negative_prompt_3.is_some();
-        if for_t5 && store.configs.t5.is_none() {
-            observer.warning("`prompt_3` and `negative_prompt_3` have no effect without T5");
-        }
         encode(
             store,
             tokenizers,

@@ -179,6 +179,14 @@ mod tests {
             assert!(message.starts_with(&start), "{message}");
             assert!(message.len() < 300, "{message}");
         }
-        assert!(base().height(64).negative_prompt([""]).check().is_ok());
+        for prompt in ["", " \t\n"] {
+            let empty = Request::new([prompt])
+                .prompt_2([prompt])
+                .negative_prompt([""]);
+            assert!(
+                empty.check().is_ok(),
+                "{prompt:?} is drawn, as by diffusers"
+            );
+        }
     }
 }

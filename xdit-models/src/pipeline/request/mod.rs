@@ -11,8 +11,10 @@ mod overlay;
 mod refuse;
 #[cfg(test)]
 mod tests;
+mod unused;
 
 pub(crate) use branches::{Branches, Branches3};
 pub(crate) use check::MAX_SIDE;
 pub use fields::{Defaults, OutputType, Request};
 pub use overlay::Overlay;
+pub(crate) use unused::unused;

@@ -25,7 +25,8 @@ use super::fields::Request;
 pub struct Overlay(Map<String, Value>);
 
 impl Overlay {
-    /// Reads the arguments in a JSON object. An argument that is `null` cancels the argument of any overlay below this one.
+    /// Reads the arguments in a JSON object. Names may be written with `-`, like flags. An argument that is `null` cancels the
+    /// argument of any overlay below this one.
     ///
     /// # Errors
     /// A description of the error, with the name of the field.
@@ -63,6 +64,12 @@ impl Overlay {
         serde_json::from_value(Value::Object(given.collect()))
     }
 
+    /// Whether `argument` is among these.
+    #[must_use]
+    pub fn has(&self, argument: &str) -> bool {
+        self.0.contains_key(argument)
+    }
+
     fn checked(fields: Map<String, Value>) -> serde_json::Result<Self> {
         let overlay = Self(fields);
         overlay.request()?;
@@ -85,6 +92,7 @@ impl<'de> Visitor<'de> for UniqueFieldsVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<UniqueFields, A::Error> {
         let mut fields = Map::new();
         while let Some((name, value)) = object.next_entry::<String, Value>()? {
+            let name = name.replace('-', "_");
             if fields.contains_key(&name) {
                 return Err(Error::custom(format!("duplicate field `{name}`")));
             }

@@ -214,13 +214,15 @@ mod tests {
             3 => Err(Error::OutOfMemory {
                 what: "a test".into(),
                 bytes: 7,
+                available: None,
+                cure: String::new(),
             }),
             _ => gather(rank_context),
         };
         let error = run(&two_by_two(), 1, fail, &mut ()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "rank 3 (ring 1, ulysses 1): out of memory: a test needs 7 bytes"
+            "rank 3 (ring 1, ulysses 1): out of memory: a test needs 7 B"
         );
         assert_eq!(error.category(), ErrorCategory::OutOfMemory);
     }

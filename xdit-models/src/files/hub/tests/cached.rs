@@ -10,7 +10,7 @@ fn ref_of(cache: &tempfile::TempDir) -> Option<String> {
 
 fn plan(options: HubOptions) -> HubOptions {
     HubOptions {
-        configurations_only: true,
+        weights: HubWeights::None,
         ..options
     }
 }

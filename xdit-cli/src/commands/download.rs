@@ -1,0 +1,59 @@
+//! `xdit-cli download`: a pipeline of the hub, complete in the cache.
+
+use serde_json::json;
+use xdit_models::quote;
+
+use crate::args::cli::DownloadArgs;
+use crate::report::console;
+use crate::report::counted::counted;
+use crate::report::failure::{Failure, shown};
+use crate::run::memory;
+use crate::run::model;
+use crate::run::model_choice::{ModelChoice, NeededFiles, is_on_the_hub};
+use crate::run::session::Session;
+
+/// Brings what the pipeline lacks into the hub's cache, and says where it lies.
+///
+/// # Errors
+/// Any [`Failure`].
+pub(crate) fn run(args: &DownloadArgs, session: &Session) -> Result<u8, Failure> {
+    session.begin_trace()?;
+    let wanted = ModelChoice {
+        name: &args.model,
+        hub: &args.hub,
+        no_t5: args.no_t5,
+    };
+    if !is_on_the_hub(&args.model) {
+        return Err(Failure::usage(format!(
+            "download {}: is no hub id (ORGANISATION/NAME), or lies on this machine already",
+            quote::name(&args.model)
+        )));
+    }
+    let (source, commit) = model::source(wanted, NeededFiles::All, session)?;
+    let files = source.list()?;
+    let folder = source
+        .path()
+        .map(std::path::Path::to_owned)
+        .unwrap_or_default();
+    let bytes = |file: &String| std::fs::metadata(folder.join(file)).map_or(0, |it| it.len());
+    let bytes: u64 = files.iter().map(bytes).sum();
+    let commit = commit.unwrap_or_default();
+    if session.report.json {
+        console::print_json(&json!({
+            "model": args.model,
+            "revision": commit,
+            "folder": folder,
+            "files": files,
+            "bytes": bytes,
+        }))?;
+    } else if !session.report.quiet {
+        console::print(&format!(
+            "{} at {commit}: {}, {} in {}\n",
+            quote::name(&args.model),
+            counted(files.len(), "file"),
+            memory::shown(bytes),
+            shown(&folder)
+        ))?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,49 @@
+//! What is said when a signal ends the run: where that was and, of a prompt file, what was done.
+
+use serde_json::json;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::report::console::Console;
+use crate::run::last_resort;
+
+/// The last words about a signal that has an exit code here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Farewell {
+    what: &'static str,
+    exit_code: i32,
+}
+
+impl Farewell {
+    /// Those for `signal`; none for one of which the process dies as if it had no handler.
+    pub(crate) fn of(signal: i32) -> Option<Self> {
+        let what = match signal {
+            SIGINT => "interrupted",
+            SIGTERM => "terminated",
+            SIGHUP => "hung up",
+            _ => return None,
+        };
+        Some(Self {
+            what,
+            exit_code: 128 + signal,
+        })
+    }
+
+    /// Says them on standard error, and on standard output the totals of a prompt file or, with `--json`, an object. No lock is
+    /// taken that another thread holds while it writes.
+    pub(crate) fn say(self, console: &Console) {
+        let standing = &console.standing;
+        let message = match standing.place() {
+            Some(place) => format!("{} {place}", self.what),
+            None => self.what.to_owned(),
+        };
+        last_resort::write_error(&format!("error: {message}\n"));
+        let totals = standing.totals();
+        if console.json {
+            let mut object = totals.map_or_else(|| json!({}), |totals| totals.json());
+            object["error"] = json!({"message": message, "exit_code": self.exit_code});
+            last_resort::write_result(&format!("{object}\n"));
+        } else if let Some(totals) = totals.filter(|_| !console.quiet) {
+            last_resort::write_result(&format!("{}\n", totals.text()));
+        }
+    }
+}
