@@ -30,6 +30,8 @@ pub(crate) struct Joint {
     k: Unfilled,
     v: Unfilled,
     heads: usize,
+    /// How many rows are filled: text comes first, then the image.
+    filled: usize,
 }
 
 impl Joint {
@@ -41,17 +43,22 @@ impl Joint {
             k: new()?,
             v: new()?,
             heads,
+            filled: 0,
         })
     }
 
-    /// `qkv_blc` `[b, n, 3c]` into rows `start..start + n`; queries and keys through their norms and rotated by these
-    /// cosines and sines, if there are any.
+    /// Returns the number of filled rows, which is the first row of the next stream.
+    pub(crate) fn filled(&self) -> usize {
+        self.filled
+    }
+
+    /// Writes `qkv_blc` `[b, n, 3c]` into the next n rows. Normalises queries and keys, and rotates them by these cosines and
+    /// sines, if there are any.
     pub(crate) fn fill(
         &mut self,
         qkv_blc: &Tensor,
         norms: Option<[HeadNorm<'_>; 2]>,
         rope: Option<(View<'_>, View<'_>)>,
-        start: usize,
     ) -> Result<()> {
         let (len, c) = (qkv_blc.dim(1), qkv_blc.dim(2) / 3);
         let options = QkNormRope {
@@ -63,8 +70,10 @@ impl Joint {
         let qkv_bl3hd = qkv_blc
             .view()
             .split_last(&[3, self.heads, c / self.heads])?;
-        let [q, k, v] = [&mut self.q, &mut self.k, &mut self.v].map(|t| t.part(&[(1, start, len)]));
+        let [q, k, v] =
+            [&mut self.q, &mut self.k, &mut self.v].map(|t| t.part(&[(1, self.filled, len)]));
         qk_norm_rope_into(qkv_bl3hd, &options, q?, k?, v?)?;
+        self.filled += len;
         Ok(())
     }
 

@@ -170,7 +170,8 @@ impl<D: Dit> Replica<D> {
     pub(crate) fn decode(
         &self,
         latents_blc: &Tensor,
-        (rank_context, together): (&RankContext, bool),
+        rank_context: &RankContext,
+        together: bool,
         observer: &mut dyn Observer,
     ) -> Result<Option<Tensor>> {
         let (call, images) = (&*self.call, self.images.len);

@@ -44,7 +44,8 @@ pub(crate) fn run_job<D: Dit>(
     let drawing = replicas.iter().filter(|replica| replica.draws()).count();
     let work = move |rank_context: &RankContext, observer: &mut dyn Observer| {
         run_rank(
-            (&replicas[rank_context.replica()], drawing),
+            &replicas[rank_context.replica()],
+            drawing,
             rank_context,
             decode,
             observer,

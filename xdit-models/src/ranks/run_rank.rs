@@ -34,7 +34,8 @@ pub(crate) struct RankOutput {
 /// Denoises and decodes the images of `replica` together with the replica's other ranks. Does nothing for a replica without images.
 /// `drawing` is the number of replicas that have images.
 pub(crate) fn run_rank<D: Dit>(
-    (replica, drawing): (&Replica<D>, usize),
+    replica: &Replica<D>,
+    drawing: usize,
     rank_context: &RankContext,
     decode: Option<DecodeOn>,
     observer: &mut dyn Observer,
@@ -50,10 +51,10 @@ pub(crate) fn run_rank<D: Dit>(
         (memory, report) = (Some(done.memory), Some(done.report));
         float = match decode {
             Some(DecodeOn::AllRanks) => {
-                replica.decode(&latents_blc, (rank_context, true), observer)?
+                replica.decode(&latents_blc, rank_context, true, observer)?
             }
             Some(DecodeOn::FirstRank) if rank_context.leads() => {
-                replica.decode(&latents_blc, (rank_context, false), observer)?
+                replica.decode(&latents_blc, rank_context, false, observer)?
             }
             _ => None,
         };

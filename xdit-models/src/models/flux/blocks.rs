@@ -70,13 +70,13 @@ impl StreamWeights {
         byte_len(&linears, &[&self.norm_q, &self.norm_k])
     }
 
-    /// Writes queries, keys and values of this stream to rows `start..` of the joint ones.
+    /// Writes queries, keys and values of this stream to the next rows of `joint`.
     fn project(
         &self,
         x_blc: &Tensor,
         modulation: &Tensor,
         rope: &RotaryTables,
-        (start, joint): (usize, &mut Joint),
+        joint: &mut Joint,
         attention: &mut dyn Attention,
     ) -> Result<()> {
         let c = x_blc.dim(2);
@@ -88,12 +88,11 @@ impl StreamWeights {
         )?;
         let qkv_blc = linear(&self.qkv, &[normed.view()], Epilogue::None, attention)?;
         drop(normed);
-        let rope = rope.rows(start, qkv_blc.dim(1))?;
+        let rope = rope.rows(joint.filled(), qkv_blc.dim(1))?;
         joint.fill(
             &qkv_blc,
             Some([&self.norm_q, &self.norm_k].map(|norm| HeadNorm::Rms(norm.view()))),
             Some(rope),
-            start,
         )
     }
 
@@ -175,11 +174,10 @@ impl DoubleBlock {
         let mut joint = Joint::new(image_blc, text_len + image_len, self.heads)?;
         if let Some(text_blc) = text_blc {
             self.text
-                .project(text_blc, &modulation[1], rope, (0, &mut joint), attention)?;
+                .project(text_blc, &modulation[1], rope, &mut joint, attention)?;
         }
-        let place = (text_len, &mut joint);
         self.image
-            .project(image_blc, &modulation[0], rope, place, attention)?;
+            .project(image_blc, &modulation[0], rope, &mut joint, attention)?;
         let attn_blc = joint.attend(attention, rope.segments())?;
         let text = match text_blc {
             None => None,
@@ -270,7 +268,6 @@ impl SingleBlock {
             &linear(&self.qkv, &[normed.view()], Epilogue::None, attention)?,
             Some([&self.norm_q, &self.norm_k].map(|norm| HeadNorm::Rms(norm.view()))),
             Some(rope.rows(0, length)?),
-            0,
         )?;
         let attn_blc = joint.attend(attention, rope.segments())?;
         let gelu = Epilogue::Activation(Activation::GeluTanh);

@@ -210,7 +210,7 @@ impl HunyuanBlock {
         let SelfAttention { qkv, out, .. } = &self.attn1;
         let norms = [&self.attn1.norm_q, &self.attn1.norm_k].map(QkNorm::head_norm);
         let qkv_blc = linear(qkv, &[normed.view()], Epilogue::None, attention)?;
-        image.fill(&qkv_blc, Some(norms), Some(rope), 0)?;
+        image.fill(&qkv_blc, Some(norms), Some(rope))?;
         drop(qkv_blc);
         drop(normed);
         let attn_blc = image.attend(attention, positions.segments())?;

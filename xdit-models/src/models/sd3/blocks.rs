@@ -43,17 +43,12 @@ impl Qkv {
         Ok(Self { linear, norms })
     }
 
-    /// Writes queries, keys and values of `x_blc`, which is normalised and modulated, to rows `start..` of the joint ones.
-    fn fill(
-        &self,
-        x_blc: &Tensor,
-        (start, joint): (usize, &mut Joint),
-        attention: &mut dyn Attention,
-    ) -> Result<()> {
+    /// Writes queries, keys and values of `x_blc`, which is normalised and modulated, to the next rows of `joint`.
+    fn fill(&self, x_blc: &Tensor, joint: &mut Joint, attention: &mut dyn Attention) -> Result<()> {
         let norms = self.norms.as_ref();
         let norms = norms.map(|norms| norms.each_ref().map(|norm| HeadNorm::Rms(norm.view())));
         let qkv_blc = linear(&self.linear, &[x_blc.view()], Epilogue::None, attention)?;
-        joint.fill(&qkv_blc, norms, None, start)
+        joint.fill(&qkv_blc, norms, None)
     }
 
     fn byte_len(&self) -> usize {
@@ -104,7 +99,7 @@ impl Tail {
         gated(
             &self.ff_out,
             inner.view(),
-            (modulation, 5),
+            chunk(modulation, 5, x_blc.dim(2))?,
             x_blc,
             attention,
         )
@@ -215,32 +210,32 @@ impl JointBlock {
                 None => [1, 0],
             };
             let normed = modulated(text_blc, text_mod, shift_scale)?;
-            self.text.fill(&normed, (0, &mut joint), joint_attention)?;
+            self.text.fill(&normed, &mut joint, joint_attention)?;
         }
         let normed = modulated(image_blc, image_mod, [0, 1])?;
-        self.image
-            .fill(&normed, (text_len, &mut joint), joint_attention)?;
+        self.image.fill(&normed, &mut joint, joint_attention)?;
         drop(normed);
         let attn_blc = joint.attend(joint_attention, positions.segments())?;
         let part = |start, len| attn_blc.view().narrow(1, start, len);
 
         let image_attn = part(text_len, image_len)?;
-        let (tail, gate) = (&self.image_tail, (image_mod, 2));
+        let c = image_blc.dim(2);
+        let (tail, gate) = (&self.image_tail, chunk(image_mod, 2, c)?);
         let mut image = gated(&tail.out, image_attn, gate, image_blc, joint_attention)?;
         if let Some(dual) = &self.dual {
             let own_attention = own_attention.first_mut().ok_or_else(no_attention)?;
             let normed = modulated(image_blc, image_mod, [6, 7])?;
             let mut own = Joint::new(image_blc, image_len, self.heads)?;
-            dual.qkv.fill(&normed, (0, &mut own), joint_attention)?;
+            dual.qkv.fill(&normed, &mut own, joint_attention)?;
             drop(normed);
             let own_blc = own.attend(&mut **own_attention, positions.image_segments())?;
-            let gate = (image_mod, 8);
+            let gate = chunk(image_mod, 8, c)?;
             image = gated(&dual.out, own_blc.view(), gate, &image, joint_attention)?;
         }
         let image = tail.feed_forward(&image, image_mod, joint_attention)?;
         let text = match (text_blc, &self.text_tail) {
             (Some(text_blc), Some(tail)) => {
-                let (attn_blc, gate) = (part(0, text_len)?, (text_mod, 2));
+                let (attn_blc, gate) = (part(0, text_len)?, chunk(text_mod, 2, c)?);
                 let text = gated(&tail.out, attn_blc, gate, text_blc, joint_attention)?;
                 Some(tail.feed_forward(&text, text_mod, joint_attention)?)
             }
@@ -281,16 +276,16 @@ fn modulated(x_blc: &Tensor, modulation: &Tensor, [shift, scale]: [usize; 2]) ->
     Ok(layer_norm_modulate(x_blc, shift, scale, EPS)?)
 }
 
-/// `residual_blc` + the vector at `gate` · `layer(x_blc)`.
+/// `residual_blc` + `gate` · `layer(x_blc)`.
 fn gated(
     layer: &Linear,
     x_blc: View<'_>,
-    (modulation, gate): (&Tensor, usize),
+    gate: View<'_>,
     residual_blc: &Tensor,
     attention: &mut dyn Attention,
 ) -> Result<Tensor> {
     let epilogue = Epilogue::GateResidual {
-        gate: chunk(modulation, gate, residual_blc.dim(2))?,
+        gate,
         residual: residual_blc.view(),
     };
     linear(layer, &[x_blc], epilogue, attention)
