@@ -1,7 +1,7 @@
-//! The flags of a call: what to draw, in diffusers' words.
+//! The flags of a call, with their names in diffusers.
 //!
-//! Each is an argument of `Request` of the same name, and serialises as one. Some more are among the flags of how to compute and
-//! what to write (`args::cli`).
+//! Each flag is an argument of `Request` of the same name, and serialises as this argument. The flags about computation and
+//! output are in `args::cli`.
 
 use std::path::PathBuf;
 
@@ -10,12 +10,11 @@ use serde::Serialize;
 
 use crate::args::seed::SeedChoice;
 
-/// What to draw.
+/// The prompts.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Image")]
 pub(crate) struct PromptArgs {
-    /// What to draw; several prompts make one batch. Each has at most 65536 bytes (64 KiB); an empty one is drawn
-    /// too.
+    /// What to draw. Several prompts form one batch. Each has at most 65536 bytes (64 KiB) and may be empty.
     #[arg(long, short, required_unless_present = "prompt_file", num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
     pub prompt: Vec<String>,
     /// Draw every line of FILE (- is standard input): a prompt, or a JSON object with "prompt" and any of the flags of
@@ -34,19 +33,18 @@ pub(crate) struct PromptArgs {
     pub skip_existing: bool,
 }
 
-/// What diffusers' `pipe(...)` takes beside the prompt; what is left out has the pipeline's default.
+/// diffusers' arguments of `pipe(...)` besides the prompt. Missing flags have the pipeline's defaults.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Image")]
 pub(crate) struct CallArgs {
-    /// Prompt of the second text encoder (Flux: T5; SD3: the larger CLIP), one for all or one for each prompt; as
-    /// --prompt [default: --prompt].
+    /// Prompt of the second text encoder (Flux: T5; SD3: the larger CLIP), one for all or one for each prompt [default:
+    /// --prompt].
     #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
     pub prompt_2: Vec<String>,
-    /// SD3 only: prompt of the third text encoder (T5); as --prompt-2 [default: --prompt].
+    /// SD3 only: prompt of the third text encoder (T5), one for all or one for each prompt [default: --prompt].
     #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
     pub prompt_3: Vec<String>,
-    /// What not to draw; has an effect with guidance above 1: of Flux --true-cfg-scale, of the others
-    /// --guidance-scale.
+    /// What not to draw. Has an effect with guidance above 1 (Flux: --true-cfg-scale; SD3, HunyuanDiT: --guidance-scale).
     #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
     pub negative_prompt: Vec<String>,
     /// Negative prompt of the second text encoder [default: --negative-prompt].
@@ -55,30 +53,30 @@ pub(crate) struct CallArgs {
     /// SD3 only: negative prompt of the third text encoder [default: --negative-prompt].
     #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
     pub negative_prompt_3: Vec<String>,
-    /// Flux only: classifier-free guidance with --negative-prompt; 1 is off, above 1 costs twice the time [default: 1].
+    /// Flux only: classifier-free guidance with --negative-prompt; 1 is off, values above 1 double the time [default: 1].
     #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
     pub true_cfg_scale: Option<f64>,
-    /// In pixels; Flux: rounded down to a multiple of 16; SD3: must be one [default: what the model was made for, mostly
-    /// 1024; demo: 256].
+    /// Height in pixels. Flux: rounded down to a multiple of 16; SD3: must be a multiple of 16 [default: the size of the
+    /// model's training, mostly 1024; demo: 256].
     #[arg(long, short = 'H', value_name = "PIXELS")]
     pub height: Option<usize>,
-    /// In pixels; as --height.
+    /// Width in pixels; as --height.
     #[arg(long, short = 'W', value_name = "PIXELS")]
     pub width: Option<usize>,
     /// Denoising steps [default: 28; schnell: 4; HunyuanDiT: 50; demo: 20].
     #[arg(long, value_name = "N")]
     pub num_inference_steps: Option<usize>,
-    /// Flux and SD3: the noise levels, from high to low, each from 1 to 0; there are as many steps [default: evenly spaced from 1
-    /// down].
+    /// Flux and SD3: the noise levels, from high to low, each from 1 to 0. Their number is the number of steps [default: evenly
+    /// spaced from 1 down].
     #[arg(long, value_name = "A,B,…", num_args = 1.., value_delimiter = ',', value_parser = finite, allow_negative_numbers = true)]
     pub sigmas: Vec<f64>,
     /// Flux: distilled guidance, ignored without a guidance embedding (schnell, demo) [default: 3.5]. SD3, HunyuanDiT:
-    /// classifier-free guidance; 1 or less is off and costs half the time [default: 7; HunyuanDiT: 5].
+    /// classifier-free guidance; 1 or less is off and halves the time [default: 7; HunyuanDiT: 5].
     #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
     pub guidance_scale: Option<f64>,
-    /// HunyuanDiT only: the sampler, by diffusers' name of its class: DDPMScheduler, DDIMScheduler,
-    /// DPMSolverMultistepScheduler or EulerDiscreteScheduler; made from the pipeline's scheduler_config.json as diffusers'
-    /// from_config does [default: the class that this file names].
+    /// HunyuanDiT only: the sampler, by the name of its class in diffusers: DDPMScheduler, DDIMScheduler,
+    /// DPMSolverMultistepScheduler or EulerDiscreteScheduler. It uses the options in the pipeline's scheduler_config.json, like
+    /// diffusers' from_config [default: the class in this file].
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub scheduler: Option<String>,
     /// HunyuanDiT only: rescales the guided prediction towards the standard deviation of the conditional one, 0 to 1
@@ -88,27 +86,27 @@ pub(crate) struct CallArgs {
     /// HunyuanDiT only: draw in the size nearest to --height and --width that the model was trained on [default: on].
     #[arg(long, overrides_with = "no_use_resolution_binning")]
     pub use_resolution_binning: bool,
-    /// Draw at --height and --width as they are.
+    /// Draw at exactly --height and --width.
     #[arg(long, overrides_with = "use_resolution_binning")]
     pub no_use_resolution_binning: bool,
-    /// HunyuanDiT v1.1 only: size of the picture before scaling, as given to the model [default: 1024 1024].
+    /// HunyuanDiT v1.1 only: size of the picture before scaling, an input of the model [default: 1024 1024].
     #[arg(long, num_args = 2, value_names = ["H", "W"])]
     pub original_size: Option<Vec<usize>>,
-    /// HunyuanDiT v1.1 only: size of the picture, as given to the model [default: --height --width].
+    /// HunyuanDiT v1.1 only: size of the picture, an input of the model [default: --height --width].
     #[arg(long, num_args = 2, value_names = ["H", "W"])]
     pub target_size: Option<Vec<usize>>,
-    /// HunyuanDiT v1.1 only: top left corner of the crop, as given to the model [default: 0 0].
+    /// HunyuanDiT v1.1 only: top left corner of the crop, an input of the model [default: 0 0].
     #[arg(long, num_args = 2, value_names = ["Y", "X"])]
     pub crops_coords_top_left: Option<Vec<usize>>,
-    /// HunyuanDiT only: with several prompts of several images each, let images read the masks of other prompts, as
-    /// diffusers does by mistake [default: each reads its own prompt's].
+    /// HunyuanDiT only: with several prompts of several images each, let images read the masks of other prompts, like
+    /// diffusers, where this is a mistake [default: each reads the mask of its own prompt].
     #[arg(long)]
     pub exact_diffusers: bool,
-    /// SD3 only: layers of both CLIPs to skip at the end, besides the last [default: 0].
+    /// SD3 only: number of layers of both CLIPs to skip before the last [default: 0].
     #[arg(long, value_name = "N")]
     pub clip_skip: Option<usize>,
-    /// SD3 only (made for 3.5-medium): blocks, counted from 0, that skip-layer guidance leaves out, e.g. 7,8,9; a third run
-    /// of the model in its steps [default: none].
+    /// SD3 only (made for 3.5-medium): blocks, counted from 0, that skip-layer guidance leaves out, e.g. 7,8,9. It runs the
+    /// model a third time in some steps [default: none].
     #[arg(long, value_name = "A,B,…", num_args = 1.., value_delimiter = ',')]
     pub skip_guidance_layers: Vec<usize>,
     /// Strength of skip-layer guidance [default: 2.8].
@@ -126,14 +124,14 @@ pub(crate) struct CallArgs {
     /// Images for each prompt.
     #[arg(long, short = 'n', value_name = "N", default_value_t = 1)]
     pub num_images_per_prompt: usize,
-    /// One value seeds one generator for the whole batch, several values one generator for each image, as
-    /// torch.Generator("cpu"). random draws a seed and reports it.
+    /// One value seeds one generator for the whole batch. Several values seed one generator for each image. The numbers are
+    /// those of torch.Generator("cpu"). random draws a seed and reports it.
     #[arg(long, short, num_args = 1.., action = ArgAction::Append, value_name = "N", default_value = "42",
           allow_negative_numbers = true)]
     pub seed: Vec<SeedChoice>,
 }
 
-/// A number that is neither infinite nor NaN, as JSON has them.
+/// Parses a number that is neither infinite nor NaN, because JSON cannot hold these.
 fn finite(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(x) if x.is_finite() => Ok(x),

@@ -1,4 +1,4 @@
-//! The command line: every flag, in diffusers' and xDiT's words.
+//! The command line: all flags, with their names in diffusers and xDiT.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use crate::args::ranks::ParallelArgs;
 #[command(name = "xdit-cli", version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
 #[command(term_width = 100)]
 pub(crate) struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -36,7 +36,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// What is told on the way.
+    /// What to report.
     pub(crate) fn report(&self) -> &ReportArgs {
         match self {
             Self::Generate(args) => &args.report,
@@ -55,7 +55,7 @@ pub(crate) struct GenerateArgs {
     /// The pipeline.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// What to draw.
+    /// The prompts.
     #[command(flatten)]
     pub prompts: PromptArgs,
     /// diffusers' other call arguments.
@@ -70,7 +70,7 @@ pub(crate) struct GenerateArgs {
     /// Where the results go.
     #[command(flatten)]
     pub output: OutputArgs,
-    /// What is told on the way.
+    /// What to report.
     #[command(flatten)]
     pub report: ReportArgs,
 }
@@ -94,11 +94,11 @@ pub(crate) struct PlanArgs {
     /// Over which ranks.
     #[command(flatten)]
     pub parallel: ParallelArgs,
-    /// Also show which stage computes which patch at what time, for the first STEPS steps (1 to 64; 4 if left out).
+    /// Also show which stage computes which patch at what time, for the first STEPS steps (1 to 64; default 4).
     #[arg(long, value_name = "STEPS", num_args = 0..=1, default_missing_value = "4", help_heading = "Ranks",
           value_parser = clap::value_parser!(u8).range(1..=64))]
     pub show_schedule: Option<u8>,
-    /// What is told.
+    /// What to report.
     #[command(flatten)]
     pub report: ReportArgs,
 }
@@ -116,7 +116,7 @@ pub(crate) struct ReplayArgs {
     /// Where to find the pipeline on the hub; by default the recorded revision and variant.
     #[command(flatten)]
     pub hub: HubArgs,
-    /// How to compute; the dtype and the device are the recorded ones.
+    /// How to compute. The dtype and the device are the recorded ones.
     #[command(flatten)]
     pub threads: ThreadArgs,
     /// Also save the new image.
@@ -125,7 +125,7 @@ pub(crate) struct ReplayArgs {
     /// Draw even if the result is not finite (NaN or infinity) and the record does not say so.
     #[arg(long, help_heading = "Output")]
     pub allow_non_finite: bool,
-    /// What is told on the way.
+    /// What to report.
     #[command(flatten)]
     pub report: ReportArgs,
 }
@@ -137,13 +137,13 @@ pub(crate) struct InfoArgs {
     /// wrote, to show how it was made.
     #[arg(value_name = "MODEL|IMAGE", default_value = "demo", value_parser = NonEmptyStringValueParser::new())]
     pub model: String,
-    /// Where on the hub the pipeline is looked for.
+    /// The pipeline's files on the hub.
     #[command(flatten)]
     pub hub: HubArgs,
     /// SD3 only: the pipeline without T5.
     #[arg(long, help_heading = "Model")]
     pub no_t5: bool,
-    /// What is told on the way.
+    /// What to report.
     #[command(flatten)]
     pub report: ReportArgs,
 }
@@ -155,18 +155,18 @@ pub(crate) struct DownloadArgs {
     /// A hub id such as black-forest-labs/FLUX.1-schnell.
     #[arg(value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     pub model: String,
-    /// Where on the hub, and which weights.
+    /// The pipeline's files on the hub.
     #[command(flatten)]
     pub hub: HubArgs,
     /// SD3 only: leave T5 out.
     #[arg(long, help_heading = "Model")]
     pub no_t5: bool,
-    /// What is told on the way.
+    /// What to report.
     #[command(flatten)]
     pub report: ReportArgs,
 }
 
-/// Which pipeline.
+/// The pipeline.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
@@ -174,16 +174,16 @@ pub(crate) struct ModelArgs {
     /// inside this binary) [default: demo].
     #[arg(long, value_name = "PATH|HUB_ID", value_parser = NonEmptyStringValueParser::new())]
     pub model: Option<String>,
-    /// Where on the hub.
+    /// The pipeline's files on the hub.
     #[command(flatten)]
     pub hub: HubArgs,
-    /// SD3 only: leave T5 out, as diffusers' text_encoder_3=None, tokenizer_3=None: its files are neither read nor
-    /// downloaded, which saves memory; --prompt-3 then has no effect.
+    /// SD3 only: leave T5 out, like diffusers' text_encoder_3=None, tokenizer_3=None. Its files are neither read nor
+    /// downloaded, which saves memory. --prompt-3 then has no effect.
     #[arg(long)]
     pub no_t5: bool,
 }
 
-/// Which of a pipeline's files.
+/// The files of a pipeline on the hub.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct HubArgs {
     /// Branch, tag or commit of the hub repository [default: main].
@@ -215,8 +215,8 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda[:N]")]
     #[serde(skip)]
     pub device: DeviceChoice,
-    /// Decode in overlapping tiles, as diffusers' enable_tiling: less memory for large pictures, approximate (seams are
-    /// blended). Only where one rank decodes; row bands over several ranks are exact and are used instead.
+    /// Decode in overlapping tiles, like diffusers' enable_tiling: needs less memory for large pictures and is approximate
+    /// (seams are blended). Has no effect if several ranks decode together, which is exact.
     #[arg(long)]
     pub vae_tiling: bool,
     /// Drop the text encoders before reading the transformer: less memory, slower with --prompt-file.
@@ -264,18 +264,18 @@ pub(crate) struct OutputArgs {
     #[arg(long)]
     #[serde(skip)]
     pub no_metadata: bool,
-    /// Write the result even if it is not finite (NaN or infinity), with a warning that names where it became so. Without
-    /// this flag such a run ends with exit code 1 and writes nothing.
+    /// Write the result even if it is not finite (NaN or infinity), with a warning that names where this begins. Without this
+    /// flag such a run ends with exit code 1 and writes nothing.
     #[arg(long)]
     pub allow_non_finite: bool,
-    /// Write every stage as safetensors: token ids, embeddings, latents and model output of each step, VAE. A folder that
-    /// holds .safetensors files already is refused.
+    /// Write every stage as safetensors: token ids, embeddings, latents and model output of each step, VAE. Refuses a folder
+    /// that already contains .safetensors files.
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
     pub dump: Option<PathBuf>,
 }
 
-/// What is told, and how.
+/// What to report, and how.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Reporting")]
 pub(crate) struct ReportArgs {
@@ -330,7 +330,7 @@ pub(crate) enum OutputFormat {
 }
 
 impl From<OutputFormat> for xdit_models::OutputType {
-    /// What the pipeline returns for it.
+    /// Returns the pipeline's kind of output.
     fn from(kind: OutputFormat) -> Self {
         match kind {
             OutputFormat::Latent => Self::Latent,
@@ -343,7 +343,7 @@ fn tier(text: &str) -> Result<Tier, String> {
     text.parse().map_err(|e: xdit_kernels::Error| e.to_string())
 }
 
-/// Shown below every help text, and listed in the README.
+/// The text below every help text, also in the README.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    done (replay: the pixels are identical)
@@ -363,9 +363,9 @@ Flags may be written with - or _: --num-inference-steps, --num_inference_steps."
 
 const GENERATE_NOTES: &str = "\
 Same image:
-  The same prompt, seed, size, steps, dtype, instruction tier and ranks give the same bytes, whatever --threads is.
-  Ulysses, ring and guidance ranks give the image of one rank up to the last bits; PipeFusion's patches do not (--num-pipeline-patch).
-  Processors with other instructions (AVX2, AVX-512, NEON) give the same image up to the last bits.
+  The same prompt, seed, size, steps, dtype, instruction tier and ranks produce the same bytes for any --threads.
+  Ulysses, ring and guidance ranks produce the image of one rank up to the last bits. PipeFusion's patches do not (--num-pipeline-patch).
+  Processors with other instructions (AVX2, AVX-512, NEON) produce the same image up to the last bits.
 
 Exit codes: 0 done, 1 failure, 2 usage, 3 model not found or gated, 4 bad model, 5 out of memory,
   6 a rank was lost, 130 SIGINT, 143 SIGTERM, 129 SIGHUP. None of them leaves a partial result.
@@ -375,15 +375,15 @@ Example:
   xdit-cli generate --prompt \"a red circle on a blue background\" --output circle.png";
 
 const PLAN_NOTES: &str = "\
-plan reads only configurations, and downloads nothing else of a hub id. It counts parameters of the
-transformer; text encoders and autoencoder come on top. Exit codes are those of generate.
+plan reads only configurations, and downloads nothing else from the hub. Its parameters are those of the
+transformer, without text encoders and autoencoder. Exit codes are those of generate.
 
 Example:
   xdit-cli plan --pipefusion-parallel-degree 2 --num-pipeline-patch 4 --show-schedule";
 
 const REPLAY_NOTES: &str = "\
-Exit codes: 0 the pixels are identical, 1 they differ or the run failed, 2 IMAGE records no run, else as generate.";
+Exit codes: 0 the pixels are identical, 1 they differ or the run failed, 2 IMAGE records no run, others as for generate.";
 
 const DOWNLOAD_NOTES: &str = "\
-download brings only what a pipeline needs: configurations, tokenizers and the safetensors of each component, several
-files at the same time. A download that was broken off is resumed by the next. generate downloads by itself.";
+download fetches only the files that a pipeline needs: configurations, tokenizers and the safetensors of each component,
+several at the same time. The next download resumes an interrupted one. generate downloads missing files itself.";

@@ -1,4 +1,4 @@
-//! The flags that say over which ranks, in xDiT's words, and what they ask for.
+//! The flags of ranks, with their names in xDiT, and their plan.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use xdit_models::{Parallel, PipeFusion, StageSplit};
 use crate::report::failure::Failure;
 use crate::report::pipefusion::PlacementName;
 
-/// Over which ranks.
+/// The ranks of a run.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Ranks")]
 pub(crate) struct ParallelArgs {
@@ -22,7 +22,7 @@ pub(crate) struct ParallelArgs {
         allow_negative_numbers = true
     )]
     pub ulysses_degree: usize,
-    /// Ranks that share each image by passing keys and values round; multiplies with --ulysses-degree.
+    /// Ranks that share each image by passing keys and values around a ring; multiplies with --ulysses-degree.
     #[arg(
         long,
         value_name = "R",
@@ -46,12 +46,11 @@ pub(crate) struct ParallelArgs {
         allow_negative_numbers = true
     )]
     pub pipefusion_parallel_degree: usize,
-    /// Patches (bands of rows) that go through the stages one after another. From 2 on the image changes after the warm-up:
-    /// a patch attends to keys and values of the previous step where this step's are not ready [default: N].
+    /// Patches (bands of rows) that go through the stages one after another. With 2 or more the image changes after the
+    /// warm-up: a patch attends to keys and values of the previous step where those of this step are not ready [default: N].
     #[arg(long, value_name = "M", allow_negative_numbers = true)]
     pub num_pipeline_patch: Option<usize>,
-    /// First steps that run on the whole image, exactly; at least one does. With as many as there are steps the image is
-    /// exact.
+    /// Number of first steps that run on the whole image, exactly; at least one does. If all steps do, the image is exact.
     #[arg(
         long,
         value_name = "W",
@@ -111,13 +110,13 @@ pub(crate) enum Balance {
 }
 
 impl ParallelArgs {
-    /// `--rank-timeout` where it is not given.
+    /// The default of `--rank-timeout`.
     pub(crate) const RANK_TIMEOUT: u64 = 60;
 
-    /// What the flags ask for.
+    /// Returns the ranks of the flags.
     ///
     /// # Errors
-    /// [`Failure::Usage`] that names the flag which is 0, [`Failure::Model`] with the nearest legal plan.
+    /// [`Failure::Usage`] that names a flag whose value is 0, [`Failure::Model`] with the nearest valid plan.
     pub(crate) fn plan(&self) -> Result<Parallel, Failure> {
         let degrees = Degrees {
             data: self.data_parallel_degree,
