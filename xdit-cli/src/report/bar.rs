@@ -85,6 +85,7 @@ impl Bar {
     }
 
     /// Shows a word behind the bar.
+    #[cfg(feature = "hub")] // Only downloads do.
     pub(crate) fn set_message(&self, message: String) {
         self.0.bar.set_message(message);
     }
