@@ -11,7 +11,7 @@ use crate::{
     rope::{self, HeadNorm, QkNormRope},
     softmax as so,
     sums::RunningSums,
-    testing::test_devices,
+    testing::{assert_two_devices, test_devices},
     upsample as up,
 };
 use std::{cell::Cell, collections::BTreeSet};
@@ -333,7 +333,6 @@ fn operands_of_two_devices_are_an_error_that_names_both() {
         // A processor with one tier has one device.
         return;
     };
-    let both = [device, other].map(ToString::to_string);
     for (name, kernel) in kernels() {
         for n in [2, 0] {
             let operands = |odd: usize| Operands {
@@ -348,12 +347,8 @@ fn operands_of_two_devices_are_an_error_that_names_both() {
             let count = alike.made.get();
             assert!(count >= 2, "{name} was given {count} operands");
             for odd in 0..count {
-                let error = kernel(&operands(odd)).err();
-                let message = error.map_or("no error".to_owned(), |e| e.to_string());
-                let names = message
-                    .starts_with(&format!("{name}: all operands must be on one device"))
-                    && both.iter().all(|device| message.contains(device));
-                assert!(names, "{name}, first dim {n}, operand {odd}: {message}");
+                let case = format!("first dim {n}, operand {odd}");
+                assert_two_devices(name, [device, other], kernel(&operands(odd)), &case);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What the kernels' tests share.
 
-use crate::{DType, Device, Tensor, Tier};
+use crate::{DType, Device, Result, Tensor, Tier};
 
 /// The dtypes that kernels compute with.
 pub(crate) const FLOATS: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
@@ -27,4 +27,12 @@ pub(crate) fn tensor(shape: &[usize], dtype: DType, seed: usize, device: &Device
 /// The elements as f32.
 pub(crate) fn floats(x: &Tensor) -> Vec<f32> {
     x.to_vec_blocking().unwrap()
+}
+
+/// Asserts that `result` is the error of `op` for operands on these two devices, and that it names both. `case` tells the call.
+pub(crate) fn assert_two_devices(op: &str, devices: [&Device; 2], result: Result<()>, case: &str) {
+    let message = result.map_or_else(|e| e.to_string(), |()| "no error".to_owned());
+    let refused = message.starts_with(&format!("{op}: all operands must be on one device"));
+    let named = devices.map(|device| message.contains(&device.to_string()));
+    assert!(refused && named == [true; 2], "{op}, {case}: {message}");
 }

@@ -1,7 +1,7 @@
 //! Refused calls: shapes that do not fit, and operands of two devices.
 
 use super::*;
-use crate::Tier;
+use crate::{Tier, testing::assert_two_devices};
 
 #[test]
 fn wrong_shapes_are_errors() {
@@ -59,42 +59,26 @@ fn wrong_shapes_are_errors() {
     }
 }
 
-/// The error names both devices, also where there is nothing to compute.
+/// Weights of one layer are on one device. `dispatch_tests` has the operands of a call.
 #[test]
-fn operands_of_two_devices_are_errors() {
+fn weights_of_two_devices_are_errors() {
     let portable = &Device::cpu_with(Tier::Portable).unwrap();
     let zeros =
         |shape: &[usize], device: &Device| Tensor::zeros(shape, DType::F32, device).unwrap();
     for other in test_devices().iter().filter(|other| *other != portable) {
-        let refused = |result: Result<()>| {
-            let message = result.unwrap_err().to_string();
-            let named = [portable, other].map(|device| message.contains(&device.to_string()));
-            assert!(
-                message.starts_with("linear: ") && named == [true; 2],
-                "{message}"
-            );
-        };
         let (weight, bias) = (zeros(&[4, 6], portable), zeros(&[4], portable));
         let weight_there = zeros(&[4, 6], other);
         let pack = |parts: &[_]| Linear::pack_rows(parts, DType::F32, portable);
-        refused(pack(&[(weight_there.view(), Some(bias.view()))]).map(drop));
-        refused(pack(&[(weight.view(), None), (weight_there.view(), None)]).map(drop));
+        let refused = |case, parts: &[_]| {
+            assert_two_devices("linear", [portable, other], pack(parts).map(drop), case);
+        };
+        refused("bias", &[(weight_there.view(), Some(bias.view()))]);
+        refused(
+            "parts",
+            &[(weight.view(), None), (weight_there.view(), None)],
+        );
         // The processor's tiers share memory, so that weights may come from any of them.
-        pack(&[(weight_there.view(), None)]).unwrap();
-
-        let layer = pack(&[(weight.view(), Some(bias.view()))]).unwrap();
+        let layer = pack(&[(weight_there.view(), None)]).unwrap();
         assert_eq!(layer.device(), portable);
-        for rows in [2, 0] {
-            let x = zeros(&[rows, 6], portable);
-            refused(layer.forward(&zeros(&[rows, 6], other)).map(drop));
-            let residual = zeros(&[rows, 4], other);
-            let residual = Epilogue::Residual(residual.view());
-            refused(layer.forward_with(&[x.view()], residual).map(drop));
-            let mut out = TensorMut::zeros([rows, 4], DType::F32, other).unwrap();
-            refused(layer.forward_into(&[x.view()], Epilogue::None, out.view_mut()));
-            let halves = [zeros(&[rows, 3], portable), zeros(&[rows, 3], other)];
-            let halves = halves.each_ref().map(Tensor::view);
-            refused(layer.forward_with(&halves, Epilogue::None).map(drop));
-        }
     }
 }
