@@ -28,7 +28,7 @@ fn numbers(shape: &[usize], scale: f32, seed: u32, device: &Device) -> Result<Te
     Tensor::from_slice(&data, shape, device)
 }
 
-/// x + gate·proj(attention(qk_norm_rope(qkv(modulate(layer_norm(x)))))), seven kernels.
+/// x + gate·proj(attention(qk_norm_rope(qkv(modulate(layer_norm(x)))))), five kinds of kernels.
 fn branch(device: &Device) -> Result<Tensor> {
     let x_blc = numbers(&[B, L, C], 1.0, 1, device)?;
     let modulation = numbers(&[3, B, C], 0.5, 2, device)?;

@@ -201,7 +201,13 @@ impl Deref for Floats<'_> {
     fn deref(&self) -> &[f32] {
         match self {
             Self::Borrowed(floats) => floats,
-            Self::Owned(tensor) => tensor.slice().unwrap_or_default(),
+            // Kernels read through its pointer: an empty slice would not do.
+            Self::Owned(tensor) => {
+                let Some(floats) = tensor.slice() else {
+                    unreachable!("a cast to f32 is contiguous f32 of its own memory")
+                };
+                floats
+            }
             Self::Made(floats) => floats,
         }
     }

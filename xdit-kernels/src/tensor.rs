@@ -246,10 +246,8 @@ impl TensorMut {
         device: &Device,
     ) -> Result<Self> {
         let layout = Layout::of_output(op, shape.into(), dtype)?;
-        let buffer = Buffer::new(layout.byte_len(), false, op)?;
-        buffer.touch_large_pages();
         Ok(Self {
-            buffer,
+            buffer: memory(op, layout, false, device)?,
             layout,
             device: device.clone(),
         })
@@ -285,6 +283,12 @@ impl TensorMut {
 /// Memory of the device for the layout's elements.
 fn memory(op: &'static str, layout: Layout, zeroed: bool, device: &Device) -> Result<Buffer> {
     match device.kind() {
-        DeviceKind::Cpu(_) => Buffer::new(layout.byte_len(), zeroed, op),
+        DeviceKind::Cpu(_) => {
+            let buffer = Buffer::new(layout.byte_len(), zeroed, op)?;
+            if !zeroed {
+                buffer.touch_large_pages();
+            }
+            Ok(buffer)
+        }
     }
 }

@@ -101,6 +101,7 @@ pub fn gated_into<'a, 'b>(
         ));
     }
     expect_rows("gated", &out, x.shape(), x.dtype())?;
+    y.dtype().float("gated")?;
     match one_device("gated", [x.device(), y.device(), out.device()])? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::gated(x, y, act, out)),
     }

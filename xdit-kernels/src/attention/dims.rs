@@ -65,6 +65,7 @@ impl Dims {
             }
         }
         if let Some(bias) = input.mask.bias {
+            bias.dtype().float(OP)?;
             let fits = bias.ndim() == 4
                 && bias.dim(3) == lk
                 && [b, h, lq]

@@ -36,6 +36,7 @@ pub(super) fn binary_into(
         ));
     }
     expect_rows(op, &out, x.shape(), x.dtype())?;
+    y.dtype().float(op)?;
     match one_device(op, [x.device(), y.device(), out.device()])? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::binary(x, y, combine, out)),
     }

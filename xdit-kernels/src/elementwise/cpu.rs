@@ -12,8 +12,11 @@ use std::ops::Range;
 /// out = combine(x, y), in f32 where the dtypes differ. Shapes are checked by the caller.
 pub(super) fn binary(x: View<'_>, y: View<'_>, combine: Combine, out: ViewMut<'_>) -> Result<()> {
     if x.dtype() != y.dtype() {
-        let (x, y) = (layout::cast(x, DType::F32)?, layout::cast(y, DType::F32)?);
-        let mut wide = TensorMut::unfilled(x.shape(), DType::F32, x.device())?;
+        let (x, y) = (Operand::new(x, DType::F32)?, Operand::new(y, DType::F32)?);
+        if out.dtype() == DType::F32 {
+            return combined(x.view(), y.view(), combine, out);
+        }
+        let mut wide = TensorMut::unfilled(out.shape(), DType::F32, out.device())?;
         let part = wide.part(&[])?;
         part.written_by(|part| combined(x.view(), y.view(), combine, part))?;
         return layout::copy_into(&wide.freeze()?, out);
@@ -53,10 +56,13 @@ pub(super) fn gate_residual(
     let gate = Floats::new("gate_residual", gate, gate.shape())?;
     if x.dtype() != residual.dtype() {
         let (x, residual) = (
-            layout::cast(x, DType::F32)?,
-            layout::cast(residual, DType::F32)?,
+            Operand::new(x, DType::F32)?,
+            Operand::new(residual, DType::F32)?,
         );
-        let mut sum = TensorMut::unfilled(x.shape(), DType::F32, x.device())?;
+        if out.dtype() == DType::F32 {
+            return gated_sum(x.view(), &gate, residual.view(), out);
+        }
+        let mut sum = TensorMut::unfilled(out.shape(), DType::F32, out.device())?;
         let part = sum.part(&[])?;
         part.written_by(|part| gated_sum(x.view(), &gate, residual.view(), part))?;
         return layout::copy_into(&sum.freeze()?, out);

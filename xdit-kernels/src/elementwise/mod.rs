@@ -170,6 +170,7 @@ pub fn gate_residual_into<'a, 'b, 'c>(
         return Err(Error::shape(OP, format!("x of shape {:?}", [b, l, c]), x));
     }
     expect_rows(OP, &out, residual.shape(), residual.dtype())?;
+    x.dtype().float(OP)?;
     let gate = gate.into();
     expect_parameter(OP, &gate, &[b, c])?;
     let operands = [x.device(), gate.device(), residual.device(), out.device()];

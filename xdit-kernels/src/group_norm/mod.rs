@@ -60,9 +60,10 @@ pub fn group_norm_into<'a, 'w, 'b>(
     out: ViewMut<'_>,
 ) -> Result<()> {
     let x = x.into();
-    let sums = GroupSums::of(x, groups)?;
+    // The picture is read for its sums last: what can be refused is refused before.
     out.expect(OP, x.shape(), x.dtype())?;
     let parameters = Parameters::new(x, groups, weight.into(), bias.into(), eps, silu)?;
+    let sums = GroupSums::of(x, groups)?;
     apply(x, &sums, &parameters, out)
 }
 

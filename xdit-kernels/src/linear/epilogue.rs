@@ -4,7 +4,7 @@ use crate::{Shape, View, activation::Activation};
 
 /// The operation that follows the product and the bias, in f32, before the result is rounded to its dtype.
 ///
-/// Shapes are given for an output `[b, .., n]`. Operands may have any dtype and any strides.
+/// Shapes are given for an output `[b, .., n]`. Operands may have any float dtype and any strides.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub enum Epilogue<'a> {

@@ -190,6 +190,7 @@ impl Linear {
         let operands = epilogue.operands(&shape);
         let operands = operands.iter().flatten();
         for (operand, wanted) in operands.clone() {
+            operand.dtype().float(OP)?;
             if operand.shape() != &wanted[..] {
                 let wanted = format!("an operand {wanted:?} in the epilogue");
                 return Err(Error::shape(OP, wanted, operand));

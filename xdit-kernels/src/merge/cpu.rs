@@ -24,17 +24,7 @@ pub(super) fn merge(
         })
     };
     let (a, b) = (&steady(a)?, &steady(b)?);
-    by_float!(op, a.out.dtype(), A => left::<A>(op, a, b, out, lse))
-}
-
-fn left<A: Lane>(
-    op: &'static str,
-    a: &AttnOut,
-    b: &AttnOut,
-    out: ViewMut<'_>,
-    lse: ViewMut<'_>,
-) -> Result<()> {
-    by_float!(op, b.out.dtype(), B => tokens::<A, B>(a, b, out, lse));
+    by_float!(op, a.out.dtype(), A => by_float!(op, b.out.dtype(), B => tokens::<A, B>(a, b, out, lse)));
     Ok(())
 }
 

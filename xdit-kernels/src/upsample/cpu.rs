@@ -1,4 +1,4 @@
-use crate::{Float, Result, View, ViewMut, dtype::by_float, layout, simd::Shared};
+use crate::{Float, Result, View, ViewMut, dtype::by_float, simd::Shared};
 use rayon::prelude::*;
 
 /// Shapes are checked.
@@ -6,13 +6,6 @@ pub(super) fn upsample(x: View<'_>, out: ViewMut<'_>) -> Result<()> {
     if x.numel() == 0 {
         return Ok(());
     }
-    let copy;
-    let x = if x.strides()[3] == 1 && out.strides()[3] == 1 {
-        x
-    } else {
-        copy = layout::contiguous(x)?;
-        copy.view()
-    };
     by_float!("upsample_nearest_2x", x.dtype(), T => rows::<T>(x, out));
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::{DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatc
 /// `x` `[b, h, w, c]`; the result `[b, 2h, 2w, c]` in its dtype.
 ///
 /// # Errors
-/// If `x` has not four dims, or there is no memory.
+/// If `x` does not have four dims, its dtype is not a float, or there is no memory.
 ///
 /// # Examples
 /// ```
