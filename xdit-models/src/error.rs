@@ -9,9 +9,14 @@ use xdit_kernels::DType;
 use crate::quote;
 pub(crate) use crate::quote::shorten;
 
-/// `, 21 GiB are available`.
-fn there_are(available: Option<u64>) -> String {
-    let told = |available| format!(", {} are available", quote::bytes(available));
+/// `, 21 GiB are available`; where that reads like the needed bytes, how many are missing.
+fn there_are(available: Option<u64>, needed: u64) -> String {
+    let told = |available| match (quote::bytes(available), needed.saturating_sub(available)) {
+        (there, missing) if missing > 0 && there == quote::bytes(needed) => {
+            format!(", {} more than are available", quote::bytes(missing))
+        }
+        (there, _) => format!(", {there} are available"),
+    };
     available.map(told).unwrap_or_default()
 }
 
@@ -184,7 +189,7 @@ pub enum Error {
         "out of memory: {} needs {}{}{}",
         quote::name(what),
         quote::bytes(*bytes),
-        there_are(*available),
+        there_are(*available, *bytes),
         quote::reason(cure)
     )]
     OutOfMemory {

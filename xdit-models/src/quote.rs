@@ -199,13 +199,14 @@ pub fn bytes(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut value = bytes as f64;
     let mut unit = 0;
-    while value >= 1024. && unit + 1 < units.len() {
+    // What rounds to 1024 is one of the next unit.
+    while value >= if unit == 0 { 1024. } else { 1023.5 } && unit + 1 < units.len() {
         value /= 1024.;
         unit += 1;
     }
     match unit {
         0 => format!("{bytes} B"),
-        _ if value < 10. => format!("{value:.1} {}", units[unit]),
+        _ if value < 9.95 => format!("{value:.1} {}", units[unit]),
         _ => format!("{value:.0} {}", units[unit]),
     }
 }
@@ -221,6 +222,8 @@ mod tests {
     fn units() {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(256 << 20), "256 MiB");
+        assert_eq!(bytes((1 << 20) - 1), "1.0 MiB");
+        assert_eq!(bytes((10 << 30) - 1), "10 GiB");
         assert_eq!(bytes(u64::MAX), "16 EiB");
     }
 

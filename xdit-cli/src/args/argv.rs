@@ -22,8 +22,9 @@ pub(crate) enum Parsed {
 /// # Errors
 /// [`Failure::Usage`] with one line that names the flag.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
+    let words = dashed(words);
     let parsed = command()
-        .try_get_matches_from(dashed(words))
+        .try_get_matches_from(&words)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
         Ok(cli) => Ok(Parsed::Run(Box::new(cli))),
@@ -34,13 +35,13 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(Failure::usage(
                 "no command given; try `xdit-cli generate --prompt TEXT` or `xdit-cli --help`",
             )),
-            ErrorKind::UnknownArgument => Err(Failure::usage(unknown(&error))),
+            ErrorKind::UnknownArgument => Err(Failure::usage(unknown(&error, &words))),
             _ => Err(Failure::usage(one_line(&error.render().to_string()))),
         },
     }
 }
 
-/// Joins a word such as `-16` with the flag before it, so that it is the flag's value and not an unknown flag.
+/// The command line of clap, in which a negative number after a flag is its value, right or wrong.
 pub(crate) fn command() -> clap::Command {
     Cli::command().mut_subcommands(|subcommand| {
         subcommand.mut_args(|argument| {
@@ -56,9 +57,12 @@ fn dashed(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let command = Cli::command();
     let flags = flag_names(&command, |_| true);
     let valued = flag_names(&command, |argument| argument.get_action().takes_values());
+    let shorts = short_flags(&command);
     let mut rest_is_values = false;
-    // The flag whose value the next word may be.
+    // The flag whose value the next word may be, by its long name.
     let mut open: Option<String> = None;
+    // Whether the last word is that flag, without a value yet.
+    let mut is_bare = false;
     let mut dashed: Vec<OsString> = Vec::new();
     for word in words {
         rest_is_values |= word == "--";
@@ -70,21 +74,28 @@ fn dashed(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
             && is_odd_number(text)
         {
             let value = OsString::from(format!("{flag}={text}"));
-            match dashed
-                .last_mut()
-                .filter(|last| last.to_str() == Some(flag.as_str()))
-            {
+            match dashed.last_mut().filter(|_| is_bare) {
                 Some(last) => *last = value,
                 None => dashed.push(value),
             }
+            is_bare = false;
             continue;
         }
         let word = dash_flag(text, &flags).map_or(word, OsString::from);
-        if let Some(name) = word.to_str().and_then(|text| text.strip_prefix("--")) {
+        let text = word.to_str().unwrap_or_default();
+        let mut letters = text.strip_prefix('-').unwrap_or_default().chars();
+        is_bare = false;
+        if let Some(name) = text.strip_prefix("--") {
             open = valued
                 .iter()
                 .any(|flag| flag == name)
                 .then(|| format!("--{name}"));
+            is_bare = open.is_some();
+        } else if let (Some(letter), rest) = (letters.next(), letters.as_str())
+            && let Some(flag) = shorts.iter().find(|flag| flag.letter == letter)
+        {
+            open = flag.takes_values.then(|| format!("--{}", flag.long));
+            is_bare = open.is_some() && rest.is_empty();
         }
         dashed.push(word);
     }
@@ -130,14 +141,41 @@ fn flag_names(command: &clap::Command, which: impl Fn(&clap::Arg) -> bool) -> Ve
         .collect()
 }
 
-/// What is said of a flag that there is not: what other programs mean by it, or clap's own guess.
-fn unknown(error: &clap::Error) -> String {
+/// A flag with a short name.
+struct ShortFlag {
+    letter: char,
+    long: String,
+    takes_values: bool,
+}
+
+fn short_flags(command: &clap::Command) -> Vec<ShortFlag> {
+    command
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .filter_map(|argument| {
+            Some(ShortFlag {
+                letter: argument.get_short()?,
+                long: argument.get_long()?.to_owned(),
+                takes_values: argument.get_action().takes_values(),
+            })
+        })
+        .collect()
+}
+
+/// What is said of a flag that there is not: what other programs mean by it, if the called subcommand has the flags for that,
+/// or clap's own guess.
+fn unknown(error: &clap::Error, words: &[OsString]) -> String {
     let line = one_line(&error.render().to_string());
     let word = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(word)) => word,
         _ => return line,
     };
-    match hints::instead_of(word) {
+    let command = Cli::command();
+    let called = words.iter().find_map(|word| command.find_subcommand(word));
+    let has = |flag: &str| {
+        called.is_some_and(|called| called.get_arguments().any(|it| it.get_long() == Some(flag)))
+    };
+    match hints::instead_of(word).filter(|hint| hints::flags(hint).all(has)) {
         Some(hint) => {
             let said = line.split("; tip:").next().unwrap_or(&line);
             format!("{said}; {hint}")
@@ -256,6 +294,16 @@ mod tests {
     }
 
     #[test]
+    fn hints_name_flags_of_the_called_subcommand() {
+        let drawn = usage(&["generate", "--prompt", "a", "--steps", "3"]);
+        assert!(drawn.ends_with("; use --num-inference-steps"), "{drawn}");
+        for line in [&["info", "--steps", "3"][..], &["plan", "--outdir", "x"]] {
+            let told = usage(line);
+            assert!(!told.contains("; use --"), "{told}");
+        }
+    }
+
+    #[test]
     fn what_looks_like_a_number_is_a_value() {
         let scale = usage(&["generate", "--prompt", "a", "--guidance_scale", "-inf"]);
         assert!(scale.contains("'-inf' for '--guidance-scale"), "{scale}");
@@ -264,6 +312,16 @@ mod tests {
         let args = generate(&["generate", "--prompt", "a", "-nan"]);
         assert_eq!(args.prompts.prompt, ["a", "-nan"]);
         assert!(usage(&["generate", "--prompt", "a", "--quiet", "-inf"]).contains("-i"));
+        let short = |line: &[&str]| usage(&[&["generate", "--prompt", "a"], line].concat());
+        for line in [&["-s", "-inf"][..], &["-s", "1", "-inf"], &["-s1", "-inf"]] {
+            let seed = short(line);
+            assert!(seed.contains("'-inf' for '--seed"), "{line:?}: {seed}");
+        }
+        let width = short(&["-W", "-1e999"]);
+        assert!(width.contains("'-1e999' for '--width"), "{width}");
+        assert!(short(&["-q", "-inf"]).contains("-i"));
+        let args = generate(&["generate", "-p", "-nan"]);
+        assert_eq!(args.prompts.prompt, ["-nan"]);
     }
 
     #[test]

@@ -17,13 +17,13 @@ pub(crate) struct PromptArgs {
     /// What to draw. Several prompts form one batch. Each has at most 65536 bytes (64 KiB) and may be empty.
     #[arg(long, short, required_unless_present = "prompt_file", num_args = 1.., action = ArgAction::Append, value_name = "TEXT")]
     pub prompt: Vec<String>,
-    /// Draw every line of FILE (- is standard input): a prompt, or a JSON object with "prompt" and any of the flags of
-    /// this section, e.g. {"prompt": "a cat", "seed": 7, "height": 512}. The program writes each result as soon as it is
-    /// finished, as NAME-LINE.png. It skips empty lines and lines that begin with #. It reports bad lines, draws the others, and ends with exit code 1.
+    /// Draw every line of FILE (- is standard input): a prompt, or a JSON object with "prompt" and any of the flags of a
+    /// call, e.g. {"prompt": "a cat", "seed": 7, "height": 512}. The program writes each result as soon as it is finished, as
+    /// NAME-LINE.png, or without --output as xdit-SEED-LINE.png. It skips empty lines and lines that begin with #. It reports bad lines, draws the others, and ends with exit code 1.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "dump"])]
     #[serde(skip)]
     pub prompt_file: Option<PathBuf>,
-    /// With --prompt-file: the first line uses --seed, the next --seed + 1, and so on; a line with its own seed keeps it.
+    /// With --prompt-file: the first line uses --seed, the next --seed + 1, and so on; several seeds move on by their number. A line with its own seed keeps it.
     #[arg(long)]
     #[serde(skip)]
     pub increment_seed: bool,

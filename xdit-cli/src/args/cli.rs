@@ -244,8 +244,8 @@ pub(crate) struct ThreadArgs {
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
-    /// A file, or a folder (existing, or with / at the end). Several images are numbered _000, _001, ... - writes one image to standard output. An existing file of
-    /// that name is replaced [default: xdit-SEED.png, or the next free name].
+    /// A file, a folder (existing, or with / at the end), or - for standard output, which takes one file. Several images are
+    /// numbered _000, _001 and so on. An existing file of that name is replaced [default: xdit-SEED.png, or the next free name].
     #[arg(long, short, value_name = "FILE|FOLDER")]
     #[serde(skip)]
     pub output: Option<PathBuf>,
@@ -375,8 +375,8 @@ Example:
   xdit-cli generate --prompt \"a red circle on a blue background\" --output circle.png";
 
 const PLAN_NOTES: &str = "\
-plan reads only configurations, and downloads nothing else from the hub. Its parameters are those of the
-transformer, without text encoders and autoencoder. Exit codes are those of generate.
+plan reads only configurations, and downloads nothing else from the hub. The column \"parameters\" counts the transformer
+only; the memory at the end counts everything. Exit codes are those of generate.
 
 Example:
   xdit-cli plan --pipefusion-parallel-degree 2 --num-pipeline-patch 4 --show-schedule";
@@ -385,5 +385,6 @@ const REPLAY_NOTES: &str = "\
 Exit codes: 0 the pixels are identical, 1 they differ or the run failed, 2 IMAGE records no run, others as for generate.";
 
 const DOWNLOAD_NOTES: &str = "\
-download fetches only the files that a pipeline needs: configurations, tokenizers and the safetensors of each component,
-several at the same time. The next download resumes an interrupted one. generate downloads missing files itself.";
+download fetches only the files that a pipeline needs, several at the same time: configurations, tokenizers
+and the safetensors of each component. The next download resumes an interrupted one. generate downloads
+missing files itself.";

@@ -178,6 +178,12 @@ pub(crate) fn instead_of(word: &str) -> Option<&'static str> {
     known.map(|(_, hint)| *hint)
 }
 
+/// The flags that a hint names, without `--`.
+pub(crate) fn flags(hint: &str) -> impl Iterator<Item = &str> {
+    hint.split(|c: char| c.is_whitespace() || ",;)".contains(c))
+        .filter_map(|word| word.strip_prefix("--"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,8 +206,7 @@ mod tests {
                     Some(*hint)
                 );
             }
-            let flags = hint.split(|c: char| c.is_whitespace() || ",;)".contains(c));
-            for flag in flags.filter_map(|word| word.strip_prefix("--")) {
+            for flag in flags(hint) {
                 assert!(known.contains(&flag), "{hint}: there is no --{flag}");
             }
         }

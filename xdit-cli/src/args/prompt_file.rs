@@ -73,7 +73,7 @@ fn parse(bytes: &[u8], flags: &Overlay, increment_seed: bool) -> Vec<PromptLine>
         .collect()
 }
 
-/// The request of a line; seeds of the flags grow by `increment`.
+/// The request of a line. Each seed of the flags grows by `increment` times their number, so that no two lines share one.
 fn request(line: &[u8], flags: &Overlay, increment: usize) -> Result<Request, String> {
     let text = std::str::from_utf8(line).map_err(|_| "is not UTF-8".to_owned())?;
     let text = text.trim();
@@ -87,8 +87,9 @@ fn request(line: &[u8], flags: &Overlay, increment: usize) -> Result<Request, St
     let line = line.map_err(|e| reason(&e))?;
     let mut request = line.over(flags).request().map_err(|e| reason(&e))?;
     if !line.has("seed") {
+        let step = increment.saturating_mul(request.seeds.len()) as i128;
         for seed in &mut request.seeds {
-            *seed += increment as i128;
+            *seed += step;
         }
     }
     request

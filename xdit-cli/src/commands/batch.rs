@@ -71,17 +71,54 @@ pub(crate) fn run(
         }
     }
     session.begin_trace()?;
+    session.console.standing.set_totals(BatchTotals {
+        started: session.started,
+        files: 0,
+        failed: 0,
+        skipped: 0,
+        lines: lines.len(),
+        finished: 0,
+        warnings: Vec::new(),
+    });
+    let mut report = BatchReport {
+        kind: args.output.output_type,
+        metadata: !args.output.no_metadata,
+        path,
+        plan,
+        session,
+        each: each(compute),
+        fatal: None,
+    };
+    // Without a line to draw, no model is read or downloaded.
+    let ended = match report.take_lines_to_draw(lines, args.prompts.skip_existing) {
+        Ok(requests) if requests.is_empty() => Ok(()),
+        Ok(requests) => draw_all(args, requests, base, compute, &mut report),
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = ended {
+        report.fatal.get_or_insert(failure);
+    }
+    report.close()
+}
+
+/// Finds and loads the model, and draws the requests of these lines.
+fn draw_all(
+    args: &GenerateArgs,
+    requests: Vec<(usize, Request)>,
+    base: Request,
+    compute: &Compute,
+    report: &mut BatchReport<'_>,
+) -> Result<(), Failure> {
+    let session = report.session;
     let hub = &args.model.hub;
-    let kind = args.output.output_type;
     let base = any_line(base);
     let plan_for = |source: &ModelSource| plan_any(source, hub.variant.as_deref(), &base, compute);
     let (model, planned) = FoundModel::find(ModelChoice::new(&args.model), &plan_for, session)?;
     let mut watch = RunObserver::new(&session.console, None);
     let degrees = compute.parallel.degrees;
-    let drawn = lines.iter().filter(|line| line.request.is_ok()).count();
     let of_ranks = [
         unused::crowded(degrees.product().unwrap_or(usize::MAX), compute.threads),
-        unused::idle_replicas(degrees.data, drawn, "line"),
+        unused::idle_replicas(degrees.data, requests.len(), "line"),
     ];
     let unused = of_ranks.into_iter().flatten();
     let unused = unused.chain(unused::of_output(&args.output));
@@ -90,40 +127,7 @@ pub(crate) fn run(
     }
     unused::say_seeds(&args.call.seed, &session.console);
     let pipeline = load(&model, compute, &mut watch)?;
-    session.console.standing.set_totals(BatchTotals {
-        started: session.started,
-        files: 0,
-        failed: 0,
-        skipped: 0,
-        lines: lines.len(),
-        finished: 0,
-        warnings: watch.warnings.clone(),
-    });
-    let mut report = BatchReport {
-        kind,
-        metadata: !args.output.no_metadata,
-        path,
-        plan,
-        session,
-        model: &model,
-        each: each(compute),
-        fatal: None,
-    };
-    // Bad lines are told first and in one go: they cost nothing.
-    let mut requests = Vec::with_capacity(lines.len());
-    for PromptLine { number, request } in lines {
-        match request {
-            Ok(request) => {
-                let place = (number, request.seeds[0]);
-                let plan = plan.for_line(place, request.image_count(), kind);
-                match plan.existing().filter(|_| args.prompts.skip_existing) {
-                    Some(files) => report.skipped(number, &files)?,
-                    None => requests.push((number, request.output(kind.into()))),
-                }
-            }
-            Err(reason) => report.failed(number, &reason)?,
-        }
-    }
+    (session.console.standing).count(|totals| totals.warnings = watch.warnings.clone());
     let steps = |request: &Request| {
         let sigmas = request.sigmas.as_ref().map(Vec::len);
         let steps = sigmas.or(request.num_inference_steps);
@@ -142,11 +146,11 @@ pub(crate) fn run(
         };
         (request, seen)
     });
-    let ended = pipeline.generate_each(requests, |_, result, seen| {
+    pipeline.generate_each(requests, |_, result, seen| {
         // What a line that fails leaves undone is not waited for.
         seen.bar.inc(seen.steps);
         let told = match result {
-            Ok(output) => report.done(output, seen),
+            Ok(output) => report.done(&model, output, seen),
             // Other weights than those that were loaded: no line can be drawn any more.
             Err(_) if pipeline.check_files().is_err() => {
                 pipeline.check_files().map_err(Failure::from)
@@ -160,12 +164,8 @@ pub(crate) fn run(
                 ControlFlow::Break(())
             }
         }
-    });
-    drop(bar);
-    if let Err(error) = ended {
-        report.fatal.get_or_insert(error.into());
-    }
-    report.close()
+    })?;
+    Ok(())
 }
 
 /// How each request is computed: by one replica.
@@ -216,7 +216,6 @@ struct BatchReport<'a> {
     path: &'a Path,
     plan: &'a OutputPlan,
     session: &'a Session,
-    model: &'a FoundModel,
     /// How each request is computed: by one replica.
     each: Compute,
     /// What ends the run: nothing can be written any more.
@@ -224,13 +223,41 @@ struct BatchReport<'a> {
 }
 
 impl BatchReport<'_> {
+    /// The lines to draw. Bad lines, and those whose files exist, are told first and in one go: they cost nothing.
+    fn take_lines_to_draw(
+        &mut self,
+        lines: Vec<PromptLine>,
+        skip_existing: bool,
+    ) -> Result<Vec<(usize, Request)>, Failure> {
+        let mut requests = Vec::with_capacity(lines.len());
+        for PromptLine { number, request } in lines {
+            match request {
+                Ok(request) => {
+                    let place = (number, request.seeds[0]);
+                    let plan = (self.plan).for_line(place, request.image_count(), self.kind);
+                    match plan.existing().filter(|_| skip_existing) {
+                        Some(files) => self.skipped(number, &files)?,
+                        None => requests.push((number, request.output(self.kind.into()))),
+                    }
+                }
+                Err(reason) => self.failed(number, &reason)?,
+            }
+        }
+        Ok(requests)
+    }
+
     /// Writes the files of a request and says so.
-    fn done(&mut self, output: Output, seen: RequestObserver) -> Result<(), Failure> {
+    fn done(
+        &mut self,
+        model: &FoundModel,
+        output: Output,
+        seen: RequestObserver,
+    ) -> Result<(), Failure> {
         for warning in &seen.warnings {
             let place = self.place(seen.number);
             self.session.console.warn(Some(&place), warning);
         }
-        let drawn = Drawn::new(self.model, &self.each, output);
+        let drawn = Drawn::new(model, &self.each, output);
         let seed = drawn.record.request.seeds[0];
         let plan = self
             .plan

@@ -33,6 +33,7 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
         request.check()?;
     }
     let compute = Compute::new(&args.run, &args.parallel, session)?;
+    // clap waives `requires` where the required flag conflicts with one that is given, as --prompt does.
     for (flag, given) in [
         ("--increment-seed", args.prompts.increment_seed),
         ("--skip-existing", args.prompts.skip_existing),

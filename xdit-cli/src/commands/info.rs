@@ -24,10 +24,14 @@ use crate::run::{memory, model};
 /// Any [`Failure`].
 pub(crate) fn run(args: &InfoArgs, session: &Session) -> Result<u8, Failure> {
     let picture = Path::new(&args.model);
+    session.begin_trace()?;
     if picture::is_one(picture) {
+        refuse_model_flags(args)?;
         return picture::run(picture, session);
     }
-    session.begin_trace()?;
+    if picture::has_the_name(picture) && !picture.exists() {
+        return Err(Failure::input(picture, "no such file"));
+    }
     let wanted = ModelChoice {
         name: &args.model,
         hub: &args.hub,
@@ -45,6 +49,23 @@ pub(crate) fn run(args: &InfoArgs, session: &Session) -> Result<u8, Failure> {
         console::print(&(table(&info) + &memory))?;
     }
     Ok(0)
+}
+
+/// Flags about a pipeline would be ignored in silence for a picture.
+fn refuse_model_flags(args: &InfoArgs) -> Result<(), Failure> {
+    let given = [
+        ("--revision", args.hub.revision.is_some()),
+        ("--variant", args.hub.variant.is_some()),
+        ("--download-dir", args.hub.download_dir.is_some()),
+        ("--no-t5", args.no_t5),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(Failure::usage(format!(
+            "{flag} needs a pipeline, and {} is a picture",
+            quote::name(&args.model)
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Returns the memory of one picture of the pipeline's own size, in f32 on one rank, or `None` if the pipeline cannot draw it.

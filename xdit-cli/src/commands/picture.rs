@@ -6,24 +6,28 @@ use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use xdit_models::quote;
 
 use crate::output::recorded::Recorded;
 use crate::report::console;
 use crate::report::failure::{Failure, shown};
 use crate::run::session::Session;
 
+/// Whether `path` has the name of a picture.
+pub(crate) fn has_the_name(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|end| end.eq_ignore_ascii_case("png"))
+}
+
 /// Whether `path` is a picture: by its name, or by its first bytes.
 pub(crate) fn is_one(path: &Path) -> bool {
     const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
-    let named = path
-        .extension()
-        .is_some_and(|end| end.eq_ignore_ascii_case("png"));
     let begins = || {
         let mut start = [0; 8];
         let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
         read.is_ok() && start == SIGNATURE
     };
-    path.is_file() && (named || begins())
+    path.is_file() && (has_the_name(path) || begins())
 }
 
 /// Prints what the picture in `path` records.
@@ -57,8 +61,8 @@ pub(crate) fn run(path: &Path, session: &Session) -> Result<u8, Failure> {
         let fields = value.get(part).and_then(Value::as_object);
         for (name, value) in fields.into_iter().flatten() {
             let name = match part {
-                "model" => format!("model.{name}"),
-                _ => name.clone(),
+                "model" => quote::shorten(&format!("model.{name}")),
+                _ => quote::shorten(name),
             };
             writeln!(text, "  {name}: {}", plain(value)).ok();
         }
@@ -74,8 +78,8 @@ pub(crate) fn run(path: &Path, session: &Session) -> Result<u8, Failure> {
 /// A value as people write it: a text without quotes, a list of one as its entry.
 fn plain(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => quote::line(text),
         Value::Array(list) if list.len() == 1 => plain(&list[0]),
-        other => other.to_string(),
+        other => quote::line(&other.to_string()),
     }
 }

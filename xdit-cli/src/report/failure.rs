@@ -56,7 +56,7 @@ pub(crate) enum Failure {
     },
 
     /// The reader of standard output has closed it.
-    #[error("standard output: {0}")]
+    #[error("standard output: {}", system_reason(.0))]
     Stdout(io::Error),
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn download(
     };
     tracing::info!(id, ?options, "hub");
     let draws = !environment.is_on("HF_HUB_DISABLE_PROGRESS_BARS");
-    let mut bar: Option<Bar> = None;
+    let mut bar: Option<Option<Bar>> = None;
     let found = snapshot_checked(
         id,
         args.revision.as_deref(),
@@ -52,14 +52,10 @@ pub(crate) fn download(
                 session
                     .console
                     .note(&format!("downloading {bytes} of {id} into {folder}"));
-                Bar::new(
-                    &session.console,
-                    "download",
-                    progress.bytes_total,
-                    Unit::Bytes,
-                )
+                let total = progress.bytes_total;
+                draws.then(|| Bar::new(&session.console, "download", total, Unit::Bytes))
             });
-            if draws {
+            if let Some(bar) = bar {
                 let files = [progress.files_done, progress.files_total];
                 bar.set_message(format!("{}/{} files", files[0], files[1]));
                 bar.set_position(progress.bytes_done);

@@ -48,8 +48,9 @@ pub(crate) fn install(
                     last_resort::tell();
                     last_resort::exit();
                 }
-                say(console, Farewell::of(signal));
-                if ![SIGINT, SIGTERM, SIGHUP].contains(&signal) {
+                let farewell = Farewell::of(signal);
+                say(console, farewell);
+                if farewell.is_none() {
                     // These signals have no exit code of this program: the process dies of them, as it would without a handler.
                     signal_hook::low_level::emulate_default_handler(signal).ok();
                 }

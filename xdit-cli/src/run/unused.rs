@@ -69,7 +69,8 @@ pub(crate) fn crowded(ranks: usize, threads: usize) -> Option<String> {
 
 /// A warning if some of `replicas` get nothing to do.
 pub(crate) fn idle_replicas(replicas: usize, pieces: usize, what: &str) -> Option<String> {
-    let idle = replicas.checked_sub(pieces).filter(|idle| *idle > 0)?;
+    let idle = replicas.checked_sub(pieces);
+    let idle = idle.filter(|idle| *idle > 0 && replicas > 1)?;
     let (there, idle) = (counted(pieces, what), counted(idle, "replica"));
     Some(format!(
         "--data-parallel-degree {replicas}: {idle} without work, because replicas share {there}"

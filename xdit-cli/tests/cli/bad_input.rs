@@ -23,6 +23,14 @@ pub(crate) fn refused(outcome: &Outcome, code: i32, word: &str) {
     assert_eq!(outcome.stdout, "", "{word}");
 }
 
+/// As [`refused`], for a prompt file, which ends with its totals.
+#[track_caller]
+pub(crate) fn refused_with_totals(outcome: Outcome, code: i32, word: &str) {
+    assert!(outcome.stdout.starts_with("0 files, "), "{outcome:?}");
+    let stdout = String::new();
+    refused(&Outcome { stdout, ..outcome }, code, word);
+}
+
 #[test]
 fn broken_models() {
     for (row, (file, damage, word)) in BROKEN_MODELS.iter().enumerate() {

@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -22,6 +22,8 @@ struct Served {
     commit: &'static str,
     files: Vec<(String, Vec<u8>)>,
     status: AtomicU16,
+    /// The end of the names that are not sent.
+    refused: Mutex<Option<String>>,
     slow: AtomicBool,
     furthest: AtomicUsize,
     sent: AtomicUsize,
@@ -43,6 +45,7 @@ impl FakeHub {
             commit,
             files,
             status: AtomicU16::new(200),
+            refused: Mutex::new(None),
             slow: AtomicBool::new(false),
             furthest: AtomicUsize::new(0),
             sent: AtomicUsize::new(0),
@@ -64,6 +67,11 @@ impl FakeHub {
     /// Answers everything with this status from now on.
     pub(crate) fn answer(&self, status: u16) {
         self.served.status.store(status, Ordering::SeqCst);
+    }
+
+    /// Answers requests of the files whose names end so with 404 from now on.
+    pub(crate) fn refuse(&self, end: &str) {
+        *self.served.refused.lock().unwrap() = Some(end.to_owned());
     }
 
     /// Sends some 600 kB a second, or as fast as it can.
@@ -124,7 +132,11 @@ impl Served {
                 break;
             }
         }
-        let status = self.status.load(Ordering::SeqCst);
+        let refused = self.refused.lock().unwrap().clone();
+        let status = match refused.is_some_and(|end| path.ends_with(&end)) {
+            true => 404,
+            false => self.status.load(Ordering::SeqCst),
+        };
         let (status, headers, body) = if status != 200 {
             (status, String::new(), Vec::new())
         } else if path.starts_with("/api/models/") {

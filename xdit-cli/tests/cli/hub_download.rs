@@ -103,12 +103,13 @@ fn what_is_here_already_is_not_downloaded() {
 
 /// One of several files that fails ends the others, and is named.
 #[test]
-fn a_hub_that_goes_away_is_told() {
+fn a_file_that_the_hub_refuses_is_named() {
     let home = tempfile::tempdir().unwrap();
     let hub = FakeHub::start(COMMIT, "");
-    run(&hub, home.path(), &["info", ID]).succeeded();
-    hub.answer(403);
+    let file = "vae/diffusion_pytorch_model.safetensors";
+    hub.refuse(file);
     let refused = run(&hub, home.path(), &["download", ID]);
-    assert_eq!(refused.code, Some(3), "{refused:?}");
-    assert_eq!(refused.stderr.lines().count(), 1, "{refused:?}");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains(file), "{refused:?}");
+    assert_eq!(refused.stderr.matches("error: ").count(), 1, "{refused:?}");
 }

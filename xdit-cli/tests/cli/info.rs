@@ -103,6 +103,34 @@ fn how_a_picture_was_made() {
     assert!(refused.stderr.starts_with("error: b.png: "), "{refused:?}");
 }
 
+/// A record cannot forge rows, and flags about a pipeline are refused.
+#[test]
+fn a_picture_is_shown_in_rows_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |words: &[&str]| run(folder.path(), words);
+    let drawn = small("a red circle\n  seed: 99", &["-o", "a.png"]);
+    run(&drawn.iter().map(|word| &**word).collect::<Vec<_>>()).succeeded();
+    let told = run(&["info", "a.png", "--trace", "t.json"])
+        .succeeded()
+        .stdout;
+    assert!(!told.lines().any(|line| line == "  seed: 99"), "{told}");
+    let prompt = r"  prompt: a red circle\n  seed: 99";
+    assert!(told.lines().any(|line| line == prompt), "{told}");
+    assert!(folder.path().join("t.json").exists());
+    for flag in [&["--no-t5"][..], &["--revision", "x"], &["--variant", "x"]] {
+        let refused = run(&[&["info", "a.png"], flag].concat());
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.stderr.contains(flag[0]), "{refused:?}");
+    }
+    let missing = run(&["info", "a/b.png"]);
+    assert!(
+        missing
+            .stderr
+            .contains("a/b.png: cannot be read: no such file"),
+        "{missing:?}"
+    );
+}
+
 #[test]
 fn tables_fit_a_terminal() {
     for model in ["sd35-medium", "hunyuan-v1.1", "flux-dev"] {

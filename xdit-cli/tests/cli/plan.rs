@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::bad_input::refused;
+use crate::bad_input::{refused, refused_with_totals};
 use crate::broken_model::copy;
 use crate::program::{names, run};
 
@@ -210,25 +210,15 @@ fn what_cannot_be_is_refused_as_generate_does() {
     let weights = "transformer/diffusion_pytorch_model.safetensors";
     fs::write(model.join(weights), b"no weights").unwrap();
     fs::write(folder.path().join("prompts"), "a\n").unwrap();
-    let every_size = [
+    let of_the_model = [
         (
             "--pipefusion_parallel_degree 9",
             "--pipefusion-parallel-degree 9: must be from 1 to 8",
         ),
         (
-            "--pipefusion-parallel-degree 0",
-            "--pipefusion-parallel-degree 0",
-        ),
-        (
-            "--pipefusion-parallel-degree -2",
-            "--pipefusion-parallel-degree",
-        ),
-        (
             "--num-pipeline-patch 0",
             "--num-pipeline-patch 0: must be from 1 to",
         ),
-        ("--num-pipeline-patch -1", "--num-pipeline-patch"),
-        ("--warmup-steps -1", "--warmup-steps"),
         (
             "--pipefusion-parallel-degree 2 --attn-layer-num-for-pp 3,4",
             "--attn-layer-num-for-pp [3, 4]: must be at least 1 each and 8 in all",
@@ -241,6 +231,19 @@ fn what_cannot_be_is_refused_as_generate_does() {
             "--pipefusion-parallel-degree 2 --attn-layer-num-for-pp 3 3 2",
             "--attn-layer-num-for-pp 3 numbers: must be 2",
         ),
+    ];
+    // Refused without a model, and before a prompt file is read.
+    let of_the_flags = [
+        (
+            "--pipefusion-parallel-degree 0",
+            "--pipefusion-parallel-degree 0",
+        ),
+        (
+            "--pipefusion-parallel-degree -2",
+            "--pipefusion-parallel-degree",
+        ),
+        ("--num-pipeline-patch -1", "--num-pipeline-patch"),
+        ("--warmup-steps -1", "--warmup-steps"),
         ("--attn-layer-num-for-pp 4,x", "--attn-layer-num-for-pp"),
         ("--attn-layer-num-for-pp 8,", "--attn-layer-num-for-pp"),
         ("--max-drift -0.1", "--max-drift"),
@@ -263,15 +266,21 @@ fn what_cannot_be_is_refused_as_generate_does() {
         ),
     ];
     let size = "--height 64 --model model";
-    for (flags, told) in every_size.iter().chain(&one_size) {
+    for (flags, told) in of_the_model.iter().chain(&of_the_flags).chain(&one_size) {
         for command in ["plan", "generate --prompt a"] {
             let words = format!("{command} {size} {flags}");
             refused(&run(folder.path(), words.split_whitespace()), 2, told);
         }
     }
-    for (flags, told) in every_size {
+    let of_prompts = |flags| {
         let words = format!("generate --prompt-file prompts {size} {flags}");
-        refused(&run(folder.path(), words.split_whitespace()), 2, told);
+        run(folder.path(), words.split_whitespace())
+    };
+    for (flags, told) in of_the_model {
+        refused_with_totals(of_prompts(flags), 2, told);
+    }
+    for (flags, told) in of_the_flags {
+        refused(&of_prompts(flags), 2, told);
     }
     refused(
         &run(folder.path(), ["plan", "--show-schedule", "0"]),

@@ -97,6 +97,26 @@ fn files_that_hold_nothing_are_refused() {
     assert_eq!(both.code, Some(2), "{both:?}");
 }
 
+/// Without a line to draw no model is looked for, and a model that cannot be read ends in the totals.
+#[test]
+fn a_model_is_read_for_lines_that_are_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("prompts.jsonl"), "a\n").unwrap();
+    let more = ["--output", "out/", "--skip-existing", "--json"];
+    let base = BASE.iter().chain(&more);
+    run(folder.path(), base.clone()).succeeded();
+    let nowhere = ["--model", "no-such-folder"];
+    let skipped = run(folder.path(), base.clone().chain(&nowhere)).succeeded();
+    assert!(skipped.stdout.contains("\"skipped\":1"), "{skipped:?}");
+    fs::write(folder.path().join("prompts.jsonl"), "a\nb\n").unwrap();
+    let failed = run(folder.path(), base.chain(&nowhere));
+    assert_eq!(failed.code, Some(3), "{failed:?}");
+    let last = failed.stdout.lines().last().unwrap();
+    let totals: serde_json::Value = serde_json::from_str(last).unwrap();
+    assert_eq!((&totals["lines"], &totals["files"]), (&2.into(), &0.into()));
+    assert_eq!(totals["error"]["exit_code"], 3);
+}
+
 #[test]
 fn seeds_are_counted_and_files_that_exist_are_skipped() {
     let folder = tempfile::tempdir().unwrap();

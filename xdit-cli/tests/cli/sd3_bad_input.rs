@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::bad_input::refused;
+use crate::bad_input::{refused, refused_with_totals};
 use crate::program::{Outcome, names, run, small};
 use crate::sd3::{golden, on};
 
@@ -91,15 +91,14 @@ fn what_flux_has_no_use_for() {
             "--crops-coords-top-left given",
         ),
     ] {
-        for command in [
-            "plan",
-            "generate --prompt a",
-            "generate --prompt-file prompts",
-        ] {
+        let told = format!("{flag}: must be left out");
+        let outcome = |command| {
             let words = format!("{command} {flags}");
-            let outcome = run(folder.path(), words.split_whitespace());
-            refused(&outcome, 2, &format!("{flag}: must be left out"));
-        }
+            run(folder.path(), words.split_whitespace())
+        };
+        refused(&outcome("plan"), 2, &told);
+        refused(&outcome("generate --prompt a"), 2, &told);
+        refused_with_totals(outcome("generate --prompt-file prompts"), 2, &told);
     }
     assert_eq!(names(folder.path()), ["prompts"]);
 }

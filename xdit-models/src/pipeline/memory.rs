@@ -345,7 +345,8 @@ mod tests {
         assert_eq!(error.category(), crate::ErrorCategory::OutOfMemory);
         let told = error.to_string();
         let bytes = crate::quote::bytes(total);
-        let expected = format!("out of memory: 64 x 64 needs {bytes}, {bytes} are available; try ");
+        let expected =
+            format!("out of memory: 64 x 64 needs {bytes}, 1 B more than are available; try ");
         assert!(told.starts_with(&expected), "{told}");
     }
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::models::dit::{DitShape, Guide};
 use crate::noise::{Generator, randn_tensor};
 use crate::pipeline::options::LoadOptions;
-use crate::pipeline::request::{Defaults, Request};
+use crate::pipeline::request::{Defaults, OutputType, Request};
 use crate::pipeline::resolve::{ResolvedRequest, Rules};
 use crate::ranks::parallel::Parallel;
 use crate::ranks::partition::Partition;
@@ -34,7 +34,7 @@ impl Planned<'_> {
     ) -> Result<(ResolvedRequest, Partition)> {
         let mut plan = ResolvedRequest::new(request, self.defaults, self.rules, guide, self.vae)?;
         plan.guide.plan.check(parallel.degrees.cfg)?;
-        if parallel.shares_decode() {
+        if parallel.shares_decode() && request.output != OutputType::Latent {
             plan.decode_in_bands();
         }
         plan.decoded_at_once = parallel.replicas_here().min(plan.images);

@@ -147,7 +147,7 @@ impl ResolvedRequest {
         }
     }
 
-    /// Returns the request with all defaults filled in, and without arguments that have no effect and without given latents.
+    /// Returns the request with all defaults filled in, and without given latents. Arguments without effect may remain.
     pub(crate) fn completed(&self, request: &Request, defaults: &Defaults) -> Request {
         let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale);
         let scheduler = request.scheduler.clone().or_else(|| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use xdit_kernels::DType;
 use xdit_pipefusion::{PatchPlan, Placement, Schedule, StepTraffic};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::models::dit::DitShape;
 use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::memory_limit;
@@ -23,8 +23,8 @@ use crate::ranks::partition::Partition;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RunPlan {
-    /// The request with all defaults filled in: with the sizes of the images, and without arguments that have no effect. The
-    /// same request produces the same images.
+    /// The request with all defaults filled in and with the sizes of the images, without given latents. The same request
+    /// produces the same images. Arguments without effect may remain; [`Self::warnings`] names them.
     pub request: Request,
     /// Warnings for the caller: changed sizes, and arguments without effect.
     pub warnings: Vec<String>,
@@ -120,34 +120,21 @@ impl RunPlan {
         memory_limit::room(self.memory.threads)
     }
 
-    /// The same if `held` bytes of the weights are in memory already.
+    /// Like [`Self::check_memory`], if `held` bytes of the weights are in memory already.
     pub(crate) fn check_memory_beside(&self, held: u64, limit: Option<u64>) -> Result<()> {
         let mut what = format!("{} x {}", self.height, self.width);
         if self.images > 1 {
             what += &format!(", {} images,", self.images);
         }
         let checked = self.memory.check(&what, held, limit);
-        checked.map_err(|error| match error {
-            Error::OutOfMemory {
-                what,
-                bytes,
-                available,
-                ..
-            } => Error::OutOfMemory {
-                what,
-                bytes,
-                available,
-                cure: self.cure(),
-            },
-            other => other,
-        })
+        memory_limit::with_ways(checked, &self.lighter(held))
     }
 
-    /// What takes less memory where the most is taken.
-    fn cure(&self) -> String {
+    /// What takes less memory where the most is taken, if `held` bytes of the weights are in memory already.
+    fn lighter(&self, held: u64) -> Vec<&'static str> {
         let (memory, request) = (&self.memory, &self.call.request);
-        let mut ways: Vec<&str> = Vec::new();
-        if memory.call() >= memory.weights() {
+        let mut ways = Vec::new();
+        if memory.call() >= memory.weights().saturating_sub(held) {
             let decoder = memory.decoding >= memory.denoising.max(memory.encoding);
             if decoder && !request.vae_tiling && !self.call.parallel.shares_decode() {
                 ways.push("`vae_tiling`");
@@ -157,20 +144,18 @@ impl RunPlan {
             }
             ways.push("a smaller size");
         } else {
-            if self.call.dtype == DType::F32 {
-                ways.push("`dtype` bf16");
-            }
-            if !memory.low_memory {
-                ways.push("`low_memory`");
-            }
+            ways.extend(memory_limit::lighter_weights(
+                self.call.dtype,
+                memory.low_memory,
+            ));
             if memory.optional_t5().is_some() {
                 ways.push("`no_t5`");
             }
+            if ways.is_empty() {
+                ways.push("a smaller size");
+            }
         }
-        match ways.is_empty() {
-            true => String::new(),
-            false => format!("; try {}", ways.join(" or ")),
-        }
+        ways
     }
 
     /// Returns the traffic of the first whole step (the first of all) and of the first step of patches, if there is one.

@@ -112,18 +112,18 @@ impl<R: ModelLoader> ModelStore<R> {
             store.encoder_bytes(&of_encoders)?,
         );
         if options.low_memory {
-            store.check_memory("the weights", encoders)?;
-            store.check_memory("the weights", drawing)?;
+            store.check_memory("loading the weights", encoders)?;
+            store.check_memory("loading the weights", drawing)?;
             return Ok(store);
         }
         if one_stage {
-            store.check_memory("the weights", encoders)?;
+            store.check_memory("loading the weights", encoders)?;
             store.encoders = Some(store.packed(&[&of_encoders], observer, |packing| {
                 store.configs.pack_encoders(&of_encoders, packing)
             })?);
             return Ok(store);
         }
-        store.check_memory("the weights", drawing.saturating_add(encoders))?;
+        store.check_memory("loading the weights", drawing.saturating_add(encoders))?;
         let all: [&[Weights]; 2] = [&of_drawing, &of_encoders];
         let (loaded, encoders) = store.packed(&all, observer, |packing| {
             Ok((
@@ -184,7 +184,10 @@ impl<R: ModelLoader> ModelStore<R> {
     }
 
     fn check_memory(&self, what: &str, bytes: u64) -> Result<()> {
-        memory_limit::check(what, bytes, self.options.memory_limit, 0)
+        let checked = memory_limit::check(what, bytes, self.options.memory_limit, 0);
+        let (dtype, low_memory) = (self.options.dtype, self.options.low_memory);
+        let ways = memory_limit::lighter_weights(dtype, low_memory);
+        memory_limit::with_ways(checked, &ways)
     }
 
     /// Builds a model from these weights with `pack`, and reports progress over their bytes.
@@ -249,8 +252,8 @@ impl<R: ModelLoader> ModelStore<R> {
         let _span = tracing::info_span!("load").entered();
         let weights = self.open(&DRAWING)?;
         let what = match *blocks == self.all_blocks() {
-            true => "the weights",
-            false => "the weights of a stage",
+            true => "loading the weights",
+            false => "loading the weights of a stage",
         };
         self.check_memory(what, self.drawing_bytes(&weights, blocks)?)?;
         let made = self.packed(&[&weights], observer, |packing| {

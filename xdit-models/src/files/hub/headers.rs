@@ -9,6 +9,9 @@ use crate::files::inner_path::InnerPath;
 use crate::files::source::ModelSource;
 use crate::files::weights::Header;
 
+/// Bytes of the headers of one pipeline that are kept in memory: a hub may claim 16 MiB for each of a thousand files.
+const MOST_BYTES: usize = 256 << 20;
+
 impl Hub<'_> {
     /// The files of `commit` in the cache, and the headers of those of `weights` that it lacks. Indexes of shards are brought
     /// whole.
@@ -18,7 +21,7 @@ impl Hub<'_> {
         weights: &[&InnerPath],
         cached: &RepoCache,
     ) -> Result<ModelSource, DownloadFailure> {
-        let mut starts = BTreeMap::new();
+        let (mut starts, mut held) = (BTreeMap::new(), 0);
         for file in weights {
             if cached.has(commit, file) {
                 continue;
@@ -29,6 +32,11 @@ impl Hub<'_> {
             }
             let wanted = |bytes: &[u8]| Header::byte_len(bytes.get(..8).unwrap_or(bytes));
             let (bytes, size) = self.start(file, commit, wanted)?;
+            held += bytes.len();
+            if held > MOST_BYTES {
+                let most = MOST_BYTES >> 20;
+                return Err(self.odd(&format!("more than {most} MiB of headers")));
+            }
             let byte_len = usize::try_from(size).unwrap_or(usize::MAX);
             starts.insert(file.as_str().to_owned(), FileStart { bytes, byte_len });
         }

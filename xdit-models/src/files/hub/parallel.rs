@@ -117,13 +117,13 @@ impl Hub<'_> {
             let mut was_stopped = false;
             let mut report = |bytes| {
                 let whole = false;
-                told.send(Arrived {
+                // Nobody listens any more if the caller's `progress` panics.
+                let sent = told.send(Arrived {
                     place,
                     bytes,
                     whole,
-                })
-                .ok();
-                was_stopped = queue.failed.load(Ordering::Relaxed);
+                });
+                was_stopped = sent.is_err() || queue.failed.load(Ordering::Relaxed);
                 match was_stopped {
                     true => Err(Refusal::Stopped),
                     false => Ok(()),
@@ -138,12 +138,14 @@ impl Hub<'_> {
                 });
             }
             let (bytes, whole) = (remote.size, true);
-            told.send(Arrived {
+            let sent = told.send(Arrived {
                 place,
                 bytes,
                 whole,
-            })
-            .ok();
+            });
+            if sent.is_err() {
+                return Ok(());
+            }
         }
     }
 }

@@ -103,6 +103,9 @@ impl Client {
             let mut response = self.follow(url, range, self.etag_timeout, &mut |_| {})?;
             let whole = |range: &str| range.rsplit('/').next()?.parse().ok();
             let size: Option<u64> = match header(&response, "content-range") {
+                Some(range) if !range.trim().starts_with("bytes 0-") => {
+                    return Err(Refusal::Odd("another part than asked for".into()));
+                }
                 Some(range) => whole(range),
                 // The whole file would come; the rest of it is not read.
                 None => header(&response, "content-length").and_then(|it| it.parse().ok()),

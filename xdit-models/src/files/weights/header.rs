@@ -101,6 +101,7 @@ impl Header {
     /// As [`Header::parse`].
     pub fn parse_start(file: &str, start: &[u8], byte_len: usize) -> Result<Self> {
         let bad = |reason: String| Error::bad_file(file, reason);
+        let start = &start[..start.len().min(byte_len)];
         let Some((length, rest)) = start.split_first_chunk::<8>() else {
             return Err(bad(format!(
                 "{byte_len} bytes is too short for a safetensors file"

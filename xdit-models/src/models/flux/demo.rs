@@ -25,15 +25,11 @@ pub(super) fn warnings(request: &Request, [height, width]: [usize; 2]) -> Vec<St
     let lists = [Some(&request.prompt), request.prompt_2.as_ref()];
     let negative = [&request.negative_prompt, &request.negative_prompt_2];
     let lists = lists.into_iter().chain(negative.map(Option::as_ref));
-    let known: BTreeSet<&str> = WORDS.split(' ').collect();
+    let mut seen: BTreeSet<&str> = WORDS.split(' ').collect();
     let mut unknown: Vec<&str> = Vec::new();
     for text in lists.flatten().flatten() {
         let words = text.split(|c: char| !c.is_alphanumeric());
-        for word in words.filter(|word| !word.is_empty() && !known.contains(word)) {
-            if !unknown.contains(&word) {
-                unknown.push(word);
-            }
-        }
+        unknown.extend(words.filter(|word| !word.is_empty() && seen.insert(*word)));
     }
     if !unknown.is_empty() {
         let list = quote::reason(&unknown.join(", "));

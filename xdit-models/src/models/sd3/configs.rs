@@ -160,14 +160,16 @@ impl Configurations for Configs {
 
     fn warnings(&self, request: &Request, resolved: &ResolvedRequest) -> Vec<String> {
         let negative_3 = request.negative_prompt_3.is_some();
-        let mut warnings = match resolved.guide.plan.guidance_scale > 1.0 {
+        let guided = resolved.guide.plan.guidance_scale > 1.0;
+        let mut warnings = match guided {
             true => Vec::new(),
             false => request.unused_without_guidance(),
         };
         if self.t5.is_none() {
             let of_t5 = [
                 ("prompt_3", request.prompt_3.is_some()),
-                ("negative_prompt_3", negative_3),
+                // Without guidance it is named above.
+                ("negative_prompt_3", negative_3 && guided),
             ];
             warnings.extend(unused(&of_t5, "there is no T5, which reads it"));
         }

@@ -140,6 +140,16 @@ fn lengths_that_lie_are_refused() {
     assert!(parse(b"<!DOCTYPE html><html>").contains("not a safetensors file"));
 }
 
+/// A start that is longer than the file is told as what the file has.
+#[test]
+fn a_start_beyond_the_end_is_truncated() {
+    let whole = file("{}", 0);
+    for byte_len in 0..whole.len() {
+        assert!(Header::parse_start("f", &whole, byte_len).is_err());
+    }
+    assert!(Header::parse_start("f", &whole, whole.len()).is_ok());
+}
+
 #[test]
 fn unknown_dtypes_are_listed_but_have_no_kernel_type() {
     let json = r#"{"a":{"dtype":"F8_E4M3","shape":[3],"data_offsets":[0,3]},
