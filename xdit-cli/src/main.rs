@@ -16,7 +16,7 @@ use xdit_models::quote;
 
 use args::argv::{self, Parsed};
 use args::cli::Command;
-use commands::{download, generate, info, plan, replay};
+use commands::{completions, download, generate, info, man, plan, replay};
 use report::console;
 use report::failure::Failure;
 use run::environment::Environment;
@@ -56,8 +56,11 @@ fn grow_stack() {
 }
 
 fn run_command(command: &Command, started: Instant) -> u8 {
-    let json = command.report().json;
-    let session = match Session::open(started, command, Environment::read()) {
+    let Some(report) = command.report() else {
+        return tell(print_text(command), false);
+    };
+    let json = report.json;
+    let session = match Session::open(started, command, report, Environment::read()) {
         Ok(session) => session,
         Err(failure) => return tell(Err(failure), json),
     };
@@ -68,11 +71,21 @@ fn run_command(command: &Command, started: Instant) -> u8 {
         Command::Replay(args) => replay::run(args, &session),
         Command::Info(args) => info::run(args, &session),
         Command::Download(args) => download::run(args, &session),
+        Command::Completions(_) | Command::Man(_) => print_text(command),
     }));
     let closed = session.close();
     match outcome {
         Ok(result) => tell(result.and_then(|code| closed.map(|()| code)), json),
         Err(_) => FAULT,
+    }
+}
+
+/// Runs a command that only prints a text.
+fn print_text(command: &Command) -> Result<u8, Failure> {
+    match command {
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
+        _ => Ok(0),
     }
 }
 

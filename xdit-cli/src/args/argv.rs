@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::cli::Cli;
-use crate::args::hints;
+use crate::args::{help, hints};
 use crate::report::failure::Failure;
 
 /// The request of the command line.
@@ -43,7 +43,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
 
 /// The command line of clap, in which a negative number after a flag is its value, right or wrong.
 pub(crate) fn command() -> clap::Command {
-    Cli::command().mut_subcommands(|subcommand| {
+    help::formed(Cli::command()).mut_subcommands(|subcommand| {
         subcommand.mut_args(|argument| {
             let valued = argument.get_action().takes_values();
             argument.allow_negative_numbers(valued)
@@ -353,8 +353,11 @@ mod tests {
             "pil",
         ];
         let args = generate(&line);
-        assert_eq!(args.run.dtype, crate::args::cli::Precision::Bf16);
-        assert_eq!(args.output.output_type, crate::args::cli::OutputFormat::Png);
+        assert_eq!(args.run.dtype, crate::args::compute::Precision::Bf16);
+        assert_eq!(
+            args.output.output_type,
+            crate::args::output::OutputFormat::Png
+        );
     }
 
     #[test]

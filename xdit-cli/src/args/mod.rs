@@ -5,9 +5,16 @@
 pub(crate) mod argv;
 pub(crate) mod call;
 pub(crate) mod cli;
+pub(crate) mod compute;
 pub(crate) mod device;
+mod headings;
+mod help;
 pub(crate) mod hints;
+pub(crate) mod model;
+pub(crate) mod notes;
+pub(crate) mod output;
 pub(crate) mod prompt_file;
 pub(crate) mod ranks;
 pub(crate) mod request;
 pub(crate) mod seed;
+mod suggested;

@@ -13,8 +13,9 @@ use crate::report::pipefusion::PlacementName;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Ranks")]
 pub(crate) struct ParallelArgs {
-    /// Ranks that share each image by exchanging heads for tokens. Ranks are threads that this program starts; the
-    /// compute threads are divided among them.
+    /// Ranks for each image.
+    ///
+    /// They share it by exchanging heads for tokens. Ranks are threads that this program starts; the compute threads are divided among them.
     #[arg(
         long,
         value_name = "U",
@@ -37,8 +38,10 @@ pub(crate) struct ParallelArgs {
     /// Ranks for the branches of guidance; 2 is the same as --use-cfg-parallel [default: 1].
     #[arg(long, value_name = "1|2", value_parser = clap::value_parser!(u8).range(1..=2), allow_negative_numbers = true)]
     pub cfg_degree: Option<u8>,
-    /// Stages of the pipeline (PipeFusion): each has some of the model's blocks and U x R ranks. The image changes after
-    /// the warm-up unless --num-pipeline-patch is 1.
+    /// Stages of a pipeline.
+    ///
+    /// The pipeline is that of PipeFusion: each stage has some of the model's blocks and U x R ranks. The image changes after the warm-up unless
+    /// --num-pipeline-patch is 1.
     #[arg(
         long,
         value_name = "N",

@@ -7,7 +7,8 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use xdit_models::{ModelSource, Observer, Output, Overlay, Request, RunPlan, StepEnd, quote};
 
-use crate::args::cli::{GenerateArgs, OutputFormat};
+use crate::args::cli::GenerateArgs;
+use crate::args::output::OutputFormat;
 use crate::args::prompt_file::{self, PromptLine};
 use crate::commands::written::{shown, write};
 use crate::output::files::OutputPlan;
@@ -110,10 +111,11 @@ fn draw_all(
     report: &mut BatchReport<'_>,
 ) -> Result<(), Failure> {
     let session = report.session;
-    let hub = &args.model.hub;
+    let hub = &args.files.hub;
     let base = any_line(base);
     let plan_for = |source: &ModelSource| plan_any(source, hub.variant.as_deref(), &base, compute);
-    let (model, planned) = FoundModel::find(ModelChoice::new(&args.model), &plan_for, session)?;
+    let wanted = ModelChoice::of_flags(&args.model, &args.files);
+    let (model, planned) = FoundModel::find(wanted, &plan_for, session)?;
     let mut watch = RunObserver::new(&session.console, None);
     let degrees = compute.parallel.degrees;
     let of_ranks = [
@@ -121,7 +123,6 @@ fn draw_all(
         unused::idle_replicas(degrees.data, requests.len(), "line"),
     ];
     let unused = of_ranks.into_iter().flatten();
-    let unused = unused.chain(unused::of_output(&args.output));
     for warning in unused.chain(unused::of_words(&[], &args.call.seed)) {
         watch.warn(warning);
     }

@@ -9,7 +9,7 @@ use crate::report::counted::counted;
 use crate::report::failure::{Failure, shown};
 use crate::run::memory;
 use crate::run::model;
-use crate::run::model_choice::{ModelChoice, NeededFiles, is_on_the_hub};
+use crate::run::model_choice::{ModelChoice, ModelPlace, NeededFiles};
 use crate::run::session::Session;
 
 /// Brings what the pipeline lacks into the hub's cache, and says where it lies.
@@ -18,16 +18,16 @@ use crate::run::session::Session;
 /// Any [`Failure`].
 pub(crate) fn run(args: &DownloadArgs, session: &Session) -> Result<u8, Failure> {
     session.begin_trace()?;
-    let wanted = ModelChoice {
-        name: &args.model,
-        hub: &args.hub,
-        no_t5: args.no_t5,
+    let wanted = ModelChoice::new(&args.model, &args.files);
+    let reason = match ModelPlace::of(&args.model) {
+        ModelPlace::Hub(_) => None,
+        ModelPlace::Demo => Some("the demo is inside this binary; nothing needs to be downloaded"),
+        ModelPlace::Folder(_) => Some("this folder is on this machine already"),
+        ModelPlace::Nowhere => Some("not a hub id (ORGANISATION/NAME)"),
     };
-    if !is_on_the_hub(&args.model) {
-        return Err(Failure::usage(format!(
-            "download {}: is no hub id (ORGANISATION/NAME), or lies on this machine already",
-            quote::name(&args.model)
-        )));
+    if let Some(reason) = reason {
+        let name = quote::name(&args.model);
+        return Err(Failure::usage(format!("download {name}: {reason}")));
     }
     let (source, commit) = model::source(wanted, NeededFiles::All, session)?;
     let files = source.list()?;

@@ -60,13 +60,14 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
     };
     session.begin_trace()?;
     let mut watch = RunObserver::new(&session.console, dump);
-    let hub = &args.model.hub;
+    let hub = &args.files.hub;
     let plan_for =
         |source: &ModelSource| plan_of(source, hub.variant.as_deref(), &request, &compute, None);
-    let (model, planned) = FoundModel::find(ModelChoice::new(&args.model), &plan_for, session)?;
+    let wanted = ModelChoice::of_flags(&args.model, &args.files);
+    let (model, planned) = FoundModel::find(wanted, &plan_for, session)?;
     let unused = unused::of_ranks(&args.parallel, &planned, compute.threads);
-    let unused = unused.into_iter().chain(unused::of_output(&args.output));
-    for warning in unused.chain(unused::of_words(&args.prompts.prompt, &args.call.seed)) {
+    let words = unused::of_words(&args.prompts.prompt, &args.call.seed);
+    for warning in unused.into_iter().chain(words) {
         watch.warn(warning);
     }
     unused::say_seeds(&args.call.seed, &session.console);

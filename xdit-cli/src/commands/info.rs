@@ -32,14 +32,10 @@ pub(crate) fn run(args: &InfoArgs, session: &Session) -> Result<u8, Failure> {
     if picture::has_the_name(picture) && !picture.exists() {
         return Err(Failure::input(picture, "no such file"));
     }
-    let wanted = ModelChoice {
-        name: &args.model,
-        hub: &args.hub,
-        no_t5: args.no_t5,
-    };
+    let wanted = ModelChoice::new(&args.model, &args.files);
     let (source, _) = model::source(wanted, NeededFiles::Headers, session)?;
-    let info = describe(&source, args.hub.variant.as_deref())?;
-    let plan = one_picture(&source, args.hub.variant.as_deref());
+    let info = describe(&source, args.files.hub.variant.as_deref())?;
+    let plan = one_picture(&source, args.files.hub.variant.as_deref());
     if session.report.json {
         let mut json = serde_json::to_value(&info).map_err(|e| Failure::usage(e.to_string()))?;
         json["memory"] = json!(plan.map(|plan| memory::estimate(&plan)));
@@ -54,10 +50,10 @@ pub(crate) fn run(args: &InfoArgs, session: &Session) -> Result<u8, Failure> {
 /// Flags about a pipeline would be ignored in silence for a picture.
 fn refuse_model_flags(args: &InfoArgs) -> Result<(), Failure> {
     let given = [
-        ("--revision", args.hub.revision.is_some()),
-        ("--variant", args.hub.variant.is_some()),
-        ("--download-dir", args.hub.download_dir.is_some()),
-        ("--no-t5", args.no_t5),
+        ("--revision", args.files.hub.revision.is_some()),
+        ("--variant", args.files.hub.variant.is_some()),
+        ("--download-dir", args.files.hub.download_dir.is_some()),
+        ("--no-t5", args.files.no_t5),
     ];
     match given.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(Failure::usage(format!(

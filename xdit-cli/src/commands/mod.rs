@@ -3,9 +3,11 @@
 //! A command reads its flags, runs a pipeline through `run`, and writes through `output` and `report`.
 
 pub(crate) mod batch;
+pub(crate) mod completions;
 pub(crate) mod download;
 pub(crate) mod generate;
 pub(crate) mod info;
+pub(crate) mod man;
 pub(crate) mod picture;
 pub(crate) mod plan;
 pub(crate) mod replay;

@@ -24,9 +24,9 @@ pub(crate) fn run(args: &PlanArgs, session: &Session) -> Result<u8, Failure> {
     request.check()?;
     session.begin_trace()?;
     let compute = Compute::new(&args.run, &args.parallel, session)?;
-    let wanted = ModelChoice::new(&args.model);
+    let wanted = ModelChoice::of_flags(&args.model, &args.files);
     let (source, _) = model::source(wanted, NeededFiles::Configurations, session)?;
-    let variant = args.model.hub.variant.as_deref();
+    let variant = args.files.hub.variant.as_deref();
     // For another machine than this one there may be memory.
     let found = draw::plan(&source, variant, &request, &compute, Some(u64::MAX))?;
     let mut warnings: Vec<String> = found.warnings.iter().map(|it| with_flags(it)).collect();

@@ -6,8 +6,10 @@ use serde_json::json;
 use xdit_kernels::{Device, Tier};
 use xdit_models::{Image, ModelSource, RunPlan, quote};
 
-use crate::args::cli::{HubArgs, OutputFormat, ReplayArgs};
+use crate::args::cli::ReplayArgs;
 use crate::args::device::DeviceChoice;
+use crate::args::model::HubArgs;
+use crate::args::output::OutputFormat;
 use crate::output::files::OutputPlan;
 use crate::output::picture::{Comparison, Difference, Picture};
 use crate::output::record::{ParallelRecord, RunRecord};

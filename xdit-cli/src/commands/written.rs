@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use xdit_kernels::Tensor;
 
-use crate::args::cli::OutputFormat;
+use crate::args::output::OutputFormat;
 use crate::output::files::OutputPlan;
 use crate::output::picture::Picture;
 use crate::output::tensor_file::{self, Entry, EntryData};

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use crate::args::cli::OutputFormat;
+use crate::args::output::OutputFormat;
 use crate::output::partial::{Existing, PartialFile, Partials, replaceable};
 use crate::output::places::Places;
 use crate::report::failure::{Failure, shown};

@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 use serde::Serialize;
 use xdit_models::quote;
 
-use crate::args::cli::ReportArgs;
+use crate::args::output::ReportArgs;
 use crate::report::failure::Failure;
 use crate::report::standing::Standing;
 use crate::run::environment::Environment;
@@ -134,7 +134,7 @@ pub(crate) fn eprint_line(line: &str) {
 /// # Errors
 /// [`Failure::Stdout`] if its reader has closed it.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    write_out(&quote::escape_lines(text))
+    write_out(quote::escape_lines(text).as_bytes())
 }
 
 /// One line of JSON on standard output, which is all that the run answers: a signal adds nothing from now on.
@@ -152,13 +152,21 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
 /// As [`print()`].
 pub(crate) fn print_json_line(value: &impl Serialize) -> Result<(), Failure> {
     let json = serde_json::to_string(value).map_err(|e| Failure::usage(e.to_string()))?;
-    write_out(&format!("{}\n", quote::escape_json(&json)))
+    write_out(format!("{}\n", quote::escape_json(&json)).as_bytes())
 }
 
-fn write_out(text: &str) -> Result<(), Failure> {
+/// Prints a text of this program on standard output as it is: scripts and man pages, which contain nothing of a user.
+///
+/// # Errors
+/// As [`print()`].
+pub(crate) fn print_as_is(text: &[u8]) -> Result<(), Failure> {
+    write_out(text)
+}
+
+fn write_out(text: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     stdout
-        .write_all(text.as_bytes())
+        .write_all(text)
         .and_then(|()| stdout.flush())
         .map_err(Failure::Stdout)
 }

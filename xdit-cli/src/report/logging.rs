@@ -16,7 +16,7 @@ use tracing_subscriber::layer::{Context, Filter, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use xdit_models::quote;
 
-use crate::args::cli::ReportArgs;
+use crate::args::output::ReportArgs;
 use crate::report::console::Console;
 use crate::report::trace::{TraceFile, TraceLayer};
 use crate::run::environment::Environment;
@@ -143,6 +143,7 @@ mod tests {
             quiet,
             verbose,
             trace: None,
+            help: None,
         };
         let lookup = |name: &str| {
             pairs

@@ -6,7 +6,7 @@ use xdit_kernels::{DType, Device};
 use xdit_models::axes;
 use xdit_models::{LoadOptions, ModelSource, Output, Parallel, Pipeline, Request, RunPlan};
 
-use crate::args::cli::RunArgs;
+use crate::args::compute::RunArgs;
 use crate::args::ranks::ParallelArgs;
 use crate::output::record::{FORMAT, ParallelRecord, RunRecord};
 use crate::report::counted::counted;

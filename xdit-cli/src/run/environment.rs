@@ -136,6 +136,18 @@ mod tests {
         assert!(environment(&fine).complaints().is_empty());
     }
 
+    #[test]
+    fn the_help_names_every_variable() {
+        let rows = crate::args::notes::ENVIRONMENT.iter();
+        let told: Vec<&str> = rows.flat_map(|(names, _)| names.split(", ")).collect();
+        // Where the home folder is, is no matter of this program.
+        for name in NAMES {
+            let is_told = told.contains(&name) || ["HOME", "USERPROFILE"].contains(&name);
+            assert!(is_told, "{name}");
+        }
+        assert!(told.iter().all(|name| NAMES.contains(name)), "{told:?}");
+    }
+
     #[cfg(feature = "hub")]
     #[test]
     fn yes_and_no() {

@@ -3,7 +3,7 @@
 use xdit_models::hub::{HubWeights, snapshot_checked};
 use xdit_models::{Error, ModelSource, quote};
 
-use crate::args::cli::HubArgs;
+use crate::args::model::HubArgs;
 use crate::report::bar::{Bar, Unit};
 use crate::report::failure::Failure;
 use crate::run::hub_options::options;

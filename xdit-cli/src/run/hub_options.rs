@@ -7,7 +7,7 @@ use std::time::Duration;
 use xdit_models::hub::{Endpoint, HubOptions, Token};
 use xdit_models::{Error, quote};
 
-use crate::args::cli::HubArgs;
+use crate::args::model::HubArgs;
 use crate::report::failure::{Failure, system_reason};
 use crate::run::environment::Environment;
 

@@ -1,14 +1,13 @@
 //! Finds the pipeline that `--model` names: the demo inside the binary, a folder, or a repository of the hub.
 
 use std::cell::RefCell;
-use std::path::Path;
 
 use xdit_models::{Error, ModelIndex, ModelSource, RunPlan};
 
 use crate::output::record::ModelRecord;
 use crate::report::failure::Failure;
 use crate::run::digest;
-use crate::run::model_choice::{DEMO, ModelChoice, NeededFiles, is_hub_id};
+use crate::run::model_choice::{DEMO, ModelChoice, ModelPlace, NeededFiles};
 use crate::run::session::Session;
 
 /// Plans a run from the configurations of a pipeline, or returns why it is impossible.
@@ -78,26 +77,25 @@ fn whole(
     files: NeededFiles<'_>,
     session: &Session,
 ) -> Result<(ModelSource, Option<String>), Failure> {
-    let name = wanted.name;
-    if name == DEMO {
-        wanted.refuse_hub_flags()?;
-        return Ok((demo()?, None));
+    match ModelPlace::of(wanted.name) {
+        ModelPlace::Demo => {
+            wanted.refuse_hub_flags()?;
+            Ok((demo()?, None))
+        }
+        ModelPlace::Folder(folder) => {
+            wanted.refuse_hub_flags()?;
+            Ok((ModelSource::folder(folder)?, None))
+        }
+        ModelPlace::Hub(_) => download(wanted, files, session),
+        ModelPlace::Nowhere if wanted.name.starts_with("demo:") => {
+            let reason = format!("the only demo is --model {DEMO}, a small Flux");
+            Err(not_found(wanted.name, &reason))
+        }
+        ModelPlace::Nowhere => {
+            let reason = "no such folder, and not a hub id (ORGANISATION/NAME)";
+            Err(not_found(wanted.name, reason))
+        }
     }
-    if let Some(other) = name.strip_prefix("demo:") {
-        let reason = format!("there is no demo {other:?}; there is one: {DEMO} (Flux)");
-        return Err(not_found(name, &reason));
-    }
-    if Path::new(name).exists() {
-        wanted.refuse_hub_flags()?;
-        return Ok((ModelSource::folder(name)?, None));
-    }
-    if !is_hub_id(name) {
-        return Err(not_found(
-            name,
-            "no such folder, and not a hub id (ORGANISATION/NAME)",
-        ));
-    }
-    download(wanted, files, session)
 }
 
 #[cfg(feature = "demo")]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use xdit_models::{ModelSource, quote};
 
-use crate::args::cli::{HubArgs, ModelArgs};
+use crate::args::model::{FilesArgs, HubArgs, ModelArgs};
 use crate::report::failure::Failure;
 use crate::run::environment::Environment;
 #[cfg(feature = "hub")]
@@ -45,13 +45,18 @@ pub(crate) struct ModelChoice<'a> {
 }
 
 impl<'a> ModelChoice<'a> {
-    /// What the flags say; the demo if they name none.
-    pub(crate) fn new(args: &'a ModelArgs) -> Self {
+    /// Returns these files of the pipeline `name`.
+    pub(crate) fn new(name: &'a str, files: &'a FilesArgs) -> Self {
         Self {
-            name: args.model.as_deref().unwrap_or(DEMO),
-            hub: &args.hub,
-            no_t5: args.no_t5,
+            name,
+            hub: &files.hub,
+            no_t5: files.no_t5,
         }
+    }
+
+    /// Returns the choice of `--model`; the demo without it.
+    pub(crate) fn of_flags(model: &'a ModelArgs, files: &'a FilesArgs) -> Self {
+        Self::new(model.model.as_deref().unwrap_or(DEMO), files)
     }
 
     /// The wanted parts of a pipeline.
@@ -84,20 +89,39 @@ impl<'a> ModelChoice<'a> {
     }
 }
 
-/// The folder that holds the files of `name`, now or after the download; none of the demo, or where there is no
-/// such model.
-pub(crate) fn folder_of(name: &str, hub: &HubArgs, environment: &Environment) -> Option<PathBuf> {
-    match name {
-        DEMO => None,
-        folder if Path::new(folder).exists() => Some(folder.into()),
-        id if is_hub_id(id) => repository(id, hub, environment),
-        _ => None,
+/// Where the files of a pipeline are, according to its name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ModelPlace<'a> {
+    /// In the binary.
+    Demo,
+    /// In this folder.
+    Folder(&'a Path),
+    /// In the repository of the hub with this id.
+    Hub(&'a str),
+    /// Nowhere: there is no such folder, and the hub allows no such name.
+    Nowhere,
+}
+
+impl<'a> ModelPlace<'a> {
+    /// Returns the place of the pipeline `name`. A folder hides a hub id of the same name.
+    pub(crate) fn of(name: &'a str) -> Self {
+        match name {
+            DEMO => Self::Demo,
+            folder if Path::new(folder).exists() => Self::Folder(Path::new(folder)),
+            id if is_hub_id(id) => Self::Hub(id),
+            _ => Self::Nowhere,
+        }
     }
 }
 
-/// Whether `name` is looked for on the hub: there is no such folder, and it could be a hub id.
-pub(crate) fn is_on_the_hub(name: &str) -> bool {
-    name != DEMO && !Path::new(name).exists() && is_hub_id(name)
+/// Returns the folder that holds the files of `name`, now or after the download, or `None` for the demo and for a name that
+/// means nothing.
+pub(crate) fn folder_of(name: &str, hub: &HubArgs, environment: &Environment) -> Option<PathBuf> {
+    match ModelPlace::of(name) {
+        ModelPlace::Folder(folder) => Some(folder.to_owned()),
+        ModelPlace::Hub(id) => repository(id, hub, environment),
+        ModelPlace::Demo | ModelPlace::Nowhere => None,
+    }
 }
 
 #[cfg(not(feature = "hub"))]
@@ -106,7 +130,7 @@ fn repository(_name: &str, _hub: &HubArgs, _environment: &Environment) -> Option
 }
 
 /// Whether the hub allows such a name: two parts of letters, digits, `-`, `_` and `.`.
-pub(crate) fn is_hub_id(name: &str) -> bool {
+fn is_hub_id(name: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
             && part.len() <= 96
@@ -133,5 +157,15 @@ mod tests {
         ] {
             assert!(!is_hub_id(no), "{no:?}");
         }
+    }
+
+    #[test]
+    fn places() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().to_str().unwrap();
+        assert_eq!(ModelPlace::of(name), ModelPlace::Folder(folder.path()));
+        assert_eq!(ModelPlace::of(DEMO), ModelPlace::Demo);
+        assert_eq!(ModelPlace::of("./demo"), ModelPlace::Nowhere);
+        assert_eq!(ModelPlace::of("a/no-such"), ModelPlace::Hub("a/no-such"));
     }
 }

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Instant;
 
-use crate::args::cli::{Command, ReportArgs, ThreadArgs};
+use crate::args::cli::Command;
+use crate::args::compute::ThreadArgs;
+use crate::args::output::ReportArgs;
 use crate::output::files;
 use crate::output::partial::Partials;
 use crate::output::places::Places;
@@ -40,14 +42,14 @@ impl Session {
     pub(crate) fn open(
         started: Instant,
         command: &Command,
+        report: &ReportArgs,
         environment: Environment,
     ) -> Result<Self, Failure> {
-        let report = command.report();
         let console = Console::new(report, &environment);
         let session = Self {
             started,
             report: report.clone(),
-            places: places(command, &environment)?,
+            places: places(command, report, &environment)?,
             environment,
             console,
             partials: Partials::default(),
@@ -116,16 +118,21 @@ impl Session {
 ///
 /// # Errors
 /// [`Failure::Usage`] if a written file is also another file of the run.
-fn places(command: &Command, environment: &Environment) -> Result<Places, Failure> {
+fn places(
+    command: &Command,
+    report: &ReportArgs,
+    environment: &Environment,
+) -> Result<Places, Failure> {
     let mut places = Places::default();
-    let (name, hub) = match command {
-        Command::Generate(args) => (args.model.model.as_deref(), &args.model.hub),
-        Command::Plan(args) => (args.model.model.as_deref(), &args.model.hub),
-        Command::Replay(args) => (args.model.as_deref(), &args.hub),
-        Command::Info(args) => (Some(args.model.as_str()), &args.hub),
-        Command::Download(args) => (Some(args.model.as_str()), &args.hub),
+    let model = match command {
+        Command::Generate(args) => Some((args.model.model.as_deref(), &args.files.hub)),
+        Command::Plan(args) => Some((args.model.model.as_deref(), &args.files.hub)),
+        Command::Replay(args) => Some((args.model.as_deref(), &args.hub)),
+        Command::Info(args) => Some((Some(args.model.as_str()), &args.files.hub)),
+        Command::Download(args) => Some((Some(args.model.as_str()), &args.files.hub)),
+        Command::Completions(_) | Command::Man(_) => None,
     };
-    if let Some(name) = name
+    if let Some((Some(name), hub)) = model
         && let Some(folder) = model_choice::folder_of(name, hub, environment)
     {
         places.model("--model", &folder);
@@ -141,9 +148,9 @@ fn places(command: &Command, environment: &Environment) -> Result<Places, Failur
             }
         }
         Command::Replay(args) => places.read("replay", &args.image),
-        Command::Plan(_) | Command::Info(_) | Command::Download(_) => {}
+        _ => {}
     }
-    if let Some(trace) = &command.report().trace {
+    if let Some(trace) = &report.trace {
         places.write("--trace", trace)?;
     }
     Ok(places)

@@ -2,7 +2,6 @@
 
 use xdit_models::RunPlan;
 
-use crate::args::cli::{OutputArgs, OutputFormat};
 use crate::args::ranks::ParallelArgs;
 use crate::args::seed::SeedChoice;
 use crate::report::console::Console;
@@ -75,15 +74,6 @@ pub(crate) fn idle_replicas(replicas: usize, pieces: usize, what: &str) -> Optio
     Some(format!(
         "--data-parallel-degree {replicas}: {idle} without work, because replicas share {there}"
     ))
-}
-
-/// A warning for each flag about the results that has no effect.
-pub(crate) fn of_output(args: &OutputArgs) -> Vec<String> {
-    let why = "only PNG files hold prompt, seed and settings";
-    match args.no_metadata && args.output_type != OutputFormat::Png {
-        true => vec![format!("--no-metadata has no effect: {why}")],
-        false => Vec::new(),
-    }
 }
 
 /// Warnings for words that probably mean something else: several prompts of one word each, and torch's seed -1.

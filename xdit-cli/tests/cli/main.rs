@@ -3,6 +3,7 @@
 mod bad_input;
 mod broken_model;
 mod comforts;
+mod completions;
 mod disk;
 mod empty_prompt;
 #[cfg(all(feature = "hub", unix))]
@@ -20,6 +21,7 @@ mod hunyuan;
 mod hunyuan_bad_input;
 mod hunyuan_masks;
 mod info;
+mod man;
 mod memory;
 mod memory_limits;
 mod no_t5;

@@ -102,13 +102,25 @@ fn each_is_one_line_and_an_entry_of_json() {
             assert_eq!(told.stderr, format!("warning: {}\n", found[0]), "{flags}");
         }
     }
-    let told = on(
-        folder.path(),
-        "generate --prompt a --output a",
-        "flux-dev",
-        "--output-type latent --no-metadata",
-    );
-    assert!(warnings(&told.json())[0].starts_with("--no-metadata has no effect"));
+}
+
+#[test]
+fn tensors_hold_metadata_that_a_flag_leaves_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let has_record = |flags: &str| {
+        let told = on(
+            folder.path(),
+            "generate --prompt a --output a",
+            "flux-dev",
+            flags,
+        );
+        assert!(warnings(&told.json()).is_empty(), "{told:?}");
+        let bytes = std::fs::read(folder.path().join("a.safetensors")).unwrap();
+        let header = String::from_utf8_lossy(&bytes);
+        header.contains("xdit")
+    };
+    assert!(has_record("--output-type latent"));
+    assert!(!has_record("--output-type latent --no-metadata"));
 }
 
 #[test]

@@ -1,0 +1,156 @@
+//! The texts below the flags in help texts, and the sections of man pages.
+
+/// What `xdit-cli --help` says about exit codes, also in the README and in man pages.
+pub(crate) const EXIT_CODES: [(u8, &str); 11] = [
+    (0, "done (replay: the pixels are identical)"),
+    (
+        1,
+        "a file or the network failed, the result is not finite, or (replay) differs",
+    ),
+    (
+        2,
+        "usage: an unknown flag, or a value that is not supported",
+    ),
+    (
+        3,
+        "model not found, or its licence not yet accepted on the hub",
+    ),
+    (4, "bad model: a file is missing, damaged or not supported"),
+    (5, "out of memory"),
+    (
+        6,
+        "a rank was lost: it panicked, or finished no operation for too long",
+    ),
+    (101, "a bug in this program; please report it"),
+    (129, "hung up (SIGHUP)"),
+    (130, "interrupted (SIGINT)"),
+    (143, "terminated (SIGTERM)"),
+];
+
+/// The environment variables that the program reads, also in the README.
+pub(crate) const ENVIRONMENT: [(&str, &str); 10] = [
+    (
+        "RAYON_NUM_THREADS, OMP_NUM_THREADS",
+        "the number of compute threads; the first one that is set counts",
+    ),
+    (
+        "RUST_LOG, XDIT_LOGGING_LEVEL",
+        "what to log without -v and --quiet; warnings by default",
+    ),
+    ("NO_COLOR", "no colours"),
+    ("TERM", "no progress bars if it is dumb"),
+    (
+        "HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME",
+        "the folder of downloads, as in huggingface_hub; ~/.cache/huggingface/hub by default",
+    ),
+    (
+        "HF_TOKEN, HF_TOKEN_PATH",
+        "the hub's token, or the file that contains it, for gated models",
+    ),
+    (
+        "HF_HUB_OFFLINE",
+        "1: use only what is in the cache, without the network",
+    ),
+    ("HF_ENDPOINT", "the address of another hub"),
+    (
+        "HF_HUB_DISABLE_PROGRESS_BARS",
+        "1: no progress bars of downloads",
+    ),
+    (
+        "HF_HUB_ETAG_TIMEOUT, HF_HUB_DOWNLOAD_TIMEOUT",
+        "seconds to wait for an answer about files, and for the next bytes of a download; 10 by default",
+    ),
+];
+
+/// The end of `xdit-cli -h`.
+pub(crate) const SHORT: &str = "\
+xdit-cli COMMAND -h shows the most used flags of a command, COMMAND --help all.";
+
+/// The end of `-h` of a command with more flags than those.
+pub(crate) const MORE: &str = "These are the most used flags: --help shows all of them.";
+
+/// The end of `xdit-cli generate -h`.
+pub(crate) const GENERATE_SHORT: &str = "\
+These are the most used flags: --help shows all of them.
+Example: xdit-cli generate --prompt \"a red circle\" --output circle.png";
+
+/// The end of `xdit-cli generate --help`.
+pub(crate) const GENERATE: &str = "\
+Same image:
+  The same prompt, seed, size, steps, dtype, instruction tier and ranks produce
+  the same bytes for any --threads. Ulysses, ring and guidance ranks produce the
+  image of one rank up to the last bits. PipeFusion's patches do not
+  (--num-pipeline-patch). Processors with other instructions (AVX2, AVX-512,
+  NEON) produce the same image up to the last bits.
+
+Exit codes:
+  0 done, 1 failure, 2 usage, 3 model not found or gated, 4 bad model,
+  5 out of memory, 6 a rank was lost, 129 SIGHUP, 130 SIGINT, 143 SIGTERM.
+  None of them leaves a partial result. An interrupted download leaves
+  blobs/*.part in the hub's cache; the next run resumes it.
+
+Example:
+  xdit-cli generate --prompt \"a red circle\" --output circle.png";
+
+/// The end of `xdit-cli plan --help`.
+pub(crate) const PLAN: &str = "\
+plan reads only configurations, and downloads nothing else from the hub. The
+column \"parameters\" counts the transformer only; the memory at the end counts
+everything. Exit codes are those of generate.
+
+Example:
+  xdit-cli plan --pipefusion-parallel-degree 2 --show-schedule";
+
+/// The end of `xdit-cli replay --help`.
+pub(crate) const REPLAY: &str = "\
+Exit codes:
+  0 the pixels are identical, 1 they differ or the run failed, 2 IMAGE records
+  no run, others as for generate.";
+
+/// The end of `xdit-cli info --help`.
+pub(crate) const INFO: &str = "\
+Examples:
+  xdit-cli info black-forest-labs/FLUX.1-schnell
+  xdit-cli info circle.png";
+
+/// The end of `xdit-cli download --help`.
+pub(crate) const DOWNLOAD: &str = "\
+download fetches only the files that a pipeline needs, several at the same time:
+configurations, tokenizers and the safetensors of each component. The next
+download resumes an interrupted one. generate downloads missing files itself.
+
+Example:
+  xdit-cli download black-forest-labs/FLUX.1-schnell";
+
+/// The end of `xdit-cli completions --help`.
+pub(crate) const COMPLETIONS: &str = "\
+Where to put the script, before you start a new shell:
+  bash        xdit-cli completions bash > \\
+                ~/.local/share/bash-completion/completions/xdit-cli
+              (the folder must exist; needs the package bash-completion)
+  zsh         xdit-cli completions zsh > ~/.zfunc/_xdit-cli
+              (with fpath=(~/.zfunc $fpath) before compinit in ~/.zshrc)
+  fish        xdit-cli completions fish > \\
+                ~/.config/fish/completions/xdit-cli.fish
+  elvish      xdit-cli completions elvish >> ~/.config/elvish/rc.elv
+  powershell  xdit-cli completions powershell >> $PROFILE";
+
+/// The end of `xdit-cli man --help`.
+pub(crate) const MAN: &str = "\
+Examples:
+  xdit-cli man generate | man -l -
+  xdit-cli man --output-dir ~/.local/share/man/man1";
+
+/// The end of `xdit-cli --help`.
+pub(crate) fn whole() -> String {
+    let mut text = "Exit codes:\n".to_owned();
+    for (code, meaning) in EXIT_CODES {
+        text += &format!("  {code:<3}  {meaning}\n");
+    }
+    text += "\nEnvironment (flags take precedence):\n";
+    for (names, meaning) in ENVIRONMENT {
+        text += &format!("  {names}\n      {meaning}\n");
+    }
+    text += "\nFlags may be written with - or _: --num-inference-steps, --num_inference_steps.\n";
+    text + "\n" + SHORT
+}
