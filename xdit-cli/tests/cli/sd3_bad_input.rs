@@ -133,7 +133,7 @@ fn demos_that_are_not_there() {
     refused(
         &outcome,
         3,
-        "demo:sd3: there is no demo \"sd3\"; there is one: demo (Flux)",
+        "demo:sd3: the only demo is --model demo, a small Flux",
     );
     refused(
         &run(folder.path(), ["info", "demo:sd3"]),
