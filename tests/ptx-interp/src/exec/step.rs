@@ -1,0 +1,354 @@
+//! One instruction of one warp.
+
+use crate::exec::barriers::Arrival;
+use crate::exec::block::Block;
+use crate::exec::collectives::Shuffle;
+use crate::exec::products::Factors;
+use crate::exec::warp::lanes;
+use crate::ir::{BoolOp, Instruction, MbarrierOp, Op, Operand, Reg};
+use crate::memory::DeviceMemory;
+use crate::report::{Finding, Step, problem};
+use crate::scalar::{ScalarFn, insert, lop3};
+use crate::types::truncated;
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    Ran,
+    /// No lane can run.
+    Waits,
+    /// Lanes found an mbarrier incomplete; nothing has changed since they last looked if `again`.
+    Looked {
+        again: bool,
+    },
+}
+
+impl<M: DeviceMemory + ?Sized> Block<'_, M> {
+    /// Executes the next instruction of a warp.
+    pub(super) fn step(&mut self, w: usize) -> Step<Progress> {
+        let warp = &mut self.warps[w];
+        let Some((pc, group)) = warp.next() else {
+            if warp.blocked != 0 && warp.at_barrier | warp.stalled == 0 {
+                return Err(self.diverged(w));
+            }
+            return Ok(Progress::Waits);
+        };
+        warp.blocked &= !group;
+        let context = self.context;
+        let Some(instruction) = context.entry.code.get(pc) else {
+            warp.exit(group);
+            return Ok(Progress::Ran);
+        };
+        let mask = match instruction.guard {
+            None => group,
+            Some(guard) => {
+                let values = &warp.registers[guard.reg as usize];
+                let set =
+                    lanes(group).fold(0, |mask, lane| mask | (values[lane] as u32 & 1) << lane);
+                if guard.negated { group & !set } else { set }
+            }
+        };
+        self.stats.count(instruction.class, mask.count_ones());
+        if mask == 0 {
+            self.warps[w].go(group, pc + 1);
+            return Ok(Progress::Ran);
+        }
+        self.execute(w, pc, group, mask, instruction)
+    }
+
+    fn execute(
+        &mut self,
+        w: usize,
+        pc: usize,
+        group: u32,
+        mask: u32,
+        instruction: &Instruction,
+    ) -> Step<Progress> {
+        match &instruction.op {
+            Op::Branch { target } => {
+                self.warps[w].go(group & !mask, pc + 1);
+                self.warps[w].go(mask, *target);
+                return Ok(Progress::Ran);
+            }
+            Op::BranchIndexed { index, targets } => {
+                let index = self.fetch(w, *index);
+                self.warps[w].go(group & !mask, pc + 1);
+                for lane in lanes(mask) {
+                    let Some(target) = targets.get(index[lane] as u32 as usize) else {
+                        return problem(
+                            Finding::Operand,
+                            format!("a branch to entry {} of {}", index[lane], targets.len()),
+                        );
+                    };
+                    self.warps[w].go(1 << lane, *target);
+                }
+                return Ok(Progress::Ran);
+            }
+            Op::Exit => {
+                self.warps[w].go(group & !mask, pc + 1);
+                self.warps[w].exit(mask);
+                return Ok(Progress::Ran);
+            }
+            Op::Barrier {
+                id,
+                threads,
+                arrive,
+                aligned,
+                reduce,
+            } => {
+                let arrival = Arrival {
+                    id: *id,
+                    threads: *threads,
+                    arrive: *arrive,
+                    reduce: *reduce,
+                };
+                if !aligned || self.together(w, pc, group, mask, u32::MAX) {
+                    self.warps[w].go(group & !mask, pc + 1);
+                    self.barrier(w, mask, pc, arrival)?;
+                }
+                return Ok(Progress::Ran);
+            }
+            op => {
+                if let Some(needed) = self.needed(w, mask, op)?
+                    && !self.together(w, pc, group, mask, needed)
+                {
+                    return Ok(Progress::Ran);
+                }
+                if let Op::Mbarrier {
+                    op: op @ MbarrierOp::Test { .. },
+                    at,
+                } = op
+                {
+                    return self.look(w, pc, group, mask, (op, *at));
+                }
+                self.effect(w, pc, mask, op)?;
+            }
+        }
+        self.warps[w].go(group, pc + 1);
+        Ok(Progress::Ran)
+    }
+
+    /// Tests an mbarrier. Lanes that find it incomplete let others run first.
+    fn look(
+        &mut self,
+        w: usize,
+        pc: usize,
+        group: u32,
+        mask: u32,
+        (op, at): (&MbarrierOp, crate::ir::Address),
+    ) -> Step<Progress> {
+        let incomplete = self.mbarrier(w, mask, op, at)?;
+        let warp = &mut self.warps[w];
+        warp.go(group, pc + 1);
+        if incomplete == 0 {
+            return Ok(Progress::Ran);
+        }
+        warp.stalled |= incomplete;
+        let now = Some((pc, self.changes));
+        let again = warp.spin == now;
+        warp.spin = now;
+        Ok(Progress::Looked { again })
+    }
+
+    fn apply(&mut self, w: usize, mask: u32, f: ScalarFn, dst: Reg, src: [Operand; 3]) {
+        let [a, b, c] = src.map(|operand| self.fetch(w, operand));
+        let out = &mut self.warps[w].registers[dst as usize];
+        if mask == u32::MAX {
+            for lane in 0..32 {
+                out[lane] = f(a[lane], b[lane], c[lane]);
+            }
+            return;
+        }
+        for lane in lanes(mask) {
+            out[lane] = f(a[lane], b[lane], c[lane]);
+        }
+    }
+
+    /// What an instruction does apart from moving on.
+    fn effect(&mut self, w: usize, pc: usize, mask: u32, op: &Op) -> Step<()> {
+        match op {
+            Op::Scalar { f, dst, src } => self.apply(w, mask, *f, *dst, *src),
+            Op::Special { f, dst, src } => {
+                self.apply(w, mask, *f, *dst, [*src, Operand::Imm(0), Operand::Imm(0)]);
+            }
+            Op::Convert { how, dst, src } => {
+                let [a, b] = src.map(|operand| self.fetch(w, operand));
+                let out = &mut self.warps[w].registers[*dst as usize];
+                lanes(mask).for_each(|lane| out[lane] = how.of(a[lane], b[lane]));
+            }
+            Op::Insert { dst, src, size } => {
+                let [a, b, start, length] = src.map(|operand| self.fetch(w, operand));
+                let out = &mut self.warps[w].registers[*dst as usize];
+                lanes(mask).for_each(|lane| {
+                    out[lane] = insert(a[lane], b[lane], start[lane], length[lane], *size)
+                });
+            }
+            Op::Lop3 { dst, src, table } => {
+                let [a, b, c] = src.map(|operand| self.fetch(w, operand));
+                let out = &mut self.warps[w].registers[*dst as usize];
+                lanes(mask).for_each(|lane| out[lane] = lop3(a[lane], b[lane], c[lane], *table));
+            }
+            Op::Compare {
+                test,
+                dst,
+                inverse,
+                src,
+                combine,
+                truth,
+            } => {
+                let [a, b] = src.map(|operand| self.fetch(w, operand));
+                let holds = lanes(mask).fold(0u32, |set, lane| {
+                    set | u32::from(test(a[lane], b[lane])) << lane
+                });
+                let (direct, opposite) = match combine {
+                    None => (holds, !holds),
+                    Some((op, condition)) => {
+                        let other = self.holds(w, *condition);
+                        match op {
+                            BoolOp::And => (holds & other, !holds & other),
+                            BoolOp::Or => (holds | other, !holds | other),
+                            BoolOp::Xor => (holds ^ other, !holds ^ other),
+                        }
+                    }
+                };
+                for (reg, set) in [(dst, direct), (inverse, opposite)] {
+                    if let Some(reg) = reg {
+                        let values =
+                            std::array::from_fn(
+                                |lane| if set >> lane & 1 == 1 { *truth } else { 0 },
+                            );
+                        self.put(w, mask, *reg, &values);
+                    }
+                }
+            }
+            Op::Pack { dst, src, size } => {
+                let part = size / src.len();
+                let mut out = [0; 32];
+                for (i, operand) in src.iter().enumerate() {
+                    let values = self.fetch(w, *operand);
+                    for (out, value) in out.iter_mut().zip(values) {
+                        *out |= truncated(value, part) << (8 * part * i);
+                    }
+                }
+                self.put(w, mask, *dst, &out);
+            }
+            Op::Unpack { dst, src, size } => {
+                let part = size / dst.len();
+                let values = self.fetch(w, *src);
+                for (i, reg) in dst.iter().enumerate() {
+                    if let Some(reg) = reg {
+                        self.put(
+                            w,
+                            mask,
+                            *reg,
+                            &values.map(|value| truncated(value >> (8 * part * i), part)),
+                        );
+                    }
+                }
+            }
+            Op::Load {
+                space,
+                ty,
+                dst,
+                from,
+                volatile,
+            } => self.load(w, mask, (*space, *ty, *volatile), dst, *from)?,
+            Op::Store {
+                space,
+                ty,
+                src,
+                to,
+                volatile,
+            } => self.store(w, mask, (*space, *ty, *volatile), src, *to)?,
+            Op::Atom {
+                space,
+                op,
+                ty,
+                dst,
+                at,
+                src,
+            } => self.atomic(w, mask, (*space, *op, *ty), *dst, *at, *src)?,
+            Op::Trap => return problem(Finding::Trap, "the kernel executed trap"),
+            Op::WarpSync { .. } => self.sync_warp(w, mask),
+            Op::Shuffle {
+                mode,
+                dst,
+                valid,
+                src,
+                lane,
+                clamp,
+                ..
+            } => {
+                let (dst, valid, src, lane, clamp) = (*dst, *valid, *src, *lane, *clamp);
+                self.shuffle(
+                    w,
+                    mask,
+                    Shuffle {
+                        mode: *mode,
+                        dst,
+                        valid,
+                        src,
+                        lane,
+                        clamp,
+                    },
+                )?;
+            }
+            Op::Vote {
+                mode,
+                dst,
+                condition,
+                ..
+            } => self.vote(w, mask, *mode, *dst, *condition),
+            Op::Match {
+                all,
+                dst,
+                valid,
+                src,
+                size,
+                ..
+            } => {
+                self.match_lanes(w, mask, *all, (*dst, *valid), (*src, *size));
+            }
+            Op::Redux {
+                op,
+                signed,
+                dst,
+                src,
+                ..
+            } => self.redux(w, mask, (*op, *signed), *dst, *src),
+            Op::ActiveMask { dst } => self.put(w, mask, *dst, &[mask.into(); 32]),
+            Op::Elect { lane, chosen, .. } => self.elect(w, mask, *lane, *chosen),
+            Op::LoadMatrix {
+                transposed,
+                dst,
+                from,
+            } => self.load_matrix(w, *transposed, dst, *from)?,
+            Op::StoreMatrix {
+                transposed,
+                src,
+                to,
+            } => self.store_matrix(w, *transposed, src, *to)?,
+            Op::Mma { shape, d, a, b, c } => self.mma(w, *shape, d, Factors { a, b, c }),
+            Op::CopyAsync {
+                shared,
+                global,
+                size,
+                read,
+            } => self.copy_async(w, mask, (*shared, *global), *size, *read)?,
+            Op::CopyCommit => self.commit_copies(w, mask),
+            Op::CopyWait { groups } => self.wait_copies(w, mask, *groups)?,
+            Op::Mbarrier { op, at } => {
+                self.mbarrier(w, mask, op, *at)?;
+            }
+            Op::Bulk(op) => self.bulk(w, mask, op)?,
+            Op::Wgmma(wgmma) => self.issue_product(w, pc, wgmma)?,
+            Op::WgmmaFence => self.warps[w].products.fenced = true,
+            Op::WgmmaCommit => self.commit_products(w),
+            Op::WgmmaWait { groups } => self.wait_products(w, *groups)?,
+            Op::ProxyFence => self.fence_proxy(w, mask),
+            Op::Fence | Op::Nothing => {}
+            Op::Branch { .. } | Op::BranchIndexed { .. } | Op::Exit | Op::Barrier { .. } => {}
+        }
+        Ok(())
+    }
+}
