@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use ptx_interp::{Class, Module, Options};
+use ptx_interp::{Class, FlatMemory, Module, Options, Stats};
 
-use crate::cases::{BASICS, CASES, GEMM, GEMM90, case};
-use crate::support::schedules;
+use crate::cases::{BASICS, CASES, GEMM, GEMM90};
+use crate::support::{Arg, Call, schedules};
 
 #[test]
 fn every_kernel_under_every_schedule() {
@@ -58,43 +58,46 @@ fn entries_tell_what_the_driver_tells() {
     assert!(scale.constant && scale.size == 16 && scale.initial[4..8] == 0.5f32.to_le_bytes());
 }
 
-#[test]
-fn statistics_count_classes() {
-    // 3 x 4 x 2 products of 16 rows for each of 2 x 2 blocks of 4 warps: 104 is 3.25 stages of 32.
-    let module = Module::parse(GEMM).expect("the module");
-    let stats = std::cell::Cell::new(None);
-    let entry = module.entry("gemm_bf16").expect("the kernel");
-    let mut memory = ptx_interp::FlatMemory::new();
-    let (a, b, c) = (
-        memory.put(&[0; 64 * 64 * 2]),
-        memory.put(&[0; 64 * 64 * 2]),
-        memory.allocate(64 * 64 * 4),
-    );
-    let args = [a, b, c]
-        .map(crate::support::Arg::Pointer)
-        .into_iter()
-        .chain([64; 3].map(crate::support::Arg::Int));
-    let call = crate::support::Call {
-        kernel: entry.name(),
-        grid: [1; 3],
+/// Multiplies two square matrices of zeros.
+fn square_product(module: &Module, options: &Options, n: usize) -> Stats {
+    let mut memory = FlatMemory::new();
+    let zeros = vec![0; n * n * 2];
+    let addresses = [
+        memory.put(&zeros),
+        memory.put(&zeros),
+        memory.allocate(n * n * 4),
+    ];
+    let mut args = addresses.map(Arg::Pointer).to_vec();
+    args.extend([Arg::Int(n as i32), Arg::Int(n as i32), Arg::Int(n as i32)]);
+    let blocks = n as u32 / 64;
+    let call = Call {
+        kernel: "gemm_bf16",
+        grid: [blocks, blocks, 1],
         block: [128, 1, 1],
         shared: 0,
-        args: args.collect(),
+        args,
     };
-    stats.set(call.run(&module, &mut memory, &Options::default()).ok());
-    let stats = stats.get().expect("the launch succeeds");
+    call.run(module, &mut memory, options)
+        .expect("the kernel is right")
+}
+
+#[test]
+fn statistics_count_classes() {
+    let module = Module::parse(GEMM).expect("the module");
+    let stats = square_product(&module, &Options::default(), 64);
+    // One block of 4 warps, 4 steps of 16 along k, 8 tiles of 8 columns.
     assert_eq!(stats.of(Class::Tensor), 4 * 4 * 8);
     assert_eq!(stats.of(Class::Shared), 4 * 4 * (1 + 8));
     assert_eq!(stats.of(Class::Barrier), 4 * 4);
     assert!(stats.lane_instructions > 20 * stats.warp_instructions);
 }
 
-/// Prints lane instructions a second; run it with `--ignored --nocapture` to measure.
+/// Prints the time of each kernel; run it with `--ignored --nocapture` to measure.
 #[test]
 #[ignore = "a measurement"]
 fn speed() {
-    for name in ["norm_rotary", "transpose", "gemm_bf16", "gemm_wgmma"] {
-        let module = Module::parse(case(name).text).expect("the module");
+    for case in CASES {
+        let module = Module::parse(case.text).expect("the module");
         for races in [true, false] {
             let options = Options {
                 races,
@@ -102,14 +105,26 @@ fn speed() {
             };
             let start = Instant::now();
             let mut runs = 0;
-            while start.elapsed().as_secs_f64() < 0.5 {
-                assert_eq!((case(name).run)(&module, &options), Ok(true));
+            while start.elapsed().as_secs_f64() < 0.2 {
+                assert_eq!((case.run)(&module, &options), Ok(true));
                 runs += 1;
             }
-            println!(
-                "{name}, races {races}: {:.2} ms",
-                start.elapsed().as_secs_f64() * 1e3 / f64::from(runs)
-            );
+            let time = start.elapsed().as_secs_f64() * 1e3 / f64::from(runs);
+            println!("{}, races {races}: {time:.2} ms", case.name);
         }
+    }
+    let module = Module::parse(GEMM).expect("the module");
+    for races in [true, false] {
+        let start = Instant::now();
+        let stats = square_product(
+            &module,
+            &Options {
+                races,
+                ..Options::default()
+            },
+            128,
+        );
+        let lanes = stats.lane_instructions as f64 / start.elapsed().as_secs_f64() / 1e6;
+        println!("a product of 128 x 128 x 128, races {races}: {lanes:.0} M lane instructions/s");
     }
 }

@@ -1,9 +1,15 @@
 //! Kernels and instructions on the interpreter.
 
+mod bugs;
 mod cases;
 mod floats;
 mod integers;
 mod kernels;
 mod lanes;
+mod memory;
+mod mutations;
+mod properties;
+mod refusals;
 mod sources;
 mod support;
+mod synchronisation;

@@ -1,7 +1,8 @@
 //! Parameters, schedules and small programs for the tests.
 
 use ptx_interp::{
-    Completion, Entry, FlatMemory, Launch, Module, Options, Report, Stats, WarpOrder, launch,
+    Completion, Entry, Finding, FlatMemory, Launch, Module, Options, Report, Stats, WarpOrder,
+    launch,
 };
 
 /// A parameter of a kernel.
@@ -151,4 +152,57 @@ pub(crate) fn bf16_bytes(values: &[f32]) -> Vec<u8> {
         .iter()
         .flat_map(|x| half::bf16::from_f32(*x).to_le_bytes())
         .collect()
+}
+
+/// Runs a body in a block of so many threads. `%rd1` is a buffer of 4096 bytes, `tile` shared memory of 1024, `depot` local
+/// memory of 16; `%r1` is the thread, `%r2` the lane.
+pub(crate) fn run_on(
+    threads: u32,
+    grid: u32,
+    body: &str,
+    options: &Options,
+) -> Result<Stats, Report> {
+    let text = format!(
+        ".version 8.0\n.target sm_90a\n.address_size 64\n.visible .entry k(.param .u64 p) {{\n\
+         .reg .b32 %r<16>; .reg .b64 %rd<16>; .reg .pred %p<8>; .shared .align 128 .b8 tile[1024]; .local .align 8 .b8 depot[16];\n\
+         ld.param.u64 %rd1, [p]; mov.u32 %r1, %tid.x; mov.u32 %r2, %laneid; mov.u32 %r3, %ctaid.x;\n\
+         mov.u32 %r4, tile; shl.b32 %r5, %r1, 2; add.u32 %r6, %r4, %r5; mul.wide.u32 %rd2, %r1, 4; add.s64 %rd3, %rd1, %rd2;\n\
+         {body}\nret;\n}}\n"
+    );
+    let module = Module::parse(&text).unwrap_or_else(|e| panic!("{e}"));
+    let mut memory = FlatMemory::new();
+    let args = vec![Arg::Pointer(memory.put(&[0; 4096]))];
+    Call {
+        kernel: "k",
+        grid: [grid, 1, 1],
+        block: [threads, 1, 1],
+        shared: 0,
+        args,
+    }
+    .run(&module, &mut memory, options)
+}
+
+/// The finding of a body under all simple schedules, which must agree.
+pub(crate) fn finding(threads: u32, body: &str) -> Option<Finding> {
+    let mut found = Vec::new();
+    for order in [WarpOrder::RoundRobin, WarpOrder::Greedy] {
+        for completion in [Completion::Early, Completion::Late] {
+            let options = Options {
+                budget: 100_000,
+                ..Options::default()
+            };
+            let result = run_on(
+                threads,
+                1,
+                body,
+                &options.with_order(order).with_completion(completion),
+            );
+            found.push(result.err().map(|report| report.finding));
+        }
+    }
+    assert!(
+        found.iter().all(|one| *one == found[0]),
+        "{found:?} for {body}"
+    );
+    found[0]
 }

@@ -30,7 +30,6 @@ pub(crate) fn decode(words: &Words<'_, '_>) -> Decoded {
         "cp" => bulk::decode(words),
         "mbarrier" => mbarrier::decode(words),
         "wgmma" => wgmma::decode(words),
-        "call" => Err("calls of functions are not supported".to_owned()),
         "mapa" | "getctarank" => Err("clusters of blocks are not supported".to_owned()),
         _ => scalars::decode(words),
     }

@@ -12,6 +12,8 @@ use crate::report::{Finding, Step, at_lane, problem};
 #[derive(Debug, Default)]
 pub(super) struct BulkGroups {
     issued: u32,
+    /// The number of the last copy that the thread waited for.
+    waited: u32,
     /// For each group that was committed and not waited for, the number of its last copy.
     groups: std::collections::VecDeque<u32>,
 }
@@ -199,6 +201,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         while state.groups.len() > groups {
             last = state.groups.pop_front().unwrap_or(0);
         }
+        state.waited = state.waited.max(last);
         let waited = |task: &Task| match &task.kind {
             TaskKind::Store { number, .. } => task.thread == thread && *number <= last,
             _ => false,
@@ -211,6 +214,23 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
             self.clocks.learn(thread, agent, last);
         }
         Ok(())
+    }
+
+    /// At the end of a block nothing may still read its shared memory.
+    pub(super) fn check_bulk(&self) -> Step<()> {
+        match self
+            .bulk_groups
+            .iter()
+            .position(|groups| groups.waited < groups.issued)
+        {
+            None => Ok(()),
+            Some(thread) => {
+                let message = format!(
+                    "the block ended before a bulk copy of thread {thread} had read its shared memory: cp.async.bulk.wait_group is missing"
+                );
+                problem(Finding::Race, message)
+            }
+        }
     }
 
     /// Notes that a thread passes what it has seen on to the asynchronous units (`fence.proxy.async`).

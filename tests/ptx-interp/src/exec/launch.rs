@@ -130,10 +130,6 @@ pub fn launch<M: DeviceMemory + ?Sized>(
     };
     check(entry, launch, options).map_err(report)?;
     let threads = launch.block.iter().map(|d| *d as usize).product();
-    let mut used = units(entry);
-    if !options.races {
-        used = Units::default();
-    }
     let context = Context {
         entry,
         grid: launch.grid,
@@ -142,7 +138,7 @@ pub fn launch<M: DeviceMemory + ?Sized>(
         variables: launch.variables,
         dynamic: (dynamic_start(entry), launch.shared_bytes),
         options: *options,
-        agents: Agents::new(threads, used),
+        agents: Agents::new(threads, units(entry)),
     };
     let seed = if let WarpOrder::Random(seed) = options.order {
         seed

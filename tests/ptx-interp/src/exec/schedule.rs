@@ -62,6 +62,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         }
         while self.run_next_task(0).map_err(whole)? {}
         self.finish_copies().map_err(whole)?;
+        self.check_bulk().map_err(whole)?;
         self.check_mbarriers().map_err(whole)
     }
 

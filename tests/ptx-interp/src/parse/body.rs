@@ -205,6 +205,9 @@ impl<'a> Body<'_, 'a> {
             }
         }
         let opcode: Vec<&str> = cursor.word()?.split('.').collect();
+        if opcode[0] == "call" {
+            return Err(error("calls of functions are not supported".to_owned()));
+        }
         let mut operands = Vec::new();
         while !cursor.skip(';') {
             operands.push(cursor.operand()?);

@@ -1,0 +1,80 @@
+//! Launches that are not possible, and texts that are not known.
+
+use ptx_interp::{Finding, FlatMemory, Module, Options, TensorMap};
+
+use crate::support::{Arg, Call};
+
+#[test]
+fn launches_and_descriptors() {
+    let module = Module::parse(".version 8.0\n.target sm_90a\n.address_size 64\n.visible .entry k(.param .align 64 .b8 map[128]) .maxntid 64, 1, 1 {\n.reg .b64 %rd<4>; .shared .align 128 .b8 tile[512];\nmov.b64 %rd1, map; cvta.param.u64 %rd2, %rd1; cp.async.bulk.tensor.1d.global.shared::cta.bulk_group [%rd2, {0}], [tile]; ret; }").unwrap();
+    let run = |block, shared, map: Vec<u8>| {
+        let mut memory = FlatMemory::new();
+        let call = Call {
+            kernel: "k",
+            grid: [1; 3],
+            block: [block, 1, 1],
+            shared,
+            args: vec![Arg::Bytes(map)],
+        };
+        call.run(&module, &mut memory, &Options::default())
+            .map_err(|report| report.finding)
+    };
+    assert_eq!(run(65, 0, vec![0; 128]), Err(Finding::Launch));
+    assert_eq!(run(32, 16, vec![0; 128]), Err(Finding::Launch));
+    assert_eq!(run(1, 0, vec![0; 128]), Err(Finding::Operand));
+    let map = TensorMap {
+        address: 1 << 20,
+        element: 4,
+        dims: vec![8],
+        strides: vec![],
+        tile: vec![8],
+        swizzle: ptx_interp::Swizzle::None,
+    };
+    assert_eq!(
+        run(1, 0, map.encode().unwrap().to_vec()),
+        Err(Finding::NeverWritten)
+    );
+}
+
+#[test]
+fn what_is_not_known_is_refused_with_its_line() {
+    let refused = |line: &str| {
+        let text = format!(
+            ".version 8.0\n.target sm_90a\n.address_size 64\n.visible .entry k() {{\n.reg .b32 %r<4>; .reg .b64 %rd<4>; .reg .pred %p<2>;\n{line}\nret;\n}}\n"
+        );
+        Module::parse(&text).expect_err(line)
+    };
+    for line in [
+        "add.cc.u32 %r0, %r1, %r2;",
+        "add.s33 %r0, %r1, %r2;",
+        "add.s32 %r0, %r1;",
+        "add.s32 %r0, %r1, %r9;",
+        "add.rn.s32 %r0, %r1, %r2;",
+        "wmma.load.a.sync.aligned.m16n16k16.row.f16 {%r0}, [%rd1];",
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%r0}, {%r1}, {%r2}, {%r3};",
+        "mapa.u64 %rd0, %rd1, %r0;",
+        "barrier.cluster.arrive;",
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%r0], [%rd1, {%r1, %r2}], [%r3], %r0;",
+        "cp.async.cg.shared.global [%r0], [%rd0], 8;",
+        "call.uni f, (%r0);",
+        "bra NOWHERE;",
+        "ld.global.v3.f32 {%r0, %r1, %r2}, [%rd0];",
+        "ld.global.quick.f32 %r0, [%rd0];",
+        "st.const.u32 [%rd0], %r0;",
+        "setmaxnreg.inc.sync.aligned.u32 13;",
+        "setp.hi.s32 %p0, %r0, %r1;",
+        "@%r0 mov.u32 %r1, 0;",
+        "cvt.rn.bf16.s32 %r0, %r1, %r2;",
+    ] {
+        let error = refused(line);
+        assert_eq!((error.line(), error.text()), (6, line), "{error}");
+    }
+    let text = ".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry k() .explicitcluster { ret; }";
+    assert!(
+        Module::parse(text)
+            .unwrap_err()
+            .to_string()
+            .contains("clusters")
+    );
+    assert!(Module::parse("").is_err());
+}
