@@ -349,4 +349,43 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         None,
         ["{%r186, %r188}", "{%r188, %r186}"],
     ),
+    dropped(
+        "the barrier before keys are read",
+        "attention",
+        "bar.sync",
+        ONE,
+    ),
+    dropped(
+        "the barrier before keys are overwritten",
+        "attention",
+        "bar.sync",
+        TWO,
+    ),
+    change(
+        "the wait for keys and values",
+        "attention",
+        "wait_group 1",
+        None,
+        ["1", "2"],
+    ),
+    change(
+        "values as they lie",
+        "attention",
+        "m8n8.x2.trans",
+        None,
+        [".trans", ""],
+    ),
+    dropped(
+        "scores are read before they are there",
+        "chain_wgmma",
+        "wgmma.wait_group",
+        ONE,
+    ),
+    change(
+        "v as if its k were inside",
+        "chain_wgmma",
+        "p, 1, 1, 1;",
+        None,
+        ["1, 1, 1;", "1, 1, 0;"],
+    ),
 ];

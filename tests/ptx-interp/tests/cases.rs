@@ -1,16 +1,16 @@
 //! The kernels of `kernels/`, each with inputs and a reference in Rust.
 
 use half::bf16;
-use ptx_interp::{FlatMemory, Module, Options, Report, Swizzle, TensorMap};
+use ptx_interp::{FlatMemory, Module, Options, Swizzle, TensorMap};
 
-use crate::support::{Arg, Call, Draw, bf16_bytes};
+use crate::attention::{attention, chain};
+use crate::support::{Arg, Call, Draw, Verdict, bf16_bytes};
 
 pub(crate) const BASICS: &str = include_str!("../kernels/basics.ptx");
 pub(crate) const GEMM: &str = include_str!("../kernels/gemm.ptx");
+pub(crate) const ATTENTION: &str = include_str!("../kernels/attention.ptx");
+pub(crate) const CHAIN90: &str = include_str!("../kernels/chain90.ptx");
 pub(crate) const GEMM90: &str = include_str!("../kernels/gemm90.ptx");
-
-/// Whether a kernel computed what its reference does.
-pub(crate) type Verdict = Result<bool, Report>;
 
 /// A kernel with the text that it comes from.
 #[derive(Clone, Copy)]
@@ -20,7 +20,7 @@ pub(crate) struct Case {
     pub(crate) run: fn(&Module, &Options) -> Verdict,
 }
 
-pub(crate) const CASES: [Case; 9] = [
+pub(crate) const CASES: [Case; 11] = [
     Case {
         name: "vector_add",
         text: BASICS,
@@ -65,6 +65,16 @@ pub(crate) const CASES: [Case; 9] = [
         name: "gemm_wgmma",
         text: GEMM90,
         run: gemm_wgmma,
+    },
+    Case {
+        name: "attention",
+        text: ATTENTION,
+        run: attention,
+    },
+    Case {
+        name: "chain_wgmma",
+        text: CHAIN90,
+        run: chain,
     },
 ];
 

@@ -1,11 +1,13 @@
 //! Kernels and instructions on the interpreter.
 
+mod attention;
 mod bugs;
 mod cases;
 mod floats;
 mod integers;
 mod kernels;
 mod lanes;
+mod matrices;
 mod memory;
 mod mutations;
 mod properties;

@@ -2,7 +2,8 @@
 
 use ptx_interp::{Finding, FlatMemory, Module, Options, TensorMap};
 
-use crate::support::{Arg, Call};
+use crate::cases::CASES;
+use crate::support::{Arg, Call, Draw};
 
 #[test]
 fn launches_and_descriptors() {
@@ -77,4 +78,50 @@ fn what_is_not_known_is_refused_with_its_line() {
             .contains("clusters")
     );
     assert!(Module::parse("").is_err());
+}
+
+/// A text with one word removed, doubled, or put in place of another.
+fn damaged(text: &str, draw: &mut Draw) -> String {
+    let start = text.find(".entry").expect("a kernel");
+    let body: Vec<&str> = text[start..]
+        .split_inclusive([' ', ',', '\n', '\t'])
+        .collect();
+    let at = draw.below(body.len() as u64) as usize;
+    let other = body[draw.below(body.len() as u64) as usize];
+    let words = match draw.below(3) {
+        0 => vec![],
+        1 => vec![body[at], body[at]],
+        _ => vec![other],
+    };
+    format!(
+        "{}{}{}{}",
+        &text[..start],
+        body[..at].concat(),
+        words.concat(),
+        body[at + 1..].concat()
+    )
+}
+
+#[test]
+fn damaged_texts_end_in_errors_or_results() {
+    // Whatever a text says, neither loading nor running it panics.
+    let good = CASES.map(|case| Module::parse(case.text).expect("the case loads"));
+    let (mut draw, mut loaded) = (Draw(99), 0);
+    let options = Options {
+        budget: 10_000,
+        ..Options::default()
+    };
+    for i in 0..330 {
+        let case = CASES[i % CASES.len()];
+        let Ok(module) = Module::parse(&damaged(case.text, &mut draw)) else {
+            continue;
+        };
+        let params = |module: &Module| Some(module.entry(case.name)?.params().to_vec());
+        if params(&module) == params(&good[i % CASES.len()]) {
+            loaded += 1;
+            // The result may be anything.
+            let _ = (case.run)(&module, &options);
+        }
+    }
+    assert!(loaded > 50, "{loaded} damaged texts were loaded");
 }

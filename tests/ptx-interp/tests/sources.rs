@@ -9,7 +9,14 @@ fn ptx_holds_the_hash_of_its_sources() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
     let read =
         |name: &str| std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
-    for name in ["basics", "gemm", "gemm90", "emitted"] {
+    for name in [
+        "attention",
+        "basics",
+        "chain90",
+        "emitted",
+        "gemm",
+        "gemm90",
+    ] {
         let mut hash = Sha256::new();
         hash.update(read("prelude.h"));
         hash.update(read(&format!("{name}.cu")));

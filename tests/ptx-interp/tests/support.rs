@@ -5,6 +5,9 @@ use ptx_interp::{
     launch,
 };
 
+/// Whether a kernel computed what its reference does.
+pub(crate) type Verdict = Result<bool, Report>;
+
 /// A parameter of a kernel.
 #[derive(Clone, Debug)]
 pub(crate) enum Arg {

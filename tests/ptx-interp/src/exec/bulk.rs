@@ -161,6 +161,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         let clock = self.bulk_groups[thread].issued;
         let agent = self.context.agents.bulk(thread);
         let size = to.size();
+        self.shared.check(shared, size, "copy")?;
         // What the unit reads must be written, now.
         for at in (0..size as u64).step_by(16) {
             self.shared.read(shared + at, 16)?;

@@ -17,6 +17,8 @@ use crate::report::{Finding, Place, Report};
 /// The most threads of a block, and the most of each dim.
 const MOST_THREADS: u32 = 1024;
 const MOST_BLOCK: [u32; 3] = [1024, 1024, 64];
+/// The blocks are listed, in the order in which they run.
+const MOST_BLOCKS: u64 = 1 << 24;
 const MOST_GRID: [u32; 3] = [0x7fff_ffff, 65535, 65535];
 
 /// What a kernel is launched with.
@@ -45,9 +47,15 @@ fn check(entry: &Entry, launch: &Launch<'_>, options: &Options) -> Result<(), St
             ));
         }
     }
-    let threads: u32 = launch.block.iter().product();
+    let blocks: u64 = launch.grid.iter().map(|d| u64::from(*d)).product();
+    if blocks > MOST_BLOCKS {
+        return Err(format!(
+            "a grid of {blocks} blocks; the interpreter runs at most {MOST_BLOCKS} in a launch"
+        ));
+    }
+    let threads: u64 = launch.block.iter().map(|d| u64::from(*d)).product();
     let most = entry.max_threads.unwrap_or(MOST_THREADS).min(MOST_THREADS);
-    if threads > most {
+    if threads > u64::from(most) {
         return Err(format!(
             "a block has {threads} threads; the kernel allows {most}"
         ));

@@ -88,7 +88,7 @@ fn tile_rows(map: &TensorMap, at: &[i32]) -> Vec<Row> {
     let inside = (start + width).clamp(0, length) - first;
     (0..outer)
         .map(|mut index| {
-            let mut global = map.address + first as u64 * map.element as u64;
+            let mut global = map.address.wrapping_add(first as u64 * map.element as u64);
             let mut exists = inside > 0;
             let outer = map.dims.iter().zip(&map.tile).zip(at).skip(1);
             for (((dim, count), start), stride) in outer.zip(&map.strides) {

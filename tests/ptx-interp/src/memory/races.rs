@@ -221,10 +221,10 @@ impl RaceMap {
         which: impl Fn(usize, u32) -> bool,
     ) -> Option<usize> {
         let mut at = address;
-        let end = address + size as u64;
+        let end = address.saturating_add(size as u64);
         while at < end {
             let number = at / 16;
-            let stop = end.min((number + 1) * 16);
+            let stop = end.min((number * 16).saturating_add(16));
             let cells: &[Cell] = match self.line(number) {
                 Line::Whole(cell) => std::slice::from_ref(cell),
                 Line::Words(cells) => cells.as_slice(),
@@ -257,10 +257,10 @@ impl RaceMap {
         writes: bool,
     ) -> Result<(), Conflict> {
         let mut at = address;
-        let end = address + size as u64;
+        let end = address.saturating_add(size as u64);
         while at < end {
             let number = at / 16;
-            let stop = end.min((number + 1) * 16);
+            let stop = end.min((number * 16).saturating_add(16));
             let line = self.line(number);
             for cell in line.cells((at % 16) as usize, (stop - number * 16) as usize) {
                 if writes {

@@ -68,7 +68,10 @@ impl SharedMemory {
 
     /// Marks the eight bytes of an mbarrier, or frees them; they are unwritten then.
     pub(crate) fn mark_mbarrier(&mut self, address: u64, present: bool) -> Step<()> {
-        if address + 8 > self.bytes.len() as u64 {
+        if address
+            .checked_add(8)
+            .is_none_or(|end| end > self.bytes.len() as u64)
+        {
             return problem(
                 Finding::OutOfBounds,
                 format!("an mbarrier at {address:#x} is outside of shared memory"),

@@ -11,6 +11,12 @@ use crate::parse::symbols::{Symbol, Symbols};
 use crate::parse::variables::{Home, ModuleScope, declared};
 use crate::types::Type;
 
+/// The most virtual registers of a kernel.
+const MOST_REGISTERS: usize = 1 << 16;
+/// The most bytes of local memory of a thread, and more than any block has of shared memory.
+const MOST_LOCAL: usize = 512 << 10;
+const MOST_SHARED: usize = 1 << 20;
+
 /// A branch whose label may come later.
 struct Pending {
     instruction: usize,
@@ -143,6 +149,9 @@ impl<'a> Body<'_, 'a> {
                 };
                 let at = end.next_multiple_of(found.align);
                 *end = at + size;
+                if self.local > MOST_LOCAL || self.shared > MOST_SHARED {
+                    return Err(cursor.error("the kernel declares more memory than a GPU has"));
+                }
                 self.symbols.declare(found.name, Symbol::Offset(at as u64));
             }
             ".pragma" => {
@@ -176,7 +185,7 @@ impl<'a> Body<'_, 'a> {
             if cursor.skip('<') {
                 let count = cursor.integer()?;
                 cursor.expect('>')?;
-                if count > 1 << 20 {
+                if self.symbols.registers() + count as usize > MOST_REGISTERS {
                     return Err(cursor.error("too many registers"));
                 }
                 for i in 0..count {

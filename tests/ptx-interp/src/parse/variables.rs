@@ -8,6 +8,9 @@ use crate::parse::error::ParseError;
 use crate::parse::lexer::Kind;
 use crate::types::Type;
 
+/// The most bytes of a variable.
+const MOST_BYTES: usize = 1 << 28;
+
 /// A declaration such as `.shared .align 16 .b8 tile[512]`.
 pub(crate) struct Declared<'a> {
     pub(crate) name: &'a str,
@@ -43,7 +46,8 @@ pub(crate) fn declared<'a>(cursor: &mut Cursor<'a>) -> Result<Declared<'a>, Pars
         let length = usize::try_from(length).ok();
         size = size
             .zip(length)
-            .and_then(|(size, length)| size.checked_mul(length));
+            .and_then(|(size, length)| size.checked_mul(length))
+            .filter(|size| *size <= MOST_BYTES);
         if size.is_none() {
             return Err(cursor.error("the array is too large"));
         }
