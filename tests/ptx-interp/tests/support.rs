@@ -191,7 +191,7 @@ pub(crate) fn finding(threads: u32, body: &str) -> Option<Finding> {
     for order in [WarpOrder::RoundRobin, WarpOrder::Greedy] {
         for completion in [Completion::Early, Completion::Late] {
             let options = Options {
-                budget: 100_000,
+                budget: 1_000_000,
                 ..Options::default()
             };
             let result = run_on(

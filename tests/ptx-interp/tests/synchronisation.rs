@@ -46,6 +46,27 @@ fn divergence() {
 const LOAD: &str = "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r7}, [%r8];";
 
 #[test]
+fn masks_of_two_halves() {
+    // The lanes arrive together, each half with its own mask.
+    let masks = "setp.lt.u32 %p0, %r2, 16; selp.b32 %r7, 0xffff, 0xffff0000, %p0; ";
+    assert_eq!(
+        finding(
+            32,
+            &format!("{masks} shfl.sync.bfly.b32 %r8, %r1, 1, 31, %r7;")
+        ),
+        None
+    );
+    assert_eq!(
+        finding(
+            32,
+            &format!("{masks} shfl.sync.bfly.b32 %r8, %r1, 16, 31, %r7;")
+        ),
+        Some(Finding::Divergence)
+    );
+    assert_eq!(finding(32, &format!("{masks} bar.warp.sync %r7;")), None);
+}
+
+#[test]
 fn barriers() {
     let second = "setp.ge.u32 %p0, %r1, 32; ";
     assert_eq!(
@@ -179,5 +200,29 @@ fn copies_pass_an_mbarrier() {
     assert_eq!(
         finding(32, &stored.replace("cp.async.bulk.wait_group 0;", "")),
         Some(Finding::Race)
+    );
+}
+
+#[test]
+fn a_lane_waits_while_others_compute() {
+    // Lane 0 looks at the mbarrier until lane 1 arrives, which it does after a long loop. The loop of lane 0 is long too.
+    let wait = "AGAIN: mbarrier.test_wait.parity.shared.b64 %p2, [%r4], 0; PADDING @!%p2 bra AGAIN; bra END;";
+    let body = format!(
+        "setp.ne.u32 %p1, %r1, 0; @!%p1 mbarrier.init.shared.b64 [%r4], 1; bar.sync 0; @%p1 bra WORK; {wait}\n\
+         WORK: mov.u32 %r7, 3000;\nMORE: sub.u32 %r7, %r7, 1; setp.ne.u32 %p3, %r7, 0; @%p3 bra MORE;\n\
+         setp.eq.u32 %p3, %r1, 1; @%p3 mbarrier.arrive.shared.b64 _, [%r4];\nEND:"
+    );
+    assert_eq!(finding(32, &body.replace("PADDING", "")), None);
+    assert_eq!(
+        finding(
+            32,
+            &body.replace("PADDING", &"add.u32 %r8, %r7, 1; ".repeat(100))
+        ),
+        None
+    );
+    let never = body.replace("@%p3 mbarrier.arrive.shared.b64 _, [%r4];", "");
+    assert_eq!(
+        finding(32, &never.replace("PADDING", "")),
+        Some(Finding::Deadlock)
     );
 }

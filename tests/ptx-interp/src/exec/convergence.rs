@@ -7,8 +7,9 @@ use crate::memory::DeviceMemory;
 use crate::report::{Finding, Problem, Step, problem};
 
 impl<M: DeviceMemory + ?Sized> Block<'_, M> {
-    /// The lanes that must execute an instruction together, if it is a collective one.
-    pub(super) fn needed(&self, w: usize, mask: u32, op: &Op) -> Step<Option<u32>> {
+    /// The lanes that must execute an instruction together, if it is a collective one, and the lanes of `mask` that do so
+    /// now: lanes with different masks of lanes execute it one group after another.
+    pub(super) fn needed(&self, w: usize, mask: u32, op: &Op) -> Step<Option<(u32, u32)>> {
         Ok(match op {
             Op::WarpSync { mask: members }
             | Op::Shuffle { mask: members, .. }
@@ -24,7 +25,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
             | Op::WgmmaCommit
             | Op::WgmmaWait { .. } => {
                 self.needs_whole_warp(w)?;
-                Some(u32::MAX)
+                Some((u32::MAX, mask))
             }
             _ => None,
         })
@@ -50,17 +51,20 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         false
     }
 
-    /// The lanes that take part in an instruction with a mask of lanes.
-    pub(super) fn members(&self, w: usize, mask: u32, operand: Operand) -> Step<u32> {
-        let members = self.uniform(w, mask, operand, "the mask of lanes")? as u32;
-        if mask & !members != 0 {
+    /// The mask of lanes of the first lane, and the lanes that have the same one.
+    fn members(&self, w: usize, mask: u32, operand: Operand) -> Step<(u32, u32)> {
+        let values = self.fetch(w, operand);
+        let members = values[mask.trailing_zeros() as usize] as u32;
+        let same = lanes(mask).filter(|lane| values[*lane] as u32 == members);
+        let same = same.fold(0, |same, lane| same | 1 << lane);
+        if same & !members != 0 {
             let message = format!(
                 "lanes {} execute it and are not in its mask {members:#010x}",
-                shown(mask & !members)
+                shown(same & !members)
             );
             return problem(Finding::Divergence, message);
         }
-        Ok(members)
+        Ok((members, same))
     }
 
     /// Lanes wait for each other at different instructions.

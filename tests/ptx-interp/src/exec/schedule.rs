@@ -2,14 +2,30 @@
 
 use crate::exec::block::Block;
 use crate::exec::step::Progress;
+use crate::exec::warp::Spin;
 use crate::memory::DeviceMemory;
-use crate::options::{Completion, Random, WarpOrder};
+use crate::options::{Random, WarpOrder};
 use crate::report::{Finding, Problem};
 
 /// Instructions of a turn in a round.
 const TURN: usize = 16;
 /// The most instructions of a turn whose length is drawn.
 const DRAWN_TURN: usize = 64;
+
+/// The instructions of a loop that waits for an mbarrier; a warp that executes more does something else.
+const LOOP: u32 = 64;
+/// If nothing changes while each warp executes so many instructions, no warp will ever continue.
+const QUIET: u64 = 200_000;
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    /// The warp could execute nothing.
+    Waited,
+    /// The warp looks again and again at an mbarrier that has not changed.
+    Spun,
+    Ran,
+}
 
 /// Where a block failed: the warp, if one was running, and what happened.
 pub(super) struct Failure {
@@ -28,35 +44,39 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         };
         let order = self.context.options.order;
         let count = self.warps.len();
+        // When the block last changed: how often by then, and after how many instructions.
+        let mut last = (0, 0);
         while self.warps.iter().any(|warp| warp.live != 0) {
-            let mut idle = true;
+            let mut round = Turn::Waited;
             for turn in 0..count {
                 let (w, length) = match order {
                     WarpOrder::RoundRobin => (turn, TURN),
                     WarpOrder::Greedy => (turn, usize::MAX),
                     WarpOrder::Random(_) => (random.below(count), 1 + random.below(DRAWN_TURN)),
                 };
-                idle &= !self.turn(w, length)?;
-                let late = self.context.options.completion == Completion::Late;
-                if late
-                    && matches!(order, WarpOrder::Random(_))
-                    && !self.tasks.is_empty()
-                    && random.below(8) == 0
-                {
+                round = round.max(self.turn(w, length)?);
+                // Late completion means when a thread waits or nothing can run; an order that is drawn draws this too.
+                let drawn = matches!(order, WarpOrder::Random(_)) && !self.tasks.is_empty();
+                if drawn && random.below(8) == 0 {
                     let index = random.below(self.tasks.len());
                     self.run_next_task(index).map_err(whole)?;
                 }
             }
-            if idle && matches!(order, WarpOrder::Random(_)) {
+            if round < Turn::Ran && matches!(order, WarpOrder::Random(_)) {
                 // The draw may have missed the one warp that can run.
                 for w in 0..count {
-                    idle &= !self.turn(w, TURN)?;
+                    round = round.max(self.turn(w, TURN)?);
                 }
             }
-            if idle
-                && !self.run_next_task(0).map_err(whole)?
-                && self.warps.iter().any(|warp| warp.live != 0)
-            {
+            let instructions = self.stats.warp_instructions;
+            if last.0 != self.changes {
+                last = (self.changes, instructions);
+            }
+            if round == Turn::Ran || self.run_next_task(0).map_err(whole)? {
+                continue;
+            }
+            let live = self.warps.iter().filter(|warp| warp.live != 0).count() as u64;
+            if live > 0 && (round == Turn::Waited || instructions - last.1 > live * QUIET) {
                 return Err(self.deadlock());
             }
         }
@@ -66,11 +86,10 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         self.check_mbarriers().map_err(whole)
     }
 
-    /// Lets a warp run for some instructions; false if nothing came of it.
-    fn turn(&mut self, w: usize, length: usize) -> Result<bool, Failure> {
+    /// Lets a warp run for some instructions.
+    fn turn(&mut self, w: usize, length: usize) -> Result<Turn, Failure> {
         self.warps[w].stalled = 0;
-        let mut ran = false;
-        let mut looked = false;
+        let mut turn = Turn::Waited;
         for _ in 0..length {
             if self.warps[w].live == 0 {
                 break;
@@ -82,33 +101,34 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
                 problem,
             };
             if self.stats.warp_instructions >= self.context.options.budget {
+                let budget = self.context.options.budget;
                 let message = format!(
-                    "the launch executed {} instructions, all that its budget allows",
-                    self.context.options.budget
+                    "the launch executed {budget} instructions, all that its budget allows"
                 );
-                return Err(failed(Box::new(Problem {
+                let problem = Problem {
                     finding: Finding::Budget,
                     lane: None,
                     message,
-                })));
+                };
+                return Err(failed(Box::new(problem)));
             }
             match self.step(w).map_err(failed)? {
-                Progress::Ran => ran = true,
                 Progress::Waits => break,
-                Progress::Looked { again } => {
-                    looked |= again;
-                    ran |= !again;
-                    if again {
-                        // Whatever it did since it last looked changed nothing.
-                        ran = false;
-                    }
-                    if self.warps[w].next().is_none() {
-                        break;
+                Progress::Ran => {
+                    turn = Turn::Ran;
+                    if let Some(spin) = &mut self.warps[w].spin {
+                        spin.since += 1;
                     }
                 }
+                Progress::Looked => turn = Turn::Ran,
             }
         }
-        Ok(ran && !looked)
+        let changes = self.changes;
+        let spins = |spin: Spin| spin.changes == changes && spin.since <= LOOP;
+        if turn == Turn::Ran && self.warps[w].spin.is_some_and(spins) {
+            turn = Turn::Spun;
+        }
+        Ok(turn)
     }
 
     /// Nothing can run any more.
@@ -157,10 +177,9 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         let stuck = (0..self.warps.len()).find(|w| self.warps[*w].live != 0);
         let pc = stuck.map(|w| {
             let warp = &self.warps[w];
-            warp.spin.map_or_else(
-                || warp.pc(warp.live.trailing_zeros() as usize),
-                |(pc, _)| pc,
-            )
+            let first = warp.live.trailing_zeros() as usize;
+            warp.spin
+                .map_or_else(|| warp.pc(first), |spin| spin.instruction)
         });
         let problem = Box::new(Problem {
             finding,

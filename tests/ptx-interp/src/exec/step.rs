@@ -4,7 +4,7 @@ use crate::exec::barriers::Arrival;
 use crate::exec::block::Block;
 use crate::exec::collectives::Shuffle;
 use crate::exec::products::Factors;
-use crate::exec::warp::lanes;
+use crate::exec::warp::{Spin, lanes};
 use crate::ir::{BoolOp, Instruction, MbarrierOp, Op, Operand, Reg};
 use crate::memory::DeviceMemory;
 use crate::report::{Finding, Step, problem};
@@ -17,10 +17,8 @@ pub(super) enum Progress {
     Ran,
     /// No lane can run.
     Waits,
-    /// Lanes found an mbarrier incomplete; nothing has changed since they last looked if `again`.
-    Looked {
-        again: bool,
-    },
+    /// Lanes found an mbarrier incomplete.
+    Looked,
 }
 
 impl<M: DeviceMemory + ?Sized> Block<'_, M> {
@@ -60,8 +58,8 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         &mut self,
         w: usize,
         pc: usize,
-        group: u32,
-        mask: u32,
+        mut group: u32,
+        mut mask: u32,
         instruction: &Instruction,
     ) -> Step<Progress> {
         match &instruction.op {
@@ -109,10 +107,12 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
                 return Ok(Progress::Ran);
             }
             op => {
-                if let Some(needed) = self.needed(w, mask, op)?
-                    && !self.together(w, pc, group, mask, needed)
-                {
-                    return Ok(Progress::Ran);
+                if let Some((needed, same)) = self.needed(w, mask, op)? {
+                    group &= !mask | same;
+                    mask = same;
+                    if !self.together(w, pc, group, mask, needed) {
+                        return Ok(Progress::Ran);
+                    }
                 }
                 if let Op::Mbarrier {
                     op: op @ MbarrierOp::Test { .. },
@@ -144,10 +144,12 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
             return Ok(Progress::Ran);
         }
         warp.stalled |= incomplete;
-        let now = Some((pc, self.changes));
-        let again = warp.spin == now;
-        warp.spin = now;
-        Ok(Progress::Looked { again })
+        warp.spin = Some(Spin {
+            instruction: pc,
+            changes: self.changes,
+            since: 0,
+        });
+        Ok(Progress::Looked)
     }
 
     fn apply(&mut self, w: usize, mask: u32, f: ScalarFn, dst: Reg, src: [Operand; 3]) {

@@ -54,6 +54,16 @@ pub(super) struct Products {
     pub(super) fenced: bool,
 }
 
+/// Where a warp last found an mbarrier incomplete.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spin {
+    pub(super) instruction: usize,
+    /// How often the block had changed by then.
+    pub(super) changes: u64,
+    /// The instructions that the warp has executed since.
+    pub(super) since: u32,
+}
+
 /// 32 threads that run together.
 #[derive(Debug)]
 pub(super) struct Warp {
@@ -74,8 +84,7 @@ pub(super) struct Warp {
     pub(super) local: Vec<u8>,
     pub(super) local_written: Vec<bool>,
     pub(super) products: Products,
-    /// The instruction where the warp last found an mbarrier incomplete, and how often the block had changed by then.
-    pub(super) spin: Option<(usize, u64)>,
+    pub(super) spin: Option<Spin>,
 }
 
 impl Warp {
