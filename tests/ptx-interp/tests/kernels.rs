@@ -5,7 +5,7 @@ use std::time::Instant;
 use ptx_interp::{Class, FlatMemory, Module, Options, Stats};
 
 use crate::cases::{BASICS, CASES, GEMM, GEMM90};
-use crate::support::{Arg, Call, schedules};
+use crate::support::{Arg, Call, run_on, schedules};
 
 #[test]
 fn every_kernel_under_every_schedule() {
@@ -113,6 +113,11 @@ fn speed() {
             println!("{}, races {races}: {time:.2} ms", case.name);
         }
     }
+    let body = "bar.sync 0; ".repeat(50);
+    let start = Instant::now();
+    run_on(1024, 1, &body, &Options::default()).expect("the kernel is right");
+    let time = start.elapsed().as_secs_f64() * 1e3 / 50.0;
+    println!("a barrier of 1024 threads: {time:.2} ms");
     let module = Module::parse(GEMM).expect("the module");
     for races in [true, false] {
         let start = Instant::now();

@@ -136,7 +136,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         {
             if self.context.options.races {
                 for lane in lanes(mask) {
-                    self.clocks.acquire(w * 32 + lane, &state.released);
+                    self.clocks.meet(w * 32 + lane, &state.released);
                 }
             }
             if let Some((op, reg)) = result {
@@ -171,7 +171,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
             self.clocks.release(w * 32 + lane, &mut released);
         }
         for lane in lanes(mask) {
-            self.clocks.acquire(w * 32 + lane, &released);
+            self.clocks.meet(w * 32 + lane, &released);
         }
     }
 }

@@ -154,6 +154,14 @@ impl Clocks {
         self.tick(thread);
     }
 
+    /// The thread learns what it and others released, after which it has done nothing else: the result is a copy.
+    pub(crate) fn meet(&mut self, thread: usize, from: &[u32]) {
+        let own = self.own(thread);
+        let row = self.row_mut(thread);
+        row.copy_from_slice(from);
+        row[thread] = own;
+    }
+
     /// The thread learns what others released.
     pub(crate) fn acquire(&mut self, thread: usize, from: &[u32]) {
         join(self.row_mut(thread), from);
