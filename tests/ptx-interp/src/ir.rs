@@ -349,5 +349,7 @@ pub(crate) struct Instruction {
     pub(crate) guard: Option<Guard>,
     pub(crate) op: Op,
     pub(crate) class: Class,
+    /// All registers that the operands name, in a kernel with `wgmma`.
+    pub(crate) registers: Box<[Reg]>,
     pub(crate) line: usize,
 }

@@ -51,6 +51,7 @@ fn most_bugs_are_reported_under_any_schedule() {
         "the last wait",
         "a commit",
         "nothing orders the init of mbarriers",
+        "scores are read before they are there",
         "no fence before the copy unit reads",
         "a store in place of an atomic, global",
     ];

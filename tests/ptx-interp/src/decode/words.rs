@@ -26,6 +26,32 @@ impl<'s, 'a> Words<'s, 'a> {
         &self.opcode
     }
 
+    /// All registers that the operands name.
+    pub(crate) fn registers(&self) -> Vec<Reg> {
+        let mut found = Vec::new();
+        self.operands
+            .iter()
+            .for_each(|raw| self.collect(raw, &mut found));
+        found
+    }
+
+    fn collect(&self, raw: &Raw<'_>, found: &mut Vec<Reg>) {
+        let mut name = |word: &str| found.extend(self.reg_named(word));
+        match raw {
+            Raw::Name { word, .. } | Raw::Not(word) => name(word),
+            Raw::Pair(first, second) => [first, second].into_iter().for_each(|word| name(word)),
+            Raw::Vector(parts) => parts.iter().for_each(|part| self.collect(part, found)),
+            Raw::Address {
+                base, coordinates, ..
+            } => {
+                name(base);
+                coordinates
+                    .iter()
+                    .for_each(|part| self.collect(part, found));
+            }
+        }
+    }
+
     /// The number of operands.
     pub(super) fn count(&self) -> usize {
         self.operands.len()

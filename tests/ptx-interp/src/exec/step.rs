@@ -51,6 +51,9 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
             self.warps[w].go(group, pc + 1);
             return Ok(Progress::Ran);
         }
+        if !instruction.registers.is_empty() {
+            self.spares_products(w, instruction)?;
+        }
         self.execute(w, pc, group, mask, instruction)
     }
 

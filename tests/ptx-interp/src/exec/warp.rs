@@ -1,6 +1,8 @@
 //! The state of a warp.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+
+use crate::ir::Reg;
 
 /// The lanes of a mask, in order.
 pub(super) fn lanes(mut mask: u32) -> impl Iterator<Item = usize> {
@@ -52,6 +54,10 @@ pub(super) struct Products {
     /// For each group that was committed and not waited for, the number of its last product.
     pub(super) groups: VecDeque<u32>,
     pub(super) fenced: bool,
+    /// The products that nobody has waited for: number and instruction.
+    pub(super) in_flight: VecDeque<(u32, usize)>,
+    /// The registers that they read and write.
+    pub(super) busy: HashSet<Reg>,
 }
 
 /// Where a warp last found an mbarrier incomplete.

@@ -3,7 +3,7 @@
 use crate::exec::block::{Block, Touch};
 use crate::exec::products::{element, gather, multiply, scatter, spread_a};
 use crate::exec::warp::PendingProduct;
-use crate::ir::{Op, Wgmma, WgmmaA};
+use crate::ir::{Instruction, Op, Reg, Wgmma, WgmmaA};
 use crate::memory::DeviceMemory;
 use crate::options::Completion;
 use crate::report::{Finding, Step, problem};
@@ -121,6 +121,8 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
             adds: adds != 0,
             number: products.issued,
         };
+        products.in_flight.push_back((products.issued, pc));
+        products.busy.extend(held(wgmma));
         let k = columns(wgmma.element);
         if let WgmmaA::Descriptor(_) = wgmma.a {
             let matrix = SharedMatrix::of(a, wgmma.transposed[0])?;
@@ -162,6 +164,16 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
             self.warps[w].products.pending.pop_front();
             self.run_product(w, next)?;
         }
+        let (products, code) = (&mut self.warps[w].products, &self.context.entry.code);
+        products.in_flight.retain(|(number, _)| *number > last);
+        let ops = products.in_flight.iter().map(|(_, pc)| &code[*pc].op);
+        products.busy = ops
+            .filter_map(|op| match op {
+                Op::Wgmma(wgmma) => Some(held(wgmma)),
+                _ => None,
+            })
+            .flatten()
+            .collect();
         if self.context.options.races {
             let agent = self.context.agents.wgmma(w);
             for lane in 0..32 {
@@ -169,6 +181,25 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
             }
         }
         Ok(())
+    }
+
+    /// Checks that an instruction leaves the registers of products in flight alone. Products may share their sums.
+    pub(super) fn spares_products(&self, w: usize, instruction: &Instruction) -> Step<()> {
+        let busy = &self.warps[w].products.busy;
+        let touched: &[Reg] = match &instruction.op {
+            Op::Wgmma(wgmma) => match &wgmma.a {
+                WgmmaA::Registers(registers) => registers,
+                WgmmaA::Descriptor(_) => &[],
+            },
+            _ => &instruction.registers,
+        };
+        if busy.is_empty() || !touched.iter().any(|reg| busy.contains(reg)) {
+            return Ok(());
+        }
+        problem(
+            Finding::Race,
+            "it uses a register of a wgmma in flight: wgmma.wait_group is missing before it",
+        )
     }
 
     fn run_product(&mut self, w: usize, pending: PendingProduct) -> Step<()> {
@@ -277,6 +308,15 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         }
         Ok(())
     }
+}
+
+/// The registers that a product reads and writes.
+fn held(wgmma: &Wgmma) -> impl Iterator<Item = Reg> {
+    let a: &[Reg] = match &wgmma.a {
+        WgmmaA::Registers(registers) => registers,
+        WgmmaA::Descriptor(_) => &[],
+    };
+    wgmma.d.iter().chain(a).copied()
 }
 
 /// The length of k: 32 bytes.

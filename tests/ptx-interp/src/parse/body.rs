@@ -62,6 +62,15 @@ pub(crate) fn entry(
     body.variables_of_module();
     while body.statement(cursor, lines)? {}
     body.link(lines)?;
+    if !body
+        .code
+        .iter()
+        .any(|instruction| matches!(instruction.op, Op::Wgmma(_)))
+    {
+        body.code
+            .iter_mut()
+            .for_each(|instruction| instruction.registers = Box::default());
+    }
     let last = cursor.line().min(lines.len());
     Ok(Entry {
         name: head.name,
@@ -245,14 +254,15 @@ impl<'a> Body<'_, 'a> {
             }
             _ => (decode(&words).map_err(error)?, None),
         };
+        let (class, registers) = (class_of(&op), words.registers().into());
         if let Some(label) = label {
             self.pend(label);
         }
-        let class = class_of(&op);
         self.code.push(Instruction {
             guard,
             op,
             class,
+            registers,
             line,
         });
         Ok(())
