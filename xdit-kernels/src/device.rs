@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_tier_that_the_processor_lacks_is_refused() {
-        for tier in [Tier::Portable, Tier::Avx2, Tier::Avx512, Tier::Avx512Bf16] {
+        for tier in crate::tier::ALL {
             match Device::cpu_with(tier) {
                 Ok(device) => assert_eq!((device.tier(), true), (tier, tier.is_available())),
                 Err(error) => {

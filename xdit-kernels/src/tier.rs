@@ -1,13 +1,13 @@
 use std::fmt;
 
-/// The instruction sets that CPU kernels are compiled for, narrowest first.
+/// The instruction sets that CPU kernels are compiled for, those of an architecture narrowest first.
 ///
 /// A value, not a global: a test or a user picks one by [`Device::cpu_with`](crate::Device::cpu_with). Results of different tiers differ in
 /// the last bits (the order of sums follows the vector width); results of one tier never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Tier {
-    /// Plain Rust over arrays of eight; the compiler vectorises it (SSE2, NEON).
+    /// Plain Rust over arrays of eight; the compiler vectorises it.
     Portable,
     /// AVX2, FMA and F16C.
     Avx2,
@@ -15,6 +15,10 @@ pub enum Tier {
     Avx512,
     /// The same and AVX512-BF16: bf16 products in pairs.
     Avx512Bf16,
+    /// NEON, which every aarch64 processor has.
+    Neon,
+    /// The same and the bf16 instructions of ARMv8.6 (Graviton 3, Apple M2): bf16 products of matrices of 2 × 4.
+    NeonBf16,
 }
 
 impl Tier {
@@ -48,21 +52,47 @@ impl Tier {
                 return Self::Avx2;
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            if std::arch::is_aarch64_feature_detected!("bf16") {
+                return Self::NeonBf16;
+            }
+            Self::Neon
+        }
+        #[cfg(not(target_arch = "aarch64"))]
         Self::Portable
     }
 
     /// Whether this processor can run the tier.
     pub fn is_available(self) -> bool {
-        self <= Self::widest()
+        let compiled = match self {
+            Self::Portable => true,
+            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 => cfg!(target_arch = "x86_64"),
+            Self::Neon | Self::NeonBf16 => cfg!(target_arch = "aarch64"),
+        };
+        compiled && self <= Self::widest()
+    }
+
+    /// Whether the tier has an instruction that multiplies bf16 without widening them.
+    pub(crate) fn multiplies_bf16(self) -> bool {
+        matches!(self, Self::Avx512Bf16 | Self::NeonBf16)
     }
 
     /// Every tier that this processor can run, narrowest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16]
-            .into_iter()
-            .filter(|t| t.is_available())
+        ALL.into_iter().filter(|t| t.is_available())
     }
 }
+
+/// The tiers of all architectures.
+pub(crate) const ALL: [Tier; 6] = [
+    Tier::Portable,
+    Tier::Avx2,
+    Tier::Avx512,
+    Tier::Avx512Bf16,
+    Tier::Neon,
+    Tier::NeonBf16,
+];
 
 /// Whether this processor says that it is AMD's.
 #[cfg(target_arch = "x86_64")]
@@ -86,6 +116,8 @@ impl fmt::Display for Tier {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Avx512Bf16 => "avx512-bf16",
+            Self::Neon => "neon",
+            Self::NeonBf16 => "neon-bf16",
         })
     }
 }
@@ -94,8 +126,7 @@ impl fmt::Display for Tier {
 impl std::str::FromStr for Tier {
     type Err = crate::Error;
     fn from_str(name: &str) -> crate::Result<Self> {
-        let tiers = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
-        let known = tiers.iter().find(|t| t.to_string() == name);
+        let known = ALL.iter().find(|t| t.to_string() == name);
         match known {
             Some(tier) if tier.is_available() => Ok(*tier),
             Some(tier) => Err(crate::Error::Device {
@@ -106,7 +137,7 @@ impl std::str::FromStr for Tier {
                 op: "tier",
                 reason: format!(
                     "no tier is called {name:?}; they are {}",
-                    tiers.map(|t| t.to_string()).join(", ")
+                    ALL.map(|t| t.to_string()).join(", ")
                 ),
             }),
         }

@@ -54,7 +54,7 @@ pub(crate) struct ThreadArgs {
     /// Their number changes the speed, never the image [default: RAYON_NUM_THREADS, OMP_NUM_THREADS or all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
-    /// Instruction tier: portable, avx2, avx512 or avx512-bf16 [default: the fastest that this processor has].
+    /// Instruction tier: portable, avx2, avx512, avx512-bf16, neon or neon-bf16 [default: the fastest that this processor has].
     #[arg(long, value_name = "TIER", value_parser = tier)]
     pub cpu_tier: Option<Tier>,
 }

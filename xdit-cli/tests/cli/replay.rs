@@ -42,7 +42,7 @@ fn every_tier_draws_the_same_picture() {
     draw(folder.path(), &["--cpu-tier", "portable"]);
     // Replayed on the recorded tier, whatever this processor's best is.
     run(folder.path(), ["replay", "a.png"]).succeeded();
-    for tier in ["avx2", "avx512", "avx512-bf16"] {
+    for tier in ["avx2", "avx512", "avx512-bf16", "neon", "neon-bf16"] {
         let outcome = run(
             folder.path(),
             ["replay", "a.png", "--cpu-tier", tier, "--json"],

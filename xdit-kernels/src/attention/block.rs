@@ -36,7 +36,7 @@ unsafe fn start<S: Lanes, W: Words>(
         (done, at) = (done + count, at + height);
     }
     rows.width = parameters.d.next_multiple_of(S::LANES);
-    let words = W::count(parameters.d);
+    let words = W::count(parameters.d, S::PAIR_GROUP);
     rows.weights.reserve(S::MR * KEYS / 2);
     rows.scores.reserve(S::MR * KEYS);
     rows.q.reserve(at * words);
@@ -76,7 +76,7 @@ unsafe fn attend<S: Lanes, P: Product, const DEGREE: usize>(
     block: &KeyBlock,
     ahead: &mut [Prefetcher; 2],
 ) {
-    let words = parameters.d.div_ceil(P::WORD);
+    let words = P::words::<S>(parameters.d);
     let stored = block.len.next_multiple_of(S::LANES);
     let scores = rows.scores.as_mut_ptr();
     for t in 0..rows.tiles.len() {

@@ -11,7 +11,10 @@ use super::{
     seen::Seen,
     tile::KEYS,
 };
-use crate::{DType, Result, Tier, View, ViewMut, simd::Lane, simd::Shared};
+use crate::{
+    DType, Result, Tier, View, ViewMut,
+    simd::{Lane, Shared, microkernel::pair_group},
+};
 
 /// One call of the kernel, for elements of type `T`.
 pub(super) struct FlashCall<'a, T> {
@@ -44,7 +47,7 @@ impl<'a, T: Lane> FlashCall<'a, T> {
         Ok(Self {
             dims: *dims,
             tier,
-            pairs: T::DTYPE == DType::BF16 && tier == Tier::Avx512Bf16,
+            pairs: T::DTYPE == DType::BF16 && tier.multiplies_bf16(),
             parameters: AttnParameters {
                 lq: dims.lq,
                 d: dims.d,
@@ -86,7 +89,7 @@ impl<'a, T: Lane> FlashCall<'a, T> {
     /// Words of a packed key.
     fn words(&self) -> usize {
         if self.pairs {
-            Paired::count(self.dims.d)
+            Paired::count(self.dims.d, pair_group(self.tier))
         } else {
             self.dims.d
         }

@@ -2,9 +2,13 @@
 
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512, Avx512Bf16};
+#[cfg(target_arch = "aarch64")]
+use crate::simd::{Neon, NeonBf16};
 use crate::simd::{Portable, Simd, transpose::Transpose};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
+#[cfg(target_arch = "aarch64")]
+use {crate::simd::microkernel::Micro, std::arch::aarch64::*};
 
 /// A tier as attention sees it.
 ///
@@ -58,6 +62,41 @@ impl Lanes for Portable {
         out
     }
 }
+
+#[cfg(target_arch = "aarch64")]
+macro_rules! neon {
+    ($tier:ty) => {
+        impl Lanes for $tier {
+            const MR: usize = 6;
+            const NV: usize = 2;
+            #[inline(always)]
+            unsafe fn mac_pairs(acc: Self::V, a: Self::V, b: Self::V) -> Self::V {
+                // SAFETY: NEON is part of aarch64.
+                unsafe {
+                    let acc = Self::fma(Self::low(a), Self::low(b), acc);
+                    Self::fma(Self::high(a), Self::high(b), acc)
+                }
+            }
+            #[inline(always)]
+            unsafe fn split_exponent(x: Self::V) -> (Self::V, Self::V) {
+                // SAFETY: NEON is part of aarch64. FMAX and FRINTM keep NaN.
+                unsafe {
+                    let part = |x| {
+                        let x = vmaxq_f32(x, vdupq_n_f32(-126.5));
+                        let n = vrndmq_f32(x);
+                        (n, vsubq_f32(x, n))
+                    };
+                    let [(n0, f0), (n1, f1)] = x.map(part);
+                    ([n0, n1], [f0, f1])
+                }
+            }
+        }
+    };
+}
+#[cfg(target_arch = "aarch64")]
+neon!(Neon);
+#[cfg(target_arch = "aarch64")]
+neon!(NeonBf16);
 
 #[cfg(target_arch = "x86_64")]
 impl Lanes for Avx2 {
@@ -140,6 +179,16 @@ impl Lanes for Avx512Bf16 {
 pub(super) trait Product: Send + Sync + 'static {
     /// Elements of a word.
     const WORD: usize;
+    /// Words that stand together.
+    #[inline(always)]
+    fn group<S: Lanes>() -> usize {
+        1
+    }
+    /// Words of n elements.
+    #[inline(always)]
+    fn words<S: Lanes>(n: usize) -> usize {
+        n.div_ceil(Self::WORD * Self::group::<S>()) * Self::group::<S>()
+    }
     /// acc + the product of two words, lane by lane.
     unsafe fn mac<S: Lanes>(acc: S::V, a: S::V, b: S::V) -> S::V;
 }
@@ -161,6 +210,10 @@ impl Product for SingleProduct {
 
 impl Product for PairProduct {
     const WORD: usize = 2;
+    #[inline(always)]
+    fn group<S: Lanes>() -> usize {
+        S::PAIR_GROUP
+    }
     #[inline(always)]
     unsafe fn mac<S: Lanes>(acc: S::V, a: S::V, b: S::V) -> S::V {
         // SAFETY: the caller's promise.

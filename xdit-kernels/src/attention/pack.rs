@@ -15,8 +15,10 @@ use half::bf16;
 pub(super) trait Words {
     /// An element.
     type T: Lane;
-    /// Words of a row of d elements.
-    fn count(d: usize) -> usize;
+    /// Elements of a word.
+    const WORD: usize;
+    /// Words of a row of d elements, where `group` of pairs stand together.
+    fn count(d: usize, group: usize) -> usize;
     /// Words k..k + n of the row at `row`, which has `d` elements; the lanes from n on are 0.
     unsafe fn load<S: Lanes>(row: *const Self::T, d: usize, k: usize, n: usize) -> S::V;
 }
@@ -29,7 +31,8 @@ pub(super) struct Paired;
 
 impl<T: Lane> Words for Widened<T> {
     type T = T;
-    fn count(d: usize) -> usize {
+    const WORD: usize = 1;
+    fn count(d: usize, _: usize) -> usize {
         d
     }
     #[inline(always)]
@@ -47,8 +50,9 @@ impl<T: Lane> Words for Widened<T> {
 
 impl Words for Paired {
     type T = bf16;
-    fn count(d: usize) -> usize {
-        d.div_ceil(2)
+    const WORD: usize = 2;
+    fn count(d: usize, group: usize) -> usize {
+        d.div_ceil(2 * group) * group
     }
     #[inline(always)]
     unsafe fn load<S: Lanes>(row: *const bf16, d: usize, k: usize, n: usize) -> S::V {
@@ -68,7 +72,7 @@ impl Words for Paired {
     }
 }
 
-/// The words of up to `LANES` rows of d elements with rows and columns exchanged: word k of row i goes to
+/// The words of up to `LANES` rows of d elements with rows and columns exchanged: word (or group of words) k of row i goes to
 /// `dst`[k · step + i]; the columns from the number of rows to `width` become 0.
 ///
 /// # Safety
@@ -86,7 +90,35 @@ pub(super) unsafe fn exchange<S: Lanes, W: Words>(
     step: usize,
     width: usize,
 ) {
-    let words = W::count(d);
+    if W::WORD == 2 && S::PAIR_GROUP == 2 {
+        for (i, row) in rows.iter().enumerate() {
+            for g in 0..d.div_ceil(4) {
+                let mut four = [bf16::ZERO; 4];
+                // SAFETY: elements below d of each row are readable, and the group's place is inside `dst`.
+                unsafe {
+                    let from = row.cast::<bf16>().add(4 * g);
+                    if 4 * g + 4 <= d {
+                        four = from.cast::<[bf16; 4]>().read();
+                    } else {
+                        from.copy_to_nonoverlapping(four.as_mut_ptr(), d - 4 * g);
+                    }
+                    dst.cast::<[bf16; 4]>().add(g * step + i).write(four);
+                }
+            }
+        }
+        for i in rows.len()..width {
+            for g in 0..d.div_ceil(4) {
+                // SAFETY: the group's place is inside `dst`.
+                unsafe {
+                    dst.cast::<[bf16; 4]>()
+                        .add(g * step + i)
+                        .write([bf16::ZERO; 4])
+                };
+            }
+        }
+        return;
+    }
+    let words = W::count(d, 1);
     let mut k = 0;
     while k < words {
         let n = S::LANES.min(words - k);
@@ -138,7 +170,8 @@ unsafe fn keys<S: Lanes, W: Words>(
             // SAFETY: keys at..at + count < n are inside `src`. The panel starts after first · words words (all before it
             // are NR wide) and its rows are `panel` words.
             unsafe {
-                let dst = dst.add(first * W::count(d) + x);
+                let group = if W::WORD == 2 { S::PAIR_GROUP } else { 1 };
+                let dst = dst.add(first * W::count(d, group) + x * group);
                 exchange::<S, W>(&rows[..count], d, dst, panel, S::LANES);
             }
             x += S::LANES;
@@ -202,10 +235,10 @@ unsafe fn values_single<S: Lanes, T: Lane>(
 }
 tiered!(pub(super) fn pack_values_single[T: Lane][T](src: *const T, step: usize, n: usize, d: usize, seen: *const f32, dst: *mut f32, at: usize, rows: usize) = values_single);
 
-/// The same with neighbouring keys in one word: [rows/2][NR]; an odd last key is paired with 0.
+/// The same with neighbouring keys in one word: [rows/2][NR], in groups of the tier; zeros fill the last word or group.
 ///
 /// # Safety
-/// As [`values_single`], `dst` writable for rows/2 · (d rounded up to a vector) words, `at` and `rows` even.
+/// As [`values_single`], `dst` writable for rows/2 · (d rounded up to a vector) words, `at` and `rows` multiples of a group.
 #[inline(always)]
 #[allow(
     clippy::too_many_arguments,
@@ -235,10 +268,24 @@ unsafe fn values_pair<S: Lanes>(
                     bf16::ZERO
                 }
             };
-            for j in 0..n.div_ceil(2) {
+            let group = S::PAIR_GROUP;
+            // Whole groups of four visible keys: the compiler interleaves vectors of columns.
+            let mut whole = 0;
+            while group == 2 && first + w <= d && whole + 4 <= n {
+                if !seen.is_null() && (0..4).any(|i| *seen.add(whole + i) == 0.0) {
+                    break;
+                }
+                let rows: [_; 4] = std::array::from_fn(|i| src.add((whole + i) * step + first));
+                let to = panel.cast::<[bf16; 4]>().add(whole / 4 * w);
+                for c in 0..w {
+                    to.add(c).write(rows.map(|row| *row.add(c)));
+                }
+                whole += 4;
+            }
+            for j in whole / 2..n.div_ceil(2 * group) * group {
                 for c in 0..w {
                     panel
-                        .add(j * w + c)
+                        .add((j / group * w + c) * group + j % group)
                         .write(pair(at(2 * j, c), at(2 * j + 1, c)));
                 }
             }

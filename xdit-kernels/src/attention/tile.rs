@@ -24,7 +24,7 @@ pub(super) fn height<S: Lanes>(rows: usize) -> usize {
     best
 }
 
-/// a · b over `n` words of k: row i's word at a + i·row_step + k·k_step, b a panel of `NV` vectors a row.
+/// a · b over `n` words of k: row i's word (or group of words) k at a + i·row_step + k·k_step, b a panel of `NV` vectors a row.
 ///
 /// # Safety
 /// Those words are readable; as [`Simd`]'s.
@@ -44,6 +44,30 @@ unsafe fn accumulate<S: Lanes, P: Product, const M: usize, const NV: usize>(
     unsafe {
         let mut acc = [[S::zero(); NV]; M];
         let (mut a, mut b) = (a, b);
+        let group = P::group::<S>();
+        if group == 2 {
+            let mut spare = [S::zero(); NV];
+            for _ in 0..n.div_ceil(group) {
+                S::add_groups(&mut acc, &mut spare, a.cast(), row_step, b.cast());
+                a = a.add(k_step);
+                b = b.add(group * NV * S::LANES);
+            }
+            S::order_sums(&mut acc, &spare);
+            return acc;
+        }
+        if S::LANE_PRODUCTS && P::WORD == 1 {
+            if k_step == 1 {
+                S::add_steps(&mut acc, n, a, row_step, b);
+                return acc;
+            }
+            for _ in 0..n {
+                let columns = std::array::from_fn(|j| S::load(b.add(j * S::LANES)));
+                S::add_products(&mut acc, a, columns);
+                a = a.add(k_step);
+                b = b.add(NV * S::LANES);
+            }
+            return acc;
+        }
         for _ in 0..n {
             let mut columns = [S::zero(); NV];
             for j in 0..NV {
@@ -73,7 +97,8 @@ unsafe fn score<S: Lanes, P: Product, const M: usize, const NV: usize>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let acc = accumulate::<S, P, M, NV>(n, q, 1, M, keys);
+        let group = P::group::<S>();
+        let acc = accumulate::<S, P, M, NV>(n, q, group, M * group, keys);
         for i in 0..M {
             for j in 0..NV {
                 S::store(scores.add(i * KEYS + j * S::LANES), acc[i][j]);
@@ -96,7 +121,8 @@ unsafe fn weigh<S: Lanes, P: Product, const M: usize, const NV: usize>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let acc = accumulate::<S, P, M, NV>(n, weights, KEYS / P::WORD, 1, values);
+        let group = P::group::<S>();
+        let acc = accumulate::<S, P, M, NV>(n, weights, KEYS / P::WORD, group, values);
         for i in 0..M {
             let factor = S::splat(*rescale.add(i));
             for j in 0..NV {

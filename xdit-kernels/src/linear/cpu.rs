@@ -14,7 +14,7 @@ mod weights;
 
 use super::epilogue::{Epilogue, batch};
 use crate::{
-    Result, Tensor, Tier, View, ViewMut, dtype::FloatType, layout, simd::Shared, storage::Buffer,
+    Result, Tensor, View, ViewMut, dtype::FloatType, layout, simd::Shared, storage::Buffer,
 };
 use finish::{Finish, FusedOp};
 use form::{Dots, F16, F32, Form, Pairs};
@@ -79,7 +79,7 @@ pub(super) fn linear(
         FloatType::F32 => MatrixProduct::<F32>::new(packed, &input, &finish).run(),
         FloatType::F16 => MatrixProduct::<F16>::new(packed, &input, &finish).run(),
         // The instruction takes bf16 on both sides. For other inputs the weights are widened.
-        FloatType::BF16 if packed.tier == Tier::Avx512Bf16 && input.is_bf16() => {
+        FloatType::BF16 if packed.tier.multiplies_bf16() && input.is_bf16() => {
             MatrixProduct::<Dots>::new(packed, &input, &finish).run()
         }
         FloatType::BF16 => MatrixProduct::<Pairs>::new(packed, &input, &finish).run(),

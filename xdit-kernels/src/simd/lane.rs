@@ -90,6 +90,84 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn swap_pairs(a: Self::V) -> Self::V;
     /// Lanes with even index negated.
     unsafe fn negate_even(a: Self::V) -> Self::V;
+    /// Whether a multiply-add takes one factor from a lane of a register, so that [`add_steps`](Self::add_steps) reads the
+    /// numbers of `a` a vector at a time.
+    const LANE_PRODUCTS: bool = false;
+    /// sums\[i\] + a\[i\] · b for each row, as [`fma`](Self::fma). `ROWS` numbers are readable at `a`.
+    #[inline(always)]
+    unsafe fn add_products<const ROWS: usize, const NV: usize>(
+        sums: &mut [[Self::V; NV]; ROWS],
+        a: *const f32,
+        b: [Self::V; NV],
+    ) {
+        for (i, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: as the trait's.
+            unsafe {
+                let a = Self::splat(*a.add(i));
+                for (sum, &b) in sums.iter_mut().zip(&b) {
+                    *sum = Self::fma(a, b, *sum);
+                }
+            }
+        }
+    }
+    /// Adds `n` steps of a product: a\[i · row_step + k\] times the `NV` vectors at b + k · NV · LANES, one k after another.
+    #[inline(always)]
+    unsafe fn add_steps<const ROWS: usize, const NV: usize>(
+        sums: &mut [[Self::V; NV]; ROWS],
+        n: usize,
+        a: *const f32,
+        row_step: usize,
+        b: *const f32,
+    ) {
+        for k in 0..n {
+            // SAFETY: as the trait's.
+            unsafe {
+                let b: [_; NV] =
+                    std::array::from_fn(|j| Self::load(b.add((k * NV + j) * Self::LANES)));
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let a = Self::splat(*a.add(i * row_step + k));
+                    for (sum, &b) in sums.iter_mut().zip(&b) {
+                        *sum = Self::fma(a, b, *sum);
+                    }
+                }
+            }
+        }
+    }
+    /// Words of bf16 pairs along k that stand next to each other in a panel, a *group*. Word w of row i of a panel of n rows is
+    /// `panel[(w / G · n + i) · G + w % G]`.
+    const PAIR_GROUP: usize = 1;
+    /// Adds the products of one group of A and B in pairs of bf16, where `PAIR_GROUP` is 2: row i's group is at a + i · row_step,
+    /// B's `NV · LANES` columns at b. The sums and `spare` are in an order of the tier until
+    /// [`order_sums`](Self::order_sums); begin with zeros.
+    #[inline(always)]
+    unsafe fn add_groups<const ROWS: usize, const NV: usize>(
+        _sums: &mut [[Self::V; NV]; ROWS],
+        _spare: &mut [Self::V; NV],
+        _a: *const u32,
+        _row_step: usize,
+        _b: *const u32,
+    ) {
+        unreachable!("called only where groups have two words")
+    }
+    /// Brings the sums of [`add_groups`](Self::add_groups) into the order of rows.
+    #[inline(always)]
+    unsafe fn order_sums<const ROWS: usize, const NV: usize>(
+        _sums: &mut [[Self::V; NV]; ROWS],
+        _spare: &[Self::V; NV],
+    ) {
+    }
+    /// Word `w` of a group, of each of two vectors of columns: pairs of bf16.
+    #[inline(always)]
+    unsafe fn pair_columns(b: *const u32, w: usize) -> [Self::V; 2] {
+        debug_assert_eq!(w, 0, "a group of one word");
+        // SAFETY: as the trait's.
+        unsafe {
+            [
+                Self::load(b.cast()),
+                Self::load(b.cast::<f32>().add(Self::LANES)),
+            ]
+        }
+    }
     /// Sum of the lanes, in a fixed order.
     unsafe fn sum(a: Self::V) -> f32;
     unsafe fn max_lane(a: Self::V) -> f32;

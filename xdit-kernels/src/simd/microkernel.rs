@@ -13,14 +13,18 @@
 //!   widened), or pairs too ([`packed_dots`]: the dot product of AVX512-BF16, or two fused multiply-adds on other tiers).
 
 mod step;
+mod sums;
 
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512, Avx512Bf16};
-use super::{Lane, Portable, Simd};
-use crate::{Tier, dtype::FloatType};
-use half::{bf16, f16};
+#[cfg(target_arch = "aarch64")]
+use super::{Neon, NeonBf16};
+use super::{Portable, Simd};
+use crate::Tier;
+use half::f16;
 use step::{DotPairs, NV, Step, Wide, WidePairs};
 pub(crate) use step::{MAX_MR, Micro, Pair};
+pub(crate) use sums::Sums;
 
 /// What a tile prefetches for the tiles after it: at each step the cache line at each place, which then moves on by its
 /// stride in bytes. The three streams are A, B and the memory that C will be stored to.
@@ -28,69 +32,6 @@ pub(crate) use step::{MAX_MR, Micro, Pair};
 pub(crate) struct Ahead {
     pub(crate) places: [*const u8; 3],
     pub(crate) strides: [usize; 3],
-}
-
-/// What the chains of a tile are added to, and where the sums are stored. Row i of the tile is `from[i·from_row ..]` and
-/// `to[i·to_row ..]`. Both may be the same memory: so one block of k adds to the sums of the block before it.
-#[derive(Clone, Copy)]
-pub(crate) struct Sums {
-    pub(crate) from: *const f32,
-    pub(crate) from_row: usize,
-    /// Elements of `dtype`, to which the sums are rounded.
-    pub(crate) to: *mut u8,
-    pub(crate) to_row: usize,
-    pub(crate) dtype: FloatType,
-}
-
-impl Sums {
-    /// The sums of the tile `rows` further down. Computes addresses only.
-    #[inline(always)]
-    pub(crate) fn below(&self, rows: usize) -> Self {
-        Self {
-            from: self.from.wrapping_add(rows * self.from_row),
-            to: self.to.wrapping_add(rows * self.to_row * self.dtype.size()),
-            ..*self
-        }
-    }
-
-    /// Adds the ends of the chains `acc` to the columns from `column` on, and stores the sums.
-    ///
-    /// # Safety
-    /// The elements at `from` and `to` are there; nobody else touches those at `to`.
-    #[inline(always)]
-    unsafe fn put<S: Micro, const ROWS: usize>(&self, acc: &[[S::V; NV]; ROWS], column: usize) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self.dtype {
-                FloatType::F32 => self.put_as::<S, f32, ROWS>(acc, column),
-                FloatType::BF16 => self.put_as::<S, bf16, ROWS>(acc, column),
-                FloatType::F16 => self.put_as::<S, f16, ROWS>(acc, column),
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`put`](Self::put)'s; T is `dtype`.
-    #[inline(always)]
-    unsafe fn put_as<S: Micro, T: Lane, const ROWS: usize>(
-        &self,
-        acc: &[[S::V; NV]; ROWS],
-        column: usize,
-    ) {
-        for (i, acc) in acc.iter().enumerate() {
-            for (j, &v) in acc.iter().enumerate() {
-                let column = column + j * S::LANES;
-                // SAFETY: the caller's promise.
-                unsafe {
-                    let from = S::load(self.from.add(i * self.from_row + column));
-                    T::store::<S>(
-                        self.to.cast::<T>().add(i * self.to_row + column),
-                        S::add(from, v),
-                    );
-                }
-            }
-        }
-    }
 }
 
 /// One tile of packed A.
@@ -105,8 +46,10 @@ unsafe fn tile<S: Micro, P: Step, const ROWS: usize>(
     // SAFETY: the caller's promise (see `Tile`).
     unsafe {
         let mut acc = [[S::zero(); NV]; ROWS];
+        let mut spare = [S::zero(); NV];
         let mut places = ahead.map(|ahead| ahead.places);
-        for _ in 0..steps {
+        let words = P::words::<S>();
+        for _ in 0..steps / words {
             if let (Some(places), Some(ahead)) = (&mut places, ahead) {
                 for (place, stride) in places.iter_mut().zip(ahead.strides) {
                     S::prefetch(*place);
@@ -116,11 +59,12 @@ unsafe fn tile<S: Micro, P: Step, const ROWS: usize>(
             if ahead.is_none() {
                 near::<S, P>(b);
             }
-            P::step::<S, ROWS>(&mut acc, a, b);
+            P::step::<S, ROWS>(&mut acc, &mut spare, a, b);
             // Wrapping: behind the last step the pointer may leave the panel; it is not read then.
-            a = a.wrapping_add(P::A_WORDS * S::MR);
-            b = b.wrapping_add(NV * S::LANES);
+            a = a.wrapping_add(P::A_WORDS * S::MR * words);
+            b = b.wrapping_add(NV * S::LANES * words);
         }
+        P::finish::<S, ROWS>(&mut acc, &spare);
         sums.put::<S, ROWS>(&acc, 0);
     }
 }
@@ -149,16 +93,19 @@ unsafe fn few<S: Micro, P: Step, const ROWS: usize, const PANELS: usize>(
     // SAFETY: the caller's promise (see `FewTile`).
     unsafe {
         let mut acc = [[[S::zero(); NV]; ROWS]; PANELS];
-        for _ in 0..steps {
-            for (g, acc) in acc.iter_mut().enumerate() {
+        let mut spare = [[S::zero(); NV]; PANELS];
+        let words = P::words::<S>();
+        for _ in 0..steps / words {
+            for (g, (acc, spare)) in acc.iter_mut().zip(&mut spare).enumerate() {
                 let b = b.add(g * panel);
                 near::<S, P>(b);
-                P::step::<S, ROWS>(acc, a, b);
+                P::step::<S, ROWS>(acc, spare, a, b);
             }
-            a = a.wrapping_add(P::A_WORDS * S::MR);
-            b = b.wrapping_add(NV * S::LANES);
+            a = a.wrapping_add(P::A_WORDS * S::MR * words);
+            b = b.wrapping_add(NV * S::LANES * words);
         }
-        for (g, acc) in acc.iter().enumerate() {
+        for (g, (acc, spare)) in acc.iter_mut().zip(&spare).enumerate() {
+            P::finish::<S, ROWS>(acc, spare);
             sums.put::<S, ROWS>(acc, g * NV * S::LANES);
         }
     }
@@ -167,7 +114,8 @@ unsafe fn few<S: Micro, P: Step, const ROWS: usize, const PANELS: usize>(
 /// `tile(steps, a, b, sums)`: A[rows, k]·B[k, NR], to where `sums` says.
 ///
 /// `steps` counts words of B along k (pairs count once). Row i of A at step s is `a[i + s·MR]` (with f32 against pairs, s
-/// counts single k, two a step); B's step s is `b[s·NR ..]`.
+/// counts single k, two a step); B's step s is `b[s·NR ..]`. Where pairs stand in groups, `steps` is a multiple of
+/// [`pair_group`], and the words within a group are in its order.
 ///
 /// # Safety
 /// The processor has the kernel's tier; all these elements lie in memory that may be read, or written, by nobody else.
@@ -228,7 +176,18 @@ pub(crate) fn tile_shape(tier: Tier) -> (usize, usize) {
         Tier::Avx512 | Tier::Avx512Bf16 => (Avx512::MR, NV * Avx512::LANES),
         #[cfg(target_arch = "x86_64")]
         Tier::Avx2 => (Avx2::MR, NV * Avx2::LANES),
+        #[cfg(target_arch = "aarch64")]
+        Tier::Neon | Tier::NeonBf16 => (Neon::MR, NV * Neon::LANES),
         _ => (Portable::MR, NV * Portable::LANES),
+    }
+}
+
+/// Words of a group of pairs in panels of this tier ([`Simd::PAIR_GROUP`]).
+pub(crate) fn pair_group(tier: Tier) -> usize {
+    match tier {
+        #[cfg(target_arch = "aarch64")]
+        Tier::NeonBf16 => NeonBf16::PAIR_GROUP,
+        _ => Portable::PAIR_GROUP,
     }
 }
 
@@ -302,6 +261,17 @@ fn kernel<P: Step>(tier: Tier) -> Kernel<P::A, P::B> {
         Portable,
         Portable::MR
     );
+    #[cfg(target_arch = "aarch64")]
+    compiled!(neon, neon_ahead, neon_few, Neon, Neon::MR);
+    #[cfg(target_arch = "aarch64")]
+    compiled!(
+        neonbf16,
+        neonbf16_ahead,
+        neonbf16_few,
+        NeonBf16,
+        NeonBf16::MR,
+        "neon,bf16"
+    );
     macro_rules! fews {
         ($few:ident, $one:literal $two:literal $four:literal) => {
             [
@@ -331,6 +301,10 @@ fn kernel<P: Step>(tier: Tier) -> Kernel<P::A, P::B> {
         Tier::Avx512 => table!(avx512, P; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         #[cfg(target_arch = "x86_64")]
         Tier::Avx2 => table!(avx2, P; 1 2 3 4 5 6 6 6 6 6 6 6 6 6),
+        #[cfg(target_arch = "aarch64")]
+        Tier::NeonBf16 => table!(neonbf16, P; 1 2 3 4 5 6 6 6 6 6 6 6 6 6),
+        #[cfg(target_arch = "aarch64")]
+        Tier::Neon => table!(neon, P; 1 2 3 4 5 6 6 6 6 6 6 6 6 6),
         _ => table!(portable, P; 1 2 3 4 5 6 6 6 6 6 6 6 6 6),
     };
     let ahead: AheadTile<P::A, P::B> = match tier {
@@ -340,6 +314,10 @@ fn kernel<P: Step>(tier: Tier) -> Kernel<P::A, P::B> {
         Tier::Avx512 => avx512_ahead::<P>,
         #[cfg(target_arch = "x86_64")]
         Tier::Avx2 => avx2_ahead::<P>,
+        #[cfg(target_arch = "aarch64")]
+        Tier::NeonBf16 => neonbf16_ahead::<P>,
+        #[cfg(target_arch = "aarch64")]
+        Tier::Neon => neon_ahead::<P>,
         _ => portable_ahead::<P>,
     };
     let few = match tier {
@@ -349,6 +327,10 @@ fn kernel<P: Step>(tier: Tier) -> Kernel<P::A, P::B> {
         Tier::Avx512 => fews!(avx512_few, 8 4 2),
         #[cfg(target_arch = "x86_64")]
         Tier::Avx2 => fews!(avx2_few, 4 2 1),
+        #[cfg(target_arch = "aarch64")]
+        Tier::NeonBf16 => fews!(neonbf16_few, 4 2 1),
+        #[cfg(target_arch = "aarch64")]
+        Tier::Neon => fews!(neon_few, 4 2 1),
         _ => fews!(portable_few, 1 1 1),
     };
     Kernel {

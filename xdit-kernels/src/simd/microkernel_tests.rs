@@ -37,24 +37,37 @@ fn pair(low: f32, high: f32) -> Pair {
     u32::from(bf16::from_f32(low).to_bits()) | (u32::from(bf16::from_f32(high).to_bits()) << 16)
 }
 
+/// Row (or column) and word along k of element `at` of a panel of `n` rows whose groups have `group` words.
+fn place(at: usize, n: usize, group: usize) -> (usize, usize) {
+    (at / group % n, at / (n * group) * group + at % group)
+}
+
 /// Runs a kernel for each number of rows and steps, with and without adding; `ks` is the number of k in a step of B,
-/// and A's word at (row, word along k) comes from `a_word`.
+/// and A's word at (row, word along k) comes from `a_word`. Groups of A and B have these numbers of words.
 fn check<A: Copy, B: Copy>(
     what: &str,
     kernel: Kernel<A, B>,
     ks: usize,
     a_words_per_step: usize,
+    [a_group, b_group]: [usize; 2],
     a_word: impl Fn(usize, usize) -> A,
     b_word: impl Fn(usize, usize) -> B,
 ) {
     for rows in 1..=kernel.mr {
         for steps in STEPS {
+            let steps = steps * b_group;
             let words = steps * a_words_per_step;
             let a: Vec<A> = (0..words * kernel.mr)
-                .map(|i| a_word(i % kernel.mr, i / kernel.mr))
+                .map(|i| {
+                    let (row, word) = place(i, kernel.mr, a_group);
+                    a_word(row, word)
+                })
                 .collect();
             let b: Vec<B> = (0..steps * kernel.nr)
-                .map(|i| b_word(i / kernel.nr, i % kernel.nr))
+                .map(|i| {
+                    let (column, word) = place(i, kernel.nr, b_group);
+                    b_word(word, column)
+                })
                 .collect();
             let bias = vec![0.5f32; kernel.nr];
             for add in [false, true] {
@@ -103,25 +116,14 @@ fn tiles_equal_sums() {
     let a_pair = |i, w: usize| pair(a(i, 2 * w), a(i, 2 * w + 1));
     let b_pair = |w: usize, j| pair(b(2 * w, j), b(2 * w + 1, j));
     for tier in Tier::available() {
-        check(&format!("{tier} packed"), packed(tier), 1, 1, a, b);
-        check(&format!("{tier} f16"), packed_f16(tier), 1, 1, a, |k, j| {
-            f16::from_f32(b(k, j))
-        });
-        check(
-            &format!("{tier} pairs"),
-            packed_pairs(tier),
-            2,
-            2,
-            a,
-            b_pair,
-        );
-        check(
-            &format!("{tier} dots"),
-            packed_dots(tier),
-            2,
-            1,
-            a_pair,
-            b_pair,
-        );
+        let name = |form: &str| format!("{tier} {form}");
+        let group = pair_group(tier);
+        check(&name("packed"), packed(tier), 1, 1, [1, 1], a, b);
+        let b_f16 = |k, j| f16::from_f32(b(k, j));
+        check(&name("f16"), packed_f16(tier), 1, 1, [1, 1], a, b_f16);
+        let pairs = packed_pairs(tier);
+        check(&name("pairs"), pairs, 2, 2, [1, group], a, b_pair);
+        let dots = packed_dots(tier);
+        check(&name("dots"), dots, 2, 1, [group; 2], a_pair, b_pair);
     }
 }

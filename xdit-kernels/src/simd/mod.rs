@@ -13,6 +13,10 @@ pub(crate) mod math;
 pub(crate) mod microkernel;
 #[cfg(test)]
 mod microkernel_tests;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_bf16;
 mod portable;
 #[cfg(test)]
 mod tests;
@@ -24,6 +28,8 @@ pub(crate) use avx2::Avx2;
 pub(crate) use avx512::{Avx512, Avx512Bf16};
 pub(crate) use lane::{Lane, Simd};
 pub(crate) use portable::Portable;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use {neon::Neon, neon_bf16::NeonBf16};
 
 /// `tiered!(pub(super) fn NAME[T: Lane][T](a: A, …) -> R = BODY)` defines `unsafe fn NAME<T: Lane>(tier: Tier, a: A, …) -> R`
 /// that calls `BODY::<S, T>(a, …)` compiled with the features of `tier`, `S` being that tier's [`Simd`].
@@ -57,6 +63,12 @@ macro_rules! tiered {
                 // SAFETY: as above.
                 unsafe { $body::<$crate::simd::Avx512Bf16, $($use)*>($($arg),*) }
             }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon,bf16")]
+            unsafe fn neonbf16<$($gen)*>($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: as above.
+                unsafe { $body::<$crate::simd::NeonBf16, $($use)*>($($arg),*) }
+            }
             assert!(tier.is_available(), "this processor has no {tier}");
             // SAFETY: the tier's features are there, as just asserted; the rest is the caller's promise.
             unsafe {
@@ -67,6 +79,10 @@ macro_rules! tiered {
                     $crate::Tier::Avx512 => avx512::<$($use)*>($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::Tier::Avx2 => avx2::<$($use)*>($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    $crate::Tier::NeonBf16 => neonbf16::<$($use)*>($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    $crate::Tier::Neon => $body::<$crate::simd::Neon, $($use)*>($($arg),*),
                     _ => $body::<$crate::simd::Portable, $($use)*>($($arg),*),
                 }
             }

@@ -146,3 +146,70 @@ fn conversions_round_to_nearest_even() {
     conversions::<bf16>();
     conversions::<f16>();
 }
+
+/// NaN, infinities, zeros and what overflows, by `store` and `load` of whole vectors and tails.
+fn special_numbers_convert<T: Lane>() {
+    let special = [
+        f32::NAN,
+        -f32::NAN,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        0.0,
+        -0.0,
+        f32::MAX,
+        -65_520.0,
+        65_519.0,
+    ];
+    let x: Vec<f32> = special.into_iter().cycle().take(43).collect();
+    for tier in Tier::available() {
+        let (mut out, mut back) = (vec![T::from_f32(0.0); 43], vec![0.0; 43]);
+        // SAFETY: the slices are of one length.
+        unsafe { run_round_trip(tier, &x, &mut out, &mut back, &mut [0.0; 2]) };
+        for i in 0..43 {
+            let want = T::from_f32(x[i]).to_f32();
+            let same = back[i].to_bits() == want.to_bits() || (back[i].is_nan() && want.is_nan());
+            assert!(
+                same,
+                "{tier} {}: {} gives {}, not {want}",
+                T::DTYPE,
+                x[i],
+                back[i]
+            );
+        }
+    }
+}
+
+#[test]
+fn conversions_keep_special_numbers() {
+    special_numbers_convert::<f32>();
+    special_numbers_convert::<bf16>();
+    special_numbers_convert::<f16>();
+}
+
+#[inline(always)]
+unsafe fn with_nan<S: Simd>(out: &mut [f32; 3]) {
+    // SAFETY: no memory is touched.
+    unsafe {
+        let (nan, one) = (S::splat(f32::NAN), S::splat(1.0));
+        *out = [
+            S::max_lane(S::max(nan, one)),
+            S::sum(S::max(one, nan)),
+            S::sum(S::select_gt(nan, one, nan, one)) / S::LANES as f32,
+        ];
+    }
+}
+tiered!(fn run_with_nan(out: &mut [f32; 3]) = with_nan);
+
+/// Softmax relies on it: a maximum drops the NaN of a score, and the exponent keeps that of its argument.
+#[test]
+fn a_maximum_is_its_second_operand_if_one_is_nan() {
+    for tier in Tier::available() {
+        let mut out = [0.0; 3];
+        // SAFETY: the tier is available.
+        unsafe { run_with_nan(tier, &mut out) };
+        assert!(
+            out[0] == 1.0 && out[1].is_nan() && out[2] == 1.0,
+            "{tier}: {out:?}"
+        );
+    }
+}

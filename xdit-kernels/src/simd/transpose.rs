@@ -2,7 +2,11 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512, Avx512Bf16};
+#[cfg(target_arch = "aarch64")]
+use super::{Neon, NeonBf16};
 use super::{Portable, Simd};
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::*;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
@@ -104,6 +108,44 @@ impl Transpose for Avx512Bf16 {
         unsafe { transpose_16(v) }
     }
 }
+
+#[cfg(target_arch = "aarch64")]
+macro_rules! neon {
+    ($tier:ty) => {
+        impl Transpose for $tier {
+            #[inline(always)]
+            unsafe fn transpose(v: &mut [Self::V; MAX_LANES]) {
+                // Four squares of four; the two off the diagonal change places.
+                for i in [0, 4] {
+                    for half in 0..2 {
+                        // SAFETY: NEON is part of aarch64.
+                        unsafe {
+                            let r = [v[i][half], v[i + 1][half], v[i + 2][half], v[i + 3][half]]
+                                .map(|r| vreinterpretq_f64_f32(r));
+                            let s = |x, y| (vreinterpretq_f32_f64(x), vreinterpretq_f32_f64(y));
+                            // Columns 0 and 1 of rows 0, 2 and 1, 3; then columns 2 and 3.
+                            let (a, b) = s(vtrn1q_f64(r[0], r[2]), vtrn1q_f64(r[1], r[3]));
+                            let (c, d) = s(vtrn2q_f64(r[0], r[2]), vtrn2q_f64(r[1], r[3]));
+                            v[i][half] = vtrn1q_f32(a, b);
+                            v[i + 1][half] = vtrn2q_f32(a, b);
+                            v[i + 2][half] = vtrn1q_f32(c, d);
+                            v[i + 3][half] = vtrn2q_f32(c, d);
+                        }
+                    }
+                }
+                for i in 0..4 {
+                    let high = v[i][1];
+                    v[i][1] = v[i + 4][0];
+                    v[i + 4][0] = high;
+                }
+            }
+        }
+    };
+}
+#[cfg(target_arch = "aarch64")]
+neon!(Neon);
+#[cfg(target_arch = "aarch64")]
+neon!(NeonBf16);
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ mod rows;
 
 use super::*;
 use crate::testing::{floats, test_devices};
-use crate::{Device, Tensor, Tier};
+use crate::{Device, Tensor};
 use half::bf16;
 use proptest::prelude::*;
 
@@ -232,7 +232,7 @@ fn check(case: &Case) {
         }
         let got = Flash.attend(&input).unwrap();
         // That tier takes the path of pairs by itself.
-        let pairs = device.tier() == Tier::Avx512Bf16;
+        let pairs = device.tier().multiplies_bf16();
         compare(case, &got, &want, pairs, &device.to_string());
         if case.dtype == DType::BF16 {
             let got = with_pairs(&input);
@@ -241,7 +241,7 @@ fn check(case: &Case) {
     }
 }
 
-/// Through the path of tier avx512-bf16, its product emulated on other tiers.
+/// Through the path of the tiers with a bf16 instruction; other tiers multiply pairs by fused multiply-adds.
 fn with_pairs(input: &AttnInput<'_>) -> AttnOut {
     let dims = Dims::of(input).unwrap();
     let device = input.q.device();

@@ -110,7 +110,7 @@ impl PackedConv2d {
 pub(super) fn lanes(tier: Tier) -> usize {
     match tier {
         Tier::Avx512 | Tier::Avx512Bf16 => 16,
-        Tier::Avx2 | Tier::Portable => 8,
+        Tier::Avx2 | Tier::Portable | Tier::Neon | Tier::NeonBf16 => 8,
     }
 }
 

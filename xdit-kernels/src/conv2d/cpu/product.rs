@@ -66,6 +66,11 @@ pub(super) unsafe fn product<S: Simd, const MR: usize, const NV: usize>(
                 };
                 for &tap in walk.taps {
                     let row = a.add(block * walk.step + tap);
+                    if S::LANE_PRODUCTS {
+                        S::add_steps(&mut acc, n, row, S::LANES, b);
+                        b = b.add(n * NV * S::LANES);
+                        continue;
+                    }
                     for k in 0..n {
                         prefetch(ahead);
                         ahead = ahead.wrapping_add(walk.ahead_step);

@@ -113,10 +113,9 @@ fn a_form_tells_the_bytes_of_its_weights() {
             );
             let bytes = form.matrix_bytes(oc, 32 * kernel * kernel) as usize;
             // Three outputs are padded to a vector: in Winograd's form the weights too.
-            let lanes = if conv.device().tier() >= Tier::Avx512 {
-                16
-            } else {
-                8
+            let lanes = match conv.device().tier() {
+                Tier::Avx512 | Tier::Avx512Bf16 => 16,
+                _ => 8,
             };
             let (weights, bias) = match form {
                 _ if oc == 32 => (bytes, 32 * 4),

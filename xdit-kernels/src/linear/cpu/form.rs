@@ -161,12 +161,14 @@ tiered!(fn widen_f16(b: *const f16, words: usize, out: *mut f32) = widen_f16_bod
 unsafe fn widen_pairs_body<S: Micro>(b: *const Pair, words: usize, out: *mut f32) {
     let nr = 2 * S::LANES;
     for w in 0..words {
-        for j in [0, S::LANES] {
-            // SAFETY: word row w gives k rows 2w and 2w + 1; the caller's promise.
-            unsafe {
-                let pairs = S::load(b.add(w * nr + j).cast());
-                S::store(out.add(2 * w * nr + j), S::low(pairs));
-                S::store(out.add((2 * w + 1) * nr + j), S::high(pairs));
+        let (group, word) = (w / S::PAIR_GROUP, w % S::PAIR_GROUP);
+        // SAFETY: word row w gives k rows 2w and 2w + 1; the caller's promise.
+        unsafe {
+            let columns = S::pair_columns(b.add(group * S::PAIR_GROUP * nr), word);
+            for (j, pairs) in columns.into_iter().enumerate() {
+                let out = out.add(2 * w * nr + j * S::LANES);
+                S::store(out, S::low(pairs));
+                S::store(out.add(nr), S::high(pairs));
             }
         }
     }

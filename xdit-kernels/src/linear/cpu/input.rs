@@ -6,7 +6,7 @@ use crate::{
     dtype::FloatType,
     simd::{
         Lane,
-        microkernel::{MAX_MR, Micro, Pair},
+        microkernel::{MAX_MR, Micro, Pair, pair_group},
         tiered,
         transpose::{MAX_LANES, Transpose},
     },
@@ -138,7 +138,8 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Packs rows as `[deep / 2][mr]` pairs of bf16, likewise; every part is bf16, `deep` is even.
+    /// Packs rows as `[deep / 2][mr]` pairs of bf16, likewise, in the tier's groups; every part is bf16, `deep` is a multiple of
+    /// a group.
     ///
     /// # Safety
     /// As [`pack`](Self::pack)'s, `out` having room for `deep / 2 · mr` pairs.
@@ -151,12 +152,13 @@ impl<'a> Input<'a> {
         deep: usize,
         out: *mut Pair,
     ) {
-        // Element (i, k) of the panel is half k % 2 of pair (k / 2) · mr + i.
+        // bf16 of a row in a group: element (i, k) of the panel is number k % long of group (k / long) · mr + i.
+        let long = 2 * pair_group(tier);
         let put = |i: usize, k: usize, x: bf16| {
             // SAFETY: i < mr, k < deep, so it is inside the panel as the caller promises.
             unsafe {
                 out.cast::<bf16>()
-                    .add((k / 2 * mr + i) * 2 + k % 2)
+                    .add((k / long * mr + i) * long + k % long)
                     .write(x)
             };
         };
@@ -164,21 +166,22 @@ impl<'a> Input<'a> {
         for part in &self.parts {
             // SAFETY: the caller's promise: the rows exist.
             let src = unsafe { part.row_starts::<bf16>(part.view(), row, rows) };
-            // Whole vectors of pairs as if they were f32; their bits pass unchanged.
-            let words = if part.start.is_multiple_of(2) {
-                part.k / 2 / MAX_LANES * MAX_LANES
-            } else {
-                0
+            // Words that whole groups (or, of pairs, vectors) take; their bits pass unchanged.
+            let words = match (part.start.is_multiple_of(long), long) {
+                (false, _) => 0,
+                (true, 2) => part.k / 2 / MAX_LANES * MAX_LANES,
+                (true, _) => part.k / long * 2,
             };
-            // SAFETY: each row has `words` pairs, read by vectors at any alignment since `words` is a multiple of LANES;
-            // the panel has room for them from pair start / 2.
+            // SAFETY: each row has `words` pairs, read by vectors at any alignment since of pairs `words` is a multiple of
+            // LANES; the panel has room for them from pair start / 2.
             unsafe {
-                interleave::<f32>(
-                    tier,
-                    &src.map(<*const bf16>::cast)[..rows],
-                    words,
-                    out.add(part.start / 2 * mr).cast(),
-                )
+                let out = out.add(part.start / 2 * mr);
+                if long == 2 {
+                    let src = src.map(<*const bf16>::cast);
+                    interleave::<f32>(tier, &src[..rows], words, out.cast());
+                } else {
+                    copy_groups(&src[..rows], words / 2, mr, out.cast());
+                }
             };
             for k in 2 * words..part.k {
                 for (i, src) in src.iter().enumerate().take(mr) {
@@ -195,6 +198,23 @@ impl<'a> Input<'a> {
         }
         for k in end..deep {
             (0..mr).for_each(|i| put(i, k, bf16::ZERO));
+        }
+    }
+}
+
+/// Writes `groups` groups of four bf16 of each row to `out[group · mr + row]`; zeros where there is no row.
+///
+/// # Safety
+/// Each row has these groups, `out` has room for them; there are at most `mr` rows.
+unsafe fn copy_groups(rows: &[*const bf16], groups: usize, mr: usize, out: *mut [bf16; 4]) {
+    for i in 0..mr {
+        let row = rows.get(i);
+        for g in 0..groups {
+            // SAFETY: g < groups, i < mr; the caller's promise.
+            unsafe {
+                let four = row.map_or([bf16::ZERO; 4], |row| *row.cast::<[bf16; 4]>().add(g));
+                out.add(g * mr + i).write(four);
+            }
         }
     }
 }

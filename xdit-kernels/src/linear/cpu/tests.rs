@@ -1,9 +1,9 @@
-//! The form that only AVX512-BF16 chooses, on every tier.
+//! The form that only tiers with a bf16 instruction choose, on every tier.
 
 use super::*;
 use crate::{DType, linear::tests::numbers, testing::test_devices};
 
-/// AVX512-BF16's form through its emulation, on tiers that never choose it themselves.
+/// Through fused multiply-adds of widened pairs, on tiers that never choose it themselves.
 #[test]
 fn pairs_of_bf16_on_both_sides_equal_f64() {
     for device in &test_devices() {
@@ -38,7 +38,8 @@ fn pairs_of_bf16_on_both_sides_equal_f64() {
                 let products =
                     (0..k).map(|i| f64::from(x[at / n * k + i]) * f64::from(w[at % n * k + i]));
                 let (want, size) = products.fold((0.0, 0.0), |(s, a), p| (s + p, a + p.abs()));
-                // As for whole layers, without a rounding of the result.
+                // As for whole layers, without a rounding of the result. BFMMLA rounds to odd: an addition is wrong by up
+                // to a unit in the last place instead of half of one, but as often up as down.
                 let tol = 16.0 * 2f64.powi(-24) * (size + 1.0);
                 assert!(
                     (f64::from(got) - want).abs() <= tol,

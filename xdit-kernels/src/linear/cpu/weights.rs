@@ -7,7 +7,7 @@ use crate::{
     rows::Floats,
     simd::{
         Lane, Shared, Simd,
-        microkernel::tile_shape,
+        microkernel::{pair_group, tile_shape},
         tiered,
         transpose::{MAX_LANES, Transpose},
     },
@@ -17,7 +17,8 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 /// The weights and the bias of a layer. Weights `[n, k]` are held as `[n / NR][k][NR]` of f32 or f16, or as
-/// `[n / NR][k / 2][NR][2]` of bf16; zeros pad n to whole panels, and k of bf16 to whole pairs.
+/// `[n / NR][k / 2][NR][2]` of bf16, on [`Tier::NeonBf16`] `[n / NR][k / 4][NR][4]`; zeros pad n to whole panels, and k of bf16 to
+/// whole pairs or fours.
 #[derive(Debug)]
 pub(in crate::linear) struct PackedLinear {
     panels: Tensor,
@@ -31,9 +32,9 @@ pub(in crate::linear) struct PackedLinear {
 }
 
 /// k rounded up to the number that a panel of this dtype holds.
-fn padded_k(k: usize, dtype: FloatType) -> usize {
+fn padded_k(k: usize, dtype: FloatType, tier: Tier) -> usize {
     if dtype == FloatType::BF16 {
-        k.next_multiple_of(2)
+        k.next_multiple_of(2 * pair_group(tier))
     } else {
         k
     }
@@ -50,7 +51,7 @@ impl PackedLinear {
     ) -> Result<Self> {
         let tier = device.tier();
         let (_, nr) = tile_shape(tier);
-        let (count, deep) = (n.div_ceil(nr), padded_k(k, dtype));
+        let (count, deep) = (n.div_ceil(nr), padded_k(k, dtype, tier));
         // SAFETY: `fill` below writes every element of every panel.
         let mut panels = unsafe {
             TensorMut::uninit("linear weights", [count, deep, nr], dtype.dtype(), device)?
@@ -113,7 +114,7 @@ impl PackedLinear {
 
     /// k of a panel, padding included.
     pub(super) fn deep(&self) -> usize {
-        padded_k(self.k, self.dtype)
+        padded_k(self.k, self.dtype, self.tier)
     }
 }
 
@@ -239,6 +240,10 @@ impl Row {
 #[inline(always)]
 unsafe fn fill_body<S: Transpose, D: Lane>(rows: &[Row], k: usize, out: *mut D) {
     let paired = D::DTYPE == DType::BF16;
+    if paired && S::PAIR_GROUP == 2 {
+        // SAFETY: the caller's promise.
+        return unsafe { fill_groups::<S>(rows, k, out.cast()) };
+    }
     // Elements of a row in one vector.
     let step = if paired { 2 * S::LANES } else { S::LANES };
     for (half, rows) in rows.chunks_exact(S::LANES).enumerate() {
@@ -264,6 +269,26 @@ unsafe fn fill_body<S: Transpose, D: Lane>(rows: &[Row], k: usize, out: *mut D) 
                     for (j, &v) in square.iter().enumerate().take(n) {
                         D::store::<S>(out.add(place(at + j)), v);
                     }
+                }
+            }
+        }
+    }
+}
+/// The same in groups of four bf16: four of each row stand next to each other.
+///
+/// # Safety
+/// As there, k rounded up to whole groups.
+#[inline(always)]
+unsafe fn fill_groups<S: Simd>(rows: &[Row], k: usize, out: *mut [bf16; 4]) {
+    for at in (0..k).step_by(2 * S::LANES) {
+        let n = (2 * S::LANES).min(k - at);
+        for (i, row) in rows.iter().enumerate() {
+            let mut fours = [[bf16::ZERO; 4]; MAX_LANES / 2];
+            // SAFETY: n elements from `at` are inside the row; line g of the panel is a group of each row.
+            unsafe {
+                S::store(fours.as_mut_ptr().cast(), row.load_pairs::<S>(at, n));
+                for (g, four) in fours.iter().enumerate().take(n.div_ceil(4)) {
+                    out.add((at / 4 + g) * rows.len() + i).write(*four);
                 }
             }
         }

@@ -3,6 +3,10 @@
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512, Avx512Bf16};
 use crate::simd::{Lane, Portable, Simd};
+#[cfg(target_arch = "aarch64")]
+use crate::simd::{Neon, NeonBf16};
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::*;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
@@ -53,6 +57,33 @@ impl Micro for Portable {
         pairs.map(|x| f32::from_bits(x.to_bits() & 0xffff_0000))
     }
 }
+
+#[cfg(target_arch = "aarch64")]
+macro_rules! neon {
+    ($tier:ty) => {
+        impl Micro for $tier {
+            const MR: usize = 6;
+            #[inline(always)]
+            unsafe fn low(pairs: Self::V) -> Self::V {
+                // SAFETY: NEON is part of aarch64.
+                pairs.map(|x| unsafe {
+                    vreinterpretq_f32_u32(vshlq_n_u32::<16>(vreinterpretq_u32_f32(x)))
+                })
+            }
+            #[inline(always)]
+            unsafe fn high(pairs: Self::V) -> Self::V {
+                // SAFETY: NEON is part of aarch64.
+                pairs.map(|x| unsafe {
+                    vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(!0xffff)))
+                })
+            }
+        }
+    };
+}
+#[cfg(target_arch = "aarch64")]
+neon!(Neon);
+#[cfg(target_arch = "aarch64")]
+neon!(NeonBf16);
 
 #[cfg(target_arch = "x86_64")]
 impl Micro for Avx2 {
@@ -115,12 +146,21 @@ pub(crate) trait Step {
     /// Word of A and of B.
     type A: Copy;
     type B: Copy;
-    /// Adds step `k` of `rows` rows to their sums.
+    /// Adds a step, or a group of steps, of `ROWS` rows to their sums. `spare` is room for tiers that sum two rows together.
     unsafe fn step<S: Micro, const ROWS: usize>(
         acc: &mut [[S::V; NV]; ROWS],
+        spare: &mut [S::V; NV],
         a: *const Self::A,
         b: *const Self::B,
     );
+    /// Words of B along k that a call of [`step`](Self::step) takes.
+    #[inline(always)]
+    fn words<S: Micro>() -> usize {
+        1
+    }
+    /// Brings the sums into the order of rows after the last step.
+    #[inline(always)]
+    unsafe fn finish<S: Micro, const ROWS: usize>(_: &mut [[S::V; NV]; ROWS], _: &[S::V; NV]) {}
     /// Words of A that one step takes along k.
     const A_WORDS: usize;
 }
@@ -133,17 +173,13 @@ impl<T: Lane> Step for Wide<T> {
     #[inline(always)]
     unsafe fn step<S: Micro, const ROWS: usize>(
         acc: &mut [[S::V; NV]; ROWS],
+        _: &mut [S::V; NV],
         a: *const f32,
         b: *const T,
     ) {
         // SAFETY: the caller's promise: NR elements at b, one of each row at a.
         unsafe {
-            let (b0, b1) = (T::load::<S>(b), T::load::<S>(b.add(S::LANES)));
-            for (i, acc) in acc.iter_mut().enumerate() {
-                let a = S::splat(*a.add(i));
-                acc[0] = S::fma(a, b0, acc[0]);
-                acc[1] = S::fma(a, b1, acc[1]);
-            }
+            S::add_products(acc, a, [T::load::<S>(b), T::load::<S>(b.add(S::LANES))]);
         }
     }
 }
@@ -156,25 +192,23 @@ impl Step for WidePairs {
     #[inline(always)]
     unsafe fn step<S: Micro, const ROWS: usize>(
         acc: &mut [[S::V; NV]; ROWS],
+        _: &mut [S::V; NV],
         a: *const f32,
         b: *const Pair,
     ) {
         // SAFETY: the caller's promise: NR words at b, two f32 of each row at a.
         unsafe {
-            let (b0, b1) = (S::load(b.cast()), S::load(b.cast::<f32>().add(S::LANES)));
-            let (even0, even1) = (S::low(b0), S::low(b1));
-            for (i, acc) in acc.iter_mut().enumerate() {
-                let a = S::splat(*a.add(i));
-                acc[0] = S::fma(a, even0, acc[0]);
-                acc[1] = S::fma(a, even1, acc[1]);
-            }
-            let (odd0, odd1) = (S::high(b0), S::high(b1));
-            for (i, acc) in acc.iter_mut().enumerate() {
-                let a = S::splat(*a.add(S::MR + i));
-                acc[0] = S::fma(a, odd0, acc[0]);
-                acc[1] = S::fma(a, odd1, acc[1]);
+            for w in 0..S::PAIR_GROUP {
+                let [b0, b1] = S::pair_columns(b, w);
+                let a = a.add(2 * w * S::MR);
+                S::add_products(acc, a, [S::low(b0), S::low(b1)]);
+                S::add_products(acc, a.add(S::MR), [S::high(b0), S::high(b1)]);
             }
         }
+    }
+    #[inline(always)]
+    fn words<S: Micro>() -> usize {
+        S::PAIR_GROUP
     }
 }
 
@@ -186,11 +220,15 @@ impl Step for DotPairs {
     #[inline(always)]
     unsafe fn step<S: Micro, const ROWS: usize>(
         acc: &mut [[S::V; NV]; ROWS],
+        spare: &mut [S::V; NV],
         a: *const Pair,
         b: *const Pair,
     ) {
         // SAFETY: the caller's promise: NR words at b, one of each row at a.
         unsafe {
+            if S::PAIR_GROUP == 2 {
+                return S::add_groups(acc, spare, a, 2, b);
+            }
             let (b0, b1) = (S::load(b.cast()), S::load(b.cast::<f32>().add(S::LANES)));
             for (i, acc) in acc.iter_mut().enumerate() {
                 let a = S::splat(f32::from_bits(*a.add(i)));
@@ -198,5 +236,17 @@ impl Step for DotPairs {
                 acc[1] = S::dot(acc[1], a, b1);
             }
         }
+    }
+    #[inline(always)]
+    fn words<S: Micro>() -> usize {
+        S::PAIR_GROUP
+    }
+    #[inline(always)]
+    unsafe fn finish<S: Micro, const ROWS: usize>(
+        acc: &mut [[S::V; NV]; ROWS],
+        spare: &[S::V; NV],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { S::order_sums(acc, spare) }
     }
 }
