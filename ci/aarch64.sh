@@ -1,20 +1,53 @@
 #!/usr/bin/env bash
-# The kernels' tests and the demo image on aarch64, emulated: not part of `.ci/run`, which only compiles for it.
+# The kernels' tests, the models' goldens, an image of the demo and the counts of instructions on aarch64, emulated: not part of
+# `.ci/run`, which only compiles for it. Each test runs every tier that the emulated processor has.
 #
-# Debian: apt-get install gcc-aarch64-linux-gnu qemu-user; rustup target add aarch64-unknown-linux-gnu.
+# ci/aarch64.sh [CARGO ARGUMENT...]
+#
+# Debian: apt-get install gcc gcc-aarch64-linux-gnu qemu-user; rustup target add aarch64-unknown-linux-gnu.
 # Where the target cannot be added, the standard library can be built from its sources: pass `-Zbuild-std=std,panic_unwind,test`
 # (RUSTC_BOOTSTRAP=1, the component rust-src) as arguments.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+step() { printf '\n== %s (%ss)\n' "$*" "$SECONDS"; }
+
 arm=aarch64-unknown-linux-gnu
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
 
+step "clippy"
 cargo clippy "$@" --target "$arm" --workspace --all-targets -- -D warnings
-cargo test "$@" --target "$arm" -p xdit-kernels --lib
+if rustup target list --installed | grep -qx aarch64-apple-darwin; then
+    step "macOS: compiles, without a linker for it"
+    cargo clippy --target aarch64-apple-darwin -p xdit-kernels -- -D warnings
+fi
+
+# QEMU_CPU: the processor that qemu-aarch64 emulates. `max` has the bf16 instructions, neoverse-n1 (Graviton 2) has not.
+for cpu in max neoverse-n1; do
+    step "kernels on $cpu"
+    QEMU_CPU=$cpu cargo test "$@" --target "$arm" -p xdit-kernels --lib
+done
+
+step "models against diffusers, in each tier"
+QEMU_CPU=max cargo test "$@" --target "$arm" -p xdit-tests --test models -- goldens
+
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-# About two minutes. The host replays it without fused multiply-adds, so a few pixels may differ by one level.
-cargo run "$@" --target "$arm" -p xdit-cli -- generate --prompt "a red circle on a blue background" --output "$out/image.png"
-cargo run --release -p xdit-cli -- replay "$out/image.png" || test $? = 1
+draw() {
+    cargo run "$@" --target "$arm" -p xdit-cli -- generate --prompt "a red circle on a blue background" --output "$image" \
+        --cpu-tier "$tier" --dtype "$dtype"
+}
+for run in "max neon f32" "max neon-bf16 bf16" "neoverse-n1 neon bf16"; do
+    read -r cpu tier dtype <<<"$run"
+    step "the demo on $cpu in tier $tier, $dtype"
+    image=$out/$cpu-$tier-$dtype.png
+    QEMU_CPU=$cpu draw "$@"
+    # The host draws it again: sums are in another order there, so a few pixels may differ by a level or two.
+    cargo run -p xdit-cli -- replay "$image" || test $? = 1
+done
+
+step "instructions"
+ci/instructions.sh "$@"
+
+step "done"
