@@ -4,6 +4,9 @@
 //! act, and reads from left to right. [`Error`](crate::Error) escapes and cuts its fields when it is displayed. Programs that
 //! print other text from outside can call the same functions.
 
+use std::fmt::Display;
+use std::ops::Range;
+
 /// The longest quotation of a value, in characters.
 pub const MAX_QUOTE: usize = 80;
 /// The longest name of a file in a message, in characters.
@@ -130,6 +133,55 @@ pub fn escape_json(json: &str) -> String {
         }
     }
     escaped
+}
+
+/// Returns text for a place with room for `longest` characters: escaped, and without its middle if it is longer.
+///
+/// # Examples
+/// ```
+/// assert_eq!(xdit_models::quote::within("/home/me/models/flux", 12), "/home…s/flux");
+/// ```
+#[must_use]
+pub fn within(text: &str, longest: usize) -> String {
+    middle(text, longest)
+}
+
+/// Returns a number of things: `1 step`, `2 steps`.
+///
+/// # Examples
+/// ```
+/// use xdit_models::quote::counted;
+/// assert_eq!((counted(1, "step"), counted(0, "step")), ("1 step".into(), "0 steps".into()));
+/// ```
+#[must_use]
+pub fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
+/// Returns the values of a list, or the sizes of a tensor: `[2, 16]`.
+///
+/// # Examples
+/// ```
+/// assert_eq!(xdit_models::quote::list(&[2, 16]), "[2, 16]");
+/// ```
+#[must_use]
+pub fn list(values: &[impl Display]) -> String {
+    format!("[{}]", joined(values, ", "))
+}
+
+/// Returns the values with `between` between them.
+pub(crate) fn joined(values: &[impl Display], between: &str) -> String {
+    let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+    values.join(between)
+}
+
+/// Returns ranges as Rust writes them: `0..4, 8..12`.
+pub(crate) fn ranges(ranges: &[Range<usize>]) -> String {
+    let ranges = ranges.iter().map(|it| format!("{}..{}", it.start, it.end));
+    ranges.collect::<Vec<_>>().join(", ")
 }
 
 fn push(line: &mut String, c: char) {

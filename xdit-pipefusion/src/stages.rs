@@ -65,7 +65,8 @@ impl StagePlan {
         let counted = total == Some(blocks) && blocks.checked_mul(2).is_some();
         if counts.is_empty() || counts.contains(&0) || !counted {
             let allowed = format!("at least 1 each and {blocks} in all, the blocks of the model");
-            return Err(Error::plan(What::Blocks, format!("{counts:?}"), allowed));
+            let counts: Vec<String> = counts.iter().map(ToString::to_string).collect();
+            return Err(Error::plan(What::Blocks, counts.join(","), allowed));
         }
         let mut bounds = vec![0];
         for count in counts {

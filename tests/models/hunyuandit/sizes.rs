@@ -85,7 +85,7 @@ fn a_picture_is_drawn_in_the_nearest_size() {
     let latents: Vec<f32> = latents.iter().step_by(stride).copied().collect();
     let apart = relative_l2(&latents, &numbers(&golden["latents"]));
     assert!(within(apart, LATENTS), "{apart:.2e}");
-    let told = |text: &&String| text.contains("768 x 1280") && text.contains("192 x 320");
+    let told = |text: &&String| text.contains("768 × 1280") && text.contains("192 × 320");
     assert_eq!(
         seen.warnings.iter().filter(told).count(),
         1,

@@ -84,5 +84,9 @@ impl From<Precision> for DType {
 }
 
 fn tier(text: &str) -> Result<Tier, String> {
-    text.parse().map_err(|e: xdit_kernels::Error| e.to_string())
+    let tier = text.parse();
+    tier.map_err(|_| {
+        let tiers: Vec<String> = Tier::available().map(|it| it.to_string()).collect();
+        format!("expected a tier of this processor: {}", tiers.join(", "))
+    })
 }

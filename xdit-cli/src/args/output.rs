@@ -77,6 +77,17 @@ pub(crate) enum OutputFormat {
     Float,
 }
 
+impl OutputFormat {
+    /// Returns the value of the flag.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Latent => "latent",
+            Self::Float => "float",
+        }
+    }
+}
+
 impl From<OutputFormat> for xdit_models::OutputType {
     /// Returns the pipeline's kind of output.
     fn from(kind: OutputFormat) -> Self {

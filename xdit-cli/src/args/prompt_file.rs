@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::de::IgnoredAny;
 use serde_json::json;
-use xdit_models::{Overlay, Request};
+use xdit_models::{Overlay, Request, quote};
 
 use crate::report::failure::system_reason;
 use crate::report::failure::{Failure, shown};
@@ -45,7 +45,7 @@ pub(crate) fn read(
     if bytes.len() as u64 > MOST_BYTES {
         return Err(Failure::input(
             path,
-            format!("more than {MOST_BYTES} bytes"),
+            format!("more than {}", quote::bytes(MOST_BYTES)),
         ));
     }
     let lines = parse(&bytes, flags, increment_seed);
@@ -180,7 +180,7 @@ mod tests {
             (b"{\"prompt\": \"a\", \"seed\": [1, 2]}", "--seed 2 seeds"),
             (
                 b"{\"prompt\": \"a\", \"skip_layer_guidance_stop\": 0.5}",
-                "left out without skip_guidance_layers",
+                "left out without --skip-guidance-layers",
             ),
             (
                 b"{\"prompt\": \"a\", \"target_size\": [3]}",

@@ -119,7 +119,7 @@ impl ParallelArgs {
     /// Returns the ranks of the flags.
     ///
     /// # Errors
-    /// [`Failure::Usage`] that names a flag whose value is 0, [`Failure::Model`] with the nearest valid plan.
+    /// [`Failure::Usage`] that names a flag whose value is 0, or flags that together ask for too many ranks.
     pub(crate) fn plan(&self) -> Result<Parallel, Failure> {
         let degrees = Degrees {
             data: self.data_parallel_degree,
@@ -138,12 +138,17 @@ impl ParallelArgs {
             ("--ring-degree", degrees.ring),
             ("--ulysses-degree", degrees.ulysses),
         ];
-        plan.check().map_err(
-            |error| match flags.iter().find(|(_, degree)| *degree == 0) {
-                Some((flag, _)) => Failure::usage(format!("{flag} 0: {error}")),
-                None => error.into(),
-            },
-        )?;
+        if let Some((flag, _)) = flags.iter().find(|(_, degree)| *degree == 0) {
+            return Err(Failure::usage(format!("{flag} 0: must be at least 1")));
+        }
+        plan.check().map_err(|error| match error {
+            xdit_models::Error::Comm(_) => {
+                let given = flags.iter().filter(|(_, degree)| *degree > 1);
+                let given: Vec<String> = given.map(|(flag, n)| format!("{flag} {n}")).collect();
+                Failure::usage(format!("{}: {error}", given.join(" ")))
+            }
+            other => other.into(),
+        })?;
         Ok(plan)
     }
 
@@ -242,8 +247,16 @@ mod tests {
         let failure = plan("--pipefusion-parallel-degree 0").unwrap_err();
         let message = failure.to_string();
         assert_eq!(failure.exit_code(), 2);
+        assert_eq!(
+            message,
+            "--pipefusion-parallel-degree 0: must be at least 1"
+        );
+        let failure = plan("--ring-degree 2000 --ulysses-degree 2").unwrap_err();
+        let message = failure.to_string();
+        assert_eq!(failure.exit_code(), 2);
         assert!(
-            message.starts_with("--pipefusion-parallel-degree 0: ") && message.contains("nearest"),
+            message.starts_with("--ring-degree 2000 --ulysses-degree 2: ")
+                && message.contains("at most 1024 ranks"),
             "{message}"
         );
     }

@@ -154,7 +154,7 @@ mod tests {
         let cases: [(&[&str], &str); 7] = [
             (
                 &["--prompt", "a", "--prompt-3", "c", "d"],
-                "--prompt-3 2 prompts: must be 1 prompt or 1",
+                "--prompt-3 2 prompts: must be 1 prompt, as --prompt is",
             ),
             (
                 &["--prompt", "a", "--negative-prompt-3", "c", "d"],

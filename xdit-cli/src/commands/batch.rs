@@ -64,11 +64,16 @@ pub(crate) fn run(
     session: &Session,
 ) -> Result<u8, Failure> {
     let lines = prompt_file::read(path, flags, args.prompts.increment_seed)?;
-    for line in &lines {
-        if let Ok(request) = &line.request {
-            let (kind, images) = (args.output.output_type, request.image_count());
-            let place = (line.number, request.seeds[0]);
-            plan.for_line(place, images, kind).check_names()?;
+    let requests = lines
+        .iter()
+        .filter_map(|line| Some((line.number, line.request.as_ref().ok()?)));
+    for (index, (number, request)) in requests.enumerate() {
+        let (kind, images) = (args.output.output_type, request.image_count());
+        let plan = plan.for_line((number, request.seeds[0]), images, kind);
+        // Lines have one folder: it is tried once.
+        match index {
+            0 => plan.check()?,
+            _ => plan.check_names()?,
         }
     }
     session.begin_trace()?;

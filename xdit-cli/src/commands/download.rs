@@ -2,10 +2,10 @@
 
 use serde_json::json;
 use xdit_models::quote;
+use xdit_models::quote::counted;
 
 use crate::args::cli::DownloadArgs;
 use crate::report::console;
-use crate::report::counted::counted;
 use crate::report::failure::{Failure, shown};
 use crate::run::memory;
 use crate::run::model;

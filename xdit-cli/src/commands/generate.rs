@@ -54,6 +54,7 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
     if let Some(file) = &args.prompts.prompt_file {
         return batch::run(args, file, (&flags, request), &compute, &plan, session);
     }
+    plan.check()?;
     let dump = match &args.output.dump {
         Some(folder) => Some(Dump::create(folder, &session.partials)?),
         None => None,
@@ -83,7 +84,7 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
     if session.report.json {
         let mut report = drawn.report(session, &watch);
         report["files"] = json!(files);
-        report["output_type"] = json!(format!("{kind:?}").to_lowercase());
+        report["output_type"] = json!(kind.name());
         console::print_json(&report)?;
     } else if !session.report.quiet {
         let summary = drawn.summary(session, &watch);

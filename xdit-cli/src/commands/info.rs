@@ -6,17 +6,24 @@ use std::path::Path;
 
 use serde_json::json;
 use xdit_models::info::{ComponentInfo, PipelineInfo, describe};
+use xdit_models::quote::counted;
 use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request, RunPlan, quote};
 
 use crate::args::cli::InfoArgs;
 use crate::commands::picture;
 use crate::report::console;
-use crate::report::counted::counted;
 use crate::report::failure::Failure;
-use crate::report::table::aligned;
+use crate::report::table::{COLUMNS, GAP, aligned, headed};
 use crate::run::model_choice::{ModelChoice, NeededFiles};
 use crate::run::session::Session;
 use crate::run::{memory, model};
+
+/// The longest name of a component in the table.
+const LONGEST_NAME: usize = 20;
+/// The longest list of dtypes in the table.
+const LONGEST_DTYPES: usize = 14;
+/// What the table shows of the name of a class at least.
+const LEAST_CLASS: usize = 10;
 
 /// Prints the components of a pipeline; no weights are loaded.
 ///
@@ -104,12 +111,9 @@ fn table(info: &PipelineInfo) -> String {
     let head = ["component", "class", "parameters", "dtype", "bytes"];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(info.components.iter().map(row));
-    let mut text = format!(
-        "{}: {}{version}\n",
-        quote::name(&info.name),
-        quote::shorten(&info.class)
-    );
-    let rows = aligned(&rows, &[2, 4]);
+    let class = quote::shorten(&info.class);
+    let mut text = headed(&info.name, &format!("{class}{version}"));
+    let rows = aligned(&fitted(rows), &[2, 4]);
     let details = info.components.iter().map(details);
     for (row, details) in rows
         .lines()
@@ -117,7 +121,7 @@ fn table(info: &PipelineInfo) -> String {
     {
         text += &format!("{row}\n");
         if !details.is_empty() {
-            text += &format!("    {details}\n");
+            text += &format!("    {}\n", quote::within(&details, COLUMNS - 4));
         }
     }
     let parameters: u64 = info.components.iter().map(|c| c.parameters).sum();
@@ -132,14 +136,28 @@ fn table(info: &PipelineInfo) -> String {
     text
 }
 
+/// Cuts the names of classes so that the rows fit the terminal: the other columns keep their widths.
+fn fitted(mut rows: Vec<[String; 5]>) -> Vec<[String; 5]> {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    };
+    let others: usize = [0, 2, 3, 4].map(width).iter().sum();
+    let room = COLUMNS.saturating_sub(others + 4 * GAP).max(LEAST_CLASS);
+    for row in &mut rows {
+        row[1] = quote::within(&row[1], room);
+    }
+    rows
+}
+
 fn row(component: &ComponentInfo) -> [String; 5] {
     let number = |n: u64, text: String| if n > 0 { text } else { String::new() };
     let dtypes: Vec<String> = component.dtypes.keys().cloned().collect();
     [
-        quote::shorten(&component.name),
-        quote::shorten(&component.class),
+        quote::within(&component.name, LONGEST_NAME),
+        component.class.clone(),
         number(component.parameters, count(component.parameters)),
-        quote::shorten(&dtypes.join(", ")),
+        quote::within(&dtypes.join(", "), LONGEST_DTYPES),
         number(component.bytes, memory::shown(component.bytes)),
     ]
 }
@@ -163,7 +181,7 @@ fn details(component: &ComponentInfo) -> String {
 fn blocks(blocks: &BTreeMap<String, usize>) -> String {
     let each: Vec<String> = blocks
         .iter()
-        .map(|(kind, count)| format!("{count} {kind}"))
+        .map(|(kind, count)| counted(*count, kind.strip_suffix('s').unwrap_or(kind)))
         .collect();
     each.join(", ")
 }

@@ -58,6 +58,9 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
             "--output -: replay writes its result to standard output; give the name of a file",
         ));
     }
+    if let Some(plan) = &plan {
+        plan.check()?;
+    }
     session.begin_trace()?;
     let mut watch = RunObserver::new(&session.console, None);
     let compute = Compute {

@@ -34,8 +34,8 @@ impl OutputPlan {
     /// Chooses the files of `images` images. Creates a folder whose name ends with a `/`.
     ///
     /// # Errors
-    /// [`Failure::Usage`] for a name with a wrong extension, or that is one of `places`; [`Failure::LongName`] for a name that
-    /// is too long with its number; [`Failure::Output`] if the place cannot be written.
+    /// [`Failure::Usage`] for a name with a wrong extension, [`Failure::Output`] for a place that takes no file.
+    /// [`OutputPlan::check`] checks the names of the files.
     pub(crate) fn new(
         output: Option<&Path>,
         kind: OutputFormat,
@@ -80,13 +80,9 @@ impl OutputPlan {
             partials: partials.clone(),
             places: places.clone(),
         };
-        if is_stdout {
-            return Ok(plan);
-        }
-        if names_folder {
+        if names_folder && !is_stdout {
             partials.make_folder(&plan.folder)?;
         }
-        plan.check()?;
         Ok(plan)
     }
 
@@ -183,7 +179,13 @@ impl OutputPlan {
     }
 
     /// Checks that the files can be written now: tries the folder, and checks the names like [`OutputPlan::check_names`].
-    fn check(&self) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// [`Failure::Output`] if the folder cannot be written, and those of [`OutputPlan::check_names`].
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.is_stdout {
+            return Ok(());
+        }
         PartialFile::create(&self.path(0, 0), &self.partials)?;
         self.check_names()
     }
@@ -191,7 +193,8 @@ impl OutputPlan {
     /// Checks that the names are short enough, and are no folder and no other file of the run.
     ///
     /// # Errors
-    /// As [`OutputPlan::new`].
+    /// [`Failure::Usage`] for a name that is one of the places of the run, [`Failure::LongName`] for a name that is too long
+    /// with its number, [`Failure::Output`] for the name of a folder.
     pub(crate) fn check_names(&self) -> Result<(), Failure> {
         let names = || (0..self.files.min(MOST_NAMES)).map(|index| self.path(index, 0));
         self.places.check_all(FLAG, names())?;
@@ -250,7 +253,8 @@ mod tests {
 
     fn plan(output: &Path, kind: OutputFormat, images: usize) -> Result<OutputPlan, Failure> {
         let (partials, places) = (Partials::default(), Places::default());
-        OutputPlan::new(Some(output), kind, images, 42, &partials, &places)
+        let plan = OutputPlan::new(Some(output), kind, images, 42, &partials, &places)?;
+        plan.check().map(|()| plan)
     }
 
     fn fill(plan: &OutputPlan, index: usize) -> String {

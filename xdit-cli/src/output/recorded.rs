@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use png::{BitDepth, ColorType, Decoder, DecodingError, Info, Limits, Reader};
 
+use xdit_models::quote;
+
 use crate::output::picture::RECORD_KEY;
 use crate::output::record::RunRecord;
 use crate::report::failure::Failure;
@@ -120,7 +122,8 @@ fn check(info: &Info<'_>, bytes: u64) -> Result<(), String> {
     // Each row begins with the number of its filter.
     if height * (1 + 3 * width) > MOST_DEFLATED * u128::from(bytes) {
         return Err(format!(
-            "damaged PNG: {bytes} bytes cannot hold {width}×{height} pixels"
+            "damaged PNG: {} cannot hold {width}×{height} pixels",
+            quote::bytes(bytes)
         ));
     }
     Ok(())
@@ -131,7 +134,8 @@ fn record(info: &Info<'_>) -> Result<Option<String>, String> {
     let unpacked = |e: DecodingError| match e {
         DecodingError::Format(_) => {
             format!(
-                "damaged PNG: its compressed record is broken or larger than {MOST_UNPACKED} bytes"
+                "damaged PNG: its compressed record is broken or larger than {}",
+                quote::bytes(MOST_UNPACKED as u64)
             )
         }
         other => format!("damaged PNG: {other}"),
@@ -168,7 +172,8 @@ fn failed(path: &Path, what: &str, error: DecodingError) -> Failure {
             _ => return Failure::input(path, system_reason(&e)),
         },
         DecodingError::LimitsExceeded => {
-            format!("more than {MOST_BYTES} bytes of text, or in a row of pixels")
+            let most = quote::bytes(MOST_BYTES as u64);
+            format!("more than {most} of text, or in a row of pixels")
         }
         other => other.to_string(),
     };

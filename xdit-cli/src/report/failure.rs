@@ -117,8 +117,11 @@ impl From<xdit_models::Error> for Failure {
                     "cfg_degree" => " (--use-cfg-parallel)",
                     _ => "",
                 };
-                let given = quote::shorten(&given);
-                Self::Usage(format!("--{flag} {given}{also}: must be {allowed}"))
+                let (given, allowed) = (quote::shorten(&given), with_flags(&allowed));
+                Self::Usage(match given.as_str() {
+                    "given" => format!("--{flag} must be {allowed}"),
+                    _ => format!("--{flag} {given}{also}: must be {allowed}"),
+                })
             }
             other if other.is_stall() => Self::Stalled(other),
             other => Self::Model(other),
@@ -228,7 +231,7 @@ mod tests {
     #[test]
     fn too_little_memory_says_what_helps() {
         let failure = Failure::from(xdit_models::Error::OutOfMemory {
-            what: "20000 x 20000".into(),
+            what: "20000 × 20000".into(),
             bytes: 126 << 30,
             available: Some(21 << 30),
             cure: "; try `vae_tiling` or a smaller size".into(),
@@ -236,7 +239,7 @@ mod tests {
         assert_eq!(failure.exit_code(), 5);
         assert_eq!(
             failure.to_string(),
-            "out of memory: 20000 x 20000 needs 126 GiB, 21 GiB are available; try --vae-tiling or a smaller size"
+            "out of memory: 20000 × 20000 needs 126 GiB, 21 GiB are available; try --vae-tiling or a smaller size"
         );
     }
 }

@@ -2,7 +2,6 @@
 
 pub(crate) mod bar;
 pub(crate) mod console;
-pub(crate) mod counted;
 pub(crate) mod failure;
 #[cfg(unix)]
 pub(crate) mod farewell;

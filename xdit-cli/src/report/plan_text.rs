@@ -2,19 +2,18 @@
 
 use xdit_comm::Axis;
 use xdit_models::axes;
-use xdit_models::{Blocks, Placement, RunPlan, StepTraffic, Traffic, quote};
+use xdit_models::quote::counted;
+use xdit_models::{Blocks, Placement, RunPlan, StepTraffic, Traffic};
 
-use crate::report::counted::counted;
 use crate::report::plan_json::{Shown, all_steps, totals, whole_steps};
-use crate::report::table::{aligned, cells};
+use crate::report::table::{COLUMNS, aligned, cells, headed};
 use crate::run::memory::{self, shown as bytes};
 
 /// Returns the plan as text: the images, the steps, and tables of stages, ranks and links.
 pub(crate) fn text(shown: &Shown<'_>) -> String {
     let plan = shown.plan;
-    let mut text = format!(
-        "{}: {}×{}, {}, {}, {}; {} text and {} image tokens\n",
-        quote::name(shown.model),
+    let call = format!(
+        "{}×{}, {}, {}, {}; {} text and {} image tokens",
         plan.width,
         plan.height,
         counted(plan.images, "image"),
@@ -23,6 +22,7 @@ pub(crate) fn text(shown: &Shown<'_>) -> String {
         plan.text_tokens,
         plan.image_tokens,
     );
+    let mut text = headed(shown.model, &call);
     text += &format!("{}\n", mesh(plan));
     text += &format!("{}\n", patches(plan));
     text += &format!("{}\n\n", steps(shown));
@@ -43,7 +43,40 @@ pub(crate) fn text(shown: &Shown<'_>) -> String {
                 "\nSTEP.PATCH down, STEP'PATCH up, by stage and time; * a whole step\n"
             }
         };
-        text += schedule;
+        text += &in_pieces(schedule);
+    }
+    text
+}
+
+/// Cuts the rows of a schedule into pieces that fit the terminal, one below the other.
+fn in_pieces(schedule: &str) -> String {
+    let rows: Vec<(&str, Vec<&str>)> = schedule
+        .lines()
+        .filter_map(|line| line.split_once('|'))
+        .map(|(stage, cells)| (stage, cells.split_whitespace().collect()))
+        .collect();
+    let width = |text: &&str| text.chars().count();
+    let cells = rows.iter().flat_map(|(_, cells)| cells);
+    let cell = cells.map(width).max().unwrap_or(0);
+    let name = rows
+        .iter()
+        .map(|(stage, _)| width(stage))
+        .max()
+        .unwrap_or(0);
+    let columns = rows.iter().map(|(_, cells)| cells.len()).max().unwrap_or(0);
+    let each = (COLUMNS.saturating_sub(name + 1) / (cell + 1)).max(1);
+    let mut text = String::new();
+    for start in (0..columns).step_by(each) {
+        if start > 0 {
+            text.push('\n');
+        }
+        for (stage, cells) in &rows {
+            let piece = cells.iter().skip(start).take(each);
+            let piece: String = piece.map(|it| format!(" {it:cell$}")).collect();
+            text += &format!("{stage}|{piece}");
+            text.truncate(text.trim_end().len());
+            text.push('\n');
+        }
     }
     text
 }
@@ -136,7 +169,10 @@ fn stages(plan: &RunPlan) -> String {
 /// `0–4, 35–39`.
 fn blocks(blocks: &Blocks) -> String {
     let ranges = blocks.ranges().iter();
-    let ranges = ranges.map(|range| format!("{}–{}", range.start, range.end.saturating_sub(1)));
+    let ranges = ranges.map(|range| match range.len() {
+        1 => range.start.to_string(),
+        _ => format!("{}–{}", range.start, range.end.saturating_sub(1)),
+    });
     ranges.collect::<Vec<_>>().join(", ")
 }
 

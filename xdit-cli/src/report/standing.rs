@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::report::counted::counted;
+use xdit_models::quote::counted;
+
 use crate::run::memory;
 
 /// The work in hand and what is finished. Its lock is never held while anything is written.

@@ -4,6 +4,21 @@ use std::array::from_fn;
 
 use xdit_models::quote;
 
+/// The columns of a terminal, which tables and texts fit.
+pub(crate) const COLUMNS: usize = 80;
+/// The spaces between two columns of a table.
+pub(crate) const GAP: usize = 2;
+
+/// Returns `name: text` as a line, or as two if one would be wider than a terminal.
+pub(crate) fn headed(name: &str, text: &str) -> String {
+    let line = format!("{}: {text}\n", quote::escape(name));
+    if line.chars().count() <= COLUMNS + 1 {
+        return line;
+    }
+    let text = quote::within(text, COLUMNS - GAP);
+    format!("{}:\n  {text}\n", quote::within(name, COLUMNS - 1))
+}
+
 /// Rows of cells as lines of columns, two spaces apart; the columns whose numbers are in `right` end at the same place,
 /// the others begin there.
 ///
@@ -46,6 +61,15 @@ pub(crate) fn cells<const N: usize>(words: [&str; N]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_have_a_line_of_their_own() {
+        assert_eq!(headed("demo", "8 steps"), "demo: 8 steps\n");
+        let text = headed(&"long/".repeat(30), &"é".repeat(76));
+        let widths: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
+        assert_eq!(widths, [80, 78]);
+        assert!(text.starts_with("long/") && text.contains("…"), "{text}");
+    }
 
     #[test]
     fn columns_begin_or_end_together() {

@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 use xdit_comm::{Axis, Shard};
 use xdit_kernels::{DType, Device};
 use xdit_models::axes;
-use xdit_models::{LoadOptions, ModelSource, Output, Parallel, Pipeline, Request, RunPlan};
+use xdit_models::quote::counted;
+use xdit_models::{LoadOptions, ModelSource, Output, Parallel, Pipeline, Request, RunPlan, quote};
 
 use crate::args::compute::RunArgs;
 use crate::args::ranks::ParallelArgs;
 use crate::output::record::{FORMAT, ParallelRecord, RunRecord};
-use crate::report::counted::counted;
 use crate::report::failure::Failure;
 use crate::report::pipefusion::{self, Measured};
 use crate::report::progress::RunObserver;
@@ -123,7 +123,8 @@ pub(crate) fn draw(
     watch: &mut RunObserver,
 ) -> Result<Drawn, Failure> {
     let pipeline = load(model, compute, watch)?;
-    tracing::info!(images = plan.images, seeds = ?plan.request.seeds, "generate");
+    let seeds = quote::list(&plan.request.seeds);
+    tracing::info!(images = plan.images, %seeds, "generate");
     let output = pipeline.run(plan, watch)?;
     Ok(Drawn::new(model, compute, output))
 }

@@ -33,7 +33,8 @@ pub(crate) fn download(
         NeededFiles::Checked(check) => check(&wanted.parts(source.clone())?),
         _ => Ok(()),
     };
-    tracing::info!(id, ?options, "hub");
+    let (hub, cache) = (&options.endpoint, options.cache_dir.display());
+    tracing::info!(id, %hub, %cache, options.offline, "hub");
     let draws = !environment.is_on("HF_HUB_DISABLE_PROGRESS_BARS");
     let mut bar: Option<Option<Bar>> = None;
     let found = snapshot_checked(

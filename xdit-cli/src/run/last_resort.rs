@@ -100,6 +100,16 @@ pub(crate) fn write_result(text: &str) {
     }
 }
 
+/// Returns a size for people, in whole units of at least three digits where there are as many. Allocates nothing.
+fn scaled(bytes: u64) -> (u64, &'static str) {
+    match bytes {
+        0..10_240 => (bytes, "B"),
+        10_240..10_485_760 => (bytes >> 10, "KiB"),
+        10_485_760..10_737_418_240 => (bytes >> 20, "MiB"),
+        _ => (bytes >> 30, "GiB"),
+    }
+}
+
 /// Reports a refused allocation in one line, unless that or another failure was reported.
 pub(crate) fn tell() {
     if !is_first_to_tell() {
@@ -115,7 +125,10 @@ pub(crate) fn tell() {
     };
     // This code allocates nothing.
     let mut line = Cursor::new([0; 256]);
-    let message = format_args!("out of memory: the system refused {bytes} bytes");
+    let (size, unit) = scaled(bytes as u64);
+    let message = format_args!(
+        "out of memory: the system refused {size} {unit}; free memory, or try a smaller size"
+    );
     let mut write = |mut file: &File, text: std::fmt::Arguments<'_>| {
         line.set_position(0);
         line.write_fmt(text).ok();

@@ -1,11 +1,11 @@
 //! Flags that change nothing in a run, and ranks that make it slower: told in a warning each, before the run.
 
 use xdit_models::RunPlan;
+use xdit_models::quote::counted;
 
 use crate::args::ranks::ParallelArgs;
 use crate::args::seed::SeedChoice;
 use crate::report::console::Console;
-use crate::report::counted::counted;
 
 /// What the user should know of the flags about ranks, for a run of `plan` on `threads` threads.
 pub(crate) fn of_ranks(args: &ParallelArgs, plan: &RunPlan, threads: usize) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod broken_model;
+mod columns;
 mod comforts;
 mod completions;
 mod disk;
@@ -24,6 +25,7 @@ mod info;
 mod man;
 mod memory;
 mod memory_limits;
+mod messages;
 mod no_t5;
 mod not_finite;
 mod numbers;

@@ -105,7 +105,7 @@ fn who_needs_t5_says_so() {
             assert_eq!(refused.code, Some(2), "{refused:?}");
             let told = &refused.stderr;
             assert!(
-                told.starts_with("error: --no-t5 given: must be left out: "),
+                told.starts_with("error: --no-t5 must be left out: "),
                 "{told}"
             );
             assert_eq!(told.lines().count(), 1, "{told}");

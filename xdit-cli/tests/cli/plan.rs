@@ -133,7 +133,7 @@ fn needs_no_weights_and_no_memory() {
     let warning = warnings
         .find(|text| text.contains("out of memory"))
         .unwrap();
-    let start = "not on this machine: out of memory: 32768 x 32768 needs ";
+    let start = "not on this machine: out of memory: 32768 × 32768 needs ";
     assert!(
         warning.starts_with(start) && warning.contains(" GiB are available; try --vae-tiling"),
         "{warning}"
@@ -192,7 +192,7 @@ fn says_whether_it_fits() {
             .to_owned()
     };
     assert!(
-        told.starts_with("error: out of memory: 32768 x 32768 needs "),
+        told.starts_with("error: out of memory: 32768 × 32768 needs "),
         "{told}"
     );
     assert!(
@@ -221,15 +221,15 @@ fn what_cannot_be_is_refused_as_generate_does() {
         ),
         (
             "--pipefusion-parallel-degree 2 --attn-layer-num-for-pp 3,4",
-            "--attn-layer-num-for-pp [3, 4]: must be at least 1 each and 8 in all",
+            "--attn-layer-num-for-pp 3,4: must be at least 1 each and 8 in all",
         ),
         (
             "--pipefusion-parallel-degree 2 --attn_layer_num_for_pp 8,0",
-            "--attn-layer-num-for-pp [8, 0]: must be at least 1 each",
+            "--attn-layer-num-for-pp 8,0: must be at least 1 each",
         ),
         (
             "--pipefusion-parallel-degree 2 --attn-layer-num-for-pp 3 3 2",
-            "--attn-layer-num-for-pp 3 numbers: must be 2",
+            "--attn-layer-num-for-pp 3,3,2: must be 2 numbers",
         ),
     ];
     // Refused without a model, and before a prompt file is read.

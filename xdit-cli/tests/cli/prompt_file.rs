@@ -170,3 +170,24 @@ fn seeds_are_counted_and_files_that_exist_are_skipped() {
     );
     assert_eq!(alone.code, Some(2), "{alone:?}");
 }
+
+/// No line has the name without its number.
+#[test]
+fn only_the_names_of_lines_are_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("lines"), "a red circle\n").unwrap();
+    std::fs::create_dir(folder.path().join("set_000.png")).unwrap();
+    let call = "generate --prompt-file lines --output set.png -n 2 --height 64 --width 64 --num-inference-steps 1";
+    run(folder.path(), call.split_whitespace()).succeeded();
+    assert!(folder.path().join("set-00001_001.png").is_file());
+    std::fs::remove_file(folder.path().join("set-00001_000.png")).unwrap();
+    std::fs::create_dir(folder.path().join("set-00001_000.png")).unwrap();
+    let refused = run(folder.path(), call.split_whitespace());
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(
+        refused
+            .stderr
+            .contains("set-00001_000.png: cannot be written: is a folder"),
+        "{refused:?}"
+    );
+}

@@ -91,7 +91,7 @@ fn each_is_one_line_and_an_entry_of_json() {
         (
             "demo",
             "",
-            "the demo was trained on pictures of 256 x 256 only",
+            "the demo was trained on pictures of 256 × 256 only",
         ),
     ] {
         for command in ["generate --prompt a --output a.png", "plan --prompt a"] {

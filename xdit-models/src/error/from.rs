@@ -13,8 +13,8 @@ impl From<xdit_cfg::Error> for Error {
             } => Self::invalid(name, got, expected),
             Cfg::Degree { got } => Self::invalid("cfg_degree", got, "1 or 2"),
             Cfg::OneBranch { .. } => {
-                let allowed = "1 where one branch is computed: there is a second with guidance above 1 (and, for models that \
-                               are told their guidance, a negative prompt)";
+                let allowed = "1, because guidance has one branch here: the second one needs a `guidance_scale` above 1 (Flux: \
+                               `negative_prompt` and a `true_cfg_scale` above 1)";
                 Self::invalid("cfg_degree", 2, allowed)
             }
             Cfg::Comm(error) => Self::Comm(error),

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, shorten};
+use crate::quote;
 
 /// The name of the file that makes a folder a pipeline.
 pub const MODEL_INDEX: &str = "model_index.json";
@@ -43,10 +44,8 @@ impl ConfigFile {
     pub fn parse(file: impl Into<String>, bytes: &[u8]) -> Result<Self> {
         let file = file.into();
         if bytes.len() > MAX_CONFIG_BYTES {
-            let reason = format!(
-                "{} bytes is too long for a configuration (at most {MAX_CONFIG_BYTES})",
-                bytes.len()
-            );
+            let most = quote::bytes(MAX_CONFIG_BYTES as u64);
+            let reason = format!("too long for a configuration: more than {most}");
             return Err(Error::bad_file(file, reason));
         }
         match from_python(bytes) {

@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use xdit_kernels::{DType, Device, Element, MappedFile, Tensor};
 
 use crate::error::{Error, Result};
+use crate::quote;
 
 /// The bytes of a file, shared by the tensors made from them.
 #[derive(Clone, Debug)]
@@ -90,7 +91,11 @@ fn copy<T: Element>(
     let Some(range) = end.and_then(|end| bytes.get(offset..end)) else {
         return Err(Error::bad_file(
             "memory",
-            format!("{shape:?} at offset {offset} leaves {} bytes", bytes.len()),
+            format!(
+                "{} at offset {offset} leaves {} B",
+                quote::list(shape),
+                bytes.len()
+            ),
         ));
     };
     let values: Vec<T> = range

@@ -13,6 +13,7 @@ use crate::files::disk::{map, read_at_most, walk};
 use crate::files::file_bytes::{FileBytes, FileStart};
 use crate::files::hints;
 use crate::files::inner_path;
+use crate::quote;
 
 /// The name of the pipeline that is part of this crate.
 pub(crate) const DEMO: &str = "demo";
@@ -218,7 +219,10 @@ impl ModelSource {
         if bytes.len() > limit {
             return Err(Error::bad_file(
                 self.shown(path),
-                format!("longer than the {limit} bytes it may have"),
+                format!(
+                    "larger than {}, the most that it may have",
+                    quote::bytes(limit as u64)
+                ),
             ));
         }
         Ok(bytes)

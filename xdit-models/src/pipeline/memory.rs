@@ -346,7 +346,7 @@ mod tests {
         let told = error.to_string();
         let bytes = crate::quote::bytes(total);
         let expected =
-            format!("out of memory: 64 x 64 needs {bytes}, 1 B more than are available; try ");
+            format!("out of memory: 64 × 64 needs {bytes}, 1 B more than are available; try ");
         assert!(told.starts_with(&expected), "{told}");
     }
 }

@@ -9,6 +9,7 @@ use crate::noise::{Generator, randn_tensor};
 use crate::pipeline::options::LoadOptions;
 use crate::pipeline::request::{Defaults, OutputType, Request};
 use crate::pipeline::resolve::{ResolvedRequest, Rules};
+use crate::quote;
 use crate::ranks::parallel::Parallel;
 use crate::ranks::partition::Partition;
 use crate::schedulers::{Scheduler, SchedulerConfig, TimestepRequest};
@@ -112,8 +113,8 @@ pub(crate) fn at_first_level(latents: Tensor, scheduler: &dyn Scheduler) -> Resu
 pub(crate) fn given_latents(request: &Request, expected: &[usize]) -> Result<Option<Tensor>> {
     match &request.latents {
         Some(latents) if latents.shape() != expected => {
-            let allowed = format!("latents of shape {expected:?}");
-            let given = format!("{:?}", latents.shape());
+            let allowed = format!("latents of shape {}", quote::list(expected));
+            let given = quote::list(latents.shape());
             Err(Error::invalid("latents", given, allowed))
         }
         latents => Ok(latents.clone()),

@@ -91,7 +91,7 @@ impl ResolvedRequest {
         }
         if asked != [height, width] {
             warnings.push(format!(
-                "`height` and `width` have to be divisible by {unit} but are {} and {}: drawing {height} x {width}",
+                "`height` and `width` have to be divisible by {unit} but are {} and {}: drawing {height} × {width}",
                 asked[0], asked[1]
             ));
         }
@@ -104,8 +104,8 @@ impl ResolvedRequest {
             if standard != [height, width] {
                 let [to_height, to_width] = standard;
                 warnings.push(format!(
-                    "drawing {to_height} x {to_width}, the size that the model was trained on nearest to {height} x {width} \
-                     (use_resolution_binning)"
+                    "drawing {to_height} × {to_width}, of the sizes that the model was trained on the nearest to \
+                     {height} × {width} (`use_resolution_binning`)"
                 ));
                 [height, width] = standard;
             }

@@ -122,7 +122,7 @@ impl RunPlan {
 
     /// Like [`Self::check_memory`], if `held` bytes of the weights are in memory already.
     pub(crate) fn check_memory_beside(&self, held: u64, limit: Option<u64>) -> Result<()> {
-        let mut what = format!("{} x {}", self.height, self.width);
+        let mut what = format!("{} × {}", self.height, self.width);
         if self.images > 1 {
             what += &format!(", {} images,", self.images);
         }

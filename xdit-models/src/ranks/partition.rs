@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::models::dit::DitShape;
 use crate::pipeline::rank_plan::{RankPlan, StageSummary};
 use crate::pipeline::resolve::ResolvedRequest;
+use crate::quote;
 use crate::ranks::compose::StreamLayout;
 use crate::ranks::parallel::{Parallel, StageSplit};
 
@@ -52,8 +53,9 @@ impl Partition {
         };
         let stages = match &options.stages {
             StageSplit::Blocks(counts) if counts.len() != degrees.pipe => {
-                let allowed = format!("{} of them, one for each stage", degrees.pipe);
-                let given = format!("{} numbers", counts.len());
+                let numbers = quote::counted(degrees.pipe, "number");
+                let allowed = format!("{numbers}, one for each stage");
+                let given = quote::joined(counts, ",");
                 return Err(Error::invalid("attn_layer_num_for_pp", given, allowed));
             }
             StageSplit::Blocks(counts) => explicit(counts, placement, shape.block_count())?,
@@ -252,7 +254,7 @@ fn placement(asked: Option<Placement>, shape: &dyn DitShape) -> Result<Placement
 fn too_many_folded(stages: usize, half: usize) -> Error {
     let allowed = format!(
         "from 1 to {half} where the pipeline is folded, half the blocks of the model; with \
-         pipefusion_placement linear up to {}",
+         `pipefusion_placement` linear up to {}",
         2 * half
     );
     Error::invalid("pipefusion_parallel_degree", stages, allowed)
@@ -266,7 +268,7 @@ fn explicit(counts: &[usize], placement: Placement, blocks: usize) -> Result<Sta
     if counts.iter().any(|count| count % 2 > 0) {
         return Err(Error::invalid(
             "attn_layer_num_for_pp",
-            format!("{counts:?}"),
+            quote::joined(counts, ","),
             "even numbers: in a folded pipeline half of a stage's blocks are from each end of the model",
         ));
     }
@@ -275,7 +277,7 @@ fn explicit(counts: &[usize], placement: Placement, blocks: usize) -> Result<Sta
         .map(StagePlan::folded)
         .map_err(|_| {
             let allowed = format!("at least 2 each and {blocks} in all, the blocks of the model");
-            Error::invalid("attn_layer_num_for_pp", format!("{counts:?}"), allowed)
+            Error::invalid("attn_layer_num_for_pp", quote::joined(counts, ","), allowed)
         })
 }
 

@@ -151,7 +151,7 @@ fn warn_of_drift(reports: &[Report], observer: &mut dyn Observer) {
     if let Some((step, drift)) = worst.filter(|(_, drift)| *drift > NOTABLE_DRIFT) {
         observer.warning(&format!(
             "keys and values that were used one step late had changed by {drift:.2} (relative L2) in step {step}: more \
-             warmup_steps, or max_drift, bring the image nearer to that of one rank"
+             `warmup_steps`, or `max_drift`, bring the image nearer to that of one rank"
         ));
     }
 }

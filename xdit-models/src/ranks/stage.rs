@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::models::dit::{Conditioning, Dit, Guide, Moment};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
+use crate::quote;
 use crate::ranks::compose::{RankContext, StreamLayout};
 use crate::ranks::rank_observer::RankObserver;
 use crate::schedulers::Scheduler;
@@ -150,7 +151,7 @@ impl<D: Dit> DitStage<'_, D> {
     fn attentions(&self, leg: usize) -> Result<std::ops::Range<usize>> {
         let blocks = self.stages.leg(leg);
         if self.blocks.place(&blocks).is_none() {
-            let expected = format!("blocks of {:?}", self.blocks.ranges());
+            let expected = format!("blocks of {}", quote::ranges(self.blocks.ranges()));
             return Err(xdit_kernels::Error::shape("stage", expected, blocks).into());
         }
         let shape = self.transformer.shape();

@@ -13,6 +13,7 @@ use super::{
     Scheduler, SigmaSpacing, StepState, TimestepRequest, f32_math, no_step, of_shape, spacing,
 };
 use crate::error::{Error, Result};
+use crate::quote;
 
 /// Runs with fewer steps end with steps of lower order.
 const SHORT: usize = 15;
@@ -186,10 +187,13 @@ impl Scheduler for DpmSolverMultistep {
             return Err(no_step(step, self.timesteps.len()));
         }
         if let Some(before) = state.history.iter().find(|x| x.shape() != sample.shape()) {
-            let allowed = format!("of the shape of the steps before, {:?}", before.shape());
+            let allowed = format!(
+                "of the shape of the steps before, {}",
+                quote::list(before.shape())
+            );
             return Err(Error::invalid(
                 "sample",
-                format!("{:?}", sample.shape()),
+                quote::list(sample.shape()),
                 allowed,
             ));
         }

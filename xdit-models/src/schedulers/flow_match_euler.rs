@@ -12,6 +12,7 @@ use super::{
     MAX_INFERENCE_STEPS, Scheduler, StepState, TimestepRequest, no_step, of_shape, spacing,
 };
 use crate::error::{Error, Result};
+use crate::quote;
 
 /// A straight step along the predicted velocity: `sample + (sigma_next - sigma) * velocity`.
 ///
@@ -220,10 +221,10 @@ fn step_count(request: &TimestepRequest<'_>) -> Result<usize> {
     for (argument, list) in lists {
         let Some(list) = list else { continue };
         if steps.is_some_and(|steps| steps != list.len()) {
-            let allowed = "as many as there are steps (num_inference_steps, and the other list)";
+            let allowed = "as many as there are steps (`num_inference_steps`, and the other list)";
             return Err(Error::invalid(
                 argument,
-                format!("{} values", list.len()),
+                quote::counted(list.len(), "value"),
                 allowed,
             ));
         }

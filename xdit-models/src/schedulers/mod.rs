@@ -31,6 +31,7 @@ pub use spacing::SigmaSpacing;
 use xdit_kernels::{DType, Tensor};
 
 use crate::error::{Error, Result};
+use crate::quote;
 
 /// The largest number of steps.
 pub const MAX_INFERENCE_STEPS: usize = 100_000;
@@ -134,8 +135,8 @@ fn of_shape(argument: &'static str, given: &Tensor, sample: &Tensor) -> Result<T
     }
     Err(Error::invalid(
         argument,
-        format!("a tensor of shape {:?}", given.shape()),
-        format!("of the sample's shape, {:?}", sample.shape()),
+        format!("a tensor of shape {}", quote::list(given.shape())),
+        format!("of the sample's shape, {}", quote::list(sample.shape())),
     ))
 }
 

@@ -117,7 +117,7 @@ impl std::fmt::Display for Endpoint {
 impl std::fmt::Debug for Endpoint {
     /// Without a name and a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}", self.base)
+        std::fmt::Debug::fmt(&self.base, f)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::client::{Client, Refusal, RemoteFile, header};
 use super::part::{CHUNK, DownloadPart, is_sha256};
+use crate::quote;
 
 /// How often a download with almost no progress is resumed.
 const RETRIES: u32 = 3;
@@ -62,7 +63,8 @@ impl Floor {
                 if arrived < self.least {
                     let seconds = self.window.as_secs_f32();
                     return Err(Refusal::Network(format!(
-                        "too slow: {arrived} bytes in {seconds:.1} s"
+                        "too slow: {} in {seconds:.1} s",
+                        quote::bytes(arrived)
                     )));
                 }
                 (since, arrived) = (Instant::now(), 0);
@@ -85,7 +87,8 @@ impl Client {
         })?;
         if bytes.len() as u64 > longest {
             return Err(Refusal::Odd(format!(
-                "an answer of more than {longest} bytes"
+                "an answer of more than {}",
+                quote::bytes(longest)
             )));
         }
         Ok(bytes)

@@ -18,7 +18,7 @@ fn folder_reads_and_lists() {
             .read("vae/config.json", 1)
             .unwrap_err()
             .to_string()
-            .contains("longer than the 1 bytes")
+            .contains("larger than 1 B")
     );
     assert!(matches!(
         source.read("vae", 9),

@@ -12,6 +12,7 @@ use super::stamp::Stamp;
 use crate::error::{Error, Result, shorten};
 use crate::files::file_bytes::FileBytes;
 use crate::files::source::ModelSource;
+use crate::quote;
 
 /// The weights of one component: all tensors of its safetensors files.
 ///
@@ -190,7 +191,7 @@ impl WeightSource for Weights {
             return Err(self.bad(
                 None,
                 name,
-                format!("shape {shape:?}"),
+                format!("shape {}", quote::list(shape)),
                 "no tensor of this name".into(),
             ));
         };
@@ -198,8 +199,8 @@ impl WeightSource for Weights {
             return Err(self.bad(
                 Some(*file),
                 name,
-                format!("shape {shape:?}"),
-                format!("shape {:?}", info.shape),
+                format!("shape {}", quote::list(shape)),
+                format!("shape {}", quote::list(&info.shape)),
             ));
         }
         let Some(dtype) = info.dtype.dtype() else {

@@ -11,6 +11,7 @@ use serde::{Deserialize, de};
 use xdit_kernels::DType;
 
 use crate::error::{Error, Result, shorten};
+use crate::quote;
 
 /// The longest header, in bytes. That of FLUX.1-dev has about 100,000.
 pub const MAX_HEADER_BYTES: usize = 16 << 20;
@@ -104,18 +105,22 @@ impl Header {
         let start = &start[..start.len().min(byte_len)];
         let Some((length, rest)) = start.split_first_chunk::<8>() else {
             return Err(bad(format!(
-                "{byte_len} bytes is too short for a safetensors file"
+                "{} is too short for a safetensors file",
+                quote::bytes(byte_len as u64)
             )));
         };
         let length = u64::from_le_bytes(*length);
         if length > MAX_HEADER_BYTES as u64 {
             return Err(bad(format!(
-                "not a safetensors file: a header of {length} bytes"
+                "not a safetensors file: a header of {}",
+                quote::bytes(length)
             )));
         }
         let Some(json) = rest.get(..length as usize) else {
             return Err(bad(format!(
-                "truncated: the header has {length} bytes, the file {byte_len}"
+                "truncated: the header has {}, the file {}",
+                quote::bytes(length),
+                quote::bytes(byte_len as u64)
             )));
         };
         let RawHeader(raw) = serde_json::from_slice(json)
@@ -155,10 +160,10 @@ impl Header {
             reached += len;
         }
         if reached != end {
-            let extra = end - reached;
+            let extra = quote::bytes((end - reached) as u64);
             return Err(Error::bad_file(
                 file,
-                format!("{extra} bytes after the last tensor"),
+                format!("{extra} after the last tensor"),
             ));
         }
         Ok(())
@@ -188,7 +193,7 @@ impl RawTensor {
         if self.shape.len() > MAX_STORED_NDIM {
             return Err(bad(
                 format!("at most {MAX_STORED_NDIM} dims"),
-                format!("{} dims", self.shape.len()),
+                quote::counted(self.shape.len(), "dim"),
             ));
         }
         let dtype = StoredDType(self.dtype);
@@ -202,13 +207,17 @@ impl RawTensor {
         ) else {
             return Err(bad(
                 "a number of elements below 2^64".into(),
-                format!("shape {:?}", self.shape),
+                format!("shape {}", quote::list(&self.shape)),
             ));
         };
         if let Some(size) = dtype.size()
             && count.checked_mul(size) != Some(end - begin)
         {
-            let found = format!("{} bytes for {dtype} {:?}", end - begin, self.shape);
+            let found = format!(
+                "{} for {dtype} {}",
+                quote::counted((end - begin) as usize, "byte"),
+                quote::list(&self.shape)
+            );
             return Err(bad("as many bytes as dtype and shape need".into(), found));
         }
         Ok(TensorInfo {

@@ -42,9 +42,10 @@ impl Stamp {
         };
         match Self::of(&self.path) {
             Err(_) => bad("is gone".into()),
-            Ok(now) if now.len != self.len => {
-                bad(format!("had {} bytes and has {}", self.len, now.len))
-            }
+            Ok(now) if now.len != self.len => bad(format!(
+                "had {} bytes and has {} bytes now",
+                self.len, now.len
+            )),
             Ok(now) if now.modified != self.modified => bad("has changed".into()),
             Ok(_) => Ok(()),
         }

@@ -19,7 +19,7 @@ pub(super) fn warnings(request: &Request, [height, width]: [usize; 2]) -> Vec<St
     if [height, width] != SIZE {
         let [h, w] = SIZE;
         warnings.push(format!(
-            "the demo was trained on pictures of {h} x {w} only: at {height} x {width} it may not draw what the prompt says"
+            "the demo was trained on pictures of {h} × {w} only: at {height} × {width} it may not draw what the prompt says"
         ));
     }
     let lists = [Some(&request.prompt), request.prompt_2.as_ref()];

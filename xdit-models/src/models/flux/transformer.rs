@@ -19,6 +19,7 @@ use crate::layers::{Packing, TimeTextEmbed};
 use crate::models::dit::{Conditioning, Dit};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
+use crate::quote;
 
 /// A Flux transformer. It contains only weights, so threads can share it.
 ///
@@ -113,7 +114,7 @@ impl FluxTransformer {
         let (c, count) = (config.hidden_size(), config.block_count());
         if held.is_empty() || held.end > count {
             let allowed = format!("some of 0..{count}");
-            return Err(Error::invalid("blocks", format!("{held:?}"), allowed));
+            return Err(Error::invalid("blocks", quote::ranges(&[held]), allowed));
         }
         let (first, last) = (held.start == 0, held.end == count);
         let mut end = |there: bool, scope: Scope<'_>, shape: [usize; 2]| {

@@ -21,6 +21,7 @@ use crate::layers::{EPS, byte_len, chunk, latents, rows_of};
 use crate::models::dit::{Conditioning, Dit, DitShape, Moment, RowSelection};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
+use crate::quote;
 
 /// The values that some blocks keep of a prompt for all steps and patches of an image. Clones share them.
 #[derive(Clone, Debug)]
@@ -91,7 +92,7 @@ impl HunyuanTransformer {
     /// Returns the positions of these blocks among the blocks of this value.
     fn place(&self, blocks: &Range<usize>) -> Result<Range<usize>> {
         let place = self.held.place(blocks);
-        let expected = || format!("blocks of {:?}", self.held.ranges());
+        let expected = || format!("blocks of {}", quote::ranges(self.held.ranges()));
         expect(place.is_some(), expected(), blocks)?;
         Ok(place.unwrap_or_default())
     }
@@ -208,9 +209,10 @@ impl Dit for HunyuanTransformer {
             places: positions,
         } = conditioning;
         let place = self.place(&blocks)?;
+        let shown = quote::ranges(std::slice::from_ref(&blocks));
         expect(
             attention.len() == blocks.len() && modulation.shifts.len() == blocks.len(),
-            format!("an attention and a shift for each of {blocks:?}"),
+            format!("an attention and a shift for each of {shown}"),
             &[attention.len(), modulation.shifts.len()],
         )?;
         let Context {
@@ -219,7 +221,7 @@ impl Dit for HunyuanTransformer {
             ..
         } = &modulation.context;
         let known = known.place(&blocks);
-        expect(known.is_some(), format!("a context of {blocks:?}"), &known)?;
+        expect(known.is_some(), format!("a context of {shown}"), &known)?;
         let text = &text[known.unwrap_or_default()];
         for (n, (i, block)) in blocks.zip(&self.blocks[place]).enumerate() {
             let _span = tracing::debug_span!("block", kind = "cross", i).entered();

@@ -8,6 +8,7 @@ use super::{HunyuanPositions, HunyuanText, HunyuanTransformer};
 use crate::error::Result;
 use crate::models::dit::{Conditioning, Dit};
 use crate::models::skips::Skips;
+use crate::quote;
 
 /// The values that the blocks of a transformer keep of a prompt for all steps of an image, mainly keys and values of their
 /// cross-attention. Clones share them.
@@ -67,7 +68,11 @@ impl HunyuanTransformer {
         let batch = timestep.len();
         let shape = [batch, positions.token_count(), self.config.hidden_size()];
         let fits = stream_blc.shape() == shape;
-        expect(fits, format!("a stream {shape:?}"), stream_blc)?;
+        expect(
+            fits,
+            format!("a stream {}", quote::list(&shape)),
+            stream_blc,
+        )?;
         let count = self.held.len();
         let fits = attention.len() == count;
         expect(fits, format!("{count} attentions"), &attention.len())?;

@@ -19,6 +19,7 @@ use crate::layers::{Mlp, Packing};
 use crate::models::dit::{Conditioning, Dit};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
+use crate::quote;
 
 /// A HunyuanDiT transformer. It contains only weights, so threads can share it.
 ///
@@ -121,7 +122,7 @@ impl HunyuanTransformer {
             let allowed = format!("some of 0..{count}");
             return Err(Error::invalid(
                 "blocks",
-                format!("{:?}", held.ranges()),
+                quote::ranges(held.ranges()),
                 allowed,
             ));
         }
@@ -212,7 +213,10 @@ impl HunyuanTransformer {
             let expected = [b, lens[i], widths[i]];
             expect(
                 embeds.shape() == expected && masks[i].len() == b * lens[i],
-                format!("embeddings {expected:?} and a mask of their tokens"),
+                format!(
+                    "embeddings {} and a mask of their tokens",
+                    quote::list(&expected)
+                ),
                 &(embeds.shape(), masks[i].len()),
             )?;
         }

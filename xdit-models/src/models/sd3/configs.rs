@@ -1,6 +1,6 @@
 //! The configurations of a Stable Diffusion 3 pipeline, which describe it without its weights.
 
-use xdit_cfg::{GuidancePlan, SkipLayers};
+use xdit_cfg::{Branch, GuidancePlan, SkipLayers};
 
 use super::Sd3Config;
 use crate::error::{Error, Result};
@@ -173,6 +173,15 @@ impl Configurations for Configs {
             ];
             warnings.extend(unused(&of_t5, "there is no T5, which reads it"));
         }
+        let skips = !request.skip_guidance_layers.is_empty();
+        let branches = resolved.guide.branches(resolved.steps);
+        warnings.extend(unused(
+            &[(
+                "skip_guidance_layers",
+                guided && skips && !branches.contains(&Branch::SkipLayers),
+            )],
+            "no step is between `skip_layer_guidance_start` and `skip_layer_guidance_stop`",
+        ));
         warnings
     }
 

@@ -18,6 +18,7 @@ use crate::layers::{EPS, byte_len, chunk, latents};
 use crate::models::dit::{Conditioning, Dit, DitShape, Moment, RowSelection};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
+use crate::quote;
 
 /// The modulation of some blocks, computed from timestep and pooled text. It is the same for all tokens of a step.
 #[derive(Debug)]
@@ -60,7 +61,10 @@ impl Sd3Transformer {
         match self.holds(blocks) {
             true => Ok(blocks.start - self.held.start..blocks.end - self.held.start),
             false => {
-                let expected = format!("blocks of {:?}", self.held);
+                let expected = format!(
+                    "blocks of {}",
+                    quote::ranges(std::slice::from_ref(&self.held))
+                );
                 Err(xdit_kernels::Error::shape("sd3", expected, blocks).into())
             }
         }

@@ -17,6 +17,7 @@ use crate::layers::{Packing, TimeTextEmbed};
 use crate::models::dit::{Conditioning, Dit};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
+use crate::quote;
 
 /// An SD3 transformer. It contains only weights, so threads can share it.
 ///
@@ -111,7 +112,7 @@ impl Sd3Transformer {
         let (c, count) = (config.hidden_size(), config.block_count());
         if held.is_empty() || held.end > count {
             let allowed = format!("some of 0..{count}");
-            return Err(Error::invalid("blocks", format!("{held:?}"), allowed));
+            return Err(Error::invalid("blocks", quote::ranges(&[held]), allowed));
         }
         let (first, last) = (held.start == 0, held.end == count);
         let pos_embed = first

@@ -3,6 +3,7 @@
 use super::fields::Request;
 use crate::error::{Error, Result};
 use crate::noise::Generator;
+use crate::quote;
 use crate::schedulers::MAX_INFERENCE_STEPS;
 
 /// The longest side of an image in pixels.
@@ -48,8 +49,11 @@ impl Request {
                 return Err(Error::invalid(argument, given, allowed));
             }
             if list.len() != 1 && list.len() != count {
-                let given = format!("{} prompts", list.len());
-                let allowed = format!("1 prompt or {count}, as many as `prompt`");
+                let given = quote::counted(list.len(), "prompt");
+                let allowed = match count {
+                    1 => "1 prompt, as `prompt` is".to_owned(),
+                    _ => format!("1 prompt or {count}, as many as `prompt`"),
+                };
                 return Err(Error::invalid(argument, given, allowed));
             }
         }
@@ -64,8 +68,11 @@ impl Request {
             return Err(Error::invalid("num_images_per_prompt", each, allowed));
         }
         if self.seeds.len() != 1 && self.seeds.len() != images {
-            let given = format!("{} seeds", self.seeds.len());
-            let allowed = format!("1 seed for the batch or {images}, one for each image");
+            let given = quote::counted(self.seeds.len(), "seed");
+            let allowed = match images {
+                1 => "1 seed, because 1 image is drawn".to_owned(),
+                _ => format!("1 seed for all images or {images}, one for each"),
+            };
             return Err(Error::invalid("seed", given, allowed));
         }
         for seed in &self.seeds {
@@ -120,7 +127,7 @@ impl Request {
             Some((argument, number)) => Err(Error::invalid(
                 argument,
                 number.unwrap_or_default(),
-                "left out without skip_guidance_layers: no block is left out",
+                "left out without `skip_guidance_layers`: no block is left out",
             )),
             None => Ok(()),
         }

@@ -113,7 +113,9 @@ mod tests {
                 skipping.clone().guidance_scale(0.0),
                 &["skip_guidance_layers"],
             ),
-            (&sd3, skipping, nothing),
+            // Of 2 steps none is in the first fifth.
+            (&sd3, skipping.clone(), &["skip_guidance_layers"]),
+            (&sd3, skipping.skip_layer_guidance(2.8, 0.0, 0.9), nothing),
             (&sd3, small().prompt_3(["c"]), nothing),
             (
                 &sd3.clone().without_t5().unwrap(),
@@ -148,7 +150,7 @@ mod tests {
         let whole = || Request::new(["a small red circle on a striped blue background"]);
         assert!(told(&whole()).is_empty());
         assert!(told(&whole().height(256).width(256)).is_empty());
-        assert!(told(&whole().width(512))[0].contains("256 x 512"));
+        assert!(told(&whole().width(512))[0].contains("256 × 512"));
         assert!(told(&Request::new(["a red circle, a Circle"]))[0].contains("Circle"));
         let strange = Request::new(["a cat", "a red star"]).prompt_2(["a fluffy dog, a cat"]);
         assert!(

@@ -44,7 +44,7 @@ fn sizes_are_floored_to_whole_tokens() {
     let plan = plan(&Request::new(["a"]).height(70).width(100)).unwrap();
     assert_eq!((plan.height, plan.width), (64, 96));
     assert_eq!((plan.tokens, plan.latent_size), ([4, 6], [8, 12]));
-    assert!(plan.warnings[0].contains("70") && plan.warnings[0].contains("64 x 96"));
+    assert!(plan.warnings[0].contains("70") && plan.warnings[0].contains("64 × 96"));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::limits::{Effort, MAX_ADDED_TOKENS, grown};
 use super::search::Search;
 use super::steps::Normalizer;
 use super::vocabulary::{Entries, Vocabulary};
+use crate::quote;
 
 /// The largest number of bytes of all added tokens together.
 const MAX_ADDED_BYTES: usize = 4 << 20;
@@ -96,7 +97,8 @@ impl AddedVocabulary {
             };
             bytes += text.len();
             if bytes > MAX_ADDED_BYTES {
-                return Err(format!("more than {MAX_ADDED_BYTES} bytes of added tokens"));
+                let most = quote::bytes(MAX_ADDED_BYTES as u64);
+                return Err(format!("more than {most} of added tokens"));
             }
             match token.normalized {
                 _ if text.is_empty() => {}

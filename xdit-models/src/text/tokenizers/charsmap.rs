@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::json;
 use super::limits::MAX_PART_BYTES;
+use crate::quote;
 
 /// The longest text of a rule, in bytes. The longest known one has 33.
 const MAX_RULE_BYTES: usize = 64;
@@ -59,8 +60,8 @@ pub(super) fn check(map: &[u8]) -> Result<(), String> {
     let bad = || "corrupt precompiled_charsmap".to_string();
     if map.len() > MAX_PART_BYTES {
         return Err(format!(
-            "precompiled_charsmap has {} bytes (at most {MAX_PART_BYTES})",
-            map.len()
+            "precompiled_charsmap has more than {}",
+            quote::bytes(MAX_PART_BYTES as u64)
         ));
     }
     let (len, rest) = map.split_first_chunk::<4>().ok_or_else(bad)?;

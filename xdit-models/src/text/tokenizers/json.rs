@@ -4,6 +4,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::limits::{MAX_DEPTH, MAX_PART_BYTES, MAX_STEPS};
+use crate::quote;
 
 /// Checks the JSON text in `bytes`.
 pub(super) fn checked(bytes: &[u8]) -> Result<&str, String> {
@@ -65,8 +66,8 @@ pub(super) fn part(json: Option<&str>, name: &str) -> Result<Value, String> {
     let json = json.unwrap_or("null");
     if json.len() > MAX_PART_BYTES {
         return Err(format!(
-            "`{name}` has {} bytes (at most {MAX_PART_BYTES})",
-            json.len()
+            "`{name}` has more than {}",
+            quote::bytes(MAX_PART_BYTES as u64)
         ));
     }
     serde_json::from_str(json).map_err(|error| format!("`{name}`: {error}"))

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::limits::Effort;
 use crate::error::shorten;
+use crate::quote;
 
 /// The longest expression, in bytes. The longest known one, o200k's, has 300.
 const MAX_EXPRESSION_BYTES: usize = 1024;
@@ -31,8 +32,8 @@ impl Search {
         let shown = shorten(expression);
         if expression.len() > MAX_EXPRESSION_BYTES {
             return Err(format!(
-                "a regular expression of {} bytes (at most {MAX_EXPRESSION_BYTES}): `{shown}`",
-                expression.len()
+                "a regular expression of more than {}: `{shown}`",
+                quote::bytes(MAX_EXPRESSION_BYTES as u64)
             ));
         }
         let regex = RegexBuilder::new(expression)

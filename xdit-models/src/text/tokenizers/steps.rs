@@ -87,7 +87,10 @@ impl Normalizer {
         effort: &Effort,
     ) -> Result<(), String> {
         let check = |len: usize| {
-            let error = || format!("`normalizer` makes more than {longest} bytes of a prompt");
+            let error = || {
+                let longest = quote::bytes(longest as u64);
+                format!("`normalizer` makes more than {longest} of a prompt")
+            };
             (len <= longest).then_some(()).ok_or_else(error)
         };
         for step in &self.0 {
@@ -186,7 +189,8 @@ impl PreTokenizer {
             let len: usize = texts(&words).map(str::len).sum();
             if len > longest {
                 return Err(format!(
-                    "`pre_tokenizer` makes more than {longest} bytes of a prompt"
+                    "`pre_tokenizer` makes more than {} of a prompt",
+                    quote::bytes(longest as u64)
                 ));
             }
         }

@@ -6,6 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 
 use super::limits::{Effort, MAX_PIECE_BYTES, MAX_PIECES};
 use crate::error::shorten;
+use crate::quote;
 
 /// Pieces in the order of a file.
 #[derive(Debug, Default)]
@@ -60,8 +61,8 @@ impl Entries {
         }
         if piece.len() > MAX_PIECE_BYTES {
             return Err(format!(
-                "a piece of {} bytes (at most {MAX_PIECE_BYTES}): `{}`",
-                piece.len(),
+                "a piece of more than {}: `{}`",
+                quote::bytes(MAX_PIECE_BYTES as u64),
                 shorten(piece)
             ));
         }
@@ -348,7 +349,7 @@ mod tests {
         assert!(
             Entries::of_json(&long)
                 .unwrap_err()
-                .contains("a piece of 1025 bytes (at most 1024)")
+                .contains("a piece of more than 1.0 KiB")
         );
         let many = format!("[{}\"\"]", "\"\",".repeat(1_000_000));
         assert!(

@@ -47,7 +47,7 @@ fn each_fault_is_named() {
         (
             one(r#""dtype":"F32","shape":[2],"data_offsets":[0,8]"#),
             9,
-            "1 bytes after the last tensor",
+            "1 B after the last tensor",
         ),
         (
             one(r#""dtype":"F32","shape":[2],"data_offsets":[8,0]"#),
