@@ -223,8 +223,8 @@ fn a_plan_folds_and_unfolds() {
     let folded = text(FOLDED);
     for part in [
         "3 ranks: pipe 3\n3 patches: 3 of 2 rows (10 tokens)\n",
-        "\n    0  0–0, 7–7  1 plain, 1 skip ",
-        "\n    2       2–5  3 plain, 1 skip ",
+        "\n    0    0, 7  1 plain, 1 skip ",
+        "\n    2     2–5  3 plain, 1 skip ",
         "\nstage to stage (2×)  2 messages  7.5 KiB  6 messages    7.5 KiB\n",
         "\nand up again (2×)    2 messages  7.5 KiB  6 messages    7.5 KiB\n",
         "\nSTEP.PATCH down, STEP'PATCH up, by stage and time; * a whole step\nstage 0 | 0.* ",

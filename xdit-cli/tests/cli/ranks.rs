@@ -90,7 +90,10 @@ fn a_trace_shows_what_ranks_say_to_each_other() {
 fn plans_that_cannot_be_are_usage_errors() {
     let folder = tempfile::tempdir().unwrap();
     for (more, told) in [
-        (&["--ulysses-degree", "0"][..], "ulysses 0"),
+        (
+            &["--ulysses-degree", "0"][..],
+            "--ulysses-degree 0: must be at least 1",
+        ),
         (&["--ring-degree", "100000"], "at most 1024 ranks"),
         (&["--data-parallel-degree", "-1"], "--data-parallel-degree"),
         (&["--rank-timeout", "0"], "--rank-timeout"),
