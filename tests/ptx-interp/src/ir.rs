@@ -214,6 +214,8 @@ pub(crate) enum Op {
         space: Space,
         ty: Type,
         dst: Vec<Option<Reg>>,
+        /// The bytes of a register that a signed value fills.
+        filled: usize,
         from: Address,
         volatile: bool,
     },

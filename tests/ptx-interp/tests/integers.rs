@@ -173,3 +173,20 @@ fn fields_of_bits() {
         0x1234_5670
     );
 }
+
+#[test]
+fn signed_loads_fill_their_registers() {
+    let high = "shr.u64 %rd4, %rd4, 32; cvt.u32.u64 %r0, %rd4;";
+    let load = |body: &str| value_of(body, 0x8000_0080, 0, 0);
+    assert_eq!(
+        load(&format!("ld.global.s32 %rd4, [%rd14]; {high}")),
+        u32::MAX
+    );
+    assert_eq!(load(&format!("ld.global.u32 %rd4, [%rd14]; {high}")), 0);
+    assert_eq!(load("ld.global.s8 %r0, [%rd14];"), 0xffff_ff80);
+    assert_eq!(load("ld.global.u8 %r0, [%rd14];"), 0x80);
+    assert_eq!(
+        load("ld.global.s8 %h0, [%rd14]; cvt.u32.u16 %r0, %h0;"),
+        0xff80
+    );
+}

@@ -113,10 +113,13 @@ pub(super) fn decode(words: &Words<'_, '_>) -> Decoded {
     if dst.len() != width {
         return Err(format!("{width} registers are expected"));
     }
+    // A signed value fills a register of 32 bits or, if that is wider, of 64; narrower registers ignore the rest.
+    let filled = words.register_type(0).map_or(4, |ty| ty.size().max(4));
     Ok(Op::Load {
         space,
         ty,
         dst,
+        filled,
         from: words.address(1)?,
         volatile,
     })

@@ -52,7 +52,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         w: usize,
         mask: u32,
         (space, ty, volatile): (Space, Type, bool),
-        dst: &[Option<Reg>],
+        (dst, filled): (&[Option<Reg>], usize),
         from: Address,
     ) -> Step<()> {
         let addresses = self.addresses(w, from);
@@ -75,8 +75,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
                 value[..size].copy_from_slice(&bytes[i * size..][..size]);
                 let mut value = u64::from_le_bytes(value);
                 if ty.is_signed() {
-                    // A narrow signed value fills a register of at least 32 bits, or of 16 for the low half of it.
-                    value = truncated(sign_extended(value, size) as u64, size.max(4));
+                    value = truncated(sign_extended(value, size) as u64, filled);
                 }
                 if let Some(reg) = reg {
                     self.warps[w].registers[*reg as usize][lane] = value;

@@ -255,9 +255,10 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
                 space,
                 ty,
                 dst,
+                filled,
                 from,
                 volatile,
-            } => self.load(w, mask, (*space, *ty, *volatile), dst, *from)?,
+            } => self.load(w, mask, (*space, *ty, *volatile), (dst, *filled), *from)?,
             Op::Store {
                 space,
                 ty,
