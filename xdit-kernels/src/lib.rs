@@ -1,7 +1,11 @@
 #![doc = include_str!("../README.md")]
+// docs.rs sets this and has the nightly compiler, which shows the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod activation;
 mod allocator;
+#[cfg(feature = "ndarray")]
+mod arrays;
 pub mod attention;
 pub mod conv2d;
 mod copies;
