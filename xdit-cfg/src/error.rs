@@ -74,7 +74,8 @@ impl From<Error> for xdit_comm::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Comm(error) => error,
-            other => Self::Kernel(other.to_string()),
+            Error::Kernel(error) => error.into(),
+            other => Self::other(other),
         }
     }
 }

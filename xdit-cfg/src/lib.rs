@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+// docs.rs sets this and has the nightly compiler, which shows the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod branch;
@@ -14,3 +16,5 @@ pub use error::{Error, Result};
 pub use guidance::Guidance;
 pub use plan::{GuidancePlan, Scales, SkipLayers};
 pub use rescale::{Guided, RescaleSums};
+pub use xdit_comm;
+pub use xdit_kernels;

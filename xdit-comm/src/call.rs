@@ -42,10 +42,14 @@ impl fmt::Debug for Spec {
 /// How a reduction combines the values of several ranks. Exhaustive, like [`Op`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReduceOp {
-    /// The sum of each element in f32, rounded once to the tensor's dtype. The backend chooses the order of the ranks. All ranks get
-    /// the same bytes.
+    /// The sum of each element in f32, rounded once to the tensor's dtype. The backend chooses the order of the ranks;
+    /// [`threads`](crate::threads) adds in rank order. All ranks get the same bytes.
     Sum,
-    /// The maximum of each element.
+    /// The mean of each element: the sum in f32 as [`Sum`](Self::Sum) adds it, then divided in f32 by the number of ranks, then
+    /// rounded once to the tensor's dtype. A sum above the largest f32 is infinite, and so is its mean. All ranks get the same
+    /// bytes. A mean sends as many bytes as a sum.
+    Mean,
+    /// The maximum of each element. NaN if a rank has NaN.
     Max,
 }
 

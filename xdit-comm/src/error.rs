@@ -2,7 +2,35 @@ use std::fmt;
 use std::time::Duration;
 
 /// An error of communication. Every message names the operation and the ranks.
-#[derive(Debug, Clone, thiserror::Error)]
+///
+/// # Examples
+/// The work of a rank may fail with an error of its own, [`Error::Other`]. The call on all ranks then returns [`Error::Rank`], which
+/// names the rank and has that error as its source:
+/// ```
+/// use std::error::Error as _;
+/// use xdit_comm::{Error, threads};
+///
+/// #[derive(Debug)]
+/// struct OutOfLuck(u32);
+///
+/// impl std::fmt::Display for OutOfLuck {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         write!(f, "out of luck at {}", self.0)
+///     }
+/// }
+///
+/// impl std::error::Error for OutOfLuck {}
+///
+/// let failed = threads::run(3, |group| match group.rank() {
+///     1 => Err(Error::other(OutOfLuck(13))),
+///     _ => group.barrier(),
+/// });
+/// let error = failed.unwrap_err();
+/// assert_eq!(error.to_string(), "rank 1: out of luck at 13");
+/// let source = error.source().and_then(|source| source.downcast_ref());
+/// assert!(matches!(source, Some(OutOfLuck(13))));
+/// ```
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A rank failed, left or stopped answering. Every other rank gets this error from its next call at the latest.
@@ -69,7 +97,12 @@ pub enum Error {
         rank: usize,
         /// Its error or its panic, or that its thread is left behind.
         reason: Loss,
+        /// The error that the work of the rank returned: the user's own one for [`Error::Other`]. `None` if it returned none.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// An error of the work of a rank that is not of this crate.
+    #[error("{0}")]
+    Other(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The system started no thread for a rank.
     #[error("no thread for rank {rank}: {reason}")]
     NoThread {
@@ -132,6 +165,11 @@ impl fmt::Display for Loss {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// Creates an [`Error::Other`] from any error, or from a text.
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(error.into())
+    }
+
     /// Returns the rank that caused the failure, if it is known.
     pub fn culprit(&self) -> Option<usize> {
         match self {
@@ -161,7 +199,7 @@ impl From<xdit_kernels::Error> for Error {
         match e {
             xdit_kernels::Error::Other(inner) => match inner.downcast::<Self>() {
                 Ok(own) => *own,
-                Err(other) => Self::Kernel(other.to_string()),
+                Err(other) => Self::Other(other),
             },
             other => Self::Kernel(other.to_string()),
         }

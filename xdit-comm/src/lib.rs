@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+// docs.rs sets this and has the nightly compiler, which shows the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod axis;
@@ -27,3 +29,4 @@ pub use mesh::{DeviceMesh, MeshShape};
 pub use pending::Pending;
 pub use shard::{Shard, zigzag};
 pub use stats::{OpStats, Stats};
+pub use xdit_kernels;

@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+// docs.rs sets this and has the nightly compiler, which shows the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod blocks;
@@ -35,3 +37,5 @@ pub use stage::{Sampler, Stage};
 pub use stages::StagePlan;
 pub use stale_kv::StaleKv;
 pub use traffic::{StepTraffic, Traffic};
+pub use xdit_comm;
+pub use xdit_kernels;

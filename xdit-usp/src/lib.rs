@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+// docs.rs sets this and has the nightly compiler, which shows the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod axes;
@@ -17,3 +19,5 @@ pub use plan::{SequencePlan, ShardOrder};
 pub use ring::Ring;
 pub use ulysses::Ulysses;
 pub use usp::{Usp, usp};
+pub use xdit_comm;
+pub use xdit_kernels;

@@ -2,7 +2,7 @@
 
 use super::support::{ensure, numbers, same, spec};
 use crate::{Group, ReduceOp, Result, Spec, Stats};
-use xdit_kernels::{Device, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 
 pub(super) fn broadcast(group: &Group) -> Result<()> {
     for root in 0..group.world_size() {
@@ -95,6 +95,34 @@ pub(super) fn reduce_scatter(group: &Group) -> Result<()> {
     )
 }
 
+/// A mean is divided once, in f32, after the last sum and before the result is rounded to the dtype of the tensors.
+pub(super) fn mean(group: &Group) -> Result<()> {
+    let (n, me) = (group.world_size(), group.rank());
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        // Whole numbers: their sums are exact in f32 in any order, but not in the 16-bit dtypes.
+        let of_rank = |rank: usize, shift: usize| -> Result<Tensor> {
+            let values = [1, 3, 255, 0].map(|x| (x * (rank + 1) + shift) as f32);
+            let tensor = Tensor::from_slice(&values, [4], &Device::cpu())?;
+            Ok(tensor.to_dtype(dtype)?)
+        };
+        let want = |shift: usize| -> Result<Tensor> {
+            let mut sums = [0f32; 4];
+            for rank in 0..n {
+                let values = of_rank(rank, shift)?.to_vec_blocking::<f32>()?;
+                sums.iter_mut().zip(values).for_each(|(sum, x)| *sum += x);
+            }
+            let means = sums.map(|sum| sum / n as f32);
+            Ok(Tensor::from_slice(&means, [4], &Device::cpu())?.to_dtype(dtype)?)
+        };
+        let got = group.all_reduce(&of_rank(me, 0)?, ReduceOp::Mean)?;
+        same("all_reduce mean", &got, &want(0)?)?;
+        let shares = (0..n).map(|r| of_rank(me, r)).collect::<Result<_>>()?;
+        let got = group.reduce_scatter(shares, ReduceOp::Mean)?;
+        same("reduce_scatter mean", &got, &want(me)?)?;
+    }
+    Ok(())
+}
+
 pub(super) fn all_to_all_twice(group: &Group) -> Result<()> {
     let (n, me) = (group.world_size(), group.rank());
     // Rank i gives rank j i + 2·j + 1 numbers.
@@ -166,5 +194,19 @@ pub(super) fn bytes_are_counted(group: &Group) -> Result<()> {
     let sent = total(&group.stats(), "all_to_all") - total(&before, "all_to_all");
     ensure(sent == 8 * (n - 1), || {
         format!("all_to_all of 8 bytes each on {n} ranks counted {sent}")
-    })
+    })?;
+    // All reductions send the same.
+    for (how, calls) in [(ReduceOp::Sum, 1), (ReduceOp::Mean, 2), (ReduceOp::Max, 3)] {
+        group.all_reduce(&numbers(0, 6)?, how)?;
+        group.reduce_scatter(vec![numbers(0, 2)?; n], how)?;
+        for (op, bytes) in [("all_reduce", 24), ("reduce_scatter", 8)] {
+            let sent = total(&group.stats(), op) - total(&before, op);
+            ensure(sent == calls * bytes * (n - 1), || {
+                format!(
+                    "{calls} calls of {op} of {bytes} bytes, the last {how:?}, on {n} ranks counted {sent}"
+                )
+            })?;
+        }
+    }
+    Ok(())
 }

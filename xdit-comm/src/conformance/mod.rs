@@ -53,6 +53,10 @@ pub const CHECKS: &[(&str, Check)] = &[
         collectives::reduce_scatter,
     ),
     (
+        "a mean is the sum divided by the number of ranks",
+        collectives::mean,
+    ),
+    (
         "all_to_all twice is the identity",
         collectives::all_to_all_twice,
     ),

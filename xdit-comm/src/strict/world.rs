@@ -258,7 +258,7 @@ impl StrictState {
                 mine: name(&said).into(),
                 theirs: theirs.into(),
             };
-            self.fail(WorldFailure::Disagree(error.clone()));
+            self.fail(WorldFailure::of(&error));
             return Err(error);
         }
         all[member] = Some(said);

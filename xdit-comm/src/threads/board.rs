@@ -1,6 +1,7 @@
 //! The messages and the parts of collectives that the ranks of a group have posted.
 
-use crate::{Call, Result};
+use super::finish::Reduced;
+use crate::Call;
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{Arc, OnceLock},
@@ -28,7 +29,7 @@ pub(super) struct Round {
     pub(super) posts: Vec<Option<Post>>,
     pub(super) taken: usize,
     /// A reduction's result, made by the first rank that takes it.
-    pub(super) reduced: Arc<OnceLock<Result<Tensor>>>,
+    pub(super) reduced: Arc<OnceLock<Reduced>>,
     /// The subgroups of a split, by color, made by the first rank that takes it.
     pub(super) subgroups: Option<BTreeMap<usize, BoardId>>,
 }

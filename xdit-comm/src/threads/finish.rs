@@ -1,15 +1,18 @@
 //! Computes a rank's result of a collective, when all parts have been posted.
 
-use crate::{Call, Op, ReduceOp, Result};
+use crate::{Call, Error, Op, ReduceOp, Result};
 use std::sync::{Arc, OnceLock};
 use xdit_kernels::Tensor;
+
+/// The result that all ranks share, or the reason why there is none.
+pub(crate) type Reduced = std::result::Result<Tensor, String>;
 
 /// Returns the result of rank `me` from the parts of all ranks.
 pub(crate) fn finish(
     op: Op,
     me: usize,
     calls: &[Arc<Call>],
-    reduced: &OnceLock<Result<Tensor>>,
+    reduced: &OnceLock<Reduced>,
 ) -> Result<Vec<Tensor>> {
     let of = |rank: usize, part: usize| calls[rank].gives[part].clone();
     let all = 0..calls.len();
@@ -22,19 +25,20 @@ pub(crate) fn finish(
         Op::AllToAll => all.map(|r| of(r, me)).collect(),
         Op::AllReduce(how) => {
             let make = || reduce(how, &all.map(|r| of(r, 0)).collect::<Vec<_>>());
-            vec![reduced.get_or_init(make).clone()?]
+            let made = reduced.get_or_init(|| make().map_err(|error| error.to_string()));
+            vec![made.clone().map_err(Error::Kernel)?]
         }
         Op::ReduceScatter(how) => vec![reduce(how, &all.map(|r| of(r, me)).collect::<Vec<_>>())?],
     })
 }
 
-/// In rank order and f32, rounded once.
+/// In rank order and f32, rounded once. A mean is divided after the last sum.
 fn reduce(how: ReduceOp, parts: &[Tensor]) -> Result<Tensor> {
     let mut total = parts[0].to_vec_blocking::<f32>()?;
     for part in &parts[1..] {
         for (sum, x) in total.iter_mut().zip(part.to_vec_blocking::<f32>()?) {
             *sum = match how {
-                ReduceOp::Sum => *sum + x,
+                ReduceOp::Sum | ReduceOp::Mean => *sum + x,
                 // A NaN must stay visible, so the maximum returns it.
                 ReduceOp::Max => {
                     if x > *sum || x.is_nan() {
@@ -45,6 +49,11 @@ fn reduce(how: ReduceOp, parts: &[Tensor]) -> Result<Tensor> {
                 }
             };
         }
+    }
+    if how == ReduceOp::Mean {
+        // An f32 holds every number of ranks exactly (up to 2^24).
+        let ranks = parts.len() as f32;
+        total.iter_mut().for_each(|sum| *sum /= ranks);
     }
     let view = xdit_kernels::View::from_slice(&total, parts[0].shape(), parts[0].device())?;
     Ok(xdit_kernels::layout::cast(view, parts[0].dtype())?)

@@ -76,8 +76,7 @@ impl Member {
                 mine: show(&post),
                 theirs: posts[j].as_ref().map(show).unwrap_or_default(),
             };
-            self.world
-                .fail(state, WorldFailure::Disagree(error.clone()));
+            self.world.fail(state, WorldFailure::of(&error));
             return Err(error);
         }
         posts[self.rank] = Some(post);
@@ -298,9 +297,7 @@ impl Started {
                                 other.iter().map(Spec::of).collect::<Vec<_>>()
                             ),
                         };
-                        member
-                            .world
-                            .fail(state, WorldFailure::Disagree(error.clone()));
+                        member.world.fail(state, WorldFailure::of(&error));
                         Err(error)
                     }
                 }

@@ -36,7 +36,7 @@ pub use watch::Caller;
 /// that never returns is left behind.
 ///
 /// # Errors
-/// The error of the rank that was the cause: [`Error::Rank`] with its message if it returned an error, panicked or stopped
+/// The error of the rank that was the cause: [`Error::Rank`] with its error as the source if it returned an error, panicked or stopped
 /// answering, [`Error::NoThread`] if it was never started, otherwise the error of the lowest rank that failed.
 ///
 /// # Examples
@@ -45,7 +45,7 @@ pub use watch::Caller;
 /// let ranks = threads::run(4, |group| Ok(group.rank()))?;
 /// assert_eq!(ranks, [0, 1, 2, 3]);
 /// let error = threads::run(2, |group| match group.rank() {
-///     0 => Err(xdit_comm::Error::Kernel("out of luck".into())),
+///     0 => Err(xdit_comm::Error::other("out of luck")),
 ///     _ => group.barrier(),
 /// });
 /// assert!(error.unwrap_err().to_string().contains("rank 0: out of luck"));

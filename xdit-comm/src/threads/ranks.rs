@@ -64,7 +64,7 @@ impl RankState for () {
 ///     let places = ranks.call(work, |()| {}).into_iter().collect::<Result<Vec<_>, _>>()?;
 ///     assert_eq!(places, [0, 1, 0, 1]);
 ///     // The next call works after a call that failed.
-///     let failed = ranks.call(|_, _, _: Caller<()>| Err::<(), _>(Error::Kernel("injected".into())), |()| {});
+///     let failed = ranks.call(|_, _, _: Caller<()>| Err::<(), _>(Error::other("injected")), |()| {});
 ///     assert!(failed.iter().all(Result::is_err));
 /// }
 /// # Ok::<(), Error>(())
@@ -111,7 +111,7 @@ impl<S: RankState> Ranks<S> {
     }
 
     /// Runs `work` on all ranks and returns the result of each rank, in rank order: [`Error::Rank`] for a rank that failed, panicked
-    /// or was left behind, [`Error::NoThread`] for a rank without a thread, and the error of its last group call for a rank that only
+    /// or was left behind (with the error that it returned as its source), [`Error::NoThread`] for a rank without a thread, and the error of its last group call for a rank that only
     /// lost a peer. The calling thread calls `serve` for each message that a rank sends with its [`Caller`]. The deadline of the ranks
     /// does not run while `serve` runs.
     ///
@@ -169,6 +169,7 @@ impl<S: RankState> Ranks<S> {
                 None => Err(Error::Rank {
                     rank,
                     reason: watch.loss(rank),
+                    source: None,
                 }),
             });
         }
@@ -242,10 +243,8 @@ fn run_one<S: RankState, T>(
             .downcast_ref::<String>()
             .map(String::as_str)
             .or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(Error::Kernel(format!(
-            "panicked: {}",
-            text.unwrap_or("without a message")
-        )))
+        let text = text.unwrap_or("without a message");
+        Err(Error::Kernel(format!("panicked: {text}")))
     });
     let outcome = match outcome {
         Ok(value) => {
@@ -260,8 +259,16 @@ fn run_one<S: RankState, T>(
         Err(e) => {
             let reason = e.to_string();
             world.leave(rank, Some(&reason));
-            let reason = Loss::Failed(reason);
-            Err(Error::Rank { rank, reason })
+            let source = match e {
+                Error::Other(own) => Some(own),
+                _ if panicked => None,
+                error => Some(error.into()),
+            };
+            Err(Error::Rank {
+                rank,
+                reason: Loss::Failed(reason),
+                source,
+            })
         }
     };
     if panicked {

@@ -54,13 +54,49 @@ pub(super) struct WorldState {
 }
 
 /// Why the world cannot go on. Ranks are world ranks.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) enum WorldFailure {
     Lost { rank: usize, reason: Loss },
     Disagree(Error),
 }
 
+impl Clone for WorldFailure {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Lost { rank, reason } => Self::Lost {
+                rank: *rank,
+                reason: reason.clone(),
+            },
+            Self::Disagree(error) => Self::of(error),
+        }
+    }
+}
+
+/// Returns the same error for another rank. Errors of other kinds than these two are a rank's own: others get their text.
+fn for_another_rank(error: &Error) -> Error {
+    match error {
+        Error::Disagree {
+            rank,
+            other,
+            mine,
+            theirs,
+        } => Error::Disagree {
+            rank: *rank,
+            other: *other,
+            mine: mine.clone(),
+            theirs: theirs.clone(),
+        },
+        Error::Deadlock(circle) => Error::Deadlock(circle.clone()),
+        other => Error::Kernel(other.to_string()),
+    }
+}
+
 impl WorldFailure {
+    /// The failure that every rank sees as this error.
+    pub(crate) fn of(error: &Error) -> Self {
+        Self::Disagree(for_another_rank(error))
+    }
+
     pub(crate) fn seen_by(&self, rank: usize, op: &str) -> Error {
         match self {
             Self::Lost { rank: lost, reason } => Error::PeerLost {
@@ -69,7 +105,7 @@ impl WorldFailure {
                 lost: *lost,
                 reason: reason.clone(),
             },
-            Self::Disagree(e) => e.clone(),
+            Self::Disagree(error) => for_another_rank(error),
         }
     }
 }

@@ -272,3 +272,45 @@ fn nothing_stays_on_the_boards() {
         state.boards[0].lanes
     );
 }
+
+#[test]
+fn an_error_of_the_users_own_comes_back_and_others_name_its_text() {
+    use std::error::Error as _;
+    let outcomes = run_each(3, Options::default(), |group| match group.rank() {
+        1 => Err(Error::other("1,5".parse::<f32>().unwrap_err())),
+        _ => group.barrier(),
+    });
+    let mut outcomes = outcomes.into_iter().map(Result::unwrap_err);
+    let [first, own, third] = std::array::from_fn(|_| outcomes.next().unwrap());
+    assert_eq!(own.to_string(), "rank 1: invalid float literal");
+    let source = own.source().unwrap();
+    assert!(source.is::<std::num::ParseFloatError>(), "{source:?}");
+    for other in [&first, &third] {
+        assert_eq!(other.culprit(), Some(1), "{other}");
+        assert!(
+            other
+                .to_string()
+                .ends_with("rank 1 is lost: invalid float literal"),
+            "{other}"
+        );
+    }
+    // The first cause is what a call on all ranks returns.
+    let cause = cause(vec![first, own, third]).unwrap();
+    assert!(
+        cause
+            .source()
+            .is_some_and(|it| it.is::<std::num::ParseFloatError>())
+    );
+    // A panic has no error, and an error of this crate is its own source.
+    let panics = |group: Group| match group.rank() {
+        0 => panic!("as planned"),
+        _ => group.barrier(),
+    };
+    assert!(run(2, panics).unwrap_err().source().is_none());
+    let own = run(1, |group| {
+        group
+            .broadcast(None, Spec::new([1], DType::F32), 0)
+            .map(drop)
+    });
+    assert!(own.unwrap_err().source().unwrap().is::<Error>());
+}

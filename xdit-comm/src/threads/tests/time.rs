@@ -74,7 +74,7 @@ fn who_stalls_after_all_others_are_done_is_lost_too() {
     );
     over.store(true, Ordering::Release);
     let error = outcomes.pop().expect("two").expect_err("it never returns");
-    let stalled = matches!(&error, Error::Rank { rank: 1, reason: Loss::LeftBehind { idle: Some(idle) } } if *idle >= SHORT);
+    let stalled = matches!(&error, Error::Rank { rank: 1, reason: Loss::LeftBehind { idle: Some(idle) }, .. } if *idle >= SHORT);
     assert!(stalled && error.is_stall(), "{error:?}");
     assert_eq!(outcomes.pop().expect("one").expect("it was done"), 0);
 }
