@@ -4,6 +4,7 @@
 //! its crate.
 
 mod bands;
+mod cancel;
 mod delays;
 mod engine;
 mod exact;

@@ -1,11 +1,14 @@
 //! Any number of ranks draws the same pictures.
 
+use std::io;
 use std::ops::ControlFlow;
 
 use xdit_comm::threads;
+use xdit_kernels::Tensor;
 use xdit_models::{Degrees, axes};
 use xdit_models::{
-    ErrorCategory, LoadOptions, ModelSource, Observer, Output, Parallel, Pipeline, Request, StepEnd,
+    Error, ErrorCategory, LoadOptions, ModelSource, Observer, Output, Parallel, Pipeline, Request,
+    StepEnd,
 };
 
 use xdit_tests::goldens::{Recorder, max_abs, path, within};
@@ -293,6 +296,42 @@ impl Observer for After {
     fn step_end(&mut self, _: &StepEnd<'_>) -> ControlFlow<()> {
         assert!(!self.0, "the observer broke");
         ControlFlow::Break(())
+    }
+}
+
+/// Fails with an error of its own at the second step's latents.
+struct FullDisk;
+
+impl Observer for FullDisk {
+    fn wants_tensors(&self) -> bool {
+        true
+    }
+
+    fn tensor(
+        &mut self,
+        name: &str,
+        _: &dyn Fn() -> xdit_models::Result<Tensor>,
+    ) -> xdit_models::Result<()> {
+        match name {
+            "step.1.latents" => Err(Error::other(io::Error::from(io::ErrorKind::StorageFull))),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn an_error_of_the_observer_comes_back_as_it_is() {
+    let request = Request::new("a")
+        .height(32)
+        .width(32)
+        .num_inference_steps(3);
+    for plan in [sequence(1, 1), sequence(2, 2)] {
+        let pipe = over(golden_pipeline("flux-schnell"), plan);
+        let error = pipe.generate(&request, &mut FullDisk).unwrap_err();
+        assert_eq!(error.category(), ErrorCategory::Other, "{plan}: {error}");
+        let cause = std::iter::successors(std::error::Error::source(&error), |e| e.source()).last();
+        let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+        assert_eq!(cause.map(io::Error::kind), Some(io::ErrorKind::StorageFull));
     }
 }
 

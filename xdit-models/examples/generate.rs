@@ -14,17 +14,9 @@ impl Observer for Steps {
 
 fn main() -> xdit_models::Result<()> {
     let pipe = Pipeline::load(&ModelSource::demo(), &LoadOptions::default(), &mut ())?;
-    let request = Request::new(["a red circle on a blue background"])
+    let request = Request::new("a red circle on a blue background")
         .num_inference_steps(20)
         .seed(42);
     let image = &pipe.generate(&request, &mut Steps)?.images[0];
-    let bytes = [
-        format!("P6 {} {} 255\n", image.width, image.height).as_bytes(),
-        &image.rgb,
-    ]
-    .concat();
-    std::fs::write("circle.ppm", bytes).map_err(|source| xdit_models::Error::Io {
-        path: "circle.ppm".into(),
-        source,
-    })
+    image.save("circle.png")
 }

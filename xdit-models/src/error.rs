@@ -1,10 +1,13 @@
 //! The errors of this crate and their [`ErrorCategory`].
 
+mod category;
 mod from;
 
 use std::path::PathBuf;
 
 use xdit_kernels::DType;
+
+pub use category::ErrorCategory;
 
 use crate::quote;
 pub(crate) use crate::quote::shorten;
@@ -219,6 +222,15 @@ pub enum Error {
         step: usize,
     },
 
+    /// A [`CancelToken`](crate::CancelToken) ended the call.
+    #[error("the call was cancelled")]
+    Cancelled,
+
+    /// An error of the caller's own code: of [`Observer::tensor`](crate::Observer::tensor), or of a
+    /// [`WeightSource`](crate::weights::WeightSource).
+    #[error("{0}")]
+    Other(#[source] Box<dyn std::error::Error + Send + Sync>),
+
     /// A rank failed, and with it the run.
     #[error("{}: {source}", quote::name(rank))]
     Rank {
@@ -238,7 +250,7 @@ pub enum Error {
 
     /// A kernel failed: there was no memory, or shapes do not fit, which is a bug of this library.
     #[error(transparent)]
-    Kernel(#[from] xdit_kernels::Error),
+    Kernel(xdit_kernels::Error),
 
     /// The operating system refused to read or write.
     #[error("{}: {source}", quote::name(&path.display().to_string()))]
@@ -250,72 +262,7 @@ pub enum Error {
     },
 }
 
-/// The kind of an [`Error`]. `xdit-cli` maps each kind to an exit code.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-#[non_exhaustive]
-pub enum ErrorCategory {
-    /// The folder, hub repository or revision does not exist, or is incomplete while offline.
-    ModelNotFound,
-    /// The hub requires an accepted licence.
-    Gated,
-    /// The model's files are incomplete, damaged or not supported.
-    BadModel,
-    /// An argument of the call is out of range.
-    InvalidRequest,
-    /// There is not enough memory.
-    OutOfMemory,
-    /// A result contains NaN or infinity.
-    NotFinite,
-    /// A callback ended the run.
-    Stopped,
-    /// A rank panicked or stopped answering.
-    RankLost,
-    /// The operating system or the network failed.
-    Io,
-    /// A kernel was called with wrong arguments: a bug of this library.
-    Internal,
-}
-
 impl Error {
-    /// Returns the kind of this error.
-    ///
-    /// # Examples
-    /// ```
-    /// use xdit_models::{Error, ErrorCategory};
-    /// let error = Error::Stopped { step: 3 };
-    /// assert_eq!(error.category(), ErrorCategory::Stopped);
-    /// ```
-    #[must_use]
-    pub fn category(&self) -> ErrorCategory {
-        match self {
-            Self::ModelNotFound { .. } | Self::IncompleteModel { .. } => {
-                ErrorCategory::ModelNotFound
-            }
-            Self::Gated { .. } => ErrorCategory::Gated,
-            Self::MissingFile { .. }
-            | Self::BadFile { .. }
-            | Self::BadConfig { .. }
-            | Self::Unsupported { .. }
-            | Self::BadTensor { .. } => ErrorCategory::BadModel,
-            Self::InvalidRequest { .. } => ErrorCategory::InvalidRequest,
-            Self::OutOfMemory { .. } => ErrorCategory::OutOfMemory,
-            Self::NotFinite { .. } => ErrorCategory::NotFinite,
-            Self::Stopped { .. } => ErrorCategory::Stopped,
-            Self::Kernel(xdit_kernels::Error::OutOfMemory { .. }) => ErrorCategory::OutOfMemory,
-            Self::Io { source, .. } | Self::Kernel(xdit_kernels::Error::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::OutOfMemory =>
-            {
-                ErrorCategory::OutOfMemory
-            }
-            Self::Kernel(xdit_kernels::Error::Io { .. }) => ErrorCategory::Io,
-            Self::Kernel(_) => ErrorCategory::Internal,
-            Self::Rank { source, .. } => source.category(),
-            Self::Comm(xdit_comm::Error::Degrees(_)) => ErrorCategory::InvalidRequest,
-            Self::Comm(_) | Self::Lost(_) => ErrorCategory::RankLost,
-            Self::Io { .. } | Self::Hub { .. } | Self::NoThread { .. } => ErrorCategory::Io,
-        }
-    }
-
     /// Returns whether a rank is lost because it finished nothing within the deadline. With a longer deadline it might have
     /// continued.
     pub fn is_stall(&self) -> bool {
@@ -332,20 +279,32 @@ impl Error {
         use xdit_comm::Error as Comm;
         let comm = match self {
             Self::Comm(comm) => comm,
-            Self::Kernel(kernel) => match kernel {
-                // Attention carries the error inside the error type of its own crate.
-                xdit_kernels::Error::Other(inner) => match inner.downcast::<Comm>() {
-                    Ok(comm) => *comm,
-                    Err(inner) => return Err(Self::Kernel(xdit_kernels::Error::Other(inner))),
-                },
-                kernel => return Err(Self::Kernel(kernel)),
-            },
             own => return Err(own),
         };
         match comm {
             Comm::PeerLost { .. } | Comm::Disagree { .. } | Comm::Deadlock(_) => Ok(comm),
             own => Err(Self::Comm(own)),
         }
+    }
+
+    /// Creates an [`Error::Other`] from any error, or from a text.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_kernels::Tensor;
+    /// use xdit_models::{Error, Observer, Result};
+    /// struct Writer(Vec<u8>);
+    /// impl Observer for Writer {
+    ///     fn wants_tensors(&self) -> bool {
+    ///         true
+    ///     }
+    ///     fn tensor(&mut self, name: &str, _: &dyn Fn() -> Result<Tensor>) -> Result<()> {
+    ///         std::io::Write::write_all(&mut self.0, name.as_bytes()).map_err(Error::other)
+    ///     }
+    /// }
+    /// ```
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(error.into())
     }
 
     /// Creates an [`Error::InvalidRequest`]. A long value is shortened.

@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
+// docs.rs sets this and has the nightly compiler, which shows the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+mod cancel;
 mod error;
 mod files;
 pub mod layers;
@@ -14,6 +17,7 @@ pub mod schedulers;
 pub mod text;
 pub mod vae;
 
+pub use cancel::CancelToken;
 pub use error::{Error, ErrorCategory, Result};
 pub use files::config::ConfigFile;
 pub use files::config::MODEL_INDEX;
@@ -33,9 +37,11 @@ pub use pipeline::memory_limit::refused_thread;
 pub use pipeline::options::LoadOptions;
 pub use pipeline::output::Output;
 pub use pipeline::rank_plan::{RankMemory, RankPlan, StageSummary};
-pub use pipeline::request::{Defaults, OutputType, Overlay, Request};
+pub use pipeline::request::{Defaults, IntoPrompts, OutputType, Overlay, Request};
 pub use pipeline::run_plan::RunPlan;
 pub use ranks::axes;
 pub use ranks::degrees::Degrees;
 pub use ranks::parallel::{Parallel, PipeFusion, RankBackend, StageSplit};
+pub use xdit_comm;
+pub use xdit_kernels;
 pub use xdit_pipefusion::{Blocks, PatchPlan, Placement, Report, Schedule, StepTraffic, Traffic};

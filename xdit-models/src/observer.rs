@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use xdit_kernels::{Device, Tensor};
 
+use crate::cancel::CancelToken;
 use crate::error::Result;
 
 /// The phases of a run, in order.
@@ -59,6 +60,9 @@ pub struct StepEnd<'a> {
 /// Observes a run. Every method has an empty default, and `()` observes nothing. The caller's thread calls the observer. If a
 /// rank waits for it, the deadline of the ranks does not run.
 ///
+/// An observer can end the call that it observes: between two steps by the result of [`step_end`](Self::step_end), and everywhere
+/// else, from any thread, by its [`CancelToken`].
+///
 /// # Examples
 /// ```
 /// use std::ops::ControlFlow;
@@ -110,6 +114,12 @@ pub trait Observer: Send {
         let _ = (name, ids);
     }
 
+    /// Returns the token that ends the call. It is asked again and again, and must always return clones of one token. The default
+    /// is never cancelled.
+    fn cancel_token(&self) -> CancelToken {
+        CancelToken::default()
+    }
+
     /// Called with a warning, for example that a prompt was cut or a size was rounded.
     fn warning(&mut self, text: &str) {
         let _ = text;
@@ -117,6 +127,13 @@ pub trait Observer: Send {
 }
 
 impl Observer for () {}
+
+/// Observes nothing.
+impl Observer for CancelToken {
+    fn cancel_token(&self) -> CancelToken {
+        self.clone()
+    }
+}
 
 impl<O: Observer + ?Sized> Observer for &mut O {
     fn phase(&mut self, phase: Phase, event: PhaseEvent) {
@@ -146,11 +163,17 @@ impl<O: Observer + ?Sized> Observer for &mut O {
     fn warning(&mut self, text: &str) {
         (**self).warning(text);
     }
+
+    fn cancel_token(&self) -> CancelToken {
+        (**self).cancel_token()
+    }
 }
 
 impl dyn Observer + '_ {
-    /// Shows a result that exists already.
+    /// Shows a result that exists already. Layers and blocks offer their results, so this is also where a call without ranks
+    /// finds out that it is cancelled.
     pub(crate) fn offer(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        self.cancel_token().check()?;
         if !self.wants_tensors() {
             return Ok(());
         }
@@ -169,6 +192,7 @@ impl dyn Observer + '_ {
 
     /// Shows an image `[b, h, w, c]` in diffusers' layout `[b, c, h, w]`.
     pub(crate) fn offer_picture(&mut self, name: &str, x_bhwc: &Tensor) -> Result<()> {
+        self.cancel_token().check()?;
         if !self.wants_tensors() {
             return Ok(());
         }

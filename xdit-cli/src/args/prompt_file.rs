@@ -145,7 +145,7 @@ mod tests {
         let flags = r#"{"skip_guidance_layers": [7], "clip_skip": 2}"#;
         let base = Overlay::parse(flags).unwrap().over(&base());
         let line = request(text.replace('\n', " ").as_bytes(), &base, 0).unwrap();
-        let expected = Request::new(["a"])
+        let expected = Request::new("a")
             .height(64)
             .seed(7)
             .prompt_3(["b"])

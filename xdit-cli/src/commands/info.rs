@@ -79,13 +79,7 @@ fn one_picture(source: &ModelSource, variant: Option<&str>) -> Option<RunPlan> {
         memory_limit: Some(u64::MAX),
         ..LoadOptions::default()
     };
-    Pipeline::plan(
-        source,
-        &options,
-        &Request::new(["any"]),
-        &Parallel::default(),
-    )
-    .ok()
+    Pipeline::plan(source, &options, &Request::new("any"), &Parallel::default()).ok()
 }
 
 /// Prints the memory of a picture in one line, and the possible saving in another.

@@ -11,7 +11,7 @@ use crate::args::device::DeviceChoice;
 use crate::args::model::HubArgs;
 use crate::args::output::OutputFormat;
 use crate::output::files::OutputPlan;
-use crate::output::picture::{Comparison, Difference, Picture};
+use crate::output::picture::{self, Comparison, Difference};
 use crate::output::record::{ParallelRecord, RunRecord};
 use crate::output::recorded::Recorded;
 use crate::report::console;
@@ -105,16 +105,9 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
         false => None,
     };
     let file = match &plan {
-        Some(plan) => {
-            let replayed = Picture {
-                width: image.width,
-                height: image.height,
-                rgb: image.rgb.clone(),
-            };
-            Some(plan.write(0, |file| {
-                replayed.write(file, Some(&drawn.record_of(record.image)))
-            })?)
-        }
+        Some(plan) => Some(plan.write(0, |file| {
+            picture::write(image, file, Some(&drawn.record_of(record.image)))
+        })?),
         None => None,
     };
     let identical = difference.is_some_and(|d| d.bytes == 0);

@@ -7,7 +7,7 @@ use xdit_kernels::Tensor;
 
 use crate::args::output::OutputFormat;
 use crate::output::files::OutputPlan;
-use crate::output::picture::Picture;
+use crate::output::picture;
 use crate::output::tensor_file::{self, Entry, EntryData};
 use crate::report::failure::{self, Failure, system_reason};
 use crate::run::draw::Drawn;
@@ -27,12 +27,7 @@ pub(super) fn write(
             .enumerate()
             .map(|(index, image)| {
                 let record = metadata.then(|| drawn.record_of(index));
-                let picture = Picture {
-                    width: image.width,
-                    height: image.height,
-                    rgb: image.rgb.clone(),
-                };
-                plan.write(index, |file| picture.write(file, record.as_ref()))
+                plan.write(index, |file| picture::write(image, file, record.as_ref()))
             })
             .collect(),
         OutputFormat::Latent => write_tensor(drawn, "latents", &output.latents, metadata, plan),

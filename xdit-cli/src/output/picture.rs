@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use xdit_models::Image;
+
 use crate::output::record::RunRecord;
 use crate::report::failure::system_reason;
 
@@ -10,49 +12,29 @@ pub(crate) const RECORD_KEY: &str = "xdit";
 /// The key of AUTOMATIC1111's text.
 const PARAMETERS_KEY: &str = "parameters";
 
-/// An 8-bit RGB image.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Picture {
-    /// Pixels across.
-    pub width: usize,
-    /// Pixels down.
-    pub height: usize,
-    /// Row by row, three bytes a pixel.
-    pub rgb: Vec<u8>,
-}
-
-impl Picture {
-    /// Writes the PNG, with the record if there is one.
-    ///
-    /// # Errors
-    /// An error of the file system, or a size that does not fit PNG.
-    pub(crate) fn write(&self, file: impl Write, record: Option<&RunRecord>) -> Result<(), String> {
-        let size =
-            |n: usize| u32::try_from(n).map_err(|_| format!("{n} pixels are too many for a PNG"));
-        let mut encoder = png::Encoder::new(file, size(self.width)?, size(self.height)?);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.set_depth(png::BitDepth::Eight);
-        if let Some(record) = record {
-            for (key, text) in [
-                (PARAMETERS_KEY, record.parameters()),
-                (RECORD_KEY, record.to_json()),
-            ] {
-                // tEXt is Latin-1. Most readers support it, so iTXt (UTF-8) is used only if necessary.
-                let added = match text.is_ascii() {
-                    true => encoder.add_text_chunk(key.into(), text),
-                    false => encoder.add_itxt_chunk(key.into(), text),
-                };
-                added.map_err(|e| e.to_string())?;
-            }
-        }
-        let reason = |e: png::EncodingError| match e {
-            png::EncodingError::IoError(e) => system_reason(&e),
-            other => other.to_string(),
-        };
-        let mut writer = encoder.write_header().map_err(reason)?;
-        writer.write_image_data(&self.rgb).map_err(reason)?;
-        writer.finish().map_err(reason)
-    }
+/// Writes an image as a PNG, with the record if there is one.
+///
+/// # Errors
+/// An error of the file system, or a size that does not fit PNG.
+pub(crate) fn write(
+    image: &Image,
+    file: impl Write,
+    record: Option<&RunRecord>,
+) -> Result<(), String> {
+    let texts = record.map(|record| (record.parameters(), record.to_json()));
+    let chunks = texts.as_ref().map(|(parameters, json)| {
+        [
+            (PARAMETERS_KEY, parameters.as_str()),
+            (RECORD_KEY, json.as_str()),
+        ]
+    });
+    let chunks = chunks.as_ref().map_or(&[][..], |chunks| &chunks[..]);
+    image
+        .write_png(file, chunks)
+        .map_err(|error| match error.raw_os_error() {
+            Some(_) => system_reason(&error),
+            None => error.to_string(),
+        })
 }
 
 /// The difference of two pictures of the same size.
@@ -101,8 +83,8 @@ impl Comparison {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) fn picture() -> Picture {
-        Picture {
+    pub(crate) fn picture() -> Image {
+        Image {
             width: 16,
             height: 8,
             rgb: (0..16 * 8 * 3).map(|i| (i * 7 % 256) as u8).collect(),
@@ -112,9 +94,9 @@ pub(crate) mod tests {
     #[test]
     fn differences() {
         let (a, mut b) = (picture(), picture());
-        let between = |a: &Picture, b: &Picture| {
+        let between = |a: &Image, b: &Image| {
             let mut comparison = Comparison::default();
-            let rows = |p: &Picture| p.rgb.chunks(16 * 3).map(<[u8]>::to_vec).collect::<Vec<_>>();
+            let rows = |p: &Image| p.rgb.chunks(16 * 3).map(<[u8]>::to_vec).collect::<Vec<_>>();
             rows(a)
                 .iter()
                 .zip(rows(b))

@@ -183,7 +183,7 @@ fn failed(path: &Path, what: &str, error: DecodingError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::picture::tests::picture;
+    use crate::output::picture::{tests::picture, write};
     use crate::output::record::tests::record;
 
     /// What is read of a file with these bytes.
@@ -206,7 +206,7 @@ mod tests {
 
     fn written(record: Option<&RunRecord>) -> Vec<u8> {
         let mut bytes = Vec::new();
-        picture().write(&mut bytes, record).unwrap();
+        write(&picture(), &mut bytes, record).unwrap();
         bytes
     }
 

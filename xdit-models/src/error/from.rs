@@ -17,8 +17,8 @@ impl From<xdit_cfg::Error> for Error {
                                `negative_prompt` and a `true_cfg_scale` above 1)";
                 Self::invalid("cfg_degree", 2, allowed)
             }
-            Cfg::Comm(error) => Self::Comm(error),
-            Cfg::Kernel(error) => Self::Kernel(error),
+            Cfg::Comm(error) => error.into(),
+            Cfg::Kernel(error) => error.into(),
             other => Self::Kernel(xdit_kernels::Error::shape(
                 "guidance",
                 "fitting parts",
@@ -32,7 +32,7 @@ impl From<xdit_usp::Error> for Error {
     fn from(error: xdit_usp::Error) -> Self {
         match error {
             xdit_usp::Error::Comm(error) => error.into(),
-            other => Self::Kernel(other.into()),
+            other => xdit_kernels::Error::from(other).into(),
         }
     }
 }
@@ -54,8 +54,9 @@ impl From<xdit_pipefusion::Error> for Error {
                 };
                 Self::invalid(argument, found, allowed)
             }
-            Pipeline::Comm(error) => Self::Comm(error),
-            Pipeline::Kernel(error) => Self::Kernel(error),
+            Pipeline::Comm(error) => error.into(),
+            Pipeline::Kernel(error) => error.into(),
+            Pipeline::Other(own) => of_others(own),
             other => Self::Kernel(xdit_kernels::Error::shape(
                 "pipefusion",
                 "a known error",
@@ -67,6 +68,30 @@ impl From<xdit_pipefusion::Error> for Error {
 
 impl From<xdit_comm::Error> for Error {
     fn from(error: xdit_comm::Error) -> Self {
-        Self::Comm(error)
+        match error {
+            xdit_comm::Error::Other(own) => of_others(own),
+            error => Self::Comm(error),
+        }
+    }
+}
+
+impl From<xdit_kernels::Error> for Error {
+    fn from(error: xdit_kernels::Error) -> Self {
+        match error {
+            xdit_kernels::Error::Other(own) => of_others(own),
+            error => Self::Kernel(error),
+        }
+    }
+}
+
+/// An error that came through the error type of another crate, whose traits the ranks' code implements.
+fn of_others(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    let error = match error.downcast::<Error>() {
+        Ok(own) => return *own,
+        Err(error) => error,
+    };
+    match error.downcast::<xdit_comm::Error>() {
+        Ok(comm) => (*comm).into(),
+        Err(error) => Error::Other(error),
     }
 }

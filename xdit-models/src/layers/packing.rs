@@ -7,6 +7,7 @@ use xdit_kernels::conv2d::{Conv2d, Conv2dOptions};
 use xdit_kernels::linear::Linear;
 use xdit_kernels::{DType, Device, Tensor, View, WeightForm};
 
+use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::files::weights::Scope;
 
@@ -19,6 +20,7 @@ pub struct Packing<'a> {
     names_only: bool,
     bytes: u64,
     on_packed: Option<&'a mut dyn FnMut(u64)>,
+    cancel: CancelToken,
 }
 
 impl fmt::Debug for Packing<'_> {
@@ -41,6 +43,7 @@ impl<'a> Packing<'a> {
             names_only: false,
             bytes: 0,
             on_packed: None,
+            cancel: CancelToken::default(),
         }
     }
 
@@ -68,6 +71,15 @@ impl<'a> Packing<'a> {
     pub fn on_packed(self, on_packed: &'a mut dyn FnMut(u64)) -> Self {
         Self {
             on_packed: Some(on_packed),
+            ..self
+        }
+    }
+
+    /// Ends with [`Error::Cancelled`](crate::Error::Cancelled) at the next tensor after `token` is cancelled.
+    #[must_use]
+    pub fn cancelled_by(self, token: CancelToken) -> Self {
+        Self {
+            cancel: token,
             ..self
         }
     }
@@ -126,6 +138,7 @@ impl<'a> Packing<'a> {
         inputs: usize,
         bias: bool,
     ) -> Result<Linear> {
+        self.cancel.check()?;
         let mut tensors = Vec::with_capacity(parts.len());
         for (scope, outputs) in parts {
             let weight = scope.tensor("weight", &[*outputs, inputs])?;
@@ -164,6 +177,7 @@ impl<'a> Packing<'a> {
         [outputs, inputs]: [usize; 2],
         rows: impl Iterator<Item = Range<usize>>,
     ) -> Result<Linear> {
+        self.cancel.check()?;
         let weight = scope.tensor("weight", &[outputs, inputs])?;
         let bias = scope.tensor("bias", &[outputs])?;
         let (kept, most) = match self.names_only {
@@ -194,6 +208,7 @@ impl<'a> Packing<'a> {
         [outputs, inputs, size]: [usize; 3],
         options: Conv2dOptions,
     ) -> Result<Conv2d> {
+        self.cancel.check()?;
         let shape = [outputs, inputs, size, size];
         let weight = scope.tensor("weight", &shape)?;
         let bias = scope.tensor("bias", &[outputs])?;
@@ -223,6 +238,7 @@ impl<'a> Packing<'a> {
         scope: &Scope<'_>,
         [outputs, inputs, size]: [usize; 3],
     ) -> Result<Linear> {
+        self.cancel.check()?;
         let weight = scope.tensor("weight", &[outputs, inputs, size, size])?;
         let bias = scope.tensor("bias", &[outputs])?;
         let kept = if self.names_only { 1 } else { outputs };
@@ -249,6 +265,7 @@ impl<'a> Packing<'a> {
         name: &str,
         shape: &[usize],
     ) -> Result<Tensor> {
+        self.cancel.check()?;
         let stored = scope.tensor(name, shape)?;
         let packed = match (self.names_only, stored.dtype()) {
             (true, _) => Tensor::zeros([1], DType::F32, &self.device)?,
@@ -268,6 +285,7 @@ impl<'a> Packing<'a> {
         name: &str,
         shape: &[usize],
     ) -> Result<Tensor> {
+        self.cancel.check()?;
         let stored = scope.tensor(name, shape)?;
         let form = WeightForm::Dense(stored.dtype());
         self.count(form, stored.numel(), 1, 0);

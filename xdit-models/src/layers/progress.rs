@@ -1,4 +1,5 @@
-//! Reports the progress of a rank to the others after each operation, and divides large operations into pieces.
+//! Reports the progress of a rank to the others after each operation, and divides large operations into pieces. The same calls
+//! end the work of a call that is cancelled.
 //!
 //! A rank is lost if it finishes nothing for the deadline. The longest operation without a report must therefore be short: one
 //! call of a kernel. Operations that grow with the image (attention, linear layers, convolutions) run in pieces of [`PIECE`]
@@ -9,7 +10,8 @@ use xdit_kernels::attention::{Attention, AttnInput, AttnOut, Flash, flash_into};
 use xdit_kernels::linear::{Epilogue, Linear};
 use xdit_kernels::{DType, Tensor, TensorMut, View, conv2d::Conv2d};
 
-use crate::error::Result;
+use crate::cancel::CancelToken;
+use crate::error::{Error, Result};
 
 /// FLOPs of a piece for each compute thread: about a tenth of a second of a core with AVX2.
 const PIECE: usize = 1 << 32;
@@ -20,23 +22,30 @@ const LEAST_ROWS: usize = 512;
 /// The same for a convolution, whose rows are long. A multiple of the rows of a Winograd tile.
 const LEAST_LINES: usize = 16;
 
-/// Reports the progress of a rank to its group. Does nothing for a rank that works alone.
+/// Reports the progress of a rank to its group, if it has one, and ends the work of a rank whose call is cancelled.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Progress(Option<Group>);
+pub(crate) struct Progress {
+    group: Option<Group>,
+    cancel: CancelToken,
+}
 
 impl Progress {
     /// Reports to the ranks of this group.
-    pub(crate) fn to(group: &Group) -> Self {
-        Self(Some(group.clone()))
+    pub(crate) fn new(group: Option<&Group>, cancel: &CancelToken) -> Self {
+        Self {
+            group: group.cloned(),
+            cancel: cancel.clone(),
+        }
     }
 
-    /// Reports that an operation is finished. An error if another rank has failed.
-    pub(crate) fn note(&self) -> xdit_comm::Result<()> {
-        self.0.as_ref().map_or(Ok(()), Group::progress)
+    /// Reports that an operation is finished. An error if the call is cancelled or another rank has failed.
+    pub(crate) fn note(&self) -> Result<()> {
+        self.cancel.check()?;
+        Ok(self.group.as_ref().map_or(Ok(()), Group::progress)?)
     }
 }
 
-/// [`Flash`], the innermost attention of a rank, in pieces of query rows that report progress.
+/// [`Flash`], the innermost attention of a rank. With a group, it runs in pieces of query rows that report progress.
 #[derive(Debug, Default)]
 pub(crate) struct Told(pub(crate) Progress);
 
@@ -46,7 +55,11 @@ impl Attention for Told {
     }
 
     fn progress(&mut self) -> xdit_kernels::Result<()> {
-        Ok(self.0.note()?)
+        // `?` of the models' code brings the error back as it is.
+        self.0.note().map_err(|error| match error {
+            Error::Kernel(error) => error,
+            error => xdit_kernels::Error::Other(Box::new(error)),
+        })
     }
 }
 
@@ -59,7 +72,7 @@ impl Told {
     ) -> xdit_kernels::Result<AttnOut> {
         // Reports the operations before this one.
         self.progress()?;
-        let whole = input.mask.causal || input.mask.bias.is_some() || self.0.0.is_none();
+        let whole = input.mask.causal || input.mask.bias.is_some() || self.0.group.is_none();
         let &[b, lq, h, d] = input.q.shape() else {
             return Flash.attend(input);
         };
@@ -206,7 +219,10 @@ mod tests {
     /// A rank of a group of one.
     fn told() -> Told {
         let mut groups = threads::run(1, Ok).unwrap();
-        Told(Progress::to(&groups.remove(0)))
+        Told(Progress::new(
+            Some(&groups.remove(0)),
+            &CancelToken::default(),
+        ))
     }
 
     #[test]

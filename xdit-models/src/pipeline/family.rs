@@ -111,6 +111,7 @@ pub(crate) fn load<F: Family>(
     // Configurations come first, so that their errors appear before any weight is read.
     let configs = F::read(source)?;
     let tokenizers = configs.tokenizers(source)?;
+    observer.cancel_token().check()?;
     let store = ModelStore::load(configs, source, options, one_stage, observer)?;
     Ok(Box::new(DitPipeline::<F> {
         defaults: store.configs.defaults(source),
@@ -243,7 +244,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         let loaded = self.store.loaded(&blocks, observer)?;
         let mut text = Vec::with_capacity(embeds.len());
         for (branch, embeds) in embeds.iter().enumerate() {
-            let mut silent = ();
+            let mut silent = observer.cancel_token();
             // Only the conditional branch shows its intermediate results.
             let inside: &mut dyn Observer = match branch {
                 0 => &mut *observer,

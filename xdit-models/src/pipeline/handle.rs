@@ -27,7 +27,7 @@ use crate::ranks::pools::{pool, share};
 /// # #[cfg(feature = "demo")] {
 /// use xdit_models::{LoadOptions, ModelSource, OutputType, Pipeline, Request};
 /// let pipe = Pipeline::load(&ModelSource::demo(), &LoadOptions::default(), &mut ())?;
-/// let request = Request::new(["a red circle on a blue background"])
+/// let request = Request::new("a red circle on a blue background")
 ///     .height(64)
 ///     .width(64)
 ///     .num_inference_steps(2);
@@ -74,6 +74,7 @@ impl Pipeline {
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         parallel.check()?;
+        observer.cancel_token().check()?;
         let pool = pool(options.threads, "xdit")?;
         let one_stage = parallel.degrees.pipe > 1 && parallel.stage_here().is_some();
         let loaded = pool.install(|| {
@@ -81,7 +82,8 @@ impl Pipeline {
             let load = families::of_class(class).load;
             Ok((class, load(source, options, one_stage, observer)?))
         });
-        let (class, model) = loaded.map_err(named_memory)?;
+        let cancel = observer.cancel_token();
+        let (class, model) = loaded.map_err(|error| cancel.named(named_memory(error)))?;
         Ok(Self {
             class,
             model,
@@ -104,9 +106,9 @@ impl Pipeline {
     /// use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request};
     /// let parallel = Parallel::threads(Degrees { pipe: 2, ..Degrees::default() });
     /// let plan = |request| Pipeline::plan(&ModelSource::demo(), &LoadOptions::default(), &request, &parallel);
-    /// let stages = plan(Request::new(["a red circle"]))?.stages;
+    /// let stages = plan(Request::new("a red circle"))?.stages;
     /// assert_eq!(stages[0].blocks.ranges()[0].end, stages[1].blocks.ranges()[0].start);
-    /// let refused = plan(Request::new(["a red circle"]).height(8));
+    /// let refused = plan(Request::new("a red circle").height(8));
     /// assert!(refused.is_err_and(|error| error.to_string().starts_with("`height` = 8")));
     /// # }
     /// # Ok::<(), xdit_models::Error>(())
@@ -137,7 +139,7 @@ impl Pipeline {
     /// use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request};
     /// let pipe = Pipeline::load(&ModelSource::demo(), &LoadOptions::default(), &mut ())?;
     /// let pipe = pipe.parallel(Parallel::threads(Degrees { ulysses: 2, ..Degrees::default() }))?;
-    /// let request = Request::new(["a red circle"]).height(64).width(80).num_inference_steps(1);
+    /// let request = Request::new("a red circle").height(64).width(80).num_inference_steps(1);
     /// let output = pipe.generate(&request, &mut ())?;
     /// assert_eq!((output.images.len(), output.communication.len()), (1, 2));
     /// # }
@@ -181,7 +183,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::InvalidRequest`] for arguments out of range, [`Error::OutOfMemory`] if the call does not fit into memory,
-    /// [`Error::Stopped`] if the observer ended it, [`Error::BadFile`] if the weights' files have changed since they were
+    /// [`Error::Stopped`] or [`Error::Cancelled`] if the observer or its token ended it, [`Error::BadFile`] if the weights' files have changed since they were
     /// loaded.
     pub fn generate(&self, request: &Request, observer: &mut dyn Observer) -> Result<Output> {
         self.generate_over(request, &self.parallel, observer)
@@ -198,7 +200,7 @@ impl Pipeline {
     /// # #[cfg(feature = "demo")] {
     /// use xdit_models::{Degrees, LoadOptions, ModelSource, Parallel, Pipeline, Request};
     /// let pipe = Pipeline::load(&ModelSource::demo(), &LoadOptions::default(), &mut ())?;
-    /// let request = Request::new(["a red circle"]).height(64).width(80).num_inference_steps(1);
+    /// let request = Request::new("a red circle").height(64).width(80).num_inference_steps(1);
     /// for ulysses in [1, 2, 3, 2] {
     ///     let parallel = Parallel::threads(Degrees { ulysses, ..Degrees::default() });
     ///     let output = pipe.generate_over(&request, &parallel, &mut ())?;
@@ -229,7 +231,7 @@ impl Pipeline {
     /// # #[cfg(feature = "demo")] {
     /// use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request};
     /// let (source, options) = (ModelSource::demo(), LoadOptions::default());
-    /// let request = Request::new(["a red circle"]).height(70).width(64).num_inference_steps(1);
+    /// let request = Request::new("a red circle").height(70).width(64).num_inference_steps(1);
     /// let plan = Pipeline::plan(&source, &options, &request, &Parallel::default())?;
     /// // One warning for the rounded height, one for a size that the demo was not trained with.
     /// assert_eq!((plan.height, plan.warnings.len()), (64, 2));
@@ -268,10 +270,12 @@ impl Pipeline {
         pool: &rayon::ThreadPool,
         observer: &mut dyn Observer,
     ) -> Result<Output> {
+        observer.cancel_token().check()?;
         self.check_files()?;
         let (threads, idle) = (pool.current_num_threads(), &self.ranks);
         let output = pool.install(|| self.model.run(plan, threads, idle, observer));
-        output.map_err(named_memory)
+        let cancel = observer.cancel_token();
+        output.map_err(|error| cancel.named(named_memory(error)))
     }
 }
 

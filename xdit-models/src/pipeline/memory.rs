@@ -209,7 +209,7 @@ mod tests {
     }
 
     fn small() -> Request {
-        Request::new(["a"])
+        Request::new("a")
             .height(64)
             .width(64)
             .num_inference_steps(1)

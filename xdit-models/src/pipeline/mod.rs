@@ -10,6 +10,8 @@ pub(crate) mod finite;
 pub(crate) mod fits;
 pub(crate) mod handle;
 pub(crate) mod image;
+#[cfg(feature = "png")]
+mod image_file;
 pub mod info;
 pub(crate) mod memory;
 pub(crate) mod memory_limit;

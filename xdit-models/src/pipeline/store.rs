@@ -200,6 +200,7 @@ impl<R: ModelLoader> ModelStore<R> {
         let files = weights.iter().copied().flatten();
         let total = files.map(Weights::total_bytes).sum();
         observer.phase(Phase::Load, PhaseEvent::Start { total });
+        let cancel = observer.cancel_token();
         let mut done = 0;
         let mut on_packed = |bytes: u64| {
             done += bytes;
@@ -212,7 +213,8 @@ impl<R: ModelLoader> ModelStore<R> {
             );
         };
         let (dtype, device) = (self.options.dtype, self.options.device.clone());
-        let made = pack(&mut Packing::new(dtype, device).on_packed(&mut on_packed))?;
+        let packing = Packing::new(dtype, device).cancelled_by(cancel);
+        let made = pack(&mut packing.on_packed(&mut on_packed))?;
         observer.phase(Phase::Load, PhaseEvent::End);
         Ok(made)
     }

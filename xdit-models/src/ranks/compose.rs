@@ -11,16 +11,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use xdit_cfg::{Guidance, RescaleSums};
 use xdit_comm::{Axis, DeviceMesh, Group, OpStats, Spec, Stats};
-use xdit_kernels::attention::{Attention, Flash};
+use xdit_kernels::attention::Attention;
 use xdit_kernels::{Tensor, View};
 use xdit_pipefusion::{Driver, Kept, PatchPlan, Placement, Schedule, StaleKv};
 use xdit_usp::{Ring, SequencePlan, ShardOrder, Ulysses, usp};
 
+use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::layers::{Progress, Told};
 use crate::ranks::axes;
 use crate::ranks::degrees::Degrees;
-use crate::vae::VaeDecoder;
+use crate::vae::{VaeDecoder, Whole};
 
 pub(crate) use layout::StreamLayout;
 
@@ -31,6 +32,8 @@ pub(crate) struct RankContext {
     ranks: Option<Arc<Joined>>,
     /// The statistics of this rank before the call.
     before: Stats,
+    /// The token of the call.
+    cancel: CancelToken,
 }
 
 #[derive(Debug)]
@@ -51,11 +54,12 @@ struct Joined {
 }
 
 impl RankContext {
-    /// Creates a rank that works alone.
-    pub(crate) fn alone() -> Self {
+    /// Creates a rank that works alone, in a call with this token.
+    pub(crate) fn alone(cancel: CancelToken) -> Self {
         Self {
             ranks: None,
             before: Stats::new(),
+            cancel,
         }
     }
 
@@ -86,16 +90,18 @@ impl RankContext {
                 deciders: Mutex::default(),
             })),
             before: Stats::new(),
+            cancel: CancelToken::default(),
         })
     }
 
-    /// Returns the same rank at the beginning of a call. Its statistics count from now on.
-    pub(crate) fn for_a_call(&self) -> Self {
+    /// Returns the same rank at the beginning of a call with this token. Its statistics count from now on.
+    pub(crate) fn for_a_call(&self, cancel: CancelToken) -> Self {
         let ranks = self.ranks.clone();
         let sent = ranks.as_ref().map(|ranks| ranks.mesh.world().stats());
         Self {
             before: sent.unwrap_or_default(),
             ranks,
+            cancel,
         }
     }
 
@@ -136,13 +142,18 @@ impl RankContext {
 
     /// Returns the value through which this rank reports progress.
     pub(crate) fn progress(&self) -> Progress {
-        let ranks = self.ranks.as_ref();
-        ranks.map_or_else(Progress::default, |ranks| Progress::to(ranks.mesh.world()))
+        let world = self.ranks.as_ref().map(|ranks| ranks.mesh.world());
+        Progress::new(world, &self.cancel)
     }
 
-    /// Reports that this rank has finished an operation. An error if another rank has failed.
+    /// Reports that this rank has finished an operation. An error if another rank has failed or the call is cancelled.
     pub(crate) fn note(&self) -> Result<()> {
-        Ok(self.progress().note()?)
+        self.progress().note()
+    }
+
+    /// Returns an observer that observes nothing and has the token of the call.
+    pub(crate) fn silent(&self) -> CancelToken {
+        self.cancel.clone()
     }
 
     /// Returns the statistics of this rank in this call.
@@ -171,15 +182,12 @@ impl RankContext {
     /// Returns attention over whole streams of which this rank holds some rows: the strategies around the kernel. With `kept`,
     /// patches attend to kept keys and values of other patches.
     pub(crate) fn attention(&self, kept: Option<&Kept>) -> Result<Box<dyn Attention>> {
+        let told = Told(self.progress());
         Ok(match (&self.ranks, kept) {
-            (None, None) => Box::new(Flash),
-            (None, Some(kept)) => Box::new(StaleKv::new(Flash, kept.clone(), ALWAYS_FRESH)),
-            (Some(ranks), None) => {
-                let told = Told(self.progress());
-                Box::new(usp(&ranks.mesh, ShardOrder::Contiguous, told)?)
-            }
+            (None, None) => Box::new(told),
+            (None, Some(kept)) => Box::new(StaleKv::new(told, kept.clone(), ALWAYS_FRESH)),
+            (Some(ranks), None) => Box::new(usp(&ranks.mesh, ShardOrder::Contiguous, told)?),
             (Some(ranks), Some(kept)) => {
-                let told = Told(self.progress());
                 let ring = Ring::new(ranks.mesh.group(axes::RING)?.clone(), ranks.plan, told)?;
                 Box::new(Ulysses::new(
                     ranks.mesh.group(axes::ULYSSES)?.clone(),
@@ -323,8 +331,10 @@ impl RankContext {
         latents_bhwc: &Tensor,
     ) -> Result<Option<Tensor>> {
         match &self.ranks {
-            None => decoder.forward(latents_bhwc, &mut ()).map(Some),
-            Some(ranks) => decoder.forward_over(latents_bhwc, &ranks.replica),
+            None => decoder
+                .forward_band(latents_bhwc, &Whole(self.progress()), &mut self.silent())
+                .map(Some),
+            Some(ranks) => decoder.decode_over(latents_bhwc, &ranks.replica, &self.cancel),
         }
     }
 }

@@ -7,6 +7,7 @@ use xdit_comm::Group;
 use xdit_comm::threads::{Options, RankState, Ranks};
 use xdit_pipefusion::Placement;
 
+use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::ranks::compose::RankContext;
 use crate::ranks::degrees::Degrees;
@@ -26,7 +27,7 @@ impl RankState for KeptByRank {
 }
 
 impl KeptByRank {
-    /// Returns the compute threads, and this rank's context on a mesh over `world`.
+    /// Returns the compute threads, and this rank's context on a mesh over `world`, in a call with this token.
     ///
     /// # Collective
     /// Every rank of the world calls it with the same degrees and placement.
@@ -36,6 +37,7 @@ impl KeptByRank {
         degrees: Degrees,
         placement: Placement,
         threads: usize,
+        cancel: CancelToken,
     ) -> Result<(&ThreadPool, RankContext)> {
         let pool = match self.pool.take() {
             Some(kept) if kept.current_num_threads() == threads => kept,
@@ -51,7 +53,7 @@ impl KeptByRank {
                 context
             }
         };
-        Ok((pool, context.for_a_call()))
+        Ok((pool, context.for_a_call(cancel)))
     }
 }
 

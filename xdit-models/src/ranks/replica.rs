@@ -99,7 +99,7 @@ impl<D: Dit> Replica<D> {
                 let seen = watch.sees_inside() && *branch == Branch::Conditional;
                 let context = match seen {
                     true => watch.with(|observer| transformer.context(&blocks, &text, observer))?,
-                    false => transformer.context(&blocks, &text, &mut ())?,
+                    false => transformer.context(&blocks, &text, &mut rank_context.silent())?,
                 };
                 Ok(Pass::new(
                     *branch,
@@ -196,7 +196,9 @@ impl<D: Dit> Replica<D> {
             let image_bhwc = match together {
                 true => rank_context.decode(vae, &latents_bhwc)?,
                 false if plan.vae_tiling => Some(vae.tiled(&latents_bhwc, &alone)?),
-                false => Some(vae.forward_band(&latents_bhwc, &alone, &mut ())?),
+                false => {
+                    Some(vae.forward_band(&latents_bhwc, &alone, &mut rank_context.silent())?)
+                }
             };
             rank_context.note()?;
             let Some(image_bhwc) = image_bhwc else {

@@ -89,7 +89,7 @@ impl<D: Dit> DitStage<'_, D> {
             && self.passes[pass].branch == Branch::Conditional
         {
             true => self.watch.with(see),
-            false => see(&mut ()),
+            false => see(&mut self.rank_context.silent()),
         }
     }
 

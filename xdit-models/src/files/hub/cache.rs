@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::client::RemoteFile;
 use super::lock::{self, Trace, Waited};
+use super::options::HubOptions;
 use crate::error::{Error, Result, shorten};
 use crate::files::inner_path::InnerPath;
 use crate::files::snapshots::{self, Found, Wanted};
@@ -103,7 +103,8 @@ impl RepoCache {
 
     /// Locks the content `blob` of `file`, so that no other process writes it, not even huggingface_hub. The lock ends when the
     /// result is dropped. Waits for another process that holds the lock, as long as it makes progress within `patience`.
-    pub(super) fn lock(&self, blob: &Blob, file: &InnerPath, patience: Duration) -> Result<File> {
+    pub(super) fn lock(&self, blob: &Blob, file: &InnerPath, options: &HubOptions) -> Result<File> {
+        let patience = options.lock_timeout;
         let name = self.folder.file_name().unwrap_or_default();
         let path = self.folder.with_file_name(".locks").join(name);
         let path = path.join(format!("{}.lock", blob.0));
@@ -111,12 +112,13 @@ impl RepoCache {
         let blobs = self.folder.join("blobs");
         let trace = || Trace::of(&blobs, &blob.0);
         let waited =
-            lock::lock(&path, file.as_str(), patience, &trace).map_err(|source| Error::Io {
+            lock::lock(&path, file.as_str(), options, &trace).map_err(|source| Error::Io {
                 path: path.clone(),
                 source,
             })?;
         match waited {
             Waited::Held(file) => Ok(file),
+            Waited::Cancelled => Err(Error::Cancelled),
             Waited::InVain(holder) => Err(Error::Hub {
                 what: file.as_str().into(),
                 reason: format!(

@@ -3,19 +3,22 @@
 //! The client of hf-hub is not used: it sends the user's token to the host to which the hub redirects downloads of weights,
 //! waits without limit for a silent host, and checks only the length of a file.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
 use super::address::{has_scheme, origin, target};
 use super::{HubOptions, Token};
+use crate::cancel::CancelToken;
 use crate::error::shorten;
 
 /// The number of retries if the hub cannot answer now.
 const RETRIES: u32 = 3;
 /// The longest pause that the hub may request.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How often a pause looks whether the download is cancelled.
+const LOOK: Duration = Duration::from_millis(20);
 /// The largest number of redirects.
 const REDIRECTS: usize = 10;
 /// The longest silence. Clocks cannot represent every number of seconds.
@@ -34,6 +37,8 @@ pub(super) enum Refusal {
     Disk(std::io::Error),
     /// Another file failed, and with it the pipeline.
     Stopped,
+    /// The caller's token is cancelled.
+    Cancelled,
 }
 
 /// The hub's facts about a file.
@@ -51,6 +56,7 @@ pub(super) struct Client {
     origin: String,
     authorization: Option<String>,
     retry_pause: Duration,
+    cancel: CancelToken,
     pub(super) etag_timeout: Duration,
     pub(super) download_timeout: Duration,
     /// Bytes per second. A slower transfer is ended.
@@ -73,6 +79,7 @@ impl Client {
                 None => options.token.as_ref().map(Token::bearer),
             },
             retry_pause: options.retry_pause,
+            cancel: options.cancel.clone(),
             etag_timeout: options.etag_timeout.min(LONGEST_SILENCE),
             download_timeout: options.download_timeout.min(LONGEST_SILENCE),
             slowest: options.slowest,
@@ -84,6 +91,24 @@ impl Client {
         self.retry_pause
             .saturating_mul(2_u32.pow(tries))
             .min(LONGEST_PAUSE)
+    }
+
+    /// Returns an error if the caller's token is cancelled.
+    pub(super) fn check_cancelled(&self) -> Result<(), Refusal> {
+        self.cancel.check().map_err(|_| Refusal::Cancelled)
+    }
+
+    /// Waits, unless the caller's token is cancelled meanwhile.
+    pub(super) fn wait(&self, pause: Duration) -> Result<(), Refusal> {
+        let end = Instant::now() + pause;
+        loop {
+            self.check_cancelled()?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(LOOK));
+        }
     }
 
     /// Returns the hub's facts about the file at `url`.
@@ -159,6 +184,7 @@ impl Client {
     ) -> Result<Response<Body>, Refusal> {
         let mut tries = 0;
         loop {
+            self.check_cancelled()?;
             let mut request = self.agent.get(url).header("Accept-Encoding", "identity");
             if let Some(range) = range {
                 request = request.header("Range", range);
@@ -183,7 +209,7 @@ impl Client {
             }
             let wanted = header(&response, "retry-after").and_then(|seconds| seconds.parse().ok());
             let pause = wanted.map_or_else(|| self.pause(tries), Duration::from_secs);
-            std::thread::sleep(pause.min(LONGEST_PAUSE));
+            self.wait(pause.min(LONGEST_PAUSE))?;
             tries += 1;
         }
     }

@@ -166,7 +166,7 @@ impl<'a> Hub<'a> {
         let blob = cached.blob(&remote).map_err(DownloadFailure::Refused)?;
         let part = cached.part_path(&blob)?;
         let _lock = cached
-            .lock(&blob, file, self.options.lock_timeout)
+            .lock(&blob, file, self.options)
             .map_err(waited_in_vain)?;
         let written = std::fs::write(&part, bytes)
             .and_then(|()| std::fs::rename(&part, cached.blob_path(&blob)));
@@ -232,7 +232,7 @@ impl<'a> Hub<'a> {
         }
         let part = cached.part_path(&blob)?;
         let _lock = cached
-            .lock(&blob, file, self.options.lock_timeout)
+            .lock(&blob, file, self.options)
             .map_err(waited_in_vain)?;
         // Another process may have been faster.
         if link()? {
@@ -277,6 +277,7 @@ impl<'a> Hub<'a> {
                 let reason = "stopped, because another file failed".into();
                 return DownloadFailure::Final(Error::Hub { what, reason });
             }
+            Refusal::Cancelled => return DownloadFailure::Final(Error::Cancelled),
             Refusal::Disk(error) => {
                 let reason = error.to_string();
                 return DownloadFailure::Final(Error::Hub { what, reason });

@@ -4,6 +4,8 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::options::HubOptions;
+
 /// The pause between two checks of a lock.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often the file of a lock may be removed while this process takes the lock. On disks that renumber their files, it always
@@ -16,14 +18,16 @@ pub(super) enum Waited {
     Held(File),
     /// The holder of the lock, described by the first `String`, has made no progress for too long.
     InVain(String),
+    /// The caller's token was cancelled meanwhile.
+    Cancelled,
 }
 
 /// Takes the lock `path`, which huggingface_hub uses too. Waits as long as the holder makes progress, which means that the
-/// result of `trace` changes within `patience`. One line in the log names the holder.
+/// result of `trace` changes within `lock_timeout`, and the caller's token is not cancelled. One line in the log names the holder.
 pub(super) fn lock(
     path: &Path,
     file: &str,
-    patience: Duration,
+    options: &HubOptions,
     trace: &dyn Fn() -> Trace,
 ) -> std::io::Result<Waited> {
     let mut lock = open(path)?;
@@ -46,8 +50,11 @@ pub(super) fn lock(
                 let now = trace();
                 if now != seen {
                     (since, seen) = (Instant::now(), now);
-                } else if since.elapsed() >= patience {
+                } else if since.elapsed() >= options.lock_timeout {
                     return Ok(Waited::InVain(holder(&lock)));
+                }
+                if options.cancel.is_cancelled() {
+                    return Ok(Waited::Cancelled);
                 }
                 std::thread::sleep(PAUSE);
             }
@@ -171,7 +178,7 @@ mod tests {
         open(&path).unwrap();
         assert!(!is_at(&held, &path));
         let trace = || Trace::default();
-        let waited = lock(&path, "f", Duration::ZERO, &trace).unwrap();
+        let waited = lock(&path, "f", &HubOptions::new(folder.path()), &trace).unwrap();
         assert!(matches!(waited, Waited::Held(file) if is_at(&file, &path)));
     }
 }

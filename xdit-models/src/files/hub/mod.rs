@@ -70,7 +70,7 @@ pub fn snapshot(
 /// ```no_run
 /// use xdit_models::hub::{HubOptions, snapshot_checked};
 /// use xdit_models::{LoadOptions, Parallel, Pipeline, Request};
-/// let (request, parallel) = (Request::new(["a red circle"]).height(1024), Parallel::default());
+/// let (request, parallel) = (Request::new("a red circle").height(1024), Parallel::default());
 /// let mut check = |configurations: &_| {
 ///     Pipeline::plan(configurations, &LoadOptions::default(), &request, &parallel).map(|_| ())
 /// };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::{Endpoint, Token};
+use crate::cancel::CancelToken;
 
 /// How long the hub may be silent, as in huggingface_hub.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,6 +54,8 @@ pub struct HubOptions {
     pub retry_pause: Duration,
     /// How long another process that downloads the same file may make no progress before this one stops waiting for it.
     pub lock_timeout: Duration,
+    /// Ends the download. Files that are complete stay in the cache, and the next download resumes the others.
+    pub cancel: CancelToken,
 }
 
 impl HubOptions {
@@ -71,6 +74,7 @@ impl HubOptions {
             slowest: SLOWEST,
             retry_pause: RETRY_PAUSE,
             lock_timeout: LOCK_TIMEOUT,
+            cancel: CancelToken::default(),
         }
     }
 }

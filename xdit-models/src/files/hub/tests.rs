@@ -1,6 +1,7 @@
 //! Against a hub on this machine.
 
 mod cached;
+mod headers;
 mod hostile;
 mod server;
 mod unlucky;

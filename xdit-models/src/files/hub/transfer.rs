@@ -83,7 +83,7 @@ impl Client {
         let body = response.body_mut().as_reader();
         floor.read(body, longest + 1, &mut |chunk| {
             bytes.extend_from_slice(chunk);
-            Ok(())
+            self.check_cancelled()
         })?;
         if bytes.len() as u64 > longest {
             return Err(Refusal::Odd(format!(
@@ -119,7 +119,7 @@ impl Client {
             let body = response.body_mut().as_reader();
             floor.read(body, most as u64, &mut |chunk| {
                 bytes.extend_from_slice(chunk);
-                Ok(())
+                self.check_cancelled()
             })?;
             let wanted = wanted(&bytes).min(usize::try_from(size).unwrap_or(usize::MAX));
             if bytes.len() >= wanted {
@@ -196,7 +196,7 @@ impl Client {
                 Err(refusal) => return Err(refusal),
             }
             if !whole {
-                std::thread::sleep(self.pause(idle));
+                self.wait(self.pause(idle))?;
             }
         }
         Ok(())
@@ -228,6 +228,7 @@ impl Client {
         let most = size - part.done();
         floor.read(response.body_mut().as_reader(), most, &mut |chunk| {
             part.write(chunk).map_err(Refusal::Disk)?;
+            self.check_cancelled()?;
             report(part.done())
         })
     }

@@ -132,7 +132,7 @@ pub(crate) fn encode(
                 observer,
             )?;
             observer.ids(&format!("{prefix}clip.input_ids"), &ids);
-            let mut silent = ();
+            let mut silent = observer.cancel_token();
             let inside: &mut dyn Observer = if branch == 0 {
                 &mut *observer
             } else {

@@ -133,7 +133,7 @@ pub(crate) fn encode(
         let mut differs = false;
         for (branch, prompts) in branches.iter().enumerate() {
             let prefix = ["", "negative_"][branch.min(1)];
-            let mut silent = ();
+            let mut silent = observer.cancel_token();
             // Only the first branch shows the layers of encoders, because the others would have the same names.
             let bert = Inputs::of(tokenize_masked(
                 &tokenizers.tokenizer,

@@ -162,7 +162,7 @@ pub(crate) fn encode(
         let mut embeds = Vec::with_capacity(lists.len());
         for (branch, prompts) in lists.into_iter().enumerate() {
             let prefix = ["", "negative_"][branch];
-            let mut silent = ();
+            let mut silent = observer.cancel_token();
             let whose = Whose::prompts(prompts[0].len());
             let mut outputs = Vec::with_capacity(2);
             for (i, config) in [&configs.clip, &configs.clip_2].into_iter().enumerate() {

@@ -12,10 +12,39 @@ fn golden(name: &str) -> ModelSource {
 }
 
 fn small() -> Request {
-    Request::new(["a"])
+    Request::new("a")
         .height(64)
         .width(70)
         .num_inference_steps(1)
+}
+
+#[test]
+fn an_empty_prompt_is_drawn_alone_and_among_others() {
+    for name in ["flux-dev", "sd3-medium", "hunyuan-v1.1"] {
+        let options = LoadOptions {
+            threads: Some(1),
+            ..LoadOptions::default()
+        };
+        let pipe = Pipeline::load(&golden(name), &options, &mut ()).unwrap();
+        let draw = |prompt: &[&str]| {
+            let request = Request::new(prompt)
+                .height(32)
+                .width(32)
+                .num_inference_steps(1);
+            let request = match name {
+                "hunyuan-v1.1" => request.use_resolution_binning(false),
+                _ => request,
+            };
+            pipe.generate(&request, &mut ()).unwrap().images
+        };
+        let alone = draw(&[""]);
+        assert_eq!(alone.len(), 1, "{name}");
+        assert!(
+            alone != draw(&["a red circle"]),
+            "{name}: the prompt is read"
+        );
+        assert_eq!(draw(&["", "a red circle"])[0], alone[0], "{name}");
+    }
 }
 
 #[test]

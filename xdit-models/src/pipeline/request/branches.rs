@@ -97,9 +97,9 @@ mod tests {
         assert_eq!(branches.positive[1], ["a", "b"]);
         assert_eq!(branches.negative.unwrap()[1], ["c", "c"]);
         // Without a scale above 1 diffusers runs one branch.
-        let request = Request::new(["a"]).negative_prompt(["c"]);
+        let request = Request::new("a").negative_prompt(["c"]);
         assert!(request.branches().unwrap().negative.is_none());
-        let request = Request::new(["a"]).negative_prompt_2(["c"]);
+        let request = Request::new("a").negative_prompt_2(["c"]);
         let error = request.branches().unwrap_err().to_string();
         assert!(error.starts_with("`negative_prompt_2`"), "{error}");
     }

@@ -3,54 +3,50 @@
 use xdit_kernels::Tensor;
 
 use super::fields::{OutputType, Request};
+use super::into_prompts::IntoPrompts;
 
 impl Request {
-    /// Creates a request for one image per prompt, with the pipeline's defaults and seed 42.
-    pub fn new<S: Into<String>>(prompt: impl IntoIterator<Item = S>) -> Self {
+    /// Creates a request for one image per prompt, with the pipeline's defaults and seed 42. The argument is one prompt, such as
+    /// `"a red circle"`, or a list of prompts, such as `["a red circle", "a star"]`.
+    pub fn new(prompt: impl IntoPrompts) -> Self {
         Self {
-            prompt: texts(prompt),
+            prompt: prompt.into_prompts(),
             ..Self::default()
         }
     }
 
-    /// Sets the prompts of the second text encoder.
+    /// Sets the prompts of the second text encoder: one for all prompts, or one for each.
     #[must_use]
-    pub fn prompt_2<S: Into<String>>(mut self, prompt: impl IntoIterator<Item = S>) -> Self {
-        self.prompt_2 = Some(texts(prompt));
+    pub fn prompt_2(mut self, prompt: impl IntoPrompts) -> Self {
+        self.prompt_2 = Some(prompt.into_prompts());
         self
     }
 
-    /// Sets the negative prompts.
+    /// Sets the negative prompts: one for all prompts, or one for each.
     #[must_use]
-    pub fn negative_prompt<S: Into<String>>(mut self, prompt: impl IntoIterator<Item = S>) -> Self {
-        self.negative_prompt = Some(texts(prompt));
+    pub fn negative_prompt(mut self, prompt: impl IntoPrompts) -> Self {
+        self.negative_prompt = Some(prompt.into_prompts());
         self
     }
 
-    /// Sets the negative prompts of the second text encoder.
+    /// Sets the negative prompts of the second text encoder: one for all prompts, or one for each.
     #[must_use]
-    pub fn negative_prompt_2<S: Into<String>>(
-        mut self,
-        prompt: impl IntoIterator<Item = S>,
-    ) -> Self {
-        self.negative_prompt_2 = Some(texts(prompt));
+    pub fn negative_prompt_2(mut self, prompt: impl IntoPrompts) -> Self {
+        self.negative_prompt_2 = Some(prompt.into_prompts());
         self
     }
 
-    /// Sets the prompts of the third text encoder.
+    /// Sets the prompts of the third text encoder: one for all prompts, or one for each.
     #[must_use]
-    pub fn prompt_3<S: Into<String>>(mut self, prompt: impl IntoIterator<Item = S>) -> Self {
-        self.prompt_3 = Some(texts(prompt));
+    pub fn prompt_3(mut self, prompt: impl IntoPrompts) -> Self {
+        self.prompt_3 = Some(prompt.into_prompts());
         self
     }
 
-    /// Sets the negative prompts of the third text encoder.
+    /// Sets the negative prompts of the third text encoder: one for all prompts, or one for each.
     #[must_use]
-    pub fn negative_prompt_3<S: Into<String>>(
-        mut self,
-        prompt: impl IntoIterator<Item = S>,
-    ) -> Self {
-        self.negative_prompt_3 = Some(texts(prompt));
+    pub fn negative_prompt_3(mut self, prompt: impl IntoPrompts) -> Self {
+        self.negative_prompt_3 = Some(prompt.into_prompts());
         self
     }
 
@@ -223,8 +219,4 @@ impl Request {
         self.crops_coords_top_left = Some(corner);
         self
     }
-}
-
-fn texts<S: Into<String>>(list: impl IntoIterator<Item = S>) -> Vec<String> {
-    list.into_iter().map(Into::into).collect()
 }

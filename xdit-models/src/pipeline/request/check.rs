@@ -140,11 +140,11 @@ mod tests {
 
     #[test]
     fn what_nothing_can_serve_names_its_argument() {
-        let base = || Request::new(["a"]);
+        let base = || Request::new("a");
         let mut unused = base();
         unused.skip_layer_guidance_stop = Some(0.5);
         for (request, argument) in [
-            (Request::new::<&str>([]), "prompt"),
+            (Request::new(Vec::<String>::new()), "prompt"),
             (
                 Request::new(["a", "b", "c"]).prompt_2(["d", "e"]),
                 "prompt_2",
@@ -154,7 +154,10 @@ mod tests {
                 Request::new(["a", "b"]).negative_prompt(["c"; 3]),
                 "negative_prompt",
             ),
-            (base().negative_prompt_3::<&str>([]), "negative_prompt_3"),
+            (
+                base().negative_prompt_3(Vec::<String>::new()),
+                "negative_prompt_3",
+            ),
             (Request::new(["a".repeat(65 << 10)]), "prompt"),
             (base().prompt_2(["a".repeat(65 << 10)]), "prompt_2"),
             (base().height(0), "height"),

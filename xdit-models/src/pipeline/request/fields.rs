@@ -26,7 +26,7 @@ pub enum OutputType {
 /// # Examples
 /// ```
 /// use xdit_models::Request;
-/// let request = Request::new(["a red circle on a blue background"])
+/// let request = Request::new("a red circle on a blue background")
 ///     .height(256)
 ///     .width(256)
 ///     .num_inference_steps(4)

@@ -128,7 +128,7 @@ proptest! {
 
 #[test]
 fn what_is_default_is_not_written() {
-    let text = serde_json::to_string(&Request::new(["a"])).unwrap();
+    let text = serde_json::to_string(&Request::new("a")).unwrap();
     let expected = r#"{"prompt":["a"],"true_cfg_scale":1.0,"num_images_per_prompt":1,"seed":[42]}"#;
     assert_eq!(text, expected);
 }

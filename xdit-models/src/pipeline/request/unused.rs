@@ -78,7 +78,7 @@ mod tests {
     }
 
     fn small() -> Request {
-        Request::new(["a"])
+        Request::new("a")
             .height(64)
             .width(64)
             .num_inference_steps(2)
@@ -147,11 +147,11 @@ mod tests {
     fn the_demo_says_what_it_was_not_made_for() {
         let demo = ModelSource::demo();
         let told = |request: &Request| warnings(&demo, request);
-        let whole = || Request::new(["a small red circle on a striped blue background"]);
+        let whole = || Request::new("a small red circle on a striped blue background");
         assert!(told(&whole()).is_empty());
         assert!(told(&whole().height(256).width(256)).is_empty());
         assert!(told(&whole().width(512))[0].contains("256 × 512"));
-        assert!(told(&Request::new(["a red circle, a Circle"]))[0].contains("Circle"));
+        assert!(told(&Request::new("a red circle, a Circle"))[0].contains("Circle"));
         let strange = Request::new(["a cat", "a red star"]).prompt_2(["a fluffy dog, a cat"]);
         assert!(
             told(&strange)[0].ends_with("cat, fluffy, dog"),

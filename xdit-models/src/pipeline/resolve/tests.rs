@@ -41,7 +41,7 @@ fn plan(request: &Request) -> Result<ResolvedRequest> {
 
 #[test]
 fn sizes_are_floored_to_whole_tokens() {
-    let plan = plan(&Request::new(["a"]).height(70).width(100)).unwrap();
+    let plan = plan(&Request::new("a").height(70).width(100)).unwrap();
     assert_eq!((plan.height, plan.width), (64, 96));
     assert_eq!((plan.tokens, plan.latent_size), ([4, 6], [8, 12]));
     assert!(plan.warnings[0].contains("70") && plan.warnings[0].contains("64 × 96"));
@@ -49,16 +49,16 @@ fn sizes_are_floored_to_whole_tokens() {
 
 #[test]
 fn sigmas_are_numpys_linspace() {
-    let plan = plan(&Request::new(["a"]).num_inference_steps(3)).unwrap();
+    let plan = plan(&Request::new("a").num_inference_steps(3)).unwrap();
     let sigmas = vec![1.0, 1.0 + (1.0 / 3.0 - 1.0) / 2.0, 1.0 / 3.0];
     assert_eq!((plan.steps, plan.sigmas), (3, Some(sigmas)));
-    let one = super::tests::plan(&Request::new(["a"]).num_inference_steps(1)).unwrap();
+    let one = super::tests::plan(&Request::new("a").num_inference_steps(1)).unwrap();
     assert_eq!(one.sigmas, Some(vec![1.0]));
 }
 
 #[test]
 fn what_cannot_be_done_names_its_argument() {
-    let base = || Request::new(["a"]);
+    let base = || Request::new("a");
     for (request, argument) in [
         (base().height(15), "height"),
         (base().max_sequence_length(513), "max_sequence_length"),

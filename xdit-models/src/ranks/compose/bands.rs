@@ -9,9 +9,10 @@ use xdit_kernels::group_norm::GroupSums;
 use xdit_kernels::{DType, Tensor, View};
 use xdit_usp::{Ring, SequencePlan, ShardOrder};
 
+use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::layers::{Progress, Told, attend_by};
-use crate::vae::{Bands, Edges, VaeDecoder, dims};
+use crate::vae::{Bands, Edges, VaeDecoder, Whole, dims};
 
 impl VaeDecoder {
     /// Decodes the same images as [`forward`](Self::forward) on all ranks of a group together. Returns them on the first rank
@@ -50,7 +51,7 @@ impl VaeDecoder {
     /// let decoder = VaeDecoder::load(&config, &Scope::root(&weights), packing)?;
     /// let latents_bhwc = Tensor::zeros([1, 5, 4, 16], DType::F32, &Device::cpu())?;
     /// let pictures = threads::run(3, move |ranks| {
-    ///     decoder.forward_over(&latents_bhwc, &ranks).map_err(|e| xdit_comm::Error::Kernel(e.to_string()))
+    ///     decoder.forward_over(&latents_bhwc, &ranks).map_err(xdit_comm::Error::other)
     /// })?;
     /// assert_eq!(pictures[0].as_ref().map(|picture| picture.shape()), Some(&[1, 40, 32, 3][..]));
     /// assert!(pictures[1].is_none() && pictures[2].is_none());
@@ -58,16 +59,28 @@ impl VaeDecoder {
     /// # Ok::<(), xdit_models::Error>(())
     /// ```
     pub fn forward_over(&self, latents_bhwc: &Tensor, ranks: &Group) -> Result<Option<Tensor>> {
+        self.decode_over(latents_bhwc, ranks, &CancelToken::default())
+    }
+
+    /// The same, in a call with this token.
+    pub(super) fn decode_over(
+        &self,
+        latents_bhwc: &Tensor,
+        ranks: &Group,
+        cancel: &CancelToken,
+    ) -> Result<Option<Tensor>> {
+        let progress = Progress::new(Some(ranks), cancel);
         let &[b, h, w, _] = dims(latents_bhwc)?;
         let (count, width) = (ranks.world_size(), NonZero::new(w));
         let Some(width) = width.filter(|_| count > 1 && h > 0) else {
             let leads = ranks.rank() == 0;
             return leads
-                .then(|| self.forward(latents_bhwc, &mut ()))
+                .then(|| self.forward_band(latents_bhwc, &Whole(progress), &mut cancel.clone()))
                 .transpose();
         };
         let bands = BandRanks {
             group: ranks,
+            progress,
             plan: SequencePlan {
                 ring: count,
                 ulysses: 1,
@@ -76,7 +89,7 @@ impl VaeDecoder {
             height: h,
             width,
         };
-        let band = self.forward_band(latents_bhwc, &bands, &mut ())?;
+        let band = self.forward_band(latents_bhwc, &bands, &mut cancel.clone())?;
         let scale = self.config().scale_factor();
         let expected: Vec<Spec> = (0..count)
             .map(|rank| {
@@ -99,6 +112,7 @@ impl VaeDecoder {
 #[derive(Debug)]
 struct BandRanks<'a> {
     group: &'a Group,
+    progress: Progress,
     plan: SequencePlan,
     /// The number of latent rows.
     height: usize,
@@ -176,12 +190,12 @@ impl Bands for BandRanks<'_> {
             len: run.len,
             total: self.pixels(),
         };
-        let told = Told(Progress::to(self.group));
+        let told = Told(self.progress.clone());
         let mut ring = Ring::new(self.group.clone(), self.plan, told)?;
         attend_by(&mut ring, &[segment], qkv_blc, 1, None, Mask::default())
     }
 
     fn progress(&self) -> Result<()> {
-        Ok(self.group.progress()?)
+        self.progress.note()
     }
 }

@@ -10,17 +10,19 @@ use std::sync::mpsc;
 use xdit_comm::threads::Caller;
 use xdit_kernels::Tensor;
 
+use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Phase, PhaseEvent, StepEnd};
 
 /// A call of the observer that a rank asks the caller to make.
 pub(super) type ObserverCall = Box<dyn FnOnce(&mut dyn Observer) + Send>;
 
-/// The wishes of an observer. They are asked once, before the ranks start.
-#[derive(Clone, Copy, Debug)]
+/// The wishes of an observer, and its token. It is asked for them once, before the ranks start.
+#[derive(Clone, Debug)]
 pub(super) struct Wishes {
     latents: bool,
     tensors: bool,
+    pub(super) cancel: CancelToken,
 }
 
 impl Wishes {
@@ -28,6 +30,7 @@ impl Wishes {
         Self {
             latents: observer.wants_latents(),
             tensors: observer.wants_tensors(),
+            cancel: observer.cancel_token(),
         }
     }
 }
@@ -91,6 +94,10 @@ impl Observer for Remote {
 
     fn wants_tensors(&self) -> bool {
         self.wishes.tensors
+    }
+
+    fn cancel_token(&self) -> CancelToken {
+        self.wishes.cancel.clone()
     }
 
     fn tensor(&mut self, name: &str, make: &dyn Fn() -> Result<Tensor>) -> Result<()> {

@@ -41,20 +41,22 @@ impl RunOn<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Vec<T>> {
         let (degrees, threads) = (self.parallel.degrees, self.threads);
+        let cancel = observer.cancel_token();
         let is_watched =
             |rank_context: &RankContext| rank_context.leads() && rank_context.replica() == 0;
         let deadline = match &self.parallel.backend {
             RankBackend::Group(group) => {
-                let rank_context = RankContext::join(group, degrees, placement)?.for_a_call();
+                let rank_context = RankContext::join(group, degrees, placement)?;
+                let rank_context = rank_context.for_a_call(cancel.clone());
                 let watched = is_watched(&rank_context);
-                let mut silent = ();
+                let mut silent = cancel;
                 return Ok(vec![work(
                     &rank_context,
                     if watched { observer } else { &mut silent },
                 )?]);
             }
             RankBackend::Threads { .. } if self.parallel.is_alone() => {
-                return Ok(vec![work(&RankContext::alone(), observer)?]);
+                return Ok(vec![work(&RankContext::alone(cancel), observer)?]);
             }
             RankBackend::Threads { deadline } => *deadline,
         };
@@ -65,11 +67,12 @@ impl RunOn<'_> {
         let wishes = Wishes::of(observer);
         let on_rank = move |group: &Group, kept: &mut KeptByRank, caller: Caller<ObserverCall>| {
             let rank = group.rank();
-            let ready = kept.ready(group, degrees, placement, share(threads, world, rank));
+            let threads = share(threads, world, rank);
+            let ready = kept.ready(group, degrees, placement, threads, wishes.cancel.clone());
             let outcome = ready.and_then(|(pool, rank_context)| {
                 pool.install(|| match is_watched(&rank_context) {
-                    true => work(&rank_context, &mut Remote::new(caller, wishes)),
-                    false => work(&rank_context, &mut ()),
+                    true => work(&rank_context, &mut Remote::new(caller, wishes.clone())),
+                    false => work(&rank_context, &mut rank_context.silent()),
                 })
             });
             outcome.map_err(|error| match error.lost_peer() {
@@ -89,7 +92,7 @@ impl RunOn<'_> {
         let place = |rank| RankCoordinates { degrees, rank }.to_string();
         let cause = cause.lock().unwrap_or_else(PoisonError::into_inner).take();
         match cause {
-            Some((_, stopped @ Error::Stopped { .. })) => return Err(stopped),
+            Some((_, ended @ (Error::Stopped { .. } | Error::Cancelled))) => return Err(ended),
             Some((rank, source)) => {
                 return Err(Error::Rank {
                     rank: place(rank),

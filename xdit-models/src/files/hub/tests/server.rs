@@ -212,9 +212,13 @@ impl Served {
                 answer("307 Temporary Redirect", &location, "")
             }
             ["org", "etag", "resolve", _, _] => ranged("{}", "ETag: \"../../evil\"\r\n"),
-            ["org", kind @ ("sha" | "slow" | "drip"), "resolve", _, file]
-                if file.ends_with(".safetensors") =>
-            {
+            [
+                "org",
+                kind @ ("sha" | "slow" | "drip" | "whole" | "lying"),
+                "resolve",
+                _,
+                file,
+            ] if file.ends_with(".safetensors") => {
                 let body = self.content(file).unwrap_or("?");
                 let etag = match *kind {
                     "sha" => sha256(body),
@@ -243,6 +247,16 @@ impl Served {
                     ),
                 ),
             },
+            // No ranges, and another range than asked for.
+            ["storage", "whole", file @ ..] => {
+                let body = self.content(&file.join("/")).unwrap_or("?");
+                answer("200 OK", "", body)
+            }
+            ["storage", "lying", ..] => answer(
+                "206 Partial Content",
+                "Content-Range: bytes 5-9/100\r\n",
+                "other",
+            ),
             ["storage", _, file @ ..] => ranged(
                 self.content(&file.join("/")).unwrap_or("?"),
                 "ETag: \"other\"\r\n",
