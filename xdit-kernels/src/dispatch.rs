@@ -75,6 +75,7 @@ pub(crate) fn readable_by<'a>(
     }
 }
 
+#[cfg(feature = "ops")]
 #[cfg(test)]
 mod tests {
     use crate::{DType, Tensor, elementwise::add, testing::test_devices};

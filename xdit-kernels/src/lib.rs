@@ -1,45 +1,69 @@
 #![doc = include_str!("../README.md")]
 // docs.rs sets this and has the nightly compiler, which shows the feature that an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(feature = "ops"),
+    allow(dead_code, reason = "some methods of tensors serve only kernels")
+)]
 
+#[cfg(feature = "ops")]
 pub mod activation;
 mod allocator;
 #[cfg(feature = "ndarray")]
 mod arrays;
+#[cfg(feature = "ops")]
 pub mod attention;
+#[cfg(feature = "ops")]
 pub mod conv2d;
 mod copies;
 mod device;
 mod dispatch;
-#[cfg(test)]
+#[cfg(all(test, feature = "ops"))]
 mod dispatch_tests;
 mod dtype;
+#[cfg(feature = "ops")]
 pub mod elementwise;
+#[cfg(feature = "ops")]
 pub mod embedding;
 mod error;
+#[cfg(feature = "ops")]
 mod finite;
+#[cfg(feature = "ops")]
 pub mod group_norm;
 mod host;
 pub mod layout;
+#[cfg(feature = "ops")]
 pub mod linear;
+#[cfg(feature = "ops")]
 pub mod merge;
+#[cfg(feature = "ops")]
 pub mod norm;
+#[cfg(feature = "ops")]
 mod numbers;
+#[cfg(feature = "ops")]
+mod parallel;
+#[cfg(feature = "ops")]
 pub mod rope;
+#[cfg(feature = "ops")]
 mod rows;
 mod shape;
+mod shared;
+#[cfg(feature = "ops")]
 mod simd;
 mod sizes;
+#[cfg(feature = "ops")]
 pub mod softmax;
 mod storage;
-#[cfg(test)]
+#[cfg(all(test, feature = "ops"))]
 mod storage_tests;
+#[cfg(feature = "ops")]
 pub mod sums;
 mod tensor;
 #[cfg(test)]
 mod testing;
 mod tier;
 mod unfilled;
+#[cfg(feature = "ops")]
 pub mod upsample;
 mod vector;
 mod view;

@@ -1,10 +1,9 @@
 //! How row kernels of the processor walk over strided operands, how the pool shares the walk, and operands as they read them.
 
 use crate::{
-    DType, Result, Tensor, View, dispatch::expect_parameter, layout, shape::MAX_NDIM,
-    vector::filled,
+    DType, Result, Tensor, View, dispatch::expect_parameter, layout, parallel::for_each_index,
+    shape::MAX_NDIM, vector::filled,
 };
-use rayon::prelude::*;
 use std::ops::{Deref, Range};
 
 /// Bytes that one task touches at least: a few microseconds of work, more than handing a task over costs.
@@ -127,9 +126,9 @@ fn split(count: usize, per_task: usize, task: impl Fn(Range<usize>) + Sync) {
         }
         return;
     }
-    (0..tasks)
-        .into_par_iter()
-        .for_each(|t| task(t * per_task..((t + 1) * per_task).min(count)));
+    for_each_index(tasks, &|t| {
+        task(t * per_task..((t + 1) * per_task).min(count))
+    });
 }
 
 /// Iterator over rows; see [`Walk::iter`].

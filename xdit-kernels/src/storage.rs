@@ -80,7 +80,7 @@ impl Buffer {
         if self.len >= 2 * LARGE_PAGE && rayon::current_num_threads() > 1 {
             let address = self.ptr.addr().get();
             let first = address.next_multiple_of(LARGE_PAGE) - address;
-            let shared = crate::simd::Shared(self.ptr.as_ptr());
+            let shared = crate::shared::Shared(self.ptr.as_ptr());
             let pages = (first..self.len).into_par_iter().step_by(LARGE_PAGE);
             // SAFETY: the byte lies in the buffer, of which nothing is written or read yet; no two threads take the same one.
             pages.for_each(|at| unsafe { shared.ptr().add(at).write(0) });

@@ -135,6 +135,7 @@ impl HandedOut {
     }
 }
 
+#[cfg(feature = "ops")]
 #[cfg(test)]
 mod tests {
     use super::*;

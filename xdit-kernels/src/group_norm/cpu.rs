@@ -7,6 +7,7 @@ use crate::{
     dtype::by_float,
     layout,
     numbers::DeviceNumbers,
+    parallel::for_each_index_alone,
     rows::Floats,
     simd::{Lane, Shared, Simd, tiered},
     vector::filled,
@@ -188,15 +189,12 @@ fn typed<T: Lane>(x: View<'_>, affine: &[ChannelAffine], mut out: ViewMut<'_>) {
     let dst = Shared(out.ptr().cast::<T>());
     let chunks = Chunks::<T>::new(x, gapless(w, x.strides()) && gapless(w, out.strides()));
     let tasks = chunks.count();
-    (0..x.dim(0) * tasks)
-        .into_par_iter()
-        .with_max_len(1)
-        .for_each(|i| {
-            let out = dst.ptr().wrapping_add(i / tasks * ob);
-            let chunk = chunks.chunk(i / tasks, i % tasks);
-            // SAFETY: the chunk's pixels are inside both pictures; chunks are disjoint, and `out` is exclusively borrowed.
-            unsafe { normalise(tier, chunk, &affine[i / tasks], out, [oy, ox]) }
-        });
+    for_each_index_alone(x.dim(0) * tasks, &|i| {
+        let out = dst.ptr().wrapping_add(i / tasks * ob);
+        let chunk = chunks.chunk(i / tasks, i % tasks);
+        // SAFETY: the chunk's pixels are inside both pictures; chunks are disjoint, and `out` is exclusively borrowed.
+        unsafe { normalise(tier, chunk, &affine[i / tasks], out, [oy, ox]) }
+    });
 }
 
 /// Each channel's mean, scale and bias from each group's Σx and Σx² over `pixels` pixels (in f64: their difference loses

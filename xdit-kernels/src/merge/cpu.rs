@@ -2,9 +2,9 @@ use crate::{
     Result, Tier, ViewMut,
     attention::AttnOut,
     dtype::by_float,
+    parallel::for_each_index,
     simd::{Lane, Shared, Simd, tiered},
 };
-use rayon::prelude::*;
 
 /// Shapes were checked by the caller, and nobody changes the parts; the last stride of `out` is 1.
 pub(super) fn merge(
@@ -43,7 +43,7 @@ fn tokens<A: Lane, B: Lane>(a: &AttnOut, b: &AttnOut, mut out: ViewMut<'_>, mut 
         Shared(out.ptr().cast::<A>()),
         Shared(lse.ptr().cast::<f32>()),
     );
-    (0..a.out.dim(0) * lq).into_par_iter().for_each(|t| {
+    for_each_index(a.out.dim(0) * lq, &|t| {
         let (batch, token) = (t / lq, t % lq);
         for head in 0..h {
             let row = (batch * h + head) * lq + token;

@@ -178,6 +178,13 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 /// # Safety
 /// As [`Simd`]'s.
 pub(crate) trait Lane: Float {
+    /// Whether the processor has instructions for this type that only [`Tier::Avx512Bf16`](crate::Tier) names. Kernels for
+    /// other types run the code of [`Tier::Avx512`](crate::Tier) in that tier, so it is compiled once.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "only x86-64 has that tier")
+    )]
+    const IS_BF16: bool;
     unsafe fn load<S: Simd>(p: *const Self) -> S::V;
     unsafe fn load_n<S: Simd>(p: *const Self, n: usize) -> S::V;
     unsafe fn store<S: Simd>(p: *mut Self, v: S::V);
@@ -186,8 +193,9 @@ pub(crate) trait Lane: Float {
 }
 
 macro_rules! lane {
-    ($t:ty, $load:ident, $load_n:ident, $store:ident, $store_n:ident, $stream:ident) => {
+    ($t:ty, $is_bf16:expr, $load:ident, $load_n:ident, $store:ident, $store_n:ident, $stream:ident) => {
         impl Lane for $t {
+            const IS_BF16: bool = $is_bf16;
             #[inline(always)]
             unsafe fn load<S: Simd>(p: *const Self) -> S::V {
                 // SAFETY: the trait's contract is this function's.
@@ -216,9 +224,10 @@ macro_rules! lane {
         }
     };
 }
-lane!(f32, load, load_n, store, store_n, stream);
+lane!(f32, false, load, load_n, store, store_n, stream);
 lane!(
     bf16,
+    true,
     load_bf16,
     load_bf16_n,
     store_bf16,
@@ -227,6 +236,7 @@ lane!(
 );
 lane!(
     f16,
+    false,
     load_f16,
     load_f16_n,
     store_f16,

@@ -33,15 +33,22 @@ pub(crate) use {neon::Neon, neon_bf16::NeonBf16};
 
 /// `tiered!(pub(super) fn NAME[T: Lane][T](a: A, …) -> R = BODY)` defines `unsafe fn NAME<T: Lane>(tier: Tier, a: A, …) -> R`
 /// that calls `BODY::<S, T>(a, …)` compiled with the features of `tier`, `S` being that tier's [`Simd`].
-/// Leave the brackets out when the body has no parameter but `S`.
+/// Leave the brackets out when the body has no parameter but `S`. With `[T: Lane][T]`, the body is compiled for AVX-512 with
+/// BF16 only if T is bf16: for other types that tier runs the code of AVX-512, which does the same.
 ///
 /// The caller of the defined function promises what the body requires. The function itself asserts that the processor has
 /// the tier, since a `Tier` can be made without detection.
 macro_rules! tiered {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
-        $crate::simd::tiered!($(#[$meta])* $vis fn $name[][]($($arg: $ty),*) $(-> $ret)? = $body);
+        $crate::simd::tiered!(@true $(#[$meta])* $vis fn $name[][]($($arg: $ty),*) $(-> $ret)? = $body);
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident[T: Lane][T]($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
+        $crate::simd::tiered!(@(T::IS_BF16) $(#[$meta])* $vis fn $name[T: Lane][T]($($arg: $ty),*) $(-> $ret)? = $body);
     };
     ($(#[$meta:meta])* $vis:vis fn $name:ident[$($gen:tt)*][$($use:tt)*]($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
+        $crate::simd::tiered!(@true $(#[$meta])* $vis fn $name[$($gen)*][$($use)*]($($arg: $ty),*) $(-> $ret)? = $body);
+    };
+    (@$bf16:tt $(#[$meta:meta])* $vis:vis fn $name:ident[$($gen:tt)*][$($use:tt)*]($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $body:ident) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments, reason = "a kernel takes pointers and sizes")]
         $vis unsafe fn $name<$($gen)*>(tier: $crate::Tier, $($arg: $ty),*) $(-> $ret)? {
@@ -74,9 +81,9 @@ macro_rules! tiered {
             unsafe {
                 match tier {
                     #[cfg(target_arch = "x86_64")]
-                    $crate::Tier::Avx512Bf16 => avx512bf16::<$($use)*>($($arg),*),
+                    $crate::Tier::Avx512Bf16 if $bf16 => avx512bf16::<$($use)*>($($arg),*),
                     #[cfg(target_arch = "x86_64")]
-                    $crate::Tier::Avx512 => avx512::<$($use)*>($($arg),*),
+                    $crate::Tier::Avx512 | $crate::Tier::Avx512Bf16 => avx512::<$($use)*>($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::Tier::Avx2 => avx2::<$($use)*>($($arg),*),
                     #[cfg(target_arch = "aarch64")]
@@ -89,21 +96,5 @@ macro_rules! tiered {
         }
     };
 }
+pub(crate) use crate::shared::Shared;
 pub(crate) use tiered;
-
-/// A raw pointer that the tasks of a parallel loop share.
-///
-/// The `// SAFETY:` comment of the loop says why the accesses of its tasks do not overlap.
-#[derive(Clone, Copy)]
-pub(crate) struct Shared<T>(pub(crate) *mut T);
-// SAFETY: the pointer is only a number here; each use of it is unsafe and has a proof of its own.
-unsafe impl<T> Send for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Shared<T> {}
-impl<T> Shared<T> {
-    /// The pointer; a method, so that closures capture the whole wrapper.
-    #[inline(always)]
-    pub(crate) fn ptr(&self) -> *mut T {
-        self.0
-    }
-}
