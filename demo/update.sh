@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Puts new demo weights in place: demo/update.sh FOLDER, where FOLDER holds flux/ (and facts.json if that changed).
 # Copies the pipeline to xdit-models/demo/flux, then draws the 64 prompts with diffusers to make demo/expected.json,
-# tests/golden/demo.safetensors.gz and the demo tokenizers' part of tests/golden/tokens.json.gz again.
+# tests/golden/demo.safetensors.gz and the demo tokenizers' part of tests/golden/tokens.json.gz again, and last the picture
+# of README.md.
 # Needs Python with tests/golden/requirements.txt; PYTHON names the interpreter, XDIT_DEMO_THREADS the threads (default 1).
 set -euo pipefail
 
@@ -35,3 +36,6 @@ fi
 
 "$python" "$root/demo/check.py"
 "$python" "$root/tests/golden/generate.py" --only tokens demo
+# The picture of README.md, by its own command.
+prompt=$(sed -n 's/^    cargo run --release .* generate --prompt "\(.*\)"$/\1/p' "$root/README.md" | head -1)
+cargo run --release --manifest-path "$root/Cargo.toml" -p xdit-cli -- generate --prompt "$prompt" --output "$root/docs/first-picture.png"

@@ -98,7 +98,7 @@ fn readmes_say_how_to_add_the_crate() {
         let is_library = dir.join("src/lib.rs").exists();
         let line = match is_library {
             true => format!("cargo add {name}"),
-            false => format!("cargo install --path {name}"),
+            false => format!("cargo install --path {name} --locked"),
         };
         let shell = blocks(&readme).filter(|(language, _)| *language == "sh");
         let lines: Vec<&str> = shell.flat_map(|(_, text)| text.lines()).collect();

@@ -1,11 +1,12 @@
 //! House rules that a machine can check, over the files of the whole workspace. Each test names the rule of CONTRIBUTING.md
 //! that it guards. `circles.rs` looks at imports (which `modules.rs`, `reader.rs` and `tokens.rs` read), `names.rs` at names of
 //! types, `messages.rs` at what users are told, `paths.rs` at paths of public items, `features.rs` at the feature that gates
-//! kernels, `readme.rs` at what people read, `crates_io.rs` at what the pages of published crates show; the other rules are
-//! here.
+//! kernels, `readme.rs` at what people read, `crates_io.rs` at what the pages of published crates show, `release.rs` at what
+//! ships, `demo.rs` at what is said about the demo; the other rules are here.
 
 mod circles;
 mod crates_io;
+mod demo;
 mod features;
 mod messages;
 mod modules;
@@ -13,6 +14,7 @@ mod names;
 mod paths;
 mod reader;
 mod readme;
+mod release;
 mod tokens;
 
 use std::{

@@ -72,7 +72,8 @@ pub(crate) const MORE: &str = "These are the most used flags: --help shows all o
 /// The end of `xdit-cli generate -h`.
 pub(crate) const GENERATE_SHORT: &str = "\
 These are the most used flags: --help shows all of them.
-Example: xdit-cli generate --prompt \"a red circle\" --output circle.png";
+Example:
+  xdit-cli generate -p \"a yellow square in the top right on a blue background\"";
 
 /// The end of `xdit-cli generate --help`.
 pub(crate) const GENERATE: &str = "\
@@ -90,7 +91,7 @@ Exit codes:
   blobs/*.part in the hub's cache; the next run resumes it.
 
 Example:
-  xdit-cli generate --prompt \"a red circle\" --output circle.png";
+  xdit-cli generate -p \"a yellow square in the top right on a blue background\"";
 
 /// The end of `xdit-cli plan --help`.
 pub(crate) const PLAN: &str = "\

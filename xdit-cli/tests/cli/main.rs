@@ -9,6 +9,7 @@ mod disk;
 mod empty_prompt;
 #[cfg(all(feature = "hub", unix))]
 mod fake_hub;
+mod first_picture;
 mod flux_folder;
 mod generate;
 mod help;
