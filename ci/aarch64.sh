@@ -20,7 +20,7 @@ step "clippy"
 cargo clippy "$@" --target "$arm" --workspace --all-targets -- -D warnings
 if rustup target list --installed | grep -qx aarch64-apple-darwin; then
     step "macOS: compiles, without a linker for it"
-    cargo clippy --target aarch64-apple-darwin -p xdit-kernels -- -D warnings
+    cargo check --target aarch64-apple-darwin -p xdit-kernels
 fi
 
 # QEMU_CPU: the processor that qemu-aarch64 emulates. `max` has the bf16 instructions, neoverse-n1 (Graviton 2) has not.
@@ -30,7 +30,8 @@ for cpu in max neoverse-n1; do
 done
 
 step "models against diffusers, in each tier"
-QEMU_CPU=max cargo test "$@" --target "$arm" -p xdit-tests --test models -- goldens
+QEMU_CPU=max cargo test "$@" --target "$arm" -p xdit-tests --test models -- flux_schnell_agrees_with_diffusers \
+    transformer_of_sd3_medium_agrees_with_diffusers transformer_with_sizes_and_style_agrees_with_diffusers
 
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
