@@ -49,8 +49,8 @@ def gate_residual(dtype, rows, c):
     return lambda: y + gate[:, None] * x
 
 
-def conv2d(dtype, size, channels, layout):
-    conv = torch.nn.Conv2d(channels, channels, 3, padding=1).to(dtype)
+def conv2d(dtype, size, channels, layout, kernel=3, stride=1):
+    conv = torch.nn.Conv2d(channels, channels, kernel, stride, padding=kernel // 2).to(dtype)
     x = torch.randn(1, channels, size, size, dtype=dtype)
     if layout == "channels_last":
         x, conv = (v.to(memory_format=torch.channels_last) for v in (x, conv))
@@ -232,6 +232,11 @@ def suites(demo_root):
                     lambda a=(dtype, size, channels): group_norm_silu(*a),
                 )
             )
+        for kernel, stride, channels, size in ((1, 1, 512, 128), (3, 2, 256, 256)):
+            request = {"op": "conv2d", "dtype": name, "size": size, "channels": channels, "kernel": kernel, "stride": stride}
+            label = f"{kernel}×{kernel}, stride {stride}, {channels} channels, {size}², torch channels_last"
+            args = (dtype, size, channels, "channels_last", kernel, stride)
+            out["conv"].append((label, request, lambda a=args: conv2d(*a)))
         request = {"op": "flux_blocks", "dtype": name, "image_tokens": 1024, "text_tokens": 256}
         out["blocks"].append(
             ("Flux double + single block, 1024 + 256 tokens", request, lambda a=(dtype, 1024, 256): flux_blocks(*a))

@@ -23,7 +23,7 @@ use xdit_models::{
 };
 
 /// Uniform in −1..1 from a fixed stream: values do not change the work, zeros would.
-fn random(shape: &[usize], dtype: DType) -> Result<Tensor, Failure> {
+fn random(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor, Failure> {
     let mut state = 0x9e37_79b9_u32;
     let data: Vec<f32> = (0..shape.iter().product())
         .map(|_| {
@@ -33,7 +33,7 @@ fn random(shape: &[usize], dtype: DType) -> Result<Tensor, Failure> {
             state as f32 / 2_147_483_648.0 - 1.0
         })
         .collect();
-    Ok(Tensor::from_slice(&data, shape, &Device::cpu())?.to_dtype(dtype)?)
+    Ok(Tensor::from_slice(&data, shape, device)?.to_dtype(dtype)?)
 }
 
 /// The dtype that a request names.
@@ -45,6 +45,14 @@ pub(super) fn dtype(request: &Value) -> Result<DType, Failure> {
     }
 }
 
+/// The processor, with the instructions of the tier that a request names, if it does.
+pub(super) fn device(request: &Value) -> Result<Device, Failure> {
+    Ok(match request["tier"].as_str() {
+        Some(tier) => Device::cpu_with(tier.parse()?)?,
+        None => Device::cpu(),
+    })
+}
+
 /// The operation that a request names.
 pub(super) fn make(request: &Value) -> Result<Case, Failure> {
     let size = |key: &str| {
@@ -54,13 +62,16 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
             .ok_or(format!("{key} is missing"))
     };
     let dtype = dtype(request)?;
-    let device = Device::cpu();
+    let device = &device(request)?;
     Ok(match request["op"].as_str() {
         Some("linear") => {
             let (m, k, n) = (size("m")?, size("k")?, size("n")?);
-            let x = random(&[m, k], dtype)?;
-            let (weight, bias) = (random(&[n, k], dtype)?, random(&[n], dtype)?);
-            let linear = Linear::pack(weight.view(), Some(bias.view()), dtype, &device)?;
+            let x = random(&[m, k], dtype, device)?;
+            let (weight, bias) = (
+                random(&[n, k], dtype, device)?,
+                random(&[n], dtype, device)?,
+            );
+            let linear = Linear::pack(weight.view(), Some(bias.view()), dtype, device)?;
             Box::new(move || {
                 black_box(linear.forward(&x)?);
                 Ok(())
@@ -68,7 +79,7 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
         }
         Some("attention") => {
             let shape = [1, size("tokens")?, size("heads")?, size("d")?];
-            let x = random(&shape, dtype)?;
+            let x = random(&shape, dtype, device)?;
             Box::new(move || {
                 black_box(Flash.attend(&AttnInput::new(x.view(), x.view(), x.view()))?);
                 Ok(())
@@ -76,8 +87,8 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
         }
         Some("layer_norm_modulate") => {
             let (rows, c) = (size("rows")?, size("c")?);
-            let x = random(&[1, rows, c], dtype)?;
-            let row = random(&[1, c], dtype)?;
+            let x = random(&[1, rows, c], dtype, device)?;
+            let row = random(&[1, c], dtype, device)?;
             Box::new(move || {
                 black_box(layer_norm_modulate(&x, &row, &row, 1e-6)?);
                 Ok(())
@@ -85,9 +96,9 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
         }
         Some("rms_norm_rope") => {
             let (rows, heads, d) = (size("rows")?, size("heads")?, size("d")?);
-            let x = random(&[1, rows, heads, d], dtype)?;
-            let weight = random(&[d], dtype)?;
-            let table = random(&[rows, d], DType::F32)?;
+            let x = random(&[1, rows, heads, d], dtype, device)?;
+            let weight = random(&[d], dtype, device)?;
+            let table = random(&[rows, d], DType::F32, device)?;
             Box::new(move || {
                 black_box(rms_norm_rope(
                     &x,
@@ -99,7 +110,7 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
             })
         }
         Some("gelu") => {
-            let x = random(&[1, size("rows")?, size("c")?], dtype)?;
+            let x = random(&[1, size("rows")?, size("c")?], dtype, device)?;
             Box::new(move || {
                 black_box(activation(&x, Activation::GeluTanh)?);
                 Ok(())
@@ -107,8 +118,11 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
         }
         Some("gate_residual") => {
             let (rows, c) = (size("rows")?, size("c")?);
-            let (x, y) = (random(&[1, rows, c], dtype)?, random(&[1, rows, c], dtype)?);
-            let gate = random(&[1, c], dtype)?;
+            let (x, y) = (
+                random(&[1, rows, c], dtype, device)?,
+                random(&[1, rows, c], dtype, device)?,
+            );
+            let gate = random(&[1, c], dtype, device)?;
             Box::new(move || {
                 black_box(gate_residual(&x, &gate, &y)?);
                 Ok(())
@@ -116,14 +130,19 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
         }
         Some("conv2d") => {
             let (s, c) = (size("size")?, size("channels")?);
-            let x = random(&[1, s, s, c], dtype)?;
-            let (weight, bias) = (random(&[c, c, 3, 3], dtype)?, random(&[c], dtype)?);
+            let x = random(&[1, s, s, c], dtype, device)?;
+            let kernel = request["kernel"].as_u64().map_or(3, |n| n as usize);
+            let (weight, bias) = (
+                random(&[c, c, kernel, kernel], dtype, device)?,
+                random(&[c], dtype, device)?,
+            );
             let options = Conv2dOptions {
-                padding: Padding::all(1),
+                padding: Padding::all(kernel / 2),
+                stride: request["stride"].as_u64().map_or(1, |n| n as usize),
                 algorithm: Algorithm::Auto,
                 ..Default::default()
             };
-            let conv = Conv2d::pack(weight.view(), Some(bias.view()), options, dtype, &device)?;
+            let conv = Conv2d::pack(weight.view(), Some(bias.view()), options, dtype, device)?;
             Box::new(move || {
                 black_box(conv.forward(&x)?);
                 Ok(())
@@ -131,8 +150,8 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
         }
         Some("group_norm_silu") => {
             let (s, c) = (size("size")?, size("channels")?);
-            let x = random(&[1, s, s, c], dtype)?;
-            let row = random(&[c], dtype)?;
+            let x = random(&[1, s, s, c], dtype, device)?;
+            let row = random(&[c], dtype, device)?;
             Box::new(move || {
                 black_box(group_norm(&x, 32, &row, &row, 1e-6, true)?);
                 Ok(())
@@ -142,17 +161,24 @@ pub(super) fn make(request: &Value) -> Result<Case, Failure> {
             size("image_tokens")?,
             size("text_tokens")?,
             dtype,
+            device,
             degrees(request),
         )?,
-        Some("sd3_blocks") => sd3_blocks(size("image_tokens")?, size("text_tokens")?, dtype)?,
-        Some("hunyuan_blocks") => hunyuan_blocks(size("image_tokens")?, dtype)?,
-        Some("pipeline") => pipelines::make(request)?,
-        Some("demo") if request["side"].is_u64() => {
-            ranks::demo(size("side")?, dtype, degrees(request).unwrap_or_default())?
+        Some("sd3_blocks") => {
+            sd3_blocks(size("image_tokens")?, size("text_tokens")?, dtype, device)?
         }
+        Some("hunyuan_blocks") => hunyuan_blocks(size("image_tokens")?, dtype, device)?,
+        Some("pipeline") => pipelines::make(request)?,
+        Some("demo") if request["side"].is_u64() => ranks::demo(
+            size("side")?,
+            dtype,
+            device,
+            degrees(request).unwrap_or_default(),
+        )?,
         Some("demo") => {
             let options = LoadOptions {
                 dtype,
+                device: device.clone(),
                 threads: Some(rayon::current_num_threads()),
                 ..Default::default()
             };
@@ -205,26 +231,24 @@ fn flux_blocks(
     image_tokens: usize,
     text_tokens: usize,
     dtype: DType,
+    device: &Device,
     degrees: Option<Degrees>,
 ) -> Result<Case, Failure> {
     let config = br#"{"num_layers": 1, "num_single_layers": 1, "guidance_embeds": true}"#;
     let config = FluxConfig::read(&ConfigFile::parse("config.json", config)?)?;
     let hidden = config.hidden_size();
     // The largest tensor is the modulation of a double block, 6·c × c.
-    let weights = RandomWeights(scale(&random(&[6 * hidden * hidden], dtype)?, 0.02)?);
-    let mut packing = Packing::new(dtype, Device::cpu());
+    let weights = RandomWeights(scale(
+        &random(&[6 * hidden * hidden], dtype, device)?,
+        0.02,
+    )?);
+    let mut packing = Packing::new(dtype, device.clone());
     let model = FluxTransformer::load(&config, &Scope::root(&weights), &mut packing)?;
-    let prompt = random(&[1, text_tokens, config.joint_attention_dim], dtype)?;
-    let pooled = random(&[1, config.pooled_projection_dim], dtype)?;
+    let prompt = random(&[1, text_tokens, config.joint_attention_dim], dtype, device)?;
+    let pooled = random(&[1, config.pooled_projection_dim], dtype, device)?;
     let side = image_tokens.isqrt();
-    let rotary = RotaryTables::new(
-        &config.axes_dims_rope,
-        text_tokens,
-        side,
-        side,
-        &Device::cpu(),
-    )?;
-    let latents = random(&[1, side * side, config.in_channels], DType::F32)?;
+    let rotary = RotaryTables::new(&config.axes_dims_rope, text_tokens, side, side, device)?;
+    let latents = random(&[1, side * side, config.in_channels], DType::F32, device)?;
     if let Some(degrees) = degrees {
         return Ok(ranks::forward(
             model,
@@ -252,21 +276,30 @@ fn flux_blocks(
 }
 
 /// Two blocks of SD3-medium's size, of which the last only reads the text, with their embedders and final layer.
-fn sd3_blocks(image_tokens: usize, text_tokens: usize, dtype: DType) -> Result<Case, Failure> {
+fn sd3_blocks(
+    image_tokens: usize,
+    text_tokens: usize,
+    dtype: DType,
+    device: &Device,
+) -> Result<Case, Failure> {
     let config = br#"{"num_layers": 2, "num_attention_heads": 24, "caption_projection_dim": 1536}"#;
     let config = Sd3Config::read(&ConfigFile::parse("config.json", config)?)?;
     let hidden = config.hidden_size();
     // The largest tensor is the position table.
     let largest = config.pos_embed_max_size * config.pos_embed_max_size * hidden;
-    let weights = RandomWeights(scale(&random(&[largest], dtype)?, 0.02)?);
-    let mut packing = Packing::new(dtype, Device::cpu());
+    let weights = RandomWeights(scale(&random(&[largest], dtype, device)?, 0.02)?);
+    let mut packing = Packing::new(dtype, device.clone());
     let model = Sd3Transformer::load(&config, &Scope::root(&weights), &mut packing)?;
-    let prompt = random(&[1, text_tokens, config.joint_attention_dim], dtype)?;
-    let pooled = random(&[1, config.pooled_projection_dim], dtype)?;
+    let prompt = random(&[1, text_tokens, config.joint_attention_dim], dtype, device)?;
+    let pooled = random(&[1, config.pooled_projection_dim], dtype, device)?;
     let text = model.embed_text(&prompt, &pooled)?;
     let side = image_tokens.isqrt();
     let positions = Sd3Positions::new(&config, text_tokens, side, side)?;
-    let latents = random(&[1, side * side, config.token_channels()[0]], DType::F32)?;
+    let latents = random(
+        &[1, side * side, config.token_channels()[0]],
+        DType::F32,
+        device,
+    )?;
     Ok(Box::new(move || {
         let input = Sd3Input {
             latents: &latents,
@@ -282,29 +315,34 @@ fn sd3_blocks(image_tokens: usize, text_tokens: usize, dtype: DType) -> Result<C
 
 /// Two blocks of HunyuanDiT's size, of which the second reads the first's output again: those at both ends of a model of four.
 /// Keys and values of the text are made once, outside, as for an image; what the blocks make of the timestep is in each call.
-fn hunyuan_blocks(image_tokens: usize, dtype: DType) -> Result<Case, Failure> {
+fn hunyuan_blocks(image_tokens: usize, dtype: DType, device: &Device) -> Result<Case, Failure> {
     let config = br#"{"num_layers": 4, "hidden_size": 1408, "in_channels": 4, "patch_size": 2, "mlp_ratio": 4.3637,
         "use_style_cond_and_image_meta_size": false}"#;
     let config = HunyuanConfig::read(&ConfigFile::parse("config.json", config)?)?;
     // The largest tensor is the first matrix of what makes mT5's tokens as wide as BERT's.
     let largest = 4 * config.cross_attention_dim_t5 * config.cross_attention_dim_t5;
-    let weights = RandomWeights(scale(&random(&[largest], dtype)?, 0.02)?);
-    let mut packing = Packing::new(dtype, Device::cpu());
+    let weights = RandomWeights(scale(&random(&[largest], dtype, device)?, 0.02)?);
+    let mut packing = Packing::new(dtype, device.clone());
     let held = Blocks::new([0..1, 3..4]);
     let model =
         HunyuanTransformer::load_blocks(&config, &held, &Scope::root(&weights), &mut packing)?;
-    let bert = random(&[1, config.text_len, config.cross_attention_dim], dtype)?;
+    let bert = random(
+        &[1, config.text_len, config.cross_attention_dim],
+        dtype,
+        device,
+    )?;
     let t5 = random(
         &[1, config.text_len_t5, config.cross_attention_dim_t5],
         dtype,
+        device,
     )?;
     let masks = [config.text_len, config.text_len_t5].map(|len| vec![true; len]);
     let [mask, mask_t5] = &masks;
     let text = model.embed_text([&bert, &t5], [mask, mask_t5], &[0.0; 6], &mut ())?;
     let context = model.read_text(&text)?;
     let side = image_tokens.isqrt();
-    let positions = HunyuanPositions::new(&config, side, side, &Device::cpu())?;
-    let stream = random(&[1, side * side, config.hidden_size()], dtype)?;
+    let positions = HunyuanPositions::new(&config, side, side, device)?;
+    let stream = random(&[1, side * side, config.hidden_size()], dtype, device)?;
     Ok(Box::new(move || {
         let attention = &mut model.attention();
         black_box(model.run_held(&stream, &[700.0], &context, &positions, attention)?);

@@ -6,6 +6,7 @@
     python tests/peer/compare.py --suite ranks                 # several ranks beside one, without PyTorch
     python tests/peer/compare.py --suite pipelines             # whole calls of the goldens' pipelines, and how alike they are
     python tests/peer/compare.py --suite demo blocks ranks pipelines --before OLD/target/release/peer  # two versions of the engine
+    python tests/peer/compare.py --tier avx2                   # as on a processor that has nothing wider than AVX2
 
 A ratio above 1 means that the engine is faster. With `--before` an older build of the engine takes PyTorch's place. Both sides have the same number of threads. Between samples the driver
 sleeps, so that the other side's idle threads have stopped spinning.
@@ -27,15 +28,32 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAUSE = 0.03
 
+PEERS = {
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    },
+    "avx512": {
+        "ATEN_CPU_CAPABILITY": "avx512",
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX512",
+    },
+    "avx512-bf16": {},
+}
+"""For each tier of ours, the environment that keeps PyTorch and the libraries that it calls to the same instructions."""
+
 
 class Server:
     """The Rust side: makes operations and runs them, one JSON object a line each way."""
 
-    def __init__(self, command):
+    def __init__(self, binary, args):
+        self.tier = {"tier": args.tier} if args.tier else {}
+        command = [str(binary), str(args.threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def call(self, request):
-        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.write(json.dumps({**self.tier, **request}) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
@@ -107,7 +125,8 @@ def process(args):
     with tempfile.TemporaryDirectory() as out:
         commands = [
             [str(binary), "generate", "--prompt", "a red circle on a blue background", "--threads", str(args.threads)]
-            + ["--quiet", "--output", f"{out}/rust.png"],
+            + ["--quiet", "--output", f"{out}/rust.png"]
+            + (["--cpu-tier", args.tier] if args.tier else []),
             [sys.executable, "-c", PYTHON_RUN, str(demo), f"{out}/python.png", str(args.threads)],
         ]
         samples = [[], []]
@@ -123,7 +142,7 @@ def process(args):
 
 def ranks(args):
     """The same work on one rank with all threads and on several that share them, in turns."""
-    server = Server([str(ROOT / args.target / "release" / "peer"), str(args.threads)])
+    server = Server(ROOT / args.target / "release" / "peer", args)
     block = {"op": "flux_blocks", "image_tokens": 1024, "text_tokens": 256}
     works = [("demo, 512×512, 20 steps", {"op": "demo", "side": 512}), ("Flux double + single block, 1024 + 256 tokens", block)]
     plans = [("one rank", 1, 1), ("ulysses 2", 2, 1), ("ring 2", 1, 2)]
@@ -162,8 +181,8 @@ def before(args, names):
         for label, folder, call in cases.pipelines(ROOT / "tests/golden/pipelines")
         for dtype in args.dtype
     ]
-    now = Server([str(ROOT / args.target / "release" / "peer"), str(args.threads)])
-    servers = [Server([args.before, str(args.threads)]), now]
+    now = Server(ROOT / args.target / "release" / "peer", args)
+    servers = [Server(args.before, args), now]
     print("| suite | row | dtype | before ms | now ms | before/now | quartiles |\n|---|---|---|---|---|---|---|")
     for name in names:
         for label, request in rows[name]:
@@ -202,7 +221,7 @@ def pipelines(args):
     import cases
 
     torch.set_num_threads(args.threads)
-    server = Server([str(ROOT / args.target / "release" / "peer"), str(args.threads)])
+    server = Server(ROOT / args.target / "release" / "peer", args)
     print("| pipeline | dtype | xdit ms | torch ms | torch/xdit | PSNR xdit–torch | xdit–torch f32 | torch–torch f32 |")
     print("|---|---|---|---|---|---|---|---|")
     for label, folder, call in cases.pipelines(ROOT / "tests/golden/pipelines"):
@@ -229,12 +248,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--target", default="target", help="cargo's target folder")
     parser.add_argument("--before", help="the binary `peer` of an older build: compare the two builds, without PyTorch's times")
+    parser.add_argument("--tier", choices=PEERS, help="the instructions that both sides use; the widest by default")
     parser.add_argument("--candle", help="the candle peer's binary, for the suite `blocks`")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    os.environ |= PEERS.get(args.tier, {})  # before torch is imported, which reads it
 
+    tier = f", tier {args.tier}" if args.tier else ""
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
-    print(f"{time.strftime('%Y-%m-%d')}, {cpu}, {os.cpu_count()} cores, {args.threads} threads a side")
+    print(f"{time.strftime('%Y-%m-%d')}, {cpu}, {os.cpu_count()} cores, {args.threads} threads a side{tier}")
     names = ["linear", "attention", "rows", "conv", "blocks", "sd3", "hunyuan", "demo", "process", "ranks", "pipelines"] if "all" in args.suite else args.suite
     if args.before:
         before(args, [name for name in names if name != "process"])
@@ -255,11 +277,11 @@ def main():
     suites = cases.suites(str(ROOT / "xdit-models/demo/flux"))
     binary = ROOT / args.target / "release" / "peer"
     for name in names:
-        server = Server([str(binary), str(args.threads)])
+        server = Server(binary, args)
         servers = [server]
         columns = ["xdit ms"]
         if name == "blocks" and args.candle:
-            servers.append(Server([args.candle, str(args.threads)]))
+            servers.append(Server(args.candle, args))
             columns.append("candle ms")
         ratios = ["torch/xdit"] + (["candle/xdit"] if len(servers) > 1 else [])
         print(f"\n| {name} | dtype | " + " | ".join(columns + ["torch ms"] + ratios) + " |")
@@ -267,6 +289,8 @@ def main():
         for label, request, make in suites[name]:
             if request["dtype"] not in args.dtype:
                 continue
+            if args.tier == "avx2" and request["dtype"] == "bf16" and "NCHW" in label:
+                continue  # oneDNN has no such kernel for AVX2: a minute a call
             medians = compare(servers, request, make, args.rounds)
             shown = [f"{m * 1e3:.3f}" for m in medians]
             shown.append(f"{medians[-1] / medians[0]:.2f}")

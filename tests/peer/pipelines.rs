@@ -1,6 +1,9 @@
 //! Whole calls of a pipeline in a folder, with the same arguments as for diffusers.
 
-use super::{Case, Failure, cases::dtype};
+use super::{
+    Case, Failure,
+    cases::{device, dtype},
+};
 use serde_json::Value;
 use std::hint::black_box;
 use xdit_models::{LoadOptions, ModelSource, Pipeline, Request};
@@ -8,6 +11,7 @@ use xdit_models::{LoadOptions, ModelSource, Pipeline, Request};
 fn load(request: &Value) -> Result<(Pipeline, Request), Failure> {
     let options = LoadOptions {
         dtype: dtype(request)?,
+        device: device(request)?,
         threads: Some(rayon::current_num_threads()),
         ..Default::default()
     };

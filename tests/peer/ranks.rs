@@ -4,16 +4,22 @@ use super::{Case, Failure};
 use std::hint::black_box;
 use xdit_comm::{DeviceMesh, threads};
 use xdit_kernels::attention::{Attention, Flash, Segment};
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 use xdit_models::flux::{FluxInput, FluxTransformer, RotaryTables};
 use xdit_models::{Degrees, axes};
 use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request};
 use xdit_usp::{ShardOrder, plan, usp};
 
 /// A picture of the demo model, `side` pixels square.
-pub(super) fn demo(side: usize, dtype: DType, degrees: Degrees) -> Result<Case, Failure> {
+pub(super) fn demo(
+    side: usize,
+    dtype: DType,
+    device: &Device,
+    degrees: Degrees,
+) -> Result<Case, Failure> {
     let options = LoadOptions {
         dtype,
+        device: device.clone(),
         threads: Some(rayon::current_num_threads()),
         ..Default::default()
     };
