@@ -243,12 +243,20 @@ const EXP2_6: [f32; 7] = [
     0.000_216_129_19,
 ];
 
-/// 2^x for x ≤ 0 by a polynomial of `DEGREE` 3, 5 or 6; −∞ gives 0 and NaN stays.
+/// 2^x of each of N vectors, for x ≤ 0, by a polynomial of `DEGREE` 3, 5 or 6; −∞ gives 0 and NaN stays.
+///
+/// The instructions of the vectors alternate. The chain of one vector is longer than the processor looks ahead for others.
 ///
 /// # Safety
 /// As [`Simd`]'s.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "iterators are inlined only with some settings of the compiler"
+)]
 #[inline(always)]
-pub(super) unsafe fn exp2<S: Lanes, const DEGREE: usize>(x: S::V) -> S::V {
+pub(super) unsafe fn exp2<S: Lanes, const DEGREE: usize, const N: usize>(
+    x: [S::V; N],
+) -> [S::V; N] {
     let c: &[f32] = match DEGREE {
         3 => &EXP2_3,
         5 => &EXP2_5,
@@ -256,13 +264,21 @@ pub(super) unsafe fn exp2<S: Lanes, const DEGREE: usize>(x: S::V) -> S::V {
     };
     // SAFETY: the caller's promise.
     unsafe {
-        let (n, f) = S::split_exponent(x);
-        let mut p = S::splat(c[DEGREE]);
+        let (mut n, mut f) = (x, x);
+        for j in 0..N {
+            (n[j], f[j]) = S::split_exponent(x[j]);
+        }
+        let mut p = [S::splat(c[DEGREE]); N];
         let mut i = DEGREE;
         while i > 0 {
             i -= 1;
-            p = S::fma(p, f, S::splat(c[i]));
+            for j in 0..N {
+                p[j] = S::fma(p[j], f[j], S::splat(c[i]));
+            }
         }
-        S::scale_pow2(p, n)
+        for j in 0..N {
+            p[j] = S::scale_pow2(p[j], n[j]);
+        }
+        p
     }
 }

@@ -124,7 +124,7 @@ pub(super) unsafe fn softmax<S: Lanes, P: Product, const DEGREE: usize>(
         let new = S::max(S::mul(S::load(tops.as_ptr()), factor), old);
         // A row that has seen no key yet: every weight is 2^−∞, and so is the factor.
         let shift = S::select_gt(new, lowest, new, S::zero());
-        let shrink = exp2::<S, 6>(S::sub(old, shift));
+        let [shrink] = exp2::<S, 6, 1>([S::sub(old, shift)]);
         S::store(downs.as_mut_ptr(), S::sub(S::zero(), shift));
         S::store(shrinks.as_mut_ptr(), shrink);
         S::store_n(max, height, new);
@@ -184,47 +184,48 @@ unsafe fn row_weights<S: Lanes, P: Product, const DEGREE: usize>(
         let mut x = 0;
         // Which sum a vector goes to depends on its place alone, not on `len`.
         while x + S::LANES < len {
-            even = S::add(
-                even,
-                weights_at::<S, P, DEGREE>(row, x, scale, down, weights),
-            );
-            let next = x + S::LANES;
-            odd = S::add(
-                odd,
-                weights_at::<S, P, DEGREE>(row, next, scale, down, weights),
-            );
-            x = next + S::LANES;
+            let [a, b] = weights_at::<S, P, DEGREE, 2>(row, x, scale, down, weights);
+            (even, odd) = (S::add(even, a), S::add(odd, b));
+            x += 2 * S::LANES;
         }
-        while x < len {
-            even = S::add(
-                even,
-                weights_at::<S, P, DEGREE>(row, x, scale, down, weights),
-            );
-            x += S::LANES;
+        if x < len {
+            let [a] = weights_at::<S, P, DEGREE, 1>(row, x, scale, down, weights);
+            even = S::add(even, a);
         }
         S::sum(S::add(even, odd))
     }
 }
 
-/// Writes the weights of the vector of scores from column x on; returns them.
+/// Writes the weights of the N vectors of scores from column x on; returns them.
 ///
 /// # Safety
 /// As [`softmax`]'s.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "iterators are inlined only with some settings of the compiler"
+)]
 #[inline(always)]
-unsafe fn weights_at<S: Lanes, P: Product, const DEGREE: usize>(
+unsafe fn weights_at<S: Lanes, P: Product, const DEGREE: usize, const N: usize>(
     row: *const f32,
     x: usize,
     scale: S::V,
     down: S::V,
     weights: *mut f32,
-) -> S::V {
+) -> [S::V; N] {
     // SAFETY: the caller's promise.
     unsafe {
-        let w = exp2::<S, DEGREE>(S::fma(S::load(row.add(x)), scale, down));
-        if P::WORD == 2 {
-            bf16::store::<S>(weights.cast::<bf16>().add(x), w);
-        } else {
-            S::store(weights.add(x), w);
+        let mut w = [S::zero(); N];
+        for j in 0..N {
+            w[j] = S::fma(S::load(row.add(x + j * S::LANES)), scale, down);
+        }
+        let w = exp2::<S, DEGREE, N>(w);
+        for j in 0..N {
+            let x = x + j * S::LANES;
+            if P::WORD == 2 {
+                bf16::store::<S>(weights.cast::<bf16>().add(x), w[j]);
+            } else {
+                S::store(weights.add(x), w[j]);
+            }
         }
         w
     }
