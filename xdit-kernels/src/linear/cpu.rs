@@ -17,9 +17,9 @@ use crate::{
     Result, Tensor, View, ViewMut, dtype::FloatType, layout, simd::Shared, storage::Buffer,
 };
 use finish::{Finish, FusedOp};
-use form::{Dots, F16, F32, Form, Pairs};
+use form::{Dots, F16, F32, Form, PackedWord, Pairs};
 use input::Input;
-use plan::TilePlan;
+use plan::{TileLimits, TilePlan};
 use product::MatrixProduct;
 use rayon::prelude::*;
 use row_offsets::RowOffsets;
@@ -90,17 +90,18 @@ impl<F: Form> MatrixProduct<'_, F> {
     /// Computes the rows in chunks, one after another: packs a chunk, then multiplies it while it is still in the caches.
     fn run(&self) -> Result<()> {
         let (mr, count) = (self.kernel.mr, self.input.count());
-        let panel_words = self.deep.div_ceil(F::A_KS) * mr;
+        let panel_words = self.deep.div_ceil(F::A::KS) * mr;
         let plan = TilePlan::new(
             count.div_ceil(mr),
             self.weights.padded_n() / self.kernel.nr,
             (mr, self.kernel.nr),
             panel_words * size_of::<F::A>(),
+            TileLimits::of(self.tier),
             rayon::current_num_threads(),
         );
         let chunk = plan.chunk_panels * mr;
         let packed = Buffer::of::<F::A>("linear input", &[plan.chunk_panels, panel_words])?;
-        let scratch = TileScratch::new::<F>(&plan, mr, self.kernel.nr, self.deep)?;
+        let scratch = TileScratch::new::<F>(&plan, mr, self.kernel.nr, self.block.min(self.deep))?;
         for row in (0..count).step_by(chunk) {
             let rows = chunk.min(count - row);
             let chunk = Chunk::new(self, &plan, row, rows, packed.ptr().cast(), panel_words);
@@ -164,7 +165,7 @@ impl<F: Form> MatrixProduct<'_, F> {
         let mr = self.kernel.mr;
         for (row, rows, out) in chunk.group(group, mr) {
             // SAFETY: the rows exist and `out` is their panel in a buffer that was made for all of the chunk's.
-            unsafe { F::pack(self.input, self.tier, row, rows, mr, self.deep, out) };
+            unsafe { F::A::pack(self.input, self.tier, row, rows, mr, self.deep, out) };
         }
     }
 }

@@ -22,12 +22,12 @@ use super::{Neon, NeonBf16};
 use super::{Portable, Simd};
 use crate::Tier;
 use half::f16;
-use step::{DotPairs, NV, Step, Wide, WidePairs};
+use step::{DotPairs, NV, Step, Wide, WidePairs, prefetch_stride};
 pub(crate) use step::{MAX_MR, Micro, Pair};
 pub(crate) use sums::Sums;
 
-/// What a tile prefetches for the tiles after it: at each step the cache line at each place, which then moves on by its
-/// stride in bytes. The three streams are A, B and the memory that C will be stored to.
+/// What a tile prefetches for the tiles after it: every few steps ([`Kernel::stride`]) the cache line at each place, which
+/// then moves on by its stride in bytes. The three streams are A, B and the memory that C will be stored to.
 #[derive(Clone, Copy)]
 pub(crate) struct Ahead {
     pub(crate) places: [*const u8; 3],
@@ -47,22 +47,36 @@ unsafe fn tile<S: Micro, P: Step, const ROWS: usize>(
     unsafe {
         let mut acc = [[S::zero(); NV]; ROWS];
         let mut spare = [S::zero(); NV];
-        let mut places = ahead.map(|ahead| ahead.places);
         let words = P::words::<S>();
-        for _ in 0..steps / words {
-            if let (Some(places), Some(ahead)) = (&mut places, ahead) {
+        let turns = steps / words;
+        // A macro, since a closure that is called twice is not inlined. Wrapping: behind the last step the pointers may leave
+        // the panel; they are not read then.
+        macro_rules! step {
+            () => {
+                P::step::<S, ROWS>(&mut acc, &mut spare, a, b);
+                a = a.wrapping_add(P::A_WORDS * S::MR * words);
+                b = b.wrapping_add(NV * S::LANES * words);
+            };
+        }
+        if let Some(ahead) = ahead {
+            let mut places = ahead.places;
+            for _ in 0..turns / S::STRIDE {
                 for (place, stride) in places.iter_mut().zip(ahead.strides) {
                     S::prefetch(*place);
                     *place = place.wrapping_add(stride);
                 }
+                for _ in 0..S::STRIDE {
+                    step!();
+                }
             }
-            if ahead.is_none() {
+            for _ in 0..turns % S::STRIDE {
+                step!();
+            }
+        } else {
+            for _ in 0..turns {
                 near::<S, P>(b);
+                step!();
             }
-            P::step::<S, ROWS>(&mut acc, &mut spare, a, b);
-            // Wrapping: behind the last step the pointer may leave the panel; it is not read then.
-            a = a.wrapping_add(P::A_WORDS * S::MR * words);
-            b = b.wrapping_add(NV * S::LANES * words);
         }
         P::finish::<S, ROWS>(&mut acc, &spare);
         sums.put::<S, ROWS>(&acc, 0);
@@ -149,6 +163,8 @@ pub(crate) struct Kernel<A, B> {
     pub(crate) mr: usize,
     /// Columns of a tile and of a panel of B.
     pub(crate) nr: usize,
+    /// Steps of `ahead` from one prefetch to the next.
+    pub(crate) stride: usize,
     tiles: [Tile<A, B>; MAX_MR],
     /// A full tile of packed A that prefetches.
     pub(crate) ahead: AheadTile<A, B>,
@@ -294,6 +310,7 @@ fn kernel<P: Step>(tier: Tier) -> Kernel<P::A, P::B> {
         };
     }
     let (mr, nr) = tile_shape(tier);
+    let stride = prefetch_stride(tier);
     let tiles: [Tile<P::A, P::B>; MAX_MR] = match tier {
         #[cfg(target_arch = "x86_64")]
         Tier::Avx512Bf16 => table!(avx512bf16, P; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
@@ -336,6 +353,7 @@ fn kernel<P: Step>(tier: Tier) -> Kernel<P::A, P::B> {
     Kernel {
         mr,
         nr,
+        stride,
         tiles,
         ahead,
         few,

@@ -16,17 +16,37 @@ use half::f16;
 /// A *word* is an entry of a panel: one element, or a pair of bf16.
 pub(super) trait Form {
     /// A word of the packed input.
-    type A: Copy + Send + Sync;
+    type A: PackedWord;
     /// A word of the weights.
     type B: Copy + Send + Sync;
     /// k's in a word of the weights.
     const B_KS: usize;
-    /// k's in a word of the packed input.
-    const A_KS: usize;
     /// k's that are summed in one chain, which is then added to the sum of the blocks before it. In f32 the error of a sum
     /// grows with the length of its chain; besides, a block of weights for one tile stays in the cache near the core.
-    const BLOCK: usize = 384;
+    fn block(tier: Tier) -> usize {
+        match tier {
+            Tier::Avx2 => AVX2_BLOCK,
+            _ => 384,
+        }
+    }
     fn kernel(tier: Tier) -> Kernel<Self::A, Self::B>;
+    /// Whether weights are narrower than the arithmetic, so that a block for many rows is widened before it is used. The
+    /// packed input is then f32.
+    const NARROW: bool;
+    /// Writes the `words` words at `b` as f32, k by k.
+    ///
+    /// # Safety
+    /// `words · nr` words at `b`; room for their elements at `out`; the processor has the tier.
+    unsafe fn widen(_tier: Tier, _b: *const Self::B, _words: usize, _out: *mut f32) {}
+}
+
+/// With 16 columns a block takes 16 KiB, so that a panel of rows fits beside it into a first-level cache of 32 KiB.
+const AVX2_BLOCK: usize = 256;
+
+/// A word of the packed input.
+pub(super) trait PackedWord: Copy + Send + Sync {
+    /// k's in a word.
+    const KS: usize;
     /// Packs rows as [`Input::pack`] does.
     ///
     /// # Safety
@@ -38,44 +58,45 @@ pub(super) trait Form {
         rows: usize,
         mr: usize,
         deep: usize,
-        out: *mut Self::A,
+        out: *mut Self,
     );
-    /// Whether weights are narrower than the arithmetic, so that a block for many rows is widened before it is used.
-    const NARROW: bool;
-    /// Writes the `words` words at `b` as f32, k by k.
-    ///
-    /// # Safety
-    /// `words · nr` words at `b`; room for their elements at `out`; the processor has the tier.
-    unsafe fn widen(_tier: Tier, _b: *const Self::B, _words: usize, _out: *mut f32) {}
-    /// The pointer to the input for f32 tiles; null for a form that is never widened.
-    fn as_f32(a: *const Self::A) -> *const f32;
 }
 
-macro_rules! pack_f32 {
-    () => {
-        type A = f32;
-        const A_KS: usize = 1;
-        unsafe fn pack(
-            input: &Input<'_>,
-            tier: Tier,
-            row: usize,
-            rows: usize,
-            mr: usize,
-            deep: usize,
-            out: *mut f32,
-        ) {
-            // SAFETY: the caller's promise.
-            unsafe { input.pack(tier, row, rows, mr, deep, out) }
-        }
-        fn as_f32(a: *const f32) -> *const f32 {
-            a
-        }
-    };
+impl PackedWord for f32 {
+    const KS: usize = 1;
+    unsafe fn pack(
+        input: &Input<'_>,
+        tier: Tier,
+        row: usize,
+        rows: usize,
+        mr: usize,
+        deep: usize,
+        out: *mut Self,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { input.pack(tier, row, rows, mr, deep, out) }
+    }
+}
+
+impl PackedWord for Pair {
+    const KS: usize = 2;
+    unsafe fn pack(
+        input: &Input<'_>,
+        tier: Tier,
+        row: usize,
+        rows: usize,
+        mr: usize,
+        deep: usize,
+        out: *mut Self,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { input.pack_pairs(tier, row, rows, mr, deep, out) }
+    }
 }
 
 pub(super) struct F32;
 impl Form for F32 {
-    pack_f32!();
+    type A = f32;
     type B = f32;
     const B_KS: usize = 1;
     const NARROW: bool = false;
@@ -86,7 +107,7 @@ impl Form for F32 {
 
 pub(super) struct F16;
 impl Form for F16 {
-    pack_f32!();
+    type A = f32;
     type B = f16;
     const B_KS: usize = 1;
     const NARROW: bool = true;
@@ -101,7 +122,7 @@ impl Form for F16 {
 
 pub(super) struct Pairs;
 impl Form for Pairs {
-    pack_f32!();
+    type A = f32;
     type B = Pair;
     const B_KS: usize = 2;
     const NARROW: bool = true;
@@ -118,29 +139,15 @@ pub(super) struct Dots;
 impl Form for Dots {
     type A = Pair;
     type B = Pair;
-    const A_KS: usize = 2;
     const B_KS: usize = 2;
     // Products of bf16 are too coarse for shorter chains to matter, and at this rate adding a block to its sums takes a
     // hundredth of the time.
-    const BLOCK: usize = 1024;
+    fn block(_: Tier) -> usize {
+        1024
+    }
     const NARROW: bool = false;
     fn kernel(tier: Tier) -> Kernel<Pair, Pair> {
         microkernel::packed_dots(tier)
-    }
-    unsafe fn pack(
-        input: &Input<'_>,
-        tier: Tier,
-        row: usize,
-        rows: usize,
-        mr: usize,
-        deep: usize,
-        out: *mut Pair,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { input.pack_pairs(tier, row, rows, mr, deep, out) }
-    }
-    fn as_f32(_: *const Pair) -> *const f32 {
-        std::ptr::null()
     }
 }
 

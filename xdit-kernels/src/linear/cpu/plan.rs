@@ -1,16 +1,38 @@
 //! Divides the output into chunks of rows that are packed together, and chunks into tiles for threads.
 
+use crate::Tier;
+
 /// Most bytes of packed input that one call holds at a time.
 const PACKED_BYTES: usize = 16 << 20;
 
 /// Bytes of packed input below which it is not divided into chunks: at the end of a chunk the threads wait for each other.
 const CHUNK_BYTES: usize = 3 << 20;
 
-/// Rows of a tile at most: 280 rows of a block of 384 k in f32 take 0.4 MB of the cache near a core.
-const MAX_ROWS: usize = 280;
+/// The largest tile, by the second-level caches of the processors of a tier.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TileLimits {
+    /// Rows at most.
+    rows: usize,
+    /// Sums at most, in f32.
+    sums: usize,
+}
 
-/// Sums of a tile at most (f32, 0.4 MB).
-const MAX_SUMS: usize = 280 * 384;
+impl TileLimits {
+    pub(super) const fn of(tier: Tier) -> Self {
+        match tier {
+            // Caches of 256 or 512 KiB: 168 rows of a block of 256 k take 168 KiB, their sums the same.
+            Tier::Avx2 => Self {
+                rows: 168,
+                sums: 168 * 256,
+            },
+            // Caches of 1 MiB and more: 280 rows of a block of 384 k take 0.4 MB, their sums the same.
+            _ => Self {
+                rows: 280,
+                sums: 280 * 384,
+            },
+        }
+    }
+}
 
 /// Tiles that a chunk should have for each thread, so that threads which start late or run slower hold up few.
 const TILES_PER_THREAD: usize = 4;
@@ -34,6 +56,7 @@ impl TilePlan {
         columns: usize,
         (mr, nr): (usize, usize),
         panel_bytes: usize,
+        limits: TileLimits,
         threads: usize,
     ) -> Self {
         let threads = threads.max(1);
@@ -41,14 +64,14 @@ impl TilePlan {
         // Rows of a chunk if memory were the only limit.
         let all_rows = rows;
         let rows = rows.div_ceil(rows.div_ceil(held));
-        let most_rows = (MAX_ROWS / mr).clamp(1, rows);
+        let most_rows = (limits.rows / mr).clamp(1, rows);
         let fewest_tiles = rows.div_ceil(most_rows);
         let (mut least, mut best) = (f64::INFINITY, (1, 1));
         // Cutting rows further than the threads need only adds traffic.
         for row_tiles in fewest_tiles..=rows.min(fewest_tiles + threads) {
             let row_panels = rows.div_ceil(row_tiles);
             let row_tiles = rows.div_ceil(row_panels);
-            let most_columns = (MAX_SUMS / (row_panels * mr * nr)).clamp(1, columns.min(64));
+            let most_columns = (limits.sums / (row_panels * mr * nr)).clamp(1, columns.min(64));
             for column_panels in 1..=most_columns {
                 let tasks = row_tiles * columns.div_ceil(column_panels);
                 let rounds = tasks.div_ceil(threads);
@@ -87,6 +110,7 @@ mod tests {
 
     #[test]
     fn plans_cover_the_output_and_feed_every_thread() {
+        let limits = TileLimits::of(Tier::Avx512);
         for threads in [1, 2, 3, 8, 16] {
             for (rows, columns) in [
                 (1, 1),
@@ -98,12 +122,12 @@ mod tests {
                 (300, 7),
             ] {
                 for k in [16, 3072, 1 << 20] {
-                    let plan = TilePlan::new(rows, columns, (14, 32), k * 14 * 4, threads);
+                    let plan = TilePlan::new(rows, columns, (14, 32), k * 14 * 4, limits, threads);
                     let tiles =
                         rows.div_ceil(plan.row_panels) * columns.div_ceil(plan.column_panels);
                     let what = format!("{plan:?} for {rows} x {columns}, k {k}, {threads} threads");
                     assert!(
-                        plan.row_panels * plan.column_panels * 14 * 32 <= MAX_SUMS,
+                        plan.row_panels * plan.column_panels * 14 * 32 <= limits.sums,
                         "{what}"
                     );
                     assert!(

@@ -17,6 +17,8 @@ pub(super) struct MatrixProduct<'a, F: Form> {
     pub(super) tier: Tier,
     /// k of a panel, padding included.
     pub(super) deep: usize,
+    /// k's that are summed in one chain, as [`Form::block`] says.
+    pub(super) block: usize,
 }
 
 impl<'a, F: Form> MatrixProduct<'a, F> {
@@ -34,6 +36,7 @@ impl<'a, F: Form> MatrixProduct<'a, F> {
             wide: microkernel::packed(tier),
             tier,
             deep: weights.deep(),
+            block: F::block(tier),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! One tile of the output, computed in blocks of k while the operands of the next tile are prefetched.
 
-use super::{form::Form, plan::TilePlan, product::MatrixProduct};
+use super::{
+    form::{Form, PackedWord},
+    plan::TilePlan,
+    product::MatrixProduct,
+};
 use crate::{
     Result,
     dtype::FloatType,
@@ -102,7 +106,7 @@ impl<F: Form> MatrixProduct<'_, F> {
         chunk
             .packed
             .ptr()
-            .wrapping_add(row / self.kernel.mr * chunk.panel_words + k / F::A_KS * self.kernel.mr)
+            .wrapping_add(row / self.kernel.mr * chunk.panel_words + k / F::A::KS * self.kernel.mr)
     }
 
     /// Address of weight panel j at k, likewise.
@@ -152,7 +156,7 @@ impl<F: Form> MatrixProduct<'_, F> {
                 (held.cast_const(), stride)
             };
             let (to, to_row, dtype) = match direct {
-                Some((to, row)) if k + F::BLOCK >= self.deep => {
+                Some((to, row)) if k + self.block >= self.deep => {
                     let dtype = self.finish.dtype;
                     (to.wrapping_add(column * dtype.size()), row, dtype)
                 }
@@ -167,7 +171,7 @@ impl<F: Form> MatrixProduct<'_, F> {
             }
         };
         let block = |k: usize, j: usize| {
-            let depth = F::BLOCK.min(self.deep - k);
+            let depth = self.block.min(self.deep - k);
             // SAFETY: block k of weight panel j lies inside the weights; rows and columns of sums inside the scratch or
             // the output.
             unsafe {
@@ -180,21 +184,22 @@ impl<F: Form> MatrixProduct<'_, F> {
                 };
                 if widen {
                     F::widen(self.tier, b, depth / F::B_KS, scratch.block);
-                    block.multiply(&self.wide, depth, F::as_f32(a), scratch.block);
+                    // The input of a narrow form is f32.
+                    block.multiply(&self.wide, depth, a.cast(), scratch.block);
                 } else {
                     block.multiply(&self.kernel, depth / F::B_KS, a, b);
                 }
             }
         };
         // With k = 0 one empty block sets the sums to the bias.
-        let blocks = (0..self.deep.max(1)).step_by(F::BLOCK);
+        let blocks = (0..self.deep.max(1)).step_by(self.block);
         if tile.rows.len() <= 2 * mr {
             // Few rows: the weights pass by once, in the order in which they lie.
             let mut j = tile.panels.start;
             if let Some(few) = few {
                 while j + few.panels <= tile.panels.end {
                     for k in blocks.clone() {
-                        let words = F::BLOCK.min(self.deep - k) / F::B_KS;
+                        let words = self.block.min(self.deep - k) / F::B_KS;
                         // SAFETY: as above, for each panel; the packed panel has MR rows, those that the input lacks 0,
                         // and the scratch room for their sums.
                         unsafe {
@@ -229,14 +234,14 @@ impl<F: Form> MatrixProduct<'_, F> {
         next: &AtomicUsize,
     ) -> [Stream; 3] {
         let (mr, nr) = (self.kernel.mr, self.kernel.nr);
-        let last = k + F::BLOCK >= self.deep;
+        let last = k + self.block >= self.deep;
         let (following, at) = if !last {
             (
                 OutputTile {
                     rows: tile.rows.clone(),
                     panels: tile.panels.clone(),
                 },
-                k + F::BLOCK,
+                k + self.block,
             )
         } else {
             // A guess is enough: nothing but time depends on it.
@@ -245,7 +250,7 @@ impl<F: Form> MatrixProduct<'_, F> {
                 0,
             )
         };
-        let depth = F::BLOCK.min(self.deep - at);
+        let depth = self.block.min(self.deep - at);
         let b = if j + 1 < tile.panels.end {
             self.b(j + 1, k)
         } else {
@@ -254,7 +259,7 @@ impl<F: Form> MatrixProduct<'_, F> {
         let row_panels = tile.rows.len().div_ceil(mr);
         let b_share = (depth / F::B_KS * nr * size_of::<F::B>()).div_ceil(row_panels);
         let a_share =
-            (depth.div_ceil(F::A_KS) * mr * size_of::<F::A>()).div_ceil(tile.panels.len());
+            (depth.div_ceil(F::A::KS) * mr * size_of::<F::A>()).div_ceil(tile.panels.len());
         let a = self
             .a(chunk, following.rows.start, at)
             .cast::<u8>()
@@ -314,7 +319,8 @@ impl BlockProduct {
     #[inline]
     unsafe fn multiply<A, B>(&self, kernel: &Kernel<A, B>, steps: usize, a: *const A, b: *const B) {
         let mr = kernel.mr;
-        let stride = |bytes: usize| bytes.div_ceil(steps.max(1)).min(64);
+        let prefetches = (steps / kernel.stride).max(1);
+        let stride = |bytes: usize| bytes.div_ceil(prefetches).min(64);
         let strides = self.ahead.map(|s| stride(s.bytes));
         for p in 0..self.rows.div_ceil(mr) {
             let rows = mr.min(self.rows - p * mr);
@@ -350,14 +356,16 @@ pub(super) struct Piece {
 }
 
 impl TileScratch {
-    pub(super) fn new<F: Form>(plan: &TilePlan, mr: usize, nr: usize, deep: usize) -> Result<Self> {
+    /// For tiles of `plan` in blocks of `depth` k.
+    pub(super) fn new<F: Form>(
+        plan: &TilePlan,
+        mr: usize,
+        nr: usize,
+        depth: usize,
+    ) -> Result<Self> {
         // NR is at least 16 f32, a cache line: workers share none.
         let sums = plan.row_panels * mr * plan.column_panels * nr;
-        let block = if F::NARROW {
-            F::BLOCK.min(deep) * nr
-        } else {
-            0
-        };
+        let block = if F::NARROW { depth * nr } else { 0 };
         let workers = rayon::current_num_threads().min(plan.chunk_tasks);
         let buffer = Buffer::of::<f32>("linear sums", &[workers, sums + block])?;
         Ok(Self {

@@ -1,5 +1,6 @@
 //! What one step along k does, for each form of A and B.
 
+use crate::Tier;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512, Avx512Bf16};
 use crate::simd::{Lane, Portable, Simd};
@@ -27,6 +28,10 @@ pub(crate) const MAX_MR: usize = 14;
 pub(crate) trait Micro: Simd {
     /// Rows of the tile: 2·MR sums, 2 vectors of B and one of A fill the registers.
     const MR: usize;
+    /// Steps along k from one prefetch of what follows to the next. A step of a low tile has little to hide it behind.
+    const STRIDE: usize = 1;
+    /// Whether [`dot`](Self::dot) is one instruction.
+    const DOTS: bool = false;
     /// The low half of each lane's bits, as a bf16, widened.
     unsafe fn low(pairs: Self::V) -> Self::V;
     /// The high half.
@@ -88,6 +93,7 @@ neon!(NeonBf16);
 #[cfg(target_arch = "x86_64")]
 impl Micro for Avx2 {
     const MR: usize = 6;
+    const STRIDE: usize = 4;
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
         // SAFETY: a prefetch reads nothing that the program sees, so any address is fine.
@@ -107,7 +113,7 @@ impl Micro for Avx2 {
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! avx512 {
-    ($tier:ident { $($dot:item)? }) => {
+    ($tier:ident { $($dot:item)* }) => {
         impl Micro for $tier {
             const MR: usize = MAX_MR;
             #[inline(always)]
@@ -125,7 +131,7 @@ macro_rules! avx512 {
                 // SAFETY: the caller has AVX-512.
                 unsafe { _mm512_and_ps(pairs, _mm512_castsi512_ps(_mm512_set1_epi32(!0xffff))) }
             }
-            $($dot)?
+            $($dot)*
         }
     };
 }
@@ -133,6 +139,7 @@ macro_rules! avx512 {
 avx512!(Avx512 {});
 #[cfg(target_arch = "x86_64")]
 avx512!(Avx512Bf16 {
+    const DOTS: bool = true;
     /// The instruction treats denormals as zero.
     #[inline(always)]
     unsafe fn dot(acc: Self::V, a: Self::V, b: Self::V) -> Self::V {
@@ -140,6 +147,15 @@ avx512!(Avx512Bf16 {
         unsafe { _mm512_dpbf16_ps(acc, std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b)) }
     }
 });
+
+/// [`Micro::STRIDE`] of a tier.
+pub(super) fn prefetch_stride(tier: Tier) -> usize {
+    match tier {
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx2 => Avx2::STRIDE,
+        _ => 1,
+    }
+}
 
 /// One step along k for a form of B: loads a row of words of B and multiplies it by a word of each row of A.
 pub(crate) trait Step {
