@@ -4,6 +4,9 @@ use rayon::prelude::*;
 /// Below this many elements a copy runs on the calling thread.
 const SERIAL: usize = 1 << 14;
 
+/// Most elements of a row that one task copies: a whole tensor may be one row.
+const PIECE: usize = 1 << 16;
+
 /// Copies: as bits within one dtype, else converted between floats, or a float and u8. Shapes are equal (checked by the caller).
 pub(super) fn copy(op: &'static str, x: View<'_>, out: ViewMut<'_>) -> Result<()> {
     if x.dtype() == out.dtype() {
@@ -38,7 +41,7 @@ unsafe impl<T> Send for Ptr<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Ptr<T> {}
 
-/// Row by row: a row is the last dims that are contiguous on both sides. Elements of x are as large as `S`, those of out as
+/// Row by row, and long rows piece by piece: a row is the last dims that are contiguous on both sides. Elements of x are as large as `S`, those of out as
 /// `D`; with `SAME` these are one type and `convert` changes nothing.
 fn rows<S: Copy, D: Copy, const SAME: bool>(
     x: View<'_>,
@@ -64,9 +67,12 @@ fn rows<S: Copy, D: Copy, const SAME: bool>(
     };
     let count: usize = shape[..outer].iter().product();
     let dst = Ptr(out.ptr().cast::<D>());
-    let one = |index: usize| {
+    let pieces = row.div_ceil(PIECE);
+    let one = |task: usize| {
         let dst = &dst;
-        let (mut rest, mut xo, mut oo) = (index, 0, 0);
+        let first = task % pieces * PIECE;
+        let n = PIECE.min(row - first);
+        let (mut rest, mut xo, mut oo) = (task / pieces, first * x_step, first * o_step);
         debug_assert!(outer <= MAX_NDIM, "dims are few");
         for d in (0..outer).rev() {
             let i = rest % shape[d];
@@ -74,24 +80,26 @@ fn rows<S: Copy, D: Copy, const SAME: bool>(
             xo += i * xs[d];
             oo += i * os[d];
         }
-        // SAFETY: xo and oo are offsets of indices inside the shape, which both views reach by construction; rows of
-        // different `index` are disjoint in `out` (its strides never overlap), and `out` is exclusively borrowed.
+        // SAFETY: xo and oo are offsets of indices inside the shape, which both views reach by construction, as they do for
+        // n elements from there; pieces of different tasks are disjoint in `out` (its strides never overlap), and `out` is
+        // exclusively borrowed.
         unsafe {
             let src = x.ptr().cast::<S>().add(xo);
             let dst = dst.0.add(oo);
             if SAME && x_step == 1 && o_step == 1 {
-                std::ptr::copy_nonoverlapping(src.cast::<D>(), dst, row);
+                std::ptr::copy_nonoverlapping(src.cast::<D>(), dst, n);
             } else {
-                for i in 0..row {
+                for i in 0..n {
                     dst.add(i * o_step).write(convert(*src.add(i * x_step)));
                 }
             }
         }
     };
-    if row * count < SERIAL || count == 1 {
-        (0..count).for_each(one);
+    let tasks = count * pieces;
+    if row * count < SERIAL || tasks == 1 {
+        (0..tasks).for_each(one);
     } else {
-        (0..count)
+        (0..tasks)
             .into_par_iter()
             .with_min_len(SERIAL.div_ceil(row))
             .for_each(one);

@@ -88,3 +88,20 @@ fn shapes_that_differ_are_errors() {
         assert!(x.narrow(1, usize::MAX, 2).is_err());
     }
 }
+
+/// A tensor that is one long row is divided among threads, which changes nothing.
+#[test]
+fn long_rows_are_copied_in_pieces() {
+    for device in &test_devices() {
+        for len in [(1 << 16) - 1, 1 << 16, (1 << 17) + 3] {
+            let data: Vec<f32> = (0..2 * len).map(|i| (i % 251) as f32).collect();
+            let x = View::from_slice(&data, [len, 2], device).unwrap();
+            let bf16 = cast(x, DType::BF16).unwrap();
+            assert_eq!(bf16.to_vec_blocking::<f32>().unwrap(), data, "{len}");
+            // One column, whose elements are not adjacent.
+            let column = contiguous(x.narrow(1, 1, 1).unwrap()).unwrap();
+            let want: Vec<f32> = data.iter().copied().skip(1).step_by(2).collect();
+            assert_eq!(column.to_vec_blocking::<f32>().unwrap(), want, "{len}");
+        }
+    }
+}
