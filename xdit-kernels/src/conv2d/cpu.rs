@@ -7,6 +7,7 @@ mod pack;
 mod product;
 mod transform;
 mod winograd;
+mod words;
 
 use super::options::Conv2dOptions;
 use crate::{
@@ -89,7 +90,7 @@ fn typed<T: Lane>(
                 unsafe { winograd::block(tier, &call, &plan, scratch, task) }
             })
         }
-        PanelOrder::Direct | PanelOrder::Narrow => {
+        PanelOrder::Direct | PanelOrder::DirectPairs | PanelOrder::Narrow => {
             let plan = direct::DirectPlan::new(&call);
             distribute(
                 plan.tasks(&call),

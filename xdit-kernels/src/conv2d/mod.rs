@@ -4,7 +4,8 @@
 //! and walks over it with the taps of the kernel. `Winograd` is F(4×4, 3×3) (Lavin and Gray, "Fast Algorithms for
 //! Convolutional Neural Networks", 2015): 4× fewer multiplications. Its interpolation points are 0, ±5/8, ±3/2 and ∞ instead
 //! of the textbook's 0, ±1, ±2 and ∞: every constant is still exact in f32, and the error on random data is 1.6× that of a
-//! plain f32 sum instead of 3.6×. Both sum in f32 whatever the dtype. [`Conv2dOptions::weight_form`] chooses.
+//! plain f32 sum instead of 3.6×. Both sum in f32 whatever the dtype. `Winograd` multiplies in f32; `Direct` multiplies bf16 by
+//! bf16 where the processor has an instruction for it. [`Conv2dOptions::weight_form`] chooses.
 //!
 //! # Scratch
 //! Each thread holds one block at a time, whatever the size of the picture. For a 3×3 kernel and as many channels out as in:
@@ -108,7 +109,7 @@ impl Conv2d {
             return Err(Error::shape(OP, wanted, (weight, options.stride)));
         }
         let shape = [oc, ic, kh, kw];
-        let form = options.weight_form(shape);
+        let form = options.weight_form(shape, dtype, device);
         let operands = [Some(weight.device()), bias.map(|bias| bias.device())];
         let weights = match readable_by(OP, device, operands.into_iter().flatten())? {
             DeviceKind::Cpu(tier) => {
@@ -145,7 +146,7 @@ impl Conv2d {
         &self.device
     }
 
-    /// The dtype that the weights were rounded to. They are held in f32, in which everything is computed.
+    /// The dtype that the weights were rounded to. [`form`](Self::form) tells how they are held.
     pub fn dtype(&self) -> DType {
         self.dtype
     }

@@ -1,6 +1,7 @@
 //! Convolutions against sums in f64, over odd shapes, on every device, in every dtype and by both algorithms.
 
 mod checks;
+mod pairs;
 mod rows;
 
 use super::*;
@@ -66,7 +67,7 @@ impl Case {
             ..self.options
         };
         let bias = self.bias.as_ref().map(Tensor::view);
-        Conv2d::pack(&self.weight, bias, options, self.x.dtype(), device).unwrap()
+        Conv2d::pack(&self.weight, bias, options, self.weight.dtype(), device).unwrap()
     }
 
     fn forward(&self, algorithm: Algorithm, device: &Device) -> Tensor {

@@ -225,7 +225,8 @@ impl<'a> Packing<'a> {
             &self.device,
         )?;
         let columns = weight.numel() / outputs.max(1);
-        self.count(options.weight_form(shape), outputs, columns, outputs);
+        let form = options.weight_form(shape, self.dtype, &self.device);
+        self.count(form, outputs, columns, outputs);
         self.done(scope, "weight", &weight);
         self.done(scope, "bias", &bias);
         Ok(conv)

@@ -53,7 +53,7 @@ impl Counted<'_> {
                 .map(|(name, size)| (name, size.bytes(dtype)))
                 .collect(),
             transformer: shape.stage_bytes(&blocks, dtype),
-            vae: decoder_bytes(vae, dtype),
+            vae: decoder_bytes(vae, dtype, &self.options.device),
             encoding: product(&[self.prompts, plan.text_len, rows]),
             embeddings: self.embeddings(shape, dtype),
             latents: self.latents(shape),
@@ -182,7 +182,7 @@ fn product(factors: &[usize]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use xdit_kernels::conv2d::Conv2dOptions;
+    use xdit_kernels::{Device, conv2d::Conv2dOptions};
 
     use super::*;
     use crate::error::Error;
@@ -246,7 +246,7 @@ mod tests {
                 })
                 .map(|(_, info)| match info.shape[..] {
                     [oc, ic, kh, kw] => Conv2dOptions::default()
-                        .weight_form([oc, ic, kh, kw])
+                        .weight_form([oc, ic, kh, kw], DType::F32, &Device::cpu())
                         .matrix_bytes(oc, ic * kh * kw),
                     _ => 4 * info.shape.iter().product::<usize>() as u64,
                 })

@@ -1,7 +1,7 @@
 //! The memory of a decoder, from its configuration.
 
 use xdit_kernels::conv2d::Conv2dOptions;
-use xdit_kernels::{DType, WeightForm};
+use xdit_kernels::{DType, Device, WeightForm};
 
 use super::VaeConfig;
 use crate::layers::ParameterCount;
@@ -30,10 +30,11 @@ pub(crate) fn decoder_bytes_per_pixel(config: &VaeConfig, dtype: DType) -> u64 {
 }
 
 /// Returns the bytes of a decoder's parameters in the forms in which kernels hold them, without padding.
-pub(crate) fn decoder_bytes(config: &VaeConfig, dtype: DType) -> u64 {
+pub(crate) fn decoder_bytes(config: &VaeConfig, dtype: DType, device: &Device) -> u64 {
     // No convolution of a decoder chooses an algorithm or a stride: their weights have the form of the default options.
     let conv = |outputs: usize, inputs: usize, size: usize| {
-        let form = Conv2dOptions::default().weight_form([outputs, inputs, size, size]);
+        let shape = [outputs, inputs, size, size];
+        let form = Conv2dOptions::default().weight_form(shape, dtype, device);
         ParameterCount::default()
             .linear(outputs, inputs.saturating_mul(size * size))
             .bytes(form)
@@ -105,7 +106,7 @@ mod tests {
                 let packing = &mut Packing::sizes_only(dtype);
                 VaeDecoder::load(&config, &Scope::root(&weights), packing).unwrap();
                 assert_eq!(
-                    decoder_bytes(&config, dtype),
+                    decoder_bytes(&config, dtype, packing.device()),
                     packing.bytes(),
                     "{channels} {dtype}"
                 );

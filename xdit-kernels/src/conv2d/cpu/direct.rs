@@ -4,16 +4,20 @@
 //! stride-th row and column. Under one tap, the inputs of neighbouring outputs are then neighbouring pixels, whatever the
 //! stride, so that MR outputs in a row read MR pixels in a row. Such a row continues over the ends of lines, where a few
 //! outputs are computed and dropped.
+//!
+//! Where the tier multiplies pairs of bf16 and weights and input are bf16, a word of the copy holds two channels: `[lane / 2]`
+//! words a pixel. An input of another dtype is copied in f32, and the weights are widened.
 
 use super::{
     call::{ConvCall, ConvTile},
     narrow,
     pack::{PANEL, PanelOrder, lanes},
     product::{TapWalk, prefetch, product},
+    words::{ChannelPairs, ChannelWords, SingleChannels, WideChannelPairs},
 };
 use crate::{
-    Error, Result,
-    simd::{Lane, Simd, tiered},
+    DType, Error, Result,
+    simd::{Lane, microkernel::Micro, tiered, transpose::MAX_LANES},
 };
 
 /// Target for the elements of scratch of a tile: 0.5 MiB, a part of every second-level cache.
@@ -24,8 +28,6 @@ const PIXELS: usize = 2048;
 const SLACK: usize = 16;
 /// Distance in pixels at which the copy of the input prefetches.
 const AHEAD: usize = 12;
-/// Lanes of the widest tier.
-const MAX_LANES: usize = 16;
 
 /// Sizes of the tiles, which depend on the shapes of the call alone.
 pub(super) struct DirectPlan {
@@ -77,8 +79,31 @@ impl DirectPlan {
     }
 }
 
+/// Chooses the words by the order of the weights and the dtype of the input.
 #[inline(always)]
-unsafe fn tile<S: Simd, T: Lane>(
+unsafe fn tile<S: Micro, T: Lane>(
+    call: &ConvCall<'_, T>,
+    plan: &DirectPlan,
+    scratch: *mut f32,
+    task: usize,
+) {
+    // SAFETY: the caller's promise, passed on.
+    unsafe {
+        if call.packed.order != PanelOrder::DirectPairs {
+            return tile_of::<S, T, SingleChannels>(call, plan, scratch, task);
+        }
+        // Only AVX512-BF16 packs pairs. Inputs of another dtype run the code of AVX-512 there, whose vectors are as long.
+        // Constants, so that each tier and dtype is compiled for one kind of words at most.
+        match (T::DTYPE == DType::BF16, S::DOTS, S::LANES) {
+            (true, true, _) => tile_of::<S, T, ChannelPairs>(call, plan, scratch, task),
+            (false, _, 16) => tile_of::<S, T, WideChannelPairs>(call, plan, scratch, task),
+            _ => unreachable!("only a tier with products of pairs packs pairs"),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn tile_of<S: Micro, T: Lane, W: ChannelWords>(
     call: &ConvCall<'_, T>,
     plan: &DirectPlan,
     scratch: *mut f32,
@@ -103,25 +128,25 @@ unsafe fn tile<S: Simd, T: Lane>(
     };
     let (blocks, step) = (
         call.ic.div_ceil(S::LANES),
-        (phase * s * s + SLACK) * S::LANES,
+        (phase * s * s + SLACK) * W::pixel::<S>(),
     );
     let last = call.ic - (blocks - 1) * S::LANES;
     for (py, px) in (0..s * s).map(|p| (p / s, p % s)) {
         // SAFETY: the phases lie one after another in each block.
         unsafe {
-            let to = scratch.add((py * s + px) * phase * S::LANES);
-            fill_phase::<S, T>(call, tile, [py, px], phase, to, step);
+            let to = scratch.add((py * s + px) * phase * W::pixel::<S>());
+            fill_phase::<S, T, W>(call, tile, [py, px], phase, to, step);
         }
     }
     for block in 0..blocks {
         for pixel in phase * s * s..phase * s * s + SLACK {
             // SAFETY: the slack lies behind the phases of each block.
-            unsafe { S::store(scratch.add(block * step + pixel * S::LANES), S::zero()) };
+            unsafe { clear::<S, W>(scratch.add(block * step + pixel * W::pixel::<S>())) };
         }
     }
     let taps: Vec<usize> = (0..kh * kw)
         .map(|t| (t / kw, t % kw))
-        .map(|(y, x)| (((y % s) * s + x % s) * phase + (y / s) * wp + x / s) * S::LANES)
+        .map(|(y, x)| (((y % s) * s + x % s) * phase + (y / s) * wp + x / s) * W::pixel::<S>())
         .collect();
     let walk = TapWalk {
         taps: &taps,
@@ -135,15 +160,22 @@ unsafe fn tile<S: Simd, T: Lane>(
     unsafe {
         match (call.packed.order, S::LANES) {
             (PanelOrder::Narrow, _) => narrow::channels::<S, T>(call, walk, scratch, tile),
-            (_, 16) => panels::<S, T, 14>(call, walk, scratch, tile),
-            _ => panels::<S, T, 6>(call, walk, scratch, tile),
+            (_, 16) => panels::<S, T, W, 14>(call, walk, scratch, tile),
+            _ => panels::<S, T, W, 6>(call, walk, scratch, tile),
         }
     }
 }
 
+/// Zeros for the channels of a pixel in one block.
+#[inline(always)]
+unsafe fn clear<S: Micro, W: ChannelWords>(to: *mut f32) {
+    // SAFETY: the caller's promise: room for a pixel.
+    unsafe { to.write_bytes(0, W::pixel::<S>()) }
+}
+
 /// Copies the pixels of one phase (rows py, py + stride, …), `len` in all, to `to`; blocks of channels are `step` apart.
 #[inline(always)]
-unsafe fn fill_phase<S: Simd, T: Lane>(
+unsafe fn fill_phase<S: Micro, T: Lane, W: ChannelWords>(
     call: &ConvCall<'_, T>,
     tile: ConvTile,
     [py, px]: [usize; 2],
@@ -157,26 +189,24 @@ unsafe fn fill_phase<S: Simd, T: Lane>(
         let y = tile.y0 * s + row * s + py;
         for column in 0..tile.wp {
             let pixel = call.pixel(tile.batch, y, tile.x0 * s + column * s + px);
-            let to = to.wrapping_add((row * tile.wp + column) * S::LANES);
+            let to = to.wrapping_add((row * tile.wp + column) * W::pixel::<S>());
             // SAFETY: row and column are inside the phase; `pixel` reaches ic channels.
             unsafe {
                 match pixel {
                     None => {
                         for block in 0..whole + usize::from(last > 0) {
-                            S::store(to.add(block * step), S::zero());
+                            clear::<S, W>(to.add(block * step));
                         }
                     }
                     Some(p) => {
                         for block in 0..whole {
                             let p = p.add(block * S::LANES);
                             prefetch(p.wrapping_add(AHEAD * call.x_strides[2]).cast());
-                            S::store(to.add(block * step), T::load::<S>(p));
+                            W::copy::<S, T>(p, S::LANES, to.add(block * step));
                         }
                         if last > 0 {
-                            S::store(
-                                to.add(whole * step),
-                                T::load_n::<S>(p.add(whole * S::LANES), last),
-                            );
+                            let p = p.add(whole * S::LANES);
+                            W::copy::<S, T>(p, last, to.add(whole * step));
                         }
                     }
                 }
@@ -187,7 +217,7 @@ unsafe fn fill_phase<S: Simd, T: Lane>(
 
 /// All output channels of a tile, panel by panel.
 #[inline(always)]
-unsafe fn panels<S: Simd, T: Lane, const MR: usize>(
+unsafe fn panels<S: Micro, T: Lane, W: ChannelWords, const MR: usize>(
     call: &ConvCall<'_, T>,
     walk: TapWalk<'_>,
     scratch: *const f32,
@@ -201,11 +231,11 @@ unsafe fn panels<S: Simd, T: Lane, const MR: usize>(
             let b = call
                 .packed
                 .ptr()
-                .add(v * S::LANES * walk.taps.len() * call.ic);
+                .add(v * S::LANES * walk.taps.len() * call.ic.div_ceil(W::OF_WEIGHTS));
             if v + PANEL <= vectors {
-                rows::<S, T, MR, PANEL>(call, walk, scratch, b, v, tile);
+                rows::<S, T, W, MR, PANEL>(call, walk, scratch, b, v, tile);
             } else {
-                rows::<S, T, MR, 1>(call, walk, scratch, b, v, tile);
+                rows::<S, T, W, MR, 1>(call, walk, scratch, b, v, tile);
             }
         }
         v += PANEL;
@@ -213,7 +243,7 @@ unsafe fn panels<S: Simd, T: Lane, const MR: usize>(
 }
 
 #[inline(always)]
-unsafe fn rows<S: Simd, T: Lane, const MR: usize, const NV: usize>(
+unsafe fn rows<S: Micro, T: Lane, W: ChannelWords, const MR: usize, const NV: usize>(
     call: &ConvCall<'_, T>,
     walk: TapWalk<'_>,
     scratch: *const f32,
@@ -238,8 +268,8 @@ unsafe fn rows<S: Simd, T: Lane, const MR: usize, const NV: usize>(
         // SAFETY: p0 < count, and the scratch has room for MR rows after any output, under every tap. What the rows past
         // `count` read is the slack or another tap's pixels; it is not stored. `sums` holds MR rows of NV vectors.
         unsafe {
-            product::<S, MR, NV>(
-                scratch.add(p0 * S::LANES),
+            product::<S, W, MR, NV>(
+                scratch.add(p0 * W::pixel::<S>()),
                 walk,
                 b,
                 sums.as_mut_ptr(),

@@ -12,11 +12,9 @@ use super::{
 };
 use crate::{
     conv2d::options::FEW_OUTPUTS,
-    simd::{Lane, Simd},
+    simd::{Lane, Simd, transpose::MAX_LANES},
 };
 
-/// Lanes of the widest tier.
-const MAX_LANES: usize = 16;
 /// Output pixels at a time: with four output channels their sums stay in registers.
 const fn pixels(lanes: usize) -> usize {
     if lanes == 16 { 6 } else { 2 }

@@ -19,13 +19,16 @@ pub(super) enum PanelOrder {
     /// `[panel][ic block][tap][ic in block][oc in panel]`. A block has as many channels as a vector has lanes, the last one
     /// maybe fewer.
     Direct,
+    /// The same with two neighbouring input channels in a word, as bf16, the first in the low half: `[panel][ic block][tap]
+    /// [pair in block][oc in panel]`.
+    DirectPairs,
     /// `[ic block][tap][oc][lane of ic]`, for at most [`FEW_OUTPUTS`] output channels.
     Narrow,
     /// `[panel][6·6][ic][oc in panel]`.
     Winograd,
 }
 
-/// The weights and the bias of a convolution, in f32.
+/// The weights and the bias of a convolution, in words of 32 bits.
 #[derive(Debug)]
 pub(in crate::conv2d) struct PackedConv2d {
     pub(super) order: PanelOrder,
@@ -53,6 +56,7 @@ impl PackedConv2d {
         let order = match form {
             WeightForm::Winograd => PanelOrder::Winograd,
             WeightForm::Dense(_) if oc <= FEW_OUTPUTS => PanelOrder::Narrow,
+            WeightForm::Dense(DType::BF16) => PanelOrder::DirectPairs,
             WeightForm::Dense(_) => PanelOrder::Direct,
         };
         let lanes = lanes(tier);
@@ -62,6 +66,7 @@ impl PackedConv2d {
         };
         let (rows, columns) = match order {
             PanelOrder::Narrow => (ic.checked_next_multiple_of(lanes), oc),
+            PanelOrder::DirectPairs => (oc.checked_next_multiple_of(lanes), ic.div_ceil(2)),
             _ => (oc.checked_next_multiple_of(lanes), ic),
         };
         let len = rows
@@ -126,15 +131,22 @@ fn padded_bias(bias: Option<View<'_>>, dtype: DType, oc: usize, lanes: usize) ->
     Ok(values)
 }
 
-/// Fills the panels of `Direct` or `Winograd`, in parallel.
+/// Fills the panels of `Direct`, `DirectPairs` or `Winograd`, in parallel.
 fn panels(w: &[f32], [oc, ic, k]: [usize; 3], order: PanelOrder, lanes: usize, all: &mut [f32]) {
     let is_winograd = order == PanelOrder::Winograd;
+    // Channels in a word.
+    let paired = if order == PanelOrder::DirectPairs {
+        2
+    } else {
+        1
+    };
+    let words = ic.div_ceil(paired);
     let taps = if is_winograd { 36 } else { k };
     let g_matrix = g_matrix();
-    all.par_chunks_mut(PANEL * lanes * taps * ic)
+    all.par_chunks_mut(PANEL * lanes * taps * words)
         .enumerate()
         .for_each(|(p, out)| {
-            let width = out.len() / (taps * ic);
+            let width = out.len() / (taps * words);
             let first = p * PANEL * lanes;
             for (lane, o) in (first..oc.min(first + width)).enumerate() {
                 for i in 0..ic {
@@ -145,15 +157,29 @@ fn panels(w: &[f32], [oc, ic, k]: [usize; 3], order: PanelOrder, lanes: usize, a
                         }
                     } else {
                         let (block, in_block) = (i / lanes, i % lanes);
-                        let block_len = lanes.min(ic - block * lanes);
+                        let block_words = lanes.min(ic - block * lanes).div_ceil(paired);
+                        let first = block * lanes / paired * taps;
                         for (tap, &v) in g.iter().enumerate() {
-                            out[(block * lanes * taps + tap * block_len + in_block) * width
-                                + lane] = v;
+                            let word = first + tap * block_words + in_block / paired;
+                            let word = &mut out[word * width + lane];
+                            *word = match order {
+                                PanelOrder::DirectPairs => with_half(*word, in_block % 2, v),
+                                _ => v,
+                            };
                         }
                     }
                 }
             }
         });
+}
+
+/// The word with its low (0) or high (1) half replaced by `v`, which is a bf16.
+fn with_half(word: f32, half: usize, v: f32) -> f32 {
+    let bits = v.to_bits() >> 16;
+    f32::from_bits(match half {
+        0 => word.to_bits() & 0xffff_0000 | bits,
+        _ => word.to_bits() & 0xffff | bits << 16,
+    })
 }
 
 /// G: row i is (1, p, p²)/N for the point p, where N is the product of its distances to the other finite points. The last

@@ -5,10 +5,11 @@
     reason = "indices of register arrays: iterators over them end up in memory"
 )]
 
-use crate::simd::Simd;
+use super::words::ChannelWords;
+use crate::simd::microkernel::Micro;
 
-/// How the micro-kernel walks over its input. Rows are `S::LANES` apart. Each block of channels and each tap adds `LANES`
-/// products to a row; the last block adds `last`.
+/// How the micro-kernel walks over its input. Rows are one pixel's `LANES` channels apart. Each block of channels and each tap
+/// adds `LANES` products to a row; the last block adds `last`.
 #[derive(Clone, Copy)]
 pub(super) struct TapWalk<'a> {
     /// Offsets of the taps from the first row.
@@ -41,9 +42,9 @@ pub(super) fn prefetch(p: *const f32) {
 /// C = Σ over blocks, taps and channels of a·b, for MR rows (of C: `c_row` apart) and NV vectors of output channels.
 ///
 /// # Safety
-/// `a` reaches what `walk` says for MR rows, `b` as many rows of NV vectors as there are products, `c` the MR rows.
+/// `a` reaches what `walk` says for MR rows, `b` NV vectors for each word of weights, `c` the MR rows.
 #[inline(always)]
-pub(super) unsafe fn product<S: Simd, const MR: usize, const NV: usize>(
+pub(super) unsafe fn product<S: Micro, W: ChannelWords, const MR: usize, const NV: usize>(
     a: *const f32,
     walk: TapWalk<'_>,
     mut b: *const f32,
@@ -66,21 +67,15 @@ pub(super) unsafe fn product<S: Simd, const MR: usize, const NV: usize>(
                 };
                 for &tap in walk.taps {
                     let row = a.add(block * walk.step + tap);
-                    if S::LANE_PRODUCTS {
+                    if S::LANE_PRODUCTS && W::OF_WEIGHTS == 1 {
                         S::add_steps(&mut acc, n, row, S::LANES, b);
                         b = b.add(n * NV * S::LANES);
                         continue;
                     }
-                    for k in 0..n {
+                    for k in 0..n.div_ceil(W::OF_WEIGHTS) {
                         prefetch(ahead);
                         ahead = ahead.wrapping_add(walk.ahead_step);
-                        let w: [S::V; NV] = std::array::from_fn(|j| S::load(b.add(j * S::LANES)));
-                        for i in 0..MR {
-                            let v = S::splat(*row.add(i * S::LANES + k));
-                            for j in 0..NV {
-                                acc[i][j] = S::fma(v, w[j], acc[i][j]);
-                            }
-                        }
+                        W::multiply::<S, MR, NV>(&mut acc, row, k, b);
                         b = b.add(NV * S::LANES);
                     }
                 }

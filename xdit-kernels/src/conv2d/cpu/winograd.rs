@@ -9,10 +9,11 @@ use super::{
     pack::{PANEL, lanes},
     product::{TapWalk, product},
     transform::{transform_in, transform_out},
+    words::SingleChannels,
 };
 use crate::{
     Tier,
-    simd::{Lane, Simd, tiered},
+    simd::{Lane, Simd, microkernel::Micro, tiered},
 };
 use std::ops::Range;
 
@@ -197,7 +198,7 @@ tiered!(
 );
 
 #[inline(always)]
-unsafe fn products<S: Simd>(sizes: Sizes, plan: &WinogradPlan, block: &TileBlock) {
+unsafe fn products<S: Micro>(sizes: Sizes, plan: &WinogradPlan, block: &TileBlock) {
     // SAFETY: the caller's promise, passed on.
     unsafe {
         if S::LANES == 16 {
@@ -213,7 +214,7 @@ tiered!(
 
 /// M = V·U for each of the 36 points, panel by panel. A last group that is at most half full takes HALF rows.
 #[inline(always)]
-unsafe fn products_of<S: Simd, const MR: usize, const HALF: usize>(
+unsafe fn products_of<S: Micro, const MR: usize, const HALF: usize>(
     sizes: Sizes,
     plan: &WinogradPlan,
     block: &TileBlock,
@@ -251,10 +252,22 @@ unsafe fn products_of<S: Simd, const MR: usize, const HALF: usize>(
                         .m
                         .add((g * 36 + xi) * plan.m_step + vector * MR * S::LANES);
                     match (block.count - g * MR > HALF, width == PANEL) {
-                        (true, true) => product::<S, MR, PANEL>(a, walk, u, c, PANEL * S::LANES),
-                        (true, false) => product::<S, MR, 1>(a, walk, u, c, S::LANES),
-                        (false, true) => product::<S, HALF, PANEL>(a, walk, u, c, PANEL * S::LANES),
-                        (false, false) => product::<S, HALF, 1>(a, walk, u, c, S::LANES),
+                        (true, true) => {
+                            product::<S, SingleChannels, MR, PANEL>(a, walk, u, c, PANEL * S::LANES)
+                        }
+                        (true, false) => {
+                            product::<S, SingleChannels, MR, 1>(a, walk, u, c, S::LANES)
+                        }
+                        (false, true) => product::<S, SingleChannels, HALF, PANEL>(
+                            a,
+                            walk,
+                            u,
+                            c,
+                            PANEL * S::LANES,
+                        ),
+                        (false, false) => {
+                            product::<S, SingleChannels, HALF, 1>(a, walk, u, c, S::LANES)
+                        }
                     }
                 }
             }
