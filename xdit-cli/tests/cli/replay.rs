@@ -48,7 +48,8 @@ fn every_tier_draws_the_same_picture() {
             ["replay", "a.png", "--cpu-tier", tier, "--json"],
         );
         if outcome.code == Some(2) {
-            let missing = format!("this processor has no {tier}");
+            let missing =
+                format!("invalid value '{tier}' for '--cpu-tier <TIER>': expected a tier of this");
             assert!(outcome.stderr.contains(&missing), "{outcome:?}");
             continue;
         }
