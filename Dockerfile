@@ -1,4 +1,4 @@
-# xdit-cli in a small image: docker build -t xdit-cli .
+# xdit-cli in a small image: docker build -t xdit-cli . (Written without a Docker engine at hand: not built yet.)
 #
 #     docker run --rm -v "$PWD:/pictures" --user "$(id -u):$(id -g)" xdit-cli \
 #         generate --prompt "a yellow square in the top right on a blue background"

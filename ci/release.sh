@@ -3,8 +3,8 @@
 #
 #     ci/release.sh [TARGET…]     writes target/release-archives/xdit-cli-VERSION-TARGET.tgz and .sha256
 #
-# The binaries contain everything but the C library. musl would make them wholly static, but with its allocator a picture
-# takes longer: it returns large blocks to the system when they are freed, and new ones cost page faults.
+# The binaries contain everything but the C library. musl would make them wholly static, but keep_freed_memory of xdit-kernels
+# is a setting of glibc's allocator.
 # cargo-zigbuild links against the old glibc. Without one in the path, the script takes it and zig from PyPI.
 set -euo pipefail
 cd "$(dirname "$0")/.."
