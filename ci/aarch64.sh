@@ -36,7 +36,7 @@ QEMU_CPU=max cargo test "$@" --target "$arm" -p xdit-tests --test models -- flux
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 draw() {
-    cargo run "$@" --target "$arm" -p xdit-cli -- generate --prompt "a red circle on a blue background" --output "$image" \
+    cargo run "$@" --target "$arm" -p xdit-cli -- generate --prompt "a yellow square in the top right on a blue background" --output "$image" \
         --cpu-tier "$tier" --dtype "$dtype"
 }
 for run in "max neon f32" "max neon-bf16 bf16" "neoverse-n1 neon bf16"; do

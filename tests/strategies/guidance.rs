@@ -150,7 +150,7 @@ fn without_a_second_branch_there_is_nothing_to_split() {
         assert!(matches!(error, Error::InvalidRequest { .. }), "{error}");
         let message = error.to_string();
         assert!(
-            message.contains("cfg_degree") && message.contains("negative prompt"),
+            message.contains("cfg_degree") && message.contains("`negative_prompt`"),
             "{message}"
         );
     }

@@ -8,7 +8,7 @@ use xdit_models::{Degrees, LoadOptions, ModelSource, Parallel, Pipeline, Request
 fn main() -> Result<()> {
     let calls = std::env::args().nth(1).and_then(|calls| calls.parse().ok());
     let calls: usize = calls.filter(|calls| *calls > 1).unwrap_or(50);
-    let request = Request::new("a red circle on a blue background")
+    let request = Request::new("a yellow square in the top right on a blue background")
         .height(64)
         .width(64)
         .num_inference_steps(1);

@@ -14,9 +14,9 @@ impl Observer for Steps {
 
 fn main() -> xdit_models::Result<()> {
     let pipe = Pipeline::load(&ModelSource::demo(), &LoadOptions::default(), &mut ())?;
-    let request = Request::new("a red circle on a blue background")
+    let request = Request::new("a yellow square in the top right on a blue background")
         .num_inference_steps(20)
         .seed(42);
     let image = &pipe.generate(&request, &mut Steps)?.images[0];
-    image.save("circle.png")
+    image.save("square.png")
 }

@@ -5,7 +5,7 @@ use xdit_models::Degrees;
 use xdit_models::{LoadOptions, ModelSource, Parallel, Pipeline, Request, Result};
 
 fn main() -> Result<()> {
-    let request = Request::new("a red circle on a blue background")
+    let request = Request::new("a yellow square in the top right on a blue background")
         .height(336)
         .width(272);
     let pipe = Pipeline::load(&ModelSource::demo(), &LoadOptions::default(), &mut ())?;

@@ -28,7 +28,7 @@ static FILES: &[(&str, &[u8])] = files![
 
 impl ModelSource {
     /// Returns the demo pipeline: a complete Flux.1 of four million parameters, trained to draw coloured shapes at 256×256 (`a
-    /// red circle on a blue background`, `a small green star at the top on a striped pink background`, two shapes beside or
+    /// yellow square on a blue background`, `a small green star at the top on a striped pink background`, two shapes beside or
     /// above each other). It is part of the binary, so nothing is downloaded.
     ///
     /// # Examples

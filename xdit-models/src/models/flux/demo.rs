@@ -34,7 +34,7 @@ pub(super) fn warnings(request: &Request, [height, width]: [usize; 2]) -> Vec<St
     if !unknown.is_empty() {
         let list = quote::reason(&unknown.join(", "));
         warnings.push(format!(
-            "the demo draws coloured shapes, such as `a red circle on a blue background`; it does not know {list}"
+            "the demo draws coloured shapes, such as `a yellow square on a blue background`; it does not know {list}"
         ));
     }
     warnings
