@@ -189,6 +189,13 @@ pub(crate) enum Op {
         /// What a true result writes: 1 for a predicate.
         truth: u64,
     },
+    /// `set` of two packed halves; a true result writes 1.0.
+    ComparePacked {
+        test: Compare,
+        dst: Reg,
+        src: [Operand; 2],
+        truth: u64,
+    },
     /// `bfi`
     Insert {
         dst: Reg,

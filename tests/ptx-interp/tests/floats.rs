@@ -183,6 +183,17 @@ fn comparisons_with_nan() {
         ),
         1
     );
+    let packed = "set.ge.f16x2.f16x2 %r0, %r1, %r2;";
+    assert_eq!(value_of(packed, 0x3c00_4000, 0x4000_4000, 0), 0x0000_3c00);
+    assert_eq!(
+        value_of(
+            "set.gt.bf16x2.bf16x2 %r0, %r1, %r2;",
+            0x4000_3f80,
+            0x3f80_3f80,
+            0
+        ),
+        0x3f80_0000
+    );
     assert_eq!(value_of("set.eq.u32.u32 %r0, %r1, %r2;", 3, 3, 0), u32::MAX);
     assert_eq!(
         value_of("set.eq.f32.u32 %r0, %r1, %r2;", 3, 3, 0),

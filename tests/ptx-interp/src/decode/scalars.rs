@@ -128,6 +128,22 @@ fn comparison(words: &Words<'_, '_>) -> Decoded {
     let (Some(test), Some(ty)) = (test, types.last()) else {
         return Err(words.unknown());
     };
+    if let (true, [to @ (Type::F16x2 | Type::Bf16x2), from]) = (is_set, types.as_slice())
+        && to == from
+        && combine.is_none()
+    {
+        let (half, truth) = match to {
+            Type::F16x2 => (Type::F16, 0x3c00),
+            _ => (Type::Bf16, 0x3f80),
+        };
+        words.takes(&[3])?;
+        return Ok(Op::ComparePacked {
+            test: compare(test, half, false).ok_or_else(|| words.unknown())?,
+            dst: words.reg(0)?,
+            src: [words.value(1)?, words.value(2)?],
+            truth,
+        });
+    }
     let test = compare(test, *ty, ftz).ok_or_else(|| words.unknown())?;
     let truth = match (is_set, types.as_slice()) {
         (false, [_]) => 1,

@@ -226,6 +226,23 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
                     }
                 }
             }
+            Op::ComparePacked {
+                test,
+                dst,
+                src,
+                truth,
+            } => {
+                let [a, b] = src.map(|operand| self.fetch(w, operand));
+                let half = |lane: usize, shift: u32| {
+                    if test(a[lane] >> shift, b[lane] >> shift) {
+                        *truth << shift
+                    } else {
+                        0
+                    }
+                };
+                let values = std::array::from_fn(|lane| half(lane, 0) | half(lane, 16));
+                self.put(w, mask, *dst, &values);
+            }
             Op::Pack { dst, src, size } => {
                 let part = size / src.len();
                 let mut out = [0; 32];

@@ -41,6 +41,10 @@ fn rcp(a: u64, _: u64, _: u64) -> u64 {
     bits(1.0 / of(a))
 }
 
+fn rsqrt(a: u64, _: u64, _: u64) -> u64 {
+    bits(1.0 / of(a).sqrt())
+}
+
 fn sqrt(a: u64, _: u64, _: u64) -> u64 {
     bits(of(a).sqrt())
 }
@@ -62,6 +66,14 @@ fn max(a: u64, b: u64, _: u64) -> u64 {
 }
 
 pub(super) fn lookup(m: &Modifiers) -> Found {
+    // The start of Newton's method in f64 functions; a GPU gives fewer bits.
+    if m.ty == Type::F64 && m.approx && m.ftz && m.rounding.is_none() && m.only(&[]) {
+        return match m.name {
+            "rcp" => Some((rcp, 1)),
+            "rsqrt" => Some((rsqrt, 1)),
+            _ => None,
+        };
+    }
     let nearest = m.rounding.is_none_or(|r| r == Rounding::Nearest);
     let special = m.approx || m.full || m.ftz || m.sat || m.relu || m.nan || m.integral;
     if m.ty != Type::F64 || m.first_type.is_some() || !m.only(&[]) || !nearest || special {
