@@ -1,20 +1,26 @@
-"""Compiles one CUDA file to PTX with NVRTC: nvrtc.py FOLDER_OF_NVIDIA_PACKAGES SOURCE.cu OUT.ptx"""
+"""Compiles one CUDA file to PTX with NVRTC: nvrtc.py FOLDER_OF_NVIDIA_PACKAGES ARCHITECTURE SOURCE.cu OUT.ptx"""
 
 import ctypes
 import hashlib
 import pathlib
+import re
 import sys
 
-
-def sources(path):
-    """The bytes that the PTX follows from: the headers of the folder in order of their names, then the file."""
-    headers = sorted(path.parent.glob("*.h"))
-    return b"".join(file.read_bytes() for file in [*headers, path])
+INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 
 
-def compile_ptx(packages, path):
+def sources(path, seen):
+    """The file and all that it includes in quotes, each once, in order of inclusion; includes lie relative to the file."""
+    path = path.resolve()
+    if path not in seen:
+        seen.append(path)
+        for name in INCLUDE.findall(path.read_text()):
+            sources(path.parent / name, seen)
+    return seen
+
+
+def compile_ptx(packages, architecture, path):
     library = ctypes.CDLL(str(next((packages / "cuda_nvrtc" / "lib").glob("libnvrtc.so.*"))))
-    architecture = path.read_text().splitlines()[0].removeprefix("//").strip()
     options = [
         f"--gpu-architecture={architecture}",
         "--std=c++17",
@@ -22,8 +28,10 @@ def compile_ptx(packages, path):
         f"-I{packages / 'cuda_runtime' / 'include'}",
         f"-I{path.parent}",
     ]
+    # NVRTC finds a header by the folder of the file that includes it only if the program has the path of its own.
+    name = str(path.resolve())
     program = ctypes.c_void_p()
-    created = library.nvrtcCreateProgram(ctypes.byref(program), path.read_bytes(), path.name.encode(), 0, None, None)
+    created = library.nvrtcCreateProgram(ctypes.byref(program), path.read_bytes(), name.encode(), 0, None, None)
     assert created == 0, "nvrtcCreateProgram failed"
     arguments = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
     failed = library.nvrtcCompileProgram(program, len(options), arguments)
@@ -41,9 +49,11 @@ def compile_ptx(packages, path):
 
 
 def main():
-    packages, path, out = (pathlib.Path(argument) for argument in sys.argv[1:])
-    digest = hashlib.sha256(sources(path)).hexdigest()
-    out.write_text(f"// sources: sha256 {digest}\n{compile_ptx(packages, path).lstrip(chr(10))}")
+    packages, architecture, path, out = sys.argv[1:]
+    path = pathlib.Path(path)
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources(path, []))).hexdigest()
+    ptx = compile_ptx(pathlib.Path(packages), architecture, path)
+    pathlib.Path(out).write_text(f"// sources: sha256 {digest}\n{ptx.lstrip(chr(10))}")
 
 
 if __name__ == "__main__":
