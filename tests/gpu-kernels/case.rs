@@ -1,0 +1,196 @@
+//! A launch of the committed PTX, and the comparison with the processor's result.
+//!
+//! A test builds a [`Case`]: a launch with its memory and what the processor computed. [`Case::check`] runs it under every
+//! schedule; [`assert_found`] expects a seeded bug to be found under one.
+
+use crate::support::{Args, Memory, Strided, bytes, numbers};
+use ptx_interp::{
+    Completion, DeviceMemory, FlatMemory, Launch, Module, Options, Report, WarpOrder, launch,
+};
+use xdit_kernels::{DType, Tensor};
+
+/// What the processor computed, and where the kernel stores it.
+#[derive(Clone)]
+struct Expected {
+    at: u64,
+    /// As the output lies.
+    strides: Vec<usize>,
+    value: Tensor,
+    tolerance: f32,
+}
+
+/// A launch, its memory and what must come out.
+#[derive(Clone)]
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) kernel: String,
+    pub(crate) grid: [u32; 3],
+    pub(crate) block: [u32; 3],
+    pub(crate) args: Args,
+    pub(crate) memory: Memory,
+    expected: Vec<Expected>,
+}
+
+impl Case {
+    pub(crate) fn new(kernel: impl Into<String>, memory: Memory, args: Args) -> Self {
+        Self {
+            name: String::new(),
+            kernel: kernel.into(),
+            grid: [1; 3],
+            block: [32, 1, 1],
+            args,
+            memory,
+            expected: Vec::new(),
+        }
+    }
+
+    pub(crate) fn grid(self, grid: [u32; 3], block: [u32; 3]) -> Self {
+        Self {
+            grid,
+            block,
+            ..self
+        }
+    }
+
+    pub(crate) fn named(self, name: String) -> Self {
+        Self { name, ..self }
+    }
+
+    /// The kernel stores `value` at `at`, which lies like `out`. Each number differs by `tolerance` times the greatest one at most; a
+    /// few of 16 bits, for which that decides how they are rounded, may be neighbours instead.
+    pub(crate) fn expect(mut self, at: u64, out: &Strided, value: Tensor, tolerance: f32) -> Self {
+        assert_eq!(value.shape(), out.view().shape());
+        self.expected.push(Expected {
+            at,
+            strides: out.strides(),
+            value,
+            tolerance,
+        });
+        self
+    }
+
+    /// Runs the launch with the kernel of this text. `Err` says what is wrong: a report, or a result.
+    pub(crate) fn run(&self, module: &Module, options: &Options) -> Result<(), String> {
+        let mut memory = self.memory.0.clone();
+        self.launch(module, options, &mut memory)
+            .map_err(|report| report.to_string())?;
+        for expected in &self.expected {
+            expected.compare(&mut memory)?;
+        }
+        Ok(())
+    }
+
+    fn launch(
+        &self,
+        module: &Module,
+        options: &Options,
+        memory: &mut FlatMemory,
+    ) -> Result<(), Report> {
+        let entry = module.entry(&self.kernel);
+        let entry = entry.unwrap_or_else(|| panic!("no kernel {}", self.kernel));
+        let variables = memory.put_variables(module);
+        let params = self.args.bytes(entry);
+        let call = Launch {
+            grid: self.grid,
+            block: self.block,
+            shared_bytes: 0,
+            params: &params,
+            variables: &variables,
+        };
+        launch(entry, &call, memory, options).map(drop)
+    }
+
+    /// Runs it under every schedule.
+    pub(crate) fn check(&self, module: &Module) {
+        for options in schedules() {
+            if let Err(what) = self.run(module, &options) {
+                panic!("{} {} under {options:?}: {what}", self.kernel, self.name);
+            }
+        }
+    }
+}
+
+impl Expected {
+    fn compare(&self, memory: &mut FlatMemory) -> Result<(), String> {
+        let dtype = self.value.dtype();
+        let wanted = numbers(&bytes(&self.value), dtype);
+        let finite = wanted.iter().filter(|x| x.is_finite());
+        let greatest = finite.fold(0f64, |most, x| most.max(x.abs()));
+        let mut offsets = vec![0];
+        for (&n, &stride) in self.value.shape().iter().zip(&self.strides) {
+            let inner = |at| (0..n).map(move |i| at + i * stride);
+            offsets = offsets.into_iter().flat_map(inner).collect();
+        }
+        let mut neighbours = 0;
+        for (index, (offset, wanted)) in offsets.iter().zip(&wanted).enumerate() {
+            let mut raw = vec![0; dtype.size()];
+            let at = self.at + (offset * dtype.size()) as u64;
+            memory
+                .read(at, &mut raw)
+                .map_err(|fault| format!("element {index}: {}", fault.message))?;
+            let got = numbers(&raw, dtype)[0];
+            // The distance to the neighbour in the dtype.
+            let step = match dtype {
+                DType::BF16 => wanted.abs() / 128.0,
+                DType::F16 => (wanted.abs() / 1024.0).max(6e-8),
+                _ => 0.0,
+            };
+            let far = f64::from(self.tolerance) * greatest;
+            if got == *wanted || (got.is_nan() && wanted.is_nan()) || (got - wanted).abs() <= far {
+                continue;
+            }
+            neighbours += 1;
+            if !((got - wanted).abs() <= step && neighbours <= 1 + self.value.view().numel() / 32) {
+                return Err(format!(
+                    "element {index} of {:?} is {got}, not {wanted}",
+                    self.value.shape()
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Every order of warps with asynchronous operations early and late.
+pub(crate) fn schedules() -> Vec<Options> {
+    let orders = [
+        WarpOrder::RoundRobin,
+        WarpOrder::Greedy,
+        WarpOrder::Random(1),
+    ];
+    let base = Options {
+        budget: 20_000_000,
+        ..Options::default()
+    };
+    let both = [Completion::Early, Completion::Late];
+    orders
+        .iter()
+        .flat_map(|order| {
+            both.map(|completion| base.with_order(*order).with_completion(completion))
+        })
+        .collect()
+}
+
+/// A committed PTX text, loaded.
+pub(crate) fn module(text: &str) -> Module {
+    Module::parse(text).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Expects the seeded bug, `to` in place of each `from` in the kernel of the case, to be found under one schedule.
+pub(crate) fn assert_found(text: &str, case: &Case, from: &str, to: &str) {
+    let entry = format!(".entry {}(", case.kernel);
+    let start = text.find(&entry).expect("the kernel");
+    let end = text[start..].find("\n}").map_or(text.len(), |n| start + n);
+    let body = &text[start..end];
+    assert!(body.contains(from), "{} has no {from}", case.kernel);
+    let text = format!(
+        "{}{}{}",
+        &text[..start],
+        body.replace(from, to),
+        &text[end..]
+    );
+    let module = module(&text);
+    let mut schedules = schedules().into_iter();
+    let found = schedules.any(|options| case.run(&module, &options).is_err());
+    assert!(found, "nobody noticed {to} for {from} in {}", case.kernel);
+}
