@@ -3,8 +3,8 @@
 use ndarray::{ArrayD, ArrayView, ArrayViewD, Dimension, IxDyn};
 
 use crate::{
-    Device, DeviceKind, Element, Error, MAX_NDIM, Result, Shape, Tensor, View, sizes::Layout,
-    vector::reserved,
+    Device, Element, Error, MAX_NDIM, Result, Shape, Tensor, View, sizes::Layout, vector::reserved,
+    view::host_memory,
 };
 
 const OP: &str = "ndarray";
@@ -27,7 +27,7 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     /// [`Error::Shape`] for a negative stride (an axis that is inverted), which a view cannot have: copy such an array with
-    /// [`Tensor::from_ndarray`]. Also for more than six dims.
+    /// [`Tensor::from_ndarray`]. Also for more than six dims. [`Error::Device`] for a device that does not read the host's memory.
     ///
     /// # Examples
     /// ```
@@ -43,8 +43,7 @@ impl<'a> View<'a> {
         array: ArrayView<'a, T, D>,
         device: &'a Device,
     ) -> Result<Self> {
-        // Of all devices this one alone reaches the host's memory.
-        let DeviceKind::Cpu(_) = device.kind();
+        host_memory(OP, device)?;
         let shape = shape_of(array.shape())?;
         let steps = array.shape().iter().zip(array.strides());
         let strides: Option<Vec<usize>> = steps
@@ -93,8 +92,9 @@ impl Tensor {
         device: &Device,
     ) -> Result<Self> {
         let shape = shape_of(array.shape())?;
-        if let Ok(view) = View::from_ndarray(array.view(), device) {
-            return view.to_tensor();
+        let host = device.or_cpu();
+        if let Ok(view) = View::from_ndarray(array.view(), &host) {
+            return view.to_tensor()?.to_device(device);
         }
         let mut values = reserved(OP, array.len())?;
         values.extend(array.iter().copied());

@@ -23,7 +23,10 @@ impl Tensor {
         shape: impl Into<Shape>,
         device: &Device,
     ) -> Result<Self> {
-        View::from_slice(data, shape, device)?.to_tensor()
+        let host = device.or_cpu();
+        View::from_slice(data, shape, &host)?
+            .to_tensor()?
+            .to_device(device)
     }
 
     /// Rows `start..start + len` of `dim`: shares memory if `dim` is the first, otherwise copies.

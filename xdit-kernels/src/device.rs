@@ -1,5 +1,7 @@
 //! Where tensors live and where their kernels run: a handle to a queue.
 
+#[cfg(feature = "cuda")]
+use crate::cuda::{CudaEvent, CudaOrdinal, CudaQueue};
 use crate::{Error, Result, Tier};
 use std::{
     fmt,
@@ -12,8 +14,8 @@ use std::{
 /// A handle to a queue: the memory that tensors lie in, and the line in which their kernels run. Cheap to clone; clones are
 /// the same queue.
 ///
-/// Every tensor knows its device by its storage, and a kernel runs on the device of its operands. Today each device is the
-/// processor ([`DeviceKind::Cpu`]), with the instructions of one [`Tier`].
+/// Every tensor knows its device by its storage, and a kernel runs on the device of its operands. A device is the processor
+/// ([`DeviceKind::Cpu`]) with the instructions of one [`Tier`], or, with the feature `cuda`, an NVIDIA GPU (`Device::cuda`).
 ///
 /// # Order
 /// - Kernels given to one queue run in the order in which they were given.
@@ -22,12 +24,12 @@ use std::{
 /// - A call that starts a kernel may return before the kernel has run. Only the reads whose names end in `_blocking` and
 ///   [`synchronize`](Self::synchronize) wait for the queue, and only they report that a kernel failed after its start.
 ///
-/// The processor's queue is the calling thread: its kernels have run when their calls return. `record` and `wait` do nothing
-/// there, and code that uses them is right on every device.
+/// The processor's queue is the calling thread: its kernels have run when their calls return. `record` does nothing there, and
+/// `wait` blocks the thread until the event of a GPU. Code that uses them is right on every device.
 ///
 /// # Which devices are equal
 /// Two handles are equal if kernels take operands of both: the same memory and the same code, whichever the queue. Two
-/// devices of the processor are equal if they have the same tier.
+/// devices of the processor are equal if they have the same tier; two GPUs if they come from one call of `Device::cuda`.
 ///
 /// # Examples
 /// ```
@@ -48,6 +50,8 @@ pub struct Device(Arc<Queue>);
 /// One queue and what it shares with its forks.
 struct Queue {
     kind: DeviceKind,
+    #[cfg(feature = "cuda")]
+    cuda: Option<CudaQueue>,
     /// Reads by the host of tensors of this queue and its forks.
     host_reads: Arc<AtomicU64>,
 }
@@ -58,6 +62,9 @@ struct Queue {
 pub enum DeviceKind {
     /// The processor, with the instructions of one tier.
     Cpu(Tier),
+    /// An NVIDIA GPU, by its place in the driver's list. Requires the feature `cuda`.
+    #[cfg(feature = "cuda")]
+    Cuda(CudaOrdinal),
 }
 
 impl Device {
@@ -80,9 +87,29 @@ impl Device {
         })
     }
 
+    /// An NVIDIA GPU, by its place in the driver's list. Requires the feature `cuda`.
+    ///
+    /// Opens the driver of this machine. Each call gives a device of its own, with its own memory and queue;
+    /// [`fork`](Self::fork) gives queues that share memory.
+    ///
+    /// # Errors
+    /// [`Error::Device`] says in one line why the GPU cannot be used: no driver, one older than 525 (CUDA 12.0), no such GPU, or
+    /// one of a compute capability below 8.0.
+    #[cfg(feature = "cuda")]
+    pub fn cuda(ordinal: u32) -> Result<Self> {
+        let ordinal = CudaOrdinal(ordinal);
+        Ok(Self(Arc::new(Queue {
+            kind: DeviceKind::Cuda(ordinal),
+            cuda: Some(CudaQueue::open(ordinal)?),
+            host_reads: Arc::default(),
+        })))
+    }
+
     fn new(kind: DeviceKind) -> Self {
         Self(Arc::new(Queue {
             kind,
+            #[cfg(feature = "cuda")]
+            cuda: None,
             host_reads: Arc::default(),
         }))
     }
@@ -92,10 +119,41 @@ impl Device {
         self.0.kind
     }
 
-    /// The instruction tier of the kernels that run on the processor.
+    /// The instruction tier of the kernels that run on the processor: beside a GPU, the fastest one ([`Tier::detect`]).
     pub fn tier(&self) -> Tier {
-        let DeviceKind::Cpu(tier) = self.0.kind;
-        tier
+        match self.0.kind {
+            DeviceKind::Cpu(tier) => tier,
+            #[cfg(feature = "cuda")]
+            DeviceKind::Cuda(_) => Tier::detect(),
+        }
+    }
+
+    /// This device if it reads the host's memory, otherwise the processor.
+    pub(crate) fn or_cpu(&self) -> Self {
+        match self.is_cpu() {
+            true => self.clone(),
+            false => Self::cpu(),
+        }
+    }
+
+    /// Whether this device's kernels run on the processor, so that the host reads and writes its memory.
+    pub(crate) fn is_cpu(&self) -> bool {
+        matches!(self.0.kind, DeviceKind::Cpu(_))
+    }
+
+    /// The queue of a GPU.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn cuda_queue(&self) -> Option<&CudaQueue> {
+        self.0.cuda.as_ref()
+    }
+
+    /// The queue of a device whose kind is a GPU: for the arms of a dispatch by kind.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn expect_cuda(&self) -> &CudaQueue {
+        match &self.0.cuda {
+            Some(queue) => queue,
+            None => unreachable!("a device whose kind is a GPU has its queue"),
+        }
     }
 
     /// Another queue over the same memory, which runs beside this one. Both count in the same
@@ -104,6 +162,8 @@ impl Device {
     pub fn fork(&self) -> Self {
         Self(Arc::new(Queue {
             kind: self.0.kind,
+            #[cfg(feature = "cuda")]
+            cuda: self.0.cuda.as_ref().map(CudaQueue::fork),
             host_reads: Arc::clone(&self.0.host_reads),
         }))
     }
@@ -111,16 +171,27 @@ impl Device {
     /// An event that happens when everything that this queue was given so far has run.
     pub fn record(&self) -> Event {
         Event {
-            queue: self.clone(),
+            #[cfg(feature = "cuda")]
+            cuda: (self.0.cuda.as_ref())
+                .and_then(CudaQueue::record)
+                .map(Arc::new),
         }
     }
 
-    /// Makes all later work of this queue run after the event. Does not block the calling thread.
+    /// Makes all later work of this queue run after the event. Does not block the calling thread, unless this is the processor,
+    /// whose queue is that thread, and the event is a GPU's.
     pub fn wait(&self, event: &Event) {
-        // The processor's queues run their kernels before the calls return: every event has happened.
-        match (self.0.kind, event.queue.0.kind) {
-            (DeviceKind::Cpu(_), DeviceKind::Cpu(_)) => (),
+        // An event of the processor has happened: its kernels run before their calls return.
+        #[cfg(feature = "cuda")]
+        if let Some(event) = &event.cuda {
+            match &self.0.cuda {
+                Some(queue) => queue.wait(event),
+                // Its own queue reports the failure of a GPU.
+                None => drop(event.synchronize()),
+            }
         }
+        #[cfg(not(feature = "cuda"))]
+        let Event {} = event;
     }
 
     /// Blocks the calling thread until everything that this queue was given has run.
@@ -128,9 +199,11 @@ impl Device {
     /// # Errors
     /// If a kernel failed after its call returned. None does on the processor.
     pub fn synchronize(&self) -> Result<()> {
-        match self.0.kind {
-            DeviceKind::Cpu(_) => Ok(()),
+        #[cfg(feature = "cuda")]
+        if let Some(queue) = &self.0.cuda {
+            return queue.synchronize("synchronize");
         }
+        Ok(())
     }
 
     /// How many times the host has read tensors of this device and of its forks: by
@@ -154,6 +227,10 @@ impl Default for Device {
 
 impl PartialEq for Device {
     fn eq(&self, other: &Self) -> bool {
+        #[cfg(feature = "cuda")]
+        if let (Some(ours), Some(theirs)) = (&self.0.cuda, &other.0.cuda) {
+            return ours.shares_memory_with(theirs);
+        }
         self.0.kind == other.0.kind
     }
 }
@@ -170,6 +247,8 @@ impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.kind {
             DeviceKind::Cpu(tier) => write!(f, "cpu ({tier})"),
+            #[cfg(feature = "cuda")]
+            DeviceKind::Cuda(ordinal) => write!(f, "{ordinal}"),
         }
     }
 }
@@ -177,7 +256,9 @@ impl fmt::Display for Device {
 /// A point in a queue's work, made by [`Device::record`]: other queues wait for it by [`Device::wait`].
 #[derive(Debug, Clone)]
 pub struct Event {
-    queue: Device,
+    /// None for an event of the processor, which has happened.
+    #[cfg(feature = "cuda")]
+    cuda: Option<Arc<CudaEvent>>,
 }
 
 #[cfg(test)]

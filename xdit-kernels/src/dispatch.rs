@@ -1,5 +1,7 @@
 //! What kernels check of their operands before they are dispatched to a device.
 
+#[cfg(feature = "cuda")]
+use crate::CudaOrdinal;
 use crate::{DType, Device, DeviceKind, Error, Result, View, ViewMut};
 
 /// The device that all operands are on.
@@ -59,19 +61,33 @@ pub(crate) fn expect_rows(
     Ok(())
 }
 
+/// The error of an operation that has no kernel for GPUs.
+#[cfg(feature = "cuda")]
+pub(crate) fn no_cuda_kernel<T>(op: &'static str, gpu: CudaOrdinal) -> Result<T> {
+    Err(Error::Device {
+        op,
+        reason: format!(
+            "there is no kernel for {gpu}; bring the operands to the processor by Tensor::to_device"
+        ),
+    })
+}
+
 /// The kind of `device`, which is to hold a layer with these weights in a form of its own: the weights are on one device, whose
-/// memory `device` reads.
+/// memory `device` reads, or in the host's memory, from which they are copied.
 ///
 /// # Errors
-/// [`Error::Device`], which names two devices of weights that differ.
+/// [`Error::Device`], which names two devices that differ.
 pub(crate) fn readable_by<'a>(
     op: &'static str,
     device: &Device,
     weights: impl IntoIterator<Item = &'a Device>,
 ) -> Result<DeviceKind> {
-    match (one_device(op, weights)?, device.kind()) {
+    let weights: Vec<&Device> = weights.into_iter().collect();
+    match one_device(op, weights.iter().copied())? {
         // All tiers of the processor read the same memory.
-        (DeviceKind::Cpu(_), DeviceKind::Cpu(_)) => Ok(device.kind()),
+        DeviceKind::Cpu(_) => Ok(device.kind()),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(_) => one_device(op, weights.into_iter().chain([device])),
     }
 }
 

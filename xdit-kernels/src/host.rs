@@ -1,7 +1,7 @@
 //! The methods by which the host reads tensors. They and [`Device::synchronize`](crate::Device::synchronize) are the only
 //! calls that wait for a device.
 
-use crate::{DType, DeviceKind, Element, Error, Result, Tensor, vector::reserved};
+use crate::{DType, Device, Element, Error, Result, Tensor, vector::reserved};
 use half::{bf16, f16};
 use std::borrow::Cow;
 
@@ -23,7 +23,9 @@ impl Tensor {
     /// ```
     pub fn to_vec_blocking<T: Element>(&self) -> Result<Vec<T>> {
         const OP: &str = "reading a tensor";
-        self.device().synchronize()?;
+        if !self.device().is_cpu() {
+            return self.to_device(&Device::cpu())?.to_vec_blocking();
+        }
         self.device().count_host_read();
         let mut values = reserved(OP, self.numel())?;
         let dtype = self.dtype();
@@ -79,14 +81,16 @@ impl Tensor {
                 got: self.dtype(),
             });
         }
-        self.device().synchronize()?;
-        self.device().count_host_read();
-        self.slice().ok_or_else(|| Error::Device {
+        let refused = |why: &str| Error::Device {
             op: OP,
-            reason:
-                "they lie in a mapped file, which others may change; copy them by to_vec_blocking"
-                    .into(),
-        })
+            reason: format!("they lie in {why}; copy them by to_vec_blocking"),
+        };
+        if !self.device().is_cpu() {
+            return Err(refused(&format!("memory of {}", self.device())));
+        }
+        self.device().count_host_read();
+        self.slice()
+            .ok_or_else(|| refused("a mapped file, which others may change"))
     }
 
     /// The elements' bytes, little-endian as in memory: borrowed, or copied if they lie in a mapped file
@@ -97,9 +101,11 @@ impl Tensor {
     /// # Errors
     /// If there is no memory for a copy, or the device failed.
     pub fn host_bytes_blocking(&self) -> Result<Cow<'_, [u8]>> {
-        self.device().synchronize()?;
+        if !self.device().is_cpu() {
+            let host = self.to_device(&Device::cpu())?;
+            return Ok(Cow::Owned(host.host_bytes_blocking()?.into_owned()));
+        }
         self.device().count_host_read();
-        let DeviceKind::Cpu(_) = self.device().kind();
         let (first, len) = (self.view().ptr(), self.byte_len());
         if self.is_steady() {
             // SAFETY: the storage holds `len` initialised bytes there, which nobody changes.
@@ -113,11 +119,10 @@ impl Tensor {
         Ok(Cow::Owned(bytes))
     }
 
-    /// Copies of the elements, one after another. Their dtype is `T`.
+    /// Copies of the elements, one after another. Their dtype is `T`, and they lie in the host's memory.
     fn elements<T: Element>(&self) -> impl Iterator<Item = T> {
         assert_eq!(self.dtype(), T::DTYPE, "elements of another type");
-        // Of all devices this one alone has its elements in the host's memory.
-        let DeviceKind::Cpu(_) = self.device().kind();
+        assert!(self.device().is_cpu(), "elements of another memory");
         let first = self.view().ptr().cast::<T>();
         // SAFETY: a tensor is contiguous, so its elements follow the pointer, and lives as long as the iterator, which borrows it.
         (0..self.numel()).map(move |i| unsafe { first.add(i).read() })

@@ -16,6 +16,9 @@ pub mod attention;
 #[cfg(feature = "ops")]
 pub mod conv2d;
 mod copies;
+#[cfg(feature = "cuda")]
+#[allow(dead_code, reason = "the kernels that launch land one by one")]
+mod cuda;
 mod device;
 mod dispatch;
 #[cfg(all(test, feature = "ops"))]
@@ -71,6 +74,8 @@ mod view_mut;
 mod weight_form;
 
 pub use allocator::{LastResort, keep_freed_memory};
+#[cfg(feature = "cuda")]
+pub use cuda::CudaOrdinal;
 pub use device::{Device, DeviceKind, Event};
 pub use dtype::{DType, Element, Float};
 pub use error::{Error, Result};

@@ -1,5 +1,7 @@
-//! The memory behind tensors: aligned buffers, mapped files, bytes embedded in the binary.
+//! The memory behind tensors: aligned buffers, memory of GPUs, mapped files, bytes embedded in the binary.
 
+#[cfg(feature = "cuda")]
+use crate::cuda::CudaBuffer;
 use crate::{Device, DeviceKind, Error, Result, vector::filled};
 #[cfg(all(target_os = "linux", not(miri)))]
 use rayon::prelude::*;
@@ -110,6 +112,53 @@ impl Drop for Buffer {
                     Layout::from_size_align_unchecked(self.len, ALIGN),
                 )
             }
+        }
+    }
+}
+
+/// An owned piece of a device's memory: the host's, or a GPU's. Its bytes may be uninitialised until the kernel that made it has filled it.
+#[derive(Debug)]
+pub(crate) enum DeviceMemory {
+    Host(Buffer),
+    #[cfg(feature = "cuda")]
+    Cuda(CudaBuffer),
+}
+
+impl DeviceMemory {
+    /// Memory of `bytes` bytes, of zeros or not initialised. Errors name `op`.
+    pub(crate) fn new(
+        op: &'static str,
+        bytes: usize,
+        zeroed: bool,
+        device: &Device,
+    ) -> Result<Self> {
+        match device.kind() {
+            DeviceKind::Cpu(_) => {
+                let buffer = Buffer::new(bytes, zeroed, op)?;
+                if !zeroed {
+                    buffer.touch_large_pages();
+                }
+                Ok(Self::Host(buffer))
+            }
+            #[cfg(feature = "cuda")]
+            DeviceKind::Cuda(_) => {
+                let queue = device.expect_cuda();
+                let buffer = queue.alloc(op, bytes)?;
+                if zeroed {
+                    // SAFETY: the buffer is of this queue and has as many bytes.
+                    unsafe { queue.zero(op, buffer.ptr(), bytes)? };
+                }
+                Ok(Self::Cuda(buffer))
+            }
+        }
+    }
+
+    /// Where it begins: in the host's memory, or an address of the GPU, which the host does not dereference.
+    pub(crate) fn ptr(&self) -> *mut u8 {
+        match self {
+            Self::Host(buffer) => buffer.ptr(),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(buffer) => buffer.ptr(),
         }
     }
 }
@@ -229,17 +278,17 @@ pub(crate) struct Storage {
     device: Device,
 }
 
-/// Who owns the bytes. All lie where the processor reads them.
+/// Who owns the bytes. Those that no device owns lie in the host's memory.
 #[derive(Debug, Clone)]
 enum Bytes {
-    Owned(Arc<Buffer>),
+    Owned(Arc<DeviceMemory>),
     Mapped(MappedFile),
     Static(&'static [u8]),
 }
 
 impl Storage {
-    pub(crate) fn owned(buffer: Buffer, device: Device) -> Self {
-        let bytes = Bytes::Owned(Arc::new(buffer));
+    pub(crate) fn owned(memory: DeviceMemory, device: Device) -> Self {
+        let bytes = Bytes::Owned(Arc::new(memory));
         Self { bytes, device }
     }
 
@@ -257,19 +306,18 @@ impl Storage {
         &self.device
     }
 
-    /// The same bytes as memory of another device, where both reach it.
-    pub(crate) fn shared_with(&self, device: &Device) -> Self {
-        match (self.device.kind(), device.kind()) {
-            (DeviceKind::Cpu(_), DeviceKind::Cpu(_)) => Self {
-                bytes: self.bytes.clone(),
-                device: device.clone(),
-            },
-        }
+    /// The same bytes as memory of another device, if both reach it: tiers of the processor, and equal GPUs.
+    pub(crate) fn shared_with(&self, device: &Device) -> Option<Self> {
+        let shared = self.device.is_cpu() && device.is_cpu() || self.device == *device;
+        shared.then(|| Self {
+            bytes: self.bytes.clone(),
+            device: device.clone(),
+        })
     }
 
     pub(crate) fn ptr(&self) -> *const u8 {
         match &self.bytes {
-            Bytes::Owned(buffer) => buffer.ptr(),
+            Bytes::Owned(memory) => memory.ptr(),
             Bytes::Mapped(file) => file.map.as_ptr(),
             Bytes::Static(bytes) => bytes.as_ptr(),
         }

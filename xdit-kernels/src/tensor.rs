@@ -1,7 +1,7 @@
 use crate::{
-    DType, Device, DeviceKind, Error, MappedFile, Result, Shape, View, ViewMut,
+    DType, Device, Error, MappedFile, Result, Shape, View, ViewMut,
     sizes::Layout,
-    storage::{Buffer, Storage},
+    storage::{DeviceMemory, Storage},
 };
 use std::fmt;
 
@@ -34,10 +34,10 @@ impl Tensor {
     }
 
     /// The elements that lie at `offset` in a mapped file. Shares the mapping; copies only if the offset is not aligned
-    /// for the dtype.
+    /// for the dtype, or to a device that does not read the host's memory.
     ///
     /// # Errors
-    /// If the file ends before the last element.
+    /// If the file ends before the last element, or there is no memory for a copy.
     pub fn from_mapped(
         file: &MappedFile,
         offset: usize,
@@ -46,12 +46,12 @@ impl Tensor {
         device: &Device,
     ) -> Result<Self> {
         let len = file.byte_len();
-        let storage = Storage::mapped(file.clone(), device.clone());
-        Self::from_storage(storage, len, offset, shape.into(), dtype)
+        let storage = Storage::mapped(file.clone(), device.or_cpu());
+        Self::from_storage(storage, len, offset, shape.into(), dtype)?.to_device(device)
     }
 
     /// The elements that lie at `offset` in bytes that live as long as the program. Copies only if they are not
-    /// aligned for the dtype.
+    /// aligned for the dtype, or to a device that does not read the host's memory.
     ///
     /// # Errors
     /// If the bytes end before the last element.
@@ -62,10 +62,11 @@ impl Tensor {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        let storage = Storage::of_static(bytes, device.clone());
-        Self::from_storage(storage, bytes.len(), offset, shape.into(), dtype)
+        let storage = Storage::of_static(bytes, device.or_cpu());
+        Self::from_storage(storage, bytes.len(), offset, shape.into(), dtype)?.to_device(device)
     }
 
+    /// The storage is the host's memory.
     fn from_storage(
         storage: Storage,
         storage_len: usize,
@@ -86,7 +87,7 @@ impl Tensor {
         let start = storage.ptr().wrapping_add(offset);
         if !start.addr().is_multiple_of(dtype.size()) {
             let mut out = TensorMut::zeros(shape, dtype, storage.device())?;
-            // SAFETY: `len` bytes lie at `start` (checked above) and `out` holds as many; they are different memory.
+            // SAFETY: `len` bytes lie at `start` (checked above) and `out` holds as many; they are different memory, and the host's.
             unsafe { std::ptr::copy_nonoverlapping(start, out.view_mut().ptr(), len) };
             return Ok(out.freeze());
         }
@@ -122,16 +123,46 @@ impl Tensor {
         self.storage.device()
     }
 
-    /// This tensor on another device. Shares memory if both devices reach it, as all devices of the processor do, and copies
-    /// otherwise.
+    /// This tensor on another device. Shares memory if both devices reach it, as all devices of the processor do and a GPU's
+    /// queue and its forks, and copies otherwise. A copy to the processor waits for the GPU, and counts as one of its
+    /// [`Device::host_reads`].
     ///
     /// # Errors
-    /// If there is no memory for a copy.
+    /// If there is no memory for a copy, or the device failed.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
-        Ok(Self {
-            storage: self.storage.shared_with(device),
-            ..*self
-        })
+        if let Some(storage) = self.storage.shared_with(device) {
+            return Ok(Self { storage, ..*self });
+        }
+        // SAFETY: `copy_between` writes every element.
+        let mut out = unsafe { TensorMut::uninit(TO_DEVICE, self.shape(), self.dtype(), device)? };
+        self.copy_between(&mut out)?;
+        Ok(out.freeze())
+    }
+
+    /// Copies the elements to `out`, a tensor of this shape and dtype on a device that does not reach this one's memory: one of
+    /// the two is a GPU.
+    fn copy_between(&self, out: &mut TensorMut) -> Result<()> {
+        let (from, bytes) = (self.view().ptr(), self.byte_len());
+        let to = out.memory.ptr();
+        #[cfg(feature = "cuda")]
+        match (self.device().cuda_queue(), out.device.cuda_queue()) {
+            (None, Some(queue)) => {
+                // SAFETY: `bytes` bytes lie at `from` in the host's memory (raw, so others may change a mapped file meanwhile)
+                // and at `to` in memory of the queue.
+                return unsafe { queue.upload(TO_DEVICE, from, to, bytes) };
+            }
+            (Some(queue), None) => {
+                self.device().count_host_read();
+                // SAFETY: as above, the other way round; `out` is borrowed exclusively.
+                return unsafe { queue.download_blocking(TO_DEVICE, from, to, bytes) };
+            }
+            (Some(queue), Some(other)) => {
+                // SAFETY: `bytes` bytes lie at both places, in memory of the queue and of the other one.
+                return unsafe { queue.send(TO_DEVICE, from, other, to, bytes) };
+            }
+            (None, None) => {}
+        }
+        unreachable!("devices of the processor share memory: {bytes} bytes from {from:p} to {to:p}")
     }
 
     /// A view of the whole tensor.
@@ -215,7 +246,7 @@ impl fmt::Debug for Tensor {
 /// ```
 #[derive(Debug)]
 pub struct TensorMut {
-    buffer: Buffer,
+    memory: DeviceMemory,
     /// Contiguous.
     layout: Layout,
     device: Device,
@@ -229,7 +260,7 @@ impl TensorMut {
     pub fn zeros(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Self> {
         let layout = Layout::of_output("zeros", shape.into(), dtype)?;
         Ok(Self {
-            buffer: memory("zeros", layout, true, device)?,
+            memory: DeviceMemory::new("zeros", layout.byte_len(), true, device)?,
             layout,
             device: device.clone(),
         })
@@ -247,7 +278,7 @@ impl TensorMut {
     ) -> Result<Self> {
         let layout = Layout::of_output(op, shape.into(), dtype)?;
         Ok(Self {
-            buffer: memory(op, layout, false, device)?,
+            memory: DeviceMemory::new(op, layout.byte_len(), false, device)?,
             layout,
             device: device.clone(),
         })
@@ -260,35 +291,24 @@ impl TensorMut {
 
     /// A view of the whole, to read what was written so far.
     pub fn view(&self) -> View<'_> {
-        // SAFETY: the buffer holds the layout's elements, aligned to 64 bytes, which nobody writes while `self` is borrowed.
-        unsafe { View::from_raw(self.buffer.ptr(), self.layout, &self.device) }
+        // SAFETY: the memory holds the layout's elements, aligned to 64 bytes, which nobody writes while `self` is borrowed.
+        unsafe { View::from_raw(self.memory.ptr(), self.layout, &self.device) }
     }
 
     /// A view of the whole, to write into.
     pub fn view_mut(&mut self) -> ViewMut<'_> {
-        // SAFETY: the buffer holds the layout's elements, aligned to 64 bytes, and `self` is borrowed exclusively.
-        unsafe { ViewMut::from_raw(self.buffer.ptr(), self.layout, &self.device) }
+        // SAFETY: the memory holds the layout's elements, aligned to 64 bytes, and `self` is borrowed exclusively.
+        unsafe { ViewMut::from_raw(self.memory.ptr(), self.layout, &self.device) }
     }
 
     /// The finished tensor.
     pub fn freeze(self) -> Tensor {
         Tensor {
-            storage: Storage::owned(self.buffer, self.device),
+            storage: Storage::owned(self.memory, self.device),
             offset: 0,
             layout: self.layout,
         }
     }
 }
 
-/// Memory of the device for the layout's elements.
-fn memory(op: &'static str, layout: Layout, zeroed: bool, device: &Device) -> Result<Buffer> {
-    match device.kind() {
-        DeviceKind::Cpu(_) => {
-            let buffer = Buffer::new(layout.byte_len(), zeroed, op)?;
-            if !zeroed {
-                buffer.touch_large_pages();
-            }
-            Ok(buffer)
-        }
-    }
-}
+const TO_DEVICE: &str = "to_device";

@@ -1,6 +1,6 @@
 //! Borrowed tensors: a pointer, a shape and strides. Every kernel takes views, so callers can pass memory that they own.
 
-use crate::{DType, Device, DeviceKind, Element, Error, MAX_NDIM, Result, Shape, sizes::Layout};
+use crate::{DType, Device, Element, Error, MAX_NDIM, Result, Shape, sizes::Layout};
 use std::{fmt, marker::PhantomData};
 
 /// A tensor that borrows its elements; strides are in elements. Cheap to copy.
@@ -33,7 +33,7 @@ impl<'a> View<'a> {
     /// A view of a whole row-major slice of the host's memory, for kernels of `device`.
     ///
     /// # Errors
-    /// If the slice's length is not the product of the shape.
+    /// If the slice's length is not the product of the shape, or the device does not read the host's memory.
     pub fn from_slice<T: Element>(
         data: &'a [T],
         shape: impl Into<Shape>,
@@ -41,7 +41,7 @@ impl<'a> View<'a> {
     ) -> Result<Self> {
         let shape = shape.into();
         match Layout::contiguous(shape, T::DTYPE) {
-            Some(layout) if layout.numel() == data.len() => Ok(Self::over(data, layout, device)),
+            Some(layout) if layout.numel() == data.len() => Self::over(data, layout, device),
             _ => Err(Error::shape("view", format!("{shape:?}"), data.len())),
         }
     }
@@ -51,7 +51,7 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     /// If shape and strides reach beyond the slice, they are larger than memory can be (also beside a dim of 0), or the view
-    /// repeats elements and has more than 2^36 of them.
+    /// repeats elements and has more than 2^36 of them; or the device does not read the host's memory.
     pub fn from_slice_strided<T: Element>(
         data: &'a [T],
         shape: impl Into<Shape>,
@@ -60,7 +60,7 @@ impl<'a> View<'a> {
     ) -> Result<Self> {
         let (shape, strides) = (shape.into(), strides.into());
         match Layout::strided(shape, strides, T::DTYPE) {
-            Some(layout) if layout.extent() <= data.len() => Ok(Self::over(data, layout, device)),
+            Some(layout) if layout.extent() <= data.len() => Self::over(data, layout, device),
             _ => Err(Error::shape(
                 "view",
                 format!("a slice that holds shape {shape:?} with strides {strides:?}"),
@@ -70,11 +70,10 @@ impl<'a> View<'a> {
     }
 
     /// The layout's extent is inside the slice.
-    fn over<T: Element>(data: &'a [T], layout: Layout, device: &'a Device) -> Self {
-        // Of all devices this one alone reaches the host's memory.
-        let DeviceKind::Cpu(_) = device.kind();
+    fn over<T: Element>(data: &'a [T], layout: Layout, device: &'a Device) -> Result<Self> {
+        host_memory("view", device)?;
         // SAFETY: the slice's elements are initialised, of this dtype and borrowed for 'a; the caller checked the extent.
-        unsafe { Self::from_raw(data.as_ptr().cast(), layout, device) }
+        Ok(unsafe { Self::from_raw(data.as_ptr().cast(), layout, device) })
     }
 
     /// # Safety
@@ -225,9 +224,14 @@ impl<'a> View<'a> {
         Ok(Self { layout, ..self })
     }
 
-    /// The elements for a kernel of the processor, if they are contiguous, of this type, and nobody may change them.
+    /// The elements for a kernel of the processor, if they are contiguous in the host's memory, of this type, and nobody may
+    /// change them.
     pub(crate) fn slice<T: Element>(&self) -> Option<&'a [T]> {
-        if self.dtype() != T::DTYPE || !self.is_contiguous() || !self.steady {
+        if self.dtype() != T::DTYPE
+            || !self.is_contiguous()
+            || !self.steady
+            || !self.device.is_cpu()
+        {
             return None;
         }
         if self.numel() == 0 {
@@ -239,8 +243,25 @@ impl<'a> View<'a> {
         Some(unsafe { std::slice::from_raw_parts(self.ptr.cast(), self.numel()) })
     }
 
+    /// Where the first element lies: in the host's memory, or an address of the GPU, which the host does not dereference.
     pub(crate) fn ptr(&self) -> *const u8 {
         self.ptr
+    }
+}
+
+/// Checks that kernels of this device read the host's memory.
+///
+/// # Errors
+/// [`Error::Device`].
+pub(crate) fn host_memory(op: &'static str, device: &Device) -> Result<()> {
+    match device.is_cpu() {
+        true => Ok(()),
+        false => Err(Error::Device {
+            op,
+            reason: format!(
+                "{device} does not read the host's memory; copy to it by Tensor::from_slice or Tensor::to_device"
+            ),
+        }),
     }
 }
 

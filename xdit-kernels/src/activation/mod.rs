@@ -8,6 +8,8 @@ mod tests;
 
 pub use function::Activation;
 
+#[cfg(feature = "cuda")]
+use crate::dispatch::no_cuda_kernel;
 use crate::{
     DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
     dispatch::{expect_rows, one_device},
@@ -49,6 +51,8 @@ pub fn activation_into<'a>(
     expect_rows("activation", &out, x.shape(), x.dtype())?;
     match one_device("activation", [x.device(), out.device()])? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::activation(x, act, out)),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel("activation", gpu),
     }
 }
 
@@ -104,5 +108,7 @@ pub fn gated_into<'a, 'b>(
     y.dtype().float("gated")?;
     match one_device("gated", [x.device(), y.device(), out.device()])? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::gated(x, y, act, out)),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel("gated", gpu),
     }
 }

@@ -20,6 +20,8 @@ mod tile;
 
 pub use input::{AttnInput, AttnOut, Mask, Segment};
 
+#[cfg(feature = "cuda")]
+use crate::dispatch::no_cuda_kernel;
 use crate::{DType, DeviceKind, Error, Result, TensorMut, View, ViewMut, dispatch::one_device};
 use dims::{Dims, OP};
 
@@ -151,5 +153,7 @@ pub fn flash_into(input: &AttnInput<'_>, out: ViewMut<'_>, lse: ViewMut<'_>) -> 
         DeviceKind::Cpu(_) => {
             lse.written_by(|lse| out.written_by(|out| cpu::flash(input, &dims, out, lse)))
         }
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
     }
 }

@@ -19,6 +19,8 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "cuda")]
+use crate::dispatch::no_cuda_kernel;
 use crate::{
     DType, Device, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, WeightForm,
     dispatch::{one_device, readable_by},
@@ -115,6 +117,8 @@ impl Conv2d {
             DeviceKind::Cpu(tier) => {
                 ConvWeights::Cpu(PackedConv2d::new(weight, bias, form, shape, dtype, tier)?)
             }
+            #[cfg(feature = "cuda")]
+            DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu)?,
         };
         Ok(Self {
             shape,

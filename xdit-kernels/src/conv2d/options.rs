@@ -99,7 +99,11 @@ impl Conv2dOptions {
             Algorithm::Auto => self.winograd_fits([kh, kw]) && oc > FEW_OUTPUTS,
             Algorithm::Direct => false,
         };
-        let DeviceKind::Cpu(tier) = device.kind();
+        let tier = match device.kind() {
+            DeviceKind::Cpu(tier) => tier,
+            #[cfg(feature = "cuda")]
+            DeviceKind::Cuda(_) => return WeightForm::Dense(dtype),
+        };
         let pairs = dtype == DType::BF16 && tier == Tier::Avx512Bf16 && oc > FEW_OUTPUTS;
         match is_winograd {
             true => WeightForm::Winograd,

@@ -1,6 +1,8 @@
 //! The checks and the dispatch line in which the operations on pairs and on single elements end.
 
 use super::{combine::Combine, cpu};
+#[cfg(feature = "cuda")]
+use crate::dispatch::no_cuda_kernel;
 use crate::{
     DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
     dispatch::{expect_rows, one_device},
@@ -39,6 +41,8 @@ pub(super) fn binary_into(
     y.dtype().float(op)?;
     match one_device(op, [x.device(), y.device(), out.device()])? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::binary(x, y, combine, out)),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel(op, gpu),
     }
 }
 
@@ -62,5 +66,7 @@ pub(super) fn unary_into(
     match one_device(op, [x.device(), out.device()])? {
         // x twice: one loop serves all operations, and the second load comes from the cache.
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::binary(x, x, combine, out)),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel(op, gpu),
     }
 }

@@ -9,6 +9,8 @@ mod scalars;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "cuda")]
+use crate::dispatch::no_cuda_kernel;
 use crate::{
     DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
     dispatch::{expect_parameter, expect_rows, one_device},
@@ -176,5 +178,7 @@ pub fn gate_residual_into<'a, 'b, 'c>(
     let operands = [x.device(), gate.device(), residual.device(), out.device()];
     match one_device(OP, operands)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::gate_residual(x, gate, residual, out)),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
     }
 }

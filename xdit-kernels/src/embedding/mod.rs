@@ -4,6 +4,8 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "cuda")]
+use crate::dispatch::no_cuda_kernel;
 use crate::{
     DType, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
 };
@@ -51,6 +53,8 @@ pub fn embedding_into<'a, 'b>(
     out.expect(OP, &[l, c], table.dtype())?;
     match one_device(OP, [table.device(), ids.device(), out.device()])? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::embedding(OP, table, ids, out)),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
     }
 }
 

@@ -4,6 +4,8 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "cuda")]
+use crate::dispatch::no_cuda_kernel;
 use crate::{DeviceKind, Result, Tensor};
 pub(crate) use cpu::count_not_finite;
 
@@ -27,6 +29,8 @@ impl Tensor {
         self.device().count_host_read();
         match self.device().kind() {
             DeviceKind::Cpu(_) => cpu::first_not_finite("first_not_finite", self.view()),
+            #[cfg(feature = "cuda")]
+            DeviceKind::Cuda(gpu) => no_cuda_kernel("first_not_finite", gpu),
         }
     }
 }

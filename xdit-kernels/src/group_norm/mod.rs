@@ -5,6 +5,8 @@ mod parameters;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "cuda")]
+use crate::dispatch::no_cuda_kernel;
 use crate::{
     Device, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
     numbers::DeviceNumbers, vector::reserved,
@@ -164,6 +166,8 @@ impl GroupSums {
         let mut sums = DeviceNumbers::zeros(OP, numbers.unwrap_or(usize::MAX), x.device())?;
         match x.device().kind() {
             DeviceKind::Cpu(_) => cpu::sums(x, groups, sums.on_cpu_mut())?,
+            #[cfg(feature = "cuda")]
+            DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu)?,
         }
         Ok(Self {
             groups,
@@ -226,7 +230,7 @@ impl GroupSums {
             }
         }
         let mut sums = DeviceNumbers::zeros(OP, count, device)?;
-        sums.write(&values[1..]);
+        sums.write(OP, &values[1..])?;
         Ok(Self {
             groups,
             pixels: values[0],
@@ -269,5 +273,7 @@ fn apply(
         DeviceKind::Cpu(_) => {
             out.written_by(|out| cpu::run(x, &sums.sums, sums.pixels, parameters, out))
         }
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
     }
 }

@@ -1,6 +1,8 @@
 //! Copies that change where elements lie or their dtype: contiguous, cat, cast.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -55,6 +57,8 @@ pub fn copy_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) -> Result<()> {
     }
     match one_device(OP, [x.device(), out.device()])? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::copy(OP, x, out)),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => out.written_by(|out| cuda::copy(OP, x, out, gpu)),
     }
 }
 

@@ -8,6 +8,8 @@ mod epilogue;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "cuda")]
+use crate::dispatch::no_cuda_kernel;
 use crate::{
     DType, Device, DeviceKind, Error, Result, Shape, Tensor, TensorMut, View, ViewMut, WeightForm,
     dispatch::{one_device, readable_by},
@@ -97,6 +99,8 @@ impl Linear {
                 float,
                 device,
             )?),
+            #[cfg(feature = "cuda")]
+            DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu)?,
         };
         Ok(Self {
             in_features,

@@ -7,6 +7,8 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "cuda")]
+use crate::dispatch::no_cuda_kernel;
 use crate::{
     DType, DeviceKind, Error, Result, Tensor, TensorMut, ViewMut, attention::AttnOut,
     dispatch::one_device,
@@ -85,6 +87,8 @@ pub fn merge_into(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) 
         DeviceKind::Cpu(_) => {
             lse.written_by(|lse| out.written_by(|out| cpu::merge(OP, a, b, out, lse)))
         }
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
     }
 }
 

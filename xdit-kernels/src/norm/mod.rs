@@ -8,6 +8,8 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "cuda")]
+use crate::dispatch::no_cuda_kernel;
 use crate::{
     DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
     dispatch::{expect_parameter, expect_rows, one_device},
@@ -82,6 +84,8 @@ pub fn layer_norm_into<'a>(
     let after = After::Affine { weight, bias };
     match one_device(OP, devices)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::layer_norm(OP, x, after, eps, out)),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
     }
 }
 
@@ -143,6 +147,8 @@ pub fn layer_norm_modulate_into<'a, 'b, 'c>(
     let after = After::Modulate { shift, scale };
     match one_device(OP, devices)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::layer_norm(OP, x, after, eps, out)),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
     }
 }
 
@@ -204,6 +210,8 @@ pub fn layer_norm_shift_into<'a, 'b, 'c>(
     let after = After::Shift { weight, shift };
     match one_device(OP, devices)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::layer_norm(OP, x, after, eps, out)),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
     }
 }
 
@@ -259,5 +267,7 @@ pub fn rms_norm_into<'a>(
     .flatten();
     match one_device(OP, devices)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::rms_norm(x, weight, eps, out)),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
     }
 }

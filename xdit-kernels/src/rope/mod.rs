@@ -13,6 +13,8 @@ mod tests;
 pub use options::{HeadNorm, QkNormRope};
 pub use table::rope_table;
 
+#[cfg(feature = "cuda")]
+use crate::dispatch::no_cuda_kernel;
 use crate::{
     DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
     dispatch::{expect_parameter, expect_rows, one_device},
@@ -161,6 +163,8 @@ fn one_stream(
         DeviceKind::Cpu(_) => {
             out.written_by(|out| cpu::one_stream(op, x, (weight, bias), eps, rope, out))
         }
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel(op, gpu),
     }
 }
 
@@ -224,5 +228,7 @@ pub fn qk_norm_rope_into<'a>(
         DeviceKind::Cpu(_) => q.written_by(|q| {
             k.written_by(|k| v.written_by(|v| cpu::three_streams(qkv, options, [q, k, v])))
         }),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
     }
 }

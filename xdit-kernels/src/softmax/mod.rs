@@ -4,6 +4,8 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "cuda")]
+use crate::dispatch::no_cuda_kernel;
 use crate::{
     DeviceKind, Result, Tensor, TensorMut, View, ViewMut,
     dispatch::{expect_rows, one_device},
@@ -46,5 +48,7 @@ pub fn softmax_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) -> Result<()> 
     expect_rows("softmax", &out, x.shape(), x.dtype())?;
     match one_device("softmax", [x.device(), out.device()])? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::softmax(x, out)),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel("softmax", gpu),
     }
 }

@@ -6,6 +6,8 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "cuda")]
+use crate::dispatch::no_cuda_kernel;
 use crate::{
     Device, DeviceKind, Error, Result, View, dispatch::one_device, numbers::DeviceNumbers,
 };
@@ -68,6 +70,8 @@ impl RunningSums {
                 cpu::add(&mut self.numbers.on_cpu_mut()[to], other.numbers.on_cpu());
                 Ok(())
             }
+            #[cfg(feature = "cuda")]
+            DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
         }
     }
 
@@ -116,6 +120,8 @@ impl RunningSums {
             DeviceKind::Cpu(_) => {
                 cpu::distance(OP, fresh, stale, rows, &mut self.numbers.on_cpu_mut()[to])
             }
+            #[cfg(feature = "cuda")]
+            DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
         }
     }
 
@@ -144,6 +150,8 @@ impl RunningSums {
         let _span = tracing::trace_span!("moments", n = x.numel()).entered();
         match one_device(OP, [self.device(), x.device()])? {
             DeviceKind::Cpu(_) => cpu::moments(OP, x, &mut self.numbers.on_cpu_mut()[to]),
+            #[cfg(feature = "cuda")]
+            DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
         }
     }
 
@@ -161,6 +169,8 @@ impl RunningSums {
         let _span = tracing::trace_span!("not_finite", n = x.numel()).entered();
         match one_device(OP, [self.device(), x.device()])? {
             DeviceKind::Cpu(_) => cpu::not_finite(OP, x, &mut self.numbers.on_cpu_mut()[to]),
+            #[cfg(feature = "cuda")]
+            DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
         }
     }
 

@@ -4,6 +4,8 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "cuda")]
+use crate::dispatch::no_cuda_kernel;
 use crate::{DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device};
 
 /// The picture with each pixel repeated in a 2×2 square (torch's `interpolate(scale_factor=2, mode="nearest")`).
@@ -45,6 +47,8 @@ pub fn upsample_nearest_2x_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) ->
     let _span = tracing::trace_span!("upsample_nearest_2x", b, h, w, c).entered();
     match one_device("upsample_nearest_2x", [x.device(), out.device()])? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::upsample(x, out)),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(gpu) => no_cuda_kernel("upsample_nearest_2x", gpu),
     }
 }
 

@@ -1,0 +1,137 @@
+//! One GPU: its primary context, and what the driver tells about it.
+
+use super::{
+    driver::CudaDriver,
+    error::{SUCCESS, device_error},
+};
+use crate::Result;
+use cudarc::driver::sys::{CUcontext, CUdevice, CUdevice_attribute as Attribute};
+use std::{fmt, sync::Arc};
+
+/// Which GPU: its place in the driver's list, from 0 on. `CUDA_VISIBLE_DEVICES` chooses and orders that list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CudaOrdinal(pub u32);
+
+impl fmt::Display for CudaOrdinal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cuda:{}", self.0)
+    }
+}
+
+/// The primary context of one GPU, retained.
+pub(crate) struct CudaContext {
+    pub(super) driver: CudaDriver,
+    pub(crate) ordinal: CudaOrdinal,
+    /// 90 for compute capability 9.0.
+    pub(crate) capability: u32,
+    pub(crate) name: String,
+    device: CUdevice,
+    pub(super) raw: CUcontext,
+}
+
+// SAFETY: a context may be current on several threads, and the driver locks what it shares.
+unsafe impl Send for CudaContext {}
+// SAFETY: as above.
+unsafe impl Sync for CudaContext {}
+
+impl fmt::Debug for CudaContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CudaContext {}", self.ordinal)
+    }
+}
+
+/// The least compute capability that the kernels are compiled for.
+const LEAST_CAPABILITY: u32 = 80;
+
+impl CudaContext {
+    /// The context of a GPU.
+    ///
+    /// # Errors
+    /// One line that says why this GPU cannot be used.
+    pub(crate) fn retain(driver: CudaDriver, ordinal: CudaOrdinal) -> Result<Arc<Self>, String> {
+        let count = driver.device_count()?;
+        if ordinal.0 >= count {
+            return Err(format!(
+                "there is no GPU {}; NVIDIA's driver finds {count}, counted from 0",
+                ordinal.0
+            ));
+        }
+        let mut device = 0;
+        // SAFETY: the pointer is to a device; the number is below the driver's count, which is an int.
+        let status = unsafe { (driver.cuDeviceGet)(&mut device, ordinal.0 as i32) };
+        if status != SUCCESS {
+            let why = driver.explain(status);
+            return Err(format!(
+                "NVIDIA's driver does not give GPU {ordinal}: {why}"
+            ));
+        }
+        let name = driver.name(device)?;
+        let part = |attribute: Attribute| driver.attribute(device, attribute as u32);
+        let major = part(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = part(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        let capability = u32::try_from(major * 10 + minor).unwrap_or(0);
+        if capability < LEAST_CAPABILITY {
+            return Err(format!(
+                "GPU {} ({name}) has compute capability {major}.{minor}; the kernels need 8.0 or more",
+                ordinal.0
+            ));
+        }
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: the pointer is to a context.
+        let status = unsafe { (driver.cuDevicePrimaryCtxRetain)(&mut raw, device) };
+        if status != SUCCESS {
+            let why = driver.explain(status);
+            return Err(format!(
+                "GPU {} ({name}) gives no context: {why}",
+                ordinal.0
+            ));
+        }
+        Ok(Arc::new(Self {
+            driver,
+            ordinal,
+            capability,
+            name,
+            device,
+            raw,
+        }))
+    }
+
+    /// Makes this context the calling thread's, as each call of the driver needs.
+    pub(super) fn bind(&self, op: &'static str) -> Result<()> {
+        // SAFETY: the context is retained as long as `self` lives.
+        let status = unsafe { (self.driver.cuCtxSetCurrent)(self.raw) };
+        self.check(op, "cuCtxSetCurrent", status)
+    }
+
+    /// `Ok` for success; otherwise an error of `op` that names this GPU and the driver's function.
+    pub(super) fn check(&self, op: &'static str, function: &str, status: u32) -> Result<()> {
+        match status {
+            SUCCESS => Ok(()),
+            _ => Err(device_error(
+                op,
+                format!(
+                    "{function} failed on {}: {}",
+                    self.ordinal,
+                    self.driver.explain(status)
+                ),
+            )),
+        }
+    }
+
+    /// Bytes that the driver has free on this GPU, and bytes that it has in all.
+    pub(crate) fn memory(&self, op: &'static str) -> Result<(usize, usize)> {
+        self.bind(op)?;
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: the pointers are to numbers, and the context is current.
+        let status = unsafe { (self.driver.cuMemGetInfo_v2)(&mut free, &mut total) };
+        self.check(op, "cuMemGetInfo", status)?;
+        Ok((free, total))
+    }
+}
+
+impl Drop for CudaContext {
+    fn drop(&mut self) {
+        // SAFETY: retained in `retain`, once. A failure has nobody to be told to.
+        unsafe { (self.driver.cuDevicePrimaryCtxRelease_v2)(self.device) };
+    }
+}

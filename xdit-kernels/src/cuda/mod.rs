@@ -1,0 +1,26 @@
+//! NVIDIA GPUs: the driver, queues, memory, and launches of kernels. Building needs nothing of CUDA.
+//!
+//! Files here use no tensors: tensors and devices are made of them. The kernels of an operation lie in its own folder
+//! (`norm/norm.cu`, `norm/cuda.rs`); they launch through [`CudaQueue::launch`].
+
+mod buffer;
+mod context;
+mod driver;
+#[cfg(all(test, target_os = "linux"))]
+mod driver_tests;
+mod error;
+mod launch;
+mod module;
+mod queue;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use buffer::CudaBuffer;
+pub use context::CudaOrdinal;
+#[allow(unused_imports, reason = "the kernels that launch land one by one")]
+pub(crate) use launch::{Args, KernelParam, LaunchShape};
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use module::PtxModule;
+pub(crate) use queue::CudaQueue;
+pub(crate) use stream::CudaEvent;

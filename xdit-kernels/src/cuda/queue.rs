@@ -1,0 +1,244 @@
+//! The queue of a device that is a GPU: a stream, and what it shares with its forks.
+
+use super::{
+    buffer::CudaBuffer,
+    context::{CudaContext, CudaOrdinal},
+    driver::CudaDriver,
+    error::device_error,
+    launch::{Args, LaunchShape},
+    module::{Modules, PtxModule},
+    stream::{CudaEvent, CudaStream},
+};
+use crate::Result;
+use std::sync::Arc;
+
+/// One stream of a GPU. Addresses are the GPU's: the host does not dereference them.
+#[derive(Debug)]
+pub(crate) struct CudaQueue {
+    stream: Arc<CudaStream>,
+    modules: Arc<Modules>,
+}
+
+impl CudaQueue {
+    /// The first queue of a GPU.
+    ///
+    /// # Errors
+    /// One line that says why this GPU cannot be used.
+    pub(crate) fn open(ordinal: CudaOrdinal) -> Result<Self> {
+        const OP: &str = "device";
+        let unusable = |reason| device_error(OP, reason);
+        let driver = CudaDriver::open().map_err(unusable)?;
+        let context = CudaContext::retain(driver, ordinal).map_err(unusable)?;
+        Ok(Self {
+            stream: Arc::new(CudaStream::new(OP, &context)?),
+            modules: Arc::new(Modules::new(&context)),
+        })
+    }
+
+    /// Another queue over the same memory. If the driver gives no further stream, it is this queue's own stream, and the next
+    /// [`synchronize`](Self::synchronize) reports why.
+    pub(crate) fn fork(&self) -> Self {
+        let stream = match CudaStream::new("fork", self.context()) {
+            Ok(stream) => Arc::new(stream),
+            Err(error) => {
+                self.stream.note_failure(error);
+                Arc::clone(&self.stream)
+            }
+        };
+        Self {
+            stream,
+            modules: Arc::clone(&self.modules),
+        }
+    }
+
+    /// Whether both come from one call of [`open`](Self::open).
+    pub(crate) fn shares_memory_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.modules, &other.modules)
+    }
+
+    pub(crate) fn context(&self) -> &Arc<CudaContext> {
+        &self.stream.context
+    }
+
+    /// Memory for `bytes` bytes, not initialised: outputs and the scratch of kernels.
+    pub(crate) fn alloc(&self, op: &'static str, bytes: usize) -> Result<CudaBuffer> {
+        CudaBuffer::new(op, bytes, &self.stream)
+    }
+
+    /// Launches a kernel, unless its grid is empty. It has run when the queue gets there.
+    ///
+    /// # Safety
+    /// The arguments are those of the kernel. Whatever it reads and writes through them lies in memory of this GPU that stays
+    /// until the kernel has run: memory of this queue's tensors and buffers does, because it returns in the order of the queue.
+    /// No other queue writes what it reads, or reads or writes what it writes, unless events order them.
+    pub(crate) unsafe fn launch(
+        &self,
+        op: &'static str,
+        module: &'static PtxModule,
+        kernel: &'static str,
+        shape: LaunchShape,
+        args: &Args,
+    ) -> Result<()> {
+        if shape.is_empty() {
+            return Ok(());
+        }
+        let function = self.modules.function(op, module, kernel, shape, args)?;
+        // SAFETY: the caller's promise; `function` has checked what the driver knows of the arguments.
+        unsafe { super::launch::launch(op, &self.stream, &function, kernel, shape, args) }
+    }
+
+    /// Fills with zeros.
+    ///
+    /// # Safety
+    /// `bytes` bytes lie at `to`, memory as [`launch`](Self::launch) demands.
+    pub(crate) unsafe fn zero(&self, op: &'static str, to: *mut u8, bytes: usize) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let context = self.context();
+        context.bind(op)?;
+        // SAFETY: the caller's promise.
+        let status = unsafe {
+            (context.driver.cuMemsetD8Async)(to.addr() as u64, 0, bytes, self.stream.raw)
+        };
+        context.check(op, "cuMemsetD8Async", status)
+    }
+
+    /// Copies within this GPU's memory.
+    ///
+    /// # Safety
+    /// `bytes` bytes lie at `from` and at `to`, memory as [`launch`](Self::launch) demands, and they do not overlap.
+    pub(crate) unsafe fn copy(
+        &self,
+        op: &'static str,
+        from: *const u8,
+        to: *mut u8,
+        bytes: usize,
+    ) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let context = self.context();
+        let (from, to) = (from.addr() as u64, to.addr() as u64);
+        context.bind(op)?;
+        // SAFETY: the caller's promise.
+        let status =
+            unsafe { (context.driver.cuMemcpyDtoDAsync_v2)(to, from, bytes, self.stream.raw) };
+        context.check(op, "cuMemcpyDtoDAsync", status)
+    }
+
+    /// Copies from the host's memory, and waits until that is done.
+    ///
+    /// # Safety
+    /// `bytes` bytes lie at `from`, and at `to` memory as [`launch`](Self::launch) demands.
+    pub(crate) unsafe fn upload(
+        &self,
+        op: &'static str,
+        from: *const u8,
+        to: *mut u8,
+        bytes: usize,
+    ) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let context = self.context();
+        context.bind(op)?;
+        // SAFETY: the caller's promise; the host's memory is borrowed until the wait below has ended.
+        let status = unsafe {
+            (context.driver.cuMemcpyHtoDAsync_v2)(
+                to.addr() as u64,
+                from.cast(),
+                bytes,
+                self.stream.raw,
+            )
+        };
+        context.check(op, "cuMemcpyHtoDAsync", status)?;
+        self.synchronize(op)
+    }
+
+    /// Copies to the host's memory, and waits until that is done.
+    ///
+    /// # Safety
+    /// `bytes` bytes lie at `from`, memory as [`launch`](Self::launch) demands, and as many at `to`, which nobody else uses.
+    pub(crate) unsafe fn download_blocking(
+        &self,
+        op: &'static str,
+        from: *const u8,
+        to: *mut u8,
+        bytes: usize,
+    ) -> Result<()> {
+        if bytes == 0 {
+            return self.synchronize(op);
+        }
+        let context = self.context();
+        context.bind(op)?;
+        // SAFETY: the caller's promise; the host's memory is borrowed until the wait below has ended.
+        let status = unsafe {
+            (context.driver.cuMemcpyDtoHAsync_v2)(
+                to.cast(),
+                from.addr() as u64,
+                bytes,
+                self.stream.raw,
+            )
+        };
+        context.check(op, "cuMemcpyDtoHAsync", status)?;
+        self.synchronize(op)
+    }
+
+    /// Copies to memory of another queue, whose GPU may be another one, after everything that both queues were given so far.
+    /// What `other` is given later runs after the copy.
+    ///
+    /// # Safety
+    /// `bytes` bytes lie at `from` in memory of this queue and at `to` in memory of `other`, as [`launch`](Self::launch)
+    /// demands.
+    pub(crate) unsafe fn send(
+        &self,
+        op: &'static str,
+        from: *const u8,
+        other: &Self,
+        to: *mut u8,
+        bytes: usize,
+    ) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.stream.wait(&other.stream.record()?)?;
+        let (ours, theirs) = (self.context(), other.context());
+        ours.bind(op)?;
+        // SAFETY: the caller's promise. The driver copies between GPUs also where they do not reach each other's memory.
+        let status = unsafe {
+            (ours.driver.cuMemcpyPeerAsync)(
+                to.addr() as u64,
+                theirs.raw,
+                from.addr() as u64,
+                ours.raw,
+                bytes,
+                self.stream.raw,
+            )
+        };
+        ours.check(op, "cuMemcpyPeerAsync", status)?;
+        other.stream.wait(&self.stream.record()?)
+    }
+
+    /// An event that happens when everything that this queue was given so far has run; none if the driver refuses, which the
+    /// next [`synchronize`](Self::synchronize) reports.
+    pub(crate) fn record(&self) -> Option<CudaEvent> {
+        let event = self.stream.record();
+        event.map_err(|e| self.stream.note_failure(e)).ok()
+    }
+
+    /// Makes all later work of this queue run after the event.
+    pub(crate) fn wait(&self, event: &CudaEvent) {
+        if let Err(error) = self.stream.wait(event) {
+            self.stream.note_failure(error);
+        }
+    }
+
+    /// Blocks the calling thread until everything that this queue was given has run.
+    ///
+    /// # Errors
+    /// If a kernel failed, or a call that returns no error.
+    pub(crate) fn synchronize(&self, op: &'static str) -> Result<()> {
+        self.stream.synchronize(op)
+    }
+}

@@ -1,0 +1,234 @@
+//! Devices, memory and launches on a GPU, or on the virtual one. Where there is none, each of these tests fails: they are run
+//! by name (`cargo test -p xdit-kernels --features cuda cuda::tests -- --ignored`).
+
+use super::{Args, LaunchShape, PtxModule};
+use crate::{DType, Device, MappedFile, Tensor, TensorMut, View, layout};
+
+const ADD_PTX: &str = ".version 8.0
+.target sm_80
+.address_size 64
+
+.visible .entry add_u32(.param .u64 x, .param .u64 out, .param .u32 n, .param .u32 by)
+{
+    .reg .pred %p<2>;
+    .reg .b32 %r<9>;
+    .reg .b64 %rd<8>;
+    ld.param.u64 %rd1, [x];
+    ld.param.u64 %rd2, [out];
+    ld.param.u32 %r1, [n];
+    ld.param.u32 %r2, [by];
+    mov.u32 %r3, %ctaid.x;
+    mov.u32 %r4, %ntid.x;
+    mov.u32 %r5, %tid.x;
+    mad.lo.s32 %r6, %r3, %r4, %r5;
+    setp.ge.u32 %p1, %r6, %r1;
+    @%p1 bra $L__BB0_2;
+    cvta.to.global.u64 %rd3, %rd1;
+    cvta.to.global.u64 %rd4, %rd2;
+    mul.wide.u32 %rd5, %r6, 4;
+    add.s64 %rd6, %rd3, %rd5;
+    add.s64 %rd7, %rd4, %rd5;
+    ld.global.u32 %r7, [%rd6];
+    add.s32 %r8, %r7, %r2;
+    st.global.u32 [%rd7], %r8;
+$L__BB0_2:
+    ret;
+}
+";
+
+/// Adds a number to each of some u32.
+static ADD: PtxModule = PtxModule {
+    name: "add",
+    sm_80: ADD_PTX,
+    sm_90a: None,
+};
+
+fn gpu() -> Device {
+    Device::cuda(0).unwrap_or_else(|error| panic!("this test needs a GPU: {error}"))
+}
+
+fn numbers(n: u32) -> Vec<u32> {
+    (0..n).collect()
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn tensors_go_to_the_gpu_and_back() {
+    let device = gpu();
+    let x = Tensor::from_slice(&numbers(1000), [10, 100], &device).unwrap();
+    assert_eq!(x.device(), &device);
+    assert_eq!(x.to_vec_blocking::<u32>().unwrap(), numbers(1000));
+    let part = x.narrow(0, 3, 2).unwrap();
+    assert_eq!(part.to_vec_blocking::<u32>().unwrap(), numbers(500)[300..]);
+    assert_eq!(device.host_reads(), 2);
+    let host = x.to_device(&Device::cpu()).unwrap();
+    assert_eq!(host.host_slice_blocking::<u32>().unwrap(), numbers(1000));
+    let bytes = x.host_bytes_blocking().unwrap();
+    assert_eq!(bytes, host.host_bytes_blocking().unwrap());
+    let back = host.to_device(&device).unwrap().to_device(&device.fork());
+    assert_eq!(
+        back.unwrap().to_vec_blocking::<u32>().unwrap(),
+        numbers(1000)
+    );
+    let zeros = Tensor::zeros([7], DType::BF16, &device).unwrap();
+    assert_eq!(zeros.to_vec_blocking::<f32>().unwrap(), [0.0; 7]);
+    let empty = Tensor::from_slice::<f32>(&[], [0, 3], &device).unwrap();
+    assert_eq!(empty.to_vec_blocking::<f32>().unwrap(), [0.0; 0]);
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn host_memory_of_a_gpu_is_an_error_that_says_what_to_do() {
+    let device = gpu();
+    let x = Tensor::zeros([4], DType::F32, &device).unwrap();
+    let error = x.host_slice_blocking::<f32>().unwrap_err().to_string();
+    assert!(
+        error.contains("cuda:0; copy them by to_vec_blocking"),
+        "{error}"
+    );
+    let error = View::from_slice(&[1f32], [1], &device)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("Tensor::from_slice"), "{error}");
+    // No kernel yet converts between dtypes of the two.
+    let error = layout::cast(&x, DType::BF16).unwrap_err().to_string();
+    assert!(
+        error.starts_with("copy: there is no kernel for cuda:0"),
+        "{error}"
+    );
+    let mut out = TensorMut::zeros([4], DType::F32, &device).unwrap();
+    let host = Tensor::zeros([4], DType::F32, &Device::cpu()).unwrap();
+    let error = layout::copy_into(&host, out.view_mut())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("one device"), "{error}");
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn mapped_files_and_constants_are_copied_to_the_gpu() {
+    let device = gpu();
+    let path = std::env::temp_dir().join(format!("xdit-kernels-cuda-{}", std::process::id()));
+    let bytes: Vec<u8> = numbers(64).into_iter().flat_map(u32::to_le_bytes).collect();
+    std::fs::write(&path, &bytes).unwrap();
+    let file = MappedFile::open(&path).unwrap();
+    let x = Tensor::from_mapped(&file, 16, [4, 5], DType::U32, &device).unwrap();
+    std::fs::remove_file(path).unwrap();
+    assert_eq!(x.device(), &device);
+    assert_eq!(x.to_vec_blocking::<u32>().unwrap(), numbers(24)[4..]);
+    // At an odd address too.
+    static BYTES: [u8; 9] = [0, 1, 0, 0, 0, 2, 0, 0, 0];
+    let x = Tensor::from_static(&BYTES, 1, [2], DType::U32, &device).unwrap();
+    assert_eq!(x.to_vec_blocking::<u32>().unwrap(), [1, 2]);
+}
+
+/// Adds `by` to each element of x, on the queue of the output.
+fn add(x: &Tensor, by: u32, device: &Device) -> Tensor {
+    // SAFETY: the kernel writes every element.
+    let mut out = unsafe { TensorMut::uninit("add", x.shape(), x.dtype(), device).unwrap() };
+    let mut args = Args::new();
+    args.push(x.view().ptr());
+    args.push(out.view_mut().ptr());
+    args.push(x.numel() as u32);
+    args.push(by);
+    let shape = LaunchShape::rows(x.numel().div_ceil(128) as u32, 128);
+    // SAFETY: the arguments are those of the kernel; both tensors have as many u32.
+    unsafe { (device.expect_cuda()).launch("add", &ADD, "add_u32", shape, &args) }.unwrap();
+    out.freeze()
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn kernels_run_in_the_order_of_their_queue_and_events_order_queues() {
+    let compute = gpu();
+    let send = compute.fork();
+    assert_eq!(send, compute);
+    let x = Tensor::from_slice(&numbers(1000), [1000], &compute).unwrap();
+    let y = add(&add(&x, 1, &compute), 2, &compute);
+    send.wait(&compute.record());
+    let z = add(&y, 3, &send);
+    compute.wait(&send.record());
+    let mut joint = TensorMut::zeros([2, 1000], DType::U32, &compute).unwrap();
+    for (row, part) in [&y, &z].into_iter().enumerate() {
+        let part = part.reshape([1, 1000]).unwrap();
+        layout::copy_into(&part, joint.view_mut().narrow(0, row, 1).unwrap()).unwrap();
+    }
+    let expected: Vec<u32> = (3..1003).chain(6..1006).collect();
+    assert_eq!(joint.freeze().to_vec_blocking::<u32>().unwrap(), expected);
+    compute.synchronize().unwrap();
+    // The processor's queue is this thread.
+    Device::cpu().wait(&send.record());
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn devices_of_two_calls_are_two_devices() {
+    let (one, two) = (gpu(), gpu());
+    assert_ne!(one, two);
+    let x = Tensor::from_slice(&numbers(300), [300], &one).unwrap();
+    let y = add(&x, 5, &one).to_device(&two).unwrap();
+    assert_eq!(y.device(), &two);
+    let z = add(&y, 1, &two);
+    assert_eq!(
+        z.to_vec_blocking::<u32>().unwrap(),
+        (6..306).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn a_launch_with_other_arguments_than_the_kernels_is_refused() {
+    let device = gpu();
+    let queue = device.expect_cuda();
+    if queue.context().driver.cuFuncGetParamInfo.is_none() {
+        return;
+    }
+    let x = Tensor::zeros([4], DType::U32, &device).unwrap();
+    let mut args = Args::new();
+    args.push(x.view().ptr());
+    args.push(4u64);
+    let shape = LaunchShape::rows(1, 32);
+    // SAFETY: the launch is refused.
+    let error = unsafe { queue.launch("add", &ADD, "add_u32", shape, &args) }.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "add: the kernel add_u32 takes parameters of 8, 8, 4, 4 bytes, and was given 8, 8"
+    );
+    // SAFETY: there is no such kernel.
+    let error = unsafe { queue.launch("add", &ADD, "sub_u32", shape, &args) }.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("the kernels add have no sub_u32"),
+        "{error}"
+    );
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn ptx_that_the_driver_refuses_is_an_error_with_the_drivers_reason() {
+    static BROKEN: PtxModule = PtxModule {
+        name: "broken",
+        sm_80: ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry broken() { nonsense; }\n",
+        sm_90a: None,
+    };
+    let device = gpu();
+    let (shape, args) = (LaunchShape::rows(1, 32), Args::new());
+    // SAFETY: the module does not load.
+    let error = unsafe { (device.expect_cuda()).launch("test", &BROKEN, "broken", shape, &args) };
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("does not compile the kernels broken (sm_80) for cuda:0"),
+        "{error}"
+    );
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn a_gpu_that_is_not_there_is_an_error_that_counts_those_that_are() {
+    let error = Device::cuda(63).unwrap_err().to_string();
+    assert!(
+        error.starts_with("device: there is no GPU 63; NVIDIA's driver finds"),
+        "{error}"
+    );
+}
