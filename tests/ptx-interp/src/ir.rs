@@ -177,6 +177,8 @@ pub(crate) enum Op {
     Convert {
         how: Conversion,
         dst: Reg,
+        /// The bytes of the register that a signed result fills.
+        filled: usize,
         src: [Operand; 2],
     },
     /// `setp` and `set`.

@@ -67,9 +67,9 @@ pub enum Class {
     Tensor,
     /// Functions of the special unit: `ex2`, `lg2`, `rcp`, `rsqrt`, `sqrt`, `sin`, `cos`, `tanh`.
     Exp,
-    /// Loads, stores, atomics and `ldmatrix` on shared memory.
+    /// Loads, stores and atomics that name shared memory, `ldmatrix` and `stmatrix`.
     Shared,
-    /// Loads, stores and atomics on global memory, and asynchronous copies between it and shared memory.
+    /// Loads, stores and atomics that name global memory or no space, and asynchronous copies between it and shared memory.
     Global,
     /// Barriers of blocks, and waits for mbarriers.
     Barrier,

@@ -106,3 +106,12 @@ pub(crate) fn sign_extended(value: u64, size: usize) -> i64 {
     let shift = 64 - size.min(8) * 8;
     ((value << shift) as i64) >> shift
 }
+
+/// A value of a type as a register holds it: a signed one fills so many bytes.
+pub(crate) fn extended(ty: Type, value: u64, filled: usize) -> u64 {
+    if ty.is_signed() {
+        truncated(sign_extended(value, ty.size()) as u64, filled)
+    } else {
+        value
+    }
+}

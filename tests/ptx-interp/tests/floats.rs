@@ -250,8 +250,20 @@ fn conversions_to_integers() {
     assert_eq!(value_of("cvt.sat.u8.s32 %r0, %r1;", 300, 0, 0), 255);
     assert_eq!(
         value_of("cvt.sat.s8.s32 %r0, %r1;", -300i32 as u32, 0, 0),
-        0x80
+        0xffff_ff80
     );
+    // A register that is wider than the type holds the sign too.
+    assert_eq!(
+        value_of("cvt.s16.u32 %r0, %r1;", 0x1_8000, 0, 0),
+        0xffff_8000
+    );
+    assert_eq!(value_of("cvt.u16.s32 %r0, %r1;", 0x1_8000, 0, 0), 0x8000);
+    // NaN is 0 only where neither type has 64 bits.
+    let nan = f32::NAN.to_bits();
+    let from_f64 = "mov.b32 %f1, %r1; cvt.f64.f32 %rd0, %f1; cvt.rzi.s32.f64 %r0, %rd0;";
+    assert_eq!(value_of(from_f64, nan, 0, 0), 1 << 31);
+    let to_s64 = "cvt.rzi.s64.f32 %rd0, %r1; shr.u64 %rd0, %rd0, 32; cvt.u32.u64 %r0, %rd0;";
+    assert_eq!(value_of(to_s64, nan, 0, 0), 1 << 31);
 }
 
 #[test]

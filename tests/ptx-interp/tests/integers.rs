@@ -183,6 +183,11 @@ fn signed_loads_fill_their_registers() {
         u32::MAX
     );
     assert_eq!(load(&format!("ld.global.u32 %rd4, [%rd14]; {high}")), 0);
+    // Of a vector too: the first parameter is an address from 0x7000_0000_0000 on.
+    assert_eq!(
+        load(&format!("ld.param.v2.s64 {{%rd4, _}}, [in]; {high}")),
+        0x7000
+    );
     assert_eq!(load("ld.global.s8 %r0, [%rd14];"), 0xffff_ff80);
     assert_eq!(load("ld.global.u8 %r0, [%rd14];"), 0x80);
     assert_eq!(

@@ -1,9 +1,9 @@
 //! Matrices in registers and in shared memory against the tables of the PTX manual.
 
 use half::{bf16, f16};
-use ptx_interp::{FlatMemory, Module, Options, Swizzle, TensorMap};
+use ptx_interp::{FlatMemory, Swizzle, TensorMap};
 
-use crate::support::{Arg, Call, Draw};
+use crate::support::{Arg, Draw, run_warp, words_of};
 
 /// How an element is stored in bits.
 type Encode = fn(f32) -> u32;
@@ -32,32 +32,8 @@ fn warp(loads: &[Vec<u32>], body: &str, stores: usize) -> Vec<Vec<u32>> {
         text += &format!("\nst.global.u32 [%rd1+{}], %r{};", i * 128, 16 + i);
     }
     text += "\nret;\n}\n";
-    let module = Module::parse(&text).unwrap_or_else(|e| panic!("{e}"));
-    let mut memory = FlatMemory::new();
-    let bytes: Vec<u8> = loads
-        .iter()
-        .flatten()
-        .flat_map(|x| x.to_le_bytes())
-        .collect();
-    let (from, to) = (memory.put(&bytes), memory.allocate(stores * 128));
-    let args = vec![Arg::Pointer(from), Arg::Pointer(to)];
-    let call = Call {
-        kernel: "k",
-        grid: [1; 3],
-        block: [32, 1, 1],
-        shared: 0,
-        args,
-    };
-    call.run(&module, &mut memory, &Options::default())
-        .unwrap_or_else(|e| panic!("{e}"));
-    let out = memory
-        .bytes(to, stores * 128)
-        .expect("all registers were stored");
-    let (words, _) = out.as_chunks();
-    words
-        .chunks(32)
-        .map(|lane| lane.iter().map(|w| u32::from_le_bytes(*w)).collect())
-        .collect()
+    let words = words_of(&text, &loads.concat(), stores * 32).unwrap_or_else(|e| panic!("{e}"));
+    words.chunks(32).map(<[u32]>::to_vec).collect()
 }
 
 /// For each register of a fragment and each lane, the places of its values: `(row, column)`.
@@ -221,21 +197,12 @@ fn tile(map: &TensorMap, mut memory: FlatMemory, at: &[i32]) -> Vec<u8> {
          cvt.u64.u32 %rd4, %r1; add.s64 %rd5, %rd1, %rd4; st.global.u8 [%rd5], %r5; add.u32 %r1, %r1, 32; bra NEXT;\nEND: ret; }}",
         coordinates.join(", ")
     );
-    let module = Module::parse(&text).unwrap_or_else(|e| panic!("{e}"));
     let out = memory.allocate(bytes);
     let args = vec![
         Arg::Bytes(map.encode().expect("the map follows the rules").to_vec()),
         Arg::Pointer(out),
     ];
-    let call = Call {
-        kernel: "k",
-        grid: [1; 3],
-        block: [32, 1, 1],
-        shared: 0,
-        args,
-    };
-    call.run(&module, &mut memory, &Options::default())
-        .unwrap_or_else(|e| panic!("{e}"));
+    run_warp(&text, &mut memory, args).unwrap_or_else(|e| panic!("{e}"));
     memory.bytes(out, bytes).expect("all bytes were stored")
 }
 

@@ -1,6 +1,6 @@
 //! Launches that are not possible, and texts that are not known.
 
-use ptx_interp::{Finding, FlatMemory, Module, Options, TensorMap};
+use ptx_interp::{Finding, FlatMemory, Launch, Module, Options, TensorMap, launch};
 
 use crate::cases::CASES;
 use crate::support::{Arg, Call, Draw};
@@ -66,10 +66,31 @@ fn what_is_not_known_is_refused_with_its_line() {
         "setp.hi.s32 %p0, %r0, %r1;",
         "@%r0 mov.u32 %r1, 0;",
         "cvt.rn.bf16.s32 %r0, %r1, %r2;",
+        "cvt.rna.satfinite.tf32.f32 %r0, %r1;",
+        "cvt.rn.satfinite.f16x2.f32 %r0, %r1, %r2;",
+        "cvt.rn.sat.bf16.f32 %r0, %r1;",
+        "cvt.ftz.f64.f16 %rd0, %r1;",
+        "setp.lt.ftz.f16 %p0, %r0, %r1;",
+        "set.lt.ftz.f16x2.f16x2 %r0, %r0, %r1;",
+        "add.NaN.f32 %r0, %r1, %r2;",
+        "add.f32.f32.f32 %r0, %r1, %r2;",
+        "dp4a.sat.s32.s32 %r0, %r1, %r2, %r3;",
+        "slct.wide.b32.s32 %r0, %r1, %r2, %r3;",
+        "bfi.b32.wrap %r0, %r1, %r2, 0, 8;",
+        "lop3.b32 %r0, %r1, %r2, %r3, 0x1ca;",
+        "mov.b32 %r0, -0f3F800000;",
+        "ld.global.f32.u32 %r0, [%rd0];",
+        "bra.quick NEXT;",
+        "bar.red.popc.u32;",
+        "fence.proxy.tensormap::generic.release.gpu;",
+        "mbarrier.test_wait.relaxed.cta.shared::cta.b64 %p0, [%r0], %rd0;",
     ] {
         let error = refused(line);
         assert_eq!((error.line(), error.text()), (6, line), "{error}");
     }
+    refused(".reg .b32 %q<-1>;");
+    refused(".reg .b32 %q<65530>;");
+    refused(&format!("mov.b32 %r0, {}%r1", "{".repeat(1 << 20)));
     let text = ".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry k() .explicitcluster { ret; }";
     assert!(
         Module::parse(text)
@@ -78,6 +99,36 @@ fn what_is_not_known_is_refused_with_its_line() {
             .contains("clusters")
     );
     assert!(Module::parse("").is_err());
+}
+
+#[test]
+fn memory_that_nobody_has() {
+    let large = ".global .b8 a[200000000];\n.global .b8 b[200000000];\n";
+    assert!(Module::parse(&format!(".version 8.0\n{large}")).is_err());
+    let text = ".version 8.0\n.target sm_80\n.address_size 64\n.extern .shared .align 16 .b8 all[];\n.global .b32 v;\n\
+                .visible .entry k() {\n.reg .b32 %r<2>; .reg .b64 %rd<2>; mov.u32 %r1, all; mov.b64 %rd0, {%r1, v}; ret; }";
+    let module = Module::parse(text).unwrap();
+    let run = |shared_bytes, variables: &[u64]| {
+        let call = Launch {
+            grid: [1; 3],
+            block: [1; 3],
+            shared_bytes,
+            params: &[],
+            variables,
+        };
+        let mut memory = FlatMemory::new();
+        launch(
+            &module.entries()[0],
+            &call,
+            &mut memory,
+            &Options::default(),
+        )
+        .map_err(|report| report.finding)
+    };
+    assert!(run(16, &[256]).is_ok());
+    assert_eq!(run(usize::MAX, &[256]), Err(Finding::Launch));
+    // A vector names the variable, so it needs an address.
+    assert_eq!(run(16, &[]), Err(Finding::Launch));
 }
 
 /// A text with one word removed, doubled, or put in place of another.

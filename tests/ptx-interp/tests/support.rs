@@ -93,6 +93,34 @@ pub(crate) fn schedules(seeds: u64) -> Vec<Options> {
         .collect()
 }
 
+/// Runs the kernel `k` of a text with one warp.
+pub(crate) fn run_warp(
+    text: &str,
+    memory: &mut FlatMemory,
+    args: Vec<Arg>,
+) -> Result<Stats, Report> {
+    let module = Module::parse(text).unwrap_or_else(|e| panic!("{e}"));
+    let call = Call {
+        kernel: "k",
+        grid: [1; 3],
+        block: [32, 1, 1],
+        shared: 0,
+        args,
+    };
+    call.run(&module, memory, &Options::default())
+}
+
+/// So many words that the kernel `k(in, out)` of a text stores, run with one warp.
+pub(crate) fn words_of(text: &str, inputs: &[u32], count: usize) -> Result<Vec<u32>, Report> {
+    let mut memory = FlatMemory::new();
+    let bytes: Vec<u8> = inputs.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let (from, to) = (memory.put(&bytes), memory.allocate(count * 4));
+    run_warp(text, &mut memory, [from, to].map(Arg::Pointer).to_vec())?;
+    let out = memory.bytes(to, count * 4).expect("every word was stored");
+    let (words, _) = out.as_chunks();
+    Ok(words.iter().map(|word| u32::from_le_bytes(*word)).collect())
+}
+
 /// A kernel of one warp that runs `body` and stores `%r0` of each lane; the inputs of a lane are in `%r1`, `%r2`, `%r3`.
 /// Registers `%r`, `%rd`, `%f`, `%h` and `%p` are there.
 pub(crate) fn lanes_of(body: &str, inputs: &[[u32; 3]; 32]) -> Result<[u32; 32], Report> {
@@ -104,27 +132,8 @@ pub(crate) fn lanes_of(body: &str, inputs: &[[u32; 3]; 32]) -> Result<[u32; 32],
          ld.global.u32 %r1, [%rd14]; ld.global.u32 %r2, [%rd14+4]; ld.global.u32 %r3, [%rd14+8];\n\
          {body}\nst.global.u32 [%rd15], %r0;\nret;\n}}\n"
     );
-    let module = Module::parse(&text).unwrap_or_else(|e| panic!("{e}"));
-    let mut memory = FlatMemory::new();
-    let bytes: Vec<u8> = inputs
-        .iter()
-        .flatten()
-        .flat_map(|x| x.to_le_bytes())
-        .collect();
-    let (from, to) = (memory.put(&bytes), memory.allocate(128));
-    let args = vec![Arg::Pointer(from), Arg::Pointer(to)];
-    let call = Call {
-        kernel: "k",
-        grid: [1; 3],
-        block: [32, 1, 1],
-        shared: 0,
-        args,
-    };
-    call.run(&module, &mut memory, &Options::default())?;
-    let out = memory.bytes(to, 128).expect("every lane stored its result");
-    Ok(std::array::from_fn(|i| {
-        u32::from_le_bytes([0, 1, 2, 3].map(|b| out[4 * i + b]))
-    }))
+    let words = words_of(&text, inputs.as_flattened(), 32)?;
+    Ok(std::array::from_fn(|lane| words[lane]))
 }
 
 /// `%r0` after `body` in one lane with these inputs.

@@ -46,6 +46,32 @@ fn divergence() {
 const LOAD: &str = "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r7}, [%r8];";
 
 #[test]
+fn reductions_of_a_barrier_keep_warps_together() {
+    let two = "setp.lt.u32 %p0, %r2, 16; @%p0 bra LOW; barrier.red.popcALIGNED.u32 %r7, 0, %p0; bra END;\n\
+               LOW: barrier.red.popcALIGNED.u32 %r7, 0, %p0;\nEND:";
+    assert_eq!(finding(32, &two.replace("ALIGNED", "")), None);
+    assert_eq!(
+        finding(32, &two.replace("ALIGNED", ".aligned")),
+        Some(Finding::Divergence)
+    );
+}
+
+#[test]
+fn waits_for_nothing() {
+    for wait in [
+        "cp.async.wait_all;",
+        "cp.async.wait_group 0;",
+        "cp.async.bulk.wait_group 0;",
+        "wgmma.wait_group.sync.aligned 0;",
+    ] {
+        assert_eq!(finding(32, wait), None, "{wait}");
+    }
+    let arrive = "cp.async.mbarrier.arrive.noinc.shared.b64 [%r4];\n\
+                  AGAIN: mbarrier.try_wait.parity.shared.b64 %p2, [%r4], 0; @!%p2 bra AGAIN;";
+    assert_eq!(with_mbarrier(32, arrive), None);
+}
+
+#[test]
 fn masks_of_two_halves() {
     // The lanes arrive together, each half with its own mask.
     let masks = "setp.lt.u32 %p0, %r2, 16; selp.b32 %r7, 0xffff, 0xffff0000, %p0; ";

@@ -16,10 +16,12 @@ pub(super) fn decode(words: &Words<'_, '_>) -> Decoded {
         }
         ["bar" | "barrier", rest @ ..] => barrier(words, rest),
         ["membar", "gl" | "cta" | "sys"] => Ok(Op::Fence),
-        ["fence", "proxy", "async" | "async::generic", ..] => Ok(Op::ProxyFence),
-        ["fence", "proxy", ..] | ["fence", "mbarrier_init", "release", "cluster"] => {
-            Ok(Op::Nothing)
-        }
+        ["fence", "proxy", "async"]
+        | ["fence", "proxy", "async", "shared::cta" | "shared::cluster"] => Ok(Op::ProxyFence),
+        // The asynchronous units' accesses to global memory need no fence here.
+        ["fence", "proxy", "alias"]
+        | ["fence", "proxy", "async", "global"]
+        | ["fence", "mbarrier_init", "release", "cluster"] => Ok(Op::Nothing),
         ["fence", rest @ ..]
             if rest
                 .iter()
@@ -55,7 +57,7 @@ fn barrier(words: &Words<'_, '_>, rest: &[&str]) -> Decoded {
         return Err("clusters of blocks are not supported".to_owned());
     }
     let rest: Vec<&str> = rest.iter().copied().filter(|word| *word != "cta").collect();
-    let aligned = words.opcode()[0] == "bar" || rest.last() == Some(&"aligned");
+    let aligned = words.opcode()[0] == "bar" || rest.contains(&"aligned");
     let rest: Vec<&str> = rest.into_iter().filter(|word| *word != "aligned").collect();
     let (arrive, reduction) = match rest.as_slice() {
         ["sync"] => (false, None),
@@ -66,13 +68,13 @@ fn barrier(words: &Words<'_, '_>, rest: &[&str]) -> Decoded {
         _ => return Err(words.unknown()),
     };
     let first = usize::from(reduction.is_some());
-    let last = words.count() - first;
     match (arrive, reduction.is_some()) {
         (true, _) => words.takes(&[2])?,
         (_, true) => words.takes(&[3, 4])?,
         _ => words.takes(&[1, 2])?,
     }
     let counted = words.count() == 2 * (first + 1);
+    let last = words.count() - first;
     let reduce = match reduction {
         Some(op) => Some((op, words.reg(0)?, words.condition(last)?)),
         None => None,

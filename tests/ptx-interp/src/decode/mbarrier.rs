@@ -5,16 +5,7 @@ use crate::ir::{Address, MbarrierOp, Op, Operand};
 
 /// Words that name the space and the order of memory, which is the only one here.
 fn is_plain(word: &str) -> bool {
-    [
-        "shared",
-        "shared::cta",
-        "release",
-        "acquire",
-        "relaxed",
-        "cta",
-        "b64",
-    ]
-    .contains(&word)
+    ["shared", "shared::cta", "release", "acquire", "cta", "b64"].contains(&word)
 }
 
 pub(super) fn decode(words: &Words<'_, '_>) -> Decoded {

@@ -60,7 +60,7 @@ fn access<'a>(words: &Words<'_, 'a>) -> Result<Access<'a>, String> {
     for word in &words.opcode()[1..] {
         if let Some(space) = space(word) {
             found.space = space;
-        } else if let Some(ty) = Type::from_name(word) {
+        } else if let (Type::Pred, Some(ty)) = (found.ty, Type::from_name(word)) {
             found.ty = ty;
         } else {
             match *word {
@@ -113,13 +113,11 @@ pub(super) fn decode(words: &Words<'_, '_>) -> Decoded {
     if dst.len() != width {
         return Err(format!("{width} registers are expected"));
     }
-    // A signed value fills a register of 32 bits or, if that is wider, of 64; narrower registers ignore the rest.
-    let filled = words.register_type(0).map_or(4, |ty| ty.size().max(4));
     Ok(Op::Load {
         space,
         ty,
         dst,
-        filled,
+        filled: words.filled(0),
         from: words.address(1)?,
         volatile,
     })

@@ -17,10 +17,11 @@ pub(super) fn decode(words: &Words<'_, '_>) -> Decoded {
         "isspacep" => return is_space(words),
         "bfi" => {
             words.takes(&[5])?;
-            let ty = opcode
-                .get(1)
-                .and_then(|t| Type::from_name(t))
-                .ok_or_else(|| words.unknown())?;
+            let size = match opcode {
+                [_, "b32"] => 4,
+                [_, "b64"] => 8,
+                _ => return Err(words.unknown()),
+            };
             return Ok(Op::Insert {
                 dst: words.reg(0)?,
                 src: [
@@ -29,7 +30,7 @@ pub(super) fn decode(words: &Words<'_, '_>) -> Decoded {
                     words.value(3)?,
                     words.value(4)?,
                 ],
-                size: ty.size(),
+                size,
             });
         }
         "lop3" => {
@@ -40,7 +41,8 @@ pub(super) fn decode(words: &Words<'_, '_>) -> Decoded {
             return Ok(Op::Lop3 {
                 dst: words.reg(0)?,
                 src: [words.value(1)?, words.value(2)?, words.value(3)?],
-                table: words.constant(4)? as u8,
+                table: u8::try_from(words.constant(4)?)
+                    .map_err(|_| "a table of lop3 has 8 bits".to_owned())?,
             });
         }
         "createpolicy" => return Ok(Op::Nothing),
@@ -138,7 +140,7 @@ fn comparison(words: &Words<'_, '_>) -> Decoded {
         };
         words.takes(&[3])?;
         return Ok(Op::ComparePacked {
-            test: compare(test, half, false).ok_or_else(|| words.unknown())?,
+            test: compare(test, half, ftz).ok_or_else(|| words.unknown())?,
             dst: words.reg(0)?,
             src: [words.value(1)?, words.value(2)?],
             truth,
@@ -183,6 +185,7 @@ fn convert(words: &Words<'_, '_>) -> Decoded {
     };
     Ok(Op::Convert {
         how,
+        filled: words.filled(0),
         dst: words.reg(0)?,
         src: [words.value(1)?, second],
     })

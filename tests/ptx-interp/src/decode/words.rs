@@ -58,7 +58,7 @@ impl<'s, 'a> Words<'s, 'a> {
     }
 
     /// Checks the number of operands.
-    pub(super) fn takes(&self, counts: &[usize]) -> Result<(), String> {
+    pub(crate) fn takes(&self, counts: &[usize]) -> Result<(), String> {
         if counts.contains(&self.operands.len()) {
             return Ok(());
         }
@@ -78,9 +78,9 @@ impl<'s, 'a> Words<'s, 'a> {
             .ok_or_else(|| format!("operand {i} is missing"))
     }
 
-    /// The type of the register at an operand, or `None` if it is something else.
+    /// The type of the register at an operand, or of the first one of a vector; `None` if it is something else.
     pub(super) fn register_type(&self, i: usize) -> Option<Type> {
-        match self.operands.get(i)? {
+        let of = |raw: &Raw<'_>| match raw {
             Raw::Name {
                 word,
                 negative: false,
@@ -89,7 +89,17 @@ impl<'s, 'a> Words<'s, 'a> {
                 _ => None,
             },
             _ => None,
+        };
+        match self.operands.get(i)? {
+            Raw::Vector(parts) => parts.iter().find_map(of),
+            one => of(one),
         }
+    }
+
+    /// The bytes of a register that a signed value fills: those of a register of 32 bits or, if the register at an operand is
+    /// wider, of 64. Narrower registers ignore the rest.
+    pub(super) fn filled(&self, i: usize) -> usize {
+        self.register_type(i).map_or(4, |ty| ty.size().max(4))
     }
 
     pub(super) fn is_vector(&self, i: usize) -> bool {
@@ -164,15 +174,11 @@ impl<'s, 'a> Words<'s, 'a> {
         let Raw::Name { word, negative } = raw else {
             return Err(format!("a value is expected, not {}", shown(raw)));
         };
-        if let Some(bits) = literal(word) {
-            return Ok(Operand::Imm(if *negative {
-                bits.wrapping_neg()
-            } else {
-                bits
-            }));
+        if let Some(bits) = literal(word, *negative) {
+            return Ok(Operand::Imm(bits));
         }
         if *negative {
-            return Err(format!("`-{word}` is no number"));
+            return Err(format!("`-{word}` is no integer"));
         }
         if let Some(special) = special(word) {
             return Ok(Operand::Special(special));

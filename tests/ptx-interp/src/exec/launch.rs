@@ -8,7 +8,7 @@ use crate::exec::bulk::BulkGroups;
 use crate::exec::copies::ThreadCopies;
 use crate::exec::schedule::Failure;
 use crate::exec::warp::Warp;
-use crate::ir::{BulkOp, Op};
+use crate::ir::{BulkOp, MbarrierOp, Op};
 use crate::memory::{Agents, Clocks, DeviceMemory, RaceMap, SharedMemory, Units};
 use crate::module::Entry;
 use crate::options::{Options, Random, Stats, WarpOrder};
@@ -79,7 +79,7 @@ fn check(entry: &Entry, launch: &Launch<'_>, options: &Options) -> Result<(), St
             launch.shared_bytes
         ));
     }
-    let shared = dynamic_start(entry) + launch.shared_bytes;
+    let shared = dynamic_start(entry).saturating_add(launch.shared_bytes);
     if shared > options.shared_limit {
         return Err(format!(
             "a block needs {shared} bytes of shared memory; {} are possible",
@@ -106,14 +106,25 @@ fn dynamic_start(entry: &Entry) -> usize {
 fn units(entry: &Entry) -> Units {
     let has = |which: fn(&Op) -> bool| entry.code.iter().any(|instruction| which(&instruction.op));
     Units {
-        copies: has(|op| matches!(op, Op::CopyAsync { .. })),
+        // Waits alone count too: a thread that waits learns the clock of its unit.
+        copies: has(|op| {
+            matches!(
+                op,
+                Op::CopyAsync { .. }
+                    | Op::CopyWait { .. }
+                    | Op::Mbarrier {
+                        op: MbarrierOp::ArriveAfterCopies { .. },
+                        ..
+                    }
+            )
+        }),
         bulk: has(|op| {
             matches!(
                 op,
-                Op::Bulk(BulkOp::Store { .. } | BulkOp::TensorStore { .. })
+                Op::Bulk(BulkOp::Store { .. } | BulkOp::TensorStore { .. } | BulkOp::Wait { .. })
             )
         }),
-        wgmma: has(|op| matches!(op, Op::Wgmma(_))),
+        wgmma: has(|op| matches!(op, Op::Wgmma(_) | Op::WgmmaWait { .. })),
         mbarriers: has(|op| matches!(op, Op::Mbarrier { .. })),
     }
 }

@@ -1,11 +1,11 @@
 //! Loads and stores of single lanes.
 
-use crate::exec::block::Block;
+use crate::exec::block::{Block, Touch};
 use crate::exec::warp::lanes;
 use crate::ir::{Address, Operand, Reg, Space};
 use crate::memory::{DeviceMemory, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, faulted};
 use crate::report::{Finding, Step, at_lane, problem};
-use crate::types::{Type, sign_extended, truncated};
+use crate::types::{Type, extended};
 
 /// The space of a generic address, and the address within it.
 pub(super) fn resolved(space: Space, address: u64) -> (Space, u64) {
@@ -73,10 +73,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
             for (i, reg) in dst.iter().enumerate() {
                 let mut value = [0; 8];
                 value[..size].copy_from_slice(&bytes[i * size..][..size]);
-                let mut value = u64::from_le_bytes(value);
-                if ty.is_signed() {
-                    value = truncated(sign_extended(value, size) as u64, filled);
-                }
+                let value = extended(ty, u64::from_le_bytes(value), filled);
                 if let Some(reg) = reg {
                     self.warps[w].registers[*reg as usize][lane] = value;
                 }
@@ -120,33 +117,36 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         Ok(())
     }
 
+    /// Checks an access to shared or global memory for races.
+    fn touch(&mut self, w: usize, access: Lane, writes: bool) -> Step<()> {
+        let thread = w * 32 + access.lane;
+        let touch = Touch {
+            atomic: access.volatile,
+            ..self.by_thread(thread, access.address, access.size, writes)
+        };
+        if access.space == Space::Shared {
+            self.touch_shared(&touch)
+        } else {
+            self.touch_global(&touch)
+        }
+    }
+
     fn load_bytes(&mut self, w: usize, access: Lane, out: &mut [u8]) -> Step<()> {
-        let Lane {
-            space,
-            lane,
-            address,
-            size,
-            volatile,
-        } = access;
+        let (address, size) = (access.address, access.size);
         check_aligned(address, size, "read")?;
-        let thread = w * 32 + lane;
-        match space {
+        match access.space {
             Space::Shared => {
                 out.copy_from_slice(self.shared.read(address, size)?);
-                let mut touch = self.by_thread(thread, address, size, false);
-                touch.atomic = volatile;
-                self.touch_shared(&touch)
+                self.touch(w, access, false)
             }
             Space::Global | Space::Generic => {
                 faulted(self.memory.read(address, out))?;
-                let mut touch = self.by_thread(thread, address, size, false);
-                touch.atomic = volatile;
-                self.touch_global(&touch)
+                self.touch(w, access, false)
             }
             Space::Const => faulted(self.memory.read(address, out)),
             Space::Param => self.load_param(address, out),
             Space::Local => {
-                let at = self.local_place(address, size, lane, "read")?;
+                let at = self.local_place(address, size, access.lane, "read")?;
                 let warp = &self.warps[w];
                 if warp.local_written[at..at + size].contains(&false) {
                     let message = format!(
@@ -161,30 +161,19 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
     }
 
     fn store_bytes(&mut self, w: usize, access: Lane, bytes: &[u8]) -> Step<()> {
-        let Lane {
-            space,
-            lane,
-            address,
-            size,
-            volatile,
-        } = access;
+        let (address, size) = (access.address, access.size);
         check_aligned(address, size, "write")?;
-        let thread = w * 32 + lane;
-        match space {
+        match access.space {
             Space::Shared => {
                 self.shared.write(address, bytes)?;
-                let mut touch = self.by_thread(thread, address, size, true);
-                touch.atomic = volatile;
-                self.touch_shared(&touch)
+                self.touch(w, access, true)
             }
             Space::Global | Space::Generic => {
                 faulted(self.memory.write(address, bytes))?;
-                let mut touch = self.by_thread(thread, address, size, true);
-                touch.atomic = volatile;
-                self.touch_global(&touch)
+                self.touch(w, access, true)
             }
             Space::Local => {
-                let at = self.local_place(address, size, lane, "write")?;
+                let at = self.local_place(address, size, access.lane, "write")?;
                 let warp = &mut self.warps[w];
                 warp.local[at..at + size].copy_from_slice(bytes);
                 warp.local_written[at..at + size].fill(true);

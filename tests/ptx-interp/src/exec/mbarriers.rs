@@ -5,7 +5,7 @@ use crate::exec::loads::{check_aligned, in_shared};
 use crate::exec::tiles::{Task, TaskKind};
 use crate::exec::warp::lanes;
 use crate::ir::{Address, MbarrierOp, Operand};
-use crate::memory::{DeviceMemory, join};
+use crate::memory::{DeviceMemory, MBARRIERS, join};
 use crate::options::Completion;
 use crate::report::{Finding, Step, at_lane, problem};
 
@@ -15,7 +15,7 @@ const MOST_BYTES: i64 = (1 << 20) - 1;
 /// The state of an mbarrier.
 #[derive(Debug)]
 pub(super) struct MbarrierState {
-    /// The order of its initialisation in the block.
+    /// Its number among those that the block has.
     pub(super) number: usize,
     /// The thread that initialised it, and when.
     born: (usize, u32),
@@ -197,8 +197,12 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         let touch = self.by_thread(thread, address, 8, true);
         self.touch_shared(&touch)?;
         self.shared.mark_mbarrier(address, true)?;
+        // The least number that no mbarrier has: two with the same one would share the clock of their copies.
+        let taken = |number: &usize| self.mbarriers.values().any(|state| state.number == *number);
         let state = MbarrierState {
-            number: self.mbarriers.len(),
+            number: (0..MBARRIERS)
+                .find(|number| !taken(number))
+                .unwrap_or(MBARRIERS),
             born: (thread, touch.clock),
             count: count.into(),
             pending: count.into(),
@@ -331,20 +335,22 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
 
     /// At the end of a block no mbarrier may wait for bytes.
     pub(super) fn check_mbarriers(&self) -> Step<()> {
-        for (address, barrier) in &self.mbarriers {
-            let bytes = barrier.bytes;
-            if bytes != 0 {
-                let what = if bytes > 0 {
-                    format!("expects {bytes} more bytes")
-                } else {
-                    format!("received {} bytes that nobody expected", -bytes)
-                };
-                return problem(
-                    Finding::Mbarrier,
-                    format!("the block ended while the mbarrier at {address:#x} {what}"),
-                );
-            }
-        }
-        Ok(())
+        let open = self
+            .mbarriers
+            .iter()
+            .filter(|(_, barrier)| barrier.bytes != 0);
+        let Some((address, barrier)) = open.min_by_key(|(address, _)| **address) else {
+            return Ok(());
+        };
+        let bytes = barrier.bytes;
+        let what = if bytes > 0 {
+            format!("expects {bytes} more bytes")
+        } else {
+            format!("received {} bytes that nobody expected", -bytes)
+        };
+        problem(
+            Finding::Mbarrier,
+            format!("the block ended while the mbarrier at {address:#x} {what}"),
+        )
     }
 }

@@ -9,7 +9,7 @@ use crate::ir::{BoolOp, Instruction, MbarrierOp, Op, Operand, Reg};
 use crate::memory::DeviceMemory;
 use crate::report::{Finding, Step, problem};
 use crate::scalar::{ScalarFn, insert, lop3};
-use crate::types::truncated;
+use crate::types::{extended, truncated};
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,10 +176,17 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
             Op::Special { f, dst, src } => {
                 self.apply(w, mask, *f, *dst, [*src, Operand::Imm(0), Operand::Imm(0)]);
             }
-            Op::Convert { how, dst, src } => {
+            Op::Convert {
+                how,
+                dst,
+                filled,
+                src,
+            } => {
                 let [a, b] = src.map(|operand| self.fetch(w, operand));
                 let out = &mut self.warps[w].registers[*dst as usize];
-                lanes(mask).for_each(|lane| out[lane] = how.of(a[lane], b[lane]));
+                lanes(mask).for_each(|lane| {
+                    out[lane] = extended(how.to, how.of(a[lane], b[lane]), *filled)
+                });
             }
             Op::Insert { dst, src, size } => {
                 let [a, b, start, length] = src.map(|operand| self.fetch(w, operand));

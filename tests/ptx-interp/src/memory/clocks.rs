@@ -17,7 +17,7 @@ pub(crate) struct Agents {
 }
 
 /// The mbarriers that have an agent of their own; more of them share the last one.
-const MBARRIERS: usize = 64;
+pub(crate) const MBARRIERS: usize = 64;
 
 /// Which asynchronous units a kernel uses.
 #[derive(Clone, Copy, Debug, Default)]

@@ -10,7 +10,7 @@ pub(crate) use device::faulted;
 pub use device::{DeviceMemory, MemoryFault};
 pub use flat::FlatMemory;
 
-pub(crate) use clocks::{Agents, Clocks, Units, join};
+pub(crate) use clocks::{Agents, Clocks, MBARRIERS, Units, join};
 pub(crate) use races::{Accessor, Conflict, RaceMap};
 pub(crate) use shared::SharedMemory;
 

@@ -192,21 +192,27 @@ impl<'a> Body<'_, 'a> {
         loop {
             let name = cursor.word()?;
             if cursor.skip('<') {
-                let count = cursor.integer()?;
+                let count = usize::try_from(cursor.integer()?).unwrap_or(usize::MAX);
                 cursor.expect('>')?;
-                if self.symbols.registers() + count as usize > MOST_REGISTERS {
-                    return Err(cursor.error("too many registers"));
-                }
+                self.has_room_for(count, cursor)?;
                 for i in 0..count {
                     self.symbols.declare_register(&format!("{name}{i}"), ty);
                 }
             } else {
+                self.has_room_for(1, cursor)?;
                 self.symbols.declare_register(name, ty);
             }
             if !cursor.skip(',') {
                 return Ok(());
             }
         }
+    }
+
+    fn has_room_for(&self, registers: usize, cursor: &Cursor<'_>) -> Result<(), ParseError> {
+        if registers > MOST_REGISTERS - self.symbols.registers() {
+            return Err(cursor.error(format!("a kernel has at most {MOST_REGISTERS} registers")));
+        }
+        Ok(())
     }
 
     fn instruction(&mut self, cursor: &mut Cursor<'a>, lines: &[&str]) -> Result<(), ParseError> {
@@ -237,12 +243,16 @@ impl<'a> Body<'_, 'a> {
             self.note_variable(raw);
         }
         let words = Words::new(opcode, operands, &self.symbols);
-        let (op, label) = match words.opcode()[0] {
-            "bra" => (
-                Op::Branch { target: 0 },
-                Some(words.label(0).map_err(error)?),
-            ),
-            "brx" => {
+        let (op, label) = match words.opcode() {
+            ["bra"] | ["bra", "uni"] => {
+                words.takes(&[1]).map_err(error)?;
+                (
+                    Op::Branch { target: 0 },
+                    Some(words.label(0).map_err(error)?),
+                )
+            }
+            ["brx", "idx"] | ["brx", "idx", "uni"] => {
+                words.takes(&[2]).map_err(error)?;
                 let index = words.value(0).map_err(error)?;
                 (
                     Op::BranchIndexed {
@@ -278,8 +288,16 @@ impl<'a> Body<'_, 'a> {
 
     /// Notes that the kernel names a variable of the module.
     fn note_variable(&mut self, raw: &Raw<'_>) {
-        let (Raw::Name { word: name, .. } | Raw::Address { base: name, .. }) = raw else {
-            return;
+        let name = match raw {
+            Raw::Name { word, .. } => word,
+            Raw::Address {
+                base, coordinates, ..
+            } => {
+                coordinates.iter().for_each(|part| self.note_variable(part));
+                base
+            }
+            Raw::Vector(parts) => return parts.iter().for_each(|part| self.note_variable(part)),
+            Raw::Not(_) | Raw::Pair(..) => return,
         };
         match self.symbols.get(name) {
             Some(Symbol::Variable(index)) if !self.uses.contains(&index) => self.uses.push(index),

@@ -127,6 +127,9 @@ impl<'a> Cursor<'a> {
     fn vector(&mut self) -> Result<Vec<Raw<'a>>, ParseError> {
         let mut parts = Vec::new();
         while !self.skip('}') {
+            if let Some(Kind::Mark('{' | '[')) = self.peek() {
+                return Err(self.error("a part of a vector is a register or a number"));
+            }
             parts.push(self.operand()?);
             if !self.skip(',') && self.peek() != Some(Kind::Mark('}')) {
                 return Err(self.error("`,` or `}` is expected"));
@@ -170,8 +173,11 @@ pub(crate) fn integer(word: &str) -> Option<u64> {
         })
 }
 
-/// The bits of a literal: `0f` and `0d` give the bits of a float, everything else is an integer.
-pub(crate) fn literal(word: &str) -> Option<u64> {
+/// The bits of a literal: `0f` and `0d` give the bits of a float, which has its sign in them; everything else is an integer.
+pub(crate) fn literal(word: &str, negative: bool) -> Option<u64> {
+    if negative {
+        return integer(word).map(u64::wrapping_neg);
+    }
     let bits = ["0f", "0F", "0d", "0D"]
         .iter()
         .find_map(|p| word.strip_prefix(p));
@@ -188,12 +194,14 @@ mod tests {
 
     #[test]
     fn literals() {
-        assert_eq!(literal("0f3F800000"), Some(0x3f80_0000));
-        assert_eq!(literal("0d3FF0000000000000"), Some(1f64.to_bits()));
-        assert_eq!(literal("0x1FU"), Some(31));
-        assert_eq!(literal("010"), Some(8));
-        assert_eq!(literal("18446744073709551615"), Some(u64::MAX));
-        assert_eq!(literal("%r1"), None);
+        assert_eq!(literal("0f3F800000", false), Some(0x3f80_0000));
+        assert_eq!(literal("0d3FF0000000000000", false), Some(1f64.to_bits()));
+        assert_eq!(literal("0x1FU", false), Some(31));
+        assert_eq!(literal("010", false), Some(8));
+        assert_eq!(literal("18446744073709551615", false), Some(u64::MAX));
+        assert_eq!(literal("%r1", false), None);
+        assert_eq!(literal("1", true), Some(u64::MAX));
+        assert_eq!(literal("0f3F800000", true), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::parse::error::ParseError;
 use crate::parse::lexer::Kind;
 use crate::types::Type;
 
-/// The most bytes of a variable.
+/// The most bytes of a variable, and of all variables of a module.
 const MOST_BYTES: usize = 1 << 28;
 
 /// A declaration such as `.shared .align 16 .b8 tile[512]`.
@@ -110,6 +110,10 @@ impl ModuleScope {
             let Some(size) = declared.size else {
                 return Err(cursor.error("the variable has no size"));
             };
+            let others: usize = variables.iter().map(|v| v.size).sum();
+            if size > MOST_BYTES - others {
+                return Err(cursor.error("the variables of the module are too large"));
+            }
             let mut initial = vec![0; size];
             if cursor.skip('=') {
                 initializer(cursor, declared.ty, &mut initial)?;
@@ -140,12 +144,7 @@ fn initializer(cursor: &mut Cursor<'_>, ty: Type, bytes: &mut [u8]) -> Result<()
             let negative = cursor.skip('-');
             let error =
                 cursor.error("a number is expected; addresses of variables are not supported here");
-            let value = literal(cursor.word()?).ok_or(error)?;
-            let value = if negative {
-                value.wrapping_neg()
-            } else {
-                value
-            };
+            let value = literal(cursor.word()?, negative).ok_or(error)?;
             let full = cursor.error("the initializer is longer than the variable");
             let place = bytes.get_mut(at..at + ty.size()).ok_or(full)?;
             place.copy_from_slice(&value.to_le_bytes()[..ty.size()]);

@@ -211,11 +211,6 @@ fn slct<const FLOAT: bool>(a: u64, b: u64, c: u64) -> u64 {
     truncated(if first { a } else { b }, 4)
 }
 
-/// A policy of the cache has no effect here.
-fn no_policy(_: u64, _: u64, _: u64) -> u64 {
-    0
-}
-
 /// One function for each width.
 macro_rules! for_size {
     ($ty:expr, $f:ident) => {
@@ -241,13 +236,11 @@ macro_rules! for_logic {
 }
 
 pub(super) fn lookup(m: &Modifiers) -> Found {
-    if m.name == "createpolicy" {
-        return Some((no_policy, 1));
-    }
     if !m.plain() {
         return None;
     }
-    if m.name == "slct" && m.first_type.is_some_and(|ty| ty.size() == 4) {
+    let four = m.first_type.is_some_and(|ty| ty.size() == 4);
+    if m.name == "slct" && four && m.only(&[]) && matches!(m.ty, Type::F32 | Type::S32) {
         return Some((
             if m.ty == Type::F32 {
                 slct::<true> as ScalarFn

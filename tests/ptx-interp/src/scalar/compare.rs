@@ -85,7 +85,7 @@ fn floats<T: Float>(name: &str) -> Option<Compare> {
 /// The comparison of this name on operands of this type.
 pub(crate) fn compare(name: &str, ty: Type, ftz: bool) -> Option<Compare> {
     let unsigned_only = ["lo", "ls", "hi", "hs"].contains(&name);
-    if unsigned_only && (ty.is_signed() || !ty.is_integer()) {
+    if unsigned_only && (ty.is_signed() || !ty.is_integer()) || ftz && ty != Type::F32 {
         return None;
     }
     match ty {

@@ -34,6 +34,10 @@ pub(crate) fn conversion(opcode: &[&str]) -> Option<Conversion> {
     if !sound || !(known(to) || special) || special && from != Type::F32 || m.relu && !narrow {
         return None;
     }
+    // f32 alone is flushed here, and these results do not saturate.
+    if m.ftz && to != Type::F32 && from != Type::F32 || m.sat && (special || to == Type::Bf16) {
+        return None;
+    }
     let rounding = m.rounding.unwrap_or(Rounding::Nearest);
     // `.rna` exists for tf32 only, and tf32 needs a rounding.
     if (rounding == Rounding::NearestAway) != (to == Type::Tf32 && rounding != Rounding::Nearest) {
@@ -124,8 +128,12 @@ impl Conversion {
         (1 << bits) - 1
     }
 
-    /// A value out of range becomes the nearest integer of the type, NaN becomes 0.
+    /// A value out of range becomes the nearest integer of the type. NaN becomes 0, and where one of the two types has 64 bits
+    /// the highest bit alone.
     fn integer_from_float(&self, value: f64) -> u64 {
+        if value.is_nan() && (self.from == Type::F64 || self.to.size() == 8) {
+            return 1 << (self.to.size() * 8 - 1);
+        }
         let whole = integral(value, self.rounding);
         // `as` saturates, and i128 holds the range of every type.
         let clamped = (whole as i128).clamp(self.least(), self.greatest());
@@ -153,7 +161,7 @@ impl Conversion {
         if self.relu && value < 0.0 {
             value = 0.0;
         }
-        if self.sat && is_float(to) && !matches!(to, Type::Bf16) {
+        if self.sat {
             value = if value > 0.0 { value.min(1.0) } else { 0.0 };
         }
         match to {

@@ -239,7 +239,8 @@ macro_rules! flushing {
 }
 
 pub(super) fn lookup(m: &Modifiers) -> Found {
-    if m.ty != Type::F32 || m.first_type.is_some() || m.integral || m.relu {
+    let nan = m.nan && !matches!(m.name, "min" | "max");
+    if m.ty != Type::F32 || m.first_type.is_some() || m.integral || m.relu || nan {
         return None;
     }
     let what = match m.rest.as_slice() {
@@ -271,12 +272,12 @@ pub(super) fn lookup(m: &Modifiers) -> Found {
         ("min", None) if simple => (flushing!(m, extreme, false, false), 2),
         ("max", None) if simple => (flushing!(m, extreme, false, true), 2),
         ("copysign", None) if simple => (copysign, 2),
-        ("testp", Some("finite")) => (testp::<0>, 1),
-        ("testp", Some("infinite")) => (testp::<1>, 1),
-        ("testp", Some("number")) => (testp::<2>, 1),
-        ("testp", Some("notanumber")) => (testp::<3>, 1),
-        ("testp", Some("normal")) => (testp::<4>, 1),
-        ("testp", Some("subnormal")) => (testp::<5>, 1),
+        ("testp", Some("finite")) if simple => (testp::<0>, 1),
+        ("testp", Some("infinite")) if simple => (testp::<1>, 1),
+        ("testp", Some("number")) if simple => (testp::<2>, 1),
+        ("testp", Some("notanumber")) if simple => (testp::<3>, 1),
+        ("testp", Some("normal")) if simple => (testp::<4>, 1),
+        ("testp", Some("subnormal")) if simple => (testp::<5>, 1),
         _ => return None,
     })
 }

@@ -58,10 +58,17 @@ fn neg(a: u64, _: u64, _: u64) -> u64 {
 }
 
 fn min(a: u64, b: u64, _: u64) -> u64 {
+    // Equal numbers differ at most in the sign of zero, and -0 is less.
+    if of(a) == of(b) {
+        return a | b;
+    }
     bits(of(a).min(of(b)))
 }
 
 fn max(a: u64, b: u64, _: u64) -> u64 {
+    if of(a) == of(b) {
+        return a & b;
+    }
     bits(of(a).max(of(b)))
 }
 

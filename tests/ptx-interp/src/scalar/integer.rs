@@ -189,7 +189,7 @@ pub(super) fn lookup(m: &Modifiers) -> Found {
         return None;
     }
     let rest = m.rest.as_slice();
-    if m.name == "dp4a" {
+    if m.name == "dp4a" && rest.is_empty() && !m.sat {
         let types = (m.first_type.unwrap_or(m.ty), m.ty);
         return Some((
             match types {

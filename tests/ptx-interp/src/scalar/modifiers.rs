@@ -28,6 +28,9 @@ impl<'a> Modifiers<'a> {
     pub(crate) fn of(opcode: &[&'a str]) -> Option<Self> {
         let (name, parts) = opcode.split_first()?;
         let types: Vec<Type> = parts.iter().filter_map(|p| Type::from_name(p)).collect();
+        if types.len() > 2 {
+            return None;
+        }
         let mut all = Self {
             name,
             ty: *types.last()?,
@@ -61,7 +64,7 @@ impl<'a> Modifiers<'a> {
                 "approx" => all.approx = true,
                 "full" => all.full = true,
                 "ftz" => all.ftz = true,
-                "sat" | "satfinite" => all.sat = true,
+                "sat" => all.sat = true,
                 "relu" => all.relu = true,
                 "NaN" => all.nan = true,
                 other if Type::from_name(other).is_some() => {}
