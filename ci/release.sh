@@ -56,6 +56,7 @@ for target in "${targets[@]}"; do
     rm -rf "$stage"
     mkdir -p "$stage"
     cp "$binary" LICENSE xdit-cli/README.md xdit-cli/CHANGELOG.md "$stage/"
+    ci/licences.sh "$target" >"$stage/THIRD-PARTY-LICENCES.txt"
 
     # The binary itself writes its completions and man pages; then it draws a picture and repeats it.
     if [ "${target%%-*}" = "$(uname -m)" ] || command -v "qemu-${target%%-*}" >/dev/null; then

@@ -70,7 +70,8 @@ fn files_that_pages_name_are_there() {
             let Some((first, _)) = quoted.split_once('/') else {
                 continue;
             };
-            let ours = first.starts_with("xdit-") || ["tests", "docs", "ci"].contains(&first);
+            let ours = first.starts_with("xdit-")
+                || ["tests", "docs", "ci", "demo", ".ci"].contains(&first);
             if !ours || quoted.contains(|c: char| c.is_whitespace() || "<>*…".contains(c)) {
                 continue;
             }
@@ -87,4 +88,22 @@ fn files_that_pages_name_are_there() {
         }
     }
     assert!(named > 20, "pages name {named} files: the check is broken");
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let mut links = 0;
+    for file in files_with(&["md"]) {
+        let (text, folder) = (read(&file), file.parent().expect("a folder"));
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split([')', '#']).next().unwrap_or_default();
+            if target.is_empty() || target.starts_with("https://") {
+                continue;
+            }
+            links += 1;
+            let there = folder.join(target).exists();
+            assert!(there, "{}: a link to {target}", file.display());
+        }
+    }
+    assert!(links > 10, "{links} links: the check is broken");
 }

@@ -30,6 +30,22 @@ fn binstall_looks_for_the_archives_of_the_release() {
 }
 
 #[test]
+fn licences_of_dependencies_ship_with_the_binary() {
+    let command = "ci/licences.sh";
+    for (file, ships) in [
+        ("ci/release.sh", ">\"$stage/THIRD-PARTY-LICENCES.txt\""),
+        (
+            "Dockerfile",
+            " /source/THIRD-PARTY-LICENCES.txt /usr/share/doc",
+        ),
+    ] {
+        let text = read(&root().join(file));
+        assert!(text.contains(command), "{file}: no {command}");
+        assert!(text.contains(ships), "{file}: no {ships}");
+    }
+}
+
+#[test]
 fn the_dist_profile_unwinds() {
     // A rank that panics is reported by the others: its panic is caught.
     let workspace = read(&root().join("Cargo.toml"));
@@ -49,9 +65,10 @@ fn docker_builds_from_what_it_is_given() {
         .filter_map(|line| line.strip_prefix('!'))
         .collect();
     assert!(members.len() > 5, "{members:?}");
-    for needed in members
-        .into_iter()
-        .chain(["Cargo.toml", "Cargo.lock", "LICENSE"])
+    for needed in
+        members
+            .into_iter()
+            .chain(["Cargo.toml", "Cargo.lock", "LICENSE", "ci/licences.sh"])
     {
         let there = given.iter().any(|pattern| match pattern.strip_suffix('*') {
             Some(start) => needed.starts_with(start),
