@@ -4,7 +4,7 @@
 // cc -shared -fPIC -O2 -DAPI=1 plugin.c -o plugin.so; qemu-aarch64 -plugin ./plugin.so PROGRAM
 //
 // The declarations are those of QEMU's documented plugin API, whose header few distributions install. API is the version that
-// the plugin asks for: 1 for QEMU 4.2 to 8.2, 4 for QEMU 9.1 and later.
+// the plugin asks for, 1 to 4; each QEMU takes some of them. From 3 on, qemu_plugin_insn_data copies the data.
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -91,8 +91,7 @@ pub(crate) fn readable_by<'a>(
     }
 }
 
-#[cfg(feature = "ops")]
-#[cfg(test)]
+#[cfg(all(test, feature = "ops"))]
 mod tests {
     use crate::{DType, Tensor, elementwise::add, testing::test_devices};
 

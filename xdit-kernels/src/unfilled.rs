@@ -135,8 +135,7 @@ impl HandedOut {
     }
 }
 
-#[cfg(feature = "ops")]
-#[cfg(test)]
+#[cfg(all(test, feature = "ops"))]
 mod tests {
     use super::*;
     use crate::{layout::copy_into, softmax::softmax_into, testing::test_devices};

@@ -1,5 +1,7 @@
 //! What attention takes and returns.
 
+use std::fmt;
+
 use crate::{Tensor, View};
 
 /// The input of attention.
@@ -78,7 +80,7 @@ impl<'a> AttnInput<'a> {
 }
 
 /// The place of some local rows in a whole stream (text, image).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Segment {
     /// Which of the model's streams, counted from 0.
     pub stream: usize,
@@ -88,6 +90,15 @@ pub struct Segment {
     pub len: usize,
     /// Number of rows of the whole stream.
     pub total: usize,
+}
+
+/// As errors show it.
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.start.saturating_add(self.len);
+        let (stream, start, total) = (self.stream, self.start, self.total);
+        write!(f, "rows {start}..{end} of the {total} of stream {stream}")
+    }
 }
 
 /// Which keys a query sees, and what is added to its scores. The default hides nothing; the methods `with_…` and the fields

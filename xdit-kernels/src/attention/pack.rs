@@ -5,7 +5,10 @@
 
 use super::lanes::Lanes;
 use super::scratch::prefetch;
-use crate::simd::{Lane, tiered, transpose::MAX_LANES};
+use crate::simd::{
+    Lane, tiered,
+    transpose::{MAX_LANES, exchange_fours},
+};
 use half::bf16;
 
 /// How the elements of a row become words along d.
@@ -91,32 +94,8 @@ pub(super) unsafe fn exchange<S: Lanes, W: Words>(
     width: usize,
 ) {
     if W::WORD == 2 && S::PAIR_GROUP == 2 {
-        for (i, row) in rows.iter().enumerate() {
-            for g in 0..d.div_ceil(4) {
-                let mut four = [bf16::ZERO; 4];
-                // SAFETY: elements below d of each row are readable, and the group's place is inside `dst`.
-                unsafe {
-                    let from = row.cast::<bf16>().add(4 * g);
-                    if 4 * g + 4 <= d {
-                        four = from.cast::<[bf16; 4]>().read();
-                    } else {
-                        from.copy_to_nonoverlapping(four.as_mut_ptr(), d - 4 * g);
-                    }
-                    dst.cast::<[bf16; 4]>().add(g * step + i).write(four);
-                }
-            }
-        }
-        for i in rows.len()..width {
-            for g in 0..d.div_ceil(4) {
-                // SAFETY: the group's place is inside `dst`.
-                unsafe {
-                    dst.cast::<[bf16; 4]>()
-                        .add(g * step + i)
-                        .write([bf16::ZERO; 4])
-                };
-            }
-        }
-        return;
+        // SAFETY: the caller's promise; the elements of such words are bf16.
+        return unsafe { exchange_fours(rows, d, dst.cast(), step, width) };
     }
     let words = W::count(d, 1);
     let mut k = 0;

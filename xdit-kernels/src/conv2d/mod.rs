@@ -4,8 +4,8 @@
 //! and walks over it with the taps of the kernel. `Winograd` is F(4×4, 3×3) (Lavin and Gray, "Fast Algorithms for
 //! Convolutional Neural Networks", 2015): 4× fewer multiplications. Its interpolation points are 0, ±5/8, ±3/2 and ∞ instead
 //! of the textbook's 0, ±1, ±2 and ∞: every constant is still exact in f32, and the error on random data is 1.6× that of a
-//! plain f32 sum instead of 3.6×. Both sum in f32 whatever the dtype. `Winograd` multiplies in f32; `Direct` multiplies bf16 by
-//! bf16 where the processor has an instruction for it. [`Conv2dOptions::weight_form`] chooses.
+//! plain f32 sum instead of 3.6×. Both sum in f32 whatever the dtype. `Winograd` multiplies in f32, and so does `Direct`, but
+//! for bf16 by bf16 on [`Tier::Avx512Bf16`](crate::Tier): there it uses the instruction. [`Conv2dOptions::weight_form`] chooses.
 //!
 //! # Scratch
 //! Each thread holds one block at a time, whatever the size of the picture. For a 3×3 kernel and as many channels out as in:

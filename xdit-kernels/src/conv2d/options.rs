@@ -75,8 +75,8 @@ impl Conv2dOptions {
     /// The form in which [`Conv2d`](super::Conv2d) holds a weight of this shape and dtype on `device` under these options. The
     /// form decides the algorithm and, by [`WeightForm::matrix_bytes`], the memory.
     ///
-    /// bf16 stays bf16 where the direct algorithm can multiply it by an instruction. Winograd's is faster than that too: it
-    /// multiplies a quarter as often.
+    /// bf16 stays bf16 for the direct algorithm on [`Tier::Avx512Bf16`], which has an instruction for such products. Winograd's
+    /// algorithm is faster than that too: it multiplies a quarter as often.
     ///
     /// # Shapes
     /// `[oc, ic, kh, kw]`, as PyTorch keeps the weight.

@@ -1,4 +1,6 @@
-use crate::{DType, Float, Result, View, ViewMut, dtype::by_float, shape::MAX_NDIM};
+use crate::{
+    DType, Float, Result, View, ViewMut, dtype::by_float, shape::MAX_NDIM, shared::Shared,
+};
 use rayon::prelude::*;
 
 /// Below this many elements a copy runs on the calling thread.
@@ -35,14 +37,8 @@ fn converted<S: Float>(op: &'static str, x: View<'_>, out: ViewMut<'_>) -> Resul
     Ok(())
 }
 
-struct Ptr<T>(*mut T);
-// SAFETY: the tasks that share it write disjoint rows.
-unsafe impl<T> Send for Ptr<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Ptr<T> {}
-
-/// Row by row, and long rows piece by piece: a row is the last dims that are contiguous on both sides. Elements of x are as large as `S`, those of out as
-/// `D`; with `SAME` these are one type and `convert` changes nothing.
+/// Row by row, and long rows piece by piece: a row is the last dims that are contiguous on both sides. Elements of x are as
+/// large as `S`, those of out as `D`; with `SAME` these are one type and `convert` changes nothing.
 fn rows<S: Copy, D: Copy, const SAME: bool>(
     x: View<'_>,
     mut out: ViewMut<'_>,
@@ -66,10 +62,9 @@ fn rows<S: Copy, D: Copy, const SAME: bool>(
         (row, 1, 1)
     };
     let count: usize = shape[..outer].iter().product();
-    let dst = Ptr(out.ptr().cast::<D>());
+    let dst = Shared(out.ptr().cast::<D>());
     let pieces = row.div_ceil(PIECE);
     let one = |task: usize| {
-        let dst = &dst;
         let first = task % pieces * PIECE;
         let n = PIECE.min(row - first);
         let (mut rest, mut xo, mut oo) = (task / pieces, first * x_step, first * o_step);
@@ -85,7 +80,7 @@ fn rows<S: Copy, D: Copy, const SAME: bool>(
         // exclusively borrowed.
         unsafe {
             let src = x.ptr().cast::<S>().add(xo);
-            let dst = dst.0.add(oo);
+            let dst = dst.ptr().add(oo);
             if SAME && x_step == 1 && o_step == 1 {
                 std::ptr::copy_nonoverlapping(src.cast::<D>(), dst, n);
             } else {

@@ -17,8 +17,8 @@ use crate::{
     Result, Tensor, View, ViewMut, dtype::FloatType, layout, simd::Shared, storage::Buffer,
 };
 use finish::{Finish, FusedOp};
-use form::{Dots, F16, F32, Form, PackedWord, Pairs};
-use input::Input;
+use form::{Dots, F16, F32, Form, Pairs};
+use input::{Input, PackedWord};
 use plan::{TileLimits, TilePlan};
 use product::MatrixProduct;
 use rayon::prelude::*;

@@ -76,7 +76,8 @@ pub(super) fn round_bf16(v: Eight) -> uint16x8_t {
     }
 }
 
-/// Nearest even. The intrinsics of half precision are not stable in the least Rust version that this crate supports.
+/// Nearest even. The intrinsics of half precision are not stable in the least Rust version that this crate supports. No
+/// `preserves_flags`, here and below: conversions set the flags of inexact and invalid results.
 #[inline(always)]
 pub(super) fn round_f16(v: Eight) -> uint16x8_t {
     // SAFETY: instructions of ARMv8.0 on registers.
@@ -87,7 +88,7 @@ pub(super) fn round_f16(v: Eight) -> uint16x8_t {
                 "fcvtn {0:v}.4h, {1:v}.4s",
                 out(vreg) out,
                 in(vreg) v,
-                options(pure, nomem, nostack, preserves_flags)
+                options(pure, nomem, nostack)
             );
             out
         };
@@ -101,8 +102,8 @@ pub(super) fn widen_f16(v: uint16x8_t) -> Eight {
     let (low, high): (float32x4_t, float32x4_t);
     // SAFETY: instructions of ARMv8.0 on registers.
     unsafe {
-        asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) low, in(vreg) v, options(pure, nomem, nostack, preserves_flags));
-        asm!("fcvtl2 {0:v}.4s, {1:v}.8h", out(vreg) high, in(vreg) v, options(pure, nomem, nostack, preserves_flags));
+        asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) low, in(vreg) v, options(pure, nomem, nostack));
+        asm!("fcvtl2 {0:v}.4s, {1:v}.8h", out(vreg) high, in(vreg) v, options(pure, nomem, nostack));
     }
     [low, high]
 }

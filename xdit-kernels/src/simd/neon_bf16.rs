@@ -29,7 +29,7 @@ unsafe fn convert_bf16(v: Eight) -> uint16x8_t {
             out(vreg) out,
             in(vreg) v[0],
             in(vreg) v[1],
-            options(pure, nomem, nostack, preserves_flags)
+            options(pure, nomem, nostack)
         );
     }
     out

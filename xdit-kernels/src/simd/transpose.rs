@@ -5,6 +5,7 @@ use super::{Avx2, Avx512, Avx512Bf16};
 #[cfg(target_arch = "aarch64")]
 use super::{Neon, NeonBf16};
 use super::{Portable, Simd};
+use half::bf16;
 #[cfg(target_arch = "aarch64")]
 use std::arch::aarch64::*;
 #[cfg(target_arch = "x86_64")]
@@ -146,6 +147,42 @@ macro_rules! neon {
 neon!(Neon);
 #[cfg(target_arch = "aarch64")]
 neon!(NeonBf16);
+
+/// Exchanges rows and columns of groups of four bf16: group g of row i goes to `out`[g · step + i]. Zeros fill the last group
+/// of a row, and the columns from the number of rows to `width`.
+///
+/// # Safety
+/// Each row has `n` bf16; `out` has room for `width` groups at each g · `step`; there are at most `width` rows.
+#[inline(always)]
+pub(crate) unsafe fn exchange_fours<T>(
+    rows: &[*const T],
+    n: usize,
+    out: *mut [bf16; 4],
+    step: usize,
+    width: usize,
+) {
+    for (i, row) in rows.iter().enumerate() {
+        for g in 0..n.div_ceil(4) {
+            let mut four = [bf16::ZERO; 4];
+            // SAFETY: elements below n of each row are readable, and the group's place is inside `out`.
+            unsafe {
+                let from = row.cast::<bf16>().add(4 * g);
+                if 4 * g + 4 <= n {
+                    four = from.cast::<[bf16; 4]>().read();
+                } else {
+                    from.copy_to_nonoverlapping(four.as_mut_ptr(), n - 4 * g);
+                }
+                out.add(g * step + i).write(four);
+            }
+        }
+    }
+    for i in rows.len()..width {
+        for g in 0..n.div_ceil(4) {
+            // SAFETY: the group's place is inside `out`.
+            unsafe { out.add(g * step + i).write([bf16::ZERO; 4]) };
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -15,6 +15,7 @@ pub(super) trait ChannelWords {
     const OF_INPUT: usize;
 
     /// Words of the `LANES` channels of a pixel.
+    #[inline(always)]
     fn pixel<S: Micro>() -> usize {
         S::LANES / Self::OF_INPUT
     }
@@ -23,6 +24,7 @@ pub(super) trait ChannelWords {
     ///
     /// # Safety
     /// The processor has the tier; `from` has n elements, `to` room for [`pixel`](Self::pixel) words.
+    #[inline(always)]
     unsafe fn copy<S: Micro, T: Lane>(from: *const T, n: usize, to: *mut f32) {
         // SAFETY: the caller's promise; this is for words of f32.
         unsafe {
@@ -35,25 +37,20 @@ pub(super) trait ChannelWords {
         }
     }
 
+    /// sum + the product of a word of the input, in every lane, and a vector of words of weights.
+    ///
+    /// # Safety
+    /// The processor has the tier.
+    #[inline(always)]
+    unsafe fn add_product<S: Micro>(sum: S::V, word: S::V, weights: S::V) -> S::V {
+        // SAFETY: the caller's promise; this is for words of f32.
+        unsafe { S::fma(word, weights, sum) }
+    }
+
     /// Adds the products of word `k` of MR pixels with NV vectors of weights at `b`.
     ///
     /// # Safety
     /// The processor has the tier; there are these words.
-    unsafe fn multiply<S: Micro, const MR: usize, const NV: usize>(
-        acc: &mut [[S::V; NV]; MR],
-        row: *const f32,
-        k: usize,
-        b: *const f32,
-    );
-}
-
-/// f32 on both sides.
-pub(super) struct SingleChannels;
-
-impl ChannelWords for SingleChannels {
-    const OF_WEIGHTS: usize = 1;
-    const OF_INPUT: usize = 1;
-
     #[inline(always)]
     unsafe fn multiply<S: Micro, const MR: usize, const NV: usize>(
         acc: &mut [[S::V; NV]; MR],
@@ -65,13 +62,21 @@ impl ChannelWords for SingleChannels {
         unsafe {
             let w: [S::V; NV] = std::array::from_fn(|j| S::load(b.add(j * S::LANES)));
             for i in 0..MR {
-                let v = S::splat(*row.add(i * S::LANES + k));
+                let v = S::splat(*row.add(i * Self::pixel::<S>() + k));
                 for j in 0..NV {
-                    acc[i][j] = S::fma(v, w[j], acc[i][j]);
+                    acc[i][j] = Self::add_product::<S>(acc[i][j], v, w[j]);
                 }
             }
         }
     }
+}
+
+/// f32 on both sides.
+pub(super) struct SingleChannels;
+
+impl ChannelWords for SingleChannels {
+    const OF_WEIGHTS: usize = 1;
+    const OF_INPUT: usize = 1;
 }
 
 /// Pairs of bf16 on both sides, for the instruction of AVX512-BF16. The input is bf16.
@@ -83,7 +88,8 @@ impl ChannelWords for ChannelPairs {
 
     #[inline(always)]
     unsafe fn copy<S: Micro, T: Lane>(from: *const T, n: usize, to: *mut f32) {
-        debug_assert_eq!(size_of::<T>(), 2, "pairs are of bf16");
+        // Known to the compiler, so it costs nothing.
+        assert_eq!(size_of::<T>(), 2, "pairs are of bf16");
         // SAFETY: the caller's promise; LANES / 2 words hold LANES elements of two bytes.
         unsafe {
             if n == S::LANES {
@@ -96,22 +102,9 @@ impl ChannelWords for ChannelPairs {
     }
 
     #[inline(always)]
-    unsafe fn multiply<S: Micro, const MR: usize, const NV: usize>(
-        acc: &mut [[S::V; NV]; MR],
-        row: *const f32,
-        k: usize,
-        b: *const f32,
-    ) {
+    unsafe fn add_product<S: Micro>(sum: S::V, word: S::V, weights: S::V) -> S::V {
         // SAFETY: the caller's promise.
-        unsafe {
-            let w: [S::V; NV] = std::array::from_fn(|j| S::load(b.add(j * S::LANES)));
-            for i in 0..MR {
-                let v = S::splat(*row.add(i * (S::LANES / 2) + k));
-                for j in 0..NV {
-                    acc[i][j] = S::dot(acc[i][j], v, w[j]);
-                }
-            }
-        }
+        unsafe { S::dot(sum, word, weights) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! How the weights of each dtype are multiplied by the packed input.
 
-use super::input::Input;
+use super::input::PackedWord;
 use crate::{
     Tier,
     simd::{
@@ -42,57 +42,6 @@ pub(super) trait Form {
 
 /// With 16 columns a block takes 16 KiB, so that a panel of rows fits beside it into a first-level cache of 32 KiB.
 const AVX2_BLOCK: usize = 256;
-
-/// A word of the packed input.
-pub(super) trait PackedWord: Copy + Send + Sync {
-    /// k's in a word.
-    const KS: usize;
-    /// Packs rows as [`Input::pack`] does.
-    ///
-    /// # Safety
-    /// As there.
-    unsafe fn pack(
-        input: &Input<'_>,
-        tier: Tier,
-        row: usize,
-        rows: usize,
-        mr: usize,
-        deep: usize,
-        out: *mut Self,
-    );
-}
-
-impl PackedWord for f32 {
-    const KS: usize = 1;
-    unsafe fn pack(
-        input: &Input<'_>,
-        tier: Tier,
-        row: usize,
-        rows: usize,
-        mr: usize,
-        deep: usize,
-        out: *mut Self,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { input.pack(tier, row, rows, mr, deep, out) }
-    }
-}
-
-impl PackedWord for Pair {
-    const KS: usize = 2;
-    unsafe fn pack(
-        input: &Input<'_>,
-        tier: Tier,
-        row: usize,
-        rows: usize,
-        mr: usize,
-        deep: usize,
-        out: *mut Self,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { input.pack_pairs(tier, row, rows, mr, deep, out) }
-    }
-}
 
 pub(super) struct F32;
 impl Form for F32 {

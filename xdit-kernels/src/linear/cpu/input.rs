@@ -8,7 +8,7 @@ use crate::{
         Lane,
         microkernel::{MAX_MR, Micro, Pair, pair_group},
         tiered,
-        transpose::{MAX_LANES, Transpose},
+        transpose::{MAX_LANES, Transpose, exchange_fours},
     },
 };
 use half::{bf16, f16};
@@ -101,29 +101,48 @@ impl<'a> Input<'a> {
     pub(super) fn is_bf16(&self) -> bool {
         self.parts.iter().all(|p| p.dtype == FloatType::BF16)
     }
+}
 
-    /// Packs rows `row .. row + rows` as `[deep][mr]` f32, 0 for k's and rows beyond the input's.
+/// A word of the packed input: one element in f32, or a pair of bf16.
+pub(super) trait PackedWord: Copy + Send + Sync {
+    /// k's in a word.
+    const KS: usize;
+    /// Packs rows `row .. row + rows` as `[deep / KS][mr]` words, pairs in the tier's groups; 0 for k's and rows beyond the
+    /// input's.
     ///
     /// # Safety
-    /// The rows exist, `rows <= mr`, the tier's MR, `out` has room for `deep · mr` elements that nobody else touches, `deep`
-    /// is at least k.
-    pub(super) unsafe fn pack(
-        &self,
+    /// The rows exist, `rows <= mr`, the tier's MR, `out` has room for `deep / KS · mr` words that nobody else touches, `deep`
+    /// is at least k. For pairs, every part is bf16, and `deep` is a multiple of a group.
+    unsafe fn pack(
+        input: &Input<'_>,
         tier: Tier,
         row: usize,
         rows: usize,
         mr: usize,
         deep: usize,
-        out: *mut f32,
+        out: *mut Self,
+    );
+}
+
+impl PackedWord for f32 {
+    const KS: usize = 1;
+    unsafe fn pack(
+        input: &Input<'_>,
+        tier: Tier,
+        row: usize,
+        rows: usize,
+        mr: usize,
+        deep: usize,
+        out: *mut Self,
     ) {
         let mut end = 0;
-        for part in &self.parts {
+        for part in &input.parts {
             let view = part.view();
             // SAFETY: the caller's promise: the part's columns are inside the panel.
             unsafe {
                 let out = out.add(part.start * mr);
                 match part.dtype {
-                    FloatType::F32 => pack_part::<f32>(tier, part, view, row, rows, out),
+                    FloatType::F32 => pack_part::<Self>(tier, part, view, row, rows, out),
                     FloatType::F16 => pack_part::<f16>(tier, part, view, row, rows, out),
                     FloatType::BF16 => pack_part::<bf16>(tier, part, view, row, rows, out),
                 }
@@ -137,20 +156,18 @@ impl<'a> Input<'a> {
             }
         }
     }
+}
 
-    /// Packs rows as `[deep / 2][mr]` pairs of bf16, likewise, in the tier's groups; every part is bf16, `deep` is a multiple of
-    /// a group.
-    ///
-    /// # Safety
-    /// As [`pack`](Self::pack)'s, `out` having room for `deep / 2 · mr` pairs.
-    pub(super) unsafe fn pack_pairs(
-        &self,
+impl PackedWord for Pair {
+    const KS: usize = 2;
+    unsafe fn pack(
+        input: &Input<'_>,
         tier: Tier,
         row: usize,
         rows: usize,
         mr: usize,
         deep: usize,
-        out: *mut Pair,
+        out: *mut Self,
     ) {
         // bf16 of a row in a group: element (i, k) of the panel is number k % long of group (k / long) · mr + i.
         let long = 2 * pair_group(tier);
@@ -163,7 +180,7 @@ impl<'a> Input<'a> {
             };
         };
         let mut end = 0;
-        for part in &self.parts {
+        for part in &input.parts {
             // SAFETY: the caller's promise: the rows exist.
             let src = unsafe { part.row_starts::<bf16>(part.view(), row, rows) };
             // Words that whole groups (or, of pairs, vectors) take; their bits pass unchanged.
@@ -180,7 +197,7 @@ impl<'a> Input<'a> {
                     let src = src.map(<*const bf16>::cast);
                     interleave::<f32>(tier, &src[..rows], words, out.cast());
                 } else {
-                    copy_groups(&src[..rows], words / 2, mr, out.cast());
+                    exchange_fours(&src[..rows], 2 * words, out.cast(), mr, mr);
                 }
             };
             for k in 2 * words..part.k {
@@ -202,25 +219,8 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Writes `groups` groups of four bf16 of each row to `out[group · mr + row]`; zeros where there is no row.
-///
 /// # Safety
-/// Each row has these groups, `out` has room for them; there are at most `mr` rows.
-unsafe fn copy_groups(rows: &[*const bf16], groups: usize, mr: usize, out: *mut [bf16; 4]) {
-    for i in 0..mr {
-        let row = rows.get(i);
-        for g in 0..groups {
-            // SAFETY: g < groups, i < mr; the caller's promise.
-            unsafe {
-                let four = row.map_or([bf16::ZERO; 4], |row| *row.cast::<[bf16; 4]>().add(g));
-                out.add(g * mr + i).write(four);
-            }
-        }
-    }
-}
-
-/// # Safety
-/// As [`Input::pack`]'s; `view` is the part's, of dtype T.
+/// As [`PackedWord::pack`]'s; `view` is the part's, of dtype T.
 unsafe fn pack_part<T: Lane>(
     tier: Tier,
     part: &InputPart<'_>,

@@ -1,10 +1,6 @@
 //! One tile of the output, computed in blocks of k while the operands of the next tile are prefetched.
 
-use super::{
-    form::{Form, PackedWord},
-    plan::TilePlan,
-    product::MatrixProduct,
-};
+use super::{form::Form, input::PackedWord, plan::TilePlan, product::MatrixProduct};
 use crate::{
     Result,
     dtype::FloatType,
@@ -183,8 +179,8 @@ impl<F: Form> MatrixProduct<'_, F> {
                     ahead: self.ahead(chunk, &tile, k, j, next),
                 };
                 if widen {
+                    const { assert!(!F::NARROW || F::A::KS == 1, "narrow forms take f32") };
                     F::widen(self.tier, b, depth / F::B_KS, scratch.block);
-                    // The input of a narrow form is f32.
                     block.multiply(&self.wide, depth, a.cast(), scratch.block);
                 } else {
                     block.multiply(&self.kernel, depth / F::B_KS, a, b);

@@ -274,7 +274,9 @@ unsafe fn fill_body<S: Transpose, D: Lane>(rows: &[Row], k: usize, out: *mut D) 
         }
     }
 }
-/// The same in groups of four bf16: four of each row stand next to each other.
+tiered!(fn fill[D: Lane][D](rows: &[Row], k: usize, out: *mut D) = fill_body);
+
+/// As [`fill_body`], in groups of four bf16: four of each row stand next to each other.
 ///
 /// # Safety
 /// As there, k rounded up to whole groups.
@@ -294,4 +296,3 @@ unsafe fn fill_groups<S: Simd>(rows: &[Row], k: usize, out: *mut [bf16; 4]) {
         }
     }
 }
-tiered!(fn fill[D: Lane][D](rows: &[Row], k: usize, out: *mut D) = fill_body);
