@@ -1,5 +1,7 @@
 //! The branches of guidance.
 
+use std::fmt;
+
 /// One pass of the model over the same latents.
 ///
 /// Predictions have this order everywhere in this crate. The conditional branch is the first one, so a step without guidance runs
@@ -12,6 +14,16 @@ pub enum Branch {
     Unconditional,
     /// With the prompt and without some blocks of the transformer.
     SkipLayers,
+}
+
+impl fmt::Display for Branch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Conditional => "conditional",
+            Self::Unconditional => "unconditional",
+            Self::SkipLayers => "skip-layer",
+        })
+    }
 }
 
 impl Branch {

@@ -29,7 +29,10 @@ pub enum Error {
         guidance_scale: f32,
     },
     /// The number of predictions differs from the number of branches of this rank.
-    #[error("combine: {got} predictions, but must be {expected}, of {branches:?}")]
+    #[error(
+        "combine: the number of predictions is {got}, but must be {expected} ({})",
+        names(branches)
+    )]
     Predictions {
         /// The branches of this rank.
         branches: &'static [Branch],
@@ -64,6 +67,12 @@ pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Kernel(#[from] xdit_kernels::Error),
+}
+
+/// `conditional, unconditional`.
+fn names(branches: &[Branch]) -> String {
+    let names: Vec<String> = branches.iter().map(Branch::to_string).collect();
+    names.join(", ")
 }
 
 /// A result with this crate's [`Error`].

@@ -176,15 +176,15 @@ fn check_predictions(branches: &'static [Branch], predictions: &[Tensor]) -> Res
         return Err(Error::Shape {
             op: "combine",
             expected: "predictions of shape [b, ..]".to_owned(),
-            got: format!("{first:?}"),
+            got: first.to_string(),
         });
     }
     let other = predictions.iter().map(Spec::of).find(|it| *it != first);
     other.map_or(Ok(()), |other| {
         Err(Error::Shape {
             op: "combine",
-            expected: format!("predictions that are all {first:?}"),
-            got: format!("{other:?}"),
+            expected: format!("predictions that are all {first}"),
+            got: other.to_string(),
         })
     })
 }

@@ -362,6 +362,10 @@ fn predictions_that_do_not_fit() {
         ),
         "{count}"
     );
+    assert_eq!(
+        count.to_string(),
+        "combine: the number of predictions is 1, but must be 2 (conditional, unconditional)"
+    );
     for other in [
         Tensor::from_slice(&UNCOND, [4, 2], &Device::cpu()).unwrap(),
         cond.to_dtype(DType::BF16).unwrap(),

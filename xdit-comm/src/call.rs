@@ -39,7 +39,15 @@ impl fmt::Debug for Spec {
     }
 }
 
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
 /// How a reduction combines the values of several ranks. Exhaustive, like [`Op`].
+///
+/// Tensors of u8 are reduced in f32 too; the result is cut towards zero and is at most 255. Other integers are an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReduceOp {
     /// The sum of each element in f32, rounded once to the tensor's dtype. The backend chooses the order of the ranks;
@@ -51,6 +59,16 @@ pub enum ReduceOp {
     Mean,
     /// The maximum of each element. NaN if a rank has NaN.
     Max,
+}
+
+impl fmt::Display for ReduceOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sum => "sum",
+            Self::Mean => "mean",
+            Self::Max => "max",
+        })
+    }
 }
 
 /// An operation of a group. Exhaustive, so that a transport without a new operation does not compile.
@@ -125,7 +143,7 @@ impl fmt::Display for Op {
                 write!(f, "{} with root {root}", self.name())
             }
             Self::AllReduce(how) | Self::ReduceScatter(how) => {
-                write!(f, "{} ({how:?})", self.name())
+                write!(f, "{} ({how})", self.name())
             }
             _ => f.write_str(self.name()),
         }
@@ -222,8 +240,8 @@ impl Call {
         let expected = self.expects.first();
         match reduced.map(Spec::of) {
             Some(spec) if expected != Some(&spec) => Err(argument(
-                format!("a result of {spec:?}, as what is reduced"),
-                format!("{expected:?}"),
+                format!("a result of {spec}, as what is reduced"),
+                expected.map_or_else(|| "none".to_owned(), Spec::to_string),
             )),
             _ => Ok(()),
         }

@@ -43,7 +43,9 @@ pub enum Error {
         allowed: String,
     },
     /// The prediction of the last stage does not have one tensor for each patch.
-    #[error("prediction of {turn:?}: {got} tensors, but must be {expected}, one a patch")]
+    #[error(
+        "prediction of {turn}: the number of tensors is {got}, but must be {expected}, one for each patch"
+    )]
     Predictions {
         /// The turn.
         turn: crate::Turn,

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::ops::Range;
 
 /// The part of the image that passes through the stages together.
@@ -31,6 +32,16 @@ pub struct Turn {
     pub step: usize,
     /// The part that is computed.
     pub part: Part,
+}
+
+impl fmt::Display for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let step = self.step;
+        match self.part {
+            Part::Whole => write!(f, "step {step} (all patches)"),
+            Part::Patch(patch) => write!(f, "step {step} (patch {patch})"),
+        }
+    }
 }
 
 /// The steps that run whole, and the turns of each step.

@@ -160,7 +160,7 @@ impl<A: Attention> Attention for StaleKv<A> {
             return Err(Error::shape(
                 OP,
                 "no mask and no bias: they are not kept",
-                "one",
+                format_args!("one"),
             ));
         }
         let Some(store) = &mut self.store else {

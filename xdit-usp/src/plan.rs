@@ -211,7 +211,10 @@ impl SequencePlan {
         let wrong = || {
             Error::shape(
                 op,
-                format!("segments as the plan {self:?} deals them out, {per_stream} a stream"),
+                format!(
+                    "the segments of this rank for ring {} × Ulysses {}, {per_stream} of each stream",
+                    self.ring, self.ulysses
+                ),
                 segments,
             )
         };

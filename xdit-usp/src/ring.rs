@@ -41,7 +41,7 @@ impl<A> Ring<A> {
             return Err(crate::Error::plan(
                 OP,
                 format!("a group of {} ranks", plan.ring),
-                group.world_size(),
+                format_args!("one of {}", group.world_size()),
             ));
         }
         Ok(Self { group, plan, inner })
@@ -92,7 +92,7 @@ impl Arriving {
         let mut part = || {
             parts
                 .next()
-                .ok_or_else(|| Error::shape(OP, "a part of a block", "none"))
+                .ok_or_else(|| Error::shape(OP, "a part of a block", format_args!("none")))
         };
         Ok(KvBlock {
             k: part()?,
@@ -134,7 +134,7 @@ impl<A: Attention> Ring<A> {
             return Err(Error::shape(
                 OP,
                 "no additive bias: it is not sharded",
-                "a bias",
+                format_args!("a bias"),
             ));
         }
         let chunks = |total| plan.chunks(total, me);

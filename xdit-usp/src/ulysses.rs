@@ -49,7 +49,7 @@ impl<A> Ulysses<A> {
                     "a group of {} ranks and a ring rank below {}",
                     plan.ulysses, plan.ring
                 ),
-                (group.world_size(), ring_rank),
+                format_args!("{} ranks and {ring_rank}", group.world_size()),
             ));
         }
         Ok(Self {
@@ -164,7 +164,7 @@ impl<A: Attention> Ulysses<A> {
             return Err(Error::shape(
                 OP,
                 "no additive bias: it is not sharded",
-                "a bias",
+                format_args!("a bias"),
             ));
         }
         if !input.keys.is_empty() && input.keys != input.segments {

@@ -203,7 +203,7 @@ pub(super) fn bytes_are_counted(group: &Group) -> Result<()> {
             let sent = total(&group.stats(), op) - total(&before, op);
             ensure(sent == calls * bytes * (n - 1), || {
                 format!(
-                    "{calls} calls of {op} of {bytes} bytes, the last {how:?}, on {n} ranks counted {sent}"
+                    "{calls} calls of {op} of {bytes} bytes, the last {how}, on {n} ranks counted {sent}"
                 )
             })?;
         }

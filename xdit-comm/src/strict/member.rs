@@ -124,8 +124,8 @@ impl Backend for StrictMember {
                     op: call.op.name(),
                     rank: self.rank,
                     world_size: self.world_size(),
-                    expected: format!("tensors of {:?}", self.world.device),
-                    got: format!("one of {:?}", foreign.device()),
+                    expected: format!("tensors of {}", self.world.device),
+                    got: format!("one of {}", foreign.device()),
                 });
             }
         }

@@ -90,7 +90,7 @@ fn a_prediction_too_few_is_an_error() {
     .expect_err("two of three");
     assert_eq!(
         error.to_string(),
-        "prediction of Turn { step: 0, part: Whole }: 2 tensors, but must be 3, one a patch"
+        "prediction of step 0 (all patches): the number of tensors is 2, but must be 3, one for each patch"
     );
 }
 
