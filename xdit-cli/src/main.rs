@@ -56,9 +56,7 @@ fn grow_stack() {
 }
 
 fn run_command(command: &Command, started: Instant) -> u8 {
-    let Some(report) = command.report() else {
-        return tell(print_text(command), false);
-    };
+    let report = command.report();
     let json = report.json;
     let session = match Session::open(started, command, report, Environment::read()) {
         Ok(session) => session,
@@ -71,21 +69,13 @@ fn run_command(command: &Command, started: Instant) -> u8 {
         Command::Replay(args) => replay::run(args, &session),
         Command::Info(args) => info::run(args, &session),
         Command::Download(args) => download::run(args, &session),
-        Command::Completions(_) | Command::Man(_) => print_text(command),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args, &session),
     }));
     let closed = session.close();
     match outcome {
         Ok(result) => tell(result.and_then(|code| closed.map(|()| code)), json),
         Err(_) => FAULT,
-    }
-}
-
-/// Runs a command that only prints a text.
-fn print_text(command: &Command) -> Result<u8, Failure> {
-    match command {
-        Command::Completions(args) => completions::run(args),
-        Command::Man(args) => man::run(args),
-        _ => Ok(0),
     }
 }
 

@@ -7,11 +7,11 @@ use crate::error::{Error, Result};
 
 /// Ends loading, downloading and drawing from another thread. A clone is the same token.
 ///
-/// A call receives a token from its observer ([`Observer::cancel_token`](crate::Observer::cancel_token)). The token is an observer itself, which observes
-/// nothing. After [`cancel`](Self::cancel) the call returns [`Error::Cancelled`], whatever the number of ranks. It ends after the
-/// operation that each rank is in: one call of a kernel while it denoises or decodes, one layer while it encodes prompts, one
-/// tensor while it loads weights. A download ends when its next bytes arrive, and at the latest after
-/// `HubOptions::download_timeout`.
+/// A call receives a token from its observer ([`Observer::cancel_token`](crate::Observer::cancel_token)). The token is an
+/// observer itself, which observes nothing. After [`cancel`](Self::cancel) the call returns [`Error::Cancelled`], whatever the
+/// number of ranks. It ends after the operation that each rank is in: one call of a kernel while it denoises or decodes, one
+/// layer while it encodes prompts, one tensor while it loads weights. A download ends when its next bytes arrive, and at the
+/// latest after `HubOptions::download_timeout`.
 ///
 /// A pipeline stays usable: later calls with another token draw the same images. A token stays cancelled.
 ///
@@ -38,26 +38,40 @@ use crate::error::{Error, Result};
 /// # }
 /// # Ok::<(), xdit_models::Error>(())
 /// ```
-#[derive(Clone, Debug, Default)]
-pub struct CancelToken(Arc<AtomicBool>);
+#[derive(Clone, Debug)]
+pub struct CancelToken(Option<Arc<AtomicBool>>);
+
+impl Default for CancelToken {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl CancelToken {
+    /// The token of an observer without one. It has no flag, so layers can ask such an observer again and again without an
+    /// allocation.
+    pub(crate) const NEVER: Self = Self(None);
+
     /// Creates a token that is not cancelled.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self(Some(Arc::default()))
     }
 
-    /// Ends all calls that have this token or a clone of it, and all later calls with it. It does not wait for their end.
+    /// Ends all calls that have this token or a clone of it, and all later calls with it. It does not wait for their end. The
+    /// token of an observer that does not implement [`cancel_token`](crate::Observer::cancel_token) ends nothing.
     pub fn cancel(&self) {
-        // The flag carries no data, so no other memory has to be ordered with it.
-        self.0.store(true, Ordering::Relaxed);
+        if let Some(flag) = &self.0 {
+            // The flag carries no data, so no other memory has to be ordered with it.
+            flag.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Returns whether [`cancel`](Self::cancel) was called.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        let flag = self.0.as_ref();
+        flag.is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 
     /// Returns [`Error::Cancelled`] if the token is cancelled, for `?` in code of your own.

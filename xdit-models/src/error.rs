@@ -12,6 +12,14 @@ pub use category::ErrorCategory;
 use crate::quote;
 pub(crate) use crate::quote::shorten;
 
+/// ` = 8:`, or nothing without a value.
+fn equals(given: &str) -> String {
+    match given {
+        "" => String::new(),
+        given => format!(" = {}:", quote::shorten(given)),
+    }
+}
+
 /// `, 21 GiB are available`; where that reads like the needed bytes, how many are missing.
 fn there_are(available: Option<u64>, needed: u64) -> String {
     let told = |available| match (quote::bytes(available), needed.saturating_sub(available)) {
@@ -164,15 +172,11 @@ pub enum Error {
     },
 
     /// An argument of a call is invalid for this model.
-    #[error(
-        "`{argument}` = {}: must be {}",
-        quote::shorten(given),
-        quote::reason(allowed)
-    )]
+    #[error("`{argument}`{} must be {}", equals(given), quote::reason(allowed))]
     InvalidRequest {
         /// The argument, with its name in diffusers.
         argument: &'static str,
-        /// The given value (shortened if it is long).
+        /// The given value (shortened if it is long). Empty if the argument must be left out.
         given: String,
         /// The allowed values.
         allowed: String,
@@ -305,6 +309,11 @@ impl Error {
     /// ```
     pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Other(error.into())
+    }
+
+    /// Creates an [`Error::InvalidRequest`] for an argument that must be left out, whatever its value.
+    pub(crate) fn left_out(argument: &'static str, reason: &str) -> Self {
+        Self::invalid(argument, "", format!("left out: {reason}"))
     }
 
     /// Creates an [`Error::InvalidRequest`]. A long value is shortened.

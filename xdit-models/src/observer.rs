@@ -114,10 +114,10 @@ pub trait Observer: Send {
         let _ = (name, ids);
     }
 
-    /// Returns the token that ends the call. It is asked again and again, and must always return clones of one token. The default
-    /// is never cancelled.
+    /// Returns the token that ends the call. The call asks for it many times, so every answer must be a clone of one token. The
+    /// default answer never ends a call.
     fn cancel_token(&self) -> CancelToken {
-        CancelToken::default()
+        CancelToken::NEVER
     }
 
     /// Called with a warning, for example that a prompt was cut or a size was rounded.

@@ -36,6 +36,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
                 "no command given; try `xdit-cli generate --prompt TEXT` or `xdit-cli --help`",
             )),
             ErrorKind::UnknownArgument => Err(Failure::usage(unknown(&error, &words))),
+            ErrorKind::InvalidSubcommand => Err(Failure::usage(unknown_command(&error))),
             _ => Err(Failure::usage(plain(&one_line(
                 &error.render().to_string(),
             )))),
@@ -164,8 +165,8 @@ fn short_flags(command: &clap::Command) -> Vec<ShortFlag> {
         .collect()
 }
 
-/// What is said of a flag that there is not: what other programs mean by it, if the called subcommand has the flags for that,
-/// or clap's own guess.
+/// What is said of a flag that there is not: what other programs mean by it, if the called command has the flags for that,
+/// or clap's own guess. The same of a word that is no value of a flag.
 fn unknown(error: &clap::Error, words: &[OsString]) -> String {
     let line = one_line(&error.render().to_string());
     let word = match error.get(ContextKind::InvalidArg) {
@@ -177,22 +178,50 @@ fn unknown(error: &clap::Error, words: &[OsString]) -> String {
     let has = |flag: &str| {
         called.is_some_and(|called| called.get_arguments().any(|it| it.get_long() == Some(flag)))
     };
-    match hints::instead_of(word).filter(|hint| hints::flags(hint).all(has)) {
-        Some(hint) => {
-            let said = line.split("; tip:").next().unwrap_or(&line);
-            format!("{said}; {hint}")
+    let is_flag = word.starts_with('-');
+    let said = match is_flag {
+        true => format!("unknown flag '{word}'"),
+        false => format!("unexpected word '{word}'"),
+    };
+    // No word that is not a flag begins with `--`, so that the tip to write `--` before it helps nobody.
+    let guess = line.split_once("; tip: ").map(|(_, tip)| tip);
+    let guess = guess.filter(|tip| !tip.contains("'-- "));
+    let guess = guess.map(|tip| tip.replace("argument", "flag"));
+    let hint = match hints::instead_of(word).filter(|hint| hints::flags(hint).all(has)) {
+        Some(hint) if is_flag => Some(hint),
+        _ if called.is_none() => {
+            Some("a command comes first, such as `xdit-cli generate --prompt TEXT`")
         }
-        None => line,
+        _ if !is_flag && has("prompt") => {
+            Some("a prompt follows --prompt, in quotes: --prompt \"a red circle\"")
+        }
+        _ => guess.as_deref(),
+    };
+    let line = hint.map_or_else(|| said.clone(), |hint| format!("{said}; {hint}"));
+    cut(&line)
+}
+
+/// What is said of a command that there is not.
+fn unknown_command(error: &clap::Error) -> String {
+    let line = one_line(&error.render().to_string())
+        .replace("unrecognized subcommand", "unknown command")
+        .replace("subcommand", "command");
+    match line.contains("; tip: ") {
+        true => line,
+        false => format!("{line}; try `xdit-cli --help`"),
     }
 }
 
 /// `line` with what clap and Rust say of a wrong number in plain words.
 fn plain(line: &str) -> String {
     const WORDS: [(&str, &str); 6] = [
-        ("invalid digit found in string", "expected a whole number"),
+        (
+            "invalid digit found in string",
+            "expected a whole number from 0",
+        ),
         (
             "cannot parse integer from empty string",
-            "expected a whole number",
+            "expected a whole number from 0",
         ),
         (
             "number too large to fit in target type",
@@ -226,7 +255,10 @@ fn one_line(message: &str) -> String {
         .flat_map(str::split_whitespace)
         .collect();
     let line = words.join(" ").replace(" tip: ", "; tip: ");
-    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    cut(line.strip_prefix("error: ").unwrap_or(&line))
+}
+
+fn cut(line: &str) -> String {
     const LONGEST: usize = 400;
     if line.chars().count() > LONGEST {
         return line.chars().take(LONGEST).chain(['…']).collect();

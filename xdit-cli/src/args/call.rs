@@ -53,7 +53,7 @@ pub(crate) struct CallArgs {
     pub negative_prompt: Vec<String>,
     /// Width in pixels.
     ///
-    /// As --height.
+    /// The rules and the default are those of --height.
     #[arg(long, short = 'W', value_name = "PIXELS")]
     pub width: Option<usize>,
     /// Height in pixels.
@@ -92,7 +92,7 @@ pub(crate) struct CallArgs {
     #[arg(long, num_args = 1.., action = ArgAction::Append, value_name = "TEXT", value_hint = ValueHint::Other,
           help_heading = FLUX_AND_SD3)]
     pub negative_prompt_2: Vec<String>,
-    /// The noise levels, from high to low, each from 1 to 0. Their number is the number of steps [default: evenly spaced from
+    /// The noise levels, from high to low, each between 0 and 1. Their number is the number of steps [default: evenly spaced from
     /// 1 down].
     #[arg(long, value_name = "A,B,…", num_args = 1.., value_delimiter = ',', value_parser = finite,
           allow_negative_numbers = true, help_heading = FLUX_AND_SD3)]
@@ -142,10 +142,10 @@ pub(crate) struct CallArgs {
     /// Draw at exactly --height and --width.
     #[arg(long, overrides_with = "use_resolution_binning", help_heading = HUNYUANDIT)]
     pub no_use_resolution_binning: bool,
-    /// Only v1.1: size of the picture before scaling, an input of the model [default: 1024 1024].
+    /// Only v1.1: size of the image before scaling, an input of the model [default: 1024 1024].
     #[arg(long, num_args = 2, value_names = ["H", "W"], help_heading = HUNYUANDIT)]
     pub original_size: Option<Vec<usize>>,
-    /// Only v1.1: size of the picture, an input of the model [default: --height --width].
+    /// Only v1.1: size of the image, an input of the model [default: --height --width].
     #[arg(long, num_args = 2, value_names = ["H", "W"], help_heading = HUNYUANDIT)]
     pub target_size: Option<Vec<usize>>,
     /// Only v1.1: top left corner of the crop, an input of the model [default: 0 0].

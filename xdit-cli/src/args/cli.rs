@@ -44,7 +44,7 @@ pub(crate) enum Command {
     Plan(Box<PlanArgs>),
     /// Repeat the run that a PNG records and compare the pixels.
     Replay(Box<ReplayArgs>),
-    /// Show what a pipeline contains, or how a picture was made.
+    /// Show what a pipeline contains, or how an image was made.
     ///
     /// No weights are loaded. Of a pipeline on the hub, only configurations and the headers of the weights are read.
     Info(InfoArgs),
@@ -57,15 +57,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// What to report; none of a command that only prints a text.
-    pub(crate) fn report(&self) -> Option<&ReportArgs> {
+    /// What to report; the defaults for a command without these flags.
+    pub(crate) fn report(&self) -> ReportArgs {
         match self {
-            Self::Generate(args) => Some(&args.report),
-            Self::Plan(args) => Some(&args.report),
-            Self::Replay(args) => Some(&args.report),
-            Self::Info(args) => Some(&args.report),
-            Self::Download(args) => Some(&args.report),
-            Self::Completions(_) | Self::Man(_) => None,
+            Self::Generate(args) => args.report.clone(),
+            Self::Plan(args) => args.report.clone(),
+            Self::Replay(args) => args.report.clone(),
+            Self::Info(args) => args.report.clone(),
+            Self::Download(args) => args.report.clone(),
+            Self::Completions(_) | Self::Man(_) => ReportArgs::default(),
         }
     }
 }
@@ -142,6 +142,8 @@ pub(crate) struct PlanArgs {
 #[derive(Debug, Args)]
 #[command(override_usage = "xdit-cli replay IMAGE [FLAGS]")]
 #[command(after_help = notes::MORE, after_long_help = notes::REPLAY, disable_help_flag = true)]
+#[command(mut_arg("revision", |flag| flag.help("Branch, tag or commit of the hub repository [default: the recorded one]")))]
+#[command(mut_arg("variant", |flag| flag.help("Weight files with this infix [default: the recorded one]")))]
 pub(crate) struct ReplayArgs {
     /// A PNG that xdit-cli wrote.
     #[arg(value_name = "IMAGE", value_hint = ValueHint::FilePath)]

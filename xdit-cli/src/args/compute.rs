@@ -29,7 +29,7 @@ pub(crate) struct RunArgs {
           value_parser = Suggested(&["auto", "cpu", "cuda"]).try_map(|text| text.parse::<DeviceChoice>()))]
     #[serde(skip)]
     pub device: DeviceChoice,
-    /// Decode in overlapping tiles, like diffusers' enable_tiling: needs less memory for large pictures and is approximate
+    /// Decode in overlapping tiles, like diffusers' enable_tiling: needs less memory for large images and is approximate
     /// (seams are blended). Has no effect if several ranks decode together, which is exact.
     #[arg(long)]
     pub vae_tiling: bool,

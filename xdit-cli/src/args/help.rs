@@ -2,8 +2,7 @@
 
 use clap::{Arg, Command};
 
-/// Columns of help texts.
-const COLUMNS: usize = 80;
+use crate::report::table::COLUMNS;
 
 /// The flags of `-h`, by their long names. Positional arguments are always there.
 const MOST_USED: [&str; 22] = [

@@ -5,11 +5,11 @@ pub(crate) const EXIT_CODES: [(u8, &str); 11] = [
     (0, "done (replay: the pixels are identical)"),
     (
         1,
-        "a file or the network failed, the result is not finite, or (replay) differs",
+        "a file or the network failed, the result is not finite; replay: differs",
     ),
     (
         2,
-        "usage: an unknown flag, or a value that is not supported",
+        "usage: an unknown flag, a wrong value; replay, info: a PNG has no record",
     ),
     (
         3,
@@ -87,8 +87,10 @@ Same image:
 Exit codes:
   0 done, 1 failure, 2 usage, 3 model not found or gated, 4 bad model,
   5 out of memory, 6 a rank was lost, 129 SIGHUP, 130 SIGINT, 143 SIGTERM.
-  None of them leaves a partial result. An interrupted download leaves
-  blobs/*.part in the hub's cache; the next run resumes it.
+
+Partial results:
+  No exit code leaves one. An interrupted download leaves blobs/*.part in the
+  hub's cache; the next run resumes it.
 
 Example:
   xdit-cli generate -p \"a yellow square in the top right on a blue background\"";

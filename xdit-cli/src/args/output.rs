@@ -43,7 +43,7 @@ pub(crate) struct OutputArgs {
 }
 
 /// What to report, and how.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Reporting")]
 pub(crate) struct ReportArgs {
     /// One JSON object on standard output instead of text.

@@ -98,13 +98,27 @@ fn request(line: &[u8], flags: &Overlay, increment: usize) -> Result<Request, St
     Ok(request)
 }
 
-/// Returns serde's reason without the line, which is always 1.
+/// Returns serde's reason without the line, which is always 1, and with its names of types in plain words.
 fn reason(error: &serde_json::Error) -> String {
+    const TYPES: [(&str, &str); 6] = [
+        ("usize", "a whole number from 0"),
+        ("i128", "a whole number"),
+        ("f64", "a number"),
+        ("a boolean", "true or false"),
+        ("a string", "a text"),
+        ("a sequence", "a list"),
+    ];
     let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(end) => format!("{} (column {})", &text[..end], error.column()),
-        None => text,
+    if let Some(end) = text.rfind(" at line ") {
+        return format!("{} (column {})", &text[..end], error.column());
     }
+    let plain = TYPES.iter().find_map(|(name, plain)| {
+        let start = text.strip_suffix(name)?;
+        start
+            .ends_with("expected ")
+            .then(|| format!("{start}{plain}"))
+    });
+    plain.unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -174,8 +188,18 @@ mod tests {
                 b"{\"seed\": 3}",
                 "--prompt nothing: must be at least one prompt",
             ),
-            (b"{\"prompt\": 3}", "expected a text"),
-            (b"{\"prompt\": \"a\", \"seed\": 1.5}", "whole number"),
+            (
+                b"{\"prompt\": 3}",
+                "`prompt`: invalid type: integer `3`, expected a text",
+            ),
+            (
+                b"{\"prompt\": \"a\", \"seed\": 1.5}",
+                "`seed`: invalid type: floating point `1.5`, expected a whole number or a list",
+            ),
+            (
+                b"{\"prompt\": \"a\", \"num-inference-steps\": \"4\"}",
+                "`num_inference_steps`: invalid type: string \"4\", expected a whole number from 0",
+            ),
             (b"{\"prompt\": \"a\", \"width\": 0}", "--width 0"),
             (b"{\"prompt\": \"a\", \"seed\": [1, 2]}", "--seed 2 seeds"),
             (
@@ -184,11 +208,11 @@ mod tests {
             ),
             (
                 b"{\"prompt\": \"a\", \"target_size\": [3]}",
-                "invalid length 1",
+                "`target_size`: invalid length 1",
             ),
             (
                 b"{\"prompt\": \"a\", \"skip_guidance_layers\": 3}",
-                "expected a sequence",
+                "`skip_guidance_layers`: invalid type: integer `3`, expected a list",
             ),
             (b"{\"prompt\": \"a\"", "column 14"),
             (b"[\"a\", \"b\"]", "is a JSON array"),

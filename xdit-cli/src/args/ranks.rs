@@ -15,7 +15,8 @@ use crate::report::pipefusion::PlacementName;
 pub(crate) struct ParallelArgs {
     /// Ranks for each image.
     ///
-    /// They share it by exchanging heads for tokens. Ranks are threads that this program starts; the compute threads are divided among them.
+    /// They share it by exchanging heads for tokens. Ranks are threads that this program starts; the compute threads are divided
+    /// among them.
     #[arg(
         long,
         value_name = "U",
@@ -38,9 +39,9 @@ pub(crate) struct ParallelArgs {
     /// Ranks for the branches of guidance; 2 is the same as --use-cfg-parallel [default: 1].
     #[arg(long, value_name = "1|2", value_parser = clap::value_parser!(u8).range(1..=2), allow_negative_numbers = true)]
     pub cfg_degree: Option<u8>,
-    /// Stages of a pipeline.
+    /// Stages of PipeFusion.
     ///
-    /// The pipeline is that of PipeFusion: each stage has some of the model's blocks and U x R ranks. The image changes after the warm-up unless
+    /// Each stage has some of the model's blocks, and ranks of its own. The image changes after the warm-up unless
     /// --num-pipeline-patch is 1.
     #[arg(
         long,
@@ -61,7 +62,7 @@ pub(crate) struct ParallelArgs {
         allow_negative_numbers = true
     )]
     pub warmup_steps: usize,
-    /// Blocks of each stage from the first to the last, e.g. 3,5 [default: as --pipefusion-balance].
+    /// Number of blocks of each stage, from the first to the last, e.g. 3,5 [default: as --pipefusion-balance].
     #[arg(long, value_name = "A,B,…", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     pub attn_layer_num_for_pp: Vec<usize>,
     /// What to divide evenly among the stages: FLOPs of a step, or bytes of parameters [default: flops].
@@ -94,7 +95,7 @@ pub(crate) struct ParallelArgs {
         allow_negative_numbers = true
     )]
     pub data_parallel_degree: usize,
-    /// Decode each picture on one rank instead of in row bands on all of its ranks.
+    /// Decode each image on one rank instead of in row bands on all of its ranks.
     #[arg(long)]
     pub no_parallel_vae: bool,
     /// How long a rank may go without finishing an operation before the run ends with an error (exit code 6). Time in which

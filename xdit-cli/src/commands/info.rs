@@ -42,7 +42,7 @@ pub(crate) fn run(args: &InfoArgs, session: &Session) -> Result<u8, Failure> {
     let wanted = ModelChoice::new(&args.model, &args.files);
     let (source, _) = model::source(wanted, NeededFiles::Headers, session)?;
     let info = describe(&source, args.files.hub.variant.as_deref())?;
-    let plan = one_picture(&source, args.files.hub.variant.as_deref());
+    let plan = one_image(&source, args.files.hub.variant.as_deref());
     if session.report.json {
         let mut json = serde_json::to_value(&info).map_err(|e| Failure::usage(e.to_string()))?;
         json["memory"] = json!(plan.map(|plan| memory::estimate(&plan)));
@@ -64,15 +64,15 @@ fn refuse_model_flags(args: &InfoArgs) -> Result<(), Failure> {
     ];
     match given.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(Failure::usage(format!(
-            "{flag} needs a pipeline, and {} is a picture",
+            "{flag} needs a pipeline, and {} is an image",
             quote::name(&args.model)
         ))),
         None => Ok(()),
     }
 }
 
-/// Returns the memory of one picture of the pipeline's own size, in f32 on one rank, or `None` if the pipeline cannot draw it.
-fn one_picture(source: &ModelSource, variant: Option<&str>) -> Option<RunPlan> {
+/// Returns the memory of one image of the pipeline's own size, in f32 on one rank, or `None` if the pipeline cannot draw it.
+fn one_image(source: &ModelSource, variant: Option<&str>) -> Option<RunPlan> {
     let options = LoadOptions {
         variant: variant.map(str::to_owned),
         // Of whatever machine.
@@ -82,12 +82,12 @@ fn one_picture(source: &ModelSource, variant: Option<&str>) -> Option<RunPlan> {
     Pipeline::plan(source, &options, &Request::new("any"), &Parallel::default()).ok()
 }
 
-/// Prints the memory of a picture in one line, and the possible saving in another.
+/// Prints the memory of an image in one line, and the possible saving in another.
 fn takes(plan: &RunPlan) -> String {
     let memory = &plan.memory;
     let (all, weights) = (memory.total(), memory.weights());
     let mut text = format!(
-        "one picture of {}×{} in f32: {}, of which weights {} (see plan)\n",
+        "one image of {}×{} in f32: {}, of which weights {} (see plan)\n",
         plan.width,
         plan.height,
         memory::shown(all),

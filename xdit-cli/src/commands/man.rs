@@ -1,7 +1,6 @@
 //! `xdit-cli man`: the man pages of the program and of its commands.
 
-use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 use clap::Command;
@@ -12,22 +11,21 @@ use xdit_models::quote;
 use crate::args::argv;
 use crate::args::cli::ManArgs;
 use crate::args::notes::{ENVIRONMENT, EXIT_CODES};
+use crate::output::partial::{Existing, PartialFile, Partials};
 use crate::report::console;
 use crate::report::failure::Failure;
-
-/// The day of the last change of the texts.
-const DATE: &str = "2026-11-30";
+use crate::run::session::Session;
 
 /// Prints one page, or writes all pages into a folder.
 ///
 /// # Errors
 /// [`Failure::Usage`] for a command that does not exist, [`Failure::Output`] if a page cannot be written,
 /// [`Failure::Stdout`] if the reader of standard output has closed it.
-pub(crate) fn run(args: &ManArgs) -> Result<u8, Failure> {
+pub(crate) fn run(args: &ManArgs, session: &Session) -> Result<u8, Failure> {
     let mut program = argv::command();
     program.build();
     if let Some(folder) = &args.output_dir {
-        write_all(&program, folder)?;
+        write_all(&program, folder, &session.partials)?;
         return Ok(0);
     }
     let command = match &args.page {
@@ -48,12 +46,15 @@ fn find<'a>(program: &'a Command, name: &str) -> Result<&'a Command, Failure> {
     })
 }
 
-fn write_all(program: &Command, folder: &Path) -> Result<(), Failure> {
-    fs::create_dir_all(folder).map_err(|error| Failure::unwritable(folder, &error))?;
+fn write_all(program: &Command, folder: &Path, partials: &Partials) -> Result<(), Failure> {
+    partials.make_folder(folder)?;
     for command in std::iter::once(program).chain(program.get_subcommands()) {
         let (name, text) = page(command, program)?;
         let file = folder.join(name);
-        fs::write(&file, text).map_err(|error| Failure::unwritable(&file, &error))?;
+        let mut partial = PartialFile::create(&file, partials)?;
+        let written = partial.file().write_all(text.as_bytes());
+        written.map_err(|error| Failure::unwritable(&file, &error))?;
+        partial.commit(Existing::Replace)?;
     }
     Ok(())
 }
@@ -64,9 +65,10 @@ fn page(command: &Command, program: &Command) -> Result<(String, String), Failur
     let man = Man::new(command.clone());
     let name = man.get_filename();
     let title = name.trim_end_matches(".1").to_uppercase();
+    // The version dates the page: a day would go stale, or differ from build to build.
     // Text is neither justified nor hyphenated, so that flags stay whole.
     let title =
-        format!(".TH {title} 1 {DATE} \"xdit-cli {version}\" \"xdit-cli manual\"\n.nh\n.ad l\n");
+        format!(".TH {title} 1 \"\" \"xdit-cli {version}\" \"xdit-cli manual\"\n.nh\n.ad l\n");
     let text = render(&man, command, program).map_err(Failure::Stdout)?;
     Ok((name, title + &text))
 }
@@ -114,6 +116,8 @@ fn notes(page: &mut Roff, command: &Command) {
     let notes = notes.map(ToString::to_string).unwrap_or_default();
     for block in notes.split("\n\n") {
         let (title, body) = match block.split_once(":\n") {
+            // The section EXIT STATUS has them all.
+            Some(("Exit codes", _)) => continue,
             Some((title, body)) if !title.contains('\n') => (title.to_uppercase(), body),
             _ => ("NOTES".to_owned(), block),
         };

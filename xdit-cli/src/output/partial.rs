@@ -61,6 +61,9 @@ impl Partials {
                 Ok(()) => made.folders.push(folder.to_owned()),
                 // Another process was faster, or the path contains `..`.
                 Err(_) if folder.is_dir() => {}
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(Failure::output(folder, "is not a folder"));
+                }
                 Err(e) => return Err(Failure::unwritable(folder, &e)),
             }
         }

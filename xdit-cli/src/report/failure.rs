@@ -119,7 +119,7 @@ impl From<xdit_models::Error> for Failure {
                 };
                 let (given, allowed) = (quote::shorten(&given), with_flags(&allowed));
                 Self::Usage(match given.as_str() {
-                    "given" => format!("--{flag} must be {allowed}"),
+                    "" => format!("--{flag} must be {allowed}"),
                     _ => format!("--{flag} {given}{also}: must be {allowed}"),
                 })
             }

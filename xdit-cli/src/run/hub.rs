@@ -64,15 +64,15 @@ pub(crate) fn download(
         },
     );
     drop(bar);
-    let found = found.map_err(|error| with_command(error, id, args))?;
+    let found = found.map_err(|error| match options.offline {
+        true => with_command(error, id, args),
+        false => error,
+    })?;
     Ok((found.source, Some(found.commit)))
 }
 
-/// Adds the command that completes an incomplete model.
+/// Adds what keeps the program offline, and the command that downloads what the cache lacks.
 fn with_command(error: Error, id: &str, args: &HubArgs) -> Error {
-    let Error::IncompleteModel { model, missing, .. } = error else {
-        return error;
-    };
     let mut command = format!("HF_HUB_OFFLINE=0 xdit-cli download {id}");
     for (flag, value) in [("--revision", &args.revision), ("--variant", &args.variant)] {
         if let Some(value) = value {
@@ -82,9 +82,16 @@ fn with_command(error: Error, id: &str, args: &HubArgs) -> Error {
     if let Some(folder) = &args.download_dir {
         command += &format!(" --download-dir {}", folder.display());
     }
-    Error::IncompleteModel {
-        model,
-        missing,
-        cure: format!("; complete it: {command}"),
+    match error {
+        Error::IncompleteModel { model, missing, .. } => Error::IncompleteModel {
+            model,
+            missing,
+            cure: format!("; HF_HUB_OFFLINE is set; complete it: {command}"),
+        },
+        Error::ModelNotFound { model, reason } => Error::ModelNotFound {
+            model,
+            reason: format!("{reason}; HF_HUB_OFFLINE is set; download it: {command}"),
+        },
+        other => other,
     }
 }

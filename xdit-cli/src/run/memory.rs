@@ -65,7 +65,7 @@ pub(crate) fn lines(plan: &RunPlan) -> String {
         "memory of the process at its peak: {}{fits}\n  \
          weights {}: text encoders {encoders}, transformer {transformer}, VAE {decoder}\n  \
          activations {activations}, embeddings and latents {besides}\n  \
-         keys and values {kept}, pictures {pictures}\n",
+         keys and values {kept}, images {pictures}\n",
         shown(total),
         shown(memory.weights()),
     )

@@ -129,12 +129,14 @@ fn repository(_name: &str, _hub: &HubArgs, _environment: &Environment) -> Option
     None
 }
 
-/// Whether the hub allows such a name: two parts of letters, digits, `-`, `_` and `.`.
+/// Whether the hub allows such a name: two parts of letters, digits, `-`, `_` and `.`, without `--` and `..`.
 fn is_hub_id(name: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
             && part.len() <= 96
             && !part.starts_with(['-', '.'])
+            && !part.contains("--")
+            && !part.contains("..")
             && part
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
@@ -154,6 +156,7 @@ mod tests {
         }
         for no in [
             "demo", "a/b/c", "/a", "a/", "./a", "../a", "a b/c", "-a/b", "a/.b", "C:\\a", "a/b\n",
+            "a--b/c", "a/b..c",
         ] {
             assert!(!is_hub_id(no), "{no:?}");
         }

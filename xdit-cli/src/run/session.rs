@@ -42,14 +42,14 @@ impl Session {
     pub(crate) fn open(
         started: Instant,
         command: &Command,
-        report: &ReportArgs,
+        report: ReportArgs,
         environment: Environment,
     ) -> Result<Self, Failure> {
-        let console = Console::new(report, &environment);
+        let console = Console::new(&report, &environment);
         let session = Self {
             started,
-            report: report.clone(),
-            places: places(command, report, &environment)?,
+            places: places(command, &report, &environment)?,
+            report,
             environment,
             console,
             partials: Partials::default(),

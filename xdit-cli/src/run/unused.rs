@@ -41,7 +41,7 @@ pub(crate) fn of_ranks(args: &ParallelArgs, plan: &RunPlan, threads: usize) -> V
         (
             "--no-parallel-vae",
             args.no_parallel_vae && in_replica == 1,
-            "one rank decodes each picture anyway",
+            "one rank decodes each image anyway",
         ),
         (
             "--rank-timeout",

@@ -175,6 +175,11 @@ fn tells_every_exit_code() {
         let told = help.split_whitespace().any(|word| word == code);
         assert!(told, "exit code {code} is not in --help");
     }
+    let (_, codes) = help.split_once("Exit codes:\n").unwrap();
+    for line in codes.lines().take_while(|line| !line.is_empty()) {
+        let code = line.split_whitespace().next().unwrap();
+        assert!(code.parse::<u8>().is_ok(), "wrapped: {line}");
+    }
     let readme =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     for code in [

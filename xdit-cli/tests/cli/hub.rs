@@ -49,7 +49,10 @@ fn a_cached_repository_runs_and_replays() {
     let other = run(&["info", "organisation/shapes", "--revision", "v2"]);
     assert_eq!(other.code, Some(3), "{other:?}");
     assert!(
-        other.stderr.contains("v2") && other.stderr.contains("offline"),
+        other.stderr.contains("v2: offline, and not in ")
+            && other.stderr.ends_with(
+                "; HF_HUB_OFFLINE is set; download it: HF_HUB_OFFLINE=0 xdit-cli download organisation/shapes --revision v2\n"
+            ),
         "{other:?}"
     );
 }

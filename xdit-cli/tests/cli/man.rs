@@ -40,6 +40,12 @@ fn a_page_has_its_sections_in_order() {
         }
     }
     assert!(page("").contains(".SH COMMANDS"));
+    // A page is the same on every day of its version.
+    let title = format!(
+        ".TH XDIT-CLI-PLAN 1 \"\" \"xdit-cli {}\" \"xdit-cli manual\"\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert!(page("plan").starts_with(&title), "{}", page("plan"));
 }
 
 #[test]
@@ -121,6 +127,24 @@ fn what_cannot_be_is_refused() {
         outcome.stderr.contains("/proc/none: cannot be written"),
         "{outcome:?}"
     );
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    for (target, told) in [("file", "file"), ("file/", "file/"), ("file/man1", "file")] {
+        let outcome = run(folder.path(), ["man", "--output-dir", target]);
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        let told = format!("error: {told}: cannot be written: is not a folder\n");
+        assert_eq!(outcome.stderr, told);
+    }
+    // A page whose name is taken: none is written half.
+    fs::create_dir_all(folder.path().join("man1/xdit-cli.1")).unwrap();
+    let outcome = run(folder.path(), ["man", "--output-dir", "man1"]);
+    assert!(
+        outcome
+            .stderr
+            .contains("xdit-cli.1: cannot be written: is a folder"),
+        "{outcome:?}"
+    );
+    assert_eq!(names(&folder.path().join("man1")), ["xdit-cli.1"]);
     let outcome = run(Path::new("."), ["man", "plan", "--output-dir", "x"]);
     assert_eq!(outcome.code, Some(2));
 }

@@ -61,7 +61,7 @@ fn refusals_read_as_the_user_typed() {
         ),
         (
             "--max-sequence-length abc".to_owned(),
-            "invalid value 'abc' for '--max-sequence-length <N>': expected a whole number",
+            "invalid value 'abc' for '--max-sequence-length <N>': expected a whole number from 0",
         ),
     ] {
         assert_eq!(told(call, &flags), format!("error: {message}\n"));

@@ -22,7 +22,7 @@ impl From<xdit_cfg::Error> for Error {
             other => Self::Kernel(xdit_kernels::Error::shape(
                 "guidance",
                 "fitting parts",
-                other,
+                format_args!("{other}"),
             )),
         }
     }
@@ -59,8 +59,8 @@ impl From<xdit_pipefusion::Error> for Error {
             Pipeline::Other(own) => of_others(own),
             other => Self::Kernel(xdit_kernels::Error::shape(
                 "pipefusion",
-                "a known error",
-                other,
+                "fitting parts",
+                format_args!("{other}"),
             )),
         }
     }

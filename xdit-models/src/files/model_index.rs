@@ -166,12 +166,12 @@ impl ModelSource {
     pub fn without_t5(self) -> Result<Self> {
         let class = ModelIndex::read(&self)?.pipeline;
         if class != PipelineClass::Sd3 {
-            let allowed = format!(
-                "left out: {} cannot draw without T5, {} can",
+            let reason = format!(
+                "{} cannot draw without T5, {} can",
                 class.name(),
                 PipelineClass::Sd3.name()
             );
-            return Err(Error::invalid("no_t5", "given", allowed));
+            return Err(Error::left_out("no_t5", &reason));
         }
         Ok(self.hiding(OPTIONAL_T5))
     }

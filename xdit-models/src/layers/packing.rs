@@ -43,7 +43,7 @@ impl<'a> Packing<'a> {
             names_only: false,
             bytes: 0,
             on_packed: None,
-            cancel: CancelToken::default(),
+            cancel: CancelToken::NEVER,
         }
     }
 

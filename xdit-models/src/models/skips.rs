@@ -19,8 +19,12 @@ impl Skips {
     /// Removes and returns the output of a block, which only one later block reads.
     pub(crate) fn take(&mut self, block: usize) -> Result<Tensor> {
         self.0.remove(&block).ok_or_else(|| {
-            xdit_kernels::Error::shape("skip", format!("the output of block {block}"), "none")
-                .into()
+            xdit_kernels::Error::shape(
+                "skip",
+                format!("the output of block {block}"),
+                format_args!("none"),
+            )
+            .into()
         })
     }
 

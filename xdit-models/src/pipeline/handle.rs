@@ -183,8 +183,8 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::InvalidRequest`] for arguments out of range, [`Error::OutOfMemory`] if the call does not fit into memory,
-    /// [`Error::Stopped`] or [`Error::Cancelled`] if the observer or its token ended it, [`Error::BadFile`] if the weights' files have changed since they were
-    /// loaded.
+    /// [`Error::Stopped`] or [`Error::Cancelled`] if the observer or its token ended it, [`Error::BadFile`] if the weights' files
+    /// have changed since they were loaded.
     pub fn generate(&self, request: &Request, observer: &mut dyn Observer) -> Result<Output> {
         self.generate_over(request, &self.parallel, observer)
     }

@@ -90,7 +90,7 @@ impl RankContext {
                 deciders: Mutex::default(),
             })),
             before: Stats::new(),
-            cancel: CancelToken::default(),
+            cancel: CancelToken::NEVER,
         })
     }
 
@@ -306,9 +306,12 @@ impl RankContext {
         let pipe = self.ranks.as_ref().map(|ranks| &ranks.pipe);
         match (pipe.filter(|pipe| pipe.world_size() > 1), made) {
             (None, Some(made)) => Ok(made),
-            (None, None) => {
-                Err(xdit_kernels::Error::shape("stages", "the end of the model", "none").into())
-            }
+            (None, None) => Err(xdit_kernels::Error::shape(
+                "stages",
+                "the end of the model",
+                format_args!("none"),
+            )
+            .into()),
             (Some(pipe), made) => {
                 let end = placement.unwrap_or_default().end(pipe.world_size());
                 Ok(pipe.broadcast(made.as_ref(), spec, end)?)

@@ -143,7 +143,12 @@ impl<D: Dit> DitStage<'_, D> {
     fn modulation(&self, leg: usize, pass: usize) -> Result<&D::Modulation> {
         let made = self.passes[pass].modulation.get(&leg);
         made.map(|(_, modulation)| modulation).ok_or_else(|| {
-            xdit_kernels::Error::shape("stage", "blocks before the projection", "none").into()
+            xdit_kernels::Error::shape(
+                "stage",
+                "blocks before the projection",
+                format_args!("none"),
+            )
+            .into()
         })
     }
 

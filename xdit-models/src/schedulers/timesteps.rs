@@ -53,8 +53,8 @@ pub(super) fn whole(schedule: &NoiseSchedule, timesteps: Vec<f64>) -> Vec<usize>
 pub(super) fn steps_alone(request: &TimestepRequest<'_>) -> Result<usize> {
     for (argument, list) in [("sigmas", request.sigmas), ("timesteps", request.timesteps)] {
         if list.is_some() {
-            let allowed = "left out: this scheduler takes `num_inference_steps` alone";
-            return Err(Error::invalid(argument, "given", allowed));
+            let reason = "this scheduler takes `num_inference_steps` alone";
+            return Err(Error::left_out(argument, reason));
         }
     }
     match request.num_inference_steps {

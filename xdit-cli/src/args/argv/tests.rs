@@ -102,6 +102,33 @@ fn hints_name_flags_of_the_called_subcommand() {
 }
 
 #[test]
+fn words_in_wrong_places_get_the_way_out() {
+    for (line, told) in [
+        (&["info", "--steps", "3"][..], "unknown flag '--steps'"),
+        (
+            &["generate", "a", "red", "circle"],
+            "unexpected word 'a'; a prompt follows --prompt, in quotes: --prompt \"a red circle\"",
+        ),
+        (
+            &["--prompt", "a"],
+            "unknown flag '--prompt'; a command comes first, such as `xdit-cli generate --prompt TEXT`",
+        ),
+        (&["info", "demo", "sd3"], "unexpected word 'sd3'"),
+        (&["draw"], "unknown command 'draw'; try `xdit-cli --help`"),
+        (
+            &["generat"],
+            "unknown command 'generat'; tip: a similar command exists: 'generate'",
+        ),
+        (
+            &["generate", "--promt", "a"],
+            "unknown flag '--promt'; a similar flag exists: '--prompt'",
+        ),
+    ] {
+        assert_eq!(usage(line), told);
+    }
+}
+
+#[test]
 fn what_looks_like_a_number_is_a_value() {
     let scale = usage(&["generate", "--prompt", "a", "--guidance_scale", "-inf"]);
     assert!(scale.contains("'-inf' for '--guidance-scale"), "{scale}");
@@ -150,7 +177,7 @@ fn wrong_numbers_are_told_in_plain_words() {
         ),
         (
             "--height abc",
-            "'abc' for '--height <PIXELS>': expected a whole number",
+            "'abc' for '--height <PIXELS>': expected a whole number from 0",
         ),
         ("--width 99999999999999999999", "the number is too large"),
         (

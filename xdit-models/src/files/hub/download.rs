@@ -272,6 +272,11 @@ impl<'a> Hub<'a> {
         };
         DownloadFailure::Refused(match refusal {
             Refusal::Status(status) => self.status(status, what, file),
+            // The name of a file contains the address already.
+            Refusal::Network(reason) if file.is_none() => {
+                let reason = format!("{}: {}", self.endpoint, reason.trim_start_matches("io: "));
+                Error::Hub { what, reason }
+            }
             Refusal::Network(reason) | Refusal::Odd(reason) => Error::Hub { what, reason },
             Refusal::Stopped => {
                 let reason = "stopped, because another file failed".into();

@@ -106,7 +106,10 @@ impl Client {
             let mut response = self.follow(url, range, self.etag_timeout, &mut |_| {})?;
             let whole = |range: &str| range.rsplit('/').next()?.parse().ok();
             let size: Option<u64> = match header(&response, "content-range") {
-                Some(range) if !range.trim().starts_with("bytes 0-") => {
+                // An empty file has no first byte (416).
+                Some(range)
+                    if response.status() == 206 && !range.trim().starts_with("bytes 0-") =>
+                {
                     return Err(Refusal::Odd("another part than asked for".into()));
                 }
                 Some(range) => whole(range),
@@ -114,6 +117,9 @@ impl Client {
                 None => header(&response, "content-length").and_then(|it| it.parse().ok()),
             };
             let size = size.ok_or_else(|| Refusal::Odd("no length".into()))?;
+            if size == 0 {
+                return Ok((Vec::new(), 0));
+            }
             let mut bytes = Vec::new();
             let floor = Floor::new(self.slowest, self.etag_timeout);
             let body = response.body_mut().as_reader();

@@ -315,7 +315,7 @@ fn held(end: &Option<Linear>) -> Result<&Linear> {
         Error::Kernel(xdit_kernels::Error::shape(
             "flux",
             "a stage that holds this end of the transformer",
-            "one that does not",
+            format_args!("one that does not"),
         ))
     })
 }

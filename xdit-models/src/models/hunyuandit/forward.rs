@@ -220,9 +220,10 @@ impl Dit for HunyuanTransformer {
             text,
             ..
         } = &modulation.context;
-        let known = known.place(&blocks);
-        expect(known.is_some(), format!("a context of {shown}"), &known)?;
-        let text = &text[known.unwrap_or_default()];
+        let rows = known.place(&blocks);
+        let expected = format!("a context of {shown}");
+        expect(rows.is_some(), expected, &known.ranges())?;
+        let text = &text[rows.unwrap_or_default()];
         for (n, (i, block)) in blocks.zip(&self.blocks[place]).enumerate() {
             let _span = tracing::debug_span!("block", kind = "cross", i).entered();
             let name = format!("block.blocks.{i}");
@@ -297,7 +298,7 @@ fn held(end: &Option<Linear>) -> Result<&Linear> {
         xdit_kernels::Error::shape(
             "hunyuandit",
             "a stage that holds this end of the transformer",
-            "one that does not",
+            format_args!("one that does not"),
         )
         .into()
     })

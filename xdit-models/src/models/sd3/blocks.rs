@@ -292,5 +292,10 @@ fn gated(
 }
 
 fn no_attention() -> Error {
-    xdit_kernels::Error::shape("sd3", "an attention for each time a block attends", "fewer").into()
+    xdit_kernels::Error::shape(
+        "sd3",
+        "an attention for each time a block attends",
+        format_args!("fewer"),
+    )
+    .into()
 }

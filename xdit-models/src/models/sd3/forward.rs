@@ -269,7 +269,7 @@ fn held<T>(end: &Option<T>) -> Result<&T> {
         Error::Kernel(xdit_kernels::Error::shape(
             "sd3",
             "a stage that holds this end of the transformer",
-            "one that does not",
+            format_args!("one that does not"),
         ))
     })
 }

@@ -52,7 +52,7 @@ impl PromptEmbeds {
                 xdit_kernels::Error::shape(
                     "sd3 prompt",
                     "CLIP with a text projection",
-                    "one without",
+                    format_args!("one without"),
                 )
             })
         });

@@ -60,8 +60,10 @@ impl Overlay {
     /// A description of the error, with the name of the field.
     pub fn request(&self) -> serde_json::Result<Request> {
         let given = self.0.iter().filter(|(_, value)| !value.is_null());
-        let given = given.map(|(name, value)| (name.clone(), value.clone()));
-        serde_json::from_value(Value::Object(given.collect()))
+        let given: Map<String, Value> = given
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        serde_json::from_value(Value::Object(given.clone())).map_err(|error| named(error, given))
     }
 
     /// Whether `argument` is among these.
@@ -74,6 +76,21 @@ impl Overlay {
         let overlay = Self(fields);
         overlay.request()?;
         Ok(overlay)
+    }
+}
+
+/// `error` with the name of the field that it is about. serde names only fields that it does not know.
+fn named(error: serde_json::Error, fields: Map<String, Value>) -> serde_json::Error {
+    let of_one_field = fields.into_iter().find_map(|(name, value)| {
+        let alone = Map::from_iter([(name.clone(), value)]);
+        let error = serde_json::from_value::<Request>(Value::Object(alone)).err()?;
+        Some((name, error.to_string()))
+    });
+    match of_one_field {
+        Some((name, reason)) if !reason.starts_with("unknown field") => {
+            Error::custom(format!("`{name}`: {reason}"))
+        }
+        _ => error,
     }
 }
 

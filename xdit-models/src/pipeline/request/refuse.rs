@@ -7,11 +7,7 @@ impl Request {
     /// Returns an error if any of these arguments is given.
     pub(crate) fn refuse(&self, given: &[(&'static str, bool)]) -> Result<()> {
         match given.iter().find(|(_, given)| *given) {
-            Some((argument, _)) => Err(Error::invalid(
-                argument,
-                "given",
-                "left out: this model has no use for it",
-            )),
+            Some((argument, _)) => Err(Error::left_out(argument, "this model has no use for it")),
             None => Ok(()),
         }
     }

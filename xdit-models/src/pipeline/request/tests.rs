@@ -169,13 +169,19 @@ fn what_is_wrong_with_a_field_is_told() {
             r#"{"prompt": "a", "prompt": "b"}"#,
             "duplicate field `prompt`",
         ),
-        (r#"{"prompt": 3}"#, "expected a text or a list of texts"),
+        (
+            r#"{"prompt": 3}"#,
+            "`prompt`: invalid type: integer `3`, expected a text or a list of texts",
+        ),
         (
             r#"{"seed": 1.5}"#,
-            "expected a whole number or a list of them",
+            "`seed`: invalid type: floating point `1.5`, expected a whole number or a list of them",
         ),
         (r#"{"seed": [18446744073709551616]}"#, "expected i128"),
-        (r#"{"height": -1}"#, "expected usize"),
+        (
+            r#"{"prompt": "a", "height": -1, "width": 64}"#,
+            "`height`: invalid value: integer `-1`, expected usize",
+        ),
         (r#"{"target_size": [3]}"#, "invalid length 1"),
         (r#"{"skip_guidance_layers": 3}"#, "expected a sequence"),
         ("[]", "expected an object"),

@@ -59,7 +59,7 @@ impl VaeDecoder {
     /// # Ok::<(), xdit_models::Error>(())
     /// ```
     pub fn forward_over(&self, latents_bhwc: &Tensor, ranks: &Group) -> Result<Option<Tensor>> {
-        self.decode_over(latents_bhwc, ranks, &CancelToken::default())
+        self.decode_over(latents_bhwc, ranks, &CancelToken::NEVER)
     }
 
     /// The same, in a call with this token.

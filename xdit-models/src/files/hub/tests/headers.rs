@@ -85,9 +85,13 @@ fn another_part_than_asked_for_is_refused() {
 
 #[test]
 fn a_file_without_a_whole_header_is_named() {
-    // Fewer bytes than the length of a header takes, and a header longer than its file.
+    // No byte, fewer bytes than the length of a header takes, and a header longer than its file.
     let cut = weights(112, [0, 0]);
-    for (weights, reason) in [("weights", "7 B is too short"), (&cut[..60], "header")] {
+    for (weights, reason) in [
+        ("", "0 B is too short"),
+        ("weights", "7 B is too short"),
+        (&cut[..60], "header"),
+    ] {
         let cache = tempfile::tempdir().unwrap();
         let (found, _) = headers_of("org/new", weights, &cache);
         let source = found.unwrap().source;

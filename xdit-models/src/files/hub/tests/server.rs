@@ -171,6 +171,10 @@ impl Served {
     fn answer(&self, path: &str, range: usize, last: usize, token: bool) -> String {
         let (storage, commit) = (&self.storage, self.commit.as_str());
         let ranged = |body: &str, headers: &str| {
+            if body.is_empty() {
+                let headers = format!("{headers}Content-Range: bytes */0\r\n");
+                return answer("416 Range Not Satisfiable", &headers, "no such range");
+            }
             let end = body.len().min(last.saturating_add(1));
             let headers = format!(
                 "{headers}Content-Range: bytes {range}-{}/{}\r\n",
