@@ -24,9 +24,12 @@ impl Tensor {
         device: &Device,
     ) -> Result<Self> {
         let host = device.or_cpu();
-        View::from_slice(data, shape, &host)?
-            .to_tensor()?
-            .to_device(device)
+        let view = View::from_slice(data, shape, &host)?;
+        #[cfg(feature = "cuda")]
+        if !device.is_cpu() {
+            return Self::uploaded(view, device);
+        }
+        view.to_tensor()
     }
 
     /// Rows `start..start + len` of `dim`: shares memory if `dim` is the first, otherwise copies.

@@ -1,7 +1,7 @@
 //! Where tensors live and where their kernels run: a handle to a queue.
 
 #[cfg(feature = "cuda")]
-use crate::cuda::{CudaEvent, CudaOrdinal, CudaQueue};
+use crate::cuda::{CudaEvent, CudaMemoryUse, CudaOrdinal, CudaQueue};
 use crate::{Error, Result, Tier};
 use std::{
     fmt,
@@ -204,6 +204,32 @@ impl Device {
             return queue.synchronize("synchronize");
         }
         Ok(())
+    }
+
+    /// How much of a GPU's memory tensors of this device and its forks use; `None` for the processor. Requires the feature
+    /// `cuda`.
+    #[cfg(feature = "cuda")]
+    pub fn cuda_memory(&self) -> Option<CudaMemoryUse> {
+        (self.0.cuda.as_ref()).map(|queue| queue.pool().memory_use())
+    }
+
+    /// Begins the count of [`CudaMemoryUse::peak`] anew, from what is in use now. Requires the feature `cuda`.
+    #[cfg(feature = "cuda")]
+    pub fn reset_cuda_peak(&self) {
+        if let Some(queue) = &self.0.cuda {
+            queue.pool().reset_peak();
+        }
+    }
+
+    /// Gives the driver back the memory that no tensor uses, for other programs. Waits for the GPU. Requires the feature
+    /// `cuda`.
+    ///
+    /// # Errors
+    /// If a kernel failed.
+    #[cfg(feature = "cuda")]
+    pub fn trim_cuda_memory(&self) -> Result<()> {
+        let queue = self.0.cuda.as_ref();
+        queue.map_or(Ok(()), |queue| queue.pool().trim("trim"))
     }
 
     /// How many times the host has read tensors of this device and of its forks: by

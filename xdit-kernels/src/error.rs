@@ -40,6 +40,27 @@ pub enum Error {
         /// How much it asked for.
         bytes: usize,
     },
+    /// A device has no memory for what was asked for.
+    #[error(
+        "out of memory on {device}: {op} asked for {}; the driver has {} of {} free, tensors use {}, and {} are kept in pieces \
+         that are too small", mib(*bytes), mib(*free), mib(*total), mib(*in_use), mib(*cached)
+    )]
+    DeviceOutOfMemory {
+        /// The operation.
+        op: &'static str,
+        /// The device.
+        device: String,
+        /// How many bytes it asked for.
+        bytes: usize,
+        /// Bytes that the driver has free, after everything that nothing uses was given back to it.
+        free: usize,
+        /// Bytes of the device.
+        total: usize,
+        /// Bytes that tensors and kernels of this program use.
+        in_use: usize,
+        /// Bytes that the program's pool keeps beside them.
+        cached: usize,
+    },
     /// A file that could not be opened or mapped.
     #[error("{path}: {source}")]
     Io {
@@ -52,6 +73,11 @@ pub enum Error {
     /// example.
     #[error(transparent)]
     Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Bytes for people.
+fn mib(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
 }
 
 /// `Result` with this crate's [`Error`].

@@ -1,3 +1,5 @@
+#[cfg(feature = "cuda")]
+use crate::cuda::CudaQueue;
 use crate::{
     DType, Device, Error, MappedFile, Result, Shape, View, ViewMut,
     sizes::Layout,
@@ -133,36 +135,52 @@ impl Tensor {
         if let Some(storage) = self.storage.shared_with(device) {
             return Ok(Self { storage, ..*self });
         }
-        // SAFETY: `copy_between` writes every element.
-        let mut out = unsafe { TensorMut::uninit(TO_DEVICE, self.shape(), self.dtype(), device)? };
-        self.copy_between(&mut out)?;
-        Ok(out.freeze())
+        #[cfg(feature = "cuda")]
+        return match (self.device().cuda_queue(), device.cuda_queue()) {
+            (Some(queue), other) => self.leaving(queue, device, other),
+            (None, Some(_)) => Self::uploaded(self.view(), device),
+            (None, None) => unreachable!("devices of the processor share memory"),
+        };
+        #[cfg(not(feature = "cuda"))]
+        unreachable!("devices of the processor share memory")
     }
 
-    /// Copies the elements to `out`, a tensor of this shape and dtype on a device that does not reach this one's memory: one of
-    /// the two is a GPU.
-    fn copy_between(&self, out: &mut TensorMut) -> Result<()> {
+    /// A copy on a GPU of a contiguous view of the host's memory.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn uploaded(x: View<'_>, device: &Device) -> Result<Self> {
+        let layout = *x.layout();
+        // SAFETY: the view's bytes lie there, one after another.
+        let buffer =
+            unsafe { (device.expect_cuda()).upload_new(TO_DEVICE, x.ptr(), layout.byte_len())? };
+        Ok(Self {
+            storage: Storage::owned(DeviceMemory::Cuda(buffer), device.clone()),
+            offset: 0,
+            layout,
+        })
+    }
+
+    /// A copy of this tensor of a GPU, whose queue is `queue`, on another device.
+    #[cfg(feature = "cuda")]
+    fn leaving(
+        &self,
+        queue: &CudaQueue,
+        device: &Device,
+        other: Option<&CudaQueue>,
+    ) -> Result<Self> {
         let (from, bytes) = (self.view().ptr(), self.byte_len());
+        // SAFETY: the copy below writes every element.
+        let out = unsafe { TensorMut::uninit(TO_DEVICE, self.shape(), self.dtype(), device)? };
         let to = out.memory.ptr();
-        #[cfg(feature = "cuda")]
-        match (self.device().cuda_queue(), out.device.cuda_queue()) {
-            (None, Some(queue)) => {
-                // SAFETY: `bytes` bytes lie at `from` in the host's memory (raw, so others may change a mapped file meanwhile)
-                // and at `to` in memory of the queue.
-                return unsafe { queue.upload(TO_DEVICE, from, to, bytes) };
-            }
-            (Some(queue), None) => {
+        match other {
+            // SAFETY: `bytes` bytes lie at both places, in memory of the queue and of the other one.
+            Some(other) => unsafe { queue.send(TO_DEVICE, from, other, to, bytes)? },
+            None => {
                 self.device().count_host_read();
-                // SAFETY: as above, the other way round; `out` is borrowed exclusively.
-                return unsafe { queue.download_blocking(TO_DEVICE, from, to, bytes) };
+                // SAFETY: as above; `out` is in the host's memory.
+                unsafe { queue.download_blocking(TO_DEVICE, from, to, bytes)? };
             }
-            (Some(queue), Some(other)) => {
-                // SAFETY: `bytes` bytes lie at both places, in memory of the queue and of the other one.
-                return unsafe { queue.send(TO_DEVICE, from, other, to, bytes) };
-            }
-            (None, None) => {}
         }
-        unreachable!("devices of the processor share memory: {bytes} bytes from {from:p} to {to:p}")
+        Ok(out.freeze())
     }
 
     /// A view of the whole tensor.
@@ -311,4 +329,5 @@ impl TensorMut {
     }
 }
 
+#[cfg(feature = "cuda")]
 const TO_DEVICE: &str = "to_device";

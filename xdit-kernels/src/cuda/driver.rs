@@ -77,8 +77,10 @@ functions! {
         cuCtxSetCurrent(CUcontext);
         cuCtxSynchronize();
         cuMemGetInfo_v2(*mut usize, *mut usize);
-        cuMemAllocAsync(*mut CUdeviceptr, usize, CUstream);
-        cuMemFreeAsync(CUdeviceptr, CUstream);
+        cuMemAlloc_v2(*mut CUdeviceptr, usize);
+        cuMemFree_v2(CUdeviceptr);
+        cuMemHostAlloc(*mut *mut c_void, usize, c_uint);
+        cuMemFreeHost(*mut c_void);
         cuMemsetD8Async(CUdeviceptr, u8, usize, CUstream);
         cuMemcpyHtoDAsync_v2(CUdeviceptr, *const c_void, usize, CUstream);
         cuMemcpyDtoHAsync_v2(*mut c_void, CUdeviceptr, usize, CUstream);

@@ -12,8 +12,10 @@ const OTHERS: &[&str] = &[
     "cuCtxSetCurrent",
     "cuCtxSynchronize",
     "cuMemGetInfo_v2",
-    "cuMemAllocAsync",
-    "cuMemFreeAsync",
+    "cuMemAlloc_v2",
+    "cuMemFree_v2",
+    "cuMemHostAlloc",
+    "cuMemFreeHost",
     "cuMemsetD8Async",
     "cuMemcpyHtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",
@@ -133,11 +135,11 @@ fn a_file_that_is_no_library_is_a_reason() {
 #[test]
 fn a_driver_that_lacks_a_function_is_a_reason_that_names_it() {
     let fake = Fake {
-        lacks: "cuMemAllocAsync",
+        lacks: "cuMemHostAlloc",
         ..GOOD
     };
     let reason = reason(fake.open("lacks"));
-    let end = "has no cuMemAllocAsync; install driver 525 (CUDA 12.0) or newer";
+    let end = "has no cuMemHostAlloc; install driver 525 (CUDA 12.0) or newer";
     assert!(reason.ends_with(end), "{reason}");
 }
 

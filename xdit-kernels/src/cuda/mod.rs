@@ -3,6 +3,9 @@
 //! Files here use no tensors: tensors and devices are made of them. The kernels of an operation lie in its own folder
 //! (`norm/norm.cu`, `norm/cuda.rs`); they launch through [`CudaQueue::launch`].
 
+mod blocks;
+#[cfg(test)]
+mod blocks_tests;
 mod buffer;
 mod context;
 mod driver;
@@ -11,7 +14,9 @@ mod driver_tests;
 mod error;
 mod launch;
 mod module;
+mod pool;
 mod queue;
+mod staging;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -22,5 +27,6 @@ pub use context::CudaOrdinal;
 pub(crate) use launch::{Args, KernelParam, LaunchShape};
 #[allow(unused_imports, reason = "as above")]
 pub(crate) use module::PtxModule;
+pub use pool::CudaMemoryUse;
 pub(crate) use queue::CudaQueue;
 pub(crate) use stream::CudaEvent;

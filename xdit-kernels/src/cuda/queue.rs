@@ -1,12 +1,15 @@
 //! The queue of a device that is a GPU: a stream, and what it shares with its forks.
 
 use super::{
+    blocks::StreamId,
     buffer::CudaBuffer,
     context::{CudaContext, CudaOrdinal},
     driver::CudaDriver,
     error::device_error,
     launch::{Args, LaunchShape},
     module::{Modules, PtxModule},
+    pool::CudaPool,
+    staging::Staging,
     stream::{CudaEvent, CudaStream},
 };
 use crate::Result;
@@ -16,7 +19,18 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct CudaQueue {
     stream: Arc<CudaStream>,
-    modules: Arc<Modules>,
+    id: StreamId,
+    /// Whether no other queue has this stream.
+    owns_stream: bool,
+    shared: Arc<CudaShared>,
+}
+
+/// What a queue shares with its forks.
+#[derive(Debug)]
+struct CudaShared {
+    modules: Modules,
+    staging: Staging,
+    pool: Arc<CudaPool>,
 }
 
 impl CudaQueue {
@@ -29,31 +43,38 @@ impl CudaQueue {
         let unusable = |reason| device_error(OP, reason);
         let driver = CudaDriver::open().map_err(unusable)?;
         let context = CudaContext::retain(driver, ordinal).map_err(unusable)?;
+        let pool = Arc::new(CudaPool::new(&context));
+        let (id, stream) = pool.stream(OP)?;
         Ok(Self {
-            stream: Arc::new(CudaStream::new(OP, &context)?),
-            modules: Arc::new(Modules::new(&context)),
+            stream,
+            id,
+            owns_stream: true,
+            shared: Arc::new(CudaShared {
+                modules: Modules::new(&context),
+                staging: Staging::new(&pool),
+                pool,
+            }),
         })
     }
 
     /// Another queue over the same memory. If the driver gives no further stream, it is this queue's own stream, and the next
     /// [`synchronize`](Self::synchronize) reports why.
     pub(crate) fn fork(&self) -> Self {
-        let stream = match CudaStream::new("fork", self.context()) {
-            Ok(stream) => Arc::new(stream),
-            Err(error) => {
-                self.stream.note_failure(error);
-                Arc::clone(&self.stream)
-            }
-        };
+        let own = self.shared.pool.stream("fork");
+        let own = own.map_err(|error| self.stream.note_failure(error)).ok();
+        let owns_stream = own.is_some();
+        let (id, stream) = own.unwrap_or_else(|| (self.id, Arc::clone(&self.stream)));
         Self {
             stream,
-            modules: Arc::clone(&self.modules),
+            id,
+            owns_stream,
+            shared: Arc::clone(&self.shared),
         }
     }
 
     /// Whether both come from one call of [`open`](Self::open).
     pub(crate) fn shares_memory_with(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.modules, &other.modules)
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     pub(crate) fn context(&self) -> &Arc<CudaContext> {
@@ -62,14 +83,19 @@ impl CudaQueue {
 
     /// Memory for `bytes` bytes, not initialised: outputs and the scratch of kernels.
     pub(crate) fn alloc(&self, op: &'static str, bytes: usize) -> Result<CudaBuffer> {
-        CudaBuffer::new(op, bytes, &self.stream)
+        CudaBuffer::new(op, bytes, &self.shared.pool, self.id)
+    }
+
+    /// The pool of this GPU's memory.
+    pub(crate) fn pool(&self) -> &CudaPool {
+        &self.shared.pool
     }
 
     /// Launches a kernel, unless its grid is empty. It has run when the queue gets there.
     ///
     /// # Safety
     /// The arguments are those of the kernel. Whatever it reads and writes through them lies in memory of this GPU that stays
-    /// until the kernel has run: memory of this queue's tensors and buffers does, because it returns in the order of the queue.
+    /// until the kernel has run: memory of tensors and buffers does, because the pool notes this use of it.
     /// No other queue writes what it reads, or reads or writes what it writes, unless events order them.
     pub(crate) unsafe fn launch(
         &self,
@@ -82,7 +108,8 @@ impl CudaQueue {
         if shape.is_empty() {
             return Ok(());
         }
-        let function = self.modules.function(op, module, kernel, shape, args)?;
+        let function = (self.shared.modules).function(op, module, kernel, shape, args)?;
+        self.shared.pool.note_uses(args.addresses(), self.id);
         // SAFETY: the caller's promise; `function` has checked what the driver knows of the arguments.
         unsafe { super::launch::launch(op, &self.stream, &function, kernel, shape, args) }
     }
@@ -96,6 +123,7 @@ impl CudaQueue {
             return Ok(());
         }
         let context = self.context();
+        self.shared.pool.note_uses(&[to.addr() as u64], self.id);
         context.bind(op)?;
         // SAFETY: the caller's promise.
         let status = unsafe {
@@ -120,6 +148,7 @@ impl CudaQueue {
         }
         let context = self.context();
         let (from, to) = (from.addr() as u64, to.addr() as u64);
+        self.shared.pool.note_uses(&[from, to], self.id);
         context.bind(op)?;
         // SAFETY: the caller's promise.
         let status =
@@ -127,7 +156,22 @@ impl CudaQueue {
         context.check(op, "cuMemcpyDtoDAsync", status)
     }
 
-    /// Copies from the host's memory, and waits until that is done.
+    /// Copies from the host's memory to new memory, beside what this queue was given so far. The bytes have been read when the
+    /// call returns. What this queue is given later runs after the copy.
+    ///
+    /// # Safety
+    /// `bytes` bytes lie at `from`.
+    pub(crate) unsafe fn upload_new(
+        &self,
+        op: &'static str,
+        from: *const u8,
+        bytes: usize,
+    ) -> Result<CudaBuffer> {
+        // SAFETY: the caller's promise.
+        unsafe { (self.shared.staging).upload_new(op, from, &self.stream, bytes) }
+    }
+
+    /// Copies from the host's memory, after everything that this queue was given. The bytes have been read when the call returns.
     ///
     /// # Safety
     /// `bytes` bytes lie at `from`, and at `to` memory as [`launch`](Self::launch) demands.
@@ -138,25 +182,12 @@ impl CudaQueue {
         to: *mut u8,
         bytes: usize,
     ) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        let context = self.context();
-        context.bind(op)?;
-        // SAFETY: the caller's promise; the host's memory is borrowed until the wait below has ended.
-        let status = unsafe {
-            (context.driver.cuMemcpyHtoDAsync_v2)(
-                to.addr() as u64,
-                from.cast(),
-                bytes,
-                self.stream.raw,
-            )
-        };
-        context.check(op, "cuMemcpyHtoDAsync", status)?;
-        self.synchronize(op)
+        self.shared.pool.note_uses(&[to.addr() as u64], self.id);
+        // SAFETY: the caller's promise.
+        unsafe { (self.shared.staging).upload(op, from, &self.stream, to.addr() as u64, bytes) }
     }
 
-    /// Copies to the host's memory, and waits until that is done.
+    /// Copies to the host's memory, after everything that this queue was given, and waits until that is done.
     ///
     /// # Safety
     /// `bytes` bytes lie at `from`, memory as [`launch`](Self::launch) demands, and as many at `to`, which nobody else uses.
@@ -167,21 +198,11 @@ impl CudaQueue {
         to: *mut u8,
         bytes: usize,
     ) -> Result<()> {
-        if bytes == 0 {
-            return self.synchronize(op);
+        self.shared.pool.note_uses(&[from.addr() as u64], self.id);
+        // SAFETY: the caller's promise.
+        unsafe {
+            (self.shared.staging).download(op, &self.stream, from.addr() as u64, to, bytes)?;
         }
-        let context = self.context();
-        context.bind(op)?;
-        // SAFETY: the caller's promise; the host's memory is borrowed until the wait below has ended.
-        let status = unsafe {
-            (context.driver.cuMemcpyDtoHAsync_v2)(
-                to.cast(),
-                from.addr() as u64,
-                bytes,
-                self.stream.raw,
-            )
-        };
-        context.check(op, "cuMemcpyDtoHAsync", status)?;
         self.synchronize(op)
     }
 
@@ -202,6 +223,8 @@ impl CudaQueue {
         if bytes == 0 {
             return Ok(());
         }
+        self.shared.pool.note_uses(&[from.addr() as u64], self.id);
+        other.shared.pool.note_uses(&[to.addr() as u64], other.id);
         self.stream.wait(&other.stream.record()?)?;
         let (ours, theirs) = (self.context(), other.context());
         ours.bind(op)?;
@@ -240,5 +263,13 @@ impl CudaQueue {
     /// If a kernel failed, or a call that returns no error.
     pub(crate) fn synchronize(&self, op: &'static str) -> Result<()> {
         self.stream.synchronize(op)
+    }
+}
+
+impl Drop for CudaQueue {
+    fn drop(&mut self) {
+        if self.owns_stream {
+            self.shared.pool.give_back(self.id);
+        }
     }
 }

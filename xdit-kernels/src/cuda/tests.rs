@@ -232,3 +232,99 @@ fn a_gpu_that_is_not_there_is_an_error_that_counts_those_that_are() {
         "{error}"
     );
 }
+
+#[test]
+#[ignore = "needs a GPU"]
+fn large_tensors_go_through_both_pinned_buffers() {
+    let device = gpu();
+    // Two and a half pieces, and one byte more than one.
+    for n in [(10 << 20) + 3, (4 << 20) + 1] {
+        let bytes: Vec<u8> = (0..n).map(|i: u32| (i % 251) as u8).collect();
+        let x = Tensor::from_slice(&bytes, [bytes.len()], &device).unwrap();
+        let y = Tensor::from_slice(&bytes, [bytes.len()], &device).unwrap();
+        assert!(x.to_vec_blocking::<u8>().unwrap() == bytes, "{n}");
+        assert!(y.to_vec_blocking::<u8>().unwrap() == bytes, "{n}");
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn memory_is_used_again_in_the_order_of_its_queue() {
+    let device = gpu();
+    let x = Tensor::from_slice(&numbers(1000), [1000], &device).unwrap();
+    let first = add(&x, 1, &device);
+    let place = first.view().ptr();
+    let second = add(&first, 1, &device);
+    // The kernel that reads it may still run.
+    drop(first);
+    let third = add(&second, 1, &device);
+    assert_eq!(third.view().ptr(), place);
+    assert_eq!(third.to_vec_blocking::<u32>().unwrap(), numbers(1003)[3..]);
+    let used = device.cuda_memory().unwrap();
+    assert_eq!(used.in_use, 3 * 4096);
+    assert!(
+        used.peak == used.in_use && used.held >= used.peak,
+        "{used:?}"
+    );
+    drop((x, second, third));
+    device.trim_cuda_memory().unwrap();
+    let used = device.cuda_memory().unwrap();
+    assert_eq!((used.in_use, used.peak, used.held), (0, 3 * 4096, 0));
+    device.reset_cuda_peak();
+    assert_eq!(device.cuda_memory().unwrap().peak, 0);
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn a_tensor_may_be_dropped_while_another_queue_reads_it() {
+    let compute = gpu();
+    let send = compute.fork();
+    for round in 0..20 {
+        let x = Tensor::from_slice(&numbers(1000), [1000], &compute).unwrap();
+        let y = add(&x, 1, &compute);
+        send.wait(&compute.record());
+        let sent = add(&y, round, &send);
+        // Its memory is written by the next kernel of its own queue, which waits for the other queue's read.
+        drop(y);
+        let z = add(&x, 50, &compute);
+        assert_eq!(
+            sent.to_vec_blocking::<u32>().unwrap(),
+            numbers(1001 + round)[1 + round as usize..]
+        );
+        assert_eq!(z.to_vec_blocking::<u32>().unwrap(), numbers(1050)[50..]);
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn out_of_memory_is_an_error_with_the_numbers_and_not_the_end() {
+    let device = gpu();
+    let kept = Tensor::zeros([1 << 20], DType::F32, &device).unwrap();
+    let error = Tensor::zeros([1 << 40], DType::F32, &device)
+        .unwrap_err()
+        .to_string();
+    let start = "out of memory on cuda:0: zeros asked for 4194304.0 MiB; the driver has ";
+    assert!(error.starts_with(start), "{error}");
+    assert!(error.contains("tensors use 4.0 MiB"), "{error}");
+    assert_eq!(kept.to_vec_blocking::<f32>().unwrap(), vec![0.0; 1 << 20]);
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn where_the_driver_has_no_more_free_memory_of_other_queues_is_used() {
+    let device = gpu();
+    let (free, _) = device.expect_cuda().context().memory("test").unwrap();
+    // Two of these do not fit.
+    let n = free / 5 * 3;
+    let fork = device.fork();
+    for queue in [&device, &fork, &device] {
+        let x = Tensor::zeros([n], DType::U8, queue).unwrap();
+        assert_eq!(x.device(), &device);
+    }
+    // Smaller tensors, whose segments have another size.
+    let parts: Vec<Tensor> = (0..3)
+        .map(|_| Tensor::zeros([free / 5], DType::U8, &fork).unwrap())
+        .collect();
+    drop(parts);
+    assert!(Tensor::zeros([n], DType::U8, &device).is_ok());
+}

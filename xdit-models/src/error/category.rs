@@ -56,7 +56,10 @@ impl Error {
             Self::NotFinite { .. } => ErrorCategory::NotFinite,
             Self::Stopped { .. } | Self::Cancelled => ErrorCategory::Stopped,
             Self::Other(_) => ErrorCategory::Other,
-            Self::Kernel(xdit_kernels::Error::OutOfMemory { .. }) => ErrorCategory::OutOfMemory,
+            Self::Kernel(
+                xdit_kernels::Error::OutOfMemory { .. }
+                | xdit_kernels::Error::DeviceOutOfMemory { .. },
+            ) => ErrorCategory::OutOfMemory,
             Self::Io { source, .. } | Self::Kernel(xdit_kernels::Error::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::OutOfMemory =>
             {

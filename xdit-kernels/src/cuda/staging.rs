@@ -1,0 +1,272 @@
+//! Copies between the host's memory and a GPU's, in pieces through two pinned buffers: the processor fills one while the GPU
+//! reads the other.
+
+use super::{
+    blocks::StreamId,
+    buffer::CudaBuffer,
+    context::CudaContext,
+    pool::CudaPool,
+    stream::{CudaEvent, CudaStream},
+};
+use crate::Result;
+use std::{
+    ffi::c_void,
+    ptr::NonNull,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Bytes of a pinned buffer: large enough that starting a copy costs little, small enough that the first one starts soon.
+const PIECE: usize = 4 << 20;
+
+/// Two pinned buffers and the stream of their copies, which runs beside those of kernels. They are made by the first copy.
+#[derive(Debug)]
+pub(super) struct Staging {
+    pool: Arc<CudaPool>,
+    line: Mutex<Option<TransferLine>>,
+}
+
+#[derive(Debug)]
+struct TransferLine {
+    stream: Arc<CudaStream>,
+    id: StreamId,
+    pieces: [PinnedPiece; 2],
+}
+
+/// A pinned buffer of the host's memory, and the copy that uses it.
+#[derive(Debug)]
+struct PinnedPiece {
+    memory: NonNull<u8>,
+    context: Arc<CudaContext>,
+    busy_until: Option<CudaEvent>,
+}
+
+// SAFETY: the buffer is this piece's alone.
+unsafe impl Send for PinnedPiece {}
+
+impl Staging {
+    pub(super) fn new(pool: &Arc<CudaPool>) -> Self {
+        Self {
+            pool: Arc::clone(pool),
+            line: Mutex::new(None),
+        }
+    }
+
+    /// Runs `copy` with the line, which one caller has at a time.
+    fn with_line<R>(
+        &self,
+        op: &'static str,
+        copy: impl FnOnce(&mut TransferLine) -> Result<R>,
+    ) -> Result<R> {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        copy(match &mut *line {
+            Some(line) => line,
+            none => none.insert(TransferLine::new(op, &self.pool)?),
+        })
+    }
+
+    /// A copy of `bytes` bytes of the host on the GPU, made beside what `queue` was given so far. The bytes have been read when
+    /// the call returns. What `queue` is given later runs after the copy.
+    ///
+    /// # Safety
+    /// `bytes` bytes lie at `from` in the host's memory (others may change them meanwhile).
+    pub(super) unsafe fn upload_new(
+        &self,
+        op: &'static str,
+        from: *const u8,
+        queue: &CudaStream,
+        bytes: usize,
+    ) -> Result<CudaBuffer> {
+        self.with_line(op, |line| {
+            // Memory of the line's own stream: nothing but this copy has to be waited for.
+            let buffer = CudaBuffer::new(op, bytes, &self.pool, line.id)?;
+            // SAFETY: the caller's promise; the buffer is new.
+            unsafe { line.upload(op, from, buffer.ptr().addr() as u64, bytes)? };
+            queue.wait(&line.stream.record()?)?;
+            Ok(buffer)
+        })
+    }
+
+    /// Copies `bytes` bytes from the host to the GPU. They have been read when the call returns. What `queue` is given later
+    /// runs after the copy.
+    ///
+    /// # Safety
+    /// `bytes` bytes lie at `from` in the host's memory (others may change them meanwhile) and at `to` in the GPU's, where
+    /// nobody else reads or writes, except what `queue` was given before.
+    pub(super) unsafe fn upload(
+        &self,
+        op: &'static str,
+        from: *const u8,
+        queue: &CudaStream,
+        to: u64,
+        bytes: usize,
+    ) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.with_line(op, |line| {
+            line.stream.wait(&queue.record()?)?;
+            // SAFETY: the caller's promise; the line waits for what the queue was given.
+            unsafe { line.upload(op, from, to, bytes)? };
+            queue.wait(&line.stream.record()?)
+        })
+    }
+
+    /// Copies `bytes` bytes from the GPU to the host, after everything that `queue` was given. They have been written when the
+    /// call returns.
+    ///
+    /// # Safety
+    /// `bytes` bytes lie at `from` in the GPU's memory, where nobody writes except what `queue` was given before, and at `to`
+    /// in the host's, which nobody else uses.
+    pub(super) unsafe fn download(
+        &self,
+        op: &'static str,
+        queue: &CudaStream,
+        from: u64,
+        to: *mut u8,
+        bytes: usize,
+    ) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.with_line(op, |line| {
+            line.stream.wait(&queue.record()?)?;
+            let len = |piece: usize| PIECE.min(bytes - piece * PIECE);
+            let count = bytes.div_ceil(PIECE);
+            // One copy ahead: while the host reads a piece, the GPU writes the next.
+            for piece in 0..=count {
+                if piece < count {
+                    line.free_piece(piece)?;
+                    // SAFETY: the bytes lie in the GPU's memory, and a piece, which no copy uses, has room for them.
+                    unsafe {
+                        line.start_download(op, piece, from + (piece * PIECE) as u64, len(piece))?
+                    };
+                }
+                if let Some(done) = piece.checked_sub(1) {
+                    let pinned = line.free_piece(done)?;
+                    // SAFETY: the copy into the piece has happened, and `to` has room for all pieces.
+                    unsafe {
+                        std::ptr::copy_nonoverlapping(pinned, to.add(done * PIECE), len(done));
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+impl TransferLine {
+    fn new(op: &'static str, pool: &CudaPool) -> Result<Self> {
+        let (id, stream) = pool.stream(op)?;
+        let context = Arc::clone(&stream.context);
+        let piece = || PinnedPiece::new(op, &context);
+        Ok(Self {
+            pieces: [piece()?, piece()?],
+            stream,
+            id,
+        })
+    }
+
+    /// Copies to the GPU, piece by piece.
+    ///
+    /// # Safety
+    /// As [`Staging::upload`] demands; this line waits for what else uses the memory at `to`.
+    unsafe fn upload(
+        &mut self,
+        op: &'static str,
+        from: *const u8,
+        to: u64,
+        bytes: usize,
+    ) -> Result<()> {
+        for (piece, first) in (0..bytes).step_by(PIECE).enumerate() {
+            let len = PIECE.min(bytes - first);
+            let pinned = self.free_piece(piece)?;
+            // SAFETY: `first + len` is at most `bytes`, a piece has room for `len`, and no copy uses it.
+            unsafe { std::ptr::copy_nonoverlapping(from.add(first), pinned, len) };
+            // SAFETY: `len` bytes lie at both places, and the piece stays as it is until the copy has happened.
+            unsafe { self.start_upload(op, piece, to + first as u64, len)? };
+        }
+        Ok(())
+    }
+
+    /// The buffer of a piece, once no copy uses it.
+    fn free_piece(&mut self, piece: usize) -> Result<*mut u8> {
+        let pinned = &mut self.pieces[piece % 2];
+        if let Some(event) = pinned.busy_until.take() {
+            event.synchronize()?;
+        }
+        Ok(pinned.memory.as_ptr())
+    }
+
+    /// Copies from the buffer of a piece to the GPU.
+    ///
+    /// # Safety
+    /// `len` bytes lie at `to`, as [`Staging::upload`] demands; `len` is at most [`PIECE`].
+    unsafe fn start_upload(
+        &mut self,
+        op: &'static str,
+        piece: usize,
+        to: u64,
+        len: usize,
+    ) -> Result<()> {
+        let pinned = &mut self.pieces[piece % 2];
+        let (context, from) = (&self.stream.context, pinned.memory.as_ptr());
+        context.bind(op)?;
+        // SAFETY: the caller's promise; the buffer has `PIECE` bytes and is not written before the event below.
+        let status =
+            unsafe { (context.driver.cuMemcpyHtoDAsync_v2)(to, from.cast(), len, self.stream.raw) };
+        context.check(op, "cuMemcpyHtoDAsync", status)?;
+        pinned.busy_until = Some(self.stream.record()?);
+        Ok(())
+    }
+
+    /// Copies from the GPU to the buffer of a piece.
+    ///
+    /// # Safety
+    /// `len` bytes lie at `from`, as [`Staging::download`] demands; `len` is at most [`PIECE`].
+    unsafe fn start_download(
+        &mut self,
+        op: &'static str,
+        piece: usize,
+        from: u64,
+        len: usize,
+    ) -> Result<()> {
+        let pinned = &mut self.pieces[piece % 2];
+        let (context, to) = (&self.stream.context, pinned.memory.as_ptr());
+        context.bind(op)?;
+        // SAFETY: the caller's promise; the buffer has `PIECE` bytes and is not touched before the event below.
+        let status =
+            unsafe { (context.driver.cuMemcpyDtoHAsync_v2)(to.cast(), from, len, self.stream.raw) };
+        context.check(op, "cuMemcpyDtoHAsync", status)?;
+        pinned.busy_until = Some(self.stream.record()?);
+        Ok(())
+    }
+}
+
+impl PinnedPiece {
+    fn new(op: &'static str, context: &Arc<CudaContext>) -> Result<Self> {
+        context.bind(op)?;
+        let mut memory: *mut c_void = std::ptr::null_mut();
+        // SAFETY: the pointer is to a pointer, and the context is current.
+        let status = unsafe { (context.driver.cuMemHostAlloc)(&mut memory, PIECE, 0) };
+        context.check(op, "cuMemHostAlloc", status)?;
+        let memory = NonNull::new(memory.cast::<u8>());
+        Ok(Self {
+            memory: memory.ok_or(crate::Error::OutOfMemory { op, bytes: PIECE })?,
+            context: Arc::clone(context),
+            busy_until: None,
+        })
+    }
+}
+
+impl Drop for PinnedPiece {
+    fn drop(&mut self) {
+        if let Some(event) = self.busy_until.take() {
+            // If the GPU failed, it does not read the buffer any more.
+            drop(event.synchronize());
+        }
+        if self.context.bind("pinned memory").is_ok() {
+            // SAFETY: allocated in `new`, freed once, and no copy uses it.
+            unsafe { (self.context.driver.cuMemFreeHost)(self.memory.as_ptr().cast()) };
+        }
+    }
+}
