@@ -19,6 +19,31 @@ struct Expected {
     tolerance: f32,
 }
 
+/// Sums in f64, in parts.
+#[derive(Clone)]
+struct ExpectedSums {
+    at: u64,
+    parts: usize,
+    of: Vec<f64>,
+    tolerance: f64,
+}
+
+impl ExpectedSums {
+    fn compare(&self, memory: &mut FlatMemory) -> Result<(), String> {
+        for (number, wanted) in self.of.iter().enumerate() {
+            let at = self.at + (8 * number * self.parts) as u64;
+            let stored = memory.bytes(at, 8 * self.parts);
+            let stored = stored.map_err(|fault| format!("number {number}: {}", fault.message))?;
+            let (parts, _) = stored.as_chunks();
+            let got: f64 = parts.iter().map(|b| f64::from_le_bytes(*b)).sum();
+            if !((got - wanted).abs() <= self.tolerance * wanted.abs()) {
+                return Err(format!("number {number} is {got}, not {wanted}"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A launch, its memory and what must come out.
 #[derive(Clone)]
 pub(crate) struct Case {
@@ -29,6 +54,8 @@ pub(crate) struct Case {
     pub(crate) args: Args,
     pub(crate) memory: Memory,
     expected: Vec<Expected>,
+    sums: Vec<ExpectedSums>,
+    bytes: Vec<(u64, Vec<u8>)>,
 }
 
 impl Case {
@@ -41,6 +68,8 @@ impl Case {
             args,
             memory,
             expected: Vec::new(),
+            sums: Vec::new(),
+            bytes: Vec::new(),
         }
     }
 
@@ -69,6 +98,23 @@ impl Case {
         self
     }
 
+    /// The kernel stores f64 at `at`: for each number as many as there are `parts`, which add up to it, but for `tolerance` times it.
+    pub(crate) fn expect_sums(mut self, at: u64, parts: usize, of: &[f64], tolerance: f64) -> Self {
+        self.sums.push(ExpectedSums {
+            at,
+            parts,
+            of: of.to_vec(),
+            tolerance,
+        });
+        self
+    }
+
+    /// The kernel stores these bytes.
+    pub(crate) fn expect_bytes(mut self, at: u64, bytes: &[u8]) -> Self {
+        self.bytes.push((at, bytes.to_vec()));
+        self
+    }
+
     /// Runs the launch with the kernel of this text. `Err` says what is wrong: a report, or a result.
     pub(crate) fn run(&self, module: &Module, options: &Options) -> Result<(), String> {
         let mut memory = self.memory.0.clone();
@@ -76,6 +122,16 @@ impl Case {
             .map_err(|report| report.to_string())?;
         for expected in &self.expected {
             expected.compare(&mut memory)?;
+        }
+        for expected in &self.sums {
+            expected.compare(&mut memory)?;
+        }
+        for (at, wanted) in &self.bytes {
+            let got = memory.bytes(*at, wanted.len());
+            let got = got.map_err(|fault| fault.message)?;
+            if got != *wanted {
+                return Err(format!("the bytes {got:?}, not {wanted:?}"));
+            }
         }
         Ok(())
     }

@@ -3,5 +3,10 @@
 //! one file for each family of kernels tests it.
 
 mod case;
+mod elementwise;
+mod layout;
 mod norm;
+mod rope;
+mod softmax;
+mod sums;
 mod support;

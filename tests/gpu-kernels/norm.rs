@@ -1,7 +1,7 @@
 //! Layer norm and RMS norm.
 
 use crate::case::{Case, assert_found, module};
-use crate::support::{Args, Draw, FLOATS, Memory, Strided, absent, operand, walk};
+use crate::support::{Draw, FLOATS, Memory, Strided, absent, operand, walk};
 use xdit_kernels::{
     DType,
     norm::{layer_norm, layer_norm_modulate, layer_norm_shift, rms_norm},
@@ -65,17 +65,17 @@ fn case(
     };
     let vector = 16 / dtype.size();
     let aligned = c.is_multiple_of(vector) && margin.is_multiple_of(2 * vector);
-    let affine = (Args::default().of(gain).of(bias))
+    let args = walk(shape, &[&x.strides(), &out.strides()])
+        .u64(from)
+        .u64(to)
+        .and(gain)
+        .and(bias)
         .u32(if what == What::Affine {
             u32::MAX
         } else {
             l as u32
         })
-        .f32(plus);
-    let args = walk(shape, &[&x.strides(), &out.strides()])
-        .u64(from)
-        .u64(to)
-        .of(affine)
+        .f32(plus)
         .f32(EPS)
         .u32(u32::from(aligned));
     let rows = (b * l) as u32;

@@ -13,13 +13,20 @@ pub(crate) struct Strided {
     pub(crate) whole: Tensor,
     /// First entry and number of entries of each dim.
     ranges: Vec<(usize, usize)>,
+    /// The order in which a kernel sees the dims.
+    order: Vec<usize>,
 }
 
 impl Strided {
     /// A whole tensor.
     pub(crate) fn of(whole: Tensor) -> Self {
         let ranges = whole.shape().iter().map(|&n| (0, n)).collect();
-        Self { whole, ranges }
+        let order = (0..whole.shape().len()).collect();
+        Self {
+            whole,
+            ranges,
+            order,
+        }
     }
 
     /// Numbers between −2 and 2, of a tensor that has `margin` more entries in its last dim, half of them in front.
@@ -31,10 +38,29 @@ impl Strided {
         out
     }
 
+    /// The same elements with the dims in this order.
+    pub(crate) fn permuted(mut self, order: &[usize]) -> Self {
+        self.order = order.iter().map(|&dim| self.order[dim]).collect();
+        self
+    }
+
+    /// A part of it. The dim is that of the whole tensor.
+    pub(crate) fn narrowed(mut self, dim: usize, start: usize, len: usize) -> Self {
+        self.ranges[dim] = (self.ranges[dim].0 + start, len);
+        self
+    }
+
     pub(crate) fn view(&self) -> View<'_> {
         let mut view = self.whole.view();
         for (dim, &(start, len)) in self.ranges.iter().enumerate() {
             view = view.narrow(dim, start, len).expect("a range of the dim");
+        }
+        // Each dim in turn is brought to its place.
+        let mut now: Vec<usize> = (0..self.order.len()).collect();
+        for (to, dim) in self.order.iter().enumerate() {
+            let from = now.iter().position(|d| d == dim).expect("a permutation");
+            view = view.transpose(to, from).expect("two dims");
+            now.swap(to, from);
         }
         view
     }
@@ -63,6 +89,15 @@ impl Memory {
     /// The address of the first element of the view.
     pub(crate) fn put(&mut self, x: &Strided) -> u64 {
         self.0.put(&bytes(&x.whole)) + (x.offset() * x.whole.dtype().size()) as u64
+    }
+
+    pub(crate) fn put_bytes(&mut self, bytes: &[u8]) -> u64 {
+        self.0.put(bytes)
+    }
+
+    /// The address of `count` f64 that nobody has written.
+    pub(crate) fn f64_output(&mut self, count: usize) -> u64 {
+        self.0.allocate(8 * count)
     }
 
     /// The address of the first element of an output that lies like `x` and that nobody has written.
@@ -113,6 +148,12 @@ impl Args {
         self
     }
 
+    /// More parameters.
+    pub(crate) fn and(mut self, more: Self) -> Self {
+        self.0.extend(more.0);
+        self
+    }
+
     /// A struct by its bytes.
     pub(crate) fn of(mut self, parts: Self) -> Self {
         self.0.push(parts.0.concat());
@@ -160,25 +201,29 @@ pub(crate) fn walk(shape: &[usize], strides: &[&[usize]]) -> Args {
     Args::default().of(args)
 }
 
-/// `Operand` of `prelude.cuh`: its address, elements from row to row, and its type beside that of the kernel's data.
+/// The parameters of an `OPERAND` of `prelude.cuh`: its address, elements from row to row, and its type beside that of the
+/// kernel's data.
 pub(crate) fn operand(address: u64, stride: usize, dtype: DType, data: DType) -> Args {
-    let kind = match dtype {
+    Args::default()
+        .u64(address)
+        .u64(stride as u64)
+        .u32(kind(dtype, data))
+}
+
+/// How a kernel for `data` names this type.
+pub(crate) fn kind(dtype: DType, data: DType) -> u32 {
+    match dtype {
         DType::F32 => 1,
         same => {
             assert_eq!(same, data, "the host converts other types");
             2
         }
-    };
-    Args::default()
-        .u64(address)
-        .u64(stride as u64)
-        .u32(kind)
-        .u32(0)
+    }
 }
 
 /// An operand that is left out.
 pub(crate) fn absent() -> Args {
-    Args::default().u64(0).u64(0).u32(0).u32(0)
+    Args::default().u64(0).u64(0).u32(0)
 }
 
 /// The numbers of some bytes.

@@ -155,12 +155,15 @@ __device__ __forceinline__ void store_row(T* row, uint64_t at, uint64_t len, con
 // SAME is the type of the kernel's data. The host converts an operand of a third type first.
 enum Kind : uint32_t { ABSENT = 0, F32 = 1, SAME = 2 };
 
-// Rows of adjacent elements, or none (ABSENT).
+// Rows of adjacent elements, or none (ABSENT). A kernel takes the three as parameters of their own: a launch notes the addresses
+// among its parameters.
 struct Operand {
-    uint64_t address;  // of the first element
-    uint64_t stride;   // elements from row to row: 0 where all share one
-    uint32_t kind, unused;
+    const void* address;  // of the first element
+    uint64_t stride;      // elements from row to row: 0 where all share one
+    uint32_t kind;
 };
+#define OPERAND(name) const void *name, uint64_t name##_stride, uint32_t name##_kind
+#define OPERAND_OF(name) Operand{name, name##_stride, name##_kind}
 
 // Elements at .. at + V of the row that begins `offset` elements behind the first, or `absent`. T is the type of the kernel's
 // data. All threads of a launch take the same branch.

@@ -94,10 +94,11 @@ __device__ __forceinline__ void norm(const Walk<2>& walk, const T* x, T* out, co
         norm_row<T, 1, false, 0, LAYER>(x + at[0], out + at[1], walk.len, affine, parameter, eps);
 }
 
-#define NORM(name, T, layer)                                                                                       \
-    extern "C" __global__ void __launch_bounds__(1024)                                                             \
-        name(Walk<2> walk, const T* x, T* out, Affine affine, float eps, uint32_t aligned) {                       \
-        norm<T, layer>(walk, x, out, affine, eps, aligned);                                                        \
+#define NORM(name, T, layer)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(1024)                                                                \
+        name(Walk<2> walk, const T* x, T* out, OPERAND(gain), OPERAND(bias), uint32_t rows_each, float gain_plus,     \
+             float eps, uint32_t aligned) {                                                                           \
+        norm<T, layer>(walk, x, out, Affine{OPERAND_OF(gain), OPERAND_OF(bias), rows_each, gain_plus}, eps, aligned); \
     }
 NORM(layer_norm_f32, float, true)
 NORM(layer_norm_bf16, bf16, true)
