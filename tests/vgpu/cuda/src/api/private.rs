@@ -1,0 +1,69 @@
+//! Entry points that no driver has: for the other doubles, and hints of tests.
+
+use std::ffi::{c_uint, c_void};
+
+use crate::api::calls::api;
+use crate::api::current::stream_index;
+use crate::arguments::{In, Text};
+use crate::codes;
+use crate::engine::engine;
+use crate::work::{Native, NativeDrop, NativeRun, Rect, Use, Work};
+
+/// A rectangle of device memory that a native operation uses. `vgpu-cublaslt` has the same declaration.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct NativeSpan {
+    address: u64,
+    width: usize,
+    height: usize,
+    pitch: usize,
+    /// 1: it is read, 2: it is written, 3: both, 4: it is scratch.
+    usage: c_uint,
+}
+
+api! {
+    /// Queues an operation that the host computes. It is ordered and checked like a kernel. When it runs, possibly on another
+    /// thread and more than once, `run` gets a buffer for each span; the argument is given up with `release`, once.
+    fn vgpu_native(
+        stream: u64,
+        label: Text,
+        spans: In<NativeSpan>,
+        count: usize,
+        run: NativeRun,
+        release: NativeDrop,
+        argument: *mut c_void,
+    ) {
+        let mut native = Native { spans: Vec::with_capacity(count), run, release, argument };
+        for span in spans.list(count)? {
+            let usage = match span.usage {
+                1 => Use::Read,
+                2 => Use::Write,
+                3 => Use::ReadWrite,
+                4 => Use::Scratch,
+                _ => return Err(codes::INVALID_VALUE),
+            };
+            let NativeSpan { address, width, height, pitch, .. } = span;
+            native.spans.push((Rect { address, width, height, pitch }, usage));
+        }
+        let label = String::from_utf8_lossy(label.bytes()?).into_owned();
+        let stream = stream_index(stream)?;
+        engine()?.submit(stream, Work::Native(native.into()), label).map(|_| ())
+    }
+
+    /// With `VGPU_THREAD_CLOCKS=1`: what this thread knows is handed to the threads that acquire the same token.
+    fn vgpu_host_release(token: u64) {
+        engine()?.lock().release_token(token);
+        Ok(())
+    }
+
+    fn vgpu_host_acquire(token: u64) {
+        engine()?.lock().acquire_token(token);
+        Ok(())
+    }
+
+    /// The next finding is a report of the double that calls, such as an operand that its library does not allow.
+    fn vgpu_refuse(text: Text) {
+        let text = String::from_utf8_lossy(text.bytes()?).into_owned();
+        engine()?.lock().refuse(codes::INVALID_VALUE, text)
+    }
+}

@@ -1,0 +1,83 @@
+//! What the environment sets: the devices that programs see, and how the streams run.
+
+use std::str::FromStr;
+
+/// When operations run that were queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    /// Within the call that queues them.
+    Eager,
+    /// When a call waits for them, and no other operation than those that it waits for.
+    Lazy,
+    /// At any time between, in an order that the seed draws.
+    Random,
+}
+
+/// The settings of a process. `README.md` lists the variables.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) devices: usize,
+    /// The compute capability, such as (8, 0).
+    pub(crate) capability: (u32, u32),
+    pub(crate) driver: i32,
+    pub(crate) memory_bytes: usize,
+    pub(crate) policy: Policy,
+    pub(crate) seed: u64,
+    /// Whether accesses are recorded and races looked for, between operations and within kernels.
+    pub(crate) races: bool,
+    /// Whether each thread of the host has its own clock.
+    pub(crate) thread_clocks: bool,
+    pub(crate) leaks: bool,
+    pub(crate) verbose: bool,
+    pub(crate) stats: bool,
+    pub(crate) exit_code: i32,
+}
+
+/// A variable that cannot be read would silently test something else, so the process ends.
+fn number<T: FromStr>(name: &str, default: T) -> T {
+    let Ok(text) = std::env::var(name) else {
+        return default;
+    };
+    text.parse().unwrap_or_else(|_| refused(name, &text))
+}
+
+fn refused(name: &str, text: &str) -> ! {
+    eprintln!("vgpu: {name}={text} is not a value of this variable");
+    std::process::abort()
+}
+
+impl Config {
+    pub(crate) fn from_environment() -> Self {
+        let flag = |name, default: u32| number::<u32>(name, default) != 0;
+        let capability: u32 = number("VGPU_CC", 80);
+        let policy = std::env::var("VGPU_POLICY").unwrap_or_else(|_| "random".to_owned());
+        Self {
+            devices: number("VGPU_DEVICES", 2),
+            capability: (capability / 10, capability % 10),
+            driver: number("VGPU_DRIVER", 12080),
+            memory_bytes: number::<usize>("VGPU_MEM_MB", 4096) << 20,
+            policy: match policy.as_str() {
+                "eager" => Policy::Eager,
+                "lazy" => Policy::Lazy,
+                "random" => Policy::Random,
+                other => refused("VGPU_POLICY", other),
+            },
+            seed: number("VGPU_SEED", 1),
+            races: flag("VGPU_RACES", 1),
+            thread_clocks: flag("VGPU_THREAD_CLOCKS", 0),
+            leaks: flag("VGPU_LEAKS", 0),
+            verbose: flag("VGPU_VERBOSE", 1),
+            stats: flag("VGPU_STATS", 0),
+            exit_code: number("VGPU_EXITCODE", 0),
+        }
+    }
+
+    /// The shared memory of a block that a kernel may ask for.
+    pub(crate) fn most_shared(&self) -> usize {
+        1024 * match self.capability {
+            (8, 0) | (8, 7) => 163,
+            (9, 0) | (10, _) => 227,
+            _ => 99,
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The engine: one for the process. Calls queue operations; which one runs next is chosen here.
+//!
+//! Any thread that waits, or that queues under an eager policy, runs operations of any stream. Operations that take long run
+//! without the lock, so kernels of several threads run at the same time.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use crate::clock::OpRef;
+use crate::codes::{self, Res};
+use crate::config::{Config, Policy};
+use crate::execute::{Order, Outcome, run};
+use crate::heap::Heap;
+use crate::images::Images;
+use crate::state::State;
+use crate::work::Work;
+
+/// The lock on the state.
+pub(crate) type Guard<'e> = MutexGuard<'e, State>;
+
+/// What a process has one of.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) config: Arc<Config>,
+    pub(crate) heap: Heap,
+    pub(crate) images: Images,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+static ENGINE: OnceLock<Engine> = OnceLock::new();
+
+/// The engine, after `cuInit`.
+pub(crate) fn engine() -> Res<&'static Engine> {
+    ENGINE.get().ok_or(codes::NOT_INITIALIZED)
+}
+
+/// Makes the engine at the first call; `at_exit` runs at the end of the process.
+pub(crate) fn start(at_exit: extern "C" fn()) -> &'static Engine {
+    ENGINE.get_or_init(|| {
+        // SAFETY: the function has the type that atexit wants, and lives as long as the process: this library is not
+        // unloaded, because cudarc and the other doubles keep it open.
+        unsafe { libc::atexit(at_exit) };
+        let config = Arc::new(Config::from_environment());
+        Engine {
+            heap: Heap::new(config.devices),
+            images: Images::default(),
+            state: Mutex::new(State::new(Arc::clone(&config))),
+            changed: Condvar::new(),
+            config,
+        }
+    })
+}
+
+impl Engine {
+    pub(crate) fn lock(&self) -> Guard<'_> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues an operation, and runs what the policy wants to run now.
+    pub(crate) fn submit(&self, stream: usize, work: Work, label: String) -> Res<Option<OpRef>> {
+        let mut state = self.lock();
+        let operation = state.enqueue(stream, work, label)?;
+        self.run_some(state);
+        Ok(operation)
+    }
+
+    /// Runs what the policy wants to run after something was queued.
+    pub(crate) fn run_some<'e>(&'e self, mut state: Guard<'e>) {
+        loop {
+            let more = match self.config.policy {
+                Policy::Lazy => false,
+                Policy::Eager => true,
+                Policy::Random => state.draw(3) == 0,
+            };
+            let Some(stream) = more.then(|| state.draw_runnable()).flatten() else {
+                return;
+            };
+            state = self.step(state, stream);
+        }
+    }
+
+    /// Runs the first operation of a stream, which must be runnable.
+    fn step<'e>(&'e self, mut state: Guard<'e>, stream: usize) -> Guard<'e> {
+        let Some((operation, work, order)) = state.begin(stream) else {
+            return state;
+        };
+        let outcome = if work.is_short() {
+            Outcome::default()
+        } else {
+            drop(state);
+            let outcome = run(&self.heap, &self.config, &work, order);
+            state = self.lock();
+            outcome
+        };
+        state.finish(&self.heap, &operation, work, outcome);
+        self.changed.notify_all();
+        state
+    }
+
+    /// Runs until a stream has completed an operation. Of others, as few or as many run as the policy says.
+    pub(crate) fn drive<'e>(
+        &'e self,
+        mut state: Guard<'e>,
+        stream: usize,
+        number: u64,
+    ) -> Guard<'e> {
+        while state.streams[stream].done < number {
+            let detour = self.config.policy == Policy::Random && state.draw(3) == 0;
+            let drawn = detour.then(|| state.draw_runnable()).flatten();
+            state = match drawn.or_else(|| state.towards(stream)) {
+                Some(next) => self.step(state, next),
+                // Another thread runs what this one waits for.
+                None => {
+                    let wait = self.changed.wait_timeout(state, Duration::from_millis(50));
+                    wait.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        state
+    }
+
+    /// Waits for a stream; the calling thread then knows what it did.
+    pub(crate) fn finish_stream<'e>(&'e self, mut state: Guard<'e>, stream: usize) -> Guard<'e> {
+        let issued = state.streams[stream].issued;
+        state = self.drive(state, stream, issued);
+        let clock = state.streams[stream].clock.clone();
+        state.host_learns(&clock);
+        state
+    }
+
+    /// Waits for an operation.
+    pub(crate) fn finish_operation<'e>(&'e self, state: Guard<'e>, operation: &OpRef) -> Guard<'e> {
+        let mut state = self.drive(state, operation.stream, operation.number);
+        state.host_learns(operation.clock());
+        state
+    }
+
+    /// `cuStreamSynchronize`.
+    pub(crate) fn synchronize_stream(&self, stream: usize) -> Res {
+        let mut state = self.lock();
+        state.break_capture(stream)?;
+        if state.streams[stream].legacy {
+            let device = state.streams[stream].device;
+            for other in 0..state.streams.len() {
+                let queue = &state.streams[other];
+                if queue.device == device && queue.blocking {
+                    state = self.finish_stream(state, other);
+                }
+            }
+        } else {
+            state = self.finish_stream(state, stream);
+        }
+        state.take_findings()
+    }
+
+    /// `cuCtxSynchronize`.
+    pub(crate) fn synchronize_device(&self, device: usize) -> Res {
+        let mut state = self.lock();
+        for stream in 0..state.streams.len() {
+            if state.streams[stream].device == device {
+                state.break_capture(stream)?;
+                state = self.finish_stream(state, stream);
+            }
+        }
+        state.take_findings()
+    }
+
+    /// Waits for an operation, and returns what was found.
+    pub(crate) fn synchronize_operation(&self, operation: &OpRef) -> Res {
+        let mut state = self.finish_operation(self.lock(), operation);
+        state.take_findings()
+    }
+
+    /// A call that only asks makes progress sometimes, so that loops which poll end.
+    pub(crate) fn poll<'e>(&'e self, mut state: Guard<'e>, stream: usize) -> Guard<'e> {
+        if state.draw(2) == 0
+            && let Some(next) = state.towards(stream)
+        {
+            state = self.step(state, next);
+        }
+        state
+    }
+
+    /// Runs everything that is queued.
+    pub(crate) fn finish_all(&self) -> Guard<'_> {
+        let mut state = self.lock();
+        for stream in 0..state.streams.len() {
+            let issued = state.streams[stream].issued;
+            state = self.drive(state, stream, issued);
+        }
+        state
+    }
+}
+
+impl State {
+    pub(crate) fn is_done(&self, operation: &OpRef) -> bool {
+        self.streams[operation.stream].done >= operation.number
+    }
+
+    fn is_runnable(&self, stream: usize) -> bool {
+        let queue = &self.streams[stream];
+        match queue.queue.front() {
+            _ if queue.running.is_some() => false,
+            None => false,
+            Some((_, Work::Wait(other))) => self.is_done(other),
+            Some(_) => true,
+        }
+    }
+
+    /// A stream whose first operation can run.
+    fn draw_runnable(&mut self) -> Option<usize> {
+        let streams = 0..self.streams.len();
+        let runnable: Vec<usize> = streams.filter(|s| self.is_runnable(*s)).collect();
+        if runnable.is_empty() {
+            return None;
+        }
+        Some(runnable[self.draw(runnable.len())])
+    }
+
+    /// The stream whose first operation must run next so that `stream` gets on. `None` if another thread runs it already, or
+    /// if nothing is queued. Operations wait only for operations that were queued earlier, so this ends.
+    fn towards(&self, stream: usize) -> Option<usize> {
+        let mut at = stream;
+        loop {
+            let queue = &self.streams[at];
+            if queue.running.is_some() {
+                return None;
+            }
+            match queue.queue.front()? {
+                (_, Work::Wait(other)) if !self.is_done(other) => at = other.stream,
+                _ => return Some(at),
+            }
+        }
+    }
+
+    /// Takes the first operation of a stream to run it: its clock is known from now on.
+    fn begin(&mut self, stream: usize) -> Option<(OpRef, Work, Order)> {
+        let queue = &mut self.streams[stream];
+        let (operation, work) = queue.queue.pop_front()?;
+        crate::clock::join(&mut queue.clock, &operation.host);
+        if let Work::Wait(other) = &work {
+            crate::clock::join(&mut queue.clock, other.clock());
+        }
+        if queue.clock.len() <= stream {
+            queue.clock.resize(stream + 1, 0);
+        }
+        queue.clock[stream] = operation.number;
+        operation.begin(queue.clock.clone());
+        queue.running = Some((operation.clone(), work.clone()));
+        let order = match self.config.policy {
+            Policy::Eager => Order::Eager,
+            Policy::Lazy => Order::Lazy,
+            Policy::Random => Order::Random(self.draw(1 << 30) as u64),
+        };
+        Some((operation, work, order))
+    }
+
+    /// A call that waits is not possible during a capture, and ends it.
+    pub(crate) fn break_capture(&mut self, stream: usize) -> Res {
+        match self.streams[stream].capture {
+            None => Ok(()),
+            Some(capture) => {
+                self.captures[capture].invalid = true;
+                Err(codes::STREAM_CAPTURE_UNSUPPORTED)
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+#![doc = include_str!("../../README.md")]
+
+mod api;
+mod arguments;
+mod clock;
+mod codes;
+mod config;
+mod contents;
+mod engine;
+mod execute;
+mod finish;
+mod graph;
+mod handles;
+mod heap;
+mod images;
+mod queue;
+mod ranges;
+mod recorder;
+mod records;
+mod state;
+mod streams;
+mod work;
