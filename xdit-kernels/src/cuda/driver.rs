@@ -211,6 +211,26 @@ impl CudaDriver {
             )),
         }
     }
+
+    /// What the driver says about a status, in one line: its name, its meaning, its number.
+    pub(super) fn explain(&self, status: u32) -> String {
+        let text = |ask: Option<unsafe extern "C" fn(u32, *mut *const c_char) -> u32>| {
+            let mut text = std::ptr::null();
+            // SAFETY: the function writes a pointer to a string of the library, which is never unloaded, or null.
+            let known = ask.is_some_and(|ask| unsafe { ask(status, &mut text) } == SUCCESS);
+            if !known || text.is_null() {
+                return None;
+            }
+            // SAFETY: as above.
+            let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+            Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
+        };
+        let name = text(self.cuGetErrorName).unwrap_or_else(|| "an unknown error".into());
+        match text(self.cuGetErrorString) {
+            Some(meaning) => format!("{name} ({meaning}, code {status})"),
+            None => format!("{name} (code {status})"),
+        }
+    }
 }
 
 /// A version of CUDA as people write it: 12040 is 12.4.

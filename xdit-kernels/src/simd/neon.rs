@@ -84,12 +84,7 @@ pub(super) fn round_f16(v: Eight) -> uint16x8_t {
     unsafe {
         let part = |v: float32x4_t| {
             let out: uint16x4_t;
-            asm!(
-                "fcvtn {0:v}.4h, {1:v}.4s",
-                out(vreg) out,
-                in(vreg) v,
-                options(pure, nomem, nostack)
-            );
+            asm!("fcvtn {0:v}.4h, {1:v}.4s", out(vreg) out, in(vreg) v, options(pure, nomem, nostack));
             out
         };
         vcombine_u16(part(v[0]), part(v[1]))
