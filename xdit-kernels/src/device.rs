@@ -1,7 +1,7 @@
 //! Where tensors live and where their kernels run: a handle to a queue.
 
 #[cfg(feature = "cuda")]
-use crate::cuda::{CudaEvent, CudaMemoryUse, CudaOrdinal, CudaQueue};
+use crate::cuda::{CudaEvent, CudaMemoryUse, CudaOptions, CudaOrdinal, CudaQueue};
 use crate::{Error, Result, Tier};
 use std::{
     fmt,
@@ -97,10 +97,19 @@ impl Device {
     /// one of a compute capability below 8.0.
     #[cfg(feature = "cuda")]
     pub fn cuda(ordinal: u32) -> Result<Self> {
+        Self::cuda_with(ordinal, &CudaOptions::default())
+    }
+
+    /// As [`cuda`](Self::cuda), with options. Requires the feature `cuda`.
+    ///
+    /// # Errors
+    /// As [`cuda`](Self::cuda).
+    #[cfg(feature = "cuda")]
+    pub fn cuda_with(ordinal: u32, options: &CudaOptions) -> Result<Self> {
         let ordinal = CudaOrdinal(ordinal);
         Ok(Self(Arc::new(Queue {
             kind: DeviceKind::Cuda(ordinal),
-            cuda: Some(CudaQueue::open(ordinal)?),
+            cuda: Some(CudaQueue::open(ordinal, options)?),
             host_reads: Arc::default(),
         })))
     }

@@ -83,19 +83,26 @@ impl Fake {
         for function in OTHERS.iter().filter(|function| **function != self.lacks) {
             code += &format!("int {function}() {{ return {others}; }}\n");
         }
-        let folder = tempfolder(name);
-        let (source, library) = (folder.join("driver.c"), folder.join("libdriver.so"));
-        std::fs::write(&source, code).unwrap();
-        let built = Command::new("cc")
-            .args(["-shared", "-fPIC", "-w", "-o"])
-            .args([&library, &source])
-            .status()
-            .expect("these tests need cc");
-        assert!(built.success());
+        let folder = build_library(name, "libdriver.so", &code);
+        let library = folder.join("libdriver.so");
         let opened = CudaDriver::open_library(library.to_str().unwrap());
         std::fs::remove_dir_all(folder).unwrap();
         opened
     }
+}
+
+/// A new folder with a library of this name, compiled from C.
+pub(super) fn build_library(test: &str, name: &str, code: &str) -> PathBuf {
+    let folder = tempfolder(test);
+    let source = folder.join("library.c");
+    std::fs::write(&source, code).unwrap();
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-w", "-o"])
+        .args([&folder.join(name), &source])
+        .status()
+        .expect("these tests need cc");
+    assert!(built.success());
+    folder
 }
 
 fn tempfolder(name: &str) -> PathBuf {

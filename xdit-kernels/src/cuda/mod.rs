@@ -3,6 +3,7 @@
 //! Files here use no tensors: tensors and devices are made of them. The kernels of an operation lie in its own folder
 //! (`norm/norm.cu`, `norm/cuda.rs`); they launch through [`CudaQueue::launch`].
 
+mod blas_library;
 mod blocks;
 #[cfg(test)]
 mod blocks_tests;
@@ -14,7 +15,11 @@ mod driver_tests;
 mod error;
 mod launch;
 mod module;
+mod options;
 mod pool;
+mod products;
+#[cfg(all(test, target_os = "linux"))]
+mod products_tests;
 mod queue;
 mod staging;
 mod stream;
@@ -27,6 +32,12 @@ pub use context::CudaOrdinal;
 pub(crate) use launch::{Args, KernelParam, LaunchShape};
 #[allow(unused_imports, reason = "as above")]
 pub(crate) use module::PtxModule;
+pub use options::CudaOptions;
 pub use pool::CudaMemoryUse;
+#[allow(
+    unused_imports,
+    reason = "linear layers use them, with the feature ops"
+)]
+pub(crate) use products::{FusedActivation, ProductOperands, ProductShape};
 pub(crate) use queue::CudaQueue;
 pub(crate) use stream::CudaEvent;

@@ -8,7 +8,9 @@ use super::{
     error::device_error,
     launch::{Args, LaunchShape},
     module::{Modules, PtxModule},
+    options::CudaOptions,
     pool::CudaPool,
+    products::{ProductOperands, ProductShape, Products},
     staging::Staging,
     stream::{CudaEvent, CudaStream},
 };
@@ -29,6 +31,7 @@ pub(crate) struct CudaQueue {
 #[derive(Debug)]
 struct CudaShared {
     modules: Modules,
+    products: Products,
     staging: Staging,
     pool: Arc<CudaPool>,
 }
@@ -38,7 +41,7 @@ impl CudaQueue {
     ///
     /// # Errors
     /// One line that says why this GPU cannot be used.
-    pub(crate) fn open(ordinal: CudaOrdinal) -> Result<Self> {
+    pub(crate) fn open(ordinal: CudaOrdinal, options: &CudaOptions) -> Result<Self> {
         const OP: &str = "device";
         let unusable = |reason| device_error(OP, reason);
         let driver = CudaDriver::open().map_err(unusable)?;
@@ -51,6 +54,7 @@ impl CudaQueue {
             owns_stream: true,
             shared: Arc::new(CudaShared {
                 modules: Modules::new(&context),
+                products: Products::new(&context, options),
                 staging: Staging::new(&pool),
                 pool,
             }),
@@ -112,6 +116,24 @@ impl CudaQueue {
         self.shared.pool.note_uses(args.addresses(), self.id);
         // SAFETY: the caller's promise; `function` has checked what the driver knows of the arguments.
         unsafe { super::launch::launch(op, &self.stream, &function, kernel, shape, args) }
+    }
+
+    /// A matrix product, in the order of this queue.
+    ///
+    /// # Safety
+    /// The operands lie there as the shape says, in memory as [`launch`](Self::launch) demands.
+    pub(crate) unsafe fn product(
+        &self,
+        op: &'static str,
+        shape: ProductShape,
+        operands: ProductOperands,
+    ) -> Result<()> {
+        let ProductOperands { x, weight, bias, y } = operands;
+        let addresses = [x, weight, bias, y.cast_const()].map(|ptr| ptr.addr() as u64);
+        self.shared.pool.note_uses(&addresses, self.id);
+        let scratch = |bytes| self.alloc(op, bytes);
+        // SAFETY: the caller's promise.
+        unsafe { (self.shared.products).run(op, self.stream.raw, shape, operands, scratch) }
     }
 
     /// Fills with zeros.

@@ -4,17 +4,19 @@
 //! the result depends on that row of x alone: neither the number of rows nor the number of threads changes a bit of it.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod epilogue;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "cuda")]
-use crate::dispatch::no_cuda_kernel;
 use crate::{
     DType, Device, DeviceKind, Error, Result, Shape, Tensor, TensorMut, View, ViewMut, WeightForm,
     dispatch::{one_device, readable_by},
 };
 use cpu::PackedLinear;
+#[cfg(feature = "cuda")]
+use cuda::CudaLinear;
 pub use epilogue::Epilogue;
 use std::fmt;
 
@@ -59,6 +61,8 @@ pub struct Linear {
 /// Weights and bias as the kernels of a kind of device read them.
 enum LinearWeights {
     Cpu(PackedLinear),
+    #[cfg(feature = "cuda")]
+    Cuda(CudaLinear),
 }
 
 impl Linear {
@@ -100,7 +104,7 @@ impl Linear {
                 device,
             )?),
             #[cfg(feature = "cuda")]
-            DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu)?,
+            DeviceKind::Cuda(_) => LinearWeights::Cuda(CudaLinear::new(parts, dtype, device)?),
         };
         Ok(Self {
             in_features,
@@ -135,6 +139,8 @@ impl Linear {
     pub fn byte_len(&self) -> usize {
         match &self.weights {
             LinearWeights::Cpu(packed) => packed.byte_len(),
+            #[cfg(feature = "cuda")]
+            LinearWeights::Cuda(layer) => layer.byte_len(),
         }
     }
 
@@ -210,6 +216,10 @@ impl Linear {
         match &self.weights {
             LinearWeights::Cpu(packed) => {
                 out.written_by(|out| cpu::linear(packed, x, epilogue, &shape, out))
+            }
+            #[cfg(feature = "cuda")]
+            LinearWeights::Cuda(layer) => {
+                out.written_by(|out| cuda::linear(layer, x, epilogue, &shape, out))
             }
         }
     }
