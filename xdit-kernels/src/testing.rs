@@ -29,6 +29,33 @@ pub(crate) fn floats(x: &Tensor) -> Vec<f32> {
     x.to_vec_blocking().unwrap()
 }
 
+/// The first GPU. Tests that need one are ignored unless they are asked for.
+#[cfg(feature = "cuda")]
+pub(crate) fn gpu() -> Device {
+    Device::cuda(0).unwrap_or_else(|error| panic!("this test needs a GPU: {error}"))
+}
+
+/// Asserts that a result on a GPU is the processor's, but for the order of f32 sums, which may also decide a rounding.
+#[cfg(feature = "cuda")]
+pub(crate) fn assert_like_cpu(got: &Tensor, want: &Tensor) {
+    assert_eq!((got.shape(), got.dtype()), (want.shape(), want.dtype()));
+    let step = match want.dtype() {
+        DType::BF16 => 1.0 / 128.0,
+        DType::F16 => 1.0 / 1024.0,
+        _ => 0.0,
+    };
+    let got = got.to_device(&Device::cpu()).unwrap();
+    let (got, want) = (floats(&got), floats(want));
+    let greatest = want.iter().fold(0f32, |most, x| most.max(x.abs()));
+    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+        let tolerance = want.abs() * step + greatest * 1e-6;
+        assert!(
+            (got - want).abs() <= tolerance,
+            "element {i} is {got}, not {want}"
+        );
+    }
+}
+
 /// Asserts that `result` is the error of `op` for operands on these two devices, and that it names both. `case` tells the call.
 pub(crate) fn assert_two_devices(op: &str, devices: [&Device; 2], result: Result<()>, case: &str) {
     let message = result.map_or_else(|e| e.to_string(), |()| "no error".to_owned());

@@ -7,6 +7,9 @@
 //! plain f32 sum instead of 3.6×. Both sum in f32 whatever the dtype. `Winograd` multiplies in f32, and so does `Direct`, but
 //! for bf16 by bf16 on [`Tier::Avx512Bf16`](crate::Tier): there it uses the instruction. [`Conv2dOptions::weight_form`] chooses.
 //!
+//! On a GPU every convolution is a direct one, an implicit GEMM on tensor units in bf16 and f16 and in FMAs in f32. Weights keep
+//! their dtype.
+//!
 //! # Scratch
 //! Each thread holds one block at a time, whatever the size of the picture. For a 3×3 kernel and as many channels out as in:
 //! `Direct` takes 0.6 to 1.1 MiB up to 512 channels and below 2 MiB up to 4096 (its target is 0.5 MiB without the rows and
@@ -14,18 +17,20 @@
 //! on 4 KiB a channel, which is one group of 14 tiles.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod options;
 mod rows;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "cuda")]
-use crate::dispatch::no_cuda_kernel;
 use crate::{
     DType, Device, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, WeightForm,
     dispatch::{one_device, readable_by},
 };
 use cpu::PackedConv2d;
+#[cfg(feature = "cuda")]
+use cuda::CudaConv2d;
 use options::MAX_PADDING;
 pub use options::{Algorithm, Conv2dOptions, Padding};
 
@@ -63,6 +68,8 @@ pub struct Conv2d {
 #[derive(Debug)]
 enum ConvWeights {
     Cpu(PackedConv2d),
+    #[cfg(feature = "cuda")]
+    Cuda(Box<CudaConv2d>),
 }
 
 impl Conv2d {
@@ -118,7 +125,10 @@ impl Conv2d {
                 ConvWeights::Cpu(PackedConv2d::new(weight, bias, form, shape, dtype, tier)?)
             }
             #[cfg(feature = "cuda")]
-            DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu)?,
+            DeviceKind::Cuda(_) => {
+                let packed = CudaConv2d::new(weight, bias, shape, dtype, device)?;
+                ConvWeights::Cuda(Box::new(packed))
+            }
         };
         Ok(Self {
             shape,
@@ -159,6 +169,8 @@ impl Conv2d {
     pub fn byte_len(&self) -> usize {
         match &self.weights {
             ConvWeights::Cpu(packed) => packed.byte_len(),
+            #[cfg(feature = "cuda")]
+            ConvWeights::Cuda(packed) => packed.byte_len(),
         }
     }
 
@@ -242,6 +254,10 @@ impl Conv2d {
         match &self.weights {
             ConvWeights::Cpu(packed) => {
                 out.written_by(|out| cpu::conv2d(packed, &self.options, x, residual, first, out))
+            }
+            #[cfg(feature = "cuda")]
+            ConvWeights::Cuda(packed) => {
+                out.written_by(|out| cuda::conv2d(packed, &self.options, x, residual, first, out))
             }
         }
     }

@@ -1,12 +1,12 @@
 //! Group normalisation of channels-last pictures, with SiLU if asked for (torch's `GroupNorm`; Wu and He, 2018).
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod parameters;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "cuda")]
-use crate::dispatch::no_cuda_kernel;
 use crate::{
     Device, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
     numbers::DeviceNumbers, vector::reserved,
@@ -167,7 +167,7 @@ impl GroupSums {
         match x.device().kind() {
             DeviceKind::Cpu(_) => cpu::sums(x, groups, sums.on_cpu_mut())?,
             #[cfg(feature = "cuda")]
-            DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu)?,
+            DeviceKind::Cuda(_) => cuda::sums(x, groups, &mut sums)?,
         }
         Ok(Self {
             groups,
@@ -274,6 +274,8 @@ fn apply(
             out.written_by(|out| cpu::run(x, &sums.sums, sums.pixels, parameters, out))
         }
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
+        DeviceKind::Cuda(_) => {
+            out.written_by(|out| cuda::run(x, &sums.sums, sums.pixels, parameters, out))
+        }
     }
 }

@@ -1,3 +1,6 @@
+#[cfg(feature = "cuda")]
+mod gpu;
+
 use super::*;
 use crate::DType;
 use crate::layout;

@@ -1,12 +1,15 @@
 //! Nearest-neighbour upsampling of channels-last pictures.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "cuda")]
-use crate::dispatch::no_cuda_kernel;
 use crate::{DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device};
+
+/// What errors call this kernel.
+const OP: &str = "upsample_nearest_2x";
 
 /// The picture with each pixel repeated in a 2×2 square (torch's `interpolate(scale_factor=2, mode="nearest")`).
 ///
@@ -29,8 +32,7 @@ pub fn upsample_nearest_2x<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
     let x = x.into();
     let shape = output_shape(&x)?;
     // SAFETY: `upsample_nearest_2x_into` writes every element of its output.
-    let mut out =
-        unsafe { TensorMut::uninit("upsample_nearest_2x", shape, x.dtype(), x.device())? };
+    let mut out = unsafe { TensorMut::uninit(OP, shape, x.dtype(), x.device())? };
     upsample_nearest_2x_into(x, out.view_mut())?;
     Ok(out.freeze())
 }
@@ -42,23 +44,22 @@ pub fn upsample_nearest_2x<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
 pub fn upsample_nearest_2x_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) -> Result<()> {
     let x = x.into();
     let shape = output_shape(&x)?;
-    out.expect("upsample_nearest_2x", &shape, x.dtype())?;
+    out.expect(OP, &shape, x.dtype())?;
     let [b, h, w, c] = shape;
     let _span = tracing::trace_span!("upsample_nearest_2x", b, h, w, c).entered();
-    match one_device("upsample_nearest_2x", [x.device(), out.device()])? {
+    match one_device(OP, [x.device(), out.device()])? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::upsample(x, out)),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel("upsample_nearest_2x", gpu),
+        DeviceKind::Cuda(_) => out.written_by(|out| cuda::upsample(OP, x, out)),
     }
 }
 
 fn output_shape(x: &View<'_>) -> Result<[usize; 4]> {
-    let op = "upsample_nearest_2x";
     let &[b, h, w, c] = x.shape() else {
-        return Err(Error::shape(op, "an input [b, h, w, c]", x));
+        return Err(Error::shape(OP, "an input [b, h, w, c]", x));
     };
     match (h.checked_mul(2), w.checked_mul(2)) {
         (Some(h), Some(w)) => Ok([b, h, w, c]),
-        _ => Err(Error::shape(op, "sizes that can be doubled", x)),
+        _ => Err(Error::shape(OP, "sizes that can be doubled", x)),
     }
 }

@@ -1,0 +1,76 @@
+//! On a GPU, or on the virtual one, against the processor. Without one these tests fail: they are run by name.
+
+use crate::{
+    DType, Device,
+    conv2d::{Algorithm, Conv2d, Conv2dOptions, Padding},
+    testing::{FLOATS, assert_like_cpu, gpu, tensor},
+};
+
+/// Input, channels out, side of the kernel, stride, padding, and whether the input is doubled.
+type Case = ([usize; 4], usize, usize, usize, usize, bool);
+
+const CASES: [Case; 5] = [
+    ([2, 5, 7, 16], 40, 3, 1, 1, false),
+    ([1, 9, 6, 3], 5, 3, 2, 1, false),
+    ([1, 9, 6, 8], 3, 3, 1, 1, true),
+    ([1, 4, 6, 24], 130, 1, 1, 0, false),
+    // One output, whatever the stride.
+    ([1, 1, 1, 8], 8, 1, 1 << 40, 0, false),
+];
+
+#[test]
+#[ignore = "needs a GPU"]
+fn convolutions_are_those_of_the_processor() {
+    let (cpu, gpu) = (Device::cpu(), gpu());
+    for dtype in FLOATS {
+        for (shape, oc, k, stride, padding, upsample) in CASES {
+            let x = tensor(&shape, dtype, 1, &cpu);
+            let weight = tensor(&[oc, shape[3], k, k], dtype, 2, &cpu);
+            let bias = tensor(&[oc], dtype, 3, &cpu);
+            let options = Conv2dOptions {
+                stride,
+                padding: Padding::all(padding),
+                algorithm: Algorithm::Direct,
+                upsample,
+            };
+            let pack = |device: &Device| {
+                Conv2d::pack(&weight, Some(bias.view()), options, dtype, device).unwrap()
+            };
+            let (on_cpu, on_gpu) = (pack(&cpu), pack(&gpu));
+            let least = on_gpu.form().matrix_bytes(oc, shape[3] * k * k);
+            assert!(on_gpu.byte_len() as u64 >= least);
+            let there = x.to_device(&gpu).unwrap();
+            let want = on_cpu.forward(&x).unwrap();
+            assert_like_cpu(&on_gpu.forward(&there).unwrap(), &want);
+            // The lower rows, and something that is added to them.
+            let rows = want.dim(1) / 2..want.dim(1);
+            let more = tensor(&[shape[0], rows.len(), want.dim(2), oc], dtype, 5, &cpu);
+            let want = on_cpu.forward_rows(&x, Some(more.view()), rows.clone());
+            let more = more.to_device(&gpu).unwrap();
+            let got = on_gpu.forward_rows(&there, Some(more.view()), rows);
+            assert_like_cpu(&got.unwrap(), &want.unwrap());
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn sizes_that_32_bits_do_not_count_are_errors() {
+    let (cpu, gpu) = (Device::cpu(), gpu());
+    let weight = tensor(&[1, 8, 1, 1], DType::F32, 1, &cpu);
+    let options = Conv2dOptions {
+        padding: Padding {
+            left: 1 << 30,
+            ..Padding::default()
+        },
+        stride: 1 << 29,
+        ..Conv2dOptions::default()
+    };
+    let conv = Conv2d::pack(&weight, None, options, DType::F32, &gpu).unwrap();
+    let x = tensor(&[1, 1, 1, 8], DType::F32, 1, &cpu);
+    let error = conv.forward(&x.to_device(&gpu).unwrap()).unwrap_err();
+    assert!(
+        error.to_string().contains("at most 2^29 columns"),
+        "{error}"
+    );
+}
