@@ -91,7 +91,8 @@ pub(crate) fn readable_by<'a>(
     }
 }
 
-#[cfg(all(test, feature = "ops"))]
+#[cfg(feature = "ops")]
+#[cfg(test)]
 mod tests {
     use crate::{DType, Tensor, elementwise::add, testing::test_devices};
 

@@ -19,6 +19,10 @@ mod copies;
 #[cfg(feature = "cuda")]
 #[allow(dead_code, reason = "the kernels that launch land one by one")]
 mod cuda;
+#[cfg(all(test, feature = "cuda", feature = "ops"))]
+mod cuda_ops_tests;
+#[cfg(all(feature = "cuda", feature = "ops"))]
+mod cuda_rows;
 mod device;
 mod dispatch;
 #[cfg(all(test, feature = "ops"))]

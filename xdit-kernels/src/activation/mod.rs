@@ -1,6 +1,8 @@
 //! Activation functions, alone or times a second tensor (gated).
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod function;
 mod math;
 #[cfg(test)]
@@ -8,8 +10,6 @@ mod tests;
 
 pub use function::Activation;
 
-#[cfg(feature = "cuda")]
-use crate::dispatch::no_cuda_kernel;
 use crate::{
     DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
     dispatch::{expect_rows, one_device},
@@ -52,7 +52,9 @@ pub fn activation_into<'a>(
     match one_device("activation", [x.device(), out.device()])? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::activation(x, act, out)),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel("activation", gpu),
+        DeviceKind::Cuda(_) => {
+            out.written_by(|out| cuda::activation("activation", x, None, act, out))
+        }
     }
 }
 
@@ -109,6 +111,8 @@ pub fn gated_into<'a, 'b>(
     match one_device("gated", [x.device(), y.device(), out.device()])? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::gated(x, y, act, out)),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel("gated", gpu),
+        DeviceKind::Cuda(_) => {
+            out.written_by(|out| cuda::activation("gated", x, Some(y), act, out))
+        }
     }
 }

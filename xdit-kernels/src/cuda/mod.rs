@@ -25,6 +25,7 @@ mod staging;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 pub(crate) use buffer::CudaBuffer;
 pub use context::CudaOrdinal;
@@ -41,3 +42,5 @@ pub use pool::CudaMemoryUse;
 pub(crate) use products::{FusedActivation, ProductOperands, ProductShape};
 pub(crate) use queue::CudaQueue;
 pub(crate) use stream::CudaEvent;
+#[allow(unused_imports, reason = "row kernels are a feature of their own")]
+pub(crate) use walk::DeviceWalk;

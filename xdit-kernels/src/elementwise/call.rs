@@ -1,8 +1,8 @@
 //! The checks and the dispatch line in which the operations on pairs and on single elements end.
 
-use super::{combine::Combine, cpu};
 #[cfg(feature = "cuda")]
-use crate::dispatch::no_cuda_kernel;
+use super::cuda;
+use super::{combine::Combine, cpu};
 use crate::{
     DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
     dispatch::{expect_rows, one_device},
@@ -42,7 +42,7 @@ pub(super) fn binary_into(
     match one_device(op, [x.device(), y.device(), out.device()])? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::binary(x, y, combine, out)),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel(op, gpu),
+        DeviceKind::Cuda(_) => out.written_by(|out| cuda::combine(op, x, Some(y), combine, out)),
     }
 }
 
@@ -67,6 +67,6 @@ pub(super) fn unary_into(
         // x twice: one loop serves all operations, and the second load comes from the cache.
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::binary(x, x, combine, out)),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel(op, gpu),
+        DeviceKind::Cuda(_) => out.written_by(|out| cuda::combine(op, x, None, combine, out)),
     }
 }

@@ -5,12 +5,12 @@
 mod call;
 mod combine;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod scalars;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "cuda")]
-use crate::dispatch::no_cuda_kernel;
 use crate::{
     DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
     dispatch::{expect_parameter, expect_rows, one_device},
@@ -179,6 +179,8 @@ pub fn gate_residual_into<'a, 'b, 'c>(
     match one_device(OP, operands)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::gate_residual(x, gate, residual, out)),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
+        DeviceKind::Cuda(_) => {
+            out.written_by(|out| cuda::gate_residual(OP, x, gate, residual, out))
+        }
     }
 }

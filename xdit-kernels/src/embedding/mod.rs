@@ -1,11 +1,11 @@
 //! Rows of a table picked by ids.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "cuda")]
-use crate::dispatch::no_cuda_kernel;
 use crate::{
     DType, DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut, dispatch::one_device,
 };
@@ -18,7 +18,8 @@ const OP: &str = "embedding";
 /// table is `[n, c]`, ids `[l]` of u32; the result `[l, c]`.
 ///
 /// # Errors
-/// If an id is not below n, the ids are not u32, or there is no memory.
+/// If an id is not below n, the ids are not u32, or there is no memory. A GPU does not tell an id that is not below n: the row of
+/// the result is then NaN, which the checks for finite results find.
 ///
 /// # Examples
 /// ```
@@ -54,7 +55,7 @@ pub fn embedding_into<'a, 'b>(
     match one_device(OP, [table.device(), ids.device(), out.device()])? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::embedding(OP, table, ids, out)),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
+        DeviceKind::Cuda(_) => out.written_by(|out| cuda::embedding(OP, table, ids, out)),
     }
 }
 

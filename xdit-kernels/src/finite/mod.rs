@@ -1,13 +1,15 @@
 //! NaN and infinity in a tensor: where the first is, and how many there are.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "cuda")]
-use crate::dispatch::no_cuda_kernel;
 use crate::{DeviceKind, Result, Tensor};
 pub(crate) use cpu::count_not_finite;
+#[cfg(feature = "cuda")]
+pub(crate) use cuda::add_not_finite;
 
 impl Tensor {
     /// The index of the first NaN or infinity, row-major; `None` when all numbers are finite.
@@ -30,7 +32,7 @@ impl Tensor {
         match self.device().kind() {
             DeviceKind::Cpu(_) => cpu::first_not_finite("first_not_finite", self.view()),
             #[cfg(feature = "cuda")]
-            DeviceKind::Cuda(gpu) => no_cuda_kernel("first_not_finite", gpu),
+            DeviceKind::Cuda(_) => cuda::first_not_finite_blocking("first_not_finite", self.view()),
         }
     }
 }

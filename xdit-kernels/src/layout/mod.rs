@@ -3,6 +3,8 @@
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
+mod plan;
 #[cfg(test)]
 mod tests;
 
@@ -58,7 +60,7 @@ pub fn copy_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) -> Result<()> {
     match one_device(OP, [x.device(), out.device()])? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::copy(OP, x, out)),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => out.written_by(|out| cuda::copy(OP, x, out, gpu)),
+        DeviceKind::Cuda(_) => out.written_by(|out| cuda::copy(OP, x, out)),
     }
 }
 

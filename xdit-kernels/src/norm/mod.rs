@@ -5,11 +5,11 @@
 
 mod after;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "cuda")]
-use crate::dispatch::no_cuda_kernel;
 use crate::{
     DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
     dispatch::{expect_parameter, expect_rows, one_device},
@@ -85,7 +85,7 @@ pub fn layer_norm_into<'a>(
     match one_device(OP, devices)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::layer_norm(OP, x, after, eps, out)),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
+        DeviceKind::Cuda(_) => out.written_by(|out| cuda::layer_norm(OP, x, after, eps, out)),
     }
 }
 
@@ -148,7 +148,7 @@ pub fn layer_norm_modulate_into<'a, 'b, 'c>(
     match one_device(OP, devices)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::layer_norm(OP, x, after, eps, out)),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
+        DeviceKind::Cuda(_) => out.written_by(|out| cuda::layer_norm(OP, x, after, eps, out)),
     }
 }
 
@@ -211,7 +211,7 @@ pub fn layer_norm_shift_into<'a, 'b, 'c>(
     match one_device(OP, devices)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::layer_norm(OP, x, after, eps, out)),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
+        DeviceKind::Cuda(_) => out.written_by(|out| cuda::layer_norm(OP, x, after, eps, out)),
     }
 }
 
@@ -268,6 +268,6 @@ pub fn rms_norm_into<'a>(
     match one_device(OP, devices)? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::rms_norm(x, weight, eps, out)),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
+        DeviceKind::Cuda(_) => out.written_by(|out| cuda::rms_norm(OP, x, weight, eps, out)),
     }
 }

@@ -5,6 +5,8 @@
 //! diffusers rounds a 16-bit row after the norm and after its weight as well.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod options;
 mod table;
 #[cfg(test)]
@@ -13,8 +15,6 @@ mod tests;
 pub use options::{HeadNorm, QkNormRope};
 pub use table::rope_table;
 
-#[cfg(feature = "cuda")]
-use crate::dispatch::no_cuda_kernel;
 use crate::{
     DeviceKind, Error, Result, Tensor, TensorMut, View, ViewMut,
     dispatch::{expect_parameter, expect_rows, one_device},
@@ -164,7 +164,9 @@ fn one_stream(
             out.written_by(|out| cpu::one_stream(op, x, (weight, bias), eps, rope, out))
         }
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel(op, gpu),
+        DeviceKind::Cuda(_) => {
+            out.written_by(|out| cuda::one_stream(op, x, (weight, bias), eps, rope, out))
+        }
     }
 }
 
@@ -229,6 +231,8 @@ pub fn qk_norm_rope_into<'a>(
             k.written_by(|k| v.written_by(|v| cpu::three_streams(qkv, options, [q, k, v])))
         }),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
+        DeviceKind::Cuda(_) => q.written_by(|q| {
+            k.written_by(|k| v.written_by(|v| cuda::three_streams(OP, qkv, options, [q, k, v])))
+        }),
     }
 }

@@ -1,11 +1,11 @@
 //! Softmax over the last dim.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "cuda")]
-use crate::dispatch::no_cuda_kernel;
 use crate::{
     DeviceKind, Result, Tensor, TensorMut, View, ViewMut,
     dispatch::{expect_rows, one_device},
@@ -49,6 +49,6 @@ pub fn softmax_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) -> Result<()> 
     match one_device("softmax", [x.device(), out.device()])? {
         DeviceKind::Cpu(_) => out.written_by(|out| cpu::softmax(x, out)),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel("softmax", gpu),
+        DeviceKind::Cuda(_) => out.written_by(|out| cuda::softmax("softmax", x, out)),
     }
 }

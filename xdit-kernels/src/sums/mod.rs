@@ -3,11 +3,11 @@
 //! Kernels add to a [`RunningSums`], call after call, and the host reads it once, when it needs the numbers.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "cuda")]
-use crate::dispatch::no_cuda_kernel;
 use crate::{
     Device, DeviceKind, Error, Result, View, dispatch::one_device, numbers::DeviceNumbers,
 };
@@ -71,7 +71,12 @@ impl RunningSums {
                 Ok(())
             }
             #[cfg(feature = "cuda")]
-            DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
+            DeviceKind::Cuda(_) => {
+                let (numbers, more) = (self.cuda_part(to)?, other.numbers.on_cuda());
+                let queue = self.device().expect_cuda();
+                // SAFETY: both are numbers of this GPU, as many from there on as `other` has.
+                unsafe { cuda::add(OP, queue, numbers, more, other.count()) }
+            }
         }
     }
 
@@ -121,7 +126,12 @@ impl RunningSums {
                 cpu::distance(OP, fresh, stale, rows, &mut self.numbers.on_cpu_mut()[to])
             }
             #[cfg(feature = "cuda")]
-            DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
+            DeviceKind::Cuda(_) => {
+                let numbers = self.cuda_part(to)?;
+                let queue = self.device().expect_cuda();
+                // SAFETY: two numbers from there on are of this GPU.
+                unsafe { cuda::distance(OP, queue, (fresh, stale), (first, every), numbers) }
+            }
         }
     }
 
@@ -151,7 +161,11 @@ impl RunningSums {
         match one_device(OP, [self.device(), x.device()])? {
             DeviceKind::Cpu(_) => cpu::moments(OP, x, &mut self.numbers.on_cpu_mut()[to]),
             #[cfg(feature = "cuda")]
-            DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
+            DeviceKind::Cuda(_) => {
+                let numbers = self.cuda_part(to)?;
+                // SAFETY: two numbers for each entry, from there on, are of this GPU.
+                unsafe { cuda::moments(OP, self.device().expect_cuda(), x, numbers) }
+            }
         }
     }
 
@@ -170,7 +184,11 @@ impl RunningSums {
         match one_device(OP, [self.device(), x.device()])? {
             DeviceKind::Cpu(_) => cpu::not_finite(OP, x, &mut self.numbers.on_cpu_mut()[to]),
             #[cfg(feature = "cuda")]
-            DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
+            DeviceKind::Cuda(_) => {
+                let numbers = self.cuda_part(to)?;
+                // SAFETY: a number for each entry, from there on, is of this GPU.
+                unsafe { cuda::not_finite(OP, self.device().expect_cuda(), x, numbers) }
+            }
         }
     }
 
@@ -183,6 +201,13 @@ impl RunningSums {
     pub fn to_vec_blocking(&self, range: Range<usize>) -> Result<Vec<f64>> {
         let range = self.part(range.start, Some(range.len()))?;
         self.numbers.to_vec_blocking(OP, range)
+    }
+
+    /// The address of the first of these numbers, to be added to by a kernel of their GPU.
+    #[cfg(feature = "cuda")]
+    fn cuda_part(&mut self, part: Range<usize>) -> Result<*mut u8> {
+        let numbers = self.numbers.on_cuda_mut(OP)?;
+        Ok(numbers.wrapping_add(part.start * size_of::<f64>()))
     }
 
     /// `len` numbers from `at` on; no `len` is more than can be counted.
