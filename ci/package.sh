@@ -15,7 +15,7 @@ clean() {
 }
 touch "$target/started"
 trap clean EXIT
-cargo package --workspace --exclude xdit-tests --exclude ptx-interp --exclude vgpu --exclude vgpu-cuda --target-dir "$target" "${dirty[@]}"
+cargo package --workspace --exclude xdit-tests --exclude ptx-interp --exclude vgpu --exclude vgpu-cuda --exclude vgpu-cublaslt --target-dir "$target" "${dirty[@]}"
 for package in "$target"/package/xdit-*.crate; do
     bytes=$(stat -c %s "$package")
     echo "$(basename "$package"): $bytes bytes"

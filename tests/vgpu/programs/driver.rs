@@ -178,6 +178,7 @@ impl Kernels {
 pub(crate) enum Arg {
     Pointer(Pointer),
     Int(i32),
+    Map(sys::CUtensorMap),
 }
 
 /// The shape of a launch.
@@ -197,6 +198,7 @@ pub(crate) fn launch(
     let pointers = args.iter().map(|arg| match arg {
         Arg::Pointer(pointer) => std::ptr::from_ref(pointer).cast_mut().cast(),
         Arg::Int(number) => std::ptr::from_ref(number).cast_mut().cast(),
+        Arg::Map(map) => std::ptr::from_ref(map).cast_mut().cast(),
     });
     // A null ends the list, so that a missing argument is one that cannot be read.
     let mut pointers: Vec<*mut c_void> = pointers.chain([std::ptr::null_mut()]).collect();

@@ -2,8 +2,11 @@
 //! arguments it lists all, with what the virtual GPU says about the bug.
 
 mod driver;
+mod kernels;
 mod launches;
 mod lifetimes;
+mod matmul;
+mod safe;
 mod streams;
 
 use std::process::ExitCode;
@@ -24,7 +27,14 @@ struct Program {
 }
 
 fn programs() -> impl Iterator<Item = &'static Program> {
-    let lists = [streams::PROGRAMS, lifetimes::PROGRAMS, launches::PROGRAMS];
+    let lists = [
+        streams::PROGRAMS,
+        lifetimes::PROGRAMS,
+        launches::PROGRAMS,
+        kernels::PROGRAMS,
+        matmul::PROGRAMS,
+        safe::PROGRAMS,
+    ];
     lists.into_iter().flatten()
 }
 

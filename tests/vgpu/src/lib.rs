@@ -10,7 +10,11 @@ use std::{env, fs, io, process};
 pub const REPORTED: i32 = 86;
 
 /// The shared libraries as cargo builds them, and the names that programs open.
-const LIBRARIES: [(&str, &str); 1] = [("libvgpu_cuda.so", "libcuda.so.1")];
+const LIBRARIES: [(&str, &str); 3] = [
+    ("libvgpu_cuda.so", "libcuda.so.1"),
+    ("libvgpu_cublaslt.so", "libcublasLt.so.12"),
+    ("libvgpu_cublaslt.so", "libcublasLt.so.13"),
+];
 
 /// Makes a folder with the doubles under the names of NVIDIA's libraries. A program finds them there if the folder is in
 /// `LD_LIBRARY_PATH` when it starts.

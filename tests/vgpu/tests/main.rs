@@ -52,6 +52,12 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// The first report; others follow from it.
+fn first_line(output: &Output) -> String {
+    let said = said(output);
+    said.lines().next().unwrap_or_default().to_owned()
+}
+
 #[test]
 fn good_programs_raise_no_alarm() {
     for case in cases().iter().filter(|case| case.bug.is_empty()) {
@@ -73,7 +79,7 @@ fn every_seeded_bug_is_found() {
     let mut missed = Vec::new();
     for case in cases().iter().filter(|case| !case.bug.is_empty()) {
         mutants += 1;
-        let outputs = Schedule::several(3).into_iter().map(|s| (s, case.run(s)));
+        let outputs = Schedule::several(1).into_iter().map(|s| (s, case.run(s)));
         let outputs: Vec<(Schedule, Output)> = outputs.collect();
         let sometimes = case.words.strip_prefix('~');
         let words = sometimes.unwrap_or(&case.words);
@@ -91,7 +97,7 @@ fn every_seeded_bug_is_found() {
             let said: Vec<String> = outputs
                 .iter()
                 .map(|(schedule, output)| {
-                    format!("{schedule:?} {}: {}", output.status, said(output))
+                    format!("{schedule:?} {}: {}", output.status, first_line(output))
                 })
                 .collect();
             missed.push(format!(
