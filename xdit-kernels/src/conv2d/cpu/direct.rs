@@ -5,6 +5,10 @@
 //! stride, so that MR outputs in a row read MR pixels in a row. Such a row continues over the ends of lines, where a few
 //! outputs are computed and dropped.
 //!
+//! The pixels are multiplied strip by strip, and a strip by one part of a panel of the weights after another: as many blocks of
+//! channels as stay in a first-level cache, while the pixels come from the second level. Sums are kept in between. The parts
+//! divide chains that the sums consist of anyway, so that a sum does not depend on them.
+//!
 //! Where the tier multiplies pairs of bf16 and weights and input are bf16, a word of the copy holds two channels: `[lane / 2]`
 //! words a pixel. An input of another dtype is copied in f32, and the weights are widened.
 
@@ -12,22 +16,41 @@ use super::{
     call::{ConvCall, ConvTile},
     narrow,
     pack::{PANEL, PanelOrder, lanes},
-    product::{TapWalk, prefetch, product},
+    product::{TapWalk, WalkPart, add_part, prefetch},
     words::{ChannelPairs, ChannelWords, SingleChannels, WideChannelPairs},
 };
 use crate::{
     DType, Error, Result,
-    simd::{Lane, microkernel::Micro, tiered, transpose::MAX_LANES},
+    simd::{Lane, microkernel::Micro, tiered},
 };
 
 /// Target for the elements of scratch of a tile: 0.5 MiB, a part of every second-level cache.
 const SCRATCH: usize = 1 << 17;
 /// Most output pixels in a tile, so that a picture makes enough tasks.
 const PIXELS: usize = 2048;
+/// Longest rows of a tile, in output pixels, under a kernel of one pixel and for few output channels.
+const LONG: usize = 128;
+/// The same under a larger kernel, by the stride. Shorter rows make a tile of more of them, which shares more of the input that
+/// the kernel reaches beyond it; longer ones drop fewer outputs at their ends.
+const SHORT: usize = 64;
 /// Room behind the last row: the most rows that a micro-kernel takes.
 const SLACK: usize = 16;
+/// Output pixels of a strip, for which the parts of the weights are read again: a multiple of every tier's micro-kernel.
+const STRIP: usize = 84;
+/// Most words of a part of a panel of weights, which stays in a first-level cache beside the pixels of a micro-kernel: 20 KiB.
+const PART: usize = 5 << 10;
 /// Distance in pixels at which the copy of the input prefetches.
 const AHEAD: usize = 12;
+
+/// How a strip of output pixels is multiplied.
+#[derive(Clone, Copy)]
+struct Strip<'a> {
+    parts: &'a [WalkPart],
+    /// The sums of the pixels.
+    sums: *mut f32,
+    /// Their chains that are not at their end.
+    chains: *mut f32,
+}
 
 /// Sizes of the tiles, which depend on the shapes of the call alone.
 pub(super) struct DirectPlan {
@@ -42,7 +65,11 @@ impl DirectPlan {
         let channels = call.ic.next_multiple_of(lanes);
         let per_pixel = channels.saturating_mul(call.stride.saturating_mul(call.stride));
         let pixels = (SCRATCH / per_pixel).clamp(16, PIXELS);
-        let tw = call.ow.div_ceil(call.ow.div_ceil(pixels.min(128)));
+        let widest = match (call.packed.order, call.packed.shape) {
+            (PanelOrder::Narrow, _) | (_, [_, _, 1, 1]) => LONG,
+            _ => (SHORT / call.stride).max(16),
+        };
+        let tw = call.ow.div_ceil(call.ow.div_ceil(pixels.min(widest)));
         let th = (pixels / tw).clamp(1, call.oh);
         Self { th, tw, lanes }
     }
@@ -72,6 +99,7 @@ impl DirectPlan {
         pixels
             .and_then(|n| n.checked_add(SLACK))
             .and_then(|n| n.checked_mul(call.ic.next_multiple_of(self.lanes)))
+            .and_then(|n| n.checked_add(2 * STRIP * PANEL * self.lanes))
             .ok_or(Error::OutOfMemory {
                 op: "conv2d",
                 bytes: usize::MAX,
@@ -156,12 +184,19 @@ unsafe fn tile_of<S: Micro, T: Lane, W: ChannelWords>(
         ahead: scratch,
         ahead_step: 0,
     };
-    // SAFETY: the scratch is filled as `walk` describes; the caller vouches for the rest.
+    let sums = scratch.wrapping_add(blocks * step);
+    let words = taps.len() * S::LANES / W::OF_WEIGHTS * PANEL * S::LANES;
+    let strip = Strip {
+        parts: &walk.parts(S::LANES, PART / words),
+        chains: sums.wrapping_add(STRIP * PANEL * S::LANES),
+        sums,
+    };
+    // SAFETY: the scratch is filled as `walk` describes, and holds the strip behind that; the caller vouches for the rest.
     unsafe {
         match (call.packed.order, S::LANES) {
             (PanelOrder::Narrow, _) => narrow::channels::<S, T>(call, walk, scratch, tile),
-            (_, 16) => panels::<S, T, W, 14>(call, walk, scratch, tile),
-            _ => panels::<S, T, W, 6>(call, walk, scratch, tile),
+            (_, 16) => panels::<S, T, W, 14>(call, walk, scratch, strip, tile),
+            _ => panels::<S, T, W, 6>(call, walk, scratch, strip, tile),
         }
     }
 }
@@ -184,11 +219,17 @@ unsafe fn fill_phase<S: Micro, T: Lane, W: ChannelWords>(
     step: usize,
 ) {
     let s = call.stride;
+    let [_, _, kh, _] = call.packed.shape;
+    let rows = (tile.th - 1) * s + kh;
     let (whole, last) = (call.ic / S::LANES, call.ic % S::LANES);
     for row in 0..len / tile.wp {
         let y = tile.y0 * s + row * s + py;
         for column in 0..tile.wp {
-            let pixel = call.pixel(tile.batch, y, tile.x0 * s + column * s + px);
+            // The last row of a phase may lie behind the last one that a tap reads.
+            let pixel = match row * s + py < rows {
+                true => call.pixel(tile.batch, y, tile.x0 * s + column * s + px),
+                false => None,
+            };
             let to = to.wrapping_add((row * tile.wp + column) * W::pixel::<S>());
             // SAFETY: row and column are inside the phase; `pixel` reaches ic channels.
             unsafe {
@@ -221,6 +262,7 @@ unsafe fn panels<S: Micro, T: Lane, W: ChannelWords, const MR: usize>(
     call: &ConvCall<'_, T>,
     walk: TapWalk<'_>,
     scratch: *const f32,
+    strip: Strip<'_>,
     tile: ConvTile,
 ) {
     let vectors = call.oc.div_ceil(S::LANES);
@@ -233,9 +275,9 @@ unsafe fn panels<S: Micro, T: Lane, W: ChannelWords, const MR: usize>(
                 .ptr()
                 .add(v * S::LANES * walk.taps.len() * call.ic.div_ceil(W::OF_WEIGHTS));
             if v + PANEL <= vectors {
-                rows::<S, T, W, MR, PANEL>(call, walk, scratch, b, v, tile);
+                rows::<S, T, W, MR, PANEL>(call, walk, scratch, strip, b, v, tile);
             } else {
-                rows::<S, T, W, MR, 1>(call, walk, scratch, b, v, tile);
+                rows::<S, T, W, MR, 1>(call, walk, scratch, strip, b, v, tile);
             }
         }
         v += PANEL;
@@ -247,11 +289,13 @@ unsafe fn rows<S: Micro, T: Lane, W: ChannelWords, const MR: usize, const NV: us
     call: &ConvCall<'_, T>,
     walk: TapWalk<'_>,
     scratch: *const f32,
+    strip: Strip<'_>,
     b: *const f32,
     v: usize,
     tile: ConvTile,
 ) {
     const { assert!(MR <= SLACK, "rows past the end stay in the slack") };
+    const { assert!(STRIP.is_multiple_of(MR), "a strip is whole tiles") };
     let ConvTile {
         batch,
         y0,
@@ -261,29 +305,49 @@ unsafe fn rows<S: Micro, T: Lane, W: ChannelWords, const MR: usize, const NV: us
         wp,
     } = tile;
     let count = (th - 1) * wp + tw;
-    let mut sums = [0f32; SLACK * PANEL * MAX_LANES];
+    let width = NV * S::LANES;
     // SAFETY: the panel's vectors exist.
     let biases: [_; NV] = std::array::from_fn(|j| unsafe { call.bias::<S>(v + j) });
-    for p0 in (0..count).step_by(MR) {
-        // SAFETY: p0 < count, and the scratch has room for MR rows after any output, under every tap. What the rows past
-        // `count` read is the slack or another tap's pixels; it is not stored. `sums` holds MR rows of NV vectors.
-        unsafe {
-            product::<S, W, MR, NV>(
-                scratch.add(p0 * W::pixel::<S>()),
-                walk,
-                b,
-                sums.as_mut_ptr(),
-                NV * S::LANES,
-            );
+    let (mut y, mut x) = (0, 0);
+    for first in (0..count).step_by(STRIP) {
+        let end = (first + STRIP).min(count);
+        for &part in strip.parts {
+            let words = part.start * walk.taps.len() * (S::LANES / W::OF_WEIGHTS);
+            let weights = b.wrapping_add(words * width);
+            for p0 in (first..end).step_by(MR) {
+                let at = (p0 - first) * width;
+                if part.end == walk.blocks {
+                    // Where these sums will be stored.
+                    let [at, _] = call.place(batch, y0 + p0 / wp, x0 + p0 % wp, v, S::LANES);
+                    for i in 0..MR {
+                        let pixel = at.wrapping_add(i.wrapping_mul(call.out_strides[2]));
+                        prefetch(call.out.ptr().wrapping_add(pixel).cast_const().cast());
+                    }
+                }
+                // SAFETY: p0 < count, and the scratch has room for MR rows after any output, under every tap. What the
+                // rows past `count` read is the slack or another tap's pixels; it is not stored. The sums of the strip
+                // hold a multiple of MR rows of NV vectors, and so do its chains.
+                unsafe {
+                    add_part::<S, W, MR, NV>(
+                        scratch.add(p0 * W::pixel::<S>()),
+                        walk,
+                        part,
+                        weights,
+                        strip.chains.add(at),
+                        strip.sums.add(at),
+                    );
+                }
+            }
         }
-        let (mut y, mut x) = (p0 / wp, p0 % wp);
-        for row in sums.chunks_exact(NV * S::LANES).take(MR) {
+        for p in 0..end - first {
             if y < th && x < tw {
-                for (j, sum) in row.chunks_exact(S::LANES).enumerate() {
+                for (j, (bias, n)) in biases.into_iter().enumerate() {
                     let at = call.place(batch, y0 + y, x0 + x, v + j, S::LANES);
-                    let (bias, n) = biases[j];
-                    // SAFETY: y0 + y < oh and x0 + x < ow; tiles are disjoint; the chunk is a vector.
-                    unsafe { call.store::<S>(at, n, bias, S::load(sum.as_ptr())) };
+                    // SAFETY: y0 + y < oh and x0 + x < ow; tiles are disjoint; the sum is a vector of the strip.
+                    unsafe {
+                        let sum = S::load(strip.sums.add(p * width + j * S::LANES));
+                        call.store::<S>(at, n, bias, sum);
+                    }
                 }
             }
             x += 1;
