@@ -1,7 +1,8 @@
 //! Models on one rank, compared with diffusers and transformers: a folder for each family, one for the autoencoder, and one for
-//! numbers beyond the range of a dtype. The expected values are in `tests/golden` (see FORMAT.md there). Tests that need
+//! numbers beyond the range of a dtype; `bf16.rs` for pictures in bf16. The expected values are in `tests/golden` (see FORMAT.md there). Tests that need
 //! several ranks belong in `tests/strategies`, those of one file of a pipeline in `tests/loading`.
 
+mod bf16;
 mod finite;
 mod flux;
 mod hunyuandit;

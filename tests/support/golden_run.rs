@@ -27,6 +27,13 @@ pub struct GoldenFamily {
     complete: fn(Request) -> Request,
 }
 
+impl GoldenFamily {
+    /// The recorded call of a pipeline of this family.
+    pub fn request(&self, golden: &Golden) -> Request {
+        (self.complete)(request(&golden.meta))
+    }
+}
+
 /// Every family that has goldens.
 pub const FAMILIES: [GoldenFamily; 3] = [
     GoldenFamily {
@@ -84,17 +91,17 @@ pub fn devices() -> impl Iterator<Item = Device> {
     Tier::available().map(|tier| Device::cpu_with(tier).expect("a tier of this processor"))
 }
 
-/// The golden pipeline, loaded in f32 on a device, and its family.
+/// The golden pipeline, loaded in a dtype on a device, and its family.
 ///
 /// # Panics
 /// If there is none of that name, or it cannot be loaded.
-pub fn load(pipeline: &str, device: &Device) -> (Pipeline, GoldenFamily) {
+pub fn load(pipeline: &str, dtype: DType, device: &Device) -> (Pipeline, GoldenFamily) {
     let family = FAMILIES
         .into_iter()
         .find(|family| family.pipelines.contains(&pipeline))
         .expect("a pipeline of a family");
     let options = LoadOptions {
-        dtype: DType::F32,
+        dtype,
         device: device.clone(),
         threads: Some(2),
         variant: (pipeline == "flux-variant").then(|| "fp16".to_owned()),
@@ -112,7 +119,7 @@ pub fn goldens_match(pipeline: &str) {
     let cases = cases(pipeline);
     let mut wrong = Vec::new();
     for device in devices() {
-        let (pipe, family) = load(pipeline, &device);
+        let (pipe, family) = load(pipeline, DType::F32, &device);
         // `eta` is no argument here: DDIM draws no noise.
         let cases = cases.iter();
         for (case, golden) in cases.filter(|(_, golden)| golden.meta["call"]["eta"].is_null()) {
@@ -146,7 +153,7 @@ pub fn cases_agree<M>(
 /// Runs a recorded call, and says of every tensor that is missing or not what diffusers computed.
 fn golden_matches(pipe: &Pipeline, family: &GoldenFamily, golden: &Golden) -> Vec<String> {
     let mut seen = Recorder::default();
-    let output = match pipe.generate(&(family.complete)(request(&golden.meta)), &mut seen) {
+    let output = match pipe.generate(&family.request(golden), &mut seen) {
         Ok(output) => output,
         Err(error) => return vec![error.to_string()],
     };

@@ -1,7 +1,7 @@
 //! The sizes of pictures, and the positions of tokens for the real sizes.
 
 use serde_json::Value;
-use xdit_kernels::Device;
+use xdit_kernels::{DType, Device};
 use xdit_models::hunyuandit::{HunyuanConfig, HunyuanPositions};
 use xdit_models::{ConfigFile, LoadOptions, OutputType, Parallel, Pipeline, Request};
 use xdit_tests::golden_run::{LATENTS, load};
@@ -74,7 +74,7 @@ fn a_picture_is_drawn_in_the_nearest_size() {
     let mut request = request(golden).output(OutputType::Latent);
     request.use_resolution_binning = None;
     let mut seen = Recorder::default();
-    let output = load(V1_2, &Device::cpu())
+    let output = load(V1_2, DType::F32, &Device::cpu())
         .0
         .generate(&request, &mut seen)
         .unwrap();
