@@ -1,6 +1,7 @@
 //! What the kernels' tests share.
 
 use crate::{DType, Device, Result, Tensor, Tier};
+use proptest::test_runner::Config;
 
 /// The dtypes that kernels compute with.
 pub(crate) const FLOATS: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
@@ -10,6 +11,15 @@ pub(crate) fn test_devices() -> Vec<Device> {
     Tier::available()
         .map(|tier| Device::cpu_with(tier).unwrap())
         .collect()
+}
+
+/// Tries `most` cases of a property, or fewer if `PROPTEST_CASES` asks for fewer, as on an emulated processor.
+pub(crate) fn at_most(most: u32) -> Config {
+    let config = Config::default();
+    Config {
+        cases: config.cases.min(most),
+        ..config
+    }
 }
 
 /// Numbers from −10 to 10 that a seed tells apart.

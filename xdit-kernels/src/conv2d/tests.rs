@@ -9,7 +9,7 @@ mod rows;
 use super::*;
 use crate::{
     layout,
-    testing::{floats, test_devices},
+    testing::{at_most, floats, test_devices},
 };
 use proptest::prelude::*;
 
@@ -170,7 +170,7 @@ fn padding() -> impl Strategy<Value = Padding> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(at_most(48))]
     #[test]
     fn direct_is_the_sum(
         (b, h, w) in (1usize..3, 1usize..20, 1usize..40),

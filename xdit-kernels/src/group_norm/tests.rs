@@ -4,7 +4,7 @@ mod gpu;
 use super::*;
 use crate::DType;
 use crate::layout;
-use crate::testing::test_devices;
+use crate::testing::{at_most, test_devices};
 use proptest::prelude::*;
 
 fn noise(n: usize, seed: u32, mean: f32) -> Vec<f32> {
@@ -119,7 +119,7 @@ fn check(case: &Case) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(at_most(64))]
     #[test]
     fn equals_the_definition(
         (b, h, w) in (1usize..3, 1usize..24, 1usize..24),
@@ -184,7 +184,7 @@ fn large_pictures_and_threads() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(at_most(32))]
     #[test]
     fn rows_know_the_statistics_of_the_whole(
         (b, h, w) in (1usize..3, 1usize..24, 1usize..24),

@@ -5,7 +5,11 @@ mod forms;
 mod place;
 
 use super::*;
-use crate::{activation::Activation, layout, testing::test_devices};
+use crate::{
+    activation::Activation,
+    layout,
+    testing::{at_most, test_devices},
+};
 use proptest::prelude::*;
 
 const DTYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
@@ -153,7 +157,7 @@ fn dtype() -> impl Strategy<Value = DType> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(at_most(48))]
     #[test]
     fn any_shape_equals_f64(
         m in 1usize..70, k in 1usize..600, n in 1usize..150, stored in dtype(), dtype in dtype(),

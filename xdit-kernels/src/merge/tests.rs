@@ -1,5 +1,5 @@
 use super::{cpu::weights, *};
-use crate::testing::test_devices;
+use crate::testing::{at_most, test_devices};
 use crate::{
     Device, Tensor, View,
     attention::{Attention, AttnInput, Flash, Mask},
@@ -69,7 +69,7 @@ fn check(lq: usize, lk: usize, cut: usize, d: usize, dtype: DType, hide: usize) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(at_most(48))]
     #[test]
     fn parts_make_the_whole(
         lq in 1usize..20, lk in 0usize..300, cut in 0usize..300, d in 1usize..70, hide in 0usize..400, dtype in 0usize..3,

@@ -3,7 +3,7 @@
 mod rows;
 
 use super::*;
-use crate::testing::{floats, test_devices};
+use crate::testing::{at_most, floats, test_devices};
 use crate::{Device, Tensor};
 use half::bf16;
 use proptest::prelude::*;
@@ -296,7 +296,7 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(at_most(128))]
     #[test]
     fn any_shape_equals_f64(case in cases()) {
         check(&case);

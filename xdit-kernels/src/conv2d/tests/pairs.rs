@@ -4,7 +4,7 @@ use super::*;
 use crate::{Tier, WeightForm};
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(at_most(48))]
     #[test]
     fn bf16_weights_take_inputs_of_any_dtype(
         (b, h, w) in (1usize..3, 1usize..12, 1usize..24),

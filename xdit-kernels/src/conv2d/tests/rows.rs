@@ -21,7 +21,7 @@ fn whole(case: &Case, device: &Device) -> (Conv2d, Tensor, Tensor) {
 const TILES: f32 = 1e-4;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(at_most(48))]
     #[test]
     fn rows_are_those_of_the_whole(
         (b, h, w) in (1usize..3, 4usize..24, 4usize..20),
