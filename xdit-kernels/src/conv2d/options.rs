@@ -100,12 +100,12 @@ impl Conv2dOptions {
             Algorithm::Auto => self.winograd_fits([kh, kw]) && oc > FEW_OUTPUTS,
             Algorithm::Direct => false,
         };
-        let tier = match device.kind() {
-            DeviceKind::Cpu(tier) => tier,
-            #[cfg(feature = "cuda")]
-            DeviceKind::Cuda(_) => return WeightForm::Dense(dtype),
-        };
-        let pairs = dtype == DType::BF16 && tier == Tier::Avx512Bf16 && oc > FEW_OUTPUTS;
+        #[cfg(feature = "cuda")]
+        if matches!(device.kind(), DeviceKind::Cuda(_)) {
+            return WeightForm::Dense(dtype);
+        }
+        let bf16_instruction = device.kind() == DeviceKind::Cpu(Tier::Avx512Bf16);
+        let pairs = dtype == DType::BF16 && bf16_instruction && oc > FEW_OUTPUTS;
         match is_winograd {
             true => WeightForm::Winograd,
             false if pairs => WeightForm::Dense(DType::BF16),
