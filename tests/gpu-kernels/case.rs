@@ -36,7 +36,8 @@ impl ExpectedSums {
             let stored = stored.map_err(|fault| format!("number {number}: {}", fault.message))?;
             let (parts, _) = stored.as_chunks();
             let got: f64 = parts.iter().map(|b| f64::from_le_bytes(*b)).sum();
-            if !((got - wanted).abs() <= self.tolerance * wanted.abs()) {
+            let near = (got - wanted).abs() <= self.tolerance * wanted.abs();
+            if !near {
                 return Err(format!("number {number} is {got}, not {wanted}"));
             }
         }
