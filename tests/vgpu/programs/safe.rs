@@ -100,13 +100,13 @@ fn contexts(_: &str) -> Outcome {
     expect(
         "memory",
         (free, total),
-        (4 << 30, context.total_mem().map_err(text)?),
+        (64 << 20, context.total_mem().map_err(text)?),
     )?;
     let stream = context.new_stream().map_err(text)?;
     // SAFETY: nobody reads this memory.
-    let large = unsafe { stream.alloc::<u8>(3 << 30) }.map_err(text)?;
+    let large = unsafe { stream.alloc::<u8>(48 << 20) }.map_err(text)?;
     // SAFETY: as above.
-    let second = unsafe { stream.alloc::<u8>(2 << 30) };
+    let second = unsafe { stream.alloc::<u8>(32 << 20) };
     let code = second.err().map(|error| error.0);
     expect(
         "too much memory",
@@ -114,7 +114,7 @@ fn contexts(_: &str) -> Outcome {
         Some(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY),
     )?;
     let left = context.mem_get_info().map_err(text)?.0;
-    expect("memory left", left, 1 << 30)?;
+    expect("memory left", left, 16 << 20)?;
     drop(large);
     let event = context
         .new_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT))

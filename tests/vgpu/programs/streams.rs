@@ -1,5 +1,8 @@
 //! Programs of several streams and devices: events order what they do.
 
+use std::ffi::c_void;
+use std::sync::mpsc::{Receiver, channel};
+
 use crate::driver::{
     Arg, Gpu, Kernels, Shape, allocate, call, copy, destroy, download, event, free, launch, pinned,
     pinned_numbers, record, stream, synchronize, upload, uploaded, wait,
@@ -51,6 +54,12 @@ pub(crate) const PROGRAMS: &[Program] = &[
             ("an event of the other device", "recorded in stream"),
             ("a kernel without peer access", "no peer access"),
         ],
+    },
+    Program {
+        name: "host function",
+        capability: 80,
+        run: host_function,
+        bugs: &[],
     },
     Program {
         name: "graph",
@@ -236,6 +245,30 @@ fn two_devices(bug: &str) -> Outcome {
     first.close()?;
     destroy(&[t], &[copied, alien])?;
     second.close()
+}
+
+/// What `host_function` queues: it waits for a message.
+unsafe extern "C" fn receive(receiver: *mut c_void) {
+    // SAFETY: `host_function` boxed the receiver, and the driver calls this once.
+    let receiver = unsafe { Box::from_raw(receiver.cast::<Receiver<()>>()) };
+    let _ = receiver.recv();
+}
+
+/// The call that queues a function of the host does not wait for it.
+fn host_function(_: &str) -> Outcome {
+    let gpu = Gpu::open(0)?;
+    let s = stream()?;
+    let (release, receiver) = channel::<()>();
+    let receiver = Box::into_raw(Box::new(receiver));
+    call!(cuLaunchHostFunc(s, Some(receive), receiver.cast()))?;
+    if call!(cuStreamQuery(s)).is_ok() {
+        return Err("the stream does not wait for the function".to_owned());
+    }
+    release.send(()).map_err(|error| error.to_string())?;
+    synchronize(s)?;
+    call!(cuStreamQuery(s))?;
+    destroy(&[s], &[])?;
+    gpu.close()
 }
 
 /// A kernel and, beside it, a copy; replayed as a graph.

@@ -13,7 +13,7 @@ use crate::execute::{Order, Outcome, run};
 use crate::heap::Heap;
 use crate::images::Images;
 use crate::state::State;
-use crate::work::Work;
+use crate::work::{HostFunction, Work};
 
 /// The lock on the state.
 pub(crate) type Guard<'e> = MutexGuard<'e, State>;
@@ -85,6 +85,10 @@ impl Engine {
         let Some((operation, work, order)) = state.begin(stream) else {
             return state;
         };
+        if let Work::Host(function) = work {
+            self.call(operation, function);
+            return state;
+        }
         let outcome = if work.is_short() {
             Outcome::default()
         } else {
@@ -96,6 +100,20 @@ impl Engine {
         state.finish(&self.heap, &operation, work, outcome);
         self.changed.notify_all();
         state
+    }
+
+    /// Lets a thread call a function of the program, as a driver does: the call that queued it does not wait.
+    fn call(&self, operation: OpRef, function: HostFunction) {
+        let Ok(engine) = engine() else {
+            return;
+        };
+        std::thread::spawn(move || {
+            let work = Work::Host(function);
+            let outcome = run(&engine.heap, &engine.config, &work, Order::Lazy);
+            let mut state = engine.lock();
+            state.finish(&engine.heap, &operation, work, outcome);
+            engine.changed.notify_all();
+        });
     }
 
     /// Runs until a stream has completed an operation. Of others, as few or as many run as the policy says.

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Runs cudarc's own tests of the driver and of cuBLASLt on the virtual GPU (tests/vgpu), under an eager, a lazy and a random
+# schedule. Their source is the one that cargo fetched; the NVRTC that ci/nvrtc.txt pins compiles their kernels.
+# Without the registry or PyPI the script says so and ends with 0 (ci/registry.sh). Everything else that goes wrong is an error.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source ci/registry.sh
+
+# What is left out, and why: parts of the names of tests.
+skipped=(
+    # Tests that cudarc itself ignores stay so; of those for several devices the virtual GPU reports that two streams are not
+    # ordered (peer_transfer_contexts).
+    unified_memory                     # managed memory: no kernel of ours uses it
+    non_primary from_raw_context       # contexts that are not primary
+    faster                             # compares times, and the virtual GPU has none
+    test_par_launch test_multi_stream  # so do these: kernels that run for long, to overlap
+    test_launch_arrays test_launch_with_8bit test_launch_with_16bit test_launch_with_32bit test_launch_with_64bit
+    test_launch_with_floats            # kernels that call assert(), which the interpreter refuses to load
+    test_launch_with_half              # includes headers of CUDA that the pinned packages lack
+)
+
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+tools=$target/ci/nvrtc-$(sha256sum ci/nvrtc.txt | cut -c1-12)
+if [ ! -d "$tools" ]; then
+    rm -rf "$tools.part"
+    from_pypi ci/nvrtc.txt python3 -m pip install -q --no-deps --target "$tools.part" -r ci/nvrtc.txt
+    mv "$tools.part" "$tools"
+fi
+
+# The doubles, and the folder with their names.
+cargo test -q -p vgpu --lib --no-run
+cargo build -q -p vgpu
+doubles=$target/ci/doubles
+mkdir -p "$doubles"
+ln -sf "$target/debug/deps/libvgpu_cuda.so" "$doubles/libcuda.so.1"
+ln -sf "$target/debug/deps/libvgpu_cublaslt.so" "$doubles/libcublasLt.so.13"
+
+manifest=$(cargo metadata --format-version 1 | grep -oE '"manifest_path":"[^"]*/cudarc-[0-9.]+/Cargo.toml"' | head -1 | cut -d'"' -f4)
+source=$target/ci/cudarc
+mkdir -p "$source"
+cp -r "$(dirname "$manifest")/." "$source"
+printf '\n[workspace]\n' >>"$source/Cargo.toml" # it lies in this one's folder, and is no member
+features=std,driver,nvrtc,f16,cublaslt,fallback-dynamic-loading,cuda-13000
+build() {
+    (cd "$source" && CARGO_TARGET_DIR=$source/target cargo test -q --lib --no-default-features --features "$features" "$@")
+}
+from_registry "$source/Cargo.lock" build --no-run
+
+libraries=$doubles:$(find "$tools" -name 'libnvrtc.so.*' -printf '%h\n' | head -1)
+skip=()
+for name in "${skipped[@]}"; do skip+=(--skip "$name"); done
+for policy in eager lazy random; do
+    echo "cudarc's tests, $policy"
+    VGPU_POLICY=$policy LD_LIBRARY_PATH=$libraries build -- --test-threads=1 driver:: cublaslt:: "${skip[@]}"
+done
