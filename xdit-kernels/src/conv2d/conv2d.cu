@@ -27,6 +27,7 @@
 // 128 * 32 FLOP, which is 64 FLOP a byte: neighbouring taps and blocks read the same pixels and weights, and the blocks of one
 // strip of pixels follow each other. f32 is bound by FMAs: three shared loads of 16 bytes for 32 of them.
 #include "../cuda/prelude.cuh"
+#include "matrix.cuh"
 
 // Where a convolution's numbers lie.
 template <typename T>
@@ -39,7 +40,7 @@ struct Memory {
 };
 
 // Sizes and strides, in elements. `cuda.rs` holds its twin.
-struct ConvCall {
+struct ConvLaunch {
     long long x_strides[3], residual_strides[3], out_strides[3]; // of pictures, rows, columns
     int pixels, oh, ow;        // of the output, and its rows and columns
     int h, w;                  // rows and columns of the input, doubled if `shift` is 1
@@ -53,44 +54,6 @@ struct ConvCall {
 
 constexpr int TILE_M = 128, STAGES = 3, CHUNK = 8;
 
-__device__ __forceinline__ uint32_t shared_address(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }
-
-// Copies to shared memory: the first `bytes` bytes, then zeros.
-__device__ __forceinline__ void copy_async_16(uint32_t to, const void* from, int bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void copy_async_4(uint32_t to, const void* from, int bytes) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int N>
-__device__ __forceinline__ void copy_wait() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
-}
-
-__device__ __forceinline__ void load_matrix_x4(uint32_t (&d)[4], uint32_t from) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
-                 : "r"(from)
-                 : "memory");
-}
-
-// Four floats of shared memory. Plain loads would do; but from these NVRTC makes the same PTX in every run.
-__device__ __forceinline__ void load_shared_4(float* d, uint32_t from) {
-    asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3]) : "r"(from) : "memory");
-}
-
-// d += a b: 16 rows, 8 columns, k = 16.
-#define MULTIPLY(T, name)                                                                                              \
-    __device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, T) {     \
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." name "." name                                            \
-                     ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                                      \
-                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                  \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                  \
-    }
-MULTIPLY(bf16, "bf16")
-MULTIPLY(f16, "f16")
-
 // An output, as the input sees it: the picture it lies in and where its first tap is.
 template <typename T>
 struct Pixel {
@@ -98,7 +61,7 @@ struct Pixel {
     int y, x;
 
     // Pixels past the last one lie in the padding, whatever the tap.
-    __device__ Pixel(const ConvCall& call, const T* x_first, int pixel) {
+    __device__ Pixel(const ConvLaunch& call, const T* x_first, int pixel) {
         bool inside = pixel < call.pixels;
         int row = inside ? pixel / call.ow : 0;
         picture = x_first + row / call.oh * call.x_strides[0];
@@ -111,15 +74,15 @@ struct Pixel {
 struct TapWalk {
     int chunk, ky = 0, kx = 0;
 
-    __device__ TapWalk(const ConvCall& call, int first) : chunk(first) { wrap(call); }
+    __device__ TapWalk(const ConvLaunch& call, int first) : chunk(first) { wrap(call); }
 
     // Goes `step` chunks on. Whether the tap is another one.
-    __device__ bool advance(const ConvCall& call, int step) {
+    __device__ bool advance(const ConvLaunch& call, int step) {
         chunk += step;
         return wrap(call);
     }
 
-    __device__ bool wrap(const ConvCall& call) {
+    __device__ bool wrap(const ConvLaunch& call) {
         bool moved = false;
         while (chunk >= call.chunks && ky < call.kh) {
             chunk -= call.chunks;
@@ -131,7 +94,7 @@ struct TapWalk {
 
     // The pixel in memory that the tap reaches from an output; null in the padding and after the last tap.
     template <typename T>
-    __device__ const T* source(const ConvCall& call, const Pixel<T>& pixel) const {
+    __device__ const T* source(const ConvLaunch& call, const Pixel<T>& pixel) const {
         int y = pixel.y + ky, x = pixel.x + kx;
         bool inside = ky < call.kh && (unsigned)y < (unsigned)call.h && (unsigned)x < (unsigned)call.w;
         return inside ? pixel.picture + (y >> call.shift) * call.x_strides[1] + (x >> call.shift) * call.x_strides[2] : nullptr;
@@ -139,7 +102,7 @@ struct TapWalk {
 };
 
 // Offset of an output in a tensor with these strides.
-__device__ __forceinline__ long long offset_of(const ConvCall& call, int pixel, const long long (&strides)[3]) {
+__device__ __forceinline__ long long offset_of(const ConvLaunch& call, int pixel, const long long (&strides)[3]) {
     int row = pixel / call.ow;
     return row / call.oh * strides[0] + row % call.oh * strides[1] + pixel % call.ow * strides[2];
 }
@@ -153,7 +116,7 @@ __device__ __forceinline__ uint32_t swizzled(int row, int chunk) {
 template <typename T, int TILE_N, bool GATHER>
 struct Copier {
     static constexpr int ROWS_M = TILE_M / 32, ROWS_N = TILE_N / 32;
-    const ConvCall& call;
+    const ConvLaunch& call;
     const Memory<T>& memory;
     TapWalk walk;
     Pixel<T> pixels[ROWS_M];
@@ -162,7 +125,7 @@ struct Copier {
     int channels;     // of weights, from that row on
     uint32_t to;      // the thread's first chunk in stage 0
 
-    __device__ Copier(const ConvCall& call, const Memory<T>& memory, int first_pixel, int first_channel, uint32_t stages)
+    __device__ Copier(const ConvLaunch& call, const Memory<T>& memory, int first_pixel, int first_channel, uint32_t stages)
         : call(call), memory(memory), walk(call, threadIdx.x % 4),
           pixels{{call, memory.x, first_pixel + (int)threadIdx.x / 4},
                  {call, memory.x, first_pixel + (int)threadIdx.x / 4 + 32},
@@ -217,7 +180,7 @@ struct Copier {
 
 // Adds bias and residual to the sums of eight channels of a pixel, and stores them.
 template <typename T>
-__device__ void finish(const ConvCall& call, const Memory<T>& memory, float (&sums)[8], int channel, long long to, long long residual) {
+__device__ void finish(const ConvLaunch& call, const Memory<T>& memory, float (&sums)[8], int channel, long long to, long long residual) {
     T* out = memory.out + to + channel;
     const T* more = memory.residual ? memory.residual + residual + channel : nullptr;
     float bias[8];
@@ -241,7 +204,7 @@ __device__ void finish(const ConvCall& call, const Memory<T>& memory, float (&su
 }
 
 template <typename T, int TILE_N, bool GATHER>
-__device__ __forceinline__ void convolve(const ConvCall& call, const Memory<T>& memory) {
+__device__ __forceinline__ void convolve(const ConvLaunch& call, const Memory<T>& memory) {
     // Four warps share the tile as two by two, or one below the other.
     constexpr int WARPS_N = TILE_N == 128 ? 2 : 1, WARP_N = TILE_N / WARPS_N, WARP_M = TILE_M * WARPS_N / 4;
     constexpr int MI = WARP_M / 16, NI = WARP_N / 8;
@@ -320,7 +283,7 @@ __device__ __forceinline__ void convolve(const ConvCall& call, const Memory<T>& 
 #define CONVOLUTION(name, T, TILE_N, GATHER, BLOCKS)                                                                          \
     extern "C" __global__ void __launch_bounds__(128, BLOCKS) name(const T* x, const T* weights, const float* bias,           \
                                                                    const T* residual, T* out,                                 \
-                                                                   const __grid_constant__ ConvCall call) {                   \
+                                                                   const __grid_constant__ ConvLaunch call) {                   \
         convolve<T, TILE_N, GATHER>(call, {x, weights, bias, residual, out});                                                 \
     }
 CONVOLUTION(conv2d_bf16, bf16, 128, false, 2)
@@ -333,7 +296,7 @@ CONVOLUTION(conv2d_gather_f16, f16, 128, true, 2)
 // As `convolve`, without tensor units. Copies move single numbers, so channels and strides may be any.
 extern "C" __global__ void __launch_bounds__(256, 2) conv2d_f32(const float* x, const float* weights, const float* bias,
                                                                       const float* residual, float* out,
-                                                                      const __grid_constant__ ConvCall call) {
+                                                                      const __grid_constant__ ConvLaunch call) {
     constexpr int TILE_N = 64, DEPTH = 16, PITCH_M = TILE_M + 4, PITCH_N = TILE_N + 4, ROWS_M = TILE_M / 16, ROWS_N = TILE_N / 16;
     constexpr int STAGE = DEPTH * (PITCH_M + PITCH_N);
     __shared__ __align__(16) float stages[STAGES * STAGE];

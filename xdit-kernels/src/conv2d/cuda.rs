@@ -83,7 +83,7 @@ impl CudaConv2d {
 /// As in `conv2d.cu`.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct ConvCall {
+struct ConvLaunch {
     x_strides: [i64; 3],
     residual_strides: [i64; 3],
     out_strides: [i64; 3],
@@ -106,7 +106,7 @@ struct ConvCall {
 }
 
 // SAFETY: `#[repr(C)]`, with the fields of `conv2d.cu` and no address.
-unsafe impl KernelParam for ConvCall {}
+unsafe impl KernelParam for ConvLaunch {}
 
 /// Writes the rows of the result from `first` on into `out`. The caller has checked shapes, dtypes and devices, and that `out`
 /// is not empty.
@@ -131,7 +131,7 @@ pub(super) fn conv2d(
         residual_copy = layout::contiguous(r)?;
         residual = Some(residual_copy.view());
     }
-    let call = conv_call(packed, options, x, residual, first, &mut out)?;
+    let call = conv_launch(packed, options, x, residual, first, &mut out)?;
     let oc = packed.shape[0];
     let aligned = packed.shape[1].is_multiple_of(CHUNK) && in_vectors(x, x.ptr());
     let (name, tile, threads) = match (x.dtype(), aligned) {
@@ -188,14 +188,14 @@ fn in_f32(
 }
 
 /// Sizes and strides of a call.
-fn conv_call(
+fn conv_launch(
     packed: &CudaConv2d,
     options: &Conv2dOptions,
     x: View<'_>,
     residual: Option<View<'_>>,
     first: usize,
     out: &mut ViewMut<'_>,
-) -> Result<ConvCall> {
+) -> Result<ConvLaunch> {
     let [oc, ic, kh, kw] = packed.shape;
     let [b, oh, ow, _] = [0, 1, 2, 3].map(|d| out.shape()[d]);
     let shift = usize::from(options.upsample);
@@ -216,7 +216,7 @@ fn conv_call(
     small("rows", product(oh, stride))?;
     small("columns", product(ow, stride))?;
     let of = |strides: &[usize]| [0, 1, 2].map(|d| strides[d] as i64);
-    Ok(ConvCall {
+    Ok(ConvLaunch {
         x_strides: of(x.strides()),
         residual_strides: residual.map_or([0; 3], |r| of(r.strides())),
         out_strides: of(strides),
