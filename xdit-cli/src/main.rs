@@ -16,7 +16,7 @@ use xdit_models::quote;
 
 use args::argv::{self, Parsed};
 use args::cli::Command;
-use commands::{completions, download, generate, info, man, plan, replay};
+use commands::{completions, devices, download, generate, info, man, plan, replay};
 use report::console;
 use report::failure::Failure;
 use run::environment::Environment;
@@ -69,6 +69,7 @@ fn run_command(command: &Command, started: Instant) -> u8 {
         Command::Replay(args) => replay::run(args, &session),
         Command::Info(args) => info::run(args, &session),
         Command::Download(args) => download::run(args, &session),
+        Command::Devices(args) => devices::run(args, &session),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args, &session),
     }));

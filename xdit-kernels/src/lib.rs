@@ -79,7 +79,7 @@ mod weight_form;
 
 pub use allocator::{LastResort, keep_freed_memory};
 #[cfg(feature = "cuda")]
-pub use cuda::{CudaMemoryUse, CudaOptions, CudaOrdinal};
+pub use cuda::{CudaDeviceInfo, CudaMemoryUse, CudaOptions, CudaOrdinal};
 pub use device::{Device, DeviceKind, Event};
 pub use dtype::{DType, Element, Float};
 pub use error::{Error, Result};

@@ -50,6 +50,10 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Download a pipeline from the hub, or complete a download.
     Download(DownloadArgs),
+    /// List the processor and the GPUs of this machine.
+    ///
+    /// Where there is no GPU, one line says why.
+    Devices(DevicesArgs),
     /// Print a script with which a shell completes commands and flags.
     Completions(CompletionsArgs),
     /// Print a man page, or write all of them.
@@ -65,6 +69,7 @@ impl Command {
             Self::Replay(args) => args.report.clone(),
             Self::Info(args) => args.report.clone(),
             Self::Download(args) => args.report.clone(),
+            Self::Devices(args) => args.report.clone(),
             Self::Completions(_) | Self::Man(_) => ReportArgs::default(),
         }
     }
@@ -202,6 +207,19 @@ pub(crate) struct DownloadArgs {
     /// Which files of the pipeline.
     #[command(flatten)]
     pub files: FilesArgs,
+    /// What to report.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// `xdit-cli devices`.
+#[derive(Debug, Args)]
+#[command(override_usage = "xdit-cli devices [FLAGS]")]
+#[command(after_help = notes::MORE, after_long_help = notes::DEVICES, disable_help_flag = true)]
+pub(crate) struct DevicesArgs {
+    /// How the processor computes.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
     /// What to report.
     #[command(flatten)]
     pub report: ReportArgs,

@@ -24,7 +24,9 @@ pub(crate) struct RunArgs {
     )]
     #[serde(skip)]
     pub dtype: Precision,
-    /// Where to compute; this version supports the CPU only.
+    /// Where to compute: auto is the CPU.
+    ///
+    /// cuda:N is an NVIDIA GPU, on which not all models run yet; see devices.
     #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda[:N]", hide_possible_values = true,
           value_parser = Suggested(&["auto", "cpu", "cuda"]).try_map(|text| text.parse::<DeviceChoice>()))]
     #[serde(skip)]

@@ -5,16 +5,17 @@ use std::str::FromStr;
 use xdit_kernels::{Device, Tier};
 
 use crate::report::failure::Failure;
+use crate::run::environment::Environment;
 
 /// The value of `--device`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum DeviceChoice {
-    /// The best device: the CPU, in this version.
+    /// The best device for all models: the CPU, in this version.
     Auto,
     /// The CPU.
     Cpu,
     /// A GPU by its number.
-    Cuda(usize),
+    Cuda(u32),
 }
 
 impl FromStr for DeviceChoice {
@@ -35,23 +36,54 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Returns the device, with the instructions of `tier` if it is given.
+    /// Returns the device: a GPU, or the processor with the instructions of `tier` if it is given. GPU libraries are looked for
+    /// in the folders of `XDIT_CUDA_LIB_DIR` first.
     ///
     /// # Errors
-    /// [`Failure::Usage`] for a GPU, which this version does not support, or for a tier that the processor does not have.
-    pub(crate) fn open(self, tier: Option<Tier>) -> Result<Device, Failure> {
+    /// [`Failure::Usage`] for a GPU that cannot be used, with the reason, or for a tier that the processor does not have.
+    pub(crate) fn open(
+        self,
+        tier: Option<Tier>,
+        environment: &Environment,
+    ) -> Result<Device, Failure> {
         match self {
-            Self::Auto | Self::Cpu => match tier {
-                Some(tier) => {
-                    Device::cpu_with(tier).map_err(|error| Failure::usage(error.to_string()))
-                }
-                None => Ok(Device::cpu()),
-            },
-            Self::Cuda(number) => Err(Failure::usage(format!(
-                "--device cuda:{number}: not built yet, this version computes on the CPU only; use --device cpu"
-            ))),
+            Self::Cuda(number) => open_cuda(number, environment),
+            Self::Auto => {
+                tracing::info!("--device auto is the processor: not all models run on GPUs yet");
+                processor(tier)
+            }
+            Self::Cpu => processor(tier),
         }
     }
+}
+
+/// The processor.
+pub(crate) fn processor(tier: Option<Tier>) -> Result<Device, Failure> {
+    match tier {
+        Some(tier) => Device::cpu_with(tier).map_err(|error| Failure::usage(error.to_string())),
+        None => Ok(Device::cpu()),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn open_cuda(number: u32, environment: &Environment) -> Result<Device, Failure> {
+    let folders = environment.var("XDIT_CUDA_LIB_DIR").unwrap_or_default();
+    let folders: Vec<_> = std::env::split_paths(folders).collect();
+    let options = xdit_kernels::CudaOptions::default().with_library_folders(folders);
+    Device::cuda_with(number, &options).map_err(|error| {
+        let reason = match error {
+            xdit_kernels::Error::Device { reason, .. } => reason,
+            other => other.to_string(),
+        };
+        Failure::usage(format!("--device cuda:{number}: {reason}"))
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open_cuda(number: u32, _: &Environment) -> Result<Device, Failure> {
+    Err(Failure::usage(format!(
+        "--device cuda:{number}: this xdit-cli was built without the feature cuda"
+    )))
 }
 
 #[cfg(test)]
@@ -69,11 +101,19 @@ mod tests {
     }
 
     #[test]
-    fn no_gpu_yet() {
-        let failure = DeviceChoice::Cuda(1).open(None).unwrap_err();
+    fn a_gpu_that_is_not_there_is_a_wrong_argument() {
+        let environment = Environment::with(|_| None);
+        // No machine has so many.
+        let failure = DeviceChoice::Cuda(4_000_000)
+            .open(None, &environment)
+            .unwrap_err();
         assert_eq!(failure.exit_code(), 2);
-        assert!(failure.to_string().contains("cuda:1: not built yet"));
-        let device = DeviceChoice::Auto.open(Some(Tier::Portable)).unwrap();
+        let text = failure.to_string();
+        assert!(text.starts_with("--device cuda:4000000: "), "{text}");
+        assert!(!text.contains('\n'), "{text}");
+        let device = DeviceChoice::Auto
+            .open(Some(Tier::Portable), &environment)
+            .unwrap();
         assert_eq!(device.tier(), Tier::Portable);
     }
 }

@@ -183,7 +183,7 @@ const HINTS: &[(&[&str], &str)] = &[
     ),
     (
         &["cpu", "cuda", "gpu", "use-cuda", "device-id", "vae-on-cpu"],
-        "use --device; this version computes on the CPU only",
+        "use --device",
     ),
     (&["width-px", "w"], "use --width"),
     (&["height-px", "h"], "use --height"),

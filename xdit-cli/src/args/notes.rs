@@ -28,7 +28,7 @@ pub(crate) const EXIT_CODES: [(u8, &str); 11] = [
 ];
 
 /// The environment variables that the program reads, also in the README.
-pub(crate) const ENVIRONMENT: [(&str, &str); 10] = [
+pub(crate) const ENVIRONMENT: [(&str, &str); 11] = [
     (
         "RAYON_NUM_THREADS, OMP_NUM_THREADS",
         "the number of compute threads; the first one that is set counts",
@@ -36,6 +36,10 @@ pub(crate) const ENVIRONMENT: [(&str, &str); 10] = [
     (
         "RUST_LOG, XDIT_LOGGING_LEVEL",
         "what to log without -v and --quiet; warnings by default",
+    ),
+    (
+        "XDIT_CUDA_LIB_DIR",
+        "folders that have cuBLASLt, before the system's own; separated as in PATH",
     ),
     ("NO_COLOR", "no colours"),
     ("TERM", "no progress bars if it is dumb"),
@@ -124,6 +128,11 @@ download resumes an interrupted one. generate downloads missing files itself.
 
 Example:
   xdit-cli download black-forest-labs/FLUX.1-schnell";
+
+/// The end of `xdit-cli devices --help`.
+pub(crate) const DEVICES: &str = "\
+GPUs need NVIDIA's driver 525 (CUDA 12.0) or newer and compute capability 8.0 or
+more. --device of generate takes the names of the first column.";
 
 /// The end of `xdit-cli completions --help`.
 pub(crate) const COMPLETIONS: &str = "\

@@ -4,6 +4,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod completions;
+pub(crate) mod devices;
 pub(crate) mod download;
 pub(crate) mod generate;
 pub(crate) mod info;

@@ -7,7 +7,7 @@ use xdit_kernels::{Device, Tier};
 use xdit_models::{Image, ModelSource, RunPlan, quote};
 
 use crate::args::cli::ReplayArgs;
-use crate::args::device::DeviceChoice;
+use crate::args::device::processor;
 use crate::args::model::HubArgs;
 use crate::args::output::OutputFormat;
 use crate::output::files::OutputPlan;
@@ -201,10 +201,10 @@ fn find_model(
 /// Returns the tier of the flag, or that of the record, or this processor's best tier, with a warning.
 fn device(asked: Option<Tier>, recorded: &str, watch: &mut RunObserver) -> Result<Device, Failure> {
     if let Some(tier) = asked {
-        return DeviceChoice::Cpu.open(Some(tier));
+        return processor(Some(tier));
     }
     match recorded.parse() {
-        Ok(tier) => DeviceChoice::Cpu.open(Some(tier)),
+        Ok(tier) => processor(Some(tier)),
         Err(_) => {
             let device = Device::cpu();
             watch.warn(format!(

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use xdit_comm::{Axis, Shard};
-use xdit_kernels::{DType, Device};
+use xdit_kernels::{DType, Device, DeviceKind};
 use xdit_models::axes;
 use xdit_models::quote::counted;
 use xdit_models::{LoadOptions, ModelSource, Output, Parallel, Pipeline, Request, RunPlan, quote};
@@ -44,7 +44,9 @@ impl Compute {
     ) -> Result<Self, Failure> {
         Ok(Self {
             dtype: run.dtype.into(),
-            device: run.device.open(run.threads.cpu_tier)?,
+            device: run
+                .device
+                .open(run.threads.cpu_tier, &session.environment)?,
             threads: session.threads(&run.threads),
             low_memory: run.low_memory,
             parallel: parallel.plan()?,
@@ -138,7 +140,10 @@ impl Drawn {
             model: model.record.clone(),
             request: output.plan.request.clone(),
             dtype: compute.dtype.to_string(),
-            device: "cpu".into(),
+            device: match compute.device.kind() {
+                DeviceKind::Cpu(_) => "cpu".into(),
+                _ => compute.device.to_string(),
+            },
             tier: compute.device.tier().to_string(),
             parallel: ParallelRecord::of(&compute.parallel, &output.plan),
             image: 0,

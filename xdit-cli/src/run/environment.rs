@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Environment(BTreeMap<&'static str, String>);
 
 /// All variables that are read.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "HF_ENDPOINT",
     "HF_HOME",
     "HF_HUB_CACHE",
@@ -25,6 +25,7 @@ const NAMES: [&str; 18] = [
     "TERM",
     "USERPROFILE",
     "XDG_CACHE_HOME",
+    "XDIT_CUDA_LIB_DIR",
     "XDIT_LOGGING_LEVEL",
 ];
 

@@ -13,6 +13,13 @@ pub(crate) fn peak_bytes() -> Option<u64> {
     )
 }
 
+/// Returns the memory of the machine and what of it is available, in bytes, if the system reports it (only Linux does).
+pub(crate) fn of_machine() -> (Option<u64>, Option<u64>) {
+    let table = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let of = |name| kibibytes(&table, name);
+    (of("MemTotal:"), of("MemAvailable:"))
+}
+
 fn kibibytes(table: &str, name: &str) -> Option<u64> {
     let line = table.lines().find_map(|line| line.strip_prefix(name))?;
     let number: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -130,7 +130,7 @@ fn places(
         Command::Replay(args) => Some((args.model.as_deref(), &args.hub)),
         Command::Info(args) => Some((Some(args.model.as_str()), &args.files.hub)),
         Command::Download(args) => Some((Some(args.model.as_str()), &args.files.hub)),
-        Command::Completions(_) | Command::Man(_) => None,
+        Command::Devices(_) | Command::Completions(_) | Command::Man(_) => None,
     };
     if let Some((Some(name), hub)) = model
         && let Some(folder) = model_choice::folder_of(name, hub, environment)

@@ -96,7 +96,7 @@ fn flags() {
         (&["--dtype", "f8"], "--dtype"),
         (&["--dtype", ""], "--dtype"),
         (&["--device", "gpu"], "--device"),
-        (&["--device", "cuda:0"], "not built yet"),
+        (&["--device", "cuda:4000000"], "--device cuda:4000000: "),
         (&["--threads", "0"], "--threads"),
         (&["--threads", "many"], "--threads"),
         (&["--seed", "1.5"], "--seed"),

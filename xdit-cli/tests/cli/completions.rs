@@ -23,6 +23,7 @@ fn every_shell_completes_commands_and_flags() {
             "replay",
             "info",
             "download",
+            "devices",
             "completions",
             "man",
             "num-inference-steps",

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use crate::program::run;
 
 /// The commands, and the program itself.
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 9] = [
     "",
     "generate",
     "plan",
     "replay",
     "info",
     "download",
+    "devices",
     "completions",
     "man",
 ];

@@ -5,6 +5,8 @@ mod broken_model;
 mod columns;
 mod comforts;
 mod completions;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod devices;
 mod disk;
 mod empty_prompt;
 #[cfg(all(feature = "hub", unix))]

@@ -6,12 +6,13 @@ use std::process::Command;
 
 use crate::program::{names, run};
 
-const COMMANDS: [&str; 7] = [
+const COMMANDS: [&str; 8] = [
     "generate",
     "plan",
     "replay",
     "info",
     "download",
+    "devices",
     "completions",
     "man",
 ];

@@ -5,7 +5,7 @@ use super::{
     error::{SUCCESS, device_error},
 };
 use crate::Result;
-use cudarc::driver::sys::{CUcontext, CUdevice, CUdevice_attribute as Attribute};
+use cudarc::driver::sys::{CUcontext, CUdevice};
 use std::{fmt, sync::Arc};
 
 /// Which GPU: its place in the driver's list, from 0 on. `CUDA_VISIBLE_DEVICES` chooses and orders that list.
@@ -41,7 +41,7 @@ impl fmt::Debug for CudaContext {
 }
 
 /// The least compute capability that the kernels are compiled for.
-const LEAST_CAPABILITY: u32 = 80;
+pub(super) const LEAST_CAPABILITY: u32 = 80;
 
 impl CudaContext {
     /// The context of a GPU.
@@ -56,20 +56,10 @@ impl CudaContext {
                 ordinal.0
             ));
         }
-        let mut device = 0;
-        // SAFETY: the pointer is to a device; the number is below the driver's count, which is an int.
-        let status = unsafe { (driver.cuDeviceGet)(&mut device, ordinal.0 as i32) };
-        if status != SUCCESS {
-            let why = driver.explain(status);
-            return Err(format!(
-                "NVIDIA's driver does not give GPU {ordinal}: {why}"
-            ));
-        }
+        let device = driver.device(ordinal.0)?;
         let name = driver.name(device)?;
-        let part = |attribute: Attribute| driver.attribute(device, attribute as u32);
-        let major = part(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-        let minor = part(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        let capability = u32::try_from(major * 10 + minor).unwrap_or(0);
+        let [major, minor] = driver.capability(device)?;
+        let capability = major * 10 + minor;
         if capability < LEAST_CAPABILITY {
             return Err(format!(
                 "GPU {} ({name}) has compute capability {major}.{minor}; the kernels need 8.0 or more",

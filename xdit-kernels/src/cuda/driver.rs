@@ -2,7 +2,8 @@
 
 use super::error::{NO_DEVICE, STUB_LIBRARY, SUCCESS};
 use cudarc::driver::sys::{
-    CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUmodule, CUstream,
+    CUcontext, CUdevice, CUdevice_attribute as Attribute, CUdeviceptr, CUevent, CUfunction,
+    CUmodule, CUstream,
 };
 use libloading::Library;
 use std::{
@@ -129,7 +130,9 @@ impl CudaDriver {
     pub(super) fn open_library(name: &str) -> Result<Self, String> {
         // SAFETY: the name is the system's for NVIDIA's driver, whose initialisers any program may run.
         let library = unsafe { Library::new(name) }.map_err(|error| {
-            let error = error.to_string();
+            // What the system's loader says, where the library keeps it apart.
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            let error = source.unwrap_or_else(|| error.to_string());
             let error = error.split_whitespace().collect::<Vec<_>>().join(" ");
             format!("NVIDIA's driver is not installed: {name} does not open ({error})")
         })?;
@@ -183,16 +186,48 @@ impl CudaDriver {
         }
     }
 
-    /// An attribute of a device, by its number in cuda.h.
-    pub(super) fn attribute(&self, device: CUdevice, attribute: u32) -> Result<i32, String> {
-        let mut value = 0;
-        // SAFETY: the pointer is to an int.
-        match unsafe { (self.cuDeviceGetAttribute)(&mut value, attribute, device) } {
-            SUCCESS => Ok(value),
-            status => Err(format!(
-                "NVIDIA's driver does not describe its GPU: {}",
-                self.explain(status)
-            )),
+    /// A device, by its place in the driver's list.
+    pub(super) fn device(&self, ordinal: u32) -> Result<CUdevice, String> {
+        let mut device = 0;
+        let place = i32::try_from(ordinal).unwrap_or(i32::MAX);
+        // SAFETY: the pointer is to a device.
+        let status = unsafe { (self.cuDeviceGet)(&mut device, place) };
+        self.answered(status, "give its GPU").map(|()| device)
+    }
+
+    /// Major and minor number of a device's compute capability.
+    pub(super) fn capability(&self, device: CUdevice) -> Result<[u32; 2], String> {
+        let part = |attribute: Attribute| {
+            let mut value = 0;
+            let ask = self.cuDeviceGetAttribute;
+            // SAFETY: the pointer is to an int.
+            let status = unsafe { ask(&mut value, attribute as u32, device) };
+            self.answered(status, "describe its GPU")?;
+            Ok::<_, String>(u32::try_from(value).unwrap_or(0))
+        };
+        Ok([
+            part(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            part(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        ])
+    }
+
+    /// Bytes of a device's memory.
+    pub(super) fn total_memory(&self, device: CUdevice) -> Result<u64, String> {
+        let mut bytes = 0;
+        // SAFETY: the pointer is to a number.
+        let status = unsafe { (self.cuDeviceTotalMem_v2)(&mut bytes, device) };
+        self.answered(status, "measure its GPU")
+            .map(|()| bytes as u64)
+    }
+
+    /// `Ok` for success; otherwise a line that says what the driver does not do, and why.
+    fn answered(&self, status: u32, what: &str) -> Result<(), String> {
+        match status {
+            SUCCESS => Ok(()),
+            _ => {
+                let why = self.explain(status);
+                Err(format!("NVIDIA's driver does not {what}: {why}"))
+            }
         }
     }
 

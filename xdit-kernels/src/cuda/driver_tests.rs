@@ -197,8 +197,7 @@ fn gpus_that_cannot_be_used_say_why() {
     let expected = "GPU 0 (Test GPU) has compute capability 7.5; the kernels need 8.0 or more";
     assert_eq!(context(turing, "turing", 0), expected);
     let failing = Fake { others: 2, ..GOOD };
-    let expected =
-        "NVIDIA's driver does not give GPU cuda:0: CUDA_ERROR_OF_TEST (two lines, code 2)";
+    let expected = "NVIDIA's driver does not give its GPU: CUDA_ERROR_OF_TEST (two lines, code 2)";
     assert_eq!(context(failing, "failing", 0), expected);
 }
 

@@ -13,6 +13,7 @@ mod driver;
 #[cfg(all(test, target_os = "linux"))]
 mod driver_tests;
 mod error;
+mod info;
 mod launch;
 mod module;
 mod options;
@@ -29,6 +30,7 @@ mod walk;
 
 pub(crate) use buffer::CudaBuffer;
 pub use context::CudaOrdinal;
+pub use info::CudaDeviceInfo;
 #[allow(unused_imports, reason = "the kernels that launch land one by one")]
 pub(crate) use launch::{Args, KernelParam, LaunchShape};
 #[allow(unused_imports, reason = "as above")]

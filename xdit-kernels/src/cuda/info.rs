@@ -1,0 +1,82 @@
+//! What the driver tells about its GPUs, for people who choose one.
+
+use super::{
+    context::{CudaContext, CudaOrdinal, LEAST_CAPABILITY},
+    driver::{CudaDriver, version_text},
+    error::device_error,
+};
+use crate::Result;
+
+/// An NVIDIA GPU as the driver describes it. Requires the feature `cuda`.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::CudaDeviceInfo;
+/// match CudaDeviceInfo::list() {
+///     Ok(gpus) => assert!(gpus.iter().zip(0..).all(|(gpu, number)| gpu.ordinal == number)),
+///     // No driver, or none that works: one line says why.
+///     Err(error) => assert!(!error.to_string().contains('\n')),
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CudaDeviceInfo {
+    /// Its place in the driver's list: what [`Device::cuda`](crate::Device::cuda) takes.
+    pub ordinal: u32,
+    /// Its name.
+    pub name: String,
+    /// Major and minor number of the compute capability.
+    pub capability: [u32; 2],
+    /// Bytes of its memory.
+    pub memory: u64,
+    /// Bytes of its memory that are free now.
+    pub free_memory: Option<u64>,
+    /// The version of CUDA that the driver supports, such as 12.4.
+    pub cuda_version: String,
+    /// Why kernels do not run on it, if they do not.
+    pub unusable: Option<String>,
+}
+
+impl CudaDeviceInfo {
+    /// All GPUs that the driver shows to this process. Opens each of them for a moment, to ask for its free memory.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) says in one line why there is no GPU.
+    pub fn list() -> Result<Vec<Self>> {
+        const OP: &str = "devices";
+        let all = || {
+            let driver = CudaDriver::open()?;
+            (0..driver.device_count()?)
+                .map(|ordinal| Self::of(&driver, ordinal))
+                .collect::<Result<Vec<_>, String>>()
+        };
+        all().map_err(|reason| device_error(OP, reason))
+    }
+
+    fn of(driver: &CudaDriver, ordinal: u32) -> Result<Self, String> {
+        let device = driver.device(ordinal)?;
+        let [major, minor] = driver.capability(device)?;
+        let mut info = Self {
+            ordinal,
+            name: driver.name(device)?,
+            capability: [major, minor],
+            memory: driver.total_memory(device)?,
+            free_memory: None,
+            cuda_version: version_text(driver.version),
+            unusable: None,
+        };
+        if major * 10 + minor < LEAST_CAPABILITY {
+            info.unusable = Some("the kernels need compute capability 8.0 or more".into());
+            return Ok(info);
+        }
+        let opened = CudaDriver::open().and_then(|d| CudaContext::retain(d, CudaOrdinal(ordinal)));
+        match opened {
+            Ok(context) => {
+                let memory = context.memory("devices");
+                info.free_memory = memory.ok().map(|(free, _)| free as u64);
+            }
+            Err(reason) => info.unusable = Some(reason),
+        }
+        Ok(info)
+    }
+}
