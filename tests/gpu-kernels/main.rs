@@ -9,6 +9,7 @@ mod elementwise;
 mod group_norm;
 mod layout;
 mod norm;
+mod pixels;
 mod rope;
 mod softmax;
 mod sums;

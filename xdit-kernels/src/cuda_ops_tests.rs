@@ -9,6 +9,7 @@ use crate::{
     embedding::embedding,
     layout::{cast, contiguous, copy_into},
     norm::{layer_norm, layer_norm_into, layer_norm_modulate, layer_norm_shift, rms_norm},
+    pixels::rgb8,
     rope::{HeadNorm, QkNormRope, layer_norm_rope, qk_norm_rope_into, rms_norm_rope, rope_table},
     softmax::softmax,
     sums::RunningSums,
@@ -283,6 +284,15 @@ fn copies_casts_and_rows_of_tables() {
             let bytes = Tensor::from_slice(&[0u8, 1, 255, 7, 9, 100], [2, 3], device)?;
             cast(bytes.view().transpose(0, 1)?, dtype)
         });
+    }
+    for dtype in FLOATS {
+        for size in [[2, 3, 4, 6], [2, 3, 3, 5]] {
+            let bytes = |device: &Device| -> Vec<u8> {
+                let planes = scale_shift(&tensor(&size, dtype, 1, device), 0.06, 0.5).unwrap();
+                rgb8(&planes).unwrap().to_vec_blocking().unwrap()
+            };
+            assert_eq!(bytes(&gpu()), bytes(&Device::cpu()));
+        }
     }
     let device = gpu();
     let ids = Tensor::from_slice(&[1u32, 5], [2], &device).unwrap();

@@ -50,6 +50,8 @@ mod numbers;
 #[cfg(feature = "ops")]
 mod parallel;
 #[cfg(feature = "ops")]
+pub mod pixels;
+#[cfg(feature = "ops")]
 pub mod rope;
 #[cfg(feature = "ops")]
 mod rows;

@@ -1,8 +1,8 @@
 //! Images as pixels.
 
-use xdit_kernels::{Tensor, reserved};
+use xdit_kernels::{Tensor, pixels::rgb8, reserved};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// An 8-bit RGB image. Rows start at the top.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -20,10 +20,10 @@ impl Image {
     /// `numpy_to_pil`: times 255, half to even).
     ///
     /// # Shapes
-    /// `[images, 3, height, width]`, f32.
+    /// `[images, 3, height, width]`.
     ///
     /// # Errors
-    /// [`Error::Kernel`] for another shape or dtype.
+    /// [`Error::Kernel`](crate::Error::Kernel) for another shape, or a dtype that is not a float.
     ///
     /// # Examples
     /// ```
@@ -34,49 +34,26 @@ impl Image {
     /// # Ok::<(), xdit_models::Error>(())
     /// ```
     pub fn from_planes(planes_bchw: &Tensor) -> Result<Vec<Self>> {
-        let wrong = || {
-            Error::Kernel(xdit_kernels::Error::shape(
-                "image",
-                "f32 planes [images, 3, height, width]",
-                planes_bchw,
-            ))
+        let pixels = rgb8(planes_bchw)?;
+        let &[images, height, width, _] = pixels.shape() else {
+            unreachable!("pixels have four dims")
         };
-        let &[images, 3, height, width] = planes_bchw.shape() else {
-            return Err(wrong());
-        };
-        let values = planes_bchw.host_slice_blocking::<f32>()?;
-        let plane = height * width;
+        let bytes = pixels.to_vec_blocking::<u8>()?;
+        let of_one = 3 * height * width;
         (0..images)
             .map(|i| {
-                let image = &values[i * 3 * plane..(i + 1) * 3 * plane];
-                let (red, rest) = image.split_at(plane);
-                let (green, blue) = rest.split_at(plane);
-                let mut rgb = reserved("pixels", 3 * plane)?;
-                let pixels = red.iter().zip(green).zip(blue);
-                rgb.extend(pixels.flat_map(|((r, g), b)| [level(*r), level(*g), level(*b)]));
+                let mut rgb = reserved("pixels", of_one)?;
+                rgb.extend_from_slice(&bytes[i * of_one..(i + 1) * of_one]);
                 Ok(Self { width, height, rgb })
             })
             .collect()
     }
 }
 
-/// `value` in [0, 1] as one of 256 levels.
-fn level(value: f32) -> u8 {
-    (value * 255.0).round_ties_even() as u8
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use xdit_kernels::Device;
-
-    #[test]
-    fn halves_round_to_even() {
-        // 0.5/255 and 1.5/255 times 255 are exactly 0.5 and 1.5 in f32.
-        assert_eq!(level(0.5 / 255.0), 0);
-        assert_eq!(level(1.5 / 255.0), 2);
-        assert_eq!((level(0.0), level(1.0)), (0, 255));
-    }
 
     #[test]
     fn planes_become_pixels() {
