@@ -55,6 +55,27 @@ fn convolutions_are_those_of_the_processor() {
 
 #[test]
 #[ignore = "needs a GPU"]
+fn inputs_of_another_dtype_than_the_weights_are_widened() {
+    let (cpu, gpu) = (Device::cpu(), gpu());
+    for (input, weights) in [(DType::BF16, DType::F32), (DType::F32, DType::F16)] {
+        let x = tensor(&[1, 5, 4, 8], input, 1, &cpu);
+        let weight = tensor(&[9, 8, 3, 3], weights, 2, &cpu);
+        let more = tensor(&[1, 3, 2, 9], input, 3, &cpu);
+        let on = |device: &Device| {
+            let options = Conv2dOptions {
+                algorithm: Algorithm::Direct,
+                ..Conv2dOptions::default()
+            };
+            let conv = Conv2d::pack(&weight, None, options, weights, device).unwrap();
+            let [x, more] = [&x, &more].map(|t| t.to_device(device).unwrap());
+            conv.forward_with(&x, Some(more.view())).unwrap()
+        };
+        assert_like_cpu(&on(&gpu), &on(&cpu));
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
 fn sizes_that_32_bits_do_not_count_are_errors() {
     let (cpu, gpu) = (Device::cpu(), gpu());
     let weight = tensor(&[1, 8, 1, 1], DType::F32, 1, &cpu);
