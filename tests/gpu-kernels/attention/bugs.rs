@@ -1,0 +1,233 @@
+//! Kernels with one seeded bug each: a schedule reports it, or the result is wrong.
+
+use xdit_kernels::DType;
+
+use super::{
+    FLASH, FMA,
+    case::Case,
+    launch::{Modules, run},
+};
+use crate::case::{module, schedules};
+
+/// What is wrong, the text, the place of the one that is replaced (from 0), and what takes its place.
+type Bug = (&'static str, &'static str, usize, &'static str);
+
+/// Of `flash.cu`, in the order of the text.
+const TENSOR_BUGS: &[Bug] = &[
+    ("the last tile of keys is left out", ", 63;", 0, ", 62;"),
+    (
+        "queries behind the last are read",
+        "setp.ge.s32",
+        5,
+        "setp.gt.s32",
+    ),
+    ("other queries' places", "xor.b32", 0, "or.b32"),
+    (
+        "q and the first keys are not waited for",
+        "cp.async.commit_group;",
+        0,
+        "",
+    ),
+    ("a slot lies in another", ", 24576;", 0, ", 20480;"),
+    (
+        "keys are not waited for",
+        "cp.async.wait_group 1;",
+        0,
+        "cp.async.wait_group 2;",
+    ),
+    (
+        "keys of other threads are not waited for",
+        "bar.sync",
+        0,
+        "// ",
+    ),
+    ("the next tile is one too far", ", 64;", 1, ", 65;"),
+    (
+        "the next keys are of no group",
+        "cp.async.commit_group;",
+        2,
+        "",
+    ),
+    (
+        "a fragment of keys of other columns",
+        "xor.b32",
+        4,
+        "or.b32",
+    ),
+    ("the mask of the last tile", "setp.gt.s32", 2, "setp.lt.s32"),
+    ("the mask is turned around", "setp.ne.s16", 4, "setp.eq.s16"),
+    ("the votes of other columns", "shr.u32", 4, "shl.b32"),
+    ("references do not grow", "0f41000000", 0, "0f7F000000"),
+    (
+        "the maximum of one thread",
+        "shfl.sync.bfly.b32",
+        0,
+        "shfl.sync.idx.b32",
+    ),
+    (
+        "sums are rescaled if all rows grow",
+        "vote.sync.any.pred",
+        0,
+        "vote.sync.all.pred",
+    ),
+    ("sums are not rescaled", "ex2.approx.ftz.f32", 0, "abs.f32"),
+    (
+        "weights are not exponents",
+        "ex2.approx.ftz.f32",
+        5,
+        "abs.f32",
+    ),
+    (
+        "values are not waited for",
+        "cp.async.wait_group 1;",
+        1,
+        "cp.async.wait_group 2;",
+    ),
+    (
+        "keys are overwritten while others read them",
+        "bar.sync",
+        1,
+        "// ",
+    ),
+    (
+        "the next values are of no group",
+        "cp.async.commit_group;",
+        3,
+        "",
+    ),
+    ("values in rows", "x4.trans.shared", 0, "x4.shared"),
+    ("values of other columns", "xor.b32", 12, "or.b32"),
+    (
+        "the sum of one thread",
+        "shfl.sync.bfly.b32",
+        8,
+        "shfl.sync.idx.b32",
+    ),
+    (
+        "the running sum of another row",
+        "shfl.sync.idx.b32",
+        0,
+        "shfl.sync.down.b32",
+    ),
+    (
+        "rows behind the last are written",
+        "setp.ge.s32",
+        29,
+        "setp.gt.s32",
+    ),
+];
+
+/// Of `fma.cu`.
+const PLAIN_BUGS: &[Bug] = &[
+    (
+        "weights are read while the next keys come",
+        "bar.sync",
+        0,
+        "// ",
+    ),
+    ("columns are read while they come", "bar.sync", 1, "// "),
+    (
+        "values are overwritten while others read them",
+        "bar.sync",
+        2,
+        "// ",
+    ),
+    ("values are read while they come", "bar.sync", 3, "// "),
+    (
+        "the maximum of some threads",
+        "shfl.sync.bfly.b32",
+        0,
+        "shfl.sync.idx.b32",
+    ),
+    (
+        "the sum of some threads",
+        "shfl.sync.bfly.b32",
+        16,
+        "shfl.sync.idx.b32",
+    ),
+    (
+        "the running sum of another row",
+        "shfl.sync.idx.b32",
+        0,
+        "shfl.sync.down.b32",
+    ),
+];
+
+/// The text with only this kernel, with the bug.
+fn seeded(text: &str, kernel: &str, (what, from, nth, to): Bug) -> String {
+    let head = text.find("\n.visible .entry").expect("a kernel");
+    let start = text
+        .find(&format!("\n.visible .entry {kernel}("))
+        .expect("the kernel");
+    let end = text[start..].find("\n}").expect("its end") + start + 2;
+    let body = &text[start..end];
+    let (at, _) = body
+        .match_indices(from)
+        .nth(nth)
+        .unwrap_or_else(|| panic!("{what}: {kernel} has too few {from}"));
+    let (before, after) = (&body[..at], &body[at + from.len()..]);
+    format!("{}{before}{to}{after}", &text[..head])
+}
+
+/// Whether one of the cases finds it under a schedule.
+fn is_found(cases: &[Case], modules: &Modules) -> bool {
+    let schedules = schedules();
+    let runs = cases
+        .iter()
+        .flat_map(|case| schedules.iter().map(move |options| (case, options)));
+    { runs }.any(|(case, options)| run(case, modules, options).is_err())
+}
+
+#[test]
+fn seeded_bugs_are_found() {
+    let case = |dtype| Case {
+        split: Some(193),
+        key_mask: true,
+        spread: 6.0,
+        ..Case::new(dtype, 67, 260, 64)
+    };
+    let empty = || module(".version 8.0\n.target sm_80\n.address_size 64\n");
+    let mut missed = Vec::new();
+    for &bug in TENSOR_BUGS {
+        let flash = module(&seeded(FLASH, "flash_bf16_d64", bug));
+        let modules = Modules {
+            flash,
+            fma: empty(),
+        };
+        let unmasked = Case {
+            key_mask: false,
+            ..case(DType::BF16)
+        };
+        // Weights relative to a wrong maximum are infinite.
+        let steep = Case {
+            spread: 400.0,
+            ..unmasked.clone()
+        };
+        if !is_found(&[case(DType::BF16), unmasked, steep], &modules) {
+            missed.push(bug.0);
+        }
+    }
+    for &bug in PLAIN_BUGS {
+        let fma = module(&seeded(FMA, "flash_f32", bug));
+        let modules = Modules {
+            flash: empty(),
+            fma,
+        };
+        if !is_found(&[case(DType::F32)], &modules) {
+            missed.push(bug.0);
+        }
+    }
+    // Without a bug nothing is found.
+    let modules = &*super::MODULES;
+    for case in [
+        case(DType::BF16),
+        case(DType::F32),
+        Case {
+            spread: 400.0,
+            ..case(DType::BF16)
+        },
+    ] {
+        assert!(!is_found(&[case], modules));
+    }
+    assert!(missed.is_empty(), "nobody noticed: {}", missed.join("; "));
+}

@@ -1,0 +1,329 @@
+// Flash attention on tensor units: out = softmax(q k^T scale + mask) v for bf16 and f16, with f32 sums, and the log-sum-exp of
+// each row (Dao, "FlashAttention-2", arXiv:2307.08691).
+//
+// Tiles. A block of 4 warps has 128 queries of one head, a warp 32 of them in two tiles of 16. Keys and values come in tiles of
+// 64. D, the head dim in shared memory and registers, is 32, 64, 96 or 128; a head dim in between is padded with zeros.
+// 32 rows a warp and not 16: each fragment of keys and values that `ldmatrix` reads then feeds four `mma`, not two. With two,
+// shared memory (128 bytes a clock) would be as busy as the tensor units.
+//
+// Pipeline. A ring of three slots in shared memory holds K(i), V(i), K(i+1), …; while two are computed with, `cp.async` fills
+// the third. One barrier a product: it makes a slot visible that has arrived, and tells that all warps are done with the slot
+// that is filled next.
+//
+//     slot 0:  K0: q k^T | V1 arrives ......... | V1: p v | …          copies are in flight
+//     slot 1:  V0 arrives ......... | V0: p v | K2 arrives ...         for a product and a softmax
+//     slot 2:  K1 arrives | .................. | K1: q k^T | …
+//
+// Three slots and not four: with D = 128 a block then needs 80 KiB, and two blocks fit an SM of an A100 (164 KiB).
+//
+//     shared memory, bytes     0        256 D              256 D + 128 D          + 256 D          640 D
+//                              | q 128 rows | slot 0, 64 rows | slot 1            | slot 2           |
+//
+// Rows are not padded: chunks of 16 bytes are permuted (Swizzled, matrix.cuh), so no access has a bank conflict.
+//
+// Softmax. Scores stay in registers, as exponents of 2 with the scale folded into one multiply-add. A row's weights are relative
+// to a reference that changes only when the row's maximum exceeds it by more than 8: until then weights are up to 2^8, which
+// f32 sums and 16-bit weights hold as precisely, and the sums need not be rescaled. The rule looks at one row alone, so a
+// row's bits do not depend on other rows. Masks and ragged ends take a second path, tile by tile. The host leaves a bias, and a
+// scale that is not positive, to the kernels of fma.cu.
+//
+// Accumulating, the last step merges the tile's rows with those in out and lse, so that a ring needs no other pass.
+//
+// The bound, per tile of 64 keys and warp, D = 128: 256 mma (at 8 clocks each on a quarter SM of an A100: 2048 clocks), 64
+// exponentials a thread (8 clocks each: 512), about 300 other instructions of arithmetic, 80 ldmatrix (4 clocks of the SM each,
+// for 4 warps: 1280). Tensor units are the bound on an A100, if the second block hides softmax and barriers. On an H100 `mma`
+// reaches about 60 % of what wgmma does, and shared memory is as near to its limit. Counts from SASS: docs/benchmarks/gpu.md.
+#include "matrix.cuh"
+
+constexpr int WARPS = 4, THREADS = WARPS * 32, QUERIES = 128, KEYS = 64;
+// By how much a maximum may exceed the reference, in powers of 2.
+constexpr float SLACK = 8.0f;
+
+// Where a thread copies from: one chunk, or several GROUP chunks apart, of every few rows.
+template <class T, int D>
+struct Copies {
+    static constexpr int LANES = Swizzled<D>::GROUP, STEP = THREADS / LANES;
+    const T* from; // the thread's chunk in the first row that it copies
+    uint32_t offset; // of that chunk in a tile
+
+    __device__ __forceinline__ Copies(const T* rows, int64_t stride)
+        : from(rows + threadIdx.x / LANES * stride + threadIdx.x % LANES * 8),
+          offset(Swizzled<D>::address(0, threadIdx.x / LANES, threadIdx.x % LANES)) {}
+
+    // Starts to copy a tile whose first row is `first` of `rows`. Rows behind the last, those that `seen` hides, and columns
+    // from d on become 0; nothing is read for them.
+    template <int ROWS>
+    __device__ __forceinline__ void
+    start(uint32_t tile, int first, int rows, int64_t stride, int d, const uint8_t* seen = nullptr, int64_t seen_stride = 0) const {
+        int row = threadIdx.x / LANES, chunk = threadIdx.x % LANES;
+        // With 168 registers (three blocks an SM) computing it again costs less than keeping it: else one register spills.
+        uint32_t to = D > 64 ? tile + offset : Swizzled<D>::address(tile, row, chunk);
+        const T* line = from + first * stride;
+        first += row;
+#pragma unroll
+        for (int r = 0; r < ROWS; r += STEP) {
+            bool inside = first + r < rows;
+            if (seen != nullptr && inside) inside = seen[(first + r) * seen_stride] != 0;
+#pragma unroll
+            for (int c = 0; c < Swizzled<D>::CHUNKS; c += LANES)
+                copy_async(to + r * Swizzled<D>::PITCH + c * 16, line + c * 8, inside && (chunk + c) * 8 < d);
+            line += STEP * stride;
+        }
+    }
+};
+
+// The rows of a thread: (tile of 16, half) names row tile * 16 + half * 8 + lane / 4 of the warp's 32.
+struct Rows {
+    float most[2][2], sum[2][2];
+};
+
+// Hides keys: those that the key mask hides, those from lk on, and under a causal mask those after the row.
+template <int N>
+__device__ __forceinline__ void
+mask(float (&scores)[2][N][4], const FlashCall& call, const uint8_t* seen, int first_row, int first_key) {
+    static_assert(N * 8 == 64, "two votes tell of all keys");
+    int lane = threadIdx.x % 32;
+    uint32_t visible[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        int key = first_key + i * 32 + lane;
+        bool sees = key < call.lk;
+        if (seen != nullptr && sees) sees = seen[key * call.key_mask_strides[1]] != 0;
+        visible[i] = __ballot_sync(ALL_LANES, sees) >> lane % 4 * 2;
+    }
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int row = first_row + m * 16 + half * 8 + lane / 4;
+            int last = call.causal ? row - first_key - lane % 4 * 2 : KEYS;
+#pragma unroll
+            for (int j = 0; j < N; j++)
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    bool sees = (visible[j / 4] >> (j % 4 * 8 + e) & 1) != 0 && j * 8 + e <= last;
+                    if (!sees) scores[m][j][half * 2 + e] = minus_infinity();
+                }
+        }
+}
+
+// Scores become weights; references, sums and weighted values follow.
+template <int N, int M>
+__device__ __forceinline__ void weigh(float (&scores)[2][N][4], Rows& rows, float (&out)[2][M][4], float factor) {
+    float most[2][2];
+    bool grows = false;
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float top = minus_infinity();
+#pragma unroll
+            for (int j = 0; j < N; j++) top = fmaxf(top, fmaxf(scores[m][j][half * 2], scores[m][j][half * 2 + 1]));
+            top = fmaxf(top, __shfl_xor_sync(ALL_LANES, top, 1));
+            top = fmaxf(top, __shfl_xor_sync(ALL_LANES, top, 2)) * factor;
+            most[m][half] = top > rows.most[m][half] + SLACK ? top : rows.most[m][half];
+            grows |= most[m][half] != rows.most[m][half];
+        }
+    if (__any_sync(ALL_LANES, grows)) {
+#pragma unroll
+        for (int m = 0; m < 2; m++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                float shrink = exp2_fast(rows.most[m][half] - shift_of(most[m][half]));
+                rows.most[m][half] = most[m][half];
+                rows.sum[m][half] *= shrink;
+#pragma unroll
+                for (int n = 0; n < M; n++) out[m][n][half * 2] *= shrink, out[m][n][half * 2 + 1] *= shrink;
+            }
+    }
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float shift = shift_of(rows.most[m][half]), sum = 0;
+#pragma unroll
+            for (int j = 0; j < N; j++)
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    float& score = scores[m][j][half * 2 + e];
+                    score = exp2_fast(fmaf(score, factor, -shift));
+                    sum += score;
+                }
+            rows.sum[m][half] += sum;
+        }
+}
+
+// Writes a warp's rows, or merges them with what is there.
+template <class T, int M>
+__device__ __forceinline__ void
+finish(float (&out)[2][M][4], const Rows& rows, const Buffers& at, const FlashCall& call, const Place& place, int first_row) {
+    int lane = threadIdx.x % 32;
+    int64_t base = place.batch * call.out_strides[0] + place.head * call.out_strides[2];
+    float* lse_base = at.lse + place.batch * call.lse_strides[0] + place.head * call.lse_strides[1];
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float sum = rows.sum[m][half];
+            sum += __shfl_xor_sync(ALL_LANES, sum, 1);
+            sum += __shfl_xor_sync(ALL_LANES, sum, 2);
+            int row = first_row + m * 16 + half * 8 + lane / 4;
+            bool writes = row < call.lq && lane % 4 == 0;
+            float* lse_at = lse_base + row * call.lse_strides[2];
+            float lse = (shift_of(rows.most[m][half]) + log2f(sum)) * LN_2;
+            // A row that has seen no key is 0. NaN is not 0 and stays.
+            float factor = sum == 0.0f ? 0.0f : 1.0f / sum, old = 0.0f, share = 1.0f;
+            if (call.accumulate) {
+                float before = writes ? *lse_at : 0.0f;
+                Merged both = merged(__shfl_sync(ALL_LANES, before, lane & ~3), lse);
+                old = both.first, share = both.second, lse = both.lse;
+            }
+            if (writes) *lse_at = lse;
+            // Without a share, what is there keeps its bits.
+            if (row >= call.lq || share == 0.0f) continue;
+            factor *= share;
+            int64_t place = base + row * call.out_strides[1] + lane % 4 * 2;
+            float2* wide = (float2*)((float*)at.out + place);
+            uint32_t* pairs = (uint32_t*)((T*)at.out + place);
+#pragma unroll
+            for (int n = 0; n < M; n++) {
+                if (n * 8 >= call.d) break;
+                float x = out[m][n][half * 2] * factor, y = out[m][n][half * 2 + 1] * factor;
+                if (old != 0.0f) {
+                    float2 before;
+                    if (call.out_f32)
+                        before = wide[n * 4];
+                    else
+                        widen_pair(pairs[n * 4], before.x, before.y, T());
+                    x = fmaf(before.x, old, x), y = fmaf(before.y, old, y);
+                }
+                if (call.out_f32)
+                    wide[n * 4] = make_float2(x, y);
+                else
+                    pairs[n * 4] = narrow_pair(x, y, T());
+            }
+        }
+}
+
+template <class T, int D>
+__device__ __forceinline__ void flash(const Buffers& at, const FlashCall& call) {
+    using Tile = Swizzled<D>;
+    constexpr int SLOT = KEYS * Tile::PITCH;
+    // Fragments of queries stay in registers where there are enough.
+    constexpr bool KEEPS_Q = D <= 32;
+    extern __shared__ __align__(128) uint8_t shared[];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    Place place = place_of(call, blockIdx.x);
+    int first = place.tile * QUERIES, first_row = first + warp * 32;
+    int end = call.causal ? min(call.lk, first + QUERIES) : call.lk, tiles = (end + KEYS - 1) / KEYS;
+
+    Copies<T, D> k((const T*)at.k + place.batch * call.k_strides[0] + place.kv_head * call.k_strides[2], call.k_strides[1]);
+    Copies<T, D> v((const T*)at.v + place.batch * call.v_strides[0] + place.kv_head * call.v_strides[2], call.v_strides[1]);
+    const uint8_t* seen = at.key_mask ? at.key_mask + place.batch * call.key_mask_strides[0] : nullptr;
+    uint32_t shared_q = shared_address(shared), slots = shared_q + QUERIES * Tile::PITCH;
+    uint32_t slot_k = slots, slot_v = slots + SLOT, slot_free = slots + 2 * SLOT;
+    // Tiles from `tiles` on are not there; their groups of copies are empty.
+    auto load_k = [&](uint32_t slot, int tile) {
+        if (tile < tiles) k.template start<KEYS>(slot, tile * KEYS, call.lk, call.k_strides[1], call.d);
+        copy_commit();
+    };
+    // A hidden value may be NaN, and 0 times NaN is NaN: it is not loaded.
+    auto load_v = [&](uint32_t slot, int tile) {
+        if (tile < tiles)
+            v.template start<KEYS>(slot, tile * KEYS, call.lk, call.v_strides[1], call.d, seen, call.key_mask_strides[1]);
+        copy_commit();
+    };
+    const T* q = (const T*)at.q + place.batch * call.q_strides[0] + place.head * call.q_strides[2];
+    Copies<T, D>(q, call.q_strides[1]).template start<QUERIES>(shared_q, first, call.lq, call.q_strides[1], call.d);
+    load_k(slot_k, 0);
+    load_v(slot_v, 0);
+
+    // Lane's places in fragments: of 16 rows and 16 columns of q or v, and of 16 rows (columns of the right side) of k.
+    int row_major = lane % 16, column_major = lane % 8 + lane / 16 * 8;
+    uint32_t at_q = Tile::address(shared_q, warp * 32 + row_major, lane / 16);
+    uint32_t in_k = Tile::address(0, column_major, lane / 8 % 2), in_v = Tile::address(0, row_major, lane / 16);
+    uint32_t kept[2][KEEPS_Q ? D / 16 : 1][4];
+    float out[2][D / 8][4] = {};
+    Rows rows;
+#pragma unroll
+    for (int i = 0; i < 4; i++) rows.most[i / 2][i % 2] = minus_infinity(), rows.sum[i / 2][i % 2] = 0.0f;
+
+    for (int tile = 0; tile < tiles; tile++) {
+        copy_wait<1>();
+        __syncthreads();
+        if (KEEPS_Q && tile == 0)
+#pragma unroll
+            for (int m = 0; m < 2; m++)
+#pragma unroll
+                for (int c = 0; c < D / 16; c++) load_matrices(kept[m][KEEPS_Q ? c : 0], Tile::further(at_q, m * 16, c * 2));
+        load_k(slot_free, tile + 1);
+        float scores[2][KEYS / 8][4] = {};
+#pragma unroll
+        for (int c = 0; c < D / 16; c++) {
+            uint32_t fresh[2][4];
+#pragma unroll
+            for (int m = 0; m < 2; m++)
+                if (!KEEPS_Q) load_matrices(fresh[m], Tile::further(at_q, m * 16, c * 2));
+#pragma unroll
+            for (int j = 0; j < KEYS / 16; j++) {
+                uint32_t right[4];
+                load_matrices(right, Tile::further(slot_k + in_k, j * 16, c * 2));
+#pragma unroll
+                for (int m = 0; m < 2; m++) {
+                    const uint32_t(&left)[4] = KEEPS_Q ? kept[m][KEEPS_Q ? c : 0] : fresh[m];
+                    multiply<T>(scores[m][2 * j], left, right[0], right[1]);
+                    multiply<T>(scores[m][2 * j + 1], left, right[2], right[3]);
+                }
+            }
+        }
+        int key = tile * KEYS;
+        if (seen != nullptr || key + KEYS > call.lk || (call.causal && key + KEYS - 1 > first_row))
+            mask(scores, call, seen, first_row, key);
+        weigh(scores, rows, out, call.scale);
+        uint32_t weights[2][KEYS / 16][4];
+#pragma unroll
+        for (int m = 0; m < 2; m++)
+#pragma unroll
+            for (int i = 0; i < KEYS / 16; i++) {
+                const float(&low)[4] = scores[m][2 * i], (&high)[4] = scores[m][2 * i + 1];
+                weights[m][i][0] = narrow_pair(low[0], low[1], T()), weights[m][i][1] = narrow_pair(low[2], low[3], T());
+                weights[m][i][2] = narrow_pair(high[0], high[1], T()), weights[m][i][3] = narrow_pair(high[2], high[3], T());
+            }
+
+        copy_wait<1>();
+        __syncthreads();
+        load_v(slot_k, tile + 1);
+#pragma unroll
+        for (int i = 0; i < KEYS / 16; i++) {
+#pragma unroll
+            for (int n = 0; n < D / 16; n++) {
+                uint32_t right[4];
+                load_matrices_transposed(right, Tile::further(slot_v + in_v, i * 16, n * 2));
+#pragma unroll
+                for (int m = 0; m < 2; m++) {
+                    multiply<T>(out[m][2 * n], weights[m][i], right[0], right[1]);
+                    multiply<T>(out[m][2 * n + 1], weights[m][i], right[2], right[3]);
+                }
+            }
+        }
+        uint32_t used = slot_v;
+        slot_v = slot_k, slot_k = slot_free, slot_free = used;
+    }
+    finish<T>(out, rows, at, call, place, first_row);
+}
+
+#define FLASH(NAME, TYPE, DIM)                                                                                                   \
+    extern "C" __global__ void __launch_bounds__(THREADS, DIM <= 64 ? 3 : 2)                                                     \
+        NAME(const void* q, const void* k, const void* v, void* out, float* lse, const uint8_t* key_mask, const float* bias,     \
+             const __grid_constant__ FlashCall call) {                                                                           \
+        flash<TYPE, DIM>({q, k, v, out, lse, key_mask, bias}, call);                                                             \
+    }
+
+FLASH(flash_bf16_d32, bf16, 32)
+FLASH(flash_bf16_d64, bf16, 64)
+FLASH(flash_bf16_d96, bf16, 96)
+FLASH(flash_bf16_d128, bf16, 128)
+FLASH(flash_f16_d32, f16, 32)
+FLASH(flash_f16_d64, f16, 64)
+FLASH(flash_f16_d96, f16, 96)
+FLASH(flash_f16_d128, f16, 128)
