@@ -6,6 +6,8 @@
 mod block;
 mod call;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod dims;
 mod input;
 mod lanes;
@@ -20,8 +22,6 @@ mod tile;
 
 pub use input::{AttnInput, AttnOut, Mask, Segment};
 
-#[cfg(feature = "cuda")]
-use crate::dispatch::no_cuda_kernel;
 use crate::{DType, DeviceKind, Error, Result, TensorMut, View, ViewMut, dispatch::one_device};
 use dims::{Dims, OP};
 
@@ -154,6 +154,8 @@ pub fn flash_into(input: &AttnInput<'_>, out: ViewMut<'_>, lse: ViewMut<'_>) -> 
             lse.written_by(|lse| out.written_by(|out| cpu::flash(input, &dims, out, lse)))
         }
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
+        DeviceKind::Cuda(_) => {
+            lse.written_by(|lse| out.written_by(|out| cuda::flash(input, &dims, out, lse)))
+        }
     }
 }

@@ -4,11 +4,11 @@
 //! normalizer calculation for softmax", arXiv:1805.02867; the step between two hops of ring attention).
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "cuda")]
-use crate::dispatch::no_cuda_kernel;
 use crate::{
     DType, DeviceKind, Error, Result, Tensor, TensorMut, ViewMut, attention::AttnOut,
     dispatch::one_device,
@@ -88,7 +88,9 @@ pub fn merge_into(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) 
             lse.written_by(|lse| out.written_by(|out| cpu::merge(OP, a, b, out, lse)))
         }
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(gpu) => no_cuda_kernel(OP, gpu),
+        DeviceKind::Cuda(_) => {
+            lse.written_by(|lse| out.written_by(|out| cuda::merge(OP, a, b, out, lse)))
+        }
     }
 }
 

@@ -144,3 +144,52 @@ fn shapes_that_differ_are_errors() {
         assert!(e.starts_with("merge: expected out [1, 5, 2, 3]"), "{e}");
     }
 }
+
+/// On a GPU, or on the virtual one, as on the processor (`cargo test -p xdit-kernels --features cuda merge_on_a_gpu --
+/// --ignored`).
+#[cfg(feature = "cuda")]
+#[test]
+#[ignore = "needs a GPU"]
+fn merge_on_a_gpu() {
+    let gpu = &Device::cuda(0).unwrap_or_else(|error| panic!("this test needs a GPU: {error}"));
+    let cpu = &Device::cpu();
+    for first in [DType::F32, DType::BF16, DType::F16] {
+        for second in [first, DType::F32] {
+            let part = |seed: u32, dtype: DType| {
+                let lse = noise([1, 2, 3, 5], seed + 1, cpu);
+                let mut lse = lse.to_vec_blocking::<f32>().unwrap();
+                // Rows that a part has not seen, and one that none has.
+                lse.iter_mut()
+                    .step_by(seed as usize + 1)
+                    .for_each(|x| *x = f32::NEG_INFINITY);
+                AttnOut {
+                    out: noise([2, 5, 3, 33], seed, cpu).to_dtype(dtype).unwrap(),
+                    lse: Tensor::from_slice(&lse, [2, 3, 5], cpu).unwrap(),
+                }
+            };
+            let on = |part: &AttnOut, device: &Device| AttnOut {
+                out: part.out.to_device(device).unwrap(),
+                lse: part.lse.to_device(device).unwrap(),
+            };
+            let (a, b) = (part(1, first), part(2, second));
+            let want = merge(&a, &b).unwrap();
+            let got = on(&merge(&on(&a, gpu), &on(&b, gpu)).unwrap(), cpu);
+            assert_eq!(got.out.dtype(), first);
+            // Values of up to 2: one rounding in f32, or to the neighbour in 16 bits.
+            let step = match first {
+                DType::F32 => 2e-6,
+                DType::F16 => 2f32.powi(-10),
+                _ => 2f32.powi(-7),
+            };
+            for (part, got, far) in [(&want.out, &got.out, step), (&want.lse, &got.lse, 1e-6)] {
+                let numbers = |x: &Tensor| x.to_vec_blocking::<f32>().unwrap();
+                for (want, got) in numbers(part).iter().zip(numbers(got)) {
+                    assert!(
+                        *want == got || (want - got).abs() <= far,
+                        "{got} not {want}"
+                    );
+                }
+            }
+        }
+    }
+}

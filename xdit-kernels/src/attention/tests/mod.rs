@@ -1,5 +1,7 @@
 //! The kernel against attention in f64.
 
+#[cfg(feature = "cuda")]
+mod gpu;
 mod rows;
 
 use super::*;
@@ -103,6 +105,13 @@ impl Case {
             key_mask,
             bias,
         }
+    }
+
+    /// [b, l, 3, h, d], of which q, k and v are narrow views; lq = lk and one head a group.
+    fn joined(&self, data: &Data) -> Tensor {
+        let shape = [self.b, self.lq, 1, self.h(), self.d];
+        let parts = [&data.q, &data.k, &data.v].map(|x| x.reshape(shape).unwrap());
+        Tensor::cat(&parts.each_ref().map(Tensor::view), 2).unwrap()
     }
 
     fn input<'a>(&self, data: &'a Data) -> AttnInput<'a> {
@@ -218,10 +227,7 @@ fn check(case: &Case) {
         let want = oracle(case, &data);
         let mut joint = None;
         if case.joint {
-            // [b, l, 3, h, d], of which q, k and v are narrow views; lq = lk and one head a group.
-            let shape = [case.b, case.lq, 1, case.h(), case.d];
-            let parts = [&data.q, &data.k, &data.v].map(|x| x.reshape(shape).unwrap());
-            joint = Some(Tensor::cat(&parts.each_ref().map(Tensor::view), 2).unwrap());
+            joint = Some(case.joined(&data));
         }
         let mut input = case.input(&data);
         if let Some(joint) = &joint {

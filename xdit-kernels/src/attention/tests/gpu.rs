@@ -1,0 +1,95 @@
+//! Attention on a GPU, or on the virtual one, against the f64 reference. Where there is none, this test fails: it is run by name
+//! (`cargo test -p xdit-kernels --features cuda attention_on_a_gpu -- --ignored`). Kernels themselves are tested in
+//! `tests/gpu-kernels`; here it is what they are given.
+
+use super::*;
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for dtype in [DType::BF16, DType::F16, DType::F32] {
+        // Each kernel of flash.cu and those of fma.cu, by the head dim; views of one joint tensor.
+        for d in [32, 64, 80, 88, 128, 20, 140] {
+            cases.push(Case {
+                b: 2,
+                h_kv: 2,
+                lq: 66,
+                lk: 66,
+                d,
+                dtype,
+                joint: true,
+                ..PLAIN
+            });
+        }
+        let masked = Case {
+            b: 2,
+            h_kv: 2,
+            group: 2,
+            lq: 70,
+            lk: 67,
+            d: 40,
+            dtype,
+            ..PLAIN
+        };
+        cases.extend([
+            Case {
+                causal: true,
+                ..masked.clone()
+            },
+            Case {
+                key_mask: true,
+                ..masked.clone()
+            },
+            Case {
+                bias: Some([true, false, false]),
+                ..masked.clone()
+            },
+            Case {
+                bias: Some([false, true, true]),
+                key_mask: true,
+                ..masked.clone()
+            },
+            Case {
+                scale: Some(-0.25),
+                ..masked.clone()
+            },
+            Case {
+                lk: 0,
+                ..masked.clone()
+            },
+            Case { lq: 0, ..masked },
+        ]);
+    }
+    cases
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn attention_on_a_gpu() {
+    let gpu = Device::cuda(0).unwrap_or_else(|error| panic!("this test needs a GPU: {error}"));
+    let there = |x: &Tensor| x.to_device(&gpu).unwrap();
+    for case in cases() {
+        let data = case.data(&Device::cpu());
+        let want = oracle(&case, &data);
+        let moved = Data {
+            q: there(&data.q),
+            k: there(&data.k),
+            v: there(&data.v),
+            key_mask: data.key_mask.as_ref().map(there),
+            bias: data.bias.as_ref().map(there),
+        };
+        let mut input = case.input(&moved);
+        let joint = case.joint.then(|| there(&case.joined(&data)));
+        if let Some(joint) = &joint {
+            [input.q, input.k, input.v] =
+                [0, 1, 2].map(|part| joint.view().select(2, part).unwrap());
+        }
+        let got = Flash.attend(&input).unwrap();
+        let back = |x: &Tensor| x.to_device(&Device::cpu()).unwrap();
+        let got = AttnOut {
+            out: back(&got.out),
+            lse: back(&got.lse),
+        };
+        // Weights of bf16, as where the processor multiplies pairs.
+        compare(&case, &got, &want, true, &gpu.to_string());
+    }
+}
