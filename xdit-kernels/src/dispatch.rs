@@ -1,7 +1,5 @@
 //! What kernels check of their operands before they are dispatched to a device.
 
-#[cfg(feature = "cuda")]
-use crate::CudaOrdinal;
 use crate::{DType, Device, DeviceKind, Error, Result, View, ViewMut};
 
 /// The device that all operands are on.
@@ -59,17 +57,6 @@ pub(crate) fn expect_rows(
         return Err(Error::shape(op, "an output with an adjacent last dim", out));
     }
     Ok(())
-}
-
-/// The error of an operation that has no kernel for GPUs.
-#[cfg(feature = "cuda")]
-pub(crate) fn no_cuda_kernel<T>(op: &'static str, gpu: CudaOrdinal) -> Result<T> {
-    Err(Error::Device {
-        op,
-        reason: format!(
-            "there is no kernel for {gpu}; bring the operands to the processor by Tensor::to_device"
-        ),
-    })
 }
 
 /// The kind of `device`, which is to hold a layer with these weights in a form of its own: the weights are on one device, whose

@@ -154,7 +154,7 @@ fn merge_on_a_gpu() {
     let gpu = &Device::cuda(0).unwrap_or_else(|error| panic!("this test needs a GPU: {error}"));
     let cpu = &Device::cpu();
     for first in [DType::F32, DType::BF16, DType::F16] {
-        for second in [first, DType::F32] {
+        for second in [first, DType::F32, DType::BF16] {
             let part = |seed: u32, dtype: DType| {
                 let lse = noise([1, 2, 3, 5], seed + 1, cpu);
                 let mut lse = lse.to_vec_blocking::<f32>().unwrap();
