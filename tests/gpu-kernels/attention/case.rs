@@ -56,7 +56,7 @@ impl Case {
         self.plain
             || self.dtype == DType::F32
             || self.d > 128
-            || self.d % 8 != 0
+            || !self.d.is_multiple_of(8)
             || self.bias.is_some()
             || self.scale.is_some_and(|scale| scale <= 0.0)
     }
