@@ -17,7 +17,6 @@ pub mod attention;
 pub mod conv2d;
 mod copies;
 #[cfg(feature = "cuda")]
-#[allow(dead_code, reason = "the kernels that launch land one by one")]
 mod cuda;
 #[cfg(all(test, feature = "cuda", feature = "ops"))]
 mod cuda_ops_tests;

@@ -36,7 +36,7 @@ unsafe impl Sync for CudaContext {}
 
 impl fmt::Debug for CudaContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CudaContext {}", self.ordinal)
+        write!(f, "CudaContext {} ({})", self.ordinal, self.name)
     }
 }
 

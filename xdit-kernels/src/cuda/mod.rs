@@ -31,7 +31,7 @@ mod walk;
 pub(crate) use buffer::CudaBuffer;
 pub use context::CudaOrdinal;
 pub use info::CudaDeviceInfo;
-#[allow(unused_imports, reason = "the kernels that launch land one by one")]
+#[allow(unused_imports, reason = "kernels launch, with the feature ops")]
 pub(crate) use launch::{Args, KernelParam, LaunchShape};
 #[allow(unused_imports, reason = "as above")]
 pub(crate) use module::PtxModule;
