@@ -2,7 +2,7 @@ use crate::SequencePlan;
 use std::fmt;
 use xdit_comm::{Call, Group, Pending, Shard, Spec};
 use xdit_kernels::{
-    DType, Error, Result, Tensor, View,
+    DType, Error, Result, Tensor,
     attention::{Attention, AttnInput, AttnOut, Mask},
     merge::merge,
 };
@@ -262,14 +262,11 @@ impl<A: Attention> Ring<A> {
         let (b, h) = (input.q.dim(0), input.q.dim(2));
         if rows < input.q.dim(1) {
             // No rank has any key.
-            let nothing = [f32::NEG_INFINITY];
-            let shape = [b, h, input.q.dim(1)];
-            let lse = View::from_slice_strided(&nothing, shape, [0; 3], input.q.device())?;
-            let out = Tensor::zeros(input.q.shape(), input.q.dtype(), input.q.device())?;
-            return Ok(AttnOut {
-                out,
-                lse: lse.to_tensor()?,
-            });
+            let (lq, device) = (input.q.dim(1), input.q.device());
+            let nothing = vec![f32::NEG_INFINITY; b * h * lq];
+            let lse = Tensor::from_slice(&nothing, [b, h, lq], device)?;
+            let out = Tensor::zeros(input.q.shape(), input.q.dtype(), device)?;
+            return Ok(AttnOut { out, lse });
         }
         let views =
             |f: fn(&AttnOut) -> &Tensor| parts.iter().map(|p| f(p).view()).collect::<Vec<_>>();

@@ -55,6 +55,6 @@ fn reduce(how: ReduceOp, parts: &[Tensor]) -> Result<Tensor> {
         let ranks = parts.len() as f32;
         total.iter_mut().for_each(|sum| *sum /= ranks);
     }
-    let view = xdit_kernels::View::from_slice(&total, parts[0].shape(), parts[0].device())?;
-    Ok(xdit_kernels::layout::cast(view, parts[0].dtype())?)
+    let total = Tensor::from_slice(&total, parts[0].shape(), parts[0].device())?;
+    Ok(total.to_dtype(parts[0].dtype())?)
 }
