@@ -47,7 +47,7 @@ impl fmt::Display for Spec {
 
 /// How a reduction combines the values of several ranks. Exhaustive, like [`Op`].
 ///
-/// Tensors of u8 are reduced in f32 too; the result is cut towards zero and is at most 255. Other integers are an error.
+/// Only floats are reduced: tensors of integers are an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReduceOp {
     /// The sum of each element in f32, rounded once to the tensor's dtype. The backend chooses the order of the ranks;

@@ -7,7 +7,7 @@ use crate::{
     conv2d::{Conv2d, Conv2dOptions},
     elementwise as el, embedding as em, group_norm as gn, layout,
     linear::{Epilogue, Linear},
-    merge as me, norm,
+    merge as me, norm, pixels,
     rope::{self, HeadNorm, QkNormRope},
     softmax as so,
     sums::RunningSums,
@@ -63,6 +63,10 @@ impl Operands<'_> {
 
     fn output(&self, shape: &[usize]) -> TensorMut {
         TensorMut::zeros(shape, DType::F32, self.device()).unwrap()
+    }
+
+    fn bytes(&self, shape: &[usize]) -> TensorMut {
+        TensorMut::zeros(shape, DType::U8, self.device()).unwrap()
     }
 
     fn attention(&self) -> AttnOut {
@@ -212,6 +216,10 @@ fn picture_kernels() -> Vec<(&'static str, Kernel)> {
             let (weight, bias) = (o.vector(), o.vector());
             gn::group_norm_rows(&[x.view(), y.view()], &sums, &weight, &bias, 1e-6, true).map(drop)
         }),
+        ("rgb8", |o| {
+            let mut out = o.bytes(&[o.n, 2, 4, 3]);
+            pixels::rgb8_into(&o.tensor(&[o.n, 3, 2, 4]), out.view_mut())
+        }),
         ("upsample_nearest_2x", |o| {
             let mut out = o.output(&[o.n, 4, 6, 4]);
             up::upsample_nearest_2x_into(&o.tensor(&[o.n, 2, 3, 4]), out.view_mut())
@@ -312,6 +320,7 @@ fn written(folder: &str) -> &str {
         "linear" => "linear.",
         "merge" => "me::",
         "norm" => "norm::",
+        "pixels" => "pixels::",
         "rope" => "rope::",
         "softmax" => "so::",
         "sums" => "sums.",

@@ -385,5 +385,6 @@ fn segments_that_are_not_the_plans_are_an_error_on_every_rank() {
         Ok(())
     });
     let text = outcome.unwrap_err().to_string();
-    assert!(text.contains("segments as the plan"), "{text}");
+    let told = "the segments of this rank for ring 1 × Ulysses 2";
+    assert!(text.contains(told), "{text}");
 }

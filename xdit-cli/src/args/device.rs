@@ -36,6 +36,13 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
+    /// What `-v` says of the choice, if it is left to the program.
+    pub(crate) fn note(self) -> Option<&'static str> {
+        (self == Self::Auto).then_some(
+            "--device auto is the processor: no real GPU has run this version yet; --device cuda uses one",
+        )
+    }
+
     /// Returns the device: a GPU, or the processor with the instructions of `tier` if it is given. GPU libraries are looked for
     /// in the folders of `XDIT_CUDA_LIB_DIR` first.
     ///
@@ -48,11 +55,7 @@ impl DeviceChoice {
     ) -> Result<Device, Failure> {
         match self {
             Self::Cuda(number) => open_cuda(number, environment),
-            Self::Auto => {
-                tracing::info!("--device auto is the processor: not all models run on GPUs yet");
-                processor(tier)
-            }
-            Self::Cpu => processor(tier),
+            Self::Auto | Self::Cpu => processor(tier),
         }
     }
 }

@@ -66,6 +66,7 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
     let compute = Compute {
         dtype: record.dtype().map_err(damaged)?,
         device: device(args.threads.cpu_tier, &record.tier, &mut watch)?,
+        device_note: None,
         threads: session.threads(&args.threads),
         low_memory: false,
         parallel: record

@@ -24,6 +24,8 @@ pub(crate) struct Compute {
     pub dtype: DType,
     /// The device.
     pub device: Device,
+    /// Why it is this device, if no flag chose it.
+    pub device_note: Option<&'static str>,
     /// The number of threads.
     pub threads: usize,
     /// Whether to drop the text encoders before reading the other models.
@@ -47,6 +49,7 @@ impl Compute {
             device: run
                 .device
                 .open(run.threads.cpu_tier, &session.environment)?,
+            device_note: run.device.note(),
             threads: session.threads(&run.threads),
             low_memory: run.low_memory,
             parallel: parallel.plan()?,
@@ -104,6 +107,9 @@ pub(crate) fn load(
     watch: &mut RunObserver,
 ) -> Result<Pipeline, Failure> {
     tracing::info!(model = model.record.name, dtype = %compute.dtype, device = %compute.device, threads = compute.threads, "load");
+    if let Some(note) = compute.device_note {
+        tracing::info!("{note}");
+    }
     let options = options(model.record.variant.as_deref(), compute);
     let parallel = compute.parallel.clone();
     Ok(Pipeline::load_over(

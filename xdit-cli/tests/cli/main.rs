@@ -14,6 +14,8 @@ mod fake_hub;
 mod first_picture;
 mod flux_folder;
 mod generate;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod gpu;
 mod help;
 mod hostile;
 mod hostile_picture;

@@ -1,0 +1,142 @@
+//! Whole pipelines on the virtual GPU (`tests/vgpu`): the binary that ships, its own PTX, every strategy. An image must be
+//! that of the processor, which `tests/models` holds to diffusers', and the virtual GPU must report nothing: no race, no
+//! leak, no read of memory that nothing wrote.
+
+use std::path::Path;
+
+use safetensors::SafeTensors;
+use vgpu::{Gpu, Schedule};
+
+use crate::program::{command, outcome};
+use crate::sd3::golden;
+
+/// One picture: its model and its plan.
+struct Case {
+    model: &'static str,
+    plan: &'static str,
+}
+
+impl Case {
+    fn words(&self, dtype: &str, file: &str) -> Vec<String> {
+        // The text is short, since the interpreter runs every instruction of every token.
+        let rest = match self.model.starts_with("hunyuan") {
+            true => "--no-use-resolution-binning",
+            false => "--max-sequence-length 5",
+        };
+        let words = format!(
+            "generate --prompt circle --height 32 --width 48 --num-inference-steps 2 --output-type float -q {rest} {} --dtype {dtype} \
+             --output {file} --model",
+            self.plan
+        );
+        let model = golden(self.model).display().to_string();
+        words
+            .split_whitespace()
+            .map(str::to_owned)
+            .chain([model])
+            .collect()
+    }
+
+    /// The image of the processor in f32, and that of the virtual GPU in `dtype`.
+    fn draw(&self, folder: &Path, dtype: &str, gpu: Gpu) -> [Vec<f32>; 2] {
+        let host = self.words("f32", "host.safetensors");
+        outcome(command().args(host).current_dir(folder).output()).succeeded();
+        let mut on_gpu = gpu.command(env!("CARGO_BIN_EXE_xdit-cli")).unwrap();
+        on_gpu
+            .args(self.words(dtype, "gpu.safetensors"))
+            .args(["--device", "cuda"])
+            .env("RAYON_NUM_THREADS", "2")
+            .env("HF_HUB_OFFLINE", "1")
+            .current_dir(folder);
+        outcome(on_gpu.output()).succeeded();
+        ["host.safetensors", "gpu.safetensors"].map(|file| image(&folder.join(file)))
+    }
+}
+
+/// The values of an image.
+fn image(file: &Path) -> Vec<f32> {
+    let bytes = std::fs::read(file).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let values = tensors.tensor("image").unwrap().data().chunks(4);
+    values
+        .map(|x| f32::from_le_bytes(x.try_into().unwrap()))
+        .collect()
+}
+
+/// Draws each case in f32. The largest difference allowed is that of the processor's images to diffusers'.
+#[track_caller]
+fn equal_in_f32(cases: &[(&'static str, &'static str)], gpu: Gpu) {
+    for &(model, plan) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let [host, gpu] = Case { model, plan }.draw(folder.path(), "f32", gpu);
+        assert!(!host.is_empty() && host.len() == gpu.len());
+        for (a, b) in host.iter().zip(&gpu) {
+            assert!((a - b).abs() <= 5e-5, "{model} {plan}: {a} and {b}");
+        }
+    }
+}
+
+/// Draws each case in bf16: at least 40 dB to f32, as the processor's tests demand.
+#[track_caller]
+fn near_in_bf16(cases: &[(&'static str, &'static str)], gpu: Gpu) {
+    for &(model, plan) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let [host, gpu] = Case { model, plan }.draw(folder.path(), "bf16", gpu);
+        assert!(!host.is_empty() && host.len() == gpu.len());
+        let squares = host.iter().zip(&gpu).map(|(a, b)| f64::from(a - b).powi(2));
+        let mean = squares.sum::<f64>() / host.len() as f64;
+        let decibels = -10.0 * mean.log10();
+        assert!(decibels >= 40.0, "{model} {plan}: {decibels} dB");
+    }
+}
+
+fn hopper(schedule: Schedule) -> Gpu {
+    Gpu {
+        capability: 90,
+        ..Gpu::new(schedule)
+    }
+}
+
+#[test]
+fn every_family_in_f32() {
+    equal_in_f32(&[("flux-dev", "")], Gpu::new(Schedule::Lazy));
+    equal_in_f32(&[("sd35-medium", "")], hopper(Schedule::Random(1)));
+    equal_in_f32(&[("hunyuan-v1.2", "")], Gpu::new(Schedule::Eager));
+}
+
+#[test]
+fn every_family_in_bf16() {
+    let ulysses = "--ulysses-degree 2";
+    near_in_bf16(&[("flux-dev", ulysses)], hopper(Schedule::Random(2)));
+    near_in_bf16(&[("sd35-medium", "")], Gpu::new(Schedule::Eager));
+    near_in_bf16(&[("hunyuan-v1.2", ulysses)], hopper(Schedule::Lazy));
+}
+
+#[test]
+fn sequence_parallel() {
+    let cases = [
+        ("flux-dev", "--ulysses-degree 2"),
+        ("flux-dev", "--ring-degree 2"),
+        ("flux-dev", "--ulysses-degree 2 --ring-degree 2"),
+    ];
+    equal_in_f32(&cases[..1], Gpu::new(Schedule::Eager));
+    equal_in_f32(&cases[1..2], Gpu::new(Schedule::Lazy));
+    equal_in_f32(&cases[2..], Gpu::new(Schedule::Random(3)));
+}
+
+#[test]
+fn pipelines_and_guidance() {
+    let stages = "--pipefusion-parallel-degree 2 --warmup-steps 1";
+    equal_in_f32(&[("flux-dev", stages)], Gpu::new(Schedule::Random(4)));
+    equal_in_f32(&[("hunyuan-v1.2", stages)], Gpu::new(Schedule::Lazy));
+    equal_in_f32(
+        &[("sd3-medium", "--use-cfg-parallel")],
+        hopper(Schedule::Eager),
+    );
+}
+
+#[test]
+fn all_axes_together() {
+    let all = "--use-cfg-parallel --ulysses-degree 2 --ring-degree 2 --pipefusion-parallel-degree 2 --warmup-steps 1 \
+               --data-parallel-degree 2 --num-images-per-prompt 2";
+    equal_in_f32(&[("sd3-medium", all)], Gpu::new(Schedule::Random(5)));
+}
