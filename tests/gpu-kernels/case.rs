@@ -3,7 +3,10 @@
 //! A test builds a [`Case`]: a launch with its memory and what the processor computed. [`Case::check`] runs it under every
 //! schedule; [`assert_found`] expects a seeded bug to be found under one.
 
-use crate::support::{Args, Memory, Strided, bytes, numbers};
+use crate::{
+    seed::Bug,
+    support::{Args, Memory, Strided, bytes, numbers},
+};
 use ptx_interp::{
     Completion, DeviceMemory, FlatMemory, Launch, Module, Options, Report, WarpOrder, launch,
 };
@@ -117,9 +120,9 @@ impl Case {
     }
 
     /// Runs the launch with the kernel of this text. `Err` says what is wrong: a report, or a result.
-    pub(crate) fn run(&self, module: &Module, options: &Options) -> Result<(), String> {
+    pub(crate) fn run(&self, kernels: &Kernels, options: &Options) -> Result<(), String> {
         let mut memory = self.memory.0.clone();
-        self.launch(module, options, &mut memory)
+        self.launch(&kernels.module, options, &mut memory)
             .map_err(|report| report.to_string())?;
         for expected in &self.expected {
             expected.compare(&mut memory)?;
@@ -158,9 +161,13 @@ impl Case {
     }
 
     /// Runs it under every schedule.
-    pub(crate) fn check(&self, module: &Module) {
-        for options in schedules() {
-            if let Err(what) = self.run(module, &options) {
+    pub(crate) fn check(&self, kernels: &Kernels) {
+        self.check_under(kernels, &kernels.schedules());
+    }
+
+    pub(crate) fn check_under(&self, kernels: &Kernels, schedules: &[Options]) {
+        for options in schedules {
+            if let Err(what) = self.run(kernels, options) {
                 panic!("{} {} under {options:?}: {what}", self.kernel, self.name);
             }
         }
@@ -208,46 +215,53 @@ impl Expected {
     }
 }
 
-/// Every order of warps with asynchronous operations early and late.
-pub(crate) fn schedules() -> Vec<Options> {
-    let orders = [
-        WarpOrder::RoundRobin,
-        WarpOrder::Greedy,
-        WarpOrder::Random(1),
-    ];
-    let base = Options {
-        budget: 20_000_000,
-        ..Options::default()
-    };
-    let both = [Completion::Early, Completion::Late];
-    orders
-        .iter()
-        .flat_map(|order| {
-            both.map(|completion| base.with_order(*order).with_completion(completion))
-        })
-        .collect()
+/// A committed PTX text, loaded.
+pub(crate) struct Kernels {
+    pub(crate) module: Module,
+    has_copies: bool,
 }
 
-/// A committed PTX text, loaded.
-pub(crate) fn module(text: &str) -> Module {
-    Module::parse(text).unwrap_or_else(|e| panic!("{e}"))
+/// Loads a text.
+pub(crate) fn module(text: &str) -> Kernels {
+    Kernels {
+        module: Module::parse(text).unwrap_or_else(|e| panic!("{e}")),
+        has_copies: text.contains("cp.async"),
+    }
+}
+
+impl Kernels {
+    /// Every order of warps; and with asynchronous copies, which complete early and late.
+    pub(crate) fn schedules(&self) -> Vec<Options> {
+        let orders = [
+            WarpOrder::RoundRobin,
+            WarpOrder::Greedy,
+            WarpOrder::Random(1),
+        ];
+        let base = Options {
+            budget: 20_000_000,
+            ..Options::default()
+        };
+        let completions: &[Completion] = match self.has_copies {
+            true => &[Completion::Early, Completion::Late],
+            false => &[Completion::Early],
+        };
+        let of_order = |order: WarpOrder| {
+            let base = base.with_order(order);
+            completions
+                .iter()
+                .map(move |completion| base.with_completion(*completion))
+        };
+        orders.into_iter().flat_map(of_order).collect()
+    }
 }
 
 /// Expects the seeded bug, `to` in place of each `from` in the kernel of the case, to be found under one schedule.
 pub(crate) fn assert_found(text: &str, case: &Case, from: &str, to: &str) {
-    let entry = format!(".entry {}(", case.kernel);
-    let start = text.find(&entry).expect("the kernel");
-    let end = text[start..].find("\n}").map_or(text.len(), |n| start + n);
-    let body = &text[start..end];
-    assert!(body.contains(from), "{} has no {from}", case.kernel);
-    let text = format!(
-        "{}{}{}",
-        &text[..start],
-        body.replace(from, to),
-        &text[end..]
-    );
-    let module = module(&text);
-    let mut schedules = schedules().into_iter();
-    let found = schedules.any(|options| case.run(&module, &options).is_err());
-    assert!(found, "nobody noticed {to} for {from} in {}", case.kernel);
+    let bug = Bug {
+        kernel: &case.kernel,
+        from,
+        place: None,
+        to,
+    };
+    bug.assert_found(text, |kernels, options| case.run(kernels, options));
 }

@@ -1,7 +1,10 @@
 //! Launches that follow one another in one memory, and bugs at one place of a kernel.
 
-use crate::case::{Case, module, schedules};
-use ptx_interp::{Launch, Module, Options, launch};
+use crate::{
+    case::{Case, Kernels},
+    seed::Bug,
+};
+use ptx_interp::{Launch, Options, launch};
 
 /// A launch after others that write what it reads.
 #[derive(Clone)]
@@ -13,12 +16,12 @@ pub(crate) struct Chain {
 
 impl Chain {
     /// As [`Case::run`].
-    fn run(&self, module: &Module, options: &Options) -> Result<(), String> {
+    fn run(&self, kernels: &Kernels, options: &Options) -> Result<(), String> {
         let mut last = self.last.clone();
         let memory = &mut last.memory.0;
         for case in &self.before {
-            let entry = module.entry(&case.kernel).expect("the kernel");
-            let variables = memory.put_variables(module);
+            let entry = kernels.module.entry(&case.kernel).expect("the kernel");
+            let variables = memory.put_variables(&kernels.module);
             let params = case.args.bytes(entry);
             let call = Launch {
                 grid: case.grid,
@@ -29,13 +32,13 @@ impl Chain {
             };
             launch(entry, &call, memory, options).map_err(|report| report.to_string())?;
         }
-        last.run(module, options)
+        last.run(kernels, options)
     }
 
     /// Runs all launches under every schedule.
-    pub(crate) fn check(&self, module: &Module) {
-        for options in schedules() {
-            if let Err(what) = self.run(module, &options) {
+    pub(crate) fn check(&self, kernels: &Kernels) {
+        for options in kernels.schedules() {
+            if let Err(what) = self.run(kernels, &options) {
                 panic!("{} under {options:?}: {what}", self.last.name);
             }
         }
@@ -49,19 +52,13 @@ impl Chain {
         (from, place): (&str, usize),
         to: &str,
     ) {
-        let start = text.find(&format!(".entry {kernel}("));
-        let start = start.expect("the kernel");
-        let end = text[start..].find("\n}").map_or(text.len(), |n| start + n);
-        let at = text[start..end].match_indices(from).nth(place);
-        let (at, _) = at.unwrap_or_else(|| panic!("{kernel} has no {from} number {place}"));
-        let (before, rest) = text.split_at(start + at);
-        let module = module(&format!("{before}{to}{}", &rest[from.len()..]));
-        let mut schedules = schedules().into_iter();
-        let found = schedules.any(|options| self.run(&module, &options).is_err());
-        assert!(
-            found,
-            "nobody noticed {to} for {from} number {place} in {kernel}"
-        );
+        let bug = Bug {
+            kernel,
+            from,
+            place: Some(place),
+            to,
+        };
+        bug.assert_found(text, |kernels, options| self.run(kernels, options));
     }
 }
 

@@ -276,7 +276,24 @@ fn channels_of_any_number() {
 
 #[test]
 fn f32_of_any_shape() {
-    check(&[&ALIGNED[..], &NARROW, &GATHERED].concat(), &[DType::F32]);
+    // Ten steps, several tiles, and as few steps as there are stages in flight; `NARROW` is the same kernel in f32.
+    let [several, few] = [ALIGNED[1], GATHERED[1]].map(f32_tiles);
+    check(&[SAME, several, few], &[DType::F32]);
+    let module = module(TEXT);
+    let schedules = module.schedules();
+    // The first, and the last: another order of warps, and copies that complete late.
+    let two = [schedules[0], schedules[schedules.len() - 1]];
+    for picture in ALIGNED[2..].iter().chain([&GATHERED[0], &GATHERED[2]]) {
+        case(&f32_tiles(*picture), DType::F32).check_under(&module, &two);
+    }
+}
+
+/// A tile of f32 has 64 channels: no more than two tiles of them.
+fn f32_tiles(picture: Picture) -> Picture {
+    Picture {
+        oc: picture.oc.min(72),
+        ..picture
+    }
 }
 
 #[test]

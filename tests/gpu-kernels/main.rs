@@ -1,6 +1,10 @@
 //! The PTX that ships, executed by the interpreter and compared with the processor's kernels: small odd shapes, strides,
-//! every dtype, several schedules, and seeded bugs. `case.rs` launches and compares, `chain.rs` launches several kernels in turn,
-//! `support.rs` has tensors and parameters, and one file for each family of kernels tests it.
+//! every dtype, and seeded bugs. `case.rs` launches and compares, `chain.rs` launches several kernels in turn, `seed.rs` seeds
+//! bugs, `support.rs` has tensors and parameters, and one file for each family of kernels tests it.
+//!
+//! Schedules are three orders of warps; with asynchronous copies six, as these complete early or late. Every kernel runs under
+//! all of them. Attention and convolution of f32, whose runs take long, do so for some shapes, which have each phase of the
+//! pipeline; the other shapes change addresses only, and run under one or two.
 
 mod attention;
 mod case;
@@ -13,6 +17,7 @@ mod merge;
 mod norm;
 mod pixels;
 mod rope;
+mod seed;
 mod softmax;
 mod sums;
 mod support;

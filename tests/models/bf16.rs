@@ -1,10 +1,10 @@
-//! Every recorded call of diffusers, drawn in bf16 in every tier: near the picture that diffusers draws in f32.
+//! Every recorded call of diffusers, drawn in bf16 in every tier: near the image that diffusers draws in f32.
 
 use xdit_kernels::DType;
 use xdit_tests::golden_run::{devices, load};
 use xdit_tests::recorded::cases;
 
-/// dB of all values of a pipeline's recorded pictures together. In bf16 every activation is rounded to 8 bits (4e-3 of its
+/// dB of all values of a pipeline's recorded images together. In bf16 every activation is rounded to 8 bits (4e-3 of its
 /// size), which goes through up to five blocks, six steps and the decoder; at 40 dB the mean error is 1 % of the range, where
 /// a difference is hard to see. It is what the project promises for the demo in bf16.
 const NEAR: f64 = 40.0;

@@ -1,6 +1,8 @@
 //! What row kernels of a GPU are given beside their main operand: parameters and further operands, of any float dtype.
 
-use crate::{DType, Result, Tensor, View, cuda::Args, cuda::DeviceWalk, dtype::FloatType, layout};
+use crate::{
+    DType, Device, Result, Tensor, View, cuda::Args, cuda::DeviceWalk, dtype::FloatType, layout,
+};
 
 /// Vectors of a row that a thread keeps: `KEPT_VECTORS` of prelude.cuh.
 pub(crate) const KEPT_VECTORS: usize = 2;
@@ -19,9 +21,9 @@ pub(crate) struct KernelOperand<'a> {
 }
 
 impl<'a> KernelOperand<'a> {
-    /// A kernel for `data` reads x, if there is one.
-    pub(crate) fn new(x: Option<View<'a>>, data: DType) -> Result<Self> {
-        let Some(view) = x else {
+    /// A kernel of `device` for `data` reads x, if there is one.
+    pub(crate) fn new(x: Option<View<'a>>, data: DType, device: &'a Device) -> Result<Self> {
+        let Some(view) = x.map(|x| x.on(device)) else {
             return Ok(Self {
                 view: None,
                 copy: None,

@@ -18,7 +18,8 @@ use std::{
 /// ([`DeviceKind::Cpu`]) with the instructions of one [`Tier`], or, with the feature `cuda`, an NVIDIA GPU (`Device::cuda`).
 ///
 /// # Order
-/// - Kernels given to one queue run in the order in which they were given.
+/// - Kernels given to one queue run in the order in which they were given. An operation that writes into a view runs on the
+///   queue of that view; one that returns a tensor, on the queue of the operand that gives the result its dtype.
 /// - Queues that come from one device by [`fork`](Self::fork) share memory and run beside each other. Whoever writes on one
 ///   queue what another reads orders them: [`record`](Self::record) on the first, [`wait`](Self::wait) on the second.
 /// - A call that starts a kernel may return before the kernel has run. Only the reads whose names end in `_blocking` and
@@ -166,7 +167,8 @@ impl Device {
     }
 
     /// Another queue over the same memory, which runs beside this one. Both count in the same
-    /// [`host_reads`](Self::host_reads).
+    /// [`host_reads`](Self::host_reads). If a GPU gives no further queue, it is this queue itself, and its next
+    /// [`synchronize`](Self::synchronize) or read is an error that says why.
     #[must_use]
     pub fn fork(&self) -> Self {
         Self(Arc::new(Queue {

@@ -34,7 +34,7 @@ impl DeviceNumbers {
                 let (queue, bytes) = (device.expect_cuda(), len.saturating_mul(size_of::<f64>()));
                 let buffer = queue.alloc(op, bytes)?;
                 // SAFETY: the buffer is of this queue and has as many bytes.
-                unsafe { queue.zero(op, buffer.ptr(), bytes)? };
+                unsafe { queue.fill(op, buffer.ptr(), 0, bytes)? };
                 Values::Cuda(Arc::new(buffer))
             }
         };
@@ -51,13 +51,10 @@ impl DeviceNumbers {
         match &mut self.values {
             Values::Host(numbers) => numbers.copy_from_slice(values),
             #[cfg(feature = "cuda")]
-            Values::Cuda(_) => {
-                let to = self.on_cuda_mut(op)?;
-                let bytes = size_of_val(values);
-                // SAFETY: `to` is the queue's own memory of as many bytes, which this alone refers to.
-                unsafe {
-                    (self.device.expect_cuda()).upload(op, values.as_ptr().cast(), to, bytes)?
-                };
+            Values::Cuda(buffer) => {
+                let (queue, from) = (self.device.expect_cuda(), values.as_ptr().cast());
+                // SAFETY: so many bytes lie there.
+                *buffer = Arc::new(unsafe { queue.upload_new(op, from, size_of_val(values))? });
             }
         }
         let _ = op;
@@ -114,7 +111,6 @@ impl DeviceNumbers {
 
     /// Where the numbers lie, for kernels of a GPU. The caller has dispatched by device.
     #[cfg(feature = "cuda")]
-    #[allow(dead_code, reason = "the kernels that add up land later")]
     pub(crate) fn on_cuda(&self) -> *const u8 {
         match &self.values {
             Values::Host(_) => unreachable!("numbers of the processor for a kernel of a GPU"),

@@ -146,7 +146,7 @@ impl DeviceMemory {
                 let buffer = queue.alloc(op, bytes)?;
                 if zeroed {
                     // SAFETY: the buffer is of this queue and has as many bytes.
-                    unsafe { queue.zero(op, buffer.ptr(), bytes)? };
+                    unsafe { queue.fill(op, buffer.ptr(), 0, bytes)? };
                 }
                 Ok(Self::Cuda(buffer))
             }

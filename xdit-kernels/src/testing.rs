@@ -45,10 +45,12 @@ pub(crate) fn gpu() -> Device {
     Device::cuda(0).unwrap_or_else(|error| panic!("this test needs a GPU: {error}"))
 }
 
-/// Asserts that a result on a GPU is the processor's, but for the order of f32 sums, which may also decide a rounding.
+/// Asserts that a result on a GPU is the processor's, but for the order of f32 sums, which may also decide a rounding: within
+/// 1e-6 of the greatest number, and the distance of neighbours of 16 bits.
 #[cfg(feature = "cuda")]
-pub(crate) fn assert_like_cpu(got: &Tensor, want: &Tensor) {
-    assert_eq!((got.shape(), got.dtype()), (want.shape(), want.dtype()));
+pub(crate) fn assert_like_cpu(what: &str, got: &Tensor, want: &Tensor) {
+    let sizes = |x: &Tensor| (x.shape().to_vec(), x.dtype());
+    assert_eq!(sizes(got), sizes(want), "{what}");
     let step = match want.dtype() {
         DType::BF16 => 1.0 / 128.0,
         DType::F16 => 1.0 / 1024.0,
@@ -61,7 +63,7 @@ pub(crate) fn assert_like_cpu(got: &Tensor, want: &Tensor) {
         let tolerance = want.abs() * step + greatest * 1e-6;
         assert!(
             (got - want).abs() <= tolerance,
-            "element {i} is {got}, not {want}"
+            "{what}: element {i} is {got}, not {want}"
         );
     }
 }

@@ -141,6 +141,16 @@ impl<'a> View<'a> {
         self.layout.is_contiguous()
     }
 
+    /// This view for a kernel of `device`, which is equal to its own: where such a kernel needs a copy of it, the copy is made on
+    /// the same queue.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on<'b>(self, device: &'b Device) -> View<'b>
+    where
+        'a: 'b,
+    {
+        View { device, ..self }
+    }
+
     /// Rows `start..start + len` of `dim`. No copy.
     ///
     /// # Errors

@@ -7,23 +7,31 @@ use super::{
     case::Case,
     data::{Data, bytes, number},
 };
+use crate::case::Kernels;
 
 /// What lies in outputs before a launch, and between their rows after it.
 const UNTOUCHED: u8 = 0xa5;
 
 /// The kernels of both files.
 pub(super) struct Modules {
-    pub(super) flash: Module,
-    pub(super) fma: Module,
+    pub(super) flash: Kernels,
+    pub(super) fma: Kernels,
+}
+
+impl Modules {
+    /// Those that the case runs.
+    pub(super) fn of(&self, case: &Case) -> &Kernels {
+        if case.on_fma() {
+            &self.fma
+        } else {
+            &self.flash
+        }
+    }
 }
 
 /// Runs the kernel of the case. `Err` says what is wrong: a report, or a result.
 pub(super) fn run(case: &Case, modules: &Modules, options: &Options) -> Result<(), String> {
-    let module = if case.on_fma() {
-        &modules.fma
-    } else {
-        &modules.flash
-    };
+    let module = &modules.of(case).module;
     let data = Data::of(case);
     let mut placed = Placed::of(case, &data);
     let split = case.split.unwrap_or(case.lk);
@@ -89,20 +97,14 @@ impl Placed {
     fn params(&self, case: &Case, keys: &std::ops::Range<usize>, accumulates: bool) -> Vec<u8> {
         let (h, h_kv, pitch) = (case.h_kv * case.group, case.h_kv, self.pitch);
         let skipped = (keys.start * h_kv * pitch * case.dtype.size()) as u64;
-        let mask = self.key_mask
-            + if self.key_mask == 0 {
-                0
-            } else {
-                keys.start as u64
-            };
-        let bias = self.bias
-            + if self.bias == 0 {
-                0
-            } else {
-                keys.start as u64 * 4
-            };
+        // Null where there is none.
+        let from_key = |address: u64, size: usize| match address {
+            0 => 0,
+            address => address + (keys.start * size) as u64,
+        };
+        let (mask, bias) = (from_key(self.key_mask, 1), from_key(self.bias, 4));
         let one = case.bias.unwrap_or([true; 3]);
-        let sizes = [case.b, h, case.lq].map(|n| n);
+        let sizes = [case.b, h, case.lq];
         let of = |i: usize| if one[i] { 1 } else { sizes[i] };
         let dense = [of(1) * of(2) * case.lk, of(2) * case.lk, case.lk];
         let bias_strides = [0, 1, 2].map(|i| if one[i] { 0 } else { dense[i] });
@@ -202,7 +204,8 @@ impl Placed {
             out.len() / d * self.pitch * size,
         )?;
         let dtype = if size == 4 { DType::F32 } else { case.dtype };
-        // Values are up to 1. Weights on the tensor units are rounded to 8 or 11 bits, and so are 16-bit results.
+        // Values are up to 1. Weights on the tensor units are rounded to 8 or 11 bits, and so are 16-bit results; in f32 a weight
+        // is as precise as its score, of size 3 · spread.
         let far = match case.dtype {
             DType::BF16 if !case.on_fma() => 1.0 / 128.0,
             DType::F16 if !case.on_fma() => 1.0 / 1024.0,

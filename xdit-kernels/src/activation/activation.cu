@@ -12,17 +12,11 @@ enum Function : uint32_t { GELU_TANH, GELU_ERF, QUICK_GELU, SILU, RELU };
 
 constexpr float LOG2_E = 1.44269504f, SQRT_2_OVER_PI = 0.797884561f;
 
-__device__ __forceinline__ float power(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 // x·σ(−k·ln 2·x) as x / (1 + 2^(k·x)), for a k ≤ −1 that may depend on x. The power is at most 2^125, where the quotient is
 // nothing for any x.
 __device__ __forceinline__ float sigmoid_times(float x, float k) {
     float bounded = x < -256.0f ? -256.0f : x;
-    return bounded * __frcp_rn(power(fminf(__fmul_rn(x, k), 125.0f)) + 1.0f);
+    return bounded * __frcp_rn(exp2_fast(fminf(__fmul_rn(x, k), 125.0f)) + 1.0f);
 }
 
 // x·σ(2u) with u = √(2/π)(x + 0.044715x³) (Hendrycks and Gimpel, arXiv:1606.08415, section 2).
@@ -43,7 +37,7 @@ __device__ __forceinline__ float gelu_erf(float x) {
     p = __fmaf_rn(p, t, 0.11983288f);
     p = __fmaf_rn(p, t, 0.13986187f);
     p = __fmaf_rn(p, t, 0.1396214f);
-    float e = power(__fmul_rn(__fmul_rn(z, z), -0.5f * LOG2_E));
+    float e = exp2_fast(__fmul_rn(__fmul_rn(z, z), -0.5f * LOG2_E));
     return __fmaf_rn(-__fmul_rn(__fmul_rn(z, t), p), e, x < 0.0f ? 0.0f : x);
 }
 

@@ -26,11 +26,13 @@ pub(super) fn activation(
         return Ok(());
     }
     let dtype = x.dtype().float(op)?;
+    let device = out.device();
     // Rounded to x's dtype, as on the processor.
-    let y = y.map(|y| Operand::new(y, x.dtype())).transpose()?;
-    let x = Operand::new(x, x.dtype())?;
+    let y = y.map(|y| Operand::new(y.on(device), x.dtype()));
+    let y = y.transpose()?;
+    let x = Operand::new(x.on(device), x.dtype())?;
     let x = x.view();
-    let y = KernelOperand::new(y.as_ref().map(Operand::view), x.dtype())?;
+    let y = KernelOperand::new(y.as_ref().map(Operand::view), x.dtype(), device)?;
     let of_y = y.strides();
     let y_strides = if of_y.is_empty() { x.strides() } else { &of_y };
     let walk = DeviceWalk::elements(op, x.shape(), [x.strides(), y_strides, out.strides()])?;
@@ -49,7 +51,7 @@ pub(super) fn activation(
     });
     args.push(u32::from(aligned));
     let shape = walk.threads(op, if aligned { vector_of(dtype) } else { 1 })?;
-    let queue = out.device().expect_cuda();
+    let queue = device.expect_cuda();
     // SAFETY: the walk was made from the common shape of x, y and out; rows are whole aligned vectors where that is said. `out` is
     // exclusively borrowed.
     unsafe { queue.launch(op, &MODULE, kernel_of(KERNELS, dtype), shape, &args) }

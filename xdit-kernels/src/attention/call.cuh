@@ -2,8 +2,6 @@
 #pragma once
 #include "../cuda/prelude.cuh"
 
-typedef long long int64_t;
-
 // The parameters of a kernel that are addresses.
 struct Buffers {
     const void *q, *k, *v;
@@ -29,17 +27,6 @@ struct FlashCall {
 };
 
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
-
-__device__ __forceinline__ float minus_infinity() {
-    return __int_as_float(0xff800000);
-}
-
-// 2^x; less than 2^-126 is 0.
-__device__ __forceinline__ float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
 
 // What a score is relative to: the row's maximum, or 0 in a row that has seen no key, whose weights are then 2^(-inf).
 __device__ __forceinline__ float shift_of(float most) {

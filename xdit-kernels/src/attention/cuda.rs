@@ -136,7 +136,9 @@ pub(super) fn flash(
     if let Some(bias) = &mut input.mask.bias
         && (bias.dtype() != DType::F32 || (bias.strides()[3] != 1 && lk > 1))
     {
-        *bias = copy.insert(layout::cast(*bias, DType::F32)?).view();
+        *bias = copy
+            .insert(layout::cast(bias.on(out.device()), DType::F32)?)
+            .view();
     }
     let scale = input.scale.unwrap_or(1.0 / (d as f32).sqrt());
     let choice = Choice::of(&input, &mut out, d, scale)?;

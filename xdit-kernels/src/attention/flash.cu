@@ -19,7 +19,7 @@
 //     shared memory, bytes     0        256 D              256 D + 128 D          + 256 D          640 D
 //                              | q 128 rows | slot 0, 64 rows | slot 1            | slot 2           |
 //
-// Rows are not padded: chunks of 16 bytes are permuted (Swizzled, matrix.cuh), so no access has a bank conflict.
+// Rows are not padded: chunks of 16 bytes are permuted (Swizzled), so no access has a bank conflict.
 //
 // Softmax. Scores stay in registers, as exponents of 2 with the scale folded into one multiply-add. A row's weights are relative
 // to a reference that changes only when the row's maximum exceeds it by more than 8: until then weights are up to 2^8, which
@@ -27,17 +27,37 @@
 // row's bits do not depend on other rows. Masks and ragged ends take a second path, tile by tile. The host leaves a bias, and a
 // scale that is not positive, to the kernels of fma.cu.
 //
-// Accumulating, the last step merges the tile's rows with those in out and lse, so that a ring needs no other pass.
+// Accumulating, the last step merges the tile's rows with those in out and lse: it saves a ring the pass of merge.cu. The host
+// does not ask for it yet.
 //
 // The bound, per tile of 64 keys and warp, D = 128: 256 mma (at 8 clocks each on a quarter SM of an A100: 2048 clocks), 64
 // exponentials a thread (8 clocks each: 512), about 300 other instructions of arithmetic, 80 ldmatrix (4 clocks of the SM each,
 // for 4 warps: 1280). Tensor units are the bound on an A100, if the second block hides softmax and barriers. On an H100 `mma`
-// reaches about 60 % of what wgmma does, and shared memory is as near to its limit. Counts from SASS: docs/benchmarks/gpu.md.
-#include "matrix.cuh"
+// reaches about two thirds of what wgmma does, and shared memory is as near to its limit. Counts from SASS: docs/benchmarks/gpu.md.
+#include "../cuda/matrix.cuh"
+#include "call.cuh"
 
 constexpr int WARPS = 4, THREADS = WARPS * 32, QUERIES = 128, KEYS = 64;
 // By how much a maximum may exceed the reference, in powers of 2.
 constexpr float SLACK = 8.0f;
+
+// A tile of rows of D numbers of 16 bits, without padding. The 16-byte chunks of a row are permuted within groups, so that
+// eight rows of one chunk lie in eight different groups of four banks, for stores of a row as for `ldmatrix`.
+template <int D>
+struct Swizzled {
+    static constexpr int PITCH = D * 2, CHUNKS = D / 8, GROUP = CHUNKS % 8 == 0 ? 8 : 4;
+    static_assert(CHUNKS % GROUP == 0, "a row is whole groups");
+
+    static __device__ __forceinline__ uint32_t address(uint32_t tile, int row, int chunk) {
+        int turn = GROUP == 8 ? row & 7 : row >> 1 & 3;
+        return tile + row * PITCH + (chunk ^ turn) * 16;
+    }
+
+    // From the address of one row and a chunk of 0 or 1: so many rows (of a multiple of 8) and chunks (of a multiple of 2) on.
+    static __device__ __forceinline__ uint32_t further(uint32_t address, int rows, int chunks) {
+        return (address ^ chunks % GROUP * 16) + chunks / GROUP * GROUP * 16 + rows * PITCH;
+    }
+};
 
 // Where a thread copies from: one chunk, or several GROUP chunks apart, of every few rows.
 template <class T, int D>
@@ -66,7 +86,7 @@ struct Copies {
             if (seen != nullptr && inside) inside = seen[(first + r) * seen_stride] != 0;
 #pragma unroll
             for (int c = 0; c < Swizzled<D>::CHUNKS; c += LANES)
-                copy_async(to + r * Swizzled<D>::PITCH + c * 16, line + c * 8, inside && (chunk + c) * 8 < d);
+                copy_async_16(to + r * Swizzled<D>::PITCH + c * 16, line + c * 8, inside && (chunk + c) * 8 < d);
             line += STEP * stride;
         }
     }
@@ -271,8 +291,8 @@ __device__ __forceinline__ void flash(const Buffers& at, const FlashCall& call) 
 #pragma unroll
                 for (int m = 0; m < 2; m++) {
                     const uint32_t(&left)[4] = KEEPS_Q ? kept[m][KEEPS_Q ? c : 0] : fresh[m];
-                    multiply<T>(scores[m][2 * j], left, right[0], right[1]);
-                    multiply<T>(scores[m][2 * j + 1], left, right[2], right[3]);
+                    multiply(scores[m][2 * j], left, right[0], right[1], T());
+                    multiply(scores[m][2 * j + 1], left, right[2], right[3], T());
                 }
             }
         }
@@ -301,8 +321,8 @@ __device__ __forceinline__ void flash(const Buffers& at, const FlashCall& call) 
                 load_matrices_transposed(right, Tile::further(slot_v + in_v, i * 16, n * 2));
 #pragma unroll
                 for (int m = 0; m < 2; m++) {
-                    multiply<T>(out[m][2 * n], weights[m][i], right[0], right[1]);
-                    multiply<T>(out[m][2 * n + 1], weights[m][i], right[2], right[3]);
+                    multiply(out[m][2 * n], weights[m][i], right[0], right[1], T());
+                    multiply(out[m][2 * n + 1], weights[m][i], right[2], right[3], T());
                 }
             }
         }

@@ -26,8 +26,7 @@
 // 8 cp.async a thread, so four warps need half of the bandwidth of shared memory. From L2 a block reads 16 KiB for 2 * 128 *
 // 128 * 32 FLOP, which is 64 FLOP a byte: neighbouring taps and blocks read the same pixels and weights, and the blocks of one
 // strip of pixels follow each other. f32 is bound by FMAs: three shared loads of 16 bytes for 32 of them.
-#include "../cuda/prelude.cuh"
-#include "matrix.cuh"
+#include "../cuda/matrix.cuh"
 
 // Where a convolution's numbers lie.
 template <typename T>
@@ -41,7 +40,7 @@ struct Memory {
 
 // Sizes and strides, in elements. `cuda.rs` holds its twin.
 struct ConvLaunch {
-    long long x_strides[3], residual_strides[3], out_strides[3]; // of pictures, rows, columns
+    int64_t x_strides[3], residual_strides[3], out_strides[3]; // of pictures, rows, columns
     int pixels, oh, ow;        // of the output, and its rows and columns
     int h, w;                  // rows and columns of the input, doubled if `shift` is 1
     int top, left;             // of the padding, above and before the input of the first output
@@ -102,7 +101,7 @@ struct TapWalk {
 };
 
 // Offset of an output in a tensor with these strides.
-__device__ __forceinline__ long long offset_of(const ConvLaunch& call, int pixel, const long long (&strides)[3]) {
+__device__ __forceinline__ int64_t offset_of(const ConvLaunch& call, int pixel, const int64_t (&strides)[3]) {
     int row = pixel / call.ow;
     return row / call.oh * strides[0] + row % call.oh * strides[1] + pixel % call.ow * strides[2];
 }
@@ -132,7 +131,7 @@ struct Copier {
                  {call, memory.x, first_pixel + (int)threadIdx.x / 4 + 64},
                  {call, memory.x, first_pixel + (int)threadIdx.x / 4 + 96}} {
         int row = threadIdx.x / 4;
-        weights = memory.weights + (long long)(first_channel + row) * call.pitch + threadIdx.x % 4 * CHUNK;
+        weights = memory.weights + (int64_t)(first_channel + row) * call.pitch + threadIdx.x % 4 * CHUNK;
         channels = call.oc - first_channel - row;
         to = stages + swizzled(row, threadIdx.x % 4);
         aim();
@@ -152,13 +151,13 @@ struct Copier {
             if (GATHER) {
                 gather(at, sources[i], c);
             } else {
-                copy_async_16(at, sources[i] ? sources[i] + c : memory.x, sources[i] ? 16 : 0);
+                copy_async_16(at, sources[i] ? sources[i] + c : memory.x, sources[i] != nullptr);
             }
         }
 #pragma unroll
         for (int i = 0; i < ROWS_N; i++, at += 32 * 64) {
             bool inside = i * 32 < channels;
-            copy_async_16(at, inside ? weights + (long long)i * 32 * call.pitch : memory.weights, inside ? 16 : 0);
+            copy_async_16(at, inside ? weights + (int64_t)i * 32 * call.pitch : memory.weights, inside);
         }
         weights += 4 * CHUNK;
         if (walk.advance(call, 4)) aim();
@@ -180,7 +179,7 @@ struct Copier {
 
 // Adds bias and residual to the sums of eight channels of a pixel, and stores them.
 template <typename T>
-__device__ void finish(const ConvLaunch& call, const Memory<T>& memory, float (&sums)[8], int channel, long long to, long long residual) {
+__device__ void finish(const ConvLaunch& call, const Memory<T>& memory, float (&sums)[8], int channel, int64_t to, int64_t residual) {
     T* out = memory.out + to + channel;
     const T* more = memory.residual ? memory.residual + residual + channel : nullptr;
     float bias[8];
@@ -236,10 +235,10 @@ __device__ __forceinline__ void convolve(const ConvLaunch& call, const Memory<T>
         for (int half = 0; half < 2; half++) {
             uint32_t a[MI][4], b[NI / 2][4];
 #pragma unroll
-            for (int i = 0; i < MI; i++) load_matrix_x4(a[i], m_rows + swizzled(warp_m + i * 16 + lane % 16, half * 2 + lane / 16));
+            for (int i = 0; i < MI; i++) load_matrices(a[i], m_rows + swizzled(warp_m + i * 16 + lane % 16, half * 2 + lane / 16));
 #pragma unroll
             for (int j = 0; j < NI / 2; j++)
-                load_matrix_x4(b[j], n_rows + swizzled(warp_n + j * 16 + lane / 16 * 8 + lane % 8, half * 2 + lane / 8 % 2));
+                load_matrices(b[j], n_rows + swizzled(warp_n + j * 16 + lane / 16 * 8 + lane % 8, half * 2 + lane / 8 % 2));
 #pragma unroll
             for (int i = 0; i < MI; i++)
 #pragma unroll
@@ -308,7 +307,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv2d_f32(const float* x, 
     int pixel = first_pixel + row;
     Pixel<float> pixels[ROWS_M] = {{call, x, pixel},      {call, x, pixel + 16}, {call, x, pixel + 32}, {call, x, pixel + 48},
                                    {call, x, pixel + 64}, {call, x, pixel + 80}, {call, x, pixel + 96}, {call, x, pixel + 112}};
-    const float* row_weights = weights + (long long)(first_channel + row) * call.pitch + k;
+    const float* row_weights = weights + (int64_t)(first_channel + row) * call.pitch + k;
     int channels = call.oc - first_channel - row;
     auto copy = [&](int stage) {
         float* m_columns = stages + stage * STAGE + k * PITCH_M + row;
@@ -317,13 +316,13 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv2d_f32(const float* x, 
 #pragma unroll
         for (int i = 0; i < ROWS_M; i++) {
             const float* source = c < call.ic ? walk.source(call, pixels[i]) : nullptr;
-            copy_async_4(shared_address(m_columns + i * 16), source ? source + c : x, source ? 4 : 0);
+            copy_async_4(shared_address(m_columns + i * 16), source ? source + c : x, source != nullptr);
         }
 #pragma unroll
         for (int i = 0; i < ROWS_N; i++) {
             bool inside = i * 16 < channels;
-            const float* source = inside ? row_weights + (long long)i * 16 * call.pitch : weights;
-            copy_async_4(shared_address(n_columns + i * 16), source, inside ? 4 : 0);
+            const float* source = inside ? row_weights + (int64_t)i * 16 * call.pitch : weights;
+            copy_async_4(shared_address(n_columns + i * 16), source, inside);
         }
         row_weights += DEPTH;
         walk.advance(call, DEPTH / CHUNK);

@@ -13,7 +13,7 @@ use super::options::Conv2dOptions;
 use crate::{
     Result, View, ViewMut,
     dtype::by_float,
-    layout,
+    rows::Operand,
     simd::{Lane, Shared},
     storage::Buffer,
 };
@@ -33,16 +33,9 @@ pub(super) fn conv2d(
     first: usize,
     out: ViewMut<'_>,
 ) -> Result<()> {
-    let (x_copy, residual_copy);
-    let (mut x, mut residual) = (x, residual);
-    if x.strides()[3] != 1 {
-        x_copy = layout::contiguous(x)?;
-        x = x_copy.view();
-    }
-    if let Some(r) = residual.filter(|r| r.strides()[3] != 1) {
-        residual_copy = layout::contiguous(r)?;
-        residual = Some(residual_copy.view());
-    }
+    let x = Operand::new(x, x.dtype())?;
+    let residual = residual.map(|r| Operand::new(r, r.dtype())).transpose()?;
+    let (x, residual) = (x.view(), residual.as_ref().map(Operand::view));
     by_float!("conv2d", x.dtype(), T => typed::<T>(packed, options, x, residual, first, out))
 }
 

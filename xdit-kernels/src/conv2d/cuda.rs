@@ -5,6 +5,7 @@ use crate::{
     DType, Device, Error, Result, Tensor, TensorMut, View, ViewMut,
     cuda::{Args, KernelParam, LaunchShape, PtxModule},
     layout,
+    rows::Operand,
 };
 
 const OP: &str = "conv2d";
@@ -121,16 +122,11 @@ pub(super) fn conv2d(
     if x.dtype() != packed.rows.dtype() {
         return in_f32(packed, options, x, residual, first, out);
     }
-    let (x_copy, residual_copy);
-    let (mut x, mut residual) = (x, residual);
-    if x.strides()[3] != 1 {
-        x_copy = layout::contiguous(x)?;
-        x = x_copy.view();
-    }
-    if let Some(r) = residual.filter(|r| r.strides()[3] != 1) {
-        residual_copy = layout::contiguous(r)?;
-        residual = Some(residual_copy.view());
-    }
+    let device = out.device();
+    let x = Operand::new(x.on(device), x.dtype())?;
+    let residual = residual.map(|r| Operand::new(r.on(device), r.dtype()));
+    let residual = residual.transpose()?;
+    let (x, residual) = (x.view(), residual.as_ref().map(Operand::view));
     let call = conv_launch(packed, options, x, residual, first, &mut out)?;
     let oc = packed.shape[0];
     let aligned = packed.shape[1].is_multiple_of(CHUNK) && in_vectors(x, x.ptr());
@@ -155,7 +151,7 @@ pub(super) fn conv2d(
     args.push(residual.map_or(std::ptr::null(), |r| r.ptr()));
     args.push(out.ptr());
     args.push(call);
-    let queue = out.device().expect_cuda();
+    let queue = device.expect_cuda();
     // SAFETY: the kernel reads the pixels of `x`, the weights that `packed` holds and the residual, and writes the pixels of `out`,
     // all by the strides and sizes of their views, which lie in memory of the queue. Copies made here return to it in its order.
     unsafe { queue.launch(OP, &MODULE, name, LaunchShape::rows(blocks, threads), &args) }
@@ -170,19 +166,21 @@ fn in_f32(
     first: usize,
     out: ViewMut<'_>,
 ) -> Result<()> {
+    let device = out.device();
     let wide = CudaConv2d {
-        rows: layout::cast(&packed.rows, DType::F32)?,
+        rows: layout::cast(packed.rows.view().on(device), DType::F32)?,
         bias: packed.bias.clone(),
         shape: packed.shape,
     };
-    let x = layout::cast(x, DType::F32)?;
-    let residual = residual.map(|r| layout::cast(r, DType::F32)).transpose()?;
+    let x = layout::cast(x.on(device), DType::F32)?;
+    let residual = residual.map(|r| layout::cast(r.on(device), DType::F32));
+    let residual = residual.transpose()?;
     let residual = residual.as_ref().map(Tensor::view);
     if out.dtype() == DType::F32 {
         return conv2d(&wide, options, x.view(), residual, first, out);
     }
     // SAFETY: `conv2d` writes every element of its output.
-    let mut sums = unsafe { TensorMut::uninit(OP, out.shape(), DType::F32, out.device())? };
+    let mut sums = unsafe { TensorMut::uninit(OP, out.shape(), DType::F32, device)? };
     conv2d(&wide, options, x.view(), residual, first, sums.view_mut())?;
     layout::copy_into(&sums.freeze(), out)
 }

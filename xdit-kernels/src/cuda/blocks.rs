@@ -41,11 +41,20 @@ pub(super) fn segment_sizes(bytes: usize) -> [usize; 2] {
     }
 }
 
-/// What has to happen before a block may be used by its stream. `E` is an event.
+/// A point in the work of a stream. `E` is its event.
 #[derive(Debug)]
-pub(super) enum BlockState<E> {
+struct StreamPoint<E> {
+    stream: StreamId,
+    /// Later points have larger numbers.
+    number: u64,
+    event: E,
+}
+
+#[derive(Debug)]
+enum BlockState<E> {
     Free {
-        after: Vec<E>,
+        /// What its stream must wait for before it uses the block: one point of a stream, the latest.
+        after: Vec<StreamPoint<E>>,
     },
     Used {
         /// Other streams that were given work with the block.
@@ -76,6 +85,8 @@ pub(super) struct PoolBlocks<E> {
     blocks: BTreeMap<u64, PoolBlock<E>>,
     /// Length and address of the free blocks of each stream, of small segments and of large ones.
     free: HashMap<(StreamId, bool), BTreeSet<(usize, u64)>>,
+    /// Points that were made so far.
+    points: u64,
     pub(super) in_use: usize,
     pub(super) peak: usize,
     pub(super) held: usize,
@@ -87,6 +98,7 @@ impl<E> Default for PoolBlocks<E> {
             segments: BTreeMap::new(),
             blocks: BTreeMap::new(),
             free: HashMap::new(),
+            points: 0,
             in_use: 0,
             peak: 0,
             held: 0,
@@ -105,10 +117,7 @@ impl<E> PoolBlocks<E> {
     }
 
     /// The smallest free block of a stream that holds `bytes` rounded bytes, now used, and what its stream must wait for.
-    pub(super) fn take(&mut self, bytes: usize, stream: StreamId) -> Option<(u64, Vec<E>)>
-    where
-        E: Clone,
-    {
+    pub(super) fn take(&mut self, bytes: usize, stream: StreamId) -> Option<(u64, Vec<E>)> {
         let small = is_small(bytes);
         let free = self.free.get(&(stream, small))?;
         let &(len, address) = free.range((bytes, 0)..).next()?;
@@ -128,14 +137,16 @@ impl<E> PoolBlocks<E> {
             BlockState::Used { readers },
         );
         if splits {
-            let state = BlockState::Free {
-                after: after.clone(),
-            };
+            // What the stream waits for now, it does not wait for again.
+            let state = BlockState::Free { after: Vec::new() };
             self.insert(address + bytes as u64, rest, block.segment, stream, state);
         }
         self.in_use += taken;
         self.peak = self.peak.max(self.in_use);
-        Some((address, after))
+        Some((
+            address,
+            after.into_iter().map(|point| point.event).collect(),
+        ))
     }
 
     /// Whether a stream has a free block of `bytes` rounded bytes.
@@ -158,15 +169,16 @@ impl<E> PoolBlocks<E> {
         others.first().copied()
     }
 
-    /// Gives a free block of `bytes` rounded bytes of one stream to another, which may use it after `event`.
+    /// Gives a free block of `bytes` rounded bytes of one stream to another, which may use it after `event` of the first.
     pub(super) fn adopt(&mut self, bytes: usize, from: StreamId, to: StreamId, event: E) {
         let free = self.free.get(&(from, is_small(bytes)));
         let Some(&(_, address)) = free.and_then(|free| free.range((bytes, 0)..).next()) else {
             return;
         };
         if let Some(mut block) = self.remove(address) {
+            let point = self.point(from, event);
             if let BlockState::Free { after } = &mut block.state {
-                after.push(event);
+                join(after, [point]);
             }
             self.insert(address, block.len, block.segment, to, block.state);
         }
@@ -188,14 +200,17 @@ impl<E> PoolBlocks<E> {
 
     /// Frees a used block. `event` makes an event of each other stream that was given work with it, after that work. Neighbours
     /// that are free for the same stream become one block with it.
-    pub(super) fn release(&mut self, address: u64, event: impl FnMut(StreamId) -> Option<E>) {
+    pub(super) fn release(&mut self, address: u64, mut event: impl FnMut(StreamId) -> Option<E>) {
         let Some(mut block) = self.remove(address) else {
             return;
         };
         let BlockState::Used { readers } = &mut block.state else {
             unreachable!("a block is freed once")
         };
-        let mut after: Vec<E> = readers.drain(..).filter_map(event).collect();
+        let readers = std::mem::take(readers).into_iter();
+        let mut after: Vec<StreamPoint<E>> = readers
+            .filter_map(|reader| Some(self.point(reader, event(reader)?)))
+            .collect();
         self.in_use -= block.len;
         let (mut first, mut len) = (address, block.len);
         if let Some(next) = self.free_neighbour(address + block.len as u64, &block)
@@ -203,7 +218,7 @@ impl<E> PoolBlocks<E> {
             && let BlockState::Free { after: more } = next.state
         {
             len += next.len;
-            after.extend(more);
+            join(&mut after, more);
         }
         let before = self.blocks.range(..address).next_back().map(|(at, _)| *at);
         if let Some(before) = before.and_then(|at| self.free_neighbour(at, &block))
@@ -212,7 +227,7 @@ impl<E> PoolBlocks<E> {
         {
             first = before;
             len += previous.len;
-            after.extend(more);
+            join(&mut after, more);
         }
         self.insert(
             first,
@@ -221,6 +236,16 @@ impl<E> PoolBlocks<E> {
             block.stream,
             BlockState::Free { after },
         );
+    }
+
+    /// The latest point of a stream.
+    fn point(&mut self, stream: StreamId, event: E) -> StreamPoint<E> {
+        self.points += 1;
+        StreamPoint {
+            stream,
+            number: self.points,
+            event,
+        }
     }
 
     /// `address`, if a free block of the same segment and stream begins there.
@@ -241,27 +266,16 @@ impl<E> PoolBlocks<E> {
         let unused = self.segments.keys().filter(|at| !used.contains(at));
         let unused: Vec<u64> = unused.copied().collect();
         for segment in &unused {
-            let Some(PoolSegment { len, .. }) = self.segments.remove(segment) else {
-                continue;
-            };
-            self.held -= len;
+            let len = self.segments.get(segment).map_or(0, |s| s.len);
             let inside = self.blocks.range(*segment..*segment + len as u64);
             let inside: Vec<u64> = inside.map(|(at, _)| *at).collect();
             for block in inside {
-                self.blocks_removed(block);
+                self.remove(block);
             }
+            self.segments.remove(segment);
+            self.held -= len;
         }
         unused
-    }
-
-    fn blocks_removed(&mut self, address: u64) {
-        if let Some(block) = self.blocks.remove(&address) {
-            for small in [true, false] {
-                if let Some(free) = self.free.get_mut(&(block.stream, small)) {
-                    free.remove(&(block.len, address));
-                }
-            }
-        }
     }
 
     fn insert(
@@ -297,5 +311,16 @@ impl<E> PoolBlocks<E> {
 
     fn in_small_segment(&self, segment: u64) -> bool {
         self.segments.get(&segment).is_some_and(|s| s.small)
+    }
+}
+
+/// Adds points, of each stream the latest.
+fn join<E>(after: &mut Vec<StreamPoint<E>>, more: impl IntoIterator<Item = StreamPoint<E>>) {
+    for point in more {
+        match after.iter_mut().find(|known| known.stream == point.stream) {
+            Some(known) if known.number > point.number => {}
+            Some(known) => *known = point,
+            None => after.push(point),
+        }
     }
 }

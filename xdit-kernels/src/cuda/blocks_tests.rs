@@ -101,11 +101,20 @@ fn a_block_that_another_stream_was_given_waits_for_that_stream() {
     assert_eq!(pool.take(4096, 0), (address, vec![1]));
     pool.release(0);
     assert_eq!(pool.events, 1);
-    // Joined blocks wait for what each of them waits for, and their parts do too.
-    pool.blocks.note_use(address, 1);
-    pool.release(0);
-    let (whole, after) = pool.take(8192, 0);
-    assert_eq!((whole, after), (address, vec![2]));
+    // Joined blocks wait for what each of them waits for: of two events of a stream for the later one.
+    pool.take(4096, 0);
+    pool.blocks.note_use(address, 2);
+    pool.blocks.note_use(beside, 2);
+    pool.blocks.note_use(beside, 1);
+    for _ in 0..2 {
+        pool.release(0);
+    }
+    assert_eq!(pool.events, 4);
+    let (first, mut after) = pool.take(4096, 0);
+    after.sort_unstable();
+    assert_eq!((first, after), (address, vec![3, 4]));
+    // The stream has waited: the rest of the block is its own at once.
+    assert_eq!(pool.take(4096, 0), (beside, vec![]));
 }
 
 #[test]

@@ -33,7 +33,7 @@ impl CudaBuffer {
         })
     }
 
-    /// Where it begins, aligned to 256 bytes: an address of the GPU, which the host does not dereference.
+    /// Where it begins, aligned to 512 bytes: an address of the GPU, which the host does not dereference.
     pub(crate) fn ptr(&self) -> *mut u8 {
         std::ptr::without_provenance_mut(self.address as usize)
     }

@@ -27,6 +27,7 @@ macro_rules! functions {
         optional { $($maybe:ident($($maybe_of:ty),*);)* }
     ) => {
         /// The driver's functions. It is never unloaded: it has threads of its own.
+        #[derive(Clone)]
         #[allow(non_snake_case, reason = "the functions have the driver's names")]
         pub(crate) struct CudaDriver {
             $(pub(super) $name: unsafe extern "C" fn($($of),*) -> u32,)*

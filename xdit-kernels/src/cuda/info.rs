@@ -69,8 +69,7 @@ impl CudaDeviceInfo {
             info.unusable = Some("the kernels need compute capability 8.0 or more".into());
             return Ok(info);
         }
-        let opened = CudaDriver::open().and_then(|d| CudaContext::retain(d, CudaOrdinal(ordinal)));
-        match opened {
+        match CudaContext::retain(driver.clone(), CudaOrdinal(ordinal)) {
             Ok(context) => {
                 let memory = context.memory("devices");
                 info.free_memory = memory.ok().map(|(free, _)| free as u64);

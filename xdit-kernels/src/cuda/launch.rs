@@ -5,6 +5,9 @@ use crate::Result;
 use cudarc::driver::sys::CUfunction;
 use std::mem::MaybeUninit;
 
+/// The most blocks of a grid in y.
+pub(crate) const MOST_BLOCKS_Y: usize = 65535;
+
 /// How many blocks, of how many threads, with how much dynamic shared memory: x, y, z as CUDA counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LaunchShape {

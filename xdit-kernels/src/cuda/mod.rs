@@ -32,7 +32,7 @@ pub(crate) use buffer::CudaBuffer;
 pub use context::CudaOrdinal;
 pub use info::CudaDeviceInfo;
 #[allow(unused_imports, reason = "kernels launch, with the feature ops")]
-pub(crate) use launch::{Args, KernelParam, LaunchShape};
+pub(crate) use launch::{Args, KernelParam, LaunchShape, MOST_BLOCKS_Y};
 #[allow(unused_imports, reason = "as above")]
 pub(crate) use module::PtxModule;
 pub use options::CudaOptions;

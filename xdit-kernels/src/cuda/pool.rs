@@ -27,13 +27,13 @@ pub struct CudaMemoryUse {
 /// before runs before. If other streams were given work with the block, its stream waits for them by events first.
 #[derive(Debug)]
 pub(crate) struct CudaPool {
-    context: Arc<CudaContext>,
+    pub(super) context: Arc<CudaContext>,
     state: Mutex<PoolState>,
 }
 
 #[derive(Debug, Default)]
 struct PoolState {
-    blocks: PoolBlocks<Arc<CudaEvent>>,
+    blocks: PoolBlocks<CudaEvent>,
     /// By their numbers. They live as long as the pool, so that work of a queue that is gone can still be waited for.
     streams: Vec<Arc<CudaStream>>,
     /// Streams whose queue is gone, for the next fork.
@@ -71,10 +71,7 @@ impl CudaPool {
     /// A block of at least `bytes` bytes, which is not 0, that the stream may use in its order.
     pub(super) fn take(&self, op: &'static str, bytes: usize, id: StreamId) -> Result<u64> {
         let mut state = self.state();
-        let refused = Error::OutOfMemory { op, bytes };
-        let Some(rounded) = rounded(bytes) else {
-            return Err(refused);
-        };
+        let rounded = rounded(bytes).ok_or(Error::OutOfMemory { op, bytes })?;
         let stream = Arc::clone(&state.streams[id]);
         self.provide(op, &mut state, rounded, id)?;
         let Some((address, after)) = state.blocks.take(rounded, id) else {
@@ -99,7 +96,7 @@ impl CudaPool {
         }
         // The driver has no more. Another stream's free block, after what that stream was given so far.
         if let Some(other) = state.blocks.other_with(bytes, id) {
-            let event = Arc::new(state.streams[other].record()?);
+            let event = state.streams[other].record()?;
             state.blocks.adopt(bytes, other, id, event);
             return Ok(());
         }
@@ -149,7 +146,7 @@ impl CudaPool {
             blocks, streams, ..
         } = &mut *state;
         blocks.release(address, |reader| match streams[reader].record() {
-            Ok(event) => Some(Arc::new(event)),
+            Ok(event) => Some(event),
             Err(error) => {
                 // The GPU failed: nothing runs any more that could read the block.
                 streams[reader].note_failure(error);

@@ -9,6 +9,7 @@
 typedef unsigned char uint8_t;
 typedef unsigned short uint16_t;
 typedef unsigned int uint32_t;
+typedef long long int64_t;
 typedef unsigned long long uint64_t;
 
 // ---- Element types
@@ -53,6 +54,17 @@ __device__ __forceinline__ void widen_pair(uint32_t pair, float& first, float& s
 __device__ __forceinline__ void widen_pair(uint32_t pair, float& first, float& second, f16) {
     first = widen(f16{(uint16_t)pair});
     second = widen(f16{(uint16_t)(pair >> 16)});
+}
+
+// ---- Numbers and functions that several kernels need
+
+__device__ __forceinline__ float minus_infinity() { return __int_as_float(0xff800000); }
+
+// 2^x by the special unit, good to 2 units in the last place; less than 2^-126 is 0.
+__device__ __forceinline__ float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 // ---- Vectors: V adjacent elements that one thread loads or stores by instructions of up to 16 bytes
@@ -274,7 +286,7 @@ __device__ __forceinline__ float row_max(float x, WarpValues<1>& values) {
     if (warps == 1) return x;
     if (lane == 0) values.of[0][threadIdx.x / 32] = x;
     __syncthreads();
-    return lanes_max(lane < warps ? values.of[0][lane] : -__int_as_float(0x7f800000));
+    return lanes_max(lane < warps ? values.of[0][lane] : minus_infinity());
 }
 
 // ---- A row between the passes over it

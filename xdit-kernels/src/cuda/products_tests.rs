@@ -5,12 +5,8 @@ use super::{
     driver_tests::build_library,
     products::{FusedActivation, ProductOperands, ProductShape},
 };
-use crate::{DType, Device, Element, Tensor, TensorMut};
+use crate::{DType, Element, Tensor, TensorMut, testing::gpu};
 use half::{bf16, f16};
-
-fn gpu() -> Device {
-    Device::cuda(0).unwrap_or_else(|error| panic!("this test needs a GPU: {error}"))
-}
 
 /// Numbers from −1 to 1 that every float of 8 bits of precision holds.
 fn number(i: usize) -> f32 {

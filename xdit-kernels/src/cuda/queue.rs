@@ -136,11 +136,17 @@ impl CudaQueue {
         unsafe { (self.shared.products).run(op, self.stream.raw, shape, operands, scratch) }
     }
 
-    /// Fills with zeros.
+    /// Sets each byte to `byte`.
     ///
     /// # Safety
     /// `bytes` bytes lie at `to`, memory as [`launch`](Self::launch) demands.
-    pub(crate) unsafe fn zero(&self, op: &'static str, to: *mut u8, bytes: usize) -> Result<()> {
+    pub(crate) unsafe fn fill(
+        &self,
+        op: &'static str,
+        to: *mut u8,
+        byte: u8,
+        bytes: usize,
+    ) -> Result<()> {
         if bytes == 0 {
             return Ok(());
         }
@@ -149,7 +155,7 @@ impl CudaQueue {
         context.bind(op)?;
         // SAFETY: the caller's promise.
         let status = unsafe {
-            (context.driver.cuMemsetD8Async)(to.addr() as u64, 0, bytes, self.stream.raw)
+            (context.driver.cuMemsetD8Async)(to.addr() as u64, byte, bytes, self.stream.raw)
         };
         context.check(op, "cuMemsetD8Async", status)
     }
@@ -193,22 +199,6 @@ impl CudaQueue {
         unsafe { (self.shared.staging).upload_new(op, from, &self.stream, bytes) }
     }
 
-    /// Copies from the host's memory, after everything that this queue was given. The bytes have been read when the call returns.
-    ///
-    /// # Safety
-    /// `bytes` bytes lie at `from`, and at `to` memory as [`launch`](Self::launch) demands.
-    pub(crate) unsafe fn upload(
-        &self,
-        op: &'static str,
-        from: *const u8,
-        to: *mut u8,
-        bytes: usize,
-    ) -> Result<()> {
-        self.shared.pool.note_uses(&[to.addr() as u64], self.id);
-        // SAFETY: the caller's promise.
-        unsafe { (self.shared.staging).upload(op, from, &self.stream, to.addr() as u64, bytes) }
-    }
-
     /// Copies to the host's memory, after everything that this queue was given, and waits until that is done.
     ///
     /// # Safety
@@ -220,12 +210,10 @@ impl CudaQueue {
         to: *mut u8,
         bytes: usize,
     ) -> Result<()> {
-        self.shared.pool.note_uses(&[from.addr() as u64], self.id);
-        // SAFETY: the caller's promise.
-        unsafe {
-            (self.shared.staging).download(op, &self.stream, from.addr() as u64, to, bytes)?;
-        }
-        self.synchronize(op)
+        // First, so that copies for other queues do not stand behind what this queue computes.
+        self.synchronize(op)?;
+        // SAFETY: the caller's promise; whatever writes what is read has run.
+        unsafe { (self.shared.staging).download(op, from.addr() as u64, to, bytes) }
     }
 
     /// Copies to memory of another queue, whose GPU may be another one, after everything that both queues were given so far.

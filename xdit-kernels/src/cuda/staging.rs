@@ -5,10 +5,12 @@ use super::{
     blocks::StreamId,
     buffer::CudaBuffer,
     context::CudaContext,
+    driver::CudaDriver,
     pool::CudaPool,
     stream::{CudaEvent, CudaStream},
 };
-use crate::Result;
+use crate::{Error, Result};
+use cudarc::driver::sys::CUstream;
 use std::{
     ffi::c_void,
     ptr::NonNull,
@@ -37,7 +39,10 @@ struct TransferLine {
 struct PinnedPiece {
     memory: NonNull<u8>,
     context: Arc<CudaContext>,
-    busy_until: Option<CudaEvent>,
+    /// Happens when the last copy that was started has.
+    copied: CudaEvent,
+    /// Whether nobody has waited for that copy.
+    busy: bool,
 }
 
 // SAFETY: the buffer is this piece's alone.
@@ -81,46 +86,21 @@ impl Staging {
             let buffer = CudaBuffer::new(op, bytes, &self.pool, line.id)?;
             // SAFETY: the caller's promise; the buffer is new.
             unsafe { line.upload(op, from, buffer.ptr().addr() as u64, bytes)? };
-            queue.wait(&line.stream.record()?)?;
+            if let Some(last) = bytes.div_ceil(PIECE).checked_sub(1) {
+                queue.wait(&line.pieces[last % 2].copied)?;
+            }
             Ok(buffer)
         })
     }
 
-    /// Copies `bytes` bytes from the host to the GPU. They have been read when the call returns. What `queue` is given later
-    /// runs after the copy.
+    /// Copies `bytes` bytes from the GPU to the host. They have been written when the call returns.
     ///
     /// # Safety
-    /// `bytes` bytes lie at `from` in the host's memory (others may change them meanwhile) and at `to` in the GPU's, where
-    /// nobody else reads or writes, except what `queue` was given before.
-    pub(super) unsafe fn upload(
-        &self,
-        op: &'static str,
-        from: *const u8,
-        queue: &CudaStream,
-        to: u64,
-        bytes: usize,
-    ) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        self.with_line(op, |line| {
-            line.stream.wait(&queue.record()?)?;
-            // SAFETY: the caller's promise; the line waits for what the queue was given.
-            unsafe { line.upload(op, from, to, bytes)? };
-            queue.wait(&line.stream.record()?)
-        })
-    }
-
-    /// Copies `bytes` bytes from the GPU to the host, after everything that `queue` was given. They have been written when the
-    /// call returns.
-    ///
-    /// # Safety
-    /// `bytes` bytes lie at `from` in the GPU's memory, where nobody writes except what `queue` was given before, and at `to`
-    /// in the host's, which nobody else uses.
+    /// `bytes` bytes lie at `from` in the GPU's memory, where nobody writes until the call returns, and at `to` in the host's,
+    /// which nobody else uses.
     pub(super) unsafe fn download(
         &self,
         op: &'static str,
-        queue: &CudaStream,
         from: u64,
         to: *mut u8,
         bytes: usize,
@@ -129,7 +109,6 @@ impl Staging {
             return Ok(());
         }
         self.with_line(op, |line| {
-            line.stream.wait(&queue.record()?)?;
             let len = |piece: usize| PIECE.min(bytes - piece * PIECE);
             let count = bytes.div_ceil(PIECE);
             // One copy ahead: while the host reads a piece, the GPU writes the next.
@@ -138,8 +117,8 @@ impl Staging {
                     line.free_piece(piece)?;
                     // SAFETY: the bytes lie in the GPU's memory, and a piece, which no copy uses, has room for them.
                     unsafe {
-                        line.start_download(op, piece, from + (piece * PIECE) as u64, len(piece))?
-                    };
+                        line.start_download(op, piece, from + (piece * PIECE) as u64, len(piece))?;
+                    }
                 }
                 if let Some(done) = piece.checked_sub(1) {
                     let pinned = line.free_piece(done)?;
@@ -156,20 +135,16 @@ impl Staging {
 
 impl TransferLine {
     fn new(op: &'static str, pool: &CudaPool) -> Result<Self> {
+        let piece = || PinnedPiece::new(op, &pool.context);
+        let pieces = [piece()?, piece()?];
         let (id, stream) = pool.stream(op)?;
-        let context = Arc::clone(&stream.context);
-        let piece = || PinnedPiece::new(op, &context);
-        Ok(Self {
-            pieces: [piece()?, piece()?],
-            stream,
-            id,
-        })
+        Ok(Self { stream, id, pieces })
     }
 
     /// Copies to the GPU, piece by piece.
     ///
     /// # Safety
-    /// As [`Staging::upload`] demands; this line waits for what else uses the memory at `to`.
+    /// `bytes` bytes lie at `from` in the host's memory and at `to` in the GPU's, which nothing but this line's stream uses.
     unsafe fn upload(
         &mut self,
         op: &'static str,
@@ -191,8 +166,9 @@ impl TransferLine {
     /// The buffer of a piece, once no copy uses it.
     fn free_piece(&mut self, piece: usize) -> Result<*mut u8> {
         let pinned = &mut self.pieces[piece % 2];
-        if let Some(event) = pinned.busy_until.take() {
-            event.synchronize()?;
+        if pinned.busy {
+            pinned.copied.synchronize()?;
+            pinned.busy = false;
         }
         Ok(pinned.memory.as_ptr())
     }
@@ -200,7 +176,8 @@ impl TransferLine {
     /// Copies from the buffer of a piece to the GPU.
     ///
     /// # Safety
-    /// `len` bytes lie at `to`, as [`Staging::upload`] demands; `len` is at most [`PIECE`].
+    /// `len` bytes lie at `to`, as [`upload`](Self::upload) demands; `len` is at most [`PIECE`]. The buffer stays as it is until
+    /// the copy has happened.
     unsafe fn start_upload(
         &mut self,
         op: &'static str,
@@ -208,21 +185,17 @@ impl TransferLine {
         to: u64,
         len: usize,
     ) -> Result<()> {
-        let pinned = &mut self.pieces[piece % 2];
-        let (context, from) = (&self.stream.context, pinned.memory.as_ptr());
-        context.bind(op)?;
-        // SAFETY: the caller's promise; the buffer has `PIECE` bytes and is not written before the event below.
-        let status =
-            unsafe { (context.driver.cuMemcpyHtoDAsync_v2)(to, from.cast(), len, self.stream.raw) };
-        context.check(op, "cuMemcpyHtoDAsync", status)?;
-        pinned.busy_until = Some(self.stream.record()?);
-        Ok(())
+        self.start(op, piece, "cuMemcpyHtoDAsync", |driver, pinned, stream| {
+            // SAFETY: the caller's promise; the buffer has `PIECE` bytes.
+            unsafe { (driver.cuMemcpyHtoDAsync_v2)(to, pinned.cast_const(), len, stream) }
+        })
     }
 
     /// Copies from the GPU to the buffer of a piece.
     ///
     /// # Safety
-    /// `len` bytes lie at `from`, as [`Staging::download`] demands; `len` is at most [`PIECE`].
+    /// `len` bytes lie at `from`, as [`Staging::download`] demands; `len` is at most [`PIECE`]. Nobody touches the buffer until
+    /// the copy has happened.
     unsafe fn start_download(
         &mut self,
         op: &'static str,
@@ -230,20 +203,37 @@ impl TransferLine {
         from: u64,
         len: usize,
     ) -> Result<()> {
+        self.start(op, piece, "cuMemcpyDtoHAsync", |driver, pinned, stream| {
+            // SAFETY: the caller's promise; the buffer has `PIECE` bytes.
+            unsafe { (driver.cuMemcpyDtoHAsync_v2)(pinned, from, len, stream) }
+        })
+    }
+
+    /// Gives the stream a copy that uses the buffer of a piece, and notes when that has happened.
+    fn start(
+        &mut self,
+        op: &'static str,
+        piece: usize,
+        function: &str,
+        copy: impl FnOnce(&CudaDriver, *mut c_void, CUstream) -> u32,
+    ) -> Result<()> {
         let pinned = &mut self.pieces[piece % 2];
-        let (context, to) = (&self.stream.context, pinned.memory.as_ptr());
+        let context = &self.stream.context;
         context.bind(op)?;
-        // SAFETY: the caller's promise; the buffer has `PIECE` bytes and is not touched before the event below.
-        let status =
-            unsafe { (context.driver.cuMemcpyDtoHAsync_v2)(to.cast(), from, len, self.stream.raw) };
-        context.check(op, "cuMemcpyDtoHAsync", status)?;
-        pinned.busy_until = Some(self.stream.record()?);
-        Ok(())
+        let status = copy(
+            &context.driver,
+            pinned.memory.as_ptr().cast(),
+            self.stream.raw,
+        );
+        context.check(op, function, status)?;
+        pinned.busy = true;
+        self.stream.record_again(op, &pinned.copied)
     }
 }
 
 impl PinnedPiece {
     fn new(op: &'static str, context: &Arc<CudaContext>) -> Result<Self> {
+        let copied = CudaEvent::new(op, context)?;
         context.bind(op)?;
         let mut memory: *mut c_void = std::ptr::null_mut();
         // SAFETY: the pointer is to a pointer, and the context is current.
@@ -251,18 +241,19 @@ impl PinnedPiece {
         context.check(op, "cuMemHostAlloc", status)?;
         let memory = NonNull::new(memory.cast::<u8>());
         Ok(Self {
-            memory: memory.ok_or(crate::Error::OutOfMemory { op, bytes: PIECE })?,
+            memory: memory.ok_or(Error::OutOfMemory { op, bytes: PIECE })?,
             context: Arc::clone(context),
-            busy_until: None,
+            copied,
+            busy: false,
         })
     }
 }
 
 impl Drop for PinnedPiece {
     fn drop(&mut self) {
-        if let Some(event) = self.busy_until.take() {
-            // If the GPU failed, it does not read the buffer any more.
-            drop(event.synchronize());
+        if self.busy {
+            // If the GPU failed, it does not use the buffer any more.
+            drop(self.copied.synchronize());
         }
         if self.context.bind("pinned memory").is_ok() {
             // SAFETY: allocated in `new`, freed once, and no copy uses it.

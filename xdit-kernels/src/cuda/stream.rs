@@ -52,10 +52,17 @@ impl CudaStream {
     pub(super) fn record(&self) -> Result<CudaEvent> {
         const OP: &str = "record";
         let event = CudaEvent::new(OP, &self.context)?;
+        self.record_again(OP, &event)?;
+        Ok(event)
+    }
+
+    /// Makes an event of this GPU happen when everything that this stream was given so far has run. Who waits for it already
+    /// waits for what it was before.
+    pub(super) fn record_again(&self, op: &'static str, event: &CudaEvent) -> Result<()> {
+        self.context.bind(op)?;
         // SAFETY: event and stream are of the current context and alive.
         let status = unsafe { (self.context.driver.cuEventRecord)(event.raw, self.raw) };
-        self.context.check(OP, "cuEventRecord", status)?;
-        Ok(event)
+        self.context.check(op, "cuEventRecord", status)
     }
 
     /// Makes all later work of this stream run after the event, which may be of another GPU.
@@ -105,7 +112,8 @@ impl fmt::Debug for CudaEvent {
 }
 
 impl CudaEvent {
-    fn new(op: &'static str, context: &Arc<CudaContext>) -> Result<Self> {
+    /// An event that has happened, until a stream records it.
+    pub(super) fn new(op: &'static str, context: &Arc<CudaContext>) -> Result<Self> {
         context.bind(op)?;
         let mut raw = std::ptr::null_mut();
         let flags = CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;

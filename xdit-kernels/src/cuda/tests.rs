@@ -2,7 +2,7 @@
 //! by name (`cargo test -p xdit-kernels --features cuda cuda::tests -- --ignored`).
 
 use super::{Args, LaunchShape, PtxModule};
-use crate::{DType, Device, MappedFile, Tensor, TensorMut, View, layout};
+use crate::{DType, Device, MappedFile, Tensor, TensorMut, View, layout, testing::gpu};
 
 const ADD_PTX: &str = ".version 8.0
 .target sm_80
@@ -42,10 +42,6 @@ static ADD: PtxModule = PtxModule {
     sm_80: ADD_PTX,
     sm_90a: None,
 };
-
-fn gpu() -> Device {
-    Device::cuda(0).unwrap_or_else(|error| panic!("this test needs a GPU: {error}"))
-}
 
 fn numbers(n: u32) -> Vec<u32> {
     (0..n).collect()

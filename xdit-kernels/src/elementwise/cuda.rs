@@ -48,9 +48,10 @@ pub(super) fn combine(
         return Ok(());
     }
     let dtype = x.dtype().float(op)?;
+    let device = out.device();
     let (x, y) = (
-        Operand::new(x, x.dtype())?,
-        KernelOperand::new(y, x.dtype())?,
+        Operand::new(x.on(device), x.dtype())?,
+        KernelOperand::new(y, x.dtype(), device)?,
     );
     let x = x.view();
     // 0-strides repeat y along the dims that it lacks.
@@ -73,7 +74,7 @@ pub(super) fn combine(
     args.push(b);
     args.push(u32::from(aligned));
     let shape = walk.threads(op, if aligned { vector_of(dtype) } else { 1 })?;
-    let queue = out.device().expect_cuda();
+    let queue = device.expect_cuda();
     // SAFETY: the walk was made from the common shape of x, y as it is repeated, and out; rows are whole aligned vectors where that
     // is said. `out` is exclusively borrowed.
     unsafe { queue.launch(op, &MODULE, kernel_of(COMBINE, dtype), shape, &args) }
@@ -92,9 +93,10 @@ pub(super) fn gate_residual(
     }
     let dtype = residual.dtype().float(op)?;
     let tokens = residual.dim(1);
-    let x = KernelOperand::new(Some(x), residual.dtype())?;
-    let gate = KernelOperand::new(Some(gate), residual.dtype())?;
-    let residual = Operand::new(residual, residual.dtype())?;
+    let device = out.device();
+    let x = KernelOperand::new(Some(x), residual.dtype(), device)?;
+    let gate = KernelOperand::new(Some(gate), residual.dtype(), device)?;
+    let residual = Operand::new(residual.on(device), residual.dtype())?;
     let residual = residual.view();
     let of_x = x.strides();
     let strides = [&of_x[..], residual.strides(), out.strides()];
@@ -110,7 +112,7 @@ pub(super) fn gate_residual(
     args.push(out.ptr());
     args.push(u32::from(aligned));
     let shape = walk.threads(op, if aligned { vector_of(dtype) } else { 1 })?;
-    let queue = out.device().expect_cuda();
+    let queue = device.expect_cuda();
     // SAFETY: the walk was made from the common shape of x, residual and out; the gate has a row of c elements for each batch entry,
     // and no batch entry has as many rows as u32 counts; rows are whole aligned vectors where that is said. `out` is exclusively
     // borrowed.

@@ -30,7 +30,8 @@ pub(super) fn embedding(
         return layout::copy_into(&whole.freeze()?, out);
     }
     let adjacent = c == 1 || table.strides()[1] == 1;
-    let copy = (!adjacent).then(|| layout::contiguous(table)).transpose()?;
+    let copy = (!adjacent).then(|| layout::contiguous(table.on(out.device())));
+    let copy = copy.transpose()?;
     let table = copy.as_ref().map_or(table, |copy| copy.view());
     let size = table.dtype().size();
     let (table_stride, out_stride) = (table.strides()[0], out.strides()[0]);

@@ -1,6 +1,6 @@
 use crate::{
     Result, View,
-    cuda::{Args, CudaQueue, LaunchShape, PtxModule},
+    cuda::{Args, CudaQueue, LaunchShape, MOST_BLOCKS_Y, PtxModule},
     cuda_rows::{kernel_of, vector_of},
     dtype::FloatType,
 };
@@ -45,7 +45,7 @@ pub(super) fn first_not_finite_blocking(op: &'static str, x: View<'_>) -> Result
     let host: *mut u64 = &raw mut first;
     // SAFETY: x is contiguous, n elements; `at` is the queue's own memory of one number, as is the host's.
     unsafe {
-        queue.upload(op, host.cast(), at.ptr(), size_of::<u64>())?;
+        queue.fill(op, at.ptr(), u8::MAX, size_of::<u64>())?;
         queue.launch(op, &MODULE, kernel_of(FIRST, dtype), shape, &args)?;
         queue.download_blocking(op, at.ptr(), host.cast(), size_of::<u64>())?;
     }
@@ -65,9 +65,8 @@ pub(crate) unsafe fn add_not_finite(
     let dtype = x.dtype().float(op)?;
     let entries = x.dim(0);
     let n = x.numel() / entries.max(1);
-    // A grid has fewer blocks in y than a tensor may have entries.
-    for first in (0..entries).step_by(usize::from(u16::MAX)) {
-        let some = (entries - first).min(usize::from(u16::MAX));
+    for first in (0..entries).step_by(MOST_BLOCKS_Y) {
+        let some = (entries - first).min(MOST_BLOCKS_Y);
         let mut args = Args::new();
         args.push(x.ptr().wrapping_add(first * n * x.dtype().size()));
         args.push(n as u64);

@@ -2,10 +2,11 @@
 
 use super::parameters::{OP, Parameters};
 use crate::{
-    DType, Error, Result, Tensor, View, ViewMut,
-    cuda::{Args, KernelParam, LaunchShape, PtxModule},
+    DType, Error, Result, View, ViewMut,
+    cuda::{Args, KernelParam, LaunchShape, MOST_BLOCKS_Y, PtxModule},
     layout,
     numbers::DeviceNumbers,
+    rows::Operand,
 };
 
 static MODULE: PtxModule = PtxModule {
@@ -105,12 +106,9 @@ impl PixelPlan {
         let run = (pixels.div_ceil(down).saturating_mul(columns * b) / BLOCKS).clamp(4, MOST_RUN);
         let chunks = pixels.div_ceil(down * run);
         let blocks = chunks.saturating_mul(b);
-        if pixels >= MOST || blocks >= MOST {
-            return Err(Error::shape(
-                OP,
-                "pictures of fewer than 2^31 pixels on a GPU",
-                x,
-            ));
+        if pixels >= MOST || blocks >= MOST || columns > MOST_BLOCKS_Y {
+            let want = "pictures of fewer than 2^31 pixels and at most 16776960 channels on a GPU";
+            return Err(Error::shape(OP, want, x));
         }
         let [pixels, row, c, chunks, run] =
             [pixels, if joined { pixels } else { w }, c, chunks, run].map(|n| n as u32);
@@ -139,23 +137,16 @@ impl PixelPlan {
     }
 }
 
-/// A copy, if the channels are not adjacent.
-fn adjacent(x: View<'_>) -> Result<Option<Tensor>> {
-    x.dtype().float(OP)?;
-    (x.strides()[3] != 1)
-        .then(|| layout::contiguous(x))
-        .transpose()
-}
-
 /// Writes Σx and Σx² of each group of each picture of `x` to `to`, which has room for them and is zeros.
 pub(super) fn sums(x: View<'_>, groups: usize, to: &mut DeviceNumbers) -> Result<()> {
     if x.numel() == 0 {
         return Ok(());
     }
-    let copy = adjacent(x)?;
-    let x = copy.as_ref().map_or(x, Tensor::view);
-    let plan = PixelPlan::new(x, None)?;
+    x.dtype().float(OP)?;
     let queue = x.device().expect_cuda();
+    let x = Operand::new(x, x.dtype())?;
+    let x = x.view();
+    let plan = PixelPlan::new(x, None)?;
     let (b, c, chunks) = (x.dim(0), x.dim(3), plan.shape.chunks as usize);
     // Two f64 a channel of each chunk.
     let bytes = (b * chunks).saturating_mul(c * 16);
@@ -199,10 +190,12 @@ pub(super) fn run(
     if x.numel() == 0 {
         return Ok(());
     }
-    let copy = adjacent(x)?;
-    let x = copy.as_ref().map_or(x, Tensor::view);
+    x.dtype().float(OP)?;
+    let device = out.device();
+    let x = Operand::new(x.on(device), x.dtype())?;
+    let x = x.view();
     let (b, c, groups) = (x.dim(0), x.dim(3), parameters.groups);
-    let queue = out.device().expect_cuda();
+    let queue = device.expect_cuda();
     // A mean, a scale and a bias for each channel of each picture.
     let affine = queue.alloc(OP, b.saturating_mul(12 * c))?;
     let (weight, bias) = (parameters.weight, parameters.bias);
@@ -214,7 +207,7 @@ pub(super) fn run(
         (DType::F32, dtype) => (dtype, bias),
         (dtype, other) if other == dtype || other == DType::F32 => (dtype, bias),
         (dtype, _) => {
-            bias_copy = layout::cast(bias, DType::F32)?;
+            bias_copy = layout::cast(bias.on(device), DType::F32)?;
             (dtype, bias_copy.view())
         }
     };

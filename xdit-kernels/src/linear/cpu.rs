@@ -18,7 +18,7 @@ use crate::{
 };
 use finish::{Finish, FusedOp};
 use form::{Dots, F16, F32, Form, Pairs};
-use input::{Input, PackedWord};
+use input::{Input, InputPanel, PackedWord};
 use plan::{TileLimits, TilePlan};
 use product::MatrixProduct;
 use rayon::prelude::*;
@@ -164,8 +164,15 @@ impl<F: Form> MatrixProduct<'_, F> {
     unsafe fn pack(&self, chunk: &Chunk<F>, group: usize) {
         let mr = self.kernel.mr;
         for (row, rows, out) in chunk.group(group, mr) {
+            let panel = InputPanel {
+                tier: self.tier,
+                row,
+                rows,
+                mr,
+                deep: self.deep,
+            };
             // SAFETY: the rows exist and `out` is their panel in a buffer that was made for all of the chunk's.
-            unsafe { F::A::pack(self.input, self.tier, row, rows, mr, self.deep, out) };
+            unsafe { F::A::pack(self.input, panel, out) };
         }
     }
 }

@@ -72,12 +72,12 @@ pub(super) fn linear(
     shape: &Shape,
     mut out: ViewMut<'_>,
 ) -> Result<()> {
-    let (dtype, own) = (out.dtype(), layer.weight.dtype());
+    let (dtype, own, device) = (out.dtype(), layer.weight.dtype(), out.device());
     let joined;
     let x = match x {
         [x] if x.dtype() == own && row_distance(x.shape(), x.strides()).is_some() => *x,
         _ => {
-            joined = side_by_side(x, own)?;
+            joined = side_by_side(x, own, device)?;
             joined.view()
         }
     };
@@ -85,22 +85,21 @@ pub(super) fn linear(
         Epilogue::None => FusedActivation::None,
         Epilogue::Activation(Activation::GeluTanh) => FusedActivation::Gelu,
         _ => {
-            let product = product(layer, x, FusedActivation::None, shape, dtype)?;
+            let product = product(layer, x, FusedActivation::None, shape, dtype, device)?;
             return finish(product, epilogue, shape, out);
         }
     };
-    let device = out.device();
     match row_distance(out.shape(), out.strides()) {
         Some(distance) if dtype == own || dtype == DType::F32 => {
             product_into(layer, x, fused, dtype, distance, out.ptr(), device)
         }
-        _ => layout::copy_into(&product(layer, x, fused, shape, dtype)?, out),
+        _ => layout::copy_into(&product(layer, x, fused, shape, dtype, device)?, out),
     }
 }
 
 /// The inputs in one dtype, side by side along the last dim.
-fn side_by_side(x: &[View<'_>], dtype: DType) -> Result<Tensor> {
-    let parts = x.iter().map(|x| layout::cast(*x, dtype));
+fn side_by_side(x: &[View<'_>], dtype: DType, device: &Device) -> Result<Tensor> {
+    let parts = x.iter().map(|x| layout::cast(x.on(device), dtype));
     let mut parts: Vec<Tensor> = parts.collect::<Result<_>>()?;
     if parts.len() == 1 {
         return Ok(parts.swap_remove(0));
@@ -129,13 +128,14 @@ fn row_distance(shape: &[usize], strides: &[usize]) -> Option<usize> {
     (distance >= width).then_some(distance)
 }
 
-/// The product as a tensor of this shape and dtype.
+/// The product as a tensor of this shape and dtype, on the queue of `device`.
 fn product(
     layer: &CudaLinear,
     x: View<'_>,
     fused: FusedActivation,
     shape: &Shape,
     dtype: DType,
+    device: &Device,
 ) -> Result<Tensor> {
     let n = layer.weight.dim(0);
     // The library writes the dtype of the weights, or f32.
@@ -144,16 +144,8 @@ fn product(
         false => DType::F32,
     };
     // SAFETY: the product writes every element.
-    let mut out = unsafe { TensorMut::uninit(OP, *shape, written, x.device())? };
-    product_into(
-        layer,
-        x,
-        fused,
-        written,
-        n,
-        out.view_mut().ptr(),
-        x.device(),
-    )?;
+    let mut out = unsafe { TensorMut::uninit(OP, *shape, written, device)? };
+    product_into(layer, x, fused, written, n, out.view_mut().ptr(), device)?;
     out.freeze().to_dtype(dtype)
 }
 
@@ -173,8 +165,14 @@ fn product_into(
     if k == 0 {
         return Err(Error::shape(OP, "inputs of at least one element", x));
     }
-    let bias = layer.bias.as_ref().map(|bias| bias.to_dtype(dtype));
-    let bias = bias.transpose()?;
+    let cast;
+    let bias = match &layer.bias {
+        Some(bias) if bias.dtype() != dtype => {
+            cast = layout::cast(bias.view().on(device), dtype)?;
+            Some(&cast)
+        }
+        bias => bias.as_ref(),
+    };
     let shape = ProductShape {
         m: x.numel() / k,
         n,
@@ -188,7 +186,7 @@ fn product_into(
     let operands = ProductOperands {
         x: x.ptr(),
         weight: layer.weight.view().ptr(),
-        bias: bias.as_ref().map_or(std::ptr::null(), |b| b.view().ptr()),
+        bias: bias.map_or(std::ptr::null(), |b| b.view().ptr()),
         y: out,
     };
     // SAFETY: x has m rows with one distance, the weights n adjacent rows, all of k elements, and the bias n elements; `out` is
@@ -209,7 +207,7 @@ fn finish(product: Tensor, epilogue: Epilogue<'_>, shape: &Shape, out: ViewMut<'
             }
             let (b, n) = (batch(shape), product.dim(shape.len() - 1));
             let blc = [b, product.numel() / (b * n), n];
-            let residual = layout::cast(residual, out.dtype())?.reshape(blc)?;
+            let residual = layout::cast(residual.on(out.device()), out.dtype())?.reshape(blc)?;
             let sum = gate_residual(&product.reshape(blc)?, gate, &residual)?;
             layout::copy_into(&sum.reshape(*shape)?, out)
         }

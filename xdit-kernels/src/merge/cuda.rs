@@ -5,6 +5,7 @@ use crate::{
     attention::AttnOut,
     cuda::{Args, KernelParam, LaunchShape, PtxModule},
     dtype::FloatType,
+    layout,
 };
 
 static MERGE: PtxModule = PtxModule {
@@ -48,7 +49,7 @@ pub(super) fn merge(
     let mut cast = None;
     let mut b_out = &b.out;
     if b_out.dtype() != a.out.dtype() && b_out.dtype() != DType::F32 {
-        b_out = cast.insert(b_out.to_dtype(DType::F32)?);
+        b_out = cast.insert(layout::cast(b_out.view().on(out.device()), DType::F32)?);
     }
     let count = |n: usize| u32::try_from(n).ok().filter(|&n| n < 1 << 31);
     let sizes = [a.lse.numel(), a.out.dim(1), a.out.dim(2), a.out.dim(3)];

@@ -151,7 +151,7 @@ fn shapes_that_differ_are_errors() {
 #[test]
 #[ignore = "needs a GPU"]
 fn merge_on_a_gpu() {
-    let gpu = &Device::cuda(0).unwrap_or_else(|error| panic!("this test needs a GPU: {error}"));
+    let gpu = &crate::testing::gpu();
     let cpu = &Device::cpu();
     for first in [DType::F32, DType::BF16, DType::F16] {
         for second in [first, DType::F32, DType::BF16] {

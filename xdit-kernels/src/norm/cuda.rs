@@ -36,7 +36,7 @@ pub(super) fn layer_norm(
     if x.numel() == 0 {
         return Ok(());
     }
-    let parameter = |p| KernelOperand::new(p, x.dtype());
+    let parameter = |p| KernelOperand::new(p, x.dtype(), out.device());
     let affine = match after {
         After::Affine { weight, bias } => Affine {
             gain: parameter(weight)?,
@@ -72,8 +72,8 @@ pub(super) fn rms_norm(
         return Ok(());
     }
     let affine = Affine {
-        gain: KernelOperand::new(weight, x.dtype())?,
-        bias: KernelOperand::new(None, x.dtype())?,
+        gain: KernelOperand::new(weight, x.dtype(), out.device())?,
+        bias: KernelOperand::new(None, x.dtype(), out.device())?,
         rows_each: usize::MAX,
         gain_plus: 0.0,
     };
@@ -89,7 +89,7 @@ fn norm(
     mut out: ViewMut<'_>,
 ) -> Result<()> {
     let dtype = x.dtype().float(op)?;
-    let x = Operand::new(x, x.dtype())?;
+    let x = Operand::new(x.on(out.device()), x.dtype())?;
     let x = x.view();
     let walk = DeviceWalk::rows(op, x.shape(), [x.strides(), out.strides()])?;
     let parameters = [&affine.gain, &affine.bias];

@@ -1,6 +1,6 @@
 use crate::{
     Error, Result, View, ViewMut,
-    cuda::{Args, LaunchShape, PtxModule},
+    cuda::{Args, LaunchShape, MOST_BLOCKS_Y, PtxModule},
     cuda_rows::kernel_of,
     layout,
 };
@@ -22,7 +22,7 @@ pub(super) fn rgb8(op: &'static str, planes: View<'_>, mut out: ViewMut<'_>) -> 
     }
     let dtype = planes.dtype().float(op)?;
     let copy = (!planes.is_contiguous())
-        .then(|| layout::contiguous(planes))
+        .then(|| layout::contiguous(planes.on(out.device())))
         .transpose()?;
     let planes = copy.as_ref().map_or(planes, |copy| copy.view());
     let (images, pixels) = (planes.dim(0), planes.dim(2) * planes.dim(3));
@@ -31,8 +31,9 @@ pub(super) fn rgb8(op: &'static str, planes: View<'_>, mut out: ViewMut<'_>) -> 
         && out.ptr().addr().is_multiple_of(4);
     let each = if aligned { 4 } else { 1 };
     let blocks = pixels.div_ceil(each * THREADS);
-    let (Ok(blocks), Ok(images)) = (i32::try_from(blocks), u16::try_from(images)) else {
-        return Err(Error::shape(op, "smaller pictures on a GPU", planes));
+    let (Ok(blocks), true) = (i32::try_from(blocks), images <= MOST_BLOCKS_Y) else {
+        let want = "at most 65535 pictures, each of fewer than 2^39 pixels, on a GPU";
+        return Err(Error::shape(op, want, planes));
     };
     let mut args = Args::new();
     args.push(planes.ptr());
@@ -40,7 +41,7 @@ pub(super) fn rgb8(op: &'static str, planes: View<'_>, mut out: ViewMut<'_>) -> 
     args.push(pixels as u64);
     args.push(u32::from(aligned));
     let shape = LaunchShape {
-        grid: [blocks.unsigned_abs(), u32::from(images), 1],
+        grid: [blocks.unsigned_abs(), images as u32, 1],
         block: [THREADS as u32, 1, 1],
         shared_bytes: 0,
     };

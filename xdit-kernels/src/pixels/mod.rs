@@ -1,4 +1,4 @@
-//! Pictures as bytes.
+//! Images as bytes.
 
 mod cpu;
 #[cfg(feature = "cuda")]

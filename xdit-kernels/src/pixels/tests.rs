@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     Device,
-    testing::{FLOATS, floats, test_devices},
+    testing::{FLOATS, at_most, floats, test_devices},
 };
 use proptest::prelude::*;
 
@@ -38,7 +38,7 @@ fn other_shapes_and_dtypes_are_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(at_most(16))]
 
     #[test]
     fn every_pixel_is_its_planes(b in 1..3usize, h in 1..200usize, w in 1..200usize, seed in 0..99usize) {

@@ -51,16 +51,16 @@ impl<'a> StreamNorm<'a> {
         norm: u32,
         gain: Option<View<'a>>,
         bias: Option<View<'a>>,
-        like: &View<'_>,
+        like: &View<'a>,
     ) -> Result<Self> {
         Ok(Self {
             norm,
-            gain: KernelOperand::new(gain, like.dtype())?,
-            bias: KernelOperand::new(bias, like.dtype())?,
+            gain: KernelOperand::new(gain, like.dtype(), like.device())?,
+            bias: KernelOperand::new(bias, like.dtype(), like.device())?,
         })
     }
 
-    fn of(norm: Option<HeadNorm<'a>>, like: &View<'_>) -> Result<Self> {
+    fn of(norm: Option<HeadNorm<'a>>, like: &View<'a>) -> Result<Self> {
         match norm {
             None => Self::new(NO_NORM, None, None, like),
             Some(HeadNorm::Rms(weight)) => Self::new(RMS, Some(weight), None, like),
@@ -87,6 +87,7 @@ pub(super) fn one_stream(
     if x.numel() == 0 {
         return Ok(());
     }
+    let x = x.on(out.device());
     let norm = if bias.is_some() { LAYER } else { RMS };
     let head = StreamNorm::new(norm, weight, bias, &x)?;
     let unused = StreamNorm::new(NO_NORM, None, None, &x)?;
@@ -112,6 +113,7 @@ pub(super) fn three_streams(
     if qkv.numel() == 0 {
         return Ok(());
     }
+    let qkv = qkv.on(q.device());
     let of_q = StreamNorm::of(options.norm_q, &qkv)?;
     let of_k = StreamNorm::of(options.norm_k, &qkv)?;
     let qkv = Operand::new(qkv, qkv.dtype())?;
@@ -142,8 +144,9 @@ fn launch(
     let [first, ..] = &x;
     let (l, h, d) = (first.dim(1), first.dim(2), first.dim(3));
     let dtype = first.dtype().float(op)?;
-    let cos = KernelOperand::new(rope.map(|(cos, _)| cos), first.dtype())?;
-    let sin = KernelOperand::new(rope.map(|(_, sin)| sin), first.dtype())?;
+    let device = outs[0].device();
+    let cos = KernelOperand::new(rope.map(|(cos, _)| cos), first.dtype(), device)?;
+    let sin = KernelOperand::new(rope.map(|(_, sin)| sin), first.dtype(), device)?;
     // Streams that are not launched have the first one's places.
     let out_at = |i: usize| if i < outs.len() { i } else { 0 };
     let out_strides = [0, 1, 2].map(|i| outs[out_at(i)].strides().to_vec());
@@ -195,7 +198,7 @@ fn launch(
     args.push(eps);
     args.push(lanes);
     args.push(u32::from(aligned));
-    let queue = outs[0].device().expect_cuda();
+    let queue = device.expect_cuda();
     // SAFETY: the walk was made from the common shape [b, l, h, d] of the streams' inputs and outputs; parameters are [d] and tables
     // [l, d]; d is even where there are tables; rows are whole aligned vectors where that is said. The outputs are exclusively
     // borrowed and apart.

@@ -139,7 +139,8 @@ __device__ __forceinline__ void copy_row(const Stream& stream, uint64_t x_at, ui
 // The walk has the inputs of the three streams, then their outputs.
 template <typename T>
 __device__ __forceinline__ void norm_rope(const Walk<6>& walk, const Stream& stream, const Tables& tables, float eps, uint32_t lanes, uint32_t aligned) {
-    uint32_t row = (blockIdx.x * blockDim.x + threadIdx.x) / lanes, d = walk.len;
+    // The number of a thread may exceed 32 bits; that of its row does not.
+    uint32_t row = blockIdx.x * (blockDim.x / lanes) + threadIdx.x / lanes, d = walk.len;
     // All lanes of a warp take part in its sums.
     bool inside = row < walk.rows;
     uint64_t at[6];

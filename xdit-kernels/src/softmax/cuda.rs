@@ -19,7 +19,7 @@ pub(super) fn softmax(op: &'static str, x: View<'_>, mut out: ViewMut<'_>) -> Re
         return Ok(());
     }
     let dtype = x.dtype().float(op)?;
-    let x = Operand::new(x, x.dtype())?;
+    let x = Operand::new(x.on(out.device()), x.dtype())?;
     let x = x.view();
     let walk = DeviceWalk::rows(op, x.shape(), [x.strides(), out.strides()])?;
     let aligned = by_vectors(&walk, dtype, &[x.ptr(), out.ptr()]);

@@ -19,7 +19,7 @@ template <typename T, int V, bool ALIGNED, int KEPT>
 __device__ __forceinline__ void softmax_row(const T* x, T* out, uint64_t len) {
     __shared__ WarpValues<1> greatest_values, sums;
     Row<T, V, ALIGNED, KEPT> row(x, len);
-    float greatest = -__int_as_float(0x7f800000), sum[1] = {0};
+    float greatest = minus_infinity(), sum[1] = {0};
     row.each([&](uint64_t, const float(&v)[V]) {
 #pragma unroll
         for (int j = 0; j < V; j++) greatest = fmaxf(greatest, v[j]);

@@ -1,8 +1,8 @@
 //! Sums of chunks, then the sum of these for each number: the order follows from shapes alone.
 
 use crate::{
-    Result, View,
-    cuda::{Args, CudaQueue, DeviceWalk, LaunchShape, PtxModule},
+    Device, Result, View,
+    cuda::{Args, CudaQueue, DeviceWalk, LaunchShape, MOST_BLOCKS_Y, PtxModule},
     cuda_rows::{KernelOperand, by_vectors, kernel_of, vector_of},
     finite::add_not_finite,
     layout,
@@ -21,9 +21,6 @@ const MOMENTS: [&str; 3] = ["moments_f32", "moments_bf16", "moments_f16"];
 /// Elements of a chunk, and threads of a block: those of sums.cu.
 const CHUNK: usize = 8192;
 const THREADS: u32 = 256;
-
-/// The most blocks of a grid in y.
-const MOST_ENTRIES: usize = 65535;
 
 /// Chunks of a walk by vectors: rows that are not whole vectors count as if they were.
 fn chunks<const N: usize>(walk: &DeviceWalk<N>, vector: usize) -> u32 {
@@ -61,10 +58,10 @@ unsafe fn add_partials(
 /// (checked by the caller).
 ///
 /// # Safety
-/// `to` points at two f64 in the memory of `queue`.
+/// `to` points at two f64 in the memory of `device`.
 pub(super) unsafe fn distance(
     op: &'static str,
-    queue: &CudaQueue,
+    device: &Device,
     (fresh, stale): (View<'_>, View<'_>),
     (first, every): (usize, usize),
     to: *mut u8,
@@ -78,8 +75,9 @@ pub(super) unsafe fn distance(
         fresh.narrow(1, first, behind)?,
         stale.narrow(1, first, behind)?,
     );
-    let dtype = fresh.dtype().float(op)?;
-    let stale = KernelOperand::new(Some(stale), fresh.dtype())?;
+    let (dtype, queue) = (fresh.dtype().float(op)?, device.expect_cuda());
+    let fresh = fresh.on(device);
+    let stale = KernelOperand::new(Some(stale), fresh.dtype(), fresh.device())?;
     let fresh = Operand::new(fresh, fresh.dtype())?;
     let fresh = fresh.view();
     // A row's elements follow: one, where dim 1 is the last.
@@ -119,26 +117,26 @@ pub(super) unsafe fn distance(
 /// Σx and Σx² of each entry of dim 0, added to the 2 · entries f64 at `to`.
 ///
 /// # Safety
-/// `to` points at so many f64 in the memory of `queue`.
+/// `to` points at so many f64 in the memory of `device`.
 pub(super) unsafe fn moments(
     op: &'static str,
-    queue: &CudaQueue,
+    device: &Device,
     x: View<'_>,
     to: *mut u8,
 ) -> Result<()> {
     if x.numel() == 0 {
         return Ok(());
     }
-    let dtype = x.dtype().float(op)?;
-    let x = Operand::new(x, x.dtype())?;
+    let (dtype, queue) = (x.dtype().float(op)?, device.expect_cuda());
+    let x = Operand::new(x.on(device), x.dtype())?;
     let x = x.view();
     let (entries, entry_stride) = (x.dim(0), x.strides()[0]);
     let walk = DeviceWalk::rows(op, &x.shape()[1..], [&x.strides()[1..]])?;
     let vector = vector_of(dtype);
     let aligned = by_vectors(&walk, dtype, &[x.ptr()]) && entry_stride.is_multiple_of(vector);
     let chunks = chunks(&walk, if aligned { vector } else { 1 });
-    for first in (0..entries).step_by(MOST_ENTRIES) {
-        let some = (entries - first).min(MOST_ENTRIES);
+    for first in (0..entries).step_by(MOST_BLOCKS_Y) {
+        let some = (entries - first).min(MOST_BLOCKS_Y);
         let partials = queue.alloc(op, 2 * some * chunks as usize * size_of::<f64>())?;
         let mut args = Args::new();
         args.push(walk);
@@ -168,19 +166,19 @@ pub(super) unsafe fn moments(
 /// Adds how many elements of each entry of dim 0 are NaN or infinite.
 ///
 /// # Safety
-/// `to` points at as many f64 in the memory of `queue`.
+/// `to` points at as many f64 in the memory of `device`.
 pub(super) unsafe fn not_finite(
     op: &'static str,
-    queue: &CudaQueue,
+    device: &Device,
     x: View<'_>,
     to: *mut u8,
 ) -> Result<()> {
     let copy = (!x.is_contiguous())
-        .then(|| layout::contiguous(x))
+        .then(|| layout::contiguous(x.on(device)))
         .transpose()?;
     let x = copy.as_ref().map_or(x, |copy| copy.view());
     // SAFETY: the caller's promise.
-    unsafe { add_not_finite(op, queue, x, to) }
+    unsafe { add_not_finite(op, device.expect_cuda(), x, to) }
 }
 
 /// Adds `count` numbers to others.

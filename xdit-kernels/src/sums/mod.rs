@@ -128,9 +128,9 @@ impl RunningSums {
             #[cfg(feature = "cuda")]
             DeviceKind::Cuda(_) => {
                 let numbers = self.cuda_part(to)?;
-                let queue = self.device().expect_cuda();
+                let (rows, device) = ((first, every), self.device());
                 // SAFETY: two numbers from there on are of this GPU.
-                unsafe { cuda::distance(OP, queue, (fresh, stale), (first, every), numbers) }
+                unsafe { cuda::distance(OP, device, (fresh, stale), rows, numbers) }
             }
         }
     }
@@ -164,7 +164,7 @@ impl RunningSums {
             DeviceKind::Cuda(_) => {
                 let numbers = self.cuda_part(to)?;
                 // SAFETY: two numbers for each entry, from there on, are of this GPU.
-                unsafe { cuda::moments(OP, self.device().expect_cuda(), x, numbers) }
+                unsafe { cuda::moments(OP, self.device(), x, numbers) }
             }
         }
     }
@@ -187,7 +187,7 @@ impl RunningSums {
             DeviceKind::Cuda(_) => {
                 let numbers = self.cuda_part(to)?;
                 // SAFETY: a number for each entry, from there on, is of this GPU.
-                unsafe { cuda::not_finite(OP, self.device().expect_cuda(), x, numbers) }
+                unsafe { cuda::not_finite(OP, self.device(), x, numbers) }
             }
         }
     }

@@ -65,7 +65,7 @@ fn cases() -> Vec<Case> {
 #[test]
 #[ignore = "needs a GPU"]
 fn attention_on_a_gpu() {
-    let gpu = Device::cuda(0).unwrap_or_else(|error| panic!("this test needs a GPU: {error}"));
+    let gpu = crate::testing::gpu();
     let there = |x: &Tensor| x.to_device(&gpu).unwrap();
     for case in cases() {
         let data = case.data(&Device::cpu());

@@ -317,8 +317,9 @@ unsafe fn rows<S: Micro, T: Lane, W: ChannelWords, const MR: usize, const NV: us
             for p0 in (first..end).step_by(MR) {
                 let at = (p0 - first) * width;
                 if part.end == walk.blocks {
-                    // Where these sums will be stored.
-                    let [at, _] = call.place(batch, y0 + p0 / wp, x0 + p0 % wp, v, S::LANES);
+                    // Where these sums will be stored. The first of them may be one that is dropped, which has no place.
+                    let x = (x0 + p0 % wp).min(call.ow - 1);
+                    let [at, _] = call.place(batch, y0 + p0 / wp, x, v, S::LANES);
                     for i in 0..MR {
                         let pixel = at.wrapping_add(i.wrapping_mul(call.out_strides[2]));
                         prefetch(call.out.ptr().wrapping_add(pixel).cast_const().cast());

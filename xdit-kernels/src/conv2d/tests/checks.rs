@@ -132,3 +132,25 @@ fn a_form_tells_the_bytes_of_its_weights() {
         }
     }
 }
+
+#[test]
+fn a_dim_of_one_may_have_any_stride() {
+    // One column of outputs, where the direct algorithm computes and drops four others.
+    let case = Case::new(
+        [1, 20, 5, 8],
+        [32, 5, 5],
+        Conv2dOptions::default(),
+        DType::F32,
+    );
+    for device in &test_devices() {
+        let (conv, x) = (
+            case.pack(Algorithm::Direct, device),
+            case.x.to_device(device).unwrap(),
+        );
+        let (residual, shape) = ([0f32; 16 * 32], [1, 16, 1, 32]);
+        let residual =
+            View::from_slice_strided(&residual, shape, [usize::MAX, 32, usize::MAX, 1], device);
+        let got = conv.forward_with(&x, Some(residual.unwrap())).unwrap();
+        assert_eq!(floats(&got), floats(&conv.forward(&x).unwrap()));
+    }
+}

@@ -41,14 +41,14 @@ fn convolutions_are_those_of_the_processor() {
             assert!(on_gpu.byte_len() as u64 >= least);
             let there = x.to_device(&gpu).unwrap();
             let want = on_cpu.forward(&x).unwrap();
-            assert_like_cpu(&on_gpu.forward(&there).unwrap(), &want);
+            assert_like_cpu("conv2d", &on_gpu.forward(&there).unwrap(), &want);
             // The lower rows, and something that is added to them.
             let rows = want.dim(1) / 2..want.dim(1);
             let more = tensor(&[shape[0], rows.len(), want.dim(2), oc], dtype, 5, &cpu);
             let want = on_cpu.forward_rows(&x, Some(more.view()), rows.clone());
             let more = more.to_device(&gpu).unwrap();
             let got = on_gpu.forward_rows(&there, Some(more.view()), rows);
-            assert_like_cpu(&got.unwrap(), &want.unwrap());
+            assert_like_cpu("conv2d", &got.unwrap(), &want.unwrap());
         }
     }
 }
@@ -70,7 +70,7 @@ fn inputs_of_another_dtype_than_the_weights_are_widened() {
             let [x, more] = [&x, &more].map(|t| t.to_device(device).unwrap());
             conv.forward_with(&x, Some(more.view())).unwrap()
         };
-        assert_like_cpu(&on(&gpu), &on(&cpu));
+        assert_like_cpu("conv2d", &on(&gpu), &on(&cpu));
     }
 }
 

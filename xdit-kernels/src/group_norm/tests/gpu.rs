@@ -20,8 +20,8 @@ fn pictures_are_those_of_the_processor() {
             let double = upsample_nearest_2x(&x).unwrap();
             let [x, weight, bias] = [&x, &weight, &bias].map(|t| t.to_device(&gpu).unwrap());
             let got = group_norm(&x, groups, &weight, &bias, 1e-5, true).unwrap();
-            assert_like_cpu(&got, &want);
-            assert_like_cpu(&upsample_nearest_2x(&x).unwrap(), &double);
+            assert_like_cpu("group_norm", &got, &want);
+            assert_like_cpu("upsample", &upsample_nearest_2x(&x).unwrap(), &double);
 
             // Two bands, as two ranks hold them.
             let band = |from: usize, rows: usize| x.view().narrow(1, from, rows).unwrap();
@@ -30,7 +30,7 @@ fn pictures_are_those_of_the_processor() {
             let sums = parts.map(|part: View<'_>| numbers(part).unwrap());
             let sums = GroupSums::total(groups, &sums, &gpu).unwrap();
             let got = group_norm_rows(&parts, &sums, &weight, &bias, 1e-5, true).unwrap();
-            assert_like_cpu(&got, &want);
+            assert_like_cpu("group_norm", &got, &want);
         }
     }
 }

@@ -41,14 +41,13 @@ impl InputPart<'_> {
             InputData::Copied(tensor) => tensor.view(),
         }
     }
-}
 
-impl InputPart<'_> {
     /// Addresses of rows `row .. row + rows`; null behind them.
     ///
     /// # Safety
-    /// The view is the part's, of dtype T, and has these rows, at most MAX_MR.
-    unsafe fn row_starts<T>(&self, view: View<'_>, row: usize, rows: usize) -> [*const T; MAX_MR] {
+    /// The part is of dtype T and has these rows, at most MAX_MR.
+    unsafe fn row_starts<T>(&self, row: usize, rows: usize) -> [*const T; MAX_MR] {
+        let view = self.view();
         let mut starts = [std::ptr::null(); MAX_MR];
         for (i, start) in starts.iter_mut().enumerate().take(rows) {
             // SAFETY: the row exists, so its offset is inside the view.
@@ -103,48 +102,42 @@ impl<'a> Input<'a> {
     }
 }
 
+/// What a panel of the packed input holds: rows `row .. row + rows`, and zeros up to `mr` rows and to `deep` k's.
+#[derive(Clone, Copy)]
+pub(super) struct InputPanel {
+    pub(super) tier: Tier,
+    pub(super) row: usize,
+    pub(super) rows: usize,
+    /// The tier's MR.
+    pub(super) mr: usize,
+    pub(super) deep: usize,
+}
+
 /// A word of the packed input: one element in f32, or a pair of bf16.
 pub(super) trait PackedWord: Copy + Send + Sync {
     /// k's in a word.
     const KS: usize;
-    /// Packs rows `row .. row + rows` as `[deep / KS][mr]` words, pairs in the tier's groups; 0 for k's and rows beyond the
-    /// input's.
+    /// Packs a panel as `[deep / KS][mr]` words, pairs in the tier's groups.
     ///
     /// # Safety
-    /// The rows exist, `rows <= mr`, the tier's MR, `out` has room for `deep / KS · mr` words that nobody else touches, `deep`
+    /// The panel's rows exist, at most `mr` of them; `out` has room for `deep / KS · mr` words that nobody else touches, `deep`
     /// is at least k. For pairs, every part is bf16, and `deep` is a multiple of a group.
-    unsafe fn pack(
-        input: &Input<'_>,
-        tier: Tier,
-        row: usize,
-        rows: usize,
-        mr: usize,
-        deep: usize,
-        out: *mut Self,
-    );
+    unsafe fn pack(input: &Input<'_>, panel: InputPanel, out: *mut Self);
 }
 
 impl PackedWord for f32 {
     const KS: usize = 1;
-    unsafe fn pack(
-        input: &Input<'_>,
-        tier: Tier,
-        row: usize,
-        rows: usize,
-        mr: usize,
-        deep: usize,
-        out: *mut Self,
-    ) {
+    unsafe fn pack(input: &Input<'_>, panel: InputPanel, out: *mut Self) {
+        let InputPanel { mr, deep, .. } = panel;
         let mut end = 0;
         for part in &input.parts {
-            let view = part.view();
             // SAFETY: the caller's promise: the part's columns are inside the panel.
             unsafe {
                 let out = out.add(part.start * mr);
                 match part.dtype {
-                    FloatType::F32 => pack_part::<Self>(tier, part, view, row, rows, out),
-                    FloatType::F16 => pack_part::<f16>(tier, part, view, row, rows, out),
-                    FloatType::BF16 => pack_part::<bf16>(tier, part, view, row, rows, out),
+                    FloatType::F32 => pack_part::<Self>(panel, part, out),
+                    FloatType::F16 => pack_part::<f16>(panel, part, out),
+                    FloatType::BF16 => pack_part::<bf16>(panel, part, out),
                 }
             }
             end = part.start + part.k;
@@ -160,15 +153,14 @@ impl PackedWord for f32 {
 
 impl PackedWord for Pair {
     const KS: usize = 2;
-    unsafe fn pack(
-        input: &Input<'_>,
-        tier: Tier,
-        row: usize,
-        rows: usize,
-        mr: usize,
-        deep: usize,
-        out: *mut Self,
-    ) {
+    unsafe fn pack(input: &Input<'_>, panel: InputPanel, out: *mut Self) {
+        let InputPanel {
+            tier,
+            row,
+            rows,
+            mr,
+            deep,
+        } = panel;
         // bf16 of a row in a group: element (i, k) of the panel is number k % long of group (k / long) · mr + i.
         let long = 2 * pair_group(tier);
         let put = |i: usize, k: usize, x: bf16| {
@@ -182,7 +174,7 @@ impl PackedWord for Pair {
         let mut end = 0;
         for part in &input.parts {
             // SAFETY: the caller's promise: the rows exist.
-            let src = unsafe { part.row_starts::<bf16>(part.view(), row, rows) };
+            let src = unsafe { part.row_starts::<bf16>(row, rows) };
             // Words that whole groups (or, of pairs, vectors) take; their bits pass unchanged.
             let words = match (part.start.is_multiple_of(long), long) {
                 (false, _) => 0,
@@ -220,19 +212,12 @@ impl PackedWord for Pair {
 }
 
 /// # Safety
-/// As [`PackedWord::pack`]'s; `view` is the part's, of dtype T.
-unsafe fn pack_part<T: Lane>(
-    tier: Tier,
-    part: &InputPart<'_>,
-    view: View<'_>,
-    row: usize,
-    rows: usize,
-    out: *mut f32,
-) {
+/// As [`PackedWord::pack`]'s; the part is of dtype T, and `out` its place in the panel.
+unsafe fn pack_part<T: Lane>(panel: InputPanel, part: &InputPart<'_>, out: *mut f32) {
     // SAFETY: the caller's promise.
-    let src = unsafe { part.row_starts::<T>(view, row, rows) };
+    let src = unsafe { part.row_starts::<T>(panel.row, panel.rows) };
     // SAFETY: each pointer starts a row of part.k elements; the rest is the caller's promise.
-    unsafe { interleave::<T>(tier, &src[..rows], part.k, out) }
+    unsafe { interleave::<T>(panel.tier, &src[..panel.rows], part.k, out) }
 }
 
 /// `out[k·MR + i] = rows[i][k]`, widened; 0 where there is no row i.
