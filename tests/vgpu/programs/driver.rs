@@ -154,10 +154,29 @@ pub(crate) fn pinned_numbers<'p>(pointer: *mut f32, count: usize) -> &'p mut [f3
 pub(crate) struct Kernels(pub(crate) sys::CUmodule);
 
 impl Kernels {
+    /// Loads a text. The error holds what the driver's compiler logged.
     pub(crate) fn load(text: &str) -> Result<Self, String> {
+        use sys::CUjit_option::{
+            CU_JIT_ERROR_LOG_BUFFER as LOG, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES as LOG_BYTES,
+        };
         let text = CString::new(text).map_err(|e| e.to_string())?;
         let mut module = std::ptr::null_mut();
-        call!(cuModuleLoadData(&mut module, text.as_ptr().cast()))?;
+        let mut log = [0_u8; 200];
+        let mut values = [
+            log.as_mut_ptr().cast(),
+            std::ptr::without_provenance_mut(log.len()),
+        ];
+        let loaded = call!(cuModuleLoadDataEx(
+            &mut module,
+            text.as_ptr().cast(),
+            2,
+            [LOG, LOG_BYTES].as_mut_ptr(),
+            values.as_mut_ptr()
+        ));
+        loaded.map_err(|error| {
+            let log = log.get(..values[1].addr()).unwrap_or_default();
+            format!("{error}; the log: {}", String::from_utf8_lossy(log))
+        })?;
         Ok(Self(module))
     }
 
@@ -173,12 +192,33 @@ impl Kernels {
     }
 }
 
+/// The end of a program with one stream.
+pub(crate) fn give_back(
+    gpu: Gpu,
+    kernels: Kernels,
+    stream: Stream,
+    pointers: &[Pointer],
+) -> Result<(), String> {
+    free(pointers, stream)?;
+    synchronize(stream)?;
+    destroy(&[stream], &[])?;
+    kernels.unload()?;
+    gpu.close()
+}
+
 /// An argument of a kernel.
 #[derive(Clone, Copy)]
 pub(crate) enum Arg {
     Pointer(Pointer),
     Int(i32),
     Map(sys::CUtensorMap),
+}
+
+/// Pointers, then numbers.
+pub(crate) fn args(pointers: &[Pointer], numbers: &[i32]) -> Vec<Arg> {
+    let pointers = pointers.iter().copied().map(Arg::Pointer);
+    let numbers = numbers.iter().copied().map(Arg::Int);
+    pointers.chain(numbers).collect()
 }
 
 /// The shape of a launch.

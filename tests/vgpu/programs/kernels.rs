@@ -4,8 +4,8 @@ use cudarc::driver::sys;
 use half::bf16;
 
 use crate::driver::{
-    Arg, Gpu, Kernels, Pointer, Shape, allocate, call, destroy, download, free, launch, stream,
-    synchronize, uploaded,
+    Arg, Gpu, Kernels, Pointer, Shape, allocate, args, call, download, give_back, launch, stream,
+    uploaded,
 };
 use crate::{Outcome, Program, compare};
 
@@ -120,12 +120,7 @@ fn sums(bug: &str) -> Outcome {
         block: [128, 1, 1],
         shared: 0,
     };
-    launch(
-        block_sums,
-        shape,
-        s,
-        &[Arg::Pointer(a), Arg::Pointer(out), Arg::Int(N as i32)],
-    )?;
+    launch(block_sums, shape, s, &args(&[a, out], &[N as i32]))?;
     let got: Vec<f32> = download(out, 2, s)?;
     let part = |first: usize| {
         x.iter()
@@ -135,11 +130,7 @@ fn sums(bug: &str) -> Outcome {
             .sum::<f32>()
     };
     compare(&got, &[part(0), part(1)])?;
-    free(&[a, out], s)?;
-    synchronize(s)?;
-    destroy(&[s], &[])?;
-    kernels.unload()?;
-    gpu.close()
+    give_back(gpu, kernels, s, &[a, out])
 }
 
 /// Small integers: their sums are exact in any order.
@@ -203,19 +194,10 @@ fn product(bug: &str) -> Outcome {
         "blocks overlap" => shape.grid[0] = 2,
         _ => {}
     }
-    launch(gemm, shape, s, &args([pa, pb, pc], sizes))?;
+    launch(gemm, shape, s, &args(&[pa, pb, pc], &sizes))?;
     let got: Vec<f32> = download(pc, m * n, s)?;
     compare(&got, &reference(&a, &b, k))?;
-    free(&[pa, pb, pc], s)?;
-    synchronize(s)?;
-    destroy(&[s], &[])?;
-    kernels.unload()?;
-    gpu.close()
-}
-
-fn args(pointers: [Pointer; 3], sizes: [i32; 3]) -> Vec<Arg> {
-    let pointers = pointers.into_iter().map(Arg::Pointer);
-    pointers.chain(sizes.into_iter().map(Arg::Int)).collect()
+    give_back(gpu, kernels, s, &[pa, pb, pc])
 }
 
 /// A descriptor, which lies at a multiple of 64 bytes.
@@ -307,9 +289,5 @@ fn warpgroups(bug: &str) -> Outcome {
     launch(gemm, shape, s, &args)?;
     let got: Vec<f32> = download(pc, m * n, s)?;
     compare(&got, &reference(&a, &b, k))?;
-    free(&[pa, pb, pc], s)?;
-    synchronize(s)?;
-    destroy(&[s], &[])?;
-    kernels.unload()?;
-    gpu.close()
+    give_back(gpu, kernels, s, &[pa, pb, pc])
 }

@@ -1,8 +1,7 @@
 //! Programs about launches: shapes, arguments, modules.
 
 use crate::driver::{
-    Arg, Gpu, Kernels, Shape, allocate, call, destroy, download, free, launch, stream, synchronize,
-    uploaded,
+    Gpu, Kernels, Shape, allocate, args, call, download, free, give_back, launch, stream, uploaded,
 };
 use crate::{Outcome, Program, compare};
 
@@ -37,9 +36,12 @@ pub(crate) const PROGRAMS: &[Program] = &[Program {
         ("a module that was unloaded", "INVALID_HANDLE"),
         (
             "a module for another architecture",
-            "does not run on a device",
+            "the log: PTX for sm_90a does not run on a device",
         ),
-        ("a module for a newer driver", "needs a newer driver"),
+        (
+            "a module for a newer driver",
+            "the log: PTX 9.0 needs a newer driver",
+        ),
     ],
 }];
 
@@ -83,8 +85,7 @@ fn launches(bug: &str) -> Outcome {
         "a block too few" => shape.grid[0] -= 1,
         _ => {}
     }
-    let mut args = pointers.map(Arg::Pointer).to_vec();
-    args.push(Arg::Int(n));
+    let mut args = args(&pointers, &[n]);
     match bug {
         "an argument is missing" => drop(args.pop()),
         "the pointers and the number are swapped" => args.rotate_right(1),
@@ -122,9 +123,5 @@ fn launches(bug: &str) -> Outcome {
     let got: Vec<f32> = download(c, N, s)?;
     let want: Vec<f32> = x.iter().map(|x| x + x).collect();
     compare(&got, &want)?;
-    free(&[a, b, c], s)?;
-    synchronize(s)?;
-    destroy(&[s], &[])?;
-    kernels.unload()?;
-    gpu.close()
+    give_back(gpu, kernels, s, &[a, b, c])
 }

@@ -3,8 +3,8 @@
 use cudarc::driver::sys;
 
 use crate::driver::{
-    Arg, Gpu, Kernels, Shape, allocate, call, copy, destroy, download, event, free, launch, record,
-    stream, synchronize, uploaded, wait,
+    Gpu, Kernels, Shape, allocate, args, call, copy, destroy, download, event, free, give_back,
+    launch, record, stream, synchronize, uploaded, wait,
 };
 use crate::{Outcome, Program, compare};
 
@@ -33,10 +33,10 @@ pub(crate) const PROGRAMS: &[Program] = &[
             ("read behind the end", "out of bounds"),
             ("never written", "never-written"),
             ("written in part", "never-written"),
-            ("an allocation is not freed", "leaked"),
-            ("a stream is not destroyed", "leaked"),
-            ("an event is not destroyed", "leaked"),
-            ("a module is not unloaded", "leaked"),
+            ("an allocation is not freed", "leaked at the release"),
+            ("a stream is not destroyed", "leaked at the release"),
+            ("an event is not destroyed", "leaked at the release"),
+            ("a module is not unloaded", "leaked at the release"),
         ],
     },
     Program {
@@ -171,21 +171,12 @@ fn rectangles(bug: &str) -> Outcome {
         block: [32, 8, 1],
         shared: 0,
     };
-    let sizes = [Arg::Int(rows as i32), Arg::Int(columns as i32)];
-    launch(
-        transpose,
-        shape,
-        s,
-        &[&[Arg::Pointer(part), Arg::Pointer(out)], &sizes[..]].concat(),
-    )?;
+    let args = args(&[part, out], &[rows as i32, columns as i32]);
+    launch(transpose, shape, s, &args)?;
     let got: Vec<f32> = download(out, h * w, s)?;
     let want: Vec<f32> = (0..h * w)
         .map(|i| x[(16 + i % h) * COLUMNS + 8 + i / h])
         .collect();
     compare(&got, &want)?;
-    free(&[a, part, out], s)?;
-    synchronize(s)?;
-    destroy(&[s], &[])?;
-    kernels.unload()?;
-    gpu.close()
+    give_back(gpu, kernels, s, &[a, part, out])
 }

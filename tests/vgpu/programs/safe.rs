@@ -196,6 +196,24 @@ fn add(
     unsafe { launch.launch(shape) }.map(|_| ()).map_err(text)
 }
 
+fn two_streams(context: &Arc<CudaContext>) -> Result<(Arc<CudaStream>, Arc<CudaStream>), String> {
+    let stream = || context.new_stream().map_err(text);
+    Ok((stream()?, stream()?))
+}
+
+/// Two operands of `add`, and memory for the result.
+fn operands(stream: &Arc<CudaStream>) -> Result<[CudaSlice<f32>; 3], String> {
+    let on_device = |first| stream.clone_htod(&numbers(first)).map_err(text);
+    let out = stream.alloc_zeros::<f32>(N).map_err(text)?;
+    Ok([on_device(0.0)?, on_device(5.0)?, out])
+}
+
+/// What `add` makes of `operands`.
+fn sum() -> Vec<f32> {
+    let pairs = numbers(0.0).into_iter().zip(numbers(5.0));
+    pairs.map(|(a, b)| a + b).collect()
+}
+
 fn launches(bug: &str) -> Outcome {
     let (context, kernel) = adder(0)?;
     if bug == "tracking of events is off" {
@@ -222,39 +240,20 @@ fn launches(bug: &str) -> Outcome {
     )?;
     let blocks = kernel.occupancy_max_active_blocks_per_multiprocessor(128, 0, None);
     expect("occupancy", blocks.map_err(text)?, 16)?;
-    let (s, t) = (
-        context.new_stream().map_err(text)?,
-        context.new_stream().map_err(text)?,
-    );
-    let (a, b) = (
-        s.clone_htod(&numbers(0.0)).map_err(text)?,
-        s.clone_htod(&numbers(5.0)).map_err(text)?,
-    );
-    let mut c = s.alloc_zeros::<f32>(N).map_err(text)?;
+    let (s, t) = two_streams(&context)?;
+    let [a, b, mut c] = operands(&s)?;
     add(&s, &kernel, [&a, &b], &mut c)?;
     // cudarc lets the other stream wait.
     let got = t.clone_dtoh(&c).map_err(text)?;
-    let want: Vec<f32> = numbers(5.0)
-        .iter()
-        .zip(numbers(0.0))
-        .map(|(a, b)| a + b)
-        .collect();
-    compare(&got, &want)
+    compare(&got, &sum())
 }
 
 fn graphs(_: &str) -> Outcome {
     let (context, kernel) = adder(0)?;
     // SAFETY: the streams are joined by hand.
     unsafe { context.disable_event_tracking() };
-    let (s, t) = (
-        context.new_stream().map_err(text)?,
-        context.new_stream().map_err(text)?,
-    );
-    let (a, b) = (
-        s.clone_htod(&numbers(0.0)).map_err(text)?,
-        s.clone_htod(&numbers(5.0)).map_err(text)?,
-    );
-    let mut c = s.alloc_zeros::<f32>(N).map_err(text)?;
+    let (s, t) = two_streams(&context)?;
+    let [a, b, mut c] = operands(&s)?;
     let mut d = s.alloc_zeros::<f32>(N).map_err(text)?;
     s.synchronize().map_err(text)?;
     s.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
@@ -269,12 +268,7 @@ fn graphs(_: &str) -> Outcome {
     for _ in 0..2 {
         graph.launch().map_err(text)?;
     }
-    let want: Vec<f32> = numbers(5.0)
-        .iter()
-        .zip(numbers(0.0))
-        .map(|(a, b)| a + b)
-        .collect();
-    compare(&s.clone_dtoh(&d).map_err(text)?, &want)?;
+    compare(&s.clone_dtoh(&d).map_err(text)?, &sum())?;
     s.synchronize().map_err(text)
 }
 
@@ -286,10 +280,7 @@ fn products(bug: &str) -> Outcome {
         // SAFETY: this is the bug.
         unsafe { context.disable_event_tracking() };
     }
-    let (s, t) = (
-        context.new_stream().map_err(text)?,
-        context.new_stream().map_err(text)?,
-    );
+    let (s, t) = two_streams(&context)?;
     let blas = CudaBlasLT::new(s.clone()).map_err(text)?;
     let host: Vec<bf16> = (0..M * K)
         .map(|i| bf16::from_f32((i % 5) as f32 - 2.0))
@@ -343,11 +334,7 @@ fn ranks(_: &str) -> Outcome {
         // SAFETY: the ranks order their work by events.
         unsafe { context.disable_event_tracking() };
         let s = context.new_stream().map_err(text)?;
-        let (a, b) = (
-            s.clone_htod(&numbers(0.0)).map_err(text)?,
-            s.clone_htod(&numbers(5.0)).map_err(text)?,
-        );
-        let mut c = s.alloc_zeros::<f32>(N).map_err(text)?;
+        let [a, b, mut c] = operands(&s)?;
         add(&s, &kernel, [&a, &b], &mut c)?;
         let ready = s.record_event(None).map_err(text)?;
         let shared = (Arc::new(c), ready);
@@ -367,14 +354,10 @@ fn ranks(_: &str) -> Outcome {
         let result = (|| {
             s.wait(&ready).map_err(text)?;
             let mine = s.clone_dtod(&*c).map_err(text)?;
-            let mut sum = s.alloc_zeros::<f32>(N).map_err(text)?;
-            add(&s, &kernel, [&mine, &mine], &mut sum)?;
-            let got = s.clone_dtoh(&sum).map_err(text)?;
-            let want: Vec<f32> = numbers(5.0)
-                .iter()
-                .zip(numbers(0.0))
-                .map(|(a, b)| 2.0 * (a + b))
-                .collect();
+            let mut twice = s.alloc_zeros::<f32>(N).map_err(text)?;
+            add(&s, &kernel, [&mine, &mine], &mut twice)?;
+            let got = s.clone_dtoh(&twice).map_err(text)?;
+            let want: Vec<f32> = sum().iter().map(|x| 2.0 * x).collect();
             compare(&got, &want)
         })();
         drop((c, ready));

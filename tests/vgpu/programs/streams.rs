@@ -4,8 +4,9 @@ use std::ffi::c_void;
 use std::sync::mpsc::{Receiver, channel};
 
 use crate::driver::{
-    Arg, Gpu, Kernels, Shape, allocate, call, copy, destroy, download, event, free, launch, pinned,
-    pinned_numbers, record, stream, synchronize, upload, uploaded, wait,
+    Function, Gpu, Kernels, Pointer, Shape, Stream, allocate, args, call, copy, destroy, download,
+    event, free, launch, pinned, pinned_numbers, record, stream, synchronize, upload, uploaded,
+    wait,
 };
 use crate::{Outcome, Program, compare};
 
@@ -68,6 +69,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
         bugs: &[
             ("a lane is not joined", "not joined"),
             ("a wait for an event from outside", "outside of the capture"),
+            ("the host waits during the capture", "a call waits for"),
             ("the result is read without a wait", "data race"),
             ("an input is overwritten without a wait", "data race"),
         ],
@@ -78,17 +80,19 @@ fn numbers(first: f32) -> Vec<f32> {
     (0..N).map(|i| first + i as f32).collect()
 }
 
-/// `c = a + b * scale[n % 4]`
+/// `a + b`: the kernel multiplies `b` by `scale[n % 4]`, which is 1 for `N`.
 fn sum(a: &[f32], b: &[f32]) -> Vec<f32> {
     a.iter().zip(b).map(|(a, b)| a + b).collect()
 }
 
-fn shape() -> Shape {
-    Shape {
+/// `c = sum(a, b)` on a device.
+fn vector_add(add: Function, abc: [Pointer; 3], stream: Stream) -> Outcome {
+    let shape = Shape {
         grid: [N as u32 / 128, 1, 1],
         block: [32, 1, 1],
         shared: 0,
-    }
+    };
+    launch(add, shape, stream, &args(&abc, &[N as i32]))
 }
 
 /// A kernel on one stream, a copy of its result on another, and then a kernel that overwrites what was copied.
@@ -108,13 +112,7 @@ fn two_streams(bug: &str) -> Outcome {
     if bug == "the record before the kernel" {
         record(ready, s)?;
     }
-    let args = [
-        Arg::Pointer(a),
-        Arg::Pointer(b),
-        Arg::Pointer(c),
-        Arg::Int(N as i32),
-    ];
-    launch(add, shape(), s, &args)?;
+    vector_add(add, [a, b, c], s)?;
     if bug != "the record before the kernel" {
         record(ready, s)?;
     }
@@ -129,13 +127,7 @@ fn two_streams(bug: &str) -> Outcome {
     if bug != "no wait for the copy" {
         wait(s, copied)?;
     }
-    let args = [
-        Arg::Pointer(b),
-        Arg::Pointer(b),
-        Arg::Pointer(c),
-        Arg::Int(N as i32),
-    ];
-    launch(add, shape(), s, &args)?;
+    vector_add(add, [b, b, c], s)?;
     let got: Vec<f32> = download(d, N, t)?;
     let twice: Vec<f32> = download(c, N, s)?;
     compare(&got, &sum(&numbers(0.0), &numbers(5.0)))?;
@@ -149,7 +141,7 @@ fn two_streams(bug: &str) -> Outcome {
     gpu.close()
 }
 
-/// Batches go through one piece of pinned memory, forth and back.
+/// Batches go through one piece of pinned memory, to the device and back.
 fn staging(bug: &str) -> Outcome {
     let gpu = Gpu::open(0)?;
     let (s, t) = (stream()?, stream()?);
@@ -186,31 +178,25 @@ fn staging(bug: &str) -> Outcome {
     gpu.close()
 }
 
-/// A kernel on device 0; device 1 copies its result.
+/// A kernel on device 0; device 1 copies its result; a kernel on device 0 then reads the copy.
 fn two_devices(bug: &str) -> Outcome {
     let second = Gpu::open(1)?;
     let t = stream()?;
     let (copied, alien) = (event()?, event()?);
-    let d = allocate(N * 4, t)?;
-    synchronize(t)?;
+    let mut d = 0;
+    call!(cuMemAlloc_v2(&mut d, N * 4))?;
     let first = Gpu::open(0)?;
+    let mut possible = 0;
+    call!(cuDeviceCanAccessPeer(&mut possible, 0, 1))?;
+    if possible == 1 && bug != "a kernel without peer access" {
+        call!(cuCtxEnablePeerAccess(second.context, 0))?;
+    }
     let kernels = Kernels::load(BASICS)?;
     let add = kernels.function("vector_add")?;
     let (s, ready) = (stream()?, event()?);
     let (a, b) = (uploaded(&numbers(0.0), s)?, uploaded(&numbers(5.0), s)?);
     let c = allocate(N * 4, s)?;
-    let to = if bug == "a kernel without peer access" {
-        d
-    } else {
-        c
-    };
-    let args = [
-        Arg::Pointer(a),
-        Arg::Pointer(b),
-        Arg::Pointer(to),
-        Arg::Int(N as i32),
-    ];
-    launch(add, shape(), s, &args)?;
+    vector_add(add, [a, b, c], s)?;
     record(
         if bug == "an event of the other device" {
             alien
@@ -232,14 +218,15 @@ fn two_devices(bug: &str) -> Outcome {
     if bug != "overwritten before the other device has it" {
         wait(s, copied)?;
     }
-    call!(cuMemsetD8Async(c, 0, N * 4, s))?;
+    vector_add(add, [d, d, c], s)?;
     let got: Vec<f32> = download(d, N, t)?;
-    synchronize(s)?;
-    compare(&got, &sum(&numbers(0.0), &numbers(5.0)))?;
+    let twice: Vec<f32> = download(c, N, s)?;
+    let once = sum(&numbers(0.0), &numbers(5.0));
+    compare(&got, &once)?;
+    compare(&twice, &sum(&once, &once))?;
     free(&[a, b, c], s)?;
-    free(&[d], t)?;
     synchronize(s)?;
-    synchronize(t)?;
+    call!(cuMemFree_v2(d))?;
     destroy(&[s], &[ready])?;
     kernels.unload()?;
     first.close()?;
@@ -291,13 +278,10 @@ fn graph(bug: &str) -> Outcome {
         wait(t, outside)?;
     }
     copy(d, b, N * 4, t)?;
-    let args = [
-        Arg::Pointer(a),
-        Arg::Pointer(b),
-        Arg::Pointer(c),
-        Arg::Int(N as i32),
-    ];
-    launch(add, shape(), s, &args)?;
+    vector_add(add, [a, b, c], s)?;
+    if bug == "the host waits during the capture" {
+        synchronize(s)?;
+    }
     record(join, t)?;
     if bug != "a lane is not joined" {
         wait(s, join)?;

@@ -1,12 +1,11 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::{env, fs, io, process};
 
-/// The exit status of a program on which something was reported, as `Gpu::command` sets it.
+/// The exit status of a program on which something was reported, as [`Gpu::attach`] sets it.
 pub const REPORTED: i32 = 86;
 
 /// The shared libraries as cargo builds them, and the names that programs open.
@@ -94,34 +93,24 @@ impl Gpu {
         }
     }
 
-    /// A command that runs a program on these devices. Its exit status is [`REPORTED`] where something was found, also leaks.
+    /// Lets a command run on these devices. Its exit status is [`REPORTED`] where something was found, also leaks.
     ///
     /// # Errors
     /// As [`libraries`].
-    pub fn command(&self, program: impl AsRef<OsStr>) -> io::Result<Command> {
-        let mut command = Command::new(program);
+    pub fn attach<'c>(&self, command: &'c mut Command) -> io::Result<&'c mut Command> {
         let (policy, seed) = match self.schedule {
             Schedule::Eager => ("eager", 0),
             Schedule::Lazy => ("lazy", 0),
             Schedule::Random(seed) => ("random", seed),
         };
-        command
+        Ok(command
             .env("LD_LIBRARY_PATH", with_folder(&libraries()?))
             .env("VGPU_DEVICES", self.devices.to_string())
             .env("VGPU_CC", self.capability.to_string())
             .env("VGPU_POLICY", policy)
             .env("VGPU_SEED", seed.to_string())
             .env("VGPU_LEAKS", "1")
-            .env("VGPU_EXITCODE", REPORTED.to_string());
-        Ok(command)
-    }
-
-    /// Runs a program with arguments and waits for it.
-    ///
-    /// # Errors
-    /// As [`libraries`], or the program does not start.
-    pub fn run(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> io::Result<Output> {
-        self.command(program)?.args(arguments).output()
+            .env("VGPU_EXITCODE", REPORTED.to_string()))
     }
 }
 

@@ -44,7 +44,9 @@ impl Case {
         };
         let arguments = [self.program.as_str(), &self.bug];
         let arguments = &arguments[..if self.bug.is_empty() { 1 } else { 2 }];
-        let mut command = gpu.command(PROGRAMS).expect("the doubles are built");
+        let mut command = Command::new(PROGRAMS);
+        gpu.attach(command.env_clear())
+            .expect("the doubles are built");
         // `safe contexts` counts on this size.
         command.env("VGPU_MEM_MB", "64").args(arguments);
         command.output().expect("the program starts")

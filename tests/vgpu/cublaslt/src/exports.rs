@@ -7,7 +7,7 @@ use crate::arguments::{In, Out};
 use crate::objects::{Description, Layout, Object, objects};
 use crate::problem::Problem;
 use crate::queue::{Addresses, queue, report};
-use crate::status::{INVALID_VALUE, NOT_SUPPORTED, Number, Res, Status, name};
+use crate::status::{INVALID_VALUE, NOT_SUPPORTED, Number, Res, Status};
 
 /// The workspace that an algorithm wants if the preference allows it.
 const WORKSPACE: u64 = 64 << 10;
@@ -269,9 +269,7 @@ exports! {
         check_alignment(&problem, &at)?;
         queue(problem, at, stream)
     }
-}
 
-exports! {
     /// The double has nothing to log beside its reports.
     fn cublasLtLoggerSetLevel(_level: c_int) {
         Ok(())
@@ -280,22 +278,4 @@ exports! {
     fn cublasLtLoggerOpenFile(_path: In<c_char>) {
         Ok(())
     }
-}
-
-#[allow(non_snake_case, reason = "the function is NVIDIA's")]
-#[unsafe(no_mangle)]
-extern "C" fn cublasLtGetVersion() -> usize {
-    130_000
-}
-
-#[allow(non_snake_case, reason = "the function is NVIDIA's")]
-#[unsafe(no_mangle)]
-extern "C" fn cublasLtGetStatusName(status: Status) -> *const c_char {
-    name(status).as_ptr()
-}
-
-#[allow(non_snake_case, reason = "the function is NVIDIA's")]
-#[unsafe(no_mangle)]
-extern "C" fn cublasLtGetStatusString(status: Status) -> *const c_char {
-    name(status).as_ptr()
 }

@@ -226,19 +226,4 @@ mod tests {
         assert!(new([batch, good[1], good[2], good[3]]).is_err());
         assert!(Problem::new(description([false; 2], 160), good).is_err());
     }
-
-    /// Run with `--release -- --ignored --nocapture`, or in the dev profile, which optimises this crate too.
-    #[test]
-    #[ignore = "a measurement"]
-    fn speed() {
-        let n = 512;
-        let square = layout(n, n);
-        let problem = Problem::new(description([true, false], 1), [square; 4]).unwrap();
-        let (a, b) = (numbers(n * n, 5), numbers(n * n, 3));
-        let started = std::time::Instant::now();
-        let d = multiply(&problem, &a, &b, &[], &[]);
-        let seconds = started.elapsed().as_secs_f64();
-        let operations = 2.0 * (n * n * n) as f64;
-        println!("{:.1} GFLOP/s ({})", operations / seconds / 1e9, d[0]);
-    }
 }

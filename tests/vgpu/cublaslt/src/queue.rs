@@ -19,7 +19,7 @@ struct NativeSpan {
 
 const READ: c_uint = 1;
 const WRITE: c_uint = 2;
-const SCRATCH: c_uint = 4;
+const SCRATCH: c_uint = 3;
 
 type Run = unsafe extern "C" fn(*mut c_void, *const *mut u8);
 type Release = unsafe extern "C" fn(*mut c_void);

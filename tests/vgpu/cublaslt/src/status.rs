@@ -10,18 +10,6 @@ pub(crate) const INVALID_VALUE: Status = 7;
 pub(crate) const EXECUTION_FAILED: Status = 13;
 pub(crate) const NOT_SUPPORTED: Status = 15;
 
-/// The name of a code.
-pub(crate) fn name(status: Status) -> &'static std::ffi::CStr {
-    match status {
-        0 => c"CUBLAS_STATUS_SUCCESS",
-        1 => c"CUBLAS_STATUS_NOT_INITIALIZED",
-        INVALID_VALUE => c"CUBLAS_STATUS_INVALID_VALUE",
-        EXECUTION_FAILED => c"CUBLAS_STATUS_EXECUTION_FAILED",
-        NOT_SUPPORTED => c"CUBLAS_STATUS_NOT_SUPPORTED",
-        _ => c"CUBLAS_STATUS of another number",
-    }
-}
-
 /// A type of numbers in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Number {

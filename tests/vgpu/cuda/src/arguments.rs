@@ -53,11 +53,6 @@ impl<T> Out<T> {
 pub(crate) struct In<T>(*const T);
 
 impl<T: Copy> In<T> {
-    /// An array that lies in a struct of the caller's.
-    pub(crate) fn new(values: *const T) -> Self {
-        Self(values)
-    }
-
     pub(crate) fn at(&self, index: usize) -> Res<T> {
         if self.0.is_null() {
             return Err(codes::INVALID_VALUE);

@@ -30,7 +30,7 @@ pub(crate) struct Operation {
     /// Counted from 1 within the stream.
     pub(crate) number: u64,
     pub(crate) label: String,
-    /// What the thread knew that queued the operation.
+    /// What the host knew when it queued the operation.
     pub(crate) host: Clock,
     clock: OnceLock<Clock>,
 }

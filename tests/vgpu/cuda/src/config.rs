@@ -25,8 +25,6 @@ pub(crate) struct Config {
     pub(crate) seed: u64,
     /// Whether accesses are recorded and races looked for, between operations and within kernels.
     pub(crate) races: bool,
-    /// Whether each thread of the host has its own clock.
-    pub(crate) thread_clocks: bool,
     pub(crate) leaks: bool,
     pub(crate) verbose: bool,
     pub(crate) stats: bool,
@@ -55,7 +53,7 @@ impl Config {
             devices: number("VGPU_DEVICES", 2),
             capability: (capability / 10, capability % 10),
             driver: number("VGPU_DRIVER", 12080),
-            memory_bytes: number::<usize>("VGPU_MEM_MB", 4096) << 20,
+            memory_bytes: number::<usize>("VGPU_MEM_MB", 1024) << 20,
             policy: match policy.as_str() {
                 "eager" => Policy::Eager,
                 "lazy" => Policy::Lazy,
@@ -64,7 +62,6 @@ impl Config {
             },
             seed: number("VGPU_SEED", 1),
             races: flag("VGPU_RACES", 1),
-            thread_clocks: flag("VGPU_THREAD_CLOCKS", 0),
             leaks: flag("VGPU_LEAKS", 0),
             verbose: flag("VGPU_VERBOSE", 1),
             stats: flag("VGPU_STATS", 0),

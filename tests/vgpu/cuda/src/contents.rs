@@ -40,6 +40,11 @@ impl Contents {
         }
     }
 
+    /// Writes one value to all of some bytes.
+    pub(crate) fn fill(&self, start: usize, len: usize, value: u8) {
+        self.set(start, len, u16::from(value ^ NEVER) | WRITTEN);
+    }
+
     /// The cells of some bytes, which `paste` stores elsewhere: bytes that were not written stay so.
     pub(crate) fn cut(&self, start: usize, len: usize) -> Vec<u16> {
         let cells = &self.0[start..start + len];
@@ -54,8 +59,12 @@ impl Contents {
 
     /// Afterwards the bytes count as never written.
     pub(crate) fn forget(&self, start: usize, len: usize) {
+        self.set(start, len, 0);
+    }
+
+    fn set(&self, start: usize, len: usize, value: u16) {
         for cell in &self.0[start..start + len] {
-            cell.store(0, Relaxed);
+            cell.store(value, Relaxed);
         }
     }
 
@@ -86,5 +95,8 @@ mod tests {
         assert_eq!(b.first_unwritten(1, 7), 4);
         b.forget(1, 1);
         assert!(!b.read(1, &mut out));
+        b.fill(1, 2, 7);
+        assert!(b.read(1, &mut out));
+        assert_eq!(out, [7, 7, 205]);
     }
 }

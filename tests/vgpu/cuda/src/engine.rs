@@ -138,7 +138,7 @@ impl Engine {
         state
     }
 
-    /// Waits for a stream; the calling thread then knows what it did.
+    /// Waits for a stream; the host then knows what it did.
     pub(crate) fn finish_stream<'e>(&'e self, mut state: Guard<'e>, stream: usize) -> Guard<'e> {
         let issued = state.streams[stream].issued;
         state = self.drive(state, stream, issued);
@@ -276,12 +276,11 @@ impl State {
 
     /// A call that waits is not possible during a capture, and ends it.
     pub(crate) fn break_capture(&mut self, stream: usize) -> Res {
-        match self.streams[stream].capture {
-            None => Ok(()),
-            Some(capture) => {
-                self.captures[capture].invalid = true;
-                Err(codes::STREAM_CAPTURE_UNSUPPORTED)
-            }
-        }
+        let Some(capture) = self.streams[stream].capture else {
+            return Ok(());
+        };
+        self.captures[capture].invalid = true;
+        let text = format!("a call waits for stream s{stream}, which is captured");
+        self.refuse(codes::STREAM_CAPTURE_UNSUPPORTED, text)
     }
 }

@@ -93,10 +93,7 @@ fn execute(
     match work {
         Work::Nothing | Work::Wait(_) | Work::Record(_) | Work::Free(_) => {}
         Work::Kernel(kernel) => run_kernel(config, kernel, order, memory, outcome)?,
-        Work::Fill(to, pattern) => {
-            let bytes = pattern.repeat(to.bytes() / pattern.len());
-            memory.store_rect(to, &bytes)?;
-        }
+        Work::Fill(to, value) => memory.fill(to, *value)?,
         Work::Upload(to, Source::Taken(bytes)) => memory.store_rect(to, bytes)?,
         Work::Upload(to, Source::Pinned(side, before)) => {
             outcome.pinned = used(side, false);
@@ -215,7 +212,7 @@ fn run_native(native: &Native, memory: &mut Recorder<'_>) -> Result<(), Failed> 
     let mut buffers: Vec<Vec<u8>> = Vec::with_capacity(native.spans.len());
     for (rect, usage) in &native.spans {
         buffers.push(match usage {
-            Use::Read | Use::ReadWrite => memory.load_rect(rect)?,
+            Use::Read => memory.load_rect(rect)?,
             Use::Write => vec![0; rect.bytes()],
             Use::Scratch => Vec::new(),
         });
@@ -226,7 +223,7 @@ fn run_native(native: &Native, memory: &mut Recorder<'_>) -> Result<(), Failed> 
     for ((rect, usage), buffer) in native.spans.iter().zip(&buffers) {
         match usage {
             Use::Read => {}
-            Use::Write | Use::ReadWrite => memory.store_rect(rect, buffer)?,
+            Use::Write => memory.store_rect(rect, buffer)?,
             Use::Scratch => memory.scribble(rect)?,
         }
     }

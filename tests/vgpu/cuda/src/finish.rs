@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::clock::OpRef;
+use crate::clock::{OpRef, knows};
 use crate::codes;
 use crate::execute::{Failed, Outcome};
 use crate::heap::Heap;
@@ -123,7 +123,7 @@ impl State {
         self.records[id].note(operation, write, ranges);
     }
 
-    /// When nothing else is queued, an access that all threads know to be complete is before all that will be queued.
+    /// When nothing else is queued, an access that the host knows to be complete is before all that will be queued.
     fn forget_known(&mut self, operation: &OpRef, id: usize) {
         let mine = &self.streams[operation.stream];
         let mut streams = self.streams.iter();
@@ -131,7 +131,7 @@ impl State {
             && streams.all(|stream| stream.is_idle() || std::ptr::eq(stream, mine));
         if alone && !self.records[id].history.is_empty() {
             let mut history = std::mem::take(&mut self.records[id].history);
-            history.retain(|past| !self.hosts_know(&past.operation));
+            history.retain(|past| !knows(&self.host, &past.operation));
             self.records[id].history = history;
         }
     }

@@ -27,13 +27,7 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn holds(&self, address: u64) -> bool {
-        address >= self.base && address - self.base < self.size as u64
-    }
-}
-
-/// Names a byte of an allocation.
-impl Slot {
+    /// Names a byte.
     pub(crate) fn place(&self, offset: usize) -> String {
         format!(
             "{:#x} (byte {offset} of allocation #{} of {} bytes on device {})",
@@ -136,11 +130,6 @@ impl Heap {
         found.map(|(_, slot)| slot.clone())
     }
 
-    /// The allocation, freed or not, that holds an address.
-    pub(crate) fn find(&self, address: u64) -> Option<Slot> {
-        self.below(address).filter(|slot| slot.holds(address))
-    }
-
     /// The allocation, freed or not, that holds an address or ends there.
     pub(crate) fn find_or_end(&self, address: u64) -> Option<Slot> {
         self.below(address)
@@ -185,6 +174,6 @@ mod tests {
         heap.free(a);
         assert!(matches!(heap.locate(a, 1), Err(Fault::Freed(..))));
         assert_eq!(heap.find_or_end(b + 8).map(|slot| slot.id), Some(1));
-        assert!(heap.find(b + 8).is_none());
+        assert!(heap.find_or_end(b + 9).is_none());
     }
 }

@@ -56,7 +56,7 @@ impl State {
 
     /// Adds an operation to the queue of a stream.
     pub(crate) fn push(&mut self, stream: usize, work: Work, label: String) -> OpRef {
-        let host = self.host().clone();
+        let host = self.host.clone();
         let queue = &mut self.streams[stream];
         queue.issued += 1;
         let operation = Operation::new(stream, queue.issued, label, host);

@@ -89,13 +89,19 @@ impl<'h> Recorder<'h> {
         Err(Fault::Unwritten(touched.slot.place(first)))
     }
 
-    pub(crate) fn store(&mut self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
+    /// Where bytes are stored that an operation writes.
+    fn written(&mut self, address: u64, len: usize) -> Result<(&Contents, usize), Fault> {
         let recording = self.recording;
-        let (touched, start) = self.at(address, bytes.len())?;
+        let (touched, start) = self.at(address, len)?;
         if recording {
-            touched.written.set(start, bytes.len());
+            touched.written.set(start, len);
         }
-        touched.contents.write(start, bytes);
+        Ok((&touched.contents, start))
+    }
+
+    pub(crate) fn store(&mut self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
+        let (contents, start) = self.written(address, bytes.len())?;
+        contents.write(start, bytes);
         Ok(())
     }
 
@@ -115,6 +121,15 @@ impl<'h> Recorder<'h> {
         Ok(())
     }
 
+    /// Writes one value to all bytes of a rectangle.
+    pub(crate) fn fill(&mut self, rect: &Rect, value: u8) -> Result<(), Fault> {
+        for row in rect.rows() {
+            let (contents, start) = self.written(row, rect.width)?;
+            contents.fill(start, rect.width, value);
+        }
+        Ok(())
+    }
+
     /// Copies bytes; those that were not written stay so.
     pub(crate) fn copy(&mut self, to: &Rect, from: &Rect) -> Result<(), Fault> {
         let recording = self.recording;
@@ -124,24 +139,17 @@ impl<'h> Recorder<'h> {
                 source.read.set(start, from.width);
             }
             let cells = source.contents.cut(start, from.width);
-            let (target, start) = self.at(to, from.width)?;
-            if recording {
-                target.written.set(start, from.width);
-            }
-            target.contents.paste(start, &cells);
+            let (contents, start) = self.written(to, from.width)?;
+            contents.paste(start, &cells);
         }
         Ok(())
     }
 
     /// A write of bytes that have no meaning, such as those of a workspace.
     pub(crate) fn scribble(&mut self, rect: &Rect) -> Result<(), Fault> {
-        let recording = self.recording;
         for row in rect.rows() {
-            let (touched, start) = self.at(row, rect.width)?;
-            if recording {
-                touched.written.set(start, rect.width);
-            }
-            touched.contents.forget(start, rect.width);
+            let (contents, start) = self.written(row, rect.width)?;
+            contents.forget(start, rect.width);
         }
         Ok(())
     }

@@ -26,8 +26,6 @@ pub(crate) enum Origin {
     Program,
     /// `cuModuleLoadData`, for a variable.
     Variable,
-    /// The program: memory of its own that it registered.
-    Registered,
 }
 
 /// An allocation of a device, or pinned memory of the host.

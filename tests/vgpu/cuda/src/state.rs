@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ptx_interp::Module;
 
-use crate::clock::{Clock, OpRef, join};
+use crate::clock::{Clock, join};
 use crate::codes::{Code, Res};
 use crate::config::Config;
 use crate::graph::{Capture, Executable};
@@ -60,12 +60,12 @@ pub(crate) struct State {
     pub(crate) totals: Totals,
     /// Virtual time, for events.
     pub(crate) nanoseconds: u64,
+    /// What the host knows to be complete: all of its threads, since a driver does not see how these wait for each other.
+    pub(crate) host: Clock,
     /// The text of the last finding with a code.
     pub(crate) texts: HashMap<Code, String>,
     /// What the next call that synchronises returns.
     pending: Option<(Code, String)>,
-    hosts: HashMap<u64, Clock>,
-    tokens: HashMap<u64, Clock>,
     random: u64,
 }
 
@@ -86,10 +86,9 @@ impl State {
             reported: HashSet::new(),
             totals: Totals::default(),
             nanoseconds: 0,
+            host: Clock::new(),
             texts: HashMap::new(),
             pending: None,
-            hosts: HashMap::new(),
-            tokens: HashMap::new(),
             random,
         };
         for device in 0..devices {
@@ -161,48 +160,9 @@ impl State {
         }
     }
 
-    fn host_key(&self) -> u64 {
-        if self.config.thread_clocks {
-            thread_number()
-        } else {
-            0
-        }
-    }
-
-    /// What the calling thread knows to be complete.
-    pub(crate) fn host(&mut self) -> &mut Clock {
-        let key = self.host_key();
-        if !self.hosts.contains_key(&key) {
-            // A driver does not see who made a thread. It begins with all that others know.
-            let mut clock = Clock::new();
-            for other in self.hosts.values() {
-                join(&mut clock, other);
-            }
-            self.hosts.insert(key, clock);
-        }
-        self.hosts.entry(key).or_default()
-    }
-
+    /// The host learns that what a clock knows is complete.
     pub(crate) fn host_learns(&mut self, clock: &[u64]) {
-        join(self.host(), clock);
-    }
-
-    /// Whether all threads know that an operation is complete.
-    pub(crate) fn hosts_know(&self, operation: &OpRef) -> bool {
-        let mut hosts = self.hosts.values();
-        hosts.all(|clock| crate::clock::knows(clock, operation))
-    }
-
-    /// The calling thread hands what it knows to those that acquire the token.
-    pub(crate) fn release_token(&mut self, token: u64) {
-        let clock = self.host().clone();
-        join(self.tokens.entry(token).or_default(), &clock);
-    }
-
-    pub(crate) fn acquire_token(&mut self, token: u64) {
-        if let Some(clock) = self.tokens.get(&token).cloned() {
-            self.host_learns(&clock);
-        }
+        join(&mut self.host, clock);
     }
 
     /// The bytes of a device that are allocated. A queued free counts as done: a driver would wait for it.
@@ -236,12 +196,4 @@ impl State {
         });
         users.next().map(ToString::to_string)
     }
-}
-
-/// A number for each thread.
-fn thread_number() -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    thread_local! { static NUMBER: u64 = NEXT.fetch_add(1, Relaxed); }
-    NUMBER.with(|number| *number)
 }

@@ -89,7 +89,6 @@ impl KernelLaunch {
 pub(crate) enum Use {
     Read,
     Write,
-    ReadWrite,
     /// Its contents before and after have no meaning.
     Scratch,
 }
@@ -143,8 +142,7 @@ pub(crate) enum Work {
     /// Of the allocation with this record.
     Free(usize),
     Kernel(Arc<KernelLaunch>),
-    /// The pattern fills each row.
-    Fill(Rect, Vec<u8>),
+    Fill(Rect, u8),
     Upload(Rect, Source),
     Download(HostSide, Rect),
     /// To the first from the second.

@@ -80,10 +80,6 @@ api! {
         status.set(status_now)
     }
 
-    fn cuThreadExchangeStreamCaptureMode(_mode: Out<c_int>) {
-        engine().map(|_| ())
-    }
-
     fn cuGraphInstantiateWithFlags(executable: Out<u64>, graph: u64, flags: c_ulonglong) {
         instantiate(&executable, graph, flags)
     }

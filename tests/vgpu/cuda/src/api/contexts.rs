@@ -3,19 +3,13 @@
 use std::ffi::{c_int, c_uint};
 
 use crate::api::calls::api;
-use crate::api::current::{context_device, current, current_device, set_current};
+use crate::api::current::{context_device, current, current_device, device_index, set_current};
 use crate::arguments::Out;
 use crate::codes::{self, Res};
 use crate::engine::{Engine, engine};
 use crate::handles::{CONTEXT, handle};
 use crate::records::Life;
 use crate::work::Work;
-
-fn device_index(device: c_int) -> Res<usize> {
-    let devices = engine()?.config.devices;
-    let device = usize::try_from(device).ok().filter(|d| *d < devices);
-    device.ok_or(codes::INVALID_DEVICE)
-}
 
 impl Engine {
     /// The end of a primary context: what was not given back is reported, and then gone.
@@ -84,16 +78,6 @@ api! {
         engine.release(device)
     }
 
-    fn cuDevicePrimaryCtxGetState(device: c_int, flags: Out<c_uint>, active: Out<c_int>) {
-        let device = device_index(device)?;
-        flags.set_if_wanted(0);
-        active.set(c_int::from(engine()?.lock().devices[device].retained > 0))
-    }
-
-    fn cuDevicePrimaryCtxSetFlags_v2(device: c_int, _flags: c_uint) {
-        device_index(device).map(|_| ())
-    }
-
     fn cuCtxSetCurrent(context: u64) {
         let engine = engine()?;
         if context != 0 {
@@ -108,29 +92,12 @@ api! {
         context.set(current())
     }
 
-    fn cuCtxPushCurrent_v2(context: u64) {
-        context_device(&engine()?.lock(), context)?;
-        crate::api::current::push_current(context);
-        Ok(())
-    }
-
-    fn cuCtxPopCurrent_v2(context: Out<u64>) {
-        let popped = crate::api::current::pop_current().ok_or(codes::INVALID_CONTEXT)?;
-        context.set_if_wanted(popped);
-        Ok(())
-    }
-
     fn cuCtxGetDevice(device: Out<c_int>) {
         device.set(current_device()? as c_int)
     }
 
     fn cuCtxSetFlags(_flags: c_uint) {
         current_device().map(|_| ())
-    }
-
-    fn cuCtxGetFlags(flags: Out<c_uint>) {
-        current_device()?;
-        flags.set(0)
     }
 
     fn cuCtxSynchronize() {
@@ -142,12 +109,6 @@ api! {
         least.set_if_wanted(0);
         greatest.set_if_wanted(-5);
         Ok(())
-    }
-
-    fn cuCtxGetApiVersion(context: u64, version: Out<c_uint>) {
-        let engine = engine()?;
-        context_device(&engine.lock(), context)?;
-        version.set(engine.config.driver as c_uint)
     }
 
     fn cuCtxEnablePeerAccess(peer: u64, flags: c_uint) {
@@ -162,16 +123,6 @@ api! {
         }
         if !state.devices[device].peers.insert(peer) {
             return Err(codes::PEER_ACCESS_ALREADY_ENABLED);
-        }
-        Ok(())
-    }
-
-    fn cuCtxDisablePeerAccess(peer: u64) {
-        let device = current_device()?;
-        let mut state = engine()?.lock();
-        let peer = context_device(&state, peer)?;
-        if !state.devices[device].peers.remove(&peer) {
-            return Err(codes::PEER_ACCESS_NOT_ENABLED);
         }
         Ok(())
     }

@@ -56,32 +56,14 @@ impl Engine {
         self.submit(stream, Work::Copy(to, from), label).map(|_| ())
     }
 
-    /// Repeats a pattern over rows of so many elements.
-    fn fill(&self, stream: u64, to: Rect, pattern: &[u8]) -> Res {
-        let stream = stream_index(stream)?;
-        if !to.address.is_multiple_of(pattern.len() as u64) {
-            let (address, size) = (to.address, pattern.len());
-            let text = format!("memset: {address:#x} is no multiple of {size} bytes");
-            return self.lock().refuse(codes::INVALID_VALUE, text);
-        }
-        let label = format!("memset of {} bytes", to.bytes());
-        self.submit(stream, Work::Fill(to, pattern.to_vec()), label)
-            .map(|_| ())
-    }
-
-    /// By the kinds of memory that the addresses belong to.
-    fn copy_any(&self, stream: usize, to: Rect, from: Rect) -> Res {
-        let on_device = |rect: &Rect| self.heap.find_or_end(rect.address).is_some();
-        match (on_device(&to), on_device(&from)) {
-            (true, true) => self.copy(stream, to, from),
-            (true, false) => self.upload(stream, to, from),
-            (false, true) => self.download(stream, to, from),
-            (false, false) => {
-                let text =
-                    "a copy from the host to the host: the double does not know it".to_owned();
-                self.lock().refuse(codes::NOT_SUPPORTED, text)
-            }
-        }
+    fn fill(&self, stream: u64, to: u64, value: u8, len: usize) -> Res {
+        let label = format!("memset of {len} bytes");
+        self.submit(
+            stream_index(stream)?,
+            Work::Fill(Rect::row(to, len), value),
+            label,
+        )
+        .map(|_| ())
     }
 
     /// The memory of a peer copy must belong to the contexts that the call names.
@@ -111,10 +93,13 @@ impl Engine {
             }
         }
         match (to_host, from_host) {
-            (Some(false), Some(true)) => self.upload(stream, to, from),
-            (Some(true), Some(false)) => self.download(stream, to, from),
-            (Some(false), Some(false)) => self.copy(stream, to, from),
-            _ => self.copy_any(stream, to, from),
+            (false, true) => self.upload(stream, to, from),
+            (true, false) => self.download(stream, to, from),
+            (false, false) => self.copy(stream, to, from),
+            (true, true) => {
+                let text = "cuMemcpy2D from the host to the host: the double does not know it";
+                self.lock().refuse(codes::NOT_SUPPORTED, text.to_owned())
+            }
         }
     }
 }
@@ -133,12 +118,11 @@ struct RectangleSide {
 }
 
 impl RectangleSide {
-    /// The rectangle, and whether it is memory of the host, where the caller says so.
-    fn rect(&self, width: usize, height: usize) -> Res<(Rect, Option<bool>)> {
+    /// The rectangle, and whether it is memory of the host.
+    fn rect(&self, width: usize, height: usize) -> Res<(Rect, bool)> {
         let (base, host) = match self.kind {
-            1 => (self.host, Some(true)),
-            2 => (self.device, Some(false)),
-            4 => (self.device, None),
+            1 => (self.host, true),
+            2 => (self.device, false),
             _ => return Err(codes::NOT_SUPPORTED),
         };
         let pitch = if self.pitch == 0 { width } else { self.pitch };
@@ -187,31 +171,13 @@ api! {
         engine()?.copy(stream_index(stream)?, Rect::row(to, len), Rect::row(from, len))
     }
 
-    fn cuMemcpyAsync(to: u64, from: u64, len: usize, stream: u64) {
-        engine()?.copy_any(stream_index(stream)?, Rect::row(to, len), Rect::row(from, len))
-    }
-
     fn cuMemcpyPeerAsync(to: u64, to_context: u64, from: u64, from_context: u64, len: usize, stream: u64) {
         let stream = stream_index(stream)?;
         engine()?.peer_copy(stream, (to, to_context), (from, from_context), len)
     }
 
-    fn cuMemcpyPeer(to: u64, to_context: u64, from: u64, from_context: u64, len: usize) {
-        finished(|engine, stream| engine.peer_copy(stream, (to, to_context), (from, from_context), len))
-    }
-
     fn cuMemcpy2DAsync_v2(copy: In<Rectangles>, stream: u64) {
         engine()?.copy_rectangle(stream_index(stream)?, &copy.at(0)?)
-    }
-
-    fn cuMemcpy2D_v2(copy: In<Rectangles>) {
-        let copy = copy.at(0)?;
-        finished(|engine, stream| engine.copy_rectangle(stream, &copy))
-    }
-
-    fn cuMemcpy2DUnaligned_v2(copy: In<Rectangles>) {
-        let copy = copy.at(0)?;
-        finished(|engine, stream| engine.copy_rectangle(stream, &copy))
     }
 
     fn cuMemcpyHtoD_v2(to: u64, from: u64, len: usize) {
@@ -227,38 +193,12 @@ api! {
         engine()?.copy(legacy()?, Rect::row(to, len), Rect::row(from, len))
     }
 
-    fn cuMemcpy(to: u64, from: u64, len: usize) {
-        finished(|engine, stream| engine.copy_any(stream, Rect::row(to, len), Rect::row(from, len)))
-    }
-
     fn cuMemsetD8Async(to: u64, value: u8, count: usize, stream: u64) {
-        engine()?.fill(stream, Rect::row(to, count), &[value])
-    }
-
-    fn cuMemsetD16Async(to: u64, value: u16, count: usize, stream: u64) {
-        engine()?.fill(stream, Rect::row(to, count * 2), &value.to_le_bytes())
-    }
-
-    fn cuMemsetD32Async(to: u64, value: c_uint, count: usize, stream: u64) {
-        engine()?.fill(stream, Rect::row(to, count * 4), &value.to_le_bytes())
-    }
-
-    fn cuMemsetD2D8Async(to: u64, pitch: usize, value: u8, width: usize, height: usize, stream: u64) {
-        engine()?.fill(stream, Rect { address: to, width, height, pitch }, &[value])
+        engine()?.fill(stream, to, value, count)
     }
 
     fn cuMemsetD8_v2(to: u64, value: u8, count: usize) {
         current_device()?;
-        engine()?.fill(0, Rect::row(to, count), &[value])
-    }
-
-    fn cuMemsetD16_v2(to: u64, value: u16, count: usize) {
-        current_device()?;
-        engine()?.fill(0, Rect::row(to, count * 2), &value.to_le_bytes())
-    }
-
-    fn cuMemsetD32_v2(to: u64, value: c_uint, count: usize) {
-        current_device()?;
-        engine()?.fill(0, Rect::row(to, count * 4), &value.to_le_bytes())
+        engine()?.fill(0, to, value, count)
     }
 }

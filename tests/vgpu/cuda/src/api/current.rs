@@ -1,7 +1,8 @@
-//! The current context of each thread, and what handles of streams and events mean.
+//! The current context of each thread, and what numbers of devices and handles of streams and events mean.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ffi::c_int;
 
 use crate::codes::{self, Res};
 use crate::engine::engine;
@@ -10,7 +11,6 @@ use crate::state::State;
 
 thread_local! {
     static CURRENT: Cell<u64> = const { Cell::new(0) };
-    static PUSHED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
     static PER_THREAD: RefCell<HashMap<usize, usize>> = RefCell::default();
 }
 
@@ -22,17 +22,11 @@ pub(crate) fn set_current(context: u64) {
     CURRENT.set(context);
 }
 
-/// Makes a context current until it is popped.
-pub(crate) fn push_current(context: u64) {
-    PUSHED.with_borrow_mut(|pushed| pushed.push(CURRENT.get()));
-    CURRENT.set(context);
-}
-
-/// Makes the context current that was so before the last push; returns the one that was current.
-pub(crate) fn pop_current() -> Option<u64> {
-    let below = PUSHED.with_borrow_mut(Vec::pop);
-    let popped = CURRENT.replace(below.unwrap_or(0));
-    (popped != 0).then_some(popped)
+/// The device with a number.
+pub(crate) fn device_index(device: c_int) -> Res<usize> {
+    let devices = engine()?.config.devices;
+    let device = usize::try_from(device).ok().filter(|d| *d < devices);
+    device.ok_or(codes::INVALID_DEVICE)
 }
 
 /// The device of the current context.

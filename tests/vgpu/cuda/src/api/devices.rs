@@ -3,16 +3,18 @@
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 
 use crate::api::calls::api;
+use crate::api::current::device_index;
 use crate::api::exit::at_exit;
 use crate::arguments::{Out, TextOut};
 use crate::codes::{self, Code, Res};
 use crate::config::Config;
 use crate::engine::{engine, start};
 
-fn ordinal(device: c_int) -> Res<usize> {
-    let devices = engine()?.config.devices;
-    let device = usize::try_from(device).ok().filter(|d| *d < devices);
-    device.ok_or(codes::INVALID_DEVICE)
+/// An identity that no other device has.
+fn uuid(uuid: &Out<[u8; 16]>, device: c_int) -> Res {
+    let mut bytes = *b"vgpu-device-\0\0\0\0";
+    bytes[15] = device_index(device)? as u8;
+    uuid.set(bytes)
 }
 
 /// A `CUdevice_attribute`.
@@ -73,41 +75,37 @@ api! {
     }
 
     fn cuDeviceGet(device: Out<c_int>, number: c_int) {
-        device.set(ordinal(number)? as c_int)
+        device.set(device_index(number)? as c_int)
     }
 
     fn cuDeviceGetName(name: TextOut, size: c_int, device: c_int) {
-        let device = ordinal(device)?;
+        let device = device_index(device)?;
         let (major, minor) = engine()?.config.capability;
         let text = format!("Virtual GPU {device} (compute capability {major}.{minor})");
         name.fill(usize::try_from(size).unwrap_or(0), &text);
         Ok(())
     }
 
-    fn cuDeviceGetUuid(uuid: Out<[u8; 16]>, device: c_int) {
-        let mut bytes = *b"vgpu-device-\0\0\0\0";
-        bytes[15] = ordinal(device)? as u8;
-        uuid.set(bytes)
+    fn cuDeviceGetUuid(out: Out<[u8; 16]>, device: c_int) {
+        uuid(&out, device)
     }
 
-    fn cuDeviceGetUuid_v2(uuid: Out<[u8; 16]>, device: c_int) {
-        let mut bytes = *b"vgpu-device-\0\0\0\0";
-        bytes[15] = ordinal(device)? as u8;
-        uuid.set(bytes)
+    fn cuDeviceGetUuid_v2(out: Out<[u8; 16]>, device: c_int) {
+        uuid(&out, device)
     }
 
     fn cuDeviceTotalMem_v2(bytes: Out<usize>, device: c_int) {
-        ordinal(device)?;
+        device_index(device)?;
         bytes.set(engine()?.config.memory_bytes)
     }
 
     fn cuDeviceGetAttribute(value: Out<c_int>, name: c_int, device: c_int) {
-        let device = ordinal(device)?;
+        let device = device_index(device)?;
         value.set(attribute(&engine()?.config, name, device)? as c_int)
     }
 
     fn cuDeviceCanAccessPeer(can: Out<c_int>, device: c_int, peer: c_int) {
-        can.set(c_int::from(ordinal(device)? != ordinal(peer)?))
+        can.set(c_int::from(device_index(device)? != device_index(peer)?))
     }
 
     fn cuGetErrorName(code: Code, text: Out<*const c_char>) {

@@ -13,29 +13,6 @@ use crate::streams::EventState;
 /// `CU_EVENT_DISABLE_TIMING`
 const NO_TIMING: c_uint = 2;
 
-fn record(event: u64, stream: u64) -> Res {
-    let stream = stream_index(stream)?;
-    let engine = engine()?;
-    let mut state = engine.lock();
-    let event = event_index(&state, event)?;
-    let (of_event, of_stream) = (state.events[event].device, state.streams[stream].device);
-    if of_event != of_stream {
-        let text = format!(
-            "event e{event} of device {of_event} recorded in stream s{stream} of device {of_stream}"
-        );
-        return state.refuse(codes::INVALID_HANDLE, text);
-    }
-    if let Some(capture) = state.streams[stream].capture {
-        let number = state.captures[capture].record(stream);
-        state.events[event].captured = Some((capture, number));
-        return Ok(());
-    }
-    state.events[event].captured = None;
-    state.record_event(stream, event)?;
-    engine.run_some(state);
-    Ok(())
-}
-
 fn elapsed(milliseconds: &Out<f32>, start: u64, end: u64) -> Res {
     let state = engine()?.lock();
     let (start, end) = (event_index(&state, start)?, event_index(&state, end)?);
@@ -75,11 +52,26 @@ api! {
     }
 
     fn cuEventRecord(event: u64, stream: u64) {
-        record(event, stream)
-    }
-
-    fn cuEventRecordWithFlags(event: u64, stream: u64, _flags: c_uint) {
-        record(event, stream)
+        let stream = stream_index(stream)?;
+        let engine = engine()?;
+        let mut state = engine.lock();
+        let event = event_index(&state, event)?;
+        let (of_event, of_stream) = (state.events[event].device, state.streams[stream].device);
+        if of_event != of_stream {
+            let text = format!(
+                "event e{event} of device {of_event} recorded in stream s{stream} of device {of_stream}"
+            );
+            return state.refuse(codes::INVALID_HANDLE, text);
+        }
+        if let Some(capture) = state.streams[stream].capture {
+            let number = state.captures[capture].record(stream);
+            state.events[event].captured = Some((capture, number));
+            return Ok(());
+        }
+        state.events[event].captured = None;
+        state.record_event(stream, event)?;
+        engine.run_some(state);
+        Ok(())
     }
 
     fn cuEventQuery(event: u64) {

@@ -82,10 +82,4 @@ api! {
         size.set_if_wanted(param.size);
         Ok(())
     }
-
-    fn cuFuncGetModule(module: Out<u64>, function: u64) {
-        let state = engine()?.lock();
-        let function = function_index(&state, function)?;
-        module.set(crate::handles::handle(crate::handles::MODULE, state.functions[function].module))
-    }
 }

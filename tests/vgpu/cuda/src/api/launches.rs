@@ -8,7 +8,7 @@ use ptx_interp::Entry;
 use crate::api::calls::api;
 use crate::api::current::stream_index;
 use crate::api::functions::function_index;
-use crate::arguments::{In, readable};
+use crate::arguments::readable;
 use crate::codes::{self, Res};
 use crate::engine::{Engine, engine};
 use crate::records::Life;
@@ -200,34 +200,6 @@ fn check_shape(
     Ok(())
 }
 
-/// A `CUlaunchConfig`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct LaunchConfig {
-    grid: [c_uint; 3],
-    block: [c_uint; 3],
-    shared: c_uint,
-    stream: u64,
-    attributes: *const LaunchAttribute,
-    count: c_uint,
-}
-
-/// A `CUlaunchAttribute`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct LaunchAttribute {
-    id: c_uint,
-    padding: [u8; 4],
-    value: [u32; 16],
-}
-
-impl LaunchAttribute {
-    /// Whether it changes nothing here: none (0), serialisation by the program (6), priority (8), a cluster of one block (4).
-    fn is_known(&self) -> bool {
-        matches!(self.id, 0 | 6 | 8) || self.id == 4 && self.value[..3] == [1, 1, 1]
-    }
-}
-
 api! {
     fn cuLaunchKernel(
         function: u64,
@@ -244,16 +216,5 @@ api! {
     ) {
         let shape = Shape { grid: [grid_x, grid_y, grid_z], block: [block_x, block_y, block_z], shared };
         engine()?.launch(function, shape, stream, pointers, extra)
-    }
-
-    fn cuLaunchKernelEx(config: In<LaunchConfig>, function: u64, pointers: u64, extra: u64) {
-        let config = config.at(0)?;
-        let attributes = In::new(config.attributes).list(config.count as usize)?;
-        if let Some(unknown) = attributes.iter().find(|attribute| !attribute.is_known()) {
-            let text = format!("launch attribute {}: the double does not know it", unknown.id);
-            return engine()?.lock().refuse(codes::NOT_SUPPORTED, text);
-        }
-        let shape = Shape { grid: config.grid, block: config.block, shared: config.shared };
-        engine()?.launch(function, shape, config.stream, pointers, extra)
     }
 }

@@ -1,7 +1,7 @@
 //! Allocation: of devices, in stream order or at once, and pinned memory of the host.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::ffi::{c_int, c_uint};
+use std::ffi::c_uint;
 
 use crate::api::calls::api;
 use crate::api::current::{current_device, stream_index};
@@ -9,8 +9,7 @@ use crate::arguments::Out;
 use crate::clock::OpRef;
 use crate::codes::{self, Res};
 use crate::engine::{Engine, engine};
-use crate::handles::{CONTEXT, handle};
-use crate::records::{Life, Origin, Record};
+use crate::records::{Life, Record};
 use crate::state::State;
 use crate::work::Work;
 
@@ -72,22 +71,20 @@ impl Engine {
     }
 
     /// Ends the life of pinned memory that begins at an address.
-    fn unpin(&self, address: u64, origin: Origin, call: &str) -> Res<usize> {
+    fn unpin(&self, address: u64) -> Res<usize> {
         let mut state = self.lock();
         let mut records = state.records.iter().enumerate();
         let found = records.find(|(_, record)| {
-            record.device.is_none()
-                && record.is_live()
-                && record.base == address
-                && record.origin == origin
+            record.device.is_none() && record.is_live() && record.base == address
         });
         let Some((id, size)) = found.map(|(id, record)| (id, record.size)) else {
-            let text = format!("{call} of {address:#x}, where no such memory begins");
+            let text = format!("cuMemFreeHost of {address:#x}, where no pinned memory begins");
             return state.refuse(codes::INVALID_VALUE, text);
         };
         if let Some(user) = state.pinned_user(id, 0, size) {
             let place = state.records[id].place(id, 0);
-            let text = format!("freed while in use: {place} by {call}, before {user} has run");
+            let text =
+                format!("freed while in use: {place} by cuMemFreeHost, before {user} has run");
             state.report(codes::UNKNOWN, text);
             drop(state);
             state = self.finish_all();
@@ -128,20 +125,6 @@ pub(crate) fn allocate_async(pointer: &Out<u64>, size: usize, stream: u64) -> Re
     Ok(())
 }
 
-fn allocate_host(pointer: &Out<u64>, size: usize) -> Res {
-    current_device()?;
-    let layout = Layout::from_size_align(size.max(1), PAGE);
-    let layout = layout.map_err(|_| codes::OUT_OF_MEMORY)?;
-    // SAFETY: the layout has a size of at least 1.
-    let address = unsafe { alloc_zeroed(layout) } as u64;
-    if address == 0 {
-        return Err(codes::OUT_OF_MEMORY);
-    }
-    let record = Record::new(address, size.max(1), None);
-    engine()?.lock().records.push(record);
-    pointer.set(address)
-}
-
 api! {
     fn cuMemAlloc_v2(pointer: Out<u64>, size: usize) {
         let device = current_device()?;
@@ -175,56 +158,25 @@ api! {
         Ok(())
     }
 
-    fn cuMemGetAddressRange_v2(base: Out<u64>, size: Out<usize>, pointer: u64) {
-        let slot = engine()?.heap.find(pointer).ok_or(codes::NOT_FOUND)?;
-        base.set_if_wanted(slot.base);
-        size.set_if_wanted(slot.size);
-        Ok(())
-    }
-
     fn cuMemHostAlloc(pointer: Out<u64>, size: usize, _flags: c_uint) {
-        allocate_host(&pointer, size)
-    }
-
-    fn cuMemAllocHost_v2(pointer: Out<u64>, size: usize) {
-        allocate_host(&pointer, size)
+        current_device()?;
+        let layout = Layout::from_size_align(size.max(1), PAGE);
+        let layout = layout.map_err(|_| codes::OUT_OF_MEMORY)?;
+        // SAFETY: the layout has a size of at least 1.
+        let address = unsafe { alloc_zeroed(layout) } as u64;
+        if address == 0 {
+            return Err(codes::OUT_OF_MEMORY);
+        }
+        let record = Record::new(address, size.max(1), None);
+        engine()?.lock().records.push(record);
+        pointer.set(address)
     }
 
     fn cuMemFreeHost(pointer: u64) {
-        let size = engine()?.unpin(pointer, Origin::Program, "cuMemFreeHost")?;
+        let size = engine()?.unpin(pointer)?;
         let layout = Layout::from_size_align(size, PAGE).map_err(|_| codes::INVALID_VALUE)?;
         // SAFETY: `allocate_host` allocated this memory with this layout, and its record was live until now.
         unsafe { dealloc(pointer as *mut u8, layout) };
         Ok(())
-    }
-
-    fn cuMemHostRegister_v2(pointer: u64, size: usize, _flags: c_uint) {
-        current_device()?;
-        if pointer == 0 || size == 0 {
-            return Err(codes::INVALID_VALUE);
-        }
-        let record = Record { origin: Origin::Registered, ..Record::new(pointer, size, None) };
-        engine()?.lock().records.push(record);
-        Ok(())
-    }
-
-    fn cuMemHostUnregister(pointer: u64) {
-        engine()?.unpin(pointer, Origin::Registered, "cuMemHostUnregister").map(|_| ())
-    }
-
-    /// The context (1), the type of memory (2: host, 1, or device, 2), the ordinal of the device (9).
-    fn cuPointerGetAttribute(out: Out<u64>, attribute: c_int, pointer: u64) {
-        let engine = engine()?;
-        let slot = engine.heap.find(pointer).filter(|slot| slot.contents.is_some());
-        if slot.is_none() && engine.lock().pinned(pointer, 1).is_none() {
-            return Err(codes::INVALID_VALUE);
-        }
-        let device = slot.as_ref().map_or(0, |slot| slot.device);
-        match attribute {
-            1 => out.set(handle(CONTEXT, device)),
-            2 => out.cast::<c_uint>().set(if slot.is_some() { 2 } else { 1 }),
-            9 => out.cast::<c_uint>().set(device as c_uint),
-            _ => Err(codes::NOT_SUPPORTED),
-        }
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 
 use crate::api::calls::api;
-use crate::api::current::current_device;
+use crate::api::current::{current_device, device_index};
 use crate::api::memory::allocate_async;
 use crate::arguments::Out;
 use crate::codes::{self, Res};
@@ -11,9 +11,7 @@ use crate::engine::engine;
 use crate::handles::{POOL, handle, index};
 
 fn pool(pool: &Out<u64>, device: c_int) -> Res {
-    let devices = engine()?.config.devices;
-    let device = usize::try_from(device).ok().filter(|d| *d < devices);
-    pool.set(handle(POOL, device.ok_or(codes::INVALID_DEVICE)?))
+    pool.set(handle(POOL, device_index(device)?))
 }
 
 /// `CU_MEMPOOL_ATTR_RELEASE_THRESHOLD`

@@ -1,4 +1,4 @@
-//! Entry points that no driver has: for the other doubles, and hints of tests.
+//! Entry points that no driver has: for the double of cuBLASLt.
 
 use std::ffi::{c_uint, c_void};
 
@@ -17,7 +17,7 @@ struct NativeSpan {
     width: usize,
     height: usize,
     pitch: usize,
-    /// 1: it is read, 2: it is written, 3: both, 4: it is scratch.
+    /// 1: it is read, 2: it is written, 3: it is scratch.
     usage: c_uint,
 }
 
@@ -38,8 +38,7 @@ api! {
             let usage = match span.usage {
                 1 => Use::Read,
                 2 => Use::Write,
-                3 => Use::ReadWrite,
-                4 => Use::Scratch,
+                3 => Use::Scratch,
                 _ => return Err(codes::INVALID_VALUE),
             };
             let NativeSpan { address, width, height, pitch, .. } = span;
@@ -48,17 +47,6 @@ api! {
         let label = String::from_utf8_lossy(label.bytes()?).into_owned();
         let stream = stream_index(stream)?;
         engine()?.submit(stream, Work::Native(native.into()), label).map(|_| ())
-    }
-
-    /// With `VGPU_THREAD_CLOCKS=1`: what this thread knows is handed to the threads that acquire the same token.
-    fn vgpu_host_release(token: u64) {
-        engine()?.lock().release_token(token);
-        Ok(())
-    }
-
-    fn vgpu_host_acquire(token: u64) {
-        engine()?.lock().acquire_token(token);
-        Ok(())
     }
 
     /// The next finding is a report of the double that calls, such as an operand that its library does not allow.

@@ -14,7 +14,6 @@ macro_rules! refused {
 }
 
 refused! {
-    cuCtxCreate_v2
     cuCtxCreate_v3
     cuCtxCreate_v4
     cuCtxDestroy_v2
@@ -23,7 +22,6 @@ refused! {
     cuCtxGetLimit
     cuCtxSetLimit
     cuModuleLoad
-    cuModuleLoadFatBinary
     cuLaunchCooperativeKernel
     cuMemAllocManaged
     cuMemAdvise_v2

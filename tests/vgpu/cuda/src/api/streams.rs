@@ -7,7 +7,7 @@ use crate::api::current::{current_device, event_index, stream_index};
 use crate::arguments::Out;
 use crate::codes::{self, Res};
 use crate::engine::engine;
-use crate::handles::{CONTEXT, STREAM, handle};
+use crate::handles::{STREAM, handle};
 use crate::work::{HostFunction, Work};
 
 /// `CU_STREAM_NON_BLOCKING`
@@ -57,22 +57,6 @@ api! {
         }
         drop(state);
         engine.synchronize_stream(stream)
-    }
-
-    fn cuStreamGetCtx(stream: u64, context: Out<u64>) {
-        let stream = stream_index(stream)?;
-        context.set(handle(CONTEXT, engine()?.lock().streams[stream].device))
-    }
-
-    fn cuStreamGetFlags(stream: u64, flags: Out<c_uint>) {
-        let stream = stream_index(stream)?;
-        let blocking = engine()?.lock().streams[stream].blocking;
-        flags.set(if blocking { 0 } else { NON_BLOCKING })
-    }
-
-    fn cuStreamGetPriority(stream: u64, priority: Out<c_int>) {
-        stream_index(stream)?;
-        priority.set(0)
     }
 
     fn cuStreamWaitEvent(stream: u64, event: u64, _flags: c_uint) {
