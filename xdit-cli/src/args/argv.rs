@@ -206,9 +206,9 @@ fn unknown_command(error: &clap::Error) -> String {
     let line = one_line(&error.render().to_string())
         .replace("unrecognized subcommand", "unknown command")
         .replace("subcommand", "command");
-    match line.contains("; tip: ") {
-        true => line,
-        false => format!("{line}; try `xdit-cli --help`"),
+    match line.split_once("; tip: ") {
+        Some((said, guess)) => format!("{said}; {guess}"),
+        None => format!("{line}; try `xdit-cli --help`"),
     }
 }
 

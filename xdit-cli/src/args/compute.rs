@@ -26,7 +26,7 @@ pub(crate) struct RunArgs {
     pub dtype: Precision,
     /// Where to compute: auto is the CPU.
     ///
-    /// cuda:N is an NVIDIA GPU, on which not all models run yet; see devices.
+    /// cuda:N is an NVIDIA GPU; this version has run on a virtual one only (see devices).
     #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda[:N]", hide_possible_values = true,
           value_parser = Suggested(&["auto", "cpu", "cuda"]).try_map(|text| text.parse::<DeviceChoice>()))]
     #[serde(skip)]

@@ -10,7 +10,7 @@ use crate::run::environment::Environment;
 /// The value of `--device`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum DeviceChoice {
-    /// The best device for all models: the CPU, in this version.
+    /// The CPU, until a real GPU has run this program.
     Auto,
     /// The CPU.
     Cpu,

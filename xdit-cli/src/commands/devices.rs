@@ -34,13 +34,13 @@ pub(crate) fn run(args: &DevicesArgs, session: &Session) -> Result<u8, Failure> 
     let threads = session.threads(&args.threads);
     let tier = args.threads.cpu_tier.unwrap_or_else(Tier::detect);
     let (total, available) = memory::of_machine();
+    let tiers: Vec<String> = Tier::available().map(|tier| tier.to_string()).collect();
     let gpus = gpus();
     if session.report.json {
         let (list, reason) = match &gpus {
             Ok(gpus) => (gpus.iter().map(gpu_json).collect(), None),
             Err(reason) => (Vec::new(), Some(reason)),
         };
-        let tiers: Vec<String> = Tier::available().map(|tier| tier.to_string()).collect();
         console::print_json(&json!({
             "cpu": {
                 "tier": tier.to_string(),
@@ -79,7 +79,6 @@ pub(crate) fn run(args: &DevicesArgs, session: &Session) -> Result<u8, Failure> 
         ]
     }));
     let mut text = aligned(&rows, &[2, 3]);
-    let tiers: Vec<String> = Tier::available().map(|tier| tier.to_string()).collect();
     text += &format!("instruction tiers of the processor: {}\n", tiers.join(", "));
     if let Err(reason) = &gpus {
         text += &format!("no GPU: {reason}\n");

@@ -7,7 +7,7 @@ use xdit_kernels::{Device, Tier};
 use xdit_models::{Image, ModelSource, RunPlan, quote};
 
 use crate::args::cli::ReplayArgs;
-use crate::args::device::processor;
+use crate::args::device::{DeviceChoice, processor};
 use crate::args::model::HubArgs;
 use crate::args::output::OutputFormat;
 use crate::output::files::OutputPlan;
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
     let mut watch = RunObserver::new(&session.console, None);
     let compute = Compute {
         dtype: record.dtype().map_err(damaged)?,
-        device: device(args.threads.cpu_tier, &record.tier, &mut watch)?,
+        device: device(args.threads.cpu_tier, record, session, &mut watch)?,
         device_note: None,
         threads: session.threads(&args.threads),
         low_memory: false,
@@ -199,11 +199,26 @@ fn find_model(
     FoundModel::find(wanted, plan, session)
 }
 
-/// Returns the tier of the flag, or that of the record, or this processor's best tier, with a warning.
-fn device(asked: Option<Tier>, recorded: &str, watch: &mut RunObserver) -> Result<Device, Failure> {
+/// Returns the device of the record: a GPU, or the processor with the tier of the record. A tier that is asked for is the
+/// processor's. What this machine lacks is replaced by the processor's best tier, with a warning.
+fn device(
+    asked: Option<Tier>,
+    record: &RunRecord,
+    session: &Session,
+    watch: &mut RunObserver,
+) -> Result<Device, Failure> {
     if let Some(tier) = asked {
         return processor(Some(tier));
     }
+    if let Ok(gpu @ DeviceChoice::Cuda(_)) = record.device.parse() {
+        return gpu.open(None, &session.environment).or_else(|reason| {
+            watch.warn(format!(
+                "the image was made on a GPU, and the processor repeats it, so the last bits may differ ({reason})"
+            ));
+            processor(None)
+        });
+    }
+    let recorded = &record.tier;
     match recorded.parse() {
         Ok(tier) => processor(Some(tier)),
         Err(_) => {

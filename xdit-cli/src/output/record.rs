@@ -27,9 +27,9 @@ pub(crate) struct RunRecord {
     pub request: Request,
     /// The dtype of weights and activations.
     pub dtype: String,
-    /// `cpu`.
+    /// `cpu`, or a GPU as `--device` names it.
     pub device: String,
-    /// The instruction tier. Other tiers change the last bits.
+    /// The processor's instruction tier. Other tiers change the last bits.
     pub tier: String,
     /// The ranks of each image, if there were several. Another order of sums changes the last bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]

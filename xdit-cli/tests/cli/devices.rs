@@ -1,6 +1,8 @@
-//! `devices` and `--device` on a machine whose driver does not work, whatever the machine.
+//! `devices` and `--device` where the driver does not work, whatever the machine, and `devices` on the virtual GPU.
 
 use std::path::Path;
+
+use vgpu::{Gpu, Schedule};
 
 use crate::program::{Outcome, command, outcome, small};
 
@@ -46,6 +48,42 @@ fn as_json() {
         json["no_gpu"].as_str().unwrap().starts_with(REASON),
         "{json}"
     );
+}
+
+#[test]
+fn gpus_are_listed() {
+    let on = |devices: usize, words: &[&str]| {
+        let gpu = Gpu {
+            devices,
+            capability: 90,
+            ..Gpu::new(Schedule::Lazy)
+        };
+        let mut command = command();
+        let command = gpu.attach(command.args(words)).unwrap();
+        outcome(command.env("VGPU_MEM_MB", "512").output()).succeeded()
+    };
+    let text = on(2, &["devices"]).stdout;
+    let gpus: Vec<&str> = text.lines().filter(|l| l.starts_with("cuda:")).collect();
+    assert_eq!(gpus.len(), 2, "{text}");
+    assert!(gpus[1].starts_with("cuda:1 "), "{text}");
+    assert!(gpus[1].ends_with(" capability 9.0, CUDA 12.8"), "{text}");
+    assert!(!text.contains("no GPU"), "{text}");
+    let json = on(2, &["devices", "--json"]).json();
+    assert_eq!(json["gpus"].as_array().map(Vec::len), Some(2));
+    let gpu = &json["gpus"][1];
+    assert_eq!(gpu["device"], "cuda:1");
+    assert_eq!(gpu["name"], "Virtual GPU 1 (compute capability 9.0)");
+    assert_eq!(
+        (&gpu["memory"], &gpu["available"]),
+        (&(512 << 20).into(), &(512 << 20).into())
+    );
+    assert!(
+        gpu["unusable"].is_null() && json["no_gpu"].is_null(),
+        "{json}"
+    );
+    let text = on(0, &["devices"]).stdout;
+    let last = text.lines().last().unwrap_or_default();
+    assert!(last.starts_with("no GPU: "), "{text}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use vgpu::{Gpu, Schedule};
 
+use crate::picture_record::record;
 use crate::program::{command, outcome};
 use crate::sd3::golden;
 
@@ -19,9 +20,10 @@ struct Case {
 impl Case {
     fn words(&self, dtype: &str, file: &str) -> Vec<String> {
         // The text is short, since the interpreter runs every instruction of every token.
-        let rest = match self.model.starts_with("hunyuan") {
-            true => "--no-use-resolution-binning",
-            false => "--max-sequence-length 5",
+        let rest = if self.model.starts_with("hunyuan") {
+            "--no-use-resolution-binning"
+        } else {
+            "--max-sequence-length 5"
         };
         let words = format!(
             "generate --prompt circle --height 32 --width 48 --num-inference-steps 2 --output-type float -q {rest} {} --dtype {dtype} \
@@ -40,14 +42,14 @@ impl Case {
     fn draw(&self, folder: &Path, dtype: &str, gpu: Gpu) -> [Vec<f32>; 2] {
         let host = self.words("f32", "host.safetensors");
         outcome(command().args(host).current_dir(folder).output()).succeeded();
-        let mut on_gpu = gpu.command(env!("CARGO_BIN_EXE_xdit-cli")).unwrap();
+        let mut on_gpu = command();
         on_gpu
             .args(self.words(dtype, "gpu.safetensors"))
             .args(["--device", "cuda"])
-            .env("RAYON_NUM_THREADS", "2")
-            .env("HF_HUB_OFFLINE", "1")
+            .env("VGPU_STATS", "1")
             .current_dir(folder);
-        outcome(on_gpu.output()).succeeded();
+        let run = outcome(gpu.attach(&mut on_gpu).unwrap().output()).succeeded();
+        assert!(run.stderr.contains(" cuLaunchKernel\n"), "{run:?}");
         ["host.safetensors", "gpu.safetensors"].map(|file| image(&folder.join(file)))
     }
 }
@@ -111,6 +113,7 @@ fn every_family_in_bf16() {
     near_in_bf16(&[("hunyuan-v1.2", ulysses)], hopper(Schedule::Lazy));
 }
 
+/// The ranks also share the decoding of the image, as they do by default.
 #[test]
 fn sequence_parallel() {
     let cases = [
@@ -139,4 +142,31 @@ fn all_axes_together() {
     let all = "--use-cfg-parallel --ulysses-degree 2 --ring-degree 2 --pipefusion-parallel-degree 2 --warmup-steps 1 \
                --data-parallel-degree 2 --num-images-per-prompt 2";
     equal_in_f32(&[("sd3-medium", all)], Gpu::new(Schedule::Random(5)));
+}
+
+#[test]
+fn a_replay_runs_where_the_image_was_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let on_gpu = |words: &[&str]| {
+        let mut run = command();
+        run.args(words).current_dir(folder.path());
+        let run = Gpu::new(Schedule::Lazy).attach(&mut run).unwrap().output();
+        outcome(run).succeeded()
+    };
+    let model = golden("flux-schnell").display().to_string();
+    let draw = "generate --prompt circle --height 32 --width 32 --num-inference-steps 1 --max-sequence-length 5 --dtype bf16 \
+                --device cuda --output a.png --model";
+    let draw: Vec<&str> = draw.split_whitespace().chain([&*model]).collect();
+    on_gpu(&draw);
+    assert_eq!(record(&folder.path().join("a.png"))["device"], "cuda:0");
+    let again = on_gpu(&["replay", "a.png"]);
+    assert!(again.stdout.contains("identical"), "{again:?}");
+    assert!(!again.stderr.contains("warning"), "{again:?}");
+    // Without a GPU the processor repeats it, and the program says so.
+    let words = ["replay", "a.png"];
+    let here = outcome(command().args(words).current_dir(folder.path()).output());
+    assert!(matches!(here.code, Some(0 | 1)), "{here:?}");
+    let told = "warning: the image was made on a GPU, and the processor repeats it";
+    assert!(here.stderr.contains(told), "{here:?}");
+    assert!(here.stderr.contains("--device cuda:0: "), "{here:?}");
 }

@@ -117,7 +117,7 @@ fn words_in_wrong_places_get_the_way_out() {
         (&["draw"], "unknown command 'draw'; try `xdit-cli --help`"),
         (
             &["generat"],
-            "unknown command 'generat'; tip: a similar command exists: 'generate'",
+            "unknown command 'generat'; a similar command exists: 'generate'",
         ),
         (
             &["generate", "--promt", "a"],
