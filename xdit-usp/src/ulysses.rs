@@ -49,7 +49,7 @@ impl<A> Ulysses<A> {
                     "a group of {} ranks and a ring rank below {}",
                     plan.ulysses, plan.ring
                 ),
-                format_args!("{} ranks and {ring_rank}", group.world_size()),
+                format_args!("{} ranks and ring rank {ring_rank}", group.world_size()),
             ));
         }
         Ok(Self {

@@ -112,8 +112,8 @@ impl<S: RankState> Ranks<S> {
 
     /// Runs `work` on all ranks and returns the result of each rank, in rank order: [`Error::Rank`] for a rank that failed, panicked
     /// or was left behind (with the error that it returned as its source), [`Error::NoThread`] for a rank without a thread, and the
-    /// error of its last group call for a rank that only lost a peer. The calling thread calls `serve` for each message that a rank sends with its [`Caller`]. The deadline of the ranks
-    /// does not run while `serve` runs.
+    /// error of its last group call for a rank that only lost a peer. The calling thread calls `serve` for each message that a
+    /// rank sends with its [`Caller`]. The deadline of the ranks does not run while `serve` runs.
     ///
     /// It returns when the deadline and the grace have passed since the last progress of a rank, at the latest.
     pub fn call<T: Send + 'static, M: Send + 'static>(
