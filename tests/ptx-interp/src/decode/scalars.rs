@@ -224,9 +224,9 @@ fn address(words: &Words<'_, '_>) -> Decoded {
     };
     let window = window(space).ok_or_else(|| words.unknown())?;
     let f: ScalarFn = match (window, to) {
-        (0, _) => same,
-        (_, true) => minus,
-        (_, false) => plus,
+        (0, _) => &same,
+        (_, true) => &minus,
+        (_, false) => &plus,
     };
     Ok(Op::Scalar {
         f,
@@ -254,7 +254,11 @@ fn is_space(words: &Words<'_, '_>) -> Decoded {
         ["isspacep", space] => window(space).ok_or_else(|| words.unknown())?,
         _ => return Err(words.unknown()),
     };
-    let f: ScalarFn = if window == 0 { in_no_window } else { in_window };
+    let f: ScalarFn = if window == 0 {
+        &in_no_window
+    } else {
+        &in_window
+    };
     Ok(Op::Scalar {
         f,
         dst: words.reg(0)?,

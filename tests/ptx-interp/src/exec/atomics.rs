@@ -4,7 +4,7 @@ use crate::exec::block::Block;
 use crate::exec::loads::{check_aligned, resolved};
 use crate::exec::warp::lanes;
 use crate::ir::{Address, AtomOp, Operand, Reg, Space};
-use crate::memory::{DeviceMemory, faulted};
+use crate::memory::faulted;
 use crate::report::{Finding, Step, at_lane, problem};
 use crate::scalar::{Bf16, F16, Narrow, Rounding};
 use crate::types::{Type, sign_extended, truncated};
@@ -65,7 +65,7 @@ fn sum(ty: Type, a: u64, b: u64) -> u64 {
     }
 }
 
-impl<M: DeviceMemory + ?Sized> Block<'_, M> {
+impl Block<'_> {
     /// The lanes of a warp take turns, from the first to the last.
     pub(super) fn atomic(
         &mut self,

@@ -3,7 +3,6 @@
 use crate::exec::block::Block;
 use crate::exec::warp::lanes;
 use crate::ir::{BarrierReduction, Condition, Operand, Reg};
-use crate::memory::DeviceMemory;
 use crate::report::{Finding, Step, problem};
 
 /// Lanes of a warp that wait at a barrier, and where the result of a reduction goes.
@@ -42,7 +41,7 @@ pub(super) struct Arrival {
     pub(super) reduce: Option<(BarrierReduction, Reg, Condition)>,
 }
 
-impl<M: DeviceMemory + ?Sized> Block<'_, M> {
+impl Block<'_> {
     /// Lets lanes arrive at a barrier. Lanes that wait keep their place until the barrier completes.
     pub(super) fn barrier(&mut self, w: usize, mask: u32, pc: usize, arrival: Arrival) -> Step<()> {
         let id = self.uniform(w, mask, arrival.id, "the number of the barrier")?;
@@ -128,6 +127,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
 
     fn complete_barrier(&mut self, id: usize) {
         let state = std::mem::take(&mut self.barriers[id]);
+        let waiting: u32 = state.waiting.iter().map(|w| w.mask.count_ones()).sum();
         for Waiting {
             warp: w,
             mask,
@@ -158,6 +158,9 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
                 }
                 warp.go(1 << lane, next);
             }
+        }
+        if self.context.options.races && waiting as usize == self.context.threads() {
+            self.clocks.all_met(&state.released);
         }
     }
 

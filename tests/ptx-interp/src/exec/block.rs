@@ -7,12 +7,12 @@ use crate::exec::bulk::BulkGroups;
 use crate::exec::copies::ThreadCopies;
 use crate::exec::mbarriers::MbarrierState;
 use crate::exec::tiles::Task;
-use crate::exec::warp::{Warp, lanes};
-use crate::ir::{Address, Condition, LaneOrder, Operand, Reg, Special};
+use crate::exec::warp::Warp;
 use crate::memory::{Accessor, Agents, Clocks, Conflict, DeviceMemory, RaceMap, SharedMemory};
 use crate::module::Entry;
 use crate::options::{Options, Stats};
 use crate::report::{Finding, Step, problem};
+use crate::scalar::Lanes;
 
 /// What is the same for all blocks of a launch.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ impl Context<'_> {
 pub(super) struct Touch {
     /// The thread that issued it.
     pub(super) thread: usize,
+    /// The threads that read the same at the same clock: bit i is the thread `thread + i` of its warp.
+    pub(super) others: u32,
     pub(super) agent: usize,
     pub(super) clock: u32,
     pub(super) atomic: bool,
@@ -47,10 +49,23 @@ pub(super) struct Touch {
     pub(super) size: usize,
 }
 
+fn accessor<'c>(clocks: &'c Clocks, block: u32, touch: &Touch) -> Accessor<'c> {
+    Accessor {
+        agent: touch.agent,
+        clock: touch.clock,
+        block,
+        seen: clocks.rows_from(touch.thread),
+        agents: clocks.width(),
+        others: touch.others,
+        common: clocks.common(),
+        atomic: touch.atomic,
+    }
+}
+
 /// A block that runs.
-pub(super) struct Block<'l, M: ?Sized> {
+pub(super) struct Block<'l> {
     pub(super) context: &'l Context<'l>,
-    pub(super) memory: &'l mut M,
+    pub(super) memory: &'l mut dyn DeviceMemory,
     pub(super) global_races: &'l mut RaceMap,
     pub(super) stats: &'l mut Stats,
     pub(super) id: [u32; 3],
@@ -72,100 +87,11 @@ pub(super) struct Block<'l, M: ?Sized> {
     pub(super) fenced: Vec<u32>,
     /// Counts what may let a waiting thread continue.
     pub(super) changes: u64,
+    /// Values of operands that are no registers.
+    pub(super) scratch: [Lanes; 4],
 }
 
-impl<M: DeviceMemory + ?Sized> Block<'_, M> {
-    /// The values of an operand in all lanes.
-    #[inline]
-    pub(super) fn fetch(&self, w: usize, operand: Operand) -> [u64; 32] {
-        match operand {
-            Operand::Reg(reg) => self.warps[w].registers[reg as usize],
-            Operand::Imm(value) => [value; 32],
-            Operand::Variable(index) => [self.context.variables[index as usize]; 32],
-            Operand::Dynamic => [self.context.dynamic.0 as u64; 32],
-            Operand::Special(special) => self.special(w, special),
-        }
-    }
-
-    fn special(&self, w: usize, special: Special) -> [u64; 32] {
-        let of_lane =
-            |f: &dyn Fn(u32) -> u32| std::array::from_fn(|lane| u64::from(f(lane as u32)));
-        let (offset, size) = self.context.dynamic;
-        match special {
-            Special::Tid(dim) => self.warps[w].tid[dim].map(u64::from),
-            Special::Ntid(dim) => [self.context.block[dim].into(); 32],
-            Special::Ctaid(dim) => [self.id[dim].into(); 32],
-            Special::Nctaid(dim) => [self.context.grid[dim].into(); 32],
-            Special::LaneId => of_lane(&|lane| lane),
-            Special::WarpId => [w as u64; 32],
-            Special::NwarpId => [self.warps.len() as u64; 32],
-            Special::LaneMask(order) => of_lane(&|lane| {
-                let bit = 1u32 << lane;
-                match order {
-                    LaneOrder::Eq => bit,
-                    LaneOrder::Lt => bit - 1,
-                    LaneOrder::Le => bit | (bit - 1),
-                    LaneOrder::Gt => !(bit | (bit - 1)),
-                    LaneOrder::Ge => !(bit - 1),
-                }
-            }),
-            Special::DynamicSharedSize => [size as u64; 32],
-            Special::TotalSharedSize => [(offset + size) as u64; 32],
-        }
-    }
-
-    /// The addresses of all lanes.
-    pub(super) fn addresses(&self, w: usize, address: Address) -> [u64; 32] {
-        self.fetch(w, address.base)
-            .map(|base| base.wrapping_add(address.offset as u64))
-    }
-
-    /// The lanes in which a condition holds.
-    pub(super) fn holds(&self, w: usize, condition: Condition) -> u32 {
-        let values = self.fetch(w, condition.value);
-        let set = values
-            .iter()
-            .enumerate()
-            .fold(0, |mask, (lane, v)| mask | ((*v as u32 & 1) << lane));
-        if condition.negated { !set } else { set }
-    }
-
-    /// Writes a register in some lanes.
-    pub(super) fn put(&mut self, w: usize, mask: u32, reg: Reg, values: &[u64; 32]) {
-        let register = &mut self.warps[w].registers[reg as usize];
-        if mask == u32::MAX {
-            *register = *values;
-            return;
-        }
-        for lane in lanes(mask) {
-            register[lane] = values[lane];
-        }
-    }
-
-    /// The value that an operand has in all lanes of a mask.
-    pub(super) fn uniform(&self, w: usize, mask: u32, operand: Operand, what: &str) -> Step<u64> {
-        let values = self.fetch(w, operand);
-        let mut all = lanes(mask).map(|lane| values[lane]);
-        let first = all.next().unwrap_or(0);
-        if all.any(|value| value != first) {
-            return problem(
-                Finding::Operand,
-                format!("{what} differs between the lanes of a warp"),
-            );
-        }
-        Ok(first)
-    }
-
-    fn accessor(&self, touch: &Touch) -> Accessor<'_> {
-        Accessor {
-            agent: touch.agent,
-            clock: touch.clock,
-            block: self.number,
-            seen: self.clocks.row(touch.thread),
-            atomic: touch.atomic,
-        }
-    }
-
+impl Block<'_> {
     /// An access by a thread itself.
     pub(super) fn by_thread(
         &self,
@@ -181,6 +107,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         };
         Touch {
             thread,
+            others: 0,
             agent: thread,
             clock,
             atomic: false,
@@ -195,14 +122,10 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         if !self.context.options.races {
             return Ok(());
         }
-        let mut races = std::mem::take(&mut self.shared_races);
-        let found = races.access(
-            &self.accessor(touch),
-            touch.address,
-            touch.size,
-            touch.writes,
-        );
-        self.shared_races = races;
+        let by = accessor(&self.clocks, self.number, touch);
+        let found = self
+            .shared_races
+            .access(&by, touch.address, touch.size, touch.writes);
         found.or_else(|conflict| self.race(touch, conflict, "shared"))
     }
 
@@ -211,13 +134,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         if !self.context.options.races {
             return Ok(());
         }
-        let by = Accessor {
-            agent: touch.agent,
-            clock: touch.clock,
-            block: self.number,
-            seen: self.clocks.row(touch.thread),
-            atomic: touch.atomic,
-        };
+        let by = accessor(&self.clocks, self.number, touch);
         let found = self
             .global_races
             .access(&by, touch.address, touch.size, touch.writes);

@@ -5,7 +5,6 @@ use crate::exec::loads::{check_aligned, in_shared};
 use crate::exec::tiles::{Source, Task, TaskKind};
 use crate::exec::warp::lanes;
 use crate::ir::{Address, BulkOp, Operand};
-use crate::memory::DeviceMemory;
 use crate::report::{Finding, Step, at_lane, problem};
 
 /// The bulk stores of a thread.
@@ -18,7 +17,7 @@ pub(super) struct BulkGroups {
     groups: std::collections::VecDeque<u32>,
 }
 
-impl<M: DeviceMemory + ?Sized> Block<'_, M> {
+impl Block<'_> {
     pub(super) fn bulk(&mut self, w: usize, mask: u32, op: &BulkOp) -> Step<()> {
         for lane in lanes(mask) {
             at_lane(lane, self.bulk_lane(w, lane, op))?;
@@ -136,6 +135,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         let size = from.size();
         self.touch_shared(&Touch {
             thread,
+            others: 0,
             agent,
             clock,
             atomic: false,
@@ -168,6 +168,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         }
         let touch = Touch {
             thread,
+            others: 0,
             agent,
             clock,
             atomic: false,

@@ -3,7 +3,6 @@
 use crate::exec::block::Block;
 use crate::exec::warp::{lanes, shown};
 use crate::ir::{Condition, Operand, ReduxOp, Reg, ShuffleMode, VoteMode};
-use crate::memory::DeviceMemory;
 use crate::report::{Finding, Step, at_lane, problem};
 use crate::types::truncated;
 
@@ -37,7 +36,7 @@ pub(super) struct Shuffle {
     pub(super) clamp: Operand,
 }
 
-impl<M: DeviceMemory + ?Sized> Block<'_, M> {
+impl Block<'_> {
     pub(super) fn shuffle(&mut self, w: usize, mask: u32, shuffle: Shuffle) -> Step<()> {
         let [src, by, clamp] = [shuffle.src, shuffle.lane, shuffle.clamp].map(|o| self.fetch(w, o));
         let (mut out, mut inside) = ([0; 32], [0; 32]);

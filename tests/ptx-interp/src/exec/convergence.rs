@@ -3,10 +3,9 @@
 use crate::exec::block::Block;
 use crate::exec::warp::{lanes, shown};
 use crate::ir::{Op, Operand};
-use crate::memory::DeviceMemory;
 use crate::report::{Finding, Problem, Step, problem};
 
-impl<M: DeviceMemory + ?Sized> Block<'_, M> {
+impl Block<'_> {
     /// The lanes that must execute an instruction together, if it is a collective one, and the lanes of `mask` that do so
     /// now: lanes with different masks of lanes execute it one group after another.
     pub(super) fn needed(&self, w: usize, mask: u32, op: &Op) -> Step<Option<(u32, u32)>> {

@@ -6,7 +6,7 @@ use crate::exec::block::{Block, Touch};
 use crate::exec::loads::{check_aligned, in_shared};
 use crate::exec::warp::lanes;
 use crate::ir::{Address, Operand};
-use crate::memory::{DeviceMemory, faulted};
+use crate::memory::faulted;
 use crate::options::Completion;
 use crate::report::{Finding, Step, at_lane, problem};
 
@@ -30,7 +30,7 @@ pub(super) struct ThreadCopies {
     groups: VecDeque<u32>,
 }
 
-impl<M: DeviceMemory + ?Sized> Block<'_, M> {
+impl Block<'_> {
     pub(super) fn copy_async(
         &mut self,
         w: usize,
@@ -74,6 +74,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         }
         self.touch_shared(&Touch {
             thread,
+            others: 0,
             agent: self.context.agents.copies(thread),
             clock: copy.number,
             atomic: false,

@@ -133,10 +133,10 @@ fn units(entry: &Entry) -> Units {
 ///
 /// # Errors
 /// The first error of the kernel, and a launch that is not possible. Memory keeps what was written until then.
-pub fn launch<M: DeviceMemory + ?Sized>(
+pub fn launch(
     entry: &Entry,
     launch: &Launch<'_>,
-    memory: &mut M,
+    memory: &mut dyn DeviceMemory,
     options: &Options,
 ) -> Result<Stats, Report> {
     let report = |message| Report {
@@ -148,7 +148,7 @@ pub fn launch<M: DeviceMemory + ?Sized>(
         message,
     };
     check(entry, launch, options).map_err(report)?;
-    let threads = launch.block.iter().map(|d| *d as usize).product();
+    let threads: usize = launch.block.iter().map(|d| *d as usize).product();
     let context = Context {
         entry,
         grid: launch.grid,
@@ -174,25 +174,40 @@ pub fn launch<M: DeviceMemory + ?Sized>(
             numbers.swap(last, random.below(last + 1));
         }
     }
+    let mut warps: Vec<Warp> = (0..threads.div_ceil(32))
+        .map(|w| Warp::new(w, context.block, entry.registers, entry.local))
+        .collect();
     for number in numbers {
         let n = u64::from(number);
         let id = [n % x, n / x % y, n / x / y].map(|i| i as u32);
-        let mut block = new_block(&context, memory, &mut races, &mut stats, id, number);
+        for warp in &mut warps {
+            warp.reset(context.block);
+        }
+        let parts = std::mem::take(&mut warps);
+        let mut block = new_block(
+            &context,
+            memory,
+            (&mut races, &mut stats),
+            parts,
+            id,
+            number,
+        );
         block
             .run(&mut random)
             .map_err(|failure| located(entry, id, failure))?;
+        warps = block.warps;
     }
     Ok(stats)
 }
 
-fn new_block<'l, M: DeviceMemory + ?Sized>(
+fn new_block<'l>(
     context: &'l Context<'l>,
-    memory: &'l mut M,
-    global_races: &'l mut RaceMap,
-    stats: &'l mut Stats,
+    memory: &'l mut dyn DeviceMemory,
+    (global_races, stats): (&'l mut RaceMap, &'l mut Stats),
+    warps: Vec<Warp>,
     id: [u32; 3],
     number: u32,
-) -> Block<'l, M> {
+) -> Block<'l> {
     let (threads, entry) = (context.threads(), context.entry);
     let (start, size) = context.dynamic;
     let clocks = if context.options.races {
@@ -212,15 +227,14 @@ fn new_block<'l, M: DeviceMemory + ?Sized>(
         fenced: clocks.empty(),
         unit_clocks: vec![0; context.agents.total()],
         clocks,
-        warps: (0..threads.div_ceil(32))
-            .map(|w| Warp::new(w, context.block, entry.registers, entry.local))
-            .collect(),
+        warps,
         barriers: (0..16).map(|_| BarrierState::default()).collect(),
         mbarriers: HashMap::new(),
         copies: (0..threads).map(|_| ThreadCopies::default()).collect(),
         bulk_groups: (0..threads).map(|_| BulkGroups::default()).collect(),
         tasks: VecDeque::new(),
         changes: 0,
+        scratch: [[0; 32]; 4],
     }
 }
 

@@ -3,9 +3,9 @@
 use crate::exec::block::{Block, Touch};
 use crate::exec::warp::lanes;
 use crate::ir::{Address, Operand, Reg, Space};
-use crate::memory::{DeviceMemory, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, faulted};
+use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, faulted};
 use crate::report::{Finding, Step, at_lane, problem};
-use crate::types::{Type, extended};
+use crate::types::{Type, extended, truncated};
 
 /// The space of a generic address, and the address within it.
 pub(super) fn resolved(space: Space, address: u64) -> (Space, u64) {
@@ -37,7 +37,11 @@ struct Lane {
 }
 
 pub(super) fn check_aligned(address: u64, size: usize, verb: &str) -> Step<()> {
-    if address.is_multiple_of(size as u64) {
+    debug_assert!(
+        size.is_power_of_two(),
+        "sizes of accesses are powers of two"
+    );
+    if address & (size as u64 - 1) == 0 {
         return Ok(());
     }
     problem(
@@ -46,7 +50,41 @@ pub(super) fn check_aligned(address: u64, size: usize, verb: &str) -> Step<()> {
     )
 }
 
-impl<M: DeviceMemory + ?Sized> Block<'_, M> {
+/// The first bytes as a number.
+fn value_of(bytes: &[u8], size: usize) -> u128 {
+    fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
+        *bytes.first_chunk().expect("bytes of the size that is read")
+    }
+    match size {
+        1 => bytes[0].into(),
+        2 => u16::from_le_bytes(first(bytes)).into(),
+        4 => u32::from_le_bytes(first(bytes)).into(),
+        8 => u64::from_le_bytes(first(bytes)).into(),
+        _ => u128::from_le_bytes(first(bytes)),
+    }
+}
+
+/// Writes the low bytes of a value.
+fn put_value(to: &mut [u8], value: u64, size: usize) {
+    match size {
+        4 => to[..4].copy_from_slice(&(value as u32).to_le_bytes()),
+        8 => to[..8].copy_from_slice(&value.to_le_bytes()),
+        _ => to[..size].copy_from_slice(&value.to_le_bytes()[..size]),
+    }
+}
+
+/// Each bit whose number is a multiple of `apart`.
+fn every(apart: usize) -> u32 {
+    (0..32).step_by(apart).fold(0, |mask, bit| mask | 1 << bit)
+}
+
+/// Whether all lanes access memory and their bytes, aligned, lie one after another.
+fn in_a_row(mask: u32, addresses: &[u64; 32], size: usize) -> bool {
+    let follows = |i: usize| addresses[i] == addresses[0].wrapping_add((i * size) as u64);
+    mask == u32::MAX && addresses[0] & (size as u64 - 1) == 0 && (1..32).all(follows)
+}
+
+impl Block<'_> {
     pub(super) fn load(
         &mut self,
         w: usize,
@@ -56,30 +94,95 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         from: Address,
     ) -> Step<()> {
         let addresses = self.addresses(w, from);
-        let (size, mut bytes) = (ty.size(), [0; 16]);
+        let size = ty.size();
+        let total = size * dst.len();
+        let row = if space == Space::Global {
+            self.load_row(mask, &addresses, total)
+        } else {
+            None
+        };
+        let together = row.is_none() && !volatile && matches!(space, Space::Global | Space::Shared);
+        let noted = together && self.touch_together(w, mask, space, &addresses, total);
         for lane in lanes(mask) {
             let (space, address) = resolved(space, addresses[lane]);
             let access = Lane {
                 space,
                 lane,
                 address,
-                size: size * dst.len(),
+                size: total,
                 volatile,
             };
-            at_lane(
-                lane,
-                self.load_bytes(w, access, &mut bytes[..size * dst.len()]),
-            )?;
+            let bytes = match &row {
+                Some(row) => {
+                    at_lane(lane, self.touch(w, access, false))?;
+                    value_of(&row[lane * total..], total)
+                }
+                None => at_lane(lane, self.load_bytes(w, access, noted))?,
+            };
             for (i, reg) in dst.iter().enumerate() {
-                let mut value = [0; 8];
-                value[..size].copy_from_slice(&bytes[i * size..][..size]);
-                let value = extended(ty, u64::from_le_bytes(value), filled);
                 if let Some(reg) = reg {
-                    self.warps[w].registers[*reg as usize][lane] = value;
+                    let value = truncated((bytes >> (8 * size * i)) as u64, size);
+                    self.warps[w].registers[*reg as usize][lane] = extended(ty, value, filled);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Checks the reads of lanes for races, those of the same bytes at once. If one races, whether they can be read at all
+    /// comes first: single accesses then find the lane.
+    fn touch_together(
+        &mut self,
+        w: usize,
+        mask: u32,
+        space: Space,
+        addresses: &[u64; 32],
+        size: usize,
+    ) -> bool {
+        let first = w * 32;
+        if mask != u32::MAX || !self.context.options.races || !self.clocks.agree(first, 32) {
+            return false;
+        }
+        // Lanes that read the same: those with the same number modulo `apart`, or neighbours.
+        let repeats = |apart: &usize| (*apart..32).all(|i| addresses[i] == addresses[i - apart]);
+        let apart = [1, 2, 4, 8, 16].into_iter().find(repeats);
+        let mut lane = 0;
+        while lane < apart.unwrap_or(32) {
+            let (others, next) = match apart {
+                Some(apart) => (every(apart) & !1, lane + 1),
+                None => {
+                    let run = addresses[lane..].iter();
+                    let run = run.take_while(|a| **a == addresses[lane]).count();
+                    (((1u64 << run) - 1) as u32 & !1, lane + run)
+                }
+            };
+            let touch = Touch {
+                others,
+                ..self.by_thread(first + lane, addresses[lane], size, false)
+            };
+            let checked = if space == Space::Shared {
+                self.touch_shared(&touch)
+            } else {
+                self.touch_global(&touch)
+            };
+            if checked.is_err() {
+                return false;
+            }
+            lane = next;
+        }
+        true
+    }
+
+    /// The bytes of all lanes, if they lie one after another in global memory: one access for a warp. If that fails, single
+    /// accesses find the lane.
+    fn load_row(&mut self, mask: u32, addresses: &[u64; 32], size: usize) -> Option<[u8; 512]> {
+        let mut row = [0; 512];
+        if !in_a_row(mask, addresses, size) {
+            return None;
+        }
+        let bytes = &mut row[..32 * size];
+        self.memory.read(addresses[0], bytes).ok()?;
+        Some(row)
     }
 
     pub(super) fn store(
@@ -91,27 +194,36 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         to: Address,
     ) -> Step<()> {
         let addresses = self.addresses(w, to);
-        let mut values = [[0; 32]; 4];
-        for (value, operand) in values.iter_mut().zip(src) {
-            *value = self.fetch(w, *operand);
+        let (size, mut bytes) = (ty.size(), [0; 512]);
+        let total = size * src.len();
+        for (i, operand) in src.iter().enumerate() {
+            self.with(w, [*operand], |[values]| {
+                for (lane, value) in values.iter().enumerate() {
+                    put_value(&mut bytes[lane * total + i * size..], *value, size);
+                }
+            });
         }
-        let (size, mut bytes) = (ty.size(), [0; 16]);
+        let row = space == Space::Global
+            && in_a_row(mask, &addresses, total)
+            && self
+                .memory
+                .write(addresses[0], &bytes[..32 * total])
+                .is_ok();
         for lane in lanes(mask) {
-            for (i, value) in values[..src.len()].iter().enumerate() {
-                bytes[i * size..][..size].copy_from_slice(&value[lane].to_le_bytes()[..size]);
-            }
             let (space, address) = resolved(space, addresses[lane]);
             let access = Lane {
                 space,
                 lane,
                 address,
-                size: size * src.len(),
+                size: total,
                 volatile,
             };
-            at_lane(
-                lane,
-                self.store_bytes(w, access, &bytes[..size * src.len()]),
-            )?;
+            let stored = if row {
+                self.touch(w, access, true)
+            } else {
+                self.store_bytes(w, access, &bytes[lane * total..][..total])
+            };
+            at_lane(lane, stored)?;
         }
         self.changes += 1;
         Ok(())
@@ -131,20 +243,27 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         }
     }
 
-    fn load_bytes(&mut self, w: usize, access: Lane, out: &mut [u8]) -> Step<()> {
+    /// `noted` says that the check for races was made.
+    fn load_bytes(&mut self, w: usize, access: Lane, noted: bool) -> Step<u128> {
         let (address, size) = (access.address, access.size);
         check_aligned(address, size, "read")?;
+        let mut out = [0; 16];
         match access.space {
             Space::Shared => {
-                out.copy_from_slice(self.shared.read(address, size)?);
-                self.touch(w, access, false)
+                let value = value_of(self.shared.read(address, size)?, size);
+                if !noted {
+                    self.touch(w, access, false)?;
+                }
+                return Ok(value);
             }
             Space::Global | Space::Generic => {
-                faulted(self.memory.read(address, out))?;
-                self.touch(w, access, false)
+                faulted(self.memory.read(address, &mut out[..size]))?;
+                if !noted {
+                    self.touch(w, access, false)?;
+                }
             }
-            Space::Const => faulted(self.memory.read(address, out)),
-            Space::Param => self.load_param(address, out),
+            Space::Const => faulted(self.memory.read(address, &mut out[..size]))?,
+            Space::Param => self.load_param(address, &mut out[..size])?,
             Space::Local => {
                 let at = self.local_place(address, size, access.lane, "read")?;
                 let warp = &self.warps[w];
@@ -154,10 +273,10 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
                     );
                     return problem(Finding::NeverWritten, message);
                 }
-                out.copy_from_slice(&warp.local[at..at + size]);
-                Ok(())
+                return Ok(value_of(&warp.local[at..], size));
             }
         }
+        Ok(value_of(&out, size))
     }
 
     fn store_bytes(&mut self, w: usize, access: Lane, bytes: &[u8]) -> Step<()> {

@@ -3,7 +3,6 @@
 use crate::exec::block::Block;
 use crate::exec::loads::{check_aligned, in_shared};
 use crate::ir::{Address, Operand, Reg};
-use crate::memory::DeviceMemory;
 use crate::report::{Step, at_lane};
 
 /// Eight rows of eight values.
@@ -30,7 +29,7 @@ fn set_part(matrix: &mut Matrix, lane: usize, transposed: bool, value: u64) {
     }
 }
 
-impl<M: DeviceMemory + ?Sized> Block<'_, M> {
+impl Block<'_> {
     /// Lane `8 j + r` gives the address of row `r` of matrix `j`.
     pub(super) fn load_matrix(
         &mut self,

@@ -5,7 +5,7 @@ use crate::exec::loads::{check_aligned, in_shared};
 use crate::exec::tiles::{Task, TaskKind};
 use crate::exec::warp::lanes;
 use crate::ir::{Address, MbarrierOp, Operand};
-use crate::memory::{DeviceMemory, MBARRIERS, join};
+use crate::memory::{MBARRIERS, join};
 use crate::options::Completion;
 use crate::report::{Finding, Step, at_lane, problem};
 
@@ -50,7 +50,7 @@ impl MbarrierState {
     }
 }
 
-impl<M: DeviceMemory + ?Sized> Block<'_, M> {
+impl Block<'_> {
     /// An mbarrier that a thread uses after its initialisation.
     fn known_mbarrier(&mut self, thread: usize, address: u64) -> Step<&mut MbarrierState> {
         let races = self.context.options.races;

@@ -12,9 +12,11 @@ mod loads;
 mod matrices;
 mod mbarriers;
 mod products;
+mod scalars;
 mod schedule;
 mod step;
 mod tiles;
+mod values;
 mod warp;
 mod wgmma;
 

@@ -2,7 +2,6 @@
 
 use crate::exec::block::Block;
 use crate::ir::{MmaShape, Operand, Reg};
-use crate::memory::DeviceMemory;
 use crate::scalar::{Bf16, F16, Narrow, Rounding};
 use crate::types::Type;
 
@@ -96,7 +95,7 @@ pub(super) struct Factors<'l> {
     pub(super) c: &'l [Operand],
 }
 
-impl<M: DeviceMemory + ?Sized> Block<'_, M> {
+impl Block<'_> {
     pub(super) fn mma(&mut self, w: usize, shape: MmaShape, d: &[Reg], factors: Factors<'_>) {
         let MmaShape {
             k,

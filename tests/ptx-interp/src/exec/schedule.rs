@@ -3,7 +3,6 @@
 use crate::exec::block::Block;
 use crate::exec::step::Progress;
 use crate::exec::warp::Spin;
-use crate::memory::DeviceMemory;
 use crate::options::{Random, WarpOrder};
 use crate::report::{Finding, Problem};
 
@@ -34,7 +33,7 @@ pub(super) struct Failure {
     pub(super) problem: Box<Problem>,
 }
 
-impl<M: DeviceMemory + ?Sized> Block<'_, M> {
+impl Block<'_> {
     /// Runs the block to its end.
     pub(super) fn run(&mut self, random: &mut Random) -> Result<(), Failure> {
         let whole = |problem| Failure {
@@ -94,7 +93,8 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
             if self.warps[w].live == 0 {
                 break;
             }
-            let at = self.warps[w].next().map(|(pc, _)| pc);
+            let next = self.warps[w].next();
+            let at = next.map(|(pc, _)| pc);
             let failed = |problem| Failure {
                 warp: Some(w),
                 instruction: at,
@@ -112,7 +112,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
                 };
                 return Err(failed(Box::new(problem)));
             }
-            match self.step(w).map_err(failed)? {
+            match self.step(w, next).map_err(failed)? {
                 Progress::Waits => break,
                 Progress::Ran => {
                     turn = Turn::Ran;

@@ -4,12 +4,10 @@ use crate::exec::barriers::Arrival;
 use crate::exec::block::Block;
 use crate::exec::collectives::Shuffle;
 use crate::exec::products::Factors;
+use crate::exec::values::odd;
 use crate::exec::warp::{Spin, lanes};
-use crate::ir::{BoolOp, Instruction, MbarrierOp, Op, Operand, Reg};
-use crate::memory::DeviceMemory;
+use crate::ir::{Instruction, MbarrierOp, Op};
 use crate::report::{Finding, Step, problem};
-use crate::scalar::{ScalarFn, insert, lop3};
-use crate::types::{extended, truncated};
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +19,11 @@ pub(super) enum Progress {
     Looked,
 }
 
-impl<M: DeviceMemory + ?Sized> Block<'_, M> {
-    /// Executes the next instruction of a warp.
-    pub(super) fn step(&mut self, w: usize) -> Step<Progress> {
+impl Block<'_> {
+    /// Executes the next instruction of a warp: `next` is what `Warp::next` returned.
+    pub(super) fn step(&mut self, w: usize, next: Option<(usize, u32)>) -> Step<Progress> {
         let warp = &mut self.warps[w];
-        let Some((pc, group)) = warp.next() else {
+        let Some((pc, group)) = next else {
             if warp.blocked != 0 && warp.at_barrier | warp.stalled == 0 {
                 return Err(self.diverged(w));
             }
@@ -40,10 +38,8 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         let mask = match instruction.guard {
             None => group,
             Some(guard) => {
-                let values = &warp.registers[guard.reg as usize];
-                let set =
-                    lanes(group).fold(0, |mask, lane| mask | (values[lane] as u32 & 1) << lane);
-                if guard.negated { group & !set } else { set }
+                let set = odd(&warp.registers[guard.reg as usize]);
+                group & if guard.negated { !set } else { set }
             }
         };
         self.stats.count(instruction.class, mask.count_ones());
@@ -155,126 +151,12 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
         Ok(Progress::Looked)
     }
 
-    fn apply(&mut self, w: usize, mask: u32, f: ScalarFn, dst: Reg, src: [Operand; 3]) {
-        let [a, b, c] = src.map(|operand| self.fetch(w, operand));
-        let out = &mut self.warps[w].registers[dst as usize];
-        if mask == u32::MAX {
-            for lane in 0..32 {
-                out[lane] = f(a[lane], b[lane], c[lane]);
-            }
-            return;
-        }
-        for lane in lanes(mask) {
-            out[lane] = f(a[lane], b[lane], c[lane]);
-        }
-    }
-
     /// What an instruction does apart from moving on.
     fn effect(&mut self, w: usize, pc: usize, mask: u32, op: &Op) -> Step<()> {
+        if self.compute(w, mask, op) {
+            return Ok(());
+        }
         match op {
-            Op::Scalar { f, dst, src } => self.apply(w, mask, *f, *dst, *src),
-            Op::Special { f, dst, src } => {
-                self.apply(w, mask, *f, *dst, [*src, Operand::Imm(0), Operand::Imm(0)]);
-            }
-            Op::Convert {
-                how,
-                dst,
-                filled,
-                src,
-            } => {
-                let [a, b] = src.map(|operand| self.fetch(w, operand));
-                let out = &mut self.warps[w].registers[*dst as usize];
-                lanes(mask).for_each(|lane| {
-                    out[lane] = extended(how.to, how.of(a[lane], b[lane]), *filled)
-                });
-            }
-            Op::Insert { dst, src, size } => {
-                let [a, b, start, length] = src.map(|operand| self.fetch(w, operand));
-                let out = &mut self.warps[w].registers[*dst as usize];
-                lanes(mask).for_each(|lane| {
-                    out[lane] = insert(a[lane], b[lane], start[lane], length[lane], *size)
-                });
-            }
-            Op::Lop3 { dst, src, table } => {
-                let [a, b, c] = src.map(|operand| self.fetch(w, operand));
-                let out = &mut self.warps[w].registers[*dst as usize];
-                lanes(mask).for_each(|lane| out[lane] = lop3(a[lane], b[lane], c[lane], *table));
-            }
-            Op::Compare {
-                test,
-                dst,
-                inverse,
-                src,
-                combine,
-                truth,
-            } => {
-                let [a, b] = src.map(|operand| self.fetch(w, operand));
-                let holds = lanes(mask).fold(0u32, |set, lane| {
-                    set | u32::from(test(a[lane], b[lane])) << lane
-                });
-                let (direct, opposite) = match combine {
-                    None => (holds, !holds),
-                    Some((op, condition)) => {
-                        let other = self.holds(w, *condition);
-                        match op {
-                            BoolOp::And => (holds & other, !holds & other),
-                            BoolOp::Or => (holds | other, !holds | other),
-                            BoolOp::Xor => (holds ^ other, !holds ^ other),
-                        }
-                    }
-                };
-                for (reg, set) in [(dst, direct), (inverse, opposite)] {
-                    if let Some(reg) = reg {
-                        let values =
-                            std::array::from_fn(
-                                |lane| if set >> lane & 1 == 1 { *truth } else { 0 },
-                            );
-                        self.put(w, mask, *reg, &values);
-                    }
-                }
-            }
-            Op::ComparePacked {
-                test,
-                dst,
-                src,
-                truth,
-            } => {
-                let [a, b] = src.map(|operand| self.fetch(w, operand));
-                let half = |lane: usize, shift: u32| {
-                    if test(a[lane] >> shift, b[lane] >> shift) {
-                        *truth << shift
-                    } else {
-                        0
-                    }
-                };
-                let values = std::array::from_fn(|lane| half(lane, 0) | half(lane, 16));
-                self.put(w, mask, *dst, &values);
-            }
-            Op::Pack { dst, src, size } => {
-                let part = size / src.len();
-                let mut out = [0; 32];
-                for (i, operand) in src.iter().enumerate() {
-                    let values = self.fetch(w, *operand);
-                    for (out, value) in out.iter_mut().zip(values) {
-                        *out |= truncated(value, part) << (8 * part * i);
-                    }
-                }
-                self.put(w, mask, *dst, &out);
-            }
-            Op::Unpack { dst, src, size } => {
-                let part = size / dst.len();
-                let values = self.fetch(w, *src);
-                for (i, reg) in dst.iter().enumerate() {
-                    if let Some(reg) = reg {
-                        self.put(
-                            w,
-                            mask,
-                            *reg,
-                            &values.map(|value| truncated(value >> (8 * part * i), part)),
-                        );
-                    }
-                }
-            }
             Op::Load {
                 space,
                 ty,
@@ -377,7 +259,8 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
             Op::WgmmaWait { groups } => self.wait_products(w, *groups)?,
             Op::ProxyFence => self.fence_proxy(w, mask),
             Op::Fence | Op::Nothing => {}
-            Op::Branch { .. } | Op::BranchIndexed { .. } | Op::Exit | Op::Barrier { .. } => {}
+            // `execute` and `compute` do the others.
+            _ => {}
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What the asynchronous unit does: copies of tiles and of bytes.
 
 use crate::exec::block::Block;
-use crate::memory::{DeviceMemory, faulted};
+use crate::memory::faulted;
 use crate::report::{Finding, Step, problem};
 use crate::tensor_map::TensorMap;
 
@@ -117,7 +117,7 @@ fn tile_rows(map: &TensorMap, at: &[i32]) -> Vec<Row> {
         .collect()
 }
 
-impl<M: DeviceMemory + ?Sized> Block<'_, M> {
+impl Block<'_> {
     /// Lets an operation take effect.
     pub(super) fn run_task(&mut self, task: Task) -> Step<()> {
         self.changes += 1;

@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use crate::ir::Reg;
+use crate::scalar::Lanes;
 
 /// The lanes of a mask, in order.
 pub(super) fn lanes(mut mask: u32) -> impl Iterator<Item = usize> {
@@ -70,10 +71,15 @@ pub(super) struct Spin {
     pub(super) since: u32,
 }
 
+/// What registers hold at first.
+const UNWRITTEN: Lanes = [0xcdcd_cdcd_cdcd_cdcd; 32];
+
 /// 32 threads that run together.
 #[derive(Debug)]
 pub(super) struct Warp {
-    pub(super) registers: Vec<[u64; 32]>,
+    /// The number of the warp in its block.
+    pub(super) number: usize,
+    pub(super) registers: Vec<Lanes>,
     /// Lanes that exist and have not exited.
     pub(super) live: u32,
     /// Lanes that wait at a barrier of the block.
@@ -100,7 +106,8 @@ impl Warp {
         let thread = |lane: usize| (number * 32 + lane) as u32;
         let of = |f: &dyn Fn(u32) -> u32| std::array::from_fn(|lane| f(thread(lane)));
         Self {
-            registers: vec![[0xcdcd_cdcd_cdcd_cdcd; 32]; registers],
+            number,
+            registers: vec![UNWRITTEN; registers],
             live: if here == 32 {
                 u32::MAX
             } else {
@@ -122,6 +129,24 @@ impl Warp {
             products: Products::default(),
             spin: None,
         }
+    }
+
+    /// Makes the warp as a new one is. Its memory is used again, which costs less than new memory.
+    pub(super) fn reset(&mut self, block: [u32; 3]) {
+        let mut registers = std::mem::take(&mut self.registers);
+        registers.fill(UNWRITTEN);
+        let (mut local, mut local_written) = (
+            std::mem::take(&mut self.local),
+            std::mem::take(&mut self.local_written),
+        );
+        local.fill(0xcd);
+        local_written.fill(false);
+        *self = Self {
+            registers,
+            local,
+            local_written,
+            ..Self::new(self.number, block, 0, 0)
+        };
     }
 
     pub(super) fn pc(&self, lane: usize) -> usize {

@@ -4,7 +4,6 @@ use crate::exec::block::{Block, Touch};
 use crate::exec::products::{element, gather, multiply, scatter, spread_a};
 use crate::exec::warp::PendingProduct;
 use crate::ir::{Instruction, Op, Reg, Wgmma, WgmmaA};
-use crate::memory::DeviceMemory;
 use crate::options::Completion;
 use crate::report::{Finding, Step, problem};
 use crate::tensor_map::Swizzle;
@@ -84,7 +83,7 @@ impl SharedMatrix {
     }
 }
 
-impl<M: DeviceMemory + ?Sized> Block<'_, M> {
+impl Block<'_> {
     /// Issues a product.
     pub(super) fn issue_product(&mut self, w: usize, pc: usize, wgmma: &Wgmma) -> Step<()> {
         if w / 4 * 4 + 4 > self.warps.len() {
@@ -265,6 +264,7 @@ impl<M: DeviceMemory + ?Sized> Block<'_, M> {
             self.shared.check(address, 16, "read")?;
             let touch = Touch {
                 thread: w * 32,
+                others: 0,
                 agent: self.context.agents.wgmma(w),
                 clock: number,
                 atomic: false,

@@ -97,6 +97,10 @@ impl Agents {
 pub(crate) struct Clocks {
     width: usize,
     rows: Vec<u32>,
+    /// The own clock of each thread, as in its row.
+    own: Vec<u32>,
+    /// What all threads know.
+    common: Vec<u32>,
 }
 
 impl Clocks {
@@ -104,6 +108,8 @@ impl Clocks {
         let mut clocks = Self {
             width: agents.total,
             rows: vec![0; agents.threads * agents.total],
+            own: vec![0; agents.threads],
+            common: vec![0; agents.total],
         };
         for thread in 0..agents.threads {
             clocks.tick(thread);
@@ -116,6 +122,8 @@ impl Clocks {
         Self {
             width: 0,
             rows: Vec::new(),
+            own: Vec::new(),
+            common: Vec::new(),
         }
     }
 
@@ -129,17 +137,45 @@ impl Clocks {
         &self.rows[thread * self.width..][..self.width]
     }
 
+    /// What a thread and those after it know, `width` entries each.
+    pub(crate) fn rows_from(&self, thread: usize) -> &[u32] {
+        &self.rows[thread * self.width..]
+    }
+
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// What all threads know.
+    pub(crate) fn common(&self) -> &[u32] {
+        &self.common
+    }
+
+    /// All threads have learnt what they released.
+    pub(crate) fn all_met(&mut self, released: &[u32]) {
+        join(&mut self.common, released);
+    }
+
     fn row_mut(&mut self, thread: usize) -> &mut [u32] {
         &mut self.rows[thread * self.width..][..self.width]
     }
 
     /// The own clock of a thread.
     pub(crate) fn own(&self, thread: usize) -> u32 {
-        self.rows[thread * self.width + thread]
+        self.own[thread]
+    }
+
+    /// Whether the own clocks of some threads are equal.
+    pub(crate) fn agree(&self, first: usize, count: usize) -> bool {
+        let clock = self.own(first);
+        self.own[first..first + count]
+            .iter()
+            .all(|own| *own == clock)
     }
 
     fn tick(&mut self, thread: usize) {
-        self.rows[thread * self.width + thread] += 1;
+        self.own[thread] += 1;
+        self.rows[thread * self.width + thread] = self.own[thread];
     }
 
     /// The thread learns that an agent has reached a clock.

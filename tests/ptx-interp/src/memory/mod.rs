@@ -1,5 +1,6 @@
 //! Memory spaces, their checks, and what orders accesses.
 
+mod cells;
 mod clocks;
 mod device;
 mod flat;
@@ -10,8 +11,9 @@ pub(crate) use device::faulted;
 pub use device::{DeviceMemory, MemoryFault};
 pub use flat::FlatMemory;
 
+pub(crate) use cells::{Accessor, Conflict};
 pub(crate) use clocks::{Agents, Clocks, MBARRIERS, Units, join};
-pub(crate) use races::{Accessor, Conflict, RaceMap};
+pub(crate) use races::RaceMap;
 pub(crate) use shared::SharedMemory;
 
 /// Where shared memory lies in generic addresses. The low half of each window is zero, so that the low half of a generic

@@ -1,216 +1,100 @@
 //! The last accesses to each byte of a memory, and whether something orders the next one after them.
 //!
 //! Memory is divided into lines of 16 bytes. A line is one cell as long as all accesses cover it whole; else it has a cell for
-//! each word of four bytes, or for each byte. So copies of whole lines cost one check, and the result is exact to the byte.
+//! each word of four bytes, each half of a word, or each byte. So copies of whole lines cost one check, and the result is exact
+//! to the byte.
 
 use std::collections::HashMap;
 
-/// Who accesses memory, and what it has seen.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Accessor<'c> {
-    pub(crate) agent: usize,
-    pub(crate) clock: u32,
-    /// The number of the block in its grid.
-    pub(crate) block: u32,
-    /// What the thread that issued the access has seen.
-    pub(crate) seen: &'c [u32],
-    /// Whether the access does not race with others of its kind.
-    pub(crate) atomic: bool,
-}
-
-impl Accessor<'_> {
-    fn has_seen(&self, block: u32, agent: usize, clock: u32) -> bool {
-        block == self.block && clock <= self.seen[agent]
-    }
-}
-
-/// An earlier access that nothing orders before the present one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Conflict {
-    pub(crate) agent: usize,
-    pub(crate) block: u32,
-    pub(crate) wrote: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Writer {
-    agent: u32,
-    clock: u32,
-    block: u32,
-    atomic: bool,
-}
-
-/// Up to 32 agents that read at the same clock.
-#[derive(Clone, Copy, Debug)]
-struct Readers {
-    block: u32,
-    /// The agents `32 group..32 group + 32`, each one bit of the mask.
-    group: u32,
-    mask: u32,
-    clock: u32,
-}
-
-impl Readers {
-    /// The first of the agents whose read the accessor has not seen.
-    fn unseen(&self, by: &Accessor<'_>) -> Option<usize> {
-        let mut mask = self.mask;
-        while mask != 0 {
-            let agent = self.group as usize * 32 + mask.trailing_zeros() as usize;
-            if !by.has_seen(self.block, agent, self.clock) {
-                return Some(agent);
-            }
-            mask &= mask - 1;
-        }
-        None
-    }
-}
-
-#[derive(Clone, Debug, Default)]
-struct Cell {
-    writer: Option<Writer>,
-    readers: Vec<Readers>,
-}
-
-/// So many records of readers are kept before those are dropped that a later one makes superfluous.
-const READERS: usize = 8;
-
-impl Cell {
-    fn check_writer(&self, by: &Accessor<'_>) -> Result<(), Conflict> {
-        let Some(w) = self.writer else {
-            return Ok(());
-        };
-        if w.atomic && by.atomic || by.has_seen(w.block, w.agent as usize, w.clock) {
-            return Ok(());
-        }
-        Err(Conflict {
-            agent: w.agent as usize,
-            block: w.block,
-            wrote: true,
-        })
-    }
-
-    fn read(&mut self, by: &Accessor<'_>) -> Result<(), Conflict> {
-        self.check_writer(by)?;
-        if by.atomic {
-            return Ok(());
-        }
-        let (group, bit) = ((by.agent / 32) as u32, 1 << (by.agent % 32));
-        let same =
-            |r: &&mut Readers| r.block == by.block && r.group == group && r.clock == by.clock;
-        if let Some(found) = self.readers.iter_mut().rev().find(same) {
-            found.mask |= bit;
-            return Ok(());
-        }
-        if self.readers.len() >= READERS {
-            // A later write that has seen this read has seen all that this read has seen. Of other blocks, one is enough.
-            let mut foreign = false;
-            self.readers.retain(|r| {
-                if r.block != by.block {
-                    return !std::mem::replace(&mut foreign, true);
-                }
-                r.unseen(by).is_some()
-            });
-        }
-        self.readers.push(Readers {
-            block: by.block,
-            group,
-            mask: bit,
-            clock: by.clock,
-        });
-        Ok(())
-    }
-
-    fn write(&mut self, by: &Accessor<'_>) -> Result<(), Conflict> {
-        self.check_writer(by)?;
-        for readers in &self.readers {
-            if let Some(agent) = readers.unseen(by) {
-                return Err(Conflict {
-                    agent,
-                    block: readers.block,
-                    wrote: false,
-                });
-            }
-        }
-        self.readers.clear();
-        self.writer = Some(Writer {
-            agent: by.agent as u32,
-            clock: by.clock,
-            block: by.block,
-            atomic: by.atomic,
-        });
-        Ok(())
-    }
-}
+use crate::memory::cells::{Accessor, Cell, Conflict};
 
 #[derive(Clone, Debug)]
 enum Line {
     Whole(Cell),
     Words(Box<[Cell; 4]>),
+    Halves(Box<[Cell; 8]>),
     Bytes(Box<[Cell; 16]>),
 }
 
 impl Line {
-    /// Divides the line so that no cell is larger than `size`.
-    fn refine(&mut self, size: usize) {
-        let refined = match self {
-            Self::Whole(cell) if size < 4 => {
-                Self::Bytes(Box::new(std::array::from_fn(|_| cell.clone())))
-            }
-            Self::Whole(cell) if size < 16 => {
-                Self::Words(Box::new(std::array::from_fn(|_| cell.clone())))
-            }
-            Self::Words(cells) if size < 4 => {
-                Self::Bytes(Box::new(std::array::from_fn(|i| cells[i / 4].clone())))
-            }
-            _ => return,
-        };
-        *self = refined;
+    fn parts(&mut self) -> &mut [Cell] {
+        match self {
+            Self::Whole(cell) => std::slice::from_mut(cell),
+            Self::Words(cells) => cells.as_mut_slice(),
+            Self::Halves(cells) => cells.as_mut_slice(),
+            Self::Bytes(cells) => cells.as_mut_slice(),
+        }
+    }
+
+    /// Divides the line into so many cells.
+    fn divide<const N: usize>(&mut self) -> Box<[Cell; N]> {
+        let old = self.parts();
+        Box::new(std::array::from_fn(|i| old[i * old.len() / N].clone()))
     }
 
     /// The cells of some bytes.
+    #[inline]
     fn cells(&mut self, start: usize, end: usize) -> &mut [Cell] {
-        let size = if start == 0 && end == 16 {
-            16
-        } else if start.is_multiple_of(4) && end.is_multiple_of(4) {
-            4
-        } else {
-            1
+        let parts = match start | end {
+            16 => 1,
+            ends if ends.is_multiple_of(4) => 4,
+            ends if ends.is_multiple_of(2) => 8,
+            _ => 16,
         };
-        self.refine(size);
-        match self {
-            Self::Whole(cell) => std::slice::from_mut(cell),
-            Self::Words(cells) => &mut cells[start / 4..end.div_ceil(4)],
-            Self::Bytes(cells) => &mut cells[start..end],
+        if self.parts().len() < parts {
+            *self = match parts {
+                4 => Self::Words(self.divide()),
+                8 => Self::Halves(self.divide()),
+                _ => Self::Bytes(self.divide()),
+            };
         }
+        let cells = self.parts();
+        let shift = 4 - cells.len().trailing_zeros();
+        &mut cells[start >> shift..end >> shift]
     }
 }
 
 const LINES: usize = 128;
 
+/// Pages that were used last, by the low bits of their number.
+const RECENT: usize = 64;
+
 /// The last accesses to a memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RaceMap {
     pages: Vec<Vec<Line>>,
     index: HashMap<u64, usize>,
-    recent: Option<(u64, usize)>,
+    recent: [(u64, usize); RECENT],
+}
+
+impl Default for RaceMap {
+    fn default() -> Self {
+        Self {
+            pages: Vec::new(),
+            index: HashMap::new(),
+            recent: [(u64::MAX, 0); RECENT],
+        }
+    }
 }
 
 impl RaceMap {
+    #[inline]
     fn line(&mut self, number: u64) -> &mut Line {
         let page = number / LINES as u64;
-        let at = match self.recent {
-            Some((recent, at)) if recent == page => at,
-            _ => {
-                let pages = &mut self.pages;
-                let at = *self.index.entry(page).or_insert_with(|| {
-                    pages.push(vec![Line::Whole(Cell::default()); LINES]);
-                    pages.len() - 1
-                });
-                self.recent = Some((page, at));
-                at
-            }
-        };
+        let slot = page as usize % RECENT;
+        if self.recent[slot].0 != page {
+            self.recent[slot] = (page, self.page(page));
+        }
+        let at = self.recent[slot].1;
         &mut self.pages[at][number as usize % LINES]
+    }
+
+    fn page(&mut self, number: u64) -> usize {
+        let pages = &mut self.pages;
+        *self.index.entry(number).or_insert_with(|| {
+            pages.push(vec![Line::Whole(Cell::default()); LINES]);
+            pages.len() - 1
+        })
     }
 
     /// The agent of a last write to some bytes that fulfils a condition on agent and clock.
@@ -225,11 +109,7 @@ impl RaceMap {
         while at < end {
             let number = at / 16;
             let stop = end.min((number * 16).saturating_add(16));
-            let cells: &[Cell] = match self.line(number) {
-                Line::Whole(cell) => std::slice::from_ref(cell),
-                Line::Words(cells) => cells.as_slice(),
-                Line::Bytes(cells) => cells.as_slice(),
-            };
+            let cells = self.line(number).parts();
             let size = 16 / cells.len() as u64;
             let touched = |i: usize| {
                 let start = number * 16 + i as u64 * size;
@@ -239,9 +119,9 @@ impl RaceMap {
                 .iter()
                 .enumerate()
                 .filter(|(i, _)| touched(*i))
-                .filter_map(|(_, cell)| cell.writer);
-            if let Some(found) = writers.find(|w| which(w.agent as usize, w.clock)) {
-                return Some(found.agent as usize);
+                .filter_map(|(_, cell)| cell.writer());
+            if let Some((agent, _)) = writers.find(|(agent, clock)| which(*agent, *clock)) {
+                return Some(agent);
             }
             at = stop;
         }
@@ -290,6 +170,9 @@ mod tests {
             clock,
             block: 0,
             seen,
+            agents: seen.len(),
+            others: 0,
+            common: &[],
             atomic: false,
         }
     }
@@ -358,5 +241,30 @@ mod tests {
                 "reader {missing}"
             );
         }
+    }
+    #[test]
+    fn threads_that_read_together_are_all_remembered() {
+        // Rows of three threads; the first two have seen the write of thread 0.
+        let rows = [1, 0, 0, 1, 1, 0, 0, 0, 1];
+        let mut map = RaceMap::default();
+        map.access(&by(0, 1, &rows[..3]), 0, 4, true).unwrap();
+        let together = |others| Accessor {
+            agents: 3,
+            others,
+            ..by(0, 1, &rows)
+        };
+        assert!(map.access(&together(0b110), 0, 4, false).is_err());
+        map.access(&together(0b010), 0, 4, false).unwrap();
+        let read = Conflict {
+            agent: 1,
+            block: 0,
+            wrote: false,
+        };
+        assert_eq!(map.access(&by(2, 1, &[1, 0, 1]), 0, 4, true), Err(read));
+        let common = Accessor {
+            common: &[1, 1, 0],
+            ..by(2, 1, &[0, 0, 1])
+        };
+        map.access(&common, 0, 4, true).unwrap();
     }
 }

@@ -215,9 +215,9 @@ fn slct<const FLOAT: bool>(a: u64, b: u64, c: u64) -> u64 {
 macro_rules! for_size {
     ($ty:expr, $f:ident) => {
         match $ty.size() {
-            2 => $f::<2> as ScalarFn,
-            4 => $f::<4>,
-            8 => $f::<8>,
+            2 => &$f::<2> as ScalarFn,
+            4 => &$f::<4>,
+            8 => &$f::<8>,
             _ => return None,
         }
     };
@@ -227,10 +227,10 @@ macro_rules! for_size {
 macro_rules! for_logic {
     ($ty:expr, $f:ident) => {
         match $ty.size() {
-            1 => $f::<1> as ScalarFn,
-            2 => $f::<2>,
-            4 => $f::<4>,
-            _ => $f::<8>,
+            1 => &$f::<1> as ScalarFn,
+            2 => &$f::<2>,
+            4 => &$f::<4>,
+            _ => &$f::<8>,
         }
     };
 }
@@ -243,9 +243,9 @@ pub(super) fn lookup(m: &Modifiers) -> Found {
     if m.name == "slct" && four && m.only(&[]) && matches!(m.ty, Type::F32 | Type::S32) {
         return Some((
             if m.ty == Type::F32 {
-                slct::<true> as ScalarFn
+                &slct::<true> as ScalarFn
             } else {
-                slct::<false>
+                &slct::<false>
             },
             3,
         ));
@@ -256,43 +256,43 @@ pub(super) fn lookup(m: &Modifiers) -> Found {
     let (pred, signed) = (m.ty == Type::Pred, m.ty.is_signed());
     let (four, eight) = (m.ty.size() == 4, m.ty.size() == 8);
     Some(match (m.name, m.rest.as_slice()) {
-        ("mov", []) if pred => (mov_pred, 1),
+        ("mov", []) if pred => (&mov_pred, 1),
         ("mov", []) => (for_size!(m.ty, mov), 1),
         ("and", []) => (for_logic!(m.ty, and), 2),
         ("or", []) => (for_logic!(m.ty, or), 2),
         ("xor", []) => (for_logic!(m.ty, xor), 2),
-        ("not", []) if pred => (not_pred, 1),
+        ("not", []) if pred => (&not_pred, 1),
         ("not", []) => (for_size!(m.ty, not), 1),
         ("cnot", []) => (for_size!(m.ty, cnot), 1),
         ("shl", []) => (for_size!(m.ty, shl), 2),
         ("shr", []) if signed => (for_size!(m.ty, shr_signed), 2),
         ("shr", []) => (for_size!(m.ty, shr), 2),
-        ("shf", ["l", "wrap"]) => (funnel::<true, true>, 3),
-        ("shf", ["l", "clamp"]) => (funnel::<true, false>, 3),
-        ("shf", ["r", "wrap"]) => (funnel::<false, true>, 3),
-        ("shf", ["r", "clamp"]) => (funnel::<false, false>, 3),
-        ("bfe", []) if four && signed => (bfe::<4, true>, 3),
-        ("bfe", []) if four => (bfe::<4, false>, 3),
-        ("bfe", []) if eight && signed => (bfe::<8, true>, 3),
-        ("bfe", []) if eight => (bfe::<8, false>, 3),
+        ("shf", ["l", "wrap"]) => (&funnel::<true, true>, 3),
+        ("shf", ["l", "clamp"]) => (&funnel::<true, false>, 3),
+        ("shf", ["r", "wrap"]) => (&funnel::<false, true>, 3),
+        ("shf", ["r", "clamp"]) => (&funnel::<false, false>, 3),
+        ("bfe", []) if four && signed => (&bfe::<4, true>, 3),
+        ("bfe", []) if four => (&bfe::<4, false>, 3),
+        ("bfe", []) if eight && signed => (&bfe::<8, true>, 3),
+        ("bfe", []) if eight => (&bfe::<8, false>, 3),
         ("popc", []) => (for_size!(m.ty, popc), 1),
         ("clz", []) => (for_size!(m.ty, clz), 1),
         ("brev", []) => (for_size!(m.ty, brev), 1),
-        ("bfind", []) if four && signed => (bfind::<4, true, false>, 1),
-        ("bfind", []) if four => (bfind::<4, false, false>, 1),
-        ("bfind", []) if eight && signed => (bfind::<8, true, false>, 1),
-        ("bfind", []) if eight => (bfind::<8, false, false>, 1),
-        ("bfind", ["shiftamt"]) if four && signed => (bfind::<4, true, true>, 1),
-        ("bfind", ["shiftamt"]) if four => (bfind::<4, false, true>, 1),
-        ("bfind", ["shiftamt"]) if eight && signed => (bfind::<8, true, true>, 1),
-        ("bfind", ["shiftamt"]) if eight => (bfind::<8, false, true>, 1),
-        ("prmt", []) => (prmt, 3),
-        ("prmt", ["f4e"]) => (prmt_f4e, 3),
-        ("prmt", ["b4e"]) => (prmt_b4e, 3),
-        ("prmt", ["rc8"]) => (prmt_rc8, 3),
-        ("prmt", ["ecl"]) => (prmt_ecl, 3),
-        ("prmt", ["ecr"]) => (prmt_ecr, 3),
-        ("prmt", ["rc16"]) => (prmt_rc16, 3),
+        ("bfind", []) if four && signed => (&bfind::<4, true, false>, 1),
+        ("bfind", []) if four => (&bfind::<4, false, false>, 1),
+        ("bfind", []) if eight && signed => (&bfind::<8, true, false>, 1),
+        ("bfind", []) if eight => (&bfind::<8, false, false>, 1),
+        ("bfind", ["shiftamt"]) if four && signed => (&bfind::<4, true, true>, 1),
+        ("bfind", ["shiftamt"]) if four => (&bfind::<4, false, true>, 1),
+        ("bfind", ["shiftamt"]) if eight && signed => (&bfind::<8, true, true>, 1),
+        ("bfind", ["shiftamt"]) if eight => (&bfind::<8, false, true>, 1),
+        ("prmt", []) => (&prmt, 3),
+        ("prmt", ["f4e"]) => (&prmt_f4e, 3),
+        ("prmt", ["b4e"]) => (&prmt_b4e, 3),
+        ("prmt", ["rc8"]) => (&prmt_rc8, 3),
+        ("prmt", ["ecl"]) => (&prmt_ecl, 3),
+        ("prmt", ["ecr"]) => (&prmt_ecr, 3),
+        ("prmt", ["rc16"]) => (&prmt_rc16, 3),
         ("selp", []) => (for_size!(m.ty, selp), 3),
         _ => return None,
     })

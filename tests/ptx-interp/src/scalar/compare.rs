@@ -1,14 +1,37 @@
 //! Comparisons of `setp` and `set`.
 
+use std::fmt;
+
+use crate::scalar::Lanes;
 use crate::scalar::half::{Bf16, F16, Narrow};
 use crate::scalar::integer::Int;
 use crate::types::Type;
 
 /// Whether a comparison of two operands holds.
-pub(crate) type Compare = fn(u64, u64) -> bool;
+pub(crate) type Compare = &'static dyn Comparison;
+
+/// A comparison of the operands of one lane, compiled for a whole warp.
+pub(crate) trait Comparison: Sync {
+    /// The lanes in which it holds.
+    fn lanes(&self, a: &Lanes, b: &Lanes) -> u32;
+}
+
+impl<F: Fn(u64, u64) -> bool + Sync> Comparison for F {
+    fn lanes(&self, a: &Lanes, b: &Lanes) -> u32 {
+        (0..32).fold(0, |set, lane| {
+            set | u32::from(self(a[lane], b[lane])) << lane
+        })
+    }
+}
+
+impl fmt::Debug for dyn Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Comparison")
+    }
+}
 
 /// Types that `setp` compares as floats.
-trait Float {
+trait Float: 'static {
     fn of(register: u64) -> f64;
 }
 
@@ -46,12 +69,12 @@ impl Float for Bf16 {
 
 fn integers<T: Int>(name: &str) -> Option<Compare> {
     Some(match name {
-        "eq" => |a, b| T::of(a) == T::of(b),
-        "ne" => |a, b| T::of(a) != T::of(b),
-        "lt" | "lo" => |a, b| T::of(a) < T::of(b),
-        "le" | "ls" => |a, b| T::of(a) <= T::of(b),
-        "gt" | "hi" => |a, b| T::of(a) > T::of(b),
-        "ge" | "hs" => |a, b| T::of(a) >= T::of(b),
+        "eq" => &|a, b| T::of(a) == T::of(b),
+        "ne" => &|a, b| T::of(a) != T::of(b),
+        "lt" | "lo" => &|a, b| T::of(a) < T::of(b),
+        "le" | "ls" => &|a, b| T::of(a) <= T::of(b),
+        "gt" | "hi" => &|a, b| T::of(a) > T::of(b),
+        "ge" | "hs" => &|a, b| T::of(a) >= T::of(b),
         _ => return None,
     })
 }
@@ -64,20 +87,20 @@ fn unordered<T: Float>(a: u64, b: u64) -> bool {
 /// A comparison is false for NaN, and one that ends in `u` is true; `ne` is false too.
 fn floats<T: Float>(name: &str) -> Option<Compare> {
     Some(match name {
-        "eq" => |a, b| T::of(a) == T::of(b),
-        "ne" => |a, b| T::of(a) < T::of(b) || T::of(a) > T::of(b),
-        "lt" => |a, b| T::of(a) < T::of(b),
-        "le" => |a, b| T::of(a) <= T::of(b),
-        "gt" => |a, b| T::of(a) > T::of(b),
-        "ge" => |a, b| T::of(a) >= T::of(b),
-        "equ" => |a, b| T::of(a) == T::of(b) || unordered::<T>(a, b),
-        "neu" => |a, b| T::of(a) != T::of(b),
-        "ltu" => |a, b| T::of(a) < T::of(b) || unordered::<T>(a, b),
-        "leu" => |a, b| T::of(a) <= T::of(b) || unordered::<T>(a, b),
-        "gtu" => |a, b| T::of(a) > T::of(b) || unordered::<T>(a, b),
-        "geu" => |a, b| T::of(a) >= T::of(b) || unordered::<T>(a, b),
-        "num" => |a, b| !T::of(a).is_nan() && !T::of(b).is_nan(),
-        "nan" => unordered::<T>,
+        "eq" => &|a, b| T::of(a) == T::of(b),
+        "ne" => &|a, b| T::of(a) < T::of(b) || T::of(a) > T::of(b),
+        "lt" => &|a, b| T::of(a) < T::of(b),
+        "le" => &|a, b| T::of(a) <= T::of(b),
+        "gt" => &|a, b| T::of(a) > T::of(b),
+        "ge" => &|a, b| T::of(a) >= T::of(b),
+        "equ" => &|a, b| T::of(a) == T::of(b) || unordered::<T>(a, b),
+        "neu" => &|a, b| T::of(a) != T::of(b),
+        "ltu" => &|a, b| T::of(a) < T::of(b) || unordered::<T>(a, b),
+        "leu" => &|a, b| T::of(a) <= T::of(b) || unordered::<T>(a, b),
+        "gtu" => &|a, b| T::of(a) > T::of(b) || unordered::<T>(a, b),
+        "geu" => &|a, b| T::of(a) >= T::of(b) || unordered::<T>(a, b),
+        "num" => &|a, b| !T::of(a).is_nan() && !T::of(b).is_nan(),
+        "nan" => &unordered::<T>,
         _ => return None,
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::scalar::modifiers::Modifiers;
 use crate::scalar::rounding::{Rounding, exact_sum, narrow_f32};
-use crate::scalar::{Found, ScalarFn};
+use crate::scalar::{Found, Lanes, Lanewise, ScalarFn};
 use crate::types::Type;
 
 /// The NaN that GPUs produce.
@@ -78,6 +78,42 @@ fn mul<const R: u8, const FTZ: bool, const SAT: bool>(a: u64, b: u64, _: u64) ->
         // The product of two f32 is exact in f64.
         _ => narrow_f32(f64::from(a) * f64::from(b), 0.0, mode::<R>()),
     })
+}
+
+/// `a * b + c`, and whether it is as if rounded once. In f64 the product is exact; that the sum is rounded there and again here
+/// matters only where it is a tie of f32, or subnormal there.
+fn fused(a: f32, b: f32, c: f32) -> (f32, bool) {
+    let sum = f64::from(a) * f64::from(b) + f64::from(c);
+    let tie = sum.to_bits() & 0x1fff_ffff == 0x1000_0000;
+    let subnormal = (sum.abs() < f32::MIN_POSITIVE.into()) & (sum != 0.0);
+    (sum as f32, !(tie | subnormal))
+}
+
+/// `fma.rn`, the most frequent instruction: vector instructions, but for the lanes in which two roundings may differ from one.
+struct Fused<const FTZ: bool, const SAT: bool>;
+
+impl<const FTZ: bool, const SAT: bool> Lanewise for Fused<FTZ, SAT> {
+    fn lanes(&self, mask: u32, [a, b, c]: [&Lanes; 3]) -> Lanes {
+        if mask != u32::MAX {
+            return fma::<RN, FTZ, SAT>.lanes(mask, [a, b, c]);
+        }
+        let (mut out, mut all_right) = ([0; 32], true);
+        for lane in 0..32 {
+            let [a, b, c] = [a, b, c].map(|x| input::<FTZ>(x[lane]));
+            let (result, right) = fused(a, b, c);
+            out[lane] = output::<FTZ, SAT>(result);
+            all_right &= right;
+        }
+        if !all_right {
+            for lane in 0..32 {
+                let [x, y, z] = [a, b, c].map(|x| input::<FTZ>(x[lane]));
+                if !fused(x, y, z).1 {
+                    out[lane] = fma::<RN, FTZ, SAT>(a[lane], b[lane], c[lane]);
+                }
+            }
+        }
+        out
+    }
 }
 
 fn fma<const R: u8, const FTZ: bool, const SAT: bool>(a: u64, b: u64, c: u64) -> u64 {
@@ -197,28 +233,28 @@ macro_rules! rounded {
     ($m:expr, $f:ident) => {{
         let pick: [[ScalarFn; 4]; 4] = [
             [
-                $f::<0, false, false>,
-                $f::<0, true, false>,
-                $f::<0, false, true>,
-                $f::<0, true, true>,
+                &$f::<0, false, false>,
+                &$f::<0, true, false>,
+                &$f::<0, false, true>,
+                &$f::<0, true, true>,
             ],
             [
-                $f::<1, false, false>,
-                $f::<1, true, false>,
-                $f::<1, false, true>,
-                $f::<1, true, true>,
+                &$f::<1, false, false>,
+                &$f::<1, true, false>,
+                &$f::<1, false, true>,
+                &$f::<1, true, true>,
             ],
             [
-                $f::<2, false, false>,
-                $f::<2, true, false>,
-                $f::<2, false, true>,
-                $f::<2, true, true>,
+                &$f::<2, false, false>,
+                &$f::<2, true, false>,
+                &$f::<2, false, true>,
+                &$f::<2, true, true>,
             ],
             [
-                $f::<3, false, false>,
-                $f::<3, true, false>,
-                $f::<3, false, true>,
-                $f::<3, true, true>,
+                &$f::<3, false, false>,
+                &$f::<3, true, false>,
+                &$f::<3, false, true>,
+                &$f::<3, true, true>,
             ],
         ];
         let rounding = match $m.rounding.unwrap_or(Rounding::Nearest) {
@@ -234,7 +270,7 @@ macro_rules! rounded {
 
 macro_rules! flushing {
     ($m:expr, $f:ident $(, $more:expr)*) => {
-        if $m.ftz { $f::<true $(, $more)*> as ScalarFn } else { $f::<false $(, $more)*> }
+        if $m.ftz { &$f::<true $(, $more)*> as ScalarFn } else { &$f::<false $(, $more)*> }
     };
 }
 
@@ -255,6 +291,15 @@ pub(super) fn lookup(m: &Modifiers) -> Found {
         ("add", None) if exact => (rounded!(m, add), 2),
         ("sub", None) if exact => (rounded!(m, sub), 2),
         ("mul", None) if exact => (rounded!(m, mul), 2),
+        ("fma" | "mad", None) if exact && m.rounding == Some(Rounding::Nearest) => {
+            let f: ScalarFn = match (m.ftz, m.sat) {
+                (false, false) => &Fused::<false, false>,
+                (true, false) => &Fused::<true, false>,
+                (false, true) => &Fused::<false, true>,
+                (true, true) => &Fused::<true, true>,
+            };
+            (f, 3)
+        }
         ("fma" | "mad", None) if exact && m.rounding.is_some() => (rounded!(m, fma), 3),
         ("div", None) if exact == m.rounding.is_some() => (rounded!(m, div), 2),
         ("rcp", None) if exact == m.rounding.is_some() => (rounded!(m, rcp), 1),
@@ -271,13 +316,52 @@ pub(super) fn lookup(m: &Modifiers) -> Found {
         ("max", None) if simple && m.nan => (flushing!(m, extreme, true, true), 2),
         ("min", None) if simple => (flushing!(m, extreme, false, false), 2),
         ("max", None) if simple => (flushing!(m, extreme, false, true), 2),
-        ("copysign", None) if simple => (copysign, 2),
-        ("testp", Some("finite")) if simple => (testp::<0>, 1),
-        ("testp", Some("infinite")) if simple => (testp::<1>, 1),
-        ("testp", Some("number")) if simple => (testp::<2>, 1),
-        ("testp", Some("notanumber")) if simple => (testp::<3>, 1),
-        ("testp", Some("normal")) if simple => (testp::<4>, 1),
-        ("testp", Some("subnormal")) if simple => (testp::<5>, 1),
+        ("copysign", None) if simple => (&copysign, 2),
+        ("testp", Some("finite")) if simple => (&testp::<0>, 1),
+        ("testp", Some("infinite")) if simple => (&testp::<1>, 1),
+        ("testp", Some("number")) if simple => (&testp::<2>, 1),
+        ("testp", Some("notanumber")) if simple => (&testp::<3>, 1),
+        ("testp", Some("normal")) if simple => (&testp::<4>, 1),
+        ("testp", Some("subnormal")) if simple => (&testp::<5>, 1),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Random;
+
+    #[test]
+    fn fused_products_are_rounded_once() {
+        let mut random = Random::new(7);
+        let mut draw = || {
+            // Few bits and near exponents, so that ties and cancellation occur; and subnormal numbers.
+            let bits = random.below(1 << 31) as u32 ^ (random.below(2) as u32) << 31;
+            let narrow = bits & 0xc0ff_f000 | 0x3f00_0000;
+            f32::from_bits(
+                [bits, narrow, narrow & 0xffff_0000, bits & 0x80ff_ffff][random.below(4)],
+            )
+        };
+        for _ in 0..20_000 {
+            let operands: [Lanes; 3] =
+                std::array::from_fn(|_| std::array::from_fn(|_| draw().to_bits().into()));
+            let [a, b, c] = operands;
+            let all = Fused::<false, false>.lanes(u32::MAX, [&a, &b, &c]);
+            let flushed = Fused::<true, true>.lanes(u32::MAX, [&a, &b, &c]);
+            for lane in 0..32 {
+                let (a, b, c) = (a[lane], b[lane], c[lane]);
+                assert_eq!(
+                    all[lane],
+                    fma::<RN, false, false>(a, b, c),
+                    "{a:x} {b:x} {c:x}"
+                );
+                assert_eq!(
+                    flushed[lane],
+                    fma::<RN, true, true>(a, b, c),
+                    "{a:x} {b:x} {c:x}"
+                );
+            }
+        }
+    }
 }

@@ -76,8 +76,8 @@ pub(super) fn lookup(m: &Modifiers) -> Found {
     // The start of Newton's method in f64 functions; a GPU gives fewer bits.
     if m.ty == Type::F64 && m.approx && m.ftz && m.rounding.is_none() && m.only(&[]) {
         return match m.name {
-            "rcp" => Some((rcp, 1)),
-            "rsqrt" => Some((rsqrt, 1)),
+            "rcp" => Some((&rcp, 1)),
+            "rsqrt" => Some((&rsqrt, 1)),
             _ => None,
         };
     }
@@ -87,17 +87,17 @@ pub(super) fn lookup(m: &Modifiers) -> Found {
         return None;
     }
     Some(match m.name {
-        "add" => (add, 2),
-        "sub" => (sub, 2),
-        "mul" => (mul, 2),
-        "fma" | "mad" => (fma, 3),
-        "div" => (div, 2),
-        "rcp" => (rcp, 1),
-        "sqrt" => (sqrt, 1),
-        "abs" => (abs, 1),
-        "neg" => (neg, 1),
-        "min" => (min, 2),
-        "max" => (max, 2),
+        "add" => (&add, 2),
+        "sub" => (&sub, 2),
+        "mul" => (&mul, 2),
+        "fma" | "mad" => (&fma, 3),
+        "div" => (&div, 2),
+        "rcp" => (&rcp, 1),
+        "sqrt" => (&sqrt, 1),
+        "abs" => (&abs, 1),
+        "neg" => (&neg, 1),
+        "min" => (&min, 2),
+        "max" => (&max, 2),
         _ => return None,
     })
 }

@@ -144,7 +144,7 @@ macro_rules! both {
             let half = |x: u64| (x >> 16) & 0xffff;
             low | $($path)*(half(a), half(b), half(c)) << 16
         }
-        if $one { $($path)* as ScalarFn } else { pair }
+        if $one { &$($path)* as ScalarFn } else { &pair }
     }};
 }
 
