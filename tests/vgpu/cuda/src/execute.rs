@@ -67,9 +67,11 @@ impl Work {
 pub(crate) fn run(heap: &Heap, config: &Config, work: &Work, order: Order) -> Outcome {
     let mut outcome = Outcome::default();
     let mut memory = Recorder::new(heap, config.races);
+    let started = Instant::now();
     let ran = catch_unwind(AssertUnwindSafe(|| {
         execute(config, work, order, &mut memory, &mut outcome)
     }));
+    outcome.time = started.elapsed();
     outcome.failed = ran
         .unwrap_or_else(|_| {
             Err(Failed {
@@ -182,10 +184,7 @@ fn run_kernel(
         params: &kernel.params,
         variables: &kernel.variables,
     };
-    let started = Instant::now();
-    let result = launch(kernel.entry(), &call, memory, &options);
-    outcome.time = started.elapsed();
-    match result {
+    match launch(kernel.entry(), &call, memory, &options) {
         Ok(stats) => {
             outcome.lane_instructions = stats.lane_instructions;
             Ok(())

@@ -18,8 +18,16 @@ impl State {
     /// Notes that an operation has run.
     pub(crate) fn finish(&mut self, heap: &Heap, operation: &OpRef, work: Work, outcome: Outcome) {
         self.totals.operations += 1;
-        self.totals.lane_instructions += outcome.lane_instructions;
-        self.totals.kernels += outcome.time;
+        if matches!(work, Work::Kernel(_) | Work::Native(_)) {
+            let kind = self
+                .totals
+                .kinds
+                .entry(operation.label.clone())
+                .or_default();
+            kind.count += 1;
+            kind.lane_instructions += outcome.lane_instructions;
+            kind.time += outcome.time;
+        }
         self.nanoseconds += OPERATION + outcome.lane_instructions;
         if let Some(failed) = outcome.failed {
             self.report_failure(operation, failed);

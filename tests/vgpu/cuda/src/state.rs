@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ptx_interp::Module;
 
@@ -37,9 +38,17 @@ pub(crate) struct FunctionState {
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) operations: u64,
-    pub(crate) lane_instructions: u64,
-    pub(crate) kernels: std::time::Duration,
     pub(crate) reports: usize,
+    /// Of each kind of operation, by its label.
+    pub(crate) kinds: HashMap<String, Kind>,
+}
+
+/// What operations of one label took.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kind {
+    pub(crate) count: u64,
+    pub(crate) lane_instructions: u64,
+    pub(crate) time: Duration,
 }
 
 /// Everything behind the lock.

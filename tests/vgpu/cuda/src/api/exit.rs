@@ -3,7 +3,7 @@
 use crate::api::calls::counts;
 use crate::engine::engine;
 use crate::records::Origin;
-use crate::state::State;
+use crate::state::{State, Totals};
 
 impl State {
     /// What a program did not give back of a device; of the host where `device` is `None`.
@@ -31,6 +31,27 @@ impl State {
     }
 }
 
+/// Writes what ran, and which kernels and products took the time.
+fn tell(totals: &Totals) {
+    let mut kinds: Vec<_> = totals.kinds.iter().collect();
+    kinds.sort_by(|a, b| b.1.time.cmp(&a.1.time).then(a.0.cmp(b.0)));
+    let instructions: u64 = kinds.iter().map(|(_, kind)| kind.lane_instructions).sum();
+    let seconds: f64 = kinds.iter().map(|(_, kind)| kind.time.as_secs_f64()).sum();
+    eprintln!(
+        "vgpu: {} operations, {instructions} instructions of lanes in {seconds:.3} s of kernels and products: {:.1} million a second; {} reports",
+        totals.operations,
+        instructions as f64 / seconds.max(1e-9) / 1e6,
+        totals.reports,
+    );
+    for (label, kind) in kinds {
+        let seconds = kind.time.as_secs_f64();
+        eprintln!(
+            "vgpu: {seconds:8.3} s, {:6} times, {:12} instructions: {label}",
+            kind.count, kind.lane_instructions
+        );
+    }
+}
+
 /// What `atexit` calls.
 pub(crate) extern "C" fn at_exit() {
     let Ok(engine) = engine() else {
@@ -46,15 +67,7 @@ pub(crate) extern "C" fn at_exit() {
         }
     }
     if engine.config.stats {
-        let totals = &state.totals;
-        let seconds = totals.kernels.as_secs_f64();
-        eprintln!(
-            "vgpu: {} operations, {} instructions of lanes in {seconds:.3} s of kernels: {:.1} million a second; {} reports",
-            totals.operations,
-            totals.lane_instructions,
-            totals.lane_instructions as f64 / seconds.max(1e-9) / 1e6,
-            totals.reports,
-        );
+        tell(&state.totals);
         for (name, count) in counts() {
             eprintln!("vgpu: {count:8} {name}");
         }
