@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn texts_are_cut() {
-        let mut buffer = [1_i8; 4].map(|b| b as c_char);
-        assert_eq!(TextOut(buffer.as_mut_ptr()).fill(4, "abcdef"), 4);
-        assert_eq!(buffer.map(|b| b as u8), *b"abc\0");
+        let mut buffer = [1_u8; 4];
+        assert_eq!(TextOut(buffer.as_mut_ptr().cast()).fill(4, "abcdef"), 4);
+        assert_eq!(buffer, *b"abc\0");
     }
 }
