@@ -42,6 +42,8 @@ fn a_whole_cache_draws_whatever_the_hub_answers() {
         let never = run(&hub, &["info", "organisation/never"]);
         let code = if status == 503 { 1 } else { 3 };
         assert_eq!(never.code, Some(code), "{never:?}");
+        let way_out = "has no copy; try again later, or give a folder that has the model";
+        assert_eq!(never.stderr.contains(way_out), status == 503, "{never:?}");
     }
     hub.answer(403);
     let words = small("a red circle", &["--model", ID, "--output", "a.png"]);

@@ -141,6 +141,10 @@ pub fn snapshot_checked(
                 "; the copy in the cache is incomplete, it lacks {}",
                 shorten(&missing)
             ))),
+            Found::Nothing if matches!(error, Error::Hub { .. }) => Err(error.with_note(&format!(
+                "; {} has no copy; try again later, or give a folder that has the model",
+                options.cache_dir.display()
+            ))),
             Found::Nothing => Err(error),
         },
     }
