@@ -33,13 +33,12 @@
 // The bound, per tile of 64 keys and warp, D = 128: 256 mma (at 8 clocks each on a quarter SM of an A100: 2048 clocks), 64
 // exponentials a thread (8 clocks each: 512), about 300 other instructions of arithmetic, 80 ldmatrix (4 clocks of the SM each,
 // for 4 warps: 1280). Tensor units are the bound on an A100, if the second block hides softmax and barriers. On an H100 `mma`
-// reaches about two thirds of what wgmma does, and shared memory is as near to its limit. Counts from SASS: docs/benchmarks/gpu.md.
+// reaches about two thirds of what wgmma does, and shared memory is as near to its limit: flash.sm_90a.cu is for that GPU. Counts from
+// SASS: docs/benchmarks/gpu.md.
 #include "../cuda/matrix.cuh"
-#include "call.cuh"
+#include "rows.cuh"
 
 constexpr int WARPS = 4, THREADS = WARPS * 32, QUERIES = 128, KEYS = 64;
-// By how much a maximum may exceed the reference, in powers of 2.
-constexpr float SLACK = 8.0f;
 
 // A tile of rows of D numbers of 16 bits, without padding. The 16-byte chunks of a row are permuted within groups, so that
 // eight rows of one chunk lie in eight different groups of four banks, for stores of a row as for `ldmatrix`.
@@ -92,11 +91,6 @@ struct Copies {
     }
 };
 
-// The rows of a thread: (tile of 16, half) names row tile * 16 + half * 8 + lane / 4 of the warp's 32.
-struct Rows {
-    float most[2][2], sum[2][2];
-};
-
 // Hides keys: those that the key mask hides, those from lk on, and under a causal mask those after the row.
 template <int N>
 __device__ __forceinline__ void
@@ -124,104 +118,6 @@ mask(float (&scores)[2][N][4], const FlashCall& call, const uint8_t* seen, int f
                     bool sees = (visible[j / 4] >> (j % 4 * 8 + e) & 1) != 0 && j * 8 + e <= last;
                     if (!sees) scores[m][j][half * 2 + e] = minus_infinity();
                 }
-        }
-}
-
-// Scores become weights; references, sums and weighted values follow.
-template <int N, int M>
-__device__ __forceinline__ void weigh(float (&scores)[2][N][4], Rows& rows, float (&out)[2][M][4], float factor) {
-    float most[2][2];
-    bool grows = false;
-#pragma unroll
-    for (int m = 0; m < 2; m++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float top = minus_infinity();
-#pragma unroll
-            for (int j = 0; j < N; j++) top = fmaxf(top, fmaxf(scores[m][j][half * 2], scores[m][j][half * 2 + 1]));
-            top = fmaxf(top, __shfl_xor_sync(ALL_LANES, top, 1));
-            top = fmaxf(top, __shfl_xor_sync(ALL_LANES, top, 2)) * factor;
-            most[m][half] = top > rows.most[m][half] + SLACK ? top : rows.most[m][half];
-            grows |= most[m][half] != rows.most[m][half];
-        }
-    if (__any_sync(ALL_LANES, grows)) {
-#pragma unroll
-        for (int m = 0; m < 2; m++)
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                float shrink = exp2_fast(rows.most[m][half] - shift_of(most[m][half]));
-                rows.most[m][half] = most[m][half];
-                rows.sum[m][half] *= shrink;
-#pragma unroll
-                for (int n = 0; n < M; n++) out[m][n][half * 2] *= shrink, out[m][n][half * 2 + 1] *= shrink;
-            }
-    }
-#pragma unroll
-    for (int m = 0; m < 2; m++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float shift = shift_of(rows.most[m][half]), sum = 0;
-#pragma unroll
-            for (int j = 0; j < N; j++)
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    float& score = scores[m][j][half * 2 + e];
-                    score = exp2_fast(fmaf(score, factor, -shift));
-                    sum += score;
-                }
-            rows.sum[m][half] += sum;
-        }
-}
-
-// Writes a warp's rows, or merges them with what is there.
-template <class T, int M>
-__device__ __forceinline__ void
-finish(float (&out)[2][M][4], const Rows& rows, const Buffers& at, const FlashCall& call, const Place& place, int first_row) {
-    int lane = threadIdx.x % 32;
-    int64_t base = place.batch * call.out_strides[0] + place.head * call.out_strides[2];
-    float* lse_base = at.lse + place.batch * call.lse_strides[0] + place.head * call.lse_strides[1];
-#pragma unroll
-    for (int m = 0; m < 2; m++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float sum = rows.sum[m][half];
-            sum += __shfl_xor_sync(ALL_LANES, sum, 1);
-            sum += __shfl_xor_sync(ALL_LANES, sum, 2);
-            int row = first_row + m * 16 + half * 8 + lane / 4;
-            bool writes = row < call.lq && lane % 4 == 0;
-            float* lse_at = lse_base + row * call.lse_strides[2];
-            float lse = (shift_of(rows.most[m][half]) + log2f(sum)) * LN_2;
-            // A row that has seen no key is 0. NaN is not 0 and stays.
-            float factor = sum == 0.0f ? 0.0f : 1.0f / sum, old = 0.0f, share = 1.0f;
-            if (call.accumulate) {
-                float before = writes ? *lse_at : 0.0f;
-                Merged both = merged(__shfl_sync(ALL_LANES, before, lane & ~3), lse);
-                old = both.first, share = both.second, lse = both.lse;
-            }
-            if (writes) *lse_at = lse;
-            // Without a share, what is there keeps its bits.
-            if (row >= call.lq || share == 0.0f) continue;
-            factor *= share;
-            int64_t place = base + row * call.out_strides[1] + lane % 4 * 2;
-            float2* wide = (float2*)((float*)at.out + place);
-            uint32_t* pairs = (uint32_t*)((T*)at.out + place);
-#pragma unroll
-            for (int n = 0; n < M; n++) {
-                if (n * 8 >= call.d) break;
-                float x = out[m][n][half * 2] * factor, y = out[m][n][half * 2 + 1] * factor;
-                if (old != 0.0f) {
-                    float2 before;
-                    if (call.out_f32)
-                        before = wide[n * 4];
-                    else
-                        widen_pair(pairs[n * 4], before.x, before.y, T());
-                    x = fmaf(before.x, old, x), y = fmaf(before.y, old, y);
-                }
-                if (call.out_f32)
-                    wide[n * 4] = make_float2(x, y);
-                else
-                    pairs[n * 4] = narrow_pair(x, y, T());
-            }
         }
 }
 
@@ -264,9 +160,7 @@ __device__ __forceinline__ void flash(const Buffers& at, const FlashCall& call) 
     uint32_t in_k = Tile::address(0, column_major, lane / 8 % 2), in_v = Tile::address(0, row_major, lane / 16);
     uint32_t kept[2][KEEPS_Q ? D / 16 : 1][4];
     float out[2][D / 8][4] = {};
-    Rows rows;
-#pragma unroll
-    for (int i = 0; i < 4; i++) rows.most[i / 2][i % 2] = minus_infinity(), rows.sum[i / 2][i % 2] = 0.0f;
+    Rows<2> rows;
 
     for (int tile = 0; tile < tiles; tile++) {
         copy_wait<1>();
@@ -299,16 +193,10 @@ __device__ __forceinline__ void flash(const Buffers& at, const FlashCall& call) 
         int key = tile * KEYS;
         if (seen != nullptr || key + KEYS > call.lk || (call.causal && key + KEYS - 1 > first_row))
             mask(scores, call, seen, first_row, key);
-        weigh(scores, rows, out, call.scale);
+        references(scores, rows, call.scale, [&](int m, int half, float by) { rescale(out[m], half, by); });
+        weigh(scores, rows, call.scale);
         uint32_t weights[2][KEYS / 16][4];
-#pragma unroll
-        for (int m = 0; m < 2; m++)
-#pragma unroll
-            for (int i = 0; i < KEYS / 16; i++) {
-                const float(&low)[4] = scores[m][2 * i], (&high)[4] = scores[m][2 * i + 1];
-                weights[m][i][0] = narrow_pair(low[0], low[1], T()), weights[m][i][1] = narrow_pair(low[2], low[3], T());
-                weights[m][i][2] = narrow_pair(high[0], high[1], T()), weights[m][i][3] = narrow_pair(high[2], high[3], T());
-            }
+        pack<T>(scores, weights);
 
         copy_wait<1>();
         __syncthreads();
