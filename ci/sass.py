@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 
-ARCHITECTURES = ["sm_80", "sm_90"]
+ARCHITECTURES = {".sm_80.ptx": ["sm_80", "sm_90"], ".sm_90a.ptx": ["sm_90a"]}
 CLASSES = {
     "tensor": r"HMMA|HGMMA",
     "exp": r"MUFU",
@@ -19,7 +19,7 @@ CLASSES = {
     "copies": r"LDGSTS",
     "f32": r"FFMA|FMUL|FADD|FMNMX|FSETP|FSEL|F2FP",
     "shuffles": r"SHFL|VOTE",
-    "barriers": r"BAR|DEPBAR|LDGDEPBAR|WARPSYNC",
+    "barriers": r"BAR|DEPBAR|LDGDEPBAR|WARPSYNC|SYNCS|WARPGROUP",
 }
 LABEL = re.compile(r"^(\.L_x_\d+):")
 LINE = re.compile(r"^\s*/\*[0-9a-f]+\*/\s+(?:\{\s*)?(?P<guard>@!?U?P\w+\s+)?(?P<opcode>[A-Z][\w.]*)(?P<rest>[^;]*);")
@@ -66,7 +66,7 @@ def main():
     tools, ptx, kernels = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
     print("| kernel | for | instructions | " + " | ".join(CLASSES) + " | registers |")
     print("|---" * (4 + len(CLASSES)) + "|")
-    for architecture in ARCHITECTURES:
+    for architecture in next(names for suffix, names in ARCHITECTURES.items() if ptx.endswith(suffix)):
         with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
             done = subprocess.run(
                 [tools / "ptxas", "-v", f"-arch={architecture}", ptx, "-o", cubin.name],

@@ -1,4 +1,4 @@
-//! Launches of `flash.cu` and `fma.cu`.
+//! Launches of `flash.sm_90a.cu`, `flash.cu` and `fma.cu`.
 
 use super::{
     dims::{Dims, OP},
@@ -6,16 +6,25 @@ use super::{
 };
 use crate::{
     DType, Error, Result, View, ViewMut,
-    cuda::{Args, KernelParam, LaunchShape, PtxModule},
+    cuda::{Args, Boxes, KernelParam, LaunchShape, PtxModule},
     dtype::FloatType,
     layout,
 };
 
+const SM_80: &str = include_str!("flash.sm_80.ptx");
+
 /// On tensor units: bf16 and f16.
 static FLASH: PtxModule = PtxModule {
     name: "flash",
-    sm_80: include_str!("flash.sm_80.ptx"),
+    sm_80: SM_80,
     sm_90a: None,
+};
+
+/// On the tensor units of capability 9.0, without masks. Other GPUs run `FLASH`.
+static WGMMA: PtxModule = PtxModule {
+    name: "flash.sm_90a",
+    sm_80: SM_80,
+    sm_90a: Some(include_str!("flash.sm_90a.ptx")),
 };
 
 /// By multiply-adds: everything.
@@ -59,9 +68,23 @@ struct Choice {
     queries: usize,
     threads: u32,
     shared_bytes: u32,
+    /// Columns of the boxes that the copy unit moves, where it does.
+    box_columns: Option<u32>,
 }
 
 impl Choice {
+    /// A kernel of `flash.sm_90a.cu` with this head dim in shared memory: queries, three slots of keys and three of values, barriers.
+    const fn wgmma(kernel: &'static str, padded: u32) -> Self {
+        Self {
+            module: &WGMMA,
+            kernel,
+            queries: 128,
+            threads: 384,
+            shared_bytes: 1024 + 7 * 128 * padded * 2 + 14 * 8,
+            box_columns: Some(if padded.is_multiple_of(64) { 64 } else { 32 }),
+        }
+    }
+
     /// A kernel of `flash.cu` with this head dim in shared memory.
     const fn tensor(kernel: &'static str, padded: u32) -> Self {
         Self {
@@ -70,6 +93,7 @@ impl Choice {
             queries: 128,
             threads: 128,
             shared_bytes: (128 + 3 * 64) * padded * 2,
+            box_columns: None,
         }
     }
 
@@ -80,6 +104,7 @@ impl Choice {
             queries: 64,
             threads: 256,
             shared_bytes: 0,
+            box_columns: None,
         }
     }
 
@@ -95,8 +120,26 @@ impl Choice {
             let rows = { steps }.all(|(&n, &step)| n <= 1 || step.is_multiple_of(2));
             rows && out.ptr().addr().is_multiple_of(2 * out.dtype().size())
         };
-        let tensor = fits && pairs && [input.q, input.k, input.v].iter().all(chunks);
+        let views = [input.q, input.k, input.v];
+        let tensor = fits && pairs && views.iter().all(chunks);
+        let dense = |view: &View<'_>| {
+            let mut steps = view.shape().iter().zip(view.strides()).take(3);
+            steps.all(|(&n, &step)| n == 1 || (n > 1 && (1..1 << 39).contains(&step)))
+        };
+        let wgmma = tensor
+            && input.mask.key_mask.is_none()
+            && !input.mask.causal
+            && views.iter().all(dense)
+            && out.device().expect_cuda().has_sm_90a(&WGMMA);
         Ok(match (input.q.dtype().float(OP)?, d) {
+            (FloatType::BF16, ..=32) if wgmma => Self::wgmma("flash_wgmma_bf16_d32", 32),
+            (FloatType::BF16, ..=64) if wgmma => Self::wgmma("flash_wgmma_bf16_d64", 64),
+            (FloatType::BF16, ..=96) if wgmma => Self::wgmma("flash_wgmma_bf16_d96", 96),
+            (FloatType::BF16, _) if wgmma => Self::wgmma("flash_wgmma_bf16_d128", 128),
+            (FloatType::F16, ..=32) if wgmma => Self::wgmma("flash_wgmma_f16_d32", 32),
+            (FloatType::F16, ..=64) if wgmma => Self::wgmma("flash_wgmma_f16_d64", 64),
+            (FloatType::F16, ..=96) if wgmma => Self::wgmma("flash_wgmma_f16_d96", 96),
+            (FloatType::F16, _) if wgmma => Self::wgmma("flash_wgmma_f16_d128", 128),
             (FloatType::BF16, ..=32) if tensor => Self::tensor("flash_bf16_d32", 32),
             (FloatType::BF16, ..=64) if tensor => Self::tensor("flash_bf16_d64", 64),
             (FloatType::BF16, ..=96) if tensor => Self::tensor("flash_bf16_d96", 96),
@@ -178,27 +221,58 @@ pub(super) fn flash(
         accumulate: 0,
         out_f32: i32::from(out.dtype() == DType::F32),
     };
+    let queue = out.device().expect_cuda();
     let mut args = Args::new();
     for x in [input.q, input.k, input.v] {
-        args.push(x.ptr());
+        match choice.box_columns {
+            Some(columns) => {
+                args.push(queue.tensor_map(OP, &boxes(&x, columns)?)?);
+                args.uses(x.ptr());
+            }
+            None => args.push(x.ptr()),
+        }
     }
     args.push(out.ptr());
     args.push(lse.ptr());
-    for x in [input.mask.key_mask, input.mask.bias] {
-        args.push(x.map_or(std::ptr::null(), |x| x.ptr()));
-    }
-    args.push(call);
+    let grid = if choice.box_columns.is_some() {
+        args.push(call);
+        args.push(blocks);
+        // Each multiprocessor has one block, which computes one tile of queries after another.
+        blocks.min(queue.context().multiprocessors.max(1) as i32)
+    } else {
+        for x in [input.mask.key_mask, input.mask.bias] {
+            args.push(x.map_or(std::ptr::null(), |x| x.ptr()));
+        }
+        args.push(call);
+        blocks
+    };
     let shape = LaunchShape {
         shared_bytes: choice.shared_bytes,
-        ..LaunchShape::rows(blocks as u32, choice.threads)
+        ..LaunchShape::rows(grid as u32, choice.threads)
     };
-    let queue = out.device().expect_cuda();
     // SAFETY: the parameters are those of the kernels, and the views reach every element that shapes and strides name, in memory
     // of this GPU. A kernel reads rows of q below lq, of k and v below lk, their columns below d, the mask and the bias of
-    // these keys, and writes rows of `out` and `lse` below lq, whose last dim is adjacent. `flash.cu` reads 16 bytes and
-    // writes two numbers at a time: `Choice::of` looked at what that needs. `copy` lives until the launch, and its memory
+    // these keys, and writes rows of `out` and `lse` below lq, whose last dim is adjacent. `flash.cu` and `flash.sm_90a.cu` read 16
+    // bytes and write two numbers at a time: `Choice::of` looked at what that needs. `copy` lives until the launch, and its memory
     // until the kernel has run, in the order of the queue.
     unsafe { queue.launch(OP, choice.module, choice.kernel, shape, &args) }
+}
+
+/// A view [b, l, h, d] of 16-bit floats as the copy unit sees it: boxes of 128 rows of one head.
+fn boxes(view: &View<'_>, columns: u32) -> Result<Boxes> {
+    let shape = view.shape();
+    // Where there is one entry, any stride will do.
+    let stride = |dim: usize| match shape[dim] {
+        1 => 16,
+        _ => view.strides()[dim] as u64 * 2,
+    };
+    Ok(Boxes {
+        address: view.ptr(),
+        float: view.dtype().float(OP)?,
+        dims: [3, 2, 1, 0].map(|dim| shape[dim] as u64),
+        strides: [2, 1, 0].map(stride),
+        size: [columns, 1, 128, 1],
+    })
 }
 
 /// The first strides, as kernels take them. No view is larger than memory can be.

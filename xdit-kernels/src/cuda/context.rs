@@ -24,6 +24,7 @@ pub(crate) struct CudaContext {
     pub(crate) ordinal: CudaOrdinal,
     /// 90 for compute capability 9.0.
     pub(crate) capability: u32,
+    pub(crate) multiprocessors: u32,
     pub(crate) name: String,
     device: CUdevice,
     pub(super) raw: CUcontext,
@@ -66,6 +67,7 @@ impl CudaContext {
                 ordinal.0
             ));
         }
+        let multiprocessors = driver.multiprocessors(device)?;
         let mut raw = std::ptr::null_mut();
         // SAFETY: the pointer is to a context.
         let status = unsafe { (driver.cuDevicePrimaryCtxRetain)(&mut raw, device) };
@@ -80,6 +82,7 @@ impl CudaContext {
             driver,
             ordinal,
             capability,
+            multiprocessors,
             name,
             device,
             raw,

@@ -109,6 +109,9 @@ functions! {
         cuGetErrorName(u32, *mut *const c_char);
         cuGetErrorString(u32, *mut *const c_char);
         cuFuncGetParamInfo(CUfunction, usize, *mut usize, *mut usize);
+        cuTensorMapEncodeTiled(
+            *mut u64, u32, u32, u64, *const u64, *const u64, *const u32, *const u32, u32, u32, u32, u32
+        );
     }
 }
 
@@ -198,18 +201,25 @@ impl CudaDriver {
 
     /// Major and minor number of a device's compute capability.
     pub(super) fn capability(&self, device: CUdevice) -> Result<[u32; 2], String> {
-        let part = |attribute: Attribute| {
-            let mut value = 0;
-            let ask = self.cuDeviceGetAttribute;
-            // SAFETY: the pointer is to an int.
-            let status = unsafe { ask(&mut value, attribute as u32, device) };
-            self.answered(status, "describe its GPU")?;
-            Ok::<_, String>(u32::try_from(value).unwrap_or(0))
-        };
+        let part = |attribute| self.attribute(device, attribute);
         Ok([
             part(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             part(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         ])
+    }
+
+    /// How many multiprocessors a device has.
+    pub(super) fn multiprocessors(&self, device: CUdevice) -> Result<u32, String> {
+        self.attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+    }
+
+    fn attribute(&self, device: CUdevice, attribute: Attribute) -> Result<u32, String> {
+        let mut value = 0;
+        let ask = self.cuDeviceGetAttribute;
+        // SAFETY: the pointer is to an int.
+        let status = unsafe { ask(&mut value, attribute as u32, device) };
+        self.answered(status, "describe its GPU")?;
+        Ok(u32::try_from(value).unwrap_or(0))
     }
 
     /// Bytes of a device's memory.

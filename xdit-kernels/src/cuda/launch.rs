@@ -36,7 +36,8 @@ impl LaunchShape {
 ///
 /// # Safety
 /// The type lies in memory as the kernel's parameter does: `#[repr(C)]`, with the same fields. Addresses of the GPU's memory
-/// are parameters of their own (`*const u8`, `*mut u8`) and no fields of others, because a launch notes which memory it uses.
+/// are parameters of their own (`*const u8`, `*mut u8`) and no fields of others, because a launch notes which memory it uses. Of what is
+/// reached in another way, [`Args::uses`] tells.
 pub(crate) unsafe trait KernelParam: Copy {
     /// The address that this parameter is, if it is one.
     fn address(self) -> Option<u64> {
@@ -93,12 +94,17 @@ impl Args {
         self.addresses.extend(value.address());
     }
 
+    /// Tells that the kernel uses memory at this address, which no argument is: a tensor map hides it.
+    pub(crate) fn uses(&mut self, address: *const u8) {
+        self.addresses.push(address.addr() as u64);
+    }
+
     /// Number of bytes of each argument.
     pub(super) fn sizes(&self) -> impl ExactSizeIterator<Item = usize> {
         self.places.iter().map(|&(_, bytes)| bytes)
     }
 
-    /// The addresses among the arguments.
+    /// The addresses among the arguments and behind them.
     pub(super) fn addresses(&self) -> &[u64] {
         &self.addresses
     }
@@ -172,6 +178,8 @@ mod tests {
         args.push(address.cast_const());
         assert_eq!(args.sizes().collect::<Vec<_>>(), [4, 8, 32, 8]);
         assert_eq!(args.addresses(), [4096, 4096]);
+        args.uses(address.cast_const());
+        assert_eq!((args.sizes().len(), args.addresses().len()), (4, 3));
         let (first, _) = args.places[2];
         // SAFETY: `push` wrote a value of this type there.
         let back = unsafe {

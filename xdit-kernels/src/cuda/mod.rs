@@ -24,6 +24,7 @@ mod products_tests;
 mod queue;
 mod staging;
 mod stream;
+mod tensor_map;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -44,5 +45,10 @@ pub use pool::CudaMemoryUse;
 pub(crate) use products::{FusedActivation, ProductOperands, ProductShape};
 pub(crate) use queue::CudaQueue;
 pub(crate) use stream::CudaEvent;
+#[allow(
+    unused_imports,
+    reason = "attention copies boxes, with the feature ops"
+)]
+pub(crate) use tensor_map::Boxes;
 #[allow(unused_imports, reason = "row kernels are a feature of their own")]
 pub(crate) use walk::DeviceWalk;

@@ -141,11 +141,18 @@ impl Modules {
         Ok(found.function)
     }
 
+    /// Whether this GPU gets the module's kernels for capability 9.0, and the driver tells its copy unit about tensors.
+    pub(super) fn have_sm_90a(&self, module: &PtxModule) -> bool {
+        let driver = &self.context.driver;
+        let (_, target) = module.choose(self.context.capability, driver.version);
+        target == "sm_90a" && driver.cuTensorMapEncodeTiled.is_some()
+    }
+
     /// Gives a module to the driver, which compiles it or takes it from its cache.
     fn load(&self, op: &'static str, module: &PtxModule) -> Result<LoadedModule> {
         let context = &self.context;
         let (ptx, target) = module.choose(context.capability, context.driver.version);
-        tracing::debug!(
+        tracing::info!(
             module = module.name,
             target,
             capability = context.capability,

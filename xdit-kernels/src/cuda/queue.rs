@@ -13,6 +13,7 @@ use super::{
     products::{ProductOperands, ProductShape, Products},
     staging::Staging,
     stream::{CudaEvent, CudaStream},
+    tensor_map::{Boxes, TensorMap},
 };
 use crate::Result;
 use std::sync::Arc;
@@ -93,6 +94,16 @@ impl CudaQueue {
     /// The pool of this GPU's memory.
     pub(crate) fn pool(&self) -> &CudaPool {
         &self.shared.pool
+    }
+
+    /// Whether this GPU gets the kernels of a module that are for capability 9.0 alone.
+    pub(crate) fn has_sm_90a(&self, module: &PtxModule) -> bool {
+        self.shared.modules.have_sm_90a(module)
+    }
+
+    /// What the copy unit of capability 9.0 needs to know of a tensor.
+    pub(crate) fn tensor_map(&self, op: &'static str, boxes: &Boxes) -> Result<TensorMap> {
+        TensorMap::encode(self.context(), op, boxes)
     }
 
     /// Launches a kernel, unless its grid is empty. It has run when the queue gets there.
