@@ -1,4 +1,4 @@
-//! Attention: `flash.cu`, `fma.cu` and `merge.cu`.
+//! Attention: `flash.cu`, `flash.sm_90a.cu` and `fma.cu`.
 
 mod bugs;
 mod case;
@@ -14,17 +14,24 @@ use case::Case;
 use launch::{Modules, run};
 
 const FLASH: &str = include_str!("../../xdit-kernels/src/attention/flash.sm_80.ptx");
+const WGMMA: &str = include_str!("../../xdit-kernels/src/attention/flash.sm_90a.ptx");
 const FMA: &str = include_str!("../../xdit-kernels/src/attention/fma.sm_80.ptx");
 const HALVES: [DType; 2] = [DType::BF16, DType::F16];
 
 static MODULES: LazyLock<Modules> = LazyLock::new(|| Modules {
     flash: module(FLASH),
+    wgmma: module(WGMMA),
     fma: module(FMA),
 });
 
-/// Under the first schedule, or under all.
+/// Under the first schedule, or under all; on a GPU of capability 8.0 and of 9.0 where that makes a difference.
 fn check(cases: &[Case], every_schedule: bool) {
-    for case in cases {
+    let hopper = cases.iter().map(|case| Case {
+        hopper: true,
+        ..case.clone()
+    });
+    let hopper = hopper.filter(Case::on_wgmma).collect::<Vec<_>>();
+    for case in cases.iter().chain(&hopper) {
         let schedules = MODULES.of(case).schedules();
         let count = if every_schedule { schedules.len() } else { 1 };
         for options in &schedules[..count] {
@@ -42,6 +49,19 @@ fn every_schedule_gives_the_processors_result() {
     // The kernels of f16 are those of bf16 but for the conversions.
     cases.extend([of(DType::F16)(64), of(DType::F32)(64)]);
     check(&cases, true);
+}
+
+/// More tiles of keys than slots, several units in a block, and the first of them with one tile.
+#[test]
+fn rings_of_capability_9() {
+    let of = |dtype, lk, d| Case {
+        hopper: true,
+        h_kv: 2,
+        group: 2,
+        ..Case::new(dtype, 130, lk, d)
+    };
+    check(&[of(DType::BF16, 650, 64), of(DType::F16, 128, 128)], true);
+    check(&[of(DType::BF16, 1030, 96), of(DType::F16, 520, 32)], false);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use xdit_kernels::DType;
 
 use super::{
-    FLASH, FMA,
+    FLASH, FMA, WGMMA,
     case::Case,
     launch::{Modules, run},
 };
@@ -120,6 +120,128 @@ const TENSOR_BUGS: &[Seed] = &[
     ),
 ];
 
+/// Of `flash.sm_90a.cu`, in the order of the text but for the waits.
+const WGMMA_BUGS: &[Seed] = &[
+    (
+        "queries are overwritten while others read them",
+        WAIT,
+        0,
+        "",
+    ),
+    ("keys are overwritten while others read them", WAIT, 2, ""),
+    ("values are overwritten while others read them", WAIT, 3, ""),
+    ("queries are read while they come", WAIT, 4, ""),
+    ("the first keys are read while they come", WAIT, 5, ""),
+    ("keys are read while they come", WAIT, 6, ""),
+    ("values are read while they come", WAIT, 7, ""),
+    ("the last values are read while they come", WAIT, 8, ""),
+    ("a slot is empty before all warps say so", ", 8;", 0, ", 7;"),
+    (
+        "barriers are used before they are there",
+        "bar.sync",
+        0,
+        "// ",
+    ),
+    ("the phase of the slot of queries", "xor.b32", 0, "and.b32"),
+    ("the phase of empty slots of keys", "xor.b32", 3, "or.b32"),
+    (
+        "fewer bytes are expected than come",
+        ", 16384;",
+        2,
+        ", 8192;",
+    ),
+    ("the phase of empty slots of values", "xor.b32", 5, "or.b32"),
+    ("the phase of full slots of keys", "xor.b32", 9, "or.b32"),
+    ("the phase of full slots of values", "xor.b32", 11, "or.b32"),
+    (
+        "registers are not ready",
+        "wgmma.fence.sync.aligned;",
+        0,
+        "",
+    ),
+    (
+        "another swizzle of queries",
+        SWIZZLED,
+        0,
+        "-9223371761977327616",
+    ),
+    (
+        "rows of keys in other groups of eight",
+        SWIZZLED,
+        1,
+        "4611686155866341376",
+    ),
+    (
+        "another swizzle of values",
+        SWIZZLED,
+        28,
+        "-9223371761977327616",
+    ),
+    (
+        "the first scores are read too early",
+        "wgmma.wait_group.sync.aligned 0;",
+        0,
+        "",
+    ),
+    ("the mask of the last keys", "setp.le.s32", 0, "setp.gt.s32"),
+    (
+        "scores are added to those before",
+        "setp.ne.b32 p, 0, 0;",
+        1,
+        "setp.ne.b32 p, 1, 0;",
+    ),
+    (
+        "scores are of the group of values",
+        "wgmma.commit_group.sync.aligned;",
+        1,
+        "",
+    ),
+    ("values in rows", "p, 1, 1, 1;", 0, "p, 1, 1, 0;"),
+    ("the turn is not passed", "bar.arrive", 1, "// "),
+    (
+        "scores are read too early",
+        "wait_group.sync.aligned 1;",
+        0,
+        "wait_group.sync.aligned 2;",
+    ),
+    (
+        "nobody tells that keys are read",
+        "mbarrier.arrive.shared",
+        2,
+        "// ",
+    ),
+    (
+        "nobody tells that queries are read",
+        "mbarrier.arrive.shared",
+        3,
+        "// ",
+    ),
+    (
+        "weights change too early",
+        "wait_group.sync.aligned 0;",
+        1,
+        "wait_group.sync.aligned 1;",
+    ),
+    (
+        "nobody tells that values are read",
+        "mbarrier.arrive.shared",
+        4,
+        "// ",
+    ),
+    (
+        "results are read too early",
+        "wgmma.wait_group.sync.aligned 0;",
+        2,
+        "",
+    ),
+];
+
+/// The end of a wait for an mbarrier.
+const WAIT: &str = "@!p bra AGAIN;";
+
+/// The upper half of descriptors of matrices: rows of 128 bytes.
+const SWIZZLED: &str = "4611686293305294848";
+
 /// Of `fma.cu`.
 const PLAIN_BUGS: &[Seed] = &[
     (
@@ -190,6 +312,7 @@ fn seeded_bugs_are_found() {
         let flash = seeded(FLASH, "flash_bf16_d64", bug);
         let modules = Modules {
             flash,
+            wgmma: empty(),
             fma: empty(),
         };
         let unmasked = Case {
@@ -205,10 +328,26 @@ fn seeded_bugs_are_found() {
             missed.push(bug.0);
         }
     }
+    let ring = Case {
+        hopper: true,
+        h_kv: 2,
+        ..Case::new(DType::BF16, 66, 900, 64)
+    };
+    for &bug in WGMMA_BUGS {
+        let modules = Modules {
+            flash: empty(),
+            wgmma: seeded(WGMMA, "flash_wgmma_bf16_d64", bug),
+            fma: empty(),
+        };
+        if !is_found(std::slice::from_ref(&ring), &modules) {
+            missed.push(bug.0);
+        }
+    }
     for &bug in PLAIN_BUGS {
         let fma = seeded(FMA, "flash_f32", bug);
         let modules = Modules {
             flash: empty(),
+            wgmma: empty(),
             fma,
         };
         if !is_found(&[case(DType::F32)], &modules) {
@@ -220,6 +359,7 @@ fn seeded_bugs_are_found() {
     for case in [
         case(DType::BF16),
         case(DType::F32),
+        ring,
         Case {
             spread: 400.0,
             ..case(DType::BF16)

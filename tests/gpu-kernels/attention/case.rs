@@ -27,6 +27,8 @@ pub(super) struct Case {
     pub(super) spread: f32,
     /// Whether plain multiply-adds compute what the tensor units could.
     pub(super) plain: bool,
+    /// Whether the GPU has compute capability 9.0.
+    pub(super) hopper: bool,
 }
 
 impl Case {
@@ -48,6 +50,7 @@ impl Case {
             poison: false,
             spread: 1.0,
             plain: false,
+            hopper: false,
         }
     }
 
@@ -61,18 +64,25 @@ impl Case {
             || self.scale.is_some_and(|scale| scale <= 0.0)
     }
 
-    /// The head dim of the kernel of `flash.cu`.
+    /// Whether the kernel is one of `flash.sm_90a.cu`, by the rules of the host.
+    pub(super) fn on_wgmma(&self) -> bool {
+        self.hopper && !self.on_fma() && !self.causal && !self.key_mask
+    }
+
+    /// The head dim of the kernel on tensor units.
     pub(super) fn padded(&self) -> usize {
         [32, 64, 96, 128]
             .into_iter()
             .find(|&padded| self.d <= padded)
-            .expect("a head dim of flash.cu")
+            .expect("a head dim of tensor units")
     }
 
     pub(super) fn kernel(&self) -> String {
         let dtype = self.dtype.to_string();
         if self.on_fma() {
             format!("flash_{dtype}")
+        } else if self.on_wgmma() {
+            format!("flash_wgmma_{dtype}_d{}", self.padded())
         } else {
             format!("flash_{dtype}_d{}", self.padded())
         }

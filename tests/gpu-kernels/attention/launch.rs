@@ -1,6 +1,6 @@
 //! Launches of a case by the interpreter, and the comparison with what the processor computes.
 
-use ptx_interp::{FlatMemory, Launch, Module, Options, launch};
+use ptx_interp::{FlatMemory, Launch, Module, Options, Swizzle, TensorMap, launch};
 use xdit_kernels::DType;
 
 use super::{
@@ -12,9 +12,10 @@ use crate::case::Kernels;
 /// What lies in outputs before a launch, and between their rows after it.
 const UNTOUCHED: u8 = 0xa5;
 
-/// The kernels of both files.
+/// The kernels of the three files.
 pub(super) struct Modules {
     pub(super) flash: Kernels,
+    pub(super) wgmma: Kernels,
     pub(super) fma: Kernels,
 }
 
@@ -23,6 +24,8 @@ impl Modules {
     pub(super) fn of(&self, case: &Case) -> &Kernels {
         if case.on_fma() {
             &self.fma
+        } else if case.on_wgmma() {
+            &self.wgmma
         } else {
             &self.flash
         }
@@ -93,6 +96,30 @@ impl Placed {
         }
     }
 
+    /// The descriptor of q, k or v: `heads` heads of `rows` rows, of which there are `all` in memory.
+    fn map(&self, case: &Case, address: u64, heads: usize, rows: usize, all: usize) -> [u8; 128] {
+        let width = if case.padded().is_multiple_of(64) {
+            64
+        } else {
+            32
+        };
+        let pitch = (self.pitch * case.dtype.size()) as u64;
+        let (heads, rows, all) = (heads as u64, rows as u64, all as u64);
+        let map = TensorMap {
+            address,
+            element: case.dtype.size(),
+            dims: vec![case.d as u64, heads, rows, case.b as u64],
+            strides: vec![pitch, pitch * heads, pitch * heads * all],
+            tile: vec![width, 1, 128, 1],
+            swizzle: if width == 64 {
+                Swizzle::Bytes128
+            } else {
+                Swizzle::Bytes64
+            },
+        };
+        map.encode().expect("a tensor that the copy unit reads")
+    }
+
     /// The parameters of a kernel, `Buffers` and `FlashCall` of `call.cuh`, for some of the keys.
     fn params(&self, case: &Case, keys: &std::ops::Range<usize>, accumulates: bool) -> Vec<u8> {
         let (h, h_kv, pitch) = (case.h_kv * case.group, case.h_kv, self.pitch);
@@ -131,12 +158,22 @@ impl Placed {
         let tiles = case.lq.div_ceil(queries);
         let scale = case.scale.unwrap_or(1.0 / (case.d as f32).sqrt()) * std::f32::consts::LOG2_E;
         let mut out: Vec<u8> = pointers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        if case.on_wgmma() {
+            // Descriptors instead of three addresses; and neither a mask nor a bias.
+            let [k, v] =
+                [pointers[1], pointers[2]].map(|at| self.map(case, at, h_kv, keys.len(), case.lk));
+            out = [self.map(case, self.q, h, case.lq, case.lq), k, v].concat();
+            out.extend([self.out, self.lse].iter().flat_map(|x| x.to_le_bytes()));
+        }
         out.extend(strides.iter().flat_map(|&x| (x as u64).to_le_bytes()));
         let ints = [case.lq, keys.len(), h, case.group, case.d, tiles];
         out.extend(ints.iter().flat_map(|&x| (x as u32).to_le_bytes()));
         out.extend(scale.to_le_bytes());
         for flag in [case.causal, accumulates, case.out_f32] {
             out.extend(u32::from(flag).to_le_bytes());
+        }
+        if case.on_wgmma() {
+            out.extend(((tiles * h * case.b) as u32).to_le_bytes());
         }
         out
     }
@@ -158,10 +195,16 @@ impl Placed {
         let variables = self.memory.put_variables(module);
         let (queries, threads, shared_bytes) = if case.on_fma() {
             (64, 256, 0)
+        } else if case.on_wgmma() {
+            (128, 384, 1024 + 7 * 128 * case.padded() * 2 + 14 * 8)
         } else {
             (128, 128, (128 + 3 * 64) * case.padded() * 2)
         };
-        let blocks = case.lq.div_ceil(queries) * case.h_kv * case.group * case.b;
+        let mut blocks = case.lq.div_ceil(queries) * case.h_kv * case.group * case.b;
+        if case.on_wgmma() {
+            // Blocks compute several units in turn.
+            blocks = blocks.div_ceil(2);
+        }
         let call = Launch {
             grid: [blocks as u32, 1, 1],
             block: [threads, 1, 1],

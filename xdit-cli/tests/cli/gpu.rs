@@ -50,6 +50,9 @@ impl Case {
             .current_dir(folder);
         let run = outcome(gpu.attach(&mut on_gpu).unwrap().output()).succeeded();
         assert!(run.stderr.contains(" cuLaunchKernel\n"), "{run:?}");
+        // On tensor units, attention is by the kernels of capability 9.0 there: they alone take tensor maps.
+        let boxes = run.stderr.contains(" cuTensorMapEncodeTiled\n");
+        assert_eq!(boxes, gpu.capability == 90 && dtype != "f32", "{run:?}");
         ["host.safetensors", "gpu.safetensors"].map(|file| image(&folder.join(file)))
     }
 }

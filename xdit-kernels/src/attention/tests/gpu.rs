@@ -7,7 +7,7 @@ use super::*;
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for dtype in [DType::BF16, DType::F16, DType::F32] {
-        // Each kernel of flash.cu and those of fma.cu, by the head dim; views of one joint tensor.
+        // Each kernel on tensor units and those of fma.cu, by the head dim; views of one joint tensor.
         for d in [32, 64, 80, 88, 128, 20, 140] {
             cases.push(Case {
                 b: 2,
@@ -20,6 +20,16 @@ fn cases() -> Vec<Case> {
                 ..PLAIN
             });
         }
+        // More tiles of queries and keys, heads that share keys.
+        cases.push(Case {
+            h_kv: 2,
+            group: 2,
+            lq: 150,
+            lk: 600,
+            d: 64,
+            dtype,
+            ..PLAIN
+        });
         let masked = Case {
             b: 2,
             h_kv: 2,
