@@ -58,6 +58,7 @@ fn accessor<'c>(clocks: &'c Clocks, block: u32, touch: &Touch) -> Accessor<'c> {
         agents: clocks.width(),
         others: touch.others,
         common: clocks.common(),
+        floors: clocks.floors(),
         atomic: touch.atomic,
     }
 }

@@ -73,6 +73,14 @@ fn put_value(to: &mut [u8], value: u64, size: usize) {
     }
 }
 
+/// A lane before this one that reads the same, if one is known.
+fn same_as(lane: usize, apart: usize, addresses: &[u64; 32]) -> Option<usize> {
+    if lane >= apart {
+        return Some(lane - apart);
+    }
+    (lane > 0 && addresses[lane] == addresses[lane - 1]).then(|| lane - 1)
+}
+
 /// Each bit whose number is a multiple of `apart`.
 fn every(apart: usize) -> u32 {
     (0..32).step_by(apart).fold(0, |mask, bit| mask | 1 << bit)
@@ -102,8 +110,20 @@ impl Block<'_> {
             None
         };
         let together = row.is_none() && !volatile && matches!(space, Space::Global | Space::Shared);
-        let noted = together && self.touch_together(w, mask, space, &addresses, total);
+        let apart = if together {
+            self.touch_together(w, mask, space, &addresses, total)
+        } else {
+            None
+        };
         for lane in lanes(mask) {
+            let same = apart.and_then(|apart| same_as(lane, apart, &addresses));
+            if let Some(other) = same {
+                for reg in dst.iter().flatten() {
+                    let register = &mut self.warps[w].registers[*reg as usize];
+                    register[lane] = register[other];
+                }
+                continue;
+            }
             let (space, address) = resolved(space, addresses[lane]);
             let access = Lane {
                 space,
@@ -117,7 +137,7 @@ impl Block<'_> {
                     at_lane(lane, self.touch(w, access, false))?;
                     value_of(&row[lane * total..], total)
                 }
-                None => at_lane(lane, self.load_bytes(w, access, noted))?,
+                None => at_lane(lane, self.load_bytes(w, access, apart.is_some()))?,
             };
             for (i, reg) in dst.iter().enumerate() {
                 if let Some(reg) = reg {
@@ -130,7 +150,8 @@ impl Block<'_> {
     }
 
     /// Checks the reads of lanes for races, those of the same bytes at once. If one races, whether they can be read at all
-    /// comes first: single accesses then find the lane.
+    /// comes first: the result is `None`, and single accesses find the lane. Else it is the least number for which all lanes
+    /// so far apart read the same, or 32.
     fn touch_together(
         &mut self,
         w: usize,
@@ -138,23 +159,22 @@ impl Block<'_> {
         space: Space,
         addresses: &[u64; 32],
         size: usize,
-    ) -> bool {
+    ) -> Option<usize> {
         let first = w * 32;
         if mask != u32::MAX || !self.context.options.races || !self.clocks.agree(first, 32) {
-            return false;
+            return None;
         }
         // Lanes that read the same: those with the same number modulo `apart`, or neighbours.
         let repeats = |apart: &usize| (*apart..32).all(|i| addresses[i] == addresses[i - apart]);
-        let apart = [1, 2, 4, 8, 16].into_iter().find(repeats);
+        let apart = [1, 2, 4, 8, 16].into_iter().find(repeats).unwrap_or(32);
         let mut lane = 0;
-        while lane < apart.unwrap_or(32) {
-            let (others, next) = match apart {
-                Some(apart) => (every(apart) & !1, lane + 1),
-                None => {
-                    let run = addresses[lane..].iter();
-                    let run = run.take_while(|a| **a == addresses[lane]).count();
-                    (((1u64 << run) - 1) as u32 & !1, lane + run)
-                }
+        while lane < apart {
+            let (others, next) = if apart < 32 {
+                (every(apart) & !1, lane + 1)
+            } else {
+                let run = addresses[lane..].iter();
+                let run = run.take_while(|a| **a == addresses[lane]).count();
+                (((1u64 << run) - 1) as u32 & !1, lane + run)
             };
             let touch = Touch {
                 others,
@@ -165,12 +185,10 @@ impl Block<'_> {
             } else {
                 self.touch_global(&touch)
             };
-            if checked.is_err() {
-                return false;
-            }
+            checked.ok()?;
             lane = next;
         }
-        true
+        Some(apart)
     }
 
     /// The bytes of all lanes, if they lie one after another in global memory: one access for a warp. If that fails, single

@@ -15,6 +15,8 @@ pub(crate) struct Accessor<'c> {
     pub(crate) others: u32,
     /// What every thread of the block has seen; nothing beyond its end.
     pub(crate) common: &'c [u32],
+    /// The least entry of `common` for each group of 32 agents.
+    pub(crate) floors: &'c [u32],
     /// Whether the access does not race with others of its kind.
     pub(crate) atomic: bool,
 }
@@ -63,13 +65,11 @@ impl Readers {
 
     /// The first of the agents whose read the accessor has not seen. Both are of the same block.
     fn unseen(&self, by: &Accessor<'_>) -> Option<usize> {
-        let start = usize::from(self.group) * 32;
-        let common = by.common.get(start..start + 32);
-        // Without an early end, so that it is a few vector instructions.
-        let all = |seen: &[u32]| seen.iter().fold(true, |all, s| all & (self.clock <= *s));
-        if common.is_some_and(all) {
+        let floor = by.floors.get(usize::from(self.group));
+        if floor.is_some_and(|seen| self.clock <= *seen) {
             return None;
         }
+        let start = usize::from(self.group) * 32;
         let mut mask = self.mask;
         while mask != 0 {
             let agent = start + mask.trailing_zeros() as usize;

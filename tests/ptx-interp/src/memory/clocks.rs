@@ -101,6 +101,8 @@ pub(crate) struct Clocks {
     own: Vec<u32>,
     /// What all threads know.
     common: Vec<u32>,
+    /// The least entry of `common` for each group of 32 agents.
+    floors: Vec<u32>,
 }
 
 impl Clocks {
@@ -110,6 +112,7 @@ impl Clocks {
             rows: vec![0; agents.threads * agents.total],
             own: vec![0; agents.threads],
             common: vec![0; agents.total],
+            floors: vec![0; agents.total.div_ceil(32)],
         };
         for thread in 0..agents.threads {
             clocks.tick(thread);
@@ -124,6 +127,7 @@ impl Clocks {
             rows: Vec::new(),
             own: Vec::new(),
             common: Vec::new(),
+            floors: Vec::new(),
         }
     }
 
@@ -154,6 +158,13 @@ impl Clocks {
     /// All threads have learnt what they released.
     pub(crate) fn all_met(&mut self, released: &[u32]) {
         join(&mut self.common, released);
+        for (floor, group) in self.floors.iter_mut().zip(self.common.chunks(32)) {
+            *floor = group.iter().copied().min().unwrap_or(0);
+        }
+    }
+
+    pub(crate) fn floors(&self) -> &[u32] {
+        &self.floors
     }
 
     fn row_mut(&mut self, thread: usize) -> &mut [u32] {

@@ -173,6 +173,7 @@ mod tests {
             agents: seen.len(),
             others: 0,
             common: &[],
+            floors: &[],
             atomic: false,
         }
     }
@@ -263,6 +264,7 @@ mod tests {
         assert_eq!(map.access(&by(2, 1, &[1, 0, 1]), 0, 4, true), Err(read));
         let common = Accessor {
             common: &[1, 1, 0],
+            floors: &[0],
             ..by(2, 1, &[0, 0, 1])
         };
         map.access(&common, 0, 4, true).unwrap();

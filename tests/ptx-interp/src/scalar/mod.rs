@@ -34,15 +34,12 @@ pub(crate) trait Lanewise: Sync {
 
 impl<F: Fn(u64, u64, u64) -> u64 + Sync> Lanewise for F {
     fn lanes(&self, mask: u32, [a, b, c]: [&Lanes; 3]) -> Lanes {
-        let mut out = [0; 32];
         if mask == u32::MAX {
-            for lane in 0..32 {
-                out[lane] = self(a[lane], b[lane], c[lane]);
-            }
-        } else {
-            for lane in (0..32).filter(|lane| mask >> lane & 1 == 1) {
-                out[lane] = self(a[lane], b[lane], c[lane]);
-            }
+            return std::array::from_fn(|lane| self(a[lane], b[lane], c[lane]));
+        }
+        let mut out = [0; 32];
+        for lane in (0..32).filter(|lane| mask >> lane & 1 == 1) {
+            out[lane] = self(a[lane], b[lane], c[lane]);
         }
         out
     }
