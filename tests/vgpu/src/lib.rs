@@ -93,7 +93,8 @@ impl Gpu {
         }
     }
 
-    /// Lets a command run on these devices. Its exit status is [`REPORTED`] where something was found, also leaks.
+    /// Lets a command run on these devices, whatever `CUDA_VISIBLE_DEVICES` hides. Its exit status is [`REPORTED`] where something
+    /// was found, also leaks.
     ///
     /// # Errors
     /// As [`libraries`].
@@ -104,6 +105,7 @@ impl Gpu {
             Schedule::Random(seed) => ("random", seed),
         };
         Ok(command
+            .env_remove("CUDA_VISIBLE_DEVICES")
             .env("LD_LIBRARY_PATH", with_folder(&libraries()?))
             .env("VGPU_DEVICES", self.devices.to_string())
             .env("VGPU_CC", self.capability.to_string())

@@ -24,13 +24,17 @@ pub(crate) struct RunArgs {
     )]
     #[serde(skip)]
     pub dtype: Precision,
-    /// Where to compute: auto is the CPU.
+    /// Where to compute: auto is the first NVIDIA GPU that can be used, or the CPU.
     ///
-    /// cuda:N is an NVIDIA GPU; this version has run on a virtual one only (see devices).
+    /// See devices. No real GPU has run this version yet.
     #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda[:N]", hide_possible_values = true,
           value_parser = Suggested(&["auto", "cpu", "cuda"]).try_map(|text| text.parse::<DeviceChoice>()))]
     #[serde(skip)]
     pub device: DeviceChoice,
+    /// Let a GPU round the operands of f32 products to TF32: faster, less exact.
+    #[arg(long)]
+    #[serde(skip)]
+    pub allow_tf32: bool,
     /// Decode in overlapping tiles, like diffusers' enable_tiling: needs less memory for large images and is approximate
     /// (seams are blended). Has no effect if several ranks decode together, which is exact.
     #[arg(long)]

@@ -1,21 +1,42 @@
-//! `--device` and `--cpu-tier`.
+//! `--device`, `--cpu-tier` and `--allow-tf32`.
 
 use std::str::FromStr;
 
-use xdit_kernels::{Device, Tier};
+use xdit_kernels::{DType, Device, Tier};
 
-use crate::report::failure::Failure;
+use crate::report::failure::{Failure, WITHOUT_GPU};
 use crate::run::environment::Environment;
 
 /// The value of `--device`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum DeviceChoice {
-    /// The CPU, until a real GPU has run this program.
+    /// The first GPU that can be used, otherwise the processor.
     Auto,
-    /// The CPU.
+    /// The processor.
     Cpu,
     /// A GPU by its number.
     Cuda(u32),
+}
+
+/// What else determines a device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeviceSettings<'a> {
+    /// The instructions of the processor, if a flag says.
+    pub tier: Option<Tier>,
+    /// Whether a GPU may round the operands of products in f32 to TF32.
+    pub allow_tf32: bool,
+    /// Names the folders that have the libraries of GPUs.
+    pub environment: &'a Environment,
+}
+
+/// A device, and why it is this one.
+#[derive(Clone, Debug)]
+pub(crate) struct ChosenDevice {
+    pub device: Device,
+    /// One line for `-v`, if the choice was left to the program.
+    pub note: Option<String>,
+    /// Whether the program chose a GPU. Its failures then name the flag that chooses the processor.
+    pub is_automatic_gpu: bool,
 }
 
 impl FromStr for DeviceChoice {
@@ -36,27 +57,49 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// What `-v` says of the choice, if it is left to the program.
-    pub(crate) fn note(self) -> Option<&'static str> {
-        (self == Self::Auto).then_some(
-            "--device auto is the processor: no real GPU has run this version yet; --device cuda uses one",
-        )
-    }
-
-    /// Returns the device: a GPU, or the processor with the instructions of `tier` if it is given. GPU libraries are looked for
-    /// in the folders of `XDIT_CUDA_LIB_DIR` first.
+    /// Opens the device: a GPU, or the processor.
     ///
     /// # Errors
     /// [`Failure::Usage`] for a GPU that cannot be used, with the reason, or for a tier that the processor does not have.
-    pub(crate) fn open(
-        self,
-        tier: Option<Tier>,
-        environment: &Environment,
-    ) -> Result<Device, Failure> {
-        match self {
-            Self::Cuda(number) => open_cuda(number, environment),
-            Self::Auto | Self::Cpu => processor(tier),
+    pub(crate) fn open(self, settings: DeviceSettings<'_>) -> Result<ChosenDevice, Failure> {
+        let device = match self {
+            Self::Auto => return automatic(settings),
+            Self::Cpu => processor(settings.tier)?,
+            Self::Cuda(number) => cuda::open(number, settings)
+                .map_err(|reason| Failure::usage(format!("--device cuda:{number}: {reason}")))?,
+        };
+        Ok(ChosenDevice {
+            device,
+            note: None,
+            is_automatic_gpu: false,
+        })
+    }
+}
+
+/// The first GPU that can be used. Where there is none, or a flag names instructions of the processor, the processor.
+fn automatic(settings: DeviceSettings<'_>) -> Result<ChosenDevice, Failure> {
+    let found = match settings.tier {
+        Some(_) => Err("--cpu-tier is of the processor".into()),
+        None => cuda::first_usable(settings),
+    };
+    match found {
+        Ok((number, name)) => {
+            let device = cuda::open(number, settings).map_err(|reason| {
+                Failure::usage(format!(
+                    "--device auto: cuda:{number}: {reason}{WITHOUT_GPU}"
+                ))
+            })?;
+            Ok(ChosenDevice {
+                device,
+                note: Some(format!("--device auto is cuda:{number} ({name})")),
+                is_automatic_gpu: true,
+            })
         }
+        Err(reason) => Ok(ChosenDevice {
+            device: processor(settings.tier)?,
+            note: Some(format!("--device auto is the processor: {reason}")),
+            is_automatic_gpu: false,
+        }),
     }
 }
 
@@ -68,30 +111,101 @@ pub(crate) fn processor(tier: Option<Tier>) -> Result<Device, Failure> {
     }
 }
 
+/// A warning for each setting that changes nothing on this device.
+pub(crate) fn unused_settings(
+    device: &Device,
+    dtype: DType,
+    settings: DeviceSettings<'_>,
+) -> Vec<String> {
+    let on_processor = matches!(device.kind(), xdit_kernels::DeviceKind::Cpu(_));
+    let tf32 = match (on_processor, dtype) {
+        (true, _) => Some("the processor has no TF32".to_owned()),
+        (false, DType::F32) => None,
+        (false, other) => Some(format!("products of {other} do not use TF32")),
+    };
+    let tf32 = tf32.filter(|_| settings.allow_tf32);
+    let tf32 = tf32.map(|why| format!("--allow-tf32 has no effect: {why}"));
+    let tier = (settings.tier.is_some() && !on_processor)
+        .then(|| format!("--cpu-tier has no effect: {device} computes"));
+    tf32.into_iter().chain(tier).collect()
+}
+
 #[cfg(feature = "cuda")]
-fn open_cuda(number: u32, environment: &Environment) -> Result<Device, Failure> {
-    let folders = environment.var("XDIT_CUDA_LIB_DIR").unwrap_or_default();
-    let folders: Vec<_> = std::env::split_paths(folders).collect();
-    let options = xdit_kernels::CudaOptions::default().with_library_folders(folders);
-    Device::cuda_with(number, &options).map_err(|error| {
-        let reason = match error {
-            xdit_kernels::Error::Device { reason, .. } => reason,
+mod cuda {
+    use xdit_kernels::{CudaDeviceInfo, CudaOptions, Device, Error};
+
+    use super::DeviceSettings;
+
+    fn options(settings: DeviceSettings<'_>) -> CudaOptions {
+        let folders = settings.environment.var("XDIT_CUDA_LIB_DIR");
+        CudaOptions::default()
+            .with_tf32(settings.allow_tf32)
+            .with_library_folders(std::env::split_paths(folders.unwrap_or_default()))
+    }
+
+    /// A GPU, or the reason why it cannot be used.
+    pub(super) fn open(number: u32, settings: DeviceSettings<'_>) -> Result<Device, String> {
+        Device::cuda_with(number, &options(settings)).map_err(reason)
+    }
+
+    /// The number and the name of the first GPU that can be used, or the reason why there is none.
+    pub(super) fn first_usable(settings: DeviceSettings<'_>) -> Result<(u32, String), String> {
+        let found = list(settings)?;
+        match found.iter().find(|gpu| gpu.unusable.is_none()) {
+            Some(gpu) => Ok((gpu.ordinal, gpu.name.clone())),
+            None => {
+                let reason = found.into_iter().find_map(|gpu| gpu.unusable);
+                Err(reason.unwrap_or_else(|| "the driver finds no GPU".into()))
+            }
+        }
+    }
+
+    /// The GPUs that the driver shows, or one line that says why there is none.
+    pub(crate) fn list(settings: DeviceSettings<'_>) -> Result<Vec<CudaDeviceInfo>, String> {
+        CudaDeviceInfo::list_with(&options(settings)).map_err(reason)
+    }
+
+    fn reason(error: Error) -> String {
+        match error {
+            Error::Device { reason, .. } => reason,
             other => other.to_string(),
-        };
-        Failure::usage(format!("--device cuda:{number}: {reason}"))
-    })
+        }
+    }
 }
 
 #[cfg(not(feature = "cuda"))]
-fn open_cuda(number: u32, _: &Environment) -> Result<Device, Failure> {
-    Err(Failure::usage(format!(
-        "--device cuda:{number}: this xdit-cli was built without the feature cuda"
-    )))
+mod cuda {
+    use xdit_kernels::Device;
+
+    use super::DeviceSettings;
+
+    pub(crate) const WITHOUT: &str = "this xdit-cli was built without the feature cuda";
+
+    pub(super) fn open(_: u32, _: DeviceSettings<'_>) -> Result<Device, String> {
+        Err(WITHOUT.into())
+    }
+
+    pub(super) fn first_usable(_: DeviceSettings<'_>) -> Result<(u32, String), String> {
+        Err(WITHOUT.into())
+    }
 }
+
+#[cfg(not(feature = "cuda"))]
+pub(crate) use cuda::WITHOUT;
+#[cfg(feature = "cuda")]
+pub(crate) use cuda::list as gpus;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn settings(environment: &Environment) -> DeviceSettings<'_> {
+        DeviceSettings {
+            tier: None,
+            allow_tf32: false,
+            environment,
+        }
+    }
 
     #[test]
     fn names() {
@@ -108,15 +222,31 @@ mod tests {
         let environment = Environment::with(|_| None);
         // No machine has so many.
         let failure = DeviceChoice::Cuda(4_000_000)
-            .open(None, &environment)
+            .open(settings(&environment))
             .unwrap_err();
         assert_eq!(failure.exit_code(), 2);
         let text = failure.to_string();
         assert!(text.starts_with("--device cuda:4000000: "), "{text}");
         assert!(!text.contains('\n'), "{text}");
-        let device = DeviceChoice::Auto
-            .open(Some(Tier::Portable), &environment)
-            .unwrap();
-        assert_eq!(device.tier(), Tier::Portable);
+    }
+
+    #[test]
+    fn a_tier_of_the_processor_makes_auto_the_processor() {
+        let environment = Environment::with(|_| None);
+        let settings = DeviceSettings {
+            tier: Some(Tier::Portable),
+            allow_tf32: true,
+            ..settings(&environment)
+        };
+        let chosen = DeviceChoice::Auto.open(settings).unwrap();
+        assert_eq!(chosen.device.tier(), Tier::Portable);
+        let note = "--device auto is the processor: --cpu-tier is of the processor";
+        assert_eq!(chosen.note.as_deref(), Some(note));
+        assert!(!chosen.is_automatic_gpu);
+        let unused = unused_settings(&chosen.device, DType::F32, settings);
+        assert_eq!(
+            unused,
+            ["--allow-tf32 has no effect: the processor has no TF32"]
+        );
     }
 }

@@ -102,7 +102,7 @@ pub(crate) fn run(
         Err(failure) => Err(failure),
     };
     if let Err(failure) = ended {
-        report.fatal.get_or_insert(failure);
+        report.fatal.get_or_insert(compute.explained(failure));
     }
     report.close()
 }
@@ -128,6 +128,7 @@ fn draw_all(
         unused::idle_replicas(degrees.data, requests.len(), "line"),
     ];
     let unused = of_ranks.into_iter().flatten();
+    let unused = compute.unused.iter().cloned().chain(unused);
     for warning in unused.chain(unused::of_words(&[], &args.call.seed)) {
         watch.warn(warning);
     }
@@ -161,7 +162,10 @@ fn draw_all(
             Err(_) if pipeline.check_files().is_err() => {
                 pipeline.check_files().map_err(Failure::from)
             }
-            Err(error) => report.failed(seen.number, &Failure::from(error).to_string()),
+            Err(error) => {
+                let failure = compute.explained(Failure::from(error));
+                report.failed(seen.number, &failure.to_string())
+            }
         };
         match told {
             Ok(()) => ControlFlow::Continue(()),

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use xdit_kernels::Tier;
 
 use crate::args::cli::DevicesArgs;
+use crate::args::device::{self, DeviceSettings};
 use crate::report::console;
 use crate::report::failure::Failure;
 use crate::report::table::aligned;
@@ -35,7 +36,11 @@ pub(crate) fn run(args: &DevicesArgs, session: &Session) -> Result<u8, Failure> 
     let tier = args.threads.cpu_tier.unwrap_or_else(Tier::detect);
     let (total, available) = memory::of_machine();
     let tiers: Vec<String> = Tier::available().map(|tier| tier.to_string()).collect();
-    let gpus = gpus();
+    let gpus = gpus(DeviceSettings {
+        tier: None,
+        allow_tf32: false,
+        environment: &session.environment,
+    });
     if session.report.json {
         let (list, reason) = match &gpus {
             Ok(gpus) => (gpus.iter().map(gpu_json).collect(), None),
@@ -101,11 +106,8 @@ fn gpu_json(gpu: &Gpu) -> Value {
 
 /// The GPUs that the driver shows, or one line that says why there is none.
 #[cfg(feature = "cuda")]
-fn gpus() -> Result<Vec<Gpu>, String> {
-    let found = xdit_kernels::CudaDeviceInfo::list().map_err(|error| match error {
-        xdit_kernels::Error::Device { reason, .. } => reason,
-        other => other.to_string(),
-    })?;
+fn gpus(settings: DeviceSettings<'_>) -> Result<Vec<Gpu>, String> {
+    let found = device::gpus(settings)?;
     let gpus = found.into_iter().map(|gpu| Gpu {
         ordinal: gpu.ordinal,
         name: gpu.name,
@@ -119,6 +121,6 @@ fn gpus() -> Result<Vec<Gpu>, String> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn gpus() -> Result<Vec<Gpu>, String> {
-    Err("this xdit-cli was built without the feature cuda".into())
+fn gpus(_: DeviceSettings<'_>) -> Result<Vec<Gpu>, String> {
+    Err(device::WITHOUT.into())
 }

@@ -65,14 +65,17 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session) -> Result<u8, Failure>
     let plan_for =
         |source: &ModelSource| plan_of(source, hub.variant.as_deref(), &request, &compute, None);
     let wanted = ModelChoice::of_flags(&args.model, &args.files);
-    let (model, planned) = FoundModel::find(wanted, &plan_for, session)?;
+    let found = FoundModel::find(wanted, &plan_for, session);
+    let (model, planned) = found.map_err(|failure| compute.explained(failure))?;
     let unused = unused::of_ranks(&args.parallel, &planned, compute.threads);
     let words = unused::of_words(&args.prompts.prompt, &args.call.seed);
-    for warning in unused.into_iter().chain(words) {
+    let of_device = compute.unused.iter().cloned();
+    for warning in of_device.chain(unused).chain(words) {
         watch.warn(warning);
     }
     unused::say_seeds(&args.call.seed, &session.console);
-    let drawn = draw(&model, planned, &compute, &mut watch)?;
+    let drawn = draw(&model, planned, &compute, &mut watch);
+    let drawn = drawn.map_err(|failure| compute.explained(failure))?;
 
     let write_began = Instant::now();
     let files = write(&drawn, kind, !args.output.no_metadata, &plan)?;

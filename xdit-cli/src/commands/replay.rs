@@ -7,7 +7,7 @@ use xdit_kernels::{Device, Tier};
 use xdit_models::{Image, ModelSource, RunPlan, quote};
 
 use crate::args::cli::ReplayArgs;
-use crate::args::device::{DeviceChoice, processor};
+use crate::args::device::{ChosenDevice, DeviceChoice, DeviceSettings, processor};
 use crate::args::model::HubArgs;
 use crate::args::output::OutputFormat;
 use crate::output::files::OutputPlan;
@@ -65,8 +65,13 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
     let mut watch = RunObserver::new(&session.console, None);
     let compute = Compute {
         dtype: record.dtype().map_err(damaged)?,
-        device: device(args.threads.cpu_tier, record, session, &mut watch)?,
-        device_note: None,
+        device: ChosenDevice {
+            device: device(args.threads.cpu_tier, record, session, &mut watch)?,
+            note: None,
+            is_automatic_gpu: false,
+        },
+        allow_tf32: record.allow_tf32,
+        unused: Vec::new(),
         threads: session.threads(&args.threads),
         low_memory: false,
         parallel: record
@@ -211,7 +216,13 @@ fn device(
         return processor(Some(tier));
     }
     if let Ok(gpu @ DeviceChoice::Cuda(_)) = record.device.parse() {
-        return gpu.open(None, &session.environment).or_else(|reason| {
+        let settings = DeviceSettings {
+            tier: None,
+            allow_tf32: record.allow_tf32,
+            environment: &session.environment,
+        };
+        let opened = gpu.open(settings).map(|chosen| chosen.device);
+        return opened.or_else(|reason| {
             watch.warn(format!(
                 "the image was made on a GPU, and the processor repeats it, so the last bits may differ ({reason})"
             ));

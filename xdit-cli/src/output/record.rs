@@ -31,6 +31,9 @@ pub(crate) struct RunRecord {
     pub device: String,
     /// The processor's instruction tier. Other tiers change the last bits.
     pub tier: String,
+    /// Whether a GPU could round the operands of products in f32 to TF32.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_tf32: bool,
     /// The ranks of each image, if there were several. Another order of sums changes the last bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parallel: Option<ParallelRecord>,

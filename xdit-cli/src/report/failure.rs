@@ -21,6 +21,15 @@ pub(crate) enum Failure {
     #[error("{0} (--rank-timeout: how long a rank may go without finishing an operation)")]
     Stalled(xdit_models::Error),
 
+    /// A GPU failed that `--device auto` chose.
+    #[error("{source} (--device auto chose {device}{WITHOUT_GPU})")]
+    AutomaticGpu {
+        /// The GPU.
+        device: String,
+        /// How it failed.
+        source: Box<Failure>,
+    },
+
     /// A file could not be written.
     #[error("{}: cannot be written: {}", shown(path), quote::reason(reason))]
     Output {
@@ -59,6 +68,9 @@ pub(crate) enum Failure {
     #[error("standard output: {}", system_reason(.0))]
     Stdout(io::Error),
 }
+
+/// The way out of the failures of a GPU that the program chose.
+pub(crate) const WITHOUT_GPU: &str = "; --device cpu computes on the processor";
 
 /// An error of the library in the words of the command line.
 fn told(error: &xdit_models::Error) -> String {
@@ -169,11 +181,28 @@ impl Failure {
         }
     }
 
+    /// Returns whether a GPU failed, or has too little memory.
+    pub(crate) fn is_of_device(&self) -> bool {
+        fn leaf(error: &xdit_models::Error) -> bool {
+            use xdit_kernels::Error as Kernel;
+            match error {
+                xdit_models::Error::Rank { source, .. } => leaf(source),
+                xdit_models::Error::Kernel(error) => matches!(
+                    error,
+                    Kernel::Device { .. } | Kernel::DeviceOutOfMemory { .. }
+                ),
+                _ => false,
+            }
+        }
+        matches!(self, Self::Model(error) if leaf(error))
+    }
+
     /// Returns the exit code of the process, as listed in `--help`.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::LongName { .. } | Self::NoRecord { .. } => 2,
             Self::Output { .. } | Self::Input { .. } | Self::Stdout(_) => 1,
+            Self::AutomaticGpu { source, .. } => source.exit_code(),
             Self::Model(error) | Self::Stalled(error) => match error.category() {
                 ErrorCategory::InvalidRequest => 2,
                 ErrorCategory::ModelNotFound | ErrorCategory::Gated => 3,

@@ -2,12 +2,13 @@
 
 use serde_json::{Value, json};
 use xdit_comm::{Axis, Shard};
-use xdit_kernels::{DType, Device, DeviceKind};
+use xdit_kernels::{DType, DeviceKind};
 use xdit_models::axes;
 use xdit_models::quote::counted;
 use xdit_models::{LoadOptions, ModelSource, Output, Parallel, Pipeline, Request, RunPlan, quote};
 
 use crate::args::compute::RunArgs;
+use crate::args::device::{ChosenDevice, DeviceSettings, unused_settings};
 use crate::args::ranks::ParallelArgs;
 use crate::output::record::{FORMAT, ParallelRecord, RunRecord};
 use crate::report::failure::Failure;
@@ -23,9 +24,11 @@ pub(crate) struct Compute {
     /// The dtype of weights and activations.
     pub dtype: DType,
     /// The device.
-    pub device: Device,
-    /// Why it is this device, if no flag chose it.
-    pub device_note: Option<&'static str>,
+    pub device: ChosenDevice,
+    /// Whether a GPU may round the operands of products in f32 to TF32.
+    pub allow_tf32: bool,
+    /// Flags about the device that change nothing on it.
+    pub unused: Vec<String>,
     /// The number of threads.
     pub threads: usize,
     /// Whether to drop the text encoders before reading the other models.
@@ -44,16 +47,36 @@ impl Compute {
         parallel: &ParallelArgs,
         session: &Session,
     ) -> Result<Self, Failure> {
+        let dtype = run.dtype.into();
+        let settings = DeviceSettings {
+            tier: run.threads.cpu_tier,
+            allow_tf32: run.allow_tf32,
+            environment: &session.environment,
+        };
+        let device = run.device.open(settings)?;
+        if let Some(note) = &device.note {
+            tracing::info!("{note}");
+        }
         Ok(Self {
-            dtype: run.dtype.into(),
-            device: run
-                .device
-                .open(run.threads.cpu_tier, &session.environment)?,
-            device_note: run.device.note(),
+            dtype,
+            unused: unused_settings(&device.device, dtype, settings),
+            device,
+            allow_tf32: run.allow_tf32,
             threads: session.threads(&run.threads),
             low_memory: run.low_memory,
             parallel: parallel.plan()?,
         })
+    }
+
+    /// A failure of this computation. If the program chose a GPU and that failed, it names the flag that chooses the processor.
+    pub(crate) fn explained(&self, failure: Failure) -> Failure {
+        match self.device.is_automatic_gpu && failure.is_of_device() {
+            true => Failure::AutomaticGpu {
+                device: self.device.device.to_string(),
+                source: Box::new(failure),
+            },
+            false => failure,
+        }
     }
 }
 
@@ -89,7 +112,7 @@ pub(crate) fn plan(
 fn options(variant: Option<&str>, compute: &Compute) -> LoadOptions {
     LoadOptions {
         dtype: compute.dtype,
-        device: compute.device.clone(),
+        device: compute.device.device.clone(),
         threads: Some(compute.threads),
         variant: variant.map(str::to_owned),
         low_memory: compute.low_memory,
@@ -106,10 +129,7 @@ pub(crate) fn load(
     compute: &Compute,
     watch: &mut RunObserver,
 ) -> Result<Pipeline, Failure> {
-    tracing::info!(model = model.record.name, dtype = %compute.dtype, device = %compute.device, threads = compute.threads, "load");
-    if let Some(note) = compute.device_note {
-        tracing::info!("{note}");
-    }
+    tracing::info!(model = model.record.name, dtype = %compute.dtype, device = %compute.device.device, threads = compute.threads, "load");
     let options = options(model.record.variant.as_deref(), compute);
     let parallel = compute.parallel.clone();
     Ok(Pipeline::load_over(
@@ -146,11 +166,12 @@ impl Drawn {
             model: model.record.clone(),
             request: output.plan.request.clone(),
             dtype: compute.dtype.to_string(),
-            device: match compute.device.kind() {
+            device: match compute.device.device.kind() {
                 DeviceKind::Cpu(_) => "cpu".into(),
-                _ => compute.device.to_string(),
+                _ => compute.device.device.to_string(),
             },
-            tier: compute.device.tier().to_string(),
+            tier: compute.device.device.tier().to_string(),
+            allow_tf32: compute.allow_tf32,
             parallel: ParallelRecord::of(&compute.parallel, &output.plan),
             image: 0,
             images: output.plan.images,
@@ -194,6 +215,7 @@ impl Drawn {
             "dtype": self.record.dtype,
             "device": self.record.device,
             "tier": self.record.tier,
+            "allow_tf32": self.record.allow_tf32,
             "threads": self.compute.threads,
             "ranks": self.ranks(),
             "pipefusion": self.pipefusion(),

@@ -1,5 +1,7 @@
 //! The command line as its users see it: the built binary, its output, its exit codes, its files.
 
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod auto_device;
 mod bad_input;
 mod broken_model;
 mod columns;

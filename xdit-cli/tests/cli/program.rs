@@ -13,13 +13,15 @@ pub(crate) struct Outcome {
     pub(crate) stderr: String,
 }
 
-/// The program with an environment that no machine's settings reach: two threads, no hub.
+/// The program with an environment that no machine's settings reach: two threads, no hub, no GPU. `vgpu::Gpu` gives it virtual
+/// ones.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xdit-cli"));
     command
         .env_clear()
         .env("RAYON_NUM_THREADS", "2")
         .env("HF_HUB_OFFLINE", "1")
+        .env("CUDA_VISIBLE_DEVICES", "")
         .env("HF_HOME", "/nonexistent");
     command
 }

@@ -97,6 +97,19 @@ impl BlasLibrary {
     /// # Errors
     /// One line that says what is missing.
     pub(super) fn open(folders: &[PathBuf]) -> Result<Self, String> {
+        let mut functions = Self::find(folders)?;
+        // SAFETY: the pointer is to a handle.
+        match unsafe { (functions.cublasLtCreate)(&mut functions.handle) } {
+            SUCCESS => Ok(functions),
+            status => Err(format!("cublasLtCreate failed: status {status}")),
+        }
+    }
+
+    /// The same without a handle, for which no context is needed: whether products can be computed.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(super) fn find(folders: &[PathBuf]) -> Result<Self, String> {
         let in_folders = folders
             .iter()
             .flat_map(|folder| NAMES.iter().map(move |name| folder.join(name)));
@@ -111,14 +124,8 @@ impl BlasLibrary {
             ));
         };
         let library = ManuallyDrop::new(library);
-        let mut functions = Self::read(&library).map_err(|name| {
-            format!("cuBLASLt has no {name}; install cuBLAS of CUDA 12.0 or newer")
-        })?;
-        // SAFETY: the pointer is to a handle.
-        match unsafe { (functions.cublasLtCreate)(&mut functions.handle) } {
-            SUCCESS => Ok(functions),
-            status => Err(format!("cublasLtCreate failed: status {status}")),
-        }
+        Self::read(&library)
+            .map_err(|name| format!("cuBLASLt has no {name}; install cuBLAS of CUDA 12.0 or newer"))
     }
 }
 

@@ -1,9 +1,11 @@
 //! What the driver tells about its GPUs, for people who choose one.
 
 use super::{
+    blas_library::BlasLibrary,
     context::{CudaContext, CudaOrdinal, LEAST_CAPABILITY},
     driver::{CudaDriver, version_text},
     error::device_error,
+    options::CudaOptions,
 };
 use crate::Result;
 
@@ -33,22 +35,40 @@ pub struct CudaDeviceInfo {
     pub free_memory: Option<u64>,
     /// The version of CUDA that the driver supports, such as 12.4.
     pub cuda_version: String,
-    /// Why kernels do not run on it, if they do not.
+    /// Why a [`Device`](crate::Device) cannot compute on it, if it cannot.
     pub unusable: Option<String>,
 }
 
 impl CudaDeviceInfo {
-    /// All GPUs that the driver shows to this process. Opens each of them for a moment, to ask for its free memory.
+    /// All GPUs that the driver shows to this process, as [`list_with`](Self::list_with) with the default options.
+    ///
+    /// # Errors
+    /// As [`list_with`](Self::list_with).
+    pub fn list() -> Result<Vec<Self>> {
+        Self::list_with(&CudaOptions::default())
+    }
+
+    /// All GPUs that the driver shows to this process, and whether they can be used with these options. Opens each of them for a
+    /// moment, to ask for its free memory, and opens cuBLASLt.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) says in one line why there is no GPU.
-    pub fn list() -> Result<Vec<Self>> {
+    pub fn list_with(options: &CudaOptions) -> Result<Vec<Self>> {
         const OP: &str = "devices";
         let all = || {
             let driver = CudaDriver::open()?;
-            (0..driver.device_count()?)
+            let mut found = (0..driver.device_count()?)
                 .map(|ordinal| Self::of(&driver, ordinal))
-                .collect::<Result<Vec<_>, String>>()
+                .collect::<Result<Vec<_>, String>>()?;
+            let mut usable = found.iter_mut().filter(|gpu| gpu.unusable.is_none());
+            if let Some(first) = usable.next()
+                && let Err(reason) = BlasLibrary::find(&options.library_folders)
+            {
+                for gpu in std::iter::once(first).chain(usable) {
+                    gpu.unusable = Some(reason.clone());
+                }
+            }
+            Ok(found)
         };
         all().map_err(|reason| device_error(OP, reason))
     }

@@ -151,6 +151,7 @@ exports! {
             return refuse(NOT_SUPPORTED, &format!("compute type {compute} with factors of type {scale}"));
         }
         description.set(objects().add(Object::Description(Description {
+            tf32: compute == 77,
             transposed: [false; 2],
             epilogue: 1,
             bias: 0,

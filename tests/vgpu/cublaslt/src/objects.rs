@@ -21,6 +21,8 @@ pub(crate) struct Layout {
 /// What is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Description {
+    /// Whether operands in f32 are rounded to TF32.
+    pub(crate) tf32: bool,
     pub(crate) transposed: [bool; 2],
     pub(crate) epilogue: u32,
     /// A device address.

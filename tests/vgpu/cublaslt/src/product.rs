@@ -12,6 +12,7 @@ struct Dense<'d> {
     numbers: &'d [f32],
     rows: usize,
     transposed: bool,
+    tf32: bool,
 }
 
 impl Dense<'_> {
@@ -21,7 +22,8 @@ impl Dense<'_> {
         } else {
             (row, column)
         };
-        self.numbers[column * self.rows + row]
+        let number = self.numbers[column * self.rows + row];
+        if self.tf32 { tf32(number) } else { number }
     }
 
     /// For each k, `N` numbers from `first` on of the other dim, which has `count`; zeros behind the end.
@@ -47,6 +49,14 @@ impl Dense<'_> {
     }
 }
 
+/// The nearest number with 10 bits after the point; of two, the one that is farther from zero.
+fn tf32(number: f32) -> f32 {
+    match number.is_finite() {
+        true => f32::from_bits((number.to_bits() + (1 << 12)) & !0x1fff),
+        false => number,
+    }
+}
+
 /// Computes one matrix of a batch.
 pub(crate) fn multiply(
     problem: &Problem,
@@ -61,11 +71,13 @@ pub(crate) fn multiply(
         numbers: a,
         rows: problem.a.rows,
         transposed: problem.description.transposed[0],
+        tf32: problem.description.tf32,
     };
     let b = Dense {
         numbers: b,
         rows: problem.b.rows,
         transposed: problem.description.transposed[1],
+        tf32: problem.description.tf32,
     };
     let panels: Vec<Vec<[f32; COLUMNS]>> = (0..n)
         .step_by(COLUMNS)
@@ -147,12 +159,37 @@ mod tests {
 
     fn description(transposed: [bool; 2], epilogue: u32) -> Description {
         Description {
+            tf32: false,
             transposed,
             epilogue,
             bias: 0,
             bias_number: None,
             bias_stride: 0,
         }
+    }
+
+    #[test]
+    fn operands_are_rounded_to_tf32() {
+        let one = 1.0;
+        for (number, rounded) in [
+            (one + f32::EPSILON, one),
+            (one + 2f32.powi(-11), one + 2f32.powi(-10)),
+            (-one - 2f32.powi(-12), -one),
+            (f32::INFINITY, f32::INFINITY),
+        ] {
+            assert_eq!(tf32(number), rounded, "{number}");
+            let mut problem = problem_of_one();
+            let product = multiply(&problem, &[number], &[one], &[], &[]);
+            assert_eq!(product, [number]);
+            problem.description.tf32 = true;
+            let product = multiply(&problem, &[number], &[one], &[], &[]);
+            assert_eq!(product, [rounded]);
+        }
+    }
+
+    fn problem_of_one() -> Problem {
+        let description = description([false; 2], 1);
+        Problem::new(description, [layout(1, 1); 4]).unwrap()
     }
 
     #[test]

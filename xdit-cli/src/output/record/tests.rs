@@ -27,6 +27,7 @@ pub(crate) fn record() -> RunRecord {
         dtype: "f32".into(),
         device: "cpu".into(),
         tier: "avx2".into(),
+        allow_tf32: false,
         parallel: None,
         image: 2,
         images: 4,
