@@ -21,10 +21,14 @@ pub(crate) struct Config {
     pub(crate) capability: (u32, u32),
     pub(crate) driver: i32,
     pub(crate) memory_bytes: usize,
+    /// After so many allocations of a device, another program has what is free.
+    pub(crate) taken_after: usize,
     pub(crate) policy: Policy,
     pub(crate) seed: u64,
     /// Whether accesses are recorded and races looked for, between operations and within kernels.
     pub(crate) races: bool,
+    /// Whether kernels, products and copies run. If they do not, memory is allocated and never used, and the host reads zeros.
+    pub(crate) runs: bool,
     pub(crate) leaks: bool,
     pub(crate) verbose: bool,
     pub(crate) stats: bool,
@@ -54,6 +58,7 @@ impl Config {
             capability: (capability / 10, capability % 10),
             driver: number("VGPU_DRIVER", 12080),
             memory_bytes: number::<usize>("VGPU_MEM_MB", 1024) << 20,
+            taken_after: number("VGPU_TAKEN_AFTER", usize::MAX),
             policy: match policy.as_str() {
                 "eager" => Policy::Eager,
                 "lazy" => Policy::Lazy,
@@ -62,6 +67,7 @@ impl Config {
             },
             seed: number("VGPU_SEED", 1),
             races: flag("VGPU_RACES", 1),
+            runs: !flag("VGPU_SKIP_KERNELS", 0),
             leaks: flag("VGPU_LEAKS", 0),
             verbose: flag("VGPU_VERBOSE", 1),
             stats: flag("VGPU_STATS", 0),

@@ -183,6 +183,16 @@ impl State {
             .sum()
     }
 
+    /// The bytes of a device that can still be allocated.
+    pub(crate) fn free_bytes(&self, device: usize) -> usize {
+        let made = self.records.iter();
+        let made = made.filter(|record| record.device == Some(device)).count();
+        match made < self.config.taken_after {
+            true => (self.config.memory_bytes).saturating_sub(self.live_bytes(device)),
+            false => 0,
+        }
+    }
+
     /// The pinned allocation that holds a range of the host's memory, and where the range begins in it.
     pub(crate) fn pinned(&self, address: u64, len: usize) -> Option<(usize, usize)> {
         let mut records = self.records.iter().enumerate().rev();

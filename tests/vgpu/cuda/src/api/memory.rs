@@ -97,7 +97,7 @@ impl Engine {
 
 /// Whether a device has so many bytes left. A program may go on without them, so this is no finding.
 fn room(state: &State, device: usize, size: usize) -> Res {
-    if state.live_bytes(device).saturating_add(size) > state.config.memory_bytes {
+    if size > state.free_bytes(device) {
         Err(codes::OUT_OF_MEMORY)
     } else {
         Ok(())
@@ -153,7 +153,7 @@ api! {
     fn cuMemGetInfo_v2(free: Out<usize>, total: Out<usize>) {
         let device = current_device()?;
         let state = engine()?.lock();
-        free.set_if_wanted(state.config.memory_bytes.saturating_sub(state.live_bytes(device)));
+        free.set_if_wanted(state.free_bytes(device));
         total.set_if_wanted(state.config.memory_bytes);
         Ok(())
     }
