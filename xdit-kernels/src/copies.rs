@@ -1,6 +1,8 @@
 //! Methods of tensors and views that may copy elements. They call the kernels of `layout`, which take tensors and views, so
 //! they are not in the files of these types.
 
+#[cfg(feature = "cuda")]
+use crate::sizes::Layout;
 use crate::{DType, Device, Element, Result, Shape, Tensor, View, layout};
 
 impl View<'_> {
@@ -30,6 +32,31 @@ impl Tensor {
             return Self::uploaded(view, device);
         }
         view.to_tensor()
+    }
+
+    /// A copy on a GPU, in this dtype, of a contiguous view of the host's memory. The processor converts a piece while the GPU
+    /// copies the one before.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn uploaded_as(x: View<'_>, dtype: DType, device: &Device) -> Result<Self> {
+        const OP: &str = "to_device";
+        if x.dtype() == dtype {
+            return Self::uploaded(x, device);
+        }
+        let layout = Layout::of_output(OP, Shape::from(x.shape()), dtype)?;
+        let count = x.numel();
+        let (flat, queue) = (x.reshape([count])?, device.expect_cuda());
+        let mut upload = queue.begin_upload(OP, layout.byte_len())?;
+        let most = crate::cuda::UPLOAD_PIECE / dtype.size();
+        for start in (0..count).step_by(most) {
+            let piece = layout::cast(flat.narrow(0, start, most.min(count - start))?, dtype)?;
+            // SAFETY: a tensor has its bytes one after another.
+            unsafe { queue.append_upload(OP, &mut upload, piece.view().ptr(), piece.byte_len())? };
+        }
+        Ok(Self::of_upload(
+            queue.finish_upload(OP, upload)?,
+            layout,
+            device,
+        ))
     }
 
     /// Rows `start..start + len` of `dim`: shares memory if `dim` is the first, otherwise copies.

@@ -1,5 +1,5 @@
 #[cfg(feature = "cuda")]
-use crate::cuda::CudaQueue;
+use crate::cuda::{CudaBuffer, CudaQueue};
 use crate::{
     DType, Device, Error, MappedFile, Result, Shape, View, ViewMut,
     sizes::Layout,
@@ -152,11 +152,18 @@ impl Tensor {
         // SAFETY: the view's bytes lie there, one after another.
         let buffer =
             unsafe { (device.expect_cuda()).upload_new(TO_DEVICE, x.ptr(), layout.byte_len())? };
-        Ok(Self {
+        Ok(Self::of_upload(buffer, layout, device))
+    }
+
+    /// Memory of a GPU that holds the elements of a contiguous layout.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn of_upload(buffer: CudaBuffer, layout: Layout, device: &Device) -> Self {
+        debug_assert_eq!(buffer.len(), layout.byte_len());
+        Self {
             storage: Storage::owned(DeviceMemory::Cuda(buffer), device.clone()),
             offset: 0,
             layout,
-        })
+        }
     }
 
     /// A copy of this tensor of a GPU, whose queue is `queue`, on another device.

@@ -44,6 +44,7 @@ pub use pool::CudaMemoryUse;
 )]
 pub(crate) use products::{FusedActivation, ProductOperands, ProductShape};
 pub(crate) use queue::CudaQueue;
+pub(crate) use staging::PIECE as UPLOAD_PIECE;
 pub(crate) use stream::CudaEvent;
 #[allow(
     unused_imports,

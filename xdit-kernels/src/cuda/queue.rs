@@ -11,7 +11,7 @@ use super::{
     options::CudaOptions,
     pool::CudaPool,
     products::{ProductOperands, ProductShape, Products},
-    staging::Staging,
+    staging::{Staging, Upload},
     stream::{CudaEvent, CudaStream},
     tensor_map::{Boxes, TensorMap},
 };
@@ -206,8 +206,41 @@ impl CudaQueue {
         from: *const u8,
         bytes: usize,
     ) -> Result<CudaBuffer> {
+        let mut upload = self.begin_upload(op, bytes)?;
         // SAFETY: the caller's promise.
-        unsafe { (self.shared.staging).upload_new(op, from, &self.stream, bytes) }
+        unsafe { self.append_upload(op, &mut upload, from, bytes)? };
+        self.finish_upload(op, upload)
+    }
+
+    /// New memory of `bytes` bytes, to be filled from the host beside what this queue was given so far.
+    pub(crate) fn begin_upload(&self, op: &'static str, bytes: usize) -> Result<Upload> {
+        self.shared.staging.begin(op, bytes)
+    }
+
+    /// Copies from the host's memory to the next bytes of an upload. The bytes have been read when the call returns.
+    ///
+    /// # Safety
+    /// `bytes` bytes lie at `from`.
+    pub(crate) unsafe fn append_upload(
+        &self,
+        op: &'static str,
+        upload: &mut Upload,
+        from: *const u8,
+        bytes: usize,
+    ) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.shared.staging.append(op, upload, from, bytes) }
+    }
+
+    /// The memory of an upload, all of whose bytes were copied. What this queue is given later runs after the copies.
+    pub(crate) fn finish_upload(&self, op: &'static str, upload: Upload) -> Result<CudaBuffer> {
+        self.shared.staging.finish(op, upload, &self.stream)
+    }
+
+    /// How many of the last copies from and to the host nobody has waited for.
+    #[cfg(test)]
+    pub(super) fn copies_in_flight(&self) -> usize {
+        self.shared.staging.copies_in_flight()
     }
 
     /// Copies to the host's memory, after everything that this queue was given, and waits until that is done.

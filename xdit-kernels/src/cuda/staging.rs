@@ -1,5 +1,6 @@
 //! Copies between the host's memory and a GPU's, in pieces through two pinned buffers: the processor fills one while the GPU
-//! reads the other.
+//! reads the other. An upload waits for no copy but the last one out of the buffer that it fills, so the processor prepares the
+//! next tensor while the GPU still reads the one before.
 
 use super::{
     blocks::StreamId,
@@ -18,7 +19,7 @@ use std::{
 };
 
 /// Bytes of a pinned buffer: large enough that starting a copy costs little, small enough that the first one starts soon.
-const PIECE: usize = 4 << 20;
+pub(crate) const PIECE: usize = 4 << 20;
 
 /// Two pinned buffers and the stream of their copies, which runs beside those of kernels. They are made by the first copy.
 #[derive(Debug)]
@@ -32,6 +33,15 @@ struct TransferLine {
     stream: Arc<CudaStream>,
     id: StreamId,
     pieces: [PinnedPiece; 2],
+    /// The buffer whose turn it is in uploads.
+    turn: usize,
+}
+
+/// Memory of a GPU that is filled from the host, piece by piece.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    buffer: CudaBuffer,
+    filled: usize,
 }
 
 /// A pinned buffer of the host's memory, and the copy that uses it.
@@ -56,6 +66,14 @@ impl Staging {
         }
     }
 
+    /// How many of the last copies nobody has waited for.
+    #[cfg(test)]
+    pub(super) fn copies_in_flight(&self) -> usize {
+        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let pieces = line.iter().flat_map(|line| &line.pieces);
+        pieces.filter(|piece| piece.busy).count()
+    }
+
     /// Runs `copy` with the line, which one caller has at a time.
     fn with_line<R>(
         &self,
@@ -69,28 +87,57 @@ impl Staging {
         })
     }
 
-    /// A copy of `bytes` bytes of the host on the GPU, made beside what `queue` was given so far. The bytes have been read when
-    /// the call returns. What `queue` is given later runs after the copy.
+    /// New memory of `bytes` bytes, to be filled by [`append`](Self::append) beside what queues were given so far.
+    pub(super) fn begin(&self, op: &'static str, bytes: usize) -> Result<Upload> {
+        self.with_line(op, |line| {
+            // Memory of the line's own stream: nothing but these copies has to be waited for.
+            let buffer = CudaBuffer::new(op, bytes, &self.pool, line.id)?;
+            Ok(Upload { buffer, filled: 0 })
+        })
+    }
+
+    /// Copies `bytes` bytes of the host to the next bytes of an upload. They have been read when the call returns; the GPU may
+    /// still be copying.
     ///
     /// # Safety
     /// `bytes` bytes lie at `from` in the host's memory (others may change them meanwhile).
-    pub(super) unsafe fn upload_new(
+    pub(super) unsafe fn append(
         &self,
         op: &'static str,
+        upload: &mut Upload,
         from: *const u8,
-        queue: &CudaStream,
         bytes: usize,
+    ) -> Result<()> {
+        let room = upload.buffer.len() - upload.filled;
+        if bytes > room {
+            return Err(Error::shape(op, format!("at most {room} bytes"), bytes));
+        }
+        let to = upload.buffer.ptr().addr() as u64 + upload.filled as u64;
+        // SAFETY: the caller's promise; the bytes lie in the buffer, behind those that were filled before.
+        self.with_line(op, |line| unsafe { line.upload(op, from, to, bytes) })?;
+        upload.filled += bytes;
+        Ok(())
+    }
+
+    /// The memory of an upload. What `queue` is given later runs after the copies.
+    pub(super) fn finish(
+        &self,
+        op: &'static str,
+        upload: Upload,
+        queue: &CudaStream,
     ) -> Result<CudaBuffer> {
-        self.with_line(op, |line| {
-            // Memory of the line's own stream: nothing but this copy has to be waited for.
-            let buffer = CudaBuffer::new(op, bytes, &self.pool, line.id)?;
-            // SAFETY: the caller's promise; the buffer is new.
-            unsafe { line.upload(op, from, buffer.ptr().addr() as u64, bytes)? };
-            if let Some(last) = bytes.div_ceil(PIECE).checked_sub(1) {
-                queue.wait(&line.pieces[last % 2].copied)?;
-            }
-            Ok(buffer)
-        })
+        let Upload { buffer, filled } = upload;
+        if filled != buffer.len() {
+            return Err(Error::shape(op, format!("{} bytes", buffer.len()), filled));
+        }
+        if filled > 0 {
+            // The buffer that had the last turn; its event is that copy's, or a later one's of the same stream.
+            self.with_line(op, |line| {
+                let last = (line.turn + line.pieces.len() - 1) % line.pieces.len();
+                queue.wait(&line.pieces[last].copied)
+            })?;
+        }
+        Ok(buffer)
     }
 
     /// Copies `bytes` bytes from the GPU to the host. They have been written when the call returns.
@@ -138,7 +185,12 @@ impl TransferLine {
         let piece = || PinnedPiece::new(op, &pool.context);
         let pieces = [piece()?, piece()?];
         let (id, stream) = pool.stream(op)?;
-        Ok(Self { stream, id, pieces })
+        Ok(Self {
+            stream,
+            id,
+            pieces,
+            turn: 0,
+        })
     }
 
     /// Copies to the GPU, piece by piece.
@@ -152,8 +204,9 @@ impl TransferLine {
         to: u64,
         bytes: usize,
     ) -> Result<()> {
-        for (piece, first) in (0..bytes).step_by(PIECE).enumerate() {
-            let len = PIECE.min(bytes - first);
+        for first in (0..bytes).step_by(PIECE) {
+            let (piece, len) = (self.turn, PIECE.min(bytes - first));
+            self.turn = (piece + 1) % self.pieces.len();
             let pinned = self.free_piece(piece)?;
             // SAFETY: `first + len` is at most `bytes`, a piece has room for `len`, and no copy uses it.
             unsafe { std::ptr::copy_nonoverlapping(from.add(first), pinned, len) };

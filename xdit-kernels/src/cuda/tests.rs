@@ -1,7 +1,7 @@
 //! Devices, memory and launches on a GPU, or on the virtual one. Where there is none, each of these tests fails: they are run
 //! by name (`cargo test -p xdit-kernels --features cuda cuda::tests -- --ignored`).
 
-use super::{Args, LaunchShape, PtxModule};
+use super::{Args, LaunchShape, PtxModule, UPLOAD_PIECE};
 use crate::{DType, Device, MappedFile, Tensor, TensorMut, View, layout, testing::gpu};
 
 const ADD_PTX: &str = ".version 8.0
@@ -317,4 +317,39 @@ fn where_the_driver_has_no_more_free_memory_of_other_queues_is_used() {
         .collect();
     drop(parts);
     assert!(Tensor::zeros([n], DType::U8, &device).is_ok());
+}
+
+/// Nobody has waited for the copy of a tensor when the next one is prepared, also where the processor converts it.
+#[test]
+#[ignore = "needs a GPU"]
+fn the_next_tensor_is_prepared_while_the_last_is_copied() {
+    let host = Device::cpu();
+    for dtype in [DType::F32, DType::BF16] {
+        let device = Device::cuda(0).unwrap();
+        let in_flight = || device.expect_cuda().copies_in_flight();
+        let values: Vec<f32> = (0..250).map(|x| x as f32).collect();
+        let view = View::from_slice(&values, [values.len()], &host).unwrap();
+        let first = Tensor::uploaded_as(view, dtype, &device).unwrap();
+        assert_eq!(in_flight(), 1, "{dtype}");
+        let second = Tensor::uploaded_as(view, dtype, &device).unwrap();
+        assert_eq!(in_flight(), 2, "{dtype}");
+        for copied in [first, second] {
+            assert_eq!(copied.dtype(), dtype);
+            let copied = copied.to_dtype(DType::F32).unwrap();
+            assert_eq!(copied.to_vec_blocking::<f32>().unwrap(), values);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn a_tensor_of_many_pieces_is_converted_on_its_way() {
+    let (host, device) = (Device::cpu(), Device::cuda(0).unwrap());
+    let count = 3 * (UPLOAD_PIECE / 2) + 7;
+    let values: Vec<f32> = (0..count).map(|x| (x % 251) as f32).collect();
+    let view = View::from_slice(&values, [count], &host).unwrap();
+    let copied = Tensor::uploaded_as(view, DType::BF16, &device).unwrap();
+    let back = copied.to_vec_blocking::<half::bf16>().unwrap();
+    assert_eq!(back.len(), count);
+    assert!(back.iter().zip(&values).all(|(a, b)| a.to_f32() == *b));
 }

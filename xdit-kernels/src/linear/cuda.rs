@@ -50,8 +50,8 @@ impl CudaLinear {
 
 /// A copy in a dtype on a GPU. What lies in the host's memory is converted there, as the processor's kernels do.
 fn moved(x: View<'_>, dtype: DType, device: &Device) -> Result<Tensor> {
-    if x.device().is_cpu() && x.is_contiguous() && x.dtype() == dtype {
-        return Tensor::uploaded(x, device);
+    if x.device().is_cpu() && x.is_contiguous() {
+        return Tensor::uploaded_as(x, dtype, device);
     }
     layout::cast(x, dtype)?.to_device(device)
 }
@@ -99,6 +99,10 @@ pub(super) fn linear(
 
 /// The inputs in one dtype, side by side along the last dim.
 fn side_by_side(x: &[View<'_>], dtype: DType, device: &Device) -> Result<Tensor> {
+    if x.len() > 1 && x.iter().all(|x| x.dtype() == dtype) {
+        let views: Vec<View<'_>> = x.iter().map(|x| x.on(device)).collect();
+        return layout::cat(&views, x[0].ndim() - 1);
+    }
     let parts = x.iter().map(|x| layout::cast(x.on(device), dtype));
     let mut parts: Vec<Tensor> = parts.collect::<Result<_>>()?;
     if parts.len() == 1 {
