@@ -201,6 +201,9 @@ impl From<xdit_kernels::Error> for Error {
                 Ok(own) => *own,
                 Err(other) => Self::Other(other),
             },
+            // Callers tell it from other failures.
+            refused @ (xdit_kernels::Error::OutOfMemory { .. }
+            | xdit_kernels::Error::DeviceOutOfMemory { .. }) => Self::Other(Box::new(refused)),
             other => Self::Kernel(other.to_string()),
         }
     }

@@ -224,6 +224,16 @@ impl Device {
         (self.0.cuda.as_ref()).map(|queue| queue.pool().memory_use())
     }
 
+    /// Bytes of a GPU's memory that tensors of this device and its forks can still take: what the driver has free, and what the
+    /// pool keeps. `None` for the processor, and if the driver does not say.
+    pub fn available_memory(&self) -> Option<u64> {
+        #[cfg(feature = "cuda")]
+        if let Some(memory) = self.cuda_memory() {
+            return Some((memory.free? + memory.held - memory.in_use) as u64);
+        }
+        None
+    }
+
     /// Begins the count of [`CudaMemoryUse::peak`] anew, from what is in use now. Requires the feature `cuda`.
     #[cfg(feature = "cuda")]
     pub fn reset_cuda_peak(&self) {

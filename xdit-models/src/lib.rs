@@ -29,6 +29,7 @@ pub use files::weights;
 pub use layers::activation::ActivationKind;
 pub use models::{flux, hunyuandit, sd3};
 pub use observer::{Observer, Phase, PhaseEvent, StepEnd};
+pub use pipeline::device_memory::GpuMemory;
 pub use pipeline::estimate::MemoryEstimate;
 pub use pipeline::handle::Pipeline;
 pub use pipeline::image::Image;

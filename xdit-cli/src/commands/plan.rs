@@ -32,7 +32,9 @@ pub(crate) fn run(args: &PlanArgs, session: &Session) -> Result<u8, Failure> {
     let mut warnings: Vec<String> = found.warnings.iter().map(|it| with_flags(it)).collect();
     warnings.extend(compute.unused.iter().cloned());
     warnings.extend(unused::of_ranks(&args.parallel, &found, compute.threads));
-    if let Err(error @ Error::OutOfMemory { .. }) = found.check_memory(None) {
+    if let Err(error @ (Error::OutOfMemory { .. } | Error::DeviceOutOfMemory { .. })) =
+        found.check_memory(None)
+    {
         warnings.push(format!("not on this machine: {}", Failure::from(error)));
     }
     let shown = Shown {

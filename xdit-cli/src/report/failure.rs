@@ -27,7 +27,7 @@ pub(crate) enum Failure {
         /// The GPU.
         device: String,
         /// How it failed.
-        source: Box<Failure>,
+        source: Box<Self>,
     },
 
     /// A file could not be written.
@@ -187,6 +187,7 @@ impl Failure {
             use xdit_kernels::Error as Kernel;
             match error {
                 xdit_models::Error::Rank { source, .. } => leaf(source),
+                xdit_models::Error::DeviceOutOfMemory { .. } => true,
                 xdit_models::Error::Kernel(error) => matches!(
                     error,
                     Kernel::Device { .. } | Kernel::DeviceOutOfMemory { .. }

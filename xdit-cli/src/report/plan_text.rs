@@ -35,7 +35,7 @@ pub(crate) fn text(shown: &Shown<'_>) -> String {
     }
     text.push('\n');
     text += &memory::lines(plan);
-    text += &memory::without_t5(&plan.memory);
+    text += &memory::without_t5(plan.computing_memory());
     if let Some(schedule) = &shown.schedule {
         text += match plan.placement {
             Placement::Linear => "\nSTEP.PATCH by stage and time, .* a whole step\n",

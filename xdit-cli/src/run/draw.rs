@@ -222,6 +222,7 @@ impl Drawn {
             "seconds": seconds,
             "step_seconds": watch.step_seconds,
             "peak_memory_bytes": memory::peak_bytes(),
+            "peak_device_memory_bytes": memory::peak_device_bytes(&self.compute.device.device),
             "warnings": watch.warnings,
         })
     }
@@ -294,6 +295,10 @@ impl Drawn {
         line += &format!("total {:.2} s", session.started.elapsed().as_secs_f64());
         if let Some(bytes) = memory::peak_bytes() {
             line += &format!("; peak memory {}", memory::shown(bytes));
+        }
+        let device = &self.compute.device.device;
+        if let Some(bytes) = memory::peak_device_bytes(device) {
+            line += &format!("; of {device} {}", memory::shown(bytes));
         }
         line
     }

@@ -84,7 +84,7 @@ fn auto_goes_on_without_a_gpu_and_says_why_with_v_only() {
 #[test]
 fn what_fails_on_the_chosen_gpu_is_an_error_that_names_the_way_out() {
     let folder = tempfile::tempdir().unwrap();
-    let small = [("VGPU_MEM_MB", "2"), ("VGPU_LEAKS", "0")];
+    let small = [("VGPU_MEM_MB", "1")];
     let run = on_gpu(folder.path(), Gpu::new(Schedule::Lazy), "", &small);
     assert_eq!(run.code, Some(5), "{run:?}");
     let end = "(--device auto chose cuda:0; --device cpu computes on the processor)\n";

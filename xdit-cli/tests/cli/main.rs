@@ -18,6 +18,8 @@ mod flux_folder;
 mod generate;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod gpu;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod gpu_memory;
 mod help;
 mod hostile;
 mod hostile_picture;

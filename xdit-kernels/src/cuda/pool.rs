@@ -19,6 +19,8 @@ pub struct CudaMemoryUse {
     pub peak: usize,
     /// What the pool has from the driver: in use, or kept for what comes.
     pub held: usize,
+    /// What the driver has free beside that, for this program and others; `None` if it does not say.
+    pub free: Option<usize>,
 }
 
 /// The memory and the streams of one GPU that a device and its forks share.
@@ -174,11 +176,13 @@ impl CudaPool {
     }
 
     pub(crate) fn memory_use(&self) -> CudaMemoryUse {
+        let free = self.context.memory("memory").ok().map(|(free, _)| free);
         let state = self.state();
         CudaMemoryUse {
             in_use: state.blocks.in_use,
             peak: state.blocks.peak,
             held: state.blocks.held,
+            free,
         }
     }
 

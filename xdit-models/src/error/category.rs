@@ -52,7 +52,7 @@ impl Error {
             | Self::Unsupported { .. }
             | Self::BadTensor { .. } => ErrorCategory::BadModel,
             Self::InvalidRequest { .. } => ErrorCategory::InvalidRequest,
-            Self::OutOfMemory { .. } => ErrorCategory::OutOfMemory,
+            Self::OutOfMemory { .. } | Self::DeviceOutOfMemory { .. } => ErrorCategory::OutOfMemory,
             Self::NotFinite { .. } => ErrorCategory::NotFinite,
             Self::Stopped { .. } | Self::Cancelled => ErrorCategory::Stopped,
             Self::Other(_) => ErrorCategory::Other,

@@ -90,6 +90,10 @@ fn of_others(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
         Ok(own) => return *own,
         Err(error) => error,
     };
+    let error = match error.downcast::<xdit_kernels::Error>() {
+        Ok(kernel) => return (*kernel).into(),
+        Err(error) => error,
+    };
     match error.downcast::<xdit_comm::Error>() {
         Ok(comm) => (*comm).into(),
         Err(error) => Error::Other(error),

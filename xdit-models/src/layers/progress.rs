@@ -77,7 +77,7 @@ impl Told {
             return Flash.attend(input);
         };
         let flops = [4, b, input.k.dim(1), h, d];
-        let rows = rows_of_piece(&flops, piece, least);
+        let rows = rows_here(&flops, piece, least);
         let out = match whole || lq <= rows {
             true => Flash.attend(input)?,
             false => {
@@ -129,7 +129,7 @@ fn linear_in_pieces(
         Some(&[b, l, _]) => (b, l),
         _ => (1, 0),
     };
-    let rows = rows_of_piece(&[2, b, k, n], piece, least);
+    let rows = rows_here(&[2, b, k, n], piece, least);
     if l <= rows {
         let out = layer.forward_with(x, epilogue)?;
         attention.progress()?;
@@ -169,7 +169,7 @@ pub(crate) fn convolution(
     let (b, oc) = (x_bhwc.dim(0), conv.out_channels());
     // Nine taps or one. With one, pieces are smaller than necessary.
     let flops = [2 * 9, b, width, conv.in_channels(), oc];
-    let rows = rows_of_piece(&flops, PIECE, LEAST_LINES) / LEAST_LINES * LEAST_LINES;
+    let rows = rows_here(&flops, PIECE, LEAST_LINES) / LEAST_LINES * LEAST_LINES;
     if lines.len() <= rows {
         let out = conv.forward_rows(x_bhwc, residual, lines)?;
         told()?;
@@ -188,13 +188,25 @@ pub(crate) fn convolution(
     Ok(out.freeze()?)
 }
 
-/// Returns the number of rows of a piece, if one row takes the product of these FLOPs.
-fn rows_of_piece(flops: &[usize], piece: usize, least: usize) -> usize {
+/// Returns the number of rows of a piece of a linear layer on so many threads, if one row takes the product of these FLOPs.
+pub(crate) fn rows_of_piece(flops: &[usize], threads: usize) -> usize {
+    rows_within(flops, PIECE.saturating_mul(threads), LEAST_ROWS)
+}
+
+/// Returns the number of rows of a piece, if one row takes the product of these FLOPs and each thread takes `piece`.
+fn rows_here(flops: &[usize], piece: usize, least: usize) -> usize {
+    rows_within(
+        flops,
+        piece.saturating_mul(rayon::current_num_threads()),
+        least,
+    )
+}
+
+fn rows_within(flops: &[usize], most: usize, least: usize) -> usize {
     let a_row = flops
         .iter()
         .fold(1_usize, |product, n| product.saturating_mul(*n));
-    let all_threads = piece.saturating_mul(rayon::current_num_threads());
-    (all_threads / a_row.max(1)).max(least)
+    (most / a_row.max(1)).max(least)
 }
 
 #[cfg(test)]

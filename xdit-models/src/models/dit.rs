@@ -11,6 +11,7 @@ use xdit_kernels::{DType, Tensor};
 use xdit_pipefusion::Blocks;
 
 use crate::error::Result;
+use crate::layers::rows_of_piece;
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
@@ -40,6 +41,14 @@ pub(crate) trait DitShape: Debug {
     fn text_kv_bytes(&self, _dtype: DType) -> u64 {
         0
     }
+    /// Returns what a rank holds on a GPU within a block, for one image.
+    fn block_rows(&self, tokens: RankTokens) -> BlockRows;
+    /// Returns the values that modulate all blocks in a step, for one image and one branch of guidance.
+    fn modulation_values(&self) -> usize;
+    /// Returns the bytes of a token's tables of positions.
+    fn position_bytes(&self) -> usize {
+        0
+    }
     /// Returns the bytes of a block's parameters.
     fn block_bytes(&self, block: usize, dtype: DType) -> u64;
     /// Returns the later block that reads the output of this one again, in a U-shaped model.
@@ -52,6 +61,37 @@ pub(crate) trait DitShape: Debug {
     fn block_flops(&self, block: usize, text: usize, image: usize) -> f64;
     /// Returns the FLOPs of a step before the first block and after the last.
     fn end_flops(&self, image: usize) -> [f64; 2];
+}
+
+/// The tokens of a stream that a rank holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RankTokens {
+    pub(crate) text: usize,
+    pub(crate) image: usize,
+    /// The images of a batch.
+    pub(crate) images: usize,
+    /// The compute threads of the rank.
+    pub(crate) threads: usize,
+}
+
+impl RankTokens {
+    pub(crate) fn all(&self) -> usize {
+        self.text.saturating_add(self.image)
+    }
+
+    /// Returns how many of `rows` rows a linear layer of `[n, k]` inside a block computes at a time.
+    pub(crate) fn at_a_time(&self, rows: usize, [n, k]: [usize; 2]) -> usize {
+        rows.min(rows_of_piece(&[2, self.images, k, n], self.threads))
+    }
+}
+
+/// The most rows of the stream's width that are in memory at a time, within a block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockRows {
+    /// In its layers.
+    pub(crate) layers: usize,
+    /// When attention begins: the streams, queries, keys and values, each a row of each token.
+    pub(crate) attention: usize,
 }
 
 /// The guidance of a call: scales and branches.

@@ -70,10 +70,15 @@ impl MemoryEstimate {
     /// them.
     #[must_use]
     pub fn call(&self) -> u64 {
+        let encoding = sum([self.embeddings, self.latents, self.encoding]);
+        encoding.max(self.call_after_encoding())
+    }
+
+    /// Returns the same without the text encoders' activations.
+    pub(crate) fn call_after_encoding(&self) -> u64 {
         let denoising = sum([self.kept, self.text_kv, self.denoising]);
         let decoding = sum([self.decoding, self.pictures]);
-        let worst = self.encoding.max(denoising).max(decoding);
-        sum([self.embeddings, self.latents, worst])
+        sum([self.embeddings, self.latents, denoising.max(decoding)])
     }
 
     /// Returns the largest sum of all memory.

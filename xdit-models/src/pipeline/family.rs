@@ -11,6 +11,7 @@ use crate::files::source::ModelSource;
 use crate::models::dit::Dit;
 use crate::observer::Observer;
 use crate::pipeline::configurations::Configurations;
+use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::finite::{Finite, Origin, Whose};
 use crate::pipeline::options::LoadOptions;
 use crate::pipeline::output::Output;
@@ -80,6 +81,9 @@ pub(crate) trait AnyPipeline: Debug + Send + Sync {
 
     /// Plans `request` on the ranks of `parallel`.
     fn plan(&self, request: &Request, parallel: &Parallel) -> Result<RunPlan>;
+
+    /// Returns the components whose weights are in memory, with their bytes as `estimate` counts them.
+    fn held(&self, estimate: &MemoryEstimate) -> Vec<(&'static str, u64)>;
 
     /// Executes `plan`. Encodes the prompts on the current thread pool. Then the ranks share `threads` compute threads. Ranks
     /// that are threads come from `idle`.
@@ -164,7 +168,7 @@ fn planned<F: Family>(
         prompts: request.prompt.len(),
         draws_noise,
     };
-    let memory = counted.estimate(configs);
+    let memory = (counted.in_process(configs), counted.on_device(configs));
     let served = resolved.completed(request, defaults);
     let call = ResolvedCall {
         request: request.clone(),
@@ -205,6 +209,10 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         planned(configs, &self.defaults, request, parallel, &self.options)
     }
 
+    fn held(&self, estimate: &MemoryEstimate) -> Vec<(&'static str, u64)> {
+        self.store.held(estimate)
+    }
+
     fn run(
         &self,
         run_plan: RunPlan,
@@ -225,8 +233,11 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         }
         let (request, parallel) = (&call.request, &call.parallel);
         let (plan, partition) = (call.resolved.clone(), call.partition.clone());
-        let held = self.store.held(&run_plan.memory);
-        run_plan.check_memory_beside(held, options.memory_limit)?;
+        let held = self.store.held(run_plan.computing_memory());
+        let held = held.iter().map(|(_, bytes)| *bytes);
+        let held = held.fold(0, u64::saturating_add);
+        let room = options.device.available_memory();
+        run_plan.check_memory_beside(held, options.memory_limit, room)?;
         for warning in &run_plan.warnings {
             observer.warning(warning);
         }

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::files::model_index::{ModelIndex, PipelineClass};
 use crate::files::source::ModelSource;
 use crate::observer::Observer;
+use crate::pipeline::device_memory;
 use crate::pipeline::families;
 use crate::pipeline::family::AnyPipeline;
 use crate::pipeline::options::LoadOptions;
@@ -83,7 +84,10 @@ impl Pipeline {
             Ok((class, load(source, options, one_stage, observer)?))
         });
         let cancel = observer.cancel_token();
-        let (class, model) = loaded.map_err(|error| cancel.named(named_memory(error)))?;
+        let (class, model) = loaded.map_err(|error| {
+            let ways = device_memory::ways_out(options.dtype, options.low_memory, None);
+            cancel.named(named_memory(device_memory::explained(error, &[], &ways)))
+        })?;
         Ok(Self {
             class,
             model,
@@ -273,9 +277,13 @@ impl Pipeline {
         observer.cancel_token().check()?;
         self.check_files()?;
         let (threads, idle) = (pool.current_num_threads(), &self.ranks);
+        let (ways, memory) = (plan.ways_out(), plan.computing_memory().clone());
         let output = pool.install(|| self.model.run(plan, threads, idle, observer));
         let cancel = observer.cancel_token();
-        output.map_err(|error| cancel.named(named_memory(error)))
+        output.map_err(|error| {
+            let held = self.model.held(&memory);
+            cancel.named(named_memory(device_memory::explained(error, &held, &ways)))
+        })
     }
 }
 

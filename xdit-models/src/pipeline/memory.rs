@@ -29,7 +29,7 @@ pub(crate) struct Counted<'a> {
 const RANK: u64 = 256 << 10;
 
 impl Counted<'_> {
-    /// Returns the whole estimate.
+    /// Returns the whole estimate, wherever the memory is.
     pub(crate) fn estimate<R: ModelLoader>(&self, configs: &R) -> MemoryEstimate {
         let (plan, dtype) = (self.plan, self.options.dtype);
         let (shape, vae) = (configs.shape(), configs.vae());
@@ -73,17 +73,22 @@ impl Counted<'_> {
     }
 
     /// Returns the number of ranks that this process runs.
-    fn ranks_here(&self) -> usize {
+    pub(crate) fn ranks_here(&self) -> usize {
         match self.parallel.backend {
             RankBackend::Threads { .. } => self.parallel.degrees.product().unwrap_or(usize::MAX),
             RankBackend::Group(_) => 1,
         }
     }
 
+    /// The compute threads of the pipeline.
+    pub(crate) fn compute_threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.options.threads.unwrap_or_else(cores)
+    }
+
     /// The threads of the pipeline's pool. With several ranks, each rank is a thread with its own pool.
     fn threads(&self) -> u64 {
-        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = self.options.threads.unwrap_or_else(cores);
+        let threads = self.compute_threads();
         let ranks = self.ranks_here();
         let of_ranks = match self.is_alone() {
             true => 0,
@@ -174,7 +179,7 @@ impl Counted<'_> {
     }
 }
 
-fn product(factors: &[usize]) -> u64 {
+pub(crate) fn product(factors: &[usize]) -> u64 {
     factors
         .iter()
         .fold(1, |product: u64, n| product.saturating_mul(*n as u64))

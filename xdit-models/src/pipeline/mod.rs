@@ -3,6 +3,8 @@
 //! A call is resolved and prepared here, on the caller's thread. `ranks` runs it.
 
 pub(crate) mod configurations;
+mod count_device;
+pub(crate) mod device_memory;
 pub(crate) mod estimate;
 pub(crate) mod families;
 pub(crate) mod family;

@@ -15,7 +15,8 @@ pub struct LoadOptions {
     pub variant: Option<String>,
     /// Whether each call reads the text encoders and drops them before it reads the other models and denoises.
     pub low_memory: bool,
-    /// The most memory that a call may use, in bytes, weights included. `None` for the available memory of the system.
+    /// The most memory that a call may use, in bytes, weights included, of the process and of its GPU each. `None` for the available
+    /// memory of both.
     pub memory_limit: Option<u64>,
 }
 

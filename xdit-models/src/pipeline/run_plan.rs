@@ -7,6 +7,7 @@ use xdit_pipefusion::{PatchPlan, Placement, Schedule, StepTraffic};
 
 use crate::error::Result;
 use crate::models::dit::DitShape;
+use crate::pipeline::device_memory::{self, GpuMemory};
 use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::memory_limit;
 use crate::pipeline::rank_plan::{RankPlan, StageSummary};
@@ -50,8 +51,10 @@ pub struct RunPlan {
     pub stages: Vec<StageSummary>,
     /// The ranks, in order.
     pub ranks: Vec<RankPlan>,
-    /// The memory of the call in this process.
+    /// The memory of the call in this process. If a GPU computes, [`Self::device_memory`] has what lies there.
     pub memory: MemoryEstimate,
+    /// The memory of the call on its GPU, or `None` if the processor computes.
+    pub device_memory: Option<GpuMemory>,
     /// The messages between stages in each step, for all ranks of a stage of one replica together.
     pub traffic: Vec<StepTraffic>,
     /// The other inputs of `run`.
@@ -78,7 +81,7 @@ impl RunPlan {
         call: ResolvedCall,
         served: Request,
         shape: &dyn DitShape,
-        memory: MemoryEstimate,
+        (memory, device_memory): (MemoryEstimate, Option<GpuMemory>),
     ) -> Self {
         let (resolved, partition) = (&call.resolved, &call.partition);
         Self {
@@ -96,6 +99,7 @@ impl RunPlan {
             stages: partition.summaries(resolved, shape),
             ranks: partition.ranks(resolved, shape),
             memory,
+            device_memory,
             traffic: (0..partition.schedule.steps)
                 .map(|step| partition.traffic(step, resolved, shape))
                 .collect(),
@@ -103,13 +107,14 @@ impl RunPlan {
         }
     }
 
-    /// Returns an error if the call needs more memory than `limit` bytes, or than the available memory of the system if `limit`
-    /// is `None`.
+    /// Returns an error if the call needs more memory than `limit` bytes, or than the available memory of the system and of its
+    /// GPU if `limit` is `None`.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), [`Error::DeviceOutOfMemory`](crate::Error::DeviceOutOfMemory).
     pub fn check_memory(&self, limit: Option<u64>) -> Result<()> {
-        self.check_memory_beside(0, limit)
+        let device = self.device_memory.as_ref();
+        self.check_memory_beside(0, limit, device.and_then(|device| device.available))
     }
 
     /// Bytes that this process may still take for the call, as far as the system says: what [`Self::check_memory`] compares
@@ -120,19 +125,45 @@ impl RunPlan {
         memory_limit::room(self.memory.threads)
     }
 
-    /// Like [`Self::check_memory`], if `held` bytes of the weights are in memory already.
-    pub(crate) fn check_memory_beside(&self, held: u64, limit: Option<u64>) -> Result<()> {
+    /// Like [`Self::check_memory`], if `held` bytes of the weights are in memory already, and a GPU has `room` bytes.
+    pub(crate) fn check_memory_beside(
+        &self,
+        held: u64,
+        limit: Option<u64>,
+        room: Option<u64>,
+    ) -> Result<()> {
         let mut what = format!("{} × {}", self.height, self.width);
         if self.images > 1 {
             what += &format!(", {} images,", self.images);
         }
-        let checked = self.memory.check(&what, held, limit);
-        memory_limit::with_ways(checked, &self.lighter(held))
+        let Some(device) = &self.device_memory else {
+            let checked = self.memory.check(&what, held, limit);
+            return memory_limit::with_ways(checked, &self.lighter(&self.memory, held));
+        };
+        self.memory.check(&what, 0, limit)?;
+        let checked = device.check(&what, held, limit.or(room));
+        device_memory::with_ways(checked, &self.lighter(&device.parts, held))
+    }
+
+    /// Returns the estimate with the weights: on the GPU, if one computes.
+    #[must_use]
+    pub fn computing_memory(&self) -> &MemoryEstimate {
+        match &self.device_memory {
+            Some(device) => &device.parts,
+            None => &self.memory,
+        }
+    }
+
+    /// Returns what takes less memory on a GPU than this call does.
+    pub(crate) fn ways_out(&self) -> Vec<&'static str> {
+        let untiled = !self.call.request.vae_tiling && !self.call.parallel.shares_decode();
+        let low_memory = self.computing_memory().low_memory;
+        device_memory::ways_out(self.call.dtype, low_memory, Some((self.images, untiled)))
     }
 
     /// What takes less memory where the most is taken, if `held` bytes of the weights are in memory already.
-    fn lighter(&self, held: u64) -> Vec<&'static str> {
-        let (memory, request) = (&self.memory, &self.call.request);
+    fn lighter(&self, memory: &MemoryEstimate, held: u64) -> Vec<&'static str> {
+        let request = &self.call.request;
         let mut ways = Vec::new();
         if memory.call() >= memory.weights().saturating_sub(held) {
             let decoder = memory.decoding >= memory.denoising.max(memory.encoding);

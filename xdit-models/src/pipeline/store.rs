@@ -12,6 +12,7 @@ use crate::files::weights::{Scope, Stamp, Weights};
 use crate::layers::Packing;
 use crate::models::dit::{Dit, DitShape};
 use crate::observer::{Observer, Phase, PhaseEvent};
+use crate::pipeline::device_memory;
 use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::memory_limit;
 use crate::pipeline::options::LoadOptions;
@@ -162,19 +163,18 @@ impl<R: ModelLoader> ModelStore<R> {
         (0..self.configs.shape().block_count()).into()
     }
 
-    /// Returns the bytes of the weights in memory, as `estimate` counts them.
-    pub(crate) fn held(&self, estimate: &MemoryEstimate) -> u64 {
-        let encoders = match self.encoders {
-            Some(_) => estimate.encoder_weights(),
-            None => 0,
-        };
-        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        match *loaded {
-            Some(_) => encoders
-                .saturating_add(estimate.transformer)
-                .saturating_add(estimate.vae),
-            None => encoders,
+    /// Returns the components whose weights are in memory, with their bytes as `estimate` counts them.
+    pub(crate) fn held(&self, estimate: &MemoryEstimate) -> Vec<(&'static str, u64)> {
+        let mut held = Vec::new();
+        if self.encoders.is_some() {
+            held.push(("text encoders", estimate.encoder_weights()));
         }
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.is_some() {
+            held.push(("transformer", estimate.transformer));
+            held.push(("VAE", estimate.vae));
+        }
+        held
     }
 
     fn open(&self, names: &[&str]) -> Result<Vec<Weights>> {
@@ -184,6 +184,16 @@ impl<R: ModelLoader> ModelStore<R> {
     }
 
     fn check_memory(&self, what: &str, bytes: u64) -> Result<()> {
+        let device = &self.options.device;
+        if device_memory::is_gpu(device) {
+            let room = self
+                .options
+                .memory_limit
+                .or_else(|| device.available_memory());
+            let checked = device_memory::fits(&device.to_string(), what, bytes, room);
+            let ways = device_memory::ways_out(self.options.dtype, self.options.low_memory, None);
+            return device_memory::with_ways(checked, &ways);
+        }
         let checked = memory_limit::check(what, bytes, self.options.memory_limit, 0);
         let (dtype, low_memory) = (self.options.dtype, self.options.low_memory);
         let ways = memory_limit::lighter_weights(dtype, low_memory);

@@ -12,7 +12,7 @@ pub(crate) use bands::{Bands, Edges, Whole};
 pub use config::VaeConfig;
 pub use decoder::VaeDecoder;
 pub use encoder::{Moments, VaeEncoder};
-pub(crate) use size::{decoder_bytes, decoder_bytes_per_pixel};
+pub(crate) use size::{decoder_bytes, decoder_bytes_per_pixel, level_bytes_per_pixel};
 pub(crate) use tiling::Tiling;
 
 use xdit_kernels::Tensor;

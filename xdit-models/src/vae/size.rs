@@ -6,13 +6,26 @@ use xdit_kernels::{DType, Device, WeightForm};
 use super::VaeConfig;
 use crate::layers::ParameterCount;
 
-/// Returns the largest number of bytes of the decoder's activations at a time, for each pixel of the image.
+/// Returns the largest number of bytes of the decoder's activations at a time, for each pixel of the image, and with them the gaps
+/// of the processor's allocator: the freed memory of a level is mostly too small for the next one.
+pub(crate) fn decoder_bytes_per_pixel(config: &VaeConfig, dtype: DType) -> u64 {
+    let levels = levels(config, dtype);
+    let before = |level: usize| levels.get(level + 1).copied().unwrap_or(0);
+    let with_gap = (0..levels.len()).map(|level| levels[level] + before(level));
+    with_gap.max().unwrap_or(0)
+}
+
+/// The same without gaps.
+pub(crate) fn level_bytes_per_pixel(config: &VaeConfig, dtype: DType) -> u64 {
+    levels(config, dtype).into_iter().max().unwrap_or(0)
+}
+
+/// Returns the bytes of each level's activations, for each pixel of the image.
 ///
 /// A residual block from i to o channels holds its input, the normalised input and the first convolution's output (2i + o);
 /// then the input, that output and its normalised form (i + 2o); then the input, the normalised form, the shortcut and the
-/// result (i + 3o, or 3o without a shortcut). Each level has a quarter of the next one's pixels. The freed memory of a level is
-/// mostly too small for the next one, and counts as a gap of the allocator.
-pub(crate) fn decoder_bytes_per_pixel(config: &VaeConfig, dtype: DType) -> u64 {
+/// result (i + 3o, or 3o without a shortcut). Each level has a quarter of the next one's pixels.
+fn levels(config: &VaeConfig, dtype: DType) -> Vec<u64> {
     let channels = &config.block_out_channels;
     let levels = channels.iter().enumerate().map(|(level, outputs)| {
         let inputs = *channels.get(level + 1).unwrap_or(outputs);
@@ -23,10 +36,7 @@ pub(crate) fn decoder_bytes_per_pixel(config: &VaeConfig, dtype: DType) -> u64 {
         };
         (block * dtype.size()) as u64 >> (2 * level)
     });
-    let levels: Vec<u64> = levels.collect();
-    let before = |level: usize| levels.get(level + 1).copied().unwrap_or(0);
-    let with_gap = (0..levels.len()).map(|level| levels[level] + before(level));
-    with_gap.max().unwrap_or(0)
+    levels.collect()
 }
 
 /// Returns the bytes of a decoder's parameters in the forms in which kernels hold them, without padding.

@@ -6,7 +6,7 @@ use xdit_pipefusion::Blocks;
 use super::FluxConfig;
 use super::blocks::MLP_RATIO;
 use crate::layers::{ParameterCount, TIME_CHANNELS};
-use crate::models::dit::DitShape;
+use crate::models::dit::{BlockRows, DitShape, RankTokens};
 
 fn block_parameters(config: &FluxConfig, block: usize) -> ParameterCount {
     let (c, d) = (config.hidden_size(), config.attention_head_dim);
@@ -61,6 +61,35 @@ impl DitShape for FluxConfig {
 
     fn attentions(&self, _: usize) -> [usize; 2] {
         [1, 0]
+    }
+
+    /// A single block ends with a layer that reads attention and feed-forward side by side. A double block holds the whole
+    /// stream, and text and image before and after it.
+    fn block_rows(&self, tokens: RankTokens) -> BlockRows {
+        let (c, all, image) = (self.hidden_size(), tokens.all(), tokens.image);
+        let last = tokens.at_a_time(all, [c, (1 + MLP_RATIO) * c]);
+        let single = (8 * all).max((3 + MLP_RATIO) * all + (2 + MLP_RATIO) * last);
+        let last = tokens.at_a_time(image, [c, MLP_RATIO * c]);
+        let projected = 5 * all + 4 * image;
+        let finished = 3 * all + tokens.text + (2 + MLP_RATIO) * image + last;
+        let double = match self.num_layers {
+            0 => 0,
+            _ => projected.max(finished),
+        };
+        BlockRows {
+            layers: single.max(double).max(6 * all),
+            attention: 5 * all,
+        }
+    }
+
+    fn modulation_values(&self) -> usize {
+        let single = self.block_count().saturating_sub(self.num_layers);
+        (12 * self.num_layers + 3 * single) * self.hidden_size()
+    }
+
+    /// Cosines and sines in f32.
+    fn position_bytes(&self) -> usize {
+        2 * self.attention_head_dim * DType::F32.size()
     }
 
     fn text_widths(&self) -> [usize; 2] {

@@ -216,20 +216,25 @@ impl HunyuanBlock {
         let attn_blc = image.attend(attention, positions.segments())?;
         let residual = Epilogue::Residual(x_blc.view());
         let x_blc = linear(out, &[attn_blc.view()], residual, attention)?;
+        drop(attn_blc);
 
         let CrossAttention { q, norm_q, out, .. } = &self.attn2;
         let normed = self.norm2.forward(&x_blc)?;
         let q_blc = linear(q, &[normed.view()], Epilogue::None, attention)?;
-        let q_blhd = q_blc
-            .view()
-            .split_last(&[self.heads, q_blc.dim(2) / self.heads])?;
+        drop(normed);
+        let heads = [self.heads, q_blc.dim(2) / self.heads];
         let (weight, bias) = (norm_q.weight.view(), norm_q.bias.view());
+        let q_blhd = q_blc.view().split_last(&heads)?;
         let q_blhd = layer_norm_rope(q_blhd, weight, bias, EPS, Some(rope))?;
+        drop(q_blc);
         let input = AttnInput::new(&q_blhd, &text.k, &text.v).with_lse(false);
         let attn_blc = Flash.attend(&input)?.out.reshape(x_blc.shape())?;
+        drop(q_blhd);
         attention.progress()?;
         let residual = Epilogue::Residual(x_blc.view());
-        let x_blc = linear(out, &[attn_blc.view()], residual, attention)?;
+        let after_blc = linear(out, &[attn_blc.view()], residual, attention)?;
+        drop((attn_blc, x_blc));
+        let x_blc = after_blc;
 
         let normed = self.norm3.forward(&x_blc)?;
         let gelu = Epilogue::Activation(Activation::GeluTanh);

@@ -6,7 +6,7 @@ use xdit_pipefusion::Blocks;
 use super::HunyuanConfig;
 use super::embeddings::extra_channels;
 use crate::layers::{ParameterCount, TIME_CHANNELS};
-use crate::models::dit::DitShape;
+use crate::models::dit::{BlockRows, DitShape, RankTokens};
 
 fn block_parameters(config: &HunyuanConfig, block: usize) -> ParameterCount {
     let (c, d) = (config.hidden_size(), config.attention_head_dim);
@@ -56,6 +56,26 @@ impl DitShape for HunyuanConfig {
 
     fn stream_text(&self, _: usize) -> usize {
         0
+    }
+
+    /// The outputs that later blocks read are counted apart.
+    fn block_rows(&self, tokens: RankTokens) -> BlockRows {
+        let (c, image) = (self.hidden_size(), tokens.image);
+        let inner = self.ff_inner_dim.div_ceil(c.max(1));
+        let last = tokens.at_a_time(image, [c, self.ff_inner_dim]);
+        BlockRows {
+            layers: (8 * image).max((3 + inner) * image + last),
+            attention: 4 * image,
+        }
+    }
+
+    fn modulation_values(&self) -> usize {
+        self.block_count() * self.hidden_size()
+    }
+
+    /// Cosines and sines in f32.
+    fn position_bytes(&self) -> usize {
+        2 * self.attention_head_dim * DType::F32.size()
     }
 
     fn text_widths(&self) -> [usize; 2] {

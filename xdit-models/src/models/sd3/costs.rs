@@ -6,7 +6,7 @@ use xdit_pipefusion::Blocks;
 use super::Sd3Config;
 use super::blocks::{MLP_RATIO, modulation_vectors};
 use crate::layers::{ParameterCount, TIME_CHANNELS};
-use crate::models::dit::DitShape;
+use crate::models::dit::{BlockRows, DitShape, RankTokens};
 
 fn block_parameters(config: &Sd3Config, block: usize) -> ParameterCount {
     let (c, d) = (config.hidden_size(), config.attention_head_dim);
@@ -63,6 +63,30 @@ impl DitShape for Sd3Config {
 
     fn attentions(&self, block: usize) -> [usize; 2] {
         [1, usize::from(self.is_dual(block))]
+    }
+
+    /// A block holds the whole stream, and text and image before and after it.
+    fn block_rows(&self, tokens: RankTokens) -> BlockRows {
+        let (c, all) = (self.hidden_size(), tokens.all());
+        let RankTokens { text, image, .. } = tokens;
+        let last = |rows| tokens.at_a_time(rows, [c, MLP_RATIO * c]);
+        let projected = 5 * all + 4 * image;
+        let finished = 3 * all + (2 + MLP_RATIO) * image + last(image);
+        let text = 3 * all + image + (2 + MLP_RATIO) * text + last(text);
+        // The image's own attention.
+        let own = match self.dual_attention_layers.is_empty() {
+            true => 0,
+            false => 3 * all + 8 * image,
+        };
+        BlockRows {
+            layers: projected.max(finished).max(text).max(own).max(6 * all),
+            attention: 5 * all,
+        }
+    }
+
+    fn modulation_values(&self) -> usize {
+        let vectors = (0..self.block_count()).flat_map(|block| modulation_vectors(self, block));
+        vectors.sum::<usize>() * self.hidden_size()
     }
 
     fn text_widths(&self) -> [usize; 2] {

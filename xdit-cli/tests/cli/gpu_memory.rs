@@ -1,0 +1,226 @@
+//! The memory of GPUs: what `plan` predicts is what the pool's peak was, `--low-memory` lowers it, and what does not fit ends
+//! with the numbers. On virtual GPUs that allocate and compute nothing, so that sizes are those of real pictures.
+
+use serde_json::Value;
+use vgpu::{Gpu, Schedule};
+
+use crate::program::{Outcome, command, outcome};
+use crate::sd3::golden;
+
+/// Runs the program on a virtual GPU with so much memory, which skips kernels.
+fn on_gpu(words: &str, model: &str, variables: &[(&str, &str)]) -> Outcome {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command();
+    command
+        .args(words.split_whitespace())
+        .arg("--model")
+        .arg(golden(model))
+        .current_dir(folder.path());
+    let command = Gpu::new(Schedule::Eager).attach(&mut command).unwrap();
+    let skipping = [("VGPU_SKIP_KERNELS", "1"), ("VGPU_MEM_MB", "16384")];
+    let variables = skipping.iter().chain(variables).copied();
+    outcome(command.envs(variables).output())
+}
+
+/// What cuBLASLt may take for a product, and what its double takes.
+const SCRATCH: [u64; 2] = [32 << 20, 64 << 10];
+
+/// The bytes that `plan` predicts with the double's scratch, of denoising where latents are the result, and the peak of
+/// `generate`.
+fn predicted_and_measured(model: &str, flags: &str, latents: bool) -> [f64; 2] {
+    let plan = on_gpu(
+        &format!("plan --prompt circle --device cuda --json {flags}"),
+        model,
+        &[],
+    );
+    let plan = plan.succeeded().json();
+    let told = &plan["memory"]["gpu"];
+    assert_eq!(told["device"], "cuda:0");
+    assert_eq!(told["scratch"], SCRATCH[0]);
+    let bytes = |pointer: &str| told.pointer(pointer).unwrap().as_u64().unwrap();
+    let predicted = match latents {
+        false => bytes("/total") - SCRATCH[0],
+        true => [
+            "/weights_at_once",
+            "/embeddings",
+            "/latents",
+            "/keys_and_values/other_patches",
+            "/keys_and_values/text",
+            "/activations/denoise",
+        ]
+        .map(bytes)
+        .iter()
+        .sum(),
+    };
+    let result = match latents {
+        false => "--output a.png",
+        true => "--output a.safetensors --output-type latent",
+    };
+    // The host reads zeros, which do not look like numbers that are finite.
+    let words = format!(
+        "generate --prompt circle --device cuda --json --allow-non-finite {result} {flags}"
+    );
+    let drawn: Value = on_gpu(&words, model, &[]).succeeded().json();
+    let measured = drawn["peak_device_memory_bytes"].as_u64().unwrap();
+    [(predicted + SCRATCH[1]) as f64, measured as f64]
+}
+
+/// Sizes at which activations weigh more than everything else. The positions of the small SD3s are tables of so many pixels.
+const FAMILIES: [(&str, &str); 4] = [
+    (
+        "flux-dev",
+        "--height 1024 --width 1024 --max-sequence-length 64 --num-images-per-prompt 6",
+    ),
+    (
+        "sd3-medium",
+        "--height 144 --width 144 --max-sequence-length 64 --num-images-per-prompt 64",
+    ),
+    (
+        "sd35-medium",
+        "--height 192 --width 192 --max-sequence-length 64 --num-images-per-prompt 32",
+    ),
+    (
+        "hunyuan-v1.2",
+        "--height 1024 --width 1024 --no-use-resolution-binning --num-images-per-prompt 6",
+    ),
+];
+
+/// Denoising takes the most where latents are the result, and decoding where images are. The ranks of a GPU need not be at their
+/// peaks in the same moment, as the prediction says: they are in one of several runs.
+#[track_caller]
+fn within_a_tenth(plan: &str, latents: bool) {
+    for (model, flags) in FAMILIES {
+        for dtype in ["f32", "bf16"] {
+            let flags = format!("--num-inference-steps 4 --dtype {dtype} {flags} {plan}");
+            let (mut predicted, mut measured, mut off) = (0.0, 0.0, f64::INFINITY);
+            for _ in 0..5 {
+                let run = predicted_and_measured(model, &flags, latents);
+                predicted = run[0];
+                measured = run[1].max(measured);
+                off = predicted / measured - 1.0;
+                if plan.is_empty() || off <= 0.1 {
+                    break;
+                }
+            }
+            assert!(
+                off.abs() <= 0.1,
+                "{model} {flags}: {predicted} predicted, {measured} measured"
+            );
+        }
+    }
+}
+
+#[test]
+fn denoising_takes_what_plan_predicts() {
+    within_a_tenth("", true);
+}
+
+#[test]
+fn images_take_what_plan_predicts() {
+    within_a_tenth("", false);
+}
+
+#[test]
+fn denoising_takes_what_plan_predicts_with_ulysses() {
+    within_a_tenth("--ulysses-degree 2", true);
+}
+
+/// There are several images, so that both ranks of the GPU are at their peaks in the same moment once.
+#[test]
+fn images_take_what_plan_predicts_with_ulysses() {
+    within_a_tenth("--ulysses-degree 2", false);
+}
+
+#[test]
+fn low_memory_lets_text_encoders_go_before_denoising() {
+    // So small that weights take the most.
+    let flags = "--height 32 --width 32 --num-inference-steps 1 --max-sequence-length 5";
+    let low = format!("{flags} --low-memory");
+    let both = [flags, &low];
+    let [kept, let_go] = both.map(|flags| predicted_and_measured("flux-dev", flags, false));
+    for [predicted, measured] in [kept, let_go] {
+        assert!(
+            (predicted / measured - 1.0).abs() <= 0.1,
+            "{kept:?} {let_go:?}"
+        );
+    }
+    // As predicted: the encoders of this model weigh more than a tenth of it.
+    let lower = |index: usize| 1.0 - let_go[index] / kept[index];
+    assert!(lower(1) >= 0.1, "{kept:?} {let_go:?}");
+    assert!((lower(0) - lower(1)).abs() <= 0.05, "{kept:?} {let_go:?}");
+}
+
+const SMALL: &str = "--allow-non-finite --prompt circle --height 256 --width 256 --num-inference-steps 1 --max-sequence-length 5";
+
+#[test]
+fn a_run_that_does_not_fit_the_gpu_is_refused_before_weights_are_read() {
+    let variables = [("VGPU_MEM_MB", "8"), ("VGPU_STATS", "1")];
+    for (device, end) in [
+        ("--device cuda", "\n"),
+        (
+            "",
+            " (--device auto chose cuda:0; --device cpu computes on the processor)\n",
+        ),
+    ] {
+        let words = format!("generate {device} --output a.png {SMALL}");
+        let run = on_gpu(&words, "flux-dev", &variables);
+        assert_eq!(run.code, Some(5), "{run:?}");
+        let error = run.stderr.lines().find(|line| line.starts_with("error: "));
+        let error = format!("{}\n", error.unwrap_or_default());
+        let start = "error: out of memory on cuda:0: 256 × 256 needs ";
+        assert!(error.starts_with(start), "{run:?}");
+        assert!(error.contains(", 8.0 MiB are available; try --"), "{run:?}");
+        assert!(error.ends_with(end), "{run:?}");
+        assert!(!run.stderr.contains("cuMemcpyHtoD"), "{run:?}");
+    }
+    let small = SMALL.trim_start_matches("--allow-non-finite ");
+    let plan = on_gpu(
+        &format!("plan --device cuda {small}"),
+        "flux-dev",
+        &variables,
+    );
+    let plan = plan.succeeded();
+    assert!(
+        plan.stdout.contains("memory of cuda:0 at its peak: "),
+        "{plan:?}"
+    );
+    assert!(
+        plan.stdout.contains(" of 8.0 MiB available: DOES NOT FIT"),
+        "{plan:?}"
+    );
+    let told = "not on this machine: out of memory on cuda:0: ";
+    assert!(plan.stderr.contains(told), "{plan:?}");
+}
+
+#[test]
+fn an_allocation_that_fails_says_what_holds_the_memory() {
+    let words = format!("generate --device cuda --output a.png {SMALL}");
+    // Another program takes what is free: first while weights are loaded, then while images are drawn.
+    for (after, parts) in [
+        ("1", vec!["the weights so far "]),
+        (
+            "4",
+            vec!["text encoders ", "transformer ", "VAE ", "activations "],
+        ),
+    ] {
+        let run = on_gpu(&words, "flux-dev", &[("VGPU_TAKEN_AFTER", after)]);
+        assert_eq!(run.code, Some(5), "{run:?}");
+        let start = "error: out of memory on cuda:0: ";
+        assert!(run.stderr.starts_with(start), "{run:?}");
+        for part in parts {
+            assert!(run.stderr.contains(part), "{run:?}");
+        }
+        for part in [", 0 B are available; the rest: ", "; try --low-memory"] {
+            assert!(run.stderr.contains(part), "{run:?}");
+        }
+        assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+    }
+}
+
+#[test]
+fn out_of_memory_in_a_rank_is_exit_code_5_too() {
+    let words = format!("generate --device cuda --ring-degree 2 --output a.png {SMALL}");
+    let run = on_gpu(&words, "flux-dev", &[("VGPU_TAKEN_AFTER", "4")]);
+    assert_eq!(run.code, Some(5), "{run:?}");
+    assert!(run.stderr.contains("out of memory on cuda:0: "), "{run:?}");
+}
