@@ -2,7 +2,7 @@
 
 use crate::{Call, Result};
 use std::{fmt, time::Duration};
-use xdit_kernels::Tensor;
+use xdit_kernels::{Device, Tensor};
 
 /// A started operation whose result is a `T`.
 pub trait Ticket<T = Vec<Tensor>>: Send + fmt::Debug {
@@ -20,7 +20,7 @@ pub trait Ticket<T = Vec<Tensor>>: Send + fmt::Debug {
 
 /// One rank's end of a group. Each transport (threads, NCCL, MPI, a user's own) implements it.
 ///
-/// A group has two planes. Tensors of the group's device travel on the *data plane* ([`start`](Self::start)). Host bytes travel on
+/// A group has two planes. Tensors of the ranks' devices travel on the *data plane* ([`start`](Self::start)). Host bytes travel on
 /// the *control plane*: flags, sums in f64, and the reason why a rank failed ([`start_control`](Self::start_control),
 /// [`fail`](Self::fail)). Neither plane waits for the other.
 ///
@@ -44,6 +44,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn rank(&self) -> usize;
     /// Returns the number of ranks.
     fn world_size(&self) -> usize;
+
+    /// Returns the device of this rank, if the transport knows it. What the rank sends was written on this queue, or on one that
+    /// the queue has waited for. What it receives is of this device, and its queue waits for the senders'.
+    fn device(&self) -> Option<&Device> {
+        None
+    }
 
     /// Returns whether a receive may be started before the sends that it depends on, in its own batch. See the contract.
     fn receives_ahead(&self) -> bool;

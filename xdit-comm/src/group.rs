@@ -1,6 +1,6 @@
 use crate::{Axis, Backend, Call, Op, Pending, ReduceOp, Result, Spec, Stats, stats::Counters};
 use std::sync::Arc;
-use xdit_kernels::Tensor;
+use xdit_kernels::{Device, Tensor};
 
 /// Ranks that call the same collectives in the same order. Cheap to clone; clones are the same rank of the same group.
 ///
@@ -51,6 +51,11 @@ impl Group {
     /// Returns the backend, for a transport that wraps it. Operations started there are not counted in the statistics.
     pub fn backend(&self) -> &dyn Backend {
         &*self.backend
+    }
+
+    /// Returns the device of this rank, if its backend knows it ([`Backend::device`]).
+    pub fn device(&self) -> Option<&Device> {
+        self.backend.device()
     }
 
     /// Returns whether a receive may be started before the sends that it depends on, in its own batch. If not, they must be one batch

@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{Arc, OnceLock},
 };
-use xdit_kernels::Tensor;
+use xdit_kernels::{Event, Tensor};
 
 /// The index of a board in the shared state. A group has two boards, one for its data plane and the next for its control plane.
 pub(super) type BoardId = usize;
@@ -14,7 +14,8 @@ pub(super) type BoardId = usize;
 /// The part that one rank posts in one round.
 #[derive(Debug, Clone)]
 pub(super) enum Post {
-    Call(Arc<Call>),
+    /// The event happens when the queue of the rank has made what it gives; none where it gives nothing.
+    Call(Arc<Call>, Option<Event>),
     Split {
         color: usize,
         key: usize,
@@ -34,10 +35,17 @@ pub(super) struct Round {
     pub(super) subgroups: Option<BTreeMap<usize, BoardId>>,
 }
 
+/// A tensor on its way, and the event that happens when its sender's queue has made it.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) tensor: Tensor,
+    pub(super) sent: Option<Event>,
+}
+
 /// Messages of one sender to one receiver, numbered in the order sent.
 #[derive(Debug, Default)]
 pub(super) struct MessageLane {
-    pub(super) arrived: BTreeMap<usize, Tensor>,
+    pub(super) arrived: BTreeMap<usize, Message>,
     /// Numbers that the receiver has given up on.
     pub(super) abandoned: HashSet<usize>,
     pub(super) next_send: usize,
@@ -120,11 +128,12 @@ impl Board {
 
 impl MessageLane {
     /// The next message, unless nobody wants it any more.
-    pub(super) fn send(&mut self, tensor: Option<Tensor>) {
+    pub(super) fn send(&mut self, message: Option<Message>) {
         let number = self.next_send;
         self.next_send += 1;
         if !self.abandoned.remove(&number) {
-            self.arrived.extend(tensor.map(|tensor| (number, tensor)));
+            self.arrived
+                .extend(message.map(|message| (number, message)));
         }
     }
 

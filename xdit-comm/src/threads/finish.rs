@@ -2,9 +2,9 @@
 
 use crate::{Call, Error, Op, ReduceOp, Result};
 use std::sync::{Arc, OnceLock};
-use xdit_kernels::Tensor;
+use xdit_kernels::{Device, DeviceKind, Tensor};
 
-/// The result that all ranks share, or the reason why there is none.
+/// The result in the host's memory that all ranks share, or the reason why there is none.
 pub(crate) type Reduced = std::result::Result<Tensor, String>;
 
 /// Returns the result of rank `me` from the parts of all ranks.
@@ -26,13 +26,17 @@ pub(crate) fn finish(
         Op::AllReduce(how) => {
             let make = || reduce(how, &all.map(|r| of(r, 0)).collect::<Vec<_>>());
             let made = reduced.get_or_init(|| make().map_err(|error| error.to_string()));
-            vec![made.clone().map_err(Error::Kernel)?]
+            let made = made.clone().map_err(Error::Kernel)?;
+            vec![made.to_device(of(me, 0).device())?]
         }
-        Op::ReduceScatter(how) => vec![reduce(how, &all.map(|r| of(r, me)).collect::<Vec<_>>())?],
+        Op::ReduceScatter(how) => {
+            let made = reduce(how, &all.map(|r| of(r, me)).collect::<Vec<_>>())?;
+            vec![made.to_device(of(me, me).device())?]
+        }
     })
 }
 
-/// In rank order and f32, rounded once. A mean is divided after the last sum.
+/// On the processor, in rank order and f32, rounded once. A mean is divided after the last sum.
 fn reduce(how: ReduceOp, parts: &[Tensor]) -> Result<Tensor> {
     let mut total = parts[0].to_vec_blocking::<f32>()?;
     for part in &parts[1..] {
@@ -55,6 +59,10 @@ fn reduce(how: ReduceOp, parts: &[Tensor]) -> Result<Tensor> {
         let ranks = parts.len() as f32;
         total.iter_mut().for_each(|sum| *sum /= ranks);
     }
-    let total = Tensor::from_slice(&total, parts[0].shape(), parts[0].device())?;
+    let host = match parts[0].device().kind() {
+        DeviceKind::Cpu(_) => parts[0].device().clone(),
+        _ => Device::cpu(),
+    };
+    let total = Tensor::from_slice(&total, parts[0].shape(), &host)?;
     Ok(total.to_dtype(parts[0].dtype())?)
 }

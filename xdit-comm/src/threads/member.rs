@@ -2,13 +2,14 @@
 
 use super::{
     agree::agree,
-    board::{BoardId, Post},
+    board::{BoardId, Message, Post},
     finish::finish,
+    queues::RankQueues,
     state::{Activity, Target, World, WorldFailure, WorldState},
 };
 use crate::{Backend, Call, Error, Loss, Op, Result, Spec, Ticket, sync::MutexGuard};
 use std::{sync::Arc, time::Duration};
-use xdit_kernels::Tensor;
+use xdit_kernels::{Device, Event, Tensor};
 
 #[derive(Debug, Clone)]
 pub(super) struct Member {
@@ -18,16 +19,20 @@ pub(super) struct Member {
     rank: usize,
     /// World ranks, in group order.
     members: Arc<[usize]>,
+    /// None for a rank that takes tensors as they come.
+    queues: Option<Arc<RankQueues>>,
 }
 
 impl Member {
-    pub(super) fn of_world(world: Arc<World>, rank: usize) -> Self {
+    /// A rank of a whole world. Received tensors are of its `device`, or of their senders' without one.
+    pub(super) fn of_world(world: Arc<World>, rank: usize, device: Option<Device>) -> Self {
         let members = world.lock().boards[0].members.clone();
         Self {
             world,
             data: 0,
             rank,
             members,
+            queues: device.map(RankQueues::new),
         }
     }
 
@@ -57,7 +62,7 @@ impl Member {
         let posts = &mut board.round(number).posts;
         let differs = |(j, other): (usize, &Option<Post>)| {
             let fits = match (&post, other.as_ref()?) {
-                (Post::Call(mine), Post::Call(theirs)) => agree(self.rank, mine, j, theirs),
+                (Post::Call(mine, _), Post::Call(theirs, _)) => agree(self.rank, mine, j, theirs),
                 (Post::Split { .. }, Post::Split { .. }) | (Post::Bytes(_), Post::Bytes(_)) => true,
                 _ => false,
             };
@@ -66,7 +71,7 @@ impl Member {
         let disagreement = posts.iter().enumerate().find_map(differs);
         if let Some(j) = disagreement {
             let show = |p: &Post| match p {
-                Post::Call(call) => call.to_string(),
+                Post::Call(call, _) => call.to_string(),
                 Post::Split { .. } => "split".into(),
                 Post::Bytes(_) => CONTROL.into(),
             };
@@ -130,13 +135,21 @@ impl Member {
         }
     }
 
+    /// Tensors that ranks sent, in the order of this rank's queue.
+    fn receive(&self, sent: Vec<Event>, tensors: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        match &self.queues {
+            Some(queues) => queues.receive(&sent, &tensors),
+            None => Ok(tensors),
+        }
+    }
+
     /// A call's ticket; none for a send, which is done when posted: the tensor is shared with the receiver.
-    fn start_one(&self, mut call: Call) -> Result<Option<Started>> {
+    fn start_one(&self, mut call: Call, sent: Option<Event>) -> Result<Option<Started>> {
         match call.op {
             Op::Send { dst } => {
                 let mut state = self.enter(call.op.name())?;
                 let lane = state.boards[self.data].lane(self.rank, dst);
-                lane.send(call.gives.pop());
+                lane.send(call.gives.pop().map(|tensor| Message { tensor, sent }));
                 state.wake_complete();
                 drop(state);
                 self.world.changed.notify_all();
@@ -155,7 +168,7 @@ impl Member {
             }
             _ => {
                 let call = Arc::new(call);
-                let post = Post::Call(call.clone());
+                let post = Post::Call(call.clone(), sent);
                 let number = self.post(self.data, post, call.op.name())?;
                 Ok(Some(self.ticket(Target::Round(number), call)))
             }
@@ -182,15 +195,23 @@ impl Backend for Member {
         }
     }
 
+    fn device(&self) -> Option<&Device> {
+        self.queues.as_deref().map(RankQueues::compute)
+    }
+
     /// Messages are numbered when they are started, so that their order is that of the starts.
     fn receives_ahead(&self) -> bool {
         true
     }
 
     fn start(&self, batch: Vec<Call>) -> Result<Box<dyn Ticket>> {
+        // One event for all that the batch gives: this rank's queue made it.
+        let given = batch.iter().flat_map(|call| &call.gives).next();
+        let own = self.device().or(given.map(Tensor::device));
+        let sent = given.and(own).map(Device::record);
         let started = batch
             .into_iter()
-            .filter_map(|call| self.start_one(call).transpose());
+            .filter_map(|call| self.start_one(call, sent.clone()).transpose());
         Ok(Box::new(Batch(started.collect::<Result<_>>()?)))
     }
 
@@ -230,6 +251,7 @@ impl Backend for Member {
             data: own,
             rank,
             members,
+            queues: self.queues.clone(),
         }))
     }
 }
@@ -281,12 +303,16 @@ impl Started {
         match self.target {
             Target::Message { src, dst, number } => {
                 let lane = state.boards[member.data].lane(src, dst);
-                let tensor = lane.arrived.remove(&number);
-                let matches = tensor
+                let message = lane.arrived.remove(&number);
+                let matches = message
                     .as_ref()
-                    .is_some_and(|t| self.call.expects == [Spec::of(t)]);
-                match tensor {
-                    Some(tensor) if matches => Ok(vec![tensor]),
+                    .is_some_and(|message| self.call.expects == [Spec::of(&message.tensor)]);
+                match message {
+                    Some(Message { tensor, sent }) if matches => {
+                        drop(state);
+                        let others = (src != dst).then_some(sent).flatten();
+                        member.receive(others.into_iter().collect(), vec![tensor])
+                    }
                     other => {
                         let error = Error::Disagree {
                             rank: member.world_rank(),
@@ -294,7 +320,10 @@ impl Started {
                             mine: what,
                             theirs: format!(
                                 "send to {dst}, gives {:?}",
-                                other.iter().map(Spec::of).collect::<Vec<_>>()
+                                other
+                                    .iter()
+                                    .map(|message| Spec::of(&message.tensor))
+                                    .collect::<Vec<_>>()
                             ),
                         };
                         member.world.fail(state, WorldFailure::of(&error));
@@ -304,18 +333,18 @@ impl Started {
             }
             Target::Round(number) => {
                 let round = state.boards[member.data].round(number);
-                let calls: Vec<Arc<Call>> = round
-                    .posts
-                    .iter()
-                    .filter_map(|p| match p {
-                        Some(Post::Call(call)) => Some(call.clone()),
-                        _ => None,
-                    })
-                    .collect();
+                let posted = round.posts.iter().filter_map(|post| match post {
+                    Some(Post::Call(call, sent)) => Some((call.clone(), sent.clone())),
+                    _ => None,
+                });
+                let (calls, mut sent): (Vec<Arc<Call>>, Vec<Option<Event>>) = posted.unzip();
                 let reduced = round.reduced.clone();
                 state.boards[member.data].take_round(number);
                 drop(state);
-                finish(self.call.op, member.rank, &calls, &reduced)
+                let tensors = finish(self.call.op, member.rank, &calls, &reduced)?;
+                // Its own work is in order.
+                sent[member.rank] = None;
+                member.receive(sent.into_iter().flatten().collect(), tensors)
             }
         }
     }

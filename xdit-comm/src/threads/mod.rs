@@ -18,6 +18,7 @@ mod circle;
 pub(crate) mod finish;
 mod member;
 mod options;
+mod queues;
 mod ranks;
 pub(crate) mod state;
 #[cfg(test)]

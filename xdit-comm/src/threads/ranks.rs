@@ -14,7 +14,9 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{self, Receiver, Sender},
     },
+    thread::JoinHandle,
 };
+use xdit_kernels::Device;
 
 /// The state that a rank keeps between calls, on its own thread: thread pools, meshes over its group, caches.
 ///
@@ -30,7 +32,8 @@ impl RankState for () {
     fn group_renewed(&mut self) {}
 }
 
-/// Ranks that are threads and serve call after call. The first call starts the threads. They end when this value is dropped.
+/// Ranks that are threads and serve call after call. The first call starts the threads. They end when this value is dropped, which
+/// waits for those that are idle.
 ///
 /// Between calls each rank keeps its thread, its [`RankState`] and its [`Group`], with the groups split from it. If a call failed, or
 /// left a message or a started operation behind, the next call has a new group. No message of the old group can reach it, and all
@@ -71,10 +74,18 @@ impl RankState for () {
 /// ```
 pub struct Ranks<S = ()> {
     options: Options,
-    /// Of each rank, how its thread gets work; none before it is started, and after it was left behind.
-    threads: Vec<Option<Sender<RankTask<S>>>>,
+    /// Of each rank; none where ranks take tensors as they come.
+    devices: Vec<Option<Device>>,
+    /// Of each rank its idle thread; none before it is started, and after it was left behind.
+    threads: Vec<Option<RankThread<S>>>,
     /// Where the ranks of the last call met, if nothing was wrong with it.
     world: Option<Arc<World>>,
+}
+
+/// The thread of a rank.
+struct RankThread<S> {
+    calls: Sender<RankTask<S>>,
+    thread: JoinHandle<()>,
 }
 
 /// What a rank's thread does for one call.
@@ -91,11 +102,27 @@ struct KeptRank<S> {
 type Outcomes<T> = Arc<Mutex<Vec<Option<Result<T>>>>>;
 
 impl<S: RankState> Ranks<S> {
-    /// Creates `world_size` ranks. Their threads are not started yet.
+    /// Creates `world_size` ranks that take tensors as they come: a received tensor is of its sender's device. Their threads are
+    /// not started yet.
     pub fn new(world_size: usize, options: Options) -> Self {
+        Self::over(vec![None; world_size], options)
+    }
+
+    /// Creates a rank on each of these devices. Their threads are not started yet.
+    ///
+    /// A device is the queue of its rank: ranks that share a GPU have forks of one device ([`Device::fork`]), and compute beside
+    /// each other. A rank sends what its own queue wrote, or has waited for. A tensor that it receives is of its own device: the
+    /// same memory if sender and receiver share it, otherwise a copy that is made beside what the receiver computes. The
+    /// receiver's queue waits for the sender's; no thread does.
+    pub fn on(devices: Vec<Device>, options: Options) -> Self {
+        Self::over(devices.into_iter().map(Some).collect(), options)
+    }
+
+    fn over(devices: Vec<Option<Device>>, options: Options) -> Self {
         Self {
             options,
-            threads: (0..world_size).map(|_| None).collect(),
+            threads: devices.iter().map(|_| None).collect(),
+            devices,
             world: None,
         }
     }
@@ -133,9 +160,10 @@ impl<S: RankState> Ranks<S> {
         let mut started = Vec::with_capacity(world_size);
         for (rank, thread) in threads.iter_mut().enumerate() {
             let (world_of_rank, work, told) = (world.clone(), work.clone(), outcomes.clone());
+            let device = self.devices[rank].clone();
             let caller = Caller(sender.clone());
             let body = move |place: &mut Option<KeptRank<S>>| {
-                let outcome = run_one(&world_of_rank, rank, place, |group, state| {
+                let outcome = run_one(&world_of_rank, rank, device, place, |group, state| {
                     work(group, state, caller.clone())
                 });
                 // Free the memory of the closure before the outcome is visible.
@@ -178,6 +206,24 @@ impl<S: RankState> Ranks<S> {
     }
 }
 
+impl<S> Drop for Ranks<S> {
+    /// Ends the threads, and waits until they have dropped what their ranks keep, such as queues of a GPU. Threads that were left
+    /// behind are not among them, so the wait is short.
+    fn drop(&mut self) {
+        let threads = self.threads.drain(..).flatten();
+        // All channels close before the first wait.
+        let ended: Vec<JoinHandle<()>> = threads.map(|idle| idle.thread).collect();
+        let own = std::thread::current().id();
+        for thread in ended
+            .into_iter()
+            .filter(|thread| thread.thread().id() != own)
+        {
+            // A panic in there concerned what is gone now.
+            thread.join().ok();
+        }
+    }
+}
+
 impl<S> fmt::Debug for Ranks<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ranks")
@@ -190,11 +236,11 @@ impl<S> fmt::Debug for Ranks<S> {
 /// Sends work to the thread of a rank, and starts the thread if there is none. Returns the system's reason if it cannot.
 fn hand_over<S: RankState>(
     rank: usize,
-    thread: &mut Option<Sender<RankTask<S>>>,
+    thread: &mut Option<RankThread<S>>,
     mut work: RankTask<S>,
 ) -> std::result::Result<(), String> {
     if let Some(running) = thread {
-        match running.send(work) {
+        match running.calls.send(work) {
             Ok(()) => return Ok(()),
             // Its thread has ended.
             Err(returned) => work = returned.0,
@@ -203,13 +249,15 @@ fn hand_over<S: RankState>(
     let (sender, receiver) = mpsc::channel();
     let started = std::thread::Builder::new()
         .name(format!("rank {rank}"))
-        // The thread is never joined: a thread that never ends would block the caller for ever.
         .spawn(move || serve_calls(&receiver));
-    started.map_err(|e| e.to_string())?;
+    let started = started.map_err(|e| e.to_string())?;
     sender
         .send(work)
         .map_err(|_| "it ended at once".to_owned())?;
-    *thread = Some(sender);
+    *thread = Some(RankThread {
+        calls: sender,
+        thread: started,
+    });
     Ok(())
 }
 
@@ -230,11 +278,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn run_one<S: RankState, T>(
     world: &Arc<World>,
     rank: usize,
+    device: Option<Device>,
     place: &mut Option<KeptRank<S>>,
     work: impl Fn(&Group, &mut S) -> Result<T>,
 ) -> Result<T> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let place = enter(world, rank, place);
+        let place = enter(world, rank, device, place);
         work(&place.group, &mut place.state)
     }));
     let panicked = outcome.is_err();
@@ -282,11 +331,12 @@ fn run_one<S: RankState, T>(
 fn enter<'a, S: RankState>(
     world: &Arc<World>,
     rank: usize,
+    device: Option<Device>,
     place: &'a mut Option<KeptRank<S>>,
 ) -> &'a mut KeptRank<S> {
     let on_new_group = |state| KeptRank {
         world: world.clone(),
-        group: Group::new(Box::new(Member::of_world(world.clone(), rank))),
+        group: Group::new(Box::new(Member::of_world(world.clone(), rank, device))),
         state,
     };
     let entered = match place.take() {

@@ -1,3 +1,4 @@
+mod devices;
 mod faults;
 mod kept;
 mod time;
@@ -233,8 +234,8 @@ fn nothing_stays_on_the_boards() {
     .expect("started operations may be dropped");
     // Members outside of a run, so that their boards can be looked at.
     let world = World::new(2);
-    let a = Member::of_world(world.clone(), 0);
-    let b = Member::of_world(world.clone(), 1);
+    let a = Member::of_world(world.clone(), 0, None);
+    let b = Member::of_world(world.clone(), 1, None);
     for member in [a, b] {
         let group = Group::new(Box::new(member));
         drop(

@@ -13,6 +13,8 @@ mod finish;
 #[path = "../../src/threads/member.rs"]
 mod member;
 mod programs;
+#[path = "../../src/threads/queues.rs"]
+mod queues;
 #[path = "../../src/threads/state.rs"]
 mod state;
 
@@ -57,7 +59,7 @@ fn run_call<T: Send + 'static>(
         .map(|rank| {
             let (world, work) = (world.clone(), work.clone());
             shuttle::thread::spawn(move || {
-                let group = Group::new(Box::new(Member::of_world(world.clone(), rank)));
+                let group = Group::new(Box::new(Member::of_world(world.clone(), rank, None)));
                 let outcome = work(&group);
                 let reason = outcome.as_ref().err().map(ToString::to_string);
                 world.leave(rank, reason.as_deref());

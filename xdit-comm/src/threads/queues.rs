@@ -1,0 +1,71 @@
+//! The queues of a rank: how what other ranks computed gets into the order of its own work.
+
+use crate::Result;
+use std::sync::{Arc, Mutex, PoisonError};
+use xdit_kernels::{Device, Event, Tensor};
+
+/// The queues of one rank, which its groups share.
+#[derive(Debug)]
+pub(super) struct RankQueues {
+    /// Computes. Received tensors are its own.
+    compute: Device,
+    links: Mutex<Vec<DeviceLink>>,
+}
+
+/// How tensors of another GPU come to that of a rank, beside what the rank computes.
+#[derive(Debug)]
+struct DeviceLink {
+    /// Over the memory of the other GPU: copies run here.
+    source: Device,
+    /// Over the memory of the rank's GPU: copies lie here.
+    arrivals: Device,
+}
+
+impl RankQueues {
+    pub(super) fn new(compute: Device) -> Arc<Self> {
+        Arc::new(Self {
+            compute,
+            links: Mutex::default(),
+        })
+    }
+
+    pub(super) fn compute(&self) -> &Device {
+        &self.compute
+    }
+
+    /// Tensors that other ranks sent, for this rank's queue. Its later work, or the copy if there must be one, runs after the
+    /// events, which the senders recorded when they sent. This thread waits for nothing.
+    pub(super) fn receive(&self, sent: &[Event], tensors: &[Tensor]) -> Result<Vec<Tensor>> {
+        if tensors.iter().any(|t| *t.device() == self.compute) {
+            sent.iter().for_each(|event| self.compute.wait(event));
+        }
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut used, mut received) = (Vec::new(), Vec::with_capacity(tensors.len()));
+        for tensor in tensors {
+            if *tensor.device() == self.compute {
+                received.push(tensor.to_device(&self.compute)?);
+                continue;
+            }
+            let known = links.iter().position(|l| l.source == *tensor.device());
+            let index = known.unwrap_or_else(|| {
+                links.push(DeviceLink {
+                    source: tensor.device().fork(),
+                    arrivals: self.compute.fork(),
+                });
+                links.len() - 1
+            });
+            let link = &links[index];
+            if !used.contains(&index) {
+                used.push(index);
+                sent.iter().for_each(|event| link.source.wait(event));
+            }
+            let copy = tensor.to_device(&link.source)?.to_device(&link.arrivals)?;
+            received.push(copy.to_device(&self.compute)?);
+        }
+        // What is computed from now on sees the copies.
+        for index in used {
+            self.compute.wait(&links[index].arrivals.record());
+        }
+        Ok(received)
+    }
+}
