@@ -81,6 +81,8 @@ pub struct Gpu {
     pub capability: u32,
     /// When operations run.
     pub schedule: Schedule,
+    /// Whether they can reach each other's memory.
+    pub peers: bool,
 }
 
 impl Gpu {
@@ -90,6 +92,7 @@ impl Gpu {
             devices: 2,
             capability: 80,
             schedule,
+            peers: true,
         }
     }
 
@@ -109,6 +112,7 @@ impl Gpu {
             .env("LD_LIBRARY_PATH", with_folder(&libraries()?))
             .env("VGPU_DEVICES", self.devices.to_string())
             .env("VGPU_CC", self.capability.to_string())
+            .env("VGPU_PEERS", u8::from(self.peers).to_string())
             .env("VGPU_POLICY", policy)
             .env("VGPU_SEED", seed.to_string())
             .env("VGPU_LEAKS", "1")

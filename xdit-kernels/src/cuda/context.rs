@@ -2,11 +2,15 @@
 
 use super::{
     driver::CudaDriver,
-    error::{SUCCESS, device_error},
+    error::{PEER_ACCESS_ALREADY_ENABLED, SUCCESS, device_error},
 };
 use crate::Result;
 use cudarc::driver::sys::{CUcontext, CUdevice};
-use std::{fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// Which GPU: its place in the driver's list, from 0 on. `CUDA_VISIBLE_DEVICES` chooses and orders that list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +32,8 @@ pub(crate) struct CudaContext {
     pub(crate) name: String,
     device: CUdevice,
     pub(super) raw: CUcontext,
+    /// Whether it reaches the memory of other GPUs, of those that were asked for.
+    peers: Mutex<BTreeMap<CudaOrdinal, bool>>,
 }
 
 // SAFETY: a context may be current on several threads, and the driver locks what it shares.
@@ -86,6 +92,7 @@ impl CudaContext {
             name,
             device,
             raw,
+            peers: Mutex::default(),
         }))
     }
 
@@ -94,6 +101,31 @@ impl CudaContext {
         // SAFETY: the context is retained as long as `self` lives.
         let status = unsafe { (self.driver.cuCtxSetCurrent)(self.raw) };
         self.check(op, "cuCtxSetCurrent", status)
+    }
+
+    /// Whether this GPU reads and writes the memory of another one by itself. Lets it do so if the driver allows it.
+    pub(super) fn reaches(&self, other: &Self, op: &'static str) -> Result<bool> {
+        if self.ordinal == other.ordinal {
+            return Ok(true);
+        }
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = peers.get(&other.ordinal) {
+            return Ok(*known);
+        }
+        let mut can = 0;
+        // SAFETY: the pointer is to a number.
+        let status =
+            unsafe { (self.driver.cuDeviceCanAccessPeer)(&mut can, self.device, other.device) };
+        self.check(op, "cuDeviceCanAccessPeer", status)?;
+        self.bind(op)?;
+        let reaches = can != 0 && {
+            // SAFETY: the other context is retained, and this one is current.
+            let status = unsafe { (self.driver.cuCtxEnablePeerAccess)(other.raw, 0) };
+            // A driver may have no more room for peers: copies then go through the host's memory.
+            matches!(status, SUCCESS | PEER_ACCESS_ALREADY_ENABLED)
+        };
+        peers.insert(other.ordinal, reaches);
+        Ok(reaches)
     }
 
     /// `Ok` for success; otherwise an error of `op` that names this GPU and the driver's function.

@@ -7,10 +7,12 @@ use std::{path::PathBuf, process::Command};
 const OTHERS: &[&str] = &[
     "cuDeviceGet",
     "cuDeviceTotalMem_v2",
+    "cuDeviceCanAccessPeer",
     "cuDevicePrimaryCtxRetain",
     "cuDevicePrimaryCtxRelease_v2",
     "cuCtxSetCurrent",
     "cuCtxSynchronize",
+    "cuCtxEnablePeerAccess",
     "cuMemGetInfo_v2",
     "cuMemAlloc_v2",
     "cuMemFree_v2",

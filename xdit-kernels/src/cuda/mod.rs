@@ -22,6 +22,7 @@ mod products;
 #[cfg(all(test, target_os = "linux"))]
 mod products_tests;
 mod queue;
+mod relay;
 mod staging;
 mod stream;
 mod tensor_map;

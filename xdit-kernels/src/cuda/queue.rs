@@ -11,6 +11,7 @@ use super::{
     options::CudaOptions,
     pool::CudaPool,
     products::{ProductOperands, ProductShape, Products},
+    relay::Relay,
     staging::{Staging, Upload},
     stream::{CudaEvent, CudaStream},
     tensor_map::{Boxes, TensorMap},
@@ -34,6 +35,7 @@ struct CudaShared {
     modules: Modules,
     products: Products,
     staging: Staging,
+    relay: Relay,
     pool: Arc<CudaPool>,
 }
 
@@ -57,6 +59,7 @@ impl CudaQueue {
                 modules: Modules::new(&context),
                 products: Products::new(&context, options),
                 staging: Staging::new(&pool),
+                relay: Relay::default(),
                 pool,
             }),
         })
@@ -261,7 +264,8 @@ impl CudaQueue {
     }
 
     /// Copies to memory of another queue, whose GPU may be another one, after everything that both queues were given so far.
-    /// What `other` is given later runs after the copy.
+    /// What `other` is given later runs after the copy. Between GPUs that do not reach each other's memory, the bytes go through
+    /// pinned memory of the host.
     ///
     /// # Safety
     /// `bytes` bytes lie at `from` in memory of this queue and at `to` in memory of `other`, as [`launch`](Self::launch)
@@ -279,10 +283,16 @@ impl CudaQueue {
         }
         self.shared.pool.note_uses(&[from.addr() as u64], self.id);
         other.shared.pool.note_uses(&[to.addr() as u64], other.id);
-        self.stream.wait(&other.stream.record()?)?;
         let (ours, theirs) = (self.context(), other.context());
+        if !ours.reaches(theirs, op)? {
+            let (from, to) = (from.addr() as u64, to.addr() as u64);
+            let relay = &self.shared.relay;
+            // SAFETY: the caller's promise.
+            return unsafe { relay.copy(op, [&self.stream, &other.stream], from, to, bytes) };
+        }
+        self.stream.wait(&other.stream.record()?)?;
         ours.bind(op)?;
-        // SAFETY: the caller's promise. The driver copies between GPUs also where they do not reach each other's memory.
+        // SAFETY: the caller's promise.
         let status = unsafe {
             (ours.driver.cuMemcpyPeerAsync)(
                 to.addr() as u64,

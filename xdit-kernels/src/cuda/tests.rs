@@ -166,6 +166,36 @@ fn devices_of_two_calls_are_two_devices() {
 }
 
 #[test]
+#[ignore = "needs two GPUs"]
+fn tensors_go_from_one_gpu_to_another_beside_what_both_compute() {
+    let one = gpu();
+    let two = Device::cuda(1).unwrap_or_else(|error| panic!("this test needs two GPUs: {error}"));
+    let (leave, arrive) = (one.fork(), two.fork());
+    for round in 0..4 {
+        let x = Tensor::from_slice(&numbers(700), [700], &one).unwrap();
+        let y = add(&x, 1, &one);
+        leave.wait(&one.record());
+        let there = y.to_device(&leave).unwrap().to_device(&arrive).unwrap();
+        // Its memory is written again, after the copy.
+        drop(y);
+        let z = add(&x, 9, &one);
+        two.wait(&arrive.record());
+        let sum = add(&there.to_device(&two).unwrap(), round, &two);
+        drop(there);
+        assert_eq!(
+            sum.to_vec_blocking::<u32>().unwrap(),
+            numbers(701 + round)[1 + round as usize..]
+        );
+        assert_eq!(z.to_vec_blocking::<u32>().unwrap(), numbers(709)[9..]);
+    }
+    // More than both pieces of the host's memory, should it go through them.
+    let bytes: Vec<u8> = (0..(9 << 20) + 5).map(|i: u32| (i % 251) as u8).collect();
+    let x = Tensor::from_slice(&bytes, [bytes.len()], &one).unwrap();
+    let back = x.to_device(&two).unwrap().to_device(&one).unwrap();
+    assert!(back.to_vec_blocking::<u8>().unwrap() == bytes);
+}
+
+#[test]
 #[ignore = "needs a GPU"]
 fn a_launch_with_other_arguments_than_the_kernels_is_refused() {
     let device = gpu();

@@ -20,6 +20,8 @@ pub(crate) struct Config {
     /// The compute capability, such as (8, 0).
     pub(crate) capability: (u32, u32),
     pub(crate) driver: i32,
+    /// Whether devices can reach each other's memory.
+    pub(crate) peers: bool,
     pub(crate) memory_bytes: usize,
     /// After so many allocations of a device, another program has what is free.
     pub(crate) taken_after: usize,
@@ -57,6 +59,7 @@ impl Config {
             devices: number("VGPU_DEVICES", 2),
             capability: (capability / 10, capability % 10),
             driver: number("VGPU_DRIVER", 12080),
+            peers: flag("VGPU_PEERS", 1),
             memory_bytes: number::<usize>("VGPU_MEM_MB", 1024) << 20,
             taken_after: number("VGPU_TAKEN_AFTER", usize::MAX),
             policy: match policy.as_str() {

@@ -113,12 +113,13 @@ api! {
 
     fn cuCtxEnablePeerAccess(peer: u64, flags: c_uint) {
         let device = current_device()?;
-        let mut state = engine()?.lock();
+        let engine = engine()?;
+        let mut state = engine.lock();
         let peer = context_device(&state, peer)?;
         if flags != 0 {
             return Err(codes::INVALID_VALUE);
         }
-        if peer == device {
+        if peer == device || !engine.config.peers {
             return Err(codes::PEER_ACCESS_UNSUPPORTED);
         }
         if !state.devices[device].peers.insert(peer) {

@@ -105,7 +105,8 @@ api! {
     }
 
     fn cuDeviceCanAccessPeer(can: Out<c_int>, device: c_int, peer: c_int) {
-        can.set(c_int::from(device_index(device)? != device_index(peer)?))
+        let others = device_index(device)? != device_index(peer)?;
+        can.set(c_int::from(others && engine()?.config.peers))
     }
 
     fn cuGetErrorName(code: Code, text: Out<*const c_char>) {

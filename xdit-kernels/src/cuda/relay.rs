@@ -1,0 +1,111 @@
+//! Copies between GPUs that do not reach each other's memory: through pinned memory of the host, in pieces. One GPU fills a piece
+//! while the other one reads the piece before. Events order the two; no thread waits.
+
+use super::{
+    context::CudaContext,
+    stream::{CudaEvent, CudaStream},
+};
+use crate::{Error, Result};
+use std::{
+    ffi::c_void,
+    ptr::NonNull,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Bytes of a piece: as those of copies between the host and a GPU.
+const PIECE: usize = 4 << 20;
+
+/// cuMemHostAlloc: the memory is pinned for every context.
+const PORTABLE: u32 = 1;
+
+/// Two pieces of pinned memory, made by the first copy.
+#[derive(Debug, Default)]
+pub(super) struct Relay(Mutex<Option<[RelayPiece; 2]>>);
+
+#[derive(Debug)]
+struct RelayPiece {
+    memory: NonNull<u8>,
+    context: Arc<CudaContext>,
+    /// Happens when the receiver of the last bytes has read them.
+    read: Option<CudaEvent>,
+}
+
+// SAFETY: the memory is this piece's alone, and only GPUs use it.
+unsafe impl Send for RelayPiece {}
+
+impl Relay {
+    /// Copies `bytes` bytes from memory of the first stream's GPU to memory of the second one's, in the order of both streams.
+    ///
+    /// # Safety
+    /// `bytes` bytes lie at `from` and at `to`, in memory of these GPUs that stays until the copy has run. No other stream uses
+    /// them, unless events order them.
+    pub(super) unsafe fn copy(
+        &self,
+        op: &'static str,
+        [sender, receiver]: [&CudaStream; 2],
+        from: u64,
+        to: u64,
+        bytes: usize,
+    ) -> Result<()> {
+        let mut pieces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pieces = match &mut *pieces {
+            Some(pieces) => pieces,
+            none => {
+                let piece = || RelayPiece::new(op, &sender.context);
+                none.insert([piece()?, piece()?])
+            }
+        };
+        for (i, first) in (0..bytes).step_by(PIECE).enumerate() {
+            let (piece, len) = (&mut pieces[i % 2], PIECE.min(bytes - first));
+            if let Some(read) = &piece.read {
+                sender.wait(read)?;
+            }
+            let (host, at) = (piece.memory.as_ptr().cast::<c_void>(), first as u64);
+            let context = &sender.context;
+            context.bind(op)?;
+            // SAFETY: the caller's promise; the piece has `len` bytes, which nothing reads any more when this runs.
+            let status =
+                unsafe { (context.driver.cuMemcpyDtoHAsync_v2)(host, from + at, len, sender.raw) };
+            context.check(op, "cuMemcpyDtoHAsync", status)?;
+            receiver.wait(&sender.record()?)?;
+            let context = &receiver.context;
+            context.bind(op)?;
+            // SAFETY: as above; the piece is filled when this runs, and filled again after `read`.
+            let status = unsafe {
+                (context.driver.cuMemcpyHtoDAsync_v2)(to + at, host.cast_const(), len, receiver.raw)
+            };
+            context.check(op, "cuMemcpyHtoDAsync", status)?;
+            piece.read = Some(receiver.record()?);
+        }
+        Ok(())
+    }
+}
+
+impl RelayPiece {
+    fn new(op: &'static str, context: &Arc<CudaContext>) -> Result<Self> {
+        context.bind(op)?;
+        let mut memory: *mut c_void = std::ptr::null_mut();
+        // SAFETY: the pointer is to a pointer, and the context is current.
+        let status = unsafe { (context.driver.cuMemHostAlloc)(&mut memory, PIECE, PORTABLE) };
+        context.check(op, "cuMemHostAlloc", status)?;
+        let memory = NonNull::new(memory.cast::<u8>());
+        Ok(Self {
+            memory: memory.ok_or(Error::OutOfMemory { op, bytes: PIECE })?,
+            context: Arc::clone(context),
+            read: None,
+        })
+    }
+}
+
+impl Drop for RelayPiece {
+    fn drop(&mut self) {
+        if let Some(read) = &self.read {
+            // If the GPU failed, it does not use the memory any more.
+            drop(read.synchronize());
+        }
+        if self.context.bind("pinned memory").is_ok() {
+            // SAFETY: allocated in `new`, freed once, and no copy uses it.
+            unsafe { (self.context.driver.cuMemFreeHost)(self.memory.as_ptr().cast()) };
+        }
+    }
+}
