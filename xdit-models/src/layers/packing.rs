@@ -89,11 +89,6 @@ impl<'a> Packing<'a> {
         self.dtype
     }
 
-    /// Returns the device of the weights.
-    pub(crate) fn device(&self) -> &Device {
-        &self.device
-    }
-
     /// Returns the bytes of all weights that were requested so far, in the forms in which kernels hold them, without padding.
     /// Tables that stay in their file count as stored, since the pages that are read stay in memory.
     pub(crate) fn bytes(&self) -> u64 {

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use xdit_cfg::{Branch, GuidancePlan};
 use xdit_kernels::attention::{Attention, Segment};
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 use xdit_pipefusion::Blocks;
 
 use crate::error::Result;
@@ -147,6 +147,9 @@ impl<M, P> Clone for Conditioning<'_, M, P> {
 
 impl<M, P> Copy for Conditioning<'_, M, P> {}
 
+/// A function of one tensor of a text.
+pub(crate) type TextMap<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
+
 /// A function that returns some rows of a whole text `[b, l, ..]`.
 pub(crate) type RowSelection<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 
@@ -171,17 +174,23 @@ pub(crate) trait Dit: Debug + Send + Sync + 'static {
     /// Returns the dtype of the stream.
     fn dtype(&self) -> DType;
 
+    /// Returns the same prompts with `map` of each of their tensors. The first dim of each is that of the prompts.
+    fn each(text: &Self::Text, map: TextMap<'_>) -> Result<Self::Text>;
+
     /// Returns the prompts `start..start + len`.
-    fn select(text: &Self::Text, start: usize, len: usize) -> Result<Self::Text>;
+    fn select(text: &Self::Text, start: usize, len: usize) -> Result<Self::Text> {
+        Self::each(text, &|x| Ok(x.narrow(0, start, len)?))
+    }
 
     /// Returns the same prompts with other rows of their tokens, or without tokens if `rows` is `None`.
     fn with_rows(text: &Self::Text, rows: Option<RowSelection<'_>>) -> Result<Self::Text>;
 
-    /// Returns the positions of all tokens of a text and a grid of rows and columns.
+    /// Returns the positions of all tokens of a text and a grid of rows and columns, for work on `device`.
     fn places(
         &self,
         text_len: usize,
         grid: [usize; 2],
+        device: &Device,
         observer: &mut dyn Observer,
     ) -> Result<Self::Places>;
 

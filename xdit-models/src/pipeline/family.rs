@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 
 use super::memory::Counted;
 use crate::error::{Error, Result};
@@ -22,6 +22,7 @@ use crate::pipeline::request::{Defaults, Request};
 use crate::pipeline::resolve::ResolvedRequest;
 use crate::pipeline::run_plan::{ResolvedCall, RunPlan};
 use crate::pipeline::store::{ModelLoader, ModelStore};
+use crate::ranks::axes;
 use crate::ranks::idle::IdleRanks;
 use crate::ranks::job::Job;
 use crate::ranks::parallel::Parallel;
@@ -248,11 +249,28 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
             resolved: &plan,
         };
         let embeds = F::encode(&self.store, &self.tokenizers, asked, &finite, observer)?;
-        let blocks = match parallel.stage_here() {
-            Some(stage) => partition.stages.blocks(stage),
-            None => self.store.all_blocks(),
+        // The blocks of this process's ranks on a device: of all stages, unless these are of one.
+        let devices = parallel.device_of_each(&options.device);
+        let blocks_on = |device: &Device| {
+            let stage_of = |rank| parallel.degrees.coord(rank, axes::PIPE);
+            let here = (0..devices.len()).filter(|rank| devices[*rank] == *device);
+            let mut stages: Vec<usize> = here.map(stage_of).collect();
+            stages.dedup();
+            match (parallel.stage_here(), &stages[..]) {
+                (Some(stage), _) => partition.stages.blocks(stage),
+                (None, [stage]) if parallel.degrees.pipe > 1 => partition.stages.blocks(*stage),
+                (None, _) => self.store.all_blocks(),
+            }
         };
-        let loaded = self.store.loaded(&blocks, observer)?;
+        let own = &options.device;
+        let loaded = self.store.loaded(own, &blocks_on(own), observer)?;
+        let mut elsewhere: Vec<(Device, Arc<_>)> = Vec::new();
+        for device in &devices {
+            if device != own && elsewhere.iter().all(|(known, _)| known != device) {
+                let model = self.store.loaded(device, &blocks_on(device), observer)?;
+                elsewhere.push((device.clone(), model));
+            }
+        }
         let mut text = Vec::with_capacity(embeds.len());
         for (branch, embeds) in embeds.iter().enumerate() {
             let mut silent = observer.cancel_token();
@@ -282,6 +300,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
             run_plan,
             latents_blc: loaded.transformer.packed(&latents)?,
             loaded,
+            elsewhere,
             scheduler,
             plan,
             partition,
@@ -295,6 +314,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         let run_on = RunOn {
             parallel,
             threads,
+            device: &options.device,
             idle,
         };
         let output = run_job(job, run_on, observer)?;

@@ -16,7 +16,7 @@ use crate::pipeline::request::{Defaults, Request};
 use crate::pipeline::run_plan::RunPlan;
 use crate::ranks::idle::IdleRanks;
 use crate::ranks::parallel::{Parallel, RankBackend};
-use crate::ranks::pools::{pool, share};
+use crate::ranks::pools::{on_each, pool, share};
 
 /// A loaded pipeline of any supported class.
 ///
@@ -77,7 +77,9 @@ impl Pipeline {
         parallel.check()?;
         observer.cancel_token().check()?;
         let pool = pool(options.threads, "xdit")?;
-        let one_stage = parallel.degrees.pipe > 1 && parallel.stage_here().is_some();
+        // Where ranks are spread over processes or devices, each holds its stages only.
+        let spread = parallel.stage_here().is_some() || parallel.devices().len() > 1;
+        let one_stage = parallel.degrees.pipe > 1 && spread;
         let loaded = pool.install(|| {
             let class = ModelIndex::read(source)?.pipeline;
             let load = families::of_class(class).load;
@@ -328,7 +330,6 @@ impl Pipeline {
                 "1 over a group",
             ));
         }
-        let parallel = self.parallel.one_replica();
         let waiting = Mutex::new(Some(requests.into_iter().enumerate()));
         let done = Mutex::new(done);
         // Only whole values are swapped under these locks, so a panic leaves no partial change.
@@ -336,7 +337,8 @@ impl Pipeline {
             let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
             waiting.as_mut().and_then(Iterator::next)
         };
-        let work = |pool: &rayon::ThreadPool| {
+        let work = |replica: usize, pool: &rayon::ThreadPool| {
+            let parallel = self.parallel.one_replica(replica);
             while let Some((index, (request, mut observer))) = next() {
                 let result = self
                     .model
@@ -349,21 +351,11 @@ impl Pipeline {
             }
         };
         if replicas == 1 {
-            work(&self.pool);
+            work(0, &self.pool);
             return Ok(());
         }
-        on_each(&self.replica_pools(replicas)?, &work);
+        on_each(0, &self.replica_pools(replicas)?, &work);
         Ok(())
-    }
-}
-
-/// Runs `work` on a thread of each pool, at the same time. It starts no thread.
-fn on_each(pools: &[rayon::ThreadPool], work: &(impl Fn(&rayon::ThreadPool) + Sync)) {
-    if let [pool, others @ ..] = pools {
-        pool.in_place_scope(|scope| {
-            scope.spawn(move |_| work(pool));
-            on_each(others, work);
-        });
     }
 }
 

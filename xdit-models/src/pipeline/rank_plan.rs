@@ -1,5 +1,6 @@
 //! Stages and ranks of a plan, and the memory that a rank used.
 
+use xdit_kernels::Device;
 use xdit_pipefusion::Blocks;
 
 use crate::ranks::axes;
@@ -26,6 +27,8 @@ pub struct RankPlan {
     pub rank: usize,
     /// Its coordinates on all axes, in the order of [`axes::ALL`].
     pub coordinates: [usize; axes::ALL.len()],
+    /// Its device, where ranks are spread over several.
+    pub device: Option<Device>,
     /// Bytes of the parameters of its stage in the compute dtype.
     pub parameter_bytes: u64,
     /// Bytes of the keys and values that it keeps. If any step runs patch by patch, for other patches: 2 · blocks · tokens ·

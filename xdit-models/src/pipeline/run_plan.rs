@@ -84,6 +84,12 @@ impl RunPlan {
         (memory, device_memory): (MemoryEstimate, Option<GpuMemory>),
     ) -> Self {
         let (resolved, partition) = (&call.resolved, &call.partition);
+        let mut ranks = partition.ranks(resolved, shape);
+        if let Some(first) = call.parallel.devices().first() {
+            for (rank, device) in ranks.iter_mut().zip(call.parallel.device_of_each(first)) {
+                rank.device = Some(device);
+            }
+        }
         Self {
             request: served,
             warnings: resolved.warnings.clone(),
@@ -97,7 +103,7 @@ impl RunPlan {
             schedule: partition.schedule,
             placement: partition.stages.placement(),
             stages: partition.summaries(resolved, shape),
-            ranks: partition.ranks(resolved, shape),
+            ranks,
             memory,
             device_memory,
             traffic: (0..partition.schedule.steps)

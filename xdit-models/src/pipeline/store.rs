@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use xdit_kernels::Device;
 use xdit_pipefusion::Blocks;
 
 use crate::error::Result;
@@ -25,6 +26,9 @@ pub(crate) struct LoadedModel<D> {
     pub(crate) transformer: D,
     pub(crate) vae: VaeDecoder,
 }
+
+/// Weights, and the device that holds them.
+pub(crate) type PlacedModel<D> = (Device, Arc<LoadedModel<D>>);
 
 /// Builds the models of a family from their weights, according to its configurations.
 pub(crate) trait ModelLoader {
@@ -72,8 +76,8 @@ pub(crate) struct ModelStore<R: ModelLoader> {
     options: LoadOptions,
     /// `None` where they are read for each call and let go before it denoises.
     encoders: Option<R::Encoders>,
-    /// Loaded once, by the first call at the latest.
-    loaded: Mutex<Option<Arc<LoadedModel<R::Dit>>>>,
+    /// On each device once, by the first call with ranks there at the latest.
+    loaded: Mutex<Vec<PlacedModel<R::Dit>>>,
     /// Locked while encoders that are not kept are in memory, so that there is one copy of them.
     encoding: Mutex<()>,
     /// The state of the weights' files when they were first opened.
@@ -98,7 +102,7 @@ impl<R: ModelLoader> ModelStore<R> {
             source: source.clone(),
             options: options.clone(),
             encoders: None,
-            loaded: Mutex::new(None),
+            loaded: Mutex::default(),
             encoding: Mutex::new(()),
             stamps: Vec::new(),
         };
@@ -113,27 +117,34 @@ impl<R: ModelLoader> ModelStore<R> {
             store.encoder_bytes(&of_encoders)?,
         );
         if options.low_memory {
-            store.check_memory("loading the weights", encoders)?;
-            store.check_memory("loading the weights", drawing)?;
+            store.check_memory(&options.device, "loading the weights", encoders)?;
+            store.check_memory(&options.device, "loading the weights", drawing)?;
             return Ok(store);
         }
         if one_stage {
-            store.check_memory("loading the weights", encoders)?;
-            store.encoders = Some(store.packed(&[&of_encoders], observer, |packing| {
-                store.configs.pack_encoders(&of_encoders, packing)
-            })?);
+            store.check_memory(&options.device, "loading the weights", encoders)?;
+            store.encoders = Some(store.packed(
+                &options.device,
+                &[&of_encoders],
+                observer,
+                |packing| store.configs.pack_encoders(&of_encoders, packing),
+            )?);
             return Ok(store);
         }
-        store.check_memory("loading the weights", drawing.saturating_add(encoders))?;
+        store.check_memory(
+            &options.device,
+            "loading the weights",
+            drawing.saturating_add(encoders),
+        )?;
         let all: [&[Weights]; 2] = [&of_drawing, &of_encoders];
-        let (loaded, encoders) = store.packed(&all, observer, |packing| {
+        let (loaded, encoders) = store.packed(&options.device, &all, observer, |packing| {
             Ok((
-                store.pack_drawing(&of_drawing, &store.all_blocks(), packing)?,
+                Arc::new(store.pack_drawing(&of_drawing, &store.all_blocks(), packing)?),
                 store.configs.pack_encoders(&of_encoders, packing)?,
             ))
         })?;
         store.encoders = Some(encoders);
-        store.loaded = Mutex::new(Some(Arc::new(loaded)));
+        store.loaded = Mutex::new(vec![(options.device.clone(), loaded)]);
         Ok(store)
     }
 
@@ -170,7 +181,7 @@ impl<R: ModelLoader> ModelStore<R> {
             held.push(("text encoders", estimate.encoder_weights()));
         }
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if loaded.is_some() {
+        if !loaded.is_empty() {
             held.push(("transformer", estimate.transformer));
             held.push(("VAE", estimate.vae));
         }
@@ -183,8 +194,7 @@ impl<R: ModelLoader> ModelStore<R> {
         names.iter().map(open).collect()
     }
 
-    fn check_memory(&self, what: &str, bytes: u64) -> Result<()> {
-        let device = &self.options.device;
+    fn check_memory(&self, device: &Device, what: &str, bytes: u64) -> Result<()> {
         if device_memory::is_gpu(device) {
             let room = self
                 .options
@@ -200,9 +210,10 @@ impl<R: ModelLoader> ModelStore<R> {
         memory_limit::with_ways(checked, &ways)
     }
 
-    /// Builds a model from these weights with `pack`, and reports progress over their bytes.
+    /// Builds a model on a device from these weights with `pack`, and reports progress over their bytes.
     fn packed<T>(
         &self,
+        device: &Device,
         weights: &[&[Weights]],
         observer: &mut dyn Observer,
         pack: impl FnOnce(&mut Packing<'_>) -> Result<T>,
@@ -222,8 +233,7 @@ impl<R: ModelLoader> ModelStore<R> {
                 },
             );
         };
-        let (dtype, device) = (self.options.dtype, self.options.device.clone());
-        let packing = Packing::new(dtype, device).cancelled_by(cancel);
+        let packing = Packing::new(self.options.dtype, device.clone()).cancelled_by(cancel);
         let made = pack(&mut packing.on_packed(&mut on_packed))?;
         observer.phase(Phase::Load, PhaseEvent::End);
         Ok(made)
@@ -248,30 +258,33 @@ impl<R: ModelLoader> ModelStore<R> {
         })
     }
 
-    /// Returns these blocks of the transformer and the autoencoder. Loads them if they are not in memory.
+    /// Returns these blocks of the transformer and the autoencoder on a device. Loads them if they are not in its memory.
     pub(crate) fn loaded(
         &self,
+        device: &Device,
         blocks: &Blocks,
         observer: &mut dyn Observer,
     ) -> Result<Arc<LoadedModel<R::Dit>>> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = loaded.as_ref();
-        if let Some(held) = held.filter(|held| R::holds(&held.transformer, blocks)) {
+        let mut here = loaded.iter().filter(|(of, _)| of == device);
+        if let Some((_, held)) = here.find(|(_, held)| R::holds(&held.transformer, blocks)) {
             return Ok(held.clone());
         }
         // Drops other blocks first.
-        *loaded = None;
+        loaded.retain(|(of, _)| of != device);
         let _span = tracing::info_span!("load").entered();
         let weights = self.open(&DRAWING)?;
         let what = match *blocks == self.all_blocks() {
             true => "loading the weights",
             false => "loading the weights of a stage",
         };
-        self.check_memory(what, self.drawing_bytes(&weights, blocks)?)?;
-        let made = self.packed(&[&weights], observer, |packing| {
+        self.check_memory(device, what, self.drawing_bytes(&weights, blocks)?)?;
+        let made = self.packed(device, &[&weights], observer, |packing| {
             self.pack_drawing(&weights, blocks, packing)
         })?;
-        Ok(loaded.insert(Arc::new(made)).clone())
+        let made = Arc::new(made);
+        loaded.push((device.clone(), made.clone()));
+        Ok(made)
     }
 
     /// Encodes prompts with `read`. Loads the encoders if they are not kept in memory.
@@ -286,7 +299,8 @@ impl<R: ModelLoader> ModelStore<R> {
             None => {
                 _one_copy = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
                 let weights = self.open(&self.configs.encoder_names())?;
-                loaded = self.packed(&[&weights], observer, |packing| {
+                let device = &self.options.device;
+                loaded = self.packed(device, &[&weights], observer, |packing| {
                     self.configs.pack_encoders(&weights, packing)
                 })?;
                 &loaded

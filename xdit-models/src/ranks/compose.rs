@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use xdit_cfg::{Guidance, RescaleSums};
 use xdit_comm::{Axis, DeviceMesh, Group, OpStats, Spec, Stats};
 use xdit_kernels::attention::Attention;
-use xdit_kernels::{Tensor, View};
+use xdit_kernels::{Device, Tensor, View};
 use xdit_pipefusion::{Driver, Kept, PatchPlan, Placement, Schedule, StaleKv};
 use xdit_usp::{Ring, SequencePlan, ShardOrder, Ulysses, usp};
 
@@ -30,6 +30,8 @@ pub(crate) use layout::StreamLayout;
 pub(crate) struct RankContext {
     /// `None` for a rank that is alone.
     ranks: Option<Arc<Joined>>,
+    /// The queue on which this rank computes.
+    device: Device,
     /// The statistics of this rank before the call.
     before: Stats,
     /// The token of the call.
@@ -54,20 +56,27 @@ struct Joined {
 }
 
 impl RankContext {
-    /// Creates a rank that works alone, in a call with this token.
-    pub(crate) fn alone(cancel: CancelToken) -> Self {
+    /// Creates a rank that works alone on this device, in a call with this token.
+    pub(crate) fn alone(device: &Device, cancel: CancelToken) -> Self {
         Self {
             ranks: None,
+            device: device.clone(),
             before: Stats::new(),
             cancel,
         }
     }
 
-    /// Creates this rank's context on a mesh over `world`.
+    /// Creates this rank's context on a mesh over `world`. It computes on the device of that group, or on `device` where the
+    /// group does not know one.
     ///
     /// # Collective
-    /// Every rank of the world calls it with the same arguments.
-    pub(crate) fn join(world: &Group, degrees: Degrees, placement: Placement) -> Result<Self> {
+    /// Every rank of the world calls it with the same degrees and placement.
+    pub(crate) fn join(
+        world: &Group,
+        degrees: Degrees,
+        placement: Placement,
+        device: &Device,
+    ) -> Result<Self> {
         let mesh = DeviceMesh::new(world, degrees.shape())?;
         let rows = degrees.ring * degrees.ulysses;
         let (branch, stage) = (mesh.coord(axes::CFG)?, mesh.coord(axes::PIPE)?);
@@ -89,6 +98,7 @@ impl RankContext {
                 placement,
                 deciders: Mutex::default(),
             })),
+            device: world.device().unwrap_or(device).clone(),
             before: Stats::new(),
             cancel: CancelToken::NEVER,
         })
@@ -101,8 +111,14 @@ impl RankContext {
         Self {
             before: sent.unwrap_or_default(),
             ranks,
+            device: self.device.clone(),
             cancel,
         }
+    }
+
+    /// Returns the queue on which this rank computes.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Returns the index of this rank's replica.

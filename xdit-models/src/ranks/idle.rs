@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rayon::ThreadPool;
 use xdit_comm::Group;
 use xdit_comm::threads::{Options, RankState, Ranks};
+use xdit_kernels::Device;
 use xdit_pipefusion::Placement;
 
 use crate::cancel::CancelToken;
@@ -27,7 +28,8 @@ impl RankState for KeptByRank {
 }
 
 impl KeptByRank {
-    /// Returns the compute threads, and this rank's context on a mesh over `world`, in a call with this token.
+    /// Returns the compute threads, and this rank's context on a mesh over `world`, in a call with this token. `device` is that
+    /// of the pipeline.
     ///
     /// # Collective
     /// Every rank of the world calls it with the same degrees and placement.
@@ -37,6 +39,7 @@ impl KeptByRank {
         degrees: Degrees,
         placement: Placement,
         threads: usize,
+        device: &Device,
         cancel: CancelToken,
     ) -> Result<(&ThreadPool, RankContext)> {
         let pool = match self.pool.take() {
@@ -48,7 +51,7 @@ impl KeptByRank {
         let context = match known.find(|(d, p, _)| (*d, *p) == (degrees, placement)) {
             Some((_, _, context)) => context.clone(),
             None => {
-                let context = RankContext::join(world, degrees, placement)?;
+                let context = RankContext::join(world, degrees, placement, device)?;
                 self.contexts.push((degrees, placement, context.clone()));
                 context
             }
@@ -63,38 +66,50 @@ const MOST_IDLE_RANKS: usize = 64;
 /// The idle ranks of a pipeline. A call takes ranks of the right number, or creates new ones, and returns them at its end.
 /// Simultaneous calls therefore have separate ranks.
 #[derive(Debug, Default)]
-pub(crate) struct IdleRanks(Mutex<Vec<Ranks<KeptByRank>>>);
+pub(crate) struct IdleRanks(Mutex<Vec<PlacedRanks>>);
+
+/// Ranks, and the device of each: they compute on forks of these.
+#[derive(Debug)]
+pub(crate) struct PlacedRanks {
+    pub(crate) ranks: Ranks<KeptByRank>,
+    devices: Vec<Device>,
+}
 
 impl IdleRanks {
-    /// Returns the most recently used ranks of this number, or new ones.
-    pub(crate) fn take(&self, world_size: usize) -> Ranks<KeptByRank> {
+    /// Returns the most recently used ranks on these devices, or new ones. Each has a queue of its own over the memory of its
+    /// device.
+    pub(crate) fn take(&self, devices: Vec<Device>) -> PlacedRanks {
         let mut idle = self.lock();
-        let fits = |ranks: &Ranks<KeptByRank>| ranks.world_size() == world_size;
+        let fits = |idle: &PlacedRanks| idle.devices == devices;
         match idle.iter().rposition(fits) {
             Some(i) => idle.remove(i),
             None => {
-                make_room(&mut idle, world_size);
-                Ranks::new(world_size, Options::default())
+                make_room(&mut idle, devices.len());
+                let queues = devices.iter().map(Device::fork).collect();
+                PlacedRanks {
+                    ranks: Ranks::on(queues, Options::default()),
+                    devices,
+                }
             }
         }
     }
 
     /// Keeps ranks for the next call.
-    pub(crate) fn give_back(&self, ranks: Ranks<KeptByRank>) {
+    pub(crate) fn give_back(&self, ranks: PlacedRanks) {
         let mut idle = self.lock();
-        make_room(&mut idle, ranks.world_size());
+        make_room(&mut idle, ranks.devices.len());
         idle.push(ranks);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Ranks<KeptByRank>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<PlacedRanks>> {
         // Only whole values are moved in and out.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Ends the ranks that were unused for longest until `more` ranks fit.
-fn make_room(idle: &mut Vec<Ranks<KeptByRank>>, more: usize) {
-    let count = |idle: &[Ranks<KeptByRank>]| idle.iter().map(Ranks::world_size).sum::<usize>();
+fn make_room(idle: &mut Vec<PlacedRanks>, more: usize) {
+    let count = |idle: &[PlacedRanks]| idle.iter().map(|it| it.devices.len()).sum::<usize>();
     while !idle.is_empty() && count(idle) + more > MOST_IDLE_RANKS {
         drop(idle.remove(0));
     }
@@ -107,22 +122,24 @@ mod tests {
     #[test]
     fn idle_ranks_are_bounded_and_the_last_used_stay() {
         let idle = IdleRanks::default();
+        let on = |world_size| vec![Device::cpu(); world_size];
         for world_size in [40, 20, 2, 1000] {
-            let ranks = idle.take(world_size);
+            let ranks = idle.take(on(world_size));
             idle.give_back(ranks);
         }
         let sizes = |idle: &IdleRanks| {
             let kept = idle.lock();
-            kept.iter().map(Ranks::world_size).collect::<Vec<_>>()
+            let sizes = kept.iter().map(|idle| idle.ranks.world_size());
+            sizes.collect::<Vec<_>>()
         };
         assert_eq!(sizes(&idle), [1000]);
         for world_size in [2, 4, 8, 4] {
-            let ranks = idle.take(world_size);
+            let ranks = idle.take(on(world_size));
             idle.give_back(ranks);
         }
         assert_eq!(sizes(&idle), [2, 8, 4]);
         // Two calls at the same time have ranks of their own.
-        let both = [idle.take(4), idle.take(4)];
+        let both = [idle.take(on(4)), idle.take(on(4))];
         both.into_iter().for_each(|ranks| idle.give_back(ranks));
         assert_eq!(sizes(&idle), [2, 8, 4, 4]);
     }

@@ -10,14 +10,17 @@ use crate::pipeline::finite::Finite;
 use crate::pipeline::request::OutputType;
 use crate::pipeline::resolve::ResolvedRequest;
 use crate::pipeline::run_plan::RunPlan;
-use crate::pipeline::store::LoadedModel;
+use crate::pipeline::store::{LoadedModel, PlacedModel};
 use crate::ranks::partition::Partition;
 use crate::schedulers::Scheduler;
 
 /// A call that is ready to be denoised. It owns or shares its data, so a rank that never returns keeps its part.
 #[derive(Debug)]
 pub(crate) struct Job<D: Dit> {
+    /// The weights on the pipeline's device.
     pub(crate) loaded: Arc<LoadedModel<D>>,
+    /// The weights on other devices that have ranks.
+    pub(crate) elsewhere: Vec<PlacedModel<D>>,
     /// With the steps of the call.
     pub(crate) scheduler: Box<dyn Scheduler>,
     /// The plan, for the output.
@@ -34,4 +37,13 @@ pub(crate) struct Job<D: Dit> {
     pub(crate) dtype: DType,
     pub(crate) device: Device,
     pub(crate) output: OutputType,
+}
+
+impl<D: Dit> Job<D> {
+    /// Returns the weights that a rank on this device reads.
+    pub(crate) fn model_on(&self, device: &Device) -> &LoadedModel<D> {
+        let mut elsewhere = self.elsewhere.iter();
+        let found = elsewhere.find(|(other, _)| other == device);
+        found.map_or(&self.loaded, |(_, model)| model)
+    }
 }

@@ -9,8 +9,10 @@ use std::time::Duration;
 use crate::ranks::axes;
 use crate::ranks::degrees::Degrees;
 use xdit_comm::{DEADLINE, Group};
+use xdit_kernels::Device;
 
 use crate::error::{Error, Result};
+use crate::quote::{self, counted};
 
 pub use pipefusion::{PipeFusion, StageSplit};
 
@@ -38,6 +40,8 @@ pub struct Parallel {
     pub pipefusion: PipeFusion,
     /// Whether the ranks of a replica decode each image together in bands of rows. Otherwise its first rank decodes alone.
     pub vae: bool,
+    /// The devices of ranks that are threads, if they are not all on that of the pipeline.
+    devices: Vec<Device>,
     /// Whether a single rank also runs on its own thread, with a deadline. True for one of several replicas, because others
     /// would wait for it.
     watched: bool,
@@ -77,6 +81,7 @@ impl Parallel {
             backend: RankBackend::Threads { deadline: DEADLINE },
             pipefusion: PipeFusion::default(),
             vae: true,
+            devices: Vec::new(),
             watched: false,
         }
     }
@@ -89,6 +94,7 @@ impl Parallel {
             backend: RankBackend::Group(group),
             pipefusion: PipeFusion::default(),
             vae: true,
+            devices: Vec::new(),
             watched: false,
         }
     }
@@ -116,11 +122,40 @@ impl Parallel {
         self
     }
 
+    /// Spreads ranks that are threads over these devices: ranks whose numbers are near are on one device. Each device gets the
+    /// weights that its ranks read, once. The first device is that of the pipeline ([`LoadOptions::device`]), which also encodes
+    /// prompts and gets the images. Without devices, all ranks are on it.
+    ///
+    /// [`LoadOptions::device`]: crate::LoadOptions::device
+    #[must_use]
+    pub fn on(mut self, devices: Vec<Device>) -> Self {
+        self.devices = devices;
+        self
+    }
+
+    /// Returns the devices of the ranks if they were spread, and none otherwise.
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// Returns the device of each rank that is a thread. `own` is that of the pipeline.
+    pub(crate) fn device_of_each(&self, own: &Device) -> Vec<Device> {
+        let world = self.degrees.product().unwrap_or(1);
+        (0..world)
+            .map(|rank| match self.devices.len() {
+                0 => own.clone(),
+                // No overflow: `check` allows few ranks, and no more devices than ranks.
+                count => self.devices[rank * count / world].clone(),
+            })
+            .collect()
+    }
+
     /// Returns whether there is only one rank, on the caller's thread.
     pub(crate) fn is_alone(&self) -> bool {
         self.degrees == Degrees::default()
             && matches!(self.backend, RankBackend::Threads { .. })
             && !self.watched
+            && self.devices.is_empty()
     }
 
     /// Returns the number of replicas that this process runs at the same time.
@@ -148,16 +183,21 @@ impl Parallel {
     }
 
     /// Returns the ranks of one replica. If there are several replicas, each has a deadline.
-    pub(crate) fn one_replica(&self) -> Self {
+    pub(crate) fn one_replica(&self, replica: usize) -> Self {
         let mut one = self.clone();
         one.degrees.data = 1;
         one.watched |= self.degrees.data > 1;
+        if let Some(first) = self.devices.first() {
+            let all = self.device_of_each(first);
+            let count = all.len() / self.degrees.data.max(1);
+            one.devices = all.into_iter().skip(replica * count).take(count).collect();
+        }
         one
     }
 
     /// Returns whether several ranks decode each image together.
     pub(crate) fn shares_decode(&self) -> bool {
-        self.vae && self.one_replica().degrees.product() != Some(1)
+        self.vae && self.one_replica(0).degrees.product() != Some(1)
     }
 
     /// Checks that a pipeline can use these ranks. [`Pipeline::parallel`](crate::Pipeline::parallel) calls it too.
@@ -176,6 +216,11 @@ impl Parallel {
             ))));
         }
         degrees.check(world)?;
+        if self.devices.len() > world {
+            let given = quote::joined(&self.devices, ", ");
+            let allowed = format!("at most {}: each needs a rank", counted(world, "device"));
+            return Err(Error::invalid("device", given, allowed));
+        }
         match self.pipefusion.max_drift {
             Some(drift) if !(drift.is_finite() && drift >= 0.0) => {
                 let allowed = "a finite number from 0 up";

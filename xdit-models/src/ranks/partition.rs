@@ -109,6 +109,7 @@ impl Partition {
                 RankPlan {
                     rank,
                     coordinates: axes::ALL.map(|axis| self.degrees.coord(rank, axis)),
+                    device: None,
                     parameter_bytes: shape.stage_bytes(&blocks, self.dtype),
                     kv_bytes: kept.saturating_add(text_kv_bytes),
                     text_kv_bytes,

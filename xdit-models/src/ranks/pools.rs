@@ -32,3 +32,17 @@ pub(crate) fn pool(threads: Option<usize>, name: &str) -> Result<rayon::ThreadPo
         .build()
         .map_err(|error| refused_thread(&format!("{threads} compute threads"), &error))
 }
+
+/// Runs `work` on a thread of each pool, at the same time, with the index of the pool from `first` on. It starts no thread.
+pub(crate) fn on_each(
+    first: usize,
+    pools: &[rayon::ThreadPool],
+    work: &(impl Fn(usize, &rayon::ThreadPool) + Sync),
+) {
+    if let [pool, others @ ..] = pools {
+        pool.in_place_scope(|scope| {
+            scope.spawn(move |_| work(first, pool));
+            on_each(first + 1, others, work);
+        });
+    }
+}

@@ -60,13 +60,14 @@ impl<D: Dit> Replica<D> {
     ) -> Result<Denoised> {
         let call = &*self.call;
         let (plan, partition, scheduler) = (&call.plan, &call.partition, &*call.scheduler);
-        let transformer = &call.loaded.transformer;
+        let transformer = &call.model_on(rank_context.device()).transformer;
         let timesteps = scheduler.timesteps();
         observer.offer_values("timesteps", timesteps)?;
         if !scheduler.sigmas().is_empty() {
             observer.offer_values("sigmas", scheduler.sigmas())?;
         }
-        let places = transformer.places(plan.text_len, plan.tokens, observer)?;
+        let device = rank_context.device();
+        let places = transformer.places(plan.text_len, plan.tokens, device, observer)?;
 
         let _span = tracing::info_span!("denoise", steps = timesteps.len()).entered();
         let show = |tokens: &Tensor| transformer.shown(tokens, plan.latent_size);
@@ -95,7 +96,8 @@ impl<D: Dit> Replica<D> {
                 let count_of = |[joint, image]: [usize; 2]| joint + image;
                 let nests = attentions.flat_map(|each| 0..count_of(each));
                 let nests = nests.map(|_| rank_context.attention(kept_by));
-                let text = D::with_rows(text, Some(&|whole| layout.shard_text(whole)))?;
+                let text = D::each(text, &|x| Ok(x.to_device(device)?))?;
+                let text = D::with_rows(&text, Some(&|whole| layout.shard_text(whole)))?;
                 let seen = watch.sees_inside() && *branch == Branch::Conditional;
                 let context = match seen {
                     true => watch.with(|observer| transformer.context(&blocks, &text, observer))?,
@@ -143,8 +145,9 @@ impl<D: Dit> Replica<D> {
             not_finite: None,
             latents_blc: None,
         };
+        let all_blc = self.latents_blc.to_device(device)?;
         let latents = (0..count)
-            .map(|patch| layout.shard_patch(&self.latents_blc, patch))
+            .map(|patch| layout.shard_patch(&all_blc, patch))
             .collect::<Result<Vec<_>>>()?;
         let driver = rank_context.driver(partition.schedule, partition.max_drift, &kept, deciders);
         let (_, report) = driver.run(&mut stage, &mut sampling, latents)?;
@@ -177,7 +180,8 @@ impl<D: Dit> Replica<D> {
         let (call, images) = (&*self.call, self.images.len);
         let plan = &call.plan;
         let _span = tracing::info_span!("decode", images).entered();
-        let vae = &call.loaded.vae;
+        let model = call.model_on(rank_context.device());
+        let vae = &model.vae;
         observer.phase(
             Phase::Decode,
             PhaseEvent::Start {
@@ -187,7 +191,7 @@ impl<D: Dit> Replica<D> {
         let config = vae.config();
         let scaled = elementwise::divide(latents_blc, config.scaling_factor)?;
         let scaled = elementwise::scale_shift(&scaled, 1.0, config.shift_factor)?;
-        let latents_bhwc = call.loaded.transformer.unpack(&scaled, plan.latent_size)?;
+        let latents_bhwc = model.transformer.unpack(&scaled, plan.latent_size)?;
         observer.offer_picture("vae.input", &latents_bhwc)?;
         let alone = Whole(rank_context.progress());
         let (mut decoded, mut planes) = (Vec::new(), Vec::new());

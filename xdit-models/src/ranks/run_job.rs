@@ -76,15 +76,18 @@ fn replicas<D: Dit>(call: &Arc<Job<D>>, count: usize) -> Result<Vec<Replica<D>>>
         .collect()
 }
 
-/// Joins the outputs of the ranks, in the order of the images of the call.
+/// Joins the outputs of the ranks, in the order of the images of the call. They are of the pipeline's device again.
 fn joined<D: Dit>(call: &Job<D>, done: Vec<RankOutput>) -> Result<Output> {
+    done.iter().for_each(|part| call.device.wait(&part.done));
     let join = |parts: Vec<&Tensor>| -> Result<Option<Tensor>> {
+        let parts = parts.into_iter().map(|part| part.to_device(&call.device));
+        let parts = parts.collect::<xdit_kernels::Result<Vec<_>>>()?;
         Ok(match &parts[..] {
             [] => None,
             // One part needs no copy.
-            [one] => Some((*one).clone()),
+            [one] => Some(one.clone()),
             _ => {
-                let views: Vec<_> = parts.into_iter().map(Tensor::view).collect();
+                let views: Vec<_> = parts.iter().map(Tensor::view).collect();
                 Some(Tensor::cat(&views, 0)?)
             }
         })

@@ -1,7 +1,7 @@
 //! The work of one rank in a call: it denoises the images of its replica and, if required, decodes them.
 
 use xdit_comm::Stats;
-use xdit_kernels::Tensor;
+use xdit_kernels::{Event, Tensor};
 use xdit_pipefusion::Report;
 
 use super::replica::Replica;
@@ -22,6 +22,8 @@ pub(crate) enum DecodeOn {
 pub(crate) struct RankOutput {
     /// Whether this is the first rank of its replica.
     pub(crate) leads: bool,
+    /// Happens when the queue of the rank has made its tensors.
+    pub(crate) done: Event,
     /// The final latents of its replica's images.
     pub(crate) latents: Option<Tensor>,
     /// Its replica's images, on the first rank of the replica.
@@ -62,6 +64,7 @@ pub(crate) fn run_rank<D: Dit>(
     }
     Ok(RankOutput {
         leads: rank_context.leads(),
+        done: rank_context.device().record(),
         latents,
         float,
         stats: rank_context.stats(),

@@ -11,13 +11,13 @@ use xdit_kernels::attention::{Attention, Segment};
 use xdit_kernels::elementwise::clamp;
 use xdit_kernels::linear::Linear;
 use xdit_kernels::norm::layer_norm_modulate;
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 use xdit_pipefusion::Blocks;
 
 use super::{FluxText, FluxTransformer, RotaryTables, latents};
 use crate::error::{Error, Result};
 use crate::layers::{EPS, byte_len, chunk};
-use crate::models::dit::{Conditioning, Dit, DitShape, Moment, RowSelection};
+use crate::models::dit::{Conditioning, Dit, DitShape, Moment, RowSelection, TextMap};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
@@ -91,11 +91,10 @@ impl Dit for FluxTransformer {
         self.dtype
     }
 
-    fn select(text: &FluxText, start: usize, len: usize) -> Result<FluxText> {
-        let narrow = |context: &Tensor| Ok::<_, Error>(context.narrow(0, start, len)?);
+    fn each(text: &FluxText, map: TextMap<'_>) -> Result<FluxText> {
         Ok(FluxText {
-            context: text.context.as_ref().map(narrow).transpose()?,
-            pooled: text.pooled.narrow(0, start, len)?,
+            context: text.context.as_ref().map(map).transpose()?,
+            pooled: map(&text.pooled)?,
         })
     }
 
@@ -111,15 +110,11 @@ impl Dit for FluxTransformer {
         &self,
         text_len: usize,
         [rows, columns]: [usize; 2],
+        device: &Device,
         observer: &mut dyn Observer,
     ) -> Result<RotaryTables> {
-        let rotary = RotaryTables::new(
-            &self.config.axes_dims_rope,
-            text_len,
-            rows,
-            columns,
-            &self.device,
-        )?;
+        let rotary =
+            RotaryTables::new(&self.config.axes_dims_rope, text_len, rows, columns, device)?;
         observer.offer("image_rotary_emb.cos", rotary.cos())?;
         observer.offer("image_rotary_emb.sin", rotary.sin())?;
         Ok(rotary)

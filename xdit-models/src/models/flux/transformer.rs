@@ -4,12 +4,9 @@
 
 use std::ops::Range;
 
+use xdit_kernels::attention::{Attention, Flash};
 use xdit_kernels::linear::Linear;
 use xdit_kernels::{DType, Tensor};
-use xdit_kernels::{
-    Device,
-    attention::{Attention, Flash},
-};
 
 use super::blocks::{DoubleBlock, SingleBlock};
 use super::{FluxConfig, RotaryTables};
@@ -60,7 +57,6 @@ pub struct FluxTransformer {
     pub(super) norm_out: Option<Linear>,
     pub(super) proj_out: Option<Linear>,
     pub(super) dtype: DType,
-    pub(super) device: Device,
 }
 
 /// A prompt in the form that the transformer reads. It is the same in every step.
@@ -159,7 +155,6 @@ impl FluxTransformer {
             norm_out,
             proj_out,
             dtype: packing.dtype(),
-            device: packing.device().clone(),
             config: config.clone(),
         })
     }

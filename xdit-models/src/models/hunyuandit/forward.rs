@@ -10,7 +10,7 @@ use xdit_kernels::activation::{Activation, activation};
 use xdit_kernels::attention::{Attention, Segment};
 use xdit_kernels::linear::Linear;
 use xdit_kernels::norm::layer_norm_modulate;
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 use xdit_pipefusion::Blocks;
 
 use super::blocks::{BlockConditioning, HunyuanBlock, TextKv};
@@ -18,7 +18,7 @@ use super::transformer::expect;
 use super::{HunyuanPositions, HunyuanText, HunyuanTransformer};
 use crate::error::Result;
 use crate::layers::{EPS, byte_len, chunk, latents, rows_of};
-use crate::models::dit::{Conditioning, Dit, DitShape, Moment, RowSelection};
+use crate::models::dit::{Conditioning, Dit, DitShape, Moment, RowSelection, TextMap};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 use crate::quote;
@@ -112,10 +112,10 @@ impl Dit for HunyuanTransformer {
         self.dtype
     }
 
-    fn select(text: &HunyuanText, start: usize, len: usize) -> Result<HunyuanText> {
+    fn each(text: &HunyuanText, map: TextMap<'_>) -> Result<HunyuanText> {
         Ok(HunyuanText {
-            tokens_btc: text.tokens_btc.narrow(0, start, len)?,
-            extra_bc: text.extra_bc.narrow(0, start, len)?,
+            tokens_btc: map(&text.tokens_btc)?,
+            extra_bc: map(&text.extra_bc)?,
         })
     }
 
@@ -128,9 +128,10 @@ impl Dit for HunyuanTransformer {
         &self,
         _: usize,
         [rows, columns]: [usize; 2],
+        device: &Device,
         observer: &mut dyn Observer,
     ) -> Result<HunyuanPositions> {
-        let positions = HunyuanPositions::new(&self.config, rows, columns, &self.device)?;
+        let positions = HunyuanPositions::new(&self.config, rows, columns, device)?;
         observer.offer("image_rotary_emb.cos", positions.cos())?;
         observer.offer("image_rotary_emb.sin", positions.sin())?;
         Ok(positions)

@@ -2,12 +2,9 @@
 //!
 //! Shapes: b images, l image tokens, t text tokens, c channels, p the patch size.
 
+use xdit_kernels::attention::{Attention, Flash};
 use xdit_kernels::linear::Linear;
 use xdit_kernels::{DType, Tensor};
-use xdit_kernels::{
-    Device,
-    attention::{Attention, Flash},
-};
 use xdit_pipefusion::Blocks;
 
 use super::blocks::HunyuanBlock;
@@ -67,7 +64,6 @@ pub struct HunyuanTransformer {
     pub(super) norm_out: Option<Linear>,
     pub(super) proj_out: Option<Linear>,
     pub(super) dtype: DType,
-    pub(super) device: Device,
 }
 
 /// A prompt in the form that the transformer reads. It is the same in every step.
@@ -167,7 +163,6 @@ impl HunyuanTransformer {
             norm_out,
             proj_out,
             dtype: packing.dtype(),
-            device: packing.device().clone(),
             config: config.clone(),
         })
     }

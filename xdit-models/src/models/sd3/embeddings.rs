@@ -37,7 +37,8 @@ impl PatchEmbed {
 
     /// Converts latent tokens `[b, l, p·p·in_channels]` to tokens of the stream, `[b, l, c]`.
     pub(super) fn forward(&self, latents_blc: &Tensor, positions: &Sd3Positions) -> Result<Tensor> {
-        let rows_lc = rows_of(&self.table, &positions.rows)?;
+        let table = self.table.to_device(latents_blc.device())?;
+        let rows_lc = rows_of(&table, &positions.rows)?;
         let image_blc = self.proj.forward(latents_blc)?;
         Ok(elementwise::add(&image_blc, &rows_lc)?)
     }

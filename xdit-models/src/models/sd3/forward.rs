@@ -9,13 +9,13 @@ use xdit_kernels::activation::{Activation, activation};
 use xdit_kernels::attention::{Attention, Segment};
 use xdit_kernels::linear::Linear;
 use xdit_kernels::norm::layer_norm_modulate;
-use xdit_kernels::{DType, Tensor};
+use xdit_kernels::{DType, Device, Tensor};
 use xdit_pipefusion::Blocks;
 
 use super::{Sd3Positions, Sd3Text, Sd3Transformer};
 use crate::error::{Error, Result};
 use crate::layers::{EPS, byte_len, chunk, latents};
-use crate::models::dit::{Conditioning, Dit, DitShape, Moment, RowSelection};
+use crate::models::dit::{Conditioning, Dit, DitShape, Moment, RowSelection, TextMap};
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 use crate::quote;
@@ -86,11 +86,10 @@ impl Dit for Sd3Transformer {
         self.dtype
     }
 
-    fn select(text: &Sd3Text, start: usize, len: usize) -> Result<Sd3Text> {
-        let narrow = |context: &Tensor| Ok::<_, Error>(context.narrow(0, start, len)?);
+    fn each(text: &Sd3Text, map: TextMap<'_>) -> Result<Sd3Text> {
         Ok(Sd3Text {
-            context: text.context.as_ref().map(narrow).transpose()?,
-            pooled: text.pooled.narrow(0, start, len)?,
+            context: text.context.as_ref().map(map).transpose()?,
+            pooled: map(&text.pooled)?,
         })
     }
 
@@ -106,6 +105,7 @@ impl Dit for Sd3Transformer {
         &self,
         text_len: usize,
         [rows, columns]: [usize; 2],
+        _: &Device,
         _: &mut dyn Observer,
     ) -> Result<Sd3Positions> {
         Sd3Positions::new(&self.config, text_len, rows, columns)

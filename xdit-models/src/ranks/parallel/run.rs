@@ -7,6 +7,7 @@ use crate::ranks::axes;
 use crate::ranks::degrees::Degrees;
 use xdit_comm::Group;
 use xdit_comm::threads::{self, Caller};
+use xdit_kernels::Device;
 use xdit_pipefusion::Placement;
 
 use super::remote::{ObserverCall, Remote, Wishes};
@@ -24,6 +25,9 @@ pub(crate) struct RunOn<'a> {
     pub(crate) parallel: &'a Parallel,
     /// The number of compute threads. Ranks that are threads divide them.
     pub(crate) threads: usize,
+    /// The device of the pipeline. Ranks that are threads are on it, or on those of `parallel`; each has a queue over the memory of
+    /// its device. Before they begin, their queues wait for what those of the devices were given.
+    pub(crate) device: &'a Device,
     /// The idle ranks of the pipeline. Ranks that are threads come from here and return here.
     pub(crate) idle: &'a IdleRanks,
 }
@@ -46,8 +50,9 @@ impl RunOn<'_> {
             |rank_context: &RankContext| rank_context.leads() && rank_context.replica() == 0;
         let deadline = match &self.parallel.backend {
             RankBackend::Group(group) => {
-                let rank_context = RankContext::join(group, degrees, placement)?;
+                let rank_context = RankContext::join(group, degrees, placement, self.device)?;
                 let rank_context = rank_context.for_a_call(cancel.clone());
+                rank_context.device().wait(&self.device.record());
                 let watched = is_watched(&rank_context);
                 let mut silent = cancel;
                 return Ok(vec![work(
@@ -56,7 +61,10 @@ impl RunOn<'_> {
                 )?]);
             }
             RankBackend::Threads { .. } if self.parallel.is_alone() => {
-                return Ok(vec![work(&RankContext::alone(cancel), observer)?]);
+                return Ok(vec![work(
+                    &RankContext::alone(self.device, cancel),
+                    observer,
+                )?]);
             }
             RankBackend::Threads { deadline } => *deadline,
         };
@@ -65,11 +73,25 @@ impl RunOn<'_> {
         let cause: Arc<Mutex<Option<(usize, Error)>>> = Arc::default();
         let causes = cause.clone();
         let wishes = Wishes::of(observer);
+        let (device, devices) = (
+            self.device.clone(),
+            self.parallel.device_of_each(self.device),
+        );
+        let mut bases = vec![&device];
+        for base in &devices {
+            if !bases.contains(&base) {
+                bases.push(base);
+            }
+        }
+        let ready: Vec<_> = bases.into_iter().map(Device::record).collect();
         let on_rank = move |group: &Group, kept: &mut KeptByRank, caller: Caller<ObserverCall>| {
             let rank = group.rank();
             let threads = share(threads, world, rank);
-            let ready = kept.ready(group, degrees, placement, threads, wishes.cancel.clone());
-            let outcome = ready.and_then(|(pool, rank_context)| {
+            let cancel = wishes.cancel.clone();
+            let kept = kept.ready(group, degrees, placement, threads, &device, cancel);
+            let outcome = kept.and_then(|(pool, rank_context)| {
+                let queue = rank_context.device();
+                ready.iter().for_each(|event| queue.wait(event));
                 pool.install(|| match is_watched(&rank_context) {
                     true => work(&rank_context, &mut Remote::new(caller, wishes.clone())),
                     false => work(&rank_context, &mut rank_context.silent()),
@@ -85,10 +107,11 @@ impl RunOn<'_> {
                 }
             })
         };
-        let mut ranks = self.idle.take(world);
+        let mut placed = self.idle.take(devices);
+        let ranks = &mut placed.ranks;
         ranks.set_options(threads::Options::deadline(deadline));
         let outcomes = ranks.call(on_rank, |asked| asked(observer));
-        self.idle.give_back(ranks);
+        self.idle.give_back(placed);
         let place = |rank| RankCoordinates { degrees, rank }.to_string();
         let cause = cause.lock().unwrap_or_else(PoisonError::into_inner).take();
         match cause {
@@ -143,7 +166,7 @@ impl fmt::Display for RankCoordinates {
 mod tests {
     use std::time::Duration;
 
-    use xdit_kernels::{Device, Tensor};
+    use xdit_kernels::Tensor;
     use xdit_pipefusion::{Part, PatchPlan};
 
     use super::*;
@@ -159,6 +182,7 @@ mod tests {
         let run_on = RunOn {
             parallel,
             threads,
+            device: &Device::cpu(),
             idle: &IdleRanks::default(),
         };
         run_on.run(Placement::Linear, work, observer)
@@ -306,6 +330,7 @@ mod tests {
             let run_on = RunOn {
                 parallel,
                 threads: 4,
+                device: &Device::cpu(),
                 idle: &idle,
             };
             run_on.run(Placement::Linear, work, &mut ()).unwrap()
@@ -331,6 +356,7 @@ mod tests {
         let run_on = RunOn {
             parallel: &short,
             threads: 4,
+            device: &Device::cpu(),
             idle: &idle,
         };
         let error = run_on.run(Placement::Linear, stalls, &mut ()).unwrap_err();
@@ -351,6 +377,7 @@ mod tests {
         let run_on = RunOn {
             parallel: &parallel,
             threads: 4,
+            device: &Device::cpu(),
             idle: &idle,
         };
         for _ in 0..3 {
