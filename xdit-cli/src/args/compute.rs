@@ -26,8 +26,9 @@ pub(crate) struct RunArgs {
     pub dtype: Precision,
     /// Where to compute: auto is the first NVIDIA GPU that can be used, or the CPU.
     ///
+    /// cuda:0,1 spreads the ranks over two GPUs: ranks whose numbers are near share a GPU, and the first GPU also encodes prompts.
     /// See devices. No real GPU has run this version yet.
-    #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda[:N]", hide_possible_values = true,
+    #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda[:N,…]", hide_possible_values = true,
           value_parser = Suggested(&["auto", "cpu", "cuda"]).try_map(|text| text.parse::<DeviceChoice>()))]
     #[serde(skip)]
     pub device: DeviceChoice,

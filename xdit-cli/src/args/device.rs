@@ -3,19 +3,20 @@
 use std::str::FromStr;
 
 use xdit_kernels::{DType, Device, Tier};
+use xdit_models::Parallel;
 
 use crate::report::failure::{Failure, WITHOUT_GPU};
 use crate::run::environment::Environment;
 
 /// The value of `--device`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum DeviceChoice {
     /// The first GPU that can be used, otherwise the processor.
     Auto,
     /// The processor.
     Cpu,
-    /// A GPU by its number.
-    Cuda(u32),
+    /// GPUs by their numbers. Ranks are spread over them.
+    Cuda(Vec<u32>),
 }
 
 /// What else determines a device.
@@ -33,10 +34,44 @@ pub(crate) struct DeviceSettings<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct ChosenDevice {
     pub device: Device,
+    /// All of several GPUs, `device` first; empty where there is one device.
+    pub several: Vec<Device>,
     /// One line for `-v`, if the choice was left to the program.
     pub note: Option<String>,
     /// Whether the program chose a GPU. Its failures then name the flag that chooses the processor.
     pub is_automatic_gpu: bool,
+}
+
+impl ChosenDevice {
+    /// Devices that a flag or a record named, at least one.
+    pub(crate) fn of(devices: Vec<Device>) -> Self {
+        Self {
+            device: devices[0].clone(),
+            several: match devices.len() {
+                1 => Vec::new(),
+                _ => devices,
+            },
+            note: None,
+            is_automatic_gpu: false,
+        }
+    }
+
+    /// The devices as `--device` names them: `cuda:0,1`.
+    pub(crate) fn names(&self) -> String {
+        let others = self.several.iter().skip(1).map(Device::to_string);
+        others.fold(self.device.to_string(), |all, name| {
+            let number = name.strip_prefix("cuda:").unwrap_or(&name);
+            format!("{all},{number}")
+        })
+    }
+
+    /// Spreads ranks over the devices, if there are several.
+    pub(crate) fn spread(&self, parallel: Parallel) -> Parallel {
+        match self.several.is_empty() {
+            true => parallel,
+            false => parallel.on(self.several.clone()),
+        }
+    }
 }
 
 impl FromStr for DeviceChoice {
@@ -46,14 +81,23 @@ impl FromStr for DeviceChoice {
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
+            "cuda" => Ok(Self::Cuda(vec![0])),
             _ => text
                 .strip_prefix("cuda:")
-                .and_then(|number| number.parse().ok())
+                .and_then(|numbers| numbers.split(',').map(|n| n.parse().ok()).collect())
+                .filter(|numbers: &Vec<u32>| all_differ(numbers))
                 .map(Self::Cuda)
-                .ok_or_else(|| "expected auto, cpu, cuda or cuda:N".into()),
+                .ok_or_else(|| {
+                    "expected auto, cpu, cuda, cuda:N or cuda:N,M,…, each number once".into()
+                }),
         }
     }
+}
+
+/// Whether no number occurs twice.
+fn all_differ(numbers: &[u32]) -> bool {
+    let mut all = numbers.iter().enumerate();
+    all.all(|(i, number)| !numbers[..i].contains(number))
 }
 
 impl DeviceChoice {
@@ -65,14 +109,18 @@ impl DeviceChoice {
         let device = match self {
             Self::Auto => return automatic(settings),
             Self::Cpu => processor(settings.tier)?,
-            Self::Cuda(number) => cuda::open(number, settings)
-                .map_err(|reason| Failure::usage(format!("--device cuda:{number}: {reason}")))?,
+            Self::Cuda(numbers) => {
+                let open = |number| {
+                    cuda::open(number, settings).map_err(|reason| {
+                        Failure::usage(format!("--device cuda:{number}: {reason}"))
+                    })
+                };
+                let gpus = numbers.into_iter().map(open);
+                let several = gpus.collect::<Result<Vec<_>, _>>()?;
+                return Ok(ChosenDevice::of(several));
+            }
         };
-        Ok(ChosenDevice {
-            device,
-            note: None,
-            is_automatic_gpu: false,
-        })
+        Ok(ChosenDevice::of(vec![device]))
     }
 }
 
@@ -90,6 +138,7 @@ fn automatic(settings: DeviceSettings<'_>) -> Result<ChosenDevice, Failure> {
                 ))
             })?;
             Ok(ChosenDevice {
+                several: Vec::new(),
                 device,
                 note: Some(format!("--device auto is cuda:{number} ({name})")),
                 is_automatic_gpu: true,
@@ -97,6 +146,7 @@ fn automatic(settings: DeviceSettings<'_>) -> Result<ChosenDevice, Failure> {
         }
         Err(reason) => Ok(ChosenDevice {
             device: processor(settings.tier)?,
+            several: Vec::new(),
             note: Some(format!("--device auto is the processor: {reason}")),
             is_automatic_gpu: false,
         }),
@@ -209,10 +259,13 @@ mod tests {
 
     #[test]
     fn names() {
-        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
-        assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(3)));
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(vec![0])));
+        assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(vec![3])));
+        assert_eq!("cuda:1,0".parse(), Ok(DeviceChoice::Cuda(vec![1, 0])));
         assert_eq!("auto".parse(), Ok(DeviceChoice::Auto));
-        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda0", "CPU"] {
+        for wrong in [
+            "", "gpu", "cuda:", "cuda:-1", "cuda0", "CPU", "cuda:0,", "cuda:1,1",
+        ] {
             assert!(wrong.parse::<DeviceChoice>().is_err(), "{wrong}");
         }
     }
@@ -221,7 +274,7 @@ mod tests {
     fn a_gpu_that_is_not_there_is_a_wrong_argument() {
         let environment = Environment::with(|_| None);
         // No machine has so many.
-        let failure = DeviceChoice::Cuda(4_000_000)
+        let failure = DeviceChoice::Cuda(vec![4_000_000])
             .open(settings(&environment))
             .unwrap_err();
         assert_eq!(failure.exit_code(), 2);

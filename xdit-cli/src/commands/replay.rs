@@ -63,21 +63,17 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
     }
     session.begin_trace()?;
     let mut watch = RunObserver::new(&session.console, None);
+    let device = device(args.threads.cpu_tier, record, session, &mut watch)?;
+    let parallel =
+        (record.parallel.as_ref()).map_or_else(Default::default, ParallelRecord::parallel);
     let compute = Compute {
         dtype: record.dtype().map_err(damaged)?,
-        device: ChosenDevice {
-            device: device(args.threads.cpu_tier, record, session, &mut watch)?,
-            note: None,
-            is_automatic_gpu: false,
-        },
         allow_tf32: record.allow_tf32,
         unused: Vec::new(),
         threads: session.threads(&args.threads),
         low_memory: false,
-        parallel: record
-            .parallel
-            .as_ref()
-            .map_or_else(Default::default, ParallelRecord::parallel),
+        parallel: device.spread(parallel),
+        device,
     };
     let variant = args.hub.variant.as_ref().or(record.model.variant.as_ref());
     let variant = variant.map(String::as_str);
@@ -204,16 +200,17 @@ fn find_model(
     FoundModel::find(wanted, plan, session)
 }
 
-/// Returns the device of the record: a GPU, or the processor with the tier of the record. A tier that is asked for is the
-/// processor's. What this machine lacks is replaced by the processor's best tier, with a warning.
+/// Returns the devices of the record, at least one: GPUs, or the processor with the tier of the record. A tier that is asked for
+/// is the processor's. What this machine lacks is replaced by the processor's best tier, with a warning.
 fn device(
     asked: Option<Tier>,
     record: &RunRecord,
     session: &Session,
     watch: &mut RunObserver,
-) -> Result<Device, Failure> {
+) -> Result<ChosenDevice, Failure> {
+    let one = |device| ChosenDevice::of(vec![device]);
     if let Some(tier) = asked {
-        return processor(Some(tier));
+        return processor(Some(tier)).map(one);
     }
     if let Ok(gpu @ DeviceChoice::Cuda(_)) = record.device.parse() {
         let settings = DeviceSettings {
@@ -221,17 +218,16 @@ fn device(
             allow_tf32: record.allow_tf32,
             environment: &session.environment,
         };
-        let opened = gpu.open(settings).map(|chosen| chosen.device);
-        return opened.or_else(|reason| {
+        return gpu.open(settings).or_else(|reason| {
             watch.warn(format!(
                 "the image was made on a GPU, and the processor repeats it, so the last bits may differ ({reason})"
             ));
-            processor(None)
+            processor(None).map(one)
         });
     }
     let recorded = &record.tier;
     match recorded.parse() {
-        Ok(tier) => processor(Some(tier)),
+        Ok(tier) => processor(Some(tier)).map(one),
         Err(_) => {
             let device = Device::cpu();
             watch.warn(format!(
@@ -239,7 +235,7 @@ fn device(
                 quote::shorten(recorded),
                 device.tier()
             ));
-            Ok(device)
+            Ok(one(device))
         }
     }
 }

@@ -42,6 +42,7 @@ impl Shown<'_> {
         let ranks = plan.ranks.iter().map(|rank| {
             json!({
                 "rank": rank.rank,
+                "device": rank.device.as_ref().map(ToString::to_string),
                 "coordinates": axes(&|i| rank.coordinates[i]),
                 "parameter_bytes": rank.parameter_bytes,
                 "kv_bytes": rank.kv_bytes,

@@ -178,7 +178,9 @@ fn blocks(blocks: &Blocks) -> String {
 
 fn ranks(plan: &RunPlan) -> String {
     let mut head = vec!["rank".to_owned()];
+    let spread = plan.ranks.iter().any(|rank| rank.device.is_some());
     head.extend(axes(plan).map(|axis| axis.to_string()));
+    head.extend(spread.then(|| "device".to_owned()));
     head.extend(cells(["parameters", "keys and values"]));
     let columns: Vec<usize> = (0..head.len()).collect();
     let mut rows = vec![head];
@@ -190,12 +192,14 @@ fn ranks(plan: &RunPlan) -> String {
                 .filter(|(axis, _)| plan.degrees.of(**axis) > 1)
                 .map(|(_, coordinate)| coordinate.to_string()),
         );
+        row.extend(rank.device.as_ref().map(ToString::to_string));
         row.extend([bytes(rank.parameter_bytes), bytes(rank.kv_bytes)]);
         rows.push(row);
     }
     if plan.ranks.len() > 1 {
         let mut row = vec!["all".to_owned()];
         row.extend(axes(plan).map(|_| String::new()));
+        row.extend(spread.then(String::new));
         row.extend(totals(plan).map(bytes));
         rows.push(row);
     }

@@ -23,7 +23,7 @@ use crate::run::session::Session;
 pub(crate) struct Compute {
     /// The dtype of weights and activations.
     pub dtype: DType,
-    /// The device.
+    /// The device, or several.
     pub device: ChosenDevice,
     /// Whether a GPU may round the operands of products in f32 to TF32.
     pub allow_tf32: bool,
@@ -33,7 +33,7 @@ pub(crate) struct Compute {
     pub threads: usize,
     /// Whether to drop the text encoders before reading the other models.
     pub low_memory: bool,
-    /// The ranks.
+    /// The ranks, and their devices if there are several.
     pub parallel: Parallel,
 }
 
@@ -53,18 +53,18 @@ impl Compute {
             allow_tf32: run.allow_tf32,
             environment: &session.environment,
         };
-        let device = run.device.open(settings)?;
+        let device = run.device.clone().open(settings)?;
         if let Some(note) = &device.note {
             tracing::info!("{note}");
         }
         Ok(Self {
             dtype,
             unused: unused_settings(&device.device, dtype, settings),
+            parallel: device.spread(parallel.plan()?),
             device,
             allow_tf32: run.allow_tf32,
             threads: session.threads(&run.threads),
             low_memory: run.low_memory,
-            parallel: parallel.plan()?,
         })
     }
 
@@ -72,7 +72,7 @@ impl Compute {
     pub(crate) fn explained(&self, failure: Failure) -> Failure {
         match self.device.is_automatic_gpu && failure.is_of_device() {
             true => Failure::AutomaticGpu {
-                device: self.device.device.to_string(),
+                device: self.device.names(),
                 source: Box::new(failure),
             },
             false => failure,
@@ -129,7 +129,7 @@ pub(crate) fn load(
     compute: &Compute,
     watch: &mut RunObserver,
 ) -> Result<Pipeline, Failure> {
-    tracing::info!(model = model.record.name, dtype = %compute.dtype, device = %compute.device.device, threads = compute.threads, "load");
+    tracing::info!(model = model.record.name, dtype = %compute.dtype, device = compute.device.names(), threads = compute.threads, "load");
     let options = options(model.record.variant.as_deref(), compute);
     let parallel = compute.parallel.clone();
     Ok(Pipeline::load_over(
@@ -168,7 +168,7 @@ impl Drawn {
             dtype: compute.dtype.to_string(),
             device: match compute.device.device.kind() {
                 DeviceKind::Cpu(_) => "cpu".into(),
-                _ => compute.device.device.to_string(),
+                _ => compute.device.names(),
             },
             tier: compute.device.device.tier().to_string(),
             allow_tf32: compute.allow_tf32,

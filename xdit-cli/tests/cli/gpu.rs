@@ -19,15 +19,16 @@ struct Case {
 
 impl Case {
     fn words(&self, dtype: &str, file: &str) -> Vec<String> {
-        // The text is short, since the interpreter runs every instruction of every token.
+        // The text is short, since the interpreter runs every instruction of every token. A rank that waits for the virtual GPU
+        // tells no progress, for minutes on a busy machine.
         let rest = if self.model.starts_with("hunyuan") {
             "--no-use-resolution-binning"
         } else {
             "--max-sequence-length 5"
         };
         let words = format!(
-            "generate --prompt circle --height 32 --width 48 --num-inference-steps 2 --output-type float -q {rest} {} --dtype {dtype} \
-             --output {file} --model",
+            "generate --prompt circle --height 32 --width 48 --num-inference-steps 2 --output-type float -q --rank-timeout 900 {rest} {} \
+             --dtype {dtype} --output {file} --model",
             self.plan
         );
         let model = golden(self.model).display().to_string();
@@ -38,14 +39,15 @@ impl Case {
             .collect()
     }
 
-    /// The image of the processor in f32, and that of the virtual GPU in `dtype`.
-    fn draw(&self, folder: &Path, dtype: &str, gpu: Gpu) -> [Vec<f32>; 2] {
+    /// The image of the processor in f32, and that of the virtual GPUs of `--device` in `dtype`. Only messages between two GPUs are
+    /// copied from one to the other, and only by themselves where they reach each other's memory.
+    fn draw(&self, folder: &Path, dtype: &str, gpu: Gpu, device: &str) -> [Vec<f32>; 2] {
         let host = self.words("f32", "host.safetensors");
         outcome(command().args(host).current_dir(folder).output()).succeeded();
         let mut on_gpu = command();
         on_gpu
             .args(self.words(dtype, "gpu.safetensors"))
-            .args(["--device", "cuda"])
+            .args(["--device", device])
             .env("VGPU_STATS", "1")
             .current_dir(folder);
         let run = outcome(gpu.attach(&mut on_gpu).unwrap().output()).succeeded();
@@ -53,6 +55,8 @@ impl Case {
         // On tensor units, attention is by the kernels of capability 9.0 there: they alone take tensor maps.
         let boxes = run.stderr.contains(" cuTensorMapEncodeTiled\n");
         assert_eq!(boxes, gpu.capability == 90 && dtype != "f32", "{run:?}");
+        let copies = run.stderr.contains(" cuMemcpyPeerAsync\n");
+        assert_eq!(copies, device.contains(',') && gpu.peers, "{run:?}");
         ["host.safetensors", "gpu.safetensors"].map(|file| image(&folder.join(file)))
     }
 }
@@ -70,9 +74,14 @@ fn image(file: &Path) -> Vec<f32> {
 /// Draws each case in f32. The largest difference allowed is that of the processor's images to diffusers'.
 #[track_caller]
 fn equal_in_f32(cases: &[(&'static str, &'static str)], gpu: Gpu) {
+    equal_on("cuda", cases, gpu);
+}
+
+#[track_caller]
+fn equal_on(device: &str, cases: &[(&'static str, &'static str)], gpu: Gpu) {
     for &(model, plan) in cases {
         let folder = tempfile::tempdir().unwrap();
-        let [host, gpu] = Case { model, plan }.draw(folder.path(), "f32", gpu);
+        let [host, gpu] = Case { model, plan }.draw(folder.path(), "f32", gpu, device);
         assert!(!host.is_empty() && host.len() == gpu.len());
         for (a, b) in host.iter().zip(&gpu) {
             assert!((a - b).abs() <= 5e-5, "{model} {plan}: {a} and {b}");
@@ -85,7 +94,7 @@ fn equal_in_f32(cases: &[(&'static str, &'static str)], gpu: Gpu) {
 fn near_in_bf16(cases: &[(&'static str, &'static str)], gpu: Gpu) {
     for &(model, plan) in cases {
         let folder = tempfile::tempdir().unwrap();
-        let [host, gpu] = Case { model, plan }.draw(folder.path(), "bf16", gpu);
+        let [host, gpu] = Case { model, plan }.draw(folder.path(), "bf16", gpu, "cuda");
         assert!(!host.is_empty() && host.len() == gpu.len());
         let squares = host.iter().zip(&gpu).map(|(a, b)| f64::from(a - b).powi(2));
         let mean = squares.sum::<f64>() / host.len() as f64;
@@ -140,11 +149,67 @@ fn pipelines_and_guidance() {
     );
 }
 
+/// Two ranks on two GPUs.
+const SPREAD: [(&str, &str); 4] = [
+    ("flux-dev", "--ulysses-degree 2"),
+    ("flux-dev", "--ring-degree 2"),
+    (
+        "flux-dev",
+        "--pipefusion-parallel-degree 2 --warmup-steps 1",
+    ),
+    ("sd3-medium", "--use-cfg-parallel"),
+];
+
+#[test]
+fn two_gpus_that_reach_each_other() {
+    equal_on("cuda:0,1", &SPREAD[..2], Gpu::new(Schedule::Random(6)));
+    equal_on("cuda:1,0", &SPREAD[2..3], hopper(Schedule::Lazy));
+    equal_on("cuda:0,1", &SPREAD[3..], Gpu::new(Schedule::Eager));
+}
+
+#[test]
+fn two_gpus_whose_messages_go_through_the_host() {
+    let apart = |schedule| Gpu {
+        peers: false,
+        ..Gpu::new(schedule)
+    };
+    equal_on("cuda:0,1", &SPREAD[..1], apart(Schedule::Lazy));
+    equal_on("cuda:0,1", &SPREAD[1..2], apart(Schedule::Eager));
+    equal_on("cuda:0,1", &SPREAD[2..], apart(Schedule::Random(7)));
+}
+
 #[test]
 fn all_axes_together() {
     let all = "--use-cfg-parallel --ulysses-degree 2 --ring-degree 2 --pipefusion-parallel-degree 2 --warmup-steps 1 \
                --data-parallel-degree 2 --num-images-per-prompt 2";
     equal_in_f32(&[("sd3-medium", all)], Gpu::new(Schedule::Random(5)));
+}
+
+#[test]
+fn several_gpus_are_named_and_each_has_a_rank() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = golden("flux-schnell").display().to_string();
+    let on_gpus = |words: &str| {
+        let words = words.replace("MODEL", &model);
+        let mut run = command();
+        run.args(words.split_whitespace())
+            .current_dir(folder.path());
+        outcome(Gpu::new(Schedule::Lazy).attach(&mut run).unwrap().output())
+    };
+    let two = "--device cuda:0,1 --ulysses-degree 2 --max-sequence-length 5 --height 32 --width 32 --num-inference-steps 1";
+    let plan = on_gpus(&format!("plan --model MODEL --json {two}")).succeeded();
+    let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
+    let devices = [0, 1].map(|rank| plan["ranks"][rank]["device"].clone());
+    assert_eq!(devices, ["cuda:0", "cuda:1"]);
+    let draw = format!("generate --prompt circle --dtype bf16 --output a.png --model MODEL {two}");
+    on_gpus(&draw).succeeded();
+    assert_eq!(record(&folder.path().join("a.png"))["device"], "cuda:0,1");
+    let again = on_gpus("replay a.png").succeeded();
+    assert!(again.stdout.contains("identical"), "{again:?}");
+    let refused = on_gpus("plan --model MODEL --device cuda:0,1");
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    let told = "--device cuda:0, cuda:1: must be at most 1 device: each needs a rank";
+    assert!(refused.stderr.contains(told), "{refused:?}");
 }
 
 #[test]
