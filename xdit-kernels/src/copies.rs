@@ -37,6 +37,10 @@ impl Tensor {
     /// A copy on a GPU, in this dtype, of a contiguous view of the host's memory. The processor converts a piece while the GPU
     /// copies the one before.
     #[cfg(feature = "cuda")]
+    #[cfg_attr(
+        not(feature = "ops"),
+        allow(dead_code, reason = "linear layers use it, with the feature ops")
+    )]
     pub(crate) fn uploaded_as(x: View<'_>, dtype: DType, device: &Device) -> Result<Self> {
         const OP: &str = "to_device";
         if x.dtype() == dtype {

@@ -27,6 +27,10 @@ pub(crate) struct DeviceSettings<'a> {
     /// Whether a GPU may round the operands of products in f32 to TF32.
     pub allow_tf32: bool,
     /// Names the folders that have the libraries of GPUs.
+    #[cfg_attr(
+        not(feature = "cuda"),
+        allow(dead_code, reason = "GPUs are opened with the feature cuda")
+    )]
     pub environment: &'a Environment,
 }
 
