@@ -31,6 +31,7 @@ mod dtype;
 pub mod elementwise;
 #[cfg(feature = "ops")]
 pub mod embedding;
+mod entries;
 mod error;
 #[cfg(feature = "ops")]
 mod finite;

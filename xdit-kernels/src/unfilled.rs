@@ -1,6 +1,6 @@
 //! Outputs that are not zeroed first.
 
-use crate::{DType, Device, Error, MAX_NDIM, Result, Shape, Tensor, TensorMut, ViewMut};
+use crate::{DType, Device, Error, Result, Shape, Tensor, TensorMut, ViewMut, entries::EntryBox};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A tensor that is not initialised yet. It gives out parts, each for one kernel to write, and becomes a tensor when kernels
@@ -33,8 +33,7 @@ pub struct Unfilled {
 /// A box of elements that was given out for a kernel to write.
 #[derive(Debug)]
 struct HandedOut {
-    /// First entry of each dim, and number of entries.
-    dims: [(usize, usize); MAX_NDIM],
+    entries: EntryBox,
     /// Set by the kernel that has written all of it.
     written: AtomicBool,
 }
@@ -63,22 +62,31 @@ impl Unfilled {
     /// # Errors
     /// If a dim has no such entries.
     pub fn part(&mut self, ranges: &[(usize, usize, usize)]) -> Result<ViewMut<'_>> {
-        let mut dims = [(0, 1); MAX_NDIM];
-        let mut view = self.tensor.view_mut();
-        for (dim, &n) in view.shape().iter().enumerate() {
-            dims[dim] = (0, n);
-        }
-        for &(dim, start, len) in ranges {
-            view = view.narrow(dim, start, len)?;
-            // The dim is there, or `narrow` had failed. A dim that is narrowed twice starts within the first range.
-            dims[dim] = (dims[dim].0 + start, len);
-        }
-        self.parts.push(HandedOut {
-            dims,
-            written: AtomicBool::new(false),
-        });
-        let note = self.parts.last().map(|part| &part.written);
-        Ok(view.noting(note))
+        let mut parts = self.parts([ranges])?;
+        // One for each range.
+        Ok(parts.swap_remove(0))
+    }
+
+    /// Several parts at once, each as of [`part`](Self::part), for kernels that write all of them.
+    ///
+    /// # Errors
+    /// If a dim has no such entries, or two of these parts share an element.
+    pub fn parts<R: AsRef<[(usize, usize, usize)]>>(
+        &mut self,
+        ranges: impl IntoIterator<Item = R>,
+    ) -> Result<Vec<ViewMut<'_>>> {
+        let parts = self.tensor.view_mut().boxes(ranges)?;
+        let first = self.parts.len();
+        self.parts
+            .extend(parts.iter().map(|&(_, entries)| HandedOut {
+                entries,
+                written: AtomicBool::new(false),
+            }));
+        let notes = self.parts[first..].iter().map(|part| &part.written);
+        let parts = parts.into_iter().zip(notes);
+        Ok(parts
+            .map(|((part, _), note)| part.noting(Some(note)))
+            .collect())
     }
 
     /// The tensor, to be written further.
@@ -92,9 +100,9 @@ impl Unfilled {
         let apart = written
             .iter()
             .enumerate()
-            .all(|(i, a)| written[..i].iter().all(|b| a.is_apart(b)));
+            .all(|(i, a)| written[..i].iter().all(|b| a.entries.is_apart(&b.entries)));
         // Boxes that are apart lie inside the tensor, so their sizes add up to no more than its.
-        let elements: usize = written.iter().map(|part| part.numel()).sum();
+        let elements: usize = written.iter().map(|part| part.entries.numel()).sum();
         if apart && elements == self.tensor.numel() {
             return Ok(self.tensor);
         }
@@ -118,20 +126,6 @@ impl Unfilled {
     /// As [`filled`](Self::filled)'s.
     pub fn freeze(self) -> Result<Tensor> {
         Ok(self.filled()?.freeze())
-    }
-}
-
-impl HandedOut {
-    fn numel(&self) -> usize {
-        self.dims.iter().map(|(_, len)| len).product()
-    }
-
-    /// Whether no element is in both.
-    fn is_apart(&self, other: &Self) -> bool {
-        let mut dims = self.dims.iter().zip(&other.dims);
-        self.numel() == 0
-            || other.numel() == 0
-            || dims.any(|(a, b)| a.0 + a.1 <= b.0 || b.0 + b.1 <= a.0)
     }
 }
 
@@ -192,6 +186,18 @@ mod tests {
             let mut out = TensorMut::unfilled([2, 3], DType::F32, device).unwrap();
             assert!(out.part(&[(1, 2, 2)]).is_err());
             assert!(out.part(&[(2, 0, 1)]).is_err());
+            // Several at once, of which one is not written.
+            let parts = out.parts([[(1, 0, 1)], [(1, 1, 2)]]).unwrap();
+            assert_eq!(parts.iter().map(|part| part.shape()[1]).sum::<usize>(), 3);
+            for part in parts.into_iter().take(1) {
+                copy_into(&ones(&[2, 1], device), part).unwrap();
+            }
+            copy_into(&ones(&[2, 2], device), out.part(&[(1, 1, 2)]).unwrap()).unwrap();
+            assert!(out.parts([[(1, 0, 2)], [(1, 1, 1)]]).is_err());
+            assert_eq!(
+                out.freeze().unwrap().to_vec_blocking::<f32>().unwrap(),
+                [1.; 6]
+            );
         }
     }
 }

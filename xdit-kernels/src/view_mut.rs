@@ -1,6 +1,8 @@
 //! Borrowed tensors that a kernel writes into.
 
-use crate::{DType, Device, Element, Error, Result, Shape, View, sizes::Layout, view};
+use crate::{
+    DType, Device, Element, Error, Result, Shape, View, entries::EntryBox, sizes::Layout, view,
+};
 use std::{
     fmt,
     marker::PhantomData,
@@ -69,6 +71,20 @@ impl<'a> ViewMut<'a> {
         Ok(())
     }
 
+    /// As [`written_by`](Self::written_by), for a kernel that writes several outputs.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn each_written_by(
+        outs: Vec<Self>,
+        kernel: impl FnOnce(Vec<Self>) -> Result<()>,
+    ) -> Result<()> {
+        let notes: Vec<_> = outs.iter().map(|out| out.written).collect();
+        kernel(outs.into_iter().map(|out| out.noting(None)).collect())?;
+        for note in notes.into_iter().flatten() {
+            note.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// A shorter borrow of the same elements.
     pub fn reborrow(&mut self) -> ViewMut<'_> {
         ViewMut {
@@ -98,6 +114,52 @@ impl<'a> ViewMut<'a> {
             written: None,
             ..self
         })
+    }
+
+    /// Several parts that share no element, for kernels that write all of them at once. Each part holds `len` entries of `dim` from
+    /// `start` on, for each `(dim, start, len)`; without any, it is the whole.
+    ///
+    /// # Errors
+    /// If a dim has no such entries, or two parts share an element.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_kernels::{DType, Device, TensorMut};
+    /// let mut x = TensorMut::zeros([3, 2], DType::F32, &Device::cpu())?;
+    /// let rows = x.view_mut().parts([[(0, 0, 1)], [(0, 1, 2)]])?;
+    /// assert_eq!(rows[1].shape(), [2, 2]);
+    /// assert!(x.view_mut().parts([[(0, 0, 2)], [(0, 1, 2)]]).is_err());
+    /// # Ok::<(), xdit_kernels::Error>(())
+    /// ```
+    pub fn parts<R: AsRef<[(usize, usize, usize)]>>(
+        self,
+        ranges: impl IntoIterator<Item = R>,
+    ) -> Result<Vec<Self>> {
+        let parts = self.boxes(ranges)?;
+        Ok(parts.into_iter().map(|(part, _)| part).collect())
+    }
+
+    /// As [`parts`](Self::parts), with the box of entries that each part is.
+    pub(crate) fn boxes<R: AsRef<[(usize, usize, usize)]>>(
+        self,
+        ranges: impl IntoIterator<Item = R>,
+    ) -> Result<Vec<(Self, EntryBox)>> {
+        let mut parts: Vec<(Self, EntryBox)> = Vec::new();
+        for ranges in ranges {
+            let mut entries = EntryBox::all(self.shape());
+            // SAFETY: this view ends with the call, and the parts that it leaves share no element, as checked below.
+            let mut part = unsafe { Self::from_raw(self.ptr, self.layout, self.device) };
+            for &(dim, start, len) in ranges.as_ref() {
+                part = part.narrow(dim, start, len)?;
+                entries.narrow(dim, start, len);
+            }
+            if parts.iter().any(|(_, other)| !entries.is_apart(other)) {
+                let expected = "parts that share no element";
+                return Err(Error::shape("parts", expected, self.shape()));
+            }
+            parts.push((part, entries));
+        }
+        Ok(parts)
     }
 
     /// Another shape over the same elements.
