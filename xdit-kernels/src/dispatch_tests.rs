@@ -1,10 +1,11 @@
 //! Every kernel given operands of two devices, one operand after another, also where the tensors are empty: the error names both.
 
 use crate::{
-    DType, Device, Result, Tensor, TensorMut,
+    DType, Result,
     activation::{self as act, Activation},
-    attention::{Attention, AttnInput, AttnOut, Flash, Mask, flash_into},
+    attention::{Attention, AttnInput, Flash, Mask, flash_accumulate_into, flash_into},
     conv2d::{Conv2d, Conv2dOptions},
+    dispatch_operands::Operands,
     elementwise as el, embedding as em, group_norm as gn, layout,
     linear::{Epilogue, Linear},
     merge as me, norm, pixels,
@@ -15,67 +16,6 @@ use crate::{
     upsample as up,
 };
 use std::cell::Cell;
-
-/// Operands for one call, all on one device but for one of them.
-struct Operands<'a> {
-    device: &'a Device,
-    other: &'a Device,
-    /// Which operand is on the other device.
-    odd: usize,
-    made: Cell<usize>,
-    /// The size of the first dim: 0 makes empty tensors.
-    n: usize,
-}
-
-impl Operands<'_> {
-    /// The next operand's device.
-    fn device(&self) -> &Device {
-        let index = self.made.replace(self.made.get() + 1);
-        match index == self.odd {
-            true => self.other,
-            false => self.device,
-        }
-    }
-
-    fn tensor(&self, shape: &[usize]) -> Tensor {
-        self.of(shape, DType::F32)
-    }
-
-    fn of(&self, shape: &[usize], dtype: DType) -> Tensor {
-        Tensor::zeros(shape, dtype, self.device()).unwrap()
-    }
-
-    fn rows(&self) -> Tensor {
-        self.tensor(&[self.n, 4])
-    }
-
-    fn rows_out(&self) -> TensorMut {
-        self.output(&[self.n, 4])
-    }
-
-    fn tokens(&self) -> Tensor {
-        self.tensor(&[self.n, 2, 4])
-    }
-
-    fn vector(&self) -> Tensor {
-        self.tensor(&[4])
-    }
-
-    fn output(&self, shape: &[usize]) -> TensorMut {
-        TensorMut::zeros(shape, DType::F32, self.device()).unwrap()
-    }
-
-    fn bytes(&self, shape: &[usize]) -> TensorMut {
-        TensorMut::zeros(shape, DType::U8, self.device()).unwrap()
-    }
-
-    fn attention(&self) -> AttnOut {
-        AttnOut {
-            out: self.tensor(&[self.n, 2, 1, 4]),
-            lse: self.tensor(&[self.n, 1, 2]),
-        }
-    }
-}
 
 type Kernel = fn(&Operands<'_>) -> Result<()>;
 
@@ -265,6 +205,16 @@ fn attention_kernels() -> Vec<(&'static str, Kernel)> {
             let (q, k) = (o.tensor(&[o.n, 2, 1, 4]), o.tensor(&[o.n, 3, 1, 4]));
             let (mut out, mut lse) = (o.output(&[o.n, 2, 1, 4]), o.output(&[o.n, 1, 2]));
             flash_into(&AttnInput::new(&q, &k, &k), out.view_mut(), lse.view_mut())
+        }),
+        ("attention", |o| {
+            let (q, k) = (o.tensor(&[o.n, 2, 1, 4]), o.tensor(&[o.n, 3, 1, 4]));
+            let (mut out, mut lse) = (o.output(&[o.n, 2, 1, 4]), o.output(&[o.n, 1, 2]));
+            let input = AttnInput::new(&q, &k, &k);
+            flash_accumulate_into(&input, out.view_mut(), lse.view_mut())
+        }),
+        ("merge", |o| {
+            let (mut out, mut lse) = (o.output(&[o.n, 2, 1, 4]), o.output(&[o.n, 1, 2]));
+            me::merge_in_place(out.view_mut(), lse.view_mut(), &o.attention())
         }),
         ("merge", |o| {
             let (a, b) = (o.attention(), o.attention());

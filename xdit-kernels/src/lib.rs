@@ -25,6 +25,8 @@ mod cuda_rows;
 mod device;
 mod dispatch;
 #[cfg(all(test, feature = "ops"))]
+mod dispatch_operands;
+#[cfg(all(test, feature = "ops"))]
 mod dispatch_tests;
 mod dtype;
 #[cfg(feature = "ops")]

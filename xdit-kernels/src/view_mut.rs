@@ -209,6 +209,16 @@ impl<'a> ViewMut<'a> {
         self.ptr
     }
 
+    /// The same elements, for a kernel that reads them and writes its results in their place.
+    ///
+    /// # Safety
+    /// They are initialised, and the kernel reads each of them before it writes it. It makes no slice of them.
+    #[cfg(feature = "ops")]
+    pub(crate) unsafe fn as_input(&mut self) -> View<'a> {
+        // SAFETY: this view's elements lie there for 'a; the rest is the caller's promise.
+        unsafe { View::from_raw(self.ptr, self.layout, self.device) }
+    }
+
     /// Checks that the view has this shape and dtype.
     pub(crate) fn expect(&self, op: &'static str, shape: &[usize], dtype: DType) -> Result<()> {
         if self.shape() != shape {

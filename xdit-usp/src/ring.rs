@@ -3,14 +3,14 @@ use std::fmt;
 use xdit_comm::{Call, Group, Pending, Shard, Spec};
 use xdit_kernels::{
     DType, Error, Result, Tensor,
-    attention::{Attention, AttnInput, AttnOut, Mask},
-    merge::merge,
+    attention::{Attention, AttnInput, AttnOut, AttnSum, Mask},
 };
 
 const OP: &str = "ring";
 
 /// Ring attention (Liu et al., "Ring Attention", arXiv:2310.01889). Each rank keeps its queries and passes keys and values to the
-/// next rank, hop by hop. It merges the partial results by their log-sum-exp.
+/// next rank, hop by hop. It adds up the partial results by their log-sum-exp ([`Attention::accumulate`]), in f32, and rounds
+/// the sum once.
 ///
 /// The next hop is in flight while the current block is computed. A rank may have any number of rows, or none. Under a causal mask,
 /// the ring computes only pairs of runs that see each other, which [`ShardOrder::Zigzag`](crate::ShardOrder::Zigzag) balances. Over
@@ -102,18 +102,6 @@ impl Arriving {
     }
 }
 
-/// Adds a partial result. The output stays f32 until all parts are added, so that it is rounded once.
-fn add(sum: Option<AttnOut>, part: AttnOut) -> Result<Option<AttnOut>> {
-    let part = AttnOut {
-        out: part.out.to_dtype(DType::F32)?,
-        lse: part.lse,
-    };
-    Ok(Some(match sum {
-        None => part,
-        Some(sum) => merge(&sum, &part)?,
-    }))
-}
-
 /// Returns each run of rows with its offset on this rank, in order.
 fn place(runs: &[Shard]) -> Vec<(Shard, usize)> {
     let mut at = 0;
@@ -190,7 +178,7 @@ impl<A: Attention> Ring<A> {
                 0,
             )],
         };
-        let mut sums: Vec<Option<AttnOut>> = vec![None; queries.len()];
+        let mut sums: Vec<Option<AttnSum>> = queries.iter().map(|_| None).collect();
         for hop in 0..n {
             let holder = (me + n - hop) % n;
             let arriving = match hop + 1 < n {
@@ -210,9 +198,7 @@ impl<A: Attention> Ring<A> {
             let computing = tracing::trace_span!("ring_block", hop).entered();
             for (sum, query) in sums.iter_mut().zip(&queries) {
                 for key in &keys {
-                    if let Some(part) = self.pair(input, &block, *query, *key)? {
-                        *sum = add(sum.take(), part)?;
-                    }
+                    *sum = self.pair(input, &block, *query, *key, sum.take())?;
                 }
             }
             drop(computing);
@@ -225,18 +211,19 @@ impl<A: Attention> Ring<A> {
         self.finish(input, sums)
     }
 
-    /// Returns the attention of one run of queries to one run of keys, or `None` if the mask hides all pairs.
+    /// Adds the attention of one run of queries to one run of keys, unless the mask hides all pairs.
     fn pair(
         &mut self,
         input: &AttnInput<'_>,
         block: &KvBlock,
         (query, q_at): (Shard, usize),
         (key, k_at): (Shard, usize),
-    ) -> Result<Option<AttnOut>> {
+        sum: Option<AttnSum>,
+    ) -> Result<Option<AttnSum>> {
         // Runs come from one division of the stream, so two runs are equal or disjoint.
         let hidden = input.mask.causal && key.start > query.start;
         if hidden || query.len == 0 || key.len == 0 {
-            return Ok(None);
+            return Ok(sum);
         }
         let mask = match &block.mask {
             None => None,
@@ -252,12 +239,13 @@ impl<A: Attention> Ring<A> {
         )
         .with_scale(input.scale)
         .with_mask(mask);
-        Ok(Some(self.inner.attend(&inner)?))
+        self.inner.accumulate(&inner, sum).map(Some)
     }
 
     /// Joins the sums of the runs, in the dtype of the queries. For rows that see no key, the output is 0 and the lse is −∞.
-    fn finish(&self, input: &AttnInput<'_>, sums: Vec<Option<AttnOut>>) -> Result<AttnOut> {
-        let parts: Vec<AttnOut> = sums.into_iter().flatten().collect();
+    fn finish(&self, input: &AttnInput<'_>, sums: Vec<Option<AttnSum>>) -> Result<AttnOut> {
+        let sums = sums.into_iter().flatten();
+        let parts: Vec<AttnOut> = sums.map(AttnSum::freeze).collect();
         let rows: usize = parts.iter().map(|p| p.out.dim(1)).sum();
         let (b, h) = (input.q.dim(0), input.q.dim(2));
         if rows < input.q.dim(1) {

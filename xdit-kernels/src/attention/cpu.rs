@@ -12,7 +12,7 @@ use super::{
     tile::KEYS,
 };
 use crate::{
-    DType, Error, Result, ViewMut,
+    DType, Error, Result, TensorMut, ViewMut,
     dtype::by_float,
     layout,
     simd::{Lane, Shared},
@@ -30,13 +30,20 @@ const UNIT_BYTES: usize = 8 << 20;
 /// Bytes of packed keys and values that are held at a time otherwise, if one kv head fits.
 const PACKED_BYTES: usize = 64 << 20;
 
-/// As `flash_into`; shapes are checked by the caller.
+/// As `flash_into`; shapes are checked by the caller. Where `out` is not of q's dtype, the result is rounded to that first.
 pub(super) fn flash(
     input: &AttnInput<'_>,
     dims: &Dims,
     out: ViewMut<'_>,
     lse: ViewMut<'_>,
 ) -> Result<()> {
+    if out.dtype() != input.q.dtype() {
+        // SAFETY: `flash` writes every element, or fails and they are dropped.
+        let mut rounded =
+            unsafe { TensorMut::uninit(OP, input.q.shape(), input.q.dtype(), out.device())? };
+        flash(input, dims, rounded.view_mut(), lse)?;
+        return layout::copy_into(rounded.view(), out);
+    }
     // Tasks read vectors along d and, of the bias, along lk.
     let mut copies = [const { None }; 4];
     let [q_copy, k_copy, v_copy, bias_copy] = &mut copies;

@@ -155,12 +155,13 @@ impl Choice {
     }
 }
 
-/// As `flash_into`; shapes are checked by the caller.
+/// As `flash_into`, or as `flash_accumulate_into`; shapes are checked by the caller.
 pub(super) fn flash(
     input: &AttnInput<'_>,
     dims: &Dims,
     mut out: ViewMut<'_>,
     mut lse: ViewMut<'_>,
+    accumulate: bool,
 ) -> Result<()> {
     let &Dims {
         b,
@@ -217,8 +218,7 @@ pub(super) fn flash(
         tiles: tiles as i32,
         scale: scale * std::f32::consts::LOG2_E,
         causal: i32::from(input.mask.causal),
-        // The ring merges by `merge.cu`: no call adds keys to an output that is there already.
-        accumulate: 0,
+        accumulate: i32::from(accumulate),
         out_f32: i32::from(out.dtype() == DType::F32),
     };
     let queue = out.device().expect_cuda();

@@ -1,7 +1,7 @@
 //! The sizes of a call, checked against every view of its input.
 
 use super::input::AttnInput;
-use crate::{DType, Error, Result};
+use crate::{DType, DeviceKind, Error, Result, View, ViewMut, dispatch::one_device};
 
 /// What errors call the kernel.
 pub(super) const OP: &str = "attention";
@@ -85,5 +85,27 @@ impl Dims {
             h_kv,
             d,
         })
+    }
+
+    /// Checks the outputs of a call with these sizes. Returns what all operands are on.
+    pub(super) fn expect_outputs(
+        &self,
+        input: &AttnInput<'_>,
+        out: &ViewMut<'_>,
+        lse: &ViewMut<'_>,
+    ) -> Result<DeviceKind> {
+        let dtype = match out.dtype() {
+            DType::F32 => DType::F32,
+            _ => input.q.dtype(),
+        };
+        out.expect(OP, input.q.shape(), dtype)?;
+        lse.expect(OP, &[self.b, self.h, self.lq], DType::F32)?;
+        if self.d > 1 && out.strides()[3] != 1 {
+            return Err(Error::shape(OP, "an output whose last stride is 1", out));
+        }
+        let views = [Some(input.q), Some(input.k), Some(input.v)];
+        let masks = [input.mask.key_mask, input.mask.bias];
+        let inputs = views.iter().chain(&masks).flatten().map(View::device);
+        one_device(OP, inputs.chain([out.device(), lse.device()]))
     }
 }

@@ -9,6 +9,7 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod dims;
+mod flash;
 mod input;
 mod lanes;
 mod operands;
@@ -16,14 +17,16 @@ mod pack;
 mod scratch;
 mod seen;
 mod softmax;
+mod sum;
 #[cfg(test)]
 mod tests;
 mod tile;
 
+pub use flash::{flash_accumulate_into, flash_into};
 pub use input::{AttnInput, AttnOut, Mask, Segment};
+pub use sum::AttnSum;
 
-use crate::{DType, DeviceKind, Error, Result, TensorMut, View, ViewMut, dispatch::one_device};
-use dims::{Dims, OP};
+use crate::Result;
 
 /// Attention over every key that an implementation can reach.
 ///
@@ -35,6 +38,18 @@ pub trait Attention {
     /// # Errors
     /// If shapes or dtypes do not fit each other, there is no memory, or a wrapper's communication fails.
     fn attend(&mut self, input: &AttnInput<'_>) -> Result<AttnOut>;
+
+    /// Attention over the keys of `input` and those of `sum`, which has the same queries and none of these keys. `None` stands for
+    /// no keys so far.
+    ///
+    /// By default this is [`attend`](Self::attend) and a [merge](crate::merge::merge_in_place). [`Flash`] does both in one kernel on a
+    /// GPU, and returns the same bytes as the default on the processor.
+    ///
+    /// # Errors
+    /// As [`attend`](Self::attend)'s, or if `sum` has other shapes.
+    fn accumulate(&mut self, input: &AttnInput<'_>, sum: Option<AttnSum>) -> Result<AttnSum> {
+        AttnSum::add(sum, &self.attend(input)?)
+    }
 
     /// Tells the implementation that the caller has finished an operation outside attention. A wrapper passes the call on to
     /// what it wraps. The innermost implementation may report to other ranks that this one is at work.
@@ -51,6 +66,10 @@ impl<A: Attention + ?Sized> Attention for Box<A> {
         (**self).attend(input)
     }
 
+    fn accumulate(&mut self, input: &AttnInput<'_>, sum: Option<AttnSum>) -> Result<AttnSum> {
+        (**self).accumulate(input, sum)
+    }
+
     fn progress(&mut self) -> Result<()> {
         (**self).progress()
     }
@@ -59,6 +78,10 @@ impl<A: Attention + ?Sized> Attention for Box<A> {
 impl<A: Attention + ?Sized> Attention for &mut A {
     fn attend(&mut self, input: &AttnInput<'_>) -> Result<AttnOut> {
         (**self).attend(input)
+    }
+
+    fn accumulate(&mut self, input: &AttnInput<'_>, sum: Option<AttnSum>) -> Result<AttnSum> {
+        (**self).accumulate(input, sum)
     }
 
     fn progress(&mut self) -> Result<()> {
@@ -93,69 +116,10 @@ pub struct Flash;
 
 impl Attention for Flash {
     fn attend(&mut self, input: &AttnInput<'_>) -> Result<AttnOut> {
-        let dims = Dims::of(input)?;
-        let device = input.q.device();
-        // SAFETY: `flash_into` writes every element of both outputs, or fails and they are dropped.
-        let (mut out, mut lse) = unsafe {
-            (
-                TensorMut::uninit(OP, input.q.shape(), input.q.dtype(), device)?,
-                TensorMut::uninit(OP, [dims.b, dims.h, dims.lq], DType::F32, device)?,
-            )
-        };
-        flash_into(input, out.view_mut(), lse.view_mut())?;
-        Ok(AttnOut {
-            out: out.freeze(),
-            lse: lse.freeze(),
-        })
+        flash::attend(input)
     }
-}
 
-/// Writes what [`Flash`] returns into the caller's memory: `out` [b, lq, h, d] of q's dtype, `lse` [b, h, lq] f32.
-///
-/// # Errors
-/// If shapes or dtypes do not fit each other, or there is no memory for the packed keys and values.
-///
-/// # Examples
-/// ```
-/// use xdit_kernels::{Device, View, ViewMut, attention::{AttnInput, flash_into}};
-/// let device = &Device::cpu();
-/// let (q, k, v) = ([1f32], [1f32], [5f32]);
-/// let shape = [1, 1, 1, 1];
-/// let input = AttnInput::new(
-///     View::from_slice(&q, shape, device)?,
-///     View::from_slice(&k, shape, device)?,
-///     View::from_slice(&v, shape, device)?,
-/// );
-/// let (mut out, mut lse) = ([0f32], [0f32]);
-/// flash_into(
-///     &input,
-///     ViewMut::from_slice(&mut out, shape, device)?,
-///     ViewMut::from_slice(&mut lse, [1, 1, 1], device)?,
-/// )?;
-/// assert_eq!((out, lse), ([5.], [1.]));
-/// # Ok::<(), xdit_kernels::Error>(())
-/// ```
-pub fn flash_into(input: &AttnInput<'_>, out: ViewMut<'_>, lse: ViewMut<'_>) -> Result<()> {
-    let dims = Dims::of(input)?;
-    out.expect(OP, input.q.shape(), input.q.dtype())?;
-    lse.expect(OP, &[dims.b, dims.h, dims.lq], DType::F32)?;
-    if dims.d > 1 && out.strides()[3] != 1 {
-        return Err(Error::shape(OP, "an output whose last stride is 1", out));
-    }
-    let Dims {
-        b, lq, lk, h, d, ..
-    } = dims;
-    let _span = tracing::trace_span!("attention", b, lq, lk, h, d).entered();
-    let views = [Some(input.q), Some(input.k), Some(input.v)];
-    let masks = [input.mask.key_mask, input.mask.bias];
-    let inputs = views.iter().chain(&masks).flatten().map(View::device);
-    match one_device(OP, inputs.chain([out.device(), lse.device()]))? {
-        DeviceKind::Cpu(_) => {
-            lse.written_by(|lse| out.written_by(|out| cpu::flash(input, &dims, out, lse)))
-        }
-        #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(_) => {
-            lse.written_by(|lse| out.written_by(|out| cuda::flash(input, &dims, out, lse)))
-        }
+    fn accumulate(&mut self, input: &AttnInput<'_>, sum: Option<AttnSum>) -> Result<AttnSum> {
+        flash::accumulate(input, sum)
     }
 }

@@ -1,63 +1,62 @@
+use super::part::MergedPart;
 use crate::{
     Result, Tier, ViewMut,
-    attention::AttnOut,
     dtype::by_float,
     parallel::for_each_index,
     simd::{Lane, Shared, Simd, tiered},
 };
 
-/// Shapes were checked by the caller, and nobody changes the parts; the last stride of `out` is 1.
+/// Shapes were checked by the caller, and nobody else changes the parts; the last stride of each output is 1. The output may be the
+/// first part.
 pub(super) fn merge(
     op: &'static str,
-    a: &AttnOut,
-    b: &AttnOut,
+    [a, b]: [MergedPart<'_>; 2],
     out: ViewMut<'_>,
     lse: ViewMut<'_>,
 ) -> Result<()> {
     if a.lse.numel() == 0 {
         return Ok(());
     }
-    let steady = |part: &AttnOut| -> Result<AttnOut> {
-        Ok(AttnOut {
-            out: part.out.steady()?,
-            lse: part.lse.steady()?,
-        })
-    };
-    let (a, b) = (&steady(a)?, &steady(b)?);
     by_float!(op, a.out.dtype(), A => by_float!(op, b.out.dtype(), B => tokens::<A, B>(a, b, out, lse)));
     Ok(())
 }
 
 /// One task per (batch, token): all its heads.
-fn tokens<A: Lane, B: Lane>(a: &AttnOut, b: &AttnOut, mut out: ViewMut<'_>, mut lse: ViewMut<'_>) {
+fn tokens<A: Lane, B: Lane>(
+    a: MergedPart<'_>,
+    b: MergedPart<'_>,
+    mut out: ViewMut<'_>,
+    mut lse: ViewMut<'_>,
+) {
     let tier: Tier = a.out.device().tier();
-    let (lq, h, d) = (a.out.dim(1), a.out.dim(2), a.out.dim(3));
-    let (Some(a_out), Some(b_out)) = (a.out.slice::<A>(), b.out.slice::<B>()) else {
-        unreachable!("the caller matched the dtypes, and tensors are contiguous");
-    };
-    let (Some(a_lse), Some(b_lse)) = (a.lse.slice::<f32>(), b.lse.slice::<f32>()) else {
-        unreachable!("the caller checked the dtype, and tensors are contiguous");
+    let &[batches, lq, h, d] = a.out.shape() else {
+        unreachable!("the caller checked the dims")
     };
     let (out_steps, lse_steps) = (out.strides().to_vec(), lse.strides().to_vec());
     let (out, lse) = (
         Shared(out.ptr().cast::<A>()),
         Shared(lse.ptr().cast::<f32>()),
     );
-    for_each_index(a.out.dim(0) * lq, &|t| {
+    for_each_index(batches * lq, &|t| {
         let (batch, token) = (t / lq, t % lq);
         for head in 0..h {
-            let row = (batch * h + head) * lq + token;
-            let (wa, wb, sum) = weights(a_lse[row], b_lse[row]);
-            let at = (t * h + head) * d;
-            let (x, y) = (&a_out[at..at + d], &b_out[at..at + d]);
-            // SAFETY: (batch, token, head) lies inside both outputs, whose strides never overlap, and only this task has
-            // this token; x and y hold d elements each.
+            let row = |steps: &[usize]| batch * steps[0] + token * steps[1] + head * steps[2];
+            let number = |steps: &[usize]| batch * steps[0] + head * steps[1] + token * steps[2];
+            // SAFETY: (batch, token, head) lies inside both parts and both outputs, whose strides never overlap, and only this
+            // task has this token: it has read the numbers of the parts before it writes those of the outputs, which may be
+            // the same. Every row is d adjacent elements.
             unsafe {
-                let to = batch * lse_steps[0] + head * lse_steps[1] + token * lse_steps[2];
-                lse.ptr().add(to).write(sum);
-                let to = batch * out_steps[0] + token * out_steps[1] + head * out_steps[2];
+                let of = |part: &MergedPart<'_>| {
+                    let lse = part.lse.ptr().cast::<f32>();
+                    lse.add(number(part.lse.strides())).read()
+                };
+                let (wa, wb, sum) = weights(of(&a), of(&b));
+                lse.ptr().add(number(&lse_steps)).write(sum);
                 // Rows of no elements lie nowhere: their place may be outside.
-                merge_row::<A, B>(tier, x, y, wa, wb, out.ptr().wrapping_add(to));
+                let x = (a.out.ptr().cast::<A>()).wrapping_add(row(a.out.strides()));
+                let y = (b.out.ptr().cast::<B>()).wrapping_add(row(b.out.strides()));
+                let to = out.ptr().wrapping_add(row(&out_steps));
+                merge_row::<A, B>(tier, x, y, d, wa, wb, to);
             }
         }
     });
@@ -83,19 +82,22 @@ pub(super) fn weights(a: f32, b: f32) -> (f32, f32, f32) {
 /// out = x · wa + y · wb; a weight of 0 leaves the other row as it is.
 ///
 /// # Safety
-/// `out` is writable for the length of x, and y is as long.
+/// d elements can be read at x and at y, and written at `out`, which is x or apart from both.
 #[inline(always)]
-unsafe fn row<S: Simd, A: Lane, B: Lane>(x: &[A], y: &[B], wa: f32, wb: f32, out: *mut A) {
-    let d = x.len();
+unsafe fn row<S: Simd, A: Lane, B: Lane>(
+    x: *const A,
+    y: *const B,
+    d: usize,
+    wa: f32,
+    wb: f32,
+    out: *mut A,
+) {
     let mut i = 0;
     while i < d {
         let n = S::LANES.min(d - i);
         // SAFETY: n elements from i on are inside all three.
         unsafe {
-            let (vx, vy) = (
-                A::load_n::<S>(x.as_ptr().add(i), n),
-                B::load_n::<S>(y.as_ptr().add(i), n),
-            );
+            let (vx, vy) = (A::load_n::<S>(x.add(i), n), B::load_n::<S>(y.add(i), n));
             let v = if wb == 0.0 {
                 S::mul(vx, S::splat(wa))
             } else if wa == 0.0 {
@@ -108,4 +110,4 @@ unsafe fn row<S: Simd, A: Lane, B: Lane>(x: &[A], y: &[B], wa: f32, wb: f32, out
         i += n;
     }
 }
-tiered!(fn merge_row[A: Lane, B: Lane][A, B](x: &[A], y: &[B], wa: f32, wb: f32, out: *mut A) = row);
+tiered!(fn merge_row[A: Lane, B: Lane][A, B](x: *const A, y: *const B, d: usize, wa: f32, wb: f32, out: *mut A) = row);

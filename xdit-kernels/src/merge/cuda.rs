@@ -1,8 +1,8 @@
 //! Launches of `merge.cu`.
 
+use super::part::MergedPart;
 use crate::{
-    DType, Error, Result, ViewMut,
-    attention::AttnOut,
+    DType, Error, Result, Tensor, ViewMut,
     cuda::{Args, KernelParam, LaunchShape, PtxModule},
     dtype::FloatType,
     layout,
@@ -37,32 +37,32 @@ unsafe impl KernelParam for MergeCall {}
 /// Rows of a block: one a warp.
 const ROWS: u32 = 8;
 
-/// Shapes were checked by the caller; the last stride of `out` is 1.
+/// Shapes were checked by the caller; the last stride of each output is 1. The output may be the first part.
 pub(super) fn merge(
     op: &'static str,
-    a: &AttnOut,
-    b: &AttnOut,
+    [a, b]: [MergedPart<'_>; 2],
     mut out: ViewMut<'_>,
     mut lse: ViewMut<'_>,
 ) -> Result<()> {
     // The kernel takes b in a's dtype or in f32, which holds every other one.
-    let mut cast = None;
-    let mut b_out = &b.out;
-    if b_out.dtype() != a.out.dtype() && b_out.dtype() != DType::F32 {
-        b_out = cast.insert(layout::cast(b_out.view().on(out.device()), DType::F32)?);
-    }
+    let fits = b.out.dtype() == a.out.dtype() || b.out.dtype() == DType::F32;
+    let cast = match fits {
+        true => None,
+        false => Some(layout::cast(b.out.on(out.device()), DType::F32)?),
+    };
+    let b_out = cast.as_ref().map_or(b.out, Tensor::view);
     let count = |n: usize| u32::try_from(n).ok().filter(|&n| n < 1 << 31);
     let sizes = [a.lse.numel(), a.out.dim(1), a.out.dim(2), a.out.dim(3)];
     let [Some(rows), Some(l), Some(h), Some(d)] = sizes.map(count) else {
         let want = "fewer than 2^31 rows (batch, token, head) and columns";
-        return Err(Error::shape(op, want, &a.out));
+        return Err(Error::shape(op, want, a.out));
     };
     let call = MergeCall {
-        a: strides(a.out.view().strides()),
-        b: strides(b_out.view().strides()),
+        a: strides(a.out.strides()),
+        b: strides(b_out.strides()),
         out: strides(out.strides()),
-        a_lse: strides(a.lse.view().strides()),
-        b_lse: strides(b.lse.view().strides()),
+        a_lse: strides(a.lse.strides()),
+        b_lse: strides(b.lse.strides()),
         lse: strides(lse.strides()),
         rows,
         l,
@@ -71,11 +71,11 @@ pub(super) fn merge(
         b_f32: i32::from(b_out.dtype() == DType::F32),
     };
     let mut args = Args::new();
-    args.push(a.out.view().ptr());
-    args.push(b_out.view().ptr());
+    args.push(a.out.ptr());
+    args.push(b_out.ptr());
     args.push(out.ptr());
-    args.push(a.lse.view().ptr());
-    args.push(b.lse.view().ptr());
+    args.push(a.lse.ptr());
+    args.push(b.lse.ptr());
     args.push(lse.ptr());
     args.push(call);
     let kernel = match a.out.dtype().float(op)? {

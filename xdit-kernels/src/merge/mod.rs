@@ -6,6 +6,7 @@
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod part;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +14,7 @@ use crate::{
     DType, DeviceKind, Error, Result, Tensor, TensorMut, ViewMut, attention::AttnOut,
     dispatch::one_device,
 };
+use part::{MergedPart, steady};
 
 /// Attention over the keys of both parts, which share no key.
 ///
@@ -59,38 +61,99 @@ pub fn merge(a: &AttnOut, b: &AttnOut) -> Result<AttnOut> {
 /// # Errors
 /// If the shapes differ.
 pub fn merge_into(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) -> Result<()> {
-    let &[batch, lq, h, _] = a.out.shape() else {
-        return Err(Error::shape(OP, "out [b, lq, h, d]", &a.out));
-    };
     for part in [a, b] {
-        if part.out.shape() != a.out.shape() || part.lse.shape() != [batch, h, lq] {
-            let want = format!("out {:?} with lse {:?}", a.out.shape(), [batch, h, lq]);
-            return Err(Error::shape(OP, want, (&part.out, &part.lse)));
-        }
-        if part.lse.dtype() != DType::F32 {
-            return Err(Error::DType {
-                op: OP,
-                expected: "f32 lse".into(),
-                got: part.lse.dtype(),
-            });
-        }
+        expect_part(part, a.out.shape())?;
     }
     out.expect(OP, a.out.shape(), a.out.dtype())?;
     lse.expect(OP, a.lse.shape(), DType::F32)?;
-    if out.strides()[3] != 1 {
-        return Err(Error::shape(OP, "an output whose last stride is 1", out));
-    }
-    let _span = tracing::trace_span!("merge", b = batch, lq, h).entered();
+    expect_adjacent(&out)?;
+    let _span = tracing::trace_span!("merge", b = out.shape()[0], lq = out.shape()[1]).entered();
     let tensors = [&a.out, &a.lse, &b.out, &b.lse].map(Tensor::device);
     let outputs = [out.device(), lse.device()];
     match one_device(OP, tensors.into_iter().chain(outputs))? {
         DeviceKind::Cpu(_) => {
-            lse.written_by(|lse| out.written_by(|out| cpu::merge(OP, a, b, out, lse)))
+            let (a, b) = (&steady(a)?, &steady(b)?);
+            let parts = [a, b].map(MergedPart::of);
+            lse.written_by(|lse| out.written_by(|out| cpu::merge(OP, parts, out, lse)))
         }
         #[cfg(feature = "cuda")]
         DeviceKind::Cuda(_) => {
-            lse.written_by(|lse| out.written_by(|out| cuda::merge(OP, a, b, out, lse)))
+            let parts = [a, b].map(MergedPart::of);
+            lse.written_by(|lse| out.written_by(|out| cuda::merge(OP, parts, out, lse)))
         }
+    }
+}
+
+/// Merges `part` into what `out` [b, lq, h, d] and `lse` [b, h, lq] f32 hold: attention over other keys. The result is that of
+/// [`merge`] with the part as `b`, without memory of its own.
+///
+/// # Errors
+/// If the shapes differ.
+///
+/// # Examples
+/// ```
+/// use xdit_kernels::{Device, Tensor, ViewMut, attention::AttnOut, merge::merge_in_place};
+/// let device = &Device::cpu();
+/// // Two parts of equal weight: the mean of both.
+/// let (mut out, mut lse) = ([1f32], [0f32]);
+/// let part = AttnOut {
+///     out: Tensor::from_slice(&[3f32], [1, 1, 1, 1], device)?,
+///     lse: Tensor::from_slice(&[0f32], [1, 1, 1], device)?,
+/// };
+/// merge_in_place(
+///     ViewMut::from_slice(&mut out, [1, 1, 1, 1], device)?,
+///     ViewMut::from_slice(&mut lse, [1, 1, 1], device)?,
+///     &part,
+/// )?;
+/// assert_eq!((out, lse), ([2.], [2f32.ln()]));
+/// # Ok::<(), xdit_kernels::Error>(())
+/// ```
+pub fn merge_in_place(mut out: ViewMut<'_>, mut lse: ViewMut<'_>, part: &AttnOut) -> Result<()> {
+    expect_part(part, out.shape())?;
+    lse.expect(OP, part.lse.shape(), DType::F32)?;
+    expect_adjacent(&out)?;
+    let _span = tracing::trace_span!("merge", b = out.shape()[0], lq = out.shape()[1]).entered();
+    let tensors = [&part.out, &part.lse].map(Tensor::device);
+    let kind = one_device(OP, [out.device(), lse.device()].into_iter().chain(tensors))?;
+    // SAFETY: views are of initialised memory, and both kernels read a row before they write it.
+    let held = unsafe { MergedPart::in_place(&mut out, &mut lse) };
+    match kind {
+        DeviceKind::Cpu(_) => {
+            let part = &steady(part)?;
+            let parts = [held, MergedPart::of(part)];
+            lse.written_by(|lse| out.written_by(|out| cpu::merge(OP, parts, out, lse)))
+        }
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(_) => {
+            let parts = [held, MergedPart::of(part)];
+            lse.written_by(|lse| out.written_by(|out| cuda::merge(OP, parts, out, lse)))
+        }
+    }
+}
+
+/// Checks that a part is attention [b, lq, h, d] of this shape.
+fn expect_part(part: &AttnOut, shape: &[usize]) -> Result<()> {
+    let &[b, lq, h, _] = shape else {
+        return Err(Error::shape(OP, "out [b, lq, h, d]", shape));
+    };
+    if part.out.shape() != shape || part.lse.shape() != [b, h, lq] {
+        let want = format!("out {shape:?} with lse {:?}", [b, h, lq]);
+        return Err(Error::shape(OP, want, (&part.out, &part.lse)));
+    }
+    if part.lse.dtype() != DType::F32 {
+        return Err(Error::DType {
+            op: OP,
+            expected: "f32 lse".into(),
+            got: part.lse.dtype(),
+        });
+    }
+    Ok(())
+}
+
+fn expect_adjacent(out: &ViewMut<'_>) -> Result<()> {
+    match out.strides()[3] {
+        1 => Ok(()),
+        _ => Err(Error::shape(OP, "an output whose last stride is 1", out)),
     }
 }
 

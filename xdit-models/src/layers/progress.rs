@@ -6,7 +6,9 @@
 //! FLOPs per thread. A row does not depend on the other rows, so pieces change no byte.
 
 use xdit_comm::Group;
-use xdit_kernels::attention::{Attention, AttnInput, AttnOut, Flash, flash_into};
+use xdit_kernels::attention::{
+    Attention, AttnInput, AttnOut, AttnSum, Flash, flash_accumulate_into, flash_into,
+};
 use xdit_kernels::linear::{Epilogue, Linear};
 use xdit_kernels::{DType, Tensor, TensorMut, View, conv2d::Conv2d};
 
@@ -54,6 +56,14 @@ impl Attention for Told {
         self.attend_in_pieces(input, PIECE, LEAST_ROWS)
     }
 
+    fn accumulate(
+        &mut self,
+        input: &AttnInput<'_>,
+        sum: Option<AttnSum>,
+    ) -> xdit_kernels::Result<AttnSum> {
+        self.accumulate_in_pieces(input, sum, PIECE, LEAST_ROWS)
+    }
+
     fn progress(&mut self) -> xdit_kernels::Result<()> {
         // `?` of the models' code brings the error back as it is.
         self.0.note().map_err(|error| match error {
@@ -72,35 +82,87 @@ impl Told {
     ) -> xdit_kernels::Result<AttnOut> {
         // Reports the operations before this one.
         self.progress()?;
-        let whole = input.mask.causal || input.mask.bias.is_some() || self.0.group.is_none();
-        let &[b, lq, h, d] = input.q.shape() else {
-            return Flash.attend(input);
-        };
-        let flops = [4, b, input.k.dim(1), h, d];
-        let rows = rows_here(&flops, piece, least);
-        let out = match whole || lq <= rows {
-            true => Flash.attend(input)?,
-            false => {
-                let (dtype, device) = (input.q.dtype(), input.q.device());
-                let mut out = TensorMut::unfilled(input.q.shape(), dtype, device)?;
-                let mut lse = TensorMut::unfilled([b, h, lq], DType::F32, device)?;
-                for start in (0..lq).step_by(rows) {
-                    let len = rows.min(lq - start);
-                    let q = input.q.narrow(1, start, len)?;
-                    let out = out.part(&[(1, start, len)])?;
-                    let lse = lse.part(&[(2, start, len)])?;
-                    let mut piece = *input;
-                    piece.q = q;
-                    flash_into(&piece, out, lse)?;
-                    self.progress()?;
-                }
-                let (out, lse) = (out.freeze()?, lse.freeze()?);
-                AttnOut { out, lse }
-            }
+        let out = match self.rows_of_pieces(input, piece, least) {
+            None => Flash.attend(input)?,
+            Some(rows) => self.begin(input, input.q.dtype(), rows)?.freeze(),
         };
         self.progress()?;
         Ok(out)
     }
+
+    fn accumulate_in_pieces(
+        &mut self,
+        input: &AttnInput<'_>,
+        sum: Option<AttnSum>,
+        piece: usize,
+        least: usize,
+    ) -> xdit_kernels::Result<AttnSum> {
+        self.progress()?;
+        let sum = match (self.rows_of_pieces(input, piece, least), sum) {
+            (None, sum) => Flash.accumulate(input, sum)?,
+            (Some(rows), None) => self.begin(input, DType::F32, rows)?,
+            (Some(rows), Some(mut sum)) => {
+                for (start, piece) in pieces(input, rows)? {
+                    let len = piece.q.dim(1);
+                    let out = sum.out.view_mut().narrow(1, start, len)?;
+                    let lse = sum.lse.view_mut().narrow(2, start, len)?;
+                    flash_accumulate_into(&piece, out, lse)?;
+                    self.progress()?;
+                }
+                sum
+            }
+        };
+        self.progress()?;
+        Ok(sum)
+    }
+
+    /// The query rows of a piece, or `None` if the call is one piece.
+    fn rows_of_pieces(&self, input: &AttnInput<'_>, piece: usize, least: usize) -> Option<usize> {
+        let whole = input.mask.causal || input.mask.bias.is_some() || self.0.group.is_none();
+        let &[b, lq, h, d] = input.q.shape() else {
+            return None;
+        };
+        let flops = [4, b, input.k.dim(1), h, d];
+        Some(rows_here(&flops, piece, least)).filter(|&rows| !whole && lq > rows)
+    }
+
+    /// Attention in pieces of so many rows, into an output of `dtype`.
+    fn begin(
+        &mut self,
+        input: &AttnInput<'_>,
+        dtype: DType,
+        rows: usize,
+    ) -> xdit_kernels::Result<AttnSum> {
+        let (q, device) = (&input.q, input.q.device());
+        let mut out = TensorMut::unfilled(q.shape(), dtype, device)?;
+        let mut lse = TensorMut::unfilled([q.dim(0), q.dim(2), q.dim(1)], DType::F32, device)?;
+        for (start, piece) in pieces(input, rows)? {
+            let len = piece.q.dim(1);
+            let out = out.part(&[(1, start, len)])?;
+            flash_into(&piece, out, lse.part(&[(2, start, len)])?)?;
+            self.progress()?;
+        }
+        Ok(AttnSum {
+            out: out.filled()?,
+            lse: lse.filled()?,
+        })
+    }
+}
+
+/// The pieces of a call, each with its first row.
+fn pieces<'a>(
+    input: &AttnInput<'a>,
+    rows: usize,
+) -> xdit_kernels::Result<Vec<(usize, AttnInput<'a>)>> {
+    let lq = input.q.dim(1);
+    (0..lq)
+        .step_by(rows)
+        .map(|start| {
+            let mut piece = *input;
+            piece.q = input.q.narrow(1, start, rows.min(lq - start))?;
+            Ok((start, piece))
+        })
+        .collect()
 }
 
 /// Computes a linear layer inside a block in pieces, and reports each through the block's attention.
@@ -210,124 +272,4 @@ fn rows_within(flops: &[usize], most: usize, least: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use xdit_comm::threads;
-    use xdit_kernels::attention::Mask;
-    use xdit_kernels::{
-        Device,
-        conv2d::{Conv2dOptions, Padding},
-    };
-
-    use super::*;
-
-    fn random(shape: &[usize], seed: usize) -> Tensor {
-        let count: usize = shape.iter().product();
-        let values: Vec<f32> = (0..count)
-            .map(|i| ((i * 37 + seed * 101) as f32 * 0.7).sin())
-            .collect();
-        Tensor::from_slice(&values, shape, &Device::cpu()).unwrap()
-    }
-
-    /// A rank of a group of one.
-    fn told() -> Told {
-        let mut groups = threads::run(1, Ok).unwrap();
-        Told(Progress::new(
-            Some(&groups.remove(0)),
-            &CancelToken::default(),
-        ))
-    }
-
-    #[test]
-    fn pieces_of_attention_are_the_bytes_of_the_whole() {
-        let [q, k, v] = [1, 2, 3].map(|seed| random(&[2, 523, 3, 20], seed));
-        let seen: Vec<u8> = (0..2 * 523).map(|i| u8::from(i % 7 != 3)).collect();
-        let seen = Tensor::from_slice(&seen, [2, 523], &Device::cpu()).unwrap();
-        for key_mask in [None, Some(seen.view())] {
-            let mask = Mask::default().with_key_mask(key_mask);
-            let input = AttnInput::new(&q, &k, &v).with_mask(mask);
-            let whole = Flash.attend(&input).unwrap();
-            for least in [1, 84, 100, 522] {
-                let pieces = told().attend_in_pieces(&input, 1, least).unwrap();
-                assert!(
-                    pieces.out.host_bytes_blocking().unwrap()
-                        == whole.out.host_bytes_blocking().unwrap(),
-                    "{least}"
-                );
-                assert!(
-                    pieces.lse.host_bytes_blocking().unwrap()
-                        == whole.lse.host_bytes_blocking().unwrap(),
-                    "{least}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn pieces_of_linear_layers_are_the_bytes_of_the_whole() {
-        for dtype in [DType::F32, DType::BF16] {
-            let cast = |tensor: Tensor| tensor.to_dtype(dtype).unwrap();
-            let (weight, bias) = (random(&[70, 40], 1), random(&[70], 2));
-            let layer =
-                Linear::pack(weight.view(), Some(bias.view()), dtype, &Device::cpu()).unwrap();
-            let [a, b] = [[2, 301, 30], [2, 301, 10]].map(|shape| cast(random(&shape, 3)));
-            let (residual, gate) = (cast(random(&[2, 301, 70], 4)), cast(random(&[2, 70], 5)));
-            let (residual, gate) = (residual.view(), gate.view());
-            for epilogue in [
-                Epilogue::None,
-                Epilogue::Residual(residual),
-                Epilogue::GateResidual { gate, residual },
-                Epilogue::Mul(residual),
-            ] {
-                let x = [a.view(), b.view()];
-                let whole = layer.forward_with(&x, epilogue).unwrap();
-                for least in [1, 6, 64, 300] {
-                    let pieces = linear_in_pieces(&layer, &x, epilogue, &mut told(), 1, least);
-                    assert!(
-                        pieces.unwrap().host_bytes_blocking().unwrap()
-                            == whole.host_bytes_blocking().unwrap(),
-                        "{least}"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn pieces_of_convolutions_are_the_bytes_of_the_whole() {
-        for (upsample, dtype) in [
-            (false, DType::F32),
-            (true, DType::F32),
-            (false, DType::BF16),
-        ] {
-            let options = Conv2dOptions {
-                padding: Padding::all(1),
-                upsample,
-                ..Conv2dOptions::default()
-            };
-            let (weight, bias) = (random(&[32, 32, 3, 3], 1), random(&[32], 2));
-            let conv =
-                Conv2d::pack(&weight, Some(bias.view()), options, dtype, &Device::cpu()).unwrap();
-            let x = random(&[1, 75, 21, 32], 3).to_dtype(dtype).unwrap();
-            let (lines, width) = if upsample { (2..150, 42) } else { (1..75, 21) };
-            let residual = random(&[1, lines.len(), width, 32], 4)
-                .to_dtype(dtype)
-                .unwrap();
-            let whole = conv
-                .forward_rows(&x, Some(residual.view()), lines.clone())
-                .unwrap();
-            let mut out = TensorMut::zeros(whole.shape(), dtype, &Device::cpu()).unwrap();
-            for start in (0..lines.len()).step_by(LEAST_LINES) {
-                let len = LEAST_LINES.min(lines.len() - start);
-                let residual = residual.view().narrow(1, start, len).unwrap();
-                let piece = lines.start + start..lines.start + start + len;
-                let out = out.view_mut().narrow(1, start, len).unwrap();
-                conv.forward_rows_into(&x, Some(residual), piece, out)
-                    .unwrap();
-            }
-            assert!(
-                out.freeze().host_bytes_blocking().unwrap() == whole.host_bytes_blocking().unwrap(),
-                "{upsample} {dtype}"
-            );
-        }
-    }
-}
+mod tests;

@@ -2,7 +2,10 @@
 //! (`cargo test -p xdit-kernels --features cuda attention_on_a_gpu -- --ignored`). Kernels themselves are tested in
 //! `tests/gpu-kernels`; here it is what they are given.
 
-use super::*;
+use super::{
+    sum::{accumulated, parts},
+    *,
+};
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -72,9 +75,8 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-#[test]
-#[ignore = "needs a GPU"]
-fn attention_on_a_gpu() {
+/// Calls `check` with each case, with its input on the GPU, and with the f64 reference.
+fn each(check: impl Fn(&Case, &AttnInput<'_>, &Oracle, &Device)) {
     let gpu = crate::testing::gpu();
     let there = |x: &Tensor| x.to_device(&gpu).unwrap();
     for case in cases() {
@@ -93,13 +95,43 @@ fn attention_on_a_gpu() {
             [input.q, input.k, input.v] =
                 [0, 1, 2].map(|part| joint.view().select(2, part).unwrap());
         }
-        let got = Flash.attend(&input).unwrap();
-        let back = |x: &Tensor| x.to_device(&Device::cpu()).unwrap();
-        let got = AttnOut {
-            out: back(&got.out),
-            lse: back(&got.lse),
-        };
-        // Weights of bf16, as where the processor multiplies pairs.
-        compare(&case, &got, &want, true, &gpu.to_string());
+        check(&case, &input, &want, &gpu);
     }
+}
+
+fn back(of: &AttnOut) -> AttnOut {
+    let back = |x: &Tensor| x.to_device(&Device::cpu()).unwrap();
+    AttnOut {
+        out: back(&of.out),
+        lse: back(&of.lse),
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn attention_on_a_gpu() {
+    each(|case, input, want, gpu| {
+        let got = Flash.attend(input).unwrap();
+        // Weights of bf16, as where the processor multiplies pairs.
+        compare(case, &back(&got), want, true, &gpu.to_string());
+    });
+}
+
+/// The kernel adds the second part of the keys, and those after it, to what the first has written.
+#[test]
+#[ignore = "needs a GPU"]
+fn attention_of_parts_on_a_gpu() {
+    each(|case, input, want, gpu| {
+        if case.causal {
+            return; // Every part would begin with the first key of a query.
+        }
+        let reads = gpu.host_reads();
+        let cuts = [0, case.lk / 3, case.lk / 3, case.lk];
+        let sum = accumulated(&mut Flash, &parts(input, &cuts));
+        assert_eq!(gpu.host_reads(), reads);
+        assert_eq!(sum.out.dtype(), DType::F32);
+        let out = sum.out.to_dtype(case.dtype).unwrap();
+        let got = back(&AttnOut { out, lse: sum.lse });
+        compare(case, &got, want, true, &format!("{gpu}, in parts"));
+    });
 }

@@ -3,10 +3,11 @@
 #[cfg(feature = "cuda")]
 mod gpu;
 mod rows;
+mod sum;
 
-use super::*;
+use super::{dims::Dims, *};
 use crate::testing::{at_most, floats, test_devices};
-use crate::{Device, Tensor};
+use crate::{DType, Device, Tensor, TensorMut, View};
 use half::bf16;
 use proptest::prelude::*;
 

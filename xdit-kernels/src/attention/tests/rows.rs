@@ -1,7 +1,7 @@
 //! Rows: those that see nothing, those that see NaN, their independence; and inputs that do not fit.
 
 use super::*;
-use crate::testing::test_devices;
+use crate::{ViewMut, testing::test_devices};
 use half::f16;
 
 #[test]
