@@ -7,6 +7,7 @@
 //! pipeline; the other shapes change addresses only, and run under one or two.
 
 mod attention;
+mod batch;
 mod case;
 mod chain;
 mod conv2d;

@@ -253,6 +253,13 @@ impl Device {
         queue.map_or(Ok(()), |queue| queue.pool().trim("trim"))
     }
 
+    /// How many kernels were launched on a GPU's queue and its forks, cuBLASLt's not counted; `None` for the processor. Requires the
+    /// feature `cuda`.
+    #[cfg(feature = "cuda")]
+    pub fn cuda_launches(&self) -> Option<u64> {
+        self.0.cuda.as_ref().map(CudaQueue::launches)
+    }
+
     /// How many times the host has read tensors of this device and of its forks: by
     /// [`Tensor::to_vec_blocking`](crate::Tensor::to_vec_blocking) and the other methods whose names end so. Kernels do not
     /// count.

@@ -45,6 +45,10 @@ fn row_kernels() -> Vec<(&'static str, Kernel)> {
         ("copy", |o| {
             layout::copy_into(&o.rows(), o.rows_out().view_mut())
         }),
+        ("copy", |o| {
+            let (x, y, mut a, mut b) = (o.rows(), o.rows(), o.rows_out(), o.rows_out());
+            layout::copy_each(vec![(x.view(), a.view_mut()), (y.view(), b.view_mut())])
+        }),
         ("cat", |o| {
             let (x, y) = (o.rows(), o.rows());
             layout::cat(&[x.view(), y.view()], 0).map(drop)

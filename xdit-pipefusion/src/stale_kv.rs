@@ -86,15 +86,14 @@ fn brought<'a>(input: &AttnInput<'a>) -> &'a [Segment] {
 
 impl Store {
     fn new(input: &AttnInput<'_>) -> Result<Self> {
-        let copy = |x: View<'_>| {
-            let mut copy = TensorMut::unfilled(x.shape(), x.dtype(), x.device())?;
-            layout::copy_into(x, copy.part(&[])?)?;
-            copy.filled()
-        };
+        let new = |x: View<'_>| TensorMut::unfilled(x.shape(), x.dtype(), x.device());
+        let (mut k, mut v) = (new(input.k)?, new(input.v)?);
+        let places = [k.part(&[])?, v.part(&[])?];
+        layout::copy_each([input.k, input.v].into_iter().zip(places).collect())?;
         Ok(Self {
             streams: brought(input).to_vec(),
-            k: copy(input.k)?,
-            v: copy(input.v)?,
+            k: k.filled()?,
+            v: v.filled()?,
         })
     }
 
@@ -113,6 +112,8 @@ impl Store {
     ) -> Result<Option<RunningSums>> {
         let mut change: Option<RunningSums> = None;
         let mut from = 0;
+        // The place of each stream of the call in the store, and its rows in the call.
+        let (mut places, mut rows) = (Vec::new(), Vec::new());
         for segment in brought(input) {
             let mut at = 0;
             let mut kept = self.streams.iter();
@@ -127,21 +128,32 @@ impl Store {
                     }
                 }
             }
-            for (fresh, store) in [(input.k, &mut self.k), (input.v, &mut self.v)] {
-                let fresh = fresh.narrow(1, from, segment.len)?;
-                if segment.stream >= always_fresh {
-                    let sums = match &mut change {
-                        Some(sums) => sums,
-                        none => none.insert(RunningSums::zeros(2, fresh.device())?),
-                    };
-                    let stale = store.view().narrow(1, at, segment.len)?;
-                    let first = segment.start.next_multiple_of(SAMPLE) - segment.start;
-                    sums.add_distance(0, fresh, stale, first, SAMPLE)?;
-                }
-                layout::copy_into(fresh, store.view_mut().narrow(1, at, segment.len)?)?;
-            }
+            places.push([(1, at, segment.len)]);
+            rows.push((from, segment));
             from += segment.len;
         }
+        for (&[(_, at, len)], &(from, segment)) in places.iter().zip(&rows) {
+            if segment.stream < always_fresh {
+                continue;
+            }
+            let first = segment.start.next_multiple_of(SAMPLE) - segment.start;
+            for (fresh, store) in [(input.k, &self.k), (input.v, &self.v)] {
+                let fresh = fresh.narrow(1, from, len)?;
+                let sums = match &mut change {
+                    Some(sums) => sums,
+                    none => none.insert(RunningSums::zeros(2, fresh.device())?),
+                };
+                let stale = store.view().narrow(1, at, len)?;
+                sums.add_distance(0, fresh, stale, first, SAMPLE)?;
+            }
+        }
+        let mut copies = Vec::new();
+        for (fresh, store) in [(input.k, &mut self.k), (input.v, &mut self.v)] {
+            for (&(from, segment), place) in rows.iter().zip(store.view_mut().parts(&places)?) {
+                copies.push((fresh.narrow(1, from, segment.len)?, place));
+            }
+        }
+        layout::copy_each(copies)?;
         Ok(change)
     }
 }

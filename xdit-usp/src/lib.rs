@@ -5,6 +5,7 @@
 
 mod axes;
 mod error;
+mod gathered;
 mod heads;
 mod plan;
 mod ring;

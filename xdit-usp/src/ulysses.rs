@@ -1,8 +1,12 @@
-use crate::{SequencePlan, heads::Heads};
+use crate::{
+    SequencePlan,
+    gathered::{GatheredRows, pack, pieces},
+    heads::Heads,
+};
 use std::fmt;
-use xdit_comm::{Group, Op, Shard, Spec};
+use xdit_comm::{Group, Op, Spec};
 use xdit_kernels::{
-    DType, Device, Error, Result, Tensor, TensorMut, Unfilled, View,
+    DType, Error, Result, Tensor, TensorMut, Unfilled, View,
     attention::{Attention, AttnInput, AttnOut, Mask, Segment},
     layout,
 };
@@ -61,89 +65,8 @@ impl<A> Ulysses<A> {
     }
 }
 
-/// Reads the elements of one message piece by piece, in a fixed order.
-struct Cursor<'a> {
-    message: &'a Tensor,
-    at: usize,
-}
-
-impl Cursor<'_> {
-    fn take(&mut self, shape: [usize; 4]) -> Result<Tensor> {
-        let len = shape.iter().product();
-        let piece = self.message.narrow(0, self.at, len)?.reshape(shape)?;
-        self.at += len;
-        Ok(piece)
-    }
-}
-
-/// Writes views one after another into one flat message.
-fn pack(pieces: &[View<'_>], dtype: DType, device: &Device) -> Result<Tensor> {
-    let len = pieces.iter().map(View::numel).sum::<usize>();
-    let mut message = TensorMut::unfilled([len], dtype, device)?;
-    let mut at = 0;
-    for piece in pieces {
-        let place = message.part(&[(0, at, piece.numel())])?;
-        layout::copy_into(*piece, place.reshape(piece.shape())?)?;
-        at += piece.numel();
-    }
-    message.freeze()
-}
-
 fn bytes(view: View<'_>) -> usize {
     view.numel() * view.dtype().size()
-}
-
-/// The positions of each rank's local rows among the rows of the whole group: stream by stream and run by run, in rank order.
-struct GatheredRows {
-    /// `runs[rank][run]`: the offset in the gathered rows and the length. Local offsets follow from the order.
-    runs: Vec<Vec<Shard>>,
-    total: usize,
-}
-
-impl GatheredRows {
-    fn new(plan: &SequencePlan, streams: &[(usize, usize)], ring_rank: usize) -> Self {
-        let mut runs = vec![Vec::new(); plan.ulysses];
-        let mut at = 0;
-        for &(_, total) in streams {
-            let of_rank: Vec<Vec<Shard>> = (0..plan.ulysses)
-                .map(|u| plan.runs(total, ring_rank, u))
-                .collect();
-            for run in 0..plan.runs_per_stream() {
-                for (rank, shards) in of_rank.iter().enumerate() {
-                    runs[rank].push(Shard {
-                        start: at,
-                        len: shards[run].len,
-                    });
-                    at += shards[run].len;
-                }
-            }
-        }
-        Self { runs, total: at }
-    }
-
-    fn local(&self, rank: usize) -> usize {
-        self.runs[rank].iter().map(|r| r.len).sum()
-    }
-
-    /// Copies the local rows of `rank` to their positions in `whole` [b, rows, ..].
-    fn place(&self, rank: usize, local: View<'_>, whole: &mut Unfilled) -> Result<()> {
-        let mut at = 0;
-        for run in &self.runs[rank] {
-            let rows = local.narrow(1, at, run.len)?;
-            layout::copy_into(rows, whole.part(&[(1, run.start, run.len)])?)?;
-            at += run.len;
-        }
-        Ok(())
-    }
-
-    /// Returns the rows of `rank` from the rows of the group.
-    fn pick(&self, rank: usize, whole: View<'_>) -> Result<Tensor> {
-        let parts = self.runs[rank]
-            .iter()
-            .map(|r| whole.narrow(1, r.start, r.len))
-            .collect::<Result<Vec<_>>>()?;
-        Tensor::cat(&parts, 1)
-    }
 }
 
 /// Repeats key/value heads [b, l, kv, d], so that there is one for each query head.
@@ -199,23 +122,23 @@ impl<A: Attention> Ulysses<A> {
             Some(mask) => Some(layout::cast(mask, dtype)?.reshape([b, l, 1, 1])?),
         };
         let mask_heads = usize::from(mask.is_some());
-        let pieces = |to: &Heads| -> Result<Vec<View<'_>>> {
-            let mut pieces = vec![
+        let share = |to: &Heads| -> Result<Vec<View<'_>>> {
+            let mut share = vec![
                 input.q.narrow(2, to.q.start, to.q.len)?,
                 input.k.narrow(2, to.kv.start, to.kv.len)?,
                 input.v.narrow(2, to.kv.start, to.kv.len)?,
             ];
-            pieces.extend(mask.as_ref().map(Tensor::view));
-            Ok(pieces)
+            share.extend(mask.as_ref().map(Tensor::view));
+            Ok(share)
         };
-        let own = pieces(&mine)?;
         let messages = (heads.iter().enumerate())
             .map(|(rank, to)| match rank == me {
                 // The rank's own share is placed without a message.
-                true => Tensor::zeros([0], dtype, device),
-                false => pack(&pieces(to)?, dtype, device),
+                true => Ok(Vec::new()),
+                false => share(to),
             })
             .collect::<Result<Vec<_>>>()?;
+        let messages = pack(&messages, dtype, device)?;
         self.copied(messages.iter().map(Tensor::view));
         let row = (mine.q.len + 2 * mine.kv.len) * d + mask_heads;
         let expected: Vec<Spec> = (0..ranks)
@@ -236,22 +159,26 @@ impl<A: Attention> Ulysses<A> {
             new(mine.kv.len, d)?,
             new(mask_heads, 1)?,
         ];
-        for (part, piece) in whole.iter_mut().zip(&own) {
-            rows.place(me, *piece, part)?;
+        let mut copies = Vec::new();
+        for (part, piece) in whole.iter_mut().zip(share(&mine)?) {
+            rows.place(&[(me, piece)], part, &mut copies)?;
         }
+        layout::copy_each(copies)?;
         let received = travelling.wait()?;
-        for (rank, message) in received.iter().enumerate().filter(|(rank, _)| *rank != me) {
-            let mut cursor = Cursor { message, at: 0 };
-            for (part, (heads, d)) in whole.iter_mut().zip([
-                (mine.q.len, d),
-                (mine.kv.len, d),
-                (mine.kv.len, d),
-                (mask_heads, 1),
-            ]) {
-                let piece = cursor.take([b, rows.local(rank), heads, d])?;
-                rows.place(rank, piece.view(), part)?;
-            }
+        let others = received.iter().enumerate().filter(|(rank, _)| *rank != me);
+        let others = others.map(|(rank, message)| {
+            let shape = |heads, d| [b, rows.local(rank), heads, d];
+            let kv = shape(mine.kv.len, d);
+            let shapes = [shape(mine.q.len, d), kv, kv, shape(mask_heads, 1)];
+            Ok((rank, pieces(message, shapes)?))
+        });
+        let others = others.collect::<Result<Vec<_>>>()?;
+        let mut copies = Vec::new();
+        for (i, part) in whole.iter_mut().enumerate() {
+            let locals: Vec<_> = { others.iter() }.map(|(rank, of)| (*rank, of[i])).collect();
+            rows.place(&locals, part, &mut copies)?;
         }
+        layout::copy_each(copies)?;
         drop(received);
         let [q, k, v, mask] = whole.map(Unfilled::freeze);
         let (q, k, v, mask) = (q?, k?, v?, mask?);
@@ -319,12 +246,21 @@ impl<A: Attention> Ulysses<A> {
     ) -> Result<Tensor> {
         let ([b, l, h, d], me) = (shape, self.group.rank());
         let (dtype, device) = (x.dtype(), x.device());
-        let messages = (0..heads.len())
-            .map(|r| match r == me {
-                true => Tensor::zeros([0], dtype, device),
-                false => rows.pick(r, x.view()),
-            })
+        let mine = heads[me].q.len;
+        let message = |r: usize| match r == me {
+            true => TensorMut::unfilled([0], dtype, device),
+            false => TensorMut::unfilled([b, rows.local(r), mine, d], dtype, device),
+        };
+        let mut messages = { 0..heads.len() }
+            .map(message)
             .collect::<Result<Vec<_>>>()?;
+        let mut copies = Vec::new();
+        for (rank, message) in messages.iter_mut().enumerate().filter(|(r, _)| *r != me) {
+            rows.pick(rank, x.view(), (2, 0, mine), message, &mut copies)?;
+        }
+        layout::copy_each(copies)?;
+        let messages = messages.into_iter().map(Unfilled::freeze);
+        let messages = messages.collect::<Result<Vec<_>>>()?;
         self.copied(messages.iter().map(Tensor::view));
         let expected: Vec<Spec> = (heads.iter().enumerate())
             .map(|(r, from)| match r == me {
@@ -334,20 +270,17 @@ impl<A: Attention> Ulysses<A> {
             .collect();
         let travelling = self.group.start_all_to_all(messages, &expected)?;
         let mut whole = TensorMut::unfilled([b, l, h, d], dtype, device)?;
-        let own = (2, heads[me].q.start, heads[me].q.len);
-        let mut at = 0;
-        for run in &rows.runs[me] {
-            let mine = x.view().narrow(1, run.start, run.len)?;
-            layout::copy_into(mine, whole.part(&[own, (1, at, run.len)])?)?;
-            at += run.len;
-        }
+        let own = (2, heads[me].q.start, mine);
+        let mut copies = Vec::new();
+        rows.pick(me, x.view(), own, &mut whole, &mut copies)?;
+        layout::copy_each(copies)?;
         let received = travelling.wait()?;
-        for (rank, (message, from)) in received.iter().zip(heads).enumerate() {
-            if rank != me {
-                let place = (2, from.q.start, from.q.len);
-                layout::copy_into(message, whole.part(&[place])?)?;
-            }
-        }
+        let others = received.iter().zip(heads).enumerate();
+        let (messages, places): (Vec<_>, Vec<_>) = others
+            .filter(|(rank, _)| *rank != me)
+            .map(|(_, (message, from))| (message.view(), [(2, from.q.start, from.q.len)]))
+            .unzip();
+        layout::copy_each(messages.into_iter().zip(whole.parts(places)?).collect())?;
         let whole = whole.freeze()?;
         self.copied([whole.view()]);
         Ok(whole)

@@ -94,7 +94,7 @@ impl Args {
         self.addresses.extend(value.address());
     }
 
-    /// Tells that the kernel uses memory at this address, which no argument is: a tensor map hides it.
+    /// Tells that the kernel uses memory at this address, which no argument is: a tensor map or a field of a struct hides it.
     pub(crate) fn uses(&mut self, address: *const u8) {
         self.addresses.push(address.addr() as u64);
     }

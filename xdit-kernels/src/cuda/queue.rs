@@ -17,7 +17,10 @@ use super::{
     tensor_map::{Boxes, TensorMap},
 };
 use crate::Result;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// One stream of a GPU. Addresses are the GPU's: the host does not dereference them.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ struct CudaShared {
     staging: Staging,
     relay: Relay,
     pool: Arc<CudaPool>,
+    /// Kernels launched so far.
+    launches: AtomicU64,
 }
 
 impl CudaQueue {
@@ -61,6 +66,7 @@ impl CudaQueue {
                 staging: Staging::new(&pool),
                 relay: Relay::default(),
                 pool,
+                launches: AtomicU64::new(0),
             }),
         })
     }
@@ -92,6 +98,11 @@ impl CudaQueue {
     /// Memory for `bytes` bytes, not initialised: outputs and the scratch of kernels.
     pub(crate) fn alloc(&self, op: &'static str, bytes: usize) -> Result<CudaBuffer> {
         CudaBuffer::new(op, bytes, &self.shared.pool, self.id)
+    }
+
+    /// Kernels that this queue and its forks were given; products are cuBLASLt's and do not count.
+    pub(crate) fn launches(&self) -> u64 {
+        self.shared.launches.load(Ordering::Relaxed)
     }
 
     /// The pool of this GPU's memory.
@@ -128,6 +139,7 @@ impl CudaQueue {
         }
         let function = (self.shared.modules).function(op, module, kernel, shape, args)?;
         self.shared.pool.note_uses(args.addresses(), self.id);
+        self.shared.launches.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's promise; `function` has checked what the driver knows of the arguments.
         unsafe { super::launch::launch(op, &self.stream, &function, kernel, shape, args) }
     }

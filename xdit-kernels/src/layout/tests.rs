@@ -105,3 +105,135 @@ fn long_rows_are_copied_in_pieces() {
         }
     }
 }
+
+/// Copies with every width of words, steps, a transposition, an empty one and a conversion, into parts of one tensor a dtype.
+fn copied_together(device: &Device) -> Vec<Tensor> {
+    let mut out = Vec::new();
+    for dtype in [DType::F32, DType::BF16, DType::U8] {
+        let data: Vec<f32> = (0..2 * 40 * 48).map(|i| (i % 251) as f32).collect();
+        let x = Tensor::from_slice(&data, [2, 40, 48], device).unwrap();
+        let x = x.to_dtype(dtype).unwrap();
+        let wide = Tensor::from_slice(&data[..40 * 48], [40, 48], device).unwrap();
+        let x = x.view();
+        let first = x.select(0, 0).unwrap();
+        let views = [
+            first,
+            x.select(0, 1).unwrap().narrow(1, 1, 16).unwrap(),
+            x.select(0, 1).unwrap().narrow(1, 2, 5).unwrap(),
+            x.select(0, 1).unwrap().narrow(1, 0, 0).unwrap(),
+            first
+                .transpose(0, 1)
+                .unwrap()
+                .narrow(1, 3, 20)
+                .unwrap()
+                .narrow(0, 0, 40)
+                .unwrap(),
+            first
+                .transpose(0, 1)
+                .unwrap()
+                .narrow(1, 3, 7)
+                .unwrap()
+                .narrow(0, 1, 40)
+                .unwrap(),
+            wide.view().narrow(1, 4, 3).unwrap(),
+        ];
+        let columns: usize = views.iter().map(|view| view.dim(1)).sum();
+        let mut all = TensorMut::unfilled([40, columns], dtype, device).unwrap();
+        let mut at = 0;
+        let places = views.iter().map(|view| {
+            at += view.dim(1);
+            [(1, at - view.dim(1), view.dim(1))]
+        });
+        let places = all.parts(places).unwrap();
+        copy_each(views.into_iter().zip(places).collect()).unwrap();
+        out.push(all.freeze().unwrap());
+    }
+    out
+}
+
+#[test]
+fn copies_together_are_those_one_by_one() {
+    for device in &test_devices() {
+        for all in copied_together(device) {
+            let got = all
+                .view()
+                .to_tensor()
+                .unwrap()
+                .to_dtype(DType::F32)
+                .unwrap();
+            let got = got.to_vec_blocking::<f32>().unwrap();
+            let columns = all.dim(1);
+            let number = |i: usize, j: usize| (i * 48 + j) as f32 % 251.0;
+            for i in 0..40 {
+                let row = &got[i * columns..][..columns];
+                let second = |j: usize| number(i + 40, j);
+                let want: Vec<f32> = (0..48)
+                    .map(|j| number(i, j))
+                    .chain((1..17).map(second))
+                    .chain((2..7).map(second))
+                    .chain((3..23).map(|j| number(j, i)))
+                    .chain((3..10).map(|j| number(j, i + 1)))
+                    .chain((4..7).map(|j| number(i, j)))
+                    .collect();
+                assert_eq!(row, want, "{device}, row {i} of {}", all.dtype());
+            }
+        }
+    }
+}
+
+#[test]
+fn copies_that_do_not_fit_their_places_are_errors() {
+    let device = &Device::cpu();
+    let x = Tensor::zeros([2, 3], DType::F32, device).unwrap();
+    let mut out = TensorMut::zeros([3, 3], DType::F32, device).unwrap();
+    let places = out.view_mut().parts([[(0, 0, 2)], [(0, 2, 1)]]).unwrap();
+    assert!(copy_each([x.view(), x.view()].into_iter().zip(places).collect()).is_err());
+    copy_each(Vec::new()).unwrap();
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use super::*;
+    use crate::testing::gpu;
+
+    #[test]
+    #[ignore = "needs a GPU"]
+    fn copies_together_on_a_gpu() {
+        let gpu = gpu();
+        let got = copied_together(&gpu);
+        for (got, want) in got.iter().zip(copied_together(&Device::cpu())) {
+            let got = got.to_device(&Device::cpu()).unwrap();
+            assert_eq!(
+                got.host_bytes_blocking().unwrap(),
+                want.host_bytes_blocking().unwrap()
+            );
+        }
+    }
+
+    /// The messages of Ulysses to seven ranks, q, k and v of each: one launch; 60 copies: two.
+    #[test]
+    #[ignore = "needs a GPU"]
+    fn copies_together_on_a_gpu_are_one_launch() {
+        let gpu = gpu();
+        let launched = |count: usize| {
+            let x = Tensor::zeros([2, 9, count, 8], DType::BF16, &gpu).unwrap();
+            let mut out = TensorMut::unfilled([count, 2 * 9 * 8], DType::BF16, &gpu).unwrap();
+            let places = out.parts((0..count).map(|i| [(0, i, 1)])).unwrap();
+            let copies = places.into_iter().enumerate().map(|(i, place)| {
+                let heads = x.view().narrow(2, i, 1).unwrap();
+                (heads, place.reshape([2, 9, 1, 8]).unwrap())
+            });
+            let copies = copies.collect();
+            let before = gpu.cuda_launches();
+            copy_each(copies).unwrap();
+            let launches = gpu.cuda_launches().unwrap() - before.unwrap();
+            gpu.synchronize().unwrap();
+            launches
+        };
+        assert_eq!([2, 21, 56, 60].map(launched), [1, 1, 1, 2]);
+        let parts = [2, 3].map(|n| Tensor::zeros([4, n], DType::F32, &gpu).unwrap());
+        let before = gpu.cuda_launches().unwrap();
+        cat(&parts.each_ref().map(Tensor::view), 1).unwrap();
+        assert_eq!(gpu.cuda_launches().unwrap() - before, 1);
+    }
+}
