@@ -9,7 +9,7 @@
 use xdit_kernels::activation::Activation;
 use xdit_kernels::attention::Mask;
 use xdit_kernels::linear::{Epilogue, Linear};
-use xdit_kernels::{DType, Tensor, TensorMut, View, norm, reserved};
+use xdit_kernels::{DType, Tensor, TensorMut, View, embedding::embedding, layout, norm};
 
 use super::{T5Config, check_ids, key_mask};
 use crate::error::Result;
@@ -187,35 +187,22 @@ impl T5Encoder {
     /// Returns the bias of each pair of positions and each head: `[1, h, l, l]`, f32.
     fn position_bias(&self, length: usize) -> Result<Tensor> {
         let (heads, config) = (self.config.num_heads, &self.config);
-        let bias_table = &self.relative_attention_bias;
-        let table: Vec<f32> = bias_table.to_vec_blocking()?;
+        let table = self.relative_attention_bias.to_dtype(DType::F32)?;
         // One value for each head and each distance from -(l-1) to l-1. A row of the bias is a window of these.
         let span = 2 * length - 1;
-        let buckets: Vec<usize> = (0..span)
-            .map(|i| {
-                let distance = i as i64 - (length as i64 - 1);
-                bucket(
-                    distance,
-                    config.relative_attention_num_buckets,
-                    config.relative_attention_max_distance,
-                )
-            })
-            .collect();
-        let mut bias = reserved("t5 position bias", heads * length * length)?;
-        for head in 0..heads {
-            let by_distance: Vec<f32> = buckets
-                .iter()
-                .map(|bucket| table[bucket * heads + head])
-                .collect();
-            for query in 0..length {
-                bias.extend_from_slice(&by_distance[length - 1 - query..span - query]);
-            }
-        }
-        Ok(Tensor::from_slice(
-            &bias,
-            [1, heads, length, length],
-            bias_table.device(),
-        )?)
+        let bucket = |i: usize| {
+            let distance = i as i64 - (length as i64 - 1);
+            let buckets = config.relative_attention_num_buckets;
+            bucket(distance, buckets, config.relative_attention_max_distance) as u32
+        };
+        let buckets: Vec<u32> = (0..span).map(bucket).collect();
+        let buckets = Tensor::from_slice(&buckets, [span], table.device())?;
+        let values_sh = embedding(&table, &buckets)?;
+        let values_hs = layout::contiguous(values_sh.view().transpose(0, 1)?)?;
+        let values = values_hs.view().reshape([heads, 1, span])?;
+        let windows = (0..length).map(|query| values.narrow(2, length - 1 - query, length));
+        let bias = Tensor::cat(&windows.collect::<Result<Vec<_>, _>>()?, 1)?;
+        Ok(bias.reshape([1, heads, length, length])?)
     }
 }
 

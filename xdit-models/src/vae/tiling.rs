@@ -2,7 +2,7 @@
 //!
 //! Shapes: b images, h and w pixels, c channels, channels last.
 
-use xdit_kernels::{Tensor, View, reserved};
+use xdit_kernels::{DType, Tensor, TensorMut, View, elementwise, layout, reserved};
 
 use super::{VaeConfig, VaeDecoder, Whole, dims, expect_channels};
 use crate::error::Result;
@@ -28,11 +28,7 @@ impl Tiling {
 }
 
 /// A decoded tile, f32 `[b, h, w, c]`.
-struct DecodedTile {
-    values: Vec<f32>,
-    h: usize,
-    w: usize,
-}
+struct DecodedTile(TensorMut);
 
 /// The direction in which a tile follows another.
 #[derive(Clone, Copy)]
@@ -66,9 +62,8 @@ impl VaeDecoder {
         let (scale, c) = (self.config().scale_factor(), self.config().out_channels);
         let [height, width] = [h, w].map(|n| n * scale);
         let fade = (size - step) * scale;
-        let len = b * height * width * c;
-        let mut out = reserved("tiled picture", len)?;
-        out.resize(len, 0f32);
+        let device = latents_bhwc.device();
+        let mut out = TensorMut::unfilled([b, height, width, c], DType::F32, device)?;
         let mut above: Vec<DecodedTile> = Vec::new();
         for y in (0..h).step_by(step) {
             let mut row: Vec<DecodedTile> = Vec::new();
@@ -80,92 +75,105 @@ impl VaeDecoder {
                 )?;
                 let mut tile = self.tile(latents, alone)?;
                 if let Some(above) = above.get(j) {
-                    tile.fade_from(above, TileEdge::Above, fade, c);
+                    tile.fade_from(above, TileEdge::Above, fade)?;
                 }
                 if let Some(left) = row.last() {
-                    tile.fade_from(left, TileEdge::Left, fade, c);
+                    tile.fade_from(left, TileEdge::Left, fade)?;
                 }
                 // The part that the next tiles do not blend.
-                let (rows, columns) = (tile.h.min(step * scale), tile.w.min(step * scale) * c);
-                for line in 0..b * rows {
-                    let (picture, line) = (line / rows, line % rows);
-                    let from = (picture * tile.h + line) * tile.w * c;
-                    let to = ((picture * height + y * scale + line) * width + x * scale) * c;
-                    out[to..to + columns].copy_from_slice(&tile.values[from..from + columns]);
-                }
+                let [rows, columns] = tile.size().map(|n| n.min(step * scale));
+                let part = tile.0.view().narrow(1, 0, rows)?.narrow(2, 0, columns)?;
+                let place = [(1, y * scale, rows), (2, x * scale, columns)];
+                layout::copy_into(part, out.part(&place)?)?;
                 row.push(tile);
             }
             above = row;
         }
-        Ok(Tensor::from_slice(
-            &out,
-            [b, height, width, c],
-            latents_bhwc.device(),
-        )?)
+        Ok(out.freeze()?)
     }
 
     fn tile(&self, latents_bhwc: View<'_>, alone: &Whole) -> Result<DecodedTile> {
         let decoded = self.forward_band(&latents_bhwc.to_tensor()?, alone, &mut ())?;
-        Ok(DecodedTile {
-            values: decoded.to_vec_blocking::<f32>()?,
-            h: decoded.dim(1),
-            w: decoded.dim(2),
-        })
+        DecodedTile::of(&decoded)
     }
 }
 
 impl DecodedTile {
+    fn of(decoded: &Tensor) -> Result<Self> {
+        let mut tile = TensorMut::unfilled(decoded.shape(), DType::F32, decoded.device())?;
+        layout::copy_into(decoded, tile.part(&[])?)?;
+        Ok(Self(tile.filled()?))
+    }
+
+    /// Lines and columns.
+    fn size(&self) -> [usize; 2] {
+        let view = self.0.view();
+        [view.dim(1), view.dim(2)]
+    }
+
     /// Blends from the end of `other` to its own values, over `fade` lines or columns, or as many as both have.
-    fn fade_from(&mut self, other: &Self, side: TileEdge, fade: usize, c: usize) {
-        let pictures = self.values.len() / (self.h * self.w * c);
+    fn fade_from(&mut self, other: &Self, side: TileEdge, fade: usize) -> Result<()> {
+        let ([h, w], [other_h, other_w]) = (self.size(), other.size());
         let (fade, lines, columns) = match side {
             TileEdge::Above => {
-                let fade = fade.min(self.h).min(other.h);
-                (fade, fade, self.w.min(other.w))
+                let fade = fade.min(h).min(other_h);
+                (fade, fade, w.min(other_w))
             }
             TileEdge::Left => {
-                let fade = fade.min(self.w).min(other.w);
-                (fade, self.h.min(other.h), fade)
+                let fade = fade.min(w).min(other_w);
+                (fade, h.min(other_h), fade)
             }
         };
-        for (picture, y) in (0..pictures).flat_map(|picture| (0..lines).map(move |y| (picture, y)))
-        {
-            for x in 0..columns {
-                let (from_y, from_x, at) = match side {
-                    TileEdge::Above => (other.h - fade + y, x, y),
-                    TileEdge::Left => (y, other.w - fade + x, x),
-                };
-                let from = ((picture * other.h + from_y) * other.w + from_x) * c;
-                let to = ((picture * self.h + y) * self.w + x) * c;
-                let share = at as f64 / fade as f64;
-                let (old, new) = ((1.0 - share) as f32, share as f32);
-                for (to, from) in (self.values[to..to + c].iter_mut()).zip(&other.values[from..]) {
-                    *to = from * old + *to * new;
+        let (from_line, from_column) = match side {
+            TileEdge::Above => (other_h - fade, 0),
+            TileEdge::Left => (0, other_w - fade),
+        };
+        let from = other.0.view().narrow(1, from_line, lines)?;
+        let from = from.narrow(2, from_column, columns)?;
+        let to = self.0.view().narrow(1, 0, lines)?.narrow(2, 0, columns)?;
+        let share = |line: usize, column: usize| match side {
+            TileEdge::Above => line as f64 / fade as f64,
+            TileEdge::Left => column as f64 / fade as f64,
+        };
+        let shares = |of: fn(f64) -> f32| -> xdit_kernels::Result<Tensor> {
+            let (b, c) = (to.dim(0), to.dim(3));
+            let mut shares = reserved("shares of tiles", to.numel())?;
+            for line in (0..b).flat_map(|_| 0..lines) {
+                for column in 0..columns {
+                    shares.extend(std::iter::repeat_n(of(share(line, column)), c));
                 }
             }
-        }
+            Tensor::from_slice(&shares, to.shape(), to.device())
+        };
+        let old = elementwise::mul(from, &shares(|share| (1.0 - share) as f32)?)?;
+        let new = elementwise::mul(to, &shares(|share| share as f32)?)?;
+        let place = self.0.view_mut().narrow(1, 0, lines)?;
+        let place = place.narrow(2, 0, columns)?;
+        Ok(elementwise::add_into(&old, &new, place)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xdit_kernels::Device;
 
     fn tile(h: usize, w: usize, value: f32) -> DecodedTile {
-        DecodedTile {
-            values: vec![value; h * w],
-            h,
-            w,
-        }
+        let values = vec![value; h * w];
+        let values = Tensor::from_slice(&values, [1, h, w, 1], &Device::cpu()).unwrap();
+        DecodedTile::of(&values).unwrap()
     }
 
     #[test]
     fn fading_starts_at_the_neighbour_and_ends_before_the_tile() {
+        let values = |tile: DecodedTile| tile.0.freeze().to_vec_blocking::<f32>().unwrap();
         let mut below = tile(4, 2, 1.0);
-        below.fade_from(&tile(6, 2, 0.0), TileEdge::Above, 2, 1);
-        assert_eq!(below.values, [0., 0., 0.5, 0.5, 1., 1., 1., 1.]);
+        let above = tile(6, 2, 0.0);
+        below.fade_from(&above, TileEdge::Above, 2).unwrap();
+        assert_eq!(values(below), [0., 0., 0.5, 0.5, 1., 1., 1., 1.]);
         let mut right = tile(1, 3, 1.0);
-        right.fade_from(&tile(1, 2, 0.0), TileEdge::Left, 8, 1);
-        assert_eq!(right.values, [0., 0.5, 1.]);
+        let left = tile(1, 2, 0.0);
+        right.fade_from(&left, TileEdge::Left, 8).unwrap();
+        assert_eq!(values(right), [0., 0.5, 1.]);
     }
 }
