@@ -73,6 +73,7 @@ mod tensor;
 #[cfg(test)]
 mod testing;
 mod tier;
+mod timestamp;
 mod unfilled;
 #[cfg(feature = "ops")]
 pub mod upsample;
@@ -91,6 +92,7 @@ pub use shape::{MAX_NDIM, Shape};
 pub use storage::MappedFile;
 pub use tensor::{Tensor, TensorMut};
 pub use tier::Tier;
+pub use timestamp::Timestamp;
 pub use unfilled::Unfilled;
 pub use vector::reserved;
 pub use view::View;

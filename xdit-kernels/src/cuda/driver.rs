@@ -98,6 +98,7 @@ functions! {
         cuEventDestroy_v2(CUevent);
         cuEventRecord(CUevent, CUstream);
         cuEventSynchronize(CUevent);
+        cuEventElapsedTime(*mut f32, CUevent, CUevent);
         cuModuleLoadDataEx(*mut CUmodule, *const c_void, c_uint, *const u32, *const *mut c_void);
         cuModuleUnload(CUmodule);
         cuModuleGetFunction(*mut CUfunction, CUmodule, *const c_char);

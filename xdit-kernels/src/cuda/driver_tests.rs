@@ -31,6 +31,7 @@ const OTHERS: &[&str] = &[
     "cuEventDestroy_v2",
     "cuEventRecord",
     "cuEventSynchronize",
+    "cuEventElapsedTime",
     "cuModuleLoadDataEx",
     "cuModuleUnload",
     "cuModuleGetFunction",

@@ -326,6 +326,11 @@ impl CudaQueue {
         event.map_err(|e| self.stream.note_failure(e)).ok()
     }
 
+    /// An event that notes the time when everything that this queue was given so far has run.
+    pub(crate) fn timestamp(&self) -> Result<CudaEvent> {
+        self.stream.timestamp()
+    }
+
     /// Makes all later work of this queue run after the event.
     pub(crate) fn wait(&self, event: &CudaEvent) {
         if let Err(error) = self.stream.wait(event) {

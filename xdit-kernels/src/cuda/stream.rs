@@ -56,6 +56,14 @@ impl CudaStream {
         Ok(event)
     }
 
+    /// As [`record`](Self::record), and the GPU notes the time.
+    pub(super) fn timestamp(&self) -> Result<CudaEvent> {
+        const OP: &str = "timestamp";
+        let event = CudaEvent::with(OP, &self.context, CUevent_flags::CU_EVENT_DEFAULT)?;
+        self.record_again(OP, &event)?;
+        Ok(event)
+    }
+
     /// Makes an event of this GPU happen when everything that this stream was given so far has run. Who waits for it already
     /// waits for what it was before.
     pub(super) fn record_again(&self, op: &'static str, event: &CudaEvent) -> Result<()> {
@@ -114,11 +122,14 @@ impl fmt::Debug for CudaEvent {
 impl CudaEvent {
     /// An event that has happened, until a stream records it.
     pub(super) fn new(op: &'static str, context: &Arc<CudaContext>) -> Result<Self> {
+        Self::with(op, context, CUevent_flags::CU_EVENT_DISABLE_TIMING)
+    }
+
+    fn with(op: &'static str, context: &Arc<CudaContext>, flags: CUevent_flags) -> Result<Self> {
         context.bind(op)?;
         let mut raw = std::ptr::null_mut();
-        let flags = CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
         // SAFETY: the pointer is to an event, and the context is current.
-        let status = unsafe { (context.driver.cuEventCreate)(&mut raw, flags) };
+        let status = unsafe { (context.driver.cuEventCreate)(&mut raw, flags as u32) };
         context.check(op, "cuEventCreate", status)?;
         Ok(Self {
             context: Arc::clone(context),
@@ -133,6 +144,19 @@ impl CudaEvent {
         // SAFETY: the event is alive and of the current context.
         let status = unsafe { (self.context.driver.cuEventSynchronize)(self.raw) };
         self.context.check(OP, "cuEventSynchronize", status)
+    }
+
+    /// The time between two timestamps of one GPU. Blocks the calling thread until both have happened.
+    pub(crate) fn milliseconds_since(&self, earlier: &Self) -> Result<f32> {
+        const OP: &str = "timestamp";
+        earlier.synchronize()?;
+        self.synchronize()?;
+        let mut milliseconds = 0.0;
+        let ask = self.context.driver.cuEventElapsedTime;
+        // SAFETY: the pointer is to a number; both events are alive, and were recorded before anybody had them.
+        let status = unsafe { ask(&mut milliseconds, earlier.raw, self.raw) };
+        self.context.check(OP, "cuEventElapsedTime", status)?;
+        Ok(milliseconds)
     }
 }
 
