@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests of xdit-kernels that need a GPU, which `cargo test` ignores, on the virtual GPU (tests/vgpu): of compute capability
-# 8.0 under a lazy schedule, and of 9.0, which has kernels of its own, under a random one. Whatever it reports fails them: races,
-# leaks, reads of memory that nothing wrote.
+# Runs the tests that need a GPU, which `cargo test` ignores, on the virtual GPU (tests/vgpu): those of xdit-kernels on one of compute
+# capability 8.0 under a lazy schedule, and of 9.0, which has kernels of its own, under a random one; and tests/gpu with small operands
+# under a random schedule. Whatever it reports fails them: races, leaks, reads of memory that nothing wrote.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source ci/doubles.sh
@@ -19,3 +19,7 @@ for device in "lazy 80" "random 90"; do
     # Where GPUs do not reach each other's memory.
     VGPU_PEERS=0 VGPU_EXITCODE=86 VGPU_LEAKS=1 ignored one_gpu_to_another
 done
+
+echo "kernels, goldens and ranks, random"
+VGPU_POLICY=random VGPU_SEED=7 VGPU_EXITCODE=86 VGPU_LEAKS=1 XDIT_GPU_TESTS=small LD_LIBRARY_PATH=$doubles \
+    cargo test -q --workspace --test gpu -- --ignored --test-threads 2

@@ -1,14 +1,12 @@
 //! Every strategy for every family of models: the table in the README. Each test draws a picture over ranks and compares it
 //! with that of one rank. The other files test details.
 
-use xdit_models::Degrees;
-use xdit_models::{Parallel, PipeFusion, Request};
+use xdit_kernels::Device;
+use xdit_models::{Degrees, PipeFusion, Request};
 use xdit_tests::goldens::max_abs;
+use xdit_tests::over_ranks::{self, SAME, same_as_one_rank};
 
-use crate::engine::{draw, golden, pipefusion};
-
-/// Of pixels in [0, 1]: f32 in other orders of sums, through a transformer and a decoder with random weights.
-const SAME: f64 = 1e-4;
+use crate::engine::pipefusion;
 
 /// 7 × 3 image tokens, two pictures; 9 tokens of text where that is to choose.
 fn request(prompt: &str) -> Request {
@@ -19,43 +17,6 @@ fn request(prompt: &str) -> Request {
         .num_images_per_prompt(2)
 }
 
-fn pictures(
-    name: &str,
-    request: &Request,
-    degrees: Degrees,
-    options: PipeFusion,
-    bands: bool,
-) -> Vec<f32> {
-    let parallel = Parallel::threads(degrees).pipefusion(options).vae(bands);
-    let pipe = golden(name).parallel(parallel).expect("a legal plan");
-    draw(&pipe, request)
-        .float
-        .expect("pictures")
-        .to_vec_blocking::<f32>()
-        .unwrap()
-}
-
-/// Pictures over ranks of these degrees are those of one rank, with the same patches; only bands decode by bands.
-fn same_as_one_rank(
-    name: &str,
-    request: &Request,
-    degrees: Degrees,
-    options: PipeFusion,
-    bands: bool,
-) {
-    let alone = pictures(name, request, Degrees::default(), options.clone(), false);
-    let spread = alone
-        .iter()
-        .fold([1.0f32, 0.0], |[low, high], x| [low.min(*x), high.max(*x)]);
-    assert!(
-        spread[1] - spread[0] >= 0.1,
-        "there is something in them: {spread:?}"
-    );
-    let over = pictures(name, request, degrees, options, bands);
-    let off = max_abs(&over, &alone);
-    assert!(off <= SAME, "{name}, {degrees}: {off:e}");
-}
-
 /// A test a strategy, under the names of README's table.
 macro_rules! every_strategy {
     ($family:ident, $pipeline:literal, $request:expr) => {
@@ -63,7 +24,19 @@ macro_rules! every_strategy {
             use super::*;
 
             fn check(degrees: Degrees, options: PipeFusion, bands: bool) {
-                same_as_one_rank($pipeline, &$request, degrees, options, bands);
+                same_as_one_rank(
+                    $pipeline,
+                    &Device::cpu(),
+                    &$request,
+                    degrees,
+                    options,
+                    bands,
+                );
+            }
+
+            fn pictures(degrees: Degrees, options: PipeFusion) -> Vec<f32> {
+                let cpu = Device::cpu();
+                over_ranks::pictures($pipeline, &cpu, &$request, degrees, options, false)
             }
 
             fn exact() -> PipeFusion {
@@ -108,14 +81,14 @@ macro_rules! every_strategy {
 
             #[test]
             fn pipefusion_warm_up() {
-                let serial = pictures($pipeline, &$request, Degrees::default(), exact(), false);
+                let serial = pictures(Degrees::default(), exact());
                 let degrees = Degrees {
                     pipe: 2,
                     ..Degrees::default()
                 };
-                let whole = pictures($pipeline, &$request, degrees, pipefusion(3, 3), false);
+                let whole = pictures(degrees, pipefusion(3, 3));
                 assert!(max_abs(&whole, &serial) <= SAME);
-                let stale = pictures($pipeline, &$request, degrees, pipefusion(3, 1), false);
+                let stale = pictures(degrees, pipefusion(3, 1));
                 assert!(max_abs(&stale, &serial) > SAME, "staleness shows");
             }
 

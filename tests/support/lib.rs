@@ -5,6 +5,8 @@ pub mod changed;
 pub mod facts;
 pub mod golden_run;
 pub mod goldens;
+pub mod over_ranks;
+pub mod psnr;
 pub mod recorded;
 pub mod tensor_list;
 pub mod wide;

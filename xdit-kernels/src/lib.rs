@@ -18,8 +18,6 @@ pub mod conv2d;
 mod copies;
 #[cfg(feature = "cuda")]
 mod cuda;
-#[cfg(all(test, feature = "cuda", feature = "ops"))]
-mod cuda_ops_tests;
 #[cfg(all(feature = "cuda", feature = "ops"))]
 mod cuda_rows;
 mod device;

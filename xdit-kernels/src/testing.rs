@@ -45,29 +45,6 @@ pub(crate) fn gpu() -> Device {
     Device::cuda(0).unwrap_or_else(|error| panic!("this test needs a GPU: {error}"))
 }
 
-/// Asserts that a result on a GPU is the processor's, but for the order of f32 sums, which may also decide a rounding: within
-/// 1e-6 of the greatest number, and the distance of neighbours of 16 bits.
-#[cfg(feature = "cuda")]
-pub(crate) fn assert_like_cpu(what: &str, got: &Tensor, want: &Tensor) {
-    let sizes = |x: &Tensor| (x.shape().to_vec(), x.dtype());
-    assert_eq!(sizes(got), sizes(want), "{what}");
-    let step = match want.dtype() {
-        DType::BF16 => 1.0 / 128.0,
-        DType::F16 => 1.0 / 1024.0,
-        _ => 0.0,
-    };
-    let got = got.to_device(&Device::cpu()).unwrap();
-    let (got, want) = (floats(&got), floats(want));
-    let greatest = want.iter().fold(0f32, |most, x| most.max(x.abs()));
-    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
-        let tolerance = want.abs() * step + greatest * 1e-6;
-        assert!(
-            (got - want).abs() <= tolerance,
-            "{what}: element {i} is {got}, not {want}"
-        );
-    }
-}
-
 /// Asserts that `result` is the error of `op` for operands on these two devices, and that it names both. `case` tells the call.
 pub(crate) fn assert_two_devices(op: &str, devices: [&Device; 2], result: Result<()>, case: &str) {
     let message = result.map_or_else(|e| e.to_string(), |()| "no error".to_owned());

@@ -1,8 +1,6 @@
 //! Convolutions against sums in f64, over odd shapes, on every device, in every dtype and by both algorithms.
 
 mod checks;
-#[cfg(feature = "cuda")]
-mod gpu;
 mod pairs;
 mod rows;
 

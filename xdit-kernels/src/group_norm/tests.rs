@@ -1,6 +1,3 @@
-#[cfg(feature = "cuda")]
-mod gpu;
-
 use super::*;
 use crate::DType;
 use crate::layout;

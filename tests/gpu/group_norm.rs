@@ -1,18 +1,26 @@
-//! On a GPU, or on the virtual one, against the processor. Without one this test fails: it is run by name.
+//! Group norm over pictures, whole and in bands, and upsampling.
 
-use crate::{
-    DType, Device, View,
+use crate::support::{FLOATS, Pair, Tolerance, sizes, tensor};
+use xdit_kernels::{
+    DType, Tensor, View,
     group_norm::{GroupSums, group_norm, group_norm_rows},
-    testing::{FLOATS, assert_like_cpu, gpu, tensor},
     upsample::upsample_nearest_2x,
 };
+
+fn assert_like_cpu(what: &str, got: &Tensor, want: &Tensor) {
+    Tolerance::ROUNDING.assert(what, got, want);
+}
+
+/// Pictures and the number of groups.
+const SMALL: [([usize; 4], usize); 3] =
+    [([2, 5, 7, 64], 32), ([1, 9, 6, 9], 3), ([1, 40, 30, 8], 2)];
 
 #[test]
 #[ignore = "needs a GPU"]
 fn pictures_are_those_of_the_processor() {
-    let (cpu, gpu) = (Device::cpu(), gpu());
+    let Pair { cpu, gpu } = Pair::new();
     for dtype in FLOATS {
-        for (shape, groups) in [([2, 5, 7, 64], 32), ([1, 9, 6, 9], 3), ([1, 40, 30, 8], 2)] {
+        for (shape, groups) in sizes(&SMALL, &[([1, 129, 65, 128], 32)]) {
             let x = tensor(&shape, dtype, 1, &cpu);
             let weight = tensor(&[shape[3]], dtype, 2, &cpu);
             let bias = tensor(&[shape[3]], DType::F32, 3, &cpu);

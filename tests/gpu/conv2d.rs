@@ -1,10 +1,19 @@
-//! On a GPU, or on the virtual one, against the processor. Without one these tests fail: they are run by name.
+//! Convolutions.
 
-use crate::{
-    DType, Device,
+use crate::support::{FLOATS, Pair, Tolerance, sizes, tensor};
+use xdit_kernels::{
+    DType, Device, Tensor,
     conv2d::{Algorithm, Conv2d, Conv2dOptions, Padding},
-    testing::{FLOATS, assert_like_cpu, gpu, tensor},
 };
+
+/// Sums of up to 4608 products, in another order.
+fn assert_like_cpu(what: &str, got: &Tensor, want: &Tensor) {
+    let tolerance = Tolerance {
+        of_greatest: 1e-5,
+        neighbours: 1.0,
+    };
+    tolerance.assert(what, got, want);
+}
 
 /// Input, channels out, side of the kernel, stride, padding, and whether the input is doubled.
 type Case = ([usize; 4], usize, usize, usize, usize, bool);
@@ -18,12 +27,18 @@ const CASES: [Case; 5] = [
     ([1, 1, 1, 8], 8, 1, 1 << 40, 0, false),
 ];
 
+/// As the decoder has them: many blocks, and more channels than a tile.
+const LARGE: [Case; 2] = [
+    ([1, 65, 67, 128], 256, 3, 1, 1, false),
+    ([1, 33, 34, 512], 512, 3, 1, 1, true),
+];
+
 #[test]
 #[ignore = "needs a GPU"]
 fn convolutions_are_those_of_the_processor() {
-    let (cpu, gpu) = (Device::cpu(), gpu());
+    let Pair { cpu, gpu } = Pair::new();
     for dtype in FLOATS {
-        for (shape, oc, k, stride, padding, upsample) in CASES {
+        for (shape, oc, k, stride, padding, upsample) in sizes(&CASES, &LARGE) {
             let x = tensor(&shape, dtype, 1, &cpu);
             let weight = tensor(&[oc, shape[3], k, k], dtype, 2, &cpu);
             let bias = tensor(&[oc], dtype, 3, &cpu);
@@ -56,7 +71,7 @@ fn convolutions_are_those_of_the_processor() {
 #[test]
 #[ignore = "needs a GPU"]
 fn inputs_of_another_dtype_than_the_weights_are_widened() {
-    let (cpu, gpu) = (Device::cpu(), gpu());
+    let Pair { cpu, gpu } = Pair::new();
     for (input, weights) in [(DType::BF16, DType::F32), (DType::F32, DType::F16)] {
         let x = tensor(&[1, 5, 4, 8], input, 1, &cpu);
         let weight = tensor(&[9, 8, 3, 3], weights, 2, &cpu);
@@ -77,7 +92,7 @@ fn inputs_of_another_dtype_than_the_weights_are_widened() {
 #[test]
 #[ignore = "needs a GPU"]
 fn sizes_that_32_bits_do_not_count_are_errors() {
-    let (cpu, gpu) = (Device::cpu(), gpu());
+    let Pair { cpu, gpu } = Pair::new();
     let weight = tensor(&[1, 8, 1, 1], DType::F32, 1, &cpu);
     let options = Conv2dOptions {
         padding: Padding {
