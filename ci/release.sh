@@ -5,30 +5,15 @@
 #
 # The binaries contain everything but the C library. musl would make them wholly static, but keep_freed_memory of xdit-kernels
 # is a setting of glibc's allocator.
-# cargo-zigbuild links against the old glibc. Without one in the path, the script takes it and zig from PyPI.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-glibc=2.17
-zigbuild=0.24.1
-zig=0.17.1
+source ci/zigbuild.sh
 targets=("${@:-x86_64-unknown-linux-gnu}")
 [ $# -gt 0 ] || targets+=(aarch64-unknown-linux-gnu)
-build=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-if ! command -v cargo-zigbuild >/dev/null; then
-    tools=$build/ci/zigbuild-$zigbuild-$zig
-    [ -x "$tools/bin/cargo-zigbuild" ] || {
-        python3 -m venv "$tools"
-        "$tools/bin/pip" install -q "cargo-zigbuild==$zigbuild" "ziglang==$zig"
-    }
-    export PATH=$tools/bin:$PATH
-fi
 
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' xdit-cli/Cargo.toml | head -1)
 archives=$build/release-archives
 mkdir -p "$archives"
-
-# The newest version of glibc whose symbols a binary needs.
-needs_glibc() { grep -aoE 'GLIBC_[0-9]+\.[0-9]+' "$1" | sed 's/GLIBC_//' | sort -uV | tail -1; }
 
 # Runs a binary of this target, emulated if the machine is another one. Fails if that is impossible.
 run() {
@@ -45,11 +30,7 @@ for target in "${targets[@]}"; do
     rustup target add "$target" >/dev/null 2>&1 || true
     cargo zigbuild --locked --profile dist -p xdit-cli --target "$target.$glibc"
     binary=$build/$target/dist/xdit-cli
-    newest=$(needs_glibc "$binary")
-    if [ "$(printf '%s\n' "$newest" "$glibc" | sort -V | tail -1)" != "$glibc" ]; then
-        echo "$target: needs glibc $newest, not $glibc" >&2
-        exit 1
-    fi
+    needs_old_glibc "$target" "$binary"
 
     name=xdit-cli-$version-$target
     stage=$build/release-archives/$name

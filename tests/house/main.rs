@@ -2,7 +2,8 @@
 //! that it guards. `circles.rs` looks at imports (which `modules.rs`, `reader.rs` and `tokens.rs` read), `names.rs` at names of
 //! types, `messages.rs` at what users are told, `paths.rs` at paths of public items, `features.rs` at the feature that gates
 //! kernels, `readme.rs` at what people read, `crates_io.rs` at what the pages of published crates show, `release.rs` at what
-//! ships, `demo.rs` at what is said about the demo; the other rules are here.
+//! ships, `demo.rs` at what is said about the demo, `scripts.rs` at
+//! shell scripts; the other rules are here.
 
 mod circles;
 mod crates_io;
@@ -15,6 +16,7 @@ mod paths;
 mod reader;
 mod readme;
 mod release;
+mod scripts;
 mod tokens;
 
 use std::{

@@ -2,11 +2,11 @@ use super::{Case, Failure, pipelines, ranks};
 use serde_json::Value;
 use std::hint::black_box;
 use xdit_kernels::{
-    DType, Device, Tensor,
+    DType, Device,
     activation::{Activation, activation},
     attention::{Attention, AttnInput, Flash},
     conv2d::{Algorithm, Conv2d, Conv2dOptions, Padding},
-    elementwise::{gate_residual, scale},
+    elementwise::gate_residual,
     group_norm::group_norm,
     linear::Linear,
     norm::layer_norm_modulate,
@@ -19,22 +19,9 @@ use xdit_models::{
     hunyuandit::{HunyuanConfig, HunyuanPositions, HunyuanTransformer},
     layers::Packing,
     sd3::{Sd3Config, Sd3Input, Sd3Positions, Sd3Transformer},
-    weights::{Scope, WeightSource},
+    weights::Scope,
 };
-
-/// Uniform in −1..1 from a fixed stream: values do not change the work, zeros would.
-fn random(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor, Failure> {
-    let mut state = 0x9e37_79b9_u32;
-    let data: Vec<f32> = (0..shape.iter().product())
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            state as f32 / 2_147_483_648.0 - 1.0
-        })
-        .collect();
-    Ok(Tensor::from_slice(&data, shape, device)?.to_dtype(dtype)?)
-}
+use xdit_tests::random::{RandomWeights, random};
 
 /// The dtype that a request names.
 pub(super) fn dtype(request: &Value) -> Result<DType, Failure> {
@@ -204,28 +191,6 @@ fn degrees(request: &Value) -> Option<Degrees> {
     })
 }
 
-/// Small random numbers for every name: one stream, read from the start by each tensor.
-struct RandomWeights(Tensor);
-
-impl WeightSource for RandomWeights {
-    fn tensor(&self, _: &str, shape: &[usize]) -> xdit_models::Result<Tensor> {
-        Ok(self
-            .0
-            .narrow(0, 0, shape.iter().product())?
-            .reshape(shape)?)
-    }
-
-    fn contains(&self, _: &str) -> bool {
-        true
-    }
-
-    fn contains_prefix(&self, _: &str) -> bool {
-        true
-    }
-
-    fn release(&self, _: &str) {}
-}
-
 /// One double and one single block of FLUX.1-dev's size, with their embedders and final layer.
 fn flux_blocks(
     image_tokens: usize,
@@ -238,10 +203,7 @@ fn flux_blocks(
     let config = FluxConfig::read(&ConfigFile::parse("config.json", config)?)?;
     let hidden = config.hidden_size();
     // The largest tensor is the modulation of a double block, 6·c × c.
-    let weights = RandomWeights(scale(
-        &random(&[6 * hidden * hidden], dtype, device)?,
-        0.02,
-    )?);
+    let weights = RandomWeights::new(6 * hidden * hidden, dtype, device)?;
     let mut packing = Packing::new(dtype, device.clone());
     let model = FluxTransformer::load(&config, &Scope::root(&weights), &mut packing)?;
     let prompt = random(&[1, text_tokens, config.joint_attention_dim], dtype, device)?;
@@ -287,7 +249,7 @@ fn sd3_blocks(
     let hidden = config.hidden_size();
     // The largest tensor is the position table.
     let largest = config.pos_embed_max_size * config.pos_embed_max_size * hidden;
-    let weights = RandomWeights(scale(&random(&[largest], dtype, device)?, 0.02)?);
+    let weights = RandomWeights::new(largest, dtype, device)?;
     let mut packing = Packing::new(dtype, device.clone());
     let model = Sd3Transformer::load(&config, &Scope::root(&weights), &mut packing)?;
     let prompt = random(&[1, text_tokens, config.joint_attention_dim], dtype, device)?;
@@ -321,7 +283,7 @@ fn hunyuan_blocks(image_tokens: usize, dtype: DType, device: &Device) -> Result<
     let config = HunyuanConfig::read(&ConfigFile::parse("config.json", config)?)?;
     // The largest tensor is the first matrix of what makes mT5's tokens as wide as BERT's.
     let largest = 4 * config.cross_attention_dim_t5 * config.cross_attention_dim_t5;
-    let weights = RandomWeights(scale(&random(&[largest], dtype, device)?, 0.02)?);
+    let weights = RandomWeights::new(largest, dtype, device)?;
     let mut packing = Packing::new(dtype, device.clone());
     let held = Blocks::new([0..1, 3..4]);
     let model =

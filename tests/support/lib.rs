@@ -7,6 +7,7 @@ pub mod golden_run;
 pub mod goldens;
 pub mod over_ranks;
 pub mod psnr;
+pub mod random;
 pub mod recorded;
 pub mod tensor_list;
 pub mod wide;
