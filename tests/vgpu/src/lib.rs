@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, fs, io, process};
 
 /// The exit status of a program on which something was reported, as [`Gpu::attach`] sets it.
@@ -14,6 +15,9 @@ const LIBRARIES: [(&str, &str); 3] = [
     ("libvgpu_cublaslt.so", "libcublasLt.so.12"),
     ("libvgpu_cublaslt.so", "libcublasLt.so.13"),
 ];
+
+/// How many links this process has made, so that no two have one name.
+static LINKS: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes a folder with the doubles under the names of NVIDIA's libraries. A program finds them there if the folder is in
 /// `LD_LIBRARY_PATH` when it starts.
@@ -43,7 +47,8 @@ pub fn libraries() -> io::Result<PathBuf> {
             continue;
         }
         // Other tests may do the same: a link that is complete takes its place at once.
-        let new = folder.join(format!("{name}.{}", process::id()));
+        let (process, link_number) = (process::id(), LINKS.fetch_add(1, Ordering::Relaxed));
+        let new = folder.join(format!("{name}.{process}.{link_number}"));
         std::os::unix::fs::symlink(&target, &new)?;
         fs::rename(&new, &link)?;
     }

@@ -93,7 +93,10 @@ pub(crate) fn whole_steps(plan: &RunPlan) -> usize {
 /// Bytes of parameters and of keys and values of all ranks: these are threads of one process, which holds each parameter once.
 pub(crate) fn totals(plan: &RunPlan) -> [u64; 2] {
     let kept = plan.ranks.iter().map(|rank| rank.kv_bytes);
-    [plan.memory.transformer, kept.fold(0, u64::saturating_add)]
+    [
+        plan.computing_memory().transformer,
+        kept.fold(0, u64::saturating_add),
+    ]
 }
 
 /// Returns the messages of one replica between stages in all steps. The latents of the last step are not sent back.

@@ -36,6 +36,10 @@ fn predicted_and_measured(model: &str, flags: &str, latents: bool) -> [f64; 2] {
     let plan = plan.succeeded().json();
     let told = &plan["memory"]["gpu"];
     assert_eq!(told["device"], "cuda:0");
+    assert_eq!(
+        plan["totals"]["parameter_bytes"],
+        told["weights"]["transformer"]
+    );
     assert_eq!(told["scratch"], SCRATCH[0]);
     let bytes = |pointer: &str| told.pointer(pointer).unwrap().as_u64().unwrap();
     let predicted = match latents {
