@@ -24,6 +24,7 @@ pub(crate) fn run(args: &PlanArgs, session: &Session) -> Result<u8, Failure> {
     request.check()?;
     session.begin_trace()?;
     let compute = Compute::new(&args.run, &args.parallel, session)?;
+    compute.log_device();
     let wanted = ModelChoice::of_flags(&args.model, &args.files);
     let (source, _) = model::source(wanted, NeededFiles::Configurations, session)?;
     let variant = args.files.hub.variant.as_deref();

@@ -54,9 +54,6 @@ impl Compute {
             environment: &session.environment,
         };
         let device = run.device.clone().open(settings)?;
-        if let Some(note) = &device.note {
-            tracing::info!("{note}");
-        }
         Ok(Self {
             dtype,
             unused: unused_settings(&device.device, dtype, settings),
@@ -66,6 +63,13 @@ impl Compute {
             threads: session.threads(&run.threads),
             low_memory: run.low_memory,
         })
+    }
+
+    /// Logs why the device is this one, if the choice was left to the program.
+    pub(crate) fn log_device(&self) {
+        if let Some(note) = &self.device.note {
+            tracing::info!("{note}");
+        }
     }
 
     /// A failure of this computation. If the program chose a GPU and that failed, it names the flag that chooses the processor.
@@ -129,6 +133,7 @@ pub(crate) fn load(
     compute: &Compute,
     watch: &mut RunObserver,
 ) -> Result<Pipeline, Failure> {
+    compute.log_device();
     tracing::info!(model = model.record.name, dtype = %compute.dtype, device = compute.device.names(), threads = compute.threads, "load");
     let options = options(model.record.variant.as_deref(), compute);
     let parallel = compute.parallel.clone();

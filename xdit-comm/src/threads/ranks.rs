@@ -15,6 +15,7 @@ use std::{
         mpsc::{self, Receiver, Sender},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 use xdit_kernels::Device;
 
@@ -208,18 +209,18 @@ impl<S: RankState> Ranks<S> {
 
 impl<S> Drop for Ranks<S> {
     /// Ends the threads, and waits until they have dropped what their ranks keep, such as queues of a GPU. Threads that were left
-    /// behind are not among them, so the wait is short.
+    /// behind are not among them. What those hold, such as a lock, may stop the others too, so the wait ends after the grace.
     fn drop(&mut self) {
         let threads = self.threads.drain(..).flatten();
         // All channels close before the first wait.
-        let ended: Vec<JoinHandle<()>> = threads.map(|idle| idle.thread).collect();
+        let threads: Vec<JoinHandle<()>> = threads.map(|idle| idle.thread).collect();
         let own = std::thread::current().id();
-        for thread in ended
-            .into_iter()
-            .filter(|thread| thread.thread().id() != own)
-        {
-            // A panic in there concerned what is gone now.
-            thread.join().ok();
+        let last = Instant::now().checked_add(self.options.grace);
+        let is_over = || last.is_some_and(|last| Instant::now() >= last);
+        for thread in threads {
+            while thread.thread().id() != own && !thread.is_finished() && !is_over() {
+                std::thread::sleep(Duration::from_micros(100));
+            }
         }
     }
 }
