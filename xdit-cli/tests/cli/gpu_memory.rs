@@ -228,3 +228,18 @@ fn out_of_memory_in_a_rank_is_exit_code_5_too() {
     assert_eq!(run.code, Some(5), "{run:?}");
     assert!(run.stderr.contains("out of memory on cuda:0: "), "{run:?}");
 }
+
+#[test]
+fn ranks_on_another_gpu_take_nothing_of_the_first() {
+    let total = |device: &str| {
+        let words = format!("plan --prompt circle --json --ulysses-degree 2 --device {device}");
+        let plan = on_gpu(&words, "flux-dev", &[]).succeeded().json();
+        let told = &plan["memory"]["gpu"];
+        assert_eq!(told["device"], "cuda:0");
+        let activations = told["activations"]["denoise"].as_u64().unwrap();
+        (activations, told["total"].as_u64().unwrap())
+    };
+    let (one, two) = (total("cuda"), total("cuda:0,1"));
+    assert_eq!(one.0, 2 * two.0);
+    assert!(two.1 < one.1);
+}

@@ -7,6 +7,7 @@ use xdit_kernels::DType;
 use xdit_pipefusion::Blocks;
 
 use super::memory::{Counted, product};
+use crate::RankPlan;
 use crate::models::dit::{BlockRows, DitShape, RankTokens};
 use crate::pipeline::device_memory::{GpuMemory, is_gpu};
 use crate::pipeline::estimate::MemoryEstimate;
@@ -51,7 +52,14 @@ impl Counted<'_> {
         }
     }
 
-    /// Returns the memory of the GPU, if one computes.
+    /// The ranks on one GPU: on the first, if ranks are spread over several.
+    fn ranks_on_gpu(&self) -> usize {
+        let gpus = self.parallel.devices().len().max(1);
+        self.ranks_here().div_ceil(gpus)
+    }
+
+    /// Returns the memory of the GPU, if one computes. Of several, it is the first one's, which takes the most: it also encodes
+    /// and decodes. Weights and decoding count as if it did all of them.
     pub(crate) fn on_device<R: ModelLoader>(&self, configs: &R) -> Option<GpuMemory> {
         let device = &self.options.device;
         if !is_gpu(device) {
@@ -60,7 +68,14 @@ impl Counted<'_> {
         let whole = self.estimate(configs);
         let shape = configs.shape();
         let (decoding, pictures) = self.decoding_on_device(configs.vae(), whole.decoding, shape);
+        let ranks = self.partition.ranks(self.plan, shape);
+        let here = &ranks[..self.ranks_on_gpu().min(ranks.len())];
+        let of_ranks =
+            |bytes: fn(&RankPlan) -> u64| here.iter().map(bytes).fold(0, u64::saturating_add);
+        let text_kv = of_ranks(|rank| rank.text_kv_bytes);
         let parts = MemoryEstimate {
+            kept: of_ranks(|rank| rank.kv_bytes).saturating_sub(text_kv),
+            text_kv,
             latents: self.latents_on_device(shape),
             denoising: self.denoising_on_device(shape),
             decoding,
@@ -85,7 +100,7 @@ impl Counted<'_> {
     /// While blocks run: the first latents and those of the step. If steps draw noise, each rank holds it whole, and its part.
     fn latents_on_device(&self, shape: &dyn DitShape) -> u64 {
         let noise = match self.draws_noise {
-            true => self.ranks_here().saturating_add(1),
+            true => self.ranks_on_gpu().saturating_add(1),
             false => 0,
         };
         self.latents_once(shape).saturating_mul(2 + noise as u64)
@@ -116,7 +131,8 @@ impl Counted<'_> {
         // Each rank has the final latents, and if it decodes also scaled, shifted and in the decoder's form.
         let degrees = self.parallel.degrees;
         let [sequence, stages] = [degrees.ulysses.saturating_mul(degrees.ring), degrees.pipe];
-        let others = product(&[sequence, stages, degrees.cfg]).saturating_sub(1);
+        let of_replica = product(&[sequence, stages, degrees.cfg]);
+        let others = of_replica.min(self.ranks_on_gpu() as u64).saturating_sub(1);
         let of_others = match self.parallel.shares_decode() {
             true => others.saturating_mul(4),
             false => others,
@@ -191,7 +207,8 @@ impl Counted<'_> {
         };
         let of_rank = [positions, modulation, text];
         let of_rank = of_rank.into_iter().fold(within_step, u64::saturating_add);
-        of_rank.saturating_mul(product(&[sequence, at_once, replicas]))
+        let computing = product(&[sequence, at_once, replicas]);
+        of_rank.saturating_mul(computing.min(self.ranks_on_gpu() as u64))
     }
 }
 

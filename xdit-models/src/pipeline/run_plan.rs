@@ -53,7 +53,7 @@ pub struct RunPlan {
     pub ranks: Vec<RankPlan>,
     /// The memory of the call in this process. If a GPU computes, [`Self::device_memory`] has what lies there.
     pub memory: MemoryEstimate,
-    /// The memory of the call on its GPU, or `None` if the processor computes.
+    /// The memory of the call on its GPU, or on the first of several, which takes the most. `None` if the processor computes.
     pub device_memory: Option<GpuMemory>,
     /// The messages between stages in each step, for all ranks of a stage of one replica together.
     pub traffic: Vec<StepTraffic>,
