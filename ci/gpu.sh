@@ -33,7 +33,7 @@ cp -r "${goldens[@]}" "$folder/golden/"
 
 rustup target add "$target" >/dev/null 2>&1 || true
 # Where cargo puts a test is in its messages only.
-cargo zigbuild --locked --release --target "$target.$glibc" -p xdit-cli -p xdit-tests --bin xdit-cli --bin gpu-bench --test gpu \
+cargo zigbuild --locked --profile dist --target "$target.$glibc" -p xdit-cli -p xdit-tests --bin xdit-cli --bin gpu-bench --test gpu \
     --message-format json-render-diagnostics >"$build/gpu-messages.json"
 executable() {
     python3 - "$build/gpu-messages.json" "$1" <<'PYTHON'
