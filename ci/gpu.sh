@@ -27,7 +27,7 @@ if [ -e "$folder" ] && [ ! -e "$folder/run.sh" ]; then
     exit 1
 fi
 rm -rf "$folder"
-mkdir -p "$folder/bin" "$folder/golden"
+mkdir -p "$build" "$folder/bin" "$folder/golden"
 cp "${files[@]}" "$folder/"
 cp -r "${goldens[@]}" "$folder/golden/"
 

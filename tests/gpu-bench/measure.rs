@@ -21,12 +21,21 @@ pub(crate) fn row(case: &BenchCase, round: u64, more: &Value) -> Value {
     row
 }
 
+/// The median of sorted samples, of which there is at least one: the mean of the two in the middle, as PyTorch's side takes it.
+pub(crate) fn median(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    match sorted.len() % 2 {
+        0 => (sorted[middle - 1] + sorted[middle]) / 2.0,
+        _ => sorted[middle],
+    }
+}
+
 /// What the samples of a case, in seconds, say.
 pub(crate) fn summary(samples: &[f64]) -> Value {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     json!({
-        "median_s": sorted[sorted.len() / 2],
+        "median_s": median(&sorted),
         "least_s": sorted[0],
         "greatest_s": sorted[sorted.len() - 1],
         "repeats": sorted.len(),

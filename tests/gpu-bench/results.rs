@@ -1,6 +1,6 @@
 //! The lines of the benchmarks and the results of the tests, as the run has left them in its folder.
 
-use crate::Failure;
+use crate::{Failure, measure::median};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -58,11 +58,7 @@ impl Measured {
     pub(crate) fn seconds(&self) -> f64 {
         let mut sorted = self.medians.clone();
         sorted.sort_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        match sorted.len() % 2 {
-            0 => (sorted[middle - 1] + sorted[middle]) / 2.0,
-            _ => sorted[middle],
-        }
+        median(&sorted)
     }
 }
 

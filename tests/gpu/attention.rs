@@ -3,7 +3,7 @@
 use crate::support::{FLOATS, Pair, Tolerance, scaled, sizes, tensor};
 use xdit_kernels::{
     DType, Device, Result, Tensor, TensorMut,
-    attention::{Attention, AttnInput, AttnOut, Flash, Mask, flash_into},
+    attention::{Attention, AttnInput, AttnOut, Flash, Mask, flash_accumulate_into, flash_into},
     layout::copy_each,
     merge::{merge, merge_in_place},
 };
@@ -34,6 +34,8 @@ enum Seen {
     Causal,
     KeyMask,
     Bias,
+    /// First one half of the keys, then the other.
+    Parts,
 }
 
 /// Weights of bf16 and f16 are rounded before they multiply the values, and the result once more; in f32 only the order of
@@ -59,12 +61,28 @@ fn attend(
     let hidden = Tensor::from_slice(&hidden, [2, lk], device)?;
     let bias = tensor(&[1, 2 * group, lq, lk], DType::F32, 3, device);
     let mask = match seen {
-        Seen::All => Mask::default(),
+        Seen::All | Seen::Parts => Mask::default(),
         Seen::Causal => Mask::default().with_causal(true),
         Seen::KeyMask => Mask::default().with_key_mask(Some(hidden.view())),
         Seen::Bias => Mask::default().with_bias(Some(bias.view())),
     };
     let input = AttnInput::new(&q, k, v).with_mask(mask);
+    if seen == Seen::Parts {
+        let mut out = TensorMut::zeros(q.shape(), DType::F32, device)?;
+        let mut lse = TensorMut::zeros([2, 2 * group, lq], DType::F32, device)?;
+        let half = lk.div_ceil(2);
+        let part = |at, len| {
+            Ok::<_, xdit_kernels::Error>(AttnInput::new(
+                &q,
+                k.narrow(1, at, len)?,
+                v.narrow(1, at, len)?,
+            ))
+        };
+        flash_into(&part(0, half)?, out.view_mut(), lse.view_mut())?;
+        flash_accumulate_into(&part(half, lk - half)?, out.view_mut(), lse.view_mut())?;
+        let (out, lse) = (out.freeze(), lse.freeze());
+        return Ok(AttnOut { out, lse });
+    }
     if seen != Seen::KeyMask {
         return Flash.attend(&input);
     }
@@ -84,7 +102,13 @@ fn attention() {
     let pair = Pair::new();
     for dtype in FLOATS {
         for shape in sizes(&SMALL, &LARGE) {
-            for seen in [Seen::All, Seen::Causal, Seen::KeyMask, Seen::Bias] {
+            for seen in [
+                Seen::All,
+                Seen::Causal,
+                Seen::KeyMask,
+                Seen::Bias,
+                Seen::Parts,
+            ] {
                 let what = format!("{shape:?} {seen:?} {dtype}");
                 let [got, want] = [&pair.gpu, &pair.cpu]
                     .map(|device| attend(shape, seen, dtype, device).unwrap());

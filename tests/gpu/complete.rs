@@ -54,7 +54,7 @@ fn every_kernel_has_a_test_on_the_gpu() {
         if !folder.is_dir() || ["simd", "cuda"].contains(&&*name) {
             continue;
         }
-        for file in ["mod.rs", "scalars.rs", "rows.rs"] {
+        for file in ["mod.rs", "scalars.rs", "rows.rs", "flash.rs", "table.rs"] {
             let Ok(text) = fs::read_to_string(folder.join(file)) else {
                 continue;
             };

@@ -47,6 +47,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Returns the device of this rank, if the transport knows it. What the rank sends was written on this queue, or on one that
     /// the queue has waited for. What it receives is of this device, and its queue waits for the senders'.
+    /// A backend that wraps another one must pass this on: otherwise nothing orders the rank's queue after what it receives.
     fn device(&self) -> Option<&Device> {
         None
     }

@@ -46,9 +46,19 @@ impl TensorMut {
     /// # Errors
     /// If there is no memory.
     pub fn unfilled(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Unfilled> {
+        Self::unfilled_for(OP, shape, dtype, device)
+    }
+
+    /// As [`unfilled`](Self::unfilled), for an operation that errors name.
+    pub(crate) fn unfilled_for(
+        op: &'static str,
+        shape: impl Into<Shape>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Unfilled> {
         // SAFETY: `Unfilled` hands out views to write into and nothing to read, and gives the tensor away only when kernels have
         // written every element.
-        let tensor = unsafe { Self::uninit(OP, shape, dtype, device)? };
+        let tensor = unsafe { Self::uninit(op, shape, dtype, device)? };
         Ok(Unfilled {
             tensor,
             parts: Vec::new(),
@@ -84,9 +94,7 @@ impl Unfilled {
             }));
         let notes = self.parts[first..].iter().map(|part| &part.written);
         let parts = parts.into_iter().zip(notes);
-        Ok(parts
-            .map(|((part, _), note)| part.noting(Some(note)))
-            .collect())
+        Ok(parts.map(|((part, _), note)| part.unfilled(note)).collect())
     }
 
     /// The tensor, to be written further.
@@ -137,6 +145,40 @@ mod tests {
     fn ones(shape: &[usize], device: &Device) -> Tensor {
         let numel = shape.iter().product();
         Tensor::from_slice(&vec![1f32; numel], shape, device).unwrap()
+    }
+
+    #[test]
+    fn what_kernels_have_not_written_is_not_added_to() {
+        use crate::{
+            attention::{AttnInput, AttnOut, flash_accumulate_into},
+            merge::merge_in_place,
+        };
+        let device = &Device::cpu();
+        let x = ones(&[1, 1, 1, 1], device);
+        let new = |shape: &[usize]| TensorMut::unfilled(shape, DType::F32, device).unwrap();
+        let (mut out, mut lse) = (new(&[1, 1, 1, 1]), new(&[1, 1, 1]));
+        let part = AttnOut {
+            out: x.clone(),
+            lse: ones(&[1, 1, 1], device),
+        };
+        let input = AttnInput::new(&x, &x, &x);
+        let added = [
+            merge_in_place(out.part(&[]).unwrap(), lse.part(&[]).unwrap(), &part),
+            flash_accumulate_into(&input, out.part(&[]).unwrap(), lse.part(&[]).unwrap()),
+            merge_in_place(
+                out.parts([[(0, 0, 1)]])
+                    .unwrap()
+                    .remove(0)
+                    .reshape([1, 1, 1, 1])
+                    .unwrap(),
+                lse.part(&[]).unwrap(),
+                &part,
+            ),
+        ];
+        for result in added {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains("an output that holds numbers"), "{error}");
+        }
     }
 
     #[test]

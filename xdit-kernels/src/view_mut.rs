@@ -16,6 +16,8 @@ pub struct ViewMut<'a> {
     device: &'a Device,
     /// The flag that a kernel sets when it has written all elements.
     written: Option<&'a AtomicBool>,
+    /// Whether the elements are initialised: those of an [`Unfilled`](crate::Unfilled) are not.
+    initialised: bool,
     owner: PhantomData<&'a mut [u8]>,
 }
 
@@ -41,15 +43,41 @@ impl<'a> ViewMut<'a> {
     }
 
     /// # Safety
-    /// `layout` is contiguous, and `ptr` points at its elements, aligned for its dtype, that nobody else reads or writes for
-    /// `'a`. They may be uninitialised if the kernel that receives the view writes all of them.
+    /// No two indices of `layout` share an element, and `ptr` points at its elements, aligned for its dtype, that nobody else
+    /// reads or writes for `'a`. They may be uninitialised if the kernel that receives the view writes all of them.
     pub(crate) unsafe fn from_raw(ptr: *mut u8, layout: Layout, device: &'a Device) -> Self {
         Self {
             ptr,
             layout,
             device,
             written: None,
+            initialised: true,
             owner: PhantomData,
+        }
+    }
+
+    /// This view of elements that are not initialised, with a flag that a kernel sets when it has written all of them.
+    pub(crate) fn unfilled(self, note: &'a AtomicBool) -> Self {
+        Self {
+            initialised: false,
+            written: Some(note),
+            ..self
+        }
+    }
+
+    /// Checks that the view has numbers to read, for kernels that add to them.
+    ///
+    /// # Errors
+    /// If it is a part of an [`Unfilled`](crate::Unfilled).
+    #[cfg(feature = "ops")]
+    pub(crate) fn expect_initialised(&self, op: &'static str) -> Result<()> {
+        match self.initialised {
+            true => Ok(()),
+            false => Err(Error::Shape {
+                op,
+                expected: "an output that holds numbers".into(),
+                got: "a part of an unfilled output".into(),
+            }),
         }
     }
 
@@ -147,8 +175,10 @@ impl<'a> ViewMut<'a> {
         let mut parts: Vec<(Self, EntryBox)> = Vec::new();
         for ranges in ranges {
             let mut entries = EntryBox::all(self.shape());
-            // SAFETY: this view ends with the call, and the parts that it leaves share no element, as checked below.
+            // SAFETY: this view's own pointer and layout; it ends with the call, and the parts that it leaves share no element,
+            // as checked below.
             let mut part = unsafe { Self::from_raw(self.ptr, self.layout, self.device) };
+            part.initialised = self.initialised;
             for &(dim, start, len) in ranges.as_ref() {
                 part = part.narrow(dim, start, len)?;
                 entries.narrow(dim, start, len);

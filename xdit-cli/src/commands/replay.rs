@@ -210,6 +210,12 @@ fn device(
 ) -> Result<ChosenDevice, Failure> {
     let one = |device| ChosenDevice::of(vec![device]);
     if let Some(tier) = asked {
+        if let Ok(DeviceChoice::Cuda(_)) = record.device.parse() {
+            watch.warn(
+                "the image was made on a GPU, and --cpu-tier repeats it on the processor, so the last bits may differ"
+                    .to_owned(),
+            );
+        }
         return processor(Some(tier)).map(one);
     }
     if let Ok(gpu @ DeviceChoice::Cuda(_)) = record.device.parse() {

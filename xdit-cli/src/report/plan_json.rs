@@ -90,7 +90,7 @@ pub(crate) fn whole_steps(plan: &RunPlan) -> usize {
     steps.filter(|step| plan.schedule.is_whole(*step)).count()
 }
 
-/// Bytes of parameters and of keys and values of all ranks: these are threads of one process, which holds each parameter once.
+/// Bytes of one copy of the parameters, of which each of several GPUs holds its own, and of keys and values of all ranks.
 pub(crate) fn totals(plan: &RunPlan) -> [u64; 2] {
     let kept = plan.ranks.iter().map(|rank| rank.kv_bytes);
     [

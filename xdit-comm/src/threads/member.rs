@@ -206,9 +206,8 @@ impl Backend for Member {
 
     fn start(&self, batch: Vec<Call>) -> Result<Box<dyn Ticket>> {
         // One event for all that the batch gives: this rank's queue made it.
-        let given = batch.iter().flat_map(|call| &call.gives).next();
-        let own = self.device().or(given.map(Tensor::device));
-        let sent = given.and(own).map(Device::record);
+        let gives = batch.iter().any(|call| !call.gives.is_empty());
+        let sent = self.device().filter(|_| gives).map(Device::record);
         let started = batch
             .into_iter()
             .filter_map(|call| self.start_one(call, sent.clone()).transpose());

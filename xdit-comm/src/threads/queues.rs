@@ -39,6 +39,10 @@ impl RankQueues {
         if tensors.iter().any(|t| *t.device() == self.compute) {
             sent.iter().for_each(|event| self.compute.wait(event));
         }
+        if tensors.iter().all(|t| *t.device() == self.compute) {
+            let own = tensors.iter().map(|t| Ok(t.to_device(&self.compute)?));
+            return own.collect();
+        }
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut used, mut received) = (Vec::new(), Vec::with_capacity(tensors.len()));
         for tensor in tensors {

@@ -34,7 +34,7 @@ impl RankState for () {
 }
 
 /// Ranks that are threads and serve call after call. The first call starts the threads. They end when this value is dropped, which
-/// waits for those that are idle.
+/// waits for those that are idle, at most for the grace.
 ///
 /// Between calls each rank keeps its thread, its [`RankState`] and its [`Group`], with the groups split from it. If a call failed, or
 /// left a message or a started operation behind, the next call has a new group. No message of the old group can reach it, and all
@@ -103,8 +103,8 @@ struct KeptRank<S> {
 type Outcomes<T> = Arc<Mutex<Vec<Option<Result<T>>>>>;
 
 impl<S: RankState> Ranks<S> {
-    /// Creates `world_size` ranks that take tensors as they come: a received tensor is of its sender's device. Their threads are
-    /// not started yet.
+    /// Creates `world_size` ranks that take tensors as they come: a received tensor is of its sender's device, and no queue waits
+    /// for another's, so tensors of a GPU must all be of one queue. Their threads are not started yet.
     pub fn new(world_size: usize, options: Options) -> Self {
         Self::over(vec![None; world_size], options)
     }

@@ -100,7 +100,7 @@ impl Dims {
         };
         out.expect(OP, input.q.shape(), dtype)?;
         lse.expect(OP, &[self.b, self.h, self.lq], DType::F32)?;
-        if self.d > 1 && out.strides()[3] != 1 {
+        if out.strides()[3] != 1 {
             return Err(Error::shape(OP, "an output whose last stride is 1", out));
         }
         let views = [Some(input.q), Some(input.k), Some(input.v)];

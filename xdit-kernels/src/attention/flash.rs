@@ -103,7 +103,9 @@ pub fn flash_accumulate_into(
 ) -> Result<()> {
     let dims = Dims::of(input)?;
     let kind = dims.expect_outputs(input, &out, &lse)?;
-    let _span = span(&dims);
+    for output in [&out, &lse] {
+        output.expect_initialised(OP)?;
+    }
     match kind {
         DeviceKind::Cpu(_) => {
             let part = attend(input)?;
@@ -111,6 +113,7 @@ pub fn flash_accumulate_into(
         }
         #[cfg(feature = "cuda")]
         DeviceKind::Cuda(_) => {
+            let _span = span(&dims);
             lse.written_by(|lse| out.written_by(|out| cuda::flash(input, &dims, out, lse, true)))
         }
     }
@@ -124,8 +127,8 @@ pub(super) fn accumulate(input: &AttnInput<'_>, sum: Option<AttnSum>) -> Result<
     }
     let dims = Dims::of(input)?;
     let device = input.q.device();
-    let mut out = TensorMut::unfilled(input.q.shape(), DType::F32, device)?;
-    let mut lse = TensorMut::unfilled([dims.b, dims.h, dims.lq], DType::F32, device)?;
+    let mut out = TensorMut::unfilled_for(OP, input.q.shape(), DType::F32, device)?;
+    let mut lse = TensorMut::unfilled_for(OP, [dims.b, dims.h, dims.lq], DType::F32, device)?;
     flash_into(input, out.part(&[])?, lse.part(&[])?)?;
     Ok(AttnSum {
         out: out.filled()?,

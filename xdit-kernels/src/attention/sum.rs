@@ -1,6 +1,6 @@
 //! Attention over keys that come in several parts, which one call after another adds up.
 
-use super::input::AttnOut;
+use super::{dims::OP, input::AttnOut};
 use crate::{DType, Result, Tensor, TensorMut, layout, merge::merge_in_place};
 
 /// Attention of some queries over the keys of several parts, added up by
@@ -36,7 +36,7 @@ impl AttnSum {
             return Ok(sum);
         }
         let copy = |x: &Tensor| {
-            let mut copy = TensorMut::unfilled(x.shape(), DType::F32, x.device())?;
+            let mut copy = TensorMut::unfilled_for(OP, x.shape(), DType::F32, x.device())?;
             layout::copy_into(x, copy.part(&[])?)?;
             copy.filled()
         };

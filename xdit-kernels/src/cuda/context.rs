@@ -121,8 +121,17 @@ impl CudaContext {
         let reaches = can != 0 && {
             // SAFETY: the other context is retained, and this one is current.
             let status = unsafe { (self.driver.cuCtxEnablePeerAccess)(other.raw, 0) };
-            // A driver may have no more room for peers: copies then go through the host's memory.
-            matches!(status, SUCCESS | PEER_ACCESS_ALREADY_ENABLED)
+            let enabled = matches!(status, SUCCESS | PEER_ACCESS_ALREADY_ENABLED);
+            if !enabled {
+                // It may have no more room for peers.
+                let reason = self.driver.explain(status);
+                tracing::warn!(
+                    "{} cannot reach the memory of {} ({reason}): copies go through the host",
+                    self.ordinal,
+                    other.ordinal
+                );
+            }
+            enabled
         };
         peers.insert(other.ordinal, reaches);
         Ok(reaches)

@@ -60,11 +60,11 @@ impl CudaDeviceInfo {
             let mut found = (0..driver.device_count()?)
                 .map(|ordinal| Self::of(&driver, ordinal))
                 .collect::<Result<Vec<_>, String>>()?;
-            let mut usable = found.iter_mut().filter(|gpu| gpu.unusable.is_none());
-            if let Some(first) = usable.next()
+            // The library is looked for only if there is a GPU for it.
+            if found.iter().any(|gpu| gpu.unusable.is_none())
                 && let Err(reason) = BlasLibrary::find(&options.library_folders)
             {
-                for gpu in std::iter::once(first).chain(usable) {
+                for gpu in found.iter_mut().filter(|gpu| gpu.unusable.is_none()) {
                     gpu.unusable = Some(reason.clone());
                 }
             }

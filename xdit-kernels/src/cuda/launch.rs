@@ -35,9 +35,8 @@ impl LaunchShape {
 /// What a kernel takes by value.
 ///
 /// # Safety
-/// The type lies in memory as the kernel's parameter does: `#[repr(C)]`, with the same fields. Addresses of the GPU's memory
-/// are parameters of their own (`*const u8`, `*mut u8`) and no fields of others, because a launch notes which memory it uses. Of what is
-/// reached in another way, [`Args::uses`] tells.
+/// The type lies in memory as the kernel's parameter does: `#[repr(C)]`, with the same fields. A launch notes which memory it
+/// uses: an address is a parameter of its own (`*const u8`, `*mut u8`), or [`Args::uses`] tells of it.
 pub(crate) unsafe trait KernelParam: Copy {
     /// The address that this parameter is, if it is one.
     fn address(self) -> Option<u64> {

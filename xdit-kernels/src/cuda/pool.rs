@@ -80,7 +80,10 @@ impl CudaPool {
             return Err(self.out_of_memory(op, bytes, &state));
         };
         for event in after {
-            stream.wait(&event)?;
+            if stream.wait(&event).is_err() {
+                // The block is the stream's from now on, so this thread waits instead.
+                event.synchronize()?;
+            }
         }
         Ok(address)
     }

@@ -139,9 +139,10 @@ impl CudaQueue {
         }
         let function = (self.shared.modules).function(op, module, kernel, shape, args)?;
         self.shared.pool.note_uses(args.addresses(), self.id);
-        self.shared.launches.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's promise; `function` has checked what the driver knows of the arguments.
-        unsafe { super::launch::launch(op, &self.stream, &function, kernel, shape, args) }
+        unsafe { super::launch::launch(op, &self.stream, &function, kernel, shape, args)? };
+        self.shared.launches.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// A matrix product, in the order of this queue.

@@ -42,6 +42,27 @@ impl Relay {
     pub(super) unsafe fn copy(
         &self,
         op: &'static str,
+        streams: [&CudaStream; 2],
+        from: u64,
+        to: u64,
+        bytes: usize,
+    ) -> Result<()> {
+        // SAFETY: the caller's promise.
+        let copied = unsafe { self.copy_pieces(op, streams, from, to, bytes) };
+        if copied.is_err() {
+            // A piece may be in use that nothing notes: it is free when both streams are done, or if their GPU failed.
+            for stream in streams {
+                drop(stream.synchronize(op));
+            }
+        }
+        copied
+    }
+
+    /// # Safety
+    /// As [`copy`](Self::copy).
+    unsafe fn copy_pieces(
+        &self,
+        op: &'static str,
         [sender, receiver]: [&CudaStream; 2],
         from: u64,
         to: u64,

@@ -280,7 +280,12 @@ impl TransferLine {
         );
         context.check(op, function, status)?;
         pinned.busy = true;
-        self.stream.record_again(op, &pinned.copied)
+        let recorded = self.stream.record_again(op, &pinned.copied);
+        if recorded.is_err() {
+            // No event tells when the buffer is free.
+            drop(self.stream.synchronize(op));
+        }
+        recorded
     }
 }
 

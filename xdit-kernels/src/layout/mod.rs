@@ -66,7 +66,8 @@ pub fn copy_into<'a>(x: impl Into<View<'a>>, out: ViewMut<'_>) -> Result<()> {
     }
 }
 
-/// Writes each view into its output, as [`copy_into`] does. A GPU takes up to 56 copies within one dtype in one launch.
+/// Writes each view into its output, as [`copy_into`] does. A GPU makes up to 56 copies in one launch, of any
+/// dtypes, if they convert and transpose nothing.
 ///
 /// # Errors
 /// As [`copy_into`]'s, or if two operands are not on one device. Then any of the outputs may have been written.
@@ -111,13 +112,20 @@ pub fn copy_each<'a>(copies: Vec<(View<'a>, ViewMut<'a>)>) -> Result<()> {
 /// # Errors
 /// If there is no part, they differ in another dim or in dtype, or are not on one device.
 pub fn cat(parts: &[View<'_>], dim: usize) -> Result<Tensor> {
-    let wrong = || {
-        Error::shape(
-            "cat",
-            format!("parts of one dtype that differ in dim {dim} at most"),
-            parts,
-        )
-    };
+    match parts.iter().find(|part| part.dtype() != parts[0].dtype()) {
+        Some(_) => Err(not_beside(parts, dim)),
+        None => cat_as(parts, dim, parts.first().map_or(DType::F32, View::dtype)),
+    }
+}
+
+fn not_beside(parts: &[View<'_>], dim: usize) -> Error {
+    let expected = format!("parts of one dtype that differ in dim {dim} at most");
+    Error::shape("cat", expected, parts)
+}
+
+/// As [`cat`], of parts of any dtypes, in `dtype`.
+pub(crate) fn cat_as(parts: &[View<'_>], dim: usize, dtype: DType) -> Result<Tensor> {
+    let wrong = || not_beside(parts, dim);
     let first = parts.first().ok_or_else(wrong)?;
     let mut shape = first.shape().to_vec();
     if dim >= shape.len() {
@@ -125,8 +133,7 @@ pub fn cat(parts: &[View<'_>], dim: usize) -> Result<Tensor> {
     }
     shape[dim] = 0;
     for part in parts {
-        let fits = part.dtype() == first.dtype()
-            && part.ndim() == shape.len()
+        let fits = part.ndim() == shape.len()
             && (0..shape.len()).all(|d| d == dim || part.dim(d) == shape[d]);
         if !fits {
             return Err(wrong());
@@ -134,7 +141,7 @@ pub fn cat(parts: &[View<'_>], dim: usize) -> Result<Tensor> {
         shape[dim] = shape[dim].checked_add(part.dim(dim)).ok_or_else(wrong)?;
     }
     one_device("cat", parts.iter().map(View::device))?;
-    let mut out = TensorMut::unfilled(shape.as_slice(), first.dtype(), first.device())?;
+    let mut out = TensorMut::unfilled_for("cat", shape.as_slice(), dtype, first.device())?;
     let mut start = 0;
     let places = parts.iter().map(|part| {
         start += part.dim(dim);

@@ -99,17 +99,11 @@ pub(super) fn linear(
 
 /// The inputs in one dtype, side by side along the last dim.
 fn side_by_side(x: &[View<'_>], dtype: DType, device: &Device) -> Result<Tensor> {
-    if x.len() > 1 && x.iter().all(|x| x.dtype() == dtype) {
-        let views: Vec<View<'_>> = x.iter().map(|x| x.on(device)).collect();
-        return layout::cat(&views, x[0].ndim() - 1);
+    if let [x] = x {
+        return layout::cast(x.on(device), dtype);
     }
-    let parts = x.iter().map(|x| layout::cast(x.on(device), dtype));
-    let mut parts: Vec<Tensor> = parts.collect::<Result<_>>()?;
-    if parts.len() == 1 {
-        return Ok(parts.swap_remove(0));
-    }
-    let views: Vec<View<'_>> = parts.iter().map(Tensor::view).collect();
-    layout::cat(&views, x[0].ndim() - 1)
+    let views: Vec<View<'_>> = x.iter().map(|x| x.on(device)).collect();
+    layout::cat_as(&views, x[0].ndim() - 1, dtype)
 }
 
 /// The distance of neighbouring rows, in elements, if it is the same for all and the elements of a row are adjacent.

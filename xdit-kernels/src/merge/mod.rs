@@ -67,7 +67,13 @@ pub fn merge_into(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) 
     out.expect(OP, a.out.shape(), a.out.dtype())?;
     lse.expect(OP, a.lse.shape(), DType::F32)?;
     expect_adjacent(&out)?;
-    let _span = tracing::trace_span!("merge", b = out.shape()[0], lq = out.shape()[1]).entered();
+    let _span = tracing::trace_span!(
+        "merge",
+        b = out.shape()[0],
+        lq = out.shape()[1],
+        h = out.shape()[2]
+    )
+    .entered();
     let tensors = [&a.out, &a.lse, &b.out, &b.lse].map(Tensor::device);
     let outputs = [out.device(), lse.device()];
     match one_device(OP, tensors.into_iter().chain(outputs))? {
@@ -112,10 +118,19 @@ pub fn merge_in_place(mut out: ViewMut<'_>, mut lse: ViewMut<'_>, part: &AttnOut
     expect_part(part, out.shape())?;
     lse.expect(OP, part.lse.shape(), DType::F32)?;
     expect_adjacent(&out)?;
-    let _span = tracing::trace_span!("merge", b = out.shape()[0], lq = out.shape()[1]).entered();
+    let _span = tracing::trace_span!(
+        "merge",
+        b = out.shape()[0],
+        lq = out.shape()[1],
+        h = out.shape()[2]
+    )
+    .entered();
     let tensors = [&part.out, &part.lse].map(Tensor::device);
     let kind = one_device(OP, [out.device(), lse.device()].into_iter().chain(tensors))?;
-    // SAFETY: views are of initialised memory, and both kernels read a row before they write it.
+    for output in [&out, &lse] {
+        output.expect_initialised(OP)?;
+    }
+    // SAFETY: both are initialised, and both kernels read a row before they write it.
     let held = unsafe { MergedPart::in_place(&mut out, &mut lse) };
     match kind {
         DeviceKind::Cpu(_) => {

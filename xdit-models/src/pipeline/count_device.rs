@@ -52,10 +52,14 @@ impl Counted<'_> {
         }
     }
 
-    /// The ranks on one GPU: on the first, if ranks are spread over several.
+    /// The ranks of this process on the pipeline's GPU.
     fn ranks_on_gpu(&self) -> usize {
-        let gpus = self.parallel.devices().len().max(1);
-        self.ranks_here().div_ceil(gpus)
+        if self.parallel.devices().is_empty() {
+            return self.ranks_here();
+        }
+        let own = &self.options.device;
+        let devices = self.parallel.device_of_each(own);
+        devices.iter().filter(|device| *device == own).count()
     }
 
     /// Returns the memory of the GPU, if one computes. Of several, it is the first one's, which takes the most: it also encodes

@@ -259,6 +259,8 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
             match (parallel.stage_here(), &stages[..]) {
                 (Some(stage), _) => partition.stages.blocks(stage),
                 (None, [stage]) if parallel.degrees.pipe > 1 => partition.stages.blocks(*stage),
+                // Ranks elsewhere compute; this device embeds, which needs no certain block.
+                (None, []) => partition.stages.blocks(0),
                 (None, _) => self.store.all_blocks(),
             }
         };

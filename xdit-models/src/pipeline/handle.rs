@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorCategory, Result};
 use crate::files::model_index::{ModelIndex, PipelineClass};
 use crate::files::source::ModelSource;
 use crate::observer::Observer;
@@ -196,7 +196,7 @@ impl Pipeline {
     }
 
     /// Draws the images of `request` on other ranks than those of the pipeline, for this call only. Each call may use another
-    /// plan. Ranks of each number stay, up to 64 in all.
+    /// plan. Ranks stay for later calls on the same devices, up to 64 in all.
     ///
     /// # Errors
     /// As [`generate`](Self::generate) and [`parallel`](Self::parallel).
@@ -283,7 +283,11 @@ impl Pipeline {
         let output = pool.install(|| self.model.run(plan, threads, idle, observer));
         let cancel = observer.cancel_token();
         output.map_err(|error| {
-            let held = self.model.held(&memory);
+            // Asked only then: another call may be loading, and what is held is known when it has.
+            let held = match error.category() {
+                ErrorCategory::OutOfMemory => self.model.held(&memory),
+                _ => Vec::new(),
+            };
             cancel.named(named_memory(device_memory::explained(error, &held, &ways)))
         })
     }

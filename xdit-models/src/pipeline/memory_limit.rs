@@ -3,6 +3,7 @@
 use xdit_kernels::DType;
 
 use crate::error::{Error, Result};
+use crate::pipeline::device_memory;
 
 /// Returns the bytes that this process may still use: the smaller one of the machine's available memory and the rest of the
 /// control group's limit. `None` if neither can be read.
@@ -70,10 +71,8 @@ pub(crate) fn lighter_weights(dtype: DType, low_memory: bool) -> Vec<&'static st
 
 /// `result`, whose error about memory names these ways out.
 pub(crate) fn with_ways(mut result: Result<()>, ways: &[&str]) -> Result<()> {
-    if let Err(Error::OutOfMemory { cure, .. }) = &mut result
-        && !ways.is_empty()
-    {
-        *cure = format!("; try {}", ways.join(" or "));
+    if let Err(Error::OutOfMemory { cure, .. }) = &mut result {
+        *cure = device_memory::cure(ways);
     }
     result
 }

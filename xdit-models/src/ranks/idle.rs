@@ -84,7 +84,9 @@ impl IdleRanks {
         match idle.iter().rposition(fits) {
             Some(i) => idle.remove(i),
             None => {
-                make_room(&mut idle, devices.len());
+                let ended = make_room(&mut idle, devices.len());
+                drop(idle);
+                drop(ended);
                 let queues = devices.iter().map(Device::fork).collect();
                 PlacedRanks {
                     ranks: Ranks::on(queues, Options::default()),
@@ -97,8 +99,10 @@ impl IdleRanks {
     /// Keeps ranks for the next call.
     pub(crate) fn give_back(&self, ranks: PlacedRanks) {
         let mut idle = self.lock();
-        make_room(&mut idle, ranks.devices.len());
+        let ended = make_room(&mut idle, ranks.devices.len());
         idle.push(ranks);
+        drop(idle);
+        drop(ended);
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<PlacedRanks>> {
@@ -107,12 +111,15 @@ impl IdleRanks {
     }
 }
 
-/// Ends the ranks that were unused for longest until `more` ranks fit.
-fn make_room(idle: &mut Vec<PlacedRanks>, more: usize) {
+/// Removes the ranks that were unused for longest until `more` ranks fit. Dropping them waits for their threads, which must not
+/// happen under the lock.
+fn make_room(idle: &mut Vec<PlacedRanks>, more: usize) -> Vec<PlacedRanks> {
     let count = |idle: &[PlacedRanks]| idle.iter().map(|it| it.devices.len()).sum::<usize>();
+    let mut ended = Vec::new();
     while !idle.is_empty() && count(idle) + more > MOST_IDLE_RANKS {
-        drop(idle.remove(0));
+        ended.push(idle.remove(0));
     }
+    ended
 }
 
 #[cfg(test)]

@@ -216,6 +216,11 @@ impl Parallel {
             ))));
         }
         degrees.check(world)?;
+        if !self.devices.is_empty() && matches!(self.backend, RankBackend::Group(_)) {
+            let given = quote::joined(&self.devices, ", ");
+            let allowed = "none over a group: each process has its own";
+            return Err(Error::invalid("device", given, allowed));
+        }
         if self.devices.len() > world {
             let given = quote::joined(&self.devices, ", ");
             let allowed = format!("at most {}: each needs a rank", counted(world, "device"));

@@ -136,14 +136,15 @@ impl DecodedTile {
             TileEdge::Left => column as f64 / fade as f64,
         };
         let shares = |of: fn(f64) -> f32| -> xdit_kernels::Result<Tensor> {
-            let (b, c) = (to.dim(0), to.dim(3));
-            let mut shares = reserved("shares of tiles", to.numel())?;
-            for line in (0..b).flat_map(|_| 0..lines) {
+            let c = to.dim(3);
+            // No more than the elements of `to`.
+            let mut shares = reserved("shares of tiles", lines * columns * c)?;
+            for line in 0..lines {
                 for column in 0..columns {
                     shares.extend(std::iter::repeat_n(of(share(line, column)), c));
                 }
             }
-            Tensor::from_slice(&shares, to.shape(), to.device())
+            Tensor::from_slice(&shares, [lines, columns, c], to.device())
         };
         let old = elementwise::mul(from, &shares(|share| (1.0 - share) as f32)?)?;
         let new = elementwise::mul(to, &shares(|share| share as f32)?)?;

@@ -28,10 +28,15 @@ fn told() -> Told {
 
 #[test]
 fn pieces_of_attention_are_the_bytes_of_the_whole() {
-    let [q, k, v] = [1, 2, 3].map(|seed| random(&[2, 523, 3, 20], seed));
     let seen: Vec<u8> = (0..2 * 523).map(|i| u8::from(i % 7 != 3)).collect();
     let seen = Tensor::from_slice(&seen, [2, 523], &Device::cpu()).unwrap();
-    for key_mask in [None, Some(seen.view())] {
+    for (dtype, key_mask) in [
+        (DType::F32, None),
+        (DType::F32, Some(seen.view())),
+        (DType::BF16, None),
+    ] {
+        let x = |seed| random(&[2, 523, 3, 20], seed).to_dtype(dtype).unwrap();
+        let [q, k, v] = [1, 2, 3].map(x);
         let mask = Mask::default().with_key_mask(key_mask);
         let input = AttnInput::new(&q, &k, &v).with_mask(mask);
         let whole = Flash.attend(&input).unwrap();
