@@ -4,6 +4,7 @@ use xdit_kernels::{DType, Device, DeviceKind};
 
 use crate::error::{Error, Result};
 use crate::pipeline::estimate::MemoryEstimate;
+use crate::pipeline::ways_out;
 
 /// The memory of a call on its GPU, computed from the configurations. [`RunPlan::device_memory`](crate::RunPlan) contains it.
 ///
@@ -68,41 +69,6 @@ pub(crate) fn fits(device: &str, what: &str, bytes: u64, room: Option<u64>) -> R
     }
 }
 
-/// Returns what takes less memory on a GPU while weights are loaded, and also while images are drawn if `drawing` is given: the
-/// number of images, and whether a rank decodes whole images without tiles.
-pub(crate) fn ways_out(
-    dtype: DType,
-    low_memory: bool,
-    drawing: Option<(usize, bool)>,
-) -> Vec<&'static str> {
-    let (images, untiled) = drawing.unwrap_or((1, false));
-    let ways = [
-        ("`low_memory`", !low_memory),
-        ("`dtype` bf16", dtype == DType::F32),
-        ("`vae_tiling`", untiled),
-        ("fewer images", images > 1),
-        ("a smaller size", drawing.is_some()),
-    ];
-    ways.iter().filter(|way| way.1).map(|way| way.0).collect()
-}
-
-/// Returns `; try this, that or those`, or nothing without a way.
-pub(crate) fn cure(ways: &[&str]) -> String {
-    match ways {
-        [] => String::new(),
-        [one] => format!("; try {one}"),
-        [first @ .., last] => format!("; try {} or {last}", first.join(", ")),
-    }
-}
-
-/// `result`, whose error about a GPU's memory names these ways out.
-pub(crate) fn with_ways(mut result: Result<()>, ways: &[&str]) -> Result<()> {
-    if let Err(Error::DeviceOutOfMemory { cure: told, .. }) = &mut result {
-        *told = cure(ways).into();
-    }
-    result
-}
-
 /// Returns the error of an allocation that failed on a GPU with what holds its memory: `weights`, by component, and the rest.
 /// Other errors come back as they are.
 pub(crate) fn explained(error: Error, weights: &[(&'static str, u64)], ways: &[&str]) -> Error {
@@ -146,7 +112,7 @@ pub(crate) fn explained(error: Error, weights: &[(&'static str, u64)], ways: &[&
                 bytes: bytes as u64,
                 available: Some(free as u64),
                 holders: holders.into(),
-                cure: cure(ways).into(),
+                cure: ways_out::cure(ways).into(),
             }
         }
         other => other,
@@ -171,7 +137,7 @@ mod tests {
             })
         };
         let weights = [("transformer", 12 << 30), ("VAE", 1 << 30)];
-        let ways = ways_out(DType::BF16, false, Some((1, true)));
+        let ways = ways_out::on_gpu(DType::BF16, false, Some((1, true)));
         let error = explained(failed(), &weights, &ways);
         assert_eq!(
             error.to_string(),

@@ -14,6 +14,7 @@ use crate::pipeline::options::LoadOptions;
 use crate::pipeline::output::Output;
 use crate::pipeline::request::{Defaults, Request};
 use crate::pipeline::run_plan::RunPlan;
+use crate::pipeline::ways_out;
 use crate::ranks::idle::IdleRanks;
 use crate::ranks::parallel::{Parallel, RankBackend};
 use crate::ranks::pools::{on_each, pool, share};
@@ -87,7 +88,7 @@ impl Pipeline {
         });
         let cancel = observer.cancel_token();
         let (class, model) = loaded.map_err(|error| {
-            let ways = device_memory::ways_out(options.dtype, options.low_memory, None);
+            let ways = ways_out::on_gpu(options.dtype, options.low_memory, None);
             cancel.named(named_memory(device_memory::explained(error, &[], &ways)))
         })?;
         Ok(Self {

@@ -1,9 +1,6 @@
 //! The available memory. A call that cannot fit ends with an error instead of the system's OOM killer.
 
-use xdit_kernels::DType;
-
 use crate::error::{Error, Result};
-use crate::pipeline::device_memory;
 
 /// Returns the bytes that this process may still use: the smaller one of the machine's available memory and the rest of the
 /// control group's limit. `None` if neither can be read.
@@ -58,23 +55,6 @@ pub(crate) fn check(what: &str, bytes: u64, limit: Option<u64>, threads: u64) ->
         }),
         _ => Ok(()),
     }
-}
-
-/// Options with which the weights of a pipeline take less memory.
-pub(crate) fn lighter_weights(dtype: DType, low_memory: bool) -> Vec<&'static str> {
-    let ways = [
-        ("`dtype` bf16", dtype == DType::F32),
-        ("`low_memory`", !low_memory),
-    ];
-    ways.iter().filter(|way| way.1).map(|way| way.0).collect()
-}
-
-/// `result`, whose error about memory names these ways out.
-pub(crate) fn with_ways(mut result: Result<()>, ways: &[&str]) -> Result<()> {
-    if let Err(Error::OutOfMemory { cure, .. }) = &mut result {
-        *cure = device_memory::cure(ways);
-    }
-    result
 }
 
 /// Returns why the system refused a thread for `what`. Under a limit of address space without room for a stack, it is an

@@ -25,3 +25,4 @@ pub(crate) mod request;
 pub(crate) mod resolve;
 pub(crate) mod run_plan;
 pub(crate) mod store;
+mod ways_out;

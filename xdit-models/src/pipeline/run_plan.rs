@@ -7,12 +7,13 @@ use xdit_pipefusion::{PatchPlan, Placement, Schedule, StepTraffic};
 
 use crate::error::Result;
 use crate::models::dit::DitShape;
-use crate::pipeline::device_memory::{self, GpuMemory};
+use crate::pipeline::device_memory::GpuMemory;
 use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::memory_limit;
 use crate::pipeline::rank_plan::{RankPlan, StageSummary};
 use crate::pipeline::request::Request;
 use crate::pipeline::resolve::ResolvedRequest;
+use crate::pipeline::ways_out;
 use crate::ranks::degrees::Degrees;
 use crate::ranks::parallel::Parallel;
 use crate::ranks::partition::Partition;
@@ -144,11 +145,11 @@ impl RunPlan {
         }
         let Some(device) = &self.device_memory else {
             let checked = self.memory.check(&what, held, limit);
-            return memory_limit::with_ways(checked, &self.lighter(&self.memory, held));
+            return ways_out::with_ways(checked, &self.lighter(&self.memory, held));
         };
         self.memory.check(&what, 0, limit)?;
         let checked = device.check(&what, held, limit.or(room));
-        device_memory::with_ways(checked, &self.lighter(&device.parts, held))
+        ways_out::with_ways(checked, &self.lighter(&device.parts, held))
     }
 
     /// Returns the estimate with the weights: on the GPU, if one computes.
@@ -164,7 +165,7 @@ impl RunPlan {
     pub(crate) fn ways_out(&self) -> Vec<&'static str> {
         let untiled = !self.call.request.vae_tiling && !self.call.parallel.shares_decode();
         let low_memory = self.computing_memory().low_memory;
-        device_memory::ways_out(self.call.dtype, low_memory, Some((self.images, untiled)))
+        ways_out::on_gpu(self.call.dtype, low_memory, Some((self.images, untiled)))
     }
 
     /// What takes less memory where the most is taken, if `held` bytes of the weights are in memory already.
@@ -181,7 +182,7 @@ impl RunPlan {
             }
             ways.push("a smaller size");
         } else {
-            ways.extend(memory_limit::lighter_weights(
+            ways.extend(ways_out::lighter_weights(
                 self.call.dtype,
                 memory.low_memory,
             ));

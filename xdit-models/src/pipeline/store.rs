@@ -17,6 +17,7 @@ use crate::pipeline::device_memory;
 use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::memory_limit;
 use crate::pipeline::options::LoadOptions;
+use crate::pipeline::ways_out;
 use crate::text::EncoderSize;
 use crate::vae::{VaeConfig, VaeDecoder};
 
@@ -201,13 +202,13 @@ impl<R: ModelLoader> ModelStore<R> {
                 .memory_limit
                 .or_else(|| device.available_memory());
             let checked = device_memory::fits(&device.to_string(), what, bytes, room);
-            let ways = device_memory::ways_out(self.options.dtype, self.options.low_memory, None);
-            return device_memory::with_ways(checked, &ways);
+            let ways = ways_out::on_gpu(self.options.dtype, self.options.low_memory, None);
+            return ways_out::with_ways(checked, &ways);
         }
         let checked = memory_limit::check(what, bytes, self.options.memory_limit, 0);
         let (dtype, low_memory) = (self.options.dtype, self.options.low_memory);
-        let ways = memory_limit::lighter_weights(dtype, low_memory);
-        memory_limit::with_ways(checked, &ways)
+        let ways = ways_out::lighter_weights(dtype, low_memory);
+        ways_out::with_ways(checked, &ways)
     }
 
     /// Builds a model on a device from these weights with `pack`, and reports progress over their bytes.
