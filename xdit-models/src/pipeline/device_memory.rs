@@ -1,6 +1,6 @@
 //! The memory of a call on its GPU: the estimate, the check before a run, and what an allocation that failed says.
 
-use xdit_kernels::{DType, Device, DeviceKind};
+use xdit_kernels::{Device, DeviceKind};
 
 use crate::error::{Error, Result};
 use crate::pipeline::estimate::MemoryEstimate;
@@ -121,6 +121,8 @@ pub(crate) fn explained(error: Error, weights: &[(&'static str, u64)], ways: &[&
 
 #[cfg(test)]
 mod tests {
+    use xdit_kernels::DType;
+
     use super::*;
 
     #[test]
