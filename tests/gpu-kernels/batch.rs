@@ -8,12 +8,12 @@ use crate::{
     support::{Args, Draw, Memory, Strided},
 };
 
-const BATCH: &str = include_str!("../../xdit-kernels/src/layout/batch.sm_80.ptx");
+pub(crate) const BATCH: &str = include_str!("../../xdit-kernels/src/layout/batch.sm_80.ptx");
 
 static MODULE: LazyLock<Kernels> = LazyLock::new(|| module(BATCH));
 
 /// A copy of x to what lies like `out`, of one shape of four dims at most, by words of so many elements.
-struct Copied {
+pub(crate) struct Copied {
     x: Strided,
     out: Strided,
     word: usize,
@@ -33,7 +33,7 @@ impl Copied {
 }
 
 /// A launch of all of them, as boxes of a kernel that takes `most`.
-fn together(copies: &[Copied], most: usize) -> Case {
+pub(crate) fn together(copies: &[Copied], most: usize) -> Case {
     let mut memory = Memory::default();
     let (mut boxes, mut first_block) = (Args::default(), 0);
     let mut outputs = Vec::new();
@@ -79,7 +79,7 @@ fn together(copies: &[Copied], most: usize) -> Case {
 }
 
 /// Words of every size, dims of every number, rows with a step, and boxes of one block and of several.
-fn copies() -> Vec<Copied> {
+pub(crate) fn copies() -> Vec<Copied> {
     let draw = &mut Draw(3);
     let turned = Copied {
         x: Strided::random(draw, DType::F32, &[5, 3], 0).permuted(&[1, 0]),

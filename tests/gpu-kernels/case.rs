@@ -8,7 +8,7 @@ use crate::{
     support::{Args, Memory, Strided, bytes, numbers},
 };
 use ptx_interp::{
-    Completion, DeviceMemory, FlatMemory, Launch, Module, Options, Report, WarpOrder, launch,
+    Completion, DeviceMemory, Entry, FlatMemory, Launch, Module, Options, Report, WarpOrder, launch,
 };
 use xdit_kernels::{DType, Tensor};
 
@@ -146,18 +146,30 @@ impl Case {
         options: &Options,
         memory: &mut FlatMemory,
     ) -> Result<(), Report> {
+        let variables = memory.put_variables(module);
+        self.launched(module, &variables, |entry, call| {
+            launch(entry, call, memory, options).map(drop)
+        })
+    }
+
+    /// Calls `run` with the kernel and the launch.
+    pub(crate) fn launched<R>(
+        &self,
+        module: &Module,
+        variables: &[u64],
+        run: impl FnOnce(&Entry, &Launch<'_>) -> R,
+    ) -> R {
         let entry = module.entry(&self.kernel);
         let entry = entry.unwrap_or_else(|| panic!("no kernel {}", self.kernel));
-        let variables = memory.put_variables(module);
         let params = self.args.bytes(entry);
         let call = Launch {
             grid: self.grid,
             block: self.block,
             shared_bytes: 0,
             params: &params,
-            variables: &variables,
+            variables,
         };
-        launch(entry, &call, memory, options).map(drop)
+        run(entry, &call)
     }
 
     /// Runs it under every schedule.

@@ -10,7 +10,8 @@ use xdit_kernels::{
     },
 };
 
-const ELEMENTWISE: &str = include_str!("../../xdit-kernels/src/elementwise/elementwise.sm_80.ptx");
+pub(crate) const ELEMENTWISE: &str =
+    include_str!("../../xdit-kernels/src/elementwise/elementwise.sm_80.ptx");
 const ACTIVATION: &str = include_str!("../../xdit-kernels/src/activation/activation.sm_80.ptx");
 
 /// Whether rows of all these operands are whole vectors of `dtype` at multiples of 16 bytes: so tests choose margins.
@@ -40,7 +41,7 @@ const OPERATIONS: [(Pair, f32, f32); 9] = [
     (|x, _| clamp(x, -0.5, 0.25), -0.5, 0.25),
 ];
 
-fn pair(
+pub(crate) fn pair(
     operation: usize,
     dtype: DType,
     other: DType,
@@ -118,7 +119,13 @@ fn nan_stays_nan_in_a_clamp() {
         .check(&module);
 }
 
-fn gate(dtype: DType, x_dtype: DType, gates: DType, shape: &[usize], margin: usize) -> Case {
+pub(crate) fn gate(
+    dtype: DType,
+    x_dtype: DType,
+    gates: DType,
+    shape: &[usize],
+    margin: usize,
+) -> Case {
     let mut draw = Draw(shape[2] as u64);
     let (b, l, c) = (shape[0], shape[1], shape[2]);
     let x = Strided::random(&mut draw, x_dtype, shape, margin);

@@ -4,7 +4,7 @@ use crate::case::{Case, assert_found, module};
 use crate::support::{Args, Draw, FLOATS, Memory, Strided, walk};
 use xdit_kernels::{DType, Device, Tensor, embedding::embedding, layout::cast};
 
-const LAYOUT: &str = include_str!("../../xdit-kernels/src/layout/layout.sm_80.ptx");
+pub(crate) const LAYOUT: &str = include_str!("../../xdit-kernels/src/layout/layout.sm_80.ptx");
 const EMBEDDING: &str = include_str!("../../xdit-kernels/src/embedding/embedding.sm_80.ptx");
 
 /// Whether all are multiples of what a word of so many elements needs.
@@ -13,7 +13,7 @@ fn words(word: usize, sizes: &[usize]) -> bool {
 }
 
 /// A copy of x to a tensor that lies like `out`, whose last dim is the row on both sides, by words of `word` elements.
-fn copy(x: &Strided, out: &Strided, word: usize) -> Case {
+pub(crate) fn copy(x: &Strided, out: &Strided, word: usize) -> Case {
     let (view, dtype) = (x.view(), x.whole.dtype());
     let ndim = view.ndim();
     let mut memory = Memory::default();
@@ -76,7 +76,7 @@ fn copies_of_any_layout_are_exact() {
     copy(&ids, &Strided::of(of_u32(&mut draw, &[2, 9], 2)), 1).check(&module);
 }
 
-fn casting(x: &Strided, to_dtype: DType, margin: usize) -> Case {
+pub(crate) fn casting(x: &Strided, to_dtype: DType, margin: usize) -> Case {
     let (view, from_dtype) = (x.view(), x.whole.dtype());
     let shape = view.shape().to_vec();
     let want = cast(view, to_dtype).unwrap();

@@ -7,14 +7,14 @@ use xdit_kernels::{
     norm::{layer_norm, layer_norm_modulate, layer_norm_shift, rms_norm},
 };
 
-const TEXT: &str = include_str!("../../xdit-kernels/src/norm/norm.sm_80.ptx");
+pub(crate) const NORM: &str = include_str!("../../xdit-kernels/src/norm/norm.sm_80.ptx");
 
 /// Sums in f32 are added in another order than the processor's.
 const TOLERANCE: f32 = 1e-6;
 const EPS: f32 = 1e-5;
 
 #[derive(Clone, Copy, PartialEq)]
-enum What {
+pub(crate) enum What {
     Plain,
     Affine,
     Modulate,
@@ -24,7 +24,7 @@ enum What {
 }
 
 /// x of `shape` with a margin, and parameters of their own dtype.
-fn case(
+pub(crate) fn case(
     what: What,
     dtype: DType,
     parameters: DType,
@@ -96,7 +96,7 @@ fn case(
 }
 
 fn all(what: What) {
-    let module = module(TEXT);
+    let module = module(NORM);
     for dtype in FLOATS {
         for parameters in [DType::F32, dtype] {
             // Whole vectors in registers: one vector a thread, a thread without any, two.
@@ -130,7 +130,7 @@ fn rms_norms() {
 
 #[test]
 fn a_wide_row_is_in_registers_and_its_deviations_are_from_its_mean() {
-    let module = module(TEXT);
+    let module = module(NORM);
     case(
         What::Modulate,
         DType::BF16,
@@ -155,8 +155,8 @@ fn seeded_bugs_are_found() {
         2,
     );
     let odd = case(What::Modulate, DType::BF16, DType::F32, &[2, 2, 135], 5, 2);
-    assert_found(TEXT, &wide, "bar.sync", "//");
-    assert_found(TEXT, &narrow, "shfl.sync.bfly.b32", "shfl.sync.idx.b32");
-    assert_found(TEXT, &narrow, "setp.ge.u32", "setp.gt.u32");
-    assert_found(TEXT, &odd, "cvt.rn.bf16.f32", "cvt.rz.bf16.f32");
+    assert_found(NORM, &wide, "bar.sync", "//");
+    assert_found(NORM, &narrow, "shfl.sync.bfly.b32", "shfl.sync.idx.b32");
+    assert_found(NORM, &narrow, "setp.ge.u32", "setp.gt.u32");
+    assert_found(NORM, &odd, "cvt.rn.bf16.f32", "cvt.rz.bf16.f32");
 }

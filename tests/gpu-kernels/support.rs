@@ -160,6 +160,17 @@ impl Args {
         self
     }
 
+    /// Overwrites bytes of a parameter.
+    pub(crate) fn overwrite(&mut self, param: usize, at: usize, bytes: &[u8]) {
+        self.0[param][at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// The address that is a part of a parameter.
+    pub(crate) fn address(&self, param: usize, at: usize) -> u64 {
+        let bytes = self.0[param][at..].first_chunk();
+        u64::from_le_bytes(*bytes.expect("the bytes of an address"))
+    }
+
     /// All parameters of this kernel.
     pub(crate) fn bytes(&self, entry: &Entry) -> Vec<u8> {
         let name = entry.name();

@@ -211,7 +211,10 @@ pub(crate) fn give_back(
 pub(crate) enum Arg {
     Pointer(Pointer),
     Int(i32),
+    Long(u64),
     Map(sys::CUtensorMap),
+    /// `Walk<2>` of the kernels that ship.
+    Walk([u64; 15]),
 }
 
 /// Pointers, then numbers.
@@ -238,7 +241,9 @@ pub(crate) fn launch(
     let pointers = args.iter().map(|arg| match arg {
         Arg::Pointer(pointer) => std::ptr::from_ref(pointer).cast_mut().cast(),
         Arg::Int(number) => std::ptr::from_ref(number).cast_mut().cast(),
+        Arg::Long(number) => std::ptr::from_ref(number).cast_mut().cast(),
         Arg::Map(map) => std::ptr::from_ref(map).cast_mut().cast(),
+        Arg::Walk(walk) => std::ptr::from_ref(walk).cast_mut().cast(),
     });
     // A null ends the list, so that a missing argument is one that cannot be read.
     let mut pointers: Vec<*mut c_void> = pointers.chain([std::ptr::null_mut()]).collect();

@@ -6,6 +6,7 @@ mod kernels;
 mod launches;
 mod lifetimes;
 mod matmul;
+mod plain;
 mod safe;
 mod streams;
 
@@ -33,6 +34,7 @@ fn programs() -> impl Iterator<Item = &'static Program> {
         launches::PROGRAMS,
         kernels::PROGRAMS,
         matmul::PROGRAMS,
+        plain::PROGRAMS,
         safe::PROGRAMS,
     ];
     lists.into_iter().flatten()

@@ -88,16 +88,19 @@ pub struct Gpu {
     pub schedule: Schedule,
     /// Whether they can reach each other's memory.
     pub peers: bool,
+    /// Whether the plain kernels run natively that have a native version; the others are interpreted.
+    pub native: bool,
 }
 
 impl Gpu {
-    /// Two devices of compute capability 8.0.
+    /// Two devices of compute capability 8.0 that reach each other's memory and interpret all kernels.
     pub fn new(schedule: Schedule) -> Self {
         Self {
             devices: 2,
             capability: 80,
             schedule,
             peers: true,
+            native: false,
         }
     }
 
@@ -118,6 +121,7 @@ impl Gpu {
             .env("VGPU_DEVICES", self.devices.to_string())
             .env("VGPU_CC", self.capability.to_string())
             .env("VGPU_PEERS", u8::from(self.peers).to_string())
+            .env("VGPU_NATIVE", u8::from(self.native).to_string())
             .env("VGPU_POLICY", policy)
             .env("VGPU_SEED", seed.to_string())
             .env("VGPU_LEAKS", "1")

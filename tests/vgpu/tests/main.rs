@@ -6,6 +6,9 @@ use vgpu::{Gpu, REPORTED, Schedule};
 
 const PROGRAMS: &str = env!("CARGO_BIN_EXE_vgpu-programs");
 
+/// The program whose kernel has a native version: it runs both ways.
+const PLAIN: &str = "plain kernel";
+
 /// A program, or a mutant of it.
 struct Case {
     program: String,
@@ -13,6 +16,8 @@ struct Case {
     bug: String,
     /// What the report says.
     words: String,
+    /// Whether plain kernels run natively.
+    native: bool,
 }
 
 fn cases() -> Vec<Case> {
@@ -20,26 +25,36 @@ fn cases() -> Vec<Case> {
         .output()
         .expect("the list of programs");
     let list = String::from_utf8(list.stdout).expect("the list is text");
-    list.lines()
-        .map(|line| {
-            let parts: Vec<&str> = line.split('|').collect();
-            let [program, capability, bug, words] = parts[..] else {
-                panic!("a line of the list: {line}")
-            };
-            Case {
-                program: program.to_owned(),
-                capability: capability.parse().expect("a compute capability"),
-                bug: bug.to_owned(),
-                words: words.to_owned(),
-            }
-        })
-        .collect()
+    let each = |line: &str| {
+        let parts: Vec<&str> = line.split('|').collect();
+        let [program, capability, bug, words] = parts[..] else {
+            panic!("a line of the list: {line}")
+        };
+        let case = |native| Case {
+            program: program.to_owned(),
+            capability: capability.parse().expect("a compute capability"),
+            bug: bug.to_owned(),
+            words: words.to_owned(),
+            native,
+        };
+        let ways: &[bool] = match program {
+            PLAIN => &[false, true],
+            _ => &[false],
+        };
+        ways.iter().map(|&native| case(native)).collect::<Vec<_>>()
+    };
+    list.lines().flat_map(each).collect()
 }
 
 impl Case {
     fn run(&self, schedule: Schedule) -> Output {
+        self.run_with(schedule, &[])
+    }
+
+    fn run_with(&self, schedule: Schedule, variables: &[(&str, &str)]) -> Output {
         let gpu = Gpu {
             capability: self.capability,
+            native: self.native,
             ..Gpu::new(schedule)
         };
         let arguments = [self.program.as_str(), &self.bug];
@@ -49,6 +64,7 @@ impl Case {
             .expect("the doubles are built");
         // `safe contexts` counts on this size.
         command.env("VGPU_MEM_MB", "64").args(arguments);
+        command.envs(variables.iter().copied());
         command.output().expect("the program starts")
     }
 }
@@ -79,6 +95,20 @@ fn good_programs_raise_no_alarm() {
 }
 
 #[test]
+fn plain_kernels_run_natively_where_that_is_asked_for() {
+    let plain = |case: &Case| case.program == PLAIN && case.bug.is_empty();
+    let mut ways = Vec::new();
+    for case in cases().iter().filter(|case| plain(case)) {
+        let output = case.run_with(Schedule::Lazy, &[("VGPU_STATS", "1")]);
+        // The interpreter counts instructions.
+        let native = said(&output).contains(" 0 instructions: kernel copy_4");
+        assert_eq!(native, case.native, "{}", said(&output));
+        ways.push(native);
+    }
+    assert_eq!(ways, [false, true]);
+}
+
+#[test]
 fn every_seeded_bug_is_found() {
     let mut mutants = 0;
     let mut missed = Vec::new();
@@ -106,9 +136,10 @@ fn every_seeded_bug_is_found() {
                 })
                 .collect();
             missed.push(format!(
-                "{}, {}:\n{}",
+                "{}, {}, native {}:\n{}",
                 case.program,
                 case.bug,
+                case.native,
                 said.join("\n")
             ));
         }

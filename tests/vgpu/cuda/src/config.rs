@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) races: bool,
     /// Whether kernels, products and copies run. If they do not, memory is allocated and never used, and the host reads zeros.
     pub(crate) runs: bool,
+    /// Whether the plain kernels run natively that have a native version.
+    pub(crate) native: bool,
     pub(crate) leaks: bool,
     pub(crate) verbose: bool,
     pub(crate) stats: bool,
@@ -71,6 +73,7 @@ impl Config {
             seed: number("VGPU_SEED", 1),
             races: flag("VGPU_RACES", 1),
             runs: !flag("VGPU_SKIP_KERNELS", 0),
+            native: flag("VGPU_NATIVE", 0),
             leaks: flag("VGPU_LEAKS", 0),
             verbose: flag("VGPU_VERBOSE", 1),
             stats: flag("VGPU_STATS", 0),

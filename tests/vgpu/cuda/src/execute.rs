@@ -8,6 +8,7 @@ use ptx_interp::{Completion, Finding, Launch, Options, WarpOrder, launch};
 use crate::codes::{self, Code};
 use crate::config::Config;
 use crate::heap::{Fault, Heap};
+use crate::native;
 use crate::ranges::Ranges;
 use crate::recorder::{Access, Recorder};
 use crate::work::{HostSide, KernelLaunch, Native, Rect, Source, Use, Work};
@@ -190,6 +191,12 @@ fn run_kernel(
         params: &kernel.params,
         variables: &kernel.variables,
     };
+    if config.native {
+        if native::run(kernel.entry(), &call, memory).is_some() {
+            return Ok(());
+        }
+        memory.restart();
+    }
     match launch(kernel.entry(), &call, memory, &options) {
         Ok(stats) => {
             outcome.lane_instructions = stats.lane_instructions;

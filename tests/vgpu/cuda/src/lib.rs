@@ -13,6 +13,7 @@ mod graph;
 mod handles;
 mod heap;
 mod images;
+pub mod native;
 mod queue;
 mod ranges;
 mod recorder;

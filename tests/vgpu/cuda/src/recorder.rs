@@ -49,6 +49,11 @@ impl<'h> Recorder<'h> {
         }
     }
 
+    /// Forgets the accesses so far, before a kernel runs another time.
+    pub(crate) fn restart(&mut self) {
+        *self = Self::new(self.heap, self.recording);
+    }
+
     /// The allocation of some bytes and where they begin in it.
     fn at(&mut self, address: u64, len: usize) -> Result<(&mut Touched, usize), Fault> {
         let holds = |touched: &Touched| {
