@@ -315,16 +315,24 @@ impl Error {
         }
     }
 
+    /// Returns whether this error only reports the failure of another rank.
+    pub(crate) fn is_of_another_rank(&self) -> bool {
+        use xdit_comm::Error as Comm;
+        let Self::Comm(comm) = self else {
+            return false;
+        };
+        matches!(
+            comm,
+            Comm::PeerLost { .. } | Comm::Disagree { .. } | Comm::Deadlock(_)
+        )
+    }
+
     /// Returns the failure of another rank that this error reports, or the error itself if it is this rank's own.
     pub(crate) fn lost_peer(self) -> Result<xdit_comm::Error, Self> {
-        use xdit_comm::Error as Comm;
-        let comm = match self {
-            Self::Comm(comm) => comm,
-            own => return Err(own),
-        };
-        match comm {
-            Comm::PeerLost { .. } | Comm::Disagree { .. } | Comm::Deadlock(_) => Ok(comm),
-            own => Err(Self::Comm(own)),
+        let is_of_another = self.is_of_another_rank();
+        match self {
+            Self::Comm(comm) if is_of_another => Ok(comm),
+            own => Err(own),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::pipeline::family::{self, AnyPipeline, Family};
 use crate::pipeline::options::LoadOptions;
 use crate::pipeline::request::Request;
 use crate::pipeline::run_plan::RunPlan;
+use crate::pipeline::store::Later;
 use crate::ranks::parallel::Parallel;
 #[cfg(test)]
 use crate::text::EncoderSize;
@@ -38,7 +39,7 @@ pub(crate) struct FamilyEntry {
 }
 
 type LoadFn =
-    fn(&ModelSource, &LoadOptions, bool, &mut dyn Observer) -> Result<Box<dyn AnyPipeline>>;
+    fn(&ModelSource, &LoadOptions, Later, &mut dyn Observer) -> Result<Box<dyn AnyPipeline>>;
 type PlanFn = fn(&ModelSource, &LoadOptions, &Request, &Parallel) -> Result<RunPlan>;
 
 const fn entry<F: Family>() -> FamilyEntry {

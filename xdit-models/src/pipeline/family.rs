@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use xdit_comm::Spec;
 use xdit_kernels::{DType, Device, Tensor};
 
 use super::memory::Counted;
@@ -21,7 +22,7 @@ use crate::pipeline::prepare::{
 use crate::pipeline::request::{Defaults, Request};
 use crate::pipeline::resolve::ResolvedRequest;
 use crate::pipeline::run_plan::{ResolvedCall, RunPlan};
-use crate::pipeline::store::{ModelLoader, ModelStore};
+use crate::pipeline::store::{Later, ModelLoader, ModelStore};
 use crate::ranks::axes;
 use crate::ranks::idle::IdleRanks;
 use crate::ranks::job::Job;
@@ -44,7 +45,7 @@ pub(crate) trait Family:
     /// The tokenizers.
     type Tokenizers: Debug + Send + Sync;
     /// The encoded prompts of one branch, for all images.
-    type Embeds;
+    type Embeds: EmbedTensors;
 
     /// Loads the tokenizers in `source`.
     fn tokenizers(&self, source: &ModelSource) -> Result<Self::Tokenizers>;
@@ -58,6 +59,10 @@ pub(crate) trait Family:
         observer: &mut dyn Observer,
     ) -> Result<Vec<Self::Embeds>>;
 
+    /// Returns the specs of the tensors of the encoded prompts: of all branches that [`encode`](Self::encode) returns, one after
+    /// another.
+    fn embed_specs(&self, asked: Asked<'_>, dtype: DType) -> Result<Vec<Spec>>;
+
     /// Returns the prompts of a branch in the form that the transformer reads.
     fn embed_text(
         transformer: &Self::Dit,
@@ -70,6 +75,18 @@ pub(crate) trait Family:
     fn of_noise(noise_bchw: Tensor) -> Result<Tensor> {
         Ok(noise_bchw)
     }
+}
+
+/// Encoded prompts that ranks send each other.
+pub(crate) trait EmbedTensors: Sized {
+    /// The number of tensors of a branch.
+    const COUNT: usize;
+
+    /// Returns all that they contain, as tensors.
+    fn tensors(&self) -> Result<Vec<Tensor>>;
+
+    /// Converts the tensors back. There are [`COUNT`](Self::COUNT).
+    fn of_tensors(tensors: &[Tensor]) -> Result<Self>;
 }
 
 /// A pipeline of any family.
@@ -106,18 +123,18 @@ struct DitPipeline<F: Family> {
     options: LoadOptions,
 }
 
-/// Loads the pipeline in `source`. With `one_stage`, the first call reads the transformer.
+/// Loads the pipeline in `source`. The first call reads what is for `later`.
 pub(crate) fn load<F: Family>(
     source: &ModelSource,
     options: &LoadOptions,
-    one_stage: bool,
+    later: Later,
     observer: &mut dyn Observer,
 ) -> Result<Box<dyn AnyPipeline>> {
     // Configurations come first, so that their errors appear before any weight is read.
     let configs = F::read(source)?;
     let tokenizers = configs.tokenizers(source)?;
     observer.cancel_token().check()?;
-    let store = ModelStore::load(configs, source, options, one_stage, observer)?;
+    let store = ModelStore::load(configs, source, options, later, observer)?;
     Ok(Box::new(DitPipeline::<F> {
         defaults: store.configs.defaults(source),
         store,
@@ -248,7 +265,29 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
             request,
             resolved: &plan,
         };
-        let embeds = F::encode(&self.store, &self.tokenizers, asked, &finite, observer)?;
+        let run_on = RunOn {
+            parallel,
+            threads,
+            device: &options.device,
+            idle,
+        };
+        let member = run_on.join(partition.stages.placement())?;
+        let encode = |observer: &mut dyn Observer| {
+            F::encode(&self.store, &self.tokenizers, asked, &finite, observer)
+        };
+        let embeds = match &member {
+            None => encode(observer)?,
+            Some(member) => {
+                let specs = configs.embed_specs(asked, options.dtype)?;
+                let tensors = member.from_first(&specs, || {
+                    let embeds = encode(observer)?;
+                    let tensors = embeds.iter().map(EmbedTensors::tensors);
+                    Ok(tensors.collect::<Result<Vec<_>>>()?.concat())
+                })?;
+                let branches = tensors.chunks_exact(F::Embeds::COUNT);
+                branches.map(F::Embeds::of_tensors).collect::<Result<_>>()?
+            }
+        };
         // The blocks of this process's ranks on a device: of all stages, unless these are of one.
         let devices = parallel.device_of_each(&options.device);
         let blocks_on = |device: &Device| {
@@ -313,13 +352,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
             device: options.device.clone(),
             output: request.output,
         };
-        let run_on = RunOn {
-            parallel,
-            threads,
-            device: &options.device,
-            idle,
-        };
-        let output = run_job(job, run_on, observer)?;
+        let output = run_job(job, run_on, member, observer)?;
         finite.tell(observer);
         Ok(output)
     }

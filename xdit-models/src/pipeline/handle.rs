@@ -14,6 +14,7 @@ use crate::pipeline::options::LoadOptions;
 use crate::pipeline::output::Output;
 use crate::pipeline::request::{Defaults, Request};
 use crate::pipeline::run_plan::RunPlan;
+use crate::pipeline::store::Later;
 use crate::pipeline::ways_out;
 use crate::ranks::idle::IdleRanks;
 use crate::ranks::parallel::{Parallel, RankBackend};
@@ -64,8 +65,9 @@ impl Pipeline {
         Self::load_over(source, options, Parallel::default(), observer)
     }
 
-    /// Loads the pipeline in `source` for several ranks. A process that is one rank of several stages (a
-    /// [`RankBackend::Group`]) reads only the tensors of its stage, in its first call.
+    /// Loads the pipeline in `source` for several ranks. A process that is one rank of a group ([`RankBackend::Group`]) reads only
+    /// what it needs: the tensors of its stage, if there are several, and on the first rank of each replica the text encoders.
+    /// It reads these in its first call.
     ///
     /// # Errors
     /// As [`load`](Self::load) and [`parallel`](Self::parallel).
@@ -80,11 +82,15 @@ impl Pipeline {
         let pool = pool(options.threads, "xdit")?;
         // Where ranks are spread over processes or devices, each holds its stages only.
         let spread = parallel.stage_here().is_some() || parallel.devices().len() > 1;
-        let one_stage = parallel.degrees.pipe > 1 && spread;
+        let later = Later {
+            transformer: parallel.degrees.pipe > 1 && spread,
+            encoders: parallel.stage_here().is_some()
+                && parallel.one_replica(0).degrees.product() != Some(1),
+        };
         let loaded = pool.install(|| {
             let class = ModelIndex::read(source)?.pipeline;
             let load = families::of_class(class).load;
-            Ok((class, load(source, options, one_stage, observer)?))
+            Ok((class, load(source, options, later, observer)?))
         });
         let cancel = observer.cancel_token();
         let (class, model) = loaded.map_err(|error| {
@@ -284,6 +290,7 @@ impl Pipeline {
         let output = pool.install(|| self.model.run(plan, threads, idle, observer));
         let cancel = observer.cancel_token();
         output.map_err(|error| {
+            self.tell_group(&error);
             // Asked only then: another call may be loading, and what is held is known when it has.
             let held = match error.category() {
                 ErrorCategory::OutOfMemory => self.model.held(&memory),
@@ -295,6 +302,15 @@ impl Pipeline {
 }
 
 impl Pipeline {
+    /// Reports an error of this process to the other ranks of its group, which may wait for it.
+    fn tell_group(&self, error: &Error) {
+        if let RankBackend::Group(group) = &self.parallel.backend
+            && !error.is_of_another_rank()
+        {
+            group.control().fail(&error.to_string());
+        }
+    }
+
     /// Draws requests of any prompts and sizes. Each replica of the data axis draws one request after another. When a result is
     /// finished, `done` receives the index of the request, its result and its observer. After a failed request, the others are
     /// still drawn. If `done` returns `Break`, no further request starts.

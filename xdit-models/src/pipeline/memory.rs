@@ -35,7 +35,10 @@ impl Counted<'_> {
         let (shape, vae) = (configs.shape(), configs.vae());
         let sizes = configs.encoder_sizes();
         let names = configs.encoder_names();
-        let encoders = names.into_iter().zip(&sizes);
+        let encodes = self
+            .parallel
+            .encodes_here(self.partition.stages.placement());
+        let encoders = names.into_iter().zip(&sizes).filter(|_| encodes);
         let rows = sizes.iter().map(|size| size.row_bytes(dtype));
         let rows = rows.max().unwrap_or(0);
         let blocks = match self.parallel.stage_here() {
@@ -54,7 +57,10 @@ impl Counted<'_> {
                 .collect(),
             transformer: shape.stage_bytes(&blocks, dtype),
             vae: decoder_bytes(vae, dtype, &self.options.device),
-            encoding: product(&[self.prompts, plan.text_len, rows]),
+            encoding: match encodes {
+                true => product(&[self.prompts, plan.text_len, rows]),
+                false => 0,
+            },
             embeddings: self.embeddings(shape, dtype),
             latents: self.latents(shape),
             kept: of_ranks(&|rank| rank.kv_bytes).saturating_sub(text_kv),

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use xdit_kernels::Device;
 use xdit_pipefusion::Blocks;
@@ -75,26 +75,34 @@ pub(crate) struct ModelStore<R: ModelLoader> {
     pub(crate) configs: R,
     source: ModelSource,
     options: LoadOptions,
-    /// `None` where they are read for each call and let go before it denoises.
-    encoders: Option<R::Encoders>,
+    /// Not set before the first call that encodes here, and never where they are read for each call and let go before it denoises.
+    encoders: OnceLock<R::Encoders>,
     /// On each device once, by the first call with ranks there at the latest.
     loaded: Mutex<Vec<PlacedModel<R::Dit>>>,
-    /// Locked while encoders that are not kept are in memory, so that there is one copy of them.
+    /// Locked while encoders are read, and while those that are not kept are in memory, so that there is one copy of them.
     encoding: Mutex<()>,
     /// The state of the weights' files when they were first opened.
     stamps: Vec<Stamp>,
 }
 
+/// What the first call reads, because only the call determines what this process needs of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Later {
+    /// The transformer, of which a stage has some blocks, and the autoencoder.
+    pub(crate) transformer: bool,
+    /// The text encoders, which the first rank of each replica of a group reads.
+    pub(crate) encoders: bool,
+}
+
 const DRAWING: [&str; 2] = ["transformer", "vae"];
 
 impl<R: ModelLoader> ModelStore<R> {
-    /// Loads the weights in `source`. With `one_stage`, the first call reads the transformer, because only the call determines
-    /// the blocks.
+    /// Loads the weights in `source`, except those that the first call reads.
     pub(crate) fn load(
         configs: R,
         source: &ModelSource,
         options: &LoadOptions,
-        one_stage: bool,
+        later: Later,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         let _span = tracing::info_span!("load").entered();
@@ -102,7 +110,7 @@ impl<R: ModelLoader> ModelStore<R> {
             configs,
             source: source.clone(),
             options: options.clone(),
-            encoders: None,
+            encoders: OnceLock::new(),
             loaded: Mutex::default(),
             encoding: Mutex::new(()),
             stamps: Vec::new(),
@@ -122,14 +130,24 @@ impl<R: ModelLoader> ModelStore<R> {
             store.check_memory(&options.device, "loading the weights", drawing)?;
             return Ok(store);
         }
-        if one_stage {
+        if later.encoders {
+            // Only some ranks of a group need them, and which these are is known in a call.
+            if !later.transformer {
+                store.check_memory(&options.device, "loading the weights", drawing)?;
+                let loaded =
+                    store.packed(&options.device, &[&of_drawing], observer, |packing| {
+                        store.pack_drawing(&of_drawing, &store.all_blocks(), packing)
+                    })?;
+                store.loaded = Mutex::new(vec![(options.device.clone(), Arc::new(loaded))]);
+            }
+            return Ok(store);
+        }
+        if later.transformer {
             store.check_memory(&options.device, "loading the weights", encoders)?;
-            store.encoders = Some(store.packed(
-                &options.device,
-                &[&of_encoders],
-                observer,
-                |packing| store.configs.pack_encoders(&of_encoders, packing),
-            )?);
+            let made = store.packed(&options.device, &[&of_encoders], observer, |packing| {
+                store.configs.pack_encoders(&of_encoders, packing)
+            })?;
+            store.encoders = OnceLock::from(made);
             return Ok(store);
         }
         store.check_memory(
@@ -144,7 +162,7 @@ impl<R: ModelLoader> ModelStore<R> {
                 store.configs.pack_encoders(&of_encoders, packing)?,
             ))
         })?;
-        store.encoders = Some(encoders);
+        store.encoders = OnceLock::from(encoders);
         store.loaded = Mutex::new(vec![(options.device.clone(), loaded)]);
         Ok(store)
     }
@@ -178,7 +196,7 @@ impl<R: ModelLoader> ModelStore<R> {
     /// Returns the components whose weights are in memory, with their bytes as `estimate` counts them.
     pub(crate) fn held(&self, estimate: &MemoryEstimate) -> Vec<(&'static str, u64)> {
         let mut held = Vec::new();
-        if self.encoders.is_some() {
+        if self.encoders.get().is_some() {
             held.push(("text encoders", estimate.encoder_weights()));
         }
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -288,6 +306,16 @@ impl<R: ModelLoader> ModelStore<R> {
         Ok(made)
     }
 
+    fn read_encoders(&self, observer: &mut dyn Observer) -> Result<R::Encoders> {
+        let weights = self.open(&self.configs.encoder_names())?;
+        let device = &self.options.device;
+        let what = "loading the text encoders";
+        self.check_memory(device, what, self.encoder_bytes(&weights)?)?;
+        self.packed(device, &[&weights], observer, |packing| {
+            self.configs.pack_encoders(&weights, packing)
+        })
+    }
+
     /// Encodes prompts with `read`. Loads the encoders if they are not kept in memory.
     pub(crate) fn with_encoders<T>(
         &self,
@@ -295,16 +323,24 @@ impl<R: ModelLoader> ModelStore<R> {
         read: impl FnOnce(&R::Encoders, &mut dyn Observer) -> Result<T>,
     ) -> Result<T> {
         let (_one_copy, loaded);
-        let encoders = match &self.encoders {
+        let encoders = match self.encoders.get() {
             Some(encoders) => encoders,
             None => {
-                _one_copy = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
-                let weights = self.open(&self.configs.encoder_names())?;
-                let device = &self.options.device;
-                loaded = self.packed(device, &[&weights], observer, |packing| {
-                    self.configs.pack_encoders(&weights, packing)
-                })?;
-                &loaded
+                let one_copy = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+                // Another call may have read them meanwhile.
+                match self.encoders.get() {
+                    Some(encoders) => encoders,
+                    None => {
+                        loaded = self.read_encoders(observer)?;
+                        match self.options.low_memory {
+                            true => {
+                                _one_copy = one_copy;
+                                &loaded
+                            }
+                            false => self.encoders.get_or_init(|| loaded),
+                        }
+                    }
+                }
             }
         };
         let _span = tracing::info_span!("encode").entered();

@@ -5,6 +5,7 @@
 
 mod bands;
 mod layout;
+mod member;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -10,6 +10,7 @@ use crate::ranks::axes;
 use crate::ranks::degrees::Degrees;
 use xdit_comm::{DEADLINE, Group};
 use xdit_kernels::Device;
+use xdit_pipefusion::Placement;
 
 use crate::error::{Error, Result};
 use crate::quote::{self, counted};
@@ -62,6 +63,8 @@ pub enum RankBackend {
     },
     /// This process is one rank of a group that the caller created. Every rank of the group makes the same calls. Each rank
     /// gets the latents of its replica's images, and the first rank of each replica gets the images.
+    /// That rank also encodes the prompts for the others. A process that fails reports it to the group, which then makes no more
+    /// calls.
     Group(Group),
 }
 
@@ -180,6 +183,17 @@ impl Parallel {
             RankBackend::Threads { .. } => None,
             RankBackend::Group(group) => Some(self.degrees.coord(group.rank(), axes::PIPE)),
         }
+    }
+
+    /// Returns whether this process encodes prompts. `placement` is that of the stages. In a group, the first rank of each replica
+    /// does it for the others: the one with the first rows of the first branch, on the stage where the model ends.
+    pub(crate) fn encodes_here(&self, placement: Placement) -> bool {
+        let RankBackend::Group(group) = &self.backend else {
+            return true;
+        };
+        let coord = |axis| self.degrees.coord(group.rank(), axis);
+        let ends = coord(axes::PIPE) == placement.end(self.degrees.pipe);
+        ends && [axes::CFG, axes::RING, axes::ULYSSES].map(coord) == [0; 3]
     }
 
     /// Returns the ranks of one replica. If there are several replicas, each has a deadline.

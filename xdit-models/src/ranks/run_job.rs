@@ -19,10 +19,11 @@ use crate::ranks::compose::RankContext;
 use crate::ranks::parallel::run::RunOn;
 use crate::ranks::run_rank::{DecodeOn, RankOutput, run_rank};
 
-/// Draws the call's images on the ranks of `run_on`. Latents are the tokens.
+/// Draws the call's images on the ranks of `run_on`. `member` is what [`RunOn::join`] returned. Latents are the tokens.
 pub(crate) fn run_job<D: Dit>(
     call: Job<D>,
     run_on: RunOn<'_>,
+    member: Option<RankContext>,
     observer: &mut dyn Observer,
 ) -> Result<Output> {
     let parallel = run_on.parallel;
@@ -51,7 +52,7 @@ pub(crate) fn run_job<D: Dit>(
             observer,
         )
     };
-    let done = run_on.run(placement, work, observer)?;
+    let done = run_on.run(placement, member, work, observer)?;
     let output = joined(&call, done)?;
     warn_of_drift(&output.pipefusion, observer);
     Ok(output)

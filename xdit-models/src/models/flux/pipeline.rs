@@ -1,6 +1,7 @@
 //! Prompt to image with Flux.1 (diffusers `pipelines/flux/pipeline_flux.py`, `FluxPipeline`).
 
-use xdit_kernels::Tensor;
+use xdit_comm::Spec;
+use xdit_kernels::{DType, Tensor};
 
 use super::configs::Configs;
 use super::encoders::{Tokenizers, encode};
@@ -8,9 +9,21 @@ use super::{FluxText, FluxTransformer, latents};
 use crate::error::Result;
 use crate::files::source::ModelSource;
 use crate::observer::Observer;
-use crate::pipeline::family::{Asked, Family};
+use crate::pipeline::family::{Asked, EmbedTensors, Family};
 use crate::pipeline::finite::Finite;
 use crate::pipeline::store::ModelStore;
+
+impl EmbedTensors for [Tensor; 2] {
+    const COUNT: usize = 2;
+
+    fn tensors(&self) -> Result<Vec<Tensor>> {
+        Ok(self.to_vec())
+    }
+
+    fn of_tensors(tensors: &[Tensor]) -> Result<Self> {
+        Ok([tensors[0].clone(), tensors[1].clone()])
+    }
+}
 
 impl Family for Configs {
     type Tokenizers = Tokenizers;
@@ -39,6 +52,16 @@ impl Family for Configs {
             finite,
             observer,
         )
+    }
+
+    fn embed_specs(&self, asked: Asked<'_>, dtype: DType) -> Result<Vec<Spec>> {
+        let (images, text_len) = (asked.resolved.images, asked.resolved.text_len);
+        let specs = [
+            Spec::new([images, text_len, self.t5.d_model], dtype),
+            Spec::new([images, self.clip.hidden_size], dtype),
+        ];
+        let branches = 1 + usize::from(asked.request.branches()?.negative.is_some());
+        Ok(specs.repeat(branches))
     }
 
     fn embed_text(

@@ -33,14 +33,28 @@ pub(crate) struct RunOn<'a> {
 }
 
 impl RunOn<'_> {
-    /// Runs `work` on each rank of this process and returns the results by rank. `placement` is that of the stages. `observer`
-    /// observes the first rank of the first replica. It stays on this thread, and that rank waits for its answers.
+    /// Returns this process's rank, if it is one rank of a group.
+    ///
+    /// # Collective
+    /// Every rank of the group calls it at the beginning of a call.
+    pub(crate) fn join(self, placement: Placement) -> Result<Option<RankContext>> {
+        let RankBackend::Group(group) = &self.parallel.backend else {
+            return Ok(None);
+        };
+        let degrees = self.parallel.degrees;
+        RankContext::join(group, degrees, placement, self.device).map(Some)
+    }
+
+    /// Runs `work` on each rank of this process and returns the results by rank. `placement` is that of the stages. `member` is
+    /// what [`join`](Self::join) returned. `observer` observes the first rank of the first replica. It stays on this thread, and
+    /// that rank waits for its answers.
     ///
     /// # Errors
     /// The error of the rank that was the cause, with its coordinates on the mesh ([`Error::Rank`]).
     pub(crate) fn run<T: Send + 'static>(
         self,
         placement: Placement,
+        member: Option<RankContext>,
         work: impl Fn(&RankContext, &mut dyn Observer) -> Result<T> + Send + Sync + 'static,
         observer: &mut dyn Observer,
     ) -> Result<Vec<T>> {
@@ -48,17 +62,22 @@ impl RunOn<'_> {
         let cancel = observer.cancel_token();
         let is_watched =
             |rank_context: &RankContext| rank_context.leads() && rank_context.replica() == 0;
+        if let Some(member) = member {
+            member.wait_for_all()?;
+            let rank_context = member.for_a_call(cancel.clone());
+            rank_context.device().wait(&self.device.record());
+            let watched = is_watched(&rank_context);
+            let mut silent = cancel;
+            return Ok(vec![work(
+                &rank_context,
+                if watched { observer } else { &mut silent },
+            )?]);
+        }
         let deadline = match &self.parallel.backend {
+            // Every call of a member joins it.
             RankBackend::Group(group) => {
-                let rank_context = RankContext::join(group, degrees, placement, self.device)?;
-                let rank_context = rank_context.for_a_call(cancel.clone());
-                rank_context.device().wait(&self.device.record());
-                let watched = is_watched(&rank_context);
-                let mut silent = cancel;
-                return Ok(vec![work(
-                    &rank_context,
-                    if watched { observer } else { &mut silent },
-                )?]);
+                let never = format!("a rank of a group of {} that joined it", group.world_size());
+                return Err(xdit_kernels::Error::shape("ranks", never, "one that did not").into());
             }
             RankBackend::Threads { .. } if self.parallel.is_alone() => {
                 return Ok(vec![work(
@@ -185,7 +204,7 @@ mod tests {
             device: &Device::cpu(),
             idle: &IdleRanks::default(),
         };
-        run_on.run(Placement::Linear, work, observer)
+        run_on.run(Placement::Linear, None, work, observer)
     }
 
     fn two_by_two() -> Parallel {
@@ -333,7 +352,7 @@ mod tests {
                 device: &Device::cpu(),
                 idle: &idle,
             };
-            run_on.run(Placement::Linear, work, &mut ()).unwrap()
+            run_on.run(Placement::Linear, None, work, &mut ()).unwrap()
         };
         let first = threads(&parallel);
         assert_eq!(threads(&parallel), first);
@@ -359,7 +378,9 @@ mod tests {
             device: &Device::cpu(),
             idle: &idle,
         };
-        let error = run_on.run(Placement::Linear, stalls, &mut ()).unwrap_err();
+        let error = run_on
+            .run(Placement::Linear, None, stalls, &mut ())
+            .unwrap_err();
         assert!(error.is_stall(), "{error}");
         let second = threads(&parallel);
         for rank in [0, 2, 3] {
@@ -385,7 +406,7 @@ mod tests {
                 gather(rank_context)?;
                 Ok(rank_context.stats().unwrap())
             };
-            for stats in run_on.run(Placement::Linear, work, &mut ()).unwrap() {
+            for stats in run_on.run(Placement::Linear, None, work, &mut ()).unwrap() {
                 let counted: Vec<_> = stats
                     .iter()
                     .map(|(op, total)| (op.0, total.calls))

@@ -1,0 +1,56 @@
+//! What the ranks of a group of processes do before they draw: the first of each replica encodes the prompts for all of them, and
+//! all wait until everybody has loaded its weights.
+
+use std::time::Duration;
+
+use xdit_comm::{Call, Op, Spec};
+use xdit_kernels::Tensor;
+
+use super::RankContext;
+use crate::error::Result;
+
+/// How long ranks wait for others that load weights or encode prompts. These report no progress, but a process that dies is
+/// reported at once.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+impl RankContext {
+    /// Returns the tensors that the first rank of the replica makes, on all its ranks. Only there `make` is called. All ranks know
+    /// their specs.
+    ///
+    /// # Collective
+    /// Every rank of a replica calls it.
+    pub(crate) fn from_first(
+        &self,
+        specs: &[Spec],
+        make: impl FnOnce() -> Result<Vec<Tensor>>,
+    ) -> Result<Vec<Tensor>> {
+        let Some(ranks) = self.ranks.as_ref().filter(|_| self.shares_pictures()) else {
+            return make();
+        };
+        let made = match self.leads() {
+            true => make()?,
+            false => Vec::new(),
+        };
+        let group = &ranks.replica;
+        group.control().deadline(PATIENCE).all_gather(&[])?;
+        let call = |(i, spec): (usize, &Spec)| Call {
+            op: Op::Broadcast { root: 0 },
+            gives: made.get(i).cloned().into_iter().collect(),
+            expects: vec![*spec],
+        };
+        let batch = specs.iter().enumerate().map(call).collect();
+        Ok(group.start(batch)?.wait()?)
+    }
+
+    /// Waits until every rank has loaded what it needs. From then on, a rank that makes no progress is lost.
+    ///
+    /// # Collective
+    /// Every rank of the world calls it.
+    pub(crate) fn wait_for_all(&self) -> Result<()> {
+        if let Some(ranks) = &self.ranks {
+            let world = ranks.mesh.world();
+            world.control().deadline(PATIENCE).all_gather(&[])?;
+        }
+        Ok(())
+    }
+}
