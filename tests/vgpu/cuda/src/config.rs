@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use crate::pace::Pace;
+
 /// When operations run that were queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
@@ -26,6 +28,7 @@ pub(crate) struct Config {
     /// After so many allocations of a device, another program has what is free.
     pub(crate) taken_after: usize,
     pub(crate) policy: Policy,
+    pub(crate) pace: Pace,
     pub(crate) seed: u64,
     /// Whether accesses are recorded and races looked for, between operations and within kernels.
     pub(crate) races: bool,
@@ -57,6 +60,7 @@ impl Config {
         let flag = |name, default: u32| number::<u32>(name, default) != 0;
         let capability: u32 = number("VGPU_CC", 80);
         let policy = std::env::var("VGPU_POLICY").unwrap_or_else(|_| "random".to_owned());
+        let pace = std::env::var("VGPU_PACE").unwrap_or_else(|_| "free".to_owned());
         Self {
             devices: number("VGPU_DEVICES", 2),
             capability: (capability / 10, capability % 10),
@@ -70,6 +74,7 @@ impl Config {
                 "random" => Policy::Random,
                 other => refused("VGPU_POLICY", other),
             },
+            pace: Pace::parse(&pace).unwrap_or_else(|| refused("VGPU_PACE", &pace)),
             seed: number("VGPU_SEED", 1),
             races: flag("VGPU_RACES", 1),
             runs: !flag("VGPU_SKIP_KERNELS", 0),

@@ -12,6 +12,7 @@ use crate::config::{Config, Policy};
 use crate::execute::{Order, Outcome, run};
 use crate::heap::Heap;
 use crate::images::Images;
+use crate::pace::Pacer;
 use crate::state::State;
 use crate::work::{HostFunction, Work};
 
@@ -24,6 +25,7 @@ pub(crate) struct Engine {
     pub(crate) config: Arc<Config>,
     pub(crate) heap: Heap,
     pub(crate) images: Images,
+    pacer: Pacer,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -45,6 +47,7 @@ pub(crate) fn start(at_exit: extern "C" fn()) -> &'static Engine {
         Engine {
             heap: Heap::new(config.devices),
             images: Images::default(),
+            pacer: Pacer::new(config.pace),
             state: Mutex::new(State::new(Arc::clone(&config))),
             changed: Condvar::new(),
             config,
@@ -57,8 +60,14 @@ impl Engine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits as the pace says; the current thread is about to queue an operation.
+    pub(crate) fn before_operation(&self) {
+        self.pacer.before_operation();
+    }
+
     /// Queues an operation, and runs what the policy wants to run now.
     pub(crate) fn submit(&self, stream: usize, work: Work, label: String) -> Res<Option<OpRef>> {
+        self.before_operation();
         let mut state = self.lock();
         let operation = state.enqueue(stream, work, label)?;
         self.run_some(state);

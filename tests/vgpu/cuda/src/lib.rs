@@ -14,6 +14,7 @@ mod handles;
 mod heap;
 mod images;
 pub mod native;
+mod pace;
 mod queue;
 mod ranges;
 mod recorder;

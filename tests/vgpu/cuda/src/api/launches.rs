@@ -110,6 +110,7 @@ impl Engine {
 
     fn launch(&self, function: u64, shape: Shape, stream: u64, pointers: u64, extra: u64) -> Res {
         let stream = stream_index(stream)?;
+        self.before_operation();
         let mut state = self.lock();
         let function = function_index(&state, function)?;
         let (module, index, most_dynamic) = {
