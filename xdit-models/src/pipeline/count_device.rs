@@ -110,8 +110,8 @@ impl Counted<'_> {
         self.latents_once(shape).saturating_mul(2 + noise as u64)
     }
 
-    /// The decoder's activations with the latents in its form, and the images that are finished. While all of them are joined, the
-    /// last one and the result take the place of activations.
+    /// The decoder's activations, and the images that are finished. While all of them are joined, the last one and the result take
+    /// the place of activations.
     fn decoding_on_device(
         &self,
         vae: &VaeConfig,
@@ -132,21 +132,15 @@ impl Counted<'_> {
         let image = product(&[3 * DType::F32.size(), plan.height, plan.width]);
         let finished = image.saturating_mul(plan.images.saturating_sub(1) as u64);
         let joined = image.saturating_mul(plan.images as u64 + 1);
-        // Each rank has the final latents, and if it decodes also scaled, shifted and in the decoder's form.
+        // The other ranks of the first replica have the final latents too.
         let degrees = self.parallel.degrees;
         let [sequence, stages] = [degrees.ulysses.saturating_mul(degrees.ring), degrees.pipe];
         let of_replica = product(&[sequence, stages, degrees.cfg]);
         let others = of_replica.min(self.ranks_on_gpu() as u64).saturating_sub(1);
-        let of_others = match self.parallel.shares_decode() {
-            true => others.saturating_mul(4),
-            false => others,
-        };
-        let latents = |copies| self.latents_once(shape).saturating_mul(copies);
-        let decoding = on_processor.saturating_sub(gaps);
-        let decoding = decoding.saturating_add(latents(3 + of_others));
-        // The other ranks are done then.
-        let joining = joined.saturating_add(latents(3));
-        (decoding.max(joining), finished)
+        let of_others = self.latents_once(shape).saturating_mul(others);
+        let activations = on_processor.saturating_sub(gaps);
+        let decoding = activations.max(joined).saturating_add(of_others);
+        (decoding, finished)
     }
 
     /// The streams between blocks, what a block holds, the outputs that later blocks read, and tables of positions, over all

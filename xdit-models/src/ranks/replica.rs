@@ -189,21 +189,28 @@ impl<D: Dit> Replica<D> {
             },
         );
         let config = vae.config();
-        let scaled = elementwise::divide(latents_blc, config.scaling_factor)?;
-        let scaled = elementwise::scale_shift(&scaled, 1.0, config.shift_factor)?;
-        let latents_bhwc = model.transformer.unpack(&scaled, plan.latent_size)?;
-        observer.offer_picture("vae.input", &latents_bhwc)?;
+        // In the form that the decoder reads, for some of the images.
+        let decodable = |first: usize, count: usize| -> Result<Tensor> {
+            let latents_blc = latents_blc.narrow(0, first, count)?;
+            let scaled = elementwise::divide(&latents_blc, config.scaling_factor)?;
+            let shifted = elementwise::scale_shift(&scaled, 1.0, config.shift_factor)?;
+            model.transformer.unpack(&shifted, plan.latent_size)
+        };
+        if observer.wants_tensors() {
+            observer.offer_picture("vae.input", &decodable(0, images)?)?;
+        }
         let alone = Whole(rank_context.progress());
         let (mut decoded, mut planes) = (Vec::new(), Vec::new());
         for i in 0..images {
-            let latents_bhwc = latents_bhwc.narrow(0, i, 1)?;
+            let latent_bhwc = decodable(i, 1)?;
             let image_bhwc = match together {
-                true => rank_context.decode(vae, &latents_bhwc)?,
-                false if plan.vae_tiling => Some(vae.tiled(&latents_bhwc, &alone)?),
+                true => rank_context.decode(vae, &latent_bhwc)?,
+                false if plan.vae_tiling => Some(vae.tiled(&latent_bhwc, &alone)?),
                 false => {
-                    Some(vae.forward_band(&latents_bhwc, &alone, &mut rank_context.silent())?)
+                    Some(vae.forward_band(&latent_bhwc, &alone, &mut rank_context.silent())?)
                 }
             };
+            drop(latent_bhwc);
             rank_context.note()?;
             let Some(image_bhwc) = image_bhwc else {
                 continue;

@@ -3,7 +3,7 @@
 use std::num::NonZero;
 use std::ops::Range;
 
-use xdit_comm::{Call, Group, Shard, Spec};
+use xdit_comm::{Call, Group, Op, Shard, Spec};
 use xdit_kernels::attention::{Mask, Segment};
 use xdit_kernels::group_norm::GroupSums;
 use xdit_kernels::{DType, Tensor, View};
@@ -90,19 +90,24 @@ impl VaeDecoder {
             width,
         };
         let band = self.forward_band(latents_bhwc, &bands, &mut cancel.clone())?;
-        let scale = self.config().scale_factor();
-        let expected: Vec<Spec> = (0..count)
-            .map(|rank| {
-                let rows = scale * bands.band(rank).len;
-                let shape = [b, rows, scale * w, self.config().out_channels];
-                Spec::new(shape.as_slice(), DType::F32)
-            })
-            .collect();
-        let parts = ranks.gather(&band, &expected, 0)?;
-        drop(band);
-        if parts.is_empty() {
+        if ranks.rank() > 0 {
+            // A message, not a collective: nothing of the band stays behind here while the first rank goes on.
+            let sent = Call {
+                op: Op::Send { dst: 0 },
+                gives: vec![band],
+                expects: Vec::new(),
+            };
+            ranks.start(vec![sent])?.wait()?;
             return Ok(None);
         }
+        let scale = self.config().scale_factor();
+        let others = (1..count).map(|rank| {
+            let rows = scale * bands.band(rank).len;
+            let shape = [b, rows, scale * w, self.config().out_channels];
+            Call::recv(Spec::new(shape.as_slice(), DType::F32), rank)
+        });
+        let mut parts = vec![band];
+        parts.extend(ranks.start(others.collect())?.wait()?);
         let views: Vec<View<'_>> = parts.iter().map(Tensor::view).collect();
         Ok(Some(Tensor::cat(&views, 1)?))
     }
