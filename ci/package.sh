@@ -13,6 +13,8 @@ clean() {
     find "$home/registry" -mindepth 2 -maxdepth 2 -name '-*' -newer "$target/started" -exec rm -rf {} + || true
     rm -rf "$target"
 }
+# Only whether they compile is asked.
+export CARGO_PROFILE_DEV_DEBUG=0
 touch "$target/started"
 trap clean EXIT
 cargo package --workspace --exclude xdit-tests --exclude ptx-interp --exclude vgpu --exclude vgpu-cuda --exclude vgpu-cublaslt --target-dir "$target" "${dirty[@]}"
