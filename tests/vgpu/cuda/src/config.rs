@@ -36,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) runs: bool,
     /// Whether the plain kernels run natively that have a native version.
     pub(crate) native: bool,
+    /// A wait of a stream for an event that does nothing: the number of the stream, and the number of the wait among its own.
+    pub(crate) dropped_wait: Option<(usize, u64)>,
     pub(crate) leaks: bool,
     pub(crate) verbose: bool,
     pub(crate) stats: bool,
@@ -48,6 +50,14 @@ fn number<T: FromStr>(name: &str, default: T) -> T {
         return default;
     };
     text.parse().unwrap_or_else(|_| refused(name, &text))
+}
+
+/// Two numbers with a colon between them.
+fn pair(name: &str) -> Option<(usize, u64)> {
+    let text = std::env::var(name).ok()?;
+    let numbers = text.split_once(':');
+    let numbers = numbers.and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    Some(numbers.unwrap_or_else(|| refused(name, &text)))
 }
 
 fn refused(name: &str, text: &str) -> ! {
@@ -79,6 +89,7 @@ impl Config {
             races: flag("VGPU_RACES", 1),
             runs: !flag("VGPU_SKIP_KERNELS", 0),
             native: flag("VGPU_NATIVE", 0),
+            dropped_wait: pair("VGPU_DROP_WAIT"),
             leaks: flag("VGPU_LEAKS", 0),
             verbose: flag("VGPU_VERBOSE", 1),
             stats: flag("VGPU_STATS", 0),

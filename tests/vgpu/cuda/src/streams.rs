@@ -25,6 +25,8 @@ pub(crate) struct StreamQueue {
     pub(crate) done: u64,
     pub(crate) last: Option<OpRef>,
     pub(crate) clock: Clock,
+    /// Waits for events so far.
+    pub(crate) waits: u64,
 }
 
 impl StreamQueue {
@@ -42,6 +44,7 @@ impl StreamQueue {
             done: 0,
             last: None,
             clock: Clock::new(),
+            waits: 0,
         }
     }
 

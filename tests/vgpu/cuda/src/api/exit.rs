@@ -68,6 +68,11 @@ pub(crate) extern "C" fn at_exit() {
     }
     if engine.config.stats {
         tell(&state.totals);
+        for (number, stream) in state.streams.iter().enumerate() {
+            if stream.waits > 0 {
+                eprintln!("vgpu: stream s{number} waits {} times", stream.waits);
+            }
+        }
         for (name, count) in counts() {
             eprintln!("vgpu: {count:8} {name}");
         }

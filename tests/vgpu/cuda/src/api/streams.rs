@@ -87,6 +87,12 @@ api! {
                 let Some(record) = state.events[event].record.clone() else {
                     return Ok(());
                 };
+                let queue = &mut state.streams[stream];
+                queue.waits += 1;
+                let this = (stream, queue.waits);
+                if state.config.dropped_wait == Some(this) {
+                    return Ok(());
+                }
                 let label = format!("wait for event e{event}");
                 state.enqueue(stream, Work::Wait(record), label)?;
                 engine.run_some(state);
