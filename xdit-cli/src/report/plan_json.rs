@@ -93,8 +93,13 @@ pub(crate) fn whole_steps(plan: &RunPlan) -> usize {
 /// Bytes of one copy of the parameters, of which each of several GPUs holds its own, and of keys and values of all ranks.
 pub(crate) fn totals(plan: &RunPlan) -> [u64; 2] {
     let kept = plan.ranks.iter().map(|rank| rank.kv_bytes);
+    // Over several GPUs, each holds the blocks of its stages.
+    let of_stages = plan.stages.iter().map(|stage| stage.parameter_bytes);
     [
-        plan.computing_memory().transformer,
+        match plan.device_memory.len() {
+            0 | 1 => plan.computing_memory().transformer,
+            _ => of_stages.fold(0, u64::saturating_add),
+        },
         kept.fold(0, u64::saturating_add),
     ]
 }

@@ -1,5 +1,7 @@
 //! Loads a pipeline and runs it once, for `generate` and `replay`.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use xdit_comm::{Axis, Shard};
 use xdit_kernels::{DType, DeviceKind};
@@ -227,9 +229,18 @@ impl Drawn {
             "seconds": seconds,
             "step_seconds": watch.step_seconds,
             "peak_memory_bytes": memory::peak_bytes(),
-            "peak_device_memory_bytes": memory::peak_device_bytes(&self.compute.device.device),
+            "peak_device_memory_bytes": self.device_peaks().into_iter().collect::<BTreeMap<_, _>>(),
             "warnings": watch.warnings,
         })
+    }
+
+    /// Returns the peak memory of each GPU.
+    fn device_peaks(&self) -> Vec<(String, u64)> {
+        let chosen = &self.compute.device;
+        match &chosen.several[..] {
+            [] => memory::device_peaks([&chosen.device]),
+            several => memory::device_peaks(several),
+        }
     }
 
     /// Returns the mesh, and the messages and the memory of each rank.
@@ -301,8 +312,7 @@ impl Drawn {
         if let Some(bytes) = memory::peak_bytes() {
             line += &format!("; peak memory {}", memory::shown(bytes));
         }
-        let device = &self.compute.device.device;
-        if let Some(bytes) = memory::peak_device_bytes(device) {
+        for (device, bytes) in self.device_peaks() {
             line += &format!("; of {device} {}", memory::shown(bytes));
         }
         line

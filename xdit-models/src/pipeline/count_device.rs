@@ -3,7 +3,8 @@
 //! A tensor's memory is free for the next one when it is dropped, so what counts is which tensors live at a time. The kernels
 //! of several ranks on one GPU take turns, but their tensors live side by side.
 
-use xdit_kernels::DType;
+use xdit_comm::Shard;
+use xdit_kernels::{DType, Device};
 use xdit_pipefusion::Blocks;
 
 use super::memory::{Counted, product};
@@ -12,12 +13,22 @@ use crate::models::dit::{BlockRows, DitShape, RankTokens};
 use crate::pipeline::device_memory::{GpuMemory, is_gpu};
 use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::store::ModelLoader;
+use crate::ranks::degrees::Degrees;
+use crate::ranks::rank_devices::RankDevices;
 use crate::vae::{VaeConfig, decoder_bytes_per_pixel, level_bytes_per_pixel};
 
 /// What cuBLASLt may take for a product.
 const PRODUCT_SCRATCH: u64 = 32 << 20;
 /// The pinned buffers through which copies go to a GPU and from it.
 const STAGING: u64 = 8 << 20;
+
+/// What is counted on one GPU.
+#[derive(Debug)]
+struct Here {
+    ranks: Vec<usize>,
+    /// Whether it is the GPU of the pipeline, which encodes prompts and gets the images.
+    own: bool,
+}
 
 impl Counted<'_> {
     /// Returns the memory of this process.
@@ -33,65 +44,116 @@ impl Counted<'_> {
             configs.shape().token_channels(),
         ]);
         let numbers = product(&[plan.images, 3, plan.height, plan.width]);
+        let devices = RankDevices::new(self.parallel, &self.options.device);
+        let staging = STAGING.saturating_mul(devices.devices().len() as u64);
         let encoders = whole.text_encoders.iter();
         MemoryEstimate {
             text_encoders: encoders.map(|(name, _)| (*name, 0)).collect(),
             transformer: 0,
             vae: 0,
-            encoding: STAGING,
+            encoding: staging,
             embeddings: 0,
             // As drawn, and as f32.
             latents: noise.saturating_mul(2 * DType::F32.size() as u64),
             kept: 0,
             text_kv: 0,
-            denoising: STAGING,
-            decoding: STAGING,
+            denoising: staging,
+            decoding: staging,
             // The bytes of the images, and the values where the caller asks for them.
             pictures: numbers.saturating_mul(2),
             ..whole
         }
     }
 
-    /// The ranks of this process on the pipeline's GPU.
-    fn ranks_on_gpu(&self) -> usize {
-        if self.parallel.devices().is_empty() {
-            return self.ranks_here();
-        }
+    /// Returns the memory of each GPU, that of the pipeline first. Empty if the processor computes.
+    pub(crate) fn on_devices<R: ModelLoader>(&self, configs: &R) -> Vec<GpuMemory> {
         let own = &self.options.device;
-        let devices = self.parallel.device_of_each(own);
-        devices.iter().filter(|device| *device == own).count()
+        let devices = RankDevices::new(self.parallel, own);
+        let gpus = devices.devices().into_iter().filter(|it| is_gpu(it));
+        gpus.map(|device| self.on_device(configs, &devices, device))
+            .collect()
     }
 
-    /// Returns the memory of the GPU, if one computes. Of several, it is the first one's, which takes the most: it also encodes
-    /// and decodes. Weights and decoding count as if it did all of them.
-    pub(crate) fn on_device<R: ModelLoader>(&self, configs: &R) -> Option<GpuMemory> {
-        let device = &self.options.device;
-        if !is_gpu(device) {
-            return None;
-        }
+    fn on_device<R: ModelLoader>(
+        &self,
+        configs: &R,
+        devices: &RankDevices,
+        device: &Device,
+    ) -> GpuMemory {
         let whole = self.estimate(configs);
-        let shape = configs.shape();
-        let (decoding, pictures) = self.decoding_on_device(configs.vae(), whole.decoding, shape);
-        let ranks = self.partition.ranks(self.plan, shape);
-        let here = &ranks[..self.ranks_on_gpu().min(ranks.len())];
-        let of_ranks =
-            |bytes: fn(&RankPlan) -> u64| here.iter().map(bytes).fold(0, u64::saturating_add);
+        let (shape, dtype) = (configs.shape(), self.options.dtype);
+        let here = Here {
+            ranks: devices.ranks_on(device),
+            own: *device == self.options.device,
+        };
+        let plans = self.partition.ranks(self.plan, shape);
+        let plans: Vec<&RankPlan> = here.ranks.iter().filter_map(|it| plans.get(*it)).collect();
+        let of_ranks = |bytes: fn(&RankPlan) -> u64| {
+            let all = plans.iter().map(|plan| bytes(plan));
+            all.fold(0, u64::saturating_add)
+        };
         let text_kv = of_ranks(|rank| rank.text_kv_bytes);
+        let all_blocks = (0..shape.block_count()).into();
+        let blocks = devices.blocks_on(device, &self.partition.stages, all_blocks);
+        let latents = self.latents_on_device(shape, &here);
+        let (decoding, pictures) =
+            self.decoding_on_device(configs.vae(), whole.decoding, shape, &here);
+        let encoders = whole.text_encoders.iter();
+        let encoders = encoders.map(|(name, bytes)| (*name, if here.own { *bytes } else { 0 }));
         let parts = MemoryEstimate {
+            text_encoders: encoders.collect(),
+            transformer: shape.stage_bytes(&blocks, dtype),
+            encoding: if here.own { whole.encoding } else { 0 },
+            embeddings: match here.own {
+                true => whole.embeddings,
+                false => self.text_of_ranks(shape, &here),
+            },
             kept: of_ranks(|rank| rank.kv_bytes).saturating_sub(text_kv),
             text_kv,
-            latents: self.latents_on_device(shape),
-            denoising: self.denoising_on_device(shape),
+            latents,
+            denoising: self.denoising_on_device(shape, &here),
             decoding,
             pictures,
             ..whole
         };
-        Some(GpuMemory {
+        GpuMemory {
             device: device.to_string(),
             parts,
             scratch: PRODUCT_SCRATCH,
             available: device.available_memory(),
-        })
+        }
+    }
+
+    /// The copies of the prompts that ranks on another GPU than the pipeline's read by cross-attention. Prompts that are part of
+    /// the stream count with the activations.
+    fn text_of_ranks(&self, shape: &dyn DitShape, here: &Here) -> u64 {
+        let plan = self.plan;
+        if shape.stream_text(plan.text_len) > 0 {
+            return 0;
+        }
+        let [_, embedded] = shape.text_widths();
+        let branches = self.partition.branch_count();
+        let images = plan.images.div_ceil(self.replicas());
+        let of_rank = product(&[images, branches, plan.text_len, embedded]);
+        of_rank.saturating_mul(product(&[here.ranks.len(), self.options.dtype.size()]))
+    }
+
+    /// The replicas that have images.
+    fn replicas(&self) -> usize {
+        self.parallel.degrees.data.min(self.plan.images).max(1)
+    }
+
+    /// The ranks of one replica.
+    fn ranks_of_replica(&self) -> usize {
+        let Degrees {
+            cfg,
+            pipe,
+            ring,
+            ulysses,
+            ..
+        } = self.parallel.degrees;
+        let ranks = [cfg, pipe, ring, ulysses].into_iter();
+        ranks.fold(1, usize::saturating_mul).max(1)
     }
 
     /// The latents of one copy of all images, f32.
@@ -101,13 +163,26 @@ impl Counted<'_> {
         product(&tokens).saturating_mul(DType::F32.size() as u64)
     }
 
-    /// While blocks run: the first latents and those of the step. If steps draw noise, each rank holds it whole, and its part.
-    fn latents_on_device(&self, shape: &dyn DitShape) -> u64 {
+    /// While blocks run. The pipeline's GPU has the first latents and those of the step, another one those of the step of its
+    /// ranks. If steps draw noise, each rank holds it whole, and its part.
+    fn latents_on_device(&self, shape: &dyn DitShape, here: &Here) -> u64 {
+        let once = self.latents_once(shape);
         let noise = match self.draws_noise {
-            true => self.ranks_on_gpu().saturating_add(1),
+            true => once.saturating_mul(here.ranks.len() as u64 + 1),
             false => 0,
         };
-        self.latents_once(shape).saturating_mul(2 + noise as u64)
+        let of_steps = match here.own {
+            true => once.saturating_add(self.rows_of_steps(once, here).min(once)),
+            false => self.rows_of_steps(once, here),
+        };
+        of_steps.saturating_add(noise)
+    }
+
+    /// The latents of a step that the ranks of a GPU hold, each its rows.
+    fn rows_of_steps(&self, once: u64, here: &Here) -> u64 {
+        let degrees = self.parallel.degrees;
+        let sharing = product(&[degrees.ulysses, degrees.ring, self.replicas()]).max(1);
+        (once / sharing).saturating_mul(here.ranks.len() as u64)
     }
 
     /// The decoder's activations, and the images that are finished. While all of them are joined, the last one and the result take
@@ -117,6 +192,7 @@ impl Counted<'_> {
         vae: &VaeConfig,
         on_processor: u64,
         shape: &dyn DitShape,
+        here: &Here,
     ) -> (u64, u64) {
         let (plan, dtype) = (self.plan, self.options.dtype);
         let (with_gap, without) = (
@@ -129,29 +205,53 @@ impl Counted<'_> {
             false => product(&[plan.height, plan.width, plan.decoded_at_once])
                 .saturating_mul(with_gap.saturating_sub(without)),
         };
+        let (count, replicas) = (self.ranks_of_replica(), self.replicas());
+        let drawing = || here.ranks.iter().filter(|rank| **rank / count < replicas);
+        // Of the rows that all replicas decode at a time, those of the ranks here.
+        let rows = plan.latent_size[0];
+        let decoded: usize = match self.parallel.shares_decode() {
+            true => drawing()
+                .map(|rank| Shard::of(rows, count, *rank % count).len)
+                .sum(),
+            false => rows * drawing().filter(|rank| **rank % count == 0).count(),
+        };
+        let all_rows = (rows * plan.decoded_at_once).max(1) as u128;
+        let activations = u128::from(on_processor.saturating_sub(gaps)) * decoded as u128;
+        let activations = u64::try_from(activations / all_rows).unwrap_or(u64::MAX);
+        // The pipeline's GPU gets all images, another one those of its replicas.
+        let images = match here.own {
+            true => plan.images,
+            false => drawing()
+                .filter(|rank| **rank % count == 0)
+                .map(|rank| Shard::of(plan.images, self.parallel.degrees.data, *rank / count).len)
+                .sum(),
+        };
         let image = product(&[3 * DType::F32.size(), plan.height, plan.width]);
-        let finished = image.saturating_mul(plan.images.saturating_sub(1) as u64);
-        let joined = image.saturating_mul(plan.images as u64 + 1);
-        // The other ranks of the first replica have the final latents too.
-        let degrees = self.parallel.degrees;
-        let [sequence, stages] = [degrees.ulysses.saturating_mul(degrees.ring), degrees.pipe];
-        let of_replica = product(&[sequence, stages, degrees.cfg]);
-        let others = of_replica.min(self.ranks_on_gpu() as u64).saturating_sub(1);
-        let of_others = self.latents_once(shape).saturating_mul(others);
-        let activations = on_processor.saturating_sub(gaps);
-        let decoding = activations.max(joined).saturating_add(of_others);
-        (decoding, finished)
+        let finished = image.saturating_mul(images.saturating_sub(1) as u64);
+        let joined = match images {
+            0 => 0,
+            _ => image.saturating_mul(images as u64 + 1),
+        };
+        // Each rank has the final latents of its replica: the first one instead of those of the step.
+        let once = self.latents_once(shape);
+        let of_ranks = (once / replicas as u64).saturating_mul(here.ranks.len() as u64);
+        let instead = match here.own {
+            true => self.rows_of_steps(once, here).min(once),
+            false => self.rows_of_steps(once, here),
+        };
+        let of_ranks = of_ranks.saturating_sub(instead);
+        (activations.max(joined).saturating_add(of_ranks), finished)
     }
 
     /// The streams between blocks, what a block holds, the outputs that later blocks read, and tables of positions, over all
     /// ranks that compute at a time. The branches of a rank run one after another, but their streams live side by side.
-    fn denoising_on_device(&self, shape: &dyn DitShape) -> u64 {
+    fn denoising_on_device(&self, shape: &dyn DitShape, here: &Here) -> u64 {
         let plan = self.plan;
         let degrees = self.parallel.degrees;
         let (dtype, branches) = (self.options.dtype, self.partition.branch_count());
         let sequence = degrees.ulysses.saturating_mul(degrees.ring).max(1);
         let at_once = degrees.cfg.min(branches).max(1);
-        let replicas = degrees.data.min(plan.images).max(1);
+        let replicas = self.replicas();
         let ranks = self.ranks_here();
         let tokens = RankTokens {
             text: shape.stream_text(plan.text_len).div_ceil(sequence),
@@ -192,10 +292,10 @@ impl Counted<'_> {
             shape.modulation_values(),
             dtype.size(),
         ]);
-        // Its rows of the text, if they are not all.
-        let text = match sequence {
-            1 => 0,
-            _ => product(&[
+        // Its rows of the text, if they are not all, or if the whole text is on another GPU.
+        let text = match sequence == 1 && here.own {
+            true => 0,
+            false => product(&[
                 tokens.images,
                 branches,
                 tokens.text,
@@ -206,7 +306,7 @@ impl Counted<'_> {
         let of_rank = [positions, modulation, text];
         let of_rank = of_rank.into_iter().fold(within_step, u64::saturating_add);
         let computing = product(&[sequence, at_once, replicas]);
-        of_rank.saturating_mul(computing.min(self.ranks_on_gpu() as u64))
+        of_rank.saturating_mul(computing.min(here.ranks.len() as u64))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The memory of a call on its GPU: the estimate, the check before a run, and what an allocation that failed says.
+//! The memory of a call on each GPU: the estimate, the check before a run, and what an allocation that failed says.
 
 use xdit_kernels::{Device, DeviceKind};
 
@@ -6,9 +6,11 @@ use crate::error::{Error, Result};
 use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::ways_out;
 
-/// The memory of a call on its GPU, computed from the configurations. [`RunPlan::device_memory`](crate::RunPlan) contains it.
+/// The memory of a call on one GPU, computed from the configurations. [`RunPlan::device_memory`](crate::RunPlan) has one for each
+/// GPU.
 ///
-/// The ranks of one GPU share the weights. Counted is what tensors and kernels take at a time; the pool of a device keeps some
+/// The ranks of one GPU share its weights: the blocks of their stages and the autoencoder. The GPU of the pipeline also holds the
+/// text encoders, and all images at the end. Counted is what tensors and kernels take at a time; the pool of a device keeps some
 /// memory beside that for reuse, and gives it back before an allocation fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -69,14 +71,35 @@ pub(crate) fn fits(device: &str, what: &str, bytes: u64, room: Option<u64>) -> R
     }
 }
 
-/// Returns the error of an allocation that failed on a GPU with what holds its memory: `weights`, by component, and the rest.
-/// Other errors come back as they are.
-pub(crate) fn explained(error: Error, weights: &[(&'static str, u64)], ways: &[&str]) -> Error {
+/// Returns the error of an allocation that failed, as one of this crate. On a GPU it says what holds the memory: the weights that `weights_on` returns for
+/// the GPU, by component, and the rest. Other errors come back as they are.
+pub(crate) fn explained(
+    error: Error,
+    weights_on: &dyn Fn(&str) -> Vec<(&'static str, u64)>,
+    ways: &[&str],
+) -> Error {
+    match explained_on_gpu(error, weights_on, ways) {
+        // One that the processor refused.
+        Error::Kernel(xdit_kernels::Error::OutOfMemory { op, bytes }) => Error::OutOfMemory {
+            what: op.into(),
+            bytes: bytes as u64,
+            available: None,
+            cure: String::new(),
+        },
+        other => other,
+    }
+}
+
+fn explained_on_gpu(
+    error: Error,
+    weights_on: &dyn Fn(&str) -> Vec<(&'static str, u64)>,
+    ways: &[&str],
+) -> Error {
     use xdit_kernels::Error as Kernel;
     match error {
         Error::Rank { rank, source } => Error::Rank {
             rank,
-            source: Box::new(explained(*source, weights, ways)),
+            source: Box::new(explained_on_gpu(*source, weights_on, ways)),
         },
         Error::Kernel(Kernel::DeviceOutOfMemory {
             op,
@@ -87,6 +110,7 @@ pub(crate) fn explained(error: Error, weights: &[(&'static str, u64)], ways: &[&
             in_use,
             cached,
         }) => {
+            let weights = weights_on(&device);
             let mut holders: Vec<(String, u64)> = weights
                 .iter()
                 .map(|(name, bytes)| ((*name).to_owned(), *bytes))
@@ -94,7 +118,7 @@ pub(crate) fn explained(error: Error, weights: &[(&'static str, u64)], ways: &[&
             let known = holders
                 .iter()
                 .fold(0, |sum: u64, (_, n)| sum.saturating_add(*n));
-            let name = match weights {
+            let name = match &weights[..] {
                 [] => "the weights so far",
                 _ => "activations",
             };
@@ -140,7 +164,7 @@ mod tests {
         };
         let weights = [("transformer", 12 << 30), ("VAE", 1 << 30)];
         let ways = ways_out::on_gpu(DType::BF16, false, Some((1, true)));
-        let error = explained(failed(), &weights, &ways);
+        let error = explained(failed(), &|_| weights.to_vec(), &ways);
         assert_eq!(
             error.to_string(),
             "out of memory on cuda:0: attention needs 3.0 GiB, 1.0 GiB are available; the rest: transformer 12 GiB, VAE 1.0 GiB, activations \
@@ -152,7 +176,7 @@ mod tests {
             rank: "rank 1".into(),
             source: Box::new(failed()),
         };
-        let text = explained(of_rank, &[], &[]).to_string();
+        let text = explained(of_rank, &|_| Vec::new(), &[]).to_string();
         assert!(
             text.starts_with("rank 1: out of memory on cuda:0: "),
             "{text}"

@@ -12,6 +12,7 @@ use crate::files::source::ModelSource;
 use crate::models::dit::Dit;
 use crate::observer::Observer;
 use crate::pipeline::configurations::Configurations;
+use crate::pipeline::device_memory::GpuMemory;
 use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::finite::{Finite, Origin, Whose};
 use crate::pipeline::options::LoadOptions;
@@ -23,11 +24,11 @@ use crate::pipeline::request::{Defaults, Request};
 use crate::pipeline::resolve::ResolvedRequest;
 use crate::pipeline::run_plan::{ResolvedCall, RunPlan};
 use crate::pipeline::store::{Later, ModelLoader, ModelStore};
-use crate::ranks::axes;
 use crate::ranks::idle::IdleRanks;
 use crate::ranks::job::Job;
 use crate::ranks::parallel::Parallel;
 use crate::ranks::parallel::run::RunOn;
+use crate::ranks::rank_devices::RankDevices;
 use crate::ranks::run_job::run_job;
 use crate::schedulers::SchedulerConfig;
 
@@ -94,14 +95,18 @@ pub(crate) trait AnyPipeline: Debug + Send + Sync {
     /// Returns the defaults for missing arguments of a request.
     fn defaults(&self) -> &Defaults;
 
+    /// Returns the device of the pipeline.
+    fn device(&self) -> &Device;
+
     /// Returns an error if the weights' files have changed since they were loaded.
     fn check_files(&self) -> Result<()>;
 
     /// Plans `request` on the ranks of `parallel`.
     fn plan(&self, request: &Request, parallel: &Parallel) -> Result<RunPlan>;
 
-    /// Returns the components whose weights are in memory, with their bytes as `estimate` counts them.
-    fn held(&self, estimate: &MemoryEstimate) -> Vec<(&'static str, u64)>;
+    /// Returns the components whose weights are on the device of this name, or on any without a name, with their bytes as `estimate`
+    /// counts them.
+    fn held(&self, device: Option<&str>, estimate: &MemoryEstimate) -> Vec<(&'static str, u64)>;
 
     /// Executes `plan`. Encodes the prompts on the current thread pool. Then the ranks share `threads` compute threads. Ranks
     /// that are threads come from `idle`.
@@ -186,7 +191,7 @@ fn planned<F: Family>(
         prompts: request.prompt.len(),
         draws_noise,
     };
-    let memory = (counted.in_process(configs), counted.on_device(configs));
+    let memory = (counted.in_process(configs), counted.on_devices(configs));
     let served = resolved.completed(request, defaults);
     let call = ResolvedCall {
         request: request.clone(),
@@ -218,6 +223,10 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         &self.defaults
     }
 
+    fn device(&self) -> &Device {
+        &self.options.device
+    }
+
     fn check_files(&self) -> Result<()> {
         self.store.check_files()
     }
@@ -227,8 +236,8 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         planned(configs, &self.defaults, request, parallel, &self.options)
     }
 
-    fn held(&self, estimate: &MemoryEstimate) -> Vec<(&'static str, u64)> {
-        self.store.held(estimate)
+    fn held(&self, device: Option<&str>, estimate: &MemoryEstimate) -> Vec<(&'static str, u64)> {
+        self.store.held(device, estimate)
     }
 
     fn run(
@@ -251,11 +260,18 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         }
         let (request, parallel) = (&call.request, &call.parallel);
         let (plan, partition) = (call.resolved.clone(), call.partition.clone());
-        let held = self.store.held(run_plan.computing_memory());
-        let held = held.iter().map(|(_, bytes)| *bytes);
-        let held = held.fold(0, u64::saturating_add);
-        let room = options.device.available_memory();
-        run_plan.check_memory_beside(held, options.memory_limit, room)?;
+        let devices = RankDevices::new(parallel, &options.device);
+        let held = |device: Option<&str>, estimate: &MemoryEstimate| {
+            let held = self.store.held(device, estimate);
+            held.iter()
+                .fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes))
+        };
+        let room = |of: &GpuMemory| {
+            let mut devices = devices.devices().into_iter();
+            let device = devices.find(|device| device.to_string() == of.device);
+            device.and_then(Device::available_memory)
+        };
+        run_plan.check_memory_beside(&held, options.memory_limit, &room)?;
         for warning in &run_plan.warnings {
             observer.warning(warning);
         }
@@ -288,30 +304,14 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
                 branches.map(F::Embeds::of_tensors).collect::<Result<_>>()?
             }
         };
-        // The blocks of this process's ranks on a device: of all stages, unless these are of one.
-        let devices = parallel.device_of_each(&options.device);
-        let blocks_on = |device: &Device| {
-            let stage_of = |rank| parallel.degrees.coord(rank, axes::PIPE);
-            let here = (0..devices.len()).filter(|rank| devices[*rank] == *device);
-            let mut stages: Vec<usize> = here.map(stage_of).collect();
-            stages.dedup();
-            match (parallel.stage_here(), &stages[..]) {
-                (Some(stage), _) => partition.stages.blocks(stage),
-                (None, [stage]) if parallel.degrees.pipe > 1 => partition.stages.blocks(*stage),
-                // Ranks elsewhere compute; this device embeds, which needs no certain block.
-                (None, []) => partition.stages.blocks(0),
-                (None, _) => self.store.all_blocks(),
-            }
-        };
-        let own = &options.device;
-        let loaded = self.store.loaded(own, &blocks_on(own), observer)?;
-        let mut elsewhere: Vec<(Device, Arc<_>)> = Vec::new();
-        for device in &devices {
-            if device != own && elsewhere.iter().all(|(known, _)| known != device) {
-                let model = self.store.loaded(device, &blocks_on(device), observer)?;
-                elsewhere.push((device.clone(), model));
-            }
+        let mut placed = Vec::new();
+        for device in devices.devices() {
+            let all = self.store.all_blocks();
+            let blocks = devices.blocks_on(device, &partition.stages, all);
+            let model = self.store.loaded(device, &blocks, observer)?;
+            placed.push((device.clone(), model));
         }
+        let loaded = placed[0].1.clone();
         let mut text = Vec::with_capacity(embeds.len());
         for (branch, embeds) in embeds.iter().enumerate() {
             let mut silent = observer.cancel_token();
@@ -340,8 +340,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         let job = Job {
             run_plan,
             latents_blc: loaded.transformer.packed(&latents)?,
-            loaded,
-            elsewhere,
+            placed,
             scheduler,
             plan,
             partition,

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::error::{Error, ErrorCategory, Result};
+use crate::error::{Error, Result};
 use crate::files::model_index::{ModelIndex, PipelineClass};
 use crate::files::source::ModelSource;
 use crate::observer::Observer;
@@ -77,7 +77,7 @@ impl Pipeline {
         parallel: Parallel,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        parallel.check()?;
+        parallel.check_on(&options.device)?;
         observer.cancel_token().check()?;
         let pool = pool(options.threads, "xdit")?;
         // Where ranks are spread over processes or devices, each holds its stages only.
@@ -95,7 +95,7 @@ impl Pipeline {
         let cancel = observer.cancel_token();
         let (class, model) = loaded.map_err(|error| {
             let ways = ways_out::on_gpu(options.dtype, options.low_memory, None);
-            cancel.named(named_memory(device_memory::explained(error, &[], &ways)))
+            cancel.named(device_memory::explained(error, &|_| Vec::new(), &ways))
         })?;
         Ok(Self {
             class,
@@ -132,7 +132,7 @@ impl Pipeline {
         request: &Request,
         parallel: &Parallel,
     ) -> Result<RunPlan> {
-        parallel.check()?;
+        parallel.check_on(&options.device)?;
         let class = ModelIndex::read(source)?.pipeline;
         let plan = (families::of_class(class).plan)(source, options, request, parallel)?;
         plan.check_memory(options.memory_limit)?;
@@ -159,7 +159,7 @@ impl Pipeline {
     /// # Ok::<(), xdit_models::Error>(())
     /// ```
     pub fn parallel(mut self, parallel: Parallel) -> Result<Self> {
-        parallel.check()?;
+        parallel.check_on(self.model.device())?;
         self.parallel = parallel;
         Ok(self)
     }
@@ -229,7 +229,7 @@ impl Pipeline {
         observer: &mut dyn Observer,
     ) -> Result<Output> {
         let _span = tracing::info_span!("generate").entered();
-        parallel.check()?;
+        parallel.check_on(self.model.device())?;
         self.draw(self.model.plan(request, parallel)?, &self.pool, observer)
     }
 
@@ -286,17 +286,17 @@ impl Pipeline {
         observer.cancel_token().check()?;
         self.check_files()?;
         let (threads, idle) = (pool.current_num_threads(), &self.ranks);
-        let (ways, memory) = (plan.ways_out(), plan.computing_memory().clone());
+        let (ways, estimates) = (plan.ways_out(), plan.device_memory.clone());
         let output = pool.install(|| self.model.run(plan, threads, idle, observer));
         let cancel = observer.cancel_token();
         output.map_err(|error| {
             self.tell_group(&error);
             // Asked only then: another call may be loading, and what is held is known when it has.
-            let held = match error.category() {
-                ErrorCategory::OutOfMemory => self.model.held(&memory),
-                _ => Vec::new(),
+            let weights_on = |device: &str| {
+                let of_device = estimates.iter().find(|it| it.device == device);
+                of_device.map_or_else(Vec::new, |it| self.model.held(Some(device), &it.parts))
             };
-            cancel.named(named_memory(device_memory::explained(error, &held, &ways)))
+            cancel.named(device_memory::explained(error, &weights_on, &ways))
         })
     }
 }
@@ -393,19 +393,6 @@ impl Pipeline {
             *kept = pools.collect::<Result<_>>()?;
         }
         Ok(kept.clone())
-    }
-}
-
-/// Converts a kernel's refused allocation to this crate's error.
-fn named_memory(error: Error) -> Error {
-    match error {
-        Error::Kernel(xdit_kernels::Error::OutOfMemory { op, bytes }) => Error::OutOfMemory {
-            what: op.into(),
-            bytes: bytes as u64,
-            available: None,
-            cure: String::new(),
-        },
-        other => other,
     }
 }
 

@@ -54,8 +54,8 @@ pub struct RunPlan {
     pub ranks: Vec<RankPlan>,
     /// The memory of the call in this process. If a GPU computes, [`Self::device_memory`] has what lies there.
     pub memory: MemoryEstimate,
-    /// The memory of the call on its GPU, or on the first of several, which takes the most. `None` if the processor computes.
-    pub device_memory: Option<GpuMemory>,
+    /// The memory of the call on each GPU, first on that of the pipeline. Empty if the processor computes.
+    pub device_memory: Vec<GpuMemory>,
     /// The messages between stages in each step, for all ranks of a stage of one replica together.
     pub traffic: Vec<StepTraffic>,
     /// The other inputs of `run`.
@@ -82,7 +82,7 @@ impl RunPlan {
         call: ResolvedCall,
         served: Request,
         shape: &dyn DitShape,
-        (memory, device_memory): (MemoryEstimate, Option<GpuMemory>),
+        (memory, device_memory): (MemoryEstimate, Vec<GpuMemory>),
     ) -> Self {
         let (resolved, partition) = (&call.resolved, &call.partition);
         let mut ranks = partition.ranks(resolved, shape);
@@ -114,14 +114,14 @@ impl RunPlan {
         }
     }
 
-    /// Returns an error if the call needs more memory than `limit` bytes, or than the available memory of the system and of its
-    /// GPU if `limit` is `None`.
+    /// Returns an error if the call needs more memory than `limit` bytes, in this process or on any one GPU, or than the available
+    /// memory of the system and of each GPU if `limit` is `None`.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), [`Error::DeviceOutOfMemory`](crate::Error::DeviceOutOfMemory).
     pub fn check_memory(&self, limit: Option<u64>) -> Result<()> {
-        let device = self.device_memory.as_ref();
-        self.check_memory_beside(0, limit, device.and_then(|device| device.available))
+        let nothing = |_: Option<&str>, _: &MemoryEstimate| 0;
+        self.check_memory_beside(&nothing, limit, &|device| device.available)
     }
 
     /// Bytes that this process may still take for the call, as far as the system says: what [`Self::check_memory`] compares
@@ -132,33 +132,36 @@ impl RunPlan {
         memory_limit::room(self.memory.threads)
     }
 
-    /// Like [`Self::check_memory`], if `held` bytes of the weights are in memory already, and a GPU has `room` bytes.
+    /// Like [`Self::check_memory`], if `held` bytes of the weights are on a GPU already, or in this process without the name of one, and a
+    /// GPU has `room` bytes.
     pub(crate) fn check_memory_beside(
         &self,
-        held: u64,
+        held: &dyn Fn(Option<&str>, &MemoryEstimate) -> u64,
         limit: Option<u64>,
-        room: Option<u64>,
+        room: &dyn Fn(&GpuMemory) -> Option<u64>,
     ) -> Result<()> {
         let mut what = format!("{} × {}", self.height, self.width);
         if self.images > 1 {
             what += &format!(", {} images,", self.images);
         }
-        let Some(device) = &self.device_memory else {
+        if self.device_memory.is_empty() {
+            let held = held(None, &self.memory);
             let checked = self.memory.check(&what, held, limit);
             return ways_out::with_ways(checked, &self.lighter(&self.memory, held));
-        };
+        }
         self.memory.check(&what, 0, limit)?;
-        let checked = device.check(&what, held, limit.or(room));
-        ways_out::with_ways(checked, &self.lighter(&device.parts, held))
+        self.device_memory.iter().try_for_each(|device| {
+            let held = held(Some(&device.device), &device.parts);
+            let checked = device.check(&what, held, limit.or(room(device)));
+            ways_out::with_ways(checked, &self.lighter(&device.parts, held))
+        })
     }
 
-    /// Returns the estimate with the weights: on the GPU, if one computes.
+    /// Returns the estimate with the text encoders and the pipeline's other weights: that of its GPU, if one computes.
     #[must_use]
     pub fn computing_memory(&self) -> &MemoryEstimate {
-        match &self.device_memory {
-            Some(device) => &device.parts,
-            None => &self.memory,
-        }
+        let of_gpu = self.device_memory.first();
+        of_gpu.map_or(&self.memory, |device| &device.parts)
     }
 
     /// Returns what takes less memory on a GPU than this call does.

@@ -193,14 +193,20 @@ impl<R: ModelLoader> ModelStore<R> {
         (0..self.configs.shape().block_count()).into()
     }
 
-    /// Returns the components whose weights are in memory, with their bytes as `estimate` counts them.
-    pub(crate) fn held(&self, estimate: &MemoryEstimate) -> Vec<(&'static str, u64)> {
+    /// Returns the components whose weights are on the device of this name, or on any without a name, with their bytes as `estimate`
+    /// counts them.
+    pub(crate) fn held(
+        &self,
+        device: Option<&str>,
+        estimate: &MemoryEstimate,
+    ) -> Vec<(&'static str, u64)> {
+        let here = |of: &Device| device.is_none_or(|name| of.to_string() == name);
         let mut held = Vec::new();
-        if self.encoders.get().is_some() {
+        if self.encoders.get().is_some() && here(&self.options.device) {
             held.push(("text encoders", estimate.encoder_weights()));
         }
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if !loaded.is_empty() {
+        if loaded.iter().any(|(of, _)| here(of)) {
             held.push(("transformer", estimate.transformer));
             held.push(("VAE", estimate.vae));
         }

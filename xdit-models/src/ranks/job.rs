@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use xdit_kernels::{DType, Device, Tensor};
 
+use crate::error::{Error, Result};
 use crate::models::dit::Dit;
 use crate::noise::Generator;
 use crate::pipeline::finite::Finite;
@@ -11,16 +12,15 @@ use crate::pipeline::request::OutputType;
 use crate::pipeline::resolve::ResolvedRequest;
 use crate::pipeline::run_plan::RunPlan;
 use crate::pipeline::store::{LoadedModel, PlacedModel};
+use crate::quote;
 use crate::ranks::partition::Partition;
 use crate::schedulers::Scheduler;
 
 /// A call that is ready to be denoised. It owns or shares its data, so a rank that never returns keeps its part.
 #[derive(Debug)]
 pub(crate) struct Job<D: Dit> {
-    /// The weights on the pipeline's device.
-    pub(crate) loaded: Arc<LoadedModel<D>>,
-    /// The weights on other devices that have ranks.
-    pub(crate) elsewhere: Vec<PlacedModel<D>>,
+    /// The weights on the device of the pipeline, then those on other devices that have ranks.
+    pub(crate) placed: Vec<PlacedModel<D>>,
     /// With the steps of the call.
     pub(crate) scheduler: Box<dyn Scheduler>,
     /// The plan, for the output.
@@ -41,9 +41,16 @@ pub(crate) struct Job<D: Dit> {
 
 impl<D: Dit> Job<D> {
     /// Returns the weights that a rank on this device reads.
-    pub(crate) fn model_on(&self, device: &Device) -> &LoadedModel<D> {
-        let mut elsewhere = self.elsewhere.iter();
-        let found = elsewhere.find(|(other, _)| other == device);
-        found.map_or(&self.loaded, |(_, model)| model)
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] if none were placed there.
+    pub(crate) fn model_on(&self, device: &Device) -> Result<&LoadedModel<D>> {
+        let mut placed = self.placed.iter();
+        let found = placed.find(|(of, _)| of == device);
+        let model = found.map(|(_, model)| &**model);
+        model.ok_or_else(|| {
+            let known: Vec<_> = self.placed.iter().map(|(of, _)| of).collect();
+            Error::invalid("device", device, quote::joined(&known, ", "))
+        })
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod job;
 pub(crate) mod parallel;
 pub(crate) mod partition;
 pub(crate) mod pools;
+pub(crate) mod rank_devices;
 pub(crate) mod rank_observer;
 pub(crate) mod replica;
 pub(crate) mod run_job;

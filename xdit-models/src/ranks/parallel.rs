@@ -127,7 +127,7 @@ impl Parallel {
 
     /// Spreads ranks that are threads over these devices: ranks whose numbers are near are on one device. Each device gets the
     /// weights that its ranks read, once. The first device is that of the pipeline ([`LoadOptions::device`]), which also encodes
-    /// prompts and gets the images. Without devices, all ranks are on it.
+    /// prompts and gets the images; a pipeline refuses another one. Without devices, all ranks are on it.
     ///
     /// [`LoadOptions::device`]: crate::LoadOptions::device
     #[must_use]
@@ -212,6 +212,19 @@ impl Parallel {
     /// Returns whether several ranks decode each image together.
     pub(crate) fn shares_decode(&self) -> bool {
         self.vae && self.one_replica(0).degrees.product() != Some(1)
+    }
+
+    /// Like [`check`](Self::check), for a pipeline on this device, which must be the first of several.
+    pub(crate) fn check_on(&self, own: &Device) -> Result<()> {
+        self.check()?;
+        match self.devices.first() {
+            Some(first) if first != own => {
+                let given = quote::joined(&self.devices, ", ");
+                let allowed = format!("{own}, the device of the pipeline, first");
+                Err(Error::invalid("device", given, allowed))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks that a pipeline can use these ranks. [`Pipeline::parallel`](crate::Pipeline::parallel) calls it too.

@@ -60,7 +60,7 @@ impl<D: Dit> Replica<D> {
     ) -> Result<Denoised> {
         let call = &*self.call;
         let (plan, partition, scheduler) = (&call.plan, &call.partition, &*call.scheduler);
-        let transformer = &call.model_on(rank_context.device()).transformer;
+        let transformer = &call.model_on(rank_context.device())?.transformer;
         let timesteps = scheduler.timesteps();
         observer.offer_values("timesteps", timesteps)?;
         if !scheduler.sigmas().is_empty() {
@@ -149,6 +149,7 @@ impl<D: Dit> Replica<D> {
         let latents = (0..count)
             .map(|patch| layout.shard_patch(&all_blc, patch))
             .collect::<Result<Vec<_>>>()?;
+        drop(all_blc);
         let driver = rank_context.driver(partition.schedule, partition.max_drift, &kept, deciders);
         let (_, report) = driver.run(&mut stage, &mut sampling, latents)?;
         let text_kv = stage.passes.iter().map(Pass::text_kv_len).sum();
@@ -180,7 +181,7 @@ impl<D: Dit> Replica<D> {
         let (call, images) = (&*self.call, self.images.len);
         let plan = &call.plan;
         let _span = tracing::info_span!("decode", images).entered();
-        let model = call.model_on(rank_context.device());
+        let model = call.model_on(rank_context.device())?;
         let vae = &model.vae;
         observer.phase(
             Phase::Decode,

@@ -105,7 +105,7 @@ fn joined<D: Dit>(call: &Job<D>, done: Vec<RankOutput>) -> Result<Output> {
     )?;
     let latents = match latents {
         Some(latents) => {
-            let transformer = &call.loaded.transformer;
+            let transformer = &call.model_on(&call.device)?.transformer;
             let shown = transformer.shown(&latents, call.plan.latent_size)?;
             let rounded = shown.to_dtype(call.dtype)?;
             if call.output == OutputType::Latent {

@@ -25,6 +25,8 @@ pub(crate) struct Config {
     /// Whether devices can reach each other's memory.
     pub(crate) peers: bool,
     pub(crate) memory_bytes: usize,
+    /// A device of which another program has all but 1 MiB.
+    pub(crate) little_on: usize,
     /// After so many allocations of a device, another program has what is free.
     pub(crate) taken_after: usize,
     pub(crate) policy: Policy,
@@ -77,6 +79,7 @@ impl Config {
             driver: number("VGPU_DRIVER", 12080),
             peers: flag("VGPU_PEERS", 1),
             memory_bytes: number::<usize>("VGPU_MEM_MB", 1024) << 20,
+            little_on: number("VGPU_LITTLE_ON", usize::MAX),
             taken_after: number("VGPU_TAKEN_AFTER", usize::MAX),
             policy: match policy.as_str() {
                 "eager" => Policy::Eager,

@@ -187,8 +187,12 @@ impl State {
     pub(crate) fn free_bytes(&self, device: usize) -> usize {
         let made = self.records.iter();
         let made = made.filter(|record| record.device == Some(device)).count();
+        let all = match device == self.config.little_on {
+            true => 1 << 20,
+            false => self.config.memory_bytes,
+        };
         match made < self.config.taken_after {
-            true => (self.config.memory_bytes).saturating_sub(self.live_bytes(device)),
+            true => all.saturating_sub(self.live_bytes(device)),
             false => 0,
         }
     }

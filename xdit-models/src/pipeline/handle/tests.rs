@@ -114,3 +114,34 @@ fn replicas_that_draw_requests_start_no_thread_after_the_first_call() {
     }
     assert!(threads.len() <= 2, "{threads:?}");
 }
+
+#[test]
+fn the_first_of_several_devices_is_the_pipelines() {
+    use xdit_kernels::{Device, Tier};
+    let portable = Device::cpu_with(Tier::Portable).unwrap();
+    let options = LoadOptions {
+        device: portable.clone(),
+        ..LoadOptions::default()
+    };
+    let degrees = Degrees {
+        ulysses: 2,
+        ..Degrees::default()
+    };
+    let others = Tier::available().filter(|tier| *tier != Tier::Portable);
+    for other in others.map(|tier| Device::cpu_with(tier).unwrap()) {
+        let parallel = |devices: [&Device; 2]| {
+            Parallel::threads(degrees).on(devices.map(Device::clone).to_vec())
+        };
+        let [right, wrong] = [parallel([&portable, &other]), parallel([&other, &portable])];
+        let (source, request) = (golden("flux-dev"), small());
+        assert!(Pipeline::plan(&source, &options, &request, &right).is_ok());
+        let errors = [
+            Pipeline::plan(&source, &options, &request, &wrong).unwrap_err(),
+            Pipeline::load_over(&source, &options, wrong.clone(), &mut ()).unwrap_err(),
+        ];
+        for error in errors {
+            let told = format!("{portable}, the device of the pipeline, first");
+            assert!(error.to_string().contains(&told), "{error}");
+        }
+    }
+}
