@@ -295,7 +295,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
             None => encode(observer)?,
             Some(member) => {
                 let specs = configs.embed_specs(asked, options.dtype)?;
-                let tensors = member.from_first(&specs, || {
+                let tensors = member.made_by_first(&specs, || {
                     let embeds = encode(observer)?;
                     let tensors = embeds.iter().map(EmbedTensors::tensors);
                     Ok(tensors.collect::<Result<Vec<_>>>()?.concat())

@@ -19,7 +19,7 @@ impl RankContext {
     ///
     /// # Collective
     /// Every rank of a replica calls it.
-    pub(crate) fn from_first(
+    pub(crate) fn made_by_first(
         &self,
         specs: &[Spec],
         make: impl FnOnce() -> Result<Vec<Tensor>>,
