@@ -88,11 +88,8 @@ impl CancelToken {
     /// Returns the error of a call with this token. A rank that lost another rank was ended by the token too if the token is
     /// cancelled.
     pub(crate) fn named(&self, error: Error) -> Error {
-        match self.is_cancelled() {
-            true => match error.lost_peer() {
-                Ok(_) => Error::Cancelled,
-                Err(own) => own,
-            },
+        match self.is_cancelled() && error.is_of_another_rank() {
+            true => Error::Cancelled,
             false => error,
         }
     }

@@ -317,23 +317,11 @@ impl Error {
 
     /// Returns whether this error only reports the failure of another rank.
     pub(crate) fn is_of_another_rank(&self) -> bool {
-        use xdit_comm::Error as Comm;
-        let Self::Comm(comm) = self else {
+        use xdit_comm::Error::{Deadlock, Disagree, PeerLost};
+        let Self::Comm(error) = self else {
             return false;
         };
-        matches!(
-            comm,
-            Comm::PeerLost { .. } | Comm::Disagree { .. } | Comm::Deadlock(_)
-        )
-    }
-
-    /// Returns the failure of another rank that this error reports, or the error itself if it is this rank's own.
-    pub(crate) fn lost_peer(self) -> Result<xdit_comm::Error, Self> {
-        let is_of_another = self.is_of_another_rank();
-        match self {
-            Self::Comm(comm) if is_of_another => Ok(comm),
-            own => Err(own),
-        }
+        matches!(error, PeerLost { .. } | Disagree { .. } | Deadlock(_))
     }
 
     /// Creates an [`Error::Other`] from any error, or from a text.

@@ -116,7 +116,7 @@ impl RunOn<'_> {
                     false => work(&rank_context, &mut rank_context.silent()),
                 })
             });
-            outcome.map_err(|error| match error.lost_peer() {
+            outcome.map_err(|error| match lost_peer(error) {
                 Ok(lost) => lost,
                 Err(own) => {
                     let told = xdit_comm::Error::Kernel(own.to_string());
@@ -160,6 +160,15 @@ impl RunOn<'_> {
                 _ => Error::Comm(error),
             }),
         }
+    }
+}
+
+/// Returns the failure of another rank that this error reports, or the error itself if it is this rank's own.
+fn lost_peer(error: Error) -> Result<xdit_comm::Error> {
+    let is_of_another = error.is_of_another_rank();
+    match error {
+        Error::Comm(lost) if is_of_another => Ok(lost),
+        own => Err(own),
     }
 }
 
