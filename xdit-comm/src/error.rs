@@ -34,7 +34,7 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum Error {
     /// A rank failed, left or stopped answering. Every other rank gets this error from its next call at the latest.
-    #[error("{op} (rank {rank}): rank {lost} is lost: {reason}")]
+    #[error("{op} (rank {rank}): rank {lost}{} is lost: {reason}", of_host(host.as_deref()))]
     PeerLost {
         /// The operation that could not finish here.
         op: String,
@@ -42,6 +42,8 @@ pub enum Error {
         rank: usize,
         /// The rank that is the cause.
         lost: usize,
+        /// The host of that rank, if ranks are processes.
+        host: Option<String>,
         /// Its error or its panic, or how long it made no progress.
         reason: Loss,
     },
@@ -103,6 +105,9 @@ pub enum Error {
     /// An error of the work of a rank that is not of this crate.
     #[error("{0}")]
     Other(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Ranks that are processes did not come together. The message says who refused whom, or who is missing.
+    #[error("{0}")]
+    Rendezvous(String),
     /// The system started no thread for a rank.
     #[error("no thread for rank {rank}: {reason}")]
     NoThread {
@@ -123,6 +128,10 @@ pub enum Loss {
     NoProgress(Duration),
     /// Others waited for the rank for this time in an exchange of the control plane, the deadline of the exchange.
     NoAnswer(Duration),
+    /// The process of the rank has ended, or its connection is broken.
+    Ended,
+    /// The process of the rank has shown no sign of life for this time: it is stopped, or its host is cut off.
+    Silent(Duration),
     /// The thread of the rank had not returned when the caller stopped waiting for it. The thread still runs.
     LeftBehind {
         /// How long the rank had finished no operation, if it was lost for that reason.
@@ -134,9 +143,9 @@ impl Loss {
     /// Returns whether a deadline was the reason. With a longer one the rank might have continued.
     pub fn is_stall(&self) -> bool {
         match self {
-            Self::NoProgress(_) | Self::NoAnswer(_) => true,
+            Self::NoProgress(_) | Self::NoAnswer(_) | Self::Silent(_) => true,
             Self::LeftBehind { idle } => idle.is_some(),
-            Self::Failed(_) => false,
+            Self::Failed(_) | Self::Ended => false,
         }
     }
 }
@@ -151,6 +160,14 @@ impl fmt::Display for Loss {
                 let seconds = limit.as_secs_f64();
                 write!(f, "no part in a control exchange within {seconds:.1} s")
             }
+            Self::Ended => f.write_str("its process has ended, or its connection is broken"),
+            Self::Silent(limit) => {
+                let seconds = limit.as_secs_f64();
+                write!(
+                    f,
+                    "no sign of life for {seconds:.1} s: its process is stopped, or its host is cut off"
+                )
+            }
             Self::LeftBehind { idle } => {
                 let before = idle
                     .as_ref()
@@ -159,6 +176,11 @@ impl fmt::Display for Loss {
             }
         }
     }
+}
+
+/// The host of a rank, as it follows the number of the rank.
+fn of_host(host: Option<&str>) -> String {
+    host.map_or_else(String::new, |host| format!(" ({host})"))
 }
 
 /// `Result` with this crate's [`Error`].

@@ -3,7 +3,11 @@
 use super::world::{QueuedCall, Rank, StrictState};
 use crate::{
     Call, Error, Op, Spec,
-    threads::{agree::agree, finish::finish, state::WorldFailure},
+    threads::{
+        agree::{CallSpecs, agree},
+        finish::finish,
+        state::WorldFailure,
+    },
 };
 use std::sync::OnceLock;
 
@@ -103,7 +107,7 @@ impl StrictState {
                 .filter_map(|(i, c)| Some((i, c.as_ref()?)))
         };
         for ((i, a), (j, b)) in known().flat_map(|a| known().map(move |b| (a, b))) {
-            if i < j && !agree(i, a, j, b) {
+            if i < j && !agree(i, &CallSpecs::of(a), j, &CallSpecs::of(b)) {
                 self.fail(WorldFailure::Disagree(Error::Disagree {
                     rank: ranks[i],
                     other: ranks[j],

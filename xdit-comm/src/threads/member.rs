@@ -1,8 +1,9 @@
 //! One rank's end of a group of threads.
 
 use super::{
-    agree::agree,
+    agree::{CallSpecs, agree},
     board::{BoardId, Message, Post},
+    circle::Waits,
     finish::finish,
     queues::RankQueues,
     state::{Activity, Target, World, WorldFailure, WorldState},
@@ -60,9 +61,15 @@ impl Member {
         let board = &mut state.boards[board];
         let number = board.begin_round(self.rank);
         let posts = &mut board.round(number).posts;
+        let specs = match &post {
+            Post::Call(mine, _) => Some(CallSpecs::of(mine)),
+            _ => None,
+        };
         let differs = |(j, other): (usize, &Option<Post>)| {
             let fits = match (&post, other.as_ref()?) {
-                (Post::Call(mine, _), Post::Call(theirs, _)) => agree(self.rank, mine, j, theirs),
+                (Post::Call(..), Post::Call(theirs, _)) => specs
+                    .as_ref()
+                    .is_some_and(|mine| agree(self.rank, mine, j, &CallSpecs::of(theirs))),
                 (Post::Split { .. }, Post::Split { .. }) | (Post::Bytes(_), Post::Bytes(_)) => true,
                 _ => false,
             };

@@ -14,7 +14,7 @@
 
 pub(crate) mod agree;
 mod board;
-mod circle;
+pub(crate) mod circle;
 pub(crate) mod finish;
 mod member;
 mod options;

@@ -103,6 +103,7 @@ impl WorldFailure {
                 op: op.to_owned(),
                 rank,
                 lost: *lost,
+                host: None,
                 reason: reason.clone(),
             },
             Self::Disagree(error) => for_another_rank(error),
