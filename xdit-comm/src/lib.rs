@@ -13,6 +13,7 @@ mod error;
 mod group;
 mod mesh;
 mod pending;
+pub mod processes;
 mod shard;
 mod stats;
 pub mod strict;

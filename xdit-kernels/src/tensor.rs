@@ -326,6 +326,34 @@ impl TensorMut {
         unsafe { ViewMut::from_raw(self.memory.ptr(), self.layout, &self.device) }
     }
 
+    /// The elements' bytes, little-endian as in memory, to be written, for example from a file or a socket.
+    ///
+    /// # Errors
+    /// If they are not in the host's memory.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_kernels::{DType, Device, TensorMut};
+    /// let mut x = TensorMut::zeros([2], DType::F32, &Device::cpu())?;
+    /// x.host_bytes_mut()?[4..].copy_from_slice(&1.5f32.to_le_bytes());
+    /// assert_eq!(x.freeze().to_vec_blocking::<f32>()?, [0., 1.5]);
+    /// # Ok::<(), xdit_kernels::Error>(())
+    /// ```
+    pub fn host_bytes_mut(&mut self) -> Result<&mut [u8]> {
+        if !self.device.is_cpu() {
+            return Err(Error::Device {
+                op: "writing a tensor's bytes",
+                reason: format!(
+                    "they lie in memory of {}; make them on the processor",
+                    self.device
+                ),
+            });
+        }
+        let len = self.layout.byte_len();
+        // SAFETY: the memory holds `len` bytes, which `self` alone owns. Users get only tensors whose memory was set to zeros.
+        Ok(unsafe { std::slice::from_raw_parts_mut(self.memory.ptr(), len) })
+    }
+
     /// The finished tensor.
     pub fn freeze(self) -> Tensor {
         Tensor {

@@ -37,7 +37,7 @@ pub(crate) fn finish(
 }
 
 /// On the processor, in rank order and f32, rounded once. A mean is divided after the last sum.
-fn reduce(how: ReduceOp, parts: &[Tensor]) -> Result<Tensor> {
+pub(crate) fn reduce(how: ReduceOp, parts: &[Tensor]) -> Result<Tensor> {
     let mut total = parts[0].to_vec_blocking::<f32>()?;
     for part in &parts[1..] {
         for (sum, x) in total.iter_mut().zip(part.to_vec_blocking::<f32>()?) {
