@@ -63,6 +63,11 @@ fn auto_goes_on_without_a_gpu_and_says_why_with_v_only() {
         (none, vec![], "finds no GPU"),
         (
             Gpu::new(Schedule::Lazy),
+            vec![("VGPU_DRIVER", "11080")],
+            "NVIDIA's driver supports CUDA 11.8; install driver 525 (CUDA 12.0) or newer",
+        ),
+        (
+            Gpu::new(Schedule::Lazy),
             vec![("LD_LIBRARY_PATH", &*driver)],
             "cuBLASLt is not installed",
         ),

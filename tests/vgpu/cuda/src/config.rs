@@ -32,8 +32,6 @@ pub(crate) struct Config {
     pub(crate) policy: Policy,
     pub(crate) pace: Pace,
     pub(crate) seed: u64,
-    /// Whether accesses are recorded and races looked for, between operations and within kernels.
-    pub(crate) races: bool,
     /// Whether kernels, products and copies run. If they do not, memory is allocated and never used, and the host reads zeros.
     pub(crate) runs: bool,
     /// Whether the plain kernels run natively that have a native version.
@@ -41,7 +39,6 @@ pub(crate) struct Config {
     /// A wait of a stream for an event that does nothing: the number of the stream, and the number of the wait among its own.
     pub(crate) dropped_wait: Option<(usize, u64)>,
     pub(crate) leaks: bool,
-    pub(crate) verbose: bool,
     pub(crate) stats: bool,
     pub(crate) exit_code: i32,
 }
@@ -89,12 +86,10 @@ impl Config {
             },
             pace: Pace::parse(&pace).unwrap_or_else(|| refused("VGPU_PACE", &pace)),
             seed: number("VGPU_SEED", 1),
-            races: flag("VGPU_RACES", 1),
             runs: !flag("VGPU_SKIP_KERNELS", 0),
             native: flag("VGPU_NATIVE", 0),
             dropped_wait: pair("VGPU_DROP_WAIT"),
             leaks: flag("VGPU_LEAKS", 0),
-            verbose: flag("VGPU_VERBOSE", 1),
             stats: flag("VGPU_STATS", 0),
             exit_code: number("VGPU_EXITCODE", 0),
         }

@@ -67,7 +67,7 @@ impl Work {
 /// Runs an operation.
 pub(crate) fn run(heap: &Heap, config: &Config, work: &Work, order: Order) -> Outcome {
     let mut outcome = Outcome::default();
-    let mut memory = Recorder::new(heap, config.races);
+    let mut memory = Recorder::new(heap);
     let started = Instant::now();
     let ran = catch_unwind(AssertUnwindSafe(|| {
         execute(config, work, order, &mut memory, &mut outcome)
@@ -180,7 +180,6 @@ fn run_kernel(
     let options = Options {
         order,
         completion,
-        races: config.races,
         shared_limit: config.most_shared(),
         ..Options::default()
     };

@@ -31,7 +31,6 @@ struct Touched {
 #[derive(Debug)]
 pub(crate) struct Recorder<'h> {
     heap: &'h Heap,
-    recording: bool,
     touched: Vec<Touched>,
     recent: usize,
     /// What a kernel's access failed with: the report of the interpreter does not hold it.
@@ -39,10 +38,9 @@ pub(crate) struct Recorder<'h> {
 }
 
 impl<'h> Recorder<'h> {
-    pub(crate) fn new(heap: &'h Heap, recording: bool) -> Self {
+    pub(crate) fn new(heap: &'h Heap) -> Self {
         Self {
             heap,
-            recording,
             touched: Vec::new(),
             recent: 0,
             fault: None,
@@ -51,7 +49,7 @@ impl<'h> Recorder<'h> {
 
     /// Forgets the accesses so far, before a kernel runs another time.
     pub(crate) fn restart(&mut self) {
-        *self = Self::new(self.heap, self.recording);
+        *self = Self::new(self.heap);
     }
 
     /// The allocation of some bytes and where they begin in it.
@@ -82,11 +80,9 @@ impl<'h> Recorder<'h> {
 
     /// Reads bytes that must have been written.
     pub(crate) fn load(&mut self, address: u64, out: &mut [u8]) -> Result<(), Fault> {
-        let (recording, len) = (self.recording, out.len());
+        let len = out.len();
         let (touched, start) = self.at(address, len)?;
-        if recording {
-            touched.read.set(start, len);
-        }
+        touched.read.set(start, len);
         if touched.contents.read(start, out) {
             return Ok(());
         }
@@ -96,11 +92,8 @@ impl<'h> Recorder<'h> {
 
     /// Where bytes are stored that an operation writes.
     fn written(&mut self, address: u64, len: usize) -> Result<(&Contents, usize), Fault> {
-        let recording = self.recording;
         let (touched, start) = self.at(address, len)?;
-        if recording {
-            touched.written.set(start, len);
-        }
+        touched.written.set(start, len);
         Ok((&touched.contents, start))
     }
 
@@ -137,12 +130,9 @@ impl<'h> Recorder<'h> {
 
     /// Copies bytes; those that were not written stay so.
     pub(crate) fn copy(&mut self, to: &Rect, from: &Rect) -> Result<(), Fault> {
-        let recording = self.recording;
         for (to, row) in to.rows().zip(from.rows()) {
             let (source, start) = self.at(row, from.width)?;
-            if recording {
-                source.read.set(start, from.width);
-            }
+            source.read.set(start, from.width);
             let cells = source.contents.cut(start, from.width);
             let (contents, start) = self.written(to, from.width)?;
             contents.paste(start, &cells);

@@ -153,9 +153,7 @@ impl State {
 
     fn say(&mut self, text: &str) {
         self.totals.reports += 1;
-        if self.config.verbose {
-            eprintln!("vgpu: {text}");
-        }
+        eprintln!("vgpu: {text}");
     }
 
     /// What a call that synchronises returns.
