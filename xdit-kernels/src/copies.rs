@@ -1,9 +1,9 @@
 //! Methods of tensors and views that may copy elements. They call the kernels of `layout`, which take tensors and views, so
 //! they are not in the files of these types.
 
-#[cfg(feature = "cuda")]
-use crate::sizes::Layout;
 use crate::{DType, Device, Element, Result, Shape, Tensor, View, layout};
+#[cfg(feature = "cuda")]
+use crate::{TensorMut, sizes::Layout};
 
 impl View<'_> {
     /// A contiguous copy.
@@ -50,11 +50,15 @@ impl Tensor {
         let count = x.numel();
         let (flat, queue) = (x.reshape([count])?, device.expect_cuda());
         let mut upload = queue.begin_upload(OP, layout.byte_len())?;
-        let most = crate::cuda::UPLOAD_PIECE / dtype.size();
-        for start in (0..count).step_by(most) {
-            let piece = layout::cast(flat.narrow(0, start, most.min(count - start))?, dtype)?;
-            // SAFETY: a tensor has its bytes one after another.
-            unsafe { queue.append_upload(OP, &mut upload, piece.view().ptr(), piece.byte_len())? };
+        let most = (crate::cuda::UPLOAD_PIECE / dtype.size()).min(count);
+        let mut piece = TensorMut::zeros([most], dtype, x.device())?;
+        for start in (0..count).step_by(most.max(1)) {
+            let len = most.min(count - start);
+            let mut part = piece.view_mut().narrow(0, 0, len)?;
+            let from = part.ptr().cast_const();
+            layout::copy_into(flat.narrow(0, start, len)?, part)?;
+            // SAFETY: `len` elements lie there one after another.
+            unsafe { queue.append_upload(OP, &mut upload, from, len * dtype.size())? };
         }
         Ok(Self::of_upload(
             queue.finish_upload(OP, upload)?,

@@ -88,6 +88,12 @@ impl Device {
         })
     }
 
+    /// A device that is only compared with others.
+    #[cfg(test)]
+    pub(crate) fn of_any_tier(tier: Tier) -> Self {
+        Self::new(DeviceKind::Cpu(tier))
+    }
+
     /// An NVIDIA GPU, by its place in the driver's list. Requires the feature `cuda`.
     ///
     /// Opens the driver of this machine. Each call gives a device of its own, with its own memory and queue;
@@ -253,13 +259,6 @@ impl Device {
         queue.map_or(Ok(()), |queue| queue.pool().trim("trim"))
     }
 
-    /// How many kernels were launched on a GPU's queue and its forks, cuBLASLt's not counted; `None` for the processor. Requires the
-    /// feature `cuda`.
-    #[cfg(feature = "cuda")]
-    pub fn cuda_launches(&self) -> Option<u64> {
-        self.0.cuda.as_ref().map(CudaQueue::launches)
-    }
-
     /// How many times the host has read tensors of this device and of its forks: by
     /// [`Tensor::to_vec_blocking`](crate::Tensor::to_vec_blocking) and the other methods whose names end so. Kernels do not
     /// count.
@@ -314,6 +313,23 @@ pub struct Event {
     #[cfg(feature = "cuda")]
     cuda: Option<Arc<CudaEvent>>,
 }
+
+impl PartialEq for Event {
+    /// Whether they are one point of one queue. Events of the processor are all alike: they have happened.
+    fn eq(&self, other: &Self) -> bool {
+        #[cfg(feature = "cuda")]
+        match (&self.cuda, &other.cuda) {
+            (Some(ours), Some(theirs)) => return Arc::ptr_eq(ours, theirs),
+            (None, None) => {}
+            _ => return false,
+        }
+        #[cfg(not(feature = "cuda"))]
+        let Event {} = other;
+        true
+    }
+}
+
+impl Eq for Event {}
 
 #[cfg(test)]
 mod tests {

@@ -17,6 +17,7 @@ mod info;
 mod launch;
 mod module;
 mod options;
+mod pinned;
 mod pool;
 mod products;
 #[cfg(all(test, target_os = "linux"))]
@@ -38,6 +39,7 @@ pub(crate) use launch::{Args, KernelParam, LaunchShape, MOST_BLOCKS_Y};
 #[allow(unused_imports, reason = "as above")]
 pub(crate) use module::PtxModule;
 pub use options::CudaOptions;
+pub(crate) use pinned::PIECE as UPLOAD_PIECE;
 pub use pool::CudaMemoryUse;
 #[allow(
     unused_imports,
@@ -45,7 +47,6 @@ pub use pool::CudaMemoryUse;
 )]
 pub(crate) use products::{FusedActivation, ProductOperands, ProductShape};
 pub(crate) use queue::CudaQueue;
-pub(crate) use staging::PIECE as UPLOAD_PIECE;
 pub(crate) use stream::CudaEvent;
 #[allow(
     unused_imports,

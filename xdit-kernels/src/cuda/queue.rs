@@ -17,10 +17,9 @@ use super::{
     tensor_map::{Boxes, TensorMap},
 };
 use crate::Result;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
+#[cfg(test)]
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One stream of a GPU. Addresses are the GPU's: the host does not dereference them.
 #[derive(Debug)]
@@ -41,6 +40,7 @@ struct CudaShared {
     relay: Relay,
     pool: Arc<CudaPool>,
     /// Kernels launched so far.
+    #[cfg(test)]
     launches: AtomicU64,
 }
 
@@ -66,6 +66,7 @@ impl CudaQueue {
                 staging: Staging::new(&pool),
                 relay: Relay::default(),
                 pool,
+                #[cfg(test)]
                 launches: AtomicU64::new(0),
             }),
         })
@@ -101,6 +102,7 @@ impl CudaQueue {
     }
 
     /// Kernels that this queue and its forks were given; products are cuBLASLt's and do not count.
+    #[cfg(test)]
     pub(crate) fn launches(&self) -> u64 {
         self.shared.launches.load(Ordering::Relaxed)
     }
@@ -141,6 +143,7 @@ impl CudaQueue {
         self.shared.pool.note_uses(args.addresses(), self.id);
         // SAFETY: the caller's promise; `function` has checked what the driver knows of the arguments.
         unsafe { super::launch::launch(op, &self.stream, &function, kernel, shape, args)? };
+        #[cfg(test)]
         self.shared.launches.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

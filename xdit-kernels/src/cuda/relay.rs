@@ -2,21 +2,14 @@
 //! while the other one reads the piece before. Events order the two; no thread waits.
 
 use super::{
-    context::CudaContext,
+    pinned::{PIECE, PinnedMemory},
     stream::{CudaEvent, CudaStream},
 };
-use crate::{Error, Result};
+use crate::Result;
 use std::{
     ffi::c_void,
-    ptr::NonNull,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
-
-/// Bytes of a piece: as those of copies between the host and a GPU.
-const PIECE: usize = 4 << 20;
-
-/// cuMemHostAlloc: the memory is pinned for every context.
-const PORTABLE: u32 = 1;
 
 /// Two pieces of pinned memory, made by the first copy.
 #[derive(Debug, Default)]
@@ -24,14 +17,10 @@ pub(super) struct Relay(Mutex<Option<[RelayPiece; 2]>>);
 
 #[derive(Debug)]
 struct RelayPiece {
-    memory: NonNull<u8>,
-    context: Arc<CudaContext>,
+    memory: PinnedMemory,
     /// Happens when the receiver of the last bytes has read them.
     read: Option<CudaEvent>,
 }
-
-// SAFETY: the memory is this piece's alone, and only GPUs use it.
-unsafe impl Send for RelayPiece {}
 
 impl Relay {
     /// Copies `bytes` bytes from memory of the first stream's GPU to memory of the second one's, in the order of both streams.
@@ -72,7 +61,12 @@ impl Relay {
         let pieces = match &mut *pieces {
             Some(pieces) => pieces,
             none => {
-                let piece = || RelayPiece::new(op, &sender.context);
+                let piece = || -> Result<RelayPiece> {
+                    Ok(RelayPiece {
+                        memory: PinnedMemory::new(op, &sender.context)?,
+                        read: None,
+                    })
+                };
                 none.insert([piece()?, piece()?])
             }
         };
@@ -81,7 +75,7 @@ impl Relay {
             if let Some(read) = &piece.read {
                 sender.wait(read)?;
             }
-            let (host, at) = (piece.memory.as_ptr().cast::<c_void>(), first as u64);
+            let (host, at) = (piece.memory.ptr().cast::<c_void>(), first as u64);
             let context = &sender.context;
             context.bind(op)?;
             // SAFETY: the caller's promise; the piece has `len` bytes, which nothing reads any more when this runs.
@@ -102,31 +96,11 @@ impl Relay {
     }
 }
 
-impl RelayPiece {
-    fn new(op: &'static str, context: &Arc<CudaContext>) -> Result<Self> {
-        context.bind(op)?;
-        let mut memory: *mut c_void = std::ptr::null_mut();
-        // SAFETY: the pointer is to a pointer, and the context is current.
-        let status = unsafe { (context.driver.cuMemHostAlloc)(&mut memory, PIECE, PORTABLE) };
-        context.check(op, "cuMemHostAlloc", status)?;
-        let memory = NonNull::new(memory.cast::<u8>());
-        Ok(Self {
-            memory: memory.ok_or(Error::OutOfMemory { op, bytes: PIECE })?,
-            context: Arc::clone(context),
-            read: None,
-        })
-    }
-}
-
 impl Drop for RelayPiece {
     fn drop(&mut self) {
         if let Some(read) = &self.read {
             // If the GPU failed, it does not use the memory any more.
             drop(read.synchronize());
-        }
-        if self.context.bind("pinned memory").is_ok() {
-            // SAFETY: allocated in `new`, freed once, and no copy uses it.
-            unsafe { (self.context.driver.cuMemFreeHost)(self.memory.as_ptr().cast()) };
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{
     buffer::CudaBuffer,
     context::CudaContext,
     driver::CudaDriver,
+    pinned::{PIECE, PinnedMemory},
     pool::CudaPool,
     stream::{CudaEvent, CudaStream},
 };
@@ -14,12 +15,8 @@ use crate::{Error, Result};
 use cudarc::driver::sys::CUstream;
 use std::{
     ffi::c_void,
-    ptr::NonNull,
     sync::{Arc, Mutex, PoisonError},
 };
-
-/// Bytes of a pinned buffer: large enough that starting a copy costs little, small enough that the first one starts soon.
-pub(crate) const PIECE: usize = 4 << 20;
 
 /// Two pinned buffers and the stream of their copies, which runs beside those of kernels. They are made by the first copy.
 #[derive(Debug)]
@@ -47,16 +44,12 @@ pub(crate) struct Upload {
 /// A pinned buffer of the host's memory, and the copy that uses it.
 #[derive(Debug)]
 struct PinnedPiece {
-    memory: NonNull<u8>,
-    context: Arc<CudaContext>,
+    memory: PinnedMemory,
     /// Happens when the last copy that was started has.
     copied: CudaEvent,
     /// Whether nobody has waited for that copy.
     busy: bool,
 }
-
-// SAFETY: the buffer is this piece's alone.
-unsafe impl Send for PinnedPiece {}
 
 impl Staging {
     pub(super) fn new(pool: &Arc<CudaPool>) -> Self {
@@ -223,7 +216,7 @@ impl TransferLine {
             pinned.copied.synchronize()?;
             pinned.busy = false;
         }
-        Ok(pinned.memory.as_ptr())
+        Ok(pinned.memory.ptr())
     }
 
     /// Copies from the buffer of a piece to the GPU.
@@ -273,11 +266,7 @@ impl TransferLine {
         let pinned = &mut self.pieces[piece % 2];
         let context = &self.stream.context;
         context.bind(op)?;
-        let status = copy(
-            &context.driver,
-            pinned.memory.as_ptr().cast(),
-            self.stream.raw,
-        );
+        let status = copy(&context.driver, pinned.memory.ptr().cast(), self.stream.raw);
         context.check(op, function, status)?;
         pinned.busy = true;
         let recorded = self.stream.record_again(op, &pinned.copied);
@@ -291,17 +280,9 @@ impl TransferLine {
 
 impl PinnedPiece {
     fn new(op: &'static str, context: &Arc<CudaContext>) -> Result<Self> {
-        let copied = CudaEvent::new(op, context)?;
-        context.bind(op)?;
-        let mut memory: *mut c_void = std::ptr::null_mut();
-        // SAFETY: the pointer is to a pointer, and the context is current.
-        let status = unsafe { (context.driver.cuMemHostAlloc)(&mut memory, PIECE, 0) };
-        context.check(op, "cuMemHostAlloc", status)?;
-        let memory = NonNull::new(memory.cast::<u8>());
         Ok(Self {
-            memory: memory.ok_or(Error::OutOfMemory { op, bytes: PIECE })?,
-            context: Arc::clone(context),
-            copied,
+            memory: PinnedMemory::new(op, context)?,
+            copied: CudaEvent::new(op, context)?,
             busy: false,
         })
     }
@@ -312,10 +293,6 @@ impl Drop for PinnedPiece {
         if self.busy {
             // If the GPU failed, it does not use the buffer any more.
             drop(self.copied.synchronize());
-        }
-        if self.context.bind("pinned memory").is_ok() {
-            // SAFETY: allocated in `new`, freed once, and no copy uses it.
-            unsafe { (self.context.driver.cuMemFreeHost)(self.memory.as_ptr().cast()) };
         }
     }
 }
