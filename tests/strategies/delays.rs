@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use xdit_comm::{Backend, Call, Group, Result, Ticket, threads};
+use xdit_kernels::Device;
 use xdit_models::{Parallel, Pipeline};
 
 use crate::engine::{
@@ -61,6 +62,10 @@ impl Backend for Late {
 
     fn world_size(&self) -> usize {
         self.group.world_size()
+    }
+
+    fn device(&self) -> Option<&Device> {
+        self.group.device()
     }
 
     fn receives_ahead(&self) -> bool {

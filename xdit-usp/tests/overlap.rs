@@ -41,6 +41,10 @@ impl Backend for SlowLinks {
         self.group.world_size()
     }
 
+    fn device(&self) -> Option<&Device> {
+        self.group.device()
+    }
+
     fn receives_ahead(&self) -> bool {
         self.group.receives_ahead()
     }

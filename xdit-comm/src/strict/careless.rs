@@ -2,7 +2,7 @@
 
 use crate::{Backend, Call, Group, Result, Ticket};
 use std::time::Duration;
-use xdit_kernels::Tensor;
+use xdit_kernels::{Device, Tensor};
 
 /// Returns a group that starts each call of a batch in its own batch.
 pub fn unbatched(group: Group) -> Group {
@@ -37,6 +37,10 @@ impl Backend for Careless {
 
     fn world_size(&self) -> usize {
         self.group.world_size()
+    }
+
+    fn device(&self) -> Option<&Device> {
+        self.group.device()
     }
 
     fn receives_ahead(&self) -> bool {

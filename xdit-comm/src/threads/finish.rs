@@ -1,11 +1,12 @@
 //! Computes a rank's result of a collective, when all parts have been posted.
 
-use crate::{Call, Error, Op, ReduceOp, Result};
+use crate::{Call, Op, ReduceOp, Result};
 use std::sync::{Arc, OnceLock};
 use xdit_kernels::{Device, DeviceKind, Tensor};
 
-/// The result in the host's memory that all ranks share, or the reason why there is none.
-pub(crate) type Reduced = std::result::Result<Tensor, String>;
+/// The result in the host's memory that all ranks share; none if the first rank failed. Each other rank then tries itself, so that its
+/// error has the kind of the failure.
+pub(crate) type Reduced = Option<Tensor>;
 
 /// Returns the result of rank `me` from the parts of all ranks.
 pub(crate) fn finish(
@@ -24,16 +25,31 @@ pub(crate) fn finish(
         Op::Gather { .. } | Op::AllGather => all.map(|r| of(r, 0)).collect(),
         Op::AllToAll => all.map(|r| of(r, me)).collect(),
         Op::AllReduce(how) => {
-            let make = || reduce(how, &all.map(|r| of(r, 0)).collect::<Vec<_>>());
-            let made = reduced.get_or_init(|| make().map_err(|error| error.to_string()));
-            let made = made.clone().map_err(Error::Kernel)?;
-            vec![made.to_device(of(me, 0).device())?]
+            let make = || reduce(how, &all.clone().map(|r| of(r, 0)).collect::<Vec<_>>());
+            vec![shared(reduced, make)?.to_device(of(me, 0).device())?]
         }
         Op::ReduceScatter(how) => {
             let made = reduce(how, &all.map(|r| of(r, me)).collect::<Vec<_>>())?;
             vec![made.to_device(of(me, me).device())?]
         }
     })
+}
+
+/// What the first rank makes, or each for itself.
+fn shared(reduced: &OnceLock<Reduced>, make: impl Fn() -> Result<Tensor>) -> Result<Tensor> {
+    let mut own = None;
+    let first = reduced.get_or_init(|| match make() {
+        Ok(made) => Some(made),
+        Err(error) => {
+            own = Some(error);
+            None
+        }
+    });
+    match (first, own) {
+        (Some(made), _) => Ok(made.clone()),
+        (None, Some(error)) => Err(error),
+        (None, None) => make(),
+    }
 }
 
 /// On the processor, in rank order and f32, rounded once. A mean is divided after the last sum.
@@ -65,4 +81,32 @@ pub(crate) fn reduce(how: ReduceOp, parts: &[Tensor]) -> Result<Tensor> {
     };
     let total = Tensor::from_slice(&total, parts[0].shape(), &host)?;
     Ok(total.to_dtype(parts[0].dtype())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+
+    #[test]
+    fn every_rank_is_told_that_memory_is_missing() {
+        let reduced = OnceLock::new();
+        let make = || {
+            Err(xdit_kernels::Error::OutOfMemory {
+                op: "cast",
+                bytes: 12,
+            }
+            .into())
+        };
+        for _ in 0..2 {
+            let Err(Error::Other(error)) = shared(&reduced, make) else {
+                panic!("the error keeps its kind");
+            };
+            let error = error.downcast_ref::<xdit_kernels::Error>();
+            assert!(matches!(
+                error,
+                Some(xdit_kernels::Error::OutOfMemory { bytes: 12, .. })
+            ));
+        }
+    }
 }

@@ -9,6 +9,8 @@ use xdit_kernels::{Device, Event, Tensor};
 pub(super) struct RankQueues {
     /// Computes. Received tensors are its own.
     compute: Device,
+    /// The last event that it waited for: the messages of a batch carry one, for which it waits once.
+    waited: Mutex<Option<Event>>,
     links: Mutex<Vec<DeviceLink>>,
 }
 
@@ -17,14 +19,27 @@ pub(super) struct RankQueues {
 struct DeviceLink {
     /// Over the memory of the other GPU: copies run here.
     source: Device,
+    /// The last event that it waited for.
+    waited: Option<Event>,
     /// Over the memory of the rank's GPU: copies lie here.
     arrivals: Device,
+}
+
+/// Makes a queue wait for events, but for the last one that it waited for.
+fn wait_once(queue: &Device, waited: &mut Option<Event>, events: &[Event]) {
+    for event in events {
+        if waited.as_ref() != Some(event) {
+            queue.wait(event);
+            *waited = Some(event.clone());
+        }
+    }
 }
 
 impl RankQueues {
     pub(super) fn new(compute: Device) -> Arc<Self> {
         Arc::new(Self {
             compute,
+            waited: Mutex::default(),
             links: Mutex::default(),
         })
     }
@@ -37,7 +52,8 @@ impl RankQueues {
     /// events, which the senders recorded when they sent. This thread waits for nothing.
     pub(super) fn receive(&self, sent: &[Event], tensors: &[Tensor]) -> Result<Vec<Tensor>> {
         if tensors.iter().any(|t| *t.device() == self.compute) {
-            sent.iter().for_each(|event| self.compute.wait(event));
+            let mut waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
+            wait_once(&self.compute, &mut waited, sent);
         }
         if tensors.iter().all(|t| *t.device() == self.compute) {
             let own = tensors.iter().map(|t| Ok(t.to_device(&self.compute)?));
@@ -54,14 +70,15 @@ impl RankQueues {
             let index = known.unwrap_or_else(|| {
                 links.push(DeviceLink {
                     source: tensor.device().fork(),
+                    waited: None,
                     arrivals: self.compute.fork(),
                 });
                 links.len() - 1
             });
-            let link = &links[index];
+            let link = &mut links[index];
             if !used.contains(&index) {
                 used.push(index);
-                sent.iter().for_each(|event| link.source.wait(event));
+                wait_once(&link.source, &mut link.waited, sent);
             }
             let copy = tensor.to_device(&link.source)?.to_device(&link.arrivals)?;
             received.push(copy.to_device(&self.compute)?);

@@ -10,6 +10,7 @@ use std::thread::sleep;
 use std::time::Duration;
 use xdit_comm::threads::{Options, run_each};
 use xdit_comm::{Backend, Call, Error, Group, Result, Ticket};
+use xdit_kernels::Device;
 
 /// How long a rank takes, each time anew: mostly nothing, sometimes long enough for the others to overtake it.
 #[derive(Debug, Clone)]
@@ -44,6 +45,10 @@ impl Backend for Dawdling {
 
     fn world_size(&self) -> usize {
         self.group.world_size()
+    }
+
+    fn device(&self) -> Option<&Device> {
+        self.group.device()
     }
 
     fn receives_ahead(&self) -> bool {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use xdit_comm::{Backend, Call, Error, Group, Op, Result, Spec, Ticket};
-use xdit_kernels::Tensor;
+use xdit_kernels::{Device, Tensor};
 
 /// A rank's time.
 #[derive(Debug, Clone, Default)]
@@ -129,6 +129,10 @@ impl Backend for Timed {
 
     fn world_size(&self) -> usize {
         self.group.world_size()
+    }
+
+    fn device(&self) -> Option<&Device> {
+        self.group.device()
     }
 
     fn receives_ahead(&self) -> bool {
