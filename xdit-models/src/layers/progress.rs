@@ -10,7 +10,7 @@ use xdit_kernels::attention::{
     Attention, AttnInput, AttnOut, AttnSum, Flash, flash_accumulate_into, flash_into,
 };
 use xdit_kernels::linear::{Epilogue, Linear};
-use xdit_kernels::{DType, Tensor, TensorMut, View, conv2d::Conv2d};
+use xdit_kernels::{DType, DeviceKind, Tensor, TensorMut, View, conv2d::Conv2d};
 
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
@@ -116,14 +116,16 @@ impl Told {
         Ok(sum)
     }
 
-    /// The query rows of a piece, or `None` if the call is one piece.
+    /// The query rows of a piece, or `None` if the call is one piece. It always is on a GPU, where a call returns before its kernel
+    /// runs.
     fn rows_of_pieces(&self, input: &AttnInput<'_>, piece: usize, least: usize) -> Option<usize> {
+        let on_gpu = !matches!(input.q.device().kind(), DeviceKind::Cpu(_));
         let whole = input.mask.causal || input.mask.bias.is_some() || self.0.group.is_none();
         let &[b, lq, h, d] = input.q.shape() else {
             return None;
         };
         let flops = [4, b, input.k.dim(1), h, d];
-        Some(rows_here(&flops, piece, least)).filter(|&rows| !whole && lq > rows)
+        Some(rows_here(&flops, piece, least)).filter(|&rows| !whole && !on_gpu && lq > rows)
     }
 
     /// Attention in pieces of so many rows, into an output of `dtype`.

@@ -124,6 +124,8 @@ fn make_room(idle: &mut Vec<PlacedRanks>, more: usize) -> Vec<PlacedRanks> {
 
 #[cfg(test)]
 mod tests {
+    use xdit_kernels::Tier;
+
     use super::*;
 
     #[test]
@@ -149,5 +151,25 @@ mod tests {
         let both = [idle.take(on(4)), idle.take(on(4))];
         both.into_iter().for_each(|ranks| idle.give_back(ranks));
         assert_eq!(sizes(&idle), [2, 8, 4, 4]);
+    }
+
+    #[test]
+    fn ranks_serve_calls_on_their_devices_alone() {
+        let tiers: Vec<_> = Tier::available().collect();
+        let [portable, .., widest] = tiers[..] else {
+            panic!("a processor that runs the tests has a tier of its own, not only {tiers:?}");
+        };
+        let [a, b] = [portable, widest].map(|tier| Device::cpu_with(tier).unwrap());
+        let idle = IdleRanks::default();
+        let ranks = idle.take(vec![a.clone(), b.clone()]);
+        idle.give_back(ranks);
+        // As many ranks, on other devices or in another order.
+        for other in [vec![a.clone(), a.clone()], vec![b.clone(), a.clone()]] {
+            let ranks = idle.take(other.clone());
+            assert_eq!(ranks.devices, other);
+            assert_eq!(idle.lock().len(), 1, "{other:?}");
+        }
+        let again = idle.take(vec![a.clone(), b.clone()]);
+        assert_eq!((again.devices, idle.lock().len()), (vec![a, b], 0));
     }
 }
