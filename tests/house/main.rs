@@ -181,7 +181,7 @@ fn no_unfinished_marks() {
 }
 
 #[test]
-fn unsafe_lives_in_the_kernels_only() {
+fn unsafe_lives_in_the_kernels_and_next_to_foreign_libraries() {
     for (name, dir) in crates() {
         let entry = ["src/lib.rs", "src/main.rs"].map(|f| dir.join(f));
         let source = read(
@@ -190,12 +190,25 @@ fn unsafe_lives_in_the_kernels_only() {
                 .find(|f| f.exists())
                 .expect("a crate has an entry file"),
         );
-        let forbids = source.contains("#![forbid(unsafe_code)]");
-        assert_eq!(
-            forbids,
-            name != "xdit-kernels",
-            "{name}: #![forbid(unsafe_code)]"
-        );
+        let level = ["forbid", "deny"]
+            .into_iter()
+            .find(|level| source.contains(&format!("#![{level}(unsafe_code)]")));
+        let expected = match name {
+            "xdit-kernels" => None,
+            "xdit-comm" => Some("deny"),
+            _ => Some("forbid"),
+        };
+        assert_eq!(level, expected, "{name}: the lint unsafe_code");
+    }
+    // A transport calls its library in one file or folder.
+    let processes = root().join("xdit-comm/src/processes");
+    let mut files = Vec::new();
+    walk(&root().join("xdit-comm"), &mut files);
+    for file in files {
+        let allows = read(&file).contains("allow(unsafe_code");
+        let calls = file.ends_with("ffi.rs") || file.ends_with("ffi/mod.rs");
+        let place = calls && file.starts_with(&processes);
+        assert!(!allows || place, "{}: allow(unsafe_code)", file.display());
     }
 }
 

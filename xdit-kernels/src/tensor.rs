@@ -239,6 +239,12 @@ impl Tensor {
     pub fn byte_len(&self) -> usize {
         self.layout.byte_len()
     }
+
+    /// Where the first element lies, for libraries that take addresses: in the host's memory, or an address of the GPU.
+    /// [`byte_len`](Self::byte_len) bytes follow. The address is valid as long as a tensor of this memory exists.
+    pub fn as_ptr(&self) -> *const u8 {
+        self.view().ptr()
+    }
 }
 
 impl<'a> From<&'a Tensor> for View<'a> {
@@ -324,6 +330,12 @@ impl TensorMut {
     pub fn view_mut(&mut self) -> ViewMut<'_> {
         // SAFETY: the memory holds the layout's elements, aligned to 64 bytes, and `self` is borrowed exclusively.
         unsafe { ViewMut::from_raw(self.memory.ptr(), self.layout, &self.device) }
+    }
+
+    /// Where the first element lies, for libraries that write to addresses: in the host's memory, or an address of the GPU. The
+    /// address stays valid until this tensor, or the one that [`freeze`](Self::freeze) makes of it, is dropped.
+    pub fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.memory.ptr()
     }
 
     /// The elements' bytes, little-endian as in memory, to be written, for example from a file or a socket.
