@@ -42,6 +42,9 @@ mod link;
 pub mod local;
 mod matching;
 mod member;
+#[cfg(feature = "mpi")]
+#[cfg_attr(docsrs, doc(cfg(feature = "mpi")))]
+pub mod mpi;
 mod options;
 mod outbox;
 #[cfg(unix)]
