@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# The MPI transport of xdit-comm between processes, under Open MPI and under MPICH: the conformance suite and tests of its own on 1, 2, 4
+# and 5 processes, with counts that are too small, and ranks that disagree, fail or are killed. Installs what is missing (Debian, Ubuntu).
+#
+#     ci/mpi.sh [PART...]
+#
+# runs these parts of tests/mpi on 2 processes instead, for example `huge`, which needs 16 GiB of memory.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if ! command -v mpicc.openmpi mpicc.mpich mpirun.openmpi mpirun.mpich >/dev/null || ! ldconfig -p | grep -q 'libclang.*\.so'; then
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends libopenmpi-dev openmpi-bin libmpich-dev mpich libclang1
+fi
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+programs=$(mktemp -d)
+trap 'rm -rf "$programs"' EXIT
+# libclang alone, without clang, has no <stddef.h>: the C compiler's serves as well.
+export BINDGEN_EXTRA_CLANG_ARGS="-I$(cc -print-file-name=include)"
+cargo clippy -q --locked -p xdit-comm -p mpi-ranks --features mpi -- -D warnings
+for mpi in openmpi mpich; do
+    # The build script does not look at MPICC again.
+    cargo clean -q -p mpi-sys
+    MPICC=mpicc.$mpi cargo build -q --locked -p mpi-ranks --features mpi
+    cp "$target/debug/mpi-ranks" "$programs/$mpi"
+done
+
+# There may be fewer cores than processes, and CI may be root.
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+# start MPI PROCESSES ARGUMENTS...
+start() {
+    timeout 100 "mpirun.$1" -n "$2" "$programs/$1" "${@:3}"
+}
+# A rank fails: each of so many others says what it learned, and the launcher fails.
+fault() {
+    local mpi=$1 part=$2 ranks=$3 said
+    if said=$(start "$mpi" 3 "$part" 2>&1) || [ "$(grep -c "^$part: rank" <<<"$said")" != "$ranks" ]; then
+        printf '%s\n%s, %s: %s ranks should have said what they learned, and the launcher failed\n' "$said" "$mpi" "$part" "$ranks" >&2
+        exit 1
+    fi
+    printf '%s, %s: %s ranks learned of it\n' "$mpi" "$part" "$ranks"
+}
+for mpi in openmpi mpich; do
+    if [ $# -gt 0 ]; then
+        start "$mpi" 2 "$@"
+        continue
+    fi
+    echo "$mpi:"
+    for processes in 1 2 4 5; do
+        start "$mpi" "$processes" conformance own
+    done
+    start "$mpi" 3 --largest-count 7 conformance own
+    start "$mpi" 2 alone groups
+    fault "$mpi" disagree 3
+    fault "$mpi" failed 3
+    fault "$mpi" killed 2
+    # UCX, below MPICH, ends each process that reads the memory of one that is killed.
+    [ "$mpi" = mpich ] || fault "$mpi" killed-busy 2
+done

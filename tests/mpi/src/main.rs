@@ -1,0 +1,146 @@
+//! Tests of the MPI transport, between the processes of `mpirun`. `ci/mpi.sh` runs them.
+//!
+//!     mpirun -n 4 mpi-ranks [--largest-count BYTES] [PART]...
+//!
+//! Parts: `conformance` (the suite of xdit-comm), `own`, `alone`, `groups`, `huge` (needs 2 GiB a rank and more), and the faults `disagree`,
+//! `failed`, `killed` and `killed-busy`, one of them at a time. Without any, the first two run.
+
+mod checks;
+mod faults;
+
+use std::{
+    net::TcpListener,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+use xdit_comm::{
+    Call, Error, Group, Op, Result, Spec, conformance,
+    processes::{
+        JobSecret, ProcessOptions, ProcessWorld, RankPlace, join,
+        mpi::{Mpi, MpiOptions},
+    },
+};
+use xdit_kernels::{DType, Device, Tensor};
+
+fn main() -> ExitCode {
+    let mut options = MpiOptions::default();
+    let mut parts = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--largest-count" => {
+                let bytes = arguments.next().and_then(|bytes| bytes.parse().ok());
+                options.largest_count = bytes.expect("a number of bytes");
+            }
+            _ => parts.push(argument),
+        }
+    }
+    if parts.is_empty() {
+        parts = ["conformance", "own"].map(str::to_owned).to_vec();
+    }
+    let began = Instant::now();
+    match run(options, &parts) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FAULT),
+        Err(error) => {
+            eprintln!("after {:.1?}: {error}", began.elapsed());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A free port of rank 0. MPI tells it to the others.
+fn rendezvous(mpi: &Mpi) -> Result<String> {
+    let (rank, size) = (mpi.rank(), mpi.world_size());
+    let transport = mpi.transport(rank, size, &Device::cpu())?;
+    let mut gives = Vec::new();
+    if rank == 0 {
+        let listener = TcpListener::bind("127.0.0.1:0").map_err(Error::other)?;
+        let address = listener.local_addr().map_err(Error::other)?;
+        let port = u32::from(address.port());
+        gives.push(Tensor::from_slice(&[port], [1], &Device::cpu())?);
+    }
+    let mut transfer = transport.start(vec![Call {
+        op: Op::Broadcast { root: 0 },
+        gives,
+        expects: vec![Spec::new([1], DType::U32)],
+    }])?;
+    loop {
+        if let Some(tensors) = transfer.poll()? {
+            let port = tensors[0].to_vec_blocking::<u32>()?;
+            return Ok(format!("127.0.0.1:{}", port[0]));
+        }
+        transfer.rest(Duration::from_millis(1));
+    }
+}
+
+fn world(mpi: &Mpi) -> Result<ProcessWorld> {
+    let (rank, world_size) = (mpi.rank(), mpi.world_size());
+    let place = RankPlace {
+        rank,
+        world_size,
+        host: format!("node{rank}"),
+        rendezvous: rendezvous(mpi)?,
+        secret: JobSecret::default(),
+        restart: 0,
+        build: String::new(),
+        plan: String::new(),
+    };
+    join(&place, ProcessOptions::default(), |peers| {
+        mpi.transport(peers.rank(), peers.all().len(), &Device::cpu())
+    })
+}
+
+/// The exit code after a fault of which the ranks have learned, as they should.
+const FAULT: u8 = 3;
+
+/// Returns whether no rank has failed.
+fn run(options: MpiOptions, parts: &[String]) -> Result<bool> {
+    let mpi = Mpi::init(options)?;
+    let rank = mpi.rank();
+    let world = world(&mpi)?;
+    for part in parts {
+        let began = Instant::now();
+        let group = world.group();
+        let fault = match part.as_str() {
+            "conformance" => pass(group, conformance::CHECKS).map(|()| false),
+            "own" => pass(group, checks::CHECKS).map(|()| false),
+            "alone" => pass(group, &[("alone", checks::ends_alone)]).map(|()| false),
+            "groups" => pass(group, &[("many groups", checks::many_groups)]).map(|()| false),
+            "huge" => pass(group, &[("huge", checks::huge)]).map(|()| false),
+            "disagree" => faults::disagree(group).map(|()| true),
+            "failed" => faults::failed(group).map(|()| true),
+            "killed" => faults::killed(group).map(|()| true),
+            "killed-busy" => faults::killed_busy(group).map(|()| true),
+            other => Err(Error::other(format!("no part {other}"))),
+        };
+        let fault = match fault {
+            Ok(fault) => fault,
+            Err(error) => {
+                world.fail(&error.to_string());
+                return Err(error);
+            }
+        };
+        if fault || rank == 0 {
+            println!(
+                "{part}: rank {rank} of {} after {:.1?}",
+                group.world_size(),
+                began.elapsed()
+            );
+        }
+        if fault {
+            // Launchers end all processes when the first ends without MPI_Finalize.
+            std::thread::sleep(Duration::from_secs(1));
+            return Ok(false);
+        }
+    }
+    drop(world);
+    mpi.finalise().map(|()| true)
+}
+
+fn pass(group: &Group, checks: &[(&str, conformance::Check)]) -> Result<()> {
+    for (name, check) in checks {
+        check(group).map_err(|error| Error::other(format!("{name}: {error}")))?;
+    }
+    Ok(())
+}
