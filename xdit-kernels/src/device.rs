@@ -22,8 +22,8 @@ use std::{
 ///   queue of that view; one that returns a tensor, on the queue of the operand that gives the result its dtype.
 /// - Queues that come from one device by [`fork`](Self::fork) share memory and run beside each other. Whoever writes on one
 ///   queue what another reads orders them: [`record`](Self::record) on the first, [`wait`](Self::wait) on the second.
-/// - A call that starts a kernel may return before the kernel has run. Only the reads whose names end in `_blocking` and
-///   [`synchronize`](Self::synchronize) wait for the queue, and only they report that a kernel failed after its start.
+/// - A call that starts a kernel may return before the kernel has run. Only the reads whose names end in `_blocking`,
+///   [`synchronize`](Self::synchronize) and [`Event::wait_blocking`] wait for the queue, and only they report that a kernel failed after its start.
 ///
 /// The processor's queue is the calling thread: its kernels have run when their calls return. `record` does nothing there, and
 /// `wait` blocks the thread until the event of a GPU. Code that uses them is right on every device.
@@ -330,6 +330,20 @@ impl PartialEq for Event {
 }
 
 impl Eq for Event {}
+
+impl Event {
+    /// Blocks the calling thread until the event has happened. Returns at once for an event of the processor.
+    ///
+    /// # Errors
+    /// If the GPU failed.
+    pub fn wait_blocking(&self) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let Some(event) = &self.cuda {
+            return event.synchronize();
+        }
+        Ok(())
+    }
+}
 
 #[cfg(test)]
 mod tests {

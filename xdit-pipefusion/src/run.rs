@@ -79,9 +79,13 @@ impl Driver {
                 if samples {
                     sampler.step_end(step, &latents)?;
                 }
+                if self.max_drift.is_some() {
+                    stage.settle()?;
+                }
                 watch.step_end(step)?;
             }
         }
+        stage.settle()?;
         Ok((latents, watch.finish()?))
     }
 }

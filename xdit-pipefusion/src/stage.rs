@@ -39,6 +39,15 @@ pub trait Stage {
     /// The model's.
     fn project(&mut self, turn: Turn, hidden: Vec<Tensor>) -> Result<Vec<Tensor>, Self::Error>;
 
+    /// Waits for a device that computes beside this thread, and reports the progress of the rank meanwhile. The driver calls it
+    /// before it reads what the device computed.
+    ///
+    /// # Errors
+    /// The model's.
+    fn settle(&self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
     /// For a U-shaped model: returns the specs of the outputs that blocks of leg `from` pass to blocks of the later leg `to` in
     /// a turn, in order. It is called only for legs on different stages. A stage keeps the other outputs itself.
     fn skipped(&self, turn: Turn, from: usize, to: usize) -> Vec<Spec> {

@@ -4,13 +4,19 @@
 //! A rank is lost if it finishes nothing for the deadline. The longest operation without a report must therefore be short: one
 //! call of a kernel. Operations that grow with the image (attention, linear layers, convolutions) run in pieces of [`PIECE`]
 //! FLOPs per thread. A row does not depend on the other rows, so pieces change no byte.
+//!
+//! On a GPU, a call returns before its kernel has run, and a rank that reads a result waits for all kernels before it. It waits for
+//! them group by group ([`Progress::settle`]) and reports each group, so that a slow GPU does not look like a rank that is lost.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use xdit_comm::Group;
 use xdit_kernels::attention::{
     Attention, AttnInput, AttnOut, AttnSum, Flash, flash_accumulate_into, flash_into,
 };
 use xdit_kernels::linear::{Epilogue, Linear};
-use xdit_kernels::{DType, DeviceKind, Tensor, TensorMut, View, conv2d::Conv2d};
+use xdit_kernels::{DType, DeviceKind, Event, Tensor, TensorMut, View, conv2d::Conv2d};
 
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
@@ -24,11 +30,27 @@ const LEAST_ROWS: usize = 512;
 /// The same for a convolution, whose rows are long. A multiple of the rows of a Winograd tile.
 const LEAST_LINES: usize = 16;
 
+/// So many reports of a rank on a GPU are followed by an event, for which [`Progress::settle`] waits.
+const REPORTS: usize = 16;
+
+/// The most events that a rank keeps. A rank that never settles waits for the oldest of them.
+const MOST_EVENTS: usize = 256;
+
 /// Reports the progress of a rank to its group, if it has one, and ends the work of a rank whose call is cancelled.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress {
     group: Option<Group>,
     cancel: CancelToken,
+    queued: Arc<Mutex<QueuedWork>>,
+}
+
+/// What the GPU of a rank was given.
+#[derive(Debug, Default)]
+struct QueuedWork {
+    /// Reports since the last event.
+    reports: usize,
+    /// Happen in this order, when the GPU has done what it was given before.
+    events: VecDeque<Event>,
 }
 
 impl Progress {
@@ -37,11 +59,52 @@ impl Progress {
         Self {
             group: group.cloned(),
             cancel: cancel.clone(),
+            queued: Arc::default(),
         }
     }
 
-    /// Reports that an operation is finished. An error if the call is cancelled or another rank has failed.
+    /// Reports that an operation is finished, or that a GPU was given it. An error if the call is cancelled or another rank has
+    /// failed.
     pub(crate) fn note(&self) -> Result<()> {
+        self.report()?;
+        let device = self.group.as_ref().and_then(Group::device);
+        let Some(gpu) = device.filter(|it| !matches!(it.kind(), DeviceKind::Cpu(_))) else {
+            return Ok(());
+        };
+        let oldest = {
+            let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+            queued.reports += 1;
+            if queued.reports < REPORTS {
+                return Ok(());
+            }
+            queued.reports = 0;
+            queued.events.push_back(gpu.record());
+            match queued.events.len() > MOST_EVENTS {
+                true => queued.events.pop_front(),
+                false => None,
+            }
+        };
+        Ok(oldest.map_or(Ok(()), |event| event.wait_blocking())?)
+    }
+
+    /// Waits until a GPU has done all but the last [`REPORTS`] operations that it was given, and reports while it works. A rank
+    /// calls it before it reads a result. Does nothing on the processor.
+    ///
+    /// # Errors
+    /// As [`note`](Self::note); an error of the GPU.
+    pub(crate) fn settle(&self) -> Result<()> {
+        loop {
+            let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(event) = queued.events.pop_front() else {
+                return Ok(());
+            };
+            drop(queued);
+            event.wait_blocking()?;
+            self.report()?;
+        }
+    }
+
+    fn report(&self) -> Result<()> {
         self.cancel.check()?;
         Ok(self.group.as_ref().map_or(Ok(()), Group::progress)?)
     }

@@ -36,6 +36,7 @@ pub(crate) struct RankContext {
     /// The statistics of this rank before the call.
     before: Stats,
     /// The token of the call.
+    progress: Progress,
     cancel: CancelToken,
 }
 
@@ -63,6 +64,7 @@ impl RankContext {
             ranks: None,
             device: device.clone(),
             before: Stats::new(),
+            progress: Progress::new(None, &cancel),
             cancel,
         }
     }
@@ -101,6 +103,7 @@ impl RankContext {
             })),
             device: world.device().unwrap_or(device).clone(),
             before: Stats::new(),
+            progress: Progress::new(Some(world), &CancelToken::NEVER),
             cancel: CancelToken::NEVER,
         })
     }
@@ -111,6 +114,7 @@ impl RankContext {
         let sent = ranks.as_ref().map(|ranks| ranks.mesh.world().stats());
         Self {
             before: sent.unwrap_or_default(),
+            progress: Progress::new(ranks.as_ref().map(|ranks| ranks.mesh.world()), &cancel),
             ranks,
             device: self.device.clone(),
             cancel,
@@ -159,13 +163,17 @@ impl RankContext {
 
     /// Returns the value through which this rank reports progress.
     pub(crate) fn progress(&self) -> Progress {
-        let world = self.ranks.as_ref().map(|ranks| ranks.mesh.world());
-        Progress::new(world, &self.cancel)
+        self.progress.clone()
     }
 
     /// Reports that this rank has finished an operation. An error if another rank has failed or the call is cancelled.
     pub(crate) fn note(&self) -> Result<()> {
-        self.progress().note()
+        self.progress.note()
+    }
+
+    /// Waits for this rank's GPU before the rank reads what it computed, and reports progress meanwhile.
+    pub(crate) fn settle(&self) -> Result<()> {
+        self.progress.settle()
     }
 
     /// Returns an observer that observes nothing and has the token of the call.
@@ -354,7 +362,9 @@ impl RankContext {
             None => decoder
                 .forward_band(latents_bhwc, &Whole(self.progress()), &mut self.silent())
                 .map(Some),
-            Some(ranks) => decoder.decode_over(latents_bhwc, &ranks.replica, &self.cancel),
+            Some(ranks) => {
+                decoder.decode_over(latents_bhwc, &ranks.replica, self.progress(), &self.cancel)
+            }
         }
     }
 }

@@ -218,6 +218,7 @@ impl<D: Dit> Replica<D> {
             };
             let planar = image_bhwc.view().permute(&[0, 3, 1, 2])?.to_tensor()?;
             drop(image_bhwc);
+            rank_context.settle()?;
             let whose = Whose::images(self.images.start + i, plan.images);
             call.finite.check(&planar, whose, || Origin::Vae)?;
             let shifted = elementwise::scale_shift(&planar.to_dtype(DType::F32)?, 0.5, 0.5)?;

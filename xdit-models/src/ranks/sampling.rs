@@ -83,6 +83,7 @@ impl Sampling<'_> {
         let Some(counts) = self.not_finite.take() else {
             return Ok(());
         };
+        self.rank_context.settle()?;
         let counts = counts.to_vec_blocking(0..counts.count())?;
         let (predicted, stepped) = counts.split_at(self.images.len);
         let timesteps = self.scheduler.timesteps();

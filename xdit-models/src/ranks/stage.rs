@@ -184,6 +184,7 @@ impl<D: Dit> DitStage<'_, D> {
         if !guided.needs_rescale() {
             return Ok(guided.into_prediction());
         }
+        self.rank_context.settle()?;
         let mut start = 0;
         let patches = part.patches(self.rescale.len());
         for (patch, (_, rows)) in patches.zip(self.layout.image(part)) {
@@ -273,6 +274,10 @@ impl<D: Dit> Stage for DitStage<'_, D> {
                 Ok(hidden)
             })
             .collect()
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.rank_context.settle()
     }
 
     fn blocks(&mut self, turn: Turn, leg: usize, hidden: Vec<Tensor>) -> Result<Vec<Tensor>> {

@@ -1,6 +1,7 @@
 //! What the environment sets: the devices that programs see, and how the streams run.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::pace::Pace;
 
@@ -38,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) native: bool,
     /// A wait of a stream for an event that does nothing: the number of the stream, and the number of the wait among its own.
     pub(crate) dropped_wait: Option<(usize, u64)>,
+    /// Each operation takes at least so long.
+    pub(crate) operation: Duration,
     pub(crate) leaks: bool,
     pub(crate) stats: bool,
     pub(crate) exit_code: i32,
@@ -89,6 +92,7 @@ impl Config {
             runs: !flag("VGPU_SKIP_KERNELS", 0),
             native: flag("VGPU_NATIVE", 0),
             dropped_wait: pair("VGPU_DROP_WAIT"),
+            operation: Duration::from_micros(number("VGPU_OPERATION_US", 0)),
             leaks: flag("VGPU_LEAKS", 0),
             stats: flag("VGPU_STATS", 0),
             exit_code: number("VGPU_EXITCODE", 0),

@@ -72,6 +72,7 @@ pub(crate) fn run(heap: &Heap, config: &Config, work: &Work, order: Order) -> Ou
     let ran = catch_unwind(AssertUnwindSafe(|| {
         execute(config, work, order, &mut memory, &mut outcome)
     }));
+    std::thread::sleep(config.operation.saturating_sub(started.elapsed()));
     outcome.time = started.elapsed();
     outcome.failed = ran
         .unwrap_or_else(|_| {

@@ -59,17 +59,18 @@ impl VaeDecoder {
     /// # Ok::<(), xdit_models::Error>(())
     /// ```
     pub fn forward_over(&self, latents_bhwc: &Tensor, ranks: &Group) -> Result<Option<Tensor>> {
-        self.decode_over(latents_bhwc, ranks, &CancelToken::NEVER)
+        let progress = Progress::new(Some(ranks), &CancelToken::NEVER);
+        self.decode_over(latents_bhwc, ranks, progress, &CancelToken::NEVER)
     }
 
-    /// The same, in a call with this token.
+    /// The same, in a call with this token, of a rank that reports this progress.
     pub(super) fn decode_over(
         &self,
         latents_bhwc: &Tensor,
         ranks: &Group,
+        progress: Progress,
         cancel: &CancelToken,
     ) -> Result<Option<Tensor>> {
-        let progress = Progress::new(Some(ranks), cancel);
         let &[b, h, w, _] = dims(latents_bhwc)?;
         let (count, width) = (ranks.world_size(), NonZero::new(w));
         let Some(width) = width.filter(|_| count > 1 && h > 0) else {
@@ -181,6 +182,7 @@ impl Bands for BandRanks<'_> {
     fn sum(&self, sums: GroupSums) -> Result<GroupSums> {
         // In f64, because in f32 the difference of Σx² and (Σx)² loses the precision of the kernel. In rank order, so that all
         // ranks get the same bytes.
+        self.progress.settle()?;
         let own = sums.to_vec_blocking()?;
         let all = self.group.control().all_gather_f64(&own)?;
         Ok(GroupSums::total(sums.groups(), &all, sums.device())?)
