@@ -11,10 +11,9 @@
 //! computes, so that a batch runs to its end without the rank.
 //!
 //! # After a failure
-//! MPI cannot take back what it has started, and `MPI_Finalize` waits for all ranks. After
-//! [`Transport::abort`](crate::processes::Transport::abort) the transport therefore does not call MPI any more. It does not give back
-//! memory that MPI might still use, and [`Mpi`] does not finalise. The process ends as any other. A launcher of MPI takes it as
-//! failed if it was the first to end so, and ends the other processes.
+//! MPI cannot take back what it has started, and `MPI_Finalize` waits for all ranks. After [`Transport::abort`] the transport therefore
+//! does not call MPI any more. It does not give back memory that MPI might still use, and [`Mpi`] does not finalise. The process ends
+//! as any other. Launchers of MPI may report that it ended without finalising, and end the other processes.
 //!
 //! UCX, on which some installations of MPI stand, ends a process that copies from the memory of another one which dies at that
 //! moment. The transport cannot prevent it.

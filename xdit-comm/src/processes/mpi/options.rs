@@ -3,7 +3,7 @@
 use crate::DEADLINE;
 use std::time::Duration;
 
-/// Settings of [`Mpi`].
+/// Settings of [`Mpi`](super::Mpi).
 #[derive(Debug, Clone, Copy)]
 pub struct MpiOptions {
     /// How long other ranks may take to make a group together, or to finalise.
