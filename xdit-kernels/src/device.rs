@@ -324,7 +324,7 @@ impl PartialEq for Event {
             _ => return false,
         }
         #[cfg(not(feature = "cuda"))]
-        let Event {} = other;
+        let Self {} = other;
         true
     }
 }
