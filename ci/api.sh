@@ -17,8 +17,12 @@ trap 'rm -rf "$work"' EXIT
 printf '#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc "$@"\n' >"$work/rustdoc"
 chmod +x "$work/rustdoc"
 target=${CARGO_TARGET_DIR:-target}
+# All features, but `mpi`, which needs an MPI installation.
+features=$(for crate in "${crates[@]}"; do
+    sed -n '/^\[features\]/,/^\[/p' "$crate/Cargo.toml" | sed -n "s/^\([a-z0-9-]*\) *=.*/\1/p" | grep -vx mpi | sed "s|^|$crate/|" || true
+done)
 RUSTDOC=$work/rustdoc RUSTDOCFLAGS="-Z unstable-options --output-format json" \
-    cargo doc -q --no-deps --all-features "${crates[@]/#/-p}"
+    cargo doc -q --no-deps --features "${features//$'\n'/,}" "${crates[@]/#/-p}"
 cargo build -q --release --locked --manifest-path ci/api/Cargo.toml --target-dir "$target/ci"
 for crate in "${crates[@]}"; do
     json=$target/doc/${crate//-/_}.json
