@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use xdit_comm::threads;
 use xdit_kernels::{DType, Device, Tensor};
@@ -259,4 +260,35 @@ fn load_a_stage_each(name: &str, request: &Request, first: usize) {
         .map(|(output, _)| output.memory[0].parameter_bytes)
         .collect();
     assert!(parameters.iter().all(|bytes| *bytes > 0));
+}
+
+/// Sleeps whenever weights are read or prompts are encoded.
+struct Slow;
+
+impl Observer for Slow {
+    fn phase(&mut self, phase: Phase, event: PhaseEvent) {
+        if let (Phase::Load | Phase::Encode, PhaseEvent::Start { .. }) = (phase, event) {
+            std::thread::sleep(Duration::from_millis(1500));
+        }
+    }
+}
+
+#[test]
+fn ranks_that_read_and_encode_for_long_are_not_lost() {
+    let options_of_ranks = threads::Options::deadline(Duration::from_millis(1000));
+    for axes in [[1, 2, 1, 1], [1, 1, 1, 2]] {
+        let outcomes = threads::run_each(2, options_of_ranks, move |group| {
+            let slow: &mut dyn Observer = match group.rank() {
+                0 => &mut (),
+                _ => &mut Slow,
+            };
+            let parallel = Parallel::group(degrees(axes), group);
+            let files = source("flux-dev");
+            let pipe = Pipeline::load_over(&files, &options(), parallel, slow);
+            let output = pipe.and_then(|pipe| pipe.generate(&request(), slow));
+            output.map(drop).map_err(xdit_comm::Error::other)
+        });
+        let outcomes: Result<Vec<_>, _> = outcomes.into_iter().collect();
+        assert!(outcomes.is_ok(), "{outcomes:?}");
+    }
 }

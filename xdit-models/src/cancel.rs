@@ -16,7 +16,8 @@ use crate::error::{Error, Result};
 /// A pipeline stays usable: later calls with another token draw the same images. A token stays cancelled.
 ///
 /// With a group of the caller ([`Parallel::group`](crate::Parallel::group)), each rank asks its own observer. Give a token to each
-/// of them, and cancel all. A rank whose own token is not cancelled returns an error that names the rank which ended the call.
+/// of them, and cancel all. A rank whose own token is not cancelled returns an error that names the rank which ended the call. The
+/// group has ended too: later calls need another one.
 ///
 /// # Examples
 /// ```

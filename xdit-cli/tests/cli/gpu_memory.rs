@@ -290,6 +290,26 @@ fn plan_tells_the_memory_of_each_gpu_and_of_equal_ones_once() {
 }
 
 #[test]
+fn images_are_decoded_on_the_gpu_where_the_model_ends() {
+    let decode = |flags: &str| {
+        let words = format!(
+            "plan --prompt circle --pipefusion-parallel-degree 2 --json --device cuda:0,1 {flags}"
+        );
+        let plan = on_gpu(&words, "flux-dev", &[]).succeeded().json();
+        [0, 1].map(|gpu| {
+            plan["memory"]["gpus"][gpu]["activations"]["decode"]
+                .as_u64()
+                .unwrap()
+        })
+    };
+    // The first GPU, which is the pipeline's, gets the images.
+    let [first, last] = decode("--no-parallel-vae");
+    assert!(first < last / 4, "{first} {last}");
+    let [first, last] = decode("");
+    assert!(first > last / 2 && first < last * 2, "{first} {last}");
+}
+
+#[test]
 fn a_call_that_does_not_fit_one_of_several_gpus_is_refused_with_its_name() {
     // The second GPU decodes most rows, and the first has all weights and images.
     let flags = "--prompt circle --height 256 --width 256 --num-inference-steps 1 --max-sequence-length 5 \

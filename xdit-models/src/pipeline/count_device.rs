@@ -13,7 +13,6 @@ use crate::models::dit::{BlockRows, DitShape, RankTokens};
 use crate::pipeline::device_memory::{GpuMemory, is_gpu};
 use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::store::ModelLoader;
-use crate::ranks::degrees::Degrees;
 use crate::ranks::rank_devices::RankDevices;
 use crate::vae::{VaeConfig, decoder_bytes_per_pixel, level_bytes_per_pixel};
 
@@ -143,19 +142,6 @@ impl Counted<'_> {
         self.parallel.degrees.data.min(self.plan.images).max(1)
     }
 
-    /// The ranks of one replica.
-    fn ranks_of_replica(&self) -> usize {
-        let Degrees {
-            cfg,
-            pipe,
-            ring,
-            ulysses,
-            ..
-        } = self.parallel.degrees;
-        let ranks = [cfg, pipe, ring, ulysses].into_iter();
-        ranks.fold(1, usize::saturating_mul).max(1)
-    }
-
     /// The latents of one copy of all images, f32.
     fn latents_once(&self, shape: &dyn DitShape) -> u64 {
         let plan = self.plan;
@@ -205,15 +191,18 @@ impl Counted<'_> {
             false => product(&[plan.height, plan.width, plan.decoded_at_once])
                 .saturating_mul(with_gap.saturating_sub(without)),
         };
-        let (count, replicas) = (self.ranks_of_replica(), self.replicas());
+        let degrees = self.parallel.degrees;
+        let (count, replicas) = (degrees.ranks_of_replica(), self.replicas());
+        let placement = self.partition.stages.placement();
+        let place = |rank: usize| degrees.place_in_replica(rank, placement);
         let drawing = || here.ranks.iter().filter(|rank| **rank / count < replicas);
         // Of the rows that all replicas decode at a time, those of the ranks here.
         let rows = plan.latent_size[0];
         let decoded: usize = match self.parallel.shares_decode() {
             true => drawing()
-                .map(|rank| Shard::of(rows, count, *rank % count).len)
+                .map(|rank| Shard::of(rows, count, place(*rank)).len)
                 .sum(),
-            false => rows * drawing().filter(|rank| **rank % count == 0).count(),
+            false => rows * drawing().filter(|rank| place(**rank) == 0).count(),
         };
         let all_rows = (rows * plan.decoded_at_once).max(1) as u128;
         let activations = u128::from(on_processor.saturating_sub(gaps)) * decoded as u128;
@@ -222,7 +211,7 @@ impl Counted<'_> {
         let images = match here.own {
             true => plan.images,
             false => drawing()
-                .filter(|rank| **rank % count == 0)
+                .filter(|rank| place(**rank) == 0)
                 .map(|rank| Shard::of(plan.images, self.parallel.degrees.data, *rank / count).len)
                 .sum(),
         };

@@ -287,7 +287,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
             device: &options.device,
             idle,
         };
-        let member = run_on.join(partition.stages.placement())?;
+        let member = run_on.join(partition.stages.placement(), observer.cancel_token())?;
         let encode = |observer: &mut dyn Observer| {
             F::encode(&self.store, &self.tokenizers, asked, &finite, observer)
         };
@@ -304,13 +304,19 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
                 branches.map(F::Embeds::of_tensors).collect::<Result<_>>()?
             }
         };
-        let mut placed = Vec::new();
-        for device in devices.devices() {
-            let all = self.store.all_blocks();
-            let blocks = devices.blocks_on(device, &partition.stages, all);
-            let model = self.store.loaded(device, &blocks, observer)?;
-            placed.push((device.clone(), model));
-        }
+        let load = |observer: &mut dyn Observer| -> Result<Vec<_>> {
+            let on_device = devices.devices().into_iter().map(|device| {
+                let all = self.store.all_blocks();
+                let blocks = devices.blocks_on(device, &partition.stages, all);
+                let model = self.store.loaded(device, &blocks, observer)?;
+                Ok((device.clone(), model))
+            });
+            on_device.collect()
+        };
+        let placed = match &member {
+            None => load(observer)?,
+            Some(member) => member.attended(|| load(observer))??,
+        };
         let loaded = placed[0].1.clone();
         let mut text = Vec::with_capacity(embeds.len());
         for (branch, embeds) in embeds.iter().enumerate() {

@@ -87,11 +87,12 @@ impl Pipeline {
             encoders: parallel.stage_here().is_some()
                 && parallel.one_replica(0).degrees.product() != Some(1),
         };
-        let loaded = pool.install(|| {
+        let load = || {
             let class = ModelIndex::read(source)?.pipeline;
             let load = families::of_class(class).load;
             Ok((class, load(source, options, later, observer)?))
-        });
+        };
+        let loaded = pool.install(|| parallel.attended(load)?);
         let cancel = observer.cancel_token();
         let (class, model) = loaded.map_err(|error| {
             let ways = ways_out::on_gpu(options.dtype, options.low_memory, None);
@@ -283,14 +284,17 @@ impl Pipeline {
         pool: &rayon::ThreadPool,
         observer: &mut dyn Observer,
     ) -> Result<Output> {
-        observer.cancel_token().check()?;
-        self.check_files()?;
         let (threads, idle) = (pool.current_num_threads(), &self.ranks);
         let (ways, estimates) = (plan.ways_out(), plan.device_memory.clone());
-        let output = pool.install(|| self.model.run(plan, threads, idle, observer));
+        let ranks = plan.call.parallel.clone();
         let cancel = observer.cancel_token();
-        output.map_err(|error| {
-            self.tell_group(&error);
+        let run = || {
+            cancel.check()?;
+            self.check_files()?;
+            pool.install(|| self.model.run(plan, threads, idle, observer))
+        };
+        run().map_err(|error| {
+            ranks.tell_group(&error);
             // Asked only then: another call may be loading, and what is held is known when it has.
             let weights_on = |device: &str| {
                 let of_device = estimates.iter().find(|it| it.device == device);
@@ -302,20 +306,12 @@ impl Pipeline {
 }
 
 impl Pipeline {
-    /// Reports an error of this process to the other ranks of its group, which may wait for it.
-    fn tell_group(&self, error: &Error) {
-        if let RankBackend::Group(group) = &self.parallel.backend
-            && !error.is_of_another_rank()
-        {
-            group.control().fail(&error.to_string());
-        }
-    }
-
     /// Draws requests of any prompts and sizes. Each replica of the data axis draws one request after another. When a result is
     /// finished, `done` receives the index of the request, its result and its observer. After a failed request, the others are
     /// still drawn. If `done` returns `Break`, no further request starts.
     ///
-    /// Images do not depend on the number of replicas.
+    /// Images do not depend on the number of replicas. Over a group of the caller, an error while drawing ends the group
+    /// ([`RankBackend::Group`]), and the requests after it fail too.
     ///
     /// # Errors
     /// [`Error::InvalidRequest`] for several replicas over a group of the caller, who can call [`generate`](Self::generate) on

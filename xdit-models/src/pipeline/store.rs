@@ -126,8 +126,13 @@ impl<R: ModelLoader> ModelStore<R> {
             store.encoder_bytes(&of_encoders)?,
         );
         if options.low_memory {
-            store.check_memory(&options.device, "loading the weights", encoders)?;
-            store.check_memory(&options.device, "loading the weights", drawing)?;
+            // What the call reads is checked there.
+            if !later.encoders {
+                store.check_memory(&options.device, "loading the weights", encoders)?;
+            }
+            if !later.transformer {
+                store.check_memory(&options.device, "loading the weights", drawing)?;
+            }
             return Ok(store);
         }
         if later.encoders {

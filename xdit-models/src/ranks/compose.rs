@@ -82,13 +82,9 @@ impl RankContext {
     ) -> Result<Self> {
         let mesh = DeviceMesh::new(world, degrees.shape())?;
         let rows = degrees.ring * degrees.ulysses;
-        let (branch, stage) = (mesh.coord(axes::CFG)?, mesh.coord(axes::PIPE)?);
-        let row = world.rank() % rows;
-        // The ranks of the stage where the model ends come first.
-        let from_end = (stage + degrees.pipe - placement.end(degrees.pipe)) % degrees.pipe;
-        let order = (branch * degrees.pipe + from_end) * rows + row;
-        let replica = world.split(mesh.coord(axes::DATA)?, order)?;
-        let sequence = world.split(world.rank() / rows, row)?;
+        let place = degrees.place_in_replica(world.rank(), placement);
+        let replica = world.split(mesh.coord(axes::DATA)?, place)?;
+        let sequence = world.split(world.rank() / rows, world.rank() % rows)?;
         let plan = xdit_usp::plan(&mesh, ShardOrder::Contiguous)?;
         Ok(Self {
             ranks: Some(Arc::new(Joined {

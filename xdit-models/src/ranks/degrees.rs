@@ -3,6 +3,7 @@
 use std::fmt;
 
 use xdit_comm::{Axis, MeshShape};
+use xdit_pipefusion::Placement;
 
 use super::axes;
 use crate::error::{Error, Result};
@@ -52,6 +53,21 @@ impl Degrees {
     /// If a degree is 0.
     pub fn coord(&self, rank: usize, axis: Axis) -> usize {
         self.shape().coord(rank, axis).unwrap_or(0)
+    }
+
+    /// Returns the number of ranks of a replica.
+    pub(crate) fn ranks_of_replica(&self) -> usize {
+        let ranks = [self.cfg, self.pipe, self.ring, self.ulysses].into_iter();
+        ranks.fold(1, usize::saturating_mul).max(1)
+    }
+
+    /// Returns the place of a rank in its replica. The ranks of the stage where the model ends come first; the very first encodes
+    /// prompts for the replica, gathers its images and reports for it.
+    pub(crate) fn place_in_replica(&self, rank: usize, placement: Placement) -> usize {
+        let rows = self.ring.saturating_mul(self.ulysses).max(1);
+        let (branch, stage) = (self.coord(rank, axes::CFG), self.coord(rank, axes::PIPE));
+        let from_end = (stage + self.pipe - placement.end(self.pipe)) % self.pipe.max(1);
+        (branch * self.pipe + from_end) * rows + rank % rows
     }
 
     /// Returns the number of ranks, or `None` on overflow.
@@ -108,6 +124,23 @@ mod tests {
         assert_eq!(members(axes::CFG), [1, 5]);
         assert_eq!(members(axes::DATA), [5, 13]);
         assert_eq!(members(axes::RING), [5]);
+    }
+
+    #[test]
+    fn the_first_ranks_of_a_replica_are_those_where_the_model_ends() {
+        let degrees = Degrees {
+            data: 2,
+            cfg: 2,
+            pipe: 2,
+            ulysses: 2,
+            ..Default::default()
+        };
+        assert_eq!(degrees.ranks_of_replica(), 8);
+        let places = |placement| {
+            [0, 1, 2, 3, 4, 7, 10].map(|rank| degrees.place_in_replica(rank, placement))
+        };
+        assert_eq!(places(Placement::Linear), [2, 3, 0, 1, 6, 5, 0]);
+        assert_eq!(places(Placement::Folded), [0, 1, 2, 3, 4, 7, 2]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Only `compose.rs` names every strategy. This wing runs models through the traits of `models::dit`.
 
+pub(crate) mod attended;
 pub mod axes;
 pub(crate) mod compose;
 pub(crate) mod degrees;

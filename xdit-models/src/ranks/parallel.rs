@@ -6,6 +6,7 @@ pub(crate) mod run;
 
 use std::time::Duration;
 
+use crate::ranks::attended::attended;
 use crate::ranks::axes;
 use crate::ranks::degrees::Degrees;
 use xdit_comm::{DEADLINE, Group};
@@ -185,15 +186,31 @@ impl Parallel {
         }
     }
 
+    /// Runs long work of this process, such as reading weights. The other ranks of its group, if it is in one, may wait for it
+    /// ([`attended`]).
+    pub(crate) fn attended<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
+        match &self.backend {
+            RankBackend::Threads { .. } => Ok(work()),
+            RankBackend::Group(group) => attended(group, work),
+        }
+    }
+
+    /// Reports an error of this process to the other ranks of its group, if it is in one. They may wait for it.
+    pub(crate) fn tell_group(&self, error: &Error) {
+        if let RankBackend::Group(group) = &self.backend
+            && !error.is_of_another_rank()
+        {
+            group.control().fail(&error.to_string());
+        }
+    }
+
     /// Returns whether this process encodes prompts. `placement` is that of the stages. In a group, the first rank of each replica
-    /// does it for the others: the one with the first rows of the first branch, on the stage where the model ends.
+    /// does it for the others.
     pub(crate) fn encodes_here(&self, placement: Placement) -> bool {
         let RankBackend::Group(group) = &self.backend else {
             return true;
         };
-        let coord = |axis| self.degrees.coord(group.rank(), axis);
-        let ends = coord(axes::PIPE) == placement.end(self.degrees.pipe);
-        ends && [axes::CFG, axes::RING, axes::ULYSSES].map(coord) == [0; 3]
+        self.degrees.place_in_replica(group.rank(), placement) == 0
     }
 
     /// Returns the ranks of one replica. If there are several replicas, each has a deadline.

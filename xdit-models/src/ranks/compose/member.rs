@@ -1,5 +1,5 @@
 //! What the ranks of a group of processes do before they draw: the first of each replica encodes the prompts for all of them, and
-//! all wait until everybody has loaded its weights.
+//! all wait until everybody has loaded its weights. Who reads weights or encodes reports progress meanwhile ([`attended`]).
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use xdit_kernels::Tensor;
 
 use super::RankContext;
 use crate::error::Result;
+use crate::ranks::attended::attended;
 
-/// How long ranks wait for others that load weights or encode prompts. These report no progress, but a process that dies is
-/// reported at once.
+/// How long ranks wait for others that load weights or encode prompts. A process that dies meanwhile is reported at once.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 impl RankContext {
@@ -24,12 +24,12 @@ impl RankContext {
         specs: &[Spec],
         make: impl FnOnce() -> Result<Vec<Tensor>>,
     ) -> Result<Vec<Tensor>> {
-        let Some(ranks) = self.ranks.as_ref().filter(|_| self.shares_pictures()) else {
-            return make();
-        };
         let made = match self.leads() {
-            true => make()?,
+            true => self.attended(make)??,
             false => Vec::new(),
+        };
+        let Some(ranks) = self.ranks.as_ref().filter(|_| self.shares_pictures()) else {
+            return Ok(made);
         };
         let group = &ranks.replica;
         group.control().deadline(PATIENCE).all_gather(&[])?;
@@ -40,6 +40,14 @@ impl RankContext {
         };
         let batch = specs.iter().enumerate().map(call).collect();
         Ok(group.start(batch)?.wait()?)
+    }
+
+    /// Runs long work on which other ranks wait ([`attended`]).
+    pub(crate) fn attended<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
+        match &self.ranks {
+            Some(ranks) => attended(ranks.mesh.world(), work),
+            None => Ok(work()),
+        }
     }
 
     /// Waits until every rank has loaded what it needs. From then on, a rank that makes no progress is lost.

@@ -12,6 +12,7 @@ use xdit_pipefusion::Placement;
 
 use super::remote::{ObserverCall, Remote, Wishes};
 use super::{Parallel, RankBackend};
+use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::pipeline::memory_limit::refused_thread;
@@ -33,16 +34,21 @@ pub(crate) struct RunOn<'a> {
 }
 
 impl RunOn<'_> {
-    /// Returns this process's rank, if it is one rank of a group.
+    /// Returns this process's rank in a call with this token, if it is one rank of a group.
     ///
     /// # Collective
     /// Every rank of the group calls it at the beginning of a call.
-    pub(crate) fn join(self, placement: Placement) -> Result<Option<RankContext>> {
+    pub(crate) fn join(
+        self,
+        placement: Placement,
+        cancel: CancelToken,
+    ) -> Result<Option<RankContext>> {
         let RankBackend::Group(group) = &self.parallel.backend else {
             return Ok(None);
         };
         let degrees = self.parallel.degrees;
-        RankContext::join(group, degrees, placement, self.device).map(Some)
+        let member = RankContext::join(group, degrees, placement, self.device)?;
+        Ok(Some(member.for_a_call(cancel)))
     }
 
     /// Runs `work` on each rank of this process and returns the results by rank. `placement` is that of the stages. `member` is
@@ -64,12 +70,11 @@ impl RunOn<'_> {
             |rank_context: &RankContext| rank_context.leads() && rank_context.replica() == 0;
         if let Some(member) = member {
             member.wait_for_all()?;
-            let rank_context = member.for_a_call(cancel.clone());
-            rank_context.device().wait(&self.device.record());
-            let watched = is_watched(&rank_context);
+            member.device().wait(&self.device.record());
+            let watched = is_watched(&member);
             let mut silent = cancel;
             return Ok(vec![work(
-                &rank_context,
+                &member,
                 if watched { observer } else { &mut silent },
             )?]);
         }
