@@ -207,10 +207,10 @@ fn a_rank_that_returns_early_is_named() {
 
 #[test]
 fn an_exchange_has_a_deadline_of_its_own() {
-    // The last rank makes progress all the time, but takes no part.
+    // Rank 0 makes progress all the time, but takes no part. It is the first of those that are missing, whoever begins last.
     for error in errors(3, |group| {
-        let limit = Duration::from_millis(60);
-        if group.rank() < 2 {
+        let limit = Duration::from_millis(200);
+        if group.rank() > 0 {
             return group.control().deadline(limit).all_gather(&[1]).map(drop);
         }
         loop {
@@ -218,7 +218,7 @@ fn an_exchange_has_a_deadline_of_its_own() {
             std::thread::sleep(Duration::from_millis(1));
         }
     }) {
-        assert_eq!(error.culprit(), Some(2), "{error}");
+        assert_eq!(error.culprit(), Some(0), "{error}");
         assert!(
             error.is_stall() && error.to_string().contains("control exchange"),
             "{error}"
@@ -229,7 +229,7 @@ fn an_exchange_has_a_deadline_of_its_own() {
 #[test]
 fn a_rank_that_makes_no_progress_is_named() {
     let short = ProcessOptions {
-        deadline: Duration::from_millis(300),
+        deadline: Duration::from_secs(1),
         ..ProcessOptions::default()
     };
     let over = Arc::new(AtomicBool::new(false));
@@ -241,7 +241,7 @@ fn a_rank_that_makes_no_progress_is_named() {
                 }
             }
             // Rests, which no deadline ends.
-            2 => world.rest(|| std::thread::sleep(Duration::from_millis(100))),
+            2 => world.rest(|| std::thread::sleep(Duration::from_millis(1500))),
             _ => {}
         }
         let passed = world.group().barrier();
@@ -260,15 +260,15 @@ fn a_rank_that_makes_no_progress_is_named() {
 #[test]
 fn a_slow_rank_that_tells_of_its_work_or_rests_is_not_lost() {
     let short = ProcessOptions {
-        deadline: Duration::from_millis(300),
+        deadline: Duration::from_secs(2),
         ..ProcessOptions::default()
     };
     let outcomes = run_each(3, short, |world| {
         match world.group().rank() {
-            0 => world.rest(|| std::thread::sleep(Duration::from_millis(600))),
+            0 => world.rest(|| std::thread::sleep(Duration::from_millis(2500))),
             1 => {
-                for _ in 0..12 {
-                    std::thread::sleep(Duration::from_millis(50));
+                for _ in 0..25 {
+                    std::thread::sleep(Duration::from_millis(100));
                     world.group().progress()?;
                 }
             }
@@ -345,7 +345,7 @@ impl Transfer for Stuck {
 #[test]
 fn a_transport_that_brings_nothing_does_not_hang() {
     let short = ProcessOptions {
-        deadline: Duration::from_millis(200),
+        deadline: Duration::from_secs(1),
         ..ProcessOptions::default()
     };
     let began = Instant::now();
@@ -358,7 +358,7 @@ fn a_transport_that_brings_nothing_does_not_hang() {
     for outcome in outcomes {
         let error = outcome.expect_err("it cannot pass").to_string();
         let told =
-            "its transport did not finish a call within 0.2 s, though every rank has started it";
+            "its transport did not finish a call within 1.0 s, though every rank has started it";
         assert!(error.contains(told), "{error}");
     }
     assert!(began.elapsed() < LONG, "{:?}", began.elapsed());

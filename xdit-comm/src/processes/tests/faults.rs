@@ -3,7 +3,7 @@
 use super::support::{one, place, sockets, spec};
 use crate::{
     Error, Group, ReduceOp, Result,
-    processes::{ProcessOptions, join},
+    processes::{ProcessOptions, world::join_on},
 };
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -18,10 +18,10 @@ use std::{
 
 /// How many ranks there are.
 const RANKS: usize = 4;
-/// How long a process may be silent in these tests.
-const SILENCE: Duration = Duration::from_secs(2);
+/// How long a process may be silent in these tests. Some processes at once on a busy machine need time for a beat.
+const SILENCE: Duration = Duration::from_secs(4);
 /// How long the others may take after the event, or after the limit of silence.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
@@ -52,8 +52,14 @@ fn child() {
         beat: Duration::from_millis(200),
         ..ProcessOptions::default()
     };
-    let place = place(rank, RANKS, &argument("rendezvous="));
-    let world = join(&place, options, sockets).expect("all come");
+    let mut rendezvous = argument("rendezvous=");
+    let listener = (rank == 0).then(|| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    if let Some(listener) = &listener {
+        rendezvous = listener.local_addr().expect("it has one").to_string();
+        println!("\nADDRESS {rendezvous}");
+    }
+    let place = place(rank, RANKS, &rendezvous);
+    let world = join_on(listener, &place, options, sockets).expect("all come");
     let error = work(world.group(), fails_at).expect_err("it ends with an error only");
     let text = error.to_string();
     world.fail(&text);
@@ -129,6 +135,18 @@ impl Proxy {
     }
 }
 
+/// Processes that end with this value, whatever the test found.
+struct Children(Vec<Child>);
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
 fn start(rank: usize, rendezvous: &str, fails_at: usize) -> Child {
     Command::new(std::env::current_exe().expect("this test has a file"))
         .args([
@@ -148,27 +166,27 @@ fn start(rank: usize, rendezvous: &str, fails_at: usize) -> Child {
 
 /// One world in which `culprit` has a fault, `moment` after all have begun.
 fn inject(fault: Fault, culprit: usize, moment: Duration) {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = free.local_addr().expect("it has one").to_string();
+    let fails_at = |rank: usize| match fault {
+        Fault::Fails if rank == culprit => moment.as_millis() as usize,
+        _ => usize::MAX,
+    };
+    let mut owner = Children(vec![start(0, "its own", fails_at(0))]);
+    let children = &mut owner.0;
+    let lines_of = |child: &mut Child| {
+        BufReader::new(child.stdout.take().expect("it is piped")).lines()
+    };
+    let mut outputs = vec![lines_of(&mut children[0])];
+    let address = outputs[0].find_map(|line| Some(line.ok()?.strip_prefix("ADDRESS ")?.to_owned()));
+    let address = address.expect("rank 0 listens");
     let proxy = Proxy::to(address.clone());
-    drop(free);
-    let mut children: Vec<Child> = (0..RANKS)
-        .map(|rank| {
-            let fails_at = match fault {
-                Fault::Fails if rank == culprit => moment.as_millis() as usize,
-                _ => usize::MAX,
-            };
-            let through = match fault {
-                Fault::CutOff if rank == culprit => &proxy.address,
-                _ => &address,
-            };
-            start(rank, through, fails_at)
-        })
-        .collect();
-    let mut outputs: Vec<_> = children
-        .iter_mut()
-        .map(|child| BufReader::new(child.stdout.take().expect("it is piped")).lines())
-        .collect();
+    for rank in 1..RANKS {
+        let through = match fault {
+            Fault::CutOff if rank == culprit => &proxy.address,
+            _ => &address,
+        };
+        children.push(start(rank, through, fails_at(rank)));
+        outputs.push(lines_of(&mut children[rank]));
+    }
     for lines in &mut outputs {
         assert!(
             lines.any(|line| line.is_ok_and(|line| line == "READY")),
@@ -230,11 +248,6 @@ fn inject(fault: Fault, culprit: usize, moment: Duration) {
             "{told}"
         );
     }
-    let last = &mut children[culprit];
-    if fault == Fault::Stopped {
-        last.kill().expect("it is there");
-    }
-    last.wait().expect("it ends");
 }
 
 /// Several worlds after each other, with pseudo-random culprits and moments.
