@@ -157,9 +157,12 @@ impl Backend for ProcessMember {
         self.plane().progress();
         let mut order = self.seat.order();
         let mut targets = Vec::with_capacity(batch.len());
+        let receipts = !self.transport.sends_end_alone();
         for call in &batch {
             let call = CallSpecs::of(call);
-            targets.push((order.target(call.op), call.clone()));
+            let target = order.target(call.op);
+            let is_awaited = receipts || !matches!(target, Awaited::Receipt { .. });
+            targets.push((is_awaited.then_some(target), call.clone()));
             self.plane().send_later(&Frame::Post {
                 group: self.seat.group,
                 what: Posted::Call(call),
@@ -245,7 +248,8 @@ impl Ticket for NoTransfer {
 struct TransferUnderWay {
     member: ProcessMember,
     transfer: Box<dyn Transfer>,
-    targets: Vec<(Awaited, CallSpecs)>,
+    /// No target where the call ends alone.
+    targets: Vec<(Option<Awaited>, CallSpecs)>,
 }
 
 impl TransferUnderWay {
@@ -259,8 +263,9 @@ impl TransferUnderWay {
     }
 
     fn tell(&self) {
-        let targets = self.targets.iter().take(MAX_TARGETS);
-        let targets = targets.map(|(what, call)| (*what, call.to_string()));
+        let targets = self.targets.iter();
+        let targets = targets.filter_map(|(what, call)| Some(((*what)?, call.to_string())));
+        let targets = targets.take(MAX_TARGETS);
         self.member
             .plane()
             .tell(self.member.seat.group, targets.collect());
@@ -295,7 +300,10 @@ impl Ticket for TransferUnderWay {
             if waited >= overdue {
                 let limit = plane.options.deadline;
                 let is_exchange = false;
-                plane.send(&Frame::Overdue { is_exchange, limit });
+                // Rank 0 cannot tell whether a send may still wait for its receiver.
+                if self.targets.iter().all(|(what, _)| what.is_some()) {
+                    plane.send(&Frame::Overdue { is_exchange, limit });
+                }
                 overdue = overdue.saturating_add(limit);
             }
         }

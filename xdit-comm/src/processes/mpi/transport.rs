@@ -112,6 +112,11 @@ impl Transport for MpiTransport {
         true
     }
 
+    /// Only MPI knows which messages are so small that it keeps them.
+    fn sends_end_alone(&self) -> bool {
+        true
+    }
+
     fn device(&self) -> Option<&Device> {
         Some(&self.device)
     }
