@@ -28,6 +28,8 @@ struct InboxState {
     lanes: HashMap<SocketLane, Arrivals>,
     /// Of each sender whose connection has ended, why.
     ended: HashMap<usize, String>,
+    /// Why this rank cannot go on.
+    failed: Option<String>,
     aborted: bool,
 }
 
@@ -99,6 +101,17 @@ impl SocketInbox {
     pub(super) fn end(&self, sender: usize, reason: String) {
         self.lock().ended.entry(sender).or_insert(reason);
         self.changed.notify_all();
+    }
+
+    /// This rank cannot go on, for this reason.
+    pub(super) fn fail(&self, reason: String) {
+        self.lock().failed.get_or_insert(reason);
+        self.changed.notify_all();
+    }
+
+    /// Returns why this rank cannot go on, if it cannot.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.lock().failed.clone()
     }
 
     /// Nothing more is taken.

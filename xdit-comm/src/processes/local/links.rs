@@ -2,16 +2,19 @@
 
 use super::header;
 use super::inbox::{SocketInbox, SocketLane};
-use crate::Spec;
+use crate::{Error, Result, Spec};
 use std::io::{self, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 use xdit_kernels::{Device, Tensor, TensorMut};
 
-/// The connections of a rank to all others. Dropped, it sends what was started, and ends its threads.
+/// The connections of a rank to all others. Dropped, it sends what was started and ends the threads that write. Those that read end
+/// when the other side has sent everything and closes its connection.
 #[derive(Debug)]
 pub(super) struct SocketLinks {
     /// In the world.
@@ -19,14 +22,19 @@ pub(super) struct SocketLinks {
     pub(super) inbox: Arc<SocketInbox>,
     /// By rank of the world; none for the rank itself.
     peers: Vec<Option<SocketPeer>>,
+    /// How many bytes the writers have sent.
+    written: Arc<AtomicU64>,
 }
+
+/// A tensor, after the header that it has on the socket.
+type FramedTensor = (Vec<u8>, Tensor);
 
 #[derive(Debug)]
 struct SocketPeer {
     /// Ends its reader and its writer.
     socket: UnixStream,
     /// None once the rank has no more to send.
-    outgoing: Mutex<Option<Sender<(SocketLane, Tensor)>>>,
+    outgoing: Mutex<Option<Sender<FramedTensor>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -42,6 +50,7 @@ impl SocketLinks {
         device: &Device,
     ) -> io::Result<Self> {
         let inbox = Arc::new(SocketInbox::default());
+        let written = Arc::new(AtomicU64::new(0));
         let started = sockets.into_iter().enumerate().map(|(peer, socket)| {
             let Some(socket) = socket else {
                 return Ok(None);
@@ -56,9 +65,14 @@ impl SocketLinks {
                     inbox_of_reader.end(peer, reason);
                 })?;
             let (sender, outgoing) = mpsc::channel();
+            let to_write = CountedSocket {
+                socket: to_write,
+                written: written.clone(),
+            };
+            let inbox_of_writer = inbox.clone();
             let writer = thread::Builder::new()
                 .name(format!("to rank {peer}"))
-                .spawn(move || write_all(to_write, rank, &outgoing))?;
+                .spawn(move || write_all(to_write, rank, &outgoing, &inbox_of_writer))?;
             Ok(Some(SocketPeer {
                 socket,
                 outgoing: Mutex::new(Some(sender)),
@@ -66,19 +80,37 @@ impl SocketLinks {
             }))
         });
         let peers = started.collect::<io::Result<_>>()?;
-        Ok(Self { rank, inbox, peers })
+        Ok(Self {
+            rank,
+            inbox,
+            peers,
+            written,
+        })
     }
 
     /// Sends a tensor to a rank of the world, after those that were sent before. `lane` is the receiver's. What is sent to a rank
     /// that has gone is lost: whoever waits for that rank learns it.
-    pub(super) fn send(&self, to: usize, lane: SocketLane, tensor: &Tensor) {
+    ///
+    /// # Errors
+    /// If sockets cannot carry such a tensor.
+    pub(super) fn send(&self, to: usize, lane: SocketLane, tensor: &Tensor) -> io::Result<()> {
         match &self.peers[to] {
             None => self.inbox.put(lane, tensor.clone()),
             Some(peer) => {
+                let header = header::encode(&lane, &Spec::of(tensor))?;
                 if let Some(outgoing) = &*lock(&peer.outgoing) {
-                    outgoing.send((lane, tensor.clone())).ok();
+                    outgoing.send((header, tensor.clone())).ok();
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Checks that this rank could send what it has sent before.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.inbox.failure() {
+            Some(reason) => Err(Error::other(format!("rank {}: {reason}", self.rank))),
+            None => Ok(()),
         }
     }
 
@@ -92,18 +124,52 @@ impl SocketLinks {
     }
 }
 
+/// How long writers may get nothing through before a rank that ends gives up on its peers.
+const STUCK: Duration = Duration::from_secs(2);
+
 impl Drop for SocketLinks {
-    /// A rank that has finished may still have sent what others wait for, so the writers come to their end. They do not wait for a
-    /// rank that is stopped: its control plane aborts the transport.
+    /// A rank that has finished may still have sent what others wait for, so the writers come to their end. Nobody aborts this
+    /// transport any more, so they are broken off when a peer, for example one that is stopped, reads nothing.
     fn drop(&mut self) {
-        for peer in self.peers.iter().flatten() {
-            lock(&peer.outgoing).take();
-        }
-        for peer in self.peers.iter().flatten() {
-            if let Some(writer) = lock(&peer.writer).take() {
-                writer.join().ok();
+        let peers = || self.peers.iter().flatten();
+        peers().for_each(|peer| drop(lock(&peer.outgoing).take()));
+        let writers: Vec<_> = peers()
+            .filter_map(|peer| lock(&peer.writer).take())
+            .collect();
+        let (mut since, mut known) = (Instant::now(), 0);
+        while !writers.iter().all(JoinHandle::is_finished) && since.elapsed() < STUCK {
+            // Only compared; needs no ordering.
+            let written = self.written.load(Ordering::Relaxed);
+            if std::mem::replace(&mut known, written) != written {
+                since = Instant::now();
             }
+            thread::sleep(Duration::from_micros(200));
         }
+        if !writers.iter().all(JoinHandle::is_finished) {
+            peers().for_each(|peer| drop(peer.socket.shutdown(Shutdown::Both)));
+        }
+        for writer in writers {
+            writer.join().ok();
+        }
+    }
+}
+
+/// The sending end of a socket. It writes in parts, so that others see whether they get through.
+#[derive(Debug)]
+struct CountedSocket {
+    socket: UnixStream,
+    written: Arc<AtomicU64>,
+}
+
+impl Write for CountedSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.socket.write(&bytes[..bytes.len().min(256 << 10)])?;
+        self.written.fetch_add(written as u64, Ordering::Relaxed);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
     }
 }
 
@@ -130,20 +196,29 @@ fn read_all(
 }
 
 /// Writes each tensor from where it lies, until the rank has no more or the socket fails.
-fn write_all(mut socket: UnixStream, rank: usize, outgoing: &Receiver<(SocketLane, Tensor)>) {
-    let mut write = |lane: &SocketLane, tensor: &Tensor| -> io::Result<()> {
-        header::write(&mut socket, lane, &Spec::of(tensor))?;
-        let bytes = tensor.host_bytes_blocking().map_err(io::Error::other)?;
-        socket.write_all(&bytes)
-    };
-    while let Ok((lane, tensor)) = outgoing.recv() {
-        if let Err(error) = write(&lane, &tensor) {
+fn write_all(
+    mut socket: CountedSocket,
+    rank: usize,
+    outgoing: &Receiver<FramedTensor>,
+    inbox: &SocketInbox,
+) {
+    while let Ok((header, tensor)) = outgoing.recv() {
+        let bytes = match tensor.host_bytes_blocking() {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                // The fault is of this rank, which learns it from its next call.
+                inbox.fail(format!("a tensor cannot be read to send it: {error}"));
+                break;
+            }
+        };
+        let sent = socket.write_all(&header);
+        if let Err(error) = sent.and_then(|()| socket.write_all(&bytes)) {
             // The receiver has gone, which its own end shows.
             tracing::debug!(rank, %error, "a tensor could not be sent");
             break;
         }
     }
-    socket.shutdown(Shutdown::Write).ok();
+    socket.socket.shutdown(Shutdown::Write).ok();
 }
 
 /// Nothing panics while it holds the lock.

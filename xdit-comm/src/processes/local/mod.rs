@@ -66,7 +66,13 @@ impl Transport for Local {
         true
     }
 
+    /// Writers send beside the rank.
+    fn sends_end_alone(&self) -> bool {
+        true
+    }
+
     fn start(&self, batch: Vec<Call>) -> Result<Box<dyn Transfer>> {
+        self.links.check()?;
         let (me, n) = (self.rank, self.members.len());
         for given in batch.iter().flat_map(|call| &call.gives) {
             if !matches!(given.device().kind(), xdit_kernels::DeviceKind::Cpu(_)) {
@@ -93,8 +99,12 @@ impl Transport for Local {
                 _ => (parts::outgoing(&call, me, n), parts::incoming(&call, me, n)),
             };
             for (to, tensor) in sent {
-                self.links
-                    .send(self.members[to], self.lane(me, call.op), tensor);
+                let lane = self.lane(me, call.op);
+                let started = self.links.send(self.members[to], lane, tensor);
+                started.map_err(|error| {
+                    let rank = self.links.rank;
+                    Error::other(format!("{call} (rank {rank}): {error}"))
+                })?;
             }
             let own = parts::own(&call, me);
             let await_part = |(from, spec): (usize, Spec)| match own {
@@ -192,6 +202,7 @@ impl LocalBatch {
 
 impl Transfer for LocalBatch {
     fn poll(&mut self) -> Result<Option<Vec<Tensor>>> {
+        self.links.check()?;
         let mut moving = std::mem::take(&mut self.moving);
         let mut is_done = true;
         for Moving { call, parts } in &mut moving {

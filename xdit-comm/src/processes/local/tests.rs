@@ -187,6 +187,76 @@ fn nothing_blocks_after_an_abort() {
     assert_eq!(ended.unwrap(), [true, true]);
 }
 
+/// Links of rank 0 with one peer, whose end of the socket is returned, and which send a tensor that no socket buffers.
+fn sending(bytes: usize) -> (SocketLinks, std::os::unix::net::UnixStream) {
+    let (own, other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let links = SocketLinks::new(0, vec![None, Some(own)], &Device::cpu()).unwrap();
+    let lane = SocketLane {
+        path: Arc::default(),
+        sender: 0,
+        collective: false,
+    };
+    let large = Tensor::from_slice(&vec![1_u8; bytes], [bytes], &Device::cpu()).unwrap();
+    links.send(1, lane, &large).unwrap();
+    (links, other)
+}
+
+#[test]
+fn a_rank_that_ends_does_not_wait_for_a_peer_that_never_reads() {
+    let (links, other) = sending(8 << 20);
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(links);
+        done.send(()).ok();
+    });
+    let ended = ended.recv_timeout(Duration::from_secs(60));
+    assert!(ended.is_ok(), "it gives up");
+    drop(other);
+}
+
+#[test]
+fn a_rank_that_ends_waits_for_a_peer_that_reads_slowly() {
+    use std::io::Read;
+    let (parts, part) = (48, 128 << 10);
+    let (links, mut other) = sending(parts * part);
+    let reader = std::thread::spawn(move || {
+        // In all longer than a rank waits for a peer that reads nothing.
+        for _ in 0..parts {
+            std::thread::sleep(Duration::from_millis(60));
+            other.read_exact(&mut vec![0; part])?;
+        }
+        other.read_to_end(&mut vec![])
+    });
+    drop(links);
+    let rest = reader.join().unwrap().unwrap();
+    assert_eq!(rest, 12, "as many bytes as the header has");
+}
+
+#[test]
+fn a_group_that_is_split_too_often_is_told_at_once() {
+    let told = threads::run(2, |group| {
+        let meeting = Meeting::open(&std::env::temp_dir())?;
+        let addresses = group.control().all_gather(&meeting.address())?;
+        let data = meeting.connect(group.rank(), &addresses, &Device::cpu(), || Ok(()))?;
+        let mut deep: Box<dyn Transport> = Box::new(data);
+        let one = Tensor::from_slice(&[1f32], [1], &Device::cpu())?;
+        let mut start = |splits: usize| {
+            for _ in 0..splits {
+                deep = deep.subgroup(0, &[0, 1])?;
+            }
+            deep.start(vec![Call::send(&one, 1 - group.rank())])
+        };
+        start(64)?;
+        let error = start(1).expect_err("a header has no room for it");
+        group.barrier()?;
+        Ok(error.to_string())
+    });
+    for text in told.unwrap() {
+        let want = "after 65 splits of the world, where at most 64 are allowed";
+        assert!(text.contains(want), "{text}");
+    }
+}
+
 #[test]
 fn sockets_leave_no_file() {
     let folder = std::env::temp_dir().join(format!("xdit-local-test-{}", std::process::id()));

@@ -316,6 +316,32 @@ fn too_large_an_exchange_is_refused() {
     assert!(error.to_string().contains("at most 16777216"), "{error}");
 }
 
+#[test]
+fn a_send_waits_for_nobody() {
+    let outcomes = run_each(3, ProcessOptions::default(), |world| {
+        let group = world.group();
+        match group.rank() {
+            0 => {
+                let batch = vec![Call::send(&one(), 1), Call::recv(spec(), 2)];
+                group.start(batch)?.wait()?;
+                group.barrier()
+            }
+            // Takes what rank 0 has sent only after the barrier, which rank 0 reaches when rank 2 has computed.
+            1 => group
+                .barrier()
+                .and_then(|()| group.recv(spec(), 0).map(drop)),
+            _ => {
+                std::thread::sleep(Duration::from_millis(200));
+                group.send(&one(), 0)?;
+                group.barrier()
+            }
+        }
+    });
+    for outcome in outcomes {
+        outcome.expect("nobody waits for a send");
+    }
+}
+
 /// A transport whose calls never end.
 #[derive(Debug)]
 struct Stuck;
