@@ -257,18 +257,15 @@ impl Ledger {
             return Rejected::nonsense("too many exchanges in which no other rank takes part");
         }
         let (ledger, me) = self.group(group, rank)?;
-        let waiting: usize = ledger
-            .exchanges
-            .rounds
-            .iter()
-            .flatten()
-            .flatten()
-            .map(Vec::len)
-            .sum();
-        if waiting.saturating_add(bytes.len()) > MAX_EXCHANGE {
-            return Rejected::nonsense(format!(
-                "more than {MAX_EXCHANGE} bytes in exchanges under way"
-            ));
+        let waiting = ledger.exchanges.rounds.iter().flatten().flatten();
+        let waiting: usize = waiting.map(Vec::len).sum();
+        let sum = waiting.saturating_add(bytes.len());
+        if sum > MAX_EXCHANGE {
+            // No rank alone is at fault.
+            let text = format!(
+                "control exchange: the ranks give {sum} bytes or more together; at most {MAX_EXCHANGE} are allowed"
+            );
+            return Err(Rejected::Failure(WorldFailure::of(&Error::Kernel(text))));
         }
         ledger.exchanges.begin(me)[me] = Some(bytes);
         let complete = ledger.exchanges.complete();
