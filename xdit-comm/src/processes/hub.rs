@@ -24,6 +24,8 @@ use std::{
 const MAX_STRANGERS: usize = 64;
 /// How long rank 0 waits for the others after a failure: they know of it.
 const AFTER_A_FAILURE: Duration = Duration::from_millis(500);
+/// How often the thread that accepts connections looks for one.
+const LOOK: Duration = Duration::from_millis(5);
 /// How long a connection has for its hello.
 const HELLO: Duration = Duration::from_secs(5);
 
@@ -44,7 +46,7 @@ struct HubShared {
 #[derive(Debug)]
 pub(super) struct ControlHub {
     shared: Arc<HubShared>,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -62,13 +64,16 @@ impl ControlHub {
         let failed = |error: std::io::Error| {
             Error::Rendezvous(format!("rank 0 cannot let the others in: {error}"))
         };
-        let mut address = listener.local_addr().map_err(failed)?;
-        if address.ip().is_unspecified() {
-            address.set_ip(match address.ip() {
-                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-            });
-        }
+        let address = listener.local_addr().map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let ips = match address.ip() {
+            ip if !ip.is_unspecified() => vec![ip],
+            IpAddr::V4(_) => vec![v4],
+            // The interfaces of IPv6 may be without addresses.
+            IpAddr::V6(_) => vec![Ipv6Addr::LOCALHOST.into(), v4],
+        };
+        let with_port = |ip| SocketAddr::new(ip, address.port());
         let shared = Arc::new(HubShared {
             options,
             closing: AtomicBool::new(false),
@@ -81,16 +86,16 @@ impl ControlHub {
         });
         let hub = Self {
             shared: shared.clone(),
-            address,
+            addresses: ips.into_iter().map(with_port).collect(),
         };
         let accept = move |shared: Arc<HubShared>| accept_all(&shared, &listener);
         spawn(&shared, "control: rendezvous", accept).map_err(failed)?;
         Ok(hub)
     }
 
-    /// Where this process reaches it.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+    /// Where this process reaches it: at one of these.
+    pub(super) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Which ranks have not come.
@@ -132,8 +137,6 @@ impl Drop for ControlHub {
         }
         switch.close();
         drop(switch);
-        // The thread that accepts connections wakes up.
-        TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).ok();
         let ends = Instant::now() + shared.options.tick() * 2 + Duration::from_millis(200);
         loop {
             let threads = std::mem::take(&mut *lock(&shared.threads));
@@ -172,12 +175,13 @@ fn spawn(
 fn accept_all(shared: &Arc<HubShared>, listener: &TcpListener) {
     while !shared.closing.load(Ordering::Acquire) {
         let Ok((stream, _)) = listener.accept() else {
-            // Too many open files, or a connection that is gone again.
-            std::thread::sleep(Duration::from_millis(10));
+            // None has come, or it is gone again, or too many files are open.
+            std::thread::sleep(LOOK);
             continue;
         };
-        if shared.closing.load(Ordering::Acquire) {
-            return;
+        // On some systems it is like its listener.
+        if stream.set_nonblocking(false).is_err() {
+            continue;
         }
         if shared.strangers.fetch_add(1, Ordering::Relaxed) >= shared.max_strangers {
             shared.strangers.fetch_sub(1, Ordering::Relaxed);
@@ -200,7 +204,7 @@ fn accept_all(shared: &Arc<HubShared>, listener: &TcpListener) {
 fn enter(shared: &Arc<HubShared>, stream: TcpStream) -> Option<(usize, Link, Outbox)> {
     let options = shared.options;
     let (to_write, to_break) = (stream.try_clone().ok()?, stream.try_clone().ok()?);
-    let decoder = FrameDecoder::of_hello();
+    let decoder = FrameDecoder::of_rank();
     let mut link = Link::new(stream, decoder, options.tick(), options.silence).ok()?;
     let began = Instant::now();
     let hello = loop {
@@ -237,12 +241,10 @@ fn enter(shared: &Arc<HubShared>, stream: TcpStream) -> Option<(usize, Link, Out
             drop(outbox);
             // The other side closes the connection when it has read this. It must not be broken before.
             let began = Instant::now();
-            while began.elapsed() < options.silence && !shared.closing.load(Ordering::Acquire) {
-                match link.hear() {
-                    Heard::Frame(_) | Heard::Nothing => {}
-                    _ => break,
-                }
-            }
+            while began.elapsed() < options.silence
+                && !shared.closing.load(Ordering::Acquire)
+                && link.discard()
+            {}
             None
         }
     }

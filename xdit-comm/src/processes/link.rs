@@ -86,6 +86,17 @@ impl Link {
             }
         }
     }
+
+    /// Waits for bytes, for one tick at most, and keeps none. Returns false at the end of the connection.
+    pub(super) fn discard(&mut self) -> bool {
+        match self.stream.read(&mut self.chunk) {
+            Ok(read) => read > 0,
+            Err(error) => matches!(
+                error.kind(),
+                ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut
+            ),
+        }
+    }
 }
 
 /// The port of a `host:port`.
@@ -115,10 +126,17 @@ pub(super) fn listen(rendezvous: &str) -> Result<TcpListener> {
             Ok(addresses) => addresses.collect(),
             Err(_) => vec![(Ipv4Addr::LOCALHOST, port).into()],
         },
-        false => vec![
-            (Ipv6Addr::UNSPECIFIED, port).into(),
-            (Ipv4Addr::UNSPECIFIED, port).into(),
-        ],
+        false => {
+            let mut all: Vec<SocketAddr> = vec![
+                (Ipv6Addr::UNSPECIFIED, port).into(),
+                (Ipv4Addr::UNSPECIFIED, port).into(),
+            ];
+            // Where interfaces have no addresses of IPv6, as in many containers, the first can be bound all the same.
+            if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+                all.reverse();
+            }
+            all
+        }
     };
     let mut last = None;
     for address in addresses {
@@ -139,7 +157,10 @@ pub(super) fn listen(rendezvous: &str) -> Result<TcpListener> {
 }
 
 /// Connects to rank 0, which may start later. Returns the last reason if it could not within `limit`.
-pub(super) fn connect(rendezvous: &str, limit: Duration) -> Result<TcpStream, String> {
+pub(super) fn connect(
+    rendezvous: impl ToSocketAddrs,
+    limit: Duration,
+) -> Result<TcpStream, String> {
     let began = Instant::now();
     let mut pause = Duration::from_millis(10);
     loop {

@@ -312,13 +312,16 @@ pub(super) struct FrameDecoder {
     taken: usize,
     /// Whether only a hello may come next.
     expects_hello: bool,
+    /// Whether a rank sends them to rank 0.
+    is_of_rank: bool,
 }
 
 impl FrameDecoder {
-    /// A decoder that takes a hello first, and nothing else.
-    pub(super) fn of_hello() -> Self {
+    /// A decoder of rank 0. It takes a hello first, and nothing else, and then only what ranks send.
+    pub(super) fn of_rank() -> Self {
         Self {
             expects_hello: true,
+            is_of_rank: true,
             ..Self::default()
         }
     }
@@ -344,6 +347,10 @@ impl FrameDecoder {
         let length = u32::from_le_bytes(*length) as usize;
         if self.expects_hello && *kind != 0 {
             return Err("it does not begin with a hello".to_owned());
+        }
+        // Before its bytes are kept: some of them are long.
+        if self.is_of_rank && matches!(kind, 1 | 2 | 6 | 10 | 13 | 15) {
+            return Err("a frame of another direction".to_owned());
         }
         let limit = limit(*kind)?;
         if length == 0 || length - 1 > limit {

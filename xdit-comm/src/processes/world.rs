@@ -107,7 +107,6 @@ fn enter(
         rendezvous,
         ..
     } = place;
-    let address = hub.map_or_else(|| rendezvous.clone(), |hub| hub.address().to_string());
     let hello = Frame::Hello(own).encode();
     let began = Instant::now();
     let limit = options.rendezvous.as_secs_f64();
@@ -121,7 +120,11 @@ fn enter(
                 options.silence
             };
         let left = last.saturating_sub(began.elapsed());
-        let stream = connect(&address, left).map_err(|reason| {
+        let stream = match hub {
+            Some(hub) => connect(hub.addresses(), left),
+            None => connect(rendezvous.as_str(), left),
+        };
+        let stream = stream.map_err(|reason| {
             Error::Rendezvous(format!(
                 "rank {rank} cannot reach rank 0 at {rendezvous} within {limit:.1} s: {reason}. Is rank 0 started, and is its port open?"
             ))
@@ -135,11 +138,19 @@ fn enter(
         let decoder = FrameDecoder::default();
         let mut link =
             Link::new(reader, decoder, options.tick(), options.silence).map_err(failed)?;
-        if (&stream).write_all(&hello).is_err() {
-            continue;
-        }
+        let mut is_open = (&stream).write_all(&hello).is_ok();
+        let mut last_beat = Instant::now();
         loop {
-            match link.hear() {
+            if last_beat.elapsed() >= options.beat {
+                last_beat = Instant::now();
+                is_open &= (&stream).write_all(&Frame::Beat.encode()).is_ok();
+            }
+            // What rank 0 has said before it closed the connection may still be there.
+            let heard = match link.hear() {
+                Heard::Nothing if !is_open => Heard::End,
+                heard => heard,
+            };
+            match heard {
                 Heard::Frame(Frame::Welcome(peers)) if peers.len() == *world_size => {
                     return Ok((stream, link, peers));
                 }

@@ -172,9 +172,8 @@ fn inject(fault: Fault, culprit: usize, moment: Duration) {
     };
     let mut owner = Children(vec![start(0, "its own", fails_at(0))]);
     let children = &mut owner.0;
-    let lines_of = |child: &mut Child| {
-        BufReader::new(child.stdout.take().expect("it is piped")).lines()
-    };
+    let lines_of =
+        |child: &mut Child| BufReader::new(child.stdout.take().expect("it is piped")).lines();
     let mut outputs = vec![lines_of(&mut children[0])];
     let address = outputs[0].find_map(|line| Some(line.ok()?.strip_prefix("ADDRESS ")?.to_owned()));
     let address = address.expect("rank 0 listens");

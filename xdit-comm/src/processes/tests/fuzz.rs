@@ -7,6 +7,7 @@ use crate::{
         JobSecret, Peer, ProcessOptions,
         hello::Hello,
         hub::ControlHub,
+        matching::{Ledger, Rejected},
         outbox::Outbox,
         switch::Switch,
         wire::{Awaited, Frame, FrameDecoder, Posted},
@@ -150,6 +151,21 @@ fn frames_come_back_in_any_pieces() {
 }
 
 #[test]
+fn what_only_rank_0_sends_is_refused_before_it_has_arrived() {
+    let hello = Hello::of(&place(1, 2, "node0:1")).expect("it fits");
+    for kind in [1, 2, 6, 10, 13, 15] {
+        let mut decoder = FrameDecoder::of_rank();
+        decoder.push(&Frame::Hello(hello.clone()).encode());
+        assert!(matches!(decoder.next(), Ok(Some(Frame::Hello(_)))));
+        // The beginning of a long frame.
+        decoder.push(&(1_u32 << 20).to_le_bytes());
+        decoder.push(&[kind, 0]);
+        let refused = decoder.next().expect_err("it is of another direction");
+        assert_eq!(refused, "a frame of another direction", "{kind}");
+    }
+}
+
+#[test]
 fn a_million_inputs_do_not_panic() {
     let valid: Vec<Vec<u8>> = frames().iter().map(Frame::encode).collect();
     let mut dice = Dice(7);
@@ -162,7 +178,7 @@ fn a_million_inputs_do_not_panic() {
         damage(&mut bytes, &mut dice);
         let mut decoder = match i % 2 {
             0 => FrameDecoder::default(),
-            _ => FrameDecoder::of_hello(),
+            _ => FrameDecoder::of_rank(),
         };
         decoder.push(&bytes);
         loop {
@@ -240,10 +256,27 @@ fn calls_that_nobody_else_starts_take_no_memory_for_ever() {
 }
 
 #[test]
+fn too_large_a_sum_of_an_exchange_accuses_no_rank() {
+    let mut ledger = Ledger::new(18);
+    let refused = (0..18).find_map(|rank| ledger.exchange(rank, 0, vec![0; 16 << 20]).err());
+    let Some(Rejected::Failure(failure)) = refused else {
+        panic!("{refused:?}");
+    };
+    let error = failure.seen_by(0, "control exchange");
+    assert_eq!(error.culprit(), None, "{error}");
+    let sum = "the ranks give 285212672 bytes or more together; at most 268435456 are allowed";
+    assert!(error.to_string().contains(sum), "{error}");
+}
+
+#[test]
 fn a_hub_survives_bytes_over_sockets() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let own = Hello::of(&place(0, 2, "node0:1")).expect("it fits");
-    let options = ProcessOptions::default();
+    // The ranks of this test send no beats.
+    let options = ProcessOptions {
+        silence: Duration::from_secs(60),
+        ..ProcessOptions::default()
+    };
     let hub = ControlHub::start(listener, own.clone(), options).expect("it starts");
     let mut valid: Vec<Vec<u8>> = frames().iter().map(Frame::encode).collect();
     // No damage makes the right secret of another one.
@@ -253,7 +286,7 @@ fn a_hub_survives_bytes_over_sockets() {
     let mut dice = Dice(13);
     // Before the hello.
     for _ in 0..400 {
-        let mut stream = TcpStream::connect(hub.address()).expect("it listens");
+        let mut stream = TcpStream::connect(hub.addresses()[0]).expect("it listens");
         let mut bytes = valid[dice.below(valid.len()).min(3)].clone();
         damage(&mut bytes, &mut dice);
         stream.write_all(&bytes).ok();
@@ -261,7 +294,7 @@ fn a_hub_survives_bytes_over_sockets() {
     // After it, as rank 1.
     let enter = |rank: usize| loop {
         let hello = Hello::of(&place(rank, 2, "node0:1")).expect("it fits");
-        let mut stream = TcpStream::connect(hub.address()).expect("it listens");
+        let mut stream = TcpStream::connect(hub.addresses()[0]).expect("it listens");
         stream
             .write_all(&Frame::Hello(hello).encode())
             .expect("it reads");
@@ -272,7 +305,7 @@ fn a_hub_survives_bytes_over_sockets() {
     };
     // Rank 0 hears a beat, rank 1 that all have come.
     let (mut zero, mut one) = (enter(0), enter(1));
-    let timeout = Some(Duration::from_secs(20));
+    let timeout = Some(Duration::from_secs(40));
     zero.set_read_timeout(timeout).expect("a socket has one");
     let (mut decoder, mut chunk) = (FrameDecoder::default(), [0; 4096]);
     decoder.push(&1_u32.to_le_bytes());

@@ -169,6 +169,44 @@ fn missing_ranks_are_named() {
 }
 
 #[test]
+fn a_rendezvous_may_take_longer_than_the_limit_of_silence() {
+    let (listener, address) = listener();
+    let options = ProcessOptions {
+        beat: Duration::from_millis(100),
+        silence: Duration::from_secs(1),
+        ..ProcessOptions::default()
+    };
+    let start = |listener, rank: usize| {
+        let place = place(rank, 3, &address);
+        std::thread::spawn(move || {
+            join_on(listener, &place, options, sockets)?
+                .group()
+                .barrier()
+        })
+    };
+    let first = [start(Some(listener), 0), start(None, 1)];
+    std::thread::sleep(options.silence * 5 / 2);
+    let last = start(None, 2);
+    for joining in first.into_iter().chain([last]) {
+        let passed = joining.join().expect("no panic");
+        passed.expect("nobody is lost");
+    }
+}
+
+#[test]
+fn rank_0_reaches_itself_whatever_it_is_bound_to() {
+    for address in ["0.0.0.0:0", "[::]:0", "127.0.0.1:0"] {
+        // Some machines have no IPv6.
+        let Ok(listener) = TcpListener::bind(address) else {
+            continue;
+        };
+        let zero = start(Some(listener), place(0, 1, address), LONG);
+        let world = zero.join().expect("no panic").expect("it reaches itself");
+        assert_eq!(world.peers().len(), 1);
+    }
+}
+
+#[test]
 fn a_rank_that_ends_before_all_have_come_is_named() {
     let (listener, address) = listener();
     let began = Instant::now();
