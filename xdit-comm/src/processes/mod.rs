@@ -31,7 +31,8 @@
 //! [`threads`](crate::threads) does, with the same texts. It costs a message for several calls, and none on the way of the tensors.
 //!
 //! **Leaving.** A rank leaves when its [`ProcessWorld`] is dropped. Its goodbye comes before its transport ends. The process of rank
-//! 0 then waits for the others, for [`grace`](ProcessOptions::grace) at most. All threads have ended when the drop returns.
+//! 0 then waits for the others, for [`grace`](ProcessOptions::grace) at most. The threads of the control plane have ended when the drop
+//! returns. A transport may keep some until the other ranks have left too.
 
 mod bytes;
 mod calls;

@@ -358,6 +358,10 @@ impl ControlPlane {
         self.send(&Frame::Bye);
         self.stream.shutdown(Shutdown::Write).ok();
         self.changed.notify_all();
+        if reason.is_some() {
+            // Nobody waits for what a rank sends that has failed.
+            self.abort();
+        }
     }
 
     /// Breaks the connection.
