@@ -212,6 +212,8 @@ impl MpiEngine {
     /// No call waits any more, and none calls MPI.
     pub(super) fn abort(&self) {
         self.aborted.store(true, Ordering::Release);
+        // The thread has either seen this before it waits, or waits already.
+        drop(self.lock());
         self.changed.notify_all();
     }
 
@@ -252,7 +254,7 @@ impl MpiEngine {
 
     fn run(&self) {
         let mut state = self.lock();
-        loop {
+        while state.library.is_some() && !self.is_aborted() {
             let idle = state.under_way.values().all(StepsUnderWay::has_ended);
             let calls = state.calls;
             state = match idle {

@@ -10,6 +10,9 @@
 //! MPI moves data only while a process calls it. A thread of the transport calls it while something is under way and the rank
 //! computes, so that a batch runs to its end without the rank.
 //!
+//! MPI may hold a large message back until its receive has been started. The control plane does not know it, so it does not find ranks
+//! that wait for such messages to each other and start no receive. Start both in one batch.
+//!
 //! # After a failure
 //! MPI cannot take back what it has started, and `MPI_Finalize` waits for all ranks. After [`Transport::abort`] the transport therefore
 //! does not call MPI any more. It does not give back memory that MPI might still use, and [`Mpi`] does not finalise. The process ends
