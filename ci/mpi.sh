@@ -2,12 +2,18 @@
 # The MPI transport of xdit-comm between processes, under Open MPI and under MPICH: the conformance suite and tests of its own on 1, 2, 4
 # and 5 processes, with counts that are too small, and ranks that disagree, fail or are killed. Installs what is missing (Debian, Ubuntu).
 #
+# Not part of .ci/run yet.
+#
 #     ci/mpi.sh [PART...]
 #
 # runs these parts of tests/mpi on 2 processes instead, for example `huge`, which needs 16 GiB of memory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if ! command -v mpicc.openmpi mpicc.mpich mpirun.openmpi mpirun.mpich >/dev/null || ! ldconfig -p | grep -q 'libclang.*\.so'; then
+missing=
+for program in {mpicc,mpirun}.{openmpi,mpich}; do
+    command -v "$program" >/dev/null || missing=1
+done
+if [ -n "$missing" ] || ! ldconfig -p | grep -q 'libclang.*\.so'; then
     apt-get update -q
     DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends libopenmpi-dev openmpi-bin libmpich-dev mpich libclang1
 fi

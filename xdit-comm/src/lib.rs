@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 // docs.rs sets this and has the nightly compiler, which shows the feature that an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![deny(unsafe_code)] // allowed in `ffi.rs` of a transport
+#![deny(unsafe_code)] // allowed in the module `ffi` of a transport
 
 mod axis;
 mod backend;

@@ -22,8 +22,9 @@ use std::{
 ///   queue of that view; one that returns a tensor, on the queue of the operand that gives the result its dtype.
 /// - Queues that come from one device by [`fork`](Self::fork) share memory and run beside each other. Whoever writes on one
 ///   queue what another reads orders them: [`record`](Self::record) on the first, [`wait`](Self::wait) on the second.
-/// - A call that starts a kernel may return before the kernel has run. Only the reads whose names end in `_blocking`,
-///   [`synchronize`](Self::synchronize) and [`Event::wait_blocking`] wait for the queue, and only they report that a kernel failed after its start.
+/// - A call that starts a kernel may return before the kernel has run. Only reads whose names end in `_blocking`,
+///   [`synchronize`](Self::synchronize) and [`Event::wait_blocking`] wait, and only they report that a kernel failed after
+///   its start.
 ///
 /// The processor's queue is the calling thread: its kernels have run when their calls return. `record` does nothing there, and
 /// `wait` blocks the thread until the event of a GPU. Code that uses them is right on every device.
@@ -153,7 +154,7 @@ impl Device {
     }
 
     /// Whether this device's kernels run on the processor, so that the host reads and writes its memory.
-    pub(crate) fn is_cpu(&self) -> bool {
+    pub fn is_cpu(&self) -> bool {
         matches!(self.0.kind, DeviceKind::Cpu(_))
     }
 
@@ -315,7 +316,7 @@ pub struct Event {
 }
 
 impl PartialEq for Event {
-    /// Whether they are one point of one queue. Events of the processor are all alike: they have happened.
+    /// Whether they come from one [`Device::record`]. Events of the processor are all alike: they have happened.
     fn eq(&self, other: &Self) -> bool {
         #[cfg(feature = "cuda")]
         match (&self.cuda, &other.cuda) {
@@ -323,6 +324,7 @@ impl PartialEq for Event {
             (None, None) => {}
             _ => return false,
         }
+        // No field to compare.
         #[cfg(not(feature = "cuda"))]
         let Self {} = other;
         true

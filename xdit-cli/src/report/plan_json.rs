@@ -90,10 +90,10 @@ pub(crate) fn whole_steps(plan: &RunPlan) -> usize {
     steps.filter(|step| plan.schedule.is_whole(*step)).count()
 }
 
-/// Bytes of one copy of the parameters, of which each of several GPUs holds its own, and of keys and values of all ranks.
+/// Bytes of the transformer's parameters, each block counted once, and of keys and values of all ranks.
 pub(crate) fn totals(plan: &RunPlan) -> [u64; 2] {
     let kept = plan.ranks.iter().map(|rank| rank.kv_bytes);
-    // Over several GPUs, each holds the blocks of its stages.
+    // Over several GPUs, the first need not hold all blocks.
     let of_stages = plan.stages.iter().map(|stage| stage.parameter_bytes);
     [
         match plan.device_memory.len() {

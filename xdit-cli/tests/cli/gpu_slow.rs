@@ -5,8 +5,8 @@ use vgpu::{Gpu, Schedule};
 use crate::program::{command, outcome};
 use crate::sd3::golden;
 
-/// Nothing runs before a rank reads a result, and each operation then takes 24 ms: a step takes far more than `--rank-timeout`, and no
-/// operation does.
+/// Nothing runs before a rank reads a result, and each operation then takes 24 ms: a step takes far more than
+/// `--rank-timeout`, and no operation does.
 #[test]
 fn a_rank_that_waits_for_a_slow_gpu_is_not_lost() {
     let folder = tempfile::tempdir().unwrap();

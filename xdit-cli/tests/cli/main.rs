@@ -20,6 +20,7 @@ mod generate;
 mod gpu;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod gpu_memory;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
 mod gpu_slow;
 mod help;
 mod hostile;

@@ -3,6 +3,18 @@
 /// Why bytes are no frame.
 pub(super) type Read<T> = Result<T, String>;
 
+/// The most bytes of a text that is [`shortened`]: 8 KiB with the numbers of its frame.
+pub(super) const MAX_SHORTENED: usize = 7936;
+
+/// The beginning of a text, which fits a frame.
+pub(super) fn shortened(text: &str) -> &str {
+    let mut end = text.len().min(MAX_SHORTENED);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 /// Reads the fields of a frame, one after another.
 #[derive(Debug)]
 pub(super) struct Fields<'a>(&'a [u8]);

@@ -1,6 +1,6 @@
 //! Calls, reasons and failures as bytes.
 
-use super::bytes::{FieldWriter, Fields, Read};
+use super::bytes::{FieldWriter, Fields, Read, shortened};
 use crate::{
     Error, Loss, Op, ReduceOp, Spec,
     threads::{agree::CallSpecs, state::WorldFailure},
@@ -8,7 +8,8 @@ use crate::{
 use std::time::Duration;
 use xdit_kernels::{DType, MAX_NDIM, Shape};
 
-const DTYPES: [DType; 8] = [
+/// The dtypes, in the order of their numbers in frames and in headers of tensors.
+pub(super) const DTYPES: [DType; 8] = [
     DType::BF16,
     DType::F16,
     DType::F32,
@@ -20,10 +21,13 @@ const DTYPES: [DType; 8] = [
 ];
 const REDUCTIONS: [ReduceOp; 3] = [ReduceOp::Sum, ReduceOp::Mean, ReduceOp::Max];
 
+/// The number of values that are in no table. No reader takes it.
+const UNKNOWN: u8 = u8::MAX;
+
 /// The place of a value in a table of all values, as a byte.
 fn place<T: PartialEq>(table: &[T], value: &T) -> u8 {
     let place = table.iter().position(|other| other == value);
-    place.unwrap_or_default() as u8
+    place.map_or(UNKNOWN, |place| place as u8)
 }
 
 fn at<T: Copy>(table: &[T], place: u8, what: &str) -> Read<T> {
@@ -135,7 +139,7 @@ pub(super) fn write_failure(to: &mut FieldWriter, failure: &WorldFailure) {
             theirs,
         }) => {
             let to = to.byte(1).index(*rank).index(*other);
-            to.text(mine).text(theirs);
+            to.text(shortened(mine)).text(shortened(theirs));
         }
         WorldFailure::Disagree(Error::Deadlock(circle)) => {
             to.byte(2).text(circle);
@@ -162,4 +166,34 @@ pub(super) fn read_failure(from: &mut Fields<'_>) -> Read<WorldFailure> {
         3 => WorldFailure::Disagree(Error::Kernel(from.text()?)),
         other => return Err(format!("there is no failure of number {other}")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_dtype_comes_back_and_an_unknown_one_is_an_error() {
+        // One that is added to `DType` belongs here and into the table.
+        let all = [
+            DType::BF16,
+            DType::F16,
+            DType::F32,
+            DType::U8,
+            DType::U32,
+            DType::I8,
+            DType::F8E4M3,
+            DType::F8E5M2,
+        ];
+        for dtype in all {
+            let (spec, mut to) = (Spec::new([2, 3], dtype), FieldWriter::default());
+            write_spec(&mut to, &spec);
+            assert_eq!(read_spec(&mut Fields::new(&to.0)), Ok(spec));
+        }
+        let unknown = place(&DTYPES[1..], &DTYPES[0]);
+        assert_eq!(
+            at(&DTYPES, unknown, "dtype"),
+            Err("there is no dtype of number 255".to_owned())
+        );
+    }
 }

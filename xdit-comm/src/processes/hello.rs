@@ -25,8 +25,8 @@ impl JobSecret {
     /// The most bytes of a secret.
     pub const MAX_LEN: usize = 256;
 
-    /// Creates a secret of these bytes. A process is let in if its secret is that of rank 0. An empty secret keeps nobody out whose
-    /// own is empty.
+    /// Creates a secret of these bytes. A process is let in if its secret is that of rank 0. If rank 0's secret is empty, it lets
+    /// in every process without one.
     ///
     /// # Errors
     /// [`Error::Rendezvous`] if there are more than [`MAX_LEN`](Self::MAX_LEN).

@@ -27,7 +27,7 @@ const AFTER_A_FAILURE: Duration = Duration::from_millis(500);
 /// How often the thread that accepts connections looks for one.
 const LOOK: Duration = Duration::from_millis(5);
 /// How long a connection has for its hello.
-const HELLO: Duration = Duration::from_secs(5);
+pub(super) const HELLO: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 struct HubShared {

@@ -12,7 +12,7 @@ use std::{
 #[derive(Debug)]
 pub(super) enum Heard {
     Frame(Frame),
-    /// Nothing for a short time.
+    /// No whole frame for a short time.
     Nothing,
     /// Nothing for the whole limit.
     Silence,
@@ -55,11 +55,14 @@ impl Link {
         })
     }
 
-    /// Waits for the next frame, for one tick at most.
+    /// Waits for the next frame, for two ticks at most.
     pub(super) fn hear(&mut self) -> Heard {
+        let began = Instant::now();
         loop {
             match self.decoder.next() {
                 Ok(Some(frame)) => return Heard::Frame(frame),
+                // A frame that arrives slowly must not keep the caller from its beats and from its end.
+                Ok(None) if began.elapsed() >= self.tick => return Heard::Nothing,
                 Ok(None) => {}
                 Err(reason) => return Heard::Nonsense(reason),
             }

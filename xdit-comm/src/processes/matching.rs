@@ -261,9 +261,9 @@ impl Ledger {
         let waiting: usize = waiting.map(Vec::len).sum();
         let sum = waiting.saturating_add(bytes.len());
         if sum > MAX_EXCHANGE {
-            // No rank alone is at fault.
+            // Of all exchanges of the group that are not complete. No rank alone is at fault.
             let text = format!(
-                "control exchange: the ranks give {sum} bytes or more together; at most {MAX_EXCHANGE} are allowed"
+                "control exchange: the exchanges of a group that are not complete have {sum} bytes or more; at most {MAX_EXCHANGE} are allowed"
             );
             return Err(Rejected::Failure(WorldFailure::of(&Error::Kernel(text))));
         }

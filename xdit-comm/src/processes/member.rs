@@ -15,7 +15,7 @@ use xdit_kernels::{Device, Tensor};
 
 /// An exchange of the control plane, as errors name it.
 const CONTROL: &str = "control exchange";
-/// The most calls of a batch that rank 0 is told of when a rank waits for them.
+/// The most calls of a batch that rank 0 is told of when a rank waits for them. With their texts, shortened, they fit a frame.
 const MAX_TARGETS: usize = 1024;
 
 /// How many operations this rank has started in a group.

@@ -29,6 +29,8 @@
 //! **Calls that differ.** Each rank tells rank 0 what it starts, without waiting: at once where it then waits, and after 50 ms at the
 //! latest. Rank 0 finds calls that do not fit each other and ranks that wait for each other in a circle, as
 //! [`threads`](crate::threads) does, with the same texts. It costs a message for several calls, and none on the way of the tensors.
+//! Rank 0 and the inboxes keep a little for every group that was ever split off, until the world ends: split once and keep the
+//! groups.
 //!
 //! **Leaving.** A rank leaves when its [`ProcessWorld`] is dropped. Its goodbye comes before its transport ends. The process of rank
 //! 0 then waits for the others, for [`grace`](ProcessOptions::grace) at most. The threads of the control plane have ended when the drop

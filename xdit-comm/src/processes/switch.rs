@@ -193,12 +193,16 @@ impl Switch {
         self.failure = Some(failure.clone());
         self.suspicions.clear();
         if self.complete {
-            self.send(all, &Frame::Failed(failure));
-        } else if let WorldFailure::Lost { rank, reason } = failure {
-            let host = self.seats[rank].as_ref().map_or("", |seat| &seat.peer.host);
-            let text = format!("rank {rank} ({host}) is lost before all ranks have come: {reason}");
-            self.refuse_all(&text);
+            return self.send(all, &Frame::Failed(failure));
         }
+        let text = match failure {
+            WorldFailure::Lost { rank, reason } => {
+                let host = self.seats[rank].as_ref().map_or("", |seat| &seat.peer.host);
+                format!("rank {rank} ({host}) is lost before all ranks have come: {reason}")
+            }
+            WorldFailure::Disagree(error) => error.to_string(),
+        };
+        self.refuse_all(&text);
     }
 
     pub(super) fn lose(&mut self, rank: usize, reason: Loss) {

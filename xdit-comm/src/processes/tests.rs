@@ -1,5 +1,6 @@
 //! The control plane with ranks that are threads of this process: each has its own end, over TCP. Tensors go through sockets.
 
+mod early;
 mod errors;
 mod faults;
 mod fuzz;

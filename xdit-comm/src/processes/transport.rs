@@ -24,9 +24,9 @@ pub trait Transport: Send + Sync + fmt::Debug {
     /// [`Backend::receives_ahead`](crate::Backend::receives_ahead) says.
     fn receives_ahead(&self) -> bool;
 
-    /// Returns whether a send that has been started ends without its receive, in general: the transport keeps the tensor until it has
-    /// gone. The control plane then does not take a rank that waits for a send for one that waits for the receiver. Where a send
-    /// ends only with its receive, this is false, which finds ranks that wait for each other's receives.
+    /// Returns whether a send, once started, ends though its receive is not started: the transport keeps the tensor until it has
+    /// gone. If so, the control plane never counts a send as a wait for its receiver. If not (the default), it finds ranks that
+    /// wait for each other's receives.
     fn sends_end_alone(&self) -> bool {
         false
     }

@@ -4,7 +4,7 @@
 //! reader keeps only bytes that have arrived, so a frame that announces more than it sends costs nothing.
 
 use super::{
-    bytes::{FieldWriter, Fields, Read},
+    bytes::{FieldWriter, Fields, MAX_SHORTENED, Read, shortened},
     calls::{
         read_call, read_failure, read_loss, read_time, write_call, write_failure, write_loss,
         write_time,
@@ -19,12 +19,12 @@ use std::time::Duration;
 
 /// The most bytes that one rank gives in an exchange.
 pub(super) const MAX_PART: usize = 16 << 20;
-/// The most bytes that all ranks together give in an exchange.
+/// The most bytes that the exchanges of a group have which are not complete.
 pub(super) const MAX_EXCHANGE: usize = 256 << 20;
 /// The most bytes of a frame that has something for each rank.
 const MAX_LIST: usize = 16 << 20;
 /// The most bytes of a frame that says who somebody is or why something failed.
-const MAX_TEXT: usize = 8 << 10;
+const MAX_TEXT: usize = MAX_SHORTENED + MAX_NUMBERS;
 /// The most bytes of a frame that has a few numbers.
 const MAX_NUMBERS: usize = 256;
 
@@ -218,7 +218,7 @@ impl Frame {
                 to.index(*group);
                 to.several(targets, |to, (what, call)| {
                     write_awaited(to, *what);
-                    to.text(call);
+                    to.text(shortened(call));
                 });
             }
             Self::Overdue { is_exchange, limit } => {
@@ -293,15 +293,6 @@ impl Frame {
         from.end()?;
         Ok(frame)
     }
-}
-
-/// A text that fits a frame.
-fn shortened(text: &str) -> &str {
-    let mut end = text.len().min(MAX_TEXT - MAX_NUMBERS);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 /// Puts frames together from the bytes that arrive.

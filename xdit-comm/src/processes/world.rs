@@ -88,7 +88,7 @@ pub(super) fn join_on(
             match caused_by_another {
                 true => Err(error),
                 // Another rank may be the cause: then its failure is known by now, or soon.
-                false => Err(presence.plane.suspect(&error.to_string(), &error)),
+                false => Err(presence.plane.suspect("start of the transport", &error)),
             }
         }
     }

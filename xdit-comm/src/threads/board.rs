@@ -1,5 +1,6 @@
 //! The messages and the parts of collectives that the ranks of a group have posted.
 
+use super::agree::CallSpecs;
 use super::finish::Reduced;
 use crate::Call;
 use std::{
@@ -11,11 +12,20 @@ use xdit_kernels::{Event, Tensor};
 /// The index of a board in the shared state. A group has two boards, one for its data plane and the next for its control plane.
 pub(super) type BoardId = usize;
 
+/// A rank's call of a collective.
+#[derive(Debug, Clone)]
+pub(super) struct PostedCall {
+    pub(super) call: Arc<Call>,
+    /// What other ranks compare.
+    pub(super) specs: CallSpecs,
+    /// Happens when the queue of the rank has made what it gives; none where it gives nothing.
+    pub(super) sent: Option<Event>,
+}
+
 /// The part that one rank posts in one round.
 #[derive(Debug, Clone)]
 pub(super) enum Post {
-    /// The event happens when the queue of the rank has made what it gives; none where it gives nothing.
-    Call(Arc<Call>, Option<Event>),
+    Call(PostedCall),
     Split {
         color: usize,
         key: usize,

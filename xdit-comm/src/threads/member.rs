@@ -2,7 +2,7 @@
 
 use super::{
     agree::{CallSpecs, agree},
-    board::{BoardId, Message, Post},
+    board::{BoardId, Message, Post, PostedCall},
     circle::Waits,
     finish::finish,
     queues::RankQueues,
@@ -61,15 +61,11 @@ impl Member {
         let board = &mut state.boards[board];
         let number = board.begin_round(self.rank);
         let posts = &mut board.round(number).posts;
-        let specs = match &post {
-            Post::Call(mine, _) => Some(CallSpecs::of(mine)),
-            _ => None,
-        };
         let differs = |(j, other): (usize, &Option<Post>)| {
             let fits = match (&post, other.as_ref()?) {
-                (Post::Call(..), Post::Call(theirs, _)) => specs
-                    .as_ref()
-                    .is_some_and(|mine| agree(self.rank, mine, j, &CallSpecs::of(theirs))),
+                (Post::Call(mine), Post::Call(theirs)) => {
+                    agree(self.rank, &mine.specs, j, &theirs.specs)
+                }
                 (Post::Split { .. }, Post::Split { .. }) | (Post::Bytes(_), Post::Bytes(_)) => true,
                 _ => false,
             };
@@ -78,7 +74,7 @@ impl Member {
         let disagreement = posts.iter().enumerate().find_map(differs);
         if let Some(j) = disagreement {
             let show = |p: &Post| match p {
-                Post::Call(call, _) => call.to_string(),
+                Post::Call(posted) => posted.specs.to_string(),
                 Post::Split { .. } => "split".into(),
                 Post::Bytes(_) => CONTROL.into(),
             };
@@ -175,7 +171,11 @@ impl Member {
             }
             _ => {
                 let call = Arc::new(call);
-                let post = Post::Call(call.clone(), sent);
+                let post = Post::Call(PostedCall {
+                    specs: CallSpecs::of(&call),
+                    call: call.clone(),
+                    sent,
+                });
                 let number = self.post(self.data, post, call.op.name())?;
                 Ok(Some(self.ticket(Target::Round(number), call)))
             }
@@ -340,7 +340,7 @@ impl Started {
             Target::Round(number) => {
                 let round = state.boards[member.data].round(number);
                 let posted = round.posts.iter().filter_map(|post| match post {
-                    Some(Post::Call(call, sent)) => Some((call.clone(), sent.clone())),
+                    Some(Post::Call(posted)) => Some((posted.call.clone(), posted.sent.clone())),
                     _ => None,
                 });
                 let (calls, mut sent): (Vec<Arc<Call>>, Vec<Option<Event>>) = posted.unzip();

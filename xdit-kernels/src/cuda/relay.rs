@@ -36,64 +36,66 @@ impl Relay {
         to: u64,
         bytes: usize,
     ) -> Result<()> {
+        let mut pieces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the caller's promise.
-        let copied = unsafe { self.copy_pieces(op, streams, from, to, bytes) };
+        let copied = unsafe { copy_pieces(&mut pieces, op, streams, from, to, bytes) };
         if copied.is_err() {
-            // A piece may be in use that nothing notes: it is free when both streams are done, or if their GPU failed.
+            // A piece may be in use that nothing notes. No other copy gets it before both streams are done, or their GPU failed.
             for stream in streams {
-                drop(stream.synchronize(op));
+                if let Err(error) = stream.synchronize(op) {
+                    stream.note_failure(error);
+                }
             }
         }
         copied
     }
+}
 
-    /// # Safety
-    /// As [`copy`](Self::copy).
-    unsafe fn copy_pieces(
-        &self,
-        op: &'static str,
-        [sender, receiver]: [&CudaStream; 2],
-        from: u64,
-        to: u64,
-        bytes: usize,
-    ) -> Result<()> {
-        let mut pieces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let pieces = match &mut *pieces {
-            Some(pieces) => pieces,
-            none => {
-                let piece = || -> Result<RelayPiece> {
-                    Ok(RelayPiece {
-                        memory: PinnedMemory::new(op, &sender.context)?,
-                        read: None,
-                    })
-                };
-                none.insert([piece()?, piece()?])
-            }
-        };
-        for (i, first) in (0..bytes).step_by(PIECE).enumerate() {
-            let (piece, len) = (&mut pieces[i % 2], PIECE.min(bytes - first));
-            if let Some(read) = &piece.read {
-                sender.wait(read)?;
-            }
-            let (host, at) = (piece.memory.ptr().cast::<c_void>(), first as u64);
-            let context = &sender.context;
-            context.bind(op)?;
-            // SAFETY: the caller's promise; the piece has `len` bytes, which nothing reads any more when this runs.
-            let status =
-                unsafe { (context.driver.cuMemcpyDtoHAsync_v2)(host, from + at, len, sender.raw) };
-            context.check(op, "cuMemcpyDtoHAsync", status)?;
-            receiver.wait(&sender.record()?)?;
-            let context = &receiver.context;
-            context.bind(op)?;
-            // SAFETY: as above; the piece is filled when this runs, and filled again after `read`.
-            let status = unsafe {
-                (context.driver.cuMemcpyHtoDAsync_v2)(to + at, host.cast_const(), len, receiver.raw)
+/// # Safety
+/// As [`Relay::copy`].
+unsafe fn copy_pieces(
+    pieces: &mut Option<[RelayPiece; 2]>,
+    op: &'static str,
+    [sender, receiver]: [&CudaStream; 2],
+    from: u64,
+    to: u64,
+    bytes: usize,
+) -> Result<()> {
+    let pieces = match pieces {
+        Some(pieces) => pieces,
+        none => {
+            let piece = || -> Result<RelayPiece> {
+                Ok(RelayPiece {
+                    memory: PinnedMemory::new(op, &sender.context)?,
+                    read: None,
+                })
             };
-            context.check(op, "cuMemcpyHtoDAsync", status)?;
-            piece.read = Some(receiver.record()?);
+            none.insert([piece()?, piece()?])
         }
-        Ok(())
+    };
+    for (i, first) in (0..bytes).step_by(PIECE).enumerate() {
+        let (piece, len) = (&mut pieces[i % 2], PIECE.min(bytes - first));
+        if let Some(read) = &piece.read {
+            sender.wait(read)?;
+        }
+        let (host, at) = (piece.memory.ptr().cast::<c_void>(), first as u64);
+        let context = &sender.context;
+        context.bind(op)?;
+        // SAFETY: the caller's promise; the piece has `len` bytes, which nothing reads any more when this runs.
+        let status =
+            unsafe { (context.driver.cuMemcpyDtoHAsync_v2)(host, from + at, len, sender.raw) };
+        context.check(op, "cuMemcpyDtoHAsync", status)?;
+        receiver.wait(&sender.record()?)?;
+        let context = &receiver.context;
+        context.bind(op)?;
+        // SAFETY: as above; the piece is filled when this runs, and filled again after `read`.
+        let status = unsafe {
+            (context.driver.cuMemcpyHtoDAsync_v2)(to + at, host.cast_const(), len, receiver.raw)
+        };
+        context.check(op, "cuMemcpyHtoDAsync", status)?;
+        piece.read = Some(receiver.record()?);
     }
+    Ok(())
 }
 
 impl Drop for RelayPiece {

@@ -272,7 +272,9 @@ impl TransferLine {
         let recorded = self.stream.record_again(op, &pinned.copied);
         if recorded.is_err() {
             // No event tells when the buffer is free.
-            drop(self.stream.synchronize(op));
+            if let Err(error) = self.stream.synchronize(op) {
+                self.stream.note_failure(error);
+            }
         }
         recorded
     }

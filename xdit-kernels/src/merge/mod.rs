@@ -67,13 +67,7 @@ pub fn merge_into(a: &AttnOut, b: &AttnOut, out: ViewMut<'_>, lse: ViewMut<'_>) 
     out.expect(OP, a.out.shape(), a.out.dtype())?;
     lse.expect(OP, a.lse.shape(), DType::F32)?;
     expect_adjacent(&out)?;
-    let _span = tracing::trace_span!(
-        "merge",
-        b = out.shape()[0],
-        lq = out.shape()[1],
-        h = out.shape()[2]
-    )
-    .entered();
+    let _span = span(&out);
     let tensors = [&a.out, &a.lse, &b.out, &b.lse].map(Tensor::device);
     let outputs = [out.device(), lse.device()];
     match one_device(OP, tensors.into_iter().chain(outputs))? {
@@ -118,13 +112,7 @@ pub fn merge_in_place(mut out: ViewMut<'_>, mut lse: ViewMut<'_>, part: &AttnOut
     expect_part(part, out.shape())?;
     lse.expect(OP, part.lse.shape(), DType::F32)?;
     expect_adjacent(&out)?;
-    let _span = tracing::trace_span!(
-        "merge",
-        b = out.shape()[0],
-        lq = out.shape()[1],
-        h = out.shape()[2]
-    )
-    .entered();
+    let _span = span(&out);
     let tensors = [&part.out, &part.lse].map(Tensor::device);
     let kind = one_device(OP, [out.device(), lse.device()].into_iter().chain(tensors))?;
     for output in [&out, &lse] {
@@ -163,6 +151,12 @@ fn expect_part(part: &AttnOut, shape: &[usize]) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// The span of one merge.
+fn span(out: &ViewMut<'_>) -> tracing::span::EnteredSpan {
+    let [b, lq, h] = [0, 1, 2].map(|dim| out.shape()[dim]);
+    tracing::trace_span!("merge", b, lq, h).entered()
 }
 
 fn expect_adjacent(out: &ViewMut<'_>) -> Result<()> {

@@ -16,7 +16,7 @@ use xdit_kernels::attention::{
     Attention, AttnInput, AttnOut, AttnSum, Flash, flash_accumulate_into, flash_into,
 };
 use xdit_kernels::linear::{Epilogue, Linear};
-use xdit_kernels::{DType, DeviceKind, Event, Tensor, TensorMut, View, conv2d::Conv2d};
+use xdit_kernels::{DType, Device, Event, Tensor, TensorMut, View, conv2d::Conv2d};
 
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
@@ -40,6 +40,8 @@ const MOST_EVENTS: usize = 256;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress {
     group: Option<Group>,
+    /// The GPU on which the rank computes, if it does.
+    gpu: Option<Device>,
     cancel: CancelToken,
     queued: Arc<Mutex<QueuedWork>>,
 }
@@ -54,10 +56,11 @@ struct QueuedWork {
 }
 
 impl Progress {
-    /// Reports to the ranks of this group.
-    pub(crate) fn new(group: Option<&Group>, cancel: &CancelToken) -> Self {
+    /// Reports to the ranks of this group, of which this one computes on `device`.
+    pub(crate) fn new(group: Option<&Group>, device: &Device, cancel: &CancelToken) -> Self {
         Self {
             group: group.cloned(),
+            gpu: Some(device).filter(|it| !it.is_cpu()).cloned(),
             cancel: cancel.clone(),
             queued: Arc::default(),
         }
@@ -67,8 +70,8 @@ impl Progress {
     /// failed.
     pub(crate) fn note(&self) -> Result<()> {
         self.report()?;
-        let device = self.group.as_ref().and_then(Group::device);
-        let Some(gpu) = device.filter(|it| !matches!(it.kind(), DeviceKind::Cpu(_))) else {
+        // Without a group nobody waits for reports.
+        let (Some(gpu), true) = (&self.gpu, self.group.is_some()) else {
             return Ok(());
         };
         let oldest = {
@@ -182,7 +185,7 @@ impl Told {
     /// The query rows of a piece, or `None` if the call is one piece. It always is on a GPU, where a call returns before its kernel
     /// runs.
     fn rows_of_pieces(&self, input: &AttnInput<'_>, piece: usize, least: usize) -> Option<usize> {
-        let on_gpu = !matches!(input.q.device().kind(), DeviceKind::Cpu(_));
+        let on_gpu = !input.q.device().is_cpu();
         let whole = input.mask.causal || input.mask.bias.is_some() || self.0.group.is_none();
         let &[b, lq, h, d] = input.q.shape() else {
             return None;

@@ -157,18 +157,17 @@ impl Counted<'_> {
             true => once.saturating_mul(here.ranks.len() as u64 + 1),
             false => 0,
         };
-        let of_steps = match here.own {
-            true => once.saturating_add(self.rows_of_steps(once, here).min(once)),
-            false => self.rows_of_steps(once, here),
-        };
+        let first = if here.own { once } else { 0 };
+        let of_steps = first.saturating_add(self.rows_of_steps(once, here));
         of_steps.saturating_add(noise)
     }
 
-    /// The latents of a step that the ranks of a GPU hold, each its rows.
+    /// The latents of a step that the ranks of a GPU hold, each its rows. On the pipeline's they take the place of the first ones.
     fn rows_of_steps(&self, once: u64, here: &Here) -> u64 {
         let degrees = self.parallel.degrees;
         let sharing = product(&[degrees.ulysses, degrees.ring, self.replicas()]).max(1);
-        (once / sharing).saturating_mul(here.ranks.len() as u64)
+        let rows = (once / sharing).saturating_mul(here.ranks.len() as u64);
+        if here.own { rows.min(once) } else { rows }
     }
 
     /// The decoder's activations, and the images that are finished. While all of them are joined, the last one and the result take
@@ -223,13 +222,9 @@ impl Counted<'_> {
         };
         // Each rank has the final latents of its replica: the first one instead of those of the step.
         let once = self.latents_once(shape);
-        let of_ranks = (once / replicas as u64).saturating_mul(here.ranks.len() as u64);
-        let instead = match here.own {
-            true => self.rows_of_steps(once, here).min(once),
-            false => self.rows_of_steps(once, here),
-        };
-        let of_ranks = of_ranks.saturating_sub(instead);
-        (activations.max(joined).saturating_add(of_ranks), finished)
+        let latents = (once / replicas as u64).saturating_mul(here.ranks.len() as u64);
+        let latents = latents.saturating_sub(self.rows_of_steps(once, here));
+        (activations.max(joined).saturating_add(latents), finished)
     }
 
     /// The streams between blocks, what a block holds, the outputs that later blocks read, and tables of positions, over all

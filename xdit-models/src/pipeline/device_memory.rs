@@ -1,6 +1,6 @@
 //! The memory of a call on each GPU: the estimate, the check before a run, and what an allocation that failed says.
 
-use xdit_kernels::{Device, DeviceKind};
+use xdit_kernels::Device;
 
 use crate::error::{Error, Result};
 use crate::pipeline::estimate::MemoryEstimate;
@@ -53,7 +53,7 @@ impl GpuMemory {
 
 /// Returns whether the device has memory of its own.
 pub(crate) fn is_gpu(device: &Device) -> bool {
-    !matches!(device.kind(), DeviceKind::Cpu(_))
+    !device.is_cpu()
 }
 
 /// Returns an error if `bytes` for `what` are more than `room` on a GPU.
@@ -71,35 +71,25 @@ pub(crate) fn fits(device: &str, what: &str, bytes: u64, room: Option<u64>) -> R
     }
 }
 
-/// Returns the error of an allocation that failed, as one of this crate. On a GPU it says what holds the memory: the weights that `weights_on` returns for
-/// the GPU, by component, and the rest. Other errors come back as they are.
+/// Returns the error of a failed allocation as one of this crate. On a GPU it says what holds the memory: the weights there,
+/// which `weights_on` returns by component, and the rest. Other errors come back as they are.
 pub(crate) fn explained(
-    error: Error,
-    weights_on: &dyn Fn(&str) -> Vec<(&'static str, u64)>,
-    ways: &[&str],
-) -> Error {
-    match explained_on_gpu(error, weights_on, ways) {
-        // One that the processor refused.
-        Error::Kernel(xdit_kernels::Error::OutOfMemory { op, bytes }) => Error::OutOfMemory {
-            what: op.into(),
-            bytes: bytes as u64,
-            available: None,
-            cure: String::new(),
-        },
-        other => other,
-    }
-}
-
-fn explained_on_gpu(
     error: Error,
     weights_on: &dyn Fn(&str) -> Vec<(&'static str, u64)>,
     ways: &[&str],
 ) -> Error {
     use xdit_kernels::Error as Kernel;
     match error {
+        // One that the processor refused.
+        Error::Kernel(Kernel::OutOfMemory { op, bytes }) => Error::OutOfMemory {
+            what: op.into(),
+            bytes: bytes as u64,
+            available: None,
+            cure: String::new(),
+        },
         Error::Rank { rank, source } => Error::Rank {
             rank,
-            source: Box::new(explained_on_gpu(*source, weights_on, ways)),
+            source: Box::new(explained(*source, weights_on, ways)),
         },
         Error::Kernel(Kernel::DeviceOutOfMemory {
             op,

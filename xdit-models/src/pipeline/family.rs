@@ -104,8 +104,8 @@ pub(crate) trait AnyPipeline: Debug + Send + Sync {
     /// Plans `request` on the ranks of `parallel`.
     fn plan(&self, request: &Request, parallel: &Parallel) -> Result<RunPlan>;
 
-    /// Returns the components whose weights are on the device of this name, or on any without a name, with their bytes as `estimate`
-    /// counts them.
+    /// Returns the components whose weights are on the device of this name (without a name: on any), with their bytes as
+    /// `estimate` counts them.
     fn held(&self, device: Option<&str>, estimate: &MemoryEstimate) -> Vec<(&'static str, u64)>;
 
     /// Executes `plan`. Encodes the prompts on the current thread pool. Then the ranks share `threads` compute threads. Ranks

@@ -84,8 +84,7 @@ impl Pipeline {
         let spread = parallel.stage_here().is_some() || parallel.devices().len() > 1;
         let later = Later {
             transformer: parallel.degrees.pipe > 1 && spread,
-            encoders: parallel.stage_here().is_some()
-                && parallel.one_replica(0).degrees.product() != Some(1),
+            encoders: parallel.stage_here().is_some() && parallel.degrees.ranks_of_replica() > 1,
         };
         let load = || {
             let class = ModelIndex::read(source)?.pipeline;
@@ -95,6 +94,7 @@ impl Pipeline {
         let loaded = pool.install(|| parallel.attended(load)?);
         let cancel = observer.cancel_token();
         let (class, model) = loaded.map_err(|error| {
+            parallel.tell_group(&error);
             let ways = ways_out::on_gpu(options.dtype, options.low_memory, None);
             cancel.named(device_memory::explained(error, &|_| Vec::new(), &ways))
         })?;

@@ -132,8 +132,8 @@ impl RunPlan {
         memory_limit::room(self.memory.threads)
     }
 
-    /// Like [`Self::check_memory`], if `held` bytes of the weights are on a GPU already, or in this process without the name of one, and a
-    /// GPU has `room` bytes.
+    /// Like [`Self::check_memory`], with weights in memory already: `held` returns their bytes on the GPU of a name, or in this
+    /// process without a name. `room` returns what a GPU has free.
     pub(crate) fn check_memory_beside(
         &self,
         held: &dyn Fn(Option<&str>, &MemoryEstimate) -> u64,

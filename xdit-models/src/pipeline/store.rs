@@ -121,54 +121,45 @@ impl<R: ModelLoader> ModelStore<R> {
         let of_encoders = store.open(&names)?;
         let opened = of_drawing.iter().chain(&of_encoders);
         store.stamps = opened.flat_map(Weights::stamps).cloned().collect();
-        let (drawing, encoders) = (
-            store.drawing_bytes(&of_drawing, &store.all_blocks())?,
-            store.encoder_bytes(&of_encoders)?,
-        );
+        // What the call reads is checked there.
+        let drawing = match later.transformer {
+            true => 0,
+            false => store.drawing_bytes(&of_drawing, &store.all_blocks())?,
+        };
+        let encoders = match later.encoders {
+            true => 0,
+            false => store.encoder_bytes(&of_encoders)?,
+        };
+        let (device, what) = (&options.device, "loading the weights");
         if options.low_memory {
-            // What the call reads is checked there.
-            if !later.encoders {
-                store.check_memory(&options.device, "loading the weights", encoders)?;
-            }
-            if !later.transformer {
-                store.check_memory(&options.device, "loading the weights", drawing)?;
-            }
+            store.check_memory(device, what, encoders)?;
+            store.check_memory(device, what, drawing)?;
             return Ok(store);
         }
-        if later.encoders {
-            // Only some ranks of a group need them, and which these are is known in a call.
-            if !later.transformer {
-                store.check_memory(&options.device, "loading the weights", drawing)?;
-                let loaded =
-                    store.packed(&options.device, &[&of_drawing], observer, |packing| {
-                        store.pack_drawing(&of_drawing, &store.all_blocks(), packing)
-                    })?;
-                store.loaded = Mutex::new(vec![(options.device.clone(), Arc::new(loaded))]);
-            }
+        if later.transformer && later.encoders {
             return Ok(store);
         }
-        if later.transformer {
-            store.check_memory(&options.device, "loading the weights", encoders)?;
-            let made = store.packed(&options.device, &[&of_encoders], observer, |packing| {
-                store.configs.pack_encoders(&of_encoders, packing)
-            })?;
-            store.encoders = OnceLock::from(made);
-            return Ok(store);
-        }
-        store.check_memory(
-            &options.device,
-            "loading the weights",
-            drawing.saturating_add(encoders),
-        )?;
-        let all: [&[Weights]; 2] = [&of_drawing, &of_encoders];
-        let (loaded, encoders) = store.packed(&options.device, &all, observer, |packing| {
-            Ok((
-                Arc::new(store.pack_drawing(&of_drawing, &store.all_blocks(), packing)?),
-                store.configs.pack_encoders(&of_encoders, packing)?,
-            ))
+        store.check_memory(device, what, drawing.saturating_add(encoders))?;
+        let all = [
+            (&of_drawing, later.transformer),
+            (&of_encoders, later.encoders),
+        ];
+        let now = all.iter().filter(|(_, later)| !later);
+        let now: Vec<&[Weights]> = now.map(|(weights, _)| &weights[..]).collect();
+        let (drawing, encoders) = store.packed(device, &now, observer, |packing| {
+            let drawing = match later.transformer {
+                true => None,
+                false => Some(store.pack_drawing(&of_drawing, &store.all_blocks(), packing)?),
+            };
+            let encoders = match later.encoders {
+                true => None,
+                false => Some(store.configs.pack_encoders(&of_encoders, packing)?),
+            };
+            Ok((drawing, encoders))
         })?;
-        store.encoders = OnceLock::from(encoders);
-        store.loaded = Mutex::new(vec![(options.device.clone(), loaded)]);
+        let drawing = drawing.map(|model| (device.clone(), Arc::new(model)));
+        store.loaded = Mutex::new(drawing.into_iter().collect());
+        store.encoders = encoders.map_or_else(OnceLock::new, OnceLock::from);
         Ok(store)
     }
 
@@ -198,8 +189,8 @@ impl<R: ModelLoader> ModelStore<R> {
         (0..self.configs.shape().block_count()).into()
     }
 
-    /// Returns the components whose weights are on the device of this name, or on any without a name, with their bytes as `estimate`
-    /// counts them.
+    /// Returns the components whose weights are on the device of this name (without a name: on any), with their bytes as
+    /// `estimate` counts them.
     pub(crate) fn held(
         &self,
         device: Option<&str>,

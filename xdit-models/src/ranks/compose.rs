@@ -35,8 +35,9 @@ pub(crate) struct RankContext {
     device: Device,
     /// The statistics of this rank before the call.
     before: Stats,
-    /// The token of the call.
+    /// Through which this rank reports progress. Its clones share the events of the GPU.
     progress: Progress,
+    /// The token of the call.
     cancel: CancelToken,
 }
 
@@ -64,7 +65,7 @@ impl RankContext {
             ranks: None,
             device: device.clone(),
             before: Stats::new(),
-            progress: Progress::new(None, &cancel),
+            progress: Progress::new(None, device, &cancel),
             cancel,
         }
     }
@@ -97,9 +98,13 @@ impl RankContext {
                 placement,
                 deciders: Mutex::default(),
             })),
+            progress: Progress::new(
+                Some(world),
+                world.device().unwrap_or(device),
+                &CancelToken::NEVER,
+            ),
             device: world.device().unwrap_or(device).clone(),
             before: Stats::new(),
-            progress: Progress::new(Some(world), &CancelToken::NEVER),
             cancel: CancelToken::NEVER,
         })
     }
@@ -110,7 +115,11 @@ impl RankContext {
         let sent = ranks.as_ref().map(|ranks| ranks.mesh.world().stats());
         Self {
             before: sent.unwrap_or_default(),
-            progress: Progress::new(ranks.as_ref().map(|ranks| ranks.mesh.world()), &cancel),
+            progress: Progress::new(
+                ranks.as_ref().map(|ranks| ranks.mesh.world()),
+                &self.device,
+                &cancel,
+            ),
             ranks,
             device: self.device.clone(),
             cancel,

@@ -103,16 +103,18 @@ impl fmt::Display for Degrees {
 mod tests {
     use super::*;
 
+    const SIXTEEN: Degrees = Degrees {
+        data: 2,
+        cfg: 2,
+        pipe: 2,
+        ring: 1,
+        ulysses: 2,
+    };
+
     #[test]
     fn rank_five_of_sixteen_is_where_xdit_puts_it() {
-        // data 2 × cfg 2 × pipe 2 × ulysses 2: groups of rank 5 as printed in xDiT's docstring.
-        let degrees = Degrees {
-            data: 2,
-            cfg: 2,
-            pipe: 2,
-            ulysses: 2,
-            ..Default::default()
-        };
+        // Groups of rank 5 as printed in xDiT's docstring.
+        let degrees = SIXTEEN;
         let places = |rank| axes::ALL.map(|axis| degrees.coord(rank, axis));
         let members = |axis| -> Vec<usize> {
             let others = |rank| axes::ALL.map(|a| (a != axis).then(|| degrees.coord(rank, a)));
@@ -128,13 +130,7 @@ mod tests {
 
     #[test]
     fn the_first_ranks_of_a_replica_are_those_where_the_model_ends() {
-        let degrees = Degrees {
-            data: 2,
-            cfg: 2,
-            pipe: 2,
-            ulysses: 2,
-            ..Default::default()
-        };
+        let degrees = SIXTEEN;
         assert_eq!(degrees.ranks_of_replica(), 8);
         let places = |placement| {
             [0, 1, 2, 3, 4, 7, 10].map(|rank| degrees.place_in_replica(rank, placement))

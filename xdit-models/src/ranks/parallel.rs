@@ -228,7 +228,7 @@ impl Parallel {
 
     /// Returns whether several ranks decode each image together.
     pub(crate) fn shares_decode(&self) -> bool {
-        self.vae && self.one_replica(0).degrees.product() != Some(1)
+        self.vae && self.degrees.ranks_of_replica() > 1
     }
 
     /// Like [`check`](Self::check), for a pipeline on this device, which must be the first of several.

@@ -1,27 +1,15 @@
 //! What stands before the bytes of a tensor on a socket.
 
 use super::inbox::SocketLane;
-use crate::Spec;
+use crate::{Spec, processes::calls::DTYPES};
 use std::io::{self, Read};
 use std::sync::Arc;
-use xdit_kernels::{DType, MAX_NDIM, Shape};
+use xdit_kernels::{MAX_NDIM, Shape};
 
 /// The largest number of splits between the world and a group. The axes of a mesh need a few.
 const DEEPEST: usize = 64;
 /// The numbers of the longest path: each split has its number and a color.
 const LONGEST: usize = 2 * DEEPEST;
-
-/// The dtypes, in the order of their numbers on the wire.
-const DTYPES: [DType; 8] = [
-    DType::F32,
-    DType::BF16,
-    DType::F16,
-    DType::U8,
-    DType::U32,
-    DType::I8,
-    DType::F8E4M3,
-    DType::F8E5M2,
-];
 
 /// Returns a header: a byte each for the kind of the lane, the dtype, the number of dims and the length of the path, then the path
 /// and the dims in 8 bytes each, little-endian.

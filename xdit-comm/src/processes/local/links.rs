@@ -124,8 +124,9 @@ impl SocketLinks {
     }
 }
 
-/// How long writers may get nothing through before a rank that ends gives up on its peers.
-const STUCK: Duration = Duration::from_secs(2);
+/// How long writers may get nothing through before a rank that ends gives up on its peers. As long as a process may be silent by
+/// default (`ProcessOptions::silence`): a peer that reads nothing for longer is lost.
+const STUCK: Duration = Duration::from_secs(4);
 
 impl Drop for SocketLinks {
     /// A rank that has finished may still have sent what others wait for, so the writers come to their end. Nobody aborts this

@@ -224,6 +224,11 @@ impl MpiEngine {
             let (mut state, library) = self.enter()?;
             state.test_all(&library);
             if state.under_way.values().all(StepsUnderWay::has_ended) {
+                // What failed has ended for this rank only.
+                let mut steps = state.under_way.values();
+                if let Some(failure) = steps.find_map(|steps| steps.failure.clone()) {
+                    return Err(failure);
+                }
                 state.under_way.clear();
                 library.free_unused()?;
                 state.library = None;

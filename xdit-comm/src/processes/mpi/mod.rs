@@ -1,9 +1,10 @@
 //! Tensors between processes that MPI started.
 //!
 //! All operations are MPI's own non-blocking ones: messages are `Isend` and `Irecv`, and so are the parts of a scatter or gather.
-//! A broadcast is `Ibcast` (but messages if a count cannot tell its bytes), a barrier `Ibarrier`. All-to-all, and what is built on it (all-gather and the reductions, which add in
-//! rank order as [`threads`](crate::threads) does), is `Ialltoallw`: the form of `Alltoallv` that takes each tensor from where it
-//! lies. `Alltoallv` has one buffer for all ranks, so that tensors would be packed into it first.
+//! A broadcast is `Ibcast` (but messages if a count cannot tell its bytes), a barrier `Ibarrier`. All-to-all, and what is built on
+//! it (all-gather and the reductions, which add in rank order as [`threads`](crate::threads) does), is `Ialltoallw`: the form of
+//! `Alltoallv` that takes each tensor from where it lies. `Alltoallv` has one buffer for all ranks, so that tensors would be packed
+//! into it first.
 //!
 //! Counts of MPI are 32 bits wide. A tensor of more bytes travels as one element of a datatype that describes it in blocks.
 //!

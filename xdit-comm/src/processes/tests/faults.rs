@@ -20,7 +20,8 @@ use std::{
 const RANKS: usize = 4;
 /// How long a process may be silent in these tests. Some processes at once on a busy machine need time for a beat.
 const SILENCE: Duration = Duration::from_secs(4);
-/// How long the others may take after the event, or after the limit of silence.
+/// How long the others may take after the event, or after the limit of silence. The promise is 5 s; four processes on a busy
+/// machine of two cores get twice that.
 const SOON: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -213,6 +214,7 @@ fn inject(fault: Fault, culprit: usize, moment: Duration) {
             proxy.cut.store(true, Ordering::Release);
             limit += SILENCE;
         }
+        // It fails after as many steps as `moment` has milliseconds, and a step of four busy processes may take 10 ms.
         Fault::Fails => limit += moment * 10,
     }
     for (rank, lines) in outputs.into_iter().enumerate() {

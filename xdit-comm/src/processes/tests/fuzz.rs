@@ -256,6 +256,28 @@ fn calls_that_nobody_else_starts_take_no_memory_for_ever() {
 }
 
 #[test]
+fn texts_of_any_length_fit_their_frames() {
+    let long = "ä".repeat(1 << 16);
+    let failure = WorldFailure::of(&crate::Error::Disagree {
+        rank: 0,
+        other: 1,
+        mine: long.clone(),
+        theirs: long.clone(),
+    });
+    let targets = vec![(Awaited::Round(1), long.clone()); 1024];
+    let frames = [
+        Frame::Wait { group: 0, targets },
+        Frame::Failed(failure),
+        Frame::Suspect(long),
+    ];
+    for frame in frames {
+        let mut decoder = FrameDecoder::default();
+        decoder.push(&frame.encode());
+        assert!(matches!(decoder.next(), Ok(Some(_))));
+    }
+}
+
+#[test]
 fn too_large_a_sum_of_an_exchange_accuses_no_rank() {
     let mut ledger = Ledger::new(18);
     let refused = (0..18).find_map(|rank| ledger.exchange(rank, 0, vec![0; 16 << 20]).err());
@@ -264,7 +286,7 @@ fn too_large_a_sum_of_an_exchange_accuses_no_rank() {
     };
     let error = failure.seen_by(0, "control exchange");
     assert_eq!(error.culprit(), None, "{error}");
-    let sum = "the ranks give 285212672 bytes or more together; at most 268435456 are allowed";
+    let sum = "the exchanges of a group that are not complete have 285212672 bytes or more; at most 268435456 are allowed";
     assert!(error.to_string().contains(sum), "{error}");
 }
 

@@ -22,6 +22,7 @@ fn told() -> Told {
     let mut groups = threads::run(1, Ok).unwrap();
     Told(Progress::new(
         Some(&groups.remove(0)),
+        &Device::cpu(),
         &CancelToken::default(),
     ))
 }

@@ -3,7 +3,7 @@
 use std::num::NonZero;
 use std::ops::Range;
 
-use xdit_comm::{Call, Group, Op, Shard, Spec};
+use xdit_comm::{Call, Group, Shard, Spec};
 use xdit_kernels::attention::{Mask, Segment};
 use xdit_kernels::group_norm::GroupSums;
 use xdit_kernels::{DType, Tensor, View};
@@ -59,7 +59,7 @@ impl VaeDecoder {
     /// # Ok::<(), xdit_models::Error>(())
     /// ```
     pub fn forward_over(&self, latents_bhwc: &Tensor, ranks: &Group) -> Result<Option<Tensor>> {
-        let progress = Progress::new(Some(ranks), &CancelToken::NEVER);
+        let progress = Progress::new(Some(ranks), latents_bhwc.device(), &CancelToken::NEVER);
         self.decode_over(latents_bhwc, ranks, progress, &CancelToken::NEVER)
     }
 
@@ -93,11 +93,8 @@ impl VaeDecoder {
         let band = self.forward_band(latents_bhwc, &bands, &mut cancel.clone())?;
         if ranks.rank() > 0 {
             // A message, not a collective: nothing of the band stays behind here while the first rank goes on.
-            let sent = Call {
-                op: Op::Send { dst: 0 },
-                gives: vec![band],
-                expects: Vec::new(),
-            };
+            let sent = Call::send(&band, 0);
+            drop(band);
             ranks.start(vec![sent])?.wait()?;
             return Ok(None);
         }

@@ -1,17 +1,12 @@
 //! What the ranks of a group of processes do before they draw: the first of each replica encodes the prompts for all of them, and
 //! all wait until everybody has loaded its weights. Who reads weights or encodes reports progress meanwhile ([`attended`]).
 
-use std::time::Duration;
-
 use xdit_comm::{Call, Op, Spec};
 use xdit_kernels::Tensor;
 
 use super::RankContext;
 use crate::error::Result;
 use crate::ranks::attended::attended;
-
-/// How long ranks wait for others that load weights or encode prompts. A process that dies meanwhile is reported at once.
-const PATIENCE: Duration = Duration::from_secs(3600);
 
 impl RankContext {
     /// Returns the tensors that the first rank of the replica makes, on all its ranks. Only there `make` is called. All ranks know
@@ -32,7 +27,8 @@ impl RankContext {
             return Ok(made);
         };
         let group = &ranks.replica;
-        group.control().deadline(PATIENCE).all_gather(&[])?;
+        // Here the others wait for the encoders. No transport begins a message that comes minutes later.
+        group.control().all_gather(&[])?;
         let call = |(i, spec): (usize, &Spec)| Call {
             op: Op::Broadcast { root: 0 },
             gives: made.get(i).cloned().into_iter().collect(),
@@ -50,14 +46,13 @@ impl RankContext {
         }
     }
 
-    /// Waits until every rank has loaded what it needs. From then on, a rank that makes no progress is lost.
+    /// Waits until every rank has loaded what it needs, so that no message of the data plane waits for that.
     ///
     /// # Collective
     /// Every rank of the world calls it.
     pub(crate) fn wait_for_all(&self) -> Result<()> {
         if let Some(ranks) = &self.ranks {
-            let world = ranks.mesh.world();
-            world.control().deadline(PATIENCE).all_gather(&[])?;
+            ranks.mesh.world().control().all_gather(&[])?;
         }
         Ok(())
     }

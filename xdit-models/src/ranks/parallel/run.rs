@@ -79,11 +79,7 @@ impl RunOn<'_> {
             )?]);
         }
         let deadline = match &self.parallel.backend {
-            // Every call of a member joins it.
-            RankBackend::Group(group) => {
-                let never = format!("a rank of a group of {} that joined it", group.world_size());
-                return Err(xdit_kernels::Error::shape("ranks", never, "one that did not").into());
-            }
+            RankBackend::Group(_) => unreachable!("a call over a group begins with `join`"),
             RankBackend::Threads { .. } if self.parallel.is_alone() => {
                 return Ok(vec![work(
                     &RankContext::alone(self.device, cancel),

@@ -66,6 +66,11 @@ pub(crate) extern "C" fn at_exit() {
             state.report(crate::codes::UNKNOWN, text);
         }
     }
+    if let Some((stream, number)) = engine.config.dropped_wait
+        && state.streams.get(stream).is_none_or(|it| it.waits < number)
+    {
+        eprintln!("vgpu: stream s{stream} has no wait {number} to drop");
+    }
     if engine.config.stats {
         tell(&state.totals);
         for (number, stream) in state.streams.iter().enumerate() {

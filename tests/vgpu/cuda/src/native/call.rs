@@ -1,7 +1,5 @@
 //! The parameters and threads of a launch, as the native versions of kernels read them.
 
-use std::ops::Range;
-
 use ptx_interp::{Entry, Launch};
 
 /// Dims of a walk.
@@ -120,17 +118,26 @@ impl<'l> NativeCall<'l> {
         self.launch.grid[0]
     }
 
-    /// The numbers of the threads of all blocks, of a kernel that allows 256 threads in one row.
-    pub(super) fn threads(&self) -> Option<Range<u64>> {
+    /// The row and the first element of each thread that has `each` elements, of a kernel that allows 256 threads in one row.
+    pub(super) fn places<const N: usize>(
+        &self,
+        walk: &RowWalk<N>,
+        each: usize,
+    ) -> Option<Vec<(u32, u64)>> {
         let [threads, rows, _] = self.launch.block;
-        let count = u64::from(threads) * u64::from(self.launch.grid[0]);
-        (threads <= 256 && rows == 1).then_some(0..count)
+        if threads > 256 || rows != 1 {
+            return None;
+        }
+        let all = 0..u64::from(threads) * u64::from(self.launch.grid[0]);
+        let places = all.map(|thread| walk.place(each as u64, thread));
+        let places: Vec<_> = places.collect::<Option<_>>()?;
+        Some(places.into_iter().flatten().collect())
     }
 }
 
 impl<const N: usize> RowWalk<N> {
     /// `place` of prelude.cuh: the row of a thread and its first element there. There is none for threads behind the last row.
-    pub(super) fn place(&self, each: u64, thread: u64) -> Option<Option<(u32, u64)>> {
+    fn place(&self, each: u64, thread: u64) -> Option<Option<(u32, u64)>> {
         let vectors = self.len.div_ceil(each);
         let (mut row, mut index) = (0, thread);
         if self.rows > 1 {

@@ -89,12 +89,9 @@ fn combine(call: &NativeCall<'_>, trial: &mut Trial<'_>, float: Float) -> Option
     let (x, y, out) = (call.u64(1), call.operand(2), call.u64(5));
     let (combine, a, b, aligned) = (call.u32(6), call.f32(7), call.f32(8), call.u32(9) != 0);
     let each = if aligned { float.vector() } else { 1 };
-    for thread in call.threads()? {
-        let Some((row, first)) = walk.place(each as u64, thread)? else {
-            continue;
-        };
+    for (row, first) in call.places(&walk, each)? {
         let at = walk.offsets(row)?;
-        let mut u = trial.floats(float, aligned, each, float.at(x, at[0].wrapping_add(first)))?;
+        let mut u = trial.floats(float, aligned, each, x, at[0].wrapping_add(first))?;
         let v = trial.operand(&y, float, aligned, each, at[1].wrapping_add(first), 0.0)?;
         for (x, y) in u.iter_mut().zip(v).take(each) {
             *x = match combine {
@@ -112,12 +109,7 @@ fn combine(call: &NativeCall<'_>, trial: &mut Trial<'_>, float: Float) -> Option
                 }
             };
         }
-        trial.store_floats(
-            float,
-            aligned,
-            &u[..each],
-            float.at(out, at[2].wrapping_add(first)),
-        )?;
+        trial.store_floats(float, aligned, &u[..each], out, at[2].wrapping_add(first))?;
     }
     Some(())
 }
@@ -128,29 +120,16 @@ fn gate(call: &NativeCall<'_>, trial: &mut Trial<'_>, float: Float) -> Option<()
     let (x, gate, rows_each) = (call.operand(1), call.operand(4), call.u32(7));
     let (residual, out, aligned) = (call.u64(8), call.u64(9), call.u32(10) != 0);
     let each = if aligned { float.vector() } else { 1 };
-    for thread in call.threads()? {
-        let Some((row, first)) = walk.place(each as u64, thread)? else {
-            continue;
-        };
+    for (row, first) in call.places(&walk, each)? {
         let at = walk.offsets(row)?;
         let mut u = trial.operand(&x, float, aligned, each, at[0].wrapping_add(first), 0.0)?;
-        let v = trial.floats(
-            float,
-            aligned,
-            each,
-            float.at(residual, at[1].wrapping_add(first)),
-        )?;
+        let v = trial.floats(float, aligned, each, residual, at[1].wrapping_add(first))?;
         let of_row = u64::from(row.checked_div(rows_each)?).wrapping_mul(gate.stride);
         let g = trial.operand(&gate, float, aligned, each, of_row.wrapping_add(first), 0.0)?;
         for (x, (gate, residual)) in u.iter_mut().zip(g.iter().zip(v)).take(each) {
             *x = gate.mul_add(*x, residual);
         }
-        trial.store_floats(
-            float,
-            aligned,
-            &u[..each],
-            float.at(out, at[2].wrapping_add(first)),
-        )?;
+        trial.store_floats(float, aligned, &u[..each], out, at[2].wrapping_add(first))?;
     }
     Some(())
 }
@@ -164,22 +143,21 @@ fn cast(call: &NativeCall<'_>, trial: &mut Trial<'_>, from: Float, to: Float) ->
         true => (8, 1, 1),
         false => (1, x_step, out_step),
     };
-    for thread in call.threads()? {
-        let Some((row, first)) = walk.place(each as u64, thread)? else {
-            continue;
-        };
+    for (row, first) in call.places(&walk, each)? {
         let at = walk.offsets(row)?;
         let v = trial.floats(
             from,
             aligned,
             each,
-            from.at(x, at[0].wrapping_add(first.wrapping_mul(x_step))),
+            x,
+            at[0].wrapping_add(first.wrapping_mul(x_step)),
         )?;
         trial.store_floats(
             to,
             aligned,
             &v[..each],
-            to.at(out, at[1].wrapping_add(first.wrapping_mul(out_step))),
+            out,
+            at[1].wrapping_add(first.wrapping_mul(out_step)),
         )?;
     }
     Some(())
@@ -189,10 +167,7 @@ fn cast(call: &NativeCall<'_>, trial: &mut Trial<'_>, from: Float, to: Float) ->
 fn copy(call: &NativeCall<'_>, trial: &mut Trial<'_>, word: usize) -> Option<()> {
     let walk = call.walk::<2>(5)?;
     let (x, out, x_step, out_step) = (call.u64(1), call.u64(2), call.u64(3), call.u64(4));
-    for thread in call.threads()? {
-        let Some((row, first)) = walk.place(1, thread)? else {
-            continue;
-        };
+    for (row, first) in call.places(&walk, 1)? {
         let at = walk.offsets(row)?;
         let (from, to) = (
             at[0].wrapping_add(first.wrapping_mul(x_step)),
@@ -269,12 +244,7 @@ fn norm(call: &NativeCall<'_>, trial: &mut Trial<'_>, float: Float, layer: bool)
         let at = walk.offsets(row)?;
         let mut values = Vec::with_capacity(len);
         for first in (0..len).step_by(each) {
-            let v = trial.floats(
-                float,
-                aligned,
-                each,
-                float.at(x, at[0].wrapping_add(first as u64)),
-            )?;
+            let v = trial.floats(float, aligned, each, x, at[0].wrapping_add(first as u64))?;
             values.extend_from_slice(&v[..each]);
         }
         let sum = |add: &dyn Fn(f32, f32) -> f32| row_sum(&values, each, threads, add);
@@ -303,12 +273,7 @@ fn norm(call: &NativeCall<'_>, trial: &mut Trial<'_>, float: Float, layer: bool)
                     y[j] = v * scale * g[j];
                 }
             }
-            trial.store_floats(
-                float,
-                aligned,
-                &y[..each],
-                float.at(out, at[1].wrapping_add(first)),
-            )?;
+            trial.store_floats(float, aligned, &y[..each], out, at[1].wrapping_add(first))?;
         }
     }
     Some(())

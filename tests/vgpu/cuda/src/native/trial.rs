@@ -60,11 +60,16 @@ impl<'m> Trial<'m> {
         float: Float,
         aligned: bool,
         count: usize,
-        at: u64,
+        base: u64,
+        index: u64,
     ) -> Option<[f32; MOST]> {
         let (size, mut bytes, mut out) = (float.size(), [0; 4 * MOST], [0.0; MOST]);
         let bytes = &mut bytes[..count * size];
-        self.load(at, if aligned { 16 } else { size }, bytes)?;
+        self.load(
+            float.at(base, index),
+            if aligned { 16 } else { size },
+            bytes,
+        )?;
         for (out, bytes) in out.iter_mut().zip(bytes.chunks(size)) {
             *out = float.widen(bytes);
         }
@@ -86,7 +91,7 @@ impl<'m> Trial<'m> {
             1 => Float::F32,
             _ => data,
         };
-        self.floats(float, aligned, count, float.at(operand.address, index))
+        self.floats(float, aligned, count, operand.address, index)
     }
 
     pub(super) fn store_floats(
@@ -94,13 +99,18 @@ impl<'m> Trial<'m> {
         float: Float,
         aligned: bool,
         values: &[f32],
-        at: u64,
+        base: u64,
+        index: u64,
     ) -> Option<()> {
         let first = self.bytes.len();
         for value in values {
             float.narrow(*value, &mut self.bytes)?;
         }
-        self.stored(at, if aligned { 16 } else { float.size() }, first)
+        self.stored(
+            float.at(base, index),
+            if aligned { 16 } else { float.size() },
+            first,
+        )
     }
 
     /// Copies word number `from` behind `x` to word number `to` behind `out`; words have 1, 2, 4, 8 or 16 bytes.
