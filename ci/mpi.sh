@@ -2,8 +2,6 @@
 # The MPI transport of xdit-comm between processes, under Open MPI and under MPICH: the conformance suite and tests of its own on 1, 2, 4
 # and 5 processes, with counts that are too small, and ranks that disagree, fail or are killed. Installs what is missing (Debian, Ubuntu).
 #
-# Not part of .ci/run yet.
-#
 #     ci/mpi.sh [PART...]
 #
 # runs these parts of tests/mpi on 2 processes instead, for example `huge`, which needs 16 GiB of memory.

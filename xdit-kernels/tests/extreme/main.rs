@@ -2,8 +2,8 @@
 //! memory can hold them), strides of 0 and of 2^63, more padding than memory, in each of the processor's tiers.
 //!
 //! A call returns, soon, with a result or an error. A result does not depend on the strides of what it was made from, bit by
-//! bit, and no byte around an output changes. `ci/checked.sh` runs this in release mode with overflow checks, `ci/miri.sh` a
-//! few cases under miri, which sees every read that leaves its memory.
+//! bit, and no byte around an output changes. The tests run optimised, with overflow checks; `ci/miri.sh` runs a few cases
+//! under miri, which sees every read that leaves its memory.
 
 mod draw;
 mod guard;
