@@ -103,6 +103,7 @@ pub(crate) fn output(
         pipe: stages,
         ring,
         ulysses,
+        ..Degrees::default()
     };
     let parallel = Parallel::threads(degrees).pipefusion(pipefusion);
     let over = pipe

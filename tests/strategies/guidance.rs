@@ -59,6 +59,7 @@ fn guidance_multiplies_with_everything_else() {
                 pipe: pipe_degree,
                 ring,
                 ulysses,
+                ..Degrees::default()
             };
             let output = drawn(&mut pipe, degrees, options());
             let distance = apart(&output.latents.to_vec_blocking::<f32>().unwrap(), &alone);

@@ -137,6 +137,7 @@ macro_rules! every_strategy {
                     pipe: 2,
                     ring: 2,
                     ulysses: 2,
+                    ..Degrees::default()
                 };
                 check(degrees, pipefusion(3, 1), true);
             }

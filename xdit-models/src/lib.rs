@@ -42,6 +42,7 @@ pub use pipeline::request::{Defaults, IntoPrompts, OutputType, Overlay, Request}
 pub use pipeline::run_plan::RunPlan;
 pub use ranks::axes;
 pub use ranks::degrees::Degrees;
+pub use ranks::mesh_order::MeshOrder;
 pub use ranks::parallel::{Parallel, PipeFusion, RankBackend, StageSplit};
 pub use xdit_comm;
 pub use xdit_kernels;

@@ -7,20 +7,13 @@
 
 mod checks;
 mod faults;
+mod world;
 
-use std::{
-    net::TcpListener,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{process::ExitCode, time::Instant};
 use xdit_comm::{
-    Call, Error, Group, Op, Result, Spec, conformance,
-    processes::{
-        JobSecret, ProcessOptions, ProcessWorld, RankPlace, join,
-        mpi::{Mpi, MpiOptions},
-    },
+    Error, Group, Result, conformance,
+    processes::mpi::{Mpi, MpiOptions},
 };
-use xdit_kernels::{DType, Device, Tensor};
 
 fn main() -> ExitCode {
     let mut options = MpiOptions::default();
@@ -49,48 +42,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// A free port of rank 0. MPI tells it to the others.
-fn rendezvous(mpi: &Mpi) -> Result<String> {
-    let (rank, size) = (mpi.rank(), mpi.world_size());
-    let transport = mpi.transport(rank, size, &Device::cpu())?;
-    let mut gives = Vec::new();
-    if rank == 0 {
-        let listener = TcpListener::bind("127.0.0.1:0").map_err(Error::other)?;
-        let address = listener.local_addr().map_err(Error::other)?;
-        let port = u32::from(address.port());
-        gives.push(Tensor::from_slice(&[port], [1], &Device::cpu())?);
-    }
-    let mut transfer = transport.start(vec![Call {
-        op: Op::Broadcast { root: 0 },
-        gives,
-        expects: vec![Spec::new([1], DType::U32)],
-    }])?;
-    loop {
-        if let Some(tensors) = transfer.poll()? {
-            let port = tensors[0].to_vec_blocking::<u32>()?;
-            return Ok(format!("127.0.0.1:{}", port[0]));
-        }
-        transfer.rest(Duration::from_millis(1));
-    }
-}
-
-fn world(mpi: &Mpi) -> Result<ProcessWorld> {
-    let (rank, world_size) = (mpi.rank(), mpi.world_size());
-    let place = RankPlace {
-        rank,
-        world_size,
-        host: format!("node{rank}"),
-        rendezvous: rendezvous(mpi)?,
-        secret: JobSecret::default(),
-        restart: 0,
-        build: String::new(),
-        plan: String::new(),
-    };
-    join(&place, ProcessOptions::default(), |peers| {
-        mpi.transport(peers.rank(), peers.all().len(), &Device::cpu())
-    })
-}
-
 /// The exit code after a fault of which the ranks have learned, as they should.
 const FAULT: u8 = 3;
 
@@ -98,7 +49,7 @@ const FAULT: u8 = 3;
 fn run(options: MpiOptions, parts: &[String]) -> Result<bool> {
     let mpi = Mpi::init(options)?;
     let rank = mpi.rank();
-    let world = world(&mpi)?;
+    let world = world::join(&mpi)?;
     for part in parts {
         let began = Instant::now();
         let group = world.group();

@@ -95,6 +95,10 @@ pub(crate) struct ParallelArgs {
         allow_negative_numbers = true
     )]
     pub data_parallel_degree: usize,
+    /// Order of the axes of the mesh, outermost first: ranks that differ only on the last axis are neighbours. It decides which
+    /// ranks exchange what; the images stay the same.
+    #[arg(long, value_name = "AXES", default_value = "data,cfg,pipe,ring,ulysses")]
+    pub mesh_order: String,
     /// Decode each image on one rank instead of in row bands on all of its ranks.
     #[arg(long)]
     pub no_parallel_vae: bool,
@@ -128,6 +132,7 @@ impl ParallelArgs {
             pipe: self.pipefusion_parallel_degree,
             ring: self.ring_degree,
             ulysses: self.ulysses_degree,
+            order: self.mesh_order.parse()?,
         };
         let plan = Parallel::threads(degrees)
             .pipefusion(self.pipefusion())
@@ -216,6 +221,10 @@ mod tests {
             assert_eq!(all.degrees.pipe, 2);
             assert_eq!(all.pipefusion, expected(split), "{blocks}");
         }
+        let turned = plan("--mesh_order data,cfg,pipe,ulysses,ring --ring-degree 2").unwrap();
+        let order = "data,cfg,pipe,ulysses,ring".parse().unwrap();
+        let ring = Degrees { ring: 2, order, ..Degrees::default() };
+        assert_eq!(turned.degrees, ring);
         let memory = plan("--pipefusion-balance memory").unwrap();
         assert_eq!(memory.pipefusion.stages, StageSplit::Memory);
     }
@@ -251,6 +260,14 @@ mod tests {
         assert_eq!(
             message,
             "--pipefusion-parallel-degree 0: must be at least 1"
+        );
+        let failure = plan("--mesh-order ring,ulysses").unwrap_err();
+        assert_eq!(
+            (failure.exit_code(), failure.to_string().as_str()),
+            (
+                2,
+                "--mesh-order ring,ulysses: must be data,cfg,pipe,ring,ulysses in some order, outermost first"
+            )
         );
         let failure = plan("--ring-degree 2000 --ulysses-degree 2").unwrap_err();
         let message = failure.to_string();

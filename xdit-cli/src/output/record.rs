@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use xdit_kernels::DType;
 use xdit_models::Degrees;
-use xdit_models::{Parallel, PipeFusion, Request, RunPlan, quote};
+use xdit_models::{MeshOrder, Parallel, PipeFusion, Request, RunPlan, quote};
 
 use crate::report::failure::Failure;
 use crate::report::pipefusion::PipeFusionRecord;
@@ -72,6 +72,9 @@ pub(crate) struct ParallelRecord {
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub cfg_degree: usize,
     pub parallel_vae: bool,
+    /// The order of the axes, if it was not the usual one. It changes no byte.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub mesh_order: MeshOrder,
     /// Stages and patches, if there were several of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pipefusion: Option<PipeFusionRecord>,
@@ -87,6 +90,7 @@ impl ParallelRecord {
             ring_degree: degrees.ring,
             cfg_degree: degrees.cfg,
             parallel_vae: parallel.vae,
+            mesh_order: degrees.order,
             pipefusion,
         })
     }
@@ -97,6 +101,7 @@ impl ParallelRecord {
             ulysses: self.ulysses_degree,
             ring: self.ring_degree,
             cfg: self.cfg_degree,
+            order: self.mesh_order,
             ..Degrees::default()
         };
         let mut options = PipeFusion::default();
@@ -192,6 +197,10 @@ fn one() -> usize {
 
 fn is_one(degree: &usize) -> bool {
     *degree == 1
+}
+
+fn is_usual(order: &MeshOrder) -> bool {
+    *order == MeshOrder::USUAL
 }
 
 #[cfg(test)]

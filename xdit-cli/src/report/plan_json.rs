@@ -67,6 +67,7 @@ impl Shown<'_> {
             "text_tokens": plan.text_tokens,
             "image_tokens": plan.image_tokens,
             "degrees": axes(&|i| plan.degrees.of(axes::ALL[i])),
+            "mesh_order": plan.degrees.order,
             "patches": patches.collect::<Vec<_>>(),
             "num_inference_steps": plan.schedule.steps,
             "warmup_steps": plan.schedule.warmup_steps,

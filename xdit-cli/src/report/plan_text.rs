@@ -1,7 +1,6 @@
 //! The text of `xdit-cli plan`.
 
 use xdit_comm::Axis;
-use xdit_models::axes;
 use xdit_models::quote::counted;
 use xdit_models::{Blocks, Placement, RunPlan, StepTraffic, Traffic};
 
@@ -81,11 +80,11 @@ fn in_pieces(schedule: &str) -> String {
     text
 }
 
+/// The axes with several ranks, outermost first.
 fn axes(plan: &RunPlan) -> impl Iterator<Item = Axis> {
     let degrees = plan.degrees;
-    axes::ALL
-        .into_iter()
-        .filter(move |axis| degrees.of(*axis) > 1)
+    let axes = degrees.order.axes().into_iter();
+    axes.filter(move |axis| degrees.of(*axis) > 1)
 }
 
 /// `4 ranks: pipe 2 × ulysses 2`.
@@ -186,12 +185,7 @@ fn ranks(plan: &RunPlan) -> String {
     let mut rows = vec![head];
     for rank in &plan.ranks {
         let mut row = vec![rank.rank.to_string()];
-        let coordinates = axes::ALL.iter().zip(rank.coordinates);
-        row.extend(
-            coordinates
-                .filter(|(axis, _)| plan.degrees.of(**axis) > 1)
-                .map(|(_, coordinate)| coordinate.to_string()),
-        );
+        row.extend(axes(plan).map(|axis| plan.degrees.coord(rank.rank, axis).to_string()));
         row.extend(rank.device.as_ref().map(ToString::to_string));
         row.extend([bytes(rank.parameter_bytes), bytes(rank.kv_bytes)]);
         rows.push(row);

@@ -271,6 +271,7 @@ impl Drawn {
         });
         json!({
             "degrees": serde_json::Map::from_iter(axes),
+            "mesh_order": degrees.order,
             "communication": sent.collect::<Vec<_>>(),
             "memory": held.collect::<Vec<_>>(),
         })

@@ -13,6 +13,7 @@ use crate::models::dit::{BlockRows, DitShape, RankTokens};
 use crate::pipeline::device_memory::{GpuMemory, is_gpu};
 use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::store::ModelLoader;
+use crate::ranks::axes;
 use crate::ranks::rank_devices::RankDevices;
 use crate::vae::{VaeConfig, decoder_bytes_per_pixel, level_bytes_per_pixel};
 
@@ -194,7 +195,8 @@ impl Counted<'_> {
         let (count, replicas) = (degrees.ranks_of_replica(), self.replicas());
         let placement = self.partition.stages.placement();
         let place = |rank: usize| degrees.place_in_replica(rank, placement);
-        let drawing = || here.ranks.iter().filter(|rank| **rank / count < replicas);
+        let replica = |rank: usize| degrees.coord(rank, axes::DATA);
+        let drawing = || here.ranks.iter().filter(|rank| replica(**rank) < replicas);
         // Of the rows that all replicas decode at a time, those of the ranks here.
         let rows = plan.latent_size[0];
         let decoded: usize = match self.parallel.shares_decode() {
@@ -211,7 +213,7 @@ impl Counted<'_> {
             true => plan.images,
             false => drawing()
                 .filter(|rank| place(**rank) == 0)
-                .map(|rank| Shard::of(plan.images, self.parallel.degrees.data, *rank / count).len)
+                .map(|rank| Shard::of(plan.images, degrees.data, replica(*rank)).len)
                 .sum(),
         };
         let image = product(&[3 * DType::F32.size(), plan.height, plan.width]);

@@ -1,4 +1,4 @@
-//! The axes of the mesh, and their order.
+//! The axes of the mesh, and their usual order.
 
 use xdit_comm::Axis;
 pub use xdit_usp::{RING, ULYSSES};
@@ -11,5 +11,5 @@ pub const CFG: Axis = Axis::new("cfg");
 pub const PIPE: Axis = Axis::new("pipe");
 
 /// All axes, outermost first, in xDiT's order: `rank = ulysses + U·(ring + R·(pipe + P·(cfg + C·data)))`. Ulysses neighbours
-/// are adjacent ranks.
+/// are adjacent ranks. [`MeshOrder`](crate::MeshOrder) changes the order.
 pub const ALL: [Axis; 5] = [DATA, CFG, PIPE, RING, ULYSSES];

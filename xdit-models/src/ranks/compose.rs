@@ -85,7 +85,8 @@ impl RankContext {
         let rows = degrees.ring * degrees.ulysses;
         let place = degrees.place_in_replica(world.rank(), placement);
         let replica = world.split(mesh.coord(axes::DATA)?, place)?;
-        let sequence = world.split(world.rank() / rows, world.rank() % rows)?;
+        let number = degrees.in_usual_order(world.rank());
+        let sequence = world.split(number / rows, number % rows)?;
         let plan = xdit_usp::plan(&mesh, ShardOrder::Contiguous)?;
         Ok(Self {
             ranks: Some(Arc::new(Joined {
@@ -250,7 +251,8 @@ impl RankContext {
         }
         let world = ranks.mesh.world();
         let draws = self.replica() < drawing;
-        let group = world.split(usize::from(draws), world.rank())?;
+        let number = ranks.degrees.in_usual_order(world.rank());
+        let group = world.split(usize::from(draws), number)?;
         lock().insert(drawing, group.clone());
         Ok(Some(group))
     }

@@ -6,9 +6,10 @@ use xdit_comm::{Axis, MeshShape};
 use xdit_pipefusion::Placement;
 
 use super::axes;
+use super::mesh_order::MeshOrder;
 use crate::error::{Error, Result};
 
-/// The number of ranks on each axis. The product of all is the size of the world. [`axes::ALL`] defines the order of the axes.
+/// The number of ranks on each axis, and the order of the axes. The product of all is the size of the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Degrees {
     /// Number of replicas.
@@ -21,6 +22,8 @@ pub struct Degrees {
     pub ring: usize,
     /// Ulysses degree.
     pub ulysses: usize,
+    /// The order of the axes: which ranks are neighbours.
+    pub order: MeshOrder,
 }
 
 impl Default for Degrees {
@@ -31,6 +34,7 @@ impl Default for Degrees {
             pipe: 1,
             ring: 1,
             ulysses: 1,
+            order: MeshOrder::default(),
         }
     }
 }
@@ -38,13 +42,15 @@ impl Default for Degrees {
 impl Degrees {
     /// Returns the mesh of these degrees.
     pub fn shape(&self) -> MeshShape {
-        let degrees = [self.data, self.cfg, self.pipe, self.ring, self.ulysses];
-        MeshShape::new(axes::ALL.into_iter().zip(degrees)).at_most(axes::CFG, 2)
+        let sides = self.order.axes().map(|axis| (axis, self.of(axis)));
+        MeshShape::new(sides).at_most(axes::CFG, 2)
     }
 
     /// Returns the degree of one axis, or 1 for an axis that is not in [`axes::ALL`].
     pub fn of(&self, axis: Axis) -> usize {
-        self.shape().degree(axis).unwrap_or(1)
+        let degrees = [self.data, self.cfg, self.pipe, self.ring, self.ulysses];
+        let index = axes::ALL.iter().position(|known| *known == axis);
+        index.map_or(1, |index| degrees[index])
     }
 
     /// Returns the coordinate of a rank on one axis, or 0 on an axis that is not in [`axes::ALL`].
@@ -61,13 +67,21 @@ impl Degrees {
         ranks.fold(1, usize::saturating_mul).max(1)
     }
 
+    /// Returns the number that a rank has in the usual order of axes. What ranks compute, and in which order they add, follows
+    /// this number, so that no order of axes changes a byte.
+    pub(crate) fn in_usual_order(&self, rank: usize) -> usize {
+        axes::ALL.into_iter().fold(0, |number, axis| {
+            number * self.of(axis) + self.coord(rank, axis)
+        })
+    }
+
     /// Returns the place of a rank in its replica. The ranks of the stage where the model ends come first; the very first encodes
     /// prompts for the replica, gathers its images and reports for it.
     pub(crate) fn place_in_replica(&self, rank: usize, placement: Placement) -> usize {
         let rows = self.ring.saturating_mul(self.ulysses).max(1);
         let (branch, stage) = (self.coord(rank, axes::CFG), self.coord(rank, axes::PIPE));
         let from_end = (stage + self.pipe - placement.end(self.pipe)) % self.pipe.max(1);
-        (branch * self.pipe + from_end) * rows + rank % rows
+        (branch * self.pipe + from_end) * rows + self.in_usual_order(rank) % rows
     }
 
     /// Returns the number of ranks, or `None` on overflow.
@@ -109,6 +123,7 @@ mod tests {
         pipe: 2,
         ring: 1,
         ulysses: 2,
+        order: MeshOrder::USUAL,
     };
 
     #[test]
@@ -137,6 +152,33 @@ mod tests {
         };
         assert_eq!(places(Placement::Linear), [2, 3, 0, 1, 6, 5, 0]);
         assert_eq!(places(Placement::Folded), [0, 1, 2, 3, 4, 7, 2]);
+    }
+
+    #[test]
+    fn an_order_moves_ranks_and_not_their_work() {
+        let order = "ulysses,pipe,ring,cfg,data".parse().unwrap();
+        let moved = Degrees { order, ..SIXTEEN };
+        assert_eq!(
+            moved.to_string(),
+            "ulysses 2 × pipe 2 × ring 1 × cfg 2 × data 2"
+        );
+        let mut numbers: Vec<usize> = (0..16).map(|rank| moved.in_usual_order(rank)).collect();
+        // The axes from the innermost: data, cfg, pipe, ulysses.
+        assert_eq!(numbers[..5], [0, 8, 4, 12, 2]);
+        for (rank, number) in numbers.iter().enumerate() {
+            for axis in axes::ALL {
+                assert_eq!(moved.coord(rank, axis), SIXTEEN.coord(*number, axis));
+            }
+            for placement in [Placement::Linear, Placement::Folded] {
+                assert_eq!(
+                    moved.place_in_replica(rank, placement),
+                    SIXTEEN.place_in_replica(*number, placement)
+                );
+            }
+        }
+        numbers.sort_unstable();
+        assert!(numbers.into_iter().eq(0..16));
+        assert!((0..16).all(|rank| SIXTEEN.in_usual_order(rank) == rank));
     }
 
     #[test]

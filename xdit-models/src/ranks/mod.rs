@@ -8,6 +8,7 @@ pub(crate) mod compose;
 pub(crate) mod degrees;
 pub(crate) mod idle;
 pub(crate) mod job;
+pub(crate) mod mesh_order;
 pub(crate) mod parallel;
 pub(crate) mod partition;
 pub(crate) mod pools;

@@ -156,7 +156,7 @@ impl Parallel {
 
     /// Returns whether there is only one rank, on the caller's thread.
     pub(crate) fn is_alone(&self) -> bool {
-        self.degrees == Degrees::default()
+        self.degrees.product() == Some(1)
             && matches!(self.backend, RankBackend::Threads { .. })
             && !self.watched
             && self.devices.is_empty()
@@ -219,9 +219,9 @@ impl Parallel {
         one.degrees.data = 1;
         one.watched |= self.degrees.data > 1;
         if let Some(first) = self.devices.first() {
-            let all = self.device_of_each(first);
-            let count = all.len() / self.degrees.data.max(1);
-            one.devices = all.into_iter().skip(replica * count).take(count).collect();
+            let all = self.device_of_each(first).into_iter().enumerate();
+            let own = all.filter(|(rank, _)| self.degrees.coord(*rank, axes::DATA) == replica);
+            one.devices = own.map(|(_, device)| device).collect();
         }
         one
     }

@@ -51,14 +51,19 @@ fn survives_json() {
         ring_degree: 3,
         cfg_degree: 2,
         parallel_vae: false,
+        mesh_order: "ulysses,ring,pipe,cfg,data".parse().unwrap(),
         pipefusion: None,
     };
     shared.parallel = Some(parallel.clone());
     survives(&shared);
-    // Older records know no guidance ranks.
-    parallel.cfg_degree = 1;
+    let json = shared.to_json();
+    let damaged = RunRecord::parse(&json.replace("ulysses,ring,pipe", "ring,ring,pipe"));
+    assert!(damaged.unwrap_err().contains("in some order"), "{json}");
+    // Older records know no guidance ranks and no order.
+    (parallel.cfg_degree, parallel.mesh_order) = (1, MeshOrder::USUAL);
     shared.parallel = Some(parallel.clone());
-    assert!(!shared.to_json().contains("cfg_degree"));
+    let json = shared.to_json();
+    assert!(!json.contains("cfg_degree") && !json.contains("mesh_order"));
     survives(&shared);
     assert_eq!(parallel.parallel().pipefusion, PipeFusion::default());
     parallel.pipefusion = Some(crate::report::pipefusion::tests::record());
