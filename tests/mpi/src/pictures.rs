@@ -82,9 +82,24 @@ fn run() -> Result<()> {
 /// Draws each plan of this number of ranks with each family, and returns the number of plans.
 fn all(group: &Group) -> Result<usize> {
     let requests = [
-        ("flux-dev", Request::new(["a red circle"]).max_sequence_length(9).true_cfg_scale(2.0)),
-        ("sd35-medium", Request::new(["a red circle"]).max_sequence_length(9).guidance_scale(3.0)),
-        ("hunyuan-v1.2", Request::new(["一个红色的圆"]).guidance_scale(3.0).use_resolution_binning(false)),
+        (
+            "flux-dev",
+            Request::new(["a red circle"])
+                .max_sequence_length(9)
+                .true_cfg_scale(2.0),
+        ),
+        (
+            "sd35-medium",
+            Request::new(["a red circle"])
+                .max_sequence_length(9)
+                .guidance_scale(3.0),
+        ),
+        (
+            "hunyuan-v1.2",
+            Request::new(["一个红色的圆"])
+                .guidance_scale(3.0)
+                .use_resolution_binning(false),
+        ),
     ];
     let mut count = 0;
     for (pipeline, request) in requests {
@@ -104,7 +119,14 @@ fn all(group: &Group) -> Result<usize> {
                 0 => MeshOrder::USUAL,
                 _ => reversed,
             };
-            let degrees = Degrees { data: *data, cfg: *cfg, pipe: *pipe, ring: *ring, ulysses: *ulysses, order };
+            let degrees = Degrees {
+                data: *data,
+                cfg: *cfg,
+                pipe: *pipe,
+                ring: *ring,
+                ulysses: *ulysses,
+                order,
+            };
             if degrees.product() == Some(group.world_size()) {
                 draw(group, pipeline, &request, degrees, *steps)
                     .map_err(|error| Error::other(format!("{pipeline}, {degrees}: {error}")))?;
@@ -115,25 +137,49 @@ fn all(group: &Group) -> Result<usize> {
     Ok(count)
 }
 
-fn draw(group: &Group, pipeline: &str, request: &Request, degrees: Degrees, steps: Steps) -> Result<()> {
+fn draw(
+    group: &Group,
+    pipeline: &str,
+    request: &Request,
+    degrees: Degrees,
+    steps: Steps,
+) -> Result<()> {
     let options = match steps {
         Whole => PipeFusion::default(),
         Patches(placement) => PipeFusion::default().patches(3).placement(placement),
     };
     let drawn = |parallel: Parallel| -> Result<Output> {
         let (pipe, _) = load(pipeline, DType::F32, &Device::cpu());
-        let pipe = pipe.parallel(parallel.pipefusion(options.clone())).map_err(Error::other)?;
+        let pipe = pipe
+            .parallel(parallel.pipefusion(options.clone()))
+            .map_err(Error::other)?;
         pipe.generate(request, &mut ()).map_err(Error::other)
     };
     let mine = drawn(Parallel::group(degrees, group.clone()))?;
     // The first rank of each replica has its pictures. It draws them again, with threads.
-    if !mine.images.is_empty() {
+    let leads = !mine.images.is_empty();
+    let leaders = group.control().all_gather(&[u8::from(leads)])?;
+    let leaders = leaders.concat().iter().filter(|leads| **leads == 1).count();
+    if leaders != degrees.data {
+        return Err(Error::other(format!(
+            "{leaders} ranks have pictures, not {}",
+            degrees.data
+        )));
+    }
+    if leads {
         let all = drawn(Parallel::threads(degrees))?;
         let replica = degrees.coord(group.rank(), axes::DATA);
         let own = Shard::of(all.images.len(), degrees.data, replica);
         let threads = &all.images[own.start..own.start + own.len];
-        let same = threads.iter().map(|image| &image.rgb).eq(mine.images.iter().map(|image| &image.rgb));
-        let latents = all.latents.view().narrow(0, own.start, own.len)?.to_tensor()?;
+        let same = threads
+            .iter()
+            .map(|image| &image.rgb)
+            .eq(mine.images.iter().map(|image| &image.rgb));
+        let latents = all
+            .latents
+            .view()
+            .narrow(0, own.start, own.len)?
+            .to_tensor()?;
         if !same || *latents.host_bytes_blocking()? != *mine.latents.host_bytes_blocking()? {
             return Err(Error::other("the bytes differ from those of threads"));
         }

@@ -97,7 +97,11 @@ pub(crate) struct ParallelArgs {
     pub data_parallel_degree: usize,
     /// Order of the axes of the mesh, outermost first: ranks that differ only on the last axis are neighbours. It decides which
     /// ranks exchange what; the images stay the same.
-    #[arg(long, value_name = "AXES", default_value = "data,cfg,pipe,ring,ulysses")]
+    #[arg(
+        long,
+        value_name = "AXES",
+        default_value = "data,cfg,pipe,ring,ulysses"
+    )]
     pub mesh_order: String,
     /// Decode each image on one rank instead of in row bands on all of its ranks.
     #[arg(long)]
@@ -223,7 +227,11 @@ mod tests {
         }
         let turned = plan("--mesh_order data,cfg,pipe,ulysses,ring --ring-degree 2").unwrap();
         let order = "data,cfg,pipe,ulysses,ring".parse().unwrap();
-        let ring = Degrees { ring: 2, order, ..Degrees::default() };
+        let ring = Degrees {
+            ring: 2,
+            order,
+            ..Degrees::default()
+        };
         assert_eq!(turned.degrees, ring);
         let memory = plan("--pipefusion-balance memory").unwrap();
         assert_eq!(memory.pipefusion.stages, StageSplit::Memory);

@@ -51,7 +51,11 @@ impl FromStr for MeshOrder {
     /// # Errors
     /// [`Error::InvalidRequest`] if an axis is missing, occurs twice, or does not exist.
     fn from_str(text: &str) -> Result<Self> {
-        let axis = |name: &str| axes::ALL.into_iter().find(|axis| axis.name() == name.trim());
+        let axis = |name: &str| {
+            axes::ALL
+                .into_iter()
+                .find(|axis| axis.name() == name.trim())
+        };
         let given: Option<Vec<Axis>> = text.split(',').map(axis).collect();
         let order = given.and_then(|given| <[Axis; axes::ALL.len()]>::try_from(given).ok());
         let whole = order.filter(|order| axes::ALL.iter().all(|axis| order.contains(axis)));
@@ -111,7 +115,10 @@ mod tests {
             "data,cfg,pipe,ring,ulysses,ulysses",
         ] {
             let message = text.parse::<MeshOrder>().unwrap_err().to_string();
-            assert!(message.contains("data,cfg,pipe,ring,ulysses in some order"), "{message}");
+            assert!(
+                message.contains("data,cfg,pipe,ring,ulysses in some order"),
+                "{message}"
+            );
             assert!(serde_json::from_str::<MeshOrder>(&format!("{text:?}")).is_err());
         }
     }
