@@ -36,7 +36,6 @@
 //! 0 then waits for the others, for [`grace`](ProcessOptions::grace) at most. The threads of the control plane have ended when the drop
 //! returns. A transport may keep some until the other ranks have left too.
 
-mod by_host;
 mod bytes;
 mod calls;
 mod hello;

@@ -4,7 +4,6 @@ mod early;
 mod errors;
 mod faults;
 mod fuzz;
-mod hosts;
 mod rendezvous;
 mod support;
 

@@ -1,7 +1,6 @@
 //! How processes come together, and how one leaves.
 
 use super::{
-    by_host::by_host,
     hello::{Hello, RankPlace},
     hub::ControlHub,
     link::{Heard, Link, check_address, connect, listen},
@@ -255,24 +254,6 @@ impl ProcessWorld {
     /// Returns all processes, in rank order.
     pub fn peers(&self) -> &[Peer] {
         &self.presence.plane.peers
-    }
-
-    /// Returns the group of all ranks, in which the ranks of one host are neighbours: hosts come in the order of their lowest rank,
-    /// and the ranks of a host by number. Rank 0 stays the first. Where this order is that of the world, it is the same group.
-    /// Errors name each rank by its number in the world.
-    ///
-    /// # Collective
-    /// Every rank calls it.
-    ///
-    /// # Errors
-    /// Those of [`Group::split`].
-    pub fn group_by_host(&self) -> Result<Group> {
-        let order = by_host(self.peers());
-        if order.is_sorted() {
-            return Ok(self.group.clone());
-        }
-        let place = order.iter().position(|rank| *rank == self.group.rank());
-        self.group.split(0, place.unwrap_or_default())
     }
 
     /// Calls `idle`, which may take any time: the deadline of this rank does not run meanwhile. For ranks that wait for work.
