@@ -155,3 +155,27 @@ fn tiles_are_near_and_recorded() {
     let levels = whole.iter().zip(&bands).map(|(a, b)| a.abs_diff(*b)).max();
     assert!(levels <= Some(1), "{levels:?} levels");
 }
+
+#[test]
+fn an_order_of_axes_is_shown_and_recorded_and_changes_no_pixel() {
+    let folder = tempfile::tempdir().unwrap();
+    let ranks = ["--ulysses-degree", "2", "--ring-degree", "2"];
+    let turned = ["--mesh-order", "data,cfg,pipe,ulysses,ring"];
+    let draw = |name: &str, order: &[&str]| {
+        let words = [&["--output", name, "--json"], &ranks[..], order].concat();
+        let json = run(folder.path(), small(PROMPT, &words)).succeeded().json();
+        let order = json["ranks"]["mesh_order"].as_str().unwrap().to_owned();
+        (pixels(&folder.path().join(name)).2, order)
+    };
+    let (usual, order) = draw("usual.png", &[]);
+    assert_eq!(order, "data,cfg,pipe,ring,ulysses");
+    let (same, order) = draw("turned.png", &turned);
+    assert_eq!(order, turned[1]);
+    assert!(same == usual);
+    let replay = run(folder.path(), ["replay", "turned.png", "--json"]).succeeded();
+    assert_eq!(replay.json()["ranks"]["mesh_order"], turned[1]);
+    let words = [&["plan", "--prompt", "a"], &ranks[..], &turned].concat();
+    let plan = run(folder.path(), words).succeeded().stdout;
+    assert!(plan.contains("\n4 ranks: ulysses 2 × ring 2\n"), "{plan}");
+    assert!(plan.contains("\nrank  ulysses  ring  "), "{plan}");
+}
