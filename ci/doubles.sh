@@ -7,3 +7,4 @@ doubles=$target/ci/doubles
 mkdir -p "$doubles"
 ln -sf "$target/debug/deps/libvgpu_cuda.so" "$doubles/libcuda.so.1"
 ln -sf "$target/debug/deps/libvgpu_cublaslt.so" "$doubles/libcublasLt.so.13"
+ln -sf "$target/debug/deps/libvgpu_nccl.so" "$doubles/libnccl.so.2"

@@ -345,6 +345,18 @@ impl Event {
         }
         Ok(())
     }
+
+    /// Whether the event has happened. Waits for nothing. An event of the processor has.
+    ///
+    /// # Errors
+    /// If the GPU failed.
+    pub fn has_happened(&self) -> Result<bool> {
+        #[cfg(feature = "cuda")]
+        if let Some(event) = &self.cuda {
+            return event.has_happened();
+        }
+        Ok(true)
+    }
 }
 
 #[cfg(test)]

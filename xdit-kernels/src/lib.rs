@@ -35,6 +35,8 @@ mod entries;
 mod error;
 #[cfg(feature = "ops")]
 mod finite;
+#[cfg(feature = "cuda")]
+mod foreign;
 #[cfg(feature = "ops")]
 pub mod group_norm;
 mod host;

@@ -10,10 +10,11 @@ use std::{env, fs, io, process};
 pub const REPORTED: i32 = 86;
 
 /// The shared libraries as cargo builds them, and the names that programs open.
-const LIBRARIES: [(&str, &str); 3] = [
+const LIBRARIES: [(&str, &str); 4] = [
     ("libvgpu_cuda.so", "libcuda.so.1"),
     ("libvgpu_cublaslt.so", "libcublasLt.so.12"),
     ("libvgpu_cublaslt.so", "libcublasLt.so.13"),
+    ("libvgpu_nccl.so", "libnccl.so.2"),
 ];
 
 /// How many links this process has made, so that no two have one name.

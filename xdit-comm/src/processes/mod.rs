@@ -48,6 +48,9 @@ mod member;
 #[cfg(feature = "mpi")]
 #[cfg_attr(docsrs, doc(cfg(feature = "mpi")))]
 pub mod mpi;
+#[cfg(all(unix, feature = "nccl"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "nccl")))]
+pub mod nccl;
 mod options;
 mod outbox;
 #[cfg(unix)]
@@ -65,4 +68,4 @@ pub use hello::{JobSecret, RankPlace};
 pub use options::ProcessOptions;
 pub use transport::{Transfer, Transport};
 pub use wire::Peer;
-pub use world::{Peers, ProcessWorld, join};
+pub use world::{Peers, ProcessWorld, TransportAlarm, join};

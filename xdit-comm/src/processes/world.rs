@@ -227,6 +227,11 @@ impl Peers {
         self.0.all_gather(bytes.to_vec())
     }
 
+    /// Returns the alarm of this rank's transport, for failures that no call reports.
+    pub fn alarm(&self) -> TransportAlarm {
+        TransportAlarm(self.0.plane.clone())
+    }
+
     /// Checks that no rank has failed. A transport that waits for others calls it now and then.
     ///
     /// # Errors
@@ -234,6 +239,18 @@ impl Peers {
     pub fn check(&self) -> Result<()> {
         self.0.plane.progress();
         self.0.plane.check("start of the transport")
+    }
+}
+
+/// Reports that a transport has failed by itself, while the rank may be computing. From [`Peers::alarm`].
+#[derive(Debug)]
+pub struct TransportAlarm(Arc<ControlPlane>);
+
+impl TransportAlarm {
+    /// Reports the failure, and waits until the ranks know its cause: another rank may have died. Then all calls of all ranks fail,
+    /// and the transports have been aborted. A transport calls it from a thread of its own.
+    pub fn raise(&self, reason: &str) {
+        self.0.suspect("transport", &Error::other(reason));
     }
 }
 

@@ -97,6 +97,7 @@ functions! {
         cuEventCreate(*mut CUevent, c_uint);
         cuEventDestroy_v2(CUevent);
         cuEventRecord(CUevent, CUstream);
+        cuEventQuery(CUevent);
         cuEventSynchronize(CUevent);
         cuEventElapsedTime(*mut f32, CUevent, CUevent);
         cuModuleLoadDataEx(*mut CUmodule, *const c_void, c_uint, *const u32, *const *mut c_void);

@@ -7,6 +7,8 @@ pub(super) const SUCCESS: u32 = 0;
 pub(super) const OUT_OF_MEMORY: u32 = 2;
 pub(super) const STUB_LIBRARY: u32 = 34;
 pub(super) const NO_DEVICE: u32 = 100;
+/// An event has not happened.
+pub(super) const NOT_READY: u32 = 600;
 /// A context that is to reach another one's memory already does.
 pub(super) const PEER_ACCESS_ALREADY_ENABLED: u32 = 704;
 

@@ -17,7 +17,7 @@ use super::{
     tensor_map::{Boxes, TensorMap},
 };
 use crate::Result;
-use std::sync::Arc;
+use std::{ffi::c_void, sync::Arc};
 #[cfg(test)]
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -94,6 +94,21 @@ impl CudaQueue {
 
     pub(crate) fn context(&self) -> &Arc<CudaContext> {
         &self.stream.context
+    }
+
+    /// Its `CUstream`, for other libraries.
+    pub(crate) fn raw_stream(&self) -> *mut c_void {
+        self.stream.raw.cast()
+    }
+
+    /// Makes its context the calling thread's, for calls of other libraries.
+    pub(crate) fn bind(&self, op: &'static str) -> Result<()> {
+        self.context().bind(op)
+    }
+
+    /// Notes that another library is given work of this queue with the memory at an address.
+    pub(crate) fn note_use(&self, address: *const u8) {
+        (self.shared.pool).note_uses(&[address.addr() as u64], self.id);
     }
 
     /// Memory for `bytes` bytes, not initialised: outputs and the scratch of kernels.

@@ -1,6 +1,6 @@
 //! Streams: the lines in which a GPU works, and events, the points in them.
 
-use super::context::CudaContext;
+use super::{context::CudaContext, error::NOT_READY};
 use crate::{Error, Result};
 use cudarc::driver::sys::{CUevent, CUevent_flags, CUstream, CUstream_flags};
 use std::{
@@ -144,6 +144,17 @@ impl CudaEvent {
         // SAFETY: the event is alive and of the current context.
         let status = unsafe { (self.context.driver.cuEventSynchronize)(self.raw) };
         self.context.check(OP, "cuEventSynchronize", status)
+    }
+
+    /// Whether it has happened. Does not wait.
+    pub(crate) fn has_happened(&self) -> Result<bool> {
+        const OP: &str = "event";
+        self.context.bind(OP)?;
+        // SAFETY: the event is alive and of the current context.
+        match unsafe { (self.context.driver.cuEventQuery)(self.raw) } {
+            NOT_READY => Ok(false),
+            status => self.context.check(OP, "cuEventQuery", status).map(|()| true),
+        }
     }
 
     /// The time between two timestamps of one GPU. Blocks the calling thread until both have happened.

@@ -41,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) dropped_wait: Option<(usize, u64)>,
     /// Each operation takes at least so long.
     pub(crate) operation: Duration,
+    /// How long a call waits for a gate that nothing queued opens, before this is reported.
+    pub(crate) patience: Duration,
     pub(crate) leaks: bool,
     pub(crate) stats: bool,
     pub(crate) exit_code: i32,
@@ -93,6 +95,7 @@ impl Config {
             native: flag("VGPU_NATIVE", 0),
             dropped_wait: pair("VGPU_DROP_WAIT"),
             operation: Duration::from_micros(number("VGPU_OPERATION_US", 0)),
+            patience: Duration::from_millis(number("VGPU_HANG_MS", 3_600_000)),
             leaks: flag("VGPU_LEAKS", 0),
             stats: flag("VGPU_STATS", 0),
             exit_code: number("VGPU_EXITCODE", 0),

@@ -4,7 +4,8 @@
 //! without the lock, so kernels of several threads run at the same time.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use crate::clock::OpRef;
 use crate::codes::{self, Res};
@@ -14,7 +15,8 @@ use crate::heap::Heap;
 use crate::images::Images;
 use crate::pace::Pacer;
 use crate::state::State;
-use crate::work::{HostFunction, Work};
+use crate::handles::{STREAM, index};
+use crate::work::{HostFunction, Sight, Work};
 
 /// The lock on the state.
 pub(crate) type Guard<'e> = MutexGuard<'e, State>;
@@ -71,7 +73,13 @@ impl Engine {
         let mut state = self.lock();
         let operation = state.enqueue(stream, work, label)?;
         self.run_some(state);
+        self.wake();
         Ok(operation)
+    }
+
+    /// Threads that wait for other threads look again.
+    pub(crate) fn wake(&self) {
+        self.changed.notify_all();
     }
 
     /// Runs what the policy wants to run after something was queued.
@@ -126,20 +134,32 @@ impl Engine {
     }
 
     /// Runs until a stream has completed an operation. Of others, as few or as many run as the policy says.
-    pub(crate) fn drive<'e>(
+    pub(crate) fn drive<'e>(&'e self, state: Guard<'e>, stream: usize, number: u64) -> Guard<'e> {
+        self.drive_within(state, stream, number, self.config.patience)
+    }
+
+    /// As `drive`. A gate that stays closed for `patience` is reported and given up.
+    fn drive_within<'e>(
         &'e self,
         mut state: Guard<'e>,
         stream: usize,
         number: u64,
+        patience: Duration,
     ) -> Guard<'e> {
+        let mut began = Instant::now();
         while state.streams[stream].done < number {
             let detour = self.config.policy == Policy::Random && state.draw(3) == 0;
             let drawn = detour.then(|| state.draw_runnable()).flatten();
             state = match drawn.or_else(|| state.towards(stream)) {
-                Some(next) => self.step(state, next),
-                // Another thread runs what this one waits for.
+                Some(next) => {
+                    began = Instant::now();
+                    self.step(state, next)
+                }
+                None if began.elapsed() >= patience && state.give_up(stream) => state,
+                // Another thread runs, or will queue, what this one waits for.
                 None => {
-                    let wait = self.changed.wait_timeout(state, Duration::from_millis(50));
+                    let limit = Duration::from_millis(50).min(patience);
+                    let wait = self.changed.wait_timeout(state, limit);
                     wait.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
@@ -209,12 +229,12 @@ impl Engine {
         state
     }
 
-    /// Runs everything that is queued.
+    /// Runs everything that is queued. Nothing more comes.
     pub(crate) fn finish_all(&self) -> Guard<'_> {
         let mut state = self.lock();
         for stream in 0..state.streams.len() {
             let issued = state.streams[stream].issued;
-            state = self.drive(state, stream, issued);
+            state = self.drive_within(state, stream, issued, Duration::ZERO);
         }
         state
     }
@@ -231,6 +251,7 @@ impl State {
             _ if queue.running.is_some() => false,
             None => false,
             Some((_, Work::Wait(other))) => self.is_done(other),
+            Some((_, Work::Gate(gate))) => gate.sight() == Sight::Open,
             Some(_) => true,
         }
     }
@@ -245,10 +266,12 @@ impl State {
         Some(runnable[self.draw(runnable.len())])
     }
 
-    /// The stream whose first operation must run next so that `stream` gets on. `None` if another thread runs it already, or
-    /// if nothing is queued. Operations wait only for operations that were queued earlier, so this ends.
-    fn towards(&self, stream: usize) -> Option<usize> {
+    /// The stream whose first operation must run next so that `stream` gets on. `None` if another thread runs it already, if
+    /// nothing is queued, or if a gate waits for what is not queued. Waits are for operations that were queued earlier, so only gates
+    /// can wait for each other: that is reported, and one of them given up.
+    fn towards(&mut self, stream: usize) -> Option<usize> {
         let mut at = stream;
+        let mut gates: Vec<OpRef> = Vec::new();
         loop {
             let queue = &self.streams[at];
             if queue.running.is_some() {
@@ -256,7 +279,48 @@ impl State {
             }
             match queue.queue.front()? {
                 (_, Work::Wait(other)) if !self.is_done(other) => at = other.stream,
+                (operation, Work::Gate(gate)) => match gate.sight() {
+                    Sight::Open => return Some(at),
+                    Sight::Closed => return None,
+                    Sight::Behind(_) if gates.iter().any(|other| Arc::ptr_eq(other, operation)) => {
+                        let before = |other: &&OpRef| !Arc::ptr_eq(other, operation);
+                        let circle = gates.iter().skip_while(before);
+                        let circle: Vec<String> = circle.map(ToString::to_string).collect();
+                        gate.given_up.store(true, Ordering::Relaxed);
+                        let text = format!("deadlock: {} wait for each other", circle.join(" and "));
+                        self.report(codes::LAUNCH_TIMEOUT, text);
+                        return Some(at);
+                    }
+                    Sight::Behind(other) => {
+                        gates.push(operation.clone());
+                        at = index(STREAM, other, self.streams.len()).ok()?;
+                    }
+                },
                 _ => return Some(at),
+            }
+        }
+    }
+
+    /// Gives up the gate that keeps a stream from going on, with a report; false if there is none.
+    fn give_up(&mut self, stream: usize) -> bool {
+        let mut at = stream;
+        loop {
+            match self.streams[at].queue.front() {
+                Some((_, Work::Wait(other))) if !self.is_done(other) => at = other.stream,
+                Some((operation, Work::Gate(gate))) => match gate.sight() {
+                    Sight::Behind(other) => match index(STREAM, other, self.streams.len()) {
+                        Ok(other) if other != at => at = other,
+                        _ => return false,
+                    },
+                    Sight::Open => return false,
+                    Sight::Closed => {
+                        gate.given_up.store(true, Ordering::Relaxed);
+                        let text = format!("hang: {operation} waits for what nobody has queued");
+                        self.report(codes::LAUNCH_TIMEOUT, text);
+                        return true;
+                    }
+                },
+                _ => return false,
             }
         }
     }

@@ -59,7 +59,7 @@ impl Work {
     pub(crate) fn is_short(&self) -> bool {
         matches!(
             self,
-            Self::Nothing | Self::Wait(_) | Self::Record(_) | Self::Free(_)
+            Self::Nothing | Self::Wait(_) | Self::Record(_) | Self::Free(_) | Self::Gate(_)
         )
     }
 }
@@ -101,7 +101,7 @@ fn execute(
         return Ok(());
     }
     match work {
-        Work::Nothing | Work::Wait(_) | Work::Record(_) | Work::Free(_) => {}
+        Work::Nothing | Work::Wait(_) | Work::Record(_) | Work::Free(_) | Work::Gate(_) => {}
         Work::Kernel(kernel) => run_kernel(config, kernel, order, memory, outcome)?,
         Work::Fill(to, value) => memory.fill(to, *value)?,
         Work::Upload(to, Source::Taken(bytes)) => memory.store_rect(to, bytes)?,

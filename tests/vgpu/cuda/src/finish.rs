@@ -32,7 +32,7 @@ impl State {
         if let Some(failed) = outcome.failed {
             self.report_failure(operation, failed);
         }
-        let kernel = matches!(work, Work::Kernel(_));
+        let kernel = matches!(work, Work::Kernel(_) | Work::Native(_));
         for access in outcome.accesses {
             if kernel {
                 self.check_peer(operation, access.id, access.device);
@@ -74,7 +74,7 @@ impl State {
         self.report(failed.code, text);
     }
 
-    /// A kernel uses memory of its own device, and of those whose peer access was enabled.
+    /// A kernel, or what another double computes, uses memory of its own device, and of those whose peer access was enabled.
     fn check_peer(&mut self, operation: &OpRef, id: usize, owner: usize) {
         let device = self.streams[operation.stream].device;
         if owner != device && !self.devices[device].peers.contains(&owner) {

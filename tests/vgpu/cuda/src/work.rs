@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ptx_interp::{Entry, Module};
 
@@ -120,6 +121,58 @@ impl Drop for Native {
     }
 }
 
+/// How a gate looks to the double that made it: [`OPEN`], [`CLOSED`], or the handle of a stream that must get on first.
+pub(crate) type GateLook = unsafe extern "C" fn(*mut c_void) -> u64;
+const OPEN: u64 = 0;
+const CLOSED: u64 = 1;
+
+/// What a stream sees of a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sight {
+    Open,
+    /// Nothing that is queued opens it.
+    Closed,
+    /// It opens when the stream of this handle has run what it was given.
+    Behind(u64),
+}
+
+/// Keeps a stream from going on until another double lets it: an operation of several devices waits for its other parts.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) look: GateLook,
+    pub(crate) release: NativeDrop,
+    pub(crate) argument: *mut c_void,
+    /// Whether it was given up, and a report made.
+    pub(crate) given_up: AtomicBool,
+}
+
+// SAFETY: who queues a gate promises (`vgpu_gate`) that any thread may look, several at a time, and that any thread may release its
+// argument.
+unsafe impl Send for Gate {}
+// SAFETY: as above.
+unsafe impl Sync for Gate {}
+
+impl Gate {
+    pub(crate) fn sight(&self) -> Sight {
+        if self.given_up.load(Ordering::Relaxed) {
+            return Sight::Open;
+        }
+        // SAFETY: the argument lives until `release`.
+        match unsafe { (self.look)(self.argument) } {
+            OPEN => Sight::Open,
+            CLOSED => Sight::Closed,
+            stream => Sight::Behind(stream),
+        }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        // SAFETY: the argument is released once, here, and nobody looks any more: all that can look hold the gate.
+        unsafe { (self.release)(self.argument) }
+    }
+}
+
 /// A function of the program, for `cuLaunchHostFunc`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HostFunction {
@@ -149,6 +202,7 @@ pub(crate) enum Work {
     Copy(Rect, Rect),
     Host(HostFunction),
     Native(Arc<Native>),
+    Gate(Arc<Gate>),
 }
 
 impl Work {

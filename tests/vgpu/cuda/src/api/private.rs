@@ -1,15 +1,16 @@
-//! Entry points that no driver has: for the double of cuBLASLt.
+//! Entry points that no driver has: for the doubles of cuBLASLt and NCCL.
 
-use std::ffi::{c_uint, c_void};
+use std::ffi::{c_int, c_uint, c_void};
+use std::sync::atomic::AtomicBool;
 
 use crate::api::calls::api;
 use crate::api::current::stream_index;
-use crate::arguments::{In, Text};
+use crate::arguments::{In, Out, Text};
 use crate::codes;
 use crate::engine::engine;
-use crate::work::{Native, NativeDrop, NativeRun, Rect, Use, Work};
+use crate::work::{Gate, GateLook, Native, NativeDrop, NativeRun, Rect, Use, Work};
 
-/// A rectangle of device memory that a native operation uses. `vgpu-cublaslt` has the same declaration.
+/// A rectangle of device memory that a native operation uses. `vgpu-cublaslt` and `vgpu-nccl` have the same declaration.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct NativeSpan {
@@ -53,5 +54,27 @@ api! {
     fn vgpu_refuse(text: Text) {
         let text = String::from_utf8_lossy(text.bytes()?).into_owned();
         engine()?.lock().refuse(codes::INVALID_VALUE, text)
+    }
+
+    /// Queues a gate: what the stream is given later runs after `look` has returned 0. Any thread may look, under the lock of this
+    /// double; `look` calls nothing of it. 1 means that nothing queued opens the gate, and any other number is the handle of a stream
+    /// that must get on first.
+    fn vgpu_gate(stream: u64, label: Text, look: GateLook, release: NativeDrop, argument: *mut c_void) {
+        let gate = Gate { look, release, argument, given_up: AtomicBool::new(false) };
+        let label = String::from_utf8_lossy(label.bytes()?).into_owned();
+        let stream = stream_index(stream)?;
+        engine()?.submit(stream, Work::Gate(gate.into()), label).map(|_| ())
+    }
+
+    /// A gate may look otherwise now.
+    fn vgpu_wake() {
+        engine()?.wake();
+        Ok(())
+    }
+
+    /// The device of a stream.
+    fn vgpu_stream_device(stream: u64, device: Out<c_int>) {
+        let stream = stream_index(stream)?;
+        device.set(engine()?.lock().streams[stream].device as c_int)
     }
 }

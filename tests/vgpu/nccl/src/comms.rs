@@ -1,0 +1,352 @@
+//! Communicators: how ranks come together, and in which state each rank's is.
+
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crate::arguments::{Out, UniqueId};
+use crate::cuda;
+use crate::messages::{Lanes, Launch, Presence};
+use crate::misuse::refuse;
+use crate::splits::Split;
+use crate::status::{IN_PROGRESS, INVALID_ARGUMENT, INVALID_USAGE, Res, Status};
+
+/// A handle of a communicator has these bits above its index.
+const TAG: u64 = 0xcc << 32;
+
+/// What the calls of all ranks share.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    /// By the numbers in unique ids.
+    meetings: Vec<Meeting>,
+    comms: Vec<Comm>,
+    pub(crate) cliques: Vec<Clique>,
+}
+
+/// Ranks that come together with one unique id.
+#[derive(Debug, Default)]
+struct Meeting {
+    size: usize,
+    /// The communicators of the ranks that have come.
+    members: Vec<Option<usize>>,
+}
+
+/// The communicators of ranks that came together.
+#[derive(Debug, Default)]
+pub(crate) struct Clique {
+    pub(crate) lanes: Lanes,
+    /// The communicator of each rank.
+    pub(crate) members: Vec<usize>,
+    /// By their order.
+    pub(crate) splits: Vec<Split>,
+}
+
+/// One rank's communicator.
+#[derive(Debug)]
+pub(crate) struct Comm {
+    pub(crate) rank: usize,
+    pub(crate) size: usize,
+    pub(crate) device: c_int,
+    pub(crate) clique: usize,
+    pub(crate) phase: Phase,
+    /// How often a call that could be complete is still said to be in progress.
+    pub(crate) polls: u32,
+    pub(crate) splits: usize,
+    /// The groups that have perhaps not ended.
+    pub(crate) under_way: Vec<Arc<Presence>>,
+    pub(crate) aborted: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// The other ranks have not all come.
+    Joining,
+    Ready,
+    /// A group that is not yet in its stream.
+    Launching(Arc<Launch>),
+    /// Where the new communicator goes.
+    Splitting(usize, Out<u64>),
+    Broken(Status),
+    /// Whether it has been.
+    Finalizing(bool),
+    Aborted,
+    Destroyed,
+}
+
+/// Whether a call has left something for a poll.
+pub(crate) fn delay(world: &World, comm: usize) -> u32 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    let seed = *SEED.get_or_init(|| {
+        let seed = std::env::var("VGPU_SEED").ok();
+        seed.and_then(|seed| seed.parse().ok()).unwrap_or(1)
+    });
+    let mixed = (seed + 1) * 0x9e37_79b9 + comm as u64 * 0x85eb_ca6b + world.comms.len() as u64;
+    ((mixed ^ (mixed >> 13)) % 4) as u32
+}
+
+static WORLD: Mutex<Option<World>> = Mutex::new(None);
+
+/// The lock on the world. Its holder calls no function of the double of libcuda.
+pub(crate) struct Guard(MutexGuard<'static, Option<World>>);
+
+impl std::ops::Deref for Guard {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        match &*self.0 {
+            Some(world) => world,
+            None => unreachable!("`world` fills it"),
+        }
+    }
+}
+
+impl std::ops::DerefMut for Guard {
+    fn deref_mut(&mut self) -> &mut World {
+        self.0.get_or_insert_default()
+    }
+}
+
+pub(crate) fn world() -> Guard {
+    let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if world.is_none() {
+        *world = Some(World::default());
+        // SAFETY: the function has the type that atexit wants. This library is not unloaded.
+        unsafe { libc::atexit(at_exit) };
+    }
+    Guard(world)
+}
+
+/// Before the double of libcuda tells what it has found: that one was asked to earlier.
+extern "C" fn at_exit() {
+    let world = world();
+    let alive = |comm: &&Comm| !matches!(comm.phase, Phase::Aborted | Phase::Destroyed);
+    let left: Vec<String> = (world.comms.iter().filter(alive))
+        .map(|comm| format!("rank {} of {}", comm.rank, comm.size))
+        .collect();
+    drop(world);
+    if !left.is_empty() {
+        let text = format!("nccl: communicators neither aborted nor destroyed: {}", left.join(", "));
+        cuda::report(&text);
+    }
+}
+
+/// A new id.
+pub(crate) fn unique_id() -> UniqueId {
+    let mut world = world();
+    world.meetings.push(Meeting::default());
+    let mut id = [0; 128];
+    id[..8].copy_from_slice(b"vgpunccl");
+    id[8..16].copy_from_slice(&(world.meetings.len() as u64).to_le_bytes());
+    UniqueId(id)
+}
+
+impl World {
+    /// The comm of a handle, whatever its state.
+    fn index(&self, handle: u64) -> Option<usize> {
+        let index = (handle ^ TAG) as usize;
+        (index < self.comms.len()).then_some(index)
+    }
+
+    pub(crate) fn comm(&mut self, index: usize) -> &mut Comm {
+        &mut self.comms[index]
+    }
+
+    pub(crate) fn add(&mut self, comm: Comm) -> u64 {
+        self.comms.push(comm);
+        TAG | (self.comms.len() - 1) as u64
+    }
+}
+
+/// The communicator of a handle that a call names, which has not ended; with the world.
+pub(crate) fn living(call: &str, handle: u64) -> Res<(Guard, usize)> {
+    let mut world = world();
+    let Some(index) = world.index(handle) else {
+        drop(world);
+        return refuse(INVALID_ARGUMENT, &format!("{call}: {handle:#x} is no communicator"));
+    };
+    let fault = match world.comm(index).phase {
+        Phase::Aborted => "aborted",
+        Phase::Destroyed => "destroyed",
+        _ => return Ok((world, index)),
+    };
+    drop(world);
+    refuse(INVALID_ARGUMENT, &format!("{call} of a communicator that was {fault}"))
+}
+
+/// As [`living`], of a communicator that has nothing in progress, on a thread whose device is its own.
+pub(crate) fn ready(call: &str, handle: u64) -> Res<(Guard, usize)> {
+    let current = cuda::current_device()?;
+    let (mut world, index) = living(call, handle)?;
+    let Comm { phase, device, .. } = world.comm(index);
+    let (fault, status) = match phase {
+        Phase::Broken(status) => return Err(*status),
+        Phase::Ready if *device == current => return Ok((world, index)),
+        Phase::Ready => (
+            format!("{call}: the current device is {current}, the communicator's is {device}"),
+            INVALID_USAGE,
+        ),
+        _ => (
+            format!("{call} while another call of the communicator is in progress"),
+            INVALID_USAGE,
+        ),
+    };
+    drop(world);
+    refuse(status, &fault)
+}
+
+/// `ncclCommInitRankConfig`
+pub(crate) fn join(out: Out<u64>, size: c_int, id: UniqueId, rank: c_int) -> Res {
+    const CALL: &str = "ncclCommInitRankConfig";
+    let device = cuda::current_device()?;
+    let mut world = world();
+    let number = u64::from_le_bytes(id.0[8..16].try_into().unwrap_or_default()) as usize;
+    let known = id.0[..8] == *b"vgpunccl" && (1..=world.meetings.len()).contains(&number);
+    let place = usize::try_from(rank).ok().zip(usize::try_from(size).ok());
+    let place = place.filter(|(rank, size)| rank < size);
+    let (Some((rank, size)), true) = (place, known) else {
+        drop(world);
+        let fault = match known {
+            true => format!("{CALL}: rank {rank} of {size}"),
+            false => format!("{CALL}: the unique id is none of ncclGetUniqueId"),
+        };
+        return refuse(INVALID_ARGUMENT, &fault);
+    };
+    let next = world.comms.len();
+    let meeting = &mut world.meetings[number - 1];
+    if meeting.size == 0 {
+        (meeting.size, meeting.members) = (size, vec![None; size]);
+    }
+    let fault = if meeting.size != size {
+        Some(format!("{CALL}: {size} ranks, and another rank said {}", meeting.size))
+    } else if meeting.members.iter().all(Option::is_some) {
+        Some(format!("{CALL}: the unique id was used before"))
+    } else if meeting.members[rank].is_some() {
+        Some(format!("{CALL}: two processes are rank {rank}"))
+    } else {
+        None
+    };
+    if let Some(fault) = fault {
+        drop(world);
+        return refuse(INVALID_USAGE, &fault);
+    }
+    meeting.members[rank] = Some(next);
+    let handle = world.add(Comm {
+        rank,
+        size,
+        device,
+        clique: 0,
+        phase: Phase::Joining,
+        polls: 0,
+        splits: 0,
+        under_way: Vec::new(),
+        aborted: Arc::default(),
+    });
+    world.comm(next).polls = delay(&world, next);
+    let duplicate = world.meet(number - 1);
+    drop(world);
+    out.set(handle)?;
+    match duplicate {
+        Some(text) => refuse(INVALID_USAGE, &text),
+        None => Err(IN_PROGRESS),
+    }
+}
+
+impl World {
+    /// Lets the ranks of a meeting begin if all have come. Returns what is wrong with them.
+    fn meet(&mut self, number: usize) -> Option<String> {
+        let members = self.meetings[number].members.iter().copied();
+        let members: Vec<usize> = members.collect::<Option<_>>()?;
+        let device = |rank: usize| self.comms[members[rank]].device;
+        let ranks = 0..members.len();
+        let mut pairs = ranks.flat_map(|a| (0..a).map(move |b| (b, a)));
+        if let Some((a, b)) = pairs.find(|(a, b)| device(*a) == device(*b)) {
+            let device = device(a);
+            for member in &members {
+                self.comms[*member].phase = Phase::Broken(INVALID_USAGE);
+            }
+            return Some(format!(
+                "Duplicate GPU detected : rank {a} and rank {b} both on CUDA device {device}"
+            ));
+        }
+        self.found(members);
+        None
+    }
+
+    /// Makes a clique of communicators, in rank order.
+    pub(crate) fn found(&mut self, members: Vec<usize>) {
+        let clique = self.cliques.len();
+        for member in &members {
+            let comm = &mut self.comms[*member];
+            (comm.clique, comm.phase) = (clique, Phase::Ready);
+        }
+        self.cliques.push(Clique {
+            members,
+            ..Clique::default()
+        });
+    }
+}
+
+/// `ncclCommGetAsyncError`: the state, after what was in progress has got on.
+pub(crate) fn state(handle: u64) -> Res<Status> {
+    let (mut world, index) = living("ncclCommGetAsyncError", handle)?;
+    if world.comm(index).polls > 0 {
+        world.comm(index).polls -= 1;
+        return Ok(IN_PROGRESS);
+    }
+    match &world.comm(index).phase {
+        Phase::Ready => Ok(0),
+        Phase::Joining => Ok(IN_PROGRESS),
+        Phase::Broken(status) => Ok(*status),
+        Phase::Launching(launch) => {
+            let launch = Arc::clone(launch);
+            world.comm(index).phase = Phase::Ready;
+            drop(world);
+            cuda::queue(&launch).map_or_else(Ok, |()| Ok(0))
+        }
+        Phase::Finalizing(true) => Ok(0),
+        Phase::Finalizing(false) => {
+            let comm = world.comm(index);
+            comm.under_way.retain(|other| !other.delivered.load(Ordering::Acquire));
+            comm.phase = Phase::Finalizing(comm.under_way.is_empty());
+            let stream = comm.under_way.first().map(|other| other.stream);
+            drop(world);
+            if let Some(stream) = stream {
+                cuda::look_at_stream(stream);
+            }
+            Ok(IN_PROGRESS)
+        }
+        Phase::Splitting(..) => world.split_state(index),
+        Phase::Aborted | Phase::Destroyed => Err(INVALID_ARGUMENT),
+    }
+}
+
+/// `ncclCommAbort`
+pub(crate) fn abort(handle: u64) -> Res {
+    let (mut world, index) = living("ncclCommAbort", handle)?;
+    let comm = world.comm(index);
+    comm.phase = Phase::Aborted;
+    comm.aborted.store(true, Ordering::Release);
+    drop(world);
+    cuda::wake();
+    Ok(())
+}
+
+/// `ncclCommFinalize`
+pub(crate) fn finalize(handle: u64) -> Res {
+    let (mut world, index) = ready("ncclCommFinalize", handle)?;
+    world.comm(index).phase = Phase::Finalizing(false);
+    Err(IN_PROGRESS)
+}
+
+/// `ncclCommDestroy`, after `ncclCommFinalize`.
+pub(crate) fn destroy(handle: u64) -> Res {
+    const CALL: &str = "ncclCommDestroy";
+    let (mut world, index) = living(CALL, handle)?;
+    let comm = world.comm(index);
+    if matches!(comm.phase, Phase::Finalizing(true)) {
+        comm.phase = Phase::Destroyed;
+        return Ok(());
+    }
+    drop(world);
+    refuse(INVALID_USAGE, &format!("{CALL} of a communicator that has not been finalized"))
+}

@@ -1,0 +1,187 @@
+//! Messages: how sends meet receives, and when the operation of a group may end.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::status::bytes_of;
+
+/// The operation of a group in its stream, as its peers see it.
+#[derive(Debug)]
+pub(crate) struct Presence {
+    pub(crate) stream: u64,
+    pub(crate) label: String,
+    /// Whether the stream has come to it.
+    pub(crate) arrived: AtomicBool,
+    /// Whether what it receives is there.
+    pub(crate) delivered: AtomicBool,
+    /// Whether its communicator was aborted.
+    pub(crate) aborted: Arc<AtomicBool>,
+}
+
+/// How many numbers of which type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) count: usize,
+    pub(crate) dtype: u32,
+}
+
+impl Extent {
+    pub(crate) fn bytes(self) -> usize {
+        self.count.saturating_mul(bytes_of(self.dtype).unwrap_or(0))
+    }
+}
+
+impl std::fmt::Display for Extent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} numbers of type {}", self.count, self.dtype)
+    }
+}
+
+/// What is sent.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    extent: Extent,
+    from: Arc<Presence>,
+    taker: OnceLock<Arc<Presence>>,
+    data: Mutex<Vec<u8>>,
+}
+
+impl Parcel {
+    pub(crate) fn bytes(&self) -> usize {
+        self.extent.bytes()
+    }
+
+    pub(crate) fn fill(&self, bytes: &[u8]) {
+        let mut data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        data.clear();
+        data.extend_from_slice(bytes);
+    }
+}
+
+/// What a receive waits for.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    extent: Extent,
+    by: Arc<Presence>,
+    parcel: OnceLock<Arc<Parcel>>,
+}
+
+impl Wanted {
+    pub(crate) fn bytes(&self) -> usize {
+        self.extent.bytes()
+    }
+
+    /// Writes what has come. If the group was given up, that may be nothing.
+    pub(crate) fn take(&self, to: &mut [u8]) {
+        if let Some(parcel) = self.parcel.get() {
+            let data = parcel.data.lock().unwrap_or_else(PoisonError::into_inner);
+            let len = data.len().min(to.len());
+            to[..len].copy_from_slice(&data[..len]);
+        }
+    }
+}
+
+/// The operation of a group of one communicator.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub(crate) presence: Arc<Presence>,
+    /// With the addresses of their buffers.
+    pub(crate) sends: Vec<(u64, Arc<Parcel>)>,
+    pub(crate) wants: Vec<(u64, Arc<Wanted>)>,
+}
+
+impl Launch {
+    /// Whether all peers are there: 0; otherwise a stream that must get on first, or 1 if nobody has called yet what it waits for.
+    pub(crate) fn sight(&self) -> u64 {
+        const OPEN: u64 = 0;
+        const CLOSED: u64 = 1;
+        if self.presence.aborted.load(Ordering::Acquire) {
+            return OPEN;
+        }
+        let takers = self.sends.iter().map(|(_, parcel)| parcel.taker.get());
+        let givers = self.wants.iter();
+        let givers = givers.map(|(_, wanted)| wanted.parcel.get().map(|parcel| &parcel.from));
+        let mut sight = OPEN;
+        for peer in takers.chain(givers) {
+            match peer {
+                None => sight = CLOSED,
+                Some(peer) if peer.arrived.load(Ordering::Acquire) => {}
+                Some(peer) => return peer.stream,
+            }
+        }
+        sight
+    }
+}
+
+/// Sends and receives that have not met, of the ranks of one communicator: by sender and receiver.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    sends: HashMap<(usize, usize), VecDeque<Arc<Parcel>>>,
+    wants: HashMap<(usize, usize), VecDeque<Arc<Wanted>>>,
+}
+
+/// What is wrong with two messages that have met.
+fn mismatch(lane: (usize, usize), sent: Extent, wanted: Extent) -> Option<String> {
+    let (from, to) = lane;
+    (sent != wanted).then(|| {
+        format!("rank {from} sends {sent} to rank {to}, which receives {wanted}")
+    })
+}
+
+impl Lanes {
+    pub(crate) fn send(
+        &mut self,
+        lane: (usize, usize),
+        extent: Extent,
+        from: &Arc<Presence>,
+        faults: &mut Vec<String>,
+    ) -> Arc<Parcel> {
+        let parcel = Arc::new(Parcel {
+            extent,
+            from: Arc::clone(from),
+            taker: OnceLock::new(),
+            data: Mutex::default(),
+        });
+        match self.wants.entry(lane).or_default().pop_front() {
+            None => {
+                let sends = self.sends.entry(lane).or_default();
+                sends.push_back(Arc::clone(&parcel));
+            }
+            Some(wanted) => {
+                faults.extend(mismatch(lane, extent, wanted.extent));
+                // Both are new in their lane, so neither has met anybody.
+                let _ = parcel.taker.set(Arc::clone(&wanted.by));
+                let _ = wanted.parcel.set(Arc::clone(&parcel));
+            }
+        }
+        parcel
+    }
+
+    pub(crate) fn receive(
+        &mut self,
+        lane: (usize, usize),
+        extent: Extent,
+        by: &Arc<Presence>,
+        faults: &mut Vec<String>,
+    ) -> Arc<Wanted> {
+        let wanted = Arc::new(Wanted {
+            extent,
+            by: Arc::clone(by),
+            parcel: OnceLock::new(),
+        });
+        match self.sends.entry(lane).or_default().pop_front() {
+            None => {
+                let wants = self.wants.entry(lane).or_default();
+                wants.push_back(Arc::clone(&wanted));
+            }
+            Some(parcel) => {
+                faults.extend(mismatch(lane, parcel.extent, extent));
+                // As above.
+                let _ = parcel.taker.set(Arc::clone(by));
+                let _ = wanted.parcel.set(parcel);
+            }
+        }
+        wanted
+    }
+}
