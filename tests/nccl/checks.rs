@@ -10,7 +10,7 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("messages are in the order of queues", rounds),
 ];
 
-fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<()> {
+pub(crate) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<()> {
     match holds {
         true => Ok(()),
         false => Err(Error::other(what())),
@@ -40,12 +40,16 @@ fn reductions(group: &Group) -> Result<()> {
                 let reduced = group.all_reduce(&mine, how)?;
                 let scattered = group.reduce_scatter(parts.collect::<Result<_>>()?, how)?;
                 let bytes = [reduced, scattered];
-                let bytes = bytes.iter().map(|t| Ok(t.host_bytes_blocking()?.into_owned()));
+                let bytes = bytes
+                    .iter()
+                    .map(|t| Ok(t.host_bytes_blocking()?.into_owned()));
                 bytes.collect()
             };
             let want = threads::run(n, move |group| all(&group))?.swap_remove(group.rank());
             let got = all(group)?;
-            ensure(got == want, || format!("{how} of {dtype} differs from threads'"))?;
+            ensure(got == want, || {
+                format!("{how} of {dtype} differs from threads'")
+            })?;
         }
     }
     Ok(())

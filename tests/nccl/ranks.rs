@@ -2,10 +2,12 @@
 //! control plane of its own, as if it were a process: the double of NCCL connects threads.
 
 mod checks;
+mod faults;
 
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 use xdit_comm::conformance::{self, Check};
 use xdit_comm::processes::nccl::{NcclLibrary, NcclOptions, transport};
@@ -49,21 +51,37 @@ fn run(ranks: usize, parts: &[String]) -> Vec<Result<()>> {
         };
         let threads: Vec<_> = (0..ranks).map(start).collect();
         let ended = threads.into_iter().map(|thread| thread.join());
-        ended.map(|end| end.unwrap_or_else(|_| Err(Error::other("panicked")))).collect()
+        ended
+            .map(|end| end.unwrap_or_else(|_| Err(Error::other("panicked"))))
+            .collect()
     })
 }
 
 fn rank_of(rank: usize, world_size: usize, rendezvous: String, parts: &[String]) -> Result<()> {
+    if parts.iter().any(|part| part == "library") {
+        return NcclLibrary::open(None).map(drop);
+    }
     // Two ranks on one GPU, where a part asks for that.
     let shares = parts.iter().any(|part| part == "shared-gpu");
     let ordinal = if shares { 0 } else { rank as u32 };
     let device = Device::cuda(ordinal)?;
-    let world = enter(rank, world_size, rendezvous, &device)?;
+    let mut options = ProcessOptions::default();
+    if parts.iter().any(|part| part == "circle") {
+        options.deadline = Duration::from_secs(1);
+    }
+    let world = enter(rank, world_size, rendezvous, &device, options)?;
+    if parts.iter().any(|part| part == "leaves") {
+        return faults::leaves(world);
+    }
     for part in parts {
         let group = world.group();
         let done = match part.as_str() {
             "conformance" => pass(group, conformance::CHECKS),
             "own" => pass(group, checks::CHECKS),
+            "disagree" => faults::disagree(group),
+            "circle" => faults::circle(group),
+            "failed" => faults::failed(group),
+            "broken" => faults::broken(group),
             other => Err(Error::other(format!("no part {other}"))),
         };
         if let Err(error) = done {
@@ -79,6 +97,7 @@ fn enter(
     world_size: usize,
     rendezvous: String,
     device: &Device,
+    options: ProcessOptions,
 ) -> Result<ProcessWorld> {
     let place = RankPlace {
         rank,
@@ -91,7 +110,7 @@ fn enter(
         plan: String::new(),
     };
     let library = NcclLibrary::open(None)?;
-    join(&place, ProcessOptions::default(), |peers| {
+    join(&place, options, |peers| {
         transport(peers, &library, device, NcclOptions::default())
     })
 }

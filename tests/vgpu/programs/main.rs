@@ -6,6 +6,8 @@ mod kernels;
 mod launches;
 mod lifetimes;
 mod matmul;
+mod nccl;
+mod nccl_calls;
 mod plain;
 mod safe;
 mod streams;
@@ -34,6 +36,7 @@ fn programs() -> impl Iterator<Item = &'static Program> {
         launches::PROGRAMS,
         kernels::PROGRAMS,
         matmul::PROGRAMS,
+        nccl::PROGRAMS,
         plain::PROGRAMS,
         safe::PROGRAMS,
     ];

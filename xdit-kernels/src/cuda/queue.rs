@@ -17,9 +17,9 @@ use super::{
     tensor_map::{Boxes, TensorMap},
 };
 use crate::Result;
-use std::{ffi::c_void, sync::Arc};
 #[cfg(test)]
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::{ffi::c_void, sync::Arc};
 
 /// One stream of a GPU. Addresses are the GPU's: the host does not dereference them.
 #[derive(Debug)]

@@ -153,7 +153,10 @@ impl CudaEvent {
         // SAFETY: the event is alive and of the current context.
         match unsafe { (self.context.driver.cuEventQuery)(self.raw) } {
             NOT_READY => Ok(false),
-            status => self.context.check(OP, "cuEventQuery", status).map(|()| true),
+            status => self
+                .context
+                .check(OP, "cuEventQuery", status)
+                .map(|()| true),
         }
     }
 

@@ -3,19 +3,19 @@
 //! Any thread that waits, or that queues under an eager policy, runs operations of any stream. Operations that take long run
 //! without the lock, so kernels of several threads run at the same time.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::clock::OpRef;
 use crate::codes::{self, Res};
 use crate::config::{Config, Policy};
 use crate::execute::{Order, Outcome, run};
+use crate::handles::{STREAM, index};
 use crate::heap::Heap;
 use crate::images::Images;
 use crate::pace::Pacer;
 use crate::state::State;
-use crate::handles::{STREAM, index};
 use crate::work::{HostFunction, Sight, Work};
 
 /// The lock on the state.
@@ -287,7 +287,8 @@ impl State {
                         let circle = gates.iter().skip_while(before);
                         let circle: Vec<String> = circle.map(ToString::to_string).collect();
                         gate.given_up.store(true, Ordering::Relaxed);
-                        let text = format!("deadlock: {} wait for each other", circle.join(" and "));
+                        let text =
+                            format!("deadlock: {} wait for each other", circle.join(" and "));
                         self.report(codes::LAUNCH_TIMEOUT, text);
                         return Some(at);
                     }
@@ -301,25 +302,34 @@ impl State {
         }
     }
 
-    /// Gives up the gate that keeps a stream from going on, with a report; false if there is none.
+    /// Gives up the gate that keeps a stream from going on, with a report; false if there is none, or if a thread runs what may open
+    /// it. Only after [`towards`](Self::towards) has found nothing.
     fn give_up(&mut self, stream: usize) -> bool {
         let mut at = stream;
         loop {
+            if self.streams[at].running.is_some() {
+                return false;
+            }
             match self.streams[at].queue.front() {
                 Some((_, Work::Wait(other))) if !self.is_done(other) => at = other.stream,
-                Some((operation, Work::Gate(gate))) => match gate.sight() {
-                    Sight::Behind(other) => match index(STREAM, other, self.streams.len()) {
-                        Ok(other) if other != at => at = other,
-                        _ => return false,
-                    },
-                    Sight::Open => return false,
-                    Sight::Closed => {
-                        gate.given_up.store(true, Ordering::Relaxed);
-                        let text = format!("hang: {operation} waits for what nobody has queued");
-                        self.report(codes::LAUNCH_TIMEOUT, text);
-                        return true;
+                Some((operation, Work::Gate(gate))) => {
+                    let sight = gate.sight();
+                    if sight == Sight::Open {
+                        return false;
                     }
-                },
+                    if let Sight::Behind(other) = sight
+                        && let Ok(other) = index(STREAM, other, self.streams.len())
+                        && other != at
+                        && !self.streams[other].is_idle()
+                    {
+                        at = other;
+                        continue;
+                    }
+                    gate.given_up.store(true, Ordering::Relaxed);
+                    let text = format!("hang: {operation} waits for what nobody has queued");
+                    self.report(codes::LAUNCH_TIMEOUT, text);
+                    return true;
+                }
                 _ => return false,
             }
         }

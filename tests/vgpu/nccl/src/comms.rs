@@ -9,7 +9,7 @@ use crate::cuda;
 use crate::messages::{Lanes, Launch, Presence};
 use crate::misuse::refuse;
 use crate::splits::Split;
-use crate::status::{IN_PROGRESS, INVALID_ARGUMENT, INVALID_USAGE, Res, Status};
+use crate::status::{IN_PROGRESS, INVALID_ARGUMENT, INVALID_USAGE, REMOTE_ERROR, Res, Status};
 
 /// A handle of a communicator has these bits above its index.
 const TAG: u64 = 0xcc << 32;
@@ -51,6 +51,10 @@ pub(crate) struct Comm {
     pub(crate) phase: Phase,
     /// How often a call that could be complete is still said to be in progress.
     pub(crate) polls: u32,
+    /// How often its state was asked for.
+    pub(crate) asked: u32,
+    /// How often `polls` was drawn.
+    pub(crate) draws: u64,
     pub(crate) splits: usize,
     /// The groups that have perhaps not ended.
     pub(crate) under_way: Vec<Arc<Presence>>,
@@ -73,14 +77,16 @@ pub(crate) enum Phase {
     Destroyed,
 }
 
-/// Whether a call has left something for a poll.
-pub(crate) fn delay(world: &World, comm: usize) -> u32 {
+/// How often a call is still in progress when it could be complete: drawn from the seed, for each rank in its order.
+pub(crate) fn delay(comm: &mut Comm) -> u32 {
     static SEED: OnceLock<u64> = OnceLock::new();
     let seed = *SEED.get_or_init(|| {
         let seed = std::env::var("VGPU_SEED").ok();
         seed.and_then(|seed| seed.parse().ok()).unwrap_or(1)
     });
-    let mixed = (seed + 1) * 0x9e37_79b9 + comm as u64 * 0x85eb_ca6b + world.comms.len() as u64;
+    comm.draws += 1;
+    let mixed =
+        (seed + 1) * 0x9e37_79b9 + comm.rank as u64 * 0x85eb_ca6b + comm.draws * 0xc2b2_ae35;
     ((mixed ^ (mixed >> 13)) % 4) as u32
 }
 
@@ -125,7 +131,10 @@ extern "C" fn at_exit() {
         .collect();
     drop(world);
     if !left.is_empty() {
-        let text = format!("nccl: communicators neither aborted nor destroyed: {}", left.join(", "));
+        let text = format!(
+            "nccl: communicators neither aborted nor destroyed: {}",
+            left.join(", ")
+        );
         cuda::report(&text);
     }
 }
@@ -162,7 +171,10 @@ pub(crate) fn living(call: &str, handle: u64) -> Res<(Guard, usize)> {
     let mut world = world();
     let Some(index) = world.index(handle) else {
         drop(world);
-        return refuse(INVALID_ARGUMENT, &format!("{call}: {handle:#x} is no communicator"));
+        return refuse(
+            INVALID_ARGUMENT,
+            &format!("{call}: {handle:#x} is no communicator"),
+        );
     };
     let fault = match world.comm(index).phase {
         Phase::Aborted => "aborted",
@@ -170,18 +182,26 @@ pub(crate) fn living(call: &str, handle: u64) -> Res<(Guard, usize)> {
         _ => return Ok((world, index)),
     };
     drop(world);
-    refuse(INVALID_ARGUMENT, &format!("{call} of a communicator that was {fault}"))
+    refuse(
+        INVALID_ARGUMENT,
+        &format!("{call} of a communicator that was {fault}"),
+    )
 }
 
 /// As [`living`], of a communicator that has nothing in progress, on a thread whose device is its own.
 pub(crate) fn ready(call: &str, handle: u64) -> Res<(Guard, usize)> {
     let current = cuda::current_device()?;
     let (mut world, index) = living(call, handle)?;
-    let Comm { phase, device, .. } = world.comm(index);
+    let Comm {
+        phase,
+        device,
+        polls,
+        ..
+    } = world.comm(index);
     let (fault, status) = match phase {
         Phase::Broken(status) => return Err(*status),
-        Phase::Ready if *device == current => return Ok((world, index)),
-        Phase::Ready => (
+        Phase::Ready if *polls == 0 && *device == current => return Ok((world, index)),
+        Phase::Ready if *polls == 0 => (
             format!("{call}: the current device is {current}, the communicator's is {device}"),
             INVALID_USAGE,
         ),
@@ -217,7 +237,10 @@ pub(crate) fn join(out: Out<u64>, size: c_int, id: UniqueId, rank: c_int) -> Res
         (meeting.size, meeting.members) = (size, vec![None; size]);
     }
     let fault = if meeting.size != size {
-        Some(format!("{CALL}: {size} ranks, and another rank said {}", meeting.size))
+        Some(format!(
+            "{CALL}: {size} ranks, and another rank said {}",
+            meeting.size
+        ))
     } else if meeting.members.iter().all(Option::is_some) {
         Some(format!("{CALL}: the unique id was used before"))
     } else if meeting.members[rank].is_some() {
@@ -237,11 +260,15 @@ pub(crate) fn join(out: Out<u64>, size: c_int, id: UniqueId, rank: c_int) -> Res
         clique: 0,
         phase: Phase::Joining,
         polls: 0,
+        asked: 0,
+        draws: 0,
         splits: 0,
         under_way: Vec::new(),
         aborted: Arc::default(),
     });
-    world.comm(next).polls = delay(&world, next);
+    let comm = world.comm(next);
+    // The caller must ask at least once.
+    comm.polls = 1 + delay(comm);
     let duplicate = world.meet(number - 1);
     drop(world);
     out.set(handle)?;
@@ -286,9 +313,25 @@ impl World {
     }
 }
 
+/// Which rank's communicators of several ranks fail, and after how many polls: `VGPU_NCCL_BREAK=1:500`.
+fn breakage() -> Option<(usize, u32)> {
+    static BREAKAGE: OnceLock<Option<(usize, u32)>> = OnceLock::new();
+    *BREAKAGE.get_or_init(|| {
+        let text = std::env::var("VGPU_NCCL_BREAK").ok()?;
+        let (rank, polls) = text.split_once(':')?;
+        Some((rank.parse().ok()?, polls.parse().ok()?))
+    })
+}
+
 /// `ncclCommGetAsyncError`: the state, after what was in progress has got on.
 pub(crate) fn state(handle: u64) -> Res<Status> {
     let (mut world, index) = living("ncclCommGetAsyncError", handle)?;
+    let comm = world.comm(index);
+    comm.asked += 1;
+    if breakage().is_some_and(|(rank, polls)| rank == comm.rank && comm.asked > polls) {
+        comm.phase = Phase::Broken(REMOTE_ERROR);
+        return Ok(REMOTE_ERROR);
+    }
     if world.comm(index).polls > 0 {
         world.comm(index).polls -= 1;
         return Ok(IN_PROGRESS);
@@ -306,7 +349,8 @@ pub(crate) fn state(handle: u64) -> Res<Status> {
         Phase::Finalizing(true) => Ok(0),
         Phase::Finalizing(false) => {
             let comm = world.comm(index);
-            comm.under_way.retain(|other| !other.delivered.load(Ordering::Acquire));
+            comm.under_way
+                .retain(|other| !other.delivered.load(Ordering::Acquire));
             comm.phase = Phase::Finalizing(comm.under_way.is_empty());
             let stream = comm.under_way.first().map(|other| other.stream);
             drop(world);
@@ -348,5 +392,8 @@ pub(crate) fn destroy(handle: u64) -> Res {
         return Ok(());
     }
     drop(world);
-    refuse(INVALID_USAGE, &format!("{CALL} of a communicator that has not been finalized"))
+    refuse(
+        INVALID_USAGE,
+        &format!("{CALL} of a communicator that has not been finalized"),
+    )
 }

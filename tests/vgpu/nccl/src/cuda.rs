@@ -88,7 +88,9 @@ pub(crate) fn stream_device(stream: u64) -> Res<c_int> {
 pub(crate) fn look_at_stream(stream: u64) {
     if let Ok(query) = function(c"cuStreamQuery") {
         // SAFETY: `cuStreamQuery` has this type.
-        unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(u64) -> u32>(query)(stream) };
+        unsafe {
+            std::mem::transmute::<*mut c_void, unsafe extern "C" fn(u64) -> u32>(query)(stream)
+        };
     }
 }
 
@@ -124,8 +126,14 @@ pub(crate) fn queue(launch: &Arc<Launch>) -> Res {
         };
         places.map(span).collect()
     };
-    let sent = spans(&mut launch.sends.iter().map(|(at, p)| (*at, p.bytes())), READ);
-    let received = spans(&mut launch.wants.iter().map(|(at, w)| (*at, w.bytes())), WRITE);
+    let sent = spans(
+        &mut launch.sends.iter().map(|(at, p)| (*at, p.bytes())),
+        READ,
+    );
+    let received = spans(
+        &mut launch.wants.iter().map(|(at, w)| (*at, w.bytes())),
+        WRITE,
+    );
     let (stream, label) = (launch.presence.stream, launch.presence.label.as_str());
     let [reads, waits, writes] = ["reads", "", "writes"]
         .map(|what| CString::new(format!("{label} {what}").trim_end()).unwrap_or_default());
@@ -141,7 +149,13 @@ pub(crate) fn queue(launch: &Arc<Launch>) -> Res {
             release,
             argument(launch),
         ))?;
-        checked(gate(stream, waits.as_ptr(), look, release, argument(launch)))?;
+        checked(gate(
+            stream,
+            waits.as_ptr(),
+            look,
+            release,
+            argument(launch),
+        ))?;
         checked(native(
             stream,
             writes.as_ptr(),

@@ -82,7 +82,10 @@ fn check(
     drop(world);
     let wrong = |status, text: String| refuse(status, &format!("{call}: {text}"));
     let Some(peer) = usize::try_from(peer).ok().filter(|peer| *peer < size) else {
-        return wrong(INVALID_ARGUMENT, format!("there is no rank {peer} of {size}"));
+        return wrong(
+            INVALID_ARGUMENT,
+            format!("there is no rank {peer} of {size}"),
+        );
     };
     if bytes_of(dtype).is_none() {
         return wrong(INVALID_ARGUMENT, format!("there is no type {dtype}"));
@@ -93,7 +96,8 @@ fn check(
     match cuda::stream_device(stream) {
         Ok(of) if of == device => {}
         Ok(of) => {
-            let text = format!("a stream of device {of}, and the communicator is of device {device}");
+            let text =
+                format!("a stream of device {of}, and the communicator is of device {device}");
             return wrong(INVALID_USAGE, text);
         }
         Err(_) => return wrong(INVALID_ARGUMENT, format!("{stream:#x} is no stream")),
@@ -131,7 +135,11 @@ pub(crate) fn end() -> Res {
         if comms[..i].contains(comm) {
             continue;
         }
-        let items: Vec<Item> = items.iter().filter(|item| item.comm == *comm).copied().collect();
+        let items: Vec<Item> = items
+            .iter()
+            .filter(|item| item.comm == *comm)
+            .copied()
+            .collect();
         in_progress |= launch(*comm, &items)?;
     }
     match in_progress {
@@ -172,8 +180,8 @@ fn fault(items: &[Item], rank: usize) -> Option<String> {
 /// Begins the group of one communicator. Returns whether it is in progress.
 fn launch(handle: u64, items: &[Item]) -> Res<bool> {
     let (mut world, index) = ready("ncclGroupEnd", handle)?;
-    let polls = delay(&world, index);
     let comm = world.comm(index);
+    let polls = delay(comm);
     let (rank, clique) = (comm.rank, comm.clique);
     if let Some(fault) = fault(items, rank) {
         drop(world);
@@ -194,7 +202,12 @@ fn launch(handle: u64, items: &[Item]) -> Res<bool> {
     let (mut sends, mut wants, mut faults) = (Vec::new(), Vec::new(), Vec::new());
     let lanes = &mut world.cliques[clique].lanes;
     for item in items {
-        let Item { buffer, extent, peer, .. } = *item;
+        let Item {
+            buffer,
+            extent,
+            peer,
+            ..
+        } = *item;
         if item.is_send {
             let parcel = lanes.send((rank, peer), extent, &presence, &mut faults);
             sends.push((buffer, parcel));
@@ -209,7 +222,8 @@ fn launch(handle: u64, items: &[Item]) -> Res<bool> {
         wants,
     });
     let comm = world.comm(index);
-    comm.under_way.retain(|other| !other.delivered.load(Ordering::Acquire));
+    comm.under_way
+        .retain(|other| !other.delivered.load(Ordering::Acquire));
     comm.under_way.push(Arc::clone(&launch.presence));
     // Sometimes a group is in its stream at once.
     if polls > 0 {

@@ -124,9 +124,8 @@ pub(crate) struct Lanes {
 /// What is wrong with two messages that have met.
 fn mismatch(lane: (usize, usize), sent: Extent, wanted: Extent) -> Option<String> {
     let (from, to) = lane;
-    (sent != wanted).then(|| {
-        format!("rank {from} sends {sent} to rank {to}, which receives {wanted}")
-    })
+    (sent != wanted)
+        .then(|| format!("rank {from} sends {sent} to rank {to}, which receives {wanted}"))
 }
 
 impl Lanes {

@@ -23,10 +23,13 @@ pub(crate) fn split(handle: u64, color: c_int, key: c_int, out: Out<u64>) -> Res
     let (mut world, index) = ready("ncclCommSplit", handle)?;
     if color < NO_COLOR {
         drop(world);
-        return refuse(INVALID_ARGUMENT, &format!("ncclCommSplit: the color {color}"));
+        return refuse(
+            INVALID_ARGUMENT,
+            &format!("ncclCommSplit: the color {color}"),
+        );
     }
-    let polls = delay(&world, index);
     let comm = world.comm(index);
+    let polls = delay(comm);
     let (clique, rank, size, number) = (comm.clique, comm.rank, comm.size, comm.splits);
     comm.splits += 1;
     comm.polls = polls;
@@ -84,6 +87,8 @@ impl World {
                     clique: 0,
                     phase: Phase::Ready,
                     polls: 1,
+                    asked: 0,
+                    draws: 0,
                     splits: 0,
                     under_way: Vec::new(),
                     aborted: Arc::default(),

@@ -10,6 +10,7 @@ pub(crate) const CUDA_ERROR: Status = 1;
 pub(crate) const INTERNAL_ERROR: Status = 3;
 pub(crate) const INVALID_ARGUMENT: Status = 4;
 pub(crate) const INVALID_USAGE: Status = 5;
+pub(crate) const REMOTE_ERROR: Status = 6;
 pub(crate) const IN_PROGRESS: Status = 7;
 
 /// The text of a code, as `ncclGetErrorString` has it.
@@ -21,7 +22,7 @@ pub(crate) fn text(status: Status) -> &'static std::ffi::CStr {
         INTERNAL_ERROR => c"internal error - please report this issue to the NCCL developers",
         INVALID_ARGUMENT => c"invalid argument (run with NCCL_DEBUG=WARN for details)",
         INVALID_USAGE => c"invalid usage (run with NCCL_DEBUG=WARN for details)",
-        6 => c"remote process exited or there was a network error",
+        REMOTE_ERROR => c"remote process exited or there was a network error",
         IN_PROGRESS => c"NCCL operation in progress",
         _ => c"unknown result code",
     }

@@ -85,10 +85,14 @@ pub fn transport(
 ) -> Result<Box<dyn Transport>> {
     let (rank, world_size) = (peers.rank(), peers.all().len());
     let failed = |reason: String| {
-        Error::other(format!("making the group of all ranks (rank {rank}): NCCL: {reason}"))
+        Error::other(format!(
+            "making the group of all ranks (rank {rank}): NCCL: {reason}"
+        ))
     };
     if device.is_cpu() {
-        return Err(failed(format!("it moves tensors of GPUs, and the rank's device is {device}")));
+        return Err(failed(format!(
+            "it moves tensors of GPUs, and the rank's device is {device}"
+        )));
     }
     let functions = library.0;
     let mut said = functions.version.to_le_bytes().to_vec();
@@ -115,7 +119,9 @@ pub fn transport(
         peers.check()?;
         if began.elapsed() > options.deadline {
             let seconds = options.deadline.as_secs_f64();
-            return Err(failed(format!("not all ranks take part within {seconds:.1} s")));
+            return Err(failed(format!(
+                "not all ranks take part within {seconds:.1} s"
+            )));
         }
         std::thread::sleep(engine::LOOK);
     }

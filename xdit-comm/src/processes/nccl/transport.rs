@@ -79,7 +79,11 @@ impl NcclTransport {
 
     /// Memory for what arrives. Where ranks disagree, NCCL may write less than all of it: then it holds zeros.
     fn memory(&self, spec: &Spec) -> Result<TensorMut> {
-        Ok(TensorMut::zeros(spec.shape, spec.dtype, &self.engine().queue)?)
+        Ok(TensorMut::zeros(
+            spec.shape,
+            spec.dtype,
+            &self.engine().queue,
+        )?)
     }
 
     /// Adds what travels for a call. Between two ranks, order decides what belongs together. Tensors without bytes do not travel.
@@ -97,7 +101,9 @@ impl NcclTransport {
         }
         let given = outgoing(&call, me, n).into_iter();
         let given = given.filter(|(_, tensor)| tensor.byte_len() > 0);
-        launch.gives.extend(given.map(|(to, tensor)| (to, tensor.clone())));
+        launch
+            .gives
+            .extend(given.map(|(to, tensor)| (to, tensor.clone())));
         for (from, spec) in incoming(&call, me, n) {
             parts.push(match own(&call, me) {
                 Some(own) if from == me => NcclPart::Own(own.clone()),
@@ -174,7 +180,9 @@ impl Transport for NcclTransport {
         let mut launch = collectives;
         launch.gives.append(&mut messages.gives);
         launch.into.append(&mut messages.into);
-        let doing = calls.first().map_or("a batch", |first| first.call.op.name());
+        let doing = calls
+            .first()
+            .map_or("a batch", |first| first.call.op.name());
         let number = self.engine().begin(self.comm, ready, launch);
         Ok(Box::new(NcclTransfer {
             number: Some(number.map_err(|reason| self.error(doing, &reason))?),
@@ -200,7 +208,13 @@ impl Transport for NcclTransport {
         };
         let members = members.iter().map(|member| self.members[*member]).collect();
         let owner = self.owner.clone();
-        Ok(Box::new(Self::new(owner, comm, members, rank, &self.device)?))
+        Ok(Box::new(Self::new(
+            owner,
+            comm,
+            members,
+            rank,
+            &self.device,
+        )?))
     }
 
     fn abort(&self) {
@@ -258,11 +272,17 @@ impl Transfer for NcclTransfer {
         let Some(number) = self.number else {
             return Ok(None);
         };
-        let reduces = self.calls.iter().any(|moving| Self::is_reduced(&moving.call));
+        let reduces = self
+            .calls
+            .iter()
+            .any(|moving| Self::is_reduced(&moving.call));
         // A GPU that has failed says so where its result is read.
         let wait = |done: &Event| reduces && !done.has_happened().unwrap_or(true);
         let polled = self.engine.poll(number, wait).map_err(|reason| {
-            let awaited = self.calls.iter().find(|moving| !moving.call.expects.is_empty());
+            let awaited = self
+                .calls
+                .iter()
+                .find(|moving| !moving.call.expects.is_empty());
             let doing = awaited.or(self.calls.first());
             let doing = doing.map_or_else(|| "a batch".to_owned(), |m| m.call.to_string());
             error(&doing, self.rank, &reason)

@@ -111,7 +111,13 @@ impl Communicator {
         }
         for (from, tensor) in &mut launch.into {
             let bytes = tensor.view().numel() * tensor.view().dtype().size();
-            call(functions.receive, "ncclRecv", *from, tensor.as_mut_ptr().cast(), bytes);
+            call(
+                functions.receive,
+                "ncclRecv",
+                *from,
+                tensor.as_mut_ptr().cast(),
+                bytes,
+            );
         }
         // SAFETY: loaded; ends the group that was started above.
         let ended = unsafe { (functions.group_end)() };

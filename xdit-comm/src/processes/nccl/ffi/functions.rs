@@ -63,8 +63,7 @@ impl Config {
 
 /// A `ncclComm_t`.
 pub(super) type Handle = *mut c_void;
-type Message =
-    unsafe extern "C" fn(*mut c_void, usize, u32, c_int, Handle, *mut c_void) -> u32;
+type Message = unsafe extern "C" fn(*mut c_void, usize, u32, c_int, Handle, *mut c_void) -> u32;
 
 /// The functions that are called. A status is returned as a number: a newer library may have codes that no list has.
 #[derive(Clone, Copy)]
