@@ -17,7 +17,7 @@ clean() {
 export CARGO_PROFILE_DEV_DEBUG=0
 touch "$target/started"
 trap clean EXIT
-cargo package --workspace --exclude xdit-tests --exclude mpi-ranks --exclude ptx-interp --exclude vgpu --exclude vgpu-cuda --exclude vgpu-cublaslt --target-dir "$target" "${dirty[@]}"
+cargo package --workspace --exclude xdit-tests --exclude mpi-ranks --exclude nccl-ranks --exclude ptx-interp --exclude vgpu --exclude vgpu-cuda --exclude vgpu-cublaslt --exclude vgpu-nccl --target-dir "$target" "${dirty[@]}"
 for package in "$target"/package/xdit-*.crate; do
     bytes=$(stat -c %s "$package")
     echo "$(basename "$package"): $bytes bytes"
