@@ -4,7 +4,7 @@ use std::ffi::c_int;
 use std::sync::atomic::Ordering;
 
 use crate::driver::{
-    Event, Gpu, Pointer, Stream, allocate, destroy, download, event, free, record, stream,
+    Event, Gpu, Pointer, Stream, allocate, call, destroy, download, event, free, record, stream,
     synchronize, upload, uploaded, wait,
 };
 use crate::nccl_calls::{Comm, Config, F32, I32, Id, Nccl};
@@ -162,7 +162,8 @@ fn ranks(bug: &str) -> Outcome {
 }
 
 /// What a rank of `messages` has.
-struct Rank {
+struct Rank<'a> {
+    gpu: &'a Gpu,
     comm: Comm,
     peer: c_int,
     compute: Stream,
@@ -181,6 +182,7 @@ fn messages(bug: &str) -> Outcome {
         let (compute, messages) = (stream()?, stream()?);
         let numbers: Vec<f32> = (0..N).map(|i| (i * 2) as f32 + number as f32).collect();
         let rank = Rank {
+            gpu: &gpu,
             comm,
             peer: 1 - number,
             compute,
@@ -205,7 +207,7 @@ fn messages(bug: &str) -> Outcome {
     })
 }
 
-fn exchange(nccl: &Nccl, rank: &Rank, number: c_int, bug: &str) -> Result<Vec<f32>, String> {
+fn exchange(nccl: &Nccl, rank: &Rank<'_>, number: c_int, bug: &str) -> Result<Vec<f32>, String> {
     let Rank {
         comm,
         compute,
@@ -240,7 +242,7 @@ fn exchange(nccl: &Nccl, rank: &Rank, number: c_int, bug: &str) -> Result<Vec<f3
         "memory of the other device"
         | "a stream of the other device"
         | "the other device is current" => {
-            let other = Gpu::open(1 - number)?;
+            Gpu::open(1 - number)?;
             let foreign = stream()?;
             match bug {
                 "memory of the other device" => sent = uploaded(&vec![0f32; N], foreign)?,
@@ -251,9 +253,8 @@ fn exchange(nccl: &Nccl, rank: &Rank, number: c_int, bug: &str) -> Result<Vec<f3
                 synchronize(foreign)?;
             }
             if bug != "the other device is current" {
-                drop(Gpu::open(number)?);
+                call!(cuCtxSetCurrent(rank.gpu.context))?;
             }
-            drop(other);
         }
         "an end without a start" => nccl.end()?,
         _ => {}

@@ -167,7 +167,7 @@ fn fault(items: &[Item], rank: usize) -> Option<String> {
     }
     let clash = |a: &Item, b: &Item| {
         let apart = a.end() <= b.buffer || b.end() <= a.buffer;
-        !apart && !(a.is_send && b.is_send)
+        !(apart || a.is_send && b.is_send)
     };
     for (i, a) in items.iter().enumerate() {
         if items[..i].iter().any(|b| clash(a, b)) {

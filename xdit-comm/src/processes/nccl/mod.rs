@@ -66,16 +66,14 @@ impl NcclLibrary {
 ///
 /// # Examples
 /// ```no_run
-/// use xdit_comm::processes::{ProcessOptions, RankPlace, join, nccl::{NcclLibrary, NcclOptions, transport}};
+/// use xdit_comm::processes::{ProcessOptions, ProcessWorld, RankPlace, join, nccl::{NcclLibrary, NcclOptions, transport}};
 /// use xdit_comm::xdit_kernels::Device;
-/// # fn main() -> xdit_comm::Result<()> {
-/// # let place: RankPlace = unimplemented!();
-/// let (library, device) = (NcclLibrary::open(None)?, Device::cuda(0)?);
-/// let world = join(&place, ProcessOptions::default(), |peers| {
-///     transport(peers, &library, &device, NcclOptions::default())
-/// })?;
-/// # Ok(())
-/// # }
+/// fn enter(place: &RankPlace) -> xdit_comm::Result<ProcessWorld> {
+///     let (library, device) = (NcclLibrary::open(None)?, Device::cuda(0)?);
+///     join(place, ProcessOptions::default(), |peers| {
+///         transport(peers, &library, &device, NcclOptions::default())
+///     })
+/// }
 /// ```
 pub fn transport(
     peers: &Peers,

@@ -1,6 +1,6 @@
 //! One rank's communicator.
 
-use super::functions::{Config, Handle, NcclFunctions, NcclResult, UniqueId};
+use super::functions::{CommHandle, Config, NcclFunctions, NcclResult, UniqueId};
 use std::ffi::{c_int, c_void};
 use xdit_kernels::{Device, Tensor, TensorMut};
 
@@ -19,13 +19,13 @@ pub(crate) struct Launch {
 #[derive(Debug)]
 pub(crate) struct Communicator {
     functions: NcclFunctions,
-    handle: Handle,
+    handle: CommHandle,
     /// Its work runs there.
     queue: Device,
     /// Work that is perhaps not yet in the queue.
     launch: Option<Launch>,
     /// Where NCCL writes the handle of a group that is being split off.
-    child: Option<Box<Handle>>,
+    child: Option<Box<CommHandle>>,
 }
 
 // SAFETY: NCCL takes calls for one communicator from any thread, one at a time.
@@ -57,7 +57,7 @@ impl Communicator {
         made.ok_or_else(|| "ncclCommInitRankConfig gives no communicator".to_owned())
     }
 
-    fn of(functions: NcclFunctions, handle: Handle, queue: &Device) -> Option<Self> {
+    fn of(functions: NcclFunctions, handle: CommHandle, queue: &Device) -> Option<Self> {
         (!handle.is_null()).then(|| Self {
             functions,
             handle,

@@ -62,27 +62,29 @@ impl Config {
 }
 
 /// A `ncclComm_t`.
-pub(super) type Handle = *mut c_void;
-type Message = unsafe extern "C" fn(*mut c_void, usize, u32, c_int, Handle, *mut c_void) -> u32;
+pub(super) type CommHandle = *mut c_void;
+type MessageFunction =
+    unsafe extern "C" fn(*mut c_void, usize, u32, c_int, CommHandle, *mut c_void) -> u32;
 
 /// The functions that are called. A status is returned as a number: a newer library may have codes that no list has.
 #[derive(Clone, Copy)]
 pub(crate) struct NcclFunctions {
     pub(crate) version: i32,
     unique_id: unsafe extern "C" fn(*mut UniqueId) -> u32,
-    pub(super) init: unsafe extern "C" fn(*mut Handle, c_int, UniqueId, c_int, *mut Config) -> u32,
-    pub(super) state: unsafe extern "C" fn(Handle, *mut u32) -> u32,
-    pub(super) finalize: unsafe extern "C" fn(Handle) -> u32,
-    pub(super) destroy: unsafe extern "C" fn(Handle) -> u32,
-    pub(super) abort: unsafe extern "C" fn(Handle) -> u32,
+    pub(super) init:
+        unsafe extern "C" fn(*mut CommHandle, c_int, UniqueId, c_int, *mut Config) -> u32,
+    pub(super) state: unsafe extern "C" fn(CommHandle, *mut u32) -> u32,
+    pub(super) finalize: unsafe extern "C" fn(CommHandle) -> u32,
+    pub(super) destroy: unsafe extern "C" fn(CommHandle) -> u32,
+    pub(super) abort: unsafe extern "C" fn(CommHandle) -> u32,
     pub(super) group_start: unsafe extern "C" fn() -> u32,
     pub(super) group_end: unsafe extern "C" fn() -> u32,
-    pub(super) send: Message,
-    pub(super) receive: Message,
+    pub(super) send: MessageFunction,
+    pub(super) receive: MessageFunction,
     pub(super) split:
-        Option<unsafe extern "C" fn(Handle, c_int, c_int, *mut Handle, *mut Config) -> u32>,
+        Option<unsafe extern "C" fn(CommHandle, c_int, c_int, *mut CommHandle, *mut Config) -> u32>,
     error_text: Option<unsafe extern "C" fn(u32) -> *const c_char>,
-    last_error: Option<unsafe extern "C" fn(Handle) -> *const c_char>,
+    last_error: Option<unsafe extern "C" fn(CommHandle) -> *const c_char>,
 }
 
 impl fmt::Debug for NcclFunctions {
