@@ -30,6 +30,7 @@ const OTHERS: &[&str] = &[
     "cuEventCreate",
     "cuEventDestroy_v2",
     "cuEventRecord",
+    "cuEventQuery",
     "cuEventSynchronize",
     "cuEventElapsedTime",
     "cuModuleLoadDataEx",
