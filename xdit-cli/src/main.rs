@@ -3,6 +3,7 @@
 
 mod args;
 mod commands;
+mod launch;
 mod output;
 mod report;
 mod run;
@@ -18,7 +19,9 @@ use args::argv::{self, Parsed};
 use args::cli::Command;
 use commands::{completions, devices, download, generate, info, man, plan, replay};
 use report::console;
+use launch::ProcessJob;
 use report::failure::Failure;
+use report::voice;
 use run::environment::Environment;
 use run::last_resort;
 use run::session::Session;
@@ -56,17 +59,21 @@ fn grow_stack() {
 }
 
 fn run_command(command: &Command, started: Instant) -> u8 {
-    let report = command.report();
+    let (report, environment) = (command.report(), Environment::read());
     let json = report.json;
-    let session = match Session::open(started, command, report, Environment::read()) {
-        Ok(session) => session,
+    let job = match ProcessJob::find(command, &environment) {
+        Ok(job) => job,
         Err(failure) => return tell(Err(failure), json),
+    };
+    let session = match Session::open(started, command, job.report(report), environment) {
+        Ok(session) => session,
+        Err(failure) => return end(job, Err(failure), json),
     };
     // A panic is a bug of this program. It is caught here, so that the trace is closed and the exit code is documented.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match command {
-        Command::Generate(args) => generate::run(args, &session),
+        Command::Generate(args) => generate::run(args, &session, &job),
         Command::Plan(args) => plan::run(args, &session),
-        Command::Replay(args) => replay::run(args, &session),
+        Command::Replay(args) => replay::run(args, &session, &job),
         Command::Info(args) => info::run(args, &session),
         Command::Download(args) => download::run(args, &session),
         Command::Devices(args) => devices::run(args, &session),
@@ -75,9 +82,22 @@ fn run_command(command: &Command, started: Instant) -> u8 {
     }));
     let closed = session.close();
     match outcome {
-        Ok(result) => tell(result.and_then(|code| closed.map(|()| code)), json),
-        Err(_) => FAULT,
+        Ok(result) => end(job, result.and_then(|code| closed.map(|()| code)), json),
+        Err(_) => {
+            let fault = voice::fault().unwrap_or_default();
+            job.end(Some(&format!("fault in xdit-cli, please report it: {fault}")));
+            FAULT
+        }
     }
+}
+
+/// Reports a failure and leaves the other processes of the job. Returns the exit code.
+fn end(job: ProcessJob, result: Result<u8, Failure>, json: bool) -> u8 {
+    let failed = result.as_ref().err().map(Failure::to_string);
+    // First this: the others end when this process has left them.
+    let code = tell(result, json);
+    job.end(failed.as_deref());
+    code
 }
 
 /// Reports a failure in one line and, with `--json`, as one object. Returns the exit code.
@@ -89,7 +109,12 @@ fn tell(result: Result<u8, Failure>, json: bool) -> u8 {
             last_resort::is_first_to_tell();
             let code = failure.exit_code();
             let message = quote::line(&failure.to_string());
-            console::eprint_line(&format!("error: {message}"));
+            match voice::silent_rank() {
+                Some(rank) if failure.is_without_rank_0() => {
+                    console::last_word(&format!("error: rank {rank}: {message}"));
+                }
+                _ => console::eprint_line(&format!("error: {message}")),
+            }
             if json {
                 let object = json!({"error": {"message": message, "exit_code": code}});
                 console::print_json_line(&object).ok();
@@ -122,6 +147,9 @@ fn faults_are_one_line() {
             .is_some_and(|name| name.starts_with("rank ") || name == "tokenizer")
         {
             return;
+        }
+        if voice::is_silent() {
+            voice::keep_fault(format!("{message}{place}"));
         }
         console::eprint_line(&format!(
             "error: fault in xdit-cli, please report it: {message}{place}"

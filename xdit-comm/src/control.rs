@@ -3,9 +3,6 @@
 use crate::{Error, Group, Pending, Result};
 use std::time::Duration;
 
-/// The operation's name in [`Stats`](crate::Stats).
-const OP: &str = "control";
-
 /// The control plane of a [`Group`]: flags, sums in f64, and the reason why a rank failed. Its exchanges have an order of their own.
 /// They do not wait for tensors of the data plane and do not block them.
 ///
@@ -38,6 +35,9 @@ impl Group {
 }
 
 impl Control<'_> {
+    /// The name of its exchanges in [`Stats`](crate::Stats).
+    pub const OP: &'static str = "control";
+
     /// Sets a deadline for each exchange. A rank is lost if others have waited for it this long, even if it makes progress. Without
     /// this deadline, a rank is lost if it makes no progress for the deadline of the world.
     #[must_use]
@@ -55,13 +55,13 @@ impl Control<'_> {
     pub fn start_all_gather(&self, bytes: &[u8]) -> Result<Pending<Vec<Vec<u8>>>> {
         let group = self.group;
         let sent = bytes.len() * (group.world_size() - 1);
-        group.counters.started(OP, group.axis, sent);
+        group.counters.started(Self::OP, group.axis, sent);
         let ticket = group.backend.start_control(bytes.to_vec(), self.deadline)?;
         Ok(Pending::new(
             ticket,
             group.counters.clone(),
             group.axis,
-            OP,
+            Self::OP,
             sent,
         ))
     }
@@ -139,7 +139,7 @@ impl Control<'_> {
 
     fn argument(&self, expected: String, got: impl ToString) -> Error {
         Error::Argument {
-            op: OP,
+            op: Self::OP,
             rank: self.group.rank(),
             world_size: self.group.world_size(),
             expected,

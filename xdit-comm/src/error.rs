@@ -108,6 +108,9 @@ pub enum Error {
     /// Ranks that are processes did not come together. The message says who refused whom, or who is missing.
     #[error("{0}")]
     Rendezvous(String),
+    /// The same, and rank 0 has told it to all ranks that it reached. Rank 0 fails with the same message.
+    #[error("{0}")]
+    NotBegun(String),
     /// The system started no thread for a rank.
     #[error("no thread for rank {rank}: {reason}")]
     NoThread {

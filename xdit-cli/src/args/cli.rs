@@ -10,6 +10,7 @@ use crate::args::compute::{RunArgs, ThreadArgs};
 use crate::args::model::{FilesArgs, HubArgs, ModelArgs};
 use crate::args::notes;
 use crate::args::output::{OutputArgs, ReportArgs};
+use crate::args::processes::ProcessArgs;
 use crate::args::ranks::ParallelArgs;
 
 /// Generate images with Diffusion Transformers.
@@ -61,6 +62,18 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Returns the port of `--rendezvous-port`, if it is given, of a command that runs on several processes together. `None` for a
+    /// command that runs in one process, whatever started it.
+    pub(crate) fn rendezvous_port(&self) -> Option<Option<u16>> {
+        match self {
+            Self::Generate(args) => Some(args.processes.rendezvous_port),
+            Self::Replay(args) => Some(args.processes.rendezvous_port),
+            // Rank 0 prints the plan.
+            Self::Plan(_) => Some(None),
+            _ => None,
+        }
+    }
+
     /// What to report; the defaults for a command without these flags.
     pub(crate) fn report(&self) -> ReportArgs {
         match self {
@@ -95,6 +108,9 @@ pub(crate) struct GenerateArgs {
     /// Over which ranks.
     #[command(flatten)]
     pub parallel: ParallelArgs,
+    /// How processes find each other.
+    #[command(flatten)]
+    pub processes: ProcessArgs,
     /// How to compute.
     #[command(flatten)]
     pub run: RunArgs,
@@ -165,6 +181,9 @@ pub(crate) struct ReplayArgs {
     /// How to compute. The dtype and the device are the recorded ones.
     #[command(flatten)]
     pub threads: ThreadArgs,
+    /// How processes find each other.
+    #[command(flatten)]
+    pub processes: ProcessArgs,
     /// Also save the new image.
     #[arg(long, short, value_name = "FILE", help_heading = "Output", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,

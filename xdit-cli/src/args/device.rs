@@ -15,6 +15,8 @@ pub(crate) enum DeviceChoice {
     Auto,
     /// The processor.
     Cpu,
+    /// The GPU with the number that this process has among those of its host.
+    CudaOfRank,
     /// GPUs by their numbers. Ranks are spread over them.
     Cuda(Vec<u32>),
 }
@@ -26,12 +28,22 @@ pub(crate) struct DeviceSettings<'a> {
     pub tier: Option<Tier>,
     /// Whether a GPU may round the operands of products in f32 to TF32.
     pub allow_tf32: bool,
+    /// The number of this process among those of its host, if it is one of several.
+    pub local_rank: Option<usize>,
     /// Names the folders that have the libraries of GPUs.
     #[cfg_attr(
         not(feature = "cuda"),
         allow(dead_code, reason = "GPUs are opened with the feature cuda")
     )]
     pub environment: &'a Environment,
+}
+
+impl DeviceSettings<'_> {
+    /// The number of the GPU of this process, if it is one of several of its host.
+    fn gpu_of_rank(self) -> Option<u32> {
+        let number = self.local_rank?;
+        Some(u32::try_from(number).unwrap_or(u32::MAX))
+    }
 }
 
 /// A device, and why it is this one.
@@ -85,7 +97,7 @@ impl FromStr for DeviceChoice {
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(vec![0])),
+            "cuda" => Ok(Self::CudaOfRank),
             _ => text
                 .strip_prefix("cuda:")
                 .and_then(|numbers| numbers.split(',').map(|n| n.parse().ok()).collect())
@@ -113,6 +125,15 @@ impl DeviceChoice {
         let device = match self {
             Self::Auto => return automatic(settings),
             Self::Cpu => processor(settings.tier)?,
+            Self::CudaOfRank => {
+                let number = settings.gpu_of_rank();
+                return Self::Cuda(vec![number.unwrap_or_default()]).open(settings);
+            }
+            Self::Cuda(numbers) if numbers.len() > 1 && settings.local_rank.is_some() => {
+                return Err(Failure::usage(
+                    "--device cuda:N,M: each process has one GPU: --device cuda gives the n-th process of a host GPU n",
+                ));
+            }
             Self::Cuda(numbers) => {
                 let open = |number| {
                     cuda::open(number, settings).map_err(|reason| {
@@ -135,7 +156,8 @@ fn automatic(settings: DeviceSettings<'_>) -> Result<ChosenDevice, Failure> {
         None => cuda::first_usable(settings),
     };
     match found {
-        Ok((number, name)) => {
+        Ok((first, name)) => {
+            let number = settings.gpu_of_rank().unwrap_or(first);
             let device = cuda::open(number, settings).map_err(|reason| {
                 Failure::usage(format!(
                     "--device auto: cuda:{number}: {reason}{WITHOUT_GPU}"
@@ -144,7 +166,10 @@ fn automatic(settings: DeviceSettings<'_>) -> Result<ChosenDevice, Failure> {
             Ok(ChosenDevice {
                 several: Vec::new(),
                 device,
-                note: Some(format!("--device auto is cuda:{number} ({name})")),
+                note: Some(match number == first {
+                    true => format!("--device auto is cuda:{number} ({name})"),
+                    false => format!("--device auto is cuda:{number}"),
+                }),
                 is_automatic_gpu: true,
             })
         }
@@ -257,13 +282,14 @@ mod tests {
         DeviceSettings {
             tier: None,
             allow_tf32: false,
+            local_rank: None,
             environment,
         }
     }
 
     #[test]
     fn names() {
-        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(vec![0])));
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::CudaOfRank));
         assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(vec![3])));
         assert_eq!("cuda:1,0".parse(), Ok(DeviceChoice::Cuda(vec![1, 0])));
         assert_eq!("auto".parse(), Ok(DeviceChoice::Auto));

@@ -13,6 +13,7 @@ pub(crate) mod hints;
 pub(crate) mod model;
 pub(crate) mod notes;
 pub(crate) mod output;
+pub(crate) mod processes;
 pub(crate) mod prompt_file;
 pub(crate) mod ranks;
 pub(crate) mod request;

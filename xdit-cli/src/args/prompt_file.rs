@@ -14,7 +14,7 @@ use crate::report::failure::system_reason;
 use crate::report::failure::{Failure, shown};
 
 /// The largest file, because it is read whole.
-const MOST_BYTES: u64 = 256 << 20;
+pub(crate) const MOST_BYTES: u64 = 256 << 20;
 
 /// A line of the file: its number from 1, and its request or an error.
 #[derive(Debug)]
@@ -25,30 +25,39 @@ pub(crate) struct PromptLine {
     pub request: Result<Request, String>,
 }
 
-/// Returns the lines of the file at `path`, or of standard input for `-`. `flags` are those of the command line.
+/// Returns the bytes of the file at `path`, or of standard input for `-`, `most` at most.
 ///
 /// # Errors
-/// [`Failure::Input`] if it cannot be read, [`Failure::Usage`] if it contains no prompt.
-pub(crate) fn read(
-    path: &Path,
-    flags: &Overlay,
-    increment_seed: bool,
-) -> Result<Vec<PromptLine>, Failure> {
+/// [`Failure::Input`] if it cannot be read.
+pub(crate) fn bytes(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
     let failed = |error: &std::io::Error| Failure::input(path, system_reason(error));
     let mut bytes = Vec::new();
     let reader: Box<dyn Read> = match path == Path::new("-") {
         true => Box::new(std::io::stdin().lock()),
         false => Box::new(std::fs::File::open(path).map_err(|e| failed(&e))?),
     };
-    let mut limited = reader.take(MOST_BYTES + 1);
+    let mut limited = reader.take(most + 1);
     limited.read_to_end(&mut bytes).map_err(|e| failed(&e))?;
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err(Failure::input(
+    match bytes.len() as u64 > most {
+        true => Err(Failure::input(
             path,
-            format!("more than {}", quote::bytes(MOST_BYTES)),
-        ));
+            format!("more than {}", quote::bytes(most)),
+        )),
+        false => Ok(bytes),
     }
-    let lines = parse(&bytes, flags, increment_seed);
+}
+
+/// Returns the lines of the file at `path` with these bytes. `flags` are those of the command line.
+///
+/// # Errors
+/// [`Failure::Usage`] if it contains no prompt.
+pub(crate) fn lines(
+    path: &Path,
+    bytes: &[u8],
+    flags: &Overlay,
+    increment_seed: bool,
+) -> Result<Vec<PromptLine>, Failure> {
+    let lines = parse(bytes, flags, increment_seed);
     match lines.is_empty() {
         true => Err(Failure::usage(format!(
             "--prompt-file {}: no prompt in it",

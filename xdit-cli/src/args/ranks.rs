@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use xdit_models::Degrees;
 use xdit_models::{Parallel, PipeFusion, StageSplit};
 
@@ -10,7 +11,7 @@ use crate::report::failure::Failure;
 use crate::report::pipefusion::PlacementName;
 
 /// The ranks of a run.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Ranks")]
 pub(crate) struct ParallelArgs {
     /// Ranks for each image.
@@ -113,7 +114,7 @@ pub(crate) struct ParallelArgs {
 }
 
 /// `--pipefusion-balance`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, ValueEnum)]
 pub(crate) enum Balance {
     /// FLOPs of a step.
     Flops,

@@ -32,11 +32,12 @@ struct Gpu {
 /// [`Failure::Stdout`] if nothing can be printed.
 pub(crate) fn run(args: &DevicesArgs, session: &Session) -> Result<u8, Failure> {
     session.begin_trace()?;
-    let threads = session.threads(&args.threads);
+    let threads = session.threads(&args.threads, None);
     let tier = args.threads.cpu_tier.unwrap_or_else(Tier::detect);
     let (total, available) = memory::of_machine();
     let tiers: Vec<String> = Tier::available().map(|tier| tier.to_string()).collect();
     let gpus = gpus(DeviceSettings {
+        local_rank: None,
         tier: None,
         allow_tf32: false,
         environment: &session.environment,

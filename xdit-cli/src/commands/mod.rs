@@ -3,6 +3,7 @@
 //! A command reads its flags, runs a pipeline through `run`, and writes through `output` and `report`.
 
 pub(crate) mod batch;
+mod batch_report;
 pub(crate) mod completions;
 pub(crate) mod devices;
 pub(crate) mod download;

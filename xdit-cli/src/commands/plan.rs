@@ -5,10 +5,12 @@ use xdit_models::Error;
 
 use crate::args::cli::PlanArgs;
 use crate::args::request;
+use crate::launch::ProcessJob;
 use crate::report::failure::{Failure, with_flags};
 use crate::report::plan_json::Shown;
 use crate::report::{console, plan_text};
-use crate::run::draw::{self, Compute};
+use crate::run::compute::Compute;
+use crate::run::draw;
 use crate::run::model;
 use crate::run::model_choice::{ModelChoice, NeededFiles};
 use crate::run::session::Session;
@@ -23,7 +25,8 @@ pub(crate) fn run(args: &PlanArgs, session: &Session) -> Result<u8, Failure> {
     let request = request::request(&request::of_plan(args)?)?;
     request.check()?;
     session.begin_trace()?;
-    let compute = Compute::new(&args.run, &args.parallel, session)?;
+    let alone = (&ProcessJob::default(), &json!(null));
+    let compute = Compute::new(&args.run, &args.parallel, session, alone)?;
     compute.log_device();
     let wanted = ModelChoice::of_flags(&args.model, &args.files);
     let (source, _) = model::source(wanted, NeededFiles::Configurations, session)?;

@@ -1,23 +1,29 @@
 //! `xdit-cli replay`: runs again what a PNG records, and compares.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 use xdit_kernels::{Device, Tier};
-use xdit_models::{Image, ModelSource, RunPlan, quote};
+use xdit_models::{Degrees, Image, ModelSource, Parallel, RankBackend, RunPlan, quote};
 
 use crate::args::cli::ReplayArgs;
 use crate::args::device::{ChosenDevice, DeviceChoice, DeviceSettings, processor};
 use crate::args::model::HubArgs;
 use crate::args::output::OutputFormat;
+use crate::args::ranks::ParallelArgs;
+use crate::launch::{HostShare, ProcessJob, RankWorld, WorldRequest};
 use crate::output::files::OutputPlan;
+use crate::output::places::Places;
 use crate::output::picture::{self, Comparison, Difference};
 use crate::output::record::{ParallelRecord, RunRecord};
 use crate::output::recorded::Recorded;
 use crate::report::console;
 use crate::report::failure::{Failure, shown};
 use crate::report::progress::RunObserver;
-use crate::run::draw::{Compute, draw, plan as plan_of};
+use crate::report::voice;
+use crate::run::compute::Compute;
+use crate::run::draw::{draw, plan as plan_of};
 use crate::run::model::{FoundModel, PlanFor};
 use crate::run::model_choice::{self, ModelChoice};
 use crate::run::session::Session;
@@ -26,10 +32,11 @@ use crate::run::session::Session;
 ///
 /// # Errors
 /// Any [`Failure`].
-pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
-    let recorded = Recorded::open(&args.image)?;
-    let record = &recorded.record;
+pub(crate) fn run(args: &ReplayArgs, session: &Session, job: &ProcessJob) -> Result<u8, Failure> {
+    let mut watch = RunObserver::new(&session.console, None);
     let damaged = |failure: Failure| damaged(&args.image, failure);
+    let (recorded, device) = open(args, session, &mut watch, job)?;
+    let record = &recorded.record;
     let request = record
         .checked()
         .map_err(damaged)?
@@ -42,43 +49,34 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
     {
         places.add_model("the recorded model", &folder)?;
     }
-    let plan = match &args.output {
-        Some(path) => Some(OutputPlan::new(
-            Some(path),
-            OutputFormat::Png,
-            1,
-            request.seeds[0],
-            &session.partials,
-            &places,
-        )?),
-        None => None,
-    };
-    if plan.as_ref().is_some_and(OutputPlan::is_stdout) {
-        return Err(Failure::usage(
-            "--output -: replay writes its result to standard output; give the name of a file",
-        ));
+    let plan = output_plan(args, request.seeds[0], session, &places);
+    let plan = job.agree(plan, |_| String::new())?;
+    let mut parallel = parallel(record);
+    if let Some(world) = job.world() {
+        parallel.backend = RankBackend::Group(world.group().clone());
     }
-    if let Some(plan) = &plan {
-        plan.check()?;
-    }
-    session.begin_trace()?;
-    let mut watch = RunObserver::new(&session.console, None);
-    let device = device(args.threads.cpu_tier, record, session, &mut watch)?;
-    let parallel =
-        (record.parallel.as_ref()).map_or_else(Default::default, ParallelRecord::parallel);
-    let compute = Compute {
+    let mut compute = Compute {
         dtype: record.dtype().map_err(damaged)?,
         allow_tf32: record.allow_tf32,
         unused: Vec::new(),
-        threads: session.threads(&args.threads),
+        threads: session.threads(&args.threads, job.world().map(RankWorld::share)),
         low_memory: false,
         parallel: device.spread(parallel),
         device,
+        processes: Vec::new(),
     };
     let variant = args.hub.variant.as_ref().or(record.model.variant.as_ref());
     let variant = variant.map(String::as_str);
-    let plan_for = |source: &ModelSource| plan_of(source, variant, &request, &compute, None);
-    let (model, mut planned) = find_model(args, record, &plan_for, session).map_err(damaged)?;
+    let plan_for = |source: &ModelSource, compute: &Compute| {
+        plan_of(source, variant, &request, compute, None)
+    };
+    let found = find_model(args, record, &|source| plan_for(source, &compute), (session, job));
+    let found = found.map_err(damaged);
+    let (model, mut planned) = job.agree(found, |(model, _)| model.record.digest.clone())?;
+    if job.world().is_some() {
+        compute.arrange(&planned, job)?;
+        planned = plan_for(&model.source, &compute)?;
+    }
     if model.record.digest != record.model.digest {
         let name = &model.record.name;
         watch.warn(format!(
@@ -93,7 +91,11 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
     }
     // They are about flags of the recorded run, whose user was told.
     planned.warnings.clear();
-    let drawn = draw(&model, planned, &compute, &mut watch).map_err(damaged)?;
+    let drawn = draw(&model, planned, &compute, &mut watch, job).map_err(damaged)?;
+    if !job.speaks() {
+        // Rank 0 compares.
+        return Ok(0);
+    }
     let Some(image) = drawn.output.images.get(record.image) else {
         let reason = format!(
             "damaged record: image {} of {}",
@@ -135,6 +137,73 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session) -> Result<u8, Failure> {
     Ok(u8::from(!identical))
 }
 
+/// Opens the picture, and the device that it was made on. If the ranks are processes, they come together.
+fn open(
+    args: &ReplayArgs,
+    session: &Session,
+    watch: &mut RunObserver,
+    job: &ProcessJob,
+) -> Result<(Recorded, ChosenDevice), Failure> {
+    let tier = args.threads.cpu_tier;
+    let Some(place) = job.place() else {
+        let recorded = Recorded::open(&args.image)?;
+        session.begin_trace()?;
+        let device = device(tier, &recorded.record, (session, None), watch)?;
+        return Ok((recorded, device));
+    };
+    let mut opened = None;
+    let mut open = |share: &HostShare| {
+        // A picture that a rank cannot read is told to all of them here, and so is one of other ranks.
+        let recorded = Recorded::open(&args.image)?;
+        job.check(parallel(&recorded.record).degrees)?;
+        session.begin_trace()?;
+        let share = Some(share.local_rank);
+        let device = device(tier, &recorded.record, (session, share), watch)?;
+        opened = Some(recorded);
+        Ok(device)
+    };
+    let request = WorldRequest {
+        degrees: Degrees {
+            data: place.world_size,
+            ..Degrees::default()
+        },
+        plan: &json!({"replay": args.image, "model": args.model}),
+        limit: Duration::from_secs(ParallelArgs::RANK_TIMEOUT),
+    };
+    let device = job.join(&request, &mut open)?.map(|(_, device)| device);
+    match (opened, device) {
+        (Some(recorded), Some(device)) => Ok((recorded, device)),
+        _ => unreachable!("a job of several processes opens its device"),
+    }
+}
+
+/// The ranks of the record.
+fn parallel(record: &RunRecord) -> Parallel {
+    let recorded = record.parallel.as_ref();
+    recorded.map_or_else(Parallel::default, ParallelRecord::parallel)
+}
+
+/// The file for the new picture, if one is wanted and this rank writes.
+fn output_plan(
+    args: &ReplayArgs,
+    seed: i128,
+    session: &Session,
+    places: &Places,
+) -> Result<Option<OutputPlan>, Failure> {
+    let Some(path) = args.output.as_ref().filter(|_| !voice::is_silent()) else {
+        return Ok(None);
+    };
+    let (kind, partials) = (OutputFormat::Png, &session.partials);
+    let plan = OutputPlan::new(Some(path), kind, 1, seed, partials, places)?;
+    if plan.is_stdout() {
+        return Err(Failure::usage(
+            "--output -: replay writes its result to standard output; give the name of a file",
+        ));
+    }
+    plan.check()?;
+    Ok(Some(plan))
+}
+
 /// Converts the error of an invalid request: its values come from the record, not from a flag.
 fn damaged(image: &Path, failure: Failure) -> Failure {
     match failure.exit_code() {
@@ -173,12 +242,12 @@ fn find_model(
     args: &ReplayArgs,
     record: &RunRecord,
     plan: PlanFor<'_>,
-    session: &Session,
+    (session, job): (&Session, &ProcessJob),
 ) -> Result<(FoundModel, RunPlan), Failure> {
     let no_t5 = record.model.no_t5;
     if let Some(name) = &args.model {
         let hub = &args.hub;
-        return FoundModel::find(ModelChoice { name, hub, no_t5 }, plan, session);
+        return FoundModel::find(ModelChoice { name, hub, no_t5 }, plan, session, job);
     }
     let given = &args.hub;
     let hub = HubArgs {
@@ -197,7 +266,7 @@ fn find_model(
         hub: &hub,
         no_t5,
     };
-    FoundModel::find(wanted, plan, session)
+    FoundModel::find(wanted, plan, session, job)
 }
 
 /// Returns the devices of the record, at least one: GPUs, or the processor with the tier of the record. A tier that is asked for
@@ -205,7 +274,7 @@ fn find_model(
 fn device(
     asked: Option<Tier>,
     record: &RunRecord,
-    session: &Session,
+    (session, local_rank): (&Session, Option<usize>),
     watch: &mut RunObserver,
 ) -> Result<ChosenDevice, Failure> {
     let one = |device| ChosenDevice::of(vec![device]);
@@ -219,9 +288,15 @@ fn device(
         return processor(Some(tier)).map(one);
     }
     if let Ok(gpu @ DeviceChoice::Cuda(_)) = record.device.parse() {
+        // Of several processes, each has a GPU of its own.
+        let gpu = match local_rank {
+            Some(_) => DeviceChoice::CudaOfRank,
+            None => gpu,
+        };
         let settings = DeviceSettings {
             tier: None,
             allow_tf32: record.allow_tf32,
+            local_rank,
             environment: &session.environment,
         };
         return gpu.open(settings).or_else(|reason| {

@@ -13,6 +13,7 @@ use xdit_models::quote;
 use crate::args::output::ReportArgs;
 use crate::report::failure::Failure;
 use crate::report::standing::Standing;
+use crate::report::voice;
 use crate::run::environment::Environment;
 use crate::run::last_resort;
 
@@ -115,7 +116,9 @@ impl Write for LogWriter {
     /// A line that cannot be written is lost, as in [`eprint_line`]. An error would make tracing print to standard error, and
     /// panic if that is closed.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.suspend(|| io::stderr().write_all(bytes)).ok();
+        if !voice::is_silent() {
+            self.0.suspend(|| io::stderr().write_all(bytes)).ok();
+        }
         Ok(bytes.len())
     }
 
@@ -126,6 +129,13 @@ impl Write for LogWriter {
 
 /// Prints one line on standard error, escaped and of bounded length. A closed standard error is ignored.
 pub(crate) fn eprint_line(line: &str) {
+    if !voice::is_silent() {
+        last_word(line);
+    }
+}
+
+/// The same of a silent rank, if rank 0 cannot tell it.
+pub(crate) fn last_word(line: &str) {
     writeln!(io::stderr().lock(), "{}", quote::line(line)).ok();
 }
 
@@ -164,6 +174,9 @@ pub(crate) fn print_as_is(text: &[u8]) -> Result<(), Failure> {
 }
 
 fn write_out(text: &[u8]) -> Result<(), Failure> {
+    if voice::is_silent() {
+        return Ok(());
+    }
     let mut stdout = io::stdout().lock();
     stdout
         .write_all(text)

@@ -18,7 +18,7 @@ pub(crate) enum Failure {
     Model(xdit_models::Error),
 
     /// A rank made no progress for too long.
-    #[error("{0} (--rank-timeout: how long a rank may go without finishing an operation)")]
+    #[error("{0}{STALL}")]
     Stalled(xdit_models::Error),
 
     /// A GPU failed that `--device auto` chose.
@@ -28,6 +28,39 @@ pub(crate) enum Failure {
         device: String,
         /// How it failed.
         source: Box<Self>,
+    },
+
+    /// Another rank of the job cannot go on, or has failed.
+    #[error("rank {rank} ({}): {}", quote::name(host), quote::reason(message))]
+    OfRank {
+        /// The rank.
+        rank: usize,
+        /// Its host.
+        host: String,
+        /// Why.
+        message: String,
+        /// The exit code of all ranks.
+        code: u8,
+    },
+
+    /// Another rank of the job is lost.
+    #[error("rank {rank} ({}) is lost: {reason}{}", quote::name(host), if reason.is_stall() { STALL } else { "" })]
+    LostRank {
+        /// The rank.
+        rank: usize,
+        /// Its host.
+        host: String,
+        /// How.
+        reason: xdit_comm::Loss,
+    },
+
+    /// The processes of a job did not come together.
+    #[error("{}", quote::reason(message))]
+    Rendezvous {
+        /// Who is missing or was refused.
+        message: String,
+        /// Whether rank 0 tells the same.
+        is_told: bool,
     },
 
     /// A file could not be written.
@@ -68,6 +101,12 @@ pub(crate) enum Failure {
     #[error("standard output: {}", system_reason(.0))]
     Stdout(io::Error),
 }
+
+/// The exit code where a rank is lost.
+const RANK_LOST: u8 = 6;
+
+/// The flag that decides when a rank is lost.
+const STALL: &str = " (--rank-timeout: how long a rank may go without finishing an operation)";
 
 /// The way out of the failures of a GPU that the program chose.
 pub(crate) const WITHOUT_GPU: &str = "; --device cpu computes on the processor";
@@ -135,6 +174,21 @@ impl From<xdit_models::Error> for Failure {
                     _ => format!("--{flag} {given}{also}: must be {allowed}"),
                 })
             }
+            // Only of a rank that is a process, the host is known.
+            xdit_models::Error::Comm(xdit_comm::Error::PeerLost {
+                lost: rank,
+                host: Some(host),
+                reason,
+                ..
+            }) => match reason {
+                xdit_comm::Loss::Failed(message) => Self::OfRank {
+                    rank,
+                    host,
+                    message,
+                    code: RANK_LOST,
+                },
+                reason => Self::LostRank { rank, host, reason },
+            },
             other if other.is_stall() => Self::Stalled(other),
             other => Self::Model(other),
         }
@@ -145,6 +199,36 @@ impl Failure {
     /// Creates a [`Failure::Usage`].
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::Usage(message.into())
+    }
+
+    /// The failure of a process that could not join the others. `port` says why it is this port.
+    pub(crate) fn of_join(error: xdit_comm::Error, port: &str) -> Self {
+        match error {
+            xdit_comm::Error::Rendezvous(message) => {
+                let is_of_port = message.contains("cannot listen");
+                let port = format!(
+                    " (this one is {port}; --rendezvous-port or MASTER_PORT chooses another)"
+                );
+                Self::Rendezvous {
+                    message: message + if is_of_port { &port } else { "" },
+                    is_told: false,
+                }
+            }
+            xdit_comm::Error::NotBegun(message) => Self::Rendezvous {
+                message,
+                is_told: true,
+            },
+            other => xdit_models::Error::Comm(other).into(),
+        }
+    }
+
+    /// Returns whether a rank other than 0 must tell this itself, because rank 0 cannot.
+    pub(crate) fn is_without_rank_0(&self) -> bool {
+        match self {
+            Self::LostRank { rank, .. } => *rank == 0,
+            Self::Rendezvous { is_told, .. } => !is_told,
+            _ => false,
+        }
     }
 
     /// Creates a [`Failure::Output`].
@@ -204,12 +288,14 @@ impl Failure {
             Self::Usage(_) | Self::LongName { .. } | Self::NoRecord { .. } => 2,
             Self::Output { .. } | Self::Input { .. } | Self::Stdout(_) => 1,
             Self::AutomaticGpu { source, .. } => source.exit_code(),
+            Self::OfRank { code, .. } => *code,
+            Self::LostRank { .. } | Self::Rendezvous { .. } => RANK_LOST,
             Self::Model(error) | Self::Stalled(error) => match error.category() {
                 ErrorCategory::InvalidRequest => 2,
                 ErrorCategory::ModelNotFound | ErrorCategory::Gated => 3,
                 ErrorCategory::BadModel => 4,
                 ErrorCategory::OutOfMemory => 5,
-                ErrorCategory::RankLost => 6,
+                ErrorCategory::RankLost => RANK_LOST,
                 _ => 1,
             },
         }

@@ -4,6 +4,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::report::console::Console;
+use crate::report::voice;
 use crate::run::last_resort;
 
 /// The last words about a signal that has an exit code here.
@@ -31,6 +32,10 @@ impl Farewell {
     /// Says them on standard error, and on standard output the totals of a prompt file or, with `--json`, an object. No lock is
     /// taken that another thread holds while it writes.
     pub(crate) fn say(self, console: &Console) {
+        // Of the processes of a job, rank 0 tells that one is gone.
+        if voice::is_silent() {
+            return;
+        }
         let standing = &console.standing;
         let message = match standing.place() {
             Some(place) => format!("{} {place}", self.what),

@@ -13,3 +13,4 @@ pub(crate) mod progress;
 pub(crate) mod standing;
 pub(crate) mod table;
 pub(crate) mod trace;
+pub(crate) mod voice;

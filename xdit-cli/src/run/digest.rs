@@ -35,11 +35,22 @@ pub(crate) fn of(source: &ModelSource) -> Result<String> {
             None => add_bytes(&mut hash, &source.read(path, usize::MAX)?),
         }
     }
-    Ok(hash
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(hex(hash))
+}
+
+/// The same of one file.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn of_file(path: &Path) -> std::io::Result<String> {
+    let mut hash = Sha256::new();
+    add_file(&mut hash, path)?;
+    Ok(hex(hash))
+}
+
+fn hex(hash: Sha256) -> String {
+    let bytes = hash.finalize();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn counts(path: &str) -> bool {

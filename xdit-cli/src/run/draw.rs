@@ -1,90 +1,22 @@
 //! Loads a pipeline and runs it once, for `generate` and `replay`.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 use xdit_comm::{Axis, Shard};
-use xdit_kernels::{DType, DeviceKind};
+use xdit_kernels::DeviceKind;
 use xdit_models::axes;
 use xdit_models::quote::counted;
-use xdit_models::{LoadOptions, ModelSource, Output, Parallel, Pipeline, Request, RunPlan, quote};
+use xdit_models::{LoadOptions, ModelSource, Output, Pipeline, Request, RunPlan, quote};
 
-use crate::args::compute::RunArgs;
-use crate::args::device::{ChosenDevice, DeviceSettings, unused_settings};
-use crate::args::ranks::ParallelArgs;
+use crate::launch::ProcessJob;
 use crate::output::record::{FORMAT, ParallelRecord, RunRecord};
 use crate::report::failure::Failure;
 use crate::report::pipefusion::{self, Measured};
 use crate::report::progress::RunObserver;
+use crate::run::compute::Compute;
 use crate::run::memory;
 use crate::run::model::FoundModel;
+use crate::run::process_report::ProcessReport;
 use crate::run::session::Session;
-
-/// The options of a computation.
-#[derive(Clone, Debug)]
-pub(crate) struct Compute {
-    /// The dtype of weights and activations.
-    pub dtype: DType,
-    /// The device, or several.
-    pub device: ChosenDevice,
-    /// Whether a GPU may round the operands of products in f32 to TF32.
-    pub allow_tf32: bool,
-    /// Flags about the device that change nothing on it.
-    pub unused: Vec<String>,
-    /// The number of threads.
-    pub threads: usize,
-    /// Whether to drop the text encoders before reading the other models.
-    pub low_memory: bool,
-    /// The ranks, and their devices if there are several.
-    pub parallel: Parallel,
-}
-
-impl Compute {
-    /// What the flags ask for.
-    ///
-    /// # Errors
-    /// [`Failure::Usage`] for a device that there is not, and what the flags of ranks are refused for.
-    pub(crate) fn new(
-        run: &RunArgs,
-        parallel: &ParallelArgs,
-        session: &Session,
-    ) -> Result<Self, Failure> {
-        let dtype = run.dtype.into();
-        let settings = DeviceSettings {
-            tier: run.threads.cpu_tier,
-            allow_tf32: run.allow_tf32,
-            environment: &session.environment,
-        };
-        let device = run.device.clone().open(settings)?;
-        Ok(Self {
-            dtype,
-            unused: unused_settings(&device.device, dtype, settings),
-            parallel: device.spread(parallel.plan()?),
-            device,
-            allow_tf32: run.allow_tf32,
-            threads: session.threads(&run.threads),
-            low_memory: run.low_memory,
-        })
-    }
-
-    /// Logs why the device is this one, if the choice was left to the program.
-    pub(crate) fn log_device(&self) {
-        if let Some(note) = &self.device.note {
-            tracing::info!("{note}");
-        }
-    }
-
-    /// A failure of this computation. If the program chose a GPU and that failed, it names the flag that chooses the processor.
-    pub(crate) fn explained(&self, failure: Failure) -> Failure {
-        match self.device.is_automatic_gpu && failure.is_of_device() {
-            true => Failure::AutomaticGpu {
-                device: self.device.names(),
-                source: Box::new(failure),
-            },
-            false => failure,
-        }
-    }
-}
 
 /// A finished run.
 #[derive(Debug)]
@@ -95,6 +27,8 @@ pub(crate) struct Drawn {
     pub record: RunRecord,
     /// The options of the computation.
     pub compute: Compute,
+    /// What each process reports, if ranks are processes.
+    pub processes: Vec<ProcessReport>,
 }
 
 /// Plans `request` from the configurations in `source`, so that its errors appear before any weight is read.
@@ -150,18 +84,23 @@ pub(crate) fn load(
 /// Loads `model` and executes `plan`.
 ///
 /// # Errors
-/// [`Failure::Model`] for errors of the library.
+/// Errors of the library, and of other ranks that are processes.
 pub(crate) fn draw(
     model: &FoundModel,
     plan: RunPlan,
     compute: &Compute,
     watch: &mut RunObserver,
+    job: &ProcessJob,
 ) -> Result<Drawn, Failure> {
     let pipeline = load(model, compute, watch)?;
     let seeds = quote::list(&plan.request.seeds);
     tracing::info!(images = plan.images, %seeds, "generate");
     let output = pipeline.run(plan, watch)?;
-    Ok(Drawn::new(model, compute, output))
+    let mut drawn = Drawn::new(model, compute, output);
+    if let Some(world) = job.world() {
+        drawn.processes = ProcessReport::gather(world, compute)?;
+    }
+    Ok(drawn)
 }
 
 impl Drawn {
@@ -187,6 +126,7 @@ impl Drawn {
             output,
             record,
             compute: compute.clone(),
+            processes: Vec::new(),
         };
         drawn.record = drawn.record_of(0);
         drawn
@@ -225,22 +165,14 @@ impl Drawn {
             "allow_tf32": self.record.allow_tf32,
             "threads": self.compute.threads,
             "ranks": self.ranks(),
+            "processes": self.processes,
             "pipefusion": self.pipefusion(),
             "seconds": seconds,
             "step_seconds": watch.step_seconds,
             "peak_memory_bytes": memory::peak_bytes(),
-            "peak_device_memory_bytes": self.device_peaks().into_iter().collect::<BTreeMap<_, _>>(),
+            "peak_device_memory_bytes": self.compute.device_peaks(),
             "warnings": watch.warnings,
         })
-    }
-
-    /// Returns the peak memory of each GPU.
-    fn device_peaks(&self) -> Vec<(String, u64)> {
-        let chosen = &self.compute.device;
-        match &chosen.several[..] {
-            [] => memory::device_peaks([&chosen.device]),
-            several => memory::device_peaks(several),
-        }
     }
 
     /// Returns the mesh, and the messages and the memory of each rank.
@@ -310,10 +242,14 @@ impl Drawn {
             line += &format!("{name} {seconds:.2} s, ");
         }
         line += &format!("total {:.2} s", session.started.elapsed().as_secs_f64());
-        if let Some(bytes) = memory::peak_bytes() {
+        let of_processes = self.processes.iter().filter_map(|it| it.peak_memory_bytes);
+        if let Some(bytes) = of_processes.max() {
+            let (bytes, ranks) = (memory::shown(bytes), self.processes.len());
+            line += &format!("; peak memory of {ranks} processes: at most {bytes} each");
+        } else if let Some(bytes) = memory::peak_bytes() {
             line += &format!("; peak memory {}", memory::shown(bytes));
         }
-        for (device, bytes) in self.device_peaks() {
+        for (device, bytes) in self.compute.device_peaks() {
             line += &format!("; of {device} {}", memory::shown(bytes));
         }
         line

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment(BTreeMap<&'static str, String>);
 
-/// All variables that are read.
-const NAMES: [&str; 19] = [
+/// All variables that are read, except those of launchers.
+const NAMES: [&str; 29] = [
     "HF_ENDPOINT",
     "HF_HOME",
     "HF_HUB_CACHE",
@@ -18,15 +18,58 @@ const NAMES: [&str; 19] = [
     "HF_TOKEN",
     "HF_TOKEN_PATH",
     "HOME",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
     "NO_COLOR",
     "OMP_NUM_THREADS",
+    "RANK",
     "RAYON_NUM_THREADS",
     "RUST_LOG",
     "TERM",
     "USERPROFILE",
+    "WORLD_SIZE",
     "XDG_CACHE_HOME",
     "XDIT_CUDA_LIB_DIR",
+    "XDIT_JOB_SECRET",
+    "XDIT_LAUNCH",
     "XDIT_LOGGING_LEVEL",
+    "XDIT_RENDEZVOUS_PORT",
+    "XDIT_RESTART",
+];
+
+/// The variables that launchers set for the processes that they start. `docs/processes.md` names them.
+const LAUNCHERS: [&str; 29] = [
+    "JOB_COMPLETION_INDEX",
+    "LWS_GROUP_SIZE",
+    "LWS_LEADER_ADDRESS",
+    "LWS_WORKER_INDEX",
+    "MPI_LOCALNRANKS",
+    "MPI_LOCALRANKID",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "OMPI_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_SIZE",
+    "PMIX_NAMESPACE",
+    "PMIX_RANK",
+    "PMI_RANK",
+    "PMI_SIZE",
+    "SLURM_JOB_ID",
+    "SLURM_JOB_NODELIST",
+    "SLURM_LOCALID",
+    "SLURM_NODEID",
+    "SLURM_NTASKS",
+    "SLURM_PROCID",
+    "SLURM_RESTART_COUNT",
+    "SLURM_STEP_ID",
+    "SLURM_STEP_NODELIST",
+    "SLURM_STEP_NUM_TASKS",
+    "SLURM_STEP_TASKS_PER_NODE",
+    "SLURM_TASKS_PER_NODE",
+    "TORCHELASTIC_RESTART_COUNT",
+    "TORCHELASTIC_RUN_ID",
+    "TORCHELASTIC_USE_AGENT_STORE",
 ];
 
 /// The variables with a number of threads. The first one wins.
@@ -42,12 +85,13 @@ impl Environment {
     pub(crate) fn with(lookup: impl Fn(&str) -> Option<String>) -> Self {
         let set =
             |name: &&'static str| Some((*name, lookup(name).filter(|value| !value.is_empty())?));
-        Self(NAMES.iter().filter_map(set).collect())
+        Self(NAMES.iter().chain(&LAUNCHERS).filter_map(set).collect())
     }
 
-    /// Returns the value of `name`, one of [`NAMES`].
+    /// Returns the value of `name`, one of [`NAMES`] or [`LAUNCHERS`].
     pub(crate) fn var(&self, name: &str) -> Option<&str> {
-        debug_assert!(NAMES.contains(&name), "{name} is not in the list");
+        let is_known = NAMES.contains(&name) || LAUNCHERS.contains(&name);
+        debug_assert!(is_known, "{name} is not in the lists");
         self.0.get(name).map(String::as_str)
     }
 
@@ -147,6 +191,14 @@ mod tests {
             assert!(is_told, "{name}");
         }
         assert!(told.iter().all(|name| NAMES.contains(name)), "{told:?}");
+    }
+
+    #[test]
+    fn the_page_of_processes_names_every_variable_of_launchers() {
+        let page = include_str!("../../../docs/processes.md");
+        for name in LAUNCHERS {
+            assert!(page.contains(&format!("`{name}`")), "{name}");
+        }
     }
 
     #[cfg(feature = "hub")]

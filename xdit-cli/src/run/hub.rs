@@ -1,5 +1,7 @@
 //! Downloads a pipeline from the hub, with one bar for all weights.
 
+use std::sync::atomic::Ordering;
+
 use xdit_models::hub::{HubWeights, snapshot_checked};
 use xdit_models::{Error, ModelSource, quote};
 
@@ -29,6 +31,7 @@ pub(crate) fn download(
         NeededFiles::All | NeededFiles::Checked(_) => HubWeights::Whole,
     };
     options.without_t5 = wanted.no_t5;
+    options.offline |= session.cache_only.load(Ordering::Relaxed);
     let mut check = |source: &ModelSource| match files {
         NeededFiles::Checked(check) => check(&wanted.parts(source.clone())?),
         _ => Ok(()),

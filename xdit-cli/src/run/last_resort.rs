@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use xdit_kernels::LastResort;
 
+use crate::report::voice;
+
 #[global_allocator]
 static ALLOCATOR: LastResort = LastResort::new(end);
 
@@ -136,11 +138,15 @@ pub(crate) fn tell() {
         file.write_all(&line.get_ref()[..end]).ok();
     };
     match errors {
-        Some(errors) => write(errors, format_args!("error: {message}\n")),
+        // Of a silent rank too: it cannot tell rank 0 any more.
+        Some(errors) => match voice::silent_rank() {
+            Some(rank) => write(errors, format_args!("error: rank {rank}: {message}\n")),
+            None => write(errors, format_args!("error: {message}\n")),
+        },
         // At the start, so no thread holds a lock.
         None => drop(writeln!(std::io::stderr(), "error: {message}")),
     }
-    if let Some(results) = results {
+    if let Some(results) = results.filter(|_| !voice::is_silent()) {
         let object = r#"{"error":{"exit_code":5,"message":""#;
         write(results, format_args!("{object}{message}\"}}}}\n"));
     }

@@ -2,6 +2,7 @@
 //!
 //! This module uses `args`, `output` and `report`, and no command.
 
+pub(crate) mod compute;
 pub(crate) mod digest;
 pub(crate) mod draw;
 pub(crate) mod environment;
@@ -13,6 +14,7 @@ pub(crate) mod last_resort;
 pub(crate) mod memory;
 pub(crate) mod model;
 pub(crate) mod model_choice;
+pub(crate) mod process_report;
 pub(crate) mod session;
 pub(crate) mod signals;
 pub(crate) mod unused;

@@ -1,9 +1,11 @@
 //! Finds the pipeline that `--model` names: the demo inside the binary, a folder, or a repository of the hub.
 
 use std::cell::RefCell;
+use std::sync::atomic::Ordering;
 
 use xdit_models::{Error, ModelIndex, ModelSource, RunPlan};
 
+use crate::launch::ProcessJob;
 use crate::output::record::ModelRecord;
 use crate::report::failure::Failure;
 use crate::run::digest;
@@ -23,7 +25,11 @@ pub(crate) struct FoundModel {
 }
 
 impl FoundModel {
-    /// Finds the pipeline, and plans the run with its configurations. Weights are downloaded from the hub only after that.
+    /// Finds the pipeline, and plans the run with its configurations. Weights are downloaded from the hub only after that, by one
+    /// process of each host.
+    ///
+    /// # Collective
+    /// Every rank of the job calls it, if ranks are processes.
     ///
     /// # Errors
     /// [`Failure::Model`] if the pipeline does not exist, or its index cannot be read; the errors of `plan`.
@@ -31,6 +37,7 @@ impl FoundModel {
         wanted: ModelChoice<'_>,
         plan: PlanFor<'_>,
         session: &Session,
+        job: &ProcessJob,
     ) -> Result<(Self, RunPlan), Failure> {
         let ModelChoice { name, hub, no_t5 } = wanted;
         let planned = RefCell::new(None);
@@ -38,7 +45,15 @@ impl FoundModel {
             *planned.borrow_mut() = Some(plan(source)?);
             Ok(())
         };
-        let (source, revision) = source(wanted, NeededFiles::Checked(&check), session)?;
+        let whole = |is_later: bool| {
+            session.cache_only.store(is_later, Ordering::Relaxed);
+            source(wanted, NeededFiles::Checked(&check), session)
+        };
+        let is_hub = matches!(ModelPlace::of(name), ModelPlace::Hub(_));
+        let (source, revision) = match job.world().filter(|_| is_hub) {
+            Some(world) => world.first_of_host(whole)?,
+            None => whole(false)?,
+        };
         // Only the hub calls `plan` before all files exist.
         let plan = match planned.take() {
             Some(plan) => plan,

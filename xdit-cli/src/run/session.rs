@@ -1,6 +1,7 @@
 //! The common part of all commands: the reporting flags, the console, the environment, the temporary files.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use crate::args::cli::Command;
@@ -13,6 +14,8 @@ use crate::report::console::Console;
 use crate::report::failure::Failure;
 use crate::report::logging;
 use crate::report::trace::TraceFile;
+use crate::launch::HostShare;
+use crate::report::voice;
 use crate::run::environment::Environment;
 use crate::run::{model_choice, signals};
 
@@ -31,6 +34,8 @@ pub(crate) struct Session {
     pub partials: Partials,
     /// The files that flags read and write.
     pub places: Places,
+    /// Whether the hub's cache has all files already, because another process of this host has just downloaded them.
+    pub cache_only: AtomicBool,
     trace: TraceFile,
 }
 
@@ -48,11 +53,16 @@ impl Session {
         let console = Console::new(&report, &environment);
         let session = Self {
             started,
-            places: places(command, &report, &environment)?,
+            // A silent rank writes nothing.
+            places: match voice::is_silent() {
+                true => Places::default(),
+                false => places(command, &report, &environment)?,
+            },
             report,
             environment,
             console,
             partials: Partials::default(),
+            cache_only: AtomicBool::new(false),
             trace: TraceFile::default(),
         };
         let trace = session.trace.clone();
@@ -67,7 +77,9 @@ impl Session {
 
     /// Creates the folders of output files, and opens the log.
     fn make_files(&self, command: &Command) -> Result<(), Failure> {
-        if let Command::Generate(args) = command {
+        if let Command::Generate(args) = command
+            && !voice::is_silent()
+        {
             let output = args.output.output.as_deref();
             let folders = [
                 args.output.dump.as_deref(),
@@ -104,12 +116,17 @@ impl Session {
         finished
     }
 
-    /// Returns the number of compute threads: of the flag, of the environment, or all cores of this process.
-    pub(crate) fn threads(&self, args: &ThreadArgs) -> usize {
+    /// Returns the number of compute threads: of the flag, of the environment, or all cores of this process. Processes of a job
+    /// that may run on the same cores divide them.
+    pub(crate) fn threads(&self, args: &ThreadArgs, share: Option<HostShare>) -> usize {
+        let cores = || {
+            let all = std::thread::available_parallelism().ok()?.get();
+            Some((all / share.map_or(1, |share| share.on_same_cores)).max(1))
+        };
         args.threads
             .map(usize::from)
             .or_else(|| self.environment.threads())
-            .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
+            .or_else(cores)
             .unwrap_or(1)
     }
 }

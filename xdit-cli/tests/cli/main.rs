@@ -33,6 +33,8 @@ mod hunyuan;
 mod hunyuan_bad_input;
 mod hunyuan_masks;
 mod info;
+#[cfg(unix)]
+mod job;
 mod man;
 mod memory;
 mod memory_limits;
@@ -46,6 +48,8 @@ mod picture_record;
 mod pipefusion;
 mod places;
 mod plan;
+#[cfg(unix)]
+mod processes;
 mod program;
 mod prompt_file;
 mod ranks;

@@ -235,9 +235,11 @@ fn enter(shared: &Arc<HubShared>, stream: TcpStream) -> Option<(usize, Link, Out
     let entered = lock(&shared.switch).enter(&hello, &outbox);
     match entered {
         Ok(()) => Some((hello.rank, link, outbox)),
-        Err(reason) => {
-            tracing::warn!("{reason}");
-            outbox.send(&Frame::Refused(reason));
+        Err(answer) => {
+            if let Frame::Refused(reason) | Frame::TurnedAway(reason) = &answer {
+                tracing::warn!("{reason}");
+            }
+            outbox.send(&answer);
             drop(outbox);
             // The other side closes the connection when it has read this. It must not be broken before.
             let began = Instant::now();

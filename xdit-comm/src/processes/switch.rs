@@ -74,8 +74,8 @@ impl Switch {
         self.own.is_before(hello)
     }
 
-    /// A process has come. Returns why it is refused, if it is.
-    pub(super) fn enter(&mut self, hello: &Hello, outbox: &Outbox) -> Result<(), String> {
+    /// A process has come. Returns the answer to it, if it is refused.
+    pub(super) fn enter(&mut self, hello: &Hello, outbox: &Outbox) -> Result<(), Frame> {
         let admitted = self.own.admits(hello).and_then(|()| self.has_room(hello));
         if let Err(refusal) = admitted {
             self.last_refused = Some(refusal.reason.clone());
@@ -85,7 +85,13 @@ impl Switch {
                 let absent = seats.filter(|(rank, seat)| seat.is_none() && *rank != hello.rank);
                 self.untold = absent.map(|(rank, _)| rank).collect();
             }
-            return Err(refusal.reason);
+            let is_of_all = self.refusal.as_ref() == Some(&refusal.reason);
+            // Of this answer all versions know the bytes.
+            let is_of_another_version = hello.version != self.own.version;
+            return Err(match is_of_all || is_of_another_version {
+                true => Frame::Refused(refusal.reason),
+                false => Frame::TurnedAway(refusal.reason),
+            });
         }
         self.seats[hello.rank] = Some(Seat {
             peer: Peer {
@@ -304,6 +310,7 @@ impl Switch {
             Frame::Hello(_)
             | Frame::Welcome(_)
             | Frame::Refused(_)
+            | Frame::TurnedAway(_)
             | Frame::Exchanged { .. }
             | Frame::Subgroup { .. }
             | Frame::Flush

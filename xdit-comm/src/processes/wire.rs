@@ -64,8 +64,10 @@ pub(super) enum Frame {
     Hello(Hello),
     /// The answer, when all ranks have come: all of them, in rank order.
     Welcome(Vec<Peer>),
-    /// The other answer.
+    /// The other answer: the world does not begin, and all ranks hear why.
     Refused(String),
+    /// The answer to a process that the ranks do without.
+    TurnedAway(String),
     /// A sign of life.
     Beat,
     /// The sender has started this in the group.
@@ -109,7 +111,7 @@ pub(super) enum Frame {
 /// The greatest number of bytes of the fields of a frame of this kind.
 fn limit(kind: u8) -> Read<usize> {
     Ok(match kind {
-        0 | 2 | 14 => MAX_TEXT,
+        0 | 2 | 14 | 16 => MAX_TEXT,
         3 | 10..=12 => 0,
         8 => MAX_NUMBERS,
         5 => MAX_PART + MAX_NUMBERS,
@@ -163,6 +165,7 @@ impl Frame {
             Self::Failed(_) => 13,
             Self::Suspect(_) => 14,
             Self::Subgroup { .. } => 15,
+            Self::TurnedAway(_) => 16,
         }
     }
 
@@ -177,7 +180,7 @@ impl Frame {
                     to.text(&peer.host).number(u64::from(peer.pid));
                 });
             }
-            Self::Refused(reason) | Self::Suspect(reason) => {
+            Self::Refused(reason) | Self::TurnedAway(reason) | Self::Suspect(reason) => {
                 to.text(shortened(reason));
             }
             Self::Beat | Self::Flush | Self::Flushed | Self::Bye => {}
@@ -288,6 +291,7 @@ impl Frame {
                 subgroup: from.index()?,
                 members: from.several(8, Fields::index)?,
             },
+            16 => Self::TurnedAway(from.text()?),
             other => return Err(format!("there is no frame of kind {other}")),
         };
         from.end()?;
@@ -340,7 +344,7 @@ impl FrameDecoder {
             return Err("it does not begin with a hello".to_owned());
         }
         // Before its bytes are kept: some of them are long.
-        if self.is_of_rank && matches!(kind, 1 | 2 | 6 | 10 | 13 | 15) {
+        if self.is_of_rank && matches!(kind, 1 | 2 | 6 | 10 | 13 | 15 | 16) {
             return Err("a frame of another direction".to_owned());
         }
         let limit = limit(*kind)?;

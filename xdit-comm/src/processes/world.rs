@@ -26,8 +26,9 @@ use std::{
 /// ([`Peers::all_gather`]).
 ///
 /// # Errors
-/// [`Error::Rendezvous`] if the address is wrong, the port is in use, rank 0 cannot be reached or refuses this process, or ranks are
-/// missing after [`ProcessOptions::rendezvous`]. An error of `transport`; the others learn the reason.
+/// [`Error::Rendezvous`] if the address is wrong, the port is in use, rank 0 cannot be reached or turns this process away, or ranks
+/// are missing after [`ProcessOptions::rendezvous`]. [`Error::NotBegun`] if rank 0 has told all ranks why the world does not begin. An
+/// error of `transport`; the others learn the reason.
 pub fn join(
     place: &RankPlace,
     options: ProcessOptions,
@@ -154,7 +155,8 @@ fn enter(
                 Heard::Frame(Frame::Welcome(peers)) if peers.len() == *world_size => {
                     return Ok((stream, link, peers));
                 }
-                Heard::Frame(Frame::Refused(reason)) => return Err(Error::Rendezvous(reason)),
+                Heard::Frame(Frame::Refused(reason)) => return Err(Error::NotBegun(reason)),
+                Heard::Frame(Frame::TurnedAway(reason)) => return Err(Error::Rendezvous(reason)),
                 Heard::Frame(Frame::Beat) => came = true,
                 Heard::Nothing => {}
                 Heard::Silence => {
@@ -277,6 +279,18 @@ impl ProcessWorld {
     pub fn rest<T>(&self, idle: impl FnOnce() -> T) -> T {
         let _rest = self.presence.plane.rest();
         idle()
+    }
+
+    /// Waits until rank 0 has left, at most for `limit`. For a rank that has failed: launchers end all processes of a job when the
+    /// first of them ends with an error, and rank 0 has yet to say why.
+    pub fn outlast_rank_0(&self, limit: Duration) {
+        let _rest = self.presence.plane.rest();
+        let began = Instant::now();
+        // The first thread hears rank 0 until the connection ends.
+        let hears = self.presence.threads.first();
+        while hears.is_some_and(|thread| !thread.is_finished()) && began.elapsed() < limit {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Leaves the world because of a failure. The others learn the reason.

@@ -6,6 +6,7 @@ pub(crate) mod attended;
 pub mod axes;
 pub(crate) mod compose;
 pub(crate) mod degrees;
+pub(crate) mod gathered;
 pub(crate) mod idle;
 pub(crate) mod job;
 pub(crate) mod mesh_order;

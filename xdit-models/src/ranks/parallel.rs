@@ -62,9 +62,10 @@ pub enum RankBackend {
         /// ([`xdit_comm::threads`]).
         deadline: Duration,
     },
-    /// This process is one rank of a group that the caller created. Every rank of the group makes the same calls. Each rank
-    /// gets the latents of its replica's images, and the first rank of each replica gets the images.
-    /// That rank also encodes the prompts for the others. A process that fails reports it to the group, which then makes no more
+    /// This process is one rank of a group that the caller created. Every rank of the group makes the same calls. The first rank of
+    /// the first replica gets the images and latents of all replicas, the first rank of each other replica those of its own, and
+    /// each other rank the latents of its replica. All ranks get what each rank has measured.
+    /// The first rank of a replica also encodes the prompts for the others. A process that fails reports it to the group, which then makes no more
     /// calls.
     Group(Group),
 }

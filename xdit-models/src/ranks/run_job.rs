@@ -16,6 +16,7 @@ use crate::pipeline::image::Image;
 use crate::pipeline::output::Output;
 use crate::pipeline::request::OutputType;
 use crate::ranks::compose::RankContext;
+use crate::ranks::gathered::gathered;
 use crate::ranks::parallel::run::RunOn;
 use crate::ranks::run_rank::{DecodeOn, RankOutput, run_rank};
 
@@ -52,7 +53,12 @@ pub(crate) fn run_job<D: Dit>(
             observer,
         )
     };
-    let done = run_on.run(placement, member, work, observer)?;
+    let rank_context = member.clone();
+    let mut done = run_on.run(placement, member, work, observer)?;
+    if let Some(rank_context) = rank_context {
+        let own = done.swap_remove(0);
+        done = gathered(&rank_context, own, call.plan.images)?;
+    }
     let output = joined(&call, done)?;
     warn_of_drift(&output.pipefusion, observer);
     Ok(output)

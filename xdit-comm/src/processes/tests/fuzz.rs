@@ -66,6 +66,7 @@ fn frames() -> Vec<Frame> {
         Frame::Hello(hello),
         Frame::Welcome(vec![peer; 2]),
         Frame::Refused(reason.clone()),
+        Frame::TurnedAway(reason.clone()),
         Frame::Beat,
         post(call(crate::Op::Send { dst: 0 }, 1, 0)),
         post(call(crate::Op::Recv { src: 0 }, 0, 1)),

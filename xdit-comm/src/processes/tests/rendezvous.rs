@@ -43,6 +43,14 @@ fn text(joining: Joining) -> String {
     error.to_string()
 }
 
+/// Of a failure that rank 0 has told to this rank.
+fn told(joining: Joining) -> String {
+    let outcome = joining.join().expect("no panic");
+    let error = outcome.expect_err("it is refused");
+    assert!(matches!(error, Error::NotBegun(_)), "{error}");
+    error.to_string()
+}
+
 #[test]
 fn what_differs_ends_the_job_with_both_sides() {
     let other = |change: fn(&mut RankPlace)| {
@@ -52,7 +60,7 @@ fn what_differs_ends_the_job_with_both_sides() {
         let mut two = place(2, 3, &address);
         change(&mut two);
         let two = start(None, two, LONG);
-        let texts = [zero, one, two].map(text);
+        let texts = [zero, one, two].map(told);
         assert!(texts.iter().all(|text| *text == texts[0]), "{texts:?}");
         texts[0].clone()
     };
@@ -153,7 +161,7 @@ fn missing_ranks_are_named() {
     let limit = Duration::from_secs(2);
     let two = start(None, place(2, 5, &address), limit);
     let zero = start(Some(listener), place(0, 5, &address), limit);
-    for text in [zero, two].map(text) {
+    for text in [text(zero), told(two)] {
         assert_eq!(
             text,
             "ranks 1, 3 and 4 have not come within 2.0 s, of 5 ranks"
@@ -235,10 +243,10 @@ fn a_rank_that_ends_before_all_have_come_is_named() {
     // The first beat: it has been let in.
     stream.read_exact(&mut [0; 5]).expect("a beat");
     drop(stream);
-    let told = text(zero);
+    let lost = told(zero);
     assert!(
-        told.starts_with("rank 1 (node1) is lost before all ranks have come"),
-        "{told}"
+        lost.starts_with("rank 1 (node1) is lost before all ranks have come"),
+        "{lost}"
     );
     assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
 }

@@ -1,0 +1,109 @@
+//! What the processes of a job exchange on the control plane: small JSON values, one of each rank.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use xdit_comm::{Error, Result};
+
+use crate::report::failure::Failure;
+
+/// Exchanges one value of each rank by `gather`. Returns them in rank order.
+pub(super) fn exchange<T: Serialize + DeserializeOwned>(
+    own: &T,
+    gather: impl FnOnce(&[u8]) -> Result<Vec<Vec<u8>>>,
+) -> Result<Vec<T>> {
+    let bytes = serde_json::to_vec(own).map_err(Error::other)?;
+    let all = gather(&bytes)?;
+    let read = all.iter().map(|bytes| serde_json::from_slice(bytes).map_err(Error::other));
+    read.collect()
+}
+
+/// How a rank is prepared for what all do next.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(super) struct Readiness {
+    /// What must be equal on all ranks.
+    pub key: String,
+    /// Why it cannot go on, and its exit code.
+    pub failure: Option<(String, u8)>,
+}
+
+impl Readiness {
+    /// Of the outcome of a preparation.
+    pub(super) fn of<T>(outcome: &std::result::Result<T, Failure>, key: impl FnOnce(&T) -> String) -> Self {
+        match outcome {
+            Ok(done) => Self {
+                key: key(done),
+                failure: None,
+            },
+            Err(failure) => Self {
+                key: String::new(),
+                failure: Some((failure.to_string(), failure.exit_code())),
+            },
+        }
+    }
+}
+
+/// Returns `own`, if all ranks can go on; otherwise the failure of the first rank that cannot, the same on all ranks. `own_rank` is
+/// this one, `hosts` are those of all. `differs` says what is wrong where the keys differ.
+pub(super) fn agreed<T>(
+    own: std::result::Result<T, Failure>,
+    own_rank: usize,
+    all: &[Readiness],
+    hosts: &[String],
+    differs: &str,
+) -> std::result::Result<T, Failure> {
+    let of_rank = |rank: usize, message: String, code| Failure::OfRank {
+        rank,
+        host: hosts[rank].clone(),
+        message,
+        code,
+    };
+    let failed = all.iter().position(|rank| rank.failure.is_some());
+    if let Some(rank) = failed {
+        return match (own, &all[rank].failure) {
+            (Err(failure), _) if rank == own_rank => Err(failure),
+            (_, Some((message, code))) => Err(of_rank(rank, message.clone(), *code)),
+            (own, None) => own,
+        };
+    }
+    match all.iter().position(|rank| rank.key != all[0].key) {
+        Some(rank) => Err(of_rank(rank, differs.to_owned(), DIFFERS)),
+        None => own,
+    }
+}
+
+/// The exit code of ranks that have different files.
+const DIFFERS: u8 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_ranks_end_with_the_failure_of_the_first_that_failed() {
+        let hosts = ["a", "b", "c"].map(String::from);
+        let fine = |key: &str| Readiness {
+            key: key.to_owned(),
+            failure: None,
+        };
+        let failed = |text: &str| {
+            let failure = Failure::usage(text);
+            Readiness::of(&Err::<(), _>(failure), |()| String::new())
+        };
+        let end = |own: std::result::Result<(), Failure>, rank, all: &[Readiness]| {
+            let ended = agreed(own, rank, all, &hosts, "other files").map_err(|failure| {
+                (failure.to_string(), failure.exit_code())
+            });
+            ended.err()
+        };
+        let all = [fine("k"), fine("k"), fine("k")];
+        assert_eq!(end(Ok(()), 1, &all), None);
+        let all = [fine("k"), failed("no"), failed("nor")];
+        let told = Some(("rank 1 (b): no".to_owned(), 2));
+        assert_eq!(end(Ok(()), 0, &all), told);
+        assert_eq!(end(Err(Failure::usage("nor")), 2, &all), told);
+        assert_eq!(end(Err(Failure::usage("no")), 1, &all), Some(("no".to_owned(), 2)));
+        let all = [fine("k"), fine("k"), fine("j")];
+        let told = Some(("rank 2 (c): other files".to_owned(), 4));
+        assert_eq!(end(Ok(()), 0, &all), told);
+    }
+}

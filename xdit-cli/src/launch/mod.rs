@@ -1,0 +1,21 @@
+//! Ranks that are processes: which launcher has started this one, how the processes come together, and how they end.
+//!
+//! `place` looks for the launcher, `rendezvous` says where the processes meet, `world` brings them together over the transport that
+//! `transport` chooses, and `order` gives each its rank of the mesh. Rank 0 alone prints and writes files (`report::voice`).
+
+mod agreement;
+mod facts;
+mod identity;
+mod job;
+mod kind;
+mod order;
+mod place;
+mod rendezvous;
+mod slurm;
+mod transport;
+mod variables;
+mod world;
+
+pub(crate) use facts::HostShare;
+pub(crate) use job::ProcessJob;
+pub(crate) use world::{RankWorld, WorldRequest};

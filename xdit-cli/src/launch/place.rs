@@ -1,0 +1,275 @@
+//! Which launcher has started this process, and the place of the process among those of its job.
+//!
+//! It is decided once, from the environment alone. A job of one process is a run as any other.
+
+use crate::launch::kind::{LauncherKind, OwnHost};
+use crate::launch::rendezvous::Rendezvous;
+use crate::launch::slurm;
+use crate::launch::variables::{RankOf, Variables, half_set};
+use crate::report::failure::Failure;
+use crate::run::environment::Environment;
+
+/// The place of this process in a job of several processes, as its launcher tells it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct JobPlace {
+    /// Who has started it.
+    pub launcher: LauncherKind,
+    /// Its number.
+    pub rank: usize,
+    /// The number of processes.
+    pub world_size: usize,
+    /// Its number among those of its host, if the launcher says.
+    pub local_rank: Option<usize>,
+    /// The number of processes of its host, if the launcher says.
+    pub local_world_size: Option<usize>,
+    /// The name of its host.
+    pub host: String,
+    /// Where the processes meet.
+    pub rendezvous: Rendezvous,
+    /// What only the processes of this job know; empty if there is nothing.
+    pub secret: String,
+    /// How often the launcher has started the job again.
+    pub restart: u64,
+    /// Whether MPI can be initialised, because its launcher has started this process.
+    pub by_mpi: bool,
+}
+
+/// What a launcher says of a process.
+#[derive(Debug)]
+struct Told {
+    launcher: LauncherKind,
+    place: RankOf,
+    local: (Option<usize>, Option<usize>),
+    /// What distinguishes the job from others.
+    job: Option<String>,
+    restart: u64,
+}
+
+/// Looks for one launcher.
+type Find = fn(Variables<'_>) -> Result<Option<Told>, Failure>;
+
+/// The launchers, in the order in which they are looked for. Those that are started by others come first.
+const LAUNCHERS: [Find; 8] = [
+    own,
+    torchrun,
+    open_mpi,
+    pmi,
+    slurm_step,
+    leader_worker_set,
+    indexed_job,
+    variables,
+];
+
+/// Returns the place of this process, or `None` if it is alone. `port` is that of `--rendezvous-port`.
+///
+/// # Errors
+/// [`Failure::Usage`] for variables that are set by halves, contradict each other, or are no numbers.
+pub(crate) fn detect(
+    environment: &Environment,
+    port: Option<u16>,
+    host: &OwnHost,
+) -> Result<Option<JobPlace>, Failure> {
+    let read = Variables(environment);
+    match read.number("XDIT_LAUNCH")? {
+        Some(0) => return Ok(None),
+        None | Some(1) => {}
+        Some(other) => {
+            return Err(Failure::usage(format!(
+                "XDIT_LAUNCH={other}: expected 0 (run alone, whatever launcher there is) or 1 (set by xdit-cli launch)"
+            )));
+        }
+    }
+    for find in LAUNCHERS {
+        if let Some(told) = find(read)? {
+            let several = told.place.1 > 1;
+            return several.then(|| placed(read, told, port, host)).transpose();
+        }
+    }
+    Ok(None)
+}
+
+fn placed(
+    read: Variables<'_>,
+    told: Told,
+    port: Option<u16>,
+    host: &OwnHost,
+) -> Result<JobPlace, Failure> {
+    let (rank, world_size) = told.place;
+    let (local_rank, local_world_size) = told.local;
+    let launcher = told.launcher;
+    let is_one_host = local_world_size == Some(world_size);
+    let secret = read.text("XDIT_JOB_SECRET").map(str::to_owned);
+    let by_pmix = launcher == LauncherKind::Slurm && read.text("PMIX_RANK").is_some();
+    Ok(JobPlace {
+        launcher,
+        rank,
+        world_size,
+        local_rank,
+        local_world_size,
+        host: host.name.clone(),
+        rendezvous: Rendezvous::of(read, launcher, is_one_host, port, host)?,
+        secret: secret.or(told.job).unwrap_or_default(),
+        restart: told.restart,
+        by_mpi: by_pmix || matches!(launcher, LauncherKind::OpenMpi | LauncherKind::Pmi),
+    })
+}
+
+/// RANK, WORLD_SIZE and their likes, which several launchers set.
+fn common(read: Variables<'_>, launcher: LauncherKind) -> Result<Option<Told>, Failure> {
+    let place = read.pair("RANK", "WORLD_SIZE")?;
+    let local = read.local("LOCAL_RANK", "LOCAL_WORLD_SIZE")?;
+    Ok(place.map(|place| Told {
+        launcher,
+        place,
+        local,
+        job: None,
+        restart: 0,
+    }))
+}
+
+/// The same of a launcher that must have set them. `set` is a variable of its own.
+fn certain(read: Variables<'_>, launcher: LauncherKind, set: &str) -> Result<Told, Failure> {
+    let missing = || half_set(set, read.text(set).unwrap_or_default(), "RANK");
+    common(read, launcher)?.ok_or_else(missing)
+}
+
+fn own(read: Variables<'_>) -> Result<Option<Told>, Failure> {
+    if read.text("XDIT_LAUNCH").is_none() {
+        return Ok(None);
+    }
+    let told = certain(read, LauncherKind::Own, "XDIT_LAUNCH")?;
+    let restart = read.number("XDIT_RESTART")?.unwrap_or_default();
+    Ok(Some(Told { restart, ..told }))
+}
+
+fn torchrun(read: Variables<'_>) -> Result<Option<Told>, Failure> {
+    let Some(job) = read.text("TORCHELASTIC_RUN_ID") else {
+        return Ok(None);
+    };
+    let told = certain(read, LauncherKind::Torchrun, "TORCHELASTIC_RUN_ID")?;
+    let restart = read.number("TORCHELASTIC_RESTART_COUNT")?;
+    Ok(Some(Told {
+        job: Some(job.to_owned()),
+        restart: restart.unwrap_or_default(),
+        ..told
+    }))
+}
+
+fn open_mpi(read: Variables<'_>) -> Result<Option<Told>, Failure> {
+    let [rank, size] = ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"];
+    let Some(place) = read.pair(rank, size)? else {
+        return Ok(None);
+    };
+    read.agree("RANK", rank)?;
+    read.agree("WORLD_SIZE", size)?;
+    Ok(Some(Told {
+        launcher: LauncherKind::OpenMpi,
+        place,
+        local: read.local("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE")?,
+        job: read.text("PMIX_NAMESPACE").map(str::to_owned),
+        restart: 0,
+    }))
+}
+
+fn pmi(read: Variables<'_>) -> Result<Option<Told>, Failure> {
+    let Some(place) = read.pair("PMI_RANK", "PMI_SIZE")? else {
+        return Ok(None);
+    };
+    read.agree("RANK", "PMI_RANK")?;
+    read.agree("WORLD_SIZE", "PMI_SIZE")?;
+    let local = read.local("MPI_LOCALRANKID", "MPI_LOCALNRANKS")?;
+    // With `srun --mpi=pmi2` SLURM knows more than PMI says.
+    let step = slurm_step(read)?;
+    Ok(Some(Told {
+        launcher: LauncherKind::Pmi,
+        place,
+        local: match (&step, local) {
+            (Some(step), (None, None)) => step.local,
+            _ => local,
+        },
+        job: step.and_then(|step| step.job),
+        restart: 0,
+    }))
+}
+
+/// The first numbers of steps that are not of `srun`: those of batch scripts, interactive shells and others.
+const SPECIAL_STEPS: u64 = 0xffff_fff0;
+
+fn slurm_step(read: Variables<'_>) -> Result<Option<Told>, Failure> {
+    let step = read.number("SLURM_STEP_ID")?;
+    // A shell of `salloc` and the script of `sbatch` have the variables of the job, but they are no tasks.
+    let Some(step) = step.filter(|step| *step < SPECIAL_STEPS) else {
+        return Ok(None);
+    };
+    let tasks = ["SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"];
+    let size = tasks.into_iter().find(|name| read.text(name).is_some());
+    let size = size.unwrap_or(tasks[0]);
+    let Some(place) = read.pair("SLURM_PROCID", size)? else {
+        return Ok(None);
+    };
+    if place.1 > 1 {
+        read.agree("RANK", "SLURM_PROCID")?;
+        read.agree("WORLD_SIZE", size)?;
+    }
+    let local_rank = read.number("SLURM_LOCALID")?.map(|rank| usize::try_from(rank).unwrap_or(usize::MAX));
+    let lists = ["SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"];
+    let list = lists.into_iter().find_map(|name| read.text(name));
+    let node = read.number("SLURM_NODEID")?;
+    let local_size = list.zip(node).and_then(|(list, node)| {
+        let node = usize::try_from(node).ok()?;
+        slurm::tasks_of_node(list, node)
+    });
+    let job = read.text("SLURM_JOB_ID");
+    Ok(Some(Told {
+        launcher: LauncherKind::Slurm,
+        place,
+        local: (local_rank, local_size),
+        job: job.map(|job| format!("{job}.{step}")),
+        restart: read.number("SLURM_RESTART_COUNT")?.unwrap_or_default(),
+    }))
+}
+
+fn leader_worker_set(read: Variables<'_>) -> Result<Option<Told>, Failure> {
+    // Who sets RANK starts several processes in a pod, which the set does not know.
+    if read.text("LWS_LEADER_ADDRESS").is_none() || read.text("RANK").is_some() {
+        return Ok(None);
+    }
+    let place = read.pair("LWS_WORKER_INDEX", "LWS_GROUP_SIZE")?;
+    let missing = || half_set("LWS_LEADER_ADDRESS", "…", "LWS_GROUP_SIZE");
+    Ok(Some(Told {
+        launcher: LauncherKind::LeaderWorkerSet,
+        place: place.ok_or_else(missing)?,
+        local: (Some(0), Some(1)),
+        job: None,
+        restart: 0,
+    }))
+}
+
+fn indexed_job(read: Variables<'_>) -> Result<Option<Told>, Failure> {
+    // Without WORLD_SIZE the pods of an indexed job are independent of each other.
+    let is_group = read.text("WORLD_SIZE").is_some() && read.text("RANK").is_none();
+    if !is_group || read.text("JOB_COMPLETION_INDEX").is_none() {
+        return Ok(None);
+    }
+    let place = read.pair("JOB_COMPLETION_INDEX", "WORLD_SIZE")?;
+    let local = read.local("LOCAL_RANK", "LOCAL_WORLD_SIZE")?;
+    Ok(place.map(|place| Told {
+        launcher: LauncherKind::IndexedJob,
+        place,
+        local: match local {
+            (None, None) => (Some(0), Some(1)),
+            local => local,
+        },
+        job: None,
+        restart: 0,
+    }))
+}
+
+fn variables(read: Variables<'_>) -> Result<Option<Told>, Failure> {
+    let told = common(read, LauncherKind::Variables)?;
+    let restart = read.number("XDIT_RESTART")?.unwrap_or_default();
+    Ok(told.map(|told| Told { restart, ..told }))
+}
+
+#[cfg(test)]
+mod tests;

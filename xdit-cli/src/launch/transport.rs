@@ -1,0 +1,84 @@
+//! What moves the tensors of processes: chosen once, by where they are and where they compute.
+
+use std::fmt;
+
+/// What moves tensors between the processes of a job.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum TransportKind {
+    /// Unix sockets, on one host.
+    Sockets,
+    /// MPI.
+    Mpi,
+}
+
+impl fmt::Display for TransportKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sockets => "Unix sockets, because all ranks are on one host",
+            Self::Mpi => "MPI, which has started the ranks",
+        })
+    }
+}
+
+/// What the choice depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TransportNeeds {
+    /// Whether ranks compute on GPUs.
+    pub on_gpus: bool,
+    /// Whether all ranks are on one host.
+    pub is_one_host: bool,
+    /// Whether MPI has been initialised in this process.
+    pub has_mpi: bool,
+    /// Whether an MPI launcher has started this process.
+    pub by_mpi: bool,
+}
+
+/// Chooses the transport, or says in one line what is missing.
+pub(super) fn choose(needs: TransportNeeds) -> Result<TransportKind, String> {
+    if needs.on_gpus {
+        // The place of NCCL.
+        return Err(
+            "ranks on GPUs need NCCL, which this xdit-cli cannot use yet: --device cpu computes on the processors".into(),
+        );
+    }
+    match (needs.has_mpi, needs.is_one_host, needs.by_mpi) {
+        (true, ..) => Ok(TransportKind::Mpi),
+        (false, true, _) => Ok(TransportKind::Sockets),
+        (false, false, true) => Err(
+            "ranks on several hosts need MPI, and this xdit-cli was built without it: build it with --features mpi".into(),
+        ),
+        (false, false, false) => Err(
+            "ranks on several hosts need MPI: build xdit-cli with --features mpi, and start it with mpirun or srun --mpi=pmix".into(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_case_has_a_transport_or_a_reason() {
+        let chosen = |on_gpus, is_one_host, has_mpi, by_mpi| {
+            choose(TransportNeeds {
+                on_gpus,
+                is_one_host,
+                has_mpi,
+                by_mpi,
+            })
+        };
+        assert_eq!(chosen(false, true, false, false), Ok(TransportKind::Sockets));
+        assert_eq!(chosen(false, true, false, true), Ok(TransportKind::Sockets));
+        assert_eq!(chosen(false, true, true, true), Ok(TransportKind::Mpi));
+        assert_eq!(chosen(false, false, true, true), Ok(TransportKind::Mpi));
+        for (case, way_out) in [
+            (chosen(false, false, false, true), "--features mpi"),
+            (chosen(false, false, false, false), "mpirun"),
+            (chosen(true, true, false, false), "NCCL"),
+            (chosen(true, false, true, true), "--device cpu"),
+        ] {
+            let reason = case.unwrap_err();
+            assert!(reason.contains(way_out) && !reason.contains('\n'), "{reason}");
+        }
+    }
+}

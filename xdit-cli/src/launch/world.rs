@@ -1,0 +1,303 @@
+//! The world of the processes of a job: how this process joins it, and what it exchanges with the others.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use xdit_comm::Group;
+use xdit_comm::processes::{self, JobSecret, Peers, ProcessOptions, ProcessWorld, RankPlace, Transport};
+use xdit_kernels::{Device, DeviceKind};
+use xdit_models::Degrees;
+
+use crate::args::device::ChosenDevice;
+use crate::launch::agreement::{Readiness, agreed, exchange};
+use crate::launch::facts::{HostFacts, HostShare};
+use crate::launch::place::JobPlace;
+use crate::launch::transport::{TransportKind, TransportNeeds, choose};
+use crate::launch::{identity, order};
+use crate::report::failure::Failure;
+
+/// How long a rank that has failed waits for rank 0 to end.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// What a process needs in order to join.
+#[derive(Debug)]
+pub(crate) struct WorldRequest<'a> {
+    /// The degrees, which multiply to the number of ranks.
+    pub degrees: Degrees,
+    /// What all ranks will do.
+    pub plan: &'a serde_json::Value,
+    /// How long ranks wait for each other.
+    pub limit: Duration,
+}
+
+/// Opens the device of this process, which has this share of its host.
+pub(crate) type OpenDevice<'a> = &'a mut dyn FnMut(&HostShare) -> Result<ChosenDevice, Failure>;
+
+/// The processes of a job, of which this one is a rank. Rank numbers are those of the launcher.
+#[derive(Debug)]
+pub(crate) struct RankWorld {
+    world: ProcessWorld,
+    share: HostShare,
+    hosts: Vec<String>,
+}
+
+impl RankWorld {
+    /// The most bytes that rank 0 can give to the others at once.
+    pub(crate) const MOST_BYTES: u64 = 8 << 20;
+
+    /// Joins the world of `place`, and opens the device of this process.
+    ///
+    /// # Errors
+    /// The failure of the first rank that cannot open its device or has no transport; [`Failure::Rendezvous`] if the ranks do not
+    /// come together.
+    pub(super) fn join(
+        place: &JobPlace,
+        request: &WorldRequest<'_>,
+        open: OpenDevice<'_>,
+    ) -> Result<(Self, ChosenDevice), Failure> {
+        tracing::info!(
+            "{} has started {} ranks; this is rank {} on host {}; they meet at {} ({})",
+            place.launcher,
+            place.world_size,
+            place.rank,
+            place.host,
+            place.rendezvous,
+            place.rendezvous.why
+        );
+        let secret = JobSecret::new(&place.secret);
+        let rank_place = RankPlace {
+            rank: place.rank,
+            world_size: place.world_size,
+            host: place.host.clone(),
+            rendezvous: place.rendezvous.to_string(),
+            secret: secret.map_err(|error| Failure::usage(error.to_string()))?,
+            restart: place.restart,
+            build: identity::build(),
+            plan: identity::plan(request.plan),
+        };
+        let options = ProcessOptions {
+            rendezvous: request.limit,
+            deadline: request.limit,
+            ..ProcessOptions::default()
+        };
+        let mut prepared = None;
+        let mut failed = None;
+        let joined = processes::join(&rank_place, options, |peers| {
+            match prepare(peers, place, open)? {
+                Ok((share, device, transport)) => {
+                    prepared = Some((share, device));
+                    Ok(transport)
+                }
+                Err(failure) => {
+                    let told = xdit_comm::Error::other(failure.to_string());
+                    failed = Some(failure);
+                    Err(told)
+                }
+            }
+        });
+        match (joined, prepared, failed) {
+            (Ok(world), Some((share, device)), _) => {
+                let hosts = world.peers().iter().map(|peer| peer.host.clone());
+                let hosts = hosts.collect();
+                Ok((Self { world, share, hosts }, device))
+            }
+            (_, _, Some(failure)) => Err(failure),
+            (Err(error), _, None) => Err(Failure::of_join(error, &place.rendezvous.why)),
+            (Ok(_), None, None) => unreachable!("a world has a transport"),
+        }
+    }
+
+    /// Returns the part of this process in its host.
+    pub(crate) fn share(&self) -> HostShare {
+        self.share
+    }
+
+    /// Returns the hosts of all ranks, in rank order.
+    pub(crate) fn hosts(&self) -> &[String] {
+        &self.hosts
+    }
+
+    /// Returns the group of all ranks.
+    pub(crate) fn group(&self) -> &Group {
+        self.world.group()
+    }
+
+    /// Returns the rank of this process.
+    pub(crate) fn rank(&self) -> usize {
+        self.group().rank()
+    }
+
+    /// Returns the same ranks in the order of the mesh, and of each rank of the mesh the number of its process. `end` is the stage
+    /// where the model ends.
+    ///
+    /// # Collective
+    /// Every rank calls it.
+    ///
+    /// # Errors
+    /// If another rank has failed.
+    pub(crate) fn in_mesh_order(
+        &self,
+        degrees: Degrees,
+        end: usize,
+    ) -> Result<(Group, Vec<usize>), Failure> {
+        let ranks = order::mesh_ranks(degrees, &self.hosts, end);
+        let mut processes = vec![0; ranks.len()];
+        for (process, rank) in ranks.iter().enumerate() {
+            processes[*rank] = process;
+        }
+        let group = match processes.is_sorted() {
+            true => self.group().clone(),
+            false => self.group().split(0, ranks[self.rank()]).map_err(lost)?,
+        };
+        Ok((group, processes))
+    }
+
+    /// Runs work for which the others may wait any time.
+    pub(crate) fn rest<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.world.rest(work)
+    }
+
+    /// Returns `own` if all ranks can go on, and otherwise the failure of the first rank that cannot. The keys of all ranks must be
+    /// equal.
+    ///
+    /// # Collective
+    /// Every rank calls it.
+    ///
+    /// # Errors
+    /// The failure of a rank, on all ranks.
+    pub(crate) fn agree<T>(
+        &self,
+        own: Result<T, Failure>,
+        key: impl FnOnce(&T) -> String,
+    ) -> Result<T, Failure> {
+        let all = exchange(&Readiness::of(&own, key), |bytes| {
+            self.group().control().all_gather(bytes)
+        });
+        let all = all.map_err(lost)?;
+        let differs = "the files of the pipeline are not those of rank 0 (other digest)";
+        agreed(own, self.rank(), &all, &self.hosts, differs)
+    }
+
+    /// Runs `work` on the first rank of each host, and then on the others, which are told that they are later.
+    ///
+    /// # Collective
+    /// Every rank calls it.
+    ///
+    /// # Errors
+    /// The first failure of a first rank, on all ranks; the failure of this one.
+    pub(crate) fn first_of_host<T>(
+        &self,
+        work: impl FnOnce(bool) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        match self.share.is_first {
+            true => {
+                let done = self.rest(|| work(false));
+                self.agree(done, |_| String::new())
+            }
+            false => {
+                self.agree(Ok(()), |()| String::new())?;
+                self.rest(|| work(true))
+            }
+        }
+    }
+
+    /// Returns the bytes of rank 0 on all ranks. Other ranks pass none.
+    ///
+    /// # Collective
+    /// Every rank calls it.
+    ///
+    /// # Errors
+    /// If another rank has failed.
+    pub(crate) fn from_rank_0(&self, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
+        self.group().control().broadcast(bytes, 0).map_err(lost)
+    }
+
+    /// Returns a value of each rank, in rank order.
+    ///
+    /// # Collective
+    /// Every rank calls it.
+    ///
+    /// # Errors
+    /// If another rank has failed.
+    pub(crate) fn gather<T: Serialize + DeserializeOwned>(
+        &self,
+        own: &T,
+    ) -> Result<Vec<T>, Failure> {
+        exchange(own, |bytes| self.group().control().all_gather(bytes)).map_err(lost)
+    }
+
+    /// Leaves after a failure. Other ranks than 0 stay until rank 0 has told it: launchers end all processes when one has failed.
+    pub(super) fn fail(self, reason: &str) {
+        self.group().control().fail(reason);
+        if self.rank() != 0 {
+            self.world.outlast_rank_0(LAST_WORDS);
+        }
+    }
+}
+
+/// An error of an exchange: another rank is lost.
+fn lost(error: xdit_comm::Error) -> Failure {
+    Failure::from(xdit_models::Error::Comm(error))
+}
+
+/// What a process has when it has joined.
+type Prepared = (HostShare, ChosenDevice, Box<dyn Transport>);
+
+/// Opens the device and the transport. The inner error is the same on all ranks, or this rank's own.
+fn prepare(
+    peers: &Peers,
+    place: &JobPlace,
+    open: OpenDevice<'_>,
+) -> xdit_comm::Result<Result<Prepared, Failure>> {
+    let hosts: Vec<String> = peers.all().iter().map(|peer| peer.host.clone()).collect();
+    let facts = exchange(&HostFacts::read(place), |bytes| peers.all_gather(bytes))?;
+    let share = HostShare::of(peers.rank(), &facts);
+    let opened = open(&share);
+    let is_gpu = |opened: &ChosenDevice| !matches!(opened.device.kind(), DeviceKind::Cpu(_));
+    let kind = |opened: &ChosenDevice| match is_gpu(opened) {
+        true => "a GPU".to_owned(),
+        false => "the processor".to_owned(),
+    };
+    let own = Readiness::of(&opened, kind);
+    let all = exchange(&own, |bytes| peers.all_gather(bytes))?;
+    let differs = "it does not compute where rank 0 does (on a GPU, or on the processor): name the device with --device";
+    let opened = match agreed(opened, peers.rank(), &all, &hosts, differs) {
+        Ok(opened) => opened,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let chosen = choose(TransportNeeds {
+        on_gpus: is_gpu(&opened),
+        is_one_host: share.is_one_host,
+        has_mpi: false,
+        by_mpi: place.by_mpi,
+    });
+    let kind = match chosen {
+        Ok(kind) => kind,
+        Err(reason) => return Ok(Err(Failure::usage(reason))),
+    };
+    tracing::info!("the ranks send tensors over {kind}");
+    let transport = connect(kind, peers, &opened.device)?;
+    Ok(Ok((share, opened, transport)))
+}
+
+/// Makes the transport of the whole world.
+fn connect(
+    kind: TransportKind,
+    peers: &Peers,
+    device: &Device,
+) -> xdit_comm::Result<Box<dyn Transport>> {
+    match kind {
+        #[cfg(unix)]
+        TransportKind::Sockets => {
+            use xdit_comm::processes::local::Meeting;
+            let meeting = Meeting::open(&std::env::temp_dir())?;
+            let addresses = peers.all_gather(&meeting.address())?;
+            let local = meeting.connect(peers.rank(), &addresses, device, || peers.check())?;
+            Ok(Box::new(local))
+        }
+        #[cfg(not(unix))]
+        TransportKind::Sockets => Err(xdit_comm::Error::other("ranks that are processes need Unix")),
+        TransportKind::Mpi => Err(xdit_comm::Error::other("MPI is not there yet")),
+    }
+}

@@ -1,0 +1,38 @@
+//! Whether this process speaks. Of the processes of a job, rank 0 alone prints and writes files.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// The rank of a silent process, or this number if the process speaks.
+static RANK: AtomicUsize = AtomicUsize::new(SPEAKS);
+const SPEAKS: usize = usize::MAX;
+
+/// The bug that a silent process would have told.
+static FAULT: Mutex<Option<String>> = Mutex::new(None);
+
+/// From now on nothing is printed: this process is rank `rank`, and rank 0 speaks for it.
+pub(crate) fn silence(rank: usize) {
+    RANK.store(rank, Ordering::Relaxed);
+}
+
+/// Returns the rank of this process if it is silent.
+pub(crate) fn silent_rank() -> Option<usize> {
+    let rank = RANK.load(Ordering::Relaxed);
+    (rank != SPEAKS).then_some(rank)
+}
+
+/// Returns whether this process is silent.
+pub(crate) fn is_silent() -> bool {
+    silent_rank().is_some()
+}
+
+/// Keeps what a panic says, for rank 0 to tell it.
+pub(crate) fn keep_fault(text: String) {
+    let mut kept = FAULT.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.get_or_insert(text);
+}
+
+/// Returns what a panic has said.
+pub(crate) fn fault() -> Option<String> {
+    FAULT.lock().unwrap_or_else(PoisonError::into_inner).take()
+}

@@ -1,0 +1,200 @@
+//! What the ranks of a group of processes have made, brought together at the end of a call: the images and latents of all replicas
+//! on the first rank of the first replica, and what each rank has measured on all ranks.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use xdit_comm::{Axis, Call, Control, Op, OpStats, ReduceOp, Shard, Spec, Stats};
+use xdit_kernels::Tensor;
+use xdit_pipefusion::Report;
+
+use crate::error::{Error, Result};
+use crate::pipeline::rank_plan::RankMemory;
+use crate::ranks::axes;
+use crate::ranks::compose::RankContext;
+use crate::ranks::run_rank::RankOutput;
+
+/// What a rank has measured, in a form that travels.
+#[derive(Debug, Deserialize, Serialize)]
+struct Measured {
+    leads: bool,
+    /// Operation, axis, calls, bytes, copied bytes, and seconds and nanoseconds of waiting.
+    stats: Vec<(String, Option<String>, usize, usize, usize, (u64, u32))>,
+    /// Bytes of parameters, of keys and values, and of those of the text.
+    memory: Option<[u64; 3]>,
+    /// The bits of each step's drift, the steps that ran whole, and those that were refreshed.
+    report: Option<(Vec<Option<u32>>, Vec<usize>, Vec<usize>)>,
+}
+
+impl Measured {
+    fn of(output: &RankOutput, stats: Stats) -> Self {
+        let stats = stats.into_iter().map(|((op, axis), total)| {
+            let waited = (total.waited.as_secs(), total.waited.subsec_nanos());
+            let axis = axis.map(|axis| axis.name().to_owned());
+            let OpStats {
+                calls,
+                bytes,
+                copied,
+                ..
+            } = total;
+            (op.to_owned(), axis, calls, bytes, copied, waited)
+        });
+        let report = output.report.as_ref().map(|report| {
+            let drift = report.drift.iter().map(|drift| drift.map(f32::to_bits));
+            (
+                drift.collect(),
+                report.whole.clone(),
+                report.refreshed.clone(),
+            )
+        });
+        let memory = output.memory.map(|memory| {
+            [
+                memory.parameter_bytes,
+                memory.kv_bytes,
+                memory.text_kv_bytes,
+            ]
+        });
+        Self {
+            leads: output.leads,
+            stats: stats.collect(),
+            memory,
+            report,
+        }
+    }
+
+    /// Returns the output of that rank, without its tensors. `own` is that of this rank.
+    fn into_output(self, own: &RankOutput) -> RankOutput {
+        let stats = self.stats.into_iter().filter_map(
+            |(op, axis, calls, bytes, copied, (seconds, nanos))| {
+                let total = OpStats {
+                    calls,
+                    bytes,
+                    copied,
+                    waited: Duration::new(seconds, nanos),
+                };
+                let axis = match axis {
+                    Some(name) => Some(axis_of(&name)?),
+                    None => None,
+                };
+                Some(((operation(&op)?, axis), total))
+            },
+        );
+        let report = self.report.map(|(drift, whole, refreshed)| {
+            let mut report = Report::default();
+            report.drift = drift.into_iter().map(|it| it.map(f32::from_bits)).collect();
+            (report.whole, report.refreshed) = (whole, refreshed);
+            report
+        });
+        let memory = self.memory.map(|[parameters, kept, text]| RankMemory {
+            parameter_bytes: parameters,
+            kv_bytes: kept,
+            text_kv_bytes: text,
+        });
+        RankOutput {
+            leads: self.leads,
+            done: own.done.clone(),
+            latents: None,
+            float: None,
+            stats: Some(stats.collect()),
+            memory,
+            report,
+        }
+    }
+}
+
+/// The axis of this name. The ranks of a group are of the same program.
+fn axis_of(name: &str) -> Option<Axis> {
+    axes::ALL.into_iter().find(|axis| axis.name() == name)
+}
+
+/// The operation of this name.
+fn operation(name: &str) -> Option<&'static str> {
+    let operations = [
+        Op::Send { dst: 0 },
+        Op::Recv { src: 0 },
+        Op::Broadcast { root: 0 },
+        Op::Scatter { root: 0 },
+        Op::Gather { root: 0 },
+        Op::AllGather,
+        Op::AllReduce(ReduceOp::Sum),
+        Op::ReduceScatter(ReduceOp::Sum),
+        Op::AllToAll,
+        Op::Barrier,
+    ];
+    let mut names = operations.into_iter().map(Op::name).chain([Control::OP]);
+    names.find(|known| *known == name)
+}
+
+/// Returns the outputs of all ranks, in rank order. The tensors of other replicas than its own has only the first rank of the first
+/// replica. `images` is the number of images of the call.
+///
+/// # Collective
+/// Every rank of the group calls it.
+pub(crate) fn gathered(
+    rank_context: &RankContext,
+    own: RankOutput,
+    images: usize,
+) -> Result<Vec<RankOutput>> {
+    let arrived = rank_context.tensors_of_replicas(&own, images)?;
+    let Some(stats) = rank_context.stats() else {
+        return Ok(vec![own]);
+    };
+    let measured = serde_json::to_vec(&Measured::of(&own, stats)).map_err(Error::other)?;
+    let mut outputs = Vec::new();
+    for bytes in rank_context.gather_bytes(&measured)? {
+        let measured: Measured = serde_json::from_slice(&bytes).map_err(Error::other)?;
+        outputs.push(measured.into_output(&own));
+    }
+    // All ranks of a replica have its latents. They count as those of its first rank.
+    let leader = match rank_context.leaders() {
+        Some((_, leaders)) => leaders[rank_context.replica()],
+        None => 0,
+    };
+    (outputs[leader].latents, outputs[leader].float) = (own.latents, own.float);
+    for (leader, latents, float) in arrived {
+        outputs[leader].done = rank_context.device().record();
+        (outputs[leader].latents, outputs[leader].float) = (latents, float);
+    }
+    Ok(outputs)
+}
+
+/// A rank, and latents and images of its replica.
+type OfReplica = (usize, Option<Tensor>, Option<Tensor>);
+
+impl RankContext {
+    /// Sends the tensors of this rank's replica to the first rank of the first replica, if this rank leads another one. Returns
+    /// there what has arrived.
+    fn tensors_of_replicas(&self, own: &RankOutput, images: usize) -> Result<Vec<OfReplica>> {
+        let (world, leaders) = match self.leaders() {
+            Some((world, leaders)) if leaders.len() > 1 && self.leads() => (world, leaders),
+            _ => return Ok(Vec::new()),
+        };
+        let tensors = [&own.latents, &own.float];
+        if self.replica() > 0 {
+            let sent = tensors.into_iter().flatten();
+            let sent = sent.map(|tensor| Call::send(tensor, leaders[0]));
+            world.start(sent.collect())?.wait()?;
+            return Ok(Vec::new());
+        }
+        // All replicas have the same tensors, of their images each.
+        let mut batch = Vec::new();
+        for (replica, leader) in leaders.iter().enumerate().skip(1) {
+            let count = Shard::of(images, leaders.len(), replica).len;
+            for tensor in tensors.into_iter().flatten().filter(|_| count > 0) {
+                let mut shape = tensor.shape().to_vec();
+                shape[0] = count;
+                let spec = Spec::new(&shape[..], tensor.dtype());
+                batch.push(Call::recv(spec, *leader));
+            }
+        }
+        let mut arrived = world.start(batch)?.wait()?.into_iter();
+        let mut next = |is_there: bool| if is_there { arrived.next() } else { None };
+        let mut all = Vec::new();
+        for (replica, leader) in leaders.iter().enumerate().skip(1) {
+            let has_images = Shard::of(images, leaders.len(), replica).len > 0;
+            let latents = next(has_images && own.latents.is_some());
+            all.push((*leader, latents, next(has_images && own.float.is_some())));
+        }
+        Ok(all)
+    }
+}
