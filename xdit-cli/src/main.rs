@@ -18,8 +18,8 @@ use xdit_models::quote;
 use args::argv::{self, Parsed};
 use args::cli::Command;
 use commands::{completions, devices, download, generate, info, man, plan, replay};
-use report::console;
 use launch::ProcessJob;
+use report::console;
 use report::failure::Failure;
 use report::voice;
 use run::environment::Environment;
@@ -85,7 +85,9 @@ fn run_command(command: &Command, started: Instant) -> u8 {
         Ok(result) => end(job, result.and_then(|code| closed.map(|()| code)), json),
         Err(_) => {
             let fault = voice::fault().unwrap_or_default();
-            job.end(Some(&format!("fault in xdit-cli, please report it: {fault}")));
+            job.end(Some(&format!(
+                "fault in xdit-cli, please report it: {fault}"
+            )));
             FAULT
         }
     }

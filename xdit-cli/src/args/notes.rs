@@ -19,7 +19,7 @@ pub(crate) const EXIT_CODES: [(u8, &str); 11] = [
     (5, "out of memory"),
     (
         6,
-        "a rank was lost: it panicked, or finished no operation for too long",
+        "a rank was lost: it ended, did nothing for too long, or never came",
     ),
     (101, "a bug in this program; please report it"),
     (129, "hung up (SIGHUP)"),
@@ -28,7 +28,7 @@ pub(crate) const EXIT_CODES: [(u8, &str); 11] = [
 ];
 
 /// The environment variables that the program reads, also in the README.
-pub(crate) const ENVIRONMENT: [(&str, &str); 11] = [
+pub(crate) const ENVIRONMENT: [(&str, &str); 13] = [
     (
         "RAYON_NUM_THREADS, OMP_NUM_THREADS",
         "the number of compute threads; the first one that is set counts",
@@ -40,6 +40,14 @@ pub(crate) const ENVIRONMENT: [(&str, &str); 11] = [
     (
         "XDIT_CUDA_LIB_DIR",
         "folders that have cuBLASLt, before the system's own; separated as in PATH",
+    ),
+    (
+        "RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT",
+        "the place of this process among several; launchers set these or their own",
+    ),
+    (
+        "XDIT_LAUNCH, XDIT_RENDEZVOUS_PORT, XDIT_JOB_SECRET, XDIT_RESTART",
+        "0: run alone; where ranks meet; what they know; how often they began",
     ),
     ("NO_COLOR", "no colours"),
     ("TERM", "no progress bars if it is dumb"),

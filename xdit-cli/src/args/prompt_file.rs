@@ -134,6 +134,14 @@ fn reason(error: &serde_json::Error) -> String {
 mod tests {
     use super::*;
 
+    fn read(
+        path: &Path,
+        flags: &Overlay,
+        increment_seed: bool,
+    ) -> Result<Vec<PromptLine>, Failure> {
+        lines(path, &bytes(path, MOST_BYTES)?, flags, increment_seed)
+    }
+
     fn base() -> Overlay {
         Overlay::parse(r#"{"height": 64, "seed": 7}"#).unwrap()
     }

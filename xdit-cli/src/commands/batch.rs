@@ -155,7 +155,10 @@ fn draw_all(
     let mut watch = RunObserver::new(&session.console, None);
     let degrees = compute.parallel.degrees;
     let of_ranks = [
-        unused::crowded(degrees.product().unwrap_or(usize::MAX), compute.threads),
+        unused::crowded(
+            degrees.product().unwrap_or(usize::MAX),
+            compute.all_threads(),
+        ),
         unused::idle_replicas(degrees.data, requests.len(), "line"),
     ];
     let unused = of_ranks.into_iter().flatten();
@@ -253,4 +256,3 @@ fn plan_any(
     // Lines may be smaller than the pictures that the model was made for.
     plan(source, variant, base, &each, Some(u64::MAX))
 }
-

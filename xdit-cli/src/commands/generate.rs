@@ -27,11 +27,7 @@ use crate::run::unused;
 ///
 /// # Errors
 /// Any [`Failure`].
-pub(crate) fn run(
-    args: &GenerateArgs,
-    session: &Session,
-    job: &ProcessJob,
-) -> Result<u8, Failure> {
+pub(crate) fn run(args: &GenerateArgs, session: &Session, job: &ProcessJob) -> Result<u8, Failure> {
     let kind = args.output.output_type;
     let flags = request::of_generate(args)?;
     let request = request::request(&flags)?.output(kind.into());
@@ -84,7 +80,7 @@ pub(crate) fn run(
         compute.arrange(&planned, job)?;
         planned = plan_for(&model.source, &compute)?;
     }
-    let unused = unused::of_ranks(&args.parallel, &planned, compute.threads);
+    let unused = unused::of_ranks(&args.parallel, &planned, compute.all_threads());
     let words = unused::of_words(&args.prompts.prompt, &args.call.seed);
     let of_device = compute.unused.iter().cloned();
     for warning in of_device.chain(unused).chain(words) {

@@ -14,8 +14,8 @@ use crate::args::output::OutputFormat;
 use crate::args::ranks::ParallelArgs;
 use crate::launch::{HostShare, ProcessJob, RankWorld, WorldRequest};
 use crate::output::files::OutputPlan;
-use crate::output::places::Places;
 use crate::output::picture::{self, Comparison, Difference};
+use crate::output::places::Places;
 use crate::output::record::{ParallelRecord, RunRecord};
 use crate::output::recorded::Recorded;
 use crate::report::console;
@@ -50,6 +50,7 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session, job: &ProcessJob) -> Res
         places.add_model("the recorded model", &folder)?;
     }
     let plan = output_plan(args, request.seeds[0], session, &places);
+    let plan = plan.and_then(|plan| session.begin_trace().map(|()| plan));
     let plan = job.agree(plan, |_| String::new())?;
     let mut parallel = parallel(record);
     if let Some(world) = job.world() {
@@ -67,10 +68,14 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session, job: &ProcessJob) -> Res
     };
     let variant = args.hub.variant.as_ref().or(record.model.variant.as_ref());
     let variant = variant.map(String::as_str);
-    let plan_for = |source: &ModelSource, compute: &Compute| {
-        plan_of(source, variant, &request, compute, None)
-    };
-    let found = find_model(args, record, &|source| plan_for(source, &compute), (session, job));
+    let plan_for =
+        |source: &ModelSource, compute: &Compute| plan_of(source, variant, &request, compute, None);
+    let found = find_model(
+        args,
+        record,
+        &|source| plan_for(source, &compute),
+        (session, job),
+    );
     let found = found.map_err(damaged);
     let (model, mut planned) = job.agree(found, |(model, _)| model.record.digest.clone())?;
     if job.world().is_some() {
@@ -147,7 +152,6 @@ fn open(
     let tier = args.threads.cpu_tier;
     let Some(place) = job.place() else {
         let recorded = Recorded::open(&args.image)?;
-        session.begin_trace()?;
         let device = device(tier, &recorded.record, (session, None), watch)?;
         return Ok((recorded, device));
     };
@@ -156,7 +160,6 @@ fn open(
         // A picture that a rank cannot read is told to all of them here, and so is one of other ranks.
         let recorded = Recorded::open(&args.image)?;
         job.check(parallel(&recorded.record).degrees)?;
-        session.begin_trace()?;
         let share = Some(share.local_rank);
         let device = device(tier, &recorded.record, (session, share), watch)?;
         opened = Some(recorded);

@@ -13,7 +13,9 @@ pub(super) fn exchange<T: Serialize + DeserializeOwned>(
 ) -> Result<Vec<T>> {
     let bytes = serde_json::to_vec(own).map_err(Error::other)?;
     let all = gather(&bytes)?;
-    let read = all.iter().map(|bytes| serde_json::from_slice(bytes).map_err(Error::other));
+    let read = all
+        .iter()
+        .map(|bytes| serde_json::from_slice(bytes).map_err(Error::other));
     read.collect()
 }
 
@@ -28,7 +30,10 @@ pub(super) struct Readiness {
 
 impl Readiness {
     /// Of the outcome of a preparation.
-    pub(super) fn of<T>(outcome: &std::result::Result<T, Failure>, key: impl FnOnce(&T) -> String) -> Self {
+    pub(super) fn of<T>(
+        outcome: &std::result::Result<T, Failure>,
+        key: impl FnOnce(&T) -> String,
+    ) -> Self {
         match outcome {
             Ok(done) => Self {
                 key: key(done),
@@ -90,9 +95,8 @@ mod tests {
             Readiness::of(&Err::<(), _>(failure), |()| String::new())
         };
         let end = |own: std::result::Result<(), Failure>, rank, all: &[Readiness]| {
-            let ended = agreed(own, rank, all, &hosts, "other files").map_err(|failure| {
-                (failure.to_string(), failure.exit_code())
-            });
+            let ended = agreed(own, rank, all, &hosts, "other files")
+                .map_err(|failure| (failure.to_string(), failure.exit_code()));
             ended.err()
         };
         let all = [fine("k"), fine("k"), fine("k")];
@@ -101,7 +105,10 @@ mod tests {
         let told = Some(("rank 1 (b): no".to_owned(), 2));
         assert_eq!(end(Ok(()), 0, &all), told);
         assert_eq!(end(Err(Failure::usage("nor")), 2, &all), told);
-        assert_eq!(end(Err(Failure::usage("no")), 1, &all), Some(("no".to_owned(), 2)));
+        assert_eq!(
+            end(Err(Failure::usage("no")), 1, &all),
+            Some(("no".to_owned(), 2))
+        );
         let all = [fine("k"), fine("k"), fine("j")];
         let told = Some(("rank 2 (c): other files".to_owned(), 4));
         assert_eq!(end(Ok(()), 0, &all), told);

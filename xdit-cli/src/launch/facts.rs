@@ -27,7 +27,9 @@ impl HostFacts {
             text.trim().to_owned()
         };
         let status = line("/proc/self/status");
-        let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        let cores = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
         Self {
             host: place.host.clone(),
             boot: line("/proc/sys/kernel/random/boot_id"),
@@ -60,7 +62,11 @@ impl HostShare {
     /// That of process `rank`; `all` is what the processes say, in rank order.
     pub(super) fn of(rank: usize, all: &[HostFacts]) -> Self {
         let own = &all[rank];
-        let here = || all.iter().enumerate().filter(|(_, other)| other.is_beside(own));
+        let here = || {
+            all.iter()
+                .enumerate()
+                .filter(|(_, other)| other.is_beside(own))
+        };
         let counted = here().take_while(|(other, _)| *other < rank).count();
         Self {
             local_rank: own.local_rank.unwrap_or(counted),
@@ -100,7 +106,10 @@ mod tests {
         };
         let shares: Vec<_> = (0..5).map(|rank| share(&all, rank)).collect();
         // mpirun gives each process cores of its own, as on b; another boot is another host.
-        assert_eq!(shares, [(0, 2, 2), (0, 2, 1), (1, 2, 2), (1, 2, 1), (0, 1, 1)]);
+        assert_eq!(
+            shares,
+            [(0, 2, 2), (0, 2, 1), (1, 2, 2), (1, 2, 1), (0, 1, 1)]
+        );
         assert!(!HostShare::of(0, &all).is_one_host);
         assert!(HostShare::of(1, &[all[0].clone(), all[2].clone()]).is_one_host);
         all[2].local_rank = Some(5);

@@ -8,8 +8,8 @@ use xdit_models::quote;
 
 use crate::run::digest;
 
-/// Characters of a plan that a message shows.
-const SHOWN: usize = 300;
+/// Characters of a plan, and of a text in it, that a message shows.
+const SHOWN: [usize; 2] = [160, 40];
 /// Digits of a digest.
 const DIGITS: usize = 12;
 
@@ -40,22 +40,36 @@ pub(super) fn build() -> String {
     }
 }
 
-/// What the processes will do, as a text that is equal where that is: its beginning, and a digest of the whole.
+/// What the processes will do, as a text that is equal where that is: what a user would look at, and a digest of the whole.
 pub(super) fn plan(what: &Value) -> String {
-    let text = what.to_string();
-    let digest = Sha256::digest(text.as_bytes());
-    let digits = digest.iter().take(DIGITS / 2).map(|byte| format!("{byte:02x}"));
-    let shown: String = text.chars().take(SHOWN).collect();
-    let shown = match shown.len() < text.len() {
-        true => shown + "…",
-        false => shown,
-    };
-    // Characters of a prompt have up to four bytes, and escapes more.
-    let mut text = format!("{} (digest {})", quote::line(&shown), digits.collect::<String>());
-    while text.len() > 1000 {
-        text.remove(0);
+    let digest = Sha256::digest(what.to_string().as_bytes());
+    let digits = digest.iter().take(DIGITS / 2);
+    let digits: String = digits.map(|byte| format!("{byte:02x}")).collect();
+    let shown = shown(what.get("request").unwrap_or(what)).to_string();
+    format!("{} (digest {digits})", cut(&quote::line(&shown), SHOWN[0]))
+}
+
+/// The value without what is not set, and with short texts.
+fn shown(value: &Value) -> Value {
+    let is_set = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(_, value)| is_set(value));
+            fields
+                .map(|(name, value)| (name.clone(), shown(value)))
+                .collect()
+        }
+        Value::Array(items) => items.iter().map(shown).collect(),
+        Value::String(text) => Value::String(cut(text, SHOWN[1])),
+        other => other.clone(),
     }
-    text
+}
+
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -70,11 +84,18 @@ mod tests {
         let [one, two] = [0, 1].map(|seed| plan(&json!({"prompt": [&long], "seed": seed})));
         assert_ne!(one, two);
         assert_eq!(one, plan(&json!({"prompt": [&long], "seed": 0})));
-        for text in [plan(&json!("😀".repeat(600))), plan(&json!("\u{1}".repeat(600))), one] {
+        for text in [
+            plan(&json!("😀".repeat(600))),
+            plan(&json!("\u{1}".repeat(600))),
+            one,
+        ] {
             assert!(text.len() <= 1024, "{} bytes", text.len());
         }
         let short = plan(&json!({"prompt": ["a cat"]}));
-        assert!(short.starts_with(r#"{"prompt":["a cat"]} (digest "#), "{short}");
+        assert!(
+            short.starts_with(r#"{"prompt":["a cat"]} (digest "#),
+            "{short}"
+        );
     }
 
     #[test]

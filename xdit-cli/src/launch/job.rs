@@ -1,7 +1,6 @@
 //! The job that this process is a part of, from the start of the program to its end.
 
 use std::cell::OnceCell;
-use std::time::Duration;
 
 use xdit_models::Degrees;
 
@@ -11,14 +10,10 @@ use crate::args::output::ReportArgs;
 use crate::launch::identity;
 use crate::launch::kind::OwnHost;
 use crate::launch::place::{JobPlace, detect};
-use crate::launch::world::{OpenDevice, RankWorld, WorldRequest};
+use crate::launch::world::{COURTESY, OpenDevice, RankWorld, WorldRequest};
 use crate::report::failure::Failure;
 use crate::report::voice;
 use crate::run::environment::Environment;
-
-/// How long a rank that fails before it has joined waits before it ends, so that rank 0 has time to say why: launchers end all
-/// processes when one has failed.
-const COURTESY: Duration = Duration::from_secs(1);
 
 /// The job of this process: of several processes, or of this one alone.
 #[derive(Debug, Default)]

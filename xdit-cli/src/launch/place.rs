@@ -211,7 +211,9 @@ fn slurm_step(read: Variables<'_>) -> Result<Option<Told>, Failure> {
         read.agree("RANK", "SLURM_PROCID")?;
         read.agree("WORLD_SIZE", size)?;
     }
-    let local_rank = read.number("SLURM_LOCALID")?.map(|rank| usize::try_from(rank).unwrap_or(usize::MAX));
+    let local_rank = read
+        .number("SLURM_LOCALID")?
+        .map(|rank| usize::try_from(rank).unwrap_or(usize::MAX));
     let lists = ["SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"];
     let list = lists.into_iter().find_map(|name| read.text(name));
     let node = read.number("SLURM_NODEID")?;

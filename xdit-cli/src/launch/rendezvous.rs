@@ -73,12 +73,16 @@ fn first_host(read: Variables<'_>, launcher: LauncherKind) -> Result<Option<Stri
         return Ok(None);
     }
     let lists = ["SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"];
-    let list = lists.into_iter().find_map(|name| Some((name, read.text(name)?)));
+    let list = lists
+        .into_iter()
+        .find_map(|name| Some((name, read.text(name)?)));
     match list {
         None => Ok(None),
         Some((name, list)) => slurm::first_node(list).map(Some).ok_or_else(|| {
             let found = xdit_models::quote::shorten(list);
-            Failure::usage(format!("{name}={found}: expected a list of nodes, such as node[01-04]"))
+            Failure::usage(format!(
+                "{name}={found}: expected a list of nodes, such as node[01-04]"
+            ))
         }),
     }
 }
@@ -118,9 +122,10 @@ fn port(
     let job = read.number("SLURM_JOB_ID")?;
     let step = read.number("SLURM_STEP_ID")?.unwrap_or_default();
     Ok(match (launcher, job, read.text("PMIX_NAMESPACE")) {
-        (LauncherKind::Slurm | LauncherKind::Pmi, Some(job), _) => {
-            by_number(job.wrapping_add(step.wrapping_mul(STEP)), "the job and its step")
-        }
+        (LauncherKind::Slurm | LauncherKind::Pmi, Some(job), _) => by_number(
+            job.wrapping_add(step.wrapping_mul(STEP)),
+            "the job and its step",
+        ),
         (LauncherKind::OpenMpi, _, Some(job)) => by_number(hash(job), "the job of mpirun"),
         // All processes of a host have one parent.
         (LauncherKind::OpenMpi | LauncherKind::Pmi, _, _) => {

@@ -64,7 +64,9 @@ mod tests {
         ] {
             assert_eq!(first_node(list).as_deref(), Some(first), "{list}");
         }
-        for wrong in ["", ",a", "a[", "a[]", "a[x-y]", "a]", "a b", "[", "a[1[2]]", "(null) x"] {
+        for wrong in [
+            "", ",a", "a[", "a[]", "a[x-y]", "a]", "a b", "[", "a[1[2]]", "(null) x",
+        ] {
             assert_eq!(first_node(wrong), None, "{wrong}");
         }
     }

@@ -67,7 +67,10 @@ mod tests {
                 by_mpi,
             })
         };
-        assert_eq!(chosen(false, true, false, false), Ok(TransportKind::Sockets));
+        assert_eq!(
+            chosen(false, true, false, false),
+            Ok(TransportKind::Sockets)
+        );
         assert_eq!(chosen(false, true, false, true), Ok(TransportKind::Sockets));
         assert_eq!(chosen(false, true, true, true), Ok(TransportKind::Mpi));
         assert_eq!(chosen(false, false, true, true), Ok(TransportKind::Mpi));
@@ -78,7 +81,10 @@ mod tests {
             (chosen(true, false, true, true), "--device cpu"),
         ] {
             let reason = case.unwrap_err();
-            assert!(reason.contains(way_out) && !reason.contains('\n'), "{reason}");
+            assert!(
+                reason.contains(way_out) && !reason.contains('\n'),
+                "{reason}"
+            );
         }
     }
 }

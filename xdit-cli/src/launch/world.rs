@@ -1,11 +1,14 @@
 //! The world of the processes of a job: how this process joins it, and what it exchanges with the others.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use xdit_comm::Group;
-use xdit_comm::processes::{self, JobSecret, Peers, ProcessOptions, ProcessWorld, RankPlace, Transport};
+use xdit_comm::processes::{
+    self, JobSecret, Peers, ProcessOptions, ProcessWorld, RankPlace, Transport,
+};
 use xdit_kernels::{Device, DeviceKind};
 use xdit_models::Degrees;
 
@@ -17,6 +20,8 @@ use crate::launch::transport::{TransportKind, TransportNeeds, choose};
 use crate::launch::{identity, order};
 use crate::report::failure::Failure;
 
+/// How long other ranks wait with their end where rank 0 knows as much as they do and has yet to tell it.
+pub(super) const COURTESY: Duration = Duration::from_millis(500);
 /// How long a rank that has failed waits for rank 0 to end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -40,6 +45,8 @@ pub(crate) struct RankWorld {
     world: ProcessWorld,
     share: HostShare,
     hosts: Vec<String>,
+    /// Whether the ranks have agreed that they cannot go on.
+    is_agreed: Cell<bool>,
 }
 
 impl RankWorld {
@@ -99,8 +106,13 @@ impl RankWorld {
         match (joined, prepared, failed) {
             (Ok(world), Some((share, device)), _) => {
                 let hosts = world.peers().iter().map(|peer| peer.host.clone());
-                let hosts = hosts.collect();
-                Ok((Self { world, share, hosts }, device))
+                let own = Self {
+                    hosts: hosts.collect(),
+                    is_agreed: Cell::new(false),
+                    world,
+                    share,
+                };
+                Ok((own, device))
             }
             (_, _, Some(failure)) => Err(failure),
             (Err(error), _, None) => Err(Failure::of_join(error, &place.rendezvous.why)),
@@ -176,7 +188,9 @@ impl RankWorld {
         });
         let all = all.map_err(lost)?;
         let differs = "the files of the pipeline are not those of rank 0 (other digest)";
-        agreed(own, self.rank(), &all, &self.hosts, differs)
+        let agreed = agreed(own, self.rank(), &all, &self.hosts, differs);
+        self.is_agreed.set(agreed.is_err());
+        agreed
     }
 
     /// Runs `work` on the first rank of each host, and then on the others, which are told that they are later.
@@ -227,10 +241,20 @@ impl RankWorld {
         exchange(own, |bytes| self.group().control().all_gather(bytes)).map_err(lost)
     }
 
-    /// Leaves after a failure. Other ranks than 0 stay until rank 0 has told it: launchers end all processes when one has failed.
+    /// Leaves after a failure, which rank 0 has told before. Other ranks give it time to do so: launchers end all processes when one
+    /// has failed.
     pub(super) fn fail(self, reason: &str) {
+        let rank = self.rank();
+        if self.is_agreed.get() {
+            // All know it and leave. A rank that calls it a failure of its own might be heard first.
+            drop(self);
+            if rank > 0 {
+                std::thread::sleep(COURTESY);
+            }
+            return;
+        }
         self.group().control().fail(reason);
-        if self.rank() != 0 {
+        if rank > 0 {
             self.world.outlast_rank_0(LAST_WORDS);
         }
     }
@@ -297,7 +321,9 @@ fn connect(
             Ok(Box::new(local))
         }
         #[cfg(not(unix))]
-        TransportKind::Sockets => Err(xdit_comm::Error::other("ranks that are processes need Unix")),
+        TransportKind::Sockets => Err(xdit_comm::Error::other(
+            "ranks that are processes need Unix",
+        )),
         TransportKind::Mpi => Err(xdit_comm::Error::other("MPI is not there yet")),
     }
 }

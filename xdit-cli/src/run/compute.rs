@@ -55,8 +55,7 @@ impl Compute {
             local_rank: share.map(|share| share.local_rank),
             environment: &session.environment,
         };
-        let open =
-            |share: Option<&HostShare>| run.device.clone().open(settings(share));
+        let open = |share: Option<&HostShare>| run.device.clone().open(settings(share));
         let limit = Duration::from_secs(parallel.rank_timeout);
         let mut parallel = parallel.plan()?;
         let request = WorldRequest {
@@ -101,6 +100,11 @@ impl Compute {
         self.parallel.backend = RankBackend::Group(group);
         self.processes = processes;
         Ok(())
+    }
+
+    /// Returns the number of compute threads of all ranks.
+    pub(crate) fn all_threads(&self) -> usize {
+        self.threads * self.processes.len().max(1)
     }
 
     /// Returns whether a rank that is a process has failed, so that the ranks draw nothing any more.

@@ -38,7 +38,10 @@ impl ProcessReport {
     /// If another rank has failed.
     pub(crate) fn gather(world: &RankWorld, compute: &Compute) -> Result<Vec<Self>, Failure> {
         let rank = world.rank();
-        let mesh_rank = compute.processes.iter().position(|process| *process == rank);
+        let mesh_rank = compute
+            .processes
+            .iter()
+            .position(|process| *process == rank);
         world.gather(&Self {
             rank,
             host: world.hosts()[rank].clone(),

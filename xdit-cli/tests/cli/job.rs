@@ -74,7 +74,11 @@ pub(crate) fn run_on<S: AsRef<OsStr> + Copy>(ranks: usize, folder: &Path, words:
     let mut all = outcomes(Job::new(ranks).start(folder, words));
     for (rank, other) in all.iter().enumerate().skip(1) {
         assert_eq!(other.code, all[0].code, "rank {rank}: {all:?}");
-        assert_eq!((other.stdout.as_str(), other.stderr.as_str()), ("", ""), "rank {rank}");
+        assert_eq!(
+            (other.stdout.as_str(), other.stderr.as_str()),
+            ("", ""),
+            "rank {rank}"
+        );
     }
     all.swap_remove(0)
 }

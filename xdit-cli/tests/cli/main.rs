@@ -49,6 +49,8 @@ mod pipefusion;
 mod places;
 mod plan;
 #[cfg(unix)]
+mod process_errors;
+#[cfg(unix)]
 mod processes;
 mod program;
 mod prompt_file;

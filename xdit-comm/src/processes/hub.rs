@@ -98,9 +98,9 @@ impl ControlHub {
         &self.addresses
     }
 
-    /// Which ranks have not come.
-    pub(super) fn missing(&self) -> String {
-        lock(&self.shared.switch).missing()
+    /// Which ranks have not come within `limit`.
+    pub(super) fn missing(&self, limit: Duration) -> String {
+        lock(&self.shared.switch).missing(limit)
     }
 
     /// Ends the rendezvous.
@@ -236,7 +236,8 @@ fn enter(shared: &Arc<HubShared>, stream: TcpStream) -> Option<(usize, Link, Out
     match entered {
         Ok(()) => Some((hello.rank, link, outbox)),
         Err(answer) => {
-            if let Frame::Refused(reason) | Frame::TurnedAway(reason) = &answer {
+            // What ends the job is an error of all ranks.
+            if let Frame::TurnedAway(reason) = &answer {
                 tracing::warn!("{reason}");
             }
             outbox.send(&answer);

@@ -143,15 +143,15 @@ impl Switch {
         self.send(all, &Frame::Refused(reason.to_owned()));
     }
 
-    /// The ranks that have not come, for a message.
-    pub(super) fn missing(&self) -> String {
+    /// The ranks that have not come within `limit`, for a message.
+    pub(super) fn missing(&self, limit: Duration) -> String {
         let seats = self.seats.iter().enumerate();
         let missing: Vec<String> = seats
             .filter(|(_, seat)| seat.is_none())
             .map(|(rank, _)| rank.to_string())
             .collect();
         let ranks = match &missing[..] {
-            [] => return "no rank is missing".to_owned(),
+            [] => "no rank has".to_owned(),
             [one] => format!("rank {one} has"),
             [first @ .., last] if first.len() < 16 => {
                 format!("ranks {} and {last} have", first.join(", "))
@@ -164,7 +164,8 @@ impl Switch {
         };
         let refused = self.last_refused.as_ref();
         let refused = refused.map_or_else(String::new, |why| format!(". Refused: {why}"));
-        format!("{ranks} not come{refused}")
+        let (limit, all) = (limit.as_secs_f64(), self.seats.len());
+        format!("{ranks} not come within {limit:.1} s, of {all} ranks{refused}")
     }
 
     pub(super) fn failure(&self) -> Option<&WorldFailure> {

@@ -183,10 +183,7 @@ fn enter(
             }
             if began.elapsed() >= last {
                 let reason = match hub {
-                    Some(hub) => format!(
-                        "{} within {limit:.1} s, of {world_size} ranks",
-                        hub.missing()
-                    ),
+                    Some(hub) => hub.missing(options.rendezvous),
                     None => format!("rank {rank}: not all ranks have come within {limit:.1} s"),
                 };
                 if let Some(hub) = hub {

@@ -96,7 +96,11 @@ fn torchrun_and_the_port_of_its_agent() {
     let shared = |value| place(&format!("{TORCH} TORCHELASTIC_USE_AGENT_STORE={value}")).rendezvous;
     let taken = shared("True");
     assert_eq!(taken.to_string(), "node1:29401");
-    assert!(taken.why.contains("after MASTER_PORT 29400"), "{}", taken.why);
+    assert!(
+        taken.why.contains("after MASTER_PORT 29400"),
+        "{}",
+        taken.why
+    );
     assert_eq!(shared("False").port, 29400);
     // A port that the user has chosen is never moved.
     let text = format!("{TORCH} TORCHELASTIC_USE_AGENT_STORE=True");
@@ -126,8 +130,14 @@ fn all_ranks_on_one_host_meet_on_its_loopback() {
 #[test]
 fn open_mpi() {
     let place_of = place(OMPI);
-    assert_eq!((place_of.launcher, place_of.rank, place_of.world_size), (OpenMpi, 1, 4));
-    assert_eq!((place_of.local_rank, place_of.local_world_size), (Some(1), Some(4)));
+    assert_eq!(
+        (place_of.launcher, place_of.rank, place_of.world_size),
+        (OpenMpi, 1, 4)
+    );
+    assert_eq!(
+        (place_of.local_rank, place_of.local_world_size),
+        (Some(1), Some(4))
+    );
     assert!(place_of.by_mpi);
     assert_eq!(place_of.secret, "prterun-here-1234@1");
     let port = place_of.rendezvous.port;
@@ -191,29 +201,49 @@ fn srun() {
 #[test]
 fn kubernetes() {
     let group = place("LWS_LEADER_ADDRESS=a-0.svc LWS_GROUP_SIZE=4 LWS_WORKER_INDEX=2");
-    assert_eq!((group.launcher, group.rank, group.world_size), (LeaderWorkerSet, 2, 4));
-    assert_eq!((group.local_rank, group.local_world_size), (Some(0), Some(1)));
+    assert_eq!(
+        (group.launcher, group.rank, group.world_size),
+        (LeaderWorkerSet, 2, 4)
+    );
+    assert_eq!(
+        (group.local_rank, group.local_world_size),
+        (Some(0), Some(1))
+    );
     assert_eq!(group.rendezvous.to_string(), "a-0.svc:29500");
-    let job = place("JOB_COMPLETION_INDEX=1 WORLD_SIZE=2 MASTER_ADDR=a-0.a MASTER_PORT=2345 XDIT_JOB_SECRET=s");
+    let job = place(
+        "JOB_COMPLETION_INDEX=1 WORLD_SIZE=2 MASTER_ADDR=a-0.a MASTER_PORT=2345 XDIT_JOB_SECRET=s",
+    );
     assert_eq!((job.launcher, job.rank, job.world_size), (IndexedJob, 1, 2));
     assert_eq!(job.rendezvous.to_string(), "a-0.a:2345");
     assert_eq!(job.secret, "s");
     // Several processes in a pod have ranks of their own.
-    let several = "LWS_LEADER_ADDRESS=a-0.svc LWS_GROUP_SIZE=2 LWS_WORKER_INDEX=1 RANK=5 WORLD_SIZE=8";
+    let several =
+        "LWS_LEADER_ADDRESS=a-0.svc LWS_GROUP_SIZE=2 LWS_WORKER_INDEX=1 RANK=5 WORLD_SIZE=8";
     let several = place(several);
     assert_eq!((several.launcher, several.rank), (Plain, 5));
     assert_eq!(several.rendezvous.to_string(), "a-0.svc:29500");
-    assert_eq!(place("JOB_COMPLETION_INDEX=1 RANK=5 WORLD_SIZE=8 MASTER_ADDR=a").launcher, Plain);
+    assert_eq!(
+        place("JOB_COMPLETION_INDEX=1 RANK=5 WORLD_SIZE=8 MASTER_ADDR=a").launcher,
+        Plain
+    );
 }
 
 #[test]
 fn plain_variables_and_the_own_launcher() {
     let plain = place("RANK=3 WORLD_SIZE=4 MASTER_ADDR=node1 MASTER_PORT=2345");
-    assert_eq!((plain.launcher, plain.rank, plain.world_size), (Plain, 3, 4));
+    assert_eq!(
+        (plain.launcher, plain.rank, plain.world_size),
+        (Plain, 3, 4)
+    );
     assert_eq!((plain.local_rank, plain.local_world_size), (None, None));
     assert_eq!(plain.rendezvous.to_string(), "node1:2345");
-    let own = place("XDIT_LAUNCH=1 RANK=0 WORLD_SIZE=2 MASTER_ADDR=a MASTER_PORT=5 XDIT_JOB_SECRET=z XDIT_RESTART=3");
-    assert_eq!((own.launcher, own.secret.as_str(), own.restart), (Own, "z", 3));
+    let own = place(
+        "XDIT_LAUNCH=1 RANK=0 WORLD_SIZE=2 MASTER_ADDR=a MASTER_PORT=5 XDIT_JOB_SECRET=z XDIT_RESTART=3",
+    );
+    assert_eq!(
+        (own.launcher, own.secret.as_str(), own.restart),
+        (Own, "z", 3)
+    );
     // The user's word is last.
     let off = format!("XDIT_LAUNCH=0 {OMPI}");
     assert_eq!(found(&off, None), Ok(None));
@@ -225,7 +255,10 @@ fn the_innermost_launcher_counts() {
     let under = |inner: &str| place(&format!("{SRUN} {inner}")).launcher;
     assert_eq!(under(TORCH), Torchrun);
     assert_eq!(under(OMPI), OpenMpi);
-    assert_eq!(under("XDIT_LAUNCH=1 RANK=0 WORLD_SIZE=2 MASTER_ADDR=a"), Own);
+    assert_eq!(
+        under("XDIT_LAUNCH=1 RANK=0 WORLD_SIZE=2 MASTER_ADDR=a"),
+        Own
+    );
     // Whoever exports what a launcher says anyway changes nothing.
     let exported = format!("{SRUN} RANK=6 WORLD_SIZE=7");
     assert_eq!(place(&exported).launcher, Slurm);
@@ -239,22 +272,46 @@ fn what_cannot_be_is_one_line_that_names_the_variables() {
         ("RANK=2 WORLD_SIZE=2", &["RANK=2", "WORLD_SIZE=2", "from 0"]),
         ("RANK=-1 WORLD_SIZE=2", &["RANK=-1", "whole number"]),
         ("RANK=a WORLD_SIZE=2", &["RANK=a"]),
-        ("RANK=0 WORLD_SIZE=99999999999999999999999", &["WORLD_SIZE=9"]),
+        (
+            "RANK=0 WORLD_SIZE=99999999999999999999999",
+            &["WORLD_SIZE=9"],
+        ),
         ("RANK=0 WORLD_SIZE=0", &["WORLD_SIZE=0"]),
         ("RANK=0 WORLD_SIZE=2", &["MASTER_ADDR is not set"]),
-        ("RANK=0 WORLD_SIZE=2 LOCAL_RANK=2 LOCAL_WORLD_SIZE=2", &["LOCAL_RANK=2"]),
-        ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=a MASTER_PORT=0", &["MASTER_PORT=0"]),
-        ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=a MASTER_PORT=70000", &["MASTER_PORT=70000"]),
-        ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=a XDIT_RENDEZVOUS_PORT=x", &["XDIT_RENDEZVOUS_PORT=x"]),
+        (
+            "RANK=0 WORLD_SIZE=2 LOCAL_RANK=2 LOCAL_WORLD_SIZE=2",
+            &["LOCAL_RANK=2"],
+        ),
+        (
+            "RANK=0 WORLD_SIZE=2 MASTER_ADDR=a MASTER_PORT=0",
+            &["MASTER_PORT=0"],
+        ),
+        (
+            "RANK=0 WORLD_SIZE=2 MASTER_ADDR=a MASTER_PORT=70000",
+            &["MASTER_PORT=70000"],
+        ),
+        (
+            "RANK=0 WORLD_SIZE=2 MASTER_ADDR=a XDIT_RENDEZVOUS_PORT=x",
+            &["XDIT_RENDEZVOUS_PORT=x"],
+        ),
         ("OMPI_COMM_WORLD_RANK=0", &["OMPI_COMM_WORLD_SIZE"]),
         ("PMI_SIZE=2", &["PMI_RANK"]),
         ("TORCHELASTIC_RUN_ID=a", &["TORCHELASTIC_RUN_ID=a", "RANK"]),
         ("XDIT_LAUNCH=1", &["XDIT_LAUNCH=1", "RANK"]),
         ("XDIT_LAUNCH=2", &["XDIT_LAUNCH=2"]),
         ("XDIT_LAUNCH=yes", &["XDIT_LAUNCH=yes"]),
-        ("LWS_LEADER_ADDRESS=a", &["LWS_LEADER_ADDRESS", "LWS_GROUP_SIZE"]),
-        ("LWS_LEADER_ADDRESS=a LWS_GROUP_SIZE=2", &["LWS_WORKER_INDEX"]),
-        ("JOB_COMPLETION_INDEX=0 WORLD_SIZE=2", &["MASTER_ADDR is not set"]),
+        (
+            "LWS_LEADER_ADDRESS=a",
+            &["LWS_LEADER_ADDRESS", "LWS_GROUP_SIZE"],
+        ),
+        (
+            "LWS_LEADER_ADDRESS=a LWS_GROUP_SIZE=2",
+            &["LWS_WORKER_INDEX"],
+        ),
+        (
+            "JOB_COMPLETION_INDEX=0 WORLD_SIZE=2",
+            &["MASTER_ADDR is not set"],
+        ),
         ("SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2", &["SLURM_PROCID"]),
         ("SLURM_STEP_ID=x", &["SLURM_STEP_ID=x"]),
     ] {
@@ -271,6 +328,9 @@ fn what_cannot_be_is_one_line_that_names_the_variables() {
         ("PMI_RANK=1 PMI_SIZE=2", "RANK=0"),
     ] {
         let error = refused(&format!("{outer} {common}"));
-        assert!(error.contains("contradicts") && error.contains("XDIT_LAUNCH=0"), "{error}");
+        assert!(
+            error.contains("contradicts") && error.contains("XDIT_LAUNCH=0"),
+            "{error}"
+        );
     }
 }
