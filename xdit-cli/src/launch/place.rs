@@ -36,7 +36,7 @@ pub(crate) struct JobPlace {
 
 /// What a launcher says of a process.
 #[derive(Debug)]
-struct Told {
+struct ToldPlace {
     launcher: LauncherKind,
     place: RankOf,
     local: (Option<usize>, Option<usize>),
@@ -46,7 +46,7 @@ struct Told {
 }
 
 /// Looks for one launcher.
-type Find = fn(Variables<'_>) -> Result<Option<Told>, Failure>;
+type Find = fn(Variables<'_>) -> Result<Option<ToldPlace>, Failure>;
 
 /// The launchers, in the order in which they are looked for. Those that are started by others come first.
 const LAUNCHERS: [Find; 8] = [
@@ -90,7 +90,7 @@ pub(crate) fn detect(
 
 fn placed(
     read: Variables<'_>,
-    told: Told,
+    told: ToldPlace,
     port: Option<u16>,
     host: &OwnHost,
 ) -> Result<JobPlace, Failure> {
@@ -115,10 +115,10 @@ fn placed(
 }
 
 /// RANK, WORLD_SIZE and their likes, which several launchers set.
-fn common(read: Variables<'_>, launcher: LauncherKind) -> Result<Option<Told>, Failure> {
+fn common(read: Variables<'_>, launcher: LauncherKind) -> Result<Option<ToldPlace>, Failure> {
     let place = read.pair("RANK", "WORLD_SIZE")?;
     let local = read.local("LOCAL_RANK", "LOCAL_WORLD_SIZE")?;
-    Ok(place.map(|place| Told {
+    Ok(place.map(|place| ToldPlace {
         launcher,
         place,
         local,
@@ -128,41 +128,41 @@ fn common(read: Variables<'_>, launcher: LauncherKind) -> Result<Option<Told>, F
 }
 
 /// The same of a launcher that must have set them. `set` is a variable of its own.
-fn certain(read: Variables<'_>, launcher: LauncherKind, set: &str) -> Result<Told, Failure> {
+fn certain(read: Variables<'_>, launcher: LauncherKind, set: &str) -> Result<ToldPlace, Failure> {
     let missing = || half_set(set, read.text(set).unwrap_or_default(), "RANK");
     common(read, launcher)?.ok_or_else(missing)
 }
 
-fn own(read: Variables<'_>) -> Result<Option<Told>, Failure> {
+fn own(read: Variables<'_>) -> Result<Option<ToldPlace>, Failure> {
     if read.text("XDIT_LAUNCH").is_none() {
         return Ok(None);
     }
     let told = certain(read, LauncherKind::Own, "XDIT_LAUNCH")?;
     let restart = read.number("XDIT_RESTART")?.unwrap_or_default();
-    Ok(Some(Told { restart, ..told }))
+    Ok(Some(ToldPlace { restart, ..told }))
 }
 
-fn torchrun(read: Variables<'_>) -> Result<Option<Told>, Failure> {
+fn torchrun(read: Variables<'_>) -> Result<Option<ToldPlace>, Failure> {
     let Some(job) = read.text("TORCHELASTIC_RUN_ID") else {
         return Ok(None);
     };
     let told = certain(read, LauncherKind::Torchrun, "TORCHELASTIC_RUN_ID")?;
     let restart = read.number("TORCHELASTIC_RESTART_COUNT")?;
-    Ok(Some(Told {
+    Ok(Some(ToldPlace {
         job: Some(job.to_owned()),
         restart: restart.unwrap_or_default(),
         ..told
     }))
 }
 
-fn open_mpi(read: Variables<'_>) -> Result<Option<Told>, Failure> {
+fn open_mpi(read: Variables<'_>) -> Result<Option<ToldPlace>, Failure> {
     let [rank, size] = ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"];
     let Some(place) = read.pair(rank, size)? else {
         return Ok(None);
     };
     read.agree("RANK", rank)?;
     read.agree("WORLD_SIZE", size)?;
-    Ok(Some(Told {
+    Ok(Some(ToldPlace {
         launcher: LauncherKind::OpenMpi,
         place,
         local: read.local("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE")?,
@@ -171,7 +171,7 @@ fn open_mpi(read: Variables<'_>) -> Result<Option<Told>, Failure> {
     }))
 }
 
-fn pmi(read: Variables<'_>) -> Result<Option<Told>, Failure> {
+fn pmi(read: Variables<'_>) -> Result<Option<ToldPlace>, Failure> {
     let Some(place) = read.pair("PMI_RANK", "PMI_SIZE")? else {
         return Ok(None);
     };
@@ -180,7 +180,7 @@ fn pmi(read: Variables<'_>) -> Result<Option<Told>, Failure> {
     let local = read.local("MPI_LOCALRANKID", "MPI_LOCALNRANKS")?;
     // With `srun --mpi=pmi2` SLURM knows more than PMI says.
     let step = slurm_step(read)?;
-    Ok(Some(Told {
+    Ok(Some(ToldPlace {
         launcher: LauncherKind::Pmi,
         place,
         local: match (&step, local) {
@@ -195,7 +195,7 @@ fn pmi(read: Variables<'_>) -> Result<Option<Told>, Failure> {
 /// The first numbers of steps that are not of `srun`: those of batch scripts, interactive shells and others.
 const SPECIAL_STEPS: u64 = 0xffff_fff0;
 
-fn slurm_step(read: Variables<'_>) -> Result<Option<Told>, Failure> {
+fn slurm_step(read: Variables<'_>) -> Result<Option<ToldPlace>, Failure> {
     let step = read.number("SLURM_STEP_ID")?;
     // A shell of `salloc` and the script of `sbatch` have the variables of the job, but they are no tasks.
     let Some(step) = step.filter(|step| *step < SPECIAL_STEPS) else {
@@ -222,7 +222,7 @@ fn slurm_step(read: Variables<'_>) -> Result<Option<Told>, Failure> {
         slurm::tasks_of_node(list, node)
     });
     let job = read.text("SLURM_JOB_ID");
-    Ok(Some(Told {
+    Ok(Some(ToldPlace {
         launcher: LauncherKind::Slurm,
         place,
         local: (local_rank, local_size),
@@ -231,14 +231,14 @@ fn slurm_step(read: Variables<'_>) -> Result<Option<Told>, Failure> {
     }))
 }
 
-fn leader_worker_set(read: Variables<'_>) -> Result<Option<Told>, Failure> {
+fn leader_worker_set(read: Variables<'_>) -> Result<Option<ToldPlace>, Failure> {
     // Who sets RANK starts several processes in a pod, which the set does not know.
     if read.text("LWS_LEADER_ADDRESS").is_none() || read.text("RANK").is_some() {
         return Ok(None);
     }
     let place = read.pair("LWS_WORKER_INDEX", "LWS_GROUP_SIZE")?;
     let missing = || half_set("LWS_LEADER_ADDRESS", "…", "LWS_GROUP_SIZE");
-    Ok(Some(Told {
+    Ok(Some(ToldPlace {
         launcher: LauncherKind::LeaderWorkerSet,
         place: place.ok_or_else(missing)?,
         local: (Some(0), Some(1)),
@@ -247,7 +247,7 @@ fn leader_worker_set(read: Variables<'_>) -> Result<Option<Told>, Failure> {
     }))
 }
 
-fn indexed_job(read: Variables<'_>) -> Result<Option<Told>, Failure> {
+fn indexed_job(read: Variables<'_>) -> Result<Option<ToldPlace>, Failure> {
     // Without WORLD_SIZE the pods of an indexed job are independent of each other.
     let is_group = read.text("WORLD_SIZE").is_some() && read.text("RANK").is_none();
     if !is_group || read.text("JOB_COMPLETION_INDEX").is_none() {
@@ -255,7 +255,7 @@ fn indexed_job(read: Variables<'_>) -> Result<Option<Told>, Failure> {
     }
     let place = read.pair("JOB_COMPLETION_INDEX", "WORLD_SIZE")?;
     let local = read.local("LOCAL_RANK", "LOCAL_WORLD_SIZE")?;
-    Ok(place.map(|place| Told {
+    Ok(place.map(|place| ToldPlace {
         launcher: LauncherKind::IndexedJob,
         place,
         local: match local {
@@ -267,10 +267,10 @@ fn indexed_job(read: Variables<'_>) -> Result<Option<Told>, Failure> {
     }))
 }
 
-fn variables(read: Variables<'_>) -> Result<Option<Told>, Failure> {
+fn variables(read: Variables<'_>) -> Result<Option<ToldPlace>, Failure> {
     let told = common(read, LauncherKind::Variables)?;
     let restart = read.number("XDIT_RESTART")?.unwrap_or_default();
-    Ok(told.map(|told| Told { restart, ..told }))
+    Ok(told.map(|told| ToldPlace { restart, ..told }))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::ranks::run_rank::RankOutput;
 
 /// What a rank has measured, in a form that travels.
 #[derive(Debug, Deserialize, Serialize)]
-struct Measured {
+struct TravellingReport {
     leads: bool,
     /// Operation, axis, calls, bytes, copied bytes, and seconds and nanoseconds of waiting.
     stats: Vec<(String, Option<String>, usize, usize, usize, (u64, u32))>,
@@ -26,7 +26,7 @@ struct Measured {
     report: Option<(Vec<Option<u32>>, Vec<usize>, Vec<usize>)>,
 }
 
-impl Measured {
+impl TravellingReport {
     fn of(output: &RankOutput, stats: Stats) -> Self {
         let stats = stats.into_iter().map(|((op, axis), total)| {
             let waited = (total.waited.as_secs(), total.waited.subsec_nanos());
@@ -139,10 +139,10 @@ pub(crate) fn gathered(
     let Some(stats) = rank_context.stats() else {
         return Ok(vec![own]);
     };
-    let measured = serde_json::to_vec(&Measured::of(&own, stats)).map_err(Error::other)?;
+    let measured = serde_json::to_vec(&TravellingReport::of(&own, stats)).map_err(Error::other)?;
     let mut outputs = Vec::new();
     for bytes in rank_context.gather_bytes(&measured)? {
-        let measured: Measured = serde_json::from_slice(&bytes).map_err(Error::other)?;
+        let measured: TravellingReport = serde_json::from_slice(&bytes).map_err(Error::other)?;
         outputs.push(measured.into_output(&own));
     }
     // All ranks of a replica have its latents. They count as those of its first rank.
