@@ -1,5 +1,9 @@
 //! What the conformance suite does not ask of a transport.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
 use xdit_comm::conformance::Check;
 use xdit_comm::{Error, Group, ReduceOp, Result, Spec, threads};
 use xdit_kernels::elementwise::{add, scale};
@@ -8,6 +12,8 @@ use xdit_kernels::{DType, Device, Tensor};
 pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("reductions have the bytes of threads", reductions),
     ("messages are in the order of queues", rounds),
+    ("a barrier is one", barrier),
+    ("many batches wait in line", many),
 ];
 
 pub(crate) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<()> {
@@ -78,4 +84,40 @@ fn rounds(group: &Group) -> Result<()> {
     }
     let got = x.to_vec_blocking::<f32>()?;
     ensure(got == numbers, || format!("wrong result: {:?}", &got[..4]))
+}
+
+/// Nobody leaves before all have come. The ranks are threads, which count together.
+fn barrier(group: &Group) -> Result<()> {
+    static CAME: AtomicUsize = AtomicUsize::new(0);
+    let n = group.world_size();
+    for round in 1..=3 {
+        if group.rank() == round % n {
+            thread::sleep(Duration::from_millis(20));
+        }
+        CAME.fetch_add(1, Ordering::AcqRel);
+        group.barrier()?;
+        let came = CAME.load(Ordering::Acquire);
+        ensure(came >= round * n, || {
+            format!("{came} of {} have come", round * n)
+        })?;
+        group.barrier()?;
+    }
+    Ok(())
+}
+
+/// More batches than a stream has room for, of which the host waits for none before the last.
+fn many(group: &Group) -> Result<()> {
+    let (n, me) = (group.world_size(), group.rank());
+    let (next, previous) = ((me + 1) % n, (me + n - 1) % n);
+    let device = device(group)?;
+    let mine = Tensor::from_slice(&[me as f32], [1], &device)?;
+    let mut last = None;
+    for _ in 0..300 {
+        last = Some(group.start_send_recv(&mine, next, Spec::of(&mine), previous)?);
+    }
+    let last = last.ok_or_else(|| Error::other("no batch"))?;
+    let got = last.wait_one()?.to_vec_blocking::<f32>()?;
+    ensure(got == [previous as f32], || {
+        format!("wrong result: {got:?}")
+    })
 }

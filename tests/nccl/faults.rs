@@ -75,9 +75,18 @@ pub(crate) fn disagree(group: &Group) -> Result<()> {
     ensure(same, || format!("{text}\nthreads: {of_threads}"))
 }
 
+/// Ranks that wait for each other are told at once if they have not met before: NCCL connects them first, and they wait for that.
+pub(crate) fn first_circle(group: &Group) -> Result<()> {
+    let next = (group.rank() + 1) % group.world_size();
+    let text = error_of(group.recv(spec(), next))?;
+    let told = "deadlock: each waits for the next: ";
+    ensure(text.contains(told), || text.clone())
+}
+
 /// The GPUs of ranks wait for each other, and the ranks for their GPUs: that ends at the deadline. NCCL itself would wait forever.
 pub(crate) fn circle(group: &Group) -> Result<()> {
     let next = (group.rank() + 1) % group.world_size();
+    group.barrier()?;
     let began = Instant::now();
     let text = end(group.recv(spec(), next), group)?;
     ensure(began.elapsed() < LONG, || "too late".to_owned())?;
@@ -95,6 +104,31 @@ pub(crate) fn failed(group: &Group) -> Result<()> {
     }
     let began = Instant::now();
     let text = end(group.recv(spec(), 0), group)?;
+    ensure(began.elapsed() < LONG, || "too late".to_owned())?;
+    let told = "rank 0 (node0) is lost: the test says so";
+    ensure(text.contains(told), || text.clone())
+}
+
+/// Rank 0 fails while the others have started more batches than a stream has room for.
+pub(crate) fn crowd(group: &Group) -> Result<()> {
+    group.barrier()?;
+    if group.rank() == 0 {
+        thread::sleep(Duration::from_millis(300));
+        group.control().fail("the test says so");
+        return Ok(());
+    }
+    let began = Instant::now();
+    let mut failed = None;
+    for _ in 0..2000 {
+        if let Err(error) = group.start_recv(spec(), 0).map(drop) {
+            failed = Some(error.to_string());
+            break;
+        }
+    }
+    let text = match failed {
+        Some(text) => text,
+        None => end(group.recv(spec(), 0), group)?,
+    };
     ensure(began.elapsed() < LONG, || "too late".to_owned())?;
     let told = "rank 0 (node0) is lost: the test says so";
     ensure(text.contains(told), || text.clone())

@@ -5,18 +5,31 @@ use std::process::{Command, Output};
 
 use vgpu::{Gpu, REPORTED, Schedule};
 
-/// Runs ranks under a schedule.
-fn ranks(count: usize, schedule: Schedule, parts: &[&str], variables: &[(&str, &str)]) -> Output {
+/// Runs a program on so many GPUs under a schedule.
+fn run(
+    program: &str,
+    arguments: &[&str],
+    count: usize,
+    schedule: Schedule,
+    variables: &[(&str, &str)],
+) -> Output {
     let gpu = Gpu {
         devices: count,
         native: true,
         ..Gpu::new(schedule)
     };
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nccl-ranks"));
-    command.arg(count.to_string()).args(parts);
+    let mut command = Command::new(program);
+    command.args(arguments);
     let command = gpu.attach(&mut command).expect("the doubles are built");
     let command = command.envs(variables.iter().copied());
     command.output().expect("the program starts")
+}
+
+fn ranks(count: usize, schedule: Schedule, parts: &[&str], variables: &[(&str, &str)]) -> Output {
+    let number = count.to_string();
+    let arguments = [&[number.as_str()], parts].concat();
+    let program = env!("CARGO_BIN_EXE_nccl-ranks");
+    run(program, &arguments, count, schedule, variables)
 }
 
 fn said(output: &Output) -> String {
@@ -84,6 +97,11 @@ fn ranks_that_disagree_get_the_error_of_threads() {
 }
 
 #[test]
+fn ranks_that_wait_for_each_other_at_first_are_told_at_once() {
+    learn(3, "first-circle", "", &[]);
+}
+
+#[test]
 fn gpus_that_wait_for_each_other_end_at_the_deadline() {
     learn(3, "circle", "", &[]);
 }
@@ -91,6 +109,11 @@ fn gpus_that_wait_for_each_other_end_at_the_deadline() {
 #[test]
 fn a_rank_that_fails_ends_what_the_gpus_of_others_wait_for() {
     learn(3, "failed", "", &[]);
+}
+
+#[test]
+fn a_rank_that_fails_ends_a_crowd_of_batches() {
+    learn(2, "crowd", "", &[]);
 }
 
 #[test]

@@ -259,6 +259,17 @@ fn exchange(nccl: &Nccl, rank: &Rank<'_>, number: c_int, bug: &str) -> Result<Ve
         "an end without a start" => nccl.end()?,
         _ => {}
     }
+    if matches!(
+        bug,
+        "the receive before the send" | "the peer never receives"
+    ) {
+        // Ranks connect when they first meet; until then no group is in its stream.
+        nccl.start()?;
+        nccl.send(sent, numbers, peer, comm, on)?;
+        nccl.receive(received, numbers, peer, comm, on)?;
+        nccl.end()?;
+        nccl.wait(comm)?;
+    }
     if bug == "the receive before the send" {
         nccl.receive(received, numbers, peer, comm, on)?;
         nccl.wait(comm)?;

@@ -2,12 +2,13 @@
 
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::arguments::{Out, UniqueId};
 use crate::cuda;
 use crate::messages::{Lanes, Launch, Presence};
 use crate::misuse::refuse;
+use crate::settings;
 use crate::splits::Split;
 use crate::status::{IN_PROGRESS, INVALID_ARGUMENT, INVALID_USAGE, REMOTE_ERROR, Res, Status};
 
@@ -79,14 +80,10 @@ pub(crate) enum Phase {
 
 /// How often a call is still in progress when it could be complete: drawn from the seed, for each rank in its order.
 pub(crate) fn delay(comm: &mut Comm) -> u32 {
-    static SEED: OnceLock<u64> = OnceLock::new();
-    let seed = *SEED.get_or_init(|| {
-        let seed = std::env::var("VGPU_SEED").ok();
-        seed.and_then(|seed| seed.parse().ok()).unwrap_or(1)
-    });
     comm.draws += 1;
-    let mixed =
-        (seed + 1) * 0x9e37_79b9 + comm.rank as u64 * 0x85eb_ca6b + comm.draws * 0xc2b2_ae35;
+    let mixed = (settings::seed() + 1) * 0x9e37_79b9
+        + comm.rank as u64 * 0x85eb_ca6b
+        + comm.draws * 0xc2b2_ae35;
     ((mixed ^ (mixed >> 13)) % 4) as u32
 }
 
@@ -146,6 +143,7 @@ pub(crate) fn unique_id() -> UniqueId {
     let mut id = [0; 128];
     id[..8].copy_from_slice(b"vgpunccl");
     id[8..16].copy_from_slice(&(world.meetings.len() as u64).to_le_bytes());
+    id[16..20].copy_from_slice(&std::process::id().to_le_bytes());
     UniqueId(id)
 }
 
@@ -220,13 +218,20 @@ pub(crate) fn join(out: Out<u64>, size: c_int, id: UniqueId, rank: c_int) -> Res
     let device = cuda::current_device()?;
     let mut world = world();
     let number = u64::from_le_bytes(id.0[8..16].try_into().unwrap_or_default()) as usize;
-    let known = id.0[..8] == *b"vgpunccl" && (1..=world.meetings.len()).contains(&number);
+    let is_ours = id.0[16..20] == std::process::id().to_le_bytes();
+    let known =
+        is_ours && id.0[..8] == *b"vgpunccl" && (1..=world.meetings.len()).contains(&number);
     let place = usize::try_from(rank).ok().zip(usize::try_from(size).ok());
     let place = place.filter(|(rank, size)| rank < size);
     let (Some((rank, size)), true) = (place, known) else {
         drop(world);
         let fault = match known {
             true => format!("{CALL}: rank {rank} of {size}"),
+            false if !is_ours && id.0[..8] == *b"vgpunccl" => {
+                format!(
+                    "{CALL}: the unique id is of another process, and ranks of this double are threads of one"
+                )
+            }
             false => format!("{CALL}: the unique id is none of ncclGetUniqueId"),
         };
         return refuse(INVALID_ARGUMENT, &fault);
@@ -313,22 +318,12 @@ impl World {
     }
 }
 
-/// Which rank's communicators of several ranks fail, and after how many polls: `VGPU_NCCL_BREAK=1:500`.
-fn breakage() -> Option<(usize, u32)> {
-    static BREAKAGE: OnceLock<Option<(usize, u32)>> = OnceLock::new();
-    *BREAKAGE.get_or_init(|| {
-        let text = std::env::var("VGPU_NCCL_BREAK").ok()?;
-        let (rank, polls) = text.split_once(':')?;
-        Some((rank.parse().ok()?, polls.parse().ok()?))
-    })
-}
-
 /// `ncclCommGetAsyncError`: the state, after what was in progress has got on.
 pub(crate) fn state(handle: u64) -> Res<Status> {
     let (mut world, index) = living("ncclCommGetAsyncError", handle)?;
     let comm = world.comm(index);
     comm.asked += 1;
-    if breakage().is_some_and(|(rank, polls)| rank == comm.rank && comm.asked > polls) {
+    if settings::breakage().is_some_and(|(rank, polls)| rank == comm.rank && comm.asked > polls) {
         comm.phase = Phase::Broken(REMOTE_ERROR);
         return Ok(REMOTE_ERROR);
     }
@@ -342,6 +337,10 @@ pub(crate) fn state(handle: u64) -> Res<Status> {
         Phase::Broken(status) => Ok(*status),
         Phase::Launching(launch) => {
             let launch = Arc::clone(launch);
+            let clique = world.comm(index).clique;
+            if !world.cliques[clique].lanes.connect(&launch) {
+                return Ok(IN_PROGRESS);
+            }
             world.comm(index).phase = Phase::Ready;
             drop(world);
             cuda::queue(&launch).map_or_else(Ok, |()| Ok(0))

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::arguments::{Config, In, Out, UniqueId};
 use crate::misuse::{last, refuse};
 use crate::status::{INTERNAL_ERROR, INVALID_ARGUMENT, INVALID_USAGE, Res, Status, text};
-use crate::{comms, group, splits};
+use crate::{comms, group, settings, splits};
 
 fn called(body: impl FnOnce() -> Res) -> Status {
     match catch_unwind(AssertUnwindSafe(body)) {
@@ -59,8 +59,7 @@ macro_rules! exports {
 
 exports! {
     fn ncclGetVersion(version: Out<c_int>) {
-        let text = std::env::var("VGPU_NCCL_VERSION").ok();
-        version.set(text.and_then(|text| text.parse().ok()).unwrap_or(22_809))
+        version.set(settings::version())
     }
 
     fn ncclGetUniqueId(id: Out<UniqueId>) {

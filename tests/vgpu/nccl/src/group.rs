@@ -226,15 +226,17 @@ fn launch(handle: u64, items: &[Item]) -> Res<bool> {
         .retain(|other| !other.delivered.load(Ordering::Acquire));
     comm.under_way.push(Arc::clone(&launch.presence));
     // Sometimes a group is in its stream at once.
-    if polls > 0 {
-        comm.polls = polls - 1;
+    let is_in_progress = !world.cliques[clique].lanes.connect(&launch) || polls > 0;
+    if is_in_progress {
+        let comm = world.comm(index);
+        comm.polls = polls.saturating_sub(1);
         comm.phase = Phase::Launching(Arc::clone(&launch));
     }
     drop(world);
     for fault in &faults {
         let _ = refuse::<()>(INVALID_USAGE, fault);
     }
-    if polls > 0 {
+    if is_in_progress {
         return Ok(true);
     }
     cuda::queue(&launch).map(|()| false)

@@ -8,5 +8,6 @@ mod exports;
 mod group;
 mod messages;
 mod misuse;
+mod settings;
 mod splits;
 mod status;

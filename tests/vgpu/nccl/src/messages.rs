@@ -1,6 +1,6 @@
 //! Messages: how sends meet receives, and when the operation of a group may end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -41,6 +41,7 @@ impl std::fmt::Display for Extent {
 /// What is sent.
 #[derive(Debug)]
 pub(crate) struct Parcel {
+    lane: (usize, usize),
     extent: Extent,
     from: Arc<Presence>,
     taker: OnceLock<Arc<Presence>>,
@@ -62,6 +63,7 @@ impl Parcel {
 /// What a receive waits for.
 #[derive(Debug)]
 pub(crate) struct Wanted {
+    lane: (usize, usize),
     extent: Extent,
     by: Arc<Presence>,
     parcel: OnceLock<Arc<Parcel>>,
@@ -117,6 +119,8 @@ impl Launch {
 /// Sends and receives that have not met, of the ranks of one communicator: by sender and receiver.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
+    /// Where a message has been. Before the first one, sender and receiver must connect, for which both must have called.
+    connected: HashSet<(usize, usize)>,
     sends: HashMap<(usize, usize), VecDeque<Arc<Parcel>>>,
     wants: HashMap<(usize, usize), VecDeque<Arc<Wanted>>>,
 }
@@ -129,6 +133,22 @@ fn mismatch(lane: (usize, usize), sent: Extent, wanted: Extent) -> Option<String
 }
 
 impl Lanes {
+    /// Connects what a group needs. Returns false if that must wait for another rank.
+    pub(crate) fn connect(&mut self, launch: &Launch) -> bool {
+        let sends = launch.sends.iter();
+        let sends = sends.map(|(_, parcel)| (parcel.lane, parcel.taker.get().is_some()));
+        let wants = launch.wants.iter();
+        let wants = wants.map(|(_, wanted)| (wanted.lane, wanted.parcel.get().is_some()));
+        for (lane, has_met) in sends.chain(wants) {
+            if has_met {
+                self.connected.insert(lane);
+            } else if !self.connected.contains(&lane) {
+                return false;
+            }
+        }
+        true
+    }
+
     pub(crate) fn send(
         &mut self,
         lane: (usize, usize),
@@ -137,6 +157,7 @@ impl Lanes {
         faults: &mut Vec<String>,
     ) -> Arc<Parcel> {
         let parcel = Arc::new(Parcel {
+            lane,
             extent,
             from: Arc::clone(from),
             taker: OnceLock::new(),
@@ -165,6 +186,7 @@ impl Lanes {
         faults: &mut Vec<String>,
     ) -> Arc<Wanted> {
         let wanted = Arc::new(Wanted {
+            lane,
             extent,
             by: Arc::clone(by),
             parcel: OnceLock::new(),

@@ -119,7 +119,8 @@ impl NcclEngine {
             }
             if began.elapsed() > self.options.deadline {
                 let seconds = self.options.deadline.as_secs_f64();
-                return Err(format!("not all ranks take part within {seconds:.1} s"));
+                return self
+                    .enter(|_| Err(format!("not all ranks take part within {seconds:.1} s")));
             }
             std::thread::sleep(LOOK);
         }
@@ -164,25 +165,33 @@ impl NcclEngine {
 
     /// Whatever is under way soon ends.
     pub(super) fn abort(&self) {
+        // Without the lock. If the thread is just about to wait, it looks soon.
         self.aborted.store(true, Ordering::Release);
-        // The thread has either seen this before it waits, or waits already.
-        drop(self.lock());
         self.changed.notify_all();
     }
 
     /// What the thread does, until the rank has left or everything was aborted.
     fn run(&self, alarm: &TransportAlarm) {
+        self.get_on(alarm);
+        let mut state = self.lock();
+        let left = || "the rank has left the group".to_owned();
+        state.failure.get_or_insert_with(left);
+        let all = state.slots.take_all();
+        // Nobody waits for the lock while NCCL ends.
+        drop(state);
+        drop(all);
+    }
+
+    fn get_on(&self, alarm: &TransportAlarm) {
         let mut state = self.lock();
         let mut checked = Instant::now();
         loop {
             if self.aborted.load(Ordering::Acquire) {
-                state.slots.abort();
                 return;
             }
             if let Some(since) = state.leaving {
                 let is_over = state.failure.is_some() || since.elapsed() > self.options.grace;
                 if is_over || !state.slots.is_closing() && !state.slots.is_launching() {
-                    state.slots.abort();
                     return;
                 }
             }
@@ -265,8 +274,16 @@ impl Drop for NcclOwner {
         // The thread itself may have been the last to use a transport.
         let thread = self.thread.take();
         let other = thread.filter(|thread| thread.thread().id() != std::thread::current().id());
+        let limit = self.engine.options.grace + Duration::from_secs(5);
+        let began = Instant::now();
         if let Some(thread) = other {
-            let _ = thread.join();
+            // NCCL may hang: then its thread is left behind.
+            while !thread.is_finished() && began.elapsed() < limit {
+                std::thread::sleep(LOOK);
+            }
+            if thread.is_finished() {
+                let _ = thread.join();
+            }
         }
     }
 }

@@ -14,6 +14,18 @@ pub(super) struct NcclBatch {
     pub(super) number: u64,
 }
 
+/// The batch that is getting into the queue.
+#[derive(Debug, Clone, Copy)]
+struct NcclLaunching {
+    number: u64,
+    comm: usize,
+    entries: usize,
+}
+
+/// The most entries in the queue. A stream takes about a thousand, and then the host waits in the call that makes the next: if a rank
+/// dies, nobody would get to abort what the queue waits for.
+const MOST_ENTRIES: usize = 256;
+
 /// A batch that is in the queue.
 #[derive(Debug)]
 pub(super) struct NcclArrivals {
@@ -40,12 +52,14 @@ pub(super) struct NcclSlots {
     next_slot: usize,
     waiting: VecDeque<NcclBatch>,
     /// The number and the communicator of the batch that is getting into the queue.
-    launching: Option<(u64, usize)>,
+    launching: Option<NcclLaunching>,
     /// By their numbers; those that nobody wants are not there.
     launched: BTreeMap<u64, NcclArrivals>,
     /// Batches whose ticket was dropped before they were in the queue.
     unwanted: Vec<u64>,
     next_batch: u64,
+    /// The ends of the last batches that are in the queue, and the entries of each there.
+    in_queue: VecDeque<(Event, usize)>,
     /// Whether a group is being split: no batch begins meanwhile.
     pub(super) splitting: bool,
 }
@@ -61,6 +75,7 @@ impl NcclSlots {
             launched: BTreeMap::new(),
             unwanted: Vec::new(),
             next_batch: 0,
+            in_queue: VecDeque::new(),
             splitting: false,
         }
     }
@@ -109,7 +124,12 @@ impl NcclSlots {
     /// Gets batches into the queue, one after another, as far as they go. Waits for nothing.
     pub(super) fn advance(&mut self) -> NcclResult<()> {
         loop {
-            if let Some((number, comm)) = self.launching {
+            if let Some(NcclLaunching {
+                number,
+                comm,
+                entries,
+            }) = self.launching
+            {
                 if !self.comm(comm)?.poll()? {
                     return Ok(());
                 }
@@ -118,6 +138,7 @@ impl NcclSlots {
                 if let Some(slot) = self.slots.get_mut(&comm) {
                     slot.last = Some(done.clone());
                 }
+                self.in_queue.push_back((done.clone(), entries));
                 self.launching = None;
                 match self.unwanted.iter().position(|other| *other == number) {
                     // Their memory is used again in the order of the queue.
@@ -128,12 +149,40 @@ impl NcclSlots {
             if self.splitting {
                 return Ok(());
             }
+            let Some(next) = self.waiting.front() else {
+                return Ok(());
+            };
+            let entries = next.launch.entries();
+            if !self.has_room(entries)? {
+                return Ok(());
+            }
             let Some(batch) = self.waiting.pop_front() else {
                 return Ok(());
             };
             self.queue.wait(&batch.ready);
             self.comm(batch.comm)?.begin(batch.launch)?;
-            self.launching = Some((batch.number, batch.comm));
+            self.launching = Some(NcclLaunching {
+                number: batch.number,
+                comm: batch.comm,
+                entries,
+            });
+        }
+    }
+
+    /// Whether the queue takes so many more entries, or is empty.
+    fn has_room(&mut self, entries: usize) -> NcclResult<bool> {
+        loop {
+            let there: usize = self.in_queue.iter().map(|(_, entries)| entries).sum();
+            let Some((first, _)) = self.in_queue.front() else {
+                return Ok(true);
+            };
+            if there + entries <= MOST_ENTRIES {
+                return Ok(true);
+            }
+            if !first.has_happened().map_err(|error| error.to_string())? {
+                return Ok(false);
+            }
+            self.in_queue.pop_front();
         }
     }
 
@@ -174,7 +223,10 @@ impl NcclSlots {
     pub(super) fn close(&mut self) -> NcclResult<()> {
         let busy = |comm| {
             let waits = self.waiting.iter().any(|batch| batch.comm == comm);
-            waits || self.launching.is_some_and(|(_, other)| other == comm)
+            waits
+                || self
+                    .launching
+                    .is_some_and(|launching| launching.comm == comm)
         };
         let numbers = self.slots.iter().filter(|(_, slot)| !slot.wanted);
         let idle: Vec<usize> = numbers.map(|(n, _)| *n).filter(|n| !busy(*n)).collect();
@@ -202,11 +254,8 @@ impl NcclSlots {
         Ok(())
     }
 
-    /// Ends all communicators at once, with what they have under way.
-    pub(super) fn abort(&mut self) {
-        self.slots.clear();
-        self.waiting.clear();
-        self.launching = None;
-        self.launched.clear();
+    /// Takes everything out. If what is returned is dropped, all communicators end at once, with what they have under way.
+    pub(super) fn take_all(&mut self) -> Self {
+        std::mem::replace(self, Self::new(self.queue.clone()))
     }
 }

@@ -77,15 +77,6 @@ impl NcclTransport {
         error(doing, self.members[self.rank], reason)
     }
 
-    /// Memory for what arrives. Where ranks disagree, NCCL may write less than all of it: then it holds zeros.
-    fn memory(&self, spec: &Spec) -> Result<TensorMut> {
-        Ok(TensorMut::zeros(
-            spec.shape,
-            spec.dtype,
-            &self.engine().queue,
-        )?)
-    }
-
     /// Adds what travels for a call. Between two ranks, order decides what belongs together. Tensors without bytes do not travel.
     fn add(&self, call: Call, launch: &mut Launch) -> Result<NcclCall> {
         let (me, n) = (self.rank, self.members.len());
@@ -95,7 +86,7 @@ impl NcclTransport {
             let spec = Spec::of(&self.token);
             for other in (0..n).filter(|other| *other != me) {
                 launch.gives.push((other, self.token.clone()));
-                launch.into.push((other, self.memory(&spec)?));
+                launch.expects.push((other, spec));
                 parts.push(NcclPart::Arrives { collective });
             }
         }
@@ -111,7 +102,7 @@ impl NcclTransport {
                     NcclPart::Own(Tensor::zeros(spec.shape, spec.dtype, &self.device)?)
                 }
                 _ => {
-                    launch.into.push((from, self.memory(&spec)?));
+                    launch.expects.push((from, spec));
                     NcclPart::Arrives { collective }
                 }
             });
@@ -132,7 +123,7 @@ impl NcclTransport {
             id = Some(made);
         } else {
             let spec = Spec::new([UniqueId::LEN], DType::U8);
-            launch.into.push((members[0], self.memory(&spec)?));
+            launch.expects.push((members[0], spec));
         }
         let number = self.engine().begin(self.comm, self.device.record(), launch);
         let launched = self.engine().await_launch(number.map_err(failed)?);
@@ -176,10 +167,10 @@ impl Transport for NcclTransport {
             };
             calls.push(self.add(call, launch)?);
         }
-        let in_collectives = collectives.into.len();
+        let in_collectives = collectives.expects.len();
         let mut launch = collectives;
         launch.gives.append(&mut messages.gives);
-        launch.into.append(&mut messages.into);
+        launch.expects.append(&mut messages.expects);
         let doing = calls
             .first()
             .map_or("a batch", |first| first.call.op.name());
@@ -272,12 +263,11 @@ impl Transfer for NcclTransfer {
         let Some(number) = self.number else {
             return Ok(None);
         };
-        let reduces = self
-            .calls
-            .iter()
-            .any(|moving| Self::is_reduced(&moving.call));
+        // A barrier returns when all ranks have come, and the host reads what it reduces.
+        let awaits = |call: &Call| call.op == Op::Barrier || Self::is_reduced(call);
+        let awaits = self.calls.iter().any(|moving| awaits(&moving.call));
         // A GPU that has failed says so where its result is read.
-        let wait = |done: &Event| reduces && !done.has_happened().unwrap_or(true);
+        let wait = |done: &Event| awaits && !done.has_happened().unwrap_or(true);
         let polled = self.engine.poll(number, wait).map_err(|reason| {
             let awaited = self
                 .calls
