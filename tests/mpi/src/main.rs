@@ -49,7 +49,7 @@ const FAULT: u8 = 3;
 fn run(options: MpiOptions, parts: &[String]) -> Result<bool> {
     let mpi = Mpi::init(options)?;
     let rank = mpi.rank();
-    let world = world::join(&mpi)?;
+    let world = world::join(&mpi, "127.0.0.1")?;
     for part in parts {
         let began = Instant::now();
         let group = world.group();

@@ -4,7 +4,13 @@
 //!     mpirun -n 4 mpi-pictures
 //!
 //! Each number of processes has its own plans: 2, 3, 4 and 8 have some.
+//!
+//!     mpirun -n 4 mpi-pictures link ring|ulysses|pipe SIZE STEPS IP
+//!
+//! draws the demo on 2 × 2 ranks, of which the first two are on the host with address IP. Only this axis reaches the other host. Rank 0
+//! prints what all ranks sent on it, and how long it took. `ci/hosts.py` runs it.
 
+mod link;
 mod world;
 
 use std::{process::ExitCode, time::Instant};
@@ -59,12 +65,23 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let mpi = Mpi::init(MpiOptions::default())?;
-    let world = world::join(&mpi)?;
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (ip, link) = match words[..] {
+        [] => ("127.0.0.1", None),
+        ["link", axis, size, steps, ip] => (ip, Some([axis, size, steps])),
+        _ => return Err(Error::other("mpi-pictures [link AXIS SIZE STEPS IP]")),
+    };
+    let world = world::join(&mpi, ip)?;
     let group = world.group();
     let began = Instant::now();
-    match all(group) {
-        Ok(0) => return Err(Error::other("this number of processes has no plans")),
-        Ok(plans) if group.rank() == 0 => println!(
+    let outcome = match link {
+        Some(words) => link::draw(group, words).map(|()| None),
+        None => all(group).map(Some),
+    };
+    match outcome {
+        Ok(Some(0)) => return Err(Error::other("this number of processes has no plans")),
+        Ok(Some(plans)) if group.rank() == 0 => println!(
             "{} processes: {plans} plans after {:.1?}",
             group.world_size(),
             began.elapsed()

@@ -7,13 +7,13 @@ use xdit_comm::{
 };
 use xdit_kernels::{DType, Device, Tensor};
 
-/// A free port of rank 0. MPI tells it to the others.
-fn rendezvous(mpi: &Mpi) -> Result<String> {
+/// A free port of rank 0 at its address `ip`. MPI tells it to the others.
+fn rendezvous(mpi: &Mpi, ip: &str) -> Result<String> {
     let (rank, size) = (mpi.rank(), mpi.world_size());
     let transport = mpi.transport(rank, size, &Device::cpu())?;
     let mut gives = Vec::new();
     if rank == 0 {
-        let listener = TcpListener::bind("127.0.0.1:0").map_err(Error::other)?;
+        let listener = TcpListener::bind((ip, 0)).map_err(Error::other)?;
         let address = listener.local_addr().map_err(Error::other)?;
         let port = u32::from(address.port());
         gives.push(Tensor::from_slice(&[port], [1], &Device::cpu())?);
@@ -26,19 +26,19 @@ fn rendezvous(mpi: &Mpi) -> Result<String> {
     loop {
         if let Some(tensors) = transfer.poll()? {
             let port = tensors[0].to_vec_blocking::<u32>()?;
-            return Ok(format!("127.0.0.1:{}", port[0]));
+            return Ok(format!("{ip}:{}", port[0]));
         }
         transfer.rest(Duration::from_millis(1));
     }
 }
 
-pub(crate) fn join(mpi: &Mpi) -> Result<ProcessWorld> {
+pub(crate) fn join(mpi: &Mpi, ip: &str) -> Result<ProcessWorld> {
     let (rank, world_size) = (mpi.rank(), mpi.world_size());
     let place = RankPlace {
         rank,
         world_size,
         host: format!("node{rank}"),
-        rendezvous: rendezvous(mpi)?,
+        rendezvous: rendezvous(mpi, ip)?,
         secret: JobSecret::default(),
         restart: 0,
         build: String::new(),
