@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Pictures over two hosts, started by mpirun, and what travels between them. ci/netns.sh makes the hosts.
 
-    ci/hosts.py PROGRAM            the picture is that of threads, and the bytes on the link are those of the formulas
+    ci/hosts.py PROGRAM            PROGRAM is mpi-pictures (tests/mpi): the picture is that of threads, the bytes those of the formulas
     ci/hosts.py PROGRAM measure    the time of a step of each plan, in turns, as a table (docs/benchmarks/processes.md)
 
 The formulas, for one step of one picture of L tokens of width D in f32, through B blocks (one attention each), over 2 × 2 ranks:
@@ -10,7 +10,8 @@ The formulas, for one step of one picture of L tokens of width D in f32, through
                             4 · B · 2 · L/2 · D/2 · 4 bytes
     ulysses across hosts    each of 4 ranks gives away half of its quarter of q, k, v, and later of the output:
                             4 · B · 4 · L/4 · D/2 · 4 bytes
-    stages on both hosts    the rows of all tokens to the next stage, the noise of the image's tokens back (`plan --json`)
+    stages on both hosts    the rows of all tokens to the next stage (of 2), the noise of the image's tokens back:
+                            (L · D + 64 · image tokens) · 4 bytes
 
 The difference of two runs with different numbers of steps counts only steps: starting, encoding and the picture are the same in both.
 """
@@ -20,105 +21,78 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAM = os.path.abspath(sys.argv[1])
-USP = ["--ulysses-degree", "2", "--ring-degree", "2"]
-TURNED = ["--mesh-order", "data,cfg,pipe,ulysses,ring"]
-# Name, flags, the axis between hosts, and further flags of mpirun.
-PLANS = [
-    ("ring across hosts", USP, "ring", []),
-    ("ring across hosts, ranks dealt round-robin", USP, "ring", ["--map-by", "node"]),
-    ("ulysses across hosts", USP + TURNED, "ulysses", []),
-    ("stages on both hosts", ["--pipefusion-parallel-degree", "2", "--ulysses-degree", "2", "--num-pipeline-patch", "2"], "pipe", []),
-]
+# What is between the hosts.
+AXES = {"ring": "ring across hosts", "ulysses": "ulysses across hosts", "pipe": "stages on both hosts"}
 # What a link carries beside the messages, at most. TCP, IP and Ethernet put 66 bytes before each packet of up to 8948 bytes, and
 # answer each with 66: 1.5 %. Where a message ends, a packet is not full; Open MPI precedes each message and each of its pieces by
 # less than 100 bytes and asks before it sends a long one: less than 2 KiB a message and its answers. Of the control plane, a rank
 # tells rank 0 each call in less than 200 bytes.
 PARTS, EACH = 0.02, 2048
-# Of the demo's transformer (`xdit-cli info`).
-BLOCKS, WIDTH = 8, 128
+# Of the demo (`xdit-cli info`, `xdit-cli plan`): blocks and width of the transformer, tokens of the text, channels of a token's latents.
+BLOCKS, WIDTH, TEXT, LATENTS = 8, 128, 24, 64
 
 
 def netns(*words):
     return subprocess.run([f"{HERE}/netns.sh", *words], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def command(size, steps, flags):
-    words = [PROGRAM, "generate", "--prompt", "a red circle on a blue background", "--threads", "1", "--json"]
-    return words + ["--height", str(size), "--width", str(size), "--num-inference-steps", str(steps)] + flags
-
-
-def draw(words, mapping, picture):
-    """Draws over both hosts. Returns the report of rank 0 and the bytes that the link carried."""
-    # `-H` gives the slots of each host, in their order.
-    mpirun = ["mpirun.openmpi", "-H", "one:2,two:2", "-n", "4", "--mca", "plm_rsh_agent", f"{HERE}/netns.sh agent", *mapping]
+def draw(axis, size, steps):
+    """Draws over both hosts. Returns what rank 0 says, and the bytes that the link carried."""
+    mpirun = ["mpirun.openmpi", "-H", "one:2,two:2", "-n", "4", "--mca", "plm_rsh_agent", f"{HERE}/netns.sh agent"]
     before = int(netns("bytes"))
     done = subprocess.run(
-        [f"{HERE}/netns.sh", "on", "one", *mpirun, *words, "--output", picture],
-        capture_output=True, text=True, timeout=300,
+        [f"{HERE}/netns.sh", "on", "one", *mpirun, PROGRAM, "link", axis, str(size), str(steps), "10.77.0.1"],
+        capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL,
     )
     if done.returncode != 0:
-        raise SystemExit(f"{' '.join(words)}: {done.stderr}{done.stdout}")
-    return json.loads(done.stdout), int(netns("bytes")) - before
+        raise SystemExit(f"{AXES[axis]}: {done.stderr}{done.stdout}")
+    said = next(line for line in done.stdout.splitlines() if line.startswith("{"))
+    return json.loads(said), int(netns("bytes")) - before
 
 
-def sent(report, axis):
-    """Bytes and calls of all ranks on an axis."""
-    of_axis = [entry for entry in report["ranks"]["communication"] if entry["axis"] == axis]
-    return sum(entry["bytes"] for entry in of_axis), sum(entry["calls"] for entry in of_axis)
+def of_a_step(axis, size):
+    image = (size // 16) ** 2
+    tokens = TEXT + image
+    each = {
+        "ring": 4 * BLOCKS * 2 * tokens // 2 * WIDTH // 2,
+        "ulysses": 4 * BLOCKS * 4 * tokens // 4 * WIDTH // 2,
+        "pipe": tokens * WIDTH + image * LATENTS,
+    }
+    return 4 * each[axis]
 
 
-def formula(words, axis, steps):
-    plan = [words[0], "plan", *(word for word in words[2:])]
-    plan = json.loads(subprocess.run(plan, check=True, capture_output=True, text=True).stdout)
-    tokens = plan["text_tokens"] + plan["image_tokens"]
-    if axis == "pipe":
-        # The latents of the last step are not sent back.
-        step = plan["links"]["patched_step"]
-        return steps * (step["forward"]["bytes"] + step["back"]["bytes"])
-    part = {"ring": 2 * tokens / 2 * WIDTH / 2, "ulysses": 4 * tokens / 4 * WIDTH / 2}[axis]
-    return steps * BLOCKS * 4 * part * 4
-
-
-def check(folder):
+def check():
     few, many, size = 3, 9, 256
-    for name, flags, axis, mapping in PLANS:
-        picture, alone = f"{folder}/two.png", f"{folder}/threads.png"
-        runs = {}
-        for steps in (few, many):
-            words = command(size, steps, flags)
-            runs[steps] = draw(words, mapping, picture)
-        subprocess.run([*words, "--output", alone], check=True, capture_output=True)
-        with open(picture, "rb") as ours, open(alone, "rb") as threads:
-            if ours.read() != threads.read():
-                raise SystemExit(f"{name}: the picture is not that of threads")
-        expected = formula(words, axis, many - few)
-        counted, calls = (b - a for a, b in zip(sent(runs[few][0], axis), sent(runs[many][0], axis)))
-        carried = runs[many][1] - runs[few][1]
+    for axis, name in AXES.items():
+        (a, before), (b, after) = draw(axis, size, few), draw(axis, size, many)
+        expected = (many - few) * of_a_step(axis, size)
+        counted, calls = b["bytes"] - a["bytes"], b["calls"] - a["calls"]
         most = expected * (1 + PARTS) + EACH * calls
-        line = f"{name}: {expected / (many - few):.0f} bytes a step by formula, the link carried {carried / expected - 1:+.2%}"
+        carried = after - before
+        line = f"{name}: {of_a_step(axis, size)} bytes a step by the formula; the link carried {carried / expected - 1:+.2%}"
         print(line, flush=True)
         if counted != expected or not expected <= carried <= most:
-            raise SystemExit(f"{line}: counted {counted}, expected {expected}, carried {carried}, allowed {most} for {calls} calls")
+            raise SystemExit(f"{name}: counted {counted}, expected {expected}, carried {carried}, allowed {most} for {calls} calls")
 
 
-def measure(folder):
-    size, steps, turns = 512, 8, 5
-    seconds = {name: [] for name, *_ in PLANS}
+def measure():
+    few, many, size, turns = 2, 8, 512, 5
+    seconds = {axis: [] for axis in AXES}
     for _ in range(turns):
-        for name, flags, _, mapping in PLANS:
-            report, carried = draw(command(size, steps, flags), mapping, f"{folder}/a.png")
-            # The first step also starts what later ones reuse.
-            seconds[name].append((statistics.median(report["step_seconds"][1:]), carried))
-    print(f"{time.strftime('%Y-%m-%d')}, {size}×{size}, {steps} steps, {turns} turns; load {os.getloadavg()[0]:.1f}")
-    print("| plan | s/step, median (least – most) | MB on the link |\n|---|---|---|")
-    for name, runs in seconds.items():
-        times = sorted(run[0] for run in runs)
-        print(f"| {name} | {statistics.median(times):.3f} ({times[0]:.3f} – {times[-1]:.3f}) | {runs[-1][1] / 1e6:.1f} |")
+        for axis in AXES:
+            # The difference of two runs has no start in it.
+            a, b = draw(axis, size, few)[0], draw(axis, size, many)[0]
+            seconds[axis].append((b["seconds"] - a["seconds"]) / (many - few))
+    print(f"{time.strftime('%Y-%m-%d %H:%M')}, {size}×{size}, {turns} turns; load {os.getloadavg()[0]:.1f}")
+    print("| plan | s a step, median (least to most) | MB a step over the link |\n|---|---|---|")
+    for axis, times in seconds.items():
+        times.sort()
+        carried = of_a_step(axis, size) / 1e6
+        print(f"| {AXES[axis]} | {statistics.median(times):.3f} ({times[0]:.3f} to {times[-1]:.3f}) | {carried:.2f} |")
 
 
 def main():
@@ -131,8 +105,7 @@ def main():
         raise SystemExit(up.stderr)
     print(f"two hosts: the link is {up.stdout.strip()}", flush=True)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            (measure if "measure" in sys.argv[2:] else check)(folder)
+        (measure if "measure" in sys.argv[2:] else check)()
     finally:
         netns("down")
 
