@@ -80,7 +80,7 @@ def check():
 
 
 def measure():
-    few, many, size, turns = 2, 8, 512, 5
+    few, many, size, turns = 2, 8, 512, 3
     seconds = {axis: [] for axis in AXES}
     for _ in range(turns):
         for axis in AXES:

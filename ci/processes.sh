@@ -4,7 +4,7 @@
 #
 #     ci/processes.sh [RUNS [PART...]]
 #
-# RUNS is the number of faults (20). Parts: program, faults, mpi, hosts; all without any.
+# Not part of .ci/run yet. RUNS is the number of faults (20). Parts: program, faults, mpi, hosts; all without any.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=${1:-20}

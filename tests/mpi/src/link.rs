@@ -64,7 +64,7 @@ pub(crate) fn draw(group: &Group, [axis, size, steps]: [&str; 3]) -> Result<()> 
             return Err(Error::other("the picture differs from that of threads"));
         }
     }
-    // Rank 0 ends after the others, so that a difference is heard.
+    // A difference is heard before rank 0 prints.
     group.barrier()?;
     if group.rank() == 0 {
         let sum = |index: usize| all.iter().map(|sent| sent[index]).sum::<f64>();
