@@ -9,6 +9,8 @@ pub(super) enum TransportKind {
     Sockets,
     /// MPI.
     Mpi,
+    /// NCCL, between GPUs.
+    Nccl,
 }
 
 impl fmt::Display for TransportKind {
@@ -16,6 +18,7 @@ impl fmt::Display for TransportKind {
         f.write_str(match self {
             Self::Sockets => "Unix sockets, because all ranks are on one host",
             Self::Mpi => "MPI, which has started the ranks",
+            Self::Nccl => "NCCL, because the ranks compute on GPUs",
         })
     }
 }
@@ -36,10 +39,7 @@ pub(super) struct TransportNeeds {
 /// Chooses the transport, or says in one line what is missing.
 pub(super) fn choose(needs: TransportNeeds) -> Result<TransportKind, String> {
     if needs.on_gpus {
-        // The place of NCCL.
-        return Err(
-            "ranks on GPUs need NCCL, which this xdit-cli cannot use yet: --device cpu computes on the processors".into(),
-        );
+        return Ok(TransportKind::Nccl);
     }
     match (needs.has_mpi, needs.is_one_host, needs.by_mpi) {
         (true, ..) => Ok(TransportKind::Mpi),
@@ -74,11 +74,11 @@ mod tests {
         assert_eq!(chosen(false, true, false, true), Ok(TransportKind::Sockets));
         assert_eq!(chosen(false, true, true, true), Ok(TransportKind::Mpi));
         assert_eq!(chosen(false, false, true, true), Ok(TransportKind::Mpi));
+        assert_eq!(chosen(true, true, false, false), Ok(TransportKind::Nccl));
+        assert_eq!(chosen(true, false, true, true), Ok(TransportKind::Nccl));
         for (case, way_out) in [
             (chosen(false, false, false, true), "--features mpi"),
             (chosen(false, false, false, false), "mpirun"),
-            (chosen(true, true, false, false), "NCCL"),
-            (chosen(true, false, true, true), "--device cpu"),
         ] {
             let reason = case.unwrap_err();
             assert!(

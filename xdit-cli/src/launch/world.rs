@@ -324,6 +324,17 @@ fn connect(
         TransportKind::Sockets => Err(xdit_comm::Error::other(
             "ranks that are processes need Unix",
         )),
+        #[cfg(all(unix, feature = "cuda"))]
+        TransportKind::Nccl => {
+            use xdit_comm::processes::nccl::{NcclLibrary, NcclOptions, transport};
+            let library = NcclLibrary::open(None)?;
+            tracing::info!("NCCL {}", library.version());
+            transport(peers, &library, device, NcclOptions::default())
+        }
+        #[cfg(not(all(unix, feature = "cuda")))]
+        TransportKind::Nccl => Err(xdit_comm::Error::other(
+            "ranks on GPUs need NCCL, which this xdit-cli was built without",
+        )),
         TransportKind::Mpi => Err(xdit_comm::Error::other("MPI is not there yet")),
     }
 }
