@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod checks;
 mod commands;
 mod launch;
+mod launcher;
 mod output;
 mod report;
 mod run;
@@ -17,7 +19,7 @@ use xdit_models::quote;
 
 use args::argv::{self, Parsed};
 use args::cli::Command;
-use commands::{completions, devices, download, generate, info, man, plan, replay};
+use commands::{completions, devices, doctor, download, generate, info, man, plan, replay};
 use launch::ProcessJob;
 use report::console;
 use report::failure::Failure;
@@ -77,6 +79,8 @@ fn run_command(command: &Command, started: Instant) -> u8 {
         Command::Info(args) => info::run(args, &session),
         Command::Download(args) => download::run(args, &session),
         Command::Devices(args) => devices::run(args, &session),
+        Command::Doctor(args) => doctor::run(args, &session),
+        Command::Launch(args) => commands::launch::run(args, &session),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args, &session),
     }));

@@ -34,7 +34,7 @@ pub use pipeline::estimate::MemoryEstimate;
 pub use pipeline::handle::Pipeline;
 pub use pipeline::image::Image;
 pub use pipeline::info;
-pub use pipeline::memory_limit::refused_thread;
+pub use pipeline::memory_limit::{available_memory, refused_thread};
 pub use pipeline::options::LoadOptions;
 pub use pipeline::output::Output;
 pub use pipeline::rank_plan::{RankMemory, RankPlan, StageSummary};

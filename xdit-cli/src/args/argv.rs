@@ -192,6 +192,11 @@ fn unknown(error: &clap::Error, words: &[OsString]) -> String {
         _ if called.is_none() => {
             Some("a command comes first, such as `xdit-cli generate --prompt TEXT`")
         }
+        _ if called.is_some_and(|it| it.get_name() == "launch")
+            && (!is_flag || guess.is_none()) =>
+        {
+            Some("the command and its flags come after --: xdit-cli launch --nproc 2 -- generate …")
+        }
         _ if !is_flag && has("prompt") => {
             Some("a prompt follows --prompt, in quotes: --prompt \"a red circle\"")
         }

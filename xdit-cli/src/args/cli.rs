@@ -7,6 +7,7 @@ use clap_complete::Shell;
 
 use crate::args::call::{CallArgs, PromptArgs};
 use crate::args::compute::{RunArgs, ThreadArgs};
+use crate::args::launch::{DoctorArgs, LaunchArgs};
 use crate::args::model::{FilesArgs, HubArgs, ModelArgs};
 use crate::args::notes;
 use crate::args::output::{OutputArgs, ReportArgs};
@@ -55,6 +56,12 @@ pub(crate) enum Command {
     ///
     /// Where there is no GPU, one line says why.
     Devices(DevicesArgs),
+    /// Show what this machine offers to a run, what is missing, and what to do.
+    ///
+    /// A screenful: the processor, memory, models, GPUs and driver, NCCL, MPI, launchers. Nothing is changed or sent.
+    Doctor(DoctorArgs),
+    /// Start a command as ranks, one process each, on this host or on several.
+    Launch(LaunchArgs),
     /// Print a script with which a shell completes commands and flags.
     Completions(CompletionsArgs),
     /// Print a man page, or write all of them.
@@ -74,6 +81,22 @@ impl Command {
         }
     }
 
+    /// The word that calls it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Generate(_) => "generate",
+            Self::Plan(_) => "plan",
+            Self::Replay(_) => "replay",
+            Self::Info(_) => "info",
+            Self::Download(_) => "download",
+            Self::Devices(_) => "devices",
+            Self::Doctor(_) => "doctor",
+            Self::Launch(_) => "launch",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
+        }
+    }
+
     /// What to report; the defaults for a command without these flags.
     pub(crate) fn report(&self) -> ReportArgs {
         match self {
@@ -83,6 +106,8 @@ impl Command {
             Self::Info(args) => args.report.clone(),
             Self::Download(args) => args.report.clone(),
             Self::Devices(args) => args.report.clone(),
+            Self::Doctor(args) => args.report.clone(),
+            Self::Launch(args) => args.report(),
             Self::Completions(_) | Self::Man(_) => ReportArgs::default(),
         }
     }

@@ -5,15 +5,17 @@ use clap::{Arg, Command};
 use crate::report::table::COLUMNS;
 
 /// The flags of `-h`, by their long names. Positional arguments are always there.
-const MOST_USED: [&str; 22] = [
+const MOST_USED: [&str; 24] = [
     "dtype",
     "guidance-scale",
     "height",
     "help",
+    "hosts",
     "json",
     "low-memory",
     "model",
     "negative-prompt",
+    "nproc",
     "num-images-per-prompt",
     "num-inference-steps",
     "output",

@@ -10,6 +10,7 @@ pub(crate) mod device;
 mod headings;
 mod help;
 pub(crate) mod hints;
+pub(crate) mod launch;
 pub(crate) mod model;
 pub(crate) mod notes;
 pub(crate) mod output;

@@ -28,7 +28,7 @@ pub(crate) const EXIT_CODES: [(u8, &str); 11] = [
 ];
 
 /// The environment variables that the program reads, also in the README.
-pub(crate) const ENVIRONMENT: [(&str, &str); 13] = [
+pub(crate) const ENVIRONMENT: [(&str, &str); 15] = [
     (
         "RAYON_NUM_THREADS, OMP_NUM_THREADS",
         "the number of compute threads; the first one that is set counts",
@@ -48,6 +48,11 @@ pub(crate) const ENVIRONMENT: [(&str, &str); 13] = [
     (
         "XDIT_LAUNCH, XDIT_RENDEZVOUS_PORT, XDIT_JOB_SECRET, XDIT_RESTART",
         "0: run alone; where ranks meet; what they know; how often they began",
+    ),
+    ("XDIT_SSH", "what launch runs instead of ssh, as --ssh"),
+    (
+        "XDIT_CONTROL",
+        "set by launch for its processes: the pipe on which they hear from it",
     ),
     ("NO_COLOR", "no colours"),
     ("TERM", "no progress bars if it is dumb"),
@@ -141,6 +146,39 @@ Example:
 pub(crate) const DEVICES: &str = "\
 GPUs need NVIDIA's driver 525 (CUDA 12.0) or newer and compute capability 8.0 or
 more. --device of generate takes the names of the first column.";
+
+/// The end of `xdit-cli doctor --help`.
+pub(crate) const DOCTOR: &str = "\
+Each line is ok, lacks (only runs that need this part fail; the line after >
+says what to do) or wrong (settings that no run accepts).
+
+Exit codes:
+  0 done, whatever is missing, 2 a line is wrong.";
+
+/// The end of `xdit-cli launch -h`.
+pub(crate) const LAUNCH_SHORT: &str = "\
+These are the most used flags: --help shows all of them.
+Example:
+  xdit-cli launch -- generate -p \"a red circle\" --ulysses-degree 2";
+
+/// The end of `xdit-cli launch --help`.
+pub(crate) const LAUNCH: &str = "\
+What the processes print is printed; only rank 0 prints. Rank 0 has the standard
+input, unless --hosts is given. Signals are passed on.
+When a process fails, the others get 8 seconds to end, then SIGTERM, and 5
+seconds later SIGKILL. None stays behind, even if launch itself is killed.
+Processes get a port, a random secret and their rank in the environment, never
+on the command line. Other hosts have their own environment and must have the
+current folder.
+
+Exit codes:
+  0 all processes are done, 1 ssh failed, 2 usage, 128+N launch got signal N.
+  Otherwise that of the process that failed first, 128+N if it died of signal N.
+  A process that only lost another one (6) does not count before that one.
+
+Examples:
+  xdit-cli launch -- generate -p \"a red circle\" --ulysses-degree 2
+  xdit-cli launch --nproc 8 --hosts a,b -- doctor";
 
 /// The end of `xdit-cli completions --help`.
 pub(crate) const COMPLETIONS: &str = "\

@@ -1,30 +1,16 @@
 //! `xdit-cli devices`: the processor, and the GPUs of this machine.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use xdit_kernels::Tier;
 
 use crate::args::cli::DevicesArgs;
-use crate::args::device::{self, DeviceSettings};
+use crate::args::device::DeviceSettings;
 use crate::report::console;
 use crate::report::failure::Failure;
 use crate::report::table::aligned;
+use crate::run::gpus::{self, Gpu};
 use crate::run::memory::{self, shown};
 use crate::run::session::Session;
-
-/// A GPU of this machine.
-#[cfg_attr(
-    not(feature = "cuda"),
-    allow(dead_code, reason = "GPUs are listed with the feature cuda")
-)]
-struct Gpu {
-    ordinal: u32,
-    name: String,
-    capability: String,
-    memory: u64,
-    free: Option<u64>,
-    cuda: String,
-    unusable: Option<String>,
-}
 
 /// Prints what `--device` can name.
 ///
@@ -36,7 +22,7 @@ pub(crate) fn run(args: &DevicesArgs, session: &Session) -> Result<u8, Failure> 
     let tier = args.threads.cpu_tier.unwrap_or_else(Tier::detect);
     let (total, available) = memory::of_machine();
     let tiers: Vec<String> = Tier::available().map(|tier| tier.to_string()).collect();
-    let gpus = gpus(DeviceSettings {
+    let gpus = gpus::list(DeviceSettings {
         local_rank: None,
         tier: None,
         allow_tf32: false,
@@ -44,7 +30,7 @@ pub(crate) fn run(args: &DevicesArgs, session: &Session) -> Result<u8, Failure> 
     });
     if session.report.json {
         let (list, reason) = match &gpus {
-            Ok(gpus) => (gpus.iter().map(gpu_json).collect(), None),
+            Ok(gpus) => (gpus.iter().map(Gpu::json).collect(), None),
             Err(reason) => (Vec::new(), Some(reason)),
         };
         console::print_json(&json!({
@@ -91,37 +77,4 @@ pub(crate) fn run(args: &DevicesArgs, session: &Session) -> Result<u8, Failure> 
     }
     console::print(&text)?;
     Ok(0)
-}
-
-fn gpu_json(gpu: &Gpu) -> Value {
-    json!({
-        "device": format!("cuda:{}", gpu.ordinal),
-        "name": gpu.name,
-        "capability": gpu.capability,
-        "memory": gpu.memory,
-        "available": gpu.free,
-        "cuda_version": gpu.cuda,
-        "unusable": gpu.unusable,
-    })
-}
-
-/// The GPUs that the driver shows, or one line that says why there is none.
-#[cfg(feature = "cuda")]
-fn gpus(settings: DeviceSettings<'_>) -> Result<Vec<Gpu>, String> {
-    let found = device::gpus(settings)?;
-    let gpus = found.into_iter().map(|gpu| Gpu {
-        ordinal: gpu.ordinal,
-        name: gpu.name,
-        capability: format!("{}.{}", gpu.capability[0], gpu.capability[1]),
-        memory: gpu.memory,
-        free: gpu.free_memory,
-        cuda: gpu.cuda_version,
-        unusable: gpu.unusable,
-    });
-    Ok(gpus.collect())
-}
-
-#[cfg(not(feature = "cuda"))]
-fn gpus(_: DeviceSettings<'_>) -> Result<Vec<Gpu>, String> {
-    Err(device::WITHOUT.into())
 }

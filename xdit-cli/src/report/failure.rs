@@ -97,6 +97,15 @@ pub(crate) enum Failure {
         reason: String,
     },
 
+    /// The system refuses something that `launch` needs to start processes.
+    #[error("{what}: the system refuses it: {}", quote::reason(reason))]
+    Start {
+        /// A process, or what it needs.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+
     /// The reader of standard output has closed it.
     #[error("standard output: {}", system_reason(.0))]
     Stdout(io::Error),
@@ -257,6 +266,14 @@ impl Failure {
         }
     }
 
+    /// Creates a [`Failure::Start`].
+    pub(crate) fn start(what: impl Into<String>, error: &io::Error) -> Self {
+        Self::Start {
+            what: what.into(),
+            reason: system_reason(error),
+        }
+    }
+
     /// Creates a [`Failure::NoRecord`].
     pub(crate) fn no_record(path: &Path, reason: impl ToString) -> Self {
         Self::NoRecord {
@@ -286,7 +303,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::LongName { .. } | Self::NoRecord { .. } => 2,
-            Self::Output { .. } | Self::Input { .. } | Self::Stdout(_) => 1,
+            Self::Output { .. } | Self::Input { .. } | Self::Start { .. } | Self::Stdout(_) => 1,
             Self::AutomaticGpu { source, .. } => source.exit_code(),
             Self::OfRank { code, .. } => *code,
             Self::LostRank { .. } | Self::Rendezvous { .. } => RANK_LOST,

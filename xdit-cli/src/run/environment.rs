@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Environment(BTreeMap<&'static str, String>);
 
 /// All variables that are read, except those of launchers.
-const NAMES: [&str; 29] = [
+const NAMES: [&str; 34] = [
     "HF_ENDPOINT",
     "HF_HOME",
     "HF_HUB_CACHE",
@@ -18,25 +18,30 @@ const NAMES: [&str; 29] = [
     "HF_TOKEN",
     "HF_TOKEN_PATH",
     "HOME",
+    "LD_LIBRARY_PATH",
     "LOCAL_RANK",
     "LOCAL_WORLD_SIZE",
     "MASTER_ADDR",
     "MASTER_PORT",
     "NO_COLOR",
     "OMP_NUM_THREADS",
+    "PATH",
     "RANK",
     "RAYON_NUM_THREADS",
     "RUST_LOG",
     "TERM",
     "USERPROFILE",
+    "VIRTUAL_ENV",
     "WORLD_SIZE",
     "XDG_CACHE_HOME",
+    "XDIT_CONTROL",
     "XDIT_CUDA_LIB_DIR",
     "XDIT_JOB_SECRET",
     "XDIT_LAUNCH",
     "XDIT_LOGGING_LEVEL",
     "XDIT_RENDEZVOUS_PORT",
     "XDIT_RESTART",
+    "XDIT_SSH",
 ];
 
 /// The variables that launchers set for the processes that they start. `docs/processes.md` names them.
@@ -185,9 +190,16 @@ mod tests {
     fn the_help_names_every_variable() {
         let rows = crate::args::notes::ENVIRONMENT.iter();
         let told: Vec<&str> = rows.flat_map(|(names, _)| names.split(", ")).collect();
-        // Where the home folder is, is no matter of this program.
+        // Where home folders, programs and libraries are, is no matter of this program.
+        let of_system = [
+            "HOME",
+            "LD_LIBRARY_PATH",
+            "PATH",
+            "USERPROFILE",
+            "VIRTUAL_ENV",
+        ];
         for name in NAMES {
-            let is_told = told.contains(&name) || ["HOME", "USERPROFILE"].contains(&name);
+            let is_told = told.contains(&name) || of_system.contains(&name);
             assert!(is_told, "{name}");
         }
         assert!(told.iter().all(|name| NAMES.contains(name)), "{told:?}");

@@ -3,9 +3,11 @@
 //! This module uses `args`, `output` and `report`, and no command.
 
 pub(crate) mod compute;
+pub(crate) mod control;
 pub(crate) mod digest;
 pub(crate) mod draw;
 pub(crate) mod environment;
+pub(crate) mod gpus;
 #[cfg(feature = "hub")]
 pub(crate) mod hub;
 #[cfg(feature = "hub")]

@@ -16,6 +16,8 @@ use crate::report::failure::Failure;
 use crate::report::logging;
 use crate::report::trace::TraceFile;
 use crate::report::voice;
+#[cfg(unix)]
+use crate::run::control;
 use crate::run::environment::Environment;
 use crate::run::{model_choice, signals};
 
@@ -66,8 +68,13 @@ impl Session {
             trace: TraceFile::default(),
         };
         let trace = session.trace.clone();
-        signals::install(session.partials.clone(), trace, session.console.clone())
-            .map_err(|e| xdit_models::refused_thread("signals", &e))?;
+        // launch writes no file, and ends after its processes.
+        if !matches!(command, Command::Launch(_)) {
+            signals::install(session.partials.clone(), trace, session.console.clone())
+                .map_err(|e| xdit_models::refused_thread("signals", &e))?;
+        }
+        #[cfg(unix)]
+        control::watch(&session.environment)?;
         let opened = session.make_files(command);
         if opened.is_err() {
             session.partials.remove_empty_folders();
@@ -147,7 +154,11 @@ fn places(
         Command::Replay(args) => Some((args.model.as_deref(), &args.hub)),
         Command::Info(args) => Some((Some(args.model.as_str()), &args.files.hub)),
         Command::Download(args) => Some((Some(args.model.as_str()), &args.files.hub)),
-        Command::Devices(_) | Command::Completions(_) | Command::Man(_) => None,
+        Command::Devices(_)
+        | Command::Doctor(_)
+        | Command::Launch(_)
+        | Command::Completions(_)
+        | Command::Man(_) => None,
     };
     if let Some((Some(name), hub)) = model
         && let Some(folder) = model_choice::folder_of(name, hub, environment)

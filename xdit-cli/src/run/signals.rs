@@ -32,11 +32,8 @@ pub(crate) fn install(
     // With a handler, the write that exceeds RLIMIT_FSIZE fails with EFBIG. Without one, the process dies of the signal.
     signal_hook::flag::register(SIGXFSZ, std::sync::Arc::default())?;
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, last_resort::SIGNAL])?;
-    let ignored = Ignored::read();
-    for signal in [SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU] {
-        if ignored.lacks(signal) {
-            signals.add_signal(signal)?;
-        }
+    for signal in not_ignored(&[SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU]) {
+        signals.add_signal(signal)?;
     }
     std::thread::Builder::new()
         .name(last_resort::THREAD.into())
@@ -76,6 +73,14 @@ fn say(console: Console, farewell: Option<Farewell>) {
     if std::thread::Builder::new().spawn(saying).is_ok() {
         said.recv_timeout(PATIENCE).ok();
     }
+}
+
+/// Returns those of `signals` that the parent process does not ignore.
+#[cfg(unix)]
+pub(crate) fn not_ignored(signals: &[i32]) -> Vec<i32> {
+    let ignored = Ignored::read();
+    let signals = signals.iter().copied();
+    signals.filter(|signal| ignored.lacks(*signal)).collect()
 }
 
 /// Returns the signals that the parent process ignores, like `nohup` ignores the hangup. A handler would undo this. Linux

@@ -24,6 +24,8 @@ fn every_shell_completes_commands_and_flags() {
             "info",
             "download",
             "devices",
+            "doctor",
+            "launch",
             "completions",
             "man",
             "num-inference-steps",

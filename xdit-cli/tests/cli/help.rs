@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::program::run;
 
 /// The commands, and the program itself.
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 11] = [
     "",
     "generate",
     "plan",
@@ -14,6 +14,8 @@ const COMMANDS: [&str; 9] = [
     "info",
     "download",
     "devices",
+    "doctor",
+    "launch",
     "completions",
     "man",
 ];

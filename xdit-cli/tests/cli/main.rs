@@ -10,6 +10,7 @@ mod completions;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod devices;
 mod disk;
+mod doctor;
 mod empty_prompt;
 #[cfg(all(feature = "hub", unix))]
 mod fake_hub;
@@ -35,6 +36,8 @@ mod hunyuan_masks;
 mod info;
 #[cfg(unix)]
 mod job;
+#[cfg(unix)]
+mod launch;
 mod man;
 mod memory;
 mod memory_limits;

@@ -6,13 +6,15 @@ use std::process::Command;
 
 use crate::program::{names, run};
 
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 10] = [
     "generate",
     "plan",
     "replay",
     "info",
     "download",
     "devices",
+    "doctor",
+    "launch",
     "completions",
     "man",
 ];

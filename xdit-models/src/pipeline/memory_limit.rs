@@ -37,15 +37,16 @@ const HEADROOM: u64 = 24 << 20;
 
 /// Returns the bytes that a call with this number of threads may use, if the system says: the available memory, or under a
 /// limit of address space what remains beside the stacks of the threads, if that is less.
-pub(crate) fn room(threads: u64) -> Option<u64> {
+#[must_use]
+pub fn available_memory(threads: u64) -> Option<u64> {
     let besides = threads.saturating_mul(STACK).saturating_add(HEADROOM);
     let mapped = address_space().map(|left| left.saturating_sub(besides));
     [available(), mapped].into_iter().flatten().min()
 }
 
-/// Returns an error if `bytes` for `what` exceed `limit`, or without a limit the [`room`] of a call with `threads` threads.
+/// Returns an error if `bytes` for `what` exceed `limit`, or without a limit the [`available_memory`] of a call with `threads` threads.
 pub(crate) fn check(what: &str, bytes: u64, limit: Option<u64>, threads: u64) -> Result<()> {
-    let room = limit.or_else(|| room(threads));
+    let room = limit.or_else(|| available_memory(threads));
     match room {
         Some(available) if bytes > available => Err(Error::OutOfMemory {
             what: what.into(),

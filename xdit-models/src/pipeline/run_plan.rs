@@ -129,7 +129,7 @@ impl RunPlan {
     /// address space, what that leaves beside the stacks of the call's threads.
     #[must_use]
     pub fn available_memory(&self) -> Option<u64> {
-        memory_limit::room(self.memory.threads)
+        memory_limit::available_memory(self.memory.threads)
     }
 
     /// Like [`Self::check_memory`], with weights in memory already: `held` returns their bytes on the GPU of a name, or in this

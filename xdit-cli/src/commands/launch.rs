@@ -1,0 +1,99 @@
+//! `xdit-cli launch`: the same program several times, as ranks, without any other launcher.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::args::argv::{self, Parsed};
+use crate::args::cli::Command;
+use crate::args::launch::LaunchArgs;
+use crate::launcher::{self, layout, layout::LaunchJob};
+use crate::report::console;
+use crate::report::failure::Failure;
+use crate::run::last_resort;
+use crate::run::session::Session;
+
+/// The command that runs another on a host. Nobody is there to type a password for each rank.
+const SSH: &str = "ssh -o BatchMode=yes";
+
+/// Starts the processes, waits for them, and returns the exit code of the job.
+///
+/// # Errors
+/// [`Failure::Usage`] for a command that cannot run as ranks, or a number of processes that cannot be, [`Failure::Start`] if the
+/// system refuses a process.
+pub(crate) fn run(args: &LaunchArgs, session: &Session) -> Result<u8, Failure> {
+    let words = std::iter::once("xdit-cli".into()).chain(args.command.iter().cloned());
+    let command = match argv::parse(words)? {
+        Parsed::Run(cli) => cli.command,
+        // The help of the command.
+        Parsed::Text(text) => return console::print(&text).map(|()| 0),
+    };
+    let outcome = launcher::run(&job(args, &command, session)?)?;
+    if let Some(line) = &outcome.line {
+        console::eprint_line(&format!("error: {line}"));
+        if session.report.json && outcome.is_silent {
+            last_resort::is_first_to_tell();
+            console::print_json_line(
+                &json!({"error": {"message": line, "exit_code": outcome.exit_code}}),
+            )?;
+        }
+    }
+    Ok(outcome.exit_code)
+}
+
+fn job(args: &LaunchArgs, command: &Command, session: &Session) -> Result<LaunchJob, Failure> {
+    let hosts = layout::hosts(&args.hosts)?;
+    let has_ssh = hosts.iter().any(Option::is_some);
+    let degrees = ranks(command, has_ssh)?;
+    let ssh = args
+        .ssh
+        .as_deref()
+        .or_else(|| session.environment.var("XDIT_SSH"));
+    let ssh = ssh.unwrap_or(SSH).split_whitespace().map(str::to_owned);
+    let program = match &args.program {
+        Some(program) => program.clone(),
+        None => {
+            let own = std::env::current_exe();
+            own.map_err(|error| Failure::start("the path of this program", &error))?
+        }
+    };
+    Ok(LaunchJob {
+        per_host: layout::per_host(args.nproc, degrees, hosts.len())?,
+        hosts,
+        words: args.command.clone(),
+        port: args.rendezvous_port,
+        ssh: ssh.filter(|_| has_ssh).collect(),
+        program,
+    })
+}
+
+/// Returns how many ranks a command asks for, if it says so.
+///
+/// # Errors
+/// [`Failure::Usage`] if it cannot run as ranks.
+fn ranks(command: &Command, has_ssh: bool) -> Result<Option<usize>, Failure> {
+    match command {
+        Command::Generate(args) => {
+            let file = args.prompts.prompt_file.as_deref();
+            if has_ssh && file == Some(Path::new("-")) {
+                return Err(Failure::usage(
+                    "--prompt-file - reads standard input, which --hosts needs itself; name a file of the first host",
+                ));
+            }
+            let degrees = args.parallel.plan()?.degrees;
+            let all = [
+                degrees.data,
+                degrees.cfg,
+                degrees.pipe,
+                degrees.ring,
+                degrees.ulysses,
+            ];
+            Ok(Some(all.iter().product()))
+        }
+        Command::Replay(_) | Command::Doctor(_) => Ok(None),
+        other => Err(Failure::usage(format!(
+            "launch starts generate, replay and doctor; {} runs as one process, without launch",
+            other.name()
+        ))),
+    }
+}

@@ -1,0 +1,286 @@
+//! Starts the processes of a job.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use xdit_models::quote;
+
+use crate::launcher::channel::Channel;
+use crate::launcher::layout::{LaunchJob, LaunchSeat};
+use crate::launcher::port::{self, ReservedPort};
+use crate::report::failure::Failure;
+use crate::run::control::{STDIN, VARIABLE};
+
+/// The bytes of a secret, before they are written as text.
+const SECRET: usize = 32;
+
+/// A process that was started.
+#[derive(Debug)]
+pub(super) struct LaunchedProcess {
+    pub(super) seat: LaunchSeat,
+    pub(super) child: Child,
+    pub(super) channel: Channel,
+}
+
+/// What all processes of a job share.
+#[derive(Debug)]
+pub(super) struct Starter<'j> {
+    job: &'j LaunchJob,
+    /// Where it was called.
+    folder: PathBuf,
+    secret: String,
+    port: u16,
+    /// Held until the job ends.
+    _reserved: Option<ReservedPort>,
+}
+
+impl<'j> Starter<'j> {
+    /// Chooses what the processes share: a port and a secret.
+    ///
+    /// # Errors
+    /// [`Failure::Start`] if the system has no free port or no random numbers.
+    pub(super) fn new(job: &'j LaunchJob) -> Result<Self, Failure> {
+        let failed = |what: &'static str| move |error: io::Error| Failure::start(what, &error);
+        let is_here = job.hosts.iter().all(Option::is_none);
+        let reserved = match (job.port, is_here) {
+            (None, true) => Some(ReservedPort::any().map_err(failed("the port of the ranks"))?),
+            _ => None,
+        };
+        let chosen = reserved.as_ref().map(|reserved| reserved.number);
+        Ok(Self {
+            job,
+            folder: std::env::current_dir().map_err(failed("the current folder"))?,
+            secret: secret().map_err(failed("the secret of the ranks"))?,
+            port: job.port.or(chosen).unwrap_or_else(port::of_another_host),
+            _reserved: reserved,
+        })
+    }
+
+    /// Starts a process.
+    ///
+    /// # Errors
+    /// [`Failure::Start`] if the system refuses it.
+    pub(super) fn start(&self, seat: LaunchSeat) -> Result<LaunchedProcess, Failure> {
+        let name = seat.name();
+        let started = match seat.host.clone() {
+            None => self.here(seat),
+            Some(host) => self.through_ssh(seat, &host),
+        };
+        started.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Failure::usage(match self.job.ssh.first() {
+                Some(ssh) => format!(
+                    "--ssh {}: there is no such program; install ssh, or name another",
+                    quote::shorten(ssh)
+                ),
+                None => format!(
+                    "--program {}: there is no such program",
+                    quote::name(&self.job.program.display().to_string())
+                ),
+            }),
+            _ => Failure::start(name, &error),
+        })
+    }
+
+    /// The variables of a process.
+    fn variables(&self, seat: &LaunchSeat) -> [(&'static str, String); 9] {
+        [
+            ("XDIT_LAUNCH", "1".into()),
+            ("RANK", seat.rank.to_string()),
+            ("WORLD_SIZE", self.job.world_size().to_string()),
+            ("LOCAL_RANK", seat.local_rank.to_string()),
+            ("LOCAL_WORLD_SIZE", self.job.per_host.to_string()),
+            ("MASTER_ADDR", self.job.address().to_owned()),
+            ("MASTER_PORT", self.port.to_string()),
+            ("XDIT_JOB_SECRET", self.secret.clone()),
+            ("XDIT_RESTART", "0".into()),
+        ]
+    }
+
+    /// A process of this host. Rank 0 has the standard input of this program, and its pipe is another file.
+    fn here(&self, seat: LaunchSeat) -> io::Result<LaunchedProcess> {
+        let (reader, writer) = io::pipe()?;
+        // The child keeps it. No other child is started before this end is closed below.
+        rustix::io::fcntl_setfd(&reader, rustix::io::FdFlags::empty())?;
+        let child = Command::new(&self.job.program)
+            .args(&self.job.words)
+            .envs(self.variables(&seat))
+            .env(VARIABLE, format!("/dev/fd/{}", reader.as_raw_fd()))
+            .stdin(match seat.rank {
+                0 => Stdio::inherit(),
+                _ => Stdio::null(),
+            })
+            .spawn()?;
+        drop(reader);
+        let channel = Channel::open(writer, Vec::new());
+        LaunchedProcess::with(seat, child, channel)
+    }
+
+    /// A process of another host. What ssh sends is a fixed text: how many bytes of standard input are the script. The script has
+    /// the secret, the variables and the words of the command, so that no list of processes shows them. What follows the script is
+    /// the pipe.
+    fn through_ssh(&self, seat: LaunchSeat, host: &str) -> io::Result<LaunchedProcess> {
+        let script = self.script(&seat);
+        let (program, arguments) = self.job.ssh.split_first().ok_or(io::ErrorKind::NotFound)?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .arg(host)
+            .arg(reading(script.len()))
+            .stdin(Stdio::piped())
+            .spawn()?;
+        let channel = match child.stdin.take() {
+            Some(pipe) => Channel::open(pipe, script),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        LaunchedProcess::with(seat, child, channel)
+    }
+
+    /// The script of a process of another host, for any POSIX shell.
+    fn script(&self, seat: &LaunchSeat) -> Vec<u8> {
+        let mut script = b"export".to_vec();
+        let own = (VARIABLE, STDIN.to_owned());
+        for (name, value) in self.variables(seat).into_iter().chain([own]) {
+            script.extend(format!(" {name}=").as_bytes());
+            script.extend(quoted(value.as_ref()));
+        }
+        script.extend(b" && cd ");
+        script.extend(quoted(self.folder.as_ref()));
+        script.extend(b" && exec ");
+        script.extend(quoted(self.job.program.as_ref()));
+        for word in &self.job.words {
+            script.push(b' ');
+            script.extend(quoted(word));
+        }
+        script
+    }
+}
+
+impl LaunchedProcess {
+    /// A started process with its channel. Without one it is ended.
+    fn with(seat: LaunchSeat, mut child: Child, channel: io::Result<Channel>) -> io::Result<Self> {
+        match channel {
+            Ok(channel) => Ok(Self {
+                seat,
+                child,
+                channel,
+            }),
+            Err(error) => {
+                child.kill().ok();
+                child.wait().ok();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The words that ssh gives to the shell of a user, of whatever kind: run a script of so many bytes. `dd` reads no byte more.
+fn reading(bytes: usize) -> String {
+    format!("exec sh -c 'eval \"$(dd bs=1 count={bytes} 2>/dev/null)\"'")
+}
+
+/// A word for a POSIX shell.
+fn quoted(word: &OsStr) -> Vec<u8> {
+    let mut quoted = vec![b'\''];
+    for byte in word.as_bytes() {
+        match byte {
+            b'\'' => quoted.extend(b"'\\''"),
+            other => quoted.push(*other),
+        }
+    }
+    quoted.push(b'\'');
+    quoted
+}
+
+/// A random text that nobody guesses.
+fn secret() -> io::Result<String> {
+    let mut bytes = [0; SECRET];
+    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::ffi::OsString;
+    use std::io::Write;
+
+    fn job(words: Vec<OsString>) -> LaunchJob {
+        LaunchJob {
+            hosts: vec![Some("a".into())],
+            per_host: 2,
+            words,
+            port: Some(7),
+            ssh: vec!["ssh".into()],
+            program: "printf".into(),
+        }
+    }
+
+    /// What a shell does with a script that arrives as over ssh, and then says what is left of standard input.
+    fn run_script(words: Vec<OsString>, rest: &str) -> String {
+        let job = job(words);
+        let starter = Starter::new(&job).unwrap();
+        let script = starter.script(&job.seats()[1]);
+        let mut child = Command::new("sh")
+            .arg("-c")
+            .arg(format!(
+                "{}; cat",
+                reading(script.len()).replacen("exec ", "", 1)
+            ))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        pipe.write_all(&script).unwrap();
+        pipe.write_all(rest.as_bytes()).unwrap();
+        drop(pipe);
+        let output = child.wait_with_output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn a_script_leaves_the_rest_of_its_input() {
+        let said = run_script(vec!["%s".into(), "word\n".into()], "signal 15\n");
+        assert_eq!(said, "word\nsignal 15\n");
+    }
+
+    #[test]
+    fn what_ssh_is_told_shows_no_word_and_no_secret() {
+        let job = job(vec!["generate".into()]);
+        let starter = Starter::new(&job).unwrap();
+        let script = String::from_utf8(starter.script(&job.seats()[1])).unwrap();
+        for word in [
+            "RANK='1'",
+            "LOCAL_RANK='1'",
+            "MASTER_PORT='7'",
+            &starter.secret,
+        ] {
+            assert!(script.contains(word), "{script}");
+        }
+        assert_eq!(starter.secret.len(), 2 * SECRET);
+        assert_ne!(secret().unwrap(), secret().unwrap());
+        let told = reading(script.len());
+        assert!(
+            !told.contains(&starter.secret) && !told.contains("generate"),
+            "{told}"
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        #[test]
+        fn any_word_arrives_as_it_is(words in prop::collection::vec("[^\0]{0,12}", 0..4)) {
+            let all = std::iter::once("<%s>").chain(words.iter().map(String::as_str));
+            let said = run_script(all.map(Into::into).collect(), "");
+            let expected: String = match words.is_empty() {
+                true => "<>".into(),
+                false => words.iter().map(|word| format!("<{word}>")).collect(),
+            };
+            prop_assert_eq!(said, expected);
+        }
+    }
+}
