@@ -63,8 +63,12 @@ fn grow_stack() {
 fn run_command(command: &Command, started: Instant) -> u8 {
     let (report, environment) = (command.report(), Environment::read());
     let json = report.json;
-    let job = match ProcessJob::find(command, &environment) {
-        Ok(job) => job,
+    let (job, contradiction) = match ProcessJob::find(command, &environment) {
+        Ok(job) => (job, None),
+        // It says so among the rest.
+        Err(failure) if matches!(command, Command::Doctor(_)) => {
+            (ProcessJob::default(), Some(failure))
+        }
         Err(failure) => return tell(Err(failure), json),
     };
     let session = match Session::open(started, command, job.report(report), environment) {
@@ -79,7 +83,10 @@ fn run_command(command: &Command, started: Instant) -> u8 {
         Command::Info(args) => info::run(args, &session),
         Command::Download(args) => download::run(args, &session),
         Command::Devices(args) => devices::run(args, &session),
-        Command::Doctor(args) => doctor::run(args, &session),
+        Command::Doctor(args) => {
+            let job = contradiction.as_ref().map_or(Ok(&job), Err);
+            doctor::run(args, &session, job)
+        }
         Command::Launch(args) => commands::launch::run(args, &session),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args, &session),

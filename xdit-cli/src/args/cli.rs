@@ -58,7 +58,8 @@ pub(crate) enum Command {
     Devices(DevicesArgs),
     /// Show what this machine offers to a run, what is missing, and what to do.
     ///
-    /// A screenful: the processor, memory, models, GPUs and driver, NCCL, MPI, launchers. Nothing is changed or sent.
+    /// A screenful: the processor, memory, models, GPUs and driver, NCCL, MPI, launchers. Started as several ranks, it also measures
+    /// how fast they exchange messages.
     Doctor(DoctorArgs),
     /// Start a command as ranks, one process each, on this host or on several.
     Launch(LaunchArgs),
@@ -75,6 +76,7 @@ impl Command {
         match self {
             Self::Generate(args) => Some(args.processes.rendezvous_port),
             Self::Replay(args) => Some(args.processes.rendezvous_port),
+            Self::Doctor(args) => Some(args.processes.rendezvous_port),
             // Rank 0 prints the plan.
             Self::Plan(_) => Some(None),
             _ => None,

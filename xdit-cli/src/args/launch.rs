@@ -3,17 +3,28 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueHint};
 
+use crate::args::device::DeviceChoice;
 use crate::args::notes;
 use crate::args::output::ReportArgs;
+use crate::args::processes::ProcessArgs;
+use crate::args::suggested::Suggested;
 
 /// `xdit-cli doctor`.
 #[derive(Debug, Args)]
 #[command(override_usage = "xdit-cli doctor [FLAGS]")]
 #[command(after_help = notes::MORE, after_long_help = notes::DOCTOR, disable_help_flag = true)]
 pub(crate) struct DoctorArgs {
+    /// On several ranks: whose memory they send, as in generate.
+    #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda[:N]", hide_possible_values = true,
+          help_heading = "Compute",
+          value_parser = Suggested(&["auto", "cpu", "cuda"]).try_map(|text| text.parse::<DeviceChoice>()))]
+    pub device: DeviceChoice,
+    /// The port of the ranks.
+    #[command(flatten)]
+    pub processes: ProcessArgs,
     /// What to report.
     #[command(flatten)]
     pub report: ReportArgs,

@@ -151,9 +151,17 @@ more. --device of generate takes the names of the first column.";
 pub(crate) const DOCTOR: &str = "\
 Each line is ok, lacks (only runs that need this part fail; the line after >
 says what to do) or wrong (settings that no run accepts).
+On several ranks, times are those of the slowest link: of a message to another
+rank, and of an exchange in which each rank sends so many bytes in equal parts to
+all. The time of 8 bytes is the latency.
 
 Exit codes:
-  0 done, whatever is missing, 2 a line is wrong.";
+  0 done, whatever is missing, 2 a line is wrong; on several ranks also those of
+  generate, if they do not come together or one is lost.
+
+Examples:
+  xdit-cli doctor
+  xdit-cli launch --nproc 4 -- doctor";
 
 /// The end of `xdit-cli launch -h`.
 pub(crate) const LAUNCH_SHORT: &str = "\
