@@ -85,7 +85,7 @@ fn nccl(library: Option<PathBuf>) -> Finding {
         None => Finding::lacks(
             "NCCL",
             format!("no {NCCL}; only ranks on several GPUs need it"),
-            "install NCCL 2.18 or newer (pip install nvidia-nccl-cu12), and name its folder in XDIT_CUDA_LIB_DIR",
+            "install NCCL 2.14 or newer (pip install nvidia-nccl-cu12), and name its folder in XDIT_CUDA_LIB_DIR",
             data,
         ),
     }

@@ -49,7 +49,16 @@ fn job(args: &LaunchArgs, command: &Command, session: &Session) -> Result<Launch
         .ssh
         .as_deref()
         .or_else(|| session.environment.var("XDIT_SSH"));
-    let ssh = ssh.unwrap_or(SSH).split_whitespace().map(str::to_owned);
+    let ssh: Vec<String> = ssh
+        .unwrap_or(SSH)
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    if ssh.is_empty() {
+        return Err(Failure::usage(
+            "--ssh (XDIT_SSH): expected a program, such as ssh",
+        ));
+    }
     let program = match &args.program {
         Some(program) => program.clone(),
         None => {
@@ -62,7 +71,7 @@ fn job(args: &LaunchArgs, command: &Command, session: &Session) -> Result<Launch
         hosts,
         words: args.command.clone(),
         port: args.rendezvous_port,
-        ssh: ssh.filter(|_| has_ssh).collect(),
+        ssh: if has_ssh { ssh } else { Vec::new() },
         program,
     })
 }

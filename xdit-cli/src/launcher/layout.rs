@@ -78,7 +78,7 @@ impl LaunchJob {
     /// Returns the address of the host of rank 0, as other hosts know it.
     pub(crate) fn address(&self) -> &str {
         match self.hosts.first() {
-            Some(Some(host)) => host.rsplit_once('@').map_or(host, |(_, name)| name),
+            Some(Some(host)) => host_of(host),
             _ => "127.0.0.1",
         }
     }
@@ -101,7 +101,14 @@ pub(crate) fn hosts(names: &[String]) -> Result<Vec<Option<String>>, Failure> {
                 quote::shorten(&names.join(","))
             )));
         }
-        if names[..n].contains(name) {
+        let host = host_of(name);
+        if names.len() > 1 && n == 0 && is_loopback(host) {
+            return Err(Failure::usage(format!(
+                "--hosts {}: the other hosts cannot reach rank 0 at {host}; give the first host the name by which they know it",
+                quote::shorten(&names.join(","))
+            )));
+        }
+        if names[..n].iter().any(|other| host_of(other) == host) {
             return Err(Failure::usage(format!(
                 "--hosts {}: {} occurs twice; --nproc says how many processes each host has",
                 quote::shorten(&names.join(",")),
@@ -110,6 +117,16 @@ pub(crate) fn hosts(names: &[String]) -> Result<Vec<Option<String>>, Failure> {
         }
     }
     Ok(names.iter().cloned().map(Some).collect())
+}
+
+/// The host in `user@host`.
+fn host_of(name: &str) -> &str {
+    name.rsplit_once('@').map_or(name, |(_, host)| host)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Returns the number of ranks of each of `hosts` hosts: that of `--nproc`, or else what the degrees of the command ask for.
@@ -183,7 +200,14 @@ mod tests {
     #[test]
     fn without_hosts_it_is_this_one() {
         assert_eq!(hosts(&[]).unwrap(), [None]);
-        for wrong in [&["a", "a"][..], &["-oProxyCommand=x"], &["a", ""], &["a b"]] {
+        for wrong in [
+            &["localhost", "b"][..],
+            &["a", "me@a"],
+            &["a", "a"],
+            &["-oProxyCommand=x"],
+            &["a", ""],
+            &["a b"],
+        ] {
             let failure = hosts(&names(wrong)).unwrap_err();
             assert_eq!(failure.exit_code(), 2);
             assert!(failure.to_string().starts_with("--hosts "), "{failure}");

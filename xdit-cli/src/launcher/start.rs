@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -15,6 +16,8 @@ use crate::launcher::port::{self, ReservedPort};
 use crate::report::failure::Failure;
 use crate::run::control::{STDIN, VARIABLE};
 
+/// The variable with which a user names another port than that of [`Starter`], for other launchers.
+const OF_USER: &str = "XDIT_RENDEZVOUS_PORT";
 /// The bytes of a secret, before they are written as text.
 const SECRET: usize = 32;
 
@@ -107,6 +110,7 @@ impl<'j> Starter<'j> {
         rustix::io::fcntl_setfd(&reader, rustix::io::FdFlags::empty())?;
         let child = Command::new(&self.job.program)
             .args(&self.job.words)
+            .env_remove(OF_USER)
             .envs(self.variables(&seat))
             .env(VARIABLE, format!("/dev/fd/{}", reader.as_raw_fd()))
             .stdin(match seat.rank {
@@ -126,6 +130,8 @@ impl<'j> Starter<'j> {
         let script = self.script(&seat);
         let (program, arguments) = self.job.ssh.split_first().ok_or(io::ErrorKind::NotFound)?;
         let mut child = Command::new(program)
+            // The signals of a terminal reach the process through its pipe, which ends with ssh.
+            .process_group(0)
             .args(arguments)
             .arg(host)
             .arg(reading(script.len()))
@@ -138,9 +144,9 @@ impl<'j> Starter<'j> {
         LaunchedProcess::with(seat, child, channel)
     }
 
-    /// The script of a process of another host, for any POSIX shell.
+    /// The script of a process of another host, for any POSIX shell, which runs all of it or nothing.
     fn script(&self, seat: &LaunchSeat) -> Vec<u8> {
-        let mut script = b"export".to_vec();
+        let mut script = format!("{{ unset {OF_USER}; export").into_bytes();
         let own = (VARIABLE, STDIN.to_owned());
         for (name, value) in self.variables(seat).into_iter().chain([own]) {
             script.extend(format!(" {name}=").as_bytes());
@@ -154,6 +160,7 @@ impl<'j> Starter<'j> {
             script.push(b' ');
             script.extend(quoted(word));
         }
+        script.extend(b"; }");
         script
     }
 }

@@ -20,6 +20,10 @@ use crate::run::signals;
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How long processes may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long after a first signal another one is one more.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often to look after processes where no signals tell of their ends.
+const LOOK: Duration = Duration::from_millis(50);
 /// The exit code of ssh if it fails itself, or if the process died of a signal there.
 const OF_SSH: i32 = 255;
 
@@ -49,7 +53,7 @@ pub(crate) fn run(job: &LaunchJob) -> Result<Outcome, Failure> {
         match starter.start(seat) {
             Ok(started) => crew.running.push(started),
             Err(failure) => {
-                crew.kill();
+                crew.tell(SIGTERM);
                 crew.wait(&signals);
                 return Err(failure);
             }
@@ -86,8 +90,8 @@ struct Crew {
     phase: CrewPhase,
     /// The failure that the job ends with.
     cause: Option<Ended>,
-    /// The first signal of this program.
-    interrupted: Option<i32>,
+    /// The first signal of this program, and when it came.
+    interrupted: Option<(i32, Instant)>,
     /// Processes that did not end when they were told to.
     killed: Vec<LaunchSeat>,
 }
@@ -113,7 +117,10 @@ impl Crew {
                 Ok(signal) => self.interrupt(signal),
                 Err(RecvTimeoutError::Timeout) => self.press(),
                 // The thread of signals never ends. Without it nothing more would be heard of the processes.
-                Err(RecvTimeoutError::Disconnected) => self.kill(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.kill();
+                    std::thread::sleep(LOOK);
+                }
             }
         }
     }
@@ -144,12 +151,17 @@ impl Crew {
         }
     }
 
-    /// Passes a signal on. With the second one, the patience is over.
+    /// Passes a signal on. A user who presses Ctrl-C once more has no patience. Other signals often come twice: to this process and
+    /// to its group.
     fn interrupt(&mut self, signal: i32) {
         match self.interrupted {
-            Some(_) => self.kill(),
+            Some((_, first)) => {
+                if [SIGINT, SIGQUIT].contains(&signal) && first.elapsed() >= AGAIN {
+                    self.kill();
+                }
+            }
             None => {
-                self.interrupted = Some(signal);
+                self.interrupted = Some((signal, Instant::now()));
                 self.tell(signal);
             }
         }
@@ -172,6 +184,9 @@ impl Crew {
 
     /// Kills whoever still runs. Of another host, that is its ssh: the process loses its pipe and ends.
     fn kill(&mut self) {
+        if matches!(self.phase, CrewPhase::Killed) {
+            return;
+        }
         self.phase = CrewPhase::Killed;
         for process in &mut self.running {
             self.killed.push(process.seat.clone());
@@ -183,7 +198,7 @@ impl Crew {
         let of_cause = self.cause.as_ref().map(Ended::exit_code);
         let of_signal = self
             .interrupted
-            .and_then(|signal| u8::try_from(128 + signal).ok());
+            .and_then(|(signal, _)| u8::try_from(128 + signal).ok());
         let killed: Vec<String> = self.killed.iter().map(LaunchSeat::name).collect();
         let killed = (!killed.is_empty()).then(|| {
             let names = killed.join(", ");

@@ -1,11 +1,10 @@
-//! `launch`: real processes, of this program and of scripts that fail in ways that it does not.
+//! `launch` of scripts, which fail in ways in which this program does not.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::program::{Outcome, command, outcome};
@@ -56,7 +55,7 @@ fn executable(folder: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 #[track_caller]
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let began = Instant::now();
     while !is_so() {
         assert!(began.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
@@ -70,27 +69,15 @@ fn variables(text: &str) -> BTreeMap<&str, &str> {
         .collect()
 }
 
-fn signal(name: &str, pid: u32) {
+pub(crate) fn signal(name: &str, pid: u32) {
     let killed = Command::new("kill").args([name, &pid.to_string()]).status();
     assert!(killed.unwrap().success(), "kill {name} {pid}");
 }
 
 /// Whether a process runs. One that has ended and was not waited for does not.
-fn runs(pid: u32) -> bool {
+pub(crate) fn runs(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status"));
     status.is_ok_and(|text| !text.contains("\nState:\tZ"))
-}
-
-/// The processes that this one has started.
-fn children(pid: u32) -> Vec<u32> {
-    let parent = format!("\nPPid:\t{pid}\n");
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status"));
-        status.is_ok_and(|text| text.contains(&parent))
-    })
-    .collect()
 }
 
 const TELL: &str = r#"
@@ -267,51 +254,6 @@ fn nobody_outlives_a_failure() {
     }
 }
 
-/// `launch` of a run of two processes that takes minutes, with both processes at work.
-fn long_run(folder: &Path) -> (Child, Vec<u32>) {
-    let words =
-        "launch --nproc 2 -- generate --prompt a --num-inference-steps 20000 --ulysses-degree 2";
-    let mut child = command()
-        .args(words.split_whitespace())
-        .current_dir(folder)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let stderr = BufReader::new(child.stderr.as_mut().unwrap());
-    let at_work = |line: std::io::Result<String>| line.unwrap().starts_with("denoise: ");
-    assert!(stderr.lines().any(at_work), "no step");
-    let ranks = children(child.id());
-    assert_eq!(ranks.len(), 2);
-    (child, ranks)
-}
-
-#[test]
-fn interrupted_it_leaves_no_process() {
-    let folder = tempfile::tempdir().unwrap();
-    let (child, ranks) = long_run(folder.path());
-    signal("-INT", child.id());
-    let told = outcome(child.wait_with_output());
-    assert_eq!(told.code, Some(130), "{told:?}");
-    assert!(
-        told.stderr.contains("error: interrupted at step "),
-        "{told:?}"
-    );
-    assert!(!ranks.iter().any(|pid| runs(*pid)));
-}
-
-#[test]
-fn killed_it_leaves_no_process() {
-    let folder = tempfile::tempdir().unwrap();
-    let (mut child, ranks) = long_run(folder.path());
-    child.kill().unwrap();
-    child.wait().unwrap();
-    wait_until("an end of the ranks", || {
-        !ranks.iter().any(|pid| runs(*pid))
-    });
-    assert_eq!(crate::program::names(folder.path()), [""; 0]);
-}
-
 fn refused(words: &[&str]) -> Outcome {
     let told = outcome(command().args(words).output());
     assert_eq!(told.code, Some(2), "{words:?}: {told:?}");
@@ -342,6 +284,14 @@ fn what_cannot_be_launched_starts_nothing() {
             "launch starts",
         ),
         (&["--nproc", "2", "--", "generate", "--step", "2"], "--step"),
+        (
+            &["--hosts", "localhost,b", "--nproc", "2", "--", "doctor"],
+            "cannot reach rank 0",
+        ),
+        (
+            &["--hosts", "a", "--nproc", "1", "--ssh", " ", "--", "doctor"],
+            "--ssh",
+        ),
         (
             &["--hosts", "a,a", "--nproc", "2", "--", "doctor"],
             "occurs twice",

@@ -38,6 +38,8 @@ mod info;
 mod job;
 #[cfg(unix)]
 mod launch;
+#[cfg(target_os = "linux")]
+mod launch_runs;
 mod man;
 mod memory;
 mod memory_limits;
