@@ -19,7 +19,11 @@ pub(super) fn look(environment: &Environment) -> [Finding; 3] {
     let found: Vec<(&str, Option<PathBuf>)> =
         LAUNCHERS.map(|name| (name, first_file(&path, name))).into();
     let mpirun = found[..2].iter().find_map(|(_, path)| path.as_deref());
-    [nccl(library(environment)), mpi(mpirun), launchers(&found)]
+    [
+        nccl(library(environment), version()),
+        mpi(mpirun),
+        launchers(&found),
+    ]
 }
 
 fn folders_in(environment: &Environment, name: &str) -> Vec<PathBuf> {
@@ -78,14 +82,37 @@ fn shown(path: &Path) -> String {
     quote::name(&path.display().to_string())
 }
 
-fn nccl(library: Option<PathBuf>) -> Finding {
-    let data = json!({"library": library.as_ref().map(|path| path.display().to_string())});
-    match library {
-        Some(path) => Finding::fine("NCCL", shown(&path), data),
-        None => Finding::lacks(
+/// The version of the library that a run opens.
+#[cfg(all(unix, feature = "cuda"))]
+fn version() -> Option<String> {
+    let opened = xdit_comm::processes::nccl::NcclLibrary::open(None);
+    opened.ok().map(|library| library.version())
+}
+
+#[cfg(not(all(unix, feature = "cuda")))]
+fn version() -> Option<String> {
+    None
+}
+
+fn nccl(library: Option<PathBuf>, version: Option<String>) -> Finding {
+    let path = library.as_deref().map(shown);
+    let data = json!({
+        "library": library.as_ref().map(|path| path.display().to_string()),
+        "version": version,
+    });
+    match (version, path) {
+        (Some(version), None) => Finding::fine("NCCL", version, data),
+        (Some(version), Some(path)) => Finding::fine("NCCL", format!("{version}, {path}"), data),
+        (None, Some(path)) => Finding::lacks(
+            "NCCL",
+            format!("{path} is not what a run opens; only ranks on several GPUs need it"),
+            "it must be 2.14 or newer, and its folder in LD_LIBRARY_PATH",
+            data,
+        ),
+        (None, None) => Finding::lacks(
             "NCCL",
             format!("no {NCCL}; only ranks on several GPUs need it"),
-            "install NCCL 2.14 or newer (pip install nvidia-nccl-cu12), and name its folder in XDIT_CUDA_LIB_DIR",
+            "install NCCL 2.14 or newer (pip install nvidia-nccl-cu12), with its folder in LD_LIBRARY_PATH",
             data,
         ),
     }
@@ -191,10 +218,19 @@ mod tests {
             environment("XDIT_CUDA_LIB_DIR", &lib),
         ] {
             let [nccl, _, _] = look(&environment);
-            assert_eq!(nccl.state, CheckState::Fine);
             let found = nccl.data["library"].as_str().unwrap();
             assert_eq!(Path::new(found), lib.join(NCCL));
         }
-        assert!(nccl(None).cure.unwrap().contains("XDIT_CUDA_LIB_DIR"));
+        // A file that is no library, and none.
+        for library in [Some(lib.join(NCCL)), None] {
+            let finding = nccl(library, None);
+            assert_eq!(finding.state, CheckState::Lacks);
+            assert!(finding.cure.unwrap().contains("LD_LIBRARY_PATH"));
+        }
+        let finding = nccl(None, Some("2.28.9".into()));
+        assert_eq!(
+            (finding.state, finding.found.as_str()),
+            (CheckState::Fine, "2.28.9")
+        );
     }
 }
