@@ -266,7 +266,7 @@ mod tests {
     fn threads_have_links() {
         let hosts = ["a", "a", "b"].map(str::to_owned);
         let reports =
-            xdit_comm::threads::run(3, |group| Ok(measure(group, &Device::cpu(), &hosts)?));
+            xdit_comm::threads::run(3, move |group| measure(&group, &Device::cpu(), &hosts));
         let reports: Vec<LinkReport> = reports.unwrap();
         for report in &reports {
             assert_eq!((report.ranks, report.hosts, report.links.len()), (3, 2, 3));
