@@ -114,7 +114,7 @@ impl MeshShape {
             let most = limited.map(|side| format!(", and {} at most {}", side.axis, side.most));
             format!(": each degree is at least 1{}", most.collect::<String>())
         };
-        let nearest = match self.nearest(world_size) {
+        let nearest = match self.nearest(world_size).first() {
             Some(plan) => format!("; the nearest plan for {world_size} ranks is {plan}"),
             None => String::new(),
         };
@@ -123,9 +123,17 @@ impl MeshShape {
         )))
     }
 
-    /// The legal degrees for `world_size` that change the least: the sum over axes of |log of the ratio|, the earlier of
-    /// equals in mesh order.
-    fn nearest(&self, world_size: usize) -> Option<Self> {
+    /// Returns all legal degrees for `world_size` ranks, those first that change the least: the sum over axes of |log of the ratio|.
+    /// Of equals, those come first whose outer axes have the lower degrees. Empty for no rank, and for more than 4096.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_comm::{Axis, MeshShape};
+    /// let shape = MeshShape::new([(Axis::new("rows"), 2), (Axis::new("columns"), 2)]);
+    /// let nearest = shape.nearest(3).into_iter().map(|plan| plan.to_string()).collect::<Vec<_>>();
+    /// assert_eq!(nearest, ["rows 1 × columns 3", "rows 3 × columns 1"]);
+    /// ```
+    pub fn nearest(&self, world_size: usize) -> Vec<Self> {
         fn factor(left: usize, at: usize, plan: &mut MeshShape, out: &mut Vec<MeshShape>) {
             let Some(side) = plan.sides.get(at) else {
                 if left == 1 {
@@ -141,7 +149,7 @@ impl MeshShape {
         }
         // Beyond this many ranks the search would take longer than the answer is worth.
         if world_size == 0 || world_size > 4096 {
-            return None;
+            return Vec::new();
         }
         let mut plans = Vec::new();
         factor(world_size, 0, &mut self.clone(), &mut plans);
@@ -151,9 +159,8 @@ impl MeshShape {
                 .map(|(a, b)| (a.degree as f64 / b.degree.max(1) as f64).ln().abs())
                 .sum()
         };
+        plans.sort_by(|a, b| distance(a).total_cmp(&distance(b)));
         plans
-            .into_iter()
-            .min_by(|a, b| distance(a).total_cmp(&distance(b)))
     }
 }
 
@@ -284,8 +291,11 @@ mod tests {
     fn every_nearest_plan_is_legal() {
         for world in 1..=32 {
             let shape = MeshShape::new([(A, 1), (B, 1), (C, 1)]).at_most(B, 2);
-            let plan = shape.nearest(world).expect("each world has a plan");
-            plan.check(world).expect("the nearest plan is legal");
+            let plans = shape.nearest(world);
+            assert!(!plans.is_empty(), "each world has a plan");
+            for plan in plans {
+                plan.check(world).expect("a legal plan");
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod category;
 mod from;
+mod lost;
 
 use std::path::PathBuf;
 
@@ -282,8 +283,13 @@ pub enum Error {
     },
 
     /// A rank was lost without an error of its own: it panicked, left, or stopped answering. [`Error::Rank`] names the rank.
-    #[error("{0}")]
-    Lost(xdit_comm::Loss),
+    #[error("{loss}")]
+    Lost {
+        /// Why.
+        loss: xdit_comm::Loss,
+        /// The numbers of all ranks that are lost. Without them, others could draw the image.
+        ranks: Vec<usize>,
+    },
 
     /// Ranks lost each other, or the degrees do not form a mesh.
     #[error(transparent)]
@@ -304,26 +310,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns whether a rank is lost because it finished nothing within the deadline. With a longer deadline it might have
-    /// continued.
-    pub fn is_stall(&self) -> bool {
-        match self {
-            Self::Rank { source, .. } => source.is_stall(),
-            Self::Comm(error) => error.is_stall(),
-            Self::Lost(loss) => loss.is_stall(),
-            _ => false,
-        }
-    }
-
-    /// Returns whether this error only reports the failure of another rank.
-    pub(crate) fn is_of_another_rank(&self) -> bool {
-        use xdit_comm::Error::{Deadlock, Disagree, PeerLost};
-        let Self::Comm(error) = self else {
-            return false;
-        };
-        matches!(error, PeerLost { .. } | Disagree { .. } | Deadlock(_))
-    }
-
     /// Creates an [`Error::Other`] from any error, or from a text.
     ///
     /// # Examples

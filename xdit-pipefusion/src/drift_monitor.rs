@@ -28,7 +28,11 @@ impl<'a> DriftMonitor<'a> {
             replica: driver.replica.as_ref().or(driver.pipe.as_ref()),
             own: None,
             under_way: VecDeque::new(),
-            report: Report::default(),
+            report: Report {
+                // Nothing of an earlier run is known.
+                drift: vec![None; driver.first_step.min(driver.schedule.steps)],
+                ..Report::default()
+            },
         }
     }
 
@@ -41,11 +45,12 @@ impl<'a> DriftMonitor<'a> {
     /// input of the last turn of the previous step.
     pub(crate) fn parts(&mut self, step: usize) -> Result<Vec<Part>, Error> {
         let schedule = &self.driver.schedule;
-        let refresh = !schedule.is_whole(step) && self.has_drifted(step)?;
+        let whole = schedule.is_whole(step) || step == self.driver.first_step;
+        let refresh = !whole && self.has_drifted(step)?;
         if refresh {
             self.report.refreshed.push(step);
         }
-        if refresh || schedule.is_whole(step) {
+        if refresh || whole {
             self.report.whole.push(step);
             return Ok(vec![Part::Whole]);
         }
@@ -178,6 +183,7 @@ mod tests {
             replica: None,
             max_drift,
             kept: Kept::default(),
+            first_step: 0,
         }
     }
 

@@ -25,17 +25,19 @@ pub struct Driver {
     pub max_drift: Option<f32>,
     /// The handle that this rank shares with its [`StaleKv`](crate::StaleKv)s.
     pub kept: Kept,
+    /// The first step that runs, whole. An earlier run, possibly on other ranks, has finished the steps before it.
+    pub first_step: usize,
 }
 
 /// The report of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Report {
-    /// The drift of each step: how much the keys and values that queries may see old have changed since the previous step, as
-    /// relative L2 over sampled tokens of all layers and ranks. `None` if nothing was compared, as in the first step and with
-    /// one patch. All ranks have the same values.
+    /// The drift of each step, from step 0: how much the keys and values that queries may see old have changed since the previous step, as
+    /// relative L2 over sampled tokens of all layers and ranks. `None` if nothing was compared, as in the first step that runs,
+    /// in steps of an earlier run and with one patch. All ranks have the same values.
     pub drift: Vec<Option<f32>>,
-    /// All steps that ran whole.
+    /// All steps of this run that ran whole.
     pub whole: Vec<usize>,
     /// The steps among them that ran whole because of [`Driver::max_drift`].
     pub refreshed: Vec<usize>,
@@ -51,6 +53,7 @@ impl Driver {
             replica: None,
             max_drift: None,
             kept: Kept::default(),
+            first_step: 0,
         }
     }
 
@@ -83,6 +86,15 @@ impl Driver {
     pub fn max_drift(self, limit: f32) -> Self {
         Self {
             max_drift: Some(limit),
+            ..self
+        }
+    }
+
+    /// Continues before this step: an earlier run has finished those before it. See [`Sampler::begin`](crate::Sampler::begin).
+    #[must_use]
+    pub fn first_step(self, step: usize) -> Self {
+        Self {
+            first_step: step,
             ..self
         }
     }

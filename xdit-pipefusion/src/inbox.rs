@@ -40,7 +40,7 @@ impl Inbox {
         Self {
             schedule,
             depth: schedule.patches.div_ceil(links.around().max(1)),
-            next_step: 0,
+            next_step: links.first_step(),
             order: TurnOrder::new(placement, stage, stages, schedule.patches),
             lanes: placement
                 .legs_of(stage, stages)

@@ -1,6 +1,6 @@
 //! The messages between stages.
 
-use crate::{Error, Placement, Stage, Turn};
+use crate::{Driver, Error, Placement, Stage, Turn};
 use xdit_comm::{Call, Group, Pending, Spec};
 use xdit_kernels::Tensor;
 
@@ -9,6 +9,8 @@ pub(crate) struct Links<'a> {
     /// `None` where there is one stage.
     pipe: Option<&'a Group>,
     placement: Placement,
+    /// The first step that runs. Every stage has its latents.
+    first_step: usize,
 }
 
 /// The input of a turn on a leg, which is being received.
@@ -60,11 +62,21 @@ impl Incoming {
 }
 
 impl<'a> Links<'a> {
-    pub(crate) fn new(pipe: Option<&'a Group>, placement: Placement) -> Self {
+    pub(crate) fn new(driver: &'a Driver) -> Self {
         Self {
-            pipe: pipe.filter(|pipe| pipe.world_size() > 1),
-            placement,
+            pipe: driver.pipe.as_ref().filter(|pipe| pipe.world_size() > 1),
+            placement: driver.placement,
+            first_step: driver.first_step.min(driver.schedule.steps),
         }
+    }
+
+    pub(crate) fn first_step(&self) -> usize {
+        self.first_step
+    }
+
+    /// Returns whether the first leg receives the latents of this step from the last leg, on another stage.
+    pub(crate) fn receives_latents(&self, step: usize) -> bool {
+        step > self.first_step && self.end() != self.stage()
     }
 
     pub(crate) fn stages(&self) -> usize {
@@ -108,7 +120,7 @@ impl<'a> Links<'a> {
         }
     }
 
-    /// Posts the receives of a turn's input on a leg of this stage. After the first step, the first leg receives the latents of
+    /// Posts the receives of a turn's input on a leg of this stage. After the first step that runs, the first leg receives the latents of
     /// each patch from the last leg, unless that is on this stage too.
     pub(crate) fn post<S: Stage>(
         &self,
@@ -128,12 +140,11 @@ impl<'a> Links<'a> {
             let batch = specs.into_iter().map(|spec| Call::recv(spec, src));
             pipe.start(batch.collect())
         };
-        let end = self.end();
         match leg {
-            0 if turn.step > 0 && end != self.stage() => {
+            0 if self.receives_latents(turn.step) => {
                 let patches = turn.part.patches(latents.len());
                 let specs = patches.map(|patch| Spec::of(&latents[patch])).collect();
-                incoming.stream = Some(receive(specs, end)?);
+                incoming.stream = Some(receive(specs, self.end())?);
             }
             0 => {}
             _ => incoming.stream = Some(receive(stage.carried(turn, leg), self.of(leg - 1))?),

@@ -41,7 +41,12 @@ enum Destination {
 impl Lockstep {
     pub(crate) fn new(schedule: Schedule, links: &Links<'_>) -> Self {
         Self {
-            timetable: Timetable::new(schedule, links.placement(), links.stages()),
+            timetable: Timetable::new(
+                schedule,
+                links.placement(),
+                links.stages(),
+                links.first_step(),
+            ),
             steps: schedule.steps,
             slot: Slot::new(),
             arriving: VecDeque::new(),
@@ -51,14 +56,15 @@ impl Lockstep {
     }
 
     /// Returns the next turn when its input has arrived, and `None` after the last turn. Skips slots in which this stage has no
-    /// work.
+    /// work, and calls `over` where a step ends with one of them.
     pub(crate) fn take<S: Stage>(
         &mut self,
         monitor: &mut DriftMonitor<'_>,
         links: &Links<'_>,
         stage: &S,
         latents: &[Tensor],
-    ) -> Result<Option<Task>, Error> {
+        over: &mut impl FnMut(usize) -> Result<(), S::Error>,
+    ) -> Result<Option<Task>, S::Error> {
         loop {
             let Some(slot) = self.timetable.next(|step| monitor.parts(step))? else {
                 return Ok(None);
@@ -69,7 +75,17 @@ impl Lockstep {
                 return Ok(Some(Task { turn, leg, input }));
             }
             self.end_slot(Vec::new(), links, stage, latents)?;
+            if let Some(step) = self.ended(links) {
+                over(step)?;
+            }
         }
+    }
+
+    /// Returns the step that ended with this slot. The slot is the same one for every stage.
+    pub(crate) fn ended(&self, links: &Links<'_>) -> Option<usize> {
+        let (leg, turn) = (*self.slot.get(links.end())?)?;
+        let last = leg + 1 == links.legs() && self.is_step_over(links.end(), turn.step);
+        last.then_some(turn.step)
     }
 
     /// Ends a slot: starts to send the results of this stage and to receive the results of others.
@@ -156,7 +172,7 @@ impl Lockstep {
             }
         }
         let mut input = self.arrived.remove(&(turn, leg)).unwrap_or_default();
-        if leg == 0 && turn.step > 0 && links.end() != links.stage() {
+        if leg == 0 && links.receives_latents(turn.step) {
             let stepped = patches.filter_map(|patch| self.latents.remove(&(patch, turn.step)));
             input.stream.extend(stepped);
         }

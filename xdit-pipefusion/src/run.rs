@@ -10,6 +10,10 @@ impl Driver {
     /// Denoises `latents`, this rank's rows of each patch. Returns the report, and latents: on the stage of the last leg those
     /// after the last step, on the first stage those that it received last, on the others `latents` unchanged.
     ///
+    /// A run that continues an earlier one ([`first_step`](Self::first_step)) gets the latents before that step. Its first step is
+    /// whole, so it needs no keys and values of the earlier run. Without stale keys and values it computes what the earlier run
+    /// would have computed.
+    ///
     /// # Errors
     /// An error of the stage, the sampler, or communication. The failure of another rank is an [`xdit_comm::Error::PeerLost`].
     /// [`Error::Predictions`] if the last leg does not return a prediction for each patch of a turn; [`Error::Plan`] if the
@@ -25,14 +29,22 @@ impl Driver {
             let allowed = format!("{}, one a patch", schedule.patches);
             return Err(Error::plan(What::Latents, latents.len(), allowed).into());
         }
-        let links = Links::new(self.pipe.as_ref(), self.placement);
+        let links = Links::new(self);
         let last = links.legs() - 1;
         let samples = self.placement.end(links.stages()) == links.stage();
         let mut watch = DriftMonitor::new(self);
-        let mut states: Vec<P::State> = latents.iter().map(|_| P::State::default()).collect();
+        let begin = |patch| sampler.begin(links.first_step(), patch);
+        let mut states: Vec<P::State> = (0..latents.len()).map(begin).collect();
         let mut work = Work::new(schedule, &links);
         work.post(&mut watch, &links, stage, &latents)?;
-        while let Some(task) = work.take(&mut watch, &links, stage, &latents)? {
+        loop {
+            let mut over = |step| match samples {
+                true => Ok(()),
+                false => sampler.step_over(step),
+            };
+            let Some(task) = work.take(&mut watch, &links, stage, &latents, &mut over)? else {
+                break;
+            };
             let Task { turn, leg, input } = task;
             let Turn { step, part } = turn;
             let _span = tracing::info_span!("step", index = step).entered();
@@ -74,6 +86,9 @@ impl Driver {
                 }
             }
             work.send(sends, &links, stage, &latents)?;
+            if let Some(step) = work.ended(&links, step).filter(|_| !samples) {
+                sampler.step_over(step)?;
+            }
             if work.is_step_over(&links, step) {
                 // The sampler runs first: the exchange at the end of the step shows the other ranks that it has not failed.
                 if samples {

@@ -88,6 +88,12 @@ pub trait Sampler {
     /// The values that later steps need, for one patch.
     type State: Default;
 
+    /// Returns the state of a patch before `first_step`, the first step that runs. The default is that of a new run.
+    fn begin(&self, first_step: usize, patch: usize) -> Self::State {
+        let (_, _) = (first_step, patch);
+        Self::State::default()
+    }
+
     /// Returns the latents of a patch after the step.
     ///
     /// # Errors
@@ -107,4 +113,15 @@ pub trait Sampler {
     /// # Errors
     /// The sampler's.
     fn step_end(&mut self, step: usize, latents: &[Tensor]) -> Result<(), Self::Error>;
+
+    /// Called on the other stages instead, when nothing of the step is left to do there. A stage may then receive what the stage of
+    /// the sampler sends in `step_end`, on a group of its own: on a backend without receives ahead no message of the pipeline is
+    /// between the two. A stage that waits here for that message delays the next step.
+    ///
+    /// # Errors
+    /// The sampler's.
+    fn step_over(&mut self, step: usize) -> Result<(), Self::Error> {
+        let _ = step;
+        Ok(())
+    }
 }

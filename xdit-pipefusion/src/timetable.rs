@@ -30,7 +30,13 @@ pub(crate) struct Timetable {
 pub(crate) type Slot = Vec<Option<(usize, Turn)>>;
 
 impl Timetable {
-    pub(crate) fn new(schedule: Schedule, placement: Placement, stages: usize) -> Self {
+    /// Creates the timetable of the steps from `first_step`.
+    pub(crate) fn new(
+        schedule: Schedule,
+        placement: Placement,
+        stages: usize,
+        first_step: usize,
+    ) -> Self {
         let order = |stage| TurnOrder::new(placement, stage, stages, schedule.patches);
         Self {
             schedule,
@@ -39,8 +45,8 @@ impl Timetable {
             orders: (0..stages).map(order).collect(),
             todo: vec![VecDeque::new(); stages],
             done: vec![0; placement.legs(stages)],
-            sampled: vec![0; schedule.patches],
-            next_step: 0,
+            sampled: vec![first_step; schedule.patches],
+            next_step: first_step,
         }
     }
 
@@ -130,11 +136,11 @@ mod tests {
         #[test]
         fn every_leg_takes_up_every_turn_once_and_in_order(
             stages in 1usize..7, patches in 1usize..8, steps in 0usize..6, warmup_steps in 0usize..4,
-            folded: bool, refreshed in any::<u8>(),
+            folded: bool, refreshed in any::<u8>(), first in 0usize..6,
         ) {
             let placement = if folded { Placement::Folded } else { Placement::Linear };
             let schedule = Schedule { steps, warmup_steps, patches };
-            let mut timetable = Timetable::new(schedule, placement, stages);
+            let mut timetable = Timetable::new(schedule, placement, stages, first.min(steps));
             let (mut turns, mut taken) = (Vec::new(), vec![Vec::new(); placement.legs(stages)]);
             // When each leg took up each turn.
             let mut slots = vec![Vec::new(); placement.legs(stages)];
@@ -157,6 +163,7 @@ mod tests {
                 }
                 now += 1;
             }
+            prop_assert_eq!(turns.first().map(|turn| turn.step), (first < steps).then_some(first));
             for leg in 0..taken.len() {
                 prop_assert_eq!(&taken[leg], &turns);
                 if leg > 0 {

@@ -37,17 +37,19 @@ impl Work {
         }
     }
 
-    /// Returns the next turn when its input has arrived, and `None` after the last turn.
+    /// Returns the next turn when its input has arrived, and `None` after the last turn. Calls `over` for a step that ends
+    /// everywhere before that, if stages must know where it does.
     pub(crate) fn take<S: Stage>(
         &mut self,
         monitor: &mut DriftMonitor<'_>,
         links: &Links<'_>,
         stage: &S,
         latents: &[Tensor],
-    ) -> Result<Option<Task>, Error> {
+        over: &mut impl FnMut(usize) -> Result<(), S::Error>,
+    ) -> Result<Option<Task>, S::Error> {
         match self {
-            Self::Ahead(inbox) => inbox.take(),
-            Self::Lockstep(lockstep) => lockstep.take(monitor, links, stage, latents),
+            Self::Ahead(inbox) => Ok(inbox.take()?),
+            Self::Lockstep(lockstep) => lockstep.take(monitor, links, stage, latents, over),
         }
     }
 
@@ -63,6 +65,15 @@ impl Work {
             // The messages own their tensors, so nothing needs to wait for them.
             Self::Ahead(_) => links.start(sends).map(drop),
             Self::Lockstep(lockstep) => lockstep.end_slot(sends, links, stage, latents),
+        }
+    }
+
+    /// Returns the step about which stages without the sampler may now exchange messages with that stage, after a turn of `step`.
+    pub(crate) fn ended(&self, links: &Links<'_>, step: usize) -> Option<usize> {
+        match self {
+            // Messages of another group need no order among those of the pipeline.
+            Self::Ahead(inbox) => inbox.is_step_over(step).then_some(step),
+            Self::Lockstep(lockstep) => lockstep.ended(links),
         }
     }
 

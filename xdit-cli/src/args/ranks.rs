@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use xdit_models::Degrees;
-use xdit_models::{Parallel, PipeFusion, StageSplit};
+use xdit_models::{OnRankLoss, Parallel, PipeFusion, StageSplit};
 
 use crate::report::failure::Failure;
 use crate::report::pipefusion::PlacementName;
@@ -107,10 +107,39 @@ pub(crate) struct ParallelArgs {
     /// Decode each image on one rank instead of in row bands on all of its ranks.
     #[arg(long)]
     pub no_parallel_vae: bool,
-    /// How long a rank may go without finishing an operation before the run ends with an error (exit code 6). Time in which
-    /// this process is stopped does not count.
+    /// How long a rank may go without finishing an operation before it is lost (--on-rank-loss). Time in which this process is
+    /// stopped does not count.
     #[arg(long, value_name = "SECONDS", default_value_t = Self::RANK_TIMEOUT, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub rank_timeout: u64,
+    /// What happens when a rank is lost. fail: the run ends with an error (exit code 6). replan: it continues after the last
+    /// finished step, on the nearest legal plan for the ranks that are left. The image is the same unless steps run patch by
+    /// patch; then the first steps run whole again. For ranks that are threads of this program.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "fail|replan",
+        hide_possible_values = true,
+        default_value_t = LossPolicy::Fail
+    )]
+    pub on_rank_loss: LossPolicy,
+}
+
+/// `--on-rank-loss`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, ValueEnum)]
+pub(crate) enum LossPolicy {
+    /// The run ends.
+    Fail,
+    /// The run continues on other ranks.
+    Replan,
+}
+
+impl From<LossPolicy> for OnRankLoss {
+    fn from(policy: LossPolicy) -> Self {
+        match policy {
+            LossPolicy::Fail => Self::Fail,
+            LossPolicy::Replan => Self::Replan,
+        }
+    }
 }
 
 /// `--pipefusion-balance`.
@@ -142,6 +171,7 @@ impl ParallelArgs {
         let plan = Parallel::threads(degrees)
             .pipefusion(self.pipefusion())
             .vae(!self.no_parallel_vae)
+            .on_rank_loss(self.on_rank_loss.into())
             .deadline(Duration::from_secs(self.rank_timeout));
         let flags = [
             ("--data-parallel-degree", degrees.data),

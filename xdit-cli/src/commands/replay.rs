@@ -16,12 +16,13 @@ use crate::launch::{HostShare, ProcessJob, RankWorld, WorldRequest};
 use crate::output::files::OutputPlan;
 use crate::output::picture::{self, Comparison, Difference};
 use crate::output::places::Places;
-use crate::output::record::{ParallelRecord, RunRecord};
+use crate::output::record::RunRecord;
 use crate::output::recorded::Recorded;
 use crate::report::console;
 use crate::report::failure::{Failure, shown};
 use crate::report::progress::RunObserver;
 use crate::report::voice;
+use crate::run::again::draw_parts;
 use crate::run::compute::Compute;
 use crate::run::draw::{draw, plan as plan_of};
 use crate::run::model::{FoundModel, PlanFor};
@@ -55,6 +56,13 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session, job: &ProcessJob) -> Res
     let mut parallel = parallel(record);
     if let Some(world) = job.world() {
         parallel.backend = RankBackend::Group(world.group().clone());
+    }
+    let parts = record.parts();
+    if parts.len() > 1 && job.place().is_some() {
+        let image = shown(&args.image);
+        return Err(Failure::usage(format!(
+            "{image}: ranks of several plans drew it (--on-rank-loss replan): replay it without a launcher"
+        )));
     }
     let mut compute = Compute {
         dtype: record.dtype().map_err(damaged)?,
@@ -96,7 +104,14 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session, job: &ProcessJob) -> Res
     }
     // They are about flags of the recorded run, whose user was told.
     planned.warnings.clear();
-    let drawn = draw(&model, planned, &compute, &mut watch, job).map_err(damaged)?;
+    let drawn = match parts.len() {
+        1 => draw(&model, planned, &compute, &mut watch, job),
+        _ => {
+            let plan = |compute: &Compute| plan_for(&model.source, compute);
+            draw_parts(&model, parts, &plan, &compute, &mut watch)
+        }
+    };
+    let drawn = drawn.map_err(damaged)?;
     if !job.speaks() {
         // Rank 0 compares.
         return Ok(0);
@@ -182,8 +197,8 @@ fn open(
 
 /// The ranks of the record.
 fn parallel(record: &RunRecord) -> Parallel {
-    let recorded = record.parallel.as_ref();
-    recorded.map_or_else(Parallel::default, ParallelRecord::parallel)
+    // There is a first part always.
+    record.parts().swap_remove(0).1
 }
 
 /// The file for the new picture, if one is wanted and this rank writes.

@@ -37,6 +37,9 @@ pub(crate) struct RunRecord {
     /// The ranks of each image, if there were several. Another order of sums changes the last bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parallel: Option<ParallelRecord>,
+    /// The ranks that continued the image, each time that a rank was lost, with `--on-rank-loss replan`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub continued: Vec<ContinuedRecord>,
     /// The index of this image in the batch.
     pub image: usize,
     /// The number of images in the batch.
@@ -63,6 +66,16 @@ pub(crate) struct ModelRecord {
     pub digest: String,
 }
 
+/// The ranks of the rest of an image, after others.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct ContinuedRecord {
+    /// The number of steps that were finished before.
+    pub first_step: usize,
+    /// The ranks, if there were several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<ParallelRecord>,
+}
+
 /// The ranks of an image. Replicas are not recorded, because they change no byte.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct ParallelRecord {
@@ -83,7 +96,7 @@ pub(crate) struct ParallelRecord {
 impl ParallelRecord {
     /// Returns the ranks of `parallel` and `plan`, or `None` if an image has one rank and one patch.
     pub(crate) fn of(parallel: &Parallel, plan: &RunPlan) -> Option<Self> {
-        let degrees = parallel.degrees;
+        let degrees = plan.degrees;
         let pipefusion = PipeFusionRecord::of(parallel, plan);
         (degrees.ulysses * degrees.ring * degrees.cfg > 1 || pipefusion.is_some()).then_some(Self {
             ulysses_degree: degrees.ulysses,
@@ -116,6 +129,23 @@ impl ParallelRecord {
 }
 
 impl RunRecord {
+    /// Returns the ranks of the image in order, each with the number of steps that were finished before. Ranks that finished no step
+    /// of the image are left out, and those that only decoded it, which changes nothing.
+    pub(crate) fn parts(&self) -> Vec<(usize, Parallel)> {
+        let steps = self.request.num_inference_steps.unwrap_or(usize::MAX);
+        let ranks = |record: &Option<ParallelRecord>| {
+            record
+                .as_ref()
+                .map_or_else(Parallel::default, ParallelRecord::parallel)
+        };
+        let mut parts = vec![(0, ranks(&self.parallel))];
+        for next in self.continued.iter().filter(|next| next.first_step < steps) {
+            parts.retain(|(first, _)| *first < next.first_step);
+            parts.push((next.first_step, ranks(&next.parallel)));
+        }
+        parts
+    }
+
     /// Reads the record in `json`.
     ///
     /// # Errors

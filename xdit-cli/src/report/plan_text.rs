@@ -22,7 +22,7 @@ pub(crate) fn text(shown: &Shown<'_>) -> String {
         plan.image_tokens,
     );
     let mut text = headed(shown.model, &call);
-    text += &format!("{}\n", mesh(plan));
+    text += &format!("{}\n", plan.degrees.in_words());
     text += &format!("{}\n", patches(plan));
     text += &format!("{}\n\n", steps(shown));
     text += &stages(plan);
@@ -85,18 +85,6 @@ fn axes(plan: &RunPlan) -> impl Iterator<Item = Axis> {
     let degrees = plan.degrees;
     let axes = degrees.order.axes().into_iter();
     axes.filter(move |axis| degrees.of(*axis) > 1)
-}
-
-/// `4 ranks: pipe 2 × ulysses 2`.
-fn mesh(plan: &RunPlan) -> String {
-    let factors: Vec<String> = axes(plan)
-        .map(|axis| format!("{axis} {}", plan.degrees.of(axis)))
-        .collect();
-    let ranks = counted(plan.ranks.len(), "rank");
-    match factors.is_empty() {
-        true => ranks,
-        false => format!("{ranks}: {}", factors.join(" × ")),
-    }
 }
 
 /// `3 patches: 1 of 6 rows (96 tokens), 2 of 5 rows (80 tokens)`.

@@ -19,6 +19,8 @@ pub(crate) struct RunObserver {
     console: Console,
     dump: Option<Dump>,
     bar: Option<Bar>,
+    /// The phase that has begun and not ended.
+    open: Option<&'static str>,
     phase_began: Instant,
     step_began: Instant,
     /// The seconds of each phase, by its name.
@@ -40,6 +42,7 @@ impl RunObserver {
             console: console.clone(),
             dump,
             bar: None,
+            open: None,
             phase_began: now,
             step_began: now,
             seconds: BTreeMap::new(),
@@ -72,7 +75,7 @@ impl RunObserver {
     }
 
     fn end_phase(&mut self, name: &'static str) {
-        self.bar = None;
+        (self.bar, self.open) = (None, None);
         *self.seconds.entry(name).or_default() += self.phase_began.elapsed().as_secs_f64();
     }
 }
@@ -92,6 +95,11 @@ impl Observer for RunObserver {
         let name = name_of(phase);
         match event {
             PhaseEvent::Start { total } => {
+                // A phase that lost a rank begins again.
+                if let Some(open) = self.open.replace(name) {
+                    self.end_phase(open);
+                    self.open = Some(name);
+                }
                 self.phase_began = Instant::now();
                 self.step_began = self.phase_began;
                 let unit = match phase {

@@ -9,7 +9,7 @@ use xdit_models::{Parallel, RankBackend, RunPlan};
 
 use crate::args::compute::RunArgs;
 use crate::args::device::{ChosenDevice, DeviceSettings, unused_settings};
-use crate::args::ranks::ParallelArgs;
+use crate::args::ranks::{LossPolicy, ParallelArgs};
 use crate::launch::{HostShare, ProcessJob, WorldRequest};
 use crate::report::failure::Failure;
 use crate::run::memory;
@@ -56,6 +56,11 @@ impl Compute {
             environment: &session.environment,
         };
         let open = |share: Option<&HostShare>| run.device.clone().open(settings(share));
+        if job.place().is_some() && parallel.on_rank_loss != LossPolicy::Fail {
+            return Err(Failure::usage(
+                "--on-rank-loss replan: ranks that are processes do not continue without a lost one yet; leave it out",
+            ));
+        }
         let limit = Duration::from_secs(parallel.rank_timeout);
         let mut parallel = parallel.plan()?;
         let request = WorldRequest {

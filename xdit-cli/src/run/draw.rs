@@ -8,7 +8,7 @@ use xdit_models::quote::counted;
 use xdit_models::{LoadOptions, ModelSource, Output, Pipeline, Request, RunPlan, quote};
 
 use crate::launch::ProcessJob;
-use crate::output::record::{FORMAT, ParallelRecord, RunRecord};
+use crate::output::record::{ContinuedRecord, FORMAT, ParallelRecord, RunRecord};
 use crate::report::failure::Failure;
 use crate::report::pipefusion::{self, Measured};
 use crate::report::progress::RunObserver;
@@ -118,7 +118,8 @@ impl Drawn {
             },
             tier: compute.device.device.tier().to_string(),
             allow_tf32: compute.allow_tf32,
-            parallel: ParallelRecord::of(&compute.parallel, &output.plan),
+            parallel: None,
+            continued: Vec::new(),
             image: 0,
             images: output.plan.images,
         };
@@ -136,7 +137,20 @@ impl Drawn {
     pub(crate) fn record_of(&self, image: usize) -> RunRecord {
         let mut record = self.record.clone();
         record.image = image;
-        let pipefusion = record.parallel.as_mut().and_then(|p| p.pipefusion.as_mut());
+        let mut parts = self.output.parts.iter().map(|part| {
+            // Options of the flags; the plan has what follows from the degrees.
+            let parallel = ParallelRecord::of(&self.compute.parallel, &part.plan);
+            let first_step = part.first_steps.get(image).copied().unwrap_or(0);
+            ContinuedRecord {
+                first_step,
+                parallel,
+            }
+        });
+        record.parallel = parts.next().and_then(|first| first.parallel);
+        record.continued = parts.collect();
+        let last = record.continued.last_mut();
+        let last = last.map_or(&mut record.parallel, |part| &mut part.parallel);
+        let pipefusion = last.as_mut().and_then(|p| p.pipefusion.as_mut());
         if let Some(pipefusion) = pipefusion {
             let (images, replicas) = (record.images, self.output.plan.degrees.data);
             let replica = (0..replicas)
@@ -177,8 +191,18 @@ impl Drawn {
 
     /// Returns the mesh, and the messages and the memory of each rank.
     pub(crate) fn ranks(&self) -> Value {
-        let degrees = self.compute.parallel.degrees;
-        let axes = axes::ALL.map(|axis| (axis.name().to_owned(), degrees.of(axis).into()));
+        let of_plan = |plan: &RunPlan| {
+            let axis = |axis: Axis| (axis.name().to_owned(), plan.degrees.of(axis).into());
+            serde_json::Map::from_iter(axes::ALL.map(axis))
+        };
+        let parts = self.output.parts.iter().map(|part| {
+            let lost = part.lost.as_ref();
+            json!({
+                "degrees": of_plan(&part.plan),
+                "first_step": part.first_step(),
+                "lost": lost.map(|lost| json!({"rank": lost.rank, "reason": lost.reason})),
+            })
+        });
         let sent = self.output.communication.iter().enumerate();
         let sent = sent.flat_map(|(rank, stats)| {
             stats.iter().map(move |((operation, axis), total)| {
@@ -202,8 +226,9 @@ impl Drawn {
             })
         });
         json!({
-            "degrees": serde_json::Map::from_iter(axes),
-            "mesh_order": degrees.order,
+            "degrees": of_plan(&self.output.plan),
+            "mesh_order": self.output.plan.degrees.order,
+            "parts": parts.collect::<Vec<_>>(),
             "communication": sent.collect::<Vec<_>>(),
             "memory": held.collect::<Vec<_>>(),
         })
@@ -231,7 +256,7 @@ impl Drawn {
             counted(plan.schedule.steps, "step"),
             self.record.dtype
         );
-        let degrees = self.compute.parallel.degrees;
+        let degrees = plan.degrees;
         for axis in axes::ALL.into_iter().filter(|axis| degrees.of(*axis) > 1) {
             line += &format!("{axis} {}, ", degrees.of(axis));
         }

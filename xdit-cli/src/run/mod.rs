@@ -2,6 +2,7 @@
 //!
 //! This module uses `args`, `output` and `report`, and no command.
 
+pub(crate) mod again;
 pub(crate) mod compute;
 pub(crate) mod control;
 pub(crate) mod digest;

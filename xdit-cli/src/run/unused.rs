@@ -3,7 +3,7 @@
 use xdit_models::RunPlan;
 use xdit_models::quote::counted;
 
-use crate::args::ranks::ParallelArgs;
+use crate::args::ranks::{LossPolicy, ParallelArgs};
 use crate::args::seed::SeedChoice;
 use crate::report::console::Console;
 
@@ -47,6 +47,11 @@ pub(crate) fn of_ranks(args: &ParallelArgs, plan: &RunPlan, threads: usize) -> V
             "--rank-timeout",
             args.rank_timeout != ParallelArgs::RANK_TIMEOUT && ranks == 1,
             "there is one rank, which waits for no other",
+        ),
+        (
+            "--on-rank-loss",
+            args.on_rank_loss != LossPolicy::Fail && ranks == 1,
+            "there is one rank",
         ),
     ] {
         if unused {

@@ -2,13 +2,14 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::program::{Outcome, command, outcome, small};
+use crate::program::{Outcome, command, outcome, run, small};
 
 /// A run of so many steps on two ranks that may do nothing for a second.
-fn begun(steps: &str, folder: &std::path::Path) -> Child {
+fn begun(steps: &str, folder: &Path, more: &[&str]) -> Child {
     let words = [
         "generate",
         "--prompt",
@@ -22,7 +23,7 @@ fn begun(steps: &str, folder: &std::path::Path) -> Child {
         steps,
     ];
     let mut child = command();
-    child.args(words).current_dir(folder);
+    child.args(words).args(more).current_dir(folder);
     child
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -73,9 +74,8 @@ fn reap(tid: i32, more: i32) -> i32 {
 }
 
 /// What comes of a run of which this thread stops for ever, and after how long.
-fn without(name: &str, steps: &str) -> (Outcome, Duration) {
-    let folder = tempfile::tempdir().unwrap();
-    let mut child = begun(steps, folder.path());
+fn without(name: &str, steps: &str, folder: &Path, more: &[&str]) -> (Outcome, Duration) {
+    let mut child = begun(steps, folder, more);
     let tid = thread(&mut child, name);
     // It is at work: the run is of some seconds.
     std::thread::sleep(Duration::from_millis(100));
@@ -99,7 +99,8 @@ fn a_rank_that_stops_for_ever_ends_the_run() {
         ("rank 0.0", "1000"),
         ("rank 1", "100"),
     ] {
-        let (outcome, took) = without(name, steps);
+        let folder = tempfile::tempdir().unwrap();
+        let (outcome, took) = without(name, steps, folder.path(), &[]);
         assert_eq!(outcome.code, Some(6), "{name}: {outcome:?}");
         let message = outcome.stderr.lines().last().unwrap_or_default();
         let rank = &name[..6];
@@ -115,9 +116,44 @@ fn a_rank_that_stops_for_ever_ends_the_run() {
 }
 
 #[test]
+fn a_run_that_replans_is_finished_by_the_other_rank() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = ["--on-rank-loss=replan", "--json"];
+    let (outcome, _) = without("rank 1.0", "300", folder.path(), &more);
+    let report: serde_json::Value = serde_json::from_str(&outcome.succeeded().stdout).unwrap();
+    let [first, second] = &report["ranks"]["parts"].as_array().unwrap()[..] else {
+        panic!("{}", report["ranks"]);
+    };
+    assert_eq!(
+        (&first["degrees"]["ulysses"], &first["first_step"]),
+        (&2.into(), &0.into())
+    );
+    assert_eq!(first["lost"]["rank"], "rank 1 (ulysses 1)");
+    let reason = first["lost"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("no progress for "), "{reason}");
+    let step = second["first_step"].as_u64().unwrap();
+    assert_eq!(
+        (&second["degrees"]["ulysses"], &second["lost"]),
+        (&1.into(), &().into())
+    );
+    let warning = format!(
+        "rank 1 (ulysses 1) was lost at step {} of 300: {reason}; continuing with 1 rank",
+        step + 1
+    );
+    let warnings = report["warnings"].as_array().unwrap();
+    assert!(warnings.contains(&warning.clone().into()), "{warnings:?}");
+    // The record follows both plans, so that the image is drawn again to the bit.
+    let again = run(folder.path(), ["replay", "image.png", "--json"]).succeeded();
+    let again: serde_json::Value = serde_json::from_str(&again.stdout).unwrap();
+    assert_eq!(again["identical"], true);
+    let parts = again["ranks"]["parts"].as_array().unwrap();
+    assert_eq!((parts.len(), &parts[1]["first_step"]), (2, &step.into()));
+}
+
+#[test]
 fn a_process_that_was_stopped_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    let mut child = begun("200", folder.path());
+    let mut child = begun("200", folder.path(), &[]);
     thread(&mut child, "rank 1.0");
     let tell = |signal: &str| {
         let sent = Command::new("kill")

@@ -69,7 +69,7 @@ impl Error {
             Self::Kernel(_) => ErrorCategory::Internal,
             Self::Rank { source, .. } => source.category(),
             Self::Comm(xdit_comm::Error::Degrees(_)) => ErrorCategory::InvalidRequest,
-            Self::Comm(_) | Self::Lost(_) => ErrorCategory::RankLost,
+            Self::Comm(_) | Self::Lost { .. } => ErrorCategory::RankLost,
             Self::Io { .. } | Self::Hub { .. } | Self::NoThread { .. } => ErrorCategory::Io,
         }
     }

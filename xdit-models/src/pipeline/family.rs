@@ -13,6 +13,7 @@ use crate::models::dit::Dit;
 use crate::observer::Observer;
 use crate::pipeline::configurations::Configurations;
 use crate::pipeline::device_memory::GpuMemory;
+use crate::pipeline::embeds::{EmbedTensors, EmbedsOf};
 use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::finite::{Finite, Origin, Whose};
 use crate::pipeline::options::LoadOptions;
@@ -24,12 +25,14 @@ use crate::pipeline::request::{Defaults, Request};
 use crate::pipeline::resolve::ResolvedRequest;
 use crate::pipeline::run_plan::{ResolvedCall, RunPlan};
 use crate::pipeline::store::{Later, ModelLoader, ModelStore};
+use crate::ranks::checkpoint::Checkpoint;
 use crate::ranks::idle::IdleRanks;
 use crate::ranks::job::Job;
 use crate::ranks::parallel::Parallel;
 use crate::ranks::parallel::run::RunOn;
 use crate::ranks::rank_devices::RankDevices;
 use crate::ranks::run_job::run_job;
+use crate::ranks::shared_steps::{KeptSpecs, continued};
 use crate::schedulers::SchedulerConfig;
 
 /// A request and the arguments that it resolves to.
@@ -78,18 +81,6 @@ pub(crate) trait Family:
     }
 }
 
-/// Encoded prompts that ranks send each other.
-pub(crate) trait EmbedTensors: Sized {
-    /// The number of tensors of a branch.
-    const COUNT: usize;
-
-    /// Returns all that they contain, as tensors.
-    fn tensors(&self) -> Result<Vec<Tensor>>;
-
-    /// Converts the tensors back. There are [`COUNT`](Self::COUNT).
-    fn of_tensors(tensors: &[Tensor]) -> Result<Self>;
-}
-
 /// A pipeline of any family.
 pub(crate) trait AnyPipeline: Debug + Send + Sync {
     /// Returns the defaults for missing arguments of a request.
@@ -109,12 +100,14 @@ pub(crate) trait AnyPipeline: Debug + Send + Sync {
     fn held(&self, device: Option<&str>, estimate: &MemoryEstimate) -> Vec<(&'static str, u64)>;
 
     /// Executes `plan`. Encodes the prompts on the current thread pool. Then the ranks share `threads` compute threads. Ranks
-    /// that are threads come from `idle`.
+    /// that are threads come from `idle`. With a `checkpoint`, ranks keep the finished steps there, and the call continues after
+    /// those that it contains.
     fn run(
         &self,
         plan: RunPlan,
         threads: usize,
         idle: &IdleRanks,
+        checkpoint: Option<&Checkpoint>,
         observer: &mut dyn Observer,
     ) -> Result<Output>;
 }
@@ -245,6 +238,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         run_plan: RunPlan,
         threads: usize,
         idle: &IdleRanks,
+        checkpoint: Option<&Checkpoint>,
         observer: &mut dyn Observer,
     ) -> Result<Output> {
         let (configs, options) = (&self.store.configs, &self.options);
@@ -288,22 +282,27 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
             idle,
         };
         let member = run_on.join(partition.stages.placement(), observer.cancel_token())?;
-        let encode = |observer: &mut dyn Observer| {
-            F::encode(&self.store, &self.tokenizers, asked, &finite, observer)
-        };
-        let embeds = match &member {
-            None => encode(observer)?,
-            Some(member) => {
-                let specs = configs.embed_specs(asked, options.dtype)?;
-                let tensors = member.made_by_first(&specs, || {
-                    let embeds = encode(observer)?;
-                    let tensors = embeds.iter().map(EmbedTensors::tensors);
-                    Ok(tensors.collect::<Result<Vec<_>>>()?.concat())
-                })?;
-                let branches = tensors.chunks_exact(F::Embeds::COUNT);
-                branches.map(F::Embeds::of_tensors).collect::<Result<_>>()?
+        let known = match checkpoint {
+            Some(checkpoint) => {
+                checkpoint.begin(run_plan.identity(), plan.images)?;
+                let shape = configs.shape();
+                let kept = KeptSpecs::new(&*scheduler, plan.image_tokens(), shape.token_channels());
+                let known = continued(checkpoint, member.as_ref(), &kept)?;
+                checkpoint.begin_part(&run_plan);
+                known
             }
+            None => false,
         };
+        let embeds_of = EmbedsOf {
+            member: member.as_ref(),
+            checkpoint,
+            known,
+            device: &options.device,
+        };
+        let embeds: Vec<F::Embeds> = embeds_of.get(
+            || configs.embed_specs(asked, options.dtype),
+            || F::encode(&self.store, &self.tokenizers, asked, &finite, observer),
+        )?;
         let load = |observer: &mut dyn Observer| -> Result<Vec<_>> {
             let on_device = devices.devices().into_iter().map(|device| {
                 let all = self.store.all_blocks();
@@ -353,6 +352,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
             text,
             generators,
             finite: finite.clone(),
+            checkpoint: checkpoint.cloned(),
             dtype: options.dtype,
             device: options.device.clone(),
             output: request.output,

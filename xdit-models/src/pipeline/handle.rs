@@ -1,5 +1,7 @@
 //! The pipeline that users call, for all models.
 
+mod drawing;
+
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -255,53 +257,9 @@ impl Pipeline {
     /// # Ok::<(), xdit_models::Error>(())
     /// ```
     pub fn run(&self, plan: RunPlan, observer: &mut dyn Observer) -> Result<Output> {
-        let degrees = self.parallel.degrees;
-        let over_group = |ranks: &Parallel| matches!(ranks.backend, RankBackend::Group(_));
-        let same_backend = over_group(&plan.call.parallel) == over_group(&self.parallel);
-        if plan.degrees != degrees || !same_backend {
-            let backend = |ranks: &Parallel| match over_group(ranks) {
-                true => "a group",
-                false => "threads",
-            };
-            let given = format!(
-                "a plan for {} over {}",
-                plan.degrees,
-                backend(&plan.call.parallel)
-            );
-            let allowed = format!(
-                "one for {degrees} over {}, the ranks of this pipeline",
-                backend(&self.parallel)
-            );
-            return Err(Error::invalid("plan", given, allowed));
-        }
+        self.check_ranks(&plan)?;
         let _span = tracing::info_span!("generate").entered();
         self.draw(plan, &self.pool, observer)
-    }
-
-    fn draw(
-        &self,
-        plan: RunPlan,
-        pool: &rayon::ThreadPool,
-        observer: &mut dyn Observer,
-    ) -> Result<Output> {
-        let (threads, idle) = (pool.current_num_threads(), &self.ranks);
-        let (ways, estimates) = (plan.ways_out(), plan.device_memory.clone());
-        let ranks = plan.call.parallel.clone();
-        let cancel = observer.cancel_token();
-        let run = || {
-            cancel.check()?;
-            self.check_files()?;
-            pool.install(|| self.model.run(plan, threads, idle, observer))
-        };
-        run().map_err(|error| {
-            ranks.tell_group(&error);
-            // Asked only then: another call may be loading, and what is held is known when it has.
-            let weights_on = |device: &str| {
-                let of_device = estimates.iter().find(|it| it.device == device);
-                of_device.map_or_else(Vec::new, |it| self.model.held(Some(device), &it.parts))
-            };
-            cancel.named(device_memory::explained(error, &weights_on, &ways))
-        })
     }
 }
 

@@ -5,6 +5,7 @@
 pub(crate) mod configurations;
 mod count_device;
 pub(crate) mod device_memory;
+pub(crate) mod embeds;
 pub(crate) mod estimate;
 pub(crate) mod families;
 pub(crate) mod family;

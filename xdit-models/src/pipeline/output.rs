@@ -7,6 +7,7 @@ use xdit_pipefusion::Report;
 use crate::pipeline::image::Image;
 use crate::pipeline::rank_plan::RankMemory;
 use crate::pipeline::run_plan::RunPlan;
+use crate::ranks::run_part::RunPart;
 
 /// The result of a call.
 #[derive(Clone, Debug)]
@@ -26,4 +27,7 @@ pub struct Output {
     pub memory: Vec<RankMemory>,
     /// The report of each replica that had images, by replica. It contains the drift if there were several patches.
     pub pipefusion: Vec<Report>,
+    /// The parts of the call in order: the ranks of each, and why it ended if a rank was lost. One part if none was lost. The plan,
+    /// the messages, the memory and the reports are those of the last part.
+    pub parts: Vec<RunPart>,
 }

@@ -114,6 +114,13 @@ impl RunPlan {
         }
     }
 
+    /// Returns what determines the images, as text: another plan of the same call has the same text.
+    pub(crate) fn identity(&self) -> String {
+        // A request without given latents is always an object of JSON.
+        let request = serde_json::to_string(&self.request).unwrap_or_default();
+        format!("{request} {} {}", self.call.dtype, self.call.configurations)
+    }
+
     /// Returns an error if the call needs more memory than `limit` bytes, in this process or on any one GPU, or than the available
     /// memory of the system and of each GPU if `limit` is `None`.
     ///

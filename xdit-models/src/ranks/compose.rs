@@ -4,11 +4,12 @@
 //! positions, and return this rank's rows.
 
 mod bands;
+mod groups;
 mod layout;
 mod member;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use xdit_cfg::{Guidance, RescaleSums};
 use xdit_comm::{Axis, DeviceMesh, Group, OpStats, Spec, Stats};
@@ -56,6 +57,8 @@ struct Joined {
     placement: Placement,
     /// The ranks that decide together, by the number of replicas that draw. A group is split once and kept for later calls.
     deciders: Mutex<BTreeMap<usize, Group>>,
+    /// The ranks of `pipe` once more, for messages beside those of the pipeline. Split by the first call that needs it.
+    beside_pipe: OnceLock<Group>,
 }
 
 impl RankContext {
@@ -98,6 +101,7 @@ impl RankContext {
                 plan,
                 placement,
                 deciders: Mutex::default(),
+                beside_pipe: OnceLock::new(),
             })),
             progress: Progress::new(
                 Some(world),
@@ -125,6 +129,11 @@ impl RankContext {
             device: self.device.clone(),
             cancel,
         }
+    }
+
+    /// Returns the group of all ranks, if there are several.
+    pub(crate) fn world(&self) -> Option<&Group> {
+        self.ranks.as_ref().map(|ranks| ranks.mesh.world())
     }
 
     /// Returns the queue on which this rank computes.
@@ -230,33 +239,6 @@ impl RankContext {
         })
     }
 
-    /// Returns the ranks that decide together which steps run whole: those of the first `drawing` replicas, the only ones that
-    /// draw. No image then depends on the number of replicas. `None` for a rank that works alone.
-    ///
-    /// # Collective
-    /// Every rank of the world calls it with the same number.
-    pub(crate) fn deciders(&self, drawing: usize) -> Result<Option<Group>> {
-        let Some(ranks) = &self.ranks else {
-            return Ok(None);
-        };
-        let lock = || {
-            ranks
-                .deciders
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
-        let known = lock().get(&drawing).cloned();
-        if known.is_some() {
-            return Ok(known);
-        }
-        let world = ranks.mesh.world();
-        let draws = self.replica() < drawing;
-        let number = ranks.degrees.in_usual_order(world.rank());
-        let group = world.split(usize::from(draws), number)?;
-        lock().insert(drawing, group.clone());
-        Ok(Some(group))
-    }
-
     /// Returns guidance over the ranks that have a branch each, or over this one rank with all branches.
     pub(crate) fn guidance(&self) -> Result<Guidance> {
         let pair = self.ranks.as_ref().map(|ranks| ranks.mesh.group(axes::CFG));
@@ -291,6 +273,7 @@ impl RankContext {
             replica: deciders.or_else(|| ranks.map(|ranks| ranks.replica.clone())),
             max_drift,
             kept: kept.clone(),
+            first_step: 0,
         }
     }
 

@@ -8,6 +8,7 @@ use xdit_pipefusion::Placement;
 use super::axes;
 use super::mesh_order::MeshOrder;
 use crate::error::{Error, Result};
+use crate::quote::counted;
 
 /// The number of ranks on each axis, and the order of the axes. The product of all is the size of the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,6 +88,58 @@ impl Degrees {
     /// Returns the number of ranks, or `None` on overflow.
     pub fn product(&self) -> Option<usize> {
         self.shape().product()
+    }
+
+    /// Returns all degrees for `ranks` ranks in the same order of axes, those first that change the least
+    /// ([`MeshShape::nearest`]). Among equals, the order of axes decides nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_models::Degrees;
+    /// let degrees = Degrees { ring: 2, ulysses: 2, ..Default::default() };
+    /// assert_eq!(degrees.nearest(3)[0], Degrees { ulysses: 3, ..Default::default() });
+    /// assert_eq!(degrees.nearest(2)[0], Degrees { ulysses: 2, ..Default::default() });
+    /// ```
+    pub fn nearest(&self, ranks: usize) -> Vec<Self> {
+        let degrees = |shape: MeshShape| {
+            let of = |axis| shape.degree(axis).unwrap_or(1);
+            Self {
+                data: of(axes::DATA),
+                cfg: of(axes::CFG),
+                pipe: of(axes::PIPE),
+                ring: of(axes::RING),
+                ulysses: of(axes::ULYSSES),
+                order: self.order,
+            }
+        };
+        let usual = Self {
+            order: MeshOrder::USUAL,
+            ..*self
+        };
+        let nearest = usual.shape().nearest(ranks);
+        nearest.into_iter().map(degrees).collect()
+    }
+
+    /// Returns the ranks in few words.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_models::Degrees;
+    /// let degrees = Degrees { ring: 2, ulysses: 2, ..Default::default() };
+    /// assert_eq!(degrees.in_words(), "4 ranks: ring 2 × ulysses 2");
+    /// assert_eq!(Degrees::default().in_words(), "1 rank");
+    /// ```
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let factors: Vec<String> = (self.order.axes().into_iter())
+            .filter(|axis| self.of(*axis) > 1)
+            .map(|axis| format!("{axis} {}", self.of(axis)))
+            .collect();
+        let ranks = counted(self.product().unwrap_or(usize::MAX), "rank");
+        match factors.is_empty() {
+            true => ranks,
+            false => format!("{ranks}: {}", factors.join(" × ")),
+        }
     }
 
     /// Checks that the product of the degrees is `world_size`.

@@ -93,8 +93,8 @@ impl TravellingReport {
         RankOutput {
             leads: self.leads,
             done: own.done.clone(),
-            latents: None,
-            float: None,
+            latents: vec![None; own.latents.len()],
+            float: vec![None; own.float.len()],
             stats: Some(stats.collect()),
             memory,
             report,
@@ -126,16 +126,16 @@ fn operation(name: &str) -> Option<&'static str> {
 }
 
 /// Returns the outputs of all ranks, in rank order. The tensors of other replicas than its own has only the first rank of the first
-/// replica. `images` is the number of images of the call.
+/// replica. `batches` are the numbers of images of the batches.
 ///
 /// # Collective
 /// Every rank of the group calls it.
 pub(crate) fn gathered(
     rank_context: &RankContext,
     own: RankOutput,
-    images: usize,
+    batches: &[usize],
 ) -> Result<Vec<RankOutput>> {
-    let arrived = rank_context.tensors_of_replicas(&own, images)?;
+    let arrived = rank_context.tensors_of_replicas(&own, batches)?;
     let Some(stats) = rank_context.stats() else {
         return Ok(vec![own]);
     };
@@ -158,42 +158,49 @@ pub(crate) fn gathered(
     Ok(outputs)
 }
 
-/// A rank, and latents and images of its replica.
-type OfReplica = (usize, Option<Tensor>, Option<Tensor>);
+/// A rank, and latents and images of its replica in each batch.
+type OfReplica = (usize, Vec<Option<Tensor>>, Vec<Option<Tensor>>);
 
 impl RankContext {
     /// Sends the tensors of this rank's replica to the first rank of the first replica, if this rank leads another one. Returns
     /// there what has arrived.
-    fn tensors_of_replicas(&self, own: &RankOutput, images: usize) -> Result<Vec<OfReplica>> {
+    fn tensors_of_replicas(&self, own: &RankOutput, batches: &[usize]) -> Result<Vec<OfReplica>> {
         let (world, leaders) = match self.leaders() {
             Some((world, leaders)) if leaders.len() > 1 && self.leads() => (world, leaders),
             _ => return Ok(Vec::new()),
         };
-        let tensors = [&own.latents, &own.float];
+        let of_batches = || own.latents.iter().zip(&own.float);
         if self.replica() > 0 {
-            let sent = tensors.into_iter().flatten();
-            let sent = sent.map(|tensor| Call::send(tensor, leaders[0]));
+            let sent = of_batches().flat_map(|(latents, float)| [latents, float]);
+            let sent = sent.flatten().map(|tensor| Call::send(tensor, leaders[0]));
             world.start(sent.collect())?.wait()?;
             return Ok(Vec::new());
         }
         // All replicas have the same tensors, of their images each.
         let mut batch = Vec::new();
+        let count = |images: usize, replica| Shard::of(images, leaders.len(), replica).len;
         for (replica, leader) in leaders.iter().enumerate().skip(1) {
-            let count = Shard::of(images, leaders.len(), replica).len;
-            for tensor in tensors.into_iter().flatten().filter(|_| count > 0) {
-                let mut shape = tensor.shape().to_vec();
-                shape[0] = count;
-                let spec = Spec::new(&shape[..], tensor.dtype());
-                batch.push(Call::recv(spec, *leader));
+            for (images, (latents, float)) in batches.iter().zip(of_batches()) {
+                let count = count(*images, replica);
+                for tensor in [latents, float].into_iter().flatten().filter(|_| count > 0) {
+                    let mut shape = tensor.shape().to_vec();
+                    shape[0] = count;
+                    let spec = Spec::new(&shape[..], tensor.dtype());
+                    batch.push(Call::recv(spec, *leader));
+                }
             }
         }
         let mut arrived = world.start(batch)?.wait()?.into_iter();
         let mut next = |is_there: bool| if is_there { arrived.next() } else { None };
         let mut all = Vec::new();
         for (replica, leader) in leaders.iter().enumerate().skip(1) {
-            let has_images = Shard::of(images, leaders.len(), replica).len > 0;
-            let latents = next(has_images && own.latents.is_some());
-            all.push((*leader, latents, next(has_images && own.float.is_some())));
+            let of_replica = batches.iter().zip(of_batches()).map(|(images, own)| {
+                let has_images = count(*images, replica) > 0;
+                let latents = next(has_images && own.0.is_some());
+                (latents, next(has_images && own.1.is_some()))
+            });
+            let (latents, float) = of_replica.unzip();
+            all.push((*leader, latents, float));
         }
         Ok(all)
     }

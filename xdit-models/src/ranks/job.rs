@@ -13,6 +13,7 @@ use crate::pipeline::resolve::ResolvedRequest;
 use crate::pipeline::run_plan::RunPlan;
 use crate::pipeline::store::{LoadedModel, PlacedModel};
 use crate::quote;
+use crate::ranks::checkpoint::{Checkpoint, ImageBatch};
 use crate::ranks::partition::Partition;
 use crate::schedulers::Scheduler;
 
@@ -34,12 +35,22 @@ pub(crate) struct Job<D: Dit> {
     /// The generators of further noise.
     pub(crate) generators: Vec<Generator>,
     pub(crate) finite: Arc<Finite>,
+    /// What keeps the finished steps, if someone does.
+    pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) dtype: DType,
     pub(crate) device: Device,
     pub(crate) output: OutputType,
 }
 
 impl<D: Dit> Job<D> {
+    /// Returns the images of the call, in batches that begin with the same step.
+    pub(crate) fn batches(&self) -> Result<Vec<ImageBatch>> {
+        match &self.checkpoint {
+            Some(checkpoint) => checkpoint.batches(),
+            None => Ok(vec![ImageBatch::all(self.plan.images)]),
+        }
+    }
+
     /// Returns the weights that a rank on this device reads.
     ///
     /// # Errors

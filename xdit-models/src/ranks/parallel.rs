@@ -1,8 +1,10 @@
 //! The ranks of a pipeline: their number, their backend, and their options.
 
+mod on_rank_loss;
 mod pipefusion;
 mod remote;
 pub(crate) mod run;
+mod survivors;
 
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use xdit_pipefusion::Placement;
 use crate::error::{Error, Result};
 use crate::quote::{self, counted};
 
+pub use on_rank_loss::OnRankLoss;
 pub use pipefusion::{PipeFusion, StageSplit};
 
 /// The largest number of ranks in one process. More are probably a mistake.
@@ -42,6 +45,10 @@ pub struct Parallel {
     pub pipefusion: PipeFusion,
     /// Whether the ranks of a replica decode each image together in bands of rows. Otherwise its first rank decodes alone.
     pub vae: bool,
+    /// What happens when a rank is lost. It applies to ranks that are threads; a group continues by [`Pipeline::run_from`].
+    ///
+    /// [`Pipeline::run_from`]: crate::Pipeline::run_from
+    pub on_rank_loss: OnRankLoss,
     /// The devices of ranks that are threads, if they are not all on that of the pipeline.
     devices: Vec<Device>,
     /// Whether a single rank also runs on its own thread, with a deadline. True for one of several replicas, because others
@@ -86,6 +93,7 @@ impl Parallel {
             backend: RankBackend::Threads { deadline: DEADLINE },
             pipefusion: PipeFusion::default(),
             vae: true,
+            on_rank_loss: OnRankLoss::Fail,
             devices: Vec::new(),
             watched: false,
         }
@@ -99,6 +107,7 @@ impl Parallel {
             backend: RankBackend::Group(group),
             pipefusion: PipeFusion::default(),
             vae: true,
+            on_rank_loss: OnRankLoss::Fail,
             devices: Vec::new(),
             watched: false,
         }

@@ -22,6 +22,9 @@ pub(crate) struct Partition {
     pub(crate) schedule: Schedule,
     pub(crate) stages: StagePlan,
     pub(crate) max_drift: Option<f32>,
+    /// The warm-up of a run, from its first step.
+    warmup_steps: usize,
+    over_processes: bool,
     degrees: Degrees,
     dtype: DType,
     /// The branches of guidance in the step that uses most of them.
@@ -84,10 +87,30 @@ impl Partition {
             },
             stages,
             max_drift: options.max_drift,
+            warmup_steps: options.warmup_steps,
+            over_processes: parallel.processes() > 1,
             degrees,
             dtype,
             branches,
         })
+    }
+
+    /// Returns the schedule of a run whose steps before `first_step` are finished. No keys and values are kept then, so it warms up
+    /// again.
+    pub(crate) fn schedule_from(&self, first_step: usize) -> Schedule {
+        let again = first_step.saturating_add(self.warmup_steps.max(1));
+        match first_step {
+            0 => self.schedule,
+            _ => Schedule {
+                warmup_steps: self.schedule.warmup_steps.max(again),
+                ..self.schedule
+            },
+        }
+    }
+
+    /// Returns whether the ranks are processes.
+    pub(crate) fn is_over_processes(&self) -> bool {
+        self.over_processes
     }
 
     /// Returns the branches that one rank of the cfg axis computes.

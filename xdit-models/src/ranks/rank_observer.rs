@@ -16,6 +16,8 @@ pub(crate) struct RankObserver<'a> {
     shown: bool,
     /// Whether any rank's observer needs the latents after each step.
     followed: bool,
+    /// Whether ranks keep the latents of each step.
+    kept: bool,
     /// Whether this rank has all rows and all blocks, so that results inside the blocks can be shown.
     whole: bool,
     /// The predictions of this step under their names, part by part, in order.
@@ -26,11 +28,14 @@ pub(crate) struct RankObserver<'a> {
 }
 
 impl<'a> RankObserver<'a> {
+    /// `kept`: ranks keep the latents of each step.
+    ///
     /// # Collective
     /// Every rank of a replica calls it.
     pub(crate) fn new(
         observer: &'a mut dyn Observer,
         rank_context: &RankContext,
+        kept: bool,
         show: &'a dyn Fn(&Tensor) -> Result<Tensor>,
     ) -> Result<Self> {
         let wishes = [observer.wants_tensors(), observer.wants_latents()];
@@ -38,6 +43,7 @@ impl<'a> RankObserver<'a> {
         Ok(Self {
             shown,
             followed: shown || followed,
+            kept,
             whole: !rank_context.shares_pictures(),
             observer: RefCell::new(observer),
             predictions: RefCell::default(),
@@ -75,8 +81,26 @@ impl<'a> RankObserver<'a> {
         }
     }
 
-    /// Ends a step. `patches` are this rank's rows of its latents. Returns the whole latents if they were gathered, as after
-    /// the last step.
+    /// Returns the whole latents after a step, of which `patches` are this rank's rows. They are gathered if someone needs them, as
+    /// after the last step.
+    ///
+    /// # Collective
+    /// Every rank of the last stage calls it.
+    pub(crate) fn latents(
+        &self,
+        index: usize,
+        patches: &[Tensor],
+        rank_context: &RankContext,
+        layout: &StreamLayout,
+    ) -> Result<Option<Tensor>> {
+        // Latents that nobody needs are gathered once, at the end.
+        let needed = self.followed || self.kept || index + 1 == self.steps.get();
+        needed
+            .then(|| rank_context.gather(layout, patches))
+            .transpose()
+    }
+
+    /// Ends a step, after which the whole latents are these, if they were gathered.
     ///
     /// # Collective
     /// Every rank of the last stage calls it.
@@ -84,10 +108,10 @@ impl<'a> RankObserver<'a> {
         &self,
         index: usize,
         timestep: f32,
-        patches: &[Tensor],
+        latents: Option<&Tensor>,
         rank_context: &RankContext,
         layout: &StreamLayout,
-    ) -> Result<Option<Tensor>> {
+    ) -> Result<()> {
         let predictions = self.predictions.take();
         for name in [
             "noise_pred_cond",
@@ -103,15 +127,8 @@ impl<'a> RankObserver<'a> {
             }
         }
         let (done, total) = (index + 1, self.steps.get());
-        // Latents that no observer needs are gathered once, at the end.
-        let latents = match self.followed || done == total {
-            true => Some(rank_context.gather(layout, patches)?),
-            false => None,
-        };
-        let shown = match (&latents, self.followed) {
-            (Some(latents), true) => Some((self.show)(latents)?),
-            _ => None,
-        };
+        let seen = latents.filter(|_| self.followed);
+        let shown = seen.map(|latents| (self.show)(latents)).transpose()?;
         self.with(|observer| {
             if let Some(shown) = &shown {
                 observer.offer(&format!("step.{index}.latents"), shown)?;
@@ -131,7 +148,6 @@ impl<'a> RankObserver<'a> {
                 ControlFlow::Break(()) => Err(Error::Stopped { step: done }),
                 ControlFlow::Continue(()) => Ok(()),
             }
-        })?;
-        Ok(latents)
+        })
     }
 }

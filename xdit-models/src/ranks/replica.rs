@@ -18,6 +18,7 @@ use crate::pipeline::finite::{Origin, Whose};
 use crate::pipeline::rank_plan::RankMemory;
 use crate::ranks::compose::RankContext;
 use crate::ranks::job::Job;
+use crate::ranks::keeping::Keeping;
 use crate::ranks::rank_observer::RankObserver;
 use crate::vae::Whole;
 
@@ -30,8 +31,12 @@ pub(crate) struct Replica<D: Dit> {
     pub(crate) images: Shard,
     /// Their prompts, and the negative ones if the call needs them.
     pub(crate) text: Vec<D::Text>,
-    /// Their latents before the first step, f32 `[b, l, c]`.
+    /// Their latents before `first_step`, f32 `[b, l, c]`.
     pub(crate) latents_blc: Tensor,
+    /// The first step that is not finished.
+    pub(crate) first_step: usize,
+    /// What the scheduler remembers of the steps before it, in the shape of the latents.
+    pub(crate) history: Vec<Tensor>,
 }
 
 /// The result of denoising on one rank.
@@ -67,21 +72,33 @@ impl<D: Dit> Replica<D> {
             observer.offer_values("sigmas", scheduler.sigmas())?;
         }
         let device = rank_context.device();
+        let all_blc = self.latents_blc.to_device(device)?;
+        let schedule = partition.schedule_from(self.first_step);
+        let blocks = partition.stages.blocks(rank_context.stage());
+        if self.first_step >= timesteps.len() {
+            let mut report = Report::default();
+            report.drift = vec![None; timesteps.len()];
+            return Ok(Denoised {
+                latents_blc: all_blc,
+                report,
+                memory: RankMemory::new(transformer.byte_len(&blocks), 0, 0),
+            });
+        }
         let places = transformer.places(plan.text_len, plan.tokens, device, observer)?;
 
         let _span = tracing::info_span!("denoise", steps = timesteps.len()).entered();
         let show = |tokens: &Tensor| transformer.shown(tokens, plan.latent_size);
-        let watch = RankObserver::new(observer, rank_context, &show)?;
+        let keeps = call.checkpoint.is_some();
+        let watch = RankObserver::new(observer, rank_context, keeps, &show)?;
         watch.begin(timesteps.len());
         let stream_text = transformer.shape().stream_text(plan.text_len);
         let layout = rank_context.layout(stream_text, partition.patches);
         let count = partition.patches.count();
         let parts = std::iter::once(Part::Whole).chain((0..count).map(Part::Patch));
-        let blocks = partition.stages.blocks(rank_context.stage());
         let kept = Kept::default();
         let shape = transformer.shape();
         let guidance = rank_context.guidance()?;
-        let kept_by = partition.schedule.is_lossy().then_some(&kept);
+        let kept_by = schedule.is_lossy().then_some(&kept);
         let own = partition.branches_of(rank_context.branch());
         let passes = Branch::ALL
             .iter()
@@ -128,7 +145,29 @@ impl<D: Dit> Replica<D> {
             rescale: vec![None; count],
             watch: &watch,
         };
-        let channels = shape.token_channels();
+        let shape_blc = [self.images.len, plan.image_tokens(), shape.token_channels()];
+        // Ranks of one process share the checkpoint.
+        let stages = match keeps && partition.is_over_processes() {
+            true => rank_context.beside_pipe()?,
+            false => None,
+        };
+        let kept_in = call.checkpoint.as_ref();
+        let keeping = kept_in.map(|to| Keeping::new(to, self.images, shape_blc, stages));
+        // This rank's rows of each patch.
+        let rows = |whole_blc: &Tensor| -> Result<Vec<Tensor>> {
+            let whole_blc = whole_blc.to_device(device)?;
+            (0..count)
+                .map(|patch| layout.shard_patch(&whole_blc, patch))
+                .collect()
+        };
+        let mut remembered = vec![Vec::new(); count];
+        for whole_blc in &self.history {
+            let of_patches = rows(whole_blc)?.into_iter();
+            remembered
+                .iter_mut()
+                .zip(of_patches)
+                .for_each(|(of, rows)| of.push(rows));
+        }
         let mut sampling = Sampling {
             scheduler,
             rank_context,
@@ -142,22 +181,26 @@ impl<D: Dit> Replica<D> {
             dtype: call.dtype,
             pack: &|latents| transformer.packed(latents),
             noise_blc: None,
+            noise_step: 0,
+            remembered,
+            keeping,
             not_finite: None,
             latents_blc: None,
         };
-        let all_blc = self.latents_blc.to_device(device)?;
-        let latents = (0..count)
-            .map(|patch| layout.shard_patch(&all_blc, patch))
-            .collect::<Result<Vec<_>>>()?;
+        let latents = rows(&all_blc)?;
         drop(all_blc);
-        let driver = rank_context.driver(partition.schedule, partition.max_drift, &kept, deciders);
+        let driver = rank_context.driver(schedule, partition.max_drift, &kept, deciders);
+        let driver = driver.first_step(self.first_step);
         let (_, report) = driver.run(&mut stage, &mut sampling, latents)?;
         let text_kv = stage.passes.iter().map(Pass::text_kv_len).sum();
         let memory = RankMemory::new(transformer.byte_len(&blocks), kept.bytes(), text_kv);
         // Keys and values are not needed any more.
         drop(stage);
-        let spec = Spec::new([self.images.len, plan.image_tokens(), channels], DType::F32);
+        let spec = Spec::new(shape_blc, DType::F32);
         let latents_blc = rank_context.spread_from_end(sampling.latents_blc, spec)?;
+        if let Some(keeping) = sampling.keeping {
+            keeping.end(timesteps.len(), &latents_blc)?;
+        }
         watch.end();
         Ok(Denoised {
             latents_blc,

@@ -6,8 +6,10 @@ use xdit_comm::Shard;
 use xdit_kernels::Tensor;
 use xdit_pipefusion::Report;
 
+use super::checkpoint::ImageBatch;
 use super::job::Job;
 use super::replica::Replica;
+use super::run_part::RunPart;
 use crate::error::{Error, Result};
 use crate::models::dit::Dit;
 use crate::observer::Observer;
@@ -29,63 +31,74 @@ pub(crate) fn run_job<D: Dit>(
 ) -> Result<Output> {
     let parallel = run_on.parallel;
     let call = Arc::new(call);
-    let replicas = replicas(&call, parallel.degrees.data)?;
+    let data = parallel.degrees.data;
+    let batches = batches(&call, data)?;
     let decode = match (call.output, parallel.shares_decode()) {
         (OutputType::Latent, _) => None,
         (OutputType::Image, true) => Some(DecodeOn::AllRanks),
         (OutputType::Image, false) => Some(DecodeOn::FirstRank),
     };
-    if observer.wants_tensors() && replicas.len() > 1 {
+    if observer.wants_tensors() && data > 1 {
         return Err(Error::invalid(
             "data_parallel_degree",
-            replicas.len(),
+            data,
             "1 where every stage is shown",
         ));
     }
     let placement = call.partition.stages.placement();
-    let drawing = replicas.iter().filter(|replica| replica.draws()).count();
+    let of_batch = |batch: &Vec<Replica<D>>| batch.iter().map(|replica| replica.images.len).sum();
+    let sizes: Vec<usize> = batches.iter().map(of_batch).collect();
     let work = move |rank_context: &RankContext, observer: &mut dyn Observer| {
-        run_rank(
-            &replicas[rank_context.replica()],
-            drawing,
-            rank_context,
-            decode,
-            observer,
-        )
+        run_rank(&batches, rank_context, decode, observer)
     };
     let rank_context = member.clone();
     let mut done = run_on.run(placement, member, work, observer)?;
     if let Some(rank_context) = rank_context {
         let own = done.swap_remove(0);
-        done = gathered(&rank_context, own, call.plan.images)?;
+        done = gathered(&rank_context, own, &sizes)?;
     }
     let output = joined(&call, done)?;
     warn_of_drift(&output.pipefusion, observer);
     Ok(output)
 }
 
-/// Divides the images of the call among `count` replicas.
-fn replicas<D: Dit>(call: &Arc<Job<D>>, count: usize) -> Result<Vec<Replica<D>>> {
-    (0..count)
-        .map(|index| {
-            let images = Shard::of(call.plan.images, count, index);
-            let text = call
-                .text
-                .iter()
-                .map(|text| D::select(text, images.start, images.len));
-            Ok(Replica {
-                images,
-                text: text.collect::<Result<_>>()?,
-                latents_blc: call.latents_blc.narrow(0, images.start, images.len)?,
-                call: call.clone(),
-            })
+/// Divides the images of each batch of the call among `count` replicas.
+fn batches<D: Dit>(call: &Arc<Job<D>>, count: usize) -> Result<Vec<Vec<Replica<D>>>> {
+    let replica = |batch: &ImageBatch, index: usize| {
+        let own = Shard::of(batch.images.len, count, index);
+        let images = Shard {
+            start: batch.images.start + own.start,
+            len: own.len,
+        };
+        let text = call.text.iter();
+        let text = text.map(|text| D::select(text, images.start, images.len));
+        let narrow = |of: &Tensor, start: usize| of.narrow(0, start, own.len);
+        let (latents_blc, history) = match &batch.kept {
+            None => (narrow(&call.latents_blc, images.start)?, Vec::new()),
+            Some((latents_blc, history)) => {
+                let history = history.iter().map(|of| narrow(of, own.start));
+                let history = history.collect::<Result<_, _>>()?;
+                (narrow(latents_blc, own.start)?, history)
+            }
+        };
+        Ok(Replica {
+            images,
+            text: text.collect::<Result<_>>()?,
+            latents_blc,
+            first_step: batch.first_step,
+            history,
+            call: call.clone(),
         })
-        .collect()
+    };
+    let batches = call.batches()?;
+    let of_batch = |batch| (0..count).map(|index| replica(batch, index)).collect();
+    batches.iter().map(of_batch).collect()
 }
 
 /// Joins the outputs of the ranks, in the order of the images of the call. They are of the pipeline's device again.
 fn joined<D: Dit>(call: &Job<D>, done: Vec<RankOutput>) -> Result<Output> {
     done.iter().for_each(|part| call.device.wait(&part.done));
+    let one = done.len() == 1;
     let join = |parts: Vec<&Tensor>| -> Result<Option<Tensor>> {
         let parts = parts.into_iter().map(|part| part.to_device(&call.device));
         let parts = parts.collect::<xdit_kernels::Result<Vec<_>>>()?;
@@ -99,16 +112,17 @@ fn joined<D: Dit>(call: &Job<D>, done: Vec<RankOutput>) -> Result<Output> {
             }
         })
     };
-    let float = join(done.iter().filter_map(|part| part.float.as_ref()).collect())?;
+    let batches = 0..done.first().map_or(0, |part| part.latents.len());
+    let in_order = |of: fn(&RankOutput) -> &[Option<Tensor>], speaks: fn(&RankOutput) -> bool| {
+        let of_batch = |batch: usize| {
+            let ranks = done.iter().filter(|part| one || speaks(part));
+            ranks.filter_map(move |part| of(part)[batch].as_ref())
+        };
+        join(batches.clone().flat_map(of_batch).collect())
+    };
+    let float = in_order(|part| &part.float, |_| true)?;
     // All ranks of a replica return its latents, so one rank of each replica is enough.
-    let one = done.len() == 1;
-    let speaks = |part: &&RankOutput| one || part.leads;
-    let latents = join(
-        done.iter()
-            .filter(speaks)
-            .filter_map(|part| part.latents.as_ref())
-            .collect(),
-    )?;
+    let latents = in_order(|part| &part.latents, |part| part.leads)?;
     let latents = match latents {
         Some(latents) => {
             let transformer = &call.model_on(&call.device)?.transformer;
@@ -134,10 +148,14 @@ fn joined<D: Dit>(call: &Job<D>, done: Vec<RankOutput>) -> Result<Output> {
         memory: done.iter().filter_map(|part| part.memory).collect(),
         pipefusion: done
             .iter()
-            .filter(speaks)
+            .filter(|part| one || part.leads)
             .filter_map(|part| part.report.clone())
             .collect(),
         communication: done.into_iter().filter_map(|part| part.stats).collect(),
+        parts: match &call.checkpoint {
+            Some(checkpoint) => checkpoint.parts(),
+            None => vec![RunPart::whole(&call.run_plan)],
+        },
     })
 }
 

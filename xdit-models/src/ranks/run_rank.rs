@@ -24,34 +24,41 @@ pub(crate) struct RankOutput {
     pub(crate) leads: bool,
     /// Happens when the queue of the rank has made its tensors.
     pub(crate) done: Event,
-    /// The final latents of its replica's images.
-    pub(crate) latents: Option<Tensor>,
-    /// Its replica's images, on the first rank of the replica.
-    pub(crate) float: Option<Tensor>,
+    /// For each batch of images: the final latents of those of its replica.
+    pub(crate) latents: Vec<Option<Tensor>>,
+    /// For each batch: the images of its replica, on the first rank of the replica.
+    pub(crate) float: Vec<Option<Tensor>>,
     pub(crate) stats: Option<Stats>,
+    /// Of the last batch in which its replica had images, as the report.
     pub(crate) memory: Option<RankMemory>,
     pub(crate) report: Option<Report>,
 }
 
-/// Denoises and decodes the images of `replica` together with the replica's other ranks. Does nothing for a replica without images.
-/// `drawing` is the number of replicas that have images.
+/// Denoises and decodes the images of this rank's replica together with the replica's other ranks, batch after batch. `batches` are
+/// all replicas of each batch. A replica without images does nothing.
 pub(crate) fn run_rank<D: Dit>(
-    replica: &Replica<D>,
-    drawing: usize,
+    batches: &[Vec<Replica<D>>],
     rank_context: &RankContext,
     decode: Option<DecodeOn>,
     observer: &mut dyn Observer,
 ) -> Result<RankOutput> {
-    let (mut latents, mut float, mut memory, mut report) = (None, None, None, None);
-    let deciders = match replica.call.partition.max_drift {
-        Some(_) => rank_context.deciders(drawing)?,
-        None => None,
-    };
-    if replica.draws() {
+    let (mut latents, mut float, mut memory, mut report) = (vec![], vec![], None, None);
+    for replicas in batches {
+        let replica = &replicas[rank_context.replica()];
+        let drawing = replicas.iter().filter(|replica| replica.draws()).count();
+        let deciders = match replica.call.partition.max_drift {
+            Some(_) => rank_context.deciders(drawing)?,
+            None => None,
+        };
+        if !replica.draws() {
+            latents.push(None);
+            float.push(None);
+            continue;
+        }
         let done = replica.denoise(rank_context, deciders, observer)?;
         let latents_blc = done.latents_blc;
         (memory, report) = (Some(done.memory), Some(done.report));
-        float = match decode {
+        float.push(match decode {
             Some(DecodeOn::AllRanks) => {
                 replica.decode(&latents_blc, rank_context, true, observer)?
             }
@@ -59,8 +66,8 @@ pub(crate) fn run_rank<D: Dit>(
                 replica.decode(&latents_blc, rank_context, false, observer)?
             }
             _ => None,
-        };
-        latents = Some(latents_blc);
+        });
+        latents.push(Some(latents_blc));
     }
     Ok(RankOutput {
         leads: rank_context.leads(),

@@ -10,6 +10,7 @@ use crate::noise::Generator;
 use crate::pipeline::finite::{Finite, Origin, StepPart, Whose};
 use crate::pipeline::prepare::drawn;
 use crate::ranks::compose::{RankContext, StreamLayout};
+use crate::ranks::keeping::Keeping;
 use crate::ranks::rank_observer::RankObserver;
 use crate::schedulers::{Scheduler, StepState};
 
@@ -33,8 +34,14 @@ pub(crate) struct Sampling<'a> {
     pub(crate) dtype: DType,
     /// Converts such latents to tokens.
     pub(crate) pack: &'a dyn Fn(&Tensor) -> Result<Tensor>,
-    /// The noise of this step.
+    /// The noise of the newest step that drew some.
     pub(crate) noise_blc: Option<Tensor>,
+    /// The next step whose noise is not drawn yet.
+    pub(crate) noise_step: usize,
+    /// What the scheduler remembers of each patch, in this rank's rows: in the beginning that of an earlier run.
+    pub(crate) remembered: Vec<Vec<Tensor>>,
+    /// What keeps the latents of each step, if someone does.
+    pub(crate) keeping: Option<Keeping>,
     /// The number of values of this step that are not finite: for each [`StepPart`] and each image.
     pub(crate) not_finite: Option<RunningSums>,
     /// The latents after the last step, whole.
@@ -43,19 +50,26 @@ pub(crate) struct Sampling<'a> {
 
 impl Sampling<'_> {
     /// Returns this rank's rows of a step's noise. Noise is drawn for all images of the call, so it is the same for any number
-    /// of ranks.
+    /// of ranks. The noise of steps that an earlier run finished is drawn too, because the generators go on from there.
     fn noise(&mut self, turn: Turn, patch: usize, device: &Device) -> Result<Option<Tensor>> {
         if !self.scheduler.draws_noise(turn.step) {
             return Ok(None);
         }
-        if turn.part.has_text() && patch == 0 {
+        while self.noise_step <= turn.step {
+            let step = self.noise_step;
+            self.noise_step += 1;
+            if !self.scheduler.draws_noise(step) {
+                continue;
+            }
             let dtype = match self.scheduler.noise_is_f32() {
                 true => DType::F32,
                 false => self.dtype,
             };
             let all = drawn(&self.noise_shape, dtype, &mut self.generators, device)?;
-            let own = all.narrow(0, self.images.start, self.images.len)?;
-            self.noise_blc = Some((self.pack)(&own)?);
+            if step == turn.step {
+                let own = all.narrow(0, self.images.start, self.images.len)?;
+                self.noise_blc = Some((self.pack)(&own)?);
+            }
         }
         let rows = self.noise_blc.as_ref();
         rows.map(|noise| self.layout.shard_patch(noise, patch))
@@ -112,6 +126,12 @@ impl Sampler for Sampling<'_> {
     type Error = Error;
     type State = StepState;
 
+    fn begin(&self, first_step: usize, patch: usize) -> StepState {
+        let mut state = StepState::at(first_step);
+        state.history = self.remembered[patch].clone();
+        state
+    }
+
     fn step(
         &mut self,
         turn: Turn,
@@ -126,17 +146,42 @@ impl Sampler for Sampling<'_> {
             .scheduler
             .step(state, prediction, latents, noise.as_ref())?;
         self.rank_context.note()?;
+        if self.keeping.is_some() {
+            self.remembered[patch].clone_from(&state.history);
+        }
         self.count_not_finite(StepPart::Scheduler, &latents)?;
         Ok(latents)
     }
 
     fn step_end(&mut self, step: usize, latents: &[Tensor]) -> Result<()> {
         self.check_step(step)?;
-        let timestep = self.scheduler.timesteps()[step];
-        let whole = self
-            .watch
-            .step_end(step, timestep, latents, self.rank_context, self.layout)?;
+        let timesteps = self.scheduler.timesteps();
+        let (rank_context, layout) = (self.rank_context, self.layout);
+        let whole = self.watch.latents(step, latents, rank_context, layout)?;
+        let finished = step + 1;
+        if let (Some(keeping), Some(whole)) = (&mut self.keeping, &whole)
+            && finished < timesteps.len()
+        {
+            let parts = 0..self.scheduler.history_len(finished);
+            let history = parts.map(|part| {
+                let patches: Vec<_> = self.remembered.iter().map(|of| of[part].clone()).collect();
+                rank_context.gather(layout, &patches)
+            });
+            keeping.made(finished, whole, &history.collect::<Result<Vec<_>>>()?)?;
+        }
+        self.watch
+            .step_end(step, timesteps[step], whole.as_ref(), rank_context, layout)?;
         self.latents_blc = whole;
         Ok(())
+    }
+
+    fn step_over(&mut self, step: usize) -> Result<()> {
+        let finished = step + 1;
+        match &mut self.keeping {
+            Some(keeping) if finished < self.scheduler.timesteps().len() => {
+                keeping.awaited(finished, self.scheduler.history_len(finished))
+            }
+            _ => Ok(()),
+        }
     }
 }

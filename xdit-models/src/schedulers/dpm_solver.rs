@@ -173,6 +173,10 @@ impl Scheduler for DpmSolverMultistep {
         self.config.stochastic
     }
 
+    fn history_len(&self, finished: usize) -> usize {
+        finished.min(self.config.solver_order.saturating_sub(1))
+    }
+
     fn step(
         &self,
         state: &mut StepState,

@@ -106,6 +106,11 @@ pub trait Scheduler: Send + Sync + std::fmt::Debug {
         true
     }
 
+    /// Returns the number of values in [`StepState::history`] after `finished` steps.
+    fn history_len(&self, _finished: usize) -> usize {
+        0
+    }
+
     /// Returns the sample after the step of `state`, f32, and advances `state`.
     ///
     /// All operations run on the sample's device in f32, and each is rounded as in torch. The host reads nothing.

@@ -258,6 +258,7 @@ proptest! {
                 let stepped = scheduler.step(&mut states[i], &outputs, &parts[i], noise.as_ref());
                 parts[i] = stepped.unwrap();
             }
+            prop_assert_eq!(state.history.len(), scheduler.history_len(step + 1));
         }
         prop_assert_eq!(values(&whole), parts.map(|part| values(&part)).concat());
     }

@@ -5,6 +5,7 @@ mod drift;
 mod faults;
 mod messages;
 mod naive;
+mod resume;
 mod run;
 mod same;
 mod strict;

@@ -59,7 +59,7 @@ impl Model {
             .flat_map(move |(model, most)| up_to_five(most).map(move |stages| (model, stages)))
     }
 
-    fn stages(self, count: usize) -> Result<StagePlan, xdit_pipefusion::Error> {
+    pub(crate) fn stages(self, count: usize) -> Result<StagePlan, xdit_pipefusion::Error> {
         match self {
             Self::Straight => StagePlan::balanced(&[2.0, 1.0, 2.0, 1.0, 2.0], count),
             Self::UShaped(Placement::Linear) => {
@@ -139,6 +139,7 @@ pub(crate) fn on_rank<'a>(
         replica,
         max_drift: plan.max_drift,
         kept: kept.clone(),
+        first_step: 0,
     };
     let (latents, report) = driver.run(&mut stage, &mut sampler, latents)?;
     Ok(Done {

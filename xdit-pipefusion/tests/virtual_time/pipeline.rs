@@ -163,6 +163,7 @@ impl Case {
                 replica: Some(Group::new(Box::new(timed(world, &stamps[1])))),
                 max_drift: case.max_drift,
                 kept: Kept::default(),
+                first_step: 0,
             };
             let latents = (0..case.patches).map(|patch| latents(case.plan().tokens(patch).len));
             let latents = latents.collect::<Result<_, _>>()?;

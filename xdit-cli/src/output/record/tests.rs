@@ -29,6 +29,7 @@ pub(crate) fn record() -> RunRecord {
         tier: "avx2".into(),
         allow_tf32: false,
         parallel: None,
+        continued: Vec::new(),
         image: 2,
         images: 4,
     }
@@ -74,6 +75,42 @@ fn survives_json() {
     shared.request.scheduler = Some("DDIMScheduler".into());
     shared.request.target_size = Some([64, 32]);
     survives(&shared);
+}
+
+#[test]
+fn ranks_that_finished_steps_draw_again() {
+    let mut record = record();
+    let ring = |ring_degree| ParallelRecord {
+        ulysses_degree: 1,
+        ring_degree,
+        cfg_degree: 1,
+        parallel_vae: true,
+        mesh_order: MeshOrder::USUAL,
+        pipefusion: None,
+    };
+    let part = |first_step, parallel| ContinuedRecord {
+        first_step,
+        parallel,
+    };
+    record.parallel = Some(ring(4));
+    let parts = |record: &RunRecord| -> Vec<(usize, usize)> {
+        let parts = record.parts().into_iter();
+        parts
+            .map(|(first, ranks)| (first, ranks.degrees.ring))
+            .collect()
+    };
+    assert_eq!(parts(&record), [(0, 4)]);
+    // Of 28 steps; the third ranks finished none, the last ones only decoded.
+    record.continued = vec![
+        part(3, Some(ring(3))),
+        part(9, Some(ring(2))),
+        part(9, None),
+        part(28, None),
+    ];
+    survives(&record);
+    assert_eq!(parts(&record), [(0, 4), (3, 3), (9, 1)]);
+    record.continued = vec![part(0, Some(ring(3)))];
+    assert_eq!(parts(&record), [(0, 3)]);
 }
 
 #[test]

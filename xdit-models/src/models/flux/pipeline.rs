@@ -9,7 +9,8 @@ use super::{FluxText, FluxTransformer, latents};
 use crate::error::Result;
 use crate::files::source::ModelSource;
 use crate::observer::Observer;
-use crate::pipeline::family::{Asked, EmbedTensors, Family};
+use crate::pipeline::embeds::EmbedTensors;
+use crate::pipeline::family::{Asked, Family};
 use crate::pipeline::finite::Finite;
 use crate::pipeline::store::ModelStore;
 

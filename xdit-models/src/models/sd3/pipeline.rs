@@ -10,7 +10,8 @@ use super::{PromptEmbeds, Sd3Text, Sd3Transformer};
 use crate::error::Result;
 use crate::files::source::ModelSource;
 use crate::observer::Observer;
-use crate::pipeline::family::{Asked, EmbedTensors, Family};
+use crate::pipeline::embeds::EmbedTensors;
+use crate::pipeline::family::{Asked, Family};
 use crate::pipeline::finite::Finite;
 use crate::pipeline::store::ModelStore;
 

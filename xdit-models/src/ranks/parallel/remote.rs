@@ -5,7 +5,8 @@
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 
 use xdit_comm::threads::Caller;
 use xdit_kernels::Tensor;
@@ -23,6 +24,8 @@ pub(super) struct Wishes {
     latents: bool,
     tensors: bool,
     pub(super) cancel: CancelToken,
+    /// Whether the observer panicked.
+    pub(super) broken: Arc<AtomicBool>,
 }
 
 impl Wishes {
@@ -31,6 +34,7 @@ impl Wishes {
             latents: observer.wants_latents(),
             tensors: observer.wants_tensors(),
             cancel: observer.cancel_token(),
+            broken: Arc::default(),
         }
     }
 }
@@ -60,7 +64,10 @@ impl Remote {
             answer.send(told).ok();
         }));
         let told = answered.recv().ok()?;
-        Some(told.unwrap_or_else(|panic| resume_unwind(panic)))
+        Some(told.unwrap_or_else(|panic| {
+            self.wishes.broken.store(true, Ordering::Relaxed);
+            resume_unwind(panic)
+        }))
     }
 }
 

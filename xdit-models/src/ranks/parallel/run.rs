@@ -1,12 +1,13 @@
 //! Runs the work of a call on every rank of this process.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::ranks::axes;
 use crate::ranks::degrees::Degrees;
-use xdit_comm::Group;
 use xdit_comm::threads::{self, Caller};
+use xdit_comm::{Group, Loss};
 use xdit_kernels::Device;
 use xdit_pipefusion::Placement;
 
@@ -93,6 +94,7 @@ impl RunOn<'_> {
         let cause: Arc<Mutex<Option<(usize, Error)>>> = Arc::default();
         let causes = cause.clone();
         let wishes = Wishes::of(observer);
+        let broken = wishes.broken.clone();
         let (device, devices) = (
             self.device.clone(),
             self.parallel.device_of_each(self.device),
@@ -145,7 +147,12 @@ impl RunOn<'_> {
             None => {}
         }
         let (done, failed): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
-        let failed = failed.into_iter().filter_map(Result::err).collect();
+        let failed: Vec<_> = failed.into_iter().filter_map(Result::err).collect();
+        // If the observer panicked, its rank is not at fault: the same would happen on others.
+        let ranks = match broken.load(Ordering::Relaxed) {
+            true => Vec::new(),
+            false => failed.iter().filter_map(lost).collect(),
+        };
         // Without an error of its own, the rank at fault panicked, stopped answering, or was never started.
         match threads::cause(failed) {
             None => Ok(done.into_iter().flatten().collect()),
@@ -156,11 +163,27 @@ impl RunOn<'_> {
                 // The coordinates name the rank, so the reason need not.
                 (Some(rank), Some(loss)) => Error::Rank {
                     rank: place(rank),
-                    source: Box::new(Error::Lost(loss.clone())),
+                    source: Box::new(Error::Lost {
+                        loss: loss.clone(),
+                        ranks,
+                    }),
                 },
                 _ => Error::Comm(error),
             }),
         }
+    }
+}
+
+/// Returns the rank that is lost according to the result of its thread. One that was left behind after the failure of another rank may
+/// still be well: another thread takes its place.
+fn lost(outcome: &xdit_comm::Error) -> Option<usize> {
+    match outcome {
+        xdit_comm::Error::Rank {
+            reason: Loss::LeftBehind { idle: None },
+            ..
+        } => None,
+        xdit_comm::Error::Rank { rank, .. } => Some(*rank),
+        _ => None,
     }
 }
 

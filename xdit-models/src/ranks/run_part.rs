@@ -1,0 +1,65 @@
+//! The parts of a call that lost ranks.
+
+use crate::error::Error;
+use crate::pipeline::run_plan::RunPlan;
+
+/// A part of a call: what ran on the same ranks.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RunPart {
+    /// The plan of these ranks.
+    pub plan: RunPlan,
+    /// For each image the number of steps that were finished before this part. They may differ between replicas.
+    pub first_steps: Vec<usize>,
+    /// Why the part ended early.
+    pub lost: Option<LostRank>,
+}
+
+/// A rank that was lost, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LostRank {
+    /// The rank: `rank 3 (ring 1, ulysses 1)`.
+    pub rank: String,
+    /// Why it is lost: `no progress for 60.0 s`.
+    pub reason: String,
+}
+
+impl RunPart {
+    /// The only part of a call that lost no rank.
+    pub(crate) fn whole(plan: &RunPlan) -> Self {
+        Self {
+            plan: plan.clone(),
+            first_steps: vec![0; plan.images],
+            lost: None,
+        }
+    }
+
+    /// Returns the number of steps that were finished for every image before this part.
+    #[must_use]
+    pub fn first_step(&self) -> usize {
+        self.first_steps.iter().min().copied().unwrap_or(0)
+    }
+}
+
+impl LostRank {
+    /// Returns the rank that this error is about, if it reports a lost one.
+    pub(crate) fn of(error: &Error) -> Option<Self> {
+        match error {
+            Error::Rank { rank, source } if !source.lost_ranks().is_empty() => Some(Self {
+                rank: rank.clone(),
+                reason: source.to_string(),
+            }),
+            Error::Comm(xdit_comm::Error::PeerLost {
+                lost, host, reason, ..
+            }) => Some(Self {
+                rank: match host {
+                    Some(host) => format!("rank {lost} (host {host})"),
+                    None => format!("rank {lost}"),
+                },
+                reason: reason.to_string(),
+            }),
+            _ => None,
+        }
+    }
+}
