@@ -33,7 +33,7 @@ cp -r "${goldens[@]}" "$folder/golden/"
 
 rustup target add "$target" >/dev/null 2>&1 || true
 # Where cargo puts a test is in its messages only.
-cargo zigbuild --locked --profile dist --target "$target.$glibc" -p xdit-cli -p xdit-tests --bin xdit-cli --bin gpu-bench --test gpu \
+cargo zigbuild --locked --release --target "$target.$glibc" -p xdit-cli -p xdit-tests --bin xdit-cli --bin gpu-bench --test gpu \
     --message-format json-render-diagnostics >"$build/gpu-messages.json"
 executable() {
     python3 - "$build/gpu-messages.json" "$1" <<'PYTHON'
@@ -53,6 +53,9 @@ add() {
 add xdit-cli xdit-cli
 add gpu-bench gpu-bench
 add gpu gpu-tests
+# Each of them holds the text of all kernels, which is a tenth when compressed. run.sh unpacks them.
+tar -C "$folder" -c bin | gzip -9 >"$folder/bin.tar.gz"
+rm -r "$folder/bin"
 
 bytes=$(du -sb "$folder" | cut -f 1)
 if [ "$bytes" -gt "$most_bytes" ]; then

@@ -5,7 +5,8 @@ use std::fs::OpenOptions;
 use std::io::Write;
 
 use xdit_models::Degrees;
-use xdit_models::{Image, LoadOptions, Output, Parallel, PipeFusion, Pipeline};
+use xdit_models::{LoadOptions, Output, Parallel, PipeFusion, Pipeline};
+use xdit_tests::psnr::psnr_of_images;
 
 use super::subject::{PATCHES, STAGES, Subject, WARMUPS};
 use super::{Failure, Key, Line, read};
@@ -41,16 +42,6 @@ impl<'a> Painter<'a> {
     }
 }
 
-fn psnr(a: &Image, b: &Image) -> f64 {
-    let squares = a
-        .rgb
-        .iter()
-        .zip(&b.rgb)
-        .map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2));
-    let mean = squares.sum::<f64>() / a.rgb.len() as f64;
-    10.0 * (255.0f64.powi(2) / mean).log10()
-}
-
 fn compared(key: Key, output: &Output, serial: &Output, right: Option<bool>) -> Line {
     let floats = |output: &Output| {
         output
@@ -71,7 +62,7 @@ fn compared(key: Key, output: &Output, serial: &Output, right: Option<bool>) -> 
         .fold(0.0, f32::max);
     Line {
         key,
-        psnr: psnr(&output.images[0], &serial.images[0]),
+        psnr: psnr_of_images(&output.images[0], &serial.images[0]),
         max_abs,
         right,
         drift: drift.into(),
@@ -195,7 +186,7 @@ pub(super) fn picture(file: &str) -> Result<(), Failure> {
         "{}: {}, PSNR {:.1} dB",
         file,
         subject.prompts[SHOWN].0,
-        psnr(&patched, &whole)
+        psnr_of_images(&patched, &whole)
     );
     Ok(())
 }

@@ -29,6 +29,7 @@ done < <(
 )
 ours() { LD_LIBRARY_PATH=$libraries timeout -k 10 "$@"; }
 
+tar -xzf bin.tar.gz || exit 1
 device=$(ours 60 bin/gpu-bench probe) || exit
 rm -rf report
 mkdir -p report/logs

@@ -18,6 +18,7 @@ mod goldens;
 mod group_norm;
 mod heads;
 mod linear;
+mod memory;
 mod rows;
 mod strategies;
 mod sums;

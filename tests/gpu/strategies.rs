@@ -1,6 +1,7 @@
 //! Two to four ranks that share one GPU draw what one rank draws there.
 
-use xdit_models::{Degrees, PipeFusion, Request};
+use xdit_kernels::Device;
+use xdit_models::{Degrees, Parallel, PipeFusion, Request};
 use xdit_tests::over_ranks::same_as_one_rank;
 
 use crate::support::{gpu, is_small};
@@ -113,4 +114,19 @@ fn a_hybrid() {
         ..Degrees::default()
     };
     check("sd3-medium", &request, degrees, 2, true);
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn a_gpu_beside_the_processor_is_refused() {
+    let two = Degrees {
+        ulysses: 2,
+        ..Degrees::default()
+    };
+    for devices in [[Device::cpu(), gpu()], [gpu(), Device::cpu()]] {
+        let checked = Parallel::threads(two).on(devices.to_vec()).check();
+        let error = checked.unwrap_err().to_string();
+        let told = "must be the processor alone, or GPUs alone";
+        assert!(error.ends_with(told), "{error}");
+    }
 }

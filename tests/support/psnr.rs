@@ -1,6 +1,7 @@
-//! Images in bf16, and how near they must be to those that diffusers draws in f32.
+//! How near two images are, and how near those in bf16 must be to those that diffusers draws in f32.
 
 use xdit_kernels::{DType, Device};
+use xdit_models::Image;
 
 use crate::golden_run::load;
 use crate::goldens::Golden;
@@ -14,9 +15,35 @@ const NEAR: f64 = 40.0;
 /// luck. In the four tiers of x86-64 this case is at 36.3 to 42.3 dB, and the worst, `square` of HunyuanDiT 1.1, at 35.7 to 38.8.
 const NEAR_EACH: f64 = 34.0;
 
-/// In dB, of values in [0, 1].
-fn psnr(squares: f64, count: usize) -> f64 {
+/// Peak signal to noise ratio in dB, of values in [0, 1] whose differences have this sum of squares.
+fn decibels(squares: f64, count: usize) -> f64 {
     -10.0 * (squares / count as f64).log10()
+}
+
+fn squares(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let square = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);
+    a.iter().zip(b).map(square).sum()
+}
+
+/// Peak signal to noise ratio of values in [0, 1] in dB, infinite for equal ones.
+///
+/// # Panics
+/// If there are not as many on both sides.
+pub fn psnr(a: &[f32], b: &[f32]) -> f64 {
+    decibels(squares(a, b), a.len())
+}
+
+/// The same of 8-bit images.
+///
+/// # Panics
+/// If their sizes differ.
+pub fn psnr_of_images(a: &Image, b: &Image) -> f64 {
+    let [a, b] = [a, b].map(|image| -> Vec<f32> {
+        let levels = image.rgb.iter();
+        levels.map(|level| f32::from(*level) / 255.0).collect()
+    });
+    psnr(&a, &b)
 }
 
 /// Draws recorded calls of a pipeline in bf16.
@@ -33,10 +60,8 @@ pub fn near_in_bf16(pipeline: &str, device: &Device, cases: &[(String, Golden)])
         let (_, want) = golden.f32("image");
         let got = output.float.expect("an image");
         let got = got.to_vec_blocking::<f32>().expect("values");
-        assert_eq!(got.len(), want.len());
-        let squares = got.iter().zip(&want).map(|(g, w)| f64::from(g - w).powi(2));
-        let squares: f64 = squares.sum();
-        let near = psnr(squares, got.len());
+        let squares = squares(&got, &want);
+        let near = decibels(squares, got.len());
         println!("{near:.1} dB {pipeline} {case} on {device}");
         assert!(
             near >= NEAR_EACH,
@@ -44,7 +69,7 @@ pub fn near_in_bf16(pipeline: &str, device: &Device, cases: &[(String, Golden)])
         );
         (all, count) = (all + squares, count + got.len());
     }
-    let near = psnr(all, count);
+    let near = decibels(all, count);
     println!("{near:.1} dB {pipeline} on {device}");
     assert!(
         near >= NEAR || cases.len() == 1,

@@ -4,6 +4,7 @@ use xdit_kernels::DType;
 use xdit_models::Request;
 use xdit_tests::changed::{Files, files, scaled};
 use xdit_tests::goldens::Recorder;
+use xdit_tests::psnr::{psnr, psnr_of_images};
 
 use super::{call, run};
 
@@ -34,14 +35,6 @@ fn overflowing(
         }
     }
     panic!("{model}: {shown} stays below 7e4");
-}
-
-/// Decibels between two pictures in [0, 1].
-fn psnr(a: &[f32], b: &[f32]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    let square = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);
-    let mean = a.iter().zip(b).map(square).sum::<f64>() / a.len() as f64;
-    -10.0 * mean.log10()
 }
 
 /// transformers keeps `wo` of T5 and mT5 in f32 and clamps the stream: the picture is that of f32.
@@ -75,11 +68,7 @@ fn a_t5_beyond_f16_draws_the_picture_of_f32() {
         };
         let ((exact, bytes), (half, half_bytes)) = (draw(DType::F32), draw(DType::F16));
         let floats = psnr(&half, &exact);
-        let levels = |images: &[xdit_models::Image]| -> Vec<f32> {
-            let bytes = images.iter().flat_map(|image| &image.rgb);
-            bytes.map(|byte| f32::from(*byte) / 255.0).collect()
-        };
-        let bytes = psnr(&levels(&half_bytes), &levels(&bytes));
+        let bytes = psnr_of_images(&half_bytes[0], &bytes[0]);
         println!("{model}: {floats:.1} dB, {bytes:.1} dB between bytes");
         assert!(floats >= 60.0, "{model}: {floats:.1} dB from f32");
     }

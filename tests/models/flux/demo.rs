@@ -6,6 +6,7 @@ use xdit_models::{Image, LoadOptions, ModelSource, Pipeline, Request};
 
 use xdit_tests::facts::{Prompts, json};
 use xdit_tests::golden_run::devices;
+use xdit_tests::psnr::psnr_of_images;
 
 use crate::golden::{Golden, relative_l2, within};
 
@@ -91,13 +92,6 @@ fn threads_and_repetition_change_no_byte() {
     );
 }
 
-/// Peak signal to noise ratio of 8-bit pictures in dB.
-fn psnr(a: &Image, b: &Image) -> f64 {
-    let square = |(a, b): (&u8, &u8)| (f64::from(*a) - f64::from(*b)).powi(2);
-    let mean = a.rgb.iter().zip(&b.rgb).map(square).sum::<f64>() / a.rgb.len() as f64;
-    10.0 * (255.0f64.powi(2) / mean.max(f64::MIN_POSITIVE)).log10()
-}
-
 #[test]
 fn bf16_and_f16_are_near_f32() {
     let exact = pipeline(DType::F32, 2);
@@ -111,7 +105,7 @@ fn bf16_and_f16_are_near_f32() {
     for dtype in [DType::BF16, DType::F16] {
         let rounded = pipeline(dtype, 2);
         for (prompt, seed) in prompts {
-            let psnr = psnr(&draw(&exact, prompt, seed), &draw(&rounded, prompt, seed));
+            let psnr = psnr_of_images(&draw(&exact, prompt, seed), &draw(&rounded, prompt, seed));
             println!("{dtype}: {psnr:.1} dB");
             // What the project promises for bf16 on this model; f16 has eight times its precision.
             assert!(psnr >= 40.0, "{dtype}, {prompt}: {psnr:.1} dB");

@@ -63,8 +63,16 @@ fn of_each_gpu(model: &str, flags: &str, latents: bool, pace: &str) -> Vec<[f64;
         ]
     };
     let gpus = plan["memory"]["gpus"].as_array().unwrap();
-    let parameters = &plan["totals"]["parameter_bytes"];
-    assert_eq!(parameters, &gpus[0]["weights"]["transformer"]);
+    // Each GPU has the blocks of its stages.
+    let held = gpus
+        .iter()
+        .map(|gpu| gpu["weights"]["transformer"].as_u64());
+    let held: Vec<u64> = held.collect::<Option<_>>().unwrap();
+    let parameters = plan["totals"]["parameter_bytes"].as_u64().unwrap();
+    match plan["stages"].as_array().unwrap().len() {
+        1 => assert!(held.iter().all(|bytes| *bytes == parameters)),
+        _ => assert_eq!(held.iter().sum::<u64>(), parameters),
+    }
     let peaks = drawn["peak_device_memory_bytes"].as_object().unwrap();
     assert_eq!(peaks.len(), gpus.len());
     gpus.iter().enumerate().map(of_gpu).collect()
@@ -147,6 +155,19 @@ fn denoising_takes_what_plan_predicts_on_each_of_two_gpus() {
 fn images_take_what_plan_predicts_on_each_of_two_gpus() {
     let families = &FAMILIES[..2];
     within_a_tenth(families, "--device cuda:0,1 --ulysses-degree 2", false);
+}
+
+/// Two stages, each on its GPU. The patches follow each other after a step over the whole image.
+const STAGES: &str = "--device cuda:0,1 --pipefusion-parallel-degree 2 --warmup-steps 1";
+
+#[test]
+fn denoising_takes_what_plan_predicts_on_the_gpu_of_each_stage() {
+    within_a_tenth(&FAMILIES, STAGES, true);
+}
+
+#[test]
+fn images_take_what_plan_predicts_on_the_gpu_of_each_stage() {
+    within_a_tenth(&FAMILIES[..2], STAGES, false);
 }
 
 #[test]
@@ -233,7 +254,11 @@ fn an_allocation_that_fails_says_what_holds_the_memory() {
         for part in parts {
             assert!(run.stderr.contains(part), "{run:?}");
         }
-        for part in [", 0 B are available; the rest: ", "; try --low-memory"] {
+        for part in [
+            ", 0 B are available; the rest: ",
+            "; try --dtype bf16",
+            "--low-memory",
+        ] {
             assert!(run.stderr.contains(part), "{run:?}");
         }
         assert_eq!(run.stderr.lines().count(), 1, "{run:?}");

@@ -20,6 +20,8 @@ mod generate;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod gpu;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
+mod gpu_choice;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
 mod gpu_memory;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod gpu_slow;

@@ -18,6 +18,6 @@ pub(crate) use attention::{attend, attend_by};
 pub(crate) use joint::{EPS, Joint, byte_len, chunk};
 pub(crate) use norm::{GroupNorm, LayerNorm};
 pub(crate) use parameters::ParameterCount;
-pub(crate) use progress::{Progress, Told, convolution, linear, rows_of_piece};
+pub(crate) use progress::{Progress, Told, convolution, linear};
 pub(crate) use table::rows_of;
 pub(crate) use time_text::{Mlp, TIME_CHANNELS, TimeTextEmbed, sinusoid};

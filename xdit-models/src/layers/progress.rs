@@ -5,8 +5,9 @@
 //! call of a kernel. Operations that grow with the image (attention, linear layers, convolutions) run in pieces of [`PIECE`]
 //! FLOPs per thread. A row does not depend on the other rows, so pieces change no byte.
 //!
-//! On a GPU, a call returns before its kernel has run, and a rank that reads a result waits for all kernels before it. It waits for
-//! them group by group ([`Progress::settle`]) and reports each group, so that a slow GPU does not look like a rank that is lost.
+//! On a GPU, a call returns before its kernel has run, so calls are whole. A rank that reads a result waits for all kernels before
+//! it. It waits for them group by group ([`Progress::settle`]) and reports each group, so that a slow GPU does not look like a rank
+//! that is lost.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -182,16 +183,15 @@ impl Told {
         Ok(sum)
     }
 
-    /// The query rows of a piece, or `None` if the call is one piece. It always is on a GPU, where a call returns before its kernel
-    /// runs.
+    /// The query rows of a piece, or `None` if the call is one piece.
     fn rows_of_pieces(&self, input: &AttnInput<'_>, piece: usize, least: usize) -> Option<usize> {
-        let on_gpu = !input.q.device().is_cpu();
         let whole = input.mask.causal || input.mask.bias.is_some() || self.0.group.is_none();
         let &[b, lq, h, d] = input.q.shape() else {
             return None;
         };
         let flops = [4, b, input.k.dim(1), h, d];
-        Some(rows_here(&flops, piece, least)).filter(|&rows| !whole && !on_gpu && lq > rows)
+        let rows = rows_here(input.q.device(), &flops, piece, least);
+        Some(rows).filter(|&rows| !whole && lq > rows)
     }
 
     /// Attention in pieces of so many rows, into an output of `dtype`.
@@ -259,7 +259,7 @@ fn linear_in_pieces(
         Some(&[b, l, _]) => (b, l),
         _ => (1, 0),
     };
-    let rows = rows_here(&[2, b, k, n], piece, least);
+    let rows = rows_here(layer.device(), &[2, b, k, n], piece, least);
     if l <= rows {
         let out = layer.forward_with(x, epilogue)?;
         attention.progress()?;
@@ -299,7 +299,7 @@ pub(crate) fn convolution(
     let (b, oc) = (x_bhwc.dim(0), conv.out_channels());
     // Nine taps or one. With one, pieces are smaller than necessary.
     let flops = [2 * 9, b, width, conv.in_channels(), oc];
-    let rows = rows_here(&flops, PIECE, LEAST_LINES) / LEAST_LINES * LEAST_LINES;
+    let rows = rows_here(x_bhwc.device(), &flops, PIECE, LEAST_LINES) / LEAST_LINES * LEAST_LINES;
     if lines.len() <= rows {
         let out = conv.forward_rows(x_bhwc, residual, lines)?;
         told()?;
@@ -318,25 +318,16 @@ pub(crate) fn convolution(
     Ok(out.freeze()?)
 }
 
-/// Returns the number of rows of a piece of a linear layer on so many threads, if one row takes the product of these FLOPs.
-pub(crate) fn rows_of_piece(flops: &[usize], threads: usize) -> usize {
-    rows_within(flops, PIECE.saturating_mul(threads), LEAST_ROWS)
-}
-
-/// Returns the number of rows of a piece, if one row takes the product of these FLOPs and each thread takes `piece`.
-fn rows_here(flops: &[usize], piece: usize, least: usize) -> usize {
-    rows_within(
-        flops,
-        piece.saturating_mul(rayon::current_num_threads()),
-        least,
-    )
-}
-
-fn rows_within(flops: &[usize], most: usize, least: usize) -> usize {
+/// Returns the number of rows of a piece, if one row takes the product of these FLOPs and each thread takes `piece`. On a GPU, all.
+fn rows_here(device: &Device, flops: &[usize], piece: usize, least: usize) -> usize {
+    if !device.is_cpu() {
+        return usize::MAX;
+    }
+    let all_threads = piece.saturating_mul(rayon::current_num_threads());
     let a_row = flops
         .iter()
         .fold(1_usize, |product, n| product.saturating_mul(*n));
-    (most / a_row.max(1)).max(least)
+    (all_threads / a_row.max(1)).max(least)
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use xdit_kernels::{DType, Device, Tensor};
 use xdit_pipefusion::Blocks;
 
 use crate::error::Result;
-use crate::layers::rows_of_piece;
 use crate::models::skips::Skips;
 use crate::observer::Observer;
 
@@ -42,7 +41,7 @@ pub(crate) trait DitShape: Debug {
         0
     }
     /// Returns what a rank holds on a GPU within a block, for one image.
-    fn block_rows(&self, tokens: RankTokens) -> BlockRows;
+    fn block_rows(&self, block: usize, tokens: RankTokens) -> BlockRows;
     /// Returns the values that modulate all blocks in a step, for one image and one branch of guidance.
     fn modulation_values(&self) -> usize;
     /// Returns the bytes of a token's tables of positions.
@@ -68,30 +67,23 @@ pub(crate) trait DitShape: Debug {
 pub(crate) struct RankTokens {
     pub(crate) text: usize,
     pub(crate) image: usize,
-    /// The images of a batch.
-    pub(crate) images: usize,
-    /// The compute threads of the rank.
-    pub(crate) threads: usize,
 }
 
 impl RankTokens {
     pub(crate) fn all(&self) -> usize {
         self.text.saturating_add(self.image)
     }
-
-    /// Returns how many of `rows` rows a linear layer of `[n, k]` inside a block computes at a time.
-    pub(crate) fn at_a_time(&self, rows: usize, [n, k]: [usize; 2]) -> usize {
-        rows.min(rows_of_piece(&[2, self.images, k, n], self.threads))
-    }
 }
 
 /// The most rows of the stream's width that are in memory at a time, within a block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BlockRows {
-    /// In its layers.
-    pub(crate) layers: usize,
+    /// In the layers before attention.
+    pub(crate) before: usize,
     /// When attention begins: the streams, queries, keys and values, each a row of each token.
     pub(crate) attention: usize,
+    /// In the layers after attention.
+    pub(crate) after: usize,
 }
 
 /// The guidance of a call: scales and branches.

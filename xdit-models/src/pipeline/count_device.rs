@@ -3,13 +3,15 @@
 //! A tensor's memory is free for the next one when it is dropped, so what counts is which tensors live at a time. The kernels
 //! of several ranks on one GPU take turns, but their tensors live side by side.
 
+use std::collections::BTreeSet;
+
 use xdit_comm::Shard;
 use xdit_kernels::{DType, Device};
 use xdit_pipefusion::Blocks;
 
 use super::memory::{Counted, product};
 use crate::RankPlan;
-use crate::models::dit::{BlockRows, DitShape, RankTokens};
+use crate::models::dit::{DitShape, RankTokens};
 use crate::pipeline::device_memory::{GpuMemory, is_gpu};
 use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::store::ModelLoader;
@@ -95,6 +97,7 @@ impl Counted<'_> {
         let text_kv = of_ranks(|rank| rank.text_kv_bytes);
         let all_blocks = (0..shape.block_count()).into();
         let blocks = devices.blocks_on(device, &self.partition.stages, all_blocks);
+        let kept = of_ranks(|rank| rank.kv_bytes).saturating_sub(text_kv);
         let latents = self.latents_on_device(shape, &here);
         let (decoding, pictures) =
             self.decoding_on_device(configs.vae(), whole.decoding, shape, &here);
@@ -105,13 +108,13 @@ impl Counted<'_> {
             transformer: shape.stage_bytes(&blocks, dtype),
             encoding: if here.own { whole.encoding } else { 0 },
             embeddings: match here.own {
-                true => whole.embeddings,
+                true => self.embeddings(shape, self.stages_of(&here)),
                 false => self.text_of_ranks(shape, &here),
             },
-            kept: of_ranks(|rank| rank.kv_bytes).saturating_sub(text_kv),
+            kept,
             text_kv,
             latents,
-            denoising: self.denoising_on_device(shape, &here),
+            denoising: self.denoising_on_device(shape, &here, &blocks, kept),
             decoding,
             pictures,
             ..whole
@@ -122,6 +125,12 @@ impl Counted<'_> {
             scratch: PRODUCT_SCRATCH,
             available: device.available_memory(),
         }
+    }
+
+    /// The number of stages that ranks on a GPU have.
+    fn stages_of(&self, here: &Here) -> usize {
+        let stage = |rank: &usize| self.parallel.degrees.coord(*rank, axes::PIPE);
+        here.ranks.iter().map(stage).collect::<BTreeSet<_>>().len()
     }
 
     /// The copies of the prompts that ranks on another GPU than the pipeline's read by cross-attention. Prompts that are part of
@@ -209,18 +218,19 @@ impl Counted<'_> {
         let activations = u128::from(on_processor.saturating_sub(gaps)) * decoded as u128;
         let activations = u64::try_from(activations / all_rows).unwrap_or(u64::MAX);
         // The pipeline's GPU gets all images, another one those of its replicas.
-        let images = match here.own {
-            true => plan.images,
-            false => drawing()
-                .filter(|rank| place(**rank) == 0)
-                .map(|rank| Shard::of(plan.images, degrees.data, replica(*rank)).len)
-                .sum(),
-        };
+        let leading = drawing().filter(|rank| place(**rank) == 0);
+        let led = leading.map(|rank| Shard::of(plan.images, degrees.data, replica(*rank)).len);
+        let led: usize = led.sum();
+        let images = if here.own { plan.images } else { led };
         let image = product(&[3 * DType::F32.size(), plan.height, plan.width]);
-        let finished = image.saturating_mul(images.saturating_sub(1) as u64);
-        let joined = match images {
-            0 => 0,
-            _ => image.saturating_mul(images as u64 + 1),
+        let (finished, joined) = match images {
+            0 => (0, 0),
+            // From the GPU that decoded them, and then their bytes.
+            _ if led == 0 && replicas == 1 => (0, image.saturating_mul(images as u64) / 4 * 5),
+            _ => (
+                image.saturating_mul(images as u64 - 1),
+                image.saturating_mul(images as u64 + 1),
+            ),
         };
         // Each rank has the final latents of its replica: the first one instead of those of the step.
         let once = self.latents_once(shape);
@@ -231,58 +241,79 @@ impl Counted<'_> {
 
     /// The streams between blocks, what a block holds, the outputs that later blocks read, and tables of positions, over all
     /// ranks that compute at a time. The branches of a rank run one after another, but their streams live side by side.
-    fn denoising_on_device(&self, shape: &dyn DitShape, here: &Here) -> u64 {
+    ///
+    /// A step over the whole image takes the most. In the first one, each block leaves its part of the `kept` keys and values behind,
+    /// so that what follows is beside all of them: what these blocks take at a time, less what is kept at last.
+    fn denoising_on_device(
+        &self,
+        shape: &dyn DitShape,
+        here: &Here,
+        blocks: &Blocks,
+        kept: u64,
+    ) -> u64 {
         let plan = self.plan;
         let degrees = self.parallel.degrees;
         let (dtype, branches) = (self.options.dtype, self.partition.branch_count());
         let sequence = degrees.ulysses.saturating_mul(degrees.ring).max(1);
         let at_once = degrees.cfg.min(branches).max(1);
         let replicas = self.replicas();
-        let ranks = self.ranks_here();
+        let images = plan.images.div_ceil(replicas);
         let tokens = RankTokens {
             text: shape.stream_text(plan.text_len).div_ceil(sequence),
             image: plan.image_tokens().div_ceil(sequence),
-            images: plan.images.div_ceil(replicas),
-            threads: self.compute_threads().div_ceil(ranks),
         };
         let all = tokens.all();
-        let BlockRows { layers, attention } = shape.block_rows(tokens);
-        let within =
-            layers.max(attention.saturating_add(exchanged(degrees.ulysses, degrees.ring, all)));
-        let read_again = |block: &usize| shape.reader(*block).is_some();
-        let blocks: Blocks = (0..shape.block_count()).into();
-        let skips = blocks.iter().filter(read_again).count();
+        let bytes = |rows: usize| product(&[images, rows, shape.hidden_size(), dtype.size()]);
         // What other branches of the rank wait with: their streams, and in a pipeline the outputs for later stages.
         let others = branches.div_ceil(at_once) - 1;
         let waiting = match degrees.pipe {
             1 => 1,
             _ => 1 + others,
         };
-        let rows = (within.saturating_add(others.saturating_mul(all)))
-            .saturating_add(skips.saturating_mul(waiting).saturating_mul(all));
-        let values = product(&[tokens.images, rows, shape.hidden_size(), dtype.size()]);
+        // The output of the block before is the stream, and a block joins what it reads again with that at once.
+        let waits = |output: usize, block: usize| {
+            let reader = shape.reader(output);
+            output + 1 < block && reader.is_some_and(|reader| reader > block)
+        };
+        let kept = kept / here.ranks.len().max(1) as u64;
+        let of_block = kept / product(&[branches, blocks.len()]).max(1);
+        let values = blocks.iter().enumerate().map(|(i, block)| {
+            let rows = shape.block_rows(block, tokens);
+            let exchanging = exchanged(degrees.ulysses, degrees.ring, all);
+            let late = rows.after.max(rows.attention.saturating_add(exchanging));
+            // Of the last branch, this block and those after it have kept nothing yet.
+            let missing = of_block.saturating_mul((blocks.len() - i) as u64);
+            let before = bytes(rows.before).saturating_sub(missing);
+            let after = bytes(late).saturating_sub(missing.saturating_sub(of_block));
+            let outputs = blocks.iter().filter(|output| waits(*output, block));
+            let waiting = product(&[outputs.count(), waiting, all]) as usize;
+            before.max(after).saturating_add(bytes(waiting))
+        });
+        let values = values.max().unwrap_or(0);
+        let values = values.saturating_add(bytes(others.saturating_mul(all)));
         // After the blocks: the streams of all branches, their predictions, and what guidance and scheduler make of them. The
         // next step begins with the latents in the dtype of the model.
-        let streams = product(&[tokens.images, branches.div_ceil(at_once), all]);
+        let streams = product(&[images, branches.div_ceil(at_once), all]);
         let streams = streams.saturating_mul(product(&[shape.hidden_size(), dtype.size()]));
-        let latents = product(&[tokens.images, tokens.image, shape.token_channels()]);
+        let latents = product(&[images, tokens.image, shape.token_channels()]);
         let stepping = latents.saturating_mul(product(&[branches + 2, DType::F32.size()]));
         let stepping = stepping.saturating_add(latents.saturating_mul(dtype.size() as u64));
+        let end = self.partition.stages.placement().end(degrees.pipe);
+        let steps = |rank: &usize| degrees.coord(*rank, axes::PIPE) == end;
+        let stepping = match here.ranks.iter().any(steps) {
+            true => stepping,
+            false => 0,
+        };
         let within_step = values.max(streams.saturating_add(stepping));
         // The whole tables, and those of the rank's rows in a whole step and in patches.
         let whole = shape.stream_text(plan.text_len) + plan.image_tokens();
         let positions = product(&[whole + 2 * all, shape.position_bytes()]);
-        let modulation = product(&[
-            tokens.images,
-            branches,
-            shape.modulation_values(),
-            dtype.size(),
-        ]);
+        let modulation = product(&[images, branches, shape.modulation_values(), dtype.size()]);
         // Its rows of the text, if they are not all, or if the whole text is on another GPU.
         let text = match sequence == 1 && here.own {
             true => 0,
             false => product(&[
-                tokens.images,
+                images,
                 branches,
                 tokens.text,
                 shape.text_widths()[1],

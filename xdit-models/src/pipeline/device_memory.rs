@@ -44,9 +44,9 @@ impl GpuMemory {
         encoding.max(drawing).saturating_add(self.scratch)
     }
 
-    /// Returns an error if the call needs more on the GPU, besides the weights `held` there already, than `room` bytes.
-    pub(crate) fn check(&self, what: &str, held: u64, room: Option<u64>) -> Result<()> {
-        let bytes = self.total().saturating_sub(held);
+    /// Returns an error if the call needs more on the GPU, besides the weights `spared` there already, than `room` bytes.
+    pub(crate) fn check(&self, what: &str, spared: u64, room: Option<u64>) -> Result<()> {
+        let bytes = self.total().saturating_sub(spared);
         fits(&self.device, what, bytes, room)
     }
 }

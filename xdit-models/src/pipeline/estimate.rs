@@ -87,10 +87,11 @@ impl MemoryEstimate {
         self.weights().saturating_add(self.call())
     }
 
-    /// Returns an error if the call needs more, besides the memory that is `held` already, than `limit` or than the available
+    /// Returns an error if the call needs more, besides the memory that is `spared` already, than `limit` or than the available
     /// memory.
-    pub(crate) fn check(&self, what: &str, held: u64, limit: Option<u64>) -> Result<()> {
-        memory_limit::check(what, self.total().saturating_sub(held), limit, self.threads)
+    pub(crate) fn check(&self, what: &str, spared: u64, limit: Option<u64>) -> Result<()> {
+        let bytes = self.total().saturating_sub(spared);
+        memory_limit::check(what, bytes, limit, self.threads)
     }
 }
 

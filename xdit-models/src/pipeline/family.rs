@@ -14,7 +14,6 @@ use crate::observer::Observer;
 use crate::pipeline::configurations::Configurations;
 use crate::pipeline::device_memory::GpuMemory;
 use crate::pipeline::embeds::{EmbedTensors, EmbedsOf};
-use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::finite::{Finite, Origin, Whose};
 use crate::pipeline::options::LoadOptions;
 use crate::pipeline::output::Output;
@@ -95,9 +94,8 @@ pub(crate) trait AnyPipeline: Debug + Send + Sync {
     /// Plans `request` on the ranks of `parallel`.
     fn plan(&self, request: &Request, parallel: &Parallel) -> Result<RunPlan>;
 
-    /// Returns the components whose weights are on the device of this name (without a name: on any), with their bytes as
-    /// `estimate` counts them.
-    fn held(&self, device: Option<&str>, estimate: &MemoryEstimate) -> Vec<(&'static str, u64)>;
+    /// Returns the components whose weights are on a device, with their bytes as plans count them.
+    fn held(&self, device: &Device) -> Vec<(&'static str, u64)>;
 
     /// Executes `plan`. Encodes the prompts on the current thread pool. Then the ranks share `threads` compute threads. Ranks
     /// that are threads come from `idle`. With a `checkpoint`, ranks keep the finished steps there, and the call continues after
@@ -229,8 +227,8 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         planned(configs, &self.defaults, request, parallel, &self.options)
     }
 
-    fn held(&self, device: Option<&str>, estimate: &MemoryEstimate) -> Vec<(&'static str, u64)> {
-        self.store.held(device, estimate)
+    fn held(&self, device: &Device) -> Vec<(&'static str, u64)> {
+        self.store.held(device)
     }
 
     fn run(
@@ -255,17 +253,16 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         let (request, parallel) = (&call.request, &call.parallel);
         let (plan, partition) = (call.resolved.clone(), call.partition.clone());
         let devices = RankDevices::new(parallel, &options.device);
-        let held = |device: Option<&str>, estimate: &MemoryEstimate| {
-            let held = self.store.held(device, estimate);
-            held.iter()
-                .fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes))
+        let blocks_on = |device: &Device| {
+            let all = self.store.all_blocks();
+            devices.blocks_on(device, &partition.stages, all)
         };
-        let room = |of: &GpuMemory| {
-            let mut devices = devices.devices().into_iter();
-            let device = devices.find(|device| device.to_string() == of.device);
-            device.and_then(Device::available_memory)
+        let spared = |of: Option<&GpuMemory>| {
+            let device = of.map_or(Some(&options.device), |of| devices.named(&of.device));
+            device.map_or(0, |device| self.store.spared(device, &blocks_on(device)))
         };
-        run_plan.check_memory_beside(&held, options.memory_limit, &room)?;
+        let room = |of: &GpuMemory| devices.named(&of.device)?.available_memory();
+        run_plan.check_memory_beside(&spared, options.memory_limit, &room)?;
         for warning in &run_plan.warnings {
             observer.warning(warning);
         }
@@ -305,9 +302,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         )?;
         let load = |observer: &mut dyn Observer| -> Result<Vec<_>> {
             let on_device = devices.devices().into_iter().map(|device| {
-                let all = self.store.all_blocks();
-                let blocks = devices.blocks_on(device, &partition.stages, all);
-                let model = self.store.loaded(device, &blocks, observer)?;
+                let model = self.store.loaded(device, &blocks_on(device), observer)?;
                 Ok((device.clone(), model))
             });
             on_device.collect()

@@ -61,7 +61,7 @@ impl Counted<'_> {
                 true => product(&[self.prompts, plan.text_len, rows]),
                 false => 0,
             },
-            embeddings: self.embeddings(shape, dtype),
+            embeddings: self.embeddings(shape, self.parallel.degrees.pipe),
             latents: self.latents(shape),
             kept: of_ranks(&|rank| rank.kv_bytes).saturating_sub(text_kv),
             text_kv,
@@ -104,11 +104,10 @@ impl Counted<'_> {
     }
 
     /// Embeddings as the encoders produce them, for each prompt and repeated for its images; embeddings in the form of the
-    /// transformer; and each stage's part of these.
-    fn embeddings(&self, shape: &dyn DitShape, dtype: DType) -> u64 {
-        let plan = self.plan;
+    /// transformer; and the parts of these of so many stages.
+    pub(crate) fn embeddings(&self, shape: &dyn DitShape, stages: usize) -> u64 {
+        let (plan, dtype) = (self.plan, self.options.dtype);
         let [encoded, embedded] = shape.text_widths();
-        let stages = self.parallel.degrees.pipe;
         let of_images = encoded.saturating_add(embedded.saturating_mul(1 + stages));
         let of_images = product(&[plan.images, of_images]);
         let of_prompts = product(&[self.prompts, encoded]);

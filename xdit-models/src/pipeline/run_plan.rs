@@ -127,8 +127,7 @@ impl RunPlan {
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), [`Error::DeviceOutOfMemory`](crate::Error::DeviceOutOfMemory).
     pub fn check_memory(&self, limit: Option<u64>) -> Result<()> {
-        let nothing = |_: Option<&str>, _: &MemoryEstimate| 0;
-        self.check_memory_beside(&nothing, limit, &|device| device.available)
+        self.check_memory_beside(&|_| 0, limit, &|device| device.available)
     }
 
     /// Bytes that this process may still take for the call, as far as the system says: what [`Self::check_memory`] compares
@@ -139,11 +138,11 @@ impl RunPlan {
         memory_limit::available_memory(self.memory.threads)
     }
 
-    /// Like [`Self::check_memory`], with weights in memory already: `held` returns their bytes on the GPU of a name, or in this
-    /// process without a name. `room` returns what a GPU has free.
+    /// Like [`Self::check_memory`], with weights in memory already: `spared` returns the bytes of them that the call uses or lets
+    /// go, on a GPU, or in this process without one. `room` returns what a GPU has free.
     pub(crate) fn check_memory_beside(
         &self,
-        held: &dyn Fn(Option<&str>, &MemoryEstimate) -> u64,
+        spared: &dyn Fn(Option<&GpuMemory>) -> u64,
         limit: Option<u64>,
         room: &dyn Fn(&GpuMemory) -> Option<u64>,
     ) -> Result<()> {
@@ -152,15 +151,15 @@ impl RunPlan {
             what += &format!(", {} images,", self.images);
         }
         if self.device_memory.is_empty() {
-            let held = held(None, &self.memory);
-            let checked = self.memory.check(&what, held, limit);
-            return ways_out::with_ways(checked, &self.lighter(&self.memory, held));
+            let spared = spared(None);
+            let checked = self.memory.check(&what, spared, limit);
+            return ways_out::with_ways(checked, &self.lighter(&self.memory, spared));
         }
         self.memory.check(&what, 0, limit)?;
         self.device_memory.iter().try_for_each(|device| {
-            let held = held(Some(&device.device), &device.parts);
-            let checked = device.check(&what, held, limit.or(room(device)));
-            ways_out::with_ways(checked, &self.lighter(&device.parts, held))
+            let spared = spared(Some(device));
+            let checked = device.check(&what, spared, limit.or(room(device)));
+            ways_out::with_ways(checked, &self.lighter(&device.parts, spared))
         })
     }
 
@@ -178,11 +177,11 @@ impl RunPlan {
         ways_out::on_gpu(self.call.dtype, low_memory, Some((self.images, untiled)))
     }
 
-    /// What takes less memory where the most is taken, if `held` bytes of the weights are in memory already.
-    fn lighter(&self, memory: &MemoryEstimate, held: u64) -> Vec<&'static str> {
+    /// What takes less memory where the most is taken, if `spared` bytes of the weights need not be found.
+    fn lighter(&self, memory: &MemoryEstimate, spared: u64) -> Vec<&'static str> {
         let request = &self.call.request;
         let mut ways = Vec::new();
-        if memory.call() >= memory.weights().saturating_sub(held) {
+        if memory.call() >= memory.weights().saturating_sub(spared) {
             let decoder = memory.decoding >= memory.denoising.max(memory.encoding);
             if decoder && !request.vae_tiling && !self.call.parallel.shares_decode() {
                 ways.push("`vae_tiling`");

@@ -14,16 +14,17 @@ use crate::layers::Packing;
 use crate::models::dit::{Dit, DitShape};
 use crate::observer::{Observer, Phase, PhaseEvent};
 use crate::pipeline::device_memory;
-use crate::pipeline::estimate::MemoryEstimate;
 use crate::pipeline::memory_limit;
 use crate::pipeline::options::LoadOptions;
 use crate::pipeline::ways_out;
 use crate::text::EncoderSize;
-use crate::vae::{VaeConfig, VaeDecoder};
+use crate::vae::{VaeConfig, VaeDecoder, decoder_bytes};
 
 /// The transformer and the autoencoder.
 #[derive(Debug)]
 pub(crate) struct LoadedModel<D> {
+    /// The blocks that the transformer has.
+    blocks: Blocks,
     pub(crate) transformer: D,
     pub(crate) vae: VaeDecoder,
 }
@@ -58,9 +59,6 @@ pub(crate) trait ModelLoader {
         weights: &Weights,
         packing: &mut Packing<'_>,
     ) -> Result<Self::Dit>;
-
-    /// Returns whether a transformer contains these blocks.
-    fn holds(transformer: &Self::Dit, blocks: &Blocks) -> bool;
 
     /// Returns the shape of the transformer.
     fn shape(&self) -> &dyn DitShape;
@@ -189,24 +187,42 @@ impl<R: ModelLoader> ModelStore<R> {
         (0..self.configs.shape().block_count()).into()
     }
 
-    /// Returns the components whose weights are on the device of this name (without a name: on any), with their bytes as
-    /// `estimate` counts them.
-    pub(crate) fn held(
-        &self,
-        device: Option<&str>,
-        estimate: &MemoryEstimate,
-    ) -> Vec<(&'static str, u64)> {
-        let here = |of: &Device| device.is_none_or(|name| of.to_string() == name);
+    /// Returns the components whose weights are on a device, with their bytes as plans count them.
+    pub(crate) fn held(&self, device: &Device) -> Vec<(&'static str, u64)> {
+        let dtype = self.options.dtype;
         let mut held = Vec::new();
-        if self.encoders.get().is_some() && here(&self.options.device) {
-            held.push(("text encoders", estimate.encoder_weights()));
+        if self.encoders.get().is_some() && *device == self.options.device {
+            let sizes = self.configs.encoder_sizes();
+            let bytes = sizes.iter().map(|size| size.bytes(dtype));
+            held.push(("text encoders", bytes.fold(0, u64::saturating_add)));
         }
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if loaded.iter().any(|(of, _)| here(of)) {
-            held.push(("transformer", estimate.transformer));
-            held.push(("VAE", estimate.vae));
+        if let Some((_, model)) = loaded.iter().find(|(of, _)| of == device) {
+            let transformer = self.configs.shape().stage_bytes(&model.blocks, dtype);
+            held.push(("transformer", transformer));
+            let vae = decoder_bytes(self.configs.vae(), dtype, &self.options.device);
+            held.push(("VAE", vae));
         }
         held
+    }
+
+    /// Returns the bytes on a device that a call which needs these blocks there does not have to find: weights that it uses, and
+    /// weights that are let go before it reads its own.
+    pub(crate) fn spared(&self, device: &Device, blocks: &Blocks) -> u64 {
+        let held = self.held(device).into_iter().map(|(_, bytes)| bytes);
+        let held = held.fold(0, u64::saturating_add);
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let model = loaded.iter().find(|(of, _)| of == device);
+        match model {
+            // Blocks stay that the call has no use for.
+            Some((_, model)) if model.blocks.holds(blocks) => {
+                let shape = self.configs.shape();
+                let [all, used] =
+                    [&model.blocks, blocks].map(|of| shape.stage_bytes(of, self.options.dtype));
+                held.saturating_sub(all.saturating_sub(used))
+            }
+            _ => held,
+        }
     }
 
     fn open(&self, names: &[&str]) -> Result<Vec<Weights>> {
@@ -272,6 +288,7 @@ impl<R: ModelLoader> ModelStore<R> {
             );
         };
         Ok(LoadedModel {
+            blocks: blocks.clone(),
             transformer: self
                 .configs
                 .pack_transformer(blocks, transformer, packing)?,
@@ -288,7 +305,7 @@ impl<R: ModelLoader> ModelStore<R> {
     ) -> Result<Arc<LoadedModel<R::Dit>>> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let mut here = loaded.iter().filter(|(of, _)| of == device);
-        if let Some((_, held)) = here.find(|(_, held)| R::holds(&held.transformer, blocks)) {
+        if let Some((_, held)) = here.find(|(_, held)| held.blocks.holds(blocks)) {
             return Ok(held.clone());
         }
         // Drops other blocks first.
@@ -309,6 +326,9 @@ impl<R: ModelLoader> ModelStore<R> {
     }
 
     fn read_encoders(&self, observer: &mut dyn Observer) -> Result<R::Encoders> {
+        if self.options.low_memory {
+            self.let_models_go();
+        }
         let weights = self.open(&self.configs.encoder_names())?;
         let device = &self.options.device;
         let what = "loading the text encoders";
@@ -316,6 +336,15 @@ impl<R: ModelLoader> ModelStore<R> {
         self.packed(device, &[&weights], observer, |packing| {
             self.configs.pack_encoders(&weights, packing)
         })
+    }
+
+    /// Drops the models of earlier calls from the device of the encoders, except those with which another call draws now.
+    fn let_models_go(&self) {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let stays = |(of, model): &PlacedModel<R::Dit>| {
+            *of != self.options.device || Arc::strong_count(model) > 1
+        };
+        loaded.retain(stays);
     }
 
     /// Encodes prompts with `read`. Loads the encoders if they are not kept in memory.
@@ -364,3 +393,6 @@ pub(crate) fn one_range(blocks: &Blocks) -> Result<Range<usize>> {
 fn unread(weights: &[Weights]) -> Vec<Weights> {
     weights.iter().map(Weights::unread).collect()
 }
+
+#[cfg(test)]
+mod tests;

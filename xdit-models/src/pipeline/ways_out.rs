@@ -21,14 +21,14 @@ pub(crate) fn on_gpu(
     drawing: Option<(usize, bool)>,
 ) -> Vec<&'static str> {
     let (images, untiled) = drawing.unwrap_or((1, false));
+    let mut all = lighter_weights(dtype, low_memory);
     let ways = [
-        ("`low_memory`", !low_memory),
-        ("`dtype` bf16", dtype == DType::F32),
         ("`vae_tiling`", untiled),
         ("fewer images", images > 1),
         ("a smaller size", drawing.is_some()),
     ];
-    ways.iter().filter(|way| way.1).map(|way| way.0).collect()
+    all.extend(ways.iter().filter(|way| way.1).map(|way| way.0));
+    all
 }
 
 /// Returns `; try this, that or those`, or nothing without a way.

@@ -138,7 +138,8 @@ impl Parallel {
 
     /// Spreads ranks that are threads over these devices: ranks whose numbers are near are on one device. Each device gets the
     /// weights that its ranks read, once. The first device is that of the pipeline ([`LoadOptions::device`]), which also encodes
-    /// prompts and gets the images; a pipeline refuses another one. Without devices, all ranks are on it.
+    /// prompts and gets the images; a pipeline refuses another one, and GPUs beside the processor. Without devices, all ranks
+    /// are on it.
     ///
     /// [`LoadOptions::device`]: crate::LoadOptions::device
     #[must_use]
@@ -241,14 +242,21 @@ impl Parallel {
         self.vae && self.degrees.ranks_of_replica() > 1
     }
 
-    /// Like [`check`](Self::check), for a pipeline on this device, which must be the first of several.
+    /// Like [`check`](Self::check), for a pipeline on this device, which must be that of a group, and the first of several.
     pub(crate) fn check_on(&self, own: &Device) -> Result<()> {
         self.check()?;
+        let refused =
+            |given: String, allowed: String| Err(Error::invalid("device", given, allowed));
+        if let RankBackend::Group(group) = &self.backend
+            && let Some(device) = group.device().filter(|device| *device != own)
+        {
+            let allowed = format!("{own}, the device of the pipeline, for this rank of the group");
+            return refused(device.to_string(), allowed);
+        }
         match self.devices.first() {
             Some(first) if first != own => {
                 let given = quote::joined(&self.devices, ", ");
-                let allowed = format!("{own}, the device of the pipeline, first");
-                Err(Error::invalid("device", given, allowed))
+                refused(given, format!("{own}, the device of the pipeline, first"))
             }
             _ => Ok(()),
         }
@@ -273,6 +281,13 @@ impl Parallel {
         if !self.devices.is_empty() && matches!(self.backend, RankBackend::Group(_)) {
             let given = quote::joined(&self.devices, ", ");
             let allowed = "none over a group: each process has its own";
+            return Err(Error::invalid("device", given, allowed));
+        }
+        // The memory of the processor and that of a GPU are counted apart.
+        let cpus = self.devices.iter().filter(|device| device.is_cpu()).count();
+        if 0 < cpus && cpus < self.devices.len() {
+            let given = quote::joined(&self.devices, ", ");
+            let allowed = "the processor alone, or GPUs alone";
             return Err(Error::invalid("device", given, allowed));
         }
         if self.devices.len() > world {
@@ -328,5 +343,29 @@ mod tests {
         let drift = two_by_two().pipefusion(PipeFusion::default().max_drift(f32::NAN));
         assert!(drift.check().unwrap_err().to_string().contains("max_drift"));
         assert!(two_by_two().check().is_ok());
+    }
+
+    #[test]
+    fn a_group_of_another_device_is_refused() {
+        use xdit_comm::threads::{Caller, Options, Ranks};
+        use xdit_kernels::Tier;
+        let portable = Device::cpu_with(Tier::Portable).unwrap();
+        let others = Tier::available().filter(|tier| *tier != Tier::Portable);
+        for other in others.map(|tier| Device::cpu_with(tier).unwrap()) {
+            let mut ranks = Ranks::<()>::on(vec![portable.clone()], Options::default());
+            let (own, pipeline) = (portable.clone(), other.clone());
+            let checked = move |group: &Group, (): &mut (), _: Caller<()>| {
+                let parallel = Parallel::group(Degrees::default(), group.clone());
+                let check = |device| parallel.check_on(device).map_err(|e| e.to_string());
+                Ok((check(&own), check(&pipeline)))
+            };
+            let mut done = ranks.call(checked, |()| {});
+            let (right, wrong) = done.remove(0).unwrap();
+            assert_eq!(right, Ok(()));
+            let told = format!(
+                "`device` = {portable}: must be {other}, the device of the pipeline, for this rank of the group"
+            );
+            assert_eq!(wrong, Err(told));
+        }
     }
 }

@@ -45,6 +45,12 @@ impl RankDevices {
         devices
     }
 
+    /// Returns the device of this name.
+    pub(crate) fn named(&self, name: &str) -> Option<&Device> {
+        let mut devices = self.devices().into_iter();
+        devices.find(|device| device.to_string() == name)
+    }
+
     /// Returns the ranks on a device.
     pub(crate) fn ranks_on(&self, device: &Device) -> Vec<usize> {
         let here = self.ranks.iter().filter(|(_, of)| of == device);

@@ -43,7 +43,7 @@ pub(crate) struct Pacer {
 
 #[derive(Debug, Default)]
 struct PacerState {
-    /// The numbers that the system gave the threads which have queued something.
+    /// The numbers that the system gave the threads which have queued something. Those in step leave when they have ended.
     threads: Vec<i32>,
     /// Those that wait for the end of the present round.
     arrived: Vec<i32>,
@@ -63,21 +63,27 @@ impl PacerState {
         (index, me)
     }
 
-    /// Whether a thread that has not arrived computes.
-    fn is_awaited(&self) -> bool {
-        let mut threads = self.threads.iter();
-        threads.any(|thread| !self.arrived.contains(thread) && computes(*thread))
+    /// Whether a thread that has not arrived runs, or would if a processor were free. Forgets threads that have ended.
+    fn is_awaited(&mut self) -> bool {
+        let mut awaited = false;
+        self.threads.retain(|thread| {
+            if self.arrived.contains(thread) {
+                return true;
+            }
+            let state = state(*thread);
+            awaited |= matches!(state, Some('R' | 'D'));
+            !matches!(state, None | Some('X' | 'Z'))
+        });
+        awaited
     }
 }
 
-/// Whether a thread of this process runs, or would if a processor were free.
-fn computes(thread: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+/// The letter by which the system tells what a thread of this process does; `None` if it has ended.
+fn state(thread: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat")).ok()?;
     // After the name in parentheses, which may itself contain some.
-    let state = stat
-        .rsplit_once(") ")
-        .and_then(|(_, rest)| rest.chars().next());
-    matches!(state, Some('R' | 'D'))
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.chars().next()
 }
 
 impl Pacer {
@@ -121,5 +127,23 @@ impl Pacer {
             state.arrived.clear();
             self.changed.notify_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_has_ended_is_not_waited_for() {
+        let pacer = Pacer::new(Pace::Level);
+        let threads = || pacer.state.lock().unwrap().threads.len();
+        thread::scope(|scope| {
+            let other = scope.spawn(|| pacer.before_operation());
+            other.join().unwrap();
+        });
+        assert_eq!(threads(), 1);
+        pacer.before_operation();
+        assert_eq!(threads(), 1);
     }
 }

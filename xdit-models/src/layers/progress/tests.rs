@@ -1,4 +1,4 @@
-//! Pieces give the bytes of the whole.
+//! Pieces give the bytes of the whole, and a GPU is given the whole.
 
 use xdit_comm::threads;
 use xdit_kernels::attention::Mask;
@@ -137,4 +137,37 @@ fn pieces_of_convolutions_are_the_bytes_of_the_whole() {
             "{upsample} {dtype}"
         );
     }
+}
+
+/// A call on a GPU is one operation, however large. An event follows a group of reports, and `settle` waits for it.
+#[test]
+#[ignore = "needs a GPU"]
+fn calls_on_a_gpu_are_whole_and_waited_for_in_groups() {
+    let gpu = Device::cuda(0).unwrap();
+    let mut groups = threads::run(1, Ok).unwrap();
+    let progress = Progress::new(Some(&groups.remove(0)), &gpu, &CancelToken::default());
+    let mut told = Told(progress.clone());
+    let queued = || {
+        let queued = progress.queued.lock().unwrap();
+        (queued.reports, queued.events.len())
+    };
+    let on_gpu = |shape: &[usize], seed| random(shape, seed).to_device(&gpu).unwrap();
+    let [q, k, v] = [1, 2, 3].map(|seed| on_gpu(&[1, 70, 2, 32], seed));
+    let input = AttnInput::new(&q, &k, &v);
+    // A report before and after each, and none of pieces, which would have one row.
+    told.attend_in_pieces(&input, 1, 1).unwrap();
+    assert_eq!(queued(), (2, 0));
+    let sum = told.accumulate_in_pieces(&input, None, 1, 1).unwrap();
+    told.accumulate_in_pieces(&input, Some(sum), 1, 1).unwrap();
+    assert_eq!(queued(), (6, 0));
+    let layer = Linear::pack(on_gpu(&[16, 8], 4).view(), None, DType::F32, &gpu).unwrap();
+    let x = on_gpu(&[1, 70, 8], 5);
+    linear_in_pieces(&layer, &[x.view()], Epilogue::None, &mut told, 1, 1).unwrap();
+    assert_eq!(queued(), (7, 0));
+    for _ in 7..REPORTS {
+        progress.note().unwrap();
+    }
+    assert_eq!(queued(), (0, 1));
+    progress.settle().unwrap();
+    assert_eq!(queued(), (0, 0));
 }

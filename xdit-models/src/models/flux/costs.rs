@@ -65,20 +65,19 @@ impl DitShape for FluxConfig {
 
     /// A single block ends with a layer that reads attention and feed-forward side by side. A double block holds the whole
     /// stream, and text and image before and after it.
-    fn block_rows(&self, tokens: RankTokens) -> BlockRows {
-        let (c, all, image) = (self.hidden_size(), tokens.all(), tokens.image);
-        let last = tokens.at_a_time(all, [c, (1 + MLP_RATIO) * c]);
-        let single = (8 * all).max((3 + MLP_RATIO) * all + (2 + MLP_RATIO) * last);
-        let last = tokens.at_a_time(image, [c, MLP_RATIO * c]);
-        let projected = 5 * all + 4 * image;
-        let finished = 3 * all + tokens.text + (2 + MLP_RATIO) * image + last;
-        let double = match self.num_layers {
-            0 => 0,
-            _ => projected.max(finished),
+    fn block_rows(&self, block: usize, tokens: RankTokens) -> BlockRows {
+        let (all, image) = (tokens.all(), tokens.image);
+        let (before, after) = match block < self.num_layers {
+            true => (
+                (5 * all + 4 * image).max(6 * all),
+                3 * all + tokens.text + (3 + MLP_RATIO) * image,
+            ),
+            false => (8 * all, (5 + 2 * MLP_RATIO) * all),
         };
         BlockRows {
-            layers: single.max(double).max(6 * all),
+            before,
             attention: 5 * all,
+            after,
         }
     }
 

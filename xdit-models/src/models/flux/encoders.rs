@@ -63,10 +63,6 @@ impl ModelLoader for Configs {
         )
     }
 
-    fn holds(transformer: &FluxTransformer, blocks: &Blocks) -> bool {
-        blocks.ranges().iter().all(|range| transformer.holds(range))
-    }
-
     fn shape(&self) -> &dyn DitShape {
         &self.flux
     }

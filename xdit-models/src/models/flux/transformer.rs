@@ -171,11 +171,6 @@ impl FluxTransformer {
         self.held.len()
     }
 
-    /// Returns whether this value contains these blocks.
-    pub(super) fn holds(&self, blocks: &Range<usize>) -> bool {
-        self.held.start <= blocks.start && blocks.end <= self.held.end
-    }
-
     /// Returns local attention for every block.
     #[must_use]
     pub fn attention(&self) -> Vec<Box<dyn Attention>> {

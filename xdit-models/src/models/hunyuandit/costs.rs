@@ -59,13 +59,13 @@ impl DitShape for HunyuanConfig {
     }
 
     /// The outputs that later blocks read are counted apart.
-    fn block_rows(&self, tokens: RankTokens) -> BlockRows {
-        let (c, image) = (self.hidden_size(), tokens.image);
-        let inner = self.ff_inner_dim.div_ceil(c.max(1));
-        let last = tokens.at_a_time(image, [c, self.ff_inner_dim]);
+    fn block_rows(&self, _: usize, tokens: RankTokens) -> BlockRows {
+        let image = tokens.image;
+        let inner = self.ff_inner_dim.div_ceil(self.hidden_size().max(1));
         BlockRows {
-            layers: (8 * image).max((3 + inner) * image + last),
+            before: 8 * image,
             attention: 4 * image,
+            after: (4 + inner) * image,
         }
     }
 

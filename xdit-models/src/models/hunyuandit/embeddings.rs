@@ -5,7 +5,7 @@
 
 use xdit_kernels::attention::{Attention, AttnInput, Flash};
 use xdit_kernels::linear::Linear;
-use xdit_kernels::{DType, Tensor, elementwise, reserved};
+use xdit_kernels::{DType, Tensor, elementwise};
 
 use super::HunyuanConfig;
 use super::config::POOLER_HEADS;
@@ -46,21 +46,16 @@ impl Pooler {
 
     /// `[b, l, c]` to `[b, pooled]`, f32.
     fn forward(&self, embeds_blc: &Tensor) -> Result<Tensor> {
-        let (b, l, c) = (embeds_blc.dim(0), embeds_blc.dim(1), embeds_blc.dim(2));
-        let embeds = embeds_blc.to_vec_blocking::<f32>()?;
-        let mut means = reserved("text means", b * c)?;
-        means.resize(b * c, 0f32);
-        for (mean, rows) in means.chunks_mut(c).zip(embeds.chunks(l * c)) {
-            for (i, mean) in mean.iter_mut().enumerate() {
-                let column = rows.iter().skip(i).step_by(c);
-                *mean = (column.map(|v| f64::from(*v)).sum::<f64>() / l as f64) as f32;
-            }
-        }
-        let mean_b1c = Tensor::from_slice(&means, [b, 1, c], embeds_blc.device())?;
+        let (b, c) = (embeds_blc.dim(0), embeds_blc.dim(2));
+        let heads = [POOLER_HEADS, c / POOLER_HEADS];
         let embeds_blc = embeds_blc.to_dtype(DType::F32)?;
+        // To a query of zeros all keys are equally near, and attention is the mean of the values.
+        let zeros = Tensor::zeros([b, 1, heads[0], heads[1]], DType::F32, embeds_blc.device())?;
+        let values = embeds_blc.view().split_last(&heads)?;
+        let equally = AttnInput::new(&zeros, values, values).with_lse(false);
+        let mean_b1c = Flash.attend(&equally)?.out.reshape([b, 1, c])?;
         let x_blc = Tensor::cat(&[mean_b1c.view(), embeds_blc.view()], 1)?;
         let x_blc = elementwise::add(&x_blc, &self.positions)?;
-        let heads = [POOLER_HEADS, c / POOLER_HEADS];
         let q_b1c = self.q.forward(x_blc.view().narrow(1, 0, 1)?)?;
         let kv_blc = self.kv.forward(&x_blc)?;
         let kv = kv_blc.view().split_last(&[2, heads[0], heads[1]])?;

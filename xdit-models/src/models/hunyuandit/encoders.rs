@@ -56,10 +56,6 @@ impl ModelLoader for Configs {
         HunyuanTransformer::load_blocks(&self.hunyuan, blocks, &Scope::root(weights), packing)
     }
 
-    fn holds(transformer: &HunyuanTransformer, blocks: &Blocks) -> bool {
-        transformer.held.holds(blocks)
-    }
-
     fn shape(&self) -> &dyn DitShape {
         &self.hunyuan
     }

@@ -66,21 +66,21 @@ impl DitShape for Sd3Config {
     }
 
     /// A block holds the whole stream, and text and image before and after it.
-    fn block_rows(&self, tokens: RankTokens) -> BlockRows {
-        let (c, all) = (self.hidden_size(), tokens.all());
-        let RankTokens { text, image, .. } = tokens;
-        let last = |rows| tokens.at_a_time(rows, [c, MLP_RATIO * c]);
+    fn block_rows(&self, block: usize, tokens: RankTokens) -> BlockRows {
+        let all = tokens.all();
+        let RankTokens { text, image } = tokens;
         let projected = 5 * all + 4 * image;
-        let finished = 3 * all + (2 + MLP_RATIO) * image + last(image);
-        let text = 3 * all + image + (2 + MLP_RATIO) * text + last(text);
+        let finished = 3 * all + (3 + MLP_RATIO) * image;
+        let text = 3 * all + image + (3 + MLP_RATIO) * text;
         // The image's own attention.
-        let own = match self.dual_attention_layers.is_empty() {
-            true => 0,
-            false => 3 * all + 8 * image,
+        let own = match self.is_dual(block) {
+            true => 3 * all + 8 * image,
+            false => 0,
         };
         BlockRows {
-            layers: projected.max(finished).max(text).max(own).max(6 * all),
+            before: projected.max(own).max(6 * all),
             attention: 5 * all,
+            after: finished.max(text),
         }
     }
 

@@ -85,10 +85,6 @@ impl ModelLoader for Configs {
         )
     }
 
-    fn holds(transformer: &Sd3Transformer, blocks: &Blocks) -> bool {
-        blocks.ranges().iter().all(|range| transformer.holds(range))
-    }
-
     fn shape(&self) -> &dyn DitShape {
         &self.sd3
     }

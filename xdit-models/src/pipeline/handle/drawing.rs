@@ -9,6 +9,7 @@ use crate::pipeline::run_plan::RunPlan;
 use crate::ranks::checkpoint::Checkpoint;
 use crate::ranks::degrees::Degrees;
 use crate::ranks::parallel::{Parallel, RankBackend};
+use crate::ranks::rank_devices::RankDevices;
 use crate::ranks::run_part::LostRank;
 
 impl Pipeline {
@@ -57,7 +58,7 @@ impl Pipeline {
         observer: &mut dyn Observer,
     ) -> Result<Output> {
         let (threads, idle) = (pool.current_num_threads(), &self.ranks);
-        let (ways, estimates) = (plan.ways_out(), plan.device_memory.clone());
+        let ways = plan.ways_out();
         let ranks = plan.call.parallel.clone();
         let cancel = observer.cancel_token();
         let run = || {
@@ -69,8 +70,9 @@ impl Pipeline {
             ranks.tell_group(&error);
             // Asked only then: another call may be loading, and what is held is known when it has.
             let weights_on = |device: &str| {
-                let of_device = estimates.iter().find(|it| it.device == device);
-                of_device.map_or_else(Vec::new, |it| self.model.held(Some(device), &it.parts))
+                let devices = RankDevices::new(&ranks, self.model.device());
+                let device = devices.named(device);
+                device.map_or_else(Vec::new, |device| self.model.held(device))
             };
             cancel.named(device_memory::explained(error, &weights_on, &ways))
         })
