@@ -45,10 +45,12 @@ fn main() -> ExitCode {
     let json = words.iter().any(|word| word == "--json");
     last_resort::arm(json);
     faults_are_one_line();
+    let environment = Environment::read();
+    launch::be_silent_at_first(&environment);
     let code = match argv::parse(words) {
         Ok(Parsed::Text(text)) => tell(console::print(&text).map(|()| 0), false),
-        Ok(Parsed::Run(cli)) => run_command(&cli.command, started),
-        Err(failure) => tell(Err(failure), json),
+        Ok(Parsed::Run(cli)) => run_command(&cli.command, environment, started),
+        Err(failure) => tell_without_job(failure, json),
     };
     ExitCode::from(code)
 }
@@ -60,8 +62,8 @@ fn grow_stack() {
     std::hint::black_box([0_u8; MAIN_STACK]);
 }
 
-fn run_command(command: &Command, started: Instant) -> u8 {
-    let (report, environment) = (command.report(), Environment::read());
+fn run_command(command: &Command, environment: Environment, started: Instant) -> u8 {
+    let report = command.report();
     let json = report.json;
     let (job, contradiction) = match ProcessJob::find(command, &environment) {
         Ok(job) => (job, None),
@@ -69,7 +71,7 @@ fn run_command(command: &Command, started: Instant) -> u8 {
         Err(failure) if matches!(command, Command::Doctor(_)) => {
             (ProcessJob::default(), Some(failure))
         }
-        Err(failure) => return tell(Err(failure), json),
+        Err(failure) => return tell_without_job(failure, json),
     };
     let session = match Session::open(started, command, job.report(report), environment) {
         Ok(session) => session,
@@ -104,6 +106,13 @@ fn run_command(command: &Command, started: Instant) -> u8 {
     }
 }
 
+/// Reports a failure that comes before this process knows its job. Returns the exit code.
+fn tell_without_job(failure: Failure, json: bool) -> u8 {
+    let code = tell(Err(failure), json);
+    launch::be_courteous();
+    code
+}
+
 /// Reports a failure and leaves the other processes of the job. Returns the exit code.
 fn end(job: ProcessJob, result: Result<u8, Failure>, json: bool) -> u8 {
     let failed = result.as_ref().err().map(Failure::to_string);
@@ -122,12 +131,7 @@ fn tell(result: Result<u8, Failure>, json: bool) -> u8 {
             last_resort::is_first_to_tell();
             let code = failure.exit_code();
             let message = quote::line(&failure.to_string());
-            match voice::silent_rank() {
-                Some(rank) if failure.is_without_rank_0() => {
-                    console::last_word(&format!("error: rank {rank}: {message}"));
-                }
-                _ => console::eprint_line(&format!("error: {message}")),
-            }
+            console::tell_error(&message, &failure);
             if json {
                 let object = json!({"error": {"message": message, "exit_code": code}});
                 console::print_json_line(&object).ok();

@@ -72,7 +72,9 @@ pub(crate) fn run(
     if let Err(failure) = ended {
         report.fatal.get_or_insert(failure);
     }
-    report.close()
+    let (code, failed) = report.close()?;
+    job.note_failure(failed);
+    Ok(code)
 }
 
 /// Reads the file, on rank 0 for all ranks.

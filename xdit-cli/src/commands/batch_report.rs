@@ -175,14 +175,14 @@ impl BatchReport<'_> {
         })
     }
 
-    /// The closing line, whatever ended the run, and the exit code.
-    pub(super) fn close(&mut self) -> Result<u8, Failure> {
+    /// The closing line, whatever ended the run. Returns the exit code, and what ended the run if it was told here.
+    pub(super) fn close(&mut self) -> Result<(u8, Option<String>), Failure> {
         let Some(totals) = self.session.console.standing.totals() else {
-            return Ok(0);
+            return Ok((0, None));
         };
         if !last_resort::is_first_to_tell() {
             // A signal has said it.
-            return Ok(1);
+            return Ok((1, None));
         }
         if let Some(unread @ Failure::Stdout(_)) =
             self.fatal.take_if(|it| matches!(it, Failure::Stdout(_)))
@@ -193,7 +193,7 @@ impl BatchReport<'_> {
             let message = quote::line(&failure.to_string());
             self.session
                 .console
-                .error_line(&format!("error: {message}"));
+                .above_bars(|| console::tell_error(&message, &failure));
             (message, failure.exit_code())
         });
         let mut object = totals.json();
@@ -201,7 +201,10 @@ impl BatchReport<'_> {
             object["error"] = json!({"message": message, "exit_code": code});
         }
         self.say(&object, &totals.text())?;
-        Ok(fatal.map_or(u8::from(totals.failed > 0), |(_, code)| code))
+        Ok(match fatal {
+            Some((message, code)) => (code, Some(message)),
+            None => (u8::from(totals.failed > 0), None),
+        })
     }
 }
 

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
-use xdit_kernels::{Device, Tier};
-use xdit_models::{Degrees, Image, ModelSource, Parallel, RankBackend, RunPlan, quote};
+use xdit_kernels::{DType, Device, Tier};
+use xdit_models::{Degrees, Image, ModelSource, Parallel, RankBackend, Request, RunPlan, quote};
 
 use crate::args::cli::ReplayArgs;
 use crate::args::device::{ChosenDevice, DeviceChoice, DeviceSettings, processor};
@@ -38,21 +38,9 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session, job: &ProcessJob) -> Res
     let damaged = |failure: Failure| damaged(&args.image, failure);
     let (recorded, device) = open(args, session, &mut watch, job)?;
     let record = &recorded.record;
-    let request = record
-        .checked()
-        .map_err(damaged)?
-        .exact_diffusers(record.exact_diffusers())
-        .allow_non_finite(record.request.allow_non_finite || args.allow_non_finite);
-    let mut places = session.places.clone();
-    if args.model.is_none()
-        && let Some(folder) =
-            model_choice::folder_of(&record.model.name, &args.hub, &session.environment)
-    {
-        places.add_model("the recorded model", &folder)?;
-    }
-    let plan = output_plan(args, request.seeds[0], session, &places);
-    let plan = plan.and_then(|plan| session.begin_trace().map(|()| plan));
-    let plan = job.agree(plan, |_| String::new())?;
+    // Of ranks that are processes, each has read the picture.
+    let prepared = prepare(args, record, session);
+    let (request, dtype, plan) = job.agree(prepared, |_| record.to_json())?;
     let mut parallel = parallel(record);
     if let Some(world) = job.world() {
         parallel.backend = RankBackend::Group(world.group().clone());
@@ -65,7 +53,7 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session, job: &ProcessJob) -> Res
         )));
     }
     let mut compute = Compute {
-        dtype: record.dtype().map_err(damaged)?,
+        dtype,
         allow_tf32: record.allow_tf32,
         unused: Vec::new(),
         threads: session.threads(&args.threads, job.world().map(RankWorld::share)),
@@ -195,6 +183,30 @@ fn open(
     }
 }
 
+/// Checks the record, and chooses the file for the new picture.
+fn prepare(
+    args: &ReplayArgs,
+    record: &RunRecord,
+    session: &Session,
+) -> Result<(Request, DType, Option<OutputPlan>), Failure> {
+    let damaged = |failure: Failure| damaged(&args.image, failure);
+    let request = record
+        .checked()
+        .map_err(damaged)?
+        .exact_diffusers(record.exact_diffusers())
+        .allow_non_finite(record.request.allow_non_finite || args.allow_non_finite);
+    let mut places = session.places.clone();
+    if args.model.is_none()
+        && let Some(folder) =
+            model_choice::folder_of(&record.model.name, &args.hub, &session.environment)
+    {
+        places.add_model("the recorded model", &folder)?;
+    }
+    let plan = output_plan(args, request.seeds[0], session, &places)?;
+    session.begin_trace()?;
+    Ok((request, record.dtype().map_err(damaged)?, plan))
+}
+
 /// The ranks of the record.
 fn parallel(record: &RunRecord) -> Parallel {
     // There is a first part always.
@@ -225,7 +237,9 @@ fn output_plan(
 /// Converts the error of an invalid request: its values come from the record, not from a flag.
 fn damaged(image: &Path, failure: Failure) -> Failure {
     match failure.exit_code() {
-        2 => Failure::no_record(image, format!("damaged record: {failure}")),
+        2 if !matches!(failure, Failure::OfRank { .. }) => {
+            Failure::no_record(image, format!("damaged record: {failure}"))
+        }
         _ => failure,
     }
 }

@@ -1,6 +1,6 @@
 //! The job that this process is a part of, from the start of the program to its end.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 
 use xdit_models::Degrees;
 
@@ -9,17 +9,34 @@ use crate::args::device::ChosenDevice;
 use crate::args::output::ReportArgs;
 use crate::launch::identity;
 use crate::launch::kind::OwnHost;
-use crate::launch::place::{JobPlace, detect};
+use crate::launch::place::{JobPlace, detect, likely_rank};
 use crate::launch::world::{COURTESY, OpenDevice, RankWorld, WorldRequest};
 use crate::report::failure::Failure;
 use crate::report::voice;
 use crate::run::environment::Environment;
+
+/// Silences this process if a launcher seems to have started it as another rank than 0. [`ProcessJob::find`] decides.
+pub(crate) fn be_silent_at_first(environment: &Environment) {
+    if let Some(rank) = likely_rank(environment).filter(|rank| *rank > 0) {
+        voice::silence(rank);
+    }
+}
+
+/// Waits on a silent rank that has failed before it has joined, so that rank 0 has time to say why: launchers end all processes
+/// when one has failed.
+pub(crate) fn be_courteous() {
+    if voice::is_silent() {
+        std::thread::sleep(COURTESY);
+    }
+}
 
 /// The job of this process: of several processes, or of this one alone.
 #[derive(Debug, Default)]
 pub(crate) struct ProcessJob {
     place: Option<JobPlace>,
     world: OnceCell<RankWorld>,
+    /// A failure that a command has told itself.
+    noted: RefCell<Option<String>>,
 }
 
 impl ProcessJob {
@@ -29,6 +46,9 @@ impl ProcessJob {
     /// [`Failure::Usage`] for variables of a launcher that cannot be.
     pub(crate) fn find(command: &Command, environment: &Environment) -> Result<Self, Failure> {
         let Some(port) = command.rendezvous_port() else {
+            if !matches!(command, Command::Plan(_)) {
+                voice::speak();
+            }
             return Ok(Self::default());
         };
         let host = OwnHost {
@@ -36,12 +56,13 @@ impl ProcessJob {
             parent: identity::parent(),
         };
         let place = detect(environment, port, &host)?;
-        if let Some(place) = place.as_ref().filter(|place| place.rank > 0) {
-            voice::silence(place.rank);
+        match place.as_ref().map_or(0, |place| place.rank) {
+            0 => voice::speak(),
+            rank => voice::silence(rank),
         }
         Ok(Self {
             place,
-            world: OnceCell::new(),
+            ..Self::default()
         })
     }
 
@@ -120,11 +141,17 @@ impl ProcessJob {
         }
     }
 
+    /// Takes note of a failure that a command has told itself, if there is one.
+    pub(crate) fn note_failure(&self, failed: Option<String>) {
+        *self.noted.borrow_mut() = failed;
+    }
+
     /// Leaves the job, in which this process has failed if there is a reason. Rank 0 has told its failure before.
     pub(crate) fn end(self, failed: Option<&str>) {
-        match (self.world.into_inner(), failed, self.place) {
-            (Some(world), Some(reason), _) => world.fail(reason),
-            (None, Some(_), Some(place)) if place.rank > 0 => std::thread::sleep(COURTESY),
+        let noted = self.noted.into_inner();
+        match (self.world.into_inner(), failed.or(noted.as_deref())) {
+            (Some(world), Some(reason)) => world.fail(reason),
+            (None, Some(_)) => be_courteous(),
             // Dropping the world leaves it.
             _ => {}
         }

@@ -17,5 +17,5 @@ mod variables;
 mod world;
 
 pub(crate) use facts::HostShare;
-pub(crate) use job::ProcessJob;
+pub(crate) use job::{ProcessJob, be_courteous, be_silent_at_first};
 pub(crate) use world::{RankWorld, WorldRequest};

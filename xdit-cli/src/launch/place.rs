@@ -88,6 +88,33 @@ pub(crate) fn detect(
     Ok(None)
 }
 
+/// Returns the rank of this process as far as it can be seen without checking anything, if it seems to be one of several.
+pub(crate) fn likely_rank(environment: &Environment) -> Option<usize> {
+    let number = |name: &str| environment.var(name)?.trim().parse::<usize>().ok();
+    if number("XDIT_LAUNCH") == Some(0) {
+        return None;
+    }
+    let common = ("RANK", "WORLD_SIZE");
+    let is_first = ["XDIT_LAUNCH", "TORCHELASTIC_RUN_ID"];
+    let is_first = is_first.iter().any(|name| environment.var(name).is_some());
+    let is_task = number("SLURM_STEP_ID").is_some_and(|step| (step as u64) < SPECIAL_STEPS);
+    [
+        is_first.then_some(common),
+        Some(("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")),
+        Some(("PMI_RANK", "PMI_SIZE")),
+        is_task.then_some(("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")),
+        is_task.then_some(("SLURM_PROCID", "SLURM_NTASKS")),
+        Some(("LWS_WORKER_INDEX", "LWS_GROUP_SIZE")),
+        Some(common),
+        Some(("JOB_COMPLETION_INDEX", "WORLD_SIZE")),
+    ]
+    .into_iter()
+    .flatten()
+    .find_map(|(rank, size)| Some((number(rank)?, number(size)?)))
+    .filter(|(rank, size)| *size > 1 && rank < size)
+    .map(|(rank, _)| rank)
+}
+
 fn placed(
     read: Variables<'_>,
     told: ToldPlace,

@@ -45,10 +45,10 @@ pub(super) fn choose(needs: TransportNeeds) -> Result<TransportKind, String> {
         (true, ..) => Ok(TransportKind::Mpi),
         (false, true, _) => Ok(TransportKind::Sockets),
         (false, false, true) => Err(
-            "ranks on several hosts need MPI, and this xdit-cli was built without it: build it with --features mpi".into(),
+            "ranks on several hosts need MPI, which this xdit-cli cannot use yet: start all ranks on one host".into(),
         ),
         (false, false, false) => Err(
-            "ranks on several hosts need MPI: build xdit-cli with --features mpi, and start it with mpirun or srun --mpi=pmix".into(),
+            "ranks on several hosts need MPI, and no launcher of MPI has started them: start all ranks on one host".into(),
         ),
     }
 }
@@ -77,8 +77,8 @@ mod tests {
         assert_eq!(chosen(true, true, false, false), Ok(TransportKind::Nccl));
         assert_eq!(chosen(true, false, true, true), Ok(TransportKind::Nccl));
         for (case, way_out) in [
-            (chosen(false, false, false, true), "--features mpi"),
-            (chosen(false, false, false, false), "mpirun"),
+            (chosen(false, false, false, true), "one host"),
+            (chosen(false, false, false, false), "launcher of MPI"),
         ] {
             let reason = case.unwrap_err();
             assert!(

@@ -21,7 +21,7 @@ use crate::launch::{identity, order};
 use crate::report::failure::Failure;
 
 /// How long other ranks wait with their end where rank 0 knows as much as they do and has yet to tell it.
-pub(super) const COURTESY: Duration = Duration::from_millis(500);
+pub(super) const COURTESY: Duration = Duration::from_secs(2);
 /// How long a rank that has failed waits for rank 0 to end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -72,6 +72,12 @@ impl RankWorld {
             place.rendezvous,
             place.rendezvous.why
         );
+        if place.rendezvous.host.is_none() {
+            return Err(Failure::usage(format!(
+                "{}: the ranks do not know the host of rank 0: set MASTER_ADDR to it for all of them (mpirun -x MASTER_ADDR=… or -env)",
+                place.launcher
+            )));
+        }
         let secret = JobSecret::new(&place.secret);
         let rank_place = RankPlace {
             rank: place.rank,
@@ -187,7 +193,7 @@ impl RankWorld {
             self.group().control().all_gather(bytes)
         });
         let all = all.map_err(lost)?;
-        let differs = "the files of the pipeline are not those of rank 0 (other digest)";
+        let differs = "the files that it reads are not those of rank 0 (other digest)";
         let agreed = agreed(own, self.rank(), &all, &self.hosts, differs);
         self.is_agreed.set(agreed.is_err());
         agreed

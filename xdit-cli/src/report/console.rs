@@ -134,8 +134,17 @@ pub(crate) fn eprint_line(line: &str) {
     }
 }
 
-/// The same of a silent rank, if rank 0 cannot tell it.
-pub(crate) fn last_word(line: &str) {
+/// Prints a failure as a line on standard error: on a silent rank only if rank 0 cannot tell it. `message` is its text.
+pub(crate) fn tell_error(message: &str, failure: &Failure) {
+    match voice::silent_rank() {
+        Some(rank) if failure.is_without_rank_0() => {
+            last_word(&format!("error: rank {rank}: {message}"));
+        }
+        _ => eprint_line(&format!("error: {message}")),
+    }
+}
+
+fn last_word(line: &str) {
     writeln!(io::stderr().lock(), "{}", quote::line(line)).ok();
 }
 

@@ -10,9 +10,14 @@ const SPEAKS: usize = usize::MAX;
 /// The bug that a silent process would have told.
 static FAULT: Mutex<Option<String>> = Mutex::new(None);
 
-/// From now on nothing is printed: this process is rank `rank`, and rank 0 speaks for it.
+/// Until it speaks again, this process prints nothing: it is rank `rank`, and rank 0 speaks for it.
 pub(crate) fn silence(rank: usize) {
     RANK.store(rank, Ordering::Relaxed);
+}
+
+/// From now on this process speaks.
+pub(crate) fn speak() {
+    RANK.store(SPEAKS, Ordering::Relaxed);
 }
 
 /// Returns the rank of this process if it is silent.

@@ -151,17 +151,18 @@ fn variables_that_cannot_be_are_one_line() {
 
 /// Ranks that draw until they are ended. Their standard error is in files.
 fn long(folder: &Path, ranks: usize, plan: &[&'static str]) -> Vec<Child> {
+    let prompt = match plan.contains(&"--prompt-file") {
+        true => &[][..],
+        false => &["--prompt", "a"],
+    };
     let words = [
-        "generate",
-        "--prompt",
-        "a",
         "--num-inference-steps",
         "4000",
         "-v",
         "--output",
         "out/a.png",
     ];
-    let words = [&words[..], plan].concat();
+    let words = [&["generate"], prompt, &words, plan].concat();
     fs::create_dir(folder.join("out")).unwrap();
     let job = Job::new(ranks);
     let start = |rank| {
@@ -171,8 +172,8 @@ fn long(folder: &Path, ranks: usize, plan: &[&'static str]) -> Vec<Child> {
     };
     let children = (0..ranks).map(start).collect();
     let began = Instant::now();
-    // Rank 0 logs that it draws.
-    while !errors_of(folder, 0).contains("generate") {
+    // Rank 0 logs that it reads the weights, and draws soon.
+    while !errors_of(folder, 0).contains("load model") {
         assert!(began.elapsed() < PATIENCE, "{}", errors_of(folder, 0));
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -229,6 +230,37 @@ fn a_lost_rank_0_is_named_by_all_others() {
             "{ended:?}"
         );
     }
+}
+
+#[test]
+fn a_prompt_file_tells_lost_ranks_too() {
+    for (lost, others, told) in [(1, [0, 2], "error: rank 1 ("), (0, [1, 2], ": rank 0 (")] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("prompts"), "a\nb\n").unwrap();
+        let plan = ["--ring-degree", "3", "--prompt-file", "prompts"];
+        let children = long(folder.path(), 3, &plan);
+        let ended = kill(folder.path(), children, lost);
+        for rank in others {
+            let (code, line) = &ended[rank];
+            assert_eq!(*code, Some(6), "{ended:?}");
+            let speaks = rank == 0 || lost == 0;
+            assert_eq!(
+                line.contains(told) && line.contains("is lost: "),
+                speaks,
+                "{ended:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn help_and_wrong_flags_are_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let help = run_on(2, folder.path(), &["generate", "-h"]);
+    assert_eq!(help.code, Some(0), "{help:?}");
+    assert!(help.stdout.starts_with("Draw images"), "{help:?}");
+    let wrong = run_on(2, folder.path(), &["generate", "--no-such-flag"]);
+    one_line(&wrong, 2, &["--no-such-flag"]);
 }
 
 #[test]

@@ -237,7 +237,7 @@ fn enter(shared: &Arc<HubShared>, stream: TcpStream) -> Option<(usize, Link, Out
         Ok(()) => Some((hello.rank, link, outbox)),
         Err(answer) => {
             // What ends the job is an error of all ranks.
-            if let Frame::TurnedAway(reason) = &answer {
+            if let Frame::TurnedAway(reason) = &*answer {
                 tracing::warn!("{reason}");
             }
             outbox.send(&answer);

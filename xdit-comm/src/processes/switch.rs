@@ -75,7 +75,7 @@ impl Switch {
     }
 
     /// A process has come. Returns the answer to it, if it is refused.
-    pub(super) fn enter(&mut self, hello: &Hello, outbox: &Outbox) -> Result<(), Frame> {
+    pub(super) fn enter(&mut self, hello: &Hello, outbox: &Outbox) -> Result<(), Box<Frame>> {
         let admitted = self.own.admits(hello).and_then(|()| self.has_room(hello));
         if let Err(refusal) = admitted {
             self.last_refused = Some(refusal.reason.clone());
@@ -88,10 +88,10 @@ impl Switch {
             let is_of_all = self.refusal.as_ref() == Some(&refusal.reason);
             // Of this answer all versions know the bytes.
             let is_of_another_version = hello.version != self.own.version;
-            return Err(match is_of_all || is_of_another_version {
+            return Err(Box::new(match is_of_all || is_of_another_version {
                 true => Frame::Refused(refusal.reason),
                 false => Frame::TurnedAway(refusal.reason),
-            });
+            }));
         }
         self.seats[hello.rank] = Some(Seat {
             peer: Peer {

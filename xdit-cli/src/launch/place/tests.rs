@@ -265,6 +265,32 @@ fn the_innermost_launcher_counts() {
 }
 
 #[test]
+fn the_rank_is_seen_even_where_something_else_is_wrong() {
+    for (text, rank) in [
+        (TORCH, Some(5)),
+        (OMPI, Some(1)),
+        (SRUN, Some(6)),
+        ("RANK=1 WORLD_SIZE=2 MASTER_PORT=x", Some(1)),
+        ("JOB_COMPLETION_INDEX=1 WORLD_SIZE=2", Some(1)),
+        (
+            "LWS_LEADER_ADDRESS=a LWS_GROUP_SIZE=4 LWS_WORKER_INDEX=2",
+            Some(2),
+        ),
+        // A user who sets one variable gets an answer.
+        ("RANK=1", None),
+        ("RANK=0 WORLD_SIZE=1", None),
+        ("RANK=1 WORLD_SIZE=2 XDIT_LAUNCH=0", None),
+        (
+            "SLURM_PROCID=1 SLURM_NTASKS=2 SLURM_STEP_ID=4294967291",
+            None,
+        ),
+        ("", None),
+    ] {
+        assert_eq!(likely_rank(&environment(text)), rank, "{text}");
+    }
+}
+
+#[test]
 fn what_cannot_be_is_one_line_that_names_the_variables() {
     for (text, told) in [
         ("RANK=0", &["RANK=0", "WORLD_SIZE"][..]),

@@ -84,7 +84,7 @@ fn ranks_that_disagree_before_all_have_come_are_refused_with_both_calls() {
         switch.hear(rank, Frame::Post { group: 0, what });
     }
     let late = switch.enter(&hello(2), &outbox);
-    let late = match late.expect_err("the world cannot begin") {
+    let late = match *late.expect_err("the world cannot begin") {
         Frame::Refused(reason) => reason,
         other => panic!("{other:?}"),
     };
