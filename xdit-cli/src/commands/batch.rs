@@ -87,7 +87,7 @@ fn bytes_of(path: &Path, job: &ProcessJob) -> Result<Vec<u8>, Failure> {
         false => Ok(Vec::new()),
     };
     let bytes = world.agree(read, |_| String::new())?;
-    world.from_rank_0(&bytes)
+    world.bytes_of_rank_0(&bytes)
 }
 
 /// Those of the requests that rank 0 wants to draw.
@@ -100,7 +100,7 @@ fn of_rank_0(
     };
     let numbers = requests.iter().map(|(number, _)| *number as u64);
     let numbers: Vec<u8> = numbers.flat_map(u64::to_le_bytes).collect();
-    let numbers = world.from_rank_0(&numbers)?;
+    let numbers = world.bytes_of_rank_0(&numbers)?;
     let wanted: BTreeSet<u64> = numbers
         .chunks_exact(8)
         .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap_or_default()))

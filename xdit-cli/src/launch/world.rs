@@ -229,7 +229,7 @@ impl RankWorld {
     ///
     /// # Errors
     /// If another rank has failed.
-    pub(crate) fn from_rank_0(&self, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn bytes_of_rank_0(&self, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
         self.group().control().broadcast(bytes, 0).map_err(lost)
     }
 

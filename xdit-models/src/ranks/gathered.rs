@@ -18,34 +18,48 @@ use crate::ranks::run_rank::RankOutput;
 #[derive(Debug, Deserialize, Serialize)]
 struct TravellingReport {
     leads: bool,
-    /// Operation, axis, calls, bytes, copied bytes, and seconds and nanoseconds of waiting.
-    stats: Vec<(String, Option<String>, usize, usize, usize, (u64, u32))>,
+    stats: Vec<TravellingTotal>,
     /// Bytes of parameters, of keys and values, and of those of the text.
     memory: Option<[u64; 3]>,
-    /// The bits of each step's drift, the steps that ran whole, and those that were refreshed.
-    report: Option<(Vec<Option<u32>>, Vec<usize>, Vec<usize>)>,
+    report: Option<TravellingDrift>,
+}
+
+/// The total of an operation on an axis.
+#[derive(Debug, Deserialize, Serialize)]
+struct TravellingTotal {
+    operation: String,
+    axis: Option<String>,
+    calls: usize,
+    bytes: usize,
+    copied: usize,
+    waited: Duration,
+}
+
+/// A [`Report`].
+#[derive(Debug, Deserialize, Serialize)]
+struct TravellingDrift {
+    /// The bits of the drift of each step: JSON has no infinity.
+    drift: Vec<Option<u32>>,
+    whole: Vec<usize>,
+    refreshed: Vec<usize>,
 }
 
 impl TravellingReport {
     fn of(output: &RankOutput, stats: Stats) -> Self {
-        let stats = stats.into_iter().map(|((op, axis), total)| {
-            let waited = (total.waited.as_secs(), total.waited.subsec_nanos());
-            let axis = axis.map(|axis| axis.name().to_owned());
-            let OpStats {
-                calls,
-                bytes,
-                copied,
-                ..
-            } = total;
-            (op.to_owned(), axis, calls, bytes, copied, waited)
-        });
-        let report = output.report.as_ref().map(|report| {
-            let drift = report.drift.iter().map(|drift| drift.map(f32::to_bits));
-            (
-                drift.collect(),
-                report.whole.clone(),
-                report.refreshed.clone(),
-            )
+        let stats = stats
+            .into_iter()
+            .map(|((operation, axis), total)| TravellingTotal {
+                operation: operation.to_owned(),
+                axis: axis.map(|axis| axis.name().to_owned()),
+                calls: total.calls,
+                bytes: total.bytes,
+                copied: total.copied,
+                waited: total.waited,
+            });
+        let report = output.report.as_ref().map(|report| TravellingDrift {
+            drift: report.drift.iter().map(|it| it.map(f32::to_bits)).collect(),
+            whole: report.whole.clone(),
+            refreshed: report.refreshed.clone(),
         });
         let memory = output.memory.map(|memory| {
             [
@@ -64,25 +78,26 @@ impl TravellingReport {
 
     /// Returns the output of that rank, without its tensors. `own` is that of this rank.
     fn into_output(self, own: &RankOutput) -> RankOutput {
-        let stats = self.stats.into_iter().filter_map(
-            |(op, axis, calls, bytes, copied, (seconds, nanos))| {
-                let total = OpStats {
-                    calls,
-                    bytes,
-                    copied,
-                    waited: Duration::new(seconds, nanos),
-                };
-                let axis = match axis {
-                    Some(name) => Some(axis_of(&name)?),
-                    None => None,
-                };
-                Some(((operation(&op)?, axis), total))
-            },
-        );
-        let report = self.report.map(|(drift, whole, refreshed)| {
+        let stats = self.stats.into_iter().filter_map(|total| {
+            let axis = match total.axis {
+                Some(name) => Some(axis_of(&name)?),
+                None => None,
+            };
+            let key = (operation(&total.operation)?, axis);
+            let total = OpStats {
+                calls: total.calls,
+                bytes: total.bytes,
+                copied: total.copied,
+                waited: total.waited,
+            };
+            Some((key, total))
+        });
+        let report = self.report.map(|travelled| {
             let mut report = Report::default();
-            report.drift = drift.into_iter().map(|it| it.map(f32::from_bits)).collect();
-            (report.whole, report.refreshed) = (whole, refreshed);
+            let drift = travelled.drift.into_iter();
+            report.drift = drift.map(|it| it.map(f32::from_bits)).collect();
+            report.whole = travelled.whole;
+            report.refreshed = travelled.refreshed;
             report
         });
         let memory = self.memory.map(|[parameters, kept, text]| RankMemory {
