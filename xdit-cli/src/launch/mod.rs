@@ -8,6 +8,7 @@ mod facts;
 mod identity;
 mod job;
 mod kind;
+pub(crate) mod lost;
 mod order;
 mod place;
 mod rendezvous;

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use xdit_comm::processes::{Transfer, Transport};
+use xdit_comm::{Call, Error, Result};
+
 /// What moves tensors between the processes of a job.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum TransportKind {
@@ -51,6 +54,27 @@ pub(super) fn choose(needs: TransportNeeds) -> Result<TransportKind, String> {
             "ranks on several hosts need MPI, and no launcher of MPI has started them: start all ranks on one host".into(),
         ),
     }
+}
+
+/// The transport of ranks that have agreed that they cannot go on. They leave as after a run, so that no rank hears of a failure of
+/// another one before it knows what they have agreed on.
+#[derive(Debug)]
+pub(super) struct NoTransport;
+
+impl Transport for NoTransport {
+    fn receives_ahead(&self) -> bool {
+        true
+    }
+
+    fn start(&self, _: Vec<Call>) -> Result<Box<dyn Transfer>> {
+        Err(Error::other("the ranks cannot go on"))
+    }
+
+    fn subgroup(&self, _: usize, _: &[usize]) -> Result<Box<dyn Transport>> {
+        Err(Error::other("the ranks cannot go on"))
+    }
+
+    fn abort(&self) {}
 }
 
 #[cfg(test)]

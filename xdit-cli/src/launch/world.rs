@@ -16,8 +16,8 @@ use crate::args::device::ChosenDevice;
 use crate::launch::agreement::{Readiness, agreed, exchange};
 use crate::launch::facts::{HostFacts, HostShare};
 use crate::launch::place::JobPlace;
-use crate::launch::transport::{TransportKind, TransportNeeds, choose};
-use crate::launch::{identity, order};
+use crate::launch::transport::{NoTransport, TransportKind, TransportNeeds, choose};
+use crate::launch::{identity, lost, order};
 use crate::report::failure::Failure;
 
 /// How long other ranks wait with their end where rank 0 knows as much as they do and has yet to tell it.
@@ -103,14 +103,14 @@ impl RankWorld {
                     Ok(transport)
                 }
                 Err(failure) => {
-                    let told = xdit_comm::Error::other(failure.to_string());
                     failed = Some(failure);
-                    Err(told)
+                    Ok(Box::new(NoTransport))
                 }
             }
         });
         match (joined, prepared, failed) {
             (Ok(world), Some((share, device)), _) => {
+                lost::remember(Some(world.group()));
                 let hosts = world.peers().iter().map(|peer| peer.host.clone());
                 let own = Self {
                     hosts: hosts.collect(),
@@ -166,7 +166,10 @@ impl RankWorld {
         }
         let group = match processes.is_sorted() {
             true => self.group().clone(),
-            false => self.group().split(0, ranks[self.rank()]).map_err(lost)?,
+            false => self
+                .group()
+                .split(0, ranks[self.rank()])
+                .map_err(of_others)?,
         };
         Ok((group, processes))
     }
@@ -192,7 +195,7 @@ impl RankWorld {
         let all = exchange(&Readiness::of(&own, key), |bytes| {
             self.group().control().all_gather(bytes)
         });
-        let all = all.map_err(lost)?;
+        let all = all.map_err(of_others)?;
         let differs = "the files that it reads are not those of rank 0 (other digest)";
         let agreed = agreed(own, self.rank(), &all, &self.hosts, differs);
         self.is_agreed.set(agreed.is_err());
@@ -230,7 +233,10 @@ impl RankWorld {
     /// # Errors
     /// If another rank has failed.
     pub(crate) fn bytes_of_rank_0(&self, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
-        self.group().control().broadcast(bytes, 0).map_err(lost)
+        self.group()
+            .control()
+            .broadcast(bytes, 0)
+            .map_err(of_others)
     }
 
     /// Returns a value of each rank, in rank order.
@@ -244,12 +250,13 @@ impl RankWorld {
         &self,
         own: &T,
     ) -> Result<Vec<T>, Failure> {
-        exchange(own, |bytes| self.group().control().all_gather(bytes)).map_err(lost)
+        exchange(own, |bytes| self.group().control().all_gather(bytes)).map_err(of_others)
     }
 
     /// Leaves after a failure, which rank 0 has told before. Other ranks give it time to do so: launchers end all processes when one
     /// has failed.
     pub(super) fn fail(self, reason: &str) {
+        lost::remember(None);
         let rank = self.rank();
         if self.is_agreed.get() {
             // All know it and leave. A rank that calls it a failure of its own might be heard first.
@@ -267,14 +274,14 @@ impl RankWorld {
 }
 
 /// An error of an exchange: another rank is lost.
-fn lost(error: xdit_comm::Error) -> Failure {
+fn of_others(error: xdit_comm::Error) -> Failure {
     Failure::from(xdit_models::Error::Comm(error))
 }
 
 /// What a process has when it has joined.
 type Prepared = (HostShare, ChosenDevice, Box<dyn Transport>);
 
-/// Opens the device and the transport. The inner error is the same on all ranks, or this rank's own.
+/// Opens the device and the transport. Of an inner error all ranks know: it is the same, or that of this rank.
 fn prepare(
     peers: &Peers,
     place: &JobPlace,

@@ -1,5 +1,7 @@
 //! What is said when a signal ends the run: where that was and, of a prompt file, what was done.
 
+use std::borrow::Cow;
+
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -8,9 +10,9 @@ use crate::report::voice;
 use crate::run::last_resort;
 
 /// The last words about a signal that has an exit code here.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Farewell {
-    what: &'static str,
+    what: Cow<'static, str>,
     exit_code: i32,
 }
 
@@ -24,9 +26,20 @@ impl Farewell {
             _ => return None,
         };
         Some(Self {
-            what,
+            what: what.into(),
             exit_code: 128 + signal,
         })
+    }
+
+    /// The exit code of a run that has lost a rank.
+    pub(crate) const LOST: i32 = 6;
+
+    /// Those about a rank that was lost before the signal came.
+    pub(crate) fn of_lost_rank(message: String) -> Self {
+        Self {
+            what: message.into(),
+            exit_code: Self::LOST,
+        }
     }
 
     /// Says them on standard error, and on standard output the totals of a prompt file or, with `--json`, an object. No lock is
@@ -38,8 +51,8 @@ impl Farewell {
         }
         let standing = &console.standing;
         let message = match standing.place() {
-            Some(place) => format!("{} {place}", self.what),
-            None => self.what.to_owned(),
+            Some(place) if self.exit_code != Self::LOST => format!("{} {place}", self.what),
+            _ => self.what.into_owned(),
         };
         last_resort::write_error(&format!("error: {message}\n"));
         let totals = standing.totals();

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::launch::lost;
 use crate::output::partial::Partials;
 use crate::report::console::Console;
 use crate::report::farewell::Farewell;
@@ -45,8 +46,16 @@ pub(crate) fn install(
                     last_resort::tell();
                     last_resort::exit();
                 }
+                let lost = match signal {
+                    SIGINT => None,
+                    _ => lost::before_the_end(),
+                };
+                if let Some(message) = lost {
+                    say(console, Some(Farewell::of_lost_rank(message)));
+                    signal_hook::low_level::exit(Farewell::LOST);
+                }
                 let farewell = Farewell::of(signal);
-                say(console, farewell);
+                say(console, farewell.clone());
                 if farewell.is_none() {
                     // These signals have no exit code of this program: the process dies of them, as it would without a handler.
                     signal_hook::low_level::emulate_default_handler(signal).ok();

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use crate::job::{Job, outcomes, run_on};
@@ -214,6 +214,38 @@ fn a_rank_that_is_killed_is_named_by_rank_0() {
         "{ended:?}"
     );
     assert_eq!(ended[1].1, "");
+}
+
+#[test]
+fn a_signal_of_the_launcher_after_a_loss_does_not_hide_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut children = long(folder.path(), 3, &["--ring-degree", "3"]);
+    let term = |child: &Child| {
+        let pid = child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(sent.unwrap().success());
+    };
+    // As mpirun does.
+    children[2].kill().unwrap();
+    children.iter().take(2).for_each(term);
+    let code = children[0].wait().unwrap().code();
+    let errors = errors_of(folder.path(), 0);
+    let last = errors.lines().last().unwrap_or_default();
+    assert!(
+        last.starts_with("error: rank 2 (") && last.contains("is lost"),
+        "{errors}"
+    );
+    assert_eq!(code, Some(6));
+    for child in &mut children {
+        child.wait().unwrap();
+    }
+    // Without a loss, the signal is what is told.
+    let folder = tempfile::tempdir().unwrap();
+    let mut children = long(folder.path(), 2, &["--ring-degree", "2"]);
+    children.iter().for_each(term);
+    assert_eq!(children[0].wait().unwrap().code(), Some(143));
+    assert!(errors_of(folder.path(), 0).contains("error: terminated"));
+    children[1].wait().unwrap();
 }
 
 #[test]

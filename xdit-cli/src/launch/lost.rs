@@ -1,0 +1,47 @@
+//! What a signal has to do with the other processes of a job. Launchers send SIGTERM to all of them when one is gone.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use xdit_comm::Group;
+
+use crate::report::failure::Failure;
+use crate::report::voice;
+
+/// The ranks of this process's job, while there are some.
+static GROUP: Mutex<Option<Group>> = Mutex::new(None);
+
+/// How long it takes at most until all ranks know that the process of one has ended.
+const KNOWN: Duration = Duration::from_secs(1);
+/// How long the word of a rank that ends may take to rank 0.
+const WORD: Duration = Duration::from_millis(50);
+
+/// Takes note of the ranks of the job, or of their end.
+pub(crate) fn remember(group: Option<&Group>) {
+    *GROUP.lock().unwrap_or_else(PoisonError::into_inner) = group.cloned();
+}
+
+/// Before this process ends by a signal: a silent rank tells the others that it was ended, and rank 0 returns the line about a rank
+/// that was lost before, if there is one.
+pub(crate) fn before_the_end() -> Option<String> {
+    let group = GROUP
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()?;
+    if voice::is_silent() {
+        // Not the first failure, if the launcher has ended this rank because of another one.
+        group.control().fail("ended by a signal");
+        std::thread::sleep(WORD);
+        return None;
+    }
+    let began = Instant::now();
+    while began.elapsed() < KNOWN {
+        if let Err(error) = group.progress() {
+            let failure = Failure::from(xdit_models::Error::from(error));
+            let is_lost = matches!(failure, Failure::LostRank { .. });
+            return is_lost.then(|| failure.to_string());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    None
+}
