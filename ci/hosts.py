@@ -18,6 +18,7 @@ The difference of two runs with different numbers of steps counts only steps: st
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def draw(axis, size, steps):
     before = int(netns("bytes"))
     done = subprocess.run(
         [f"{HERE}/netns.sh", "on", "one", *mpirun, PROGRAM, "link", axis, str(size), str(steps), "10.77.0.1"],
-        capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=100, stdin=subprocess.DEVNULL,
     )
     if done.returncode != 0:
         raise SystemExit(f"{AXES[axis]}: {done.stderr}{done.stdout}")
@@ -96,6 +97,8 @@ def measure():
 
 
 def main():
+    # The hosts go whatever ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ.setdefault("XDIT_NETNS", f"xdit{os.getpid()}")
     up = subprocess.run([f"{HERE}/netns.sh", "up"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if up.returncode == 3:
