@@ -152,8 +152,8 @@ impl ProcessJob {
         match (self.world.into_inner(), failed.or(noted.as_deref())) {
             (Some(world), Some(reason)) => world.fail(reason),
             (None, Some(_)) => be_courteous(),
-            // Dropping the world leaves it.
-            _ => {}
+            (Some(world), None) => world.leave(),
+            (None, None) => {}
         }
     }
 }

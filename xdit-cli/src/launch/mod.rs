@@ -10,6 +10,7 @@ mod job;
 mod kind;
 pub(crate) mod lost;
 mod order;
+mod own_mpi;
 mod place;
 mod rendezvous;
 mod slurm;

@@ -15,6 +15,7 @@ use xdit_models::Degrees;
 use crate::args::device::ChosenDevice;
 use crate::launch::agreement::{Readiness, agreed, exchange};
 use crate::launch::facts::{HostFacts, HostShare};
+use crate::launch::own_mpi::OwnMpi;
 use crate::launch::place::JobPlace;
 use crate::launch::transport::{NoTransport, TransportKind, TransportNeeds, choose};
 use crate::launch::{identity, lost, order};
@@ -47,6 +48,8 @@ pub(crate) struct RankWorld {
     hosts: Vec<String>,
     /// Whether the ranks have agreed that they cannot go on.
     is_agreed: Cell<bool>,
+    /// MPI ends after the world, whose tensors it may move.
+    mpi: Option<OwnMpi>,
 }
 
 impl RankWorld {
@@ -94,10 +97,11 @@ impl RankWorld {
             deadline: request.limit,
             ..ProcessOptions::default()
         };
+        let mpi = OwnMpi::init(place)?;
         let mut prepared = None;
         let mut failed = None;
         let joined = processes::join(&rank_place, options, |peers| {
-            match prepare(peers, place, open)? {
+            match prepare(peers, place, mpi.as_ref(), open)? {
                 Ok((share, device, transport)) => {
                     prepared = Some((share, device));
                     Ok(transport)
@@ -117,6 +121,7 @@ impl RankWorld {
                     is_agreed: Cell::new(false),
                     world,
                     share,
+                    mpi,
                 };
                 Ok((own, device))
             }
@@ -253,6 +258,15 @@ impl RankWorld {
         exchange(own, |bytes| self.group().control().all_gather(bytes)).map_err(of_others)
     }
 
+    /// Leaves after a run. All ranks do, and none has failed.
+    pub(super) fn leave(self) {
+        lost::remember(None);
+        drop(self.world);
+        if let Some(mpi) = self.mpi {
+            mpi.finalise();
+        }
+    }
+
     /// Leaves after a failure, which rank 0 has told before. Other ranks give it time to do so: launchers end all processes when one
     /// has failed.
     pub(super) fn fail(self, reason: &str) {
@@ -285,6 +299,7 @@ type Prepared = (HostShare, ChosenDevice, Box<dyn Transport>);
 fn prepare(
     peers: &Peers,
     place: &JobPlace,
+    mpi: Option<&OwnMpi>,
     open: OpenDevice<'_>,
 ) -> xdit_comm::Result<Result<Prepared, Failure>> {
     let hosts: Vec<String> = peers.all().iter().map(|peer| peer.host.clone()).collect();
@@ -306,7 +321,7 @@ fn prepare(
     let chosen = choose(TransportNeeds {
         on_gpus: is_gpu(&opened),
         is_one_host: share.is_one_host,
-        has_mpi: false,
+        has_mpi: mpi.is_some(),
         by_mpi: place.by_mpi,
     });
     let kind = match chosen {
@@ -314,7 +329,7 @@ fn prepare(
         Err(reason) => return Ok(Err(Failure::usage(reason))),
     };
     tracing::info!("the ranks send tensors over {kind}");
-    let transport = connect(kind, peers, &opened.device)?;
+    let transport = connect(kind, peers, mpi, &opened.device)?;
     Ok(Ok((share, opened, transport)))
 }
 
@@ -322,6 +337,7 @@ fn prepare(
 fn connect(
     kind: TransportKind,
     peers: &Peers,
+    mpi: Option<&OwnMpi>,
     device: &Device,
 ) -> xdit_comm::Result<Box<dyn Transport>> {
     match kind {
@@ -348,6 +364,10 @@ fn connect(
         TransportKind::Nccl => Err(xdit_comm::Error::other(
             "ranks on GPUs need NCCL, which this xdit-cli was built without",
         )),
-        TransportKind::Mpi => Err(xdit_comm::Error::other("MPI is not there yet")),
+        // Chosen only where MPI is initialised.
+        TransportKind::Mpi => match mpi {
+            Some(mpi) => mpi.transport(peers, device),
+            None => Err(xdit_comm::Error::other("MPI is not initialised")),
+        },
     }
 }
