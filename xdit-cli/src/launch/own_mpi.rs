@@ -68,11 +68,7 @@ impl OwnMpi {
     }
 
     #[cfg(not(feature = "mpi"))]
-    pub(super) fn transport(
-        &self,
-        _: &Peers,
-        _: &Device,
-    ) -> xdit_comm::Result<Box<dyn Transport>> {
+    pub(super) fn transport(&self, _: &Peers, _: &Device) -> xdit_comm::Result<Box<dyn Transport>> {
         match self.never {}
     }
 
