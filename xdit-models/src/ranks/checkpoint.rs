@@ -44,7 +44,7 @@ use crate::ranks::run_part::{LostRank, RunPart};
 ///
 /// let (pipe, checkpoint) = (Pipeline::load(&source, &options, &mut ())?.parallel(on(2))?, Checkpoint::new());
 /// assert!(pipe.run_from(plan(2)?, &checkpoint, &mut Once).is_err());
-/// assert_eq!(checkpoint.finished_steps(), 0, "the observer ended the first step before its end");
+/// assert!(checkpoint.finished_steps() <= 1, "the ranks may have finished the first step before the observer ended it");
 /// // On fewer ranks, from where the call ended.
 /// let output = pipe.parallel(on(1))?.run_from(plan(1)?, &checkpoint, &mut ())?;
 /// assert_eq!((output.images.len(), checkpoint.finished_steps()), (1, 3));

@@ -71,9 +71,8 @@ pub enum RankBackend {
     },
     /// This process is one rank of a group that the caller created. Every rank of the group makes the same calls. The first rank of
     /// the first replica gets the images and latents of all replicas, the first rank of each other replica those of its own, and
-    /// each other rank the latents of its replica. All ranks get what each rank has measured.
-    /// The first rank of a replica also encodes the prompts for the others. A process that fails reports it to the group, which then makes no more
-    /// calls.
+    /// each other rank the latents of its replica. All ranks get what each rank has measured. The first rank of a replica also
+    /// encodes the prompts for the others. A process that fails reports it to the group, which then makes no more calls.
     Group(Group),
 }
 
