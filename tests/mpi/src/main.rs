@@ -9,7 +9,10 @@ mod checks;
 mod faults;
 mod world;
 
-use std::{process::ExitCode, time::Instant};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 use xdit_comm::{
     Error, Group, Result, conformance,
     processes::mpi::{Mpi, MpiOptions},
