@@ -8,6 +8,7 @@ Each time, what is left says which rank is lost, all other processes end in time
 no part of a picture is left. The moments begin when the ranks have come together: before, the launcher alone knows them.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -73,7 +74,9 @@ class Run:
 
     def end(self):
         for pid in self.ranks().values():
-            os.kill(pid, signal.SIGKILL)
+            # It may just have ended.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.mpirun.kill()
 
 
@@ -121,7 +124,11 @@ def fault(kind, lost, moment, program, folder):
             if len(pids) < RANKS or WRITTEN in run.text():
                 run.mpirun.wait(60)
                 return True, None
-            os.kill(pids[lost], {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}[kind])
+            try:
+                os.kill(pids[lost], {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}[kind])
+            except ProcessLookupError:
+                run.mpirun.wait(60)
+                return True, None
         others = lambda: [rank for rank in run.ranks() if rank != lost or kind == "without weights"]
         took = wait_until(lambda: not others(), IN_TIME[kind])
         if took is None:
@@ -135,14 +142,14 @@ def fault(kind, lost, moment, program, folder):
             return False, f"a process remains: {run.ranks()}"
         if code == 0:
             return False, f"mpirun's exit code is 0:\n{run.text()}"
-        if f"rank {lost} (" not in run.text():
-            return False, f"nobody names rank {lost}:\n{run.text()}"
+        said = next((line for _, line in run.lines if f"rank {lost} (" in line and "error" in line), None)
+        if said is None:
+            return False, f"no error names rank {lost}:\n{run.text()}"
         left = os.listdir(folder)
         if left and not (left == ["a.png"] and WRITTEN in run.text()):
             return False, f"{left} is left"
         for name in left:
             os.remove(f"{folder}/{name}")
-        said = next(line for _, line in run.lines if f"rank {lost} (" in line and "error" in line)
         return True, f"after {took:.1f} s: {said[:150]}"
     finally:
         run.end()
@@ -176,7 +183,8 @@ def main():
                     continue
                 done += 1
                 failures += not good
-                print(f"{done}: rank {lost} is {kind} at {moment:.2f} s: {line}", flush=True)
+                when = "" if kind == "without weights" else f" at {moment:.2f} s"
+                print(f"{done}: rank {lost} is {kind}{when}: {line}", flush=True)
         finally:
             os.remove(f"{folder}.damaged")
     print(f"{runs} faults, {failures} failures; {late} came too late")

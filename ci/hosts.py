@@ -105,6 +105,7 @@ def main():
         print(f"two hosts: left out, {up.stderr.strip()}")
         return
     if up.returncode != 0:
+        netns("down")
         raise SystemExit(up.stderr)
     print(f"two hosts: the link is {up.stdout.strip()}", flush=True)
     try:

@@ -20,7 +20,7 @@ programs=$(mktemp -d)
 trap 'rm -rf "$programs"' EXIT
 # libclang alone, without clang, has no <stddef.h>: the C compiler's serves as well.
 export BINDGEN_EXTRA_CLANG_ARGS="-I$(cc -print-file-name=include)"
-cargo clippy -q --locked -p xdit-comm -p mpi-ranks --features mpi -- -D warnings
+cargo clippy -q --locked -p xdit-comm -p mpi-ranks -p xdit-cli --features xdit-comm/mpi,mpi-ranks/pictures,xdit-cli/mpi -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc -q --locked -p xdit-comm --no-deps --features mpi
 for mpi in openmpi mpich; do
     # The build script does not look at MPICC again.

@@ -18,7 +18,9 @@ mtu=9000
 
 down() {
     # The device driver of the link ends first.
-    [ ! -s "$folder/link" ] || kill "$(cat "$folder/link")" 2>/dev/null || true
+    local link
+    link=$(cat "$folder/link" 2>/dev/null) || true
+    if [ -n "$link" ] && grep -qs netns.py "/proc/$link/cmdline"; then kill "$link" || true; fi
     for host in one two; do
         ip netns del "$id-$host" 2>/dev/null || true
         rm -rf "/etc/netns/$id-$host"

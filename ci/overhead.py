@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-PROGRAM, TURNS = os.path.abspath(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 9
+PROGRAM, TURNS = os.path.abspath(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10
 
 
 def step(before, threads, folder):
@@ -26,6 +26,7 @@ def step(before, threads, folder):
 
 
 def main():
+    os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     processes = ["mpirun.openmpi", "-n", "2", "--bind-to", "core"]
     kinds = {"2 processes, 1 core each": (processes, 1), "2 threads": ([], 2)}
     seconds = {kind: [] for kind in kinds}

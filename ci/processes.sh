@@ -10,10 +10,11 @@ cd "$(dirname "$0")/.."
 runs=${1:-20}
 parts=${*:2}
 parts=${parts:-program faults mpi hosts}
+missing=
 for command in mpicc.openmpi mpirun.openmpi ip tc python3; do
     command -v "$command" >/dev/null || missing=1
 done
-if [ -n "${missing-}" ] || ! ldconfig -p | grep -q 'libclang.*\.so'; then
+if [ -n "$missing" ] || ! ldconfig -p | grep -q 'libclang.*\.so'; then
     apt-get update -q
     DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends libopenmpi-dev openmpi-bin libclang1 iproute2 python3
 fi

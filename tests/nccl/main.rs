@@ -130,6 +130,7 @@ fn what_a_rank_has_sent_arrives_after_it_has_left() {
 fn two_ranks_on_one_gpu_are_refused_by_all() {
     let output = ranks(2, Schedule::Lazy, &["shared-gpu"], &[]);
     let said = said(&output);
+    assert!(!output.status.success(), "{said}");
     for rank in 0..2 {
         let line = said
             .lines()

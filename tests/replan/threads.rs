@@ -236,14 +236,14 @@ fn a_rank_that_stops_is_lost_after_its_deadline() {
     let (whole, _) = draw(&pipe, request, &parallel);
     armed.lose(1, At::Step(3), How::Stops);
     // Long enough for the other rank on a busy machine.
-    let parallel = parallel.deadline(Duration::from_secs(2));
+    let parallel = parallel.deadline(Duration::from_secs(5));
     let (output, warnings) = draw(&pipe, request, &parallel);
     assert!(max_abs(&float(&output), &float(&whole)) <= SAME);
     let [warning] = &warnings[..] else {
         panic!("{warnings:?}");
     };
     assert!(
-        warning.starts_with("rank 1 (ulysses 1) was lost at step 4 of 6: no progress for 2."),
+        warning.starts_with("rank 1 (ulysses 1) was lost at step 4 of 6: no progress for "),
         "{warning}"
     );
     assert!(warning.ends_with("; continuing with 1 rank"), "{warning}");
@@ -292,7 +292,7 @@ fn degrees_that_would_change_the_image_are_not_chosen() {
         let nearest = pipe.nearest_degrees(&plan.expect("a plan"), ranks);
         nearest.map(|d| [d.data, d.cfg, d.pipe, d.ring, d.ulysses])
     };
-    // Patches follow the number of stages: three stages would make two into three patches, which is inexact either way.
+    // By default there are as many patches as stages: four become three, and both plans are inexact.
     let default = PipeFusion::default;
     assert_eq!(
         nearest([1, 1, 4, 1, 1], default(), 3),

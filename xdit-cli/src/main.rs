@@ -165,9 +165,7 @@ fn faults_are_one_line() {
         {
             return;
         }
-        if voice::is_silent() {
-            voice::keep_fault(format!("{message}{place}"));
-        }
+        voice::keep_fault(format!("{message}{place}"));
         console::eprint_line(&format!(
             "error: fault in xdit-cli, please report it: {message}{place}"
         ));

@@ -108,7 +108,8 @@ pub enum Error {
     /// Ranks that are processes did not come together. The message says who refused whom, or who is missing.
     #[error("{0}")]
     Rendezvous(String),
-    /// The same, and rank 0 has told it to all ranks that it reached. Rank 0 fails with the same message.
+    /// Ranks that are processes did not come together, and rank 0 has told the reason to all ranks that it reached. Its own error has
+    /// the same text.
     #[error("{0}")]
     NotBegun(String),
     /// The system started no thread for a rank.

@@ -153,7 +153,7 @@ impl Device {
         }
     }
 
-    /// Whether this device's kernels run on the processor, so that the host reads and writes its memory.
+    /// Returns whether the kernels run on the processor. The host then reads and writes the memory.
     pub fn is_cpu(&self) -> bool {
         matches!(self.0.kind, DeviceKind::Cpu(_))
     }

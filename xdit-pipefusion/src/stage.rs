@@ -90,7 +90,7 @@ pub trait Sampler {
 
     /// Returns the state of a patch before `first_step`, the first step that runs. The default is that of a new run.
     fn begin(&self, first_step: usize, patch: usize) -> Self::State {
-        let (_, _) = (first_step, patch);
+        let _ = (first_step, patch);
         Self::State::default()
     }
 

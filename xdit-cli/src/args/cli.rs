@@ -71,13 +71,12 @@ pub(crate) enum Command {
 
 impl Command {
     /// Returns the port of `--rendezvous-port`, if it is given, of a command that runs on several processes together. `None` for a
-    /// command that runs in one process, whatever started it.
+    /// command that runs in one process, whatever started it. `plan` runs in one too, but only that of rank 0 prints.
     pub(crate) fn rendezvous_port(&self) -> Option<Option<u16>> {
         match self {
             Self::Generate(args) => Some(args.processes.rendezvous_port),
             Self::Replay(args) => Some(args.processes.rendezvous_port),
             Self::Doctor(args) => Some(args.processes.rendezvous_port),
-            // Rank 0 prints the plan.
             Self::Plan(_) => Some(None),
             _ => None,
         }

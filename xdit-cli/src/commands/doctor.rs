@@ -62,6 +62,9 @@ pub(crate) fn run(
                 report["error"] = json!({"message": message, "exit_code": code});
                 console::print_json(&report)?;
                 console::eprint_line(&format!("error: {message}"));
+                if let Ok(job) = job {
+                    job.note_failure(Some(message));
+                }
                 return Ok(code);
             }
             console::print_json(&report)?;

@@ -10,7 +10,6 @@ use crate::args::launch::LaunchArgs;
 use crate::launcher::{self, layout, layout::LaunchJob};
 use crate::report::console;
 use crate::report::failure::Failure;
-use crate::run::last_resort;
 use crate::run::session::Session;
 
 /// The command that runs another on a host. Nobody is there to type a password for each rank.
@@ -32,8 +31,7 @@ pub(crate) fn run(args: &LaunchArgs, session: &Session) -> Result<u8, Failure> {
     if let Some(line) = &outcome.line {
         console::eprint_line(&format!("error: {line}"));
         if session.report.json && outcome.is_silent {
-            last_resort::is_first_to_tell();
-            console::print_json_line(
+            console::print_json(
                 &json!({"error": {"message": line, "exit_code": outcome.exit_code}}),
             )?;
         }
@@ -89,15 +87,7 @@ fn ranks(command: &Command, has_ssh: bool) -> Result<Option<usize>, Failure> {
                     "--prompt-file - reads standard input, which --hosts needs itself; name a file of the first host",
                 ));
             }
-            let degrees = args.parallel.plan()?.degrees;
-            let all = [
-                degrees.data,
-                degrees.cfg,
-                degrees.pipe,
-                degrees.ring,
-                degrees.ulysses,
-            ];
-            Ok(Some(all.iter().product()))
+            Ok(args.parallel.plan()?.degrees.product())
         }
         Command::Replay(_) | Command::Doctor(_) => Ok(None),
         other => Err(Failure::usage(format!(

@@ -62,12 +62,12 @@ pub(super) fn agreed<T>(
         message,
         code,
     };
-    let failed = all.iter().position(|rank| rank.failure.is_some());
-    if let Some(rank) = failed {
-        return match (own, &all[rank].failure) {
-            (Err(failure), _) if rank == own_rank => Err(failure),
-            (_, Some((message, code))) => Err(of_rank(rank, message.clone(), *code)),
-            (own, None) => own,
+    let mut ranks = all.iter().enumerate();
+    let failed = ranks.find_map(|(rank, said)| Some((rank, said.failure.clone()?)));
+    if let Some((rank, (message, code))) = failed {
+        return match own {
+            Err(failure) if rank == own_rank => Err(failure),
+            _ => Err(of_rank(rank, message, code)),
         };
     }
     match all.iter().position(|rank| rank.key != all[0].key) {
@@ -76,7 +76,7 @@ pub(super) fn agreed<T>(
     }
 }
 
-/// The exit code of ranks that have different files.
+/// The exit code of ranks that differ in what must be equal.
 const DIFFERS: u8 = 4;
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_facts() {
+    fn facts_arrive_as_they_were_sent() {
         let json = serde_json::to_string(&facts("a", "", "0-1")).unwrap();
         let read: HostFacts = serde_json::from_str(&json).unwrap();
         assert_eq!(read, facts("a", "", "0-1"));

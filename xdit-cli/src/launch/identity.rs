@@ -43,8 +43,7 @@ pub(super) fn build() -> String {
 /// What the processes will do, as a text that is equal where that is: what a user would look at, and a digest of the whole.
 pub(super) fn plan(what: &Value) -> String {
     let digest = Sha256::digest(what.to_string().as_bytes());
-    let digits = digest.iter().take(DIGITS / 2);
-    let digits: String = digits.map(|byte| format!("{byte:02x}")).collect();
+    let digits = digest::hex(&digest[..DIGITS / 2]);
     let shown = shown(what.get("request").unwrap_or(what)).to_string();
     format!("{} (digest {digits})", cut(&quote::line(&shown), SHOWN[0]))
 }

@@ -46,9 +46,7 @@ impl ProcessJob {
     /// [`Failure::Usage`] for variables of a launcher that cannot be.
     pub(crate) fn find(command: &Command, environment: &Environment) -> Result<Self, Failure> {
         let Some(port) = command.rendezvous_port() else {
-            if !matches!(command, Command::Plan(_)) {
-                voice::speak();
-            }
+            voice::speak();
             return Ok(Self::default());
         };
         let host = OwnHost {

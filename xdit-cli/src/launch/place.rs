@@ -264,7 +264,10 @@ fn leader_worker_set(read: Variables<'_>) -> Result<Option<ToldPlace>, Failure> 
         return Ok(None);
     }
     let place = read.pair("LWS_WORKER_INDEX", "LWS_GROUP_SIZE")?;
-    let missing = || half_set("LWS_LEADER_ADDRESS", "…", "LWS_GROUP_SIZE");
+    let missing = || {
+        let leader = read.text("LWS_LEADER_ADDRESS").unwrap_or_default();
+        half_set("LWS_LEADER_ADDRESS", leader, "LWS_GROUP_SIZE")
+    };
     Ok(Some(ToldPlace {
         launcher: LauncherKind::LeaderWorkerSet,
         place: place.ok_or_else(missing)?,

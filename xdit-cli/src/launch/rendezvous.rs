@@ -19,7 +19,7 @@ const THIS_HOST: &str = "127.0.0.1";
 /// Where the processes of a job meet.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Rendezvous {
-    /// The host of rank 0. `None` if only MPI can tell it.
+    /// The host of rank 0. `None` if neither a variable nor the launcher says it: then no process joins.
     pub host: Option<String>,
     /// The port at which rank 0 listens.
     pub port: u16,

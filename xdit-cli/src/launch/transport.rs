@@ -48,10 +48,10 @@ pub(super) fn choose(needs: TransportNeeds) -> Result<TransportKind, String> {
         (true, ..) => Ok(TransportKind::Mpi),
         (false, true, _) => Ok(TransportKind::Sockets),
         (false, false, true) => Err(
-            "ranks on several hosts need MPI, which this xdit-cli was built without: cargo install --path xdit-cli --features mpi, or start all ranks on one host".into(),
+            "ranks on processors of several hosts need MPI, which this xdit-cli was built without: cargo install --path xdit-cli --features mpi, or start all ranks on one host".into(),
         ),
         (false, false, false) => Err(
-            "ranks on several hosts need MPI, and no launcher of MPI has started them: start them by mpirun, or all on one host".into(),
+            "ranks on processors of several hosts need MPI, and no launcher of MPI has started them: start them by mpirun, or all on one host".into(),
         ),
     }
 }

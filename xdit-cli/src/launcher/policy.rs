@@ -1,6 +1,7 @@
 //! What happens to the other processes when one has ended.
 
 use crate::launcher::layout::LaunchSeat;
+use crate::report::failure::RANK_LOST;
 
 /// How a process has ended.
 #[derive(Clone, Debug)]
@@ -20,26 +21,6 @@ pub(super) enum How {
     Ssh,
 }
 
-/// What to do with those that still run.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Next {
-    /// They go on.
-    GoOn,
-    /// They end: by themselves, for a while, and then by force.
-    End,
-}
-
-/// The code of a process that lost another one.
-const RANK_LOST: u8 = 6;
-
-/// What one end means for the others: nobody goes on without a rank that failed.
-pub(super) fn after(ended: &Ended) -> Next {
-    match ended.how {
-        How::Code(0) => Next::GoOn,
-        _ => Next::End,
-    }
-}
-
 /// Which of two failures is the cause, of a first and a later one: the first, unless it only says that another rank was lost.
 pub(super) fn cause(first: Option<Ended>, later: Ended) -> Ended {
     match first {
@@ -50,7 +31,7 @@ pub(super) fn cause(first: Option<Ended>, later: Ended) -> Ended {
 }
 
 impl Ended {
-    /// Whether it failed.
+    /// Whether it failed. Nobody goes on without a rank that failed.
     pub(super) fn is_failure(&self) -> bool {
         self.how != How::Code(0)
     }
@@ -96,9 +77,9 @@ mod tests {
 
     #[test]
     fn one_failure_ends_all() {
-        assert_eq!(after(&ended(1, How::Code(0))), Next::GoOn);
+        assert!(!ended(1, How::Code(0)).is_failure());
         for how in [How::Code(5), How::Code(6), How::Signal(9), How::Ssh] {
-            assert_eq!(after(&ended(1, how)), Next::End);
+            assert!(ended(1, how).is_failure());
         }
     }
 

@@ -15,6 +15,7 @@ use crate::launcher::layout::{LaunchJob, LaunchSeat};
 use crate::launcher::port::{self, ReservedPort};
 use crate::report::failure::Failure;
 use crate::run::control::{STDIN, VARIABLE};
+use crate::run::digest;
 
 /// The variable with which a user names another port than that of [`Starter`], for other launchers.
 const OF_USER: &str = "XDIT_RENDEZVOUS_PORT";
@@ -205,7 +206,7 @@ fn quoted(word: &OsStr) -> Vec<u8> {
 fn secret() -> io::Result<String> {
     let mut bytes = [0; SECRET];
     io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(digest::hex(&bytes))
 }
 
 #[cfg(test)]

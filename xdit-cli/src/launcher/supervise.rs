@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SI
 use signal_hook::iterator::Signals;
 
 use crate::launcher::layout::{LaunchJob, LaunchSeat, Outcome};
-use crate::launcher::policy::{self, Ended, How, Next};
+use crate::launcher::policy::{self, Ended, How};
 use crate::launcher::start::{LaunchedProcess, Starter};
 use crate::report::failure::Failure;
 use crate::run::control::Order;
@@ -143,10 +143,10 @@ impl Crew {
         if !by_itself {
             return;
         }
-        if policy::after(&ended) == Next::End && matches!(self.phase, CrewPhase::Runs) {
-            self.phase = CrewPhase::Fails(Instant::now() + PATIENCE);
-        }
         if ended.is_failure() {
+            if matches!(self.phase, CrewPhase::Runs) {
+                self.phase = CrewPhase::Fails(Instant::now() + PATIENCE);
+            }
             self.cause = Some(policy::cause(self.cause.take(), ended));
         }
     }

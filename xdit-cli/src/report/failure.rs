@@ -112,7 +112,7 @@ pub(crate) enum Failure {
 }
 
 /// The exit code where a rank is lost.
-const RANK_LOST: u8 = 6;
+pub(crate) const RANK_LOST: u8 = 6;
 
 /// The flag that decides when a rank is lost.
 const STALL: &str = " (--rank-timeout: how long a rank may go without finishing an operation)";

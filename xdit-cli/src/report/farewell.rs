@@ -1,5 +1,6 @@
 //! What is said when a signal ends the run: where that was and, of a prompt file, what was done.
 
+use crate::report::failure::RANK_LOST;
 use std::borrow::Cow;
 
 use serde_json::json;
@@ -32,7 +33,7 @@ impl Farewell {
     }
 
     /// The exit code of a run that has lost a rank.
-    pub(crate) const LOST: i32 = 6;
+    pub(crate) const LOST: i32 = RANK_LOST as i32;
 
     /// Those about a rank that was lost before the signal came.
     pub(crate) fn of_lost_rank(message: String) -> Self {

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 static RANK: AtomicUsize = AtomicUsize::new(SPEAKS);
 const SPEAKS: usize = usize::MAX;
 
-/// The bug that a silent process would have told.
+/// What the panic of this process said.
 static FAULT: Mutex<Option<String>> = Mutex::new(None);
 
 /// Until it speaks again, this process prints nothing: it is rank `rank`, and rank 0 speaks for it.

@@ -35,7 +35,7 @@ pub(crate) fn of(source: &ModelSource) -> Result<String> {
             None => add_bytes(&mut hash, &source.read(path, usize::MAX)?),
         }
     }
-    Ok(hex(hash))
+    Ok(hex(&hash.finalize()))
 }
 
 /// The same of one file.
@@ -45,11 +45,11 @@ pub(crate) fn of(source: &ModelSource) -> Result<String> {
 pub(crate) fn of_file(path: &Path) -> std::io::Result<String> {
     let mut hash = Sha256::new();
     add_file(&mut hash, path)?;
-    Ok(hex(hash))
+    Ok(hex(&hash.finalize()))
 }
 
-fn hex(hash: Sha256) -> String {
-    let bytes = hash.finalize();
+/// The bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -211,7 +211,7 @@ fn a_signal_reaches_processes_behind_ssh() {
 fn the_first_failure_is_the_exit_code() {
     // Rank 0 says that it lost another rank, before rank 1 fails by itself.
     let script = Script::new(
-        "case $RANK in 0) exit 6;; 1) sleep 0.3; exit 4;; 2) sleep 1; exit 5;; *) exit 0;; esac",
+        "case $RANK in 0) exit 6;; 1) sleep 0.3; exit 4;; 2) sleep 4; exit 5;; *) exit 0;; esac",
     );
     let told = outcome(script.launch(&["--nproc", "4"]).output());
     assert_eq!((told.code, told.stderr.as_str()), (Some(4), ""), "{told:?}");

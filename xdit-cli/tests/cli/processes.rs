@@ -120,6 +120,7 @@ fn rank_0_alone_writes_whatever_is_asked_for() {
                 let children = job.start(folder.path(), &words);
                 let wait = |child: std::process::Child| child.wait_with_output().unwrap();
                 let all: Vec<_> = children.into_iter().map(wait).collect();
+                assert!(all.iter().all(|one| one.status.success()), "{all:?}");
                 assert!(all[0].stdout.starts_with(b"\x89PNG"));
                 assert!(
                     all[1].stdout.is_empty() && all[1].stderr.is_empty(),

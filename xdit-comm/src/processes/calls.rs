@@ -174,18 +174,7 @@ mod tests {
 
     #[test]
     fn every_dtype_comes_back_and_an_unknown_one_is_an_error() {
-        // One that is added to `DType` belongs here and into the table.
-        let all = [
-            DType::BF16,
-            DType::F16,
-            DType::F32,
-            DType::U8,
-            DType::U32,
-            DType::I8,
-            DType::F8E4M3,
-            DType::F8E5M2,
-        ];
-        for dtype in all {
+        for dtype in DTYPES {
             let (spec, mut to) = (Spec::new([2, 3], dtype), FieldWriter::default());
             write_spec(&mut to, &spec);
             assert_eq!(read_spec(&mut Fields::new(&to.0)), Ok(spec));

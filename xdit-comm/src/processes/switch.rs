@@ -151,7 +151,7 @@ impl Switch {
             .map(|(rank, _)| rank.to_string())
             .collect();
         let ranks = match &missing[..] {
-            [] => "no rank has".to_owned(),
+            [] => return format!("the last rank came after {:.1} s", limit.as_secs_f64()),
             [one] => format!("rank {one} has"),
             [first @ .., last] if first.len() < 16 => {
                 format!("ranks {} and {last} have", first.join(", "))

@@ -61,7 +61,7 @@ impl Progress {
     pub(crate) fn new(group: Option<&Group>, device: &Device, cancel: &CancelToken) -> Self {
         Self {
             group: group.cloned(),
-            gpu: Some(device).filter(|it| !it.is_cpu()).cloned(),
+            gpu: group.and(Some(device)).filter(|it| !it.is_cpu()).cloned(),
             cancel: cancel.clone(),
             queued: Arc::default(),
         }
@@ -71,8 +71,7 @@ impl Progress {
     /// failed.
     pub(crate) fn note(&self) -> Result<()> {
         self.report()?;
-        // Without a group nobody waits for reports.
-        let (Some(gpu), true) = (&self.gpu, self.group.is_some()) else {
+        let Some(gpu) = &self.gpu else {
             return Ok(());
         };
         let oldest = {

@@ -285,7 +285,13 @@ impl Counted<'_> {
             let missing = of_block.saturating_mul((blocks.len() - i) as u64);
             let before = bytes(rows.before).saturating_sub(missing);
             let after = bytes(late).saturating_sub(missing.saturating_sub(of_block));
-            let outputs = blocks.iter().filter(|output| waits(*output, block));
+            // Made here, or received for a block here.
+            let is_here = |output: usize| {
+                let reader = shape.reader(output);
+                blocks.contains(output) || reader.is_some_and(|reader| blocks.contains(reader))
+            };
+            let outputs = 0..shape.block_count();
+            let outputs = outputs.filter(|output| is_here(*output) && waits(*output, block));
             let waiting = product(&[outputs.count(), waiting, all]) as usize;
             before.max(after).saturating_add(bytes(waiting))
         });

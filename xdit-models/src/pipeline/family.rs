@@ -281,7 +281,7 @@ impl<F: Family> AnyPipeline for DitPipeline<F> {
         let member = run_on.join(partition.stages.placement(), observer.cancel_token())?;
         let known = match checkpoint {
             Some(checkpoint) => {
-                checkpoint.begin(run_plan.identity(), plan.images)?;
+                checkpoint.begin(run_plan.identity()?, plan.images)?;
                 let shape = configs.shape();
                 let kept = KeptSpecs::new(&*scheduler, plan.image_tokens(), shape.token_channels());
                 let known = continued(checkpoint, member.as_ref(), &kept)?;

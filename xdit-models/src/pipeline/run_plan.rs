@@ -114,11 +114,14 @@ impl RunPlan {
         }
     }
 
-    /// Returns what determines the images, as text: another plan of the same call has the same text.
-    pub(crate) fn identity(&self) -> String {
-        // A request without given latents is always an object of JSON.
-        let request = serde_json::to_string(&self.request).unwrap_or_default();
-        format!("{request} {} {}", self.call.dtype, self.call.configurations)
+    /// Returns what determines the images, as text, but for latents that the request gives: another plan of the same call has the
+    /// same text.
+    pub(crate) fn identity(&self) -> Result<String> {
+        let request = serde_json::to_string(&self.request).map_err(xdit_comm::Error::other)?;
+        Ok(format!(
+            "{request} {} {}",
+            self.call.dtype, self.call.configurations
+        ))
     }
 
     /// Returns an error if the call needs more memory than `limit` bytes, in this process or on any one GPU, or than the available

@@ -13,3 +13,8 @@ pub const PIPE: Axis = Axis::new("pipe");
 /// All axes, outermost first, in xDiT's order: `rank = ulysses + U·(ring + R·(pipe + P·(cfg + C·data)))`. Ulysses neighbours
 /// are adjacent ranks. [`MeshOrder`](crate::MeshOrder) changes the order.
 pub const ALL: [Axis; 5] = [DATA, CFG, PIPE, RING, ULYSSES];
+
+/// Returns the axis of this name.
+pub(crate) fn named(name: &str) -> Option<Axis> {
+    ALL.into_iter().find(|axis| axis.name() == name)
+}

@@ -223,7 +223,7 @@ impl Checkpoint {
         history: &[Tensor],
     ) -> Result<()> {
         let indices: Range<usize> = images.start..images.end();
-        // Of the ranks of a process, the first one copies.
+        // Ranks of the same process that come later need not copy.
         let known = self.finished_each();
         if indices
             .clone()

@@ -91,6 +91,7 @@ impl RankContext {
         let number = degrees.in_usual_order(world.rank());
         let sequence = world.split(number / rows, number % rows)?;
         let plan = xdit_usp::plan(&mesh, ShardOrder::Contiguous)?;
+        let device = world.device().unwrap_or(device);
         Ok(Self {
             ranks: Some(Arc::new(Joined {
                 pipe: mesh.group(axes::PIPE)?.clone(),
@@ -103,12 +104,8 @@ impl RankContext {
                 deciders: Mutex::default(),
                 beside_pipe: OnceLock::new(),
             })),
-            progress: Progress::new(
-                Some(world),
-                world.device().unwrap_or(device),
-                &CancelToken::NEVER,
-            ),
-            device: world.device().unwrap_or(device).clone(),
+            progress: Progress::new(Some(world), device, &CancelToken::NEVER),
+            device: device.clone(),
             before: Stats::new(),
             cancel: CancelToken::NEVER,
         })

@@ -80,7 +80,7 @@ impl TravellingReport {
     fn into_output(self, own: &RankOutput) -> RankOutput {
         let stats = self.stats.into_iter().filter_map(|total| {
             let axis = match total.axis {
-                Some(name) => Some(axis_of(&name)?),
+                Some(name) => Some(axes::named(&name)?),
                 None => None,
             };
             let key = (operation(&total.operation)?, axis);
@@ -115,11 +115,6 @@ impl TravellingReport {
             report,
         }
     }
-}
-
-/// The axis of this name. The ranks of a group are of the same program.
-fn axis_of(name: &str) -> Option<Axis> {
-    axes::ALL.into_iter().find(|axis| axis.name() == name)
 }
 
 /// The operation of this name.

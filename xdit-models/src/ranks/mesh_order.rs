@@ -51,11 +51,7 @@ impl FromStr for MeshOrder {
     /// # Errors
     /// [`Error::InvalidRequest`] if an axis is missing, occurs twice, or does not exist.
     fn from_str(text: &str) -> Result<Self> {
-        let axis = |name: &str| {
-            axes::ALL
-                .into_iter()
-                .find(|axis| axis.name() == name.trim())
-        };
+        let axis = |name: &str| axes::named(name.trim());
         let given: Option<Vec<Axis>> = text.split(',').map(axis).collect();
         let order = given.and_then(|given| <[Axis; axes::ALL.len()]>::try_from(given).ok());
         let whole = order.filter(|order| axes::ALL.iter().all(|axis| order.contains(axis)));

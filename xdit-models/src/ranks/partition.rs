@@ -22,7 +22,7 @@ pub(crate) struct Partition {
     pub(crate) schedule: Schedule,
     pub(crate) stages: StagePlan,
     pub(crate) max_drift: Option<f32>,
-    /// The warm-up of a run, from its first step.
+    /// The warm-up that was asked for. `schedule` adds the steps before all branches have begun.
     warmup_steps: usize,
     over_processes: bool,
     degrees: Degrees,

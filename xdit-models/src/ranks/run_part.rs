@@ -45,8 +45,11 @@ impl RunPart {
 impl LostRank {
     /// Returns the rank that this error is about, if it reports a lost one.
     pub(crate) fn of(error: &Error) -> Option<Self> {
+        if error.lost_ranks().is_empty() {
+            return None;
+        }
         match error {
-            Error::Rank { rank, source } if !source.lost_ranks().is_empty() => Some(Self {
+            Error::Rank { rank, source } => Some(Self {
                 rank: rank.clone(),
                 reason: source.to_string(),
             }),

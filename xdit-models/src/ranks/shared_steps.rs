@@ -48,15 +48,15 @@ pub(crate) fn continued(
         return Ok(has_embeds);
     };
     let own = checkpoint.finished_each();
-    let mut told = vec![u8::from(has_embeds)];
-    told.extend(
+    let mut message = vec![u8::from(has_embeds)];
+    message.extend(
         own.iter()
             .flat_map(|finished| (*finished as u64).to_le_bytes()),
     );
-    let told = world.control().all_gather(&told)?;
+    let told = world.control().all_gather(&message)?;
     let each: Vec<Vec<usize>> = told.iter().map(|told| numbers(told)).collect();
     let (mut batch, mut received) = (Vec::new(), Vec::new());
-    for (index, own) in own.iter().enumerate() {
+    for index in 0..own.len() {
         let of_ranks = || {
             each.iter()
                 .map(|each| each.get(index).copied().unwrap_or(0))
@@ -65,19 +65,20 @@ pub(crate) fn continued(
         if of_ranks().all(|finished| finished == newest) {
             continue;
         }
-        // There is such a rank.
+        // Some rank has the newest steps.
         let root = of_ranks().position(|finished| finished == newest);
         let root = root.unwrap_or_default();
-        let image = checkpoint.image(index).filter(|_| *own == newest);
-        let sent = image.filter(|_| world.rank() == root);
-        let sent = sent.map(|image| [vec![image.latents_blc], image.history].concat());
-        let mut sent = sent.unwrap_or_default().into_iter();
+        let image = (world.rank() == root).then(|| checkpoint.image(index));
+        let image = image.flatten();
+        let gives = image.map(|image| [vec![image.latents_blc], image.history].concat());
+        let mut gives = gives.unwrap_or_default().into_iter();
         let count = kept.count(newest);
         for _ in 0..count {
-            let sent = sent.next().map(|tensor| tensor.to_device(member.device()));
+            let given = gives.next();
+            let given = given.map(|tensor| tensor.to_device(member.device()));
             batch.push(Call {
                 op: Op::Broadcast { root },
-                gives: sent.transpose()?.into_iter().collect(),
+                gives: given.transpose()?.into_iter().collect(),
                 expects: vec![kept.spec],
             });
         }

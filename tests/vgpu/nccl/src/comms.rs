@@ -81,9 +81,10 @@ pub(crate) enum Phase {
 /// How often a call is still in progress when it could be complete: drawn from the seed, for each rank in its order.
 pub(crate) fn delay(comm: &mut Comm) -> u32 {
     comm.draws += 1;
-    let mixed = (settings::seed() + 1) * 0x9e37_79b9
-        + comm.rank as u64 * 0x85eb_ca6b
-        + comm.draws * 0xc2b2_ae35;
+    let mixed = (settings::seed().wrapping_add(1))
+        .wrapping_mul(0x9e37_79b9)
+        .wrapping_add((comm.rank as u64).wrapping_mul(0x85eb_ca6b))
+        .wrapping_add(comm.draws.wrapping_mul(0xc2b2_ae35));
     ((mixed ^ (mixed >> 13)) % 4) as u32
 }
 

@@ -8,7 +8,7 @@ use super::{
 use crate::processes::world::TransportAlarm;
 use std::{
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -28,6 +28,8 @@ pub(super) struct NcclEngine {
     pub(super) functions: NcclFunctions,
     /// NCCL works there, and what arrives lies in its memory.
     pub(super) queue: Device,
+    /// The host reads there what it reduces, so that it waits for nothing else. Made when it is first needed.
+    pub(super) reader: OnceLock<Device>,
     options: NcclOptions,
     state: Mutex<NcclState>,
     changed: Condvar,
@@ -118,9 +120,7 @@ impl NcclEngine {
                 return Ok(done);
             }
             if began.elapsed() > self.options.deadline {
-                let seconds = self.options.deadline.as_secs_f64();
-                return self
-                    .enter(|_| Err(format!("not all ranks take part within {seconds:.1} s")));
+                return self.enter(|_| Err(self.options.late()));
             }
             std::thread::sleep(LOOK);
         }
@@ -245,6 +245,7 @@ impl NcclOwner {
                 leaving: None,
             }),
             queue,
+            reader: OnceLock::new(),
             options,
             changed: Condvar::new(),
             aborted: AtomicBool::new(false),

@@ -7,7 +7,8 @@
 //!
 //! **Order.** The batches of a rank run one after another, over all groups: a receive and the sends that it depends on are one batch
 //! ([`Transport::receives_ahead`] is false). NCCL has no tags. Between two ranks of a group, collectives and messages therefore must
-//! come in the same order on both, if they are in different batches; within a batch, collectives come first.
+//! come in the same order on both, if they are in different batches; within a batch, collectives come first. A split counts as a
+//! collective.
 //!
 //! **Tensors** of the processor are copied to the GPU. What arrives is of the rank's GPU.
 //!
@@ -116,10 +117,7 @@ pub fn transport(
     while !comm.poll().map_err(failed)? {
         peers.check()?;
         if began.elapsed() > options.deadline {
-            let seconds = options.deadline.as_secs_f64();
-            return Err(failed(format!(
-                "not all ranks take part within {seconds:.1} s"
-            )));
+            return Err(failed(options.late()));
         }
         std::thread::sleep(engine::LOOK);
     }

@@ -12,6 +12,14 @@ pub struct NcclOptions {
     pub grace: Duration,
 }
 
+impl NcclOptions {
+    /// Why a group is not made when the deadline is over.
+    pub(super) fn late(&self) -> String {
+        let seconds = self.deadline.as_secs_f64();
+        format!("not all ranks take part within {seconds:.1} s")
+    }
+}
+
 impl Default for NcclOptions {
     /// The deadline [`DEADLINE`] and a grace of ten seconds.
     fn default() -> Self {

@@ -6,12 +6,12 @@ use xdit_kernels::{Device, Event, TensorMut};
 
 /// A batch that has not yet begun.
 #[derive(Debug)]
-pub(super) struct NcclBatch {
-    pub(super) comm: usize,
+struct NcclBatch {
+    comm: usize,
     /// When the rank's queue has written what is sent.
-    pub(super) ready: Event,
-    pub(super) launch: Launch,
-    pub(super) number: u64,
+    ready: Event,
+    launch: Launch,
+    number: u64,
 }
 
 /// The batch that is getting into the queue.
@@ -51,7 +51,7 @@ pub(super) struct NcclSlots {
     slots: BTreeMap<usize, NcclSlot>,
     next_slot: usize,
     waiting: VecDeque<NcclBatch>,
-    /// The number and the communicator of the batch that is getting into the queue.
+    /// The batch that is getting into the queue.
     launching: Option<NcclLaunching>,
     /// By their numbers; those that nobody wants are not there.
     launched: BTreeMap<u64, NcclArrivals>,

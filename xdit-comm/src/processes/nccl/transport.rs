@@ -9,10 +9,7 @@ use crate::processes::{
     transport::{Transfer, Transport},
 };
 use crate::{Call, Error, Op, Result, Spec};
-use std::{
-    collections::VecDeque,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::VecDeque, sync::Arc};
 use xdit_kernels::{DType, Device, Event, Tensor, TensorMut};
 
 /// A transport whose tensors NCCL moves.
@@ -182,7 +179,6 @@ impl Transport for NcclTransport {
             device: self.device.clone(),
             calls,
             in_collectives,
-            reader: OnceLock::new(),
         }))
     }
 
@@ -225,8 +221,6 @@ struct NcclTransfer {
     calls: Vec<NcclCall>,
     /// How many of the tensors that arrive are of collectives. They come first.
     in_collectives: usize,
-    /// A queue on which the host reads what it reduces, so that it waits for nothing else.
-    reader: OnceLock<Device>,
 }
 
 impl Drop for NcclTransfer {
@@ -248,7 +242,7 @@ impl NcclTransfer {
             let parts = parts.iter().map(|part| part.to_device(&self.device));
             return Ok(parts.collect::<xdit_kernels::Result<_>>()?);
         }
-        let reader = self.reader.get_or_init(|| self.device.fork());
+        let reader = self.engine.reader.get_or_init(|| self.device.fork());
         reader.wait(done);
         let parts = parts.iter().map(|part| part.to_device(reader));
         let parts = parts.collect::<xdit_kernels::Result<_>>()?;
