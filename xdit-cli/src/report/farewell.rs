@@ -1,12 +1,12 @@
 //! What is said when a signal ends the run: where that was and, of a prompt file, what was done.
 
-use crate::report::failure::RANK_LOST;
 use std::borrow::Cow;
 
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::report::console::Console;
+use crate::report::failure::RANK_LOST;
 use crate::report::voice;
 use crate::run::last_resort;
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use xdit_comm::{Axis, Call, Control, Op, OpStats, ReduceOp, Shard, Spec, Stats};
+use xdit_comm::{Call, Control, Op, OpStats, ReduceOp, Shard, Spec, Stats};
 use xdit_kernels::Tensor;
 use xdit_pipefusion::Report;
 
