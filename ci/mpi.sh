@@ -1,37 +1,21 @@
 #!/usr/bin/env bash
 # The MPI transport of xdit-comm between processes, under Open MPI and under MPICH: the conformance suite and tests of its own on 1, 2, 4
-# and 5 processes, with counts that are too small, and ranks that disagree, fail or are killed. Installs what is missing (Debian, Ubuntu).
+# and 5 processes, with counts that are too small, and ranks that disagree, fail or are killed.
 #
 #     ci/mpi.sh [PART...]
 #
 # runs these parts of tests/mpi on 2 processes instead, for example `huge`, which needs 16 GiB of memory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-missing=
-for program in {mpicc,mpirun}.{openmpi,mpich}; do
-    command -v "$program" >/dev/null || missing=1
-done
-if [ -n "$missing" ] || ! ldconfig -p | grep -q 'libclang.*\.so'; then
-    apt-get update -q
-    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends libopenmpi-dev openmpi-bin libmpich-dev mpich libclang1
-fi
-target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+source ci/mpi-setup.sh
 programs=$(mktemp -d)
 trap 'rm -rf "$programs"' EXIT
-# libclang alone, without clang, has no <stddef.h>: the C compiler's serves as well.
-export BINDGEN_EXTRA_CLANG_ARGS="-I$(cc -print-file-name=include)"
-cargo clippy -q --locked -p xdit-comm -p mpi-ranks -p xdit-cli --features xdit-comm/mpi,mpi-ranks/pictures,xdit-cli/mpi -- -D warnings
-RUSTDOCFLAGS="-D warnings" cargo doc -q --locked -p xdit-comm --no-deps --features mpi
-for mpi in openmpi mpich; do
-    # The build script does not look at MPICC again.
-    cargo clean -q -p mpi-sys
-    MPICC=mpicc.$mpi cargo build -q --locked -p mpi-ranks --features mpi
-    cp "$target/debug/mpi-ranks" "$programs/$mpi"
+# Open MPI last: ci/processes.sh goes on from there.
+for mpi in mpich openmpi; do
+    build_with "$mpi" mpi-ranks
+    cp "$built/mpi-ranks" "$programs/$mpi"
 done
 
-# There may be fewer cores than processes, and CI may be root.
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 flags=() # of mpirun
 # start MPI PROCESSES ARGUMENTS...
 start() {

@@ -52,7 +52,7 @@ const FAULT: u8 = 3;
 fn run(options: MpiOptions, parts: &[String]) -> Result<bool> {
     let mpi = Mpi::init(options)?;
     let rank = mpi.rank();
-    let world = world::join(&mpi, "127.0.0.1")?;
+    let world = world::join(&mpi)?;
     for part in parts {
         let began = Instant::now();
         let group = world.group();

@@ -1,44 +1,33 @@
 //! The world of the processes that mpirun has started.
 
-use std::{net::TcpListener, time::Duration};
+use std::net::TcpListener;
 use xdit_comm::{
-    Call, Error, Op, Result, Spec,
+    Error, Result,
     processes::{self, JobSecret, ProcessOptions, ProcessWorld, RankPlace, mpi::Mpi},
 };
-use xdit_kernels::{DType, Device, Tensor};
+use xdit_kernels::Device;
 
-/// A free port of rank 0 at its address `ip`. MPI tells it to the others.
-fn rendezvous(mpi: &Mpi, ip: &str) -> Result<String> {
-    let (rank, size) = (mpi.rank(), mpi.world_size());
-    let transport = mpi.transport(rank, size, &Device::cpu())?;
-    let mut gives = Vec::new();
-    if rank == 0 {
-        let listener = TcpListener::bind((ip, 0)).map_err(Error::other)?;
-        let address = listener.local_addr().map_err(Error::other)?;
-        let port = u32::from(address.port());
-        gives.push(Tensor::from_slice(&[port], [1], &Device::cpu())?);
-    }
-    let mut transfer = transport.start(vec![Call {
-        op: Op::Broadcast { root: 0 },
-        gives,
-        expects: vec![Spec::new([1], DType::U32)],
-    }])?;
-    loop {
-        if let Some(tensors) = transfer.poll()? {
-            let port = tensors[0].to_vec_blocking::<u32>()?;
-            return Ok(format!("{ip}:{}", port[0]));
+/// A free port of rank 0. MPI tells it to the others.
+fn rendezvous(mpi: &Mpi) -> Result<String> {
+    let own = match mpi.rank() {
+        0 => {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(Error::other)?;
+            let address = listener.local_addr().map_err(Error::other)?;
+            address.to_string()
         }
-        transfer.rest(Duration::from_millis(1));
-    }
+        _ => String::new(),
+    };
+    let told = mpi.bytes_of_rank_0(own.as_bytes())?;
+    String::from_utf8(told).map_err(Error::other)
 }
 
-pub(crate) fn join(mpi: &Mpi, ip: &str) -> Result<ProcessWorld> {
+pub(crate) fn join(mpi: &Mpi) -> Result<ProcessWorld> {
     let (rank, world_size) = (mpi.rank(), mpi.world_size());
     let place = RankPlace {
         rank,
         world_size,
         host: format!("node{rank}"),
-        rendezvous: rendezvous(mpi, ip)?,
+        rendezvous: rendezvous(mpi)?,
         secret: JobSecret::default(),
         restart: 0,
         build: String::new(),

@@ -4,9 +4,14 @@ use xdit_comm::processes::{Peers, Transport};
 use xdit_kernels::Device;
 
 #[cfg(feature = "mpi")]
-use xdit_comm::processes::mpi::{Mpi, MpiOptions};
+use {
+    crate::launcher::port::ReservedPort,
+    std::fmt,
+    xdit_comm::processes::mpi::{Mpi, MpiOptions},
+};
 
 use crate::launch::place::JobPlace;
+use crate::launch::rendezvous::Rendezvous;
 use crate::report::failure::Failure;
 
 /// MPI from its start to its end, where a launcher of MPI has started this process.
@@ -14,6 +19,9 @@ use crate::report::failure::Failure;
 pub(super) struct OwnMpi {
     #[cfg(feature = "mpi")]
     mpi: Mpi,
+    /// The port of the rendezvous, if this is rank 0 and has chosen it.
+    #[cfg(feature = "mpi")]
+    port: Option<ReservedPort>,
     /// Without the feature there is none.
     #[cfg(not(feature = "mpi"))]
     never: std::convert::Infallible,
@@ -41,7 +49,7 @@ impl OwnMpi {
             )));
         }
         tracing::info!("{version}");
-        Ok(Some(Self { mpi }))
+        Ok(Some(Self { mpi, port: None }))
     }
 
     /// Without the feature there is no MPI.
@@ -49,6 +57,40 @@ impl OwnMpi {
     #[allow(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
     pub(super) fn init(_: &JobPlace) -> Result<Option<Self>, Failure> {
         Ok(None)
+    }
+
+    /// Returns where the processes meet, as rank 0 says: what it has not been told is its own host and a port that is free there.
+    ///
+    /// # Collective
+    /// Every rank calls it.
+    ///
+    /// # Errors
+    /// If MPI fails, or the host of rank 0 has no free port.
+    #[cfg(feature = "mpi")]
+    pub(super) fn rendezvous(&mut self, place: &JobPlace) -> Result<Rendezvous, Failure> {
+        let failed = |error: &dyn fmt::Display| {
+            Failure::usage(format!("where the ranks meet, over MPI: {error}"))
+        };
+        let mut own = place.rendezvous.clone();
+        if place.rank == 0 && own.is_free_choice {
+            let port = ReservedPort::any().map_err(|error| failed(&error))?;
+            own.port = port.number;
+            own.why = "a free one of rank 0, which MPI tells the others".to_owned();
+            self.port = Some(port);
+        }
+        own.host.get_or_insert_with(|| place.host.clone());
+        let own = match place.rank {
+            0 => serde_json::to_vec(&own).map_err(|error| failed(&error))?,
+            _ => Vec::new(),
+        };
+        let told = self.mpi.bytes_of_rank_0(&own);
+        let told = told.map_err(|error| failed(&error))?;
+        serde_json::from_slice(&told).map_err(|error| failed(&error))
+    }
+
+    #[cfg(not(feature = "mpi"))]
+    pub(super) fn rendezvous(&mut self, _: &JobPlace) -> Result<Rendezvous, Failure> {
+        match self.never {}
     }
 
     /// Makes the transport of the whole world.

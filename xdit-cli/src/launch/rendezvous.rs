@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::launch::kind::{LauncherKind, OwnHost};
 use crate::launch::slurm;
 use crate::launch::variables::Variables;
@@ -17,12 +19,14 @@ const STEP: u64 = 97;
 const THIS_HOST: &str = "127.0.0.1";
 
 /// Where the processes of a job meet.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Rendezvous {
-    /// The host of rank 0. `None` if neither a variable nor the launcher says it: then no process joins.
+    /// The host of rank 0. `None` if neither a variable nor the launcher says it: then only MPI can tell it.
     pub host: Option<String>,
     /// The port at which rank 0 listens.
     pub port: u16,
+    /// Whether nobody has asked for this port, so that rank 0 may choose another one, if it can tell it.
+    pub is_free_choice: bool,
     /// Why it is this port.
     pub why: String,
 }
@@ -46,7 +50,13 @@ impl Rendezvous {
         flag: Option<u16>,
         host: &OwnHost,
     ) -> Result<Self, Failure> {
-        let (port, why) = port(read, launcher, flag, host)?;
+        let (port, why, is_free_choice) = match chosen_port(read, launcher, flag)? {
+            Some((port, why)) => (port, why, false),
+            None => {
+                let (port, why) = port_by_rule(read, launcher, host)?;
+                (port, why, true)
+            }
+        };
         let host = match is_one_host {
             true => Some(THIS_HOST.to_owned()),
             false => first_host(read, launcher)?,
@@ -58,7 +68,12 @@ impl Rendezvous {
                  WORLD_SIZE, if all ranks are on one host)"
             )));
         }
-        Ok(Self { host, port, why })
+        Ok(Self {
+            host,
+            port,
+            is_free_choice,
+            why,
+        })
     }
 }
 
@@ -87,33 +102,42 @@ fn first_host(read: Variables<'_>, launcher: LauncherKind) -> Result<Option<Stri
     }
 }
 
-fn port(
+/// The port that a flag or a variable says, and which.
+fn chosen_port(
     read: Variables<'_>,
     launcher: LauncherKind,
     flag: Option<u16>,
-    host: &OwnHost,
-) -> Result<(u16, String), Failure> {
+) -> Result<Option<(u16, String)>, Failure> {
     if let Some(port) = flag {
-        return Ok((port, "--rendezvous-port".to_owned()));
+        return Ok(Some((port, "--rendezvous-port".to_owned())));
     }
     if let Some(port) = read.port("XDIT_RENDEZVOUS_PORT")? {
-        return Ok((port, "XDIT_RENDEZVOUS_PORT".to_owned()));
+        return Ok(Some((port, "XDIT_RENDEZVOUS_PORT".to_owned())));
     }
-    if let Some(port) = read.port("MASTER_PORT")? {
-        // With this setting the agent of torchrun listens there, and no worker can.
-        let is_taken = launcher == LauncherKind::Torchrun
-            && read.text("TORCHELASTIC_USE_AGENT_STORE") == Some("True");
-        if !is_taken {
-            return Ok((port, "MASTER_PORT".to_owned()));
-        }
-        let next = port.checked_add(1).ok_or_else(|| {
-            Failure::usage(format!(
-                "MASTER_PORT={port} belongs to torchrun, and there is no port after it: choose one with --rendezvous-port"
-            ))
-        })?;
-        let why = format!("the one after MASTER_PORT {port}, at which torchrun itself listens");
-        return Ok((next, why));
+    let Some(port) = read.port("MASTER_PORT")? else {
+        return Ok(None);
+    };
+    // With this setting the agent of torchrun listens there, and no worker can.
+    let is_taken = launcher == LauncherKind::Torchrun
+        && read.text("TORCHELASTIC_USE_AGENT_STORE") == Some("True");
+    if !is_taken {
+        return Ok(Some((port, "MASTER_PORT".to_owned())));
     }
+    let next = port.checked_add(1).ok_or_else(|| {
+        Failure::usage(format!(
+            "MASTER_PORT={port} belongs to torchrun, and there is no port after it: choose one with --rendezvous-port"
+        ))
+    })?;
+    let why = format!("the one after MASTER_PORT {port}, at which torchrun itself listens");
+    Ok(Some((next, why)))
+}
+
+/// A port that all processes of the job find by themselves.
+fn port_by_rule(
+    read: Variables<'_>,
+    launcher: LauncherKind,
+    host: &OwnHost,
+) -> Result<(u16, String), Failure> {
     let by_number = |number: u64, of: &str| {
         let (first, count) = PORTS;
         let port = first + (number % count) as u16;

@@ -66,28 +66,34 @@ impl RankWorld {
         request: &WorldRequest<'_>,
         open: OpenDevice<'_>,
     ) -> Result<(Self, ChosenDevice), Failure> {
+        let secret = JobSecret::new(&place.secret);
+        let secret = secret.map_err(|error| Failure::usage(error.to_string()))?;
+        let mut mpi = OwnMpi::init(place)?;
+        let rendezvous = match &mut mpi {
+            Some(mpi) => mpi.rendezvous(place)?,
+            None => place.rendezvous.clone(),
+        };
         tracing::info!(
-            "{} has started {} ranks; this is rank {} on host {}; they meet at {} ({})",
+            "{} has started {} ranks; this is rank {} on host {}; they meet at {rendezvous} (port: {})",
             place.launcher,
             place.world_size,
             place.rank,
             place.host,
-            place.rendezvous,
-            place.rendezvous.why
+            rendezvous.why
         );
-        if place.rendezvous.host.is_none() {
+        if rendezvous.host.is_none() {
             return Err(Failure::usage(format!(
-                "{}: the ranks do not know the host of rank 0: set MASTER_ADDR to it for all of them (mpirun -x MASTER_ADDR=… or -env)",
+                "{}: the ranks do not know the host of rank 0: set MASTER_ADDR to it for all of them (mpirun -x MASTER_ADDR=… or \
+                 -env), or build xdit-cli with the feature mpi",
                 place.launcher
             )));
         }
-        let secret = JobSecret::new(&place.secret);
         let rank_place = RankPlace {
             rank: place.rank,
             world_size: place.world_size,
             host: place.host.clone(),
-            rendezvous: place.rendezvous.to_string(),
-            secret: secret.map_err(|error| Failure::usage(error.to_string()))?,
+            rendezvous: rendezvous.to_string(),
+            secret,
             restart: place.restart,
             build: identity::build(),
             plan: identity::plan(request.plan),
@@ -97,7 +103,6 @@ impl RankWorld {
             deadline: request.limit,
             ..ProcessOptions::default()
         };
-        let mpi = OwnMpi::init(place)?;
         let mut prepared = None;
         let mut failed = None;
         let joined = processes::join(&rank_place, options, |peers| {
@@ -126,7 +131,7 @@ impl RankWorld {
                 Ok((own, device))
             }
             (_, _, Some(failure)) => Err(failure),
-            (Err(error), _, None) => Err(Failure::of_join(error, &place.rendezvous.why)),
+            (Err(error), _, None) => Err(Failure::of_join(error, &rendezvous.why)),
             (Ok(_), None, None) => unreachable!("a world has a transport"),
         }
     }

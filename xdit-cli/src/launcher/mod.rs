@@ -9,7 +9,7 @@ pub(crate) mod layout;
 #[cfg(unix)]
 mod policy;
 #[cfg(unix)]
-mod port;
+pub(crate) mod port;
 #[cfg(unix)]
 mod start;
 #[cfg(unix)]

@@ -13,14 +13,14 @@ use rustix::net::{self, AddressFamily, SocketType, sockopt};
 /// addresses to be used again; one that asks for any free port, or connects, gets another. On other systems the port is only free
 /// at the moment of the choice.
 #[derive(Debug)]
-pub(super) struct ReservedPort {
-    pub(super) number: u16,
+pub(crate) struct ReservedPort {
+    pub(crate) number: u16,
     _socket: Option<OwnedFd>,
 }
 
 impl ReservedPort {
     /// Reserves a free port.
-    pub(super) fn any() -> io::Result<Self> {
+    pub(crate) fn any() -> io::Result<Self> {
         let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
         rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;

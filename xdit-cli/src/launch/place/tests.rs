@@ -142,6 +142,10 @@ fn open_mpi() {
     assert_eq!(place_of.secret, "prterun-here-1234@1");
     let port = place_of.rendezvous.port;
     assert!((20_000..40_000).contains(&port), "{port}");
+    // Where MPI can tell another port, rank 0 takes a free one; never where somebody has asked for one.
+    assert!(place_of.rendezvous.is_free_choice);
+    let asked = format!("{OMPI} MASTER_PORT=7");
+    assert!(!place(&asked).rendezvous.is_free_choice);
     // Another job has another port, and all ranks of a job have one.
     let other = OMPI.replace("1234", "1235");
     assert_ne!(place(&other).rendezvous.port, port);

@@ -28,7 +28,7 @@ mod options;
 mod transport;
 
 use super::transport::Transport;
-use crate::{Error, Result};
+use crate::{Call, Error, Op, Result, Spec};
 use engine::MpiEngine;
 use ffi::{Comm, Finaliser, Library, MpiResult, MpiStep};
 pub use options::MpiOptions;
@@ -37,9 +37,13 @@ use std::{
     marker::PhantomData,
     sync::{Arc, OnceLock},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 use transport::MpiTransport;
-use xdit_kernels::Device;
+use xdit_kernels::{Device, Tensor};
+
+/// How often a process looks whether what rank 0 tells has come.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// MPI in this process, from its initialisation to its end. A process has one, on the thread that initialised MPI.
 ///
@@ -140,6 +144,50 @@ impl Mpi {
             device,
             self.options,
         )))
+    }
+
+    /// Returns the bytes of rank 0 on all processes. Others pass none. For what processes must know before they can meet, such as the
+    /// address of rank 0.
+    ///
+    /// # Collective
+    /// All processes call it.
+    ///
+    /// # Errors
+    /// If a process does not come within the deadline, or MPI fails.
+    pub fn bytes_of_rank_0(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        let device = Device::cpu();
+        let transport = self.transport(self.rank(), self.world_size(), &device)?;
+        let tell = |gives: Tensor| self.broadcast(&*transport, gives);
+        let length = u32::try_from(bytes.len()).map_err(Error::other)?;
+        let length = tell(Tensor::from_slice(&[length], [1], &device)?)?;
+        let length = length.to_vec_blocking::<u32>()?[0] as usize;
+        let mut own = bytes.to_vec();
+        own.resize(length, 0);
+        let told = tell(Tensor::from_slice(&own, [length], &device)?)?;
+        Ok(told.to_vec_blocking::<u8>()?)
+    }
+
+    /// Returns the tensor of rank 0. Others pass one of the same shape.
+    fn broadcast(&self, transport: &dyn Transport, own: Tensor) -> Result<Tensor> {
+        let expects = vec![Spec::of(&own)];
+        let gives = (self.rank() == 0).then_some(own);
+        let mut transfer = transport.start(vec![Call {
+            op: Op::Broadcast { root: 0 },
+            gives: gives.into_iter().collect(),
+            expects,
+        }])?;
+        let began = Instant::now();
+        loop {
+            if let Some(mut told) = transfer.poll()? {
+                return Ok(told.swap_remove(0));
+            }
+            if began.elapsed() > self.options.deadline {
+                let seconds = self.options.deadline.as_secs_f64();
+                let reason = format!("it does not come within {seconds:.1} s");
+                return Err(error("what rank 0 tells all processes of MPI", &reason));
+            }
+            transfer.rest(LOOK);
+        }
     }
 
     /// Finalises MPI, after all that was started has ended on all processes. All processes call it, if none has failed. Calls on the
