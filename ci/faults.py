@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Faults of ranks that are processes: at a random moment one of four is killed (SIGKILL) or stopped (SIGSTOP), two are cut off (the link
-between two hosts goes down), or one finds that a file of weights ends too soon.
+between two hosts goes down), or one cannot load its weights: a file cannot be read, ends too soon, or has a damaged header.
 
     ci/faults.py PROGRAM [--runs N] [--seed N]        PROGRAM is xdit-cli with MPI
 
@@ -141,13 +141,27 @@ def strike(kind, lost, run):
     return True
 
 
-def fault(kind, name, lost, moment, program, folder):
+def damage(folder):
+    """Files that one rank will find in place of its weights."""
+    with open(f"{MODEL}/{WEIGHTS}", "rb") as file:
+        whole = file.read()
+    # The digest by which ranks compare their files does not read the second of these pages.
+    assert int.from_bytes(whole[:8], "little") > 5000
+    damaged = {"short": whole[:-1000], "bad": whole[:5000] + b"########" + whole[5008:]}
+    for name, content in damaged.items():
+        with open(f"{folder}.{name}", "wb") as file:
+            file.write(content)
+    # Memory of a process that has ended cannot be read.
+    return ["/proc/self/mem", *(f"{folder}.{name}" for name in damaged)]
+
+
+def fault(kind, name, lost, moment, program, folder, instead):
     """Runs once. Returns whether all was right and a line about it, without a line if the fault came too late."""
-    before, model, damaged = [], "demo", f"{folder}.damaged"
+    before, model = [], "demo"
     if kind == "without weights":
         # For this rank alone the file is another one.
         model = MODEL
-        script = f'[ "$OMPI_COMM_WORLD_RANK" != {lost} ] || mount --bind {damaged} {MODEL}/{WEIGHTS} && exec "$@"'
+        script = f'[ "$OMPI_COMM_WORLD_RANK" != {lost} ] || mount --bind {instead} {MODEL}/{WEIGHTS} && exec "$@"'
         before = ["unshare", "--mount", "sh", "-c", script, "sh"]
     if kind == "cut off":
         # What the other host says does not come over a link that is down.
@@ -223,16 +237,17 @@ def main():
         if os.geteuid() != 0:
             kinds = [it for it in kinds if it[0] != "without weights"]
             print("a rank without weights: left out, it needs root (a mount of its own)")
-        with open(f"{MODEL}/{WEIGHTS}", "rb") as whole, open(f"{folder}.damaged", "wb") as damaged:
-            damaged.write(whole.read()[:-1000])
+        damaged = damage(folder)
         length = {name: unfaulted(name, asked.program, folder) for name in {name for _, name in kinds}}
         lengths = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in length.items())
         print(f"{asked.runs} faults, seed {asked.seed}; a run without one takes: {lengths}", flush=True)
         while done.total() < asked.runs:
             kind, name = kinds[done.total() % len(kinds)]
-            lost = 2 if kind == "cut off" else dice.randrange(RANKS)
+            # A rank whose weights are not those of rank 0 is the one that is named.
+            lost = 2 if kind == "cut off" else dice.randrange(kind == "without weights", RANKS)
             moment = dice.uniform(0, 0.9 * length[name])
-            good, line = fault(kind, name, lost, moment, asked.program, folder)
+            instead = dice.choice(damaged)
+            good, line = fault(kind, name, lost, moment, asked.program, folder, instead)
             for left in os.listdir(folder):
                 os.remove(f"{folder}/{left}")
             if line is None:

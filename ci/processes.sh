@@ -2,9 +2,11 @@
 # Ranks that are processes of mpirun and send tensors over MPI: the pictures have the bytes of threads, on one host and on two, and the
 # link between hosts carries what the formulas say; ranks are killed, stopped, cut off, or cannot read their weights.
 #
-#     ci/processes.sh [PART...]
-#
-# Parts: pictures, hosts, faults; all without any. ci/faults.py runs more faults, and ci/hosts.py measures.
+#     ci/processes.sh                           runs all that CI runs
+#     ci/processes.sh pictures                  a part alone
+#     ci/processes.sh hosts [measure]           ... or measures plans over two hosts
+#     ci/processes.sh faults --runs 200         ... or with more faults
+#     ci/processes.sh overhead [TURNS]          measures processes against threads
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source ci/mpi-setup.sh
@@ -34,28 +36,37 @@ plans='2 --ulysses-degree 2
 2 --cfg-degree 2
 2 --data-parallel-degree 2
 3 --ring-degree 3
+3 --ulysses-degree 3
 4 --ulysses-degree 2 --ring-degree 2 --mesh-order data,cfg,pipe,ulysses,ring
 4 --pipefusion-parallel-degree 2 --num-pipeline-patch 3 --cfg-degree 2
 4 --data-parallel-degree 2 --ulysses-degree 2
+4 --pipefusion-parallel-degree 2 --num-pipeline-patch 3 --pipefusion-placement linear --ring-degree 2
+8 --cfg-degree 2 --ring-degree 2 --ulysses-degree 2
 8 --pipefusion-parallel-degree 2 --num-pipeline-patch 3 --cfg-degree 2 --ulysses-degree 2'
 
-parts=${*:-pictures hosts faults}
-for part in $parts; do
-    began=$SECONDS
-    case $part in
-    pictures)
-        while read -r processes flags; do
-            draw "$processes" flux-dev 'a red circle' --true-cfg-scale 2 $flags
-            draw "$processes" sd35-medium 'a red circle' --guidance-scale 3 $flags
-            draw "$processes" hunyuan-v1.2 一个红色的圆 --guidance-scale 3 --no-use-resolution-binning $flags
-            draw "$processes" demo 'a red circle on blue' --true-cfg-scale 2 $flags
-            echo "$processes processes draw as threads do: $flags"
-        done <<<"$plans"
-        ;;
-    hosts) ci/hosts.py "$program" ;;
-    # The moments differ from one run of CI to another; the seed, which is printed, repeats them.
-    faults) ci/faults.py "$program" --runs 12 ;;
-    *) echo "no part $part" >&2; exit 2 ;;
-    esac
-    echo "$part: $((SECONDS - began)) s"
-done
+pictures() {
+    local processes flags
+    while read -r processes flags; do
+        draw "$processes" flux-dev 'a red circle' --true-cfg-scale 2 $flags
+        draw "$processes" sd35-medium 'a red circle' --guidance-scale 3 $flags
+        draw "$processes" hunyuan-v1.2 一个红色的圆 --guidance-scale 3 --no-use-resolution-binning $flags
+        draw "$processes" demo 'a red circle on blue' --true-cfg-scale 2 $flags
+        echo "$processes processes draw as threads do: $flags (${SECONDS}s)"
+    done <<<"$plans"
+}
+
+case ${1-} in
+'')
+    pictures
+    ci/hosts.py "$program"
+    echo "(${SECONDS}s)"
+    ci/faults.py "$program" --runs 12
+    echo "(${SECONDS}s)"
+    ;;
+pictures) pictures ;;
+hosts | faults | overhead) "ci/$1.py" "$program" "${@:2}" ;;
+*)
+    echo "no part $1" >&2
+    exit 2
+    ;;
+esac
