@@ -51,3 +51,4 @@ done
 flags=(--enable-recovery)
 fault openmpi killed 2 0
 fault openmpi killed-busy 2 0
+fault openmpi killed-early 2 0

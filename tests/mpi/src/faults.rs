@@ -1,12 +1,12 @@
 //! What ranks learn when one of them is wrong or gone.
 
-use crate::checks::ensure;
+use crate::{checks::ensure, world};
 use std::{
     process::{self, Command},
     thread,
     time::{Duration, Instant},
 };
-use xdit_comm::{Error, Group, Result, Spec, threads};
+use xdit_comm::{Error, Group, Result, Spec, processes::mpi::Mpi, threads};
 use xdit_kernels::{DType, Device, Tensor, TensorMut};
 
 /// Ranks that disagree get the error that threads get.
@@ -56,9 +56,14 @@ pub(crate) fn failed(group: &Group) -> Result<()> {
     wait_in_vain(group, "the test says so", 0)
 }
 
+/// Launchers end all processes when the first ends without MPI_Finalize: the others have yet to say what they have learned.
+pub(crate) fn linger() {
+    thread::sleep(Duration::from_secs(1));
+}
+
 /// After a while, the last rank is gone.
-fn kill_last(group: &Group) {
-    if group.rank() + 1 == group.world_size() {
+fn kill_last(rank: usize, world_size: usize) {
+    if rank + 1 == world_size {
         thread::spawn(|| {
             thread::sleep(Duration::from_millis(200));
             let pid = process::id().to_string();
@@ -70,7 +75,7 @@ fn kill_last(group: &Group) {
 
 pub(crate) fn killed(group: &Group) -> Result<()> {
     group.barrier()?;
-    kill_last(group);
+    kill_last(group.rank(), group.world_size());
     let last = group.world_size() - 1;
     if group.rank() == last {
         thread::sleep(Duration::from_secs(9));
@@ -83,7 +88,7 @@ pub(crate) fn killed_busy(group: &Group) -> Result<()> {
     const LEN: usize = 1 << 20;
     let (n, last) = (group.world_size(), group.world_size() - 1);
     group.barrier()?;
-    kill_last(group);
+    kill_last(group.rank(), group.world_size());
     let tensor = TensorMut::zeros([LEN], DType::F32, &Device::cpu())?.freeze();
     let began = Instant::now();
     let error = loop {
@@ -100,4 +105,29 @@ pub(crate) fn killed_busy(group: &Group) -> Result<()> {
         took < Duration::from_secs(5) && error.contains(&names),
         || format!("after {took:.1?}: {error}"),
     )
+}
+
+/// While the others make their transport, which needs all.
+pub(crate) fn killed_early(mpi: &Mpi) -> Result<()> {
+    let (rank, last) = (mpi.rank(), mpi.world_size() - 1);
+    let began = Instant::now();
+    let joined = world::join(mpi, |peers| {
+        kill_last(rank, peers.all().len());
+        if rank == last {
+            thread::sleep(Duration::from_secs(9));
+        }
+        mpi.transport(peers, &Device::cpu())
+    });
+    let (took, error) = match joined {
+        Ok(_) => return Err(Error::other("a world without a rank begins")),
+        Err(error) => (began.elapsed(), error.to_string()),
+    };
+    let names = format!("rank {last} (node{last}) is lost: its process has ended");
+    ensure(
+        took < Duration::from_secs(5) && error.contains(&names),
+        || format!("after {took:.1?}: {error}"),
+    )?;
+    println!("killed-early: rank {rank} after {took:.1?}");
+    linger();
+    Ok(())
 }

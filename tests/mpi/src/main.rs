@@ -3,20 +3,18 @@
 //!     mpirun -n 4 mpi-ranks [--largest-count BYTES] [PART]...
 //!
 //! Parts: `conformance` (the suite of xdit-comm), `own`, `alone`, `groups`, `huge` (needs 2 GiB a rank and more), and the faults `disagree`,
-//! `failed`, `killed` and `killed-busy`, one of them at a time. Without any, the first two run.
+//! `failed`, `killed`, `killed-busy` and `killed-early`, one of them at a time. Without any, the first two run.
 
 mod checks;
 mod faults;
 mod world;
 
-use std::{
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{process::ExitCode, time::Instant};
 use xdit_comm::{
     Error, Group, Result, conformance,
     processes::mpi::{Mpi, MpiOptions},
 };
+use xdit_kernels::Device;
 
 fn main() -> ExitCode {
     let mut options = MpiOptions::default();
@@ -52,7 +50,10 @@ const FAULT: u8 = 3;
 fn run(options: MpiOptions, parts: &[String]) -> Result<bool> {
     let mpi = Mpi::init(options)?;
     let rank = mpi.rank();
-    let world = world::join(&mpi)?;
+    if parts == ["killed-early"] {
+        return faults::killed_early(&mpi).map(|()| false);
+    }
+    let world = world::join(&mpi, |peers| mpi.transport(peers, &Device::cpu()))?;
     for part in parts {
         let began = Instant::now();
         let group = world.group();
@@ -83,8 +84,7 @@ fn run(options: MpiOptions, parts: &[String]) -> Result<bool> {
             );
         }
         if fault {
-            // Launchers end all processes when the first ends without MPI_Finalize.
-            std::thread::sleep(Duration::from_secs(1));
+            faults::linger();
             return Ok(false);
         }
     }

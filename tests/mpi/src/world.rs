@@ -3,9 +3,10 @@
 use std::net::TcpListener;
 use xdit_comm::{
     Error, Result,
-    processes::{self, JobSecret, ProcessOptions, ProcessWorld, RankPlace, mpi::Mpi},
+    processes::{
+        self, JobSecret, Peers, ProcessOptions, ProcessWorld, RankPlace, Transport, mpi::Mpi,
+    },
 };
-use xdit_kernels::Device;
 
 /// A free port of rank 0. MPI tells it to the others.
 fn rendezvous(mpi: &Mpi) -> Result<String> {
@@ -21,7 +22,11 @@ fn rendezvous(mpi: &Mpi) -> Result<String> {
     String::from_utf8(told).map_err(Error::other)
 }
 
-pub(crate) fn join(mpi: &Mpi) -> Result<ProcessWorld> {
+/// Joins the world of all processes. `transport` makes the transport of this one.
+pub(crate) fn join(
+    mpi: &Mpi,
+    transport: impl FnOnce(&Peers) -> Result<Box<dyn Transport>>,
+) -> Result<ProcessWorld> {
     let (rank, world_size) = (mpi.rank(), mpi.world_size());
     let place = RankPlace {
         rank,
@@ -33,7 +38,5 @@ pub(crate) fn join(mpi: &Mpi) -> Result<ProcessWorld> {
         build: String::new(),
         plan: String::new(),
     };
-    processes::join(&place, ProcessOptions::default(), |peers| {
-        mpi.transport(peers.rank(), peers.all().len(), &Device::cpu())
-    })
+    processes::join(&place, ProcessOptions::default(), transport)
 }

@@ -106,7 +106,7 @@ impl OwnMpi {
         peers: &Peers,
         device: &Device,
     ) -> xdit_comm::Result<Box<dyn Transport>> {
-        self.mpi.transport(peers.rank(), peers.all().len(), device)
+        self.mpi.transport(peers, device)
     }
 
     #[cfg(not(feature = "mpi"))]

@@ -171,12 +171,14 @@ impl MpiEngine {
         state.sweep();
     }
 
-    /// Makes the communicator of the ranks that pass the same color, as [`Library::split`] does, for up to `limit`.
+    /// Makes the communicator of the ranks that pass the same color, as [`Library::split`] does, for up to `limit`, and while
+    /// `goes_on`.
     pub(super) fn split(
         &self,
         whole: Option<Arc<Comm>>,
         (color, key): (usize, usize),
         limit: Duration,
+        goes_on: impl Fn() -> bool,
     ) -> MpiResult<Comm> {
         let (state, library) = self.enter()?;
         drop(state);
@@ -198,6 +200,10 @@ impl MpiEngine {
                     return Err("its thread panicked".to_owned());
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) if self.is_aborted() => {
+                    return Err(ABORTED.to_owned());
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) if !goes_on() => {
+                    self.abort();
                     return Err(ABORTED.to_owned());
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) if began.elapsed() > limit => {

@@ -27,7 +27,7 @@ mod ffi;
 mod options;
 mod transport;
 
-use super::transport::Transport;
+use super::{transport::Transport, world::Peers};
 use crate::{Call, Error, Op, Result, Spec};
 use engine::MpiEngine;
 use ffi::{Comm, Finaliser, Library, MpiResult, MpiStep};
@@ -109,24 +109,35 @@ impl Mpi {
         self.place.1
     }
 
-    /// Returns the transport of rank `rank` of a group of all processes, in an order of its own. Tensors arrive on `device`, one of
-    /// the processor. All processes call it.
+    /// Returns the transport of this process in the world of `peers`, whose ranks may have another order than MPI's. Tensors arrive on
+    /// `device`, one of the processor. All processes call it.
     ///
     /// # Errors
-    /// If the group does not have `world_size` processes, ranks differ about the order, or MPI fails.
-    pub fn transport(
+    /// If the world does not have all processes of MPI, or MPI fails; [`Error::PeerLost`] if a rank has failed meanwhile.
+    pub fn transport(&self, peers: &Peers, device: &Device) -> Result<Box<dyn Transport>> {
+        let place = (peers.rank(), peers.all().len());
+        let made = self.whole(place, device, || peers.check().is_ok());
+        match made {
+            Ok(made) => Ok(Box::new(made)),
+            // The cause is better than its effect.
+            Err(error) => Err(peers.check().err().unwrap_or(error)),
+        }
+    }
+
+    /// Makes the transport of rank `rank` of all processes, while `goes_on`.
+    fn whole(
         &self,
-        rank: usize,
-        world_size: usize,
+        (rank, world_size): (usize, usize),
         device: &Device,
-    ) -> Result<Box<dyn Transport>> {
+        goes_on: impl Fn() -> bool,
+    ) -> Result<MpiTransport> {
         const DOING: &str = "making the group of all processes of MPI";
         let started = self.world_size();
         if started != world_size {
             let reason = format!("MPI started {started} processes, and the group has {world_size}");
             return Err(error(DOING, &reason));
         }
-        let made = self.engine.split(None, (0, rank), self.options.deadline);
+        let made = (self.engine).split(None, (0, rank), self.options.deadline, goes_on);
         let comm = made.map_err(|reason| error(DOING, &reason))?;
         if comm.place() != (rank, world_size) {
             return Err(error(
@@ -137,13 +148,13 @@ impl Mpi {
         let comm = Arc::new(comm);
         // One of several worlds is enough to meet in at the end.
         let _ = self.world.set(comm.clone());
-        Ok(Box::new(MpiTransport::of_world(
+        Ok(MpiTransport::of_world(
             self.engine.clone(),
             comm,
             (rank, world_size),
             device,
             self.options,
-        )))
+        ))
     }
 
     /// Returns the bytes of rank 0 on all processes. Others pass none. For what processes must know before they can meet, such as the
@@ -156,8 +167,8 @@ impl Mpi {
     /// If a process does not come within the deadline, or MPI fails.
     pub fn bytes_of_rank_0(&self, bytes: &[u8]) -> Result<Vec<u8>> {
         let device = Device::cpu();
-        let transport = self.transport(self.rank(), self.world_size(), &device)?;
-        let tell = |gives: Tensor| self.broadcast(&*transport, gives);
+        let transport = self.whole(self.place, &device, || true)?;
+        let tell = |gives: Tensor| self.broadcast(&transport, gives);
         let length = u32::try_from(bytes.len()).map_err(Error::other)?;
         let length = tell(Tensor::from_slice(&[length], [1], &device)?)?;
         let length = length.to_vec_blocking::<u32>()?[0] as usize;
@@ -168,7 +179,7 @@ impl Mpi {
     }
 
     /// Returns the tensor of rank 0. Others pass one of the same shape.
-    fn broadcast(&self, transport: &dyn Transport, own: Tensor) -> Result<Tensor> {
+    fn broadcast(&self, transport: &MpiTransport, own: Tensor) -> Result<Tensor> {
         let expects = vec![Spec::of(&own)];
         let gives = (self.rank() == 0).then_some(own);
         let mut transfer = transport.start(vec![Call {

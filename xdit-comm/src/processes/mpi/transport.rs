@@ -163,6 +163,8 @@ impl Transport for MpiTransport {
             Some(self.comm.clone()),
             (*first, rank),
             self.options.deadline,
+            // A failure of the group aborts this transport.
+            || true,
         );
         let comm = made.map_err(|reason| self.error("split", &reason))?;
         if comm.place() != (rank, members.len()) {
