@@ -4,13 +4,16 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use xdit_comm::{Call, Error, Group, ReduceOp, Result, Spec, conformance::Check, threads};
+use xdit_comm::{
+    Call, Error, Group, ReduceOp, Result, Spec, conformance::Check, processes::mpi::Mpi, threads,
+};
 use xdit_kernels::{DType, Device, Tensor, TensorMut};
 
 pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("reductions have the bytes of threads", reductions),
     ("large tensors travel both ways", large_both_ways),
     ("a sent tensor is not copied", sent_from_where_it_lies),
+    ("the version is a few words", version),
 ];
 
 pub(crate) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<()> {
@@ -19,6 +22,14 @@ pub(crate) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<()> {
     } else {
         Err(Error::other(what()))
     }
+}
+
+fn version(_: &Group) -> Result<()> {
+    let version = Mpi::version();
+    let has_both = ["Open MPI v", "MPICH Version: "]
+        .iter()
+        .any(|name| version.starts_with(name) && version.len() > name.len());
+    ensure(has_both && version.len() < 40, || version)
 }
 
 /// Numbers whose sum depends on the order in which they are added.

@@ -94,9 +94,12 @@ impl Mpi {
         begin().map_err(|reason| error("initialising MPI", &reason))
     }
 
-    /// Returns the name and the version of the MPI installation.
+    /// Returns the name and the version of the MPI installation, in a few words.
     pub fn version() -> String {
-        Library::version()
+        // MPICH continues with pages about how it was built, Open MPI with the name of the package.
+        let text = Library::version();
+        let head = text.split(['\n', ',']).next().unwrap_or_default();
+        head.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     /// Returns the rank that MPI gave this process.
