@@ -234,10 +234,11 @@ def main():
         folder = f"{outer}/pictures"
         os.mkdir(folder)
         kinds = [it for it in KINDS if link or it[0] != "cut off"]
-        if os.geteuid() != 0:
-            kinds = [it for it in kinds if it[0] != "without weights"]
-            print("a rank without weights: left out, it needs root (a mount of its own)")
         damaged = damage(folder)
+        mounts = ["unshare", "--mount", "mount", "--bind", damaged[0], damaged[1]]
+        if subprocess.run(mounts, capture_output=True).returncode != 0:
+            kinds = [it for it in kinds if it[0] != "without weights"]
+            print("a rank without weights: left out, this machine does not let me make mounts of its own")
         length = {name: unfaulted(name, asked.program, folder) for name in {name for _, name in kinds}}
         lengths = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in length.items())
         print(f"{asked.runs} faults, seed {asked.seed}; a run without one takes: {lengths}", flush=True)

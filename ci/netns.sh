@@ -37,22 +37,21 @@ on() {
 case ${1-} in
 up)
     down
-    if [ "$(id -u)" != 0 ] || ! ip netns add "$id-one" 2>/dev/null; then
-        echo "this machine does not let me make network namespaces" >&2
+    if [ "$(id -u)" != 0 ] || ! { ip netns add "$id-one" && ip netns add "$id-two" && unshare --uts true; } 2>/dev/null; then
+        echo "this machine does not let me make network namespaces with names of their own" >&2
+        down
         exit 3
     fi
-    ip netns add "$id-two"
     mkdir -p "$folder" "/etc/netns/$id-one" "/etc/netns/$id-two"
     for host in one two; do
         printf '127.0.0.1 localhost\n10.77.0.1 one\n10.77.0.2 two\n' >"/etc/netns/$id-$host/hosts"
     done
-    ip -n "$id-one" link add name wire type veth peer name wire netns "$id-two"
-    netem() { tc -n "$id-$1" qdisc add dev wire root netem delay "${delay_ms}ms" rate "${mbit}mbit" limit 10000 2>/dev/null; }
-    if netem one && netem two; then
+    netem() { tc -n "$id-$1" qdisc add dev wire root netem delay "${delay_ms}ms" rate "${mbit}mbit" limit 10000; }
+    if { ip -n "$id-one" link add name wire type veth peer name wire netns "$id-two" && netem one && netem two; } 2>/dev/null; then
         kind=netem
     else
         kind=ci/netns.py
-        ip -n "$id-one" link del wire
+        ip -n "$id-one" link del wire 2>/dev/null || true
         [ -c /dev/net/tun ] || { echo "the kernel has neither netem nor /dev/net/tun" >&2; down; exit 3; }
         mkfifo "$folder/ready"
         # Moved in under names that nobody else has.

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """The time of a step on two processes with one core each, and on two threads of one process, in turns.
 
-    ci/overhead.py PROGRAM [TURNS]
+    ci/overhead.py PROGRAM [TURNS]        PROGRAM is xdit-cli with MPI
 
-prints the median of each and the ratios of medians and of the least, for the demo at 512×512 with --ulysses-degree 2 (docs/benchmarks/processes.md).
+prints the median of each and the ratios of the medians and of the least, for the demo at 512×512 with --ulysses-degree 2
+(docs/benchmarks/processes.md). ci/processes.sh overhead calls it.
 """
 
 import json
@@ -26,7 +27,7 @@ def step(before, threads, folder):
 
 
 def main():
-    # ci/mpi-setup.sh lets more processes run than there are cores.
+    # Each process has a core of its own here, other than ci/mpi-setup.sh has it.
     os.environ.pop("OMPI_MCA_hwloc_base_binding_policy", None)
     mpirun = ["mpirun.openmpi", "-n", "2", "--bind-to", "core"]
     kinds = {"2 processes, 1 core each": (mpirun, 1), "2 threads": ([], 2)}

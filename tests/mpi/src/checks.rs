@@ -26,10 +26,10 @@ pub(crate) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<()> {
 
 fn version(_: &Group) -> Result<()> {
     let version = Mpi::version();
-    let has_both = ["Open MPI v", "MPICH Version: "]
+    let is_told = ["Open MPI v", "MPICH Version: "]
         .iter()
         .any(|name| version.starts_with(name) && version.len() > name.len());
-    ensure(has_both && version.len() < 40, || version)
+    ensure(is_told && version.len() < 40, || version)
 }
 
 /// Numbers whose sum depends on the order in which they are added.
