@@ -59,6 +59,7 @@ pub(crate) fn enter(
         restart: 0,
         build: String::new(),
         plan: String::new(),
+        numbers: Vec::new(),
     };
     let library = NcclLibrary::open(None)?;
     join(&place, options, |peers| {

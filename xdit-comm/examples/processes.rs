@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         restart: 0,
         build: env!("CARGO_PKG_VERSION").to_owned(),
         plan: "add a number".to_owned(),
+        numbers: Vec::new(),
     };
     let world = join(&place, ProcessOptions::default(), |peers| {
         // A transport of your own takes the place of this one.

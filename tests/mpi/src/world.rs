@@ -37,6 +37,7 @@ pub(crate) fn join(
         restart: 0,
         build: String::new(),
         plan: String::new(),
+        numbers: Vec::new(),
     };
     processes::join(&place, ProcessOptions::default(), transport)
 }

@@ -12,7 +12,7 @@ use crate::args::model::{FilesArgs, HubArgs, ModelArgs};
 use crate::args::notes;
 use crate::args::output::{OutputArgs, ReportArgs};
 use crate::args::processes::ProcessArgs;
-use crate::args::ranks::ParallelArgs;
+use crate::args::ranks::{LossPolicy, ParallelArgs};
 
 /// Generate images with Diffusion Transformers.
 ///
@@ -79,6 +79,14 @@ impl Command {
             Self::Doctor(args) => Some(args.processes.rendezvous_port),
             Self::Plan(_) => Some(None),
             _ => None,
+        }
+    }
+
+    /// Whether ranks go on without a lost one.
+    pub(crate) fn replans(&self) -> bool {
+        match self {
+            Self::Generate(args) => args.parallel.on_rank_loss == LossPolicy::Replan,
+            _ => false,
         }
     }
 

@@ -51,8 +51,8 @@ pub(crate) const ENVIRONMENT: [(&str, &str); 15] = [
     ),
     ("XDIT_SSH", "what launch runs instead of ssh, as --ssh"),
     (
-        "XDIT_CONTROL",
-        "set by launch for its processes: the pipe on which they hear from it",
+        "XDIT_CONTROL, XDIT_REPORT",
+        "set by launch for its processes: where they hear from it, and where it hears from them",
     ),
     ("NO_COLOR", "no colours"),
     ("TERM", "no progress bars if it is dumb"),

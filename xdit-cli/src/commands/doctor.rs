@@ -106,6 +106,7 @@ fn measured(
         },
         plan: &json!({"command": "doctor"}),
         limit: LIMIT,
+        replans: false,
     };
     let mut open = |share: &HostShare| {
         device.clone().open(DeviceSettings {

@@ -1,6 +1,6 @@
 //! `xdit-cli generate`: flags to request, request to files.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use xdit_kernels::DType;
@@ -21,6 +21,7 @@ use crate::run::draw::{draw, plan as plan_of};
 use crate::run::model::FoundModel;
 use crate::run::model_choice::ModelChoice;
 use crate::run::session::Session;
+use crate::run::survivors::{self, Survivors};
 use crate::run::unused;
 
 /// Draws the images of the flags. First refuses everything that can be refused without the model.
@@ -44,6 +45,7 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session, job: &ProcessJob) -> R
              for each part of the file",
         ));
     }
+    let line = survivors::line(args, session, job)?;
     let what = what(args, &request);
     let mut compute = Compute::new(&args.run, &args.parallel, session, (job, &what))?;
     // clap waives `requires` where the required flag conflicts with one that is given, as --prompt does.
@@ -87,9 +89,30 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session, job: &ProcessJob) -> R
         watch.warn(warning);
     }
     unused::say_seeds(&args.call.seed, &session.console);
-    let drawn = draw(&model, planned, &compute, &mut watch, job);
+    let drawn = match line {
+        None => draw(&model, planned, &compute, &mut watch, job).map(Some),
+        Some(line) => {
+            // What is in memory already need not find room again.
+            let whatever = Some(u64::MAX);
+            let variant = hub.variant.as_deref();
+            let ranks = Survivors {
+                model: &model,
+                job,
+                line,
+                what,
+                limit: Duration::from_secs(args.parallel.rank_timeout),
+                plan: &|compute| plan_of(&model.source, variant, &request, compute, whatever),
+            };
+            ranks.draw(planned, &mut compute, &mut watch)
+        }
+    };
     let drawn = drawn.map_err(|failure| compute.explained(failure))?;
-    let Some(plan) = plan else {
+    // Where the first rank was lost, another one writes.
+    let plan = match plan {
+        None if job.speaks() => Some(output_plan(args, &request, session)?),
+        plan => plan,
+    };
+    let (Some(drawn), Some(plan)) = (drawn, plan) else {
         return Ok(0);
     };
 

@@ -1,6 +1,7 @@
 //! `xdit-cli launch`: the same program several times, as ranks, without any other launcher.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -15,6 +16,9 @@ use crate::run::session::Session;
 /// The command that runs another on a host. Nobody is there to type a password for each rank.
 const SSH: &str = "ssh -o BatchMode=yes";
 
+/// How long the news of a loss may travel.
+const KNOWN: Duration = Duration::from_secs(10);
+
 /// Starts the processes, waits for them, and returns the exit code of the job.
 ///
 /// # Errors
@@ -28,6 +32,11 @@ pub(crate) fn run(args: &LaunchArgs, session: &Session) -> Result<u8, Failure> {
         Parsed::Text(text) => return console::print(&text).map(|()| 0),
     };
     let outcome = launcher::run(&job(args, &command, session)?)?;
+    if !command.report().quiet {
+        for line in &outcome.lost {
+            console::eprint_line(&format!("warning: {line}"));
+        }
+    }
     if let Some(line) = &outcome.line {
         console::eprint_line(&format!("error: {line}"));
         if session.report.json && outcome.is_silent {
@@ -71,7 +80,19 @@ fn job(args: &LaunchArgs, command: &Command, session: &Session) -> Result<Launch
         port: args.rendezvous_port,
         ssh: if has_ssh { ssh } else { Vec::new() },
         program,
+        patience: patience(command),
     })
+}
+
+/// Returns how long ranks of a command that goes on without a lost one may take until they know of it: as long as they may compute
+/// without a word to each other.
+fn patience(command: &Command) -> Option<Duration> {
+    match command {
+        Command::Generate(args) if command.replans() => {
+            Some(Duration::from_secs(args.parallel.rank_timeout) + KNOWN)
+        }
+        _ => None,
+    }
 }
 
 /// Returns how many ranks a command asks for, if it says so.

@@ -12,7 +12,7 @@ use crate::args::device::{ChosenDevice, DeviceChoice, DeviceSettings, processor}
 use crate::args::model::HubArgs;
 use crate::args::output::OutputFormat;
 use crate::args::ranks::ParallelArgs;
-use crate::launch::{HostShare, ProcessJob, RankWorld, WorldRequest};
+use crate::launch::{HostShare, ProcessJob, WorldRequest};
 use crate::output::files::OutputPlan;
 use crate::output::picture::{self, Comparison, Difference};
 use crate::output::places::Places;
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session, job: &ProcessJob) -> Res
         dtype,
         allow_tf32: record.allow_tf32,
         unused: Vec::new(),
-        threads: session.threads(&args.threads, job.world().map(RankWorld::share)),
+        threads: session.threads(&args.threads, job.world().map(|world| world.share())),
         low_memory: false,
         parallel: device.spread(parallel),
         device,
@@ -175,6 +175,7 @@ fn open(
         },
         plan: &json!({"replay": args.image, "model": args.model}),
         limit: Duration::from_secs(ParallelArgs::RANK_TIMEOUT),
+        replans: false,
     };
     let device = job.join(&request, &mut open)?.map(|(_, device)| device);
     match (opened, device) {

@@ -1,6 +1,7 @@
 //! The job that this process is a part of, from the start of the program to its end.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
+use std::rc::Rc;
 
 use xdit_models::Degrees;
 
@@ -34,7 +35,9 @@ pub(crate) fn be_courteous() {
 #[derive(Debug, Default)]
 pub(crate) struct ProcessJob {
     place: Option<JobPlace>,
-    world: OnceCell<RankWorld>,
+    world: RefCell<Option<Rc<RankWorld>>>,
+    /// Whether ranks go on without a lost one, so that any of them may have to speak.
+    replans: bool,
     /// A failure that a command has told itself.
     noted: RefCell<Option<String>>,
 }
@@ -60,20 +63,25 @@ impl ProcessJob {
         }
         Ok(Self {
             place,
+            replans: command.replans(),
             ..Self::default()
         })
     }
 
     /// Returns whether this process prints and writes files.
     pub(crate) fn speaks(&self) -> bool {
-        self.place.as_ref().is_none_or(|place| place.rank == 0)
+        !voice::is_silent()
     }
 
-    /// Returns what to report: on a silent rank nothing.
+    /// Returns what to report: on a silent rank nothing, unless it may have to speak later.
     pub(crate) fn report(&self, asked: ReportArgs) -> ReportArgs {
-        match self.speaks() {
-            true => asked,
-            false => ReportArgs {
+        match (self.speaks(), self.replans) {
+            (true, _) => asked,
+            (false, true) => ReportArgs {
+                trace: None,
+                ..asked
+            },
+            (false, false) => ReportArgs {
                 quiet: true,
                 ..ReportArgs::default()
             },
@@ -85,9 +93,14 @@ impl ProcessJob {
         self.place.as_ref()
     }
 
+    /// Returns whether ranks go on without a lost one.
+    pub(crate) fn replans(&self) -> bool {
+        self.replans
+    }
+
     /// Returns the world of the processes, once joined.
-    pub(crate) fn world(&self) -> Option<&RankWorld> {
-        self.world.get()
+    pub(crate) fn world(&self) -> Option<Rc<RankWorld>> {
+        self.world.borrow().clone()
     }
 
     /// Checks that the degrees multiply to the number of ranks. It needs no other rank.
@@ -112,13 +125,39 @@ impl ProcessJob {
         &self,
         request: &WorldRequest<'_>,
         open: OpenDevice<'_>,
-    ) -> Result<Option<(&RankWorld, ChosenDevice)>, Failure> {
+    ) -> Result<Option<(Rc<RankWorld>, ChosenDevice)>, Failure> {
         self.check(request.degrees)?;
         let Some(place) = &self.place else {
             return Ok(None);
         };
         let (world, device) = RankWorld::join(place, request, open)?;
-        Ok(Some((self.world.get_or_init(|| world), device)))
+        Ok(Some((self.enter(world), device)))
+    }
+
+    fn enter(&self, world: RankWorld) -> Rc<RankWorld> {
+        let world = Rc::new(world);
+        *self.world.borrow_mut() = Some(world.clone());
+        world
+    }
+
+    /// Leaves a world that has lost a rank, to go on without it.
+    pub(crate) fn abandon(&self) {
+        let world = self.world.take().and_then(Rc::into_inner);
+        world.into_iter().for_each(RankWorld::abandon);
+    }
+
+    /// Joins the ranks that are left, as `place` says, with the device that this process has opened.
+    ///
+    /// # Errors
+    /// As [`RankWorld::join`].
+    pub(crate) fn rejoin(
+        &self,
+        place: &JobPlace,
+        request: &WorldRequest<'_>,
+        device: &ChosenDevice,
+    ) -> Result<Rc<RankWorld>, Failure> {
+        let (world, _) = RankWorld::join(place, request, &mut |_| Ok(device.clone()))?;
+        Ok(self.enter(world))
     }
 
     /// Returns `own` if all ranks can go on ([`RankWorld::agree`]).
@@ -147,7 +186,8 @@ impl ProcessJob {
     /// Leaves the job, in which this process has failed if there is a reason. Rank 0 has told its failure before.
     pub(crate) fn end(self, failed: Option<&str>) {
         let noted = self.noted.into_inner();
-        match (self.world.into_inner(), failed.or(noted.as_deref())) {
+        let world = self.world.into_inner().and_then(Rc::into_inner);
+        match (world, failed.or(noted.as_deref())) {
             (Some(world), Some(reason)) => world.fail(reason),
             (None, Some(_)) => be_courteous(),
             (Some(world), None) => world.leave(),

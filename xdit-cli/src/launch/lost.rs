@@ -8,26 +8,30 @@ use xdit_comm::Group;
 use crate::report::failure::Failure;
 use crate::report::voice;
 
-/// The ranks of this process's job, while there are some.
-static GROUP: Mutex<Option<Group>> = Mutex::new(None);
+/// The ranks of this process's job, while there are some, and whether the others go on without this one.
+static GROUP: Mutex<Option<(Group, bool)>> = Mutex::new(None);
 
 /// How long it takes at most until all ranks know that the process of one has ended.
 const KNOWN: Duration = Duration::from_secs(1);
 /// How long the word of a rank that ends may take to rank 0.
 const WORD: Duration = Duration::from_millis(50);
 
-/// Takes note of the ranks of the job, or of their end.
-pub(crate) fn remember(group: Option<&Group>) {
-    *GROUP.lock().unwrap_or_else(PoisonError::into_inner) = group.cloned();
+/// Takes note of the ranks of the job. `others_go_on`: they do if this one is lost.
+pub(crate) fn remember(group: &Group, others_go_on: bool) {
+    *GROUP.lock().unwrap_or_else(PoisonError::into_inner) = Some((group.clone(), others_go_on));
+}
+
+/// Takes note of the end of the ranks.
+pub(crate) fn forget() {
+    *GROUP.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 /// Before this process ends by a signal: a silent rank tells the others that it was ended, and rank 0 returns the line about a rank
 /// that was lost before, if there is one.
 pub(crate) fn before_the_end() -> Option<String> {
-    let group = GROUP
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone()?;
+    let known = GROUP.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    // Whoever goes on sees the end of this process, which is no failure then.
+    let group = known.and_then(|(group, others_go_on)| (!others_go_on).then_some(group))?;
     if voice::is_silent() {
         // Not the first failure, if the launcher has ended this rank because of another one.
         group.control().fail("ended by a signal");

@@ -20,4 +20,6 @@ mod world;
 
 pub(crate) use facts::HostShare;
 pub(crate) use job::{ProcessJob, be_courteous, be_silent_at_first};
+pub(crate) use place::JobPlace;
+pub(crate) use rendezvous::Rendezvous;
 pub(crate) use world::{RankWorld, WorldRequest};

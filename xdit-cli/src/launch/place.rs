@@ -28,8 +28,10 @@ pub(crate) struct JobPlace {
     pub rendezvous: Rendezvous,
     /// What only the processes of this job know; empty if there is nothing.
     pub secret: String,
-    /// How often the launcher has started the job again.
+    /// How often the launcher has started the job again, and ranks have gone on without a lost one.
     pub restart: u64,
+    /// Of ranks that go on without a lost one, the launcher's number of each. Empty before.
+    pub numbers: Vec<usize>,
     /// Whether MPI can be initialised, because its launcher has started this process.
     pub by_mpi: bool,
 }
@@ -137,6 +139,7 @@ fn placed(
         rendezvous: Rendezvous::of(read, launcher, is_one_host, port, host)?,
         secret: secret.or(told.job).unwrap_or_default(),
         restart: told.restart,
+        numbers: Vec::new(),
         by_mpi: by_pmix || matches!(launcher, LauncherKind::OpenMpi | LauncherKind::Pmi),
     })
 }

@@ -10,7 +10,7 @@ use xdit_comm::processes::{
     self, JobSecret, Peers, ProcessOptions, ProcessWorld, RankPlace, Transport,
 };
 use xdit_kernels::{Device, DeviceKind};
-use xdit_models::Degrees;
+use xdit_models::{Degrees, quote};
 
 use crate::args::device::ChosenDevice;
 use crate::launch::agreement::{Readiness, agreed, exchange};
@@ -23,6 +23,8 @@ use crate::report::failure::Failure;
 
 /// How long other ranks wait with their end where rank 0 knows as much as they do and has yet to tell it.
 pub(super) const COURTESY: Duration = Duration::from_secs(2);
+/// How long ranks wait for each other at most if they come together without a lost one: all of them are there.
+const AGAIN: Duration = Duration::from_secs(10);
 /// How long a rank that has failed waits for rank 0 to end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -35,17 +37,22 @@ pub(crate) struct WorldRequest<'a> {
     pub plan: &'a serde_json::Value,
     /// How long ranks wait for each other.
     pub limit: Duration,
+    /// Whether ranks go on without a lost one.
+    pub replans: bool,
 }
 
 /// Opens the device of this process, which has this share of its host.
 pub(crate) type OpenDevice<'a> = &'a mut dyn FnMut(&HostShare) -> Result<ChosenDevice, Failure>;
 
-/// The processes of a job, of which this one is a rank. Rank numbers are those of the launcher.
+/// The processes of a job, of which this one is a rank. Ranks that go on without a lost one count anew; messages and reports have
+/// the numbers of the launcher.
 #[derive(Debug)]
 pub(crate) struct RankWorld {
     world: ProcessWorld,
     share: HostShare,
     hosts: Vec<String>,
+    /// The launcher's number of each rank.
+    numbers: Vec<usize>,
     /// Whether the ranks have agreed that they cannot go on.
     is_agreed: Cell<bool>,
     /// MPI ends after the world, whose tensors it may move.
@@ -73,14 +80,20 @@ impl RankWorld {
             Some(mpi) => mpi.rendezvous(place)?,
             None => place.rendezvous.clone(),
         };
-        tracing::info!(
-            "{} has started {} ranks; this is rank {} on host {}; they meet at {rendezvous} (port: {})",
-            place.launcher,
-            place.world_size,
-            place.rank,
-            place.host,
-            rendezvous.why
-        );
+        match place.numbers.is_empty() {
+            true => tracing::info!(
+                "{} has started {} ranks; this is rank {} on host {}; they meet at {rendezvous} (port: {})",
+                place.launcher,
+                place.world_size,
+                place.rank,
+                place.host,
+                rendezvous.why
+            ),
+            false => tracing::info!(
+                "ranks {} go on; they meet at {rendezvous}",
+                quote::list(&place.numbers)
+            ),
+        }
         if rendezvous.host.is_none() {
             return Err(Failure::usage(format!(
                 "{}: the ranks do not know the host of rank 0: set MASTER_ADDR to it for all of them (mpirun -x MASTER_ADDR=… or \
@@ -97,9 +110,13 @@ impl RankWorld {
             restart: place.restart,
             build: identity::build(),
             plan: identity::plan(request.plan),
+            numbers: place.numbers.clone(),
         };
         let options = ProcessOptions {
-            rendezvous: request.limit,
+            rendezvous: match place.numbers.is_empty() {
+                true => request.limit,
+                false => request.limit.min(AGAIN),
+            },
             deadline: request.limit,
             ..ProcessOptions::default()
         };
@@ -112,17 +129,21 @@ impl RankWorld {
                     Ok(transport)
                 }
                 Err(failure) => {
-                    failed = Some(failure);
+                    failed = Some(numbered(failure, &place.numbers));
                     Ok(Box::new(NoTransport))
                 }
             }
         });
         match (joined, prepared, failed) {
             (Ok(world), Some((share, device)), _) => {
-                lost::remember(Some(world.group()));
+                lost::remember(world.group(), request.replans);
                 let hosts = world.peers().iter().map(|peer| peer.host.clone());
                 let own = Self {
                     hosts: hosts.collect(),
+                    numbers: match place.numbers.is_empty() {
+                        true => (0..place.world_size).collect(),
+                        false => place.numbers.clone(),
+                    },
                     is_agreed: Cell::new(false),
                     world,
                     share,
@@ -144,6 +165,11 @@ impl RankWorld {
     /// Returns the hosts of all ranks, in rank order.
     pub(crate) fn hosts(&self) -> &[String] {
         &self.hosts
+    }
+
+    /// Returns the launcher's number of each rank, in rank order.
+    pub(crate) fn numbers(&self) -> &[usize] {
+        &self.numbers
     }
 
     /// Returns the group of all ranks.
@@ -209,7 +235,7 @@ impl RankWorld {
         let differs = "the files that it reads are not those of rank 0 (other digest)";
         let agreed = agreed(own, self.rank(), &all, &self.hosts, differs);
         self.is_agreed.set(agreed.is_err());
-        agreed
+        agreed.map_err(|failure| numbered(failure, &self.numbers))
     }
 
     /// Runs `work` on the first rank of each host, and then on the others, which are told that they are later.
@@ -265,17 +291,22 @@ impl RankWorld {
 
     /// Leaves after a run. All ranks do, and none has failed.
     pub(super) fn leave(self) {
-        lost::remember(None);
+        lost::forget();
         drop(self.world);
         if let Some(mpi) = self.mpi {
             mpi.finalise();
         }
     }
 
+    /// Leaves because another rank is lost, and this one goes on without it.
+    pub(super) fn abandon(self) {
+        lost::forget();
+    }
+
     /// Leaves after a failure, which rank 0 has told before. Other ranks give it time to do so: launchers end all processes when one
     /// has failed.
     pub(super) fn fail(self, reason: &str) {
-        lost::remember(None);
+        lost::forget();
         let rank = self.rank();
         if self.is_agreed.get() {
             // All know it and leave. A rank that calls it a failure of its own might be heard first.
@@ -289,6 +320,25 @@ impl RankWorld {
         if rank > 0 {
             self.world.outlast_rank_0(LAST_WORDS);
         }
+    }
+}
+
+/// A failure of a rank with the launcher's number of it.
+fn numbered(failure: Failure, numbers: &[usize]) -> Failure {
+    match failure {
+        Failure::OfRank {
+            rank,
+            host,
+            message,
+            code,
+        } => Failure::OfRank {
+            // Without numbers, the rank has its own.
+            rank: numbers.get(rank).copied().unwrap_or(rank),
+            host,
+            message,
+            code,
+        },
+        other => other,
     }
 }
 

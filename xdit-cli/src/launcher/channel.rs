@@ -32,7 +32,7 @@ impl Channel {
     }
 
     /// Tells the process something, if it still runs.
-    pub(super) fn tell(&self, order: Order) {
+    pub(super) fn tell(&self, order: &Order) {
         self.0.send(order.to_string().into_bytes()).ok();
     }
 }

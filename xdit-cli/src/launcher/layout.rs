@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use xdit_models::quote;
 
@@ -25,6 +26,8 @@ pub(crate) struct LaunchJob {
     pub ssh: Vec<String>,
     /// The program that every process runs.
     pub program: PathBuf,
+    /// How long processes may take until they know that one is lost, if the others go on without it.
+    pub patience: Option<Duration>,
 }
 
 /// How a job has ended.
@@ -33,8 +36,10 @@ pub(crate) struct Outcome {
     pub exit_code: u8,
     /// A line that no process could say: who was killed.
     pub line: Option<String>,
-    /// Whether rank 0, which answers the user, ended without an answer.
+    /// Whether the rank that answers the user ended without an answer.
     pub is_silent: bool,
+    /// Lines about ranks without which the others have finished.
+    pub lost: Vec<String>,
 }
 
 /// A process of a job.
@@ -54,6 +59,16 @@ impl LaunchSeat {
             None => format!("rank {}", self.rank),
         }
     }
+
+    /// Returns the address of its host, as other hosts know it.
+    pub(crate) fn address(&self) -> &str {
+        address(self.host.as_deref())
+    }
+}
+
+/// The address of a host: of this one where only its own processes look for it.
+fn address(host: Option<&str>) -> &str {
+    host.map_or("127.0.0.1", host_of)
 }
 
 impl LaunchJob {
@@ -77,10 +92,7 @@ impl LaunchJob {
 
     /// Returns the address of the host of rank 0, as other hosts know it.
     pub(crate) fn address(&self) -> &str {
-        match self.hosts.first() {
-            Some(Some(host)) => host_of(host),
-            _ => "127.0.0.1",
-        }
+        address(self.hosts.first().and_then(Option::as_deref))
     }
 }
 
@@ -178,6 +190,7 @@ mod tests {
             port: None,
             ssh: vec![],
             program: PathBuf::new(),
+            patience: None,
         };
         let seats: Vec<_> = job
             .seats()

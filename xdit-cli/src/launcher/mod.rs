@@ -1,15 +1,22 @@
 //! `xdit-cli launch`: the same program several times, as ranks, on this host or on others through ssh.
 //!
-//! `layout` says which ranks there are and where, `start` starts their processes, `supervise` waits for them. What happens to the
-//! others when one has ended is decided in `policy`. The other end of the pipe that each process watches is `run::control`.
+//! `layout` says which ranks there are and where, `start` starts their processes, `supervise` waits for them, a `crew`. What happens to the
+//! others when one has ended is decided in `policy`; where they go on without it, `rounds` says when and which. The other end of the
+//! pipes of each process is `run::control`.
 
 #[cfg(unix)]
 mod channel;
+#[cfg(unix)]
+mod crew;
+#[cfg(unix)]
+mod hearing;
 pub(crate) mod layout;
 #[cfg(unix)]
 mod policy;
 #[cfg(unix)]
 pub(crate) mod port;
+#[cfg(unix)]
+mod rounds;
 #[cfg(unix)]
 mod start;
 #[cfg(unix)]

@@ -11,7 +11,7 @@ pub(super) struct Ended {
 }
 
 /// The end of a process.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum How {
     /// With this exit code.
     Code(u8),
@@ -19,7 +19,12 @@ pub(super) enum How {
     Signal(i32),
     /// Its ssh failed, or it died of a signal on its host: ssh has one code for both.
     Ssh,
+    /// The others have lost it, for this reason, and it was killed.
+    Lost(String),
 }
+
+/// The exit codes of a process that a signal has ended in order.
+const SIGNALLED: std::ops::RangeInclusive<u8> = 129..=160;
 
 /// Which of two failures is the cause, of a first and a later one: the first, unless it only says that another rank was lost.
 pub(super) fn cause(first: Option<Ended>, later: Ended) -> Ended {
@@ -36,21 +41,42 @@ impl Ended {
         self.how != How::Code(0)
     }
 
+    /// Whether others can go on without it: it did not end by a failure of its own, which another rank would have too.
+    pub(super) fn is_loss(&self) -> bool {
+        match self.how {
+            How::Code(code) => SIGNALLED.contains(&code),
+            How::Signal(_) | How::Ssh | How::Lost(_) => true,
+        }
+    }
+
     /// The exit code of the job whose cause of failure this is.
     pub(super) fn exit_code(&self) -> u8 {
         match self.how {
             How::Code(code) => code,
             How::Signal(signal) => u8::try_from(128 + signal).unwrap_or(1),
             How::Ssh => 1,
+            How::Lost(_) => RANK_LOST,
         }
+    }
+
+    /// A line about a rank without which the others have finished.
+    pub(super) fn line_of_loss(&self) -> String {
+        let name = self.seat.name();
+        let line = match self.how {
+            How::Code(code) => format!("{name} ended with exit code {code}"),
+            _ => self.line().unwrap_or(name),
+        };
+        format!("{line}; the others have finished without it")
     }
 
     /// A line about an end of which the process itself could not tell.
     pub(super) fn line(&self) -> Option<String> {
         let name = self.seat.name();
-        match self.how {
+        match &self.how {
             How::Code(_) => None,
+            How::Lost(reason) => Some(format!("{name} was lost and killed: {reason}")),
             How::Signal(signal) => {
+                let signal = *signal;
                 let known = signal_hook::low_level::signal_name(signal);
                 let known = known.map_or_else(String::new, |known| format!(" ({known})"));
                 Some(format!("{name} was killed by signal {signal}{known}"))
@@ -105,5 +131,26 @@ mod tests {
             Some("rank 2 was killed by signal 9 (SIGKILL)")
         );
         assert!(ended(2, How::Ssh).line().unwrap().contains("ssh"));
+    }
+
+    #[test]
+    fn others_go_on_without_a_rank_that_did_not_fail_by_itself() {
+        for (how, line) in [
+            (How::Signal(9), "rank 1 was killed by signal 9 (SIGKILL); "),
+            (How::Code(143), "rank 1 ended with exit code 143; "),
+            (
+                How::Lost("it stopped".into()),
+                "rank 1 was lost and killed: it stopped; ",
+            ),
+        ] {
+            let ended = ended(1, how);
+            assert!(
+                ended.is_loss() && ended.line_of_loss().starts_with(line),
+                "{ended:?}"
+            );
+        }
+        for code in [1, 2, 5, 6, 101] {
+            assert!(!ended(1, How::Code(code)).is_loss());
+        }
     }
 }

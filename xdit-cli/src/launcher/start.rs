@@ -7,14 +7,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use xdit_models::quote;
 
 use crate::launcher::channel::Channel;
+use crate::launcher::hearing;
 use crate::launcher::layout::{LaunchJob, LaunchSeat};
 use crate::launcher::port::{self, ReservedPort};
 use crate::report::failure::Failure;
-use crate::run::control::{STDIN, VARIABLE};
+use crate::run::control::{REPORT, STDERR, STDIN, VARIABLE, Word};
 use crate::run::digest;
 
 /// The variable with which a user names another port than that of [`Starter`], for other launchers.
@@ -28,18 +30,25 @@ pub(super) struct LaunchedProcess {
     pub(super) seat: LaunchSeat,
     pub(super) child: Child,
     pub(super) channel: Channel,
+    /// Its number on its host, if it has said so.
+    pub(super) pid: Option<u32>,
+    /// Why the others have lost it, if they have.
+    pub(super) lost: Option<String>,
 }
 
+/// Takes what a process says: its rank, and a word.
+pub(super) type Hear = Arc<dyn Fn(usize, Word) + Send + Sync>;
+
 /// What all processes of a job share.
-#[derive(Debug)]
 pub(super) struct Starter<'j> {
     job: &'j LaunchJob,
     /// Where it was called.
     folder: PathBuf,
     secret: String,
     port: u16,
-    /// Held until the job ends.
-    _reserved: Option<ReservedPort>,
+    /// Held until another is chosen, or the job ends.
+    reserved: Option<ReservedPort>,
+    hear: Hear,
 }
 
 impl<'j> Starter<'j> {
@@ -47,7 +56,7 @@ impl<'j> Starter<'j> {
     ///
     /// # Errors
     /// [`Failure::Start`] if the system has no free port or no random numbers.
-    pub(super) fn new(job: &'j LaunchJob) -> Result<Self, Failure> {
+    pub(super) fn new(job: &'j LaunchJob, hear: Hear) -> Result<Self, Failure> {
         let failed = |what: &'static str| move |error: io::Error| Failure::start(what, &error);
         let is_here = job.hosts.iter().all(Option::is_none);
         let reserved = match (job.port, is_here) {
@@ -60,8 +69,48 @@ impl<'j> Starter<'j> {
             folder: std::env::current_dir().map_err(failed("the current folder"))?,
             secret: secret().map_err(failed("the secret of the ranks"))?,
             port: job.port.or(chosen).unwrap_or_else(port::of_another_host),
-            _reserved: reserved,
+            reserved,
+            hear,
         })
+    }
+
+    /// Chooses where ranks meet again, the first of which has this seat. A port that a flag names stays.
+    pub(super) fn meet_again(&mut self, first: &LaunchSeat) -> (String, u16) {
+        match (self.job.port, &first.host) {
+            (Some(_), _) => {}
+            (None, Some(_)) => self.port = port::of_another_host(),
+            // Without a free one the ranks try the last again.
+            (None, None) => {
+                if let Ok(reserved) = ReservedPort::any() {
+                    self.port = reserved.number;
+                    self.reserved = Some(reserved);
+                }
+            }
+        }
+        (first.address().to_owned(), self.port)
+    }
+
+    /// Kills a process. Of another host, its ssh is killed, and the process there by another one: a stopped process would stay.
+    pub(super) fn kill(&self, process: &mut LaunchedProcess) {
+        process.child.kill().ok();
+        let (Some(host), Some(pid)) = (&process.seat.host, process.pid) else {
+            return;
+        };
+        let Some((program, arguments)) = self.job.ssh.split_first() else {
+            return;
+        };
+        let killer = Command::new(program)
+            .process_group(0)
+            .args(arguments)
+            .arg(host)
+            .arg(format!("kill -KILL {pid}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        if let Ok(mut killer) = killer {
+            std::thread::spawn(move || killer.wait());
+        }
     }
 
     /// Starts a process.
@@ -109,7 +158,17 @@ impl<'j> Starter<'j> {
         let (reader, writer) = io::pipe()?;
         // The child keeps it. No other child is started before this end is closed below.
         rustix::io::fcntl_setfd(&reader, rustix::io::FdFlags::empty())?;
-        let child = Command::new(&self.job.program)
+        let words = match self.job.patience {
+            Some(_) => Some(io::pipe()?),
+            None => None,
+        };
+        let mut command = Command::new(&self.job.program);
+        command.env_remove(REPORT);
+        if let Some((_, theirs)) = &words {
+            rustix::io::fcntl_setfd(theirs, rustix::io::FdFlags::empty())?;
+            command.env(REPORT, format!("/dev/fd/{}", theirs.as_raw_fd()));
+        }
+        let child = command
             .args(&self.job.words)
             .env_remove(OF_USER)
             .envs(self.variables(&seat))
@@ -120,8 +179,20 @@ impl<'j> Starter<'j> {
             })
             .spawn()?;
         drop(reader);
-        let channel = Channel::open(writer, Vec::new());
+        let words = words.map(|(ours, _)| ours);
+        let heard = words.map_or(Ok(()), |words| self.listen(words, false, seat.rank));
+        let channel = heard.and_then(|()| Channel::open(writer, Vec::new()));
         LaunchedProcess::with(seat, child, channel)
+    }
+
+    fn listen(
+        &self,
+        pipe: impl io::Read + Send + 'static,
+        is_stderr: bool,
+        rank: usize,
+    ) -> io::Result<()> {
+        let hear = self.hear.clone();
+        hearing::listen(pipe, is_stderr, move |word| hear(rank, word))
     }
 
     /// A process of another host. What ssh sends is a fixed text: how many bytes of standard input are the script. The script has
@@ -137,19 +208,26 @@ impl<'j> Starter<'j> {
             .arg(host)
             .arg(reading(script.len()))
             .stdin(Stdio::piped())
+            .stderr(match self.job.patience {
+                Some(_) => Stdio::piped(),
+                None => Stdio::inherit(),
+            })
             .spawn()?;
-        let channel = match child.stdin.take() {
+        let words = child.stderr.take();
+        let heard = words.map_or(Ok(()), |words| self.listen(words, true, seat.rank));
+        let channel = heard.and_then(|()| match child.stdin.take() {
             Some(pipe) => Channel::open(pipe, script),
             None => Err(io::ErrorKind::BrokenPipe.into()),
-        };
+        });
         LaunchedProcess::with(seat, child, channel)
     }
 
     /// The script of a process of another host, for any POSIX shell, which runs all of it or nothing.
     fn script(&self, seat: &LaunchSeat) -> Vec<u8> {
-        let mut script = format!("{{ unset {OF_USER}; export").into_bytes();
+        let mut script = format!("{{ unset {OF_USER} {REPORT}; export").into_bytes();
         let own = (VARIABLE, STDIN.to_owned());
-        for (name, value) in self.variables(seat).into_iter().chain([own]) {
+        let words = self.job.patience.map(|_| (REPORT, STDERR.to_owned()));
+        for (name, value) in self.variables(seat).into_iter().chain([own]).chain(words) {
             script.extend(format!(" {name}=").as_bytes());
             script.extend(quoted(value.as_ref()));
         }
@@ -174,6 +252,8 @@ impl LaunchedProcess {
                 seat,
                 child,
                 channel,
+                pid: None,
+                lost: None,
             }),
             Err(error) => {
                 child.kill().ok();
@@ -224,13 +304,18 @@ mod tests {
             port: Some(7),
             ssh: vec!["ssh".into()],
             program: "printf".into(),
+            patience: None,
         }
+    }
+
+    fn starter(job: &LaunchJob) -> Starter<'_> {
+        Starter::new(job, Arc::new(|_, _| ())).unwrap()
     }
 
     /// What a shell does with a script that arrives as over ssh, and then says what is left of standard input.
     fn run_script(words: Vec<OsString>, rest: &str) -> String {
         let job = job(words);
-        let starter = Starter::new(&job).unwrap();
+        let starter = starter(&job);
         let script = starter.script(&job.seats()[1]);
         let mut child = Command::new("sh")
             .arg("-c")
@@ -259,7 +344,7 @@ mod tests {
     #[test]
     fn what_ssh_is_told_shows_no_word_and_no_secret() {
         let job = job(vec!["generate".into()]);
-        let starter = Starter::new(&job).unwrap();
+        let starter = starter(&job);
         let script = String::from_utf8(starter.script(&job.seats()[1])).unwrap();
         for word in [
             "RANK='1'",

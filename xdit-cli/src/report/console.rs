@@ -39,7 +39,8 @@ impl Console {
     /// Opens the console according to the flags and the terminal: bars only on a terminal and without `--quiet`.
     pub(crate) fn new(report: &ReportArgs, environment: &Environment) -> Self {
         let terminal = io::stderr().is_terminal() && environment.var("TERM") != Some("dumb");
-        let draws = terminal && !report.quiet;
+        // Nor of a silent rank, which may have to speak later.
+        let draws = terminal && !report.quiet && !voice::is_silent();
         let target = match draws {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use xdit_kernels::DType;
 use xdit_models::{ErrorCategory, quote};
 
+use crate::report::voice;
+
 /// The failure of a command: one line that names the flag or file, and an exit code.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -231,10 +233,10 @@ impl Failure {
         }
     }
 
-    /// Returns whether a rank other than 0 must tell this itself, because rank 0 cannot.
+    /// Returns whether a silent rank must tell this itself, because the one that speaks cannot.
     pub(crate) fn is_without_rank_0(&self) -> bool {
         match self {
-            Self::LostRank { rank, .. } => *rank == 0,
+            Self::LostRank { rank, .. } => *rank == voice::speaker(),
             Self::Rendezvous { is_told, .. } => !is_told,
             _ => false,
         }

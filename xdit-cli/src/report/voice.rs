@@ -1,4 +1,4 @@
-//! Whether this process speaks. Of the processes of a job, rank 0 alone prints and writes files.
+//! Whether this process speaks. Of the processes of a job, rank 0 alone prints and writes files, or the first that is left.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -6,6 +6,9 @@ use std::sync::{Mutex, PoisonError};
 /// The rank of a silent process, or this number if the process speaks.
 static RANK: AtomicUsize = AtomicUsize::new(SPEAKS);
 const SPEAKS: usize = usize::MAX;
+
+/// The rank that speaks for the others.
+static SPEAKER: AtomicUsize = AtomicUsize::new(0);
 
 /// What the panic of this process said.
 static FAULT: Mutex<Option<String>> = Mutex::new(None);
@@ -18,6 +21,16 @@ pub(crate) fn silence(rank: usize) {
 /// From now on this process speaks.
 pub(crate) fn speak() {
     RANK.store(SPEAKS, Ordering::Relaxed);
+}
+
+/// From now on rank `rank` speaks for the others, if they are silent.
+pub(crate) fn set_speaker(rank: usize) {
+    SPEAKER.store(rank, Ordering::Relaxed);
+}
+
+/// Returns the rank that speaks for the others.
+pub(crate) fn speaker() -> usize {
+    SPEAKER.load(Ordering::Relaxed)
 }
 
 /// Returns the rank of this process if it is silent.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use xdit_kernels::DType;
-use xdit_models::{Parallel, RankBackend, RunPlan};
+use xdit_models::{OnRankLoss, Parallel, RankBackend, RunPlan};
 
 use crate::args::compute::RunArgs;
 use crate::args::device::{ChosenDevice, DeviceSettings, unused_settings};
@@ -56,23 +56,22 @@ impl Compute {
             environment: &session.environment,
         };
         let open = |share: Option<&HostShare>| run.device.clone().open(settings(share));
-        if job.place().is_some() && parallel.on_rank_loss != LossPolicy::Fail {
-            return Err(Failure::usage(
-                "--on-rank-loss replan: ranks that are processes do not continue without a lost one yet; leave it out",
-            ));
-        }
         let limit = Duration::from_secs(parallel.rank_timeout);
+        let replans = parallel.on_rank_loss == LossPolicy::Replan;
         let mut parallel = parallel.plan()?;
         let request = WorldRequest {
             degrees: parallel.degrees,
             plan: what,
             limit,
+            replans,
         };
         let joined = job.join(&request, &mut |share| open(Some(share)))?;
         let (device, share) = match joined {
             None => (open(None)?, None),
             Some((world, device)) => {
                 parallel.backend = RankBackend::Group(world.group().clone());
+                // The caller of the library brings the others together again (`run::survivors`).
+                parallel.on_rank_loss = OnRankLoss::Fail;
                 (device, Some(world.share()))
             }
         };

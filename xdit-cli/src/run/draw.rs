@@ -95,10 +95,22 @@ pub(crate) fn draw(
     let pipeline = load(model, compute, watch)?;
     let seeds = quote::list(&plan.request.seeds);
     tracing::info!(images = plan.images, %seeds, "generate");
-    let output = pipeline.run(plan, watch)?;
-    let mut drawn = Drawn::new(model, compute, output);
+    draw_with(compute, model, job, || pipeline.run(plan, watch))
+}
+
+/// Draws by `run`, and gathers the reports of ranks that are processes.
+///
+/// # Errors
+/// As [`draw`].
+pub(crate) fn draw_with(
+    compute: &Compute,
+    model: &FoundModel,
+    job: &ProcessJob,
+    run: impl FnOnce() -> xdit_models::Result<Output>,
+) -> Result<Drawn, Failure> {
+    let mut drawn = Drawn::new(model, compute, run()?);
     if let Some(world) = job.world() {
-        drawn.processes = ProcessReport::gather(world, compute)?;
+        drawn.processes = ProcessReport::gather(&world, compute)?;
     }
     Ok(drawn)
 }

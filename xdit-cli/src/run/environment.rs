@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Environment(BTreeMap<&'static str, String>);
 
 /// All variables that are read, except those of launchers.
-const NAMES: [&str; 34] = [
+const NAMES: [&str; 35] = [
     "HF_ENDPOINT",
     "HF_HOME",
     "HF_HUB_CACHE",
@@ -40,6 +40,7 @@ const NAMES: [&str; 34] = [
     "XDIT_LAUNCH",
     "XDIT_LOGGING_LEVEL",
     "XDIT_RENDEZVOUS_PORT",
+    "XDIT_REPORT",
     "XDIT_RESTART",
     "XDIT_SSH",
 ];

@@ -20,4 +20,5 @@ pub(crate) mod model_choice;
 pub(crate) mod process_report;
 pub(crate) mod session;
 pub(crate) mod signals;
+pub(crate) mod survivors;
 pub(crate) mod unused;

@@ -38,12 +38,13 @@ impl ProcessReport {
     /// If another rank has failed.
     pub(crate) fn gather(world: &RankWorld, compute: &Compute) -> Result<Vec<Self>, Failure> {
         let rank = world.rank();
+        // The processes are those of the launcher; without a lost one, the others count anew.
         let mesh_rank = compute
             .processes
             .iter()
             .position(|process| *process == rank);
         world.gather(&Self {
-            rank,
+            rank: world.numbers()[rank],
             host: world.hosts()[rank].clone(),
             mesh_rank: mesh_rank.unwrap_or(rank),
             device: compute.device.names(),

@@ -18,6 +18,7 @@ use crate::report::trace::TraceFile;
 use crate::report::voice;
 #[cfg(unix)]
 use crate::run::control;
+use crate::run::control::LauncherLine;
 use crate::run::environment::Environment;
 use crate::run::{model_choice, signals};
 
@@ -38,6 +39,8 @@ pub(crate) struct Session {
     pub places: Places,
     /// Whether the hub's cache has all files already, because another process of this host has just downloaded them.
     pub cache_only: AtomicBool,
+    /// The way to `launch`, if it has started this process so that ranks go on without a lost one.
+    pub launcher: Option<LauncherLine>,
     trace: TraceFile,
 }
 
@@ -65,6 +68,7 @@ impl Session {
             console,
             partials: Partials::default(),
             cache_only: AtomicBool::new(false),
+            launcher: None,
             trace: TraceFile::default(),
         };
         let trace = session.trace.clone();
@@ -74,7 +78,10 @@ impl Session {
                 .map_err(|e| xdit_models::refused_thread("signals", &e))?;
         }
         #[cfg(unix)]
-        control::watch(&session.environment)?;
+        let session = Self {
+            launcher: control::watch(&session.environment)?,
+            ..session
+        };
         let opened = session.make_files(command);
         if opened.is_err() {
             session.partials.remove_empty_folders();

@@ -94,6 +94,9 @@ pub struct RankPlace {
     pub build: String,
     /// What the ranks will do.
     pub plan: String,
+    /// The number of each rank in errors that report a lost one, where that is not its number in this world: ranks that go on without a
+    /// lost one keep the numbers that their user knows. Empty otherwise.
+    pub numbers: Vec<usize>,
 }
 
 /// The first message of a process to rank 0.

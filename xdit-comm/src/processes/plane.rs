@@ -1,6 +1,7 @@
 //! A process's end of the control plane.
 
 use super::{
+    hello::RankPlace,
     options::ProcessOptions,
     transport::Transport,
     wire::{Awaited, Frame, Peer},
@@ -58,6 +59,8 @@ struct Sending {
 #[derive(Debug)]
 pub(super) struct ControlPlane {
     pub(super) rank: usize,
+    /// The numbers of the ranks in errors, if they are others.
+    numbers: Vec<usize>,
     pub(super) peers: Vec<Peer>,
     pub(super) options: ProcessOptions,
     state: Mutex<PlaneState>,
@@ -80,7 +83,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl ControlPlane {
     pub(super) fn new(
-        rank: usize,
+        place: &RankPlace,
         peers: Vec<Peer>,
         options: ProcessOptions,
         stream: TcpStream,
@@ -88,7 +91,8 @@ impl ControlPlane {
         stream.set_write_timeout(Some(options.silence))?;
         let to_send = stream.try_clone()?;
         Ok(Self {
-            rank,
+            rank: place.rank,
+            numbers: place.numbers.clone(),
             peers,
             options,
             state: Mutex::default(),
@@ -116,13 +120,18 @@ impl ControlPlane {
                 ..
             } => Error::PeerLost {
                 op,
-                rank,
+                rank: self.number(rank),
                 host: self.peers.get(lost).map(|peer| peer.host.clone()),
-                lost,
+                lost: self.number(lost),
                 reason,
             },
             other => other,
         }
+    }
+
+    /// A rank as its user counts.
+    fn number(&self, rank: usize) -> usize {
+        self.numbers.get(rank).copied().unwrap_or(rank)
     }
 
     /// Returns the error of the failure, if there is one.

@@ -59,7 +59,7 @@ pub(super) fn join_on(
     let thread = |error: std::io::Error| {
         Error::Rendezvous(format!("rank {} has no control plane: {error}", place.rank))
     };
-    let plane = ControlPlane::new(place.rank, peers, options, stream).map_err(thread)?;
+    let plane = ControlPlane::new(place, peers, options, stream).map_err(thread)?;
     let plane = Arc::new(plane);
     let mut presence = Presence {
         plane: plane.clone(),

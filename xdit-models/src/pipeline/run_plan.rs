@@ -114,6 +114,36 @@ impl RunPlan {
         }
     }
 
+    /// Returns the plan on which `ranks` ranks, or most of them, continue this call: the one of the nearest degrees
+    /// ([`Degrees::nearest`]) that `plan` does not refuse, that divides no more replicas than there are images, and that does not make
+    /// an exact call inexact. `plan` plans the same request. `None` if there is none.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[cfg(feature = "demo")] {
+    /// use xdit_models::{Degrees, LoadOptions, ModelSource, Parallel, Pipeline, Request};
+    /// let request = Request::new("a red circle").height(64).width(64);
+    /// let on = |degrees| {
+    ///     let ranks = Parallel::threads(degrees);
+    ///     Pipeline::plan(&ModelSource::demo(), &LoadOptions::default(), &request, &ranks)
+    /// };
+    /// let four = on(Degrees { ring: 2, ulysses: 2, ..Degrees::default() })?;
+    /// assert_eq!(four.nearest(3, &on).unwrap().degrees.product(), Some(3));
+    /// # }
+    /// # Ok::<(), xdit_models::Error>(())
+    /// ```
+    #[must_use]
+    pub fn nearest(&self, ranks: usize, plan: &dyn Fn(Degrees) -> Result<Self>) -> Option<Self> {
+        let exact = !self.schedule.is_lossy();
+        let counts = (1..=ranks).rev();
+        let mut candidates = counts.flat_map(|count| self.degrees.nearest(count));
+        candidates.find_map(|degrees| {
+            let plan = plan(degrees).ok()?;
+            let keeps = degrees.data <= plan.images && !(exact && plan.schedule.is_lossy());
+            keeps.then_some(plan)
+        })
+    }
+
     /// Returns what determines the images, as text, but for latents that the request gives: another plan of the same call has the
     /// same text.
     pub(crate) fn identity(&self) -> Result<String> {

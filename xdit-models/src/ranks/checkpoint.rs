@@ -9,8 +9,6 @@ use xdit_kernels::{Device, Tensor};
 
 use crate::error::{Error, Result};
 use crate::pipeline::run_plan::RunPlan;
-use crate::quote;
-use crate::ranks::degrees::Degrees;
 use crate::ranks::run_part::{LostRank, RunPart};
 
 /// The finished steps of one call: what another call of the same request needs to continue after them, on any ranks.
@@ -135,22 +133,6 @@ impl Checkpoint {
     #[must_use]
     pub fn parts(&self) -> Vec<RunPart> {
         self.lock().parts.clone()
-    }
-
-    /// Returns a sentence about the rank whose loss ended the last part, and the ranks that continue, of a call of `steps` steps.
-    /// `None` if no rank was lost.
-    #[must_use]
-    pub fn loss_in_words(&self, steps: usize, next: &Degrees) -> Option<String> {
-        let LostRank { rank, reason } = self.lock().parts.last()?.lost.clone()?;
-        let finished = self.finished_steps();
-        let when = match finished < steps {
-            true => format!("at step {} of {steps}", finished + 1),
-            false => format!("after step {finished} of {steps}"),
-        };
-        let (reason, next) = (quote::reason(&reason), next.in_words());
-        Some(format!(
-            "{rank} was lost {when}: {reason}; continuing with {next}"
-        ))
     }
 
     /// Begins a part of the call `call` of `images` images.

@@ -45,7 +45,7 @@ pub struct Parallel {
     pub pipefusion: PipeFusion,
     /// Whether the ranks of a replica decode each image together in bands of rows. Otherwise its first rank decodes alone.
     pub vae: bool,
-    /// What happens when a rank is lost. It applies to ranks that are threads; a group continues by [`Pipeline::run_from`].
+    /// What happens when a rank is lost. A group cannot replan by itself: its other ranks continue by [`Pipeline::run_from`].
     ///
     /// [`Pipeline::run_from`]: crate::Pipeline::run_from
     pub on_rank_loss: OnRankLoss,
@@ -264,7 +264,8 @@ impl Parallel {
     /// Checks that a pipeline can use these ranks. [`Pipeline::parallel`](crate::Pipeline::parallel) calls it too.
     ///
     /// # Errors
-    /// [`Error::Comm`] for degrees that form no world, [`Error::InvalidRequest`] for an invalid limit of drift.
+    /// [`Error::Comm`] for degrees that form no world, [`Error::InvalidRequest`] for an invalid limit of drift, and over a group for
+    /// devices and [`OnRankLoss::Replan`].
     pub fn check(&self) -> Result<()> {
         let degrees = self.degrees;
         let world = match &self.backend {
@@ -277,6 +278,10 @@ impl Parallel {
             ))));
         }
         degrees.check(world)?;
+        if self.on_rank_loss != OnRankLoss::Fail && matches!(self.backend, RankBackend::Group(_)) {
+            let allowed = "fail over a group, whose other ranks continue by `Pipeline::run_from` in a group of their own";
+            return Err(Error::invalid("on_rank_loss", "replan", allowed));
+        }
         if !self.devices.is_empty() && matches!(self.backend, RankBackend::Group(_)) {
             let given = quote::joined(&self.devices, ", ");
             let allowed = "none over a group: each process has its own";

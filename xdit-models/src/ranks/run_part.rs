@@ -2,6 +2,8 @@
 
 use crate::error::Error;
 use crate::pipeline::run_plan::RunPlan;
+use crate::quote;
+use crate::ranks::degrees::Degrees;
 
 /// A part of a call: what ran on the same ranks.
 #[derive(Clone, Debug)]
@@ -43,25 +45,51 @@ impl RunPart {
 }
 
 impl LostRank {
+    /// Creates the words about a rank: `rank` names it, `reason` says why it is lost.
+    #[must_use]
+    pub fn new(rank: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            rank: rank.into(),
+            reason: reason.into(),
+        }
+    }
+
+    /// Returns a sentence about the loss, after so many `finished` of `steps` steps, and about the ranks that continue.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_models::{Degrees, LostRank};
+    /// let lost = LostRank::new("rank 1", "no progress for 60.0 s");
+    /// let text = "rank 1 was lost at step 3 of 6: no progress for 60.0 s; continuing with 1 rank";
+    /// assert_eq!(lost.in_words((2, 6), &Degrees::default()), text);
+    /// ```
+    #[must_use]
+    pub fn in_words(&self, (finished, steps): (usize, usize), next: &Degrees) -> String {
+        let when = match finished < steps {
+            true => format!("at step {} of {steps}", finished + 1),
+            false => format!("after step {finished} of {steps}"),
+        };
+        let (rank, reason) = (&self.rank, quote::reason(&self.reason));
+        let next = next.in_words();
+        format!("{rank} was lost {when}: {reason}; continuing with {next}")
+    }
+
     /// Returns the rank that this error is about, if it reports a lost one.
     pub(crate) fn of(error: &Error) -> Option<Self> {
         if error.lost_ranks().is_empty() {
             return None;
         }
         match error {
-            Error::Rank { rank, source } => Some(Self {
-                rank: rank.clone(),
-                reason: source.to_string(),
-            }),
+            Error::Rank { rank, source } => Some(Self::new(rank, source.to_string())),
             Error::Comm(xdit_comm::Error::PeerLost {
                 lost, host, reason, ..
-            }) => Some(Self {
-                rank: match host {
+            }) => {
+                let rank = match host {
                     Some(host) => format!("rank {lost} (host {host})"),
                     None => format!("rank {lost}"),
-                },
-                reason: reason.to_string(),
-            }),
+                };
+                Some(Self::new(rank, reason.to_string()))
+            }
             _ => None,
         }
     }

@@ -32,6 +32,7 @@ pub(super) fn place(rank: usize, world_size: usize, rendezvous: &str) -> RankPla
         restart: 0,
         build: "build 1".to_owned(),
         plan: "plan 1".to_owned(),
+        numbers: Vec::new(),
     }
 }
 

@@ -109,9 +109,8 @@ impl Pipeline {
         }
     }
 
-    /// Returns the degrees on which `ranks` ranks, or most of them, continue a call of `plan`: the nearest ones
-    /// ([`Degrees::nearest`]) that the model and the request allow, that divide no more replicas than there are images, and that do
-    /// not make an exact plan inexact. `None` if there are none.
+    /// Returns the degrees on which `ranks` ranks, or most of them, continue a call of `plan`: those of [`RunPlan::nearest`] that the
+    /// model and the request allow. `None` if there are none.
     ///
     /// # Examples
     /// ```
@@ -141,14 +140,8 @@ impl Pipeline {
         ranks: usize,
         on: &dyn Fn(Degrees) -> Parallel,
     ) -> Option<RunPlan> {
-        let exact = !before.schedule.is_lossy();
-        let counts = (1..=ranks).rev();
-        let mut candidates = counts.flat_map(|count| before.degrees.nearest(count));
-        candidates.find_map(|degrees| {
-            let plan = self.model.plan(&before.call.request, &on(degrees)).ok()?;
-            let keeps = degrees.data <= plan.images && !(exact && plan.schedule.is_lossy());
-            keeps.then_some(plan)
-        })
+        let request = &before.call.request;
+        before.nearest(ranks, &|degrees| self.model.plan(request, &on(degrees)))
     }
 
     /// Draws on the ranks of the plan, and as often as some are lost, on those that are left.
@@ -173,8 +166,9 @@ impl Pipeline {
             let Some(next) = next.flatten() else {
                 return Err(error);
             };
-            if let Some(told) = checkpoint.loss_in_words(plan.schedule.steps, &next.degrees) {
-                observer.warning(&told);
+            if let Some(lost) = LostRank::of(&error) {
+                let steps = (checkpoint.finished_steps(), plan.schedule.steps);
+                observer.warning(&lost.in_words(steps, &next.degrees));
             }
             plan = next;
         }

@@ -50,7 +50,17 @@ impl Parallel {
     }
 
     /// Returns the same kind of ranks with these degrees. Blocks that were counted out for other stages are divided by FLOPs.
-    pub(crate) fn of_degrees(mut self, degrees: Degrees) -> Self {
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_models::{Degrees, Parallel, PipeFusion, StageSplit};
+    /// let stages = PipeFusion::default().stages(StageSplit::Blocks(vec![3, 5]));
+    /// let two = Parallel::threads(Degrees { pipe: 2, ..Degrees::default() }).pipefusion(stages);
+    /// let one = two.of_degrees(Degrees::default());
+    /// assert_eq!(one.pipefusion.stages, StageSplit::Flops);
+    /// ```
+    #[must_use]
+    pub fn of_degrees(mut self, degrees: Degrees) -> Self {
         if let StageSplit::Blocks(counts) = &self.pipefusion.stages
             && counts.len() != degrees.pipe
         {

@@ -1,0 +1,277 @@
+//! Draws a request on ranks that `launch` has started, and goes on with those that are left when one is lost.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use xdit_models::{Checkpoint, Degrees, LostRank, Pipeline, RankBackend, RunPlan};
+
+use crate::args::cli::GenerateArgs;
+use crate::launch::{JobPlace, ProcessJob, Rendezvous, WorldRequest};
+use crate::report::failure::Failure;
+use crate::report::progress::RunObserver;
+use crate::report::voice;
+use crate::run::compute::Compute;
+use crate::run::control::{LauncherLine, Regroup};
+use crate::run::draw::{Drawn, draw_with, load};
+use crate::run::model::FoundModel;
+use crate::run::session::Session;
+
+/// Returns the way to `launch` if ranks of `job` go on without a lost one.
+///
+/// # Errors
+/// [`Failure::Usage`] for another launcher, and for what the first rank alone has.
+pub(crate) fn line<'s>(
+    args: &GenerateArgs,
+    session: &'s Session,
+    job: &ProcessJob,
+) -> Result<Option<&'s LauncherLine>, Failure> {
+    let Some(place) = job.place().filter(|_| job.replans()) else {
+        return Ok(None);
+    };
+    let Some(line) = &session.launcher else {
+        return Err(Failure::usage(format!(
+            "--on-rank-loss replan: {} does not bring the other ranks together again when one is lost; start them with xdit-cli launch, or \
+             leave it out",
+            place.launcher
+        )));
+    };
+    if args.prompts.prompt_file.is_some() {
+        return Err(Failure::usage(
+            "--on-rank-loss replan: ranks that are processes go on with one request, not with a --prompt-file; leave one of both out, or \
+             use threads (without launch)",
+        ));
+    }
+    // Asked of all ranks: the flag of the first decides.
+    for (flag, given) in [
+        ("--dump", args.output.dump.is_some()),
+        ("--trace", args.report.trace.is_some()),
+    ] {
+        if given {
+            return Err(Failure::usage(format!(
+                "{flag}: rank 0 alone writes it, and may be lost with --on-rank-loss replan; leave one of both out"
+            )));
+        }
+    }
+    Ok(Some(line))
+}
+
+/// What ranks need in order to go on without a lost one.
+pub(crate) struct Survivors<'a> {
+    /// The pipeline.
+    pub model: &'a FoundModel,
+    /// The ranks.
+    pub job: &'a ProcessJob,
+    /// The way to `launch`.
+    pub line: &'a LauncherLine,
+    /// What all ranks do.
+    pub what: Value,
+    /// How long ranks wait for each other.
+    pub limit: Duration,
+    /// Plans the request, whatever memory it needs.
+    pub plan: &'a dyn Fn(&Compute) -> xdit_models::Result<RunPlan>,
+}
+
+impl Survivors<'_> {
+    /// Executes `plan` on the ranks of `compute`, and as often as one is lost, another one on those that are left. `None` if the others
+    /// go on without this one, because no plan has room for it.
+    ///
+    /// # Errors
+    /// Errors of the library and of other ranks; the loss of a rank, if there is no plan for the others.
+    pub(crate) fn draw(
+        &self,
+        mut plan: RunPlan,
+        compute: &mut Compute,
+        watch: &mut RunObserver,
+    ) -> Result<Option<Drawn>, Failure> {
+        let checkpoint = Checkpoint::new();
+        let (mut pipeline, mut round) = (None, 0);
+        loop {
+            let drawn = self.draw_on(plan.clone(), &mut pipeline, &checkpoint, compute, watch);
+            let failure = match drawn {
+                Ok(drawn) => return Ok(Some(drawn)),
+                Err(failure) => failure,
+            };
+            match self.go_on(failure, (&plan, &mut round), &checkpoint, compute, watch)? {
+                Some(next) => plan = next,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn draw_on(
+        &self,
+        plan: RunPlan,
+        pipeline: &mut Option<Pipeline>,
+        checkpoint: &Checkpoint,
+        compute: &Compute,
+        watch: &mut RunObserver,
+    ) -> Result<Drawn, Failure> {
+        // Weights that were read stay.
+        let ready = match pipeline.take() {
+            Some(ready) => ready.parallel(compute.parallel.clone())?,
+            None => load(self.model, compute, watch)?,
+        };
+        let ready = pipeline.insert(ready);
+        draw_with(compute, self.model, self.job, || {
+            ready.run_from(plan, checkpoint, watch)
+        })
+    }
+
+    /// Leaves the ranks of `plan`, which have ended with `failure` in this `round`, and joins those that are left. Returns their plan.
+    fn go_on(
+        &self,
+        mut failure: Failure,
+        (plan, round): (&RunPlan, &mut u64),
+        checkpoint: &Checkpoint,
+        compute: &mut Compute,
+        watch: &mut RunObserver,
+    ) -> Result<Option<RunPlan>, Failure> {
+        let (Some(place), Some(world)) = (self.job.place(), self.job.world()) else {
+            return Err(failure);
+        };
+        let members: Vec<(usize, String)> = world
+            .numbers()
+            .iter()
+            .copied()
+            .zip(world.hosts().iter().cloned())
+            .collect();
+        drop(world);
+        let mut known: Vec<(usize, LostRank)> = Vec::new();
+        loop {
+            let lost = match &failure {
+                Failure::LostRank { rank, host, reason } => {
+                    let (name, reason) = (format!("rank {rank} (host {host})"), reason.to_string());
+                    known.push((*rank, LostRank::new(name, &reason)));
+                    Some((*rank, reason))
+                }
+                Failure::Rendezvous { .. } => None,
+                _ => return Err(failure),
+            };
+            self.job.abandon();
+            let Some(regroup) = self.line.regrouped(*round, lost) else {
+                return Err(failure);
+            };
+            *round = regroup.round;
+            let Some(first) = regroup.ranks.first() else {
+                return Err(failure);
+            };
+            voice::set_speaker(*first);
+            match *first == place.rank {
+                true => voice::speak(),
+                false => voice::silence(place.rank),
+            }
+            let on = |degrees: Degrees| {
+                let mut other = compute.clone();
+                other.parallel = other.parallel.of_degrees(degrees);
+                // The ranks do not exist yet.
+                let deadline = self.limit;
+                other.parallel.backend = RankBackend::Threads { deadline };
+                (self.plan)(&other)
+            };
+            let Some(next) = plan.nearest(regroup.ranks.len(), &on) else {
+                return Err(failure);
+            };
+            match self.rejoin(place, &regroup, next.degrees, compute) {
+                Ok(planned) => {
+                    let finished = (checkpoint.finished_steps(), plan.schedule.steps);
+                    for lost in all_lost(known, &members, &regroup) {
+                        watch.warn(lost.in_words(finished, &next.degrees));
+                    }
+                    return Ok(planned);
+                }
+                Err(other) => failure = other,
+            }
+        }
+    }
+
+    /// Joins the ranks that go on with `degrees`, and plans the request on them. `None` if this one is not needed.
+    fn rejoin(
+        &self,
+        place: &JobPlace,
+        regroup: &Regroup,
+        degrees: Degrees,
+        compute: &mut Compute,
+    ) -> Result<Option<RunPlan>, Failure> {
+        let count = degrees.product().unwrap_or_default();
+        let numbers: Vec<usize> = regroup.ranks.iter().copied().take(count).collect();
+        let Some(rank) = numbers.iter().position(|number| *number == place.rank) else {
+            return Ok(None);
+        };
+        let place = JobPlace {
+            rank,
+            world_size: numbers.len(),
+            rendezvous: Rendezvous {
+                host: Some(regroup.host.clone()),
+                port: regroup.port,
+                why: "launch has chosen it".to_owned(),
+            },
+            restart: place.restart.saturating_add(regroup.round),
+            numbers,
+            ..place.clone()
+        };
+        let mut what = self.what.clone();
+        what["continues_on"] = json!(degrees.to_string());
+        let request = WorldRequest {
+            degrees,
+            plan: &what,
+            limit: self.limit,
+            replans: true,
+        };
+        let world = self.job.rejoin(&place, &request, &compute.device)?;
+        compute.parallel = compute.parallel.clone().of_degrees(degrees);
+        compute.parallel.backend = RankBackend::Group(world.group().clone());
+        let planned = (self.plan)(compute).map_err(Failure::from);
+        let planned = self.job.agree(planned, |_| String::new())?;
+        compute.arrange(&planned, self.job)?;
+        Ok(Some((self.plan)(compute)?))
+    }
+}
+
+/// The ranks that do not go on: those whose loss this process has seen, and others that `launch` knows of.
+fn all_lost(
+    known: Vec<(usize, LostRank)>,
+    members: &[(usize, String)],
+    regroup: &Regroup,
+) -> Vec<LostRank> {
+    let gone = members.iter().filter(|(rank, _)| {
+        let is_known = known.iter().any(|(other, _)| other == rank);
+        !is_known && !regroup.ranks.contains(rank)
+    });
+    let gone: Vec<LostRank> = gone
+        .map(|(rank, host)| {
+            LostRank::new(
+                format!("rank {rank} (host {host})"),
+                "its process has ended",
+            )
+        })
+        .collect();
+    known
+        .into_iter()
+        .map(|(_, lost)| lost)
+        .chain(gone)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rank_that_is_missing_is_named_once() {
+        let members = [0, 1, 2, 3].map(|rank| (rank, "a".to_owned()));
+        let known = vec![(1, LostRank::new("rank 1 (host a)", "stopped"))];
+        let regroup = Regroup {
+            round: 1,
+            host: "a".into(),
+            port: 1,
+            ranks: vec![0, 2],
+        };
+        assert_eq!(
+            all_lost(known, &members, &regroup),
+            [
+                LostRank::new("rank 1 (host a)", "stopped"),
+                LostRank::new("rank 3 (host a)", "its process has ended")
+            ]
+        );
+    }
+}
