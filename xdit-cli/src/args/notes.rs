@@ -175,12 +175,14 @@ What the processes print is printed; only rank 0 prints. Rank 0 has the standard
 input, unless --hosts is given. Signals are passed on.
 When a process fails, the others get 8 seconds to end, then SIGTERM, and 5
 seconds later SIGKILL. None stays behind, even if launch itself is killed.
+With generate --on-rank-loss replan, the others go on without a process that is
+killed, stopped or cut off, and finish the image.
 Processes get a port, a random secret and their rank in the environment, never
 on the command line. Other hosts have their own environment and must have the
 current folder.
 
 Exit codes:
-  0 all processes are done, 1 ssh failed, 2 usage, 128+N launch got signal N.
+  0 the processes are done, 1 ssh failed, 2 usage, 128+N launch got signal N.
   Otherwise that of the process that failed first, 128+N if it died of signal N.
   A process that only lost another one (6) does not count before that one.
 

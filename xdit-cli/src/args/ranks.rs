@@ -113,7 +113,7 @@ pub(crate) struct ParallelArgs {
     pub rank_timeout: u64,
     /// What happens when a rank is lost. fail: the run ends with an error (exit code 6). replan: it continues after the last
     /// finished step, on the nearest legal plan for the ranks that are left. The image is the same unless steps run patch by
-    /// patch; then the first steps run whole again. For ranks that are threads of this program.
+    /// patch; then the first steps run whole again. For ranks that are threads of this program, or processes that launch has started.
     #[arg(
         long,
         value_enum,

@@ -93,12 +93,10 @@ pub(crate) fn draw(
     job: &ProcessJob,
 ) -> Result<Drawn, Failure> {
     let pipeline = load(model, compute, watch)?;
-    let seeds = quote::list(&plan.request.seeds);
-    tracing::info!(images = plan.images, %seeds, "generate");
-    draw_with(compute, model, job, || pipeline.run(plan, watch))
+    draw_with(compute, model, job, plan, |plan| pipeline.run(plan, watch))
 }
 
-/// Draws by `run`, and gathers the reports of ranks that are processes.
+/// Executes `plan` by `run`, and gathers the reports of ranks that are processes.
 ///
 /// # Errors
 /// As [`draw`].
@@ -106,9 +104,12 @@ pub(crate) fn draw_with(
     compute: &Compute,
     model: &FoundModel,
     job: &ProcessJob,
-    run: impl FnOnce() -> xdit_models::Result<Output>,
+    plan: RunPlan,
+    run: impl FnOnce(RunPlan) -> xdit_models::Result<Output>,
 ) -> Result<Drawn, Failure> {
-    let mut drawn = Drawn::new(model, compute, run()?);
+    let seeds = quote::list(&plan.request.seeds);
+    tracing::info!(images = plan.images, %seeds, "generate");
+    let mut drawn = Drawn::new(model, compute, run(plan)?);
     if let Some(world) = job.world() {
         drawn.processes = ProcessReport::gather(&world, compute)?;
     }

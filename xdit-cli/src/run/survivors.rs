@@ -112,7 +112,7 @@ impl Survivors<'_> {
             None => load(self.model, compute, watch)?,
         };
         let ready = pipeline.insert(ready);
-        draw_with(compute, self.model, self.job, || {
+        draw_with(compute, self.model, self.job, plan, |plan| {
             ready.run_from(plan, checkpoint, watch)
         })
     }

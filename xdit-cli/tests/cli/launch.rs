@@ -133,7 +133,7 @@ fn each_process_knows_its_place() {
 }
 
 /// A program in place of ssh. It writes down what it was told, and runs it on this host.
-fn fake_ssh(folder: &Path) -> String {
+pub(crate) fn fake_ssh(folder: &Path) -> String {
     let text = r#"
         [ "$1" = -v ] || exit 9
         echo "$*" >> ssh.log

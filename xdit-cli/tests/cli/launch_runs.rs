@@ -9,7 +9,7 @@ use crate::launch::{runs, signal, wait_until};
 use crate::program::{command, outcome};
 
 /// The processes that this one has started.
-fn children(pid: u32) -> Vec<u32> {
+pub(crate) fn children(pid: u32) -> Vec<u32> {
     let parent = format!("\nPPid:\t{pid}\n");
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

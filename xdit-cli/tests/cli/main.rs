@@ -42,6 +42,7 @@ mod job;
 mod launch;
 #[cfg(target_os = "linux")]
 mod launch_runs;
+mod lost_ranks;
 mod man;
 mod memory;
 mod memory_limits;
@@ -68,5 +69,6 @@ mod sd3_bad_input;
 mod signals;
 mod stalls;
 mod tokenizers;
+mod tracer;
 mod unread;
 mod unused;

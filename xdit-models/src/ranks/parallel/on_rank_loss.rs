@@ -1,6 +1,6 @@
 //! The choice between an end and other ranks.
 
-/// What happens to a call when one of its ranks is lost: it panicked, or missed its deadline.
+/// What happens to a call on ranks that are threads when one of them is lost: it panicked, or missed its deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnRankLoss {

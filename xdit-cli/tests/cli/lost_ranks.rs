@@ -1,0 +1,328 @@
+//! Ranks that are processes, of which some are lost: `--on-rank-loss replan` under `launch`.
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use serde_json::Value;
+
+use crate::generate::pixels;
+use crate::job::run_on;
+use crate::launch::{runs, signal};
+use crate::program::{Outcome, command, names, outcome, run};
+use crate::tracer::{Mark, Tracer, ranks};
+
+const STEPS: usize = 6;
+const REPLAN: [&str; 2] = ["--on-rank-loss", "replan"];
+
+/// The words of a run of six steps.
+fn drawing<'a>(plan: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    let words =
+        "generate --prompt circle --height 64 --width 64 --num-inference-steps 6 --threads 1";
+    words
+        .split(' ')
+        .chain(plan.iter().copied())
+        .chain(more.iter().copied())
+        .collect()
+}
+
+/// The pixels of a run on threads that loses nobody.
+fn whole(folder: &Path, plan: &[&str]) -> Vec<u8> {
+    run(folder, drawing(plan, &["--output", "whole.png"])).succeeded();
+    pixels(&folder.join("whole.png")).2
+}
+
+/// `launch` of so many ranks, whose first tells each step.
+fn launch(folder: &Path, flags: &[&str], words: &[&str]) -> Child {
+    command()
+        .arg("launch")
+        .args(flags)
+        .arg("--")
+        .args(words)
+        .args(REPLAN)
+        .arg("-vv")
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// When the first rank begins its step of this index: it has just told that it finished the one before, or that it draws.
+fn mark(step: usize) -> String {
+    match step {
+        0 => " generate ".to_owned(),
+        step => format!("step step={step} of={STEPS}"),
+    }
+}
+
+/// What comes of a run that loses the rank `lost` by this signal at the beginning of each of these steps.
+fn losing(
+    folder: &Path,
+    (flags, count): (&[&str], usize),
+    words: &[&str],
+    faults: &[(usize, usize, &'static str)],
+) -> (Outcome, Vec<u32>) {
+    let child = launch(folder, flags, words);
+    let pids = ranks(child.id(), count);
+    // The first that is left tells the steps.
+    let (mut speaker, mut marks) = (0, BTreeMap::<usize, Vec<Mark>>::new());
+    for (lost, step, how) in faults {
+        let (pid, how) = (pids[*lost], *how);
+        let act: Mark = (mark(*step), Box::new(move || signal(how, pid)));
+        marks.entry(speaker).or_default().push(act);
+        speaker += usize::from(*lost == speaker);
+    }
+    let tracers: Vec<Tracer> = marks
+        .into_iter()
+        .map(|(rank, marks)| Tracer::start(pids[rank], marks))
+        .collect();
+    let left = std::thread::spawn(move || child.wait_with_output());
+    let happened = tracers.iter().all(Tracer::happened);
+    let outcome = outcome(left.join().unwrap());
+    assert!(happened, "{faults:?}: {outcome:?}");
+    for pid in &pids {
+        assert!(!runs(*pid), "{pid} is left: {outcome:?}");
+    }
+    (outcome, pids)
+}
+
+fn parts(report: &Value) -> Vec<Value> {
+    report["ranks"]["parts"].as_array().unwrap().clone()
+}
+
+/// Each step of a run loses a rank: the first, which prints and writes, and another one.
+fn every_step(plan: &[&str], nproc: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = whole(folder.path(), plan);
+    let count = nproc.parse().unwrap();
+    for step in 0..STEPS {
+        for lost in [0, count - 1] {
+            let words = drawing(plan, &["--json", "--output", "a.png"]);
+            let flags = ["--nproc", nproc];
+            let (outcome, _) = losing(
+                folder.path(),
+                (&flags, count),
+                &words,
+                &[(lost, step, "-KILL")],
+            );
+            let report = outcome.succeeded().json();
+            let text = format!("{plan:?}, rank {lost} at {step}");
+            assert_eq!(pixels(&folder.path().join("a.png")).2, whole, "{text}");
+            fs::remove_file(folder.path().join("a.png")).unwrap();
+            let [first, second] = &parts(&report)[..] else {
+                panic!("{text}: {}", report["ranks"]);
+            };
+            let name = first["lost"]["rank"].as_str().unwrap();
+            assert!(
+                name.starts_with(&format!("rank {lost} (host ")),
+                "{text}: {name}"
+            );
+            // What the lost rank had sent of the last step may not have arrived.
+            let finished = second["first_step"].as_u64().unwrap() as usize;
+            assert!(
+                finished <= step && step <= finished + 2,
+                "{text}: {finished}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_rank_is_lost_at_every_step() {
+    every_step(&["--ulysses-degree", "2"], "2");
+}
+
+#[test]
+fn a_stage_is_lost_at_every_step() {
+    every_step(
+        &[
+            "--pipefusion-parallel-degree",
+            "2",
+            "--num-pipeline-patch",
+            "1",
+        ],
+        "2",
+    );
+}
+
+/// Three of four ranks are lost one after another: each time the one that speaks.
+#[test]
+fn the_last_rank_finishes_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = ["--ulysses-degree", "2", "--ring-degree", "2"];
+    let whole = whole(folder.path(), &plan);
+    let words = drawing(&plan, &["--output", "-"]);
+    let faults = [(0, 1, "-KILL"), (1, 3, "-TERM"), (2, 5, "-KILL")];
+    let mut child = launch(folder.path(), &["--nproc", "4"], &words);
+    let pids = ranks(child.id(), 4);
+    let tracers = faults.map(|(rank, step, how)| {
+        let pid = pids[rank];
+        let act = move || signal(how, pid);
+        Tracer::start(pid, vec![(mark(step), Box::new(act))])
+    });
+    let mut image = Vec::new();
+    let mut stdout = child.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        stdout.read_to_end(&mut image).unwrap();
+        image
+    });
+    let left = outcome(child.wait_with_output()).succeeded();
+    assert!(tracers.iter().all(Tracer::happened), "{left:?}");
+    // The one that is left writes the image, and nothing else, to standard output.
+    fs::write(folder.path().join("a.png"), reader.join().unwrap()).unwrap();
+    assert_eq!(pixels(&folder.path().join("a.png")).2, whole);
+    let warnings: Vec<&str> = left
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("warning: rank "))
+        .collect();
+    let told = [
+        ("rank 0 (host ", "continuing with 3 ranks: "),
+        ("rank 1 (host ", "continuing with 2 ranks: "),
+        ("rank 2 (host ", "continuing with 1 rank"),
+        ("rank 0 was killed by signal 9 (SIGKILL)", "without it"),
+        ("rank 1 ended with exit code 143", "without it"),
+        ("rank 2 was killed by signal 9 (SIGKILL)", "without it"),
+    ];
+    assert_eq!(warnings.len(), told.len(), "{left:?}");
+    for (line, (begin, end)) in warnings.iter().zip(told) {
+        let line = line.strip_prefix("warning: ").unwrap();
+        assert!(line.starts_with(begin) && line.contains(end), "{line}");
+    }
+    assert_eq!(names(folder.path()), ["a.png", "whole.png"]);
+}
+
+/// Nobody but the other ranks notices that a process is stopped.
+#[test]
+fn a_stopped_rank_is_lost_and_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = ["--ulysses-degree", "3"];
+    let whole = whole(folder.path(), &plan);
+    for lost in [0, 1] {
+        let words = drawing(&plan, &["--json", "--output", "a.png"]);
+        let flags = (&["--nproc", "3"][..], 3);
+        let (outcome, _) = losing(folder.path(), flags, &words, &[(lost, 2, "-STOP")]);
+        let outcome = outcome.succeeded();
+        let told = format!("warning: rank {lost} was lost and killed: no sign of life for ");
+        assert!(outcome.stderr.contains(&told), "{outcome:?}");
+        let report = outcome.json();
+        assert_eq!(parts(&report).len(), 2);
+        let processes = report["processes"].as_array().unwrap();
+        let ranks = processes
+            .iter()
+            .map(|process| process["rank"].as_u64().unwrap() as usize);
+        let left: Vec<usize> = (0..3).filter(|rank| *rank != lost).collect();
+        assert_eq!(ranks.collect::<Vec<_>>(), left);
+        assert_eq!(pixels(&folder.path().join("a.png")).2, whole);
+    }
+}
+
+/// On hosts that a program in place of ssh reaches: this one, by two addresses.
+#[test]
+fn ranks_of_other_hosts_are_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = ["--ulysses-degree", "2"];
+    let whole = whole(folder.path(), &plan);
+    let ssh = format!("{} -v", crate::launch::fake_ssh(folder.path()));
+    let flags = [
+        "--hosts",
+        "0.0.0.0,127.0.0.1",
+        "--nproc",
+        "1",
+        "--ssh",
+        &ssh,
+    ];
+    for (lost, how) in [(0, "-KILL"), (1, "-STOP")] {
+        let words = drawing(&plan, &["--json", "--output", "a.png"]);
+        let (outcome, _) = losing(folder.path(), (&flags, 2), &words, &[(lost, 3, how)]);
+        let outcome = outcome.succeeded();
+        let host = ["0.0.0.0", "127.0.0.1"][lost];
+        let told = format!("warning: rank {lost} (host {host}) was ");
+        assert!(outcome.stderr.contains(&told), "{outcome:?}");
+        assert!(!outcome.stderr.contains("to launch: "), "{outcome:?}");
+        assert_eq!(parts(&outcome.json()).len(), 2);
+        assert_eq!(pixels(&folder.path().join("a.png")).2, whole);
+    }
+    let log = fs::read_to_string(folder.path().join("ssh.log")).unwrap();
+    assert!(log.contains(" 127.0.0.1 kill -KILL "), "{log}");
+}
+
+/// With patches that run one after another, the first steps run whole again, and the image is nearly that of a run that loses nobody.
+#[test]
+fn a_stage_is_lost_while_patches_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = [
+        "--pipefusion-parallel-degree",
+        "2",
+        "--num-pipeline-patch",
+        "2",
+    ];
+    let whole = whole(folder.path(), &plan);
+    let words = drawing(&plan, &["--output", "a.png"]);
+    let flags = (&["--nproc", "2"][..], 2);
+    let (outcome, _) = losing(folder.path(), flags, &words, &[(0, 4, "-KILL")]);
+    outcome.succeeded();
+    let image = pixels(&folder.path().join("a.png")).2;
+    let off = image
+        .iter()
+        .zip(&whole)
+        .map(|(a, b)| u64::from(a.abs_diff(*b)));
+    let mean = off.sum::<u64>() as f64 / whole.len() as f64;
+    assert!(image.len() == whole.len() && mean < 8.0, "{mean}");
+}
+
+#[test]
+fn what_cannot_go_on_is_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("prompts"), "a\n").unwrap();
+    let small = |more: &[&'static str]| {
+        let words = [
+            "generate",
+            "--ulysses-degree",
+            "2",
+            "--on-rank-loss",
+            "replan",
+        ];
+        [&words, more].concat()
+    };
+    let one_line = |outcome: Outcome, told: &str| {
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+        assert!(outcome.stderr.contains(told), "{told}: {outcome:?}");
+    };
+    for (more, told) in [
+        (&["--prompt-file", "prompts"][..], "--prompt-file"),
+        (&["-p", "a", "--dump", "d"], "--dump: rank 0 alone"),
+        (&["-p", "a", "--trace", "t.json"], "--trace: rank 0 alone"),
+    ] {
+        let mut launch = command();
+        launch.args(["launch", "--"]).args(small(more));
+        one_line(outcome(launch.current_dir(folder.path()).output()), told);
+    }
+    // Another launcher.
+    let words = small(&["-p", "a"]);
+    one_line(
+        run_on(2, folder.path(), &words),
+        "start them with xdit-cli launch",
+    );
+    assert_eq!(names(folder.path()), ["prompts"]);
+}
+
+/// Before the ranks draw, a loss ends the job as it does without the flag.
+#[test]
+fn a_rank_that_fails_by_itself_ends_the_job() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = drawing(&["--ulysses-degree", "2"], &["--output", "no/such/a.png"]);
+    let child = launch(folder.path(), &["--nproc", "2"], &words);
+    let outcome = outcome(child.wait_with_output());
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(
+        outcome.stderr.contains("no/such/a.png: cannot be written"),
+        "{outcome:?}"
+    );
+}
