@@ -5,7 +5,7 @@ use xdit_comm::{Axis, Shard};
 use xdit_kernels::DeviceKind;
 use xdit_models::axes;
 use xdit_models::quote::counted;
-use xdit_models::{LoadOptions, ModelSource, Output, Pipeline, Request, RunPlan, quote};
+use xdit_models::{LoadOptions, LostRank, ModelSource, Output, Pipeline, Request, RunPlan, quote};
 
 use crate::launch::ProcessJob;
 use crate::output::record::{ContinuedRecord, FORMAT, ParallelRecord, RunRecord};
@@ -29,6 +29,8 @@ pub(crate) struct Drawn {
     pub compute: Compute,
     /// What each process reports, if ranks are processes.
     pub processes: Vec<ProcessReport>,
+    /// Processes that were lost. The ranks of threads are those of the parts of the output.
+    pub lost: Vec<LostRank>,
 }
 
 /// Plans `request` from the configurations in `source`, so that its errors appear before any weight is read.
@@ -141,6 +143,7 @@ impl Drawn {
             record,
             compute: compute.clone(),
             processes: Vec::new(),
+            lost: Vec::new(),
         };
         drawn.record = drawn.record_of(0);
         drawn
@@ -208,14 +211,24 @@ impl Drawn {
             let axis = |axis: Axis| (axis.name().to_owned(), plan.degrees.of(axis).into());
             serde_json::Map::from_iter(axes::ALL.map(axis))
         };
+        let of_lost = |lost: &LostRank| json!({"rank": lost.rank, "reason": lost.reason});
         let parts = self.output.parts.iter().map(|part| {
-            let lost = part.lost.as_ref();
             json!({
                 "degrees": of_plan(&part.plan),
                 "first_step": part.first_step(),
-                "lost": lost.map(|lost| json!({"rank": lost.rank, "reason": lost.reason})),
+                "lost": part.lost.as_ref().map(of_lost),
             })
         });
+        let of_parts = self
+            .output
+            .parts
+            .iter()
+            .filter_map(|part| part.lost.as_ref());
+        let lost: Vec<Value> = match self.lost[..] {
+            [] => of_parts.map(of_lost).collect(),
+            // Also those that were lost before a part began, or while others were.
+            _ => self.lost.iter().map(of_lost).collect(),
+        };
         let sent = self.output.communication.iter().enumerate();
         let sent = sent.flat_map(|(rank, stats)| {
             stats.iter().map(move |((operation, axis), total)| {
@@ -242,6 +255,7 @@ impl Drawn {
             "degrees": of_plan(&self.output.plan),
             "mesh_order": self.output.plan.degrees.order,
             "parts": parts.collect::<Vec<_>>(),
+            "lost": lost,
             "communication": sent.collect::<Vec<_>>(),
             "memory": held.collect::<Vec<_>>(),
         })

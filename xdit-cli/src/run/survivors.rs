@@ -71,6 +71,19 @@ pub(crate) struct Survivors<'a> {
     pub plan: &'a dyn Fn(&Compute) -> xdit_models::Result<RunPlan>,
 }
 
+/// A request that is being drawn.
+#[derive(Debug, Default)]
+struct OngoingCall {
+    /// What its finished steps left.
+    checkpoint: Checkpoint,
+    /// The weights that this process has read.
+    pipeline: Option<Pipeline>,
+    /// How often ranks have come together to go on.
+    round: u64,
+    /// The ranks that were lost.
+    lost: Vec<LostRank>,
+}
+
 impl Survivors<'_> {
     /// Executes `plan` on the ranks of `compute`, and as often as one is lost, another one on those that are left. `None` if the others
     /// go on without this one, because no plan has room for it.
@@ -83,15 +96,16 @@ impl Survivors<'_> {
         compute: &mut Compute,
         watch: &mut RunObserver,
     ) -> Result<Option<Drawn>, Failure> {
-        let checkpoint = Checkpoint::new();
-        let (mut pipeline, mut round) = (None, 0);
+        let mut call = OngoingCall::default();
         loop {
-            let drawn = self.draw_on(plan.clone(), &mut pipeline, &checkpoint, compute, watch);
-            let failure = match drawn {
-                Ok(drawn) => return Ok(Some(drawn)),
+            let failure = match self.draw_on(plan.clone(), &mut call, compute, watch) {
+                Ok(drawn) => {
+                    let lost = call.lost;
+                    return Ok(Some(Drawn { lost, ..drawn }));
+                }
                 Err(failure) => failure,
             };
-            match self.go_on(failure, (&plan, &mut round), &checkpoint, compute, watch)? {
+            match self.go_on(failure, &plan, &mut call, compute, watch)? {
                 Some(next) => plan = next,
                 None => return Ok(None),
             }
@@ -101,28 +115,27 @@ impl Survivors<'_> {
     fn draw_on(
         &self,
         plan: RunPlan,
-        pipeline: &mut Option<Pipeline>,
-        checkpoint: &Checkpoint,
+        call: &mut OngoingCall,
         compute: &Compute,
         watch: &mut RunObserver,
     ) -> Result<Drawn, Failure> {
         // Weights that were read stay.
-        let ready = match pipeline.take() {
+        let ready = match call.pipeline.take() {
             Some(ready) => ready.parallel(compute.parallel.clone())?,
             None => load(self.model, compute, watch)?,
         };
-        let ready = pipeline.insert(ready);
+        let ready = call.pipeline.insert(ready);
         draw_with(compute, self.model, self.job, plan, |plan| {
-            ready.run_from(plan, checkpoint, watch)
+            ready.run_from(plan, &call.checkpoint, watch)
         })
     }
 
-    /// Leaves the ranks of `plan`, which have ended with `failure` in this `round`, and joins those that are left. Returns their plan.
+    /// Leaves the ranks of `plan`, which have ended with `failure`, and joins those that are left. Returns their plan.
     fn go_on(
         &self,
         mut failure: Failure,
-        (plan, round): (&RunPlan, &mut u64),
-        checkpoint: &Checkpoint,
+        plan: &RunPlan,
+        call: &mut OngoingCall,
         compute: &mut Compute,
         watch: &mut RunObserver,
     ) -> Result<Option<RunPlan>, Failure> {
@@ -148,10 +161,10 @@ impl Survivors<'_> {
                 _ => return Err(failure),
             };
             self.job.abandon();
-            let Some(regroup) = self.line.regrouped(*round, lost) else {
+            let Some(regroup) = self.line.regrouped(call.round, lost) else {
                 return Err(failure);
             };
-            *round = regroup.round;
+            call.round = regroup.round;
             let Some(first) = regroup.ranks.first() else {
                 return Err(failure);
             };
@@ -173,10 +186,12 @@ impl Survivors<'_> {
             };
             match self.rejoin(place, &regroup, next.degrees, compute) {
                 Ok(planned) => {
-                    let finished = (checkpoint.finished_steps(), plan.schedule.steps);
-                    for lost in all_lost(known, &members, &regroup) {
+                    let finished = (call.checkpoint.finished_steps(), plan.schedule.steps);
+                    let lost = all_lost(known, &members, &regroup);
+                    for lost in &lost {
                         watch.warn(lost.in_words(finished, &next.degrees));
                     }
+                    call.lost.extend(lost);
                     return Ok(planned);
                 }
                 Err(other) => failure = other,

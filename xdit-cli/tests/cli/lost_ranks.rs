@@ -35,6 +35,23 @@ fn whole(folder: &Path, plan: &[&str]) -> Vec<u8> {
     pixels(&folder.join("whole.png")).2
 }
 
+/// By how much a value of the image is off at most.
+fn most_off(file: &Path, whole: &[u8]) -> u8 {
+    let image = pixels(file).2;
+    assert_eq!(image.len(), whole.len());
+    let off = image.iter().zip(whole).map(|(a, b)| a.abs_diff(*b));
+    off.max().unwrap()
+}
+
+fn mean_off(image: &[u8], exact: &[u8]) -> f64 {
+    assert_eq!(image.len(), exact.len());
+    let off = image
+        .iter()
+        .zip(exact)
+        .map(|(a, b)| u64::from(a.abs_diff(*b)));
+    off.sum::<u64>() as f64 / exact.len() as f64
+}
+
 /// `launch` of so many ranks, whose first tells each step.
 fn launch(folder: &Path, flags: &[&str], words: &[&str]) -> Child {
     command()
@@ -114,19 +131,31 @@ fn every_step(plan: &[&str], nproc: &str) {
             let text = format!("{plan:?}, rank {lost} at {step}");
             assert_eq!(pixels(&folder.path().join("a.png")).2, whole, "{text}");
             fs::remove_file(folder.path().join("a.png")).unwrap();
-            let [first, second] = &parts(&report)[..] else {
-                panic!("{text}: {}", report["ranks"]);
-            };
-            let name = first["lost"]["rank"].as_str().unwrap();
+            let lost_ranks = report["ranks"]["lost"].as_array().unwrap();
+            let name = lost_ranks[0]["rank"].as_str().unwrap();
             assert!(
                 name.starts_with(&format!("rank {lost} (host ")),
                 "{text}: {name}"
             );
+            // One that is lost before the first step begins belongs to no part.
+            let parts = parts(&report);
+            assert!(parts.len() == 2 || step == 0, "{text}: {}", report["ranks"]);
             // What the lost rank had sent of the last step may not have arrived.
-            let finished = second["first_step"].as_u64().unwrap() as usize;
+            let last = parts.last().unwrap();
+            let finished = last["first_step"].as_u64().unwrap() as usize;
             assert!(
                 finished <= step && step <= finished + 2,
                 "{text}: {finished}"
+            );
+            let warning = format!(" was lost at step {} of {STEPS}: ", finished + 1);
+            let warnings = report["warnings"].to_string();
+            assert!(
+                warnings.contains("continuing with 1 rank"),
+                "{text}: {warnings}"
+            );
+            assert!(
+                finished < step || warnings.contains(&warning),
+                "{text}: {warnings}"
             );
         }
     }
@@ -175,7 +204,8 @@ fn the_last_rank_finishes_alone() {
     assert!(tracers.iter().all(Tracer::happened), "{left:?}");
     // The one that is left writes the image, and nothing else, to standard output.
     fs::write(folder.path().join("a.png"), reader.join().unwrap()).unwrap();
-    assert_eq!(pixels(&folder.path().join("a.png")).2, whole);
+    // Sums around the ring have another order on each plan.
+    assert!(most_off(&folder.path().join("a.png"), &whole) <= 1);
     let warnings: Vec<&str> = left
         .stderr
         .lines()
@@ -268,12 +298,10 @@ fn a_stage_is_lost_while_patches_run() {
     let (outcome, _) = losing(folder.path(), flags, &words, &[(0, 4, "-KILL")]);
     outcome.succeeded();
     let image = pixels(&folder.path().join("a.png")).2;
-    let off = image
-        .iter()
-        .zip(&whole)
-        .map(|(a, b)| u64::from(a.abs_diff(*b)));
-    let mean = off.sum::<u64>() as f64 / whole.len() as f64;
-    assert!(image.len() == whole.len() && mean < 8.0, "{mean}");
+    let exact = self::whole(folder.path(), &[]);
+    let (off, whole_off) = (mean_off(&image, &exact), mean_off(&whole, &exact));
+    println!("mean {off} with a loss, {whole_off} without");
+    assert!(off <= whole_off, "{off} {whole_off}");
 }
 
 #[test]

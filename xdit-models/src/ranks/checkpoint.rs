@@ -166,10 +166,10 @@ impl Checkpoint {
         });
     }
 
-    /// Records why the last part ended early.
+    /// Records why the last part ended early. If the next one was lost before it began, the last keeps its own reason.
     pub(crate) fn end_part(&self, lost: LostRank) {
         if let Some(part) = self.lock().parts.last_mut() {
-            part.lost = Some(lost);
+            part.lost.get_or_insert(lost);
         }
     }
 
