@@ -12,6 +12,7 @@ pub(crate) mod lost;
 mod order;
 mod own_mpi;
 mod place;
+mod prepare;
 mod rendezvous;
 mod slurm;
 mod transport;

@@ -219,6 +219,7 @@ impl Survivors<'_> {
                 host: Some(regroup.host.clone()),
                 port: regroup.port,
                 why: "launch has chosen it".to_owned(),
+                is_free_choice: false,
             },
             restart: place.restart.saturating_add(regroup.round),
             numbers,
