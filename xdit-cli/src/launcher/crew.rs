@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const GRACE: Duration = Duration::from_secs(5);
 /// How long after a first signal another one is one more.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long after its connections a process may end that is just ending.
+const ENDING: Duration = Duration::from_millis(300);
 /// The exit code of ssh if it fails itself, or if the process died of a signal there.
 const OF_SSH: i32 = 255;
 /// How often ranks may come together in vain before they end.
@@ -179,10 +181,15 @@ impl<'j> Crew<'j> {
         if let Some(process) = all.find(|process| process.seat.rank == rank)
             && self.round.lose(rank)
         {
-            // One that has just ended keeps its own reason.
-            if matches!(process.child.try_wait(), Ok(None)) {
-                process.lost = Some(reason.to_owned());
-                self.starter.kill(process);
+            // One that is just ending has a reason of its own: its connections end first.
+            let began = Instant::now();
+            while matches!(process.child.try_wait(), Ok(None)) {
+                if began.elapsed() >= ENDING {
+                    process.lost = Some(reason.to_owned());
+                    self.starter.kill(process);
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
             }
         }
     }
