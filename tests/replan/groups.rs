@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use xdit_comm::Error as CommError;
 use xdit_comm::threads::{self, Options};
 use xdit_models::{
-    Checkpoint, Degrees, LoadOptions, OutputType, Parallel, PipeFusion, Pipeline, Request,
+    Checkpoint, Degrees, LoadOptions, OnRankLoss, OutputType, Parallel, PipeFusion, Pipeline,
+    Request,
 };
 use xdit_tests::goldens::{max_abs, values};
 use xdit_tests::over_ranks::SAME;
@@ -124,4 +125,19 @@ fn every_survivor_of_a_group_knows_the_newest_steps_but_one() {
             }
         }
     }
+}
+
+/// A group cannot make another one by itself.
+#[test]
+fn a_group_does_not_replan_by_itself() {
+    let checked = |group: xdit_comm::Group| {
+        let replans = Parallel::group(Degrees::default(), group).on_rank_loss(OnRankLoss::Replan);
+        Ok(replans.check().map_err(|error| error.to_string()))
+    };
+    let told = threads::run_each(1, Options::default(), checked).remove(0);
+    let refused = told.expect("the rank returns").expect_err("it is refused");
+    assert!(
+        refused.starts_with("`on_rank_loss` = replan: must be fail over a group"),
+        "{refused}"
+    );
 }

@@ -4,6 +4,7 @@ mod early;
 mod errors;
 mod faults;
 mod fuzz;
+mod numbers;
 mod rendezvous;
 mod support;
 
