@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// What a process is doing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum RankState {
+enum SeatState {
     /// It takes part in the round.
     Works,
     /// It has left the round, and waits for the next one.
@@ -20,7 +20,7 @@ pub(super) struct RankRound {
     number: u64,
     /// The first of its ranks, which prints and writes.
     speaker: usize,
-    running: BTreeMap<usize, RankState>,
+    running: BTreeMap<usize, SeatState>,
 }
 
 impl RankRound {
@@ -30,7 +30,7 @@ impl RankRound {
             number: 0,
             speaker: 0,
             running: (0..world_size)
-                .map(|rank| (rank, RankState::Works))
+                .map(|rank| (rank, SeatState::Works))
                 .collect(),
         }
     }
@@ -48,8 +48,8 @@ impl RankRound {
     /// Rank `rank` has left round `number`. Returns whether that is news: it is not of a lost rank, or about an earlier round.
     pub(super) fn left(&mut self, rank: usize, number: u64) -> bool {
         match self.running.get_mut(&rank) {
-            Some(state) if *state == RankState::Works && number == self.number => {
-                *state = RankState::Waits;
+            Some(state) if *state == SeatState::Works && number == self.number => {
+                *state = SeatState::Waits;
                 true
             }
             _ => false,
@@ -59,8 +59,8 @@ impl RankRound {
     /// Rank `rank` counts as lost. Returns whether its process is to be ended.
     pub(super) fn lose(&mut self, rank: usize) -> bool {
         match self.running.get_mut(&rank) {
-            Some(state) if *state != RankState::Lost => {
-                *state = RankState::Lost;
+            Some(state) if *state != SeatState::Lost => {
+                *state = SeatState::Lost;
                 true
             }
             _ => false,
@@ -72,24 +72,24 @@ impl RankRound {
         self.running.remove(&rank);
     }
 
-    fn of(&self, state: RankState) -> impl Iterator<Item = usize> {
+    fn of(&self, state: SeatState) -> impl Iterator<Item = usize> {
         let ranks = self.running.iter().filter(move |(_, own)| **own == state);
         ranks.map(|(rank, _)| *rank)
     }
 
     /// Whether a rank has left this round.
     pub(super) fn is_over(&self) -> bool {
-        self.of(RankState::Waits).next().is_some()
+        self.of(SeatState::Waits).next().is_some()
     }
 
     /// The ranks that still take part in this round.
     pub(super) fn working(&self) -> Vec<usize> {
-        self.of(RankState::Works).collect()
+        self.of(SeatState::Works).collect()
     }
 
     /// Begins the next round if all ranks wait for it. Returns its ranks.
     pub(super) fn next(&mut self) -> Option<Vec<usize>> {
-        let ranks: Vec<usize> = self.of(RankState::Waits).collect();
+        let ranks: Vec<usize> = self.of(SeatState::Waits).collect();
         if ranks.is_empty() || ranks.len() < self.running.len() {
             return None;
         }
@@ -97,7 +97,7 @@ impl RankRound {
         self.speaker = ranks[0];
         self.running
             .values_mut()
-            .for_each(|state| *state = RankState::Works);
+            .for_each(|state| *state = SeatState::Works);
         Some(ranks)
     }
 }

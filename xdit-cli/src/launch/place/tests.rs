@@ -89,6 +89,7 @@ fn torchrun_and_the_port_of_its_agent() {
         rendezvous: first.rendezvous.clone(),
         secret: "job7".to_owned(),
         restart: 2,
+        numbers: Vec::new(),
         by_mpi: false,
     };
     assert_eq!(first, expected);
