@@ -13,6 +13,18 @@ impl Device {
         self.cuda_queue().map(|queue| queue.raw_stream())
     }
 
+    /// Returns the identity of a GPU, which no other GPU has, as `nvidia-smi -L` prints it; `None` for the processor. Requires the
+    /// feature `cuda`.
+    ///
+    /// # Errors
+    /// If the driver refuses.
+    pub fn cuda_uuid(&self) -> Result<Option<String>> {
+        let queue = self.cuda_queue();
+        queue
+            .map(|queue| queue.context().uuid("identify"))
+            .transpose()
+    }
+
     /// Makes the context of a GPU the calling thread's, as libraries of CUDA expect. Does nothing for the processor. Requires the
     /// feature `cuda`.
     ///

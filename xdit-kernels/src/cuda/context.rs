@@ -103,6 +103,12 @@ impl CudaContext {
         self.check(op, "cuCtxSetCurrent", status)
     }
 
+    /// The identity of this GPU, which no other GPU has.
+    pub(crate) fn uuid(&self, op: &'static str) -> Result<String> {
+        let uuid = self.driver.uuid(self.device);
+        uuid.map_err(|reason| device_error(op, reason))
+    }
+
     /// Whether this GPU reads and writes the memory of another one by itself. Lets it do so if the driver allows it.
     pub(super) fn reaches(&self, other: &Self, op: &'static str) -> Result<bool> {
         if self.ordinal == other.ordinal {

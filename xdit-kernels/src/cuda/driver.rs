@@ -72,6 +72,7 @@ functions! {
         cuDeviceGetCount(*mut c_int);
         cuDeviceGet(*mut CUdevice, c_int);
         cuDeviceGetName(*mut c_char, c_int, CUdevice);
+        cuDeviceGetUuid_v2(*mut [u8; 16], CUdevice);
         cuDeviceTotalMem_v2(*mut usize, CUdevice);
         cuDeviceGetAttribute(*mut c_int, u32, CUdevice);
         cuDeviceCanAccessPeer(*mut c_int, CUdevice, CUdevice);
@@ -260,6 +261,17 @@ impl CudaDriver {
                 self.explain(status)
             )),
         }
+    }
+
+    /// The identity of a device, which no other device has, as `nvidia-smi -L` prints it.
+    pub(super) fn uuid(&self, device: CUdevice) -> Result<String, String> {
+        let mut bytes = [0; 16];
+        // SAFETY: the driver writes 16 bytes.
+        let status = unsafe { (self.cuDeviceGetUuid_v2)(&mut bytes, device) };
+        self.answered(status, "identify its GPU")?;
+        let hex = |part: &[u8]| part.iter().map(|byte| format!("{byte:02x}")).collect();
+        let parts: [String; 5] = [0..4, 4..6, 6..8, 8..10, 10..16].map(|part| hex(&bytes[part]));
+        Ok(format!("GPU-{}", parts.join("-")))
     }
 
     /// What the driver says about a status, in one line: its name, its meaning, its number.

@@ -6,6 +6,7 @@ use std::{path::PathBuf, process::Command};
 /// Functions that the driver must have, besides those that a test writes itself.
 const OTHERS: &[&str] = &[
     "cuDeviceGet",
+    "cuDeviceGetUuid_v2",
     "cuDeviceTotalMem_v2",
     "cuDeviceCanAccessPeer",
     "cuDevicePrimaryCtxRetain",

@@ -40,6 +40,15 @@ pub struct CudaDeviceInfo {
 }
 
 impl CudaDeviceInfo {
+    /// How many GPUs the driver shows to this process. Opens none of them.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) says in one line why there is no GPU.
+    pub fn count() -> Result<u32> {
+        let count = CudaDriver::open().and_then(|driver| driver.device_count());
+        count.map_err(|reason| device_error("devices", reason))
+    }
+
     /// All GPUs that the driver shows to this process, as [`list_with`](Self::list_with) with the default options.
     ///
     /// # Errors

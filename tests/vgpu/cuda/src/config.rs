@@ -20,6 +20,8 @@ pub(crate) enum Policy {
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) devices: usize,
+    /// Which of the machine's devices is the first that this process sees.
+    pub(crate) first_device: usize,
     /// The compute capability, such as (8, 0).
     pub(crate) capability: (u32, u32),
     pub(crate) driver: i32,
@@ -77,6 +79,7 @@ impl Config {
         let pace = std::env::var("VGPU_PACE").unwrap_or_else(|_| "free".to_owned());
         Self {
             devices: number("VGPU_DEVICES", 2),
+            first_device: number("VGPU_FIRST_DEVICE", 0),
             capability: (capability / 10, capability % 10),
             driver: number("VGPU_DRIVER", 12080),
             peers: flag("VGPU_PEERS", 1),

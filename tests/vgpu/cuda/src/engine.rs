@@ -229,6 +229,18 @@ impl Engine {
         state
     }
 
+    /// Runs one operation so that a stream gets on. Returns false if none can run.
+    pub(crate) fn step_towards(&self, stream: usize) -> bool {
+        let mut state = self.lock();
+        match state.towards(stream) {
+            Some(next) => {
+                drop(self.step(state, next));
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Runs everything that is queued. Nothing more comes.
     pub(crate) fn finish_all(&self) -> Guard<'_> {
         let mut state = self.lock();

@@ -13,7 +13,7 @@ use crate::engine::{engine, start};
 /// An identity that no other device has.
 fn uuid(uuid: &Out<[u8; 16]>, device: c_int) -> Res {
     let mut bytes = *b"vgpu-device-\0\0\0\0";
-    bytes[15] = device_index(device)? as u8;
+    bytes[15] = (engine()?.config.first_device + device_index(device)?) as u8;
     uuid.set(bytes)
 }
 
@@ -21,21 +21,21 @@ fn uuid(uuid: &Out<[u8; 16]>, device: c_int) -> Res {
 fn attribute(config: &Config, attribute: c_int, device: usize) -> Res<usize> {
     let (major, minor) = config.capability;
     Ok(match attribute {
-        1..=3 => 1024,          // threads of a block, and in x and y
-        4 => 64,                // threads of a block in z
-        5 => i32::MAX as usize, // blocks in x
-        6 | 7 => 65535,         // blocks in y and z
-        8 => 48 << 10,          // shared memory of a block
-        9 => 64 << 10,          // constant memory
-        10 => 32,               // warp size
-        12 | 82 => 65536,       // registers of a block, of a multiprocessor
-        13 | 36 => 1_000_000,   // clocks in kHz
-        16 => 8,                // multiprocessors
-        33 => device,           // PCI bus
-        37 => 256,              // width of the memory bus
-        38 => 4 << 20,          // L2
-        39 => 2048,             // threads of a multiprocessor
-        40 => 2,                // copy engines
+        1..=3 => 1024,                      // threads of a block, and in x and y
+        4 => 64,                            // threads of a block in z
+        5 => i32::MAX as usize,             // blocks in x
+        6 | 7 => 65535,                     // blocks in y and z
+        8 => 48 << 10,                      // shared memory of a block
+        9 => 64 << 10,                      // constant memory
+        10 => 32,                           // warp size
+        12 | 82 => 65536,                   // registers of a block, of a multiprocessor
+        13 | 36 => 1_000_000,               // clocks in kHz
+        16 => 8,                            // multiprocessors
+        33 => config.first_device + device, // PCI bus
+        37 => 256,                          // width of the memory bus
+        38 => 4 << 20,                      // L2
+        39 => 2048,                         // threads of a multiprocessor
+        40 => 2,                            // copy engines
         75 => major as usize,
         76 => minor as usize,
         81 => config.most_shared() + 1024, // shared memory of a multiprocessor

@@ -72,6 +72,12 @@ api! {
         Ok(())
     }
 
+    /// Runs one operation so that a stream gets on, whatever the policy: another process waits for it. `stepped` is 0 if none can run.
+    fn vgpu_step(stream: u64, stepped: Out<c_int>) {
+        let stream = stream_index(stream)?;
+        stepped.set(c_int::from(engine()?.step_towards(stream)))
+    }
+
     /// The device of a stream.
     fn vgpu_stream_device(stream: u64, device: Out<c_int>) {
         let stream = stream_index(stream)?;
