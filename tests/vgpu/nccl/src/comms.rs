@@ -1,11 +1,14 @@
 //! Communicators: how ranks come together, and in which state each rank's is.
 
+use std::collections::HashMap;
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::arguments::{Out, UniqueId};
+use crate::abroad::Abroad;
+use crate::arguments::Out;
 use crate::cuda;
+use crate::meetings::{Meeting, MeetingId};
 use crate::messages::{Lanes, Launch, Presence};
 use crate::misuse::refuse;
 use crate::settings;
@@ -18,23 +21,20 @@ const TAG: u64 = 0xcc << 32;
 /// What the calls of all ranks share.
 #[derive(Debug, Default)]
 pub(crate) struct World {
-    /// By the numbers in unique ids.
-    meetings: Vec<Meeting>,
+    /// By what unique ids say.
+    pub(crate) meetings: HashMap<MeetingId, Meeting>,
     comms: Vec<Comm>,
     pub(crate) cliques: Vec<Clique>,
-}
-
-/// Ranks that come together with one unique id.
-#[derive(Debug, Default)]
-struct Meeting {
-    size: usize,
-    /// The communicators of the ranks that have come.
-    members: Vec<Option<usize>>,
+    /// What is known of other processes.
+    pub(crate) abroad: Abroad,
 }
 
 /// The communicators of ranks that came together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Clique {
+    pub(crate) meeting: MeetingId,
+    /// Distinguishes the cliques of a meeting, in all processes.
+    pub(crate) name: String,
     pub(crate) lanes: Lanes,
     /// The communicator of each rank.
     pub(crate) members: Vec<usize>,
@@ -48,6 +48,8 @@ pub(crate) struct Comm {
     pub(crate) rank: usize,
     pub(crate) size: usize,
     pub(crate) device: c_int,
+    /// Which GPU of the machine that is.
+    pub(crate) gpu: u64,
     pub(crate) clique: usize,
     pub(crate) phase: Phase,
     /// How often a call that could be complete is still said to be in progress.
@@ -57,6 +59,8 @@ pub(crate) struct Comm {
     /// How often `polls` was drawn.
     pub(crate) draws: u64,
     pub(crate) splits: usize,
+    /// How many groups have begun.
+    pub(crate) groups: usize,
     /// The groups that have perhaps not ended.
     pub(crate) under_way: Vec<Arc<Presence>>,
     pub(crate) aborted: Arc<AtomicBool>,
@@ -72,6 +76,8 @@ pub(crate) enum Phase {
     /// Where the new communicator goes.
     Splitting(usize, Out<u64>),
     Broken(Status),
+    /// Its rank is one of another process, which knows more.
+    Elsewhere,
     /// Whether it has been.
     Finalizing(bool),
     Aborted,
@@ -123,7 +129,9 @@ pub(crate) fn world() -> Guard {
 /// Before the double of libcuda tells what it has found: that one was asked to earlier.
 extern "C" fn at_exit() {
     let world = world();
-    let alive = |comm: &&Comm| !matches!(comm.phase, Phase::Aborted | Phase::Destroyed);
+    let is_over =
+        |phase: &Phase| matches!(phase, Phase::Aborted | Phase::Destroyed | Phase::Elsewhere);
+    let alive = |comm: &&Comm| !is_over(&comm.phase);
     let left: Vec<String> = (world.comms.iter().filter(alive))
         .map(|comm| format!("rank {} of {}", comm.rank, comm.size))
         .collect();
@@ -137,15 +145,29 @@ extern "C" fn at_exit() {
     }
 }
 
-/// A new id.
-pub(crate) fn unique_id() -> UniqueId {
-    let mut world = world();
-    world.meetings.push(Meeting::default());
-    let mut id = [0; 128];
-    id[..8].copy_from_slice(b"vgpunccl");
-    id[8..16].copy_from_slice(&(world.meetings.len() as u64).to_le_bytes());
-    id[16..20].copy_from_slice(&std::process::id().to_le_bytes());
-    UniqueId(id)
+impl Comm {
+    /// The communicator of a rank on this device of the process, and GPU of the machine.
+    pub(crate) fn new((rank, size): (usize, usize), device: c_int, gpu: u64, phase: Phase) -> Self {
+        Self {
+            rank,
+            size,
+            device,
+            gpu,
+            clique: 0,
+            phase,
+            polls: 0,
+            asked: 0,
+            draws: 0,
+            splits: 0,
+            groups: 0,
+            under_way: Vec::new(),
+            aborted: Arc::default(),
+        }
+    }
+
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        matches!(self.phase, Phase::Elsewhere)
+    }
 }
 
 impl World {
@@ -159,10 +181,35 @@ impl World {
         &mut self.comms[index]
     }
 
-    pub(crate) fn add(&mut self, comm: Comm) -> u64 {
+    /// Adds a communicator; its index.
+    pub(crate) fn add(&mut self, comm: Comm) -> usize {
         self.comms.push(comm);
-        TAG | (self.comms.len() - 1) as u64
+        self.comms.len() - 1
     }
+
+    /// Makes a clique of communicators, in rank order.
+    pub(crate) fn found(&mut self, meeting: MeetingId, name: String, members: Vec<usize>) {
+        let clique = self.cliques.len();
+        for member in &members {
+            let comm = &mut self.comms[*member];
+            comm.clique = clique;
+            if !comm.is_elsewhere() {
+                comm.phase = Phase::Ready;
+            }
+        }
+        self.cliques.push(Clique {
+            meeting,
+            name,
+            members,
+            lanes: Lanes::default(),
+            splits: Vec::new(),
+        });
+    }
+}
+
+/// The handle of a communicator.
+pub(crate) fn handle(index: usize) -> u64 {
+    TAG | index as u64
 }
 
 /// The communicator of a handle that a call names, which has not ended; with the world.
@@ -213,112 +260,6 @@ pub(crate) fn ready(call: &str, handle: u64) -> Res<(Guard, usize)> {
     refuse(status, &fault)
 }
 
-/// `ncclCommInitRankConfig`
-pub(crate) fn join(out: Out<u64>, size: c_int, id: UniqueId, rank: c_int) -> Res {
-    const CALL: &str = "ncclCommInitRankConfig";
-    let device = cuda::current_device()?;
-    let mut world = world();
-    let number = u64::from_le_bytes(id.0[8..16].try_into().unwrap_or_default()) as usize;
-    let is_ours = id.0[16..20] == std::process::id().to_le_bytes();
-    let known =
-        is_ours && id.0[..8] == *b"vgpunccl" && (1..=world.meetings.len()).contains(&number);
-    let place = usize::try_from(rank).ok().zip(usize::try_from(size).ok());
-    let place = place.filter(|(rank, size)| rank < size);
-    let (Some((rank, size)), true) = (place, known) else {
-        drop(world);
-        let fault = match known {
-            true => format!("{CALL}: rank {rank} of {size}"),
-            false if !is_ours && id.0[..8] == *b"vgpunccl" => {
-                format!(
-                    "{CALL}: the unique id is of another process, and ranks of this double are threads of one"
-                )
-            }
-            false => format!("{CALL}: the unique id is none of ncclGetUniqueId"),
-        };
-        return refuse(INVALID_ARGUMENT, &fault);
-    };
-    let next = world.comms.len();
-    let meeting = &mut world.meetings[number - 1];
-    if meeting.size == 0 {
-        (meeting.size, meeting.members) = (size, vec![None; size]);
-    }
-    let fault = if meeting.size != size {
-        Some(format!(
-            "{CALL}: {size} ranks, and another rank said {}",
-            meeting.size
-        ))
-    } else if meeting.members.iter().all(Option::is_some) {
-        Some(format!("{CALL}: the unique id was used before"))
-    } else if meeting.members[rank].is_some() {
-        Some(format!("{CALL}: two processes are rank {rank}"))
-    } else {
-        None
-    };
-    if let Some(fault) = fault {
-        drop(world);
-        return refuse(INVALID_USAGE, &fault);
-    }
-    meeting.members[rank] = Some(next);
-    let handle = world.add(Comm {
-        rank,
-        size,
-        device,
-        clique: 0,
-        phase: Phase::Joining,
-        polls: 0,
-        asked: 0,
-        draws: 0,
-        splits: 0,
-        under_way: Vec::new(),
-        aborted: Arc::default(),
-    });
-    let comm = world.comm(next);
-    // The caller must ask at least once.
-    comm.polls = 1 + delay(comm);
-    let duplicate = world.meet(number - 1);
-    drop(world);
-    out.set(handle)?;
-    match duplicate {
-        Some(text) => refuse(INVALID_USAGE, &text),
-        None => Err(IN_PROGRESS),
-    }
-}
-
-impl World {
-    /// Lets the ranks of a meeting begin if all have come. Returns what is wrong with them.
-    fn meet(&mut self, number: usize) -> Option<String> {
-        let members = self.meetings[number].members.iter().copied();
-        let members: Vec<usize> = members.collect::<Option<_>>()?;
-        let device = |rank: usize| self.comms[members[rank]].device;
-        let ranks = 0..members.len();
-        let mut pairs = ranks.flat_map(|a| (0..a).map(move |b| (b, a)));
-        if let Some((a, b)) = pairs.find(|(a, b)| device(*a) == device(*b)) {
-            let device = device(a);
-            for member in &members {
-                self.comms[*member].phase = Phase::Broken(INVALID_USAGE);
-            }
-            return Some(format!(
-                "Duplicate GPU detected : rank {a} and rank {b} both on CUDA device {device}"
-            ));
-        }
-        self.found(members);
-        None
-    }
-
-    /// Makes a clique of communicators, in rank order.
-    pub(crate) fn found(&mut self, members: Vec<usize>) {
-        let clique = self.cliques.len();
-        for member in &members {
-            let comm = &mut self.comms[*member];
-            (comm.clique, comm.phase) = (clique, Phase::Ready);
-        }
-        self.cliques.push(Clique {
-            members,
-            ..Clique::default()
-        });
-    }
-}
-
 /// `ncclCommGetAsyncError`: the state, after what was in progress has got on.
 pub(crate) fn state(handle: u64) -> Res<Status> {
     let (mut world, index) = living("ncclCommGetAsyncError", handle)?;
@@ -360,7 +301,7 @@ pub(crate) fn state(handle: u64) -> Res<Status> {
             Ok(IN_PROGRESS)
         }
         Phase::Splitting(..) => world.split_state(index),
-        Phase::Aborted | Phase::Destroyed => Err(INVALID_ARGUMENT),
+        Phase::Aborted | Phase::Destroyed | Phase::Elsewhere => Err(INVALID_ARGUMENT),
     }
 }
 

@@ -76,6 +76,26 @@ pub(crate) fn current_device() -> Res<c_int> {
     Ok(device)
 }
 
+/// Which GPU of the machine a device of this process is.
+pub(crate) fn gpu(device: c_int) -> Res<u64> {
+    type Identity = unsafe extern "C" fn(*mut [u8; 16], c_int) -> u32;
+    let (ask, mut identity) = (function(c"cuDeviceGetUuid_v2")?, [0; 16]);
+    // SAFETY: `cuDeviceGetUuid_v2` has this type, and the pointer is to 16 bytes.
+    checked(unsafe { std::mem::transmute::<*mut c_void, Identity>(ask)(&mut identity, device) })?;
+    Ok(u64::from(identity[15]))
+}
+
+/// Runs what a stream waits for next, or its next operation; false if nothing of that can run.
+pub(crate) fn step(stream: u64) -> bool {
+    let mut stepped = 0;
+    let Ok(step) = function(c"vgpu_step") else {
+        return false;
+    };
+    // SAFETY: `vgpu_step` has this type, and the pointer is to a number.
+    let code = unsafe { std::mem::transmute::<*mut c_void, NumberOf>(step)(stream, &mut stepped) };
+    code == 0 && stepped == 1
+}
+
 /// The device of a stream.
 pub(crate) fn stream_device(stream: u64) -> Res<c_int> {
     let (ask, mut device) = (function(c"vgpu_stream_device")?, 0);
@@ -182,12 +202,14 @@ unsafe extern "C" fn look(launch: *mut c_void) -> u64 {
 unsafe extern "C" fn arrive(launch: *mut c_void, buffers: *const *mut u8) {
     // SAFETY: the launch lives until `release`.
     let launch = unsafe { &*launch.cast::<Launch>() };
-    for (i, (_, parcel)) in launch.sends.iter().enumerate() {
-        // SAFETY: there is a buffer for each span, with its bytes.
-        let bytes = unsafe { std::slice::from_raw_parts(*buffers.add(i), parcel.bytes()) };
-        parcel.fill(bytes);
-    }
-    launch.presence.arrived.store(true, Ordering::Release);
+    let sends = launch.sends.iter().enumerate();
+    let sent: Vec<&[u8]> = sends
+        .map(|(i, (_, parcel))| {
+            // SAFETY: there is a buffer for each span, with its bytes.
+            unsafe { std::slice::from_raw_parts(*buffers.add(i), parcel.bytes()) }
+        })
+        .collect();
+    launch.arrive(&sent);
 }
 
 unsafe extern "C" fn deliver(launch: *mut c_void, buffers: *const *mut u8) {

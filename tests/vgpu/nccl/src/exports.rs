@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::arguments::{Config, In, Out, UniqueId};
 use crate::misuse::{last, refuse};
 use crate::status::{INTERNAL_ERROR, INVALID_ARGUMENT, INVALID_USAGE, Res, Status, text};
-use crate::{comms, group, settings, splits};
+use crate::{comms, group, meetings, settings, splits};
 
 fn called(body: impl FnOnce() -> Res) -> Status {
     match catch_unwind(AssertUnwindSafe(body)) {
@@ -63,13 +63,13 @@ exports! {
     }
 
     fn ncclGetUniqueId(id: Out<UniqueId>) {
-        id.set(comms::unique_id())
+        id.set(meetings::unique_id())
     }
 
     fn ncclCommInitRankConfig(comm: Out<u64>, size: c_int, id: UniqueId, rank: c_int, config: In<Config>) {
         outside("ncclCommInitRankConfig")?;
         check("ncclCommInitRankConfig", config)?;
-        comms::join(comm, size, id, rank)
+        meetings::join(comm, size, id, rank)
     }
 
     fn ncclCommSplit(comm: u64, color: c_int, key: c_int, new: Out<u64>, config: In<Config>) {

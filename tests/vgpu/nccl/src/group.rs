@@ -5,9 +5,10 @@ use std::ffi::c_int;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::comms::{Phase, delay, ready};
+use crate::comms::{Clique, Phase, delay, ready};
 use crate::cuda;
-use crate::messages::{Extent, Launch, Presence};
+use crate::journal::{self, Event};
+use crate::messages::{Extent, Launch, Notice, Presence};
 use crate::misuse::refuse;
 use crate::status::{IN_PROGRESS, INVALID_ARGUMENT, INVALID_USAGE, Res, Status, bytes_of};
 
@@ -182,7 +183,8 @@ fn launch(handle: u64, items: &[Item]) -> Res<bool> {
     let (mut world, index) = ready("ncclGroupEnd", handle)?;
     let comm = world.comm(index);
     let polls = delay(comm);
-    let (rank, clique) = (comm.rank, comm.clique);
+    let (rank, clique, number) = (comm.rank, comm.clique, comm.groups);
+    comm.groups += 1;
     if let Some(fault) = fault(items, rank) {
         drop(world);
         return refuse(INVALID_USAGE, &fault);
@@ -216,11 +218,32 @@ fn launch(handle: u64, items: &[Item]) -> Res<bool> {
             wants.push((buffer, wanted));
         }
     }
+    let elsewhere = world.elsewhere(clique);
+    let Clique { meeting, name, .. } = &world.cliques[clique];
+    let notice = (!elsewhere.is_empty()).then(|| Notice {
+        meeting: *meeting,
+        clique: name.clone(),
+        rank,
+        number,
+        elsewhere,
+    });
     let launch = Arc::new(Launch {
         presence,
         sends,
         wants,
+        notice,
     });
+    if let Some(notice) = &launch.notice {
+        let items = items.iter().map(|it| (it.is_send, it.peer, it.extent));
+        let event = Event::Grouped {
+            clique: notice.clique.clone(),
+            rank,
+            number,
+            items: items.collect(),
+        };
+        journal::write(notice.meeting, &event);
+        world.note_launch(&launch);
+    }
     let comm = world.comm(index);
     comm.under_way
         .retain(|other| !other.delivered.load(Ordering::Acquire));

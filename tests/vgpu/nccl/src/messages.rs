@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::journal::{self, Event};
+use crate::meetings::MeetingId;
 use crate::status::bytes_of;
 
 /// The operation of a group in its stream, as its peers see it.
@@ -91,9 +93,54 @@ pub(crate) struct Launch {
     /// With the addresses of their buffers.
     pub(crate) sends: Vec<(u64, Arc<Parcel>)>,
     pub(crate) wants: Vec<(u64, Arc<Wanted>)>,
+    /// What its process tells others of it, if ranks of them take part.
+    pub(crate) notice: Option<Notice>,
+}
+
+/// The name of a group in other processes: its clique in a meeting, its rank, its number.
+#[derive(Debug)]
+pub(crate) struct Notice {
+    pub(crate) meeting: MeetingId,
+    pub(crate) clique: String,
+    pub(crate) rank: usize,
+    pub(crate) number: usize,
+    /// The ranks of other processes.
+    pub(crate) elsewhere: HashSet<usize>,
 }
 
 impl Launch {
+    /// Whether a peer is there, and this group is not.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let is_there = |peer: &Arc<Presence>| peer.arrived.load(Ordering::Acquire);
+        let mut takers = self.sends.iter().filter_map(|(_, it)| it.taker.get());
+        let mut parcels = self.wants.iter().filter_map(|(_, it)| it.parcel.get());
+        !is_there(&self.presence)
+            && (takers.any(is_there) || parcels.any(|parcel| is_there(&parcel.from)))
+    }
+
+    /// The stream has come to the group, with the bytes that it sends. Other processes hear of it once.
+    pub(crate) fn arrive(&self, sent: &[&[u8]]) {
+        for ((_, parcel), bytes) in self.sends.iter().zip(sent) {
+            parcel.fill(bytes);
+        }
+        let is_first = !self.presence.arrived.swap(true, Ordering::AcqRel);
+        if let (true, Some(notice)) = (is_first, &self.notice) {
+            let data = self.sends.iter().zip(sent).map(|((_, parcel), bytes)| {
+                match notice.elsewhere.contains(&parcel.lane.1) {
+                    true => bytes.to_vec(),
+                    false => Vec::new(),
+                }
+            });
+            let event = Event::Arrived {
+                clique: notice.clique.clone(),
+                rank: notice.rank,
+                number: notice.number,
+                data: data.collect(),
+            };
+            journal::write(notice.meeting, &event);
+        }
+    }
+
     /// Whether all peers are there: 0; otherwise a stream that must get on first, or 1 if nobody has called yet what it waits for.
     pub(crate) fn sight(&self) -> u64 {
         const OPEN: u64 = 0;

@@ -1,5 +1,6 @@
 //! What the environment sets; `tests/vgpu/README.md` lists it.
 
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::OnceLock;
 
@@ -19,6 +20,13 @@ fn refused(name: &str, text: &str) -> ! {
 pub(crate) fn seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| number("VGPU_SEED", 1))
+}
+
+/// Where processes meet whose ranks belong together.
+pub(crate) fn folder() -> Option<&'static Path> {
+    static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let read = || std::env::var_os("VGPU_NCCL_FOLDER").map(PathBuf::from);
+    FOLDER.get_or_init(read).as_deref()
 }
 
 pub(crate) fn version() -> i32 {

@@ -1,10 +1,10 @@
 //! `ncclCommSplit`.
 
 use std::ffi::c_int;
-use std::sync::Arc;
 
 use crate::arguments::Out;
-use crate::comms::{Comm, Phase, World, delay, ready};
+use crate::comms::{Clique, Comm, Phase, World, delay, handle, ready};
+use crate::journal::{self, Event};
 use crate::misuse::refuse;
 use crate::status::{IN_PROGRESS, INVALID_ARGUMENT, Res, Status};
 
@@ -30,22 +30,42 @@ pub(crate) fn split(handle: u64, color: c_int, key: c_int, out: Out<u64>) -> Res
     }
     let comm = world.comm(index);
     let polls = delay(comm);
-    let (clique, rank, size, number) = (comm.clique, comm.rank, comm.size, comm.splits);
+    let (clique, rank, number) = (comm.clique, comm.rank, comm.splits);
     comm.splits += 1;
     comm.polls = polls;
     comm.phase = Phase::Splitting(number, out);
-    let splits = &mut world.cliques[clique].splits;
-    if splits.len() == number {
-        splits.push(Split {
-            parts: vec![None; size],
-            made: Vec::new(),
-        });
-    }
-    splits[number].parts[rank] = Some((color, key));
+    world.part(clique, number, rank, (color, key));
+    let Clique { meeting, name, .. } = &world.cliques[clique];
+    let event = Event::Split {
+        clique: name.clone(),
+        rank,
+        number,
+        color,
+        key,
+    };
+    journal::write(*meeting, &event);
     Err(IN_PROGRESS)
 }
 
 impl World {
+    /// A rank takes part in a split of its clique. When all have, the new communicators are made.
+    pub(crate) fn part(&mut self, clique: usize, number: usize, rank: usize, said: (c_int, c_int)) {
+        let size = self.cliques[clique].members.len();
+        let splits = &mut self.cliques[clique].splits;
+        while splits.len() <= number {
+            splits.push(Split {
+                parts: vec![None; size],
+                made: Vec::new(),
+            });
+        }
+        splits[number].parts[rank] = Some(said);
+        let parts = splits[number].parts.iter().copied();
+        if let Some(parts) = parts.collect::<Option<Vec<_>>>() {
+            let made = self.make_parts(clique, number, &parts);
+            self.cliques[clique].splits[number].made = made;
+        }
+    }
+
     /// The state of a communicator that is being split. The new one's address is only there when the old one is ready again.
     pub(crate) fn split_state(&mut self, index: usize) -> Res<Status> {
         let comm = self.comm(index);
@@ -53,23 +73,24 @@ impl World {
             return Ok(0);
         };
         let (clique, rank) = (comm.clique, comm.rank);
-        if self.cliques[clique].splits[number].made.is_empty() {
-            let parts = &self.cliques[clique].splits[number].parts;
-            let Some(parts) = parts.iter().copied().collect::<Option<Vec<_>>>() else {
-                return Ok(IN_PROGRESS);
-            };
-            let made = self.make_parts(clique, &parts);
-            self.cliques[clique].splits[number].made = made;
-        }
-        let made = self.cliques[clique].splits[number].made[rank];
+        let made = self.cliques[clique].splits[number].made.get(rank);
+        let Some(made) = made.copied() else {
+            return Ok(IN_PROGRESS);
+        };
         self.comm(index).phase = Phase::Ready;
         out.set(made)?;
         Ok(0)
     }
 
     /// The new communicators of all ranks.
-    fn make_parts(&mut self, clique: usize, parts: &[(c_int, c_int)]) -> Vec<u64> {
-        let members = self.cliques[clique].members.clone();
+    fn make_parts(&mut self, clique: usize, number: usize, parts: &[(c_int, c_int)]) -> Vec<u64> {
+        let Clique {
+            members,
+            meeting,
+            name,
+            ..
+        } = &self.cliques[clique];
+        let (members, meeting, name) = (members.clone(), *meeting, name.clone());
         let mut made = vec![0; parts.len()];
         let mut colors: Vec<c_int> = parts.iter().map(|(color, _)| *color).collect();
         colors.sort_unstable();
@@ -79,24 +100,18 @@ impl World {
             ranks.sort_by_key(|rank| (parts[*rank].1, *rank));
             let mut group = Vec::new();
             for (new, rank) in ranks.iter().enumerate() {
-                let device = self.comm(members[*rank]).device;
-                let handle = self.add(Comm {
-                    rank: new,
-                    size: ranks.len(),
-                    device,
-                    clique: 0,
-                    phase: Phase::Ready,
-                    polls: 1,
-                    asked: 0,
-                    draws: 0,
-                    splits: 0,
-                    under_way: Vec::new(),
-                    aborted: Arc::default(),
-                });
-                made[*rank] = handle;
-                group.push((handle & 0xffff_ffff) as usize);
+                let parent = self.comm(members[*rank]);
+                let (device, gpu) = (parent.device, parent.gpu);
+                let phase = match parent.is_elsewhere() {
+                    true => Phase::Elsewhere,
+                    false => Phase::Ready,
+                };
+                let comm = Comm::new((new, ranks.len()), device, gpu, phase);
+                let index = self.add(Comm { polls: 1, ..comm });
+                made[*rank] = handle(index);
+                group.push(index);
             }
-            self.found(group);
+            self.found(meeting, format!("{name}/{number}.{color}"), group);
         }
         made
     }
