@@ -128,6 +128,23 @@ impl Op {
         }
     }
 
+    /// Returns an operation of this name; ranks and kinds of reductions are any.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [
+            Self::Send { dst: 0 },
+            Self::Recv { src: 0 },
+            Self::Broadcast { root: 0 },
+            Self::Scatter { root: 0 },
+            Self::Gather { root: 0 },
+            Self::AllGather,
+            Self::AllReduce(ReduceOp::Sum),
+            Self::ReduceScatter(ReduceOp::Sum),
+            Self::AllToAll,
+            Self::Barrier,
+        ];
+        all.into_iter().find(|op| op.name() == name)
+    }
+
     /// Returns whether every rank of the group must call it.
     pub fn is_collective(self) -> bool {
         !matches!(self, Self::Send { .. } | Self::Recv { .. })

@@ -108,6 +108,9 @@ pub enum Error {
     /// Ranks that are processes did not come together. The message says who refused whom, or who is missing.
     #[error("{0}")]
     Rendezvous(String),
+    /// Rank 0 cannot listen for the others at the port of the rendezvous. The message says why.
+    #[error("{0}")]
+    CannotListen(String),
     /// Ranks that are processes did not come together, and rank 0 has told the reason to all ranks that it reached. Its own error has
     /// the same text.
     #[error("{0}")]

@@ -5,7 +5,7 @@ use crate::{Error, Result};
 use std::fmt;
 
 /// The version of the protocol. It changes with the bytes of any frame.
-pub(super) const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 2;
 /// The first bytes of a hello of any version.
 const MAGIC: u64 = u64::from_le_bytes(*b"xdit-rs\0");
 /// The most ranks of a world. Rank 0 has two threads for each.
@@ -213,6 +213,15 @@ impl Hello {
     pub(super) fn is_before(&self, other: &Self) -> bool {
         let same = other.version == self.version && self.secret.is(&other.secret);
         same && self.restart < other.restart
+    }
+
+    /// Whether a process with this hello is another rank of the same attempt of the job.
+    pub(super) fn is_of_job(&self, other: &Self) -> bool {
+        let ours = [self.version, self.restart, self.world_size as u64];
+        ours == [other.version, other.restart, other.world_size as u64]
+            && self.secret.is(&other.secret)
+            && other.rank != self.rank
+            && other.rank < self.world_size
     }
 
     /// Whether a process with this hello may take part in the world of rank 0, whose hello is `self`.

@@ -213,6 +213,10 @@ fn enter(shared: &Arc<HubShared>, stream: TcpStream) -> Option<(usize, Link, Out
         }
         match link.hear() {
             Heard::Frame(Frame::Hello(hello)) => break hello,
+            Heard::Frame(Frame::CannotCome { hello, reason }) => {
+                lock(&shared.switch).cannot_come(&hello, &reason);
+                return None;
+            }
             Heard::Nothing => {}
             _ => return None,
         }

@@ -146,7 +146,7 @@ pub(super) fn listen(rendezvous: &str) -> Result<TcpListener> {
         match TcpListener::bind(address) {
             Ok(listener) => return Ok(listener),
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                return Err(Error::Rendezvous(format!(
+                return Err(Error::CannotListen(format!(
                     "rank 0 cannot listen on port {port}: another program uses it. Choose another port for the rendezvous"
                 )));
             }
@@ -154,7 +154,7 @@ pub(super) fn listen(rendezvous: &str) -> Result<TcpListener> {
         }
     }
     let reason = last.map_or_else(|| "it has no address".to_owned(), |e| e.to_string());
-    Err(Error::Rendezvous(format!(
+    Err(Error::CannotListen(format!(
         "rank 0 cannot listen at {rendezvous}: {reason}"
     )))
 }

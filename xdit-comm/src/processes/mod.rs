@@ -36,6 +36,7 @@
 //! 0 then waits for the others, for [`grace`](ProcessOptions::grace) at most. The threads of the control plane have ended when the drop
 //! returns. A transport may keep some until the other ranks have left too.
 
+mod absence;
 mod bytes;
 mod calls;
 mod hello;
@@ -64,6 +65,7 @@ mod transport;
 mod wire;
 mod world;
 
+pub use absence::cannot_join;
 pub use hello::{JobSecret, RankPlace};
 pub use options::ProcessOptions;
 pub use transport::{Transfer, Transport};

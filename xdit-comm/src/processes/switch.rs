@@ -80,10 +80,7 @@ impl Switch {
         if let Err(refusal) = admitted {
             self.last_refused = Some(refusal.reason.clone());
             if refusal.ends_the_job && !self.complete {
-                self.refuse_all(&refusal.reason);
-                let seats = self.seats.iter().enumerate();
-                let absent = seats.filter(|(rank, seat)| seat.is_none() && *rank != hello.rank);
-                self.untold = absent.map(|(rank, _)| rank).collect();
+                self.refuse_job(&refusal.reason, hello.rank);
             }
             let is_of_all = self.refusal.as_ref() == Some(&refusal.reason);
             // Of this answer all versions know the bytes.
@@ -134,6 +131,24 @@ impl Switch {
                 ))
             }
         }
+    }
+
+    /// A process says that its rank cannot come, and why. Then the world will not begin.
+    pub(super) fn cannot_come(&mut self, hello: &Hello, reason: &str) {
+        let is_awaited =
+            |seats: &[Option<Seat>]| seats.get(hello.rank).is_some_and(Option::is_none);
+        if self.own.is_of_job(hello) && is_awaited(&self.seats) {
+            let text = format!("rank {} ({}): {reason}", hello.rank, hello.host);
+            self.refuse_job(&text, hello.rank);
+        }
+    }
+
+    /// The world will not begin, because of a rank. Those that come later hear of it too.
+    fn refuse_job(&mut self, reason: &str, because_of: usize) {
+        self.refuse_all(reason);
+        let seats = self.seats.iter().enumerate();
+        let absent = seats.filter(|(rank, seat)| seat.is_none() && *rank != because_of);
+        self.untold = absent.map(|(rank, _)| rank).collect();
     }
 
     /// The world will not begin.
@@ -309,6 +324,7 @@ impl Switch {
                 self.judge();
             }
             Frame::Hello(_)
+            | Frame::CannotCome { .. }
             | Frame::Welcome(_)
             | Frame::Refused(_)
             | Frame::TurnedAway(_)

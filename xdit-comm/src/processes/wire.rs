@@ -62,6 +62,8 @@ pub struct Peer {
 pub(super) enum Frame {
     /// The first of a connection.
     Hello(Hello),
+    /// The first and only one of a connection: a rank cannot come, for this reason.
+    CannotCome { hello: Hello, reason: String },
     /// The answer, when all ranks have come: all of them, in rank order.
     Welcome(Vec<Peer>),
     /// The other answer: the world does not begin, and all ranks hear why.
@@ -112,6 +114,7 @@ pub(super) enum Frame {
 fn limit(kind: u8) -> Read<usize> {
     Ok(match kind {
         0 | 2 | 14 | 16 => MAX_TEXT,
+        17 => 2 * MAX_TEXT,
         3 | 10..=12 => 0,
         8 => MAX_NUMBERS,
         5 => MAX_PART + MAX_NUMBERS,
@@ -166,6 +169,7 @@ impl Frame {
             Self::Suspect(_) => 14,
             Self::Subgroup { .. } => 15,
             Self::TurnedAway(_) => 16,
+            Self::CannotCome { .. } => 17,
         }
     }
 
@@ -175,6 +179,10 @@ impl Frame {
         to.byte(self.kind());
         match self {
             Self::Hello(hello) => hello.write(&mut to),
+            Self::CannotCome { hello, reason } => {
+                to.text(shortened(reason));
+                hello.write(&mut to);
+            }
             Self::Welcome(peers) => {
                 to.several(peers, |to, peer| {
                     to.text(&peer.host).number(u64::from(peer.pid));
@@ -292,6 +300,10 @@ impl Frame {
                 members: from.several(8, Fields::index)?,
             },
             16 => Self::TurnedAway(from.text()?),
+            17 => Self::CannotCome {
+                reason: from.text()?,
+                hello: Hello::read(&mut from)?,
+            },
             other => return Err(format!("there is no frame of kind {other}")),
         };
         from.end()?;
@@ -340,7 +352,7 @@ impl FrameDecoder {
             return Ok(None);
         };
         let length = u32::from_le_bytes(*length) as usize;
-        if self.expects_hello && *kind != 0 {
+        if self.expects_hello && !matches!(kind, 0 | 17) {
             return Err("it does not begin with a hello".to_owned());
         }
         // Before its bytes are kept: some of them are long.

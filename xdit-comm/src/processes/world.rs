@@ -26,8 +26,8 @@ use std::{
 /// ([`Peers::all_gather`]).
 ///
 /// # Errors
-/// [`Error::Rendezvous`] if the address is wrong, the port is in use, rank 0 cannot be reached or turns this process away, or ranks
-/// are missing after [`ProcessOptions::rendezvous`]. [`Error::NotBegun`] if rank 0 has told all ranks why the world does not begin. An
+/// [`Error::CannotListen`] if the port is in use. [`Error::Rendezvous`] if the address is wrong, rank 0 cannot be reached or turns this
+/// process away, or ranks are missing after [`ProcessOptions::rendezvous`]. [`Error::NotBegun`] if rank 0 has told all ranks why the world does not begin. An
 /// error of `transport`; the others learn the reason.
 pub fn join(
     place: &RankPlace,

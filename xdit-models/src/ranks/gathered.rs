@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use xdit_comm::{Call, Control, Op, OpStats, ReduceOp, Shard, Spec, Stats};
+use xdit_comm::{Call, Control, Op, OpStats, Shard, Spec, Stats};
 use xdit_kernels::Tensor;
 use xdit_pipefusion::Report;
 
@@ -117,22 +117,12 @@ impl TravellingReport {
     }
 }
 
-/// The operation of this name.
+/// The name of an operation, as statistics have it.
 fn operation(name: &str) -> Option<&'static str> {
-    let operations = [
-        Op::Send { dst: 0 },
-        Op::Recv { src: 0 },
-        Op::Broadcast { root: 0 },
-        Op::Scatter { root: 0 },
-        Op::Gather { root: 0 },
-        Op::AllGather,
-        Op::AllReduce(ReduceOp::Sum),
-        Op::ReduceScatter(ReduceOp::Sum),
-        Op::AllToAll,
-        Op::Barrier,
-    ];
-    let mut names = operations.into_iter().map(Op::name).chain([Control::OP]);
-    names.find(|known| *known == name)
+    match name == Control::OP {
+        true => Some(Control::OP),
+        false => Op::named(name).map(Op::name),
+    }
 }
 
 /// Returns the outputs of all ranks, in rank order. The tensors of other replicas than its own has only the first rank of the first

@@ -29,7 +29,11 @@ use crate::{Error, Result};
 use engine::NcclOwner;
 use ffi::{Communicator, NcclFunctions, UniqueId};
 pub use options::NcclOptions;
-use std::{fmt, path::Path, time::Instant};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 use transport::NcclTransport;
 use xdit_kernels::Device;
 
@@ -51,6 +55,11 @@ impl NcclLibrary {
     /// If there is none, or it is older than 2.14.
     pub fn open(path: Option<&Path>) -> Result<Self> {
         NcclFunctions::open(path).map(Self).map_err(Error::other)
+    }
+
+    /// Returns the file of the library, if the system says.
+    pub fn file(&self) -> Option<PathBuf> {
+        self.0.file()
     }
 
     /// Returns the version, such as `2.28.9`.

@@ -1,15 +1,16 @@
 //! What comes to rank 0 before all ranks have come: a hello without an end, and ranks that disagree already.
 
-use super::support::place;
+use super::support::{LONG, place, sockets};
 use crate::{
-    Op,
+    Error, Op,
     processes::{
-        ProcessOptions,
+        JobSecret, ProcessOptions, RankPlace, cannot_join,
         hello::Hello,
         hub::{ControlHub, HELLO},
         outbox::Outbox,
         switch::Switch,
         wire::{Frame, FrameDecoder, Posted},
+        world::join_on,
     },
     threads::agree::CallSpecs,
 };
@@ -59,6 +60,46 @@ fn a_hello_that_arrives_byte_by_byte_is_cut_off_and_holds_nobody() {
         assert!(took >= limit / 2, "{took:?} of {limit:?}");
     }
     drop(first);
+}
+
+#[test]
+fn a_rank_that_cannot_come_ends_the_wait_of_the_others_with_its_reason() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it has one").to_string();
+    let mut listener = Some(listener);
+    let ranks: Vec<_> = (0..2)
+        .map(|rank| {
+            let (listener, place) = (listener.take(), place(rank, 4, &address));
+            std::thread::spawn(move || {
+                join_on(listener, &place, ProcessOptions::default(), sockets)
+            })
+        })
+        .collect();
+    // Strangers, and a rank that is there, say it too.
+    let stranger = RankPlace {
+        secret: JobSecret::default(),
+        ..place(2, 4, &address)
+    };
+    assert!(cannot_join(&stranger, "of another job", LONG));
+    assert!(cannot_join(&place(0, 4, &address), "of rank 0", LONG));
+    let absent = RankPlace {
+        plan: "none yet".to_owned(),
+        ..place(2, 4, &address)
+    };
+    assert!(cannot_join(&absent, "its disk is full", LONG));
+    // One that comes later hears it as well.
+    let late = join_on(
+        None,
+        &place(3, 4, &address),
+        ProcessOptions::default(),
+        sockets,
+    );
+    let ended = ranks.into_iter().map(|rank| rank.join().expect("no panic"));
+    for ended in ended.chain([late]) {
+        let error = ended.expect_err("the world cannot begin");
+        assert!(matches!(error, Error::NotBegun(_)), "{error}");
+        assert_eq!(error.to_string(), "rank 2 (node2): its disk is full");
+    }
 }
 
 #[test]

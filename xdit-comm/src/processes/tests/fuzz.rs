@@ -63,7 +63,7 @@ fn frames() -> Vec<Frame> {
     };
     let seconds = Duration::from_secs(2);
     vec![
-        Frame::Hello(hello),
+        Frame::Hello(hello.clone()),
         Frame::Welcome(vec![peer; 2]),
         Frame::Refused(reason.clone()),
         Frame::TurnedAway(reason.clone()),
@@ -112,6 +112,10 @@ fn frames() -> Vec<Frame> {
         }),
         Frame::Failed(WorldFailure::of(&disagree)),
         Frame::Bye,
+        Frame::CannotCome {
+            hello,
+            reason: "out of luck".to_owned(),
+        },
     ]
 }
 
@@ -305,12 +309,16 @@ fn a_hub_survives_bytes_over_sockets() {
     // No damage makes the right secret of another one.
     let mut stranger = place(1, 2, "node0:1");
     stranger.secret = JobSecret::new("of another job").expect("it is short");
-    valid[0] = Frame::Hello(Hello::of(&stranger).expect("it fits")).encode();
+    let hello = Hello::of(&stranger).expect("it fits");
+    let (last, reason) = (valid.len() - 1, "out of luck".to_owned());
+    valid[0] = Frame::Hello(hello.clone()).encode();
+    valid[last] = Frame::CannotCome { hello, reason }.encode();
     let mut dice = Dice(13);
     // Before the hello.
     for _ in 0..400 {
         let mut stream = TcpStream::connect(hub.addresses()[0]).expect("it listens");
-        let mut bytes = valid[dice.below(valid.len()).min(3)].clone();
+        let at = dice.below(valid.len());
+        let mut bytes = valid[if at == last { last } else { at.min(3) }].clone();
         damage(&mut bytes, &mut dice);
         stream.write_all(&bytes).ok();
     }

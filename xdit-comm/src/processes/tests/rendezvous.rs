@@ -146,7 +146,7 @@ fn another_version_is_told_both_versions() {
         panic!("{frame:?}");
     };
     assert!(
-        reason.contains("version 7, that of rank 0 has version 1"),
+        reason.contains("version 7, that of rank 0 has version 2"),
         "{reason}"
     );
     drop(stream);

@@ -2,9 +2,10 @@
 
 use libloading::Library;
 use std::{
-    ffi::{CStr, c_char, c_int, c_void},
+    ffi::{CStr, OsStr, c_char, c_int, c_void},
     fmt,
     mem::ManuallyDrop,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
@@ -93,17 +94,29 @@ impl fmt::Debug for NcclFunctions {
     }
 }
 
-/// The places where a caller's path may mean: the library, its folder, or the folder of a Python package.
-fn candidates(path: Option<&Path>) -> Vec<PathBuf> {
+/// Where a folder that a caller names may have the library: itself, or as that of a Python package.
+const FOLDERS: [&str; 4] = ["", "lib", "nccl/lib", "nvidia/nccl/lib"];
+
+/// The files that a caller's path may mean, at least one.
+fn candidates(path: Option<&Path>) -> NcclResult<Vec<PathBuf>> {
     let Some(path) = path else {
-        return NAMES.map(PathBuf::from).into();
+        return Ok(NAMES.map(PathBuf::from).into());
     };
     if !path.is_dir() {
-        return vec![path.to_owned()];
+        return Ok(vec![path.to_owned()]);
     }
-    let folders = ["", "lib", "nccl/lib", "nvidia/nccl/lib"].map(|folder| path.join(folder));
-    let names = |folder: PathBuf| NAMES.map(|name| folder.join(name));
-    folders.into_iter().flat_map(names).collect()
+    let folders = FOLDERS.map(|folder| path.join(folder)).into_iter();
+    let files = folders.flat_map(|folder| NAMES.map(|name| folder.join(name)));
+    let files: Vec<PathBuf> = files.filter(|file| file.is_file()).collect();
+    match files.is_empty() {
+        true => Err(format!(
+            "the folder {} has no {}, nor have its folders {}; name the file, or its folder",
+            path.display(),
+            NAMES[0],
+            FOLDERS[1..].join(", "),
+        )),
+        false => Ok(files),
+    }
 }
 
 /// The address of a function, if the library has it.
@@ -135,26 +148,46 @@ impl NcclFunctions {
     /// # Errors
     /// One line that says why there is none that can be used.
     pub(crate) fn open(path: Option<&Path>) -> NcclResult<Self> {
-        let mut reason = String::new();
-        for candidate in candidates(path) {
+        let mut reasons = Vec::new();
+        for candidate in candidates(path)? {
             // SAFETY: the name is that of NVIDIA's library, whose initialisers any program may run.
             match unsafe { Library::new(&candidate) } {
                 // It has threads of its own, and stays open.
                 Ok(library) => return Self::read(&ManuallyDrop::new(library)),
-                Err(error) if reason.is_empty() => {
+                Err(error) => {
                     // What the system's loader says, where the library keeps it apart.
                     let source = std::error::Error::source(&error).map(ToString::to_string);
-                    reason = source.unwrap_or_else(|| error.to_string());
+                    let reason = source.unwrap_or_else(|| error.to_string());
+                    reasons.push(format!("{} does not open ({reason})", candidate.display()));
                 }
-                Err(_) => {}
             }
         }
-        let place = path.map(|path| format!(" at {}", path.display()));
-        Err(format!(
-            "NCCL is not installed{}: {} does not open ({reason}); install it, or name the folder that has it",
-            place.unwrap_or_default(),
-            NAMES[0]
-        ))
+        let reason = reasons.swap_remove(0);
+        Err(match path {
+            Some(_) => format!("{reason}; name a file {} of NCCL 2.14 or newer", NAMES[0]),
+            None => format!(
+                "NCCL is not installed: {reason}; install it, or name the folder that has it"
+            ),
+        })
+    }
+
+    /// The file of the library, if the system says.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        let mut found = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+        let function: *const c_void = self.unique_id as *const c_void;
+        // SAFETY: the pointer is to a description, which may be all zeros, and is written if the result is not zero. The name is then
+        // null or ends with a zero, and the library is never closed.
+        let name = unsafe {
+            if libc::dladdr(function, found.as_mut_ptr()) == 0 {
+                return None;
+            }
+            let name = found.assume_init().dli_fname;
+            (!name.is_null()).then(|| CStr::from_ptr(name))?
+        };
+        let file = PathBuf::from(OsStr::from_bytes(name.to_bytes()));
+        // Links of packages have names that say less.
+        file.is_absolute()
+            .then(|| file.canonicalize().unwrap_or(file))
     }
 
     fn read(library: &Library) -> NcclResult<Self> {
@@ -263,14 +296,22 @@ mod tests {
 
     #[test]
     fn a_folder_may_be_that_of_a_python_package() {
-        let folder = std::env::temp_dir();
+        let name = format!("xdit-comm-nccl-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let lib = folder.join("nvidia/nccl/lib");
+        std::fs::create_dir_all(&lib).unwrap();
+        let empty = candidates(Some(&folder)).unwrap_err();
+        let file = lib.join(NAMES[0]);
+        std::fs::write(&file, "no library").unwrap();
         let found = candidates(Some(&folder));
-        assert!(found.contains(&folder.join("nvidia/nccl/lib/libnccl.so.2")));
-        let file = folder.join("no-such-library.so");
-        assert_eq!(candidates(Some(&file)), std::slice::from_ref(&file));
-        assert_eq!(candidates(None), NAMES.map(PathBuf::from));
-        let error = NcclFunctions::open(Some(&file)).unwrap_err();
-        assert!(error.contains("NCCL is not installed at"), "{error}");
+        let error = NcclFunctions::open(Some(&folder)).unwrap_err();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(found, Ok(vec![file.clone()]));
+        assert!(empty.contains("has no libnccl.so.2"), "{empty}");
+        assert_eq!(candidates(Some(&file)), Ok(vec![file.clone()]));
+        assert_eq!(candidates(None), Ok(NAMES.map(PathBuf::from).into()));
+        let start = format!("{} does not open (", file.display());
+        assert!(error.starts_with(&start), "{error}");
         assert_eq!(error.lines().count(), 1);
     }
 }
