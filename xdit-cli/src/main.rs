@@ -18,7 +18,7 @@ use serde_json::json;
 use xdit_models::quote;
 
 use args::argv::{self, Parsed};
-use args::cli::Command;
+use args::cli::{Command, RanksOf};
 use commands::{completions, devices, doctor, download, generate, info, man, plan, replay};
 use launch::ProcessJob;
 use report::console;
@@ -63,6 +63,9 @@ fn grow_stack() {
 }
 
 fn run_command(command: &Command, environment: Environment, started: Instant) -> u8 {
+    if command.ranks() == RanksOf::RankZero && voice::is_silent() {
+        return 0;
+    }
     let report = command.report();
     let json = report.json;
     let (job, contradiction) = match ProcessJob::find(command, &environment) {

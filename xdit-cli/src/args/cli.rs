@@ -69,16 +69,32 @@ pub(crate) enum Command {
     Man(ManArgs),
 }
 
+/// What the ranks of a job do with a command, if a launcher starts several of them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum RanksOf {
+    /// They do it together: they meet, at this port if a flag says one.
+    Meet { port: Option<u16> },
+    /// Rank 0 does it, and the others nothing.
+    RankZero,
+    /// Each does it.
+    Each,
+}
+
 impl Command {
-    /// Returns the port of `--rendezvous-port`, if it is given, of a command that runs on several processes together. `None` for a
-    /// command that runs in one process, whatever started it. `plan` runs in one too, but only that of rank 0 prints.
-    pub(crate) fn rendezvous_port(&self) -> Option<Option<u16>> {
+    /// What the ranks of a job do with it.
+    pub(crate) fn ranks(&self) -> RanksOf {
+        let meet = |port: Option<u16>| RanksOf::Meet { port };
         match self {
-            Self::Generate(args) => Some(args.processes.rendezvous_port),
-            Self::Replay(args) => Some(args.processes.rendezvous_port),
-            Self::Doctor(args) => Some(args.processes.rendezvous_port),
-            Self::Plan(_) => Some(None),
-            _ => None,
+            Self::Generate(args) => meet(args.processes.rendezvous_port),
+            Self::Replay(args) => meet(args.processes.rendezvous_port),
+            Self::Doctor(args) => meet(args.processes.rendezvous_port),
+            Self::Launch(_) => RanksOf::Each,
+            Self::Plan(_)
+            | Self::Info(_)
+            | Self::Download(_)
+            | Self::Devices(_)
+            | Self::Completions(_)
+            | Self::Man(_) => RanksOf::RankZero,
         }
     }
 

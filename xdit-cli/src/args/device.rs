@@ -15,7 +15,7 @@ pub(crate) enum DeviceChoice {
     Auto,
     /// The processor.
     Cpu,
-    /// The GPU with the number that this process has among those of its host.
+    /// The GPU with the number that this process has among those of its host, or the only one that it sees.
     CudaOfRank,
     /// GPUs by their numbers. Ranks are spread over them.
     Cuda(Vec<u32>),
@@ -39,10 +39,14 @@ pub(crate) struct DeviceSettings<'a> {
 }
 
 impl DeviceSettings<'_> {
-    /// The number of the GPU of this process, if it is one of several of its host.
+    /// The number of the GPU of this process, if it is one of several of its host: its own number, or 0 where its launcher lets it see
+    /// one GPU.
     fn gpu_of_rank(self) -> Option<u32> {
         let number = self.local_rank?;
-        Some(u32::try_from(number).unwrap_or(u32::MAX))
+        match cuda::count() {
+            Some(1) => Some(0),
+            _ => Some(u32::try_from(number).unwrap_or(u32::MAX)),
+        }
     }
 }
 
@@ -79,6 +83,15 @@ impl ChosenDevice {
             let number = name.strip_prefix("cuda:").unwrap_or(&name);
             format!("{all},{number}")
         })
+    }
+
+    /// Which GPU it is, whatever its number in this process; none of the processor.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if the driver does not say.
+    pub(crate) fn gpu_identity(&self) -> Result<Option<String>, Failure> {
+        cuda::identity(&self.device)
+            .map_err(|reason| Failure::usage(format!("--device {}: {reason}", self.device)))
     }
 
     /// Spreads ranks over the devices, if there are several.
@@ -222,6 +235,16 @@ mod cuda {
             .with_library_folders(std::env::split_paths(folders.unwrap_or_default()))
     }
 
+    /// How many GPUs this process sees, if there is a driver.
+    pub(super) fn count() -> Option<u32> {
+        CudaDeviceInfo::count().ok()
+    }
+
+    /// Which GPU a device is; none of the processor.
+    pub(super) fn identity(device: &Device) -> Result<Option<String>, String> {
+        device.cuda_uuid().map_err(reason)
+    }
+
     /// A GPU, or the reason why it cannot be used.
     pub(super) fn open(number: u32, settings: DeviceSettings<'_>) -> Result<Device, String> {
         Device::cuda_with(number, &options(settings)).map_err(reason)
@@ -259,6 +282,15 @@ mod cuda {
     use super::DeviceSettings;
 
     pub(crate) const WITHOUT: &str = "this xdit-cli was built without the feature cuda";
+
+    pub(super) fn count() -> Option<u32> {
+        None
+    }
+
+    #[allow(clippy::unnecessary_wraps, reason = "a driver may not say")]
+    pub(super) fn identity(_: &Device) -> Result<Option<String>, String> {
+        Ok(None)
+    }
 
     pub(super) fn open(_: u32, _: DeviceSettings<'_>) -> Result<Device, String> {
         Err(WITHOUT.into())

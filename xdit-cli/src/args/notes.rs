@@ -28,7 +28,7 @@ pub(crate) const EXIT_CODES: [(u8, &str); 11] = [
 ];
 
 /// The environment variables that the program reads, also in the README.
-pub(crate) const ENVIRONMENT: [(&str, &str); 15] = [
+pub(crate) const ENVIRONMENT: [(&str, &str); 16] = [
     (
         "RAYON_NUM_THREADS, OMP_NUM_THREADS",
         "the number of compute threads; the first one that is set counts",
@@ -40,6 +40,10 @@ pub(crate) const ENVIRONMENT: [(&str, &str); 15] = [
     (
         "XDIT_CUDA_LIB_DIR",
         "folders that have cuBLASLt, before the system's own; separated as in PATH",
+    ),
+    (
+        "XDIT_NCCL_LIB",
+        "NCCL's library, or a folder that has it; otherwise the system's own",
     ),
     (
         "RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT",

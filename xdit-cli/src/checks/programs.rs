@@ -6,31 +6,26 @@ use serde_json::{Map, Value, json};
 use xdit_models::quote;
 
 use crate::checks::finding::Finding;
+use crate::launch::own_nccl::{self, OwnNccl, VARIABLE};
 use crate::run::environment::Environment;
 
 /// The programs that start ranks, besides `xdit-cli launch`, which needs ssh for other hosts.
 const LAUNCHERS: [&str; 5] = ["mpirun", "mpiexec", "srun", "torchrun", "ssh"];
-/// NCCL's library.
-const NCCL: &str = "libnccl.so.2";
 
 /// Looks for NCCL, MPI and launchers.
 pub(super) fn look(environment: &Environment) -> [Finding; 3] {
-    let path = folders_in(environment, "PATH");
+    let path = environment.folders("PATH");
     let found: Vec<(&str, Option<PathBuf>)> =
         LAUNCHERS.map(|name| (name, first_file(&path, name))).into();
     let mpirun = found[..2].iter().find_map(|(_, path)| path.as_deref());
     [
-        nccl(library(environment), version()),
+        nccl(
+            OwnNccl::open(environment).map(|library| library.name()),
+            own_nccl::installed(environment),
+        ),
         mpi(mpirun),
         launchers(&found),
     ]
-}
-
-fn folders_in(environment: &Environment, name: &str) -> Vec<PathBuf> {
-    let text = environment.var(name).unwrap_or_default();
-    let folders = std::env::split_paths(text);
-    // An empty part means the current folder, in which a library or a program is there by chance.
-    folders.filter(|folder| folder.is_absolute()).collect()
 }
 
 fn first_file(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
@@ -38,82 +33,37 @@ fn first_file(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
     files.find(|file| file.is_file())
 }
 
-/// NCCL's library: in the folders that variables name, in those of the system, or of a pip installation.
-fn library(environment: &Environment) -> Option<PathBuf> {
-    let mut folders = folders_in(environment, "XDIT_CUDA_LIB_DIR");
-    folders.extend(folders_in(environment, "LD_LIBRARY_PATH"));
-    for folder in [
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/lib/aarch64-linux-gnu",
-        "/usr/lib64",
-    ] {
-        folders.push(folder.into());
-    }
-    for folder in ["/usr/local/cuda/lib64", "/usr/local/lib", "/usr/lib"] {
-        folders.push(folder.into());
-    }
-    for python in folders_in(environment, "VIRTUAL_ENV") {
-        folders.extend(pip_folders(&python.join("lib")));
-    }
-    folders.extend(
-        ["/usr/local/lib", "/usr/lib"]
-            .iter()
-            .flat_map(|lib| pip_folders(Path::new(lib))),
-    );
-    first_file(&folders, NCCL)
-}
-
-/// Where pip puts NCCL below `lib`: `python3.12/site-packages/nvidia/nccl/lib`.
-fn pip_folders(lib: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(lib).into_iter().flatten().flatten();
-    let pythons = entries.filter(|entry| {
-        let name = entry.file_name();
-        name.as_encoded_bytes().starts_with(b"python3")
-    });
-    let packages = pythons.flat_map(|python| {
-        ["site-packages", "dist-packages"].map(|packages| python.path().join(packages))
-    });
-    packages
-        .map(|packages| packages.join("nvidia/nccl/lib"))
-        .collect()
-}
-
 fn shown(path: &Path) -> String {
     quote::name(&path.display().to_string())
 }
 
-/// The version of the library that a run opens.
-#[cfg(all(unix, feature = "cuda"))]
-fn version() -> Option<String> {
-    let opened = xdit_comm::processes::nccl::NcclLibrary::open(None);
-    opened.ok().map(|library| library.version())
-}
-
-#[cfg(not(all(unix, feature = "cuda")))]
-fn version() -> Option<String> {
-    None
-}
-
-fn nccl(library: Option<PathBuf>, version: Option<String>) -> Finding {
-    let path = library.as_deref().map(shown);
-    let data = json!({
-        "library": library.as_ref().map(|path| path.display().to_string()),
-        "version": version,
-    });
-    match (version, path) {
-        (Some(version), None) => Finding::fine("NCCL", version, data),
-        (Some(version), Some(path)) => Finding::fine("NCCL", format!("{version}, {path}"), data),
-        (None, Some(path)) => Finding::lacks(
+/// What a run opens, or else what is installed: `opened` is the version and the file, or why there is none.
+fn nccl(opened: Result<(String, Option<PathBuf>), String>, installed: Option<PathBuf>) -> Finding {
+    let data = |version: Option<&str>, file: Option<&Path>| {
+        json!({
+            "library": file.map(|file| file.display().to_string()),
+            "version": version,
+        })
+    };
+    match (opened, installed) {
+        (Ok((version, file)), _) => {
+            let data = data(Some(&version), file.as_deref());
+            let file = file.map_or_else(String::new, |file| format!(", {}", shown(&file)));
+            Finding::fine("NCCL", version + &file, data)
+        }
+        (Err(reason), Some(file)) => Finding::lacks(
             "NCCL",
-            format!("{path} is not what a run opens; only ranks on several GPUs need it"),
-            "it must be 2.14 or newer, and its folder in LD_LIBRARY_PATH",
-            data,
+            format!("{reason}; only ranks on several GPUs need it"),
+            format!("{VARIABLE}={}, if it is 2.14 or newer", shown(&file)),
+            data(None, Some(&file)),
         ),
-        (None, None) => Finding::lacks(
+        (Err(reason), None) => Finding::lacks(
             "NCCL",
-            format!("no {NCCL}; only ranks on several GPUs need it"),
-            "install NCCL 2.14 or newer (pip install nvidia-nccl-cu12), with its folder in LD_LIBRARY_PATH",
-            data,
+            format!("{reason}; only ranks on several GPUs need it"),
+            format!(
+                "pip install nvidia-nccl-cu12, or the system's package; {VARIABLE} names the file"
+            ),
+            data(None, None),
         ),
     }
 }
@@ -208,29 +158,26 @@ mod tests {
     #[test]
     fn nccl_of_pip_and_of_a_variable() {
         let folder = tempfile::tempdir().unwrap();
-        let lib = folder
-            .path()
-            .join("lib/python3.11/site-packages/nvidia/nccl/lib");
-        std::fs::create_dir_all(&lib).unwrap();
-        std::fs::write(lib.join(NCCL), "").unwrap();
+        let lib = "lib/python3.11/site-packages/nvidia/nccl/lib";
+        let file = folder.path().join(lib).join(own_nccl::FILE);
+        std::fs::create_dir_all(folder.path().join(lib)).unwrap();
+        std::fs::write(&file, "").unwrap();
         for environment in [
             environment("VIRTUAL_ENV", folder.path()),
-            environment("XDIT_CUDA_LIB_DIR", &lib),
+            environment("XDIT_CUDA_LIB_DIR", &folder.path().join(lib)),
         ] {
+            assert_eq!(own_nccl::installed(&environment).as_ref(), Some(&file));
+            // It is no library.
             let [nccl, _, _] = look(&environment);
-            let found = nccl.data["library"].as_str().unwrap();
-            assert_eq!(Path::new(found), lib.join(NCCL));
+            assert_eq!(nccl.state, CheckState::Lacks);
+            let cure = format!("{VARIABLE}={}", shown(&file));
+            assert!(nccl.cure.unwrap().starts_with(&cure));
+            assert_eq!(nccl.data["library"], json!(file));
         }
-        // A file that is no library, and none.
-        for library in [Some(lib.join(NCCL)), None] {
-            let finding = nccl(library, None);
-            assert_eq!(finding.state, CheckState::Lacks);
-            assert!(finding.cure.unwrap().contains("LD_LIBRARY_PATH"));
-        }
-        let finding = nccl(None, Some("2.28.9".into()));
-        assert_eq!(
-            (finding.state, finding.found.as_str()),
-            (CheckState::Fine, "2.28.9")
-        );
+        let none = nccl(Err("NCCL is not installed".into()), None);
+        assert!(none.cure.unwrap().contains(VARIABLE));
+        let there = nccl(Ok(("2.28.9".into(), Some(file.clone()))), None);
+        assert_eq!(there.state, CheckState::Fine);
+        assert_eq!(there.found, format!("2.28.9, {}", shown(&file)));
     }
 }

@@ -107,6 +107,7 @@ fn measured(
         plan: &json!({"command": "doctor"}),
         limit: LIMIT,
         replans: false,
+        environment: &session.environment,
     };
     let mut open = |share: &HostShare| {
         device.clone().open(DeviceSettings {
@@ -119,10 +120,8 @@ fn measured(
     let Some((world, device)) = job.join(&request, &mut open)? else {
         return Ok(None);
     };
-    let report = links::measure(world.group(), &device.device, world.hosts());
-    report
-        .map(Some)
-        .map_err(|error| xdit_models::Error::Comm(error).into())
+    let report = links::measure(world.group(), &device.device, world.host_numbers());
+    Ok(Some(report?))
 }
 
 /// Who has started this process.

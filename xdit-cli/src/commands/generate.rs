@@ -45,9 +45,6 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session, job: &ProcessJob) -> R
              for each part of the file",
         ));
     }
-    let line = survivors::line(args, session, job)?;
-    let what = what(args, &request);
-    let mut compute = Compute::new(&args.run, &args.parallel, session, (job, &what))?;
     // clap waives `requires` where the required flag conflicts with one that is given, as --prompt does.
     for (flag, given) in [
         ("--increment-seed", args.prompts.increment_seed),
@@ -57,6 +54,9 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session, job: &ProcessJob) -> R
             return Err(Failure::usage(format!("{flag} needs --prompt-file")));
         }
     }
+    let line = survivors::line(args, session, job)?;
+    let what = what(args, &request);
+    let mut compute = Compute::new(&args.run, &args.parallel, session, (job, &what))?;
     // Only a rank that writes files has a plan for them.
     let plan = match job.speaks() {
         true => output_plan(args, &request, session).map(Some),
@@ -101,6 +101,7 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session, job: &ProcessJob) -> R
                 line,
                 what,
                 limit: Duration::from_secs(args.parallel.rank_timeout),
+                environment: &session.environment,
                 plan: &|compute| plan_of(&model.source, variant, &request, compute, whatever),
             };
             ranks.draw(planned, &mut compute, &mut watch)

@@ -176,6 +176,7 @@ fn open(
         plan: &json!({"replay": args.image, "model": args.model}),
         limit: Duration::from_secs(ParallelArgs::RANK_TIMEOUT),
         replans: false,
+        environment: &session.environment,
     };
     let device = job.join(&request, &mut open)?.map(|(_, device)| device);
     match (opened, device) {

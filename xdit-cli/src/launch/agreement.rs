@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use xdit_comm::{Error, Result};
+use xdit_models::quote;
 
 use crate::report::failure::Failure;
 
@@ -48,13 +49,14 @@ impl Readiness {
 }
 
 /// Returns `own`, if all ranks can go on; otherwise the failure of the first rank that cannot, the same on all ranks. `own_rank` is
-/// this one, `hosts` are those of all. `differs` says what is wrong where the keys differ.
+/// this one, `hosts` are those of all. `differs` says what is wrong
+/// where the keys differ, with the exit code.
 pub(super) fn agreed<T>(
     own: std::result::Result<T, Failure>,
     own_rank: usize,
     all: &[Readiness],
     hosts: &[String],
-    differs: &str,
+    (differs, code): (&str, u8),
 ) -> std::result::Result<T, Failure> {
     let of_rank = |rank: usize, message: String, code| Failure::OfRank {
         rank,
@@ -71,17 +73,39 @@ pub(super) fn agreed<T>(
         };
     }
     match all.iter().position(|rank| rank.key != all[0].key) {
-        Some(rank) => Err(of_rank(rank, differs.to_owned(), DIFFERS)),
+        Some(rank) => Err(of_rank(rank, differs.to_owned(), code)),
         None => own,
     }
 }
 
-/// The exit code of ranks that differ in what must be equal.
-const DIFFERS: u8 = 4;
+/// Says in one line which ranks have one GPU, if two have. `gpus` tells that of each rank, and is empty for the processor.
+pub(super) fn shared_gpu(gpus: &[Option<String>], hosts: &[String]) -> Option<String> {
+    let pairs = (0..gpus.len()).flat_map(|b| (0..b).map(move |a| (a, b)));
+    let (first, second) = pairs
+        .into_iter()
+        .find(|(a, b)| gpus[*a].is_some() && gpus[*a] == gpus[*b])?;
+    let (gpu, host) = (gpus[first].as_deref()?, quote::name(&hosts[first]));
+    Some(format!(
+        "ranks {first} and {second} ({host}) have one GPU, {gpu}: NCCL needs one for each rank: --device cuda takes GPU n for the \
+         n-th process of a host, or the only one that a process sees (srun --gpus-per-task=1)"
+    ))
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_ranks_on_one_gpu_are_named() {
+        let hosts = ["a", "b", "a"].map(String::from);
+        let told =
+            |gpus: [Option<&str>; 3]| shared_gpu(&gpus.map(|gpu| gpu.map(str::to_owned)), &hosts);
+        assert_eq!(told([None, None, None]), None);
+        assert_eq!(told([Some("GPU-1"), Some("GPU-2"), Some("GPU-3")]), None);
+        let told = told([Some("GPU-1"), Some("GPU-2"), Some("GPU-1")]).unwrap();
+        let start = "ranks 0 and 2 (a) have one GPU, GPU-1: ";
+        assert!(told.starts_with(start) && !told.contains('\n'), "{told}");
+    }
 
     #[test]
     fn all_ranks_end_with_the_failure_of_the_first_that_failed() {
@@ -95,7 +119,7 @@ mod tests {
             Readiness::of(&Err::<(), _>(failure), |()| String::new())
         };
         let end = |own: std::result::Result<(), Failure>, rank, all: &[Readiness]| {
-            let ended = agreed(own, rank, all, &hosts, "other files")
+            let ended = agreed(own, rank, all, &hosts, ("other files", 4))
                 .map_err(|failure| (failure.to_string(), failure.exit_code()));
             ended.err()
         };

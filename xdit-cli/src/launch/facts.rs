@@ -43,6 +43,12 @@ impl HostFacts {
     }
 }
 
+/// Returns the number of the host of each process; `all` is what the processes say, in rank order.
+pub(super) fn host_numbers(all: &[HostFacts]) -> Vec<usize> {
+    let first = |own: &HostFacts| all.iter().position(|other| other.is_beside(own));
+    all.iter().map(|own| first(own).unwrap_or(0)).collect()
+}
+
 /// The part of a process in its host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct HostShare {
@@ -110,6 +116,7 @@ mod tests {
             shares,
             [(0, 2, 2), (0, 2, 1), (1, 2, 2), (1, 2, 1), (0, 1, 1)]
         );
+        assert_eq!(host_numbers(&all), [0, 1, 0, 1, 4]);
         assert!(!HostShare::of(0, &all).is_one_host);
         assert!(HostShare::of(1, &[all[0].clone(), all[2].clone()]).is_one_host);
         all[2].local_rank = Some(5);

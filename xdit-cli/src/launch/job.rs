@@ -1,18 +1,18 @@
 //! The job that this process is a part of, from the start of the program to its end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use xdit_models::Degrees;
 
-use crate::args::cli::Command;
+use crate::args::cli::{Command, RanksOf};
 use crate::args::device::ChosenDevice;
 use crate::args::output::ReportArgs;
 use crate::launch::identity;
 use crate::launch::kind::OwnHost;
 use crate::launch::place::{JobPlace, detect, likely_rank};
 use crate::launch::prepare::OpenDevice;
-use crate::launch::world::{COURTESY, RankWorld, WorldRequest};
+use crate::launch::world::{COURTESY, RankWorld, WorldRequest, cannot_join};
 use crate::report::failure::Failure;
 use crate::report::voice;
 use crate::run::environment::Environment;
@@ -39,6 +39,8 @@ pub(crate) struct ProcessJob {
     world: RefCell<Option<Rc<RankWorld>>>,
     /// Whether ranks go on without a lost one, so that any of them may have to speak.
     replans: bool,
+    /// Whether it has tried to join the others.
+    has_tried: Cell<bool>,
     /// A failure that a command has told itself.
     noted: RefCell<Option<String>>,
 }
@@ -49,9 +51,14 @@ impl ProcessJob {
     /// # Errors
     /// [`Failure::Usage`] for variables of a launcher that cannot be.
     pub(crate) fn find(command: &Command, environment: &Environment) -> Result<Self, Failure> {
-        let Some(port) = command.rendezvous_port() else {
-            voice::speak();
-            return Ok(Self::default());
+        let port = match command.ranks() {
+            RanksOf::Meet { port } => port,
+            // It is silent already, if rank 0 does the same.
+            RanksOf::RankZero => return Ok(Self::default()),
+            RanksOf::Each => {
+                voice::speak();
+                return Ok(Self::default());
+            }
         };
         let host = OwnHost {
             name: identity::host(),
@@ -131,6 +138,7 @@ impl ProcessJob {
         let Some(place) = &self.place else {
             return Ok(None);
         };
+        self.has_tried.set(true);
         let (world, device) = RankWorld::join(place, request, open)?;
         Ok(Some((self.enter(world), device)))
     }
@@ -190,7 +198,12 @@ impl ProcessJob {
         let world = self.world.into_inner().and_then(Rc::into_inner);
         match (world, failed.or(noted.as_deref())) {
             (Some(world), Some(reason)) => world.fail(reason),
-            (None, Some(_)) => be_courteous(),
+            (None, Some(reason)) => match self.place {
+                Some(place) if place.rank > 0 && !self.has_tried.get() => {
+                    cannot_join(&place, reason);
+                }
+                _ => be_courteous(),
+            },
             (Some(world), None) => world.leave(),
             (None, None) => {}
         }

@@ -41,7 +41,7 @@ pub(crate) fn before_the_end() -> Option<String> {
     let began = Instant::now();
     while began.elapsed() < KNOWN {
         if let Err(error) = group.progress() {
-            let failure = Failure::from(xdit_models::Error::from(error));
+            let failure = Failure::from(error);
             let is_lost = matches!(failure, Failure::LostRank { .. });
             return is_lost.then(|| failure.to_string());
         }

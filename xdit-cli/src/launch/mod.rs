@@ -1,7 +1,7 @@
 //! Ranks that are processes: which launcher has started this one, how the processes come together, and how they end.
 //!
-//! `place` looks for the launcher, `rendezvous` says where the processes meet, `world` brings them together over the transport that
-//! `transport` chooses, and `order` gives each its rank of the mesh. Rank 0 alone prints and writes files (`report::voice`).
+//! `place` looks for the launcher, `rendezvous` says where the processes meet, `world` brings them together, `prepare` opens the
+//! device of each and the transport that `transport` chooses, and `order` gives each its rank of the mesh. Rank 0 alone prints and writes files (`report::voice`).
 
 mod agreement;
 mod facts;
@@ -11,6 +11,7 @@ mod kind;
 pub(crate) mod lost;
 mod order;
 mod own_mpi;
+pub(crate) mod own_nccl;
 mod place;
 mod prepare;
 mod rendezvous;

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use xdit_models::{Degrees, axes};
 
-/// Returns the rank of the mesh of each process, by the process's number. `hosts` are the names of their hosts, and `end` is the
+/// Returns the rank of the mesh of each process, by the process's number. `hosts` are the numbers of their hosts, and `end` is the
 /// stage where the model ends.
 ///
 /// The processes of a host are neighbours. Process 0 alone prints and writes, so it is the first rank of the stage where the model
 /// ends, which gathers the images: the coordinates on the axis of stages begin there.
-pub(super) fn mesh_ranks(degrees: Degrees, hosts: &[String], end: usize) -> Vec<usize> {
+pub(super) fn mesh_ranks(degrees: Degrees, hosts: &[usize], end: usize) -> Vec<usize> {
     let coordinates = |rank| axes::ALL.map(|axis| degrees.coord(rank, axis));
     let all: BTreeMap<_, _> = (0..hosts.len())
         .map(|rank| (coordinates(rank), rank))
         .collect();
     let mut by_host: Vec<usize> = (0..hosts.len()).collect();
     // Stable: on a host, in the order of their numbers.
-    by_host.sort_by_key(|process| hosts.iter().position(|host| *host == hosts[*process]));
+    by_host.sort_by_key(|process| hosts.iter().position(|host| host == &hosts[*process]));
     let mut ranks = vec![0; hosts.len()];
     for (place, process) in by_host.into_iter().enumerate() {
         let mut at = coordinates(place);
@@ -44,8 +44,8 @@ mod tests {
         }
     }
 
-    fn hosts(names: &str) -> Vec<String> {
-        names.chars().map(String::from).collect()
+    fn hosts(names: &str) -> Vec<usize> {
+        names.bytes().map(usize::from).collect()
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(crate) struct JobPlace {
 struct ToldPlace {
     launcher: LauncherKind,
     place: RankOf,
+    /// Where it says that, if not in RANK and WORLD_SIZE, which must not contradict it.
+    names: Option<[&'static str; 2]>,
     local: (Option<usize>, Option<usize>),
     /// What distinguishes the job from others.
     job: Option<String>,
@@ -82,39 +84,31 @@ pub(crate) fn detect(
         }
     }
     for find in LAUNCHERS {
-        if let Some(told) = find(read)? {
-            let several = told.place.1 > 1;
-            return several.then(|| placed(read, told, port, host)).transpose();
+        let Some(told) = find(read)? else {
+            continue;
+        };
+        if told.place.1 == 1 {
+            return Ok(None);
         }
+        if let Some([rank, size]) = told.names {
+            read.agree("RANK", rank)?;
+            read.agree("WORLD_SIZE", size)?;
+        }
+        return placed(read, told, port, host).map(Some);
     }
     Ok(None)
 }
 
-/// Returns the rank of this process as far as it can be seen without checking anything, if it seems to be one of several.
+/// Returns the rank of this process as far as it can be seen without checking anything else, if it seems to be one of several.
 pub(crate) fn likely_rank(environment: &Environment) -> Option<usize> {
-    let number = |name: &str| environment.var(name)?.trim().parse::<usize>().ok();
-    if number("XDIT_LAUNCH") == Some(0) {
+    let read = Variables(environment);
+    if read.number("XDIT_LAUNCH").ok().flatten() == Some(0) {
         return None;
     }
-    let common = ("RANK", "WORLD_SIZE");
-    let is_first = ["XDIT_LAUNCH", "TORCHELASTIC_RUN_ID"];
-    let is_first = is_first.iter().any(|name| environment.var(name).is_some());
-    let is_task = number("SLURM_STEP_ID").is_some_and(|step| (step as u64) < SPECIAL_STEPS);
-    [
-        is_first.then_some(common),
-        Some(("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")),
-        Some(("PMI_RANK", "PMI_SIZE")),
-        is_task.then_some(("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")),
-        is_task.then_some(("SLURM_PROCID", "SLURM_NTASKS")),
-        Some(("LWS_WORKER_INDEX", "LWS_GROUP_SIZE")),
-        Some(common),
-        Some(("JOB_COMPLETION_INDEX", "WORLD_SIZE")),
-    ]
-    .into_iter()
-    .flatten()
-    .find_map(|(rank, size)| Some((number(rank)?, number(size)?)))
-    .filter(|(rank, size)| *size > 1 && rank < size)
-    .map(|(rank, _)| rank)
+    // A launcher whose variables are wrong is told later.
+    let found = LAUNCHERS.iter().find_map(|find| find(read).ok().flatten());
+    let (rank, world_size) = found?.place;
+    (world_size > 1).then_some(rank)
 }
 
 fn placed(
@@ -151,6 +145,7 @@ fn common(read: Variables<'_>, launcher: LauncherKind) -> Result<Option<ToldPlac
     Ok(place.map(|place| ToldPlace {
         launcher,
         place,
+        names: None,
         local,
         job: None,
         restart: 0,
@@ -190,11 +185,10 @@ fn open_mpi(read: Variables<'_>) -> Result<Option<ToldPlace>, Failure> {
     let Some(place) = read.pair(rank, size)? else {
         return Ok(None);
     };
-    read.agree("RANK", rank)?;
-    read.agree("WORLD_SIZE", size)?;
     Ok(Some(ToldPlace {
         launcher: LauncherKind::OpenMpi,
         place,
+        names: Some([rank, size]),
         local: read.local("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE")?,
         job: read.text("PMIX_NAMESPACE").map(str::to_owned),
         restart: 0,
@@ -202,17 +196,17 @@ fn open_mpi(read: Variables<'_>) -> Result<Option<ToldPlace>, Failure> {
 }
 
 fn pmi(read: Variables<'_>) -> Result<Option<ToldPlace>, Failure> {
-    let Some(place) = read.pair("PMI_RANK", "PMI_SIZE")? else {
+    let names = ["PMI_RANK", "PMI_SIZE"];
+    let Some(place) = read.pair(names[0], names[1])? else {
         return Ok(None);
     };
-    read.agree("RANK", "PMI_RANK")?;
-    read.agree("WORLD_SIZE", "PMI_SIZE")?;
     let local = read.local("MPI_LOCALRANKID", "MPI_LOCALNRANKS")?;
     // With `srun --mpi=pmi2` SLURM knows more than PMI says.
     let step = slurm_step(read)?;
     Ok(Some(ToldPlace {
         launcher: LauncherKind::Pmi,
         place,
+        names: Some(names),
         local: match (&step, local) {
             (Some(step), (None, None)) => step.local,
             _ => local,
@@ -237,10 +231,6 @@ fn slurm_step(read: Variables<'_>) -> Result<Option<ToldPlace>, Failure> {
     let Some(place) = read.pair("SLURM_PROCID", size)? else {
         return Ok(None);
     };
-    if place.1 > 1 {
-        read.agree("RANK", "SLURM_PROCID")?;
-        read.agree("WORLD_SIZE", size)?;
-    }
     let local_rank = read
         .number("SLURM_LOCALID")?
         .map(|rank| usize::try_from(rank).unwrap_or(usize::MAX));
@@ -255,6 +245,7 @@ fn slurm_step(read: Variables<'_>) -> Result<Option<ToldPlace>, Failure> {
     Ok(Some(ToldPlace {
         launcher: LauncherKind::Slurm,
         place,
+        names: Some(["SLURM_PROCID", size]),
         local: (local_rank, local_size),
         job: job.map(|job| format!("{job}.{step}")),
         restart: read.number("SLURM_RESTART_COUNT")?.unwrap_or_default(),
@@ -274,6 +265,7 @@ fn leader_worker_set(read: Variables<'_>) -> Result<Option<ToldPlace>, Failure> 
     Ok(Some(ToldPlace {
         launcher: LauncherKind::LeaderWorkerSet,
         place: place.ok_or_else(missing)?,
+        names: None,
         local: (Some(0), Some(1)),
         job: None,
         restart: 0,
@@ -291,6 +283,7 @@ fn indexed_job(read: Variables<'_>) -> Result<Option<ToldPlace>, Failure> {
     Ok(place.map(|place| ToldPlace {
         launcher: LauncherKind::IndexedJob,
         place,
+        names: None,
         local: match local {
             (None, None) => (Some(0), Some(1)),
             local => local,

@@ -1,7 +1,7 @@
 //! The world of the processes of a job: how this process joins it, and what it exchanges with the others.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,10 +14,12 @@ use crate::launch::agreement::{Readiness, agreed, exchange};
 use crate::launch::facts::HostShare;
 use crate::launch::own_mpi::OwnMpi;
 use crate::launch::place::JobPlace;
-use crate::launch::prepare::{OpenDevice, prepare};
+use crate::launch::prepare::{OpenDevice, Prepared, prepare};
+use crate::launch::rendezvous::Rendezvous;
 use crate::launch::transport::NoTransport;
 use crate::launch::{identity, lost, order};
-use crate::report::failure::Failure;
+use crate::report::failure::{BAD_MODEL, Failure};
+use crate::run::environment::Environment;
 
 /// How long other ranks wait with their end where rank 0 knows as much as they do and has yet to tell it.
 pub(super) const COURTESY: Duration = Duration::from_secs(2);
@@ -35,6 +37,8 @@ pub(crate) struct WorldRequest<'a> {
     pub plan: &'a serde_json::Value,
     /// How long ranks wait for each other.
     pub limit: Duration,
+    /// Names NCCL's library.
+    pub environment: &'a Environment,
     /// Whether ranks go on without a lost one.
     pub replans: bool,
 }
@@ -45,7 +49,10 @@ pub(crate) struct WorldRequest<'a> {
 pub(crate) struct RankWorld {
     world: ProcessWorld,
     share: HostShare,
+    /// The names of the hosts of all ranks.
     hosts: Vec<String>,
+    /// The numbers of these hosts: two hosts may have one name.
+    host_numbers: Vec<usize>,
     /// The launcher's number of each rank.
     numbers: Vec<usize>,
     /// Whether the ranks have agreed that they cannot go on.
@@ -68,8 +75,7 @@ impl RankWorld {
         request: &WorldRequest<'_>,
         open: OpenDevice<'_>,
     ) -> Result<(Self, ChosenDevice), Failure> {
-        let secret = JobSecret::new(&place.secret);
-        let secret = secret.map_err(|error| Failure::usage(error.to_string()))?;
+        let secret = secret_of(place)?;
         let mut mpi = OwnMpi::init(place)?;
         let rendezvous = match &mut mpi {
             Some(mpi) => mpi.rendezvous(place)?,
@@ -96,17 +102,8 @@ impl RankWorld {
                 place.launcher
             )));
         }
-        let rank_place = RankPlace {
-            rank: place.rank,
-            world_size: place.world_size,
-            host: place.host.clone(),
-            rendezvous: rendezvous.to_string(),
-            secret,
-            restart: place.restart,
-            build: identity::build(),
-            plan: identity::plan(request.plan),
-            numbers: place.numbers.clone(),
-        };
+        let texts = [identity::build(), identity::plan(request.plan)];
+        let rank_place = rank_place(place, &rendezvous, secret, texts);
         let options = ProcessOptions {
             rendezvous: match place.numbers.is_empty() {
                 true => request.limit,
@@ -118,9 +115,14 @@ impl RankWorld {
         let mut prepared = None;
         let mut failed = None;
         let joined = processes::join(&rank_place, options, |peers| {
-            match prepare(peers, place, mpi.as_ref(), open)? {
-                Ok((share, device, transport)) => {
-                    prepared = Some((share, device));
+            match prepare(peers, place, (mpi.as_ref(), request.environment), open)? {
+                Ok(Prepared {
+                    share,
+                    host_numbers,
+                    device,
+                    transport,
+                }) => {
+                    prepared = Some((share, host_numbers, device));
                     Ok(transport)
                 }
                 Err(failure) => {
@@ -130,11 +132,12 @@ impl RankWorld {
             }
         });
         match (joined, prepared, failed) {
-            (Ok(world), Some((share, device)), _) => {
+            (Ok(world), Some((share, host_numbers, device)), _) => {
                 lost::remember(world.group(), request.replans);
                 let hosts = world.peers().iter().map(|peer| peer.host.clone());
                 let own = Self {
                     hosts: hosts.collect(),
+                    host_numbers,
                     numbers: match place.numbers.is_empty() {
                         true => (0..place.world_size).collect(),
                         false => place.numbers.clone(),
@@ -157,9 +160,14 @@ impl RankWorld {
         self.share
     }
 
-    /// Returns the hosts of all ranks, in rank order.
+    /// Returns the names of the hosts of all ranks, in rank order.
     pub(crate) fn hosts(&self) -> &[String] {
         &self.hosts
+    }
+
+    /// Returns the number of the host of each rank, in rank order. Ranks of one host have one number.
+    pub(crate) fn host_numbers(&self) -> &[usize] {
+        &self.host_numbers
     }
 
     /// Returns the launcher's number of each rank, in rank order.
@@ -190,7 +198,7 @@ impl RankWorld {
         degrees: Degrees,
         end: usize,
     ) -> Result<(Group, Vec<usize>), Failure> {
-        let ranks = order::mesh_ranks(degrees, &self.hosts, end);
+        let ranks = order::mesh_ranks(degrees, &self.host_numbers, end);
         let mut processes = vec![0; ranks.len()];
         for (process, rank) in ranks.iter().enumerate() {
             processes[*rank] = process;
@@ -200,7 +208,7 @@ impl RankWorld {
             false => self
                 .group()
                 .split(0, ranks[self.rank()])
-                .map_err(of_others)?,
+                .map_err(Failure::from)?,
         };
         Ok((group, processes))
     }
@@ -226,9 +234,9 @@ impl RankWorld {
         let all = exchange(&Readiness::of(&own, key), |bytes| {
             self.group().control().all_gather(bytes)
         });
-        let all = all.map_err(of_others)?;
+        let all = all.map_err(Failure::from)?;
         let differs = "the files that it reads are not those of rank 0 (other digest)";
-        let agreed = agreed(own, self.rank(), &all, &self.hosts, differs);
+        let agreed = agreed(own, self.rank(), &all, &self.hosts, (differs, BAD_MODEL));
         self.is_agreed.set(agreed.is_err());
         agreed.map_err(|failure| numbered(failure, &self.numbers))
     }
@@ -267,7 +275,7 @@ impl RankWorld {
         self.group()
             .control()
             .broadcast(bytes, 0)
-            .map_err(of_others)
+            .map_err(Failure::from)
     }
 
     /// Returns a value of each rank, in rank order.
@@ -281,7 +289,7 @@ impl RankWorld {
         &self,
         own: &T,
     ) -> Result<Vec<T>, Failure> {
-        exchange(own, |bytes| self.group().control().all_gather(bytes)).map_err(of_others)
+        exchange(own, |bytes| self.group().control().all_gather(bytes)).map_err(Failure::from)
     }
 
     /// Leaves after a run. All ranks do, and none has failed.
@@ -337,7 +345,43 @@ fn numbered(failure: Failure, numbers: &[usize]) -> Failure {
     }
 }
 
-/// An error of an exchange: another rank is lost.
-fn of_others(error: xdit_comm::Error) -> Failure {
-    Failure::from(xdit_models::Error::Comm(error))
+fn secret_of(place: &JobPlace) -> Result<JobSecret, Failure> {
+    let secret = JobSecret::new(&place.secret);
+    secret.map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// The place of a process among those of its job, which meet there.
+fn rank_place(
+    place: &JobPlace,
+    rendezvous: &Rendezvous,
+    secret: JobSecret,
+    [build, plan]: [String; 2],
+) -> RankPlace {
+    RankPlace {
+        rank: place.rank,
+        world_size: place.world_size,
+        host: place.host.clone(),
+        rendezvous: rendezvous.to_string(),
+        secret,
+        restart: place.restart,
+        build,
+        plan,
+        numbers: place.numbers.clone(),
+    }
+}
+
+/// Tells rank 0, as soon as it listens, that this rank has failed before it could join. If rank 0 has failed too, it does not listen.
+/// Then it has time to say why: launchers end all processes when one has failed.
+pub(super) fn cannot_join(place: &JobPlace, reason: &str) {
+    let began = Instant::now();
+    // Where MPI tells it, this rank has not heard it.
+    let is_known = place.rendezvous.host.is_some();
+    let secret = secret_of(place).ok().filter(|_| is_known);
+    let rank_place =
+        secret.map(|secret| rank_place(place, &place.rendezvous, secret, Default::default()));
+    let limit = match rank_place.is_some_and(|it| processes::cannot_join(&it, reason, LAST_WORDS)) {
+        true => COURTESY,
+        false => LAST_WORDS,
+    };
+    std::thread::sleep(limit.saturating_sub(began.elapsed()));
 }

@@ -113,6 +113,12 @@ pub(crate) enum Failure {
     Stdout(io::Error),
 }
 
+/// The exit code of wrong flags and settings.
+pub(crate) const USAGE: u8 = 2;
+
+/// The exit code of files of a model that cannot be used.
+pub(crate) const BAD_MODEL: u8 = 4;
+
 /// The exit code where a rank is lost.
 pub(crate) const RANK_LOST: u8 = 6;
 
@@ -206,6 +212,13 @@ impl From<xdit_models::Error> for Failure {
     }
 }
 
+impl From<xdit_comm::Error> for Failure {
+    /// As an error of the library that has this cause.
+    fn from(error: xdit_comm::Error) -> Self {
+        xdit_models::Error::Comm(error).into()
+    }
+}
+
 impl Failure {
     /// Creates a [`Failure::Usage`].
     pub(crate) fn usage(message: impl Into<String>) -> Self {
@@ -215,21 +228,21 @@ impl Failure {
     /// The failure of a process that could not join the others. `port` says why it is this port.
     pub(crate) fn of_join(error: xdit_comm::Error, port: &str) -> Self {
         match error {
-            xdit_comm::Error::Rendezvous(message) => {
-                let is_of_port = message.contains("cannot listen");
-                let port = format!(
-                    " (this one is {port}; --rendezvous-port or MASTER_PORT chooses another)"
-                );
-                Self::Rendezvous {
-                    message: message + if is_of_port { &port } else { "" },
-                    is_told: false,
-                }
-            }
+            xdit_comm::Error::CannotListen(message) => Self::Rendezvous {
+                message: format!(
+                    "{message} (this one is {port}; --rendezvous-port or MASTER_PORT chooses another)"
+                ),
+                is_told: false,
+            },
+            xdit_comm::Error::Rendezvous(message) => Self::Rendezvous {
+                message,
+                is_told: false,
+            },
             xdit_comm::Error::NotBegun(message) => Self::Rendezvous {
                 message,
                 is_told: true,
             },
-            other => xdit_models::Error::Comm(other).into(),
+            other => other.into(),
         }
     }
 

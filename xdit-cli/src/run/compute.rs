@@ -64,6 +64,7 @@ impl Compute {
             plan: what,
             limit,
             replans,
+            environment: &session.environment,
         };
         let joined = job.join(&request, &mut |share| open(Some(share)))?;
         let (device, share) = match joined {

@@ -1,13 +1,14 @@
 //! The environment. It is read once, and no other code of the workspace reads it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// The variables of this program, by name. Unset and empty are the same.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment(BTreeMap<&'static str, String>);
 
 /// All variables that are read, except those of launchers.
-const NAMES: [&str; 35] = [
+const NAMES: [&str; 36] = [
     "HF_ENDPOINT",
     "HF_HOME",
     "HF_HUB_CACHE",
@@ -39,6 +40,7 @@ const NAMES: [&str; 35] = [
     "XDIT_JOB_SECRET",
     "XDIT_LAUNCH",
     "XDIT_LOGGING_LEVEL",
+    "XDIT_NCCL_LIB",
     "XDIT_RENDEZVOUS_PORT",
     "XDIT_REPORT",
     "XDIT_RESTART",
@@ -99,6 +101,13 @@ impl Environment {
         let is_known = NAMES.contains(&name) || LAUNCHERS.contains(&name);
         debug_assert!(is_known, "{name} is not in the lists");
         self.0.get(name).map(String::as_str)
+    }
+
+    /// Returns the folders in `name`. An empty part means the current folder, in which a library or a program is there by chance, so
+    /// only absolute paths count.
+    pub(crate) fn folders(&self, name: &str) -> Vec<PathBuf> {
+        let folders = std::env::split_paths(self.var(name).unwrap_or_default());
+        folders.filter(|folder| folder.is_absolute()).collect()
     }
 
     /// Returns whether `name` is set to 1, true, yes or on, as huggingface_hub reads it.

@@ -13,6 +13,7 @@ use crate::report::voice;
 use crate::run::compute::Compute;
 use crate::run::control::{LauncherLine, Regroup};
 use crate::run::draw::{Drawn, draw_with, load};
+use crate::run::environment::Environment;
 use crate::run::model::FoundModel;
 use crate::run::session::Session;
 
@@ -67,6 +68,8 @@ pub(crate) struct Survivors<'a> {
     pub what: Value,
     /// How long ranks wait for each other.
     pub limit: Duration,
+    /// The environment.
+    pub environment: &'a Environment,
     /// Plans the request, whatever memory it needs.
     pub plan: &'a dyn Fn(&Compute) -> xdit_models::Result<RunPlan>,
 }
@@ -232,6 +235,7 @@ impl Survivors<'_> {
             plan: &what,
             limit: self.limit,
             replans: true,
+            environment: self.environment,
         };
         let world = self.job.rejoin(&place, &request, &compute.device)?;
         compute.parallel = compute.parallel.clone().of_degrees(degrees);

@@ -12,13 +12,13 @@ use crate::program::{command, outcome};
 use crate::sd3::golden;
 
 /// One picture: its model and its plan.
-struct Case {
-    model: &'static str,
-    plan: &'static str,
+pub(crate) struct Case {
+    pub(crate) model: &'static str,
+    pub(crate) plan: &'static str,
 }
 
 impl Case {
-    fn words(&self, dtype: &str, file: &str) -> Vec<String> {
+    pub(crate) fn words(&self, dtype: &str, file: &str) -> Vec<String> {
         // The text is short, since the interpreter runs every instruction of every token. A rank that waits for the virtual GPU
         // tells no progress, for minutes on a busy machine.
         let rest = if self.model.starts_with("hunyuan") {
@@ -62,7 +62,7 @@ impl Case {
 }
 
 /// The values of an image.
-fn image(file: &Path) -> Vec<f32> {
+pub(crate) fn image(file: &Path) -> Vec<f32> {
     let bytes = std::fs::read(file).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let values = tensors.tensor("image").unwrap().data().chunks(4);

@@ -24,6 +24,8 @@ mod gpu_choice;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod gpu_memory;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
+mod gpu_processes;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
 mod gpu_slow;
 mod help;
 mod hostile;

@@ -112,6 +112,26 @@ fn a_stranger_is_turned_away_and_a_missing_rank_is_named() {
     assert!(!all[2].stderr.contains("of another job\n"), "{all:?}");
 }
 
+/// Before it has seen another rank.
+#[test]
+fn a_rank_that_fails_alone_is_told_by_rank_0_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = Job::new(3);
+    let words = small(PROMPT, &["--ulysses-degree", "3", "--rank-timeout", "3600"]);
+    let command = |rank| job.command(rank, folder.path(), &words);
+    let broken = command(2).env("XDIT_CONTROL", "/no/such/pipe").spawn();
+    let all = [command(0).spawn(), command(1).spawn(), broken];
+    let all = outcomes(all.into_iter().map(|child| child.unwrap()).collect());
+    one_line(
+        &all[0],
+        6,
+        &["error: rank 2 (", "XDIT_CONTROL=/no/such/pipe: "],
+    );
+    assert_eq!((all[1].code, all[1].stderr.as_str()), (Some(6), ""));
+    assert_eq!((all[2].code, all[2].stderr.as_str()), (Some(2), ""));
+    assert!(names(folder.path()).is_empty());
+}
+
 #[test]
 fn a_busy_port_names_what_chooses_another() {
     let folder = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::job::run_on;
+use crate::job::{Job, outcomes, run_on};
 use crate::program::{Outcome, names, run, small};
 
 const PROMPT: &str = "a red circle on a blue background";
@@ -230,9 +230,32 @@ fn a_replay() {
 }
 
 #[test]
-fn plan_is_told_by_rank_0() {
+fn what_needs_one_process_is_done_by_rank_0() {
     let folder = tempfile::tempdir().unwrap();
-    let words = ["plan", "--ulysses-degree", "2"];
-    let plan = run_on(2, folder.path(), &words).succeeded();
-    assert_eq!(plan.stdout, run(folder.path(), words).succeeded().stdout);
+    for words in [
+        &["plan", "--ulysses-degree", "2"][..],
+        &["info", "demo"],
+        &["devices"],
+        &["completions", "bash"],
+        &["man", "generate"],
+    ] {
+        let alone = run(folder.path(), words).succeeded();
+        let told = run_on(2, folder.path(), words).succeeded();
+        assert_eq!(told.stdout.lines().count(), alone.stdout.lines().count());
+        assert_eq!(told.stdout.lines().next(), alone.stdout.lines().next());
+    }
+    let failed = Job::new(2).start(folder.path(), &["download", "demo"]);
+    let codes: Vec<_> = outcomes(failed).iter().map(|one| one.code).collect();
+    assert_eq!(codes, [Some(2), Some(0)]);
+    // It meets nobody.
+    let job = Job::new(2);
+    let plan = |rank| {
+        let mut plan = job.command(rank, folder.path(), ["plan", "--ulysses-degree", "2"]);
+        plan.env_remove("MASTER_PORT")
+            .env_remove("LOCAL_WORLD_SIZE");
+        plan.spawn().unwrap()
+    };
+    let all = outcomes(vec![plan(0), plan(1)]);
+    assert!(all.iter().all(|one| one.code == Some(0)), "{all:?}");
+    assert!(!all[0].stdout.is_empty() && all[1].stdout.is_empty());
 }

@@ -28,6 +28,7 @@ use std::{
 ///     restart: 0,
 ///     build: String::new(),
 ///     plan: String::new(),
+///     numbers: Vec::new(),
 /// };
 /// // Nobody listens there.
 /// assert!(!cannot_join(&place, "its disk is full", Duration::from_millis(10)));
