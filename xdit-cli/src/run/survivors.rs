@@ -187,29 +187,31 @@ impl Survivors<'_> {
             let Some(next) = plan.nearest(regroup.ranks.len(), &on) else {
                 return Err(failure);
             };
-            match self.rejoin(place, &regroup, next.degrees, compute) {
-                Ok(planned) => {
-                    let finished = (call.checkpoint.finished_steps(), plan.schedule.steps);
+            match self.rejoin(place, &regroup, (next.degrees, &call.checkpoint), compute) {
+                Ok(None) => return Ok(None),
+                Ok(Some((planned, finished))) => {
+                    let finished = (finished, plan.schedule.steps);
                     let lost = all_lost(known, &members, &regroup);
                     for lost in &lost {
                         watch.warn(lost.in_words(finished, &next.degrees));
                     }
                     call.lost.extend(lost);
-                    return Ok(planned);
+                    return Ok(Some(planned));
                 }
                 Err(other) => failure = other,
             }
         }
     }
 
-    /// Joins the ranks that go on with `degrees`, and plans the request on them. `None` if this one is not needed.
+    /// Joins the ranks that go on with `degrees`, and plans the request on them. Returns also how many steps are finished, of which each
+    /// rank may know those of other images. `None` if this one is not needed.
     fn rejoin(
         &self,
         place: &JobPlace,
         regroup: &Regroup,
-        degrees: Degrees,
+        (degrees, checkpoint): (Degrees, &Checkpoint),
         compute: &mut Compute,
-    ) -> Result<Option<RunPlan>, Failure> {
+    ) -> Result<Option<(RunPlan, usize)>, Failure> {
         let count = degrees.product().unwrap_or_default();
         let numbers: Vec<usize> = regroup.ranks.iter().copied().take(count).collect();
         let Some(rank) = numbers.iter().position(|number| *number == place.rank) else {
@@ -243,7 +245,11 @@ impl Survivors<'_> {
         let planned = (self.plan)(compute).map_err(Failure::from);
         let planned = self.job.agree(planned, |_| String::new())?;
         compute.arrange(&planned, self.job)?;
-        Ok(Some((self.plan)(compute)?))
+        let each: Vec<Vec<usize>> = world.gather(&checkpoint.finished_each())?;
+        let newest = |image: usize| each.iter().filter_map(|own| own.get(image)).max();
+        let finished = (0..planned.images).filter_map(newest).min();
+        let planned = (self.plan)(compute)?;
+        Ok(Some((planned, finished.copied().unwrap_or(0))))
     }
 }
 

@@ -283,6 +283,35 @@ fn ranks_of_other_hosts_are_lost() {
     assert!(log.contains(" 127.0.0.1 kill -KILL "), "{log}");
 }
 
+/// Each replica knows the steps of its own images.
+#[test]
+fn a_replica_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = [
+        "--data-parallel-degree",
+        "2",
+        "--num-images-per-prompt",
+        "2",
+    ];
+    run(folder.path(), drawing(&plan, &["--output", "whole.png"])).succeeded();
+    let words = drawing(&plan, &["--json", "--output", "a.png"]);
+    let flags = (&["--nproc", "2"][..], 2);
+    let (outcome, _) = losing(folder.path(), flags, &words, &[(1, 3, "-KILL")]);
+    let report = outcome.succeeded().json();
+    for image in ["_000.png", "_001.png"] {
+        let [whole, now] =
+            ["whole", "a"].map(|name| pixels(&folder.path().join(format!("{name}{image}"))).2);
+        assert!(whole == now, "{image}");
+    }
+    // Nobody is left who knows the images of the lost replica.
+    let warnings = report["warnings"].to_string();
+    assert!(
+        warnings.contains(" was lost at step 1 of 6: "),
+        "{warnings}"
+    );
+    assert_eq!(parts(&report)[1]["first_step"], 0);
+}
+
 /// With patches that run one after another, the first steps run whole again, and the image is nearly that of a run that loses nobody.
 #[test]
 fn a_stage_is_lost_while_patches_run() {

@@ -184,8 +184,9 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Returns the number of finished steps of each image.
-    pub(crate) fn finished_each(&self) -> Vec<usize> {
+    /// Returns the number of finished steps of each image, as far as this process knows. Empty before a call begins.
+    #[must_use]
+    pub fn finished_each(&self) -> Vec<usize> {
         let contents = self.lock();
         let finished = |kept: &Option<KeptImage>| kept.as_ref().map_or(0, |kept| kept.finished);
         contents.images.iter().map(finished).collect()
