@@ -195,8 +195,11 @@ def fault(kind, name, lost, moment, program, folder, instead):
         run.reader.join(5)
         if wait_until(lambda: not run.processes(), 5) is None:
             return False, f"processes remain: {run.processes()}\n{run.text()}"
+        if WRITTEN in run.text():
+            # The picture was complete.
+            return True, None
         if code == 0:
-            return WRITTEN in run.text(), None if WRITTEN in run.text() else f"the exit code is 0:\n{run.text()}"
+            return False, f"the exit code is 0:\n{run.text()}"
         return judge(kind, lost, run, took, folder)
     finally:
         if kind == "cut off":
@@ -216,8 +219,7 @@ def judge(kind, lost, run, took, folder):
             with open(f"{folder}.said.{rank}") as file:
                 if not names(0).search(text := file.read()):
                     return False, f"rank {rank} does not name rank 0:\n{text}"
-    left = os.listdir(folder)
-    if left and not (left == ["a.png"] and WRITTEN in run.text()):
+    if left := os.listdir(folder):
         return False, f"{left} is left"
     return True, f"after {took:.1f} s: {said[:150]}"
 

@@ -295,9 +295,16 @@ impl RankWorld {
     /// Leaves after a run. All ranks do, and none has failed.
     pub(super) fn leave(self) {
         lost::forget();
+        // MPI is finalised by all or by none, and waits for others without a deadline: only the control plane knows whether they come.
+        let all_come = match &self.mpi {
+            Some(_) => self.group().control().all_gather(&[]).map(drop),
+            None => Ok(()),
+        };
         drop(self.world);
-        if let Some(mpi) = self.mpi {
-            mpi.finalise();
+        match (self.mpi, all_come) {
+            (Some(mpi), Ok(())) => mpi.finalise(),
+            (_, Err(error)) => tracing::warn!("MPI is not finalised: {error}"),
+            (None, Ok(())) => {}
         }
     }
 
