@@ -153,7 +153,7 @@ mod watch {
     use signal_hook::low_level;
 
     use super::{MARK, Order, REPORT, Regroup, STDERR, STDIN, VARIABLE, Word};
-    use crate::report::failure::Failure;
+    use crate::report::failure::{Failure, system_reason};
     use crate::run::environment::Environment;
 
     /// How long a process that lost its launcher takes to end in order.
@@ -192,8 +192,9 @@ mod watch {
 
     fn refused(variable: &str, path: &str, error: &io::Error) -> Failure {
         Failure::usage(format!(
-            "{variable}={}: {error}: xdit-cli launch sets it for its own processes; unset it elsewhere",
-            xdit_models::quote::shorten(path)
+            "{variable}={}: {}: xdit-cli launch sets it for its own processes; unset it elsewhere",
+            xdit_models::quote::shorten(path),
+            system_reason(error)
         ))
     }
 
