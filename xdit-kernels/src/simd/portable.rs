@@ -1,7 +1,8 @@
 //! Plain Rust over arrays of eight: the compiler turns it into SSE2, NEON or whatever the target has.
 
 use super::lane::Simd;
-use half::{bf16, f16};
+use bytemuck::Zeroable;
+use half::{bf16, f16, slice::HalfFloatSliceExt};
 
 /// No processor feature beyond the target's baseline.
 #[derive(Clone, Copy)]
@@ -10,14 +11,24 @@ pub(crate) struct Portable;
 const LANES: usize = 8;
 type V = [f32; LANES];
 
+/// A loop, which becomes vectors: of `array::from_fn` and `array::map`, in large kernels, a call for each lane remains.
+#[inline(always)]
+fn lanes(f: impl Fn(usize) -> f32) -> V {
+    let mut v = [0.0; LANES];
+    for (i, lane) in v.iter_mut().enumerate() {
+        *lane = f(i);
+    }
+    v
+}
+
 #[inline(always)]
 fn map(a: V, f: impl Fn(f32) -> f32) -> V {
-    a.map(f)
+    lanes(|i| f(a[i]))
 }
 
 #[inline(always)]
 fn zip(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
-    std::array::from_fn(|i| f(a[i], b[i]))
+    lanes(|i| f(a[i], b[i]))
 }
 
 /// One rounding where the target's baseline has the instruction; a call into libm would be far slower.
@@ -28,6 +39,38 @@ fn mul_add(a: f32, b: f32, c: f32) -> f32 {
     } else {
         a * b + c
     }
+}
+
+/// The first n elements, and zeros behind them. Without an instruction for it a conversion is long, so it is compiled once and
+/// not into every kernel.
+///
+/// # Safety
+/// p may be read for n ≤ `LANES` elements.
+#[inline(never)]
+unsafe fn load_16_bit<T: Copy + Zeroable>(p: *const T, n: usize) -> V
+where
+    [T]: HalfFloatSliceExt,
+{
+    let (mut from, mut v) = ([T::zeroed(); LANES], [0.0; LANES]);
+    // SAFETY: the caller's promise; `from` has LANES elements.
+    unsafe { std::ptr::copy_nonoverlapping(p, from.as_mut_ptr(), n) };
+    from.convert_to_f32_slice(&mut v);
+    v
+}
+
+/// Writes the first n lanes.
+///
+/// # Safety
+/// p may be written for n ≤ `LANES` elements.
+#[inline(never)]
+unsafe fn store_16_bit<T: Copy + Zeroable>(p: *mut T, n: usize, v: &V)
+where
+    [T]: HalfFloatSliceExt,
+{
+    let mut to = [T::zeroed(); LANES];
+    to.convert_from_f32_slice(v);
+    // SAFETY: the caller's promise; `to` has LANES elements.
+    unsafe { std::ptr::copy_nonoverlapping(to.as_ptr(), p, n) };
 }
 
 #[allow(
@@ -43,19 +86,13 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> V {
-        unsafe { std::array::from_fn(|i| p.add(i).read_unaligned()) }
+        unsafe { lanes(|i| p.add(i).read_unaligned()) }
     }
     #[inline(always)]
     unsafe fn load_n(p: *const f32, n: usize) -> V {
-        unsafe {
-            std::array::from_fn(|i| {
-                if i < n {
-                    p.add(i).read_unaligned()
-                } else {
-                    0.0
-                }
-            })
-        }
+        let mut v = [0.0; LANES];
+        unsafe { std::ptr::copy_nonoverlapping(p, v.as_mut_ptr(), n) };
+        v
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: V) {
@@ -67,75 +104,39 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn store_n(p: *mut f32, n: usize, v: V) {
-        unsafe {
-            for (i, x) in v.into_iter().enumerate().take(n) {
-                p.add(i).write_unaligned(x);
-            }
-        }
+        unsafe { std::ptr::copy_nonoverlapping(v.as_ptr(), p, n) };
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const bf16) -> V {
-        unsafe { std::array::from_fn(|i| p.add(i).read_unaligned().to_f32()) }
+        unsafe { load_16_bit(p, LANES) }
     }
     #[inline(always)]
     unsafe fn load_bf16_n(p: *const bf16, n: usize) -> V {
-        unsafe {
-            std::array::from_fn(|i| {
-                if i < n {
-                    p.add(i).read_unaligned().to_f32()
-                } else {
-                    0.0
-                }
-            })
-        }
+        unsafe { load_16_bit(p, n) }
     }
     #[inline(always)]
     unsafe fn store_bf16(p: *mut bf16, v: V) {
-        unsafe {
-            for (i, x) in v.into_iter().enumerate() {
-                p.add(i).write_unaligned(bf16::from_f32(x));
-            }
-        }
+        unsafe { store_16_bit(p, LANES, &v) }
     }
     #[inline(always)]
     unsafe fn store_bf16_n(p: *mut bf16, n: usize, v: V) {
-        unsafe {
-            for (i, x) in v.into_iter().enumerate().take(n) {
-                p.add(i).write_unaligned(bf16::from_f32(x));
-            }
-        }
+        unsafe { store_16_bit(p, n, &v) }
     }
     #[inline(always)]
     unsafe fn load_f16(p: *const f16) -> V {
-        unsafe { std::array::from_fn(|i| p.add(i).read_unaligned().to_f32()) }
+        unsafe { load_16_bit(p, LANES) }
     }
     #[inline(always)]
     unsafe fn load_f16_n(p: *const f16, n: usize) -> V {
-        unsafe {
-            std::array::from_fn(|i| {
-                if i < n {
-                    p.add(i).read_unaligned().to_f32()
-                } else {
-                    0.0
-                }
-            })
-        }
+        unsafe { load_16_bit(p, n) }
     }
     #[inline(always)]
     unsafe fn store_f16(p: *mut f16, v: V) {
-        unsafe {
-            for (i, x) in v.into_iter().enumerate() {
-                p.add(i).write_unaligned(f16::from_f32(x));
-            }
-        }
+        unsafe { store_16_bit(p, LANES, &v) }
     }
     #[inline(always)]
     unsafe fn store_f16_n(p: *mut f16, n: usize, v: V) {
-        unsafe {
-            for (i, x) in v.into_iter().enumerate().take(n) {
-                p.add(i).write_unaligned(f16::from_f32(x));
-            }
-        }
+        unsafe { store_16_bit(p, n, &v) }
     }
     #[inline(always)]
     unsafe fn add(a: V, b: V) -> V {
@@ -159,11 +160,11 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn fma(a: V, b: V, c: V) -> V {
-        std::array::from_fn(|i| mul_add(a[i], b[i], c[i]))
+        lanes(|i| mul_add(a[i], b[i], c[i]))
     }
     #[inline(always)]
     unsafe fn fnma(a: V, b: V, c: V) -> V {
-        std::array::from_fn(|i| mul_add(-a[i], b[i], c[i]))
+        lanes(|i| mul_add(-a[i], b[i], c[i]))
     }
     #[inline(always)]
     unsafe fn min(a: V, b: V) -> V {
@@ -179,7 +180,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn select_gt(a: V, b: V, x: V, y: V) -> V {
-        std::array::from_fn(|i| if a[i] > b[i] { x[i] } else { y[i] })
+        lanes(|i| if a[i] > b[i] { x[i] } else { y[i] })
     }
     #[inline(always)]
     unsafe fn round(a: V) -> V {
@@ -189,16 +190,17 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn scale_pow2(a: V, n: V) -> V {
         zip(a, n, |x, n| {
-            x * f32::from_bits(((n as i32 + 127) as u32) << 23)
+            // In range by the contract: without a check, this is one instruction for four lanes.
+            x * f32::from_bits(((unsafe { n.to_int_unchecked::<i32>() } + 127) as u32) << 23)
         })
     }
     #[inline(always)]
     unsafe fn swap_pairs(a: V) -> V {
-        std::array::from_fn(|i| a[i ^ 1])
+        lanes(|i| a[i ^ 1])
     }
     #[inline(always)]
     unsafe fn negate_even(a: V) -> V {
-        std::array::from_fn(|i| if i % 2 == 0 { -a[i] } else { a[i] })
+        lanes(|i| if i % 2 == 0 { -a[i] } else { a[i] })
     }
     #[inline(always)]
     unsafe fn sum(a: V) -> f32 {
