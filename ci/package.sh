@@ -14,7 +14,7 @@ clean() {
     rm -rf "$target"
 }
 # Only whether they compile is asked.
-export CARGO_PROFILE_DEV_DEBUG=0
+export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_OPT_LEVEL=0
 touch "$target/started"
 trap clean EXIT
 cargo package --workspace --exclude xdit-tests --exclude mpi-ranks --exclude nccl-ranks --exclude ptx-interp --exclude vgpu --exclude vgpu-cuda --exclude vgpu-cublaslt --exclude vgpu-nccl --target-dir "$target" "${dirty[@]}"
