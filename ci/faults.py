@@ -3,6 +3,7 @@
 between two hosts goes down), or one cannot load its weights: a file cannot be read, ends too soon, or has a damaged header.
 
     ci/faults.py PROGRAM [--runs N] [--seed N]        PROGRAM is xdit-cli with MPI
+    ci/processes.sh faults [--runs N] [--seed N]      builds it first, and lets root use mpirun
 
 Each time, what is left says which rank is lost, all other processes end in time, none remains, the launcher's exit code is not 0, and
 no part of a picture is left. The moments begin when the ranks have come together: before, the launcher alone knows them.
@@ -95,6 +96,15 @@ class Run:
     def ranks(self):
         return {rank: pid for pid, rank in self.processes().items() if rank is not None}
 
+    def ended(self, seconds):
+        """The exit code of the launcher, after all that was said has been read. None, if it does not end."""
+        try:
+            code = self.launcher.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        self.reader.join(5)
+        return code
+
     def end(self):
         for pid in self.processes():
             # It may just have ended.
@@ -117,10 +127,12 @@ def wait_until(holds, seconds):
 def unfaulted(name, program, folder):
     """How long a run takes once its ranks are together."""
     run = Run(name, program, folder)
-    run.launcher.wait(300)
-    run.reader.join()
+    try:
+        code = run.ended(100)
+    finally:
+        run.end()
     times = [at for at, line in run.lines if TOGETHER in line or WRITTEN in line]
-    if run.launcher.returncode != 0 or len(times) != 2:
+    if code != 0 or len(times) != 2:
         raise SystemExit(f"a run without a fault fails ({name}):\n{run.text()}")
     os.remove(f"{folder}/a.png")
     return times[1] - times[0]
@@ -178,8 +190,11 @@ def fault(kind, name, lost, moment, program, folder, instead):
         else:
             time.sleep(moment)
             if not strike(kind, lost, run):
-                run.launcher.wait(60)
-                return True, None
+                # The picture was complete, or soon is.
+                code = run.ended(60)
+                if code == 0 and WRITTEN in run.text():
+                    return True, None
+                return False, f"it fails without a fault, exit code {code}:\n{run.text()}"
         others = lambda: [rank for rank in run.ranks() if rank != lost or kind != "stopped"]
         limit = TOLD + (SILENCE if kind in ["stopped", "cut off"] else 0)
         took = wait_until(lambda: not others(), limit)
@@ -188,11 +203,9 @@ def fault(kind, name, lost, moment, program, folder, instead):
         if kind == "cut off":
             # mpirun itself needs the link to end what it has started on the other host.
             netns("mend")
-        try:
-            code = run.launcher.wait(30)
-        except subprocess.TimeoutExpired:
+        code = run.ended(30)
+        if code is None:
             return False, f"the launcher does not end:\n{run.text()}"
-        run.reader.join(5)
         if wait_until(lambda: not run.processes(), 5) is None:
             return False, f"processes remain: {run.processes()}\n{run.text()}"
         if WRITTEN in run.text():
@@ -231,7 +244,7 @@ def main():
     arguments.add_argument("--seed", type=int, default=17)
     asked = arguments.parse_args()
     dice = random.Random(asked.seed)
-    failures, late, done = 0, 0, collections.Counter()
+    failures, late, done = 0, 0, []
     with two_hosts() as link, tempfile.TemporaryDirectory() as outer:
         folder = f"{outer}/pictures"
         os.mkdir(folder)
@@ -244,8 +257,8 @@ def main():
         length = {name: unfaulted(name, asked.program, folder) for name in {name for _, name in kinds}}
         lengths = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in length.items())
         print(f"{asked.runs} faults, seed {asked.seed}; a run without one takes: {lengths}", flush=True)
-        while done.total() < asked.runs:
-            kind, name = kinds[done.total() % len(kinds)]
+        while len(done) < asked.runs:
+            kind, name = kinds[len(done) % len(kinds)]
             # A rank whose weights are not those of rank 0 is the one that is named.
             lost = 2 if kind == "cut off" else dice.randrange(kind == "without weights", RANKS)
             moment = dice.uniform(0, 0.9 * length[name])
@@ -258,13 +271,13 @@ def main():
                 if late > 10 + asked.runs:
                     raise SystemExit("the faults come too late")
                 continue
-            done[kind] += 1
+            done.append(kind)
             failures += not good
             what = "ranks 2 and 3 are" if kind == "cut off" else f"rank {lost} is"
             when = "" if kind == "without weights" else f" at {moment:.2f} s"
-            print(f"{done.total()}: {what} {kind}{when} ({name}): {line}", flush=True)
-    counts = ", ".join(f"{count} {kind}" for kind, count in done.items())
-    print(f"{done.total()} faults ({counts}), {failures} failures; {late} came too late")
+            print(f"{len(done)}: {what} {kind}{when} ({name}): {line}", flush=True)
+    counts = ", ".join(f"{count} {kind}" for kind, count in collections.Counter(done).items())
+    print(f"{len(done)} faults ({counts}), {failures} failures; {late} came too late")
     sys.exit(failures > 0)
 
 

@@ -4,6 +4,8 @@
     ci/hosts.py PROGRAM            PROGRAM is xdit-cli with MPI: the picture is that of threads, the bytes those of the formulas
     ci/hosts.py PROGRAM measure    the time of a step of each plan, in turns, as a table (docs/benchmarks/processes.md)
 
+`ci/processes.sh hosts [measure]` builds the program and lets root use mpirun.
+
 The formulas, for one step of one picture of L tokens of width D in f32, through B blocks (one attention each), over 2 × 2 ranks:
 
     ring across hosts       each of 4 ranks passes on keys and values of half the tokens for half the heads, once a block:

@@ -21,12 +21,16 @@ flags=() # of mpirun
 start() {
     timeout 100 "mpirun.$1" "${flags[@]}" -n "$2" "$programs/$1" "${@:3}"
 }
-# fault MPI PART RANKS FAILS: a rank fails, so many say what they learned, and the launcher fails (1) or does not (0).
+late=124 # the exit code of timeout
+# fault MPI PART RANKS FAILS [TEXT]: a rank fails, so many say what they learned, and the launcher fails (1) or does not (0); it says the text.
 fault() {
-    local mpi=$1 part=$2 ranks=$3 fails=$4 said failed=0
-    said=$(start "$mpi" 3 "$part" 2>&1) || failed=1
-    if [ "$failed" != "$fails" ] || [ "$(grep -c "^$part: rank" <<<"$said")" -lt "$ranks" ]; then
-        printf '%s\n%s, %s: at least %s ranks should have said what they learned; launcher failed: %s\n' "$said" "$mpi" "$part" "$ranks" "$failed" >&2
+    local mpi=$1 part=$2 ranks=$3 fails=$4 text=${5-} said code=0
+    said=$(start "$mpi" 3 "$part" 2>&1) || code=$?
+    if [ "$code" = "$late" ] || [ "$((code != 0))" != "$fails" ] || ! grep -q "$text" <<<"$said" ||
+        [ "$(grep -c "^$part: rank" <<<"$said")" -lt "$ranks" ]; then
+        local expected=("success" "failure")
+        printf '%s\n%s, %s: exit code %s; expected: %s, and at least %s ranks that say what they learned%s\n' \
+            "$said" "$mpi" "$part" "$code" "${expected[fails]}" "$ranks" "${text:+, and \"$text\"}" >&2
         exit 1
     fi
     printf '%s, %s: %s ranks learned of it\n' "$mpi" "$part" "$ranks"
@@ -44,8 +48,8 @@ for mpi in openmpi mpich; do
     start "$mpi" 2 alone groups
     fault "$mpi" disagree 3 1
     fault "$mpi" failed 3 1
-    # Launchers kill the others when one is killed, perhaps before they can say anything.
-    fault "$mpi" killed 0 1
+    # Launchers name the signal, and kill the others, perhaps before they can say anything.
+    fault "$mpi" killed 0 1 'signal 9'
 done
 # This one lets them live. (UCX, below MPICH, ends each process that reads the memory of one that is killed.)
 flags=(--enable-recovery)

@@ -3,7 +3,7 @@
 #
 #     ci/netns.sh up             makes the hosts `one` (10.77.0.1) and `two` (10.77.0.2); without the right to: exit code 3 and one line
 #     ci/netns.sh on HOST COMMAND...      runs a command there
-#     ci/netns.sh agent HOST COMMAND      the same as mpirun asks for it: --mca plm_rsh_agent 'ci/netns.sh agent'
+#     ci/netns.sh agent HOST COMMAND      the same as mpirun asks for it (ci/two_hosts.py)
 #     ci/netns.sh bytes          prints the bytes that the link has carried, both ways together, with their Ethernet headers
 #     ci/netns.sh cut | mend     takes the link away from `two`, or gives it back
 #     ci/netns.sh down           removes all

@@ -4,7 +4,7 @@
     ci/overhead.py PROGRAM [TURNS]        PROGRAM is xdit-cli with MPI
 
 prints the median of each and the ratios of the medians and of the least, for the demo at 512×512 with --ulysses-degree 2
-(docs/benchmarks/processes.md). ci/processes.sh overhead calls it.
+(docs/benchmarks/processes.md). `ci/processes.sh overhead [TURNS]` builds the program and lets root use mpirun.
 """
 
 import json
@@ -27,7 +27,7 @@ def step(before, threads, folder):
 
 
 def main():
-    # Each process has a core of its own here, other than ci/mpi-setup.sh has it.
+    # Each process has a core of its own here, other than ci/mpi-setup.sh has it. (Open MPI 5 heeds --bind-to above its variable.)
     os.environ.pop("OMPI_MCA_hwloc_base_binding_policy", None)
     mpirun = ["mpirun.openmpi", "-n", "2", "--bind-to", "core"]
     kinds = {"2 processes, 1 core each": (mpirun, 1), "2 threads": ([], 2)}

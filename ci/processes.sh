@@ -20,9 +20,15 @@ draw() {
     local words=("$program" generate --quiet --threads 1 --num-inference-steps 3 --height 112 --width 48 --num-images-per-prompt 2
         --negative-prompt green --prompt "$3" "${@:4}")
     [ "$2" = demo ] || words+=(--model "tests/golden/pipelines/$2")
-    "${words[@]}" --output "$folder/threads/" &
-    timeout 100 mpirun.openmpi -n "$1" "${words[@]}" --output "$folder/processes/" </dev/null
-    wait $!
+    # Neither outlives this script.
+    local failed=0
+    timeout 100 "${words[@]}" --output "$folder/threads/" &
+    timeout 100 mpirun.openmpi -n "$1" "${words[@]}" --output "$folder/processes/" </dev/null || failed=1
+    wait $! || failed=1
+    if [ "$failed" = 1 ]; then
+        echo "$1 processes or threads fail: ${words[*]}" >&2
+        exit 1
+    fi
     diff -r "$folder/threads" "$folder/processes"
     # Two pictures were compared.
     [ "$(find "$folder/threads" -name '*.png' | wc -l)" = 2 ]
@@ -61,11 +67,13 @@ case ${1-} in
     pictures
     ci/hosts.py "$program"
     echo "(${SECONDS}s)"
-    # Half of the time they wait.
+    # Half of the time they wait. Neither outlives this script.
+    failed=0
     ci/faults.py "$program" --runs 8 --seed 17 &
-    ci/faults.py "$program" --runs 8 --seed 18
-    wait $!
+    ci/faults.py "$program" --runs 8 --seed 18 || failed=1
+    wait $! || failed=1
     echo "(${SECONDS}s)"
+    exit "$failed"
     ;;
 pictures) pictures ;;
 hosts | faults | overhead) "ci/$1.py" "$program" "${@:2}" ;;

@@ -36,7 +36,9 @@ def two_hosts():
 def mpirun():
     """The words that start two ranks on each host."""
     # The ranks must find each other by themselves: no variable says where rank 0 is.
+    agent = f"{HERE}/netns.sh agent"
+    # Open MPI 4 knows the first name, 5 the second.
     return [
-        f"{HERE}/netns.sh", "on", "one", "mpirun.openmpi", "-H", "one:2,two:2", "-n", "4",
-        "--mca", "plm_rsh_agent", f"{HERE}/netns.sh agent",
+        f"{HERE}/netns.sh", "on", "one", "env", f"OMPI_MCA_plm_rsh_agent={agent}", f"PRTE_MCA_plm_ssh_agent={agent}",
+        "mpirun.openmpi", "-H", "one:2,two:2", "-n", "4", "--map-by", "ppr:2:node:oversubscribe",
     ]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::program::{Outcome, command, outcome};
 
 /// No test waits longer.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A folder with a program for each rank to run: a shell script.
 struct Script {

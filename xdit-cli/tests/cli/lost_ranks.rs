@@ -6,14 +6,15 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::mpsc;
 
 use serde_json::Value;
 
 use crate::generate::pixels;
 use crate::job::run_on;
-use crate::launch::{runs, signal};
+use crate::launch::{LIMIT, runs, signal};
 use crate::program::{Outcome, command, names, outcome, run};
-use crate::tracer::{Mark, Tracer, ranks};
+use crate::tracer::{Mark, Tracer, ranks, trace};
 
 const STEPS: usize = 6;
 const REPLAN: [&str; 2] = ["--on-rank-loss", "replan"];
@@ -69,6 +70,18 @@ fn launch(folder: &Path, flags: &[&str], words: &[&str]) -> Child {
         .unwrap()
 }
 
+/// What comes of it. If it does not end in time, it is killed and the test fails.
+fn ended(child: Child) -> Outcome {
+    let pid = child.id();
+    let (say, left) = mpsc::channel();
+    std::thread::spawn(move || say.send(child.wait_with_output()).ok());
+    let Ok(output) = left.recv_timeout(LIMIT) else {
+        signal("-KILL", pid);
+        panic!("launch does not end within {LIMIT:?}");
+    };
+    outcome(output)
+}
+
 /// When the first rank begins its step of this index: it has just told that it finished the one before, or that it draws.
 fn mark(step: usize) -> String {
     match step {
@@ -94,13 +107,9 @@ fn losing(
         marks.entry(speaker).or_default().push(act);
         speaker += usize::from(*lost == speaker);
     }
-    let tracers: Vec<Tracer> = marks
-        .into_iter()
-        .map(|(rank, marks)| Tracer::start(pids[rank], marks))
-        .collect();
-    let left = std::thread::spawn(move || child.wait_with_output());
+    let tracers = trace(&pids, marks);
+    let outcome = ended(child);
     let happened = tracers.iter().all(Tracer::happened);
-    let outcome = outcome(left.join().unwrap());
     assert!(happened, "{faults:?}: {outcome:?}");
     for pid in &pids {
         assert!(!runs(*pid), "{pid} is left: {outcome:?}");
@@ -192,18 +201,19 @@ fn the_last_rank_finishes_alone() {
     let faults = [(0, 1, "-KILL"), (1, 3, "-TERM"), (2, 5, "-KILL")];
     let mut child = launch(folder.path(), &["--nproc", "4"], &words);
     let pids = ranks(child.id(), 4);
-    let tracers = faults.map(|(rank, step, how)| {
+    let marks = faults.map(|(rank, step, how)| {
         let pid = pids[rank];
-        let act = move || signal(how, pid);
-        Tracer::start(pid, vec![(mark(step), Box::new(act))])
+        let act: Mark = (mark(step), Box::new(move || signal(how, pid)));
+        (rank, vec![act])
     });
+    let tracers = trace(&pids, marks);
     let mut image = Vec::new();
     let mut stdout = child.stdout.take().unwrap();
     let reader = std::thread::spawn(move || {
         stdout.read_to_end(&mut image).unwrap();
         image
     });
-    let left = outcome(child.wait_with_output()).succeeded();
+    let left = ended(child).succeeded();
     assert!(tracers.iter().all(Tracer::happened), "{left:?}");
     // The one that is left writes the image, and nothing else, to standard output.
     fs::write(folder.path().join("a.png"), reader.join().unwrap()).unwrap();
@@ -380,7 +390,7 @@ fn a_rank_that_fails_by_itself_ends_the_job() {
     let folder = tempfile::tempdir().unwrap();
     let words = drawing(&["--ulysses-degree", "2"], &["--output", "no/such/a.png"]);
     let child = launch(folder.path(), &["--nproc", "2"], &words);
-    let outcome = outcome(child.wait_with_output());
+    let outcome = ended(child);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(
         outcome.stderr.contains("no/such/a.png: cannot be written"),

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use crate::launch::wait_until;
+use crate::launch::{signal, wait_until};
 
 /// Something to do when this text is in what a process is about to write to its standard error, before that is written.
 pub(crate) type Mark = (String, Box<dyn FnOnce() + Send>);
@@ -20,7 +20,7 @@ pub(crate) struct Tracer {
 
 impl Tracer {
     /// Begins to look at the process. No thread of it writes the mark unseen from then on.
-    pub(crate) fn start(pid: u32, marks: Vec<Mark>) -> Self {
+    fn start(pid: u32, marks: Vec<Mark>) -> Self {
         let (ready, is_ready) = mpsc::channel();
         let (say, done) = mpsc::channel();
         // What it traces goes on when the thread ends.
@@ -43,6 +43,21 @@ impl Tracer {
     }
 }
 
+/// Begins to look at ranks, of which the last is none. It stands still meanwhile: without it the others do not begin.
+pub(crate) fn trace(
+    pids: &[u32],
+    marks: impl IntoIterator<Item = (usize, Vec<Mark>)>,
+) -> Vec<Tracer> {
+    let last = *pids.last().expect("ranks");
+    signal("-STOP", last);
+    let tracers = marks
+        .into_iter()
+        .map(|(rank, marks)| Tracer::start(pids[rank], marks))
+        .collect();
+    signal("-CONT", last);
+    tracers
+}
+
 const NONE: *mut libc::c_void = std::ptr::null_mut();
 
 /// Attaches to all threads of a process, and to those that they start.
@@ -61,17 +76,23 @@ fn seize_all(pid: i32) {
         }
         for tid in new {
             let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE;
-            // SAFETY: neither request reads or writes memory of this process.
-            unsafe {
-                // One that is traced already has been started by another since.
+            // SAFETY: the request reads and writes no memory of this process.
+            let seized = unsafe {
                 libc::ptrace(
                     libc::PTRACE_SEIZE,
                     tid,
                     NONE,
                     options as usize as *mut libc::c_void,
-                );
-                libc::ptrace(libc::PTRACE_INTERRUPT, tid, NONE, NONE);
-            }
+                )
+            };
+            // Another thread may have ended, or be traced already: one that is has started it since.
+            let error = std::io::Error::last_os_error();
+            assert!(
+                seized == 0 || tid != pid,
+                "process {pid} cannot be traced: {error}"
+            );
+            // SAFETY: likewise.
+            unsafe { libc::ptrace(libc::PTRACE_INTERRUPT, tid, NONE, NONE) };
         }
     }
 }
