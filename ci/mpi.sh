@@ -22,7 +22,8 @@ start() {
     timeout 100 "mpirun.$1" "${flags[@]}" -n "$2" "$programs/$1" "${@:3}"
 }
 late=124 # the exit code of timeout
-# fault MPI PART RANKS FAILS [TEXT]: a rank fails, so many say what they learned, and the launcher fails (1) or does not (0); it says the text.
+# fault MPI PART RANKS FAILS [TEXT]: a rank fails, so many say what they learned, and the launcher fails (1) or does not (0). The text is
+# in what all have said.
 fault() {
     local mpi=$1 part=$2 ranks=$3 fails=$4 text=${5-} said code=0
     said=$(start "$mpi" 3 "$part" 2>&1) || code=$?

@@ -20,7 +20,7 @@ draw() {
     local words=("$program" generate --quiet --threads 1 --num-inference-steps 3 --height 112 --width 48 --num-images-per-prompt 2
         --negative-prompt green --prompt "$3" "${@:4}")
     [ "$2" = demo ] || words+=(--model "tests/golden/pipelines/$2")
-    # Neither outlives this script.
+    # This waits for both, also if one fails.
     local failed=0
     timeout 100 "${words[@]}" --output "$folder/threads/" &
     timeout 100 mpirun.openmpi -n "$1" "${words[@]}" --output "$folder/processes/" </dev/null || failed=1
@@ -67,7 +67,7 @@ case ${1-} in
     pictures
     ci/hosts.py "$program"
     echo "(${SECONDS}s)"
-    # Half of the time they wait. Neither outlives this script.
+    # Half of the time they wait. This waits for both, also if one fails.
     failed=0
     ci/faults.py "$program" --runs 8 --seed 17 &
     ci/faults.py "$program" --runs 8 --seed 18 || failed=1
