@@ -118,7 +118,12 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session, job: &ProcessJob) -> R
     };
 
     let write_began = Instant::now();
-    let files = write(&drawn, kind, !args.output.no_metadata, &plan)?;
+    let write = || write(&drawn, kind, !args.output.no_metadata, &plan);
+    let files = match job.world() {
+        // The others wait for this one, however long that takes.
+        Some(world) => world.rest(write),
+        None => write(),
+    }?;
     tracing::info!(
         seconds = write_began.elapsed().as_secs_f64(),
         files = files.len(),

@@ -13,6 +13,9 @@ static GROUP: Mutex<Option<(Group, bool)>> = Mutex::new(None);
 
 /// How long it takes at most until all ranks know that the process of one has ended.
 const KNOWN: Duration = Duration::from_secs(1);
+/// How long a silent rank waits before it says that a signal has ended it. As a rule rank 0 gets the same signal and tells of it, or
+/// of the lost rank for which the launcher has sent it.
+const RANK_0_FIRST: Duration = Duration::from_millis(500);
 /// How long the word of a rank that ends may take to rank 0.
 const WORD: Duration = Duration::from_millis(50);
 
@@ -33,7 +36,7 @@ pub(crate) fn before_the_end() -> Option<String> {
     // Whoever goes on sees the end of this process, which is no failure then.
     let group = known.and_then(|(group, others_go_on)| (!others_go_on).then_some(group))?;
     if voice::is_silent() {
-        // Not the first failure, if the launcher has ended this rank because of another one.
+        std::thread::sleep(RANK_0_FIRST);
         group.control().fail("ended by a signal");
         std::thread::sleep(WORD);
         return None;

@@ -2,6 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
@@ -22,6 +23,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long after its connections a process may end that is just ending.
 const ENDING: Duration = Duration::from_millis(300);
+/// How long the last lines of a process may take that has ended.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// The exit code of ssh if it fails itself, or if the process died of a signal there.
 const OF_SSH: i32 = 255;
 /// How often ranks may come together in vain before they end.
@@ -33,7 +36,7 @@ pub(super) enum CrewPhase {
     /// All processes run, or have ended well.
     #[default]
     Runs,
-    /// One is lost. The others leave their round until then, to go on without it.
+    /// One is lost, and the others leave their round until then, to go on without it. Or the images are there, and all end until then.
     Loses(Instant),
     /// One has failed. The others end by themselves until then.
     Fails(Instant),
@@ -116,6 +119,11 @@ impl<'j> Crew<'j> {
     }
 
     fn ended(&mut self, process: LaunchedProcess, status: Option<ExitStatus>) {
+        let began = Instant::now();
+        let speaks = |heard: &JoinHandle<()>| !heard.is_finished();
+        while process.heard.as_ref().is_some_and(speaks) && began.elapsed() < LAST_LINES {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let seat = process.seat;
         self.round.ended(seat.rank);
         let how = match process.lost {
@@ -124,7 +132,10 @@ impl<'j> Crew<'j> {
         };
         let ended = Ended { seat, how };
         let is_good = !ended.is_failure();
-        self.is_finished |= is_good && ended.seat.rank == self.round.speaker();
+        if is_good && ended.seat.rank == self.round.speaker() {
+            self.is_finished = true;
+            self.await_others();
+        }
         match self.phase {
             _ if is_good => {}
             CrewPhase::Runs | CrewPhase::Loses(_) if self.patience.is_some() && ended.is_loss() => {
@@ -147,9 +158,10 @@ impl<'j> Crew<'j> {
         }
     }
 
-    /// Waits until the other ranks have left their round.
+    /// Waits until the other ranks have left their round, or have ended.
     fn await_others(&mut self) {
-        if let (CrewPhase::Runs, Some(patience)) = (self.phase, self.patience) {
+        if matches!(self.phase, CrewPhase::Runs) {
+            let patience = self.patience.unwrap_or(PATIENCE);
             self.phase = CrewPhase::Loses(Instant::now() + patience);
         }
     }
@@ -272,7 +284,7 @@ impl<'j> Crew<'j> {
         self.phase = CrewPhase::Ends(Instant::now() + GRACE);
     }
 
-    /// Kills whoever still runs. Of another host, that is its ssh: the process loses its pipe and ends.
+    /// Kills whoever still runs. A process of another host loses its pipe and ends, if it runs.
     fn kill(&mut self) {
         if matches!(self.phase, CrewPhase::Killed) {
             return;
@@ -280,7 +292,7 @@ impl<'j> Crew<'j> {
         self.phase = CrewPhase::Killed;
         for process in &mut self.running {
             self.killed.push(process.seat.clone());
-            process.child.kill().ok();
+            self.starter.kill(process);
         }
     }
 
@@ -320,7 +332,11 @@ impl<'j> Crew<'j> {
                 .and_then(Ended::line)
                 .or(apart)
                 .or(killed),
-            lost: self.left_behind.iter().map(Ended::line_of_loss).collect(),
+            // Otherwise the ranks that are left have said who is lost.
+            lost: match self.is_finished {
+                true => self.left_behind.iter().map(Ended::line_of_loss).collect(),
+                false => Vec::new(),
+            },
         }
     }
 }

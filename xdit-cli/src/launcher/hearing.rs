@@ -1,6 +1,7 @@
 //! What processes say to this program.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::thread::JoinHandle;
 
 use crate::run::control::{MARK, Word};
 
@@ -10,7 +11,7 @@ pub(super) fn listen(
     pipe: impl Read + Send + 'static,
     is_stderr: bool,
     hear: impl Fn(Word) + Send + 'static,
-) -> io::Result<()> {
+) -> io::Result<JoinHandle<()>> {
     let listen = move || {
         let mut pipe = BufReader::new(pipe);
         let mut line = Vec::new();
@@ -29,7 +30,7 @@ pub(super) fn listen(
         }
     };
     let thread = std::thread::Builder::new().name("hears".into());
-    thread.spawn(listen).map(drop)
+    thread.spawn(listen)
 }
 
 fn word_in(line: &[u8], is_marked: bool) -> Option<Word> {

@@ -114,9 +114,10 @@ pub(crate) fn hosts(names: &[String]) -> Result<Vec<Option<String>>, Failure> {
             )));
         }
         let host = host_of(name);
-        if names.len() > 1 && n == 0 && is_loopback(host) {
+        // The ranks meet at the first host, and where its ranks are lost, at another one.
+        if names.len() > 1 && is_loopback(host) {
             return Err(Failure::usage(format!(
-                "--hosts {}: the other hosts cannot reach rank 0 at {host}; give the first host the name by which they know it",
+                "--hosts {}: the other hosts cannot reach this one at {host}; give each host the name by which the others know it",
                 quote::shorten(&names.join(","))
             )));
         }
@@ -215,6 +216,7 @@ mod tests {
         assert_eq!(hosts(&[]).unwrap(), [None]);
         for wrong in [
             &["localhost", "b"][..],
+            &["a", "127.0.0.1"],
             &["a", "me@a"],
             &["a", "a"],
             &["-oProxyCommand=x"],

@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use xdit_models::quote;
 
@@ -30,6 +31,8 @@ pub(super) struct LaunchedProcess {
     pub(super) seat: LaunchSeat,
     pub(super) child: Child,
     pub(super) channel: Channel,
+    /// The thread that hears what it says.
+    pub(super) heard: Option<JoinHandle<()>>,
     /// Its number on its host, if it has said so.
     pub(super) pid: Option<u32>,
     /// Why the others have lost it, if they have.
@@ -180,9 +183,12 @@ impl<'j> Starter<'j> {
             .spawn()?;
         drop(reader);
         let words = words.map(|(ours, _)| ours);
-        let heard = words.map_or(Ok(()), |words| self.listen(words, false, seat.rank));
-        let channel = heard.and_then(|()| Channel::open(writer, Vec::new()));
-        LaunchedProcess::with(seat, child, channel)
+        let heard = words.map(|words| self.listen(words, false, seat.rank));
+        let opened = heard.transpose().and_then(|heard| {
+            let channel = Channel::open(writer, Vec::new())?;
+            Ok((channel, heard))
+        });
+        LaunchedProcess::with(seat, child, opened)
     }
 
     fn listen(
@@ -190,7 +196,7 @@ impl<'j> Starter<'j> {
         pipe: impl io::Read + Send + 'static,
         is_stderr: bool,
         rank: usize,
-    ) -> io::Result<()> {
+    ) -> io::Result<JoinHandle<()>> {
         let hear = self.hear.clone();
         hearing::listen(pipe, is_stderr, move |word| hear(rank, word))
     }
@@ -214,12 +220,12 @@ impl<'j> Starter<'j> {
             })
             .spawn()?;
         let words = child.stderr.take();
-        let heard = words.map_or(Ok(()), |words| self.listen(words, true, seat.rank));
-        let channel = heard.and_then(|()| match child.stdin.take() {
-            Some(pipe) => Channel::open(pipe, script),
-            None => Err(io::ErrorKind::BrokenPipe.into()),
+        let heard = words.map(|words| self.listen(words, true, seat.rank));
+        let opened = heard.transpose().and_then(|heard| {
+            let pipe = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+            Ok((Channel::open(pipe, script)?, heard))
         });
-        LaunchedProcess::with(seat, child, channel)
+        LaunchedProcess::with(seat, child, opened)
     }
 
     /// The script of a process of another host, for any POSIX shell, which runs all of it or nothing.
@@ -246,12 +252,17 @@ impl<'j> Starter<'j> {
 
 impl LaunchedProcess {
     /// A started process with its channel. Without one it is ended.
-    fn with(seat: LaunchSeat, mut child: Child, channel: io::Result<Channel>) -> io::Result<Self> {
-        match channel {
-            Ok(channel) => Ok(Self {
+    fn with(
+        seat: LaunchSeat,
+        mut child: Child,
+        opened: io::Result<(Channel, Option<JoinHandle<()>>)>,
+    ) -> io::Result<Self> {
+        match opened {
+            Ok((channel, heard)) => Ok(Self {
                 seat,
                 child,
                 channel,
+                heard,
                 pid: None,
                 lost: None,
             }),

@@ -1,9 +1,10 @@
 //! Draws a request on ranks that `launch` has started, and goes on with those that are left when one is lost.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use xdit_models::{Checkpoint, Degrees, LostRank, Pipeline, RankBackend, RunPlan};
+use xdit_models::{Checkpoint, Degrees, LostRank, Parallel, Pipeline, RankBackend, RunPlan};
 
 use crate::args::cli::GenerateArgs;
 use crate::launch::{JobPlace, ProcessJob, Rendezvous, WorldRequest};
@@ -95,20 +96,23 @@ impl Survivors<'_> {
     /// Errors of the library and of other ranks; the loss of a rank, if there is no plan for the others.
     pub(crate) fn draw(
         &self,
-        mut plan: RunPlan,
+        plan: RunPlan,
         compute: &mut Compute,
         watch: &mut RunObserver,
     ) -> Result<Option<Drawn>, Failure> {
         let mut call = OngoingCall::default();
+        // After each loss, the plan that is nearest to the first one: ranks that disagree on what came between agree on that.
+        let first = (plan.clone(), compute.parallel.clone());
+        let mut plan = plan;
         loop {
-            let failure = match self.draw_on(plan.clone(), &mut call, compute, watch) {
+            let failure = match self.draw_on(plan, &mut call, compute, watch) {
                 Ok(drawn) => {
                     let lost = call.lost;
                     return Ok(Some(Drawn { lost, ..drawn }));
                 }
                 Err(failure) => failure,
             };
-            match self.go_on(failure, &plan, &mut call, compute, watch)? {
+            match self.go_on(failure, &first, &mut call, compute, watch)? {
                 Some(next) => plan = next,
                 None => return Ok(None),
             }
@@ -133,11 +137,12 @@ impl Survivors<'_> {
         })
     }
 
-    /// Leaves the ranks of `plan`, which have ended with `failure`, and joins those that are left. Returns their plan.
+    /// Leaves the ranks that have ended with `failure`, and joins those that are left. Returns the plan for them that is nearest to
+    /// `plan`, on ranks as `parallel` says.
     fn go_on(
         &self,
         mut failure: Failure,
-        plan: &RunPlan,
+        (plan, parallel): &(RunPlan, Parallel),
         call: &mut OngoingCall,
         compute: &mut Compute,
         watch: &mut RunObserver,
@@ -152,12 +157,13 @@ impl Survivors<'_> {
             .zip(world.hosts().iter().cloned())
             .collect();
         drop(world);
-        let mut known: Vec<(usize, LostRank)> = Vec::new();
+        let mut known: BTreeMap<usize, LostRank> = BTreeMap::new();
         loop {
             let lost = match &failure {
                 Failure::LostRank { rank, host, reason } => {
                     let (name, reason) = (format!("rank {rank} (host {host})"), reason.to_string());
-                    known.push((*rank, LostRank::new(name, &reason)));
+                    let lost = LostRank::new(name, &reason);
+                    known.entry(*rank).or_insert(lost);
                     Some((*rank, reason))
                 }
                 Failure::Rendezvous { .. } => None,
@@ -178,7 +184,7 @@ impl Survivors<'_> {
             }
             let on = |degrees: Degrees| {
                 let mut other = compute.clone();
-                other.parallel = other.parallel.of_degrees(degrees);
+                other.parallel = parallel.clone().of_degrees(degrees);
                 // The ranks do not exist yet.
                 let deadline = self.limit;
                 other.parallel.backend = RankBackend::Threads { deadline };
@@ -187,11 +193,12 @@ impl Survivors<'_> {
             let Some(next) = plan.nearest(regroup.ranks.len(), &on) else {
                 return Err(failure);
             };
-            match self.rejoin(place, &regroup, (next.degrees, &call.checkpoint), compute) {
+            let parallel = parallel.clone().of_degrees(next.degrees);
+            match self.rejoin(place, &regroup, (parallel, &call.checkpoint), compute) {
                 Ok(None) => return Ok(None),
                 Ok(Some((planned, finished))) => {
                     let finished = (finished, plan.schedule.steps);
-                    let lost = all_lost(known, &members, &regroup);
+                    let lost = all_lost(&known, &members, &regroup);
                     for lost in &lost {
                         watch.warn(lost.in_words(finished, &next.degrees));
                     }
@@ -203,15 +210,16 @@ impl Survivors<'_> {
         }
     }
 
-    /// Joins the ranks that go on with `degrees`, and plans the request on them. Returns also how many steps are finished, of which each
+    /// Joins the ranks that go on as `parallel` says, and plans the request on them. Returns also how many steps are finished, of which each
     /// rank may know those of other images. `None` if this one is not needed.
     fn rejoin(
         &self,
         place: &JobPlace,
         regroup: &Regroup,
-        (degrees, checkpoint): (Degrees, &Checkpoint),
+        (parallel, checkpoint): (Parallel, &Checkpoint),
         compute: &mut Compute,
     ) -> Result<Option<(RunPlan, usize)>, Failure> {
+        let degrees = parallel.degrees;
         let count = degrees.product().unwrap_or_default();
         let numbers: Vec<usize> = regroup.ranks.iter().copied().take(count).collect();
         let Some(rank) = numbers.iter().position(|number| *number == place.rank) else {
@@ -240,7 +248,7 @@ impl Survivors<'_> {
             environment: self.environment,
         };
         let world = self.job.rejoin(&place, &request, &compute.device)?;
-        compute.parallel = compute.parallel.clone().of_degrees(degrees);
+        compute.parallel = parallel;
         compute.parallel.backend = RankBackend::Group(world.group().clone());
         let planned = (self.plan)(compute).map_err(Failure::from);
         let planned = self.job.agree(planned, |_| String::new())?;
@@ -253,29 +261,24 @@ impl Survivors<'_> {
     }
 }
 
-/// The ranks that do not go on: those whose loss this process has seen, and others that `launch` knows of.
+/// The ranks that do not go on: those whose loss this process has seen, and others that `launch` knows of. Of two ranks that have lost
+/// each other, one may go on.
 fn all_lost(
-    known: Vec<(usize, LostRank)>,
+    known: &BTreeMap<usize, LostRank>,
     members: &[(usize, String)],
     regroup: &Regroup,
 ) -> Vec<LostRank> {
-    let gone = members.iter().filter(|(rank, _)| {
-        let is_known = known.iter().any(|(other, _)| other == rank);
-        !is_known && !regroup.ranks.contains(rank)
+    let gone = members
+        .iter()
+        .filter(|(rank, _)| !regroup.ranks.contains(rank));
+    let lost = gone.map(|(rank, host)| match known.get(rank) {
+        Some(lost) => lost.clone(),
+        None => LostRank::new(
+            format!("rank {rank} (host {host})"),
+            "its process has ended",
+        ),
     });
-    let gone: Vec<LostRank> = gone
-        .map(|(rank, host)| {
-            LostRank::new(
-                format!("rank {rank} (host {host})"),
-                "its process has ended",
-            )
-        })
-        .collect();
-    known
-        .into_iter()
-        .map(|(_, lost)| lost)
-        .chain(gone)
-        .collect()
+    lost.collect()
 }
 
 #[cfg(test)]
@@ -285,7 +288,9 @@ mod tests {
     #[test]
     fn every_rank_that_is_missing_is_named_once() {
         let members = [0, 1, 2, 3].map(|rank| (rank, "a".to_owned()));
-        let known = vec![(1, LostRank::new("rank 1 (host a)", "stopped"))];
+        let lost = |rank| LostRank::new(format!("rank {rank} (host a)"), "stopped");
+        // Rank 2 goes on: another one that is lost said that it had lost it.
+        let known = BTreeMap::from([(1, lost(1)), (2, lost(2))]);
         let regroup = Regroup {
             round: 1,
             host: "a".into(),
@@ -293,7 +298,7 @@ mod tests {
             ranks: vec![0, 2],
         };
         assert_eq!(
-            all_lost(known, &members, &regroup),
+            all_lost(&known, &members, &regroup),
             [
                 LostRank::new("rank 1 (host a)", "stopped"),
                 LostRank::new("rank 3 (host a)", "its process has ended")

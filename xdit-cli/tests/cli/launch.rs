@@ -207,6 +207,17 @@ fn a_signal_reaches_processes_behind_ssh() {
     }
 }
 
+/// It has no reason to run any longer, but it is no failure.
+#[test]
+fn a_rank_that_stays_when_rank_0_is_done_is_told_to_end() {
+    let script = Script::new(
+        "[ $RANK = 0 ] && exit 0; read order <$XDIT_CONTROL; echo $order > heard; exit 0",
+    );
+    let told = outcome(script.launch(&["--nproc", "2"]).output());
+    assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
+    assert_eq!(script.read("heard"), "signal 15\n");
+}
+
 #[test]
 fn the_first_failure_is_the_exit_code() {
     // Rank 0 says that it lost another rank, before rank 1 fails by itself.
@@ -286,7 +297,7 @@ fn what_cannot_be_launched_starts_nothing() {
         (&["--nproc", "2", "--", "generate", "--step", "2"], "--step"),
         (
             &["--hosts", "localhost,b", "--nproc", "2", "--", "doctor"],
-            "cannot reach rank 0",
+            "cannot reach this one at localhost",
         ),
         (
             &["--hosts", "a", "--nproc", "1", "--ssh", " ", "--", "doctor"],

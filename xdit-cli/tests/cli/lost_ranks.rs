@@ -273,19 +273,13 @@ fn ranks_of_other_hosts_are_lost() {
     let plan = ["--ulysses-degree", "2"];
     let whole = whole(folder.path(), &plan);
     let ssh = format!("{} -v", crate::launch::fake_ssh(folder.path()));
-    let flags = [
-        "--hosts",
-        "0.0.0.0,127.0.0.1",
-        "--nproc",
-        "1",
-        "--ssh",
-        &ssh,
-    ];
+    // Both are this host, in forms that do not say so.
+    let flags = ["--hosts", "0.0.0.0,127.1", "--nproc", "1", "--ssh", &ssh];
     for (lost, how) in [(0, "-KILL"), (1, "-STOP")] {
         let words = drawing(&plan, &["--json", "--output", "a.png"]);
         let (outcome, _) = losing(folder.path(), (&flags, 2), &words, &[(lost, 3, how)]);
         let outcome = outcome.succeeded();
-        let host = ["0.0.0.0", "127.0.0.1"][lost];
+        let host = ["0.0.0.0", "127.1"][lost];
         let told = format!("warning: rank {lost} (host {host}) was ");
         assert!(outcome.stderr.contains(&told), "{outcome:?}");
         assert!(!outcome.stderr.contains("to launch: "), "{outcome:?}");
@@ -293,7 +287,7 @@ fn ranks_of_other_hosts_are_lost() {
         assert_eq!(pixels(&folder.path().join("a.png")).2, whole);
     }
     let log = fs::read_to_string(folder.path().join("ssh.log")).unwrap();
-    assert!(log.contains(" 127.0.0.1 kill -KILL "), "{log}");
+    assert!(log.contains(" 127.1 kill -KILL "), "{log}");
 }
 
 /// Each replica knows the steps of its own images.

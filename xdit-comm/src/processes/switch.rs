@@ -145,6 +145,11 @@ impl Switch {
 
     /// The world will not begin, because of a rank. Those that come later hear of it too.
     fn refuse_job(&mut self, reason: &str, because_of: usize) {
+        if self.refusal.is_some() {
+            // Whoever says so has gone, and need not be told.
+            self.untold.remove(&because_of);
+            return;
+        }
         self.refuse_all(reason);
         let seats = self.seats.iter().enumerate();
         let absent = seats.filter(|(rank, seat)| seat.is_none() && *rank != because_of);
