@@ -41,6 +41,16 @@ fn mul_add(a: f32, b: f32, c: f32) -> f32 {
     }
 }
 
+/// Copies n elements at any alignment.
+///
+/// # Safety
+/// `from` may be read and `to` be written for n elements, which do not overlap.
+#[inline(always)]
+unsafe fn copy<T>(from: *const T, to: *mut T, n: usize) {
+    // SAFETY: the caller's promise; bytes have no alignment.
+    unsafe { std::ptr::copy_nonoverlapping(from.cast::<u8>(), to.cast(), n * size_of::<T>()) };
+}
+
 /// The first n elements, and zeros behind them. Without an instruction for it a conversion is long, so it is compiled once and
 /// not into every kernel.
 ///
@@ -53,7 +63,7 @@ where
 {
     let (mut from, mut v) = ([T::zeroed(); LANES], [0.0; LANES]);
     // SAFETY: the caller's promise; `from` has LANES elements.
-    unsafe { std::ptr::copy_nonoverlapping(p, from.as_mut_ptr(), n) };
+    unsafe { copy(p, from.as_mut_ptr(), n) };
     from.convert_to_f32_slice(&mut v);
     v
 }
@@ -70,7 +80,7 @@ where
     let mut to = [T::zeroed(); LANES];
     to.convert_from_f32_slice(v);
     // SAFETY: the caller's promise; `to` has LANES elements.
-    unsafe { std::ptr::copy_nonoverlapping(to.as_ptr(), p, n) };
+    unsafe { copy(to.as_ptr(), p, n) };
 }
 
 #[allow(
@@ -91,7 +101,7 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn load_n(p: *const f32, n: usize) -> V {
         let mut v = [0.0; LANES];
-        unsafe { std::ptr::copy_nonoverlapping(p, v.as_mut_ptr(), n) };
+        unsafe { copy(p, v.as_mut_ptr(), n) };
         v
     }
     #[inline(always)]
@@ -104,7 +114,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn store_n(p: *mut f32, n: usize, v: V) {
-        unsafe { std::ptr::copy_nonoverlapping(v.as_ptr(), p, n) };
+        unsafe { copy(v.as_ptr(), p, n) };
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const bf16) -> V {
