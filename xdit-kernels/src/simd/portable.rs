@@ -1,8 +1,7 @@
 //! Plain Rust over arrays of eight: the compiler turns it into SSE2, NEON or whatever the target has.
 
 use super::lane::Simd;
-use bytemuck::Zeroable;
-use half::{bf16, f16, slice::HalfFloatSliceExt};
+use half::{bf16, f16};
 
 /// No processor feature beyond the target's baseline.
 #[derive(Clone, Copy)]
@@ -11,24 +10,14 @@ pub(crate) struct Portable;
 const LANES: usize = 8;
 type V = [f32; LANES];
 
-/// A loop, which becomes vectors: of `array::from_fn` and `array::map`, in large kernels, a call for each lane remains.
-#[inline(always)]
-fn lanes(f: impl Fn(usize) -> f32) -> V {
-    let mut v = [0.0; LANES];
-    for (i, lane) in v.iter_mut().enumerate() {
-        *lane = f(i);
-    }
-    v
-}
-
 #[inline(always)]
 fn map(a: V, f: impl Fn(f32) -> f32) -> V {
-    lanes(|i| f(a[i]))
+    a.map(f)
 }
 
 #[inline(always)]
 fn zip(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
-    lanes(|i| f(a[i], b[i]))
+    std::array::from_fn(|i| f(a[i], b[i]))
 }
 
 /// One rounding where the target's baseline has the instruction; a call into libm would be far slower.
@@ -39,48 +28,6 @@ fn mul_add(a: f32, b: f32, c: f32) -> f32 {
     } else {
         a * b + c
     }
-}
-
-/// Copies n elements at any alignment.
-///
-/// # Safety
-/// `from` may be read and `to` be written for n elements, which do not overlap.
-#[inline(always)]
-unsafe fn copy<T>(from: *const T, to: *mut T, n: usize) {
-    // SAFETY: the caller's promise; bytes have no alignment.
-    unsafe { std::ptr::copy_nonoverlapping(from.cast::<u8>(), to.cast(), n * size_of::<T>()) };
-}
-
-/// The first n elements, and zeros behind them. Without an instruction for it a conversion is long, so it is compiled once and
-/// not into every kernel.
-///
-/// # Safety
-/// p may be read for n ≤ `LANES` elements.
-#[inline(never)]
-unsafe fn load_16_bit<T: Copy + Zeroable>(p: *const T, n: usize) -> V
-where
-    [T]: HalfFloatSliceExt,
-{
-    let (mut from, mut v) = ([T::zeroed(); LANES], [0.0; LANES]);
-    // SAFETY: the caller's promise; `from` has LANES elements.
-    unsafe { copy(p, from.as_mut_ptr(), n) };
-    from.convert_to_f32_slice(&mut v);
-    v
-}
-
-/// Writes the first n lanes.
-///
-/// # Safety
-/// p may be written for n ≤ `LANES` elements.
-#[inline(never)]
-unsafe fn store_16_bit<T: Copy + Zeroable>(p: *mut T, n: usize, v: &V)
-where
-    [T]: HalfFloatSliceExt,
-{
-    let mut to = [T::zeroed(); LANES];
-    to.convert_from_f32_slice(v);
-    // SAFETY: the caller's promise; `to` has LANES elements.
-    unsafe { copy(to.as_ptr(), p, n) };
 }
 
 #[allow(
@@ -96,13 +43,19 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> V {
-        unsafe { lanes(|i| p.add(i).read_unaligned()) }
+        unsafe { std::array::from_fn(|i| p.add(i).read_unaligned()) }
     }
     #[inline(always)]
     unsafe fn load_n(p: *const f32, n: usize) -> V {
-        let mut v = [0.0; LANES];
-        unsafe { copy(p, v.as_mut_ptr(), n) };
-        v
+        unsafe {
+            std::array::from_fn(|i| {
+                if i < n {
+                    p.add(i).read_unaligned()
+                } else {
+                    0.0
+                }
+            })
+        }
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: V) {
@@ -114,39 +67,75 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn store_n(p: *mut f32, n: usize, v: V) {
-        unsafe { copy(v.as_ptr(), p, n) };
+        unsafe {
+            for (i, x) in v.into_iter().enumerate().take(n) {
+                p.add(i).write_unaligned(x);
+            }
+        }
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const bf16) -> V {
-        unsafe { load_16_bit(p, LANES) }
+        unsafe { std::array::from_fn(|i| p.add(i).read_unaligned().to_f32()) }
     }
     #[inline(always)]
     unsafe fn load_bf16_n(p: *const bf16, n: usize) -> V {
-        unsafe { load_16_bit(p, n) }
+        unsafe {
+            std::array::from_fn(|i| {
+                if i < n {
+                    p.add(i).read_unaligned().to_f32()
+                } else {
+                    0.0
+                }
+            })
+        }
     }
     #[inline(always)]
     unsafe fn store_bf16(p: *mut bf16, v: V) {
-        unsafe { store_16_bit(p, LANES, &v) }
+        unsafe {
+            for (i, x) in v.into_iter().enumerate() {
+                p.add(i).write_unaligned(bf16::from_f32(x));
+            }
+        }
     }
     #[inline(always)]
     unsafe fn store_bf16_n(p: *mut bf16, n: usize, v: V) {
-        unsafe { store_16_bit(p, n, &v) }
+        unsafe {
+            for (i, x) in v.into_iter().enumerate().take(n) {
+                p.add(i).write_unaligned(bf16::from_f32(x));
+            }
+        }
     }
     #[inline(always)]
     unsafe fn load_f16(p: *const f16) -> V {
-        unsafe { load_16_bit(p, LANES) }
+        unsafe { std::array::from_fn(|i| p.add(i).read_unaligned().to_f32()) }
     }
     #[inline(always)]
     unsafe fn load_f16_n(p: *const f16, n: usize) -> V {
-        unsafe { load_16_bit(p, n) }
+        unsafe {
+            std::array::from_fn(|i| {
+                if i < n {
+                    p.add(i).read_unaligned().to_f32()
+                } else {
+                    0.0
+                }
+            })
+        }
     }
     #[inline(always)]
     unsafe fn store_f16(p: *mut f16, v: V) {
-        unsafe { store_16_bit(p, LANES, &v) }
+        unsafe {
+            for (i, x) in v.into_iter().enumerate() {
+                p.add(i).write_unaligned(f16::from_f32(x));
+            }
+        }
     }
     #[inline(always)]
     unsafe fn store_f16_n(p: *mut f16, n: usize, v: V) {
-        unsafe { store_16_bit(p, n, &v) }
+        unsafe {
+            for (i, x) in v.into_iter().enumerate().take(n) {
+                p.add(i).write_unaligned(f16::from_f32(x));
+            }
+        }
     }
     #[inline(always)]
     unsafe fn add(a: V, b: V) -> V {
@@ -170,11 +159,11 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn fma(a: V, b: V, c: V) -> V {
-        lanes(|i| mul_add(a[i], b[i], c[i]))
+        std::array::from_fn(|i| mul_add(a[i], b[i], c[i]))
     }
     #[inline(always)]
     unsafe fn fnma(a: V, b: V, c: V) -> V {
-        lanes(|i| mul_add(-a[i], b[i], c[i]))
+        std::array::from_fn(|i| mul_add(-a[i], b[i], c[i]))
     }
     #[inline(always)]
     unsafe fn min(a: V, b: V) -> V {
@@ -190,7 +179,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn select_gt(a: V, b: V, x: V, y: V) -> V {
-        lanes(|i| if a[i] > b[i] { x[i] } else { y[i] })
+        std::array::from_fn(|i| if a[i] > b[i] { x[i] } else { y[i] })
     }
     #[inline(always)]
     unsafe fn round(a: V) -> V {
@@ -200,17 +189,16 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn scale_pow2(a: V, n: V) -> V {
         zip(a, n, |x, n| {
-            // In range by the contract: without a check, this is one instruction for four lanes.
-            x * f32::from_bits(((unsafe { n.to_int_unchecked::<i32>() } + 127) as u32) << 23)
+            x * f32::from_bits(((n as i32 + 127) as u32) << 23)
         })
     }
     #[inline(always)]
     unsafe fn swap_pairs(a: V) -> V {
-        lanes(|i| a[i ^ 1])
+        std::array::from_fn(|i| a[i ^ 1])
     }
     #[inline(always)]
     unsafe fn negate_even(a: V) -> V {
-        lanes(|i| if i % 2 == 0 { -a[i] } else { a[i] })
+        std::array::from_fn(|i| if i % 2 == 0 { -a[i] } else { a[i] })
     }
     #[inline(always)]
     unsafe fn sum(a: V) -> f32 {
