@@ -128,7 +128,14 @@ impl Op {
         }
     }
 
-    /// Returns an operation of this name; ranks and kinds of reductions are any.
+    /// Returns an operation of this [`name`](Self::name); ranks and kinds of reductions are any.
+    ///
+    /// # Examples
+    /// ```
+    /// use xdit_comm::Op;
+    /// assert_eq!(Op::named("all_to_all"), Some(Op::AllToAll));
+    /// assert_eq!(Op::named("shout"), None);
+    /// ```
     pub fn named(name: &str) -> Option<Self> {
         let all = [
             Self::Send { dst: 0 },

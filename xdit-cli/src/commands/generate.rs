@@ -118,12 +118,7 @@ pub(crate) fn run(args: &GenerateArgs, session: &Session, job: &ProcessJob) -> R
     };
 
     let write_began = Instant::now();
-    let write = || write(&drawn, kind, !args.output.no_metadata, &plan);
-    let files = match job.world() {
-        // The others wait for this one, however long that takes.
-        Some(world) => world.rest(write),
-        None => write(),
-    }?;
+    let files = job.rest(|| write(&drawn, kind, !args.output.no_metadata, &plan))?;
     tracing::info!(
         seconds = write_began.elapsed().as_secs_f64(),
         files = files.len(),

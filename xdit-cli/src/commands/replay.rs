@@ -117,8 +117,9 @@ pub(crate) fn run(args: &ReplayArgs, session: &Session, job: &ProcessJob) -> Res
         false => None,
     };
     let file = match &plan {
-        Some(plan) => Some(plan.write(0, |file| {
-            picture::write(image, file, Some(&drawn.record_of(record.image)))
+        Some(plan) => Some(job.rest(|| {
+            let record = drawn.record_of(record.image);
+            plan.write(0, |file| picture::write(image, file, Some(&record)))
         })?),
         None => None,
     };

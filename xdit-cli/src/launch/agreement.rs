@@ -49,8 +49,7 @@ impl Readiness {
 }
 
 /// Returns `own`, if all ranks can go on; otherwise the failure of the first rank that cannot, the same on all ranks. `own_rank` is
-/// this one, `hosts` are those of all. `differs` says what is wrong
-/// where the keys differ, with the exit code.
+/// this one, `hosts` are those of all. `differs` says what is wrong where the keys differ, and `code` is the exit code then.
 pub(super) fn agreed<T>(
     own: std::result::Result<T, Failure>,
     own_rank: usize,

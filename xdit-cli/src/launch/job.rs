@@ -134,11 +134,12 @@ impl ProcessJob {
         request: &WorldRequest<'_>,
         open: OpenDevice<'_>,
     ) -> Result<Option<(Rc<RankWorld>, ChosenDevice)>, Failure> {
+        // Degrees that do not fit are so on all ranks: nobody need tell it.
+        self.has_tried.set(true);
         self.check(request.degrees)?;
         let Some(place) = &self.place else {
             return Ok(None);
         };
-        self.has_tried.set(true);
         let (world, device) = RankWorld::join(place, request, open)?;
         Ok(Some((self.enter(world), device)))
     }
@@ -167,6 +168,14 @@ impl ProcessJob {
     ) -> Result<Rc<RankWorld>, Failure> {
         let (world, _) = RankWorld::join(place, request, &mut |_| Ok(device.clone()))?;
         Ok(self.enter(world))
+    }
+
+    /// Runs work of one rank for which the others, if there are some, wait any time.
+    pub(crate) fn rest<T>(&self, work: impl FnOnce() -> T) -> T {
+        match self.world() {
+            Some(world) => world.rest(work),
+            None => work(),
+        }
     }
 
     /// Returns `own` if all ranks can go on ([`RankWorld::agree`]).

@@ -1,7 +1,8 @@
 //! Ranks that are processes: which launcher has started this one, how the processes come together, and how they end.
 //!
 //! `place` looks for the launcher, `rendezvous` says where the processes meet, `world` brings them together, `prepare` opens the
-//! device of each and the transport that `transport` chooses, and `order` gives each its rank of the mesh. Rank 0 alone prints and writes files (`report::voice`).
+//! device of each and makes the transport that `transport` chooses, and `order` gives each its rank of the mesh. Rank 0 alone prints
+//! and writes files (`report::voice`).
 
 mod agreement;
 mod facts;

@@ -88,14 +88,14 @@ impl OwnNccl {
         let named = environment.folders("XDIT_CUDA_LIB_DIR");
         let named = files(named.into_iter()).map(Some);
         let of_python = files(folders_of_python(environment)).map(Some);
-        let mut reasons = Vec::new();
+        let mut first = None;
         for place in named.chain([None]).chain(of_python) {
             match Self::open_at(place.as_deref()) {
                 Ok(opened) => return Ok(opened),
-                Err(reason) => reasons.push(reason),
+                Err(reason) => first = first.or(Some(reason)),
             }
         }
-        Err(reasons.swap_remove(0))
+        Err(first.unwrap_or_default())
     }
 
     #[cfg(all(unix, feature = "cuda"))]
@@ -106,7 +106,7 @@ impl OwnNccl {
 
     #[cfg(not(all(unix, feature = "cuda")))]
     fn open_at(_: Option<&Path>) -> Result<Self, String> {
-        Err("this xdit-cli was built without NCCL, whatever is".into())
+        Err("this xdit-cli was built without the feature cuda, and so without NCCL".into())
     }
 
     /// The version, such as 2.28.9, and the file.

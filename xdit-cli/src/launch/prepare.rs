@@ -66,16 +66,20 @@ pub(super) fn prepare(
         Some(_) => "a GPU".to_owned(),
         None => "the processor".to_owned(),
     };
-    let own = Readiness::of(&opened, kind);
+    let identity =
+        |(gpu, _): &(Option<RankGpu>, ChosenDevice)| Some(gpu.as_ref()?.identity.clone());
+    let own = (
+        Readiness::of(&opened, kind),
+        opened.as_ref().ok().and_then(identity),
+    );
     let all = exchange(&own, |bytes| peers.all_gather(bytes))?;
+    let (all, gpus): (Vec<Readiness>, Vec<Option<String>>) = all.into_iter().unzip();
     let differs = "it does not compute where rank 0 does (on a GPU, or on the processor): name the device with --device";
     let agreed = agreed(opened, peers.rank(), &all, &hosts, (differs, USAGE));
     let (gpu, opened) = match agreed {
         Ok(opened) => opened,
         Err(failure) => return Ok(Err(failure)),
     };
-    let identity = gpu.as_ref().map(|gpu| gpu.identity.clone());
-    let gpus = exchange(&identity, |bytes| peers.all_gather(bytes))?;
     if let Some(reason) = shared_gpu(&gpus, &hosts) {
         return Ok(Err(Failure::usage(reason)));
     }

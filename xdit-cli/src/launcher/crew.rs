@@ -36,8 +36,10 @@ pub(super) enum CrewPhase {
     /// All processes run, or have ended well.
     #[default]
     Runs,
-    /// One is lost, and the others leave their round until then, to go on without it. Or the images are there, and all end until then.
+    /// One is lost. The others leave their round until then, to go on without it.
     Loses(Instant),
+    /// The rank that prints and writes is done. The others end by themselves until then.
+    Finishes(Instant),
     /// One has failed. The others end by themselves until then.
     Fails(Instant),
     /// All were told to end until then.
@@ -134,15 +136,21 @@ impl<'j> Crew<'j> {
         let is_good = !ended.is_failure();
         if is_good && ended.seat.rank == self.round.speaker() {
             self.is_finished = true;
-            self.await_others();
+            if matches!(self.phase, CrewPhase::Runs | CrewPhase::Loses(_)) {
+                self.phase = CrewPhase::Finishes(self.later());
+            }
         }
         match self.phase {
             _ if is_good => {}
-            CrewPhase::Runs | CrewPhase::Loses(_) if self.patience.is_some() && ended.is_loss() => {
+            // It has lost the one that was done.
+            CrewPhase::Finishes(_) if ended.how == How::Code(RANK_LOST) => {}
+            CrewPhase::Runs | CrewPhase::Loses(_) | CrewPhase::Finishes(_)
+                if self.patience.is_some() && ended.is_loss() =>
+            {
                 self.lost.push(ended);
                 self.await_others();
             }
-            CrewPhase::Runs | CrewPhase::Loses(_) => {
+            CrewPhase::Runs | CrewPhase::Loses(_) | CrewPhase::Finishes(_) => {
                 self.phase = CrewPhase::Fails(Instant::now() + PATIENCE);
                 self.fail(ended);
             }
@@ -158,12 +166,16 @@ impl<'j> Crew<'j> {
         }
     }
 
-    /// Waits until the other ranks have left their round, or have ended.
+    /// Waits until the other ranks have left their round.
     fn await_others(&mut self) {
         if matches!(self.phase, CrewPhase::Runs) {
-            let patience = self.patience.unwrap_or(PATIENCE);
-            self.phase = CrewPhase::Loses(Instant::now() + patience);
+            self.phase = CrewPhase::Loses(self.later());
         }
+    }
+
+    /// When ranks that have something to do must have done it.
+    fn later(&self) -> Instant {
+        Instant::now() + self.patience.unwrap_or(PATIENCE)
     }
 
     /// A process has said something.
@@ -176,7 +188,10 @@ impl<'j> Crew<'j> {
                 }
             }
             Word::Left { round, lost } => {
-                let matters = matches!(self.phase, CrewPhase::Runs | CrewPhase::Loses(_));
+                let matters = matches!(
+                    self.phase,
+                    CrewPhase::Runs | CrewPhase::Loses(_) | CrewPhase::Finishes(_)
+                );
                 if matters && self.patience.is_some() && self.round.left(rank, round) {
                     self.await_others();
                     if let Some((lost, reason)) = lost {
@@ -208,12 +223,11 @@ impl<'j> Crew<'j> {
 
     /// If all that are left have left their round, tells them where the next one begins.
     fn go_on(&mut self) {
-        if !matches!(self.phase, CrewPhase::Loses(_)) {
-            return;
-        }
-        // The images are there, and nobody needs the others.
-        if self.is_finished && self.round.is_over() {
-            return self.tell(SIGTERM);
+        match self.phase {
+            CrewPhase::Loses(_) => {}
+            // The images are there, and nobody needs those that would go on.
+            CrewPhase::Finishes(_) if self.round.is_over() => return self.tell(SIGTERM),
+            _ => return,
         }
         let Some(ranks) = self.round.next() else {
             return;
@@ -271,7 +285,9 @@ impl<'j> Crew<'j> {
                 }
                 self.phase = CrewPhase::Loses(Instant::now() + patience);
             }
-            (CrewPhase::Loses(_) | CrewPhase::Fails(_), _) => self.tell(SIGTERM),
+            (CrewPhase::Loses(_) | CrewPhase::Finishes(_) | CrewPhase::Fails(_), _) => {
+                self.tell(SIGTERM);
+            }
             _ => self.kill(),
         }
     }

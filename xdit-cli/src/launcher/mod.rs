@@ -1,8 +1,8 @@
 //! `xdit-cli launch`: the same program several times, as ranks, on this host or on others through ssh.
 //!
-//! `layout` says which ranks there are and where, `start` starts their processes, `supervise` waits for them, a `crew`. What happens to the
-//! others when one has ended is decided in `policy`; where they go on without it, `rounds` says when and which. The other end of the
-//! pipes of each process is `run::control`.
+//! `layout` says which ranks there are and where, `start` starts their processes, and `supervise` waits for what happens to them. `crew`
+//! decides what that means for the others: `policy` says what the end of one is, and `rounds` which of them go on without it, and when.
+//! `hearing` and `channel` are this end of the pipes of each process, `run::control` is the other.
 
 #[cfg(unix)]
 mod channel;

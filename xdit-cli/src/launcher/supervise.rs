@@ -73,7 +73,10 @@ fn wait(crew: &mut Crew<'_>, events: &Receiver<CrewEvent>) {
         let event = match crew.phase() {
             // This program holds the other end itself, so that it never ends.
             CrewPhase::Runs | CrewPhase::Killed => events.recv().map_err(RecvTimeoutError::from),
-            CrewPhase::Loses(until) | CrewPhase::Fails(until) | CrewPhase::Ends(until) => {
+            CrewPhase::Loses(until)
+            | CrewPhase::Finishes(until)
+            | CrewPhase::Fails(until)
+            | CrewPhase::Ends(until) => {
                 events.recv_timeout(until.saturating_duration_since(Instant::now()))
             }
         };

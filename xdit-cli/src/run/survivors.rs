@@ -101,8 +101,12 @@ impl Survivors<'_> {
         watch: &mut RunObserver,
     ) -> Result<Option<Drawn>, Failure> {
         let mut call = OngoingCall::default();
-        // After each loss, the plan that is nearest to the first one: ranks that disagree on what came between agree on that.
-        let first = (plan.clone(), compute.parallel.clone());
+        // After each loss, the plan that is nearest to the first one: ranks that disagree on what came between agree on that. It is
+        // looked for before there are ranks for it.
+        let mut parallel = compute.parallel.clone();
+        let deadline = self.limit;
+        parallel.backend = RankBackend::Threads { deadline };
+        let first = (plan.clone(), parallel);
         let mut plan = plan;
         loop {
             let failure = match self.draw_on(plan, &mut call, compute, watch) {
@@ -185,9 +189,6 @@ impl Survivors<'_> {
             let on = |degrees: Degrees| {
                 let mut other = compute.clone();
                 other.parallel = parallel.clone().of_degrees(degrees);
-                // The ranks do not exist yet.
-                let deadline = self.limit;
-                other.parallel.backend = RankBackend::Threads { deadline };
                 (self.plan)(&other)
             };
             let Some(next) = plan.nearest(regroup.ranks.len(), &on) else {
@@ -210,8 +211,8 @@ impl Survivors<'_> {
         }
     }
 
-    /// Joins the ranks that go on as `parallel` says, and plans the request on them. Returns also how many steps are finished, of which each
-    /// rank may know those of other images. `None` if this one is not needed.
+    /// Joins the ranks that go on as `parallel` says, and plans the request on them. Returns also how many steps are finished, of which
+    /// each rank may know those of other images. `None` if this one is not needed.
     fn rejoin(
         &self,
         place: &JobPlace,

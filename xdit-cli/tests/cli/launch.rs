@@ -216,6 +216,10 @@ fn a_rank_that_stays_when_rank_0_is_done_is_told_to_end() {
     let told = outcome(script.launch(&["--nproc", "2"]).output());
     assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
     assert_eq!(script.read("heard"), "signal 15\n");
+    // Nor is it one that rank 0 is no longer there.
+    let script = Script::new("[ $RANK = 0 ] && exit 0; sleep 0.3; exit 6");
+    let told = outcome(script.launch(&["--nproc", "2"]).output());
+    assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
 }
 
 #[test]

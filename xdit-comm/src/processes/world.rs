@@ -26,9 +26,9 @@ use std::{
 /// ([`Peers::all_gather`]).
 ///
 /// # Errors
-/// [`Error::CannotListen`] if the port is in use. [`Error::Rendezvous`] if the address is wrong, rank 0 cannot be reached or turns this
-/// process away, or ranks are missing after [`ProcessOptions::rendezvous`]. [`Error::NotBegun`] if rank 0 has told all ranks why the world does not begin. An
-/// error of `transport`; the others learn the reason.
+/// [`Error::CannotListen`] if rank 0 cannot use the address, for example because the port is in use. [`Error::Rendezvous`] if rank 0
+/// cannot be reached or turns this process away, or ranks are missing after [`ProcessOptions::rendezvous`]. [`Error::NotBegun`] if rank
+/// 0 has told all ranks why the world does not begin. An error of `transport`; the others learn the reason.
 pub fn join(
     place: &RankPlace,
     options: ProcessOptions,

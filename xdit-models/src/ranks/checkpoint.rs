@@ -185,6 +185,11 @@ impl Checkpoint {
     }
 
     /// Returns the number of finished steps of each image, as far as this process knows. Empty before a call begins.
+    ///
+    /// # Examples
+    /// ```
+    /// assert!(xdit_models::Checkpoint::default().finished_each().is_empty());
+    /// ```
     #[must_use]
     pub fn finished_each(&self) -> Vec<usize> {
         let contents = self.lock();
